@@ -1,0 +1,65 @@
+"""A server in a session of its own, whose starter waits until it is ready."""
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from virtfs.core.errors import VirtError
+
+Ready = Callable[[], None]
+_READY = b"\0"  # no sentence has it
+
+
+def spawn(run: Callable[[Ready], int]) -> int:
+    """Fork a child that does run(ready) and exits with its result; returns its process id once it is ready.
+
+    The child leads a session of its own (no terminal, no Ctrl-C), at / and with nothing open but /dev/null.
+    VirtError: what it raised before it was ready. Call it before there are threads.
+    """
+    hearing, telling = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if (child := os.fork()) == 0:
+        os.close(hearing)
+        _child(run, telling)
+    os.close(telling)
+    with open(hearing, "rb") as pipe:
+        said = pipe.read()
+    if said == _READY:
+        return child
+    os.waitpid(child, 0)
+    number, _, sentence = said.decode(errors="replace").partition(" ")
+    if not sentence:
+        raise VirtError(errno.EIO, "the server ended before it was ready")
+    raise VirtError(int(number), sentence)
+
+
+def _child(run: Callable[[Ready], int], telling: int) -> None:
+    """The rest of the forked child's life: it never goes back into its parent's code."""
+    status = 1
+
+    def tell(what: bytes) -> None:
+        nonlocal telling
+        if telling >= 0:
+            os.write(telling, what)
+            os.close(telling)
+            telling = -1
+
+    try:
+        os.setsid()
+        os.chdir("/")
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in range(3):
+            os.dup2(null, standard)
+        os.closerange(3, telling)
+        os.closerange(telling + 1, os.sysconf("SC_OPEN_MAX"))
+        status = run(lambda: tell(_READY))
+    except VirtError as e:
+        tell(f"{e.errno} {e.strerror}".encode())
+    except BaseException as e:  # the starter must hear of it, whatever it was
+        reason = "".join(traceback.format_exception_only(e)).strip().splitlines()[-1]
+        tell(f"{errno.EIO} {reason}".encode())
+    finally:
+        os._exit(status)

@@ -1,0 +1,85 @@
+"""Process 1 of `virtfs shell`: starts the server and the command; what is left ends with it."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+
+from virtfs.cli.background import spawn
+from virtfs.cli.mount import serve_here
+from virtfs.cli.options import MountOptions
+from virtfs.core.errors import VirtError
+
+PATIENCE = 10.0  # seconds for the server to end by itself; then the kernel ends it with the namespace
+
+
+def main(arguments: list[str]) -> int:
+    """Arguments: DIR, the descriptor to say "here I am" on, the one whose end is ours, the command.
+
+    Returns the command's exit status.
+    """
+    directory, entering, lifeline, *command = arguments
+    os.write(int(entering), b"\n")
+    os.close(int(entering))
+    os.set_inheritable(int(lifeline), False)
+    for the_commands in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(the_commands, lambda number, frame: None)
+    try:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True, stdin=subprocess.DEVNULL)
+        server = spawn(lambda ready: serve_here(directory, MountOptions(), ready, foreground=False))
+    except FileNotFoundError:
+        return _complain("there is no ip(8): install iproute2", 1)
+    except (VirtError, subprocess.CalledProcessError) as e:
+        return _complain(str(e.strerror if isinstance(e, VirtError) else e), 1)
+    threading.Thread(target=_end_with, args=[int(lifeline)], daemon=True).start()
+    try:
+        os.chdir(directory)
+        os.environ["VIRTFS"] = directory
+        status = _wait(_start(command), server)
+    except FileNotFoundError:
+        status = _complain(f'"{command[0]}": command not found', 127)
+    except OSError as e:
+        status = _complain(f'"{command[0]}": {e.strerror}', 126)
+    os.chdir("/")
+    _finish(server)
+    return status
+
+
+def _start(command: list[str]) -> int:
+    # Python ignores SIGPIPE and SIGXFSZ; what is ignored stays so over exec.
+    default = [signal.SIGPIPE, signal.SIGXFSZ]
+    return os.posix_spawnp(command[0], command, os.environ, setsigdef=default)
+
+
+def _wait(command: int, server: int) -> int:
+    """Reap whatever ends, as process 1 must, until the command does; returns its status as a shell would."""
+    while True:
+        child, status = os.waitpid(-1, 0)
+        if child == command:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+        if child == server:
+            _complain("the server has ended", 0)
+
+
+def _finish(server: int) -> None:
+    """Let the server clean up after itself, for a while."""
+    try:
+        pidfd = os.pidfd_open(server)
+    except ProcessLookupError:
+        return
+    os.kill(server, signal.SIGTERM)
+    select.select([pidfd], [], [], PATIENCE)
+    os.close(pidfd)
+
+
+def _end_with(lifeline: int) -> None:
+    os.read(lifeline, 1)  # nothing is ever written: this is the end of `virtfs shell` itself
+    os._exit(128 + signal.SIGHUP)
+
+
+def _complain(sentence: str, status: int) -> int:
+    print(f"virtfs: {sentence}", file=sys.stderr, flush=True)
+    return status

@@ -1,0 +1,55 @@
+"""`virtfs mount`: in the foreground, or in the background once the mount answers."""
+
+import errno
+import logging
+
+from virtfs.cli.background import Ready, spawn
+from virtfs.cli.logs import open_log
+from virtfs.cli.options import MountOptions
+from virtfs.core.errors import VirtError
+from virtfs.fuse.mounttable import resolve
+
+log = logging.getLogger(__name__)
+
+
+def mount(directory: str, options: MountOptions, foreground: bool) -> int:
+    """Mount at a directory; returns the exit status: in the foreground at the end, else when it answers.
+
+    VirtError: why it cannot be mounted.
+    """
+    path = resolve(directory)
+    if foreground:
+        return serve_here(path, options, lambda: None, foreground=True)
+    spawn(lambda ready: serve_here(path, options, ready, foreground=False))
+    return 0
+
+
+def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool) -> int:
+    """Serve a resolved directory in this process until it ends; returns the exit status.
+
+    VirtError: it could not be mounted.
+    """
+    try:
+        open_log(options.log, foreground, options.debug)
+    except OSError as e:
+        raise VirtError(e.errno or errno.EIO, f'"{options.log}": {e.strerror}') from None
+    from virtfs.cli import serving  # with pyfuse3 and netlink: not before it is needed, and after the fork
+
+    try:
+        serving.run(path, options.limits, _logged(path, ready))
+    except VirtError as e:
+        if not foreground:
+            log.error("%s", e.strerror)
+        raise
+    except Exception:  # the mount is gone; what is left to do is to say why
+        log.exception('the server of "%s" failed', path)
+        return 1
+    return 0
+
+
+def _logged(path: str, ready: Ready) -> Ready:
+    def call() -> None:
+        log.info('"%s" is mounted', path)
+        ready()
+
+    return call

@@ -1,0 +1,118 @@
+"""`virtfs shell`: a shell in namespaces of its own with virtfs mounted. No root needed.
+
+    virtfs shell ── unshare(1) ── inside.py, process 1 of the new pid namespace ─┬─ the server
+                                                                                └─ $SHELL or the command
+
+An ordinary user becomes root of a user namespace; root, who needs none, keeps his rights and gets the other
+namespaces (mount, network, pid) alone. Everybody but the server shares the terminal's process group: Ctrl-C
+ends the command, while unshare(1) and the two of ours sit it out; Ctrl-Z and fg stop and continue all of them
+together.
+"""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import virtfs
+from virtfs.core.errors import VirtError
+
+# Run with -P, so that no module is taken from the working directory. The folder with the package is for a
+# checkout that is not installed.
+_INSIDE = """\
+import sys
+sys.path.append(sys.argv[1])
+from virtfs.cli.inside import main
+sys.exit(main(sys.argv[2:]))
+"""
+_DEVICES = (Path("/dev/fuse"), Path("/dev/net/tun"))
+_SYSCTLS = (  # what forbids user namespaces, and the value that allows them
+    ("kernel.unprivileged_userns_clone", "0", "1"),
+    ("user.max_user_namespaces", "0", "15000"),
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+)
+
+
+def shell(command: list[str]) -> int:
+    """Run a command, or $SHELL; returns its exit status, 128 + n if signal n ended it.
+
+    VirtError: what the system forbids, and what to change.
+    """
+    check_devices()
+    command = command or [os.environ.get("SHELL") or "/bin/sh"]
+    directory = tempfile.mkdtemp(prefix="virtfs-", dir=os.environ.get("XDG_RUNTIME_DIR"))
+    try:
+        return _run(directory, command)
+    finally:
+        os.rmdir(directory)
+
+
+def check_devices() -> None:
+    """VirtError unless this user may open the device nodes that the server needs."""
+    for device in _DEVICES:
+        if not device.exists():
+            module = device.name
+            raise VirtError(errno.ENODEV, f"there is no {device}: as root, `modprobe {module}`")
+        if not os.access(device, os.R_OK | os.W_OK):
+            mode = device.stat().st_mode & 0o777
+            raise VirtError(
+                errno.EACCES, f"you may not open {device} (mode {mode:04o}): as root, `chmod 0666 {device}`"
+            )
+
+
+def _run(directory: str, command: list[str]) -> int:
+    entered, entering = os.pipe()  # process 1 writes to it: the namespaces are there
+    lifeline, holding = os.pipe()  # process 1 ends when we are gone, however that came
+    namespaces = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if os.geteuid():
+        namespaces += ["--user", "--map-root-user"]
+    package = os.path.dirname(os.path.dirname(os.path.abspath(virtfs.__file__)))
+    python = [sys.executable, "-P", "-c", _INSIDE, package, directory, str(entering), str(lifeline)]
+
+    def end(number: int, frame: object) -> None:
+        nonlocal holding
+        if holding >= 0:
+            os.close(holding)
+            holding = -1
+
+    for ours in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ours, end)
+    for the_commands in (signal.SIGINT, signal.SIGQUIT):
+        # A handler and not SIG_IGN, which the command would inherit.
+        signal.signal(the_commands, lambda number, frame: None)
+    try:
+        process = subprocess.Popen(
+            ["unshare", *namespaces, "--", *python, *command], pass_fds=[entering, lifeline]
+        )
+    except FileNotFoundError:
+        raise VirtError(errno.ENOSYS, "there is no unshare(1): install util-linux") from None
+    os.close(entering)
+    os.close(lifeline)
+    with open(entered, "rb") as pipe:
+        inside = pipe.read() != b""
+    status = process.wait()
+    if not inside:
+        raise VirtError(errno.EPERM, f"this system gave no namespaces: {_why()}")
+    return status if status >= 0 else 128 - status
+
+
+def _why() -> str:
+    """What to change where unshare(1) was refused."""
+    changes = [
+        f"`sysctl {name}={allowing}`"
+        for name, forbidding, allowing in _SYSCTLS
+        if _sysctl(name) == forbidding and os.geteuid()
+    ]
+    if changes:
+        return "as root, " + " and ".join(changes)
+    return "a container needs --cap-add SYS_ADMIN and --security-opt seccomp=unconfined"
+
+
+def _sysctl(name: str) -> str | None:
+    try:
+        return Path("/proc/sys", *name.split(".")).read_text().strip()
+    except OSError:
+        return None

@@ -6,6 +6,7 @@ from typing import NewType
 Unit = NewType("Unit", int)  # the n of virt<n> and tap<n>
 Uid = NewType("Uid", int)
 Gid = NewType("Gid", int)
+BridgeName = NewType("BridgeName", str)  # "bridge0": the number under the rule of a Unit
 
 UNIT_MAX = Unit(2147483639)  # spelled out, tap2147483639 still fits IFNAMSIZ with its NUL
 

@@ -1,0 +1,418 @@
+import errno
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virtfs.core import arguments, verbs
+from virtfs.core.arguments import Argument
+from virtfs.core.errors import VirtError
+from virtfs.core.ethernet import parse_station_mac
+from virtfs.core.grammar import (
+    Action,
+    Command,
+    file_action,
+    format_actions,
+    format_command,
+    help_text,
+    parse,
+    parse_verbs,
+)
+from virtfs.core.ids import Unit
+from virtfs.core.verbs import FORMS, VERBS, Kind, Verb
+
+MAC = parse_station_mac("b2:0a:00:0b:0e:03")
+
+
+def refused(line: str) -> tuple[int | None, str]:
+    with pytest.raises(VirtError) as caught:
+        parse(line)
+    return caught.value.errno, str(caught.value.strerror)
+
+
+def check_refusal(error: VirtError) -> None:
+    """What every refusal is: one of two errnos, and one printable line."""
+    assert error.errno in (errno.EINVAL, errno.ERANGE)
+    assert '"' in str(error.strerror)
+    assert str(error.strerror).isprintable()
+
+
+# --- what a line means
+
+
+@pytest.mark.parametrize("line", ["", " ", "\t \t", "#", "# create 3", "  #create 3"])
+def test_nothing_to_do(line: str) -> None:
+    assert parse(line) is None
+    assert parse_verbs(line) == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("create", Command("create")),
+        ("create up", Command("create", None, (Action("up"),))),
+        ("create 3", Command("create", Unit(3))),
+        ("create virt3", Command("create", Unit(3))),
+        ("create virt0 # the first", Command("create", Unit(0))),
+        (" create\t 3  down ", Command("create", Unit(3), (Action("down"),))),
+        ("create taplink b2:a:0:b:e:3", Command("create", None, (Action("taplink", (MAC,)),))),
+        ("ensure 2147483639", Command("ensure", Unit(2147483639))),
+        ("ensure virt3 strict", Command("ensure", Unit(3), (Action("strict"),))),
+        ("destroy 3", Command("destroy", Unit(3))),
+        ("destroy virt3#", None),
+        ("virt3 up", Command("change", Unit(3), (Action("up"),))),
+        ("virt3 up up down", Command("change", Unit(3), (Action("up"), Action("up"), Action("down")))),
+        ("help", Command("help")),
+        (
+            "create 3 up mtu 1400 inet 10.0.3.1/24 owner alice",
+            Command(
+                "create",
+                Unit(3),
+                (
+                    Action("up"),
+                    Action("mtu", (1400,)),
+                    Action("inet", (IPv4Interface("10.0.3.1/24"),)),
+                    Action("owner", ("alice",)),
+                ),
+            ),
+        ),
+    ],
+)
+def test_commands(line: str, command: Command | None) -> None:
+    if command is None:
+        assert refused(line)[0] == errno.EINVAL
+    else:
+        assert parse(line) == command
+
+
+@pytest.mark.parametrize(
+    ("line", "action"),
+    [
+        ("up", Action("up")),
+        ("down", Action("down")),
+        ("mtu 68", Action("mtu", (68,))),
+        ("mtu 65521", Action("mtu", (65521,))),
+        ("link b2:0a:00:0b:0e:03", Action("link", (MAC,))),
+        ("taplink B2-A-0-B-E-3", Action("taplink", (MAC,))),
+        ("inet 10.0.3.1/0", Action("inet", (IPv4Interface("10.0.3.1/0"),))),
+        ("inet6 FD00::1/64", Action("inet6", (IPv6Interface("fd00::1/64"),))),
+        ("-inet 10.0.3.1/24", Action("-inet", (IPv4Interface("10.0.3.1/24"),))),
+        ("-inet 10.0.3.1", Action("-inet", (IPv4Address("10.0.3.1"),))),
+        ("-inet6 fd00::1/64", Action("-inet6", (IPv6Interface("fd00::1/64"),))),
+        ("-inet6 fd00::1", Action("-inet6", (IPv6Address("fd00::1"),))),
+        ("owner 1000", Action("owner", ("1000",))),
+        ("owner bob@example.org", Action("owner", ("bob@example.org",))),
+        ("group dialout", Action("group", ("dialout",))),
+        ("mode 660", Action("mode", (0o660,))),
+        ("mode 0", Action("mode", (0,))),
+        ("queue 1", Action("queue", (1,))),
+        ("backlog 0", Action("backlog", (0,))),
+        ("strict", Action("strict")),
+        ("-strict", Action("-strict")),
+        ("exclusive both", Action("exclusive", ("both",))),
+        ("description", Action("description", ("",))),
+        ("description  lab  #3, # is kept ", Action("description", ("lab  #3, # is kept",))),
+        ("description up", Action("description", ("up",))),
+    ],
+)
+def test_verbs(line: str, action: Action) -> None:
+    assert parse_verbs(line) == (action,)
+    assert parse(f"virt3 {line}") == Command("change", Unit(3), (action,))
+    assert parse(f"create {line}") == Command("create", None, (action,))
+
+
+# --- what is refused, and how it is said
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("frob 3", 'unknown command "frob"'),
+        ("change virt3 up", 'unknown command "change"'),
+        ("up", 'unknown command "up": a verb follows its interface, as in virt0 up'),
+        ("3 up", 'unknown command "3": a line about an interface begins with virtN'),
+        ("tap3 up", 'unknown command "tap3": a line about an interface begins with virtN'),
+        ("CREATE 3", 'unknown command "CREATE"'),
+        ("create 3 upp", 'unknown verb "upp"'),
+        ("create upp", 'unknown verb "upp"'),
+        ("create 3 4", 'unknown verb "4"'),
+        ("virt3 destroy", 'unknown verb "destroy"'),
+        ("create 03", '"03" is not an interface\'s name: N or virtN, N in plain decimal'),
+        ("create -3", '"-3" is not an interface\'s name: N or virtN, N in plain decimal'),
+        ("create tap3", '"tap3" is not an interface\'s name: N or virtN, N in plain decimal'),
+        ("create virt", '"virt" is not an interface\'s name: N or virtN, N in plain decimal'),
+        ("virt03 up", '"virt03" is not an interface\'s name: virtN, N in plain decimal'),
+        ("ensure", '"ensure" lacks the interface: ensure N | virtN [VERB ...]'),
+        ("ensure up", '"up" is not an interface\'s name: N or virtN, N in plain decimal'),
+        ("destroy # all", '"destroy" lacks the interface: destroy N | virtN'),
+        ("destroy 3 4", '"4" is too much: destroy N | virtN'),
+        ("help me", '"me" is too much: help'),
+        ("virt3", '"virt3" lacks a verb after it'),
+        ("virt3 # up", '"virt3" lacks a verb after it'),
+        ("virt3 mtu", '"mtu" lacks N: mtu N'),
+        ("virt3 mtu # 1500", '"mtu" lacks N: mtu N'),
+        ("virt3 mtu big", 'mtu: "big" is not a number in plain decimal'),
+        ("virt3 mtu 01500", 'mtu: "01500" is not a number in plain decimal'),
+        ("virt3 link 1:0:5e:0:0:1", 'link: "1:0:5e:0:0:1" is a multicast address: no interface can have it'),
+        ("virt3 taplink 3", 'taplink: "3" is not a MAC address such as b2:0a:00:0b:0e:03'),
+        ("virt3 inet 10.0.3.1", 'inet: "10.0.3.1" lacks its prefix length, as in 10.0.3.1/24'),
+        ("virt3 inet 10.0.3/24", 'inet: "10.0.3" is not an IPv4 address'),
+        ("virt3 inet 1.2.3.4/08", 'inet: prefix length of "1.2.3.4/08": "08" is not a number in plain decimal'),
+        ("virt3 inet fd00::1/64", 'inet: prefix length of "fd00::1/64": "64" is out of range 0 to 32'),
+        ("virt3 inet 0.0.0.0/0", 'inet: "0.0.0.0" cannot be the address of an interface'),
+        ("virt3 inet 224.0.0.1/24", 'inet: "224.0.0.1" cannot be the address of an interface'),
+        ("virt3 inet6 10.0.3.1/24", 'inet6: "10.0.3.1" is not an IPv6 address'),
+        ("virt3 inet6 fe80::1%eth0/64", 'inet6: "fe80::1%eth0" has a zone; the interface is known already'),
+        ("virt3 inet6 ff02::1/64", 'inet6: "ff02::1" cannot be the address of an interface'),
+        ("virt3 -inet6 ::", '-inet6: "::" cannot be the address of an interface'),
+        ("virt3 owner a:b", 'owner: "a:b" is neither a name nor a number'),
+        ("virt3 group -up", 'group: "-up" is neither a name nor a number'),
+        ("virt3 group 01", 'group: "01" is not a number in plain decimal'),
+        ("virt3 mode rw", 'mode: "rw" is not an octal mode such as 0660'),
+        ("virt3 exclusive all", 'exclusive: "all" is none of read, both, none'),
+        ("virt3 description a\tb", 'description: "a\\tb" holds a character that is not printable'),
+        ("create\x003", '"\\x00" is not a printable character, in "create\\x003"'),
+        ("create 3\r", '"\\r" is not a printable character, in "create 3\\r"'),
+        ("create 3\ncreate 4", '"\\n" is not a printable character, in "create 3\\ncreate 4"'),
+        ("# \x1b[2J", '"\\x1b" is not a printable character, in "# \\x1b[2J"'),
+        ("virt3 \udcc3", '"\\xc3" is not UTF-8, in "virt3 \\xc3"'),
+        ('say "\\', 'unknown command "say"'),
+        ('"\\', 'unknown command "\\"\\\\"'),
+    ],
+)  # fmt: skip
+def test_bad_grammar(line: str, sentence: str) -> None:
+    number = errno.ERANGE if "out of range" in sentence else errno.EINVAL
+    assert refused(line) == (number, sentence)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("create 2147483640", '"2147483640": the number is out of range 0 to 2147483639'),
+        ("virt2147483640 up", '"virt2147483640": the number is out of range 0 to 2147483639'),
+        ("virt3 mtu 99999999", 'mtu: "99999999" is out of range 68 to 65521'),
+        ("virt3 mtu 67", 'mtu: "67" is out of range 68 to 65521'),
+        ("virt3 mtu -1", 'mtu: "-1" is out of range 68 to 65521'),
+        ("virt3 queue 0", 'queue: "0" is out of range 1 to 524288'),
+        ("virt3 backlog 524289", 'backlog: "524289" is out of range 0 to 524288'),
+        ("virt3 mode 1777", 'mode: "1777" is out of range 0 to 0777'),
+        ("virt3 owner 4294967295", 'owner: "4294967295" is out of range 0 to 4294967294'),
+        ("virt3 inet 10.0.3.1/33", 'inet: prefix length of "10.0.3.1/33": "33" is out of range 0 to 32'),
+        ("virt3 inet6 fd00::1/129", 'inet6: prefix length of "fd00::1/129": "129" is out of range 0 to 128'),
+    ],
+)
+def test_number_out_of_range(line: str, sentence: str) -> None:
+    assert refused(line) == (errno.ERANGE, sentence)
+
+
+def test_description_too_long() -> None:
+    assert parse_verbs("description " + "ü" * 256) == (Action("description", ("ü" * 256,)),)
+    number, sentence = refused("virt3 description " + "ü" * 257)
+    assert number == errno.EINVAL
+    assert sentence == f'description: "{"ü" * 64}…" has 257 characters, more than 256'
+
+
+def test_name_too_long() -> None:
+    assert refused("virt3 owner " + "a" * 257)[0] == errno.EINVAL
+
+
+def test_long_line_takes_no_quadratic_time() -> None:
+    actions = parse_verbs("up " * 300_000)
+    assert len(actions) == 300_000
+
+
+def test_verb_that_cannot_be_undone_ends_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    netns = Verb("netns", (Argument("NAME", str),), "move the tap", ends_line=True)
+    monkeypatch.setitem(verbs._BY_NAME, ("virt", "netns"), netns)
+    assert parse_verbs("up netns blue # comment") == (Action("up"), Action("netns", ("blue",)))
+    with pytest.raises(VirtError, match='"up" is too much: netns cannot be undone and ends its line') as caught:
+        parse_verbs("netns blue up")
+    assert caught.value.errno == errno.EINVAL
+    with pytest.raises(ValueError, match="nothing can follow netns"):
+        format_actions((Action("netns", ("blue",)), Action("up")))
+
+
+# --- attribute files
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "action"),
+    [
+        ("up", "1\n", Action("up")),
+        ("up", "0\n", Action("down")),
+        ("strict", "1", Action("strict")),
+        ("strict", "0", Action("-strict")),
+        ("mtu", " 1400 \n", Action("mtu", (1400,))),
+        ("address", "b2:0a:00:0b:0e:03\n", Action("link", (MAC,))),
+        ("tap/address", "b2:0a:00:0b:0e:03\n", Action("taplink", (MAC,))),
+        ("queue", "\t16\r\n", Action("queue", (16,))),
+        ("backlog", "0\n", Action("backlog", (0,))),
+        ("exclusive", "none\n", Action("exclusive", ("none",))),
+        ("description", " # my lab \n", Action("description", ("# my lab",))),
+        ("description", "\n", Action("description", ("",))),
+        ("description", "", Action("description", ("",))),
+    ],
+)
+def test_writing_a_file(file: str, text: str, action: Action) -> None:
+    assert file_action(file, text) == action
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "number", "sentence"),
+    [
+        ("up", "2\n", errno.EINVAL, 'up: "2" is not 0 or 1'),
+        ("up", "\n", errno.EINVAL, 'up: "" is not 0 or 1'),
+        ("strict", "yes", errno.EINVAL, 'strict: "yes" is not 0 or 1'),
+        ("mtu", "", errno.EINVAL, 'mtu: "" is not a number in plain decimal'),
+        ("mtu", "1400\n1500\n", errno.EINVAL, 'mtu: "1400\\n1500" is not a number in plain decimal'),
+        ("mtu", "99999999\n", errno.ERANGE, 'mtu: "99999999" is out of range 68 to 65521'),
+        ("mtu", "9" * 257, errno.EINVAL, f'mtu: "{"9" * 64}…" is too long'),
+        ("address", "1:2", errno.EINVAL, 'address: "1:2" is not a MAC address such as b2:0a:00:0b:0e:03'),
+        ("exclusive", "read both", errno.EINVAL, 'exclusive: "read both" is none of read, both, none'),
+        (
+            "description",
+            "a\nb\n",
+            errno.EINVAL,
+            'description: "a\\nb" holds a character that is not printable',
+        ),
+        (
+            "description",
+            "\udcff",
+            errno.EINVAL,
+            'description: "\\xff" holds a character that is not printable',
+        ),
+    ],
+)
+def test_writing_a_wrong_value(file: str, text: str, number: int, sentence: str) -> None:
+    with pytest.raises(VirtError) as caught:
+        file_action(file, text)
+    assert (caught.value.errno, caught.value.strerror) == (number, sentence)
+
+
+def test_file_without_a_verb() -> None:
+    with pytest.raises(KeyError):
+        file_action("stats/rx_frames", "1")
+
+
+# --- the table and its help
+
+
+def test_help_has_every_command_and_verb() -> None:
+    lines = [line.split("  ") for line in help_text().splitlines() if line.startswith("  ")]
+    shown = {parts[1]: parts[-1].strip() for parts in lines}
+    assert list(shown) == [*(form.usage for form in FORMS), *(verb.usage for verb in VERBS)]
+    assert all(shown.values())
+
+
+def test_help_fits_a_terminal() -> None:
+    assert max(map(len, help_text().splitlines())) <= 100
+
+
+def test_table_is_consistent() -> None:
+    assert len({(verb.of, verb.name) for verb in VERBS}) == len(VERBS)
+    for verb in VERBS:
+        assert not verb.rest_of_line or len(verb.arguments) == 1
+        assert verb.file is None or len(verb.arguments) == 1 or verb.value is not None
+
+
+def test_root_only_verbs() -> None:
+    assert {verb.name for verb in VERBS if verb.root_only} == {
+        "taplink", "inet", "inet6", "-inet", "-inet6", "owner", "group",
+    }  # fmt: skip
+
+
+# --- there and back
+
+NAMES = st.from_regex(r"[a-z_][a-z0-9_.@#-]{0,30}", fullmatch=True)
+ACCOUNTS = NAMES | st.integers(0, arguments.ID_MAX).map(str)
+STATIONS = st.binary(min_size=6, max_size=6).filter(lambda mac: any(mac) and not mac[0] & 1)
+PRINTABLE = st.text().filter(str.isprintable).map(str.strip)
+
+
+def assignable(address: IPv4Address | IPv6Address) -> bool:
+    return not (address.is_unspecified or address.is_multicast)
+
+
+ADDRESSES4 = st.ip_addresses(v=4).filter(assignable)
+ADDRESSES6 = st.ip_addresses(v=6).filter(assignable)
+INTERFACES4 = st.builds(lambda address, length: IPv4Interface((address, length)), ADDRESSES4, st.integers(0, 32))
+INTERFACES6 = st.builds(lambda address, length: IPv6Interface((address, length)), ADDRESSES6, st.integers(0, 128))
+
+VALUES: dict[str, st.SearchStrategy[object]] = {
+    "mtu": st.integers(68, 65521),
+    "link": STATIONS,
+    "taplink": STATIONS,
+    "inet": INTERFACES4,
+    "inet6": INTERFACES6,
+    "-inet": INTERFACES4 | ADDRESSES4,
+    "-inet6": INTERFACES6 | ADDRESSES6,
+    "owner": ACCOUNTS,
+    "group": ACCOUNTS,
+    "mode": st.integers(0, 0o777),
+    "queue": st.integers(1, arguments.QUEUE_MAX),
+    "backlog": st.integers(0, arguments.QUEUE_MAX),
+    "exclusive": st.sampled_from(["read", "both", "none"]),
+    "description": PRINTABLE,
+}
+
+
+def actions_of(verb: Verb) -> st.SearchStrategy[Action]:
+    return st.builds(Action, st.just(verb.name), st.tuples(*(VALUES[verb.name] for _ in verb.arguments)))
+
+
+ACTIONS = st.one_of([actions_of(verb) for verb in VERBS if not verb.rest_of_line])
+LAST = st.lists(st.one_of([actions_of(verb) for verb in VERBS if verb.rest_of_line]), max_size=1)
+CHAINS = st.builds(lambda chain, last: (*chain, *last), st.lists(ACTIONS, max_size=6), LAST)
+UNITS = st.integers(0, 2147483639).map(Unit)
+
+
+@st.composite
+def commands(draw: st.DrawFn) -> Command:
+    kind: Kind = draw(st.sampled_from([form.kind for form in FORMS]))
+    form = next(form for form in FORMS if form.kind == kind)
+    target = None if form.target == "none" else draw(UNITS)
+    if form.target == "optional" and draw(st.booleans()):
+        target = None
+    actions = draw(CHAINS.filter(lambda chain: kind != "change" or bool(chain))) if form.verbs else ()
+    return Command(kind, target, actions)
+
+
+@given(commands())
+def test_command_survives(command: Command) -> None:
+    assert parse(format_command(command)) == command
+
+
+@given(CHAINS)
+def test_actions_survive(actions: tuple[Action, ...]) -> None:
+    assert parse_verbs(format_actions(actions)) == actions
+
+
+def test_no_verb_follows_a_text() -> None:
+    with pytest.raises(ValueError, match="nothing can follow description"):
+        format_actions((Action("description", ("lab",)), Action("up")))
+
+
+WORDS = "create ensure destroy help virt3 3 tap3 # \t 1500 -1 10.0.3.1/24 fd00::1/64 b2:0a:00:0b:0e:03 alice 0660 both"
+VOCABULARY = st.sampled_from([*(verb.name for verb in VERBS), *WORDS.split(" "), "\x00", "\udcff"])
+LINES = st.text() | st.lists(VOCABULARY | st.text(max_size=3), max_size=8).map(" ".join)
+
+
+@given(LINES)
+def test_any_text_is_a_command_or_refused(line: str) -> None:
+    try:
+        command = parse(line)
+    except VirtError as error:
+        check_refusal(error)
+    else:
+        assert command is None or parse(format_command(command)) == command
+
+
+@given(st.sampled_from([verb.file for verb in VERBS if verb.file]), LINES)
+def test_any_text_is_a_value_or_refused(file: str, text: str) -> None:
+    try:
+        action = file_action(file, text)
+    except VirtError as error:
+        check_refusal(error)
+    else:
+        assert parse_verbs(format_actions((action,))) == (action,)

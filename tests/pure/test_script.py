@@ -1,0 +1,139 @@
+import errno
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from virtfs.core.errors import VirtError
+from virtfs.core.grammar import parse
+from virtfs.core.script import WHOLE_BELOW, WRITE_MAX, Line, Script
+
+LONG_COMMENT = b"#" * WHOLE_BELOW + b"\n"
+
+
+def texts(lines: Iterable[Line]) -> list[str]:
+    return [line.text for line in lines]
+
+
+def with_rest(lines: list[str], script: Script) -> list[str]:
+    """The lines, and the last one also if a long write left it without its newline."""
+    return [*lines, script.rest()] if script.rest() else lines
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"create 3\n", ["create 3"]),
+        (b"create 3", ["create 3"]),
+        (b"create 3\nvirt3 up", ["create 3", "virt3 up"]),
+        (b"create 3\n\nvirt3 up\n", ["create 3", "", "virt3 up"]),
+        (b"\n", [""]),
+        (b"", []),
+        ("description Ärger\n".encode(), ["description Ärger"]),
+    ],
+)
+def test_short_write_is_whole(data: bytes, lines: list[str]) -> None:
+    script = Script()
+    assert texts(script.feed(data)) == lines
+    assert script.rest() == ""
+
+
+def test_lines_know_their_number() -> None:
+    lines = list(Script().feed(b"one\ntwo\nthree"))
+    assert lines == [Line("one", 1, 3), Line("two", 2, 3), Line("three", 3, 3)]
+
+
+def test_error_names_the_line_among_several() -> None:
+    error = VirtError(errno.ENXIO, "no interface virt3")
+    assert Line("virt3 up", 3, 4).locate(error).strerror == "line 3: no interface virt3"
+    assert Line("virt3 up", 3, 4).locate(error).errno == errno.ENXIO
+    assert Line("virt3 up", 1, 1).locate(error).strerror == "no interface virt3"
+
+
+def test_long_write_goes_on_in_the_next() -> None:
+    script = Script()
+    assert texts(script.feed(LONG_COMMENT + b"create 3\ncre")) == [LONG_COMMENT[:-1].decode(), "create 3"]
+    assert script.rest() == "cre"
+    assert list(script.feed(b"ate 4")) == [Line("create 4", 1, 1)]
+    assert script.rest() == ""
+
+
+def test_limit_between_short_and_long() -> None:
+    script = Script()
+    assert texts(script.feed(b"#" * 4095)) == ["#" * 4095]
+    assert texts(script.feed(b"#" * 4096)) == []
+    assert script.rest() == "#" * 4096
+
+
+def test_character_cut_in_two() -> None:
+    script = Script()
+    data = LONG_COMMENT + "virt3 description ü".encode()
+    script.feed(data[:-1])
+    assert texts(script.feed(data[-1:])) == ["virt3 description ü"]
+
+
+def test_forgotten_after_a_failure() -> None:
+    script = Script()
+    script.feed(LONG_COMMENT + b"destroy ")
+    script.forget()
+    assert script.rest() == ""
+    assert texts(script.feed(b"3\n")) == ["3"]
+
+
+def test_write_over_1_mib() -> None:
+    script = Script()
+    script.feed(LONG_COMMENT + b"destroy ")
+    with pytest.raises(VirtError) as caught:
+        script.feed(b"\n" * (WRITE_MAX + 1))
+    assert caught.value.errno == errno.E2BIG
+    assert script.rest() == ""
+    assert next(script.feed(b"\n" * WRITE_MAX)) == Line("", 1, WRITE_MAX)
+
+
+def test_line_without_end() -> None:
+    script = Script()
+    script.feed(b"#" * WRITE_MAX)
+    with pytest.raises(VirtError) as caught:
+        script.feed(b"#" * WHOLE_BELOW)
+    assert caught.value.errno == errno.E2BIG
+    assert script.rest() == ""
+
+
+def test_bytes_that_are_not_utf8_fail_when_their_turn_comes() -> None:
+    first, second = Script().feed(b"create 3\ncreate \xff4\n")
+    assert parse(first.text) is not None
+    with pytest.raises(VirtError, match=r'"\\xff" is not UTF-8, in "create \\xff4"') as caught:
+        parse(second.text)
+    assert caught.value.errno == errno.EINVAL
+
+
+@st.composite
+def cut_scripts(draw: st.DrawFn) -> list[bytes]:
+    """A script of any bytes, cut anywhere into writes that are long but for the last."""
+    seeds = draw(st.lists(st.binary(max_size=50), min_size=1, max_size=5))
+    data = b"\n".join(seeds * draw(st.integers(1, 400)))
+    writes = []
+    while len(data) > WHOLE_BELOW:
+        size = draw(st.integers(WHOLE_BELOW, 3 * WHOLE_BELOW))
+        writes.append(data[:size])
+        data = data[size:]
+    return [*writes, data]
+
+
+@settings(deadline=None)
+@given(cut_scripts())
+def test_cuts_change_nothing(writes: list[bytes]) -> None:
+    script = Script()
+    pieces = [text for write in writes for text in texts(script.feed(write))]
+    whole = Script()
+    lines = texts(whole.feed(b"".join(writes)))
+    assert with_rest(pieces, script) == with_rest(lines, whole)
+
+
+@given(st.lists(st.binary(max_size=5000)))
+def test_any_bytes_become_lines_of_text(writes: list[bytes]) -> None:
+    script = Script()
+    for write in writes:
+        for line in script.feed(write):
+            assert "\n" not in line.text

@@ -1,0 +1,146 @@
+"""The kinds of arguments that verbs of ctl take: for each a name in help, what reads it, what writes it."""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from errno import EINVAL
+from typing import Any
+
+from virtfs.core import ethernet, units
+from virtfs.core.errors import VirtError
+from virtfs.core.quoting import quoted
+
+# What the kernel can do, measured: a tap answers a longer txqueuelen EPERM, for its ring is one allocation
+# of at most KMALLOC_MAX_SIZE, 4 MiB of pointers (include/linux/ptr_ring.h). A mount allows less: core/limits.
+QUEUE_MAX = 524288
+DESCRIPTION_MAX = 256  # characters
+NAME_MAX = 256  # LOGIN_NAME_MAX
+ID_MAX = 2**32 - 2  # (uid_t)-1 means "unchanged" to chown(2)
+
+# passwd(5) forbids the colon; directories have names like user@example. "-" starts a verb, "#" a comment.
+_NAME = re.compile(r"[^-#:/,\s][^:/,\s]*")
+_DIGITS = re.compile(r"[0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A kind of argument. `parse` raises VirtError and quotes the text; parse(format(x)) == x."""
+
+    name: str
+    parse: Callable[[str], object]
+    format: Callable[[Any], str] = str
+
+
+def number(name: str, low: int, high: int) -> Argument:
+    """A plain decimal number of a range; the value is an int."""
+    return Argument(name, lambda text: units.parse_int(text, low, high))
+
+
+def one_of(*words: str) -> Argument:
+    """One of some words; the value is that word."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise VirtError(EINVAL, f"{quoted(text)} is none of {', '.join(words)}")
+        return text
+
+    return Argument("|".join(words), parse)
+
+
+def account(name: str) -> Argument:
+    """A user or a group, by name or number; the value is the text, for only the system knows who it is."""
+
+    def parse(text: str) -> str:
+        if _DIGITS.fullmatch(text):
+            units.parse_int(text, 0, ID_MAX)
+        elif len(text) > NAME_MAX or not text.isprintable() or not _NAME.fullmatch(text):
+            raise VirtError(EINVAL, f"{quoted(text)} is neither a name nor a number")
+        return text
+
+    return Argument(name, parse)
+
+
+def parse_description(text: str) -> str:
+    """Any printable text of up to 256 characters, also none; may hold "#"."""
+    if len(text) > DESCRIPTION_MAX:
+        raise VirtError(EINVAL, f"{quoted(text)} has {len(text)} characters, more than {DESCRIPTION_MAX}")
+    if not text.isprintable():
+        raise VirtError(EINVAL, f"{quoted(text)} holds a character that is not printable")
+    return text
+
+
+def parse_interface4(text: str) -> ipaddress.IPv4Interface:
+    """An IPv4 address with its prefix length, A/n."""
+    address, length = _address_and_length(text, "10.0.3.1/24", 32)
+    return ipaddress.IPv4Interface((_address4(address), length))
+
+
+def parse_interface6(text: str) -> ipaddress.IPv6Interface:
+    """An IPv6 address with its prefix length, A/n, without a zone."""
+    address, length = _address_and_length(text, "fd00::1/64", 128)
+    return ipaddress.IPv6Interface((_address6(address), length))
+
+
+def parse_address4(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv4Address:
+    """An IPv4 address with or without its prefix length: A/n or A."""
+    return parse_interface4(text) if "/" in text else _address4(text)
+
+
+def parse_address6(text: str) -> ipaddress.IPv6Interface | ipaddress.IPv6Address:
+    """An IPv6 address with or without its prefix length: A/n or A."""
+    return parse_interface6(text) if "/" in text else _address6(text)
+
+
+def _address_and_length(text: str, example: str, longest: int) -> tuple[str, int]:
+    address, slash, length = text.partition("/")
+    if not slash:
+        raise VirtError(EINVAL, f"{quoted(text)} lacks its prefix length, as in {example}")
+    try:
+        return address, units.parse_int(length, 0, longest)
+    except VirtError as error:
+        raise VirtError(error.errno or EINVAL, f"prefix length of {quoted(text)}: {error.strerror}") from None
+
+
+def _address4(text: str) -> ipaddress.IPv4Address:
+    try:
+        address = ipaddress.IPv4Address(text)
+    except ValueError:
+        raise VirtError(EINVAL, f"{quoted(text)} is not an IPv4 address") from None
+    _check_assignable(text, address)
+    return address
+
+
+def _address6(text: str) -> ipaddress.IPv6Address:
+    try:
+        address = ipaddress.IPv6Address(text)
+    except ValueError:
+        raise VirtError(EINVAL, f"{quoted(text)} is not an IPv6 address") from None
+    if address.scope_id is not None:
+        raise VirtError(EINVAL, f"{quoted(text)} has a zone; the interface is known already")
+    _check_assignable(text, address)
+    return address
+
+
+def _check_assignable(text: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    """Refuse what no interface can have: multicast, ::, and 0.0.0.0.
+
+    The kernel answers 0.0.0.0 with success and does nothing (net/ipv4/devinet.c, __inet_insert_ifa).
+    """
+    if address.is_unspecified or address.is_multicast:
+        raise VirtError(EINVAL, f"{quoted(text)} cannot be the address of an interface")
+
+
+MTU = number("N", ethernet.MTU_MIN, ethernet.MTU_MAX)
+QUEUE = number("N", 1, QUEUE_MAX)
+BACKLOG = number("N", 0, QUEUE_MAX)
+MAC = Argument("MAC", ethernet.parse_station_mac, ethernet.format_mac)
+INET = Argument("A/n", parse_interface4)
+INET6 = Argument("A/n", parse_interface6)
+INET_KNOWN = Argument("A[/n]", parse_address4)
+INET6_KNOWN = Argument("A[/n]", parse_address6)
+USER = account("USER")
+GROUP = account("GROUP")
+MODE = Argument("OCTAL", units.parse_mode, units.format_mode)
+EXCLUSIVE = one_of("read", "both", "none")
+DESCRIPTION = Argument("TEXT", parse_description)

@@ -1,0 +1,66 @@
+"""An interface as text: its attribute files, and the verbs that would make it again."""
+
+from collections.abc import Callable
+from typing import Final
+
+from virtfs.core.ethernet import MTU_DEFAULT, format_mac
+from virtfs.core.grammar import Action
+from virtfs.core.virt import QUEUE, Virt
+
+# What each attribute file holds. A file that some verb mirrors can be written, the others only tell.
+VALUES: Final[dict[str, Callable[[Virt], str]]] = {
+    "address": lambda virt: format_mac(virt.address),
+    "mtu": lambda virt: str(virt.host.mtu),
+    "up": lambda virt: _bit(virt.host.up),
+    "queue": lambda virt: str(virt.host.queue),
+    "backlog": lambda virt: str(virt.backlog),
+    "strict": lambda virt: _bit(virt.strict),
+    "exclusive": lambda virt: virt.exclusive,
+    "description": lambda virt: virt.description,
+}
+
+# The directory tap/: the host's end.
+TAP_VALUES: Final[dict[str, Callable[[Virt], str]]] = {
+    "name": lambda virt: virt.host.name,
+    "index": lambda virt: str(virt.host.index),
+    "address": lambda virt: format_mac(virt.host.address),
+    "addresses": lambda virt: "\n".join(str(address) for address in virt.host.addresses),
+    "up": lambda virt: _bit(virt.host.up),
+    "carrier": lambda virt: _bit(virt.host.carrier),
+    "mtu": lambda virt: str(virt.host.mtu),
+}
+
+
+def _bit(value: bool) -> str:
+    return "1" if value else "0"
+
+
+def counter(virt: Virt, name: str) -> str:
+    """What a file of stats/ holds; rx_dropped counts the tap's own drops as well."""
+    count: int = getattr(virt.counters, name)
+    return str(count + virt.host.dropped if name == "rx_dropped" else count)
+
+
+def verbs_of(virt: Virt, owner: str, group: str) -> tuple[Action, ...]:
+    """The verbs that would make a new interface of this unit what this one is.
+
+    owner, group: as the verbs take them. Values that a new interface has anyway are left out; the addresses, which
+    are drawn anew, never. `description` takes the rest of the line and so comes last.
+    """
+    host = virt.host
+    actions = [Action("link", (virt.address,)), Action("taplink", (host.address,))]
+    fresh = Virt(virt.unit, virt.address, host)
+    differing: list[tuple[bool, Action]] = [
+        (host.mtu != MTU_DEFAULT, Action("mtu", (host.mtu,))),
+        (host.queue != QUEUE, Action("queue", (host.queue,))),
+        (virt.backlog != fresh.backlog, Action("backlog", (virt.backlog,))),
+        (virt.strict, Action("strict")),
+        (virt.exclusive != fresh.exclusive, Action("exclusive", (virt.exclusive,))),
+        (virt.owner != fresh.owner, Action("owner", (owner,))),
+        (virt.group != fresh.group, Action("group", (group,))),
+        (virt.mode != fresh.mode, Action("mode", (virt.mode,))),
+        *((True, Action("inet" if a.version == 4 else "inet6", (a,))) for a in host.addresses),
+        (host.up, Action("up")),
+        (bool(virt.description), Action("description", (virt.description,))),
+    ]
+    return tuple(actions + [action for differs, action in differing if differs])

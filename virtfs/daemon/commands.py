@@ -1,0 +1,192 @@
+"""Commands, from a line of text to what it has changed or the errno it is refused with.
+
+One command runs at a time. Whoever's was refused finds it, and why, in last_error.
+"""
+
+import errno
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+
+import trio
+
+from virtfs.core.errors import VirtError
+from virtfs.core.grammar import Action, Command, file_action, format_actions, format_command, parse, parse_verbs
+from virtfs.core.ids import Gid, Uid, Unit, User
+from virtfs.core.quoting import quoted
+from virtfs.core.script import Line, Script
+from virtfs.core.values import verbs_of
+from virtfs.core.virt import Virt
+from virtfs.daemon.accounts import group_name, user_name
+from virtfs.daemon.interfaces import Interface, Interfaces
+from virtfs.daemon.verbs import carry_out, check
+from virtfs.files.frame import Frame
+from virtfs.files.node import Node
+
+log = logging.getLogger(__name__)
+
+REMEMBERED = 1024  # users whose last error is kept
+
+
+class Commander:
+    """Carries out what is written to ctl and to the attribute files, and what chmod and chown say."""
+
+    def __init__(self, interfaces: Interfaces) -> None:
+        self._interfaces = interfaces
+        self._one_at_a_time = trio.Lock()
+        self._errors: OrderedDict[Uid, str] = OrderedDict()
+        self._ended = False
+        self.changed: Callable[[], None] = lambda: None
+        self.catch_up: Callable[[], None] = lambda: None
+
+    # As files.tree.Commands
+
+    async def run(self, virt: Virt | None, script: Script, data: bytes, user: User) -> None:
+        """Run the lines that this write completes, up to the first that is refused."""
+        async with self._one_at_a_time:
+            try:
+                lines = script.feed(data)
+            except VirtError as refusal:
+                raise self._remember(user, refusal) from None
+            for line in lines:
+                try:
+                    await self._run_line(virt, line, user)
+                except VirtError as refusal:
+                    script.forget()
+                    said = f"{quoted(line.text.strip())}: {refusal.strerror}"
+                    raise self._remember(user, line.locate(VirtError(refusal.errno or errno.EIO, said))) from None
+
+    async def set_value(self, virt: Virt, file: str, data: bytes, user: User) -> None:
+        """Apply one write to an attribute file."""
+        text = data.decode(errors="surrogateescape")
+        async with self._one_at_a_time:
+            try:
+                await self._change(self._of(virt), (file_action(file, text),), user)
+            except VirtError as refusal:
+                said = f"{virt.name}/{file}: {refusal.strerror}"
+                raise self._remember(user, VirtError(refusal.errno or errno.EIO, said)) from None
+
+    def dropped(self, virt: Virt | None, rest: str, user: User) -> None:
+        """A ctl was closed within a line."""
+        self._remember(user, VirtError(errno.EINVAL, f"{quoted(rest)}: not run, closed before the line's end"))
+
+    async def refresh(self, virt: Virt | None) -> None:
+        """Look at the host's end of one interface, or of all."""
+        async with self._one_at_a_time:
+            for interface in self._interfaces:
+                if (virt is None or interface.virt is virt) and not interface.virt.lost:
+                    await self._interfaces.refresh(interface)
+                    interface.wire.settle()
+
+    def state(self, virt: Virt | None) -> str:
+        """One interface's verbs, or the lines that would make every interface."""
+        if virt is not None:
+            return format_actions(_verbs(virt)) + "\n"
+        lines = (format_command(Command("create", i.virt.unit, _verbs(i.virt))) for i in self._interfaces)
+        return "".join(f"{line}\n" for line in lines)
+
+    def last_error(self, user: User) -> str:
+        """The user's last failed command and why, "ok" when there was none."""
+        return self._errors.get(user.uid, "ok")
+
+    # As fuse.namespace.Keeper
+
+    async def set_mode(self, node: Node, mode: int, user: User) -> None:
+        """chmod: the verb mode, on frame; elsewhere it means nothing."""
+        if not isinstance(node, Frame):
+            raise self._remember(user, VirtError(errno.EPERM, "chmod: an interface's mode is that of its frame"))
+        if mode > 0o777:
+            raise self._remember(user, VirtError(errno.EINVAL, f'chmod: "{mode:o}" is more than permission bits'))
+        await self._by_call(node, (Action("mode", (mode,)),), user)
+
+    async def set_owner(self, node: Node, owner: Uid | None, group: Gid | None, user: User) -> None:
+        """chown, chgrp: the verbs owner and group, on any file of an interface, by root."""
+        actions = []
+        if owner is not None:
+            actions.append(Action("owner", (str(owner),)))
+        if group is not None:
+            actions.append(Action("group", (str(group),)))
+        await self._by_call(node, tuple(actions), user)
+
+    async def _by_call(self, node: Node, actions: tuple[Action, ...], user: User) -> None:
+        async with self._one_at_a_time:
+            try:
+                if not isinstance(node.owner, Virt):
+                    raise VirtError(errno.EPERM, "this file belongs to no interface: it stays root's")
+                await self._change(self._of(node.owner), actions, user)
+            except VirtError as refusal:
+                raise self._remember(user, refusal) from None
+
+    async def end(self) -> None:
+        """Finish what is running, run nothing more, and give every tap back."""
+        async with self._one_at_a_time:
+            self._ended = True
+            await self._interfaces.destroy_all()
+
+    # What a line does
+
+    async def _run_line(self, virt: Virt | None, line: Line, user: User) -> None:
+        if virt is not None:
+            await self._change(self._of(virt), parse_verbs(line.text), user)
+            return
+        command = parse(line.text)
+        if command is None or command.kind == "help":
+            return
+        if self._ended:
+            raise VirtError(errno.ENXIO, "the mount is ending")
+        if not user.root:
+            raise VirtError(errno.EPERM, "this ctl is root's; an interface's owner has the interface's own")
+        unit = None if command.target is None else Unit(int(command.target))
+        interface = None if unit is None else self._interfaces.find(unit)
+        match command.kind:
+            case "create" if interface is not None:
+                raise VirtError(errno.EEXIST, f'"{interface.virt.name}" exists already')
+            case "create":
+                await self._create(unit, command.actions, user)
+            case "ensure" if interface is None:
+                await self._create(unit, command.actions, user)
+            case "destroy":
+                await self._interfaces.destroy(self._existing(unit))
+            case _:
+                await self._change(self._existing(unit), command.actions, user)
+        self.changed()
+
+    def _existing(self, unit: Unit | None) -> Interface:
+        assert unit is not None  # the grammar asks for it
+        return self._interfaces.get(unit)
+
+    def _of(self, virt: Virt) -> Interface:
+        interface = self._interfaces.find(virt.unit)
+        if interface is None or interface.virt is not virt:
+            raise VirtError(errno.ENXIO, f"{virt.name} is gone")
+        return interface
+
+    async def _create(self, unit: Unit | None, actions: tuple[Action, ...], user: User) -> None:
+        self._interfaces.room()
+        for action in actions:
+            check(self._interfaces.limits, None, action, user)
+        interface = await self._interfaces.create(unit, self)
+        try:
+            await carry_out(self._interfaces, interface, actions)
+        except BaseException:
+            await self._interfaces.destroy(interface)
+            raise
+
+    async def _change(self, interface: Interface, actions: tuple[Action, ...], user: User) -> None:
+        for action in actions:
+            check(self._interfaces.limits, interface, action, user)
+        try:
+            await carry_out(self._interfaces, interface, actions)
+        finally:
+            self.changed()
+
+    def _remember(self, user: User, refusal: VirtError) -> VirtError:
+        self._errors[user.uid] = refusal.strerror or ""
+        self._errors.move_to_end(user.uid)
+        if len(self._errors) > REMEMBERED:
+            self._errors.popitem(last=False)
+        return refusal
+
+
+def _verbs(virt: Virt) -> tuple[Action, ...]:
+    return verbs_of(virt, user_name(virt.owner), group_name(virt.group))

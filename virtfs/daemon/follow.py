@@ -1,0 +1,130 @@
+"""Following the kernel: what others do to the taps, with ip(8) for instance, shows in the files."""
+
+import logging
+import os
+from collections.abc import Callable
+
+import trio
+
+from virtfs.core.errors import VirtError
+from virtfs.core.virt import Address
+from virtfs.daemon.interfaces import Interface, Interfaces, Place
+from virtfs.daemon.kernel import Kernel
+from virtfs.host import netns
+from virtfs.host.links import Link
+from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, NamespaceGone, Overflow
+
+log = logging.getLogger(__name__)
+
+STORM = 4096  # reports taken in at once; what follows waits until others had their turn
+
+
+class Follower:
+    """Takes in the kernel's reports, at once where no question has to be asked, else in its task."""
+
+    def __init__(self, kernel: Kernel, interfaces: Interfaces) -> None:
+        self._kernel = kernel
+        self._interfaces = interfaces
+        self._home = netns.own_identity()
+        self.changed: Callable[[], None] = lambda: None
+        self._doubtful: dict[Interface, None] = {}
+        self._doubt = trio.Event()
+
+    def doubt(self, interface: Interface) -> None:
+        """Its tap may have vanished or moved: look."""
+        self._doubtful[interface] = None
+        self._doubt.set()
+
+    def catch_up(self) -> None:
+        """Take in what has been reported, without waiting.
+
+        Of several reports of one link only the last counts: an older one may be older than what has been asked since.
+        """
+        events: list[Event] = []
+        while (more := self._kernel.monitor.drain()) and len(events) < STORM:
+            events.extend(more)
+        last = {(event.nsid, event.link.index): event for event in events if isinstance(event, LinkChanged)}
+        for event in events:
+            if not isinstance(event, LinkChanged) or last[event.nsid, event.link.index] is event:
+                self._take(event)
+        if events:
+            self.changed()
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case LinkChanged(nsid, link):
+                if (interface := self._interfaces.at((nsid, link.index))) is not None:
+                    interface.set_host(link, interface.virt.host.addresses)
+            case AddressChanged(nsid, index, address, added):
+                if (interface := self._interfaces.at((nsid, index))) is not None:
+                    _change_address(interface, address, added)
+            case LinkGone(nsid, index):
+                if (interface := self._interfaces.at((nsid, index))) is not None:
+                    self._left(interface)
+            case NamespaceGone(nsid):
+                for interface in self._interfaces:
+                    if interface.place[0] == nsid:
+                        self.doubt(interface)
+            case Overflow():
+                for interface in self._interfaces:
+                    self.doubt(interface)
+
+    def _left(self, interface: Interface) -> None:
+        """It is deleted, or is in another namespace now: only its descriptor tells."""
+        if interface.tap.alive():
+            self.doubt(interface)
+        else:
+            interface.lose()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._listen)
+            nursery.start_soon(self._clear_doubts)
+
+    async def _listen(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._kernel.monitor.fileno())
+            self.catch_up()
+
+    async def _clear_doubts(self) -> None:
+        while True:
+            await self._doubt.wait()
+            self._doubt = trio.Event()
+            while self._doubtful:
+                interface, _ = self._doubtful.popitem()
+                await self._look(interface)
+            self.changed()
+
+    async def _look(self, interface: Interface) -> None:
+        if interface.virt.lost:
+            return
+        try:
+            place, link, addresses = await self._kernel.call(self._find, interface)
+        except VirtError as refusal:
+            log.info("%s: %s", interface.virt.name, refusal.strerror)
+            interface.lose()
+            return
+        interface.place = place
+        interface.set_host(link, addresses)
+        self.catch_up()
+
+    def _find(self, interface: Interface) -> tuple[Place, Link, tuple[Address, ...]]:
+        """In the thread: where the tap is now, and how it is."""
+        namespace = interface.tap.netns()
+        try:
+            at_home = netns.identity(namespace) == self._home
+            nsid = None if at_home else self._kernel.monitor.watch(namespace)
+        finally:
+            os.close(namespace)
+        links = self._kernel.links
+        link = links.get(interface.tap)
+        return (nsid, link.index), link, links.addresses(interface.tap)
+
+
+def _change_address(interface: Interface, address: Address, added: bool) -> None:
+    host = interface.virt.host
+    if added and address not in host.addresses:
+        host.addresses = (*host.addresses, address)
+    elif not added:
+        host.addresses = tuple(a for a in host.addresses if a != address)

@@ -1,0 +1,31 @@
+"""The kernel's doors for tasks: what may block goes to a thread, one call at a time."""
+
+from collections.abc import Callable
+from typing import TypeVar, TypeVarTuple
+
+import trio
+
+from virtfs.host.links import Links
+from virtfs.host.monitor import Monitor
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class Kernel:
+    """One set of netlink sockets for a daemon."""
+
+    def __init__(self) -> None:
+        self.links = Links()
+        self.monitor = Monitor()
+        # The kernel takes rtnetlink requests one after the other anyway, and Links has one socket.
+        self._one = trio.CapacityLimiter(1)
+
+    async def call(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Call a blocking function in a thread. Cancellation does not interrupt it: what it began it ends."""
+        return await trio.to_thread.run_sync(function, *args, limiter=self._one)
+
+    def close(self) -> None:
+        """Give the sockets back."""
+        self.links.close()
+        self.monitor.close()

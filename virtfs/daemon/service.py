@@ -1,0 +1,123 @@
+"""One mount, served: everything is built here, run in one nursery, and taken down in the right order."""
+
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable
+
+import trio
+
+from virtfs import __version__
+from virtfs.core.errors import VirtError
+from virtfs.core.limits import Limits
+from virtfs.daemon.commands import Commander
+from virtfs.daemon.follow import Follower
+from virtfs.daemon.interfaces import Interfaces
+from virtfs.daemon.kernel import Kernel
+from virtfs.files.node import ROOT, Directory
+from virtfs.files.tree import root_directory
+from virtfs.fuse import namespace
+from virtfs.fuse.channel import SLOW_REPLY, Channel
+from virtfs.fuse.numbers import Handles, Inodes
+from virtfs.fuse.protocol import LONGEST_REQUEST
+
+log = logging.getLogger(__name__)
+
+# asm-generic/socket.h: as SO_SNDBUF and SO_RCVBUF, beyond net.core.wmem_max for who has CAP_NET_ADMIN
+SO_SNDBUFFORCE = 32
+SO_RCVBUFFORCE = 33
+BUFFER = 8 << 20
+
+
+async def serve(fuse_fd: int, limits: Limits, ready: Callable[[], None], stop: trio.Event) -> None:
+    """Serve a FUSE connection until the kernel ends it (unmounted) or `stop` is set.
+
+    ready is called once, when FUSE_INIT is answered and the mount works. On return every waiting reader has been
+    answered ENXIO and the taps are gone or as they were found; fuse_fd is the caller's to close.
+    VirtError: EPROTO, the kernel's FUSE is too old; what opening netlink sockets gives.
+    """
+    os.set_blocking(fuse_fd, False)
+    kernel = Kernel()
+    try:
+        root = Directory(ROOT)
+        interfaces = Interfaces(kernel, root, limits)
+        commander = Commander(interfaces)
+        root.children.update(root_directory(commander, __version__).children)
+        await _Mount(fuse_fd, root, kernel, interfaces, commander).run(ready, stop)
+    finally:
+        kernel.close()
+
+
+class _Mount:
+    """The parts of one mount, joined."""
+
+    def __init__(
+        self, fuse_fd: int, root: Directory, kernel: Kernel, interfaces: Interfaces, commander: Commander
+    ) -> None:
+        self._interfaces = interfaces
+        self._commander = commander
+        self._follower = Follower(kernel, interfaces)
+        self._ours, theirs, self._longest = _pair()
+        inodes, handles = Inodes(root), Handles()
+        self._channel = Channel(fuse_fd, self._ours, self._longest, inodes, handles)
+        namespace.serve_on(root, inodes, handles, commander, theirs.detach())
+        interfaces.gone = self._follower.doubt
+        interfaces.catch_up = commander.catch_up = self._follower.catch_up
+        commander.changed = self._follower.changed = self._channel.texts_changed
+
+    async def run(self, ready: Callable[[], None], stop: trio.Event) -> None:
+        """Serve, then end: taps and with them their readers, other streams, then libfuse."""
+        async with trio.open_nursery() as libfuse:
+            libfuse.start_soon(namespace.run, _workers(self._longest))
+            try:
+                async with trio.open_nursery() as nursery:
+                    self._interfaces.run_in(nursery)
+                    nursery.start_soon(self._follower.run)
+                    nursery.start_soon(self._channel.requests)
+                    nursery.start_soon(self._channel.replies)
+                    nursery.start_soon(self._tell, ready)
+                    nursery.start_soon(self._until, stop, nursery)
+                    try:
+                        await self._channel.run()
+                    finally:
+                        with trio.CancelScope(shield=True):
+                            await self._commander.end()
+                            self._channel.end()
+                        nursery.cancel_scope.cancel()
+            finally:
+                namespace.end()
+        namespace.close()
+        self._ours.close()
+
+    async def _tell(self, ready: Callable[[], None]) -> None:
+        await self._channel.answers.wait()
+        ready()
+
+    async def _until(self, stop: trio.Event, nursery: trio.Nursery) -> None:
+        await stop.wait()
+        nursery.cancel_scope.cancel()
+
+
+def _pair() -> tuple[trio.socket.SocketType, socket.socket, int]:
+    """Our end, libfuse's end (blocking), and the largest message in bytes they carry."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        try:
+            end.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER)
+            end.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
+        except PermissionError:  # in a user namespace the system's limit holds
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+    size = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    if size < 4 * SLOW_REPLY:
+        raise VirtError(errno.ENOBUFS, f"net.core.wmem_max is too small: {size} bytes for a socket's buffer")
+    # net/unix/af_unix.c: a message takes the buffer less its own overhead
+    return trio.socket.from_stdlib_socket(ours), theirs, min(size // 2, LONGEST_REQUEST)
+
+
+def _workers(longest: int) -> int:
+    """As many as can answer at once, each with SLOW_REPLY bytes, without filling the pair.
+
+    libfuse writes its answers blocking, in the one thread that would have to empty the pair.
+    """
+    return max(2, longest // SLOW_REPLY)

@@ -1,0 +1,54 @@
+"""ctl: commands one a line, cut out of the writes of one descriptor."""
+
+from collections.abc import Awaitable, Callable
+
+from virtfs.core.ids import User
+from virtfs.core.script import Script
+from virtfs.files.node import Owner
+from virtfs.files.text import Text, TextHandle
+
+# Runs one write's share of a script; the script is the descriptor's.
+Run = Callable[[Script, bytes, User], Awaitable[None]]
+
+
+class Ctl(Text):
+    """Reading prints the lines that would rebuild what is; writing runs lines."""
+
+    __slots__ = ("drop", "run")
+
+    def __init__(
+        self,
+        owner: Owner,
+        text: Callable[[User], str],
+        run: Run,
+        drop: Callable[[str, User], None],
+        refresh: Callable[[], Awaitable[None]],
+    ) -> None:
+        super().__init__(owner, text, write=_unused, refresh=refresh)
+        self.run = run
+        self.drop = drop
+
+    def open(self, user: User) -> "CtlHandle":
+        return CtlHandle(self, user)
+
+
+async def _unused(data: bytes, user: User) -> None:
+    raise AssertionError("a ctl handle keeps a script and writes through it")
+
+
+class CtlHandle(TextHandle):
+    """One open of ctl, with the unfinished last line of its last long write."""
+
+    __slots__ = ("ctl", "script")
+
+    def __init__(self, ctl: Ctl, user: User) -> None:
+        super().__init__(ctl, user)
+        self.ctl = ctl
+        self.script = Script()
+
+    async def write(self, data: bytes) -> None:
+        await self.ctl.run(self.script, data, self.user)
+
+    def release(self) -> None:
+        if rest := self.script.rest():
+            self.ctl.drop(rest, self.user)

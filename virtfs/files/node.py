@@ -1,0 +1,105 @@
+"""What a name in the tree can be: a directory, a link, a text file, a stream.
+
+A node knows its rights and its times and what opening it gives; where it lies is `tree`'s, and what its inode number
+is, `fuse`'s.
+"""
+
+import stat
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from virtfs.core.ids import Gid, Uid
+
+
+class Owner(Protocol):
+    """Whose a file is: an interface's owner, or root for what belongs to none."""
+
+    owner: Uid
+    group: Gid
+    mode: int
+
+
+@dataclass(slots=True)
+class RootOwned:
+    """The files that no interface owns."""
+
+    owner: Uid = Uid(0)
+    group: Gid = Gid(0)
+    mode: int = 0o600
+
+
+ROOT = RootOwned()
+
+
+class Rights(Enum):
+    """How the permission bits of a file follow from its owner's `mode`."""
+
+    STREAM = "sends or receives frames: the mode itself"
+    VALUE = "can be read by everybody, set by whom the mode lets write"
+    REPORT = "only tells"
+
+    def bits(self, mode: int) -> int:
+        """The permission bits under an interface's mode."""
+        if self is Rights.STREAM:
+            return mode
+        return mode & 0o666 | 0o444 if self is Rights.VALUE else 0o444
+
+
+class Node:
+    """Anything with a name."""
+
+    __slots__ = ("__weakref__", "born", "owner")
+
+    kind = stat.S_IFREG
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+        self.born = time.time_ns()
+
+    def permissions(self) -> int:
+        """The nine permission bits."""
+        raise NotImplementedError
+
+    def size(self) -> int:
+        """st_size."""
+        return 0
+
+    def times(self) -> tuple[int, int]:
+        """atime and mtime in ns."""
+        return self.born, self.born
+
+
+class Directory(Node):
+    """A table of names; others may add and remove entries, the file system's users not."""
+
+    __slots__ = ("children",)
+
+    kind = stat.S_IFDIR
+
+    def __init__(self, owner: Owner, children: Mapping[str, Node] | None = None) -> None:
+        super().__init__(owner)
+        self.children: dict[str, Node] = dict(children or {})
+
+    def permissions(self) -> int:
+        return 0o755
+
+
+class Symlink(Node):
+    """Points at another file, inside the tree or at the run-time directory."""
+
+    __slots__ = ("target",)
+
+    kind = stat.S_IFLNK
+
+    def __init__(self, owner: Owner, target: str) -> None:
+        super().__init__(owner)
+        self.target = target
+
+    def permissions(self) -> int:
+        return 0o777
+
+    def size(self) -> int:
+        return len(self.target.encode())

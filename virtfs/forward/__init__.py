@@ -1,0 +1,1 @@
+"""The forwarder: what moves frames between the taps and the files, in trio tasks."""

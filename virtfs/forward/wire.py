@@ -1,0 +1,241 @@
+"""The wire between a tap and its virt.
+
+The kernel's queue of the tap is virt's receive queue: a frame stays there until somebody takes it, so a frame is
+copied once, from the tap into the answer of the read. The wire reads ahead only where it must: to tell a frame's
+length before it is read (`peek`), and for `backlog`, which keeps the last frames while nobody reads.
+
+What lies in the tap while nobody has the file open counts as dropped, as on a closed tap(4). That is settled when
+somebody looks (`settle`): at the next open, or when the counters are read.
+"""
+
+import errno
+import os
+import select
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from virtfs.core.errors import VirtError
+from virtfs.core.virt import Virt
+
+VNET_HEADER = 10  # struct virtio_net_hdr, linux/virtio_net.h
+LONGEST = 65536 + 32  # of a frame out of a tap: the largest MTU and any link header
+NO_OFFLOAD = bytes(VNET_HEADER)
+
+
+class TapDevice(Protocol):
+    """What the wire needs of host.tap.Tap, or of a fake."""
+
+    @property
+    def fd(self) -> int:
+        """Non-blocking; a frame a read or write, behind a virtio_net_hdr of VNET_HEADER bytes."""
+
+    def alive(self) -> bool:
+        """False when the interface is gone and only its descriptor is left."""
+
+
+class Wire:
+    """Takes frames out of one tap and puts frames into it, never waiting.
+
+    ready: called when a frame may have come, or the wire has gone down or away; it says whether somebody still waits.
+    gone: called once, when the tap turns out to have vanished.
+    """
+
+    def __init__(self, virt: Virt, tap: TapDevice) -> None:
+        self.virt = virt
+        self.tap = tap
+        self.ready: Callable[[], bool] = lambda: False
+        self.gone: Callable[[], None] = lambda: None
+        self.readers = 0
+        self._fd = tap.fd
+        self._kept: deque[bytes] = deque()
+        self._head = bytearray(VNET_HEADER)
+        self._rest = bytearray(LONGEST)
+        self._refusal: tuple[int, str] | None = None  # what a read fails with, EHOSTDOWN or ENXIO
+        self._wanted = trio.Event()
+        # Edge-triggered: poll(2) on a frame file must tell of a new frame also when an older one still waits.
+        self._edge = select.epoll(flags=select.EPOLL_CLOEXEC)
+        self._edge.register(self._fd, select.EPOLLIN | select.EPOLLET)
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLIN)
+        self.update()
+
+    # Towards the reader
+
+    def take(self, room: memoryview) -> int:
+        """The next frame into `room`, cut there as tap(4) cuts it; how many bytes of `room` it fills.
+
+        BlockingIOError when there is none, EHOSTDOWN while the interface is down, ENXIO when its tap has vanished.
+        """
+        if self._refusal is not None:
+            raise VirtError(*self._refusal)
+        if self._kept:
+            frame = self._kept.popleft()
+            length = len(frame)
+            taken = min(length, len(room))
+            room[:taken] = frame[:taken]
+        else:
+            try:
+                length = os.readv(self._fd, (self._head, room, self._rest)) - VNET_HEADER
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                raise self._vanished() from error
+            taken = min(length, len(room))
+        counters = self.virt.counters
+        counters.rx_frames += 1
+        counters.rx_bytes += length
+        return taken
+
+    def waiting(self) -> bool:
+        """A frame can be taken now."""
+        return self._refusal is None and (bool(self._kept) or bool(self._poll.poll(0)))
+
+    def peek(self) -> int:
+        """The next frame's length in bytes, 0 when there is none."""
+        self.settle()
+        if self._refusal is None and not self._kept and self.readers and (frame := self._read()) is not None:
+            self._kept.append(frame)
+        return len(self._kept[0]) if self._kept else 0
+
+    def want(self) -> None:
+        """Somebody waits for a frame: look out for it."""
+        self._wanted.set()
+
+    # Towards the host
+
+    def put(self, frame: memoryview) -> None:
+        """Send one frame, or drop and count it as tap(4) does.
+
+        With `strict` a dropped frame is ENETDOWN (the interface is down) or EMSGSIZE. ENXIO when the tap has vanished.
+        """
+        counters = self.virt.counters
+        if self._shortest <= len(frame) <= self._longest:
+            try:
+                os.writev(self._fd, (NO_OFFLOAD, frame))
+            except OSError as error:
+                self._not_sent(error)
+            else:
+                counters.tx_frames += 1
+                counters.tx_bytes += len(frame)
+            return
+        if self.virt.lost:
+            raise self._vanished()
+        counters.tx_dropped += 1
+        if len(frame) < self._shortest:
+            counters.tx_short += 1
+        else:
+            counters.tx_oversize += 1
+        if self.virt.strict:
+            raise VirtError(
+                errno.EMSGSIZE,
+                f"a frame of {len(frame)} bytes: {self.virt.name} takes {self._shortest} to {self._longest}",
+            )
+
+    def _not_sent(self, error: OSError) -> None:
+        if error.errno not in (errno.EIO, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINVAL):
+            raise self._vanished() from error
+        self.virt.counters.tx_dropped += 1
+        if error.errno == errno.EIO:  # drivers/net/tun.c: the interface is not up
+            self.virt.counters.tx_down += 1
+            if self.virt.strict:
+                raise VirtError(errno.ENETDOWN, f"{self.virt.name} is down") from error
+
+    # Its state
+
+    def update(self) -> None:
+        """virt.host, virt.lost or a setting is another now."""
+        virt = self.virt
+        self._shortest, self._longest = virt.bounds
+        if virt.lost:
+            self._longest = 0  # so that no frame is tried
+            self._refusal = (errno.ENXIO, f"{virt.name} is gone")
+        elif not virt.host.up:
+            self._refusal = (errno.EHOSTDOWN, f"{virt.name} is down")
+        else:
+            self._refusal = None
+        if self._refusal is not None:
+            self._empty()
+            self.ready()
+        elif self._recording():
+            self._record()
+            self.want()
+        else:
+            self.settle()
+
+    def settle(self) -> None:
+        """Count as dropped what nobody will read."""
+        if not self.readers and not self.virt.backlog:
+            self._empty()
+
+    def opened(self) -> None:
+        """One more reads; the first gets only what comes from now on, and the backlog."""
+        if not self.readers:
+            self._record() if self._recording() else self.settle()
+        self.readers += 1
+
+    def closed(self) -> None:
+        """One less reads."""
+        self.readers -= 1
+        if not self.readers:
+            self.update()
+
+    def _recording(self) -> bool:
+        return bool(self.virt.backlog) and not self.readers and self._refusal is None
+
+    def _record(self) -> None:
+        """Keep the last `backlog` of what is in the tap."""
+        for _ in range(self._burst()):
+            if (frame := self._read()) is None:
+                break
+            self._kept.append(frame)
+        while len(self._kept) > self.virt.backlog:
+            self._kept.popleft()
+            self.virt.counters.rx_dropped += 1
+
+    def _empty(self) -> None:
+        dropped = len(self._kept)
+        self._kept.clear()
+        for _ in range(self._burst()):
+            if self._read() is None:
+                break
+            dropped += 1
+        self.virt.counters.rx_dropped += dropped
+
+    def _burst(self) -> int:
+        """As much as can lie in the tap, so that a host that never stops sending holds nobody up."""
+        return self.virt.host.queue + 16
+
+    def _read(self) -> bytes | None:
+        try:
+            length = os.readv(self._fd, (self._head, self._rest)) - VNET_HEADER
+        except OSError:
+            return None
+        return bytes(memoryview(self._rest)[:length])
+
+    def _vanished(self) -> VirtError:
+        if not self.virt.lost:
+            self.gone()
+        return VirtError(errno.ENXIO, f"{self.virt.name} is gone")
+
+    # Its task
+
+    async def pump(self) -> None:
+        """Look out for frames while somebody waits for them, as long as the wire lives; it can be cancelled."""
+        while True:
+            await self._wanted.wait()
+            await trio.lowlevel.wait_readable(self._edge.fileno())
+            events = self._edge.poll(0)
+            if any(event & (select.EPOLLERR | select.EPOLLHUP) for _, event in events) and not self.tap.alive():
+                self._vanished()
+            if self._recording():
+                self._record()
+            if not self.ready() and not self._recording():
+                self._wanted = trio.Event()
+
+    def close(self) -> None:
+        """Let go of the tap, which is its owner's to close; the pump must have ended and virt be lost."""
+        self._edge.close()
+        self._fd = -1

@@ -1,0 +1,232 @@
+"""The slow plane: names, attributes and text files, as pyfuse3 asks for them.
+
+The only module that knows pyfuse3. Nothing here waits for a user; what an operation waits for is the kernel's
+rtnetlink. Entries and attributes are never cached by the kernel, so a destroyed name is gone at the next lookup.
+"""
+
+import errno
+import functools
+import logging
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+import pyfuse3
+
+from virtfs.core.ids import Gid, Uid, User
+from virtfs.files.node import Directory, Node, Symlink
+from virtfs.files.text import Text
+from virtfs.fuse.numbers import HandleId, Handles, Inodes
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Keeper(Protocol):
+    """What the daemon does for the name space."""
+
+    def catch_up(self) -> None:
+        """Take in what the kernel has reported and nobody has read yet, so that answers are not of yesterday."""
+
+    async def set_mode(self, node: Node, mode: int, user: User) -> None:
+        """chmod(2), the nine bits and those above; EPERM where it means nothing."""
+
+    async def set_owner(self, node: Node, owner: Uid | None, group: Gid | None, user: User) -> None:
+        """chown(2); EPERM where it means nothing or for whom it is not."""
+
+
+def answered(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """The border for errors: an OSError leaves as its errno; anything else is logged and leaves as EIO."""
+
+    @functools.wraps(operation)
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await operation(*args, **kwargs)
+        except pyfuse3.FUSEError:
+            raise
+        except OSError as error:
+            raise pyfuse3.FUSEError(error.errno or errno.EIO) from None
+        except Exception:
+            log.exception("%s failed", operation.__name__)
+            raise pyfuse3.FUSEError(errno.EIO) from None
+
+    return guarded
+
+
+def user_of(ctx: pyfuse3.RequestContext) -> User:
+    """Who asks."""
+    return User(Uid(ctx.uid), Gid(ctx.gid), ctx.pid)
+
+
+class Names(pyfuse3.Operations):
+    """pyfuse3's operations on the tree."""
+
+    def __init__(self, root: Directory, inodes: Inodes, handles: Handles, keeper: Keeper) -> None:
+        super().__init__()
+        self._root = root
+        self._inodes = inodes
+        self._handles = handles
+        self._keeper = keeper
+        self._listings: dict[int, list[tuple[str, Node]]] = {}
+        self._next_listing = 1
+
+    # Names
+
+    def _node(self, inode: int) -> Node:
+        node = self._inodes.node(inode)
+        if node is None:
+            raise pyfuse3.FUSEError(errno.ENXIO)
+        return node
+
+    def _directory(self, inode: int) -> Directory:
+        node = self._node(inode)
+        if not isinstance(node, Directory):
+            raise pyfuse3.FUSEError(errno.ENOTDIR)
+        return node
+
+    def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = pyfuse3.InodeT(self._inodes.number(node))
+        entry.entry_timeout = entry.attr_timeout = 0
+        entry.st_mode = pyfuse3.ModeT(node.kind | node.permissions())
+        entry.st_uid, entry.st_gid = node.owner.owner, node.owner.group
+        entry.st_size = node.size()
+        entry.st_atime_ns, entry.st_mtime_ns = node.times()
+        entry.st_ctime_ns = node.born
+        entry.st_nlink = 1
+        if isinstance(node, Directory):
+            entry.st_nlink = 2 + sum(isinstance(child, Directory) for child in node.children.values())
+        return entry
+
+    @answered
+    async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        self._keeper.catch_up()
+        node = self._directory(parent_inode).children.get(os.fsdecode(name))
+        if node is None:
+            raise pyfuse3.FUSEError(errno.ENOENT)
+        return self._attributes(node)
+
+    @answered
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        self._keeper.catch_up()
+        return self._attributes(self._node(inode))
+
+    @answered
+    async def setattr(
+        self,
+        inode: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        """Truncating and touching mean nothing, as on sysfs; chmod and chown are the interface's verbs."""
+        node = self._node(inode)
+        user = user_of(ctx)
+        if fields.update_mode:
+            await self._keeper.set_mode(node, attr.st_mode & 0o7777, user)
+        if fields.update_uid or fields.update_gid:
+            owner = Uid(attr.st_uid) if fields.update_uid else None
+            group = Gid(attr.st_gid) if fields.update_gid else None
+            await self._keeper.set_owner(node, owner, group, user)
+        return self._attributes(node)
+
+    @answered
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        node = self._node(inode)
+        if not isinstance(node, Symlink):
+            raise pyfuse3.FUSEError(errno.EINVAL)
+        return os.fsencode(node.target)
+
+    @answered
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        directory = self._directory(inode)
+        self._next_listing += 1
+        self._listings[self._next_listing] = [(".", directory), ("..", directory), *directory.children.items()]
+        return self._next_listing
+
+    @answered
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        listing = self._listings[fh]
+        for next_id, (name, node) in enumerate(listing[start_id:], start=start_id + 1):
+            entry = self._attributes(node)
+            if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(os.fsencode(name)), entry, next_id):
+                break
+
+    @answered
+    async def releasedir(self, fh: int) -> None:
+        del self._listings[fh]
+
+    @answered
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        """An empty disk: df(1) leaves it out, as it does with proc and sysfs."""
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = data.f_frsize = 4096
+        data.f_namemax = 255
+        return data
+
+    # Text files; an open stream never comes here
+
+    @answered
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        node = self._node(inode)
+        if not isinstance(node, Text):
+            raise pyfuse3.FUSEError(errno.EISDIR)
+        fh = self._handles.add_text(node.open(user_of(ctx)))
+        # Direct: the size is given as 0, and each read and write is to arrive as it was made.
+        return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(fh), direct_io=True)
+
+    @answered
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        self._keeper.catch_up()
+        return await self._handles.texts[HandleId(fh)].read(off, size)
+
+    @answered
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        self._keeper.catch_up()
+        await self._handles.texts[HandleId(fh)].write(buf)
+        return len(buf)
+
+    @answered
+    async def release(self, fh: int) -> None:
+        self._handles.texts.pop(HandleId(fh)).release()
+
+    @answered
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        """A value holds when write(2) returns; there is nothing to wait for."""
+
+    @answered
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """Likewise."""
+
+
+async def _denied(*args: Any) -> Any:
+    raise pyfuse3.FUSEError(errno.EPERM)
+
+
+# Only `create` creates, only `destroy` destroys. The operations on extended attributes stay ENOSYS, pyfuse3's answer:
+# told once, the kernel asks no more for security.capability before each write.
+for _operation in ("mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "link", "create"):
+    setattr(Names, _operation, _denied)
+
+
+def serve_on(root: Directory, inodes: Inodes, handles: Handles, keeper: Keeper, descriptor: int) -> None:
+    """Make a libfuse session that speaks on `descriptor` as if it were /dev/fuse."""
+    pyfuse3.init(Names(root, inodes, handles, keeper), f"/dev/fd/{descriptor}", {"fsname=virtfs"})
+
+
+async def run(workers: int) -> None:
+    """Answer on that descriptor, with as many tasks at the most, until `end`."""
+    await pyfuse3.main(max_tasks=workers)
+
+
+def end() -> None:
+    """Let `run` return; what it is busy with it finishes."""
+    pyfuse3.terminate()
+
+
+def close() -> None:
+    """Free the session and its descriptor. Nothing is unmounted."""
+    pyfuse3.close(unmount=False)

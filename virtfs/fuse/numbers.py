@@ -1,0 +1,59 @@
+"""Inode numbers for nodes and handle numbers for opens, never used twice.
+
+The kernel's lookup counts (FORGET) are not needed: a node that left the tree keeps its number as long as somebody has
+it open, and no longer, because only weak references are held here. A number without a node is a file that is gone.
+"""
+
+from itertools import count
+from typing import NewType
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from virtfs.files.node import Node
+from virtfs.files.stream import StreamHandle
+from virtfs.files.text import TextHandle
+from virtfs.fuse.protocol import FUSE_ROOT_ID
+
+Inode = NewType("Inode", int)
+HandleId = NewType("HandleId", int)  # fuse.h's fh
+
+
+class Inodes:
+    """Which node has which inode number; the root has FUSE_ROOT_ID."""
+
+    def __init__(self, root: Node) -> None:
+        self._numbers: WeakKeyDictionary[Node, Inode] = WeakKeyDictionary({root: Inode(FUSE_ROOT_ID)})
+        self._nodes: WeakValueDictionary[Inode, Node] = WeakValueDictionary({Inode(FUSE_ROOT_ID): root})
+        self._next = count(FUSE_ROOT_ID + 1)
+
+    def number(self, node: Node) -> Inode:
+        """The node's inode number, a new one when it has none yet."""
+        inode = self._numbers.get(node)
+        if inode is None:
+            inode = self._numbers[node] = Inode(next(self._next))
+            self._nodes[inode] = node
+        return inode
+
+    def node(self, inode: int) -> Node | None:
+        """The node of that number, None when it is gone."""
+        return self._nodes.get(Inode(inode))
+
+
+class Handles:
+    """The open files of both planes."""
+
+    def __init__(self) -> None:
+        self.streams: dict[HandleId, StreamHandle] = {}
+        self.texts: dict[HandleId, TextHandle] = {}
+        self._next = count(1)
+
+    def add_stream(self, handle: StreamHandle) -> HandleId:
+        """A number for an open stream."""
+        number = HandleId(next(self._next))
+        self.streams[number] = handle
+        return number
+
+    def add_text(self, handle: TextHandle) -> HandleId:
+        """A number for an open text file."""
+        number = HandleId(next(self._next))
+        self.texts[number] = handle
+        return number

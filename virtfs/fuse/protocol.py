@@ -1,0 +1,82 @@
+"""The messages of /dev/fuse, as include/uapi/linux/fuse.h lays them out.
+
+Each Struct bears the name it has there. All are little-endian here because all machines virtfs runs on are; a
+request is `fuse_in_header` and a body, an answer `fuse_out_header` and a body.
+"""
+
+import struct
+from typing import Final
+
+# Linux 5.15, the oldest kernel supported, speaks 7.34.
+MAJOR: Final = 7
+OLDEST_MINOR: Final = 34
+
+FUSE_ROOT_ID: Final = 1
+
+FUSE_FORGET: Final = 2
+FUSE_OPEN: Final = 14
+FUSE_READ: Final = 15
+FUSE_WRITE: Final = 16
+FUSE_RELEASE: Final = 18
+FUSE_FSYNC: Final = 20
+FUSE_FLUSH: Final = 25
+FUSE_INIT: Final = 26
+FUSE_READDIR: Final = 28
+FUSE_INTERRUPT: Final = 36
+FUSE_DESTROY: Final = 38
+FUSE_IOCTL: Final = 39
+FUSE_POLL: Final = 40
+FUSE_BATCH_FORGET: Final = 42
+FUSE_FALLOCATE: Final = 43
+FUSE_READDIRPLUS: Final = 44
+FUSE_LSEEK: Final = 46
+FUSE_COPY_FILE_RANGE: Final = 47
+
+FUSE_NOTIFY_POLL: Final = 1
+
+FUSE_SPLICE_WRITE: Final = 1 << 7
+FUSE_SPLICE_MOVE: Final = 1 << 8
+FUSE_SPLICE_READ: Final = 1 << 9
+FUSE_MAX_PAGES: Final = 1 << 22
+
+FOPEN_DIRECT_IO: Final = 1 << 0
+FOPEN_NONSEEKABLE: Final = 1 << 2
+FOPEN_STREAM: Final = 1 << 4
+
+FUSE_POLL_SCHEDULE_NOTIFY: Final = 1 << 0
+
+# len opcode unique nodeid uid gid pid total_extlen padding
+fuse_in_header: Final = struct.Struct("<IIQQIIIHH")
+# len error unique
+fuse_out_header: Final = struct.Struct("<IiQ")
+
+# Bodies, each read at fuse_in_header.size.
+fuse_open_in: Final = struct.Struct("<II")  # flags open_flags
+fuse_read_in: Final = struct.Struct("<QQIIQII")  # fh offset size read_flags lock_owner flags padding
+fuse_write_in: Final = fuse_read_in  # the same fields, write_flags for read_flags; the data follow
+fuse_interrupt_in: Final = struct.Struct("<Q")  # unique of the request to end
+fuse_ioctl_in: Final = struct.Struct("<QIIQII")  # fh flags cmd arg in_size out_size; the argument follows
+fuse_poll_in: Final = struct.Struct("<QQII")  # fh kh flags events
+fuse_init_in: Final = struct.Struct("<IIII")  # major minor max_readahead flags; more follows since 7.36
+fuse_fh: Final = struct.Struct("<Q")  # the body of every request on an open file begins with its fh
+
+fuse_open_out: Final = struct.Struct("<QII")  # fh open_flags padding
+fuse_write_out: Final = struct.Struct("<II")  # size padding
+fuse_ioctl_out: Final = struct.Struct("<iIII")  # result flags in_iovs out_iovs
+fuse_poll_out: Final = struct.Struct("<II")  # revents padding
+fuse_notify_poll_wakeup_out: Final = struct.Struct("<Q")  # kh
+# major minor max_readahead flags max_background congestion_threshold max_write time_gran max_pages
+fuse_init_out: Final = struct.Struct("<IIIIHHIIH")
+
+BODY: Final = fuse_in_header.size
+DATA: Final = BODY + fuse_write_in.size  # where the data of a WRITE begin
+REPLY: Final = fuse_out_header.size  # where the body of an answer begins
+
+# fuse_in_header and fuse_read_in in one go, as the channel's loop wants them: opcode unique nodeid fh size flags
+request_head: Final = struct.Struct("<4xIQQ16xQ8xI12xI4x")
+# fuse_out_header and fuse_write_out in one go: len error unique size padding
+written_reply: Final = struct.Struct("<IiQII")
+
+MAX_WRITE: Final = 1 << 20  # what one WRITE may carry: max_pages (256) pages, the kernel's own limit
+PAGES: Final = MAX_WRITE // 4096
+LONGEST_REQUEST: Final = MAX_WRITE + 8192

@@ -99,7 +99,7 @@ def _address_and_length(text: str, example: str, longest: int) -> tuple[str, int
     try:
         return address, units.parse_int(length, 0, longest)
     except VirtError as error:
-        raise VirtError(error.errno or EINVAL, f"prefix length of {quoted(text)}: {error.strerror}") from None
+        raise VirtError(error.errno, f"prefix length of {quoted(text)}: {error.strerror}") from None
 
 
 def _address4(text: str) -> ipaddress.IPv4Address:

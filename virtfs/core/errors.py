@@ -8,5 +8,8 @@ class VirtError(OSError):
     offending text; it is what `last_error` shows.
     """
 
+    errno: int
+    strerror: str
+
     def __init__(self, errno: int, sentence: str) -> None:
         super().__init__(errno, sentence)

@@ -184,7 +184,7 @@ def _parse_argument(name: str, argument: Argument, text: str) -> object:
     try:
         return argument.parse(text)
     except VirtError as error:
-        raise VirtError(error.errno or EINVAL, f"{name}: {error.strerror}") from None
+        raise VirtError(error.errno, f"{name}: {error.strerror}") from None
 
 
 def _check_length(file: str, verb: Verb, value: str) -> None:

@@ -30,7 +30,7 @@ class Line:
         """The error as last_error tells it: by the line's number where the write had several lines."""
         if self.of == 1:
             return error
-        return VirtError(error.errno or 0, f"line {self.number}: {error.strerror}")
+        return VirtError(error.errno, f"line {self.number}: {error.strerror}")
 
 
 class Script:

@@ -54,7 +54,7 @@ class Commander:
                 except VirtError as refusal:
                     script.forget()
                     said = f"{quoted(line.text.strip())}: {refusal.strerror}"
-                    raise self._remember(user, line.locate(VirtError(refusal.errno or errno.EIO, said))) from None
+                    raise self._remember(user, line.locate(VirtError(refusal.errno, said))) from None
 
     async def set_value(self, virt: Virt, file: str, data: bytes, user: User) -> None:
         """Apply one write to an attribute file."""
@@ -64,7 +64,7 @@ class Commander:
                 await self._change(self._of(virt), (file_action(file, text),), user)
             except VirtError as refusal:
                 said = f"{virt.name}/{file}: {refusal.strerror}"
-                raise self._remember(user, VirtError(refusal.errno or errno.EIO, said)) from None
+                raise self._remember(user, VirtError(refusal.errno, said)) from None
 
     def dropped(self, virt: Virt | None, rest: str, user: User) -> None:
         """A ctl was closed within a line."""
@@ -181,7 +181,7 @@ class Commander:
             self.changed()
 
     def _remember(self, user: User, refusal: VirtError) -> VirtError:
-        self._errors[user.uid] = refusal.strerror or ""
+        self._errors[user.uid] = refusal.strerror
         self._errors.move_to_end(user.uid)
         if len(self._errors) > REMEMBERED:
             self._errors.popitem(last=False)

@@ -1,7 +1,9 @@
 """Process 1 of `virtfs shell`: starts the server and the command; what is left ends with it."""
 
+import errno
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,20 +39,25 @@ def main(arguments: list[str]) -> int:
     try:
         os.chdir(directory)
         os.environ["VIRTFS"] = directory
-        status = _wait(_start(command), server)
-    except FileNotFoundError:
-        status = _complain(f'"{command[0]}": command not found', 127)
-    except OSError as e:
-        status = _complain(f'"{command[0]}": {e.strerror}', 126)
-    os.chdir("/")
+        status = _run(command, server)
+    finally:
+        os.chdir("/")
     _finish(server)
     return status
 
 
-def _start(command: list[str]) -> int:
+def _run(command: list[str], server: int) -> int:
+    """Run the command to its end; returns its exit status, as a shell does 126 or 127 if there is nothing to run."""
+    program = command[0] if "/" in command[0] else shutil.which(command[0])
+    if program is None:
+        return _complain(f'"{command[0]}": command not found', 127)
     # Python ignores SIGPIPE and SIGXFSZ; what is ignored stays so over exec.
     default = [signal.SIGPIPE, signal.SIGXFSZ]
-    return os.posix_spawnp(command[0], command, os.environ, setsigdef=default)
+    try:
+        child = os.posix_spawn(program, command, os.environ, setsigdef=default)
+    except OSError as e:
+        return _complain(f'"{command[0]}": {e.strerror}', 127 if e.errno == errno.ENOENT else 126)
+    return _wait(child, server)
 
 
 def _wait(command: int, server: int) -> int:

@@ -1,0 +1,34 @@
+# sudo make run, make test: both install what is missing (tools/setup). `make help` lists the rest.
+MOUNT = /mnt/virt
+ARGS =
+export MOUNT
+
+.PHONY: run test check bench clean help
+run:
+	@tools/setup run
+	@tools/run
+
+test:
+	@tools/setup test
+	.venv/bin/python -m pytest $(ARGS)
+
+check:
+	@tools/setup dev
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/python -m pytest -q tests/test_layers.py
+
+bench:
+	@tools/setup test
+	.venv/bin/python bench/run.py $(ARGS)
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:
+	@echo 'sudo make run            mount at $(MOUNT) (MOUNT=DIR); without root, a shell with a virtfs of its own'
+	@echo 'sudo make test           all tests, in network namespaces of their own (ARGS="-k frame -x")'
+	@echo 'make check               ruff, mypy --strict, and which folder imports which'
+	@echo 'sudo make bench          frames a second, beside other ways to do it'
+	@echo 'make clean               remove .venv and what tools left in the checkout'

@@ -1,0 +1,85 @@
+"""What holds for every test: a time limit, and no skip that nobody sees."""
+
+import contextlib
+import faulthandler
+import os
+import signal
+import sys
+import threading
+from collections.abc import Generator
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+import pytest
+
+LIMIT = 60.0  # seconds for a test with its fixtures; @pytest.mark.timeout(seconds) says otherwise
+_AFTER = 10.0  # how much later a test that is stuck in the kernel loses its children
+_IN_CI = os.environ.get("CI") == "true"
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+@pytest.fixture(autouse=True)
+def _time_limit(request: pytest.FixtureRequest) -> Generator[None]:
+    """Dump all stacks and fail a test that takes too long.
+
+    Whoever waits for a server that hangs does not even hear SIGALRM (fs/fuse/dev.c request_wait_answer). So a
+    little later the test's child processes are killed, its servers among them: the kernel then ends all that
+    waits for them.
+    """
+    marker = request.node.get_closest_marker("timeout")
+    seconds = float(marker.args[0]) if marker else LIMIT
+
+    def expired(number: int, frame: FrameType | None) -> None:
+        faulthandler.dump_traceback(file=sys.__stderr__ or 2)
+        pytest.fail(f"took more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, expired)
+    killer = threading.Timer(seconds + _AFTER, _kill_children, [os.getpid()])
+    killer.daemon = True
+    killer.start()
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        killer.cancel()
+
+
+def _kill_children(parent: int) -> None:
+    """Kill the descendants of a process."""
+    for children in Path(f"/proc/{parent}/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            _kill_children(child)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    return _no_silent_skip(report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    return _no_silent_skip(report)
+
+
+def _no_silent_skip(report: Report) -> Report:
+    """With CI=true a skip is a failure, unless it is the kernel that lacks something."""
+    if not (_IN_CI and report.skipped) or hasattr(report, "wasxfail"):
+        return report
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    if not reason.startswith("kernel lacks"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI does not allow: {reason}"
+    return report

@@ -1,0 +1,37 @@
+"""Fixtures of the tests that meet the kernel."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from virtfs.host.links import Links
+from virtfs.host.monitor import Monitor
+
+from .nets import Namespace, fresh, need_taps
+
+
+@pytest.fixture
+def network() -> Iterator[None]:
+    """The test runs in a new, empty network namespace."""
+    need_taps()
+    with fresh():
+        yield
+
+
+@pytest.fixture
+def elsewhere(network: None) -> Iterator[Namespace]:
+    """Another new, empty network namespace."""
+    with Namespace() as namespace:
+        yield namespace
+
+
+@pytest.fixture
+def links(network: None) -> Iterator[Links]:
+    with Links() as links:
+        yield links
+
+
+@pytest.fixture
+def monitor(network: None) -> Iterator[Monitor]:
+    with Monitor() as monitor:
+        yield monitor

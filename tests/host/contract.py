@@ -1,0 +1,150 @@
+"""The contract of a tap (virtfs.host.device), checked on the real one and on the fake."""
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import pytest
+
+from virtfs.core.errors import VirtError
+from virtfs.host.device import NO_HEADER, OFFLOAD_NONE, OFFLOAD_TCP, VNET_HEADER, TapDevice
+
+TO_HOST = bytes.fromhex("020000000001 020000000002 88b5") + b"to the host" * 5
+TO_VIRT = bytes.fromhex("020000000002 020000000001 88b5") + b"to the far end" * 5
+
+
+class Host(Protocol):
+    """The other end of the wire, and the power to delete it."""
+
+    def send(self, frame: bytes) -> None: ...
+
+    def receive(self) -> bytes:
+        """The next frame that came; BlockingIOError: none."""
+
+    def vanish(self) -> None: ...
+
+
+Make = Callable[[], AbstractContextManager[tuple[TapDevice, Host]]]
+
+
+def check_tap(make: Make) -> None:
+    """Every promise of TapDevice. `make` gives a new one, up, with an empty queue, and the host's end of it."""
+    for check in (_frames, _borders, _short_room, _empty_and_full, _whole_sizes, _knobs, _gone, _closed):
+        with make() as (tap, host):
+            check(tap, host)
+
+
+def read(tap: TapDevice, room: int = 1 << 16) -> bytes:
+    """One frame, as the forwarder takes it."""
+    header, space = bytearray(VNET_HEADER), bytearray(room)
+    count = os.readv(tap.fd, [header, space])
+    return bytes(space[: count - VNET_HEADER])
+
+
+def write(tap: TapDevice, frame: bytes) -> None:
+    assert os.writev(tap.fd, [NO_HEADER, frame]) == VNET_HEADER + len(frame)
+
+
+def _frames(tap: TapDevice, host: Host) -> None:
+    assert not tap.readable()
+    host.send(TO_VIRT)
+    assert tap.readable()
+    assert read(tap) == TO_VIRT
+    assert not tap.readable()
+    write(tap, TO_HOST)
+    assert host.receive() == TO_HOST
+
+
+def _borders(tap: TapDevice, host: Host) -> None:
+    frames = [TO_VIRT + bytes([number]) * number for number in range(20)]
+    for frame in frames:
+        host.send(frame)
+    assert [read(tap) for _ in frames] == frames
+
+
+def _short_room(tap: TapDevice, host: Host) -> None:
+    """A frame longer than the room loses its tail, the count says only what fitted, and the next one is whole."""
+    host.send(TO_VIRT)
+    host.send(TO_VIRT)
+    header, room = bytearray(VNET_HEADER), bytearray(20)
+    assert os.readv(tap.fd, [header, room]) == VNET_HEADER + 20
+    assert room == TO_VIRT[:20]
+    assert read(tap) == TO_VIRT
+
+
+def _empty_and_full(tap: TapDevice, host: Host) -> None:
+    with pytest.raises(BlockingIOError):
+        read(tap)
+    for _ in range(5000):
+        try:
+            host.send(TO_VIRT)
+        except BlockingIOError:
+            break
+    assert read(tap) == TO_VIRT, "what was there first is kept, what does not fit is lost"
+
+
+def _whole_sizes(tap: TapDevice, host: Host) -> None:
+    for size in (14, 60, 1514):
+        frame = (TO_VIRT * 20)[:size]
+        host.send(frame)
+        assert read(tap) == frame
+        frame = (TO_HOST * 20)[:size]
+        write(tap, frame)
+        assert host.receive() == frame
+
+
+def _knobs(tap: TapDevice, host: Host) -> None:
+    assert tap.made
+    assert tap.alive()
+    assert tap.fd >= 0
+    assert tap.name().startswith("tap")
+    os.close(tap.netns())
+    for on in (False, True):
+        tap.set_carrier(on)
+    for on in (True, False):
+        tap.set_persist(on)
+    for flags in (OFFLOAD_TCP, OFFLOAD_NONE):
+        tap.set_offload(flags)
+
+
+def _gone(tap: TapDevice, host: Host) -> None:
+    host.send(TO_VIRT)
+    host.vanish()
+    assert not tap.alive()
+    _every_method_is_enxio(tap)
+    outcomes = [_outcome(lambda: os.readv(tap.fd, [bytearray(VNET_HEADER), bytearray(2000)])) for _ in range(3)]
+    assert outcomes[-1] not in (errno.EAGAIN, None), "frames that came before may be read, then it is at its end"
+    assert _outcome(lambda: os.writev(tap.fd, [NO_HEADER, TO_HOST])) not in (errno.EAGAIN, None)
+
+
+def _outcome(call: Callable[[], int]) -> int | None:
+    """The errno of a call, 0 for the end of the file, None for a frame."""
+    try:
+        return None if call() else 0
+    except OSError as failure:
+        return failure.errno
+
+
+def _closed(tap: TapDevice, host: Host) -> None:
+    tap.close()
+    assert tap.fd == -1
+    tap.close()
+    assert not tap.alive()
+    assert not tap.readable()
+    _every_method_is_enxio(tap)
+
+
+def _every_method_is_enxio(tap: TapDevice) -> None:
+    calls: list[Callable[[], object]] = [
+        tap.name,
+        tap.netns,
+        lambda: tap.set_carrier(True),
+        lambda: tap.set_persist(False),
+        lambda: tap.set_offload(OFFLOAD_NONE),
+    ]
+    for call in calls:
+        with pytest.raises(VirtError) as caught:
+            call()
+        assert caught.value.errno == errno.ENXIO

@@ -1,0 +1,106 @@
+"""Network namespaces for tests: none has a name, none outlives its test, and no process is needed to hold one."""
+
+import ctypes
+import os
+import select
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Self
+
+import pytest
+
+from virtfs.host import netns
+
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+PATIENCE = 10_000  # ms until a condition that should come is given up
+
+
+def unshare() -> None:
+    """Put the calling thread into a new, empty network namespace."""
+    if _libc.unshare(_CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def need(there: bool, what: str) -> None:
+    """Skip, with the reason, what cannot run here; where everything has to run (CI=true) fail instead."""
+    if not there:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"needs {what}")
+        pytest.skip(f"needs {what}")
+
+
+def need_taps() -> None:
+    """Root, for namespaces and taps, and the device."""
+    need(os.geteuid() == 0, "root")
+    need(os.access("/dev/net/tun", os.R_OK | os.W_OK), "/dev/net/tun")
+
+
+@contextmanager
+def fresh() -> Iterator[None]:
+    """The calling thread, and what it starts, in a network namespace of its own for a while."""
+    before = netns.own_netns()
+    try:
+        unshare()
+        yield
+    finally:
+        netns.enter(before)
+        os.close(before)
+
+
+class Namespace:
+    """A second network namespace, alive as long as it is open (or holds another's attention)."""
+
+    def __init__(self) -> None:
+        with fresh():
+            self.fd = netns.own_netns()
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Run something in there."""
+        netns.inside(self.fd, function)
+
+    def ip(self, words: str) -> str:
+        """`ip WORDS` in there."""
+        return netns.inside(self.fd, lambda: ip(words))
+
+    @property
+    def path(self) -> str:
+        """What `ip link set … netns` takes for it."""
+        return f"/proc/{os.getpid()}/fd/{self.fd}"
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def ip(words: str) -> str:
+    """`ip WORDS`, its output; what it complains of fails the test."""
+    done = subprocess.run(["ip", *words.split()], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ip {words}: {done.stderr}"
+    return done.stdout
+
+
+def descriptors() -> list[str]:
+    """What this process has open."""
+    names = []
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the one that listed them
+            names.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return sorted(names)
+
+
+def wait_gone(fd: int) -> None:
+    """Wait until a tap's descriptor says that its interface is gone."""
+    poll = select.poll()
+    # POLLERR is always told, but only who waits for POLLPRI or POLLIN is woken for it (tun.c tun_detach_all).
+    poll.register(fd, select.POLLPRI)
+    assert poll.poll(PATIENCE), "the tap is still there"

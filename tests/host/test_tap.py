@@ -1,0 +1,208 @@
+"""What happens to taps of one name that others made, hold, rename, move or delete; and what is left afterwards."""
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import UNIT_MAX, Unit
+from virtfs.host import netns
+from virtfs.host import tap as tap_module
+from virtfs.host.tap import Tap
+
+from .nets import Namespace, descriptors, ip, wait_gone
+
+_TUNSETIFF = 0x400454CA
+_TUNSETVNETHDRSZ = 0x400454D8
+_TUNGETVNETHDRSZ = 0x800454D7
+_IFF_TAP, _IFF_MULTI_QUEUE, _IFF_NO_PI, _IFF_VNET_HDR = 2, 0x100, 0x1000, 0x4000
+
+
+@contextmanager
+def _another_program(name: str, flags: int = 0) -> Iterator[int]:
+    """A descriptor as another tap program would hold it."""
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        request = struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | flags)
+        fcntl.ioctl(fd, _TUNSETIFF, request)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _there(name: str) -> bool:
+    return any(name == there for _index, there in socket.if_nameindex())
+
+
+def _refused(unit: int) -> VirtError:
+    before = descriptors()
+    with pytest.raises(VirtError) as caught:
+        Tap.open(Unit(unit))
+    assert descriptors() == before, "what was taken is given back"
+    return caught.value
+
+
+def test_made_and_gone_with_the_descriptor(network: None) -> None:
+    with Tap.open(Unit(3)) as tap:
+        assert tap.made
+        assert tap.name() == "tap3"
+        assert _there("tap3")
+        assert not os.get_inheritable(tap.fd)
+    assert not _there("tap3")
+
+
+def test_the_last_unit_has_its_whole_name(network: None) -> None:
+    with Tap.open(UNIT_MAX) as tap:
+        assert tap.name() == "tap2147483639"
+
+
+def test_a_free_persistent_tap_is_attached_to_and_left_as_found(network: None) -> None:
+    ip("tuntap add tap3 mode tap")
+    ip("address add 10.0.3.1/24 dev tap3")
+    with _another_program("tap3") as fd:
+        fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", 12))
+    with Tap.open(Unit(3)) as tap:
+        assert not tap.made
+        assert tap.alive()
+    assert "10.0.3.1/24" in ip("address show dev tap3")
+    with _another_program("tap3") as fd:
+        size = fcntl.ioctl(fd, _TUNGETVNETHDRSZ, bytes(4))
+        assert struct.unpack("i", size) == (12,)
+
+
+def test_a_free_persistent_tap_of_many_queues_is_attached_to(network: None) -> None:
+    ip("tuntap add tap3 mode tap multi_queue")
+    with Tap.open(Unit(3)) as tap:
+        assert not tap.made
+        assert tap.name() == "tap3"
+        assert _refused(3).errno == errno.EBUSY
+    assert _there("tap3")
+
+
+def test_persistence_is_set_and_taken_back(network: None) -> None:
+    with Tap.open(Unit(3)) as tap:
+        tap.set_persist(True)
+    assert _there("tap3")
+    with Tap.open(Unit(3)) as tap:
+        assert not tap.made
+        tap.set_persist(False)
+    assert not _there("tap3")
+
+
+@pytest.mark.parametrize("flags", [0, _IFF_MULTI_QUEUE], ids=["one queue", "many queues"])
+def test_held_by_another_program(network: None, flags: int) -> None:
+    with _another_program("tap3", flags):
+        refusal = _refused(3)
+    assert refusal.errno == errno.EBUSY
+    assert refusal.strerror == '"tap3" is held by another program'
+
+
+@pytest.mark.parametrize("make", ["link add tap3 type bridge", "tuntap add tap3 mode tun"])
+def test_the_name_belongs_to_something_else(network: None, make: str) -> None:
+    ip(make)
+    refusal = _refused(3)
+    assert refusal.errno == errno.EBUSY
+    assert refusal.strerror == '"tap3" exists and is no tap'
+    assert _there("tap3")
+
+
+def test_no_device_says_what_to_do(network: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tap_module, "_DEVICE", "/nonexistent/tun")
+    refusal = _refused(3)
+    assert refusal.errno == errno.ENODEV
+    assert "modprobe tun" in str(refusal.strerror)
+
+
+def test_without_the_capability_says_which(network: None) -> None:
+    program = "from virtfs.host.tap import Tap; from virtfs.core.ids import Unit; Tap.open(Unit(3))"
+    command = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "[Errno 1]" in done.stderr
+    assert "CAP_NET_ADMIN" in done.stderr
+
+
+def test_a_rename_is_followed(network: None) -> None:
+    with Tap.open(Unit(3)) as tap:
+        ip("link set tap3 name wire")
+        assert tap.name() == "wire"
+        assert tap.alive()
+
+
+def test_a_move_is_followed(elsewhere: Namespace) -> None:
+    with Tap.open(Unit(3)) as tap:
+        ip(f"link set tap3 netns {elsewhere.path}")
+        elsewhere.ip("link set tap3 name wire")
+        assert tap.name() == "wire"
+        assert tap.alive()
+        fd = tap.netns()
+        assert netns.same_netns(fd, elsewhere.fd)
+        os.close(fd)
+
+
+def test_deleted_from_outside(network: None) -> None:
+    with Tap.open(Unit(3)) as tap:
+        assert tap.alive()
+        ip("link del tap3")
+        assert not tap.alive()
+        with Tap.open(Unit(3)) as again:
+            assert again.made, "the unit can be made anew while the lost one is still open"
+
+
+def test_a_dying_namespace_takes_the_tap_along_and_is_not_held(elsewhere: Namespace) -> None:
+    with Tap.open(Unit(3)) as tap:
+        ip(f"link set tap3 netns {elsewhere.path}")
+        assert tap.alive()
+        elsewhere.close()
+        wait_gone(tap.fd)
+        assert not tap.alive()
+        with pytest.raises(VirtError) as caught:
+            tap.netns()
+        assert caught.value.errno == errno.ENXIO
+
+
+def test_a_named_namespace_dies_with_ip_netns_del(network: None) -> None:
+    name = f"virtfs-test-{os.getpid()}"
+    ip(f"netns add {name}")
+    try:
+        tap = Tap.open(Unit(3))
+        ip(f"link set tap3 netns {name}")
+        assert tap.alive()
+    finally:
+        ip(f"netns del {name}")
+    wait_gone(tap.fd)
+    tap.close()
+
+
+def test_carrier(network: None) -> None:
+    with Tap.open(Unit(3)) as tap:
+        ip("link set tap3 up")
+        tap.set_carrier(False)
+        assert "NO-CARRIER" in ip("link show tap3")
+        tap.set_carrier(True)
+        assert "NO-CARRIER" not in ip("link show tap3")
+
+
+def test_many_taps_leak_no_descriptor(network: None) -> None:
+    before = descriptors()
+    for _ in range(200):
+        Tap.open(Unit(3)).close()
+    assert descriptors() == before
+    assert not _there("tap3")
+
+
+def test_a_device_that_may_not_be_opened(network: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    refusal = _refused(3)
+    assert refusal.errno == errno.EACCES
+    assert "/dev/net/tun may not be opened: be root" in str(refusal.strerror)

@@ -1,0 +1,236 @@
+"""The host's end of a tap: up, MTU, MAC, queue length and addresses, asked of rtnetlink(7).
+
+Every call finds the interface by the tap's own descriptor (which namespace, which name), so renames and
+moves are followed. In the namespace Links was made in one socket is kept; elsewhere one is opened for the
+request and closed, as an open socket keeps a dead namespace alive. All of it blocks, for some 0.1 to 0.3 ms
+(longer while others configure the network: there is one lock for it in the kernel, rtnl_mutex), so it
+belongs in a thread; one call at a time.
+"""
+
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
+from typing import Self, TypeVar
+
+from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL
+from pyroute2.netlink.rtnl import RTM_DELADDR, RTM_GETADDR, RTM_GETLINK, RTM_NEWADDR, RTM_SETLINK
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from virtfs.core.errors import VirtError
+from virtfs.host import netns
+from virtfs.host.device import TapDevice
+from virtfs.host.link import Interface, Link, interface_of, link_of
+from virtfs.host.rtnl import Message, Rtnl
+
+_log = logging.getLogger(__name__)
+
+_IFF_UP = 0x1  # linux/if.h
+_RTEXT_FILTER_SKIP_STATS = 8  # linux/rtnetlink.h: leaves out each protocol's statistics, a quarter of it
+_IN6_ADDR_GEN_MODE_NONE = 1  # linux/if_link.h
+_RT_SCOPE_HOST = 254  # linux/rtnetlink.h
+
+T = TypeVar("T")
+Address = IPv4Address | IPv6Address
+
+
+class Links:
+    """What rtnetlink does for the taps. VirtError ENXIO, in every method: the tap's interface is gone."""
+
+    def __init__(self) -> None:
+        self._home = netns.own_identity()
+        self._rtnl = Rtnl()
+
+    def close(self) -> None:
+        """Give the socket back. A second call does nothing."""
+        self._rtnl.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def get(self, tap: TapDevice) -> Link:
+        """The tap's interface as it is now."""
+
+        def ask(rtnl: Rtnl, index: int) -> Link:
+            question = ifinfmsg()
+            question["index"] = index
+            question["attrs"] = [("IFLA_EXT_MASK", _RTEXT_FILTER_SKIP_STATS)]
+            (answer,) = rtnl.ask(RTM_GETLINK, question)
+            return link_of(answer)
+
+        return self._at(tap, ask)
+
+    def set(
+        self,
+        tap: TapDevice,
+        *,
+        up: bool | None = None,
+        mtu: int | None = None,
+        address: bytes | None = None,
+        txqlen: int | None = None,
+    ) -> None:
+        """Change what is given, in the order address, txqlen, mtu, up; what came before a refusal holds.
+
+        VirtError: ERANGE, an MTU or length out of the device's range; EADDRNOTAVAIL, a multicast or zero
+        MAC; EINVAL, a MAC that is not 6 bytes; ENOMEM, no room for such a queue.
+        """
+        if address is not None:
+            self._set_address(tap, address)
+        if txqlen is not None:
+            self._set_number(tap, "IFLA_TXQLEN", "queue length", txqlen)
+        if mtu is not None:
+            self._set_number(tap, "IFLA_MTU", "MTU", mtu)
+        if up is not None:
+            change = ifinfmsg()
+            change["flags"] = _IFF_UP if up else 0
+            change["change"] = _IFF_UP
+            self._change(tap, change, "up" if up else "down")
+
+    def quiet(self, tap: TapDevice) -> None:
+        """Make a tap say nothing over IPv6 by itself, and keep its IPv6 addresses while down. For new taps.
+
+        A kernel without IPv6, or a /proc that cannot be written (a container's), is logged and no error.
+        """
+        change = ifinfmsg()
+        inet6 = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _IN6_ADDR_GEN_MODE_NONE)]}
+        change["attrs"] = [("IFLA_AF_SPEC", {"attrs": [("AF_INET6", inet6)]})]
+        try:
+            self._change(tap, change, "addrgenmode none")
+        except VirtError as refusal:
+            if refusal.errno == errno.ENXIO:
+                raise
+            _log.info("no addrgenmode none: %s", refusal.strerror)
+            return
+        self._at(tap, lambda _rtnl, index: _keep_addresses(socket.if_indextoname(index)))
+
+    def addresses(self, tap: TapDevice) -> tuple[Interface, ...]:
+        """Every address, IPv4 first, in the kernel's order; also those the kernel made itself (fe80::)."""
+        return self._at(tap, _addresses)
+
+    def add_address(self, tap: TapDevice, interface: Interface) -> None:
+        """As `ip address add A/n brd + dev TAP`. VirtError: EEXIST, EINVAL, EACCES (no IPv6)."""
+        broadcast = interface.version == 4 and interface.network.prefixlen < 31  # RFC 3021: none on a pair
+
+        def ask(rtnl: Rtnl, index: int) -> None:
+            request = _address_message(interface, index)
+            if broadcast:
+                request["attrs"].append(("IFA_BROADCAST", str(interface.network.broadcast_address)))
+            if interface.version == 4 and interface.ip.is_loopback:
+                request["scope"] = _RT_SCOPE_HOST
+            rtnl.ask(RTM_NEWADDR, request, NLM_F_CREATE | NLM_F_EXCL)
+
+        self._at(tap, ask, f'address "{interface}"')
+
+    def remove_address(self, tap: TapDevice, address: Interface | Address) -> None:
+        """As `ip address del`; without a prefix the first that matches. VirtError EADDRNOTAVAIL: not there.
+
+        As everywhere on Linux the other IPv4 addresses of the same subnet go with the first of them
+        (net.ipv4.conf.*.promote_secondaries).
+        """
+
+        def ask(rtnl: Rtnl, index: int) -> None:
+            known = _addresses(rtnl, index)
+            matching = [one for one in known if address in (one, one.ip)]
+            if not matching:
+                raise VirtError(errno.EADDRNOTAVAIL, "there is no such address")
+            rtnl.ask(RTM_DELADDR, _address_message(matching[0], index))
+
+        self._at(tap, ask, f'address "{address}"')
+
+    def _set_address(self, tap: TapDevice, address: bytes) -> None:
+        text = address.hex(":")
+        if len(address) != 6:
+            raise VirtError(errno.EINVAL, f'MAC "{text}" is not 6 bytes long')
+        change = ifinfmsg()
+        change["attrs"] = [("IFLA_ADDRESS", text)]
+        self._change(tap, change, f'MAC "{text}"')
+
+    def _set_number(self, tap: TapDevice, attribute: str, what: str, number: int) -> None:
+        """The kernel calls an MTU out of range EINVAL (net/core/dev.c dev_validate_mtu); we say ERANGE."""
+        if not 0 <= number < 1 << 32:
+            raise VirtError(errno.ERANGE, f'{what} "{number}" is out of range')
+        change = ifinfmsg()
+        change["attrs"] = [(attribute, number)]
+        try:
+            self._change(tap, change, f'{what} "{number}"')
+        except VirtError as refusal:
+            if refusal.errno == errno.EINVAL:
+                raise VirtError(errno.ERANGE, str(refusal.strerror)) from refusal
+            raise
+
+    def _change(self, tap: TapDevice, change: Message, what: str) -> None:
+        def ask(rtnl: Rtnl, index: int) -> None:
+            change["index"] = index
+            rtnl.ask(RTM_SETLINK, change)
+
+        self._at(tap, ask, what)
+
+    def _at(self, tap: TapDevice, request: Callable[[Rtnl, int], T], what: str = "") -> T:
+        """Make a request where the tap is, with its index there. `what` begins the sentence of a refusal."""
+        try:
+            return self._once(tap, request)
+        except OSError as refusal:
+            if refusal.errno not in (errno.ENODEV, errno.ENXIO):
+                raise _named(refusal, tap, what) from refusal
+        return self._once(tap, request)  # renamed or moved between two steps, or gone: this time tells
+
+    def _once(self, tap: TapDevice, request: Callable[[Rtnl, int], T]) -> T:
+        namespace = tap.netns()
+        try:
+            if netns.identity(namespace) == self._home:
+                return request(self._rtnl, _index(tap))
+            return netns.inside(namespace, lambda: _with_socket(lambda rtnl: request(rtnl, _index(tap))))
+        finally:
+            os.close(namespace)
+
+
+def _addresses(rtnl: Rtnl, index: int) -> tuple[Interface, ...]:
+    question = ifaddrmsg()
+    question["index"] = index
+    return tuple(interface_of(answer) for answer in rtnl.dump(RTM_GETADDR, question))
+
+
+def _address_message(interface: Interface, index: int) -> Message:
+    message = ifaddrmsg()
+    message["family"] = socket.AF_INET if interface.version == 4 else socket.AF_INET6
+    message["prefixlen"] = interface.network.prefixlen
+    message["index"] = index
+    message["attrs"] = [("IFA_LOCAL", str(interface.ip)), ("IFA_ADDRESS", str(interface.ip))]
+    return message
+
+
+def _index(tap: TapDevice) -> int:
+    """The interface's index in the calling thread's namespace. OSError ENODEV: not there (any more)."""
+    try:
+        return socket.if_nametoindex(tap.name())
+    except VirtError:
+        raise
+    except OSError as refusal:  # before Python 3.14 without an errno
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from refusal
+
+
+def _with_socket(request: Callable[[Rtnl], T]) -> T:
+    with Rtnl() as rtnl:
+        return request(rtnl)
+
+
+def _keep_addresses(name: str) -> None:
+    """net.ipv6.conf.NAME.keep_addr_on_down (ip-sysctl.rst); /proc/sys/net is that of the calling thread."""
+    try:
+        with open(f"/proc/sys/net/ipv6/conf/{name}/keep_addr_on_down", "w") as knob:
+            knob.write("1")
+    except OSError as refusal:
+        _log.info("%s loses its IPv6 addresses when set down: %s", name, refusal)
+
+
+def _named(refusal: OSError, tap: TapDevice, what: str) -> VirtError:
+    """A refusal with what was wanted in front, since the kernel says only why."""
+    reason = refusal.strerror or str(refusal)
+    sentence = f"{what} on {tap.name()}: {reason}" if what else f"{tap.name()}: {reason}"
+    return VirtError(refusal.errno or errno.EIO, sentence)

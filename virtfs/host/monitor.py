@@ -1,0 +1,217 @@
+"""rtnetlink's news: what anybody did to interfaces and addresses, in this namespace and in those watched.
+
+One socket hears them all (NETLINK_LISTEN_ALL_NSID, netlink(7)): each message from another namespace carries
+that namespace's nsid, a number that this namespace knows it by. A number keeps nothing alive, a socket in
+there would.
+"""
+
+import errno
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+from pyroute2.netlink.rtnl import RTM_DELADDR, RTM_DELLINK, RTM_DELNSID, RTM_NEWADDR, RTM_NEWLINK
+from pyroute2.netlink.rtnl.marshal import MarshalRtnl
+
+from virtfs.host import netns
+from virtfs.host.link import Interface, Link, interface_of, link_of
+from virtfs.host.nsid import nsid_of
+from virtfs.host.rtnl import ROOM, SOL_NETLINK, Message
+
+_log = logging.getLogger(__name__)
+
+_NETLINK_ADD_MEMBERSHIP = 1  # linux/netlink.h
+_NETLINK_LISTEN_ALL_NSID = 8
+_GROUPS = {"LINK": 1, "IPV4_IFADDR": 5, "IPV6_IFADDR": 9, "NSID": 28}  # RTNLGRP_…, linux/rtnetlink.h
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h: beyond net.core.rmem_max; root's
+_BUFFER = 4 << 20  # some 2000 messages about links
+
+_INT = struct.Struct("i")
+_NSID_ROOM = socket.CMSG_SPACE(_INT.size)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanged:
+    """An interface appeared, or something about it may have changed."""
+
+    nsid: int | None  # None: the namespace the Monitor was made in
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class LinkGone:
+    """An interface was deleted, or moved to another namespace: only its descriptor can tell."""
+
+    nsid: int | None
+    index: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddressChanged:
+    """An address was added to an interface (or changed its state), or was removed."""
+
+    nsid: int | None
+    index: int
+    address: Interface
+    added: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceGone:
+    """A namespace died, and its nsid is free again. Its taps go within milliseconds, without a LinkGone."""
+
+    nsid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overflow:
+    """News were lost. The receiver must look at everything again."""
+
+
+Event = LinkChanged | LinkGone | AddressChanged | NamespaceGone | Overflow
+
+
+class Monitor:
+    """The listening socket. It hears the namespace of the thread that made it, and any that got an nsid."""
+
+    def __init__(self) -> None:
+        self._home = netns.own_identity()
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        self._marshal = MarshalRtnl()
+        try:
+            _enlarge(self._socket)
+            self._socket.setsockopt(SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID, 1)
+            self._socket.bind((0, 0))
+            for group in _GROUPS.values():
+                self._socket.setsockopt(SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        """The descriptor to wait on for reading; -1 once closed."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Give the socket back. A second call does nothing."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def drain(self, limit: int = 8) -> list[Event]:
+        """What has come, oldest first, without waiting.
+
+        At most `limit` messages, some 0.2 ms each: call again while the descriptor is readable.
+        """
+        events: list[Event] = []
+        for _ in range(limit):
+            try:
+                data, ancillary, flags, (sender, _groups) = self._socket.recvmsg(ROOM, _NSID_ROOM)
+            except BlockingIOError:
+                break
+            except OSError as refusal:
+                if refusal.errno != errno.ENOBUFS:
+                    raise
+                self._skip()
+                events.append(Overflow())
+                continue
+            if flags & socket.MSG_TRUNC:
+                events.append(Overflow())
+            elif sender == 0:  # the kernel
+                events.extend(self._read(data, _nsid(ancillary)))
+        return events
+
+    def watch(self, namespace: int) -> int | None:
+        """Hear a namespace, given by descriptor, from now on: its nsid, None for our own. Then look what is there.
+
+        Blocks shortly. A number once given stays until that namespace dies. VirtError: EPERM, ENOSPC, EINVAL.
+        """
+        return None if netns.identity(namespace) == self._home else nsid_of(namespace)
+
+    def _skip(self) -> None:
+        """Throw away what waits. After an overflow the kernel drops all news, without saying so once more, until the
+        queue was empty (af_netlink.c netlink_rcv_wake): only what is looked at after that is surely not stale.
+        """
+        while True:
+            try:
+                self._socket.recv(1)
+            except BlockingIOError:
+                return
+            except OSError as refusal:
+                if refusal.errno != errno.ENOBUFS:
+                    raise
+
+    def _read(self, data: bytes, nsid: int | None) -> list[Event]:
+        events: list[Event] = []
+        for message in self._marshal.parse(data):
+            header = message["header"]
+            reader = _READERS.get(header["type"])
+            if reader is None:
+                continue
+            if header["error"] is not None:
+                _log.warning("unreadable rtnetlink message of type %d: %s", header["type"], header["error"])
+                events.append(Overflow())
+                continue
+            event = reader(message, nsid)
+            if event is not None:
+                events.append(event)
+        return events
+
+
+def _link_changed(message: Message, nsid: int | None) -> Event | None:
+    """Only what is about the interface itself: AF_BRIDGE tells of ports, wireless events carry no MTU."""
+    if message["family"] != socket.AF_UNSPEC or message.get_attr("IFLA_MTU") is None:
+        return None
+    return LinkChanged(nsid, link_of(message))
+
+
+def _link_gone(message: Message, nsid: int | None) -> Event | None:
+    """Of family AF_BRIDGE it says that a port left its bridge, not that the interface is gone."""
+    if message["family"] != socket.AF_UNSPEC:
+        return None
+    return LinkGone(nsid, message["index"], message.get_attr("IFLA_IFNAME"))
+
+
+def _address_changed(message: Message, nsid: int | None) -> Event | None:
+    added = message["header"]["type"] == RTM_NEWADDR
+    return AddressChanged(nsid, message["index"], interface_of(message), added)
+
+
+def _namespace_gone(message: Message, nsid: int | None) -> Event | None:
+    """Numbers of other namespaces' neighbours are none of ours."""
+    return NamespaceGone(message.get_attr("NETNSA_NSID")) if nsid is None else None
+
+
+_READERS: dict[int, Callable[[Message, int | None], Event | None]] = {
+    RTM_NEWLINK: _link_changed,
+    RTM_DELLINK: _link_gone,
+    RTM_NEWADDR: _address_changed,
+    RTM_DELADDR: _address_changed,
+    RTM_DELNSID: _namespace_gone,
+}
+
+
+def _nsid(ancillary: list[tuple[int, int, bytes]]) -> int | None:
+    """The number of the namespace a message comes from; the kernel leaves it out for the socket's own."""
+    for level, kind, data in ancillary:
+        if (level, kind) == (SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID):
+            number: int = _INT.unpack(data)[0]
+            return number
+    return None
+
+
+def _enlarge(listener: socket.socket) -> None:
+    """Room for a burst: beyond the system's limit where that is allowed, else up to it."""
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+    except PermissionError:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)

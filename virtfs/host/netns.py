@@ -1,0 +1,69 @@
+"""Network namespaces by descriptor, never by name: a descriptor cannot come to mean another namespace."""
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
+_libc = ctypes.CDLL(None, use_errno=True)
+
+T = TypeVar("T")
+
+
+def identity(fd: int) -> tuple[int, int]:
+    """What tells a namespace from others while something keeps it alive: device and inode (namespaces(7))."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def same_netns(fd_a: int, fd_b: int) -> bool:
+    """Whether two descriptors mean the same namespace."""
+    return identity(fd_a) == identity(fd_b)
+
+
+def own_netns() -> int:
+    """A new descriptor of the calling thread's network namespace. It keeps that alive: close it soon."""
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def own_identity() -> tuple[int, int]:
+    """The identity of the calling thread's network namespace."""
+    fd = own_netns()
+    try:
+        return identity(fd)
+    finally:
+        os.close(fd)
+
+
+def enter(fd: int) -> None:
+    """Move the calling thread, only it, into a network namespace (setns(2)). OSError: EPERM, EINVAL."""
+    if _libc.setns(fd, _CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def inside(fd: int, function: Callable[[], T]) -> T:
+    """Call a function inside a network namespace and return what it returns, or raise what it raises.
+
+    It runs in a thread of its own that ends with it. So no thread has to find its way back, which could
+    fail and would leave a thread of the pool in a foreign namespace; the caller's own thread is never
+    moved. Blocks until done; starting the thread costs some 60 µs.
+    """
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            enter(fd)
+            results.append(function())
+        except BaseException as failure:  # carried to the caller below, whatever it is
+            failures.append(failure)
+
+    thread = threading.Thread(target=run, name="inside a namespace")
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures.pop()
+    return results[0]

@@ -1,0 +1,98 @@
+"""One question to rtnetlink and its answer: a plain socket, pyroute2's classes for the messages.
+
+pyroute2's own IPRoute keeps an asyncio loop and a socket for every thread that calls it, and makes them
+anew for each call from a second thread; a socket, a send and a receive take half the time and can be used
+from any thread.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any, Self
+
+from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl.marshal import MarshalRtnl
+
+from virtfs.core.errors import VirtError
+
+SOL_NETLINK = 270  # linux/socket.h; the options are linux/netlink.h's
+_NETLINK_EXT_ACK = 11  # a refusal says why, in words
+_NETLINK_GET_STRICT_CHK = 12  # a dump keeps to the filter in its header (Linux 4.20)
+
+ROOM = 1 << 16  # above the 32 KiB that a dump fills at most (netlink(7), af_netlink.c netlink_dump)
+
+Message = Any  # pyroute2 is not typed: a dict-like message with get_attr(name)
+
+
+class Rtnl:
+    """A request socket in the network namespace of the thread that opens it. One question at a time.
+
+    It keeps its namespace alive while it is open.
+    """
+
+    def __init__(self) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        self._sequence = 0
+        self._marshal = MarshalRtnl()
+        try:
+            for option in (_NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
+                self._socket.setsockopt(SOL_NETLINK, option, 1)
+            self._socket.bind((0, 0))
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def close(self) -> None:
+        """Give the socket back. A second call does nothing."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def ask(self, kind: int, message: Message, flags: int = 0) -> list[Message]:
+        """Send one request (RTM_…, NLM_F_…) and return the messages of its answer; none for a plain yes.
+
+        VirtError: the kernel's errno, and its own words where it has some.
+        """
+        self._sequence += 1
+        header = message["header"]
+        header["type"] = kind
+        header["flags"] = NLM_F_REQUEST | NLM_F_ACK | flags
+        header["sequence_number"] = self._sequence
+        message.encode()
+        self._socket.sendto(bytes(message.data), (0, 0))
+        return list(self._answer())
+
+    def dump(self, kind: int, message: Message) -> list[Message]:
+        """Ask for all there is of something (NLM_F_DUMP), as far as the message's header limits it."""
+        return self.ask(kind, message, NLM_F_DUMP)
+
+    def _answer(self) -> Iterator[Message]:
+        """The messages up to the one that ends the answer. The kernel answers within sendto: no waiting."""
+        while True:
+            data, (sender, _groups) = self._socket.recvfrom(ROOM)
+            if sender != 0:
+                continue  # not from the kernel
+            for message in self._marshal.parse(data):
+                header = message["header"]
+                if header["sequence_number"] != self._sequence:
+                    continue  # left over from a question whose asker was interrupted
+                if header["error"] is not None:
+                    raise _refusal(header["error"])
+                if header["type"] in (NLMSG_ERROR, NLMSG_DONE):
+                    return
+                yield message
+
+
+def _refusal(error: Exception) -> Exception:
+    """The kernel's no, with its own words; a message that cannot be read stays the library's error."""
+    if isinstance(error, NetlinkError):
+        return VirtError(error.code, str(error.args[1]))
+    if isinstance(error, OSError) and error.errno is not None:
+        return VirtError(error.errno, error.strerror or os.strerror(error.errno))
+    return error

@@ -1,0 +1,226 @@
+"""The far end of a tap: one owner of a descriptor of /dev/net/tun (drivers/net/tun.c, tuntap.rst).
+
+IFF_VNET_HDR is asked for always: it cannot change on an attached tap, while the offload that it serves can.
+A tap of several queues (IFF_MULTI_QUEUE) that somebody left behind is attached to with one queue; it works
+as any other.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import struct
+from dataclasses import dataclass
+from typing import Self
+
+from pyroute2.netlink.rtnl import RTM_GETLINK
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import Unit
+from virtfs.host.device import OFFLOAD_NONE, VNET_HEADER
+from virtfs.host.rtnl import Rtnl
+
+_DEVICE = "/dev/net/tun"
+
+# linux/if_tun.h, as numbered by asm-generic/ioctl.h
+_TUNSETIFF = 0x400454CA
+_TUNSETPERSIST = 0x400454CB
+_TUNSETOFFLOAD = 0x400454D0
+_TUNGETIFF = 0x800454D2
+_TUNGETVNETHDRSZ = 0x800454D7
+_TUNSETVNETHDRSZ = 0x400454D8
+_TUNSETCARRIER = 0x400454E2
+_TUNGETDEVNETNS = 0x54E3
+
+_IFF_TAP = 0x0002
+_IFF_MULTI_QUEUE = 0x0100
+_IFF_NO_PI = 0x1000
+_IFF_VNET_HDR = 0x4000
+_IFF_TUN_EXCL = 0x8000  # make it or fail, never attach
+_FLAGS = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
+
+_INT = struct.Struct("i")
+_IFREQ = struct.Struct("16sH22x")  # struct ifreq, linux/if.h: name and flags of a union of 24 bytes
+
+_NO_DEVICE = {
+    errno.ENOENT: f"there is no {_DEVICE}: load the module (modprobe tun), or give the container the device"
+    f" (--device {_DEVICE})",
+    errno.ENODEV: f"{_DEVICE} has no driver behind it: load the module (modprobe tun)",
+    errno.ENXIO: f"{_DEVICE} has no driver behind it: load the module (modprobe tun)",
+}
+
+
+class Tap:
+    """See `TapDevice` for what each method promises. Once closed it is as a tap that is gone."""
+
+    def __init__(self, fd: int, made: bool) -> None:
+        """Take over a descriptor; use `Tap.open`."""
+        self.fd = fd
+        self.made = made
+        self._header_found = VNET_HEADER
+
+    @classmethod
+    def open(cls, unit: Unit) -> Self:
+        """Attach to tap<unit> of the calling thread's network namespace if that is free, make it if none is.
+
+        Quick (some 0.2 ms to make one), but blocking. VirtError: EBUSY, another program holds it, or an
+        interface of that name is no tap; ENODEV, no /dev/net/tun; EPERM or EACCES, not allowed; else the
+        kernel's.
+        """
+        name = f"tap{unit}"
+        found = _find(name)
+        tap = cls(_open_device(), made=found is None)
+        try:
+            tap._attach(name, found)
+            tap._header_found = _INT.unpack(fcntl.ioctl(tap.fd, _TUNGETVNETHDRSZ, bytes(_INT.size)))[0]
+            fcntl.ioctl(tap.fd, _TUNSETVNETHDRSZ, _INT.pack(VNET_HEADER))
+            tap.set_offload(OFFLOAD_NONE)
+        except BaseException:
+            tap.close()
+            raise
+        return tap
+
+    def _attach(self, name: str, found: "_Found | None") -> None:
+        if found is None:
+            flags = _FLAGS | _IFF_TUN_EXCL
+        elif found.busy:
+            raise VirtError(errno.EBUSY, f'"{name}" {found.busy}')
+        else:
+            flags = _FLAGS | (_IFF_MULTI_QUEUE if found.multi_queue else 0)
+        try:
+            fcntl.ioctl(self.fd, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
+        except OSError as refusal:
+            raise VirtError(refusal.errno or errno.EIO, _why_not(name, refusal)) from refusal
+
+    def name(self) -> str:
+        """The interface's present name, also after a rename. VirtError ENXIO: it is gone."""
+        try:
+            answer = fcntl.ioctl(self.fd, _TUNGETIFF, bytes(_IFREQ.size))
+        except (OSError, ValueError) as refusal:  # EBADFD: deleted; ValueError: closed, fd is -1
+            raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
+        return str(_IFREQ.unpack(answer)[0].rstrip(b"\0").decode())
+
+    def alive(self) -> bool:
+        """Whether the interface still exists, in whatever namespace."""
+        return self.fd >= 0 and not _poll(self.fd) & (select.POLLERR | select.POLLNVAL)
+
+    def readable(self) -> bool:
+        """Whether a frame waits."""
+        return self.fd >= 0 and bool(_poll(self.fd) & select.POLLIN)
+
+    def netns(self) -> int:
+        """A new descriptor of the network namespace the interface is in; the caller closes it.
+
+        VirtError ENXIO: the interface is gone, or its namespace is about to go. EPERM: the namespace is not
+        ours to enter.
+        """
+        try:
+            return fcntl.ioctl(self.fd, _TUNGETDEVNETNS)
+        except (OSError, ValueError) as refusal:
+            if isinstance(refusal, OSError) and refusal.errno == errno.EPERM:
+                sentence = "the tap is in a network namespace that may not be entered"
+                raise VirtError(errno.EPERM, sentence) from refusal
+            raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
+
+    def set_carrier(self, on: bool) -> None:
+        """Plug the cable in or pull it out, as the host sees it. VirtError ENXIO: the interface is gone."""
+        self._tell(_TUNSETCARRIER, _INT.pack(on))
+
+    def set_persist(self, on: bool) -> None:
+        """Whether the interface outlives the descriptor. VirtError ENXIO: the interface is gone."""
+        self._tell(_TUNSETPERSIST, int(on))
+
+    def set_offload(self, flags: int) -> None:
+        """What the host may leave undone in its frames: OFFLOAD_…. VirtError ENXIO: the interface is gone."""
+        self._tell(_TUNSETOFFLOAD, flags)
+
+    def _tell(self, request: int, argument: int | bytes) -> None:
+        try:
+            fcntl.ioctl(self.fd, request, argument)
+        except (OSError, ValueError) as refusal:
+            if self.alive():
+                number = getattr(refusal, "errno", errno.EINVAL)
+                sentence = f"the tap refuses ioctl {request:#x}: {os.strerror(number)}"
+                raise VirtError(number, sentence) from refusal
+            raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
+
+    def close(self) -> None:
+        """Give the descriptor back, an attached tap as found. Blocks some 16 ms; then the unit is free."""
+        fd, self.fd = self.fd, -1
+        if fd < 0:
+            return
+        try:
+            if not self.made and not _poll(fd) & select.POLLERR:
+                fcntl.ioctl(fd, _TUNSETOFFLOAD, OFFLOAD_NONE)
+                fcntl.ioctl(fd, _TUNSETVNETHDRSZ, _INT.pack(self._header_found))
+        except OSError:
+            pass  # never attached, or deleted this instant: nothing to put back
+        finally:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An interface that has the name already."""
+
+    busy: str  # why it cannot be attached to, "" if it can
+    multi_queue: bool
+
+
+def _find(name: str) -> _Found | None:
+    """What has the name in the calling thread's network namespace; None: nothing.
+
+    A tap of one queue that is held the kernel refuses itself. One of many queues it would share out among
+    its holders.
+    """
+    question = ifinfmsg()
+    question["attrs"] = [("IFLA_IFNAME", name)]
+    try:
+        with Rtnl() as rtnl:
+            (link,) = rtnl.ask(RTM_GETLINK, question)
+    except VirtError as refusal:
+        if refusal.errno == errno.ENODEV:
+            return None
+        raise
+    kind = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")
+    data = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
+    if kind != "tun" or data is None or data.get_attr("IFLA_TUN_TYPE") != _IFF_TAP:
+        return _Found("exists and is no tap", False)
+    multi_queue = bool(data.get_attr("IFLA_TUN_MULTI_QUEUE"))
+    counts = ("IFLA_TUN_NUM_QUEUES", "IFLA_TUN_NUM_DISABLED_QUEUES")  # told of taps with many queues only
+    queues = sum(data.get_attr(count) or 0 for count in counts)
+    return _Found("is held by another program" if queues else "", multi_queue)
+
+
+def _open_device() -> int:
+    try:
+        return os.open(_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as refusal:
+        if refusal.errno in _NO_DEVICE:
+            raise VirtError(errno.ENODEV, _NO_DEVICE[refusal.errno]) from refusal
+        if refusal.errno in (errno.EACCES, errno.EPERM):
+            sentence = f"{_DEVICE} may not be opened: be root, give it mode 0666, allow it to the container"
+            raise VirtError(refusal.errno, sentence) from refusal
+        raise VirtError(refusal.errno or errno.EIO, f"{_DEVICE}: {refusal.strerror}") from refusal
+
+
+def _why_not(name: str, refusal: OSError) -> str:
+    if refusal.errno == errno.EBUSY:
+        return f'"{name}" is held by another program'
+    if refusal.errno == errno.EPERM:
+        return f'"{name}" may not be made or attached to: CAP_NET_ADMIN in this network namespace is needed'
+    return f'"{name}": {refusal.strerror}'
+
+
+def _poll(fd: int) -> int:
+    """The events of one descriptor, without waiting; poll(2), so that a number above 1023 is no matter."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return next((events for _fd, events in poll.poll(0)), 0)

@@ -1,0 +1,182 @@
+"""A place of its own to measure in, and the servers measured there.
+
+`enter` moves the program into new network, mount and process namespaces. Its processes, taps and mounts end with it,
+however it ends: the first process of a pid namespace takes all others along (pid_namespaces(7)), the rest goes with
+the last of them. Files lie on a tmpfs over /run, seen from inside only.
+"""
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+BENCH = Path(__file__).resolve().parent
+RUN = Path("/run")
+READY_SECONDS = 20
+TICK = os.sysconf("SC_CLK_TCK")
+TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000  # linux/if_tun.h
+_INSIDE = "VIRTFS_BENCH_INSIDE"
+
+
+# -- entering and leaving -----------------------------------------------------------------------------------
+
+
+def enter() -> None:
+    """Returns inside the namespaces; outside, it starts the program again in there and ends with its status."""
+    if os.environ.get(_INSIDE):
+        subprocess.run(["mount", "-t", "tmpfs", "bench", RUN], check=True)
+        return
+    if os.geteuid():
+        raise SystemExit("bench: needs root, for taps and namespaces of its own")
+    say_load()
+    raise SystemExit(_supervise())
+
+
+def _supervise() -> int:
+    """Runs this program in the namespaces and takes it along when it ends itself, by whatever signal."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
+    command = ["setpriv", "--pdeathsig", "KILL", "--", *unshare, sys.executable, *sys.argv]
+    with subprocess.Popen(command, env={**os.environ, _INSIDE: "1"}) as inside:
+        try:
+            return inside.wait()
+        except KeyboardInterrupt:
+            return 130
+        finally:
+            inside.kill()
+
+
+def say_load() -> None:
+    """Prints what else the machine does: its figures are worth little while others compute."""
+    before, start = _cpu_seconds(), time.monotonic()
+    select.select([], [], [], 1)
+    elapsed = time.monotonic() - start
+    busy = {
+        process: (seconds - before.get(process, seconds)) / elapsed
+        for process, seconds in _cpu_seconds().items()
+    }
+    others = sorted(((share, *process) for process, share in busy.items() if share >= 0.02), reverse=True)
+    average, running = Path("/proc/loadavg").read_text().rsplit(" ", 2)[:2]
+    print(f"load average {average}; running or runnable {running}; {os.cpu_count()} CPUs")
+    for share, pid, name in others[:5]:
+        print(f"  busy: {name} (pid {pid}) {share:.0%} of a CPU")
+    quiet = not others
+    print("the machine is quiet" if quiet else "THE MACHINE IS LOADED: take the figures as indicative only")
+
+
+def _cpu_seconds() -> dict[tuple[int, str], float]:
+    used = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            used[int(entry.parent.name), _stat_name(entry)] = cpu_seconds(int(entry.parent.name))
+    return used
+
+
+def _stat_name(entry: Path) -> str:
+    return entry.read_text().partition("(")[2].rpartition(")")[0]
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of all threads of a process so far (proc(5): fields 14 and 15, in ticks)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+# -- what is measured ---------------------------------------------------------------------------------------
+
+
+def build(source: str, *packages: str) -> Path:
+    """Compiles bench/SOURCE.c onto the tmpfs."""
+    program = RUN / source
+    flags = []
+    if packages:
+        asked = subprocess.run(
+            ["pkg-config", "--cflags", "--libs", *packages], check=True, stdout=subprocess.PIPE, text=True
+        )
+        flags = asked.stdout.split()
+    subprocess.run(
+        ["cc", "-O2", "-Wall", "-Wextra", "-o", program, BENCH / f"{source}.c", *flags, "-pthread"],
+        check=True,
+    )
+    return program
+
+
+def make_tap(ifname: str, address: str, queue: int) -> None:
+    """A persistent tap, up and quiet, for a rival to attach to."""
+    for command in (
+        f"tuntap add dev {ifname} mode tap",
+        f"link set {ifname} txqueuelen {queue} addrgenmode none up",
+        f"addr add {address}/24 dev {ifname}",
+    ):
+        subprocess.run(["ip", *command.split()], check=True)
+
+
+def attach(ifname: str) -> int:
+    """A descriptor of an existing tap; reads and writes do not wait."""
+    tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.ioctl(tap, TUNSETIFF, struct.pack("16sH22x", ifname.encode(), IFF_TAP | IFF_NO_PI))
+    return tap
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running file server: its mount point and process."""
+
+    directory: Path
+    pid: int
+
+    def pin(self, cpus: Iterable[int]) -> None:
+        """Confines all its threads to these CPUs."""
+        for thread in os.listdir(f"/proc/{self.pid}/task"):
+            os.sched_setaffinity(int(thread), cpus)
+
+
+@contextlib.contextmanager
+def serve(name: str, command: list[str | Path], ready: str) -> Iterator[Server]:
+    """Runs COMMAND with a new directory as its last argument, until DIR/READY is there; ends it by SIGTERM."""
+    directory = RUN / name
+    directory.mkdir()
+    environment = {**os.environ, "PYTHONPATH": f"{BENCH.parent}:{BENCH}"}
+    with subprocess.Popen([*command, directory], env=environment) as process:
+        try:
+            _await_mount(directory, process)
+            # A stat in another process: a server that hangs must not hang this one.
+            subprocess.run(["test", "-e", directory / ready], check=True, timeout=READY_SECONDS)
+            yield Server(directory, process.pid)
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                print(f"{name} did not end by SIGTERM", file=sys.stderr)
+                process.kill()
+
+
+def _await_mount(directory: Path, process: subprocess.Popen[bytes]) -> None:
+    """Waits until DIRECTORY is a mount point or the server ended; mountinfo polls with POLLPRI on a change (proc(5))."""
+    deadline = time.monotonic() + READY_SECONDS
+    poll = select.poll()
+    with open("/proc/self/mountinfo") as mounts, open(os.pidfd_open(process.pid)) as ended:
+        poll.register(mounts, select.POLLPRI)
+        poll.register(ended, select.POLLIN)
+        while f" {directory} " not in mounts.read():
+            left = deadline - time.monotonic()
+            if process.poll() is not None:
+                fail(f"{process.args!r} ended with status {process.returncode} before it was mounted")
+            if left <= 0:
+                fail(f"{process.args!r} has not mounted anything in {READY_SECONDS} s")
+            poll.poll(left * 1000)
+            mounts.seek(0)
+
+
+def fail(why: str) -> NoReturn:
+    raise SystemExit(f"bench: {why}")

@@ -1,0 +1,158 @@
+/* The same cheap client for every server that is measured: frames through one descriptor, and what they took.
+ *
+ *   client write     FILE SECONDS SIZE          writes frames of SIZE bytes which the host's kernel ignores
+ *   client read      FILE SECONDS SIZE IFNAME   fills the queue of tap IFNAME, reads it empty; only the reads are timed
+ *   client roundtrip FILE SECONDS ADDRESS       asks for ADDRESS by ARP and reads the answer, one at a time
+ *
+ * It prints one line: frames, and nanoseconds spent on them (CLOCK_MONOTONIC). A stuck server ends it by SIGALRM. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <err.h>
+#include <fcntl.h>
+#include <linux/if_packet.h>
+#include <net/ethernet.h>
+#include <net/if.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Below virtfs' queue of 256, so that nothing is dropped and no read of a batch has to wait. */
+enum { BATCH = 200, LARGEST = 65536, STUCK_SECONDS = 20, LOCAL_EXPERIMENTAL = 0x88b5 /* IEEE 802, nobody's */ };
+
+static int64_t now(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static int open_file(const char *path, int flags)
+{
+	int fd = open(path, flags | O_CLOEXEC);
+	if (fd < 0)
+		err(1, "open %s", path);
+	return fd;
+}
+
+/* A broadcast of a type that no protocol of the kernel takes: it is dropped right after reception. */
+static void ignored_frame(unsigned char *frame)
+{
+	struct ether_header *h = (void *)frame;
+	memset(h->ether_dhost, 0xff, ETH_ALEN);
+	memcpy(h->ether_shost, "\x02\0\0\0\0\x02", ETH_ALEN);
+	h->ether_type = htons(LOCAL_EXPERIMENTAL);
+}
+
+static long write_frames(const char *path, int64_t budget, size_t size, int64_t *spent)
+{
+	static unsigned char frame[LARGEST];
+	int fd = open_file(path, O_WRONLY);
+	long count = 0;
+	int64_t start = now();
+
+	ignored_frame(frame);
+	for (; (*spent = now() - start) < budget; count += BATCH)
+		for (int i = 0; i < BATCH; i++)
+			if (write(fd, frame, size) != (ssize_t)size)
+				err(1, "write %s", path);
+	return count;
+}
+
+/* A packet socket past the queueing discipline: the frames are in the tap's own queue when send(2) returns (packet(7)). */
+static int sender(const char *ifname)
+{
+	struct sockaddr_ll to = { .sll_family = AF_PACKET, .sll_ifindex = (int)if_nametoindex(ifname) };
+	int yes = 1, fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || !to.sll_ifindex || bind(fd, (void *)&to, sizeof to) ||
+	    setsockopt(fd, SOL_PACKET, PACKET_QDISC_BYPASS, &yes, sizeof yes))
+		err(1, "packet socket on %s", ifname);
+	return fd;
+}
+
+static long read_frames(const char *path, int64_t budget, size_t size, const char *ifname, int64_t *spent)
+{
+	static unsigned char frame[LARGEST], got[LARGEST];
+	int fd = open_file(path, O_RDONLY), out = sender(ifname);
+	long count = 0;
+
+	ignored_frame(frame);
+	for (; *spent < budget; count += BATCH) {
+		for (int i = 0; i < BATCH; i++)
+			if (send(out, frame, size, 0) < 0)
+				err(1, "send on %s", ifname);
+		int64_t start = now();
+		for (int i = 0; i < BATCH; i++)
+			if (read(fd, got, sizeof got) <= 0)
+				err(1, "read %s", path);
+		*spent += now() - start;
+	}
+	return count;
+}
+
+/* An ARP request (RFC 826) from the address after the one asked for. */
+static void arp_request(unsigned char *frame, const char *address)
+{
+	static const unsigned char fixed[] = { 0, 1, 8, 0, 6, 4, 0, 1 };
+	struct in_addr target;
+	if (!inet_aton(address, &target))
+		errx(1, "\"%s\" is not an IPv4 address", address);
+	struct in_addr source = { htonl(ntohl(target.s_addr) + 1) };
+
+	ignored_frame(frame);
+	((struct ether_header *)frame)->ether_type = htons(ETHERTYPE_ARP);
+	memcpy(frame + 14, fixed, sizeof fixed);
+	memcpy(frame + 22, frame + 6, ETH_ALEN);
+	memcpy(frame + 28, &source, 4);
+	memcpy(frame + 38, &target, 4);
+}
+
+static int is_arp_reply(const unsigned char *frame, ssize_t size)
+{
+	return size >= 42 && frame[12] == 8 && frame[13] == 6 && frame[21] == 2;
+}
+
+static long round_trips(const char *path, int64_t budget, const char *address, int64_t *spent)
+{
+	static unsigned char request[60], got[LARGEST];
+	int fd = open_file(path, O_RDWR);
+	long count = 0;
+	int64_t start = now();
+
+	arp_request(request, address);
+	for (; (*spent = now() - start) < budget; count++) {
+		ssize_t n;
+		if (write(fd, request, sizeof request) != sizeof request)
+			err(1, "write %s", path);
+		do
+			if ((n = read(fd, got, sizeof got)) <= 0)
+				err(1, "read %s", path);
+		while (!is_arp_reply(got, n));
+	}
+	return count;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 5)
+		errx(2, "usage: client write|read|roundtrip FILE SECONDS SIZE|ADDRESS [IFNAME]");
+	const char *mode = argv[1], *path = argv[2], *what = argv[4];
+	int64_t budget = (int64_t)(atof(argv[3]) * 1e9), spent = 0;
+	long count;
+
+	alarm(STUCK_SECONDS);
+	if (!strcmp(mode, "write"))
+		count = write_frames(path, budget, strtoul(what, NULL, 10), &spent);
+	else if (!strcmp(mode, "read") && argc > 5)
+		count = read_frames(path, budget, strtoul(what, NULL, 10), argv[5], &spent);
+	else if (!strcmp(mode, "roundtrip"))
+		count = round_trips(path, budget, what, &spent);
+	else
+		errx(2, "unknown mode \"%s\"", mode);
+	printf("%ld %lld\n", count, (long long)spent);
+	return 0;
+}

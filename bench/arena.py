@@ -162,7 +162,7 @@ def serve(name: str, command: list[str | Path], ready: str) -> Iterator[Server]:
 
 
 def _await_mount(directory: Path, process: subprocess.Popen[bytes]) -> None:
-    """Waits until DIRECTORY is a mount point or the server ended; mountinfo polls with POLLPRI on a change (proc(5))."""
+    """Waits until DIRECTORY is a mount point (mountinfo polls with POLLPRI, proc(5)) or the server has ended."""
     deadline = time.monotonic() + READY_SECONDS
     poll = select.poll()
     with open("/proc/self/mountinfo") as mounts, open(os.pidfd_open(process.pid)) as ended:

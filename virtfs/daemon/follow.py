@@ -10,8 +10,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.virt import Address
 from virtfs.daemon.interfaces import Interface, Interfaces, Place
 from virtfs.daemon.kernel import Kernel
-from virtfs.host import netns
-from virtfs.host.links import Link
+from virtfs.host.link import Link
 from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, NamespaceGone, Overflow
 
 log = logging.getLogger(__name__)
@@ -25,7 +24,6 @@ class Follower:
     def __init__(self, kernel: Kernel, interfaces: Interfaces) -> None:
         self._kernel = kernel
         self._interfaces = interfaces
-        self._home = netns.own_identity()
         self.changed: Callable[[], None] = lambda: None
         self._doubtful: dict[Interface, None] = {}
         self._doubt = trio.Event()
@@ -64,7 +62,7 @@ class Follower:
             case NamespaceGone(nsid):
                 for interface in self._interfaces:
                     if interface.place[0] == nsid:
-                        self.doubt(interface)
+                        interface.lose()  # the kernel deletes its taps with it, a moment later
             case Overflow():
                 for interface in self._interfaces:
                     self.doubt(interface)
@@ -113,8 +111,7 @@ class Follower:
         """In the thread: where the tap is now, and how it is."""
         namespace = interface.tap.netns()
         try:
-            at_home = netns.identity(namespace) == self._home
-            nsid = None if at_home else self._kernel.monitor.watch(namespace)
+            nsid = self._kernel.monitor.watch(namespace)
         finally:
             os.close(namespace)
         links = self._kernel.links

@@ -17,7 +17,8 @@ from virtfs.daemon.kernel import Kernel
 from virtfs.files.node import Directory
 from virtfs.files.tree import Commands, interface_names
 from virtfs.forward.wire import Wire
-from virtfs.host.links import Link, Links
+from virtfs.host.link import Link
+from virtfs.host.links import Links
 from virtfs.host.tap import Tap
 
 # Where the kernel reports an interface: its namespace's nsid (None: the daemon's own), its index there.

@@ -4,7 +4,6 @@ import errno
 import os
 import select
 import struct
-import time
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
@@ -60,14 +59,13 @@ class Seats:
 class Frame(Stream):
     """The frame file of one interface."""
 
-    __slots__ = ("read_at", "seats", "waiters", "wire", "written_at")
+    __slots__ = ("seats", "waiters", "wire")
 
     def __init__(self, wire: Wire) -> None:
         super().__init__(wire.virt, Rights.STREAM)
         self.wire = wire
         self.seats = Seats()
         self.waiters = Waiters(started=wire.want)
-        self.read_at = self.written_at = self.born
         wire.ready = self._ready
 
     def _ready(self) -> bool:
@@ -79,7 +77,7 @@ class Frame(Stream):
         return self.wire.peek()
 
     def times(self) -> tuple[int, int]:
-        return self.read_at, self.written_at
+        return self.wire.taken_at, self.wire.put_at
 
     def open(self, flags: int, user: User) -> "FrameHandle":
         virt = self.wire.virt
@@ -94,23 +92,16 @@ class Frame(Stream):
 class FrameHandle(StreamHandle):
     """One open of a frame file."""
 
-    __slots__ = ("file", "flags", "wire")
+    __slots__ = ("file", "flags", "read", "wire", "write")
 
     def __init__(self, file: Frame, user: User, flags: int) -> None:
         super().__init__(user, file.waiters)
         self.file = file
         self.wire = file.wire
         self.flags = flags
-
-    def read(self, room: memoryview) -> int:
-        taken = self.wire.take(room)
-        self.file.read_at = time.time_ns()
-        return taken
-
-    def write(self, data: memoryview) -> int:
-        self.wire.put(data)
-        self.file.written_at = time.time_ns()
-        return len(data)
+        # The wire's own methods in the place of StreamHandle's: a call less for each frame.
+        self.read = file.wire.take  # type: ignore[method-assign]
+        self.write = file.wire.put  # type: ignore[method-assign,assignment]
 
     def poll(self) -> int:
         if self.wire.virt.lost:

@@ -1,8 +1,8 @@
 """What a stream file has to answer, and who waits for it.
 
 A stream is a character device in all but name: a read takes what is there or waits, a write is done at once, poll
-tells. Its handles never wait themselves: a read that finds nothing raises BlockingIOError, and whoever called keeps
-the read among the handle's `Waiters`, as the kernel keeps a process on a wait_queue_head_t. The source of the
+tells. Its handles never wait themselves: a read that finds nothing says so, and whoever called keeps it among the
+handle's `Waiters`, as the kernel keeps a process on a wait_queue_head_t. The source of the
 stream says `wake()` when it may be worth another look.
 """
 
@@ -51,8 +51,12 @@ class StreamHandle:
         self.waiters = waiters
         self.kh: PollId | None = None
 
-    def read(self, room: memoryview) -> int:
-        """Fill `room` from its start and say how far; BlockingIOError when there is nothing yet."""
+    def read(self, room: memoryview, size: int) -> int | None:
+        """Put at most `size` bytes into `room` at HEADROOM and say how many; None when there is nothing yet.
+
+        What lies before HEADROOM is scratch, and there is more room behind `size` than any frame needs, so that a
+        frame can be read with whatever head its device gives it, where it is to be sent from.
+        """
         raise OSError(errno.EBADF, "not open for reading")
 
     def write(self, data: memoryview) -> int:

@@ -9,31 +9,21 @@ somebody looks (`settle`): at the next open, or when the counters are read.
 """
 
 import errno
-import os
 import select
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from io import FileIO
+from os import readv, writev
+from time import time_ns
 
 import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.virt import Virt
+from virtfs.host.device import NO_HEADER, VNET_HEADER, TapDevice
 
-VNET_HEADER = 10  # struct virtio_net_hdr, linux/virtio_net.h
-LONGEST = 65536 + 32  # of a frame out of a tap: the largest MTU and any link header
-NO_OFFLOAD = bytes(VNET_HEADER)
-
-
-class TapDevice(Protocol):
-    """What the wire needs of host.tap.Tap, or of a fake."""
-
-    @property
-    def fd(self) -> int:
-        """Non-blocking; a frame a read or write, behind a virtio_net_hdr of VNET_HEADER bytes."""
-
-    def alive(self) -> bool:
-        """False when the interface is gone and only its descriptor is left."""
+HEADROOM = 16  # what a reader leaves free before the frame
+LONGEST = 65536 + 32  # bytes of a frame out of a tap: the largest MTU and any link header
 
 
 class Wire:
@@ -49,7 +39,10 @@ class Wire:
         self.ready: Callable[[], bool] = lambda: False
         self.gone: Callable[[], None] = lambda: None
         self.readers = 0
+        self.taken_at = self.put_at = time_ns()
+        self._counters = virt.counters
         self._fd = tap.fd
+        self._tap_read = FileIO(tap.fd, "r+b", closefd=False).readinto  # says None where os.read raises
         self._kept: deque[bytes] = deque()
         self._head = bytearray(VNET_HEADER)
         self._rest = bytearray(LONGEST)
@@ -64,30 +57,33 @@ class Wire:
 
     # Towards the reader
 
-    def take(self, room: memoryview) -> int:
-        """The next frame into `room`, cut there as tap(4) cuts it; how many bytes of `room` it fills.
+    def take(self, room: memoryview, size: int) -> int | None:
+        """The next frame, cut to `size` bytes as tap(4) cuts it, into `room` at HEADROOM; how many bytes it is.
 
-        BlockingIOError when there is none, EHOSTDOWN while the interface is down, ENXIO when its tap has vanished.
+        None when there is none, EHOSTDOWN while the interface is down, ENXIO when its tap has vanished. The tap's
+        virtio_net_hdr is read into the headroom, so `room` is as large as the largest frame in any case.
         """
         if self._refusal is not None:
             raise VirtError(*self._refusal)
         if self._kept:
             frame = self._kept.popleft()
             length = len(frame)
-            taken = min(length, len(room))
-            room[:taken] = frame[:taken]
+            room[HEADROOM : HEADROOM + length] = frame
         else:
             try:
-                length = os.readv(self._fd, (self._head, room, self._rest)) - VNET_HEADER
-            except BlockingIOError:
-                raise
+                length = self._tap_read(room[HEADROOM - VNET_HEADER :])
             except OSError as error:
                 raise self._vanished() from error
-            taken = min(length, len(room))
-        counters = self.virt.counters
+            if not length:
+                if length is None:
+                    return None
+                raise self._vanished()
+            length -= VNET_HEADER
+        counters = self._counters
         counters.rx_frames += 1
         counters.rx_bytes += length
-        return taken
+        self.taken_at = time_ns()
+        return length if length < size else size
 
     def waiting(self) -> bool:
         """A frame can be taken now."""
@@ -106,33 +102,38 @@ class Wire:
 
     # Towards the host
 
-    def put(self, frame: memoryview) -> None:
-        """Send one frame, or drop and count it as tap(4) does.
+    def put(self, frame: memoryview) -> int:
+        """Send one frame, or drop and count it as tap(4) does; its length, for both.
 
         With `strict` a dropped frame is ENETDOWN (the interface is down) or EMSGSIZE. ENXIO when the tap has vanished.
         """
-        counters = self.virt.counters
-        if self._shortest <= len(frame) <= self._longest:
+        length = len(frame)
+        self.put_at = time_ns()
+        if self._shortest <= length <= self._longest:
             try:
-                os.writev(self._fd, (NO_OFFLOAD, frame))
+                writev(self._fd, (NO_HEADER, frame))
             except OSError as error:
                 self._not_sent(error)
             else:
+                counters = self._counters
                 counters.tx_frames += 1
-                counters.tx_bytes += len(frame)
-            return
-        if self.virt.lost:
+                counters.tx_bytes += length
+        else:
+            self._not_fitting(length)
+        return length
+
+    def _not_fitting(self, length: int) -> None:
+        virt, counters = self.virt, self._counters
+        if virt.lost:
             raise self._vanished()
         counters.tx_dropped += 1
-        if len(frame) < self._shortest:
+        if length < self._shortest:
             counters.tx_short += 1
         else:
             counters.tx_oversize += 1
-        if self.virt.strict:
-            raise VirtError(
-                errno.EMSGSIZE,
-                f"a frame of {len(frame)} bytes: {self.virt.name} takes {self._shortest} to {self._longest}",
-            )
+        if virt.strict:
+            sentence = f"a frame of {length} bytes: {virt.name} takes {self._shortest} to {self._longest}"
+            raise VirtError(errno.EMSGSIZE, sentence)
 
     def _not_sent(self, error: OSError) -> None:
         if error.errno not in (errno.EIO, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINVAL):
@@ -210,7 +211,7 @@ class Wire:
 
     def _read(self) -> bytes | None:
         try:
-            length = os.readv(self._fd, (self._head, self._rest)) - VNET_HEADER
+            length = readv(self._fd, (self._head, self._rest)) - VNET_HEADER
         except OSError:
             return None
         return bytes(memoryview(self._rest)[:length])

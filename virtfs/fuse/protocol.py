@@ -72,8 +72,8 @@ BODY: Final = fuse_in_header.size
 DATA: Final = BODY + fuse_write_in.size  # where the data of a WRITE begin
 REPLY: Final = fuse_out_header.size  # where the body of an answer begins
 
-# fuse_in_header and fuse_read_in in one go, as the channel's loop wants them: opcode unique nodeid fh size flags
-request_head: Final = struct.Struct("<4xIQQ16xQ8xI12xI4x")
+# fuse_in_header and fuse_read_in in one go, as the channel's loop wants them: opcode unique fh size flags
+request_head: Final = struct.Struct("<4xIQ24xQ8xI12xI4x")
 # fuse_out_header and fuse_write_out in one go: len error unique size padding
 written_reply: Final = struct.Struct("<IiQII")
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -49,6 +50,7 @@ def _child(run: Callable[[Ready], int], telling: int) -> None:
 
     try:
         os.setsid()
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.chdir("/")
         null = os.open(os.devnull, os.O_RDWR)
         for standard in range(3):

@@ -26,8 +26,6 @@ def main(arguments: list[str]) -> int:
     os.write(int(entering), b"\n")
     os.close(int(entering))
     os.set_inheritable(int(lifeline), False)
-    for the_commands in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(the_commands, lambda number, frame: None)
     try:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True, stdin=subprocess.DEVNULL)
         server = spawn(lambda ready: serve_here(directory, MountOptions(), ready, foreground=False))
@@ -51,10 +49,10 @@ def _run(command: list[str], server: int) -> int:
     program = command[0] if "/" in command[0] else shutil.which(command[0])
     if program is None:
         return _complain(f'"{command[0]}": command not found', 127)
-    # Python ignores SIGPIPE and SIGXFSZ; what is ignored stays so over exec.
+    # Over exec a signal stays ignored, as Python does these two, and blocked, as we do SIGINT and SIGQUIT.
     default = [signal.SIGPIPE, signal.SIGXFSZ]
     try:
-        child = os.posix_spawn(program, command, os.environ, setsigdef=default)
+        child = os.posix_spawn(program, command, os.environ, setsigmask=[], setsigdef=default)
     except OSError as e:
         return _complain(f'"{command[0]}": {e.strerror}', 127 if e.errno == errno.ENOENT else 126)
     return _wait(child, server)

@@ -80,9 +80,8 @@ def _run(directory: str, command: list[str]) -> int:
 
     for ours in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ours, end)
-    for the_commands in (signal.SIGINT, signal.SIGQUIT):
-        # A handler and not SIG_IGN, which the command would inherit.
-        signal.signal(the_commands, lambda number, frame: None)
+    # Blocked for process 1 as well, from its first instruction on; it starts the command with all signals let through.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGQUIT])
     try:
         process = subprocess.Popen(
             ["unshare", *namespaces, "--", *python, *command], pass_fds=[entering, lifeline]

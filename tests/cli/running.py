@@ -1,0 +1,155 @@
+"""Running virtfs as a user does: a program, in namespaces that go with it, heard through pipes and a terminal."""
+
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from virtfs.fuse.mounttable import mounted_at
+
+ROOT = Path(__file__).parents[2]
+VIRTFS = [sys.executable, "-m", "virtfs"]
+HELPER = [sys.executable, "-c", "import sys; from virtfs.cli.helper import main; sys.exit(main())"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C"}
+PATIENCE = 20.0  # seconds for what takes a fraction of one
+
+# An ordinary user, who need not exist and may still reach wherever this checkout lies: root's own files, but no rights.
+USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
+NEW_NETWORK = ["unshare", "--net", "--"]
+
+
+def run(command: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; its output is text."""
+    return subprocess.run(
+        command,
+        env=ENVIRONMENT | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
+def script(text: str, *arguments: str, before: Sequence[str] = NEW_NETWORK) -> subprocess.CompletedProcess[str]:
+    """Run a shell script, $virtfs being the command, in a network and mount namespace of its own."""
+    return run(
+        [*before, "unshare", "--mount", "--", "sh", "-euc", text, "sh", *arguments], virtfs=" ".join(VIRTFS)
+    )
+
+
+def until(condition: object, what: str) -> None:
+    """Wait for a condition, a function, to hold."""
+    assert callable(condition)
+    end = time.monotonic() + PATIENCE
+    pause = select.poll()
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not come"
+        pause.poll(20)
+
+
+def mounted(directory: Path) -> bool:
+    return mounted_at(str(directory)) is not None
+
+
+@dataclass
+class Server:
+    """`virtfs mount -f`, in a network namespace of its own."""
+
+    process: subprocess.Popen[str]
+    directory: Path
+    network: int  # a descriptor of the namespace, which outlives the process
+
+    def ip(self, *arguments: str) -> str:
+        """ip(8) in the server's network."""
+        namespace = f"--net=/proc/{os.getpid()}/fd/{self.network}"
+        done = subprocess.run(["nsenter", namespace, "ip", *arguments], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    def reader(self) -> subprocess.Popen[str]:
+        """A dd that waits for a frame of virt3."""
+        reader = subprocess.Popen(
+            ["dd", f"if={self.directory}/virt3/frame", "of=/dev/null", "bs=2048", "count=1", "status=none"],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        )
+        until(lambda: _waits_in_read(reader.pid), "a waiting reader")
+        return reader
+
+
+def _waits_in_read(pid: int) -> bool:
+    """Whether a process is in read(2) on something in a mount: FUSE's wait, or an interruptible one."""
+    return "fuse" in Path(f"/proc/{pid}/stack").read_text()
+
+
+@contextmanager
+def serving(directory: Path, *options: str, command: Sequence[str] = VIRTFS) -> Iterator[Server]:
+    """A server that answers; killed if the test leaves it."""
+    process = subprocess.Popen(
+        [*NEW_NETWORK, *command, "mount", "-f", *options, str(directory)],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    network = -1
+    try:
+        assert process.stderr is not None
+        said = ""
+        while "is mounted" not in said:
+            line = process.stderr.readline()
+            assert line, f"it did not start: {said}"
+            said += line
+        network = os.open(f"/proc/{process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        yield Server(process, directory, network)
+    finally:
+        process.kill()
+        process.wait()
+        if network >= 0:
+            os.close(network)
+        if mounted(directory):
+            subprocess.run(["umount", "-l", str(directory)], check=False)
+
+
+@dataclass
+class Terminal:
+    """A program with a terminal of its own."""
+
+    pid: int
+    master: int
+    seen: str = field(default="")
+
+    def type(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def expect(self, pattern: str) -> str:
+        """Wait until the program has printed something; what was before it is then forgotten."""
+        end = time.monotonic() + PATIENCE
+        while not (found := re.search(pattern, self.seen)):
+            ready, _, _ = select.select([self.master], [], [], max(0, end - time.monotonic()))
+            assert ready, f"{pattern!r} did not come, but {self.seen!r}"
+            try:
+                self.seen += os.read(self.master, 65536).decode(errors="replace")
+            except OSError as e:  # EIO: nobody has the other end any more
+                raise AssertionError(f"{pattern!r} did not come, but the end after {self.seen!r}") from e
+        self.seen = self.seen[found.end() :]
+        return found[0]
+
+
+@contextmanager
+def terminal(command: list[str]) -> Iterator[Terminal]:
+    """Run a command as the leader of a session with a new terminal."""
+    pid, master = pty.fork()
+    if pid == 0:
+        os.execvpe(command[0], command, ENVIRONMENT | {"PS1": "ready> ", "TERM": "dumb"})
+    try:
+        yield Terminal(pid, master)
+    finally:
+        os.close(master)  # SIGHUP to whoever is left
+        os.waitpid(pid, 0)

@@ -1,0 +1,206 @@
+"""Mounting and unmounting, as programs see it."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from .running import HELPER, VIRTFS, mounted, run, script, serving
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    path = tmp_path / "a mount"  # a blank is escaped in the kernel's table
+    path.mkdir()
+    return path
+
+
+WAYS_TO_END = {
+    "SIGINT": lambda pid, directory: os.kill(pid, signal.SIGINT),
+    "SIGTERM": lambda pid, directory: os.kill(pid, signal.SIGTERM),
+    "SIGHUP": lambda pid, directory: os.kill(pid, signal.SIGHUP),
+    "virtfs umount": lambda pid, directory: run([*VIRTFS, "umount", directory]).check_returncode(),
+    "umount -l": lambda pid, directory: run(["umount", "-l", directory]).check_returncode(),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_END)
+def test_each_way_to_end_answers_readers_and_removes_taps(directory: Path, way: str) -> None:
+    with serving(directory) as server:
+        (directory / "ctl").write_text("create 3 up\n")
+        assert "tap3" in server.ip("link")
+        with server.reader() as reader:
+            WAYS_TO_END[way](server.process.pid, str(directory))
+            assert "No such device or address" in reader.communicate(timeout=10)[1]
+        assert server.process.wait(timeout=10) == 0
+        assert "tap3" not in server.ip("link")
+        assert not mounted(directory)
+
+
+def test_fusermount_unmounts_when_no_file_is_open(directory: Path) -> None:
+    with serving(directory) as server:
+        (directory / "ctl").write_text("create 3 up\n")
+        with server.reader() as reader:
+            refused = run(["fusermount3", "-u", str(directory)])
+            assert "busy" in refused.stderr
+            reader.terminate()
+        assert run(["fusermount3", "-u", str(directory)]).returncode == 0
+        assert server.process.wait(timeout=10) == 0
+        assert "tap3" not in server.ip("link")
+
+
+def test_umount_returns_when_the_server_has_finished(directory: Path) -> None:
+    with serving(directory) as server:
+        (directory / "ctl").write_text("".join(f"create {n} up\n" for n in range(20)))
+        assert run([*VIRTFS, "umount", str(directory)]).returncode == 0
+        assert "tap" not in server.ip("link")
+        assert server.process.wait(timeout=10) == 0
+
+
+def test_in_the_background_it_answers_when_the_command_returns(directory: Path) -> None:
+    done = script(
+        """
+        $virtfs mount "$1"
+        ls "$1"
+        echo create 3 >"$1/ctl"
+        ip -br link show tap3
+        $virtfs umount "$1"
+        ! ip link show tap3 2>/dev/null
+        ! grep -F virtfs /proc/self/mountinfo
+        """,
+        str(directory),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ctl" in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_second_mount_is_refused_and_a_dead_one_is_cleaned(directory: Path) -> None:
+    with serving(directory) as server:
+        refused = run([*VIRTFS, "mount", str(directory)])
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr == f'virtfs: "{directory}" is busy: virtfs is mounted there already\n'
+        server.process.kill()
+        server.process.wait()
+        assert mounted(directory)
+        with serving(directory) as again:
+            assert (directory / "version").read_text().startswith("virtfs ")
+            again.process.terminate()
+            assert again.process.wait(timeout=10) == 0
+        assert not mounted(directory)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["mount", "{}/missing"], '"{}/missing": No such file or directory'),
+        (["mount", "{}/file"], '"{}/file" is not a directory'),
+        (["mount", "-o", "max_queue=4,colour=red", "{}"], 'unknown mount option "colour=red"'),
+        (["mount", "-o", "log={}/missing/log", "{}"], '"{}/missing/log": No such file or directory'),
+        (["mount", "-f", "/proc"], '"/proc" is busy: proc (proc) is mounted there already'),
+        (["umount", "{}"], '"{}" is not mounted'),
+        (["umount", "/proc"], '"/proc" is not a virtfs but proc (proc)'),
+    ],
+)
+def test_what_cannot_be_is_said_with_its_reason(tmp_path: Path, arguments: list[str], sentence: str) -> None:
+    (tmp_path / "file").touch()
+    done = run([*VIRTFS, *(word.replace("{}", str(tmp_path)) for word in arguments)])
+    assert done.stderr == f"virtfs: {sentence.replace('{}', str(tmp_path))}\n"
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3", "there is no /dev/fuse: load the module"),
+        ("mount --bind /dev/null $(readlink -f $(command -v fusermount3))", "there is no fusermount3: install"),
+    ],
+)
+def test_a_system_that_lacks_something_is_told_what(directory: Path, change: str, sentence: str) -> None:
+    done = script(change + '; $virtfs mount "$1"', str(directory))
+    assert done.stderr.startswith(f"virtfs: {sentence}")
+    assert done.returncode == 1
+
+
+def test_an_ordinary_user_cannot_unmount_another_ones(directory: Path) -> None:
+    directory.parent.chmod(0o755)
+    done = script(
+        """
+        $virtfs mount "$1"
+        unshare --user --map-user=1000 -- $virtfs umount "$1" || $virtfs umount "$1"
+        """,
+        str(directory),
+    )
+    # In his user namespace the mount's owner has no number.
+    assert "not by you" in done.stderr
+    assert done.returncode == 0
+
+
+def test_the_log_goes_to_the_file_that_was_said(directory: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    done = script('$virtfs mount -o "log=$2" "$1"; $virtfs umount "$1"', str(directory), str(log))
+    assert done.returncode == 0, done.stderr
+    assert f'"{directory}" is mounted' in log.read_text()
+    assert f'"{directory}" is unmounted' in log.read_text()
+
+
+HANGING = """
+import trio
+from virtfs.cli import main, serving
+from virtfs.daemon.service import serve
+
+async def hang(fuse, limits, ready, stop):
+    await serve(fuse, limits, ready, trio.Event())
+
+serving.serve = hang
+main.main()
+"""
+
+
+def test_a_second_signal_ends_a_server_that_hangs(directory: Path) -> None:
+    with serving(directory, command=[sys.executable, "-c", HANGING]) as server:
+        assert server.process.stderr is not None
+        server.process.terminate()
+        assert "SIGTERM: ending" in server.process.stderr.readline()
+        assert (directory / "version").read_text()  # it did not
+        server.process.terminate()
+        server.process.wait(timeout=10)
+        assert not mounted(directory)
+
+
+def test_mount_calls_the_helper(directory: Path, tmp_path: Path) -> None:
+    """mount(8) looks for /sbin/mount.virtfs; in this mount namespace there is nothing else in /sbin."""
+    helper = tmp_path / "mount.virtfs"
+    helper.write_text(f"#!/bin/sh\nexec {HELPER[0]} -c '{HELPER[2]}' \"$@\"\n")
+    helper.chmod(0o755)
+    done = script(
+        """
+        mount -t tmpfs none /sbin/
+        cp "$2" /sbin/
+        mount -t virtfs -o noauto,nofail,user,x-systemd.automount,max_virts=2 anything "$1"
+        printf 'create 1\\ncreate 2\\n' >"$1/ctl"
+        echo create 3 >"$1/ctl" || cat "$1/last_error"
+        mount -t virtfs -o colour anything "$1" || echo "status $?"
+        mount -t virtfs anything "$1" || echo "status $?"
+        $virtfs umount "$1"
+        """,
+        str(directory),
+        str(helper),
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'unknown mount option "colour"' in done.stderr
+    assert "2" in done.stdout.splitlines()[0]  # the limit
+    assert done.stdout.endswith("status 1\nstatus 32\n")
+
+
+def test_the_helper_can_pretend(directory: Path) -> None:
+    assert run([*HELPER, "none", str(directory), "-f", "-s", "-o", "rw,colour"]).returncode == 0
+    assert not mounted(directory)
+
+
+def test_version_and_help_are_there() -> None:
+    assert run([*VIRTFS, "--version"]).stdout.startswith("virtfs 0.")
+    for verb in ("mount", "umount", "shell"):
+        assert f"  virtfs {verb} " in run([*VIRTFS, verb, "--help"]).stdout  # the example

@@ -85,8 +85,9 @@ class Server:
 
 
 def _waits_in_read(pid: int) -> bool:
-    """Whether a process is in read(2) on something in a mount: FUSE's wait, or an interruptible one."""
-    return "fuse" in Path(f"/proc/{pid}/stack").read_text()
+    """Whether a process waits for a FUSE server to answer read(2), proc_pid_stack(5); it waits in open(2) as well."""
+    stack = Path(f"/proc/{pid}/stack").read_text()
+    return "vfs_read" in stack and "fuse" in stack
 
 
 @contextmanager

@@ -35,21 +35,23 @@ def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool)
         raise VirtError(e.errno or errno.EIO, f'"{options.log}": {e.strerror}') from None
     from virtfs.cli import serving  # with pyfuse3 and netlink: not before it is needed, and after the fork
 
+    answers = False
+
+    def now_ready() -> None:
+        nonlocal answers
+        answers = True
+        log.info('"%s" is mounted', path)
+        ready()
+
     try:
-        serving.run(path, options.limits, _logged(path, ready))
+        serving.run(path, options.limits, now_ready)
     except VirtError as e:
         if not foreground:
             log.error("%s", e.strerror)
         raise
-    except Exception:  # the mount is gone; what is left to do is to say why
+    except Exception as e:  # the mount is gone; what is left to do is to say why
+        if isinstance(e, PermissionError) and not answers:
+            raise VirtError(errno.EPERM, "taps need CAP_NET_ADMIN: be root, or use `virtfs shell`") from None
         log.exception('the server of "%s" failed', path)
-        return 1
+        raise VirtError(errno.EIO, f'the server of "{path}" failed: {type(e).__name__}: {e}') from None
     return 0
-
-
-def _logged(path: str, ready: Ready) -> Ready:
-    def call() -> None:
-        log.info('"%s" is mounted', path)
-        ready()
-
-    return call

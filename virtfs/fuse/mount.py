@@ -7,6 +7,7 @@ does. How it hands the descriptor over: libfuse's lib/mount.c and util/fusermoun
 import errno
 import logging
 import os
+import re
 import select
 import shutil
 import socket
@@ -33,7 +34,7 @@ def attach(directory: str, options: Sequence[str] = OPTIONS) -> int:
     The kernel has then sent FUSE_INIT and lets nobody in before it is answered. Root's mount is everybody's
     (allow_other), an ordinary user's is his alone. A dead mount of an earlier run is cleaned away first.
     VirtError: ENOENT, ENOTDIR the directory; EBUSY something is mounted there; ENODEV no /dev/fuse; ENOSYS no
-    fusermount3; EPERM, EIO what fusermount3 said.
+    fusermount3; EACCES, EPERM, EIO what fusermount3 said.
     """
     _clear(directory)
     _check_device()
@@ -181,7 +182,7 @@ def _fusermount() -> str:
 def _last_line(said: bytes) -> str:
     """The reason in what fusermount3 printed, without its name."""
     lines = said.decode(errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("fusermount3: ") if lines else "fusermount3 gave no reason"
+    return re.sub("^[^ ]*fusermount3: ", "", lines[-1]) if lines else "fusermount3 gave no reason"
 
 
 def _refusal(directory: str, said: bytes) -> VirtError:
@@ -189,6 +190,8 @@ def _refusal(directory: str, said: bytes) -> VirtError:
     sentence = f'cannot mount at "{directory}": {reason}'
     if "device not found" in reason:
         return VirtError(errno.ENODEV, f"/dev/fuse has no driver: `modprobe fuse`; {_CONTAINER}")
-    if "not permitted" in reason or "/dev/fuse: Permission denied" in reason:
+    if "/dev/fuse: Permission denied" in reason:
+        return VirtError(errno.EACCES, f"{sentence}: as root, `chmod 0666 /dev/fuse`")
+    if "not permitted" in reason:
         return VirtError(errno.EPERM, f"{sentence}; {_CONTAINER}")
     return VirtError(errno.EIO, sentence)

@@ -16,11 +16,13 @@ from virtfs.core.quoting import quoted
 QUEUE_MAX = 524288
 DESCRIPTION_MAX = 256  # characters
 NAME_MAX = 256  # LOGIN_NAME_MAX
+IFNAME_MAX = 15  # bytes, IFNAMSIZ less its NUL
 ID_MAX = 2**32 - 2  # (uid_t)-1 means "unchanged" to chown(2)
 
 # passwd(5) forbids the colon; directories have names like user@example. "-" starts a verb, "#" a comment.
 _NAME = re.compile(r"[^-#:/,\s][^:/,\s]*")
 _DIGITS = re.compile(r"[0-9]+")
+_NOT_IN_IFNAME = re.compile(r"[/:\s]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,15 @@ def parse_address6(text: str) -> ipaddress.IPv6Interface | ipaddress.IPv6Address
     return parse_interface6(text) if "/" in text else _address6(text)
 
 
+def parse_interface_name(text: str) -> str:
+    """The name of one of the host's interfaces, or virtN for the tap of that unit (net/core/dev.c dev_valid_name)."""
+    if len(text.encode("utf-8", "surrogateescape")) > IFNAME_MAX:
+        raise VirtError(EINVAL, f"{quoted(text)} is longer than the {IFNAME_MAX} bytes of an interface's name")
+    if text in ("", ".", "..") or not text.isprintable() or _NOT_IN_IFNAME.search(text):
+        raise VirtError(EINVAL, f"{quoted(text)} cannot be the name of an interface")
+    return text
+
+
 def _address_and_length(text: str, example: str, longest: int) -> tuple[str, int]:
     address, slash, length = text.partition("/")
     if not slash:
@@ -144,3 +155,16 @@ GROUP = account("GROUP")
 MODE = Argument("OCTAL", units.parse_mode, units.format_mode)
 EXCLUSIVE = one_of("read", "both", "none")
 DESCRIPTION = Argument("TEXT", parse_description)
+IFACE = Argument("IF", parse_interface_name)
+BRIDGE = Argument("NAME", parse_interface_name)
+
+# brconfig(8)'s values, as far as Linux takes them. A timeout is kept in hundredths of a second, in 32 bits, of
+# which the last means never; the others are limits of IEEE 802.1D (net/bridge/br_private_stp.h).
+MAXADDR = number("N", 0, 2**32 - 1)
+TIMEOUT = number("SECONDS", 0, 42949671)
+MAXAGE = number("SECONDS", 6, 40)
+FWDDELAY = number("SECONDS", 2, 30)
+HELLOTIME = number("SECONDS", 1, 10)
+PRIORITY = number("N", 0, 65535)
+IFPRIORITY = number("N", 0, 255)
+IFPATHCOST = number("N", 1, 65535)

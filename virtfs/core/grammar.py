@@ -14,14 +14,15 @@ from virtfs.core.arguments import Argument
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName, Unit
 from virtfs.core.quoting import quoted
-from virtfs.core.units import parse_unit_name
-from virtfs.core.verbs import FORMS, VIRT, Form, Kind, Of, Verb
+from virtfs.core.units import parse_bridge_name, parse_unit_name
+from virtfs.core.verbs import BRIDGE, FORMS, VIRT, Form, Kind, Of, Verb
 from virtfs.core.words import BLANKS, Words
 
 VALUE_MAX = 256  # characters of a value written to an attribute file
 
 _WHITE_SPACE = " \t\n\v\f\r"  # isspace(3) in the C locale
-_FORM_OF_WORD: dict[str, Form] = {form.kind: form for form in FORMS if form.kind != "change"}
+_FORM_OF_WORD: dict[tuple[str, Of], Form] = {(form.kind, form.of): form for form in FORMS if form.kind != "change"}
+_LIKE_A_BRIDGE = re.compile(r"bridge[-+]?[0-9]")
 _LIKE_A_UNIT = re.compile(r"[-+]?[0-9]|virt|tap(?:[0-9]|$)")
 
 
@@ -51,11 +52,12 @@ def parse(line: str) -> Command | None:
     first = words.take()
     if first is None:
         return None
-    form = _FORM_OF_WORD.get(first)
+    form = _FORM_OF_WORD.get((first, VIRT))
     if form is None:
         return _parse_change(first, words)
+    form = _FORM_OF_WORD.get((first, _kind_named(words.peek())), form)
     target = _parse_target(form, words)
-    actions = _parse_actions(words, VIRT) if form.verbs else ()
+    actions = _parse_actions(words, form.of) if form.verbs else ()
     words.expect_end(form.usage)
     return Command(form.kind, target, actions)
 
@@ -95,7 +97,8 @@ def format_command(command: Command) -> str:
         start = f"virt{command.target}" if isinstance(command.target, int) else str(command.target)
     else:
         start = command.kind if command.target is None else f"{command.kind} {command.target}"
-    return f"{start} {format_actions(command.actions)}".rstrip(BLANKS)
+    of: Of = BRIDGE if isinstance(command.target, str) else VIRT
+    return f"{start} {format_actions(command.actions, of)}".rstrip(BLANKS)
 
 
 def format_actions(actions: tuple[Action, ...], of: Of = VIRT) -> str:
@@ -113,18 +116,23 @@ def format_actions(actions: tuple[Action, ...], of: Of = VIRT) -> str:
 def help_text() -> str:
     """The grammar of ctl and every verb, as the file help shows it."""
     commands = [(form.usage, form.meaning) for form in FORMS]
-    of_virt = [(verb.usage, _meaning(verb)) for verb in verbs.VERBS if verb.of == VIRT]
+    of_virt, of_bridge = ([(verb.usage, _meaning(verb)) for verb in verbs.VERBS if verb.of == of] for of in (VIRT, BRIDGE))
     return (
         "Commands of ctl, one a line. A word that begins with # starts a comment.\n"
         "A line is checked whole before any of it is done.\n"
         f"\n{_columns(commands)}\n"
         "Verbs of virtN, any number in a line. virtN/ctl takes them without a name before.\n"
         "(root): root alone may say it, also when the interface has an owner.\n"
-        f"\n{_columns(of_virt)}"
+        f"\n{_columns(of_virt)}\n"
+        "Verbs of bridgeN, those of brconfig(8), any number in a line; all are root's. IF is one of the host's\n"
+        "interfaces, or virtN for the tap of that unit.\n"
+        f"\n{_columns(of_bridge)}"
     )
 
 
 def _parse_change(first: str, words: Words) -> Command:
+    if _kind_named(first) == BRIDGE:
+        return _with_verbs(Command("change", parse_bridge_name(first), _parse_actions(words, BRIDGE)), first)
     if not first.startswith("virt"):
         hint = ""
         if verbs.find(VIRT, first):
@@ -132,13 +140,21 @@ def _parse_change(first: str, words: Words) -> Command:
         elif _LIKE_A_UNIT.match(first):
             hint = ": a line about an interface begins with virtN"
         raise VirtError(EINVAL, f"unknown command {quoted(first)}{hint}")
-    command = Command("change", parse_unit_name(first, "virt"), _parse_actions(words, VIRT))
+    return _with_verbs(Command("change", parse_unit_name(first, "virt"), _parse_actions(words, VIRT)), first)
+
+
+def _with_verbs(command: Command, first: str) -> Command:
     if not command.actions:
         raise VirtError(EINVAL, f"{quoted(first)} lacks a verb after it")
     return command
 
 
-def _parse_target(form: Form, words: Words) -> Unit | None:
+def _kind_named(word: str | None) -> Of:
+    """What a word that may be a name means, be it a wrong one; "bridge" alone is a verb."""
+    return BRIDGE if word is not None and _LIKE_A_BRIDGE.match(word) else VIRT
+
+
+def _parse_target(form: Form, words: Words) -> Unit | BridgeName | None:
     word = words.peek()
     if form.target == "none":
         return None
@@ -147,7 +163,7 @@ def _parse_target(form: Form, words: Words) -> Unit | None:
     if word is None:
         raise VirtError(EINVAL, f"{quoted(form.kind)} lacks the interface: {form.usage}")
     words.take()
-    return parse_unit_name(word, "", "virt")
+    return parse_bridge_name(word) if form.of == BRIDGE else parse_unit_name(word, "", "virt")
 
 
 def _names_unit(word: str) -> bool:
@@ -176,6 +192,8 @@ def _parse_arguments(verb: Verb, words: Words) -> list[object]:
         if word is None:
             raise VirtError(EINVAL, f"{quoted(verb.name)} lacks {argument.name}: {verb.usage}")
         values.append(_parse_argument(verb.name, argument, word))
+    if verb.option is not None and words.peek() == verb.option:
+        values.append(words.take())
     return values
 
 
@@ -201,7 +219,11 @@ def _known(name: str, of: Of) -> Verb:
 
 def _format_action(action: Action, of: Of) -> str:
     verb = _known(action.verb, of)
-    texts = (argument.format(value) for argument, value in zip(verb.arguments, action.args, strict=True))
+    values = action.args
+    if verb.option is not None and len(values) > len(verb.arguments):
+        *values, option = values
+        return f"{_format_action(Action(action.verb, tuple(values)), of)} {option}"
+    texts = (argument.format(value) for argument, value in zip(verb.arguments, values, strict=True))
     return " ".join((verb.name, *texts)).rstrip(BLANKS)
 
 

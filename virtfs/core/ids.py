@@ -9,6 +9,7 @@ Gid = NewType("Gid", int)
 BridgeName = NewType("BridgeName", str)  # "bridge0": the number under the rule of a Unit
 
 UNIT_MAX = Unit(2147483639)  # spelled out, tap2147483639 still fits IFNAMSIZ with its NUL
+BRIDGE_MAX = 999_999_999  # likewise bridge999999999
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from errno import EINVAL, ERANGE
 from fractions import Fraction
 
 from virtfs.core.errors import VirtError
-from virtfs.core.ids import UNIT_MAX, Unit
+from virtfs.core.ids import BRIDGE_MAX, UNIT_MAX, BridgeName, Unit
 from virtfs.core.quoting import quoted
 
 INT64_MAX = 2**63 - 1
@@ -44,6 +44,18 @@ def parse_unit_name(text: str, *prefixes: str) -> Unit:
         return parse_unit(digits)
     except VirtError:
         raise VirtError(ERANGE, f"{quoted(text)}: the number is out of range 0 to {UNIT_MAX}") from None
+
+
+def parse_bridge_name(text: str) -> BridgeName:
+    """A bridge's name: "bridge" and a number, 0 … 999999999, under the rule of a unit."""
+    digits = text.removeprefix("bridge")
+    if digits == text or not _NATURAL.fullmatch(digits):
+        raise VirtError(EINVAL, f"{quoted(text)} is not a bridge's name: bridgeN, N in plain decimal")
+    try:
+        parse_int(digits, 0, BRIDGE_MAX)
+    except VirtError:
+        raise VirtError(ERANGE, f"{quoted(text)}: the number is out of range 0 to {BRIDGE_MAX}") from None
+    return BridgeName(text)
 
 
 def parse_int(text: str, low: int, high: int) -> int:

@@ -25,6 +25,7 @@ class Form:
     verbs: bool
     usage: str
     meaning: str
+    of: Of = "virt"
 
 
 FORMS: Final = (
@@ -32,6 +33,10 @@ FORMS: Final = (
     Form("ensure", "required", True, "ensure N | virtN [VERB ...]", "create it if need be, then make it so"),
     Form("destroy", "required", False, "destroy N | virtN", "remove it; a tap that was there before stays"),
     Form("change", "required", True, "virtN VERB ...", "change it"),
+    Form("create", "required", True, "create bridgeN [VERB ...]", "make the bridge; one of the host is used", BRIDGE),
+    Form("ensure", "required", True, "ensure bridgeN [VERB ...]", "create it if need be, then make it so", BRIDGE),
+    Form("destroy", "required", False, "destroy bridgeN", "remove it; one of the host is left as found", BRIDGE),
+    Form("change", "required", True, "bridgeN VERB ...", "change it", BRIDGE),
     Form("help", "none", False, "help", "no effect; the file help holds this text"),
 )
 
@@ -44,6 +49,7 @@ class Verb:
     what writing that argument to the file means; one without arguments is what writing `value` means.
     root_only: refused to an owner who is not root. ends_line: cannot be undone, so nothing may follow it.
     rest_of_line: its one argument is the rest of the line, "#" and blanks included, and may be empty.
+    option: a word that may follow the arguments, and is then the last of them.
     """
 
     name: str
@@ -55,11 +61,13 @@ class Verb:
     root_only: bool = False
     ends_line: bool = False
     rest_of_line: bool = False
+    option: str | None = None
 
     @property
     def usage(self) -> str:
-        """Name and arguments as help prints them: "mtu N"."""
-        return " ".join((self.name, *(argument.name for argument in self.arguments)))
+        """Name and arguments as help prints them: "mtu N", "add IF [adopt]"."""
+        option = (f"[{self.option}]",) if self.option else ()
+        return " ".join((self.name, *(argument.name for argument in self.arguments), *option))
 
 
 def _switch(name: str, off: str, meaning: str, off_meaning: str) -> tuple[Verb, Verb]:
@@ -67,7 +75,7 @@ def _switch(name: str, off: str, meaning: str, off_meaning: str) -> tuple[Verb, 
     return Verb(name, (), meaning, file=name, value="1"), Verb(off, (), off_meaning, file=name, value="0")
 
 
-VERBS: Final[tuple[Verb, ...]] = (
+_VIRT_VERBS: Final[tuple[Verb, ...]] = (
     *_switch("up", "down", "set the tap up: frames pass", "set it down: frames are dropped, readers fail"),
     Verb("mtu", (arg.MTU,), "largest payload of a frame in bytes, 68 to 65521", file="mtu"),
     Verb("link", (arg.MAC,), "the MAC address of virt, the far end", file="address"),
@@ -76,6 +84,8 @@ VERBS: Final[tuple[Verb, ...]] = (
     Verb("inet6", (arg.INET6,), "give the tap an IPv6 address", root_only=True),
     Verb("-inet", (arg.INET_KNOWN,), "take an IPv4 address from the tap", root_only=True),
     Verb("-inet6", (arg.INET6_KNOWN,), "take an IPv6 address from the tap", root_only=True),
+    Verb("bridge", (arg.BRIDGE,), "put the tap into a bridge of the host", file="tap/bridge", root_only=True),
+    Verb("-bridge", (), "take it out of its bridge", file="tap/bridge", value="", root_only=True),
     Verb("owner", (arg.USER,), "the user, by name or number, who may use the interface", root_only=True),
     Verb("group", (arg.GROUP,), "the group, by name or number, that may use the interface", root_only=True),
     Verb("mode", (arg.MODE,), "permission bits of the streams, 0 to 0777; ctl and values follow"),
@@ -96,6 +106,40 @@ VERBS: Final[tuple[Verb, ...]] = (
         rest_of_line=True,
     ),
 )
+
+# brconfig(8)'s, and ifconfig(8)'s that it leaves to that. A bridge is root's, so none needs root_only.
+_BRIDGE_VERBS: Final[tuple[Verb, ...]] = (
+    Verb("up", (), "set the bridge up: it forwards", of=BRIDGE),
+    Verb("down", (), "set it down: nothing passes", of=BRIDGE),
+    Verb("add", (arg.IFACE,), "make it a member; adopt: its addresses and routes move", of=BRIDGE, option="adopt"),
+    Verb("delete", (arg.IFACE,), "no member any more; what was adopted moves back", of=BRIDGE),
+    Verb("maxaddr", (arg.MAXADDR,), "addresses to learn at most, 0 for no limit; new 100", of=BRIDGE),
+    Verb("timeout", (arg.TIMEOUT,), "until an address is forgotten, 0 for never; new 1200", of=BRIDGE),
+    Verb("static", (arg.IFACE, arg.MAC), "an address that is neither forgotten nor moved", of=BRIDGE),
+    Verb("deladdr", (arg.MAC,), "forget an address", of=BRIDGE, ends_line=True),
+    Verb("flush", (), "forget the addresses that were learned", of=BRIDGE, ends_line=True),
+    Verb("flushall", (), "forget the static ones too", of=BRIDGE, ends_line=True),
+    Verb("discover", (arg.IFACE,), "send it frames for unknown addresses (as new)", of=BRIDGE),
+    Verb("-discover", (arg.IFACE,), "do not", of=BRIDGE),
+    Verb("learn", (arg.IFACE,), "learn addresses from it (as new)", of=BRIDGE),
+    Verb("-learn", (arg.IFACE,), "do not", of=BRIDGE),
+    Verb("protect", (arg.IFACE,), "no frames between it and others so marked", of=BRIDGE),
+    Verb("-protect", (arg.IFACE,), "no such limit (as new)", of=BRIDGE),
+    Verb("stp", (arg.IFACE,), "spanning tree; on Linux of all members at once", of=BRIDGE),
+    Verb("-stp", (arg.IFACE,), "none, of all members at once (as new)", of=BRIDGE),
+    Verb("maxage", (arg.MAXAGE,), "spanning tree: how long what it hears is valid, 6 to 40", of=BRIDGE),
+    Verb("fwddelay", (arg.FWDDELAY,), "spanning tree: the wait before it forwards, 2 to 30", of=BRIDGE),
+    Verb("hellotime", (arg.HELLOTIME,), "spanning tree: between its messages, 1 to 10", of=BRIDGE),
+    Verb("priority", (arg.PRIORITY,), "spanning tree: 0 is the first to be root; new 32768", of=BRIDGE),
+    Verb("ifpriority", (arg.IFACE, arg.IFPRIORITY), "of a member, 0 to 255 in steps of 4; new 128", of=BRIDGE),
+    Verb("ifpathcost", (arg.IFACE, arg.IFPATHCOST), "of a member, 1 to 65535", of=BRIDGE),
+    Verb("mtu", (arg.MTU,), "largest payload of a frame in bytes", of=BRIDGE),
+    Verb("inet", (arg.INET,), "give the bridge an IPv4 address", of=BRIDGE),
+    Verb("inet6", (arg.INET6,), "give the bridge an IPv6 address", of=BRIDGE),
+    Verb("-inet", (arg.INET_KNOWN,), "take an IPv4 address from it", of=BRIDGE),
+    Verb("-inet6", (arg.INET6_KNOWN,), "take an IPv6 address from it", of=BRIDGE),
+)
+VERBS: Final[tuple[Verb, ...]] = _VIRT_VERBS + _BRIDGE_VERBS
 
 _BY_NAME: Final = {(verb.of, verb.name): verb for verb in VERBS}
 

@@ -6,7 +6,7 @@ One command runs at a time. Whoever's was refused finds it, and why, in last_err
 import errno
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -37,7 +37,7 @@ class Commander:
         self._errors: OrderedDict[Uid, str] = OrderedDict()
         self._ended = False
         self.changed: Callable[[], None] = lambda: None
-        self.catch_up: Callable[[], None] = lambda: None
+        self.caught_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
     # As files.tree.Commands
 
@@ -90,6 +90,10 @@ class Commander:
         return self._errors.get(user.uid, "ok")
 
     # As fuse.namespace.Keeper
+
+    async def catch_up(self) -> None:
+        """Know what the kernel has reported so far."""
+        await self.caught_up()
 
     async def set_mode(self, node: Node, mode: int, user: User) -> None:
         """chmod: the verb mode, on frame; elsewhere it means nothing."""

@@ -27,10 +27,14 @@ class Follower:
         self.changed: Callable[[], None] = lambda: None
         self._doubtful: dict[Interface, None] = {}
         self._doubt = trio.Event()
+        self._certain = trio.Event()  # set while there is no doubt
+        self._certain.set()
 
     def doubt(self, interface: Interface) -> None:
         """Its tap may have vanished or moved: look."""
         self._doubtful[interface] = None
+        if self._certain.is_set():
+            self._certain = trio.Event()
         self._doubt.set()
 
     def catch_up(self) -> None:
@@ -47,6 +51,11 @@ class Follower:
                 self._take(event)
         if events:
             self.changed()
+
+    async def caught_up(self) -> None:
+        """The same, and wait until what had to be asked is known."""
+        self.catch_up()
+        await self._certain.wait()
 
     def _take(self, event: Event) -> None:
         match event:
@@ -92,6 +101,7 @@ class Follower:
             while self._doubtful:
                 interface, _ = self._doubtful.popitem()
                 await self._look(interface)
+            self._certain.set()
             self.changed()
 
     async def _look(self, interface: Interface) -> None:

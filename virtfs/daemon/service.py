@@ -63,7 +63,8 @@ class _Mount:
         self._channel = Channel(fuse_fd, self._ours, self._longest, inodes, handles)
         namespace.serve_on(root, inodes, handles, commander, theirs.detach())
         interfaces.gone = self._follower.doubt
-        interfaces.catch_up = commander.catch_up = self._follower.catch_up
+        interfaces.catch_up = self._follower.catch_up
+        commander.caught_up = self._follower.caught_up
         commander.changed = self._follower.changed = self._channel.texts_changed
 
     async def run(self, ready: Callable[[], None], stop: trio.Event) -> None:

@@ -53,6 +53,8 @@ class Wire:
         self._edge.register(self._fd, select.EPOLLIN | select.EPOLLET)
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
+        self._poll_out = select.poll()
+        self._poll_out.register(self._fd, select.POLLOUT)
         self.update()
 
     # Towards the reader
@@ -63,7 +65,7 @@ class Wire:
         None when there is none, EHOSTDOWN while the interface is down, ENXIO when its tap has vanished. The tap's
         virtio_net_hdr is read into the headroom, so `room` is as large as the largest frame in any case.
         """
-        if self._refusal is not None:
+        if self._refusal is not None and not self._up_already():
             raise VirtError(*self._refusal)
         if self._kept:
             frame = self._kept.popleft()
@@ -84,6 +86,14 @@ class Wire:
         counters.rx_bytes += length
         self.taken_at = time_ns()
         return length if length < size else size
+
+    def _up_already(self) -> bool:
+        """The interface is up, only the kernel's report of it is still to come (drivers/net/tun.c: EPOLLOUT)."""
+        if self.virt.lost or not self._poll_out.poll(0):
+            return False
+        self.virt.host.up = True
+        self.update()
+        return True
 
     def waiting(self) -> bool:
         """A frame can be taken now."""

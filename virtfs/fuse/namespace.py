@@ -27,7 +27,7 @@ T = TypeVar("T")
 class Keeper(Protocol):
     """What the daemon does for the name space."""
 
-    def catch_up(self) -> None:
+    async def catch_up(self) -> None:
         """Take in what the kernel has reported and nobody has read yet, so that answers are not of yesterday."""
 
     async def set_mode(self, node: Node, mode: int, user: User) -> None:
@@ -102,7 +102,7 @@ class Names(pyfuse3.Operations):
 
     @answered
     async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        self._keeper.catch_up()
+        await self._keeper.catch_up()
         node = self._directory(parent_inode).children.get(os.fsdecode(name))
         if node is None:
             raise pyfuse3.FUSEError(errno.ENOENT)
@@ -110,7 +110,7 @@ class Names(pyfuse3.Operations):
 
     @answered
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        self._keeper.catch_up()
+        await self._keeper.catch_up()
         return self._attributes(self._node(inode))
 
     @answered
@@ -180,12 +180,12 @@ class Names(pyfuse3.Operations):
 
     @answered
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        self._keeper.catch_up()
+        await self._keeper.catch_up()
         return await self._handles.texts[HandleId(fh)].read(off, size)
 
     @answered
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        self._keeper.catch_up()
+        await self._keeper.catch_up()
         await self._handles.texts[HandleId(fh)].write(buf)
         return len(buf)
 

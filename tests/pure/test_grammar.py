@@ -19,8 +19,8 @@ from virtfs.core.grammar import (
     parse,
     parse_verbs,
 )
-from virtfs.core.ids import Unit
-from virtfs.core.verbs import FORMS, VERBS, Kind, Verb
+from virtfs.core.ids import BridgeName, Unit
+from virtfs.core.verbs import BRIDGE, FORMS, VERBS, VIRT, Of, Verb
 
 MAC = parse_station_mac("b2:0a:00:0b:0e:03")
 
@@ -300,9 +300,8 @@ def test_file_without_a_verb() -> None:
 
 def test_help_has_every_command_and_verb() -> None:
     lines = [line.split("  ") for line in help_text().splitlines() if line.startswith("  ")]
-    shown = {parts[1]: parts[-1].strip() for parts in lines}
-    assert list(shown) == [*(form.usage for form in FORMS), *(verb.usage for verb in VERBS)]
-    assert all(shown.values())
+    assert [parts[1] for parts in lines] == [*(form.usage for form in FORMS), *(verb.usage for verb in VERBS)]
+    assert all(parts[-1].strip() for parts in lines)
 
 
 def test_help_fits_a_terminal() -> None:
@@ -318,7 +317,7 @@ def test_table_is_consistent() -> None:
 
 def test_root_only_verbs() -> None:
     assert {verb.name for verb in VERBS if verb.root_only} == {
-        "taplink", "inet", "inet6", "-inet", "-inet6", "owner", "group",
+        "taplink", "inet", "inet6", "-inet", "-inet6", "bridge", "-bridge", "owner", "group",
     }  # fmt: skip
 
 
@@ -336,6 +335,7 @@ def assignable(address: IPv4Address | IPv6Address) -> bool:
 
 ADDRESSES4 = st.ip_addresses(v=4).filter(assignable)
 ADDRESSES6 = st.ip_addresses(v=6).filter(assignable)
+IFNAMES = st.from_regex(r"[a-z][a-z0-9_.@-]{0,14}", fullmatch=True).filter(lambda name: name != "adopt")
 INTERFACES4 = st.builds(lambda address, length: IPv4Interface((address, length)), ADDRESSES4, st.integers(0, 32))
 INTERFACES6 = st.builds(lambda address, length: IPv6Interface((address, length)), ADDRESSES6, st.integers(0, 128))
 
@@ -354,28 +354,57 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "backlog": st.integers(0, arguments.QUEUE_MAX),
     "exclusive": st.sampled_from(["read", "both", "none"]),
     "description": PRINTABLE,
+    "bridge": IFNAMES,
+    "maxaddr": st.integers(0, 2**32 - 1),
+    "timeout": st.integers(0, 42949671),
+    "maxage": st.integers(6, 40),
+    "fwddelay": st.integers(2, 30),
+    "hellotime": st.integers(1, 10),
+    "priority": st.integers(0, 65535),
+    "deladdr": STATIONS,
+}
+SECOND: dict[str, st.SearchStrategy[object]] = {
+    "static": STATIONS,
+    "ifpriority": st.integers(0, 255),
+    "ifpathcost": st.integers(1, 65535),
 }
 
 
+def values_of(verb: Verb) -> st.SearchStrategy[tuple[object, ...]]:
+    first = [IFNAMES if argument is arguments.IFACE else VALUES[verb.name] for argument in verb.arguments[:1]]
+    plain = st.tuples(*first, *(SECOND[verb.name] for _ in verb.arguments[1:]))
+    return plain | plain.map(lambda values: (*values, verb.option)) if verb.option else plain
+
+
 def actions_of(verb: Verb) -> st.SearchStrategy[Action]:
-    return st.builds(Action, st.just(verb.name), st.tuples(*(VALUES[verb.name] for _ in verb.arguments)))
+    return st.builds(Action, st.just(verb.name), values_of(verb))
 
 
-ACTIONS = st.one_of([actions_of(verb) for verb in VERBS if not verb.rest_of_line])
-LAST = st.lists(st.one_of([actions_of(verb) for verb in VERBS if verb.rest_of_line]), max_size=1)
-CHAINS = st.builds(lambda chain, last: (*chain, *last), st.lists(ACTIONS, max_size=6), LAST)
+def chains_of(of: Of) -> st.SearchStrategy[tuple[Action, ...]]:
+    inner = [actions_of(verb) for verb in VERBS if verb.of == of and not (verb.rest_of_line or verb.ends_line)]
+    last = [actions_of(verb) for verb in VERBS if verb.of == of and (verb.rest_of_line or verb.ends_line)]
+    return st.builds(
+        lambda chain, last: (*chain, *last),
+        st.lists(st.one_of(inner), max_size=6),
+        st.lists(st.one_of(last), max_size=1),
+    )
+
+
+CHAINS = {of: chains_of(of) for of in (VIRT, BRIDGE)}
 UNITS = st.integers(0, 2147483639).map(Unit)
+BRIDGES = st.integers(0, 999999999).map(lambda number: BridgeName(f"bridge{number}"))
 
 
 @st.composite
 def commands(draw: st.DrawFn) -> Command:
-    kind: Kind = draw(st.sampled_from([form.kind for form in FORMS]))
-    form = next(form for form in FORMS if form.kind == kind)
-    target = None if form.target == "none" else draw(UNITS)
+    form = draw(st.sampled_from(FORMS))
+    target: Unit | BridgeName | None = None
+    if form.target != "none":
+        target = draw(UNITS) if form.of == VIRT else draw(BRIDGES)
     if form.target == "optional" and draw(st.booleans()):
         target = None
-    actions = draw(CHAINS.filter(lambda chain: kind != "change" or bool(chain))) if form.verbs else ()
-    return Command(kind, target, actions)
+    chains = CHAINS[form.of].filter(lambda chain: form.kind != "change" or bool(chain))
+    return Command(form.kind, target, draw(chains) if form.verbs else ())
 
 
 @given(commands())
@@ -383,9 +412,11 @@ def test_command_survives(command: Command) -> None:
     assert parse(format_command(command)) == command
 
 
-@given(CHAINS)
-def test_actions_survive(actions: tuple[Action, ...]) -> None:
-    assert parse_verbs(format_actions(actions)) == actions
+@pytest.mark.parametrize("of", CHAINS)
+@given(st.data())
+def test_actions_survive(of: Of, data: st.DataObject) -> None:
+    actions = data.draw(CHAINS[of])
+    assert parse_verbs(format_actions(actions, of), of) == actions
 
 
 def test_no_verb_follows_a_text() -> None:
@@ -394,6 +425,7 @@ def test_no_verb_follows_a_text() -> None:
 
 
 WORDS = "create ensure destroy help virt3 3 tap3 # \t 1500 -1 10.0.3.1/24 fd00::1/64 b2:0a:00:0b:0e:03 alice 0660 both"
+WORDS += " bridge0 bridge bridge1000000000 adopt eth0"
 VOCABULARY = st.sampled_from([*(verb.name for verb in VERBS), *WORDS.split(" "), "\x00", "\udcff"])
 LINES = st.text() | st.lists(VOCABULARY | st.text(max_size=3), max_size=8).map(" ".join)
 
@@ -416,3 +448,70 @@ def test_any_text_is_a_value_or_refused(file: str, text: str) -> None:
         check_refusal(error)
     else:
         assert parse_verbs(format_actions((action,))) == (action,)
+
+
+# --- bridges
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("create bridge0", Command("create", BridgeName("bridge0"))),
+        ("ensure bridge0 up", Command("ensure", BridgeName("bridge0"), (Action("up"),))),
+        ("destroy bridge999999999", Command("destroy", BridgeName("bridge999999999"))),
+        ("create bridge bridge0", Command("create", None, (Action("bridge", ("bridge0",)),))),
+        ("create 3 bridge br-lan up", Command("create", Unit(3), (Action("bridge", ("br-lan",)), Action("up")))),
+        ("virt3 -bridge", Command("change", Unit(3), (Action("-bridge"),))),
+        (
+            "bridge0 add eth0 adopt add virt3 static tap3 b2:a:0:b:e:3 # lab",
+            Command(
+                "change",
+                BridgeName("bridge0"),
+                (Action("add", ("eth0", "adopt")), Action("add", ("virt3",)), Action("static", ("tap3", MAC))),
+            ),
+        ),
+        ("bridge0 add adopt", Command("change", BridgeName("bridge0"), (Action("add", ("adopt",)),))),
+    ],
+)
+def test_lines_about_bridges(line: str, command: Command) -> None:
+    assert parse(line) == command
+
+
+@pytest.mark.parametrize(
+    ("line", "number", "sentence"),
+    [
+        ("bridge0", errno.EINVAL, '"bridge0" lacks a verb after it'),
+        ("bridge up", errno.EINVAL, 'unknown command "bridge": a verb follows its interface, as in virt0 bridge'),
+        ("create bridge03", errno.EINVAL, '"bridge03" is not a bridge\'s name: bridgeN, N in plain decimal'),
+        ("bridge-1 up", errno.EINVAL, '"bridge-1" is not a bridge\'s name: bridgeN, N in plain decimal'),
+        (
+            "create bridge1000000000",
+            errno.ERANGE,
+            '"bridge1000000000": the number is out of range 0 to 999999999',
+        ),
+        ("bridge0 strict", errno.EINVAL, 'unknown verb "strict"'),
+        ("virt0 add eth0", errno.EINVAL, 'unknown verb "add"'),
+        ("bridge0 add", errno.EINVAL, '"add" lacks IF: add IF [adopt]'),
+        ("bridge0 add a/b", errno.EINVAL, 'add: "a/b" cannot be the name of an interface'),
+        (
+            "bridge0 add interface1234567",
+            errno.EINVAL,
+            'add: "interface1234567" is longer than the 15 bytes of an interface\'s name',
+        ),
+        ("bridge0 hellotime 11", errno.ERANGE, 'hellotime: "11" is out of range 1 to 10'),
+        ("bridge0 maxage 5", errno.ERANGE, 'maxage: "5" is out of range 6 to 40'),
+        ("bridge0 fwddelay 31", errno.ERANGE, 'fwddelay: "31" is out of range 2 to 30'),
+        ("bridge0 ifpriority tap3 256", errno.ERANGE, 'ifpriority: "256" is out of range 0 to 255'),
+        ("bridge0 flush up", errno.EINVAL, '"up" is too much: flush cannot be undone and ends its line'),
+    ],
+)
+def test_wrong_lines_about_bridges(line: str, number: int, sentence: str) -> None:
+    assert refused(line) == (number, sentence)
+
+
+@pytest.mark.parametrize(
+    ("text", "action"),
+    [("bridge0\n", Action("bridge", ("bridge0",))), ("\n", Action("-bridge")), ("", Action("-bridge"))],
+)
+def test_writing_the_name_of_a_bridge(text: str, action: Action) -> None:
+    assert file_action("tap/bridge", text) == action

@@ -116,17 +116,16 @@ def format_actions(actions: tuple[Action, ...], of: Of = VIRT) -> str:
 def help_text() -> str:
     """The grammar of ctl and every verb, as the file help shows it."""
     commands = [(form.usage, form.meaning) for form in FORMS]
-    of_virt, of_bridge = ([(verb.usage, _meaning(verb)) for verb in verbs.VERBS if verb.of == of] for of in (VIRT, BRIDGE))
     return (
         "Commands of ctl, one a line. A word that begins with # starts a comment.\n"
         "A line is checked whole before any of it is done.\n"
         f"\n{_columns(commands)}\n"
         "Verbs of virtN, any number in a line. virtN/ctl takes them without a name before.\n"
         "(root): root alone may say it, also when the interface has an owner.\n"
-        f"\n{_columns(of_virt)}\n"
-        "Verbs of bridgeN, those of brconfig(8), any number in a line; all are root's. IF is one of the host's\n"
-        "interfaces, or virtN for the tap of that unit.\n"
-        f"\n{_columns(of_bridge)}"
+        f"\n{_columns(_usages(VIRT))}\n"
+        "Verbs of bridgeN, any number in a line, as brconfig(8) has them; all are root's.\n"
+        "IF is an interface of the host, or virtN for the tap of that unit.\n"
+        f"\n{_columns(_usages(BRIDGE))}"
     )
 
 
@@ -219,12 +218,13 @@ def _known(name: str, of: Of) -> Verb:
 
 def _format_action(action: Action, of: Of) -> str:
     verb = _known(action.verb, of)
-    values = action.args
-    if verb.option is not None and len(values) > len(verb.arguments):
-        *values, option = values
-        return f"{_format_action(Action(action.verb, tuple(values)), of)} {option}"
-    texts = (argument.format(value) for argument, value in zip(verb.arguments, values, strict=True))
-    return " ".join((verb.name, *texts)).rstrip(BLANKS)
+    texts = [argument.format(value) for argument, value in zip(verb.arguments, action.args, strict=not verb.option)]
+    option = [verb.option] if verb.option and len(action.args) > len(verb.arguments) else []
+    return " ".join((verb.name, *texts, *option)).rstrip(BLANKS)
+
+
+def _usages(of: Of) -> list[tuple[str, str]]:
+    return [(verb.usage, _meaning(verb)) for verb in verbs.VERBS if verb.of == of]
 
 
 def _meaning(verb: Verb) -> str:

@@ -14,6 +14,7 @@ LAYERS = ("core", "host", "forward", "files", "fuse", "daemon", "client", "cli")
 DOORS = {
     "pyfuse3": ("virtfs.fuse.namespace",),
     "pyroute2": ("virtfs.host",),
+    "prometheus_client": ("virtfs.files.metrics",),
     "ctypes": ("virtfs.host", "virtfs.fuse.mount"),
     "fcntl.ioctl": ("virtfs.host", "virtfs.fuse.mount"),
     "trio": tuple(f"virtfs.{layer}" for layer in LAYERS if layer not in ("core", "host")),

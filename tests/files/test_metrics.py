@@ -1,0 +1,109 @@
+"""metrics, read back with Prometheus' own parser."""
+
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from virtfs.core.ids import Unit
+from virtfs.core.virt import COUNTERS, HostEnd, Virt
+from virtfs.files.metrics import COUNTED, metrics
+from virtfs.forward.wire import Wire
+from virtfs.host.fakes import FakeTap
+
+Read = dict[str, Metric]
+
+
+@pytest.fixture
+def wires() -> Iterator[list[Wire]]:
+    taps = [FakeTap(), FakeTap()]
+    wires = [Wire(_virt(unit), tap) for unit, tap in zip((3, 10), taps, strict=True)]
+    yield wires
+    for wire, tap in zip(wires, taps, strict=True):
+        wire.close()
+        tap.close()
+
+
+def _virt(unit: int) -> Virt:
+    host = HostEnd(
+        name=f"tap{unit}",
+        index=unit,
+        up=unit == 3,
+        mtu=1400 + unit,
+        address=bytes(6),
+        carrier=unit == 3,
+        promisc=False,
+        queue=256,
+        dropped=unit,
+    )
+    virt = Virt(Unit(unit), bytes(6), host)
+    for position, name in enumerate(COUNTERS):
+        setattr(virt.counters, name, 100 * unit + position)
+    return virt
+
+
+def read(wires: list[Wire], version: str = "1.2") -> Read:
+    return {family.name: family for family in text_string_to_metric_families(metrics(version, wires))}
+
+
+def values(family: Metric) -> dict[str, float]:
+    return {sample.labels["virt"]: sample.value for sample in family.samples}
+
+
+@pytest.mark.parametrize("name", COUNTERS)
+def test_each_counter_is_told_and_means_something(wires: list[Wire], name: str) -> None:
+    family = read(wires)[f"virtfs_{name}"]
+    assert family.type == "counter"
+    assert {sample.name for sample in family.samples} == {f"virtfs_{name}_total"}
+    assert family.documentation == COUNTED[name]
+    of_taps = {"virt3": 3, "virt10": 10} if name == "rx_dropped" else {"virt3": 0, "virt10": 0}
+    own = {wire.virt.name: getattr(wire.virt.counters, name) for wire in wires}
+    assert values(family) == {virt: own[virt] + of_taps[virt] for virt in own}
+
+
+def test_gauges(wires: list[Wire]) -> None:
+    wires[1].readers = 1
+    told = read(wires)
+    expected = {
+        "virtfs_up": {"virt3": 1, "virt10": 0},
+        "virtfs_carrier": {"virt3": 1, "virt10": 0},
+        "virtfs_mtu_bytes": {"virt3": 1403, "virt10": 1410},
+        "virtfs_queue_frames": {"virt3": 256, "virt10": 256},
+        "virtfs_readers": {"virt3": 0, "virt10": 1},
+    }
+    assert {name: values(told[name]) for name in expected} == expected
+    assert {told[name].type for name in expected} == {"gauge"}
+
+
+def test_the_version(wires: list[Wire]) -> None:
+    (sample,) = read(wires)["virtfs_info"].samples
+    assert (sample.labels, sample.value) == ({"version": "1.2"}, 1)
+
+
+def test_a_label_is_escaped(wires: list[Wire]) -> None:
+    odd = 'a"b\\c\nd'
+    (sample,) = read(wires, odd)["virtfs_info"].samples
+    assert sample.labels == {"version": odd}
+
+
+def test_nothing_but_the_mount(wires: list[Wire]) -> None:
+    """No figures of the process: who wants them has node_exporter."""
+    assert all(name.startswith("virtfs_") for name in read(wires))
+
+
+def test_names_keep_prometheus_rules(wires: list[Wire]) -> None:
+    """As `promtool check metrics`: a HELP and a TYPE for all, _total for counters and only for them, base units."""
+    text = metrics("1.2", wires)
+    names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+    helped = [line.split()[2] for line in text.splitlines() if line.startswith("# HELP") and len(line.split()) > 3]
+    assert names == helped
+    for family in read(wires).values():
+        assert (family.type == "counter") == all(sample.name.endswith("_total") for sample in family.samples)
+        assert not set(family.name.split("_")) & {"ms", "kb", "kilobytes", "bits", "milliseconds", family.type}
+
+
+def test_a_mount_without_interfaces() -> None:
+    told = read([])
+    assert told["virtfs_rx_frames"].samples == []
+    assert len(told["virtfs_info"].samples) == 1

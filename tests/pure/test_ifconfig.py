@@ -1,0 +1,83 @@
+"""ifconfig's layout, to the letter: scripts that parse NetBSD's output are to work on it."""
+
+from ipaddress import ip_interface
+
+import pytest
+
+from virtfs.core.ids import Unit
+from virtfs.core.ifconfig import ifconfig
+from virtfs.core.virt import HostEnd, Virt
+
+
+@pytest.fixture
+def virt() -> Virt:
+    host = HostEnd(
+        name="tap3",
+        index=7,
+        up=False,
+        mtu=1500,
+        address=bytes.fromhex("020000000003"),
+        carrier=False,
+        promisc=False,
+        queue=256,
+    )
+    return Virt(Unit(3), bytes.fromhex("b20a7f0b0e03"), host)
+
+
+def test_no_interface_is_no_text() -> None:
+    assert ifconfig([]) == ""
+
+
+def test_a_new_one(virt: Virt) -> None:
+    assert ifconfig([virt]) == (
+        "virt3: flags=0x8802<BROADCAST,SIMPLEX,MULTICAST> mtu 1500\n"
+        "\taddress: b2:0a:7f:0b:0e:03\n"
+        "\tstatus: no carrier\n"
+    )
+
+
+def test_one_in_use(virt: Virt) -> None:
+    virt.description = 'the "printer"'
+    virt.host.up = virt.host.carrier = True
+    virt.host.mtu = 9000
+    virt.host.addresses = tuple(map(ip_interface, ["10.0.3.1/24", "2001:db8::3/64", "fe80::3/64"]))
+    assert ifconfig([virt]) == (
+        "virt3: flags=0x8843<UP,BROADCAST,RUNNING,SIMPLEX,MULTICAST> mtu 9000\n"
+        '\tdescription: "the "printer""\n'
+        "\taddress: b2:0a:7f:0b:0e:03\n"
+        "\tstatus: active\n"
+        "\tinet 10.0.3.1/24 broadcast 10.0.3.255 flags 0\n"
+        "\tinet6 2001:db8::3/64 flags 0\n"
+        "\tinet6 fe80::3%virt3/64 flags 0 scopeid 0x7\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("up", "flags"),
+    [
+        (True, "0x8943<UP,BROADCAST,RUNNING,PROMISC,SIMPLEX,MULTICAST>"),
+        (False, "0x8902<BROADCAST,PROMISC,SIMPLEX,MULTICAST>"),
+    ],
+)
+def test_in_a_bridge(virt: Virt, up: bool, flags: str) -> None:
+    virt.host.up, virt.host.promisc = up, True
+    assert ifconfig([virt]).startswith(f"virt3: flags={flags} mtu 1500\n")
+
+
+@pytest.mark.parametrize("text", ["10.0.3.1/31", "10.0.3.1/32"])
+def test_no_broadcast_address_where_there_is_no_room_for_one(virt: Virt, text: str) -> None:
+    virt.host.addresses = (ip_interface(text),)
+    assert f"\tinet {text} flags 0\n" in ifconfig([virt])
+
+
+def test_the_order_is_the_callers(virt: Virt) -> None:
+    other = Virt(Unit(10), virt.address, virt.host)
+    names = [line.partition(":")[0] for line in ifconfig([virt, other]).splitlines() if not line.startswith("\t")]
+    assert names == ["virt3", "virt10"]
+
+
+def test_a_lost_one_has_no_addresses(virt: Virt) -> None:
+    virt.host.addresses = (ip_interface("10.0.3.1/24"),)
+    virt.host.promisc = virt.lost = True
+    assert "inet" not in ifconfig([virt])
+    assert "flags=0x8802<" in ifconfig([virt])

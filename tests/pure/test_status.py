@@ -1,0 +1,100 @@
+"""status.json says all that the files say, each thing in its own kind."""
+
+import json
+from ipaddress import ip_interface
+from typing import Any
+
+import pytest
+
+from virtfs.core.ids import Gid, Uid, Unit
+from virtfs.core.status import describe, status
+from virtfs.core.values import TAP_VALUES, VALUES, counter
+from virtfs.core.virt import COUNTERS, HostEnd, Virt
+
+Shown = dict[str, Any]
+
+
+@pytest.fixture
+def virt() -> Virt:
+    host = HostEnd(
+        name="tap3",
+        index=7,
+        up=True,
+        mtu=1500,
+        address=bytes.fromhex("020000000003"),
+        carrier=True,
+        promisc=False,
+        queue=256,
+        dropped=2,
+        addresses=tuple(map(ip_interface, ["10.0.3.1/24", "fe80::3/64"])),
+    )
+    virt = Virt(Unit(3), bytes.fromhex("b20a7f0b0e03"), host, Uid(1000), Gid(5))
+    virt.counters.rx_frames, virt.counters.rx_dropped = 5, 1
+    return virt
+
+
+def shown(virt: Virt) -> Shown:
+    one = describe(virt, 1, lambda uid: {1000: "alice"}.get(uid, str(uid)), str)
+    read: Shown = json.loads(status("1.2", [one]))["virts"][0]
+    return read
+
+
+def test_an_interface(virt: Virt) -> None:
+    one = shown(virt)
+    expected = {
+        "name": "virt3",
+        "unit": 3,
+        "lost": False,
+        "owner": 1000,
+        "owner_name": "alice",
+        "group": 5,
+        "group_name": None,
+        "mode": "0600",
+        "address": "b2:0a:7f:0b:0e:03",
+        "mtu": 1500,
+        "up": True,
+        "strict": False,
+        "exclusive": "read",
+        "description": "",
+        "readers": 1,
+    }
+    assert {key: one[key] for key in expected} == expected
+    assert one["stats"] == {**dict.fromkeys(COUNTERS, 0), "rx_frames": 5, "rx_dropped": 3}
+    tap = {"name": "tap3", "index": 7, "address": "02:00:00:00:00:03", "up": True, "carrier": True, "mtu": 1500}
+    assert {key: one["tap"][key] for key in tap} == tap
+    assert one["tap"]["addresses"] == ["10.0.3.1/24", "fe80::3/64"]
+
+
+def as_text(value: object) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def test_each_file_is_there_in_its_kind(virt: Virt) -> None:
+    """What a file says, and a number is none that has to be parsed out of a text."""
+    one = shown(virt)
+    told = {name: (one[name], value(virt)) for name, value in VALUES.items()}
+    told |= {
+        f"tap/{name}": (one["tap"][name], value(virt)) for name, value in TAP_VALUES.items() if name != "addresses"
+    }
+    told |= {f"stats/{name}": (one["stats"][name], counter(virt, name)) for name in COUNTERS}
+    for file, (value, text) in told.items():
+        assert as_text(value) == text, file
+        assert not (isinstance(value, str) and text.isdecimal()), f"{file} holds a number: say so in core.status"
+
+
+def test_one_line_of_its_own(virt: Virt) -> None:
+    virt.description = 'a "quoted" \\ back – slash'
+    text = status("1.2", [describe(virt, 0, str, str)], [{"name": "bridge0"}])
+    assert text.endswith("}\n")
+    assert text.count("\n") == 1
+    read = json.loads(text)
+    assert list(read) == ["version", "virts", "bridges"]
+    assert read["version"] == "1.2"
+    assert read["virts"][0]["description"] == virt.description
+    assert read["bridges"] == [{"name": "bridge0"}]
+
+
+def test_keys_keep_their_order(virt: Virt) -> None:
+    other = Virt(Unit(4), virt.address, virt.host, lost=True, description="x")
+    assert json.dumps(list(shown(virt))) == json.dumps(list(shown(other)))
+    assert list(json.loads(status("1.2", []))) == ["version", "virts", "bridges"]

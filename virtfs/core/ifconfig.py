@@ -1,0 +1,77 @@
+"""The file ifconfig: interfaces as NetBSD's ifconfig(8) shows them.
+
+    virt3: flags=0x8843<UP,BROADCAST,RUNNING,SIMPLEX,MULTICAST> mtu 1500
+            description: "the printer"
+            address: b2:0a:7f:0b:0e:03
+            status: active
+            inet 10.0.3.1/24 broadcast 10.0.3.255 flags 0
+            inet6 fe80::3%virt3/64 flags 0 scopeid 0x7
+
+(a tab in front of each line but the first; sbin/ifconfig: ifconfig.c status(), af_inet.c, af_inet6.c)
+
+NetBSD shows virt3 and tap3 as two interfaces. Here there is one entry for each wire, under virt's name, and it shows
+both ends as the verbs set them: `address` is virt's own, set by `link`; flags, mtu, status and the inet lines are
+those of the host's end, set by `up`, `mtu`, `inet` and `inet6`, by ip(8) as well. The host's own MAC is
+tap/address. A scope id is the tap's interface index, so that fe80::3%7 is how the host names that address.
+
+BROADCAST, SIMPLEX and MULTICAST are always set, RUNNING with UP, PROMISC in a bridge or when somebody captures. The
+description is left out when there is none, a broadcast address where the prefix leaves no room for one
+(RFC 3021). A virt that has lost its tap is down and without addresses.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from virtfs.core.ethernet import format_mac
+from virtfs.core.virt import Address, Virt
+
+# NetBSD's sys/net/if.h, in the order of their bits as snprintb(3) prints them
+_UP = 0x1
+_BROADCAST = 0x2
+_RUNNING = 0x40
+_PROMISC = 0x100
+_SIMPLEX = 0x800  # does not hear its own frames
+_MULTICAST = 0x8000
+_NAMES = {
+    _UP: "UP",
+    _BROADCAST: "BROADCAST",
+    _RUNNING: "RUNNING",
+    _PROMISC: "PROMISC",
+    _SIMPLEX: "SIMPLEX",
+    _MULTICAST: "MULTICAST",
+}
+
+
+def ifconfig(virts: Iterable[Virt]) -> str:
+    """The text of the file: the interfaces in the order given; "" for none."""
+    return "".join(f"{line}\n" for virt in virts for line in _lines(virt))
+
+
+def _lines(virt: Virt) -> Iterator[str]:
+    host = virt.host
+    yield f"{virt.name}: flags={_flags(virt)} mtu {host.mtu}"
+    if virt.description:
+        yield f'\tdescription: "{virt.description}"'
+    yield f"\taddress: {format_mac(virt.address)}"
+    yield f"\tstatus: {'active' if host.carrier else 'no carrier'}"
+    if not virt.lost:
+        yield from (f"\t{_address(virt, address)}" for address in host.addresses)
+
+
+def _flags(virt: Virt) -> str:
+    flags = _BROADCAST | _SIMPLEX | _MULTICAST
+    if virt.host.up:
+        flags |= _UP | _RUNNING
+    if virt.host.promisc and not virt.lost:
+        flags |= _PROMISC
+    return f"{flags:#x}<{','.join(name for bit, name in _NAMES.items() if flags & bit)}>"
+
+
+def _address(virt: Virt, address: Address) -> str:
+    """The flags are NetBSD's (tentative, detached …), of which Linux's addresses here have none."""
+    ip, network = address.ip, address.network
+    if ip.version == 4:
+        broadcast = f" broadcast {network.broadcast_address}" if network.prefixlen < 31 else ""
+        return f"inet {ip}/{network.prefixlen}{broadcast} flags 0"
+    if ip.is_link_local:
+        return f"inet6 {ip}%{virt.name}/{network.prefixlen} flags 0 scopeid {virt.host.index:#x}"
+    return f"inet6 {ip}/{network.prefixlen} flags 0"

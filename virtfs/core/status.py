@@ -1,0 +1,97 @@
+"""The file status.json: all there is to know, for programs.
+
+One JSON object (RFC 8259) and a newline. Its keys, always all of them and in this order; later versions may add some:
+
+    version     text: virtfs' own
+    virts       an object for each interface, by unit
+    bridges     an object for each bridge that virtfs made
+
+Of an interface:
+
+    name        "virt3"
+    unit        3
+    lost        whether its tap has vanished; what is told of the host's end is then the last that was known
+    owner       uid, a number        owner_name  the user's name, null when the uid has none
+    group       gid, a number        group_name  likewise
+    mode        the streams' permission bits, octal text as the verb takes it: "0600"
+    …           each attribute file, by its name
+    readers     how often frame and hex are open for reading
+    stats       an object: each file of stats/, numbers
+    tap         an object: each file of tap/, by its name; addresses is a list of texts such as "10.0.3.1/24"
+
+A file that holds 0 or 1 for off and on is a boolean, one that holds a count or a size in bytes a number, any other the
+file's text; "" stands for an empty file.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from virtfs.core.ids import Gid, Uid
+from virtfs.core.units import format_mode
+from virtfs.core.values import TAP_VALUES, VALUES, counter
+from virtfs.core.virt import COUNTERS, Virt
+
+Value = str | int | bool | None
+Object = Mapping[str, object]
+
+
+def _flag(text: str) -> bool:
+    return text == "1"
+
+
+# What is not text, by file. A file that holds a number and is missing here fails the test.
+_KINDS: Final[dict[str, Callable[[str], Value]]] = {
+    "mtu": int,
+    "up": _flag,
+    "promisc": _flag,
+    "queue": int,
+    "backlog": int,
+    "strict": _flag,
+    "antispoof": _flag,
+    "persist": _flag,
+    "upopen": _flag,
+    "tap/index": int,
+    "tap/up": _flag,
+    "tap/carrier": _flag,
+    "tap/mtu": int,
+}
+
+
+def status(version: str, virts: Iterable[Object], bridges: Iterable[Object] = ()) -> str:
+    """The text of the file. virts: as `describe` gives them. bridges: any objects of JSON."""
+    return json.dumps({"version": version, "virts": list(virts), "bridges": list(bridges)}) + "\n"
+
+
+def describe(
+    virt: Virt, readers: int, user_name: Callable[[Uid], str], group_name: Callable[[Gid], str]
+) -> dict[str, object]:
+    """An interface as an object of JSON.
+
+    user_name, group_name: a number's name, or the number as text when it has none.
+    """
+    return {
+        "name": virt.name,
+        "unit": virt.unit,
+        "lost": virt.lost,
+        "owner": virt.owner,
+        "owner_name": _name(virt.owner, user_name(virt.owner)),
+        "group": virt.group,
+        "group_name": _name(virt.group, group_name(virt.group)),
+        "mode": format_mode(virt.mode),
+        **{file: _value(file, value(virt)) for file, value in VALUES.items()},
+        "readers": readers,
+        "stats": {name: int(counter(virt, name)) for name in COUNTERS},
+        "tap": {
+            **{file: _value(f"tap/{file}", value(virt)) for file, value in TAP_VALUES.items()},
+            "addresses": [str(address) for address in virt.host.addresses],
+        },
+    }
+
+
+def _value(file: str, text: str) -> Value:
+    return _KINDS.get(file, str)(text)
+
+
+def _name(number: int, name: str) -> str | None:
+    return None if name == str(number) else name

@@ -1,0 +1,268 @@
+"""A channel on the bench: a fake kernel before it, a fake libfuse behind it, streams of the test's own."""
+
+import os
+import select
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, ParamSpec
+
+import trio
+import trio.testing
+
+from virtfs.core.ids import Gid, Uid, User
+from virtfs.files.node import ROOT, Directory
+from virtfs.files.stream import Stream, StreamHandle, Waiters
+from virtfs.files.text import Text
+from virtfs.forward.wire import HEADROOM
+from virtfs.fuse import protocol as p
+from virtfs.fuse.channel import Channel
+from virtfs.fuse.numbers import Handles, Inodes
+
+P = ParamSpec("P")
+
+SO_SNDBUFFORCE = 32  # asm-generic/socket.h
+ROOM = 4 << 20  # for several messages of the largest size
+LARGE_ENOUGH = p.LONGEST_REQUEST
+PATIENCE = 30  # seconds until a channel that does not answer fails its test
+
+Say = bytes | OSError | ValueError
+
+
+def in_trio(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """An async test, run by trio; its own exception, not the groups of the nurseries around it."""
+
+    @wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def main() -> None:
+            with trio.fail_after(PATIENCE):
+                await test(*args, **kwargs)
+
+        try:
+            trio.run(main)
+        except BaseExceptionGroup as group:
+            error: BaseException = group
+            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+                error = error.exceptions[0]
+            raise error from None
+
+    return run
+
+
+class Talk(Stream):
+    """A stream that says what the test lays into `to_say`; an exception there is raised by whoever reads it.
+
+    first: called with the method's name at the beginning of each read, write, poll and ioctl.
+    """
+
+    __slots__ = ("first", "heard", "opened", "released", "started", "to_say", "waiters")
+
+    def __init__(self, *to_say: Say) -> None:
+        super().__init__(ROOT)
+        self.to_say: deque[Say] = deque(to_say)
+        self.first: Callable[[str], None] = lambda method: None
+        self.heard: list[bytes] = []
+        self.opened: list[tuple[int, User]] = []
+        self.released = 0
+        self.started = 0
+        self.waiters = Waiters(self._count)
+
+    def _count(self) -> None:
+        self.started += 1
+
+    def open(self, flags: int, user: User) -> "TalkHandle":
+        self.opened.append((flags, user))
+        return TalkHandle(self, user)
+
+    def say(self, *more: Say) -> None:
+        """Something has come for the readers."""
+        self.to_say.extend(more)
+        self.waiters.wake()
+
+
+class TalkHandle(StreamHandle):
+    """One open of a Talk."""
+
+    __slots__ = ("talk",)
+
+    def __init__(self, talk: Talk, user: User) -> None:
+        super().__init__(user, talk.waiters)
+        self.talk = talk
+
+    def read(self, room: memoryview, size: int) -> int | None:
+        self.talk.first("read")
+        if not self.talk.to_say:
+            return None
+        said = self.talk.to_say.popleft()
+        if isinstance(said, Exception):
+            raise said
+        said = said[:size]
+        room[HEADROOM : HEADROOM + len(said)] = said
+        return len(said)
+
+    def write(self, data: memoryview) -> int:
+        self.talk.first("write")
+        self.talk.heard.append(bytes(data))
+        return len(data)
+
+    def poll(self) -> int:
+        self.talk.first("poll")
+        return select.POLLOUT | (select.POLLIN if self.talk.to_say else 0)
+
+    def ioctl(self, command: int, argument: bytes) -> bytes:
+        self.talk.first("ioctl")
+        if command == 0:
+            return super().ioctl(command, argument)
+        return argument[::-1]
+
+    def release(self) -> None:
+        self.talk.released += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One message to the kernel. A notification has unique 0 and its code in `error`."""
+
+    error: int
+    unique: int
+    body: bytes
+
+
+def request(opcode: int, unique: int, inode: int, body: bytes = b"") -> bytes:
+    """A request of user 1000, group 1001, process 42."""
+    return p.fuse_in_header.pack(p.BODY + len(body), opcode, unique, inode, 1000, 1001, 42, 0, 0) + body
+
+
+class Bench:
+    """What a test sees of the channel: what it tells the kernel, what it hands to libfuse."""
+
+    def __init__(self, kernel: socket.socket, libfuse: socket.socket, channel: Channel, root: Directory) -> None:
+        self._kernel = kernel
+        self._libfuse = libfuse
+        self.channel = channel
+        self.inodes = channel._inodes
+        self.handles = channel._handles
+        self.root = root
+        self._unique = 0
+
+    # The kernel's side
+
+    def send(self, message: bytes) -> None:
+        """Any bytes, as one message."""
+        self._kernel.send(message)
+
+    def request(self, opcode: int, inode: int = 1, body: bytes = b"") -> int:
+        """Send a request with a unique of its own, an even number as the kernel's are; returns that."""
+        self._unique += 2
+        self.send(request(opcode, self._unique, inode, body))
+        return self._unique
+
+    async def answers(self) -> list[Answer]:
+        """All that the channel has told the kernel since, once it has nothing more to do."""
+        await trio.testing.wait_all_tasks_blocked()
+        return [_answer(message) for message in _drain(self._kernel)]
+
+    async def ask(self, opcode: int, inode: int = 1, body: bytes = b"") -> Answer:
+        """Send a request and return its answer, which must be the only thing the kernel is told."""
+        unique = self.request(opcode, inode, body)
+        (answer,) = await self.answers()
+        assert answer.unique == unique
+        return answer
+
+    # libfuse's side
+
+    async def forwarded(self) -> list[bytes]:
+        """What has been handed to libfuse since."""
+        await trio.testing.wait_all_tasks_blocked()
+        return list(_drain(self._libfuse))
+
+    def reply(self, message: bytes) -> None:
+        """libfuse answers."""
+        self._libfuse.send(message)
+
+    # Streams, as the kernel uses them
+
+    def place(self, stream: Stream, name: str = "talk") -> int:
+        """Give a stream a place in the tree; returns its inode number."""
+        self.root.children[name] = stream
+        return self.inodes.number(stream)
+
+    async def open(self, stream: Stream, flags: int = os.O_RDWR) -> int:
+        """Open it; returns the fh."""
+        answer = await self.ask(p.FUSE_OPEN, self.place(stream), p.fuse_open_in.pack(flags, 0))
+        assert answer.error == 0
+        fh: int = p.fuse_open_out.unpack(answer.body)[0]
+        return fh
+
+    def read(self, fh: int, size: int = 4096, flags: int = os.O_RDWR) -> int:
+        """Begin a read; returns its unique."""
+        return self.request(p.FUSE_READ, 2, p.fuse_read_in.pack(fh, 0, size, 0, 0, flags, 0))
+
+    def write(self, fh: int, data: bytes) -> int:
+        """Begin a write; returns its unique."""
+        return self.request(p.FUSE_WRITE, 2, p.fuse_write_in.pack(fh, 0, len(data), 0, 0, os.O_RDWR, 0) + data)
+
+    async def poll(self, fh: int, kh: int, schedule: bool) -> int:
+        """poll(2)'s question; returns the events."""
+        answer = await self.ask(p.FUSE_POLL, 2, p.fuse_poll_in.pack(fh, kh, int(schedule), select.POLLIN))
+        assert answer.error == 0
+        events: int = p.fuse_poll_out.unpack(answer.body)[0]
+        return events
+
+    def open_text(self, text: Callable[[User], str]) -> int:
+        """Open a text file, as the name space does it; returns the fh."""
+        return self.handles.add_text(Text(ROOT, text).open(User(Uid(0), Gid(0), 1)))
+
+
+def notification(kh: int) -> Answer:
+    """What wakes a poll: FUSE_NOTIFY_POLL, which is 1, with unique 0."""
+    return Answer(1, 0, kh.to_bytes(8, "little"))
+
+
+@asynccontextmanager
+async def channel(longest: int = LARGE_ENOUGH) -> AsyncIterator[Bench]:
+    """A running channel; it must live as long as the test."""
+    kernel, fuse = _pair()
+    libfuse, ours = _pair()
+    try:
+        root = Directory(ROOT)
+        made = Channel(fuse.fileno(), trio.socket.from_stdlib_socket(ours), longest, Inodes(root), Handles())
+        async with trio.open_nursery() as nursery:
+            for task in (made.run, made.requests, made.replies):
+                nursery.start_soon(_never_ending, task)
+            yield Bench(kernel, libfuse, made, root)
+            nursery.cancel_scope.cancel()
+    finally:
+        for end in (kernel, fuse, libfuse, ours):
+            end.close()
+
+
+async def _never_ending(task: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    await task()
+    raise AssertionError(f"{task} has ended")
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """As /dev/fuse: borders kept, EAGAIN when nothing is there."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends:
+        end.setblocking(False)
+        with suppress(PermissionError):
+            end.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, ROOM)
+    return ends
+
+
+def _drain(end: socket.socket) -> Iterable[bytes]:
+    with suppress(BlockingIOError):
+        while message := end.recv(ROOM):
+            yield message
+
+
+def _answer(message: bytes) -> Answer:
+    length, error, unique = p.fuse_out_header.unpack_from(message)
+    assert length == len(message), "the kernel refuses an answer whose length is not said"
+    assert -512 < error <= 1, "the kernel refuses such an errno, and whoever asked waits for ever"
+    return Answer(error, unique, message[p.REPLY :])

@@ -1,0 +1,159 @@
+"""What the channel hands to libfuse, and what it lets back."""
+
+import errno
+import os
+
+import pytest
+import trio
+
+from virtfs.fuse import protocol as p
+from virtfs.fuse.channel import SLOW_REPLY, ProtocolTooOld
+
+from .bench import Answer, channel, in_trio, request
+from .recorded import GETATTR, INIT, INIT_REPLY, LOOKUP
+
+
+@in_trio
+async def test_requests_and_replies_pass_byte_for_byte() -> None:
+    async with channel() as bench:
+        others = [
+            GETATTR,
+            LOOKUP,
+            request(14, 10, 1, p.fuse_open_in.pack(0, 0)),  # an OPEN of what is no stream
+            request(15, 12, 2, p.fuse_read_in.pack(77, 0, 4096, 0, 0, 0, 0)),
+            request(16, 14, 2, p.fuse_write_in.pack(77, 0, 3, 0, 0, 0, 0) + b"1 2"),
+            request(18, 16, 2, p.fuse_fh.pack(77) + bytes(16)),
+            request(38, 18, 0),
+            request(4711, 20, 2, os.urandom(300)),  # an opcode of a kernel to come
+        ]
+        for message in others:
+            bench.send(message)
+        assert await bench.forwarded() == others
+        assert await bench.answers() == []
+        for unique, body in ((10, b"x" * 16), (12, b""), (4, os.urandom(SLOW_REPLY))):
+            bench.reply(p.fuse_out_header.pack(p.REPLY + len(body), 0, unique) + body)
+            assert await bench.answers() == [Answer(0, unique, body)]
+        bench.reply(p.fuse_out_header.pack(p.REPLY, -errno.ENOENT, 6))
+        assert await bench.answers() == [Answer(-errno.ENOENT, 6, b"")]
+
+
+@in_trio
+async def test_forget_has_no_answer_and_goes_nowhere() -> None:
+    async with channel() as bench:
+        bench.request(p.FUSE_FORGET, 2, (1).to_bytes(8, "little"))
+        bench.request(p.FUSE_BATCH_FORGET, 0, (1).to_bytes(4, "little") + bytes(4) + bytes(16))
+        assert await bench.answers() == []
+        assert await bench.forwarded() == []
+
+
+@in_trio
+async def test_init_offers_no_splicing_and_gets_large_writes() -> None:
+    async with channel() as bench:
+        bench.send(INIT)
+        (passed,) = await bench.forwarded()
+        assert len(passed) == len(INIT)
+        major, minor, readahead, flags = p.fuse_init_in.unpack_from(passed, p.BODY)
+        before = p.fuse_init_in.unpack_from(INIT, p.BODY)
+        splice = 1 << 7 | 1 << 8 | 1 << 9  # linux/fuse.h: FUSE_SPLICE_WRITE, _MOVE, _READ
+        assert before[3] & splice == splice
+        assert (major, minor, readahead, flags) == (*before[:3], before[3] & ~splice)
+        assert passed[: p.BODY] == INIT[: p.BODY]
+        assert passed[p.BODY + p.fuse_init_in.size :] == INIT[p.BODY + p.fuse_init_in.size :]
+
+        assert not bench.channel.answers.is_set()
+        small = bytearray(INIT_REPLY)
+        fields = list(p.fuse_init_out.unpack_from(small, p.REPLY))
+        fields[3] &= ~p.FUSE_MAX_PAGES
+        fields[6], fields[8] = 131072, 0
+        p.fuse_init_out.pack_into(small, p.REPLY, *fields)
+        bench.reply(bytes(small))
+        (answer,) = await bench.answers()
+        assert answer == Answer(0, 2, INIT_REPLY[p.REPLY :]), "what the kernel was seen to take"
+        assert bench.channel.answers.is_set()
+
+
+@in_trio
+async def test_only_the_answer_to_init_is_rewritten() -> None:
+    async with channel() as bench:
+        bench.send(INIT)
+        await bench.forwarded()
+        other = p.fuse_out_header.pack(len(INIT_REPLY), 0, 4) + bytes(len(INIT_REPLY) - p.REPLY)
+        bench.reply(other)
+        assert await bench.answers() == [Answer(0, 4, other[p.REPLY :])]
+        bench.reply(INIT_REPLY)
+        bench.reply(INIT_REPLY[: p.REPLY] + bytes(len(INIT_REPLY) - p.REPLY))
+        _, again = await bench.answers()
+        assert again.body == bytes(len(INIT_REPLY) - p.REPLY)
+
+
+@pytest.mark.parametrize(("major", "minor"), [(7, 33), (7, 0), (6, 99)])
+def test_old_kernel_is_refused_in_words(major: int, minor: int) -> None:
+    answers: list[Answer] = []
+
+    @in_trio
+    async def run() -> None:
+        async with channel() as bench:
+            bench.request(p.FUSE_INIT, 0, p.fuse_init_in.pack(major, minor, 0, 0))
+            with trio.CancelScope(shield=True):
+                answers.extend(await bench.answers())
+                assert await bench.forwarded() == []
+
+    with pytest.raises(ProtocolTooOld, match=rf"{major}\.{minor}.*7\.34.*5\.15") as caught:
+        run()
+    assert caught.value.errno == errno.EPROTO
+    assert answers == [Answer(-errno.EPROTO, 2, b"")]
+
+
+@in_trio
+async def test_reads_of_texts_and_directories_ask_for_no_more_than_the_pair_takes() -> None:
+    async with channel() as bench:
+        for opcode in (p.FUSE_READ, p.FUSE_READDIR, p.FUSE_READDIRPLUS):
+            for asked in (1, SLOW_REPLY, SLOW_REPLY + 1, p.MAX_WRITE, 2**32 - 1):
+                bench.request(opcode, 2, p.fuse_read_in.pack(9, 123, asked, 1, 2, 3, 0))
+                (passed,) = await bench.forwarded()
+                fields = p.fuse_read_in.unpack_from(passed, p.BODY)
+                assert fields == (9, 123, min(asked, SLOW_REPLY), 1, 2, 3, 0)
+
+
+@in_trio
+async def test_what_the_pair_cannot_take_is_too_big() -> None:
+    async with channel(longest=10_000) as bench:
+        exact = 10_000 - p.DATA
+        unique = bench.write(77, bytes(exact))
+        assert [len(message) for message in await bench.forwarded()] == [10_000]
+        assert await bench.answers() == []
+        unique = bench.write(77, bytes(exact + 1))
+        assert await bench.answers() == [Answer(-errno.E2BIG, unique, b"")]
+        assert await bench.forwarded() == []
+
+
+@in_trio
+async def test_a_piece_of_a_longer_write_is_too_big() -> None:
+    async with channel() as bench:
+        try:
+            unique = bench.write(77, bytes(p.MAX_WRITE))
+        except OSError:
+            pytest.skip("needs root: a socket buffer of more than a megabyte")
+        assert await bench.answers() == [Answer(-errno.E2BIG, unique, b"")]
+        bench.write(77, bytes(p.MAX_WRITE - 4096))
+        assert await bench.answers() == []
+        assert len(await bench.forwarded()) == 1
+
+
+@in_trio
+async def test_order_is_kept_while_the_pair_is_full() -> None:
+    async with channel() as bench:
+        sent = [
+            request(p.FUSE_WRITE, 2 * n, 2, p.fuse_write_in.pack(77, 0, 60_000, 0, 0, 0, 0) + bytes(60_000))
+            for n in range(1, 200)
+        ]
+        for message in sent:
+            bench.send(message)
+            assert await bench.answers() == []
+        got = await bench.forwarded()
+        assert 0 < len(got) < len(sent), "more than the pair holds was meant to be sent"
+        while len(got) < len(sent):
+            more = await bench.forwarded()
+            assert more
+            got += more
+        assert got == sent

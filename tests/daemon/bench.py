@@ -1,0 +1,211 @@
+"""A daemon without a kernel: the commands, on taps and links of the test's own."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from errno import EADDRNOTAVAIL, EBUSY, EEXIST, ENXIO
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast
+
+import pytest
+import trio
+
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import Gid, Uid, Unit, User
+from virtfs.core.limits import Limits
+from virtfs.core.script import Script
+from virtfs.core.virt import Virt
+from virtfs.daemon.commands import Commander
+from virtfs.daemon.interfaces import Interfaces
+from virtfs.daemon.kernel import Kernel
+from virtfs.files.node import ROOT, Directory
+from virtfs.files.tree import root_directory
+from virtfs.host.fakes import FakeTap
+from virtfs.host.link import Interface, Link
+from virtfs.host.links import Address
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SUPER = User(Uid(0), Gid(0), 1)
+ALICE = User(Uid(1000), Gid(1000), 2)
+PATIENCE = 30
+
+
+def in_trio(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """An async test, run by trio; its own exception, not the groups of the nurseries around it."""
+
+    @wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def main() -> None:
+            with trio.fail_after(PATIENCE):
+                await test(*args, **kwargs)
+
+        try:
+            trio.run(main)
+        except BaseExceptionGroup as group:
+            error: BaseException = group
+            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+                error = error.exceptions[0]
+            raise error from None
+
+    return run
+
+
+class Host:
+    """The interfaces of a make-believe host, and what it refuses.
+
+    refuse: called before every change with what is asked ("mtu", "up", "add_address" …); may raise.
+    """
+
+    def __init__(self) -> None:
+        self.links: dict[str, Link] = {}
+        self.assigned: dict[str, tuple[Interface, ...]] = {}
+        self.persistent: set[str] = set()
+        self.held: dict[str, FakeTap] = {}
+        self.held_by_others: set[str] = set()
+        self.refuse: Callable[[str, object], None] = lambda what, value: None
+        self._index = 1
+
+    def add(self, name: str, persistent: bool = True) -> None:
+        """As `ip tuntap add`."""
+        self._index += 1
+        mac = bytes((0x02, 0, 0, 0, 0, self._index & 0xFF))
+        self.links[name] = Link(self._index, name, False, 1500, mac, False, 1000, 0, None, False)
+        self.assigned[name] = ()
+        if persistent:
+            self.persistent.add(name)
+
+    def vanish(self, name: str) -> None:
+        """As `ip link del`."""
+        self.held.pop(name).vanish()
+        del self.links[name], self.assigned[name]
+
+    def open(self, unit: Unit) -> FakeTap:
+        """In the place of Tap.open."""
+        name = f"tap{unit}"
+        self.refuse("open", unit)
+        self._forget_closed()
+        if name in self.held or name in self.held_by_others:
+            raise VirtError(EBUSY, f'"{name}" is held by another program')
+        made = name not in self.links
+        if made:
+            self.add(name, persistent=False)
+        tap = self.held[name] = FakeTap(name, made)
+        return tap
+
+    def _forget_closed(self) -> None:
+        for name, tap in list(self.held.items()):
+            if tap.fd < 0:
+                del self.held[name]
+                if name not in self.persistent:
+                    del self.links[name], self.assigned[name]
+
+    def taps(self) -> set[str]:
+        """What `ip link` shows."""
+        self._forget_closed()
+        return set(self.links)
+
+    def _name(self, tap: FakeTap) -> str:
+        name = tap.name()
+        if self.held.get(name) is not tap:
+            raise VirtError(ENXIO, "the tap's interface is gone")
+        return name
+
+    # In the place of Links
+
+    def get(self, tap: FakeTap) -> Link:
+        return self.links[self._name(tap)]
+
+    def set(self, tap: FakeTap, **change: Any) -> None:
+        name = self._name(tap)
+        for what in ("address", "txqlen", "mtu", "up"):
+            if change.get(what) is not None:
+                self.refuse(what, change[what])
+                self.links[name] = replace(self.links[name], **{what: change[what]})
+
+    def quiet(self, tap: FakeTap) -> None:
+        self.refuse("quiet", None)
+
+    def addresses(self, tap: FakeTap) -> tuple[Interface, ...]:
+        return self.assigned[self._name(tap)]
+
+    def add_address(self, tap: FakeTap, address: Interface) -> None:
+        name = self._name(tap)
+        self.refuse("add_address", address)
+        if address in self.assigned[name]:
+            raise VirtError(EEXIST, "the address is assigned already")
+        self.assigned[name] += (address,)
+
+    def remove_address(self, tap: FakeTap, address: Interface | Address) -> None:
+        name = self._name(tap)
+        self.refuse("remove_address", address)
+        rest = tuple(one for one in self.assigned[name] if address not in (one, one.ip))
+        if rest == self.assigned[name]:
+            raise VirtError(EADDRNOTAVAIL, "there is no such address")
+        self.assigned[name] = rest
+
+
+class FakeKernel:
+    """In the place of Kernel: no threads."""
+
+    def __init__(self, host: Host) -> None:
+        self.links = host
+
+    async def call(self, function: Callable[..., T], *args: Any) -> T:
+        await trio.lowlevel.checkpoint()
+        result = function(*args)
+        await trio.lowlevel.checkpoint()
+        return result
+
+
+class Bench:
+    """The commands as users give them."""
+
+    def __init__(self, host: Host, root: Directory, interfaces: Interfaces, commander: Commander) -> None:
+        self.host = host
+        self.root = root
+        self.interfaces = interfaces
+        self.commander = commander
+        self.lost: list[str] = []
+
+    async def say(self, text: str, user: User = SUPER, unit: int | None = None, script: Script | None = None) -> None:
+        """One write to ctl, or to an interface's own."""
+        virt = None if unit is None else self.virt(unit)
+        await self.commander.run(virt, script or Script(), text.encode(errors="surrogateescape"), user)
+
+    async def refused(self, text: str, user: User = SUPER, unit: int | None = None) -> int:
+        """The errno of a write that must be refused; what it says must be what last_error tells then."""
+        with pytest.raises(VirtError) as caught:
+            await self.say(text, user, unit)
+        assert self.commander.last_error(user) == caught.value.strerror
+        assert "\n" not in caught.value.strerror
+        return caught.value.errno
+
+    def virt(self, unit: int) -> Virt:
+        return self.interfaces.get(Unit(unit)).virt
+
+    def names(self) -> set[str]:
+        """What the mount point shows besides its own files."""
+        return {name for name in self.root.children if name.startswith(("virt", "tap"))}
+
+
+@asynccontextmanager
+async def daemon(monkeypatch: pytest.MonkeyPatch, limits: Limits | None = None) -> AsyncIterator[Bench]:
+    """A new one; at the end it gives everything back, and that is checked."""
+    host = Host()
+    monkeypatch.setattr("virtfs.daemon.interfaces.Tap.open", host.open)
+    root = Directory(ROOT)
+    interfaces = Interfaces(cast(Kernel, FakeKernel(host)), root, limits or Limits())
+    commander = Commander(interfaces)
+    root.children.update(root_directory(commander, "0").children)
+    async with trio.open_nursery() as nursery:
+        interfaces.run_in(nursery)
+        bench = Bench(host, root, interfaces, commander)
+        interfaces.gone = lambda interface: bench.lost.append(interface.virt.name)
+        yield bench
+        host.refuse = lambda what, value: None
+        await commander.end()
+        assert bench.names() == set()
+        assert host.taps() == host.persistent & set(host.links)
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,98 @@
+"""A wire on a fake tap, as the frame file and the daemon use it."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec
+
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import Unit
+from virtfs.core.virt import HostEnd, Virt
+from virtfs.forward.wire import HEADROOM, LONGEST, Wire
+from virtfs.host.fakes import FakeTap
+
+P = ParamSpec("P")
+
+HEAD = bytes.fromhex("020000000001 020000000002 88b5")
+
+
+def frame(number: int, size: int = 60) -> bytes:
+    """A frame that can be told from others."""
+    return (HEAD + number.to_bytes(4, "big") * (size // 4 + 1))[:size]
+
+
+class Bench:
+    """A wire, both ends in the test's hand."""
+
+    def __init__(self, tap: FakeTap, queue: int) -> None:
+        self.tap = tap
+        self.virt = Virt(Unit(3), bytes(6), HostEnd("tap3", 7, True, 1500, bytes(6), True, queue))
+        self.wire = Wire(self.virt, tap)
+        self.counters = self.virt.counters
+        self._room = memoryview(bytearray(HEADROOM + LONGEST))
+        self._filled = 0
+
+    def take(self, size: int = LONGEST) -> bytes | None:
+        """What a reader gets; None: it would wait."""
+        taken = self.wire.take(self._room, size)
+        return None if taken is None else bytes(self._room[HEADROOM : HEADROOM + taken])
+
+    def on_ready(self, listener: Callable[[], bool]) -> None:
+        """Have somebody told when a frame may have come, who says whether he waits for more."""
+        self.wire.ready = listener
+
+    def take_all(self) -> list[bytes]:
+        frames = []
+        while (one := self.take()) is not None:
+            frames.append(one)
+        return frames
+
+    def put(self, data: bytes) -> int:
+        return self.wire.put(memoryview(data))
+
+    def down(self) -> None:
+        """A tap that is down takes nothing (EPOLLOUT is not set, drivers/net/tun.c), a fake one when it is full."""
+        try:
+            while True:
+                os.write(self.tap.fd, b"filler" * 700)
+                self._filled += 1
+        except BlockingIOError:
+            self.virt.host.up = False
+            self.wire.update()
+
+    def up(self) -> None:
+        while self._filled:
+            self._filled -= self.tap.peer.recv(1 << 13)[:6] == b"filler"
+        self.virt.host.up = True
+        self.wire.update()
+
+    def set_backlog(self, frames: int) -> None:
+        self.virt.backlog = frames
+        self.wire.update()
+
+    def lose(self) -> None:
+        self.virt.lost = True
+        self.virt.host.up = False
+        self.wire.update()
+
+
+@contextmanager
+def wire(queue: int = 256) -> Iterator[Bench]:
+    """A new one, up."""
+    with FakeTap("tap3") as tap:
+        bench = Bench(tap, queue)
+        try:
+            yield bench
+        finally:
+            bench.on_ready(lambda: False)
+            bench.lose()
+            bench.wire.close()
+
+
+def refusal(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> int:
+    """The errno a call is refused with, 0 when it is not."""
+    try:
+        call(*args, **kwargs)
+    except VirtError as error:
+        return error.errno
+    return 0

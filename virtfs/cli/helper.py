@@ -1,6 +1,6 @@
 """mount.virtfs: how mount(8) calls for `mount -t virtfs virtfs DIR` and for a line of fstab(5).
 
-    virtfs  /mnt/virt  virtfs  noauto,max_virts=16  0 0
+virtfs  /mnt/virt  virtfs  noauto,max_virts=16  0 0
 """
 
 import argparse

@@ -68,20 +68,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"virtfs {virtfs.__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
 
-    one = verbs.add_parser(
-        "mount", help="mount virtfs at a directory", description=_MOUNT, formatter_class=raw
-    )
+    one = verbs.add_parser("mount", help="mount virtfs at a directory", description=_MOUNT, formatter_class=raw)
     one.add_argument("-f", dest="foreground", action="store_true", help="stay in the foreground")
     one.add_argument("-o", dest="options", action="append", default=[], metavar="OPTIONS", help="see above")
     one.add_argument("directory", metavar="DIR")
 
-    one = verbs.add_parser(
-        "umount", help="end the virtfs at a directory", description=_UMOUNT, formatter_class=raw
-    )
+    one = verbs.add_parser("umount", help="end the virtfs at a directory", description=_UMOUNT, formatter_class=raw)
     one.add_argument("directory", metavar="DIR")
 
-    one = verbs.add_parser(
-        "shell", help="a shell with a virtfs of its own", description=_SHELL, formatter_class=raw
-    )
+    one = verbs.add_parser("shell", help="a shell with a virtfs of its own", description=_SHELL, formatter_class=raw)
     one.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER)
     return parser

@@ -44,7 +44,7 @@ def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool)
         ready()
 
     try:
-        serving.run(path, options.limits, now_ready)
+        serving.run(path, options, now_ready)
     except VirtError as e:
         if not foreground:
             log.error("%s", e.strerror)

@@ -21,10 +21,11 @@ _MOST = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """limits: see there. log: an absolute path, or None. debug: log everything."""
+    """limits: see there. log, state: an absolute path, or None. debug: log everything."""
 
     limits: Limits = field(default_factory=Limits)
     log: str | None = None
+    state: str | None = None
     debug: bool = False
 
 
@@ -39,10 +40,11 @@ def parse(text: str, sloppy: bool = False) -> MountOptions:
         if name in _LIMITS:
             limit = {_LIMITS[name]: _number(word, value)}
             options = replace(options, limits=replace(options.limits, **limit))
-        elif name == "log":
+        elif name in ("log", "state"):
             if not value:
                 raise VirtError(errno.EINVAL, f'"{word}" wants the name of a file')
-            options = replace(options, log=os.path.abspath(value))
+            path = os.path.abspath(value)
+            options = replace(options, log=path) if name == "log" else replace(options, state=path)
         elif word == "debug":
             options = replace(options, debug=True)
         elif not (sloppy or _OTHERS.fullmatch(word)):

@@ -10,10 +10,11 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import trio
 
-from virtfs.core.limits import Limits
+from virtfs.cli.options import MountOptions
 from virtfs.daemon.service import serve
 from virtfs.fuse.mount import attach, let_go, wait_unmounted
 from virtfs.fuse.mounttable import Mounted, mounted_at
@@ -23,13 +24,13 @@ log = logging.getLogger(__name__)
 GRACE = 5  # seconds that a server which was told twice to end is given
 
 
-def run(directory: str, limits: Limits, ready: Callable[[], None]) -> None:
+def run(directory: str, options: MountOptions, ready: Callable[[], None]) -> None:
     """Serve a resolved directory until it is unmounted or a signal comes. ready: called when it answers.
 
     VirtError: it could not be mounted. Any other: the service failed; the mount is gone all the same.
     """
     try:
-        trio.run(_run, directory, limits, ready)
+        trio.run(_run, directory, options, ready)
     except BaseExceptionGroup as group:
         # Every nursery on the way has wrapped it; a single error is told as itself.
         error: BaseException = group
@@ -38,7 +39,7 @@ def run(directory: str, limits: Limits, ready: Callable[[], None]) -> None:
         raise error from None
 
 
-async def _run(directory: str, limits: Limits, ready: Callable[[], None]) -> None:
+async def _run(directory: str, options: MountOptions, ready: Callable[[], None]) -> None:
     stop, hurry = trio.Event(), trio.CancelScope()
     async with trio.open_nursery() as nursery:
         await nursery.start(_listen, stop, hurry)
@@ -48,7 +49,7 @@ async def _run(directory: str, limits: Limits, ready: Callable[[], None]) -> Non
             if mount is not None:
                 nursery.start_soon(_watch, mount, stop)
             with hurry:
-                await serve(fuse, limits, ready, stop)
+                await serve(fuse, options.limits, ready, stop, Path(options.state) if options.state else None)
         finally:
             try:
                 if mount is not None:

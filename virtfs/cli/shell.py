@@ -83,9 +83,7 @@ def _run(directory: str, command: list[str]) -> int:
     # Blocked for process 1 as well, from its first instruction on; it starts the command with all signals let through.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGQUIT])
     try:
-        process = subprocess.Popen(
-            ["unshare", *namespaces, "--", *python, *command], pass_fds=[entering, lifeline]
-        )
+        process = subprocess.Popen(["unshare", *namespaces, "--", *python, *command], pass_fds=[entering, lifeline])
     except FileNotFoundError:
         raise VirtError(errno.ENOSYS, "there is no unshare(1): install util-linux") from None
     os.close(entering)

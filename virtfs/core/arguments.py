@@ -103,6 +103,13 @@ def parse_interface_name(text: str) -> str:
     return text
 
 
+def parse_netns(text: str) -> str:
+    """A name that ip-netns(8) takes, or a process' number; "" is the daemon's own namespace."""
+    if text in (".", "..") or "/" in text or len(text) > NAME_MAX or not text.isprintable():
+        raise VirtError(EINVAL, f"{quoted(text)} is neither a network namespace's name nor a process")
+    return text
+
+
 def _address_and_length(text: str, example: str, longest: int) -> tuple[str, int]:
     address, slash, length = text.partition("/")
     if not slash:
@@ -153,6 +160,8 @@ INET6_KNOWN = Argument("A[/n]", parse_address6)
 USER = account("USER")
 GROUP = account("GROUP")
 MODE = Argument("OCTAL", units.parse_mode, units.format_mode)
+CARRIER = one_of("always", "open")
+NETNS = Argument("NAME|PID", parse_netns)
 EXCLUSIVE = one_of("read", "both", "none")
 DESCRIPTION = Argument("TEXT", parse_description)
 IFACE = Argument("IF", parse_interface_name)

@@ -15,7 +15,12 @@ VALUES: Final[dict[str, Callable[[Virt], str]]] = {
     "queue": lambda virt: str(virt.host.queue),
     "backlog": lambda virt: str(virt.backlog),
     "strict": lambda virt: _bit(virt.strict),
+    "promisc": lambda virt: _bit(virt.host.promisc),
     "exclusive": lambda virt: virt.exclusive,
+    "antispoof": lambda virt: _bit(virt.antispoof),
+    "persist": lambda virt: _bit(virt.persist),
+    "upopen": lambda virt: _bit(virt.upopen),
+    "carrier": lambda virt: virt.carrier,
     "description": lambda virt: virt.description,
 }
 
@@ -24,10 +29,10 @@ TAP_VALUES: Final[dict[str, Callable[[Virt], str]]] = {
     "name": lambda virt: virt.host.name,
     "index": lambda virt: str(virt.host.index),
     "address": lambda virt: format_mac(virt.host.address),
-    "addresses": lambda virt: "\n".join(str(address) for address in virt.host.addresses),
     "up": lambda virt: _bit(virt.host.up),
     "carrier": lambda virt: _bit(virt.host.carrier),
     "mtu": lambda virt: str(virt.host.mtu),
+    "netns": lambda virt: virt.netns,
 }
 
 
@@ -41,26 +46,36 @@ def counter(virt: Virt, name: str) -> str:
     return str(count + virt.host.dropped if name == "rx_dropped" else count)
 
 
-def verbs_of(virt: Virt, owner: str, group: str) -> tuple[Action, ...]:
-    """The verbs that would make a new interface of this unit what this one is.
+def verbs_of(virt: Virt, owner: str, group: str) -> list[tuple[Action, ...]]:
+    """The verbs that would make a new interface of this unit what this one is, by lines.
 
     owner, group: as the verbs take them. Values that a new interface has anyway are left out; the addresses, which
-    are drawn anew, never. `description` takes the rest of the line and so comes last.
+    are drawn anew, never. `netns` ends its line and `description` takes the rest of one, so there may be two.
     """
     host = virt.host
-    actions = [Action("link", (virt.address,)), Action("taplink", (host.address,))]
     fresh = Virt(virt.unit, virt.address, host)
-    differing: list[tuple[bool, Action]] = [
+    first: list[tuple[bool, Action]] = [
+        (True, Action("link", (virt.address,))),
+        (True, Action("taplink", (host.address,))),
         (host.mtu != MTU_DEFAULT, Action("mtu", (host.mtu,))),
         (host.queue != QUEUE, Action("queue", (host.queue,))),
         (virt.backlog != fresh.backlog, Action("backlog", (virt.backlog,))),
         (virt.strict, Action("strict")),
+        (host.promisc, Action("promisc")),
         (virt.exclusive != fresh.exclusive, Action("exclusive", (virt.exclusive,))),
         (virt.owner != fresh.owner, Action("owner", (owner,))),
         (virt.group != fresh.group, Action("group", (group,))),
         (virt.mode != fresh.mode, Action("mode", (virt.mode,))),
+        (virt.antispoof, Action("antispoof")),
+        (virt.persist, Action("persist")),
+        (virt.upopen, Action("upopen")),
+        (virt.carrier != fresh.carrier, Action("carrier", (virt.carrier,))),
         *((True, Action("inet" if a.version == 4 else "inet6", (a,))) for a in host.addresses),
-        (host.up, Action("up")),
+        (host.up and not virt.upopen, Action("up")),
+        (bool(virt.netns), Action("netns", (virt.netns,))),
+    ]
+    last: list[tuple[bool, Action]] = [
         (bool(virt.description), Action("description", (virt.description,))),
     ]
-    return tuple(actions + [action for differs, action in differing if differs])
+    lines = [first, last] if virt.netns else [first + last]
+    return [done for line in lines if (done := tuple(action for differs, action in line if differs))]

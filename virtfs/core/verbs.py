@@ -70,9 +70,12 @@ class Verb:
         return " ".join((self.name, *(argument.name for argument in self.arguments), *option))
 
 
-def _switch(name: str, off: str, meaning: str, off_meaning: str) -> tuple[Verb, Verb]:
+def _switch(name: str, off: str, meaning: str, off_meaning: str, root_only: bool = False) -> tuple[Verb, Verb]:
     """A verb, its opposite, and the file named after the first that holds 1 or 0."""
-    return Verb(name, (), meaning, file=name, value="1"), Verb(off, (), off_meaning, file=name, value="0")
+    return (
+        Verb(name, (), meaning, file=name, value="1", root_only=root_only),
+        Verb(off, (), off_meaning, file=name, value="0", root_only=root_only),
+    )
 
 
 _VIRT_VERBS: Final[tuple[Verb, ...]] = (
@@ -96,6 +99,25 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
         "-strict",
         "a frame that cannot be sent fails its write",
         "such a frame is dropped and counted",
+    ),
+    *_switch("promisc", "-promisc", "the tap takes frames for any address", "it takes its own, as new"),
+    *_switch(
+        "antispoof",
+        "-antispoof",
+        "a frame from another address than virt's is dropped",
+        "any source address passes, as new",
+        root_only=True,
+    ),
+    *_switch("persist", "-persist", "the tap outlives the mount", "it goes with the mount, as new", root_only=True),
+    *_switch("upopen", "-upopen", "frame's first open sets it up, the last close down", "opening changes nothing"),
+    Verb("carrier", (arg.CARRIER,), "plugged in always, or while frame is open", file="carrier"),
+    Verb(
+        "netns",
+        (arg.NETNS,),
+        "move the tap to a network namespace, by name or by a process in it",
+        file="tap/netns",
+        root_only=True,
+        ends_line=True,
     ),
     Verb("exclusive", (arg.EXCLUSIVE,), "what only one at a time may open frame for", file="exclusive"),
     Verb(

@@ -8,6 +8,7 @@ from virtfs.core.ethernet import frame_bounds
 from virtfs.core.ids import Gid, Uid, Unit
 
 Exclusive = Literal["read", "both", "none"]
+Carrier = Literal["always", "open"]
 Address = IPv4Interface | IPv6Interface
 
 QUEUE = 256  # frames, unless the verb queue says otherwise
@@ -18,7 +19,7 @@ class Counters:
     """Frames and bytes since the interface was made; in (rx) is towards virt. The files of stats/ bear these names.
 
     What the host sent = rx_frames + rx_dropped + what waits. What was written = tx_frames + tx_dropped;
-    tx_oversize, tx_short and tx_down say for what tx_dropped was.
+    tx_oversize, tx_short, tx_down and tx_spoofed say for what tx_dropped was.
     """
 
     rx_frames: int = 0
@@ -30,6 +31,7 @@ class Counters:
     tx_oversize: int = 0
     tx_short: int = 0
     tx_down: int = 0
+    tx_spoofed: int = 0
 
 
 COUNTERS = tuple(f.name for f in fields(Counters))
@@ -45,6 +47,7 @@ class HostEnd:
     mtu: int
     address: bytes
     carrier: bool
+    promisc: bool
     queue: int  # txqueuelen, frames
     dropped: int = 0  # the kernel's tx_dropped since virtfs attached
     addresses: tuple[Address, ...] = ()
@@ -63,6 +66,11 @@ class Virt:
     strict: bool = False
     exclusive: Exclusive = "read"
     backlog: int = 0
+    antispoof: bool = False
+    upopen: bool = False
+    carrier: Carrier = "always"
+    persist: bool = False
+    netns: str = ""  # where the host's end is, by name or process; "" for the daemon's own namespace
     description: str = ""
     lost: bool = False  # the tap vanished, by another's hand
     counters: Counters = field(default_factory=Counters)

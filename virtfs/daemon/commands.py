@@ -7,6 +7,7 @@ import errno
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import trio
 
@@ -19,12 +20,14 @@ from virtfs.core.values import verbs_of
 from virtfs.core.virt import Virt
 from virtfs.daemon.accounts import group_name, user_name
 from virtfs.daemon.interfaces import Interface, Interfaces
-from virtfs.daemon.verbs import carry_out, check
+from virtfs.daemon.statefile import MADE, StateFile, made_before
+from virtfs.daemon.verbs import carry_out, check, follow_opens
 from virtfs.files.frame import Frame
 from virtfs.files.node import Node
 
 log = logging.getLogger(__name__)
 
+ROOT_USER = User(Uid(0), Gid(0), 0)
 REMEMBERED = 1024  # users whose last error is kept
 
 
@@ -36,6 +39,8 @@ class Commander:
         self._one_at_a_time = trio.Lock()
         self._errors: OrderedDict[Uid, str] = OrderedDict()
         self._ended = False
+        self._made_before: frozenset[str] = frozenset()
+        self.state_file: StateFile | None = None
         self.changed: Callable[[], None] = lambda: None
         self.caught_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
@@ -48,13 +53,16 @@ class Commander:
                 lines = script.feed(data)
             except VirtError as refusal:
                 raise self._remember(user, refusal) from None
-            for line in lines:
-                try:
-                    await self._run_line(virt, line, user)
-                except VirtError as refusal:
-                    script.forget()
-                    said = f"{quoted(line.text.strip())}: {refusal.strerror}"
-                    raise self._remember(user, line.locate(VirtError(refusal.errno, said))) from None
+            try:
+                for line in lines:
+                    try:
+                        await self._run_line(virt, line, user)
+                    except VirtError as refusal:
+                        script.forget()
+                        said = f"{quoted(line.text.strip())}: {refusal.strerror}"
+                        raise self._remember(user, line.locate(VirtError(refusal.errno, said))) from None
+            finally:
+                await self._keep()
 
     async def set_value(self, virt: Virt, file: str, data: bytes, user: User) -> None:
         """Apply one write to an attribute file."""
@@ -62,6 +70,7 @@ class Commander:
         async with self._one_at_a_time:
             try:
                 await self._change(self._of(virt), (file_action(file, text),), user)
+                await self._keep()
             except VirtError as refusal:
                 said = f"{virt.name}/{file}: {refusal.strerror}"
                 raise self._remember(user, VirtError(refusal.errno, said)) from None
@@ -79,11 +88,86 @@ class Commander:
                     interface.wire.settle()
 
     def state(self, virt: Virt | None) -> str:
-        """One interface's verbs, or the lines that would make every interface."""
+        """One interface's verbs, or the lines that would make every interface.
+
+        Comments tell what the lines cannot: what of it virtfs has made though it outlives the daemon, and what goes
+        with an open of clone.
+        """
         if virt is not None:
-            return format_actions(_verbs(virt)) + "\n"
-        lines = (format_command(Command("create", i.virt.unit, _verbs(i.virt))) for i in self._interfaces)
+            return "".join(format_actions(actions) + "\n" for actions in _verbs(virt))
+        made = [i.virt.tap for i in self._interfaces if i.virt.persist and i.found is None]
+        lines = [MADE + " ".join(made)] if made else []
+        for interface in self._interfaces:
+            virt = interface.virt
+            if interface.cloned:
+                lines.append(f"# {virt.name} is of an open clone")
+                continue
+            first, *more = _verbs(virt)
+            lines.append(format_command(Command("create", virt.unit, first)))
+            lines += [format_command(Command("change", virt.unit, actions)) for actions in more]
         return "".join(f"{line}\n" for line in lines)
+
+    async def make_clone(self, user: User) -> tuple[Unit, Callable[[], None]]:
+        """An interface for one open of clone, its opener's: its unit, and what destroys it."""
+        async with self._one_at_a_time:
+            self._refuse_at_end()
+            interface = await self._make(None, "")
+            interface.cloned = True
+            interface.virt.owner, interface.virt.group = user.uid, user.gid
+            self.changed()
+
+        async def destroy() -> None:
+            async with self._one_at_a_time:
+                if self._interfaces.has(interface):
+                    await self._interfaces.destroy(interface)
+                    self.changed()
+
+        return interface.virt.unit, lambda: self._interfaces.later(destroy)
+
+    def command_of(self, pid: int) -> str:
+        """The name of a process, "?" of one that is gone or in another pid namespace."""
+        try:
+            return Path(f"/proc/{pid}/comm").read_text().strip() or "?"
+        except OSError:
+            return "?"
+
+    # The state file
+
+    async def replay(self, text: str) -> None:
+        """Make what an earlier mount's ctl gave. A line that fails is logged, the others are tried all the same."""
+        self._made_before = made_before(text)
+        for number, line in enumerate(text.splitlines(), start=1):
+            async with self._one_at_a_time:
+                try:
+                    await self._replay_line(line)
+                except VirtError as refusal:
+                    log.error("state file, line %d: %s: %s", number, quoted(line), refusal.strerror)
+        self._made_before = frozenset()
+
+    async def _replay_line(self, line: str) -> None:
+        """By ensure. A namespace that was named by a process is gone with it: its interface comes back lost."""
+        command = parse(line)
+        if command is None:
+            return
+        *rest, last = command.actions or (Action("help"),)
+        by_process = last.verb == "netns" and str(last.args[0]).isdecimal()
+        actions = tuple(rest) if by_process else command.actions
+        kind = "ensure" if command.kind == "create" else command.kind
+        await self._run_line(None, Line(format_command(Command(kind, command.target, actions)), 1, 1), ROOT_USER)
+        if by_process and isinstance(command.target, int):
+            interface = self._interfaces.get(Unit(command.target))
+            interface.lose()
+            interface.virt.netns = str(last.args[0])
+            await self._interfaces.kernel.call(interface.tap.close)
+
+    async def keep(self) -> None:
+        """Save the state as it is."""
+        async with self._one_at_a_time:
+            await self._keep()
+
+    async def _keep(self) -> None:
+        if self.state_file is not None and not self._ended:
+            await self.state_file.save(self.state(None))
 
     def last_error(self, user: User) -> str:
         """The user's last failed command and why, "ok" when there was none."""
@@ -115,9 +199,11 @@ class Commander:
     async def _by_call(self, node: Node, actions: tuple[Action, ...], user: User) -> None:
         async with self._one_at_a_time:
             try:
-                if not isinstance(node.owner, Virt):
+                virt = node.owner if isinstance(node.owner, Virt) else getattr(node.owner, "virt", None)
+                if virt is None:
                     raise VirtError(errno.EPERM, "this file belongs to no interface: it stays root's")
-                await self._change(self._of(node.owner), actions, user)
+                await self._change(self._of(virt), actions, user)
+                await self._keep()
             except VirtError as refusal:
                 raise self._remember(user, refusal) from None
 
@@ -136,8 +222,7 @@ class Commander:
         command = parse(line.text)
         if command is None or command.kind == "help":
             return
-        if self._ended:
-            raise VirtError(errno.ENXIO, "the mount is ending")
+        self._refuse_at_end()
         if not user.root:
             raise VirtError(errno.EPERM, "this ctl is root's; an interface's owner has the interface's own")
         unit = None if command.target is None else Unit(int(command.target))
@@ -155,6 +240,10 @@ class Commander:
                 await self._change(self._existing(unit), command.actions, user)
         self.changed()
 
+    def _refuse_at_end(self) -> None:
+        if self._ended:
+            raise VirtError(errno.ENXIO, "the mount is ending")
+
     def _existing(self, unit: Unit | None) -> Interface:
         assert unit is not None  # the grammar asks for it
         return self._interfaces.get(unit)
@@ -169,12 +258,26 @@ class Commander:
         self._interfaces.room()
         for action in actions:
             check(self._interfaces.limits, None, action, user)
-        interface = await self._interfaces.create(unit, self)
+        last = actions[-1] if actions else None
+        interface = await self._make(unit, str(last.args[0]) if last is not None and last.verb == "netns" else "")
         try:
             await carry_out(self._interfaces, interface, actions)
         except BaseException:
             await self._interfaces.destroy(interface)
             raise
+
+    async def _make(self, unit: Unit | None, netns: str) -> Interface:
+        interface = await self._interfaces.create(unit, self, f"tap{unit}" in self._made_before, netns)
+
+        async def follow() -> None:
+            async with self._one_at_a_time:
+                await follow_opens(self._interfaces, interface)
+
+        interface.frame.first = follow
+        interface.frame.last = lambda: self._interfaces.later(follow)
+        if netns:
+            await self._interfaces.look_for(interface)
+        return interface
 
     async def _change(self, interface: Interface, actions: tuple[Action, ...], user: User) -> None:
         for action in actions:
@@ -192,5 +295,5 @@ class Commander:
         return refusal
 
 
-def _verbs(virt: Virt) -> tuple[Action, ...]:
+def _verbs(virt: Virt) -> list[tuple[Action, ...]]:
     return verbs_of(virt, user_name(virt.owner), group_name(virt.group))

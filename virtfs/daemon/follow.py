@@ -12,6 +12,7 @@ from virtfs.daemon.interfaces import Interface, Interfaces, Place
 from virtfs.daemon.kernel import Kernel
 from virtfs.host.link import Link
 from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, NamespaceGone, Overflow
+from virtfs.host.netnames import name_of
 
 log = logging.getLogger(__name__)
 
@@ -100,33 +101,36 @@ class Follower:
             self._doubt = trio.Event()
             while self._doubtful:
                 interface, _ = self._doubtful.popitem()
-                await self._look(interface)
+                await self.look_for(interface)
             self._certain.set()
             self.changed()
 
-    async def _look(self, interface: Interface) -> None:
+    async def look_for(self, interface: Interface) -> None:
+        """Ask where its tap is now, and how; one that is gone is lost."""
         if interface.virt.lost:
             return
         try:
-            place, link, addresses = await self._kernel.call(self._find, interface)
+            place, name, link, addresses = await self._kernel.call(self._find, interface)
         except VirtError as refusal:
             log.info("%s: %s", interface.virt.name, refusal.strerror)
             interface.lose()
             return
         interface.place = place
+        interface.virt.netns = name
         interface.set_host(link, addresses)
         self.catch_up()
 
-    def _find(self, interface: Interface) -> tuple[Place, Link, tuple[Address, ...]]:
+    def _find(self, interface: Interface) -> tuple[Place, str, Link, tuple[Address, ...]]:
         """In the thread: where the tap is now, and how it is."""
         namespace = interface.tap.netns()
         try:
             nsid = self._kernel.monitor.watch(namespace)
+            name = "" if nsid is None else name_of(namespace) or interface.virt.netns or f"nsid-{nsid}"
         finally:
             os.close(namespace)
         links = self._kernel.links
         link = links.get(interface.tap)
-        return (nsid, link.index), link, links.addresses(interface.tap)
+        return (nsid, link.index), name, link, links.addresses(interface.tap)
 
 
 def _change_address(interface: Interface, address: Address, added: bool) -> None:

@@ -1,8 +1,10 @@
 """The interfaces of a mount: how one comes to be, and how it goes."""
 
 import errno
+import os
 import random
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from itertools import count
 
@@ -14,12 +16,18 @@ from virtfs.core.ids import UNIT_MAX, Unit
 from virtfs.core.limits import Limits
 from virtfs.core.virt import QUEUE, Address, HostEnd, Virt
 from virtfs.daemon.kernel import Kernel
+from virtfs.files.frame import Frame
 from virtfs.files.node import Directory
+from virtfs.files.stream import Opens
 from virtfs.files.tree import Commands, interface_names
 from virtfs.forward.wire import Wire
 from virtfs.host.link import Link
 from virtfs.host.links import Links
+from virtfs.host.netnames import open_netns
+from virtfs.host.netns import inside
 from virtfs.host.tap import Tap
+
+Tell = Callable[..., None]  # what, the interface's name, key=value …: as files.events.Events.emit
 
 # Where the kernel reports an interface: its namespace's nsid (None: the daemon's own), its index there.
 Place = tuple[int | None, int]
@@ -28,16 +36,25 @@ Place = tuple[int | None, int]
 class Interface:
     """One virt, with all that it holds."""
 
-    def __init__(self, virt: Virt, tap: Tap, found: HostEnd | None) -> None:
+    def __init__(self, virt: Virt, tap: Tap, found: HostEnd | None, tell: Tell) -> None:
         self.virt = virt
         self.tap = tap
         self.found = found  # the tap as it was before virtfs, None when virtfs made it
-        self.dropped_before = virt.host.dropped
-        virt.host.dropped = 0
-        self.wire = Wire(virt, tap)
+        self.carrier = True  # as it was last set
+        self.cloned = False  # made by an open of clone, and gone with it
         self.place: Place = (None, virt.host.index)
+        self.opens = Opens()
+        self.wire = Wire(virt, tap)
+        self.frame = Frame(self.wire, self.opens)
+        self._dropped_before = virt.host.dropped
+        virt.host.dropped = 0
+        self._tell = tell
         self._pump = trio.CancelScope()
         self._ended = trio.Event()
+        self.wire.dropped = lambda frames: tell("drop", virt.name, frames=frames)
+        self.opens.tell = lambda what, handle: tell(
+            what, virt.name, file=handle.stream.label, uid=handle.user.uid, pid=handle.user.pid
+        )
 
     async def run(self) -> None:
         """Forward until `stop`."""
@@ -49,18 +66,31 @@ class Interface:
 
     def set_host(self, link: Link, addresses: tuple[Address, ...]) -> None:
         """What the kernel says of the host's end now."""
-        self.virt.host = host_end(link, addresses)
-        self.virt.host.dropped -= self.dropped_before
+        before, now = self.virt.host, host_end(link, addresses)
+        now.dropped -= self._dropped_before
+        self.virt.host = now
         self.wire.update()
+        if now.up != before.up:
+            self._tell("up" if now.up else "down", self.virt.name)
+        if now.mtu != before.mtu:
+            self._tell("mtu", self.virt.name, mtu=now.mtu)
+        if now.carrier != before.carrier:
+            self._tell("carrier", self.virt.name, carrier=int(now.carrier))
 
     def lose(self) -> None:
-        """The tap is gone, or about to be: readers are answered ENXIO, nothing is written any more."""
+        """The tap is gone: readers are answered ENXIO, nothing is written any more."""
+        if not self.virt.lost:
+            self._leave()
+            self._tell("lost", self.virt.name)
+
+    def _leave(self) -> None:
         self.virt.lost = True
         self.virt.host.up = self.virt.host.carrier = False
         self.wire.update()
 
     async def stop(self) -> None:
-        """End the forwarding."""
+        """End the forwarding; who reads is answered ENXIO."""
+        self._leave()
         self._pump.cancel()
         await self._ended.wait()
         self.wire.close()
@@ -69,19 +99,30 @@ class Interface:
 def host_end(link: Link, addresses: tuple[Address, ...]) -> HostEnd:
     """A link and its addresses as core sees them."""
     return HostEnd(
-        link.name, link.index, link.up, link.mtu, link.address, link.carrier, link.txqlen, link.tx_dropped, addresses
+        name=link.name,
+        index=link.index,
+        up=link.up,
+        mtu=link.mtu,
+        address=link.address,
+        carrier=link.carrier,
+        promisc=link.promisc,
+        queue=link.txqlen,
+        dropped=link.tx_dropped,
+        addresses=addresses,
     )
 
 
 class Interfaces:
     """All of a mount, by unit."""
 
-    def __init__(self, kernel: Kernel, root: Directory, limits: Limits) -> None:
+    def __init__(self, kernel: Kernel, root: Directory, limits: Limits, tell: Tell) -> None:
         self.kernel = kernel
         self.limits = limits
         self.gone: Callable[[Interface], None] = lambda interface: None
         self.catch_up: Callable[[], None] = lambda: None
+        self.look_for: Callable[[Interface], Awaitable[None]] = self.refresh  # where is it now, and how?
         self._root = root
+        self._tell = tell
         self._all: dict[Unit, Interface] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -103,6 +144,11 @@ class Interfaces:
         """The interface whose tap is there."""
         return next((i for i in self._all.values() if i.place == place and not i.virt.lost), None)
 
+    def later(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do it soon, in a task of its own."""
+        assert self._nursery is not None
+        self._nursery.start_soon(work)
+
     def run_in(self, nursery: trio.Nursery) -> None:
         """Forwarders run in this nursery from now on."""
         self._nursery = nursery
@@ -112,20 +158,28 @@ class Interfaces:
         if len(self._all) >= self.limits.virts:
             raise VirtError(errno.ENOSPC, f"this mount allows {self.limits.virts} interfaces")
 
-    async def create(self, unit: Unit | None, commands: Commands) -> Interface:
-        """Make virt<unit>, or the lowest free one, down, with its tap made or attached to."""
+    async def create(self, unit: Unit | None, commands: Commands, made: bool = False, netns: str = "") -> Interface:
+        """Make virt<unit>, or the lowest free one, down, with its tap made or attached to.
+
+        made: a tap that is there was made by virtfs, in an earlier life, and `destroy` is to remove it.
+        netns: look there for a tap to attach to first; one that has to be made is made at home.
+        """
         assert self._nursery is not None
         self.room()
-        tap, link, addresses = await self._lowest() if unit is None else await self.kernel.call(self._open, unit)
+        if unit is None:
+            tap, link, addresses = await self._lowest()
+        else:
+            tap, link, addresses = await self.kernel.call(self._open, unit, netns)
         unit = Unit(int(link.name.removeprefix("tap")))
-        found = None if tap.made else host_end(link, addresses)
-        virt = Virt(unit, new_mac(unit, random.randrange(256)), host_end(link, addresses))
-        interface = Interface(virt, tap, found)
+        found = None if tap.made or made else host_end(link, addresses)
+        virt = Virt(unit, new_mac(unit, random.randrange(256)), host_end(link, addresses), persist=not tap.made)
+        interface = Interface(virt, tap, found, self._tell)
         interface.wire.gone = lambda: self.gone(interface)
         self._all[unit] = interface
         self.catch_up()
         self._nursery.start_soon(interface.run, name=virt.name)
-        self._root.children.update(interface_names(virt, interface.wire, commands))
+        self._root.children.update(interface_names(interface.frame, interface.opens, commands))
+        self._tell("create", virt.name)
         return interface
 
     async def _lowest(self) -> tuple[Tap, Link, tuple[Address, ...]]:
@@ -136,7 +190,7 @@ class Interfaces:
             if Unit(number) in self._all:
                 continue
             try:
-                tap, link, addresses = await self.kernel.call(self._open, Unit(number))
+                tap, link, addresses = await self.kernel.call(self._open, Unit(number), "")
             except VirtError as refusal:
                 if refusal.errno != errno.EBUSY:
                     raise
@@ -146,10 +200,10 @@ class Interfaces:
             await self.kernel.call(tap.close)  # somebody keeps it for a purpose; it is had by its number
         return tap, link, addresses
 
-    def _open(self, unit: Unit) -> tuple[Tap, Link, tuple[Address, ...]]:
+    def _open(self, unit: Unit, netns: str) -> tuple[Tap, Link, tuple[Address, ...]]:
         """In the thread: a tap as it is to be."""
         links = self.kernel.links
-        tap = Tap.open(unit)
+        tap = (_attach_in(netns, unit) if netns else None) or Tap.open(unit)
         try:
             if tap.made:
                 links.quiet(tap)
@@ -172,23 +226,49 @@ class Interfaces:
             interface.set_host(link, addresses)
             self.catch_up()
 
-    async def destroy(self, interface: Interface) -> None:
-        """Take it out of the tree, answer its readers, put the tap back as it was found or remove it."""
+    async def destroy(self, interface: Interface, keep: bool = False) -> None:
+        """Take it out of the tree, answer its readers, put the tap back as it was found or remove it.
+
+        keep: leave a tap that was made with `persist` to the next mount.
+        """
         virt = interface.virt
         was_lost = virt.lost
-        interface.lose()
         for name in (virt.name, virt.tap):
             self._root.children.pop(name, None)
         await interface.stop()
-        if interface.found is not None and not was_lost:
-            await self.kernel.call(_put_back, self.kernel.links, interface.tap, interface.found)
+        if not was_lost:
+            if interface.found is not None:
+                await self.kernel.call(_put_back, self.kernel.links, interface.tap, interface.found)
+            elif virt.persist and not keep:
+                interface.tap.set_persist(False)
         await self.kernel.call(interface.tap.close)
         del self._all[virt.unit]
+        self._tell("destroy", virt.name)
 
     async def destroy_all(self) -> None:
-        """At the end of the mount."""
+        """At the end of the mount; what persists stays."""
         for interface in self:
-            await self.destroy(interface)
+            await self.destroy(interface, keep=True)
+
+    def has(self, interface: Interface) -> bool:
+        """Whether it is still one of these: not destroyed, and not followed by another of its unit."""
+        return self._all.get(interface.virt.unit) is interface
+
+
+def _attach_in(name: str, unit: Unit) -> Tap | None:
+    """In the thread: attach to the tap of that unit that was left in a network namespace."""
+
+    def attach() -> Tap | None:
+        return Tap.open(unit) if f"tap{unit}" in dict(socket.if_nameindex()).values() else None
+
+    try:
+        namespace = open_netns(name)
+    except VirtError:
+        return None  # the verb netns will say so
+    try:
+        return inside(namespace, attach)
+    finally:
+        os.close(namespace)
 
 
 def _look(links: Links, tap: Tap) -> tuple[Link, tuple[Address, ...]]:
@@ -198,11 +278,20 @@ def _look(links: Links, tap: Tap) -> tuple[Link, tuple[Address, ...]]:
 def _put_back(links: Links, tap: Tap, found: HostEnd) -> None:
     """Make an attached tap what it was before virtfs; what somebody else did meanwhile to it goes too."""
     try:
+        tap.set_carrier(True)
+        tap.set_persist(True)
         now = links.addresses(tap)
         for address in now:
             if address not in found.addresses:
                 links.remove_address(tap, address)
-        links.set(tap, address=found.address, txqlen=found.queue, mtu=found.mtu, up=found.up)
+        links.set(
+            tap,
+            address=found.address,
+            txqlen=found.queue,
+            mtu=found.mtu,
+            promisc=found.promisc,
+            up=found.up,
+        )
         for address in found.addresses:
             if address not in links.addresses(tap):
                 links.add_address(tap, address)

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import trio
 
@@ -15,7 +16,10 @@ from virtfs.daemon.commands import Commander
 from virtfs.daemon.follow import Follower
 from virtfs.daemon.interfaces import Interfaces
 from virtfs.daemon.kernel import Kernel
+from virtfs.daemon.statefile import StateFile
+from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
+from virtfs.files.stream import Opens
 from virtfs.files.tree import root_directory
 from virtfs.fuse import namespace
 from virtfs.fuse.channel import SLOW_REPLY, Channel
@@ -30,9 +34,12 @@ SO_RCVBUFFORCE = 33
 BUFFER = 8 << 20
 
 
-async def serve(fuse_fd: int, limits: Limits, ready: Callable[[], None], stop: trio.Event) -> None:
+async def serve(
+    fuse_fd: int, limits: Limits, ready: Callable[[], None], stop: trio.Event, state: Path | None = None
+) -> None:
     """Serve a FUSE connection until the kernel ends it (unmounted) or `stop` is set.
 
+    state: a file that always holds what reading ctl gives, and from which the interfaces are made first.
     ready is called once, when FUSE_INIT is answered and the mount works. On return every waiting reader has been
     answered ENXIO and the taps are gone or as they were found; fuse_fd is the caller's to close.
     VirtError: EPROTO, the kernel's FUSE is too old; what opening netlink sockets gives.
@@ -41,9 +48,11 @@ async def serve(fuse_fd: int, limits: Limits, ready: Callable[[], None], stop: t
     kernel = Kernel()
     try:
         root = Directory(ROOT)
-        interfaces = Interfaces(kernel, root, limits)
+        events = Events(Opens())
+        interfaces = Interfaces(kernel, root, limits, events.emit)
         commander = Commander(interfaces)
-        root.children.update(root_directory(commander, __version__).children)
+        root.children.update(root_directory(commander, __version__, events).children)
+        commander.state_file = StateFile(state) if state else None
         await _Mount(fuse_fd, root, kernel, interfaces, commander).run(ready, stop)
     finally:
         kernel.close()
@@ -65,7 +74,9 @@ class _Mount:
         interfaces.gone = self._follower.doubt
         interfaces.catch_up = self._follower.catch_up
         commander.caught_up = self._follower.caught_up
-        commander.changed = self._follower.changed = self._channel.texts_changed
+        interfaces.look_for = self._follower.look_for
+        commander.changed = self._follower.changed = self._changed
+        self._stale = trio.Event()
 
     async def run(self, ready: Callable[[], None], stop: trio.Event) -> None:
         """Serve, then end: taps and with them their readers, other streams, then libfuse."""
@@ -77,10 +88,10 @@ class _Mount:
                     nursery.start_soon(self._follower.run)
                     nursery.start_soon(self._channel.requests)
                     nursery.start_soon(self._channel.replies)
-                    nursery.start_soon(self._tell, ready)
+                    nursery.start_soon(self._begin, nursery, ready)
                     nursery.start_soon(self._until, stop, nursery)
                     try:
-                        await self._channel.run()
+                        await self._channel.run(nursery)
                     finally:
                         with trio.CancelScope(shield=True):
                             await self._commander.end()
@@ -91,9 +102,24 @@ class _Mount:
         namespace.close()
         self._ours.close()
 
-    async def _tell(self, ready: Callable[[], None]) -> None:
+    async def _begin(self, nursery: trio.Nursery, ready: Callable[[], None]) -> None:
         await self._channel.answers.wait()
+        if (state_file := self._commander.state_file) is not None:
+            await self._commander.replay(await state_file.load())
+            nursery.start_soon(self._keep)
         ready()
+
+    def _changed(self) -> None:
+        """Something is other than it was, by a command or by the kernel's report."""
+        self._channel.texts_changed()
+        self._stale.set()
+
+    async def _keep(self) -> None:
+        """Save what changed by others' hands; a command saves before it is answered."""
+        while True:
+            await self._commander.keep()
+            await self._stale.wait()
+            self._stale = trio.Event()
 
     async def _until(self, stop: trio.Event, nursery: trio.Nursery) -> None:
         await stop.wait()

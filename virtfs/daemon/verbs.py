@@ -5,6 +5,7 @@ returns what undoes it. What can be known beforehand is asked in `check`, before
 """
 
 import errno
+import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
@@ -14,9 +15,12 @@ from virtfs.core.grammar import Action
 from virtfs.core.ids import User
 from virtfs.core.limits import Limits
 from virtfs.core.verbs import VIRT, find
-from virtfs.core.virt import Address
+from virtfs.core.virt import Address, Carrier, HostEnd
 from virtfs.daemon.accounts import group_id, user_id
 from virtfs.daemon.interfaces import Interface, Interfaces
+from virtfs.host.links import Links
+from virtfs.host.netnames import open_netns
+from virtfs.host.tap import Tap
 
 Undo = Callable[[], Awaitable[None]]
 Effect = Callable[..., Awaitable[Undo]]
@@ -37,7 +41,7 @@ async def _set(interfaces: Interfaces, interface: Interface, name: str, value: o
 async def _link(interfaces: Interfaces, interface: Interface, **change: Any) -> Undo:
     """A property of the host's end, named as Links.set names it."""
     host = interface.virt.host
-    known = {"up": host.up, "mtu": host.mtu, "address": host.address, "txqlen": host.queue}
+    known = {"up": host.up, "mtu": host.mtu, "address": host.address, "txqlen": host.queue, "promisc": host.promisc}
     before = {name: known[name] for name in change}
     await interfaces.kernel.call(partial(interfaces.kernel.links.set, interface.tap, **change))
     await interfaces.refresh(interface)
@@ -50,11 +54,7 @@ async def _link(interfaces: Interfaces, interface: Interface, **change: Any) -> 
 
 async def _add_address(interfaces: Interfaces, interface: Interface, address: Address) -> Undo:
     if address in interface.virt.host.addresses:
-
-        async def nothing() -> None:
-            pass
-
-        return nothing  # saying it twice is once
+        return _nothing  # saying it twice is once
     await interfaces.kernel.call(interfaces.kernel.links.add_address, interface.tap, address)
     await interfaces.refresh(interface)
 
@@ -74,6 +74,80 @@ async def _remove_address(interfaces: Interfaces, interface: Interface, address:
             await _add_address(interfaces, interface, removed)
 
     return undo
+
+
+async def _move(interfaces: Interfaces, interface: Interface, name: str) -> Undo:
+    """netns: what the kernel takes away on the move, addresses and being up, is given back there."""
+    host, kernel = interface.virt.host, interfaces.kernel
+    await kernel.call(_moved, kernel.links, interface.tap, name, host)
+    interface.virt.netns = name
+    await interfaces.look_for(interface)
+    return _nothing  # it ends its line
+
+
+def _moved(links: Links, tap: Tap, name: str, host: HostEnd) -> None:
+    """In the thread."""
+    namespace = open_netns(name)
+    try:
+        links.move(tap, namespace)
+    finally:
+        os.close(namespace)
+    links.quiet(tap)
+    for address in host.addresses:
+        if address not in links.addresses(tap):
+            links.add_address(tap, address)
+    links.set(tap, up=host.up)
+
+
+async def _persist(interfaces: Interfaces, interface: Interface, on: bool) -> Undo:
+    before = interface.virt.persist
+    interface.tap.set_persist(on)
+    interface.virt.persist = on
+
+    async def undo() -> None:
+        await _persist(interfaces, interface, before)
+
+    return undo
+
+
+async def _carrier(interfaces: Interfaces, interface: Interface, when: Carrier) -> Undo:
+    before = interface.virt.carrier
+    interface.virt.carrier = when
+    await follow_opens(interfaces, interface)
+
+    async def undo() -> None:
+        await _carrier(interfaces, interface, before)
+
+    return undo
+
+
+async def _upopen(interfaces: Interfaces, interface: Interface, on: bool) -> Undo:
+    before = interface.virt.upopen
+    interface.virt.upopen = on
+    await follow_opens(interfaces, interface)
+
+    async def undo() -> None:
+        await _upopen(interfaces, interface, before)
+
+    return undo
+
+
+async def follow_opens(interfaces: Interfaces, interface: Interface) -> None:
+    """upopen and carrier: the host's end is as frame's being open says. For a lost interface nothing."""
+    virt, is_open = interface.virt, not interface.frame.seats.empty()
+    if virt.lost:
+        return
+    carrier = is_open or virt.carrier == "always"
+    if carrier != interface.carrier:
+        await interfaces.kernel.call(interface.tap.set_carrier, carrier)
+        interface.carrier = carrier
+    if virt.upopen and virt.host.up != is_open:
+        await interfaces.kernel.call(partial(interfaces.kernel.links.set, interface.tap, up=is_open))
+    await interfaces.refresh(interface)
+
+
+async def _nothing() -> None:
+    """Undoes what has changed nothing, or what cannot be undone."""
 
 
 def _matching(interface: Interface, address: Any) -> Address | None:
@@ -120,12 +194,25 @@ EFFECTS: Final[dict[str, Effect]] = {
     "backlog": _assigned("backlog"),
     "exclusive": _assigned("exclusive"),
     "description": _assigned("description"),
+    "promisc": partial(_link, promisc=True),
+    "-promisc": partial(_link, promisc=False),
+    "netns": _move,
+    "persist": partial(_persist, on=True),
+    "-persist": partial(_persist, on=False),
+    "upopen": partial(_upopen, on=True),
+    "-upopen": partial(_upopen, on=False),
+    "carrier": _carrier,
+    "antispoof": _setting("antispoof", True),
+    "-antispoof": _setting("antispoof", False),
     "strict": _setting("strict", True),
     "-strict": _setting("strict", False),
 }
 
 # Verbs about the host's end, which a lost interface no longer has.
-OF_HOST: Final = frozenset({"up", "down", "mtu", "queue", "taplink", "inet", "inet6", "-inet", "-inet6"})
+_OF_HOST = (
+    "up down mtu queue taplink inet inet6 -inet -inet6 promisc -promisc netns persist -persist upopen -upopen carrier"
+)
+OF_HOST: Final = frozenset(_OF_HOST.split())
 
 
 def check(limits: Limits, interface: Interface | None, action: Action, user: User) -> None:
@@ -139,6 +226,8 @@ def check(limits: Limits, interface: Interface | None, action: Action, user: Use
         raise VirtError(errno.EINVAL, f'unknown verb "{action.verb}"')
     if verb.root_only and not user.root:
         raise VirtError(errno.EPERM, f'"{action.verb}" is for root alone')
+    if action.verb == "link" and not user.root and interface is not None and interface.virt.antispoof:
+        raise VirtError(errno.EPERM, '"link" is for root alone while antispoof is on')
     if interface is not None and interface.virt.lost and action.verb in OF_HOST:
         raise VirtError(errno.ENXIO, f"{interface.virt.name} has lost its tap: destroy it")
     match action:

@@ -4,12 +4,14 @@ import errno
 import os
 import select
 import struct
+from collections.abc import Awaitable, Callable
+
+import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.core.virt import Exclusive
-from virtfs.files.node import Rights
-from virtfs.files.stream import Stream, StreamHandle, Waiters
+from virtfs.files.stream import Opens, Stream, StreamHandle, Waiters
 from virtfs.forward.wire import Wire
 
 # tap(4) of NetBSD: _IOR('e', 0, struct ifreq); linux/if_tun.h for the others.
@@ -50,6 +52,14 @@ class Seats:
         self.readers += reads(flags)
         self.writers += writes(flags)
 
+    def others(self, flags: int) -> bool:
+        """Somebody else than the one with these flags has a seat."""
+        return self.readers > reads(flags) or self.writers > writes(flags)
+
+    def empty(self) -> bool:
+        """Nobody has a seat."""
+        return not self.readers and not self.writers
+
     def leave(self, flags: int) -> None:
         """The handle opened with these flags is closed."""
         self.readers -= reads(flags)
@@ -57,20 +67,27 @@ class Seats:
 
 
 class Frame(Stream):
-    """The frame file of one interface."""
+    """The frame file of one interface.
 
-    __slots__ = ("seats", "waiters", "wire")
+    first: done before the first open is answered, and last after the last close, where the interface follows its
+    opening (upopen, carrier open).
+    """
 
-    def __init__(self, wire: Wire) -> None:
-        super().__init__(wire.virt, Rights.STREAM)
+    __slots__ = ("first", "last", "seats", "waiters", "wire")
+
+    def __init__(self, wire: Wire, opens: Opens) -> None:
+        super().__init__(wire.virt, "frame", opens)
         self.wire = wire
         self.seats = Seats()
         self.waiters = Waiters(started=wire.want)
-        wire.ready = self._ready
+        self.first: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+        self.last: Callable[[], None] = lambda: None
+        wire.listeners.append(self.waiters.wake)
 
-    def _ready(self) -> bool:
-        self.waiters.wake()
-        return bool(self.waiters)
+    @property
+    def followed(self) -> bool:
+        """Being open means something to the interface."""
+        return self.wire.virt.upopen or self.wire.virt.carrier == "open"
 
     def size(self) -> int:
         """The next frame's length: what the kernel answers to FIONREAD after an fstat."""
@@ -79,14 +96,25 @@ class Frame(Stream):
     def times(self) -> tuple[int, int]:
         return self.wire.taken_at, self.wire.put_at
 
-    def open(self, flags: int, user: User) -> "FrameHandle":
+    def open(self, flags: int, user: User) -> StreamHandle | Awaitable[StreamHandle]:
         virt = self.wire.virt
         if virt.lost:
             raise VirtError(errno.ENXIO, f"{virt.name} is gone")
         self.seats.take(virt.name, virt.exclusive, flags)
         if reads(flags):
             self.wire.opened()
-        return FrameHandle(self, user, flags)
+        handle = FrameHandle(self, user, flags)
+        if not self.followed or self.seats.others(flags):
+            return handle
+        return self._after(self.first, handle)
+
+    async def _after(self, first: Callable[[], Awaitable[None]], handle: StreamHandle) -> StreamHandle:
+        try:
+            await first()
+        except BaseException:
+            handle.release()
+            raise
+        return handle
 
 
 class FrameHandle(StreamHandle):
@@ -95,7 +123,7 @@ class FrameHandle(StreamHandle):
     __slots__ = ("file", "flags", "read", "wire", "write")
 
     def __init__(self, file: Frame, user: User, flags: int) -> None:
-        super().__init__(user, file.waiters)
+        super().__init__(file, user, file.waiters)
         self.file = file
         self.wire = file.wire
         self.flags = flags
@@ -134,3 +162,6 @@ class FrameHandle(StreamHandle):
         self.file.seats.leave(self.flags)
         if reads(self.flags):
             self.wire.closed()
+        super().release()
+        if self.file.followed and self.file.seats.empty():
+            self.file.last()

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Protocol
 
 from virtfs.core.ids import Gid, Uid
+from virtfs.core.virt import Virt
 
 
 class Owner(Protocol):
@@ -24,11 +25,12 @@ class Owner(Protocol):
 
 @dataclass(slots=True)
 class RootOwned:
-    """The files that no interface owns."""
+    """The files that are root's alone, of the mount, or of one interface whoever owns that."""
 
     owner: Uid = Uid(0)
     group: Gid = Gid(0)
     mode: int = 0o600
+    virt: Virt | None = None
 
 
 ROOT = RootOwned()

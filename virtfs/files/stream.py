@@ -7,11 +7,13 @@ stream says `wake()` when it may be worth another look.
 """
 
 import errno
-from collections.abc import Callable
+import select
+from collections.abc import Awaitable, Callable, Iterator
 from typing import NewType
 
 from virtfs.core.ids import User
 from virtfs.files.node import Node, Owner, Rights
+from virtfs.forward.wire import HEADROOM
 
 Unique = NewType("Unique", int)  # the kernel's number of one request
 PollId = NewType("PollId", int)  # the kernel's number of one poll to be woken (kh)
@@ -35,21 +37,28 @@ class Waiters:
     def __bool__(self) -> bool:
         return bool(self.reads or self.polls)
 
-    def wake(self) -> None:
-        """The source has changed: whoever can be answered is."""
+    def wake(self) -> bool:
+        """The source has changed: whoever can be answered is. True: somebody still waits."""
         if self.reads or self.polls:
             self.serve(self)
+        return bool(self)
 
 
 class StreamHandle:
-    """One open of a stream file. Methods are named after the system call; an OSError becomes its errno."""
+    """One open of a stream file. Methods are named after the system call; an OSError becomes its errno.
 
-    __slots__ = ("kh", "user", "waiters")
+    frames, dropped: what the file `clients` tells of it, frames taken and frames it was too slow for.
+    """
 
-    def __init__(self, user: User, waiters: Waiters) -> None:
+    __slots__ = ("dropped", "frames", "kh", "stream", "user", "waiters")
+
+    def __init__(self, stream: "Stream", user: User, waiters: Waiters) -> None:
+        self.stream = stream
         self.user = user
         self.waiters = waiters
         self.kh: PollId | None = None
+        self.frames = self.dropped = 0
+        stream.opens.add(self)
 
     def read(self, room: memoryview, size: int) -> int | None:
         """Put at most `size` bytes into `room` at HEADROOM and say how many; None when there is nothing yet.
@@ -71,22 +80,85 @@ class StreamHandle:
         """The answer's bytes for an ioctl, ENOTTY when it is unknown."""
         raise OSError(errno.ENOTTY, "no such ioctl")
 
+    def pending(self) -> int:
+        """Frames that wait for this handle alone, for `clients`."""
+        return 0
+
     def release(self) -> None:
         """The last descriptor of this open is closed."""
+        self.stream.opens.remove(self)
+
+
+class Opens:
+    """The open streams of one interface, or of the mount."""
+
+    def __init__(self) -> None:
+        self._handles: dict[StreamHandle, None] = {}
+        self.tell: Callable[[str, StreamHandle], None] = lambda what, handle: None  # "open" or "close"
+
+    def __iter__(self) -> Iterator[StreamHandle]:
+        return iter(tuple(self._handles))
+
+    def add(self, handle: StreamHandle) -> None:
+        """One more."""
+        self._handles[handle] = None
+        self.tell("open", handle)
+
+    def remove(self, handle: StreamHandle) -> None:
+        """One less."""
+        del self._handles[handle]
+        self.tell("close", handle)
 
 
 class Stream(Node):
-    """A stream file."""
+    """A stream file. label: its name below the interface's directory, or the mount's."""
 
-    __slots__ = ("rights",)
+    __slots__ = ("label", "opens", "rights")
 
-    def __init__(self, owner: Owner, rights: Rights = Rights.STREAM) -> None:
+    def __init__(self, owner: Owner, label: str, opens: Opens, rights: Rights = Rights.STREAM) -> None:
         super().__init__(owner)
+        self.label = label
+        self.opens = opens
         self.rights = rights
 
     def permissions(self) -> int:
         return self.rights.bits(self.owner.mode)
 
-    def open(self, flags: int, user: User) -> StreamHandle:
-        """One more open(2), the kernel has checked the permission bits. flags: as in open(2)."""
+    def open(self, flags: int, user: User) -> StreamHandle | Awaitable[StreamHandle]:
+        """One more open(2), the kernel has checked the permission bits. flags: as in open(2).
+
+        Something to await where the kernel has to be asked first; the opener waits then, nobody else.
+        """
         raise NotImplementedError
+
+
+class TextStreamHandle(StreamHandle):
+    """An open of a stream that gives text, in reads of any size, one byte at a time too.
+
+    `more` is asked when all that it gave before has been read.
+    """
+
+    __slots__ = ("_rest",)
+
+    def __init__(self, stream: Stream, user: User, waiters: Waiters) -> None:
+        super().__init__(stream, user, waiters)
+        self._rest = b""
+
+    def more(self) -> bytes | None:
+        """The next piece; None when there is none yet, b"" at the end."""
+        raise NotImplementedError
+
+    def ready(self) -> bool:
+        """`more` would not say None."""
+        raise NotImplementedError
+
+    def read(self, room: memoryview, size: int) -> int | None:
+        text = self._rest or self.more()
+        if text is None:
+            return None
+        now, self._rest = text[:size], text[size:]
+        room[HEADROOM : HEADROOM + len(now)] = now
+        return len(now)
+
+    def poll(self) -> int:
+        return select.POLLIN if self._rest or self.ready() else 0

@@ -4,16 +4,20 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from virtfs.core.grammar import help_text
-from virtfs.core.ids import User
+from virtfs.core.ids import Unit, User
 from virtfs.core.script import Script
 from virtfs.core.values import TAP_VALUES, VALUES, counter
 from virtfs.core.verbs import VIRT, of_file
 from virtfs.core.virt import COUNTERS, Virt
+from virtfs.files.clients import clients_text
+from virtfs.files.clone import Clone
 from virtfs.files.ctl import Ctl
+from virtfs.files.events import Events
 from virtfs.files.frame import Frame
-from virtfs.files.node import ROOT, Directory, Node, Symlink
+from virtfs.files.node import ROOT, Directory, Node, RootOwned, Symlink
+from virtfs.files.stream import Opens
 from virtfs.files.text import Text
-from virtfs.forward.wire import Wire
+from virtfs.files.wait import waits
 
 
 class Commands(Protocol):
@@ -34,25 +38,29 @@ class Commands(Protocol):
     def state(self, virt: Virt | None) -> str:
         """The text of a ctl."""
 
+    async def make_clone(self, user: User) -> tuple[Unit, Callable[[], None]]:
+        """An interface for one open of clone: its unit, and what destroys it."""
+
+    def command_of(self, pid: int) -> str:
+        """The name of a process."""
+
     def last_error(self, user: User) -> str:
         """The user's last failed command and why."""
 
 
 def line(value: Callable[[], str]) -> Callable[[User], str]:
-    """The text of a file that holds one value, or a list one a line; nothing at all is an empty file."""
-
-    def text(user: User) -> str:
-        return f"{now}\n" if (now := value()) else ""
-
-    return text
+    """The text of a file that holds one value."""
+    return lambda user: f"{value()}\n"
 
 
-def root_directory(commands: Commands, version: str) -> Directory:
+def root_directory(commands: Commands, version: str, events: Events) -> Directory:
     """The mount point's own files. Interfaces come and go beside them."""
     return Directory(
         ROOT,
         {
             "ctl": _ctl(commands, None),
+            "clone": Clone(Opens(), commands.make_clone),
+            "events": events,
             "last_error": Text(ROOT, lambda user: commands.last_error(user) + "\n"),
             "help": Text(ROOT, lambda user: help_text()),
             "version": Text(ROOT, lambda user: f"virtfs {version}\n"),
@@ -60,24 +68,35 @@ def root_directory(commands: Commands, version: str) -> Directory:
     )
 
 
-def interface_names(virt: Virt, wire: Wire, commands: Commands) -> dict[str, Node]:
+def interface_names(frame: Frame, opens: Opens, commands: Commands) -> dict[str, Node]:
     """What one interface adds to the root."""
-    return {virt.name: _interface(virt, wire, commands), virt.tap: Symlink(ROOT, f"{virt.name}/frame")}
+    virt = frame.wire.virt
+    return {virt.name: _interface(frame, opens, commands), virt.tap: Symlink(ROOT, f"{virt.name}/frame")}
 
 
-def _interface(virt: Virt, wire: Wire, commands: Commands) -> Directory:
-    values = {name: _value(virt, name, value, commands) for name, value in VALUES.items()}
+def _interface(frame: Frame, opens: Opens, commands: Commands) -> Directory:
+    wire = frame.wire
+    virt = wire.virt
     return Directory(
         virt,
         {
             "ctl": _ctl(commands, virt),
-            "frame": Frame(wire),
+            "frame": frame,
             "next": Text(virt, line(lambda: str(wire.peek()))),
-            **values,
+            "wait": Directory(virt, waits(wire, opens)),
+            "clients": Text(virt, lambda user: clients_text(opens, commands.command_of)),
+            **{name: _value(virt, name, value, commands) for name, value in VALUES.items()},
             "stats": Directory(virt, _stats(virt, commands, COUNTERS)),
-            "tap": Directory(virt, {name: _tap_value(virt, name, commands) for name in TAP_VALUES}),
+            "tap": Directory(virt, _tap(virt, commands)),
         },
     )
+
+
+def _tap(virt: Virt, commands: Commands) -> dict[str, Node]:
+    """The host's end; what of it can be set is root's."""
+    addresses = Text(virt, lambda user: "".join(f"{address}\n" for address in virt.host.addresses))
+    values = {name: _value(virt, f"tap/{name}", value, commands) for name, value in TAP_VALUES.items()}
+    return {**values, "addresses": addresses}
 
 
 def _ctl(commands: Commands, virt: Virt | None) -> Ctl:
@@ -91,18 +110,15 @@ def _ctl(commands: Commands, virt: Virt | None) -> Ctl:
 
 
 def _value(virt: Virt, name: str, value: Callable[[Virt], str], commands: Commands) -> Text:
-    if not of_file(VIRT, name):
+    """An attribute file; it can be written if a verb mirrors it, by root alone if the verb is root's."""
+    verbs = of_file(VIRT, name)
+    if not verbs:
         return Text(virt, line(lambda: value(virt)))
     return Text(
-        virt,
+        RootOwned(virt=virt) if any(verb.root_only for verb in verbs) else virt,
         line(lambda: value(virt)),
         write=lambda data, user: commands.set_value(virt, name, data, user),
     )
-
-
-def _tap_value(virt: Virt, name: str, commands: Commands) -> Text:
-    value = TAP_VALUES[name]
-    return Text(virt, line(lambda: value(virt)))
 
 
 def _stats(virt: Virt, commands: Commands, names: Iterable[str]) -> dict[str, Node]:

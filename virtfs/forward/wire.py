@@ -29,15 +29,18 @@ LONGEST = 65536 + 32  # bytes of a frame out of a tap: the largest MTU and any l
 class Wire:
     """Takes frames out of one tap and puts frames into it, never waiting.
 
-    ready: called when a frame may have come, or the wire has gone down or away; it says whether somebody still waits.
+    listeners: called when a frame may have come, the wire has gone up, down or away, or a reader has come or gone; each
+    says whether somebody still waits for a frame.
+    dropped: called with how many frames nobody will read.
     gone: called once, when the tap turns out to have vanished.
     """
 
     def __init__(self, virt: Virt, tap: TapDevice) -> None:
         self.virt = virt
         self.tap = tap
-        self.ready: Callable[[], bool] = lambda: False
+        self.listeners: list[Callable[[], bool]] = []
         self.gone: Callable[[], None] = lambda: None
+        self.dropped: Callable[[int], None] = lambda frames: None
         self.readers = 0
         self.taken_at = self.put_at = time_ns()
         self._counters = virt.counters
@@ -115,11 +118,12 @@ class Wire:
     def put(self, frame: memoryview) -> int:
         """Send one frame, or drop and count it as tap(4) does; its length, for both.
 
-        With `strict` a dropped frame is ENETDOWN (the interface is down) or EMSGSIZE. ENXIO when the tap has vanished.
+        With `strict` a dropped frame is ENETDOWN (the interface is down), EMSGSIZE, or EPERM (antispoof). ENXIO when
+        the tap has vanished.
         """
         length = len(frame)
         self.put_at = time_ns()
-        if self._shortest <= length <= self._longest:
+        if self._shortest <= length <= self._longest and (self._source is None or frame[6:12] == self._source):
             try:
                 writev(self._fd, (NO_HEADER, frame))
             except OSError as error:
@@ -129,21 +133,25 @@ class Wire:
                 counters.tx_frames += 1
                 counters.tx_bytes += length
         else:
-            self._not_fitting(length)
+            self._not_allowed(length)
         return length
 
-    def _not_fitting(self, length: int) -> None:
+    def _not_allowed(self, length: int) -> None:
         virt, counters = self.virt, self._counters
         if virt.lost:
             raise self._vanished()
         counters.tx_dropped += 1
-        if length < self._shortest:
+        if self._shortest <= length <= self._longest:
+            counters.tx_spoofed += 1
+            refusal = VirtError(errno.EPERM, f"a frame from another address than {virt.name}'s")
+        elif length < self._shortest:
             counters.tx_short += 1
+            refusal = VirtError(errno.EMSGSIZE, f"a frame of {length} bytes: at least {self._shortest}")
         else:
             counters.tx_oversize += 1
+            refusal = VirtError(errno.EMSGSIZE, f"a frame of {length} bytes: at most {self._longest}")
         if virt.strict:
-            sentence = f"a frame of {length} bytes: {virt.name} takes {self._shortest} to {self._longest}"
-            raise VirtError(errno.EMSGSIZE, sentence)
+            raise refusal
 
     def _not_sent(self, error: OSError) -> None:
         if error.errno not in (errno.EIO, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINVAL):
@@ -160,6 +168,7 @@ class Wire:
         """virt.host, virt.lost or a setting is another now."""
         virt = self.virt
         self._shortest, self._longest = virt.bounds
+        self._source = virt.address if virt.antispoof else None
         if virt.lost:
             self._longest = 0  # so that no frame is tried
             self._refusal = (errno.ENXIO, f"{virt.name} is gone")
@@ -169,12 +178,15 @@ class Wire:
             self._refusal = None
         if self._refusal is not None:
             self._empty()
-            self.ready()
         elif self._recording():
             self._record()
             self.want()
         else:
             self.settle()
+        self._tell()
+
+    def _tell(self) -> bool:
+        return True in [listener() for listener in self.listeners]  # each is to be told
 
     def settle(self) -> None:
         """Count as dropped what nobody will read."""
@@ -186,12 +198,15 @@ class Wire:
         if not self.readers:
             self._record() if self._recording() else self.settle()
         self.readers += 1
+        self._tell()
 
     def closed(self) -> None:
         """One less reads."""
         self.readers -= 1
         if not self.readers:
             self.update()
+        else:
+            self._tell()
 
     def _recording(self) -> bool:
         return bool(self.virt.backlog) and not self.readers and self._refusal is None
@@ -202,18 +217,24 @@ class Wire:
             if (frame := self._read()) is None:
                 break
             self._kept.append(frame)
-        while len(self._kept) > self.virt.backlog:
+        excess = len(self._kept) - self.virt.backlog
+        for _ in range(excess):
             self._kept.popleft()
-            self.virt.counters.rx_dropped += 1
+        self._drop(excess)
 
     def _empty(self) -> None:
         dropped = len(self._kept)
         self._kept.clear()
-        for _ in range(self._burst()):
+        for _ in range(0 if self.virt.lost else self._burst()):
             if self._read() is None:
                 break
             dropped += 1
-        self.virt.counters.rx_dropped += dropped
+        self._drop(dropped)
+
+    def _drop(self, frames: int) -> None:
+        if frames > 0:
+            self._counters.rx_dropped += frames
+            self.dropped(frames)
 
     def _burst(self) -> int:
         """As much as can lie in the tap, so that a host that never stops sending holds nobody up."""
@@ -243,7 +264,7 @@ class Wire:
                 self._vanished()
             if self._recording():
                 self._record()
-            if not self.ready() and not self._recording():
+            if not self._tell() and not self._recording():
                 self._wanted = trio.Event()
 
     def close(self) -> None:

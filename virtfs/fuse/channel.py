@@ -14,7 +14,7 @@ import os
 import select
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from io import FileIO
 
 import trio
@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 LOOKS = 50
 TURN = 256
 SLOW_REPLY = 65536  # bytes of a text or a directory in one answer of the slow plane
-STREAM_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NONSEEKABLE | p.FOPEN_STREAM
+# Nothing is written behind, so closing has nothing to flush. Linux before 5.16 asks nevertheless.
+STREAM_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NONSEEKABLE | p.FOPEN_STREAM | p.FOPEN_NOFLUSH
 
 
 class Channel:
@@ -74,11 +75,12 @@ class Channel:
 
     # Coming in
 
-    async def run(self) -> None:
-        """Answer requests until the kernel ends the connection.
+    async def run(self, tasks: trio.Nursery) -> None:
+        """Answer requests until the kernel ends the connection. Opens that have to wait do so in `tasks`.
 
         Reading and writing streams, nearly all of the traffic, is done within the loop: a call less is felt here.
         """
+        self._tasks = tasks
         data, streams = self._data, self._handles.streams
         read, write, look_again, unpack = (
             self._device.readinto,
@@ -112,6 +114,7 @@ class Channel:
                 elif opcode == READ and length == DATA and fh in streams:
                     taken = streams[fh].read(reply, size)
                     if taken is not None:
+                        streams[fh].frames += 1
                         taken += HEAD
                         head(out, 0, taken, 0, unique)
                         write(reply[:taken])
@@ -200,9 +203,26 @@ class Channel:
         if length < p.BODY + p.fuse_open_in.size:
             raise VirtError(errno.EINVAL, "a message cut short")
         flags, _ = p.fuse_open_in.unpack_from(self._in, p.BODY)
-        fh = self._handles.add_stream(node.open(flags, self._user()))
-        self._answer_with(unique, p.fuse_open_out, fh, STREAM_FLAGS, 0)
+        opened = node.open(flags, self._user())
+        if isinstance(opened, StreamHandle):
+            self._opened(unique, opened)
+        else:
+            self._tasks.start_soon(self._open_later, unique, opened)
         return True
+
+    def _opened(self, unique: Unique, handle: StreamHandle) -> None:
+        self._answer_with(unique, p.fuse_open_out, self._handles.add_stream(handle), STREAM_FLAGS, 0)
+
+    async def _open_later(self, unique: Unique, opening: Awaitable[StreamHandle]) -> None:
+        try:
+            handle = await opening
+        except OSError as error:
+            self._fail(unique, error.errno or errno.EIO)
+        except Exception:
+            log.exception("open %d failed", unique)
+            self._fail(unique, errno.EIO)
+        else:
+            self._opened(unique, handle)
 
     def _park(self, unique: Unique, handle: StreamHandle, size: int) -> None:
         """Nothing to read yet: keep the request among those who wait."""
@@ -226,6 +246,7 @@ class Channel:
                 if taken is None:
                     continue
                 self._answer(unique, taken)
+                handle.frames += 1
             del waiters.reads[unique]
             del self._parked[unique]
         for kh, polled in list(waiters.polls.items()):

@@ -42,6 +42,7 @@ FUSE_MAX_PAGES: Final = 1 << 22
 FOPEN_DIRECT_IO: Final = 1 << 0
 FOPEN_NONSEEKABLE: Final = 1 << 2
 FOPEN_STREAM: Final = 1 << 4
+FOPEN_NOFLUSH: Final = 1 << 5
 
 FUSE_POLL_SCHEDULE_NOTIFY: Final = 1 << 0
 

@@ -9,6 +9,16 @@ OFFLOAD_NONE = 0
 OFFLOAD_TCP = 0x01 | 0x02 | 0x04  # TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 (linux/if_tun.h)
 
 
+class Placed(Protocol):
+    """An interface that can say where it is, so that it is found there whatever became of its name."""
+
+    def name(self) -> str:
+        """The interface's present name. VirtError ENXIO: it is gone."""
+
+    def netns(self) -> int:
+        """A new descriptor of the network namespace it is in; the caller closes it. VirtError ENXIO: it is gone."""
+
+
 class TapDevice(Protocol):
     """One descriptor, one owner. Frames go straight through it, without blocking:
 

@@ -24,7 +24,7 @@ class Link:
     txqlen: int  # frames that wait for the tap's reader at most
     tx_dropped: int  # frames towards the tap's reader that did not fit, or that a filter rejected
     master: int | None  # the index of the bridge it is a port of
-    promisc: bool  # by flag or because somebody listens (a capture, a bridge)
+    promisc: bool  # by its flag; a bridge or a capture that listens does not show
 
 
 def link_of(message: Message) -> Link:
@@ -40,7 +40,7 @@ def link_of(message: Message) -> Link:
         txqlen=message.get_attr("IFLA_TXQLEN") or 0,
         tx_dropped=statistics.get("tx_dropped", 0),
         master=message.get_attr("IFLA_MASTER"),
-        promisc=bool(message["flags"] & _IFF_PROMISC) or bool(message.get_attr("IFLA_PROMISCUITY")),
+        promisc=bool(message["flags"] & _IFF_PROMISC),
     )
 
 

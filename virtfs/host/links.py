@@ -22,13 +22,14 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from virtfs.core.errors import VirtError
 from virtfs.host import netns
-from virtfs.host.device import TapDevice
+from virtfs.host.device import Placed
 from virtfs.host.link import Interface, Link, interface_of, link_of
 from virtfs.host.rtnl import Message, Rtnl
 
 _log = logging.getLogger(__name__)
 
 _IFF_UP = 0x1  # linux/if.h
+_IFF_PROMISC = 0x100
 _RTEXT_FILTER_SKIP_STATS = 8  # linux/rtnetlink.h: leaves out each protocol's statistics, a quarter of it
 _IN6_ADDR_GEN_MODE_NONE = 1  # linux/if_link.h
 _RT_SCOPE_HOST = 254  # linux/rtnetlink.h
@@ -54,7 +55,7 @@ class Links:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def get(self, tap: TapDevice) -> Link:
+    def get(self, tap: Placed) -> Link:
         """The tap's interface as it is now."""
 
         def ask(rtnl: Rtnl, index: int) -> Link:
@@ -68,14 +69,15 @@ class Links:
 
     def set(
         self,
-        tap: TapDevice,
+        tap: Placed,
         *,
         up: bool | None = None,
         mtu: int | None = None,
         address: bytes | None = None,
         txqlen: int | None = None,
+        promisc: bool | None = None,
     ) -> None:
-        """Change what is given, in the order address, txqlen, mtu, up; what came before a refusal holds.
+        """Change what is given, in the order address, txqlen, mtu, promisc, up; what came before a refusal holds.
 
         VirtError: ERANGE, an MTU or length out of the device's range; EADDRNOTAVAIL, a multicast or zero
         MAC; EINVAL, a MAC that is not 6 bytes; ENOMEM, no room for such a queue.
@@ -86,13 +88,12 @@ class Links:
             self._set_number(tap, "IFLA_TXQLEN", "queue length", txqlen)
         if mtu is not None:
             self._set_number(tap, "IFLA_MTU", "MTU", mtu)
+        if promisc is not None:
+            self._set_flag(tap, _IFF_PROMISC, promisc, "promisc")
         if up is not None:
-            change = ifinfmsg()
-            change["flags"] = _IFF_UP if up else 0
-            change["change"] = _IFF_UP
-            self._change(tap, change, "up" if up else "down")
+            self._set_flag(tap, _IFF_UP, up, "up")
 
-    def quiet(self, tap: TapDevice) -> None:
+    def quiet(self, tap: Placed) -> None:
         """Make a tap say nothing over IPv6 by itself, and keep its IPv6 addresses while down. For new taps.
 
         A kernel without IPv6, or a /proc that cannot be written (a container's), is logged and no error.
@@ -109,11 +110,20 @@ class Links:
             return
         self._at(tap, lambda _rtnl, index: _keep_addresses(socket.if_indextoname(index)))
 
-    def addresses(self, tap: TapDevice) -> tuple[Interface, ...]:
+    def move(self, tap: Placed, namespace: int) -> None:
+        """To the network namespace of a descriptor. It arrives down, without addresses (net/core/dev.c).
+
+        VirtError EEXIST: an interface of its name is there; EPERM: the namespace is not ours to put something into.
+        """
+        change = ifinfmsg()
+        change["attrs"] = [("IFLA_NET_NS_FD", namespace)]
+        self._change(tap, change, "netns")
+
+    def addresses(self, tap: Placed) -> tuple[Interface, ...]:
         """Every address, IPv4 first, in the kernel's order; also those the kernel made itself (fe80::)."""
         return self._at(tap, _addresses)
 
-    def add_address(self, tap: TapDevice, interface: Interface) -> None:
+    def add_address(self, tap: Placed, interface: Interface) -> None:
         """As `ip address add A/n brd + dev TAP`. VirtError: EEXIST, EINVAL, EACCES (no IPv6)."""
         broadcast = interface.version == 4 and interface.network.prefixlen < 31  # RFC 3021: none on a pair
 
@@ -127,7 +137,7 @@ class Links:
 
         self._at(tap, ask, f'address "{interface}"')
 
-    def remove_address(self, tap: TapDevice, address: Interface | Address) -> None:
+    def remove_address(self, tap: Placed, address: Interface | Address) -> None:
         """As `ip address del`; without a prefix the first that matches. VirtError EADDRNOTAVAIL: not there.
 
         As everywhere on Linux the other IPv4 addresses of the same subnet go with the first of them
@@ -143,7 +153,7 @@ class Links:
 
         self._at(tap, ask, f'address "{address}"')
 
-    def _set_address(self, tap: TapDevice, address: bytes) -> None:
+    def _set_address(self, tap: Placed, address: bytes) -> None:
         text = address.hex(":")
         if len(address) != 6:
             raise VirtError(errno.EINVAL, f'MAC "{text}" is not 6 bytes long')
@@ -151,7 +161,13 @@ class Links:
         change["attrs"] = [("IFLA_ADDRESS", text)]
         self._change(tap, change, f'MAC "{text}"')
 
-    def _set_number(self, tap: TapDevice, attribute: str, what: str, number: int) -> None:
+    def _set_flag(self, tap: Placed, flag: int, on: bool, what: str) -> None:
+        change = ifinfmsg()
+        change["flags"] = flag if on else 0
+        change["change"] = flag
+        self._change(tap, change, what if on else f"not {what}")
+
+    def _set_number(self, tap: Placed, attribute: str, what: str, number: int) -> None:
         """The kernel calls an MTU out of range EINVAL (net/core/dev.c dev_validate_mtu); we say ERANGE."""
         if not 0 <= number < 1 << 32:
             raise VirtError(errno.ERANGE, f'{what} "{number}" is out of range')
@@ -164,14 +180,14 @@ class Links:
                 raise VirtError(errno.ERANGE, str(refusal.strerror)) from refusal
             raise
 
-    def _change(self, tap: TapDevice, change: Message, what: str) -> None:
+    def _change(self, tap: Placed, change: Message, what: str) -> None:
         def ask(rtnl: Rtnl, index: int) -> None:
             change["index"] = index
             rtnl.ask(RTM_SETLINK, change)
 
         self._at(tap, ask, what)
 
-    def _at(self, tap: TapDevice, request: Callable[[Rtnl, int], T], what: str = "") -> T:
+    def _at(self, tap: Placed, request: Callable[[Rtnl, int], T], what: str = "") -> T:
         """Make a request where the tap is, with its index there. `what` begins the sentence of a refusal."""
         try:
             return self._once(tap, request)
@@ -180,7 +196,7 @@ class Links:
                 raise _named(refusal, tap, what) from refusal
         return self._once(tap, request)  # renamed or moved between two steps, or gone: this time tells
 
-    def _once(self, tap: TapDevice, request: Callable[[Rtnl, int], T]) -> T:
+    def _once(self, tap: Placed, request: Callable[[Rtnl, int], T]) -> T:
         namespace = tap.netns()
         try:
             if netns.identity(namespace) == self._home:
@@ -205,7 +221,7 @@ def _address_message(interface: Interface, index: int) -> Message:
     return message
 
 
-def _index(tap: TapDevice) -> int:
+def _index(tap: Placed) -> int:
     """The interface's index in the calling thread's namespace. OSError ENODEV: not there (any more)."""
     try:
         return socket.if_nametoindex(tap.name())
@@ -229,7 +245,7 @@ def _keep_addresses(name: str) -> None:
         _log.info("%s loses its IPv6 addresses when set down: %s", name, refusal)
 
 
-def _named(refusal: OSError, tap: TapDevice, what: str) -> VirtError:
+def _named(refusal: OSError, tap: Placed, what: str) -> VirtError:
     """A refusal with what was wanted in front, since the kernel says only why."""
     reason = refusal.strerror or str(refusal)
     sentence = f"{what} on {tap.name()}: {reason}" if what else f"{tap.name()}: {reason}"

@@ -1,0 +1,45 @@
+"""clone: opening it makes an interface, reading it tells which, its last close destroys it (Plan 9's, /dev/tap's)."""
+
+from collections.abc import Awaitable, Callable
+
+from virtfs.core.ids import Unit, User
+from virtfs.files.node import ROOT
+from virtfs.files.stream import Opens, Stream, TextStreamHandle, Waiters
+
+Make = Callable[[User], Awaitable[tuple[Unit, Callable[[], None]]]]
+
+
+class Clone(Stream):
+    """make: gives the unit of a new interface, and what destroys it."""
+
+    __slots__ = ("make",)
+
+    def __init__(self, opens: Opens, make: Make) -> None:
+        super().__init__(ROOT, "clone", opens)
+        self.make = make
+
+    async def open(self, flags: int, user: User) -> "CloneHandle":
+        unit, destroy = await self.make(user)
+        return CloneHandle(self, user, unit, destroy)
+
+
+class CloneHandle(TextStreamHandle):
+    """One open, which is its interface's life."""
+
+    __slots__ = ("_destroy", "_text")
+
+    def __init__(self, stream: Clone, user: User, unit: Unit, destroy: Callable[[], None]) -> None:
+        super().__init__(stream, user, Waiters())
+        self._text = f"{unit}\n".encode()
+        self._destroy = destroy
+
+    def more(self) -> bytes:
+        text, self._text = self._text, b""
+        return text
+
+    def ready(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        super().release()
+        self._destroy()

@@ -1,0 +1,81 @@
+"""wait/*: files whose read returns "1\\n", and then the end, once something is so."""
+
+import errno
+from collections.abc import Callable
+
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import User
+from virtfs.core.virt import Virt
+from virtfs.files.node import Rights
+from virtfs.files.stream import Opens, Stream, TextStreamHandle, Waiters
+from virtfs.forward.wire import Wire
+
+
+class Wait(Stream):
+    """Waits for one condition on one interface. When that goes, ENXIO, unless the condition holds then."""
+
+    __slots__ = ("holds", "virt", "waiters")
+
+    def __init__(self, virt: Virt, label: str, opens: Opens, holds: Callable[[], bool], waiters: Waiters) -> None:
+        super().__init__(virt, f"wait/{label}", opens, Rights.REPORT)
+        self.virt = virt
+        self.holds = holds
+        self.waiters = waiters
+
+    def open(self, flags: int, user: User) -> "WaitHandle":
+        return WaitHandle(self, user)
+
+
+class WaitHandle(TextStreamHandle):
+    """One that waits."""
+
+    __slots__ = ("_done", "_wait")
+
+    def __init__(self, wait: Wait, user: User) -> None:
+        super().__init__(wait, user, wait.waiters)
+        self._wait = wait
+        self._done = False
+
+    def more(self) -> bytes | None:
+        if self._done:
+            return b""
+        if self._wait.holds():
+            self._done = True
+            return b"1\n"
+        if self._wait.virt.lost:
+            raise VirtError(errno.ENXIO, f"{self._wait.virt.name} is gone")
+        return None
+
+    def ready(self) -> bool:
+        return self._done or self._wait.virt.lost or self._wait.holds()
+
+
+class FrameWait(Wait):
+    """Waits for a frame that comes after the open."""
+
+    __slots__ = ("wire",)
+
+    def __init__(self, wire: Wire, opens: Opens) -> None:
+        super().__init__(wire.virt, "frame", opens, wire.waiting, Waiters(started=wire.want))
+        self.wire = wire
+        wire.listeners.append(self.waiters.wake)
+
+    def open(self, flags: int, user: User) -> WaitHandle:
+        self.wire.settle()
+        return super().open(flags, user)
+
+
+def waits(wire: Wire, opens: Opens) -> dict[str, Wait]:
+    """The files of wait/ for one interface."""
+    virt = wire.virt
+    conditions: dict[str, Callable[[], bool]] = {
+        "up": lambda: virt.host.up,
+        "down": lambda: not virt.host.up and not virt.lost,
+        "carrier": lambda: virt.host.carrier,
+        "reader": lambda: bool(wire.readers),
+        "gone": lambda: virt.lost,
+    }
+    state = Waiters()
+    wire.listeners.append(lambda: state.wake() and False)  # no frame is waited for
+    files = {name: Wait(virt, name, opens, holds, state) for name, holds in conditions.items()}
+    return files | {"frame": FrameWait(wire, opens)}

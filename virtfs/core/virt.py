@@ -47,10 +47,10 @@ class HostEnd:
     mtu: int
     address: bytes
     carrier: bool
-    promisc: bool
     queue: int  # txqueuelen, frames
     dropped: int = 0  # the kernel's tx_dropped since virtfs attached
     addresses: tuple[Address, ...] = ()
+    promisc: bool = False
 
 
 @dataclass(slots=True)

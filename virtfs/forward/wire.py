@@ -1,8 +1,12 @@
 """The wire between a tap and its virt.
 
+    a frame written → impair out → antispoof → captures → tap
+    a frame from the tap → (filter, in the kernel) → captures → impair in → queue
+
 The kernel's queue of the tap is virt's receive queue: a frame stays there until somebody takes it, so a frame is
 copied once, from the tap into the answer of the read. The wire reads ahead only where it must: to tell a frame's
-length before it is read (`peek`), and for `backlog`, which keeps the last frames while nobody reads.
+length before it is read (`peek`), for `backlog`, which keeps the last frames while nobody reads, for a capture, and for
+an impairment. What is read ahead waits in a second queue of the same length.
 
 What lies in the tap while nobody has the file open counts as dropped, as on a closed tap(4). That is settled when
 somebody looks (`settle`): at the next open, or when the counters are read.
@@ -13,8 +17,9 @@ import select
 from collections import deque
 from collections.abc import Callable
 from io import FileIO
-from os import readv, writev
+from os import writev
 from time import time_ns
+from typing import Protocol
 
 import trio
 
@@ -22,8 +27,23 @@ from virtfs.core.errors import VirtError
 from virtfs.core.virt import Virt
 from virtfs.host.device import NO_HEADER, VNET_HEADER, TapDevice
 
-HEADROOM = 16  # what a reader leaves free before the frame
+HEADROOM = 16  # bytes a reader leaves free before the frame
 LONGEST = 65536 + 32  # bytes of a frame out of a tap: the largest MTU and any link header
+
+INBOUND, OUTBOUND = 1, 2  # as pcapng's epb_flags say it; in is towards virt
+
+# Sees a frame pass: its direction and its bytes, valid during the call only.
+Sink = Callable[[int, memoryview | bytes], None]
+
+
+class Impairment(Protocol):
+    """What holds frames up, or loses them, on their way in or out. It gives them on by itself."""
+
+    def push(self, frame: bytes) -> None:
+        """One more frame sets out."""
+
+    def clear(self) -> int:
+        """Drop what is on its way; how many frames that was."""
 
 
 class Wire:
@@ -43,12 +63,14 @@ class Wire:
         self.dropped: Callable[[int], None] = lambda frames: None
         self.readers = 0
         self.taken_at = self.put_at = time_ns()
+        self.inlet: Impairment | None = None
+        self.outlet: Impairment | None = None
+        self._sinks: tuple[Sink, ...] = ()
         self._counters = virt.counters
         self._fd = tap.fd
         self._tap_read = FileIO(tap.fd, "r+b", closefd=False).readinto  # says None where os.read raises
         self._kept: deque[bytes] = deque()
-        self._head = bytearray(VNET_HEADER)
-        self._rest = bytearray(LONGEST)
+        self._rest = memoryview(bytearray(LONGEST + VNET_HEADER))
         self._refusal: tuple[int, str] | None = None  # what a read fails with, EHOSTDOWN or ENXIO
         self._wanted = trio.Event()
         # Edge-triggered: poll(2) on a frame file must tell of a new frame also when an older one still waits.
@@ -74,6 +96,8 @@ class Wire:
             frame = self._kept.popleft()
             length = len(frame)
             room[HEADROOM : HEADROOM + length] = frame
+        elif self.inlet is not None:
+            return None
         else:
             try:
                 length = self._tap_read(room[HEADROOM - VNET_HEADER :])
@@ -84,6 +108,8 @@ class Wire:
                     return None
                 raise self._vanished()
             length -= VNET_HEADER
+            for sink in self._sinks:
+                sink(INBOUND, room[HEADROOM : HEADROOM + length])
         counters = self._counters
         counters.rx_frames += 1
         counters.rx_bytes += length
@@ -100,12 +126,17 @@ class Wire:
 
     def waiting(self) -> bool:
         """A frame can be taken now."""
-        return self._refusal is None and (bool(self._kept) or bool(self._poll.poll(0)))
+        if self._refusal is not None:
+            return False
+        return bool(self._kept) or (self.inlet is None and bool(self._poll.poll(0)))
 
     def peek(self) -> int:
         """The next frame's length in bytes, 0 when there is none."""
-        self.settle()
-        if self._refusal is None and not self._kept and self.readers and (frame := self._read()) is not None:
+        if self._ahead():
+            self._read_ahead()
+        elif not self.readers:
+            self.settle()
+        elif self._refusal is None and not self._kept and (frame := self._read()) is not None:
             self._kept.append(frame)
         return len(self._kept[0]) if self._kept else 0
 
@@ -123,7 +154,7 @@ class Wire:
         """
         length = len(frame)
         self.put_at = time_ns()
-        if self._shortest <= length <= self._longest and (self._source is None or frame[6:12] == self._source):
+        if self._plain and self._shortest <= length <= self._longest:
             try:
                 writev(self._fd, (NO_HEADER, frame))
             except OSError as error:
@@ -132,19 +163,41 @@ class Wire:
                 counters = self._counters
                 counters.tx_frames += 1
                 counters.tx_bytes += length
+        elif not self._shortest <= length <= self._longest:
+            self._not_fitting(length)
+        elif self.outlet is not None:
+            if not self.virt.host.up:
+                self._not_sent(OSError(errno.EIO, "down"))
+            else:
+                self.outlet.push(bytes(frame))
         else:
-            self._not_allowed(length)
+            self.send(frame)
         return length
 
-    def _not_allowed(self, length: int) -> None:
+    def send(self, frame: memoryview | bytes) -> None:
+        """The way out behind an impairment."""
+        if self._source is not None and frame[6:12] != self._source:
+            self._counters.tx_dropped += 1
+            self._counters.tx_spoofed += 1
+            if self.virt.strict and self.outlet is None:
+                raise VirtError(errno.EPERM, f"a frame from another address than {self.virt.name}'s")
+            return
+        try:
+            writev(self._fd, (NO_HEADER, frame))
+        except OSError as error:
+            self._not_sent(error)
+            return
+        self._counters.tx_frames += 1
+        self._counters.tx_bytes += len(frame)
+        for sink in self._sinks:
+            sink(OUTBOUND, frame)
+
+    def _not_fitting(self, length: int) -> None:
         virt, counters = self.virt, self._counters
         if virt.lost:
             raise self._vanished()
         counters.tx_dropped += 1
-        if self._shortest <= length <= self._longest:
-            counters.tx_spoofed += 1
-            refusal = VirtError(errno.EPERM, f"a frame from another address than {virt.name}'s")
-        elif length < self._shortest:
+        if length < self._shortest:
             counters.tx_short += 1
             refusal = VirtError(errno.EMSGSIZE, f"a frame of {length} bytes: at least {self._shortest}")
         else:
@@ -165,10 +218,11 @@ class Wire:
     # Its state
 
     def update(self) -> None:
-        """virt.host, virt.lost or a setting is another now."""
+        """virt.host, virt.lost, a setting or an impairment is another now."""
         virt = self.virt
         self._shortest, self._longest = virt.bounds
         self._source = virt.address if virt.antispoof else None
+        self._plain = self._source is None and self.outlet is None and not self._sinks
         if virt.lost:
             self._longest = 0  # so that no frame is tried
             self._refusal = (errno.ENXIO, f"{virt.name} is gone")
@@ -178,46 +232,93 @@ class Wire:
             self._refusal = None
         if self._refusal is not None:
             self._empty()
-        elif self._recording():
-            self._record()
+        elif self._ahead():
+            self._trim()
+            self._read_ahead()
             self.want()
         else:
             self.settle()
         self._tell()
 
-    def _tell(self) -> bool:
-        return True in [listener() for listener in self.listeners]  # each is to be told
+    def watch(self, sink: Sink) -> None:
+        """Show every frame that passes to a sink."""
+        self._sinks = (*self._sinks, sink)
+        self.update()
+
+    def unwatch(self, sink: Sink) -> None:
+        """No more."""
+        self._sinks = tuple(other for other in self._sinks if other is not sink)
+        self.update()
 
     def settle(self) -> None:
         """Count as dropped what nobody will read."""
-        if not self.readers and not self.virt.backlog:
+        if not self.readers and not self._ahead():
             self._empty()
 
     def opened(self) -> None:
         """One more reads; the first gets only what comes from now on, and the backlog."""
         if not self.readers:
-            self._record() if self._recording() else self.settle()
+            self._read_ahead() if self._ahead() else self.settle()
         self.readers += 1
         self._tell()
 
     def closed(self) -> None:
-        """One less reads."""
+        """One less reads; what it left in the queue nobody will read, unless the backlog keeps it."""
         self.readers -= 1
         if not self.readers:
             self.update()
         else:
             self._tell()
 
-    def _recording(self) -> bool:
-        return bool(self.virt.backlog) and not self.readers and self._refusal is None
+    def _tell(self) -> bool:
+        return True in [listener() for listener in self.listeners]  # each is to be told
 
-    def _record(self) -> None:
-        """Keep the last `backlog` of what is in the tap."""
+    def _ahead(self) -> bool:
+        """Frames are to be read from the tap though nobody asks for one."""
+        if self._refusal is not None:
+            return False
+        return bool(self._sinks) or self.inlet is not None or (bool(self.virt.backlog) and not self.readers)
+
+    def _read_ahead(self) -> bool:
+        """Take what is in the tap to where it belongs. True: there may be more."""
+        dropped = 0
         for _ in range(self._burst()):
             if (frame := self._read()) is None:
-                break
-            self._kept.append(frame)
-        excess = len(self._kept) - self.virt.backlog
+                self._drop(dropped)
+                return False
+            for sink in self._sinks:
+                sink(INBOUND, frame)
+            if self.inlet is not None:
+                self.inlet.push(frame)
+            else:
+                dropped += self._queue(frame)
+        self._drop(dropped)
+        return True
+
+    def arrive(self, frame: bytes) -> None:
+        """The way in behind an impairment."""
+        self._drop(self._queue(frame))
+        self._tell()
+
+    def _queue(self, frame: bytes) -> int:
+        """Into the second queue; how many frames that costs: this one, or with a backlog the oldest."""
+        if self._refusal is not None:
+            return 1
+        kept = self._kept
+        if self.readers:
+            if len(kept) >= self.virt.host.queue:
+                return 1
+            kept.append(frame)
+            return 0
+        kept.append(frame)
+        if len(kept) <= self.virt.backlog:
+            return 0
+        kept.popleft()
+        return 1
+
+    def _trim(self) -> None:
+        """Nobody reads: of what waits only the backlog is kept."""
+        excess = 0 if self.readers else len(self._kept) - self.virt.backlog
         for _ in range(excess):
             self._kept.popleft()
         self._drop(excess)
@@ -225,6 +326,9 @@ class Wire:
     def _empty(self) -> None:
         dropped = len(self._kept)
         self._kept.clear()
+        for impairment in (self.inlet, self.outlet):
+            if impairment is not None and self._refusal is not None:
+                dropped += impairment.clear()
         for _ in range(0 if self.virt.lost else self._burst()):
             if self._read() is None:
                 break
@@ -242,10 +346,10 @@ class Wire:
 
     def _read(self) -> bytes | None:
         try:
-            length = readv(self._fd, (self._head, self._rest)) - VNET_HEADER
+            length = self._tap_read(self._rest)
         except OSError:
             return None
-        return bytes(memoryview(self._rest)[:length])
+        return bytes(self._rest[VNET_HEADER:length]) if length else None
 
     def _vanished(self) -> VirtError:
         if not self.virt.lost:
@@ -262,9 +366,10 @@ class Wire:
             events = self._edge.poll(0)
             if any(event & (select.EPOLLERR | select.EPOLLHUP) for _, event in events) and not self.tap.alive():
                 self._vanished()
-            if self._recording():
-                self._record()
-            if not self._tell() and not self._recording():
+            while self._ahead() and self._read_ahead():
+                self._tell()
+                await trio.lowlevel.checkpoint()
+            if not self._tell() and not self._ahead():
                 self._wanted = trio.Event()
 
     def close(self) -> None:

@@ -73,6 +73,32 @@ def say_load() -> None:
     print("the machine is quiet" if quiet else "THE MACHINE IS LOADED: take the figures as indicative only")
 
 
+class Others:
+    """How much of the machine other programs take from now on; for use inside the namespaces."""
+
+    def __init__(self) -> None:
+        self._start, self._busy, self._own = time.monotonic(), _busy_seconds(), sum(_cpu_seconds().values())
+        self._reaped = _reaped_seconds()
+
+    def share(self) -> float:
+        """Of one CPU, 1.0 being all of it. The servers must still be running."""
+        own = sum(_cpu_seconds().values()) - self._own + _reaped_seconds() - self._reaped
+        return max(0.0, (_busy_seconds() - self._busy - own) / (time.monotonic() - self._start))
+
+
+def _busy_seconds() -> float:
+    """What all CPUs have worked: the first line of /proc/stat without idle and iowait, which knows no namespace."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / TICK
+
+
+def _reaped_seconds() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 def _cpu_seconds() -> dict[tuple[int, str], float]:
     used = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):

@@ -18,7 +18,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 STEPS = 10
 LOOKS = 10  # at the memory, within one step; the lowest counts
 ENOUGH = 5_000  # pairs to judge memory by
-LEAK = 200  # bytes a pair: a forgotten object with its dict is more
+LEAK = 100  # bytes a pair: a forgotten object of any size worth the name is more
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from arena import BENCH, Server, build, cpu_seconds, enter, fail, make_tap, serve
+from arena import BENCH, Others, Server, build, cpu_seconds, enter, fail, make_tap, serve
 
 QUEUE = 256  # virtfs' default; the rivals' taps get the same
 CLIENT_SECONDS = 60
@@ -199,12 +199,14 @@ def main() -> None:
     works = [w for w in WORKS if not options.works or w.name in options.works]
     client, missed = build("client"), []
     with rivals(not options.rivals_only) as carriers:
+        others = Others()
         for setting in settings():
             if options.setting and setting.name not in options.setting:
                 continue
             for work in works:
                 measure(work, setting, carriers, rounds, seconds, client)
                 missed += tell(work, setting, carriers)
+        print(f"\nother programs meanwhile: {others.share():.0%} of a CPU")
     if options.rivals_only:
         return
     print("\nmissed goals:" if missed else "\nevery goal is reached")

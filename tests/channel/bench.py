@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, ParamSpec
 
 import trio
@@ -15,7 +15,7 @@ import trio.testing
 
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.files.node import ROOT, Directory
-from virtfs.files.stream import Stream, StreamHandle, Waiters
+from virtfs.files.stream import Opens, Stream, StreamHandle, Waiters
 from virtfs.files.text import Text
 from virtfs.forward.wire import HEADROOM
 from virtfs.fuse import protocol as p
@@ -61,7 +61,7 @@ class Talk(Stream):
     __slots__ = ("first", "heard", "opened", "released", "started", "to_say", "waiters")
 
     def __init__(self, *to_say: Say) -> None:
-        super().__init__(ROOT)
+        super().__init__(ROOT, "talk", Opens())
         self.to_say: deque[Say] = deque(to_say)
         self.first: Callable[[str], None] = lambda method: None
         self.heard: list[bytes] = []
@@ -89,7 +89,7 @@ class TalkHandle(StreamHandle):
     __slots__ = ("talk",)
 
     def __init__(self, talk: Talk, user: User) -> None:
-        super().__init__(user, talk.waiters)
+        super().__init__(talk, user, talk.waiters)
         self.talk = talk
 
     def read(self, room: memoryview, size: int) -> int | None:
@@ -119,6 +119,7 @@ class TalkHandle(StreamHandle):
         return argument[::-1]
 
     def release(self) -> None:
+        super().release()
         self.talk.released += 1
 
 
@@ -231,8 +232,9 @@ async def channel(longest: int = LARGE_ENOUGH) -> AsyncIterator[Bench]:
         root = Directory(ROOT)
         made = Channel(fuse.fileno(), trio.socket.from_stdlib_socket(ours), longest, Inodes(root), Handles())
         async with trio.open_nursery() as nursery:
-            for task in (made.run, made.requests, made.replies):
-                nursery.start_soon(_never_ending, task)
+            nursery.start_soon(_never_ending, partial(made.run, nursery))
+            nursery.start_soon(_never_ending, made.requests)
+            nursery.start_soon(_never_ending, made.replies)
             yield Bench(kernel, libfuse, made, root)
             nursery.cancel_scope.cancel()
     finally:

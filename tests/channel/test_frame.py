@@ -14,7 +14,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
 from virtfs.core.virt import HostEnd, Virt
 from virtfs.files.frame import TAPGIFNAME, TUNGETFEATURES, TUNGETIFF, TUNSETIFF, Frame
-from virtfs.files.stream import Stream
+from virtfs.files.stream import Opens, Stream
 from virtfs.forward.wire import Wire
 from virtfs.fuse import protocol as p
 from virtfs.host.fakes import FakeTap
@@ -29,9 +29,9 @@ FRAME = bytes.fromhex("020000000001 020000000002 88b5") + bytes(range(46))
 async def frame(mtu: int = 1500) -> AsyncIterator[tuple[Bench, Frame, FakeTap]]:
     """virt3's frame file, up, its wire pumping."""
     with FakeTap("tap3") as tap:
-        virt = Virt(Unit(3), bytes(6), HostEnd("tap3", 7, True, mtu, bytes(6), True, 256))
+        virt = Virt(Unit(3), bytes(6), HostEnd("tap3", 7, True, mtu, bytes(6), True, queue=256))
         wire = Wire(virt, tap)
-        file = Frame(wire)
+        file = Frame(wire, Opens())
         async with channel() as bench, trio.open_nursery() as nursery:
             nursery.start_soon(wire.pump)
             yield bench, file, tap

@@ -18,7 +18,9 @@ from virtfs.core.virt import Virt
 from virtfs.daemon.commands import Commander
 from virtfs.daemon.interfaces import Interfaces
 from virtfs.daemon.kernel import Kernel
+from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
+from virtfs.files.stream import Opens
 from virtfs.files.tree import root_directory
 from virtfs.host.fakes import FakeTap
 from virtfs.host.link import Interface, Link
@@ -196,9 +198,10 @@ async def daemon(monkeypatch: pytest.MonkeyPatch, limits: Limits | None = None) 
     host = Host()
     monkeypatch.setattr("virtfs.daemon.interfaces.Tap.open", host.open)
     root = Directory(ROOT)
-    interfaces = Interfaces(cast(Kernel, FakeKernel(host)), root, limits or Limits())
+    events = Events(Opens())
+    interfaces = Interfaces(cast(Kernel, FakeKernel(host)), root, limits or Limits(), events.emit)
     commander = Commander(interfaces)
-    root.children.update(root_directory(commander, "0").children)
+    root.children.update(root_directory(commander, "0", events).children)
     async with trio.open_nursery() as nursery:
         interfaces.run_in(nursery)
         bench = Bench(host, root, interfaces, commander)

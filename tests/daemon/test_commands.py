@@ -1,19 +1,21 @@
 """What commands change, and what is left of those that are refused."""
 
 import errno
-import time
+import os
 from collections.abc import Callable
 from ipaddress import IPv4Interface
 
 import pytest
 import trio
+import trio.testing
 
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import parse
-from virtfs.core.ids import Gid, Uid, User
+from virtfs.core.ids import Gid, Uid, Unit, User
 from virtfs.core.limits import Limits
-from virtfs.core.script import WRITE_MAX, Script
+from virtfs.core.script import Script
 from virtfs.daemon.commands import REMEMBERED
+from virtfs.files.stream import StreamHandle
 
 from .bench import ALICE, SUPER, Bench, daemon, in_trio
 
@@ -380,20 +382,21 @@ async def test_a_long_script_lets_others_have_their_turn(monkeypatch: pytest.Mon
     """An owner's megabyte of lines must not keep frames from passing."""
     async with daemon(monkeypatch) as bench:
         await bench.say("create 3 owner 1000")
-        longest, last = 0.0, time.monotonic()
+        turns = 0
 
-        async def watch() -> None:
-            nonlocal longest, last
+        async def count() -> None:
+            nonlocal turns
             while True:
                 await trio.lowlevel.checkpoint()
-                longest, last = max(longest, time.monotonic() - last), time.monotonic()
+                turns += 1
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch)
-            await bench.say("\n" * WRITE_MAX, ALICE, unit=3)
-            await bench.say("strict\n" * (WRITE_MAX // 7), ALICE, unit=3)
+            nursery.start_soon(count)
+            for lines in ("\n" * 10_000, "strict\n" * 10_000):
+                turns = 0
+                await bench.say(lines, ALICE, unit=3)
+                assert turns > 100
             nursery.cancel_scope.cancel()
-        assert longest < 0.25
 
 
 @pytest.mark.xfail(strict=True, reason="the whole script holds the lock that the end waits for")
@@ -404,13 +407,25 @@ async def test_the_end_does_not_wait_for_a_long_script(monkeypatch: pytest.Monke
         outcome: list[int] = []
 
         async def owner() -> None:
-            outcome.append(await bench.refused("up\n" * 20_000, ALICE, unit=3))
+            outcome.append(await bench.refused("up\n" * 5_000, ALICE, unit=3))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(owner)
             for _ in range(10):
                 await trio.lowlevel.checkpoint()
-            began = time.monotonic()
             await bench.commander.end()
-            assert time.monotonic() - began < 0.5
         assert outcome == [errno.ENXIO]
+
+
+@pytest.mark.xfail(strict=True, reason="what is refused at the last close ends the mount")
+@in_trio
+async def test_a_refusal_at_the_last_close_ends_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with daemon(monkeypatch) as bench:
+        await bench.say("create 3 upopen")
+        opening = bench.interfaces.get(Unit(3)).frame.open(os.O_RDWR, ALICE)
+        handle = opening if isinstance(opening, StreamHandle) else await opening
+        assert bench.virt(3).host.up
+        bench.host.refuse = refuse("up", errno.ENOMEM)
+        handle.release()
+        await trio.testing.wait_all_tasks_blocked()
+        await bench.say("virt3 strict")

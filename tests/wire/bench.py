@@ -26,7 +26,7 @@ class Bench:
 
     def __init__(self, tap: FakeTap, queue: int) -> None:
         self.tap = tap
-        self.virt = Virt(Unit(3), bytes(6), HostEnd("tap3", 7, True, 1500, bytes(6), True, queue))
+        self.virt = Virt(Unit(3), bytes(6), HostEnd("tap3", 7, True, 1500, bytes(6), True, queue=queue))
         self.wire = Wire(self.virt, tap)
         self.counters = self.virt.counters
         self._room = memoryview(bytearray(HEADROOM + LONGEST))
@@ -39,7 +39,7 @@ class Bench:
 
     def on_ready(self, listener: Callable[[], bool]) -> None:
         """Have somebody told when a frame may have come, who says whether he waits for more."""
-        self.wire.ready = listener
+        self.wire.listeners[:] = [listener]
 
     def take_all(self) -> list[bytes]:
         frames = []

@@ -7,6 +7,7 @@ import errno
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from functools import cache
 from pathlib import Path
 
 import trio
@@ -16,6 +17,7 @@ from virtfs.core.grammar import Action, Command, file_action, format_actions, fo
 from virtfs.core.ids import Gid, Uid, Unit, User
 from virtfs.core.quoting import quoted
 from virtfs.core.script import Line, Script
+from virtfs.core.status import describe, status
 from virtfs.core.values import verbs_of
 from virtfs.core.virt import Virt
 from virtfs.daemon.accounts import group_name, user_name
@@ -24,6 +26,7 @@ from virtfs.daemon.statefile import MADE, StateFile, made_before
 from virtfs.daemon.verbs import carry_out, check, follow_opens
 from virtfs.files.frame import Frame
 from virtfs.files.node import Node
+from virtfs.forward.wire import Wire
 
 log = logging.getLogger(__name__)
 
@@ -82,10 +85,13 @@ class Commander:
     async def refresh(self, virt: Virt | None) -> None:
         """Look at the host's end of one interface, or of all."""
         async with self._one_at_a_time:
-            for interface in self._interfaces:
-                if (virt is None or interface.virt is virt) and not interface.virt.lost:
-                    await self._interfaces.refresh(interface)
-                    interface.wire.settle()
+            if virt is None:
+                await self._interfaces.refresh_all()
+                return
+            interface = self._interfaces.find(virt.unit)
+            if interface is not None and interface.virt is virt and not virt.lost:
+                await self._interfaces.refresh(interface)
+                interface.wire.settle()
 
     def state(self, virt: Virt | None) -> str:
         """One interface's verbs, or the lines that would make every interface.
@@ -168,6 +174,15 @@ class Commander:
     async def _keep(self) -> None:
         if self.state_file is not None and not self._ended:
             await self.state_file.save(self.state(None))
+
+    def wires(self) -> list[Wire]:
+        """Every interface, by unit."""
+        return [interface.wire for interface in self._interfaces]
+
+    def status(self, version: str) -> str:
+        """Every interface as JSON. Each name is looked up once, as that may ask a server."""
+        user, group = cache(user_name), cache(group_name)
+        return status(version, [describe(wire.virt, wire.readers, user, group) for wire in self.wires()])
 
     def last_error(self, user: User) -> str:
         """The user's last failed command and why, "ok" when there was none."""

@@ -77,6 +77,10 @@ class Interface:
         if now.carrier != before.carrier:
             self._tell("carrier", self.virt.name, carrier=int(now.carrier))
 
+    def set_dropped(self, total: int) -> None:
+        """The tap's own count of what it dropped, as it is now."""
+        self.virt.host.dropped = total - self._dropped_before
+
     def lose(self) -> None:
         """The tap is gone: readers are answered ENXIO, nothing is written any more."""
         if not self.virt.lost:
@@ -225,6 +229,19 @@ class Interfaces:
         else:
             interface.set_host(link, addresses)
             self.catch_up()
+
+    async def refresh_all(self) -> None:
+        """Count what every tap has dropped: in our namespace all else is reported by the kernel."""
+        dropped = await self.kernel.call(self.kernel.links.dropped)
+        for interface in self:
+            if interface.virt.lost:
+                continue
+            nsid, index = interface.place
+            if nsid is None and index in dropped:
+                interface.set_dropped(dropped[index])
+            else:
+                await self.refresh(interface)
+            interface.wire.settle()
 
     async def destroy(self, interface: Interface, keep: bool = False) -> None:
         """Take it out of the tree, answer its readers, put the tap back as it was found or remove it.

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from virtfs.core.grammar import help_text
 from virtfs.core.ids import Unit, User
+from virtfs.core.ifconfig import ifconfig
 from virtfs.core.script import Script
 from virtfs.core.values import TAP_VALUES, VALUES, counter
 from virtfs.core.verbs import VIRT, of_file
@@ -14,10 +15,12 @@ from virtfs.files.clone import Clone
 from virtfs.files.ctl import Ctl
 from virtfs.files.events import Events
 from virtfs.files.frame import Frame
+from virtfs.files.metrics import metrics
 from virtfs.files.node import ROOT, Directory, Node, RootOwned, Symlink
 from virtfs.files.stream import Opens
 from virtfs.files.text import Text
 from virtfs.files.wait import waits
+from virtfs.forward.wire import Wire
 
 
 class Commands(Protocol):
@@ -44,6 +47,12 @@ class Commands(Protocol):
     def command_of(self, pid: int) -> str:
         """The name of a process."""
 
+    def wires(self) -> list[Wire]:
+        """Every interface, by unit."""
+
+    def status(self, version: str) -> str:
+        """The text of status.json."""
+
     def last_error(self, user: User) -> str:
         """The user's last failed command and why."""
 
@@ -63,6 +72,9 @@ def root_directory(commands: Commands, version: str, events: Events) -> Director
             "events": events,
             "last_error": Text(ROOT, lambda user: commands.last_error(user) + "\n"),
             "help": Text(ROOT, lambda user: help_text()),
+            "ifconfig": Text(ROOT, lambda user: ifconfig(wire.virt for wire in commands.wires())),
+            "status.json": _report(commands, lambda: commands.status(version)),
+            "metrics": _report(commands, lambda: metrics(version, commands.wires())),
             "version": Text(ROOT, lambda user: f"virtfs {version}\n"),
         },
     )
@@ -97,6 +109,11 @@ def _tap(virt: Virt, commands: Commands) -> dict[str, Node]:
     addresses = Text(virt, lambda user: "".join(f"{address}\n" for address in virt.host.addresses))
     values = {name: _value(virt, f"tap/{name}", value, commands) for name, value in TAP_VALUES.items()}
     return {**values, "addresses": addresses}
+
+
+def _report(commands: Commands, text: Callable[[], str]) -> Text:
+    """A text with counters of every interface in it."""
+    return Text(ROOT, lambda user: text(), refresh=lambda: commands.refresh(None))
 
 
 def _ctl(commands: Commands, virt: Virt | None) -> Ctl:

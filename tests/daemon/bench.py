@@ -119,6 +119,9 @@ class Host:
     def get(self, tap: FakeTap) -> Link:
         return self.links[self._name(tap)]
 
+    def dropped(self) -> dict[int, int]:
+        return {link.index: link.tx_dropped for link in self.links.values()}
+
     def set(self, tap: FakeTap, **change: Any) -> None:
         name = self._name(tap)
         for what in ("address", "txqlen", "mtu", "up"):

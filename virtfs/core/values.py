@@ -33,6 +33,7 @@ TAP_VALUES: Final[dict[str, Callable[[Virt], str]]] = {
     "carrier": lambda virt: _bit(virt.host.carrier),
     "mtu": lambda virt: str(virt.host.mtu),
     "netns": lambda virt: virt.netns,
+    "bridge": lambda virt: virt.host.bridge,
 }
 
 
@@ -75,6 +76,7 @@ def verbs_of(virt: Virt, owner: str, group: str) -> list[tuple[Action, ...]]:
         (bool(virt.netns), Action("netns", (virt.netns,))),
     ]
     last: list[tuple[bool, Action]] = [
+        (bool(host.bridge), Action("bridge", (host.bridge,))),
         (bool(virt.description), Action("description", (virt.description,))),
     ]
     lines = [first, last] if virt.netns else [first + last]

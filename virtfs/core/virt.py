@@ -50,6 +50,7 @@ class HostEnd:
     queue: int  # txqueuelen, frames
     dropped: int = 0  # the kernel's tx_dropped since virtfs attached
     addresses: tuple[Address, ...] = ()
+    bridge: str = ""  # the name of the bridge it is in
     promisc: bool = False
 
 

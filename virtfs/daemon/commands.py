@@ -12,6 +12,7 @@ from pathlib import Path
 
 import trio
 
+from virtfs.core.bridge import Bridge
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action, Command, file_action, format_actions, format_command, parse, parse_verbs
 from virtfs.core.ids import Gid, Uid, Unit, User
@@ -19,8 +20,10 @@ from virtfs.core.quoting import quoted
 from virtfs.core.script import Line, Script
 from virtfs.core.status import describe, status
 from virtfs.core.values import verbs_of
+from virtfs.core.verbs import BRIDGE
 from virtfs.core.virt import Virt
 from virtfs.daemon.accounts import group_name, user_name
+from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.interfaces import Interface, Interfaces
 from virtfs.daemon.statefile import MADE, StateFile, made_before
 from virtfs.daemon.verbs import carry_out, check, follow_opens
@@ -39,6 +42,7 @@ class Commander:
 
     def __init__(self, interfaces: Interfaces) -> None:
         self._interfaces = interfaces
+        self.bridges = Bridges(interfaces.kernel, interfaces.tap_names)
         self._one_at_a_time = trio.Lock()
         self._errors: OrderedDict[Uid, str] = OrderedDict()
         self._ended = False
@@ -49,7 +53,7 @@ class Commander:
 
     # As files.tree.Commands
 
-    async def run(self, virt: Virt | None, script: Script, data: bytes, user: User) -> None:
+    async def run(self, virt: Virt | Bridge | None, script: Script, data: bytes, user: User) -> None:
         """Run the lines that this write completes, up to the first that is refused."""
         async with self._one_at_a_time:
             try:
@@ -78,7 +82,7 @@ class Commander:
                 said = f"{virt.name}/{file}: {refusal.strerror}"
                 raise self._remember(user, VirtError(refusal.errno, said)) from None
 
-    def dropped(self, virt: Virt | None, rest: str, user: User) -> None:
+    def dropped(self, virt: Virt | Bridge | None, rest: str, user: User) -> None:
         """A ctl was closed within a line."""
         self._remember(user, VirtError(errno.EINVAL, f"{quoted(rest)}: not run, closed before the line's end"))
 
@@ -86,12 +90,22 @@ class Commander:
         """Look at the host's end of one interface, or of all."""
         async with self._one_at_a_time:
             if virt is None:
+                await self.bridges.refresh(None)
                 await self._interfaces.refresh_all()
                 return
             interface = self._interfaces.find(virt.unit)
             if interface is not None and interface.virt is virt and not virt.lost:
                 await self._interfaces.refresh(interface)
                 interface.wire.settle()
+
+    async def refresh_bridge(self, bridge: Bridge) -> None:
+        """Look at a bridge."""
+        async with self._one_at_a_time:
+            await self.bridges.refresh(bridge)
+
+    def bridge_state(self, bridge: Bridge) -> str:
+        """A bridge's verbs."""
+        return self.bridges.state(bridge)
 
     def state(self, virt: Virt | None) -> str:
         """One interface's verbs, or the lines that would make every interface.
@@ -102,7 +116,9 @@ class Commander:
         if virt is not None:
             return "".join(format_actions(actions) + "\n" for actions in _verbs(virt))
         made = [i.virt.tap for i in self._interfaces if i.virt.persist and i.found is None]
+        made += self.bridges.made
         lines = [MADE + " ".join(made)] if made else []
+        lines += self.bridges.lines_before()
         for interface in self._interfaces:
             virt = interface.virt
             if interface.cloned:
@@ -111,6 +127,7 @@ class Commander:
             first, *more = _verbs(virt)
             lines.append(format_command(Command("create", virt.unit, first)))
             lines += [format_command(Command("change", virt.unit, actions)) for actions in more]
+        lines += self.bridges.lines_after()
         return "".join(f"{line}\n" for line in lines)
 
     async def make_clone(self, user: User) -> tuple[Unit, Callable[[], None]]:
@@ -226,11 +243,16 @@ class Commander:
         """Finish what is running, run nothing more, and give every tap back."""
         async with self._one_at_a_time:
             self._ended = True
+            await self.bridges.destroy_all()
             await self._interfaces.destroy_all()
 
     # What a line does
 
-    async def _run_line(self, virt: Virt | None, line: Line, user: User) -> None:
+    async def _run_line(self, virt: Virt | Bridge | None, line: Line, user: User) -> None:
+        if isinstance(virt, Bridge):
+            await self.bridges.change(virt, parse_verbs(line.text, BRIDGE), user)
+            await self.caught_up()  # with its taps' side of it
+            return
         if virt is not None:
             await self._change(self._of(virt), parse_verbs(line.text), user)
             return
@@ -240,6 +262,11 @@ class Commander:
         self._refuse_at_end()
         if not user.root:
             raise VirtError(errno.EPERM, "this ctl is root's; an interface's owner has the interface's own")
+        if isinstance(command.target, str):
+            await self.bridges.run(command, self, command.target in self._made_before)
+            await self.caught_up()
+            self.changed()
+            return
         unit = None if command.target is None else Unit(int(command.target))
         interface = None if unit is None else self._interfaces.find(unit)
         match command.kind:

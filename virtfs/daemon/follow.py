@@ -8,7 +8,7 @@ import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.virt import Address
-from virtfs.daemon.interfaces import Interface, Interfaces, Place
+from virtfs.daemon.interfaces import Interface, Interfaces, Place, look
 from virtfs.daemon.kernel import Kernel
 from virtfs.host.link import Link
 from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, NamespaceGone, Overflow
@@ -62,6 +62,8 @@ class Follower:
         match event:
             case LinkChanged(nsid, link):
                 if (interface := self._interfaces.at((nsid, link.index))) is not None:
+                    if link.master != interface.master:
+                        self.doubt(interface)  # by what name is its bridge known?
                     interface.set_host(link, interface.virt.host.addresses)
             case AddressChanged(nsid, index, address, added):
                 if (interface := self._interfaces.at((nsid, index))) is not None:
@@ -110,17 +112,17 @@ class Follower:
         if interface.virt.lost:
             return
         try:
-            place, name, link, addresses = await self._kernel.call(self._find, interface)
+            place, name, host = await self._kernel.call(self._find, interface)
         except VirtError as refusal:
             log.info("%s: %s", interface.virt.name, refusal.strerror)
             interface.lose()
             return
         interface.place = place
         interface.virt.netns = name
-        interface.set_host(link, addresses)
+        interface.set_host(*host)
         self.catch_up()
 
-    def _find(self, interface: Interface) -> tuple[Place, str, Link, tuple[Address, ...]]:
+    def _find(self, interface: Interface) -> tuple[Place, str, tuple[Link, tuple[Address, ...], str]]:
         """In the thread: where the tap is now, and how it is."""
         namespace = interface.tap.netns()
         try:
@@ -128,9 +130,8 @@ class Follower:
             name = "" if nsid is None else name_of(namespace) or interface.virt.netns or f"nsid-{nsid}"
         finally:
             os.close(namespace)
-        links = self._kernel.links
-        link = links.get(interface.tap)
-        return (nsid, link.index), name, link, links.addresses(interface.tap)
+        host = look(self._kernel.links, interface.tap)
+        return (nsid, host[0].index), name, host
 
 
 def _change_address(interface: Interface, address: Address, added: bool) -> None:

@@ -23,6 +23,7 @@ from virtfs.files.tree import Commands, interface_names
 from virtfs.forward.wire import Wire
 from virtfs.host.link import Link
 from virtfs.host.links import Links
+from virtfs.host.membership import bridge_of, join, leave
 from virtfs.host.netnames import open_netns
 from virtfs.host.netns import inside
 from virtfs.host.tap import Tap
@@ -43,6 +44,7 @@ class Interface:
         self.carrier = True  # as it was last set
         self.cloned = False  # made by an open of clone, and gone with it
         self.place: Place = (None, virt.host.index)
+        self.master: int | None = None  # the index there of what the tap is part of
         self.opens = Opens()
         self.wire = Wire(virt, tap)
         self.frame = Frame(self.wire, self.opens)
@@ -64,9 +66,13 @@ class Interface:
         finally:
             self._ended.set()
 
-    def set_host(self, link: Link, addresses: tuple[Address, ...]) -> None:
-        """What the kernel says of the host's end now."""
-        before, now = self.virt.host, host_end(link, addresses)
+    def set_host(self, link: Link, addresses: tuple[Address, ...], bridge: str | None = None) -> None:
+        """What the kernel says of the host's end now. bridge: the name of its bridge; None: nobody asked for it."""
+        before = self.virt.host
+        if bridge is None:
+            bridge = before.bridge if link.master == self.master else ""
+        self.master = link.master
+        now = host_end(link, addresses, bridge)
         now.dropped -= self._dropped_before
         self.virt.host = now
         self.wire.update()
@@ -74,6 +80,8 @@ class Interface:
             self._tell("up" if now.up else "down", self.virt.name)
         if now.mtu != before.mtu:
             self._tell("mtu", self.virt.name, mtu=now.mtu)
+        if now.bridge != before.bridge:
+            self._tell("bridge", self.virt.name, bridge=now.bridge)
         if now.carrier != before.carrier:
             self._tell("carrier", self.virt.name, carrier=int(now.carrier))
 
@@ -100,8 +108,8 @@ class Interface:
         self.wire.close()
 
 
-def host_end(link: Link, addresses: tuple[Address, ...]) -> HostEnd:
-    """A link and its addresses as core sees them."""
+def host_end(link: Link, addresses: tuple[Address, ...], bridge: str = "") -> HostEnd:
+    """A link, its addresses and its bridge's name as core sees them."""
     return HostEnd(
         name=link.name,
         index=link.index,
@@ -113,6 +121,7 @@ def host_end(link: Link, addresses: tuple[Address, ...]) -> HostEnd:
         queue=link.txqlen,
         dropped=link.tx_dropped,
         addresses=addresses,
+        bridge=bridge,
     )
 
 
@@ -148,6 +157,11 @@ class Interfaces:
         """The interface whose tap is there."""
         return next((i for i in self._all.values() if i.place == place and not i.virt.lost), None)
 
+    def tap_names(self) -> dict[str, str]:
+        """What each virtN and tapN is called in our network namespace now; not those that are elsewhere."""
+        here = [i.virt for i in self._all.values() if i.place[0] is None and not i.virt.lost]
+        return {name: virt.host.name for virt in here for name in (virt.name, virt.tap)}
+
     def later(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do it soon, in a task of its own."""
         assert self._nursery is not None
@@ -175,9 +189,12 @@ class Interfaces:
         else:
             tap, link, addresses = await self.kernel.call(self._open, unit, netns)
         unit = Unit(int(link.name.removeprefix("tap")))
-        found = None if tap.made or made else host_end(link, addresses)
-        virt = Virt(unit, new_mac(unit, random.randrange(256)), host_end(link, addresses), persist=not tap.made)
+        bridge = "" if link.master is None else await self.kernel.call(bridge_of, tap)
+        found = None if tap.made or made else host_end(link, addresses, bridge)
+        host = host_end(link, addresses, bridge)
+        virt = Virt(unit, new_mac(unit, random.randrange(256)), host, persist=not tap.made)
         interface = Interface(virt, tap, found, self._tell)
+        interface.master = link.master
         interface.wire.gone = lambda: self.gone(interface)
         self._all[unit] = interface
         self.catch_up()
@@ -221,13 +238,13 @@ class Interfaces:
     async def refresh(self, interface: Interface) -> None:
         """Look at the host's end; a tap that is gone is lost."""
         try:
-            link, addresses = await self.kernel.call(partial(_look, self.kernel.links, interface.tap))
+            host = await self.kernel.call(partial(look, self.kernel.links, interface.tap))
         except VirtError as refusal:
             if refusal.errno != errno.ENXIO:
                 raise
             self.gone(interface)
         else:
-            interface.set_host(link, addresses)
+            interface.set_host(*host)
             self.catch_up()
 
     async def refresh_all(self) -> None:
@@ -288,8 +305,10 @@ def _attach_in(name: str, unit: Unit) -> Tap | None:
         os.close(namespace)
 
 
-def _look(links: Links, tap: Tap) -> tuple[Link, tuple[Address, ...]]:
-    return links.get(tap), links.addresses(tap)
+def look(links: Links, tap: Tap) -> tuple[Link, tuple[Address, ...], str]:
+    """In the thread: all of the host's end, as Interface.set_host takes it."""
+    link = links.get(tap)
+    return link, links.addresses(tap), "" if link.master is None else bridge_of(tap)
 
 
 def _put_back(links: Links, tap: Tap, found: HostEnd) -> None:
@@ -312,6 +331,10 @@ def _put_back(links: Links, tap: Tap, found: HostEnd) -> None:
         for address in found.addresses:
             if address not in links.addresses(tap):
                 links.add_address(tap, address)
+        if found.bridge and bridge_of(tap) != found.bridge:
+            join(tap, links, found.bridge)
+        elif not found.bridge:
+            leave(tap, links)
     except VirtError as refusal:
         if refusal.errno != errno.ENXIO:
             raise

@@ -52,6 +52,8 @@ async def serve(
         interfaces = Interfaces(kernel, root, limits, events.emit)
         commander = Commander(interfaces)
         root.children.update(root_directory(commander, __version__, events).children)
+        root.children["bridge"] = commander.bridges.directory
+        commander.bridges.tell = events.emit
         commander.state_file = StateFile(state) if state else None
         await _Mount(fuse_fd, root, kernel, interfaces, commander).run(ready, stop)
     finally:

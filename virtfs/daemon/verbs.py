@@ -18,6 +18,7 @@ from virtfs.core.verbs import VIRT, find
 from virtfs.core.virt import Address, Carrier, HostEnd
 from virtfs.daemon.accounts import group_id, user_id
 from virtfs.daemon.interfaces import Interface, Interfaces
+from virtfs.daemon.membership import set_bridge
 from virtfs.host.links import Links
 from virtfs.host.netnames import open_netns
 from virtfs.host.tap import Tap
@@ -197,6 +198,8 @@ EFFECTS: Final[dict[str, Effect]] = {
     "promisc": partial(_link, promisc=True),
     "-promisc": partial(_link, promisc=False),
     "netns": _move,
+    "bridge": set_bridge,
+    "-bridge": set_bridge,
     "persist": partial(_persist, on=True),
     "-persist": partial(_persist, on=False),
     "upopen": partial(_upopen, on=True),
@@ -210,7 +213,8 @@ EFFECTS: Final[dict[str, Effect]] = {
 
 # Verbs about the host's end, which a lost interface no longer has.
 _OF_HOST = (
-    "up down mtu queue taplink inet inet6 -inet -inet6 promisc -promisc netns persist -persist upopen -upopen carrier"
+    "up down mtu queue taplink inet inet6 -inet -inet6 promisc -promisc bridge -bridge netns persist -persist"
+    " upopen -upopen carrier"
 )
 OF_HOST: Final = frozenset(_OF_HOST.split())
 

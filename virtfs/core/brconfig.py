@@ -1,0 +1,58 @@
+"""A bridge in the layout of NetBSD's brconfig(8), and its lists (sbin/brconfig/brconfig.c)."""
+
+from collections.abc import Iterator
+
+from virtfs.core.bridge import Bridge, BridgeState, Known, Member
+from virtfs.core.ethernet import format_mac
+
+_STATES = ("disabled", "listening", "learning", "forwarding", "blocking")
+
+
+def status(bridge: Bridge) -> str:
+    """What `brconfig bridge0` prints. A bridge's port number is Linux', where NetBSD has the interface's index."""
+    return "".join(f"{line}\n" for line in _status(bridge.name, bridge.state))
+
+
+def members(state: BridgeState) -> str:
+    """The members' names, one a line."""
+    return "".join(f"{member.name}\n" for member in state.members)
+
+
+def addresses(state: BridgeState) -> str:
+    """The table: MAC, member, seconds since a frame came from it, flags as brconfig prints them."""
+    return "".join(f"{format_mac(known.address)} {known.member} {known.age} {_flags(known)}\n" for known in state.known)
+
+
+def _status(name: str, state: BridgeState) -> Iterator[str]:
+    # A bridge(4) has no flags but these two (sys/net/if_bridge.c).
+    yield f"{name}: {_bits((0x41 if state.up else 0), {0x1: 'UP', 0x40: 'RUNNING'})}"
+    yield "\tConfiguration:"
+    yield (f"\t\tpriority {state.priority} hellotime {state.hellotime} fwddelay {state.fwddelay} maxage {state.maxage}")
+    yield "\t\tipfilter disabled flags 0x0"
+    yield "\tInterfaces:"
+    for member in state.members:
+        yield from _member(member, state.stp)
+    yield f"\tAddress cache (max cache: {state.maxaddr}, timeout: {state.timeout}):"
+    for known in state.known:
+        left = 0 if known.static or not state.timeout else max(0, state.timeout - known.age)
+        yield f"\t\t{format_mac(known.address)} {known.member} {left} {_flags(known)}"
+
+
+def _member(member: Member, stp: bool) -> Iterator[str]:
+    names = {1: "LEARNING", 2: "DISCOVER", 4: "STP", 8: "PROTECTED"}
+    flags = member.learn | member.discover << 1 | stp << 2 | member.protect << 3
+    yield f"\t\t{member.name} {_bits(flags, names)}"
+    tree = f" path cost {member.cost} {_state(member.state)}" if stp else ""
+    yield f"\t\t\tport {member.number} priority {member.priority}{tree}"
+
+
+def _state(number: int) -> str:
+    return _STATES[number] if number < len(_STATES) else f"<unknown state {number}>"
+
+
+def _flags(known: Known) -> str:
+    return _bits(int(known.static), {1: "STATIC"})
+
+
+def _bits(flags: int, names: dict[int, str]) -> str:
+    return f"flags={flags:x}<{','.join(name for bit, name in names.items() if flags & bit)}>"

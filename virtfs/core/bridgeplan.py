@@ -1,0 +1,113 @@
+"""What a line's verbs come to on a bridge as it is: refused as a whole before any is done, or what is left to do."""
+
+from collections.abc import Mapping
+from errno import EADDRNOTAVAIL, EBUSY, EEXIST, ENOENT, ENXIO
+from typing import Any
+
+from virtfs.core.bridge import BridgeState
+from virtfs.core.errors import VirtError
+from virtfs.core.ethernet import format_mac
+from virtfs.core.grammar import Action
+
+_SWITCHES = ("discover", "learn", "protect", "stp")
+_OF_MEMBER = {"static", "ifpriority", "ifpathcost", *_SWITCHES, *(f"-{verb}" for verb in _SWITCHES)}
+
+Masters = Mapping[str, str]  # an interface of the host, and the bridge it is in, "" for none
+
+
+def interfaces_of(actions: tuple[Action, ...]) -> set[str]:
+    """The interfaces that the verbs name."""
+    return {str(action.args[0]) for action in actions if action.verb in _OF_MEMBER | {"add", "delete"}}
+
+
+def renamed(actions: tuple[Action, ...], names: Mapping[str, str]) -> tuple[Action, ...]:
+    """The verbs with other names of interfaces in them: virt3 is meant to be tap3's present name."""
+    return tuple(
+        Action(action.verb, (names.get(str(action.args[0]), action.args[0]), *action.args[1:]))
+        if action.verb in _OF_MEMBER | {"add", "delete"}
+        else action
+        for action in actions
+    )
+
+
+def plan(state: BridgeState, actions: tuple[Action, ...], masters: Masters, ensure: bool) -> tuple[Action, ...]:
+    """The verbs that are to be done, of those that were said.
+
+    ensure: what is so already is no error, but nothing to do.
+    Errors: ENXIO, no such interface; EEXIST, a member already; EBUSY, in another bridge; ENOENT, no member, no such
+    address in the table; EADDRNOTAVAIL, no such address on the bridge.
+    """
+    line = _Line(state, masters, ensure)
+    return tuple(action for action in actions if line.takes(action))
+
+
+class _Line:
+    """The bridge as it will be when the verbs before are done."""
+
+    def __init__(self, state: BridgeState, masters: Masters, ensure: bool) -> None:
+        self._members = {member.name: member.adopted for member in state.members}
+        self._known = {known.address for known in state.known}
+        self._addresses = set(state.addresses)
+        self._masters = masters
+        self._ensure = ensure
+
+    def takes(self, action: Action) -> bool:
+        """Whether there is something to do for it."""
+        match action:
+            case Action("add", (str(name), *option)):
+                return self._add(name, bool(option))
+            case Action("delete", (str(name),)):
+                return self._delete(name)
+            case Action("deladdr", (bytes(address),)):
+                return self._forget(address)
+            case Action("inet" | "inet6", (address,)):
+                there = address in self._addresses
+                self._addresses.add(address)  # type: ignore[arg-type]
+                return not there  # saying it twice is once
+            case Action("-inet" | "-inet6", (address,)):
+                return self._remove_address(action.verb, address)
+        if action.verb in _OF_MEMBER:
+            self._member(action.verb, str(action.args[0]))
+            self._known.update(arg for arg in action.args if isinstance(arg, bytes))
+        return True
+
+    def _exists(self, verb: str, name: str) -> None:
+        if name not in self._masters:
+            raise VirtError(ENXIO, f'{verb}: there is no interface "{name}"')
+
+    def _member(self, verb: str, name: str) -> None:
+        self._exists(verb, name)
+        if name not in self._members:
+            raise VirtError(ENOENT, f'{verb}: "{name}" is no member of the bridge')
+
+    def _add(self, name: str, adopt: bool) -> bool:
+        self._exists("add", name)
+        if name in self._members:
+            done = self._members[name] or not adopt
+            if done and not self._ensure:
+                raise VirtError(EEXIST, f'add: "{name}" is a member already')
+            self._members[name] |= adopt
+            return not done
+        if self._masters[name]:
+            raise VirtError(EBUSY, f'add: "{name}" is in "{self._masters[name]}"')
+        self._members[name] = adopt
+        return True
+
+    def _delete(self, name: str) -> bool:
+        if self._ensure and name not in self._members:
+            return False
+        self._member("delete", name)
+        del self._members[name]
+        return True
+
+    def _forget(self, address: bytes) -> bool:
+        if address in self._known or self._ensure:
+            return address in self._known
+        raise VirtError(ENOENT, f'deladdr: "{format_mac(address)}" is not in the table')
+
+    def _remove_address(self, verb: str, address: Any) -> bool:
+        matching = [one for one in self._addresses if address in (one, one.ip)]
+        if not matching and not self._ensure:
+            raise VirtError(EADDRNOTAVAIL, f'{verb}: the bridge has no address "{address}"')
+        self._addresses -= set(matching[:1])
+        return bool(matching)

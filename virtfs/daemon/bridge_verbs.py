@@ -1,0 +1,114 @@
+"""What each verb of a bridge does to it, in the thread where host.bridge may block, and how a line is taken back.
+
+A line is undone as a whole: the bridge is compared with what it was before, and the verbs that lead back are done.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from virtfs.core.bridge import BridgeState, steps
+from virtfs.core.bridgeplan import interfaces_of, plan, renamed
+from virtfs.core.errors import VirtError
+from virtfs.core.grammar import Action
+from virtfs.host.bridge import HostBridge, master_of
+
+log = logging.getLogger(__name__)
+
+Effect = Callable[..., None]
+
+
+def _parameter(verb: str) -> Effect:
+    return lambda bridge, value: bridge.set_parameter(verb, value)
+
+
+def _port(attribute: str, value: int) -> Effect:
+    return lambda bridge, name: bridge.set_port(name, attribute, value)
+
+
+def _add(bridge: HostBridge, name: str, *option: str) -> None:
+    if option:
+        bridge.adopt(name)
+    else:
+        bridge.add(name)
+
+
+EFFECTS: Final[dict[str, Effect]] = {
+    "up": lambda bridge: bridge.links.set(bridge, up=True),
+    "down": lambda bridge: bridge.links.set(bridge, up=False),
+    "add": _add,
+    "delete": lambda bridge, name: bridge.remove(name),
+    **{verb: _parameter(verb) for verb in ("maxaddr", "maxage", "fwddelay", "hellotime", "priority")},
+    "timeout": lambda bridge, seconds: bridge.set_timeout(seconds),
+    "static": lambda bridge, name, address: bridge.set_static(name, address),
+    "deladdr": lambda bridge, address: bridge.forget(address),
+    "flush": lambda bridge: bridge.flush(),
+    "flushall": lambda bridge: bridge.flush_all(),
+    "discover": _port("IFLA_BRPORT_UNICAST_FLOOD", 1),
+    "-discover": _port("IFLA_BRPORT_UNICAST_FLOOD", 0),
+    "learn": _port("IFLA_BRPORT_LEARNING", 1),
+    "-learn": _port("IFLA_BRPORT_LEARNING", 0),
+    "protect": _port("IFLA_BRPORT_ISOLATED", 1),
+    "-protect": _port("IFLA_BRPORT_ISOLATED", 0),
+    "stp": lambda bridge, name: bridge.set_stp(True),
+    "-stp": lambda bridge, name: bridge.set_stp(False),
+    # Linux has 0 to 63 (net/bridge/br_private.h BR_MAX_PORT_PRIORITY is its 6 bits), brconfig 0 to 255
+    "ifpriority": lambda bridge, name, value: bridge.set_port(name, "IFLA_BRPORT_PRIORITY", value // 4),
+    "ifpathcost": lambda bridge, name, value: bridge.set_port(name, "IFLA_BRPORT_COST", value),
+    "mtu": lambda bridge, mtu: bridge.links.set(bridge, mtu=mtu),
+    **{verb: lambda bridge, address: bridge.links.add_address(bridge, address) for verb in ("inet", "inet6")},
+    **{verb: lambda bridge, address: bridge.links.remove_address(bridge, address) for verb in ("-inet", "-inet6")},
+}
+
+
+def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str, str], ensure: bool) -> None:
+    """Do a line whole, or raise and leave the bridge as it was. taps: what virtN and tapN are called now."""
+    before, own = bridge.look(), bridge.adoptions.own
+    actions = renamed(actions, taps)
+    masters = {name: master for name in interfaces_of(actions) if (master := master_of(bridge.rtnl, name)) is not None}
+    todo = plan(before, actions, masters, ensure)
+    try:
+        for action in todo:
+            EFFECTS[action.verb](bridge, *action.args)
+    except BaseException:
+        put_back(bridge, before)
+        bridge.adoptions.own = own
+        raise
+    for action in actions:
+        if action.verb in ("inet", "inet6"):
+            bridge.adoptions.keep(action.args[0])  # type: ignore[arg-type]
+
+
+def put_back(bridge: HostBridge, to: BridgeState) -> None:
+    """Make a bridge what it was, as far as can be. First its members: with them addresses and MTU come and go."""
+    try:
+        _do(bridge, tuple(a for a in steps(bridge.look(), to) if a.verb in ("add", "delete")))
+        now = bridge.look()
+        if now.address != to.address:
+            bridge.links.set(bridge, address=to.address)
+        _do(bridge, steps(now, to))
+    except VirtError as refusal:
+        log.info("%s is not put back: %s", bridge.called, refusal.strerror)
+
+
+def as_found(bridge: HostBridge, found: BridgeState) -> BridgeState:
+    """What to put back of a bridge that was there before virtfs.
+
+    A member that has since been taken out and has addresses again stays out, and the bridge does without them.
+    """
+    now = bridge.look()
+    members, addresses = found.members, found.addresses
+    for member in found.members:
+        if now.member(member.name) is None and (its := bridge.addresses_of(member.name)):
+            members = tuple(other for other in members if other is not member)
+            addresses = tuple(address for address in addresses if address not in its)
+    return replace(found, members=members, addresses=addresses)
+
+
+def _do(bridge: HostBridge, actions: tuple[Action, ...]) -> None:
+    for action in actions:
+        try:
+            EFFECTS[action.verb](bridge, *action.args)
+        except VirtError as refusal:
+            log.info("%s: %s is not put back: %s", bridge.called, action.verb, refusal.strerror)

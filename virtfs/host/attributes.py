@@ -1,0 +1,59 @@
+"""rtnetlink messages as the bytes they are, for what is to be said again as it was heard, but of another interface."""
+
+import struct
+from collections.abc import Iterable
+
+from virtfs.host.rtnl import Message
+
+_HEADER = struct.Struct("IHHII")  # struct nlmsghdr, linux/netlink.h
+_ATTRIBUTE = struct.Struct("HH")  # struct nlattr: length with this, type
+_TYPE = 0x3FFF  # NLA_TYPE_MASK
+
+Attributes = dict[int, bytes]
+
+
+class Raw(dict[str, dict[str, int]]):
+    """What Rtnl.ask sends, given the bytes that follow the message's header."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(header={})
+        self.data = b""
+        self._body = body
+
+    def encode(self) -> None:
+        """Make `data` of the header, as Rtnl has filled it in, and the body."""
+        header = self["header"]
+        length = _HEADER.size + len(self._body)
+        numbers = (length, header["type"], header["flags"], header["sequence_number"], 0)
+        self.data = _HEADER.pack(*numbers) + self._body
+
+
+def body(message: Message) -> bytes:
+    """What followed the header of a message that was received."""
+    start: int = message.offset
+    return bytes(message.data[start + _HEADER.size : start + message["header"]["length"]])
+
+
+def parse(data: bytes) -> Attributes:
+    """Attributes by type; of several of one type the last."""
+    attributes: Attributes = {}
+    while len(data) >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(data)
+        if length < _ATTRIBUTE.size:
+            break
+        attributes[kind & _TYPE] = data[_ATTRIBUTE.size : length]
+        data = data[_aligned(length) :]
+    return attributes
+
+
+def pack(attributes: Iterable[tuple[int, bytes]]) -> bytes:
+    """The reverse of `parse`."""
+    return b"".join(_padded(_ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value) for kind, value in attributes)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(_aligned(len(data)) - len(data))
+
+
+def _aligned(length: int) -> int:
+    return length + 3 & ~3

@@ -1,0 +1,262 @@
+"""A bridge of the host, asked of and told to rtnetlink (net/bridge/br_netlink.c, br_fdb.c; ip-link(8), bridge(8)).
+
+For the network namespace of the thread that opened `Rtnl`. All of it blocks shortly and belongs in a thread.
+"""
+
+import errno
+import socket
+from dataclasses import dataclass, field
+from typing import Final
+
+from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE
+from pyroute2.netlink.rtnl import (
+    RTM_DELLINK,
+    RTM_DELNEIGH,
+    RTM_GETADDR,
+    RTM_NEWLINK,
+    RTM_NEWNEIGH,
+    RTM_SETLINK,
+)
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+
+from virtfs.core.bridge import MAXADDR_DEFAULT, TIMEOUT_DEFAULT, BridgeState, Known, Member
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import BridgeName
+from virtfs.host import adopt
+from virtfs.host.bridgeinfo import (
+    AF_BRIDGE,
+    NEVER,
+    ask_link,
+    details,
+    dump_known,
+    dump_members,
+    known_of,
+    members_of,
+    state_of,
+)
+from virtfs.host.link import Interface, interface_of
+from virtfs.host.links import Links
+from virtfs.host.netns import own_netns
+from virtfs.host.rtnl import Message, Rtnl
+
+_IFF_UP = 0x1  # linux/if.h
+_NUD_NOARP = 0x40  # linux/neighbour.h: static, it never ages
+_NTF_MASTER = 0x04
+_NTF_STICKY = 0x40  # and no frame from elsewhere moves it
+
+# A verb's name, its attribute, what one of its units is in the attribute's.
+_PARAMETERS: Final = {
+    "maxage": ("IFLA_BR_MAX_AGE", 100),
+    "fwddelay": ("IFLA_BR_FORWARD_DELAY", 100),
+    "hellotime": ("IFLA_BR_HELLO_TIME", 100),
+    "priority": ("IFLA_BR_PRIORITY", 1),
+    "maxaddr": ("IFLA_BR_FDB_MAX_LEARNED", 1),
+}
+
+
+@dataclass(slots=True)
+class HostBridge:
+    """One bridge. VirtError ENXIO, in every method: it is gone, or has another name now."""
+
+    rtnl: Rtnl
+    links: Links
+    called: BridgeName
+    index: int
+    adoptions: adopt.Adoptions = field(default_factory=adopt.Adoptions)
+
+    # As host.links wants to be told of what it works on
+
+    def name(self) -> str:
+        """Its name, made sure of."""
+        self._link()
+        return self.called
+
+    def netns(self) -> int:
+        """Where it is: here."""
+        return own_netns()
+
+    # What it is
+
+    def look(self) -> BridgeState:
+        """All of it as it is now."""
+        link = self._link()
+        return state_of(link, *self.ports(), self.links.addresses(self))
+
+    def ports(self) -> tuple[tuple[Member, ...], tuple[Known, ...]]:
+        """The members by their numbers, and the table."""
+        links, entries = dump_members(self.rtnl, self.index), dump_known(self.rtnl, self.index)
+        return members_of(links, frozenset(self.adoptions.brought)), known_of(links, entries)
+
+    def addresses_of(self, name: str) -> tuple[Interface, ...]:
+        """The addresses of another interface; none if it is gone."""
+        link = ask_link(self.rtnl, name)
+        if link is None:
+            return ()
+        question = ifaddrmsg()
+        question["index"] = link["index"]
+        return tuple(interface_of(answer) for answer in self.rtnl.dump(RTM_GETADDR, question))
+
+    def _link(self) -> Message:
+        link = ask_link(self.rtnl, self.index)
+        if link is None or link.get_attr("IFLA_IFNAME") != self.called or details(link) is None:
+            raise VirtError(errno.ENXIO, f'"{self.called}" is gone from the host')
+        return link
+
+    # What it is told
+
+    def set_parameter(self, verb: str, value: int) -> None:
+        """maxage, fwddelay, hellotime, priority, maxaddr in brconfig's units. EOPNOTSUPP: this kernel has none."""
+        attribute, unit = _PARAMETERS[verb]
+        self._set(attribute, value * unit, f'{verb} "{value}"')
+        # Linux answers an attribute that it does not know with success: look.
+        if verb == "maxaddr" and self.look().maxaddr != value:
+            raise VirtError(errno.EOPNOTSUPP, "maxaddr: this kernel's bridges know no limit (Linux 6.7 does)")
+
+    def set_timeout(self, seconds: int) -> None:
+        """0 is never: to Linux 0 would be not to learn at all, so it is told the longest there is."""
+        self._set("IFLA_BR_AGEING_TIME", seconds * 100 or NEVER, f'timeout "{seconds}"')
+
+    def set_stp(self, on: bool) -> None:
+        """The spanning tree, of all members."""
+        self._set("IFLA_BR_STP_STATE", int(on), "stp" if on else "-stp")
+
+    def _set(self, attribute: str, value: int | None, what: str) -> None:
+        change = _change(self.index)
+        data = {"attrs": [(attribute, value)]}
+        change["attrs"] = [("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", data)]})]
+        self._ask(RTM_NEWLINK, change, what)
+
+    def add(self, name: str) -> None:
+        """Make an interface a member. It must be in no other bridge: Linux would move it."""
+        self._set_master(name, self.index, f'add "{name}"')
+
+    def remove(self, name: str) -> None:
+        """No member any more; what it had brought goes back to it."""
+        index = interface_index(name)
+        if index in self.adoptions.brought:
+            staying = self.adoptions.staying(index)
+            for _step in adopt.give_back(self.rtnl, self.index, index, staying):
+                pass
+            del self.adoptions.brought[index]
+        else:
+            self._set_master(name, 0, f'delete "{name}"')
+
+    def adopt(self, name: str) -> None:
+        """Make an interface a member, if it is none, and move its addresses and routes here."""
+        index = interface_index(name)
+        self.adoptions.note(self.rtnl, self.index, index)
+        try:
+            for _step in adopt.adopt(self.rtnl, self.index, index):
+                pass
+        except VirtError as refusal:
+            self.remove(name)
+            raise VirtError(refusal.errno, f'add "{name}" adopt: {refusal.strerror}') from refusal
+
+    def _set_master(self, name: str, master: int, what: str) -> None:
+        change = _change(interface_index(name))
+        change["attrs"] = [("IFLA_MASTER", master)]
+        self._ask(RTM_SETLINK, change, what)
+
+    def set_port(self, name: str, attribute: str, value: int) -> None:
+        """IFLA_BRPORT_…: an attribute of a member."""
+        change = _change(interface_index(name))
+        data = {"attrs": [(attribute, value)]}
+        kind = ("IFLA_INFO_SLAVE_KIND", "bridge")
+        change["attrs"] = [("IFLA_LINKINFO", {"attrs": [kind, ("IFLA_INFO_SLAVE_DATA", data)]})]
+        self._ask(RTM_NEWLINK, change, f'"{name}"')
+
+    def set_static(self, name: str, address: bytes) -> None:
+        """An address that is neither forgotten nor moved, in the place of what was known of it."""
+        entry = _entry(interface_index(name), address)
+        entry["state"] = _NUD_NOARP
+        entry["flags"] = _NTF_MASTER | _NTF_STICKY
+        self._ask(RTM_NEWNEIGH, entry, "static", NLM_F_CREATE | NLM_F_REPLACE)
+
+    def forget(self, address: bytes) -> None:
+        """An address of the table, static or learned; none of the ports' own."""
+        for known in [known for known in self.look().known if known.address == address]:
+            self._ask(RTM_DELNEIGH, _entry(interface_index(known.member), address), "deladdr")
+
+    def flush(self) -> None:
+        """Forget what was learned. Linux keeps what is static, and with it the ports' own (br_fdb.c br_fdb_flush)."""
+        self._set("IFLA_BR_FDB_FLUSH", None, "flush")
+
+    def flush_all(self) -> None:
+        """Forget the static ones too; the ports' own stay."""
+        self.flush()
+        for known in self.look().known:
+            self._ask(RTM_DELNEIGH, _entry(interface_index(known.member), known.address), "flushall")
+
+    def delete(self) -> None:
+        """Remove the bridge itself, whatever its name is now; no error if it is gone."""
+        link = ask_link(self.rtnl, self.index)
+        if link is not None and details(link) is not None:
+            self._ask(RTM_DELLINK, _change(self.index), "destroy")
+
+    def _ask(self, kind: int, message: Message, what: str, flags: int = 0) -> None:
+        try:
+            self.rtnl.ask(kind, message, flags)
+        except VirtError as refusal:
+            gone = refusal.errno == errno.ENODEV
+            number = errno.ENXIO if gone else refusal.errno
+            raise VirtError(number, f"{what} on {self.called}: {refusal.strerror}") from refusal
+
+
+def find(rtnl: Rtnl, name: BridgeName) -> int | None:
+    """The index of the host's bridge of that name. VirtError EBUSY: something else has the name."""
+    link = ask_link(rtnl, name)
+    if link is None:
+        return None
+    if details(link) is None:
+        raise VirtError(errno.EBUSY, f'"{name}" exists and is no bridge')
+    index: int = link["index"]
+    return index
+
+
+def make(rtnl: Rtnl, links: Links, name: BridgeName) -> int:
+    """Make a bridge with brconfig's defaults, down, quiet over IPv6: its index. VirtError: the kernel's."""
+    request = ifinfmsg()
+    values = [("IFLA_BR_AGEING_TIME", TIMEOUT_DEFAULT * 100), ("IFLA_BR_FDB_MAX_LEARNED", MAXADDR_DEFAULT)]
+    info = [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": values})]
+    request["attrs"] = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", {"attrs": info})]
+    try:
+        rtnl.ask(RTM_NEWLINK, request, NLM_F_CREATE | NLM_F_EXCL)
+    except VirtError as refusal:
+        raise VirtError(refusal.errno, f'"{name}": {refusal.strerror}') from refusal
+    index = interface_index(name)
+    links.quiet(HostBridge(rtnl, links, name, index))
+    return index
+
+
+def interface_index(name: str) -> int:
+    """The index of an interface of the calling thread's network namespace. VirtError ENXIO: there is none."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as refusal:
+        raise VirtError(errno.ENXIO, f'there is no interface "{name}"') from refusal
+
+
+def master_of(rtnl: Rtnl, name: str) -> str | None:
+    """The bridge, or what else, that an interface is a member of, "" if of none; None: no such interface."""
+    link = ask_link(rtnl, name)
+    if link is None:
+        return None
+    master = ask_link(rtnl, link.get_attr("IFLA_MASTER")) if link.get_attr("IFLA_MASTER") else None
+    return "" if master is None else str(master.get_attr("IFLA_IFNAME"))
+
+
+def _change(index: int) -> Message:
+    change = ifinfmsg()
+    change["index"] = index
+    return change
+
+
+def _entry(port: int, address: bytes) -> Message:
+    entry = ndmsg()
+    entry["family"] = AF_BRIDGE
+    entry["ifindex"] = port
+    entry["flags"] = _NTF_MASTER
+    entry["attrs"] = [("NDA_LLADDR", address.hex(":"))]
+    return entry

@@ -1,0 +1,150 @@
+"""What rtnetlink tells of a bridge, its ports and its table, as values of core.bridge."""
+
+import errno
+from collections.abc import Iterable
+from typing import Final
+
+from pyroute2.netlink.rtnl import RTM_GETLINK, RTM_GETNEIGH
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+
+from virtfs.core.bridge import BridgeState, Known, Member
+from virtfs.core.errors import VirtError
+from virtfs.host.link import Interface, link_of
+from virtfs.host.rtnl import Message, Rtnl
+
+AF_BRIDGE: Final = 7
+NEVER: Final = 0xFFFFFFFF  # hundredths of a second; Linux counts in its own ticks and gives a little less back
+_NUD_NOARP = 0x40  # linux/neighbour.h: static
+_NUD_PERMANENT = 0x80  # a port's own address
+
+# linux/if_link.h since 4.20, 5.0, 5.16 and 6.7: pyroute2 0.9 ends before them.
+_LATER: Final = (
+    ("IFLA_BR_VLAN_STATS_PER_PORT", "uint8"),
+    ("IFLA_BR_MULTI_BOOLOPT", "hex"),
+    ("IFLA_BR_MCAST_QUERIER_STATE", "hex"),
+    ("IFLA_BR_FDB_N_LEARNED", "uint32"),
+    ("IFLA_BR_FDB_MAX_LEARNED", "uint32"),
+)
+
+
+def _teach_pyroute2() -> None:
+    """Add the attributes that it lacks, by its own door for that."""
+    known = ifinfmsg.ifinfo.bridge_data
+    names = dict(known.nla_map)
+    later = tuple(entry for entry in _LATER if entry[0] not in names)
+    if later:
+        data = type("bridge_data", (known,), {"nla_map": (*known.nla_map, *later)})
+        ifinfmsg.ifinfo.register_link_kind(module={"bridge": data})
+
+
+_teach_pyroute2()
+
+
+def ask_link(rtnl: Rtnl, which: int | str) -> Message | None:
+    """The RTM_NEWLINK of an interface, by index or name; None if there is none."""
+    question = ifinfmsg()
+    if isinstance(which, int):
+        question["index"] = which
+    else:
+        question["attrs"] = [("IFLA_IFNAME", which)]
+    try:
+        (answer,) = rtnl.ask(RTM_GETLINK, question)
+    except VirtError as refusal:
+        if refusal.errno == errno.ENODEV:
+            return None
+        raise
+    return answer
+
+
+def details(link: Message) -> Message | None:
+    """The IFLA_BR_… attributes; None of what is no bridge."""
+    if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "bridge":
+        return None
+    return link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
+
+
+def dump_members(rtnl: Rtnl, bridge: int) -> list[Message]:
+    """The RTM_NEWLINK of every port."""
+    question = ifinfmsg()
+    question["attrs"] = [("IFLA_MASTER", bridge)]
+    return [link for link in rtnl.dump(RTM_GETLINK, question) if link.get_attr("IFLA_MASTER") == bridge]
+
+
+def dump_known(rtnl: Rtnl, bridge: int) -> list[Message]:
+    """The RTM_NEWNEIGH of every entry of the table, the ports' own too."""
+    question = ndmsg()
+    question["family"] = AF_BRIDGE
+    question["attrs"] = [("NDA_MASTER", bridge)]
+    return [entry for entry in rtnl.dump(RTM_GETNEIGH, question) if entry.get_attr("NDA_MASTER") == bridge]
+
+
+def members_of(links: Iterable[Message], adopted: frozenset[int]) -> tuple[Member, ...]:
+    """The ports by their numbers. adopted: the indices of those whose addresses the bridge has."""
+    members = (_member(link, link["index"] in adopted) for link in links)
+    return tuple(sorted(members, key=lambda member: member.number))
+
+
+def known_of(links: Iterable[Message], entries: Iterable[Message]) -> tuple[Known, ...]:
+    """The table without the ports' own addresses.
+
+    An entry counts that has no VLAN; Linux keeps a second one of each static address for the VLAN that ports are in
+    by default (br_fdb.c br_fdb_add). With VLANs filtered, which no verb does, those are all there is.
+    """
+    names = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in links}
+    rows: dict[tuple[bytes, str], Known] = {}
+    for entry in entries:
+        if not entry["state"] & _NUD_PERMANENT and entry["ifindex"] in names:
+            known = _known(entry, names[entry["ifindex"]])
+            rows.setdefault((known.address, known.member), known)
+    return tuple(rows.values())
+
+
+def state_of(
+    link: Message, members: tuple[Member, ...], known: tuple[Known, ...], addresses: tuple[Interface, ...]
+) -> BridgeState:
+    """All of it together."""
+    data, plain = details(link), link_of(link)
+    assert data is not None
+    ageing = data.get_attr("IFLA_BR_AGEING_TIME")
+    return BridgeState(
+        up=plain.up,
+        mtu=plain.mtu,
+        address=plain.address,
+        maxaddr=data.get_attr("IFLA_BR_FDB_MAX_LEARNED") or 0,
+        # Under a second, which no verb can say, is near to one.
+        timeout=0 if ageing >= NEVER - 100 else max(1, ageing // 100),
+        maxage=data.get_attr("IFLA_BR_MAX_AGE") // 100,
+        fwddelay=data.get_attr("IFLA_BR_FORWARD_DELAY") // 100,
+        hellotime=data.get_attr("IFLA_BR_HELLO_TIME") // 100,
+        priority=data.get_attr("IFLA_BR_PRIORITY"),
+        stp=bool(data.get_attr("IFLA_BR_STP_STATE")),
+        members=members,
+        known=known,
+        addresses=addresses,
+    )
+
+
+def _member(link: Message, adopted: bool) -> Member:
+    data = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA")
+    return Member(
+        name=link.get_attr("IFLA_IFNAME"),
+        number=data.get_attr("IFLA_BRPORT_NO"),
+        learn=bool(data.get_attr("IFLA_BRPORT_LEARNING")),
+        discover=bool(data.get_attr("IFLA_BRPORT_UNICAST_FLOOD")),
+        protect=bool(data.get_attr("IFLA_BRPORT_ISOLATED")),
+        priority=data.get_attr("IFLA_BRPORT_PRIORITY") * 4,
+        cost=data.get_attr("IFLA_BRPORT_COST"),
+        state=data.get_attr("IFLA_BRPORT_STATE"),
+        adopted=adopted,
+    )
+
+
+def _known(entry: Message, member: str) -> Known:
+    times = entry.get_attr("NDA_CACHEINFO")
+    return Known(
+        address=bytes.fromhex(entry.get_attr("NDA_LLADDR").replace(":", "")),
+        member=member,
+        age=times["ndm_updated"] // 100 if times else 0,
+        static=bool(entry["state"] & _NUD_NOARP),
+    )

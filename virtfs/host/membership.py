@@ -1,0 +1,136 @@
+"""Which bridge a tap is in, seen from the tap: in whatever network namespace it is, bridges there are meant."""
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from virtfs.core.bridge import Known, Member
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import BridgeName
+from virtfs.host import netns
+from virtfs.host.bridge import HostBridge
+from virtfs.host.bridgeinfo import ask_link, details
+from virtfs.host.device import Placed
+from virtfs.host.links import Links
+from virtfs.host.rtnl import Rtnl
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What is lost when a port leaves its bridge."""
+
+    bridge: str
+    member: Member
+    static: tuple[Known, ...]
+
+
+def bridge_of(tap: Placed) -> str:
+    """The name of its bridge, "" if it is in none. VirtError ENXIO: the tap is gone."""
+
+    def ask(rtnl: Rtnl) -> str:
+        bridge = _bridge_index(rtnl, tap.name())
+        link = ask_link(rtnl, bridge) if bridge else None
+        return "" if link is None else str(link.get_attr("IFLA_IFNAME"))
+
+    return _at(tap, ask)
+
+
+def membership(tap: Placed, links: Links) -> Membership | None:
+    """All of it; None if it is in none."""
+
+    def ask(rtnl: Rtnl) -> Membership | None:
+        name = tap.name()
+        index = _bridge_index(rtnl, name)
+        link = ask_link(rtnl, index) if index else None
+        if link is None:
+            return None
+        bridge = HostBridge(rtnl, links, BridgeName(link.get_attr("IFLA_IFNAME")), link["index"])
+        members, known = bridge.ports()
+        member = next(member for member in members if member.name == name)
+        return Membership(bridge.called, member, tuple(k for k in known if k.member == name and k.static))
+
+    return _at(tap, ask)
+
+
+def join(tap: Placed, links: Links, name: str) -> None:
+    """Make it a member, and of no other bridge. VirtError ENXIO: no such bridge; EBUSY: in something that is none."""
+
+    def do(rtnl: Rtnl) -> None:
+        _bridge(rtnl, links, name).add(_free(rtnl, tap.name()))
+
+    _at(tap, do)
+
+
+def leave(tap: Placed, links: Links) -> None:
+    """No member of a bridge any more."""
+
+    def do(rtnl: Rtnl) -> None:
+        own = tap.name()
+        if (index := _bridge_index(rtnl, own)) is not None:
+            HostBridge(rtnl, links, BridgeName(""), index).remove(own)
+
+    _at(tap, do)
+
+
+def restore(tap: Placed, links: Links, before: Membership | None) -> None:
+    """Make its membership what it was."""
+    if before is None:
+        leave(tap, links)
+        return
+
+    def do(rtnl: Rtnl) -> None:
+        own, member = tap.name(), before.member
+        bridge = _bridge(rtnl, links, before.bridge)
+        bridge.add(own)
+        bridge.set_port(own, "IFLA_BRPORT_LEARNING", member.learn)
+        bridge.set_port(own, "IFLA_BRPORT_UNICAST_FLOOD", member.discover)
+        bridge.set_port(own, "IFLA_BRPORT_ISOLATED", member.protect)
+        bridge.set_port(own, "IFLA_BRPORT_PRIORITY", member.priority // 4)
+        bridge.set_port(own, "IFLA_BRPORT_COST", member.cost)
+        for known in before.static:
+            bridge.set_static(own, known.address)
+
+    _at(tap, do)
+
+
+def _bridge(rtnl: Rtnl, links: Links, name: str) -> HostBridge:
+    link = ask_link(rtnl, name)
+    if link is None:
+        raise VirtError(errno.ENXIO, f'bridge: there is no "{name}"')
+    if details(link) is None:
+        raise VirtError(errno.ENXIO, f'bridge: "{name}" is no bridge')
+    return HostBridge(rtnl, links, BridgeName(name), link["index"])
+
+
+def _bridge_index(rtnl: Rtnl, name: str) -> int | None:
+    link = ask_link(rtnl, name)
+    if link is None or link.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_KIND") != "bridge":
+        return None
+    index: int = link.get_attr("IFLA_MASTER")
+    return index
+
+
+def _free(rtnl: Rtnl, name: str) -> str:
+    link = ask_link(rtnl, name)
+    kind = None if link is None else link.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_KIND")
+    if kind not in (None, "bridge"):
+        raise VirtError(errno.EBUSY, f'bridge: "{name}" is part of a {kind}')
+    return name
+
+
+def _at(tap: Placed, function: Callable[[Rtnl], T]) -> T:
+    """Call it where the tap is, with a socket there that is closed afterwards."""
+
+    def call() -> T:
+        with Rtnl() as rtnl:
+            return function(rtnl)
+
+    namespace = tap.netns()
+    try:
+        return call() if netns.identity(namespace) == netns.own_identity() else netns.inside(namespace, call)
+    finally:
+        os.close(namespace)

@@ -1,0 +1,86 @@
+"""What a network card's offload leaves undone, done: checksums filled in and large TCP segments cut.
+
+A frame out of a tap with offload comes behind a struct virtio_net_hdr (linux/virtio_net.h) that says what is missing.
+"""
+
+import struct
+from typing import Final
+
+from virtfs.core.ethernet import VLAN_LEN
+
+# flags gso_type hdr_len gso_size csum_start csum_offset, in the machine's byte order (legacy virtio; little-endian here)
+virtio_net_hdr: Final = struct.Struct("<BBHHHH")
+
+NEEDS_CSUM: Final = 1
+GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_ECN = 0, 1, 4, 0x80
+
+_FIN, _PSH, _CWR = 0x01, 0x08, 0x80
+_TCP: Final = 6
+_ETH_P_8021Q, _ETH_P_8021AD = b"\x81\x00", b"\x88\xa8"
+
+
+def whole(header: memoryview | bytes, frame: memoryview | bytes) -> list[bytes]:
+    """The frames, complete as on a real wire, that a frame behind this virtio_net_hdr stands for.
+
+    Of TCP over IPv4 and IPv6, what TUN_F_TSO4 and TUN_F_TSO6 allow; ValueError for another kind of segment.
+    """
+    flags, gso_type, _, gso_size, csum_start, csum_offset = virtio_net_hdr.unpack_from(header)
+    kind = gso_type & ~GSO_ECN
+    if kind == GSO_NONE:
+        return [_summed(frame, csum_start, csum_offset) if flags & NEEDS_CSUM else bytes(frame)]
+    if kind not in (GSO_TCPV4, GSO_TCPV6) or not gso_size:
+        raise ValueError(f"segments of kind {gso_type} are not expected")
+    return _segments(bytes(frame), csum_start, gso_size, four=kind == GSO_TCPV4)
+
+
+def checksum(data: bytes, start: int = 0) -> int:
+    """RFC 1071: the ones' complement of the ones' complement sum of 16-bit words, big-endian, start added in."""
+    if len(data) % 2:
+        data += b"\0"
+    total = start + sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def _summed(frame: memoryview | bytes, start: int, offset: int) -> bytes:
+    """The checksum field holds the pseudo header's sum already."""
+    done = bytearray(frame)
+    if start + offset + 2 <= len(done):
+        struct.pack_into(">H", done, start + offset, checksum(bytes(done[start:])) or 0xFFFF)
+    return bytes(done)
+
+
+def _segments(frame: bytes, tcp: int, size: int, four: bool) -> list[bytes]:
+    """tcp: where the TCP header begins. size: bytes of payload a segment."""
+    ip = 14 + VLAN_LEN * (frame[12:14] in (_ETH_P_8021Q, _ETH_P_8021AD))
+    payload_at = tcp + (frame[tcp + 12] >> 4) * 4
+    head, payload = frame[:payload_at], frame[payload_at:]
+    (sequence,) = struct.unpack_from(">I", frame, tcp + 4)
+    (identification,) = struct.unpack_from(">H", frame, ip + 4)
+    pseudo = head[ip + 12 : ip + 20] if four else head[ip + 8 : ip + 40]
+    cuts = range(0, len(payload), size) or range(1)
+    segments = []
+    for number, at in enumerate(cuts):
+        piece = payload[at : at + size]
+        done = bytearray(head)
+        if four:
+            struct.pack_into(">H", done, ip + 2, len(head) - ip + len(piece))
+            struct.pack_into(">H", done, ip + 4, (identification + number) & 0xFFFF)
+            struct.pack_into(">H", done, ip + 10, 0)
+            struct.pack_into(">H", done, ip + 10, checksum(bytes(done[ip:tcp])))
+        else:
+            struct.pack_into(">H", done, ip + 4, len(head) - ip - 40 + len(piece))
+        struct.pack_into(">I", done, tcp + 4, (sequence + at) & 0xFFFFFFFF)
+        if number:
+            done[tcp + 13] &= ~_CWR & 0xFF
+        if at != cuts[-1]:
+            done[tcp + 13] &= ~(_FIN | _PSH) & 0xFF
+        struct.pack_into(">H", done, tcp + 16, 0)
+        done += piece
+        length = len(done) - tcp
+        rest = struct.pack(">IHH", 0, _TCP, length) if not four else struct.pack(">HH", _TCP, length)
+        start = 0xFFFF ^ checksum(pseudo + rest)
+        struct.pack_into(">H", done, tcp + 16, checksum(bytes(done[tcp:]), start))
+        segments.append(bytes(done))
+    return segments

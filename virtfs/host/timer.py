@@ -1,0 +1,48 @@
+"""A timer one can wait for among descriptors, exact to some microseconds (timerfd_create(2)).
+
+epoll_wait(2), which trio sleeps in, counts in milliseconds: too coarse for a frame's delay. Python has timerfd from 3.13
+on only.
+"""
+
+import ctypes
+import os
+import time
+
+_TFD_NONBLOCK = os.O_NONBLOCK
+_TFD_CLOEXEC = os.O_CLOEXEC
+_TFD_TIMER_ABSTIME = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
+
+
+class _Itimerspec(ctypes.Structure):
+    _fields_ = (("it_interval", _Timespec), ("it_value", _Timespec))
+
+
+class Timer:
+    """Readable once the time set has come. Times are time.monotonic_ns()."""
+
+    def __init__(self) -> None:
+        self.fd = _checked(_libc.timerfd_create(time.CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC))
+
+    def set(self, due: int) -> None:
+        """Become readable at `due`, in ns, at once if that is past; 0 is never."""
+        value = _Itimerspec(_Timespec(0, 0), _Timespec(*divmod(due, 1_000_000_000)))
+        _checked(_libc.timerfd_settime(self.fd, _TFD_TIMER_ABSTIME, ctypes.byref(value), None))
+
+    def close(self) -> None:
+        """Give the descriptor back. A second call does nothing."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result

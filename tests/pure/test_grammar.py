@@ -318,6 +318,7 @@ def test_table_is_consistent() -> None:
 def test_root_only_verbs() -> None:
     assert {verb.name for verb in VERBS if verb.root_only} == {
         "taplink", "inet", "inet6", "-inet", "-inet6", "bridge", "-bridge", "owner", "group",
+        "netns", "antispoof", "-antispoof", "persist", "-persist",
     }  # fmt: skip
 
 
@@ -354,6 +355,8 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "backlog": st.integers(0, arguments.QUEUE_MAX),
     "exclusive": st.sampled_from(["read", "both", "none"]),
     "description": PRINTABLE,
+    "carrier": st.sampled_from(["always", "open"]),
+    "netns": NAMES.filter(lambda name: name != "."),
     "bridge": IFNAMES,
     "maxaddr": st.integers(0, 2**32 - 1),
     "timeout": st.integers(0, 42949671),
@@ -447,7 +450,8 @@ def test_any_text_is_a_value_or_refused(file: str, text: str) -> None:
     except VirtError as error:
         check_refusal(error)
     else:
-        assert parse_verbs(format_actions((action,))) == (action,)
+        if action != Action("netns", ("",)):  # home, which only the file can say
+            assert parse_verbs(format_actions((action,))) == (action,)
 
 
 # --- bridges

@@ -114,7 +114,7 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
     Verb(
         "netns",
         (arg.NETNS,),
-        "move the tap to a network namespace, by name or by a process in it",
+        "move the tap to a network namespace, by name or a process in it",
         file="tap/netns",
         root_only=True,
         ends_line=True,

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import trio
+
 from virtfs.core.bridge import NEW, Bridge, BridgeState, steps, steps_after, without
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action, Command, format_actions, format_command
@@ -17,6 +19,7 @@ from virtfs.files.bridges import BridgeCommands, bridge_directory
 from virtfs.files.node import ROOT, Directory
 from virtfs.host.adopt import Adoptions
 from virtfs.host.bridge import HostBridge, find, make
+from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, Overflow
 from virtfs.host.rtnl import Rtnl
 
 log = logging.getLogger(__name__)
@@ -42,6 +45,7 @@ class Bridges:
         self._taps = taps
         self.tell: Callable[..., None] = lambda what, name, **words: None  # as files.events.Events.emit
         self._all: dict[BridgeName, _Held] = {}
+        self._doubt = trio.Event()
 
     def _sorted(self) -> list[_Held]:
         return [self._all[name] for name in sorted(self._all, key=lambda name: (len(name), name))]
@@ -130,6 +134,34 @@ class Bridges:
         if bridge is not None and bridge.lost:
             raise VirtError(errno.ENXIO, f"{bridge.name} is gone")
 
+    # What others do to them
+
+    def hear(self, event: Event) -> None:
+        """Of a bridge or a member of one: look soon."""
+        indices = {held.index for held in self._all.values()}
+        match event:
+            case LinkChanged(None, link):
+                concerned = bool(indices & {link.index, link.master}) or self._is_member(link.name)
+            case LinkGone(None, index, name):
+                concerned = index in indices or self._is_member(name)
+            case AddressChanged(None, index):
+                concerned = index in indices
+            case _:
+                concerned = isinstance(event, Overflow)
+        if concerned:
+            self._doubt.set()
+
+    def _is_member(self, name: str) -> bool:
+        return any(held.bridge.state.member(name) for held in self._all.values())
+
+    async def follow(self, changed: Callable[[], None]) -> None:
+        """Until cancelled, look when something was heard. changed: called when that is known."""
+        while True:
+            await self._doubt.wait()
+            self._doubt = trio.Event()
+            await self.refresh(None)
+            changed()
+
     # What would make them again
 
     def state(self, bridge: Bridge) -> str:
@@ -184,14 +216,15 @@ class Bridges:
         """What was adopted goes back, then a bridge that was made goes; one that was found is as it was."""
         with Rtnl() as rtnl:
             host = self._host(rtnl, held)
-            if held.found is not None:
-                put_back(host, as_found(host, held.found))
-                return
             with suppress_gone():
-                for member in host.look().members:
-                    if member.adopted:
-                        host.remove(member.name)
-            host.delete()
+                if held.found is not None:
+                    put_back(host, as_found(host, held.found))
+                else:
+                    for member in host.look().members:
+                        if member.adopted:
+                            host.remove(member.name)
+            if held.found is None:
+                host.delete()
 
 
 def _said(held: _Held) -> BridgeState:

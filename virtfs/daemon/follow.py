@@ -26,6 +26,7 @@ class Follower:
         self._kernel = kernel
         self._interfaces = interfaces
         self.changed: Callable[[], None] = lambda: None
+        self.heard: Callable[[Event], None] = lambda event: None
         self._doubtful: dict[Interface, None] = {}
         self._doubt = trio.Event()
         self._certain = trio.Event()  # set while there is no doubt
@@ -59,6 +60,7 @@ class Follower:
         await self._certain.wait()
 
     def _take(self, event: Event) -> None:
+        self.heard(event)
         match event:
             case LinkChanged(nsid, link):
                 if (interface := self._interfaces.at((nsid, link.index))) is not None:

@@ -76,6 +76,7 @@ class _Mount:
         interfaces.gone = self._follower.doubt
         interfaces.catch_up = self._follower.catch_up
         commander.caught_up = self._follower.caught_up
+        self._follower.heard = commander.bridges.hear
         interfaces.look_for = self._follower.look_for
         commander.changed = self._follower.changed = self._changed
         self._stale = trio.Event()
@@ -88,6 +89,7 @@ class _Mount:
                 async with trio.open_nursery() as nursery:
                     self._interfaces.run_in(nursery)
                     nursery.start_soon(self._follower.run)
+                    nursery.start_soon(self._commander.bridges.follow, self._changed)
                     nursery.start_soon(self._channel.requests)
                     nursery.start_soon(self._channel.replies)
                     nursery.start_soon(self._begin, nursery, ready)

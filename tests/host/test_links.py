@@ -228,6 +228,22 @@ def test_drops_of_the_kernels_queue_are_counted(links: Links, tap: Tap) -> None:
         for _ in range(10):
             sender.sendto(b"x", ("10.0.3.2", 9))
     assert links.get(tap).tx_dropped == 6
+    with Tap.open(Unit(4)) as other:
+        assert {index: links.dropped()[index] for index in map(_index, (tap, other))} == {
+            _index(tap): 6,
+            _index(other): 0,
+        }
+
+
+def _index(tap: Tap) -> int:
+    return socket.if_nametoindex(tap.name())
+
+
+def test_drops_of_a_tap_elsewhere_are_not_in_ours(links: Links, tap: Tap, elsewhere: Namespace) -> None:
+    index = _index(tap)
+    assert index in links.dropped()
+    ip(f"link set tap3 netns {elsewhere.path}")
+    assert index not in links.dropped()
 
 
 def test_nothing_is_left_open_and_a_namespace_may_die(elsewhere: Namespace) -> None:

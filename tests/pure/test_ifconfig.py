@@ -1,6 +1,8 @@
 """ifconfig's layout, to the letter: scripts that parse NetBSD's output are to work on it."""
 
+from dataclasses import replace
 from ipaddress import ip_interface
+from typing import Any
 
 import pytest
 
@@ -59,8 +61,9 @@ def test_one_in_use(virt: Virt) -> None:
         (False, "0x8902<BROADCAST,PROMISC,SIMPLEX,MULTICAST>"),
     ],
 )
-def test_in_a_bridge(virt: Virt, up: bool, flags: str) -> None:
-    virt.host.up, virt.host.promisc = up, True
+@pytest.mark.parametrize("why", [{"promisc": True}, {"bridge": "bridge0"}])
+def test_promiscuous(virt: Virt, why: dict[str, Any], up: bool, flags: str) -> None:
+    virt.host = replace(virt.host, up=up, **why)
     assert ifconfig([virt]).startswith(f"virt3: flags={flags} mtu 1500\n")
 
 

@@ -1,13 +1,15 @@
 """status.json says all that the files say, each thing in its own kind."""
 
 import json
+from dataclasses import fields
 from ipaddress import ip_interface
 from typing import Any
 
 import pytest
 
-from virtfs.core.ids import Gid, Uid, Unit
-from virtfs.core.status import describe, status
+from virtfs.core.bridge import Bridge, BridgeState, Known, Member
+from virtfs.core.ids import BridgeName, Gid, Uid, Unit
+from virtfs.core.status import describe, describe_bridge, status
 from virtfs.core.values import TAP_VALUES, VALUES, counter
 from virtfs.core.virt import COUNTERS, HostEnd, Virt
 
@@ -92,6 +94,23 @@ def test_one_line_of_its_own(virt: Virt) -> None:
     assert read["version"] == "1.2"
     assert read["virts"][0]["description"] == virt.description
     assert read["bridges"] == [{"name": "bridge0"}]
+
+
+def test_a_bridge() -> None:
+    known = Known(bytes.fromhex("020000000009"), "tap3", 7)
+    state = BridgeState(
+        up=True,
+        address=bytes.fromhex("020000000001"),
+        members=(Member("tap3", 1, learn=False),),
+        known=(known,),
+        addresses=(ip_interface("10.0.0.1/8"),),
+    )
+    told = json.loads(status("1.2", [], [describe_bridge(Bridge(BridgeName("bridge0"), state))]))["bridges"][0]
+    assert (told["name"], told["lost"], told["up"], told["maxaddr"]) == ("bridge0", False, True, 100)
+    assert (told["address"], told["inet"]) == ("02:00:00:00:00:01", ["10.0.0.1/8"])
+    assert told["members"][0]["learn"] is False
+    assert told["addresses"] == [{"address": "02:00:00:00:00:09", "member": "tap3", "age": 7, "static": False}]
+    assert {f.name for f in fields(BridgeState)} - {"known", "addresses"} <= set(told), "all of a bridge is told"
 
 
 def test_keys_keep_their_order(virt: Virt) -> None:

@@ -61,7 +61,7 @@ def _flags(virt: Virt) -> str:
     flags = _BROADCAST | _SIMPLEX | _MULTICAST
     if virt.host.up:
         flags |= _UP | _RUNNING
-    if virt.host.promisc and not virt.lost:
+    if (virt.host.promisc or virt.host.bridge) and not virt.lost:  # Linux leaves it off in a bridge of one port
         flags |= _PROMISC
     return f"{flags:#x}<{','.join(name for bit, name in _NAMES.items() if flags & bit)}>"
 

@@ -4,7 +4,7 @@ One JSON object (RFC 8259) and a newline. Its keys, always all of them and in th
 
     version     text: virtfs' own
     virts       an object for each interface, by unit
-    bridges     an object for each bridge that virtfs made
+    bridges     an object for each bridge under bridge/
 
 Of an interface:
 
@@ -19,14 +19,30 @@ Of an interface:
     stats       an object: each file of stats/, numbers
     tap         an object: each file of tap/, by its name; addresses is a list of texts such as "10.0.3.1/24"
 
+Of a bridge:
+
+    name        "bridge0"
+    lost        whether it was deleted by another's hand
+    up stp      booleans
+    mtu maxaddr timeout maxage fwddelay hellotime priority
+                numbers, as the verbs of these names take them
+    address     its MAC
+    inet        its IP addresses, a list of texts
+    members     a list of objects: name, number (of the port), learn, discover, protect, adopted (booleans), priority,
+                cost, and state of the spanning tree (0 disabled, 1 listening, 2 learning, 3 forwarding, 4 blocking)
+    addresses   its table, a list of objects: address, member, age in seconds, static (a boolean)
+
 A file that holds 0 or 1 for off and on is a boolean, one that holds a count or a size in bytes a number, any other the
 file's text; "" stands for an empty file.
 """
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from typing import Final
 
+from virtfs.core.bridge import Bridge
+from virtfs.core.ethernet import format_mac
 from virtfs.core.ids import Gid, Uid
 from virtfs.core.units import format_mode
 from virtfs.core.values import TAP_VALUES, VALUES, counter
@@ -59,7 +75,7 @@ _KINDS: Final[dict[str, Callable[[str], Value]]] = {
 
 
 def status(version: str, virts: Iterable[Object], bridges: Iterable[Object] = ()) -> str:
-    """The text of the file. virts: as `describe` gives them. bridges: any objects of JSON."""
+    """The text of the file. virts: as `describe` gives them. bridges: as `describe_bridge` does."""
     return json.dumps({"version": version, "virts": list(virts), "bridges": list(bridges)}) + "\n"
 
 
@@ -86,6 +102,28 @@ def describe(
             **{file: _value(f"tap/{file}", value(virt)) for file, value in TAP_VALUES.items()},
             "addresses": [str(address) for address in virt.host.addresses],
         },
+    }
+
+
+def describe_bridge(bridge: Bridge) -> dict[str, object]:
+    """A bridge as an object of JSON."""
+    state = bridge.state
+    return {
+        "name": bridge.name,
+        "lost": bridge.lost,
+        "up": state.up,
+        "stp": state.stp,
+        "mtu": state.mtu,
+        "maxaddr": state.maxaddr,
+        "timeout": state.timeout,
+        "maxage": state.maxage,
+        "fwddelay": state.fwddelay,
+        "hellotime": state.hellotime,
+        "priority": state.priority,
+        "address": format_mac(state.address),
+        "inet": [str(address) for address in state.addresses],
+        "members": [asdict(member) for member in state.members],
+        "addresses": [{**asdict(known), "address": format_mac(known.address)} for known in state.known],
     }
 
 

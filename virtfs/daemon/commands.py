@@ -18,7 +18,7 @@ from virtfs.core.grammar import Action, Command, file_action, format_actions, fo
 from virtfs.core.ids import Gid, Uid, Unit, User
 from virtfs.core.quoting import quoted
 from virtfs.core.script import Line, Script
-from virtfs.core.status import describe, status
+from virtfs.core.status import describe, describe_bridge, status
 from virtfs.core.values import verbs_of
 from virtfs.core.verbs import BRIDGE
 from virtfs.core.virt import Virt
@@ -197,9 +197,10 @@ class Commander:
         return [interface.wire for interface in self._interfaces]
 
     def status(self, version: str) -> str:
-        """Every interface as JSON. Each name is looked up once, as that may ask a server."""
+        """Every interface and bridge as JSON. Each name is looked up once, as that may ask a server."""
         user, group = cache(user_name), cache(group_name)
-        return status(version, [describe(wire.virt, wire.readers, user, group) for wire in self.wires()])
+        virts = [describe(wire.virt, wire.readers, user, group) for wire in self.wires()]
+        return status(version, virts, map(describe_bridge, self.bridges))
 
     def last_error(self, user: User) -> str:
         """The user's last failed command and why, "ok" when there was none."""

@@ -8,6 +8,7 @@ itself.
 
 import logging
 import os
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,8 @@ def run(directory: str, options: MountOptions, ready: Callable[[], None]) -> Non
 
     VirtError: it could not be mounted. Any other: the service failed; the mount is gone all the same.
     """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # an interface takes a few
     try:
         trio.run(_run, directory, options, ready)
     except BaseExceptionGroup as group:

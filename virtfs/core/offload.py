@@ -8,7 +8,7 @@ from typing import Final
 
 from virtfs.core.ethernet import VLAN_LEN
 
-# flags gso_type hdr_len gso_size csum_start csum_offset, in the machine's byte order (legacy virtio; little-endian here)
+# flags gso_type hdr_len gso_size csum_start csum_offset, in the machine's byte order, little-endian here
 virtio_net_hdr: Final = struct.Struct("<BBHHHH")
 
 NEEDS_CSUM: Final = 1
@@ -40,7 +40,7 @@ def checksum(data: bytes, start: int = 0) -> int:
     total = start + sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    return int(~total & 0xFFFF)
 
 
 def _summed(frame: memoryview | bytes, start: int, offset: int) -> bytes:

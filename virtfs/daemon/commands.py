@@ -5,8 +5,9 @@ One command runs at a time. Whoever's was refused finds it, and why, in last_err
 
 import errno
 import logging
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from virtfs.forward.wire import Wire
 log = logging.getLogger(__name__)
 
 ROOT_USER = User(Uid(0), Gid(0), 0)
+AT_A_TIME = 8  # writes of one user that wait for their turn
 REMEMBERED = 1024  # users whose last error is kept
 
 
@@ -45,6 +47,7 @@ class Commander:
         self.bridges = Bridges(interfaces.kernel, interfaces.tap_names)
         self._one_at_a_time = trio.Lock()
         self._errors: OrderedDict[Uid, str] = OrderedDict()
+        self._waiting: Counter[Uid] = Counter()
         self._ended = False
         self._made_before: frozenset[str] = frozenset()
         self.state_file: StateFile | None = None
@@ -55,53 +58,74 @@ class Commander:
 
     async def run(self, virt: Virt | Bridge | None, script: Script, data: bytes, user: User) -> None:
         """Run the lines that this write completes, up to the first that is refused."""
-        async with self._one_at_a_time:
+        with self._admitted(user):
             try:
                 lines = script.feed(data)
             except VirtError as refusal:
                 raise self._remember(user, refusal) from None
             try:
                 for line in lines:
-                    try:
-                        await self._run_line(virt, line, user)
-                    except VirtError as refusal:
-                        script.forget()
-                        said = f"{quoted(line.text.strip())}: {refusal.strerror}"
-                        raise self._remember(user, line.locate(VirtError(refusal.errno, said))) from None
+                    await trio.lowlevel.checkpoint()  # a script of any length holds nobody up
+                    if line.text and not line.text.isspace():
+                        await self._run_one(virt, script, line, user)
             finally:
-                await self._keep()
+                await self.keep()
+
+    async def _run_one(self, virt: Virt | Bridge | None, script: Script, line: Line, user: User) -> None:
+        try:
+            async with self._one_at_a_time:
+                await self._run_line(virt, line, user)
+        except OSError as refusal:
+            script.forget()
+            said = VirtError(refusal.errno or errno.EIO, f"{quoted(line.text.strip())}: {refusal.strerror}")
+            raise self._remember(user, line.locate(said)) from None
+
+    @contextmanager
+    def _admitted(self, user: User) -> Iterator[None]:
+        """Of a user who is not root only some writes may wait at a time, for each holds one of the mount's workers."""
+        if user.root:
+            yield
+            return
+        if self._waiting[user.uid] >= AT_A_TIME:
+            raise self._remember(user, VirtError(errno.EBUSY, f"{AT_A_TIME} of your commands are waiting already"))
+        self._waiting[user.uid] += 1
+        try:
+            yield
+        finally:
+            self._waiting[user.uid] -= 1
+            if not self._waiting[user.uid]:
+                del self._waiting[user.uid]
 
     async def set_value(self, virt: Virt, file: str, data: bytes, user: User) -> None:
         """Apply one write to an attribute file."""
         text = data.decode(errors="surrogateescape")
-        async with self._one_at_a_time:
+        with self._admitted(user):
             try:
-                await self._change(self._of(virt), (file_action(file, text),), user)
-                await self._keep()
-            except VirtError as refusal:
+                async with self._one_at_a_time:
+                    await self._change(self._of(virt), (file_action(file, text),), user)
+            except OSError as refusal:
                 said = f"{virt.name}/{file}: {refusal.strerror}"
-                raise self._remember(user, VirtError(refusal.errno, said)) from None
+                raise self._remember(user, VirtError(refusal.errno or errno.EIO, said)) from None
+            await self.keep()
 
-    def dropped(self, virt: Virt | Bridge | None, rest: str, user: User) -> None:
-        """A ctl was closed within a line."""
-        self._remember(user, VirtError(errno.EINVAL, f"{quoted(rest)}: not run, closed before the line's end"))
+    def refused(self, error: VirtError, user: User) -> None:
+        """A part of a script that did not come here, and why."""
+        self._remember(user, error)
 
     async def refresh(self, virt: Virt | None) -> None:
-        """Look at the host's end of one interface, or of all."""
-        async with self._one_at_a_time:
-            if virt is None:
-                await self.bridges.refresh(None)
-                await self._interfaces.refresh_all()
-                return
-            interface = self._interfaces.find(virt.unit)
-            if interface is not None and interface.virt is virt and not virt.lost:
-                await self._interfaces.refresh(interface)
-                interface.wire.settle()
+        """Look at the host's end of one interface, or of all; beside the commands, not between them."""
+        if virt is None:
+            await self.bridges.refresh(None)
+            await self._interfaces.refresh_all()
+            return
+        interface = self._interfaces.find(virt.unit)
+        if interface is not None and interface.virt is virt and not virt.lost:
+            await self._interfaces.refresh(interface)
+            interface.wire.settle()
 
     async def refresh_bridge(self, bridge: Bridge) -> None:
         """Look at a bridge."""
-        async with self._one_at_a_time:
-            await self.bridges.refresh(bridge)
+        await self.bridges.refresh(bridge)
 
     def bridge_state(self, bridge: Bridge) -> str:
         """A bridge's verbs."""
@@ -143,7 +167,7 @@ class Commander:
             async with self._one_at_a_time:
                 if self._interfaces.has(interface):
                     await self._interfaces.destroy(interface)
-                    self.changed()
+            self.changed()
 
         return interface.virt.unit, lambda: self._interfaces.later(destroy)
 
@@ -184,11 +208,7 @@ class Commander:
             await self._interfaces.kernel.call(interface.tap.close)
 
     async def keep(self) -> None:
-        """Save the state as it is."""
-        async with self._one_at_a_time:
-            await self._keep()
-
-    async def _keep(self) -> None:
+        """Save the state as it is, if it is to be kept."""
         if self.state_file is not None and not self._ended:
             await self.state_file.save(self.state(None))
 
@@ -230,26 +250,28 @@ class Commander:
         await self._by_call(node, tuple(actions), user)
 
     async def _by_call(self, node: Node, actions: tuple[Action, ...], user: User) -> None:
-        async with self._one_at_a_time:
+        with self._admitted(user):
             try:
                 virt = node.owner if isinstance(node.owner, Virt) else getattr(node.owner, "virt", None)
                 if virt is None:
                     raise VirtError(errno.EPERM, "this file belongs to no interface: it stays root's")
-                await self._change(self._of(virt), actions, user)
-                await self._keep()
+                async with self._one_at_a_time:
+                    await self._change(self._of(virt), actions, user)
             except VirtError as refusal:
                 raise self._remember(user, refusal) from None
+            await self.keep()
 
     async def end(self) -> None:
-        """Finish what is running, run nothing more, and give every tap back."""
+        """Finish the line that is running, run nothing more, and give every tap back."""
+        self._ended = True
         async with self._one_at_a_time:
-            self._ended = True
             await self.bridges.destroy_all()
             await self._interfaces.destroy_all()
 
     # What a line does
 
     async def _run_line(self, virt: Virt | Bridge | None, line: Line, user: User) -> None:
+        self._refuse_at_end()
         if isinstance(virt, Bridge):
             await self.bridges.change(virt, parse_verbs(line.text, BRIDGE), user)
             await self.caught_up()  # with its taps' side of it
@@ -260,7 +282,6 @@ class Commander:
         command = parse(line.text)
         if command is None or command.kind == "help":
             return
-        self._refuse_at_end()
         if not user.root:
             raise VirtError(errno.EPERM, "this ctl is root's; an interface's owner has the interface's own")
         if isinstance(command.target, str):
@@ -316,8 +337,14 @@ class Commander:
             async with self._one_at_a_time:
                 await follow_opens(self._interfaces, interface)
 
+        async def follow_close() -> None:
+            try:
+                await follow()
+            except OSError as refusal:  # nobody is left to be told
+                log.warning("%s: after the last close: %s", interface.virt.name, refusal.strerror)
+
         interface.frame.first = follow
-        interface.frame.last = lambda: self._interfaces.later(follow)
+        interface.frame.last = lambda: self._interfaces.later(follow_close)
         if netns:
             await self._interfaces.look_for(interface)
         return interface

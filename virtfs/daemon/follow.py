@@ -1,12 +1,12 @@
 """Following the kernel: what others do to the taps, with ip(8) for instance, shows in the files."""
 
+import errno
 import logging
 import os
 from collections.abc import Callable
 
 import trio
 
-from virtfs.core.errors import VirtError
 from virtfs.core.virt import Address
 from virtfs.daemon.interfaces import Interface, Interfaces, Place, look
 from virtfs.daemon.kernel import Kernel
@@ -16,7 +16,8 @@ from virtfs.host.netnames import name_of
 
 log = logging.getLogger(__name__)
 
-STORM = 4096  # reports taken in at once; what follows waits until others had their turn
+STORM = 256  # reports taken in at once; what follows waits until others had their turn
+PATIENCE = 1  # seconds that an answer is held back for news that do not stop
 
 
 class Follower:
@@ -57,7 +58,8 @@ class Follower:
     async def caught_up(self) -> None:
         """The same, and wait until what had to be asked is known."""
         self.catch_up()
-        await self._certain.wait()
+        with trio.move_on_after(PATIENCE):
+            await self._certain.wait()
 
     def _take(self, event: Event) -> None:
         self.heard(event)
@@ -115,9 +117,10 @@ class Follower:
             return
         try:
             place, name, host = await self._kernel.call(self._find, interface)
-        except VirtError as refusal:
+        except OSError as refusal:
             log.info("%s: %s", interface.virt.name, refusal.strerror)
-            interface.lose()
+            if refusal.errno == errno.ENXIO:
+                interface.lose()
             return
         interface.place = place
         interface.virt.netns = name

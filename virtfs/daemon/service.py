@@ -110,18 +110,18 @@ class _Mount:
         await self._channel.answers.wait()
         if (state_file := self._commander.state_file) is not None:
             await self._commander.replay(await state_file.load())
-            nursery.start_soon(self._keep)
+        nursery.start_soon(self._react)
         ready()
 
     def _changed(self) -> None:
         """Something is other than it was, by a command or by the kernel's report."""
-        self._channel.texts_changed()
         self._stale.set()
 
-    async def _keep(self) -> None:
-        """Save what changed by others' hands; a command saves before it is answered."""
+    async def _react(self) -> None:
+        """Wake who polls a text, and save what changed by others' hands; a command saves before it is answered."""
         while True:
             await self._commander.keep()
+            await self._channel.texts_changed()
             await self._stale.wait()
             self._stale = trio.Event()
 

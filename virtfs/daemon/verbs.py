@@ -5,6 +5,7 @@ returns what undoes it. What can be known beforehand is asked in `check`, before
 """
 
 import errno
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -22,6 +23,8 @@ from virtfs.daemon.membership import set_bridge
 from virtfs.host.links import Links
 from virtfs.host.netnames import open_netns
 from virtfs.host.tap import Tap
+
+log = logging.getLogger(__name__)
 
 Undo = Callable[[], Awaitable[None]]
 Effect = Callable[..., Awaitable[Undo]]
@@ -258,5 +261,8 @@ async def carry_out(interfaces: Interfaces, interface: Interface, actions: tuple
             undone.append(await EFFECTS[action.verb](interfaces, interface, *action.args))
     except BaseException:
         for undo in reversed(undone):
-            await undo()
+            try:
+                await undo()
+            except OSError as refusal:  # the first refusal is the one to tell; go on with the others
+                log.warning("%s: cannot be put back: %s", interface.virt.name, refusal.strerror)
         raise

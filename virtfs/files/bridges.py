@@ -5,6 +5,7 @@ from typing import Protocol
 
 from virtfs.core import brconfig
 from virtfs.core.bridge import Bridge
+from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.core.script import Script
 from virtfs.files.ctl import Ctl
@@ -18,8 +19,8 @@ class BridgeCommands(Protocol):
     async def run(self, bridge: Bridge, script: Script, data: bytes, user: User, /) -> None:
         """One write to the ctl."""
 
-    def dropped(self, bridge: Bridge, rest: str, user: User, /) -> None:
-        """A ctl was closed within a line."""
+    def refused(self, error: VirtError, user: User, /) -> None:
+        """A part of a script that is not run, and why."""
 
     async def refresh_bridge(self, bridge: Bridge) -> None:
         """Ask the kernel how it is."""
@@ -44,7 +45,7 @@ def bridge_directory(bridge: Bridge, commands: BridgeCommands) -> Directory:
                 ROOT,
                 text=lambda user: commands.bridge_state(bridge),
                 run=lambda script, data, user: commands.run(bridge, script, data, user),
-                drop=lambda rest, user: commands.dropped(bridge, rest, user),
+                refused=commands.refused,
                 refresh=refresh,
             ),
             "status": report(lambda: brconfig.status(bridge)),

@@ -1,8 +1,11 @@
 """ctl: commands one a line, cut out of the writes of one descriptor."""
 
+import errno
 from collections.abc import Awaitable, Callable
 
+from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
+from virtfs.core.quoting import quoted
 from virtfs.core.script import Script
 from virtfs.files.node import Owner
 from virtfs.files.text import Text, TextHandle
@@ -12,21 +15,24 @@ Run = Callable[[Script, bytes, User], Awaitable[None]]
 
 
 class Ctl(Text):
-    """Reading prints the lines that would rebuild what is; writing runs lines."""
+    """Reading prints the lines that would rebuild what is; writing runs lines.
 
-    __slots__ = ("drop", "run")
+    refused: told of what is not run, and why.
+    """
+
+    __slots__ = ("refused", "run")
 
     def __init__(
         self,
         owner: Owner,
         text: Callable[[User], str],
         run: Run,
-        drop: Callable[[str, User], None],
+        refused: Callable[[VirtError, User], None],
         refresh: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(owner, text, write=_unused, refresh=refresh)
         self.run = run
-        self.drop = drop
+        self.refused = refused
 
     def open(self, user: User) -> "CtlHandle":
         return CtlHandle(self, user)
@@ -49,6 +55,11 @@ class CtlHandle(TextHandle):
     async def write(self, data: bytes) -> None:
         await self.ctl.run(self.script, data, self.user)
 
+    def refused(self, error: VirtError) -> None:
+        self.script.forget()
+        self.ctl.refused(error, self.user)
+
     def release(self) -> None:
         if rest := self.script.rest():
-            self.ctl.drop(rest, self.user)
+            said = f"{quoted(rest)}: not run, closed before the line's end"
+            self.ctl.refused(VirtError(errno.EINVAL, said), self.user)

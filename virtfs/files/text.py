@@ -8,6 +8,7 @@ import errno
 import select
 from collections.abc import Awaitable, Callable
 
+from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.files.node import Node, Owner, Rights
 from virtfs.files.stream import PollId
@@ -24,7 +25,7 @@ class Text(Node):
     nothing. refresh: what has to be asked of the kernel before `text` is right.
     """
 
-    __slots__ = ("refresh", "rights", "text", "write")
+    __slots__ = ("_latest", "refresh", "rights", "text", "write")
 
     def __init__(
         self,
@@ -37,10 +38,17 @@ class Text(Node):
         self.text = text
         self.write = write
         self.refresh = refresh
+        self._latest = b""
         self.rights = Rights.VALUE if write else Rights.REPORT
 
     def permissions(self) -> int:
         return self.rights.bits(self.owner.mode)
+
+    def shared(self, text: bytes) -> bytes:
+        """The same bytes, one copy for all handles that have read the same."""
+        if text != self._latest:
+            self._latest = text
+        return self._latest
 
     def open(self, user: User) -> "TextHandle":
         """One more open(2); the kernel has checked the permission bits."""
@@ -65,7 +73,7 @@ class TextHandle:
         """Bytes offset to offset + size of the snapshot; b"" at its end."""
         if offset == 0 or self.snapshot is None:
             await self.node.refresh()
-            self.snapshot = self._now()
+            self.snapshot = self.node.shared(self._now())
         return self.snapshot[offset : offset + size]
 
     async def write(self, data: bytes) -> None:
@@ -73,6 +81,9 @@ class TextHandle:
         if self.node.write is None:
             raise OSError(errno.EACCES, "this file only tells")
         await self.node.write(data, self.user)
+
+    def refused(self, error: VirtError) -> None:
+        """A write was refused before it came here."""
 
     def poll(self) -> int:
         """Always readable and writable; POLLPRI|POLLERR when the text is another than the one read."""

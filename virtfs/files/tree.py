@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from virtfs.core.errors import VirtError
 from virtfs.core.grammar import help_text
 from virtfs.core.ids import Unit, User
 from virtfs.core.ifconfig import ifconfig
@@ -29,8 +30,8 @@ class Commands(Protocol):
     async def run(self, virt: Virt | None, script: Script, data: bytes, user: User) -> None:
         """One write to a ctl."""
 
-    def dropped(self, virt: Virt | None, rest: str, user: User) -> None:
-        """A ctl was closed within a line."""
+    def refused(self, error: VirtError, user: User) -> None:
+        """A part of a script that is not run, and why."""
 
     async def set_value(self, virt: Virt, file: str, data: bytes, user: User) -> None:
         """One write to an attribute file, named relative to the interface's directory."""
@@ -121,7 +122,7 @@ def _ctl(commands: Commands, virt: Virt | None) -> Ctl:
         virt or ROOT,
         text=lambda user: commands.state(virt),
         run=lambda script, data, user: commands.run(virt, script, data, user),
-        drop=lambda rest, user: commands.dropped(virt, rest, user),
+        refused=commands.refused,
         refresh=lambda: commands.refresh(virt),
     )
 

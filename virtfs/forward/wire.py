@@ -30,6 +30,8 @@ from virtfs.host.device import NO_HEADER, VNET_HEADER, TapDevice
 HEADROOM = 16  # bytes a reader leaves free before the frame
 LONGEST = 65536 + 32  # bytes of a frame out of a tap: the largest MTU and any link header
 
+HELD = 32 << 20  # bytes read ahead at most, whatever the number of frames allowed
+
 INBOUND, OUTBOUND = 1, 2  # as pcapng's epb_flags say it; in is towards virt
 
 # Sees a frame pass: its direction and its bytes, valid during the call only.
@@ -70,6 +72,7 @@ class Wire:
         self._fd = tap.fd
         self._tap_read = FileIO(tap.fd, "r+b", closefd=False).readinto  # says None where os.read raises
         self._kept: deque[bytes] = deque()
+        self._held = 0  # bytes in _kept
         self._rest = memoryview(bytearray(LONGEST + VNET_HEADER))
         self._refusal: tuple[int, str] | None = None  # what a read fails with, EHOSTDOWN or ENXIO
         self._wanted = trio.Event()
@@ -95,6 +98,7 @@ class Wire:
         if self._kept:
             frame = self._kept.popleft()
             length = len(frame)
+            self._held -= length
             room[HEADROOM : HEADROOM + length] = frame
         elif self.inlet is not None:
             return None
@@ -121,7 +125,7 @@ class Wire:
         if self.virt.lost or not self._poll_out.poll(0):
             return False
         self.virt.host.up = True
-        self.update()
+        self._refusal = None  # the rest with the report
         return True
 
     def waiting(self) -> bool:
@@ -137,7 +141,8 @@ class Wire:
         elif not self.readers:
             self.settle()
         elif self._refusal is None and not self._kept and (frame := self._read()) is not None:
-            self._kept.append(frame)
+            self._keep(frame)
+            self._tell()  # whoever waits for the tap to become readable would wait on
         return len(self._kept[0]) if self._kept else 0
 
     def want(self) -> None:
@@ -301,31 +306,36 @@ class Wire:
         self._tell()
 
     def _queue(self, frame: bytes) -> int:
-        """Into the second queue; how many frames that costs: this one, or with a backlog the oldest."""
+        """Into the second queue; how many frames that costs: this one, or of a backlog the oldest."""
         if self._refusal is not None:
             return 1
-        kept = self._kept
         if self.readers:
-            if len(kept) >= self.virt.host.queue:
+            if len(self._kept) >= self.virt.host.queue or self._held >= HELD:
                 return 1
-            kept.append(frame)
+            self._keep(frame)
             return 0
-        kept.append(frame)
-        if len(kept) <= self.virt.backlog:
-            return 0
-        kept.popleft()
-        return 1
+        self._keep(frame)
+        dropped = 0
+        while len(self._kept) > self.virt.backlog or self._held > HELD:
+            self._held -= len(self._kept.popleft())
+            dropped += 1
+        return dropped
+
+    def _keep(self, frame: bytes) -> None:
+        self._kept.append(frame)
+        self._held += len(frame)
 
     def _trim(self) -> None:
         """Nobody reads: of what waits only the backlog is kept."""
         excess = 0 if self.readers else len(self._kept) - self.virt.backlog
         for _ in range(excess):
-            self._kept.popleft()
+            self._held -= len(self._kept.popleft())
         self._drop(excess)
 
     def _empty(self) -> None:
         dropped = len(self._kept)
         self._kept.clear()
+        self._held = 0
         for impairment in (self.inlet, self.outlet):
             if impairment is not None and self._refusal is not None:
                 dropped += impairment.clear()

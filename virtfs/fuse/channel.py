@@ -22,6 +22,7 @@ import trio
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.files.stream import PollId, Stream, StreamHandle, Unique, Waiters
+from virtfs.files.text import TextHandle
 from virtfs.fuse import protocol as p
 from virtfs.fuse.numbers import HandleId, Handles, Inodes
 
@@ -32,6 +33,10 @@ TURN = 256
 SLOW_REPLY = 65536  # bytes of a text or a directory in one answer of the slow plane
 # Nothing is written behind, so closing has nothing to flush. Linux before 5.16 asks nevertheless.
 STREAM_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NONSEEKABLE | p.FOPEN_STREAM | p.FOPEN_NOFLUSH
+
+
+# Answered here for text files too: their ENOSYS, libfuse's answer, would hold for the streams as well.
+EVERYBODYS = frozenset((p.FUSE_POLL, p.FUSE_FLUSH, p.FUSE_COPY_FILE_RANGE))
 
 
 class Channel:
@@ -52,7 +57,9 @@ class Channel:
         self._data = memoryview(self._in)
         self._out = bytearray(p.LONGEST_REQUEST)
         self._reply = memoryview(self._out)
-        self._room = self._reply[p.REPLY :]
+        self._woken_reply = memoryview(bytearray(p.LONGEST_REQUEST))
+        self._woken: dict[Waiters, None] = {}
+        self._serving = False
         self._parked: dict[Unique, Waiters] = {}
         self._slow: deque[bytes] = deque()  # for libfuse, while the pair is full
         self._more = trio.Event()
@@ -95,7 +102,7 @@ class Channel:
             try:
                 length = read(data)
             except OSError as error:
-                if error.errno == errno.ENODEV:
+                if error.errno in (errno.ENODEV, errno.ECONNABORTED):  # unmounted, or aborted
                     return
                 if error.errno in (errno.ENOENT, errno.EINTR):  # the request was taken back
                     continue
@@ -146,7 +153,7 @@ class Channel:
         if own is not None:
             if length < p.BODY + p.fuse_fh.size:
                 raise VirtError(errno.EINVAL, "a message without its handle")
-            if fh in self._handles.streams or opcode in (p.FUSE_POLL, p.FUSE_FLUSH):
+            if fh in self._handles.streams or opcode in EVERYBODYS:
                 return own(unique, fh, length)
         elif opcode == p.FUSE_OPEN:
             node = self._inodes.node(p.fuse_in_header.unpack_from(self._in)[3])
@@ -160,33 +167,34 @@ class Channel:
             return False  # see numbers
         elif opcode == p.FUSE_INIT:
             self._negotiate(unique, length)
-        self._send_on(opcode, length)
+        self._send_on(opcode, fh, length)
         return False
 
     # Going out
 
-    def _answer(self, unique: Unique, size: int) -> None:
-        """Send the `size` bytes that lie in self._room."""
-        p.fuse_out_header.pack_into(self._out, 0, p.REPLY + size, 0, unique)
-        self._emit(self._reply[: p.REPLY + size])
-
-    def _answer_with(self, unique: Unique, layout: struct.Struct, *fields: int) -> None:
-        layout.pack_into(self._room, 0, *fields)
-        self._answer(unique, layout.size)
+    def _answer(self, unique: Unique, body: bytes = b"") -> None:
+        self._emit(p.fuse_out_header.pack(p.REPLY + len(body), 0, unique) + body)
 
     def _fail(self, unique: Unique, error: int) -> None:
-        """Answer with an errno. Never ENOSYS, which the kernel takes to hold for every file, for ever."""
+        """Answer with an errno. Never ENOSYS, which the kernel takes to hold for every file, for ever.
+
+        Nor one of those above 511, such as ENOTSUPP (524), which are the kernel's own and which it does not take.
+        """
         if error == errno.ENOSYS:
             error = errno.EOPNOTSUPP
-        self._emit(p.fuse_out_header.pack(p.REPLY, -error, unique))
+        self._emit(p.fuse_out_header.pack(p.REPLY, -(error if 0 < error < 512 else errno.EIO), unique))
 
     def _emit(self, message: bytes | memoryview) -> None:
         try:
             self._device.write(message)
         except OSError as error:
             # ENOENT: nobody waits for this answer any more. ENODEV: the connection is over; reading will tell.
-            if error.errno not in (errno.ENOENT, errno.ENODEV):
-                log.error("answer of %d bytes refused: %s", len(message), error.strerror)
+            if error.errno in (errno.ENOENT, errno.ENODEV, errno.ECONNABORTED):
+                return
+            log.error("answer of %d bytes refused: %s", len(message), error.strerror)
+            unique = p.fuse_out_header.unpack_from(message)[2]
+            if unique and len(message) > p.REPLY:  # whoever asked is not left waiting
+                self._fail(unique, errno.EIO)
 
     # Streams
 
@@ -211,7 +219,7 @@ class Channel:
         return True
 
     def _opened(self, unique: Unique, handle: StreamHandle) -> None:
-        self._answer_with(unique, p.fuse_open_out, self._handles.add_stream(handle), STREAM_FLAGS, 0)
+        self._answer(unique, p.fuse_open_out.pack(self._handles.add_stream(handle), STREAM_FLAGS, 0))
 
     async def _open_later(self, unique: Unique, opening: Awaitable[StreamHandle]) -> None:
         try:
@@ -233,10 +241,30 @@ class Channel:
         waiters.started()
 
     def _serve(self, waiters: Waiters) -> None:
-        """The source has changed: answer what can be answered now."""
+        """The source has changed: answer what can be answered now.
+
+        Reading from one source may wake another (a capture sees what a frame's reader takes), so a wake-up that comes
+        meanwhile is served afterwards: there is one buffer for these answers, apart from the loop's own.
+        """
+        self._woken[waiters] = None
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            while self._woken:
+                waiters, _ = self._woken.popitem()
+                self._serve_reads(waiters)
+                self._serve_polls(waiters)
+        finally:
+            self._serving = False
+
+    def _serve_reads(self, waiters: Waiters) -> None:
+        reply = self._woken_reply
         for unique, (handle, size) in list(waiters.reads.items()):
+            if unique not in waiters.reads:
+                continue
             try:
-                taken = handle.read(self._reply, size)
+                taken = handle.read(reply, size)
             except OSError as error:
                 self._fail(unique, error.errno or errno.EIO)
             except Exception:
@@ -245,14 +273,26 @@ class Channel:
             else:
                 if taken is None:
                     continue
-                self._answer(unique, taken)
                 handle.frames += 1
-            del waiters.reads[unique]
-            del self._parked[unique]
-        for kh, polled in list(waiters.polls.items()):
-            if polled.poll() & ~select.POLLOUT:
-                del waiters.polls[kh]
+                p.fuse_out_header.pack_into(reply, 0, p.REPLY + taken, 0, unique)
+                self._emit(reply[: p.REPLY + taken])
+            waiters.reads.pop(unique, None)
+            self._parked.pop(unique, None)
+
+    def _serve_polls(self, waiters: Waiters) -> None:
+        for kh, handle in list(waiters.polls.items()):
+            if self._ready(handle) & ~select.POLLOUT:
+                waiters.polls.pop(kh, None)
                 self._notify(kh)
+
+    @staticmethod
+    def _ready(handle: StreamHandle | TextHandle) -> int:
+        """What poll answers; a handle that fails has an error to tell."""
+        try:
+            return handle.poll()
+        except Exception:
+            log.exception("poll of a handle failed")
+            return select.POLLERR
 
     def _interrupt(self, length: int) -> bool:
         """A signal came for somebody who waits. Others are answered soon anyway, and libfuse is not told."""
@@ -273,41 +313,38 @@ class Channel:
         handle = stream or self._handles.texts.get(fh)
         if handle is None:
             raise VirtError(errno.EBADF, "not an open file")
-        ready = handle.poll()
+        ready = self._ready(handle)
         if flags & p.FUSE_POLL_SCHEDULE_NOTIFY:
             handle.kh = PollId(kh)
             if stream is not None:
                 stream.waiters.polls[PollId(kh)] = stream
                 stream.waiters.serve = self._serve
                 stream.waiters.started()
-        self._answer_with(unique, p.fuse_poll_out, ready, 0)
+        self._answer(unique, p.fuse_poll_out.pack(ready, 0))
         return stream is not None
 
     def _notify(self, kh: PollId) -> None:
         size = p.REPLY + p.fuse_notify_poll_wakeup_out.size
         self._emit(p.fuse_out_header.pack(size, p.FUSE_NOTIFY_POLL, 0) + p.fuse_notify_poll_wakeup_out.pack(kh))
 
-    def texts_changed(self) -> None:
-        """Wake who polls a text that is another now."""
-        for handle in self._handles.texts.values():
-            if handle.kh is not None and handle.poll() & select.POLLPRI:
+    async def texts_changed(self) -> None:
+        """Wake who polls a text that is another now. Others have their turn in between."""
+        for handle in list(self._handles.texts.values()):
+            if handle.kh is not None and self._ready(handle) & select.POLLPRI:
                 self._notify(handle.kh)
                 handle.kh = None
+                await trio.lowlevel.checkpoint()
 
     def _ioctl(self, unique: Unique, fh: HandleId, length: int) -> bool:
         handle = self._stream(fh, length, p.fuse_ioctl_in)
         _, _, command, _, _, out_size = p.fuse_ioctl_in.unpack_from(self._in, p.BODY)
         argument = bytes(self._data[p.BODY + p.fuse_ioctl_in.size : length])
         answer = handle.ioctl(command, argument)[:out_size]
-        self._emit(
-            p.fuse_out_header.pack(p.REPLY + p.fuse_ioctl_out.size + len(answer), 0, unique)
-            + p.fuse_ioctl_out.pack(0, 0, 0, 0)
-            + answer
-        )
+        self._answer(unique, p.fuse_ioctl_out.pack(0, 0, 0, 0) + answer)
         return True
 
     def _flush(self, unique: Unique, fh: HandleId, length: int) -> bool:
-        self._answer(unique, 0)
+        self._answer(unique)
         return fh in self._handles.streams
 
     def _release(self, unique: Unique, fh: HandleId, length: int) -> bool:
@@ -315,7 +352,7 @@ class Channel:
         if handle.kh is not None:
             handle.waiters.polls.pop(handle.kh, None)
         handle.release()
-        self._answer(unique, 0)
+        self._answer(unique)
         return True
 
     def _refused(self, error: int) -> Callable[[Unique, HandleId, int], bool]:
@@ -351,10 +388,13 @@ class Channel:
             p.fuse_init_out.pack_into(reply, p.REPLY, *fields)
         self._init = None
 
-    def _send_on(self, opcode: int, length: int) -> None:
+    def _send_on(self, opcode: int, fh: HandleId, length: int) -> None:
         if length > self._longest or (opcode == p.FUSE_WRITE and length > p.DATA + p.MAX_WRITE - 4096):
             # A write(2) of more than 1 MiB comes in pieces of this size, by the kernel's cut, page by page.
-            raise VirtError(errno.E2BIG, "more than 1 MiB in one write")
+            refusal = VirtError(errno.E2BIG, "more than 1 MiB in one write")
+            if (handle := self._handles.texts.get(fh)) is not None:
+                handle.refused(refusal)
+            raise refusal
         if opcode in (p.FUSE_READ, p.FUSE_READDIR, p.FUSE_READDIRPLUS) and length >= p.DATA:
             fields = list(p.fuse_read_in.unpack_from(self._in, p.BODY))
             fields[2] = min(fields[2], SLOW_REPLY)

@@ -113,7 +113,7 @@ class Tap:
         """A new descriptor of the network namespace the interface is in; the caller closes it.
 
         VirtError ENXIO: the interface is gone, or its namespace is about to go. EPERM: the namespace is not
-        ours to enter.
+        ours to enter. EMFILE, ENFILE, ENOMEM: no descriptor to be had.
         """
         try:
             return fcntl.ioctl(self.fd, _TUNGETDEVNETNS)
@@ -121,6 +121,8 @@ class Tap:
             if isinstance(refusal, OSError) and refusal.errno == errno.EPERM:
                 sentence = "the tap is in a network namespace that may not be entered"
                 raise VirtError(errno.EPERM, sentence) from refusal
+            if isinstance(refusal, OSError) and refusal.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                raise VirtError(refusal.errno, f"where the tap is: {refusal.strerror}") from refusal
             raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
 
     def set_carrier(self, on: bool) -> None:

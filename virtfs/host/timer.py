@@ -1,7 +1,7 @@
 """A timer one can wait for among descriptors, exact to some microseconds (timerfd_create(2)).
 
-epoll_wait(2), which trio sleeps in, counts in milliseconds: too coarse for a frame's delay. Python has timerfd from 3.13
-on only.
+epoll_wait(2), which trio sleeps in, counts in milliseconds: too coarse for a frame's delay. Python's own timerfd came
+with 3.13.
 """
 
 import ctypes

@@ -1,0 +1,41 @@
+"""Mounts as those of tests/mount; each module's bridges are gone after each test."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from mount.conftest import _current, alone, pytest_runtest_makereport, virt, virts
+from mount.conftest import mount as plain_mount
+from mount.places import Place
+from mount.serving import Mount
+
+__all__ = ["_current", "alone", "plain_mount", "pytest_runtest_makereport", "virt", "virts"]
+
+
+@pytest.fixture
+def mount(plain_mount: Mount) -> Iterator[Mount]:
+    """The module's mount, without a bridge."""
+    yield plain_mount
+    for name in plain_mount.sh("ls bridge").split():
+        plain_mount.ctl(f"destroy {name}")
+    for row in json.loads(plain_mount.ip("-json link")):
+        if not row["ifname"].startswith(("lo", "tap")) and plain_mount.has(row["ifname"]):
+            plain_mount.ip(f"link del {row['ifname']}")
+
+
+@pytest.fixture
+def peer() -> Iterator[Place]:
+    """Another machine: a network namespace of its own."""
+    place = Place()
+    yield place
+    place.tidy()
+    assert not place.close()
+
+
+@pytest.fixture
+def other() -> Iterator[Place]:
+    """A third one."""
+    place = Place()
+    yield place
+    place.tidy()
+    assert not place.close()

@@ -1,0 +1,61 @@
+"""What ip(8) and bridge(8) say of bridges, for comparing."""
+
+import json
+from typing import Any
+
+from mount.places import Place
+from mount.serving import Mount
+
+
+def link(place: Place, name: str) -> dict[str, Any]:
+    """`ip -details -json link show`."""
+    row: dict[str, Any] = json.loads(place.ip(f"-details -json link show dev {name}"))[0]
+    return row
+
+
+def data(place: Place, name: str) -> dict[str, Any]:
+    """A bridge's own attributes."""
+    found: dict[str, Any] = link(place, name)["linkinfo"]["info_data"]
+    return found
+
+
+def port(place: Place, name: str) -> dict[str, Any]:
+    """A member's attributes."""
+    found: dict[str, Any] = link(place, name)["linkinfo"]["info_slave_data"]
+    return found
+
+
+def table(place: Place, name: str, member: str) -> dict[str, dict[str, Any]]:
+    """`bridge fdb`, by MAC: entries of a member in the bridge."""
+    rows = json.loads(place.sh(f"bridge -json fdb show br {name}"))
+    return {row["mac"]: row for row in rows if row["ifname"] == member and row.get("master") == name}
+
+
+def addresses(place: Place, name: str) -> set[str]:
+    """An interface's addresses, "10.0.0.1/24"."""
+    rows = json.loads(place.ip(f"-json address show dev {name}"))[0]["addr_info"]
+    return {f"{row['local']}/{row['prefixlen']}" for row in rows}
+
+
+def routes(place: Place, name: str) -> set[str]:
+    """Where routes of both families that others than the kernel made lead out of an interface."""
+    rows = json.loads(place.ip("-json route")) + json.loads(place.ip("-json -6 route"))
+    return {
+        f"{row['dst']} {row.get('gateway', '')}" for row in rows if row.get("dev") == name and row["protocol"] != "kernel"
+    }
+
+
+def cable(one: Place, name: str, other: Place, address: str) -> None:
+    """An interface of one machine, up, and eth0 of another with an address, up, joined."""
+    one.ip(f"link add {name} type veth peer name far-{name}")
+    one.ip(f"link set far-{name} netns {other.pid}")
+    one.ip(f"link set {name} up")
+    other.ip(f"link set far-{name} name eth0")
+    other.ip(f"address add {address} dev eth0")
+    if ":" not in address:
+        other.ip("link set eth0 up")
+
+
+def state(mount: Mount) -> str:
+    """The lines that would rebuild it all, without what is drawn anew."""
+    return mount.read("ctl")

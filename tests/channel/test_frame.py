@@ -102,7 +102,6 @@ async def test_two_waiting_readers_get_a_frame_each_in_order() -> None:
         assert await bench.answers() == [Answer(0, uniques[1], FRAME[::-1])]
 
 
-@pytest.mark.xfail(strict=True, reason="the wire reads ahead for the stat and wakes nobody")
 @in_trio
 async def test_a_stat_in_between_takes_nothing_from_a_waiting_reader() -> None:
     """The frame has come and a stat(2), which looks at its length, is quicker than the wire's task."""
@@ -115,7 +114,6 @@ async def test_a_stat_in_between_takes_nothing_from_a_waiting_reader() -> None:
         assert await bench.answers() == [Answer(0, unique, FRAME)]
 
 
-@pytest.mark.xfail(strict=True, reason="the wire reads ahead for the stat and wakes nobody")
 @in_trio
 async def test_a_stat_in_between_takes_nothing_from_a_poll() -> None:
     async with frame() as (bench, file, tap):

@@ -238,11 +238,11 @@ async def test_poll_of_a_text_then_of_a_stream() -> None:
         assert await bench.poll(text, kh=1, schedule=True) == select.POLLIN | select.POLLOUT
         handle = bench.handles.texts[next(iter(bench.handles.texts))]
         assert await handle.read(0, 100) == b"old\n"
-        bench.channel.texts_changed()  # something else
+        await bench.channel.texts_changed()  # something else
         assert await bench.answers() == []
         now = "new\n"
-        bench.channel.texts_changed()
-        bench.channel.texts_changed()
+        await bench.channel.texts_changed()
+        await bench.channel.texts_changed()
         assert await bench.answers() == [notification(1)]
         expected = select.POLLIN | select.POLLOUT | select.POLLPRI | select.POLLERR
         assert await bench.poll(text, kh=1, schedule=True) == expected
@@ -366,7 +366,6 @@ async def test_never_says_enosys() -> None:
         assert answer.error == -errno.EOPNOTSUPP
 
 
-@pytest.mark.xfail(strict=True, reason="a fault in poll leaves Channel._serve")
 @in_trio
 async def test_fault_in_poll_does_not_reach_whoever_wakes(caplog: pytest.LogCaptureFixture) -> None:
     """A wire's task wakes; were it ended by a faulty handle, the mount would be."""
@@ -381,7 +380,6 @@ async def test_fault_in_poll_does_not_reach_whoever_wakes(caplog: pytest.LogCapt
     assert "a fault in poll" in caplog.text
 
 
-@pytest.mark.xfail(strict=True, reason="Channel._serve is not reentrant")
 @in_trio
 async def test_a_read_that_wakes_the_others_disturbs_nobody() -> None:
     """A source may wake from within a read: one that makes room, say."""

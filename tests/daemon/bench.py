@@ -157,6 +157,9 @@ class FakeKernel:
     def __init__(self, host: Host) -> None:
         self.links = host
 
+    async def close_tap(self, tap: FakeTap) -> None:
+        tap.close()
+
     async def call(self, function: Callable[..., T], *args: Any) -> T:
         await trio.lowlevel.checkpoint()
         result = function(*args)

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv4Interface
 
 import pytest
@@ -15,7 +16,10 @@ from virtfs.core.ids import Gid, Uid, Unit, User
 from virtfs.core.limits import Limits
 from virtfs.core.script import Script
 from virtfs.daemon.commands import REMEMBERED
+from virtfs.files.ctl import Ctl
+from virtfs.files.node import ROOT
 from virtfs.files.stream import StreamHandle
+from virtfs.files.text import nothing
 
 from .bench import ALICE, SUPER, Bench, daemon, in_trio
 
@@ -152,7 +156,6 @@ def test_refused_change_is_taken_back(monkeypatch: pytest.MonkeyPatch, what: str
     run()
 
 
-@pytest.mark.xfail(strict=True, reason="an undo that is refused ends the undoing")
 @in_trio
 async def test_a_failing_undo_does_not_keep_the_rest_from_being_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     async with daemon(monkeypatch) as bench:
@@ -194,7 +197,6 @@ async def test_a_line_is_checked_whole_before_anything_is_done(monkeypatch: pyte
         await bench.say("ensure 4 strict")
 
 
-@pytest.mark.xfail(strict=True, reason="accounts takes any decimal digit for a number")
 @in_trio
 async def test_a_foreign_digit_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     async with daemon(monkeypatch) as bench:
@@ -222,8 +224,9 @@ async def test_unfinished_line_is_joined_or_told_of(monkeypatch: pytest.MonkeyPa
         await bench.say(padding + "crea", script=script)
         await bench.say("te 5\n", script=script)
         assert "virt5" in bench.names()
-        await bench.say(padding + "create 6", script=script)
-        bench.commander.dropped(None, script.rest(), SUPER)
+        ctl = Ctl(ROOT, lambda user: "", partial(bench.commander.run, None), bench.commander.refused, nothing).open(SUPER)
+        await ctl.write((padding + "create 6").encode())
+        ctl.release()
         assert '"create 6"' in bench.commander.last_error(SUPER)
         assert "virt6" not in bench.names()
         with pytest.raises(VirtError):
@@ -335,7 +338,6 @@ async def test_attached_tap_is_left_as_found(monkeypatch: pytest.MonkeyPatch) ->
         assert bench.host.assigned["tap3"] == ()
 
 
-@pytest.mark.xfail(strict=True, reason="a tap that cannot be put back stays, and those after it")
 @in_trio
 async def test_a_tap_that_cannot_be_put_back_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     async with daemon(monkeypatch) as bench:
@@ -376,7 +378,6 @@ async def test_nothing_runs_after_the_end(monkeypatch: pytest.MonkeyPatch) -> No
         assert caught.value.errno == errno.ENXIO
 
 
-@pytest.mark.xfail(strict=True, reason="no turn for others between lines that wait for nothing")
 @in_trio
 async def test_a_long_script_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """An owner's megabyte of lines must not keep frames from passing."""
@@ -399,7 +400,6 @@ async def test_a_long_script_lets_others_have_their_turn(monkeypatch: pytest.Mon
             nursery.cancel_scope.cancel()
 
 
-@pytest.mark.xfail(strict=True, reason="the whole script holds the lock that the end waits for")
 @in_trio
 async def test_the_end_does_not_wait_for_a_long_script(monkeypatch: pytest.MonkeyPatch) -> None:
     async with daemon(monkeypatch) as bench:
@@ -417,7 +417,6 @@ async def test_the_end_does_not_wait_for_a_long_script(monkeypatch: pytest.Monke
         assert outcome == [errno.ENXIO]
 
 
-@pytest.mark.xfail(strict=True, reason="what is refused at the last close ends the mount")
 @in_trio
 async def test_a_refusal_at_the_last_close_ends_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     async with daemon(monkeypatch) as bench:

@@ -313,7 +313,7 @@ class Channel:
         handle = stream or self._handles.texts.get(fh)
         if handle is None:
             raise VirtError(errno.EBADF, "not an open file")
-        ready = self._ready(handle)
+        ready = handle.poll()
         if flags & p.FUSE_POLL_SCHEDULE_NOTIFY:
             handle.kh = PollId(kh)
             if stream is not None:

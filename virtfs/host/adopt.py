@@ -83,8 +83,10 @@ class Adoptions:
         """Whether an address of the bridge is its own, not a member's."""
         return not self.brought or _key(address) in self.own.addresses
 
-    def staying(self, port: int) -> Holdings:
+    def staying(self, rtnl: Rtnl, bridge: int, port: int) -> Holdings:
         """What the bridge keeps when this member leaves."""
+        if next(iter(self.brought)) != port:
+            return holdings(rtnl, bridge) - self.brought[port]
         others = (held for index, held in self.brought.items() if index != port)
         return reduce(Holdings.__or__, others, self.own)
 
@@ -130,9 +132,9 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: Holdings, master: int
     # With an address its kernel's own routes have come: ask again. What is down can have none.
     there = holdings(rtnl, target.index)
     for route in routes(rtnl, source.index) if link(rtnl, target.index).up else ():
-        if route.network in staying.networks:
-            continue  # it stays with its address
-        if route.shared or route.key not in there.routes | staying.routes:
+        if route.key in staying.routes or route.network in staying.networks:
+            continue  # what the kernel made for an address stays with that
+        if route.shared or route.key not in there.routes:
             route.on(target.index, source.index).add(rtnl)
             yield "copied a route"
     port = source if master else target

@@ -136,7 +136,7 @@ class HostBridge:
         """No member any more; what it had brought goes back to it."""
         index = interface_index(name)
         if index in self.adoptions.brought:
-            staying = self.adoptions.staying(index)
+            staying = self.adoptions.staying(self.rtnl, self.index, index)
             for _step in adopt.give_back(self.rtnl, self.index, index, staying):
                 pass
             del self.adoptions.brought[index]

@@ -1,0 +1,94 @@
+"""The man pages: they can be read, and say all that there is, of names, verbs and limits, and nothing that is not."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from virtfs.core.limits import Limits
+from virtfs.core.verbs import BRIDGE, FORMS, VERBS, VIRT
+
+from .markdown import ROOT, section
+from .tour import touring
+
+PAGES = sorted((ROOT / "man").iterdir())
+FILES = (ROOT / "man/virtfs.5").read_text()
+
+_MACROS = re.compile(r"\b(?:Cm|Ar|Li|Oo|Oc|Op|Ns)\b ?")
+
+# Every file of a mount, with its permission bits, the numbers of interfaces and bridges replaced by N.
+_ALL = r"""
+echo create 3 >/mnt/virt/ctl
+echo create bridge3 >/mnt/virt/ctl
+find /mnt/virt ! -type d -printf '%P %m\n' | sed -E 's/(virt|tap|bridge)3/\1N/g'
+echo destroy bridge3 >/mnt/virt/ctl
+echo destroy 3 >/mnt/virt/ctl
+"""
+_ONLY_READ = {"clone"}  # its bits are those of what can send, but there is nothing to write
+
+
+def items(text: str, macro: str) -> list[str]:
+    """What stands after `.It MACRO` at the beginning of a line."""
+    return re.findall(rf"^\.It {macro} (.*)$", text, re.MULTILINE)
+
+
+def part(heading: str) -> str:
+    """A section or subsection of virtfs(5), up to the next of either."""
+    _, found, rest = FILES.partition(f" {heading}\n")
+    assert found, f"no section {heading}"
+    return re.split(r"^\.S[hs] ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def verbs_under(*headings: str) -> list[str]:
+    """The verbs with their arguments that have an item there, sorted."""
+    return sorted(_MACROS.sub("", item).strip() for heading in headings for item in items(part(heading), "Cm"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_groff_and_mandoc_read_it_without_a_warning(page: Path) -> None:
+    readers = [["groff", "-ww", "-mandoc", "-Tutf8"], ["mandoc", "-T", "lint", "-W", "warning"]]
+    there = [reader for reader in readers if shutil.which(reader[0])]
+    if not there:
+        pytest.skip("neither groff nor mandoc is installed")
+    for reader in there:
+        done = subprocess.run([*reader, str(page)], capture_output=True, text=True)
+        complaints = done.stderr if reader[0] == "groff" else done.stdout
+        assert (done.returncode, complaints) == (0, "")
+
+
+def test_every_file_of_the_tree_has_its_item_and_no_other_has() -> None:
+    with touring() as shell:
+        found = [line.split() for line in shell.run(_ALL, 0).splitlines()]
+    there = {path: "rw" if int(mode, 8) & 0o200 and path not in _ONLY_READ else "r" for path, mode in found}
+    documented = dict(item.split(" Pq ") for item in items(FILES, "Pa"))
+    assert documented == there
+
+
+def test_every_verb_has_its_item_with_its_arguments_and_no_other_has() -> None:
+    of_virt = sorted(verb.usage for verb in VERBS if verb.of == VIRT)
+    assert verbs_under("Verbs", "Verbs for root alone") == of_virt
+    assert verbs_under("Verbs of a bridge") == sorted(verb.usage for verb in VERBS if verb.of == BRIDGE)
+
+
+def test_the_verbs_for_root_alone_are_listed_as_such() -> None:
+    assert verbs_under("Verbs for root alone") == sorted(verb.usage for verb in VERBS if verb.root_only)
+
+
+def test_every_command_of_ctl_has_its_item() -> None:
+    told = {item.split()[0] for item in verbs_under("CTL")}
+    assert told == {form.kind for form in FORMS if form.kind != "change"}
+
+
+def test_readme_names_every_verb() -> None:
+    words = set(re.findall(r"[^\s`,;|]+", section((ROOT / "README.md").read_text(), "Commands and verbs")))
+    assert {verb.name for verb in VERBS} <= words
+
+
+def test_what_a_mount_allows_is_in_the_page_of_the_command() -> None:
+    page = (ROOT / "man/virtfs.1").read_text()
+    for limit in fields(Limits):
+        assert f"Cm max_{limit.name}" in page
+        assert f"({limit.default})" in page

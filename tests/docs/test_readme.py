@@ -1,0 +1,70 @@
+"""README: its shell and Python can be read, its tour does what it says, what it points at is there."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from .markdown import ROOT, Block, blocks, section
+from .tour import Tour, masked, touring
+
+README = (ROOT / "README.md").read_text()
+ALL = blocks(README)
+_TOUR = {block.text for block in blocks(section(README, "A tour of two minutes"))}
+STEPS = [block for block in ALL if block.language == "sh" and block.text in _TOUR]
+
+
+def _at(block: Block) -> str:
+    return f"{block.language}-{block.line}"
+
+
+@pytest.fixture(scope="module")
+def tour() -> Iterator[Tour]:
+    with touring() as shell:
+        yield shell
+
+
+@pytest.mark.parametrize("block", [b for b in ALL if b.language == "sh"], ids=_at)
+def test_bash_reads_each_shell_block(block: Block) -> None:
+    done = subprocess.run(["bash", "-n"], input=block.text, text=True, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("block", [b for b in ALL if b.language == "python"], ids=_at)
+def test_python_reads_each_python_block(block: Block) -> None:
+    ast.parse(block.text)
+
+
+@pytest.mark.parametrize("step", STEPS, ids=_at)
+def test_the_tour_prints_what_it_says(tour: Tour, step: Block) -> None:
+    """Line by line and masked; in any order, since a program in the background prints when it likes."""
+    expected = masked(step.output)
+    printed = tour.run(step.text, len(expected))
+    assert sorted(masked(printed)) == sorted(expected), printed
+
+
+def test_what_it_links_to_is_there() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "doc/design.md"])
+def test_the_files_it_speaks_of_are_there(document: str) -> None:
+    named = set(re.findall(r"`((?:[a-z]+/)+(?:[a-z_]+\.(?:py|md|\d))?)`", (ROOT / document).read_text()))
+    places = (ROOT, ROOT / "virtfs")
+    system = {"stats/", "wait/", "tap/"}  # below an interface's directory
+    assert [name for name in named - system if not any((place / name).exists() for place in places)] == []
+
+
+def test_a_mask_hides_only_what_differs_from_run_to_run() -> None:
+    assert masked("00000000: ffff ffff ffff f65c 3e12 6bed 0806 0001  .......\\>.k.....\n") == masked(
+        "00000000: ffff ffff ffff 0255 3e12 6b01 0806 0001  .......U>.k.....\n"
+    )
+    assert masked("00000000: ffff ffff ffff f65c 3e12 6bed 0806 0001  x\n") != masked(
+        "00000000: ffff ffff ffff f65c 3e12 6bed 0800 0001  x\n"
+    )
+    assert masked("create 3 link b2:0a:9b:0b:0e:03 up\n") != masked("create 4 link b2:0a:9b:0b:0e:03 up\n")
+    assert masked("time=0.716 ms\n") == masked("time=1032 ms\n") != masked("0.716 ms\n")

@@ -1,0 +1,102 @@
+"""A root shell beside a virtfs at /mnt/virt, in namespaces that go with it: what a reader of README has before him."""
+
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .markdown import ROOT
+
+_PATIENCE = 20.0  # seconds for what takes a fraction of one
+_DONE = "-- done --"  # what the shell says between two steps
+
+# All that is started in these namespaces ends with unshare(1).
+_NAMESPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
+_BEGIN = f"""\
+set -e
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/virt
+mount -t tmpfs tmpfs /run
+ip link set lo up
+"{sys.executable}" -m virtfs mount /mnt/virt
+set +e
+cd /
+"""
+# As Ctrl-C does to the mount of `make run`: nothing is left.
+_END = f"""\
+"{sys.executable}" -m virtfs umount /mnt/virt
+ip -brief link | cut -d" " -f1
+"""
+
+_MASKS = (
+    (r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", "MAC"),
+    # A frame in hexadecimal: the sender's address in an Ethernet header, then in an ARP packet, and both as characters.
+    (r"^(000000[01]0: (?:[0-9a-f]{4} ){3})(?:[0-9a-f]{4} ){3}(.*?)  .*$", r"\1MAC \2"),
+    (r"\btime=[0-9.]+ ms", "time=T ms"),
+    (r"\btime [0-9]+ms", "time T"),
+    (r"= [0-9.]+/[0-9.]+/[0-9.]+/[0-9.]+ ms", "= T"),
+    (r"\b[A-Z][a-z]{2} [ 0-9]\d \d\d:\d\d\b", "DATE"),
+    (r"^(?:/\S*/)?bash: line \d+: (?=echo)", "bash: "),
+    (r"^bash: (?=echo)", "bash: "),
+)
+
+
+def masked(text: str) -> list[str]:
+    """The lines, without blank ones, and without what differs from run to run."""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    for pattern, instead in _MASKS:
+        lines = [re.sub(pattern, instead, line) for line in lines]
+    return lines
+
+
+class Tour:
+    """The shell. A command that hangs is the test's time limit's."""
+
+    def __init__(self, shell: subprocess.Popen[bytes]) -> None:
+        assert shell.stdin is not None
+        assert shell.stdout is not None
+        self._shell = shell
+        self._in = shell.stdin
+        self._out = shell.stdout.fileno()
+
+    def run(self, commands: str, lines: int) -> str:
+        """Run commands; what they, and who is still in the background, have printed once that is so many lines."""
+        self._in.write(f'{commands}\necho "{_DONE}"\n'.encode())
+        self._in.flush()
+        printed = ""
+        end = time.monotonic() + _PATIENCE
+        while _DONE not in printed or len(masked(printed.replace(_DONE, ""))) < lines:
+            ready, _, _ = select.select([self._out], [], [], max(0, end - time.monotonic()))
+            if not ready:
+                break  # fewer lines than expected: the comparison shows which
+            more = os.read(self._out, 65536)
+            assert more, f"the shell has ended: {printed}"
+            printed += more.decode()
+        return printed.replace(f"{_DONE}\n", "")
+
+
+@contextmanager
+def touring() -> Iterator[Tour]:
+    """The shell, its virtfs mounted."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C", "LANG": "C"}
+    shell = subprocess.Popen(
+        [*_NAMESPACES, "bash", "--norc", "-s"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+    )
+    try:
+        tour = Tour(shell)
+        said = tour.run(_BEGIN, 0)
+        assert said.strip() == "", said
+        yield tour
+        left = tour.run(_END, 0)
+        assert left == "lo\n", left
+    finally:
+        shell.kill()
+        shell.wait()

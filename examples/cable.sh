@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Two cats are an Ethernet cable: two network namespaces, an interface in each, and ping across.
+#
+#     sudo virtfs mount /mnt/virt
+#     sudo examples/cable.sh /mnt/virt          (or VIRTFS=/mnt/virt examples/cable.sh)
+#
+# What one interface's frame file gives, cat writes to the other's, one frame a read and one a write. Cleans up
+# after itself, also after Ctrl-C.
+set -euo pipefail
+virtfs=${1:-${VIRTFS:-/mnt/virt}}
+[ -e "$virtfs/ctl" ] || { echo "cable.sh: no virtfs at $virtfs (virtfs mount $virtfs)" >&2; exit 1; }
+
+virts=() spaces=() cats=()
+end() {
+    [ ${#cats[@]} = 0 ] || kill "${cats[@]}" 2>/dev/null || true
+    for n in "${virts[@]}"; do echo "destroy $n" >"$virtfs/ctl"; done
+    for space in "${spaces[@]}"; do ip netns del "$space"; done
+}
+trap end EXIT
+trap 'exit 130' INT TERM
+
+# Makes virt$n, the first that is free.
+create() {
+    for n in {0..99}; do
+        ! echo "create $n up" >"$virtfs/ctl" || return 0
+    done 2>/dev/null
+    echo "cable.sh: $(cat "$virtfs/last_error")" >&2
+    exit 1
+}
+
+# An interface for each side, its tap in a namespace of the side's own.
+for side in left right; do
+    create
+    virts+=("$n")
+    ip netns add "$side-$$"
+    spaces+=("$side-$$")
+    ip link set "tap$n" netns "$side-$$"
+    ip -n "$side-$$" addr add "10.0.0.${#virts[@]}/24" dev "tap$n"
+    ip -n "$side-$$" link set "tap$n" up
+done
+left=$virtfs/virt${virts[0]} right=$virtfs/virt${virts[1]}
+until [ "$(cat "$left/up" "$right/up")" = $'1\n1' ]; do sleep 0.01; done
+
+cat "$left/frame" >"$right/frame" & cats+=($!)
+cat "$right/frame" >"$left/frame" & cats+=($!)
+
+ip netns exec "${spaces[0]}" ping -c 3 -i 0.2 10.0.0.2

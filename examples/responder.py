@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""A host in sixty lines: answers ARP and ping for one address, over a frame file.
+
+    echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
+    examples/responder.py /mnt/virt/virt3 10.0.3.2 &
+    ping -c 3 10.0.3.2
+
+One read is one frame, one write is one frame; everything else here is RFC 826 (ARP), 791 (IP) and 792 (ICMP).
+"""
+
+import socket
+import struct
+import sys
+from pathlib import Path
+
+ETHERNET = struct.Struct("!6s6sH")  # destination, source, type
+ARP = struct.Struct("!HHBBH6s4s6s4s")  # Ethernet, IPv4, 6, 4, operation, sender's MAC and IP, target's MAC and IP
+IPV4 = struct.Struct("!BBHHHBBH4s4s")  # … time to live, protocol, checksum, source, destination
+TYPE_ARP, TYPE_IPV4 = 0x0806, 0x0800
+REQUEST, REPLY = 1, 2
+ICMP, ECHO_REQUEST, ECHO_REPLY = 1, 8, 0
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum, RFC 1071."""
+    total = sum(data[0::2]) * 256 + sum(data[1::2])
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def answer_arp(packet: bytes, mac: bytes, ip: bytes) -> bytes | None:
+    """Who has `ip`? `mac` has it."""
+    hardware, protocol, _, _, operation, sender, sender_ip, _, wanted = ARP.unpack_from(packet)
+    if operation != REQUEST or wanted != ip:
+        return None
+    return ARP.pack(hardware, protocol, 6, 4, REPLY, mac, ip, sender, sender_ip)
+
+
+def answer_ping(packet: bytes, ip: bytes) -> bytes | None:
+    """An echo request to `ip` comes back as an echo reply, its identifier, number and data unchanged."""
+    version, tos, length, ident, fragment, _, protocol, _, source, destination = IPV4.unpack_from(packet)
+    header = (version & 15) * 4
+    if protocol != ICMP or destination != ip or fragment & 0x3FFF or packet[header] != ECHO_REQUEST:
+        return None
+    echo = bytes([ECHO_REPLY, 0, 0, 0]) + packet[header + 4 : length]
+    echo = echo[:2] + checksum(echo).to_bytes(2, "big") + echo[4:]
+    fields = [0x45, tos, IPV4.size + len(echo), ident, 0, 64, ICMP, 0, ip, source]
+    fields[7] = checksum(IPV4.pack(*fields))
+    return IPV4.pack(*fields) + echo
+
+
+def answer(frame: bytes, mac: bytes, ip: bytes) -> bytes | None:
+    """What a host with this address says to a frame, if anything."""
+    _, source, kind = ETHERNET.unpack_from(frame)
+    packet = frame[ETHERNET.size :]
+    said = None
+    if kind == TYPE_ARP:
+        said = answer_arp(packet, mac, ip)
+    elif kind == TYPE_IPV4:
+        said = answer_ping(packet, ip)
+    return ETHERNET.pack(source, mac, kind) + said if said else None
+
+
+def main(virt: str, address: str) -> None:
+    """Answer until the interface is set down or destroyed: the read then fails and says so."""
+    ip = socket.inet_aton(address)
+    mac = bytes.fromhex(Path(virt, "address").read_text().replace(":", ""))
+    with open(Path(virt, "frame"), "r+b", buffering=0) as frames:
+        while frame := frames.read(65536):
+            try:
+                if said := answer(frame, mac, ip):
+                    frames.write(said)
+            except (struct.error, IndexError):
+                continue  # cut short, or not what it says it is
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: responder.py .../virtN ADDRESS")
+    try:
+        main(*sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(0)
+    except OSError as error:
+        sys.exit(f"responder.py: {error}")

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Shows the frames that the host sends by an interface, one a line in hex, as they come; Ctrl-C ends it.
+#
+#     echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
+#     examples/sniff.sh /mnt/virt/virt3/frame &  ping -c 1 10.0.3.2
+#
+# Each dd makes one read, and one read is one frame. All of them share one descriptor, so that nothing is lost
+# in between.
+set -euo pipefail
+exec 3<"${1:?usage: sniff.sh .../virtN/frame}"
+
+while frame=$(dd bs=65536 count=1 status=none <&3 | xxd -p -c 0) && [ "$frame" ]; do
+    echo "$frame"
+done

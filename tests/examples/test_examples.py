@@ -1,0 +1,98 @@
+"""Every example does what its head comment says."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mount.places import DIR, finished
+from mount.serving import Mount, Virt, frame
+from mount.waiting import until, until_it_waits
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_there_are_no_others() -> None:
+    tested = {"cable.sh", "responder.py", "sniff.sh"}
+    assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == tested
+
+
+@pytest.mark.parametrize("named", ["argument", "environment"])
+def test_cable(mount: Mount, named: str) -> None:
+    mount.ctl("create 0")  # is not the example's to use
+    before = mount.read("ctl")
+    words = [str(EXAMPLES / "cable.sh"), *([DIR] if named == "argument" else [])]
+    pipe = subprocess.PIPE
+    running = mount.start(*words, env={**os.environ, "VIRTFS": DIR}, stdout=pipe, stderr=pipe)
+    output, complaint = finished(running, 20)
+    assert (running.returncode, complaint) == (0, "")
+    assert "3 received, 0% packet loss" in output
+    assert mount.read("ctl") == before
+    assert mount.links() == ["lo", "tap0"]
+    assert len(mount.processes()) == 2  # the server, and who reads for us
+
+
+@pytest.mark.timeout(20)
+def test_cable_ends_with_ctrl_c(mount: Mount) -> None:
+    running = mount.start(str(EXAMPLES / "cable.sh"), DIR, stdout=subprocess.PIPE, start_new_session=True)
+    assert running.stdout is not None
+    while "64 bytes" not in (line := running.stdout.readline()):
+        assert line
+    os.killpg(running.pid, signal.SIGINT)
+    finished(running)
+    assert mount.units() == []
+    assert mount.links() == ["lo"]
+
+
+def test_cable_says_what_it_lacks(mount: Mount) -> None:
+    running = mount.start(str(EXAMPLES / "cable.sh"), "/nowhere", stderr=subprocess.PIPE)
+    _, complaint = finished(running)
+    assert running.returncode == 1
+    assert "no virtfs at /nowhere" in complaint
+
+
+def test_responder(virt: Virt) -> None:
+    virt.set(f"inet 10.3.{virt.unit}.1/24")
+    address = f"10.3.{virt.unit}.2"
+    responder = virt.mount.start(
+        sys.executable, str(EXAMPLES / "responder.py"), f"{DIR}/{virt.name}", address, stderr=subprocess.PIPE
+    )
+    for size in (0, 1, 56, 1472):
+        assert ", 0% packet loss" in virt.mount.sh(f"ping -q -c2 -i0.02 -W5 -s {size} {address}")
+    virt.mount.sh(f"arping -q -c1 -w5 -I {virt.tap} {address}")
+    assert virt.read("address") in virt.mount.ip(f"neigh show {address}")
+    for length in (14, 20, 30):
+        virt.host_sends(frame(length)[:12] + b"\x08\x06" + frame(length)[14:])
+        virt.host_sends(frame(length)[:12] + b"\x08\x00" + frame(length)[14:])
+    assert ", 0% packet loss" in virt.mount.sh(f"ping -q -c2 -i0.02 -W5 {address}")
+    assert "100% packet loss" in virt.mount.sh(f"ping -q -c1 -W1 10.3.{virt.unit}.3 || true")
+    virt.mount.ctl(f"destroy {virt.unit}")
+    _, complaint = finished(responder)
+    assert (responder.returncode, "No such device" in complaint) == (1, True), complaint
+
+
+def test_sniff(virt: Virt) -> None:
+    """One frame a line, as it comes, none lost."""
+    sniffer = virt.mount.start(str(EXAMPLES / "sniff.sh"), f"{DIR}/{virt.name}/frame", stdout=subprocess.PIPE)
+    readers = _reader(virt)
+    until_it_waits(readers)
+    sent = [frame(14), frame(60, 1), frame(1514, 2), frame(100, 3)]
+    virt.host_sends(*sent)
+    assert sniffer.stdout is not None
+    assert [sniffer.stdout.readline() for _ in sent] == [f"{one.hex()}\n" for one in sent]
+    virt.mount.ctl(f"destroy {virt.unit}")
+    finished(sniffer)
+
+
+def _reader(virt: Virt) -> int:
+    """The dd that sniff.sh has started."""
+    found: list[int] = []
+
+    def look() -> bool:
+        found[:] = [pid for pid, line in virt.mount.processes().items() if line.startswith("dd ")]
+        return bool(found)
+
+    until(look, "sniff.sh reads")
+    return found[0]

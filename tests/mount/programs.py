@@ -1,0 +1,86 @@
+"""What a test's programs do beyond one system call: they run in the agent's process."""
+
+import fcntl
+import os
+import select
+import socket
+
+ETH_P_ALL = 3
+EXPERIMENTAL = b"\x88\xb5"  # IEEE 802's ethertype for local experiments: no stack answers it
+
+
+def poll(fd: int, events: int, seconds: float) -> int:
+    """The events of one descriptor, 0 when the time is over."""
+    poller = select.poll()
+    poller.register(fd, events)
+    return next((events for _, events in poller.poll(seconds * 1000)), 0)
+
+
+def ioctl(fd: int, request: int, argument: bytes) -> bytes:
+    """An ioctl with a structure in and out."""
+    return fcntl.ioctl(fd, request, argument)
+
+
+def wire(interface: str) -> int:
+    """A packet socket on an interface of the host: what is written is sent, what is received can be read."""
+    packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    packets.bind((interface, ETH_P_ALL))
+    return packets.detach()
+
+
+def send(wire: int, frames: tuple[bytes, ...]) -> None:
+    """The host sends these there."""
+    with _socket(wire) as packets:
+        for frame in frames:
+            packets.send(frame)
+
+
+def next_from_virt(wire: int, seconds: float) -> bytes:
+    """The next frame of our own kind that the host received there, its own sendings passed over."""
+    with _socket(wire) as packets:
+        packets.settimeout(seconds)
+        while True:
+            frame, (_, _, kind, _, _) = packets.recvfrom(1 << 17)
+            if kind != socket.PACKET_OUTGOING and frame[12:14] == EXPERIMENTAL:
+                return bytes(frame)
+
+
+def _socket(wire: int) -> socket.socket:
+    """The packet socket, which no longer wants to tell of an earlier `down` (net/packet/af_packet.c)."""
+    packets = socket.socket(fileno=os.dup(wire))
+    packets.setblocking(True)
+    packets.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return packets
+
+
+def epoll_on(fd: int, events: int) -> int:
+    """An epoll descriptor that watches another."""
+    watcher = select.epoll()
+    watcher.register(fd, events)
+    return os.dup(watcher.fileno())
+
+
+def epoll_wait(epoll: int, seconds: float) -> int:
+    """The events it tells, 0 when the time is over."""
+    with select.epoll.fromfd(os.dup(epoll)) as watcher:
+        return next((events for _, events in watcher.poll(seconds)), 0)
+
+
+def select_on(fd: int, seconds: float) -> tuple[bool, bool]:
+    """select(2): readable, writable."""
+    readable, writable, _ = select.select([fd], [fd], [], seconds)
+    return bool(readable), bool(writable)
+
+
+def size_after_stat(fd: int, request: int) -> int:
+    """fstat(2), then FIONREAD."""
+    os.fstat(fd)
+    answer = fcntl.ioctl(fd, request, bytes(4))
+    return int.from_bytes(answer, "little")
+
+
+def processor_seconds() -> float:
+    """What this process has used so far."""
+    used = os.times()
+    return used.user + used.system

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from virtfs.core.errors import VirtError
 from virtfs.core.limits import Limits
+from virtfs.core.units import parse_size
 
 # Meant for mount(8), systemd or the boot; or without meaning where nothing is executed and no time is stored.
 # What fusermount3 mounts is nosuid and nodev, said or not.
@@ -16,6 +17,7 @@ _OTHERS = re.compile(
     "|(x-|X-|comment=|uhelper=|helper=).*"
 )
 _LIMITS = {"max_virts": "virts", "max_queue": "queue", "max_backlog": "backlog"}
+_SIZES = {"max_history": "history", "capture": "capture"}  # in bytes, or with K, M, G
 _MOST = 2**31 - 1
 
 
@@ -40,6 +42,9 @@ def parse(text: str, sloppy: bool = False) -> MountOptions:
         if name in _LIMITS:
             limit = {_LIMITS[name]: _number(word, value)}
             options = replace(options, limits=replace(options.limits, **limit))
+        elif name in _SIZES:
+            size = {_SIZES[name]: parse_size(value)}
+            options = replace(options, limits=replace(options.limits, **size))
         elif name in ("log", "state"):
             if not value:
                 raise VirtError(errno.EINVAL, f'"{word}" wants the name of a file')

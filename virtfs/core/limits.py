@@ -10,8 +10,12 @@ class Limits:
     virts: interfaces that may exist at a time; one more is ENOSPC.
     queue: what `queue N` may ask for, in frames; more is ERANGE.
     backlog: what `backlog N` may ask for, in frames; more is ERANGE.
+    history: what `history SIZE` may ask for, in bytes; more is ERANGE.
+    capture: bytes that wait for one reader of a pcap at most; what comes beyond that it misses.
     """
 
     virts: int = 4096
     queue: int = 65536
     backlog: int = 65536
+    history: int = 64 << 20
+    capture: int = 8 << 20

@@ -21,6 +21,7 @@ _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 _OCTAL = re.compile(r"[0-7]+")
 _NAME = re.compile(r"(virt|tap|)(.*)", re.DOTALL)
 _SIZE = re.compile(r"(0|[1-9][0-9]*)([KMGkmg]?)")
+_FACTOR = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _MEASURE = re.compile(r"((?:0|[1-9][0-9]*)(?:\.[0-9]+)?)([A-Za-z]*|%)")
 _DIGITS = 20  # as many as 2**63 has and one more: Python refuses to read numbers of thousands of digits
 
@@ -169,6 +170,21 @@ def format_percent(percent: float) -> str:
     """The shortest text that reads back as the same number: "0.5%", "1%"."""
     digits = f"{Decimal(repr(percent)):f}"  # never an exponent
     return f"{digits.removesuffix('.0')}%"
+
+
+def parse_factor(text: str) -> float:
+    """0, or a decimal factor of 0.001 to 1000000, such as 2 or 0.5."""
+    if not _FACTOR.fullmatch(text):
+        raise VirtError(EINVAL, f"{quoted(text)} is not a factor such as 0, 0.5 or 2")
+    factor = float(_bounded(text, text))
+    if factor and not 0.001 <= factor <= 1_000_000:
+        raise VirtError(ERANGE, f"{quoted(text)} is out of range 0.001 to 1000000")
+    return factor
+
+
+def format_factor(factor: float) -> str:
+    """As parse_factor reads it: "2", "0.5"."""
+    return repr(float(factor)).removesuffix(".0")
 
 
 def _measure(text: str, scales: dict[str, int], unit: str, example: str) -> int:

@@ -5,6 +5,7 @@ from typing import Final
 
 from virtfs.core.ethernet import MTU_DEFAULT, format_mac
 from virtfs.core.grammar import Action
+from virtfs.core.units import format_factor, format_size
 from virtfs.core.virt import QUEUE, Virt
 
 # What each attribute file holds. A file that some verb mirrors can be written, the others only tell.
@@ -21,6 +22,8 @@ VALUES: Final[dict[str, Callable[[Virt], str]]] = {
     "persist": lambda virt: _bit(virt.persist),
     "upopen": lambda virt: _bit(virt.upopen),
     "carrier": lambda virt: virt.carrier,
+    "pace": lambda virt: format_factor(virt.pace),
+    "history_size": lambda virt: format_size(virt.history_size),
     "description": lambda virt: virt.description,
 }
 
@@ -71,6 +74,8 @@ def verbs_of(virt: Virt, owner: str, group: str) -> list[tuple[Action, ...]]:
         (virt.persist, Action("persist")),
         (virt.upopen, Action("upopen")),
         (virt.carrier != fresh.carrier, Action("carrier", (virt.carrier,))),
+        (bool(virt.pace), Action("pace", (virt.pace,))),
+        (bool(virt.history_size), Action("history", (virt.history_size,))),
         *((True, Action("inet" if a.version == 4 else "inet6", (a,))) for a in host.addresses),
         (host.up and not virt.upopen, Action("up")),
         (bool(virt.netns), Action("netns", (virt.netns,))),

@@ -120,6 +120,9 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
         ends_line=True,
     ),
     Verb("exclusive", (arg.EXCLUSIVE,), "what only one at a time may open frame for", file="exclusive"),
+    Verb("pace", (arg.FACTOR,), "inject's speed, times that of the recording; 0 as fast as it goes", file="pace"),
+    Verb("history", (arg.SIZE,), "bytes of the last frames to keep for the file history", file="history_size"),
+    Verb("-history", (), "keep none, as new", file="history_size", value="0"),
     Verb(
         "description",
         (arg.DESCRIPTION,),

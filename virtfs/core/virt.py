@@ -71,6 +71,8 @@ class Virt:
     upopen: bool = False
     carrier: Carrier = "always"
     persist: bool = False
+    pace: float = 0  # of inject: a factor of the recorded timing, 0 as fast as it goes
+    history_size: int = 0  # bytes
     netns: str = ""  # where the host's end is, by name or process; "" for the daemon's own namespace
     description: str = ""
     lost: bool = False  # the tap vanished, by another's hand

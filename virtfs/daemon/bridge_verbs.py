@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from virtfs.core.bridge import BridgeState, steps
+from virtfs.core.bridge import BridgeState, steps, without
 from virtfs.core.bridgeplan import interfaces_of, plan, renamed
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action
@@ -95,15 +95,16 @@ def put_back(bridge: HostBridge, to: BridgeState) -> None:
 def as_found(bridge: HostBridge, found: BridgeState) -> BridgeState:
     """What to put back of a bridge that was there before virtfs.
 
-    A member that has since been taken out and has addresses again stays out, and the bridge does without them.
+    A member that has since been taken out and has addresses again (not only a link's own) stays out, and the bridge
+    does without them.
     """
     now = bridge.look()
-    members, addresses = found.members, found.addresses
     for member in found.members:
-        if now.member(member.name) is None and (its := bridge.addresses_of(member.name)):
-            members = tuple(other for other in members if other is not member)
-            addresses = tuple(address for address in addresses if address not in its)
-    return replace(found, members=members, addresses=addresses)
+        its = [a for a in bridge.addresses_of(member.name) if not a.ip.is_link_local]
+        if its and now.member(member.name) is None:
+            found = without(found, frozenset((member.name,)))
+            found = replace(found, addresses=tuple(a for a in found.addresses if a not in its))
+    return found
 
 
 def _do(bridge: HostBridge, actions: tuple[Action, ...]) -> None:

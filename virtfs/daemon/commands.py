@@ -8,6 +8,7 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class Commander:
     def __init__(self, interfaces: Interfaces) -> None:
         self._interfaces = interfaces
         self.bridges = Bridges(interfaces.kernel, interfaces.tap_names)
+        interfaces.mount = replace(interfaces.mount, told=self.refused)
         self._one_at_a_time = trio.Lock()
         self._errors: OrderedDict[Uid, str] = OrderedDict()
         self._waiting: Counter[Uid] = Counter()
@@ -343,8 +345,8 @@ class Commander:
             except OSError as refusal:  # nobody is left to be told
                 log.warning("%s: after the last close: %s", interface.virt.name, refusal.strerror)
 
-        interface.frame.first = follow
-        interface.frame.last = lambda: self._interfaces.later(follow_close)
+        interface.ports.frame.first = follow
+        interface.ports.frame.last = lambda: self._interfaces.later(follow_close)
         if netns:
             await self._interfaces.look_for(interface)
         return interface

@@ -11,15 +11,16 @@ from itertools import count
 
 import trio
 
+from virtfs import __version__
 from virtfs.core.errors import VirtError
 from virtfs.core.ethernet import new_mac
 from virtfs.core.ids import UNIT_MAX, Unit
 from virtfs.core.limits import Limits
 from virtfs.core.virt import QUEUE, Address, HostEnd, Virt
 from virtfs.daemon.kernel import Kernel
-from virtfs.files.frame import Frame
+from virtfs.files.capture import Capture
 from virtfs.files.node import Directory
-from virtfs.files.stream import Opens
+from virtfs.files.ports import Mount, Ports
 from virtfs.files.tree import Commands, interface_names
 from virtfs.forward.wire import Wire
 from virtfs.host.link import Link
@@ -40,7 +41,7 @@ Place = tuple[int | None, int]
 class Interface:
     """One virt, with all that it holds."""
 
-    def __init__(self, virt: Virt, tap: Tap, found: HostEnd | None, tell: Tell) -> None:
+    def __init__(self, virt: Virt, tap: Tap, found: HostEnd | None, tell: Tell, mount: Mount) -> None:
         self.virt = virt
         self.tap = tap
         self.found = found  # the tap as it was before virtfs, None when virtfs made it
@@ -48,16 +49,16 @@ class Interface:
         self.cloned = False  # made by an open of clone, and gone with it
         self.place: Place = (None, virt.host.index)
         self.master: int | None = None  # the index there of what the tap is part of
-        self.opens = Opens()
         self.wire = Wire(virt, tap)
-        self.frame = Frame(self.wire, self.opens)
+        self.ports = Ports(self.wire, mount)
+        self.captures: tuple[Capture, ...] = (self.ports.pcap,)
         self._dropped_before = virt.host.dropped
         virt.host.dropped = 0
         self._tell = tell
         self._pump = trio.CancelScope()
         self._ended = trio.Event()
         self.wire.dropped = lambda frames: tell("drop", virt.name, frames=frames)
-        self.opens.tell = lambda what, handle: tell(
+        self.ports.opens.tell = lambda what, handle: tell(
             what, virt.name, file=handle.stream.label, uid=handle.user.uid, pid=handle.user.pid
         )
 
@@ -102,6 +103,8 @@ class Interface:
         self.virt.lost = True
         self.virt.host.up = self.virt.host.carrier = False
         self.wire.update()
+        for capture in self.captures:
+            capture.vanish(self.wire)
 
     async def stop(self) -> None:
         """End the forwarding; who reads is answered ENXIO."""
@@ -137,6 +140,8 @@ class Interfaces:
         self.gone: Callable[[Interface], None] = lambda interface: None
         self.catch_up: Callable[[], None] = lambda: None
         self.look_for: Callable[[Interface], Awaitable[None]] = self.refresh  # where is it now, and how?
+        self.mount = Mount(f"virtfs {__version__}", limits.capture, self.later, lambda error, user: None)
+        self.pcap: Capture | None = None  # the root's
         self._root = root
         self._tell = tell
         self._all: dict[Unit, Interface] = {}
@@ -195,13 +200,16 @@ class Interfaces:
         found = None if tap.made or made else host_end(link, addresses, bridge)
         host = host_end(link, addresses, bridge)
         virt = Virt(unit, new_mac(unit, random.randrange(256)), host, persist=not tap.made)
-        interface = Interface(virt, tap, found, self._tell)
+        interface = Interface(virt, tap, found, self._tell, self.mount)
         interface.master = link.master
         interface.wire.gone = lambda: self.gone(interface)
         self._all[unit] = interface
         self.catch_up()
         self._nursery.start_soon(interface.run, name=virt.name)
-        self._root.children.update(interface_names(interface.frame, interface.opens, commands))
+        self._root.children.update(interface_names(interface.ports, commands))
+        if self.pcap is not None:
+            interface.captures += (self.pcap,)
+            self.pcap.appear(interface.wire)
         self._tell("create", virt.name)
         return interface
 

@@ -17,6 +17,7 @@ from virtfs.daemon.follow import Follower
 from virtfs.daemon.interfaces import Interfaces
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.statefile import StateFile
+from virtfs.files.capture import Capture
 from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
 from virtfs.files.stream import Opens
@@ -51,7 +52,10 @@ async def serve(
         events = Events(Opens())
         interfaces = Interfaces(kernel, root, limits, events.emit)
         commander = Commander(interfaces)
-        root.children.update(root_directory(commander, __version__, events).children)
+        interfaces.pcap = Capture(
+            ROOT, "pcap", Opens(), commander.wires, limits.capture, interfaces.mount.application, ends=False
+        )
+        root.children.update(root_directory(commander, __version__, events, interfaces.pcap).children)
         root.children["bridge"] = commander.bridges.directory
         commander.bridges.tell = events.emit
         commander.state_file = StateFile(state) if state else None

@@ -103,6 +103,17 @@ def _moved(links: Links, tap: Tap, name: str, host: HostEnd) -> None:
     links.set(tap, up=host.up)
 
 
+async def _history(interfaces: Interfaces, interface: Interface, size: int) -> Undo:
+    before = interface.virt.history_size
+    interface.virt.history_size = size
+    interface.ports.history.update()
+
+    async def undo() -> None:
+        await _history(interfaces, interface, before)
+
+    return undo
+
+
 async def _persist(interfaces: Interfaces, interface: Interface, on: bool) -> Undo:
     before = interface.virt.persist
     interface.tap.set_persist(on)
@@ -138,7 +149,7 @@ async def _upopen(interfaces: Interfaces, interface: Interface, on: bool) -> Und
 
 async def follow_opens(interfaces: Interfaces, interface: Interface) -> None:
     """upopen and carrier: the host's end is as frame's being open says. For a lost interface nothing."""
-    virt, is_open = interface.virt, not interface.frame.seats.empty()
+    virt, is_open = interface.virt, not interface.ports.frame.seats.empty()
     if virt.lost:
         return
     carrier = is_open or virt.carrier == "always"
@@ -208,6 +219,9 @@ EFFECTS: Final[dict[str, Effect]] = {
     "upopen": partial(_upopen, on=True),
     "-upopen": partial(_upopen, on=False),
     "carrier": _carrier,
+    "pace": _assigned("pace"),
+    "history": _history,
+    "-history": partial(_history, size=0),
     "antispoof": _setting("antispoof", True),
     "-antispoof": _setting("antispoof", False),
     "strict": _setting("strict", True),
@@ -246,6 +260,8 @@ def check(limits: Limits, interface: Interface | None, action: Action, user: Use
             _within("queue", frames, limits.queue)
         case Action("backlog", (int(frames),)):
             _within("backlog", frames, limits.backlog)
+        case Action("history", (int(size),)):
+            _within("history", size, limits.history)
 
 
 def _within(what: str, value: int, most: int) -> None:

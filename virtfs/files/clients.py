@@ -17,7 +17,7 @@ def clients_text(opens: Opens, command: Callable[[int], str]) -> str:
             str(handle.user.pid),
             command(handle.user.pid),
             handle.stream.label,
-            str(handle.frames),
+            str(handle.taken()),
             str(handle.pending()),
             str(handle.dropped),
         )

@@ -97,13 +97,17 @@ class Frame(Stream):
         return self.wire.taken_at, self.wire.put_at
 
     def open(self, flags: int, user: User) -> StreamHandle | Awaitable[StreamHandle]:
+        return self.seat(flags, lambda: FrameHandle(self, user, flags))
+
+    def seat(self, flags: int, make: Callable[[], StreamHandle]) -> StreamHandle | Awaitable[StreamHandle]:
+        """An open of one of the files that share the interface's queue; its handle has to `leave`."""
         virt = self.wire.virt
         if virt.lost:
             raise VirtError(errno.ENXIO, f"{virt.name} is gone")
         self.seats.take(virt.name, virt.exclusive, flags)
         if reads(flags):
             self.wire.opened()
-        handle = FrameHandle(self, user, flags)
+        handle = make()
         if not self.followed or self.seats.others(flags):
             return handle
         return self._after(self.first, handle)
@@ -115,6 +119,14 @@ class Frame(Stream):
             handle.release()
             raise
         return handle
+
+    def leave(self, flags: int) -> None:
+        """The handle opened with these flags is closed."""
+        self.seats.leave(flags)
+        if reads(flags):
+            self.wire.closed()
+        if self.followed and self.seats.empty():
+            self.last()
 
 
 class FrameHandle(StreamHandle):
@@ -159,9 +171,5 @@ class FrameHandle(StreamHandle):
         return b""
 
     def release(self) -> None:
-        self.file.seats.leave(self.flags)
-        if reads(self.flags):
-            self.wire.closed()
         super().release()
-        if self.file.followed and self.file.seats.empty():
-            self.file.last()
+        self.file.leave(self.flags)

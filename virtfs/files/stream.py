@@ -24,22 +24,24 @@ class Waiters:
 
     reads: in the order they came, each with its handle and how many bytes it takes at most.
     polls: to be woken once, when the handle has something to tell.
+    writes: of streams whose writes may wait, each with its handle.
     """
 
-    __slots__ = ("polls", "reads", "serve", "started")
+    __slots__ = ("polls", "reads", "serve", "started", "writes")
 
     def __init__(self, started: Callable[[], None] = lambda: None) -> None:
         self.reads: dict[Unique, tuple[StreamHandle, int]] = {}
         self.polls: dict[PollId, StreamHandle] = {}
+        self.writes: dict[Unique, StreamHandle] = {}
         self.serve: Callable[[Waiters], None] = lambda waiters: None
         self.started = started  # called when somebody begins to wait
 
     def __bool__(self) -> bool:
-        return bool(self.reads or self.polls)
+        return bool(self.reads or self.polls or self.writes)
 
     def wake(self) -> bool:
         """The source has changed: whoever can be answered is. True: somebody still waits."""
-        if self.reads or self.polls:
+        if self:
             self.serve(self)
         return bool(self)
 
@@ -47,17 +49,17 @@ class Waiters:
 class StreamHandle:
     """One open of a stream file. Methods are named after the system call; an OSError becomes its errno.
 
-    frames, dropped: what the file `clients` tells of it, frames taken and frames it was too slow for.
+    reads: reads answered. dropped: frames it was too slow for.
     """
 
-    __slots__ = ("dropped", "frames", "kh", "stream", "user", "waiters")
+    __slots__ = ("dropped", "kh", "reads", "stream", "user", "waiters")
 
     def __init__(self, stream: "Stream", user: User, waiters: Waiters) -> None:
         self.stream = stream
         self.user = user
         self.waiters = waiters
         self.kh: PollId | None = None
-        self.frames = self.dropped = 0
+        self.reads = self.dropped = 0
         stream.opens.add(self)
 
     def read(self, room: memoryview, size: int) -> int | None:
@@ -68,9 +70,17 @@ class StreamHandle:
         """
         raise OSError(errno.EBADF, "not open for reading")
 
-    def write(self, data: memoryview) -> int:
-        """Take `data` (valid during the call only) and say how much of it was taken; never waits."""
+    def write(self, data: memoryview) -> int | None:
+        """Take `data` (valid during the call only) and say how much of it was taken; None where that has to wait."""
         raise OSError(errno.EBADF, "not open for writing")
+
+    def written(self) -> int | None:
+        """Asked of a write that waits, at each wake: how much was taken, None while it waits on."""
+        raise NotImplementedError
+
+    def interrupt(self) -> int:
+        """A write that waits is to end now: how much of it was taken."""
+        raise NotImplementedError
 
     def poll(self) -> int:
         """select.POLLIN and so on, as they hold now."""
@@ -79,6 +89,10 @@ class StreamHandle:
     def ioctl(self, command: int, argument: bytes) -> bytes:
         """The answer's bytes for an ioctl, ENOTTY when it is unknown."""
         raise OSError(errno.ENOTTY, "no such ioctl")
+
+    def taken(self) -> int:
+        """Frames it has taken, for `clients`."""
+        return self.reads
 
     def pending(self) -> int:
         """Frames that wait for this handle alone, for `clients`."""
@@ -138,15 +152,19 @@ class TextStreamHandle(StreamHandle):
     `more` is asked when all that it gave before has been read.
     """
 
-    __slots__ = ("_rest",)
+    __slots__ = ("_rest", "frames")
 
     def __init__(self, stream: Stream, user: User, waiters: Waiters) -> None:
         super().__init__(stream, user, waiters)
         self._rest = b""
+        self.frames = 0
 
     def more(self) -> bytes | None:
         """The next piece; None when there is none yet, b"" at the end."""
         raise NotImplementedError
+
+    def taken(self) -> int:
+        return self.frames
 
     def ready(self) -> bool:
         """`more` would not say None."""

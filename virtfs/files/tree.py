@@ -11,13 +11,14 @@ from virtfs.core.script import Script
 from virtfs.core.values import TAP_VALUES, VALUES, counter
 from virtfs.core.verbs import VIRT, of_file
 from virtfs.core.virt import COUNTERS, Virt
+from virtfs.files.capture import Capture
 from virtfs.files.clients import clients_text
 from virtfs.files.clone import Clone
 from virtfs.files.ctl import Ctl
 from virtfs.files.events import Events
-from virtfs.files.frame import Frame
 from virtfs.files.metrics import metrics
 from virtfs.files.node import ROOT, Directory, Node, RootOwned, Symlink
+from virtfs.files.ports import Ports
 from virtfs.files.stream import Opens
 from virtfs.files.text import Text
 from virtfs.files.wait import waits
@@ -63,7 +64,7 @@ def line(value: Callable[[], str]) -> Callable[[User], str]:
     return lambda user: f"{value()}\n"
 
 
-def root_directory(commands: Commands, version: str, events: Events) -> Directory:
+def root_directory(commands: Commands, version: str, events: Events, pcap: Capture) -> Directory:
     """The mount point's own files. Interfaces come and go beside them."""
     return Directory(
         ROOT,
@@ -71,6 +72,7 @@ def root_directory(commands: Commands, version: str, events: Events) -> Director
             "ctl": _ctl(commands, None),
             "clone": Clone(Opens(), commands.make_clone),
             "events": events,
+            "pcap": pcap,
             "last_error": Text(ROOT, lambda user: commands.last_error(user) + "\n"),
             "help": Text(ROOT, lambda user: help_text()),
             "ifconfig": Text(ROOT, lambda user: ifconfig(wire.virt for wire in commands.wires())),
@@ -81,20 +83,24 @@ def root_directory(commands: Commands, version: str, events: Events) -> Director
     )
 
 
-def interface_names(frame: Frame, opens: Opens, commands: Commands) -> dict[str, Node]:
+def interface_names(ports: Ports, commands: Commands) -> dict[str, Node]:
     """What one interface adds to the root."""
-    virt = frame.wire.virt
-    return {virt.name: _interface(frame, opens, commands), virt.tap: Symlink(ROOT, f"{virt.name}/frame")}
+    virt = ports.wire.virt
+    return {virt.name: _interface(ports, commands), virt.tap: Symlink(ROOT, f"{virt.name}/frame")}
 
 
-def _interface(frame: Frame, opens: Opens, commands: Commands) -> Directory:
-    wire = frame.wire
+def _interface(ports: Ports, commands: Commands) -> Directory:
+    wire, opens = ports.wire, ports.opens
     virt = wire.virt
     return Directory(
         virt,
         {
             "ctl": _ctl(commands, virt),
-            "frame": frame,
+            "frame": ports.frame,
+            "hex": ports.hex,
+            "pcap": ports.pcap,
+            "inject": ports.inject,
+            "history": ports.history_file,
             "next": Text(virt, line(lambda: str(wire.peek()))),
             "wait": Directory(virt, waits(wire, opens)),
             "clients": Text(virt, lambda user: clients_text(opens, commands.command_of)),

@@ -117,11 +117,15 @@ class Channel:
             opcode, unique, fh, size, flags = unpack(data)
             try:
                 if opcode == WRITE and length == DATA + size and fh in streams:
-                    write(written(24, 0, unique, streams[fh].write(data[DATA:length]), 0))
+                    taken = streams[fh].write(data[DATA:length])
+                    if taken is not None:
+                        write(written(24, 0, unique, taken, 0))
+                    else:
+                        self._park_write(unique, streams[fh], flags)
                 elif opcode == READ and length == DATA and fh in streams:
                     taken = streams[fh].read(reply, size)
                     if taken is not None:
-                        streams[fh].frames += 1
+                        streams[fh].reads += 1
                         taken += HEAD
                         head(out, 0, taken, 0, unique)
                         write(reply[:taken])
@@ -240,6 +244,22 @@ class Channel:
         self._parked[unique] = waiters
         waiters.started()
 
+    def _park_write(self, unique: Unique, handle: StreamHandle, flags: int) -> None:
+        """It takes its time. Without waiting allowed, what is taken by now is all."""
+        if flags & os.O_NONBLOCK:
+            self._cut(unique, handle, errno.EAGAIN)
+            return
+        handle.waiters.writes[unique] = handle
+        handle.waiters.serve = self._serve
+        self._parked[unique] = handle.waiters
+
+    def _cut(self, unique: Unique, handle: StreamHandle, error: int) -> None:
+        """End a write that waits: with how much was taken, or the error if that is nothing."""
+        if taken := handle.interrupt():
+            self._answer(unique, p.fuse_write_out.pack(taken, 0))
+        else:
+            self._fail(unique, error)
+
     def _serve(self, waiters: Waiters) -> None:
         """The source has changed: answer what can be answered now.
 
@@ -254,6 +274,7 @@ class Channel:
             while self._woken:
                 waiters, _ = self._woken.popitem()
                 self._serve_reads(waiters)
+                self._serve_writes(waiters)
                 self._serve_polls(waiters)
         finally:
             self._serving = False
@@ -273,10 +294,26 @@ class Channel:
             else:
                 if taken is None:
                     continue
-                handle.frames += 1
+                handle.reads += 1
                 p.fuse_out_header.pack_into(reply, 0, p.REPLY + taken, 0, unique)
                 self._emit(reply[: p.REPLY + taken])
             waiters.reads.pop(unique, None)
+            self._parked.pop(unique, None)
+
+    def _serve_writes(self, waiters: Waiters) -> None:
+        for unique, handle in list(waiters.writes.items()):
+            try:
+                taken = handle.written()
+            except OSError as error:
+                self._fail(unique, error.errno or errno.EIO)
+            except Exception:
+                log.exception("waiting write %d failed", unique)
+                self._fail(unique, errno.EIO)
+            else:
+                if taken is None:
+                    continue
+                self._answer(unique, p.fuse_write_out.pack(taken, 0))
+            waiters.writes.pop(unique, None)
             self._parked.pop(unique, None)
 
     def _serve_polls(self, waiters: Waiters) -> None:
@@ -300,9 +337,12 @@ class Channel:
             raise VirtError(errno.EINVAL, "a message cut short")
         (unique,) = p.fuse_interrupt_in.unpack_from(self._in, p.BODY)
         waiters = self._parked.pop(unique, None)
-        if waiters is not None:
-            del waiters.reads[unique]
+        if waiters is None:
+            return False
+        if waiters.reads.pop(unique, None) is not None:
             self._fail(unique, errno.EINTR)
+        elif (handle := waiters.writes.pop(unique, None)) is not None:
+            self._cut(unique, handle, errno.EINTR)
         return False
 
     def _poll(self, unique: Unique, fh: HandleId, length: int) -> bool:
@@ -430,6 +470,7 @@ class Channel:
         """Answer every waiting read with ENXIO, and let go of every open stream."""
         for unique, waiters in self._parked.items():
             waiters.reads.pop(unique, None)
+            waiters.writes.pop(unique, None)
             self._fail(unique, errno.ENXIO)
         self._parked.clear()
         for handle in self._handles.streams.values():

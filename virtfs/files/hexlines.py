@@ -1,0 +1,75 @@
+"""hex: the frames of `frame` as text, one a line, for shells."""
+
+import errno
+import select
+from collections.abc import Awaitable, Callable
+
+from virtfs.core.errors import VirtError
+from virtfs.core.hexlines import Lines, format_frame
+from virtfs.core.ids import User
+from virtfs.files.frame import Frame, reads
+from virtfs.files.stream import Opens, Stream, StreamHandle, TextStreamHandle
+from virtfs.forward.wire import HEADROOM, LONGEST
+
+
+class Hex(Stream):
+    """Shares its queue, and who may open it, with frame. told: what last_error is to say."""
+
+    __slots__ = ("frame", "told")
+
+    def __init__(self, frame: Frame, opens: Opens, told: Callable[[VirtError, User], None]) -> None:
+        super().__init__(frame.owner, "hex", opens)
+        self.frame = frame
+        self.told = told
+
+    def open(self, flags: int, user: User) -> StreamHandle | Awaitable[StreamHandle]:
+        return self.frame.seat(flags, lambda: HexHandle(self, user, flags))
+
+
+class HexHandle(TextStreamHandle):
+    """One open: what is left of the line that is being read, and of the one that is being written."""
+
+    __slots__ = ("_file", "_flags", "_lines", "_room", "_wire")
+
+    def __init__(self, file: Hex, user: User, flags: int) -> None:
+        super().__init__(file, user, file.frame.waiters)
+        self._file = file
+        self._flags = flags
+        self._wire = file.frame.wire
+        self._lines = Lines()
+        self._room = memoryview(bytearray(LONGEST + HEADROOM))
+
+    def more(self) -> bytes | None:
+        length = self._wire.take(self._room, LONGEST)
+        if length is None:
+            return None
+        self.frames += 1
+        return format_frame(self._room[HEADROOM : HEADROOM + length])
+
+    def ready(self) -> bool:
+        return reads(self._flags) and self._wire.waiting()
+
+    def poll(self) -> int:
+        if self._wire.virt.lost:
+            return select.POLLERR | select.POLLHUP
+        return select.POLLOUT | super().poll()
+
+    def write(self, data: memoryview) -> int:
+        try:
+            for frame in self._lines.feed(data):
+                self._wire.put(memoryview(frame))
+        except VirtError as error:
+            self._lines.forget()
+            self._tell(error)
+            raise
+        return len(data)
+
+    def _tell(self, error: VirtError) -> None:
+        where = f"{self._wire.virt.name}/hex"
+        self._file.told(VirtError(error.errno, f"{where}: {error.strerror}"), self.user)
+
+    def release(self) -> None:
+        if self._lines.rest():
+            self._tell(VirtError(errno.EINVAL, "closed within a line, which was not sent"))
+        super().release()
+        self._file.frame.leave(self._flags)

@@ -1,0 +1,138 @@
+"""inject: a pcap or pcapng that is written here is sent by virt, many frames a write.
+
+With `pace` the frames keep their recorded distances: a write waits then until its frames are sent, and a signal ends it
+between two frames.
+"""
+
+import errno
+import select
+from collections.abc import Awaitable, Callable, Iterator
+from time import monotonic_ns
+
+import trio
+
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import User
+from virtfs.core.pace import Pace
+from virtfs.core.savefile import Reader, Record
+from virtfs.files.node import Rights
+from virtfs.files.stream import Opens, Stream, StreamHandle, Waiters
+from virtfs.forward.wire import Wire
+from virtfs.host.timer import Timer
+
+BURST = 512  # frames sent before others have their turn
+
+
+class Inject(Stream):
+    """One opener at a time, for while one write waits a second writer of the same file would be stuck in the kernel.
+
+    start: runs a task as long as the mount. told: what last_error is to say.
+    """
+
+    __slots__ = ("start", "told", "used", "wire")
+
+    def __init__(
+        self,
+        wire: Wire,
+        opens: Opens,
+        start: Callable[[Callable[[], Awaitable[None]]], None],
+        told: Callable[[VirtError, User], None],
+    ) -> None:
+        super().__init__(wire.virt, "inject", opens, Rights.SINK)
+        self.wire = wire
+        self.start = start
+        self.told = told
+        self.used = False
+
+    def open(self, flags: int, user: User) -> "InjectHandle":
+        if self.used:
+            raise VirtError(errno.EBUSY, f"{self.wire.virt.name}/inject is in use")
+        if self.wire.virt.lost:
+            raise VirtError(errno.ENXIO, f"{self.wire.virt.name} is gone")
+        self.used = True
+        handle = InjectHandle(self, user)
+        self.start(handle.run)
+        return handle
+
+
+class InjectHandle(StreamHandle):
+    """One file on its way in."""
+
+    __slots__ = ("_file", "_frames", "_next", "_pace", "_reader", "_records", "_scope", "_timer", "_writing")
+
+    def __init__(self, file: Inject, user: User) -> None:
+        super().__init__(file, user, Waiters())
+        self._file = file
+        self._reader = Reader()
+        self._pace = Pace()
+        self._timer = Timer()
+        self._scope = trio.CancelScope()
+        self._records: Iterator[Record] = iter(())
+        self._next: Record | None = None
+        self._frames = 0
+        self._writing = 0  # bytes of the write that waits
+
+    def write(self, data: memoryview) -> int | None:
+        self._records = self._reader.feed(data)
+        self._writing = len(data)
+        return self.written()
+
+    def written(self) -> int | None:
+        """Go on with the write that waits: its length once all its frames are sent, None while some are to wait."""
+        wire = self._file.wire
+        if wire.virt.lost:
+            raise VirtError(errno.ENXIO, f"{wire.virt.name} is gone")
+        for _ in range(BURST):
+            record = self._next or self._record()
+            if record is None:
+                return self._writing
+            now = monotonic_ns()
+            due = self._pace.due(record.timestamp_ns, wire.virt.pace, now)
+            if due > now:
+                self._next = record
+                self._timer.set(due)
+                return None
+            self._next = None
+            self._frames += 1
+            wire.put(memoryview(record.frame))
+        self._timer.set(monotonic_ns())
+        return None
+
+    def _record(self) -> Record | None:
+        try:
+            return next(self._records, None)
+        except VirtError as error:
+            self._file.told(VirtError(error.errno, f"{self._file.wire.virt.name}/inject: {error.strerror}"), self.user)
+            raise
+
+    def interrupt(self) -> int:
+        """A signal ends the write that waits: how many of its bytes are done with. What is not, is forgotten."""
+        self._next = None
+        self._records = iter(())
+        return self._reader.give_back()
+
+    async def run(self) -> None:
+        """Wake the write that waits when its next frame is due, until the file is closed."""
+        try:
+            with self._scope:
+                while True:
+                    await trio.lowlevel.wait_readable(self._timer.fd)
+                    self._timer.set(0)
+                    self.waiters.wake()
+        finally:
+            self._timer.close()
+
+    def taken(self) -> int:
+        return self._frames
+
+    def poll(self) -> int:
+        return select.POLLOUT
+
+    def release(self) -> None:
+        self._scope.cancel()
+        self._file.used = False
+        try:
+            self._reader.finish()
+        except VirtError as error:
+            self._file.told(VirtError(error.errno, f"{self._file.wire.virt.name}/inject: {error.strerror}"), self.user)
+        super().release()

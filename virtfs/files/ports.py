@@ -1,0 +1,43 @@
+"""The streams of one interface, made together, for they share the wire."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import User
+from virtfs.files.capture import Capture, History, HistoryFile
+from virtfs.files.frame import Frame
+from virtfs.files.hexlines import Hex
+from virtfs.files.inject import Inject
+from virtfs.files.stream import Opens
+from virtfs.forward.wire import Wire
+
+Task = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """What the streams need of the mount they are in.
+
+    application: as captures name their maker. capture: bytes that wait for one reader of a capture. start: runs a task
+    as long as the mount. told: what last_error is to say to a user.
+    """
+
+    application: str
+    capture: int
+    start: Callable[[Task], None]
+    told: Callable[[VirtError, User], None]
+
+
+class Ports:
+    """All streams of one interface. opens: who has them open."""
+
+    def __init__(self, wire: Wire, mount: Mount) -> None:
+        self.wire = wire
+        self.opens = Opens()
+        self.frame = Frame(wire, self.opens)
+        self.hex = Hex(self.frame, self.opens, mount.told)
+        self.pcap = Capture(wire.virt, "pcap", self.opens, lambda: [wire], mount.capture, mount.application, ends=True)
+        self.inject = Inject(wire, self.opens, mount.start, mount.told)
+        self.history = History(wire)
+        self.history_file = HistoryFile(wire.virt, self.opens, self.history, mount.application)

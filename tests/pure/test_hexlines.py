@@ -1,0 +1,174 @@
+import errno
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virtfs.core.errors import VirtError
+from virtfs.core.hexlines import LINE_MAX, Lines, format_frame, parse_line
+from virtfs.core.script import WHOLE_BELOW
+
+FRAME = bytes(range(256))[:60]
+LONGEST = bytes(65539)  # an MTU of 65521, a header, a VLAN tag
+LONG_COMMENT = b"#" * WHOLE_BELOW + b"\n"  # makes a write long, so that its last line may go on
+
+
+def printed_by(*command: str, frame: bytes = FRAME) -> bytes:
+    return subprocess.run(command, input=frame, capture_output=True, check=True).stdout
+
+
+def refusal(line: bytes) -> VirtError:
+    with pytest.raises(VirtError) as caught:
+        parse_line(line)
+    return caught.value
+
+
+@given(st.binary(min_size=1, max_size=300))
+def test_what_is_read_can_be_written_back(frame: bytes) -> None:
+    line = format_frame(frame)
+    assert line == frame.hex().encode() + b"\n"
+    assert parse_line(line) == frame
+    assert format_frame(memoryview(frame)) == line
+
+
+@given(st.binary(max_size=200) | st.text("0123456789abcdefABCDEFxX#: \t\r", max_size=80).map(str.encode))
+def test_any_line_is_a_frame_nothing_or_refused(line: bytes) -> None:
+    try:
+        frame = parse_line(line)
+    except VirtError as error:
+        refused = error
+    else:
+        assert frame is None or parse_line(format_frame(frame)) == frame
+        return
+    assert refused.errno == errno.EINVAL
+    assert refused.strerror.startswith('"')
+    assert refused.strerror.isprintable()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"00112233aabb",
+        b"00112233AABB\n",
+        b"00:11:22:33:aa:bb",
+        b"  00 11 22 33 aa bb  \r\n",
+        b"0011 2233\taabb",
+        b"0x00112233aabb",
+        b"0x00 0x11 0X22 0x33 0xaa 0xBB",
+        b"00112233aabb # and a comment: 44",
+        b"00112233aabb#44",
+        b"0 0 1 1 2233aabb",
+    ],
+)
+def test_ways_to_write_a_frame(line: bytes) -> None:
+    assert parse_line(line) == b"\x00\x11\x22\x33\xaa\xbb"
+
+
+@pytest.mark.parametrize("line", [b"", b"\n", b" \t\r\n", b"# a comment", b"   # 00 11\n", b" : :"])
+def test_a_line_without_digits_gives_nothing(line: bytes) -> None:
+    assert parse_line(line) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (b"00 11 hello 22", '"hello" at column 7 is no hex digit'),
+        (b"0x00 1g", '"g" at column 7 is no hex digit'),
+        (b"0x", '"x" at column 2 is no hex digit'),
+        (b"000x11", '"x11" at column 4 is no hex digit'),
+        (b"00 0x0x11", '"x11" at column 7 is no hex digit'),
+        (b"00,11", '",11" at column 3 is no hex digit'),
+        ("00 Ä".encode(), '"Ä" at column 4 is no hex digit'),
+        (b"00 \xff\x1b", r'"\xff\x1b" at column 4 is no hex digit'),
+        (b"00 112: # 3", '"2" at column 6 is half a byte'),
+        (b"*", '"*" at column 1 is no hex digit'),
+    ],
+)
+def test_a_bad_line_is_quoted(line: bytes, sentence: str) -> None:
+    assert refusal(line).errno == errno.EINVAL
+    assert refusal(line).strerror == sentence
+
+
+def test_what_xxd_prints_is_a_frame() -> None:
+    assert parse_line(printed_by("xxd", "-p", "-c", "60")) == FRAME
+    wrapped = printed_by("xxd", "-p", frame=bytes(1514))
+    assert parse_line(wrapped.replace(b"\n", b"")) == bytes(1514)
+
+
+@pytest.mark.parametrize("size", [60, 1514])
+def test_what_od_prints_is_a_frame(size: int) -> None:
+    assert parse_line(printed_by("od", "-An", "-v", "-tx1", "-w65539", frame=bytes(size))) == bytes(size)
+
+
+def test_the_longest_frame_fits_as_wide_as_it_can_be_written() -> None:
+    line = b"0x00 " * len(LONGEST)
+    assert parse_line(line) == LONGEST
+    assert refusal(line + b" ").errno == errno.E2BIG
+
+
+def test_a_short_write_ends_its_last_line() -> None:
+    lines = Lines()
+    assert list(lines.feed(b"0011\n\n# nothing\n22 33")) == [b"\x00\x11", b"\x22\x33"]
+    assert lines.rest() == b""
+
+
+def test_a_long_write_goes_on_in_the_next() -> None:
+    lines = Lines()
+    assert list(lines.feed(memoryview(LONG_COMMENT + b"0011\n22"))) == [b"\x00\x11"]
+    assert lines.rest() == b"22"
+    assert list(lines.feed(b"33\n44")) == [b"\x22\x33", b"\x44"]
+    assert lines.rest() == b""
+
+
+def test_the_data_is_taken_before_the_frames_are() -> None:
+    data = bytearray(b"0011\n2233\n")
+    frames = Lines().feed(memoryview(data))
+    data[:] = bytes(len(data))
+    assert list(frames) == [b"\x00\x11", b"\x22\x33"]
+
+
+def test_lines_before_a_bad_one_are_frames_and_it_is_named_by_number() -> None:
+    lines = Lines()
+    frames = lines.feed(LONG_COMMENT + b"0011\nno\n2233\n44")
+    assert next(frames) == b"\x00\x11"
+    with pytest.raises(VirtError, match=r'^\[Errno 22\] line 3: "no" at column 1') as caught:
+        next(frames)
+    assert caught.value.errno == errno.EINVAL
+    assert lines.rest() == b""
+    assert list(lines.feed(b"55\n")) == [b"\x55"]
+
+
+def test_the_only_line_needs_no_number() -> None:
+    with pytest.raises(VirtError) as caught:
+        list(Lines().feed(b"no\n"))
+    assert caught.value.strerror == '"no" at column 1 is no hex digit'
+
+
+def test_a_line_without_an_end_is_bounded() -> None:
+    lines = Lines()
+    for _ in range(LINE_MAX // WHOLE_BELOW):
+        assert list(lines.feed(b"0" * WHOLE_BELOW)) == []
+    frames = lines.feed(b"\n" + b"0" * (LINE_MAX + 1))
+    assert next(frames) == bytes(LINE_MAX // WHOLE_BELOW * WHOLE_BELOW // 2)
+    with pytest.raises(VirtError, match="line 2: a line of more than") as caught:
+        next(frames)
+    assert caught.value.errno == errno.E2BIG
+    assert lines.rest() == b""
+
+
+@given(
+    st.lists(st.binary(min_size=1, max_size=60), min_size=1).map(lambda frames: [f * 60 for f in frames]),
+    st.lists(st.integers(WHOLE_BELOW, 4 * WHOLE_BELOW)),
+)
+def test_writes_cut_anywhere_give_the_same_frames(frames: list[bytes], sizes: list[int]) -> None:
+    text = b"".join(map(format_frame, frames))
+    lines = Lines()
+    found: list[bytes] = []
+    for size in sizes:
+        piece, text = text[:size], text[size:]
+        if len(piece) < WHOLE_BELOW:
+            text = piece + text
+            break
+        found += lines.feed(piece)
+    assert [*found, *lines.feed(text)] == frames

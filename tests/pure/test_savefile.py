@@ -1,0 +1,442 @@
+import errno
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterable
+from functools import partial
+from itertools import islice, pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from virtfs.core import pcapng
+from virtfs.core.errors import VirtError
+from virtfs.core.savefile import Reader, Record
+from virtfs.core.savefile_pcapng import BLOCK_MAX, INTERFACES_MAX
+from virtfs.core.savefile_records import FRAME_MAX
+
+SECONDS = 1_700_000_000
+NS = 10**9
+FRAME = bytes(range(60))
+ORDERS = pytest.mark.parametrize("order", ["<", ">"])
+
+
+# Files, put together by hand: what no tool at hand writes (the other byte order, blocks of former days).
+
+
+def pcap(
+    order: str, packets: Iterable[bytes] = (), magic: int = 0xA1B2C3D4, linktype: int = 1, major: int = 2
+) -> bytes:
+    head = struct.pack(order + "IHHiIII", magic, major, 4, 0, 0, 65535, linktype)
+    return head + b"".join(packets)
+
+
+def pcap_packet(order: str, fraction: int, frame: bytes, length: int | None = None) -> bytes:
+    length = len(frame) if length is None else length
+    return struct.pack(order + "IIII", SECONDS, fraction, len(frame), length) + frame
+
+
+def block(order: str, kind: int, body: bytes) -> bytes:
+    body += bytes(-len(body) % 4)
+    total = struct.pack(order + "I", len(body) + 12)
+    return struct.pack(order + "I", kind) + total + body + total
+
+
+def section(order: str, major: int = 1) -> bytes:
+    return block(order, 0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, major, 0, -1))
+
+
+def interface(order: str, options: bytes = b"", linktype: int = 1, snaplen: int = 0) -> bytes:
+    return block(order, 1, struct.pack(order + "HHI", linktype, 0, snaplen) + options)
+
+
+def option(order: str, code: int, value: bytes) -> bytes:
+    return struct.pack(order + "HH", code, len(value)) + value + bytes(-len(value) % 4)
+
+
+def enhanced(
+    order: str, number: int, ticks: int, frame: bytes, length: int = 60, captured: int | None = None
+) -> bytes:
+    captured = len(frame) if captured is None else captured
+    head = struct.pack(order + "IIIII", number, ticks >> 32, ticks & 0xFFFFFFFF, captured, length)
+    return block(order, 6, head + frame + bytes(-len(frame) % 4) + option(order, 2, bytes(4)) + bytes(4))
+
+
+def obsolete(order: str, number: int, ticks: int, frame: bytes) -> bytes:
+    head = struct.pack(order + "HHIIII", number, 9, ticks >> 32, ticks & 0xFFFFFFFF, len(frame), len(frame))
+    return block(order, 2, head + frame)
+
+
+def simple(order: str, frame: bytes, length: int) -> bytes:
+    return block(order, 3, struct.pack(order + "I", length) + frame)
+
+
+def others(order: str) -> bytes:
+    """Blocks without packets: names, statistics, a journal entry, secrets, custom ones, unknown ones."""
+    kinds = (4, 5, 9, 10, 0xBAD, 0x40000BAD, 0x80000001)
+    return b"".join(block(order, kind, bytes(range(kind % 50))) for kind in kinds) + block(order, 0x777, b"")
+
+
+def read(data: bytes | memoryview, reader: Reader | None = None) -> list[Record]:
+    """The records of a whole file."""
+    reader = reader or Reader()
+    records = list(reader.feed(data))
+    reader.finish()
+    return records
+
+
+def read_until_broken(pieces: Iterable[bytes]) -> tuple[list[Record], str]:
+    """The records before the error, and its sentence ("" if there was none)."""
+    reader = Reader()
+    records: list[Record] = []
+    try:
+        for piece in pieces:
+            records.extend(reader.feed(piece))
+        reader.finish()
+    except VirtError as error:
+        told = error
+    else:
+        return records, ""
+    assert told.errno == errno.EINVAL
+    return records, told.strerror
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    return [data[begin:end] for begin, end in pairwise([0, *sorted(places), len(data)])]
+
+
+@ORDERS
+@pytest.mark.parametrize(("magic", "unit"), [(0xA1B2C3D4, 1000), (0xA1B23C4D, 1)])
+def test_pcap_of_either_order_and_resolution(order: str, magic: int, unit: int) -> None:
+    file = pcap(order, [pcap_packet(order, 123456, FRAME), pcap_packet(order, 5, FRAME[:14])], magic)
+    assert read(file) == [
+        Record(SECONDS * NS + 123456 * unit, FRAME, 0, 60),
+        Record(SECONDS * NS + 5 * unit, FRAME[:14], 0, 14),
+    ]
+
+
+@ORDERS
+def test_pcapng_of_either_order(order: str) -> None:
+    file = section(order) + interface(order) + enhanced(order, 0, SECONDS * 10**6 + 7, FRAME)
+    assert read(file) == [Record(SECONDS * NS + 7000, FRAME, 0, 60)]
+
+
+@ORDERS
+@pytest.mark.parametrize(
+    ("resolution", "ticks", "nanoseconds"),
+    [
+        (6, SECONDS * 10**6 + 1, SECONDS * NS + 1000),
+        (9, SECONDS * 10**9 + 1, SECONDS * NS + 1),
+        (0, SECONDS, SECONDS * NS),
+        (12, 17 * 10**18 + 2999, 17 * 10**15 + 2),
+        (0x80 | 10, SECONDS * 1024 + 512, SECONDS * NS + NS // 2),
+        (0x80 | 32, SECONDS << 32 | 1 << 31, SECONDS * NS + NS // 2),
+        (127, 2**64 - 1, 0),
+    ],
+)
+def test_resolution_of_an_interface(order: str, resolution: int, ticks: int, nanoseconds: int) -> None:
+    options = option(order, 2, b"eth0") + option(order, 9, bytes([resolution])) + bytes(4)
+    file = section(order) + interface(order, options) + enhanced(order, 0, ticks, FRAME)
+    assert read(file)[0].timestamp_ns == nanoseconds
+
+
+@ORDERS
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_offset_of_an_interface(order: str, seconds: int) -> None:
+    file = section(order) + interface(order, option(order, 14, struct.pack(order + "q", seconds)))
+    assert read(file + enhanced(order, 0, 10**10, FRAME))[0].timestamp_ns == (10_000 + seconds) * NS
+
+
+@ORDERS
+def test_each_interface_has_its_own_clock(order: str) -> None:
+    clocks = interface(order) + interface(order, option(order, 9, b"\x09"))
+    file = section(order) + clocks + enhanced(order, 1, 5, FRAME) + enhanced(order, 0, 5, FRAME)
+    assert read(file) == [Record(5, FRAME, 1, 60), Record(5000, FRAME, 0, 60)]
+
+
+@ORDERS
+def test_packets_of_former_days(order: str) -> None:
+    file = section(order) + interface(order) + obsolete(order, 0, 8, FRAME[:15])
+    assert read(file) == [Record(8000, FRAME[:15], 0, 15)]
+
+
+@ORDERS
+def test_simple_packets_have_no_time_and_the_snaplen_of_interface_0(order: str) -> None:
+    whole = section(order) + interface(order) + simple(order, FRAME[:17], 17)
+    assert read(whole) == [Record(None, FRAME[:17], 0, 17)]
+    short = section(order) + interface(order, snaplen=15) + simple(order, FRAME[:15], 60)
+    assert read(short) == [Record(None, FRAME[:15], 0, 60)]
+
+
+def test_other_blocks_are_passed_over() -> None:
+    for order in "<>":
+        packet = enhanced(order, 0, 1, FRAME)
+        blocks = [section(order), interface(order), packet, packet]
+        file = b"".join(block + others(order) for block in blocks)
+        assert read(file) == [Record(1000, FRAME, 0, 60)] * 2
+
+
+def test_sections_have_interfaces_and_a_byte_order_of_their_own() -> None:
+    first = section("<") + interface("<", option("<", 9, b"\x09")) + enhanced("<", 0, 1, FRAME)
+    second = section(">") + interface(">") + enhanced(">", 0, 1, FRAME)
+    assert [record.timestamp_ns for record in read(first + second + first)] == [1, 1000, 1]
+    _, sentence = read_until_broken([first + section("<") + enhanced("<", 0, 1, FRAME)])
+    assert sentence == f'byte {len(first) + 28}: "0" is the number of no interface in this section'
+
+
+def test_a_frame_that_the_capture_cut_is_delivered_as_cut() -> None:
+    file = pcap("<", [pcap_packet("<", 0, FRAME[:20], 60)])
+    assert read(file) == [Record(SECONDS * NS, FRAME[:20], 0, 60)]
+    file = section("<") + interface("<") + enhanced("<", 0, 0, FRAME[:20], 60)
+    assert read(file) == [Record(0, FRAME[:20], 0, 60)]
+
+
+def test_bytes_behind_a_frame_are_not_the_frame() -> None:
+    file = pcap("<", [pcap_packet("<", 0, FRAME, 50), pcap_packet("<", 0, FRAME)])
+    assert [record.frame for record in read(file)] == [FRAME[:50], FRAME]
+
+
+def test_no_file_at_all_and_files_without_frames_are_fine() -> None:
+    assert read(b"") == read(pcap("<")) == read(pcap(">")) == read(section("<") + interface("<")) == []
+
+
+MIXED = b"".join(
+    section(order)
+    + interface(order)
+    + others(order)
+    + enhanced(order, 0, 1, FRAME)
+    + simple(order, FRAME[:14], 14)
+    + interface(order, option(order, 9, b"\x09"))
+    + obsolete(order, 1, 2, FRAME[:33])
+    for order in "<>"
+)
+PCAP = pcap("<", [pcap_packet("<", number, FRAME[: number * 5]) for number in range(12)])
+FILES = {
+    "pcap": PCAP,
+    "pcapng": MIXED,
+    "broken pcap": PCAP + pcap_packet("<", 0, b"") + struct.pack("<IIII", 0, 0, FRAME_MAX + 1, 60) + PCAP,
+    "broken pcapng": MIXED + block(">", 6, b"") + MIXED,
+    "ends early": MIXED[:-1],
+    "no capture": b"GIF89a" * 10,
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_byte_at_a_time_is_the_same(name: str) -> None:
+    file = FILES[name]
+    assert read_until_broken(bytes([byte]) for byte in file) == read_until_broken([file])
+
+
+@given(st.sampled_from(sorted(FILES)), st.lists(st.integers(0, len(MIXED)), max_size=20))
+def test_any_cut_is_the_same(name: str, places: list[int]) -> None:
+    file = FILES[name]
+    pieces = cut(file, [place % (len(file) + 1) for place in places])
+    assert read_until_broken(pieces) == read_until_broken([file])
+
+
+@given(st.sampled_from([PCAP, MIXED]), st.data())
+def test_any_damage_gives_records_or_a_refusal(file: bytes, data: st.DataObject) -> None:
+    damaged = bytearray(file)
+    for place in data.draw(st.lists(st.integers(0, len(file) - 1), max_size=4)):
+        damaged[place] = data.draw(st.integers(0, 255))
+    records, sentence = read_until_broken([bytes(damaged)])
+    assert sentence == "" or sentence.startswith("byte ")
+    assert all(len(record.frame) <= record.original_length for record in records)
+
+
+BEGINNINGS = [b"", pcap("<"), pcap(">"), section("<") + interface("<"), section(">")]
+
+
+@given(st.binary(max_size=100), st.sampled_from(BEGINNINGS))
+@example(bytes(12), section(">"))
+def test_any_bytes_give_records_or_a_refusal(data: bytes, before: bytes) -> None:
+    read_until_broken([before + data])
+
+
+def test_records_before_the_broken_one_come_first() -> None:
+    good = section("<") + interface("<") + enhanced("<", 0, 1, FRAME) * 3
+    reader = Reader()
+    records = reader.feed(good + enhanced("<", 5, 1, FRAME) + enhanced("<", 0, 1, FRAME))
+    assert [next(records) for _ in range(3)] == [Record(1000, FRAME, 0, 60)] * 3
+    with pytest.raises(VirtError, match=f'byte {len(good)}: "5" is the number of no interface') as caught:
+        next(records)
+    with pytest.raises(VirtError) as again:
+        reader.feed(b"more")
+    assert again.value.strerror == caught.value.strerror
+    reader.finish()  # said already
+
+
+GOOD = section("<") + interface("<") + enhanced("<", 0, 1, FRAME)
+AT = f"byte {len(GOOD)}: "
+_enhanced = partial(enhanced, "<", 0, 1, FRAME)
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        (b"hello", 'byte 0: "68656c6c" begins neither a pcap nor a pcapng'),
+        (b"\x1f\x8b\x08\x00", 'byte 0: "1f8b0800" is a file compressed by gzip: zcat unpacks it'),
+        (pcap("<", magic=0xA1B2CD34), 'byte 0: "34cdb2a1" is pcap with Kuznetzov\'s longer heads'),
+        (pcap(">", magic=0xA1B2CD34), 'byte 0: "a1b2cd34" is pcap with Kuznetzov\'s longer heads'),
+        (pcap("<", linktype=113), 'byte 0: "LINKTYPE_LINUX_SLL 113" is not Ethernet'),
+        (pcap("<", linktype=150), 'byte 0: "linktype 150" is not Ethernet'),
+        (pcap(">", major=3), 'byte 0: "3.4" is not a version of pcap'),
+        (pcap("<") + struct.pack("<IIII", 0, 0, 1 << 20, 60), 'byte 24: "1048576" bytes are too many'),
+        (pcap("<")[:23], "byte 0: the file ends within what begins here, after 23 bytes"),
+        (pcap("<", [pcap_packet("<", 0, FRAME)])[:-1], "byte 24: the file ends within what begins"),
+        (section("<", major=2), 'byte 0: "2.0" is not a version of pcapng'),
+        (section("<").replace(b"\x4d\x3c\x2b\x1a", b"abcd"), 'byte 0: "61626364" is not the byte-order'),
+        (GOOD + interface("<", linktype=127), AT + '"LINKTYPE_IEEE802_11_RADIOTAP 127" is not'),
+        (GOOD + interface("<", option("<", 9, b"")), AT + '"0" is no length for option 9'),
+        (GOOD + interface("<", option("<", 14, b"\0")), AT + '"1" is no length for option 14'),
+        (GOOD + interface("<", struct.pack("<HH", 2, 9)), AT + 'option 2 has length "9"'),
+        (GOOD + block("<", 6, bytes(16)), AT + '"28" bytes are too few for a block of this type'),
+        (GOOD + block("<", 3, b""), AT + '"12" bytes are too few for a block of this type: 16 at least'),
+        (GOOD + block("<", 1, bytes(4)), AT + '"16" bytes are too few for a block of this type: 20 at least'),
+        (GOOD + _enhanced(captured=73), AT + '"73" bytes are too many for a frame here: 72 at most'),
+        (GOOD + simple("<", FRAME, 61), AT + '"61" bytes are too many for a frame here: 60 at most'),
+        (GOOD + struct.pack("<III", 9, 8, 8), AT + '"8" is no length of a block'),
+        (GOOD + struct.pack("<IIII", 9, 14, 0, 14), AT + '"14" is no length of a block'),
+        (GOOD + struct.pack("<III", 9, BLOCK_MAX + 4, 0), AT + f'"{BLOCK_MAX + 4}" is no length of a block'),
+        (GOOD + struct.pack("<IIII", 9, 16, 0, 20), AT + 'the block has length "16" at its head, "20" at'),
+        (GOOD + GOOD[:11], AT + "the file ends within what begins here, after 11 bytes"),
+        (GOOD + interface("<") * INTERFACES_MAX, "the section has more than 65536 interfaces"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(file: bytes, sentence: str) -> None:
+    records, told = read_until_broken([file])
+    assert sentence in told
+    assert len(records) == file.startswith(GOOD)
+
+
+def test_the_data_is_taken_before_the_records_are() -> None:
+    data = bytearray(GOOD)
+    records = Reader().feed(memoryview(data))
+    data[:] = bytes(len(data))
+    assert [record.frame for record in records] == [FRAME]
+
+
+def test_a_block_of_16_mib_is_passed_over_and_let_go_of() -> None:
+    reader = Reader()
+    assert not list(reader.feed(section("<") + interface("<")))
+    large = block("<", 9, bytes(BLOCK_MAX - 12))
+    for begin in range(0, len(large), 1 << 17):
+        assert not list(reader.feed(large[begin : begin + (1 << 17)]))
+    assert read(enhanced("<", 0, 1, FRAME), reader) == [Record(1000, FRAME, 0, 60)]
+
+
+# A write that a signal ends.
+
+
+def test_what_was_not_asked_for_comes_first_the_next_time() -> None:
+    packets = [pcap_packet("<", number, FRAME) for number in range(4)]
+    reader = Reader()
+    records = reader.feed(pcap("<", packets[:3]))
+    assert [next(records).timestamp_ns, next(records).timestamp_ns] == [SECONDS * NS, SECONDS * NS + 1000]
+    again = [record.timestamp_ns for record in reader.feed(packets[3])]
+    assert again == [SECONDS * NS + 1000 * number for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("file", [PCAP, MIXED], ids=["pcap", "pcapng"])
+@given(writes=st.lists(st.tuples(st.integers(1, 600), st.integers(0, 5))))
+def test_writes_that_end_early_and_are_continued(file: bytes, writes: list[tuple[int, int]]) -> None:
+    """A program that goes on where each write(2) says it ended, before the record that was in hand."""
+    reader = Reader()
+    sent: list[Record] = []
+    at = 0
+    for size, most in writes:
+        records = reader.feed(file[at : at + size])
+        sent += islice(records, most)
+        if next(records, None) is None:
+            at += len(file[at : at + size])
+        else:
+            at += reader.give_back()
+    assert [*sent, *read(file[at:], reader)] == read(file)
+
+
+def test_a_write_that_got_nowhere_says_so() -> None:
+    reader = Reader()
+    assert list(reader.feed(PCAP[:30])) == []
+    next(reader.feed(PCAP[30:]))
+    assert reader.give_back() == 0
+    assert list(reader.feed(PCAP[30:])) == read(PCAP)
+
+
+# Files as the tools write them.
+
+
+def need(tool: str) -> str:
+    path = shutil.which(tool)
+    if path is None:
+        pytest.skip(f"{tool} is not installed")
+    return path
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Path:
+    """A capture with times of ns."""
+    file = pcapng.section_header("", "", "") + pcapng.interface_description("virt1", "", bytes(6), 0)
+    for number in range(1, 50):
+        frame = bytes(12) + b"\x88\xb5" + bytes(number)
+        file += pcapng.enhanced_packet(0, SECONDS * NS + number * 1001, frame, len(frame), number % 3)
+    path = tmp_path / "original.pcapng"
+    path.write_bytes(file)
+    return path
+
+
+@pytest.mark.parametrize(("kind", "unit"), [("pcap", 1000), ("nsecpcap", 1), ("pcapng", 1)])
+def test_what_editcap_writes(original: Path, kind: str, unit: int) -> None:
+    path = original.with_name("rewritten")
+    subprocess.run([need("editcap"), "-F", kind, original, path], check=True)
+    records = read(path.read_bytes())
+    assert [record.timestamp_ns for record in records] == [
+        SECONDS * NS + number * 1001 // unit * unit for number in range(1, 50)
+    ]
+    assert [record.frame for record in records] == [record.frame for record in read(original.read_bytes())]
+
+
+def test_what_editcap_cuts(original: Path) -> None:
+    path = original.with_name("cut")
+    subprocess.run([need("editcap"), "-s", "20", original, path], check=True)
+    assert read(path.read_bytes()) == [
+        record._replace(frame=record.frame[:20]) for record in read(original.read_bytes())
+    ]
+
+
+def test_what_tcpdump_writes(original: Path) -> None:
+    path = original.with_name("rewritten")
+    options = ("--time-stamp-precision=nano", "-r", original, "-w", path)
+    subprocess.run([need("tcpdump"), *options], check=True, capture_output=True)
+    assert read(path.read_bytes()) == read(original.read_bytes())
+
+
+def test_what_tshark_writes(original: Path) -> None:
+    path = original.with_name("rewritten")
+    subprocess.run([need("tshark"), "-r", original, "-w", path], check=True, capture_output=True)
+    assert read(path.read_bytes()) == read(original.read_bytes())
+
+
+def test_what_mergecap_merges(original: Path) -> None:
+    path = original.with_name("merged")
+    subprocess.run([need("mergecap"), "-a", "-I", "none", "-w", path, original, original], check=True)
+    records = read(path.read_bytes())
+    frames = [record.frame for record in read(original.read_bytes())]
+    assert [record.frame for record in records] == frames * 2
+    assert {record.interface for record in records} == {0, 1}
+
+
+def test_what_text2pcap_makes_of_text(tmp_path: Path) -> None:
+    path = tmp_path / "made"
+    dump = subprocess.run(["od", "-Ax", "-tx1", "-v"], input=FRAME, capture_output=True, check=True).stdout
+    subprocess.run([need("text2pcap"), "-q", "-", path], input=dump, check=True, capture_output=True)
+    assert [record.frame for record in read(path.read_bytes())] == [FRAME]
+
+
+def test_what_tshark_calls_no_ethernet(original: Path) -> None:
+    path = original.with_name("raw")
+    subprocess.run([need("editcap"), "-T", "rawip", original, path], check=True)
+    records, sentence = read_until_broken([path.read_bytes()])
+    assert records == []
+    assert "LINKTYPE_RAW 101" in sentence

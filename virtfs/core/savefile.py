@@ -1,0 +1,109 @@
+"""Reading a capture file that comes in pieces: pcap or pcapng, cut anywhere.
+
+Whoever has the file tells us its bytes and gets its frames; nothing is read here. What is incomplete waits
+for the next piece. No more is ever kept than the last piece and one incomplete block, of 16 MiB at most.
+"""
+
+from collections.abc import Iterator
+from errno import EINVAL
+
+from virtfs.core.errors import VirtError
+from virtfs.core.savefile_pcap import Pcap
+from virtfs.core.savefile_pcapng import Pcapng
+from virtfs.core.savefile_records import Format
+from virtfs.core.savefile_records import Record as Record
+
+_KUZNETZOV = "is pcap with Kuznetzov's longer heads, not read here: editcap -F pcap OLD NEW makes a plain one"
+_OTHERS = {  # what people try, and what to do instead
+    b"\xa1\xb2\xcd\x34": _KUZNETZOV,
+    b"\x34\xcd\xb2\xa1": _KUZNETZOV,
+    b"\x1f\x8b": "is a file compressed by gzip: zcat unpacks it",
+    b"\x28\xb5\x2f\xfd": "is a file compressed by zstd: zstdcat unpacks it",
+    b"snoo": "is a file of snoop's: editcap -F pcap OLD NEW makes a pcap",
+}
+
+
+class Reader:
+    """One capture file, from its beginning.
+
+    A frame that the capture cut (snaplen) is handed out as cut, which is what tcpreplay sends: nobody knows
+    the rest, and a replay without the frame would lack even more. Record.original_length tells. A checksum
+    (FCS) that the file has at the end of each frame stays there.
+    """
+
+    def __init__(self) -> None:
+        self._kept = bytearray()  # from the first byte that is not done with
+        self._offset = 0  # that byte's, in the file
+        self._written_at = 0  # where in the file the last piece begins
+        self._format: Format | None = None
+        self._broken: VirtError | None = None
+
+    def feed(self, data: bytes | memoryview) -> Iterator[Record]:
+        """The records that this piece of the file completes, in order. The data is taken at once.
+
+        The iterator is good until the next call of anything here. A record is done with when the iterator is
+        asked for the one after it; what it was not asked for comes first the next time.
+        Errors: EINVAL for what is no capture of Ethernet frames, raised by the iterator after the last good
+        record. The sentence names the byte of the file where the broken block or record begins. From then on
+        feed() raises the same.
+        """
+        if self._broken:
+            raise VirtError(self._broken.errno, self._broken.strerror)
+        self._trim()
+        self._written_at = self._offset + len(self._kept)
+        self._kept += data
+        return self._records()
+
+    def give_back(self) -> int:
+        """Forget what of the last piece is not done with, and say how many of its bytes are.
+
+        For a write(2) that a signal ends: it returns that number, or EINTR if it is 0, and the program writes
+        the rest again.
+        """
+        self._trim()
+        done = self._offset - self._written_at  # negative: what is next began in an earlier piece
+        del self._kept[max(-done, 0) :]
+        if self._format:
+            self._format.needed = 0
+        return max(done, 0)
+
+    def finish(self) -> None:
+        """The file ends here. EINVAL if that is within a block or a record; an empty file is no error."""
+        self._trim()
+        if self._kept and not self._broken:
+            rest = f"the file ends within what begins here, after {len(self._kept)} bytes"
+            raise VirtError(EINVAL, f"byte {self._offset}: {rest}")
+
+    def _records(self) -> Iterator[Record]:
+        try:
+            if self._format is None:
+                self._recognise()
+            if self._format and len(self._kept) >= self._format.needed:
+                yield from self._format.records(bytes(self._kept))
+        except VirtError as error:
+            self._trim()
+            self._kept.clear()
+            self._broken = VirtError(error.errno, f"byte {self._offset}: {error.strerror}")
+            raise self._broken from None
+        self._trim()
+
+    def _recognise(self) -> None:
+        """Choose the format by the file's beginning, once there is enough of it."""
+        magic = bytes(self._kept[:4])
+        if len(magic) < 4:
+            return
+        if magic == Pcapng.MAGIC:
+            self._format = Pcapng()
+        elif magic not in Pcap.MAGICS:
+            other = _OTHERS.get(magic) or _OTHERS.get(magic[:2]) or "begins neither a pcap nor a pcapng"
+            raise VirtError(EINVAL, f'"{magic.hex()}" {other}')
+        elif len(self._kept) >= Pcap.HEAD:
+            self._format = Pcap(bytes(self._kept[: Pcap.HEAD]))
+            self._trim()
+
+    def _trim(self) -> None:
+        """Let go of what the format is done with."""
+        if self._format:
+            del self._kept[: self._format.taken]
+            self._offset += self._format.taken
+            self._format.taken = 0

@@ -1,0 +1,57 @@
+"""pcap, read (draft-ietf-opsawg-pcap, pcap-savefile(5)): a head, then frames of one interface."""
+
+from collections.abc import Iterator
+from errno import EINVAL
+from struct import Struct
+from typing import ClassVar
+
+from virtfs.core.errors import VirtError
+from virtfs.core.savefile_records import (
+    FRAME_MAX,
+    SECOND,
+    Record,
+    frame_of,
+    must_be_a_frame,
+    must_be_ethernet,
+)
+
+_RECORD_HEAD = 16  # bytes: seconds, fraction, captured length, original length
+
+
+class Pcap:
+    """The format after its head of HEAD bytes, which begins with one of MAGICS."""
+
+    HEAD = 24
+    MAGICS: ClassVar = {  # byte order, and how many nanoseconds the fraction counts in
+        b"\xd4\xc3\xb2\xa1": ("<", 1000),
+        b"\xa1\xb2\xc3\xd4": (">", 1000),
+        b"\x4d\x3c\xb2\xa1": ("<", 1),
+        b"\xa1\xb2\x3c\x4d": (">", 1),
+    }
+
+    def __init__(self, head: bytes) -> None:
+        order, self._unit = self.MAGICS[head[:4]]
+        major, minor, linktype = Struct(order + "4xHH12xI").unpack(head)
+        if major != 2:
+            raise VirtError(EINVAL, f'"{major}.{minor}" is not a version of pcap that is in use: 2.4 is')
+        must_be_ethernet(linktype & 0x03FFFFFF)  # the other bits tell of an FCS: libpcap, pcap-common.h LT_*
+        self._unpack = Struct(order + "IIII").unpack_from
+        self.taken = self.HEAD
+        self.needed = 0
+
+    def records(self, data: bytes) -> Iterator[Record]:
+        unpack, unit, size = self._unpack, self._unit, len(data)
+        at = 0
+        self.needed = _RECORD_HEAD
+        while at + _RECORD_HEAD <= size:
+            seconds, fraction, captured, length = unpack(data, at)
+            begin = at + _RECORD_HEAD
+            end = begin + captured
+            if captured > FRAME_MAX:
+                must_be_a_frame(captured, FRAME_MAX)
+            if end > size:
+                self.needed = end - at
+                return
+            time = seconds * SECOND + fraction * unit
+            yield Record(time, frame_of(data, begin, captured, length), 0, length)
+            self.taken = at = end

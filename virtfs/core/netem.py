@@ -1,0 +1,226 @@
+"""What a wire does to frames on their way, in the words and units of tc-netem(8).
+
+    delay TIME [JITTER [CORRELATION]]       wait; JITTER spreads the wait around TIME
+    distribution uniform|normal|pareto|paretonormal         how JITTER spreads; uniform if not said
+    loss [random] PERCENT [CORRELATION]     lose that share
+    loss gemodel P [R [1-H [1-K]]]          lose in bursts (Gilbert-Elliott)
+    duplicate PERCENT [CORRELATION]         send that share twice
+    reorder PERCENT [CORRELATION]           send that share at once, past those that wait
+    gap N                                   at most every Nth frame is sent at once
+    corrupt PERCENT [CORRELATION]           flip one bit in that share
+    rate RATE                               bits a second
+    limit N                                 frames that may wait; what comes then is dropped
+    seed N                                  the same seed and frames give the same fate
+
+TIME is microseconds without a unit, RATE bits a second, "%" may be left out. The words come in any order,
+each once. Optional numbers belong to the word before them; the first word that is none of these, and no
+such number, is somebody else's. `impair` does to frames what they say.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from errno import EINVAL
+from typing import Final
+
+from virtfs.core import units
+from virtfs.core.errors import VirtError
+from virtfs.core.impairment import BOTH, LIMIT_DEFAULT, NEVER, Bursts, Direction, Distribution, Impairment, Share
+from virtfs.core.quoting import quoted
+
+LIMIT_MAX = 524288  # as many as the queue of a tap can hold
+GAP_MAX = 2**32 - 1
+SEED_MAX = 2**64 - 1
+
+_DISTRIBUTIONS: Final[tuple[Distribution, ...]] = ("uniform", "normal", "pareto", "paretonormal")
+
+
+def parse_impair(words: Sequence[str]) -> tuple[Impairment, int]:
+    """An impairment and how many words it took, 0 if the first is not one of its own.
+
+    Errors: VirtError with EINVAL or ERANGE, quoting the word.
+    """
+    reader = _Reader(words)
+    found: dict[str, object] = {}
+    said: set[str] = set()
+    while (word := reader.peek()) in _PARSERS:
+        reader.take(word)
+        if word in said:
+            raise VirtError(EINVAL, f"{quoted(word)} is there twice")
+        said.add(word)
+        found.update(_PARSERS[word](reader))
+    impairment = Impairment(**found)  # type: ignore[arg-type]  # each parser gives fields of its own
+    _check(impairment, said)
+    return impairment, reader.at
+
+
+def parse_impair_verb(words: Sequence[str]) -> tuple[tuple[Direction, ...], Impairment, int]:
+    """What follows the verb impair: `in delay 20ms`, `out loss 1%`, or without a direction for both.
+
+    Gives the directions, the impairment and how many words both took. Errors: as parse_impair(), and EINVAL
+    if nothing is said.
+    """
+    directions = tuple(direction for direction in BOTH if words and words[0] == direction) or BOTH
+    first = 2 - len(directions)
+    impairment, count = parse_impair(words[first:])
+    if not count:
+        said = f"{quoted(words[first])} is not" if len(words) > first else "impair lacks"
+        raise VirtError(EINVAL, f"{said} an impairment such as delay 20ms or loss 1%")
+    return directions, impairment, first + count
+
+
+def parse_impairs(words: Sequence[str]) -> tuple[dict[Direction, Impairment], int]:
+    """As parse_impair_verb(), but `in …` and `out …` may follow each other; gives each direction that was named."""
+    found: dict[Direction, Impairment] = {}
+    at = 0
+    while not found or (at < len(words) and words[at] in BOTH):
+        directions, impairment, count = parse_impair_verb(words[at:])
+        if again := [direction for direction in directions if direction in found]:
+            raise VirtError(EINVAL, f"{quoted(again[0])} is there twice")
+        found |= dict.fromkeys(directions, impairment)
+        at += count
+        if directions == BOTH:
+            break
+    return found, at
+
+
+def format_impair(impairment: Impairment) -> str:
+    """The words that parse_impair() reads as the same; "" for a new Impairment."""
+    return " ".join(_words(impairment))
+
+
+def format_impairs(towards: Impairment, away: Impairment) -> str:
+    """The words that parse_impairs() reads as the same, for in (towards virt) and out; "" for two new ones."""
+    if towards == away:
+        return format_impair(towards)
+    both: tuple[tuple[Direction, Impairment], ...] = (("in", towards), ("out", away))
+    return " ".join(f"{word} {format_impair(one)}" for word, one in both if one != Impairment())
+
+
+class _Reader:
+    """Words, taken one by one."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = words
+        self.at = 0
+
+    def peek(self) -> str:
+        """The next word, which stays; "" at the end."""
+        return self._words[self.at] if self.at < len(self._words) else ""
+
+    def take(self, after: str) -> str:
+        """The next word. EINVAL at the end."""
+        word = self.peek()
+        if not word:
+            raise VirtError(EINVAL, f"{quoted(after)} lacks what should follow it")
+        self.at += 1
+        return word
+
+    def number_follows(self) -> bool:
+        """Whether the next word belongs to the one before: as in tc, if it begins with a digit."""
+        return self.peek()[:1] in tuple("0123456789")
+
+    def percents(self, after: str, most: int) -> list[float]:
+        """A percentage, and as many as follow up to `most`."""
+        found = [units.parse_percent(self.take(after))]
+        while len(found) < most and self.number_follows():
+            found.append(units.parse_percent(self.take(after)))
+        return found
+
+
+_Parser = Callable[[_Reader], dict[str, object]]  # from the words after its own to fields of Impairment
+
+
+def _parse_delay(reader: _Reader) -> dict[str, object]:
+    found: dict[str, object] = {"delay": units.parse_time(reader.take("delay"))}
+    if reader.number_follows():
+        found["jitter"] = units.parse_time(reader.take("delay"))
+        if reader.number_follows():
+            (found["delay_correlation"],) = reader.percents("delay", 1)
+    return found
+
+
+def _parse_distribution(reader: _Reader) -> dict[str, object]:
+    word = reader.take("distribution")
+    if word not in _DISTRIBUTIONS:
+        raise VirtError(EINVAL, f"{quoted(word)} is none of {', '.join(_DISTRIBUTIONS)}")
+    return {"distribution": word}
+
+
+def _parse_loss(reader: _Reader) -> dict[str, object]:
+    if reader.peek() == "gemodel":
+        reader.take("loss")
+        p, *others = reader.percents("gemodel", 4)
+        return {"loss": Bursts(p, *(others or [100.0 - p]))}  # p alone: independent losses (tc/q_netem.c)
+    if reader.peek() == "random":
+        reader.take("loss")
+    return {"loss": Share(*reader.percents("loss", 2))}
+
+
+def _share(word: str) -> _Parser:
+    return lambda reader: {word: Share(*reader.percents(word, 2))}
+
+
+def _whole(word: str, low: int, high: int) -> _Parser:
+    return lambda reader: {word: units.parse_int(reader.take(word), low, high)}
+
+
+def _parse_rate(reader: _Reader) -> dict[str, object]:
+    return {"rate": units.parse_rate(reader.take("rate"))}
+
+
+_PARSERS: Final[dict[str, _Parser]] = {
+    "delay": _parse_delay,
+    "distribution": _parse_distribution,
+    "loss": _parse_loss,
+    "duplicate": _share("duplicate"),
+    "reorder": _share("reorder"),
+    "gap": _whole("gap", 1, GAP_MAX),
+    "corrupt": _share("corrupt"),
+    "rate": _parse_rate,
+    "limit": _whole("limit", 1, LIMIT_MAX),
+    "seed": _whole("seed", 0, SEED_MAX),
+}
+
+
+def _check(impairment: Impairment, said: set[str]) -> None:
+    """What makes no sense without another word, as tc refuses it."""
+    if "distribution" in said and not impairment.jitter:
+        raise VirtError(EINVAL, '"distribution" needs a delay with jitter, as in delay 20ms 5ms')
+    if "gap" in said and "reorder" not in said:
+        raise VirtError(EINVAL, '"gap" needs reorder')
+    if "reorder" in said and not (impairment.delay or impairment.jitter):
+        raise VirtError(EINVAL, '"reorder" needs a delay for the frames it does not send at once')
+
+
+def _words(impairment: Impairment) -> Iterator[str]:
+    """The words of format_impair(), in the order of the fields."""
+    if impairment.delay or impairment.jitter or impairment.delay_correlation:
+        yield f"delay {units.format_time(impairment.delay)}"
+        if impairment.jitter or impairment.delay_correlation:
+            yield units.format_time(impairment.jitter)
+        if impairment.delay_correlation:
+            yield units.format_percent(impairment.delay_correlation)
+    if impairment.distribution != "uniform":
+        yield f"distribution {impairment.distribution}"
+    if isinstance(impairment.loss, Bursts):
+        yield f"loss gemodel {_bursts(impairment.loss)}"
+    for word in ("loss", "duplicate", "reorder", "corrupt"):
+        share = getattr(impairment, word)
+        if isinstance(share, Share) and share != NEVER:
+            correlation = f" {units.format_percent(share.correlation)}" if share.correlation else ""
+            yield f"{word} {units.format_percent(share.percent)}{correlation}"
+    if impairment.gap != 1:
+        yield f"gap {impairment.gap}"
+    if impairment.rate:
+        yield f"rate {units.format_rate(impairment.rate)}"
+    if impairment.limit != LIMIT_DEFAULT:
+        yield f"limit {impairment.limit}"
+    if impairment.seed is not None:
+        yield f"seed {impairment.seed}"
+
+
+def _bursts(loss: Bursts) -> str:
+    """Its numbers, those at the end left out that go without saying."""
+    numbers = [loss.p, loss.r, loss.loss_bad, loss.loss_good]
+    while len(numbers) > 2 and numbers[-1] == (100.0, 0.0)[len(numbers) - 3]:
+        numbers.pop()
+    return " ".join(map(units.format_percent, numbers))

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 from mount.places import Place
-from mount.serving import Mount
 
 
 def link(place: Place, name: str) -> dict[str, Any]:
@@ -38,11 +37,15 @@ def addresses(place: Place, name: str) -> set[str]:
 
 
 def routes(place: Place, name: str) -> set[str]:
-    """Where routes of both families that others than the kernel made lead out of an interface."""
-    rows = json.loads(place.ip("-json route")) + json.loads(place.ip("-json -6 route"))
-    return {
-        f"{row['dst']} {row.get('gateway', '')}" for row in rows if row.get("dev") == name and row["protocol"] != "kernel"
-    }
+    """The routes of both families that lead out of an interface alone, but for those that the kernel made.
+
+    Of IPv6 also those that lead out of others as well: there it is only shown so.
+    """
+    rows = [row for row in json.loads(place.ip("-json route")) if "dev" in row]
+    for row in json.loads(place.ip("-json -6 route")):
+        rows += [{**row, **hop} for hop in row.get("nexthops", [{}])]
+    mine = (row for row in rows if row.get("dev") == name and row.get("protocol") != "kernel")
+    return {f"{row['dst']} {row.get('gateway', '')}" for row in mine}
 
 
 def cable(one: Place, name: str, other: Place, address: str) -> None:
@@ -52,10 +55,4 @@ def cable(one: Place, name: str, other: Place, address: str) -> None:
     one.ip(f"link set {name} up")
     other.ip(f"link set far-{name} name eth0")
     other.ip(f"address add {address} dev eth0")
-    if ":" not in address:
-        other.ip("link set eth0 up")
-
-
-def state(mount: Mount) -> str:
-    """The lines that would rebuild it all, without what is drawn anew."""
-    return mount.read("ctl")
+    other.ip("link set eth0 up")

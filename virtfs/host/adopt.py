@@ -3,8 +3,11 @@
 A machine that is reached through eth0 must stay so when eth0 is put into a bridge, whatever happens in between.
 So make comes before break: every address and route is on the bridge before it leaves eth0, and each step is one
 request to the kernel. Whoever dies after any step leaves a machine that has each of them at least once; the same
-steps, taken again from the start, complete the move. While both have them, either answers: Linux' addresses are
-the host's, not the interface's.
+steps, taken again from the start, complete the move.
+
+While both have them the older ones count. So the machine can be reached at every moment but one: from the port's
+coming in until what it had is removed from it, some milliseconds, packets still leave by the port while the answers
+of ARP come in by the bridge.
 """
 
 import os

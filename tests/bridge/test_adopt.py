@@ -1,0 +1,246 @@
+"""An interface's addresses and routes move to the bridge and back, and whoever dies in between loses none of them."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+from mount.conftest import Alone
+from mount.places import Place, finished
+from mount.serving import ENVIRONMENT, Mount
+
+from . import told
+
+OWN = {"10.1.1.2/24", "10.1.1.3/24", "172.16.0.2/16", "fd00::2/64"}
+ROUTES = {"default 10.1.1.1", "10.50.0.0/16 10.1.1.9", "default fd00::1", "fd50::/64 fd00::9"}
+
+# The child that takes the steps and is killed after one of them. make: the bridge as the daemon makes it.
+_CHILD = """
+import os, signal, socket, sys
+from virtfs.host.adopt import Adoptions, adopt, give_back
+from virtfs.host.bridge import find, make
+from virtfs.host.links import Links
+from virtfs.host.rtnl import Rtnl
+way, last = sys.argv[1], int(sys.argv[2])
+rtnl = Rtnl()
+index = find(rtnl, "bridge0") or make(rtnl, Links(), "bridge0")
+port = socket.if_nametoindex("eth0")
+adoptions = Adoptions()
+adoptions.note(rtnl, index, port)
+if way == "back":
+    for _ in adopt(rtnl, index, port):
+        pass
+    steps = give_back(rtnl, index, port, adoptions.staying(rtnl, index, port))
+else:
+    steps = adopt(rtnl, index, port)
+for number, step in enumerate(steps, 1):
+    if number == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def machine(place: Place, peer: Place) -> None:
+    """eth0 with addresses and routes, and a router that is its neighbour."""
+    told.cable(place, "eth0", peer, "10.1.1.1/24")
+    peer.ip("address add fd00::1/64 dev eth0 nodad")
+    peer.ip("address replace 10.77.0.1/32 dev lo")
+    place.ip("address add 10.1.1.2/24 broadcast + dev eth0")
+    place.ip("address add 10.1.1.3/24 dev eth0 label eth0:1")
+    place.ip("address add 172.16.0.2/16 dev eth0 valid_lft 1000 preferred_lft 900 noprefixroute")
+    place.ip("address add fd00::2/64 dev eth0 nodad")
+    place.ip("route add default via 10.1.1.1 metric 100 proto dhcp src 10.1.1.3")
+    place.ip("route add 10.50.0.0/16 via 10.1.1.9")
+    place.ip("-6 route add default via fd00::1 metric 77")
+    place.ip("-6 route add fd50::/64 via fd00::9")
+    place.ip("route add 10.60.0.0/16 nexthop via 10.1.1.8 nexthop via 10.1.1.9 weight 2")
+
+
+def clear(place: Place) -> None:
+    """Away with it, and with a bridge that was left behind."""
+    for name in ("bridge0", "eth0"):
+        if place.has(name):
+            place.ip(f"link del {name}")
+
+
+def reached(peer: Place) -> None:
+    """The neighbour gets answers, of both families; and the machine's default route leads to it."""
+    peer.sh("ping -c 1 -W 2 10.1.1.2 && ping -c 1 -W 2 fd00::2")
+
+
+def reaches(place: Place) -> None:
+    """By its default route."""
+    place.sh("ping -c 1 -W 2 10.77.0.1")
+
+
+def test_moved_and_brought_back(mount: Mount, peer: Place) -> None:
+    machine(mount, peer)
+    routes_before = mount.ip("route; ip -6 route")
+    mac = told.link(mount, "eth0")["address"]
+    held = told.addresses(mount, "eth0")
+    assert held > OWN  # and a link-local one
+    mount.ctl("create bridge0 inet 10.9.9.9/24 add eth0 adopt")
+    assert told.addresses(mount, "eth0") == set()
+    assert told.addresses(mount, "bridge0") == held | {"10.9.9.9/24"}
+    assert told.routes(mount, "eth0") == set()
+    assert told.routes(mount, "bridge0") == ROUTES
+    assert told.link(mount, "bridge0")["address"] == mac
+    assert mount.read("bridge/bridge0/ctl") == "add eth0 adopt inet 10.9.9.9/24 up"
+    shown = mount.ip("address show dev bridge0")
+    assert "bridge0:1" in shown
+    assert "dynamic noprefixroute" in shown
+    assert "proto dhcp src 10.1.1.3 metric 100" in mount.ip("route show default")
+    assert mount.ip("route show 10.60.0.0/16").count("dev bridge0") == 2
+    reached(peer)
+    reaches(mount)
+    mount.ctl("bridge0 delete eth0")
+    assert told.addresses(mount, "eth0") == held
+    assert told.addresses(mount, "bridge0") == {"10.9.9.9/24"}
+    routes_after = mount.ip("route; ip -6 route").splitlines()
+    assert [line for line in routes_after if "bridge0" not in line] == routes_before.splitlines()
+    assert told.link(mount, "bridge0")["address"] != mac
+    reached(peer)
+    reaches(mount)
+
+
+def test_added_plainly_nothing_moves(mount: Mount, peer: Place) -> None:
+    machine(mount, peer)
+    held = told.addresses(mount, "eth0")
+    mount.ctl("create bridge0 up add eth0")
+    mount.ctl("bridge0 delete eth0")
+    assert told.addresses(mount, "eth0") == held
+    assert told.addresses(mount, "bridge0") == set()
+    mount.ctl("bridge0 add eth0")
+    mount.ctl("bridge0 add eth0 adopt")  # later
+    assert told.addresses(mount, "bridge0") == held
+    reached(peer)
+
+
+@pytest.mark.parametrize("end", ["destroy", "failing line", "unmount"])
+def test_other_ways_back(alone: Alone, peer: Place, end: str) -> None:
+    mount = alone()
+    machine(mount, peer)
+    held = told.addresses(mount, "eth0")
+    if end == "failing line":
+        assert "Invalid argument" in mount.refused("echo create bridge0 add eth0 adopt up add lo >ctl")
+    else:
+        mount.ctl("create bridge0 add eth0 adopt")
+        reached(peer)
+    if end == "destroy":
+        mount.ctl("destroy bridge0")
+    elif end == "unmount":
+        assert mount.end() == 0
+    assert not mount.has("bridge0")
+    assert told.addresses(mount, "eth0") == held
+    assert told.routes(mount, "eth0") == ROUTES
+    reached(peer)
+    reaches(mount)
+    clear(mount)
+
+
+def test_two_adopted_take_their_own_back(mount: Mount, peer: Place, other: Place) -> None:
+    machine(mount, peer)
+    told.cable(mount, "eth1", other, "10.2.2.1/24")
+    mount.ip("address add 10.2.2.2/24 dev eth1")
+    mount.ctl("create bridge0 add eth0 adopt add eth1 adopt")
+    mount.ip("address add 10.3.3.3/24 dev bridge0")  # as by DHCP
+    mount.ctl("bridge0 delete eth1")
+    assert {a for a in told.addresses(mount, "eth1") if not a.startswith("fe80")} == {"10.2.2.2/24"}
+    other.sh("ping -c 1 -W 2 10.2.2.2")
+    mount.ctl("bridge0 delete eth0")
+    assert told.addresses(mount, "eth0") >= OWN | {"10.3.3.3/24"}
+    assert told.addresses(mount, "bridge0") == set()
+
+
+def killed(place: Place, way: str, step: int) -> bool:
+    """Take the steps in a process that is killed after one of them; whether there was such a step."""
+    words = place.command(sys.executable, "-c", _CHILD, way, str(step))
+    child = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    _, complaint = finished(child)
+    assert child.returncode in (0, -signal.SIGKILL), complaint
+    return child.returncode != 0
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("way", ["there", "back"])
+def test_killed_after_any_step_nothing_is_lost(alone: Alone, peer: Place, way: str) -> None:
+    place = alone()
+    assert place.end() == 0
+    step, seen = 1, set()
+    while True:
+        machine(place, peer)
+        died = killed(place, way, step)
+        on = {name: told.addresses(place, name) for name in ("eth0", "bridge0") if place.has(name)}
+        assert set().union(*on.values()) >= OWN, f"step {step}"
+        assert told.routes(place, "eth0") | told.routes(place, "bridge0") == ROUTES, f"step {step}"
+        assert place.ip("route show 10.60.0.0/16").count("nexthop") == 2, f"step {step}"
+        if not (torn := _torn(place)):
+            reached(peer)
+            reaches(place)
+        seen.add(torn)
+        _completed(place, peer, step)
+        clear(place)
+        if not died:
+            break
+        step += 1
+    assert step > 15  # one for each address, each route, and more
+    assert seen == {False, True}
+
+
+def _torn(place: Place) -> bool:
+    """Whether packets leave by one and ARP's answers come in by the other: some milliseconds, if nobody is killed."""
+    member = place.has("bridge0") and "master" in told.link(place, "eth0")
+    return bool(told.routes(place, "eth0") if member else place.has("bridge0") and told.routes(place, "bridge0"))
+
+
+def _completed(place: Place, peer: Place, step: int) -> None:
+    """The same line in a new mount, here as a process of the same namespaces."""
+    with_mount = place.start(
+        sys.executable, "-m", "virtfs", "mount", "-f", "/mnt/virt", env=ENVIRONMENT, stderr=subprocess.PIPE
+    )
+    assert with_mount.stderr is not None
+    for line in with_mount.stderr:
+        if "is mounted" in line:
+            break
+    place.sh("echo ensure bridge0 add eth0 adopt >ctl")
+    assert told.addresses(place, "bridge0") >= OWN
+    assert told.addresses(place, "eth0") == set(), f"step {step}"
+    assert told.routes(place, "bridge0") == ROUTES, f"step {step}"
+    assert told.routes(place, "eth0") == set(), f"step {step}"
+    reached(peer)
+    reaches(place)
+    place.sh("echo bridge0 delete eth0 >ctl")
+    assert told.addresses(place, "eth0") >= OWN
+    assert told.routes(place, "eth0") == ROUTES
+    reached(peer)
+    with_mount.send_signal(signal.SIGTERM)
+    assert with_mount.wait(10) == 0
+
+
+def test_killed_daemon_and_its_state_file(alone: Alone, peer: Place) -> None:
+    """What was made is remembered as made, and what was adopted as adopted."""
+    mount = alone("state=/mnt/state")
+    machine(mount, peer)
+    mount.ctl("create bridge0 inet 10.9.9.9/24 add eth0 adopt")
+    mount.server.kill()
+    mount.server.wait()
+    mount.end_programs()
+    subprocess.run(mount.command("umount", "--lazy", "/mnt/virt"), check=True)
+    reached(peer)
+    again = mount.start(
+        sys.executable, "-m", "virtfs", "mount", "-f", "-o", "state=/mnt/state", "/mnt/virt",
+        env=ENVIRONMENT, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert again.stderr is not None
+    for line in again.stderr:
+        if "is mounted" in line:
+            break
+    assert mount.sh("cat bridge/bridge0/ctl") == "add eth0 adopt inet 10.9.9.9/24 up\n"
+    reached(peer)
+    mount.sh("echo destroy bridge0 >ctl")
+    assert not mount.has("bridge0")
+    assert "10.9.9.9/24" not in told.addresses(mount, "eth0")
+    assert told.addresses(mount, "eth0") >= OWN
+    reached(peer)
+    again.send_signal(signal.SIGTERM)
+    assert again.wait(10) == 0
+    clear(mount)

@@ -207,7 +207,7 @@ async def daemon(monkeypatch: pytest.MonkeyPatch, limits: Limits | None = None) 
     events = Events(Opens())
     interfaces = Interfaces(cast(Kernel, FakeKernel(host)), root, limits or Limits(), events.emit)
     commander = Commander(interfaces)
-    root.children.update(root_directory(commander, "0", events).children)
+    root.children.update(root_directory(commander, "0", events, interfaces.pcap).children)
     async with trio.open_nursery() as nursery:
         interfaces.run_in(nursery)
         bench = Bench(host, root, interfaces, commander)

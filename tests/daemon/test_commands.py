@@ -309,6 +309,7 @@ async def test_chmod_and_chown(monkeypatch: pytest.MonkeyPatch) -> None:
         directory = bench.root.children["virt3"]
         frame, mtu = directory.children["frame"], directory.children["mtu"]  # type: ignore[attr-defined]
         virt = bench.virt(3)
+        await bench.say(f"virt3 owner {ALICE.uid}")
         await bench.commander.set_mode(frame, 0o640, ALICE)
         assert virt.mode == 0o640
         assert mtu.permissions() == 0o644
@@ -422,7 +423,7 @@ async def test_the_end_does_not_wait_for_a_long_script(monkeypatch: pytest.Monke
 async def test_a_refusal_at_the_last_close_ends_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     async with daemon(monkeypatch) as bench:
         await bench.say("create 3 upopen")
-        opening = bench.interfaces.get(Unit(3)).frame.open(os.O_RDWR, ALICE)
+        opening = bench.interfaces.get(Unit(3)).ports.frame.open(os.O_RDWR, ALICE)
         handle = opening if isinstance(opening, StreamHandle) else await opening
         assert bench.virt(3).host.up
         bench.host.refuse = refuse("up", errno.ENOMEM)

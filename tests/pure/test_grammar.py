@@ -357,6 +357,8 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "description": PRINTABLE,
     "carrier": st.sampled_from(["always", "open"]),
     "netns": NAMES.filter(lambda name: name != "."),
+    "pace": st.sampled_from([0.0, 0.001, 0.5, 1.0, 2.0, 10.25, 1e6]),
+    "history": st.integers(0, 2**40),
     "bridge": IFNAMES,
     "maxaddr": st.integers(0, 2**32 - 1),
     "timeout": st.integers(0, 42949671),

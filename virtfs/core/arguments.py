@@ -21,6 +21,7 @@ ID_MAX = 2**32 - 2  # (uid_t)-1 means "unchanged" to chown(2)
 
 # passwd(5) forbids the colon; directories have names like user@example. "-" starts a verb, "#" a comment.
 _NAME = re.compile(r"[^-#:/,\s][^:/,\s]*")
+_NETNS = re.compile(r"[^#/\s][^/\s]*")  # a file's name, and one word of a line
 _DIGITS = re.compile(r"[0-9]+")
 _NOT_IN_IFNAME = re.compile(r"[/:\s]")
 
@@ -105,7 +106,7 @@ def parse_interface_name(text: str) -> str:
 
 def parse_netns(text: str) -> str:
     """A name that ip-netns(8) takes, or a process' number; "" is the daemon's own namespace."""
-    if text in (".", "..") or "/" in text or len(text) > NAME_MAX or not text.isprintable():
+    if text and (text in (".", "..") or len(text) > NAME_MAX or not _NETNS.fullmatch(text) or not text.isprintable()):
         raise VirtError(EINVAL, f"{quoted(text)} is neither a network namespace's name nor a process")
     return text
 

@@ -44,11 +44,11 @@ from typing import Final
 from virtfs.core.bridge import Bridge
 from virtfs.core.ethernet import format_mac
 from virtfs.core.ids import Gid, Uid
-from virtfs.core.units import format_mode
+from virtfs.core.units import format_mode, parse_size
 from virtfs.core.values import TAP_VALUES, VALUES, counter
 from virtfs.core.virt import COUNTERS, Virt
 
-Value = str | int | bool | None
+Value = str | int | float | bool | None
 Object = Mapping[str, object]
 
 
@@ -67,6 +67,8 @@ _KINDS: Final[dict[str, Callable[[str], Value]]] = {
     "antispoof": _flag,
     "persist": _flag,
     "upopen": _flag,
+    "pace": lambda text: float(text) if "." in text else int(text),
+    "history_size": parse_size,
     "tap/index": int,
     "tap/up": _flag,
     "tap/carrier": _flag,

@@ -106,7 +106,7 @@ class Commander:
                 async with self._one_at_a_time:
                     await self._change(self._of(virt), (file_action(file, text),), user)
             except OSError as refusal:
-                said = f"{virt.name}/{file}: {refusal.strerror}"
+                said = f"{virt.name}/{file}: {str(refusal.strerror).removeprefix(f'{file}: ')}"
                 raise self._remember(user, VirtError(refusal.errno or errno.EIO, said)) from None
             await self.keep()
 

@@ -135,6 +135,8 @@ class Follower:
             name = "" if nsid is None else name_of(namespace) or interface.virt.netns or f"nsid-{nsid}"
         finally:
             os.close(namespace)
+        if interface.found is None and nsid != interface.place[0]:
+            self._kernel.links.quiet(interface.tap)  # the namespace began it with its own defaults
         host = look(self._kernel.links, interface.tap)
         return (nsid, host[0].index), name, host
 

@@ -19,8 +19,9 @@ from virtfs.core.limits import Limits
 from virtfs.core.virt import QUEUE, Address, HostEnd, Virt
 from virtfs.daemon.kernel import Kernel
 from virtfs.files.capture import Capture
-from virtfs.files.node import Directory
+from virtfs.files.node import ROOT, Directory
 from virtfs.files.ports import Mount, Ports
+from virtfs.files.stream import Opens
 from virtfs.files.tree import Commands, interface_names
 from virtfs.forward.wire import Wire
 from virtfs.host.link import Link
@@ -141,7 +142,9 @@ class Interfaces:
         self.catch_up: Callable[[], None] = lambda: None
         self.look_for: Callable[[Interface], Awaitable[None]] = self.refresh  # where is it now, and how?
         self.mount = Mount(f"virtfs {__version__}", limits.capture, self.later, lambda error, user: None)
-        self.pcap: Capture | None = None  # the root's
+        self.pcap = Capture(
+            ROOT, "pcap", Opens(), lambda: [i.wire for i in self], limits.capture, self.mount.application, ends=False
+        )
         self._root = root
         self._tell = tell
         self._all: dict[Unit, Interface] = {}
@@ -207,9 +210,8 @@ class Interfaces:
         self.catch_up()
         self._nursery.start_soon(interface.run, name=virt.name)
         self._root.children.update(interface_names(interface.ports, commands))
-        if self.pcap is not None:
-            interface.captures += (self.pcap,)
-            self.pcap.appear(interface.wire)
+        interface.captures += (self.pcap,)
+        self.pcap.appear(interface.wire)
         self._tell("create", virt.name)
         return interface
 

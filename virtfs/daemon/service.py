@@ -17,7 +17,6 @@ from virtfs.daemon.follow import Follower
 from virtfs.daemon.interfaces import Interfaces
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.statefile import StateFile
-from virtfs.files.capture import Capture
 from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
 from virtfs.files.stream import Opens
@@ -52,9 +51,6 @@ async def serve(
         events = Events(Opens())
         interfaces = Interfaces(kernel, root, limits, events.emit)
         commander = Commander(interfaces)
-        interfaces.pcap = Capture(
-            ROOT, "pcap", Opens(), commander.wires, limits.capture, interfaces.mount.application, ends=False
-        )
         root.children.update(root_directory(commander, __version__, events, interfaces.pcap).children)
         root.children["bridge"] = commander.bridges.directory
         commander.bridges.tell = events.emit
@@ -102,8 +98,7 @@ class _Mount:
                         await self._channel.run(nursery)
                     finally:
                         with trio.CancelScope(shield=True):
-                            await self._commander.end()
-                            self._channel.end()
+                            await self._end()
                         nursery.cancel_scope.cancel()
             finally:
                 namespace.end()
@@ -130,8 +125,14 @@ class _Mount:
             self._stale = trio.Event()
 
     async def _until(self, stop: trio.Event, nursery: trio.Nursery) -> None:
+        """The channel goes on while the taps go, so that whoever asks meanwhile is answered."""
         await stop.wait()
+        await self._end()
         nursery.cancel_scope.cancel()
+
+    async def _end(self) -> None:
+        await self._commander.end()
+        self._channel.end()
 
 
 def _pair() -> tuple[trio.socket.SocketType, socket.socket, int]:

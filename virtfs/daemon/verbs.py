@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -82,7 +83,8 @@ async def _remove_address(interfaces: Interfaces, interface: Interface, address:
 
 async def _move(interfaces: Interfaces, interface: Interface, name: str) -> Undo:
     """netns: what the kernel takes away on the move, addresses and being up, is given back there."""
-    host, kernel = interface.virt.host, interfaces.kernel
+    # As they are now: the kernel's reports of the move change virt.host meanwhile.
+    kernel, host = interfaces.kernel, replace(interface.virt.host)
     await kernel.call(_moved, kernel.links, interface.tap, name, host)
     interface.virt.netns = name
     await interfaces.look_for(interface)
@@ -247,6 +249,8 @@ def check(limits: Limits, interface: Interface | None, action: Action, user: Use
         raise VirtError(errno.EINVAL, f'unknown verb "{action.verb}"')
     if verb.root_only and not user.root:
         raise VirtError(errno.EPERM, f'"{action.verb}" is for root alone')
+    if action.verb == "mode" and not user.root and interface is not None and user.uid != interface.virt.owner:
+        raise VirtError(errno.EPERM, '"mode" is for root and for the owner')
     if action.verb == "link" and not user.root and interface is not None and interface.virt.antispoof:
         raise VirtError(errno.EPERM, '"link" is for root alone while antispoof is on')
     if interface is not None and interface.virt.lost and action.verb in OF_HOST:

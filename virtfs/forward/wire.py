@@ -24,6 +24,7 @@ from typing import Protocol
 import trio
 
 from virtfs.core.errors import VirtError
+from virtfs.core.pcapng import INBOUND, OUTBOUND
 from virtfs.core.virt import Virt
 from virtfs.host.device import NO_HEADER, VNET_HEADER, TapDevice
 
@@ -32,9 +33,7 @@ LONGEST = 65536 + 32  # bytes of a frame out of a tap: the largest MTU and any l
 
 HELD = 32 << 20  # bytes read ahead at most, whatever the number of frames allowed
 
-INBOUND, OUTBOUND = 1, 2  # as pcapng's epb_flags say it; in is towards virt
-
-# Sees a frame pass: its direction and its bytes, valid during the call only.
+# Sees a frame pass: its direction (in is towards virt) and its bytes, valid during the call only.
 Sink = Callable[[int, memoryview | bytes], None]
 
 

@@ -21,6 +21,9 @@ options, after -o, separated by commas:
   max_virts=N      interfaces at a time (4096)
   max_queue=N      the longest `queue`, frames (65536)
   max_backlog=N    the longest `backlog`, frames (65536)
+  max_history=SIZE the longest `history`, bytes, or with K, M, G (64M)
+  capture=SIZE     what waits for one reader of a pcap at most (8M)
+  state=FILE       kept as reading ctl gives it, and made again from at the next mount
   log=FILE         where the log goes; else syslog, or stderr with -f
   debug            log everything
   what fstab(5) has for others (defaults, noauto, nofail, _netdev, user, x-…) is passed over

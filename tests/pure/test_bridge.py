@@ -17,7 +17,7 @@ from virtfs.core.ids import BridgeName
 from virtfs.core.verbs import BRIDGE
 
 MAC = bytes.fromhex("020000000009")
-ADDRESSES = [IPv4Interface("10.0.0.1/24"), IPv4Interface("10.0.1.1/24"), IPv6Interface("fd00::1/64")]
+ADDRESSES: list[IPv4Interface | IPv6Interface] = [IPv4Interface("10.0.0.1/24"), IPv4Interface("10.0.1.1/24"), IPv6Interface("fd00::1/64")]
 NAMES = ["eth0", "tap3", "tap4"]
 
 STATION = st.integers(0, 5).map(lambda number: bytes((2, 0, 0, 0, 0, number)))
@@ -61,7 +61,7 @@ def done(state: BridgeState, actions: tuple[Action, ...]) -> BridgeState:
     return state
 
 
-def _done(state: BridgeState, verb: str, args: tuple[object, ...]) -> BridgeState:  # noqa: PLR0911
+def _done(state: BridgeState, verb: str, args: tuple[object, ...]) -> BridgeState:
     def port(**change: object) -> BridgeState:
         assert state.member(str(args[0])) is not None
         changed = (replace(m, **change) if m.name == args[0] else m for m in state.members)  # type: ignore[arg-type]

@@ -219,8 +219,9 @@ class Bridges:
             with suppress_gone():
                 if held.found is not None:
                     put_back(host, as_found(host, held.found))
-                else:
-                    for member in host.look().members:
+                    return
+                for member in host.look().members:
+                    with suppress_gone():
                         if member.adopted:
                             host.remove(member.name)
             if held.found is None:
@@ -235,7 +236,7 @@ def _said(held: _Held) -> BridgeState:
 
 @contextmanager
 def suppress_gone() -> Iterator[None]:
-    """A bridge that was renamed or deleted by others: nothing of it is ours to care for."""
+    """A bridge or a member that others have taken away: there is nothing to do for it any more."""
     try:
         yield
     except VirtError as refusal:

@@ -137,8 +137,14 @@ class HostBridge:
         index = interface_index(name)
         if index in self.adoptions.brought:
             staying = self.adoptions.staying(self.rtnl, self.index, index)
-            for _step in adopt.give_back(self.rtnl, self.index, index, staying):
-                pass
+            try:
+                for _step in adopt.give_back(self.rtnl, self.index, index, staying):
+                    pass
+            except VirtError as refusal:
+                if refusal.errno != errno.ENODEV:
+                    raise VirtError(refusal.errno, f'delete "{name}": {refusal.strerror}') from refusal
+                self.adoptions.brought.pop(index)  # it has just vanished: the bridge keeps what it brought
+                raise VirtError(errno.ENXIO, f'delete "{name}": the interface is gone') from refusal
             del self.adoptions.brought[index]
         else:
             self._set_master(name, 0, f'delete "{name}"')

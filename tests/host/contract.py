@@ -2,6 +2,7 @@
 
 import errno
 import os
+import struct
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -9,9 +10,11 @@ from typing import Protocol
 import pytest
 
 from virtfs.core.errors import VirtError
+from virtfs.host.bpf import Program
 from virtfs.host.device import NO_HEADER, OFFLOAD_NONE, OFFLOAD_TCP, VNET_HEADER, TapDevice
 
 TO_HOST = bytes.fromhex("020000000001 020000000002 88b5") + b"to the host" * 5
+_ACCEPT_ALL = Program("", struct.pack("HBBI", 0x06, 0, 0, 0x40000))  # ret #262144
 TO_VIRT = bytes.fromhex("020000000002 020000000001 88b5") + b"to the far end" * 5
 
 
@@ -107,6 +110,8 @@ def _knobs(tap: TapDevice, host: Host) -> None:
         tap.set_persist(on)
     for flags in (OFFLOAD_TCP, OFFLOAD_NONE):
         tap.set_offload(flags)
+    for program in (_ACCEPT_ALL, None, None):
+        tap.set_filter(program)
 
 
 def _gone(tap: TapDevice, host: Host) -> None:
@@ -143,6 +148,8 @@ def _every_method_is_enxio(tap: TapDevice) -> None:
         lambda: tap.set_carrier(True),
         lambda: tap.set_persist(False),
         lambda: tap.set_offload(OFFLOAD_NONE),
+        lambda: tap.set_filter(None),
+        lambda: tap.set_filter(_ACCEPT_ALL),
     ]
     for call in calls:
         with pytest.raises(VirtError) as caught:

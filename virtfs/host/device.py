@@ -2,6 +2,8 @@
 
 from typing import Protocol, Self
 
+from virtfs.host.bpf import Program
+
 VNET_HEADER = 10  # struct virtio_net_hdr (linux/virtio_net.h), in front of every frame, both ways
 NO_HEADER = bytes(VNET_HEADER)  # a whole frame, its checksum done: what is written in front of one
 
@@ -59,6 +61,11 @@ class TapDevice(Protocol):
 
     def set_offload(self, flags: int) -> None:
         """What the host may leave undone in frames it sends: OFFLOAD_NONE or OFFLOAD_TCP."""
+
+    def set_filter(self, program: Program | None) -> None:
+        """Let only frames pass to the reader that a program accepts, the others count in the interface's
+        tx_dropped; None: all. Frames that wait already are not asked again. Blocks for some ms.
+        """
 
     def close(self) -> None:
         """Give the descriptor back. A second call does nothing."""

@@ -6,6 +6,7 @@ import socket
 from typing import Self
 
 from virtfs.core.errors import VirtError
+from virtfs.host.bpf import Program
 from virtfs.host.device import NO_HEADER, OFFLOAD_NONE, VNET_HEADER
 from virtfs.host.netns import own_netns
 
@@ -27,6 +28,7 @@ class FakeTap:
         self.carrier = True
         self.persist = not made
         self.offload = OFFLOAD_NONE
+        self.filter: Program | None = None
 
     # The host's side, for tests.
 
@@ -85,6 +87,11 @@ class FakeTap:
         """Kept in `offload`."""
         self._be_there()
         self.offload = flags
+
+    def set_filter(self, program: Program | None) -> None:
+        """Kept in `filter`; every frame passes."""
+        self._be_there()
+        self.filter = program
 
     def close(self) -> None:
         """Give both ends back. A second call does nothing."""

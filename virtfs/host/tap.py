@@ -10,16 +10,22 @@ import fcntl
 import os
 import select
 import struct
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 from pyroute2.netlink.rtnl import RTM_GETLINK
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
+from virtfs.host import netns, vlantags
+from virtfs.host.bpf import FPROG_SIZE, Program, sock_fprog
 from virtfs.host.device import OFFLOAD_NONE, VNET_HEADER
 from virtfs.host.rtnl import Rtnl
+
+T = TypeVar("T")
 
 _DEVICE = "/dev/net/tun"
 
@@ -31,6 +37,8 @@ _TUNGETIFF = 0x800454D2
 _TUNGETVNETHDRSZ = 0x800454D7
 _TUNSETVNETHDRSZ = 0x400454D8
 _TUNSETCARRIER = 0x400454E2
+_TUNATTACHFILTER = 0x400054D5 | FPROG_SIZE << 16
+_TUNDETACHFILTER = 0x400054D6 | FPROG_SIZE << 16
 _TUNGETDEVNETNS = 0x54E3
 
 _IFF_TAP = 0x0002
@@ -59,6 +67,8 @@ class Tap:
         self.fd = fd
         self.made = made
         self._header_found = VNET_HEADER
+        self._filtered = False
+        self._tags_found: tuple[str, ...] = ()  # what to turn on again when the filter goes
 
     @classmethod
     def open(cls, unit: Unit) -> Self:
@@ -137,6 +147,46 @@ class Tap:
         """What the host may leave undone in its frames: OFFLOAD_…. VirtError ENXIO: the interface is gone."""
         self._tell(_TUNSETOFFLOAD, flags)
 
+    def set_filter(self, program: Program | None) -> None:
+        """Let only frames pass to the reader that a program accepts; None: all.
+
+        Blocks for some 3 ms. One filter takes over from another without a gap.
+        VirtError: ENXIO, the interface is gone; EPERM, its namespace is not ours to act in; ENOMEM, the program
+        is larger than net.core.optmem_max allows.
+        """
+        if program is None:
+            self._tell(_TUNDETACHFILTER, bytes(FPROG_SIZE))
+            self._filtered = False
+            self._put_tags_back()
+            return
+        self._tags_found += self._where_it_is(lambda: vlantags.put_in_frames(self.name()))
+        fprog, _buffer = sock_fprog(program.instructions)
+        try:
+            self._tell(_TUNATTACHFILTER, fprog)
+        except VirtError:
+            if not self._filtered:
+                self._put_tags_back()
+            raise
+        self._filtered = True
+
+    def _put_tags_back(self) -> None:
+        """The VLAN tags where they were before there was a filter. Where that fails they harm nobody."""
+        found, self._tags_found = self._tags_found, ()
+        if found:
+            with suppress(OSError):
+                self._where_it_is(lambda: vlantags.put_back(self.name(), found))
+
+    def _where_it_is(self, function: Callable[[], T]) -> T:
+        """Call something in the interface's network namespace."""
+        fd = self.netns()
+        try:
+            return netns.inside(fd, function)
+        except PermissionError as refusal:
+            sentence = "the tap is in a network namespace that may not be entered"
+            raise VirtError(errno.EPERM, sentence) from refusal
+        finally:
+            os.close(fd)
+
     def _tell(self, request: int, argument: int | bytes) -> None:
         try:
             fcntl.ioctl(self.fd, request, argument)
@@ -149,6 +199,12 @@ class Tap:
 
     def close(self) -> None:
         """Give the descriptor back, an attached tap as found. Blocks some 16 ms; then the unit is free."""
+        if self._filtered:
+            # A tap that stays remembers where in our memory the program was and looks there in the memory of
+            # whoever attaches next; if it finds one, that attaching does not take place (tun.c, tun_attach).
+            # Who says IFF_NO_PI is spared: its bit is IFF_NOFILTER's.
+            with suppress(OSError):
+                self.set_filter(None)
         fd, self.fd = self.fd, -1
         if fd < 0:
             return

@@ -151,7 +151,7 @@ import trio
 from virtfs.cli import main, serving
 from virtfs.daemon.service import serve
 
-async def hang(fuse, limits, ready, stop):
+async def hang(fuse, limits, ready, stop, state):
     await serve(fuse, limits, ready, trio.Event())
 
 serving.serve = hang

@@ -17,6 +17,7 @@ from virtfs.host.netnames import name_of
 log = logging.getLogger(__name__)
 
 STORM = 256  # reports taken in at once; what follows waits until others had their turn
+ATTEMPTS = 10  # at finding a tap while other interfaces are reported of
 PATIENCE = 1  # seconds that an answer is held back for news that do not stop
 
 
@@ -30,6 +31,7 @@ class Follower:
         self.heard: Callable[[Event], None] = lambda event: None
         self._doubtful: dict[Interface, None] = {}
         self._doubt = trio.Event()
+        self._others = 0  # reports of what is none of ours, or not yet where we know it
         self._certain = trio.Event()  # set while there is no doubt
         self._certain.set()
 
@@ -69,9 +71,13 @@ class Follower:
                     if link.master != interface.master:
                         self.doubt(interface)  # by what name is its bridge known?
                     interface.set_host(link, interface.virt.host.addresses)
+                else:
+                    self._others += 1
             case AddressChanged(nsid, index, address, added):
                 if (interface := self._interfaces.at((nsid, index))) is not None:
                     _change_address(interface, address, added)
+                else:
+                    self._others += 1
             case LinkGone(nsid, index):
                 if (interface := self._interfaces.at((nsid, index))) is not None:
                     self._left(interface)
@@ -112,16 +118,23 @@ class Follower:
             self.changed()
 
     async def look_for(self, interface: Interface) -> None:
-        """Ask where its tap is now, and how; one that is gone is lost."""
-        if interface.virt.lost:
-            return
-        try:
-            place, name, host = await self._kernel.call(self._find, interface)
-        except OSError as refusal:
-            log.info("%s: %s", interface.virt.name, refusal.strerror)
-            if refusal.errno == errno.ENXIO:
-                interface.lose()
-            return
+        """Ask where its tap is now, and how; one that is gone is lost.
+
+        What is reported of the new place while it is not known yet goes by unnoticed: then it is asked again.
+        """
+        for _ in range(ATTEMPTS):
+            if interface.virt.lost:
+                return
+            others = self._others
+            try:
+                place, name, host = await self._kernel.call(self._find, interface)
+            except OSError as refusal:
+                log.info("%s: %s", interface.virt.name, refusal.strerror)
+                if refusal.errno == errno.ENXIO:
+                    interface.lose()
+                return
+            if place == interface.place or self._others == others:
+                break
         interface.place = place
         interface.virt.netns = name
         interface.set_host(*host)

@@ -74,6 +74,10 @@ class StreamHandle:
         """Take `data` (valid during the call only) and say how much of it was taken; None where that has to wait."""
         raise OSError(errno.EBADF, "not open for writing")
 
+    def write_on(self, data: memoryview) -> int | None:
+        """The next piece of a write(2) that is longer than the kernel hands over at once."""
+        return self.write(data)
+
     def written(self) -> int | None:
         """Asked of a write that waits, at each wake: how much was taken, None while it waits on."""
         raise NotImplementedError

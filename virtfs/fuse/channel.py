@@ -97,6 +97,7 @@ class Channel:
         )
         written, head, out, reply = p.written_reply.pack, p.fuse_out_header.pack_into, self._out, self._reply
         WRITE, READ, DATA, HEAD, NONBLOCK = p.FUSE_WRITE, p.FUSE_READ, p.DATA, p.REPLY, os.O_NONBLOCK
+        PIECE = p.SECOND_PIECE
         looks = served = 0
         while True:
             try:
@@ -114,25 +115,27 @@ class Channel:
                 else:
                     await trio.lowlevel.wait_readable(self._fuse)
                 continue
-            opcode, unique, fh, size, flags = unpack(data)
+            opcode, unique, fh, offset, size, flags = unpack(data)
             try:
                 if opcode == WRITE and length == DATA + size and fh in streams:
-                    taken = streams[fh].write(data[DATA:length])
+                    handle = streams[fh]
+                    taken = (handle.write if offset < PIECE else handle.write_on)(data[DATA:length])
                     if taken is not None:
                         write(written(24, 0, unique, taken, 0))
                     else:
-                        self._park_write(unique, streams[fh], flags)
+                        self._park_write(unique, handle, flags)
                 elif opcode == READ and length == DATA and fh in streams:
-                    taken = streams[fh].read(reply, size)
+                    handle = streams[fh]
+                    taken = handle.read(reply, size)
                     if taken is not None:
-                        streams[fh].reads += 1
+                        handle.reads += 1
                         taken += HEAD
                         head(out, 0, taken, 0, unique)
                         write(reply[:taken])
                     elif flags & NONBLOCK:
                         self._fail(unique, errno.EAGAIN)
                     else:
-                        self._park(unique, streams[fh], size)
+                        self._park(unique, handle, size)
                 elif not self._other(opcode, unique, fh, length):
                     continue
             except ProtocolTooOld:

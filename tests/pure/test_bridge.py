@@ -17,7 +17,11 @@ from virtfs.core.ids import BridgeName
 from virtfs.core.verbs import BRIDGE
 
 MAC = bytes.fromhex("020000000009")
-ADDRESSES: list[IPv4Interface | IPv6Interface] = [IPv4Interface("10.0.0.1/24"), IPv4Interface("10.0.1.1/24"), IPv6Interface("fd00::1/64")]
+ADDRESSES: list[IPv4Interface | IPv6Interface] = [
+    IPv4Interface("10.0.0.1/24"),
+    IPv4Interface("10.0.1.1/24"),
+    IPv6Interface("fd00::1/64"),
+]
 NAMES = ["eth0", "tap3", "tap4"]
 
 STATION = st.integers(0, 5).map(lambda number: bytes((2, 0, 0, 0, 0, number)))

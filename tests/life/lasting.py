@@ -1,0 +1,55 @@
+"""A mount that ends, or is killed, and comes again in the same namespaces."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+from mount.places import DIR
+from mount.serving import _SERVER, ENVIRONMENT, PROJECT, Mount
+from mount.waiting import PATIENCE, Stuck
+
+
+class Lasting(Mount):
+    """Its namespaces outlive its servers."""
+
+    def kill(self) -> None:
+        """kill -9 of the server; what it leaves mounted is taken away, so that the directory can be entered."""
+        self.server.kill()
+        self.server.wait()
+        self._listener.join()
+        self.end_programs()
+        subprocess.run(self.command("umount", "--lazy", DIR), check=True)
+
+    def again(self, options: str = "") -> None:
+        """A new server, as after a boot or a crash. What the earlier one logged is forgotten."""
+        assert self.server.poll() is not None
+        if self.server.stderr is not None:
+            self.server.stderr.close()
+        self.end_programs()
+        self.log = []
+        words = ["-c", _SERVER, "mount", "-f", *(["-o", options] if options else []), DIR]
+        self.server = subprocess.Popen(
+            self.command(sys.executable, *words), text=True, env=ENVIRONMENT, cwd=PROJECT,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        mounted = threading.Event()
+        self._listener = threading.Thread(target=self._listen, args=[mounted], daemon=True)
+        self._listener.start()
+        if not mounted.wait(PATIENCE) or self.server.poll() is not None:
+            self.broken = True
+            raise Stuck("the mount did not come:\n" + "".join(self.log))
+
+    def clear(self) -> None:
+        """No interfaces, also none that persist."""
+        if not self.broken:
+            self.clean()
+            if self.server.poll() is None:
+                for name in self.sh("ls bridge").split():
+                    self.ctl(f"destroy {name}")
+            for name in self.links():
+                if name != "lo" and self.has(name):
+                    self.ip(f"link del {name}")
+
+
+LastingOnes = Callable[..., Lasting]

@@ -1,0 +1,340 @@
+"""netns: the host's end in another network namespace, and back."""
+
+import errno
+import os
+import select
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+from mount import programs
+from mount.conftest import Alone
+from mount.places import Place
+from mount.process import File, Process, fails
+from mount.serving import Mount, Virt, frame
+from mount.waiting import PATIENCE, until
+
+from . import told
+
+Virts = Callable[..., Virt]
+PRI, ERR = select.POLLPRI, select.POLLERR
+
+
+@pytest.fixture
+def net(mount: Mount) -> Iterator[str]:
+    """A named namespace of the mount's machine."""
+    mount.ip("netns add net1")
+    yield "net1"
+    if "net1" in mount.ip("netns list"):
+        mount.ip("netns del net1")
+
+
+class There:
+    """A packet socket on a tap in another namespace."""
+
+    def __init__(self, place: Place, tap: str) -> None:
+        self._process = Process(place)
+        self._wire = self._process.call(programs.wire, tap)
+
+    def send(self, *frames: bytes) -> None:
+        """The host's end sends."""
+        self._process.call(programs.send, self._wire, frames)
+
+    def get(self) -> bytes:
+        """The next test frame it received."""
+        return self._process.call(programs.next_from_virt, self._wire, PATIENCE / 2)
+
+
+def passes(virt: Virt, there: Place) -> None:
+    """Frames cross both ways."""
+    end, file = There(there, virt.tap), virt.open()
+    end.send(frame(70, 1))
+    assert file.read() == frame(70, 1)
+    file.write(frame(71, 2))
+    assert end.get() == frame(71, 2)
+    file.close()
+
+
+def test_by_the_name_and_home_by_an_empty_line(virt: Virt, net: str) -> None:
+    mount = virt.mount
+    virt.set("inet 10.0.3.1/24 inet6 fd00:3::1/64 mtu 1400 queue 99")
+    virt.set(f"netns {net}")
+    assert virt.read("tap/netns") == net
+    assert not mount.has(virt.tap)
+    there = told.link(mount, virt.tap, f"-n {net}")
+    assert (there["mtu"], there["txqlen"], "UP" in there["flags"]) == (1400, 99, True)
+    assert int(virt.read("tap/index")) == there["ifindex"]
+    assert {"10.0.3.1/24", "fd00:3::1/64"} == told.addresses(mount, virt.tap, f"-n {net}"), "and quiet"
+    assert virt.read("ctl").rstrip().endswith(f"netns {net}")
+    virt.write("tap/netns", "\n")
+    assert virt.read("tap/netns") == ""
+    assert {"10.0.3.1/24", "fd00:3::1/64"} == told.addresses(mount, virt.tap)
+    assert "UP" in told.flags(mount, virt.tap)
+    passes(virt, mount)
+
+
+def test_by_a_process_and_by_the_file(virt: Virt, elsewhere: Place) -> None:
+    virt.write("tap/netns", f"{elsewhere.pid}\n")
+    assert virt.read("tap/netns") == str(elsewhere.pid)
+    assert elsewhere.has(virt.tap)
+    passes(virt, elsewhere)
+    virt.write("tap/netns", "\n")
+    assert virt.mount.has(virt.tap)
+    passes(virt, virt.mount)
+
+
+def test_from_one_to_another(virt: Virt, elsewhere: Place, net: str) -> None:
+    virt.set("inet 10.0.3.1/24")
+    for _ in range(3):
+        virt.set(f"netns {elsewhere.pid}")
+        passes(virt, elsewhere)
+        virt.set(f"netns {net}")
+        assert told.addresses(virt.mount, virt.tap, f"-n {net}") == {"10.0.3.1/24"}
+    virt.set(f"netns {net}")  # where it is already
+    virt.write("tap/netns", f"{net}\n")
+    assert virt.read("tap/netns") == net
+
+
+def test_where_it_is_made(mount: Mount, elsewhere: Place) -> None:
+    mount.ctl(f"create 900 up inet 10.0.3.1/24 netns {elsewhere.pid}")
+    assert told.addresses(elsewhere, "tap900") == {"10.0.3.1/24"}
+    assert "UP" in told.flags(elsewhere, "tap900")
+    mount.ctl("destroy 900")
+    assert not elsewhere.has("tap900")
+
+
+def test_ping_from_there(virt: Virt, elsewhere: Place) -> None:
+    """The kernel there talks by it: its question for the neighbour comes out of frame."""
+    virt.set("inet 10.0.3.1/24")
+    virt.set(f"netns {elsewhere.pid}")
+    file = virt.open()
+    elsewhere.start("ping", "-c1", "-W1", "10.0.3.2", stdout=subprocess.DEVNULL)
+    asked = file.read()
+    assert asked[12:14] == b"\x08\x06"
+    assert asked[38:42] == bytes([10, 0, 3, 2])
+
+
+VERBS = [
+    ("mtu 1300", "mtu", "1300"),
+    ("down", "up", "0"),
+    ("queue 31", "queue", "31"),
+    ("promisc", "promisc", "1"),
+    ("taplink 02:00:00:00:00:77", "tap/address", "02:00:00:00:00:77"),
+    ("inet 10.9.0.1/24", "tap/addresses", "10.9.0.1/24"),
+    ("inet6 fd00:9::1/64", "tap/addresses", "fd00:9::1/64"),
+    ("bridge br9", "tap/bridge", "br9"),
+    ("persist", "persist", "1"),
+    ("upopen", "up", "0"),
+    ("carrier open", "tap/carrier", "0"),
+    ("link 02:00:00:00:00:78", "address", "02:00:00:00:00:78"),
+    ("description far away", "description", "far away"),
+    ("backlog 3", "backlog", "3"),
+    ("owner 4001", None, None),
+]
+
+
+def test_all_verbs_keep_working(virts: Virts, elsewhere: Place) -> None:
+    elsewhere.ip("link add br9 type bridge")
+    for verb, file, value in VERBS:
+        virt = virts()
+        virt.set(f"netns {elsewhere.pid}")
+        virt.set(verb)
+        if file is not None:
+            assert virt.read(file) == value, verb
+        row = told.link(elsewhere, virt.tap)
+        match verb.split():
+            case ["mtu", mtu]:
+                assert row["mtu"] == int(mtu)
+            case ["down"] | ["upopen"]:
+                assert "UP" not in row["flags"]
+            case ["queue", queue]:
+                assert row["txqlen"] == int(queue)
+            case ["promisc"]:
+                assert "PROMISC" in row["flags"]
+            case ["taplink", mac]:
+                assert row["address"] == mac
+            case ["inet" | "inet6", address]:
+                assert told.addresses(elsewhere, virt.tap) == {address}
+                virt.set(f"-{verb.partition('/')[0]}")
+                assert told.addresses(elsewhere, virt.tap) == set()
+            case ["bridge", name]:
+                assert row["master"] == name
+                virt.set("-bridge")
+                assert virt.read("tap/bridge") == ""
+            case ["carrier", _]:
+                assert "NO-CARRIER" in row["flags"]
+                virt.open()
+                assert "LOWER_UP" in told.flags(elsewhere, virt.tap)
+        virt.mount.ctl(f"destroy {virt.unit}")
+        assert not elsewhere.has(virt.tap)
+
+
+CHANGES = [
+    ("link set {tap} mtu 1300", "mtu", "1300"),
+    ("link set {tap} down", "up", "0"),
+    ("link set {tap} promisc on", "promisc", "1"),
+    ("addr add 10.9.9.9/24 dev {tap}", "tap/addresses", "10.9.9.9/24"),
+    ("link set {tap} name other", "tap/name", "other"),
+    ("link set {tap} address 02:00:00:00:00:79", "tap/address", "02:00:00:00:00:79"),
+    ("link set {tap} txqueuelen 44", "queue", "44"),
+]
+
+
+@pytest.mark.parametrize(("words", "name", "value"), CHANGES, ids=[words for words, _, _ in CHANGES])
+def test_what_ip_does_there_shows_and_wakes(virt: Virt, elsewhere: Place, words: str, name: str, value: str) -> None:
+    virt.set(f"netns {elsewhere.pid}")
+    file = virt.mount.process().open(f"{virt.name}/{name}", os.O_RDONLY)
+    file.read()
+    waiting = file.begin_poll(PRI)
+    elsewhere.ip(words.format(tap=virt.tap))
+    assert waiting.result(2) & (PRI | ERR) == PRI | ERR
+    until(lambda: virt.read(name) == value, f"{name} is {value}")
+
+
+def test_a_reader_waits_on_over_the_move(virt: Virt, elsewhere: Place) -> None:
+    """The move is down and up again to the kernel; frame tells what it tells of any down."""
+    file = virt.open()
+    virt.set(f"netns {elsewhere.pid}")
+    There(elsewhere, virt.tap).send(frame(70))
+    assert file.read() == frame(70)
+
+
+def test_moved_from_outside(virt: Virt, net: str) -> None:
+    mount = virt.mount
+    file = mount.process().open(f"{virt.name}/tap/netns", os.O_RDONLY)
+    file.read()
+    waiting = file.begin_poll(PRI)
+    mount.ip(f"link set {virt.tap} netns {net}")
+    assert waiting.result(2) & PRI
+    until(lambda: virt.read("tap/netns") == net, "it is known where it is")
+    assert virt.read("up") == "0", "the kernel sets down what it moves"
+    reader = virt.open()
+    with fails(errno.EHOSTDOWN):
+        reader.read()
+    reader.close()
+    virt.set("up mtu 1300 inet 10.4.0.1/24")
+    assert told.addresses(mount, virt.tap, f"-n {net}") >= {"10.4.0.1/24"}
+    mount.ip(f"-n {net} link set {virt.tap} netns {mount.pid}")
+    until(lambda: virt.read("tap/netns") == "", "it is home")
+    virt.set("up")
+    passes(virt, mount)
+
+
+def test_moved_from_outside_to_one_without_a_name(virt: Virt, elsewhere: Place) -> None:
+    virt.mount.ip(f"link set {virt.tap} netns {elsewhere.pid}")
+    until(lambda: virt.read("tap/netns"), "it is known that it moved")
+    virt.set("up inet 10.4.0.1/24")
+    assert told.addresses(elsewhere, virt.tap) >= {"10.4.0.1/24"}
+    passes(virt, elsewhere)
+    virt.write("tap/netns", "\n")
+    passes(virt, virt.mount)
+
+
+def is_lost(virt: Virt, file: File) -> None:
+    """Every call says so, and destroy is the way out."""
+    with fails(errno.ENXIO):
+        file.read()
+    with fails(errno.ENXIO):
+        file.write(frame())
+    for verb in ("up", "mtu 1400", "netns net1"):
+        with fails(errno.ENXIO):
+            virt.set(verb)
+    with fails(errno.ENXIO):
+        virt.open()
+    assert virt.mount.read(f"{virt.name}/wait/gone") == "1"
+    virt.mount.ctl(f"destroy {virt.unit}")
+    assert not virt.mount.exists(virt.name)
+
+
+def test_the_namespace_dies(virt: Virt, net: str) -> None:
+    file = virt.open()
+    virt.set(f"netns {net}")
+    waiting = file.begin_read().waiting()
+    virt.mount.ip(f"netns del {net}")
+    with fails(errno.ENXIO):
+        waiting.result()
+    is_lost(virt, file)
+
+
+def test_the_process_of_the_namespace_dies(virt: Virt) -> None:
+    place = Place()
+    file = virt.open()
+    virt.set(f"netns {place.pid}")
+    waiting = file.begin_read().waiting()
+    place.close()
+    with fails(errno.ENXIO):
+        waiting.result()
+    is_lost(virt, file)
+
+
+def test_one_that_moved_from_outside_dies_with_its_namespace(virt: Virt, net: str) -> None:
+    """virtfs does not keep a dead namespace alive, however it came to know it."""
+    file = virt.open()
+    virt.mount.ip(f"link set {virt.tap} netns {net}")
+    until(lambda: virt.read("tap/netns") == net, "it is known where it is")
+    virt.mount.ip(f"-n {net} link set {virt.tap} addrgenmode none")  # so that it sends nothing by itself
+    virt.set("up")
+    waiting = file.begin_read().waiting()
+    virt.mount.ip(f"netns del {net}")
+    with fails(errno.ENXIO):
+        waiting.result()
+    is_lost(virt, file)
+
+
+def test_deleted_there(virt: Virt, elsewhere: Place) -> None:
+    file = virt.open()
+    virt.set(f"netns {elsewhere.pid}")
+    waiting = file.begin_read().waiting()
+    elsewhere.ip(f"link del {virt.tap}")
+    with fails(errno.ENXIO):
+        waiting.result()
+    is_lost(virt, file)
+
+
+@pytest.mark.parametrize("name", ["nosuch", "../../proc/self/ns/net", "4194303"])
+def test_no_such_namespace(virt: Virt, name: str) -> None:
+    before = virt.read("ctl")
+    with pytest.raises(OSError, match=r"\[Errno"):
+        virt.set(f"mtu 1300 netns {name}")
+    assert virt.read("ctl") == before
+    assert name in virt.mount.read("last_error")
+    assert virt.mount.has(virt.tap)
+    with pytest.raises(OSError, match=r"\[Errno"):
+        virt.mount.ctl(f"create 901 netns {name}")
+    assert not virt.mount.exists("virt901")
+    assert not virt.mount.has("tap901")
+
+
+@pytest.mark.parametrize("make", ["touch", "mkfifo", "mkdir"])
+def test_a_name_that_is_no_namespace(alone: Alone, make: str) -> None:
+    mount = alone()
+    virt = Virt(mount, 3)
+    mount.sh(f"{make} /run/netns/wrong")
+    with pytest.raises(OSError, match=r"\[Errno"):
+        virt.set("netns wrong")
+    assert mount.has("tap3")
+
+
+def test_the_names_place_is_taken(virt: Virt, elsewhere: Place) -> None:
+    elsewhere.ip(f"tuntap add {virt.tap} mode tap")
+    virt.set("inet 10.4.0.1/24")
+    before = virt.read("ctl")
+    with fails(errno.EEXIST):
+        virt.set(f"mtu 1300 netns {elsewhere.pid}")
+    assert virt.read("ctl") == before
+    assert told.addresses(virt.mount, virt.tap) == {"10.4.0.1/24"}
+    passes(virt, virt.mount)
+    elsewhere.ip(f"link del {virt.tap}")
+
+
+def test_it_ends_its_line(virt: Virt, net: str) -> None:
+    with fails(errno.EINVAL):
+        virt.set(f"netns {net} up")
+    assert virt.mount.has(virt.tap)
+
+
+def test_the_mount_ends_while_one_is_away(alone: Alone, elsewhere: Place) -> None:
+    mount = alone()
+    mount.ctl(f"create 3 up netns {elsewhere.pid}\ncreate 4 up\nvirt4 netns {elsewhere.pid}")
+    assert mount.end() == 0
+    assert elsewhere.links() == ["lo"]

@@ -1,0 +1,392 @@
+"""-o state=FILE: what reading ctl gives, always, and for the next mount."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from mount.conftest import Alone
+from mount.places import DIR, Place, finished
+from mount.process import fails
+from mount.serving import ENVIRONMENT, PROJECT, Mount, Virt, frame
+from mount.waiting import until
+
+from . import programs, told
+from .lasting import Lasting, LastingOnes
+
+STATE = "/mnt/state"
+OPTION = f"state={STATE}"
+
+
+def kept(mount: Mount) -> str:
+    """The file's text, without the newline at its end."""
+    return mount.root.call(Path.read_text, Path(STATE)).removesuffix("\n")
+
+
+def same(mount: Mount) -> str:
+    """Assert that the file says what ctl says; what that is."""
+    told, file = mount.read("ctl"), kept(mount)
+    assert file == told
+    return told
+
+
+COMMANDS = [
+    "create 3 up mtu 1400 inet 10.0.3.1/24",
+    "create 5 owner 4001 group 4002 mode 640",
+    "virt3 description a # note, of ü and more",
+    "virt3 queue 99 backlog 4 strict exclusive both",
+    "virt3 inet6 fd00::1/64 promisc",
+    "virt5 persist upopen carrier open antispoof link 02:00:00:00:00:05 taplink 02:00:00:00:00:06",
+    "create bridge0 up inet 10.9.0.1/24",
+    "virt3 bridge bridge0",
+    "bridge0 -learn tap3 priority 7",
+    "create\ncreate\ncreate",
+    "virt3 -inet 10.0.3.1 down -bridge",
+    "destroy bridge0",
+    "virt5 -persist",
+    "destroy 3\ndestroy 5",
+]
+
+
+def test_it_is_what_ctl_gives_after_each_command(alone: Alone) -> None:
+    mount = alone(OPTION)
+    assert same(mount) == ""
+    before = ""
+    for line in COMMANDS:
+        mount.ctl(line)
+        now = same(mount)
+        assert now != before, line
+        before = now
+    for name in mount.units():
+        mount.ctl(f"destroy {name}")
+        same(mount)
+    assert same(mount) == ""
+    assert mount.sh(f"stat -c %a {STATE}") == "600\n"
+    assert mount.sh("ls /mnt").split() == ["state", "virt"]
+
+
+def test_files_and_calls_count_as_commands(alone: Alone) -> None:
+    mount = alone(OPTION)
+    mount.ctl("create 3 up")
+    for path, text in (("mtu", "1400"), ("tap/address", "02:00:00:00:00:06"), ("description", "a note"), ("up", "0")):
+        mount.write(f"virt3/{path}", f"{text}\n")
+        same(mount)
+    mount.sh("chmod 660 virt3/frame")
+    assert "mode 0660" in same(mount)
+    mount.sh("chown 4001:4002 virt3/frame")
+    assert "owner 4001 group 4002" in same(mount)
+    mount.write("virt3/ctl", "mtu 1300\n")
+    assert "mtu 1300" in same(mount)
+
+
+def test_refused_lines_leave_it_as_ctl_is(alone: Alone) -> None:
+    mount = alone(OPTION)
+    with fails(errno.ENXIO):
+        mount.ctl("create 3\ncreate 4 up mtu 1400\nvirt9 up\ncreate 5")
+    assert same(mount).count("create") == 2
+    with fails(errno.ENXIO):
+        mount.ctl("virt3 mtu 1300 bridge nosuch")
+    assert "1300" not in same(mount)
+
+
+OUTSIDE = [
+    ("link set tap3 mtu 1300", "mtu 1300"),
+    ("link set tap3 down", ""),
+    ("addr add 10.0.4.1/24 dev tap3", "inet 10.0.4.1/24"),
+    ("link set tap3 promisc on", "promisc"),
+    ("link set tap3 master br5", "bridge br5"),
+    ("link set tap3 nomaster", ""),
+    ("addr del 10.0.4.1/24 dev tap3", ""),
+    ("link set tap3 netns net1", "netns net1"),
+]
+
+
+def _follows(mount: Mount, before: str) -> bool:
+    """The file is another than before, and it is what ctl is."""
+    return kept(mount) not in (before, "") and kept(mount) == mount.read("ctl")
+
+
+def test_it_follows_what_ip_does(alone: Alone) -> None:
+    mount = alone(OPTION)
+    mount.ip("link add br5 type bridge")
+    mount.ip("netns add net1")
+    mount.ctl("create 3 up")
+    for words, said in OUTSIDE:
+        before = kept(mount)
+        mount.ip(words)
+        until(partial(_follows, mount, before), words)
+        assert said in kept(mount)
+    mount.ctl("destroy 3")
+    mount.ip("netns del net1")
+    mount.ip("link del br5")
+
+
+# --- killed
+
+
+def snapshot(mount: Mount, names: list[str]) -> dict[str, str]:
+    """All that can be read of the interfaces, but for what counts."""
+    files = "address mtu up queue backlog strict exclusive promisc antispoof persist upopen carrier description"
+    tap = "tap/name tap/address tap/addresses tap/netns tap/bridge tap/up"
+    texts = {f"{name}/{file}": mount.read(f"{name}/{file}") for name in names for file in f"{files} {tap}".split()}
+    rights = {name: mount.sh(f"cd {name}; stat -c '%a %u %g' frame ctl mtu tap/address next") for name in names}
+    return texts | rights | {"ctl": mount.read("ctl")}
+
+
+ALL = """\
+create bridge0 up inet 10.9.0.1/24 priority 7
+create 1 up mtu 1400 inet 10.0.1.1/24 inet6 fd00:1::1/64 persist bridge bridge0 owner 4001
+create 2 up queue 77 backlog 5 strict exclusive none owner 4001 group 4002 mode 660 antispoof description the # second
+create 3 link 02:00:00:00:00:33 taplink 02:00:00:00:00:34 promisc persist carrier open up
+create 4 upopen mode 604
+create 6 up inet 10.0.6.1/24 netns net1
+create 7 up inet 10.0.7.1/24 persist netns net1
+bridge0 -learn tap1
+"""
+
+
+def furnish(mount: Lasting) -> None:
+    """Interfaces of every sort."""
+    mount.ip("netns add net1")
+    mount.write("ctl", ALL)
+
+
+@pytest.mark.parametrize("way", ["SIGKILL", "SIGTERM"])
+def test_everything_comes_again(lasting: LastingOnes, way: str) -> None:
+    mount = lasting(OPTION)
+    furnish(mount)
+    names = [f"virt{unit}" for unit in (1, 2, 3, 4, 6, 7)]
+    before, file = snapshot(mount, names), kept(mount)
+    indices = {tap: told.link(mount, tap)["ifindex"] for tap in ("tap1", "tap3")}
+    there = told.link(mount, "tap7", "-n net1")["ifindex"]
+    mount.kill() if way == "SIGKILL" else mount.end()
+    assert kept(mount) == file, "the end of a mount is not the end of what it keeps"
+    assert {tap: told.link(mount, tap)["ifindex"] for tap in indices} == indices
+    assert {"10.0.1.1/24", "fd00:1::1/64"} <= told.addresses(mount, "tap1")
+    if way == "SIGKILL":
+        assert told.link(mount, "tap1")["master"] == "bridge0"
+    assert "NO-CARRIER" in told.flags(mount, "tap1")
+    assert [mount.has(tap) for tap in ("tap2", "tap4")] == [False, False]
+    mount.again(OPTION)
+    assert snapshot(mount, names) == before
+    assert same(mount) == file
+    assert {tap: told.link(mount, tap)["ifindex"] for tap in indices} == indices
+    assert told.link(mount, "tap7", "-n net1")["ifindex"] == there
+    assert "LOWER_UP" in told.flags(mount, "tap1"), "carrier is back"
+    assert "NO-CARRIER" in told.flags(mount, "tap3"), "its carrier is to be open"
+    for name in names:
+        mount.ctl(f"destroy {name}")
+    assert [name for name in mount.links() if name.startswith("tap")] == []
+    assert "tap" not in mount.ip("-n net1 -br link")
+
+
+def test_twice_and_thrice(lasting: LastingOnes) -> None:
+    mount = lasting(OPTION)
+    furnish(mount)
+    texts = [same(mount)]
+    for _ in range(3):
+        mount.kill()
+        mount.again(OPTION)
+        texts.append(same(mount))
+    assert texts[1:] == texts[:-1]
+
+
+def test_the_owner_goes_on_as_before(lasting: LastingOnes) -> None:
+    mount = lasting(OPTION)
+    mount.ctl("create 3 up owner 4001 persist")
+    mount.kill()
+    mount.again(OPTION)
+    virt = Virt(mount, 9)
+    mount.sh("echo mtu 1400 >virt3/ctl; head -c 60 /dev/zero >virt3/frame", uid=4001)
+    assert mount.read("virt3/stats/tx_frames") == "1"
+    assert mount.refused("echo up >virt9/ctl", uid=4001)
+    virt.open(os.O_WRONLY).write(frame())
+
+
+def test_killed_in_the_middle_of_commands(lasting: LastingOnes) -> None:
+    """What is there again is what the file said; at most the running command is missing."""
+    mount = lasting(OPTION)
+    shell = mount.shell("for n in {0..200}; do echo create $n up >ctl && echo $n; done", stdout=-1)
+    assert shell.stdout is not None
+    done = [int(shell.stdout.readline()) for _ in range(12)]
+    mount.server.send_signal(signal.SIGKILL)
+    rest, _ = finished(shell)
+    done += [int(line) for line in rest.split()]
+    mount.kill()
+    file = kept(mount)
+    mount.again(OPTION)
+    assert same(mount) == file
+    assert set(done) <= {int(name.removeprefix("virt")) for name in mount.units()} <= {*done, len(done)}
+
+
+def test_the_namespace_of_a_process_is_lost(lasting: LastingOnes, elsewhere: Place) -> None:
+    mount = lasting(OPTION)
+    mount.ctl(f"create 3 up inet 10.0.3.1/24 owner 4001 description far\ncreate 4 up\nvirt3 netns {elsewhere.pid}")
+    file = same(mount)
+    mount.kill()
+    mount.again(OPTION)
+    assert same(mount) == file.replace("inet 10.0.3.1/24 up netns", "inet 10.0.3.1/24 netns")
+    assert (mount.read("virt3/up"), mount.read("virt3/description")) == ("0", "far")
+    with fails(errno.ENXIO):
+        mount.process().open("virt3/frame", os.O_RDONLY)
+    with fails(errno.ENXIO):
+        mount.ctl("virt3 up")
+    assert mount.sh("stat -c %u virt3/frame") == "4001\n"
+    assert not mount.has("tap3")
+    assert mount.read("virt4/up") == "1"
+    mount.ctl("destroy 3\ncreate 3 up")
+    assert mount.has("tap3")
+
+
+def test_a_named_namespace_that_is_gone(lasting: LastingOnes) -> None:
+    """Its line is logged, the others come."""
+    mount = lasting(OPTION)
+    furnish(mount)
+    mount.kill()
+    mount.ip("netns del net1")
+    mount.again(OPTION)
+    assert {"virt1", "virt2", "virt3", "virt4"} <= set(mount.units())
+    assert "net1" in "".join(mount.log)
+    same(mount)
+
+
+def test_a_tap_that_somebody_else_holds_now(lasting: LastingOnes) -> None:
+    mount = lasting(OPTION)
+    mount.ctl("create 3 up\ncreate 4 up")
+    mount.kill()
+    mount.ip("link add tap3 type bridge")
+    mount.again(OPTION)
+    assert mount.units() == ["virt4"]
+    assert "create 3" in "".join(mount.log)
+    same(mount)
+    assert mount.has("tap3")
+
+
+def test_a_clone_does_not_come_again(lasting: LastingOnes) -> None:
+    mount = lasting(OPTION)
+    mount.ctl("create 3")
+    holder = mount.process()
+    holder.open("clone", os.O_RDONLY)
+    assert "create 0" not in same(mount)
+    mount.kill()
+    mount.again(OPTION)
+    assert mount.units() == ["virt3"]
+    same(mount)
+
+
+# --- the file itself
+
+
+def test_it_is_never_seen_half_written(alone: Alone) -> None:
+    mount = alone(OPTION)
+    mount.ctl("create 50")
+    mount.ctl("\n".join(f"create {n} description {n * 97}" for n in range(10)))
+    watching = mount.process().begin(programs.texts_until, STATE, "virt50")
+    whole = {kept(mount)}
+    for number in range(60):
+        mount.ctl(f"virt{number % 10} description {chr(97 + number % 26) * (1 + 250 * (number % 2))}")
+        whole.add(kept(mount))
+        assert kept(mount) == mount.read("ctl")
+    mount.ctl("destroy 50")
+    whole.add(kept(mount))
+    seen = {text.removesuffix("\n") for text in watching.result()}
+    assert len(seen) > 5
+    assert seen <= whole
+
+
+GARBAGE = (
+    b"""\
+# made: tap77 nonsense
+create 3 up description the third
+create 03
+frobnicate
+virt4 up
+create 4 mtu 99999999999999999999999
+\x00\xff\xfe\x80 \x07
+create 5 description \xff\xfe
+create 3 mtu 1400
+create 6 inet 10.0.6.1/24 netns nosuch
+create 7 bridge nosuch up
+destroy 9
+"""
+    + b"x" * 70000
+    + b"\ncreate 8 up"
+)
+
+
+def test_lines_that_say_nothing_are_logged(lasting: LastingOnes) -> None:
+    mount = lasting()
+    mount.end()
+    mount.root.call(Path.write_bytes, Path(STATE), GARBAGE)
+    mount.again(OPTION)
+    assert sorted(mount.units()) == ["virt3", "virt8"]
+    assert mount.read("virt3/mtu") == "1400"
+    assert mount.read("virt3/up") == mount.read("virt8/up") == "1"
+    assert mount.links() == ["lo", "tap3", "tap8"]
+    log = "".join(mount.log)
+    for number in (3, 4, 5, 6, 7, 8, 10, 11, 12, 13):
+        assert f"line {number}:" in log, number
+    assert "Traceback" not in log
+    assert max(map(len, log.splitlines())) < 1000
+    same(mount)
+
+
+@pytest.mark.parametrize("text", [b"", b"\n\n", b"# nothing\n", b"\0" * 5000])
+def test_one_with_nothing_in_it(lasting: LastingOnes, text: bytes) -> None:
+    mount = lasting()
+    mount.end()
+    mount.root.call(Path.write_bytes, Path(STATE), text)
+    mount.again(OPTION)
+    assert same(mount) == ""
+    mount.ctl("create 3")
+    same(mount)
+
+
+def test_one_that_cannot_be_written(alone: Alone) -> None:
+    """What was said holds, and the log tells."""
+    mount = alone("state=/mnt/nowhere/state")
+    mount.ctl("create 3 up")
+    assert mount.read("virt3/up") == "1"
+    until(lambda: "/mnt/nowhere/state" in "".join(mount.log), "the log tells")
+    mount.sh("mkdir /mnt/nowhere")
+    mount.ctl("create 4")
+    assert mount.sh("cat /mnt/nowhere/state") == mount.read("ctl") + "\n"
+
+
+def test_a_full_disk_spares_what_was_kept(alone: Alone) -> None:
+    mount = alone("state=/mnt/small/state")
+    mount.sh("mkdir /mnt/small && mount -t tmpfs -o size=16k tmpfs /mnt/small")
+    mount.ctl("create 3 up")
+    before = mount.sh("cat /mnt/small/state")
+    assert before == mount.read("ctl") + "\n"
+    mount.sh("head -c 100000 /dev/zero >/mnt/small/fill || true")
+    mount.ctl("create 4 up description " + "x" * 200)
+    assert mount.read("virt4/up") == "1"
+    assert mount.sh("cat /mnt/small/state") == before
+    mount.sh("rm /mnt/small/fill")
+    mount.ctl("create 5")
+    assert mount.sh("cat /mnt/small/state") == mount.read("ctl") + "\n"
+    mount.sh("cd / && umount /mnt/small")
+
+
+def test_a_directory_is_none(lasting: LastingOnes) -> None:
+    """Better no mount than one that forgets without a word."""
+    mount = lasting()
+    mount.end()
+    mount.sh("mkdir /mnt/dir")
+    complaint = _refused_mount(mount, "state=/mnt/dir")
+    assert "/mnt/dir" in complaint
+    assert "Traceback" not in complaint
+
+
+def _refused_mount(mount: Lasting, options: str) -> str:
+    done = subprocess.run(
+        mount.command(sys.executable, "-m", "virtfs", "mount", "-f", "-o", options, DIR),
+        env=ENVIRONMENT, cwd=PROJECT, capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    return done.stderr

@@ -2,19 +2,21 @@
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from errno import EINVAL
+from errno import E2BIG, EINVAL
 from typing import Any
 
-from virtfs.core import ethernet, units
+from virtfs.core import ethernet, netem, units
 from virtfs.core.errors import VirtError
+from virtfs.core.impairment import BOTH, Direction, Impairment
 from virtfs.core.quoting import quoted
 
 # What the kernel can do, measured: a tap answers a longer txqueuelen EPERM, for its ring is one allocation
 # of at most KMALLOC_MAX_SIZE, 4 MiB of pointers (include/linux/ptr_ring.h). A mount allows less: core/limits.
 QUEUE_MAX = 524288
 DESCRIPTION_MAX = 256  # characters
+FILTER_MAX = 4096  # characters
 NAME_MAX = 256  # LOGIN_NAME_MAX
 IFNAME_MAX = 15  # bytes, IFNAMSIZ less its NUL
 ID_MAX = 2**32 - 2  # (uid_t)-1 means "unchanged" to chown(2)
@@ -28,11 +30,15 @@ _NOT_IN_IFNAME = re.compile(r"[/:\s]")
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """A kind of argument. `parse` raises VirtError and quotes the text; parse(format(x)) == x."""
+    """A kind of argument. `parse` raises VirtError and quotes the text; parse(format(x)) == x.
+
+    take: of one that is several words, as many as it finds its own: what it makes of them, and how many they were.
+    """
 
     name: str
     parse: Callable[[str], object]
     format: Callable[[Any], str] = str
+    take: Callable[[Sequence[str]], tuple[object, int]] | None = None
 
 
 def number(name: str, low: int, high: int) -> Argument:
@@ -104,6 +110,42 @@ def parse_interface_name(text: str) -> str:
     return text
 
 
+Impairments = tuple[tuple[Direction, Impairment], ...]  # of each direction that is named
+
+
+def take_impairments(words: Sequence[str]) -> tuple[Impairments, int]:
+    """tc-netem's words, for both directions or behind `in` and `out`; how many were taken."""
+    found, count = netem.parse_impairs(words)
+    return tuple(found.items()), count
+
+
+def parse_impairments(text: str) -> Impairments:
+    """The same, with nothing behind them."""
+    words = text.split()
+    found, count = take_impairments(words)
+    if count < len(words):
+        raise VirtError(EINVAL, f"{quoted(words[count])} is none of an impairment's words")
+    return found
+
+
+def format_impairments(impairments: Impairments) -> str:
+    """As take_impairments reads them."""
+    found = dict(impairments)
+    said = {direction: netem.format_impair(one) or f"limit {one.limit}" for direction, one in found.items()}
+    if found.keys() == set(BOTH) and found["in"] == found["out"]:
+        return said["in"]
+    return " ".join(f"{direction} {words}" for direction, words in said.items())
+
+
+def parse_filter(text: str) -> str:
+    """An expression of tcpdump's language, which libpcap is to judge; empty lets all pass."""
+    if not text.isprintable():
+        raise VirtError(EINVAL, f"{quoted(text)} holds a character that is not printable")
+    if len(text) > FILTER_MAX:
+        raise VirtError(E2BIG, f"a filter of {len(text)} characters, more than {FILTER_MAX}")
+    return text
+
+
 def parse_netns(text: str) -> str:
     """A name that ip-netns(8) takes, or a process' number; "" is the daemon's own namespace."""
     if text and (text in (".", "..") or len(text) > NAME_MAX or not _NETNS.fullmatch(text) or not text.isprintable()):
@@ -164,6 +206,8 @@ MODE = Argument("OCTAL", units.parse_mode, units.format_mode)
 CARRIER = one_of("always", "open")
 NETNS = Argument("NAME|PID", parse_netns)
 EXCLUSIVE = one_of("read", "both", "none")
+IMPAIRMENTS = Argument("[in|out] IMPAIRMENT ...", parse_impairments, format_impairments, take_impairments)
+FILTER = Argument("EXPRESSION", parse_filter)
 FACTOR = Argument("FACTOR", units.parse_factor, units.format_factor)
 SIZE = Argument("SIZE", units.parse_size, units.format_size)
 DESCRIPTION = Argument("TEXT", parse_description)

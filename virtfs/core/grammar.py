@@ -36,11 +36,15 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One line of the root's ctl. target is None in help, and in a create that takes the lowest free unit."""
+    """One line of the root's ctl. target is None in help, and in a create that takes the lowest free unit.
+
+    peer: a cable's other end, whose impairments are an action `impair`; in is from the peer, out towards it.
+    """
 
     kind: Kind
     target: Unit | BridgeName | None = None
     actions: tuple[Action, ...] = ()
+    peer: Unit | None = None
 
 
 def parse(line: str) -> Command | None:
@@ -57,6 +61,8 @@ def parse(line: str) -> Command | None:
         return _parse_change(first, words)
     form = _FORM_OF_WORD.get((first, _kind_named(words.peek())), form)
     target = _parse_target(form, words)
+    if form.kind in ("cable", "uncable"):
+        return _parse_cable(form, target, words)
     actions = _parse_actions(words, form.of) if form.verbs else ()
     words.expect_end(form.usage)
     return Command(form.kind, target, actions)
@@ -97,6 +103,9 @@ def format_command(command: Command) -> str:
         start = f"virt{command.target}" if isinstance(command.target, int) else str(command.target)
     else:
         start = command.kind if command.target is None else f"{command.kind} {command.target}"
+    if command.peer is not None:
+        impairments = format_actions(command.actions).removeprefix("impair ")
+        return f"{start} {command.peer} {impairments}".rstrip(BLANKS)
     of: Of = BRIDGE if isinstance(command.target, str) else VIRT
     return f"{start} {format_actions(command.actions, of)}".rstrip(BLANKS)
 
@@ -127,6 +136,20 @@ def help_text() -> str:
         "IF is an interface of the host, or virtN for the tap of that unit.\n"
         f"\n{_columns(_usages(BRIDGE))}"
     )
+
+
+def _parse_cable(form: Form, target: Unit | BridgeName | None, words: Words) -> Command:
+    peer = _parse_target(form, words)
+    assert isinstance(peer, int)
+    if peer == target:
+        raise VirtError(EINVAL, f"virt{peer} is both ends of it")
+    impair = verbs.find(VIRT, "impair")
+    assert impair is not None
+    actions: tuple[Action, ...] = ()
+    if form.kind == "cable" and words.peek() is not None:
+        actions = (Action("impair", (_take_words(impair, impair.arguments[0], words),)),)
+    words.expect_end(form.usage)
+    return Command(form.kind, target, actions, peer)
 
 
 def _parse_change(first: str, words: Words) -> Command:
@@ -187,6 +210,9 @@ def _parse_arguments(verb: Verb, words: Words) -> list[object]:
         return [_parse_argument(verb.name, verb.arguments[0], words.take_rest())]
     values = []
     for argument in verb.arguments:
+        if argument.take is not None:
+            values.append(_take_words(verb, argument, words))
+            continue
         word = words.take()
         if word is None:
             raise VirtError(EINVAL, f"{quoted(verb.name)} lacks {argument.name}: {verb.usage}")
@@ -194,6 +220,17 @@ def _parse_arguments(verb: Verb, words: Words) -> list[object]:
     if verb.option is not None and words.peek() == verb.option:
         values.append(words.take())
     return values
+
+
+def _take_words(verb: Verb, argument: Argument, words: Words) -> object:
+    assert argument.take is not None
+    try:
+        value, count = argument.take(words.rest())
+    except VirtError as error:
+        raise VirtError(error.errno, f"{verb.name}: {error.strerror}") from None
+    for _ in range(count):
+        words.take()
+    return value
 
 
 def _parse_argument(name: str, argument: Argument, text: str) -> object:
@@ -205,7 +242,7 @@ def _parse_argument(name: str, argument: Argument, text: str) -> object:
 
 
 def _check_length(file: str, verb: Verb, value: str) -> None:
-    if len(value) > VALUE_MAX and not verb.rest_of_line:
+    if len(value) > VALUE_MAX and not verb.rest_of_line and verb.arguments[0].take is None:
         raise VirtError(EINVAL, f"{file}: {quoted(value)} is too long")
 
 

@@ -66,3 +66,6 @@ class Impairment:
         """Whether frames pass as if it were not there."""
         harms = (self.delay, self.jitter, self.rate, self.duplicate.percent, self.corrupt.percent)
         return not any(harms) and isinstance(self.loss, Share) and not self.loss.percent
+
+
+UNIMPAIRED: Final = Impairment()

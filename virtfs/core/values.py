@@ -5,6 +5,8 @@ from typing import Final
 
 from virtfs.core.ethernet import MTU_DEFAULT, format_mac
 from virtfs.core.grammar import Action
+from virtfs.core.impairment import UNIMPAIRED, Direction, Impairment
+from virtfs.core.netem import format_impairs
 from virtfs.core.units import format_factor, format_size
 from virtfs.core.virt import QUEUE, Virt
 
@@ -22,6 +24,8 @@ VALUES: Final[dict[str, Callable[[Virt], str]]] = {
     "persist": lambda virt: _bit(virt.persist),
     "upopen": lambda virt: _bit(virt.upopen),
     "carrier": lambda virt: virt.carrier,
+    "impair": lambda virt: format_impairs(virt.impair_in, virt.impair_out),
+    "filter": lambda virt: virt.filter,
     "pace": lambda virt: format_factor(virt.pace),
     "history_size": lambda virt: format_size(virt.history_size),
     "description": lambda virt: virt.description,
@@ -54,10 +58,12 @@ def verbs_of(virt: Virt, owner: str, group: str) -> list[tuple[Action, ...]]:
     """The verbs that would make a new interface of this unit what this one is, by lines.
 
     owner, group: as the verbs take them. Values that a new interface has anyway are left out; the addresses, which
-    are drawn anew, never. `netns` ends its line and `description` takes the rest of one, so there may be two.
+    are drawn anew, never. `netns` ends its line, `description` and `filter` take the rest of one: there may be several.
     """
     host = virt.host
     fresh = Virt(virt.unit, virt.address, host)
+    ways: tuple[tuple[Direction, Impairment], ...] = (("in", virt.impair_in), ("out", virt.impair_out))
+    impaired = tuple((direction, way) for direction, way in ways if way != UNIMPAIRED)
     first: list[tuple[bool, Action]] = [
         (True, Action("link", (virt.address,))),
         (True, Action("taplink", (host.address,))),
@@ -74,6 +80,7 @@ def verbs_of(virt: Virt, owner: str, group: str) -> list[tuple[Action, ...]]:
         (virt.persist, Action("persist")),
         (virt.upopen, Action("upopen")),
         (virt.carrier != fresh.carrier, Action("carrier", (virt.carrier,))),
+        (bool(impaired), Action("impair", (impaired,))),
         (bool(virt.pace), Action("pace", (virt.pace,))),
         (bool(virt.history_size), Action("history", (virt.history_size,))),
         *((True, Action("inet" if a.version == 4 else "inet6", (a,))) for a in host.addresses),
@@ -84,5 +91,6 @@ def verbs_of(virt: Virt, owner: str, group: str) -> list[tuple[Action, ...]]:
         (bool(host.bridge), Action("bridge", (host.bridge,))),
         (bool(virt.description), Action("description", (virt.description,))),
     ]
-    lines = [first, last] if virt.netns else [first + last]
+    filtered = [(bool(virt.filter), Action("filter", (virt.filter,)))]
+    lines = [first, last, filtered] if virt.netns else [first + last, filtered]
     return [done for line in lines if (done := tuple(action for differs, action in line if differs))]

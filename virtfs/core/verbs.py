@@ -10,7 +10,7 @@ from typing import Final, Literal
 from virtfs.core import arguments as arg
 from virtfs.core.arguments import Argument
 
-Kind = Literal["create", "ensure", "destroy", "change", "help"]
+Kind = Literal["create", "ensure", "destroy", "change", "cable", "uncable", "help"]
 Of = Literal["virt", "bridge"]
 VIRT: Final = "virt"
 BRIDGE: Final = "bridge"
@@ -37,6 +37,8 @@ FORMS: Final = (
     Form("ensure", "required", True, "ensure bridgeN [VERB ...]", "create it if need be, then make it so", BRIDGE),
     Form("destroy", "required", False, "destroy bridgeN", "remove it; one of the host is left as found", BRIDGE),
     Form("change", "required", True, "bridgeN VERB ...", "change it", BRIDGE),
+    Form("cable", "required", False, "cable A B [IMPAIRMENT ...]", "what virtA gets goes out of virtB, and back"),
+    Form("uncable", "required", False, "uncable A B", "take that cable out"),
     Form("help", "none", False, "help", "no effect; the file help holds this text"),
 )
 
@@ -120,6 +122,10 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
         ends_line=True,
     ),
     Verb("exclusive", (arg.EXCLUSIVE,), "what only one at a time may open frame for", file="exclusive"),
+    Verb("impair", (arg.IMPAIRMENTS,), "hold up, lose, change frames, in tc-netem(8)'s words", file="impair"),
+    Verb("-impair", (), "do not, in both directions, as new", file="impair", value=""),
+    Verb("filter", (arg.FILTER,), "let only such frames in, in tcpdump's language", file="filter", rest_of_line=True),
+    Verb("-filter", (), "let all in, as new", file="filter", value=""),
     Verb("pace", (arg.FACTOR,), "inject's speed, times that of the recording; 0 as fast as it goes", file="pace"),
     Verb("history", (arg.SIZE,), "bytes of the last frames to keep for the file history", file="history_size"),
     Verb("-history", (), "keep none, as new", file="history_size", value="0"),

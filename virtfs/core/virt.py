@@ -6,6 +6,7 @@ from typing import Literal
 
 from virtfs.core.ethernet import frame_bounds
 from virtfs.core.ids import Gid, Uid, Unit
+from virtfs.core.impairment import UNIMPAIRED, Impairment
 
 Exclusive = Literal["read", "both", "none"]
 Carrier = Literal["always", "open"]
@@ -71,6 +72,9 @@ class Virt:
     upopen: bool = False
     carrier: Carrier = "always"
     persist: bool = False
+    filter: str = ""  # in tcpdump's language; "" lets all in
+    impair_in: Impairment = UNIMPAIRED
+    impair_out: Impairment = UNIMPAIRED
     pace: float = 0  # of inject: a factor of the recorded timing, 0 as fast as it goes
     history_size: int = 0  # bytes
     netns: str = ""  # where the host's end is, by name or process; "" for the daemon's own namespace

@@ -33,6 +33,12 @@ class Words:
             self._at = self._line.index(word, self._at) + len(word)
         return word
 
+    def rest(self) -> list[str]:
+        """All words that are left, which stay."""
+        words = _WORD.findall(self._line, self._at)
+        comment = next((at for at, word in enumerate(words) if word.startswith("#")), len(words))
+        return words[:comment]
+
     def take_rest(self) -> str:
         """All that is left, comments and blanks within it included."""
         rest = self._line[self._at :].strip(BLANKS)

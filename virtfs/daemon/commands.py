@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import trio
 
+from virtfs.core.arguments import Impairments
 from virtfs.core.bridge import Bridge
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action, Command, file_action, format_actions, format_command, parse, parse_verbs
@@ -26,6 +28,7 @@ from virtfs.core.verbs import BRIDGE
 from virtfs.core.virt import Virt
 from virtfs.daemon.accounts import group_name, user_name
 from virtfs.daemon.bridges import Bridges
+from virtfs.daemon.cables import Cables
 from virtfs.daemon.interfaces import Interface, Interfaces
 from virtfs.daemon.statefile import MADE, StateFile, made_before
 from virtfs.daemon.verbs import carry_out, check, follow_opens
@@ -47,6 +50,7 @@ class Commander:
         self._interfaces = interfaces
         self.bridges = Bridges(interfaces.kernel, interfaces.tap_names)
         interfaces.mount = replace(interfaces.mount, told=self.refused)
+        self.cables = Cables(interfaces)
         self._one_at_a_time = trio.Lock()
         self._errors: OrderedDict[Uid, str] = OrderedDict()
         self._waiting: Counter[Uid] = Counter()
@@ -154,6 +158,7 @@ class Commander:
             lines.append(format_command(Command("create", virt.unit, first)))
             lines += [format_command(Command("change", virt.unit, actions)) for actions in more]
         lines += self.bridges.lines_after()
+        lines += map(format_command, self.cables.lines())
         return "".join(f"{line}\n" for line in lines)
 
     async def make_clone(self, user: User) -> tuple[Unit, Callable[[], None]]:
@@ -293,6 +298,10 @@ class Commander:
             return
         unit = None if command.target is None else Unit(int(command.target))
         interface = None if unit is None else self._interfaces.find(unit)
+        if command.peer is not None:
+            self._lay(command, self._existing(unit), self._existing(command.peer), user)
+            self.changed()
+            return
         match command.kind:
             case "create" if interface is not None:
                 raise VirtError(errno.EEXIST, f'"{interface.virt.name}" exists already')
@@ -305,6 +314,15 @@ class Commander:
             case _:
                 await self._change(self._existing(unit), command.actions, user)
         self.changed()
+
+    def _lay(self, command: Command, first: Interface, second: Interface, user: User) -> None:
+        if command.kind == "uncable":
+            self.cables.separate(first, second)
+            return
+        for action in command.actions:
+            check(self._interfaces.limits, None, action, user)
+        impairments = command.actions[0].args[0] if command.actions else ()
+        self.cables.join(first, second, cast(Impairments, impairments))
 
     def _refuse_at_end(self) -> None:
         if self._ended:

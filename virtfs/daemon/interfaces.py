@@ -15,6 +15,7 @@ from virtfs import __version__
 from virtfs.core.errors import VirtError
 from virtfs.core.ethernet import new_mac
 from virtfs.core.ids import UNIT_MAX, Unit
+from virtfs.core.impairment import Direction, Impairment
 from virtfs.core.limits import Limits
 from virtfs.core.virt import QUEUE, Address, HostEnd, Virt
 from virtfs.daemon.kernel import Kernel
@@ -23,6 +24,7 @@ from virtfs.files.node import ROOT, Directory
 from virtfs.files.ports import Mount, Ports
 from virtfs.files.stream import Opens
 from virtfs.files.tree import Commands, interface_names
+from virtfs.forward.impaired import ImpairedWay
 from virtfs.forward.wire import Wire
 from virtfs.host.link import Link
 from virtfs.host.links import Links
@@ -53,6 +55,7 @@ class Interface:
         self.wire = Wire(virt, tap)
         self.ports = Ports(self.wire, mount)
         self.captures: tuple[Capture, ...] = (self.ports.pcap,)
+        self._ways: dict[Direction, ImpairedWay] = {}
         self._dropped_before = virt.host.dropped
         virt.host.dropped = 0
         self._tell = tell
@@ -90,6 +93,23 @@ class Interface:
         if now.carrier != before.carrier:
             self._tell("carrier", self.virt.name, carrier=int(now.carrier))
 
+    def impair(self, direction: Direction, impairment: Impairment) -> ImpairedWay | None:
+        """Treat frames so on their way in or out from now on; the task of a new way is to be run."""
+        wire, virt = self.wire, self.virt
+        way: ImpairedWay | None = None
+        old = self._ways.pop(direction, None)
+        if not impairment.harmless:
+            deliver, lost = (wire.arrive, wire.lose) if direction == "in" else (wire.send, wire.lose_out)
+            way = self._ways[direction] = ImpairedWay(impairment, f"{virt.name} {direction}", deliver, lost)
+        if direction == "in":
+            virt.impair_in, wire.inlet = impairment, way
+        else:
+            virt.impair_out, wire.outlet = impairment, way
+        if old is not None:
+            old.stop()
+        wire.update()
+        return way
+
     def set_dropped(self, total: int) -> None:
         """The tap's own count of what it dropped, as it is now."""
         self.virt.host.dropped = total - self._dropped_before
@@ -110,6 +130,8 @@ class Interface:
     async def stop(self) -> None:
         """End the forwarding; who reads is answered ENXIO."""
         self._leave()
+        for way in self._ways.values():
+            way.stop()
         self._pump.cancel()
         await self._ended.wait()
         self.wire.close()
@@ -139,6 +161,7 @@ class Interfaces:
         self.kernel = kernel
         self.limits = limits
         self.gone: Callable[[Interface], None] = lambda interface: None
+        self.leaving: Callable[[Interface], None] = lambda interface: None  # told before one is destroyed or when lost
         self.catch_up: Callable[[], None] = lambda: None
         self.look_for: Callable[[Interface], Awaitable[None]] = self.refresh  # where is it now, and how?
         self.mount = Mount(f"virtfs {__version__}", limits.capture, self.later, lambda error, user: None)
@@ -281,6 +304,7 @@ class Interfaces:
         was_lost = virt.lost
         for name in (virt.name, virt.tap):
             self._root.children.pop(name, None)
+        self.leaving(interface)
         await interface.stop()
         try:
             if not was_lost and interface.found is not None:

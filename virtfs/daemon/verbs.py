@@ -12,15 +12,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
+from virtfs.core.arguments import Impairments
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action
 from virtfs.core.ids import User
+from virtfs.core.impairment import LIMIT_DEFAULT, UNIMPAIRED
 from virtfs.core.limits import Limits
 from virtfs.core.verbs import VIRT, find
 from virtfs.core.virt import Address, Carrier, HostEnd
 from virtfs.daemon.accounts import group_id, user_id
 from virtfs.daemon.interfaces import Interface, Interfaces
 from virtfs.daemon.membership import set_bridge
+from virtfs.host.bpf import compile_filter
 from virtfs.host.links import Links
 from virtfs.host.netnames import open_netns
 from virtfs.host.tap import Tap
@@ -103,6 +106,32 @@ def _moved(links: Links, tap: Tap, name: str, host: HostEnd) -> None:
         if address not in links.addresses(tap):
             links.add_address(tap, address)
     links.set(tap, up=host.up)
+
+
+async def _impair(interfaces: Interfaces, interface: Interface, impairments: Impairments) -> Undo:
+    virt = interface.virt
+    before: Impairments = (("in", virt.impair_in), ("out", virt.impair_out))
+    for direction, impairment in impairments:
+        way = interface.impair(direction, impairment)
+        if way is not None:
+            interfaces.later(way.run)
+
+    async def undo() -> None:
+        await _impair(interfaces, interface, before)
+
+    return undo
+
+
+async def _filter(interfaces: Interfaces, interface: Interface, expression: str) -> Undo:
+    before = interface.virt.filter
+    program = await interfaces.kernel.call(compile_filter, expression)
+    await interfaces.kernel.call(interface.tap.set_filter, program)
+    interface.virt.filter = expression.strip()
+
+    async def undo() -> None:
+        await _filter(interfaces, interface, before)
+
+    return undo
 
 
 async def _history(interfaces: Interfaces, interface: Interface, size: int) -> Undo:
@@ -221,6 +250,10 @@ EFFECTS: Final[dict[str, Effect]] = {
     "upopen": partial(_upopen, on=True),
     "-upopen": partial(_upopen, on=False),
     "carrier": _carrier,
+    "impair": _impair,
+    "-impair": partial(_impair, impairments=(("in", UNIMPAIRED), ("out", UNIMPAIRED))),
+    "filter": _filter,
+    "-filter": partial(_filter, expression=""),
     "pace": _assigned("pace"),
     "history": _history,
     "-history": partial(_history, size=0),
@@ -233,7 +266,7 @@ EFFECTS: Final[dict[str, Effect]] = {
 # Verbs about the host's end, which a lost interface no longer has.
 _OF_HOST = (
     "up down mtu queue taplink inet inet6 -inet -inet6 promisc -promisc bridge -bridge netns persist -persist"
-    " upopen -upopen carrier"
+    " upopen -upopen carrier filter -filter"
 )
 OF_HOST: Final = frozenset(_OF_HOST.split())
 
@@ -264,6 +297,9 @@ def check(limits: Limits, interface: Interface | None, action: Action, user: Use
             _within("queue", frames, limits.queue)
         case Action("backlog", (int(frames),)):
             _within("backlog", frames, limits.backlog)
+        case Action("impair", (tuple(impairments),)):
+            for _, impairment in impairments:
+                _within("limit", impairment.limit, max(limits.queue, LIMIT_DEFAULT))
         case Action("history", (int(size),)):
             _within("history", size, limits.history)
 

@@ -16,6 +16,7 @@ import errno
 import select
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from io import FileIO
 from os import writev
 from time import time_ns
@@ -37,7 +38,7 @@ HELD = 32 << 20  # bytes read ahead at most, whatever the number of frames allow
 Sink = Callable[[int, memoryview | bytes], None]
 
 
-class Impairment(Protocol):
+class Way(Protocol):
     """What holds frames up, or loses them, on their way in or out. It gives them on by itself."""
 
     def push(self, frame: bytes) -> None:
@@ -64,8 +65,9 @@ class Wire:
         self.dropped: Callable[[int], None] = lambda frames: None
         self.readers = 0
         self.taken_at = self.put_at = time_ns()
-        self.inlet: Impairment | None = None
-        self.outlet: Impairment | None = None
+        self.inlet: Way | None = None
+        self.onward: Callable[[bytes], None] | None = None  # a cable, which reads the tap in our place
+        self.outlet: Way | None = None
         self._sinks: tuple[Sink, ...] = ()
         self._counters = virt.counters
         self._fd = tap.fd
@@ -99,7 +101,7 @@ class Wire:
             length = len(frame)
             self._held -= length
             room[HEADROOM : HEADROOM + length] = frame
-        elif self.inlet is not None:
+        elif self._fed:
             return None
         else:
             try:
@@ -113,9 +115,10 @@ class Wire:
             length -= VNET_HEADER
             for sink in self._sinks:
                 sink(INBOUND, room[HEADROOM : HEADROOM + length])
-        counters = self._counters
-        counters.rx_frames += 1
-        counters.rx_bytes += length
+        if self.onward is None:  # a cable has counted it
+            counters = self._counters
+            counters.rx_frames += 1
+            counters.rx_bytes += length
         self.taken_at = time_ns()
         return length if length < size else size
 
@@ -131,7 +134,7 @@ class Wire:
         """A frame can be taken now."""
         if self._refusal is not None:
             return False
-        return bool(self._kept) or (self.inlet is None and bool(self._poll.poll(0)))
+        return bool(self._kept) or (not self._fed and bool(self._poll.poll(0)))
 
     def peek(self) -> int:
         """The next frame's length in bytes, 0 when there is none."""
@@ -139,7 +142,7 @@ class Wire:
             self._read_ahead()
         elif not self.readers:
             self.settle()
-        elif self._refusal is None and not self._kept and (frame := self._read()) is not None:
+        elif self._refusal is None and not self._fed and not self._kept and (frame := self._read()) is not None:
             self._keep(frame)
             self._tell()  # whoever waits for the tap to become readable would wait on
         return len(self._kept[0]) if self._kept else 0
@@ -226,6 +229,7 @@ class Wire:
         virt = self.virt
         self._shortest, self._longest = virt.bounds
         self._source = virt.address if virt.antispoof else None
+        self._fed = self.inlet is not None or self.onward is not None  # frames do not come straight from the tap
         self._plain = self._source is None and self.outlet is None and not self._sinks
         if virt.lost:
             self._longest = 0  # so that no frame is tried
@@ -256,7 +260,7 @@ class Wire:
 
     def settle(self) -> None:
         """Count as dropped what nobody will read."""
-        if not self.readers and not self._ahead():
+        if not self.readers and not self._ahead() and self.onward is None:
             self._empty()
 
     def opened(self) -> None:
@@ -279,7 +283,7 @@ class Wire:
 
     def _ahead(self) -> bool:
         """Frames are to be read from the tap though nobody asks for one."""
-        if self._refusal is not None:
+        if self._refusal is not None or self.onward is not None:
             return False
         return bool(self._sinks) or self.inlet is not None or (bool(self.virt.backlog) and not self.readers)
 
@@ -301,8 +305,72 @@ class Wire:
 
     def arrive(self, frame: bytes) -> None:
         """The way in behind an impairment."""
-        self._drop(self._queue(frame))
-        self._tell()
+        if self.onward is None:
+            self._drop(self._queue(frame))
+            self._tell()
+            return
+        if self.readers:
+            self._drop(self._queue(frame))
+            self._tell()
+        self.onward(frame)
+
+    # Towards a cable
+
+    def take_over(self, onward: Callable[[bytes], None]) -> None:
+        """A cable reads the tap from now on; what `receive` is given comes to `onward` in the end."""
+        self.onward = onward
+        self.update()
+
+    def give_back(self) -> None:
+        """The cable is out."""
+        self.onward = None
+        self.update()
+
+    def receive(self, frame: bytes) -> None:
+        """A frame that the cable has read from the tap, single and complete."""
+        if self.inlet is not None:
+            self.inlet.push(frame)
+        else:
+            self.arrive(frame)
+
+    def pass_on(self, frame: bytes) -> None:
+        """A frame out of a cable sets out to the tap; what cannot be sent is dropped and counted."""
+        with suppress(VirtError):
+            self.put(memoryview(frame))
+
+    @property
+    def watched(self) -> bool:
+        """A capture sees what passes."""
+        return bool(self._sinks)
+
+    def show(self, direction: int, frame: memoryview | bytes) -> None:
+        """Let the captures see a frame."""
+        for sink in self._sinks:
+            sink(direction, frame)
+
+    def count_in(self, frames: int, size: int) -> None:
+        """Frames, and their bytes, that a cable has read from the tap."""
+        self._counters.rx_frames += frames
+        self._counters.rx_bytes += size
+
+    def count_out(self, frames: int, size: int, refused: int) -> None:
+        """Frames, and their bytes, that a cable has written into the tap, and how many of them it did not take."""
+        counters = self._counters
+        counters.tx_frames += frames - refused
+        counters.tx_bytes += size
+        counters.tx_dropped += refused
+
+    def lose(self, frames: int) -> None:
+        """An impairment has lost frames on their way in."""
+        self._drop(frames)
+
+    def lose_out(self, frames: int) -> None:
+        """The same on their way out."""
+        self._counters.tx_dropped += frames
+
+    def vanished(self) -> None:
+        """The tap turned out to be gone."""
+        self._vanished()
 
     def _queue(self, frame: bytes) -> int:
         """Into the second queue; how many frames that costs: this one, or of a backlog the oldest."""
@@ -335,9 +403,9 @@ class Wire:
         dropped = len(self._kept)
         self._kept.clear()
         self._held = 0
-        for impairment in (self.inlet, self.outlet):
-            if impairment is not None and self._refusal is not None:
-                dropped += impairment.clear()
+        for way in (self.inlet, self.outlet):
+            if way is not None and self._refusal is not None:
+                dropped += way.clear()
         for _ in range(0 if self.virt.lost else self._burst()):
             if self._read() is None:
                 break

@@ -26,7 +26,6 @@ class Cables:
     def __init__(self, interfaces: Interfaces) -> None:
         self._interfaces = interfaces
         self._all: list[Joined] = []
-        interfaces.leaving = self.remove
 
     def lines(self) -> Iterator[Command]:
         """The commands that would lay them again."""

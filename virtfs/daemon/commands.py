@@ -168,6 +168,7 @@ class Commander:
             interface = await self._make(None, "")
             interface.cloned = True
             interface.virt.owner, interface.virt.group = user.uid, user.gid
+            self._interfaces.given(interface)
             self.changed()
 
         async def destroy() -> None:

@@ -161,10 +161,14 @@ class Interfaces:
         self.kernel = kernel
         self.limits = limits
         self.gone: Callable[[Interface], None] = lambda interface: None
-        self.leaving: Callable[[Interface], None] = lambda interface: None  # told before one is destroyed or when lost
+        self.appeared: Callable[[Interface], None] = lambda interface: None
+        self.given: Callable[[Interface], None] = lambda interface: None  # its owner, group or mode is another
+        self.leaving: Callable[[Interface], None] = lambda interface: None  # told before one is destroyed
         self.catch_up: Callable[[], None] = lambda: None
         self.look_for: Callable[[Interface], Awaitable[None]] = self.refresh  # where is it now, and how?
-        self.mount = Mount(f"virtfs {__version__}", limits.capture, self.later, lambda error, user: None)
+        self.mount = Mount(
+            f"virtfs {__version__}", limits.capture, self.later, lambda error, user: None, lambda virt: ""
+        )
         self.pcap = Capture(
             ROOT, "pcap", Opens(), lambda: [i.wire for i in self], limits.capture, self.mount.application, ends=False
         )
@@ -235,6 +239,7 @@ class Interfaces:
         self._root.children.update(interface_names(interface.ports, commands))
         interface.captures += (self.pcap,)
         self.pcap.appear(interface.wire)
+        self.appeared(interface)
         self._tell("create", virt.name)
         return interface
 

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -14,8 +15,9 @@ from virtfs.core.errors import VirtError
 from virtfs.core.limits import Limits
 from virtfs.daemon.commands import Commander
 from virtfs.daemon.follow import Follower
-from virtfs.daemon.interfaces import Interfaces
+from virtfs.daemon.interfaces import Interface, Interfaces
 from virtfs.daemon.kernel import Kernel
+from virtfs.daemon.runtime import Runtime, make_directory
 from virtfs.daemon.statefile import StateFile
 from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
@@ -67,6 +69,10 @@ class _Mount:
         self, fuse_fd: int, root: Directory, kernel: Kernel, interfaces: Interfaces, commander: Commander
     ) -> None:
         self._interfaces = interfaces
+        self._runtime = Runtime(interfaces, make_directory())
+        interfaces.mount = replace(interfaces.mount, rx=lambda virt: str(self._runtime.path(virt)))
+        interfaces.appeared, interfaces.given = self._runtime.appear, self._runtime.follow
+        interfaces.leaving = self._leaving
         self._commander = commander
         self._follower = Follower(kernel, interfaces)
         self._ours, theirs, self._longest = _pair()
@@ -89,6 +95,7 @@ class _Mount:
                 async with trio.open_nursery() as nursery:
                     self._interfaces.run_in(nursery)
                     nursery.start_soon(self._follower.run)
+                    nursery.start_soon(self._runtime.run)
                     nursery.start_soon(self._commander.bridges.follow, self._changed)
                     nursery.start_soon(self._channel.requests)
                     nursery.start_soon(self._channel.replies)
@@ -104,6 +111,11 @@ class _Mount:
                 namespace.end()
         namespace.close()
         self._ours.close()
+        self._runtime.remove()
+
+    def _leaving(self, interface: Interface) -> None:
+        self._commander.cables.remove(interface)
+        self._runtime.vanish(interface)
 
     async def _begin(self, nursery: trio.Nursery, ready: Callable[[], None]) -> None:
         await self._channel.answers.wait()

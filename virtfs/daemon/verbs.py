@@ -39,6 +39,8 @@ async def _set(interfaces: Interfaces, interface: Interface, name: str, value: o
     before = getattr(interface.virt, name)
     setattr(interface.virt, name, value)
     interface.wire.update()
+    if name in ("owner", "group", "mode"):
+        interfaces.given(interface)
 
     async def undo() -> None:
         await _set(interfaces, interface, name, before)

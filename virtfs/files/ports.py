@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
+from virtfs.core.virt import Virt
 from virtfs.files.capture import Capture, History, HistoryFile
 from virtfs.files.frame import Frame
 from virtfs.files.hexlines import Hex
 from virtfs.files.inject import Inject
+from virtfs.files.node import Symlink
 from virtfs.files.stream import Opens
 from virtfs.forward.wire import Wire
 
@@ -20,13 +22,14 @@ class Mount:
     """What the streams need of the mount they are in.
 
     application: as captures name their maker. capture: bytes that wait for one reader of a capture. start: runs a task
-    as long as the mount. told: what last_error is to say to a user.
+    as long as the mount. told: what last_error is to say to a user. rx: where an interface's FIFO lies.
     """
 
     application: str
     capture: int
     start: Callable[[Task], None]
     told: Callable[[VirtError, User], None]
+    rx: Callable[[Virt], str]
 
 
 class Ports:
@@ -40,4 +43,5 @@ class Ports:
         self.pcap = Capture(wire.virt, "pcap", self.opens, lambda: [wire], mount.capture, mount.application, ends=True)
         self.inject = Inject(wire, self.opens, mount.start, mount.told)
         self.history = History(wire)
+        self.rx = Symlink(wire.virt, mount.rx(wire.virt))
         self.history_file = HistoryFile(wire.virt, self.opens, self.history, mount.application)

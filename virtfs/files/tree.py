@@ -100,6 +100,7 @@ def _interface(ports: Ports, commands: Commands) -> Directory:
             "hex": ports.hex,
             "pcap": ports.pcap,
             "inject": ports.inject,
+            "rx": ports.rx,
             "history": ports.history_file,
             "next": Text(virt, line(lambda: str(wire.peek()))),
             "wait": Directory(virt, waits(wire, opens)),

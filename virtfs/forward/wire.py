@@ -136,6 +136,12 @@ class Wire:
             return False
         return bool(self._kept) or (not self._fed and bool(self._poll.poll(0)))
 
+    def disown(self, length: int) -> None:
+        """A frame just taken cannot be given to the reader: it counts as dropped."""
+        self._counters.rx_frames -= 1
+        self._counters.rx_bytes -= length
+        self._drop(1)
+
     def peek(self) -> int:
         """The next frame's length in bytes, 0 when there is none."""
         if self._ahead():

@@ -1,0 +1,69 @@
+"""The run-time directory: where the FIFOs lie that the tree's symlinks `rx` point at.
+
+They cannot lie in the mount: the daemon would have to open them through itself.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import trio
+
+from virtfs.core.ids import Unit
+from virtfs.core.virt import Virt
+from virtfs.daemon.interfaces import Interface, Interfaces
+from virtfs.forward.feed import Feed
+from virtfs.host.fifo import Fifo
+
+PAUSE = 0.25  # seconds between looks for a reader
+
+
+def make_directory() -> Path:
+    """A new one, below /run for root, else where the system has one for the user. Others may pass, not look in."""
+    base = "/run" if os.geteuid() == 0 and os.access("/run", os.W_OK) else os.environ.get("XDG_RUNTIME_DIR")
+    directory = Path(tempfile.mkdtemp(prefix="virtfs-", dir=base))
+    directory.chmod(0o711)
+    return directory
+
+
+class Runtime:
+    """The FIFOs of a mount."""
+
+    def __init__(self, interfaces: Interfaces, directory: Path) -> None:
+        self.directory = directory
+        self._interfaces = interfaces
+        self._feeds: dict[Unit, tuple[Interface, Feed]] = {}
+
+    def path(self, virt: Virt) -> Path:
+        """Where an interface's FIFO lies."""
+        return self.directory / f"{virt.name}.rx"
+
+    def appear(self, interface: Interface) -> None:
+        """A new interface."""
+        fifo = Fifo(self.path(interface.virt))
+        feed = Feed(interface.wire, fifo, lambda: bool(interface.ports.frame.seats.readers))
+        self._feeds[interface.virt.unit] = interface, feed
+        self.follow(interface)
+
+    def vanish(self, interface: Interface) -> None:
+        """It goes."""
+        if (found := self._feeds.pop(interface.virt.unit, None)) is not None:
+            found[1].stop()
+
+    def follow(self, interface: Interface) -> None:
+        """Its owner or mode is another now: the FIFO's is that of frame, as far as reading goes."""
+        virt = interface.virt
+        if (found := self._feeds.get(virt.unit)) is not None:
+            found[1].fifo.set_rights(virt.owner, virt.group, virt.mode & 0o444)
+
+    async def run(self) -> None:
+        """Look for readers until cancelled."""
+        while True:
+            await trio.sleep(PAUSE)
+            for _, feed in tuple(self._feeds.values()):
+                feed.look(self._interfaces.later)
+
+    def remove(self) -> None:
+        """At the end of the mount."""
+        shutil.rmtree(self.directory, ignore_errors=True)

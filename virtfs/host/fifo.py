@@ -1,0 +1,52 @@
+"""A FIFO in packet mode: one write(2) of up to PACKET bytes is one read(2), as pipe(7) says of O_DIRECT."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+from pathlib import Path
+
+PACKET = 4096  # bytes; PIPE_BUF, what a pipe carries as one packet
+_ROOM = 1 << 20  # bytes a pipe may hold without privilege (fs.pipe-max-size): 256 packets
+
+
+class Fifo:
+    """The writing end. It can be had only while somebody reads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        os.mkfifo(path, 0o600)
+
+    def set_rights(self, uid: int, gid: int, mode: int) -> None:
+        """Owner and permission bits; an owner that the user namespace does not know is left out."""
+        os.chmod(self.path, mode)
+        try:
+            os.chown(self.path, uid, gid)
+        except OSError as refusal:
+            if refusal.errno not in (errno.EINVAL, errno.EPERM):
+                raise
+
+    def open(self) -> int | None:
+        """A descriptor to write packets to, non-blocking; None while nobody reads."""
+        try:
+            fd = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as refusal:
+            if refusal.errno in (errno.ENXIO, errno.ENOENT):
+                return None
+            raise
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT | os.O_NONBLOCK)
+        with contextlib.suppress(OSError):  # the user has many pipes already: what there is will do
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _ROOM)
+        return fd
+
+    def remove(self) -> None:
+        """Take its name away; who has it open keeps it."""
+        self.path.unlink(missing_ok=True)
+
+
+def read_by_somebody(fd: int) -> bool:
+    """Whether the other end of a FIFO is still open."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return not poll.poll(0)

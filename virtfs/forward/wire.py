@@ -134,7 +134,9 @@ class Wire:
         """A frame can be taken now."""
         if self._refusal is not None:
             return False
-        return bool(self._kept) or (not self._fed and bool(self._poll.poll(0)))
+        if self._kept or self._fed:
+            return bool(self._kept)
+        return any(events & select.POLLERR == 0 for _, events in self._poll.poll(0))  # POLLERR: it is gone
 
     def disown(self, length: int) -> None:
         """A frame just taken cannot be given to the reader: it counts as dropped."""

@@ -81,6 +81,8 @@ class Follower:
             case LinkGone(nsid, index):
                 if (interface := self._interfaces.at((nsid, index))) is not None:
                     self._left(interface)
+                else:
+                    self._others += 1
             case NamespaceGone(nsid):
                 for interface in self._interfaces:
                     if interface.place[0] == nsid:

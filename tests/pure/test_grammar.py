@@ -4,6 +4,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_impair_words import impairments
 
 from virtfs.core import arguments, verbs
 from virtfs.core.arguments import Argument
@@ -20,7 +21,8 @@ from virtfs.core.grammar import (
     parse_verbs,
 )
 from virtfs.core.ids import BridgeName, Unit
-from virtfs.core.verbs import BRIDGE, FORMS, VERBS, VIRT, Of, Verb
+from virtfs.core.impairment import Impairment, Share
+from virtfs.core.verbs import BRIDGE, FORMS, VERBS, VIRT, Kind, Of, Verb
 
 MAC = parse_station_mac("b2:0a:00:0b:0e:03")
 
@@ -340,6 +342,12 @@ IFNAMES = st.from_regex(r"[a-z][a-z0-9_.@-]{0,14}", fullmatch=True).filter(lambd
 INTERFACES4 = st.builds(lambda address, length: IPv4Interface((address, length)), ADDRESSES4, st.integers(0, 32))
 INTERFACES6 = st.builds(lambda address, length: IPv6Interface((address, length)), ADDRESSES6, st.integers(0, 128))
 
+IMPAIRED = st.one_of(
+    impairments().map(lambda both: (("in", both), ("out", both))),
+    st.tuples(st.tuples(st.sampled_from(["in", "out"]), impairments())),
+    st.tuples(impairments(), impairments()).map(lambda two: (("in", two[0]), ("out", two[1]))),
+)
+
 VALUES: dict[str, st.SearchStrategy[object]] = {
     "mtu": st.integers(68, 65521),
     "link": STATIONS,
@@ -359,6 +367,8 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "netns": NAMES.filter(lambda name: name != "."),
     "pace": st.sampled_from([0.0, 0.001, 0.5, 1.0, 2.0, 10.25, 1e6]),
     "history": st.integers(0, 2**40),
+    "impair": IMPAIRED,
+    "filter": PRINTABLE,
     "bridge": IFNAMES,
     "maxaddr": st.integers(0, 2**32 - 1),
     "timeout": st.integers(0, 42949671),
@@ -401,8 +411,17 @@ BRIDGES = st.integers(0, 999999999).map(lambda number: BridgeName(f"bridge{numbe
 
 
 @st.composite
+def cables(draw: st.DrawFn, kind: Kind) -> Command:
+    first, second = draw(st.lists(UNITS, min_size=2, max_size=2, unique=True))
+    impaired = kind == "cable" and draw(st.booleans())
+    return Command(kind, first, (Action("impair", (draw(IMPAIRED),)),) if impaired else (), second)
+
+
+@st.composite
 def commands(draw: st.DrawFn) -> Command:
     form = draw(st.sampled_from(FORMS))
+    if form.kind in ("cable", "uncable"):
+        return draw(cables(form.kind))
     target: Unit | BridgeName | None = None
     if form.target != "none":
         target = draw(UNITS) if form.of == VIRT else draw(BRIDGES)
@@ -430,7 +449,7 @@ def test_no_verb_follows_a_text() -> None:
 
 
 WORDS = "create ensure destroy help virt3 3 tap3 # \t 1500 -1 10.0.3.1/24 fd00::1/64 b2:0a:00:0b:0e:03 alice 0660 both"
-WORDS += " bridge0 bridge bridge1000000000 adopt eth0"
+WORDS += " bridge0 bridge bridge1000000000 adopt eth0 cable uncable virt4 4 in out delay 20ms loss 1% seed limit"
 VOCABULARY = st.sampled_from([*(verb.name for verb in VERBS), *WORDS.split(" "), "\x00", "\udcff"])
 LINES = st.text() | st.lists(VOCABULARY | st.text(max_size=3), max_size=8).map(" ".join)
 
@@ -454,6 +473,59 @@ def test_any_text_is_a_value_or_refused(file: str, text: str) -> None:
     else:
         if action != Action("netns", ("",)):  # home, which only the file can say
             assert parse_verbs(format_actions((action,))) == (action,)
+
+
+# --- impairments, filters and cables
+
+LAN = Impairment(delay=20_000_000, loss=Share(1))
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        (
+            "virt3 impair delay 20ms loss 1% mtu 1400",
+            Command("change", Unit(3), (Action("impair", ((("in", LAN), ("out", LAN)),)), Action("mtu", (1400,)))),
+        ),
+        ("virt3 impair out loss 1% delay 20ms", Command("change", Unit(3), (Action("impair", ((("out", LAN),),)),))),
+        ("virt3 -impair up", Command("change", Unit(3), (Action("-impair"), Action("up")))),
+        (
+            "create 3 up filter arp or (icmp and # this",
+            Command("create", Unit(3), (Action("up"), Action("filter", ("arp or (icmp and # this",)))),
+        ),
+        ("virt3 filter", Command("change", Unit(3), (Action("filter", ("",)),))),
+        ("cable 3 4", Command("cable", Unit(3), (), Unit(4))),
+        ("cable virt3 virt4 # lab", Command("cable", Unit(3), (), Unit(4))),
+        (
+            "cable 3 4 in delay 20ms loss 1% out limit 5",
+            Command(
+                "cable", Unit(3), (Action("impair", ((("in", LAN), ("out", Impairment(limit=5))),)),), Unit(4)
+            ),
+        ),
+        ("uncable 4 3", Command("uncable", Unit(4), (), Unit(3))),
+    ],
+)  # fmt: skip
+def test_lines_about_wires(line: str, command: Command) -> None:
+    assert parse(line) == command
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("virt3 impair", "impair: impair lacks an impairment such as delay 20ms or loss 1%"),
+        ("virt3 impair in", "impair: impair lacks an impairment such as delay 20ms or loss 1%"),
+        ("virt3 impair up", 'impair: "up" is not an impairment such as delay 20ms or loss 1%'),
+        ("virt3 impair in loss 1% in loss 2%", 'impair: "in" is there twice'),
+        ("cable 3", '"cable" lacks the interface: cable A B [IMPAIRMENT ...]'),
+        ("cable 3 3", '"virt3" is both ends of it'),
+        ("cable 3 bridge0", '"bridge0" is not an interface\'s name: N or virtN, N in plain decimal'),
+        ("cable 3 4 up", 'impair: "up" is not an impairment such as delay 20ms or loss 1%'),
+        ("cable 3 4 loss 1% up", '"up" is too much: cable A B [IMPAIRMENT ...]'),
+        ("uncable 3 4 loss 1%", '"loss" is too much: uncable A B'),
+    ],
+)
+def test_wrong_lines_about_wires(line: str, sentence: str) -> None:
+    assert refused(line) == (errno.EINVAL, sentence)
 
 
 # --- bridges

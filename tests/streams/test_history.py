@@ -1,0 +1,103 @@
+"""history: the last frames of an interface, for who comes later."""
+
+import errno
+import os
+import select
+
+from mount.process import fails
+from mount.serving import Virt, frame
+from mount.waiting import until
+
+from .captured import Captured
+
+
+def history(virt: Virt) -> Captured:
+    """What the file holds now."""
+    file = virt.mount.root.open(f"{virt.name}/history", os.O_RDONLY)
+    data = b""
+    while piece := file.read():
+        data += piece
+    file.close()
+    return Captured(data)
+
+
+def test_it_is_off_by_default(virt: Virt) -> None:
+    assert virt.read("history_size") == "0"
+    virt.host_sends(frame())
+    virt.open(os.O_WRONLY).write(frame())
+    seen = history(virt)
+    assert seen.interfaces == [virt.name]
+    assert seen.frames == []
+
+
+def test_reading_takes_nothing_away(virt: Virt) -> None:
+    virt.set("history 4M")
+    assert virt.read("history_size") == "4M"
+    assert "history 4M" in virt.read("ctl")
+    virt.host_sends(frame(60, 1))
+    virt.open(os.O_WRONLY).write(frame(60, 2))
+    until(lambda: len(history(virt).frames) == 2, "both are there")
+    for _ in range(3):
+        assert {(packet.frame, packet.way) for packet in history(virt).packets} == {
+            (frame(60, 1), "in"),
+            (frame(60, 2), "out"),
+        }
+    assert virt.mount.sh(f"tcpdump -nn -r {virt.name}/history 2>/dev/null").count("ethertype") == 2
+    assert "Number of packets:   2" in virt.mount.sh(f"cat {virt.name}/history >/mnt/flight && capinfos /mnt/flight")
+
+
+def test_it_is_bounded_and_keeps_the_last(virt: Virt) -> None:
+    virt.write("history_size", "10000\n")
+    file = virt.open(os.O_WRONLY)
+    for number in range(100):
+        file.write(frame(1000, number))
+    frames = history(virt).frames
+    assert frames == [frame(1000, number) for number in range(100 - len(frames), 100)]
+    assert 8_000 < len(frames) * 1032 <= 10_000
+
+
+def test_less_is_less_and_none_is_nothing(virt: Virt) -> None:
+    virt.set("history 1M")
+    file = virt.open(os.O_WRONLY)
+    for number in range(20):
+        file.write(frame(1000, number))
+    assert len(history(virt).frames) == 20
+    virt.set("history 5500")
+    assert history(virt).frames == [frame(1000, number) for number in range(15, 20)]
+    virt.set("-history")
+    assert history(virt).frames == []
+    assert virt.read("history_size") == "0"
+    file.write(frame(60))
+    assert history(virt).frames == []
+
+
+def test_a_reader_sees_what_was_there_at_its_open(virt: Virt) -> None:
+    virt.set("history 4M")
+    writer = virt.open(os.O_WRONLY)
+    for number in range(300):
+        writer.write(frame(1000, number))
+    file = virt.mount.root.open(f"{virt.name}/history", os.O_RDONLY)
+    data = file.read(5000)
+    assert file.poll() == select.POLLIN
+    for number in range(300, 400):
+        writer.write(frame(1000, number))
+    virt.set("-history")
+    while piece := file.read(5000):
+        data += piece
+    assert Captured(data).frames == [frame(1000, number) for number in range(300)]
+
+
+def test_it_takes_nothing_from_a_reader(virt: Virt) -> None:
+    virt.set("history 1M")
+    file = virt.open()
+    sent = [frame(60, number) for number in range(50)]
+    virt.host_sends(*sent)
+    assert [file.read() for _ in sent] == sent
+    assert history(virt).frames == sent
+
+
+def test_the_mount_s_limit(virt: Virt) -> None:
+    with fails(errno.ERANGE):
+        virt.write("history_size", "1G\n")
+    assert "history" in virt.mount.read("last_error")
+    assert virt.read("history_size") == "0"

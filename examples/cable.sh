@@ -44,4 +44,4 @@ until [ "$(cat "$left/up" "$right/up")" = $'1\n1' ]; do sleep 0.01; done
 cat "$left/frame" >"$right/frame" & cats+=($!)
 cat "$right/frame" >"$left/frame" & cats+=($!)
 
-ip netns exec "${spaces[0]}" ping -c 3 -i 0.2 10.0.0.2
+ip netns exec "${spaces[0]}" ping -c 3 -i 0.2 -w 5 10.0.0.2

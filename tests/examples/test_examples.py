@@ -28,7 +28,7 @@ def test_cable(mount: Mount, named: str) -> None:
     running = mount.start(*words, env={**os.environ, "VIRTFS": DIR}, stdout=pipe, stderr=pipe)
     output, complaint = finished(running, 20)
     assert (running.returncode, complaint) == (0, "")
-    assert "3 received, 0% packet loss" in output
+    assert "3 received" in output
     assert mount.read("ctl") == before
     assert mount.links() == ["lo", "tap0"]
     assert len(mount.processes()) == 2  # the server, and who reads for us
@@ -60,13 +60,13 @@ def test_responder(virt: Virt) -> None:
         sys.executable, str(EXAMPLES / "responder.py"), f"{DIR}/{virt.name}", address, stderr=subprocess.PIPE
     )
     for size in (0, 1, 56, 1472):
-        assert ", 0% packet loss" in virt.mount.sh(f"ping -q -c2 -i0.02 -W5 -s {size} {address}")
+        virt.mount.sh(f"ping -q -c2 -i0.02 -w5 -s {size} {address}")  # succeeds once two are answered
     virt.mount.sh(f"arping -q -c1 -w5 -I {virt.tap} {address}")
     assert virt.read("address") in virt.mount.ip(f"neigh show {address}")
     for length in (14, 20, 30):
         virt.host_sends(frame(length)[:12] + b"\x08\x06" + frame(length)[14:])
         virt.host_sends(frame(length)[:12] + b"\x08\x00" + frame(length)[14:])
-    assert ", 0% packet loss" in virt.mount.sh(f"ping -q -c2 -i0.02 -W5 {address}")
+    virt.mount.sh(f"ping -q -c2 -i0.02 -w5 {address}")
     assert "100% packet loss" in virt.mount.sh(f"ping -q -c1 -W1 10.3.{virt.unit}.3 || true")
     virt.mount.ctl(f"destroy {virt.unit}")
     _, complaint = finished(responder)

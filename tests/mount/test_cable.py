@@ -32,8 +32,9 @@ def sides(mount: Mount) -> Iterator[tuple[Place, Place]]:
 
 
 def test_ping(sides: tuple[Place, Place]) -> None:
-    assert ", 0% packet loss" in sides[0].sh("ping -q -c5 -i0.02 -W2 10.0.0.2")
-    sides[1].sh("ping -q -c2 -i0.02 -W2 -M do -s 1472 10.0.0.1")
+    """ping -c N -w S succeeds once N are answered."""
+    sides[0].sh("ping -q -c5 -i0.02 -w5 10.0.0.2")
+    sides[1].sh("ping -q -c2 -i0.02 -w5 -M do -s 1472 10.0.0.1")
 
 
 def test_iperf3(sides: tuple[Place, Place]) -> None:
@@ -42,17 +43,16 @@ def test_iperf3(sides: tuple[Place, Place]) -> None:
     until(lambda: "listening" in server.stdout.readline(), "iperf3 listens")  # type: ignore[union-attr]
     report = json.loads(sides[0].sh("iperf3 -J -t 2 -c 10.0.0.2", seconds=20))
     finished(server)
-    assert report["end"]["sum_received"]["bits_per_second"] > 1e6
+    assert report["end"]["sum_received"]["bits_per_second"] > 1e5
     assert report["end"]["sum_received"]["seconds"] > 1.5
 
 
 def test_a_cable_of_cats_stopped_and_resumed_pings(mount: Mount, sides: tuple[Place, Place]) -> None:
     """kill -STOP, kill -CONT, by bash's job control."""
-    ping = "ping -q -c2 -i0.02 -W1 10.0.0.2"
-    sides[0].sh(ping)
+    sides[0].sh("ping -q -c2 -i0.02 -w5 10.0.0.2")
     cats = [pid for pid, line in mount.processes().items() if line.startswith("cat virt")]
     assert len(cats) == 2
     mount.sh(f"kill -STOP {cats[0]} {cats[1]}")
-    assert "100% packet loss" in sides[0].shell(f"cd /; {ping}", stdout=subprocess.PIPE).communicate()[0]
+    assert "100% packet loss" in sides[0].sh("ping -q -c2 -i0.02 -W1 10.0.0.2 || true")
     mount.sh(f"kill -CONT {cats[0]} {cats[1]}")
-    until(lambda: ", 0% packet loss" in sides[0].sh(f"{ping} || true"), "pings are answered again")
+    sides[0].sh("ping -q -c2 -i0.02 -w5 10.0.0.2")

@@ -38,6 +38,7 @@ def test_mtu(virt: Virt) -> None:
     file.write(frame(9018))
     assert virt.host_gets() == frame(9018)
     virt.mount.ip(f"link set {virt.tap} mtu 1000")
+    virt.until("mtu", "1000")
     file.write(frame(1019))
     assert virt.count("tx_oversize") == 1
 

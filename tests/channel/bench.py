@@ -233,8 +233,8 @@ async def channel(longest: int = LARGE_ENOUGH) -> AsyncIterator[Bench]:
         made = Channel(fuse.fileno(), trio.socket.from_stdlib_socket(ours), longest, Inodes(root), Handles())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_never_ending, partial(made.run, nursery))
-            nursery.start_soon(_never_ending, made.requests)
-            nursery.start_soon(_never_ending, made.replies)
+            nursery.start_soon(_never_ending, made.pair.requests)
+            nursery.start_soon(_never_ending, made.pair.replies)
             yield Bench(kernel, libfuse, made, root)
             nursery.cancel_scope.cancel()
     finally:

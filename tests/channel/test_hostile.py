@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from virtfs.fuse import protocol as p
-from virtfs.fuse.channel import ProtocolTooOld
+from virtfs.fuse.pair import ProtocolTooOld
 
 from .bench import Bench, Talk, channel, in_trio, request
 from .recorded import EVERY

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from virtfs.fuse import protocol as p
-from virtfs.fuse.channel import SLOW_REPLY, ProtocolTooOld
+from virtfs.fuse.pair import SLOW_REPLY, ProtocolTooOld
 
 from .bench import Answer, channel, in_trio, request
 from .recorded import GETATTR, INIT, INIT_REPLY, LOOKUP
@@ -60,7 +60,7 @@ async def test_init_offers_no_splicing_and_gets_large_writes() -> None:
         assert passed[: p.BODY] == INIT[: p.BODY]
         assert passed[p.BODY + p.fuse_init_in.size :] == INIT[p.BODY + p.fuse_init_in.size :]
 
-        assert not bench.channel.answers.is_set()
+        assert not bench.channel.pair.works.is_set()
         small = bytearray(INIT_REPLY)
         fields = list(p.fuse_init_out.unpack_from(small, p.REPLY))
         fields[3] &= ~p.FUSE_MAX_PAGES
@@ -69,7 +69,7 @@ async def test_init_offers_no_splicing_and_gets_large_writes() -> None:
         bench.reply(bytes(small))
         (answer,) = await bench.answers()
         assert answer == Answer(0, 2, INIT_REPLY[p.REPLY :]), "what the kernel was seen to take"
-        assert bench.channel.answers.is_set()
+        assert bench.channel.pair.works.is_set()
 
 
 @in_trio

@@ -24,8 +24,9 @@ from virtfs.files.node import ROOT, Directory
 from virtfs.files.stream import Opens
 from virtfs.files.tree import root_directory
 from virtfs.fuse import namespace
-from virtfs.fuse.channel import SLOW_REPLY, Channel
+from virtfs.fuse.channel import Channel
 from virtfs.fuse.numbers import Handles, Inodes
+from virtfs.fuse.pair import SLOW_REPLY
 from virtfs.fuse.protocol import LONGEST_REQUEST
 
 log = logging.getLogger(__name__)
@@ -97,8 +98,8 @@ class _Mount:
                     nursery.start_soon(self._follower.run)
                     nursery.start_soon(self._runtime.run)
                     nursery.start_soon(self._commander.bridges.follow, self._changed)
-                    nursery.start_soon(self._channel.requests)
-                    nursery.start_soon(self._channel.replies)
+                    nursery.start_soon(self._channel.pair.requests)
+                    nursery.start_soon(self._channel.pair.replies)
                     nursery.start_soon(self._begin, nursery, ready)
                     nursery.start_soon(self._until, stop, nursery)
                     try:
@@ -118,7 +119,7 @@ class _Mount:
         self._runtime.vanish(interface)
 
     async def _begin(self, nursery: trio.Nursery, ready: Callable[[], None]) -> None:
-        await self._channel.answers.wait()
+        await self._channel.pair.works.wait()
         if (state_file := self._commander.state_file) is not None:
             await self._commander.replay(await state_file.load())
         nursery.start_soon(self._react)

@@ -1,0 +1,138 @@
+"""Those who wait: reads with nothing to read yet, writes that take their time, polls. An entry each, no task."""
+
+import errno
+import logging
+import os
+import select
+
+from virtfs.files.stream import StreamHandle, Unique, Waiters
+from virtfs.files.text import TextHandle
+from virtfs.fuse import protocol as p
+from virtfs.fuse.answers import Answers
+
+log = logging.getLogger(__name__)
+
+
+def ready(handle: StreamHandle | TextHandle) -> int:
+    """What poll answers; a handle that fails has an error to tell."""
+    try:
+        return handle.poll()
+    except Exception:
+        log.exception("poll of a handle failed")
+        return select.POLLERR
+
+
+class Waiting:
+    """All of one connection.
+
+    Reading from one source may wake another (a capture sees what a frame's reader takes), so a wake-up that comes while
+    one is served is served afterwards: there is one buffer for these answers, apart from the channel's own.
+    """
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._parked: dict[Unique, Waiters] = {}
+        self._reply = memoryview(bytearray(p.LONGEST_REQUEST))
+        self._woken: dict[Waiters, None] = {}
+        self._serving = False
+
+    def park(self, unique: Unique, handle: StreamHandle, size: int) -> None:
+        """A read that has nothing to read yet."""
+        waiters = handle.waiters
+        waiters.reads[unique] = handle, size
+        waiters.serve = self.serve
+        self._parked[unique] = waiters
+        waiters.started()
+
+    def park_write(self, unique: Unique, handle: StreamHandle, flags: int) -> None:
+        """A write that takes its time. Without waiting allowed, what is taken by now is all."""
+        if flags & os.O_NONBLOCK:
+            self._cut(unique, handle, errno.EAGAIN)
+            return
+        waiters = handle.waiters
+        waiters.writes[unique] = handle
+        waiters.serve = self.serve
+        self._parked[unique] = waiters
+
+    def interrupt(self, unique: Unique) -> None:
+        """A signal came for somebody who waits. Others are answered soon anyway."""
+        waiters = self._parked.pop(unique, None)
+        if waiters is None:
+            return
+        if waiters.reads.pop(unique, None) is not None:
+            self._answers.fail(unique, errno.EINTR)
+        elif (handle := waiters.writes.pop(unique, None)) is not None:
+            self._cut(unique, handle, errno.EINTR)
+
+    def _cut(self, unique: Unique, handle: StreamHandle, error: int) -> None:
+        """End a write: with how much was taken, or the error if that is nothing."""
+        if taken := handle.interrupt():
+            self._answers.answer(unique, p.fuse_write_out.pack(taken, 0))
+        else:
+            self._answers.fail(unique, error)
+
+    def serve(self, waiters: Waiters) -> None:
+        """The source has changed: answer what can be answered now."""
+        self._woken[waiters] = None
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            while self._woken:
+                waiters, _ = self._woken.popitem()
+                self._serve_reads(waiters)
+                self._serve_writes(waiters)
+                self._serve_polls(waiters)
+        finally:
+            self._serving = False
+
+    def _serve_reads(self, waiters: Waiters) -> None:
+        reply = self._reply
+        for unique, (handle, size) in list(waiters.reads.items()):
+            if unique not in waiters.reads:
+                continue
+            try:
+                taken = handle.read(reply, size)
+            except OSError as error:
+                self._answers.fail(unique, error.errno or errno.EIO)
+            except Exception:
+                log.exception("waiting read %d failed", unique)
+                self._answers.fail(unique, errno.EIO)
+            else:
+                if taken is None:
+                    continue
+                handle.reads += 1
+                p.fuse_out_header.pack_into(reply, 0, p.REPLY + taken, 0, unique)
+                self._answers.emit(reply[: p.REPLY + taken])
+            waiters.reads.pop(unique, None)
+            self._parked.pop(unique, None)
+
+    def _serve_writes(self, waiters: Waiters) -> None:
+        for unique, handle in list(waiters.writes.items()):
+            try:
+                taken = handle.written()
+            except OSError as error:
+                self._answers.fail(unique, error.errno or errno.EIO)
+            except Exception:
+                log.exception("waiting write %d failed", unique)
+                self._answers.fail(unique, errno.EIO)
+            else:
+                if taken is None:
+                    continue
+                self._answers.answer(unique, p.fuse_write_out.pack(taken, 0))
+            waiters.writes.pop(unique, None)
+            self._parked.pop(unique, None)
+
+    def _serve_polls(self, waiters: Waiters) -> None:
+        for kh, handle in list(waiters.polls.items()):
+            if ready(handle) & ~select.POLLOUT:
+                waiters.polls.pop(kh, None)
+                self._answers.notify(kh)
+
+    def end(self) -> None:
+        """Answer every read and write that waits with ENXIO."""
+        for unique, waiters in self._parked.items():
+            waiters.reads.pop(unique, None)
+            waiters.writes.pop(unique, None)
+            self._answers.fail(unique, errno.ENXIO)
+        self._parked.clear()

@@ -14,7 +14,6 @@ somebody looks (`settle`): at the next open, or when the counters are read.
 
 import errno
 import select
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from io import FileIO
@@ -25,14 +24,13 @@ from typing import Protocol
 import trio
 
 from virtfs.core.errors import VirtError
+from virtfs.core.framequeue import FrameQueue
 from virtfs.core.pcapng import INBOUND, OUTBOUND
 from virtfs.core.virt import Virt
 from virtfs.host.device import NO_HEADER, VNET_HEADER, TapDevice
 
 HEADROOM = 16  # bytes a reader leaves free before the frame
 LONGEST = 65536 + 32  # bytes of a frame out of a tap: the largest MTU and any link header
-
-HELD = 32 << 20  # bytes read ahead at most, whatever the number of frames allowed
 
 # Sees a frame pass: its direction (in is towards virt) and its bytes, valid during the call only.
 Sink = Callable[[int, memoryview | bytes], None]
@@ -72,8 +70,7 @@ class Wire:
         self._counters = virt.counters
         self._fd = tap.fd
         self._tap_read = FileIO(tap.fd, "r+b", closefd=False).readinto  # says None where os.read raises
-        self._kept: deque[bytes] = deque()
-        self._held = 0  # bytes in _kept
+        self._kept = FrameQueue()
         self._rest = memoryview(bytearray(LONGEST + VNET_HEADER))
         self._refusal: tuple[int, str] | None = None  # what a read fails with, EHOSTDOWN or ENXIO
         self._wanted = trio.Event()
@@ -97,9 +94,8 @@ class Wire:
         if self._refusal is not None and not self._up_already():
             raise VirtError(*self._refusal)
         if self._kept:
-            frame = self._kept.popleft()
+            frame = self._kept.take()
             length = len(frame)
-            self._held -= length
             room[HEADROOM : HEADROOM + length] = frame
         elif self._fed:
             return None
@@ -151,9 +147,9 @@ class Wire:
         elif not self.readers:
             self.settle()
         elif self._refusal is None and not self._fed and not self._kept and (frame := self._read()) is not None:
-            self._keep(frame)
+            self._kept.add(frame, 1)
             self._tell()  # whoever waits for the tap to become readable would wait on
-        return len(self._kept[0]) if self._kept else 0
+        return self._kept.next_length()
 
     def want(self) -> None:
         """Somebody waits for a frame: look out for it."""
@@ -385,32 +381,16 @@ class Wire:
         if self._refusal is not None:
             return 1
         if self.readers:
-            if len(self._kept) >= self.virt.host.queue or self._held >= HELD:
-                return 1
-            self._keep(frame)
-            return 0
-        self._keep(frame)
-        dropped = 0
-        while len(self._kept) > self.virt.backlog or self._held > HELD:
-            self._held -= len(self._kept.popleft())
-            dropped += 1
-        return dropped
-
-    def _keep(self, frame: bytes) -> None:
-        self._kept.append(frame)
-        self._held += len(frame)
+            return self._kept.add(frame, self.virt.host.queue)
+        return self._kept.keep(frame, self.virt.backlog)
 
     def _trim(self) -> None:
         """Nobody reads: of what waits only the backlog is kept."""
-        excess = 0 if self.readers else len(self._kept) - self.virt.backlog
-        for _ in range(excess):
-            self._held -= len(self._kept.popleft())
-        self._drop(excess)
+        if not self.readers:
+            self._drop(self._kept.trim(self.virt.backlog))
 
     def _empty(self) -> None:
-        dropped = len(self._kept)
-        self._kept.clear()
-        self._held = 0
+        dropped = self._kept.trim(0)
         for way in (self.inlet, self.outlet):
             if way is not None and self._refusal is not None:
                 dropped += way.clear()

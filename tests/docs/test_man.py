@@ -3,12 +3,17 @@
 import re
 import shutil
 import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from virtfs.cli.options import parse
+from virtfs.core.errors import VirtError
 from virtfs.core.limits import Limits
+from virtfs.core.units import format_size
 from virtfs.core.verbs import BRIDGE, FORMS, VERBS, VIRT
 
 from .markdown import ROOT, section
@@ -27,7 +32,7 @@ find /mnt/virt ! -type d -printf '%P %m\n' | sed -E 's/(virt|tap|bridge)3/\1N/g'
 echo destroy bridge3 >/mnt/virt/ctl
 echo destroy 3 >/mnt/virt/ctl
 """
-_ONLY_READ = {"clone"}  # its bits are those of what can send, but there is nothing to write
+_ONLY_READ = {"clone", "virtN/rx"}  # their bits are those of what can send, or a link's, but nothing can be written
 
 
 def items(text: str, macro: str) -> list[str]:
@@ -40,6 +45,11 @@ def part(heading: str) -> str:
     _, found, rest = FILES.partition(f" {heading}\n")
     assert found, f"no section {heading}"
     return re.split(r"^\.S[hs] ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def rights(mode: int) -> str:
+    """What root's bits allow: "r", "w" or "rw"."""
+    return "r" * bool(mode & 0o400) + "w" * bool(mode & 0o200)
 
 
 def verbs_under(*headings: str) -> list[str]:
@@ -62,7 +72,7 @@ def test_groff_and_mandoc_read_it_without_a_warning(page: Path) -> None:
 def test_every_file_of_the_tree_has_its_item_and_no_other_has() -> None:
     with touring() as shell:
         found = [line.split() for line in shell.run(_ALL, 0).splitlines()]
-    there = {path: "rw" if int(mode, 8) & 0o200 and path not in _ONLY_READ else "r" for path, mode in found}
+    there = {path: rights(int(mode, 8)) if path not in _ONLY_READ else "r" for path, mode in found}
     documented = dict(item.split(" Pq ") for item in items(FILES, "Pa"))
     assert documented == there
 
@@ -87,8 +97,29 @@ def test_readme_names_every_verb() -> None:
     assert {verb.name for verb in VERBS} <= words
 
 
+def option_of(limit: str) -> str:
+    """The mount option that sets a limit."""
+    for option in (f"max_{limit}", limit):
+        with suppress(VirtError):
+            if getattr(parse(f"{option}=7").limits, limit) == 7:
+                return option
+    raise AssertionError(f"no mount option sets {limit}")
+
+
 def test_what_a_mount_allows_is_in_the_page_of_the_command() -> None:
     page = (ROOT / "man/virtfs.1").read_text()
     for limit in fields(Limits):
-        assert f"Cm max_{limit.name}" in page
-        assert f"({limit.default})" in page
+        _, found, rest = page.partition(f".It Cm {option_of(limit.name)} Ns")
+        assert found, limit.name
+        told = rest.partition("\n.It")[0]
+        assert f"({limit.default})" in told or f"({format_size(limit.default)})" in told, limit.name
+
+
+def test_a_mounts_help_has_every_option_of_the_page() -> None:
+    page = (ROOT / "man/virtfs.1").read_text()
+    done = subprocess.run([sys.executable, "-m", "virtfs", "mount", "--help"], capture_output=True, text=True, cwd=ROOT)
+    helped = set(re.findall(r"^  (\w+)(?==| {2})", done.stdout.partition("options, after -o")[2], re.MULTILINE))
+    listed = set(
+        re.findall(r"^\.It Cm (\w+)(?: Ns = .*)?$", page.partition(".It Fl o")[2].partition(".El")[0], re.MULTILINE)
+    )
+    assert helped == listed != set()

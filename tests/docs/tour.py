@@ -23,6 +23,7 @@ mkdir /mnt/virt
 mount -t tmpfs tmpfs /run
 ip link set lo up
 "{sys.executable}" -m virtfs mount /mnt/virt
+virtfs() {{ "{sys.executable}" -m virtfs "$@"; }}
 set +e
 cd /
 """
@@ -36,10 +37,14 @@ _MASKS = (
     (r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", "MAC"),
     # A frame in hexadecimal: the sender's address in an Ethernet header, then in an ARP packet, and both as characters.
     (r"^(000000[01]0: (?:[0-9a-f]{4} ){3})(?:[0-9a-f]{4} ){3}(.*?)  .*$", r"\1MAC \2"),
+    (r"\btime=([2-9])[0-9](?:\.[0-9]+)? ms", r"time=\g<1>x ms"),  # a delay that was asked for shows by its tens
     (r"\btime=[0-9.]+ ms", "time=T ms"),
     (r"\btime [0-9]+ms", "time T"),
     (r"= [0-9.]+/[0-9.]+/[0-9.]+/[0-9.]+ ms", "= T"),
     (r"\b[A-Z][a-z]{2} [ 0-9]\d \d\d:\d\d\b", "DATE"),
+    (r"\bid \d+, seq", "id N, seq"),
+    (r" 0\.00-1\.\d\d +sec.*/sec +\d+ ", " 0.00-1.00 sec RATE "),  # iperf3
+    (r"MAC (tap\d+) \d+ flags=0", r"MAC \1 AGE flags=0"),  # brconfig: seconds until an address is forgotten
     (r"^(?:/\S*/)?bash: line \d+: (?=echo)", "bash: "),
     (r"^bash: (?=echo)", "bash: "),
 )

@@ -47,9 +47,7 @@ def test_both_ways_with_names_and_times(virts: Virts) -> None:
 
 
 def test_tcpdump_reads_it_live(virt: Virt) -> None:
-    reader = virt.mount.shell(
-        f"exec tcpdump -l -nn -e -r {virt.name}/pcap -c 3 2>/dev/null", stdout=subprocess.PIPE
-    )
+    reader = virt.mount.shell(f"exec tcpdump -l -nn -e -r {virt.name}/pcap -c 3 2>/dev/null", stdout=subprocess.PIPE)
     assert reader.stdout is not None
     until_it_waits(reader.pid)
     for number in range(3):

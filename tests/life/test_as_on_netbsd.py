@@ -1,0 +1,106 @@
+"""What NetBSD's tests of if_tap try (tests/net/if_tap/t_tap.sh): create and destroy, stand alone, in a bridge.
+
+There a rump kernel pings; here another network namespace does, and a program on the frame file answers.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from mount.places import DIR, Place
+from mount.serving import Mount, Virt
+from mount.waiting import until
+
+Virts = Callable[..., Virt]
+RESPONDER = Path(__file__).parents[2] / "examples/responder.py"
+HOST, TAP, PROGRAM, PEER = "10.0.0.1", "10.0.1.1", "10.0.1.2", "10.0.0.2"
+
+
+@pytest.fixture
+def peer(mount: Mount, elsewhere: Place) -> Iterator[Place]:
+    """Another machine, on an Ethernet with the host: 10.0.0.1 is the host, 10.0.0.2 the other one."""
+    mount.ip("link add v0 type veth peer name v1")
+    mount.ip(f"link set v1 netns {elsewhere.pid}")
+    mount.ip(f"addr add {HOST}/24 dev v0")
+    mount.ip("link set v0 up")
+    elsewhere.ip(f"addr add {PEER}/24 dev v1")
+    elsewhere.ip("link set v1 up")
+    yield elsewhere
+    mount.ip("link del v0")
+
+
+def pings(place: Place, address: str) -> bool:
+    """Whether an answer comes."""
+    return "1 received" in place.sh(f"ping -q -c1 -W1 {address} || true")
+
+
+def answers(virt: Virt, address: str) -> None:
+    """A program on its frame file is a host of that address, from now on."""
+    virt.mount.start(sys.executable, str(RESPONDER), f"{DIR}/{virt.name}", address, stderr=subprocess.PIPE)
+    assert virt.read("wait/reader") == "1"
+
+
+def test_create_and_destroy(mount: Mount) -> None:
+    for _ in range(3):
+        mount.sh("echo create 0 >ctl; echo virt0 up >ctl; ip link show tap0 | grep -q UP; echo destroy 0 >ctl")
+        assert mount.links() == ["lo"]
+        assert mount.units() == []
+
+
+def test_stand_alone(mount: Mount, virts: Virts, peer: Place) -> None:
+    """A network of its own: the host reaches it, and the other machine once the host routes."""
+    virt = virts(f"inet {TAP}/24 up")
+    assert pings(mount, PEER)
+    assert pings(mount, TAP)
+    assert not pings(mount, PROGRAM)
+    answers(virt, PROGRAM)
+    assert pings(mount, PROGRAM)
+    assert not pings(peer, TAP)
+    peer.ip(f"route add 10.0.1.0/24 via {HOST}")
+    assert pings(peer, TAP)
+    virt.set("down")
+    assert not pings(mount, PROGRAM)
+
+
+def test_bridged(mount: Mount, virts: Virts, peer: Place) -> None:
+    """One Ethernet: the program answers the other machine over the bridge, and does not without."""
+    virt = virts("up")
+    answers(virt, "10.0.0.3")
+    assert not pings(peer, "10.0.0.3")
+    mount.ctl(f"create bridge0 up add v0 add {virt.tap}")
+    assert pings(peer, "10.0.0.3")
+    learned = mount.sh("bridge fdb show br bridge0")
+    assert f"{virt.read('address')} dev {virt.tap} master bridge0" in learned
+    rows = [row.split() for row in mount.read("bridge/bridge0/addresses").splitlines()]
+    assert [virt.read("address"), virt.tap] in [row[:2] for row in rows]
+    mount.ctl(f"bridge0 delete {virt.tap}")
+    assert not pings(peer, "10.0.0.3")
+    mount.ctl(f"virt{virt.unit} bridge bridge0")
+    assert pings(peer, "10.0.0.3")
+    mount.ctl("bridge0 down")
+    assert not pings(peer, "10.0.0.3")
+    mount.ctl("bridge0 up")
+    assert pings(peer, "10.0.0.3")
+    mount.ctl(f"destroy {virt.unit}")
+    until(lambda: mount.read("bridge/bridge0/members") == "v0", "the bridge has one member")
+    assert not pings(peer, "10.0.0.3")
+    mount.ctl("destroy bridge0")
+    assert mount.has("v0")
+
+
+def test_two_programs_on_one_bridge(mount: Mount, virts: Virts, peer: Place) -> None:
+    """Neither is in the other's way, and each has the frames that are for it."""
+    one, other = virts("up"), virts("up")
+    mount.ctl(f"create bridge0 up add v0 add {one.tap} add {other.tap}")
+    answers(one, "10.0.0.3")
+    answers(other, "10.0.0.4")
+    assert pings(peer, "10.0.0.3")
+    assert pings(peer, "10.0.0.4")
+    neighbours = peer.ip("neigh show dev v1")
+    assert f"10.0.0.3 lladdr {one.read('address')}" in neighbours
+    assert f"10.0.0.4 lladdr {other.read('address')}" in neighbours
+    mount.ctl(f"bridge0 protect {one.tap} protect {other.tap}")
+    assert pings(peer, "10.0.0.4"), "protected from each other only"
+    mount.ctl("destroy bridge0")

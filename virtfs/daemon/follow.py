@@ -70,11 +70,13 @@ class Follower:
                 if (interface := self._interfaces.at((nsid, link.index))) is not None:
                     if link.master != interface.master:
                         self.doubt(interface)  # by what name is its bridge known?
+                    interface.reports += 1
                     interface.set_host(link, interface.virt.host.addresses)
                 else:
                     self._others += 1
             case AddressChanged(nsid, index, address, added):
                 if (interface := self._interfaces.at((nsid, index))) is not None:
+                    interface.reports += 1
                     _change_address(interface, address, added)
                 else:
                     self._others += 1

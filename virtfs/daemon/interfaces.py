@@ -35,6 +35,8 @@ from virtfs.host.tap import Tap
 
 log = logging.getLogger(__name__)
 
+ATTEMPTS = 5  # at asking for what is reported of meanwhile
+
 Tell = Callable[..., None]  # what, the interface's name, key=value …: as files.events.Events.emit
 
 # Where the kernel reports an interface: its namespace's nsid (None: the daemon's own), its index there.
@@ -49,6 +51,7 @@ class Interface:
         self.tap = tap
         self.found = found  # the tap as it was before virtfs, None when virtfs made it
         self.carrier = True  # as it was last set
+        self.reports = 0  # of its host's end, by the kernel
         self.cloned = False  # made by an open of clone, and gone with it
         self.place: Place = (None, virt.host.index)
         self.master: int | None = None  # the index there of what the tap is part of
@@ -233,6 +236,7 @@ class Interfaces:
         interface = Interface(virt, tap, found, self._tell, self.mount)
         interface.master = link.master
         interface.wire.gone = lambda: self.gone(interface)
+        interface.wire.news = lambda: self.catch_up()
         self._all[unit] = interface
         self.catch_up()
         self._nursery.start_soon(interface.run, name=virt.name)
@@ -277,15 +281,19 @@ class Interfaces:
 
     async def refresh(self, interface: Interface) -> None:
         """Look at the host's end; a tap that is gone is lost."""
-        try:
-            host = await self.kernel.call(partial(look, self.kernel.links, interface.tap))
-        except VirtError as refusal:
-            if refusal.errno != errno.ENXIO:
-                raise
-            self.gone(interface)
-        else:
-            interface.set_host(*host)
-            self.catch_up()
+        for _ in range(ATTEMPTS):
+            reports = interface.reports
+            try:
+                host = await self.kernel.call(partial(look, self.kernel.links, interface.tap))
+            except VirtError as refusal:
+                if refusal.errno != errno.ENXIO:
+                    raise
+                self.gone(interface)
+                return
+            if interface.reports == reports:
+                break  # else the answer may be older than what has been reported since it was asked for
+        interface.set_host(*host)
+        self.catch_up()
 
     async def refresh_all(self) -> None:
         """Count what every tap has dropped: in our namespace all else is reported by the kernel."""

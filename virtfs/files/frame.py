@@ -153,9 +153,9 @@ class FrameHandle(StreamHandle):
         return select.POLLOUT | (select.POLLIN if reads(self.flags) and self.wire.waiting() else 0)
 
     def ioctl(self, command: int, argument: bytes) -> bytes:
-        name = self.wire.virt.host.name.encode()
         if self.wire.virt.lost:
             raise VirtError(errno.ENXIO, f"{self.wire.virt.name} is gone")
+        name = self.wire.tap.name().encode()
         if command == TAPGIFNAME:
             return name.ljust(IFNAMSIZ, b"\0") + bytes(24)
         if command == TUNGETFEATURES:

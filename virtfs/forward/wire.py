@@ -52,6 +52,7 @@ class Wire:
     listeners: called when a frame may have come, the wire has gone up, down or away, or a reader has come or gone; each
     says whether somebody still waits for a frame.
     dropped: called with how many frames nobody will read.
+    news: takes in what the kernel has reported, asked before a frame is found too long for the MTU.
     gone: called once, when the tap turns out to have vanished.
     """
 
@@ -61,6 +62,7 @@ class Wire:
         self.listeners: list[Callable[[], bool]] = []
         self.gone: Callable[[], None] = lambda: None
         self.dropped: Callable[[int], None] = lambda frames: None
+        self.news: Callable[[], None] = lambda: None
         self.readers = 0
         self.taken_at = self.put_at = time_ns()
         self.inlet: Way | None = None
@@ -174,7 +176,7 @@ class Wire:
                 counters = self._counters
                 counters.tx_frames += 1
                 counters.tx_bytes += length
-        elif not self._shortest <= length <= self._longest:
+        elif not self._fits(length):
             self._not_fitting(length)
         elif self.outlet is not None:
             if not self.virt.host.up:
@@ -202,6 +204,11 @@ class Wire:
         self._counters.tx_bytes += len(frame)
         for sink in self._sinks:
             sink(OUTBOUND, frame)
+
+    def _fits(self, length: int) -> bool:
+        if length > self._longest and not self.virt.lost:
+            self.news()
+        return self._shortest <= length <= self._longest
 
     def _not_fitting(self, length: int) -> None:
         virt, counters = self.virt, self._counters
@@ -391,9 +398,9 @@ class Wire:
 
     def _empty(self) -> None:
         dropped = self._kept.trim(0)
-        for way in (self.inlet, self.outlet):
-            if way is not None and self._refusal is not None:
-                dropped += way.clear()
+        if self._refusal is not None:
+            dropped += 0 if self.inlet is None else self.inlet.clear()
+            self.lose_out(0 if self.outlet is None else self.outlet.clear())
         for _ in range(0 if self.virt.lost else self._burst()):
             if self._read() is None:
                 break

@@ -137,7 +137,7 @@ def test_a_reader_comes_and_goes_while_iperf3_runs(pair: Pair) -> None:
             reader.close()
             with capture(left) as longest:
                 longest(200)
-                until(lambda: longest(100) > 10 * FULL, "large pieces cross again", 2)  # noqa: B023
+                until(lambda: longest(100) > 10 * FULL, "large pieces cross again", 2)
         received = report()["sum_received"]
     assert received["seconds"] == pytest.approx(4, abs=0.5)
     assert received["bytes"] > 50e6
@@ -154,7 +154,7 @@ def test_an_impairment_comes_and_goes_while_iperf3_runs(pair: Pair) -> None:
                 assert longest(500) <= FULL
             right.set("-impair")
             with capture(right) as longest:
-                until(lambda: longest(100) > 10 * FULL, "large pieces cross again", 2)  # noqa: B023
+                until(lambda: longest(100) > 10 * FULL, "large pieces cross again", 2)
         received = report()["sum_received"]
     assert received["bytes"] > 20e6
 
@@ -379,6 +379,7 @@ def test_down_and_up(joined: tuple[Virt, Virt]) -> None:
     second.set("down")
     first.host_sends(frame(60, 1))
     until(lambda: counts(second) == {"tx_dropped": 1}, "it is dropped there")
+    assert (second.count("tx_down"), second.count("tx_bytes")) == (1, 0)
     assert counts(first) == {"rx_frames": 1}
     second.set("up")
     first.host_sends(frame(60, 2))

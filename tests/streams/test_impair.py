@@ -100,7 +100,7 @@ def test_loss_in_is_the_same_with_the_same_seed(virt: Virt, words: str) -> None:
         virt.set(f"impair in {words}{seed}")
         before = virt.count("rx_dropped")
         virt.host_sends(*FRAMES)
-        until(lambda: virt.read("next") != "0", "frames come")  # noqa: B023
+        until(lambda: virt.read("next") != "0", "frames come")
         fates.append(taken(file))
         until(lambda: virt.count("rx_dropped") - before == 200 - len(fates[-1]), "the lost ones are counted")  # noqa: B023
     assert fates[0] == fates[1] != fates[2]

@@ -1,0 +1,45 @@
+"""Two wires on fake taps, and what it takes to run what is laid between them."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import trio
+import trio.testing
+from wire.bench import Bench, wire
+
+from virtfs.forward.cable import Cable
+
+
+@contextmanager
+def two_wires() -> Iterator[tuple[Bench, Bench]]:
+    """Both up."""
+    with wire() as first, wire() as second:
+        yield first, second
+
+
+@asynccontextmanager
+async def running(cable: Cable) -> AsyncIterator[None]:
+    """The cable carries; at the end it is out, and has ended by itself."""
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            for way in cable.ways:
+                nursery.start_soon(way.run)
+            yield
+            cable.stop()
+
+
+async def received(bench: Bench) -> list[bytes]:
+    """What a host has got, once nobody has anything more to do."""
+    await trio.testing.wait_all_tasks_blocked()
+    frames = []
+    try:
+        while True:
+            frames.append(bench.tap.host_receive())
+    except BlockingIOError:
+        return frames
+
+
+async def until(true: Callable[[], object]) -> None:
+    """Give others their turn until it is true; the test's own time limit ends what never is."""
+    while not true():
+        await trio.lowlevel.checkpoint()

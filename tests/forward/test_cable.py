@@ -1,0 +1,215 @@
+"""A cable between two fake taps: what crosses, whole or in segments, and who is asked for offload when."""
+
+import select
+import struct
+
+import pytest
+import trio.testing
+from channel.bench import in_trio
+from wire.bench import Bench, frame
+
+from virtfs.core.impairment import Impairment, Share
+from virtfs.core.offload import GSO_TCPV4, NEEDS_CSUM, checksum, virtio_net_hdr
+from virtfs.core.pcapng import INBOUND, OUTBOUND
+from virtfs.forward.cable import Cable
+from virtfs.host.device import NO_HEADER, OFFLOAD_NONE, OFFLOAD_TCP
+
+from .bench import received, running, two_wires, until
+
+MS = 10**6
+GSO_UDP_L4 = 5  # linux/virtio_net.h, not among what is asked for
+ON, OFF = [OFFLOAD_TCP] * 2, [OFFLOAD_NONE] * 2
+
+
+def segment(payload: int, size: int, kind: int = GSO_TCPV4) -> tuple[bytes, bytes]:
+    """A TCP segment as a host leaves it undone: its virtio_net_hdr and the frame."""
+    ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 40 + payload, 7, 0, 64, 6, 0, bytes(4), bytes((10, 0, 0, 1)))
+    tcp = struct.pack(">HHIIBBHHH", 1, 2, 1000, 0, 5 << 4, 0x18, 500, 0, 0)
+    data = bytes(12) + b"\x08\x00" + ip + tcp + bytes(index % 256 for index in range(payload))
+    return virtio_net_hdr.pack(NEEDS_CSUM, kind, 54, size, 34, 16), data
+
+
+def offloads(ends: tuple[Bench, Bench]) -> list[int]:
+    return [end.tap.offload for end in ends]
+
+
+def _has_something(bench: Bench) -> bool:
+    """Its host has something to receive."""
+    poll = select.poll()
+    poll.register(bench.tap.peer, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+@in_trio
+async def test_frames_cross_both_ways_and_are_counted() -> None:
+    with two_wires() as (first, second):
+        async with running(Cable(first.wire, second.wire)):
+            first.tap.host_send(frame(1))
+            first.tap.host_send(frame(2, 1514))
+            second.tap.host_send(frame(3))
+            assert await received(second) == [frame(1), frame(2, 1514)]
+            assert await received(first) == [frame(3)]
+        assert (first.counters.rx_frames, first.counters.rx_bytes, first.counters.tx_frames) == (2, 1574, 1)
+        assert (second.counters.tx_frames, second.counters.tx_bytes, second.counters.rx_frames) == (2, 1574, 1)
+
+
+@in_trio
+async def test_more_frames_than_a_burst() -> None:
+    with two_wires() as (first, second):
+        for number in range(200):
+            first.tap.host_send(frame(number))
+        async with running(Cable(first.wire, second.wire)):
+            assert await received(second) == [frame(number) for number in range(200)]
+
+
+@in_trio
+async def test_segments_cross_as_they_are_while_nobody_looks_on() -> None:
+    with two_wires() as ends:
+        first, second = ends
+        async with running(Cable(first.wire, second.wire)):
+            assert offloads(ends) == ON
+            header, data = segment(30_000, 1448)
+            first.tap.peer.send(header + data)
+            await until(lambda: _has_something(second))
+            assert second.tap.peer.recv(70_000) == header + data
+        assert offloads(ends) == OFF
+
+
+@in_trio
+async def test_a_capture_sees_them_as_they_are() -> None:
+    with two_wires() as ends:
+        first, second = ends
+        seen: list[tuple[int, int]] = []
+        async with running(Cable(first.wire, second.wire)):
+            for end in ends:
+                end.wire.watch(lambda direction, frame: seen.append((direction, len(frame))))
+            assert offloads(ends) == ON
+            header, data = segment(30_000, 1448)
+            first.tap.peer.send(header + data)
+            await until(lambda: _has_something(second))
+            assert second.tap.peer.recv(70_000) == header + data
+            assert seen == [(INBOUND, len(data)), (OUTBOUND, len(data))]
+
+
+@in_trio
+async def test_a_reader_has_single_frames() -> None:
+    """Also of what was in the tap's queue before offload went off."""
+    with two_wires() as ends:
+        first, second = ends
+        async with running(Cable(first.wire, second.wire)):
+            header, data = segment(3000, 1448)
+            first.tap.peer.send(header + data)
+            first.wire.opened()
+            assert offloads(ends) == [OFFLOAD_NONE, OFFLOAD_TCP]
+            crossed = await received(second)
+            assert [len(one) for one in crossed] == [54 + 1448, 54 + 1448, 54 + 104]
+            assert b"".join(one[54:] for one in crossed) == data[54:]
+            assert all(checksum(one[14:34]) == 0 for one in crossed)
+            assert first.take_all() == crossed
+            assert first.counters.rx_frames == second.counters.tx_frames == 3
+            first.wire.closed()
+            assert offloads(ends) == ON
+
+
+@in_trio
+async def test_a_checksum_left_undone_is_done_for_a_reader() -> None:
+    with two_wires() as (first, second):
+        async with running(Cable(first.wire, second.wire)):
+            first.wire.opened()
+            header, data = segment(100, 0, kind=0)
+            first.tap.peer.send(header + data)
+            (crossed,) = await received(second)
+            assert crossed != data
+            assert crossed[:50] == data[:50]
+            assert (crossed[:50], crossed[52:]) == (data[:50], data[52:])
+
+
+@in_trio
+async def test_a_segment_of_another_kind_ends_nothing() -> None:
+    """It cannot be cut: it is dropped, and the cable carries on."""
+    with two_wires() as (first, second):
+        async with running(Cable(first.wire, second.wire)):
+            first.wire.opened()
+            header, data = segment(3000, 1448, kind=GSO_UDP_L4)
+            first.tap.peer.send(header + data)
+            first.tap.host_send(frame(1))
+            assert await received(second) == [frame(1)]
+
+
+@in_trio
+async def test_impairments_and_antispoof_want_single_frames() -> None:
+    with two_wires() as ends:
+        first, second = ends
+        cable = Cable(first.wire, second.wire)
+        async with trio.open_nursery() as nursery, running(cable):
+            impaired = cable.ways[0].impair(Impairment(delay=MS), "1>2")
+            assert impaired is not None
+            nursery.start_soon(impaired.run)
+            assert offloads(ends) == [OFFLOAD_NONE, OFFLOAD_TCP]
+            assert cable.ways[0].impair(Impairment(), "1>2") is None
+            assert offloads(ends) == ON
+            first.virt.antispoof = True
+            first.wire.update()
+            assert offloads(ends) == [OFFLOAD_TCP, OFFLOAD_NONE]
+            first.virt.antispoof = False
+            first.wire.update()
+            assert offloads(ends) == ON
+
+
+@in_trio
+async def test_an_impairment_of_one_direction() -> None:
+    with two_wires() as (first, second):
+        cable = Cable(first.wire, second.wire)
+        async with trio.open_nursery() as nursery, running(cable):
+            impaired = cable.ways[0].impair(Impairment(loss=Share(100)), "1>2")
+            assert impaired is not None
+            nursery.start_soon(impaired.run)
+            first.tap.host_send(frame(1))
+            second.tap.host_send(frame(2))
+            assert await received(second) == []
+            assert await received(first) == [frame(2)]
+            assert (first.counters.rx_frames, first.counters.rx_dropped) == (1, 1)
+
+
+@in_trio
+async def test_a_tap_that_vanishes_ends_its_direction() -> None:
+    with two_wires() as (first, second):
+        first.wire.gone = first.lose
+        async with running(Cable(first.wire, second.wire)):
+            first.tap.vanish()
+            await until(lambda: first.virt.lost)
+            second.tap.host_send(frame(1))
+            await trio.testing.wait_all_tasks_blocked()
+            assert second.counters.rx_frames == 1
+
+
+@in_trio
+async def test_taken_out_it_leaves_nothing_behind() -> None:
+    with two_wires() as ends:
+        first, second = ends
+        listeners = [len(end.wire.listeners) for end in ends]
+        async with running(Cable(first.wire, second.wire)):
+            pass
+        assert offloads(ends) == OFF
+        assert [len(end.wire.listeners) for end in ends] == listeners
+        first.tap.host_send(frame(1))
+        first.wire.settle()
+        assert first.counters.rx_dropped == 1
+        assert await received(second) == []
+
+
+@pytest.mark.parametrize("tail", [0, 1])
+def test_what_lies_in_the_tap_when_it_is_taken_out_still_crosses(tail: int) -> None:
+    @in_trio
+    async def run() -> None:
+        with two_wires() as (first, second):
+            cable = Cable(first.wire, second.wire)
+            header, data = segment(3000 + tail, 1448)
+            first.tap.peer.send(header + data)
+            cable.stop()
+            crossed = await received(second)
+            assert b"".join(one[54:] for one in crossed) == data[54:]
+            assert first.tap.fd >= 0
+            assert NO_HEADER not in crossed
+
+    run()

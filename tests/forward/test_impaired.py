@@ -1,0 +1,129 @@
+"""An impaired direction on a real clock: when frames come out, and that all are accounted for."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import monotonic
+
+import pytest
+import trio
+from channel.bench import in_trio
+
+from virtfs.core.impairment import Impairment, Share
+from virtfs.forward.impaired import ImpairedWay
+
+from .bench import until
+
+MS = 10**6
+
+
+class Way:
+    """One, with what came out of it: when, in seconds since the way was made, and what."""
+
+    def __init__(self, impairment: Impairment) -> None:
+        self.begun = monotonic()
+        self.out: list[tuple[float, bytes]] = []
+        self.lost = 0
+        self.way = ImpairedWay(impairment, "test", self._deliver, self._lose)
+
+    def _deliver(self, frame: bytes) -> None:
+        self.out.append((monotonic() - self.begun, frame))
+
+    def _lose(self, frames: int) -> None:
+        self.lost += frames
+
+    @property
+    def frames(self) -> list[bytes]:
+        return [frame for _, frame in self.out]
+
+
+@asynccontextmanager
+async def impaired(impairment: Impairment) -> AsyncIterator[Way]:
+    """A way that runs; at the end it is stopped and its task ends."""
+    way = Way(impairment)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(way.way.run)
+        yield way
+        way.way.stop()
+
+
+@in_trio
+async def test_a_frame_comes_out_when_its_time_has_come() -> None:
+    async with impaired(Impairment(delay=30 * MS)) as way:
+        way.way.push(b"1")
+        await trio.sleep(0.01)
+        way.way.push(b"2")
+        assert way.out == []
+        await until(lambda: len(way.out) == 2)
+        assert way.frames == [b"1", b"2"]
+        first, second = (at for at, _ in way.out)
+        assert first == pytest.approx(0.03, abs=0.02)
+        assert 0.005 < second - first < 0.03
+        assert first >= 0.03
+        assert way.lost == 0
+
+
+@in_trio
+async def test_what_is_due_at_once_goes_on_within_push() -> None:
+    async with impaired(Impairment(duplicate=Share(100))) as way:
+        way.way.push(b"1")
+        assert way.frames == [b"1", b"1"]
+
+
+@in_trio
+async def test_many_frames_one_timer() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    async with impaired(Impairment(delay=20 * MS, jitter=10 * MS, seed=1)) as way:
+        for number in range(500):
+            way.way.push(bytes((number % 256,)))
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+        await until(lambda: len(way.out) == 500)
+        assert way.out[0][0] < way.out[-1][0]
+        assert way.frames != [bytes((number % 256,)) for number in range(500)]
+    await until(lambda: len(os.listdir("/proc/self/fd")) == before)
+
+
+@in_trio
+async def test_an_earlier_frame_moves_the_timer() -> None:
+    """A frame behind it may be due before one that waits."""
+    async with impaired(Impairment(delay=5000 * MS)) as way:
+        way.way.push(b"late")
+        way.way.change(Impairment(delay=10 * MS))
+        way.way.push(b"early")
+        with trio.fail_after(2):
+            await until(lambda: way.out)
+        assert way.frames == [b"early"]
+
+
+@in_trio
+async def test_a_change_leaves_what_waits() -> None:
+    async with impaired(Impairment(delay=50 * MS)) as way:
+        way.way.push(b"1")
+        way.way.change(Impairment())
+        way.way.push(b"2")
+        assert way.frames == [b"2"]
+        await until(lambda: len(way.out) == 2)
+        assert way.out[1][0] >= 0.05
+        assert way.lost == 0
+
+
+@in_trio
+async def test_what_is_lost_is_told() -> None:
+    async with impaired(Impairment(loss=Share(50), seed=3, limit=10, delay=20 * MS)) as way:
+        for _ in range(100):
+            way.way.push(b"frame")
+        assert way.lost == 90
+        await until(lambda: len(way.out) == 10)
+        assert way.lost == 90
+
+
+@in_trio
+async def test_clear_and_stop_account_for_what_waits() -> None:
+    async with impaired(Impairment(delay=50 * MS)) as way:
+        for _ in range(3):
+            way.way.push(b"frame")
+        assert way.way.clear() == 3
+        assert way.lost == 0, "who clears counts"
+        way.way.push(b"frame")
+    assert way.lost == 1
+    assert way.out == []

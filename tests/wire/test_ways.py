@@ -1,0 +1,329 @@
+"""What stands in a wire's way: captures that look on, impairments that hold frames up, a cable that takes it over."""
+
+import errno
+
+import pytest
+import trio
+
+from virtfs.core.pcapng import INBOUND, OUTBOUND
+
+from .bench import HEAD, Bench, frame, refusal, wire
+from .test_wire import pumping
+
+SOURCE = HEAD[6:12]
+
+
+class Held:
+    """A way that holds frames until the test lets them go."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+
+    def push(self, frame: bytes) -> None:
+        self.frames.append(frame)
+
+    def clear(self) -> int:
+        count = len(self.frames)
+        self.frames.clear()
+        return count
+
+
+class Onlooker:
+    """A capture: directions and frames as it saw them."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, bytes]] = []
+
+    def __call__(self, direction: int, frame: memoryview | bytes) -> None:
+        self.seen.append((direction, bytes(frame)))
+
+
+def look_for_frames(bench: Bench) -> None:
+    """Let the wire's task do what it has to, with what lies in the tap."""
+    trio.run(pumping, bench, lambda: None)
+
+
+def received(bench: Bench) -> list[bytes]:
+    """What the host got."""
+    frames = []
+    try:
+        while True:
+            frames.append(bench.tap.host_receive())
+    except BlockingIOError:
+        return frames
+
+
+# --- captures
+
+
+def test_a_capture_sees_both_directions_once() -> None:
+    with wire() as bench:
+        sinks = [Onlooker(), Onlooker()]
+        bench.wire.opened()
+        for sink in sinks:
+            bench.wire.watch(sink)
+        bench.tap.host_send(frame(1, 100))
+        assert bench.take(20) == frame(1, 100)[:20]
+        bench.put(frame(2))
+        assert received(bench) == [frame(2)]
+        for sink in sinks:
+            assert sink.seen == [(INBOUND, frame(1, 100)), (OUTBOUND, frame(2))]
+        bench.wire.unwatch(sinks[0])
+        bench.put(frame(3))
+        assert len(sinks[0].seen) == 2
+        assert sinks[1].seen[-1] == (OUTBOUND, frame(3))
+
+
+def test_a_capture_does_not_wait_for_a_reader_and_takes_nothing_from_one() -> None:
+    with wire() as bench:
+        sink = Onlooker()
+        bench.wire.opened()
+        bench.wire.watch(sink)
+        for number in range(5):
+            bench.tap.host_send(frame(number))
+        look_for_frames(bench)
+        assert sink.seen == [(INBOUND, frame(number)) for number in range(5)]
+        bench.tap.host_send(frame(5))
+        assert bench.wire.peek() == 60
+        assert bench.take_all() == [frame(number) for number in range(6)]
+        assert len(sink.seen) == 6
+        assert (bench.counters.rx_frames, bench.counters.rx_dropped) == (6, 0)
+
+
+def test_what_nobody_reads_is_seen_and_dropped() -> None:
+    with wire() as bench:
+        sink = Onlooker()
+        bench.wire.watch(sink)
+        bench.tap.host_send(frame(1))
+        look_for_frames(bench)
+        assert len(sink.seen) == 1
+        assert bench.counters.rx_dropped == 1
+        bench.wire.opened()
+        assert bench.take() is None
+
+
+def test_what_is_read_ahead_is_bounded_by_the_queue() -> None:
+    with wire(queue=8) as bench:
+        sink = Onlooker()
+        bench.wire.opened()
+        bench.wire.watch(sink)
+        for number in range(20):
+            bench.tap.host_send(frame(number))
+        look_for_frames(bench)
+        assert len(sink.seen) == 20
+        assert bench.counters.rx_dropped == 12
+        assert bench.take_all() == [frame(number) for number in range(8)]
+
+
+def test_what_was_read_ahead_stays_when_the_capture_goes() -> None:
+    with wire() as bench:
+        sink = Onlooker()
+        bench.wire.opened()
+        bench.wire.watch(sink)
+        bench.tap.host_send(frame(1))
+        look_for_frames(bench)
+        bench.wire.unwatch(sink)
+        bench.tap.host_send(frame(2))
+        assert bench.take_all() == [frame(1), frame(2)]
+        assert len(sink.seen) == 1
+
+
+def test_what_is_not_sent_is_not_seen() -> None:
+    with wire() as bench:
+        sink = Onlooker()
+        bench.wire.watch(sink)
+        bench.put(frame(1, 13))
+        bench.put(frame(1, 1519))
+        bench.virt.antispoof = True
+        bench.wire.update()
+        bench.put(frame(1))
+        assert sink.seen == []
+        assert (bench.counters.tx_dropped, bench.counters.tx_spoofed) == (3, 1)
+        bench.virt.address = SOURCE
+        bench.wire.update()
+        bench.put(frame(1))
+        assert sink.seen == [(OUTBOUND, frame(1))]
+
+
+# --- impairments
+
+
+def test_frames_in_wait_in_the_way_and_then_for_the_reader() -> None:
+    with wire() as bench:
+        sink, way = Onlooker(), Held()
+        bench.wire.opened()
+        bench.wire.watch(sink)
+        bench.wire.inlet = way
+        bench.wire.update()
+        bench.tap.host_send(frame(1))
+        look_for_frames(bench)
+        assert (way.frames, len(sink.seen)) == ([frame(1)], 1)
+        assert bench.take() is None
+        assert not bench.wire.waiting()
+        assert bench.wire.peek() == 0
+        bench.wire.arrive(frame(1))
+        assert bench.wire.waiting()
+        assert bench.take_all() == [frame(1)]
+        assert len(sink.seen) == 1
+
+
+def test_what_arrives_and_nobody_reads_is_dropped() -> None:
+    with wire() as bench:
+        bench.wire.inlet = Held()
+        bench.wire.update()
+        bench.wire.arrive(frame(1))
+        bench.wire.lose(2)
+        assert bench.counters.rx_dropped == 3
+        bench.set_backlog(1)
+        bench.wire.arrive(frame(2))
+        bench.wire.arrive(frame(3))
+        bench.wire.opened()
+        assert bench.take_all() == [frame(3)]
+        assert (bench.counters.rx_frames, bench.counters.rx_dropped) == (1, 4)
+
+
+def test_frames_out_wait_in_the_way_and_are_then_sent() -> None:
+    """Antispoof comes behind an impairment, which may have corrupted the address; captures see what is sent."""
+    with wire() as bench:
+        sink, way = Onlooker(), Held()
+        bench.virt.antispoof, bench.virt.address = True, SOURCE
+        bench.wire.watch(sink)
+        bench.wire.outlet = way
+        bench.wire.update()
+        assert bench.put(frame(1)) == 60
+        assert (way.frames, received(bench), sink.seen) == ([frame(1)], [], [])
+        assert bench.counters.tx_frames == 0
+        bench.wire.send(frame(1))
+        bench.wire.send(HEAD[:6] + bytes(6) + frame(1)[12:])
+        assert received(bench) == [frame(1)]
+        assert sink.seen == [(OUTBOUND, frame(1))]
+        assert (bench.counters.tx_frames, bench.counters.tx_spoofed) == (1, 1)
+        bench.wire.lose_out(5)
+        assert bench.counters.tx_dropped == 6
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_cannot_be_sent_does_not_set_out(strict: bool) -> None:
+    with wire() as bench:
+        way = Held()
+        bench.virt.strict = strict
+        bench.wire.outlet = way
+        bench.wire.update()
+        assert refusal(bench.put, frame(1, 13)) == (errno.EMSGSIZE if strict else 0)
+        assert refusal(bench.put, frame(1, 1519)) == (errno.EMSGSIZE if strict else 0)
+        bench.down()
+        assert refusal(bench.put, frame(1)) == (errno.ENETDOWN if strict else 0)
+        assert way.frames == []
+        counters = bench.counters
+        assert (counters.tx_short, counters.tx_oversize, counters.tx_down, counters.tx_dropped) == (1, 1, 1, 3)
+
+
+def test_down_empties_the_ways_and_counts_each_on_its_side() -> None:
+    with wire() as bench:
+        inlet, outlet = Held(), Held()
+        bench.wire.opened()
+        bench.wire.inlet, bench.wire.outlet = inlet, outlet
+        bench.wire.update()
+        inlet.frames = [frame(1), frame(2)]
+        outlet.frames = [frame(3)] * 3
+        bench.wire.arrive(frame(4))
+        bench.down()
+        assert (inlet.frames, outlet.frames) == ([], [])
+        assert bench.counters.rx_dropped == 3
+        assert bench.counters.tx_dropped == 3
+
+
+# --- cables
+
+
+def test_a_cable_has_what_is_received_and_the_tap_is_left_to_it() -> None:
+    with wire() as bench:
+        carried: list[bytes] = []
+        bench.wire.take_over(carried.append)
+        bench.tap.host_send(frame(1))
+        look_for_frames(bench)
+        bench.wire.settle()
+        assert bench.wire.peek() == 0
+        assert (carried, bench.counters.rx_dropped) == ([], 0)
+        assert bench.tap.readable(), "the cable is to read it"
+        bench.wire.count_in(1, 60)
+        bench.wire.receive(frame(1))
+        assert carried == [frame(1)]
+        assert (bench.counters.rx_frames, bench.counters.rx_bytes) == (1, 60)
+
+
+def test_a_reader_has_a_copy_that_counts_once() -> None:
+    with wire(queue=2) as bench:
+        carried: list[bytes] = []
+        bench.wire.take_over(carried.append)
+        bench.wire.opened()
+        for number in range(3):
+            bench.wire.count_in(1, 60)
+            bench.wire.receive(frame(number))
+        assert bench.wire.waiting()
+        assert bench.take_all() == [frame(0), frame(1)]
+        assert carried == [frame(0), frame(1), frame(2)]
+        assert bench.counters.rx_frames == 3
+        assert bench.wire.peek() == 0
+
+
+def test_the_way_in_comes_before_the_cable() -> None:
+    with wire() as bench:
+        carried: list[bytes] = []
+        way = Held()
+        bench.wire.inlet = way
+        bench.wire.take_over(carried.append)
+        bench.wire.receive(frame(1))
+        assert (way.frames, carried) == ([frame(1)], [])
+        bench.wire.arrive(frame(1))
+        assert carried == [frame(1)]
+
+
+def test_what_a_cable_passes_on_is_sent_as_any_frame() -> None:
+    with wire() as bench:
+        sink, way = Onlooker(), Held()
+        bench.virt.strict = True
+        bench.wire.watch(sink)
+        bench.wire.pass_on(frame(1))
+        bench.wire.pass_on(frame(2, 1519))
+        assert received(bench) == [frame(1)]
+        assert sink.seen == [(OUTBOUND, frame(1))]
+        assert bench.counters.tx_oversize == 1
+        bench.wire.outlet = way
+        bench.wire.update()
+        bench.wire.pass_on(frame(3))
+        assert way.frames == [frame(3)]
+
+
+def test_counts_of_what_a_cable_writes() -> None:
+    with wire() as bench:
+        bench.wire.count_out(3, 300, 0)
+        bench.wire.count_out(2, 0, 2)
+        counters = bench.counters
+        assert (counters.tx_frames, counters.tx_bytes, counters.tx_dropped) == (3, 300, 2)
+
+
+def test_given_back_it_is_as_before() -> None:
+    with wire() as bench:
+        bench.wire.take_over(lambda frame: None)
+        bench.wire.opened()
+        bench.wire.receive(frame(1))
+        bench.wire.give_back()
+        bench.tap.host_send(frame(2))
+        assert bench.take_all() == [frame(1), frame(2)]
+        bench.wire.closed()
+        bench.tap.host_send(frame(3))
+        bench.wire.settle()
+        assert bench.counters.rx_dropped == 1
+
+
+def test_watched() -> None:
+    with wire() as bench:
+        sink = Onlooker()
+        watched = [bench.wire.watched]
+        bench.wire.watch(sink)
+        watched.append(bench.wire.watched)
+        bench.wire.show(INBOUND, memoryview(frame(9)))
+        assert sink.seen == [(INBOUND, frame(9))]
+        bench.wire.unwatch(sink)
+        assert [*watched, bench.wire.watched] == [False, True, False]

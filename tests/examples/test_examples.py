@@ -11,11 +11,13 @@ from mount.places import DIR, finished
 from mount.serving import Mount, Virt, frame
 from mount.waiting import until, until_it_waits
 
+from .test_streams import TESTED
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_there_are_no_others() -> None:
-    tested = {"cable.sh", "responder.py", "sniff.sh"}
+    tested = {"cable.sh", "responder.py", "sniff.sh"} | TESTED
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == tested
 
 

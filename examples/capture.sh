@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Shows what passes an interface, live, in tshark's words; Ctrl-C ends it. Who may read the file needs no other right.
+#
+#     echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
+#     examples/capture.sh /mnt/virt/virt3 &  ping -c 1 10.0.3.2
+#     examples/capture.sh /mnt/virt -Y arp                        (every interface; what follows is tshark's)
+#
+# Each line begins with the interface and the direction: > towards virt, < out of it.
+set -euo pipefail
+dir=${1:?usage: capture.sh .../virtN [OPTION ...]}
+
+columns='"virt","%Cus:frame.interface_name","way","%Cus:frame.packet_flags_direction","from","%s","to","%d"'
+columns+=',"protocol","%p","bytes","%L","info","%i"'
+tshark -l -n -r "$dir/pcap" -o "gui.column.format:$columns" "${@:2}" 2> >(grep -v "Running as user" >&2) |
+    sed -u 's/ Inbound / > /; s/ Outbound / < /'

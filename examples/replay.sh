@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Sends a recording (pcap or pcapng) out of an interface, its frames as far apart as they were recorded.
+#
+#     tcpdump -i eth0 -c 100 -w /tmp/some.pcap
+#     examples/replay.sh /tmp/some.pcap /mnt/virt/virt3           (at its own speed)
+#     examples/replay.sh /tmp/some.pcap /mnt/virt/virt3 10        (ten times as fast; 0 is as fast as it goes)
+#
+# The speed can be changed meanwhile, by `echo 2 >/mnt/virt/virt3/pace`. Ctrl-C ends it between two frames.
+set -euo pipefail
+file=${1:?usage: replay.sh FILE .../virtN [PACE]} virt=${2:?usage: replay.sh FILE .../virtN [PACE]}
+
+pace=$(cat "$virt/pace")
+before=$(cat "$virt/stats/tx_frames")
+end() {
+    echo "$pace" >"$virt/pace"
+    echo "$(($(cat "$virt/stats/tx_frames") - before)) frames sent"
+}
+trap end EXIT
+trap 'exit 130' INT TERM
+
+echo "${3:-1}" >"$virt/pace"
+cat "$file" >"$virt/inject" || { cat "${virt%/*}/last_error" >&2; exit 1; }

@@ -1,0 +1,161 @@
+"""The examples on captures, replays, cables and hex do what their head comments say."""
+
+import importlib.util
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mount.places import DIR, finished
+from mount.serving import Mount, Virt, frame
+from mount.waiting import until, until_it_waits
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TESTED = {"capture.sh", "replay.sh", "wan.sh", "frames.sh", "scapy_session.py"}
+PIPE = subprocess.PIPE
+
+
+def test_capture(virt: Virt) -> None:
+    """Each line as it comes, in both directions."""
+    watcher = virt.mount.start(
+        str(EXAMPLES / "capture.sh"), f"{DIR}/{virt.name}", stdout=PIPE, stderr=PIPE, start_new_session=True
+    )
+    assert watcher.stdout is not None
+    until(lambda: "pcap" in virt.read("clients"), "it captures")
+    virt.host_sends(frame(60))
+    assert re.match(rf"{virt.name} > b2:0a:00:0b:0e:01 .* 60 ", line := watcher.stdout.readline().strip()), line
+    virt.open(os.O_WRONLY).write(frame(61))
+    assert re.match(rf"{virt.name} < b2:0a:00:0b:0e:01 .* 61 ", line := watcher.stdout.readline().strip()), line
+    os.killpg(watcher.pid, signal.SIGINT)
+    _, complaint = finished(watcher)
+    assert complaint == ""
+
+
+def test_capture_of_all_with_a_filter(virt: Virt) -> None:
+    virt.set(f"inet 10.5.{virt.unit}.1/24")
+    watcher = virt.mount.start(str(EXAMPLES / "capture.sh"), DIR, "-Y", "arp", stdout=PIPE, start_new_session=True)
+    assert watcher.stdout is not None
+    until(lambda: _tshark(virt.mount), "tshark runs")
+    until_it_waits(_tshark(virt.mount)[0])
+    virt.host_sends(frame(60))
+    virt.mount.sh(f"ping -q -c1 -W1 10.5.{virt.unit}.2 || true")
+    line = watcher.stdout.readline()
+    assert line.strip().startswith(f"{virt.name} > {virt.read('tap/address')}")
+    assert f"Who has 10.5.{virt.unit}.2?" in line
+    os.killpg(watcher.pid, signal.SIGINT)
+    finished(watcher)
+
+
+def _tshark(mount: Mount) -> list[int]:
+    return [pid for pid, line in mount.processes().items() if line.startswith("tshark")]
+
+
+def recording(mount: Mount, apart: float) -> str:
+    """Five frames in a file; its path."""
+    blocks = [struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)]
+    for number in range(5):
+        blocks.append(struct.pack("<IIII", 100, int(number * apart * 1e6), 60, 60) + frame(60, number))
+    mount.root.call(Path.write_bytes, Path("/mnt/some.pcap"), b"".join(blocks))
+    return "/mnt/some.pcap"
+
+
+@pytest.mark.parametrize("pace", [["0"], ["4"], []])
+def test_replay(virt: Virt, pace: list[str]) -> None:
+    path = recording(virt.mount, 0.1)
+    virt.write("pace", "3\n")
+    running = virt.mount.start(str(EXAMPLES / "replay.sh"), path, f"{DIR}/{virt.name}", *pace, stdout=PIPE)
+    assert [virt.host_gets() for _ in range(5)] == [frame(60, number) for number in range(5)]
+    assert finished(running)[0] == "5 frames sent\n"
+    assert running.returncode == 0
+    assert virt.read("pace") == "3"
+
+
+def test_replay_ends_with_ctrl_c(virt: Virt) -> None:
+    path = recording(virt.mount, 0.2)
+    running = virt.mount.start(
+        str(EXAMPLES / "replay.sh"), path, f"{DIR}/{virt.name}", "0.001", stdout=PIPE, start_new_session=True
+    )
+    until(lambda: virt.count("tx_frames") == 1, "the first is sent")
+    os.killpg(running.pid, signal.SIGINT)
+    output, _ = finished(running, 2)
+    assert (running.returncode, output) == (130, "1 frames sent\n")
+    assert virt.read("pace") == "0"
+
+
+def test_replay_says_what_is_wrong(virt: Virt) -> None:
+    virt.mount.sh("echo no capture at all >/mnt/some.txt")
+    running = virt.mount.start(
+        str(EXAMPLES / "replay.sh"), "/mnt/some.txt", f"{DIR}/{virt.name}", stdout=PIPE, stderr=PIPE
+    )
+    output, complaint = finished(running)
+    assert (running.returncode, output) == (1, "0 frames sent\n")
+    assert "byte 0" in complaint
+
+
+@pytest.mark.timeout(40)
+def test_wan(mount: Mount) -> None:
+    mount.ctl("create 0")  # is not the example's to use
+    before = mount.read("ctl")
+    running = mount.start(str(EXAMPLES / "wan.sh"), DIR, stdout=PIPE, stderr=PIPE)
+    output, complaint = finished(running, 30)
+    assert (running.returncode, complaint) == (0, "")
+    assert re.search(r"^cable \d+ \d+ delay 20ms loss 1%$", output, re.M)
+    times = [float(time) for time in re.findall(r"time=([\d.]+) ms", output)]
+    assert 40 <= min(times) < 44
+    sent = re.search(r"([\d.]+) ([KMG])bits/sec +(\d+) +sender", output)
+    assert sent, output
+    assert sent[2] != "G"
+    assert int(sent[3]) > 0, "some is sent again"
+    assert mount.read("ctl") == before
+    assert mount.links() == ["lo", "tap0"]
+
+
+@pytest.mark.timeout(40)
+def test_wan_with_another_impairment(mount: Mount) -> None:
+    running = mount.start(str(EXAMPLES / "wan.sh"), DIR, "delay", "5ms", "rate", "20mbit", stdout=PIPE, stderr=PIPE)
+    output, complaint = finished(running, 30)
+    assert (running.returncode, complaint) == (0, "")
+    received = re.search(r"([\d.]+) Mbits/sec +receiver", output)
+    assert received, output
+    assert 12 < float(received[1]) < 20
+    assert mount.units() == []
+
+
+def test_wan_says_what_is_wrong(mount: Mount) -> None:
+    running = mount.start(str(EXAMPLES / "wan.sh"), DIR, "wobble", stdout=PIPE, stderr=PIPE)
+    _, complaint = finished(running)
+    assert running.returncode == 1
+    assert "wobble" in complaint
+    assert mount.units() == []
+    assert mount.links() == ["lo"]
+
+
+def test_frames(virt: Virt) -> None:
+    virt.set(f"inet 10.6.{virt.unit}.1/24")
+    words = [str(EXAMPLES / "frames.sh"), f"{DIR}/{virt.name}", f"10.6.{virt.unit}.1", f"10.6.{virt.unit}.2"]
+    running = virt.mount.start(*words, stdout=PIPE, stderr=PIPE)
+    assert finished(running) == (f"10.6.{virt.unit}.1 is at {virt.read('tap/address')}\n", "")
+    assert virt.read("address") in virt.mount.ip(f"neigh show 10.6.{virt.unit}.2")
+
+
+def test_frames_can_be_given_a_time(virt: Virt) -> None:
+    words = [str(EXAMPLES / "frames.sh"), f"{DIR}/{virt.name}", "10.6.0.9", "10.6.0.2"]
+    running = virt.mount.start("timeout", "0.5", *words, stdout=PIPE, stderr=PIPE)
+    assert finished(running, 2) == ("", "")
+    assert running.returncode == 124
+
+
+def test_scapy_session(virt: Virt) -> None:
+    if importlib.util.find_spec("scapy") is None:
+        pytest.skip("scapy is not installed")
+    virt.set(f"inet 10.7.{virt.unit}.1/24")
+    words = [str(EXAMPLES / "scapy_session.py"), f"{DIR}/{virt.name}", f"10.7.{virt.unit}.1", f"10.7.{virt.unit}.2"]
+    running = virt.mount.start(sys.executable, *words, stdout=PIPE, stderr=PIPE)
+    output, complaint = finished(running, 20)
+    assert running.returncode == 0, complaint
+    assert f"10.7.{virt.unit}.1 is at {virt.read('tap/address')}\n" in output
+    assert "echo-reply" in output

@@ -36,16 +36,16 @@ def test_capture(virt: Virt) -> None:
 
 
 def test_capture_of_all_with_a_filter(virt: Virt) -> None:
-    virt.set(f"inet 10.5.{virt.unit}.1/24")
+    virt.set("inet 10.5.0.1/24")
     watcher = virt.mount.start(str(EXAMPLES / "capture.sh"), DIR, "-Y", "arp", stdout=PIPE, start_new_session=True)
     assert watcher.stdout is not None
     until(lambda: _tshark(virt.mount), "tshark runs")
     until_it_waits(_tshark(virt.mount)[0])
     virt.host_sends(frame(60))
-    virt.mount.sh(f"ping -q -c1 -W1 10.5.{virt.unit}.2 || true")
+    virt.mount.sh("ping -q -c1 -W1 10.5.0.2 || true")
     line = watcher.stdout.readline()
     assert line.strip().startswith(f"{virt.name} > {virt.read('tap/address')}")
-    assert f"Who has 10.5.{virt.unit}.2?" in line
+    assert "Who has 10.5.0.2?" in line
     os.killpg(watcher.pid, signal.SIGINT)
     finished(watcher)
 
@@ -135,11 +135,11 @@ def test_wan_says_what_is_wrong(mount: Mount) -> None:
 
 
 def test_frames(virt: Virt) -> None:
-    virt.set(f"inet 10.6.{virt.unit}.1/24")
-    words = [str(EXAMPLES / "frames.sh"), f"{DIR}/{virt.name}", f"10.6.{virt.unit}.1", f"10.6.{virt.unit}.2"]
+    virt.set("inet 10.6.0.1/24")
+    words = [str(EXAMPLES / "frames.sh"), f"{DIR}/{virt.name}", "10.6.0.1", "10.6.0.2"]
     running = virt.mount.start(*words, stdout=PIPE, stderr=PIPE)
-    assert finished(running) == (f"10.6.{virt.unit}.1 is at {virt.read('tap/address')}\n", "")
-    assert virt.read("address") in virt.mount.ip(f"neigh show 10.6.{virt.unit}.2")
+    assert finished(running) == (f"10.6.0.1 is at {virt.read('tap/address')}\n", "")
+    assert virt.read("address") in virt.mount.ip("neigh show 10.6.0.2")
 
 
 def test_frames_can_be_given_a_time(virt: Virt) -> None:
@@ -152,10 +152,10 @@ def test_frames_can_be_given_a_time(virt: Virt) -> None:
 def test_scapy_session(virt: Virt) -> None:
     if importlib.util.find_spec("scapy") is None:
         pytest.skip("scapy is not installed")
-    virt.set(f"inet 10.7.{virt.unit}.1/24")
-    words = [str(EXAMPLES / "scapy_session.py"), f"{DIR}/{virt.name}", f"10.7.{virt.unit}.1", f"10.7.{virt.unit}.2"]
+    virt.set("inet 10.7.0.1/24")
+    words = [str(EXAMPLES / "scapy_session.py"), f"{DIR}/{virt.name}", "10.7.0.1", "10.7.0.2"]
     running = virt.mount.start(sys.executable, *words, stdout=PIPE, stderr=PIPE)
     output, complaint = finished(running, 20)
     assert running.returncode == 0, complaint
-    assert f"10.7.{virt.unit}.1 is at {virt.read('tap/address')}\n" in output
+    assert f"10.7.0.1 is at {virt.read('tap/address')}\n" in output
     assert "echo-reply" in output

@@ -250,7 +250,7 @@ def test_rate(mount: Mount, hosts: Hosts) -> None:
     """iperf3 tells of payload: 1448 bytes of each frame's 1514."""
     left, right = hosts(1), hosts(2)
     mount.ctl("cable 1 2 out rate 20mbit limit 100")
-    end = left.iperf3(right, "-t 3 -O 1")
+    end = left.iperf3(right, "-t 2 -O 1")
     on_wire = end["sum_received"]["bits_per_second"] * 1514 / 1448
     assert on_wire == pytest.approx(20e6, rel=0.05)
     end = right.iperf3(left, "-t 1")

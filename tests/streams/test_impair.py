@@ -39,8 +39,8 @@ def taken(file: File, at_least: int = 0) -> list[bytes]:
 
 def station(virt: Virt) -> str:
     """A program that answers pings; its address."""
-    virt.set(f"inet 10.4.{virt.unit}.1/24")
-    address = f"10.4.{virt.unit}.2"
+    virt.set("inet 10.4.0.1/24")
+    address = "10.4.0.2"
     virt.mount.start(sys.executable, str(RESPONDER), f"{DIR}/{virt.name}", address, stderr=subprocess.DEVNULL)
     until(lambda: virt.mount.sh(f"ping -q -c1 -W1 {address} || true").count(" 0% packet"), "it answers")
     return address

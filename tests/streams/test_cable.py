@@ -173,6 +173,16 @@ def test_a_reader_takes_nothing_from_the_cable(pair: Pair) -> None:
     assert all(checksums(one) for one in seen)
 
 
+@pytest.mark.timeout(30)
+def test_a_reader_that_does_not_read_holds_nobody_up(pair: Pair) -> None:
+    left, right = pair
+    stopped = [end.open(os.O_RDONLY) for end in pair]
+    end = left.iperf3(right, "-t 1 --bidir")
+    assert end["sum_received"]["bytes"] > 5e6
+    assert end["sum_received_bidir_reverse"]["bytes"] > 5e6
+    assert all(len(file.read()) <= FULL for file in stopped)
+
+
 def checksums(data: bytes) -> bool:
     """An IPv4 header adds up, or it is none."""
     if data[12:14] != b"\x08\x00":

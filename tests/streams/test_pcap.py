@@ -172,19 +172,22 @@ def test_a_frame_that_cannot_be_sent_is_not_seen(virt: Virt) -> None:
 SMALL = 64 << 10
 
 
-def test_a_full_buffer_drops_and_says_so(alone: Alone) -> None:
+@pytest.mark.parametrize("size", [1 << 20, 1000])
+def test_a_full_buffer_drops_and_says_so(alone: Alone, size: int) -> None:
+    """Once the reader has caught up a statistics block tells, whether another frame comes or not."""
     virt = Virt(alone("capture=64K"), 1, "queue 512 up")
-    watch = Watch(virt.mount, f"{virt.name}/pcap")
+    watch = Watch(virt.mount, f"{virt.name}/pcap", size)
     writer = virt.open(os.O_WRONLY)
     for number in range(100):
         writer.write(frame(1500, number))
-    fitting = len(watch.look().frames)
+    seen = watch.look()
+    fitting = len(seen.frames)
     assert SMALL - 3100 < fitting * 1532 <= SMALL
+    assert seen.frames == [frame(1500, number) for number in range(fitting)]
+    assert seen.statistics == [(100, 100 - fitting)]
     writer.write(frame(60, 200))
-    seen = watch.until(fitting + 1)
-    assert seen.frames == [*(frame(1500, number) for number in range(fitting)), frame(60, 200)]
-    assert sum(packet.lost for packet in seen.packets) + sum(drops for _, drops in seen.statistics[:1]) >= 100 - fitting
-    assert (100, 100 - fitting) in seen.statistics
+    last = watch.until(fitting + 1).packets[-1]
+    assert (last.frame, last.lost) == (frame(60, 200), 0)
     (client,) = [line for line in virt.read("clients").splitlines() if "pcap" in line]
     assert client.split()[-1] == str(100 - fitting)
 

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# A laboratory in one file of commands, lab.ctl: three machines, a bridge, and a program of a user without root.
+#
+#     sudo virtfs mount /mnt/virt
+#     sudo examples/lab.sh /mnt/virt            (or VIRTFS=/mnt/virt examples/lab.sh)
+#
+# Each machine pings the others and the program, which is responder.py. Cleans up after itself, also after Ctrl-C.
+set -euo pipefail
+here=$(dirname "$(readlink -f "$0")")
+virtfs=${1:-${VIRTFS:-/mnt/virt}}
+[ -e "$virtfs/ctl" ] || { echo "lab.sh: no virtfs at $virtfs (virtfs mount $virtfs)" >&2; exit 1; }
+
+# What the file creates must not be there yet, for it is destroyed at the end.
+made=$(sed -n 's/^create \([^ ]*\).*/\1/p' "$here/lab.ctl")
+for name in $made; do
+    for path in "$virtfs/virt$name" "$virtfs/bridge/$name" "/sys/class/net/tap$name" "/sys/class/net/$name"; do
+        [ ! -e "$path" ] || { echo "lab.sh: there is a $path already" >&2; exit 1; }
+    done
+done
+
+machines=() program=
+end() {
+    [ -z "$program" ] || kill "$program" 2>/dev/null || true
+    for name in $made; do
+        [ ! -e "$virtfs/virt$name" ] && [ ! -e "$virtfs/bridge/$name" ] || echo "destroy $name" >"$virtfs/ctl"
+    done
+    for machine in "${machines[@]}"; do ip netns del "$machine"; done
+}
+trap end EXIT
+trap 'exit 130' INT TERM
+
+for machine in lab-left lab-middle lab-right; do
+    ip netns add "$machine"
+    machines+=("$machine")
+    ip -n "$machine" link set lo up
+done
+cat "$here/lab.ctl" >"$virtfs/ctl" || { cat "$virtfs/last_error" >&2; exit 1; }
+
+owner=$(stat -c %U "$virtfs/virt84/frame")
+python=$(PATH=/usr/bin:$PATH command -v python3) # the system's, which every user may run
+setpriv --reuid="$owner" --clear-groups "$python" "$here/responder.py" "$virtfs/virt84" 10.0.7.84 & program=$!
+timeout 10 cat "$virtfs/virt84/wait/reader" >/dev/null
+
+for machine in "${machines[@]}"; do
+    for address in 10.0.7.{1,2,3,84}; do
+        said=$(ip netns exec "$machine" ping -q -c 3 -i 0.05 -W 2 "$address" | sed -n '/received/p;/^rtt/p')
+        echo "$machine to $address:" $said
+    done
+done
+echo "the bridge knows:"
+cat "$virtfs/bridge/bridge7/addresses"

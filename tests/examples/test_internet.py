@@ -1,0 +1,83 @@
+"""internet.sh and fetch.py: a program with a stack of its own reaches a server through a bridge and a router."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mount.places import DIR, finished
+from mount.serving import Mount, Virt
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+INTERNET, FETCH = EXAMPLES / "internet.sh", EXAMPLES / "fetch.py"
+
+
+def nothing_left(mount: Mount) -> None:
+    """What the example made is gone."""
+    assert mount.read("ctl") == ""
+    assert mount.links() == ["lo"]
+    assert mount.ip("netns list") == ""
+
+
+@pytest.mark.parametrize("named", ["argument", "environment"])
+def test_internet(mount: Mount, named: str) -> None:
+    if not (shutil.which("nft") or shutil.which("iptables")):
+        pytest.skip("needs nft or iptables")
+    mount.ctl("create 0 description not the example's")
+    before = mount.read("ctl")
+    words = [str(INTERNET), *([DIR] if named == "argument" else [])]
+    pipe = subprocess.PIPE
+    running = mount.start(*words, env={**os.environ, "VIRTFS": DIR}, stdout=pipe, stderr=pipe)
+    output, complaint = finished(running, 30)
+    assert (running.returncode, complaint) == (0, "")
+    assert output.splitlines() == ["hello from the other side", "the server was asked by 192.0.2.254"]
+    assert mount.read("ctl") == before
+    mount.ctl("destroy 0")
+    nothing_left(mount)
+
+
+def test_without_translation(mount: Mount) -> None:
+    """A machine that has neither nft nor iptables: the server is told the way instead."""
+    hidden = 'command() { [ "$2" != nft ] && [ "$2" != iptables ] && builtin command "$@"; }; export -f command'
+    running = mount.shell(f"{hidden}; exec {INTERNET} {DIR}", stdout=subprocess.PIPE)
+    output, _ = finished(running, 30)
+    assert output.splitlines() == ["hello from the other side", "the server was asked by 10.0.7.2"]
+    nothing_left(mount)
+
+
+def test_ctrl_c_cleans_up(mount: Mount) -> None:
+    running = mount.start(str(INTERNET), DIR, stdout=subprocess.PIPE, start_new_session=True)
+    assert running.stdout is not None
+    assert running.stdout.readline()
+    os.killpg(running.pid, signal.SIGINT)
+    finished(running)
+    nothing_left(mount)
+
+
+def test_a_page_of_many_segments(mount: Mount) -> None:
+    """More than one window, by a line that loses frames."""
+    mount.ctl("create 3 up inet 10.0.3.1/24 impair in loss 1% seed 7")
+    mount.sh("mkdir /mnt/site && seq 20000 >/mnt/site/index.html")
+    web = mount.start(
+        sys.executable, "-um", "http.server", "--directory", "/mnt/site", "--bind", "10.0.3.1", "80",
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert web.stdout is not None
+    assert web.stdout.readline().startswith("Serving")
+    got = mount.sh(f"{FETCH} virt3 10.0.3.2 10.0.3.1 10.0.3.1 | cmp - /mnt/site/index.html && echo same", seconds=40)
+    assert got == "same\n"
+
+
+def test_nobody_there(mount: Mount) -> None:
+    virt = Virt(mount, 4, "up inet 10.0.4.1/24")
+    assert "the server refuses" in mount.refused(f"{FETCH} {virt.name} 10.0.4.2 10.0.4.1 10.0.4.1")
+    assert "the gateway does not answer" in mount.refused(f"{FETCH} {virt.name} 10.0.4.2 10.0.4.9 10.0.4.1")
+
+
+def test_it_says_what_it_lacks(mount: Mount) -> None:
+    running = mount.start(str(INTERNET), "/nowhere", stderr=subprocess.PIPE)
+    _, complaint = finished(running)
+    assert (running.returncode, "no virtfs at /nowhere" in complaint) == (1, True)

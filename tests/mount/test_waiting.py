@@ -134,7 +134,7 @@ def test_the_tap_deleted_from_outside_while_waiting(virts: Virts) -> None:
     assert neighbour_waits.result() == frame()
     virt.mount.ctl(f"destroy {virt.unit}\ncreate {virt.unit} up")
     again = virt.open()
-    virt.mount.ip(f"addr add 10.0.{virt.unit}.1/24 dev {virt.tap}")
+    virt.mount.ip(f"addr add 10.{virt.unit // 200}.{virt.unit % 200}.1/24 dev {virt.tap}")
     assert again.begin_read(60).waiting()
 
 

@@ -297,10 +297,11 @@ def test_what_a_cable_passes_on_is_sent_as_any_frame() -> None:
 
 def test_counts_of_what_a_cable_writes() -> None:
     with wire() as bench:
-        bench.wire.count_out(3, 300, 0)
-        bench.wire.count_out(2, 0, 2)
+        bench.wire.count_out(3, 300)
+        bench.wire.count_refused(2, 1)
         counters = bench.counters
-        assert (counters.tx_frames, counters.tx_bytes, counters.tx_dropped) == (3, 300, 2)
+        assert (counters.tx_frames, counters.tx_bytes) == (3, 300)
+        assert (counters.tx_dropped, counters.tx_down) == (2, 1)
 
 
 def test_given_back_it_is_as_before() -> None:

@@ -142,7 +142,7 @@ def _parse_cable(form: Form, target: Unit | BridgeName | None, words: Words) -> 
     peer = _parse_target(form, words)
     assert isinstance(peer, int)
     if peer == target:
-        raise VirtError(EINVAL, f"virt{peer} is both ends of it")
+        raise VirtError(EINVAL, f"{quoted(f'virt{peer}')} is both ends of it")
     impair = verbs.find(VIRT, "impair")
     assert impair is not None
     actions: tuple[Action, ...] = ()

@@ -5,6 +5,7 @@ One JSON object (RFC 8259) and a newline. Its keys, always all of them and in th
     version     text: virtfs' own
     virts       an object for each interface, by unit
     bridges     an object for each bridge under bridge/
+    cables      an object for each cable
 
 Of an interface:
 
@@ -15,7 +16,7 @@ Of an interface:
     group       gid, a number        group_name  likewise
     mode        the streams' permission bits, octal text as the verb takes it: "0600"
     …           each attribute file, by its name
-    readers     how often frame and hex are open for reading
+    readers     how often frame, hex and rx are open for reading
     stats       an object: each file of stats/, numbers
     tap         an object: each file of tap/, by its name; addresses is a list of texts such as "10.0.3.1/24"
 
@@ -32,12 +33,17 @@ Of a bridge:
                 cost, and state of the spanning tree (0 disabled, 1 listening, 2 learning, 3 forwarding, 4 blocking)
     addresses   its table, a list of objects: address, member, age in seconds, static (a boolean)
 
+Of a cable:
+
+    ends        the names of its two interfaces
+    impair      what was said of its impairments, in their words, "" for none
+
 A file that holds 0 or 1 for off and on is a boolean, one that holds a count or a size in bytes a number, any other the
 file's text; "" stands for an empty file.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
@@ -76,9 +82,16 @@ _KINDS: Final[dict[str, Callable[[str], Value]]] = {
 }
 
 
-def status(version: str, virts: Iterable[Object], bridges: Iterable[Object] = ()) -> str:
-    """The text of the file. virts: as `describe` gives them. bridges: as `describe_bridge` does."""
-    return json.dumps({"version": version, "virts": list(virts), "bridges": list(bridges)}) + "\n"
+def status(version: str, virts: Iterable[Object], bridges: Iterable[Object] = (), cables: Iterable[Object] = ()) -> str:
+    """The text of the file. virts: as `describe` gives them. bridges, cables: as `describe_bridge`, `…_cable` do."""
+    whole = {"version": version, "virts": list(virts), "bridges": list(bridges), "cables": list(cables)}
+    return json.dumps(whole) + "\n"
+
+
+def describe_cable(words: Sequence[str]) -> dict[str, object]:
+    """A cable as an object of JSON. words: what follows `cable` in its line, the two units and the impairment."""
+    first, second, *impairment = words
+    return {"ends": [f"virt{first}", f"virt{second}"], "impair": " ".join(impairment)}
 
 
 def describe(

@@ -116,7 +116,7 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
     Verb(
         "netns",
         (arg.NETNS,),
-        "move the tap to a network namespace, by name or a process in it",
+        "move the tap to a network namespace, by name or process",
         file="tap/netns",
         root_only=True,
         ends_line=True,
@@ -132,7 +132,7 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
     Verb(
         "description",
         (arg.DESCRIPTION,),
-        "a note of up to 256 characters, the rest of the line; empty clears it",
+        "a note of up to 256 characters, the rest of the line",
         file="description",
         rest_of_line=True,
     ),

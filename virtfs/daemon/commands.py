@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import cast
 
 import trio
@@ -22,7 +21,7 @@ from virtfs.core.grammar import Action, Command, file_action, format_actions, fo
 from virtfs.core.ids import Gid, Uid, Unit, User
 from virtfs.core.quoting import quoted
 from virtfs.core.script import Line, Script
-from virtfs.core.status import describe, describe_bridge, status
+from virtfs.core.status import describe, describe_bridge, describe_cable, status
 from virtfs.core.values import verbs_of
 from virtfs.core.verbs import BRIDGE
 from virtfs.core.virt import Virt
@@ -179,13 +178,6 @@ class Commander:
 
         return interface.virt.unit, lambda: self._interfaces.later(destroy)
 
-    def command_of(self, pid: int) -> str:
-        """The name of a process, "?" of one that is gone or in another pid namespace."""
-        try:
-            return Path(f"/proc/{pid}/comm").read_text().strip() or "?"
-        except OSError:
-            return "?"
-
     # The state file
 
     async def replay(self, text: str) -> None:
@@ -208,7 +200,8 @@ class Commander:
         by_process = last.verb == "netns" and str(last.args[0]).isdecimal()
         actions = tuple(rest) if by_process else command.actions
         kind = "ensure" if command.kind == "create" else command.kind
-        await self._run_line(None, Line(format_command(Command(kind, command.target, actions)), 1, 1), ROOT_USER)
+        again = replace(command, kind=kind, actions=actions)
+        await self._run_line(None, Line(format_command(again), 1, 1), ROOT_USER)
         if by_process and isinstance(command.target, int):
             interface = self._interfaces.get(Unit(command.target))
             interface.lose()
@@ -228,7 +221,8 @@ class Commander:
         """Every interface and bridge as JSON. Each name is looked up once, as that may ask a server."""
         user, group = cache(user_name), cache(group_name)
         virts = [describe(wire.virt, wire.readers, user, group) for wire in self.wires()]
-        return status(version, virts, map(describe_bridge, self.bridges))
+        cables = [format_command(command).split(maxsplit=3)[1:] for command in self.cables.lines()]
+        return status(version, virts, map(describe_bridge, self.bridges), map(describe_cable, cables))
 
     def last_error(self, user: User) -> str:
         """The user's last failed command and why, "ok" when there was none."""
@@ -381,6 +375,7 @@ class Commander:
     def _remember(self, user: User, refusal: VirtError) -> VirtError:
         self._errors[user.uid] = refusal.strerror
         self._errors.move_to_end(user.uid)
+        self.changed()
         if len(self._errors) > REMEMBERED:
             self._errors.popitem(last=False)
         return refusal

@@ -22,7 +22,7 @@ from virtfs.daemon.kernel import Kernel
 from virtfs.files.capture import Capture
 from virtfs.files.node import ROOT, Directory
 from virtfs.files.ports import Mount, Ports
-from virtfs.files.stream import Opens
+from virtfs.files.stream import Opens, StreamHandle
 from virtfs.files.tree import Commands, interface_names
 from virtfs.forward.impaired import ImpairedWay
 from virtfs.forward.wire import Wire
@@ -35,6 +35,7 @@ from virtfs.host.tap import Tap
 
 log = logging.getLogger(__name__)
 
+BETWEEN_DROPS = 1  # seconds from one event about drops to the next
 ATTEMPTS = 5  # at asking for what is reported of meanwhile
 
 Tell = Callable[..., None]  # what, the interface's name, key=value …: as files.events.Events.emit
@@ -62,12 +63,31 @@ class Interface:
         self._dropped_before = virt.host.dropped
         virt.host.dropped = 0
         self._tell = tell
+        self._start = mount.start
+        self._untold = 0  # frames dropped that no event has told of
+        self._telling = False
         self._pump = trio.CancelScope()
         self._ended = trio.Event()
-        self.wire.dropped = lambda frames: tell("drop", virt.name, frames=frames)
-        self.ports.opens.tell = lambda what, handle: tell(
-            what, virt.name, file=handle.stream.label, uid=handle.user.uid, pid=handle.user.pid
-        )
+        self.wire.dropped = self._dropped
+        self.ports.opens.tell = self._opens
+
+    def _dropped(self, frames: int) -> None:
+        self._untold += frames
+        if not self._telling:
+            self._telling = True
+            self._start(self._tell_drops)
+
+    async def _tell_drops(self) -> None:
+        """At once, and then once in a while: a host that sends to nobody is no news for each frame."""
+        while self._untold:
+            frames, self._untold = self._untold, 0
+            self._tell("drop", self.virt.name, frames=frames)
+            await trio.sleep(BETWEEN_DROPS)
+        self._telling = False
+
+    def _opens(self, what: str, handle: StreamHandle) -> None:
+        user = handle.user
+        self._tell(what, self.virt.name, file=handle.stream.label, uid=user.uid, pid=user.pid)
 
     async def run(self) -> None:
         """Forward until `stop`."""
@@ -97,21 +117,38 @@ class Interface:
             self._tell("carrier", self.virt.name, carrier=int(now.carrier))
 
     def impair(self, direction: Direction, impairment: Impairment) -> ImpairedWay | None:
-        """Treat frames so on their way in or out from now on; the task of a new way is to be run."""
+        """Treat frames so on their way in or out from now on; the task of a new way is to be run.
+
+        What is on its way keeps its time.
+        """
         wire, virt = self.wire, self.virt
-        way: ImpairedWay | None = None
-        old = self._ways.pop(direction, None)
-        if not impairment.harmless:
-            deliver, lost = (wire.arrive, wire.lose) if direction == "in" else (wire.send, wire.lose_out)
-            way = self._ways[direction] = ImpairedWay(impairment, f"{virt.name} {direction}", deliver, lost)
         if direction == "in":
-            virt.impair_in, wire.inlet = impairment, way
+            virt.impair_in = impairment
         else:
-            virt.impair_out, wire.outlet = impairment, way
+            virt.impair_out = impairment
+        way = self._ways.get(direction)
+        if way is not None and impairment.harmless:
+            way.retire(lambda: self._set_way(direction, None))
+        elif way is not None:
+            way.change(impairment)
+        elif not impairment.harmless:
+            deliver, lost = (wire.arrive, wire.lose) if direction == "in" else (wire.send, wire.lose_out)
+            new = ImpairedWay(impairment, f"{virt.name} {direction}", deliver, lost)
+            self._set_way(direction, new)
+            return new
+        return None
+
+    def _set_way(self, direction: Direction, way: ImpairedWay | None) -> None:
+        old = self._ways.pop(direction, None)
+        if way is not None:
+            self._ways[direction] = way
+        if direction == "in":
+            self.wire.inlet = way
+        else:
+            self.wire.outlet = way
         if old is not None:
             old.stop()
-        wire.update()
-        return way
+        self.wire.update()
 
     def set_dropped(self, total: int) -> None:
         """The tap's own count of what it dropped, as it is now."""

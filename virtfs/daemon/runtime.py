@@ -3,6 +3,7 @@
 They cannot lie in the mount: the daemon would have to open them through itself.
 """
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -16,22 +17,48 @@ from virtfs.daemon.interfaces import Interface, Interfaces
 from virtfs.forward.feed import Feed
 from virtfs.host.fifo import Fifo
 
+PREFIX = "virtfs-"
+LOCK = "lock"
 PAUSE = 0.25  # seconds between looks for a reader
 
 
-def make_directory() -> Path:
-    """A new one, below /run for root, else where the system has one for the user. Others may pass, not look in."""
-    base = "/run" if os.geteuid() == 0 and os.access("/run", os.W_OK) else os.environ.get("XDG_RUNTIME_DIR")
-    directory = Path(tempfile.mkdtemp(prefix="virtfs-", dir=base))
+def make_directory() -> tuple[Path, int]:
+    """A new one, and the lock that says it is in use: a descriptor.
+
+    Below /run for the system's root, else where there is one for the user. Others may pass, not look in. Those that a
+    daemon left which was killed are cleared away: nobody holds their lock.
+    """
+    places = ("/run" if os.geteuid() == 0 else "", os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir())
+    base = next(Path(place) for place in places if place and os.access(place, os.W_OK))
+    for old in base.glob(f"{PREFIX}*/{LOCK}"):
+        _clear(old)
+    directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
     directory.chmod(0o711)
-    return directory
+    lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return directory, lock
+
+
+def _clear(lock: Path) -> None:
+    try:
+        fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return  # in use
+    else:
+        shutil.rmtree(lock.parent, ignore_errors=True)
+    finally:
+        os.close(fd)
 
 
 class Runtime:
     """The FIFOs of a mount."""
 
-    def __init__(self, interfaces: Interfaces, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, interfaces: Interfaces) -> None:
+        self.directory, self._lock = make_directory()
         self._interfaces = interfaces
         self._feeds: dict[Unit, tuple[Interface, Feed]] = {}
 
@@ -67,3 +94,4 @@ class Runtime:
     def remove(self) -> None:
         """At the end of the mount."""
         shutil.rmtree(self.directory, ignore_errors=True)
+        os.close(self._lock)

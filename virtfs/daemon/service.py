@@ -17,7 +17,7 @@ from virtfs.daemon.commands import Commander
 from virtfs.daemon.follow import Follower
 from virtfs.daemon.interfaces import Interface, Interfaces
 from virtfs.daemon.kernel import Kernel
-from virtfs.daemon.runtime import Runtime, make_directory
+from virtfs.daemon.runtime import Runtime
 from virtfs.daemon.statefile import StateFile
 from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
@@ -57,6 +57,7 @@ async def serve(
         root.children.update(root_directory(commander, __version__, events, interfaces.pcap).children)
         root.children["bridge"] = commander.bridges.directory
         commander.bridges.tell = events.emit
+        events.told = lambda: commander.changed()  # clients, for instance
         commander.state_file = StateFile(state) if state else None
         await _Mount(fuse_fd, root, kernel, interfaces, commander).run(ready, stop)
     finally:
@@ -70,7 +71,7 @@ class _Mount:
         self, fuse_fd: int, root: Directory, kernel: Kernel, interfaces: Interfaces, commander: Commander
     ) -> None:
         self._interfaces = interfaces
-        self._runtime = Runtime(interfaces, make_directory())
+        self._runtime = Runtime(interfaces)
         interfaces.mount = replace(interfaces.mount, rx=lambda virt: str(self._runtime.path(virt)))
         interfaces.appeared, interfaces.given = self._runtime.appear, self._runtime.follow
         interfaces.leaving = self._leaving

@@ -30,6 +30,8 @@ from virtfs.host.tap import Tap
 
 log = logging.getLogger(__name__)
 
+IPV6_MTU_MIN = 1280
+
 Undo = Callable[[], Awaitable[None]]
 Effect = Callable[..., Awaitable[Undo]]
 
@@ -58,6 +60,21 @@ async def _link(interfaces: Interfaces, interface: Interface, **change: Any) -> 
 
     async def undo() -> None:
         await _link(interfaces, interface, **before)
+
+    return undo
+
+
+async def _mtu(interfaces: Interfaces, interface: Interface, mtu: int) -> Undo:
+    """Below IPv6's smallest MTU (RFC 8200) the kernel takes the addresses and settings of IPv6 away."""
+    addresses, before = interface.virt.host.addresses, interface.virt.host.mtu
+    await _link(interfaces, interface, mtu=mtu)
+    if before < IPV6_MTU_MIN <= mtu and interface.found is None:
+        await interfaces.kernel.call(interfaces.kernel.links.quiet, interface.tap)
+
+    async def undo() -> None:
+        await _mtu(interfaces, interface, before)
+        for address in addresses:
+            await _add_address(interfaces, interface, address)
 
     return undo
 
@@ -228,7 +245,7 @@ def _of_link(name: str) -> Effect:
 EFFECTS: Final[dict[str, Effect]] = {
     "up": partial(_link, up=True),
     "down": partial(_link, up=False),
-    "mtu": _of_link("mtu"),
+    "mtu": _mtu,
     "queue": _of_link("txqlen"),
     "taplink": _of_link("address"),
     "inet": _add_address,

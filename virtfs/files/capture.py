@@ -17,6 +17,7 @@ from virtfs.files.node import Owner, Rights
 from virtfs.files.stream import Opens, Stream, TextStreamHandle, Waiters
 from virtfs.forward.wire import HEADROOM, Sink, Wire
 
+PACKET_BLOCK = b"\x06\0\0\0"  # how an enhanced packet block begins
 PIECE = 65536  # bytes of a history made ready at a time
 SNAPLEN = 0  # frames are captured whole
 
@@ -28,7 +29,7 @@ def file_header(application: str) -> bytes:
 
 def interface_block(virt: Virt) -> bytes:
     """The block that introduces an interface."""
-    return interface_description(virt.name, virt.description, virt.address, SNAPLEN)
+    return interface_description(virt.name, virt.description, virt.address, SNAPLEN, virt.filter or None)
 
 
 class Capture(Stream):
@@ -182,7 +183,10 @@ class CaptureHandle(TextStreamHandle):
         return bool(self._blocks) or self._over
 
     def pending(self) -> int:
-        return len(self._blocks)
+        return sum(block.startswith(PACKET_BLOCK) for block in self._blocks)
+
+    def taken(self) -> int:
+        return self.frames - self.pending()
 
     def release(self) -> None:
         for wire, watched in self._watched.items():

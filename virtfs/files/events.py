@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Callable
 
 from virtfs.core.ids import User
 from virtfs.files.node import ROOT, Rights
@@ -11,12 +12,13 @@ MOST = 4096  # lines kept for one reader that does not read
 
 
 class Events(Stream):
-    """`<unix time> <what> <name> [key=value …]`"""
+    """`<unix time> <what> <name> [key=value …]`. told: called after each event."""
 
-    __slots__ = ()
+    __slots__ = ("told",)
 
     def __init__(self, opens: Opens) -> None:
         super().__init__(ROOT, "events", opens, Rights.REPORT)
+        self.told: Callable[[], None] = lambda: None
 
     def emit(self, what: str, name: str, **keys: object) -> None:
         """Tell every reader. Values contain no blanks."""
@@ -24,6 +26,7 @@ class Events(Stream):
         for handle in self.opens:
             if isinstance(handle, EventsHandle):
                 handle.add(f"{text}\n".encode())
+        self.told()
 
     def open(self, flags: int, user: User) -> "EventsHandle":
         return EventsHandle(self, user)

@@ -29,7 +29,7 @@ class Inject(Stream):
     start: runs a task as long as the mount. told: what last_error is to say.
     """
 
-    __slots__ = ("start", "told", "used", "wire")
+    __slots__ = ("start", "told", "used", "waiters", "wire")
 
     def __init__(
         self,
@@ -43,6 +43,8 @@ class Inject(Stream):
         self.start = start
         self.told = told
         self.used = False
+        self.waiters = Waiters()
+        wire.listeners.append(lambda: self.waiters.wake() and False)  # gone, or at another pace; no frame is waited for
 
     def open(self, flags: int, user: User) -> "InjectHandle":
         if self.used:
@@ -61,7 +63,7 @@ class InjectHandle(StreamHandle):
     __slots__ = ("_file", "_frames", "_next", "_pace", "_reader", "_records", "_scope", "_timer", "_writing")
 
     def __init__(self, file: Inject, user: User) -> None:
-        super().__init__(file, user, Waiters())
+        super().__init__(file, user, file.waiters)
         self._file = file
         self._reader = Reader()
         self._pace = Pace()
@@ -94,7 +96,12 @@ class InjectHandle(StreamHandle):
                 return None
             self._next = None
             self._frames += 1
-            wire.put(memoryview(record.frame))
+            try:
+                wire.put(memoryview(record.frame))
+            except VirtError as refusal:  # strict; the frame is done with all the same
+                self._tell(refusal)
+                self._next = self._record()
+                raise
         self._timer.set(monotonic_ns())
         return None
 
@@ -102,8 +109,12 @@ class InjectHandle(StreamHandle):
         try:
             return next(self._records, None)
         except VirtError as error:
-            self._file.told(VirtError(error.errno, f"{self._file.wire.virt.name}/inject: {error.strerror}"), self.user)
+            self._tell(error)
             raise
+
+    def _tell(self, error: VirtError) -> None:
+        said = f"{self._file.wire.virt.name}/inject: {error.strerror}"
+        self._file.told(VirtError(error.errno, said), self.user)
 
     def interrupt(self) -> int:
         """A signal ends the write that waits: how many of its bytes are done with. What is not, is forgotten."""
@@ -134,5 +145,5 @@ class InjectHandle(StreamHandle):
         try:
             self._reader.finish()
         except VirtError as error:
-            self._file.told(VirtError(error.errno, f"{self._file.wire.virt.name}/inject: {error.strerror}"), self.user)
+            self._tell(error)
         super().release()

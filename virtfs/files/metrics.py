@@ -36,7 +36,7 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[Wire], int]]]] = {
     "carrier": ("Whether the host sees a cable plugged in, 1 or 0.", lambda wire: wire.virt.host.carrier),
     "mtu_bytes": ("Largest payload of a frame.", lambda wire: wire.virt.host.mtu),
     "queue_frames": ("Frames that may wait for a reader.", lambda wire: wire.virt.host.queue),
-    "readers": ("How often frame and hex are open for reading.", lambda wire: wire.readers),
+    "readers": ("How often frame, hex and rx are open for reading.", lambda wire: wire.readers),
 }
 
 

@@ -23,6 +23,7 @@ from virtfs.files.stream import Opens
 from virtfs.files.text import Text
 from virtfs.files.wait import waits
 from virtfs.forward.wire import Wire
+from virtfs.host.processes import command_of
 
 
 class Commands(Protocol):
@@ -45,9 +46,6 @@ class Commands(Protocol):
 
     async def make_clone(self, user: User) -> tuple[Unit, Callable[[], None]]:
         """An interface for one open of clone: its unit, and what destroys it."""
-
-    def command_of(self, pid: int) -> str:
-        """The name of a process."""
 
     def wires(self) -> list[Wire]:
         """Every interface, by unit."""
@@ -104,7 +102,7 @@ def _interface(ports: Ports, commands: Commands) -> Directory:
             "history": ports.history_file,
             "next": Text(virt, line(lambda: str(wire.peek()))),
             "wait": Directory(virt, waits(wire, opens)),
-            "clients": Text(virt, lambda user: clients_text(opens, commands.command_of)),
+            "clients": Text(virt, lambda user: clients_text(opens, command_of)),
             **{name: _value(virt, name, value, commands) for name, value in VALUES.items()},
             "stats": Directory(virt, _stats(virt, commands, COUNTERS)),
             "tap": Directory(virt, _tap(virt, commands)),

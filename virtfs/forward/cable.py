@@ -35,6 +35,7 @@ class OneWay:
         self.sink = sink
         self.way: ImpairedWay | None = None
         self._single = False  # frames one by one, as on a real wire
+        self._gone = False
         self._scope = trio.CancelScope()
         self._buffer = memoryview(bytearray(LONGEST))
         self._read = FileIO(source.tap.fd, "r+b", closefd=False).readinto
@@ -47,7 +48,8 @@ class OneWay:
     def _needs_single(self) -> bool:
         source, sink = self.source, self.sink
         impaired = self.way is not None or source.inlet is not None or sink.outlet is not None
-        return bool(source.readers) or impaired or sink.virt.antispoof
+        narrower = source.virt.host.mtu > sink.virt.host.mtu  # what is too long for it must not pass in a large piece
+        return bool(source.readers) or impaired or sink.virt.antispoof or narrower
 
     def look(self) -> bool:
         """Somebody looks on, or no longer: offload off or on. Nobody waits for a frame here."""
@@ -68,14 +70,14 @@ class OneWay:
             self.way.stop()
         self.way = None
         if not impairment.harmless:
-            self.way = ImpairedWay(impairment, stream, self.sink.pass_on, self.source.lose)
+            self.way = ImpairedWay(impairment, stream, self._passed, self.source.lose)
         self.look()
         return self.way
 
     async def run(self) -> None:
         """Carry until `stop`, or a tap is gone."""
         with self._scope:
-            while not self.source.virt.lost:
+            while not (self._gone or self.source.virt.lost):
                 await trio.lowlevel.wait_readable(self.source.tap.fd)
                 if self._burst():
                     await trio.lowlevel.checkpoint()
@@ -88,7 +90,9 @@ class OneWay:
         if self.way is not None:
             self.way.stop()
         self._offload(False)
-        self._single_burst()
+        for _ in range(self.source.virt.host.queue // BURST + 1):  # what still lies there undone
+            if not self._single_burst():
+                break
         self.source.give_back()
 
     def _burst(self) -> bool:
@@ -97,27 +101,38 @@ class OneWay:
     def _fast_burst(self) -> bool:
         """Whole packets, with their virtio_net_hdr, from tap to tap."""
         read, write, buffer = self._read, self._write, self._buffer
-        frames = size = refused = 0
+        frames = size = 0
+        refused = [0, 0, 0]  # frames, their bytes, and how many because the sink is down
         try:
             for _ in range(BURST):
                 length = read(buffer)
                 if not length:
+                    if length is not None:
+                        self._lose_source()
                     break
                 frames += 1
                 size += length
                 try:
                     write(buffer[:length])
                 except OSError as error:
-                    refused += 1
+                    refused[0] += 1
+                    refused[1] += length - VNET_HEADER
+                    refused[2] += error.errno == errno.EIO
                     if error.errno not in (errno.EIO, errno.EINVAL, errno.ENOBUFS, errno.ENOMEM):
                         self.sink.vanished()
         except OSError:
-            self.source.vanished()
+            self._lose_source()
             return False
         finally:
-            self.source.count_in(frames, size - frames * VNET_HEADER)
-            self.sink.count_out(frames, size - frames * VNET_HEADER, refused)
+            size -= frames * VNET_HEADER
+            self.source.count_in(frames, size)
+            self.sink.count_out(frames - refused[0], size - refused[1])
+            self.sink.count_refused(refused[0], refused[2])
         return frames == BURST
+
+    def _lose_source(self) -> None:
+        self._gone = True
+        self.source.vanished()
 
     def _single_burst(self) -> bool:
         """Frames one by one, seen by who looks on."""
@@ -126,13 +141,20 @@ class OneWay:
             try:
                 length = self._read(buffer)
             except OSError:
-                self.source.vanished()
+                self._lose_source()
                 return False
             if not length:
+                if length is not None:
+                    self._lose_source()
                 return False
             header, frame = buffer[:VNET_HEADER], buffer[VNET_HEADER:length]
             if self._single and header[:2] != PLAIN:
-                for piece in whole(header, frame):
+                try:
+                    pieces = whole(header, frame)
+                except ValueError:  # of a kind nobody has allowed the host
+                    self.source.lose(1)
+                    continue
+                for piece in pieces:
                     self._carry(bytes(VNET_HEADER), piece)
             else:
                 self._carry(header, frame)
@@ -141,24 +163,29 @@ class OneWay:
     def _carry(self, header: memoryview | bytes, frame: memoryview | bytes) -> None:
         source, sink = self.source, self.sink
         source.show(INBOUND, frame)
-        source.count_in(1, len(frame))
         if self._single:
             source.receive(bytes(frame))
             return
+        source.count_in(1, len(frame))
         try:
             self._write(b"".join((header, frame)))
-        except OSError:
-            sink.count_out(1, len(frame), 1)
+        except OSError as error:
+            sink.count_refused(1, int(error.errno == errno.EIO))
         else:
             sink.show(OUTBOUND, frame)
-            sink.count_out(1, len(frame), 0)
+            sink.count_out(1, len(frame))
 
     def _onward(self, frame: bytes) -> None:
         """What has come out of the source, behind its own impairment."""
         if self.way is not None:
             self.way.push(frame)
         else:
-            self.sink.pass_on(frame)
+            self._passed(frame)
+
+    def _passed(self, frame: bytes) -> None:
+        """At the far end."""
+        self.source.count_in(1, len(frame))
+        self.sink.pass_on(frame)
 
 
 class Cable:

@@ -7,7 +7,7 @@ from time import monotonic_ns
 import trio
 
 from virtfs.core.impair import Scheduler
-from virtfs.core.impairment import Impairment
+from virtfs.core.impairment import UNIMPAIRED, Impairment
 from virtfs.host.timer import Timer
 
 
@@ -25,6 +25,7 @@ class ImpairedWay:
         self._deliver = deliver
         self._lost = lost
         self._counted = 0
+        self._gone: Callable[[], None] | None = None
         self._timer = Timer()
         self._set_for = 0
         self._scope = trio.CancelScope()
@@ -36,8 +37,15 @@ class ImpairedWay:
 
     def change(self, impairment: Impairment) -> None:
         """Frames that set out from now on are treated so; those on their way go on."""
+        if not impairment.harmless:
+            self._gone = None
         self._scheduler.change(impairment)
         self._move_on()
+
+    def retire(self, gone: Callable[[], None]) -> None:
+        """Impair nothing any more; once what is on its way has arrived, call `gone`."""
+        self._gone = gone
+        self.change(UNIMPAIRED)
 
     def clear(self) -> int:
         """Drop what is on its way; how many frames that was."""
@@ -56,6 +64,9 @@ class ImpairedWay:
         if counted != self._counted:
             self._lost(counted - self._counted)
             self._counted = counted
+        if self._gone is not None and not len(scheduler):
+            gone, self._gone = self._gone, None
+            gone()
 
     async def run(self) -> None:
         """Until `stop`."""

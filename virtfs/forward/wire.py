@@ -364,12 +364,15 @@ class Wire:
         self._counters.rx_frames += frames
         self._counters.rx_bytes += size
 
-    def count_out(self, frames: int, size: int, refused: int) -> None:
-        """Frames, and their bytes, that a cable has written into the tap, and how many of them it did not take."""
-        counters = self._counters
-        counters.tx_frames += frames - refused
-        counters.tx_bytes += size
-        counters.tx_dropped += refused
+    def count_out(self, frames: int, size: int) -> None:
+        """Frames, and their bytes, that a cable has written into the tap."""
+        self._counters.tx_frames += frames
+        self._counters.tx_bytes += size
+
+    def count_refused(self, frames: int, down: int) -> None:
+        """Frames that the tap did not take, and for how many of them because it is down."""
+        self._counters.tx_dropped += frames
+        self._counters.tx_down += down
 
     def lose(self, frames: int) -> None:
         """An impairment has lost frames on their way in."""

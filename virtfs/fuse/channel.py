@@ -25,6 +25,7 @@ from virtfs.fuse.answers import Answers
 from virtfs.fuse.numbers import HandleId, Handles, Inodes
 from virtfs.fuse.pair import Pair, ProtocolTooOld
 from virtfs.fuse.waiting import Waiting, ready
+from virtfs.host.processes import process_of
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +185,7 @@ class Channel:
 
     def _user(self) -> User:
         _, _, _, _, uid, gid, pid, _, _ = p.fuse_in_header.unpack_from(self._in)
-        return User(Uid(uid), Gid(gid), pid)
+        return User(Uid(uid), Gid(gid), process_of(pid))
 
     def _open(self, node: Stream, unique: Unique, length: int) -> bool:
         if length < p.BODY + p.fuse_open_in.size:

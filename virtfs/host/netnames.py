@@ -23,7 +23,7 @@ def open_netns(name: str) -> int:
         return netns.own_netns()
     path = Path("/proc") / name / "ns/net" if name.isdecimal() else NAMED / name
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError):
         what = "process" if name.isdecimal() else "network namespace"
         raise VirtError(errno.ENXIO, f'there is no {what} "{name}"') from None

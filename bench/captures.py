@@ -1,0 +1,130 @@
+"""pcap beside tcpdump -w, each with its defaults, under smallest frames from the host.
+
+The sender has one CPU, the capture the other. Measured is what is captured of all that one CPU can send, and the
+highest even rate at which no frame is lost, found by halving.
+"""
+
+import re
+import signal
+import struct
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from arena import RUN
+from lab import LAST, QUEUE, SUBJECT, Lab, attached, pause, program, remove, until
+
+SECONDS = 0.5
+HALVINGS = 6
+RIVAL = "tcpdump -w"
+LONG_QUEUE = 4096
+LONGER = f"{SUBJECT}, queue {LONG_QUEUE}"
+SNIFFED = "sniffed"  # the rival's tap
+_PACKET = 6  # type of an enhanced packet block
+_QUIET = 0.3  # s without a new byte: all has been written
+_RING = 1.2  # s: tcpdump gets a part of its ring that is not full after 1 s
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One capture: frames sent, how many of them were captured, and how long the sending took."""
+
+    sent: int
+    captured: int
+    seconds: float
+
+
+Capture = Callable[[float], Taken]  # of frames at this rate, 0 for all that one CPU sends
+
+
+def measure(lab: Lab) -> None:
+    """All of it."""
+    with attached(SNIFFED):
+        lab.ctl("create 3 up")
+        captures: dict[str, Capture] = {
+            SUBJECT: lambda rate: _virtfs(lab, rate, QUEUE),
+            LONGER: lambda rate: _virtfs(lab, rate, LONG_QUEUE),
+            RIVAL: lambda rate: _tcpdump(lab, rate),
+        }
+        full = lab.rounds_of({name: _captured(capture) for name, capture in captures.items()})
+        lab.compare("pcap: captured a second of all that one CPU sends", "frames/s", full, {})
+        whole = lab.rounds_of({name: _highest(capture) for name, capture in captures.items()})
+        lab.compare("pcap: highest even rate without a frame lost", "frames/s", whole, {RIVAL: 1.0})
+        lab.ctl("destroy 3")
+
+
+def _captured(capture: Capture) -> Callable[[], float]:
+    def figure() -> float:
+        taken = capture(0)
+        return taken.captured / taken.seconds
+
+    return figure
+
+
+def _highest(capture: Capture) -> Callable[[], float]:
+    """The highest rate found that was taken whole; 0 if none was."""
+
+    def figure() -> float:
+        taken = capture(0)
+        low, high = 0.0, taken.sent / taken.seconds
+        if taken.captured >= taken.sent:
+            return high
+        for _ in range(HALVINGS):
+            rate = (low + high) / 2
+            taken = capture(rate)
+            if taken.captured >= taken.sent:
+                low = taken.sent / taken.seconds
+            else:
+                high = rate
+        return low
+
+    return figure
+
+
+def _virtfs(lab: Lab, rate: float, queue: int) -> Taken:
+    lab.ctl(f"virt3 queue {queue}")
+    file = RUN / "virtfs.pcapng"
+    lab.server.pin([LAST])
+    command = ["taskset", "-c", LAST, "cat", lab.server.directory / "virt3/pcap"]
+    with open(file, "wb") as out, program(*command, stdout=out):
+        until("a capture's head", lambda: file.stat().st_size > 0)
+        sent, seconds = lab.blast("tap3", SECONDS, rate)
+        _until_still(file)
+    captured = _packets(file.read_bytes())
+    remove(file)
+    return Taken(sent, captured, seconds)
+
+
+def _tcpdump(lab: Lab, rate: float) -> Taken:
+    file = RUN / "tcpdump.pcap"
+    command = ["taskset", "-c", LAST, "tcpdump", "-Z", "root", "-ni", SNIFFED, "-w", file]
+    with program(*command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if "listening on" in line:
+                break
+        sent, seconds = lab.blast(SNIFFED, SECONDS, rate)
+        pause(_RING)
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+    remove(file)
+    captured = re.search(r"(\d+) packets? captured", told)
+    assert captured, told
+    return Taken(sent, int(captured[1]), seconds)
+
+
+def _until_still(file: Path) -> None:
+    size = -1
+    while size != (size := file.stat().st_size):
+        pause(_QUIET)
+
+
+def _packets(capture: bytes) -> int:
+    """How many packets a little-endian pcapng has."""
+    head, at, count = struct.Struct("<II").unpack_from, 0, 0
+    while at < len(capture):
+        kind, length = head(capture, at)
+        count += kind == _PACKET
+        at += length
+    return count

@@ -1,0 +1,51 @@
+"""The streams and cables of virtfs against what else does the same: python bench/streams.py [--quick] [PART …] (root).
+
+As in run.py everything is compared within one run: the rivals take turns, and what counts is the median of the ratios
+of one round.
+"""
+
+import argparse
+import sys
+
+import cables
+import captures
+import impairments
+import received
+import replays
+from arena import Others, build, enter, serve
+from lab import Lab
+
+PARTS = {
+    "pcap": captures.measure,
+    "inject": replays.measure,
+    "rx": received.measure,
+    "cable": cables.measure,
+    "impair": impairments.measure,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="virtfs' streams and cables, and their rivals, as ratios")
+    parser.add_argument("parts", metavar="PART", nargs="*", help=", ".join(PARTS))
+    parser.add_argument("--quick", action="store_true", help="few rounds")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"unknown part {', '.join(sorted(unknown))}")
+    enter()
+    with serve("virtfs", [sys.executable, "-m", "virtfs", "mount", "-f"], "ctl") as server:
+        lab = Lab(server, build("blast"), 1 if options.quick else 5)
+        others = Others()
+        for name, measure in PARTS.items():
+            if name in (options.parts or PARTS):
+                measure(lab)
+        print(f"\nother programs meanwhile: {others.share():.0%} of a CPU")
+    print("\nmissed goals:" if lab.missed else "\nevery goal is reached")
+    for line in lab.missed:
+        print(f"  {line}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -58,6 +58,8 @@ class Talk(Stream):
     first: called with the method's name at the beginning of each read, write, poll and ioctl.
     """
 
+    takes = True
+
     __slots__ = ("first", "heard", "opened", "released", "started", "to_say", "waiters")
 
     def __init__(self, *to_say: Say) -> None:

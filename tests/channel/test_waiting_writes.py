@@ -18,6 +18,8 @@ from .bench import Answer, Bench, Talk, channel, in_trio
 class Slow(Stream):
     """Takes of each write what `allowed` lets it; the rest waits."""
 
+    takes = True
+
     def __init__(self) -> None:
         super().__init__(ROOT, "slow", Opens())
         self.allowed = 0

@@ -7,7 +7,7 @@ asks or what exists; a command that parse() gives is of good form and its number
 
 import re
 from dataclasses import dataclass
-from errno import EINVAL
+from errno import E2BIG, EINVAL
 
 from virtfs.core import verbs
 from virtfs.core.arguments import Argument
@@ -18,6 +18,7 @@ from virtfs.core.units import parse_bridge_name, parse_unit_name
 from virtfs.core.verbs import BRIDGE, FORMS, VIRT, Form, Kind, Of, Verb
 from virtfs.core.words import BLANKS, Words
 
+VERBS_MAX = 256  # of one line, which runs in one go
 VALUE_MAX = 256  # characters of a value written to an attribute file
 
 _WHITE_SPACE = " \t\n\v\f\r"  # isspace(3) in the C locale
@@ -194,11 +195,13 @@ def _names_unit(word: str) -> bool:
 
 
 def _parse_actions(words: Words, of: Of) -> tuple[Action, ...]:
-    actions = []
+    actions: list[Action] = []
     while (word := words.take()) is not None:
         verb = verbs.find(of, word)
         if verb is None:
             raise VirtError(EINVAL, f"unknown verb {quoted(word)}")
+        if len(actions) == VERBS_MAX:
+            raise VirtError(E2BIG, f"{quoted(word)} is one verb too many: a line has {VERBS_MAX} at most")
         actions.append(Action(verb.name, tuple(_parse_arguments(verb, words))))
         if verb.ends_line:
             words.expect_end(f"{verb.name} cannot be undone and ends its line")

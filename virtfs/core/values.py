@@ -8,7 +8,7 @@ from virtfs.core.grammar import Action
 from virtfs.core.impairment import UNIMPAIRED, Direction, Impairment
 from virtfs.core.netem import format_impairs
 from virtfs.core.units import format_factor, format_size
-from virtfs.core.virt import QUEUE, Virt
+from virtfs.core.virt import MODE_GROUP, MODE_NEW, QUEUE, Virt
 
 # What each attribute file holds. A file that some verb mirrors can be written, the others only tell.
 VALUES: Final[dict[str, Callable[[Virt], str]]] = {
@@ -75,7 +75,7 @@ def verbs_of(virt: Virt, owner: str, group: str) -> list[tuple[Action, ...]]:
         (virt.exclusive != fresh.exclusive, Action("exclusive", (virt.exclusive,))),
         (virt.owner != fresh.owner, Action("owner", (owner,))),
         (virt.group != fresh.group, Action("group", (group,))),
-        (virt.mode != fresh.mode, Action("mode", (virt.mode,))),
+        (virt.mode != (MODE_GROUP if virt.group else MODE_NEW), Action("mode", (virt.mode,))),
         (virt.antispoof, Action("antispoof")),
         (virt.persist, Action("persist")),
         (virt.upopen, Action("upopen")),

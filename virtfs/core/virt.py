@@ -12,6 +12,7 @@ Exclusive = Literal["read", "both", "none"]
 Carrier = Literal["always", "open"]
 Address = IPv4Interface | IPv6Interface
 
+MODE_NEW, MODE_GROUP = 0o600, 0o660  # of the streams: as made, and once a group has it
 QUEUE = 256  # frames, unless the verb queue says otherwise
 
 
@@ -64,7 +65,7 @@ class Virt:
     host: HostEnd
     owner: Uid = Uid(0)
     group: Gid = Gid(0)
-    mode: int = 0o600
+    mode: int = MODE_NEW
     strict: bool = False
     exclusive: Exclusive = "read"
     backlog: int = 0

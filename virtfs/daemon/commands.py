@@ -70,14 +70,16 @@ class Commander:
                 raise self._remember(user, refusal) from None
             try:
                 for line in lines:
-                    await trio.lowlevel.checkpoint()  # a script of any length holds nobody up
                     if line.text and not line.text.isspace():
                         await self._run_one(virt, script, line, user)
+                    elif not line.number % 64:
+                        await trio.lowlevel.checkpoint()  # a script of any length holds nobody up
             finally:
                 await self.keep()
 
     async def _run_one(self, virt: Virt | Bridge | None, script: Script, line: Line, user: User) -> None:
         try:
+            await trio.lowlevel.checkpoint()
             async with self._one_at_a_time:
                 await self._run_line(virt, line, user)
         except OSError as refusal:
@@ -215,7 +217,7 @@ class Commander:
 
     def wires(self) -> list[Wire]:
         """Every interface, by unit."""
-        return [interface.wire for interface in self._interfaces]
+        return self._interfaces.wires()
 
     def status(self, version: str) -> str:
         """Every interface and bridge as JSON. Each name is looked up once, as that may ask a server."""

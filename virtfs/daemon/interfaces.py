@@ -19,7 +19,7 @@ from virtfs.core.impairment import Direction, Impairment
 from virtfs.core.limits import Limits
 from virtfs.core.virt import QUEUE, Address, HostEnd, Virt
 from virtfs.daemon.kernel import Kernel
-from virtfs.files.capture import Capture
+from virtfs.files.capture import Budget, Capture
 from virtfs.files.node import ROOT, Directory
 from virtfs.files.ports import Mount, Ports
 from virtfs.files.stream import Opens, StreamHandle
@@ -206,12 +206,9 @@ class Interfaces:
         self.leaving: Callable[[Interface], None] = lambda interface: None  # told before one is destroyed
         self.catch_up: Callable[[], None] = lambda: None
         self.look_for: Callable[[Interface], Awaitable[None]] = self.refresh  # where is it now, and how?
-        self.mount = Mount(
-            f"virtfs {__version__}", limits.capture, self.later, lambda error, user: None, lambda virt: ""
-        )
-        self.pcap = Capture(
-            ROOT, "pcap", Opens(), lambda: [i.wire for i in self], limits.capture, self.mount.application, ends=False
-        )
+        application, captures = f"virtfs {__version__}", Budget(limits.capture)
+        self.mount = Mount(application, captures, self.later, lambda error, user: None, lambda virt: "")
+        self.pcap = Capture(ROOT, "pcap", Opens(), self.wires, captures, application, ends=False)
         self._root = root
         self._tell = tell
         self._all: dict[Unit, Interface] = {}
@@ -219,6 +216,10 @@ class Interfaces:
 
     def __iter__(self) -> Iterator[Interface]:
         return iter([self._all[unit] for unit in sorted(self._all)])
+
+    def wires(self) -> list[Wire]:
+        """Every interface's wire, by unit."""
+        return [interface.wire for interface in self]
 
     def find(self, unit: Unit) -> Interface | None:
         """The interface of that unit."""

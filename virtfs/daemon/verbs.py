@@ -19,7 +19,7 @@ from virtfs.core.ids import User
 from virtfs.core.impairment import LIMIT_DEFAULT, UNIMPAIRED
 from virtfs.core.limits import Limits
 from virtfs.core.verbs import VIRT, find
-from virtfs.core.virt import Address, Carrier, HostEnd
+from virtfs.core.virt import MODE_GROUP, MODE_NEW, Address, Carrier, HostEnd
 from virtfs.daemon.accounts import group_id, user_id
 from virtfs.daemon.interfaces import Interface, Interfaces
 from virtfs.daemon.membership import set_bridge
@@ -69,7 +69,8 @@ async def _mtu(interfaces: Interfaces, interface: Interface, mtu: int) -> Undo:
     addresses, before = interface.virt.host.addresses, interface.virt.host.mtu
     await _link(interfaces, interface, mtu=mtu)
     if before < IPV6_MTU_MIN <= mtu and interface.found is None:
-        await interfaces.kernel.call(interfaces.kernel.links.quiet, interface.tap)
+        await interfaces.kernel.call(_quieten, interfaces.kernel.links, interface.tap, addresses)
+        await interfaces.refresh(interface)
 
     async def undo() -> None:
         await _mtu(interfaces, interface, before)
@@ -77,6 +78,14 @@ async def _mtu(interfaces: Interfaces, interface: Interface, mtu: int) -> Undo:
             await _add_address(interfaces, interface, address)
 
     return undo
+
+
+def _quieten(links: Links, tap: Tap, addresses: tuple[Address, ...]) -> None:
+    """In the thread: IPv6 has begun anew with defaults of its own, among them an address that nobody has asked for."""
+    links.quiet(tap)
+    for address in links.addresses(tap):
+        if address.ip.is_link_local and address.version == 6 and address not in addresses:
+            links.remove_address(tap, address)
 
 
 async def _add_address(interfaces: Interfaces, interface: Interface, address: Address) -> Undo:
@@ -221,6 +230,20 @@ def _matching(interface: Interface, address: Any) -> Address | None:
     return next((a for a in interface.virt.host.addresses if a == address or a.ip == ip), None)
 
 
+async def _group(interfaces: Interfaces, interface: Interface, name: str) -> Undo:
+    """Its members can then use the interface: the mode a new one has opens to them, one that was said stays."""
+    virt, gid = interface.virt, group_id(name)
+    modes = {MODE_NEW: MODE_GROUP} if gid else {MODE_GROUP: MODE_NEW}
+    undo_mode = await _set(interfaces, interface, "mode", modes.get(virt.mode, virt.mode))
+    undo_group = await _set(interfaces, interface, "group", gid)
+
+    async def undo() -> None:
+        await undo_group()
+        await undo_mode()
+
+    return undo
+
+
 def _setting(name: str, value: object) -> Effect:
     async def effect(interfaces: Interfaces, interface: Interface) -> Undo:
         return await _set(interfaces, interface, name, value)
@@ -254,7 +277,7 @@ EFFECTS: Final[dict[str, Effect]] = {
     "-inet6": _remove_address,
     "link": _assigned("address"),
     "owner": _assigned("owner", user_id),
-    "group": _assigned("group", group_id),
+    "group": _group,
     "mode": _assigned("mode"),
     "backlog": _assigned("backlog"),
     "exclusive": _assigned("exclusive"),

@@ -8,15 +8,17 @@ up.
 import platform
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import time_ns
 
 from virtfs.core.ids import User
 from virtfs.core.pcapng import enhanced_packet, interface_description, interface_statistics, section_header
 from virtfs.core.virt import Virt
-from virtfs.files.node import Owner, Rights
+from virtfs.files.node import Owner
 from virtfs.files.stream import Opens, Stream, TextStreamHandle, Waiters
 from virtfs.forward.wire import HEADROOM, Sink, Wire
 
+READERS = 32  # as many that do not read, each with all it may have, are still no harm
 PACKET_BLOCK = b"\x06\0\0\0"  # how an enhanced packet block begins
 PIECE = 65536  # bytes of a history made ready at a time
 SNAPLEN = 0  # frames are captured whole
@@ -32,13 +34,26 @@ def interface_block(virt: Virt) -> bytes:
     return interface_description(virt.name, virt.description, virt.address, SNAPLEN, virt.filter or None)
 
 
+@dataclass(slots=True)
+class Budget:
+    """What waits for the readers of all captures of a mount, in bytes; each: for one of them at most."""
+
+    each: int
+    held: int = 0
+
+    @property
+    def most(self) -> int:
+        """For all of them together."""
+        return READERS * self.each
+
+
 class Capture(Stream):
     """A pcap file: of one interface, or of all (`wires` says which there are now).
 
-    bound: bytes that wait for one reader at most. ends: the capture ends with its interface.
+    ends: the capture ends with its interface.
     """
 
-    __slots__ = ("application", "bound", "ends", "wires")
+    __slots__ = ("application", "budget", "ends", "wires")
 
     def __init__(
         self,
@@ -46,13 +61,13 @@ class Capture(Stream):
         label: str,
         opens: Opens,
         wires: Callable[[], list[Wire]],
-        bound: int,
+        budget: Budget,
         application: str,
         ends: bool,
     ) -> None:
-        super().__init__(owner, label, opens, Rights.SOURCE)
+        super().__init__(owner, label, opens)
         self.wires = wires
-        self.bound = bound
+        self.budget = budget
         self.application = application
         self.ends = ends
 
@@ -94,15 +109,15 @@ class _Watched:
 class CaptureHandle(TextStreamHandle):
     """One reader. A read gives as many whole blocks as fit; a block that is larger goes on in the next."""
 
-    __slots__ = ("_blocks", "_bound", "_capture", "_introduced", "_over", "_size", "_watched")
+    __slots__ = ("_blocks", "_budget", "_capture", "_introduced", "_over", "_size", "_watched")
 
     def __init__(self, capture: Capture, user: User) -> None:
         super().__init__(capture, user, Waiters())
         self._capture = capture
-        self._bound = capture.bound
-        header = file_header(capture.application)
-        self._blocks: deque[bytes] = deque((header,))
-        self._size = len(header)
+        self._budget = capture.budget
+        self._blocks: deque[bytes] = deque()
+        self._size = 0
+        self._add(file_header(capture.application))
         self._watched: dict[Wire, _Watched] = {}
         self._introduced = 0
         self._over = False
@@ -124,12 +139,13 @@ class CaptureHandle(TextStreamHandle):
             self.waiters.wake()
 
     def _sink(self, watched: _Watched) -> Sink:
-        blocks, bound, number, waiters = self._blocks, self._bound, watched.number, self.waiters
+        blocks, budget, number, waiters = self._blocks, self._budget, watched.number, self.waiters
+        bound, most = budget.each, budget.most
 
         def see(direction: int, frame: memoryview | bytes) -> None:
             length = len(frame)
             watched.received += 1
-            if self._size + length > bound:
+            if self._size + length > bound or budget.held > most:
                 watched.missed += 1
                 watched.dropped += 1
                 self.dropped += 1
@@ -139,6 +155,7 @@ class CaptureHandle(TextStreamHandle):
             self.frames += 1
             blocks.append(block)
             self._size += len(block)
+            budget.held += len(block)
             if waiters.reads or waiters.polls:
                 waiters.wake()
 
@@ -147,27 +164,31 @@ class CaptureHandle(TextStreamHandle):
     def _add(self, block: bytes) -> None:
         self._blocks.append(block)
         self._size += len(block)
+        self._budget.held += len(block)
+
+    def _given(self, size: int) -> None:
+        """So many bytes wait no more."""
+        self._size -= size
+        self._budget.held -= size
 
     def read(self, room: memoryview, size: int) -> int | None:
-        if self._rest:
-            return super().read(room, size)
         blocks = self._blocks
-        if not blocks:
-            return 0 if self._over else None
-        at = HEADROOM
-        end = HEADROOM + size
-        while blocks and at + len(blocks[0]) <= end:
-            block = blocks.popleft()
-            room[at : at + len(block)] = block
-            at += len(block)
-        if at == HEADROOM:
-            self._rest = blocks.popleft()
-            self._size -= len(self._rest)
-            return super().read(room, size)
-        self._size -= at - HEADROOM
-        if not blocks:
+        at, end = HEADROOM, HEADROOM + size
+        if not self._rest:
+            if not blocks:
+                return 0 if self._over else None
+            while blocks and at + len(blocks[0]) <= end:
+                block = blocks.popleft()
+                room[at : at + len(block)] = block
+                at += len(block)
+            if at == HEADROOM:
+                self._rest = blocks.popleft()
+                self._given(len(self._rest))
+        taken = super().read(room, size) if self._rest else at - HEADROOM
+        self._given(at - HEADROOM)
+        if not blocks and not self._rest:
             self._sum_up()
-        return at - HEADROOM
+        return taken
 
     def _sum_up(self) -> None:
         """The reader has caught up; had it lagged, it is told by how much."""
@@ -191,6 +212,7 @@ class CaptureHandle(TextStreamHandle):
     def release(self) -> None:
         for wire, watched in self._watched.items():
             wire.unwatch(watched.sink)
+        self._given(self._size)
         super().release()
 
 
@@ -234,7 +256,7 @@ class HistoryFile(Stream):
     __slots__ = ("application", "history", "virt")
 
     def __init__(self, virt: Virt, opens: Opens, history: History, application: str) -> None:
-        super().__init__(virt, "history", opens, Rights.SOURCE)
+        super().__init__(virt, "history", opens)
         self.virt = virt
         self.history = history
         self.application = application

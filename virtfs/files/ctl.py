@@ -20,7 +20,7 @@ class Ctl(Text):
     refused: told of what is not run, and why.
     """
 
-    __slots__ = ("refused", "run")
+    __slots__ = ("run",)
 
     def __init__(
         self,
@@ -30,9 +30,8 @@ class Ctl(Text):
         refused: Callable[[VirtError, User], None],
         refresh: Callable[[], Awaitable[None]],
     ) -> None:
-        super().__init__(owner, text, write=_unused, refresh=refresh)
+        super().__init__(owner, text, write=_unused, refresh=refresh, refused=refused)
         self.run = run
-        self.refused = refused
 
     def open(self, user: User) -> "CtlHandle":
         return CtlHandle(self, user)

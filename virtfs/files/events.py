@@ -8,24 +8,27 @@ from virtfs.core.ids import User
 from virtfs.files.node import ROOT, Rights
 from virtfs.files.stream import Opens, Stream, TextStreamHandle, Waiters
 
-MOST = 4096  # lines kept for one reader that does not read
+MOST = 4096  # lines kept for readers that do not read
 
 
 class Events(Stream):
     """`<unix time> <what> <name> [key=value …]`. told: called after each event."""
 
-    __slots__ = ("told",)
+    __slots__ = ("count", "lines", "told")
 
     def __init__(self, opens: Opens) -> None:
         super().__init__(ROOT, "events", opens, Rights.REPORT)
+        self.lines: deque[bytes] = deque(maxlen=MOST)
+        self.count = 0  # of all there have been
         self.told: Callable[[], None] = lambda: None
 
     def emit(self, what: str, name: str, **keys: object) -> None:
         """Tell every reader. Values contain no blanks."""
         text = " ".join([f"{time.time():.6f}", what, name, *(f"{key}={value}" for key, value in keys.items())])
+        self.lines.append(f"{text}\n".encode())
+        self.count += 1
         for handle in self.opens:
-            if isinstance(handle, EventsHandle):
-                handle.add(f"{text}\n".encode())
+            handle.waiters.wake()
         self.told()
 
     def open(self, flags: int, user: User) -> "EventsHandle":
@@ -35,30 +38,29 @@ class Events(Stream):
 class EventsHandle(TextStreamHandle):
     """One reader. One that is too slow gets, in its turn, one line that says how many it missed."""
 
-    __slots__ = ("_lines",)
+    __slots__ = ("_events", "_next")
 
-    def __init__(self, stream: Events, user: User) -> None:
-        self._lines: deque[bytes] = deque()
-        super().__init__(stream, user, Waiters())
-
-    def add(self, line: bytes) -> None:
-        """One more event."""
-        if len(self._lines) < MOST and not self.dropped:
-            self._lines.append(line)
-        else:
-            self.dropped += 1
-        self.waiters.wake()
+    def __init__(self, events: Events, user: User) -> None:
+        super().__init__(events, user, Waiters())
+        self._events = events
+        self._next = events.count  # the number of the event that it gets next
 
     def more(self) -> bytes | None:
-        if self._lines:
-            return self._lines.popleft()
-        if self.dropped:
-            lost, self.dropped = self.dropped, 0
+        events = self._events
+        first = events.count - len(events.lines)
+        if self._next < first:
+            lost, self._next = first - self._next, first
+            self.dropped += lost
             return f"{time.time():.6f} lost {lost}\n".encode()
-        return None
+        if self._next == events.count:
+            return None
+        line = events.lines[self._next - first]
+        self._next += 1
+        self.frames += 1
+        return line
 
     def ready(self) -> bool:
-        return bool(self._lines or self.dropped)
+        return self._next < self._events.count
 
     def pending(self) -> int:
-        return len(self._lines)
+        return self._events.count - self._next

@@ -1,7 +1,6 @@
 """frame: one read is one frame, one write is one frame, as on /dev/tapN."""
 
 import errno
-import os
 import select
 import struct
 from collections.abc import Awaitable, Callable
@@ -11,7 +10,7 @@ import trio
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.core.virt import Exclusive
-from virtfs.files.stream import Opens, Stream, StreamHandle, Waiters
+from virtfs.files.stream import Opens, Stream, StreamHandle, Waiters, reads, writes
 from virtfs.forward.wire import Wire
 
 # tap(4) of NetBSD: _IOR('e', 0, struct ifreq); linux/if_tun.h for the others.
@@ -22,16 +21,6 @@ TUNGETIFF = 0x800454D2
 IFF_TAP = 0x0002
 IFF_NO_PI = 0x1000
 IFNAMSIZ = 16
-
-
-def reads(flags: int) -> bool:
-    """An open(2) with these flags may read."""
-    return flags & os.O_ACCMODE != os.O_WRONLY
-
-
-def writes(flags: int) -> bool:
-    """An open(2) with these flags may write."""
-    return flags & os.O_ACCMODE != os.O_RDONLY
 
 
 class Seats:
@@ -74,6 +63,8 @@ class Frame(Stream):
     """
 
     __slots__ = ("first", "last", "seats", "waiters", "wire")
+
+    takes = True
 
     def __init__(self, wire: Wire, opens: Opens) -> None:
         super().__init__(wire.virt, "frame", opens)

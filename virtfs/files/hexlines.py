@@ -7,20 +7,23 @@ from collections.abc import Awaitable, Callable
 from virtfs.core.errors import VirtError
 from virtfs.core.hexlines import Lines, format_frame
 from virtfs.core.ids import User
-from virtfs.files.frame import Frame, reads
-from virtfs.files.stream import Opens, Stream, StreamHandle, TextStreamHandle
+from virtfs.files.frame import Frame
+from virtfs.files.stream import Opens, Stream, StreamHandle, TextStreamHandle, reads
 from virtfs.forward.wire import HEADROOM, LONGEST
 
 
 class Hex(Stream):
     """Shares its queue, and who may open it, with frame. told: what last_error is to say."""
 
-    __slots__ = ("frame", "told")
+    __slots__ = ("frame", "room", "told")
+
+    takes = True
 
     def __init__(self, frame: Frame, opens: Opens, told: Callable[[VirtError, User], None]) -> None:
         super().__init__(frame.owner, "hex", opens)
         self.frame = frame
         self.told = told
+        self.room = memoryview(bytearray(LONGEST + HEADROOM))  # where a frame becomes text, for all readers
 
     def open(self, flags: int, user: User) -> StreamHandle | Awaitable[StreamHandle]:
         return self.frame.seat(flags, lambda: HexHandle(self, user, flags))
@@ -37,7 +40,7 @@ class HexHandle(TextStreamHandle):
         self._flags = flags
         self._wire = file.frame.wire
         self._lines = Lines()
-        self._room = memoryview(bytearray(LONGEST + HEADROOM))
+        self._room = file.room
 
     def more(self) -> bytes | None:
         length = self._wire.take(self._room, LONGEST)

@@ -15,7 +15,6 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.core.pace import Pace
 from virtfs.core.savefile import Reader, Record
-from virtfs.files.node import Rights
 from virtfs.files.stream import Opens, Stream, StreamHandle, Waiters
 from virtfs.forward.wire import Wire
 from virtfs.host.timer import Timer
@@ -31,6 +30,9 @@ class Inject(Stream):
 
     __slots__ = ("start", "told", "used", "waiters", "wire")
 
+    gives = False
+    takes = True
+
     def __init__(
         self,
         wire: Wire,
@@ -38,7 +40,7 @@ class Inject(Stream):
         start: Callable[[Callable[[], Awaitable[None]]], None],
         told: Callable[[VirtError, User], None],
     ) -> None:
-        super().__init__(wire.virt, "inject", opens, Rights.SINK)
+        super().__init__(wire.virt, "inject", opens)
         self.wire = wire
         self.start = start
         self.told = told

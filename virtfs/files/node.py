@@ -39,9 +39,7 @@ ROOT = RootOwned()
 class Rights(Enum):
     """How the permission bits of a file follow from its owner's `mode`."""
 
-    STREAM = "sends and receives frames: the mode itself"
-    SOURCE = "gives frames: what of the mode lets read"
-    SINK = "takes frames: what of it lets write"
+    STREAM = "sends or receives frames: the mode itself"
     VALUE = "can be read by everybody, set by whom the mode lets write"
     REPORT = "only tells"
 
@@ -49,10 +47,6 @@ class Rights(Enum):
         """The permission bits under an interface's mode."""
         if self is Rights.STREAM:
             return mode
-        if self is Rights.SOURCE:
-            return mode & 0o444
-        if self is Rights.SINK:
-            return mode & 0o222
         return mode & 0o666 | 0o444 if self is Rights.VALUE else 0o444
 
 

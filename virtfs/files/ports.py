@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.core.virt import Virt
-from virtfs.files.capture import Capture, History, HistoryFile
+from virtfs.files.capture import Budget, Capture, History, HistoryFile
 from virtfs.files.frame import Frame
 from virtfs.files.hexlines import Hex
 from virtfs.files.inject import Inject
@@ -21,12 +21,12 @@ Task = Callable[[], Awaitable[None]]
 class Mount:
     """What the streams need of the mount they are in.
 
-    application: as captures name their maker. capture: bytes that wait for one reader of a capture. start: runs a task
+    application: as captures name their maker. captures: what may wait for their readers. start: runs a task
     as long as the mount. told: what last_error is to say to a user. rx: where an interface's FIFO lies.
     """
 
     application: str
-    capture: int
+    captures: Budget
     start: Callable[[Task], None]
     told: Callable[[VirtError, User], None]
     rx: Callable[[Virt], str]
@@ -40,7 +40,7 @@ class Ports:
         self.opens = Opens()
         self.frame = Frame(wire, self.opens)
         self.hex = Hex(self.frame, self.opens, mount.told)
-        self.pcap = Capture(wire.virt, "pcap", self.opens, lambda: [wire], mount.capture, mount.application, ends=True)
+        self.pcap = Capture(wire.virt, "pcap", self.opens, lambda: [wire], mount.captures, mount.application, ends=True)
         self.inject = Inject(wire, self.opens, mount.start, mount.told)
         self.history = History(wire)
         self.rx = Symlink(wire.virt, mount.rx(wire.virt))

@@ -7,16 +7,28 @@ stream says `wake()` when it may be worth another look.
 """
 
 import errno
+import os
 import select
 from collections.abc import Awaitable, Callable, Iterator
 from typing import NewType
 
+from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.files.node import Node, Owner, Rights
 from virtfs.forward.wire import HEADROOM
 
 Unique = NewType("Unique", int)  # the kernel's number of one request
 PollId = NewType("PollId", int)  # the kernel's number of one poll to be woken (kh)
+
+
+def reads(flags: int) -> bool:
+    """An open(2) with these flags may read."""
+    return flags & os.O_ACCMODE != os.O_WRONLY
+
+
+def writes(flags: int) -> bool:
+    """An open(2) with these flags may write."""
+    return flags & os.O_ACCMODE != os.O_RDONLY
 
 
 class Waiters:
@@ -129,9 +141,15 @@ class Opens:
 
 
 class Stream(Node):
-    """A stream file. label: its name below the interface's directory, or the mount's."""
+    """A stream file. label: its name below the interface's directory, or the mount's.
+
+    gives, takes: what it can be opened for, whatever its permission bits.
+    """
 
     __slots__ = ("label", "opens", "rights")
+
+    gives = True
+    takes = False
 
     def __init__(self, owner: Owner, label: str, opens: Opens, rights: Rights = Rights.STREAM) -> None:
         super().__init__(owner)
@@ -141,6 +159,12 @@ class Stream(Node):
 
     def permissions(self) -> int:
         return self.rights.bits(self.owner.mode)
+
+    def admit(self, flags: int, user: User) -> StreamHandle | Awaitable[StreamHandle]:
+        """`open`, or EACCES for a direction that this file does not have."""
+        if (reads(flags) and not self.gives) or (writes(flags) and not self.takes):
+            raise VirtError(errno.EACCES, f"{self.label} cannot be {'written' if self.gives else 'read'}")
+        return self.open(flags, user)
 
     def open(self, flags: int, user: User) -> StreamHandle | Awaitable[StreamHandle]:
         """One more open(2), the kernel has checked the permission bits. flags: as in open(2).

@@ -22,10 +22,11 @@ class Text(Node):
     """A file whose text is made when it is read.
 
     text: the whole text, for the user who reads it. write: takes one write(2) whole, or raises and has changed
-    nothing. refresh: what has to be asked of the kernel before `text` is right.
+    nothing. refresh: what has to be asked of the kernel before `text` is right. refused: told of a write that did not
+    come here.
     """
 
-    __slots__ = ("_latest", "refresh", "rights", "text", "write")
+    __slots__ = ("_latest", "refresh", "refused", "rights", "text", "write")
 
     def __init__(
         self,
@@ -33,11 +34,13 @@ class Text(Node):
         text: Callable[[User], str],
         write: Callable[[bytes, User], Awaitable[None]] | None = None,
         refresh: Callable[[], Awaitable[None]] = nothing,
+        refused: Callable[[VirtError, User], None] = lambda error, user: None,
     ) -> None:
         super().__init__(owner)
         self.text = text
         self.write = write
         self.refresh = refresh
+        self.refused = refused
         self._latest = b""
         self.rights = Rights.VALUE if write else Rights.REPORT
 
@@ -84,6 +87,7 @@ class TextHandle:
 
     def refused(self, error: VirtError) -> None:
         """A write was refused before it came here."""
+        self.node.refused(error, self.user)
 
     def poll(self) -> int:
         """Always readable and writable; POLLPRI|POLLERR when the text is another than the one read."""

@@ -141,6 +141,7 @@ def _value(virt: Virt, name: str, value: Callable[[Virt], str], commands: Comman
         RootOwned(virt=virt) if any(verb.root_only for verb in verbs) else virt,
         line(lambda: value(virt)),
         write=lambda data, user: commands.set_value(virt, name, data, user),
+        refused=commands.refused,
     )
 
 

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 LOOKS = 50
 TURN = 256
+LARGE = 32768  # bytes of a request that takes long enough for others to have their turn after it
 # Nothing is written behind, so closing has nothing to flush. Linux before 5.16 asks nevertheless.
 STREAM_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NONSEEKABLE | p.FOPEN_STREAM | p.FOPEN_NOFLUSH
 # Answered here for text files too: their ENOSYS, libfuse's answer, would hold for the streams as well.
@@ -137,7 +138,7 @@ class Channel:
                 log.exception("request %d of opcode %d failed", unique, opcode)
                 self._answers.fail(unique, errno.EIO)
             served += 1
-            if not served % TURN:
+            if not served % TURN or length > LARGE:
                 await trio.lowlevel.checkpoint()
             elif hot:
                 looks = LOOKS
@@ -191,7 +192,7 @@ class Channel:
         if length < p.BODY + p.fuse_open_in.size:
             raise VirtError(errno.EINVAL, "a message cut short")
         flags, _ = p.fuse_open_in.unpack_from(self._in, p.BODY)
-        opened = node.open(flags, self._user())
+        opened = node.admit(flags, self._user())
         if isinstance(opened, StreamHandle):
             self._opened(unique, opened)
         else:
@@ -199,18 +200,21 @@ class Channel:
         return True
 
     def _opened(self, unique: Unique, handle: StreamHandle) -> None:
-        self._answers.answer(unique, p.fuse_open_out.pack(self._handles.add_stream(handle), STREAM_FLAGS, 0))
+        try:
+            fh = self._handles.add_stream(handle)
+        except VirtError:
+            handle.release()
+            raise
+        self._answers.answer(unique, p.fuse_open_out.pack(fh, STREAM_FLAGS, 0))
 
     async def _open_later(self, unique: Unique, opening: Awaitable[StreamHandle]) -> None:
         try:
-            handle = await opening
+            self._opened(unique, await opening)
         except OSError as error:
             self._answers.fail(unique, error.errno or errno.EIO)
         except Exception:
             log.exception("open %d failed", unique)
             self._answers.fail(unique, errno.EIO)
-        else:
-            self._opened(unique, handle)
 
     def _poll(self, unique: Unique, fh: HandleId, length: int) -> bool:
         if length < p.BODY + p.fuse_poll_in.size:
@@ -252,7 +256,7 @@ class Channel:
         return fh in self._handles.streams
 
     def _release(self, unique: Unique, fh: HandleId, length: int) -> bool:
-        handle = self._handles.streams.pop(fh)
+        handle = self._handles.remove_stream(fh)
         if handle.kh is not None:
             handle.waiters.polls.pop(handle.kh, None)
         handle.release()

@@ -191,7 +191,7 @@ class Names(pyfuse3.Operations):
 
     @answered
     async def release(self, fh: int) -> None:
-        self._handles.texts.pop(HandleId(fh)).release()
+        self._handles.remove_text(HandleId(fh)).release()
 
     @answered
     async def fsync(self, fh: int, datasync: bool) -> None:

@@ -4,14 +4,20 @@ The kernel's lookup counts (FORGET) are not needed: a node that left the tree ke
 it open, and no longer, because only weak references are held here. A number without a node is a file that is gone.
 """
 
+import errno
+from collections import Counter
 from itertools import count
 from typing import NewType
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import Uid, User
 from virtfs.files.node import Node
 from virtfs.files.stream import StreamHandle
 from virtfs.files.text import TextHandle
 from virtfs.fuse.protocol import FUSE_ROOT_ID
+
+OPEN_MAX = 4096  # files of one user who is not root
 
 Inode = NewType("Inode", int)
 HandleId = NewType("HandleId", int)  # fuse.h's fh
@@ -39,21 +45,45 @@ class Inodes:
 
 
 class Handles:
-    """The open files of both planes."""
+    """The open files of both planes. A user who is not root has OPEN_MAX of them at most."""
 
     def __init__(self) -> None:
         self.streams: dict[HandleId, StreamHandle] = {}
         self.texts: dict[HandleId, TextHandle] = {}
+        self._of_user: Counter[Uid] = Counter()
         self._next = count(1)
 
     def add_stream(self, handle: StreamHandle) -> HandleId:
-        """A number for an open stream."""
-        number = HandleId(next(self._next))
+        """A number for an open stream, or EMFILE."""
+        number = self._number(handle.user)
         self.streams[number] = handle
         return number
 
     def add_text(self, handle: TextHandle) -> HandleId:
-        """A number for an open text file."""
-        number = HandleId(next(self._next))
+        """A number for an open text file, or EMFILE."""
+        number = self._number(handle.user)
         self.texts[number] = handle
         return number
+
+    def remove_stream(self, number: HandleId) -> StreamHandle:
+        """Closed."""
+        handle = self.streams.pop(number)
+        self._closed(handle.user)
+        return handle
+
+    def remove_text(self, number: HandleId) -> TextHandle:
+        """Closed."""
+        handle = self.texts.pop(number)
+        self._closed(handle.user)
+        return handle
+
+    def _number(self, user: User) -> HandleId:
+        if not user.root and self._of_user[user.uid] >= OPEN_MAX:
+            raise VirtError(errno.EMFILE, f"{OPEN_MAX} files of this mount are open already")
+        self._of_user[user.uid] += 1
+        return HandleId(next(self._next))
+
+    def _closed(self, user: User) -> None:
+        self._of_user[user.uid] -= 1
+        if not self._of_user[user.uid]:
+            del self._of_user[user.uid]

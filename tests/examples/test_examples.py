@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_there_are_no_others() -> None:
-    tested = {"cable.sh", "responder.py", "sniff.sh"} | TESTED
+    tested = {"cable.sh", "responder.py", "sniff.sh", "lab.ctl", "lab.sh", "fetch.py", "internet.sh"} | TESTED
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == tested
 
 

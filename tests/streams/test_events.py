@@ -251,11 +251,11 @@ def test_one_who_does_not_read_is_told_what_he_missed(virt: Virt) -> None:
     mount.sh(f"for ((i = 0; i < {opens}; i++)); do : <{virt.name}/wait/up; done", seconds=30)
     until(lambda: len(virt.read("clients").splitlines()) == 1, "the last is closed")
     mount.ctl(f"destroy {virt.unit}")
-    lines = [slow.line() for _ in range(KEPT)]
-    assert all(LINE.fullmatch(line) for line in lines)
     missed = re.fullmatch(r"\d+\.\d{6} lost (\d+)\n", slow.line())
     assert missed
     assert int(missed[1]) == 2 * opens + 1 - KEPT
+    lines = [slow.line() for _ in range(KEPT)]
+    assert all(LINE.fullmatch(line) for line in lines)
     assert slow.silent()
     mount.ctl("create 900\ndestroy 900")
     assert [slow.next().what, slow.next().what] == ["create", "destroy"]

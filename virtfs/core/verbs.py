@@ -92,7 +92,7 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
     Verb("bridge", (arg.BRIDGE,), "put the tap into a bridge of the host", file="tap/bridge", root_only=True),
     Verb("-bridge", (), "take it out of its bridge", file="tap/bridge", value="", root_only=True),
     Verb("owner", (arg.USER,), "the user, by name or number, who may use the interface", root_only=True),
-    Verb("group", (arg.GROUP,), "the group, by name or number, that may use it; mode 0600 gets 0660", root_only=True),
+    Verb("group", (arg.GROUP,), "the group, by name or number, that may use it (mode 0660)", root_only=True),
     Verb("mode", (arg.MODE,), "permission bits of the streams, 0 to 0777; ctl and values follow"),
     Verb("queue", (arg.QUEUE,), "frames that may wait for a reader, at least 1", file="queue"),
     Verb("backlog", (arg.BACKLOG,), "frames to keep while nobody reads, 0 for none", file="backlog"),

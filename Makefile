@@ -21,7 +21,7 @@ check:
 bench:
 	@tools/setup bench
 	.venv/bin/python bench/run.py $(ARGS)
-	.venv/bin/python bench/streams.py $(ARGS)
+	.venv/bin/python bench/traffic.py $(ARGS)
 	.venv/bin/python bench/churn.py --pairs 5000
 
 clean:

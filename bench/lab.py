@@ -1,4 +1,4 @@
-"""What the parts of streams.py have in common: the network around, and how figures become a table and a verdict."""
+"""What the parts of traffic.py have in common: the network around, and how figures become a table and a verdict."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The streams and cables of virtfs against what else does the same: python bench/streams.py [--quick] [PART …] (root).
+"""The streams and cables of virtfs against what else does the same: python bench/traffic.py [--quick] [PART …] (root).
 
 As in run.py everything is compared within one run: the rivals take turns, and what counts is the median of the ratios
 of one round.

@@ -4,14 +4,17 @@ Whoever has the file tells us its bytes and gets its frames; nothing is read her
 for the next piece. No more is ever kept than the last piece and one incomplete block, of 16 MiB at most.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from errno import EINVAL
+from typing import TypeVar
 
 from virtfs.core.errors import VirtError
 from virtfs.core.savefile_pcap import Pcap
 from virtfs.core.savefile_pcapng import Pcapng
 from virtfs.core.savefile_records import Format
 from virtfs.core.savefile_records import Record as Record
+
+T = TypeVar("T")
 
 _KUZNETZOV = "is pcap with Kuznetzov's longer heads, not read here: editcap -F pcap OLD NEW makes a plain one"
 _OTHERS = {  # what people try, and what to do instead
@@ -47,12 +50,20 @@ class Reader:
         record. The sentence names the byte of the file where the broken block or record begins. From then on
         feed() raises the same.
         """
+        self._take(data)
+        return self._decoded(lambda format: format.records)
+
+    def feed_frames(self, data: bytes | memoryview) -> Iterator[bytes]:
+        """As `feed`, where nobody asks for more of the records than their frames."""
+        self._take(data)
+        return self._decoded(lambda format: format.frames)
+
+    def _take(self, data: bytes | memoryview) -> None:
         if self._broken:
             raise VirtError(self._broken.errno, self._broken.strerror)
         self._trim()
         self._written_at = self._offset + len(self._kept)
         self._kept += data
-        return self._records()
 
     def give_back(self) -> int:
         """Forget what of the last piece is not done with, and say how many of its bytes are.
@@ -74,12 +85,12 @@ class Reader:
             rest = f"the file ends within what begins here, after {len(self._kept)} bytes"
             raise VirtError(EINVAL, f"byte {self._offset}: {rest}")
 
-    def _records(self) -> Iterator[Record]:
+    def _decoded(self, decoder: Callable[[Format], Callable[[bytes], Iterator[T]]]) -> Iterator[T]:
         try:
             if self._format is None:
                 self._recognise()
             if self._format and len(self._kept) >= self._format.needed:
-                yield from self._format.records(bytes(self._kept))
+                yield from decoder(self._format)(bytes(self._kept))
         except VirtError as error:
             self._trim()
             self._kept.clear()

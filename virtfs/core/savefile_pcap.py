@@ -36,6 +36,7 @@ class Pcap:
             raise VirtError(EINVAL, f'"{major}.{minor}" is not a version of pcap that is in use: 2.4 is')
         must_be_ethernet(linktype & 0x03FFFFFF)  # the other bits tell of an FCS: libpcap, pcap-common.h LT_*
         self._unpack = Struct(order + "IIII").unpack_from
+        self._lengths = Struct(order + "8xII").unpack_from
         self.taken = self.HEAD
         self.needed = 0
 
@@ -54,4 +55,20 @@ class Pcap:
                 return
             time = seconds * SECOND + fraction * unit
             yield Record(time, frame_of(data, begin, captured, length), 0, length)
+            self.taken = at = end
+
+    def frames(self, data: bytes) -> Iterator[bytes]:
+        lengths, size = self._lengths, len(data)
+        at = 0
+        self.needed = _RECORD_HEAD
+        while at + _RECORD_HEAD <= size:
+            captured, length = lengths(data, at)
+            begin = at + _RECORD_HEAD
+            end = begin + captured
+            if captured > FRAME_MAX:
+                must_be_a_frame(captured, FRAME_MAX)
+            if end > size:
+                self.needed = end - at
+                return
+            yield data[begin:end] if captured <= length else frame_of(data, begin, captured, length)
             self.taken = at = end

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from virtfs.core.errors import VirtError
 from virtfs.core.savefile_records import (
+    FRAME,
     FRAME_MAX,
     SECOND,
     Record,
@@ -57,6 +58,9 @@ class Pcapng:
                 yield record
             self._section = section
             self.taken = at = end
+
+    def frames(self, data: bytes) -> Iterator[bytes]:
+        return map(FRAME, self.records(data))
 
 
 class _Section:

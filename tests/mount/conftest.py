@@ -8,13 +8,19 @@ hung is ended by force and the next test has a new one.
 import itertools
 import os
 from collections.abc import Callable, Generator, Iterator
+from weakref import WeakKeyDictionary
 
 import pytest
 
 from .serving import Mount, Virt
 from .waiting import Stuck
 
-_units = itertools.count(3)
+# Each mount counts for itself, so that a unit is small enough to be part of an address.
+_units: WeakKeyDictionary[Mount, Iterator[int]] = WeakKeyDictionary()
+
+
+def _next_unit(mount: Mount) -> int:
+    return next(_units.setdefault(mount, itertools.count(3)))
 
 
 class Current:
@@ -80,7 +86,7 @@ def mount(_current: Current) -> Iterator[Mount]:
 @pytest.fixture
 def virt(mount: Mount) -> Virt:
     """A fresh interface, up."""
-    return Virt(mount, next(_units))
+    return Virt(mount, _next_unit(mount))
 
 
 @pytest.fixture
@@ -88,7 +94,7 @@ def virts(mount: Mount) -> Callable[[str], Virt]:
     """Makes more of them, with other verbs."""
 
     def make(verbs: str = "up") -> Virt:
-        return Virt(mount, next(_units), verbs)
+        return Virt(mount, _next_unit(mount), verbs)
 
     return make
 

@@ -59,6 +59,8 @@ class OneWay:
 
     def _offload(self, on: bool) -> None:
         self._single = not on
+        if self.source.virt.lost:
+            return
         try:
             self.source.tap.set_offload(OFFLOAD_TCP if on else OFFLOAD_NONE)
         except VirtError as refusal:

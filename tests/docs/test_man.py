@@ -24,15 +24,21 @@ FILES = (ROOT / "man/virtfs.5").read_text()
 
 _MACROS = re.compile(r"\b(?:Cm|Ar|Li|Oo|Oc|Op|Ns)\b ?")
 
-# Every file of a mount, with its permission bits, the numbers of interfaces and bridges replaced by N.
+# Every file of a mount, with its permission bits and for what root can open it, the numbers of interfaces and bridges
+# replaced by N. rx leads out of the mount, to a FIFO whose open waits for the other end.
 _ALL = r"""
 echo create 3 >/mnt/virt/ctl
 echo create bridge3 >/mnt/virt/ctl
-find /mnt/virt ! -type d -printf '%P %m\n' | sed -E 's/(virt|tap|bridge)3/\1N/g'
+cd /mnt/virt
+for file in $(find . ! -type d ! -name rx -printf '%P\n'); do
+    read=; (: <$file) 2>/dev/null && read=r
+    write=; (: >>$file) 2>/dev/null && write=w
+    echo $file $(stat -L -c %a $file) $read$write | sed -E 's/(virt|tap|bridge)3/\1N/g'
+done
+cd /
 echo destroy bridge3 >/mnt/virt/ctl
 echo destroy 3 >/mnt/virt/ctl
 """
-_ONLY_READ = {"clone", "virtN/rx"}  # their bits are those of what can send, or a link's, but nothing can be written
 
 
 def items(text: str, macro: str) -> list[str]:
@@ -47,9 +53,9 @@ def part(heading: str) -> str:
     return re.split(r"^\.S[hs] ", rest, maxsplit=1, flags=re.MULTILINE)[0]
 
 
-def rights(mode: int) -> str:
-    """What root's bits allow: "r", "w" or "rw"."""
-    return "r" * bool(mode & 0o400) + "w" * bool(mode & 0o200)
+def rights(mode: int, opens: str) -> str:
+    """What can be done: "r", "w" or "rw". opens: for what root can open it, any text for both."""
+    return "".join(way for way in opens if mode & {"r": 0o400, "w": 0o200}[way])
 
 
 def verbs_under(*headings: str) -> list[str]:
@@ -72,7 +78,7 @@ def test_groff_and_mandoc_read_it_without_a_warning(page: Path) -> None:
 def test_every_file_of_the_tree_has_its_item_and_no_other_has() -> None:
     with touring() as shell:
         found = [line.split() for line in shell.run(_ALL, 0).splitlines()]
-    there = {path: rights(int(mode, 8)) if path not in _ONLY_READ else "r" for path, mode in found}
+    there = {path: rights(int(mode, 8), opens) for path, mode, opens in found} | {"virtN/rx": "r"}
     documented = dict(item.split(" Pq ") for item in items(FILES, "Pa"))
     assert documented == there
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import select
 from collections.abc import Callable
@@ -134,7 +135,7 @@ def test_what_ip_does_to_a_tap_shows(mount: Mount, virts: Virts) -> None:
 
 
 def test_events_tell_of_bridges(mount: Mount, virts: Virts) -> None:
-    events = mount.root.open("events")
+    events = mount.root.open("events", os.O_RDONLY)
     mount.ctl("create bridge0")
     virt = virts("bridge bridge0")
     mount.ctl("destroy bridge0")

@@ -33,7 +33,7 @@ def peer(mount: Mount, elsewhere: Place) -> Iterator[Place]:
 
 def pings(place: Place, address: str) -> bool:
     """Whether an answer comes."""
-    return "1 received" in place.sh(f"ping -q -c1 -W1 {address} || true")
+    return "1 received" in place.sh(f"ping -q -c1 -w3 {address} || true")
 
 
 def answers(virt: Virt, address: str) -> None:

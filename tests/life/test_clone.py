@@ -131,8 +131,8 @@ def test_a_child_that_inherited_it_keeps_it(mount: Mount) -> None:
 
 def test_a_crowd_is_killed(mount: Mount) -> None:
     crowd = mount.process()
-    numbers = {int(crowd.open("clone", os.O_RDONLY).read()) for _ in range(40)}
-    assert numbers == set(range(40))
+    numbers = {int(crowd.open("clone", os.O_RDONLY).read()) for _ in range(20)}
+    assert numbers == set(range(20))
     crowd.kill()
     until(lambda: not mount.units() and mount.links() == ["lo"], "all are gone")
 
@@ -143,7 +143,7 @@ def test_the_directory_appears_whole(mount: Mount) -> None:
     watcher = mount.process()
     watching = watcher.begin(programs.contents_until, "virt50")
     opener = mount.process()
-    for _ in range(30):
+    for _ in range(15):
         file = opener.open("clone", os.O_RDONLY)
         unit = int(file.read())
         file.close()

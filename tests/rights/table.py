@@ -39,22 +39,18 @@ ROWS: Final = (
 )
 ROW: Final = {row.what: row for row in ROWS}
 
-# Of a text that only tells: root's capability passes the open, and the write says EACCES.
-NEVER: Final = Row("write what only tells", True, False, False, False)
-# Of a stream without that direction: EACCES at the open.
-NOWHERE: Final = Row("open the other way", False, False, False, False)
+NEVER: Final = Row("never", False, False, False, False)
 READ, WRITE = "read frame", "write frame"
 TEXT, VALUE, VERBS, CHMOD = "read text files", "write values", "say its verbs", "chmod frame"
 ROOTS, MOUNTS, BRIDGES = "verbs for root alone", "the mount's ctl, clone", "bridges"
 
 # A file, below the interface's directory or the mount's: the rows for opening it to read and to write.
-# None: a text that only tells. "": a stream that does not go this way.
 VIRT_FILES: Final[dict[str, tuple[str, str | None]]] = {
     "ctl": (TEXT, VERBS),
     "frame": (READ, WRITE),
     "hex": (READ, WRITE),
-    "pcap": (READ, ""),
-    "history": (READ, ""),
+    "pcap": (READ, None),
+    "history": (READ, None),
     "inject": ("", WRITE),
     **dict.fromkeys(
         (
@@ -67,19 +63,20 @@ VIRT_FILES: Final[dict[str, tuple[str, str | None]]] = {
     **dict.fromkeys(
         (
             "next", "clients", "tap/name", "tap/index", "tap/addresses", "tap/up", "tap/carrier", "tap/mtu",
+            "wait/up", "wait/down", "wait/carrier", "wait/frame", "wait/reader", "wait/gone",
         ),
         (TEXT, None),
     ),
     "stats/": (TEXT, None),  # whatever is in there
-    "wait/": (TEXT, ""),
 }  # fmt: skip
 MOUNT_FILES: Final[dict[str, tuple[str, str | None]]] = {
     "ctl": (TEXT, MOUNTS),
-    "clone": (MOUNTS, ""),
-    "pcap": (MOUNTS, ""),
-    "events": (TEXT, ""),
-    **dict.fromkeys(("last_error", "help", "ifconfig", "status.json", "metrics", "version"), (TEXT, None)),
-}
+    "clone": (MOUNTS, MOUNTS),
+    "pcap": (MOUNTS, None),
+    **dict.fromkeys(
+        ("events", "last_error", "help", "ifconfig", "status.json", "metrics", "version"), (TEXT, None)
+    ),
+}  # fmt: skip
 BRIDGE_FILES: Final[dict[str, tuple[str, str | None]]] = {
     "ctl": (TEXT, BRIDGES),
     **dict.fromkeys(("status", "members", "addresses"), (TEXT, None)),
@@ -131,13 +128,7 @@ SETTING: Final = "inet 10.9.0.1/24 inet6 fd00:9::1/64"  # what the lines above t
 def rows_of(name: str, files: dict[str, tuple[str, str | None]]) -> tuple[Row, Row]:
     """The rows for reading and writing a file; KeyError when the table lacks it."""
     read, write = files.get(name.partition("/")[0] + "/") or files[name]
-    return _row(read), _row(write)
-
-
-def _row(what: str | None) -> Row:
-    if what is None:
-        return NEVER
-    return ROW[what] if what else NOWHERE
+    return ROW.get(read, NEVER), NEVER if write is None else ROW[write]
 
 
 def man_rows(page: str) -> Iterator[Row]:

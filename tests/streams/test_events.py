@@ -247,8 +247,8 @@ def test_one_who_does_not_read_is_told_what_he_missed(virt: Virt) -> None:
     slow = Listener(mount)
     quick = mount.shell("exec cat events", stdout=subprocess.PIPE)
     until_it_waits(quick.pid)
-    opens = 2200
-    mount.sh(f"for ((i = 0; i < {opens}; i++)); do : <{virt.name}/wait/up; done", seconds=30)
+    opens = 2100
+    mount.sh(f"cd {virt.name}/wait; for ((i = 0; i < {opens}; i++)); do : <up; done", seconds=50)
     until(lambda: len(virt.read("clients").splitlines()) == 1, "the last is closed")
     mount.ctl(f"destroy {virt.unit}")
     missed = re.fullmatch(r"\d+\.\d{6} lost (\d+)\n", slow.line())

@@ -221,5 +221,6 @@ def test_a_script_that_waits_for_its_turn(virts: Virts) -> None:
     file = virt.open(os.O_RDONLY)
     until(lambda: virt.count("tx_frames") == 1, "the script has sent its frame")
     file.close()
+    until(lambda: "wait/gone" in virt.read("clients"), "the script waits for the end")
     virt.mount.ctl(f"destroy {virt.unit}")
     assert finished(shell)[0] == "1\n"

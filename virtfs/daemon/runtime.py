@@ -32,11 +32,14 @@ def make_directory() -> tuple[Path, int]:
     base = next(Path(place) for place in places if place and os.access(place, os.W_OK))
     for old in base.glob(f"{PREFIX}*/{LOCK}"):
         _clear(old)
-    directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-    directory.chmod(0o711)
-    lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return directory, lock
+    while True:
+        directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+        directory.chmod(0o711)
+        lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (directory / LOCK).exists():
+            return directory, lock
+        os.close(lock)  # another daemon took it for one that is left, before it was locked
 
 
 def _clear(lock: Path) -> None:

@@ -7,7 +7,8 @@ from virtfs.core.arguments import Impairments
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action, Command
 from virtfs.core.impairment import UNIMPAIRED, Direction
-from virtfs.daemon.interfaces import Interface, Interfaces
+from virtfs.daemon.interface import Interface
+from virtfs.daemon.interfaces import Interfaces
 from virtfs.forward.cable import Cable
 
 

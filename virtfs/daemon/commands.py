@@ -28,7 +28,8 @@ from virtfs.core.virt import Virt
 from virtfs.daemon.accounts import group_name, user_name
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
-from virtfs.daemon.interfaces import Interface, Interfaces
+from virtfs.daemon.interface import Interface
+from virtfs.daemon.interfaces import Interfaces
 from virtfs.daemon.statefile import MADE, StateFile, made_before
 from virtfs.daemon.verbs import carry_out, check, follow_opens
 from virtfs.files.frame import Frame

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import trio
 
 from virtfs.core.virt import Address
-from virtfs.daemon.interfaces import Interface, Interfaces, Place, look
+from virtfs.daemon.interface import Interface, Place
+from virtfs.daemon.interfaces import Interfaces, look
 from virtfs.daemon.kernel import Kernel
 from virtfs.host.link import Link
 from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, NamespaceGone, Overflow

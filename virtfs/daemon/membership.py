@@ -2,7 +2,8 @@
 
 from collections.abc import Awaitable, Callable
 
-from virtfs.daemon.interfaces import Interface, Interfaces
+from virtfs.daemon.interface import Interface
+from virtfs.daemon.interfaces import Interfaces
 from virtfs.host.membership import join, leave, membership, restore
 
 Undo = Callable[[], Awaitable[None]]

@@ -13,7 +13,8 @@ import trio
 
 from virtfs.core.ids import Unit
 from virtfs.core.virt import Virt
-from virtfs.daemon.interfaces import Interface, Interfaces
+from virtfs.daemon.interface import Interface
+from virtfs.daemon.interfaces import Interfaces
 from virtfs.forward.feed import Feed
 from virtfs.host.fifo import Fifo
 

@@ -15,7 +15,8 @@ from virtfs.core.errors import VirtError
 from virtfs.core.limits import Limits
 from virtfs.daemon.commands import Commander
 from virtfs.daemon.follow import Follower
-from virtfs.daemon.interfaces import Interface, Interfaces
+from virtfs.daemon.interface import Interface
+from virtfs.daemon.interfaces import Interfaces
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.runtime import Runtime
 from virtfs.daemon.statefile import StateFile

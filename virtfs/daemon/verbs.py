@@ -21,7 +21,8 @@ from virtfs.core.limits import Limits
 from virtfs.core.verbs import VIRT, find
 from virtfs.core.virt import MODE_GROUP, MODE_NEW, Address, Carrier, HostEnd
 from virtfs.daemon.accounts import group_id, user_id
-from virtfs.daemon.interfaces import Interface, Interfaces
+from virtfs.daemon.interface import Interface
+from virtfs.daemon.interfaces import Interfaces
 from virtfs.daemon.membership import set_bridge
 from virtfs.host.bpf import compile_filter
 from virtfs.host.links import Links

@@ -18,7 +18,7 @@ from virtfs.daemon.interfaces import Interfaces
 from virtfs.forward.feed import Feed
 from virtfs.host.fifo import Fifo
 
-PREFIX = "virtfs-"
+PREFIX = "virtfs-run-"  # not what cli.shell calls the mount points it makes: looking into our own mount would hang us
 LOCK = "lock"
 PAUSE = 0.25  # seconds between looks for a reader
 

@@ -1,0 +1,36 @@
+"""The run-time directory: what a killed daemon left is cleared away, what is in use or another's is not touched."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from virtfs.daemon import runtime
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a user without a run-time directory of his own has it."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path
+
+
+def test_what_is_left_goes_and_what_is_used_stays(place: Path) -> None:
+    left, lock = runtime.make_directory()
+    os.close(lock)
+    used, lock = runtime.make_directory()
+    other, second = runtime.make_directory()
+    assert sorted(place.iterdir()) == sorted([used, other])
+    assert not left.exists()
+    os.close(lock)
+    os.close(second)
+
+
+def test_the_mount_point_of_a_shell_is_not_looked_into(place: Path) -> None:
+    """It may be this daemon's own: the look would wait for itself."""
+    (place / "virtfs-abcdefgh").mkdir()
+    (place / "virtfs-abcdefgh" / runtime.LOCK).touch()
+    _, lock = runtime.make_directory()
+    assert (place / "virtfs-abcdefgh" / runtime.LOCK).exists()
+    os.close(lock)

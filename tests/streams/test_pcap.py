@@ -172,6 +172,16 @@ def test_a_frame_that_cannot_be_sent_is_not_seen(virt: Virt) -> None:
 SMALL = 64 << 10
 
 
+def captured(virt: Virt, frames: int) -> None:
+    """Wait until the one capture of it has seen so many frames: taken, waiting, and dropped."""
+
+    def seen() -> bool:
+        (client,) = [line for line in virt.read("clients").splitlines() if "pcap" in line]
+        return sum(map(int, client.split()[-3:])) == frames
+
+    until(seen, f"{frames} frames are seen")
+
+
 @pytest.mark.parametrize("size", [1 << 20, 1000])
 def test_a_full_buffer_drops_and_says_so(alone: Alone, size: int) -> None:
     """Once the reader has caught up a statistics block tells, whether another frame comes or not."""
@@ -180,6 +190,7 @@ def test_a_full_buffer_drops_and_says_so(alone: Alone, size: int) -> None:
     writer = virt.open(os.O_WRONLY)
     for number in range(100):
         writer.write(frame(1500, number))
+    captured(virt, 100)
     seen = watch.look()
     fitting = len(seen.frames)
     assert SMALL - 3100 < fitting * 1532 <= SMALL
@@ -199,8 +210,10 @@ def test_the_next_frame_counts_those_before_it(alone: Alone) -> None:
     writer = virt.open(os.O_WRONLY)
     for number in range(50):
         writer.write(frame(1500, number))
+    captured(virt, 50)
     watch.data += watch.file.read(8192)
     writer.write(frame(60, 200))
+    captured(virt, 51)
     seen = watch.until(1)
     assert seen.packets[-1].frame == frame(60, 200)
     kept = len(seen.packets) - 1
@@ -237,6 +250,7 @@ def test_a_large_read_gives_many_whole_blocks(virt: Virt) -> None:
     writer = virt.open(os.O_WRONLY)
     for number in range(100):
         writer.write(frame(1000, number))
+    captured(virt, 100)
     pieces = [watch.file.read(10_000) for _ in range(5)]
     assert all(9_000 <= len(piece) <= 10_000 for piece in pieces)
     assert len(Captured(b"".join(pieces)).frames) == 9 * 4 + 9

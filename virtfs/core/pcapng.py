@@ -5,12 +5,15 @@ in the order of these blocks; one that appears later gets its block then. Packet
 the block of their interface. All is little-endian, times are nanoseconds since 1970, as if_tsresol says.
 """
 
+from array import array
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from struct import Struct
 
 LINKTYPE_ETHERNET = 1
 INBOUND, OUTBOUND = 1, 2  # as epb_flags say it
 
-_INTERFACE, _STATISTICS, _PACKET, _SECTION = 1, 5, 6, 0x0A0D0D0A  # block types
+PACKET, _INTERFACE, _STATISTICS, _SECTION = 6, 1, 5, 0x0A0D0D0A  # block types
 
 _END_OF_OPTIONS = bytes(4)
 _OPTION_MAX = 0xFFFF  # bytes: the length is a 16-bit number
@@ -20,10 +23,14 @@ _DROPCOUNT = 4 | 8 << 16  # epb_dropcount, 8 bytes
 _ONE, _TWO = Struct("<I").pack, Struct("<II").pack
 _option_head = Struct("<HH").pack
 
-# What stands before and behind the frame of a packet. The one behind begins with the padding to four bytes.
-_packet_head = Struct("<IIIIIII").pack
+# What stands before and behind the frame of a packet. Before: PACKET, the block's length, the interface's number, the
+# upper and the lower half of the time, bytes captured, bytes of the frame. Behind, first the padding to four bytes.
+packet_head = Struct("<IIIIIII").pack
 _PACKET_TAILS = [Struct(f"<{padding}xIIII").pack for padding in range(4)]
 _LOSSY_TAILS = [Struct(f"<{padding}xIIIQII").pack for padding in range(4)]
+_KIND_AND_LENGTH = Struct("<II").unpack_from
+_LENGTH_AND_TIME = Struct("<4xI4xII").unpack_from
+_WITHOUT = [0xFFFFFFFF >> 8 * padding for padding in range(4)]  # the last word of a frame, without padding
 _BARE = 7 * 4 + 4 * 4  # bytes of both, without padding
 _DROPCOUNT_LEN = 12
 
@@ -34,9 +41,7 @@ def section_header(hardware: str, os: str, application: str) -> bytes:
     return _block(_SECTION, body, _text(2, hardware) + _text(3, os) + _text(4, application))
 
 
-def interface_description(
-    name: str, description: str, mac: bytes, snaplen: int, filter: str | None = None
-) -> bytes:
+def interface_description(name: str, description: str, mac: bytes, snaplen: int, filter: str | None = None) -> bytes:
     """The block of an Ethernet interface.
 
     mac: six bytes. snaplen: the longest part of a frame that is captured, 0 if there is no limit. filter:
@@ -64,16 +69,79 @@ def enhanced_packet(
     """
     captured = len(frame)
     padding = -captured & 3
-    total = _BARE + captured + padding
     if dropped:
-        total += _DROPCOUNT_LEN
+        total = _BARE + captured + padding + _DROPCOUNT_LEN
         tail = _LOSSY_TAILS[padding](_FLAGS, direction, _DROPCOUNT, dropped, 0, total)
     else:
-        tail = _PACKET_TAILS[padding](_FLAGS, direction, 0, total)
-    head = _packet_head(
-        _PACKET, total, interface_id, timestamp_ns >> 32, timestamp_ns & 0xFFFFFFFF, captured, original_length
+        total, tail = packet_tail(captured, direction)
+    head = packet_head(
+        PACKET, total, interface_id, timestamp_ns >> 32, timestamp_ns & 0xFFFFFFFF, captured, original_length
     )
     return b"".join((head, frame, tail))
+
+
+@lru_cache(4096)
+def packet_tail(captured: int, direction: int) -> tuple[int, bytes]:
+    """How long the block is of a frame of which so many bytes were captured, and what follows these in it."""
+    padding = -captured & 3
+    total = _BARE + captured + padding
+    return total, _PACKET_TAILS[padding](_FLAGS, direction, 0, total)
+
+
+def equal_packets(
+    interface_id: int, high: int, lows: "array[int]", columns: Sequence[memoryview], length: int, directions: bytes
+) -> bytes:
+    """The blocks of many frames of one length, made all together: a tenth of the work for each.
+
+    high, lows: the upper half of all timestamps and the lower of each. columns: for each word of 32 bits of a
+    frame, those of all frames. length: of a frame, in bytes, all of it was captured. directions: a byte each.
+    """
+    count, padding = len(lows), -length & 3
+    block = enhanced_packet(interface_id, high << 32, bytes(length), length, 0)
+    blocks = bytearray(block * count)
+    words, step, at = memoryview(blocks).cast("I"), len(block) // 4, 7
+    words[4::step] = memoryview(lows)
+    memoryview(blocks)[len(block) - 12 :: len(block)] = directions
+    for column in columns:
+        words[at::step] = column
+        at += 1
+    if padding:
+        words[at - 1 :: step] = memoryview(array("I", [word & _WITHOUT[padding] for word in columns[-1]]))
+    return bytes(blocks)
+
+
+def split_packets(packets: bytes) -> Iterator[tuple[int, bytes]]:
+    """The time in ns, and the bytes, of each of many blocks as enhanced_packet makes them."""
+    at = 0
+    while at < len(packets):
+        total, high, low = _LENGTH_AND_TIME(packets, at)
+        yield high << 32 | low, packets[at : at + total]
+        at += total
+
+
+def whole_blocks(blocks: bytes | memoryview, size: int, least: int = 0) -> tuple[int, int]:
+    """The bytes of as many whole blocks, from the first on, as take `size` bytes at most, and how many are frames.
+
+    least: 1 to have the first in any case.
+    """
+    at = frames = 0
+    while at < len(blocks):
+        kind, total = _KIND_AND_LENGTH(blocks, at)
+        if at + total > size and not least:
+            break
+        least = 0
+        at += total
+        frames += kind == PACKET
+    return at, frames
+
+
+def with_dropcount(packets: bytes, dropped: int) -> bytes:
+    """The same packets, as enhanced_packet makes them; so many of their interface are missing before the first."""
+    _, total = _KIND_AND_LENGTH(packets, 0)
+    longer = total + _DROPCOUNT_LEN
+    options_end = total - 8  # the end of the options, and the length again
+    option = Struct("<IQII").pack(_DROPCOUNT, dropped, 0, longer)
+    return b"".join((_TWO(PACKET, longer), packets[8:options_end], option, packets[total:]))
 
 
 def interface_statistics(

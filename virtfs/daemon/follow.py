@@ -140,7 +140,9 @@ class Follower:
                 return
             if place == interface.place or self._others == others:
                 break
-        interface.place = place
+        if place != interface.place:
+            interface.place = place
+            await interface.recorder.moved()
         interface.virt.netns = name
         interface.set_host(*host)
         self.catch_up()

@@ -10,6 +10,7 @@ from virtfs.files.capture import Capture
 from virtfs.files.ports import Mount, Ports
 from virtfs.files.stream import StreamHandle
 from virtfs.forward.impaired import ImpairedWay
+from virtfs.forward.recorder import Recorder
 from virtfs.forward.wire import Wire
 from virtfs.host.link import Link
 from virtfs.host.tap import Tap
@@ -35,7 +36,8 @@ class Interface:
         self.place: Place = (None, virt.host.index)
         self.master: int | None = None  # the index there of what the tap is part of
         self.wire = Wire(virt, tap)
-        self.ports = Ports(self.wire, mount)
+        self.recorder = Recorder(virt, tap, mount.rings, mount.start)
+        self.ports = Ports(self.wire, self.recorder, mount)
         self.captures: tuple[Capture, ...] = (self.ports.pcap,)
         self._ways: dict[Direction, ImpairedWay] = {}
         self._dropped_before = virt.host.dropped
@@ -136,18 +138,25 @@ class Interface:
         """The tap is gone: readers are answered ENXIO, nothing is written any more."""
         if not self.virt.lost:
             self._leave()
+            self._start(self._end_captures)
             self._tell("lost", self.virt.name)
 
     def _leave(self) -> None:
         self.virt.lost = True
         self.virt.host.up = self.virt.host.carrier = False
         self.wire.update()
+
+    async def _end_captures(self) -> None:
+        """Once they have shown all that has passed."""
+        await self.recorder.flush()
         for capture in self.captures:
-            capture.vanish(self.wire)
+            capture.vanish(self.recorder)
+        await self.recorder.end()
 
     async def stop(self) -> None:
         """End the forwarding; who reads is answered ENXIO."""
         self._leave()
+        await self._end_captures()
         for way in self._ways.values():
             way.stop()
         self._pump.cancel()

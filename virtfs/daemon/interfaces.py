@@ -24,6 +24,7 @@ from virtfs.files.node import ROOT, Directory
 from virtfs.files.ports import Mount
 from virtfs.files.stream import Opens
 from virtfs.files.tree import Commands, interface_names
+from virtfs.forward.recorder import Recorder, Rings
 from virtfs.forward.wire import Wire
 from virtfs.host.link import Link
 from virtfs.host.links import Links
@@ -50,8 +51,8 @@ class Interfaces:
         self.catch_up: Callable[[], None] = lambda: None
         self.look_for: Callable[[Interface], Awaitable[None]] = self.refresh  # where is it now, and how?
         application, captures = f"virtfs {__version__}", Budget(limits.capture)
-        self.mount = Mount(application, captures, self.later, lambda error, user: None, lambda virt: "")
-        self.pcap = Capture(ROOT, "pcap", Opens(), self.wires, captures, application, ends=False)
+        self.mount = Mount(application, captures, Rings(), self.later, lambda error, user: None, lambda virt: "")
+        self.pcap = Capture(ROOT, "pcap", Opens(), self.recorders, captures, application, self.later, alone=False)
         self._root = root
         self._tell = tell
         self._all: dict[Unit, Interface] = {}
@@ -63,6 +64,10 @@ class Interfaces:
     def wires(self) -> list[Wire]:
         """Every interface's wire, by unit."""
         return [interface.wire for interface in self]
+
+    def recorders(self) -> list[Recorder]:
+        """Every interface's recorder, by unit."""
+        return [interface.recorder for interface in self if not interface.virt.lost]
 
     def find(self, unit: Unit) -> Interface | None:
         """The interface of that unit."""
@@ -123,7 +128,7 @@ class Interfaces:
         self._nursery.start_soon(interface.run, name=virt.name)
         self._root.children.update(interface_names(interface.ports, commands))
         interface.captures += (self.pcap,)
-        self.pcap.appear(interface.wire)
+        await self.pcap.appear(interface.recorder)
         self.appeared(interface)
         self._tell("create", virt.name)
         return interface

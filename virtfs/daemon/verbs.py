@@ -155,6 +155,7 @@ async def _filter(interfaces: Interfaces, interface: Interface, expression: str)
     before = interface.virt.filter
     program = await interfaces.kernel.call(compile_filter, expression)
     await interfaces.kernel.call(interface.tap.set_filter, program)
+    await interface.recorder.refilter(program)
     interface.virt.filter = expression.strip()
 
     async def undo() -> None:
@@ -166,7 +167,11 @@ async def _filter(interfaces: Interfaces, interface: Interface, expression: str)
 async def _history(interfaces: Interfaces, interface: Interface, size: int) -> Undo:
     before = interface.virt.history_size
     interface.virt.history_size = size
-    interface.ports.history.update()
+    try:
+        await interface.ports.history.update()
+    except OSError:
+        interface.virt.history_size = before
+        raise
 
     async def undo() -> None:
         await _history(interfaces, interface, before)

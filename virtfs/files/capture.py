@@ -1,26 +1,35 @@
-"""pcap and history: what passes, as pcapng.
+"""pcap: what passes, as pcapng.
 
 A capture copies; it never takes a frame from a reader. Each reader has a bounded buffer of its own. When that is full
 frames are left out, and the stream says so: the next frame's block counts them, and an interface statistics block sums
 up.
 """
 
+import logging
 import platform
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import time_ns
 
 from virtfs.core.ids import User
-from virtfs.core.pcapng import enhanced_packet, interface_description, interface_statistics, section_header
+from virtfs.core.pcapng import (
+    interface_description,
+    interface_statistics,
+    section_header,
+    whole_blocks,
+    with_dropcount,
+)
 from virtfs.core.virt import Virt
 from virtfs.files.node import Owner
-from virtfs.files.stream import Opens, Stream, TextStreamHandle, Waiters
-from virtfs.forward.wire import HEADROOM, Sink, Wire
+from virtfs.files.stream import Opens, Stream, StreamHandle, TextStreamHandle, Waiters
+from virtfs.forward.merge import Merge
+from virtfs.forward.recorder import Passed, Recorder, Sink, Task
+from virtfs.forward.wire import HEADROOM
+
+log = logging.getLogger(__name__)
 
 READERS = 32  # as many that do not read, each with all it may have, are still no harm
-PACKET_BLOCK = b"\x06\0\0\0"  # how an enhanced packet block begins
-PIECE = 65536  # bytes of a history made ready at a time
 SNAPLEN = 0  # frames are captured whole
 
 
@@ -48,46 +57,55 @@ class Budget:
 
 
 class Capture(Stream):
-    """A pcap file: of one interface, or of all (`wires` says which there are now).
+    """A pcap file: of one interface, or of all (`recorders` says which there are now).
 
-    ends: the capture ends with its interface.
+    alone: it is of one interface, and ends with it. start: runs a task as long as the mount.
     """
 
-    __slots__ = ("application", "budget", "ends", "wires")
+    __slots__ = ("alone", "application", "budget", "recorders", "start")
 
     def __init__(
         self,
         owner: Owner,
         label: str,
         opens: Opens,
-        wires: Callable[[], list[Wire]],
+        recorders: Callable[[], list[Recorder]],
         budget: Budget,
         application: str,
-        ends: bool,
+        start: Callable[[Task], None],
+        alone: bool,
     ) -> None:
         super().__init__(owner, label, opens)
-        self.wires = wires
+        self.recorders = recorders
         self.budget = budget
         self.application = application
-        self.ends = ends
+        self.start = start
+        self.alone = alone
 
-    def open(self, flags: int, user: User) -> "CaptureHandle":
+    def open(self, flags: int, user: User) -> Awaitable[StreamHandle]:
+        return self._open(user)
+
+    async def _open(self, user: User) -> StreamHandle:
         handle = CaptureHandle(self, user)
-        for wire in self.wires():
-            handle.appear(wire)
+        try:
+            await handle.begin()
+        except BaseException:
+            handle.release()
+            raise
         return handle
 
-    def appear(self, wire: Wire) -> None:
+    async def appear(self, recorder: Recorder) -> None:
         """A new interface: every reader sees it from now on."""
-        for handle in self.opens:
-            if isinstance(handle, CaptureHandle) and handle.stream is self:
-                handle.appear(wire)
+        for handle in self._handles():
+            await handle.appear(recorder)
 
-    def vanish(self, wire: Wire) -> None:
+    def vanish(self, recorder: Recorder) -> None:
         """It is gone: its statistics close its part, or the whole."""
-        for handle in self.opens:
-            if isinstance(handle, CaptureHandle) and handle.stream is self:
-                handle.vanish(wire)
+        for handle in self._handles():
+            handle.vanish(recorder)
+
+    def _handles(self) -> "list[CaptureHandle]":
+        return [handle for handle in self.opens if isinstance(handle, CaptureHandle) and handle.stream is self]
 
 
 class _Watched:
@@ -95,11 +113,16 @@ class _Watched:
 
     __slots__ = ("begun", "dropped", "missed", "number", "received", "sink")
 
-    def __init__(self, number: int, begun: int) -> None:
+    def __init__(self, number: int) -> None:
         self.number = number
-        self.begun = begun
-        self.sink: Sink = lambda direction, frame: None
+        self.begun = time_ns()
+        self.sink: Sink = lambda passed: None
         self.received = self.dropped = self.missed = 0
+
+    def miss(self, frames: int) -> None:
+        """So many frames are left out."""
+        self.missed += frames
+        self.dropped += frames
 
     def statistics(self) -> bytes:
         """The block that sums up."""
@@ -109,91 +132,146 @@ class _Watched:
 class CaptureHandle(TextStreamHandle):
     """One reader. A read gives as many whole blocks as fit; a block that is larger goes on in the next."""
 
-    __slots__ = ("_blocks", "_budget", "_capture", "_introduced", "_over", "_size", "_watched")
+    __slots__ = ("_budget", "_capture", "_merge", "_over", "_pending", "_pieces", "_size", "_watched")
 
     def __init__(self, capture: Capture, user: User) -> None:
         super().__init__(capture, user, Waiters())
         self._capture = capture
         self._budget = capture.budget
-        self._blocks: deque[bytes] = deque()
-        self._size = 0
-        self._add(file_header(capture.application))
-        self._watched: dict[Wire, _Watched] = {}
-        self._introduced = 0
+        self._pieces: deque[tuple[memoryview, int]] = deque()  # blocks, and how many of them are frames
+        self._size = self._pending = 0
+        self._watched: dict[Recorder, _Watched | None] = {}
         self._over = False
+        self._merge = None if capture.alone else Merge(lambda: self._watched, self._deliver)
+        self._add(file_header(capture.application))
 
-    def appear(self, wire: Wire) -> None:
+    async def begin(self) -> None:
+        """See what passes from now on. Errors: of one interface alone, as PacketRing.open."""
+        if self._merge is not None:
+            self._capture.start(self._merge.run)
+        while new := [recorder for recorder in self._capture.recorders() if recorder not in self._watched]:
+            for recorder in new:
+                await self.appear(recorder)
+
+    async def appear(self, recorder: Recorder) -> None:
         """See this interface too."""
-        watched = self._watched[wire] = _Watched(self._introduced, time_ns())
-        self._introduced += 1
-        self._add(interface_block(wire.virt))
+        if recorder in self._watched:
+            return
+        watched = self._watched[recorder] = _Watched(len(self._watched))
+        self._add(interface_block(recorder.virt))
         watched.sink = self._sink(watched)
-        wire.watch(watched.sink)
+        try:
+            await recorder.watch(watched.sink)
+        except OSError as refusal:
+            if self._capture.alone:
+                raise
+            log.warning("%s is not in pcap: %s", recorder.virt.name, refusal.strerror)
+        self.waiters.wake()
 
-    def vanish(self, wire: Wire) -> None:
-        """It is gone."""
-        if (watched := self._watched.pop(wire, None)) is not None:
-            wire.unwatch(watched.sink)
+    def vanish(self, recorder: Recorder) -> None:
+        """It is gone, and all that has passed is shown."""
+        watched = self._watched.get(recorder)
+        if watched is None:
+            return
+        self._watched[recorder] = None
+        recorder.unwatch(watched.sink)
+        if self._merge is None:
             self._add(watched.statistics())
-            self._over = self._capture.ends
-            self.waiters.wake()
+            self._over = True
+        else:
+            statistics = watched.statistics()
+            self._account(len(statistics))
+            self._merge.add_block(statistics)
+        self.waiters.wake()
 
     def _sink(self, watched: _Watched) -> Sink:
-        blocks, budget, number, waiters = self._blocks, self._budget, watched.number, self.waiters
+        budget, number = self._budget, watched.number
         bound, most = budget.each, budget.most
 
-        def see(direction: int, frame: memoryview | bytes) -> None:
-            length = len(frame)
-            watched.received += 1
-            if self._size + length > bound or budget.held > most:
-                watched.missed += 1
-                watched.dropped += 1
-                self.dropped += 1
-                return
-            block = enhanced_packet(number, time_ns(), frame, length, direction, watched.missed)
-            watched.missed = 0
-            self.frames += 1
-            blocks.append(block)
-            self._size += len(block)
-            budget.held += len(block)
-            if waiters.reads or waiters.polls:
-                waiters.wake()
+        def see(passed: Passed) -> None:
+            watched.received += passed.lost + passed.frames
+            watched.miss(passed.lost)
+            self.dropped += passed.lost
+            room = bound - self._size if budget.held <= most else 0
+            frames = passed.frames
+            if passed.size <= room:
+                packets = passed.pcapng(number)
+            elif room > 0:
+                packets = passed.pcapng(number)
+                fitting, frames = whole_blocks(packets, room)
+                packets = packets[:fitting]
+            else:
+                frames = 0
+            if frames:
+                if watched.missed:
+                    packets = with_dropcount(packets, watched.missed)
+                    watched.missed = 0
+                self._account(len(packets))
+                self.frames += frames
+                if self._merge is None:
+                    self._deliver(packets, frames)
+                else:
+                    self._merge.add(packets)
+            watched.miss(passed.frames - frames)
+            self.dropped += passed.frames - frames
+            if not frames:
+                self._sum_up()
+                self.waiters.wake()
 
         return see
 
-    def _add(self, block: bytes) -> None:
-        self._blocks.append(block)
-        self._size += len(block)
-        self._budget.held += len(block)
+    def _deliver(self, blocks: bytes, frames: int) -> None:
+        self._pieces.append((memoryview(blocks), frames))
+        self._pending += frames
+        self.waiters.wake()
 
-    def _given(self, size: int) -> None:
-        """So many bytes wait no more."""
-        self._size -= size
-        self._budget.held -= size
+    def _account(self, size: int) -> None:
+        """So many bytes more wait, or less."""
+        self._size += size
+        self._budget.held += size
+
+    def _add(self, block: bytes) -> None:
+        self._account(len(block))
+        self._pieces.append((memoryview(block), 0))
 
     def read(self, room: memoryview, size: int) -> int | None:
-        blocks = self._blocks
-        at, end = HEADROOM, HEADROOM + size
         if not self._rest:
-            if not blocks:
-                return 0 if self._over else None
-            while blocks and at + len(blocks[0]) <= end:
-                block = blocks.popleft()
-                room[at : at + len(block)] = block
-                at += len(block)
-            if at == HEADROOM:
-                self._rest = blocks.popleft()
-                self._given(len(self._rest))
-        taken = super().read(room, size) if self._rest else at - HEADROOM
-        self._given(at - HEADROOM)
-        if not blocks and not self._rest:
+            at, end = HEADROOM, HEADROOM + size
+            while self._pieces and (blocks := self._next(end - at)):
+                room[at : at + len(blocks)] = blocks
+                at += len(blocks)
+            if at > HEADROOM or not self._pieces:
+                self._sum_up()
+                return at - HEADROOM or (0 if self._over else None)
+            self._rest = bytes(self._next(0, least=1))
+        taken = super().read(room, size)
+        if not self._rest:
             self._sum_up()
         return taken
 
+    def _next(self, size: int, least: int = 0) -> memoryview:
+        """As many whole blocks as one piece has, of so many bytes at most; as whole_blocks."""
+        blocks, frames = self._pieces[0]
+        length = len(blocks)
+        if length > size:
+            length, taken = whole_blocks(blocks, size, least)
+            if length == len(blocks):
+                self._pieces.popleft()
+            elif length:
+                self._pieces[0] = blocks[length:], frames - taken
+        else:
+            self._pieces.popleft()
+            taken = frames
+        self._pending -= taken
+        self._account(-length)
+        return blocks[:length]
+
     def _sum_up(self) -> None:
-        """The reader has caught up; had it lagged, it is told by how much."""
+        """Had the reader lagged, and caught up now, it is told by how much."""
+        if self._pieces or self._merge:
+            return
         for watched in self._watched.values():
-            if watched.missed:
+            if watched is not None and watched.missed:
                 watched.missed = 0
                 self._add(watched.statistics())
 
@@ -201,88 +279,22 @@ class CaptureHandle(TextStreamHandle):
         return None
 
     def ready(self) -> bool:
-        return bool(self._blocks) or self._over
+        return bool(self._pieces) or self._over or self.soon()
+
+    def soon(self) -> bool:
+        return bool(self._merge) or any(recorder.pending() for recorder in self._watched)
 
     def pending(self) -> int:
-        return sum(block.startswith(PACKET_BLOCK) for block in self._blocks)
+        return self._pending
 
     def taken(self) -> int:
-        return self.frames - self.pending()
+        return self.frames - self._pending
 
     def release(self) -> None:
-        for wire, watched in self._watched.items():
-            wire.unwatch(watched.sink)
-        self._given(self._size)
+        for recorder, watched in self._watched.items():
+            if watched is not None:
+                recorder.unwatch(watched.sink)
+        if self._merge is not None:
+            self._merge.stop()
+        self._account(-self._size)
         super().release()
-
-
-class History:
-    """The last frames of one interface, as many bytes of pcapng as its history_size says."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-        self._blocks: deque[bytes] = deque()
-        self._size = 0
-        self._watches = False
-        self._sink: Sink = self._see
-
-    def update(self) -> None:
-        """history_size is another now."""
-        wanted = bool(self._wire.virt.history_size)
-        if wanted != self._watches:
-            self._watches = wanted
-            (self._wire.watch if wanted else self._wire.unwatch)(self._sink)
-        self._trim()
-
-    def _see(self, direction: int, frame: memoryview | bytes) -> None:
-        block = enhanced_packet(0, time_ns(), frame, len(frame), direction)
-        self._blocks.append(block)
-        self._size += len(block)
-        if self._size > self._wire.virt.history_size:
-            self._trim()
-
-    def _trim(self) -> None:
-        while self._size > self._wire.virt.history_size:
-            self._size -= len(self._blocks.popleft())
-
-    def blocks(self) -> tuple[bytes, ...]:
-        """The frames as they are now."""
-        return tuple(self._blocks)
-
-
-class HistoryFile(Stream):
-    """Reading it takes nothing away."""
-
-    __slots__ = ("application", "history", "virt")
-
-    def __init__(self, virt: Virt, opens: Opens, history: History, application: str) -> None:
-        super().__init__(virt, "history", opens)
-        self.virt = virt
-        self.history = history
-        self.application = application
-
-    def open(self, flags: int, user: User) -> "HistoryHandle":
-        return HistoryHandle(self, user)
-
-
-class HistoryHandle(TextStreamHandle):
-    """One reader, of what there was at its open."""
-
-    __slots__ = ("_blocks",)
-
-    def __init__(self, file: HistoryFile, user: User) -> None:
-        super().__init__(file, user, Waiters())
-        head = file_header(file.application) + interface_block(file.virt)
-        self._blocks = iter((head, *file.history.blocks()))
-
-    def more(self) -> bytes:
-        piece, size = [], 0
-        for block in self._blocks:
-            piece.append(block)
-            size += len(block)
-            if size >= PIECE:
-                break
-        return b"".join(piece)
-
-    def ready(self) -> bool:
-        return True

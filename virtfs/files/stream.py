@@ -82,6 +82,10 @@ class StreamHandle:
         """
         raise OSError(errno.EBADF, "not open for reading")
 
+    def soon(self) -> bool:
+        """A read that finds nothing now will find something within some ms, so that it may wait even if told not to."""
+        return False
+
     def write(self, data: memoryview) -> int | None:
         """Take `data` (valid during the call only) and say how much of it was taken; None where that has to wait."""
         raise OSError(errno.EBADF, "not open for writing")

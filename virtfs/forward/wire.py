@@ -1,12 +1,12 @@
 """The wire between a tap and its virt.
 
-    a frame written → impair out → antispoof → captures → tap
-    a frame from the tap → (filter, in the kernel) → captures → impair in → queue
+    a frame written → impair out → antispoof → tap
+    a frame from the tap → (filter, in the kernel) → impair in → queue
 
 The kernel's queue of the tap is virt's receive queue: a frame stays there until somebody takes it, so a frame is
 copied once, from the tap into the answer of the read. The wire reads ahead only where it must: to tell a frame's
-length before it is read (`peek`), for `backlog`, which keeps the last frames while nobody reads, for a capture, and for
-an impairment. What is read ahead waits in a second queue of the same length.
+length before it is read (`peek`), for `backlog`, which keeps the last frames while nobody reads, and for an impairment.
+What is read ahead waits in a second queue of the same length. Captures look at the tap themselves (`recorder`).
 
 What lies in the tap while nobody has the file open counts as dropped, as on a closed tap(4). That is settled when
 somebody looks (`settle`): at the next open, or when the counters are read.
@@ -25,15 +25,11 @@ import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.framequeue import FrameQueue
-from virtfs.core.pcapng import INBOUND, OUTBOUND
 from virtfs.core.virt import Virt
 from virtfs.host.device import NO_HEADER, VNET_HEADER, TapDevice
 
 HEADROOM = 16  # bytes a reader leaves free before the frame
 LONGEST = 65536 + 32  # bytes of a frame out of a tap: the largest MTU and any link header
-
-# Sees a frame pass: its direction (in is towards virt) and its bytes, valid during the call only.
-Sink = Callable[[int, memoryview | bytes], None]
 
 
 class Way(Protocol):
@@ -68,7 +64,6 @@ class Wire:
         self.inlet: Way | None = None
         self.onward: Callable[[bytes], None] | None = None  # a cable, which reads the tap in our place
         self.outlet: Way | None = None
-        self._sinks: tuple[Sink, ...] = ()
         self._counters = virt.counters
         self._fd = tap.fd
         device = FileIO(tap.fd, "r+b", closefd=False)
@@ -113,8 +108,6 @@ class Wire:
                     return None
                 raise self._vanished()
             length -= VNET_HEADER
-            for sink in self._sinks:
-                sink(INBOUND, room[HEADROOM : HEADROOM + length])
         if self.onward is None:  # a cable has counted it
             counters = self._counters
             counters.rx_frames += 1
@@ -229,8 +222,6 @@ class Wire:
             return
         self._counters.tx_frames += 1
         self._counters.tx_bytes += len(frame)
-        for sink in self._sinks:
-            sink(OUTBOUND, frame)
 
     def _fits(self, length: int) -> bool:
         if length > self._longest and not self.virt.lost:
@@ -268,7 +259,7 @@ class Wire:
         self._shortest, self._longest = virt.bounds
         self._source = virt.address if virt.antispoof else None
         self._fed = self.inlet is not None or self.onward is not None  # frames do not come straight from the tap
-        self._plain = self._source is None and self.outlet is None and not self._sinks
+        self._plain = self._source is None and self.outlet is None
         if virt.lost:
             self._longest = 0  # so that no frame is tried
             self._refusal = (errno.ENXIO, f"{virt.name} is gone")
@@ -285,16 +276,6 @@ class Wire:
         else:
             self.settle()
         self._tell()
-
-    def watch(self, sink: Sink) -> None:
-        """Show every frame that passes to a sink."""
-        self._sinks = (*self._sinks, sink)
-        self.update()
-
-    def unwatch(self, sink: Sink) -> None:
-        """No more."""
-        self._sinks = tuple(other for other in self._sinks if other is not sink)
-        self.update()
 
     def settle(self) -> None:
         """Count as dropped what nobody will read."""
@@ -323,7 +304,7 @@ class Wire:
         """Frames are to be read from the tap though nobody asks for one."""
         if self._refusal is not None or self.onward is not None:
             return False
-        return bool(self._sinks) or self.inlet is not None or (bool(self.virt.backlog) and not self.readers)
+        return self.inlet is not None or (bool(self.virt.backlog) and not self.readers)
 
     def _read_ahead(self) -> bool:
         """Take what is in the tap to where it belongs. True: there may be more."""
@@ -332,8 +313,6 @@ class Wire:
             if (frame := self._read()) is None:
                 self._drop(dropped)
                 return False
-            for sink in self._sinks:
-                sink(INBOUND, frame)
             if self.inlet is not None:
                 self.inlet.push(frame)
             else:
@@ -375,16 +354,6 @@ class Wire:
         """A frame out of a cable sets out to the tap; what cannot be sent is dropped and counted."""
         with suppress(VirtError):
             self.put(memoryview(frame))
-
-    @property
-    def watched(self) -> bool:
-        """A capture sees what passes."""
-        return bool(self._sinks)
-
-    def show(self, direction: int, frame: memoryview | bytes) -> None:
-        """Let the captures see a frame."""
-        for sink in self._sinks:
-            sink(direction, frame)
 
     def count_in(self, frames: int, size: int) -> None:
         """Frames, and their bytes, that a cable has read from the tap."""

@@ -124,7 +124,7 @@ class Channel:
                         taken += HEAD
                         head(out, 0, taken, 0, unique)
                         write(reply[:taken])
-                    elif flags & NONBLOCK:
+                    elif flags & NONBLOCK and not handle.soon():
                         self._answers.fail(unique, errno.EAGAIN)
                     else:
                         self._waiting.park(unique, handle, size)

@@ -26,7 +26,7 @@ from virtfs.core.quoting import quoted
 EXPRESSION_MAX = 4096  # bytes
 TERMS_MAX = 200
 UNOPTIMIZED_MAX = 8192
-INSTRUCTIONS_MAX = 4096  # BPF_MAXINSNS, linux/bpf_common.h
+INSTRUCTIONS_MAX = 4096 - 3  # BPF_MAXINSNS, linux/bpf_common.h; three for `towards_wire_only`
 
 _LIBRARIES = ("libpcap.so.0.8", "libpcap.so.1", "libpcap.so")  # Debian's name, the others', musl's without a number
 _DLT_EN10MB = 1
@@ -37,7 +37,10 @@ _OUTCOME_ERROR = -1
 _INSTRUCTION = struct.Struct("HBBI")  # struct sock_filter, linux/filter.h
 _FPROG = struct.Struct("HP")  # struct sock_fprog
 FPROG_SIZE = _FPROG.size
-_SO_ATTACH_FILTER = 26
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h
+
+PACKET_OUTGOING = 4  # linux/if_packet.h: the packet is on its way to the wire
+_PACKET_TYPE = 0xFFFFF004  # SKF_AD_OFF + SKF_AD_PKTTYPE, linux/filter.h
 
 _BETWEEN_TERMS = re.compile(r"\|\||&&|(?<![-.\w])(?:or|and)(?![-.\w])")
 
@@ -45,7 +48,8 @@ _BETWEEN_TERMS = re.compile(r"\|\||&&|(?<![-.\w])(?:or|and)(?![-.\w])")
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP = 38, 22
 _SECCOMP_MODE_FILTER = 2
 _SECCOMP_RET_ALLOW, _SECCOMP_RET_ERRNO = 0x7FFF0000, 0x00050000
-_LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K
+_LOAD, _LOAD_BYTE = 0x20, 0x30  # BPF_LD|BPF_W|BPF_ABS, BPF_LD|BPF_B|BPF_ABS
+_EQUAL, _RETURN = 0x15, 0x06  # BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K
 _SYS_SOCKET = {"x86_64": 41, "aarch64": 198, "riscv64": 198, "loongarch64": 198}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -83,6 +87,21 @@ def sock_fprog(instructions: bytes) -> tuple[bytes, object]:
     """struct sock_fprog of a program, and what has to live as long as the kernel may look at it."""
     buffer = ctypes.create_string_buffer(instructions, len(instructions))
     return _FPROG.pack(len(instructions) // _INSTRUCTION.size, ctypes.addressof(buffer)), buffer
+
+
+def towards_wire_only(program: Program) -> bytes:
+    """The same for a packet socket on the interface, where what comes from the wire passes unasked.
+
+    Instructions as in `Program`; their jumps are relative. linux/filter.h: SKF_AD_PKTTYPE.
+    """
+    return b"".join(
+        (
+            _INSTRUCTION.pack(_LOAD_BYTE, 0, 0, _PACKET_TYPE),
+            _INSTRUCTION.pack(_EQUAL, 1, 0, PACKET_OUTGOING),
+            _INSTRUCTION.pack(_RETURN, 0, 0, _SNAPLEN),
+            program.instructions,
+        )
+    )
 
 
 def _check_size(expression: str) -> None:
@@ -151,7 +170,7 @@ def _compile(library: ctypes.CDLL, expression: str) -> bytes:
         raise VirtError(errno.E2BIG, f"filter {quoted(expression)} is too much for libpcap's optimizer")
     instructions = _compile_once(library, expression, optimize=True)
     if len(instructions) > INSTRUCTIONS_MAX * _INSTRUCTION.size:
-        sentence = f"filter {quoted(expression)} needs more than the {INSTRUCTIONS_MAX} instructions that Linux allows"
+        sentence = f"filter {quoted(expression)} needs more than the {INSTRUCTIONS_MAX} instructions that are allowed"
         raise VirtError(errno.E2BIG, sentence)
     return instructions
 
@@ -203,7 +222,7 @@ def _ask_kernel(expression: str, instructions: bytes) -> None:
     fprog, _buffer = sock_fprog(instructions)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as judge:
         try:
-            judge.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+            judge.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
         except OSError as refusal:
             sentence = f"filter {quoted(expression)}: the kernel refuses its program: {refusal.strerror}"
             raise VirtError(refusal.errno or errno.EINVAL, sentence) from refusal

@@ -1,7 +1,6 @@
 """Which bridge a tap is in, seen from the tap: in whatever network namespace it is, bridges there are meant."""
 
 import errno
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -129,8 +128,4 @@ def _at(tap: Placed, function: Callable[[Rtnl], T]) -> T:
         with Rtnl() as rtnl:
             return function(rtnl)
 
-    namespace = tap.netns()
-    try:
-        return call() if netns.identity(namespace) == netns.own_identity() else netns.inside(namespace, call)
-    finally:
-        os.close(namespace)
+    return netns.where(tap, call)

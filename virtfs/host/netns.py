@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from virtfs.host.device import Placed
+
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -67,3 +69,15 @@ def inside(fd: int, function: Callable[[], T]) -> T:
     if failures:
         raise failures.pop()
     return results[0]
+
+
+def where(device: Placed, function: Callable[[], T]) -> T:
+    """Call a function in the network namespace that an interface is in, as `inside` does where that is another one.
+
+    VirtError ENXIO: the interface is gone. PermissionError: its namespace may not be entered.
+    """
+    fd = device.netns()
+    try:
+        return function() if identity(fd) == own_identity() else inside(fd, function)
+    finally:
+        os.close(fd)

@@ -178,14 +178,11 @@ class Tap:
 
     def _where_it_is(self, function: Callable[[], T]) -> T:
         """Call something in the interface's network namespace."""
-        fd = self.netns()
         try:
-            return netns.inside(fd, function)
+            return netns.where(self, function)
         except PermissionError as refusal:
             sentence = "the tap is in a network namespace that may not be entered"
             raise VirtError(errno.EPERM, sentence) from refusal
-        finally:
-            os.close(fd)
 
     def _tell(self, request: int, argument: int | bytes) -> None:
         try:

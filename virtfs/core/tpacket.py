@@ -1,0 +1,94 @@
+"""From a block of a packet socket's ring (TPACKET_V3, linux/if_packet.h) to pcapng.
+
+In the ring a frame is a struct tpacket3_hdr, a struct sockaddr_ll and the frame, each at the offset that the one
+before tells. A VLAN tag that the kernel holds beside the frame is put back into it. All of this is in the byte order of
+the machine; pcapng here is little-endian, so a machine that is not takes every frame for itself.
+"""
+
+import sys
+from array import array
+from struct import Struct
+
+from virtfs.core.pcapng import INBOUND, OUTBOUND, PACKET, enhanced_packet, equal_packets, packet_head, packet_tail
+
+SECOND = 10**9
+TAG = 4  # bytes of a VLAN tag,
+ADDRESSES = 12  # that stands behind those of them
+VLAN_VALID, TPID_VALID = 1 << 4, 1 << 6  # TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID
+C_VLAN = 0x8100
+OUTGOING = 4  # PACKET_OUTGOING: towards virt
+
+RUN = 16 if sys.byteorder == "little" else sys.maxsize  # frames of one length in a row that it pays to copy together,
+RUN_LONGEST = 128  # and how long they may be
+
+# tp_next_offset, tp_sec, tp_nsec, tp_snaplen, tp_len, tp_status, tp_mac, tp_vlan_tci, tp_vlan_tpid, sll_pkttype
+_head = Struct("=6IH6xIH20xB").unpack_from
+_tag = Struct(">HH").pack
+_SECONDS, _NANOSECONDS, _CAPTURED, _LENGTH, _STATUS = 1, 2, 3, 4, 5  # in words of 32 bits
+_KIND = 58  # in bytes
+_WAYS = bytes(INBOUND if kind == OUTGOING else OUTBOUND for kind in range(256))
+
+
+def pcapng(memory: memoryview, first: int, count: int, interface_id: int) -> bytes:
+    """An enhanced packet block for each frame.
+
+    memory: the ring's block, first: where its first frame's head is in it, count: how many frames.
+    """
+    at, before, equal = first, 0, 0
+    pieces: list[bytes | memoryview] = []
+    add = pieces.append
+    while count:
+        step, seconds, nanoseconds, captured, length, status, mac, tci, tpid, kind = _head(memory, at)
+        if captured == before:
+            equal += 1
+            if equal == 2 and captured <= RUN_LONGEST and count > RUN:
+                run, blocks = _equal(memory, at, min(count, (len(memory) - at) // step), interface_id)
+                if run:
+                    add(blocks)
+                    at += step * run
+                    count -= run
+                    before = 0
+                    continue
+        else:
+            before, equal = captured, 0
+        begin = at + mac
+        at += step
+        count -= 1
+        time = seconds * SECOND + nanoseconds
+        if status & VLAN_VALID:
+            tag = _tag(tpid if status & TPID_VALID else C_VLAN, tci & 0xFFFF)
+            frame = b"".join((memory[begin : begin + ADDRESSES], tag, memory[begin + ADDRESSES : begin + captured]))
+            add(enhanced_packet(interface_id, time, frame, length + TAG, _WAYS[kind]))
+        else:
+            total, tail = packet_tail(captured, _WAYS[kind])
+            add(packet_head(PACKET, total, interface_id, time >> 32, time & 0xFFFFFFFF, captured, length))
+            add(memory[begin : begin + captured])
+            add(tail)
+    return b"".join(pieces)
+
+
+def _equal(memory: memoryview, at: int, count: int, interface_id: int) -> tuple[int, bytes]:
+    """How many frames from here on are of one length, whole and without a tag, and their blocks; 0 if few."""
+    step, seconds, _, captured, _, status, mac, *_ = _head(memory, at)
+    words, word, stride = memory.cast("I"), at // 4, step // 4
+
+    def column(number: int) -> memoryview:
+        return words[word + number : word + number + (count - 1) * stride + 1 : stride]
+
+    for number, value in (_SECONDS, seconds), (_CAPTURED, captured), (_LENGTH, captured), (_STATUS, status):
+        values = column(number).tolist()
+        if values != [value] * count:
+            count = next(index for index, other in enumerate(values) if other != value)
+        if count <= RUN:
+            return 0, b""
+    times = column(_NANOSECONDS).tolist()
+    begun = seconds * SECOND
+    high = begun + min(times) >> 32
+    if status & VLAN_VALID or (begun + max(times)) >> 32 != high or mac % 4:
+        return 0, b""
+    base = begun - (high << 32)
+    kinds = memory[at + _KIND : at + _KIND + (count - 1) * step + 1 : step]
+    frame = mac // 4
+    columns = [column(frame + number) for number in range((captured + 3) // 4)]
+    lows = array("I", [base + time for time in times])
+    return count, equal_packets(interface_id, high, lows, columns, captured, kinds.tobytes().translate(_WAYS))

@@ -22,8 +22,7 @@ async def running(cable: Cable) -> AsyncIterator[None]:
     """The cable carries; at the end it is out, and has ended by itself."""
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
-            for way in cable.ways:
-                nursery.start_soon(way.run)
+            nursery.start_soon(cable.run)
             yield
             cable.stop()
 

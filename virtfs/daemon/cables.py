@@ -58,7 +58,7 @@ class Cables:
             impaired = way.impair(said.get(direction, UNIMPAIRED), name)
             if impaired is not None:
                 self._interfaces.later(impaired.run)
-            self._interfaces.later(way.run)
+        self._interfaces.later(joined.cable.run)
 
     def separate(self, first: Interface, second: Interface) -> None:
         """Take a cable out; ENOENT when there is none between the two."""

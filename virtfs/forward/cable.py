@@ -8,21 +8,25 @@ here (`core.offload`). A capture sees large segments as they are.
 
 import errno
 import logging
+import os
+import select
 from io import FileIO
+from time import monotonic_ns
 
 import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.impairment import Impairment
 from virtfs.core.offload import whole
-from virtfs.core.pcapng import INBOUND, OUTBOUND
 from virtfs.forward.impaired import ImpairedWay
 from virtfs.forward.wire import Wire
 from virtfs.host.device import OFFLOAD_NONE, OFFLOAD_TCP, VNET_HEADER
 
 log = logging.getLogger(__name__)
 
-BURST = 64  # frames carried before others have their turn
+BURST = 128  # frames of one direction before the other has its turn
+TURN = 1_000_000  # ns that a cable carries before other tasks have theirs
+LOOKS = 100  # at empty taps before it waits
 LONGEST = 70000  # bytes of the largest segment and its headers
 PLAIN = bytes(2)  # the flags and gso_type of a virtio_net_hdr with nothing undone
 
@@ -36,7 +40,6 @@ class OneWay:
         self.way: ImpairedWay | None = None
         self._single = False  # frames one by one, as on a real wire
         self._gone = False
-        self._scope = trio.CancelScope()
         self._buffer = memoryview(bytearray(LONGEST))
         self._read = FileIO(source.tap.fd, "r+b", closefd=False).readinto
         self._write = FileIO(sink.tap.fd, "r+b", closefd=False).write
@@ -76,17 +79,12 @@ class OneWay:
         self.look()
         return self.way
 
-    async def run(self) -> None:
-        """Carry until `stop`, or a tap is gone."""
-        with self._scope:
-            while not (self._gone or self.source.virt.lost):
-                await trio.lowlevel.wait_readable(self.source.tap.fd)
-                if self._burst():
-                    await trio.lowlevel.checkpoint()
+    def gone(self) -> bool:
+        """Nothing will come any more."""
+        return self._gone or self.source.virt.lost
 
     def stop(self) -> None:
-        """Take the cable out."""
-        self._scope.cancel()
+        """Take this direction out."""
         self.source.listeners.remove(self.look)
         self.sink.listeners.remove(self.look)
         if self.way is not None:
@@ -97,25 +95,29 @@ class OneWay:
                 break
         self.source.give_back()
 
-    def _burst(self) -> bool:
-        return self._single_burst() if self._single or self.source.watched or self.sink.watched else self._fast_burst()
+    def burst(self) -> int:
+        """Carry what is there, BURST frames at most; how many were."""
+        return self._single_burst() if self._single else self._fast_burst()
 
-    def _fast_burst(self) -> bool:
+    def _fast_burst(self) -> int:
         """Whole packets, with their virtio_net_hdr, from tap to tap."""
         read, write, buffer = self._read, self._write, self._buffer
         frames = size = 0
+        packet, last = buffer, -1
         refused = [0, 0, 0]  # frames, their bytes, and how many because the sink is down
         try:
             for _ in range(BURST):
                 length = read(buffer)
-                if not length:
-                    if length is not None:
-                        self._lose_source()
-                    break
+                if length != last:
+                    if not length:
+                        if length is not None:
+                            self._lose_source()
+                        break
+                    packet, last = buffer[:length], length  # a slice takes a tenth of what a small frame takes
                 frames += 1
                 size += length
                 try:
-                    write(buffer[:length])
+                    write(packet)
                 except OSError as error:
                     refused[0] += 1
                     refused[1] += length - VNET_HEADER
@@ -124,58 +126,42 @@ class OneWay:
                         self.sink.vanished()
         except OSError:
             self._lose_source()
-            return False
-        finally:
+        if frames:
             size -= frames * VNET_HEADER
             self.source.count_in(frames, size)
             self.sink.count_out(frames - refused[0], size - refused[1])
             self.sink.count_refused(refused[0], refused[2])
-        return frames == BURST
+        return frames
 
     def _lose_source(self) -> None:
         self._gone = True
         self.source.vanished()
 
-    def _single_burst(self) -> bool:
-        """Frames one by one, seen by who looks on."""
+    def _single_burst(self) -> int:
+        """Frames one by one."""
         buffer = self._buffer
-        for _ in range(BURST):
+        for frames in range(BURST):
             try:
                 length = self._read(buffer)
             except OSError:
                 self._lose_source()
-                return False
+                return frames
             if not length:
                 if length is not None:
                     self._lose_source()
-                return False
+                return frames
             header, frame = buffer[:VNET_HEADER], buffer[VNET_HEADER:length]
-            if self._single and header[:2] != PLAIN:
-                try:
-                    pieces = whole(header, frame)
-                except ValueError:  # of a kind nobody has allowed the host
-                    self.source.lose(1)
-                    continue
-                for piece in pieces:
-                    self._carry(bytes(VNET_HEADER), piece)
-            else:
-                self._carry(header, frame)
-        return True
-
-    def _carry(self, header: memoryview | bytes, frame: memoryview | bytes) -> None:
-        source, sink = self.source, self.sink
-        source.show(INBOUND, frame)
-        if self._single:
-            source.receive(bytes(frame))
-            return
-        source.count_in(1, len(frame))
-        try:
-            self._write(b"".join((header, frame)))
-        except OSError as error:
-            sink.count_refused(1, int(error.errno == errno.EIO))
-        else:
-            sink.show(OUTBOUND, frame)
-            sink.count_out(1, len(frame))
+            if header[:2] == PLAIN:
+                self.source.receive(bytes(frame))
+                continue
+            try:
+                pieces = whole(header, frame)
+            except ValueError:  # of a kind nobody has allowed the host
+                self.source.lose(1)
+                continue
+            for piece in pieces:
+                self.source.receive(piece)
+        return BURST
 
     def _onward(self, frame: bytes) -> None:
         """What has come out of the source, behind its own impairment."""
@@ -191,13 +177,46 @@ class OneWay:
 
 
 class Cable:
-    """Both directions. near and far: the impairments out of the first interface, and out of the second."""
+    """Both directions. ways: out of the first interface, and out of the second."""
 
     def __init__(self, first: Wire, second: Wire) -> None:
         self.ends = first, second
         self.ways = OneWay(first, second), OneWay(second, first)
+        self._scope = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Carry until `stop`, or both taps are gone.
+
+        A cable looks again before it waits: to be woken takes as long as many frames do, and TCP sends on only when it
+        is answered. One that nothing comes through waits.
+        """
+        with self._scope, select.epoll() as taps:
+            await trio.lowlevel.checkpoint()  # it may have been stopped already
+            ways = list(self.ways)
+            for way in ways:
+                taps.register(way.source.tap.fd, select.EPOLLIN)
+            looks = until = 0
+            while ways:
+                if not looks:
+                    await trio.lowlevel.wait_readable(taps.fileno())
+                    looks, until = LOOKS, monotonic_ns() + TURN
+                elif monotonic_ns() > until:
+                    await trio.lowlevel.checkpoint()
+                    until = monotonic_ns() + TURN
+                carried = 0
+                for way in tuple(ways):
+                    carried += way.burst()
+                    if way.gone():
+                        ways.remove(way)
+                        taps.unregister(way.source.tap.fd)
+                if carried:
+                    looks = LOOKS
+                else:
+                    looks -= 1
+                    os.sched_yield()
 
     def stop(self) -> None:
         """Take it out."""
+        self._scope.cancel()
         for way in self.ways:
             way.stop()

@@ -24,7 +24,7 @@ RUN_LONGEST = 128  # and how long they may be
 # tp_next_offset, tp_sec, tp_nsec, tp_snaplen, tp_len, tp_status, tp_mac, tp_vlan_tci, tp_vlan_tpid, sll_pkttype
 _head = Struct("=6IH6xIH20xB").unpack_from
 _tag = Struct(">HH").pack
-_SECONDS, _NANOSECONDS, _CAPTURED, _LENGTH, _STATUS = 1, 2, 3, 4, 5  # in words of 32 bits
+_SECONDS, _NANOSECONDS, _CAPTURED, _LENGTH, _STATUS, _BEGIN = 1, 2, 3, 4, 5, 6  # in words of 32 bits
 _KIND = 58  # in bytes
 _WAYS = bytes(INBOUND if kind == OUTGOING else OUTBOUND for kind in range(256))
 
@@ -68,14 +68,19 @@ def pcapng(memory: memoryview, first: int, count: int, interface_id: int) -> byt
 
 
 def _equal(memory: memoryview, at: int, count: int, interface_id: int) -> tuple[int, bytes]:
-    """How many frames from here on are of one length, whole and without a tag, and their blocks; 0 if few."""
+    """How many frames from here on are of one length, whole and without a tag, and their blocks; 0 if few.
+
+    A frame with a tag in it begins 4 bytes earlier behind its head (net/packet/af_packet.c, tpacket_rcv: macoff).
+    """
     step, seconds, _, captured, _, status, mac, *_ = _head(memory, at)
     words, word, stride = memory.cast("I"), at // 4, step // 4
+    begin = words[word + _BEGIN]  # tp_mac, and tp_net
 
     def column(number: int) -> memoryview:
         return words[word + number : word + number + (count - 1) * stride + 1 : stride]
 
-    for number, value in (_SECONDS, seconds), (_CAPTURED, captured), (_LENGTH, captured), (_STATUS, status):
+    alike = (_SECONDS, seconds), (_CAPTURED, captured), (_LENGTH, captured), (_STATUS, status), (_BEGIN, begin)
+    for number, value in alike:
         values = column(number).tolist()
         if values != [value] * count:
             count = next(index for index, other in enumerate(values) if other != value)

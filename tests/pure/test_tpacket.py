@@ -1,0 +1,162 @@
+"""From a ring's block to pcapng, against the encoder of single frames: runs of equal frames are made together."""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from virtfs.core.pcapng import INBOUND, OUTBOUND, enhanced_packet
+from virtfs.core.tpacket import C_VLAN, OUTGOING, RUN, RUN_LONGEST, SECOND, TPID_VALID, VLAN_VALID, pcapng
+
+FIRST = 48  # bytes that describe a block, linux/if_packet.h: BLK_PLUS_PRIV(0)
+MAC = 84  # where a frame without a tag begins; its network header stands at a multiple of 16 and 2
+S_VLAN = 0x88A8
+WRAP = 1 << 32  # ns, the lower half of a timestamp
+CHECKED = 1 << 7  # TP_STATUS_CSUM_VALID
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A frame as the kernel lays it into a ring.
+
+    cut: bytes of it that found no room. tag: what stands beside it, with its type where the kernel tells that.
+    """
+
+    frame: bytes
+    time: int
+    kind: int = OUTGOING
+    cut: int = 0
+    tag: tuple[int, int | None] | None = None
+    mac: int = MAC
+    status: int = 1
+
+    def blocks(self, interface_id: int) -> bytes:
+        """What it is in pcapng."""
+        frame, added = self.frame, 0
+        if self.tag is not None:
+            tci, tpid = self.tag
+            frame, added = frame[:12] + struct.pack(">HH", C_VLAN if tpid is None else tpid, tci) + frame[12:], 4
+        way = INBOUND if self.kind == OUTGOING else OUTBOUND
+        return enhanced_packet(interface_id, self.time, frame, len(self.frame) + self.cut + added, way)
+
+    def laid(self, last: bool) -> bytes:
+        """In the ring: struct tpacket3_hdr, struct sockaddr_ll, the frame. The last one tells of none behind it."""
+        tci, tpid, status = 0, 0, self.status
+        if self.tag is not None:
+            tci, status = self.tag[0], status | VLAN_VALID
+            if self.tag[1] is not None:
+                tpid, status = self.tag[1], status | TPID_VALID
+        size = self.mac + len(self.frame)
+        step = size + -size % 8
+        length = len(self.frame) + self.cut
+        seconds, nanoseconds = divmod(self.time, SECOND)
+        head = struct.pack(
+            "=6I2H2I2H8x", 0 if last else step, seconds, nanoseconds, len(self.frame), length, status,
+            self.mac, MAC + 14, 0xDEADBEEF, tci, tpid, 0,
+        )  # fmt: skip
+        address = struct.pack("=HHiHBB8x", 17, 0x0300, 7, 1, self.kind, 6)
+        before = (head + address).ljust(self.mac, b"\xee")
+        return (before + self.frame).ljust(step, b"\xee")
+
+
+def block(frames: Sequence[Passed], behind: int = 0) -> memoryview:
+    """Such a block, with so many bytes behind the last frame in which an older one may have left something."""
+    laid = b"".join(frame.laid(frame is frames[-1]) for frame in frames)
+    return memoryview(bytearray(bytes(FIRST) + laid + b"\x55" * behind))
+
+
+def check(frames: Sequence[Passed], interface_id: int = 0, behind: int = 0) -> None:
+    """The same as frame by frame."""
+    made = pcapng(block(frames, behind), FIRST, len(frames), interface_id)
+    assert made == b"".join(frame.blocks(interface_id) for frame in frames)
+
+
+@st.composite
+def times(draw: st.DrawFn, count: int) -> list[int]:
+    """Of frames in a row: often near a border, mostly forwards."""
+    second = draw(st.integers(1_700_000_000, (1 << 32) - 100)) * SECOND
+    wrap = (second // WRAP + 1) * WRAP
+    base = draw(st.sampled_from([second, wrap, second + SECOND // 2])) - draw(st.integers(0, 2000))
+    step = draw(st.sampled_from([0, 1, 50, 1000, -3]))
+    return [base + step * number for number in range(count)]
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> list[Passed]:
+    """Frames that are alike, but for one or two that are not."""
+    count = draw(st.integers(1, 3 * RUN))
+    length = draw(st.one_of(st.integers(14, RUN_LONGEST + 6), st.integers(14, 2000)))
+    like = Passed(
+        b"",
+        0,
+        draw(st.sampled_from([OUTGOING, 0, 1, 3])),
+        draw(st.sampled_from([0, 0, 0, 5])),
+        draw(st.sampled_from([None, None, None, (7, C_VLAN), (0x2007, S_VLAN), (7, None)])),
+        draw(st.sampled_from([MAC, MAC, MAC - 4, MAC - 8, MAC - 2])),
+    )
+    seed = draw(st.integers(0, 250))
+    frames = [
+        replace(like, frame=bytes((seed + number + at) % 251 for at in range(length)), time=time)
+        for number, time in enumerate(draw(times(count)))
+    ]
+    changes = st.sampled_from(
+        [
+            lambda frame: replace(frame, kind=0 if frame.kind == OUTGOING else OUTGOING),
+            lambda frame: replace(frame, cut=9),
+            lambda frame: replace(frame, tag=(0xFFF, C_VLAN)),
+            lambda frame: replace(frame, mac=MAC - 4),
+            lambda frame: replace(frame, status=1 | CHECKED),
+            lambda frame: replace(frame, frame=frame.frame + b"\x99"),
+            lambda frame: replace(frame, time=frame.time + SECOND),
+            lambda frame: replace(frame, time=frame.time - WRAP),
+        ]
+    )
+    for at, change in draw(st.lists(st.tuples(st.integers(0, count - 1), changes), max_size=2)):
+        frames[at] = change(frames[at])
+    return frames
+
+
+def equal(count: int, length: int = 60, base: int = 1_700_000_000 * SECOND, step: int = 100) -> list[Passed]:
+    """A run."""
+    return [
+        Passed(bytes((number + at) % 256 for at in range(length)), base + number * step, kind=4 * (number % 3 == 0))
+        for number in range(count)
+    ]
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(runs(), max_size=4), st.integers(0, 1000), st.integers(0, 40).map(lambda words: 4 * words))
+@example([equal(5 * RUN, 61)], 3, 0)
+@example([[replace(frame, mac=MAC - 4 * (number % 2)) for number, frame in enumerate(equal(3 * RUN))]], 0, 0)
+def test_any_mixture(frames: list[list[Passed]], interface_id: int, behind: int) -> None:
+    check([frame for run in frames for frame in run], interface_id, behind)
+
+
+def test_a_run_over_each_border_of_time() -> None:
+    second = 1_700_000_000 * SECOND
+    wrap = (second // WRAP + 1) * WRAP
+    for border in (second, wrap):
+        for before in range(2 * RUN + 3):
+            check(equal(2 * RUN + 3, base=border - before * 100))
+
+
+def test_lengths_around_a_run_s_longest_and_every_padding() -> None:
+    for length in (*range(14, 24), *range(RUN_LONGEST - 4, RUN_LONGEST + 5)):
+        check(equal(RUN + 5, length))
+
+
+def test_runs_of_every_length() -> None:
+    for count in range(1, 2 * RUN + 4):
+        check([*equal(count), *equal(1, 61), *equal(count, 60)])
+
+
+def test_padding_is_zero_whatever_lies_behind_a_frame() -> None:
+    made = pcapng(block(equal(2 * RUN, 61)), FIRST, 2 * RUN, 0)
+    size = len(made) // (2 * RUN)
+    assert all(made[at + 28 + 61 : at + 28 + 64] == bytes(3) for at in range(0, len(made), size))
+
+
+def test_nothing() -> None:
+    assert pcapng(memoryview(bytearray(64)), FIRST, 0, 0) == b""

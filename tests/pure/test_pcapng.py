@@ -16,9 +16,7 @@ from virtfs.core.savefile import Reader, Record
 
 NOW = 1_700_000_000_123_456_789
 MAC = bytes.fromhex("b20a5a0b0e03")
-ARP = bytes.fromhex(
-    "ffffffffffff b20a5a0b0e03 0806  0001 0800 06 04 0001  b20a5a0b0e03 0a000301 000000000000 0a000302"
-)
+ARP = bytes.fromhex("ffffffffffff b20a5a0b0e03 0806  0001 0800 06 04 0001  b20a5a0b0e03 0a000301 000000000000 0a000302")
 FRAMES = [ARP, ARP + b"\0", ARP + bytes(2), ARP + bytes(3), ARP.ljust(60, b"\0"), ARP.ljust(1514, b"\xaa")]
 HEADER = pcapng.section_header("x86_64", "Linux 6.1", "virtfs 1.0")
 VIRT3 = pcapng.interface_description("virt3", "the lab's Ärger", MAC, 0, "arp or icmp")
@@ -192,3 +190,45 @@ def test_our_own_reader_gets_back_what_was_written(packets: list[Packet]) -> Non
     reader = Reader()
     assert list(reader.feed(file + pcapng.interface_statistics(0, NOW, 0, 0))) == written
     reader.finish()
+
+
+def packet(number: int, length: int, direction: int = INBOUND, dropped: int = 0) -> bytes:
+    """A block, told apart by its time and its bytes."""
+    return pcapng.enhanced_packet(0, NOW + number, bytes([number % 256]) * length, length, direction, dropped)
+
+
+lengths = st.lists(st.integers(0, 70), max_size=20)
+
+
+@given(lengths, st.integers(0, 2000), st.integers(0, 1), st.integers(0, 20))
+def test_whole_blocks_are_as_many_as_fit(sizes: list[int], room: int, least: int, statistics_at: int) -> None:
+    blocks = [packet(number, size) for number, size in enumerate(sizes)]
+    statistics_at = min(statistics_at, len(blocks))
+    blocks.insert(statistics_at, pcapng.interface_statistics(0, NOW, 1, 0))
+    at, frames = pcapng.whole_blocks(memoryview(b"".join(blocks)), room, least)
+    sums = [len(b"".join(blocks[:count])) for count in range(len(blocks) + 1)]
+    count = sums.index(at)
+    fitting = max(index for index, size in enumerate(sums) if size <= room)
+    assert count == max(fitting, least)
+    assert frames == count - (statistics_at < count)
+
+
+@given(lengths)
+def test_packets_are_split_as_they_were_joined(sizes: list[int]) -> None:
+    blocks = [packet(number, size) for number, size in enumerate(sizes)]
+    assert list(pcapng.split_packets(b"".join(blocks))) == [(NOW + number, each) for number, each in enumerate(blocks)]
+
+
+@given(st.lists(st.integers(0, 70), min_size=1, max_size=5), st.integers(1, 2**64 - 1))
+def test_a_dropcount_comes_into_the_first(sizes: list[int], dropped: int) -> None:
+    blocks = [packet(number, size) for number, size in enumerate(sizes)]
+    assert pcapng.with_dropcount(b"".join(blocks), dropped) == packet(0, sizes[0], dropped=dropped) + b"".join(
+        blocks[1:]
+    )
+
+
+@given(st.integers(0, 70), st.integers(0, 2))
+def test_what_stands_behind_a_frame(captured: int, direction: int) -> None:
+    total, tail = pcapng.packet_tail(captured, direction)
+    whole = packet(3, captured, direction)
+    assert (total, tail) == (len(whole), whole[28 + captured :])

@@ -90,9 +90,16 @@ class Interfaces:
         return {name: virt.host.name for virt in here for name in (virt.name, virt.tap)}
 
     def later(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do it soon, in a task of its own."""
+        """Do it soon, in a task of its own. What goes wrong there ends only that."""
         assert self._nursery is not None
-        self._nursery.start_soon(work)
+
+        async def guarded() -> None:
+            try:
+                await work()
+            except Exception:
+                log.exception("a task has failed")
+
+        self._nursery.start_soon(guarded)
 
     def run_in(self, nursery: trio.Nursery) -> None:
         """Forwarders run in this nursery from now on."""

@@ -155,7 +155,11 @@ async def _filter(interfaces: Interfaces, interface: Interface, expression: str)
     before = interface.virt.filter
     program = await interfaces.kernel.call(compile_filter, expression)
     await interfaces.kernel.call(interface.tap.set_filter, program)
-    await interface.recorder.refilter(program)
+    try:
+        await interface.recorder.refilter(program)
+    except OSError:
+        await interfaces.kernel.call(interface.tap.set_filter, await interfaces.kernel.call(compile_filter, before))
+        raise
     interface.virt.filter = expression.strip()
 
     async def undo() -> None:

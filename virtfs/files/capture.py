@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import time_ns
 
+import trio
+
 from virtfs.core.ids import User
 from virtfs.core.pcapng import (
     interface_description,
@@ -132,7 +134,7 @@ class _Watched:
 class CaptureHandle(TextStreamHandle):
     """One reader. A read gives as many whole blocks as fit; a block that is larger goes on in the next."""
 
-    __slots__ = ("_budget", "_capture", "_merge", "_over", "_pending", "_pieces", "_size", "_watched")
+    __slots__ = ("_budget", "_capture", "_full", "_merge", "_over", "_pending", "_pieces", "_size", "_watched")
 
     def __init__(self, capture: Capture, user: User) -> None:
         super().__init__(capture, user, Waiters())
@@ -142,6 +144,7 @@ class CaptureHandle(TextStreamHandle):
         self._size = self._pending = 0
         self._watched: dict[Recorder, _Watched | None] = {}
         self._over = False
+        self._full = False  # a frame was left out, and nothing has been read since
         self._merge = None if capture.alone else Merge(lambda: self._watched, self._deliver)
         self._add(file_header(capture.application))
 
@@ -150,22 +153,34 @@ class CaptureHandle(TextStreamHandle):
         if self._merge is not None:
             self._capture.start(self._merge.run)
         while new := [recorder for recorder in self._capture.recorders() if recorder not in self._watched]:
-            for recorder in new:
-                await self.appear(recorder)
+            introduced = [(recorder, self._introduce(recorder)) for recorder in new]
+            if self._capture.alone:
+                await self._watch(*introduced[0])
+                break
+            async with trio.open_nursery() as nursery:
+                for recorder, watched in introduced:
+                    nursery.start_soon(self._watch, recorder, watched)
 
     async def appear(self, recorder: Recorder) -> None:
         """See this interface too."""
-        if recorder in self._watched:
-            return
+        if recorder not in self._watched:
+            await self._watch(recorder, self._introduce(recorder))
+
+    def _introduce(self, recorder: Recorder) -> _Watched:
         watched = self._watched[recorder] = _Watched(len(self._watched))
-        self._add(interface_block(recorder.virt))
         watched.sink = self._sink(watched)
+        self._add(interface_block(recorder.virt))
+        return watched
+
+    async def _watch(self, recorder: Recorder, watched: _Watched) -> None:
         try:
             await recorder.watch(watched.sink)
         except OSError as refusal:
             if self._capture.alone:
                 raise
             log.warning("%s is not in pcap: %s", recorder.virt.name, refusal.strerror)
+        if self._watched.get(recorder) is not watched:  # it is gone meanwhile, or this handle is
+            recorder.unwatch(watched.sink)
         self.waiters.wake()
 
     def vanish(self, recorder: Recorder) -> None:
@@ -192,7 +207,7 @@ class CaptureHandle(TextStreamHandle):
             watched.received += passed.lost + passed.frames
             watched.miss(passed.lost)
             self.dropped += passed.lost
-            room = bound - self._size if budget.held <= most else 0
+            room = 0 if self._full or budget.held > most else bound - self._size
             frames = passed.frames
             if passed.size <= room:
                 packets = passed.pcapng(number)
@@ -212,6 +227,7 @@ class CaptureHandle(TextStreamHandle):
                     self._deliver(packets, frames)
                 else:
                     self._merge.add(packets)
+            self._full = frames < passed.frames
             watched.miss(passed.frames - frames)
             self.dropped += passed.frames - frames
             if not frames:
@@ -264,6 +280,7 @@ class CaptureHandle(TextStreamHandle):
             taken = frames
         self._pending -= taken
         self._account(-length)
+        self._full = False
         return blocks[:length]
 
     def _sum_up(self) -> None:
@@ -294,6 +311,7 @@ class CaptureHandle(TextStreamHandle):
         for recorder, watched in self._watched.items():
             if watched is not None:
                 recorder.unwatch(watched.sink)
+        self._watched = {}
         if self._merge is not None:
             self._merge.stop()
         self._account(-self._size)

@@ -4,6 +4,7 @@ While somebody watches, the kernel writes every frame into a ring on the tap (ho
 what is captured costs whoever sends and reads nothing here, and a burst is held by the ring, not by the tap's queue.
 """
 
+import errno
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Protocol
 
 import trio
 
+from virtfs.core.errors import VirtError
 from virtfs.core.tpacket import pcapng
 from virtfs.core.virt import Virt
 from virtfs.host.bpf import Program
@@ -113,6 +115,7 @@ class Recorder:
         self._sinks: dict[Sink, None] = {}
         self._ring: Ring | None = None
         self._size = SMALL
+        self._over = False
         self._changing = trio.Lock()
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
@@ -122,6 +125,8 @@ class Recorder:
     async def watch(self, sink: Sink) -> None:
         """Show what passes from now on. Errors: as PacketRing.open."""
         async with self._changing:
+            if self._over:
+                raise VirtError(errno.ENXIO, f"{self.virt.name} is gone")
             if self._ring is None:
                 await self._open()
             else:
@@ -161,12 +166,13 @@ class Recorder:
         ring = self._ring
         if ring is not None:
             until = self._given + ring.ahead()
-            while ring is self._ring and self._given < until:
+            while ring is self._ring and self._given < until and not self._ended.is_set():
                 await self._shown.wait()
 
     async def end(self) -> None:
         """The interface goes."""
         async with self._changing:
+            self._over = True
             self._sinks.clear()
             await self._close()
 
@@ -197,8 +203,11 @@ class Recorder:
                         self._show(block)
                         if number % BLOCKS == BLOCKS - 1:
                             await trio.lowlevel.checkpoint()
+        except Exception:
+            log.exception("%s is captured no more", self.virt.name)
         finally:
             ended.set()
+            self._tell()
 
     def _show(self, block: Block) -> None:
         passed = Passed(block)

@@ -31,6 +31,7 @@ _LOSSY_TAILS = [Struct(f"<{padding}xIIIQII").pack for padding in range(4)]
 _KIND_AND_LENGTH = Struct("<II").unpack_from
 _LENGTH_AND_TIME = Struct("<4xI4xII").unpack_from
 _WITHOUT = [0xFFFFFFFF >> 8 * padding for padding in range(4)]  # the last word of a frame, without padding
+_FEW = 16
 _BARE = 7 * 4 + 4 * 4  # bytes of both, without padding
 _DROPCOUNT_LEN = 12
 
@@ -124,7 +125,7 @@ def whole_blocks(blocks: bytes | memoryview, size: int, least: int = 0) -> tuple
 
     least: 1 to have the first in any case.
     """
-    at = frames = 0
+    at, frames = _equal_blocks(blocks, size) if blocks and not least else (0, 0)
     while at < len(blocks):
         kind, total = _KIND_AND_LENGTH(blocks, at)
         if at + total > size and not least:
@@ -133,6 +134,17 @@ def whole_blocks(blocks: bytes | memoryview, size: int, least: int = 0) -> tuple
         at += total
         frames += kind == PACKET
     return at, frames
+
+
+def _equal_blocks(blocks: bytes | memoryview, size: int) -> tuple[int, int]:
+    """The same for those that are as long as the first, all asked together; nothing if they are not, or few."""
+    _, total = _KIND_AND_LENGTH(blocks, 0)
+    count, step = min(size, len(blocks)) // total, total // 4
+    if count > _FEW:
+        words = memoryview(blocks).cast("I")
+        if words[1 : count * step : step].tolist() == [total] * count:
+            return count * total, words[: count * step : step].tolist().count(PACKET)
+    return 0, 0
 
 
 def with_dropcount(packets: bytes, dropped: int) -> bytes:

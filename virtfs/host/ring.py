@@ -36,8 +36,8 @@ _TPACKET_V3 = 2
 _REQ3 = Struct("7I").pack  # block size, blocks, frame size, frames, ms until a block is handed over, 0, 0
 _STATISTICS = Struct("3I")  # frames, dropped ones among them, and how often the ring was full
 _OWNED_BY_US, _LOSING = 1, 4  # TP_STATUS_USER, TP_STATUS_LOSING
-_STATUS = 2  # where a block says whose it is, in words of 32 bits,
-_DESCRIPTION = Struct("12x3I").unpack_from  # and frames, where the first is, and bytes used
+_STATUS, _FRAMES = 2, 3  # where a block says whose it is and how many frames it has, in words of 32 bits;
+_DESCRIPTION = Struct("12x3I").unpack_from  # frames, where the first is, and bytes used
 _FRAME_SIZE = 2048  # means nothing to TPACKET_V3 but has to divide the block
 
 # A frame begins 82 bytes behind its header, unless there is a reserve: at a multiple of 4 it can be copied by words.
@@ -134,6 +134,8 @@ class PacketRing:
             memory, words = self._blocks[self._at], self._words[self._at]
             frames, first, used = _DESCRIPTION(memory, 0)
             yield Block(memory, frames, first, used, self._lost() if words[_STATUS] & _LOSING else 0)
+            # After a full ring the kernel opens the block later: till then this would count for the next frames.
+            words[_FRAMES] = 0
             words[_STATUS] = 0
             self._at = (self._at + 1) % len(self._blocks)
         if lost := self._lost():

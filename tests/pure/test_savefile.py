@@ -2,7 +2,7 @@ import errno
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from virtfs.core import pcapng
 from virtfs.core.errors import VirtError
-from virtfs.core.savefile import Reader, Record
+from virtfs.core.savefile import WINDOW, Reader, Record, Run
 from virtfs.core.savefile_pcapng import BLOCK_MAX, INTERFACES_MAX
-from virtfs.core.savefile_records import FRAME_MAX
+from virtfs.core.savefile_records import FRAME_MAX, SHORTEST_RUN
 
 SECONDS = 1_700_000_000
 NS = 10**9
@@ -325,6 +325,106 @@ def test_a_block_of_16_mib_is_passed_over_and_let_go_of() -> None:
     for begin in range(0, len(large), 1 << 17):
         assert not list(reader.feed(large[begin : begin + (1 << 17)]))
     assert read(enhanced("<", 0, 1, FRAME), reader) == [Record(1000, FRAME, 0, 60)]
+
+
+# Frames without the rest of their records, in runs where they are alike.
+
+
+def singly(found: Iterable[bytes | Run]) -> Iterator[bytes]:
+    for one in found:
+        yield from one.singly() if isinstance(one, Run) else (one,)
+
+
+def frames_file(kind: str, order: str, frames: Iterable[bytes]) -> bytes:
+    if kind == "pcap":
+        return pcap(order, [pcap_packet(order, number, frame) for number, frame in enumerate(frames)])
+    packets = [enhanced(order, 0, number, frame, len(frame)) for number, frame in enumerate(frames)]
+    return section(order) + interface(order) + b"".join(packets)
+
+
+KINDS = pytest.mark.parametrize("kind", ["pcap", "pcapng"])
+
+
+@ORDERS
+@KINDS
+@given(
+    groups=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30)), max_size=8),
+    places=st.sets(st.integers(0, 5000), max_size=5),
+    longest=st.sampled_from([1, SHORTEST_RUN, 20, 100]),
+)
+def test_frames_are_the_same_in_runs(
+    kind: str, order: str, groups: list[tuple[int, int]], places: set[int], longest: int
+) -> None:
+    sizes = [size for size, many in groups for _ in range(many)]
+    frames = [bytes([number % 256]) * size for number, size in enumerate(sizes)]
+    file = frames_file(kind, order, frames)
+    reader = Reader()
+    found = [one for piece in cut(file, places) for one in reader.feed_frames(piece, lambda: longest)]
+    assert list(singly(found)) == frames
+    assert all(one.frames <= longest for one in found if isinstance(one, Run))
+    reader.finish()
+
+
+@KINDS
+def test_equal_frames_come_in_long_runs(kind: str) -> None:
+    frames = [bytes([number]) * 60 for number in range(250)]
+    found = list(Reader().feed_frames(frames_file(kind, "<", frames), lambda: 100))
+    assert [one.frames for one in found if isinstance(one, Run)] == [100, 100, 50]
+    assert len(found) == 3
+    assert [len(one) for one in Reader().feed_frames(frames_file(kind, "<", frames)) if isinstance(one, bytes)] == (
+        [60] * 250
+    )
+
+
+@KINDS
+def test_runs_among_other_frames_are_found(kind: str) -> None:
+    frames = [bytes(14 + number % 50) for number in range(100)] + [bytes(99)] * 200
+    found = list(Reader().feed_frames(frames_file(kind, "<", frames), lambda: 100))
+    assert sum(one.frames for one in found if isinstance(one, Run)) > 150
+
+
+def test_a_run_of_cut_frames_and_of_too_long_ones() -> None:
+    """Captured less than there was, and more, which is nothing's."""
+    file = pcap("<", [pcap_packet("<", number, FRAME, 1514) for number in range(20)])
+    file += b"".join(pcap_packet("<", number, FRAME, 50) for number in range(20))
+    found = list(Reader().feed_frames(file, lambda: 100))
+    assert [len(frame) for frame in singly(found)] == [60] * 20 + [50] * 20
+    assert any(isinstance(one, Run) for one in found)
+
+
+@pytest.mark.parametrize("place", [4, 100])  # its length at the head, at the end
+def test_a_broken_block_ends_a_run(place: int) -> None:
+    head, packets = section("<") + interface("<"), [enhanced("<", 0, number, FRAME) for number in range(30)]
+    broken = bytearray(packets[20])
+    broken[place] += 4
+    reader = Reader()
+    found = reader.feed_frames(head + b"".join([*packets[:20], bytes(broken), *packets[21:]]), lambda: 100)
+    frames: list[bytes] = []
+    with pytest.raises(VirtError, match=f"byte {len(head) + 20 * len(packets[0])}: ") as caught:
+        for frame in singly(found):
+            frames.append(frame)
+    assert caught.value.errno == errno.EINVAL
+    assert frames == [FRAME] * 20
+
+
+def test_a_run_is_done_with_as_a_whole() -> None:
+    packets = [pcap_packet("<", number, FRAME) for number in range(30)]
+    file = pcap("<", packets)
+    reader = Reader()
+    found = reader.feed_frames(file, lambda: 10)
+    assert [len(list(singly([next(found)]))) for _ in range(3)] == [10, 10, 10]
+    assert reader.give_back() == 24 + 20 * 76
+    assert list(singly(reader.feed_frames(file[24 + 20 * 76 :]))) == [FRAME] * 10
+
+
+@KINDS
+def test_a_piece_larger_than_what_is_decoded_at_once(kind: str) -> None:
+    """And a block that alone is larger."""
+    frames = [number.to_bytes(2, "big") * 30 for number in range(3 * WINDOW // 60)]
+    frames[1000:1000] = [bytes(WINDOW + 1)]
+    file = frames_file(kind, "<", frames)
+    assert [record.frame for record in read(file)] == frames
+    assert list(singly(Reader().feed_frames(file, lambda: 100))) == frames
 
 
 # A write that a signal ends.

@@ -83,6 +83,41 @@ def test_cut_anywhere(virt: Virt, kind: str, size: int) -> None:
     assert virt.count("tx_frames") == 4
 
 
+@pytest.mark.parametrize("kind", ["pcap", "pcapng"])
+@pytest.mark.parametrize("size", [1000, 1 << 20])
+def test_equal_frames_in_a_row(virt: Virt, kind: str, size: int) -> None:
+    """They are sent many at a time: in order, unmixed, and others between them."""
+    sent = [frame(60, number) for number in range(100)] + [frame(61)] + [frame(1514, number) for number in range(50)]
+    path = put(virt.mount, "recorded", pcap(enumerate(sent)))
+    virt.mount.sh(f"editcap -F {kind} {path} /mnt/o && dd if=/mnt/o of={virt.name}/inject bs={size} status=none")
+    assert [virt.host_gets() for _ in sent] == sent
+    assert (virt.count("tx_frames"), virt.count("tx_bytes")) == (151, sum(map(len, sent)))
+
+
+def test_equal_frames_behind_one_that_is_refused(virt: Virt) -> None:
+    """With `strict` a write ends there; what follows it in the file is sent with the next."""
+    virt.set("strict")
+    sent = [frame(60, number) for number in range(41)]
+    data = pcap(enumerate([*sent[:20], frame(2000), *sent[20:40], frame(2000), sent[40]]))
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+    end = len(data) - 76
+    for part, count in ((data[:end], 20), (data[end:], 40)):
+        with fails(errno.EMSGSIZE):
+            file.write(part)
+        assert virt.count("tx_frames") == count
+    assert [virt.host_gets() for _ in range(40)] == sent[:40]
+    assert virt.count("tx_oversize") == 2
+
+
+def test_equal_frames_while_down(virt: Virt) -> None:
+    virt.set("down")
+    write(virt, pcap((number, frame(60, number)) for number in range(100)))
+    assert (virt.count("tx_frames"), virt.count("tx_down"), virt.count("tx_dropped")) == (0, 100, 100)
+    virt.set("up strict")
+    write(virt, pcap((number, frame(60, number)) for number in range(100)))
+    assert virt.count("tx_frames") == 100
+
+
 def test_frames_go_as_soon_as_they_are_whole(virt: Virt) -> None:
     """A pipe of tcpdump's, say, that comes bit by bit."""
     file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)

@@ -1,7 +1,7 @@
 """Reading a capture file that comes in pieces: pcap or pcapng, cut anywhere.
 
 Whoever has the file tells us its bytes and gets its frames; nothing is read here. What is incomplete waits
-for the next piece. No more is ever kept than the last piece and one incomplete block, of 16 MiB at most.
+for the next piece. No more is ever kept than the longest piece and one incomplete block, of 16 MiB at most.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,8 +13,11 @@ from virtfs.core.savefile_pcap import Pcap
 from virtfs.core.savefile_pcapng import Pcapng
 from virtfs.core.savefile_records import Format
 from virtfs.core.savefile_records import Record as Record
+from virtfs.core.savefile_records import Run as Run
 
 T = TypeVar("T")
+
+WINDOW = 96 << 10  # bytes that are decoded at once: malloc(3) has fresh pages mapped for 128 KiB and more
 
 _KUZNETZOV = "is pcap with Kuznetzov's longer heads, not read here: editcap -F pcap OLD NEW makes a plain one"
 _OTHERS = {  # what people try, and what to do instead
@@ -35,8 +38,9 @@ class Reader:
     """
 
     def __init__(self) -> None:
-        self._kept = bytearray()  # from the first byte that is not done with
-        self._offset = 0  # that byte's, in the file
+        self._room = bytearray()  # it grows and is used again: fresh memory costs more than what is done with it
+        self._begin = self._end = 0  # in there: what is not done with
+        self._offset = 0  # of its first byte in the file
         self._written_at = 0  # where in the file the last piece begins
         self._format: Format | None = None
         self._broken: VirtError | None = None
@@ -51,19 +55,32 @@ class Reader:
         feed() raises the same.
         """
         self._take(data)
-        return self._decoded(lambda format: format.records)
+        return self._decoded(lambda format, data: format.records(data))
 
-    def feed_frames(self, data: bytes | memoryview) -> Iterator[bytes]:
-        """As `feed`, where nobody asks for more of the records than their frames."""
+    def feed_frames(
+        self, data: bytes | memoryview, longest_run: Callable[[], int] = lambda: 1
+    ) -> Iterator[bytes | Run]:
+        """As `feed`, where nobody asks for more of the records than their frames.
+
+        longest_run: how many frames a Run may have, asked for each. A run is done with as a whole.
+        """
         self._take(data)
-        return self._decoded(lambda format: format.frames)
+        return self._decoded(lambda format, data: format.frames(data, longest_run))
 
     def _take(self, data: bytes | memoryview) -> None:
         if self._broken:
             raise VirtError(self._broken.errno, self._broken.strerror)
         self._trim()
-        self._written_at = self._offset + len(self._kept)
-        self._kept += data
+        room, rest = self._room, self._waiting()
+        if self._begin:
+            room[:rest] = room[self._begin : self._end]
+        self._begin, self._end = 0, rest + len(data)
+        self._written_at = self._offset + rest
+        room += bytes(max(self._end - len(room), 0))
+        room[rest : self._end] = data
+
+    def _waiting(self) -> int:
+        return self._end - self._begin
 
     def give_back(self) -> int:
         """Forget what of the last piece is not done with, and say how many of its bytes are.
@@ -73,7 +90,7 @@ class Reader:
         """
         self._trim()
         done = self._offset - self._written_at  # negative: what is next began in an earlier piece
-        del self._kept[max(-done, 0) :]
+        self._end = self._begin + max(-done, 0)
         if self._format:
             self._format.needed = 0
         return max(done, 0)
@@ -81,26 +98,31 @@ class Reader:
     def finish(self) -> None:
         """The file ends here. EINVAL if that is within a block or a record; an empty file is no error."""
         self._trim()
-        if self._kept and not self._broken:
-            rest = f"the file ends within what begins here, after {len(self._kept)} bytes"
+        if self._waiting() and not self._broken:
+            rest = f"the file ends within what begins here, after {self._waiting()} bytes"
             raise VirtError(EINVAL, f"byte {self._offset}: {rest}")
 
-    def _decoded(self, decoder: Callable[[Format], Callable[[bytes], Iterator[T]]]) -> Iterator[T]:
+    def _decoded(self, decoder: Callable[[Format, bytes], Iterator[T]]) -> Iterator[T]:
         try:
             if self._format is None:
                 self._recognise()
-            if self._format and len(self._kept) >= self._format.needed:
-                yield from decoder(self._format)(bytes(self._kept))
+            while self._format and self._waiting() >= max(self._format.needed, 1):
+                yield from decoder(self._format, self._next(max(self._format.needed, WINDOW)))
+                self._trim()
         except VirtError as error:
             self._trim()
-            self._kept.clear()
+            self._end = self._begin
             self._broken = VirtError(error.errno, f"byte {self._offset}: {error.strerror}")
             raise self._broken from None
-        self._trim()
+
+    def _next(self, most: int) -> bytes:
+        """What is not done with, or the beginning of it."""
+        with memoryview(self._room) as room:
+            return bytes(room[self._begin : min(self._begin + most, self._end)])
 
     def _recognise(self) -> None:
         """Choose the format by the file's beginning, once there is enough of it."""
-        magic = bytes(self._kept[:4])
+        magic = self._next(4)
         if len(magic) < 4:
             return
         if magic == Pcapng.MAGIC:
@@ -108,13 +130,13 @@ class Reader:
         elif magic not in Pcap.MAGICS:
             other = _OTHERS.get(magic) or _OTHERS.get(magic[:2]) or "begins neither a pcap nor a pcapng"
             raise VirtError(EINVAL, f'"{magic.hex()}" {other}')
-        elif len(self._kept) >= Pcap.HEAD:
-            self._format = Pcap(bytes(self._kept[: Pcap.HEAD]))
+        elif self._waiting() >= Pcap.HEAD:
+            self._format = Pcap(self._next(Pcap.HEAD))
             self._trim()
 
     def _trim(self) -> None:
         """Let go of what the format is done with."""
         if self._format:
-            del self._kept[: self._format.taken]
+            self._begin += self._format.taken
             self._offset += self._format.taken
             self._format.taken = 0

@@ -1,6 +1,6 @@
 """pcap, read (draft-ietf-opsawg-pcap, pcap-savefile(5)): a head, then frames of one interface."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from errno import EINVAL
 from struct import Struct
 from typing import ClassVar
@@ -9,13 +9,18 @@ from virtfs.core.errors import VirtError
 from virtfs.core.savefile_records import (
     FRAME_MAX,
     SECOND,
+    SHORTEST_RUN,
+    SINGLES,
     Record,
+    Run,
+    alike,
     frame_of,
     must_be_a_frame,
     must_be_ethernet,
 )
 
 _RECORD_HEAD = 16  # bytes: seconds, fraction, captured length, original length
+_LENGTHS = range(8, 16)  # both of them
 
 
 class Pcap:
@@ -57,9 +62,9 @@ class Pcap:
             yield Record(time, frame_of(data, begin, captured, length), 0, length)
             self.taken = at = end
 
-    def frames(self, data: bytes) -> Iterator[bytes]:
+    def frames(self, data: bytes, longest_run: Callable[[], int]) -> Iterator[bytes | Run]:
         lengths, size = self._lengths, len(data)
-        at = 0
+        at = singles = 0
         self.needed = _RECORD_HEAD
         while at + _RECORD_HEAD <= size:
             captured, length = lengths(data, at)
@@ -70,5 +75,16 @@ class Pcap:
             if end > size:
                 self.needed = end - at
                 return
-            yield data[begin:end] if captured <= length else frame_of(data, begin, captured, length)
+            frame: bytes | Run = data[begin:end] if captured <= length else frame_of(data, begin, captured, length)
+            if singles:
+                singles -= 1
+            else:
+                stride = end - at
+                count = alike(data, at, stride, longest_run(), _LENGTHS)
+                if count >= SHORTEST_RUN:
+                    frame = Run(data, begin, len(frame), stride, count)
+                    end = at + count * stride
+                else:
+                    singles = SINGLES
+            yield frame
             self.taken = at = end

@@ -2,16 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from errno import EINVAL
+from itertools import chain
 from math import gcd
 from struct import Struct
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from virtfs.core.errors import VirtError
 from virtfs.core.savefile_records import (
-    FRAME,
     FRAME_MAX,
     SECOND,
+    SHORTEST_RUN,
+    SINGLES,
     Record,
+    Run,
+    alike,
     frame_of,
     must_be_a_frame,
     must_be_ethernet,
@@ -21,6 +25,8 @@ BLOCK_MAX = 16 << 20  # bytes; Wireshark's MAX_BLOCK_SIZE
 INTERFACES_MAX = 65536  # of one section: what they need is the only memory that grows with a file
 
 _SECTION = 0x0A0D0D0A
+_ENHANCED = 6
+_ENHANCED_HEAD = 28  # bytes: type, length, interface, time in two halves, captured length, original length
 _BLOCK_MIN = 12  # bytes: type, length, and the length again at the end
 _ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}  # the byte-order magic 0x1a2b3c4d
 _IF_TSRESOL, _IF_TSOFFSET = 9, 14
@@ -36,8 +42,14 @@ class Pcapng:
         self._section = _Section("<")
 
     def records(self, data: bytes) -> Iterator[Record]:
+        return cast(Iterator[Record], self._packets(data, lambda: 1))
+
+    def frames(self, data: bytes, longest_run: Callable[[], int]) -> Iterator[bytes | Run]:
+        return (found.frame if isinstance(found, Record) else found for found in self._packets(data, longest_run))
+
+    def _packets(self, data: bytes, longest_run: Callable[[], int]) -> Iterator[Record | Run]:
         section, size = self._section, len(data)
-        at = 0
+        at = singles = 0
         self.needed = _BLOCK_MIN
         while at + _BLOCK_MIN <= size:
             kind, length = section.pair(data, at)
@@ -55,12 +67,19 @@ class Pcapng:
                 raise VirtError(EINVAL, f'the block has length "{length}" at its head, "{again}" at its end')
             decode = _BLOCKS.get(kind)
             if decode and (record := decode(section, data, at, end)):
-                yield record
+                found: Record | Run = record
+                if singles:
+                    singles -= 1
+                elif kind == _ENHANCED:
+                    count = _alike(data, at, length, longest_run())
+                    if count >= SHORTEST_RUN:
+                        found = Run(data, at + _ENHANCED_HEAD, len(record.frame), length, count)
+                        end = at + count * length
+                    else:
+                        singles = SINGLES
+                yield found
             self._section = section
             self.taken = at = end
-
-    def frames(self, data: bytes) -> Iterator[bytes]:
-        return map(FRAME, self.records(data))
 
 
 class _Section:
@@ -104,7 +123,7 @@ class _Section:
     def enhanced_packet(self, data: bytes, at: int, end: int) -> Record:
         _must_have(32, end - at)
         number, upper, lower, captured, length = self._enhanced(data, at + 8)
-        return self._record(number, upper << 32 | lower, data, at + 28, end, captured, length)
+        return self._record(number, upper << 32 | lower, data, at + _ENHANCED_HEAD, end, captured, length)
 
     def obsolete_packet(self, data: bytes, at: int, end: int) -> Record:
         _must_have(32, end - at)
@@ -163,8 +182,15 @@ _BLOCKS: dict[int, Callable[[_Section, bytes, int, int], Record | None]] = {  # 
     1: _Section.interface,
     2: _Section.obsolete_packet,
     3: _Section.simple_packet,
-    6: _Section.enhanced_packet,
+    _ENHANCED: _Section.enhanced_packet,
 }
+
+
+def _alike(data: bytes, at: int, length: int, most: int) -> int:
+    """How many enhanced packets of this block's length, interface and lengths follow one another."""
+    if most < SHORTEST_RUN:
+        return 1
+    return alike(data, at, length, most, chain(range(12), range(20, _ENHANCED_HEAD), range(length - 4, length)))
 
 
 def _byte_order(magic: bytes) -> str:

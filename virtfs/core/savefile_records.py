@@ -4,13 +4,14 @@ A format decodes what is whole in the bytes it is given, says how much of them i
 given the rest with what follows. It keeps only what earlier blocks say of later ones: byte order, interfaces.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from errno import EINVAL
-from operator import itemgetter
 from typing import NamedTuple, Protocol
 
 from virtfs.core.errors import VirtError
 
+SHORTEST_RUN = 8  # frames
+SINGLES = 32  # frames from one look for a run to the next, where there was none
 FRAME_MAX = 262144  # bytes; libpcap's MAXIMUM_SNAPLEN: more is a sign of a broken file
 SECOND = 10**9  # nanoseconds
 
@@ -50,7 +51,19 @@ class Record(NamedTuple):
     original_length: int
 
 
-FRAME = itemgetter(Record._fields.index("frame"))
+class Run(NamedTuple):
+    """So many frames of one length in bytes, the first at `begin`, each `stride` bytes behind the one before."""
+
+    data: bytes
+    begin: int
+    length: int
+    stride: int
+    frames: int
+
+    def singly(self) -> Iterator[bytes]:
+        """One after the other."""
+        for begin in range(self.begin, self.begin + self.frames * self.stride, self.stride):
+            yield self.data[begin : begin + self.length]
 
 
 class Format(Protocol):
@@ -65,13 +78,25 @@ class Format(Protocol):
     def records(self, data: bytes) -> Iterator[Record]:
         """The records that are whole in data. VirtError: what begins at `taken` is broken."""
 
-    def frames(self, data: bytes) -> Iterator[bytes]:
-        """Of the same records only their frames, at less expense."""
+    def frames(self, data: bytes, longest_run: Callable[[], int]) -> Iterator[bytes | Run]:
+        """Of the same records only their frames, at less expense, those that are alike in runs."""
 
 
 def frame_of(data: bytes, begin: int, captured: int, length: int) -> bytes:
     """The captured bytes, but none behind the original length: Wireshark and tcpreplay drop such, too."""
     return data[begin : begin + (captured if captured < length else length)]
+
+
+def alike(data: bytes, at: int, stride: int, most: int, places: Iterable[int]) -> int:
+    """How many records of `stride` bytes, from the one at `at` on, have the same bytes in these places; `most` at most.
+
+    It looks at a place of all records at once: for each record alone it would take longer than what it saves.
+    """
+    count = min(most, (len(data) - at) // stride)
+    for place in places:
+        column = data[at + place : at + count * stride : stride]
+        count -= len(column.lstrip(column[:1]))
+    return count
 
 
 def must_be_a_frame(captured: int, most: int) -> None:

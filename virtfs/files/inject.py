@@ -16,12 +16,13 @@ import trio
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.core.pace import Pace
-from virtfs.core.savefile import Reader, Record
+from virtfs.core.savefile import Reader, Record, Run
 from virtfs.files.stream import Opens, Stream, StreamHandle, Waiters
+from virtfs.forward.rows import RUN, Rows
 from virtfs.forward.wire import Wire
 from virtfs.host.timer import Timer
 
-BURST = 1024  # frames sent before others have their turn
+BURST = 2048  # frames sent before others have their turn
 
 
 class Inject(Stream):
@@ -71,6 +72,7 @@ class InjectHandle(StreamHandle):
         "_pace",
         "_reader",
         "_records",
+        "_rows",
         "_scope",
         "_timer",
         "_unpaced",
@@ -86,7 +88,8 @@ class InjectHandle(StreamHandle):
         self._scope = trio.CancelScope()
         self._records: Iterator[Record] = iter(())
         self._next: Record | None = None
-        self._unpaced: Iterator[bytes] | None = None  # in place of _records, where times do not matter
+        self._unpaced: Iterator[bytes | Run] | None = None  # in place of _records, where times do not matter
+        self._rows = Rows()
         self._frames = 0
         self._writing = 0  # bytes of the write that waits
 
@@ -94,7 +97,7 @@ class InjectHandle(StreamHandle):
         if self._file.wire.virt.pace:
             self._records, self._unpaced = self._reader.feed(data), None
         else:
-            self._unpaced = self._reader.feed_frames(data)
+            self._unpaced = self._reader.feed_frames(data, self._longest_run)
             self._pace = Pace()
         self._writing = len(data)
         return self.written()
@@ -127,10 +130,14 @@ class InjectHandle(StreamHandle):
         self._timer.set(monotonic_ns())
         return None
 
-    def _burst(self, wire: Wire, frames: Iterator[bytes]) -> int | None:
+    def _longest_run(self) -> int:
+        """With `strict` a write ends with the first frame that is refused, and those behind it are not done with."""
+        return 1 if self._file.wire.virt.strict else RUN
+
+    def _burst(self, wire: Wire, frames: Iterator[bytes | Run]) -> int | None:
         """One loop over many: what is done for each frame is felt here."""
         try:
-            sent = wire.put_all(islice(frames, BURST))
+            sent = wire.put_all(islice(frames, BURST), self._rows, BURST)
         except VirtError as error:
             self._tell(error)
             self._be_done()

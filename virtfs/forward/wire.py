@@ -17,6 +17,7 @@ import select
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from io import FileIO
+from operator import length_hint
 from os import writev
 from time import time_ns
 from typing import Protocol
@@ -25,7 +26,9 @@ import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.framequeue import FrameQueue
+from virtfs.core.savefile import Run
 from virtfs.core.virt import Virt
+from virtfs.forward.rows import Rows
 from virtfs.host.device import NO_HEADER, VNET_HEADER, TapDevice
 
 HEADROOM = 16  # bytes a reader leaves free before the frame
@@ -182,12 +185,21 @@ class Wire:
             self.send(frame)
         return length
 
-    def put_all(self, frames: Iterable[bytes]) -> int:
-        """As `put`, one after the other without a call for each; how many."""
+    def put_all(self, frames: Iterable[bytes | Run], rows: Rows, most: int) -> int:
+        """As `put`, one after the other without a call for each; how many.
+
+        rows: room for the packets of a run. It ends after the run with which `most` frames in runs are reached.
+        """
         write, head, shortest, longest = self._tap_write, NO_HEADER, self._shortest, self._longest
-        sent = others = size = 0
+        sent = others = size = in_runs = 0
         try:
             for frame in frames:
+                if isinstance(frame, Run):
+                    self._put_run(frame, rows)
+                    in_runs += frame.frames
+                    if in_runs >= most:
+                        break
+                    continue
                 length = len(frame)
                 if self._plain and shortest <= length <= longest:
                     try:
@@ -205,7 +217,30 @@ class Wire:
             self._counters.tx_frames += sent
             self._counters.tx_bytes += size
         self.put_at = time_ns()
-        return sent + others
+        return sent + others + in_runs
+
+    def _put_run(self, run: Run, rows: Rows) -> None:
+        """As `put_all`; here nothing but the write itself is done for each frame."""
+        fits = self._plain and self._shortest <= run.length <= self._longest
+        packets = iter(rows.packets(run) if fits else ())
+        count, failed, write = length_hint(packets), 0, self._tap_write
+        try:
+            for packet in packets:
+                try:
+                    if write(packet):
+                        continue
+                    error: OSError = BlockingIOError(errno.EAGAIN, "full")
+                except OSError as refusal:
+                    error = refusal
+                failed += 1
+                self._not_sent(error)
+        finally:
+            sent = count - length_hint(packets) - failed
+            self._counters.tx_frames += sent
+            self._counters.tx_bytes += sent * run.length
+        if not count:
+            for frame in run.singly():
+                self.put(memoryview(frame))
 
     def send(self, frame: memoryview | bytes) -> None:
         """The way out behind an impairment."""

@@ -148,10 +148,10 @@ class Recorder:
     async def moved(self) -> None:
         """The tap is in another network namespace: look there."""
         async with self._changing:
-            if self._ring is None:
-                return
             await self.flush()
             await self._close()
+            if not self._sinks:
+                return
             try:
                 await self._open()
             except OSError as refusal:
@@ -200,9 +200,9 @@ class Recorder:
                 while True:
                     await trio.lowlevel.wait_readable(ring.fileno())
                     for number, block in enumerate(ring.blocks()):
+                        if number and not number % BLOCKS:
+                            await trio.lowlevel.checkpoint()  # before, not after: this block is still ahead then
                         self._show(block)
-                        if number % BLOCKS == BLOCKS - 1:
-                            await trio.lowlevel.checkpoint()
         except Exception:
             log.exception("%s is captured no more", self.virt.name)
         finally:

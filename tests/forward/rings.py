@@ -1,0 +1,161 @@
+"""Rings that a test fills by hand, and a recorder on them."""
+
+import os
+import struct
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from time import time_ns
+
+import trio
+
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import Unit
+from virtfs.core.virt import HostEnd, Virt
+from virtfs.forward.recorder import Recorder, Rings
+from virtfs.host.bpf import Program
+from virtfs.host.device import Placed
+from virtfs.host.fakes import FakeTap
+from virtfs.host.ring import Block, Size
+
+SECOND = 10**9
+FIRST, MAC = 48, 84  # where in a block its first frame's head is, and how far behind its head a frame begins
+OUTGOING = 4
+
+
+def laid(frame: bytes, time: int, kind: int = OUTGOING) -> bytes:
+    """A frame as the kernel lays it into a ring (struct tpacket3_hdr, struct sockaddr_ll)."""
+    size = MAC + len(frame)
+    step = size + -size % 8
+    seconds, nanoseconds = divmod(time, SECOND)
+    head = struct.pack("=6I2H20x10xB9x", step, seconds, nanoseconds, len(frame), len(frame), 1, MAC, MAC + 14, kind)
+    return (head.ljust(MAC, b"\0") + frame).ljust(step, b"\0")
+
+
+class FakeRing:
+    """As PacketRing, but what passes a test says, and when the kernel hands a block over. program: its filter."""
+
+    def __init__(self, size: Size, program: Program | None) -> None:
+        self.size = size
+        self.program = program
+        self.closed = False
+        self.broken: OSError | None = None  # what the next look fails with
+        self._ready = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._handed: deque[tuple[list[bytes], int]] = deque()
+        self._current: list[bytes] = []
+        self._lost = 0
+
+    def passes(self, *frames: bytes, time: int | None = None) -> None:
+        """These are in the current block."""
+        self._current += [laid(frame, time_ns() if time is None else time) for frame in frames]
+
+    def hand_over(self) -> None:
+        """The kernel's clock has come, or the block is full."""
+        if self._current:
+            self._handed.append((self._current, self._lost))
+            self._current, self._lost = [], 0
+        self._wake()
+
+    def shows(self, *frames: bytes, time: int | None = None) -> None:
+        """Both."""
+        self.passes(*frames, time=time)
+        self.hand_over()
+
+    def loses(self, frames: int) -> None:
+        """So many found no room."""
+        self._lost += frames
+        self._wake()
+
+    def _wake(self) -> None:
+        os.eventfd_write(self._ready, 1)
+
+    def fileno(self) -> int:
+        return self._ready
+
+    def blocks(self) -> Iterator[Block]:
+        if self.broken is not None:
+            raise self.broken
+        while self._handed:
+            frames, lost = self._handed[0]
+            memory = memoryview(bytearray(bytes(FIRST) + b"".join(frames)))
+            yield Block(memory, len(frames), FIRST, len(memory), lost)
+            memory.release()  # whoever kept it is found out
+            self._handed.popleft()
+        if self._lost and not self._current:
+            lost, self._lost = self._lost, 0
+            yield Block(memoryview(bytes(FIRST)), 0, 0, 0, lost)
+        os.eventfd_read(self._ready)
+
+    def ahead(self) -> int:
+        return len(self._handed) + bool(self._current)
+
+    def set_filter(self, program: Program | None) -> None:
+        self.program = program
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            os.close(self._ready)
+
+
+class Bench:
+    """A mount's rings, fake ones, and what they are asked for.
+
+    made: every ring there was. refusal: what the next open fails with. gate: opens wait until it is set.
+    """
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.made: list[FakeRing] = []
+        self.refusal: VirtError | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.waiting = 0  # opens under way
+        self.rings = Rings(self._make)
+        self.start = nursery.start_soon
+        self._taps: list[FakeTap] = []
+
+    def _make(self, tap: Placed, size: Size, program: Program | None) -> FakeRing:
+        self.waiting += 1
+        self.gate.wait()
+        self.waiting -= 1
+        if self.refusal is not None:
+            raise self.refusal
+        self.made.append(FakeRing(size, program))
+        return self.made[-1]
+
+    @property
+    def open(self) -> list[FakeRing]:
+        """Those that are."""
+        return [ring for ring in self.made if not ring.closed]
+
+    @property
+    def ring(self) -> FakeRing:
+        """The one that is."""
+        (ring,) = self.open
+        return ring
+
+    def recorder(self, unit: int = 3) -> Recorder:
+        """One more."""
+        tap = FakeTap(f"tap{unit}")
+        self._taps.append(tap)
+        virt = Virt(Unit(unit), bytes(6), HostEnd(f"tap{unit}", 7, True, 1500, bytes(6), True, queue=256))
+        return Recorder(virt, tap, self.rings, self.start)
+
+    def close(self) -> None:
+        for tap in self._taps:
+            tap.close()
+
+
+@asynccontextmanager
+async def bench() -> AsyncIterator[Bench]:
+    """At its end no ring is open, if the test has ended its recorders."""
+    async with trio.open_nursery() as nursery:
+        made = Bench(nursery)
+        try:
+            yield made
+            assert made.open == []
+        finally:
+            nursery.cancel_scope.cancel()
+            made.gate.set()
+            made.close()

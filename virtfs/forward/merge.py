@@ -44,15 +44,17 @@ class Merge:
             while True:
                 await self._news.wait()
                 self._news = trio.Event()
-                until = time_ns()
+                there, until = len(self._held), time_ns()
                 for recorder in tuple(self._recorders()):
                     await recorder.flush()
-                self._go_on(until)
+                self._go_on(there, until)
 
-    def _go_on(self, until: int) -> None:
-        held = sorted(self._held, key=itemgetter(0))
-        self._held = [item for item in held if item[0] > until]
-        due = held[: len(held) - len(self._held)]
+    def _go_on(self, there: int, until: int) -> None:
+        """Deliver what was there then, whatever its time (the clock may have been set back), and what is older."""
+        due, later = self._held[:there], self._held[there:]
+        due += [item for item in later if item[0] <= until]
+        due.sort(key=itemgetter(0))
+        self._held = [item for item in later if item[0] > until]
         if self._held:
             self._news.set()
         if due:

@@ -81,6 +81,7 @@ class _Mount:
         self._ours, theirs, self._longest = _pair()
         inodes, handles = Inodes(root), Handles()
         self._channel = Channel(fuse_fd, self._ours, self._longest, inodes, handles)
+        self._channel.refused = commander.refused
         namespace.serve_on(root, inodes, handles, commander, theirs.detach())
         interfaces.gone = self._follower.doubt
         interfaces.catch_up = self._follower.catch_up

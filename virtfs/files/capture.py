@@ -5,6 +5,7 @@ frames are left out, and the stream says so: the next frame's block counts them,
 up.
 """
 
+import errno
 import logging
 import platform
 from collections import deque
@@ -14,6 +15,7 @@ from time import time_ns
 
 import trio
 
+from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.core.pcapng import (
     interface_description,
@@ -177,7 +179,8 @@ class CaptureHandle(TextStreamHandle):
             await recorder.watch(watched.sink)
         except OSError as refusal:
             if self._capture.alone:
-                raise
+                sentence = f"{recorder.virt.name}/pcap: {refusal.strerror}"
+                raise VirtError(refusal.errno or errno.EIO, sentence) from refusal
             log.warning("%s is not in pcap: %s", recorder.virt.name, refusal.strerror)
         if self._watched.get(recorder) is not watched:  # it is gone meanwhile, or this handle is
             recorder.unwatch(watched.sink)

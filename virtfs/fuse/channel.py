@@ -52,6 +52,7 @@ class Channel:
         self.pair = Pair(pair, longest, self._answers)
         self._inodes = inodes
         self._handles = handles
+        self.refused: Callable[[VirtError, User], None] = lambda refusal, user: None  # told why an open failed
         self._in = bytearray(p.LONGEST_REQUEST)
         self._data = memoryview(self._in)
         self._out = bytearray(p.LONGEST_REQUEST)
@@ -192,11 +193,16 @@ class Channel:
         if length < p.BODY + p.fuse_open_in.size:
             raise VirtError(errno.EINVAL, "a message cut short")
         flags, _ = p.fuse_open_in.unpack_from(self._in, p.BODY)
-        opened = node.admit(flags, self._user())
-        if isinstance(opened, StreamHandle):
-            self._opened(unique, opened)
-        else:
-            self._tasks.start_soon(self._open_later, unique, opened)
+        user = self._user()
+        try:
+            opened = node.admit(flags, user)
+            if isinstance(opened, StreamHandle):
+                self._opened(unique, opened)
+            else:
+                self._tasks.start_soon(self._open_later, unique, opened, user)
+        except VirtError as refusal:
+            self.refused(refusal, user)
+            raise
         return True
 
     def _opened(self, unique: Unique, handle: StreamHandle) -> None:
@@ -207,10 +213,12 @@ class Channel:
             raise
         self._answers.answer(unique, p.fuse_open_out.pack(fh, STREAM_FLAGS, 0))
 
-    async def _open_later(self, unique: Unique, opening: Awaitable[StreamHandle]) -> None:
+    async def _open_later(self, unique: Unique, opening: Awaitable[StreamHandle], user: User) -> None:
         try:
             self._opened(unique, await opening)
         except OSError as error:
+            if isinstance(error, VirtError):
+                self.refused(error, user)
             self._answers.fail(unique, error.errno or errno.EIO)
         except Exception:
             log.exception("open %d failed", unique)

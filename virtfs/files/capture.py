@@ -115,10 +115,11 @@ class Capture(Stream):
 class _Watched:
     """One interface in one reader's stream."""
 
-    __slots__ = ("begun", "dropped", "missed", "number", "received", "sink")
+    __slots__ = ("begun", "dropped", "missed", "number", "received", "sees", "sink")
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.sees = False  # it is shown what passes by now
         self.begun = time_ns()
         self.sink: Sink = lambda passed: None
         self.received = self.dropped = self.missed = 0
@@ -136,7 +137,19 @@ class _Watched:
 class CaptureHandle(TextStreamHandle):
     """One reader. A read gives as many whole blocks as fit; a block that is larger goes on in the next."""
 
-    __slots__ = ("_budget", "_capture", "_full", "_merge", "_over", "_pending", "_pieces", "_size", "_watched")
+    __slots__ = (
+        "_budget",
+        "_capture",
+        "_full",
+        "_introduced",
+        "_merge",
+        "_over",
+        "_pending",
+        "_pieces",
+        "_released",
+        "_size",
+        "_watched",
+    )
 
     def __init__(self, capture: Capture, user: User) -> None:
         super().__init__(capture, user, Waiters())
@@ -144,8 +157,9 @@ class CaptureHandle(TextStreamHandle):
         self._budget = capture.budget
         self._pieces: deque[tuple[memoryview, int]] = deque()  # blocks, and how many of them are frames
         self._size = self._pending = 0
-        self._watched: dict[Recorder, _Watched | None] = {}
-        self._over = False
+        self._watched: dict[Recorder, _Watched] = {}
+        self._introduced = 0  # interfaces
+        self._over = self._released = False
         self._full = False  # a frame was left out, and nothing has been read since
         self._merge = None if capture.alone else Merge(lambda: self._watched, self._deliver)
         self._add(file_header(capture.application))
@@ -165,11 +179,12 @@ class CaptureHandle(TextStreamHandle):
 
     async def appear(self, recorder: Recorder) -> None:
         """See this interface too."""
-        if recorder not in self._watched:
+        if recorder not in self._watched and not recorder.virt.lost and not self._released:
             await self._watch(recorder, self._introduce(recorder))
 
     def _introduce(self, recorder: Recorder) -> _Watched:
-        watched = self._watched[recorder] = _Watched(len(self._watched))
+        watched = self._watched[recorder] = _Watched(self._introduced)
+        self._introduced += 1
         watched.sink = self._sink(watched)
         self._add(interface_block(recorder.virt))
         return watched
@@ -177,6 +192,7 @@ class CaptureHandle(TextStreamHandle):
     async def _watch(self, recorder: Recorder, watched: _Watched) -> None:
         try:
             await recorder.watch(watched.sink)
+            watched.sees = True
         except OSError as refusal:
             if self._capture.alone:
                 sentence = f"{recorder.virt.name}/pcap: {refusal.strerror}"
@@ -188,10 +204,9 @@ class CaptureHandle(TextStreamHandle):
 
     def vanish(self, recorder: Recorder) -> None:
         """It is gone, and all that has passed is shown."""
-        watched = self._watched.get(recorder)
+        watched = self._watched.pop(recorder, None)
         if watched is None:
             return
-        self._watched[recorder] = None
         recorder.unwatch(watched.sink)
         if self._merge is None:
             self._add(watched.statistics())
@@ -291,7 +306,7 @@ class CaptureHandle(TextStreamHandle):
         if self._pieces or self._merge:
             return
         for watched in self._watched.values():
-            if watched is not None and watched.missed:
+            if watched.missed:
                 watched.missed = 0
                 self._add(watched.statistics())
 
@@ -302,7 +317,9 @@ class CaptureHandle(TextStreamHandle):
         return bool(self._pieces) or self._over or self.soon()
 
     def soon(self) -> bool:
-        return bool(self._merge) or any(recorder.pending() for recorder in self._watched)
+        return bool(self._merge) or any(
+            watched.sees and recorder.pending() for recorder, watched in self._watched.items()
+        )
 
     def pending(self) -> int:
         return self._pending
@@ -312,9 +329,9 @@ class CaptureHandle(TextStreamHandle):
 
     def release(self) -> None:
         for recorder, watched in self._watched.items():
-            if watched is not None:
-                recorder.unwatch(watched.sink)
+            recorder.unwatch(watched.sink)
         self._watched = {}
+        self._released = True
         if self._merge is not None:
             self._merge.stop()
         self._account(-self._size)

@@ -34,6 +34,8 @@ class History:
         self._trim()
 
     def _see(self, passed: Passed) -> None:
+        if not passed.frames:
+            return
         packets = passed.pcapng(0)
         self._pieces.append(packets)
         self._size += len(packets)

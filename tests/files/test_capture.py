@@ -1,0 +1,426 @@
+"""pcap and history on rings that a test fills: what a reader gets, what it is told it lacks, and what is given back."""
+
+import errno
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from time import time_ns
+
+import pytest
+import trio
+import trio.testing
+from channel.bench import in_trio
+from forward.bench import until
+from forward.rings import Bench, bench
+from streams.captured import Captured
+
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import Gid, Uid, User
+from virtfs.files.capture import READERS, Budget, Capture, CaptureHandle
+from virtfs.files.history import History, HistoryFile
+from virtfs.files.node import ROOT
+from virtfs.files.stream import Opens, StreamHandle
+from virtfs.forward.recorder import Recorder
+from virtfs.forward.wire import HEADROOM
+
+USER = User(Uid(0), Gid(0), 1)
+EACH = 64 << 10
+
+
+class Files:
+    """The captures of a mount: each interface's, and the root's."""
+
+    def __init__(self, b: Bench, count: int = 1, each: int = EACH) -> None:
+        self.bench = b
+        self.budget = Budget(each)
+        self.recorders = [b.recorder(unit) for unit in range(count)]
+        self.pcap = self._capture(lambda: self.recorders[:1], True)
+        self.root = self._capture(lambda: [each for each in self.recorders if not each.virt.lost], False)
+
+    def _capture(self, recorders: Callable[[], list[Recorder]], alone: bool) -> Capture:
+        return Capture(ROOT, "pcap", Opens(), recorders, self.budget, "virtfs test", self.bench.start, alone)
+
+    async def vanish(self, recorder: Recorder) -> None:
+        """An interface goes."""
+        recorder.virt.lost = True
+        await recorder.flush()
+        for capture in (self.pcap, self.root):
+            capture.vanish(recorder)
+        await recorder.end()
+
+    def given_back(self) -> None:
+        """All that was held."""
+        assert self.budget.held == 0
+        assert list(self.pcap.opens) == list(self.root.opens) == []
+
+
+@asynccontextmanager
+async def files(count: int = 1, each: int = EACH) -> AsyncIterator[tuple[Files, Bench]]:
+    """At the end everything is given back; the test closes its readers."""
+    async with bench() as b:
+        made = Files(b, count, each)
+        yield made, b
+        made.given_back()
+        await until(lambda: not b.open)
+
+
+class Reader:
+    """An open capture, or history."""
+
+    def __init__(self, handle: StreamHandle) -> None:
+        self.handle = handle
+        self.data = b""
+        self.ended = False
+        self._room = memoryview(bytearray(HEADROOM + (1 << 20)))
+
+    def read(self, size: int = 1 << 20) -> bytes | None:
+        """Once. None: nothing there."""
+        taken = self.handle.read(self._room, size)
+        if taken is None:
+            return None
+        piece = bytes(self._room[HEADROOM : HEADROOM + taken])
+        self.data += piece
+        self.ended = not piece
+        return piece
+
+    def look(self) -> Captured:
+        """Everything that is there."""
+        while self.read():
+            pass
+        return Captured(self.data)
+
+    async def until(self, frames: int) -> Captured:
+        """So many frames."""
+        while len((seen := self.look()).frames) < frames:
+            await trio.lowlevel.checkpoint()
+        return seen
+
+    def waiting(self) -> int:
+        """Bytes that are held for it."""
+        assert isinstance(self.handle, CaptureHandle)
+        return self.handle._size
+
+    def close(self) -> None:
+        self.handle.release()
+
+
+async def opened(capture: Capture | HistoryFile) -> Reader:
+    """open(2)"""
+    return Reader(await capture.open(0, USER))
+
+
+def numbers(count: int, begin: int = 0) -> list[bytes]:
+    return [b"%14d" % number for number in range(begin, begin + count)]
+
+
+@in_trio
+async def test_frames_that_the_ring_lost_are_counted_everywhere() -> None:
+    async with files() as (f, b):
+        own, root = await opened(f.pcap), await opened(f.root)
+        b.ring.passes(*numbers(2))
+        b.ring.loses(5)
+        b.ring.hand_over()
+        b.ring.shows(*numbers(2, 2))
+        for reader in (own, root):
+            seen = await reader.until(4)
+            assert seen.frames == numbers(4)
+            assert [packet.lost for packet in seen.packets] == [5, 0, 0, 0]
+            assert reader.handle.dropped == 5
+            assert reader.handle.taken() == 4
+        await f.vanish(f.recorders[0])
+        assert own.look().statistics == [(9, 5)]
+        await until(lambda: root.look().statistics == [(9, 5)])
+        own.read()
+        assert own.ended
+        own.close()
+        root.close()
+
+
+@in_trio
+async def test_losses_with_nothing_behind_them_are_summed_up() -> None:
+    async with files() as (f, b):
+        own = await opened(f.pcap)
+        own.look()
+        b.ring.loses(5)
+        await until(lambda: own.handle.dropped)
+        assert own.look().statistics == [(5, 5)]
+        b.ring.shows(*numbers(1))
+        seen = await own.until(1)
+        assert seen.packets[0].lost == 0, "it was told"
+        own.close()
+
+
+@in_trio
+async def test_what_waits_is_bounded_and_given_back() -> None:
+    """For each reader, and of the root's also what waits for its turn."""
+    async with files(2) as (f, b):
+        own, root = await opened(f.pcap), await opened(f.root)
+        for turn in range(50):
+            for ring in b.open:
+                ring.shows(*(b"%1400d" % (100 * turn + number) for number in range(50)))
+            for recorder in f.recorders:
+                await recorder.flush()
+            assert own.waiting() <= EACH + 100
+            assert root.waiting() <= EACH + 100
+            assert f.budget.held == own.waiting() + root.waiting()
+        await trio.testing.wait_all_tasks_blocked()
+        for reader in (own, root):
+            seen = reader.look()
+            assert len(seen.frames) + reader.handle.dropped == 2500 * (1 + (reader is root))
+            assert sum(dropped for _, dropped in seen.statistics) == reader.handle.dropped > 0
+            assert reader.handle.pending() == 0
+            assert reader.waiting() == 0
+        assert f.budget.held == 0
+        b.open[0].shows(*numbers(3))
+        await f.recorders[0].flush()
+        assert f.budget.held > 0
+        own.close()
+        root.close()
+
+
+@in_trio
+async def test_all_readers_together_are_bounded() -> None:
+    async with files() as (f, b):
+        readers = [await opened(f.pcap) for _ in range(3 * READERS)]
+        for turn in range(100):
+            b.ring.shows(*(b"%1400d" % (100 * turn + number) for number in range(10)))
+        await f.recorders[0].flush()
+        assert f.budget.held <= f.budget.most + EACH
+        late = await opened(f.pcap)
+        assert late.look().interfaces == ["virt0"], "still it is opened"
+        for reader in [*readers, late]:
+            reader.close()
+
+
+@in_trio
+async def test_once_read_a_full_one_takes_frames_again() -> None:
+    async with files(each=5000) as (f, b):
+        own = await opened(f.pcap)
+        for turn in range(30):
+            b.ring.shows(*(b"%100d" % number for number in range(100)))
+            await f.recorders[0].flush()
+            before = len(own.look().frames)
+            assert before > 10 * (turn + 1)
+        assert len(own.look().frames) + own.handle.dropped == 3000
+        own.close()
+
+
+# --- the root's
+
+
+@in_trio
+async def test_order_of_time_over_all_with_statistics_behind_their_frames() -> None:
+    async with files(3) as (f, b):
+        root = await opened(f.root)
+        rings = list(b.made)
+        for number, frame in enumerate(numbers(300)):
+            rings[number % 3].passes(frame)
+            if number % 20 == 19:
+                rings[number // 20 % 3].hand_over()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(f.vanish, f.recorders[1])
+            await trio.testing.wait_all_tasks_blocked()
+            for ring in rings:
+                ring.hand_over()
+        rings[0].shows(*numbers(3, 300))
+        seen = await root.until(303)
+        await until(lambda: root.look().statistics)
+        seen = root.look()
+        assert seen.frames == numbers(303)
+        assert seen.statistics == [(100, 0)]
+        kinds = [block.interface.options["if_name"] for block in seen.blocks[4:]]
+        last = max(at for at, packet in enumerate(seen.packets) if packet.interface == "virt1")
+        statistics = [type(block).__name__ for block in seen.blocks[4:]].index("InterfaceStatistics")
+        assert last < statistics
+        assert kinds[statistics] == "virt1"
+        root.close()
+
+
+@in_trio
+async def test_interfaces_that_come_and_go() -> None:
+    """Each has a number of its own in the stream; what is gone is not kept."""
+    async with files(1) as (f, b):
+        root = await opened(f.root)
+        for number in range(50):
+            recorder = b.recorder(100 + number)
+            f.recorders.append(recorder)
+            await f.root.appear(recorder)
+            b.made[-1].shows(b"%14d" % number)
+            await f.vanish(recorder)
+            f.recorders.remove(recorder)
+        seen = await root.until(50)
+        assert [packet.interface for packet in seen.packets] == [f"virt{100 + number}" for number in range(50)]
+        assert len(b.open) == 1
+        assert isinstance(root.handle, CaptureHandle)
+        assert list(root.handle._watched) == f.recorders
+        root.close()
+
+
+@in_trio
+async def test_a_reader_that_closes_while_an_interface_appears() -> None:
+    """And one behind it."""
+    async with files(0) as (f, b):
+        readers = [await opened(f.root), await opened(f.root)]
+        recorder = b.recorder(5)
+        f.recorders.append(recorder)
+        b.gate.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(f.root.appear, recorder)
+            await until(lambda: b.waiting)
+            for reader in readers:
+                reader.close()
+            b.gate.set()
+        f.given_back()
+        await until(lambda: not b.open)
+
+
+@in_trio
+async def test_an_interface_that_goes_while_it_appears() -> None:
+    async with files(1) as (f, b):
+        b.gate.clear()
+        async with trio.open_nursery() as nursery:
+            opening: list[Reader] = []
+
+            async def open_root() -> None:
+                opening.append(await opened(f.root))
+
+            nursery.start_soon(open_root)
+            await until(lambda: b.waiting)
+            nursery.start_soon(f.vanish, f.recorders[0])
+            await trio.testing.wait_all_tasks_blocked()
+            b.gate.set()
+        (root,) = opening
+        await until(lambda: root.look().statistics == [(0, 0)])
+        assert b.open == []
+        assert not root.handle.poll()
+        root.close()
+
+
+# --- reads that may not wait
+
+
+@in_trio
+async def test_who_sees_not_yet_waits_for_nothing() -> None:
+    """Frames of an interface that is only about to be watched are not this reader's."""
+    async with files(1) as (f, b):
+        own = await opened(f.pcap)
+        b.ring.passes(*numbers(1))
+        async with trio.open_nursery() as nursery:
+            opening: list[Reader] = []
+
+            async def open_root() -> None:
+                opening.append(await opened(f.root))
+
+            nursery.start_soon(open_root)
+            await trio.testing.wait_all_tasks_blocked()
+            (handle,) = f.root.opens
+            assert own.handle.soon()
+            assert not handle.soon()
+            b.ring.hand_over()
+        own.look()
+        assert own.look().frames == numbers(1)
+        assert not own.handle.soon()
+        own.close()
+        opening[0].close()
+
+
+@in_trio
+async def test_soon_is_soon() -> None:
+    async with files(2) as (f, b):
+        root = await opened(f.root)
+        root.look()
+        one, other = b.open
+        assert not root.handle.soon()
+        one.passes(*numbers(1), time=time_ns())
+        assert root.handle.soon()
+        assert root.handle.poll()
+        other.passes(*numbers(1))
+        one.hand_over()
+        await trio.testing.wait_all_tasks_blocked()
+        assert root.look().frames == []
+        assert root.handle.soon(), "it waits for the other's"
+        other.hand_over()
+        await root.until(2)
+        assert not root.handle.soon()
+        assert not root.handle.poll()
+        root.close()
+
+
+# --- who may not
+
+
+@in_trio
+async def test_a_refusal_leaves_nothing() -> None:
+    async with files() as (f, b):
+        b.refusal = VirtError(errno.EPERM, "not here")
+        with pytest.raises(VirtError, match="not here"):
+            await opened(f.pcap)
+        f.given_back()
+        b.refusal = None
+        own = await opened(f.pcap)
+        b.ring.shows(*numbers(1))
+        assert (await own.until(1)).frames == numbers(1)
+        own.close()
+
+
+# --- history
+
+
+@in_trio
+async def test_history_is_bounded_and_toggled() -> None:
+    async with files() as (f, b):
+        (recorder,) = f.recorders
+        history = History(recorder)
+        file = HistoryFile(recorder.virt, Opens(), history, "virtfs test")
+        for size in (2000, 500, 4000):
+            recorder.virt.history_size = size
+            await history.update()
+            for turn in range(100):
+                b.ring.shows(*numbers(7, 7 * turn))
+                await recorder.flush()
+                assert sum(map(len, history._pieces)) < size + 7 * 64
+            b.ring.loses(3)
+            reader = await opened(file)
+            frames = reader.look().frames
+            assert frames == numbers(len(frames), 700 - len(frames))
+            assert size - 64 < len(frames) * 60 <= size
+            reader.close()
+            recorder.virt.history_size = 0
+            await history.update()
+            assert not history._pieces
+            await until(lambda: not b.open)
+
+
+@in_trio
+async def test_history_that_is_refused_is_asked_for_again() -> None:
+    async with files() as (f, b):
+        (recorder,) = f.recorders
+        history = History(recorder)
+        recorder.virt.history_size = 1000
+        b.refusal = VirtError(errno.EPERM, "not here")
+        for _ in range(2):
+            with pytest.raises(VirtError):
+                await history.update()
+        b.refusal = None
+        await history.update()
+        b.ring.shows(*numbers(1))
+        assert len(await history.blocks()) == 1
+        recorder.virt.history_size = 0
+        await history.update()
+
+
+@in_trio
+async def test_history_and_captures_share_a_ring() -> None:
+    async with files() as (f, b):
+        (recorder,) = f.recorders
+        history = History(recorder)
+        recorder.virt.history_size = 1 << 20
+        await history.update()
+        own, root = await opened(f.pcap), await opened(f.root)
+        b.ring.shows(*numbers(5))
+        for reader in (own, root):
+            assert (await reader.until(5)).frames == numbers(5)
+            reader.close()
+        assert len(b.made) == 1
+        assert b"".join(map(bytes, await history.blocks()))[28:42] == numbers(1)[0]
+        recorder.virt.history_size = 0
+        await history.update()

@@ -143,6 +143,8 @@ class Follower:
         if place != interface.place:
             interface.place = place
             await interface.recorder.moved()
+        else:
+            await interface.recorder.settled()  # somebody else has seen the move, and captures are about to follow
         interface.virt.netns = name
         interface.set_host(*host)
         self.catch_up()

@@ -157,6 +157,11 @@ class Recorder:
             except OSError as refusal:
                 log.warning("%s is captured no more: %s", self.virt.name, refusal.strerror)
 
+    async def settled(self) -> None:
+        """Wait until what has been asked for by now holds."""
+        async with self._changing:
+            pass
+
     def pending(self) -> bool:
         """Frames have passed that are not shown yet; they will be within some ms."""
         return self._ring is not None and bool(self._ring.ahead())

@@ -3,13 +3,13 @@
 import errno
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from mount import programs
 from mount.process import fails
-from mount.serving import Virt, frame
+from mount.serving import Mount, Virt, frame
 
 from .captured import Captured, Packet, Watch
 
@@ -215,6 +215,28 @@ def test_a_burst_both_ways(virt: Virt) -> None:
     assert ways(seen.packets) == [
         pair for number in range(300) for pair in ((frame(60, number), "in"), (frame(61, number), "out"))
     ]
+
+
+@pytest.fixture
+def one_processor(mount: Mount) -> Iterator[None]:
+    """The server, the test and its programs share it."""
+    before, server = os.sched_getaffinity(0), mount.server.pid
+    whose = (0, server, mount.root.pid)
+    for pid in whose:
+        os.sched_setaffinity(pid, {min(before)})
+    yield
+    for pid in (0, server):
+        os.sched_setaffinity(pid, before)
+
+
+def test_requests_one_after_the_other_leave_a_turn_to_captures(virt: Virt, one_processor: None) -> None:
+    """A ring hands over a block each ms, so it is soon full where it is not looked at."""
+    watch, file = Watch(virt.mount, f"{virt.name}/pcap"), virt.open(os.O_WRONLY)
+    for number in range(300):
+        file.write(frame(60, number))
+    seen = watch.until(300)
+    assert seen.statistics == []
+    assert seen.frames == [frame(60, number) for number in range(300)]
 
 
 def test_what_antispoof_refuses_is_not_there(virt: Virt) -> None:

@@ -5,7 +5,7 @@ SOCK_SEQPACKET pair, to libfuse in `namespace`, whose answers come back the same
 
 A wake-up through epoll is what makes FUSE slow, so while requests come in quick succession the channel does not wait:
 it gives the processor away (sched_yield, so that a client on the same one can run) and looks again, LOOKS times,
-before it asks trio. Every TURN requests the other tasks have theirs.
+before it asks trio. Others run meanwhile, so it is by the clock that the other tasks have their TURN.
 """
 
 import errno
@@ -14,6 +14,7 @@ import os
 import select
 import struct
 from collections.abc import Awaitable, Callable
+from time import monotonic_ns
 
 import trio
 
@@ -30,7 +31,7 @@ from virtfs.host.processes import process_of
 log = logging.getLogger(__name__)
 
 LOOKS = 50
-TURN = 256
+TURN = 2_000_000  # ns
 LARGE = 32768  # bytes of a request that takes long enough for others to have their turn after it
 # Nothing is written behind, so closing has nothing to flush. Linux before 5.16 asks nevertheless.
 STREAM_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NONSEEKABLE | p.FOPEN_STREAM | p.FOPEN_NOFLUSH
@@ -90,7 +91,8 @@ class Channel:
         written, head, out, reply = p.written_reply.pack, p.fuse_out_header.pack_into, self._out, self._reply
         WRITE, READ, DATA, HEAD, NONBLOCK = p.FUSE_WRITE, p.FUSE_READ, p.DATA, p.REPLY, os.O_NONBLOCK
         PIECE = p.SECOND_PIECE
-        looks = served = 0
+        looks = 0
+        clock, turn = monotonic_ns, 0
         while True:
             try:
                 length = read(data)
@@ -101,11 +103,15 @@ class Channel:
                     continue
                 raise
             if length is None:
-                if looks:
+                if not looks:
+                    await trio.lowlevel.wait_readable(self._fuse)
+                elif clock() < turn:
                     looks -= 1
                     look_again()
+                    continue
                 else:
-                    await trio.lowlevel.wait_readable(self._fuse)
+                    await trio.lowlevel.checkpoint()
+                turn = clock() + TURN
                 continue
             opcode, unique, fh, offset, size, flags = unpack(data)
             hot = True
@@ -138,9 +144,9 @@ class Channel:
             except Exception:
                 log.exception("request %d of opcode %d failed", unique, opcode)
                 self._answers.fail(unique, errno.EIO)
-            served += 1
-            if not served % TURN or length > LARGE:
+            if clock() >= turn or length > LARGE:
                 await trio.lowlevel.checkpoint()
+                turn = clock() + TURN
             elif hot:
                 looks = LOOKS
                 look_again()

@@ -170,7 +170,7 @@ async def test_what_waits_is_bounded_and_given_back() -> None:
             assert reader.handle.pending() == 0
             assert reader.waiting() == 0
         assert f.budget.held == 0
-        b.open[0].shows(*numbers(3))
+        b.ring_of(f.recorders[0]).shows(*numbers(3))
         await f.recorders[0].flush()
         assert f.budget.held > 0
         own.close()
@@ -211,7 +211,7 @@ async def test_once_read_a_full_one_takes_frames_again() -> None:
 async def test_order_of_time_over_all_with_statistics_behind_their_frames() -> None:
     async with files(3) as (f, b):
         root = await opened(f.root)
-        rings = list(b.made)
+        rings = [b.ring_of(recorder) for recorder in f.recorders]
         for number, frame in enumerate(numbers(300)):
             rings[number % 3].passes(frame)
             if number % 20 == 19:

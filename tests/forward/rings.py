@@ -34,9 +34,13 @@ def laid(frame: bytes, time: int, kind: int = OUTGOING) -> bytes:
 
 
 class FakeRing:
-    """As PacketRing, but what passes a test says, and when the kernel hands a block over. program: its filter."""
+    """As PacketRing, but what passes a test says, and when the kernel hands a block over.
 
-    def __init__(self, size: Size, program: Program | None) -> None:
+    tap: the name of what it is on. program: its filter.
+    """
+
+    def __init__(self, tap: str, size: Size, program: Program | None) -> None:
+        self.tap = tap
         self.size = size
         self.program = program
         self.closed = False
@@ -121,7 +125,7 @@ class Bench:
         self.waiting -= 1
         if self.refusal is not None:
             raise self.refusal
-        self.made.append(FakeRing(size, program))
+        self.made.append(FakeRing(tap.name(), size, program))
         return self.made[-1]
 
     @property
@@ -133,6 +137,11 @@ class Bench:
     def ring(self) -> FakeRing:
         """The one that is."""
         (ring,) = self.open
+        return ring
+
+    def ring_of(self, recorder: Recorder) -> FakeRing:
+        """That recorder's; of several that are asked for at once any may be the first."""
+        (ring,) = [ring for ring in self.open if ring.tap == recorder.virt.tap]
         return ring
 
     def recorder(self, unit: int = 3) -> Recorder:

@@ -90,20 +90,21 @@ async def test_a_flush_amid_a_burst_ends_with_it() -> None:
         recorder, sink = b.recorder(), Sink()
         await recorder.watch(sink.see)
         amid: list[int] = []
+        burst = 10 * BLOCKS
 
         async def flush() -> None:
-            while len(sink.frames) < 2 * BLOCKS:
+            while len(sink.frames) < burst:
                 if sink.frames:
                     amid.append(len(sink.frames))
                     await recorder.flush()
                 await trio.lowlevel.checkpoint()
 
-        for number in range(2 * BLOCKS):
+        for number in range(burst):
             b.ring.shows(b"%14d" % number)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(flush)
-        assert 0 < amid[0] < 2 * BLOCKS
-        assert sink.frames == numbers(2 * BLOCKS)
+        assert 0 < amid[0] < burst
+        assert sink.frames == numbers(burst)
         assert not recorder.pending()
         await recorder.end()
 

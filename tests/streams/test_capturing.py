@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -320,6 +321,34 @@ def test_a_long_frame_in_a_small_ring_is_cut_and_says_so(alone: Alone) -> None:
     assert 15000 < lengths[0] <= lengths[1] < 16384
     told = [block.packet_len for block in seen.blocks if hasattr(block, "packet_len")]
     assert told == [30000] * 34
+
+
+@pytest.mark.parametrize("unit", [0, 33])
+def test_a_server_that_is_held_up_loses_nothing_of_a_trickle(alone: Alone, unit: int) -> None:
+    """As on a busy machine. The kernel hands a block over by its clock, however few frames it has: for 25 ms."""
+    mount = alone()
+    mount.ctl("\n".join(f"create {number} up" for number in range(34)))
+    watch = Watch(mount, "pcap")
+    watch.look()
+    wire = mount.root.call(programs.wire, f"tap{unit}")
+    expected: list[bytes] = []
+    for _ in range(5):
+        mount.server.send_signal(signal.SIGSTOP)
+        sent = mount.root.call(_trickle, wire, 0.025)
+        mount.server.send_signal(signal.SIGCONT)
+        expected += [frame(60, number) for number in range(sent)]
+        seen = watch.until(len(expected))
+    assert seen.frames == expected
+
+
+def _trickle(wire: int, seconds: float) -> int:
+    """Send for so long, with a pause after each; how many."""
+    end, number = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        programs.send(wire, (frame(60, number),))
+        number += 1
+        select.select([], [], [], 0.001)
+    return number
 
 
 # --- the end of it all

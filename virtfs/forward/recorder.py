@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 LARGE = Size(
     block=128 << 10, blocks=32, wait=1
 )  # a block holds the largest piece that TCP segmentation leaves to a tap
-SMALL = Size(block=16 << 10, blocks=4, wait=1)
+SMALL = Size(block=16 << 10, blocks=4, wait=10)  # waits longer, or four moments would fill it
 LARGE_ONES = 32  # rings of a mount that are large; it can have thousands
 BLOCKS = 4  # shown before others have their turn
 

@@ -160,6 +160,23 @@ def test_an_impairment_comes_and_goes_while_iperf3_runs(pair: Pair) -> None:
 
 
 @pytest.mark.timeout(30)
+def test_captures_come_and_go_while_iperf3_runs(pair: Pair) -> None:
+    """They change nothing of what they see: the pieces stay large from the first to the last."""
+    left, right = pair
+    with transfer(left, right, 3) as report:
+        for _ in range(3):
+            root = left.mount.root.open("pcap", os.O_RDONLY)
+            with capture(left) as before, capture(right) as behind:
+                for longest in (before, behind, before):
+                    assert longest(300) > 10 * FULL
+                assert root.call(longest_captured, 300) > 10 * FULL
+            root.close()
+        received = report()["sum_received"]
+    assert received["seconds"] == pytest.approx(3, abs=0.5)
+    assert received["bytes"] > 50e6
+
+
+@pytest.mark.timeout(30)
 def test_a_reader_takes_nothing_from_the_cable(pair: Pair) -> None:
     """It sees frames as on a real wire, which go on across."""
     left, right = pair

@@ -8,6 +8,7 @@ from mount.conftest import _current, alone, pytest_runtest_makereport, virt, vir
 from mount.conftest import mount as plain_mount
 from mount.places import Place
 from mount.serving import Mount
+from mount.waiting import Stuck
 
 __all__ = ["_current", "alone", "plain_mount", "pytest_runtest_makereport", "virt", "virts"]
 
@@ -16,8 +17,12 @@ __all__ = ["_current", "alone", "plain_mount", "pytest_runtest_makereport", "vir
 def mount(plain_mount: Mount) -> Iterator[Mount]:
     """The module's mount, without a bridge."""
     yield plain_mount
-    for name in plain_mount.sh("ls bridge").split():
-        plain_mount.ctl(f"destroy {name}")
+    try:
+        for name in plain_mount.sh("ls bridge").split():
+            plain_mount.ctl(f"destroy {name}")
+    except (Stuck, OSError):
+        plain_mount.broken = True
+        raise
     for row in json.loads(plain_mount.ip("-json link")):
         if not row["ifname"].startswith(("lo", "tap")):
             # A cable goes with its other end, and may be just going with another machine.

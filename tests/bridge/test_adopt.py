@@ -10,9 +10,7 @@ from mount.places import Place, finished
 from mount.serving import ENVIRONMENT, Mount
 
 from . import told
-
-OWN = {"10.1.1.2/24", "10.1.1.3/24", "172.16.0.2/16", "fd00::2/64"}
-ROUTES = {"default 10.1.1.1", "10.50.0.0/16 10.1.1.9", "default fd00::1", "fd50::/64 fd00::9"}
+from .machine import OWN, ROUTES, clear, machine, reached, reaches
 
 # The child that takes the steps and is killed after one of them. make: the bridge as the daemon makes it.
 _CHILD = """
@@ -37,39 +35,6 @@ for number, step in enumerate(steps, 1):
     if number == last:
         os.kill(os.getpid(), signal.SIGKILL)
 """
-
-
-def machine(place: Place, peer: Place) -> None:
-    """eth0 with addresses and routes, and a router that is its neighbour."""
-    told.cable(place, "eth0", peer, "10.1.1.1/24")
-    peer.ip("address add fd00::1/64 dev eth0 nodad")
-    peer.ip("address replace 10.77.0.1/32 dev lo")
-    place.ip("address add 10.1.1.2/24 broadcast + dev eth0")
-    place.ip("address add 10.1.1.3/24 dev eth0 label eth0:1")
-    place.ip("address add 172.16.0.2/16 dev eth0 valid_lft 1000 preferred_lft 900 noprefixroute")
-    place.ip("address add fd00::2/64 dev eth0 nodad")
-    place.ip("route add default via 10.1.1.1 metric 100 proto dhcp src 10.1.1.3")
-    place.ip("route add 10.50.0.0/16 via 10.1.1.9")
-    place.ip("-6 route add default via fd00::1 metric 77")
-    place.ip("-6 route add fd50::/64 via fd00::9")
-    place.ip("route add 10.60.0.0/16 nexthop via 10.1.1.8 nexthop via 10.1.1.9 weight 2")
-
-
-def clear(place: Place) -> None:
-    """Away with it, and with a bridge that was left behind."""
-    for name in ("bridge0", "eth0"):
-        if place.has(name):
-            place.ip(f"link del {name}")
-
-
-def reached(peer: Place) -> None:
-    """The neighbour gets answers, of both families; and the machine's default route leads to it."""
-    peer.sh("ping -c 1 -W 2 10.1.1.2 && ping -c 1 -W 2 fd00::2")
-
-
-def reaches(place: Place) -> None:
-    """By its default route."""
-    place.sh("ping -c 1 -W 2 10.77.0.1")
 
 
 def test_moved_and_brought_back(mount: Mount, peer: Place) -> None:
@@ -186,6 +151,19 @@ def test_killed_after_any_step_nothing_is_lost(alone: Alone, peer: Place, way: s
     assert seen == {False, True}
 
 
+def mounted_again(place: Place, *options: str) -> "subprocess.Popen[str]":
+    """A new mount in the place of one that has ended, as a process of the same namespaces."""
+    words = (sys.executable, "-m", "virtfs", "mount", "-f", *options, "/mnt/virt")
+    server = place.start(*words, env=ENVIRONMENT, stderr=subprocess.PIPE)
+    assert server.stderr is not None
+    said = []
+    for line in server.stderr:
+        said.append(line)
+        if "is mounted" in line:
+            return server
+    pytest.fail("the mount did not come:\n" + "".join(said))
+
+
 def _torn(place: Place) -> bool:
     """Whether packets leave by one and ARP's answers come in by the other: some milliseconds, if nobody is killed."""
     member = place.has("bridge0") and "master" in told.link(place, "eth0")
@@ -193,14 +171,8 @@ def _torn(place: Place) -> bool:
 
 
 def _completed(place: Place, peer: Place, step: int) -> None:
-    """The same line in a new mount, here as a process of the same namespaces."""
-    with_mount = place.start(
-        sys.executable, "-m", "virtfs", "mount", "-f", "/mnt/virt", env=ENVIRONMENT, stderr=subprocess.PIPE
-    )
-    assert with_mount.stderr is not None
-    for line in with_mount.stderr:
-        if "is mounted" in line:
-            break
+    """The same line in a new mount."""
+    with_mount = mounted_again(place)
     place.sh("echo ensure bridge0 add eth0 adopt >ctl")
     assert told.addresses(place, "bridge0") >= OWN
     assert told.addresses(place, "eth0") == set(), f"step {step}"
@@ -226,14 +198,7 @@ def test_killed_daemon_and_its_state_file(alone: Alone, peer: Place) -> None:
     mount.end_programs()
     subprocess.run(mount.command("umount", "--lazy", "/mnt/virt"), check=True)
     reached(peer)
-    again = mount.start(
-        sys.executable, "-m", "virtfs", "mount", "-f", "-o", "state=/mnt/state", "/mnt/virt",
-        env=ENVIRONMENT, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert again.stderr is not None
-    for line in again.stderr:
-        if "is mounted" in line:
-            break
+    again = mounted_again(mount, "-o", "state=/mnt/state")
     assert mount.sh("cat bridge/bridge0/ctl") == "add eth0 adopt inet 10.9.9.9/24 up\n"
     reached(peer)
     mount.sh("echo destroy bridge0 >ctl")

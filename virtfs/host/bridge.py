@@ -134,31 +134,41 @@ class HostBridge:
 
     def remove(self, name: str) -> None:
         """No member any more; what it had brought goes back to it."""
-        index = interface_index(name)
-        if index in self.adoptions.brought:
+        index, what = interface_index(name), f'delete "{name}"'
+        if index not in self.adoptions.brought:
+            self._set_master(name, 0, what)
+            return
+        try:
             staying = self.adoptions.staying(self.rtnl, self.index, index)
-            try:
-                for _step in adopt.give_back(self.rtnl, self.index, index, staying):
-                    pass
-            except VirtError as refusal:
-                if refusal.errno != errno.ENODEV:
-                    raise VirtError(refusal.errno, f'delete "{name}": {refusal.strerror}') from refusal
-                self.adoptions.brought.pop(index)  # it has just vanished: the bridge keeps what it brought
-                raise VirtError(errno.ENXIO, f'delete "{name}": the interface is gone') from refusal
-            del self.adoptions.brought[index]
-        else:
-            self._set_master(name, 0, f'delete "{name}"')
+            for _step in adopt.give_back(self.rtnl, self.index, index, staying):
+                pass
+        except VirtError as refusal:
+            self._make_sure(index, what)
+            raise VirtError(refusal.errno, f"{what}: {refusal.strerror}") from refusal
+        del self.adoptions.brought[index]
 
     def adopt(self, name: str) -> None:
         """Make an interface a member, if it is none, and move its addresses and routes here."""
-        index = interface_index(name)
-        self.adoptions.note(self.rtnl, self.index, index)
+        index, what = interface_index(name), f'add "{name}" adopt'
         try:
+            self.adoptions.note(self.rtnl, self.index, index)
             for _step in adopt.adopt(self.rtnl, self.index, index):
                 pass
         except VirtError as refusal:
+            self._make_sure(index, what)
             self.remove(name)
-            raise VirtError(refusal.errno, f'add "{name}" adopt: {refusal.strerror}') from refusal
+            raise VirtError(refusal.errno, f"{what}: {refusal.strerror}") from refusal
+
+    def _make_sure(self, port: int, what: str) -> None:
+        """VirtError ENXIO: the bridge or that interface has just vanished; the bridge keeps what it brought so far.
+
+        The refusal of a step may have another errno then: a route by a gateway is ENETUNREACH (fib_semantics.c
+        fib_check_nh_gw).
+        """
+        self._link()
+        if ask_link(self.rtnl, port) is None:
+            self.adoptions.brought.pop(port, None)
+            raise VirtError(errno.ENXIO, f"{what}: the interface is gone")
 
     def _set_master(self, name: str, master: int, what: str) -> None:
         change = _change(interface_index(name))

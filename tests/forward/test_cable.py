@@ -1,5 +1,6 @@
 """A cable between two fake taps: what crosses, whole or in segments, and who is asked for offload when."""
 
+import os
 import select
 import struct
 
@@ -171,8 +172,12 @@ async def test_taken_out_it_leaves_nothing_behind() -> None:
     with two_wires() as ends:
         first, second = ends
         listeners = [len(end.wire.listeners) for end in ends]
+        before = len(os.listdir("/proc/self/fd"))
         async with running(Cable(first.wire, second.wire)):
-            pass
+            for number in range(250):
+                first.tap.host_send(frame(number))
+            assert len(await received(second)) == 250
+        assert len(os.listdir("/proc/self/fd")) == before
         assert offloads(ends) == OFF
         assert [len(end.wire.listeners) for end in ends] == listeners
         first.tap.host_send(frame(1))

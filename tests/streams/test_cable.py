@@ -453,6 +453,18 @@ def test_different_mtus(mount: Mount, hosts: Hosts) -> None:
         assert one.iperf3(other, "-t 1")["sum_received"]["bytes"] > 2e6
 
 
+def test_a_stream_of_small_frames(joined: tuple[Virt, Virt]) -> None:
+    """So many that they are carried in batches: all of them, in order."""
+    first, second = joined
+    first.set("queue 4096")
+    watch = Watch(second.mount, f"{second.name}/pcap")
+    sent = [frame(60 + number // 1000, number) for number in range(3000)]
+    first.host_sends(*sent)
+    assert watch.until(3000).frames == sent
+    assert (first.count("rx_frames"), second.count("tx_frames")) == (3000, 3000)
+    assert first.count("rx_bytes") == second.count("tx_bytes") == sum(map(len, sent))
+
+
 def test_tagged_frames(joined: tuple[Virt, Virt]) -> None:
     first, second = joined
     tagged = frame(1514)[:12] + bytes((0x81, 0, 0x60, 5)) + frame(1514)[12:]

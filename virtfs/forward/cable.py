@@ -20,29 +20,30 @@ from virtfs.core.impairment import Impairment
 from virtfs.core.offload import whole
 from virtfs.forward.impaired import ImpairedWay
 from virtfs.forward.wire import Wire
+from virtfs.host.carrier import LONGEST, BatchCarrier, Carrier, Load, Room
 from virtfs.host.device import OFFLOAD_NONE, OFFLOAD_TCP, VNET_HEADER
 
 log = logging.getLogger(__name__)
 
-BURST = 128  # frames of one direction before the other has its turn
+BURST = 128  # single frames of one direction before the other has its turn
 TURN = 1_000_000  # ns that a cable carries before other tasks have theirs
 LOOKS = 100  # at empty taps before it waits
-LONGEST = 70000  # bytes of the largest segment and its headers
+SINK_LIVES = {errno.EIO, errno.EINVAL, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN}  # a tap that refuses a packet
 PLAIN = bytes(2)  # the flags and gso_type of a virtio_net_hdr with nothing undone
 
 
 class OneWay:
     """One direction: out of one wire's tap, into the other's."""
 
-    def __init__(self, source: Wire, sink: Wire) -> None:
+    def __init__(self, source: Wire, sink: Wire, room: Room) -> None:
         self.source = source
         self.sink = sink
         self.way: ImpairedWay | None = None
         self._single = False  # frames one by one, as on a real wire
         self._gone = False
-        self._buffer = memoryview(bytearray(LONGEST))
+        self._buffer = room.view[:LONGEST]
         self._read = FileIO(source.tap.fd, "r+b", closefd=False).readinto
-        self._write = FileIO(sink.tap.fd, "r+b", closefd=False).write
+        self._carrier: Carrier = BatchCarrier(source.tap.fd, sink.tap.fd, room)
         source.take_over(self._onward)
         source.listeners.append(self.look)
         sink.listeners.append(self.look)
@@ -93,6 +94,7 @@ class OneWay:
         for _ in range(self.source.virt.host.queue // BURST + 1):  # what still lies there undone
             if not self._single_burst():
                 break
+        self._carrier.close()
         self.source.give_back()
 
     def burst(self) -> int:
@@ -101,37 +103,24 @@ class OneWay:
 
     def _fast_burst(self) -> int:
         """Whole packets, with their virtio_net_hdr, from tap to tap."""
-        read, write, buffer = self._read, self._write, self._buffer
-        frames = size = 0
-        packet, last = buffer, -1
-        refused = [0, 0, 0]  # frames, their bytes, and how many because the sink is down
-        try:
-            for _ in range(BURST):
-                length = read(buffer)
-                if length != last:
-                    if not length:
-                        if length is not None:
-                            self._lose_source()
-                        break
-                    packet, last = buffer[:length], length  # a slice takes a tenth of what a small frame takes
-                frames += 1
-                size += length
-                try:
-                    write(packet)
-                except OSError as error:
-                    refused[0] += 1
-                    refused[1] += length - VNET_HEADER
-                    refused[2] += error.errno == errno.EIO
-                    if error.errno not in (errno.EIO, errno.EINVAL, errno.ENOBUFS, errno.ENOMEM):
-                        self.sink.vanished()
-        except OSError:
+        load = self._carrier.carry()
+        if load.packets:
+            size = load.size - load.packets * VNET_HEADER
+            self.source.count_in(load.packets, size)
+            if load.refused:
+                size -= self._refused(load)
+            self.sink.count_out(load.packets - len(load.refused), size)
+        if load.gone:
             self._lose_source()
-        if frames:
-            size -= frames * VNET_HEADER
-            self.source.count_in(frames, size)
-            self.sink.count_out(frames - refused[0], size - refused[1])
-            self.sink.count_refused(refused[0], refused[2])
-        return frames
+        return load.packets
+
+    def _refused(self, load: Load) -> int:
+        """Count what the sink did not take; of how many bytes that was."""
+        errors = [number for _, number in load.refused]
+        self.sink.count_refused(len(errors), errors.count(errno.EIO))
+        if set(errors) - SINK_LIVES:
+            self.sink.vanished()
+        return sum(length - VNET_HEADER for length, _ in load.refused)
 
     def _lose_source(self) -> None:
         self._gone = True
@@ -181,7 +170,8 @@ class Cable:
 
     def __init__(self, first: Wire, second: Wire) -> None:
         self.ends = first, second
-        self.ways = OneWay(first, second), OneWay(second, first)
+        room = Room()
+        self.ways = OneWay(first, second, room), OneWay(second, first, room)
         self._scope = trio.CancelScope()
 
     async def run(self) -> None:

@@ -1,0 +1,239 @@
+"""One contract, two carriers, on taps and on fake ones."""
+
+import errno
+from array import array
+from collections.abc import Iterator
+
+import pytest
+
+from virtfs.host import carrier as carrier_module
+from virtfs.host.carrier import BATCH, MOST, SMALL, BatchCarrier, CallCarrier, Carrier, Load, Room
+from virtfs.host.device import VNET_HEADER
+from virtfs.host.uring import READ, Ring
+
+from .nets import descriptors, fresh, need_taps
+from .pairs import MakePair, Pair, fakes, taps
+
+HEAD = bytes.fromhex("020000000001 020000000002 88b5")
+MANY = MOST + BATCH + 8  # a call's worth, a batch, and one that is not full
+
+
+def frame(number: int, size: int = 60) -> bytes:
+    return (HEAD + number.to_bytes(4, "big") * (size // 4 + 1))[:size]
+
+
+@pytest.fixture(params=["fake", "taps"])
+def make(request: pytest.FixtureRequest) -> Iterator[MakePair]:
+    if request.param == "fake":
+        yield fakes
+        return
+    need_taps()
+    with fresh():
+        yield taps
+
+
+@pytest.fixture(params=[CallCarrier, BatchCarrier])
+def kind(request: pytest.FixtureRequest) -> type[CallCarrier] | type[BatchCarrier]:
+    chosen: type[CallCarrier] | type[BatchCarrier] = request.param
+    return chosen
+
+
+def carry_all(carrier: Carrier) -> Load:
+    """Until nothing is there; all of it together."""
+    loads = [carrier.carry()]
+    while loads[-1].packets:
+        loads.append(carrier.carry())
+    refused = tuple(one for load in loads for one in load.refused)
+    return Load(sum(load.packets for load in loads), sum(load.size for load in loads), refused, loads[-1].gone)
+
+
+def size_of(frames: list[bytes]) -> int:
+    return sum(VNET_HEADER + len(one) for one in frames)
+
+
+@pytest.mark.parametrize("sizes", [(60,), (60, 61), (60, 66, 1514), (14,)])
+def test_packets_arrive_in_order_and_are_counted(
+    make: MakePair, kind: type[CallCarrier | BatchCarrier], sizes: tuple[int, ...]
+) -> None:
+    with make() as pair:
+        carrier = kind(pair.source.fd, pair.sink.fd, Room())
+        for begin in 0, 1000, 2000:  # the second time all that is kept for the next time is there
+            frames = [
+                frame(begin + number, sizes[number % len(sizes)]) for number in range(60 if 1514 in sizes else MANY)
+            ]
+            for one in frames:
+                pair.send(one)
+            assert carry_all(carrier) == Load(len(frames), size_of(frames))
+            assert pair.receive(len(frames)) == frames
+        carrier.close()
+
+
+def test_nothing_there(make: MakePair, kind: type[CallCarrier | BatchCarrier]) -> None:
+    with make() as pair:
+        carrier = kind(pair.source.fd, pair.sink.fd, Room())
+        assert carrier.carry() == Load(0, 0)
+        carrier.close()
+
+
+def test_no_more_than_it_may_at_once(make: MakePair, kind: type[CallCarrier | BatchCarrier]) -> None:
+    with make() as pair:
+        carrier = kind(pair.source.fd, pair.sink.fd, Room())
+        for number in range(MANY):
+            pair.send(frame(number))
+        assert carrier.carry().packets == MOST
+        assert 0 < carrier.carry().packets <= MOST
+        carrier.close()
+
+
+def test_large_packets_among_many_small_ones(make: MakePair, kind: type[CallCarrier | BatchCarrier]) -> None:
+    with make() as pair:
+        carrier = kind(pair.source.fd, pair.sink.fd, Room())
+        small = [frame(number) for number in range(MOST)]
+        large = [frame(number, 30_000 if number < 2 else 60) for number in range(BATCH)]
+        for part in small, large, large:
+            for one in part:
+                pair.send(one)
+            assert carry_all(carrier) == Load(len(part), size_of(part))
+            assert pair.receive(len(part)) == part
+        carrier.close()
+
+
+def test_what_the_sink_does_not_take_is_told(make: MakePair, kind: type[CallCarrier | BatchCarrier]) -> None:
+    with make() as pair:
+        carrier = kind(pair.source.fd, pair.sink.fd, Room())
+        number = pair.refuse()
+        for index in range(MANY):
+            pair.send(frame(index))
+        refused = ((VNET_HEADER + 60, number),) * MANY
+        assert carry_all(carrier) == Load(MANY, MANY * (VNET_HEADER + 60), refused)
+        carrier.close()
+
+
+@pytest.mark.parametrize("before", [0, MOST], ids=["when idle", "when busy"])
+def test_a_source_that_vanishes(make: MakePair, kind: type[CallCarrier | BatchCarrier], before: int) -> None:
+    with make() as pair:
+        carrier = kind(pair.source.fd, pair.sink.fd, Room())
+        for number in range(before):
+            pair.send(frame(number))
+        assert carrier.carry() == Load(before, before * (VNET_HEADER + 60))
+        pair.vanish()
+        assert carry_all(carrier) == Load(0, 0, (), gone=True)
+        carrier.close()
+
+
+def test_two_share_a_room(make: MakePair, kind: type[CallCarrier | BatchCarrier]) -> None:
+    with make() as pair, fakes() as other:
+        room = Room()
+        carriers = [kind(one.source.fd, one.sink.fd, room) for one in (pair, other)]
+        for index, one in enumerate((pair, other)):
+            for number in range(MANY):
+                one.send(frame(1000 * index + number))
+        counts = [0, 0]
+        while sum(counts) < 2 * MANY:
+            for index, carrier in enumerate(carriers):
+                counts[index] += carrier.carry().packets
+        assert pair.receive(MANY) == [frame(number) for number in range(MANY)]
+        assert other.receive(MANY) == [frame(1000 + number) for number in range(MANY)]
+        for carrier in carriers:
+            carrier.close()
+
+
+def test_nothing_is_left_open(make: MakePair, kind: type[CallCarrier | BatchCarrier]) -> None:
+    """And nothing holds the taps: their names are free when they are closed."""
+    for _ in range(3):
+        with make() as pair:
+            before = descriptors()
+            carrier = kind(pair.source.fd, pair.sink.fd, Room())
+            for number in range(MANY):
+                pair.send(frame(number))
+            carry_all(carrier)
+            carrier.close()
+            carrier.close()
+            assert descriptors() == before
+
+
+# What is told of the batches alone.
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    with fakes() as pair:
+        yield pair
+
+
+def fill(pair: Pair, count: int, begin: int = 0) -> list[bytes]:
+    frames = [frame(begin + number) for number in range(count)]
+    for one in frames:
+        pair.send(one)
+    return frames
+
+
+def test_batches_begin_with_many_small_packets_and_end_with_few_or_large_ones(pair: Pair) -> None:
+    carrier = BatchCarrier(pair.source.fd, pair.sink.fd, Room())
+
+    def batches_after(small: int, large: int = 0) -> bool:
+        fill(pair, small)
+        for number in range(large):
+            pair.send(frame(number, BATCH * SMALL // 2))
+        carrier.carry()
+        pair.receive(MANY)
+        return carrier.batches
+
+    assert not batches_after(MOST - 1)
+    assert batches_after(MOST)
+    assert batches_after(BATCH)
+    assert not batches_after(BATCH - 1)
+    assert batches_after(MOST)
+    assert not batches_after(BATCH - 2, large=2)
+    carrier.close()
+
+
+def without_io_uring(*arguments: object) -> Ring:
+    raise OSError(errno.EPERM, "not allowed")
+
+
+class _Waiting:
+    """A ring on a descriptor that cannot say that it would have to wait."""
+
+    closed = 0
+
+    def __init__(self, *arguments: object) -> None:
+        self.lengths = memoryview(array("I", range(BATCH)))
+
+    def submit(self) -> bytes:
+        return array("i", [-errno.EOPNOTSUPP] * BATCH).tobytes()
+
+    def close(self) -> None:
+        _Waiting.closed += 1
+
+
+class _Broken(_Waiting):
+    def submit(self) -> bytes:
+        raise OSError(errno.ENOMEM, "no memory")
+
+
+@pytest.mark.parametrize("ring", [without_io_uring, _Waiting, _Broken])
+def test_without_io_uring_it_goes_on(pair: Pair, monkeypatch: pytest.MonkeyPatch, ring: object) -> None:
+    monkeypatch.setattr(carrier_module, "Ring", ring)
+    _Waiting.closed = 0
+    carrier = BatchCarrier(pair.source.fd, pair.sink.fd, Room())
+    for begin in 0, MANY:
+        frames = fill(pair, MANY, begin)
+        assert carry_all(carrier) == Load(MANY, size_of(frames))
+        assert pair.receive(MANY) == frames
+    assert not carrier.batches
+    assert _Waiting.closed == (0 if ring is without_io_uring else 2)
+    carrier.close()
+
+
+def test_writes_that_fail_altogether_are_refused(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ring(operation: int, *arguments: int) -> Ring | _Broken:
+        return Ring(operation, *arguments) if operation == READ else _Broken()
+
+    monkeypatch.setattr(carrier_module, "Ring", ring)
+    carrier = BatchCarrier(pair.source.fd, pair.sink.fd, Room())
+    frames = fill(pair, MANY)
+    refused = ((VNET_HEADER + 60, errno.ENOMEM),) * BATCH
+    assert carry_all(carrier) == Load(MANY, size_of(frames), refused)
+    assert pair.receive(MANY) == frames[:MOST] + frames[MOST + BATCH :]
+    carrier.close()

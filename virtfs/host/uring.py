@@ -1,0 +1,146 @@
+"""Many reads or writes of one descriptor with one system call (io_uring(7), linux/io_uring.h).
+
+The entries are filled in once and submitted again and again: from Python, to fill in one takes as long as the system
+call that it saves. All operations are done when `submit` returns, since what would have to wait is EAGAIN instead
+(RWF_NOWAIT): the kernel reads and writes the memory it was told of during the call only.
+"""
+
+import ctypes
+import errno
+import mmap
+import os
+import struct
+from array import array
+
+READ, WRITE = 22, 23  # IORING_OP_…
+
+_SETUP, _ENTER = 425, 426  # asm-generic/unistd.h: the same on every architecture
+_GETEVENTS = 1
+_SINGLE_MMAP = 1  # a feature, since Linux 5.4: both rings in one mapping
+_OFFSET_RINGS, _OFFSET_ENTRIES = 0, 0x10000000
+_RWF_NOWAIT = 8
+
+_params = struct.Struct("10I 8IQ 8IQ")  # struct io_uring_params: sq_entries …, sq_off, cq_off
+_entry = struct.Struct("BBHiQQIIQ24x")  # struct io_uring_sqe: opcode, flags, ioprio, fd, off, addr, len, rw_flags, data
+_COMPLETION = 16  # bytes of struct io_uring_cqe: user_data, res, flags
+_HERE = 0xFFFFFFFFFFFFFFFF  # as an offset: the descriptor's own
+_WORD = 0xFFFFFFFF
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+_mmap = _libc.mmap
+_mmap.restype = ctypes.c_void_p
+_mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+_munmap = _libc.munmap
+_munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+class Ring:
+    """So many reads of one descriptor, or writes, each at a place in memory of its own.
+
+    operations: how many, a power of two. stride: bytes from the one place, at `address`, to the next.
+    lengths: a memoryview of "I", how many bytes each operation takes; `stride` until it is set.
+    OSError: ENOSYS, there is no io_uring; EPERM, it is not allowed; EMFILE, ENOMEM and so on.
+    """
+
+    def __init__(self, operation: int, fd: int, operations: int, address: int, stride: int) -> None:
+        self._count = operations
+        self._maps: list[tuple[int, int]] = []
+        self._views: list[memoryview] = []
+        params = bytearray(_params.size)
+        self._fd = int(_syscall(_SETUP, operations, (ctypes.c_char * _params.size).from_buffer(params)))
+        if self._fd < 0:
+            raise _error()
+        try:
+            self._map(_params.unpack(params))
+        except BaseException:
+            self.close()
+            raise
+        for index in range(operations):
+            place = address + index * stride
+            fields = operation, 0, 0, fd, _HERE, place, stride, _RWF_NOWAIT, index
+            _entry.pack_into(self._entries, index * _entry.size, *fields)
+        self._in_order = array("Q", range(operations)).tobytes()
+
+    def _map(self, params: tuple[int, ...]) -> None:
+        completions, features = params[1], params[5]
+        sq_tail, sq_indices = params[11], params[16]
+        cq_head, cq_tail, cqes = params[19], params[20], params[24]
+        if not features & _SINGLE_MMAP:
+            raise OSError(errno.ENOSYS, "this kernel's io_uring is too old")
+        count, end = self._count, cqes + _COMPLETION * completions
+        rings = self._mapped(max(sq_indices + 4 * count, end), _OFFSET_RINGS)
+        self._entries = self._mapped(count * _entry.size, _OFFSET_ENTRIES)
+        rings[sq_indices : sq_indices + 4 * count] = array("I", range(count)).tobytes()
+        done = self._view(rings[cqes:end])
+        self._names = self._view(self._view(done.cast("Q"))[::2])
+        self._results = self._view(self._view(done.cast("i"))[2::4])
+        self.lengths = self._view(self._view(self._entries.cast("I"))[6::16])
+        self._words = self._view(self._view(rings[: len(rings) & ~3]).cast("I"))
+        self._sq_tail, self._cq_head, self._cq_tail = sq_tail // 4, cq_head // 4, cq_tail // 4
+        self._submitted, self._completions = 0, completions
+
+    def _mapped(self, size: int, offset: int) -> memoryview:
+        """A part of the ring. Python's own mmap keeps a second descriptor for each."""
+        address = _mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, self._fd, offset)
+        if address in (None, _MAP_FAILED):
+            raise _error()
+        self._maps.append((address, size))
+        return self._view(self._view(memoryview((ctypes.c_ubyte * size).from_address(address))).cast("B"))
+
+    def _view(self, view: memoryview) -> memoryview:
+        """Remember it, to make it of no use when what is mapped goes."""
+        self._views.append(view)
+        return view
+
+    def submit(self) -> bytes:
+        """Do them all, in order, and say what each would have returned: int32, native, negative is an errno.
+
+        EAGAIN: it would have to wait. EOPNOTSUPP: the descriptor's kind cannot say so (a tap before Linux 6.11).
+        OSError: the kernel could not do them all; the ring is of no more use.
+        """
+        words, count, before = self._words, self._count, self._submitted
+        self._submitted = words[self._sq_tail] = before + count & _WORD
+        entered = _syscall(_ENTER, self._fd, count, count, _GETEVENTS, None, 0)
+        if entered != count or words[self._cq_tail] != self._submitted:
+            self._go_on(entered)
+        first = before % self._completions  # a power of two, and at least as many as there are operations
+        results = self._results[first : first + count].tobytes()
+        names = self._names[first : first + count].tobytes()
+        words[self._cq_head] = self._submitted
+        return results if names == self._in_order else _sorted(names, results)
+
+    def _go_on(self, entered: int) -> None:
+        """A signal came, or memory was short for a moment."""
+        rest = self._count
+        while True:
+            if entered < 0 and ctypes.get_errno() != errno.EINTR:
+                raise _error()
+            rest -= max(entered, 0)
+            missing = self._submitted - self._words[self._cq_tail] & _WORD
+            if not missing:
+                return
+            entered = _syscall(_ENTER, self._fd, rest, missing, _GETEVENTS, None, 0)
+
+    def close(self) -> None:
+        """Give everything back. A second call does nothing."""
+        while self._views:
+            self._views.pop().release()
+        while self._maps:
+            _munmap(*self._maps.pop())
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _sorted(names: bytes, results: bytes) -> bytes:
+    """By the operations' numbers: in which order they are completed the kernel does not promise."""
+    found = dict(zip(array("Q", names), array("i", results), strict=True))
+    return array("i", (found[index] for index in sorted(found))).tobytes()
+
+
+def _error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))

@@ -362,6 +362,25 @@ async def test_a_refusal_leaves_nothing() -> None:
         own.close()
 
 
+@in_trio
+async def test_the_root_s_is_refused_where_none_may_be_seen() -> None:
+    """And has those that may."""
+    async with files(2) as (f, b):
+        b.refusal = VirtError(errno.EPERM, "not here")
+        with pytest.raises(VirtError, match="pcap: not here") as caught:
+            await opened(f.root)
+        assert caught.value.errno == errno.EPERM
+        f.given_back()
+        b.refusal = None
+        own = await opened(f.pcap)
+        b.refusal = VirtError(errno.EPERM, "not here")
+        root = await opened(f.root)
+        b.ring.shows(*numbers(1))
+        assert (await root.until(1)).frames == numbers(1)
+        root.close()
+        own.close()
+
+
 # --- history
 
 

@@ -424,6 +424,9 @@ def test_without_the_capability(bare: Mount) -> None:
             Watch(bare, f"{virt.name}/pcap")
         assert "CAP_NET_RAW" in bare.read("last_error")
     with fails(errno.EPERM):
+        Watch(bare, "pcap")
+    assert bare.read("last_error").startswith("pcap: to capture, CAP_NET_RAW")
+    with fails(errno.EPERM):
         virt.set("mtu 1400 history 1M")
     assert "CAP_NET_RAW" in bare.read("last_error")
     assert (virt.read("history_size"), virt.read("mtu")) == ("0", "1500")

@@ -165,7 +165,8 @@ class CaptureHandle(TextStreamHandle):
         self._add(file_header(capture.application))
 
     async def begin(self) -> None:
-        """See what passes from now on. Errors: of one interface alone, as PacketRing.open."""
+        """See what passes from now on. Errors: of one interface alone, as PacketRing.open; of all, EPERM for each."""
+        refused: list[OSError] = []
         if self._merge is not None:
             self._capture.start(self._merge.run)
         while new := [recorder for recorder in self._capture.recorders() if recorder not in self._watched]:
@@ -175,7 +176,9 @@ class CaptureHandle(TextStreamHandle):
                 break
             async with trio.open_nursery() as nursery:
                 for recorder, watched in introduced:
-                    nursery.start_soon(self._watch, recorder, watched)
+                    nursery.start_soon(self._watch, recorder, watched, refused)
+        if refused and not any(watched.sees for watched in self._watched.values()):
+            raise VirtError(errno.EPERM, f"pcap: {refused[0].strerror}")
 
     async def appear(self, recorder: Recorder) -> None:
         """See this interface too."""
@@ -189,7 +192,7 @@ class CaptureHandle(TextStreamHandle):
         self._add(interface_block(recorder.virt))
         return watched
 
-    async def _watch(self, recorder: Recorder, watched: _Watched) -> None:
+    async def _watch(self, recorder: Recorder, watched: _Watched, refused: list[OSError] | None = None) -> None:
         try:
             await recorder.watch(watched.sink)
             watched.sees = True
@@ -198,6 +201,8 @@ class CaptureHandle(TextStreamHandle):
                 sentence = f"{recorder.virt.name}/pcap: {refusal.strerror}"
                 raise VirtError(refusal.errno or errno.EIO, sentence) from refusal
             log.warning("%s is not in pcap: %s", recorder.virt.name, refusal.strerror)
+            if refused is not None and refusal.errno == errno.EPERM:
+                refused.append(refusal)
         if self._watched.get(recorder) is not watched:  # it is gone meanwhile, or this handle is
             recorder.unwatch(watched.sink)
         self.waiters.wake()

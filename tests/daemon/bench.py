@@ -150,6 +150,13 @@ class Host:
             raise VirtError(EADDRNOTAVAIL, "there is no such address")
         self.assigned[name] = rest
 
+    def addresses_in_full(self, tap: FakeTap) -> tuple[Interface, ...]:
+        return self.addresses(tap)
+
+    def restore_addresses(self, tap: FakeTap, held: tuple[Interface, ...], name: str) -> None:
+        self.refuse("restore_addresses", held)
+        self.assigned[self._name(tap)] = held
+
 
 class FakeKernel:
     """In the place of Kernel: no threads."""

@@ -12,6 +12,7 @@ from virtfs.files.stream import StreamHandle
 from virtfs.forward.impaired import ImpairedWay
 from virtfs.forward.recorder import Recorder
 from virtfs.forward.wire import Wire
+from virtfs.host.holdings import Address as Held
 from virtfs.host.link import Link
 from virtfs.host.tap import Tap
 
@@ -30,6 +31,7 @@ class Interface:
         self.virt = virt
         self.tap = tap
         self.found = found  # the tap as it was before virtfs, None when virtfs made it
+        self.held: tuple[Held, ...] = ()  # its addresses then, with all that belongs to them
         self.carrier = True  # as it was last set
         self.reports = 0  # of its host's end, by the kernel
         self.cloned = False  # made by an open of clone, and gone with it

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from itertools import count
+from typing import NamedTuple
 
 import trio
 
@@ -26,6 +27,7 @@ from virtfs.files.stream import Opens
 from virtfs.files.tree import Commands, interface_names
 from virtfs.forward.recorder import Recorder, Rings
 from virtfs.forward.wire import Wire
+from virtfs.host.holdings import Address as Held
 from virtfs.host.link import Link
 from virtfs.host.links import Links
 from virtfs.host.membership import bridge_of, join, leave
@@ -36,6 +38,15 @@ from virtfs.host.tap import Tap
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 5  # at asking for what is reported of meanwhile
+
+
+class _Opened(NamedTuple):
+    """A tap and how it is; held: the addresses of one that was there, with all that belongs to them."""
+
+    tap: Tap
+    link: Link
+    addresses: tuple[Address, ...]
+    held: tuple[Held, ...]
 
 
 class Interfaces:
@@ -119,14 +130,15 @@ class Interfaces:
         assert self._nursery is not None
         self.room()
         if unit is None:
-            unit, tap, link, addresses = await self._lowest()
+            unit, (tap, link, addresses, held) = await self._lowest()
         else:
-            tap, link, addresses = await self.kernel.call(self._open, unit, netns)
+            tap, link, addresses, held = await self.kernel.call(self._open, unit, netns)
         bridge = "" if link.master is None else await self.kernel.call(bridge_of, tap)
         found = None if tap.made or made else host_end(link, addresses, bridge)
         host = host_end(link, addresses, bridge)
         virt = Virt(unit, new_mac(unit, random.randrange(256)), host, persist=not tap.made)
         interface = Interface(virt, tap, found, self._tell, self.mount)
+        interface.held = held
         interface.master = link.master
         interface.wire.gone = lambda: self.gone(interface)
         interface.wire.news = lambda: self.catch_up()
@@ -140,7 +152,7 @@ class Interfaces:
         self._tell("create", virt.name)
         return interface
 
-    async def _lowest(self) -> tuple[Unit, Tap, Link, tuple[Address, ...]]:
+    async def _lowest(self) -> tuple[Unit, _Opened]:
         """The lowest unit that neither a virt nor any interface of the host has."""
         for number in count():
             if number > UNIT_MAX:
@@ -148,17 +160,17 @@ class Interfaces:
             if Unit(number) in self._all:
                 continue
             try:
-                tap, link, addresses = await self.kernel.call(self._open, Unit(number), "")
+                opened = await self.kernel.call(self._open, Unit(number), "")
             except VirtError as refusal:
                 if refusal.errno != errno.EBUSY:
                     raise
                 continue
-            if tap.made:
+            if opened.tap.made:
                 break
-            await self.kernel.close_tap(tap)  # somebody keeps it for a purpose; it is had by its number
-        return Unit(number), tap, link, addresses
+            await self.kernel.close_tap(opened.tap)  # somebody keeps it for a purpose; it is had by its number
+        return Unit(number), opened
 
-    def _open(self, unit: Unit, netns: str) -> tuple[Tap, Link, tuple[Address, ...]]:
+    def _open(self, unit: Unit, netns: str) -> _Opened:
         """In the thread: a tap as it is to be."""
         links = self.kernel.links
         tap = (_attach_in(netns, unit) if netns else None) or Tap.open(unit)
@@ -166,8 +178,8 @@ class Interfaces:
             if tap.made:
                 links.quiet(tap)
                 links.set(tap, txqlen=QUEUE)
-                return tap, links.get(tap), ()
-            return tap, links.get(tap), links.addresses(tap)
+                return _Opened(tap, links.get(tap), (), ())
+            return _Opened(tap, links.get(tap), links.addresses(tap), links.addresses_in_full(tap))
         except BaseException:
             tap.close()
             raise
@@ -214,7 +226,7 @@ class Interfaces:
         await interface.stop()
         try:
             if not was_lost and interface.found is not None:
-                await self.kernel.call(_put_back, self.kernel.links, interface.tap, interface.found)
+                await self.kernel.call(_put_back, self.kernel.links, interface.tap, interface.found, interface.held)
             elif not was_lost and virt.persist and not keep:
                 interface.tap.set_persist(False)
         except OSError as refusal:
@@ -257,15 +269,11 @@ def look(links: Links, tap: Tap) -> tuple[Link, tuple[Address, ...], str]:
     return link, links.addresses(tap), "" if link.master is None else bridge_of(tap)
 
 
-def _put_back(links: Links, tap: Tap, found: HostEnd) -> None:
+def _put_back(links: Links, tap: Tap, found: HostEnd, held: tuple[Held, ...]) -> None:
     """Make an attached tap what it was before virtfs; what somebody else did meanwhile to it goes too."""
     try:
         tap.set_carrier(True)
         tap.set_persist(True)
-        now = links.addresses(tap)
-        for address in now:
-            if address not in found.addresses:
-                links.remove_address(tap, address)
         links.set(
             tap,
             address=found.address,
@@ -274,9 +282,7 @@ def _put_back(links: Links, tap: Tap, found: HostEnd) -> None:
             promisc=found.promisc,
             up=found.up,
         )
-        for address in found.addresses:
-            if address not in links.addresses(tap):
-                links.add_address(tap, address)
+        links.restore_addresses(tap, held, found.name)  # behind the MTU: a small one takes IPv6 away
         if found.bridge and bridge_of(tap) != found.bridge:
             join(tap, links, found.bridge)
         elif not found.bridge:

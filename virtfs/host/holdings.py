@@ -6,7 +6,7 @@ kernels add go along.
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from errno import EADDRNOTAVAIL, EEXIST, ESRCH
 from typing import Final, Self
@@ -53,6 +53,11 @@ class Address:
         """What is the same on whatever interface it is."""
         own = self.attributes.get(_IFA_LOCAL) or self.attributes.get(_IFA_ADDRESS)
         return self.head[0], own, self.head[1]
+
+    @property
+    def said(self) -> tuple[object, ...]:
+        """What whoever set it has said of it, how long it still lives excepted; as `on` leaves it."""
+        return self.head, frozenset((kind, data) for kind, data in self.attributes.items() if kind != _IFA_CACHEINFO)
 
     def on(self, index: int, name: str, old_name: str) -> Self:
         """It, on another interface. A label such as eth0:1 follows if the new one is short enough."""
@@ -155,6 +160,25 @@ def addresses(rtnl: Rtnl, index: int) -> list[Address]:
         if address.head[0] in _FAMILIES and address.head[4] == index and not address.head[2] & _IFA_F_DADFAILED:
             found.append(address)
     return found
+
+
+def restore(rtnl: Rtnl, index: int, name: str, before: Sequence[Address], old_name: str) -> None:
+    """Make an interface's addresses what they were, with broadcast address, label and scope. One that is there as it
+    was is not touched; how long the others live is as it was then. old_name: what the interface was called.
+    """
+    wanted = [address.on(index, name, old_name) for address in before]
+
+    def there() -> list[Address]:
+        return [address.on(index, name, name) for address in addresses(rtnl, index)]
+
+    for address in reversed(there()):
+        if address.said not in [one.said for one in wanted]:
+            address.remove(rtnl)
+    # With the first address of a subnet the others may have gone: ask again.
+    kept = {address.said for address in there()}
+    for address in wanted:
+        if address.said not in kept:
+            address.add(rtnl)
 
 
 def routes(rtnl: Rtnl, index: int) -> list[Route]:

@@ -22,7 +22,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ifstatsmsg import ifstatsmsg
 
 from virtfs.core.errors import VirtError
-from virtfs.host import netns
+from virtfs.host import holdings, netns
 from virtfs.host.device import Placed
 from virtfs.host.link import Interface, Link, interface_of, link_of
 from virtfs.host.rtnl import Message, Rtnl
@@ -164,6 +164,18 @@ class Links:
             rtnl.ask(RTM_DELADDR, _address_message(matching[0], index))
 
         self._at(tap, ask, f'address "{address}"')
+
+    def addresses_in_full(self, tap: Placed) -> tuple[holdings.Address, ...]:
+        """The addresses, with all that the kernel tells of each, for `restore_addresses`."""
+        return self._at(tap, lambda rtnl, index: tuple(holdings.addresses(rtnl, index)))
+
+    def restore_addresses(self, tap: Placed, held: tuple[holdings.Address, ...], name: str) -> None:
+        """Make the addresses what they were; name: of the interface, then. VirtError: the kernel's."""
+
+        def ask(rtnl: Rtnl, index: int) -> None:
+            holdings.restore(rtnl, index, tap.name(), held, name)
+
+        self._at(tap, ask, "its addresses")
 
     def _set_address(self, tap: Placed, address: bytes) -> None:
         text = address.hex(":")

@@ -323,14 +323,22 @@ def test_a_long_frame_in_a_small_ring_is_cut_and_says_so(alone: Alone) -> None:
     assert told == [30000] * 34
 
 
-@pytest.mark.parametrize("unit", [0, 33])
-def test_a_server_that_is_held_up_loses_nothing_of_a_trickle(alone: Alone, unit: int) -> None:
-    """As on a busy machine. The kernel hands a block over by its clock, however few frames it has: for 25 ms."""
+def one_beyond(alone: Alone, others: int) -> tuple[Mount, Watch]:
+    """A capture of virt99, begun after that of so many others. Beyond 32 its ring is small."""
     mount = alone()
-    mount.ctl("\n".join(f"create {number} up" for number in range(34)))
-    watch = Watch(mount, "pcap")
+    mount.ctl("\n".join(f"create {unit} up" for unit in (*range(others), 99)))
+    for unit in range(others):
+        Watch(mount, f"virt{unit}/pcap")
+    watch = Watch(mount, "virt99/pcap")
     watch.look()
-    wire = mount.root.call(programs.wire, f"tap{unit}")
+    return mount, watch
+
+
+@pytest.mark.parametrize("others", [0, 32])
+def test_a_server_that_is_held_up_loses_nothing_of_a_trickle(alone: Alone, others: int) -> None:
+    """As on a busy machine. The kernel hands a block over by its clock, however few frames it has: for 25 ms."""
+    mount, watch = one_beyond(alone, others)
+    wire = mount.root.call(programs.wire, "tap99")
     expected: list[bytes] = []
     for _ in range(5):
         mount.server.send_signal(signal.SIGSTOP)
@@ -339,6 +347,25 @@ def test_a_server_that_is_held_up_loses_nothing_of_a_trickle(alone: Alone, unit:
         expected += [frame(60, number) for number in range(sent)]
         seen = watch.until(len(expected))
     assert seen.frames == expected
+
+
+def test_what_the_kernel_has_no_room_for_is_counted(alone: Alone) -> None:
+    """In the stream and in clients, and with the next frames the capture goes on."""
+    mount, watch = one_beyond(alone, 32)
+    wire = mount.root.call(programs.wire, "tap99")
+    mount.server.send_signal(signal.SIGSTOP)
+    mount.root.call(programs.send, wire, tuple(frame(60, number) for number in range(2000)))
+    mount.server.send_signal(signal.SIGCONT)
+    until(lambda: watch.look().statistics, "the loss is summed up")
+    seen = watch.look()
+    held = len(seen.frames)
+    assert 100 < held < 1000
+    assert seen.frames == [frame(60, number) for number in range(held)]
+    assert seen.statistics == [(2000, 2000 - held)]
+    (client,) = [line for line in mount.read("virt99/clients").splitlines() if "pcap" in line]
+    assert client.split()[-3:] == [str(held), "0", str(2000 - held)]
+    mount.root.call(programs.send, wire, (frame(60, 9),))
+    assert watch.until(held + 1).packets[-1].frame == frame(60, 9)
 
 
 def _trickle(wire: int, seconds: float) -> int:
@@ -368,6 +395,21 @@ def test_the_mount_ends_while_captures_run(alone: Alone) -> None:
     for each in waiting:
         with suppress(OSError):  # ENXIO, if not the end
             each.result()
+
+
+def test_the_mount_ends_while_captures_begin(alone: Alone) -> None:
+    for _ in range(3):
+        mount = alone()
+        mount.ctl("\n".join(f"create {unit} up" for unit in range(5)))
+        process = mount.process()
+        opening = [process.begin(os.open, f"{DIR}/{name}", os.O_RDONLY) for name in ("virt1/pcap", "pcap", "pcap")]
+        setting = process.begin(_write, f"{DIR}/virt2/history_size", "1M\n")
+        assert mount.end(signal.SIGTERM) == 0
+        for each in opening:
+            with suppress(OSError):
+                each.result()
+        with suppress(OSError):
+            setting.result()
 
 
 def test_a_reader_that_is_killed(virt: Virt) -> None:

@@ -98,7 +98,11 @@ class Frame(Stream):
         self.seats.take(virt.name, virt.exclusive, flags)
         if reads(flags):
             self.wire.opened()
-        handle = make()
+        try:
+            handle = make()
+        except BaseException:
+            self.leave(flags)
+            raise
         if not self.followed or self.seats.others(flags):
             return handle
         return self._after(self.first, handle)

@@ -56,8 +56,8 @@ class Inject(Stream):
             raise VirtError(errno.EBUSY, f"{self.wire.virt.name}/inject is in use")
         if self.wire.virt.lost:
             raise VirtError(errno.ENXIO, f"{self.wire.virt.name} is gone")
-        self.used = True
         handle = InjectHandle(self, user)
+        self.used = True
         self.start(handle.run)
         return handle
 

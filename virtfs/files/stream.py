@@ -10,7 +10,7 @@ import errno
 import os
 import select
 from collections.abc import Awaitable, Callable, Iterator
-from typing import NewType
+from typing import Any, NewType
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
@@ -58,7 +58,16 @@ class Waiters:
         return bool(self)
 
 
-class StreamHandle:
+class _Opening(type):
+    """Counts a handle among the open ones when it is made whole: one whose making fails is none."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        handle = super().__call__(*args, **kwargs)
+        handle.stream.opens.add(handle)
+        return handle
+
+
+class StreamHandle(metaclass=_Opening):
     """One open of a stream file. Methods are named after the system call; an OSError becomes its errno.
 
     reads: reads answered. dropped: frames it was too slow for.
@@ -72,7 +81,6 @@ class StreamHandle:
         self.waiters = waiters
         self.kh: PollId | None = None
         self.reads = self.dropped = 0
-        stream.opens.add(self)
 
     def read(self, room: memoryview, size: int) -> int | None:
         """Put at most `size` bytes into `room` at HEADROOM and say how many; None when there is nothing yet.

@@ -1,0 +1,62 @@
+"""An open that fails leaves nothing behind: nobody in `clients`, no seat, nothing that is in use."""
+
+import errno
+import os
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+from channel.bench import in_trio
+from wire.bench import wire
+
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import Gid, Uid, User
+from virtfs.files.frame import Frame
+from virtfs.files.hexlines import Hex
+from virtfs.files.inject import Inject
+from virtfs.files.stream import Opens, Stream, StreamHandle
+from virtfs.forward.wire import Wire
+
+USER = User(Uid(0), Gid(0), 1)
+
+Start = Callable[[Callable[[], Awaitable[None]]], None]
+
+
+def silent(error: VirtError, user: User) -> None:
+    """In the place of last_error."""
+
+
+# How to make each file, and what its handle needs that may not be had.
+FILES: dict[str, tuple[Callable[[Wire, Opens, Start], Stream], str]] = {
+    "frame": (lambda wire, opens, start: Frame(wire, opens), "virtfs.files.frame.FrameHandle"),
+    "hex": (lambda wire, opens, start: Hex(Frame(wire, opens), opens, silent), "virtfs.files.hexlines.Lines"),
+    "inject": (lambda wire, opens, start: Inject(wire, opens, start, silent), "virtfs.files.inject.Timer"),
+}
+
+
+def refuse(*args: object) -> None:
+    """As when the process has no descriptor left."""
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+@pytest.mark.parametrize("name", FILES)
+@in_trio
+async def test_an_open_that_fails(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, needs = FILES[name]
+    with wire() as bench:
+        async with trio.open_nursery() as nursery:
+            opens = Opens()
+            told: list[str] = []
+            opens.tell = lambda what, handle: told.append(what)
+            file = make(bench.wire, opens, nursery.start_soon)
+            flags = os.O_RDWR if file.takes and file.gives else os.O_WRONLY if file.takes else os.O_RDONLY
+            with monkeypatch.context() as without:
+                without.setattr(needs, refuse)
+                with pytest.raises(OSError, match="Too many open files"):
+                    file.admit(flags, USER)
+            assert (list(opens), told, bench.wire.readers) == ([], [], 0)
+            handle = file.admit(flags, USER)
+            assert isinstance(handle, StreamHandle)
+            assert (list(opens), told) == ([handle], ["open"])
+            handle.release()
+            assert (list(opens), told) == ([], ["open", "close"])

@@ -210,8 +210,14 @@ def test_tags_of_frames_over_a_bridge(watched: Watched, expression: str) -> None
         seen = [each for each in sent if each[14:16] == b"\0\7"]
     else:
         seen = [*sent, *(frame(number) for number in range(20))]
-    look.until(len(seen))
-    assert look.frames == seen
+    while len(ours(look.frames)) < len(seen):  # the bridge has something to say for itself, too
+        look.until(len(look.seen) + 1)
+    assert ours(look.frames) == seen
+
+
+def ours(frames: list[bytes]) -> list[bytes]:
+    """Test frames among others."""
+    return [each for each in frames if each[:12] == frame(0)[:12]]
 
 
 def test_a_filter_holds_for_the_way_in_alone(watched: Watched) -> None:

@@ -1,7 +1,7 @@
 """From one tap into another: packets as they are, each with its virtio_net_hdr, many at a time.
 
 Two ways, one contract (`Carrier`): a read(2) and a write(2) for each, and, while a tap has many small packets waiting,
-one system call for BATCH of either (`uring`). Measured for packets of 70 bytes, in µs each: 0.95 and 0.78.
+one system call for BATCH of either (`uring`). In a busy cable a packet of 70 bytes takes 0.98 µs and 0.82.
 """
 
 import ctypes
@@ -17,8 +17,7 @@ from virtfs.host.uring import Ring
 
 log = logging.getLogger(__name__)
 
-MOST = 128  # packets of one call
-BATCH = 64  # packets of one system call
+BATCH = 128  # packets of one call; half as many cost 0.03 µs more each
 SMALL = 2048  # bytes on average: larger packets are better read into one place, which stays in the processor's cache
 LONGEST = 70000  # bytes of the largest segment with its headers
 # Bytes from one place to the next; no multiple of a page, or the beginnings of all would share few lines of the cache.
@@ -41,7 +40,7 @@ class Carrier(Protocol):
     """Takes packets from one non-blocking descriptor to another. It owns neither."""
 
     def carry(self) -> Load:
-        """What is there now, MOST packets at most; it never waits."""
+        """What is there now, BATCH packets at most; it never waits."""
 
     def close(self) -> None:
         """Give back what it needed. A second call does nothing."""
@@ -50,7 +49,7 @@ class Carrier(Protocol):
 class Room:
     """Memory for BATCH packets, used during a `carry` only, so that several carriers can share it.
 
-    4.3 MiB, of which the kernel gives only the pages that packets have lain in: as a rule 0.25 MiB.
+    8.5 MiB, of which the kernel gives only the pages that packets have lain in: as a rule 0.5 MiB.
     """
 
     def __init__(self) -> None:
@@ -74,7 +73,7 @@ class CallCarrier:
         refused: list[tuple[int, int]] = []
         gone = False
         try:
-            for _ in range(MOST):
+            for _ in range(BATCH):
                 length = read(buffer)
                 if length != last:
                     if not length:
@@ -120,7 +119,7 @@ class BatchCarrier:
             except OSError as failure:
                 self._give_up(failure)
         load = self._calls.carry()
-        self.batches = self._usable and load.packets == MOST and load.size < MOST * SMALL
+        self.batches = self._usable and load.packets == BATCH and load.size < BATCH * SMALL
         return load
 
     def _open(self) -> tuple[Ring, Ring]:

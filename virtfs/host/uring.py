@@ -98,7 +98,7 @@ class Ring:
     def submit(self) -> bytes:
         """Do them all, in order, and say what each would have returned: int32, native, negative is an errno.
 
-        EAGAIN: it would have to wait. EOPNOTSUPP: the descriptor's kind cannot say so (a tap before Linux 6.11).
+        EAGAIN: it would have to wait. EOPNOTSUPP: the descriptor cannot say so (taps of older kernels).
         OSError: the kernel could not do them all; the ring is of no more use.
         """
         words, count, before = self._words, self._count, self._submitted

@@ -91,6 +91,7 @@ class Capture(Stream):
 
     async def _open(self, user: User) -> StreamHandle:
         handle = CaptureHandle(self, user)
+        self.opens.add(handle)  # to be told of interfaces that come and go meanwhile
         try:
             await handle.begin()
         except BaseException:

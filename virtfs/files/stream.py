@@ -10,7 +10,7 @@ import errno
 import os
 import select
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, NewType
+from typing import NewType
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
@@ -58,16 +58,7 @@ class Waiters:
         return bool(self)
 
 
-class _Opening(type):
-    """Counts a handle among the open ones when it is made whole: one whose making fails is none."""
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        handle = super().__call__(*args, **kwargs)
-        handle.stream.opens.add(handle)
-        return handle
-
-
-class StreamHandle(metaclass=_Opening):
+class StreamHandle:
     """One open of a stream file. Methods are named after the system call; an OSError becomes its errno.
 
     reads: reads answered. dropped: frames it was too slow for.
@@ -142,14 +133,15 @@ class Opens:
         return iter(tuple(self._handles))
 
     def add(self, handle: StreamHandle) -> None:
-        """One more."""
-        self._handles[handle] = None
-        self.tell("open", handle)
+        """One more; nothing happens if it is there."""
+        if handle not in self._handles:
+            self._handles[handle] = None
+            self.tell("open", handle)
 
     def remove(self, handle: StreamHandle) -> None:
-        """One less."""
-        del self._handles[handle]
-        self.tell("close", handle)
+        """One less; nothing happens if it is not there."""
+        if self._handles.pop(handle, self) is None:
+            self.tell("close", handle)
 
 
 class Stream(Node):
@@ -176,7 +168,16 @@ class Stream(Node):
         """`open`, or EACCES for a direction that this file does not have."""
         if (reads(flags) and not self.gives) or (writes(flags) and not self.takes):
             raise VirtError(errno.EACCES, f"{self.label} cannot be {'written' if self.gives else 'read'}")
-        return self.open(flags, user)
+        opening = self.open(flags, user)
+        if not isinstance(opening, StreamHandle):
+            return self._opened(opening)
+        self.opens.add(opening)
+        return opening
+
+    async def _opened(self, opening: Awaitable[StreamHandle]) -> StreamHandle:
+        handle = await opening
+        self.opens.add(handle)
+        return handle
 
     def open(self, flags: int, user: User) -> StreamHandle | Awaitable[StreamHandle]:
         """One more open(2), the kernel has checked the permission bits. flags: as in open(2).

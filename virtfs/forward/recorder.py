@@ -21,8 +21,8 @@ from virtfs.host.ring import Block, PacketRing, Size
 
 log = logging.getLogger(__name__)
 
-# A block of a large ring holds the largest piece that TCP segmentation leaves to a tap. `wait` times the number of blocks
-# is how long a server may be held up while few frames come: each moment takes a block, whatever it holds.
+# A block of a large ring holds the largest piece that TCP segmentation leaves to a tap. `wait` times the number of
+# blocks is how long a server may be held up while few frames come: each moment takes a block, whatever it holds.
 LARGE = Size(block=128 << 10, blocks=32, wait=4)
 SMALL = Size(block=16 << 10, blocks=4, wait=10)
 LARGE_ONES = 32  # rings of a mount that are large; it can have thousands

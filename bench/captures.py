@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arena import RUN
-from lab import LAST, QUEUE, SUBJECT, Lab, attached, pause, program, remove, until
+from lab import LAST, SUBJECT, Lab, attached, pause, program, remove, until
 
 SECONDS = 0.5
 HALVINGS = 6
 RIVAL = "tcpdump -w"
-LONG_QUEUE = 4096
-LONGER = f"{SUBJECT}, queue {LONG_QUEUE}"
 SNIFFED = "sniffed"  # the rival's tap
 _PACKET = 6  # type of an enhanced packet block
 _QUIET = 0.3  # s without a new byte: all has been written
@@ -43,8 +41,7 @@ def measure(lab: Lab) -> None:
     with attached(SNIFFED):
         lab.ctl("create 3 up")
         captures: dict[str, Capture] = {
-            SUBJECT: lambda rate: _virtfs(lab, rate, QUEUE),
-            LONGER: lambda rate: _virtfs(lab, rate, LONG_QUEUE),
+            SUBJECT: lambda rate: _virtfs(lab, rate),
             RIVAL: lambda rate: _tcpdump(lab, rate),
         }
         full = lab.rounds_of({name: _captured(capture) for name, capture in captures.items()})
@@ -82,8 +79,7 @@ def _highest(capture: Capture) -> Callable[[], float]:
     return figure
 
 
-def _virtfs(lab: Lab, rate: float, queue: int) -> Taken:
-    lab.ctl(f"virt3 queue {queue}")
+def _virtfs(lab: Lab, rate: float) -> Taken:
     file = RUN / "virtfs.pcapng"
     lab.server.pin([LAST])
     command = ["taskset", "-c", LAST, "cat", lab.server.directory / "virt3/pcap"]

@@ -38,7 +38,7 @@ def test_a_run_between_single_frames() -> None:
     with wire() as bench:
         frames: list[bytes | Run]
         frames = [frame(0, 61), run(range(1, 50)), frame(50, 14), run(range(51, 60), 15), run(range(60, 70), 15)]
-        assert bench.wire.put_all(frames, Rows(), ALL) == 70
+        assert bench.wire.out.put_all(frames, Rows(), ALL) == 70
         sizes = [61] + [60] * 49 + [14] + [15] * 19
         assert received(bench) == [frame(number, size) for number, size in enumerate(sizes)]
         assert sent(bench) == (70, sum(sizes), 0)
@@ -46,7 +46,7 @@ def test_a_run_between_single_frames() -> None:
 
 def test_what_is_written_has_an_empty_header_before_each_frame() -> None:
     with wire() as bench:
-        bench.wire.put_all([run(range(8))], Rows(), ALL)
+        bench.wire.out.put_all([run(range(8))], Rows(), ALL)
         assert [bench.tap.peer.recv(100) for _ in range(8)] == [bytes(10) + frame(number) for number in range(8)]
 
 
@@ -56,21 +56,21 @@ def test_runs_of_other_shapes_in_the_same_room() -> None:
         rows = Rows()
         for number, (size, gap, many) in enumerate([(60, 16, RUN), (61, 16, 9), (60, 17, 9), (60, 16, 8), (60, 10, 9)]):
             data = b"".join(os.urandom(gap) + frame(number + index, size) for index in range(many))
-            assert bench.wire.put_all([Run(data, gap, size, gap + size, many)], rows, ALL) == many
+            assert bench.wire.out.put_all([Run(data, gap, size, gap + size, many)], rows, ALL) == many
             assert received(bench) == [frame(number + index, size) for index in range(many)]
 
 
 def test_it_ends_after_the_run_with_which_they_are_enough() -> None:
     with wire() as bench:
         frames = iter([run(range(8)), run(range(8)), run(range(8, 16))])
-        assert bench.wire.put_all(frames, Rows(), 9) == 16
+        assert bench.wire.out.put_all(frames, Rows(), 9) == 16
         assert len(list(frames)) == 1
 
 
 @pytest.mark.parametrize(("size", "counter"), [(13, "tx_short"), (1519, "tx_oversize")])
 def test_a_run_that_does_not_fit_is_dropped(size: int, counter: str) -> None:
     with wire() as bench:
-        assert bench.wire.put_all([run(range(8), size), frame(1)], Rows(), ALL) == 9
+        assert bench.wire.out.put_all([run(range(8), size), frame(1)], Rows(), ALL) == 9
         assert received(bench) == [frame(1)]
         assert (getattr(bench.counters, counter), bench.counters.tx_dropped) == (8, 8)
 
@@ -81,7 +81,7 @@ def test_a_run_that_is_larger_than_the_room() -> None:
         bench.virt.host.mtu = 65521
         bench.wire.update()
         size = ROOM // 8
-        assert bench.wire.put_all([run(range(8), size)], Rows(), ALL) == 8
+        assert bench.wire.out.put_all([run(range(8), size)], Rows(), ALL) == 8
         frames = received(bench)
         assert frames == [frame(number, size) for number in range(len(frames))]
         assert 0 < len(frames) == bench.counters.tx_frames == 8 - bench.counters.tx_dropped
@@ -92,11 +92,11 @@ def test_of_a_run_only_its_own_address_passes() -> None:
         bench.virt.antispoof = True
         bench.virt.address = frame(0)[6:12]
         bench.wire.update()
-        bench.wire.put_all([run(range(8))], Rows(), ALL)
+        bench.wire.out.put_all([run(range(8))], Rows(), ALL)
         assert len(received(bench)) == 8
         bench.virt.address = bytes(6)
         bench.wire.update()
-        bench.wire.put_all([run(range(8))], Rows(), ALL)
+        bench.wire.out.put_all([run(range(8))], Rows(), ALL)
         assert received(bench) == []
         assert (bench.counters.tx_frames, bench.counters.tx_spoofed) == (8, 8)
 
@@ -104,19 +104,19 @@ def test_of_a_run_only_its_own_address_passes() -> None:
 def test_what_the_tap_does_not_take_is_counted() -> None:
     with wire() as bench:
         bench.down()
-        bench.wire.put_all([run(range(20))], Rows(), ALL)
+        bench.wire.out.put_all([run(range(20))], Rows(), ALL)
         assert sent(bench) == (0, 0, 20)
         bench.up()
-        bench.wire.put_all([run(range(20))], Rows(), ALL)
+        bench.wire.out.put_all([run(range(20))], Rows(), ALL)
         assert sent(bench) == (20, 1200, 20)
 
 
 def test_a_tap_that_vanishes() -> None:
     with wire() as bench:
         bench.wire.gone = bench.lose
-        bench.wire.put_all([run(range(8))], Rows(), ALL)
+        bench.wire.out.put_all([run(range(8))], Rows(), ALL)
         bench.tap.vanish()
-        assert refusal(bench.wire.put_all, [run(range(8))], Rows(), ALL) == errno.ENXIO
+        assert refusal(bench.wire.out.put_all, [run(range(8))], Rows(), ALL) == errno.ENXIO
         assert bench.virt.lost
         assert sent(bench) == (8, 480, 0)
 
@@ -124,7 +124,7 @@ def test_a_tap_that_vanishes() -> None:
 def test_strict_refuses_a_run_s_first() -> None:
     with wire() as bench:
         bench.virt.strict = True
-        assert refusal(bench.wire.put_all, [run(range(8), 13)], Rows(), ALL) == errno.EMSGSIZE
+        assert refusal(bench.wire.out.put_all, [run(range(8), 13)], Rows(), ALL) == errno.EMSGSIZE
         assert bench.counters.tx_short == 1
 
 
@@ -133,5 +133,5 @@ def test_what_lies_before_a_frame_stays_in_the_file() -> None:
     heads = [struct.pack("<IIII", number, number, 60, 60) for number in range(8)]
     data = b"".join(head + frame(number) for number, head in enumerate(heads))
     with wire() as bench:
-        bench.wire.put_all([Run(data, 16, 60, 76, 8)], Rows(), ALL)
+        bench.wire.out.put_all([Run(data, 16, 60, 76, 8)], Rows(), ALL)
     assert [data[at : at + 16] for at in range(0, len(data), 76)] == heads

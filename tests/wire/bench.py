@@ -48,7 +48,7 @@ class Bench:
         return frames
 
     def put(self, data: bytes) -> int:
-        return self.wire.put(memoryview(data))
+        return self.wire.out.put(memoryview(data))
 
     def down(self) -> None:
         """A tap that is down takes nothing (EPOLLOUT is not set, drivers/net/tun.c), a fake one when it is full."""

@@ -81,16 +81,16 @@ def test_frames_out_wait_in_the_way_and_are_then_sent() -> None:
     with wire() as bench:
         way = Held()
         bench.virt.antispoof, bench.virt.address = True, SOURCE
-        bench.wire.outlet = way
+        bench.wire.out.way = way
         bench.wire.update()
         assert bench.put(frame(1)) == 60
         assert (way.frames, received(bench)) == ([frame(1)], [])
         assert bench.counters.tx_frames == 0
-        bench.wire.send(frame(1))
-        bench.wire.send(HEAD[:6] + bytes(6) + frame(1)[12:])
+        bench.wire.out.send(frame(1))
+        bench.wire.out.send(HEAD[:6] + bytes(6) + frame(1)[12:])
         assert received(bench) == [frame(1)]
         assert (bench.counters.tx_frames, bench.counters.tx_spoofed) == (1, 1)
-        bench.wire.lose_out(5)
+        bench.wire.out.lose(5)
         assert bench.counters.tx_dropped == 6
 
 
@@ -99,7 +99,7 @@ def test_what_cannot_be_sent_does_not_set_out(strict: bool) -> None:
     with wire() as bench:
         way = Held()
         bench.virt.strict = strict
-        bench.wire.outlet = way
+        bench.wire.out.way = way
         bench.wire.update()
         assert refusal(bench.put, frame(1, 13)) == (errno.EMSGSIZE if strict else 0)
         assert refusal(bench.put, frame(1, 1519)) == (errno.EMSGSIZE if strict else 0)
@@ -114,7 +114,7 @@ def test_down_empties_the_ways_and_counts_each_on_its_side() -> None:
     with wire() as bench:
         inlet, outlet = Held(), Held()
         bench.wire.opened()
-        bench.wire.inlet, bench.wire.outlet = inlet, outlet
+        bench.wire.inlet, bench.wire.out.way = inlet, outlet
         bench.wire.update()
         inlet.frames = [frame(1), frame(2)]
         outlet.frames = [frame(3)] * 3
@@ -175,20 +175,20 @@ def test_what_a_cable_passes_on_is_sent_as_any_frame() -> None:
     with wire() as bench:
         way = Held()
         bench.virt.strict = True
-        bench.wire.pass_on(frame(1))
-        bench.wire.pass_on(frame(2, 1519))
+        bench.wire.out.pass_on(frame(1))
+        bench.wire.out.pass_on(frame(2, 1519))
         assert received(bench) == [frame(1)]
         assert bench.counters.tx_oversize == 1
-        bench.wire.outlet = way
+        bench.wire.out.way = way
         bench.wire.update()
-        bench.wire.pass_on(frame(3))
+        bench.wire.out.pass_on(frame(3))
         assert way.frames == [frame(3)]
 
 
 def test_counts_of_what_a_cable_writes() -> None:
     with wire() as bench:
-        bench.wire.count_out(3, 300)
-        bench.wire.count_refused(2, 1)
+        bench.wire.out.count(3, 300)
+        bench.wire.out.count_refused(2, 1)
         counters = bench.counters
         assert (counters.tx_frames, counters.tx_bytes) == (3, 300)
         assert (counters.tx_dropped, counters.tx_down) == (2, 1)

@@ -114,7 +114,7 @@ class Interface:
         elif way is not None:
             way.change(impairment)
         elif not impairment.harmless:
-            deliver, lost = (wire.arrive, wire.lose) if direction == "in" else (wire.send, wire.lose_out)
+            deliver, lost = (wire.arrive, wire.lose) if direction == "in" else (wire.out.send, wire.out.lose)
             new = ImpairedWay(impairment, f"{virt.name} {direction}", deliver, lost)
             self._set_way(direction, new)
             return new
@@ -127,7 +127,7 @@ class Interface:
         if direction == "in":
             self.wire.inlet = way
         else:
-            self.wire.outlet = way
+            self.wire.out.way = way
         if old is not None:
             old.stop()
         self.wire.update()

@@ -85,7 +85,7 @@ class Frame(Stream):
         return self.wire.peek()
 
     def times(self) -> tuple[int, int]:
-        return self.wire.taken_at, self.wire.put_at
+        return self.wire.taken_at, self.wire.out.put_at
 
     def open(self, flags: int, user: User) -> StreamHandle | Awaitable[StreamHandle]:
         return self.seat(flags, lambda: FrameHandle(self, user, flags))
@@ -136,7 +136,7 @@ class FrameHandle(StreamHandle):
         self.flags = flags
         # The wire's own methods in the place of StreamHandle's: a call less for each frame.
         self.read = file.wire.take  # type: ignore[method-assign]
-        self.write = file.wire.put  # type: ignore[method-assign,assignment]
+        self.write = file.wire.out.put  # type: ignore[method-assign,assignment]
 
     def write_on(self, data: memoryview) -> int:
         """The rest of a frame that was too long by far, and is dropped and counted already."""

@@ -60,7 +60,7 @@ class HexHandle(TextStreamHandle):
     def write(self, data: memoryview) -> int:
         try:
             for frame in self._lines.feed(data):
-                self._wire.put(memoryview(frame))
+                self._wire.out.put(memoryview(frame))
         except VirtError as error:
             self._lines.forget()
             self._tell(error)

@@ -122,7 +122,7 @@ class InjectHandle(StreamHandle):
             self._next = None
             self._frames += 1
             try:
-                wire.put(memoryview(record.frame))
+                wire.out.put(memoryview(record.frame))
             except VirtError as refusal:  # strict
                 self._tell(refusal)
                 self._be_done()
@@ -137,7 +137,7 @@ class InjectHandle(StreamHandle):
     def _burst(self, wire: Wire, frames: Iterator[bytes | Run]) -> int | None:
         """One loop over many: what is done for each frame is felt here."""
         try:
-            sent = wire.put_all(islice(frames, BURST), self._rows, BURST)
+            sent = wire.out.put_all(islice(frames, BURST), self._rows, BURST)
         except VirtError as error:
             self._tell(error)
             self._be_done()

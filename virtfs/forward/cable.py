@@ -51,7 +51,7 @@ class OneWay:
 
     def _needs_single(self) -> bool:
         source, sink = self.source, self.sink
-        impaired = self.way is not None or source.inlet is not None or sink.outlet is not None
+        impaired = self.way is not None or source.inlet is not None or sink.out.way is not None
         narrower = source.virt.host.mtu > sink.virt.host.mtu  # what is too long for it must not pass in a large piece
         return bool(source.readers) or impaired or sink.virt.antispoof or narrower
 
@@ -109,7 +109,7 @@ class OneWay:
             self.source.count_in(load.packets, size)
             if load.refused:
                 size -= self._refused(load)
-            self.sink.count_out(load.packets - len(load.refused), size)
+            self.sink.out.count(load.packets - len(load.refused), size)
         if load.gone:
             self._lose_source()
         return load.packets
@@ -117,7 +117,7 @@ class OneWay:
     def _refused(self, load: Load) -> int:
         """Count what the sink did not take; of how many bytes that was."""
         errors = [number for _, number in load.refused]
-        self.sink.count_refused(len(errors), errors.count(errno.EIO))
+        self.sink.out.count_refused(len(errors), errors.count(errno.EIO))
         if set(errors) - SINK_LIVES:
             self.sink.vanished()
         return sum(length - VNET_HEADER for length, _ in load.refused)
@@ -162,7 +162,7 @@ class OneWay:
     def _passed(self, frame: bytes) -> None:
         """At the far end."""
         self.source.count_in(1, len(frame))
-        self.sink.pass_on(frame)
+        self.sink.out.pass_on(frame)
 
 
 class Cable:

@@ -1,7 +1,8 @@
 """The wire between a tap and its virt.
 
-    a frame written → impair out → antispoof → tap
     a frame from the tap → (filter, in the kernel) → impair in → queue
+
+The way out is `outward`.
 
 The kernel's queue of the tap is virt's receive queue: a frame stays there until somebody takes it, so a frame is
 copied once, from the tap into the answer of the read. The wire reads ahead only where it must: to tell a frame's
@@ -14,39 +15,24 @@ somebody looks (`settle`): at the next open, or when the counters are read.
 
 import errno
 import select
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable
 from io import FileIO
-from operator import length_hint
-from os import writev
 from time import time_ns
-from typing import Protocol
 
 import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.framequeue import FrameQueue
-from virtfs.core.savefile import Run
 from virtfs.core.virt import Virt
-from virtfs.forward.rows import Rows
-from virtfs.host.device import NO_HEADER, VNET_HEADER, TapDevice
+from virtfs.forward.outward import Outward, Way
+from virtfs.host.device import VNET_HEADER, TapDevice
 
 HEADROOM = 16  # bytes a reader leaves free before the frame
 LONGEST = 65536 + 32  # bytes of a frame out of a tap: the largest MTU and any link header
 
 
-class Way(Protocol):
-    """What holds frames up, or loses them, on their way in or out. It gives them on by itself."""
-
-    def push(self, frame: bytes) -> None:
-        """One more frame sets out."""
-
-    def clear(self) -> int:
-        """Drop what is on its way; how many frames that was."""
-
-
 class Wire:
-    """Takes frames out of one tap and puts frames into it, never waiting.
+    """Takes frames out of one tap, never waiting; `out` puts frames into it.
 
     listeners: called when a frame may have come, the wire has gone up, down or away, or a reader has come or gone; each
     says whether somebody still waits for a frame.
@@ -63,15 +49,13 @@ class Wire:
         self.dropped: Callable[[int], None] = lambda frames: None
         self.news: Callable[[], None] = lambda: None
         self.readers = 0
-        self.taken_at = self.put_at = time_ns()
+        self.taken_at = time_ns()
         self.inlet: Way | None = None
         self.onward: Callable[[bytes], None] | None = None  # a cable, which reads the tap in our place
-        self.outlet: Way | None = None
+        self.out = Outward(virt, tap, lambda: self.news(), self._vanished)
         self._counters = virt.counters
         self._fd = tap.fd
-        device = FileIO(tap.fd, "r+b", closefd=False)
-        self._tap_read = device.readinto  # says None where os.read raises
-        self._tap_write = device.write
+        self._tap_read = FileIO(tap.fd, "r+b", closefd=False).readinto  # says None where os.read raises
         self._kept = FrameQueue()
         self._rest = memoryview(bytearray(LONGEST + VNET_HEADER))
         self._refusal: tuple[int, str] | None = None  # what a read fails with, EHOSTDOWN or ENXIO
@@ -155,148 +139,14 @@ class Wire:
         """Somebody waits for a frame: look out for it."""
         self._wanted.set()
 
-    # Towards the host
-
-    def put(self, frame: memoryview) -> int:
-        """Send one frame, or drop and count it as tap(4) does; its length, for both.
-
-        With `strict` a dropped frame is ENETDOWN (the interface is down), EMSGSIZE, or EPERM (antispoof). ENXIO when
-        the tap has vanished.
-        """
-        length = len(frame)
-        self.put_at = time_ns()
-        if self._plain and self._shortest <= length <= self._longest:
-            try:
-                writev(self._fd, (NO_HEADER, frame))
-            except OSError as error:
-                self._not_sent(error)
-            else:
-                counters = self._counters
-                counters.tx_frames += 1
-                counters.tx_bytes += length
-        elif not self._fits(length):
-            self._not_fitting(length)
-        elif self.outlet is not None:
-            if not self.virt.host.up:
-                self._not_sent(OSError(errno.EIO, "down"))
-            else:
-                self.outlet.push(bytes(frame))
-        else:
-            self.send(frame)
-        return length
-
-    def put_all(self, frames: Iterable[bytes | Run], rows: Rows, most: int) -> int:
-        """As `put`, one after the other without a call for each; how many.
-
-        rows: room for the packets of a run. It ends after the run with which `most` frames in runs are reached.
-        """
-        write, head, shortest, longest = self._tap_write, NO_HEADER, self._shortest, self._longest
-        sent = others = size = in_runs = 0
-        try:
-            for frame in frames:
-                if isinstance(frame, Run):
-                    self._put_run(frame, rows)
-                    in_runs += frame.frames
-                    if in_runs >= most:
-                        break
-                    continue
-                length = len(frame)
-                if self._plain and shortest <= length <= longest:
-                    try:
-                        if write(head + frame):
-                            sent += 1
-                            size += length
-                            continue
-                        self._not_sent(BlockingIOError(errno.EAGAIN, "full"))
-                    except OSError as error:
-                        self._not_sent(error)
-                else:
-                    self.put(memoryview(frame))
-                others += 1
-        finally:
-            self._counters.tx_frames += sent
-            self._counters.tx_bytes += size
-        self.put_at = time_ns()
-        return sent + others + in_runs
-
-    def _put_run(self, run: Run, rows: Rows) -> None:
-        """As `put_all`; here nothing but the write itself is done for each frame."""
-        fits = self._plain and self._shortest <= run.length <= self._longest
-        packets = iter(rows.packets(run) if fits else ())
-        count, failed, write = length_hint(packets), 0, self._tap_write
-        try:
-            for packet in packets:
-                try:
-                    if write(packet):
-                        continue
-                    error: OSError = BlockingIOError(errno.EAGAIN, "full")
-                except OSError as refusal:
-                    error = refusal
-                failed += 1
-                self._not_sent(error)
-        finally:
-            sent = count - length_hint(packets) - failed
-            self._counters.tx_frames += sent
-            self._counters.tx_bytes += sent * run.length
-        if not count:
-            for frame in run.singly():
-                self.put(memoryview(frame))
-
-    def send(self, frame: memoryview | bytes) -> None:
-        """The way out behind an impairment."""
-        if self._source is not None and frame[6:12] != self._source:
-            self._counters.tx_dropped += 1
-            self._counters.tx_spoofed += 1
-            if self.virt.strict and self.outlet is None:
-                raise VirtError(errno.EPERM, f"a frame from another address than {self.virt.name}'s")
-            return
-        try:
-            writev(self._fd, (NO_HEADER, frame))
-        except OSError as error:
-            self._not_sent(error)
-            return
-        self._counters.tx_frames += 1
-        self._counters.tx_bytes += len(frame)
-
-    def _fits(self, length: int) -> bool:
-        if length > self._longest and not self.virt.lost:
-            self.news()
-        return self._shortest <= length <= self._longest
-
-    def _not_fitting(self, length: int) -> None:
-        virt, counters = self.virt, self._counters
-        if virt.lost:
-            raise self._vanished()
-        counters.tx_dropped += 1
-        if length < self._shortest:
-            counters.tx_short += 1
-            refusal = VirtError(errno.EMSGSIZE, f"a frame of {length} bytes: at least {self._shortest}")
-        else:
-            counters.tx_oversize += 1
-            refusal = VirtError(errno.EMSGSIZE, f"a frame of {length} bytes: at most {self._longest}")
-        if virt.strict:
-            raise refusal
-
-    def _not_sent(self, error: OSError) -> None:
-        if error.errno not in (errno.EIO, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINVAL):
-            raise self._vanished() from error
-        self.virt.counters.tx_dropped += 1
-        if error.errno == errno.EIO:  # drivers/net/tun.c: the interface is not up
-            self.virt.counters.tx_down += 1
-            if self.virt.strict:
-                raise VirtError(errno.ENETDOWN, f"{self.virt.name} is down") from error
-
     # Its state
 
     def update(self) -> None:
         """virt.host, virt.lost, a setting or an impairment is another now."""
         virt = self.virt
-        self._shortest, self._longest = virt.bounds
-        self._source = virt.address if virt.antispoof else None
+        self.out.update()
         self._fed = self.inlet is not None or self.onward is not None  # frames do not come straight from the tap
-        self._plain = self._source is None and self.outlet is None
         if virt.lost:
-            self._longest = 0  # so that no frame is tried
             self._refusal = (errno.ENXIO, f"{virt.name} is gone")
         elif not virt.host.up:
             self._refusal = (errno.EHOSTDOWN, f"{virt.name} is down")
@@ -385,33 +235,14 @@ class Wire:
         else:
             self.arrive(frame)
 
-    def pass_on(self, frame: bytes) -> None:
-        """A frame out of a cable sets out to the tap; what cannot be sent is dropped and counted."""
-        with suppress(VirtError):
-            self.put(memoryview(frame))
-
     def count_in(self, frames: int, size: int) -> None:
         """Frames, and their bytes, that a cable has read from the tap."""
         self._counters.rx_frames += frames
         self._counters.rx_bytes += size
 
-    def count_out(self, frames: int, size: int) -> None:
-        """Frames, and their bytes, that a cable has written into the tap."""
-        self._counters.tx_frames += frames
-        self._counters.tx_bytes += size
-
-    def count_refused(self, frames: int, down: int) -> None:
-        """Frames that the tap did not take, and for how many of them because it is down."""
-        self._counters.tx_dropped += frames
-        self._counters.tx_down += down
-
     def lose(self, frames: int) -> None:
         """An impairment has lost frames on their way in."""
         self._drop(frames)
-
-    def lose_out(self, frames: int) -> None:
-        """The same on their way out."""
-        self._counters.tx_dropped += frames
 
     def vanished(self) -> None:
         """The tap turned out to be gone."""
@@ -434,7 +265,7 @@ class Wire:
         dropped = self._kept.trim(0)
         if self._refusal is not None:
             dropped += 0 if self.inlet is None else self.inlet.clear()
-            self.lose_out(0 if self.outlet is None else self.outlet.clear())
+            self.out.clear()
         for _ in range(0 if self.virt.lost else self._burst()):
             if self._read() is None:
                 break

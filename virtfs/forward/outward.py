@@ -1,0 +1,210 @@
+"""The way out: from virt into the tap, which is the host's end.
+
+a frame written → bounds → impair out → antispoof → tap
+"""
+
+import errno
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from io import FileIO
+from operator import length_hint
+from os import writev
+from time import time_ns
+from typing import Protocol
+
+from virtfs.core.errors import VirtError
+from virtfs.core.savefile import Run
+from virtfs.core.virt import Virt
+from virtfs.forward.rows import Rows
+from virtfs.host.device import NO_HEADER, TapDevice
+
+
+class Way(Protocol):
+    """What holds frames up, or loses them, on their way in or out. It gives them on by itself."""
+
+    def push(self, frame: bytes) -> None:
+        """One more frame sets out."""
+
+    def clear(self) -> int:
+        """Drop what is on its way; how many frames that was."""
+
+
+class Outward:
+    """Puts frames into one tap, never waiting.
+
+    news: takes in what the kernel has reported, asked before a frame is found too long for the MTU. vanished: told when
+    the tap turns out to be gone; gives the error that says so.
+    """
+
+    def __init__(self, virt: Virt, tap: TapDevice, news: Callable[[], None], vanished: Callable[[], VirtError]) -> None:
+        self.virt = virt
+        self.way: Way | None = None  # an impairment
+        self.put_at = time_ns()
+        self._news = news
+        self._vanished = vanished
+        self._counters = virt.counters
+        self._fd = tap.fd
+        self._tap_write = FileIO(tap.fd, "r+b", closefd=False).write  # says None where os.write raises
+        self.update()
+
+    def update(self) -> None:
+        """virt.host, virt.lost, a setting or the way is another now."""
+        virt = self.virt
+        self._shortest, self._longest = virt.bounds
+        if virt.lost:
+            self._longest = 0  # so that no frame is tried
+        self._source = virt.address if virt.antispoof else None
+        self._plain = self._source is None and self.way is None
+
+    def clear(self) -> None:
+        """Drop what is on its way."""
+        if self.way is not None:
+            self.lose(self.way.clear())
+
+    def put(self, frame: memoryview) -> int:
+        """Send one frame, or drop and count it as tap(4) does; its length, for both.
+
+        With `strict` a dropped frame is ENETDOWN (the interface is down), EMSGSIZE, or EPERM (antispoof). ENXIO when
+        the tap has vanished.
+        """
+        length = len(frame)
+        self.put_at = time_ns()
+        if self._plain and self._shortest <= length <= self._longest:
+            try:
+                writev(self._fd, (NO_HEADER, frame))
+            except OSError as error:
+                self._not_sent(error)
+            else:
+                counters = self._counters
+                counters.tx_frames += 1
+                counters.tx_bytes += length
+        elif not self._fits(length):
+            self._not_fitting(length)
+        elif self.way is not None:
+            if not self.virt.host.up:
+                self._not_sent(OSError(errno.EIO, "down"))
+            else:
+                self.way.push(bytes(frame))
+        else:
+            self.send(frame)
+        return length
+
+    def put_all(self, frames: Iterable[bytes | Run], rows: Rows, most: int) -> int:
+        """As `put`, one after the other without a call for each; how many.
+
+        rows: room for the packets of a run. It ends after the run with which `most` frames in runs are reached.
+        """
+        write, head, shortest, longest = self._tap_write, NO_HEADER, self._shortest, self._longest
+        sent = others = size = in_runs = 0
+        try:
+            for frame in frames:
+                if isinstance(frame, Run):
+                    self._put_run(frame, rows)
+                    in_runs += frame.frames
+                    if in_runs >= most:
+                        break
+                    continue
+                length = len(frame)
+                if self._plain and shortest <= length <= longest:
+                    try:
+                        if write(head + frame):
+                            sent += 1
+                            size += length
+                            continue
+                        self._not_sent(BlockingIOError(errno.EAGAIN, "full"))
+                    except OSError as error:
+                        self._not_sent(error)
+                else:
+                    self.put(memoryview(frame))
+                others += 1
+        finally:
+            self._counters.tx_frames += sent
+            self._counters.tx_bytes += size
+        self.put_at = time_ns()
+        return sent + others + in_runs
+
+    def _put_run(self, run: Run, rows: Rows) -> None:
+        """As `put_all`; here nothing but the write itself is done for each frame."""
+        fits = self._plain and self._shortest <= run.length <= self._longest
+        packets = iter(rows.packets(run) if fits else ())
+        count, failed, write = length_hint(packets), 0, self._tap_write
+        try:
+            for packet in packets:
+                try:
+                    if write(packet):
+                        continue
+                    error: OSError = BlockingIOError(errno.EAGAIN, "full")
+                except OSError as refusal:
+                    error = refusal
+                failed += 1
+                self._not_sent(error)
+        finally:
+            sent = count - length_hint(packets) - failed
+            self._counters.tx_frames += sent
+            self._counters.tx_bytes += sent * run.length
+        if not count:
+            for frame in run.singly():
+                self.put(memoryview(frame))
+
+    def send(self, frame: memoryview | bytes) -> None:
+        """The way out behind an impairment."""
+        if self._source is not None and frame[6:12] != self._source:
+            self._counters.tx_dropped += 1
+            self._counters.tx_spoofed += 1
+            if self.virt.strict and self.way is None:
+                raise VirtError(errno.EPERM, f"a frame from another address than {self.virt.name}'s")
+            return
+        try:
+            writev(self._fd, (NO_HEADER, frame))
+        except OSError as error:
+            self._not_sent(error)
+            return
+        self._counters.tx_frames += 1
+        self._counters.tx_bytes += len(frame)
+
+    def _fits(self, length: int) -> bool:
+        if length > self._longest and not self.virt.lost:
+            self._news()
+        return self._shortest <= length <= self._longest
+
+    def _not_fitting(self, length: int) -> None:
+        virt, counters = self.virt, self._counters
+        if virt.lost:
+            raise self._vanished()
+        counters.tx_dropped += 1
+        if length < self._shortest:
+            counters.tx_short += 1
+            refusal = VirtError(errno.EMSGSIZE, f"a frame of {length} bytes: at least {self._shortest}")
+        else:
+            counters.tx_oversize += 1
+            refusal = VirtError(errno.EMSGSIZE, f"a frame of {length} bytes: at most {self._longest}")
+        if virt.strict:
+            raise refusal
+
+    def _not_sent(self, error: OSError) -> None:
+        if error.errno not in (errno.EIO, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINVAL):
+            raise self._vanished() from error
+        self.virt.counters.tx_dropped += 1
+        if error.errno == errno.EIO:  # drivers/net/tun.c: the interface is not up
+            self.virt.counters.tx_down += 1
+            if self.virt.strict:
+                raise VirtError(errno.ENETDOWN, f"{self.virt.name} is down") from error
+
+    def pass_on(self, frame: bytes) -> None:
+        """A frame out of a cable sets out to the tap; what cannot be sent is dropped and counted."""
+        with suppress(VirtError):
+            self.put(memoryview(frame))
+
+    def count(self, frames: int, size: int) -> None:
+        """Frames, and their bytes, that a cable has written into the tap."""
+        self._counters.tx_frames += frames
+        self._counters.tx_bytes += size
+
+    def count_refused(self, frames: int, down: int) -> None:
+        """Frames that the tap did not take, and for how many of them because it is down."""
+        self._counters.tx_dropped += frames
+        self._counters.tx_down += down
+
+    def lose(self, frames: int) -> None:
+        """An impairment has lost frames."""
+        self._counters.tx_dropped += frames

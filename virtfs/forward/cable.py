@@ -8,7 +8,6 @@ here (`core.offload`). A capture sees large segments as they are.
 
 import errno
 import logging
-import os
 import select
 from io import FileIO
 from time import monotonic_ns
@@ -27,7 +26,8 @@ log = logging.getLogger(__name__)
 
 BURST = 128  # single frames of one direction before the other has its turn
 TURN = 1_000_000  # ns that a cable carries before other tasks have theirs
-LOOKS = 100  # at empty taps before it waits
+LOOKS = 5  # at empty taps before it waits
+PAUSE = 30_000  # ns at least from one of them to the next
 SINK_LIVES = {errno.EIO, errno.EINVAL, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN}  # a tap that refuses a packet
 PLAIN = bytes(2)  # the flags and gso_type of a virtio_net_hdr with nothing undone
 
@@ -177,8 +177,9 @@ class Cable:
     async def run(self) -> None:
         """Carry until `stop`, or both taps are gone.
 
-        A cable looks again before it waits: to be woken takes as long as many frames do, and TCP sends on only when it
-        is answered. One that nothing comes through waits.
+        A cable looks again before it waits: to be woken takes as long as many frames do. It does not look at once, but
+        lets some frames gather: each time it writes again after a pause, however short, it wakes who receives, and that
+        takes longer than to copy a large segment. A cable that nothing comes through waits.
         """
         with self._scope, select.epoll() as taps:
             await trio.lowlevel.checkpoint()  # it may have been stopped already
@@ -201,9 +202,12 @@ class Cable:
                         taps.unregister(way.source.tap.fd)
                 if carried:
                     looks = LOOKS
-                else:
-                    looks -= 1
-                    os.sched_yield()
+                    continue
+                looks -= 1
+                again = monotonic_ns() + PAUSE
+                while monotonic_ns() < again:
+                    await trio.lowlevel.checkpoint()
+                until = again + TURN
 
     def stop(self) -> None:
         """Take it out."""

@@ -279,7 +279,7 @@ def test_rate(mount: Mount, hosts: Hosts) -> None:
     mount.ctl("cable 1 2 out rate 20mbit limit 100")
     end = left.iperf3(right, "-t 2 -O 1")
     on_wire = end["sum_received"]["bits_per_second"] * 1514 / 1448
-    assert on_wire == pytest.approx(20e6, rel=0.05)
+    assert on_wire == pytest.approx(20e6, rel=0.1)
     end = right.iperf3(left, "-t 1")
     assert end["sum_received"]["bits_per_second"] > 50e6
 

@@ -1,8 +1,8 @@
 """Does anything leak? Creates and destroys one interface again and again: python bench/churn.py [--pairs N] (root).
 
 Prints the daemon's descriptors and resident memory as it goes, and ends with status 1 if either grows. Memory moves
-up and down with the garbage collector by some 2 MiB, so what is compared is the lowest of the first half (without its
-first tenth, in which caches fill) and the lowest of the second.
+up and down with the garbage collector by some 2 MiB, so what is compared is the lowest of the first half, from when
+what is bounded is full, and the lowest of the second.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from arena import Server, enter, serve
 PAGE = os.sysconf("SC_PAGE_SIZE")
 STEPS = 10
 LOOKS = 10  # at the memory, within one step; the lowest counts
+SETTLED = 2_000  # pairs, after which the last 4096 lines of `events`, and caches, take no more memory
 ENOUGH = 5_000  # pairs to judge memory by
 LEAK = 100  # bytes a pair: a forgotten object of any size worth the name is more
 
@@ -58,8 +59,9 @@ def verdict(uses: list[Use]) -> str:
     if uses[-1].pairs < ENOUGH:
         print(f"memory is judged from {ENOUGH} pairs on")
         return ""
-    middle = len(uses) // 2
-    early, late = (min(u.memory for u in part) for part in (uses[2 : middle + 1], uses[middle + 1 :]))
+    middle = uses[-1].pairs / 2
+    early = min(use.memory for use in uses if SETTLED <= use.pairs <= middle)
+    late = min(use.memory for use in uses if use.pairs > middle)
     grown = (late - early) / (uses[-1].pairs / 2)
     print(f"from the first half's lowest to the second's: {grown:.1f} bytes of memory a pair")
     return f"{grown:.0f} bytes a pair" if grown > LEAK else ""

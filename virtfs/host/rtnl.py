@@ -20,6 +20,9 @@ SOL_NETLINK = 270  # linux/socket.h; the options are linux/netlink.h's
 _NETLINK_EXT_ACK = 11  # a refusal says why, in words
 _NETLINK_GET_STRICT_CHK = 12  # a dump keeps to the filter in its header (Linux 4.20)
 
+_NLM_F_DUMP_INTR = 16  # linux/netlink.h: the dump was interrupted by a change
+ATTEMPTS = 10  # at a dump that is not
+
 ROOM = 1 << 16  # above the 32 KiB that a dump fills at most (netlink(7), af_netlink.c netlink_dump)
 
 Message = Any  # pyroute2 is not typed: a dict-like message with get_attr(name)
@@ -69,8 +72,15 @@ class Rtnl:
         return list(self._answer())
 
     def dump(self, kind: int, message: Message) -> list[Message]:
-        """Ask for all there is of something (NLM_F_DUMP), as far as the message's header limits it."""
-        return self.ask(kind, message, NLM_F_DUMP)
+        """Ask for all there is of something (NLM_F_DUMP), as far as the message's header limits it.
+
+        What changes meanwhile can be missing. The kernel says so (NLM_F_DUMP_INTR), then it is asked again.
+        """
+        for _ in range(ATTEMPTS):
+            answer = self.ask(kind, message, NLM_F_DUMP)
+            if not any(one["header"]["flags"] & _NLM_F_DUMP_INTR for one in answer):
+                break
+        return answer
 
     def _answer(self) -> Iterator[Message]:
         """The messages up to the one that ends the answer. The kernel answers within sendto: no waiting."""

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 import trio
 import trio.testing
 from wire.bench import Bench, wire
+from wire.bench import received as what_came
 
 from virtfs.forward.cable import Cable
 
@@ -30,12 +31,7 @@ async def running(cable: Cable) -> AsyncIterator[None]:
 async def received(bench: Bench) -> list[bytes]:
     """What a host has got, once nobody has anything more to do."""
     await trio.testing.wait_all_tasks_blocked()
-    frames = []
-    try:
-        while True:
-            frames.append(bench.tap.host_receive())
-    except BlockingIOError:
-        return frames
+    return what_came(bench)
 
 
 async def until(true: Callable[[], object]) -> None:

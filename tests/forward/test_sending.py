@@ -5,7 +5,7 @@ import os
 import struct
 
 import pytest
-from wire.bench import Bench, frame, refusal, wire
+from wire.bench import Bench, frame, received, refusal, wire
 
 from virtfs.core.savefile import Run
 from virtfs.forward.rows import ROOM, RUN, Rows
@@ -18,15 +18,6 @@ def run(numbers: range, size: int = 60) -> Run:
     """Frames side by side as in a file."""
     data = b"".join(os.urandom(GAP) + frame(number, size) for number in numbers)
     return Run(data, GAP, size, GAP + size, len(numbers))
-
-
-def received(bench: Bench) -> list[bytes]:
-    frames = []
-    try:
-        while True:
-            frames.append(bench.tap.host_receive())
-    except BlockingIOError:
-        return frames
 
 
 def sent(bench: Bench) -> tuple[int, int, int]:

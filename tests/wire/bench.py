@@ -96,3 +96,13 @@ def refusal(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> int
     except VirtError as error:
         return error.errno
     return 0
+
+
+def received(bench: Bench) -> list[bytes]:
+    """What the host has got since it was asked last."""
+    frames = []
+    try:
+        while True:
+            frames.append(bench.tap.host_receive())
+    except BlockingIOError:
+        return frames

@@ -5,7 +5,7 @@ import errno
 import pytest
 import trio
 
-from .bench import HEAD, Bench, frame, refusal, wire
+from .bench import HEAD, Bench, frame, received, refusal, wire
 from .test_wire import pumping
 
 SOURCE = HEAD[6:12]
@@ -29,16 +29,6 @@ class Held:
 def look_for_frames(bench: Bench) -> None:
     """Let the wire's task do what it has to, with what lies in the tap."""
     trio.run(pumping, bench, lambda: None)
-
-
-def received(bench: Bench) -> list[bytes]:
-    """What the host got."""
-    frames = []
-    try:
-        while True:
-            frames.append(bench.tap.host_receive())
-    except BlockingIOError:
-        return frames
 
 
 # --- impairments

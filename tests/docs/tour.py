@@ -1,4 +1,4 @@
-"""A root shell beside a virtfs at /mnt/virt, in namespaces that go with it: what a reader of README has before him."""
+"""A root shell in a virtfs at /mnt/virt, in namespaces that go with it: what a reader of README has before him."""
 
 import os
 import re
@@ -25,7 +25,7 @@ ip link set lo up
 "{sys.executable}" -m virtfs mount /mnt/virt
 virtfs() {{ "{sys.executable}" -m virtfs "$@"; }}
 set +e
-cd /
+cd /mnt/virt
 """
 # As Ctrl-C does to the mount of `make run`: nothing is left.
 _END = f"""\

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
+from users import HIS_VIRTFS, MANY_IDS, ONE_ID, as_user
 
 from .running import ENVIRONMENT, USER, VIRTFS, run, script, terminal, until
 
@@ -13,17 +15,8 @@ SHELL = [*VIRTFS, "shell"]
 WHO = pytest.mark.parametrize("who", [USER, []], ids=["user", "root"])
 
 
-@pytest.fixture(autouse=True)
-def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the private directories are made; empty when nothing is left behind."""
-    path = tmp_path / "runtime"
-    path.mkdir()
-    monkeypatch.setitem(ENVIRONMENT, "XDG_RUNTIME_DIR", str(path))
-    return path
-
-
 @WHO
-def test_a_command_has_a_virtfs_to_work_with(runtime: Path, who: list[str]) -> None:
+def test_a_command_has_a_virtfs_to_work_with(who: list[str]) -> None:
     done = run(
         [
             *(*who, *SHELL, "sh", "-euc"),
@@ -37,7 +30,6 @@ def test_a_command_has_a_virtfs_to_work_with(runtime: Path, who: list[str]) -> N
         ]
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "ffffffffffff\n", "")
-    assert not list(runtime.iterdir())
     assert "tap3" not in run(["ip", "link"]).stdout
 
 
@@ -53,10 +45,9 @@ def test_a_command_has_a_virtfs_to_work_with(runtime: Path, who: list[str]) -> N
         (["/etc/passwd"], 126),
     ],
 )
-def test_its_exit_status_is_passed_on(runtime: Path, who: list[str], command: list[str], status: int) -> None:
+def test_its_exit_status_is_passed_on(who: list[str], command: list[str], status: int) -> None:
     done = run([*who, *SHELL, *command])
     assert done.returncode == status, done.stderr
-    assert not list(runtime.iterdir())
 
 
 def process_of(command: str) -> list[int]:
@@ -73,12 +64,11 @@ def process_of(command: str) -> list[int]:
 
 
 @WHO
-def test_what_the_command_left_running_is_gone(runtime: Path, who: list[str]) -> None:
+def test_what_the_command_left_running_is_gone(who: list[str]) -> None:
     left = f"sleep 1{os.getpid()}"
     done = run([*who, *SHELL, "sh", "-c", f"setsid {left} & setsid cat virt3/frame & echo create 3 up >ctl"])
     assert done.returncode == 0
     assert not process_of(left)
-    assert not list(runtime.iterdir())
 
 
 @WHO
@@ -164,3 +154,167 @@ def test_a_system_that_forbids_it_is_told_what_to_change(tmp_path: Path, change:
 def test_shell_is_the_users_own() -> None:
     done = run([*USER, *SHELL], SHELL="/bin/pwd")
     assert "/virtfs-" in done.stdout
+
+
+def shell_script(user: list[str], text: str) -> list[str]:
+    """Run a script in `virtfs shell` as an ordinary user; returns the lines it printed."""
+    done = run([*user, *HIS_VIRTFS, "shell", "sh", "-euc", text])
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    return done.stdout.splitlines()
+
+
+IDS = pytest.mark.parametrize("user", [ONE_ID, MANY_IDS], ids=["one-id", "many-ids"])
+
+
+@IDS
+def test_roots_programs_are_found_and_work(user: list[str]) -> None:
+    printed = shell_script(
+        user,
+        """
+        echo create 3 up inet 10.0.3.1/24 >ctl
+        ip netns add near
+        echo create 4 up netns near >ctl
+        ip netns exec near ip -brief link show tap4
+        tc qdisc replace dev tap3 root pfifo limit 7
+        tc qdisc show dev tap3
+        nft add table inet mine
+        nft list tables
+        command -v runuser
+        """,
+    )
+    assert [line.partition(" ")[0] for line in printed] == ["tap4", "qdisc", "table", "/usr/sbin/runuser"]
+    assert "limit 7p" in printed[1]
+
+
+def test_virtfs_is_found() -> None:
+    done = run([*USER, *SHELL, "sh", "-euc", "mkdir /run/lab; virtfs mount /run/lab; cat /run/lab/version"])
+    assert done.stdout.startswith("virtfs "), done.stderr
+
+
+_OLD_RUN = """
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir /run/deep /run/secret
+echo kept >/run/deep/file
+ln -s deep/file /run/link
+touch /run/xtables.lock
+chmod 600 /run/xtables.lock
+chmod 700 /run/secret
+"""
+
+
+@IDS
+@pytest.mark.parametrize("names", ["", "ip netns add near;"], ids=["no-names", "names"])
+def test_run_is_its_own(user: list[str], names: str) -> None:
+    """Writable, with what was there and is of use; nothing that is made there is seen outside."""
+    ids = "tourist:1000000:65536" if user == MANY_IDS else ""
+    user = as_user(ids, f"{_OLD_RUN}{names}")
+    inside = """
+    cat /run/deep/file /run/link
+    ls -A /run | grep -v virtfs-
+    ip netns add near
+    ip netns add far
+    ip netns list | cut -d" " -f1
+    echo mine >/run/xtables.lock
+    mkdir /run/lab
+    """
+    done = run([*user, "sh", "-euc", f"{' '.join(HIS_VIRTFS)} shell sh -euc '{inside}'; ls -A /run"])
+    assert (done.returncode, done.stderr) == (0, "")
+    printed = done.stdout.split()
+    assert printed[:6] == ["kept", "kept", "deep", "link", "far", "near"]
+    assert printed[6:] == ["deep", "link", *(["netns"] if names else []), "secret", "xtables.lock"]
+
+
+def test_sockets_in_run_are_reached(tmp_path: Path) -> None:
+    """As that of D-Bus in /run/user."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        (tmp_path / "socket").chmod(0o666)
+        listening.listen()
+        user = as_user(before=f"{_OLD_RUN} touch /run/there; mount --bind {tmp_path}/socket /run/there")
+        connect = "import socket; socket.socket(socket.AF_UNIX).connect('/run/there')"
+        assert shell_script(user, f'python3 -c "{connect}"; echo connected') == ["connected"]
+
+
+@WHO
+def test_roots_named_namespaces_stay_roots(who: list[str]) -> None:
+    """Root can still enter what ip-netns(8) has named; an ordinary user could not, and has the names free."""
+    inside = 'ip netns list | cut -d" " -f1; ip netns add mine; ip netns exec mine true'
+    done = script(
+        f"mount -t tmpfs tmpfs /run; ip netns add blue; {' '.join([*who, *SHELL])} sh -euc '{inside}'; ls /run/netns"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == (["blue"] if who else ["blue", "blue"])
+
+
+def test_several_users_use_it() -> None:
+    printed = shell_script(
+        MANY_IDS,
+        """
+        echo create 3 up inet 10.0.3.1/24 backlog 9 owner nobody >ctl
+        ping -c1 -W1 10.0.3.2 >/dev/null || true
+        runuser -u nobody -- dd if=$VIRTFS/virt3/frame bs=2048 count=1 status=none | xxd -p -l 6
+        runuser -u nobody -- sh -c 'echo description his >virt3/ctl'
+        runuser -u nobody -- test -r virt3/rx && echo reads rx
+        runuser -u daemon -- cat virt3/frame 2>/dev/null || echo daemon does not
+        chown daemon virt3/frame
+        chgrp daemon virt3/frame
+        cat virt3/description
+        stat -c %U:%G virt3/frame
+        stat -L -c %U:%G virt3/rx
+        """,
+    )
+    assert printed == [
+        *("ffffffffffff", "reads rx", "daemon does not", "his", "daemon:daemon", "daemon:daemon"),
+    ]
+
+
+def test_one_id_has_no_other_owner() -> None:
+    """Not by a command, by chown(2), or from a state file."""
+    refused = {
+        "create 4 owner daemon": 'owner: this user namespace has no uid 1, "daemon"',
+        "create 4 group daemon": 'group: this user namespace has no gid 1, "daemon"',
+        "create 4 owner 65534": "owner: this user namespace has no uid 65534",
+        "ensure 3 up group 7": "group: this user namespace has no gid 7",
+        "virt3 down owner daemon": 'owner: this user namespace has no uid 1, "daemon"',
+    }
+    lines = " ".join(f"'{line}'" for line in refused)
+    *sentences, is_now, chown, made, logged = shell_script(
+        ONE_ID,
+        f"""
+        echo create 3 up owner 0 group root >ctl
+        for line in {lines}; do sh -c "echo $line >ctl" 2>/dev/null || cat last_error; done
+        sed -E 's/(tap)?link [^ ]* ?//g' ctl
+        chown 1 virt3/frame 2>&1 || true
+        printf '%s\\n' 'create 3 owner daemon' 'create 4 up' >/run/state
+        mkdir /run/lab
+        {" ".join(HIS_VIRTFS)} mount -o state=/run/state,log=/run/lab.log /run/lab
+        cut -d" " -f1,2 /run/lab/ctl
+        grep -o 'line 1: .* no uid 1' /run/lab.log
+        """,
+    )
+    more = "; `virtfs shell` has more with new{0}map (package uidmap) and a range in /etc/sub{0}"
+    assert sentences == [
+        f'"{line}": {why}{more.format("uid" if "uid" in why else "gid")}' for line, why in refused.items()
+    ]
+    assert is_now == "create 3 up"
+    assert chown == "chown: changing ownership of 'virt3/frame': Invalid argument"
+    assert made == "create 4"
+    assert logged == 'line 1: "create 3 owner daemon": owner: this user namespace has no uid 1'
+
+
+@pytest.mark.parametrize(
+    ("ids", "before", "maps"),
+    [
+        ("tourist:1000000:10", "", ("0 1", "1 10", "0 1", "1 10")),
+        ("54321:1000000:10\nother:5:7\ntourist:x:y\ntourist:2000000:70000", "", ("0 1", "1 10", "11 70000") * 2),
+        ("tourist:1000000:10", "mount --bind /bin/false /usr/bin/newuidmap", ("0 1", "0 1", "1 10")),
+        ("tourist:1000000:10", "mount --bind /bin/false /usr/bin/newgidmap", ("0 1", "1 10", "0 1")),
+        ("tourist:1000000:99999999999", "", ("0 1", "0 1")),
+        ("other:1000000:10", "", ("0 1", "0 1")),
+    ],
+)
+def test_its_ids_are_those_of_subuid(ids: str, before: str, maps: tuple[str, ...]) -> None:
+    """As far as newuidmap and newgidmap map them; the user is root in any case."""
+    printed = shell_script(as_user(ids, before), "cat /proc/self/uid_map /proc/self/gid_map; id -u; id -g")
+    assert [f"{first} {count}" for first, _, count in map(str.split, printed[:-2])] == list(maps)
+    assert printed[-2:] == ["0", "0"]

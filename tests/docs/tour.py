@@ -1,4 +1,7 @@
-"""A root shell in a virtfs at /mnt/virt, in namespaces that go with it: what a reader of README has before him."""
+"""What a reader of README has before him: a shell in a virtfs, as root at /mnt/virt, or in `virtfs shell`.
+
+In namespaces that go with it.
+"""
 
 import os
 import re
@@ -9,7 +12,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .markdown import ROOT
+from users import HIS_VIRTFS, MANY_IDS
+
+from .markdown import ROOT, Block
 
 _PATIENCE = 20.0  # seconds for what takes a fraction of one
 _DONE = "-- done --"  # what the shell says between two steps
@@ -84,24 +89,40 @@ class Tour:
         return printed.replace(f"{_DONE}\n", "")
 
 
+def prints_what_it_says(tour: Tour, step: Block) -> None:
+    """Run a step and compare line by line and masked; in any order, since the background prints when it likes."""
+    expected = masked(step.output)
+    printed = tour.run(step.text, len(expected))
+    assert sorted(masked(printed)) == sorted(expected), printed
+
+
 @contextmanager
 def touring() -> Iterator[Tour]:
-    """The shell, its virtfs mounted."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C", "LANG": "C"}
-    shell = subprocess.Popen(
-        [*_NAMESPACES, "bash", "--norc", "-s"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment,
-    )
-    try:
-        tour = Tour(shell)
+    """A root shell, in a mount at /mnt/virt."""
+    with _shell([*_NAMESPACES, "bash", "--norc", "-s"]) as tour:
         said = tour.run(_BEGIN, 0)
         assert said.strip() == "", said
         yield tour
         left = tour.run(_END, 0)
         assert left == "lo\n", left
+
+
+@contextmanager
+def touring_without_root() -> Iterator[Tour]:
+    """The shell that an ordinary user gets by `virtfs shell`."""
+    with _shell([*MANY_IDS, *HIS_VIRTFS, "shell", "bash", "--norc", "-s"]) as tour:
+        tour.run(f'virtfs() {{ {" ".join(HIS_VIRTFS)} "$@"; }}', 0)
+        yield tour
+
+
+@contextmanager
+def _shell(command: list[str]) -> Iterator[Tour]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C", "LANG": "C"}
+    shell = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+    )
+    try:
+        yield Tour(shell)
     finally:
         shell.kill()
         shell.wait()

@@ -7,26 +7,37 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 
 from virtfs.cli.background import spawn
 from virtfs.cli.mount import serve_here
 from virtfs.cli.options import MountOptions
+from virtfs.cli.ownrun import cover_run
 from virtfs.core.errors import VirtError
 
+_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # an ordinary user's PATH in Debian lacks them
+_CONTAINER = "a container may need --security-opt apparmor=unconfined"
 PATIENCE = 10.0  # seconds for the server to end by itself; then the kernel ends it with the namespace
 
 
 def main(arguments: list[str]) -> int:
-    """Arguments: DIR, the descriptor to say "here I am" on, the one whose end is ours, the command.
+    """Run the command beside a server; returns its exit status.
 
-    Returns the command's exit status.
+    Arguments: "names" to keep the named network namespaces, else ""; the descriptor to say "here I am" on; the one
+    whose end is ours; the command.
     """
-    directory, entering, lifeline, *command = arguments
+    names, entering, lifeline, *command = arguments
     os.write(int(entering), b"\n")
     os.close(int(entering))
     os.set_inheritable(int(lifeline), False)
+    os.environ["PATH"] = _for_root(os.environ.get("PATH", os.defpath))
     try:
+        cover_run(names=bool(names))
+    except OSError as e:
+        return _complain(f"cannot mount at /run: {e.strerror}; {_CONTAINER}", 1)
+    try:
+        directory = tempfile.mkdtemp(prefix="virtfs-", dir="/run")
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True, stdin=subprocess.DEVNULL)
         server = spawn(lambda ready: serve_here(directory, MountOptions(), ready, foreground=False))
     except FileNotFoundError:
@@ -42,6 +53,14 @@ def main(arguments: list[str]) -> int:
         os.chdir("/")
     _finish(server)
     return status
+
+
+def _for_root(path: str) -> str:
+    """PATH with what root has in it, and with the directory of virtfs itself, at its end."""
+    directories = path.split(os.pathsep)
+    ours = os.path.dirname(sys.executable)
+    more = [*_SBIN, ours] if os.access(f"{ours}/virtfs", os.X_OK) else _SBIN
+    return os.pathsep.join([*directories, *(new for new in more if new not in directories)])
 
 
 def _run(command: list[str], server: int) -> int:

@@ -3,21 +3,22 @@
     virtfs shell ── unshare(1) ── inside.py, process 1 of the new pid namespace ─┬─ the server
                                                                                 └─ $SHELL or the command
 
-An ordinary user becomes root of a user namespace; root, who needs none, keeps his rights and gets the other
-namespaces (mount, network, pid) alone. Everybody but the server shares the terminal's process group: Ctrl-C
-ends the command, while unshare(1) and the two of ours sit it out; Ctrl-Z and fg stop and continue all of them
-together.
+An ordinary user becomes root of a user namespace, with the other users that usermap.py can give him; root, who needs
+none, keeps his rights and gets the other namespaces (mount, network, pid) alone. Everybody but the server shares the
+terminal's process group: Ctrl-C ends the command, while unshare(1) and the two of ours sit it out; Ctrl-Z and fg stop
+and continue all of them together.
 """
 
+import contextlib
 import errno
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import virtfs
+from virtfs.cli.usermap import map_users
 from virtfs.core.errors import VirtError
 
 # Run with -P, so that no module is taken from the working directory. The folder with the package is for a
@@ -27,6 +28,16 @@ import sys
 sys.path.append(sys.argv[1])
 from virtfs.cli.inside import main
 sys.exit(main(sys.argv[2:]))
+"""
+# In a new user namespace, with no rights yet: waits until its ids are mapped. As root of it, exec gives all rights.
+_WAIT = """\
+import os, sys
+entered, mapped = int(sys.argv[1]), int(sys.argv[2])
+os.write(entered, b"\\n")
+os.read(mapped, 1)
+os.close(entered)
+os.close(mapped)
+os.execvp(sys.argv[3], sys.argv[3:])
 """
 _DEVICES = (Path("/dev/fuse"), Path("/dev/net/tun"))
 _SYSCTLS = (  # what forbids user namespaces, and the value that allows them
@@ -42,12 +53,7 @@ def shell(command: list[str]) -> int:
     VirtError: what the system forbids, and what to change.
     """
     check_devices()
-    command = command or [os.environ.get("SHELL") or "/bin/sh"]
-    directory = tempfile.mkdtemp(prefix="virtfs-", dir=os.environ.get("XDG_RUNTIME_DIR"))
-    try:
-        return _run(directory, command)
-    finally:
-        os.rmdir(directory)
+    return _run(command or [os.environ.get("SHELL") or "/bin/sh"])
 
 
 def check_devices() -> None:
@@ -63,14 +69,13 @@ def check_devices() -> None:
             )
 
 
-def _run(directory: str, command: list[str]) -> int:
+def _run(command: list[str]) -> int:
     entered, entering = os.pipe()  # process 1 writes to it: the namespaces are there
     lifeline, holding = os.pipe()  # process 1 ends when we are gone, however that came
-    namespaces = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    if os.geteuid():
-        namespaces += ["--user", "--map-root-user"]
     package = os.path.dirname(os.path.dirname(os.path.abspath(virtfs.__file__)))
-    python = [sys.executable, "-P", "-c", _INSIDE, package, directory, str(entering), str(lifeline)]
+    names = "" if os.geteuid() else "names"
+    inside = [sys.executable, "-P", "-c", _INSIDE, package, names, str(entering), str(lifeline), *command]
+    outside = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--", *inside]
 
     def end(number: int, frame: object) -> None:
         nonlocal holding
@@ -83,17 +88,36 @@ def _run(directory: str, command: list[str]) -> int:
     # Blocked for process 1 as well, from its first instruction on; it starts the command with all signals let through.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGQUIT])
     try:
-        process = subprocess.Popen(["unshare", *namespaces, "--", *python, *command], pass_fds=[entering, lifeline])
+        process = _start(outside, [entering, lifeline])
     except FileNotFoundError:
         raise VirtError(errno.ENOSYS, "there is no unshare(1): install util-linux") from None
     os.close(entering)
     os.close(lifeline)
     with open(entered, "rb") as pipe:
-        inside = pipe.read() != b""
+        begun = pipe.read() != b""
     status = process.wait()
-    if not inside:
+    if not begun:
         raise VirtError(errno.EPERM, f"this system gave no namespaces: {_why()}")
     return status if status >= 0 else 128 - status
+
+
+def _start(command: list[str], descriptors: list[int]) -> subprocess.Popen[bytes]:
+    """Start a command; an ordinary user's as root of a new user namespace, if the system gives one."""
+    if not os.geteuid():
+        return subprocess.Popen(command, pass_fds=descriptors)
+    entered, entering = os.pipe()
+    waiting, mapped = os.pipe()
+    wait = ["unshare", "--user", "--", sys.executable, "-I", "-S", "-c", _WAIT, str(entering), str(waiting)]
+    try:
+        process = subprocess.Popen([*wait, *command], pass_fds=[entering, waiting, *descriptors])
+    finally:
+        os.close(entering)
+        os.close(waiting)
+    with open(entered, "rb") as pipe, open(mapped, "wb"):
+        if pipe.read(1):
+            with contextlib.suppress(OSError):  # without rights the command fails, and the caller says why
+                map_users(process.pid)
+    return process
 
 
 def _why() -> str:

@@ -3,30 +3,56 @@
 import errno
 import grp
 import pwd
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid
 
 
 def user_id(text: str) -> Uid:
-    """The uid of a name or number; EINVAL when no such name is known."""
+    """The uid of a name or number. EINVAL: no such name is known, or no such uid in the server's user namespace."""
     if text.isascii() and text.isdecimal():
-        return Uid(int(text))
-    try:
-        return Uid(pwd.getpwnam(text).pw_uid)
-    except KeyError:
-        raise VirtError(errno.EINVAL, f'owner: there is no user "{text}"') from None
+        uid = int(text)
+    else:
+        try:
+            uid = pwd.getpwnam(text).pw_uid
+        except KeyError:
+            raise VirtError(errno.EINVAL, f'owner: there is no user "{text}"') from None
+    _check_mapped("owner", "uid", uid, text)
+    return Uid(uid)
 
 
 def group_id(text: str) -> Gid:
-    """The gid of a name or number; EINVAL when no such name is known."""
+    """The gid of a name or number. EINVAL: no such name is known, or no such gid in the server's user namespace."""
     if text.isascii() and text.isdecimal():
-        return Gid(int(text))
-    try:
-        return Gid(grp.getgrnam(text).gr_gid)
-    except KeyError:
-        raise VirtError(errno.EINVAL, f'group: there is no group "{text}"') from None
+        gid = int(text)
+    else:
+        try:
+            gid = grp.getgrnam(text).gr_gid
+        except KeyError:
+            raise VirtError(errno.EINVAL, f'group: there is no group "{text}"') from None
+    _check_mapped("group", "gid", gid, text)
+    return Gid(gid)
+
+
+def _check_mapped(verb: str, kind: str, number: int, text: str) -> None:
+    """EINVAL, as chown(2) has it, unless the user namespace has this id: its file would belong to nobody at all."""
+    extents = _mapped(kind)
+    if any(first <= number < first + count for first, count in extents):
+        return
+    what = f"{kind} {number}" if text.isdecimal() else f'{kind} {number}, "{text}"'
+    sentence = f"{verb}: this user namespace has no {what}"
+    if sum(count for _, count in extents) == 1:
+        sentence += f"; `virtfs shell` has more with new{kind}map (package uidmap) and a range in /etc/sub{kind}"
+    raise VirtError(errno.EINVAL, sentence)
+
+
+@cache
+def _mapped(kind: str) -> tuple[tuple[int, int], ...]:
+    """First id and count of each range of /proc/self/uid_map or gid_map, which never change (user_namespaces(7))."""
+    lines = Path(f"/proc/self/{kind}_map").read_text().splitlines()
+    return tuple((int(first), int(count)) for first, _, count in (line.split() for line in lines))
 
 
 @lru_cache(maxsize=1024)

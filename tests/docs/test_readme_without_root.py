@@ -1,0 +1,20 @@
+"""README's tours, from the first line to the last, as an ordinary user in `virtfs shell`."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from .markdown import Block
+from .test_readme import STEPS, at
+from .tour import Tour, prints_what_it_says, touring_without_root
+
+
+@pytest.fixture(scope="module")
+def tour() -> Iterator[Tour]:
+    with touring_without_root() as shell:
+        yield shell
+
+
+@pytest.mark.parametrize("step", STEPS, ids=at)
+def test_the_tour_prints_what_it_says(tour: Tour, step: Block) -> None:
+    prints_what_it_says(tour, step)

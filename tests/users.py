@@ -39,7 +39,13 @@ def as_user(ids: str = "", before: str = "") -> list[str]:
 
     ids: his line in /etc/subuid and /etc/subgid. before: what root does first there, a shell script.
     """
-    environment = ["env", f"HOME={_HOME}", f"PYTHONPATH={_CHECKOUT}", "PATH=/usr/local/bin:/usr/bin:/bin"]
+    environment = [
+        "env",
+        f"HOME={_HOME}",
+        f"PYTHONPATH={_CHECKOUT}",
+        f"TMPDIR={_HOME}",
+        "PATH=/usr/local/bin:/usr/bin:/bin",
+    ]
     return ["unshare", "--mount", "--", "sh", "-euc", _MAKE, "sh", str(_ROOT), ids, before, *environment]
 
 

@@ -15,8 +15,17 @@ SHELL = [*VIRTFS, "shell"]
 WHO = pytest.mark.parametrize("who", [USER, []], ids=["user", "root"])
 
 
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the mount points are made; empty when nothing is left behind."""
+    path = tmp_path / "temporary"
+    path.mkdir()
+    monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(path))
+    return path
+
+
 @WHO
-def test_a_command_has_a_virtfs_to_work_with(who: list[str]) -> None:
+def test_a_command_has_a_virtfs_to_work_with(temporary: Path, who: list[str]) -> None:
     done = run(
         [
             *(*who, *SHELL, "sh", "-euc"),
@@ -30,6 +39,7 @@ def test_a_command_has_a_virtfs_to_work_with(who: list[str]) -> None:
         ]
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "ffffffffffff\n", "")
+    assert not list(temporary.iterdir())
     assert "tap3" not in run(["ip", "link"]).stdout
 
 
@@ -45,9 +55,10 @@ def test_a_command_has_a_virtfs_to_work_with(who: list[str]) -> None:
         (["/etc/passwd"], 126),
     ],
 )
-def test_its_exit_status_is_passed_on(who: list[str], command: list[str], status: int) -> None:
+def test_its_exit_status_is_passed_on(temporary: Path, who: list[str], command: list[str], status: int) -> None:
     done = run([*who, *SHELL, *command])
     assert done.returncode == status, done.stderr
+    assert not list(temporary.iterdir())
 
 
 def process_of(command: str) -> list[int]:
@@ -64,11 +75,12 @@ def process_of(command: str) -> list[int]:
 
 
 @WHO
-def test_what_the_command_left_running_is_gone(who: list[str]) -> None:
+def test_what_the_command_left_running_is_gone(temporary: Path, who: list[str]) -> None:
     left = f"sleep 1{os.getpid()}"
     done = run([*who, *SHELL, "sh", "-c", f"setsid {left} & setsid cat virt3/frame & echo create 3 up >ctl"])
     assert done.returncode == 0
     assert not process_of(left)
+    assert not list(temporary.iterdir())
 
 
 @WHO

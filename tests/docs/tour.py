@@ -24,7 +24,8 @@ _NAMESPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child",
 _BEGIN = f"""\
 set -e
 mount -t tmpfs tmpfs /mnt
-mkdir /mnt/virt
+mkdir /mnt/virt /mnt/home
+export HOME=/mnt/home
 mount -t tmpfs tmpfs /run
 ip link set lo up
 "{sys.executable}" -m virtfs mount /mnt/virt
@@ -73,6 +74,12 @@ class Tour:
         self._in = shell.stdin
         self._out = shell.stdout.fileno()
 
+    def leave(self) -> int:
+        """End the shell; its exit status."""
+        self._in.write(b"exit 0\n")
+        self._in.close()
+        return self._shell.wait(_PATIENCE)
+
     def run(self, commands: str, lines: int) -> str:
         """Run commands; what they, and who is still in the background, have printed once that is so many lines."""
         self._in.write(f'{commands}\necho "{_DONE}"\n'.encode())
@@ -113,6 +120,7 @@ def touring_without_root() -> Iterator[Tour]:
     with _shell([*MANY_IDS, *HIS_VIRTFS, "shell", "bash", "--norc", "-s"]) as tour:
         tour.run(f'virtfs() {{ {" ".join(HIS_VIRTFS)} "$@"; }}', 0)
         yield tour
+        assert tour.leave() == 0
 
 
 @contextmanager

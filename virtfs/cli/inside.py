@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 
 from virtfs.cli.background import spawn
@@ -24,10 +23,10 @@ PATIENCE = 10.0  # seconds for the server to end by itself; then the kernel ends
 def main(arguments: list[str]) -> int:
     """Run the command beside a server; returns its exit status.
 
-    Arguments: "names" to keep the named network namespaces, else ""; the descriptor to say "here I am" on; the one
+    Arguments: DIR; "names" to keep the named network namespaces, else ""; the descriptor to say "here I am" on; the one
     whose end is ours; the command.
     """
-    names, entering, lifeline, *command = arguments
+    directory, names, entering, lifeline, *command = arguments
     os.write(int(entering), b"\n")
     os.close(int(entering))
     os.set_inheritable(int(lifeline), False)
@@ -37,7 +36,6 @@ def main(arguments: list[str]) -> int:
     except OSError as e:
         return _complain(f"cannot mount at /run: {e.strerror}; {_CONTAINER}", 1)
     try:
-        directory = tempfile.mkdtemp(prefix="virtfs-", dir="/run")
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True, stdin=subprocess.DEVNULL)
         server = spawn(lambda ready: serve_here(directory, MountOptions(), ready, foreground=False))
     except FileNotFoundError:

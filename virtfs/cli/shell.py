@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import virtfs
@@ -53,7 +54,13 @@ def shell(command: list[str]) -> int:
     VirtError: what the system forbids, and what to change.
     """
     check_devices()
-    return _run(command or [os.environ.get("SHELL") or "/bin/sh"])
+    command = command or [os.environ.get("SHELL") or "/bin/sh"]
+    # Other users can pass /tmp, unlike XDG_RUNTIME_DIR, and Ubuntu's AppArmor profile lets fusermount3 mount there.
+    directory = tempfile.mkdtemp(prefix="virtfs-")
+    try:
+        return _run(directory, command)
+    finally:
+        os.rmdir(directory)
 
 
 def check_devices() -> None:
@@ -69,12 +76,12 @@ def check_devices() -> None:
             )
 
 
-def _run(command: list[str]) -> int:
+def _run(directory: str, command: list[str]) -> int:
     entered, entering = os.pipe()  # process 1 writes to it: the namespaces are there
     lifeline, holding = os.pipe()  # process 1 ends when we are gone, however that came
     package = os.path.dirname(os.path.dirname(os.path.abspath(virtfs.__file__)))
     names = "" if os.geteuid() else "names"
-    inside = [sys.executable, "-P", "-c", _INSIDE, package, names, str(entering), str(lifeline), *command]
+    inside = [sys.executable, "-P", "-c", _INSIDE, package, directory, names, str(entering), str(lifeline), *command]
     outside = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--", *inside]
 
     def end(number: int, frame: object) -> None:

@@ -1,8 +1,8 @@
 """An ordinary user made for a test.
 
-Lines of his own in /etc/passwd and the files beside it, bound over the system's in a mount namespace that goes with
-him: nothing of him stays behind, and several tests may make him at a time. There he may also open the devices, and
-reach this checkout and its Python wherever they lie.
+The user exists in copies of /etc/passwd, /etc/group, /etc/subuid and /etc/subgid, bound over the system's files in a
+private mount namespace: nothing is left behind, and tests can run in parallel. The namespace also has device nodes
+with mode 0666 and this checkout at a path that every user can reach.
 """
 
 import sys
@@ -35,9 +35,9 @@ exec setpriv --reuid=54321 --regid=54321 --init-groups -- "$@"
 
 
 def as_user(ids: str = "", before: str = "") -> list[str]:
-    """What to put before a command to run it as that user.
+    """Return the command prefix that runs a command as that user.
 
-    ids: his line in /etc/subuid and /etc/subgid. before: what root does first there, a shell script.
+    ids: contents of /etc/subuid and /etc/subgid. before: a shell script that root runs first in the namespace.
     """
     environment = [
         "env",

@@ -258,6 +258,12 @@ def test_roots_named_namespaces_stay_roots(who: list[str]) -> None:
     assert done.stdout.split() == (["blue"] if who else ["blue", "blue"])
 
 
+def test_what_a_server_left_in_the_systems_run_is_not_touched() -> None:
+    left = "/run/virtfs-run-left"
+    done = script(f"mount -t tmpfs tmpfs /run; mkdir {left}; touch {left}/lock; $virtfs shell true; ls {left}")
+    assert (done.returncode, done.stdout) == (0, "lock\n"), done.stderr
+
+
 def test_several_users_use_it() -> None:
     printed = shell_script(
         MANY_IDS,

@@ -1,4 +1,4 @@
-"""README's tours, from the first line to the last, as an ordinary user in `virtfs shell`."""
+"""README: its tours run in `virtfs shell` as an ordinary user, from the first line to the last."""
 
 from collections.abc import Iterator
 

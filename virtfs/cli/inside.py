@@ -15,7 +15,7 @@ from virtfs.cli.options import MountOptions
 from virtfs.cli.ownrun import cover_run
 from virtfs.core.errors import VirtError
 
-_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # an ordinary user's PATH in Debian lacks them
+_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not in an ordinary user's PATH on Debian
 _CONTAINER = "a container may need --security-opt apparmor=unconfined"
 PATIENCE = 10.0  # seconds for the server to end by itself; then the kernel ends it with the namespace
 
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _for_root(path: str) -> str:
-    """PATH with what root has in it, and with the directory of virtfs itself, at its end."""
+    """Append the sbin directories and the directory of virtfs itself to a PATH that lacks them."""
     directories = path.split(os.pathsep)
     ours = os.path.dirname(sys.executable)
     more = [*_SBIN, ours] if os.access(f"{ours}/virtfs", os.X_OK) else _SBIN

@@ -1,10 +1,10 @@
-"""A /run of its own for `virtfs shell`: writable, with the entries of the old one in it.
+"""A private, writable /run for `virtfs shell` that still contains the entries of the system's /run.
 
-ip-netns(8) names namespaces in /run/netns, which an ordinary user may not write to and often cannot create. So
-may other programs want to write to /run: iptables to xtables.lock, and readers of README. A tmpfs covers /run in
-the mount namespace of the shell, and each old entry is bound into it, so that sockets (D-Bus, Wayland) and
-resolv.conf stay where they are. An overlay would do it in one mount, but then nobody could connect to the old
-sockets: unix_find_bsd() (net/unix/af_unix.c) compares inodes, and an overlay has inodes of its own.
+ip-netns(8) names namespaces in /run/netns, which an ordinary user cannot write to, and often cannot create.
+Other programs write to /run as well, for example iptables to /run/xtables.lock. A tmpfs covers /run in the mount
+namespace of the shell, and each old entry is bound into it, so that sockets (D-Bus, Wayland) and the target of
+/etc/resolv.conf stay reachable. An overlay needs only one mount, but connect(2) to a socket in its lower layer
+fails: unix_find_bsd() (net/unix/af_unix.c) compares inodes, and an overlay has its own.
 """
 
 import contextlib
@@ -17,9 +17,10 @@ _NAMED = "netns"
 
 
 def cover_run(names: bool) -> None:
-    """Replace /run in this mount namespace. names: keep those of ip-netns(8), for a caller who may enter them.
+    """Cover /run in this mount namespace with a tmpfs and bind the old entries into it.
 
-    OSError: this system allows no mount.
+    names: keep the namespaces named by ip-netns(8), for a caller that is allowed to enter them. OSError: mount(2) is
+    refused.
     """
     with os.scandir(_RUN) as entries:
         old = [entry for entry in entries if entry.name != _NAMED and _usable(entry)]
@@ -42,12 +43,12 @@ def cover_run(names: bool) -> None:
 
 
 def _usable(entry: os.DirEntry[str]) -> bool:
-    """Whether this user can do anything with it. If not, its name is better free: xtables.lock is root's."""
+    """Return whether the user can access an entry. An inaccessible one would only occupy its name (xtables.lock)."""
     return entry.is_symlink() or any(os.access(entry.path, how) for how in (os.R_OK, os.W_OK, os.X_OK))
 
 
 def _show(source: str, target: str) -> None:
-    """Bind an entry; one that cannot be (it is gone meanwhile, its mount is unbindable) is left out."""
+    """Bind an entry. Skip one that cannot be bound: it has gone, or its mount is unbindable."""
     directory = os.path.isdir(source)
     if directory:
         os.mkdir(target)

@@ -3,8 +3,8 @@
     virtfs shell ── unshare(1) ── inside.py, process 1 of the new pid namespace ─┬─ the server
                                                                                 └─ $SHELL or the command
 
-An ordinary user becomes root of a user namespace, with the other users that usermap.py can give him; root, who needs
-none, keeps his rights and gets the other namespaces (mount, network, pid) alone. Everybody but the server shares the
+An ordinary user becomes root of a user namespace whose other users come from usermap.py; root, who needs none, keeps
+his rights and gets the other namespaces (mount, network, pid) alone. Everybody but the server shares the
 terminal's process group: Ctrl-C ends the command, while unshare(1) and the two of ours sit it out; Ctrl-Z and fg stop
 and continue all of them together.
 """
@@ -30,7 +30,8 @@ sys.path.append(sys.argv[1])
 from virtfs.cli.inside import main
 sys.exit(main(sys.argv[2:]))
 """
-# In a new user namespace, with no rights yet: waits until its ids are mapped. As root of it, exec gives all rights.
+# Runs in a new user namespace and waits until its ids are mapped. Executing a program as its root gives all
+# capabilities there; executing one with an unmapped uid drops them: capabilities(7).
 _WAIT = """\
 import os, sys
 entered, mapped = int(sys.argv[1]), int(sys.argv[2])
@@ -55,7 +56,8 @@ def shell(command: list[str]) -> int:
     """
     check_devices()
     command = command or [os.environ.get("SHELL") or "/bin/sh"]
-    # Other users can pass /tmp, unlike XDG_RUNTIME_DIR, and Ubuntu's AppArmor profile lets fusermount3 mount there.
+    # /tmp, because other users cannot search XDG_RUNTIME_DIR, and Ubuntu's AppArmor profile of fusermount3 (25.04 and
+    # newer) allows no mount in /run itself.
     directory = tempfile.mkdtemp(prefix="virtfs-")
     try:
         return _run(directory, command)
@@ -109,7 +111,7 @@ def _run(directory: str, command: list[str]) -> int:
 
 
 def _start(command: list[str], descriptors: list[int]) -> subprocess.Popen[bytes]:
-    """Start a command; an ordinary user's as root of a new user namespace, if the system gives one."""
+    """Start a command; for an ordinary user as root of a new user namespace, if the system allows one."""
     if not os.geteuid():
         return subprocess.Popen(command, pass_fds=descriptors)
     entered, entering = os.pipe()
@@ -122,7 +124,7 @@ def _start(command: list[str], descriptors: list[int]) -> subprocess.Popen[bytes
         os.close(waiting)
     with open(entered, "rb") as pipe, open(mapped, "wb"):
         if pipe.read(1):
-            with contextlib.suppress(OSError):  # without rights the command fails, and the caller says why
+            with contextlib.suppress(OSError):  # the command then fails without capabilities; _why() explains
                 map_users(process.pid)
     return process
 

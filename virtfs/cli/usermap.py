@@ -1,7 +1,8 @@
-"""The users and groups of a user namespace: the user as its root, and the ids that /etc/subuid gives him.
+"""The users and groups of a user namespace: the caller as root, and the ranges in /etc/subuid and /etc/subgid.
 
-user_namespaces(7) has the rules for /proc/PID/uid_map, subuid(5) the ranges. newuidmap(1) and newgidmap(1) (package
-uidmap) may write what an ordinary user may not. unshare(1) can run them (--map-auto), but only since util-linux 2.38.
+user_namespaces(7) has the rules for /proc/PID/uid_map, subuid(5) the format of the ranges. An ordinary user can map
+only one id; newuidmap(1) and newgidmap(1) (package uidmap) have the privilege to map the ranges. unshare(1) can run
+them too (--map-auto), but only since util-linux 2.38.
 """
 
 import contextlib
@@ -12,20 +13,20 @@ from pathlib import Path
 
 
 def map_users(process: int) -> None:
-    """Map the ids of a process that has just entered a user namespace: 0 is the caller, 1 and up his sub-ids.
+    """Map the ids of a process that has just entered a new user namespace: 0 to the caller, 1 and up to the ranges.
 
-    Without ranges or programs for users, groups or both, those are the caller's own alone. OSError: the process is
-    gone, or in no such namespace.
+    If the ranges of users or of groups cannot be mapped, map only id 0 of that kind. OSError: the process is gone, or
+    is in no new user namespace.
     """
     for kind, own in (("gid", os.getegid()), ("uid", os.geteuid())):
         if not _map_ranges(process, kind, own):
-            if kind == "gid":  # else nobody without privilege may write gid_map
+            if kind == "gid":  # required before an unprivileged process writes gid_map
                 Path(f"/proc/{process}/setgroups").write_text("deny")
             Path(f"/proc/{process}/{kind}_map").write_text(f"0 {own} 1")
 
 
 def _map_ranges(process: int, kind: str, own: int) -> bool:
-    """Let newuidmap or newgidmap write the map. False: there is no range, no program, or it refused."""
+    """Map by newuidmap or newgidmap. Return False if there is no range or no such program, or if it fails."""
     extents = [0, own, 1]
     inside = 1
     for first, count in ranges(Path(f"/etc/sub{kind}")):
@@ -41,7 +42,7 @@ def _map_ranges(process: int, kind: str, own: int) -> bool:
 
 
 def ranges(file: Path) -> list[tuple[int, int]]:
-    """First id and count of each range that a file as subuid(5) gives the caller, by name or number."""
+    """Return first id and count of each range of the caller, by name or number, in a file like subuid(5)."""
     user = os.geteuid()
     names = {str(user)}
     with contextlib.suppress(KeyError):

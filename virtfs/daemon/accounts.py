@@ -11,7 +11,7 @@ from virtfs.core.ids import Gid, Uid
 
 
 def user_id(text: str) -> Uid:
-    """The uid of a name or number. EINVAL: no such name is known, or no such uid in the server's user namespace."""
+    """Return the uid of a name or number. EINVAL: unknown name, or a uid that the server's user namespace lacks."""
     if text.isascii() and text.isdecimal():
         uid = int(text)
     else:
@@ -24,7 +24,7 @@ def user_id(text: str) -> Uid:
 
 
 def group_id(text: str) -> Gid:
-    """The gid of a name or number. EINVAL: no such name is known, or no such gid in the server's user namespace."""
+    """Return the gid of a name or number. EINVAL: unknown name, or a gid that the server's user namespace lacks."""
     if text.isascii() and text.isdecimal():
         gid = int(text)
     else:
@@ -37,7 +37,7 @@ def group_id(text: str) -> Gid:
 
 
 def _check_mapped(verb: str, kind: str, number: int, text: str) -> None:
-    """EINVAL, as chown(2) has it, unless the user namespace has this id: its file would belong to nobody at all."""
+    """Raise EINVAL, as chown(2) does, unless the id is mapped: the kernel shows its files as the overflow uid's."""
     extents = _mapped(kind)
     if any(first <= number < first + count for first, count in extents):
         return
@@ -50,7 +50,7 @@ def _check_mapped(verb: str, kind: str, number: int, text: str) -> None:
 
 @cache
 def _mapped(kind: str) -> tuple[tuple[int, int], ...]:
-    """First id and count of each range of /proc/self/uid_map or gid_map, which never change (user_namespaces(7))."""
+    """Return first id and count of each range in /proc/self/uid_map or gid_map, which are written once at most."""
     lines = Path(f"/proc/self/{kind}_map").read_text().splitlines()
     return tuple((int(first), int(count)) for first, _, count in (line.split() for line in lines))
 

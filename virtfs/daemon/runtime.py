@@ -32,7 +32,8 @@ def make_directory() -> tuple[Path, int]:
     places = ("/run" if os.geteuid() == 0 else "", os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir())
     base = next(Path(place) for place in places if place and os.access(place, os.W_OK))
     for old in base.glob(f"{PREFIX}*/{LOCK}"):
-        _clear(old)
+        if not old.parent.is_mount():  # bound by `virtfs shell`: it can be emptied, not removed
+            _clear(old)
     while True:
         directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
         directory.chmod(0o711)

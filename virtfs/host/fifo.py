@@ -19,7 +19,7 @@ class Fifo:
         os.mkfifo(path, 0o600)
 
     def set_rights(self, uid: int, gid: int, mode: int) -> None:
-        """Set owner and permission bits. A server without CAP_CHOWN leaves the owner as it is: itself."""
+        """Set owner and permission bits. Without CAP_CHOWN the FIFO keeps the server's owner."""
         os.chmod(self.path, mode)
         with contextlib.suppress(PermissionError):
             os.chown(self.path, uid, gid)

@@ -1,4 +1,4 @@
-"""mount(2), for the caller's own mount namespace."""
+"""mount(2) in the mount namespace of the caller."""
 
 import ctypes
 import os
@@ -9,15 +9,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def mount_tmpfs(directory: str) -> None:
-    """Cover a directory with an empty tmpfs that everybody may read. OSError: EPERM, EACCES, what mount(2) says."""
+    """Mount an empty tmpfs with mode 0755 on a directory. OSError: see mount(2); EACCES from AppArmor."""
     _mount("tmpfs", directory, "tmpfs", _NOSUID | _NODEV, "mode=0755")
 
 
 def bind(source: str, target: str) -> None:
-    """Show a file or directory, with what is mounted below it, at another path as well. OSError as mount(2).
+    """Bind a file or directory, with all mounts below it, to another path. OSError: see mount(2).
 
-    Recursive, since a user namespace may not uncover what its parent has mounted over: mount_namespaces(7),
-    "Restrictions on mount namespaces".
+    The kernel refuses a bind without the mounts below in a user namespace, because it would reveal what they cover:
+    mount_namespaces(7), "Restrictions on mount namespaces".
     """
     _mount(source, target, None, _BIND | _RECURSIVE, None)
 

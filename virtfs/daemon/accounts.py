@@ -3,11 +3,21 @@
 import errno
 import grp
 import pwd
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid
+
+
+def _extents(kind: str) -> tuple[tuple[int, int], ...]:
+    """Return first id and count of each range in /proc/self/uid_map or gid_map: user_namespaces(7)."""
+    lines = Path(f"/proc/self/{kind}_map").read_text().splitlines()
+    return tuple((int(first), int(count)) for first, _, count in (line.split() for line in lines))
+
+
+# Read once, while there is a descriptor for it: a map is written before the first program runs, and never again.
+_MAPPED = {kind: _extents(kind) for kind in ("uid", "gid")}
 
 
 def user_id(text: str) -> Uid:
@@ -38,7 +48,7 @@ def group_id(text: str) -> Gid:
 
 def _check_mapped(verb: str, kind: str, number: int, text: str) -> None:
     """Raise EINVAL, as chown(2) does, unless the id is mapped: the kernel shows its files as the overflow uid's."""
-    extents = _mapped(kind)
+    extents = _MAPPED[kind]
     if any(first <= number < first + count for first, count in extents):
         return
     what = f"{kind} {number}" if text.isdecimal() else f'{kind} {number}, "{text}"'
@@ -46,13 +56,6 @@ def _check_mapped(verb: str, kind: str, number: int, text: str) -> None:
     if sum(count for _, count in extents) == 1:
         sentence += f"; `virtfs shell` has more with new{kind}map (package uidmap) and a range in /etc/sub{kind}"
     raise VirtError(errno.EINVAL, sentence)
-
-
-@cache
-def _mapped(kind: str) -> tuple[tuple[int, int], ...]:
-    """Return first id and count of each range in /proc/self/uid_map or gid_map, which are written once at most."""
-    lines = Path(f"/proc/self/{kind}_map").read_text().splitlines()
-    return tuple((int(first), int(count)) for first, _, count in (line.split() for line in lines))
 
 
 @lru_cache(maxsize=1024)

@@ -2,7 +2,8 @@
 # Shows what passes an interface, live, in tshark's words; Ctrl-C ends it. Who may read the file needs no other right.
 #
 #     echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
-#     examples/capture.sh /mnt/virt/virt3 &  ping -c 1 10.0.3.2
+#     examples/capture.sh /mnt/virt/virt3
+#     ping -c 3 10.0.3.2                                          (in another terminal)
 #     examples/capture.sh /mnt/virt -Y arp                        (every interface; what follows is tshark's)
 #
 # Each line begins with the interface and the direction: > towards virt, < out of it.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Shows the frames that the host sends by an interface, one a line in hex, as they come; Ctrl-C ends it.
 #
-#     echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
+#     echo create 3 up inet 10.0.3.1/24 backlog 8 >/mnt/virt/ctl
 #     examples/sniff.sh /mnt/virt/virt3/frame &  ping -c 1 10.0.3.2
 #
 # Each dd makes one read, and one read is one frame. All of them share one descriptor, so that nothing is lost

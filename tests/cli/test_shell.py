@@ -33,7 +33,7 @@ def test_a_command_has_a_virtfs_to_work_with(temporary: Path, who: list[str]) ->
             test "$(id -u)" = 0
             test "$PWD" = "$VIRTFS"
             ip link show up dev lo | grep -q LOOPBACK
-            echo create 3 up inet 10.0.3.1/24 >ctl
+            echo create 3 up inet 10.0.3.1/24 backlog 1 >ctl
             ping -c1 -W1 10.0.3.2 >ping & dd if=virt3/frame bs=2048 count=1 status=none | xxd -p -l 6
             """.replace(">ping", ">/dev/null"),
         ]

@@ -1,0 +1,81 @@
+"""The first command that a newcomer types shows its frame at once, wherever it stands, however busy the machine is."""
+
+import os
+import re
+import shlex
+from collections.abc import Iterator
+
+import pytest
+from mount.serving import Mount
+
+from .markdown import ROOT, blocks, section
+
+_RUNS = 15
+_FIRST = r"^ *(?:# )?(echo create 3 .*)\n *(?:# )?(ping .*)\n *(?:# )?(dd .*)$"
+
+
+def commands(text: str) -> str:
+    """The three lines, without what stands before them in a manual or a message."""
+    found = re.search(_FIRST, text, re.MULTILINE)
+    assert found, "the first command is not there"
+    return "\n".join(found.groups())
+
+
+README = (ROOT / "README.md").read_text()
+FIRST = commands(README)
+
+
+@pytest.fixture
+def busy(mount: Mount) -> Iterator[None]:
+    """A program for each processor that does nothing but compute."""
+    for _ in range(os.cpu_count() or 1):
+        mount.start("sh", "-c", "while :; do :; done")
+    yield
+    mount.end_programs()
+
+
+def test_it_is_the_same_wherever_it_stands() -> None:
+    printed = (ROOT / "tools/run").read_text().split("exec ")
+    assert [commands(part) for part in printed[:2]] == [FIRST, FIRST]
+    assert commands((ROOT / "man/virtfs.1").read_text()) == FIRST
+
+
+@pytest.mark.usefixtures("busy")
+def test_it_shows_the_first_request(mount: Mount) -> None:
+    """The host asks again after a second: the frame is there before that if the tap has sent no other by then."""
+    again = f"{FIRST}\nip -s -o link show dev tap3\nkill $!; wait; echo destroy 3 >ctl"
+    lines = mount.sh(f"for n in {{1..{_RUNS}}}; do\n{again}\ndone", seconds=50).splitlines()
+    assert len(lines) == 4 * _RUNS
+    for at in range(0, len(lines), 4):
+        first, _, third, counters = lines[at : at + 4]
+        assert re.match(r"00000000: ffff ffff ffff .* 0806 0001 ", first)
+        assert re.match(r"00000020: 0000 0000 0000 0a00 0302 ", third)
+        sent = re.search(r"TX: .*?\\ *\d+ +(\d+) ", counters)
+        assert sent
+        assert sent[1] == "1", f"run {at // 4} came too late"
+
+
+@pytest.mark.parametrize("tour", ["A tour of two minutes", "A second tour: streams"])
+def test_no_reader_of_a_tour_can_be_too_late(tour: str) -> None:
+    """Whoever reads a frame is waited for, or the interface keeps one for him."""
+    created: dict[str, str] = {}
+    read = 0
+    for block in blocks(section(README, "A tour of two minutes") + section(README, tour)):
+        created |= dict(re.findall(r"^echo create (\d+) (.*)$", block.text, re.MULTILINE))
+        for unit in re.findall(r"(?:dd if=|cat )virt(\d+)/frame", block.text):
+            assert f"virt{unit}/wait/reader" in block.text or "backlog" in created[unit], block
+            read += 1
+    assert read
+
+
+def test_a_command_is_on_the_path_before_it_is_used() -> None:
+    """And the line that puts it there works."""
+    steps = [block.text for block in blocks(README) if block.language == "sh"]
+    lines = [line for step in steps for line in step.splitlines()]
+    uses = [at for at, line in enumerate(lines) if re.match(r"virtfs ", line)]
+    puts = [at for at, line in enumerate(lines) if "ln -s" in line]
+    assert max(puts) < min(uses)
+    for put in (lines[at] for at in puts):
+        sudo, *_, what, where = shlex.split(put.replace("$PWD", str(ROOT)))
+        assert (sudo, where.startswith("/")) == ("sudo", True)
+        assert os.access(what, os.X_OK)

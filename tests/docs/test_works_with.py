@@ -1,0 +1,174 @@
+"""Each line of README's section "Works with", and each block of doc/works-with.md, does what it says.
+
+The lines are taken from there; only what they leave open (a program, a certificate, a container) is made here.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from mount.places import Place
+from mount.serving import Mount, frame
+from mount.waiting import until
+
+from .markdown import ROOT, blocks, section
+
+_SECTION = section((ROOT / "README.md").read_text(), "Works with")
+_CREATE = re.findall(r"`(echo create .*?)`", _SECTION)[0]
+_LINES = {
+    re.split("[:,']", comment)[0].removeprefix("A "): commands
+    for comment, _, commands in (part[2:].partition("\n") for part in blocks(_SECTION)[0].text.split("\n\n"))
+}
+_MORE = (ROOT / "doc/works-with.md").read_text()
+_SLOW = pytest.mark.timeout(120)
+
+
+def more(heading: str) -> list[str]:
+    """The blocks of a section of doc/works-with.md."""
+    return [block.text for block in blocks(section(_MORE, heading))]
+
+
+@pytest.fixture
+def host(mount: Mount) -> Mount:
+    """A mount with README's interface 3."""
+    mount.sh(_CREATE)
+    return mount
+
+
+@pytest.fixture
+def hosts(alone: Callable[..., Mount]) -> Iterator[tuple[Mount, Mount]]:
+    """Two machines, 192.0.2.1 and 192.0.2.2, each with an interface 3, which is 10.0.3.1 and 10.0.3.2."""
+    both = alone(), alone()
+    both[0].ip(f"link add name wire0 type veth peer name wire1 netns {both[1].pid}")
+    for number, here in enumerate(both):
+        here.ip(f"address add 192.0.2.{number + 1}/24 dev wire{number}")
+        here.ip(f"link set wire{number} up")
+        here.sh(_CREATE.replace("10.0.3.1", f"10.0.3.{number + 1}"))
+    yield both
+    both[0].ip("link delete wire0")
+
+
+def start(place: Place, commands: str) -> "subprocess.Popen[str]":
+    """Start commands on the empty disk, the last of them in place of the shell."""
+    *before, last = commands.strip().splitlines()
+    return place.start("bash", "-c", "\n".join(["cd /mnt", *before, f"exec {last}"]), stdin=subprocess.DEVNULL)
+
+
+def test_all_of_them_are_tried() -> None:
+    assert list(_LINES) == ["QEMU", "lwIP", "slirp4netns", "socat", "VXLAN", "container", "dnsmasq", "scapy"]
+    assert {line for line in re.findall("^## (.*)", _MORE, re.MULTILINE) if more(line)} == {
+        "slirp4netns", "socat", "scapy"
+    }  # fmt: skip
+
+
+@_SLOW
+def test_qemu_gets_its_address_from_dnsmasq(host: Mount) -> None:
+    """The machine's firmware boots from the network."""
+    host.sh("mount -t tmpfs tmpfs /var/lib/misc")  # the leases
+    start(host, f"{_LINES['dnsmasq'].strip()} --no-ping 2>/mnt/served")
+    until(lambda: "sockets bound" in host.sh("cat /mnt/served || true"), "dnsmasq serves")
+    start(host, f"{_LINES['QEMU'].strip()} -nographic -boot n >/mnt/screen 2>&1")
+    until(lambda: "DHCPACK(tap3) 10.0.3." in host.sh("cat /mnt/served"), "a lease", 60)
+    host.end_programs()
+    host.sh("umount /var/lib/misc")
+
+
+def test_lwip(host: Mount, tmp_path: Path) -> None:
+    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "lwip"], check=True, capture_output=True, text=True)
+    source = Path(__file__).with_name("lwip.c")
+    subprocess.run(["gcc", "-o", str(tmp_path / "lwip"), str(source), *flags.stdout.split()], check=True)
+    start(host, _LINES["lwIP"].replace("./lwip", f"{tmp_path}/lwip 10.0.3.2"))
+    host.sh("cat virt3/wait/reader; ping -q -c2 -i0.1 -w5 10.0.3.2")
+
+
+def test_slirp4netns(host: Mount) -> None:
+    """The namespace reads what an address of the host alone serves."""
+    host.sh("ip netns add far; ip address add 192.0.2.9/32 dev lo; echo hello >/mnt/page")
+    start(host, "socat -U TCP-LISTEN:8000,bind=192.0.2.9,reuseaddr OPEN:/mnt/page")
+    start(host, f"{_LINES['slirp4netns'].strip()} >/mnt/said 2>&1")
+    host.sh("cat virt3/wait/reader; until ss -Hltn | grep -q :8000; do :; done")
+    assert host.sh("ip netns exec far socat -u TCP:192.0.2.9:8000 -") == "hello\n"
+    host.end_programs()
+    host.sh("ip netns delete far; ip address delete 192.0.2.9/32 dev lo")
+
+
+def test_slirp4netns_for_a_shell(host: Mount) -> None:
+    """Any namespace will do: it is made from outside."""
+    shell = host.start("unshare", "--net", "cat", stdin=subprocess.PIPE)
+    until(lambda: Path(f"/proc/{shell.pid}/comm").read_text() == "cat\n", "a shell in its namespace")
+    start(host, more("slirp4netns")[0].replace("$PID", str(shell.pid)).strip() + " >/mnt/said 2>&1")
+    inside = f"nsenter --target {shell.pid} --net"
+    host.sh(f"until {inside} ip route | grep -q default; do :; done; {inside} ping -q -c1 -w5 10.0.2.2")
+
+
+def connected(hosts: tuple[Mount, Mount]) -> None:
+    """Each reaches the other by its tap, with small and full frames."""
+    hosts[0].sh("cat virt3/wait/reader; ping -q -c2 -i0.1 -w5 10.0.3.2; ping -q -c50 -i0.002 -s1472 -w5 10.0.3.2")
+    hosts[1].sh("ping -q -c2 -i0.1 -w5 10.0.3.1")
+
+
+def test_socat_over_udp(hosts: tuple[Mount, Mount]) -> None:
+    start(hosts[1], _LINES["socat"].replace("192.0.2.2", "192.0.2.1"))
+    start(hosts[0], _LINES["socat"])
+    hosts[1].sh("cat virt3/wait/reader")
+    connected(hosts)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+def test_socat_over_a_byte_stream(hosts: tuple[Mount, Mount], tls: bool) -> None:
+    tcp_there, tcp_here, certificate, tls_there, tls_here = more("socat")
+    if tls:
+        hosts[0].sh(f"cd /mnt; {certificate.strip()} 2>/dev/null")
+        for name in ("lab.key", "lab.crt"):
+            text = hosts[0].sh(f"cat /mnt/{name}")
+            hosts[1].sh(f"cat >/mnt/{name} <<'EOT'\n{text}EOT")
+    start(hosts[1], tls_there if tls else tcp_there)
+    hosts[1].sh("until ss -Hltn | grep -q :555; do :; done")
+    start(hosts[0], tls_here if tls else tcp_here)
+    hosts[1].sh("cat virt3/wait/reader")
+    connected(hosts)
+
+
+def test_vxlan(hosts: tuple[Mount, Mount]) -> None:
+    """What is written to one frame file is read from the other."""
+    for number, here in enumerate(hosts):
+        here.sh(_LINES["VXLAN"].replace("192.0.2.2", f"192.0.2.{2 - number}"))
+    near, far = (host.root.open("virt3/frame") for host in hosts)
+    near.write(frame(1400))
+    until(lambda: far.read() == frame(1400), "the frame")
+    for host in hosts:
+        host.sh("echo destroy bridge0 >ctl; ip link delete vxlan7")
+
+
+def test_a_container(host: Mount) -> None:
+    """It has the interface; the frames are ours. `docker` is a function that knows its PID."""
+    container = host.start("unshare", "--net", "cat", stdin=subprocess.PIPE)
+    until(lambda: Path(f"/proc/{container.pid}/comm").read_text() == "cat\n", "a container")
+    docker = f'docker() {{ test "$*" = "inspect -f {{{{.State.Pid}}}} NAME" && echo {container.pid}; }}'
+    host.sh(f"{docker}\n{_LINES['container']}")
+    assert "10.7.0.2/24" in host.sh(f"nsenter --target {container.pid} --net ip -brief address show dev tap7")
+    assert host.sh(
+        f"dd if=virt7/frame bs=2048 count=1 status=none | xxd -p -l 6 & cat virt7/wait/reader\n"
+        f"nsenter --target {container.pid} --net ping -c1 -W1 10.7.0.3 >/dev/null; wait"
+    ).split() == ["1", "ffffffffffff"]
+
+
+@_SLOW
+def test_scapy(host: Mount) -> None:
+    command = _LINES["scapy"].replace("python3", sys.executable).replace("examples/", f"{ROOT}/examples/")
+    output = host.sh(f"echo 'print(wire.desc)' | {command}", seconds=60)
+    assert "10.0.3.1 is at" in output
+    assert "echo-reply" in output
+    assert "frames of a virt" in output
+
+
+@_SLOW
+def test_scapy_reads_a_capture(host: Mount) -> None:
+    program = host.shell(more("scapy")[0].replace("python3", sys.executable), stdout=subprocess.PIPE)
+    until(lambda: " pcap " in host.read("virt3/clients"), "scapy reads", 60)
+    host.sh("ping -c1 -W1 10.0.3.2 || true")
+    assert program.stdout is not None
+    assert "ARP who has 10.0.3.2 says 10.0.3.1" in program.stdout.readline()

@@ -62,7 +62,7 @@ def test_no_reader_of_a_tour_can_be_too_late(tour: str) -> None:
     read = 0
     for block in blocks(section(README, "A tour of two minutes") + section(README, tour)):
         created |= dict(re.findall(r"^echo create (\d+) (.*)$", block.text, re.MULTILINE))
-        for unit in re.findall(r"(?:dd if=|cat )virt(\d+)/frame", block.text):
+        for unit in re.findall(r"(?:dd if=|cat |grep .*)virt(\d+)/(?:frame|hex)", block.text):
             assert f"virt{unit}/wait/reader" in block.text or "backlog" in created[unit], block
             read += 1
     assert read

@@ -56,9 +56,7 @@ def option(order: str, code: int, value: bytes) -> bytes:
     return struct.pack(order + "HH", code, len(value)) + value + bytes(-len(value) % 4)
 
 
-def enhanced(
-    order: str, number: int, ticks: int, frame: bytes, length: int = 60, captured: int | None = None
-) -> bytes:
+def enhanced(order: str, number: int, ticks: int, frame: bytes, length: int = 60, captured: int | None = None) -> bytes:
     captured = len(frame) if captured is None else captured
     head = struct.pack(order + "IIIII", number, ticks >> 32, ticks & 0xFFFFFFFF, captured, length)
     return block(order, 6, head + frame + bytes(-len(frame) % 4) + option(order, 2, bytes(4)) + bytes(4))
@@ -288,7 +286,7 @@ _enhanced = partial(enhanced, "<", 0, 1, FRAME)
         (pcap("<", [pcap_packet("<", 0, FRAME)])[:-1], "byte 24: the file ends within what begins"),
         (section("<", major=2), 'byte 0: "2.0" is not a version of pcapng'),
         (section("<").replace(b"\x4d\x3c\x2b\x1a", b"abcd"), 'byte 0: "61626364" is not the byte-order'),
-        (GOOD + interface("<", linktype=127), AT + '"LINKTYPE_IEEE802_11_RADIOTAP 127" is not'),
+        (GOOD + interface("<", option("<", 13, b"\0\4")), AT + '"2" is no length for option 13'),
         (GOOD + interface("<", option("<", 9, b"")), AT + '"0" is no length for option 9'),
         (GOOD + interface("<", option("<", 14, b"\0")), AT + '"1" is no length for option 14'),
         (GOOD + interface("<", struct.pack("<HH", 2, 9)), AT + 'option 2 has length "9"'),
@@ -325,6 +323,133 @@ def test_a_block_of_16_mib_is_passed_over_and_let_go_of() -> None:
     for begin in range(0, len(large), 1 << 17):
         assert not list(reader.feed(large[begin : begin + (1 << 17)]))
     assert read(enhanced("<", 0, 1, FRAME), reader) == [Record(1000, FRAME, 0, 60)]
+
+
+# Interfaces of other link types than Ethernet: they may have no packets.
+
+
+@ORDERS
+@pytest.mark.parametrize("kind", ["enhanced", "obsolete", "simple"])
+def test_the_first_packet_of_another_link_type_is_refused(order: str, kind: str) -> None:
+    packets = {
+        "enhanced": enhanced(order, 0, 1, FRAME),
+        "obsolete": obsolete(order, 0, 1, FRAME),
+        "simple": simple(order, FRAME, 60),
+    }
+    ethernet = section(order) + interface(order) + interface(order, linktype=127) + enhanced(order, 0, 1, FRAME)
+    other = section(order) + interface(order, linktype=127) + interface(order)
+    good = ethernet + other + others(order) + enhanced(order, 1, 2, FRAME)
+    records, told = read_until_broken([good + packets[kind] + enhanced(order, 1, 3, FRAME)])
+    assert records == [Record(1000, FRAME, 0, 60), Record(2000, FRAME, 1, 60)]
+    assert told == (f'byte {len(good)}: "LINKTYPE_IEEE802_11_RADIOTAP 127" is not Ethernet: its frames cannot be sent')
+
+
+def test_interfaces_without_packets_may_have_any_link_type() -> None:
+    described = b"".join(interface("<", linktype=number) for number in (0, 113, 127, 65535))
+    assert len(read(section("<") + interface("<") + described + enhanced("<", 0, 1, FRAME) * 20)) == 20
+    assert read(section("<") + described) == []
+
+
+def test_a_run_ends_where_another_interface_begins() -> None:
+    head = section("<") + interface("<") + interface("<", linktype=113)
+    packets = [enhanced("<", number // 20, number, FRAME) for number in range(40)]
+    found = Reader().feed_frames(head + b"".join(packets), lambda: 100)
+    frames: list[bytes] = []
+    with pytest.raises(VirtError, match=f'byte {len(head) + 20 * len(packets[0])}: "LINKTYPE_LINUX_SLL 113"'):
+        for frame in singly(found):
+            frames.append(frame)
+    assert frames == [FRAME] * 20
+
+
+# Frames that have their frame check sequence (FCS) at their end, as the file announces.
+
+FCS = b"FCS!"
+
+
+def flagged(order: str, fcs: int, frame: bytes, length: int | None = None, before: bytes = b"") -> bytes:
+    """An enhanced packet whose flags tell of so many bytes of FCS, 0 for not known."""
+    head = struct.pack(order + "IIIII", 0, 0, 0, len(frame), len(frame) if length is None else length)
+    flags = option(order, 2, struct.pack(order + "I", 0xFF00_0000 | fcs << 5 | 1))
+    return block(order, 6, head + frame + bytes(-len(frame) % 4) + before + flags + bytes(4))
+
+
+@ORDERS
+@pytest.mark.parametrize(
+    ("announced", "fcs"),
+    [
+        (0x24000000, 4),  # libpcap's pcap/pcap.h: words of 16 bits, a flag
+        (0x14000000, 2),
+        (0x04000000, 0),
+        (0x50000000, 4),  # draft-gharris-opsawg-pcap-01, read as words
+        (0x90000000, 4),  # and as bytes
+        (0x10000000, 0),
+        (0x20000000, 0),  # without either flag a length means nothing
+        (0, 0),
+    ],
+)
+def test_a_pcap_announces_its_fcs(order: str, announced: int, fcs: int) -> None:
+    frames = [FRAME + FCS[:fcs], FRAME[:14] + FCS[:fcs]] + [FRAME + FCS[:fcs]] * 20
+    file = pcap(order, [pcap_packet(order, 0, frame) for frame in frames], linktype=1 | announced)
+    bare = [frame[: len(frame) - fcs] for frame in frames]
+    assert [(record.frame, record.original_length) for record in read(file)] == [(f, len(f)) for f in bare]
+    assert list(singly(Reader().feed_frames(file, lambda: 100))) == bare
+
+
+@pytest.mark.parametrize(("value", "fcs"), [(32, 4), (4, 4), (16, 2), (0, 0)])
+@ORDERS
+def test_an_interface_announces_its_fcs(order: str, value: int, fcs: int) -> None:
+    options = option(order, 13, bytes([value])) + bytes(4)
+    whole = FRAME + FCS[:fcs]
+    packets = enhanced(order, 0, 0, whole, 60 + fcs) + obsolete(order, 0, 0, whole) + simple(order, whole, 60 + fcs)
+    file = section(order) + interface(order, options) + interface(order) + packets + enhanced(order, 1, 0, FRAME)
+    assert [record.frame for record in read(file)] == [FRAME] * 4
+    assert list(singly(Reader().feed_frames(file, lambda: 100))) == [FRAME] * 4
+
+
+@ORDERS
+def test_a_packet_s_flags_tell_of_its_fcs(order: str) -> None:
+    """Where they do, they count more than what its interface says. A comment may come before them."""
+    comment = option(order, 1, b"no")
+    packets = [
+        flagged(order, 2, FRAME + b"!!"),
+        flagged(order, 4, FRAME + FCS, before=comment),
+        flagged(order, 0, FRAME),
+    ]
+    head = section(order) + interface(order)
+    assert [record.frame for record in read(head + b"".join(packets))] == [FRAME] * 3
+    announced = section(order) + interface(order, option(order, 13, b"\x20"))
+    kept = [record.frame for record in read(announced + b"".join(packets))]
+    assert kept == [FRAME, FRAME, FRAME[:-4]]
+
+
+@pytest.mark.parametrize("before", [0, 10, 100])
+def test_a_run_ends_where_the_fcs_is_another(before: int) -> None:
+    comment = option("<", 1, bytes(before)) if before else b""
+    packets = [flagged("<", 4 * (number // 20 % 2), FRAME, before=comment) for number in range(60)]
+    file = section("<") + interface("<") + b"".join(packets)
+    found = list(Reader().feed_frames(file, lambda: 100))
+    assert list(singly(found)) == [FRAME] * 20 + [FRAME[:-4]] * 20 + [FRAME] * 20
+    assert any(isinstance(one, Run) for one in found) == (before < 100)
+
+
+@pytest.mark.parametrize("kind", ["pcap", "pcapng"])
+def test_an_fcs_that_the_capture_cut_is_left_out_as_far_as_it_is_there(kind: str) -> None:
+    """tshark 4.0 counts the same bytes as data."""
+    for cut_off in range(8):
+        kept = (FRAME + FCS)[: 64 - cut_off]
+        if kind == "pcap":
+            file = pcap("<", [pcap_packet("<", 0, kept, 64)] * 20, linktype=1 | 0x24000000)
+        else:
+            file = section("<") + interface("<", option("<", 13, b"\x20")) + enhanced("<", 0, 0, kept, 64) * 20
+        bare = FRAME[: min(60, 64 - cut_off)]
+        assert [(record.frame, record.original_length) for record in read(file)] == [(bare, 60)] * 20
+        assert list(singly(Reader().feed_frames(file, lambda: 100))) == [bare] * 20
+
+
+def test_a_frame_shorter_than_its_fcs_is_empty() -> None:
+    file = pcap("<", [pcap_packet("<", 0, b"abc")] * 20, linktype=1 | 0x24000000)
+    assert read(file) == [Record(SECONDS * NS, b"", 0, 0)] * 20
+    assert list(singly(Reader().feed_frames(file, lambda: 100))) == [b""] * 20
 
 
 # Frames without the rest of their records, in runs where they are alike.
@@ -532,6 +657,27 @@ def test_what_text2pcap_makes_of_text(tmp_path: Path) -> None:
     dump = subprocess.run(["od", "-Ax", "-tx1", "-v"], input=FRAME, capture_output=True, check=True).stdout
     subprocess.run([need("text2pcap"), "-q", "-", path], input=dump, check=True, capture_output=True)
     assert [record.frame for record in read(path.read_bytes())] == [FRAME]
+
+
+@pytest.mark.parametrize("cut_off", range(6))
+@pytest.mark.parametrize("announced", ["pcap", "interface", "flags"])
+def test_what_tshark_takes_for_the_fcs(tmp_path: Path, announced: str, cut_off: int) -> None:
+    kept = (FRAME + FCS)[: 64 - cut_off]
+    if announced == "pcap":
+        data = pcap("<", [pcap_packet("<", 0, kept, 64)], linktype=1 | 0x24000000)
+    elif announced == "interface":
+        data = section("<") + interface("<", option("<", 13, b"\4")) + enhanced("<", 0, 0, kept, 64)
+    else:
+        data = section("<") + interface("<") + flagged("<", 4, kept, 64)
+    file = tmp_path / "fcs"
+    file.write_bytes(data)
+    tshark = [need("tshark"), "-r", file, "-T", "fields", "-e", "eth.fcs", "-e", "data.len"]
+    fcs, _, length = (
+        subprocess.run(tshark, check=True, capture_output=True, text=True).stdout.strip("\n").partition("\t")
+    )
+    (record,) = read(data)
+    assert len(record.frame) == 14 + int(length)
+    assert fcs == ("" if cut_off else f"0x{FCS.hex()}")
 
 
 def test_what_tshark_calls_no_ethernet(original: Path) -> None:

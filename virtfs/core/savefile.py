@@ -33,8 +33,8 @@ class Reader:
     """One capture file, from its beginning.
 
     A frame that the capture cut (snaplen) is handed out as cut, which is what tcpreplay sends: nobody knows
-    the rest, and a replay without the frame would lack even more. Record.original_length tells. A checksum
-    (FCS) that the file has at the end of each frame stays there.
+    the rest, and a replay without the frame would lack even more. Record.original_length tells. A frame check
+    sequence (FCS) that the file announces is left out, as far as it was captured.
     """
 
     def __init__(self) -> None:

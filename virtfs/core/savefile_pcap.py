@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from virtfs.core.errors import VirtError
 from virtfs.core.savefile_records import (
+    FCS,
     FRAME_MAX,
     SECOND,
     SHORTEST_RUN,
@@ -19,6 +20,12 @@ from virtfs.core.savefile_records import (
     must_be_ethernet,
 )
 
+# The field of the link type also says how many bytes of FCS end each frame. libpcap's pcap/pcap.h, which Wireshark
+# follows, has LT_FCS_LENGTH_PRESENT and LT_FCS_LENGTH in words of 16 bits. draft-gharris-opsawg-pcap-01 had the three
+# highest bits and a flag "f" after them; what the three bits count was read as bytes and as words.
+_LINKTYPE = 0x0000FFFF
+_FCS_PRESENT = 0x04000000
+_FCS_PRESENT_IN_DRAFT = 0x10000000
 _RECORD_HEAD = 16  # bytes: seconds, fraction, captured length, original length
 _LENGTHS = range(8, 16)  # both of them
 
@@ -39,14 +46,15 @@ class Pcap:
         major, minor, linktype = Struct(order + "4xHH12xI").unpack(head)
         if major != 2:
             raise VirtError(EINVAL, f'"{major}.{minor}" is not a version of pcap that is in use: 2.4 is')
-        must_be_ethernet(linktype & 0x03FFFFFF)  # the other bits tell of an FCS: libpcap, pcap-common.h LT_*
+        must_be_ethernet(linktype & _LINKTYPE)
+        self._fcs = _fcs_length(linktype)
         self._unpack = Struct(order + "IIII").unpack_from
         self._lengths = Struct(order + "8xII").unpack_from
         self.taken = self.HEAD
         self.needed = 0
 
     def records(self, data: bytes) -> Iterator[Record]:
-        unpack, unit, size = self._unpack, self._unit, len(data)
+        unpack, unit, fcs, size = self._unpack, self._unit, self._fcs, len(data)
         at = 0
         self.needed = _RECORD_HEAD
         while at + _RECORD_HEAD <= size:
@@ -59,11 +67,11 @@ class Pcap:
                 self.needed = end - at
                 return
             time = seconds * SECOND + fraction * unit
-            yield Record(time, frame_of(data, begin, captured, length), 0, length)
+            yield Record(time, frame_of(data, begin, captured, length - fcs), 0, max(length - fcs, 0))
             self.taken = at = end
 
     def frames(self, data: bytes, longest_run: Callable[[], int]) -> Iterator[bytes | Run]:
-        lengths, size = self._lengths, len(data)
+        lengths, fcs, size = self._lengths, self._fcs, len(data)
         at = singles = 0
         self.needed = _RECORD_HEAD
         while at + _RECORD_HEAD <= size:
@@ -75,6 +83,7 @@ class Pcap:
             if end > size:
                 self.needed = end - at
                 return
+            length -= fcs
             frame: bytes | Run = data[begin:end] if captured <= length else frame_of(data, begin, captured, length)
             if singles:
                 singles -= 1
@@ -88,3 +97,12 @@ class Pcap:
                     singles = SINGLES
             yield frame
             self.taken = at = end
+
+
+def _fcs_length(linktype: int) -> int:
+    """Return the bytes of FCS at the end of each frame, from the file header's link type field."""
+    if linktype & _FCS_PRESENT:
+        return (linktype >> 28) * 2
+    if linktype & _FCS_PRESENT_IN_DRAFT and linktype >> 29 in (FCS // 2, FCS):
+        return FCS
+    return 0

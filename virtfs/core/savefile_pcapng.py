@@ -9,6 +9,8 @@ from typing import NamedTuple, cast
 
 from virtfs.core.errors import VirtError
 from virtfs.core.savefile_records import (
+    ETHERNET,
+    FCS,
     FRAME_MAX,
     SECOND,
     SHORTEST_RUN,
@@ -29,7 +31,9 @@ _ENHANCED = 6
 _ENHANCED_HEAD = 28  # bytes: type, length, interface, time in two halves, captured length, original length
 _BLOCK_MIN = 12  # bytes: type, length, and the length again at the end
 _ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}  # the byte-order magic 0x1a2b3c4d
-_IF_TSRESOL, _IF_TSOFFSET = 9, 14
+_IF_TSRESOL, _IF_FCSLEN, _IF_TSOFFSET = 9, 13, 14
+_FLAGS = 2  # the option epb_flags or pack_flags: bits 5 to 8 are the bytes of FCS, 0 if that is not known
+_OPTIONS_MAX = 32  # bytes of options that are compared with those of the packets behind
 
 
 class Pcapng:
@@ -71,7 +75,7 @@ class Pcapng:
                 if singles:
                     singles -= 1
                 elif kind == _ENHANCED:
-                    count = _alike(data, at, length, longest_run())
+                    count = section.alike(data, at, length, longest_run())
                     if count >= SHORTEST_RUN:
                         found = Run(data, at + _ENHANCED_HEAD, len(record.frame), length, count)
                         end = at + count * length
@@ -94,6 +98,7 @@ class _Section:
         self._order = order
         self._enhanced = Struct(order + "IIIII").unpack_from
         self._obsolete = Struct(order + "HHIIII").unpack_from
+        self._flags_head = Struct(order + "HH").pack(_FLAGS, 4)
         self._interfaces: list[_Interface] = []
 
     def section_header(self, data: bytes, at: int, end: int) -> None:
@@ -107,23 +112,37 @@ class _Section:
         if len(self._interfaces) == INTERFACES_MAX:
             raise VirtError(EINVAL, f"the section has more than {INTERFACES_MAX} interfaces")
         linktype, snaplen = Struct(self._order + "HxxI").unpack_from(data, at + 8)
-        must_be_ethernet(linktype)
         frequency = 10**6  # ticks of the interface's clock in a second
         offset = 0  # seconds
+        fcs = 0
         for code, value in self._options(data, at + 16, end - 4):
             if code == _IF_TSRESOL and len(value) == 1:
                 frequency = (2 if value[0] & 0x80 else 10) ** (value[0] & 0x7F)
             elif code == _IF_TSOFFSET and len(value) == 8:
                 offset = Struct(self._order + "q").unpack(value)[0]
-            elif code in (_IF_TSRESOL, _IF_TSOFFSET):
+            elif code == _IF_FCSLEN and len(value) == 1:
+                # Bits, by the draft's text; its example, and what writes this option, has Ethernet's 4 bytes.
+                fcs = FCS if value[0] == FCS else value[0] // 8
+            elif code in (_IF_TSRESOL, _IF_FCSLEN, _IF_TSOFFSET):
                 raise VirtError(EINVAL, f'"{len(value)}" is no length for option {code} of an interface')
         common = gcd(SECOND, frequency)
-        self._interfaces.append(_Interface(SECOND // common, frequency // common, offset * SECOND, snaplen))
+        clock = SECOND // common, frequency // common, offset * SECOND
+        self._interfaces.append(_Interface(*clock, snaplen, linktype, fcs))
 
     def enhanced_packet(self, data: bytes, at: int, end: int) -> Record:
         _must_have(32, end - at)
         number, upper, lower, captured, length = self._enhanced(data, at + 8)
         return self._record(number, upper << 32 | lower, data, at + _ENHANCED_HEAD, end, captured, length)
+
+    def alike(self, data: bytes, at: int, length: int, most: int) -> int:
+        """Return how many enhanced packets of this one's block length, interface, lengths and options follow it.
+
+        With the options the FCS is the same.
+        """
+        options = _ENHANCED_HEAD + (self.one(data, at + 20)[0] + 3 & ~3)
+        if most < SHORTEST_RUN or length - options > _OPTIONS_MAX:
+            return 1
+        return alike(data, at, length, most, chain(range(12), range(20, _ENHANCED_HEAD), range(options, length)))
 
     def obsolete_packet(self, data: bytes, at: int, end: int) -> Record:
         _must_have(32, end - at)
@@ -134,17 +153,38 @@ class _Section:
         _must_have(16, end - at)
         length = self.one(data, at + 8)[0]
         captured = min(length, self._interface(0).snaplen or length)
-        return self._record(0, None, data, at + 12, end, captured, length)
+        return self._record(0, None, data, at + 12, end, captured, length, options=False)
 
     def _record(
-        self, number: int, time: int | None, data: bytes, begin: int, end: int, captured: int, length: int
+        self,
+        number: int,
+        time: int | None,
+        data: bytes,
+        begin: int,
+        end: int,
+        captured: int,
+        length: int,
+        options: bool = True,
     ) -> Record:
         interface = self._interface(number)
+        if interface.linktype != ETHERNET:
+            must_be_ethernet(interface.linktype)
         if captured > end - 4 - begin or captured > FRAME_MAX:
             must_be_a_frame(captured, min(end - 4 - begin, FRAME_MAX))
         if time is not None:
             time = time * interface.numerator // interface.denominator + interface.offset
-        return Record(time, frame_of(data, begin, captured, length), number, length)
+        behind = begin + (captured + 3 & ~3)
+        fcs = (options and behind + 4 < end and self._flagged_fcs(data, behind, end - 4)) or interface.fcs
+        return Record(time, frame_of(data, begin, captured, length - fcs), number, max(length - fcs, 0))
+
+    def _flagged_fcs(self, data: bytes, at: int, end: int) -> int:
+        """Return the bytes of FCS that a packet's options tell of, 0 if they do not."""
+        if data[at : at + 4] == self._flags_head:  # first, and alone, as most programs write it
+            return self.one(data, at + 4)[0] >> 5 & 0xF
+        for code, value in self._options(data, at, end):
+            if code == _FLAGS and len(value) == 4:
+                return self.one(value)[0] >> 5 & 0xF
+        return 0
 
     def _interface(self, number: int) -> "_Interface":
         try:
@@ -168,13 +208,16 @@ class _Section:
 class _Interface(NamedTuple):
     """A tick of its clock has numerator / denominator nanoseconds, and offset is where they count from.
 
-    snaplen: bytes of a frame that were captured at most, 0 for no limit.
+    snaplen: bytes of a frame that were captured at most, 0 for no limit. linktype: of its packets; it may have none, so
+    only a packet is refused for it. fcs: bytes of FCS at the end of each frame, unless the packet's flags say otherwise.
     """
 
     numerator: int
     denominator: int
     offset: int
     snaplen: int
+    linktype: int
+    fcs: int
 
 
 _BLOCKS: dict[int, Callable[[_Section, bytes, int, int], Record | None]] = {  # all others are passed over
@@ -184,13 +227,6 @@ _BLOCKS: dict[int, Callable[[_Section, bytes, int, int], Record | None]] = {  # 
     3: _Section.simple_packet,
     _ENHANCED: _Section.enhanced_packet,
 }
-
-
-def _alike(data: bytes, at: int, length: int, most: int) -> int:
-    """How many enhanced packets of this block's length, interface and lengths follow one another."""
-    if most < SHORTEST_RUN:
-        return 1
-    return alike(data, at, length, most, chain(range(12), range(20, _ENHANCED_HEAD), range(length - 4, length)))
 
 
 def _byte_order(magic: bytes) -> str:

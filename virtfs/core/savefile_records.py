@@ -14,8 +14,9 @@ SHORTEST_RUN = 8  # frames
 SINGLES = 32  # frames from one look for a run to the next, where there was none
 FRAME_MAX = 262144  # bytes; libpcap's MAXIMUM_SNAPLEN: more is a sign of a broken file
 SECOND = 10**9  # nanoseconds
+ETHERNET = 1  # https://www.tcpdump.org/linktypes.html
+FCS = 4  # bytes of Ethernet's frame check sequence (IEEE 802.3)
 
-_ETHERNET = 1
 _LINKTYPES = {  # those a user is likely to have: https://www.tcpdump.org/linktypes.html
     0: "NULL",
     9: "PPP",
@@ -42,7 +43,7 @@ class Record(NamedTuple):
     """A frame as the file has it.
 
     timestamp_ns: since 1970, None for a block that has no time. interface: its number in its section, 0 in a
-    pcap. original_length: the frame's on the wire, more than len(frame) if the capture cut it.
+    pcap. original_length: bytes of the frame on the wire without its FCS, more than len(frame) if the capture cut it.
     """
 
     timestamp_ns: int | None
@@ -83,8 +84,11 @@ class Format(Protocol):
 
 
 def frame_of(data: bytes, begin: int, captured: int, length: int) -> bytes:
-    """The captured bytes, but none behind the original length: Wireshark and tcpreplay drop such, too."""
-    return data[begin : begin + (captured if captured < length else length)]
+    """Return the captured bytes up to the frame's length, as Wireshark and tcpreplay do.
+
+    length: bytes on the wire without the FCS; negative for a file that announces an FCS longer than the frame.
+    """
+    return data[begin : begin + max(min(captured, length), 0)]
 
 
 def alike(data: bytes, at: int, stride: int, most: int, places: Iterable[int]) -> int:
@@ -107,6 +111,6 @@ def must_be_a_frame(captured: int, most: int) -> None:
 
 def must_be_ethernet(linktype: int) -> None:
     """EINVAL, with the link type's name, for one whose frames are not Ethernet's."""
-    if linktype != _ETHERNET:
+    if linktype != ETHERNET:
         name = f"LINKTYPE_{_LINKTYPES[linktype]}" if linktype in _LINKTYPES else "linktype"
         raise VirtError(EINVAL, f'"{name} {linktype}" is not Ethernet: its frames cannot be sent')

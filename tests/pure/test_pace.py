@@ -1,9 +1,12 @@
 """The schedule of a replay, by a clock of the test's own."""
 
+import errno
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from virtfs.core.errors import VirtError
 from virtfs.core.pace import NANOSECOND, Pace
 
 NOW = 5_000 * NANOSECOND
@@ -66,3 +69,35 @@ def test_order_and_total(times: list[int], factor: float) -> None:
     assert due == sorted(due)
     assert due[0] == NOW
     assert due[-1] - NOW == pytest.approx((times[-1] - times[0]) / factor, abs=1, rel=1e-9)
+
+
+# What a file may contain: ticks of 64 bits, each of up to a second, and an offset of 64 bits in seconds.
+_recorded = st.integers(-(2**63) * NANOSECOND, 2**65 * NANOSECOND)
+
+
+@given(_recorded, _recorded, _factors, st.integers(1, 2**62))
+@example(0, 2**64 * NANOSECOND, 0.001, NOW)
+@example(0, 2**63 - 1 - NOW, 1, NOW)
+@example(0, 2**63 - NOW, 1, NOW)
+def test_no_time_is_beyond_the_clock(first: int, second: int, factor: float, now: int) -> None:
+    """A frame is due at a time that a clock of 64 bits has, or its refusal says by how much it is not."""
+    pace = Pace()
+    assert pace.due(first, factor, now) == now
+    try:
+        due = pace.due(second, factor, now)
+    except VirtError as refusal:
+        assert refusal.errno == errno.ERANGE
+        years = (second - first) / factor / NANOSECOND / 31_556_952
+        assert f"is due in {int(years)}"[:20] in refusal.strerror
+        assert years > 292 - now / NANOSECOND / 31_556_952
+    else:
+        assert due < 2**63
+        assert due - now == pytest.approx((second - first) / factor, rel=1e-9, abs=1)
+    assert pace.due(first, factor, now) == now
+
+
+def test_the_refusal_says_when_the_frame_is_due() -> None:
+    pace = Pace()
+    pace.due(0, 0.5, NOW)
+    with pytest.raises(VirtError, match=r"at pace 0\.5 the frame is due in 2000 years; clocks count 292"):
+        pace.due(1000 * 31_556_952 * NANOSECOND, 0.5, NOW)

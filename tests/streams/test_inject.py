@@ -231,6 +231,53 @@ def test_a_signal_ends_a_waiting_write_and_frees_the_file(virt: Virt, number: in
     assert virt.count("tx_frames") == 5
 
 
+@pytest.mark.parametrize("resolution", [0, 0x80, 6, 9, 19, 127, 0xFF])
+@pytest.mark.parametrize("pace", ["1", "0.001", "1000000"])
+def test_a_recording_of_any_clock(virt: Virt, resolution: int, pace: str) -> None:
+    """The largest distance of times that a file can have: the second frame is refused by a true sentence, waits, or goes."""
+    virt.set(f"pace {pace}")
+    head, last = clocked(resolution, 0, SENT[0]), clocked(resolution, 2**64 - 1, SENT[1])[28 + 32 :]
+    seconds = 2**64 / (2 if resolution & 0x80 else 10) ** (resolution & 0x7F) / float(pace)
+    path = put(virt.mount, "recorded", head + last)
+    writer = virt.mount.shell(f"exec cat {path} >{virt.name}/inject", stderr=subprocess.PIPE)
+    assert virt.host_gets() == SENT[0]
+    if seconds > 2**63 / 1e9:
+        assert "Numerical result out of range" in finished(writer)[1]
+        told = virt.mount.read("last_error")
+        assert told.startswith(f"{virt.name}/inject: byte {len(head)}: at pace {pace} the frame is due in ")
+        assert int(told.split()[-5]) == pytest.approx(seconds / 31_556_952, rel=0.01)
+    elif seconds > 1:
+        writer.send_signal(signal.SIGINT)
+        finished(writer)
+        assert virt.count("tx_frames") == 1
+    else:
+        finished(writer)
+        assert virt.host_gets() == SENT[1]
+
+
+def clocked(resolution: int, ticks: int, data: bytes) -> bytes:
+    """A pcapng of one frame, by a clock of that if_tsresol; the section and the interface take 60 bytes of it."""
+    section = struct.pack("<IIIHHqI", 0x0A0D0D0A, 28, 0x1A2B3C4D, 1, 0, -1, 28)
+    interface = struct.pack("<IIHHIHHB3xHHI", 1, 32, 1, 0, 0, 9, 1, resolution, 0, 0, 32)
+    body = (
+        struct.pack("<IIIII", 0, ticks >> 32, ticks & 0xFFFFFFFF, len(data), len(data)) + data + bytes(-len(data) % 4)
+    )
+    length = struct.pack("<I", len(body) + 12)
+    return section + interface + struct.pack("<I", 6) + length + body + length
+
+
+def test_a_refused_frame_is_told_of_at_the_end_too(virt: Virt) -> None:
+    """What is left of the file is no second mistake."""
+    virt.set("strict")
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+    with fails(errno.EMSGSIZE):
+        file.write(pcap([(0, frame(2000)), (1, SENT[0]), (2, SENT[1])])[:-10])
+    told = virt.mount.read("last_error")
+    file.close()
+    assert "2000" in told
+    assert virt.mount.read("last_error") == told
+
+
 def test_others_work_while_a_write_waits(virt: Virt) -> None:
     writer = waiting(virt)
     file = virt.open()

@@ -1,8 +1,13 @@
 """When the frames of a recording are due again."""
 
+from errno import ERANGE
 from typing import Final
 
+from virtfs.core.errors import VirtError
+from virtfs.core.units import INT64_MAX, format_factor
+
 NANOSECOND: Final = 1_000_000_000
+_YEAR: Final = 31_556_952 * NANOSECOND  # of the Gregorian calendar, on average
 
 
 class Pace:
@@ -16,6 +21,8 @@ class Pace:
 
         recorded: ns since 1970, None for a frame whose time is not known. factor: 2 is twice as fast as recorded, 0 as
         fast as it goes. The first frame is due at once, and so is the first after the factor has changed.
+        VirtError ERANGE: the kernel's clocks do not reach that time. They count ns in 64 bits (ktime_t,
+        include/linux/ktime.h), while pcapng has ticks of any length up to a second.
         """
         if recorded is None or not factor:
             self._base = None
@@ -23,4 +30,10 @@ class Pace:
         if self._base is None or self._base[2] != factor:
             self._base = recorded, now, factor
         begun, due, _ = self._base
-        return due + int((recorded - begun) / factor)
+        due += int((recorded - begun) / factor)
+        if due > INT64_MAX:
+            years = (due - now) // _YEAR
+            raise VirtError(
+                ERANGE, f"at pace {format_factor(factor)} the frame is due in {years} years; clocks count 292"
+            )
+        return due

@@ -44,6 +44,7 @@ class Reader:
         self._written_at = 0  # where in the file the last piece begins
         self._format: Format | None = None
         self._broken: VirtError | None = None
+        self._short = False  # of a whole record, or of a whole block
 
     def feed(self, data: bytes | memoryview) -> Iterator[Record]:
         """The records that this piece of the file completes, in order. The data is taken at once.
@@ -95,14 +96,28 @@ class Reader:
             self._format.needed = 0
         return max(done, 0)
 
-    def finish(self) -> None:
-        """The file ends here. EINVAL if that is within a block or a record; an empty file is no error."""
+    def refuse(self, error: VirtError) -> VirtError:
+        """Treat the record that was handed out last as broken; return the error, with the byte where that begins.
+
+        From then on feed() raises the same.
+        """
         self._trim()
-        if self._waiting() and not self._broken:
+        self._end = self._begin
+        self._broken = VirtError(error.errno, f"byte {self._offset}: {error.strerror}")
+        return self._broken
+
+    def finish(self) -> None:
+        """The file ends here. EINVAL if that is within a block or a record; an empty file is no error.
+
+        Records that nobody has asked for are no error either.
+        """
+        self._trim()
+        if self._short and self._waiting():
             rest = f"the file ends within what begins here, after {self._waiting()} bytes"
             raise VirtError(EINVAL, f"byte {self._offset}: {rest}")
 
     def _decoded(self, decoder: Callable[[Format, bytes], Iterator[T]]) -> Iterator[T]:
+        self._short = False
         try:
             if self._format is None:
                 self._recognise()
@@ -110,10 +125,8 @@ class Reader:
                 yield from decoder(self._format, self._next(max(self._format.needed, WINDOW)))
                 self._trim()
         except VirtError as error:
-            self._trim()
-            self._end = self._begin
-            self._broken = VirtError(error.errno, f"byte {self._offset}: {error.strerror}")
-            raise self._broken from None
+            raise self.refuse(error) from None
+        self._short = True
 
     def _next(self, most: int) -> bytes:
         """What is not done with, or the beginning of it."""

@@ -114,7 +114,13 @@ class InjectHandle(StreamHandle):
             if record is None:
                 return self._writing
             now = monotonic_ns()
-            due = self._pace.due(record.timestamp_ns, wire.virt.pace, now)
+            try:
+                due = self._pace.due(record.timestamp_ns, wire.virt.pace, now)
+            except VirtError as error:
+                self._next = None
+                refusal = self._reader.refuse(error)
+                self._tell(refusal)
+                raise refusal from None
             if due > now:
                 self._next = record
                 self._timer.set(due)

@@ -12,6 +12,8 @@ _TFD_NONBLOCK = os.O_NONBLOCK
 _TFD_CLOEXEC = os.O_CLOEXEC
 _TFD_TIMER_ABSTIME = 1
 
+_LAST = (1 << 63) - 1  # ns: a ktime_t, include/linux/ktime.h
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -30,8 +32,11 @@ class Timer:
         self.fd = _checked(_libc.timerfd_create(time.CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC))
 
     def set(self, due: int) -> None:
-        """Become readable at `due`, in ns, at once if that is past; 0 is never."""
-        value = _Itimerspec(_Timespec(0, 0), _Timespec(*divmod(due, 1_000_000_000)))
+        """Become readable at `due`, in ns, at once if that is past; 0 is never.
+
+        A time that the clock cannot reach is the last that it can: ctypes would keep the lowest bits of a larger number.
+        """
+        value = _Itimerspec(_Timespec(0, 0), _Timespec(*divmod(min(due, _LAST), 1_000_000_000)))
         _checked(_libc.timerfd_settime(self.fd, _TFD_TIMER_ABSTIME, ctypes.byref(value), None))
 
     def close(self) -> None:

@@ -671,7 +671,7 @@ def test_what_tshark_takes_for_the_fcs(tmp_path: Path, announced: str, cut_off: 
         data = section("<") + interface("<") + flagged("<", 4, kept, 64)
     file = tmp_path / "fcs"
     file.write_bytes(data)
-    tshark = [need("tshark"), "-r", file, "-T", "fields", "-e", "eth.fcs", "-e", "data.len"]
+    tshark = [need("tshark"), "-r", str(file), "-T", "fields", "-e", "eth.fcs", "-e", "data.len"]
     fcs, _, length = (
         subprocess.run(tshark, check=True, capture_output=True, text=True).stdout.strip("\n").partition("\t")
     )

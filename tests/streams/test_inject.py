@@ -234,7 +234,7 @@ def test_a_signal_ends_a_waiting_write_and_frees_the_file(virt: Virt, number: in
 @pytest.mark.parametrize("resolution", [0, 0x80, 6, 9, 19, 127, 0xFF])
 @pytest.mark.parametrize("pace", ["1", "0.001", "1000000"])
 def test_a_recording_of_any_clock(virt: Virt, resolution: int, pace: str) -> None:
-    """The largest distance of times that a file can have: the second frame is refused by a true sentence, waits, or goes."""
+    """The largest distance that times can have: the second frame is refused by a true sentence, waits, or goes."""
     virt.set(f"pace {pace}")
     head, last = clocked(resolution, 0, SENT[0]), clocked(resolution, 2**64 - 1, SENT[1])[28 + 32 :]
     seconds = 2**64 / (2 if resolution & 0x80 else 10) ** (resolution & 0x7F) / float(pace)

@@ -180,10 +180,10 @@ class _Section:
     def _flagged_fcs(self, data: bytes, at: int, end: int) -> int:
         """Return the bytes of FCS that a packet's options tell of, 0 if they do not."""
         if data[at : at + 4] == self._flags_head:  # first, and alone, as most programs write it
-            return self.one(data, at + 4)[0] >> 5 & 0xF
+            return int(self.one(data, at + 4)[0] >> 5 & 0xF)
         for code, value in self._options(data, at, end):
             if code == _FLAGS and len(value) == 4:
-                return self.one(value)[0] >> 5 & 0xF
+                return int(self.one(value)[0] >> 5 & 0xF)
         return 0
 
     def _interface(self, number: int) -> "_Interface":
@@ -208,8 +208,8 @@ class _Section:
 class _Interface(NamedTuple):
     """A tick of its clock has numerator / denominator nanoseconds, and offset is where they count from.
 
-    snaplen: bytes of a frame that were captured at most, 0 for no limit. linktype: of its packets; it may have none, so
-    only a packet is refused for it. fcs: bytes of FCS at the end of each frame, unless the packet's flags say otherwise.
+    snaplen: bytes of a frame that were captured at most, 0 for no limit. linktype: of its packets; it may have none,
+    so only a packet is refused for it. fcs: bytes of FCS at the end of each frame, unless its flags say otherwise.
     """
 
     numerator: int

@@ -34,7 +34,7 @@ class Timer:
     def set(self, due: int) -> None:
         """Become readable at `due`, in ns, at once if that is past; 0 is never.
 
-        A time that the clock cannot reach is the last that it can: ctypes would keep the lowest bits of a larger number.
+        A time that the clock cannot reach is the last that it can: of a larger number ctypes keeps the lowest bits.
         """
         value = _Itimerspec(_Timespec(0, 0), _Timespec(*divmod(min(due, _LAST), 1_000_000_000)))
         _checked(_libc.timerfd_settime(self.fd, _TFD_TIMER_ABSTIME, ctypes.byref(value), None))

@@ -216,9 +216,10 @@ def test_a_bridge_of_the_host_is_left_as_found(mount: Mount, peer: Place, virts:
     for name in ("v0", "v1"):
         told.cable(mount, name, peer, f"10.0.3.{name[1]}/24")
         peer.ip("link set eth0 name other-" + name)
-    mount.ip("link add bridge7 type bridge ageing_time 7700 forward_delay 0")
+    mount.ip("link add bridge7 type bridge ageing_time 7700 forward_delay 0 group_fwd_mask 0x8")
     mount.ip("link set v0 master bridge7")
     mount.sh("bridge link set dev v0 learning off isolated on cost 44")
+    mount.ip("link set v0 type bridge_slave group_fwd_mask 0x4")
     mount.sh("bridge fdb add 02:00:00:00:00:09 dev v0 master static sticky")
     mount.ip("address add 10.0.7.1/24 dev bridge7")
     mount.ip("link set bridge7 address 02:00:00:00:07:07")
@@ -226,7 +227,7 @@ def test_a_bridge_of_the_host_is_left_as_found(mount: Mount, peer: Place, virts:
     virt = virts()
     mount.ctl(
         f"create bridge7 up delete v0 add v1 add {virt.tap} timeout 3 maxaddr 4 priority 1 hellotime 4 mtu 1400"
-        " -inet 10.0.7.1 inet 10.0.8.1/24"
+        " groupfwd 0x4008 -inet 10.0.7.1 inet 10.0.8.1/24"
     )
     assert mount.read("bridge/bridge7/members").split() == ["v1", virt.tap]
     mount.ctl("destroy bridge7")
@@ -270,11 +271,13 @@ def test_reading_ctl_makes_it_again(alone: Alone) -> None:
         mount.ip("link set eth0 up")
         mount.ip("address add 10.1.1.2/24 dev eth0")
     one.ctl(
-        "create bridge0 priority 4096 timeout 7 maxaddr 9 inet 10.9.9.9/24 up add eth0 adopt -discover eth0\n"
+        "create bridge0 groupfwd 0x4008 priority 4096 timeout 7 maxaddr 9 inet 10.9.9.9/24 up"
+        " add eth0 adopt -discover eth0\n"
         "create bridge10 mtu 1400\n"
         "create 3 up bridge bridge0 description # a lab\n"
         "create 4 bridge bridge10\n"
-        "bridge0 -learn virt3 static virt3 02:00:00:00:00:09 ifpriority tap3 16 ifpathcost tap3 77 stp tap3\n"
+        "bridge0 -learn virt3 static virt3 02:00:00:00:00:09 ifpriority tap3 16 ifpathcost tap3 77"
+        " ifgroupfwd virt3 0x4 stp tap3\n"
         "bridge10 protect tap4\n"
     )
     text = one.read("ctl")

@@ -63,9 +63,11 @@ def test_files_are_roots(mount: Mount) -> None:
         ("hellotime 10", "hello_time", 1000),
         ("priority 0", "priority", 0),
         ("priority 65535", "priority", 65535),
+        ("groupfwd 0x8", "group_fwd_mask", "0x8"),
+        ("groupfwd 0xfff8", "group_fwd_mask", "0xfff8"),
     ],
 )
-def test_parameters(mount: Mount, verb: str, attribute: str, value: int) -> None:
+def test_parameters(mount: Mount, verb: str, attribute: str, value: int | str) -> None:
     mount.ctl("create bridge0")
     mount.write("bridge/bridge0/ctl", f"{verb}\n")
     assert told.data(mount, "bridge0")[attribute] == value
@@ -231,6 +233,9 @@ def test_no_more_than_maxaddr_are_learned(mount: Mount, virts: Virts) -> None:
         ("bridge0 ifpriority {one} 256", errno.ERANGE),
         ("bridge0 ifpathcost {one} 0", errno.ERANGE),
         ("bridge0 timeout 42949672", errno.ERANGE),
+        ("bridge0 groupfwd 0xffff", errno.ERANGE),
+        ("bridge0 ifgroupfwd {one} 0x2", errno.ERANGE),
+        ("bridge0 ifgroupfwd {busy} 0x4", errno.ENOENT),
         ("bridge0 mtu 67", errno.ERANGE),
         ("bridge0 flush up", errno.EINVAL),
         ("create bridge3 hellotime 3 add lo", errno.EINVAL),
@@ -254,12 +259,13 @@ def test_a_line_that_the_kernel_refuses_is_undone(mount: Mount, virts: Virts) ->
     one, two = ports(mount, virts)
     mount.ctl(
         f"bridge0 priority 4 timeout 9 -learn {one} ifpriority {one} 16 ifpathcost {one} 55 stp {two}"
-        f" static {one} {MAC} inet 10.0.3.1/24"
+        f" static {one} {MAC} inet 10.0.3.1/24 groupfwd 0x8 ifgroupfwd {one} 0x4"
     )
     before, status = mount.read("bridge/bridge0/ctl"), mount.read("bridge/bridge0/status")
     with fails(errno.EINVAL):
         mount.ctl(
-            f"bridge0 down mtu 1400 priority 5 timeout 0 maxaddr 2 hellotime 9 maxage 30 fwddelay 9 delete {one}"
+            f"bridge0 groupfwd 0x4008 ifgroupfwd {two} 0x4"
+            f" down mtu 1400 priority 5 timeout 0 maxaddr 2 hellotime 9 maxage 30 fwddelay 9 delete {one}"
             f" protect {two} -stp {two} -discover {two} inet 10.0.4.1/24 -inet 10.0.3.1 add lo"
         )
     assert sorted(mount.read("bridge/bridge0/ctl").split()) == sorted(before.split())

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import socket
 import struct
@@ -16,6 +17,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import UNIT_MAX, Unit
 from virtfs.host import netns
 from virtfs.host import tap as tap_module
+from virtfs.host.device import OFFLOAD_NONE, OFFLOAD_TCP
 from virtfs.host.tap import Tap
 
 from .nets import Namespace, descriptors, ip, wait_gone
@@ -179,6 +181,74 @@ def test_a_named_namespace_dies_with_ip_netns_del(network: None) -> None:
         ip(f"netns del {name}")
     wait_gone(tap.fd)
     tap.close()
+
+
+WISHES = "tx-checksum-ip-generic tx-tcp-segmentation tx-tcp-ecn-segmentation tx-tcp6-segmentation tx-udp-segmentation"
+
+
+def ethtool(*words: str) -> str:
+    """Its output, in the calling thread's network namespace. It fails when the driver allows none of what it wants."""
+    return subprocess.run(["ethtool", *words], capture_output=True, text=True, check=False).stdout
+
+
+def features(name: str) -> dict[str, tuple[bool, bool]]:
+    """What ethtool(8) says of the features a tap's reader has a say in: whether each is active, and wanted."""
+    shown = json.loads(ethtool("--json", "-k", name))[0]
+    return {feature: (shown[feature]["active"], shown[feature]["requested"]) for feature in WISHES.split()}
+
+
+@pytest.mark.parametrize("made", [True, False])
+@pytest.mark.parametrize(
+    ("words", "turned_off"),
+    [
+        ("", ""),
+        ("tx-tcp-segmentation off", "tx-tcp-segmentation"),
+        ("tx-tcp6-segmentation off", "tx-tcp6-segmentation"),
+        ("tso off", "tx-tcp-segmentation tx-tcp-ecn-segmentation tx-tcp6-segmentation"),
+        ("tx off tso off", "tx-checksum-ip-generic tx-tcp-segmentation tx-tcp-ecn-segmentation tx-tcp6-segmentation"),
+        ("tx-udp-segmentation off", "tx-udp-segmentation"),
+    ],
+)
+@pytest.mark.parametrize("when", [OFFLOAD_NONE, OFFLOAD_TCP])
+def test_what_ethtool_turned_off_stays_off(network: None, made: bool, words: str, turned_off: str, when: int) -> None:
+    """Whether it was said while the offload was on or off, and until the tap is let go."""
+    if not made:
+        ip("tuntap add tap3 mode tap")
+    tap = Tap.open(Unit(3))
+    tap.set_offload(when)
+    if words:
+        ethtool("-K", "tap3", *words.split())
+    wanted = {feature: feature not in turned_off.split() for feature in WISHES.split()}
+    for flags in (OFFLOAD_TCP, OFFLOAD_NONE, OFFLOAD_TCP):
+        tap.set_offload(flags)
+        assert {feature: requested for feature, (_, requested) in features("tap3").items()} == wanted
+        for feature in ("tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-tcp6-segmentation"):
+            assert features("tap3")[feature][0] == (flags == OFFLOAD_TCP and wanted[feature])
+    if turned_off:
+        ethtool("-K", "tap3", "tx", "on", "tso", "on", "tx-udp-segmentation", "on")
+        tap.set_offload(OFFLOAD_TCP)
+        assert all(features("tap3")[feature][0] for feature in ("tx-checksum-ip-generic", "tx-tcp-segmentation"))
+        ethtool("-K", "tap3", *words.split())
+    tap.close()
+    if not made:
+        assert features("tap3") == {feature: (False, wanted[feature]) for feature in WISHES.split()}
+        with Tap.open(Unit(3)):
+            assert features("tap3") == {feature: (False, wanted[feature]) for feature in WISHES.split()}
+
+
+def test_a_new_tap_s_features_are_left_alone(network: None) -> None:
+    with Tap.open(Unit(3)):
+        assert features("tap3") == dict.fromkeys(WISHES.split(), (False, True))
+
+
+def test_offload_where_the_tap_is(elsewhere: Namespace) -> None:
+    with Tap.open(Unit(3)) as tap:
+        ip(f"link set tap3 netns {elsewhere.path}")
+        elsewhere.call(lambda: ethtool("-K", "tap3", "tx-tcp-segmentation", "off"))
+        tap.set_offload(OFFLOAD_TCP)
+        shown = netns.inside(elsewhere.fd, lambda: features("tap3"))
+        assert (shown["tx-tcp-segmentation"][0], shown["tx-tcp6-segmentation"][0]) == (False, True)
+        tap.set_offload(OFFLOAD_NONE)
 
 
 def test_carrier(network: None) -> None:

@@ -38,6 +38,7 @@ def states(draw: st.DrawFn) -> BridgeState:
             protect=draw(st.booleans()),
             priority=draw(st.integers(0, 63)) * 4,
             cost=draw(st.sampled_from([100, 7, 55])),
+            groupfwd=draw(st.sampled_from([0, 4, 0x4008])),
         )
         for name in names
     )
@@ -51,6 +52,7 @@ def states(draw: st.DrawFn) -> BridgeState:
         fwddelay=draw(st.integers(2, 30)),
         hellotime=draw(st.integers(1, 10)),
         priority=draw(st.integers(0, 65535)),
+        groupfwd=draw(st.sampled_from([0, 8, 0xFFF8])),
         stp=bool(names) and draw(st.booleans()),
         members=members,
         known=tuple(Known(station, draw(st.sampled_from(names)), static=True) for station in stations),
@@ -94,6 +96,8 @@ def _done(state: BridgeState, verb: str, args: tuple[object, ...]) -> BridgeStat
             return port(priority=value)
         case "ifpathcost", (_, value):
             return port(cost=value)
+        case "ifgroupfwd", (_, value):
+            return port(groupfwd=value)
         case _, (int(value),):
             return replace(state, **{verb: value})  # type: ignore[arg-type]
     return port(**{verb.removeprefix("-"): not verb.startswith("-")})

@@ -378,12 +378,14 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "fwddelay": st.integers(2, 30),
     "hellotime": st.integers(1, 10),
     "priority": st.integers(0, 65535),
+    "groupfwd": st.integers(0, 0xFFFF).map(lambda mask: mask & ~0x7),
     "deladdr": STATIONS,
 }
 SECOND: dict[str, st.SearchStrategy[object]] = {
     "static": STATIONS,
     "ifpriority": st.integers(0, 255),
     "ifpathcost": st.integers(1, 65535),
+    "ifgroupfwd": st.integers(0, 0xFFFF).map(lambda mask: mask & ~0x2),
 }
 
 
@@ -578,6 +580,12 @@ def test_lines_about_bridges(line: str, command: Command) -> None:
             errno.EINVAL,
             'add: "interface1234567" is longer than the 15 bytes of an interface\'s name',
         ),
+        ("bridge0 groupfwd 8", errno.EINVAL, 'groupfwd: "8" is not a mask in hexadecimal digits such as 0x4008'),
+        ("bridge0 groupfwd 0x", errno.EINVAL, 'groupfwd: "0x" is not a mask'),
+        ("bridge0 groupfwd 0x10000", errno.ERANGE, 'groupfwd: "0x10000" is out of range 0x0 to 0xffff'),
+        ("bridge0 groupfwd 0x4", errno.ERANGE, 'groupfwd: "0x4" has bit 0x4, LACP, which Linux does not forward here'),
+        ("bridge0 groupfwd 0xffff", errno.ERANGE, 'groupfwd: "0xffff" has bit 0x1, the spanning tree\'s frames, which'),
+        ("bridge0 ifgroupfwd tap3 0xffff", errno.ERANGE, 'ifgroupfwd: "0xffff" has bit 0x2, pause frames, which'),
         ("bridge0 hellotime 11", errno.ERANGE, 'hellotime: "11" is out of range 1 to 10'),
         ("bridge0 maxage 5", errno.ERANGE, 'maxage: "5" is out of range 6 to 40'),
         ("bridge0 fwddelay 31", errno.ERANGE, 'fwddelay: "31" is out of range 2 to 30'),

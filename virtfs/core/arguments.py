@@ -4,7 +4,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from errno import E2BIG, EINVAL
+from errno import E2BIG, EINVAL, ERANGE
 from typing import Any
 
 from virtfs.core import ethernet, netem, units
@@ -25,6 +25,7 @@ ID_MAX = 2**32 - 2  # (uid_t)-1 means "unchanged" to chown(2)
 _NAME = re.compile(r"[^-#:/,\s][^:/,\s]*")
 _NETNS = re.compile(r"[^#/\s][^/\s]*")  # a file's name, and one word of a line
 _DIGITS = re.compile(r"[0-9]+")
+_HEX = re.compile(r"0x[0-9A-Fa-f]{1,16}|0")
 _NOT_IN_IFNAME = re.compile(r"[/:\s]")
 
 
@@ -146,6 +147,27 @@ def parse_filter(text: str) -> str:
     return text
 
 
+def group_mask(refused: dict[int, str]) -> Argument:
+    """A mask of link-local groups in hexadecimal digits; bit N stands for frames to 01:80:c2:00:00:0N.
+
+    refused: the bits that Linux does not take (net/bridge/br_private.h BR_GROUPFWD_RESTRICTED and
+    BR_GROUPFWD_MACPAUSE), each with what goes to its group.
+    """
+
+    def parse(text: str) -> int:
+        if not _HEX.fullmatch(text):
+            raise VirtError(EINVAL, f"{quoted(text)} is not a mask in hexadecimal digits such as 0x4008")
+        mask = int(text, 16)
+        if mask > 0xFFFF:
+            raise VirtError(ERANGE, f"{quoted(text)} is out of range 0x0 to 0xffff")
+        for bit, what in refused.items():
+            if mask & bit:
+                raise VirtError(ERANGE, f"{quoted(text)} has bit {bit:#x}, {what}, which Linux does not forward here")
+        return mask
+
+    return Argument("MASK", parse, hex)
+
+
 def parse_netns(text: str) -> str:
     """A name that ip-netns(8) takes, or a process' number; "" is the daemon's own namespace."""
     if text and (text in (".", "..") or len(text) > NAME_MAX or not _NETNS.fullmatch(text) or not text.isprintable()):
@@ -224,3 +246,8 @@ HELLOTIME = number("SECONDS", 1, 10)
 PRIORITY = number("N", 0, 65535)
 IFPRIORITY = number("N", 0, 255)
 IFPATHCOST = number("N", 1, 65535)
+
+# Measured: of a bridge Linux takes all but bits 0 to 2, of a port all but bit 1.
+_PAUSE = {0x2: "pause frames"}
+GROUPFWD = group_mask({0x1: "the spanning tree's frames", **_PAUSE, 0x4: "LACP"})
+IFGROUPFWD = group_mask(_PAUSE)

@@ -29,6 +29,8 @@ def _status(name: str, state: BridgeState) -> Iterator[str]:
     yield "\tConfiguration:"
     yield (f"\t\tpriority {state.priority} hellotime {state.hellotime} fwddelay {state.fwddelay} maxage {state.maxage}")
     yield "\t\tipfilter disabled flags 0x0"
+    if state.groupfwd:  # which NetBSD has not: its bridge forwards them all
+        yield f"\t\tgroupfwd {state.groupfwd:#x}"
     yield "\tInterfaces:"
     for member in state.members:
         yield from _member(member, state.stp)
@@ -43,7 +45,8 @@ def _member(member: Member, stp: bool) -> Iterator[str]:
     flags = member.learn | member.discover << 1 | stp << 2 | member.protect << 3
     yield f"\t\t{member.name} {_bits(flags, names)}"
     tree = f" path cost {member.cost} {_state(member.state)}" if stp else ""
-    yield f"\t\t\tport {member.number} priority {member.priority}{tree}"
+    groups = f" groupfwd {member.groupfwd:#x}" if member.groupfwd else ""
+    yield f"\t\t\tport {member.number} priority {member.priority}{tree}{groups}"
 
 
 def _state(number: int) -> str:

@@ -26,7 +26,11 @@ _CHOSEN: Final = (1, 2, 3, 4, 5, 19, 100)
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One port. priority is 0 to 255 in steps of 4, as brconfig counts; Linux keeps a quarter of it."""
+    """One port. priority is 0 to 255 in steps of 4, as brconfig counts; Linux keeps a quarter of it.
+
+    groupfwd: the link-local groups whose frames from here are forwarded, beside those of the bridge; bit N stands for
+    01:80:c2:00:00:0N.
+    """
 
     name: str
     number: int = 0  # of the port within its bridge
@@ -35,6 +39,7 @@ class Member:
     protect: bool = False
     priority: int = 128
     cost: int = 100
+    groupfwd: int = 0
     state: int = FORWARDING
     adopted: bool = False  # its addresses and routes are the bridge's for now
 
@@ -56,7 +61,10 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class BridgeState:
-    """A bridge as the kernel tells it. Times are seconds; maxaddr 0 is no limit, timeout 0 is never."""
+    """A bridge as the kernel tells it. Times are seconds; maxaddr 0 is no limit, timeout 0 is never.
+
+    groupfwd: the link-local groups whose frames are forwarded, as of a member.
+    """
 
     up: bool = False
     mtu: int = MTU_DEFAULT
@@ -68,6 +76,7 @@ class BridgeState:
     hellotime: int = 2
     priority: int = 32768
     stp: bool = False
+    groupfwd: int = 0
     members: tuple[Member, ...] = ()
     known: tuple[Known, ...] = ()
     addresses: tuple[Address, ...] = ()
@@ -125,6 +134,7 @@ def _parameters(now: BridgeState, to: BridgeState) -> Iterator[Action]:
         ("maxage", 6),
         ("maxaddr", 0),
         ("timeout", 0),
+        ("groupfwd", 0),
     ):
         if getattr(to, name) != getattr(now, name):
             yield Action(name, (max(getattr(to, name), least),))
@@ -137,6 +147,8 @@ def _of_member(now: Member | None, to: Member) -> Iterator[Action]:
             yield Action(name if getattr(to, name) else f"-{name}", (to.name,))
     if to.priority != was.priority:
         yield Action("ifpriority", (to.name, to.priority))
+    if to.groupfwd != was.groupfwd:
+        yield Action("ifgroupfwd", (to.name, to.groupfwd))
     if to.cost != was.cost if now else not to.usual_cost:
         yield Action("ifpathcost", (to.name, to.cost))
 

@@ -10,7 +10,7 @@ from virtfs.core.ethernet import format_mac
 from virtfs.core.grammar import Action
 
 _SWITCHES = ("discover", "learn", "protect", "stp")
-_OF_MEMBER = {"static", "ifpriority", "ifpathcost", *_SWITCHES, *(f"-{verb}" for verb in _SWITCHES)}
+_OF_MEMBER = {"static", "ifpriority", "ifpathcost", "ifgroupfwd", *_SWITCHES, *(f"-{verb}" for verb in _SWITCHES)}
 
 Masters = Mapping[str, str]  # an interface of the host, and the bridge it is in, "" for none
 

@@ -25,12 +25,13 @@ Of a bridge:
     name        "bridge0"
     lost        whether it was deleted by another's hand
     up stp      booleans
-    mtu maxaddr timeout maxage fwddelay hellotime priority
+    mtu maxaddr timeout maxage fwddelay hellotime priority groupfwd
                 numbers, as the verbs of these names take them
     address     its MAC
     inet        its IP addresses, a list of texts
     members     a list of objects: name, number (of the port), learn, discover, protect, adopted (booleans), priority,
-                cost, and state of the spanning tree (0 disabled, 1 listening, 2 learning, 3 forwarding, 4 blocking)
+                cost, groupfwd, and state of the spanning tree (0 disabled, 1 listening, 2 learning, 3 forwarding,
+                4 blocking)
     addresses   its table, a list of objects: address, member, age in seconds, static (a boolean)
 
 Of a cable:
@@ -135,6 +136,7 @@ def describe_bridge(bridge: Bridge) -> dict[str, object]:
         "fwddelay": state.fwddelay,
         "hellotime": state.hellotime,
         "priority": state.priority,
+        "groupfwd": state.groupfwd,
         "address": format_mac(state.address),
         "inet": [str(address) for address in state.addresses],
         "members": [asdict(member) for member in state.members],

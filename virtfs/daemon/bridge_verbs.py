@@ -39,7 +39,7 @@ EFFECTS: Final[dict[str, Effect]] = {
     "down": lambda bridge: bridge.links.set(bridge, up=False),
     "add": _add,
     "delete": lambda bridge, name: bridge.remove(name),
-    **{verb: _parameter(verb) for verb in ("maxaddr", "maxage", "fwddelay", "hellotime", "priority")},
+    **{verb: _parameter(verb) for verb in ("maxaddr", "maxage", "fwddelay", "hellotime", "priority", "groupfwd")},
     "timeout": lambda bridge, seconds: bridge.set_timeout(seconds),
     "static": lambda bridge, name, address: bridge.set_static(name, address),
     "deladdr": lambda bridge, address: bridge.forget(address),
@@ -56,6 +56,7 @@ EFFECTS: Final[dict[str, Effect]] = {
     # Linux has 0 to 63 (net/bridge/br_private.h BR_MAX_PORT_PRIORITY is its 6 bits), brconfig 0 to 255
     "ifpriority": lambda bridge, name, value: bridge.set_port(name, "IFLA_BRPORT_PRIORITY", value // 4),
     "ifpathcost": lambda bridge, name, value: bridge.set_port(name, "IFLA_BRPORT_COST", value),
+    "ifgroupfwd": lambda bridge, name, mask: bridge.set_port(name, "IFLA_BRPORT_GROUP_FWD_MASK", mask),
     "mtu": lambda bridge, mtu: bridge.links.set(bridge, mtu=mtu),
     **{verb: lambda bridge, address: bridge.links.add_address(bridge, address) for verb in ("inet", "inet6")},
     **{verb: lambda bridge, address: bridge.links.remove_address(bridge, address) for verb in ("-inet", "-inet6")},

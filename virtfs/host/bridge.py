@@ -53,6 +53,7 @@ _PARAMETERS: Final = {
     "hellotime": ("IFLA_BR_HELLO_TIME", 100),
     "priority": ("IFLA_BR_PRIORITY", 1),
     "maxaddr": ("IFLA_BR_FDB_MAX_LEARNED", 1),
+    "groupfwd": ("IFLA_BR_GROUP_FWD_MASK", 1),
 }
 
 
@@ -107,7 +108,7 @@ class HostBridge:
     # What it is told
 
     def set_parameter(self, verb: str, value: int) -> None:
-        """maxage, fwddelay, hellotime, priority, maxaddr in brconfig's units. EOPNOTSUPP: this kernel has none."""
+        """maxage, fwddelay, hellotime, priority, maxaddr, groupfwd. EOPNOTSUPP: this kernel has none."""
         attribute, unit = _PARAMETERS[verb]
         self._set(attribute, value * unit, f'{verb} "{value}"')
         # Linux answers an attribute that it does not know with success: look.

@@ -119,6 +119,7 @@ def state_of(
         hellotime=data.get_attr("IFLA_BR_HELLO_TIME") // 100,
         priority=data.get_attr("IFLA_BR_PRIORITY"),
         stp=bool(data.get_attr("IFLA_BR_STP_STATE")),
+        groupfwd=data.get_attr("IFLA_BR_GROUP_FWD_MASK"),
         members=members,
         known=known,
         addresses=addresses,
@@ -135,6 +136,7 @@ def _member(link: Message, adopted: bool) -> Member:
         protect=bool(data.get_attr("IFLA_BRPORT_ISOLATED")),
         priority=data.get_attr("IFLA_BRPORT_PRIORITY") * 4,
         cost=data.get_attr("IFLA_BRPORT_COST"),
+        groupfwd=data.get_attr("IFLA_BRPORT_GROUP_FWD_MASK"),
         state=data.get_attr("IFLA_BRPORT_STATE"),
         adopted=adopted,
     )

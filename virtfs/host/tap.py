@@ -20,7 +20,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
-from virtfs.host import netns, vlantags
+from virtfs.host import features, netns, vlantags
 from virtfs.host.bpf import FPROG_SIZE, Program, sock_fprog
 from virtfs.host.device import OFFLOAD_NONE, VNET_HEADER
 from virtfs.host.rtnl import Rtnl
@@ -85,7 +85,8 @@ class Tap:
             tap._attach(name, found)
             tap._header_found = _INT.unpack(fcntl.ioctl(tap.fd, _TUNGETVNETHDRSZ, bytes(_INT.size)))[0]
             fcntl.ioctl(tap.fd, _TUNSETVNETHDRSZ, _INT.pack(VNET_HEADER))
-            tap.set_offload(OFFLOAD_NONE)
+            if not tap.made:
+                tap.set_offload(OFFLOAD_NONE)  # it may have kept another program's
         except BaseException:
             tap.close()
             raise
@@ -144,8 +145,21 @@ class Tap:
         self._tell(_TUNSETPERSIST, int(on))
 
     def set_offload(self, flags: int) -> None:
-        """What the host may leave undone in its frames: OFFLOAD_…. VirtError ENXIO: the interface is gone."""
-        self._tell(_TUNSETOFFLOAD, flags)
+        """What the host may leave undone in its frames: OFFLOAD_…, less what ethtool(8) turned off.
+
+        Where that cannot be asked for, in a namespace that may not be entered, ethtool(8) is not heeded.
+        Blocks for some ms. VirtError ENXIO: the interface is gone.
+        """
+
+        def tell(allowed: int) -> None:
+            self._tell(_TUNSETOFFLOAD, allowed)
+
+        try:
+            self._where_it_is(lambda: features.set_offload(self.name(), flags, tell))
+        except VirtError as refusal:
+            if refusal.errno == errno.ENXIO:
+                raise
+            tell(flags)
 
     def set_filter(self, program: Program | None) -> None:
         """Let only frames pass to the reader that a program accepts; None: all.
@@ -202,12 +216,14 @@ class Tap:
             # Who says IFF_NO_PI is spared: its bit is IFF_NOFILTER's.
             with suppress(OSError):
                 self.set_filter(None)
+        if self.fd >= 0 and not self.made:
+            with suppress(OSError):
+                self.set_offload(OFFLOAD_NONE)
         fd, self.fd = self.fd, -1
         if fd < 0:
             return
         try:
             if not self.made and not _poll(fd) & select.POLLERR:
-                fcntl.ioctl(fd, _TUNSETOFFLOAD, OFFLOAD_NONE)
                 fcntl.ioctl(fd, _TUNSETVNETHDRSZ, _INT.pack(self._header_found))
         except OSError:
             pass  # never attached, or deleted this instant: nothing to put back

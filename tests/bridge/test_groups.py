@@ -1,0 +1,90 @@
+"""Frames to the link-local groups 01:80:c2:00:00:0X, which a bridge of Linux keeps back unless it is told otherwise."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from mount.programs import EXPERIMENTAL
+from mount.serving import Mount, Virt
+from mount.waiting import until
+
+from . import told
+
+Virts = Callable[..., Virt]
+FORWARDED_BY_A_PORT = set(range(16)) - {1}
+FORWARDED_BY_A_BRIDGE = set(range(3, 16))
+WITHOUT_SPANNING_TREE = {0}  # its frames are like any others then (net/bridge/br_input.c br_handle_frame)
+
+
+def to_group(number: int) -> bytes:
+    """A frame that tells its group by its length too."""
+    return bytes([1, 0x80, 0xC2, 0, 0, number]) + b"\2\0\0\0\0\7" + EXPERIMENTAL + bytes(46 + number)
+
+
+def joined(mount: Mount, virts: Virts, verbs: str = "") -> tuple[Virt, Virt]:
+    """Two interfaces in bridge0, which forwards."""
+    mount.ctl(f"create bridge0 up {verbs}")
+    one, two = virts("up bridge bridge0"), virts("up bridge bridge0")
+    for virt in (one, two):
+        until(lambda: told.port(mount, virt.tap)["state"] == "forwarding", "it forwards")  # noqa: B023
+    return one, two
+
+
+def passing(one: Virt, two: Virt) -> set[int]:
+    """The groups whose frames get from one to the other."""
+    reader, writer = two.open(), one.open()
+    found = set()
+    for number in range(16):
+        writer.write(to_group(number))
+    writer.write(b"\xff" * 6 + to_group(0)[6:])
+    while (frame := reader.read(2048))[0] != 0xFF:
+        if frame[12:14] == EXPERIMENTAL:
+            assert frame == to_group(frame[5])
+            found.add(frame[5])
+    reader.close()
+    writer.close()
+    return found
+
+
+def test_a_new_bridge_keeps_them_back(mount: Mount, virts: Virts) -> None:
+    assert passing(*joined(mount, virts)) == WITHOUT_SPANNING_TREE
+
+
+@pytest.mark.parametrize(("mask", "groups"), [("0xfff8", FORWARDED_BY_A_BRIDGE), ("0x4008", {3, 14}), ("0x0", set())])
+def test_of_the_bridge(mount: Mount, virts: Virts, mask: str, groups: set[int]) -> None:
+    assert passing(*joined(mount, virts, f"groupfwd {mask}")) == groups | WITHOUT_SPANNING_TREE
+
+
+def test_of_a_member(mount: Mount, virts: Virts) -> None:
+    """It is for what comes from there, also with LACP; pause frames pass no bridge of Linux."""
+    one, two = joined(mount, virts)
+    mount.ctl(f"bridge0 ifgroupfwd {one.name} 0xfffd")
+    assert passing(one, two) == FORWARDED_BY_A_PORT
+    assert passing(two, one) == WITHOUT_SPANNING_TREE
+    assert told.port(mount, one.tap)["group_fwd_mask"] == "0xfffd"
+
+
+def test_it_is_shown_as_it_was_said(mount: Mount, virts: Virts) -> None:
+    one, two = joined(mount, virts, "groupfwd 0x4008")
+    mount.ctl(f"bridge0 ifgroupfwd {one.tap} 0x4")
+    assert "groupfwd 0x4008" in mount.read("bridge/bridge0/ctl")
+    assert f"ifgroupfwd {one.tap} 0x4" in mount.read("ctl")
+    assert two.tap not in mount.read("bridge/bridge0/ctl").split("add")[0]
+    status = mount.read("bridge/bridge0/status")
+    assert "\t\tgroupfwd 0x4008\n" in status
+    assert status.count("priority 128 groupfwd 0x4\n") == 1
+    (bridge,) = json.loads(mount.read("status.json"))["bridges"]
+    assert (bridge["groupfwd"], [member["groupfwd"] for member in bridge["members"]]) == (0x4008, [4, 0])
+    mount.ctl(f"bridge0 groupfwd 0 ifgroupfwd {one.tap} 0x0")
+    assert "groupfwd" not in mount.read("ctl") + mount.read("bridge/bridge0/status")
+
+
+def test_one_that_is_set_by_hand_is_followed(mount: Mount, virts: Virts) -> None:
+    one, _ = joined(mount, virts)
+    mount.ip("link set bridge0 type bridge group_fwd_mask 0xfff8")
+    mount.ip(f"link set {one.tap} type bridge_slave group_fwd_mask 0x4")
+    text = mount.read("ctl")
+    assert "create bridge0 groupfwd 0xfff8 up" in text
+    assert f"bridge0 ifgroupfwd {one.tap} 0x4" in text
+    mount.ctl("bridge0 priority 7 timeout 5 down up")
+    assert mount.read("ctl").count("groupfwd") == 2

@@ -46,7 +46,7 @@ def _member(member: Member, stp: bool) -> Iterator[str]:
     yield f"\t\t{member.name} {_bits(flags, names)}"
     tree = f" path cost {member.cost} {_state(member.state)}" if stp else ""
     groups = f" groupfwd {member.groupfwd:#x}" if member.groupfwd else ""
-    yield f"\t\t\tport {member.number} priority {member.priority}{tree}{groups}"
+    yield f"\t\t\tport {member.number} priority {member.priority}{groups}{tree}"
 
 
 def _state(number: int) -> str:

@@ -1,8 +1,8 @@
 """A tap's offload features, which its reader and ethtool(8) both have a say in.
 
 TUNSETOFFLOAD sets what the driver can do and, in the same go, what is wanted (drivers/net/tun.c set_offload): a feature
-that somebody turned off with `ethtool -K` would come back. So what was wanted is asked before and said again after it,
-and what is not wanted is not allowed. A feature that is wanted and not allowed shows as "off [requested on]".
+that somebody turned off with `ethtool -K` would come back. So what was wanted is asked before, and said again after it.
+A feature that is wanted while the driver cannot do it shows as "off [requested on]".
 """
 
 import errno
@@ -14,8 +14,6 @@ from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool, NoSuchDevice, Not
 
 from virtfs.core.errors import VirtError
 
-# linux/if_tun.h TUN_F_…, and the names of net/ethtool/common.c netdev_features_strings
-_CSUM = 0x01, "tx-checksum-ip-generic"
 _DRIVERS = (  # drivers/net/tun.c TUN_USER_FEATURES, what TUNSETOFFLOAD sets; the last two since Linux 6.17
     "tx-checksum-ip-generic",
     "tx-tcp-segmentation",
@@ -25,7 +23,6 @@ _DRIVERS = (  # drivers/net/tun.c TUN_USER_FEATURES, what TUNSETOFFLOAD sets; th
     "tx-udp_tnl-segmentation",
     "tx-udp_tnl-csum-segmentation",
 )
-_SEGMENTS = (0x02, "tx-tcp-segmentation"), (0x04, "tx-tcp6-segmentation")
 
 
 class Ethtool(IoctlEthtool):  # type: ignore[misc]  # pyroute2 has no types here
@@ -48,16 +45,16 @@ class Ethtool(IoctlEthtool):  # type: ignore[misc]  # pyroute2 has no types here
                 raise
 
 
-def set_offload(name: str, flags: int, tell: Callable[[int], None]) -> None:
-    """Tell a tap's driver what the host may leave undone, less what ethtool(8) has turned off.
+def keep_wanted(name: str, change: Callable[[], None]) -> None:
+    """Change what a tap's driver can do, but not which features are wanted.
 
-    name: of the interface, in the calling thread's network namespace. flags: TUN_F_…. tell: does the TUNSETOFFLOAD.
-    VirtError: ENXIO, the interface is gone; what `tell` raises.
+    name: of the interface, in the calling thread's network namespace. change: does the TUNSETOFFLOAD.
+    VirtError: ENXIO, the interface is gone; what `change` raises.
     """
     with closing(Ethtool(name)) as ethtool:
         try:
             before = ethtool.get_features()
-            tell(_wanted(flags, before))
+            change()
             after = ethtool.get_features()
             for feature in (feature for feature in _DRIVERS if feature in after):
                 if before.is_requested(feature) != after.is_requested(feature):
@@ -65,14 +62,6 @@ def set_offload(name: str, flags: int, tell: Callable[[int], None]) -> None:
             ethtool.set_features(after)
         except (EthtoolError, OSError) as refusal:
             raise told(name, refusal, "have its offload set") from refusal
-
-
-def _wanted(flags: int, features: Any) -> int:
-    """The driver refuses segments without checksums."""
-    if not features.is_requested(_CSUM[1]):
-        return 0
-    unwanted = (flag for flag, feature in _SEGMENTS if not features.is_requested(feature))
-    return flags & ~sum(unwanted)
 
 
 def told(name: str, refusal: Exception, what: str) -> VirtError:

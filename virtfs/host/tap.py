@@ -151,15 +151,15 @@ class Tap:
         Blocks for some ms. VirtError ENXIO: the interface is gone.
         """
 
-        def tell(allowed: int) -> None:
-            self._tell(_TUNSETOFFLOAD, allowed)
+        def change() -> None:
+            self._tell(_TUNSETOFFLOAD, flags)
 
         try:
-            self._where_it_is(lambda: features.set_offload(self.name(), flags, tell))
+            self._where_it_is(lambda: features.keep_wanted(self.name(), change))
         except VirtError as refusal:
             if refusal.errno == errno.ENXIO:
                 raise
-            tell(flags)
+            change()
 
     def set_filter(self, program: Program | None) -> None:
         """Let only frames pass to the reader that a program accepts; None: all.

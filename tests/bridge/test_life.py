@@ -218,7 +218,7 @@ def test_a_bridge_of_the_host_is_left_as_found(mount: Mount, peer: Place, virts:
         peer.ip("link set eth0 name other-" + name)
     mount.ip("link add bridge7 type bridge ageing_time 7700 forward_delay 0 group_fwd_mask 0x8")
     mount.ip("link set v0 master bridge7")
-    mount.sh("bridge link set dev v0 learning off isolated on cost 44")
+    mount.sh("bridge link set dev v0 learning off isolated on cost 44 hairpin on neigh_suppress on")
     mount.ip("link set v0 type bridge_slave group_fwd_mask 0x4")
     mount.sh("bridge fdb add 02:00:00:00:00:09 dev v0 master static sticky")
     mount.ip("address add 10.0.7.1/24 dev bridge7")

@@ -48,7 +48,7 @@ class _Line:
         self._members = {member.name: member.adopted for member in state.members}
         self._known = {known.address for known in state.known}
         self._addresses = set(state.addresses)
-        self._masters = masters
+        self._masters = dict(masters)
         self._ensure = ensure
 
     def takes(self, action: Action) -> bool:
@@ -98,6 +98,7 @@ class _Line:
             return False
         self._member("delete", name)
         del self._members[name]
+        self._masters[name] = ""
         return True
 
     def _forget(self, address: bytes) -> bool:

@@ -4,7 +4,7 @@ A line is undone as a whole: the bridge is compared with what it was before, and
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -13,6 +13,7 @@ from virtfs.core.bridgeplan import interfaces_of, plan, renamed
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action
 from virtfs.host.bridge import HostBridge, master_of
+from virtfs.host.bridgeinfo import Settings
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ EFFECTS: Final[dict[str, Effect]] = {
 
 def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str, str], ensure: bool) -> None:
     """Do a line whole, or raise and leave the bridge as it was. taps: what virtN and tapN are called now."""
-    before, own = bridge.look(), bridge.adoptions.own
+    before, settings, own = bridge.look(), bridge.settings(), bridge.adoptions.own
     actions = renamed(actions, taps)
     masters = {name: master for name in interfaces_of(actions) if (master := master_of(bridge.rtnl, name)) is not None}
     todo = plan(before, actions, masters, ensure)
@@ -73,7 +74,8 @@ def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str
         for action in todo:
             EFFECTS[action.verb](bridge, *action.args)
     except BaseException:
-        put_back(bridge, before)
+        left = {str(action.args[0]) for action in todo if action.verb == "delete"}
+        put_back(bridge, before, settings, left)
         bridge.adoptions.own = own
         raise
     for action in actions:
@@ -81,10 +83,18 @@ def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str
             bridge.adoptions.keep(action.args[0])  # type: ignore[arg-type]
 
 
-def put_back(bridge: HostBridge, to: BridgeState) -> None:
-    """Make a bridge what it was, as far as can be. First its members: with them addresses and MTU come and go."""
+def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Settings], left: Collection[str] = ()) -> None:
+    """Make a bridge what it was, as far as can be. First its members: with them addresses and MTU come and go.
+
+    settings: what the members had beside what verbs say. A member that comes back has them again, and so has one that
+    had `left` and is back already; what other programs have set of the others is left alone.
+    """
     try:
-        _do(bridge, tuple(a for a in steps(bridge.look(), to) if a.verb in ("add", "delete")))
+        members = tuple(a for a in steps(bridge.look(), to) if a.verb in ("add", "delete"))
+        _do(bridge, members)
+        for name in {*left, *(str(action.args[0]) for action in members if action.verb == "add")}:
+            if name in settings:
+                _set_again(bridge, name, settings[name])
         now = bridge.look()
         if now.address != to.address:
             bridge.links.set(bridge, address=to.address)
@@ -106,6 +116,13 @@ def as_found(bridge: HostBridge, found: BridgeState) -> BridgeState:
             found = without(found, frozenset((member.name,)))
             found = replace(found, addresses=tuple(a for a in found.addresses if a not in its))
     return found
+
+
+def _set_again(bridge: HostBridge, name: str, settings: Settings) -> None:
+    try:
+        bridge.set_settings(name, settings)
+    except VirtError as refusal:
+        log.info("%s: settings of %s are not put back: %s", bridge.called, name, refusal.strerror)
 
 
 def _do(bridge: HostBridge, actions: tuple[Action, ...]) -> None:

@@ -19,6 +19,7 @@ from virtfs.files.bridges import BridgeCommands, bridge_directory
 from virtfs.files.node import ROOT, Directory
 from virtfs.host.adopt import Adoptions
 from virtfs.host.bridge import HostBridge, find, make
+from virtfs.host.bridgeinfo import Settings
 from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, Overflow
 from virtfs.host.rtnl import Rtnl
 
@@ -32,6 +33,7 @@ class _Held:
     bridge: Bridge
     index: int
     found: BridgeState | None  # as it was before virtfs, None when virtfs made it
+    settings: dict[str, Settings]  # of its members then, beside what verbs say
     adoptions: Adoptions
 
 
@@ -193,7 +195,7 @@ class Bridges:
                 index = make(rtnl, self._kernel.links, name)
             host = HostBridge(rtnl, self._kernel.links, name, index)
             state = host.look()
-            return _Held(Bridge(name, state), index, None if made else state, host.adoptions)
+            return _Held(Bridge(name, state), index, None if made else state, host.settings(), host.adoptions)
 
     def _host(self, rtnl: Rtnl, held: _Held) -> HostBridge:
         return HostBridge(rtnl, self._kernel.links, held.bridge.name, held.index, held.adoptions)
@@ -218,7 +220,7 @@ class Bridges:
             host = self._host(rtnl, held)
             with suppress_gone():
                 if held.found is not None:
-                    put_back(host, as_found(host, held.found))
+                    put_back(host, as_found(host, held.found), held.settings)
                     return
                 for member in host.look().members:
                     with suppress_gone():

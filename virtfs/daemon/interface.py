@@ -14,6 +14,7 @@ from virtfs.forward.recorder import Recorder
 from virtfs.forward.wire import Wire
 from virtfs.host.holdings import Address as Held
 from virtfs.host.link import Link
+from virtfs.host.membership import Membership
 from virtfs.host.tap import Tap
 
 BETWEEN_DROPS = 1  # seconds from one event about drops to the next
@@ -32,6 +33,7 @@ class Interface:
         self.tap = tap
         self.found = found  # the tap as it was before virtfs, None when virtfs made it
         self.held: tuple[Held, ...] = ()  # its addresses then, with all that belongs to them
+        self.member: Membership | None = None  # of the bridge it was in then
         self.carrier = True  # as it was last set
         self.reports = 0  # of its host's end, by the kernel
         self.cloned = False  # made by an open of clone, and gone with it

@@ -17,7 +17,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ethernet import new_mac
 from virtfs.core.ids import UNIT_MAX, Unit
 from virtfs.core.limits import Limits
-from virtfs.core.virt import QUEUE, Address, HostEnd, Virt
+from virtfs.core.virt import QUEUE, Address, Virt
 from virtfs.daemon.interface import Interface, Place, Tell, host_end
 from virtfs.daemon.kernel import Kernel
 from virtfs.files.capture import Budget, Capture
@@ -30,7 +30,7 @@ from virtfs.forward.wire import Wire
 from virtfs.host.holdings import Address as Held
 from virtfs.host.link import Link
 from virtfs.host.links import Links
-from virtfs.host.membership import bridge_of, join, leave
+from virtfs.host.membership import bridge_of, join, leave, membership, restore
 from virtfs.host.netnames import open_netns
 from virtfs.host.netns import inside
 from virtfs.host.tap import Tap
@@ -133,12 +133,14 @@ class Interfaces:
             unit, (tap, link, addresses, held) = await self._lowest()
         else:
             tap, link, addresses, held = await self.kernel.call(self._open, unit, netns)
+        member = None if link.master is None else await self.kernel.call(membership, tap, self.kernel.links)
         bridge = "" if link.master is None else await self.kernel.call(bridge_of, tap)
         found = None if tap.made or made else host_end(link, addresses, bridge)
         host = host_end(link, addresses, bridge)
         virt = Virt(unit, new_mac(unit, random.randrange(256)), host, persist=not tap.made)
         interface = Interface(virt, tap, found, self._tell, self.mount)
         interface.held = held
+        interface.member = member
         interface.master = link.master
         interface.wire.gone = lambda: self.gone(interface)
         interface.wire.news = lambda: self.catch_up()
@@ -226,7 +228,7 @@ class Interfaces:
         await interface.stop()
         try:
             if not was_lost and interface.found is not None:
-                await self.kernel.call(_put_back, self.kernel.links, interface.tap, interface.found, interface.held)
+                await self.kernel.call(_put_back, self.kernel.links, interface)
             elif not was_lost and virt.persist and not keep:
                 interface.tap.set_persist(False)
         except OSError as refusal:
@@ -269,8 +271,13 @@ def look(links: Links, tap: Tap) -> tuple[Link, tuple[Address, ...], str]:
     return link, links.addresses(tap), "" if link.master is None else bridge_of(tap)
 
 
-def _put_back(links: Links, tap: Tap, found: HostEnd, held: tuple[Held, ...]) -> None:
-    """Make an attached tap what it was before virtfs; what somebody else did meanwhile to it goes too."""
+def _put_back(links: Links, interface: Interface) -> None:
+    """Make an attached tap what it was before virtfs; what somebody else did meanwhile to it goes too.
+
+    But of what no verb changes (features, queueing disciplines, settings of a port that has stayed) all is left alone.
+    """
+    tap, found = interface.tap, interface.found
+    assert found is not None
     try:
         tap.set_carrier(True)
         tap.set_persist(True)
@@ -282,9 +289,12 @@ def _put_back(links: Links, tap: Tap, found: HostEnd, held: tuple[Held, ...]) ->
             promisc=found.promisc,
             up=found.up,
         )
-        links.restore_addresses(tap, held, found.name)  # behind the MTU: a small one takes IPv6 away
+        links.restore_addresses(tap, interface.held, found.name)  # behind the MTU: a small one takes IPv6 away
         if found.bridge and bridge_of(tap) != found.bridge:
-            join(tap, links, found.bridge)
+            if interface.member is None:
+                join(tap, links, found.bridge)
+            else:
+                restore(tap, links, interface.member)
         elif not found.bridge:
             leave(tap, links)
     except VirtError as refusal:

@@ -28,12 +28,14 @@ from virtfs.host import adopt
 from virtfs.host.bridgeinfo import (
     AF_BRIDGE,
     NEVER,
+    Settings,
     ask_link,
     details,
     dump_known,
     dump_members,
     known_of,
     members_of,
+    settings_of,
     state_of,
 )
 from virtfs.host.link import Interface, interface_of
@@ -89,6 +91,10 @@ class HostBridge:
         """The members by their numbers, and the table."""
         links, entries = dump_members(self.rtnl, self.index), dump_known(self.rtnl, self.index)
         return members_of(links, frozenset(self.adoptions.brought)), known_of(links, entries)
+
+    def settings(self) -> dict[str, Settings]:
+        """Return, by member, what other programs may have set of it and no verb says."""
+        return {str(link.get_attr("IFLA_IFNAME")): settings_of(link) for link in dump_members(self.rtnl, self.index)}
 
     def addresses_of(self, name: str) -> tuple[Interface, ...]:
         """The addresses of another interface; none if it is gone."""
@@ -178,8 +184,12 @@ class HostBridge:
 
     def set_port(self, name: str, attribute: str, value: int) -> None:
         """IFLA_BRPORT_…: an attribute of a member."""
+        self.set_settings(name, ((attribute, value),))
+
+    def set_settings(self, name: str, settings: Settings) -> None:
+        """Set several attributes of a member."""
         change = _change(interface_index(name))
-        data = {"attrs": [(attribute, value)]}
+        data = {"attrs": list(settings)}
         kind = ("IFLA_INFO_SLAVE_KIND", "bridge")
         change["attrs"] = [("IFLA_LINKINFO", {"attrs": [kind, ("IFLA_INFO_SLAVE_DATA", data)]})]
         self._ask(RTM_NEWLINK, change, f'"{name}"')

@@ -85,6 +85,34 @@ def members_of(links: Iterable[Message], adopted: frozenset[int]) -> tuple[Membe
     return tuple(sorted(members, key=lambda member: member.number))
 
 
+# A port's settings that no verb says and the kernel forgets when it leaves (net/bridge/br_netlink.c br_setport).
+_SETTINGS: Final = (
+    "IFLA_BRPORT_MODE",
+    "IFLA_BRPORT_GUARD",
+    "IFLA_BRPORT_PROTECT",
+    "IFLA_BRPORT_FAST_LEAVE",
+    "IFLA_BRPORT_MCAST_TO_UCAST",
+    "IFLA_BRPORT_MCAST_FLOOD",
+    "IFLA_BRPORT_BCAST_FLOOD",
+    "IFLA_BRPORT_PROXYARP",
+    "IFLA_BRPORT_PROXYARP_WIFI",
+    "IFLA_BRPORT_VLAN_TUNNEL",
+    "IFLA_BRPORT_NEIGH_SUPPRESS",
+    "IFLA_BRPORT_NEIGH_VLAN_SUPPRESS",
+    "IFLA_BRPORT_LOCKED",
+    "IFLA_BRPORT_MAB",
+    "IFLA_BRPORT_MULTICAST_ROUTER",
+    "IFLA_BRPORT_BACKUP_PORT",
+)
+Settings = tuple[tuple[str, int], ...]  # attributes of rtnetlink, with their values
+
+
+def settings_of(link: Message) -> Settings:
+    """Return what other programs may have set of a port (bridge(8), ip-link(8)): hairpin, neigh_suppress and so on."""
+    data = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA")
+    return tuple((name, value) for name in _SETTINGS if (value := data.get_attr(name)) is not None)
+
+
 def known_of(links: Iterable[Message], entries: Iterable[Message]) -> tuple[Known, ...]:
     """The table without the ports' own addresses.
 

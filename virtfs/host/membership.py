@@ -10,7 +10,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName
 from virtfs.host import netns
 from virtfs.host.bridge import HostBridge
-from virtfs.host.bridgeinfo import ask_link, details
+from virtfs.host.bridgeinfo import Settings, ask_link, details
 from virtfs.host.device import Placed
 from virtfs.host.links import Links
 from virtfs.host.rtnl import Rtnl
@@ -20,11 +20,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What is lost when a port leaves its bridge."""
+    """What is lost when a port leaves its bridge. settings: those that no verb says."""
 
     bridge: str
     member: Member
     static: tuple[Known, ...]
+    settings: Settings
 
 
 def bridge_of(tap: Placed) -> str:
@@ -50,7 +51,8 @@ def membership(tap: Placed, links: Links) -> Membership | None:
         bridge = HostBridge(rtnl, links, BridgeName(link.get_attr("IFLA_IFNAME")), link["index"])
         members, known = bridge.ports()
         member = next(member for member in members if member.name == name)
-        return Membership(bridge.called, member, tuple(k for k in known if k.member == name and k.static))
+        static = tuple(k for k in known if k.member == name and k.static)
+        return Membership(bridge.called, member, static, bridge.settings()[name])
 
     return _at(tap, ask)
 
@@ -90,6 +92,8 @@ def restore(tap: Placed, links: Links, before: Membership | None) -> None:
         bridge.set_port(own, "IFLA_BRPORT_ISOLATED", member.protect)
         bridge.set_port(own, "IFLA_BRPORT_PRIORITY", member.priority // 4)
         bridge.set_port(own, "IFLA_BRPORT_COST", member.cost)
+        bridge.set_port(own, "IFLA_BRPORT_GROUP_FWD_MASK", member.groupfwd)
+        bridge.set_settings(own, before.settings)
         for known in before.static:
             bridge.set_static(own, known.address)
 

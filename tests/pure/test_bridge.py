@@ -174,6 +174,7 @@ def test_refused_as_a_whole(line: str, number: int, sentence: str) -> None:
     [
         ("add tap4 learn tap4 delete tap4", "add tap4 learn tap4 delete tap4"),
         ("add eth1 adopt", "add eth1 adopt"),
+        ("delete tap3 add tap3 learn tap3", "delete tap3 add tap3 learn tap3"),
         ("inet 10.0.0.1/24 up", "up"),
         ("-inet 10.0.0.1", "-inet 10.0.0.1"),
         ("static tap3 2:0:0:0:0:8 deladdr 2:0:0:0:0:8", "static tap3 02:00:00:00:00:08 deladdr 02:00:00:00:00:08"),

@@ -62,6 +62,38 @@ def test_several_sections(virt: Virt) -> None:
     assert [virt.host_gets() for _ in range(8)] == SENT * 2
 
 
+@pytest.mark.parametrize("strict", ["", "strict"])
+def test_an_fcs_that_the_file_announces_is_not_sent(virt: Virt, strict: str) -> None:
+    """Nor does it count: a full frame with a VLAN tag is as long as a frame may be."""
+    virt.set(f"{strict} up")
+    sent = [frame(60, 1), frame(1514, 2), frame(1518, 3)] + [frame(60, number) for number in range(20)]
+    file = pcap(enumerate(one + b"FCS!" for one in sent))
+    write(virt, file[:20] + struct.pack("<I", 1 | 0x24000000) + file[24:])
+    assert [virt.host_gets() for _ in sent] == sent
+    assert (virt.count("tx_frames"), virt.count("tx_oversize")) == (len(sent), 0)
+
+
+@pytest.mark.parametrize("pace", ["0", "1000000"])
+def test_an_interface_of_another_link_type(virt: Virt, pace: str) -> None:
+    """What comes before its first packet is sent, and where that is, is told."""
+    virt.set(f"pace {pace}")
+    first, second = clocked(6, 0, SENT[0]), clocked(6, 1, SENT[1])[28 + 32 :]
+    loopback = struct.pack("<IIHHII", 1, 20, 0, 0, 0, 20)
+    good = first + loopback + second
+    packet = bytearray(second)
+    packet[8] = 1  # its interface
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+    with fails(errno.EINVAL):
+        file.write(good + bytes(packet) + second)
+    assert [virt.host_gets() for _ in range(2)] == SENT[:2]
+    said = f'{virt.name}/inject: byte {len(good)}: "LINKTYPE_NULL 0" is not Ethernet: its frames cannot be sent'
+    assert virt.mount.read("last_error") == said
+    file.close()
+    assert (virt.mount.read("last_error"), virt.count("tx_frames")) == (said, 2)
+    write(virt, good)
+    assert virt.count("tx_frames") == 4
+
+
 def test_what_was_captured_is_replayed(virts: Virts) -> None:
     """One virt's pcap, statistics and all, into another's inject."""
     first, second = virts(), virts()

@@ -178,6 +178,9 @@ class Links:
         self._at(tap, ask, "its addresses")
 
     def _set_address(self, tap: Placed, address: bytes) -> None:
+        """Not again what it is: the kernel would forget the neighbours (net/core/neighbour.c neigh_changeaddr)."""
+        if self.get(tap).address == address:
+            return
         text = address.hex(":")
         if len(address) != 6:
             raise VirtError(errno.EINVAL, f'MAC "{text}" is not 6 bytes long')

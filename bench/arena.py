@@ -60,7 +60,10 @@ def say_load() -> None:
     before, start = _cpu_seconds(), time.monotonic()
     select.select([], [], [], 1)
     elapsed = time.monotonic() - start
-    busy = {process: (seconds - before.get(process, seconds)) / elapsed for process, seconds in _cpu_seconds().items()}
+    busy = {
+        process: (seconds - before.get(process, seconds)) / elapsed
+        for process, seconds in _cpu_seconds().items()
+    }
     others = sorted(((share, *process) for process, share in busy.items() if share >= 0.02), reverse=True)
     average, running = Path("/proc/loadavg").read_text().rsplit(" ", 2)[:2]
     print(f"load average {average}; running or runnable {running}; {os.cpu_count()} CPUs")
@@ -85,7 +88,9 @@ class Others:
 
 def _busy_seconds() -> float:
     """What all CPUs have worked: the first line of /proc/stat without idle and iowait, which knows no namespace."""
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().split()[1:9]
+    )
     return (user + nice + system + irq + softirq + steal) / TICK
 
 

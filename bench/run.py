@@ -134,7 +134,9 @@ def virtfs() -> Iterator[Rival]:
 # -- measuring and telling ----------------------------------------------------------------------------------
 
 
-def measure(work: Work, setting: Setting, carriers: list[Rival], rounds: int, seconds: float, client: Path) -> None:
+def measure(
+    work: Work, setting: Setting, carriers: list[Rival], rounds: int, seconds: float, client: Path
+) -> None:
     for rival in carriers:
         rival.run(work, seconds / 4, client, setting)  # to warm up
         rival.samples = []

@@ -39,7 +39,9 @@ def run(command: Sequence[str], **environment: str) -> subprocess.CompletedProce
 
 def script(text: str, *arguments: str, before: Sequence[str] = NEW_NETWORK) -> subprocess.CompletedProcess[str]:
     """Run a shell script, $virtfs being the command, in a network and mount namespace of its own."""
-    return run([*before, "unshare", "--mount", "--", "sh", "-euc", text, "sh", *arguments], virtfs=" ".join(VIRTFS))
+    return run(
+        [*before, "unshare", "--mount", "--", "sh", "-euc", text, "sh", *arguments], virtfs=" ".join(VIRTFS)
+    )
 
 
 def until(condition: object, what: str) -> None:

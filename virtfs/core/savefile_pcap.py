@@ -67,7 +67,9 @@ class Pcap:
                 self.needed = end - at
                 return
             time = seconds * SECOND + fraction * unit
-            yield Record(time, frame_of(data, begin, captured, length - fcs), 0, max(length - fcs, 0))
+            if fcs:
+                length = max(length - fcs, 0)
+            yield Record(time, frame_of(data, begin, captured, length), 0, length)
             self.taken = at = end
 
     def frames(self, data: bytes, longest_run: Callable[[], int]) -> Iterator[bytes | Run]:
@@ -83,7 +85,8 @@ class Pcap:
             if end > size:
                 self.needed = end - at
                 return
-            length -= fcs
+            if fcs:
+                length = max(length - fcs, 0)
             frame: bytes | Run = data[begin:end] if captured <= length else frame_of(data, begin, captured, length)
             if singles:
                 singles -= 1

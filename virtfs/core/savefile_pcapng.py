@@ -173,18 +173,21 @@ class _Section:
             must_be_a_frame(captured, min(end - 4 - begin, FRAME_MAX))
         if time is not None:
             time = time * interface.numerator // interface.denominator + interface.offset
-        behind = begin + (captured + 3 & ~3)
-        fcs = (options and behind + 4 < end and self._flagged_fcs(data, behind, end - 4)) or interface.fcs
-        return Record(time, frame_of(data, begin, captured, length - fcs), number, max(length - fcs, 0))
+        fcs = interface.fcs
+        at = begin + (captured + 3 & ~3)
+        if options and at + 4 < end:
+            # First, as most programs write them: to look there takes a tenth of what going through the options does.
+            first = data[at : at + 4] == self._flags_head
+            flags = self.one(data, at + 4)[0] if first else self._flags(data, at, end - 4)
+            fcs = flags >> 5 & 0xF or fcs
+        if fcs:
+            length = max(length - fcs, 0)
+        return Record(time, frame_of(data, begin, captured, length), number, length)
 
-    def _flagged_fcs(self, data: bytes, at: int, end: int) -> int:
-        """Return the bytes of FCS that a packet's options tell of, 0 if they do not."""
-        if data[at : at + 4] == self._flags_head:  # first, and alone, as most programs write it
-            return int(self.one(data, at + 4)[0] >> 5 & 0xF)
-        for code, value in self._options(data, at, end):
-            if code == _FLAGS and len(value) == 4:
-                return int(self.one(value)[0] >> 5 & 0xF)
-        return 0
+    def _flags(self, data: bytes, at: int, end: int) -> int:
+        """Return the flags among a packet's options, 0 if there are none."""
+        found = (value for code, value in self._options(data, at, end) if code == _FLAGS and len(value) == 4)
+        return int(self.one(next(found, bytes(4)))[0])
 
     def _interface(self, number: int) -> "_Interface":
         try:

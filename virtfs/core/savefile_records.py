@@ -86,9 +86,9 @@ class Format(Protocol):
 def frame_of(data: bytes, begin: int, captured: int, length: int) -> bytes:
     """Return the captured bytes up to the frame's length, as Wireshark and tcpreplay do.
 
-    length: bytes on the wire without the FCS; negative for a file that announces an FCS longer than the frame.
+    length: bytes on the wire without the FCS.
     """
-    return data[begin : begin + max(min(captured, length), 0)]
+    return data[begin : begin + (captured if captured < length else length)]
 
 
 def alike(data: bytes, at: int, stride: int, most: int, places: Iterable[int]) -> int:

@@ -14,6 +14,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
 from virtfs.host import links as links_module
 from virtfs.host.links import Links
+from virtfs.host.rtnl import Rtnl
 from virtfs.host.tap import Tap
 
 from .contract import read
@@ -184,14 +185,14 @@ def test_a_lost_tap_is_enxio(links: Links, tap: Tap) -> None:
 def test_a_tap_renamed_or_moved_in_the_middle_is_found(
     links: Links, tap: Tap, elsewhere: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = links_module._index
+    find = Rtnl.index
 
-    def late(tap: Any) -> int:
-        monkeypatch.setattr(links_module, "_index", find)
+    def late(rtnl: Rtnl, name: str) -> int:
+        monkeypatch.setattr(Rtnl, "index", find)
         ip(f"link set tap3 netns {elsewhere.path}")
-        return find(tap)
+        return find(rtnl, name)
 
-    monkeypatch.setattr(links_module, "_index", late)
+    monkeypatch.setattr(Rtnl, "index", late)
     assert links.get(tap).name == "tap3"
 
 

@@ -52,6 +52,8 @@ def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool)
     except Exception as e:  # the mount is gone; what is left to do is to say why
         if isinstance(e, PermissionError) and not answers:
             raise VirtError(errno.EPERM, "taps need CAP_NET_ADMIN: be root, or use `virtfs shell`") from None
+        if isinstance(e, OSError) and e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) and not answers:
+            raise VirtError(e.errno, f'cannot mount at "{path}": {e.strerror}') from None
         log.exception('the server of "%s" failed', path)
         raise VirtError(errno.EIO, f'the server of "{path}" failed: {type(e).__name__}: {e}') from None
     return 0

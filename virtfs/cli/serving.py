@@ -6,19 +6,25 @@ answers whoever came in between. Nothing here opens a path in the mount: this pr
 itself.
 """
 
+import errno
 import logging
 import os
-import resource
 import signal
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import trio
 
 from virtfs.cli.options import MountOptions
+from virtfs.core.errors import VirtError
+from virtfs.core.limits import Limits
 from virtfs.daemon.service import serve
+from virtfs.forward.tasks import lasting, only, surely_in_thread
 from virtfs.fuse.mount import attach, let_go, wait_unmounted
 from virtfs.fuse.mounttable import Mounted, mounted_at
+from virtfs.host import descriptors
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +36,25 @@ def run(directory: str, options: MountOptions, ready: Callable[[], None]) -> Non
 
     VirtError: it could not be mounted. Any other: the service failed; the mount is gone all the same.
     """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # an interface takes a few
+    options = replace(options, limits=within(options.limits, descriptors.raise_limit()))
     try:
         trio.run(_run, directory, options, ready)
     except BaseExceptionGroup as group:
-        # Every nursery on the way has wrapped it; a single error is told as itself.
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        raise error from None
+        raise only(group) from None
+
+
+def within(limits: Limits, files: int) -> Limits:
+    """What a server that may have so many files open can keep to; what had to be lowered is logged.
+
+    VirtError EMFILE: not even one interface.
+    """
+    most = descriptors.interfaces(files)
+    if not most:
+        raise VirtError(errno.EMFILE, f"{files} open files (RLIMIT_NOFILE) are not enough for one interface")
+    if most >= limits.virts:
+        return limits
+    log.warning("max_virts is %d, not %d: %d files may be open (RLIMIT_NOFILE)", most, limits.virts, files)
+    return replace(limits, virts=most)
 
 
 async def _run(directory: str, options: MountOptions, ready: Callable[[], None]) -> None:
@@ -50,14 +65,14 @@ async def _run(directory: str, options: MountOptions, ready: Callable[[], None])
         mount = mounted_at(directory)
         try:
             if mount is not None:
-                nursery.start_soon(_watch, mount, stop)
+                nursery.start_soon(lasting, "following the table of mounts", partial(_watch, mount, stop))
             with hurry:
                 await serve(fuse, options.limits, ready, stop, Path(options.state) if options.state else None)
         finally:
             try:
                 if mount is not None:
                     with trio.CancelScope(shield=True):
-                        await trio.to_thread.run_sync(let_go, mount)
+                        await surely_in_thread(partial(let_go, mount), trio.CapacityLimiter(1))
             finally:
                 os.close(fuse)
         nursery.cancel_scope.cancel()

@@ -1,5 +1,7 @@
 """The one error that crosses the borders of virtfs: an errno for the program, a sentence for the person."""
 
+import errno
+
 
 class VirtError(OSError):
     """A refusal.
@@ -13,3 +15,12 @@ class VirtError(OSError):
 
     def __init__(self, errno: int, sentence: str) -> None:
         super().__init__(errno, sentence)
+
+
+def refused(failure: OSError | MemoryError) -> VirtError:
+    """A failure as what a user is told."""
+    if isinstance(failure, VirtError):
+        return failure
+    if isinstance(failure, MemoryError):
+        return VirtError(errno.ENOMEM, "out of memory")
+    return VirtError(failure.errno or errno.EIO, failure.strerror or str(failure))

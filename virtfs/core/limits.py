@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Limits:
     """Maxima of one mount, so that a user with one interface cannot take the machine's memory.
 
-    virts: interfaces that may exist at a time; one more is ENOSPC.
+    virts: interfaces that may exist at a time; one more is ENOSPC, or EMFILE.
     queue: what `queue N` may ask for, in frames; more is ERANGE.
     backlog: what `backlog N` may ask for, in frames; more is ERANGE.
     history: what `history SIZE` may ask for, in bytes; more is ERANGE.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid
+from virtfs.host.descriptors import one_left
 
 
 def _extents(kind: str) -> tuple[tuple[int, int], ...]:
@@ -28,6 +29,7 @@ def user_id(text: str) -> Uid:
         try:
             uid = pwd.getpwnam(text).pw_uid
         except KeyError:
+            one_left()
             raise VirtError(errno.EINVAL, f'owner: there is no user "{text}"') from None
     _check_mapped("owner", "uid", uid, text)
     return Uid(uid)
@@ -41,6 +43,7 @@ def group_id(text: str) -> Gid:
         try:
             gid = grp.getgrnam(text).gr_gid
         except KeyError:
+            one_left()
             raise VirtError(errno.EINVAL, f'group: there is no group "{text}"') from None
     _check_mapped("group", "gid", gid, text)
     return Gid(gid)
@@ -58,19 +61,35 @@ def _check_mapped(verb: str, kind: str, number: int, text: str) -> None:
     raise VirtError(errno.EINVAL, sentence)
 
 
-@lru_cache(maxsize=1024)
 def user_name(uid: Uid) -> str:
-    """The name of a uid, its number when it has none."""
+    """The name of a uid, its number when it has none, or none can be looked up now."""
+    try:
+        return _user(uid)
+    except OSError:
+        return str(uid)
+
+
+def group_name(gid: Gid) -> str:
+    """The name of a gid, its number when it has none, or none can be looked up now."""
+    try:
+        return _group(gid)
+    except OSError:
+        return str(gid)
+
+
+@lru_cache(maxsize=1024)
+def _user(uid: Uid) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
+        one_left()  # what is raised is not remembered
         return str(uid)
 
 
 @lru_cache(maxsize=1024)
-def group_name(gid: Gid) -> str:
-    """The name of a gid, its number when it has none."""
+def _group(gid: Gid) -> str:
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:
+        one_left()
         return str(gid)

@@ -111,7 +111,15 @@ class Bridges:
         try:
             await self._kernel.call(self._carry_out, held, actions, self._taps(), ensure)
         finally:
+            await self._look_after(held)
+
+    async def _look_after(self, held: _Held) -> None:
+        """Look at a bridge after a change. The change holds, so where that fails it is done later, by `follow`."""
+        try:
             await self._kernel.call(self._look, held)
+        except OSError as refusal:
+            log.info("%s: %s", held.bridge.name, refusal.strerror)
+            self._doubt.set()
 
     async def _destroy(self, held: _Held) -> None:
         await self._kernel.call(self._let_go, held)
@@ -125,7 +133,7 @@ class Bridges:
         for held in self._sorted():
             try:
                 await self._destroy(held)
-            except VirtError as refusal:
+            except OSError as refusal:
                 log.error("%s stays: %s", held.bridge.name, refusal.strerror)
 
     async def refresh(self, bridge: Bridge | None) -> None:
@@ -157,11 +165,18 @@ class Bridges:
         return any(held.bridge.state.member(name) for held in self._all.values())
 
     async def follow(self, changed: Callable[[], None]) -> None:
-        """Until cancelled, look when something was heard. changed: called when that is known."""
+        """Until cancelled, look when something was heard. changed: called when that is known.
+
+        When it fails it can be called again, and looks then.
+        """
         while True:
             await self._doubt.wait()
             self._doubt = trio.Event()
-            await self.refresh(None)
+            try:
+                await self.refresh(None)
+            except BaseException:
+                self._doubt.set()
+                raise
             changed()
 
     # What would make them again
@@ -194,8 +209,13 @@ class Bridges:
             if index is None:
                 index = make(rtnl, self._kernel.links, name)
             host = HostBridge(rtnl, self._kernel.links, name, index)
-            state = host.look()
-            return _Held(Bridge(name, state), index, None if made else state, host.settings(), host.adoptions)
+            try:
+                state, settings = host.look(), host.settings()
+            except BaseException:
+                if made:
+                    host.delete()
+                raise
+            return _Held(Bridge(name, state), index, None if made else state, settings, host.adoptions)
 
     def _host(self, rtnl: Rtnl, held: _Held) -> HostBridge:
         return HostBridge(rtnl, self._kernel.links, held.bridge.name, held.index, held.adoptions)

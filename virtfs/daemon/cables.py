@@ -10,6 +10,7 @@ from virtfs.core.impairment import UNIMPAIRED, Direction
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.interfaces import Interfaces
 from virtfs.forward.cable import Cable
+from virtfs.forward.impaired import ImpairedWay
 
 
 class Joined:
@@ -38,7 +39,8 @@ class Cables:
     def join(self, first: Interface, second: Interface, impairments: Impairments) -> None:
         """Lay a cable.
 
-        Errors: EEXIST, it is there; EBUSY, one of them has a cable to another; ENXIO, one has lost its tap.
+        Errors: EEXIST, it is there; EBUSY, one of them has a cable to another; ENXIO, one has lost its tap; EMFILE,
+        ENFILE, ENOMEM, what it takes cannot be had.
         """
         for end in (first, second):
             if end.virt.lost:
@@ -51,14 +53,21 @@ class Cables:
                 names = " and ".join(one.virt.name for one in other.ends)
                 raise VirtError(errno.EBUSY, f"{end.virt.name} has a cable already: {names}")
         joined = Joined(first, second, impairments)
-        self._all.append(joined)
         said = dict(impairments)
         directions: tuple[Direction, Direction] = ("out", "in")
-        for way, direction, name in zip(joined.cable.ways, directions, _streams(first, second), strict=True):
-            impaired = way.impair(said.get(direction, UNIMPAIRED), name)
-            if impaired is not None:
-                self._interfaces.later(impaired.run)
-        self._interfaces.later(joined.cable.run)
+        impaired: list[ImpairedWay] = []
+        try:
+            for way, direction, name in zip(joined.cable.ways, directions, _streams(first, second), strict=True):
+                if (new := way.impair(said.get(direction, UNIMPAIRED), name)) is not None:
+                    impaired.append(new)
+        except BaseException:
+            joined.cable.discard()
+            for one in impaired:
+                one.close()
+            raise
+        self._all.append(joined)
+        for work in (*(one.run for one in impaired), joined.cable.run):
+            self._interfaces.later(work)
 
     def separate(self, first: Interface, second: Interface) -> None:
         """Take a cable out; ENOENT when there is none between the two."""

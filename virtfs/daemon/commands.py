@@ -16,7 +16,7 @@ import trio
 
 from virtfs.core.arguments import Impairments
 from virtfs.core.bridge import Bridge
-from virtfs.core.errors import VirtError
+from virtfs.core.errors import VirtError, refused
 from virtfs.core.grammar import Action, Command, file_action, format_actions, format_command, parse, parse_verbs
 from virtfs.core.ids import Gid, Uid, Unit, User
 from virtfs.core.quoting import quoted
@@ -83,9 +83,10 @@ class Commander:
             await trio.lowlevel.checkpoint()
             async with self._one_at_a_time:
                 await self._run_line(virt, line, user)
-        except OSError as refusal:
+        except (OSError, MemoryError) as failure:
             script.forget()
-            said = VirtError(refusal.errno or errno.EIO, f"{quoted(line.text.strip())}: {refusal.strerror}")
+            refusal = refused(failure)
+            said = VirtError(refusal.errno, f"{quoted(line.text.strip())}: {refusal.strerror}")
             raise self._remember(user, line.locate(said)) from None
 
     @contextmanager
@@ -111,9 +112,10 @@ class Commander:
             try:
                 async with self._one_at_a_time:
                     await self._change(self._of(virt), (file_action(file, text),), user)
-            except OSError as refusal:
-                said = f"{virt.name}/{file}: {str(refusal.strerror).removeprefix(f'{file}: ')}"
-                raise self._remember(user, VirtError(refusal.errno or errno.EIO, said)) from None
+            except (OSError, MemoryError) as failure:
+                refusal = refused(failure)
+                said = f"{virt.name}/{file}: {refusal.strerror.removeprefix(f'{file}: ')}"
+                raise self._remember(user, VirtError(refusal.errno, said)) from None
             await self.keep()
 
     def refused(self, error: VirtError, user: User) -> None:
@@ -190,7 +192,7 @@ class Commander:
             async with self._one_at_a_time:
                 try:
                     await self._replay_line(line)
-                except VirtError as refusal:
+                except OSError as refusal:
                     log.error("state file, line %d: %s: %s", number, quoted(line), refusal.strerror)
         self._made_before = frozenset()
 
@@ -211,10 +213,11 @@ class Commander:
             interface.virt.netns = str(last.args[0])
             await self._interfaces.kernel.call(interface.tap.close)
 
-    async def keep(self) -> None:
-        """Save the state as it is, if it is to be kept."""
-        if self.state_file is not None and not self._ended:
-            await self.state_file.save(self.state(None))
+    async def keep(self) -> bool:
+        """Save the state as it is, if it is to be kept. False: that could not be done, and should be tried again."""
+        if self.state_file is None or self._ended:
+            return True
+        return await self.state_file.save(self.state(None))
 
     def wires(self) -> list[Wire]:
         """Every interface, by unit."""
@@ -262,8 +265,8 @@ class Commander:
                     raise VirtError(errno.EPERM, "this file belongs to no interface: it stays root's")
                 async with self._one_at_a_time:
                     await self._change(self._of(virt), actions, user)
-            except VirtError as refusal:
-                raise self._remember(user, refusal) from None
+            except (OSError, MemoryError) as failure:
+                raise self._remember(user, refused(failure)) from None
             await self.keep()
 
     async def end(self) -> None:
@@ -364,7 +367,11 @@ class Commander:
         interface.ports.frame.first = follow
         interface.ports.frame.last = lambda: self._interfaces.later(follow_close)
         if netns:
-            await self._interfaces.look_for(interface)
+            try:
+                await self._interfaces.look_for(interface)
+            except BaseException:
+                await self._interfaces.destroy(interface)
+                raise
         return interface
 
     async def _change(self, interface: Interface, actions: tuple[Action, ...], user: User) -> None:

@@ -11,6 +11,8 @@ from virtfs.core.virt import Address
 from virtfs.daemon.interface import Interface, Place
 from virtfs.daemon.interfaces import Interfaces, look
 from virtfs.daemon.kernel import Kernel
+from virtfs.forward.tasks import lasting
+from virtfs.host.descriptors import NONE_LEFT
 from virtfs.host.link import Link
 from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, NamespaceGone, Overflow
 from virtfs.host.netnames import name_of
@@ -104,8 +106,8 @@ class Follower:
     async def run(self) -> None:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen)
-            nursery.start_soon(self._clear_doubts)
+            nursery.start_soon(lasting, "listening to rtnetlink", self._listen)
+            nursery.start_soon(lasting, "looking for taps", self._clear_doubts)
 
     async def _listen(self) -> None:
         while True:
@@ -118,7 +120,13 @@ class Follower:
             self._doubt = trio.Event()
             while self._doubtful:
                 interface, _ = self._doubtful.popitem()
-                await self.look_for(interface)
+                try:
+                    await self.look_for(interface)
+                except BaseException:
+                    self._doubtful[interface] = None
+                    self._doubt.set()
+                    self._certain.set()  # answers are not held back till then
+                    raise
             self._certain.set()
             self.changed()
 
@@ -126,6 +134,7 @@ class Follower:
         """Ask where its tap is now, and how; one that is gone is lost.
 
         What is reported of the new place while it is not known yet goes by unnoticed: then it is asked again.
+        OSError: EMFILE, ENFILE, ENOMEM; it is not known.
         """
         for _ in range(ATTEMPTS):
             if interface.virt.lost:
@@ -134,6 +143,8 @@ class Follower:
             try:
                 place, name, host = await self._kernel.call(self._find, interface)
             except OSError as refusal:
+                if refusal.errno in NONE_LEFT:
+                    raise
                 log.info("%s: %s", interface.virt.name, refusal.strerror)
                 if refusal.errno == errno.ENXIO:
                     interface.lose()

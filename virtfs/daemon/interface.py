@@ -11,6 +11,7 @@ from virtfs.files.ports import Mount, Ports
 from virtfs.files.stream import StreamHandle
 from virtfs.forward.impaired import ImpairedWay
 from virtfs.forward.recorder import Recorder
+from virtfs.forward.tasks import lasting
 from virtfs.forward.wire import Wire
 from virtfs.host.holdings import Address as Held
 from virtfs.host.link import Link
@@ -41,7 +42,11 @@ class Interface:
         self.master: int | None = None  # the index there of what the tap is part of
         self.wire = Wire(virt, tap)
         self.recorder = Recorder(virt, tap, mount.rings, mount.start)
-        self.ports = Ports(self.wire, self.recorder, mount)
+        try:
+            self.ports = Ports(self.wire, self.recorder, mount)
+        except BaseException:
+            self.wire.close()
+            raise
         self.captures: tuple[Capture, ...] = (self.ports.pcap,)
         self._ways: dict[Direction, ImpairedWay] = {}
         self._dropped_before = virt.host.dropped
@@ -77,7 +82,7 @@ class Interface:
         """Forward until `stop`."""
         try:
             with self._pump:
-                await self.wire.pump()
+                await lasting(self.virt.name, self.wire.pump)
         finally:
             self._ended.set()
 
@@ -103,24 +108,24 @@ class Interface:
     def impair(self, direction: Direction, impairment: Impairment) -> ImpairedWay | None:
         """Treat frames so on their way in or out from now on; the task of a new way is to be run.
 
-        What is on its way keeps its time.
+        What is on its way keeps its time. Errors, with nothing changed: EMFILE, ENFILE, ENOMEM.
         """
         wire, virt = self.wire, self.virt
+        way, new = self._ways.get(direction), None
+        if way is None and not impairment.harmless:
+            deliver, lost = (wire.arrive, wire.lose) if direction == "in" else (wire.out.send, wire.out.lose)
+            new = ImpairedWay(impairment, f"{virt.name} {direction}", deliver, lost)
         if direction == "in":
             virt.impair_in = impairment
         else:
             virt.impair_out = impairment
-        way = self._ways.get(direction)
-        if way is not None and impairment.harmless:
+        if new is not None:
+            self._set_way(direction, new)
+        elif way is not None and impairment.harmless:
             way.retire(lambda: self._set_way(direction, None))
         elif way is not None:
             way.change(impairment)
-        elif not impairment.harmless:
-            deliver, lost = (wire.arrive, wire.lose) if direction == "in" else (wire.out.send, wire.out.lose)
-            new = ImpairedWay(impairment, f"{virt.name} {direction}", deliver, lost)
-            self._set_way(direction, new)
-            return new
-        return None
+        return new
 
     def _set_way(self, direction: Direction, way: ImpairedWay | None) -> None:
         old = self._ways.pop(direction, None)

@@ -27,6 +27,7 @@ from virtfs.files.stream import Opens
 from virtfs.files.tree import Commands, interface_names
 from virtfs.forward.recorder import Recorder, Rings
 from virtfs.forward.wire import Wire
+from virtfs.host import descriptors
 from virtfs.host.holdings import Address as Held
 from virtfs.host.link import Link
 from virtfs.host.links import Links
@@ -117,15 +118,21 @@ class Interfaces:
         self._nursery = nursery
 
     def room(self) -> None:
-        """ENOSPC when the mount has as many as it may."""
-        if len(self._all) >= self.limits.virts:
-            raise VirtError(errno.ENOSPC, f"this mount allows {self.limits.virts} interfaces")
+        """ENOSPC when the mount has as many as it may, EMFILE when it has as many as there are descriptors for."""
+        most = self.limits.virts
+        if len(self._all) < most:
+            return
+        files = descriptors.limit()
+        if descriptors.interfaces(files) <= most:
+            raise VirtError(errno.EMFILE, f"{files} open files (RLIMIT_NOFILE) are enough for {most} interfaces")
+        raise VirtError(errno.ENOSPC, f"this mount allows {most} interfaces")
 
     async def create(self, unit: Unit | None, commands: Commands, made: bool = False, netns: str = "") -> Interface:
         """Make virt<unit>, or the lowest free one, down, with its tap made or attached to.
 
         made: a tap that is there was made by virtfs, in an earlier life, and `destroy` is to remove it.
-        netns: look there for a tap to attach to first; one that has to be made is made at home.
+        netns: look there for a tap to attach to first; one that has to be made is made at home. What fails leaves
+        nothing behind.
         """
         assert self._nursery is not None
         self.room()
@@ -133,12 +140,17 @@ class Interfaces:
             unit, (tap, link, addresses, held) = await self._lowest()
         else:
             tap, link, addresses, held = await self.kernel.call(self._open, unit, netns)
-        member = None if link.master is None else await self.kernel.call(membership, tap, self.kernel.links)
-        bridge = "" if link.master is None else await self.kernel.call(bridge_of, tap)
-        found = None if tap.made or made else host_end(link, addresses, bridge)
-        host = host_end(link, addresses, bridge)
-        virt = Virt(unit, new_mac(unit, random.randrange(256)), host, persist=not tap.made)
-        interface = Interface(virt, tap, found, self._tell, self.mount)
+        try:
+            member = None if link.master is None else await self.kernel.call(membership, tap, self.kernel.links)
+            bridge = "" if link.master is None else await self.kernel.call(bridge_of, tap)
+            found = None if tap.made or made else host_end(link, addresses, bridge)
+            host = host_end(link, addresses, bridge)
+            virt = Virt(unit, new_mac(unit, random.randrange(256)), host, persist=not tap.made)
+            interface = Interface(virt, tap, found, self._tell, self.mount)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self.kernel.close_tap(tap)
+            raise
         interface.held = held
         interface.member = member
         interface.master = link.master
@@ -149,8 +161,13 @@ class Interfaces:
         self._nursery.start_soon(interface.run, name=virt.name)
         self._root.children.update(interface_names(interface.ports, commands))
         interface.captures += (self.pcap,)
-        await self.pcap.appear(interface.recorder)
-        self.appeared(interface)
+        try:
+            await self.pcap.appear(interface.recorder)
+            self.appeared(interface)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self.destroy(interface)
+            raise
         self._tell("create", virt.name)
         return interface
 
@@ -201,6 +218,14 @@ class Interfaces:
                 break  # else the answer may be older than what has been reported since it was asked for
         interface.set_host(*host)
         self.catch_up()
+
+    async def look_after(self, interface: Interface) -> None:
+        """Look at the host's end after a change. The change holds, so where that fails it is done later."""
+        try:
+            await self.refresh(interface)
+        except OSError as refusal:
+            log.info("%s: %s", interface.virt.name, refusal.strerror)
+            self.gone(interface)
 
     async def refresh_all(self) -> None:
         """Count what every tap has dropped: in our namespace all else is reported by the kernel."""
@@ -257,7 +282,9 @@ def _attach_in(name: str, unit: Unit) -> Tap | None:
 
     try:
         namespace = open_netns(name)
-    except VirtError:
+    except VirtError as refusal:
+        if refusal.errno not in (errno.ENXIO, errno.EINVAL):
+            raise
         return None  # the verb netns will say so
     try:
         return inside(namespace, attach)

@@ -5,6 +5,7 @@ from typing import TypeVar, TypeVarTuple
 
 import trio
 
+from virtfs.forward.tasks import in_thread, surely_in_thread
 from virtfs.host.device import TapDevice
 from virtfs.host.links import Links
 from virtfs.host.monitor import Monitor
@@ -18,18 +19,22 @@ class Kernel:
 
     def __init__(self) -> None:
         self.links = Links()
-        self.monitor = Monitor()
+        try:
+            self.monitor = Monitor()
+        except BaseException:
+            self.links.close()
+            raise
         # The kernel takes rtnetlink requests one after the other anyway, and Links has one socket.
         self._one = trio.CapacityLimiter(1)
         self._closing = trio.CapacityLimiter(32)
 
     async def call(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Call a blocking function in a thread. Cancellation does not interrupt it: what it began it ends."""
-        return await trio.to_thread.run_sync(function, *args, limiter=self._one)
+        """Call a blocking function in a thread. Cancellation does not interrupt it. Errors: as in_thread."""
+        return await in_thread(function, *args, limiter=self._one)
 
     async def close_tap(self, tap: TapDevice) -> None:
         """Close a tap, which waits for the kernel's RCU and for nothing of ours: several at once."""
-        await trio.to_thread.run_sync(tap.close, limiter=self._closing)
+        await surely_in_thread(tap.close, self._closing)
 
     def close(self) -> None:
         """Give the sockets back."""

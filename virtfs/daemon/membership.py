@@ -18,11 +18,11 @@ async def set_bridge(interfaces: Interfaces, interface: Interface, name: str = "
         await call(join, tap, links, name)
     elif changes:
         await call(leave, tap, links)
-    await interfaces.refresh(interface)
+    await interfaces.look_after(interface)
 
     async def undo() -> None:
         if changes:
             await call(restore, tap, links, before)
-            await interfaces.refresh(interface)
+            await interfaces.look_after(interface)
 
     return undo

@@ -36,8 +36,12 @@ def make_directory() -> tuple[Path, int]:
             _clear(old)
     while True:
         directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-        directory.chmod(0o711)
-        lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            directory.chmod(0o711)
+            lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (directory / LOCK).exists():
             return directory, lock

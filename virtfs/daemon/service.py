@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import trio
@@ -24,6 +25,7 @@ from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
 from virtfs.files.stream import Opens
 from virtfs.files.tree import root_directory
+from virtfs.forward.tasks import lasting
 from virtfs.fuse import namespace
 from virtfs.fuse.channel import Channel
 from virtfs.fuse.numbers import Handles, Inodes
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 BUFFER = 8 << 20
+AGAIN = 2  # seconds until a state that could not be saved is tried again
 
 
 async def serve(
@@ -72,10 +75,6 @@ class _Mount:
         self, fuse_fd: int, root: Directory, kernel: Kernel, interfaces: Interfaces, commander: Commander
     ) -> None:
         self._interfaces = interfaces
-        self._runtime = Runtime(interfaces)
-        interfaces.mount = replace(interfaces.mount, rx=lambda virt: str(self._runtime.path(virt)))
-        interfaces.appeared, interfaces.given = self._runtime.appear, self._runtime.follow
-        interfaces.leaving = self._leaving
         self._commander = commander
         self._follower = Follower(kernel, interfaces)
         self._ours, theirs, self._longest = _pair()
@@ -90,6 +89,10 @@ class _Mount:
         interfaces.look_for = self._follower.look_for
         commander.changed = self._follower.changed = self._changed
         self._stale = trio.Event()
+        self._runtime = Runtime(interfaces)  # the last, as a directory stays where something fails
+        interfaces.mount = replace(interfaces.mount, rx=lambda virt: str(self._runtime.path(virt)))
+        interfaces.appeared, interfaces.given = self._runtime.appear, self._runtime.follow
+        interfaces.leaving = self._leaving
 
     async def run(self, ready: Callable[[], None], stop: trio.Event) -> None:
         """Serve, then end: taps and with them their readers, other streams, then libfuse."""
@@ -99,8 +102,8 @@ class _Mount:
                 async with trio.open_nursery() as nursery:
                     self._interfaces.run_in(nursery)
                     nursery.start_soon(self._follower.run)
-                    nursery.start_soon(self._runtime.run)
-                    nursery.start_soon(self._commander.bridges.follow, self._changed)
+                    nursery.start_soon(lasting, "looking for readers of rx", self._runtime.run)
+                    nursery.start_soon(lasting, "looking at bridges", self._follow_bridges)
                     nursery.start_soon(self._channel.pair.requests)
                     nursery.start_soon(self._channel.pair.replies)
                     nursery.start_soon(self._begin, nursery, ready)
@@ -125,8 +128,11 @@ class _Mount:
         await self._channel.pair.works.wait()
         if (state_file := self._commander.state_file) is not None:
             await self._commander.replay(await state_file.load())
-        nursery.start_soon(self._react)
+        nursery.start_soon(lasting, "saving the state", self._react)
         ready()
+
+    async def _follow_bridges(self) -> None:
+        await self._commander.bridges.follow(self._changed)
 
     def _changed(self) -> None:
         """Something is other than it was, by a command or by the kernel's report."""
@@ -135,9 +141,10 @@ class _Mount:
     async def _react(self) -> None:
         """Wake who polls a text, and save what changed by others' hands; a command saves before it is answered."""
         while True:
-            await self._commander.keep()
+            kept = await self._commander.keep()
             await self._channel.texts_changed()
-            await self._stale.wait()
+            with trio.move_on_after(inf if kept else AGAIN):
+                await self._stale.wait()
             self._stale = trio.Event()
 
     async def _until(self, stop: trio.Event, nursery: trio.Nursery) -> None:

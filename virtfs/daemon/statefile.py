@@ -7,6 +7,7 @@ from pathlib import Path
 import trio
 
 from virtfs.core.errors import VirtError
+from virtfs.forward.tasks import in_thread
 
 log = logging.getLogger(__name__)
 
@@ -19,28 +20,32 @@ class StateFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._text: str | None = None
+        self._trouble = ""  # as it was last logged
         self._one = trio.Lock()
 
     async def load(self) -> str:
         """Its text, "" when there is none yet. VirtError when it cannot be read."""
         try:
-            return await trio.to_thread.run_sync(lambda: self._path.read_text(errors="surrogateescape"))
+            return await in_thread(lambda: self._path.read_text(errors="surrogateescape"))
         except FileNotFoundError:
             return ""
         except OSError as refusal:
             raise VirtError(refusal.errno or 0, f'state file "{self._path}": {refusal.strerror}') from None
 
-    async def save(self, text: str) -> None:
-        """Make it so, if it is not. A failure is logged: what the text describes holds all the same."""
+    async def save(self, text: str) -> bool:
+        """Make it so, if it is not. A failure is logged, and False: what the text describes holds all the same."""
         async with self._one:
             if text == self._text:
-                return
+                return True
             try:
-                await trio.to_thread.run_sync(self._replace, text)
+                await in_thread(self._replace, text)
             except OSError as refusal:
-                log.error('state file "%s": %s', self._path, refusal.strerror)
-            else:
-                self._text = text
+                if (trouble := str(refusal.strerror)) != self._trouble:
+                    log.error('state file "%s": %s', self._path, trouble)
+                self._trouble = trouble
+                return False
+            self._text, self._trouble = text, ""
+            return True
 
     def _replace(self, text: str) -> None:
         new = self._path.with_name(self._path.name + ".new")

@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -24,8 +25,9 @@ from virtfs.daemon.accounts import group_id, user_id
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.interfaces import Interfaces
 from virtfs.daemon.membership import set_bridge
-from virtfs.host.bpf import compile_filter
+from virtfs.host.bpf import Program, compile_filter
 from virtfs.host.links import Links
+from virtfs.host.membership import join
 from virtfs.host.netnames import open_netns
 from virtfs.host.tap import Tap
 
@@ -43,7 +45,11 @@ async def _set(interfaces: Interfaces, interface: Interface, name: str, value: o
     setattr(interface.virt, name, value)
     interface.wire.update()
     if name in ("owner", "group", "mode"):
-        interfaces.given(interface)
+        try:
+            interfaces.given(interface)
+        except BaseException:
+            setattr(interface.virt, name, before)
+            raise
 
     async def undo() -> None:
         await _set(interfaces, interface, name, before)
@@ -57,7 +63,7 @@ async def _link(interfaces: Interfaces, interface: Interface, **change: Any) -> 
     known = {"up": host.up, "mtu": host.mtu, "address": host.address, "txqlen": host.queue, "promisc": host.promisc}
     before = {name: known[name] for name in change}
     await interfaces.kernel.call(partial(interfaces.kernel.links.set, interface.tap, **change))
-    await interfaces.refresh(interface)
+    await interfaces.look_after(interface)
 
     async def undo() -> None:
         await _link(interfaces, interface, **before)
@@ -69,15 +75,19 @@ async def _mtu(interfaces: Interfaces, interface: Interface, mtu: int) -> Undo:
     """Below IPv6's smallest MTU (RFC 8200) the kernel takes the addresses and settings of IPv6 away."""
     addresses, before = interface.virt.host.addresses, interface.virt.host.mtu
     await _link(interfaces, interface, mtu=mtu)
-    if before < IPV6_MTU_MIN <= mtu and interface.found is None:
-        await interfaces.kernel.call(_quieten, interfaces.kernel.links, interface.tap, addresses)
-        await interfaces.refresh(interface)
 
     async def undo() -> None:
         await _mtu(interfaces, interface, before)
         for address in addresses:
             await _add_address(interfaces, interface, address)
 
+    if before < IPV6_MTU_MIN <= mtu and interface.found is None:
+        try:
+            await interfaces.kernel.call(_quieten, interfaces.kernel.links, interface.tap, addresses)
+        except OSError:
+            await undo()
+            raise
+        await interfaces.look_after(interface)
     return undo
 
 
@@ -93,7 +103,7 @@ async def _add_address(interfaces: Interfaces, interface: Interface, address: Ad
     if address in interface.virt.host.addresses:
         return _nothing  # saying it twice is once
     await interfaces.kernel.call(interfaces.kernel.links.add_address, interface.tap, address)
-    await interfaces.refresh(interface)
+    await interfaces.look_after(interface)
 
     async def undo() -> None:
         await _remove_address(interfaces, interface, address)
@@ -104,7 +114,7 @@ async def _add_address(interfaces: Interfaces, interface: Interface, address: Ad
 async def _remove_address(interfaces: Interfaces, interface: Interface, address: Any) -> Undo:
     removed = _matching(interface, address)
     await interfaces.kernel.call(interfaces.kernel.links.remove_address, interface.tap, address)
-    await interfaces.refresh(interface)
+    await interfaces.look_after(interface)
 
     async def undo() -> None:
         if removed is not None:
@@ -119,17 +129,39 @@ async def _move(interfaces: Interfaces, interface: Interface, name: str) -> Undo
     kernel, host = interfaces.kernel, replace(interface.virt.host)
     await kernel.call(_moved, kernel.links, interface.tap, name, host)
     interface.virt.netns = name
-    await interfaces.look_for(interface)
+    try:
+        await interfaces.look_for(interface)
+    except OSError as refusal:  # it has moved all the same
+        log.info("%s: %s", interface.virt.name, refusal.strerror)
+        interfaces.gone(interface)
     return _nothing  # it ends its line
 
 
 def _moved(links: Links, tap: Tap, name: str, host: HostEnd) -> None:
-    """In the thread."""
-    namespace = open_netns(name)
-    try:
-        links.move(tap, namespace)
-    finally:
-        os.close(namespace)
+    """In the thread. What fails brings the tap back."""
+    with ExitStack() as held:
+
+        def hold(descriptor: int) -> int:
+            held.callback(os.close, descriptor)
+            return descriptor
+
+        namespace, before = hold(open_netns(name)), hold(tap.netns())
+        with ExitStack() as spare:  # as many as the steps behind the move need, so that none fails for want of them
+            for _ in range(2):
+                spare.callback(os.close, os.dup(namespace))
+            links.move(tap, namespace)
+        try:
+            _give_back(links, tap, host)
+        except OSError:
+            links.move(tap, before)
+            _give_back(links, tap, host)
+            if host.bridge:
+                join(tap, links, host.bridge)
+            raise
+
+
+def _give_back(links: Links, tap: Tap, host: HostEnd) -> None:
+    """What the kernel takes away on a move."""
     links.quiet(tap)
     for address in host.addresses:
         if address not in links.addresses(tap):
@@ -140,32 +172,44 @@ def _moved(links: Links, tap: Tap, name: str, host: HostEnd) -> None:
 async def _impair(interfaces: Interfaces, interface: Interface, impairments: Impairments) -> Undo:
     virt = interface.virt
     before: Impairments = (("in", virt.impair_in), ("out", virt.impair_out))
-    for direction, impairment in impairments:
-        way = interface.impair(direction, impairment)
-        if way is not None:
-            interfaces.later(way.run)
 
     async def undo() -> None:
         await _impair(interfaces, interface, before)
 
+    # Only a new way can fail: such come first, and the last can be undone without another.
+    for direction, impairment in sorted(impairments, key=lambda one: one[1].harmless):
+        try:
+            way = interface.impair(direction, impairment)
+        except BaseException:
+            await undo()
+            raise
+        if way is not None:
+            interfaces.later(way.run)
     return undo
 
 
 async def _filter(interfaces: Interfaces, interface: Interface, expression: str) -> Undo:
-    before = interface.virt.filter
+    before, program_before = interface.virt.filter, interface.recorder.program
     program = await interfaces.kernel.call(compile_filter, expression)
+    await _attach(interfaces, interface, program)
+    interface.virt.filter = expression.strip()
+
+    async def undo() -> None:
+        await _attach(interfaces, interface, program_before)
+        interface.virt.filter = before
+
+    return undo
+
+
+async def _attach(interfaces: Interfaces, interface: Interface, program: Program | None) -> None:
+    """To the tap and to what captures it, or to neither."""
+    before = interface.recorder.program
     await interfaces.kernel.call(interface.tap.set_filter, program)
     try:
         await interface.recorder.refilter(program)
     except OSError:
-        await interfaces.kernel.call(interface.tap.set_filter, await interfaces.kernel.call(compile_filter, before))
+        await interfaces.kernel.call(interface.tap.set_filter, before)
         raise
-    interface.virt.filter = expression.strip()
-
-    async def undo() -> None:
-        await _filter(interfaces, interface, before)
-
-    return undo
 
 
 async def _history(interfaces: Interfaces, interface: Interface, size: int) -> Undo:
@@ -195,24 +239,27 @@ async def _persist(interfaces: Interfaces, interface: Interface, on: bool) -> Un
 
 
 async def _carrier(interfaces: Interfaces, interface: Interface, when: Carrier) -> Undo:
-    before = interface.virt.carrier
-    interface.virt.carrier = when
-    await follow_opens(interfaces, interface)
-
-    async def undo() -> None:
-        await _carrier(interfaces, interface, before)
-
-    return undo
+    return await _following(interfaces, interface, "carrier", when)
 
 
 async def _upopen(interfaces: Interfaces, interface: Interface, on: bool) -> Undo:
-    before = interface.virt.upopen
-    interface.virt.upopen = on
-    await follow_opens(interfaces, interface)
+    return await _following(interfaces, interface, "upopen", on)
+
+
+async def _following(interfaces: Interfaces, interface: Interface, name: str, value: object) -> Undo:
+    before, was_up = getattr(interface.virt, name), interface.virt.host.up
+    setattr(interface.virt, name, value)
 
     async def undo() -> None:
-        await _upopen(interfaces, interface, before)
+        await _following(interfaces, interface, name, before)
+        if interface.virt.host.up != was_up and not interface.virt.lost:
+            await _link(interfaces, interface, up=was_up)
 
+    try:
+        await follow_opens(interfaces, interface)
+    except OSError:
+        await undo()
+        raise
     return undo
 
 
@@ -227,7 +274,7 @@ async def follow_opens(interfaces: Interfaces, interface: Interface) -> None:
         interface.carrier = carrier
     if virt.upopen and virt.host.up != is_open:
         await interfaces.kernel.call(partial(interfaces.kernel.links.set, interface.tap, up=is_open))
-    await interfaces.refresh(interface)
+    await interfaces.look_after(interface)
 
 
 async def _nothing() -> None:
@@ -245,7 +292,11 @@ async def _group(interfaces: Interfaces, interface: Interface, name: str) -> Und
     virt, gid = interface.virt, group_id(name)
     modes = {MODE_NEW: MODE_GROUP} if gid else {MODE_GROUP: MODE_NEW}
     undo_mode = await _set(interfaces, interface, "mode", modes.get(virt.mode, virt.mode))
-    undo_group = await _set(interfaces, interface, "group", gid)
+    try:
+        undo_group = await _set(interfaces, interface, "group", gid)
+    except BaseException:
+        await undo_mode()
+        raise
 
     async def undo() -> None:
         await undo_group()
@@ -371,6 +422,6 @@ async def carry_out(interfaces: Interfaces, interface: Interface, actions: tuple
         for undo in reversed(undone):
             try:
                 await undo()
-            except OSError as refusal:  # the first refusal is the one to tell; go on with the others
-                log.warning("%s: cannot be put back: %s", interface.virt.name, refusal.strerror)
+            except (OSError, MemoryError) as refusal:  # the first refusal is the one to tell; go on with the others
+                log.warning("%s: cannot be put back: %s", interface.virt.name, refusal)
         raise

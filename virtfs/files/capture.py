@@ -30,6 +30,7 @@ from virtfs.files.stream import Opens, Stream, StreamHandle, TextStreamHandle, W
 from virtfs.forward.merge import Merge
 from virtfs.forward.recorder import Passed, Recorder, Sink, Task
 from virtfs.forward.wire import HEADROOM
+from virtfs.host.descriptors import NONE_LEFT
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +167,10 @@ class CaptureHandle(TextStreamHandle):
         self._add(file_header(capture.application))
 
     async def begin(self) -> None:
-        """See what passes from now on. Errors: of one interface alone, as PacketRing.open; of all, EPERM for each."""
+        """See what passes from now on.
+
+        Errors: of one interface alone, as PacketRing.open; of all, EPERM for each, or EMFILE, ENFILE, ENOMEM for any.
+        """
         refused: list[OSError] = []
         if self._merge is not None:
             self._capture.start(self._merge.run)
@@ -178,8 +182,10 @@ class CaptureHandle(TextStreamHandle):
             async with trio.open_nursery() as nursery:
                 for recorder, watched in introduced:
                     nursery.start_soon(self._watch, recorder, watched, refused)
-        if refused and not any(watched.sees for watched in self._watched.values()):
-            raise VirtError(errno.EPERM, f"pcap: {refused[0].strerror}")
+        short = [refusal for refusal in refused if refusal.errno in NONE_LEFT]
+        if short or (refused and not any(watched.sees for watched in self._watched.values())):
+            refusal = (short or refused)[0]
+            raise VirtError(refusal.errno or errno.EIO, f"pcap: {refusal.strerror}")
 
     async def appear(self, recorder: Recorder) -> None:
         """See this interface too."""
@@ -202,7 +208,7 @@ class CaptureHandle(TextStreamHandle):
                 sentence = f"{recorder.virt.name}/pcap: {refusal.strerror}"
                 raise VirtError(refusal.errno or errno.EIO, sentence) from refusal
             log.warning("%s is not in pcap: %s", recorder.virt.name, refusal.strerror)
-            if refused is not None and refusal.errno == errno.EPERM:
+            if refused is not None and (refusal.errno == errno.EPERM or refusal.errno in NONE_LEFT):
                 refused.append(refusal)
         if self._watched.get(recorder) is not watched:  # it is gone meanwhile, or this handle is
             recorder.unwatch(watched.sink)

@@ -19,6 +19,7 @@ from virtfs.core.pace import Pace
 from virtfs.core.savefile import Reader, Record, Run
 from virtfs.files.stream import Opens, Stream, StreamHandle, Waiters
 from virtfs.forward.rows import RUN, Rows
+from virtfs.forward.tasks import lasting
 from virtfs.forward.wire import Wire
 from virtfs.host.timer import Timer
 
@@ -84,7 +85,6 @@ class InjectHandle(StreamHandle):
         self._file = file
         self._reader = Reader()
         self._pace = Pace()
-        self._timer = Timer()
         self._scope = trio.CancelScope()
         self._records: Iterator[Record] = iter(())
         self._next: Record | None = None
@@ -92,6 +92,7 @@ class InjectHandle(StreamHandle):
         self._rows = Rows()
         self._frames = 0
         self._writing = 0  # bytes of the write that waits
+        self._timer = Timer()  # the last, as nobody gives it back when something else fails
 
     def write(self, data: memoryview) -> int | None:
         if self._file.wire.virt.pace:
@@ -182,12 +183,15 @@ class InjectHandle(StreamHandle):
         """Wake the write that waits when its next frame is due, until the file is closed."""
         try:
             with self._scope:
-                while True:
-                    await trio.lowlevel.wait_readable(self._timer.fd)
-                    self._timer.set(0)
-                    self.waiters.wake()
+                await lasting("inject", self._follow_timer)
         finally:
             self._timer.close()
+
+    async def _follow_timer(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._timer.fd)
+            self._timer.set(0)
+            self.waiters.wake()
 
     def taken(self) -> int:
         return self._frames

@@ -18,8 +18,10 @@ from virtfs.core.errors import VirtError
 from virtfs.core.impairment import Impairment
 from virtfs.core.offload import whole
 from virtfs.forward.impaired import ImpairedWay
+from virtfs.forward.tasks import lasting
 from virtfs.forward.wire import Wire
 from virtfs.host.carrier import LONGEST, BatchCarrier, Carrier, Load, Room
+from virtfs.host.descriptors import keep_spare
 from virtfs.host.device import OFFLOAD_NONE, OFFLOAD_TCP, VNET_HEADER
 
 log = logging.getLogger(__name__)
@@ -72,13 +74,12 @@ class OneWay:
 
     def impair(self, impairment: Impairment, stream: str) -> ImpairedWay | None:
         """This direction's own impairment from now on; the way whose task is to be run."""
+        way = None if impairment.harmless else ImpairedWay(impairment, stream, self._passed, self.source.lose)
         if self.way is not None:
             self.way.stop()
-        self.way = None
-        if not impairment.harmless:
-            self.way = ImpairedWay(impairment, stream, self._passed, self.source.lose)
+        self.way = way
         self.look()
-        return self.way
+        return way
 
     def gone(self) -> bool:
         """Nothing will come any more."""
@@ -169,9 +170,19 @@ class Cable:
     """Both directions. ways: out of the first interface, and out of the second."""
 
     def __init__(self, first: Wire, second: Wire) -> None:
+        """Lay it: frames wait for `run` from now on. VirtError: EMFILE, ENFILE, ENOMEM; then nothing has changed."""
         self.ends = first, second
         room = Room()
-        self.ways = OneWay(first, second, room), OneWay(second, first, room)
+        self._taps = _watching(first.tap.fd, second.tap.fd)
+        out = None
+        try:
+            out = OneWay(first, second, room)
+            self.ways = out, OneWay(second, first, room)
+        except BaseException:
+            if out is not None:
+                out.stop()
+            self._taps.close()
+            raise
         self._scope = trio.CancelScope()
 
     async def run(self) -> None:
@@ -181,36 +192,61 @@ class Cable:
         lets some frames gather: each time it writes again after a pause, however short, it wakes who receives, and that
         takes longer than to copy a large segment. A cable that nothing comes through waits.
         """
-        with self._scope, select.epoll() as taps:
-            await trio.lowlevel.checkpoint()  # it may have been stopped already
-            ways = list(self.ways)
-            for way in ways:
-                taps.register(way.source.tap.fd, select.EPOLLIN)
-            looks = until = 0
-            while ways:
-                if not looks:
-                    await trio.lowlevel.wait_readable(taps.fileno())
-                    looks, until = LOOKS, monotonic_ns() + TURN
-                elif monotonic_ns() > until:
-                    await trio.lowlevel.checkpoint()
-                    until = monotonic_ns() + TURN
-                carried = 0
-                for way in tuple(ways):
-                    carried += way.burst()
-                    if way.gone():
-                        ways.remove(way)
-                        taps.unregister(way.source.tap.fd)
-                if carried:
-                    looks = LOOKS
-                    continue
-                looks -= 1
-                again = monotonic_ns() + PAUSE
-                while monotonic_ns() < again:
-                    await trio.lowlevel.checkpoint()
-                until = again + TURN
+        try:
+            with self._scope:
+                await trio.lowlevel.checkpoint()  # it may have been stopped already
+                await lasting("a cable", self._carry)
+        finally:
+            self._taps.close()
+
+    async def _carry(self) -> None:
+        taps, ways = self._taps, [way for way in self.ways if not way.gone()]
+        looks = until = 0
+        while ways:
+            if not looks:
+                await trio.lowlevel.wait_readable(taps.fileno())
+                looks, until = LOOKS, monotonic_ns() + TURN
+            elif monotonic_ns() > until:
+                await trio.lowlevel.checkpoint()
+                until = monotonic_ns() + TURN
+            carried = 0
+            for way in tuple(ways):
+                carried += way.burst()
+                if way.gone():
+                    ways.remove(way)
+                    taps.unregister(way.source.tap.fd)
+            if carried:
+                looks = LOOKS
+                continue
+            looks -= 1
+            again = monotonic_ns() + PAUSE
+            while monotonic_ns() < again:
+                await trio.lowlevel.checkpoint()
+            until = again + TURN
 
     def stop(self) -> None:
         """Take it out."""
         self._scope.cancel()
         for way in self.ways:
             way.stop()
+
+    def discard(self) -> None:
+        """Take out one that has not been run."""
+        self.stop()
+        self._taps.close()
+
+
+def _watching(*taps: int) -> select.epoll:
+    """A descriptor that is readable while one of these is."""
+    try:
+        watching = select.epoll(flags=select.EPOLL_CLOEXEC)
+        try:
+            keep_spare(watching.fileno())
+            for tap in taps:
+                watching.register(tap, select.EPOLLIN)
+        except BaseException:
+            watching.close()
+            raise
+    except OSError as refusal:
+        raise VirtError(refusal.errno or errno.EIO, f"no descriptor for a cable: {refusal.strerror}") from refusal
+    return watching

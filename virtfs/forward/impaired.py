@@ -8,6 +8,7 @@ import trio
 
 from virtfs.core.impair import Scheduler
 from virtfs.core.impairment import UNIMPAIRED, Impairment
+from virtfs.forward.tasks import lasting
 from virtfs.host.timer import Timer
 
 
@@ -15,7 +16,7 @@ class ImpairedWay:
     """Frames pushed come out at `deliver` when their time has come, unless they are lost, which `lost` is told of.
 
     One task (`run`) for any number of frames. What is due at once goes on within push. stream: tells apart two
-    directions that share a seed.
+    directions that share a seed. VirtError, at its making: EMFILE, ENFILE, ENOMEM.
     """
 
     def __init__(
@@ -72,12 +73,19 @@ class ImpairedWay:
         """Until `stop`."""
         try:
             with self._scope:
-                while True:
-                    await trio.lowlevel.wait_readable(self._timer.fd)
-                    self._set_for = -1
-                    self._move_on()
+                await lasting("an impairment", self._follow_timer)
         finally:
             self._timer.close()
+
+    async def _follow_timer(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._timer.fd)
+            self._set_for = -1
+            self._move_on()
+
+    def close(self) -> None:
+        """Give back one that has not been run."""
+        self._timer.close()
 
     def stop(self) -> None:
         """No more; what is on its way is lost."""

@@ -15,7 +15,9 @@ import trio
 from virtfs.core.errors import VirtError
 from virtfs.core.tpacket import pcapng
 from virtfs.core.virt import Virt
+from virtfs.forward.tasks import in_thread, lasting, surely_in_thread
 from virtfs.host.bpf import Program
+from virtfs.host.descriptors import NONE_LEFT
 from virtfs.host.device import Placed
 from virtfs.host.ring import Block, PacketRing, Size
 
@@ -87,7 +89,7 @@ class Rings:
         self._open += 1
         self._large += large
         try:
-            return await trio.to_thread.run_sync(self._make, tap, size, program, limiter=self._threads), size
+            return await in_thread(self._make, tap, size, program, limiter=self._threads), size
         except BaseException:
             self._forget(size)
             raise
@@ -100,7 +102,7 @@ class Rings:
         """One less."""
         self._forget(size)
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(ring.close, limiter=self._threads)
+            await surely_in_thread(ring.close, self._threads)
 
 
 class Recorder:
@@ -138,12 +140,17 @@ class Recorder:
         if self._sinks.pop(sink, sink) is None and not self._sinks:
             self._start(self._close_unused)
 
+    @property
+    def program(self) -> Program | None:
+        """What is shown of what is on its way to virt; None: all."""
+        return self._program
+
     async def refilter(self, program: Program | None) -> None:
         """Show only what a program accepts, of what is on its way to virt."""
         async with self._changing:
-            self._program = program
             if self._ring is not None:
                 self._ring.set_filter(program)
+            self._program = program
 
     async def moved(self) -> None:
         """The tap is in another network namespace: look there."""
@@ -155,7 +162,16 @@ class Recorder:
             try:
                 await self._open()
             except OSError as refusal:
+                if refusal.errno in NONE_LEFT:
+                    self._start(partial(lasting, f"capturing {self.virt.name}", self._open_again))
+                    return
                 log.warning("%s is captured no more: %s", self.virt.name, refusal.strerror)
+
+    async def _open_again(self) -> None:
+        """What `moved` could not open."""
+        async with self._changing:
+            if self._sinks and self._ring is None:
+                await self._open()
 
     async def settled(self) -> None:
         """Wait until what has been asked for by now holds."""

@@ -62,7 +62,11 @@ class Wire:
         self._wanted = trio.Event()
         # Edge-triggered: poll(2) on a frame file must tell of a new frame also when an older one still waits.
         self._edge = select.epoll(flags=select.EPOLL_CLOEXEC)
-        self._edge.register(self._fd, select.EPOLLIN | select.EPOLLET)
+        try:
+            self._edge.register(self._fd, select.EPOLLIN | select.EPOLLET)
+        except BaseException:
+            self._edge.close()
+            raise
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
         self._poll_out = select.poll()

@@ -18,7 +18,7 @@ from time import monotonic_ns
 
 import trio
 
-from virtfs.core.errors import VirtError
+from virtfs.core.errors import VirtError, refused
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.files.stream import PollId, Stream, StreamHandle, Unique
 from virtfs.fuse import protocol as p
@@ -141,6 +141,8 @@ class Channel:
                 raise
             except OSError as error:
                 self._answers.fail(unique, error.errno or errno.EIO)
+            except MemoryError:
+                self._answers.fail(unique, errno.ENOMEM)
             except Exception:
                 log.exception("request %d of opcode %d failed", unique, opcode)
                 self._answers.fail(unique, errno.EIO)
@@ -206,9 +208,10 @@ class Channel:
                 self._opened(unique, opened)
             else:
                 self._tasks.start_soon(self._open_later, unique, opened, user)
-        except VirtError as refusal:
+        except (OSError, MemoryError) as failure:
+            refusal = refused(failure)
             self.refused(refusal, user)
-            raise
+            raise refusal from failure
         return True
 
     def _opened(self, unique: Unique, handle: StreamHandle) -> None:
@@ -222,10 +225,10 @@ class Channel:
     async def _open_later(self, unique: Unique, opening: Awaitable[StreamHandle], user: User) -> None:
         try:
             self._opened(unique, await opening)
-        except OSError as error:
-            if isinstance(error, VirtError):
-                self.refused(error, user)
-            self._answers.fail(unique, error.errno or errno.EIO)
+        except (OSError, MemoryError) as failure:
+            refusal = refused(failure)
+            self.refused(refusal, user)
+            self._answers.fail(unique, refusal.errno)
         except Exception:
             log.exception("open %d failed", unique)
             self._answers.fail(unique, errno.EIO)

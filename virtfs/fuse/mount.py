@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import trio
 
 from virtfs.core.errors import VirtError
+from virtfs.forward.tasks import in_thread
 from virtfs.fuse.mounttable import TABLE, Mounted, mounted_at, still_there
 
 log = logging.getLogger(__name__)
@@ -54,8 +55,11 @@ def attach(directory: str, options: Sequence[str] = OPTIONS) -> int:
             )
         with helper:
             # Its end is closed when it exits, so this ends without a descriptor if it fails.
-            _, descriptors, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
+            _, descriptors, flags, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
             said = helper.communicate()[1]
+    if helper.returncode == 0 and not descriptors and flags & socket.MSG_CTRUNC:  # unix(7): it could not be had
+        detach_lazily(directory)
+        raise VirtError(errno.EMFILE, f'cannot mount at "{directory}": {os.strerror(errno.EMFILE)}')
     if helper.returncode == 0 and descriptors:
         os.set_blocking(descriptors[0], False)
         return descriptors[0]
@@ -112,7 +116,7 @@ async def wait_unmounted(mount: Mounted) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_set_when_cancelled, enough)
             # A limiter of its own: this thread lives as long as the mount, trio's 40 are for short work.
-            await trio.to_thread.run_sync(_poll_table, mount, enough, limiter=trio.CapacityLimiter(1))
+            await in_thread(_poll_table, mount, enough, limiter=trio.CapacityLimiter(1))
             nursery.cancel_scope.cancel()
     finally:
         os.close(enough)
@@ -127,11 +131,11 @@ async def _set_when_cancelled(eventfd: int) -> None:
 
 def _poll_table(mount: Mounted, enough: int) -> None:
     """In a thread: until the mount is gone or `enough` is written to."""
-    with open(TABLE, "rb") as table:  # opened before the first look: what changes after it wakes poll
+    with open(TABLE, "rb", buffering=0) as table:  # opened before the first look: what changes after it wakes poll
         poll = select.poll()
         poll.register(table, select.POLLPRI | select.POLLERR)
         poll.register(enough, select.POLLIN)
-        while still_there(mount) and not any(fd == enough for fd, _ in poll.poll()):
+        while still_there(mount, table) and not any(fd == enough for fd, _ in poll.poll()):
             pass
 
 

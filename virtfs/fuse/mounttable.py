@@ -7,6 +7,7 @@ would have to answer.
 import os
 import re
 from dataclasses import dataclass
+from typing import BinaryIO
 
 TABLE = "/proc/self/mountinfo"
 VIRTFS = "fuse.virtfs"  # a FUSE mount's type is "fuse." and its subtype, mount.fuse3(8)
@@ -51,9 +52,17 @@ def mounted_at(directory: str) -> Mounted | None:
     return next((mount for mount in here if mount.id not in covered), None)
 
 
-def still_there(mount: Mounted) -> bool:
-    """Whether the table has this very mount; it may have been moved."""
-    return any(other.id == mount.id and other.device == mount.device for other in mounts())
+def still_there(mount: Mounted, table: BinaryIO | None = None) -> bool:
+    """Whether the table has this very mount; it may have been moved.
+
+    table: the table, open without a buffer, to be read again: that takes no other descriptor.
+    """
+    if table is None:
+        now = mounts()
+    else:
+        table.seek(0)
+        now = [_parse(line) for line in table.read().splitlines()]
+    return any(other.id == mount.id and other.device == mount.device for other in now)
 
 
 def resolve(directory: str) -> str:

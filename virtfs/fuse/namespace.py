@@ -48,6 +48,8 @@ def answered(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coro
             raise
         except OSError as error:
             raise pyfuse3.FUSEError(error.errno or errno.EIO) from None
+        except MemoryError:
+            raise pyfuse3.FUSEError(errno.ENOMEM) from None
         except Exception:
             log.exception("%s failed", operation.__name__)
             raise pyfuse3.FUSEError(errno.EIO) from None

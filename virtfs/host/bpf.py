@@ -22,6 +22,8 @@ from functools import cache
 
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import quoted
+from virtfs.host.descriptors import one_left
+from virtfs.host.threads import call_apart
 
 EXPRESSION_MAX = 4096  # bytes
 TERMS_MAX = 200
@@ -128,6 +130,7 @@ def _libpcap() -> ctypes.CDLL:
             continue
         break
     else:
+        one_left()  # or it may well be installed
         raise VirtError(errno.EOPNOTSUPP, "filters need libpcap: install the package libpcap0.8 (Debian) or libpcap")
     pcap_t = ctypes.c_void_p
     library.pcap_open_dead.restype = pcap_t
@@ -144,23 +147,13 @@ _one_at_a_time = threading.Lock()  # libpcap before 1.8 compiles with global var
 
 def _confined(expression: str) -> bytes:
     """The instructions, compiled in a thread of its own that ends with its confinement."""
-    results: list[bytes] = []
-    failures: list[BaseException] = []
 
-    def run() -> None:
-        try:
-            _forbid_sockets()
-            with _one_at_a_time:
-                results.append(_compile(_libpcap(), expression))
-        except BaseException as failure:  # carried to the caller below, whatever it is
-            failures.append(failure)
+    def run() -> bytes:
+        _forbid_sockets()
+        with _one_at_a_time:
+            return _compile(_libpcap(), expression)
 
-    thread = threading.Thread(target=run, name="compiling a filter")
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures.pop()
-    return results[0]
+    return call_apart(run, "compiling a filter")
 
 
 def _compile(library: ctypes.CDLL, expression: str) -> bytes:
@@ -183,6 +176,7 @@ def _compile_once(library: ctypes.CDLL, expression: str, optimize: bool) -> byte
     try:
         text = os.fsencode(expression)
         if library.pcap_compile(handle, ctypes.byref(program), text, optimize, _NETMASK_UNKNOWN) != 0:
+            one_left()  # or a name is unknown only because /etc/services could not be opened
             message = library.pcap_geterr(handle).decode(errors="replace")
             raise VirtError(errno.EINVAL, f"filter {quoted(expression)}: {message}")
         return ctypes.string_at(program.instructions, program.length * _INSTRUCTION.size)

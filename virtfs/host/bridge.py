@@ -4,7 +4,6 @@ For the network namespace of the thread that opened `Rtnl`. All of it blocks sho
 """
 
 import errno
-import socket
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -141,7 +140,7 @@ class HostBridge:
 
     def remove(self, name: str) -> None:
         """No member any more; what it had brought goes back to it."""
-        index, what = interface_index(name), f'delete "{name}"'
+        index, what = self._index(name), f'delete "{name}"'
         if index not in self.adoptions.brought:
             self._set_master(name, 0, what)
             return
@@ -156,7 +155,7 @@ class HostBridge:
 
     def adopt(self, name: str) -> None:
         """Make an interface a member, if it is none, and move its addresses and routes here."""
-        index, what = interface_index(name), f'add "{name}" adopt'
+        index, what = self._index(name), f'add "{name}" adopt'
         try:
             self.adoptions.note(self.rtnl, self.index, index)
             for _step in adopt.adopt(self.rtnl, self.index, index):
@@ -178,7 +177,7 @@ class HostBridge:
             raise VirtError(errno.ENXIO, f"{what}: the interface is gone")
 
     def _set_master(self, name: str, master: int, what: str) -> None:
-        change = _change(interface_index(name))
+        change = _change(self._index(name))
         change["attrs"] = [("IFLA_MASTER", master)]
         self._ask(RTM_SETLINK, change, what)
 
@@ -188,7 +187,7 @@ class HostBridge:
 
     def set_settings(self, name: str, settings: Settings) -> None:
         """Set several attributes of a member."""
-        change = _change(interface_index(name))
+        change = _change(self._index(name))
         data = {"attrs": list(settings)}
         kind = ("IFLA_INFO_SLAVE_KIND", "bridge")
         change["attrs"] = [("IFLA_LINKINFO", {"attrs": [kind, ("IFLA_INFO_SLAVE_DATA", data)]})]
@@ -196,7 +195,7 @@ class HostBridge:
 
     def set_static(self, name: str, address: bytes) -> None:
         """An address that is neither forgotten nor moved, in the place of what was known of it."""
-        entry = _entry(interface_index(name), address)
+        entry = _entry(self._index(name), address)
         entry["state"] = _NUD_NOARP
         entry["flags"] = _NTF_MASTER | _NTF_STICKY
         self._ask(RTM_NEWNEIGH, entry, "static", NLM_F_CREATE | NLM_F_REPLACE)
@@ -204,7 +203,7 @@ class HostBridge:
     def forget(self, address: bytes) -> None:
         """An address of the table, static or learned; none of the ports' own."""
         for known in [known for known in self.look().known if known.address == address]:
-            self._ask(RTM_DELNEIGH, _entry(interface_index(known.member), address), "deladdr")
+            self._ask(RTM_DELNEIGH, _entry(self._index(known.member), address), "deladdr")
 
     def flush(self) -> None:
         """Forget what was learned. Linux keeps what is static, and with it the ports' own (br_fdb.c br_fdb_flush)."""
@@ -214,13 +213,16 @@ class HostBridge:
         """Forget the static ones too; the ports' own stay."""
         self.flush()
         for known in self.look().known:
-            self._ask(RTM_DELNEIGH, _entry(interface_index(known.member), known.address), "flushall")
+            self._ask(RTM_DELNEIGH, _entry(self._index(known.member), known.address), "flushall")
 
     def delete(self) -> None:
         """Remove the bridge itself, whatever its name is now; no error if it is gone."""
         link = ask_link(self.rtnl, self.index)
         if link is not None and details(link) is not None:
             self._ask(RTM_DELLINK, _change(self.index), "destroy")
+
+    def _index(self, name: str) -> int:
+        return interface_index(self.rtnl, name)
 
     def _ask(self, kind: int, message: Message, what: str, flags: int = 0) -> None:
         try:
@@ -252,16 +254,23 @@ def make(rtnl: Rtnl, links: Links, name: BridgeName) -> int:
         rtnl.ask(RTM_NEWLINK, request, NLM_F_CREATE | NLM_F_EXCL)
     except VirtError as refusal:
         raise VirtError(refusal.errno, f'"{name}": {refusal.strerror}') from refusal
-    index = interface_index(name)
-    links.quiet(HostBridge(rtnl, links, name, index))
+    index = interface_index(rtnl, name)
+    bridge = HostBridge(rtnl, links, name, index)
+    try:
+        links.quiet(bridge)
+    except BaseException:
+        bridge.delete()
+        raise
     return index
 
 
-def interface_index(name: str) -> int:
-    """The index of an interface of the calling thread's network namespace. VirtError ENXIO: there is none."""
+def interface_index(rtnl: Rtnl, name: str) -> int:
+    """The index of an interface of the socket's network namespace. VirtError ENXIO: there is none."""
     try:
-        return socket.if_nametoindex(name)
-    except OSError as refusal:
+        return rtnl.index(name)
+    except VirtError as refusal:
+        if refusal.errno != errno.ENODEV:
+            raise
         raise VirtError(errno.ENXIO, f'there is no interface "{name}"') from refusal
 
 

@@ -12,6 +12,7 @@ from array import array
 from io import FileIO
 from typing import NamedTuple, Protocol
 
+from virtfs.core.errors import VirtError
 from virtfs.host import uring
 from virtfs.host.uring import Ring
 
@@ -54,7 +55,11 @@ class Room:
     """
 
     def __init__(self) -> None:
-        self._map = mmap.mmap(-1, BATCH * STRIDE)
+        """VirtError ENOMEM."""
+        try:
+            self._map = mmap.mmap(-1, BATCH * STRIDE)
+        except OSError as refusal:
+            raise VirtError(refusal.errno or errno.ENOMEM, f"no memory for a cable: {refusal.strerror}") from refusal
         self.view = memoryview(self._map)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
 

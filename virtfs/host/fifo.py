@@ -7,6 +7,8 @@ import os
 import select
 from pathlib import Path
 
+from virtfs.host.descriptors import keep_spare
+
 PACKET = 4096  # bytes; PIPE_BUF, what a pipe carries as one packet
 _ROOM = 1 << 20  # bytes a pipe may hold without privilege (fs.pipe-max-size): 256 packets
 
@@ -25,14 +27,19 @@ class Fifo:
             os.chown(self.path, uid, gid)
 
     def open(self) -> int | None:
-        """A descriptor to write packets to, non-blocking; None while nobody reads."""
+        """A descriptor to write packets to, non-blocking; None while nobody reads. OSError: EMFILE, ENFILE, ENOMEM."""
         try:
             fd = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as refusal:
             if refusal.errno in (errno.ENXIO, errno.ENOENT):
                 return None
             raise
-        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT | os.O_NONBLOCK)
+        try:
+            keep_spare(fd)
+            fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT | os.O_NONBLOCK)
+        except BaseException:
+            os.close(fd)
+            raise
         with contextlib.suppress(OSError):  # the user has many pipes already: what there is will do
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _ROOM)
         return fd

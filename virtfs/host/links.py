@@ -23,6 +23,7 @@ from pyroute2.netlink.rtnl.ifstatsmsg import ifstatsmsg
 
 from virtfs.core.errors import VirtError
 from virtfs.host import holdings, netns
+from virtfs.host.descriptors import NONE_LEFT
 from virtfs.host.device import Placed
 from virtfs.host.link import Interface, Link, interface_of, link_of
 from virtfs.host.rtnl import Message, Rtnl
@@ -116,11 +117,11 @@ class Links:
         try:
             self._change(tap, change, "addrgenmode none")
         except VirtError as refusal:
-            if refusal.errno == errno.ENXIO:
+            if refusal.errno == errno.ENXIO or refusal.errno in NONE_LEFT:
                 raise
             _log.info("no addrgenmode none: %s", refusal.strerror)
             return
-        self._at(tap, lambda _rtnl, index: _keep_addresses(socket.if_indextoname(index)))
+        self._at(tap, lambda _rtnl, _index: _keep_addresses(tap.name()))
 
     def move(self, tap: Placed, namespace: int) -> None:
         """To the network namespace of a descriptor. It arrives down, without addresses (net/core/dev.c).
@@ -227,8 +228,8 @@ class Links:
         namespace = tap.netns()
         try:
             if netns.identity(namespace) == self._home:
-                return request(self._rtnl, _index(tap))
-            return netns.inside(namespace, lambda: _with_socket(lambda rtnl: request(rtnl, _index(tap))))
+                return request(self._rtnl, self._rtnl.index(tap.name()))
+            return netns.inside(namespace, lambda: _with_socket(lambda rtnl: request(rtnl, rtnl.index(tap.name()))))
         finally:
             os.close(namespace)
 
@@ -248,16 +249,6 @@ def _address_message(interface: Interface, index: int) -> Message:
     return message
 
 
-def _index(tap: Placed) -> int:
-    """The interface's index in the calling thread's namespace. OSError ENODEV: not there (any more)."""
-    try:
-        return socket.if_nametoindex(tap.name())
-    except VirtError:
-        raise
-    except OSError as refusal:  # before Python 3.14 without an errno
-        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from refusal
-
-
 def _with_socket(request: Callable[[Rtnl], T]) -> T:
     with Rtnl() as rtnl:
         return request(rtnl)
@@ -269,6 +260,8 @@ def _keep_addresses(name: str) -> None:
         with open(f"/proc/sys/net/ipv6/conf/{name}/keep_addr_on_down", "w") as knob:
             knob.write("1")
     except OSError as refusal:
+        if refusal.errno in NONE_LEFT:
+            raise
         _log.info("%s loses its IPv6 addresses when set down: %s", name, refusal)
 
 

@@ -39,11 +39,11 @@ def open_netns(name: str) -> int:
 
 
 def name_of(fd: int) -> str | None:
-    """The name under which ip-netns(8) knows the namespace of a descriptor."""
+    """The name under which ip-netns(8) knows the namespace of a descriptor. OSError: EMFILE, ENFILE, ENOMEM."""
     wanted = netns.identity(fd)
     try:
         entries = sorted(NAMED.iterdir())
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
     for entry in entries:
         try:

@@ -22,6 +22,7 @@ from typing import Self
 from virtfs.core.errors import VirtError
 from virtfs.host import netns
 from virtfs.host.bpf import SO_ATTACH_FILTER, SO_DETACH_FILTER, Program, sock_fprog, towards_wire_only
+from virtfs.host.descriptors import keep_spare
 from virtfs.host.device import Placed
 
 ETH_P_ALL = 3  # linux/if_ether.h
@@ -81,7 +82,7 @@ class PacketRing:
     def __init__(self, listener: socket.socket, size: Size) -> None:
         """Take over a socket; use `PacketRing.open`."""
         self._socket = listener
-        self._map = mmap.mmap(listener.fileno(), size.bytes)
+        self._map = mmap.mmap(listener.fileno(), size.bytes)  # keeps a second descriptor
         whole = memoryview(self._map)
         self._blocks = [whole[at : at + size.block] for at in range(0, size.bytes, size.block)]
         self._words = [block.cast("I") for block in self._blocks]
@@ -94,7 +95,7 @@ class PacketRing:
 
         program: what is towards the wire has to pass it, as with the tap's own filter. VirtError: EPERM, CAP_NET_RAW
         is missing in the interface's network namespace, or that may not be entered; ENXIO, the interface is gone;
-        EAFNOSUPPORT, the kernel has no packet sockets; ENOMEM.
+        EAFNOSUPPORT, the kernel has no packet sockets; EMFILE, ENFILE, ENOMEM.
         """
         try:
             return netns.where(device, lambda: cls._open(device, size, program))
@@ -107,6 +108,7 @@ class PacketRing:
     def _open(cls, device: Placed, size: Size, program: Program | None) -> Self:
         listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
         try:
+            keep_spare(listener.fileno())
             frames = size.bytes // _FRAME_SIZE
             request = _REQ3(size.block, size.blocks, _FRAME_SIZE, frames, size.wait, 0, 0)
             listener.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V3)

@@ -5,8 +5,11 @@ anew for each call from a second thread; a socket, a send and a receive take hal
 from any thread.
 """
 
+import errno
+import fcntl
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -24,6 +27,10 @@ _NLM_F_DUMP_INTR = 16  # linux/netlink.h: the dump was interrupted by a change
 ATTEMPTS = 10  # at a dump that is not
 
 ROOM = 1 << 16  # above the 32 KiB that a dump fills at most (netlink(7), af_netlink.c netlink_dump)
+
+_SIOCGIFINDEX = 0x8933  # linux/sockios.h
+_IFREQ = struct.Struct("16si20x")  # struct ifreq, linux/if.h: name and index
+_NAME_MAX = 15  # IFNAMSIZ - 1
 
 Message = Any  # pyroute2 is not typed: a dict-like message with get_attr(name)
 
@@ -56,6 +63,21 @@ class Rtnl:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def index(self, name: str) -> int:
+        """The index of the interface of that name. VirtError ENODEV: there is none.
+
+        if_nametoindex(3) opens a socket for it, and does not tell that none can be had from that there is none.
+        """
+        encoded = os.fsencode(name)
+        if len(encoded) > _NAME_MAX:
+            raise VirtError(errno.ENODEV, os.strerror(errno.ENODEV))
+        try:
+            answer = fcntl.ioctl(self._socket.fileno(), _SIOCGIFINDEX, _IFREQ.pack(encoded, 0))
+        except OSError as refusal:
+            raise VirtError(refusal.errno or errno.EIO, str(refusal.strerror)) from refusal
+        index: int = _IFREQ.unpack(answer)[1]
+        return index
 
     def ask(self, kind: int, message: Message, flags: int = 0) -> list[Message]:
         """Send one request (RTM_…, NLM_F_…) and return the messages of its answer; none for a plain yes.

@@ -22,6 +22,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
 from virtfs.host import features, netns, vlantags
 from virtfs.host.bpf import FPROG_SIZE, Program, sock_fprog
+from virtfs.host.descriptors import keep_reserve
 from virtfs.host.device import OFFLOAD_NONE, VNET_HEADER
 from virtfs.host.rtnl import Rtnl
 
@@ -75,12 +76,14 @@ class Tap:
         """Attach to tap<unit> of the calling thread's network namespace if that is free, make it if none is.
 
         Quick (some 0.2 ms to make one), but blocking. VirtError: EBUSY, another program holds it, or an
-        interface of that name is no tap; ENODEV, no /dev/net/tun; EPERM or EACCES, not allowed; else the
-        kernel's.
+        interface of that name is no tap; ENODEV, no /dev/net/tun; EPERM or EACCES, not allowed; EMFILE, too few
+        descriptors are left; else the kernel's.
         """
         name = f"tap{unit}"
         found = _find(name)
-        tap = cls(_open_device(), made=found is None)
+        fd = _open_device()
+        keep_reserve(fd)
+        tap = cls(fd, made=found is None)
         try:
             tap._attach(name, found)
             tap._header_found = _INT.unpack(fcntl.ioctl(tap.fd, _TUNGETVNETHDRSZ, bytes(_INT.size)))[0]
@@ -173,7 +176,8 @@ class Tap:
             self._filtered = False
             self._put_tags_back()
             return
-        self._tags_found += self._where_it_is(lambda: vlantags.put_in_frames(self.name()))
+        if not self._filtered:
+            self._tags_found += self._where_it_is(lambda: vlantags.put_in_frames(self.name()))
         fprog, _buffer = sock_fprog(program.instructions)
         try:
             self._tell(_TUNATTACHFILTER, fprog)
@@ -184,11 +188,12 @@ class Tap:
         self._filtered = True
 
     def _put_tags_back(self) -> None:
-        """The VLAN tags where they were before there was a filter. Where that fails they harm nobody."""
-        found, self._tags_found = self._tags_found, ()
+        """The VLAN tags where they were before there was a filter. Where that fails they harm nobody till the next."""
+        found = self._tags_found
         if found:
             with suppress(OSError):
                 self._where_it_is(lambda: vlantags.put_back(self.name(), found))
+                self._tags_found = ()
 
     def _where_it_is(self, function: Callable[[], T]) -> T:
         """Call something in the interface's network namespace."""

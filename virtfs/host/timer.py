@@ -5,8 +5,12 @@ with 3.13.
 """
 
 import ctypes
+import errno
 import os
 import time
+
+from virtfs.core.errors import VirtError
+from virtfs.host.descriptors import keep_spare
 
 _TFD_NONBLOCK = os.O_NONBLOCK
 _TFD_CLOEXEC = os.O_CLOEXEC
@@ -29,7 +33,14 @@ class Timer:
     """Readable once the time set has come. Times are time.monotonic_ns()."""
 
     def __init__(self) -> None:
-        self.fd = _checked(_libc.timerfd_create(time.CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC))
+        """VirtError: EMFILE, ENFILE, ENOMEM."""
+        self.fd = -1
+        try:
+            self.fd = _checked(_libc.timerfd_create(time.CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC))
+            keep_spare(self.fd)
+        except OSError as refusal:
+            self.close()
+            raise VirtError(refusal.errno or errno.EIO, f"no timer: {refusal.strerror}") from refusal
 
     def set(self, due: int) -> None:
         """Become readable at `due`, in ns, at once if that is past; 0 is never.

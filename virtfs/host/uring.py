@@ -12,6 +12,8 @@ import os
 import struct
 from array import array
 
+from virtfs.host.descriptors import keep_spare
+
 READ, WRITE = 22, 23  # IORING_OP_…
 
 _SETUP, _ENTER = 425, 426  # asm-generic/unistd.h: the same on every architecture
@@ -54,6 +56,7 @@ class Ring:
         if self._fd < 0:
             raise _error()
         try:
+            keep_spare(self._fd)  # it is a luxury
             self._map(_params.unpack(params))
         except BaseException:
             self.close()

@@ -1,0 +1,140 @@
+"""Descriptors, threads and memory that cannot be had: the request at hand is refused, and nothing else.
+
+Of a refused request nothing stays: the state, the taps and the descriptors are as before. Once there is room again the
+same request succeeds. doors has the failures, sweep what users do meanwhile.
+"""
+
+import errno
+import json
+import os
+import resource
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from host.nets import need_taps
+
+from virtfs.cli.serving import within
+from virtfs.core.errors import VirtError
+from virtfs.core.limits import Limits
+from virtfs.forward.tasks import FIRST, LONGEST, in_thread, lasting, surely_in_thread
+from virtfs.host import descriptors
+
+from .bench import in_trio
+from .sweep import CASES
+
+TESTS = Path(__file__).parents[1]
+COMMAND = ("unshare", "--net", "--mount", "--propagation", "private", sys.executable, "-m", "daemon.sweep")
+
+
+@pytest.fixture(scope="module")
+def swept() -> dict[str, tuple[int, list[str]]]:
+    """Of each case how many failures were tried, and what was wrong after them."""
+    need_taps()
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
+    pipe, names = subprocess.PIPE, list(CASES)
+    halves = [
+        subprocess.Popen((*COMMAND, *half), cwd=TESTS, env=environment, stdout=pipe, stderr=pipe, text=True)
+        for half in (names[::2], names[1::2])
+    ]
+    results = []
+    for half in halves:
+        output, complaint = half.communicate()
+        results += [json.loads(line) for line in output.splitlines()]
+        assert half.returncode == 0, f"{results[-1:]}\n{complaint}"
+    return {name: (tried, wrong) for name, tried, wrong in results}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", CASES)
+def test_each_door_fails(swept: dict[str, tuple[int, list[str]]], name: str) -> None:
+    tried, wrong = swept[name]
+    assert tried > 1
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("files", [64, 256, 1024, 4096, 1 << 20, 1 << 30])
+def test_what_interfaces_leave_to_others(files: int) -> None:
+    most = descriptors.interfaces(files)
+    assert 0 < most * descriptors.OF_INTERFACE + descriptors.reserve(files) < files
+    assert descriptors.reserve(files) >= 16
+
+
+def test_max_virts_is_lowered_to_what_the_limit_allows(caplog: pytest.LogCaptureFixture) -> None:
+    assert within(Limits(virts=7), 1024) == Limits(virts=7)
+    assert not caplog.records
+    lowered = within(Limits(virts=4096), 1024)
+    assert lowered == Limits(virts=descriptors.interfaces(1024))
+    assert caplog.messages == [f"max_virts is {lowered.virts}, not 4096: 1024 files may be open (RLIMIT_NOFILE)"]
+    with pytest.raises(VirtError) as caught:
+        within(Limits(), 40)
+    assert caught.value.errno == errno.EMFILE
+
+
+def test_the_number_of_a_descriptor_tells_what_is_left() -> None:
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = os.open(os.devnull, os.O_RDONLY)
+    descriptors.keep_spare(low)
+    descriptors.keep_reserve(low)
+    high = most - 1
+    os.dup2(low, high)
+    os.close(low)
+    with pytest.raises(VirtError) as caught:
+        descriptors.keep_spare(high)
+    assert caught.value.errno == errno.EMFILE
+    os.fstat(high)
+    with pytest.raises(VirtError) as caught:
+        descriptors.keep_reserve(high)
+    assert (caught.value.errno, str(most) in caught.value.strerror) == (errno.EMFILE, True)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(high)
+
+
+def test_lasting_work_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    times: list[float] = []
+
+    async def work() -> None:
+        times.append(trio.current_time())
+        if len(times) == 8:
+            raise ZeroDivisionError
+        if len(times) < 10:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    async def main() -> None:
+        with trio.fail_after(100):
+            await lasting("work", work)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    pauses = [after - before for before, after in pairwise(times)]
+    assert pauses[0] == pytest.approx(FIRST)
+    assert pauses == sorted(pauses)
+    assert max(pauses) == pytest.approx(LONGEST)
+    assert [record.message.split("; ")[0] for record in caplog.records] == [
+        "work: [Errno 24] Too many open files",
+        "work: ZeroDivisionError: ",
+        "work: [Errno 24] Too many open files",
+    ], "what comes again and again is logged once"
+    assert [bool(record.exc_info) for record in caplog.records] == [False, True, False]
+
+
+@in_trio
+async def test_threads_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def broken() -> None:
+        raise RuntimeError("broken")
+
+    limiter, closed = trio.CapacityLimiter(1), []
+    with pytest.raises(RuntimeError, match="broken"):
+        await in_thread(broken)
+    monkeypatch.setattr("trio._threads.start_thread_soon", refuse)
+    with pytest.raises(VirtError) as caught:
+        await in_thread(os.getpid, limiter=limiter)
+    assert caught.value.errno == errno.ENOMEM
+    await surely_in_thread(lambda: closed.append(1), limiter)
+    assert (closed, limiter.borrowed_tokens) == ([1], 0)

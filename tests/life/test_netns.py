@@ -327,10 +327,87 @@ def test_the_names_place_is_taken(virt: Virt, elsewhere: Place) -> None:
     elsewhere.ip(f"link del {virt.tap}")
 
 
-def test_it_ends_its_line(virt: Virt, net: str) -> None:
+def test_it_ends_a_line_that_changes(virt: Virt, net: str) -> None:
     with fails(errno.EINVAL):
         virt.set(f"netns {net} up")
+    assert "netns cannot be undone" in virt.mount.read("last_error")
     assert virt.mount.has(virt.tap)
+
+
+@pytest.mark.parametrize("kind", ["create", "ensure"])
+@pytest.mark.parametrize(
+    "verbs", ["netns {} up inet 10.7.0.1/24", "up netns {} inet 10.7.0.1/24", "up inet 10.7.0.1/24 netns {}"]
+)
+def test_anywhere_in_a_line_that_makes_it(mount: Mount, net: str, kind: str, verbs: str) -> None:
+    mount.ctl(f"{kind} 902 {verbs.format(net)} mode 644")
+    assert mount.read("virt902/tap/netns") == net
+    assert told.addresses(mount, "tap902", f"-n {net}") == {"10.7.0.1/24"}
+    assert "UP" in told.link(mount, "tap902", f"-n {net}")["flags"]
+    assert not mount.has("tap902")
+
+
+def test_verbs_after_it_act_there(mount: Mount, net: str) -> None:
+    """The bridge is one of that namespace, and ctl tells all of it in one line."""
+    mount.ip(f"-n {net} link add br9 type bridge")
+    mount.ctl(f"create 903 netns {net} bridge br9 queue 31 description there")
+    assert told.link(mount, "tap903", f"-n {net}")["master"] == "br9"
+    (line,) = mount.read("ctl").splitlines()
+    assert line.endswith(f"queue 31 netns {net} bridge br9 description there")
+    verbs = mount.read("virt903/ctl")
+    assert verbs.splitlines()[1:] == ["bridge br9 description there"]
+    mount.ctl("destroy 903")
+    mount.ctl(line)
+    assert mount.read("ctl") == line
+    mount.write("virt903/ctl", f"{verbs}\n")  # as every file: what was read can be written
+    assert mount.read("ctl") == line
+
+
+FAILING = ["bridge nosuch", "netns nosuch", "mtu 1300 bridge nosuch"]
+
+
+@pytest.mark.parametrize("verbs", FAILING)
+def test_a_failure_after_it_undoes_everything(mount: Mount, net: str, verbs: str) -> None:
+    for kind in ("create", "ensure"):
+        with fails(errno.ENXIO):
+            mount.ctl(f"{kind} 904 up netns {net} inet 10.7.0.1/24 {verbs}")
+        assert "nosuch" in mount.read("last_error")
+        assert not mount.exists("virt904")
+        assert not mount.has("tap904")
+        assert "tap904" not in mount.ip(f"-n {net} -br link")
+
+
+@pytest.mark.parametrize("verbs", FAILING)
+def test_a_tap_that_was_found_goes_back(mount: Mount, net: str, verbs: str) -> None:
+    mount.ip("tuntap add tap905 mode tap")
+    mount.ip("address add 10.5.0.1/24 dev tap905")
+    before = told.link(mount, "tap905")
+    with fails(errno.ENXIO):
+        mount.ctl(f"create 905 up netns {net} inet 10.7.0.1/24 {verbs}")
+    assert not mount.exists("virt905")
+    assert "tap905" not in mount.ip(f"-n {net} -br link")
+    after = told.link(mount, "tap905")
+    assert [after[key] for key in ("mtu", "address", "txqlen")] == [before[key] for key in ("mtu", "address", "txqlen")]
+    assert told.addresses(mount, "tap905") == {"10.5.0.1/24"}
+    mount.ip("link del tap905")
+
+
+def test_ensure_of_one_that_is_there_already(mount: Mount, net: str) -> None:
+    line = f"ensure 906 netns {net} up inet 10.7.0.1/24"
+    mount.ctl(line)
+    before = mount.read("ctl")
+    mount.ctl(line)
+    mount.ctl(f"{line} mtu 1400")
+    assert mount.read("ctl") == before.replace(" inet", " mtu 1400 inet")
+
+
+def test_ensure_does_not_move_one_in_the_middle_of_a_line(virt: Virt, net: str) -> None:
+    before = virt.read("ctl")
+    with fails(errno.EINVAL):
+        virt.mount.ctl(f"ensure {virt.unit} mtu 1300 netns {net} inet 10.7.0.1/24")
+    assert f'{virt.name} exists and is not in "{net}"' in virt.mount.read("last_error")
+    assert virt.read("ctl") == before
+    virt.mount.ctl(f"ensure {virt.unit} mtu 1300 netns {net}")
+    assert virt.read("tap/netns") == net
 
 
 def test_the_mount_ends_while_one_is_away(alone: Alone, elsewhere: Place) -> None:

@@ -1,4 +1,5 @@
 import errno
+import re
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 import pytest
@@ -6,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_impair_words import impairments
 
-from virtfs.core import arguments, verbs
-from virtfs.core.arguments import Argument
+from virtfs.core import arguments
 from virtfs.core.errors import VirtError
 from virtfs.core.ethernet import parse_station_mac
 from virtfs.core.grammar import (
@@ -226,15 +226,43 @@ def test_a_line_has_so_many_verbs_and_no_more() -> None:
     assert (number, sentence) == (errno.E2BIG, f'"down" is one verb too many: a line has {VERBS_MAX} at most')
 
 
-def test_verb_that_cannot_be_undone_ends_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    netns = Verb("netns", (Argument("NAME", str),), "move the tap", ends_line=True)
-    monkeypatch.setitem(verbs._BY_NAME, ("virt", "netns"), netns)
+def test_verb_that_cannot_be_undone_ends_its_line() -> None:
+    assert parse_verbs("up flush # comment", BRIDGE) == (Action("up"), Action("flush"))
+    for line in ("bridge0 flush up", "create bridge0 flush up"):
+        assert refused(line) == (errno.EINVAL, '"up" is too much: flush cannot be undone and ends its line')
+    with pytest.raises(ValueError, match="nothing can follow flush"):
+        format_actions((Action("flush"), Action("up")), BRIDGE, makes=True)
+
+
+MOVED = (Action("netns", ("blue",)), Action("up"), Action("mtu", (1400,)))
+
+
+def test_netns_ends_a_line_that_changes() -> None:
     assert parse_verbs("up netns blue # comment") == (Action("up"), Action("netns", ("blue",)))
-    with pytest.raises(VirtError, match='"up" is too much: netns cannot be undone and ends its line') as caught:
+    sentence = '"up" is too much: netns cannot be undone and ends a line that changes an interface'
+    assert refused("virt3 netns blue up") == (errno.EINVAL, sentence)
+    with pytest.raises(VirtError, match=sentence):
         parse_verbs("netns blue up")
-    assert caught.value.errno == errno.EINVAL
     with pytest.raises(ValueError, match="nothing can follow netns"):
-        format_actions((Action("netns", ("blue",)), Action("up")))
+        format_actions(MOVED)
+
+
+@pytest.mark.parametrize("kind", ["create", "ensure"])
+def test_netns_stands_anywhere_in_a_line_that_makes(kind: Kind) -> None:
+    command = Command(kind, Unit(7), MOVED)
+    assert parse(f"{kind} 7 netns blue up mtu 1400") == command
+    assert format_command(command) == f"{kind} 7 netns blue up mtu 1400"
+    assert parse("create netns blue up mtu 1400") == Command("create", None, MOVED)
+
+
+@pytest.mark.parametrize("start", ["create 7", "ensure 7", "virt7"])
+def test_a_bridge_that_the_move_would_take_away_is_refused(start: str) -> None:
+    number, sentence = refused(f"{start} bridge br0 up netns blue")
+    assert number == errno.EINVAL
+    assert sentence == '"bridge br0" before netns: the move takes the tap out of it; name a bridge after netns'
+    assert parse(f"{start} bridge br0 -bridge netns blue") is not None
+    if start != "virt7":
+        assert parse(f"{start} netns blue bridge br0") is not None
 
 
 # --- attribute files
@@ -399,17 +427,29 @@ def actions_of(verb: Verb) -> st.SearchStrategy[Action]:
     return st.builds(Action, st.just(verb.name), values_of(verb))
 
 
-def chains_of(of: Of) -> st.SearchStrategy[tuple[Action, ...]]:
-    inner = [actions_of(verb) for verb in VERBS if verb.of == of and not (verb.rest_of_line or verb.ends_line)]
-    last = [actions_of(verb) for verb in VERBS if verb.of == of and (verb.rest_of_line or verb.ends_line)]
-    return st.builds(
+def chains_of(of: Of, *, makes: bool) -> st.SearchStrategy[tuple[Action, ...]]:
+    """Verbs of one line. makes: after create or ensure, where netns stands anywhere."""
+
+    def ends(verb: Verb) -> bool:
+        return verb.rest_of_line or verb.ends_line or (verb.ends_change and not makes)
+
+    inner = [actions_of(verb) for verb in VERBS if verb.of == of and not ends(verb)]
+    last = [actions_of(verb) for verb in VERBS if verb.of == of and ends(verb)]
+    chains = st.builds(
         lambda chain, last: (*chain, *last),
         st.lists(st.one_of(inner), max_size=6),
         st.lists(st.one_of(last), max_size=1),
     )
+    return chains.filter(lambda chain: not taken_away(chain)) if of == VIRT else chains
 
 
-CHAINS = {of: chains_of(of) for of in (VIRT, BRIDGE)}
+def taken_away(chain: tuple[Action, ...]) -> bool:
+    """Whether a bridge is named that a later netns takes the tap out of."""
+    names = " ".join(action.verb for action in chain if action.verb in ("bridge", "-bridge", "netns"))
+    return re.search("(^| )bridge netns", names) is not None
+
+
+CHAINS = {(of, makes): chains_of(of, makes=makes) for of in (VIRT, BRIDGE) for makes in (False, True)}
 UNITS = st.integers(0, 2147483639).map(Unit)
 BRIDGES = st.integers(0, 999999999).map(lambda number: BridgeName(f"bridge{number}"))
 
@@ -431,7 +471,7 @@ def commands(draw: st.DrawFn) -> Command:
         target = draw(UNITS) if form.of == VIRT else draw(BRIDGES)
     if form.target == "optional" and draw(st.booleans()):
         target = None
-    chains = CHAINS[form.of].filter(lambda chain: form.kind != "change" or bool(chain))
+    chains = CHAINS[form.of, form.kind != "change"].filter(lambda chain: form.kind != "change" or bool(chain))
     return Command(form.kind, target, draw(chains) if form.verbs else ())
 
 
@@ -440,10 +480,10 @@ def test_command_survives(command: Command) -> None:
     assert parse(format_command(command)) == command
 
 
-@pytest.mark.parametrize("of", CHAINS)
+@pytest.mark.parametrize("of", [VIRT, BRIDGE])
 @given(st.data())
 def test_actions_survive(of: Of, data: st.DataObject) -> None:
-    actions = data.draw(CHAINS[of])
+    actions = data.draw(CHAINS[of, False])
     assert parse_verbs(format_actions(actions, of), of) == actions
 
 

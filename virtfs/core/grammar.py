@@ -64,7 +64,7 @@ def parse(line: str) -> Command | None:
     target = _parse_target(form, words)
     if form.kind in ("cable", "uncable"):
         return _parse_cable(form, target, words)
-    actions = _parse_actions(words, form.of) if form.verbs else ()
+    actions = _parse_actions(words, form.of, makes=True) if form.verbs else ()
     words.expect_end(form.usage)
     return Command(form.kind, target, actions)
 
@@ -108,17 +108,19 @@ def format_command(command: Command) -> str:
         impairments = format_actions(command.actions).removeprefix("impair ")
         return f"{start} {command.peer} {impairments}".rstrip(BLANKS)
     of: Of = BRIDGE if isinstance(command.target, str) else VIRT
-    return f"{start} {format_actions(command.actions, of)}".rstrip(BLANKS)
+    makes = command.kind in ("create", "ensure")
+    return f"{start} {format_actions(command.actions, of, makes=makes)}".rstrip(BLANKS)
 
 
-def format_actions(actions: tuple[Action, ...], of: Of = VIRT) -> str:
+def format_actions(actions: tuple[Action, ...], of: Of = VIRT, *, makes: bool = False) -> str:
     """The line that parse_verbs() reads as these actions.
 
+    makes: they follow `create` or `ensure` in their line.
     ValueError when no line can say them: a verb that ends its line is not the last one.
     """
     for action in actions[:-1]:
         verb = _known(action.verb, of)
-        if verb.ends_line or verb.rest_of_line:
+        if verb.ends_line or verb.rest_of_line or (verb.ends_change and not makes):
             raise ValueError(f"nothing can follow {verb.name} in a line")
     return " ".join(_format_action(action, of) for action in actions)
 
@@ -129,6 +131,7 @@ def help_text() -> str:
     return (
         "Commands of ctl, one a line. A word that begins with # starts a comment.\n"
         "A line is checked whole before any of it is done.\n"
+        "netns ends its line, except in one of create and of ensure.\n"
         f"\n{_columns(commands)}\n"
         "Verbs of virtN, any number in a line. virtN/ctl takes them without a name before.\n"
         "(root): root alone may say it, also when the interface has an owner.\n"
@@ -194,17 +197,26 @@ def _names_unit(word: str) -> bool:
     return verbs.find(VIRT, word) is None and _LIKE_A_UNIT.match(word) is not None
 
 
-def _parse_actions(words: Words, of: Of) -> tuple[Action, ...]:
+def _parse_actions(words: Words, of: Of, *, makes: bool = False) -> tuple[Action, ...]:
     actions: list[Action] = []
+    bridge: Action | None = None  # the one that a move would take the tap out of
     while (word := words.take()) is not None:
         verb = verbs.find(of, word)
         if verb is None:
             raise VirtError(EINVAL, f"unknown verb {quoted(word)}")
         if len(actions) == VERBS_MAX:
             raise VirtError(E2BIG, f"{quoted(word)} is one verb too many: a line has {VERBS_MAX} at most")
-        actions.append(Action(verb.name, tuple(_parse_arguments(verb, words))))
+        action = Action(verb.name, tuple(_parse_arguments(verb, words)))
+        actions.append(action)
         if verb.ends_line:
             words.expect_end(f"{verb.name} cannot be undone and ends its line")
+        if verb.ends_change and not makes:
+            words.expect_end(f"{verb.name} cannot be undone and ends a line that changes an interface")
+        if of == VIRT and action.verb in ("bridge", "-bridge"):
+            bridge = action if action.args else None
+        if action.verb == "netns" and bridge is not None:
+            name = quoted(f"bridge {bridge.args[0]}")
+            raise VirtError(EINVAL, f"{name} before netns: the move takes the tap out of it; name a bridge after netns")
     return tuple(actions)
 
 

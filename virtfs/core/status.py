@@ -3,6 +3,7 @@
 One JSON object (RFC 8259) and a newline. Its keys, always all of them and in this order; later versions may add some:
 
     version     text: virtfs' own
+    options     text: the mount's own options after -o that are not as they are by default
     virts       an object for each interface, by unit
     bridges     an object for each bridge under bridge/
     cables      an object for each cable
@@ -83,10 +84,16 @@ _KINDS: Final[dict[str, Callable[[str], Value]]] = {
 }
 
 
-def status(version: str, virts: Iterable[Object], bridges: Iterable[Object] = (), cables: Iterable[Object] = ()) -> str:
+def status(
+    version: str,
+    virts: Iterable[Object],
+    bridges: Iterable[Object] = (),
+    cables: Iterable[Object] = (),
+    options: str = "",
+) -> str:
     """The text of the file. virts: as `describe` gives them. bridges, cables: as `describe_bridge`, `…_cable` do."""
-    whole = {"version": version, "virts": list(virts), "bridges": list(bridges), "cables": list(cables)}
-    return json.dumps(whole) + "\n"
+    lists = {"virts": list(virts), "bridges": list(bridges), "cables": list(cables)}
+    return json.dumps({"version": version, "options": options, **lists}) + "\n"
 
 
 def describe_cable(words: Sequence[str]) -> dict[str, object]:

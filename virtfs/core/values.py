@@ -54,11 +54,12 @@ def counter(virt: Virt, name: str) -> str:
     return str(count + virt.host.dropped if name == "rx_dropped" else count)
 
 
-def verbs_of(virt: Virt, owner: str, group: str) -> list[tuple[Action, ...]]:
+def verbs_of(virt: Virt, owner: str, group: str, *, makes: bool = False) -> list[tuple[Action, ...]]:
     """The verbs that would make a new interface of this unit what this one is, by lines.
 
-    owner, group: as the verbs take them. Values that a new interface has anyway are left out; the addresses, which
-    are drawn anew, never. `netns` ends its line, `description` and `filter` take the rest of one: there may be several.
+    owner, group: as the verbs take them. makes: the first line follows `create`; else `netns` ends its line, and what
+    acts in the new namespace is in the next. Values that a new interface has anyway are left out; the addresses, which
+    are drawn anew, never. `description` and `filter` take the rest of a line: there may be several.
     """
     host = virt.host
     fresh = Virt(virt.unit, virt.address, host)
@@ -92,5 +93,5 @@ def verbs_of(virt: Virt, owner: str, group: str) -> list[tuple[Action, ...]]:
         (bool(virt.description), Action("description", (virt.description,))),
     ]
     filtered = [(bool(virt.filter), Action("filter", (virt.filter,)))]
-    lines = [first, last, filtered] if virt.netns else [first + last, filtered]
+    lines = [first, last, filtered] if virt.netns and not makes else [first + last, filtered]
     return [done for line in lines if (done := tuple(action for differs, action in line if differs))]

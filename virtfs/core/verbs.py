@@ -50,6 +50,8 @@ class Verb:
     file: the attribute file it mirrors, relative to the interface's directory. A verb with one argument is
     what writing that argument to the file means; one without arguments is what writing `value` means.
     root_only: refused to an owner who is not root. ends_line: cannot be undone, so nothing may follow it.
+    ends_change: likewise, but only in a line that changes an interface; in one that makes it, removing the interface
+    undoes the verb.
     rest_of_line: its one argument is the rest of the line, "#" and blanks included, and may be empty.
     option: a word that may follow the arguments, and is then the last of them.
     """
@@ -62,6 +64,7 @@ class Verb:
     value: str | None = None
     root_only: bool = False
     ends_line: bool = False
+    ends_change: bool = False
     rest_of_line: bool = False
     option: str | None = None
 
@@ -119,7 +122,7 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
         "move the tap to a network namespace, by name or process",
         file="tap/netns",
         root_only=True,
-        ends_line=True,
+        ends_change=True,
     ),
     Verb("exclusive", (arg.EXCLUSIVE,), "what only one at a time may open frame for", file="exclusive"),
     Verb("impair", (arg.IMPAIRMENTS,), "hold up, lose, change frames, in tc-netem(8)'s words", file="impair"),

@@ -30,8 +30,9 @@ from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.interfaces import Interfaces
+from virtfs.daemon.moves import destination, refuse_moves, without_move
 from virtfs.daemon.statefile import MADE, StateFile, made_before
-from virtfs.daemon.verbs import carry_out, check, follow_opens
+from virtfs.daemon.verbs import OF_HOST, carry_out, check, follow_opens
 from virtfs.files.frame import Frame
 from virtfs.files.node import Node
 from virtfs.forward.wire import Wire
@@ -57,6 +58,7 @@ class Commander:
         self._ended = False
         self._made_before: frozenset[str] = frozenset()
         self.state_file: StateFile | None = None
+        self.options = ""  # of the mount
         self.changed: Callable[[], None] = lambda: None
         self.caught_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
@@ -158,7 +160,7 @@ class Commander:
             if interface.cloned:
                 lines.append(f"# {virt.name} is of an open clone")
                 continue
-            first, *more = _verbs(virt)
+            first, *more = _verbs(virt, makes=True)
             lines.append(format_command(Command("create", virt.unit, first)))
             lines += [format_command(Command("change", virt.unit, actions)) for actions in more]
         lines += self.bridges.lines_after()
@@ -185,32 +187,40 @@ class Commander:
 
     # The state file
 
-    async def replay(self, text: str) -> None:
-        """Make what an earlier mount's ctl gave. A line that fails is logged, the others are tried all the same."""
+    async def replay(self, text: str) -> bool:
+        """Make what an earlier mount's ctl gave. A line that fails is logged, the others are tried all the same.
+
+        False: the mount has ended meanwhile, and not all of it is made; the state file stays as it is.
+        """
         self._made_before = made_before(text)
         for number, line in enumerate(text.splitlines(), start=1):
             async with self._one_at_a_time:
+                if self._ended:
+                    break
                 try:
                     await self._replay_line(line)
                 except OSError as refusal:
                     log.error("state file, line %d: %s: %s", number, quoted(line), refusal.strerror)
+                except Exception:
+                    log.exception("state file, line %d: %s", number, quoted(line))
         self._made_before = frozenset()
+        return not self._ended
 
     async def _replay_line(self, line: str) -> None:
         """By ensure. A namespace that was named by a process is gone with it: its interface comes back lost."""
         command = parse(line)
         if command is None:
             return
-        *rest, last = command.actions or (Action("help"),)
-        by_process = last.verb == "netns" and str(last.args[0]).isdecimal()
-        actions = tuple(rest) if by_process else command.actions
+        netns = destination(command.actions)
+        by_process = netns.isdecimal()
+        if by_process:
+            command = without_move(command, OF_HOST)
         kind = "ensure" if command.kind == "create" else command.kind
-        again = replace(command, kind=kind, actions=actions)
-        await self._run_line(None, Line(format_command(again), 1, 1), ROOT_USER)
+        await self._run_line(None, Line(format_command(replace(command, kind=kind)), 1, 1), ROOT_USER)
         if by_process and isinstance(command.target, int):
             interface = self._interfaces.get(Unit(command.target))
             interface.lose()
-            interface.virt.netns = str(last.args[0])
+            interface.virt.netns = netns
             await self._interfaces.kernel.call(interface.tap.close)
 
     async def keep(self) -> bool:
@@ -228,7 +238,8 @@ class Commander:
         user, group = cache(user_name), cache(group_name)
         virts = [describe(wire.virt, wire.readers, user, group) for wire in self.wires()]
         cables = [format_command(command).split(maxsplit=3)[1:] for command in self.cables.lines()]
-        return status(version, virts, map(describe_bridge, self.bridges), map(describe_cable, cables))
+        bridges = map(describe_bridge, self.bridges)
+        return status(version, virts, bridges, map(describe_cable, cables), self.options)
 
     def last_error(self, user: User) -> str:
         """The user's last failed command and why, "ok" when there was none."""
@@ -313,7 +324,9 @@ class Commander:
             case "destroy":
                 await self._interfaces.destroy(self._existing(unit))
             case _:
-                await self._change(self._existing(unit), command.actions, user)
+                existing = self._existing(unit)
+                await refuse_moves(self._interfaces, existing, command.actions)
+                await self._change(existing, command.actions, user)
         self.changed()
 
     def _lay(self, command: Command, first: Interface, second: Interface, user: User) -> None:
@@ -343,8 +356,7 @@ class Commander:
         self._interfaces.room()
         for action in actions:
             check(self._interfaces.limits, None, action, user)
-        last = actions[-1] if actions else None
-        interface = await self._make(unit, str(last.args[0]) if last is not None and last.verb == "netns" else "")
+        interface = await self._make(unit, destination(actions))
         try:
             await carry_out(self._interfaces, interface, actions)
         except BaseException:
@@ -391,5 +403,5 @@ class Commander:
         return refusal
 
 
-def _verbs(virt: Virt) -> list[tuple[Action, ...]]:
-    return verbs_of(virt, user_name(virt.owner), group_name(virt.group))
+def _verbs(virt: Virt, *, makes: bool = False) -> list[tuple[Action, ...]]:
+    return verbs_of(virt, user_name(virt.owner), group_name(virt.group), makes=makes)

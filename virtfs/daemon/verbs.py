@@ -6,10 +6,7 @@ returns what undoes it. What can be known beforehand is asked in `check`, before
 
 import errno
 import logging
-import os
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -20,15 +17,14 @@ from virtfs.core.ids import User
 from virtfs.core.impairment import LIMIT_DEFAULT, UNIMPAIRED
 from virtfs.core.limits import Limits
 from virtfs.core.verbs import VIRT, find
-from virtfs.core.virt import MODE_GROUP, MODE_NEW, Address, Carrier, HostEnd
+from virtfs.core.virt import MODE_GROUP, MODE_NEW, Address, Carrier
 from virtfs.daemon.accounts import group_id, user_id
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.interfaces import Interfaces
 from virtfs.daemon.membership import set_bridge
+from virtfs.daemon.moves import move
 from virtfs.host.bpf import Program, compile_filter
 from virtfs.host.links import Links
-from virtfs.host.membership import join
-from virtfs.host.netnames import open_netns
 from virtfs.host.tap import Tap
 
 log = logging.getLogger(__name__)
@@ -121,52 +117,6 @@ async def _remove_address(interfaces: Interfaces, interface: Interface, address:
             await _add_address(interfaces, interface, removed)
 
     return undo
-
-
-async def _move(interfaces: Interfaces, interface: Interface, name: str) -> Undo:
-    """netns: what the kernel takes away on the move, addresses and being up, is given back there."""
-    # As they are now: the kernel's reports of the move change virt.host meanwhile.
-    kernel, host = interfaces.kernel, replace(interface.virt.host)
-    await kernel.call(_moved, kernel.links, interface.tap, name, host)
-    interface.virt.netns = name
-    try:
-        await interfaces.look_for(interface)
-    except OSError as refusal:  # it has moved all the same
-        log.info("%s: %s", interface.virt.name, refusal.strerror)
-        interfaces.gone(interface)
-    return _nothing  # it ends its line
-
-
-def _moved(links: Links, tap: Tap, name: str, host: HostEnd) -> None:
-    """In the thread. What fails brings the tap back."""
-    with ExitStack() as held:
-
-        def hold(descriptor: int) -> int:
-            held.callback(os.close, descriptor)
-            return descriptor
-
-        namespace, before = hold(open_netns(name)), hold(tap.netns())
-        with ExitStack() as spare:  # as many as the steps behind the move need, so that none fails for want of them
-            for _ in range(2):
-                spare.callback(os.close, os.dup(namespace))
-            links.move(tap, namespace)
-        try:
-            _give_back(links, tap, host)
-        except OSError:
-            links.move(tap, before)
-            _give_back(links, tap, host)
-            if host.bridge:
-                join(tap, links, host.bridge)
-            raise
-
-
-def _give_back(links: Links, tap: Tap, host: HostEnd) -> None:
-    """What the kernel takes away on a move."""
-    links.quiet(tap)
-    for address in host.addresses:
-        if address not in links.addresses(tap):
-            links.add_address(tap, address)
-    links.set(tap, up=host.up)
 
 
 async def _impair(interfaces: Interfaces, interface: Interface, impairments: Impairments) -> Undo:
@@ -345,7 +295,7 @@ EFFECTS: Final[dict[str, Effect]] = {
     "description": _assigned("description"),
     "promisc": partial(_link, promisc=True),
     "-promisc": partial(_link, promisc=False),
-    "netns": _move,
+    "netns": move,
     "bridge": set_bridge,
     "-bridge": set_bridge,
     "persist": partial(_persist, on=True),

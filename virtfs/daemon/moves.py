@@ -1,0 +1,114 @@
+"""The verb netns: a tap moves to another network namespace."""
+
+import errno
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import replace
+
+from virtfs.core.errors import VirtError
+from virtfs.core.grammar import Action, Command
+from virtfs.core.virt import HostEnd
+from virtfs.daemon.interface import Interface
+from virtfs.daemon.interfaces import Interfaces
+from virtfs.host.links import Links
+from virtfs.host.membership import join
+from virtfs.host.netnames import open_netns
+from virtfs.host.netns import same_netns
+from virtfs.host.tap import Tap
+
+log = logging.getLogger(__name__)
+
+
+def destination(actions: tuple[Action, ...]) -> str:
+    """The namespace in which a line's verbs leave the tap: the last that netns names, "" without one."""
+    return next((str(action.args[0]) for action in reversed(actions) if action.verb == "netns"), "")
+
+
+def without_move(command: Command, of_host: frozenset[str]) -> Command:
+    """A line without its last netns, and without the verbs of the tap (of_host) that would act there."""
+    actions = command.actions
+    at = max(at for at, action in enumerate(actions) if action.verb == "netns")
+    return replace(command, actions=actions[:at] + tuple(a for a in actions[at:] if a.verb not in of_host))
+
+
+async def move(interfaces: Interfaces, interface: Interface, name: str) -> Callable[[], Awaitable[None]]:
+    """Move the tap, and restore there what the kernel takes away with the move: addresses, and being up."""
+    # As they are now: the kernel's reports of the move change virt.host meanwhile.
+    kernel, host = interfaces.kernel, replace(interface.virt.host)
+    before = interface.virt.netns
+    await kernel.call(_moved, kernel.links, interface.tap, name, host)
+    interface.virt.netns = name
+    try:
+        await interfaces.look_for(interface)
+    except OSError as refusal:  # it has moved all the same
+        log.info("%s: %s", interface.virt.name, refusal.strerror)
+        interfaces.gone(interface)
+
+    async def undo() -> None:
+        """Move a tap that was found back. Only a line that makes the interface comes here, and one of our own is
+        removed then."""
+        if interface.found is not None:
+            await move(interfaces, interface, before)
+
+    return undo
+
+
+def _moved(links: Links, tap: Tap, name: str, host: HostEnd) -> None:
+    """Move the tap, in the thread. A step that fails moves it back."""
+    with ExitStack() as held:
+
+        def hold(descriptor: int) -> int:
+            held.callback(os.close, descriptor)
+            return descriptor
+
+        namespace, before = hold(open_netns(name)), hold(tap.netns())
+        with ExitStack() as spare:  # as many as the steps behind the move need, so that none fails for want of them
+            for _ in range(2):
+                spare.callback(os.close, os.dup(namespace))
+            links.move(tap, namespace)
+        try:
+            _give_back(links, tap, host)
+        except OSError:
+            links.move(tap, before)
+            _give_back(links, tap, host)
+            if host.bridge:
+                join(tap, links, host.bridge)
+            raise
+
+
+def _give_back(links: Links, tap: Tap, host: HostEnd) -> None:
+    """Restore what the kernel takes away on a move."""
+    links.quiet(tap)
+    for address in host.addresses:
+        if address not in links.addresses(tap):
+            links.add_address(tap, address)
+    links.set(tap, up=host.up)
+
+
+async def refuse_moves(interfaces: Interfaces, interface: Interface, actions: tuple[Action, ...]) -> None:
+    """Refuse a line of `ensure` about an existing interface that would move it with more verbs after netns.
+
+    A move takes routes and queueing disciplines from the tap, which undoing would not restore: a line that changes
+    an interface ends with it. Where the tap is there already, nothing moves. VirtError EINVAL; those of open_netns.
+    """
+    for action in actions[:-1]:
+        if action.verb == "netns" and not interface.virt.lost:
+            name = str(action.args[0])
+            if not await interfaces.kernel.call(_is_in, interface.tap, name):
+                what = f'{interface.virt.name} exists and is not in "{name}"'
+                raise VirtError(errno.EINVAL, f"{what}: netns cannot be undone and ends a line that moves it there")
+
+
+def _is_in(tap: Tap, name: str) -> bool:
+    """In the thread: whether a tap is in the network namespace of that name."""
+    namespace = open_netns(name)
+    try:
+        there = tap.netns()
+        try:
+            return same_netns(namespace, there)
+        finally:
+            os.close(there)
+    finally:
+        os.close(namespace)

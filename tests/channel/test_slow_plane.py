@@ -60,16 +60,20 @@ async def test_init_offers_no_splicing_and_gets_large_writes() -> None:
         assert passed[: p.BODY] == INIT[: p.BODY]
         assert passed[p.BODY + p.fuse_init_in.size :] == INIT[p.BODY + p.fuse_init_in.size :]
 
-        assert not bench.channel.pair.works.is_set()
+        assert not bench.channel.pair.negotiated.is_set()
         small = bytearray(INIT_REPLY)
         fields = list(p.fuse_init_out.unpack_from(small, p.REPLY))
         fields[3] &= ~p.FUSE_MAX_PAGES
         fields[6], fields[8] = 131072, 0
         p.fuse_init_out.pack_into(small, p.REPLY, *fields)
         bench.reply(bytes(small))
+        await bench.channel.pair.negotiated.wait()
+        assert await bench.answers() == [], "nobody is let in yet"
+        bench.channel.pair.admit()
         (answer,) = await bench.answers()
         assert answer == Answer(0, 2, INIT_REPLY[p.REPLY :]), "what the kernel was seen to take"
-        assert bench.channel.pair.works.is_set()
+        bench.channel.pair.admit()
+        assert await bench.answers() == [], "once"
 
 
 @in_trio
@@ -81,6 +85,8 @@ async def test_only_the_answer_to_init_is_rewritten() -> None:
         bench.reply(other)
         assert await bench.answers() == [Answer(0, 4, other[p.REPLY :])]
         bench.reply(INIT_REPLY)
+        await bench.channel.pair.negotiated.wait()
+        bench.channel.pair.admit()
         bench.reply(INIT_REPLY[: p.REPLY] + bytes(len(INIT_REPLY) - p.REPLY))
         _, again = await bench.answers()
         assert again.body == bytes(len(INIT_REPLY) - p.REPLY)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -242,6 +243,34 @@ def test_the_namespace_of_a_process_is_lost(lasting: LastingOnes, elsewhere: Pla
     assert mount.has("tap3")
 
 
+def test_verbs_after_the_namespace_of_a_process(lasting: LastingOnes, elsewhere: Place) -> None:
+    """Those of the tap would act here now, so they are left out."""
+    mount = lasting(OPTION)
+    elsewhere.ip("link add br9 type bridge")
+    mount.ctl(f"create 3 netns {elsewhere.pid} bridge br9 up description far")
+    mount.end()
+    mount.ip("link add br9 type bridge")
+    mount.again(OPTION)
+    assert mount.read("virt3/description") == "far"
+    assert mount.read("ctl").count(f"netns {elsewhere.pid}") == 1
+    assert not mount.has("tap3")
+    assert "line" not in "".join(mount.log)
+    mount.ip("link del br9")
+
+
+def test_a_file_with_a_line_for_what_follows_netns(lasting: LastingOnes) -> None:
+    """As versions before wrote it."""
+    mount = lasting()
+    mount.ip("netns add net1")
+    mount.ip("-n net1 link add br9 type bridge")
+    mount.end()
+    text = "create 3 up inet 10.0.3.1/24 netns net1\nvirt3 bridge br9 description far\nvirt3 filter arp\n"
+    mount.root.call(Path.write_text, Path(STATE), text)
+    mount.again(OPTION)
+    assert told.link(mount, "tap3", "-n net1")["master"] == "br9"
+    assert same(mount).endswith("inet 10.0.3.1/24 up netns net1 bridge br9 description far\nvirt3 filter arp")
+
+
 def test_a_named_namespace_that_is_gone(lasting: LastingOnes) -> None:
     """Its line is logged, the others come."""
     mount = lasting(OPTION)
@@ -276,6 +305,85 @@ def test_a_clone_does_not_come_again(lasting: LastingOnes) -> None:
     mount.again(OPTION)
     assert mount.units() == ["virt3"]
     same(mount)
+
+
+# --- while it is being made again
+
+MANY = 20  # interfaces: making them takes longer than a reader's first look
+_FIRST_READ = f"""
+until mapfile rows </proc/self/mountinfo && [[ ${{rows[*]}} == *" {DIR} "*fuse.virtfs* ]]; do :; done
+exec cat {DIR}/ctl
+"""
+
+
+def _begun(mount: Lasting, text: str) -> None:
+    """Start a server that has this to make again; it is not mounted yet, or not ready."""
+    mount.end()
+    mount.root.call(Path.write_text, Path(STATE), text)
+    mount.end_programs()
+    command = mount.command(sys.executable, "-m", "virtfs", "mount", "-f", "-o", OPTION, DIR)
+    mount.server = subprocess.Popen(command, text=True, env=ENVIRONMENT, cwd=PROJECT, stderr=subprocess.PIPE)
+
+
+def _reader(mount: Lasting) -> "subprocess.Popen[str]":
+    return mount.start("bash", "-c", _FIRST_READ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_whoever_can_read_sees_all_of_it(lasting: LastingOnes) -> None:
+    mount = lasting()
+    lines = ["create bridge0 up"]
+    for n in range(1, MANY + 1):
+        lines.append(f"create {n} queue 77 owner 4001 up inet 10.1.{n}.1/24 bridge bridge0 description the {n}th")
+        lines.append(f"virt{n} filter arp")
+    lines += [f"cable {n} {n + 1}" for n in range(1, MANY, 2)]
+    _begun(mount, "\n".join(lines))
+    first, complaint = finished(_reader(mount), 40)
+    assert complaint == ""
+    for words in ("create ", " queue 77 owner 4001 ", " bridge bridge0 description the ", " filter arp"):
+        assert first.count(words) == MANY + (words == "create "), words
+    assert first.count("cable ") == MANY / 2
+    assert mount.end() == 0
+
+
+ENDS: dict[str, Callable[[Lasting], object]] = {
+    "SIGINT": lambda mount: mount.server.send_signal(signal.SIGINT),
+    "SIGTERM": lambda mount: mount.server.send_signal(signal.SIGTERM),
+    "umount -l": lambda mount: subprocess.run(mount.command("umount", "-l", DIR), check=True),
+    "virtfs umount": lambda mount: subprocess.run(
+        mount.command(sys.executable, "-m", "virtfs", "umount", DIR), env=ENVIRONMENT, cwd=PROJECT, check=True
+    ),
+}
+
+
+def _waits(pid: int) -> bool:
+    """Whether a process waits until a FUSE server lets anybody in, proc_pid_stack(5)."""
+    return "fuse_get_req" in Path(f"/proc/{pid}/stack").read_text()
+
+
+@pytest.mark.parametrize("way", ENDS)
+def test_a_mount_that_ends_before_it_is_complete(lasting: LastingOnes, way: str) -> None:
+    """Who waits for it is answered, nothing is left, and what was kept stays."""
+    mount = lasting()
+    text = "".join(f"create {n} up queue 77\n" for n in range(400))
+    _begun(mount, text)
+    reader, killed = _reader(mount), _reader(mount)
+    for one in (reader, killed):
+        until(partial(_waits, one.pid), "it waits for the answer to FUSE_INIT", 30)
+    killed.send_signal(signal.SIGINT)
+    finished(killed, 1)
+    # Not by Place.has, which would enter the mount.
+    there = mount.command("ip", "-br", "link", "show", "tap5")
+    until(lambda: subprocess.run(there, capture_output=True, check=False).returncode == 0, "some are made", 30)
+    ENDS[way](mount)
+    _, said = mount.server.communicate(timeout=30)
+    assert mount.server.returncode == 0
+    assert "is mounted" not in said, "for nobody was let in"
+    assert "line" not in said, "lines that were not tried have not failed"
+    output, complaint = finished(reader)
+    assert (output, "cat: " in complaint) == ("", True)
+    assert kept(mount) == text.removesuffix("\n")
+    assert mount.links() == ["lo"]
+    assert mount.mounts() == []
 
 
 # --- the file itself

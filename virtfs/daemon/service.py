@@ -42,13 +42,19 @@ AGAIN = 2  # seconds until a state that could not be saved is tried again
 
 
 async def serve(
-    fuse_fd: int, limits: Limits, ready: Callable[[], None], stop: trio.Event, state: Path | None = None
+    fuse_fd: int,
+    limits: Limits,
+    ready: Callable[[], None],
+    stop: trio.Event,
+    state: Path | None = None,
+    options: str = "",
 ) -> None:
     """Serve a FUSE connection until the kernel ends it (unmounted) or `stop` is set.
 
+    options: the mount's, as status.json tells them.
     state: a file that always holds what reading ctl gives, and from which the interfaces are made first.
-    ready is called once, when FUSE_INIT is answered and the mount works. On return every waiting reader has been
-    answered ENXIO and the taps are gone or as they were found; fuse_fd is the caller's to close.
+    Nobody is answered before all of them are made. ready is called once, when the mount works. On return every waiting
+    reader has been answered ENXIO and the taps are gone or as they were found; fuse_fd is the caller's to close.
     VirtError: EPROTO, the kernel's FUSE is too old; what opening netlink sockets gives.
     """
     os.set_blocking(fuse_fd, False)
@@ -63,6 +69,7 @@ async def serve(
         commander.bridges.tell = events.emit
         events.told = lambda: commander.changed()  # clients, for instance
         commander.state_file = StateFile(state) if state else None
+        commander.options = options
         await _Mount(fuse_fd, root, kernel, interfaces, commander).run(ready, stop)
     finally:
         kernel.close()
@@ -125,9 +132,11 @@ class _Mount:
         self._runtime.vanish(interface)
 
     async def _begin(self, nursery: trio.Nursery, ready: Callable[[], None]) -> None:
-        await self._channel.pair.works.wait()
-        if (state_file := self._commander.state_file) is not None:
-            await self._commander.replay(await state_file.load())
+        await self._channel.pair.negotiated.wait()
+        state_file = self._commander.state_file
+        if state_file is not None and not await self._commander.replay(await state_file.load()):
+            return  # it ends
+        self._channel.pair.admit()
         nursery.start_soon(lasting, "saving the state", self._react)
         ready()
 

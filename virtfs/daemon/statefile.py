@@ -26,7 +26,8 @@ class StateFile:
     async def load(self) -> str:
         """Its text, "" when there is none yet. VirtError when it cannot be read."""
         try:
-            return await in_thread(lambda: self._path.read_text(errors="surrogateescape"))
+            # A file system that hangs must not keep a mount from ending.
+            return await in_thread(lambda: self._path.read_text(errors="surrogateescape"), abandon=True)
         except FileNotFoundError:
             return ""
         except OSError as refusal:

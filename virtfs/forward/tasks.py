@@ -48,9 +48,12 @@ def only(failure: BaseException) -> BaseException:
     return failure
 
 
-async def in_thread(function: Callable[[*Ts], T], *args: *Ts, limiter: trio.CapacityLimiter | None = None) -> T:
-    """Call a blocking function in a thread. Cancellation does not interrupt it.
+async def in_thread(
+    function: Callable[[*Ts], T], *args: *Ts, limiter: trio.CapacityLimiter | None = None, abandon: bool = False
+) -> T:
+    """Call a blocking function in a thread. A call that has started completes; cancellation waits for it.
 
+    abandon: cancellation does not wait, for a function that only reads and may hang.
     VirtError ENOMEM: there is no thread, or no memory for what it does. Else what the function raises.
     """
     began = False
@@ -61,7 +64,7 @@ async def in_thread(function: Callable[[*Ts], T], *args: *Ts, limiter: trio.Capa
         return function(*args)
 
     try:
-        return await trio.to_thread.run_sync(call, limiter=limiter)
+        return await trio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=abandon)
     except RuntimeError as failure:
         if began:
             raise

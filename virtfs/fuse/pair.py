@@ -27,7 +27,8 @@ class Pair:
         self._waiting: deque[bytes] = deque()  # while the pair is full
         self._more = trio.Event()
         self._init: Unique | None = None
-        self.works = trio.Event()  # FUSE_INIT has been answered
+        self._held: bytearray | None = None
+        self.negotiated = trio.Event()  # libfuse has answered FUSE_INIT, and `admit` may follow
 
     def send_on(self, opcode: int, message: memoryview) -> None:
         """A request for libfuse.
@@ -69,6 +70,16 @@ class Pair:
             fields[6], fields[8] = p.MAX_WRITE, p.PAGES
             p.fuse_init_out.pack_into(reply, p.REPLY, *fields)
 
+    def admit(self) -> None:
+        """Send the held answer to FUSE_INIT, and with it let everybody in.
+
+        Until then the kernel sends no other request, and whoever makes one waits, killably (fs/fuse/dev.c
+        fuse_get_req). Nobody sees a file before what it describes is complete.
+        """
+        if self._held is not None:
+            self._answers.emit(memoryview(self._held))
+            self._held = None
+
     async def requests(self) -> None:
         """Hand requests to libfuse as fast as it takes them."""
         while True:
@@ -84,10 +95,9 @@ class Pair:
         while length := await self._ours.recv_into(buffer):
             _, _, unique = p.fuse_out_header.unpack_from(buffer)
             if self._init is not None and unique == self._init:
-                reply = bytearray(view[:length])
-                self._negotiated(reply)
-                self._answers.emit(memoryview(reply))
+                self._held = bytearray(view[:length])
+                self._negotiated(self._held)
                 self._init = None
-                self.works.set()
+                self.negotiated.set()
             else:
                 self._answers.emit(view[:length])

@@ -25,7 +25,7 @@ USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
 NEW_NETWORK = ["unshare", "--net", "--"]
 
 
-def run(command: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
+def run(command: Sequence[str], seconds: float = PATIENCE, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; its output is text."""
     return subprocess.run(
         command,
@@ -33,14 +33,16 @@ def run(command: Sequence[str], **environment: str) -> subprocess.CompletedProce
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=seconds,
     )
 
 
 def script(text: str, *arguments: str, before: Sequence[str] = NEW_NETWORK) -> subprocess.CompletedProcess[str]:
     """Run a shell script, $virtfs being the command, in a network and mount namespace of its own."""
     return run(
-        [*before, "unshare", "--mount", "--", "sh", "-euc", text, "sh", *arguments], virtfs=" ".join(VIRTFS)
+        [*before, "unshare", "--mount", "--", "sh", "-euc", text, "sh", *arguments],
+        seconds=2 * PATIENCE,  # of several commands
+        virtfs=" ".join(VIRTFS),
     )
 
 

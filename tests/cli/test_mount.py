@@ -151,7 +151,7 @@ import trio
 from virtfs.cli import main, serving
 from virtfs.daemon.service import serve
 
-async def hang(fuse, limits, ready, stop, state):
+async def hang(fuse, limits, ready, *rest):
     await serve(fuse, limits, ready, trio.Event())
 
 serving.serve = hang

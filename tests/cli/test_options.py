@@ -14,22 +14,82 @@ from virtfs.core.limits import Limits
 
 def test_own_options() -> None:
     assert parse("max_virts=7,log=/x/y,max_queue=8,max_backlog=9,debug") == MountOptions(
-        Limits(virts=7, queue=8, backlog=9), log="/x/y", debug=True
+        Limits(virts=7, queue=8, backlog=9),
+        log="/x/y",
+        debug=True,
+        given=frozenset(("max_virts", "log", "max_queue", "max_backlog", "debug")),
     )
+    assert parse("").text() == parse("max_virts=4096,max_history=64M").text() == ""
+
+
+OWN = st.one_of(
+    st.tuples(st.sampled_from(["max_virts", "max_queue", "max_backlog"]), st.integers(1, 2**31 - 1)),
+    st.tuples(st.sampled_from(["max_history", "capture"]), st.sampled_from(["1", "1000", "3K", "64M", "2G"])),
+    st.tuples(st.sampled_from(["log", "state"]), st.sampled_from(["/x", "/a b/c", "/ü"])),
+)
+
+
+@given(st.lists(OWN), st.booleans())
+def test_a_mount_tells_its_options_as_they_are_read(said: list[tuple[str, object]], debug: bool) -> None:
+    """What `mount -o remount` compares."""
+    options = parse(",".join([f"{name}={value}" for name, value in said] + ["debug"] * debug))
+    assert parse(options.text()).own() == options.own()
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "defaults", "rw,noauto,nofail,_netdev,user", "x-systemd.automount,comment=a b", "noexec,nosuid,nodev,noatime"],
+    [
+        "",
+        "defaults",
+        "noauto,nofail,_netdev,user",
+        "users,owner,group,nouser,user=alice",
+        "x-systemd.automount,x-systemd.requires=a.service,comment=a b,X-mount.mkdir",
+        "nosuid,nodev,suid,dev,relatime,nodiratime,lazytime,silent",
+        "default_permissions,nonempty,subtype=virtfs",
+    ],
 )
 def test_options_for_others_are_passed_over(text: str) -> None:
     assert parse(text) == MountOptions()
 
 
+def test_flags_of_the_mount_and_its_name() -> None:
+    assert dict(parse("ro,noexec,noatime,allow_other").flags) == dict.fromkeys(
+        ("ro", "noexec", "noatime", "allow_other"), True
+    )
+    assert parse("ro,rw,exec").flags == (("ro", False), ("noexec", False))
+    assert parse("fsname=lab,remount") == MountOptions(source="lab", remount=True)
+
+
+@pytest.mark.parametrize(
+    ("word", "instead"),
+    [
+        ("uid=1000", "owner USER"),
+        ("gid=1000", "group GROUP"),
+        ("umask=022", "mode OCTAL"),
+        ("context=system_u:object_r:tmp_t:s0", "SELinux"),
+        ("subtype=other", "fuse.virtfs"),
+        ("allow_root", "allow_other"),
+        ("auto_unmount", "leave it out"),
+        ("max_read=4096", "one read is one frame"),
+        ("user_id=0", "fusermount3"),
+        ("bind", "mount(8)"),
+        ("rshared", "mount(8)"),
+        ("nosymfollow", "symbolic links"),
+    ],
+)
+def test_what_other_file_systems_have_is_refused_with_what_to_say_instead(word: str, instead: str) -> None:
+    with pytest.raises(VirtError) as caught:
+        parse(f"rw,{word}")
+    assert caught.value.errno == errno.EINVAL
+    assert caught.value.strerror.startswith(f'mount option "{word}": ')
+    assert instead in caught.value.strerror
+    assert parse(word, sloppy=True) == MountOptions()
+
+
 @pytest.mark.parametrize(
     ("text", "number", "word"),
     [
-        ("ro", errno.EINVAL, "ro"),
+        ("fsname=", errno.EINVAL, "fsname="),
         ("defaults,foo=1", errno.EINVAL, "foo=1"),
         ("max_virts", errno.EINVAL, "max_virts"),
         ("max_virts=-1", errno.EINVAL, "max_virts=-1"),

@@ -1,48 +1,72 @@
 """mount.virtfs: how mount(8) calls for `mount -t virtfs virtfs DIR` and for a line of fstab(5).
 
 virtfs  /mnt/virt  virtfs  noauto,max_virts=16  0 0
+
+Likewise mount.fuse3(8), which runs `virtfs SRC DIR -o OPTIONS` for the type fuse.virtfs.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from virtfs.cli.mount import mount
 from virtfs.cli.options import parse
 from virtfs.core.errors import VirtError
 
-FAILED = 32  # mount(8), "mount failure"
+MISUSED, FAILED = 1, 32  # mount(8), "incorrect invocation", "mount failure"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line: it is mount(8) who was called, with words of its own."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(MISUSED, f"{self.prog}: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; returns mount(8)'s exit statuses: 0, 1 incorrect invocation, 32 failure."""
-    parser = argparse.ArgumentParser(
+    given = _parser().parse_args(arguments)
+    options = ",".join(given.options + given.access)
+    try:
+        if given.namespace is not None:
+            why = "-N: enter that namespace instead, with nsenter --mount=NAMESPACE mount -t virtfs virtfs DIR"
+            return _refused(why, MISUSED)
+        parse(options, sloppy=given.sloppy or "remount" in options.split(","))
+    except VirtError as e:
+        return _refused(e.strerror, MISUSED)
+    if given.fake:
+        return 0
+    try:
+        mount(given.directory, options, sloppy=given.sloppy, source=given.source)
+    except VirtError as e:
+        return _refused(e.strerror, FAILED)
+    if given.verbose:
+        print(f"mount.virtfs: {given.source} mounted on {given.directory}.")
+    return 0
+
+
+def _refused(why: str, status: int) -> int:
+    print(f"mount.virtfs: {why}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
         prog="mount.virtfs",
         description="Mounts virtfs, called by mount(8).",
         epilog="example: mount.virtfs virtfs /mnt/virt -o max_virts=16",
-        exit_on_error=True,
+        allow_abbrev=False,
     )
     parser.add_argument("source", metavar="SRC", help="any word, virtfs has no source")
     parser.add_argument("directory", metavar="DIR")
     parser.add_argument("-s", dest="sloppy", action="store_true", help="pass over unknown options")
     parser.add_argument("-f", dest="fake", action="store_true", help="check, but do not mount")
-    parser.add_argument("-n", dest="no_mtab", action="store_true", help="nothing: /etc/mtab is the kernel's")
+    parser.add_argument("-n", "-i", dest="nothing", action="store_true", help="nothing: /etc/mtab is the kernel's")
     parser.add_argument("-v", dest="verbose", action="store_true", help="say what is done")
+    parser.add_argument("-r", dest="access", action="append_const", const="ro", default=[], help="as -o ro")
+    parser.add_argument("-w", dest="access", action="append_const", const="rw", default=[], help="as -o rw")
     parser.add_argument("-o", dest="options", action="append", default=[], metavar="OPTIONS")
     parser.add_argument("-t", dest="type", metavar="TYPE", help="fuse.virtfs or virtfs")
-    given = parser.parse_args(arguments)
-    try:
-        options = parse(",".join(given.options), given.sloppy)
-    except VirtError as e:
-        print(f"mount.virtfs: {e.strerror}", file=sys.stderr)
-        return 1
-    if given.fake:
-        return 0
-    try:
-        mount(given.directory, options, foreground=False)
-    except VirtError as e:
-        print(f"mount.virtfs: {e.strerror}", file=sys.stderr)
-        return FAILED
-    if given.verbose:
-        print(f"mount.virtfs: {given.source} mounted on {given.directory}.")
-    return 0
+    parser.add_argument("-N", dest="namespace", metavar="NAMESPACE", help="refused")
+    return parser

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 
 import virtfs
+from virtfs.cli import helper
 from virtfs.cli.mount import mount
-from virtfs.cli.options import parse
 from virtfs.cli.shell import shell
 from virtfs.cli.umount import umount
 from virtfs.core.errors import VirtError
@@ -26,6 +26,10 @@ options, after -o, separated by commas:
   state=FILE       kept as reading ctl gives it, and made again from at the next mount
   log=FILE         where the log goes; else syslog, or stderr with -f
   debug            log everything
+  ro               nothing can be opened for writing
+  allow_other      let everybody in: as root always, else if /etc/fuse.conf has user_allow_other
+  fsname=NAME      the mount's name in the table of mounts (virtfs)
+  remount          change ro, rw, noexec, exec, noatime, atime, sync, async of a mount
   what fstab(5) has for others (defaults, noauto, nofail, _netdev, user, x-…) is passed over
 """
 _UMOUNT = """\
@@ -44,11 +48,14 @@ user namespace). Everything in the namespaces ends with CMD.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status: 0, 1 it failed, 2 it was not understood."""
-    given = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    if len(words) == 4 and words[2] == "-o" and words[0] not in ("mount", "umount", "shell"):
+        return helper.main(words)  # mount.fuse3(8), for the type fuse.virtfs
+    given = _parser().parse_args(words)
     try:
         match given.verb:
             case "mount":
-                return mount(given.directory, parse(",".join(given.options)), given.foreground)
+                return mount(given.directory, ",".join(given.options), given.foreground)
             case "umount":
                 umount(given.directory)
                 return 0

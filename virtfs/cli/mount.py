@@ -2,22 +2,34 @@
 
 import errno
 import logging
+import os
+from dataclasses import replace
 
 from virtfs.cli.background import Ready, spawn
 from virtfs.cli.logs import open_log
-from virtfs.cli.options import MountOptions
+from virtfs.cli.options import MountOptions, parse
+from virtfs.cli.remount import remount
 from virtfs.core.errors import VirtError
 from virtfs.fuse.mounttable import resolve
 
 log = logging.getLogger(__name__)
 
 
-def mount(directory: str, options: MountOptions, foreground: bool) -> int:
+def mount(directory: str, text: str, foreground: bool = False, sloppy: bool = False, source: str | None = None) -> int:
     """Mount at a directory; returns the exit status: in the foreground at the end, else when it answers.
 
-    VirtError: why it cannot be mounted.
+    text: the options, sloppy: how to read them (cli.options). source: the name in the table of mounts, unless the
+    options have another. VirtError: why it cannot be mounted.
     """
+    if "remount" in text.split(","):
+        remount(directory, text, sloppy)
+        return 0
+    options = parse(text, sloppy)
+    if options.source is None:
+        options = replace(options, source=source)
     path = resolve(directory)
+    if options.state and os.path.realpath(options.state).startswith(f"{path}/"):
+        raise VirtError(errno.EINVAL, f'"state={options.state}" would be in the mount itself')
     if foreground:
         return serve_here(path, options, lambda: None, foreground=True)
     spawn(lambda ready: serve_here(path, options, ready, foreground=False))

@@ -61,13 +61,15 @@ async def _run(directory: str, options: MountOptions, ready: Callable[[], None])
     stop, hurry = trio.Event(), trio.CancelScope()
     async with trio.open_nursery() as nursery:
         await nursery.start(_listen, stop, hurry)
-        fuse = await trio.to_thread.run_sync(attach, directory)
+        flags = [flag for flag, on in options.flags if on]
+        fuse = await trio.to_thread.run_sync(attach, directory, options.source or "virtfs", flags)
         mount = mounted_at(directory)
         try:
             if mount is not None:
                 nursery.start_soon(lasting, "following the table of mounts", partial(_watch, mount, stop))
             with hurry:
-                await serve(fuse, options.limits, ready, stop, Path(options.state) if options.state else None)
+                state = Path(options.state) if options.state else None
+                await serve(fuse, options.limits, ready, stop, state, options.text())
         finally:
             try:
                 if mount is not None:

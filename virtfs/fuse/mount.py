@@ -4,6 +4,7 @@ fusermount3 does the mounting: setuid where an ordinary user may mount, and noth
 does. How it hands the descriptor over: libfuse's lib/mount.c and util/fusermount.c.
 """
 
+import ctypes
 import errno
 import logging
 import os
@@ -23,14 +24,19 @@ from virtfs.fuse.mounttable import TABLE, Mounted, mounted_at, still_there
 
 log = logging.getLogger(__name__)
 
-OPTIONS = ("fsname=virtfs", "subtype=virtfs", "default_permissions")
+OPTIONS = ("subtype=virtfs", "default_permissions")
 PATIENCE = 20.0  # seconds for fusermount3, which needs milliseconds
+
+_MS_REMOUNT = 32  # linux/mount.h
+_libc = ctypes.CDLL(None, use_errno=True)
 
 _CONTAINER = "in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN"
 
 
-def attach(directory: str, options: Sequence[str] = OPTIONS) -> int:
+def attach(directory: str, source: str = "virtfs", flags: Sequence[str] = ()) -> int:
     """Mount at a resolved directory; returns /dev/fuse: the caller's to close, close-on-exec, not blocking.
+
+    source: what the table of mounts names it. flags: more options for fusermount3, such as "ro".
 
     The kernel has then sent FUSE_INIT and lets nobody in before it is answered. Root's mount is everybody's
     (allow_other), an ordinary user's is his alone. A dead mount of an earlier run is cleaned away first.
@@ -39,8 +45,10 @@ def attach(directory: str, options: Sequence[str] = OPTIONS) -> int:
     """
     _clear(directory)
     _check_device()
-    if os.geteuid() == 0:
-        options = (*options, "allow_other")
+    name = re.sub(r"([\\,])", r"\\\1", source)  # as fusermount3 wants it, util/fusermount.c do_mount()
+    options = [f"fsname={name}", *OPTIONS, *flags]
+    if os.geteuid() == 0 and "allow_other" not in flags:
+        options.append("allow_other")
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
@@ -66,6 +74,16 @@ def attach(directory: str, options: Sequence[str] = OPTIONS) -> int:
     for descriptor in descriptors:
         os.close(descriptor)
     raise _refusal(directory, said)
+
+
+def change_flags(directory: str, flags: int) -> None:
+    """Remount with these flags of mount(2); those that are not among them are cleared. VirtError: EPERM not root.
+
+    FUSE takes no other option then (fs/fuse/inode.c fuse_parse_param).
+    """
+    if _libc.mount(b"none", os.fsencode(directory), None, ctypes.c_ulong(_MS_REMOUNT | flags), None) != 0:
+        number = ctypes.get_errno()
+        raise VirtError(number, f'cannot remount "{directory}": {os.strerror(number)}')
 
 
 def detach_lazily(directory: str) -> None:
@@ -143,7 +161,7 @@ def _clear(directory: str) -> None:
     """See that something can be mounted here; mounts that earlier servers left behind are taken away."""
     while mount := mounted_at(directory):
         if not (mount.virtfs and _dead(directory)):
-            what = mount.source if mount.virtfs else f"{mount.source} ({mount.type})"
+            what = "virtfs" if mount.virtfs else f"{mount.source} ({mount.type})"
             raise VirtError(errno.EBUSY, f'"{directory}" is busy: {what} is mounted there already')
         log.warning('"%s" has the mount of a virtfs that died: unmounting it', directory)
         detach_lazily(directory)

@@ -1,0 +1,149 @@
+"""mount(8), umount(8) and fstab(5): the helper and virtfs are installed, in a mount namespace of the test's own."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from .running import HELPER, run, script
+
+# /sbin has mount.virtfs and what the package fuse3 puts there; /usr/local/bin has virtfs; /etc/fstab is $1/fstab.
+_INSTALLED = f"""
+cd "$1"
+mkdir virt second sbin bin
+cp -a /sbin/mount.fuse* sbin/
+printf '#!/bin/sh\\nexec {sys.executable} -m virtfs "$@"\\n' >bin/virtfs
+printf "#!/bin/sh\\nexec {sys.executable} -c '%s' \\"\\$@\\"\\n" "{HELPER[2]}" >sbin/mount.virtfs
+chmod 755 bin/virtfs sbin/mount.virtfs
+mount --bind sbin /sbin/
+mount --bind bin /usr/local/bin
+touch fstab
+mount --bind fstab /etc/fstab
+table() {{ awk -v d="$PWD/$1" '$5 == d {{ print $6, $(NF-2), $(NF-1) }}' /proc/self/mountinfo; }}
+"""
+
+
+def told(text: str, directory: Path) -> list[str]:
+    """What a script prints there, with its complaints."""
+    done = script(f"{_INSTALLED}\nexec 2>&1\n{text}", str(directory))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [line.replace(str(directory), "HERE") for line in done.stdout.splitlines()]
+
+
+def test_both_types_in_fstab(tmp_path: Path) -> None:
+    """mount -a knows what is mounted; umount -t by the type that the kernel's table has."""
+    lines = told(
+        """
+        echo "virtfs $PWD/virt virtfs state=$PWD/state,allow_other,nofail,_netdev,x-systemd.automount 0 0" >fstab
+        echo "lab $PWD/second fuse.virtfs ro,noatime,max_virts=12 0 0" >>fstab
+        mount -a
+        mount -a
+        table virt; table second
+        findmnt -n -l -o TARGET -t fuse.virtfs | sort -r
+        mountpoint -q virt
+        grep -o '"options": "[^"]*"' second/status.json
+        umount -t virtfs -a
+        table second
+        umount -t fuse.virtfs -a
+        table virt; table second
+        mount virt
+        table virt
+        umount "$PWD/virt"
+        """,
+        tmp_path,
+    )
+    virt = "rw,nosuid,nodev,relatime fuse.virtfs virtfs"
+    lab = "ro,nosuid,nodev,noatime fuse.virtfs lab"
+    assert lines == [virt, lab, "HERE/virt", "HERE/second", '"options": "max_virts=12"', lab, virt]
+
+
+@pytest.mark.parametrize("type_", ["virtfs", "fuse.virtfs"])
+def test_by_hand_as_either_type(tmp_path: Path, type_: str) -> None:
+    lines = told(
+        f"""
+        mount -t {type_} -o max_virts=2,noexec virtfs virt
+        table virt
+        mount -t {type_} virtfs virt || echo "status $?"
+        umount virt
+        mount -t {type_} -o colour virtfs virt || echo "status $?"
+        mount -r -n -t {type_} virtfs virt
+        table virt
+        umount virt
+        """,
+        tmp_path,
+    )
+    assert lines == [
+        "rw,nosuid,nodev,noexec,relatime fuse.virtfs virtfs",
+        'mount.virtfs: "HERE/virt" is busy: virtfs is mounted there already',
+        "status 32",
+        'mount.virtfs: unknown mount option "colour"',
+        "status 1",
+        "ro,nosuid,nodev,relatime fuse.virtfs virtfs",
+    ]
+
+
+def test_read_only_and_remounted(tmp_path: Path) -> None:
+    """ro is the kernel's: nothing opens for writing. What was kept is made all the same."""
+    lines = told(
+        """
+        echo 'create 3 up' >state
+        echo "virtfs $PWD/virt virtfs ro,state=$PWD/state,max_virts=16 0 0" >fstab
+        mount virt
+        cut -d' ' -f1,2,7 virt/ctl
+        for what in 'echo create 4 >virt/ctl' 'echo 1400 >virt/virt3/mtu' 'chmod 660 virt/virt3/frame'; do
+            sh -c "$what" && echo "it did: $what"
+        done
+        mount -o remount,rw virt
+        echo virt3 mtu 1400 >virt/ctl
+        mount -o remount virt
+        table virt
+        cat virt/virt3/mtu
+        mount -o remount,max_virts=17 virt || echo "status $?"
+        mount -o remount,uid=3 virt || echo "status $?"
+        table virt
+        : >fstab
+        mount -o remount,rw,noexec virt
+        table virt
+        virtfs umount virt
+        """,
+        tmp_path,
+    )
+    read_only = "ro,nosuid,nodev,relatime fuse.virtfs virtfs"
+    assert lines == [
+        "create 3 up",
+        "sh: 1: cannot create virt/ctl: Read-only file system",
+        "sh: 1: cannot create virt/virt3/mtu: Read-only file system",
+        "chmod: changing permissions of 'virt/virt3/frame': Read-only file system",
+        read_only,
+        "1400",
+        'mount.virtfs: "max_virts=17" cannot replace "max_virts=16" while it is mounted: '
+        '"virtfs umount HERE/virt", then mount it',
+        "status 32",
+        'mount.virtfs: mount option "uid=3": each interface has an owner: '
+        '"virtN owner USER", "virtN group GROUP" in ctl, or chown',
+        "status 32",
+        read_only,
+        "rw,nosuid,nodev,noexec,relatime fuse.virtfs virtfs",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["-N", "/proc/1/ns/mnt"], "-N: enter that namespace instead"),
+        (["-Q"], "unrecognized arguments: -Q"),
+        ([], None),
+    ],
+)
+def test_the_helper_refuses_in_one_line(tmp_path: Path, words: list[str], sentence: str | None) -> None:
+    arguments = ["none", str(tmp_path), *words] if sentence else []
+    done = run([*HELPER, *arguments])
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"mount.virtfs: {sentence or 'the following arguments are required'}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_mount_may_pass_is_understood(tmp_path: Path) -> None:
+    words = ["-sfv", "-n", "-i", "-r", "-w", "-t", "fuse.virtfs", "-o", "rw,user=alice,X-mount.mkdir", "-o", "nofail"]
+    done = run([*HELPER, "none", str(tmp_path), *words])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -63,9 +63,9 @@ def attach(directory: str, source: str = "virtfs", flags: Sequence[str] = ()) ->
             )
         with helper:
             # Its end is closed when it exits, so this ends without a descriptor if it fails.
-            _, descriptors, flags, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
+            _, descriptors, received, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
             said = helper.communicate()[1]
-    if helper.returncode == 0 and not descriptors and flags & socket.MSG_CTRUNC:  # unix(7): it could not be had
+    if helper.returncode == 0 and not descriptors and received & socket.MSG_CTRUNC:  # unix(7): it could not be had
         detach_lazily(directory)
         raise VirtError(errno.EMFILE, f'cannot mount at "{directory}": {os.strerror(errno.EMFILE)}')
     if helper.returncode == 0 and descriptors:

@@ -60,6 +60,7 @@ class Commander:
         self.state_file: StateFile | None = None
         self.options = ""  # of the mount
         self.changed: Callable[[], None] = lambda: None
+        self.changed_times = 0
         self.caught_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
     # As files.tree.Commands
@@ -166,6 +167,10 @@ class Commander:
         lines += self.bridges.lines_after()
         lines += map(format_command, self.cables.lines())
         return "".join(f"{line}\n" for line in lines)
+
+    def changes(self) -> int:
+        """How many changes there have been, as `changed` tells of them."""
+        return self.changed_times
 
     async def make_clone(self, user: User) -> tuple[Unit, Callable[[], None]]:
         """An interface for one open of clone, its opener's: its unit, and what destroys it."""

@@ -88,7 +88,7 @@ class _Mount:
         inodes, handles = Inodes(root), Handles()
         self._channel = Channel(fuse_fd, self._ours, self._longest, inodes, handles)
         self._channel.refused = commander.refused
-        namespace.serve_on(root, inodes, handles, commander, theirs.detach())
+        namespace.serve_on(root, inodes, handles, commander, self._channel.grow, theirs.detach())
         interfaces.gone = self._follower.doubt
         interfaces.catch_up = self._follower.catch_up
         commander.caught_up = self._follower.caught_up
@@ -145,6 +145,7 @@ class _Mount:
 
     def _changed(self) -> None:
         """Something is other than it was, by a command or by the kernel's report."""
+        self._commander.changed_times += 1
         self._stale.set()
 
     async def _react(self) -> None:

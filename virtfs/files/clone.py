@@ -1,10 +1,15 @@
-"""clone: opening it makes an interface, reading it tells which, its last close destroys it (Plan 9's, /dev/tap's)."""
+"""clone: opening it makes an interface, reading it tells which, its last close destroys it (Plan 9's, /dev/tap's).
 
+As Plan 9's it is opened for reading and writing, so that whoever only looks at all files makes nothing.
+"""
+
+import errno
 from collections.abc import Awaitable, Callable
 
+from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit, User
 from virtfs.files.node import ROOT
-from virtfs.files.stream import Opens, Stream, TextStreamHandle, Waiters
+from virtfs.files.stream import Opens, Stream, TextStreamHandle, Waiters, reads, writes
 
 Make = Callable[[User], Awaitable[tuple[Unit, Callable[[], None]]]]
 
@@ -14,11 +19,18 @@ class Clone(Stream):
 
     __slots__ = ("make",)
 
+    takes = True
+
     def __init__(self, opens: Opens, make: Make) -> None:
         super().__init__(ROOT, "clone", opens)
         self.make = make
 
-    async def open(self, flags: int, user: User) -> "CloneHandle":
+    def open(self, flags: int, user: User) -> "Awaitable[CloneHandle]":
+        if not (reads(flags) and writes(flags)):
+            raise VirtError(errno.EACCES, "clone has to be opened for reading and writing: exec 3<>clone")
+        return self._make(user)
+
+    async def _make(self, user: User) -> "CloneHandle":
         unit, destroy = await self.make(user)
         return CloneHandle(self, user, unit, destroy)
 

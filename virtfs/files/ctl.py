@@ -29,8 +29,9 @@ class Ctl(Text):
         run: Run,
         refused: Callable[[VirtError, User], None],
         refresh: Callable[[], Awaitable[None]],
+        changes: Callable[[], int] | None = None,
     ) -> None:
-        super().__init__(owner, text, write=_unused, refresh=refresh, refused=refused)
+        super().__init__(owner, text, write=_unused, refresh=refresh, refused=refused, changes=changes)
         self.run = run
 
     def open(self, user: User) -> "CtlHandle":

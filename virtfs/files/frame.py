@@ -80,9 +80,9 @@ class Frame(Stream):
         """Being open means something to the interface."""
         return self.wire.virt.upopen or self.wire.virt.carrier == "open"
 
-    def size(self) -> int:
-        """The next frame's length: what the kernel answers to FIONREAD after an fstat."""
-        return self.wire.peek()
+    def size(self, user: User | None) -> int:
+        """The next frame's length: what the kernel answers to FIONREAD after an fstat. 1 when there is none."""
+        return self.wire.peek() or super().size(user)
 
     def times(self) -> tuple[int, int]:
         return self.wire.taken_at, self.wire.out.put_at

@@ -1,13 +1,17 @@
 """history: the last frames of an interface, as pcapng, for who comes later. Reading takes nothing away."""
 
+from bisect import bisect_right
 from collections import deque
+from itertools import accumulate, islice
 
 from virtfs.core.ids import User
 from virtfs.core.pcapng import whole_blocks
 from virtfs.core.virt import Virt
 from virtfs.files.capture import file_header, interface_block
-from virtfs.files.stream import Opens, Stream, StreamHandle, TextStreamHandle, Waiters
+from virtfs.files.stream import FixedHandle, Opens, Stream, Waiters
 from virtfs.forward.recorder import Passed, Recorder
+
+PIECE = 65536  # bytes; blocks of less are joined
 
 
 class History:
@@ -37,27 +41,35 @@ class History:
         if not passed.frames:
             return
         packets = passed.pcapng(0)
-        self._pieces.append(packets)
         self._size += len(packets)
+        # Few pieces, as each open has a list of them.
+        if self._pieces and len(self._pieces[-1]) + len(packets) <= min(PIECE, self._bound):
+            self._pieces[-1] += packets
+        else:
+            self._pieces.append(packets)
         self._trim()
 
     def _trim(self) -> None:
-        """Pieces that are too much as a whole go; what is too much of the oldest that stays, `blocks` leaves out."""
+        """Pieces that are too much as a whole go; what is too much of the oldest that stays, `_oldest` leaves out."""
         while self._pieces and self._size - len(self._pieces[0]) >= self._bound:
             self._size -= len(self._pieces.popleft())
 
-    async def blocks(self) -> list[bytes | memoryview]:
+    def _oldest(self) -> memoryview:
+        """What is kept of the oldest piece."""
+        oldest = memoryview(self._pieces[0] if self._pieces else b"")
+        over, left = self._size - self._bound, 0
+        while left < over:
+            left += whole_blocks(oldest[left:], 0, least=1)[0]
+        return oldest[left:]
+
+    def length(self) -> int:
+        """Bytes of the frames that have been shown by now."""
+        return self._size - (len(self._pieces[0]) - len(self._oldest()) if self._pieces else 0)
+
+    async def blocks(self) -> list[memoryview]:
         """The frames as they are now."""
         await self._recorder.flush()
-        pieces: list[bytes | memoryview] = list(self._pieces)
-        over = self._size - self._bound
-        if over > 0:
-            oldest = memoryview(pieces[0])
-            left = 0
-            while left < over:
-                left += whole_blocks(oldest[left:], 0, least=1)[0]
-            pieces[:1] = [oldest[left:]] if left < len(oldest) else []
-        return pieces
+        return [self._oldest(), *(memoryview(piece) for piece in islice(self._pieces, 1, None))]
 
 
 class HistoryFile(Stream):
@@ -65,27 +77,49 @@ class HistoryFile(Stream):
 
     __slots__ = ("application", "history", "virt")
 
+    live = False
+
     def __init__(self, virt: Virt, opens: Opens, history: History, application: str) -> None:
         super().__init__(virt, "history", opens)
         self.virt = virt
         self.history = history
         self.application = application
 
-    async def open(self, flags: int, user: User) -> StreamHandle:
+    def head(self) -> bytes:
+        """The blocks before the frames."""
+        return file_header(self.application) + interface_block(self.virt)
+
+    def size(self, user: User | None) -> int:
+        """The length of the latest open, else of what an open would give, less what the ring has not shown yet."""
+        for handle in reversed(tuple(self.opens)):
+            if isinstance(handle, HistoryHandle) and handle.stream is self:
+                return handle.length()
+        return len(self.head()) + self.history.length()
+
+    async def open(self, flags: int, user: User) -> FixedHandle:
         return HistoryHandle(self, await self.history.blocks(), user)
 
 
-class HistoryHandle(TextStreamHandle):
+class HistoryHandle(FixedHandle):
     """One reader, of what there was at its open."""
 
-    __slots__ = ("_pieces",)
+    __slots__ = ("_ends", "_pieces")
 
-    def __init__(self, file: HistoryFile, blocks: list[bytes | memoryview], user: User) -> None:
+    def __init__(self, file: HistoryFile, blocks: list[memoryview], user: User) -> None:
         super().__init__(file, user, Waiters())
-        self._pieces = iter((file_header(file.application) + interface_block(file.virt), *blocks))
+        self._pieces = [memoryview(file.head()), *blocks]
+        self._ends = list(accumulate(map(len, self._pieces)))
 
-    def more(self) -> bytes:
-        return bytes(next(self._pieces, b""))
+    def length(self) -> int:
+        return self._ends[-1]
 
-    def ready(self) -> bool:
-        return True
+    def read_at(self, offset: int, size: int) -> list[memoryview]:
+        end = min(offset + size, self._ends[-1])
+        pieces = []
+        number = bisect_right(self._ends, offset)
+        while offset < end:
+            piece, last = self._pieces[number], self._ends[number]
+            begin = offset - (last - len(piece))
+            pieces.append(piece[begin : begin + end - offset])
+            offset, number = last, number + 1
+        return pieces

@@ -31,6 +31,15 @@ def writes(flags: int) -> bool:
     return flags & os.O_ACCMODE != os.O_RDONLY
 
 
+def looks(flags: int) -> bool:
+    """An open(2) with these flags is by a program that goes through all files, and does not mean this one.
+
+    cp -a, cp -r, grep -r, tar, rsync, restic and borg open what they found in a directory with O_NOFOLLOW, some with
+    O_NOATIME; cat, a shell's `<`, and programs that are given a name, with neither.
+    """
+    return not writes(flags) and bool(flags & (os.O_NOFOLLOW | os.O_NOATIME))
+
+
 class Waiters:
     """The reads and polls that wait for one source.
 
@@ -122,6 +131,42 @@ class StreamHandle:
         self.stream.opens.remove(self)
 
 
+class FixedHandle(StreamHandle):
+    """An open of a file that stays as it was at the open: it has a length, can be seeked and read at any offset."""
+
+    __slots__ = ()
+
+    def length(self) -> int:
+        """How many bytes there are."""
+        raise NotImplementedError
+
+    def read_at(self, offset: int, size: int) -> list[memoryview]:
+        """At most `size` bytes from `offset` on, in pieces; none at the end."""
+        raise NotImplementedError
+
+    def poll(self) -> int:
+        return select.POLLIN
+
+
+class Look(StreamHandle):
+    """An open of a stream by who goes through all files: it has no effect, and reads as `length` zero bytes at once."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self, stream: "Stream", user: User, length: int) -> None:
+        super().__init__(stream, user, Waiters())
+        self._rest = length
+
+    def read(self, room: memoryview, size: int) -> int:
+        taken = min(size, self._rest)
+        room[HEADROOM : HEADROOM + taken] = bytes(taken)
+        self._rest -= taken
+        return taken
+
+    def poll(self) -> int:
+        return select.POLLIN
+
+
 class Opens:
     """The open streams of one interface, or of the mount."""
 
@@ -147,13 +192,15 @@ class Opens:
 class Stream(Node):
     """A stream file. label: its name below the interface's directory, or the mount's.
 
-    gives, takes: what it can be opened for, whatever its permission bits.
+    gives, takes: what it can be opened for, whatever its permission bits. live: reading it waits, or takes something
+    away.
     """
 
     __slots__ = ("label", "opens", "rights")
 
     gives = True
     takes = False
+    live = True
 
     def __init__(self, owner: Owner, label: str, opens: Opens, rights: Rights = Rights.STREAM) -> None:
         super().__init__(owner)
@@ -164,8 +211,14 @@ class Stream(Node):
     def permissions(self) -> int:
         return self.rights.bits(self.owner.mode)
 
+    def size(self, user: User | None) -> int:
+        """1, so that splice(2) and io_uring, which end at the size, ask at all. 0 of what cannot be read."""
+        return int(self.gives)
+
     def admit(self, flags: int, user: User) -> StreamHandle | Awaitable[StreamHandle]:
-        """`open`, or EACCES for a direction that this file does not have."""
+        """`open`, or EACCES for a direction that this file does not have. A look at a live stream opens nothing."""
+        if self.live and looks(flags):
+            return Look(self, user, self.size(user))
         if (reads(flags) and not self.gives) or (writes(flags) and not self.takes):
             raise VirtError(errno.EACCES, f"{self.label} cannot be {'written' if self.gives else 'read'}")
         opening = self.open(flags, user)

@@ -44,6 +44,9 @@ class Commands(Protocol):
     def state(self, virt: Virt | None) -> str:
         """The text of a ctl."""
 
+    def changes(self) -> int:
+        """A number that is another after each change, other than of counters."""
+
     async def make_clone(self, user: User) -> tuple[Unit, Callable[[], None]]:
         """An interface for one open of clone: its unit, and what destroys it."""
 
@@ -71,9 +74,11 @@ def root_directory(commands: Commands, version: str, events: Events, pcap: Captu
             "clone": Clone(Opens(), commands.make_clone),
             "events": events,
             "pcap": pcap,
-            "last_error": Text(ROOT, lambda user: commands.last_error(user) + "\n"),
+            "last_error": Text(ROOT, lambda user: commands.last_error(user) + "\n", personal=True),
             "help": Text(ROOT, lambda user: help_text()),
-            "ifconfig": Text(ROOT, lambda user: ifconfig(wire.virt for wire in commands.wires())),
+            "ifconfig": Text(
+                ROOT, lambda user: ifconfig(wire.virt for wire in commands.wires()), changes=commands.changes
+            ),
             "status.json": _report(commands, lambda: commands.status(version)),
             "metrics": _report(commands, lambda: metrics(version, commands.wires())),
             "version": Text(ROOT, lambda user: f"virtfs {version}\n"),
@@ -119,7 +124,7 @@ def _tap(virt: Virt, commands: Commands) -> dict[str, Node]:
 
 def _report(commands: Commands, text: Callable[[], str]) -> Text:
     """A text with counters of every interface in it."""
-    return Text(ROOT, lambda user: text(), refresh=lambda: commands.refresh(None))
+    return Text(ROOT, lambda user: text(), refresh=lambda: commands.refresh(None), changes=commands.changes)
 
 
 def _ctl(commands: Commands, virt: Virt | None) -> Ctl:
@@ -129,6 +134,7 @@ def _ctl(commands: Commands, virt: Virt | None) -> Ctl:
         run=lambda script, data, user: commands.run(virt, script, data, user),
         refused=commands.refused,
         refresh=lambda: commands.refresh(virt),
+        changes=commands.changes if virt is None else None,
     )
 
 

@@ -34,6 +34,17 @@ class Answers:
         size = p.REPLY + p.fuse_notify_poll_wakeup_out.size
         self.emit(p.fuse_out_header.pack(size, p.FUSE_NOTIFY_POLL, 0) + p.fuse_notify_poll_wakeup_out.pack(kh))
 
+    def grow(self, inode: int, size: int) -> None:
+        """Tell the kernel that a file has at least `size` bytes, before its OPEN is answered.
+
+        splice(2), sendfile(2), mmap(2) and io_uring end at the size that the kernel knows, and the answer to OPEN
+        carries none. A store of nothing at an offset sets it (fs/fuse/dev.c fuse_notify_store). It takes no lock that
+        waits for an answer.
+        """
+        length = p.REPLY + p.fuse_notify_store_out.size
+        head = p.fuse_out_header.pack(length, p.FUSE_NOTIFY_STORE, 0)
+        self.emit(head + p.fuse_notify_store_out.pack(inode, size, 0, 0))
+
     def emit(self, message: bytes | memoryview) -> None:
         """Send a whole message, header and all."""
         try:

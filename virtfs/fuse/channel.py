@@ -20,7 +20,7 @@ import trio
 
 from virtfs.core.errors import VirtError, refused
 from virtfs.core.ids import Gid, Uid, User
-from virtfs.files.stream import PollId, Stream, StreamHandle, Unique
+from virtfs.files.stream import FixedHandle, PollId, Stream, StreamHandle, Unique
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.numbers import HandleId, Handles, Inodes
@@ -34,6 +34,7 @@ LOOKS = 50
 TURN = 2_000_000  # ns
 LARGE = 32768  # bytes of a request that takes long enough for others to have their turn after it
 # Nothing is written behind, so closing has nothing to flush. Linux before 5.16 asks nevertheless.
+FIXED_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NOFLUSH
 STREAM_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NONSEEKABLE | p.FOPEN_STREAM | p.FOPEN_NOFLUSH
 # Answered here for text files too: their ENOSYS, libfuse's answer, would hold for the streams as well.
 EVERYBODYS = frozenset((p.FUSE_POLL, p.FUSE_FLUSH, p.FUSE_COPY_FILE_RANGE))
@@ -60,7 +61,7 @@ class Channel:
         self._reply = memoryview(self._out)
         # What is done here and not by libfuse; the body begins at p.BODY, its length is given.
         self._own: dict[int, Callable[[Unique, HandleId, int], bool]] = {
-            p.FUSE_READ: self._refused(errno.EINVAL),  # the loop takes every whole one
+            p.FUSE_READ: self._read_at,  # the loop takes every whole one of a live stream
             p.FUSE_WRITE: self._refused(errno.EINVAL),
             p.FUSE_RELEASE: self._release,
             p.FUSE_FLUSH: self._flush,
@@ -68,7 +69,7 @@ class Channel:
             p.FUSE_IOCTL: self._ioctl,
             p.FUSE_POLL: self._poll,
             p.FUSE_FALLOCATE: self._refused(errno.EOPNOTSUPP),
-            p.FUSE_LSEEK: self._refused(errno.ESPIPE),
+            p.FUSE_LSEEK: self._seek,
             # Any errno but EOPNOTSUPP and EXDEV, on which the kernel would splice: cat and cp then read and write.
             p.FUSE_COPY_FILE_RANGE: self._refused(errno.EINVAL),
         }
@@ -90,6 +91,7 @@ class Channel:
         )
         written, head, out, reply = p.written_reply.pack, p.fuse_out_header.pack_into, self._out, self._reply
         WRITE, READ, DATA, HEAD, NONBLOCK = p.FUSE_WRITE, p.FUSE_READ, p.DATA, p.REPLY, os.O_NONBLOCK
+        DIRECT = p.FUSE_READ_LOCKOWNER
         PIECE = p.SECOND_PIECE
         looks = 0
         clock, turn = monotonic_ns, 0
@@ -113,7 +115,7 @@ class Channel:
                     await trio.lowlevel.checkpoint()
                 turn = clock() + TURN
                 continue
-            opcode, unique, fh, offset, size, flags = unpack(data)
+            opcode, unique, fh, offset, size, how, flags = unpack(data)
             hot = True
             try:
                 if opcode == WRITE and length == DATA + size and fh in streams:
@@ -123,7 +125,7 @@ class Channel:
                         write(written(24, 0, unique, taken, 0))
                     else:
                         self._waiting.park_write(unique, handle, flags)
-                elif opcode == READ and length == DATA and fh in streams:
+                elif opcode == READ and length == DATA and how & DIRECT and fh in streams:
                     handle = streams[fh]
                     taken = handle.read(reply, size)
                     if taken is not None:
@@ -161,8 +163,10 @@ class Channel:
         if own is not None:
             if length < p.BODY + p.fuse_fh.size:
                 raise VirtError(errno.EINVAL, "a message without its handle")
-            if fh in self._handles.streams or opcode in EVERYBODYS:
+            if fh in self._handles.streams or fh in self._handles.fixed or opcode in EVERYBODYS:
                 return own(unique, fh, length)
+            if opcode == p.FUSE_READ and length == p.DATA and self._cached(unique, fh):
+                return False
         elif opcode == p.FUSE_OPEN:
             node = self._inodes.node(p.fuse_in_header.unpack_from(self._in)[3])
             if isinstance(node, Stream):
@@ -191,7 +195,7 @@ class Channel:
     def _stream(self, fh: HandleId, length: int, layout: struct.Struct) -> StreamHandle:
         if length < p.BODY + layout.size:
             raise VirtError(errno.EINVAL, "a message cut short")
-        return self._handles.streams[fh]
+        return self._handles.streams.get(fh) or self._handles.fixed[fh]
 
     def _user(self) -> User:
         _, _, _, _, uid, gid, pid, _, _ = p.fuse_in_header.unpack_from(self._in)
@@ -220,7 +224,11 @@ class Channel:
         except VirtError:
             handle.release()
             raise
-        self._answers.answer(unique, p.fuse_open_out.pack(fh, STREAM_FLAGS, 0))
+        flags = STREAM_FLAGS
+        if isinstance(handle, FixedHandle):
+            flags = FIXED_FLAGS
+            self.grow(self._inodes.number(handle.stream), handle.length())
+        self._answers.answer(unique, p.fuse_open_out.pack(fh, flags, 0))
 
     async def _open_later(self, unique: Unique, opening: Awaitable[StreamHandle], user: User) -> None:
         try:
@@ -233,12 +241,64 @@ class Channel:
             log.exception("open %d failed", unique)
             self._answers.fail(unique, errno.EIO)
 
+    def grow(self, inode: int, size: int) -> None:
+        """Tell the kernel that a file has at least so many bytes, before its open is answered."""
+        self._answers.grow(inode, size)
+
+    def _read_at(self, unique: Unique, fh: HandleId, length: int) -> bool:
+        """A READ of a file that can be seeked, or for the page cache.
+
+        The page cache is shared by all opens, of which each has bytes of its own: EINVAL, on which programs read(2).
+        """
+        handle = self._handles.fixed.get(fh)
+        if length != p.DATA or handle is None:
+            raise VirtError(errno.EINVAL, "only read(2) reads a stream")
+        _, offset, size, how, _, _, _ = p.fuse_read_in.unpack_from(self._in, p.BODY)
+        if not how & p.FUSE_READ_LOCKOWNER:
+            raise VirtError(errno.EINVAL, "this file is not the same for each open")
+        end = p.REPLY
+        for piece in handle.read_at(offset, min(size, p.MAX_WRITE)):
+            self._reply[end : end + len(piece)] = piece
+            end += len(piece)
+        handle.reads += 1
+        p.fuse_out_header.pack_into(self._out, 0, end, 0, unique)
+        self._answers.emit(self._reply[:end])
+        return True
+
+    def _cached(self, unique: Unique, fh: HandleId) -> bool:
+        """Fill the page cache with a text. False: another READ.
+
+        Here, for the answer must not be cut as one of the slow plane: the kernel takes a short one for the file's end
+        (fs/fuse/file.c fuse_short_read).
+        """
+        _, offset, size, how, _, _, _ = p.fuse_read_in.unpack_from(self._in, p.BODY)
+        text = self._handles.texts.get(fh)
+        if text is None or how & p.FUSE_READ_LOCKOWNER:
+            return False
+        self._answers.answer(unique, text.cached(offset, size))
+        return True
+
+    def _seek(self, unique: Unique, fh: HandleId, length: int) -> bool:
+        """SEEK_DATA and SEEK_HOLE, the only ones that the kernel does not answer itself: one piece without holes."""
+        if length < p.BODY + p.fuse_lseek_in.size:
+            raise VirtError(errno.EINVAL, "a message cut short")
+        _, offset, whence, _ = p.fuse_lseek_in.unpack_from(self._in, p.BODY)
+        handle = self._handles.fixed.get(fh)
+        if handle is None:
+            raise VirtError(errno.ESPIPE, "a stream has no position")
+        if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
+            raise VirtError(errno.EINVAL, "neither SEEK_DATA nor SEEK_HOLE")
+        if offset >= handle.length():
+            raise VirtError(errno.ENXIO, "beyond the end")
+        self._answers.answer(unique, p.fuse_lseek_out.pack(handle.length() if whence == os.SEEK_HOLE else offset))
+        return True
+
     def _poll(self, unique: Unique, fh: HandleId, length: int) -> bool:
         if length < p.BODY + p.fuse_poll_in.size:
             raise VirtError(errno.EINVAL, "a message cut short")
         _, kh, flags, _ = p.fuse_poll_in.unpack_from(self._in, p.BODY)
         stream = self._handles.streams.get(fh)
-        handle = stream or self._handles.texts.get(fh)
+        handle = stream or self._handles.fixed.get(fh) or self._handles.texts.get(fh)
         if handle is None:
             raise VirtError(errno.EBADF, "not an open file")
         revents = handle.poll()

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Grow = Callable[[int, int], None]  # tells the kernel that an inode has at least so many bytes
 
 
 class Keeper(Protocol):
@@ -65,8 +66,9 @@ def user_of(ctx: pyfuse3.RequestContext) -> User:
 class Names(pyfuse3.Operations):
     """pyfuse3's operations on the tree."""
 
-    def __init__(self, root: Directory, inodes: Inodes, handles: Handles, keeper: Keeper) -> None:
+    def __init__(self, root: Directory, inodes: Inodes, handles: Handles, keeper: Keeper, grow: Grow) -> None:
         super().__init__()
+        self._grow = grow
         self._root = root
         self._inodes = inodes
         self._handles = handles
@@ -88,13 +90,14 @@ class Names(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.ENOTDIR)
         return node
 
-    def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
+    def _attributes(self, node: Node, user: User | None = None) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = pyfuse3.InodeT(self._inodes.number(node))
         entry.entry_timeout = entry.attr_timeout = 0
         entry.st_mode = pyfuse3.ModeT(node.kind | node.permissions())
         entry.st_uid, entry.st_gid = node.owner.owner, node.owner.group
-        entry.st_size = node.size()
+        entry.st_size = node.size(user)
+        entry.st_blocks = -(-entry.st_size // 512)  # with fewer, cp and tar take it for a file of holes
         entry.st_atime_ns, entry.st_mtime_ns = node.times()
         entry.st_ctime_ns = node.born
         entry.st_nlink = 1
@@ -113,7 +116,7 @@ class Names(pyfuse3.Operations):
     @answered
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         await self._keeper.catch_up()
-        return self._attributes(self._node(inode))
+        return self._attributes(self._node(inode), user_of(ctx))
 
     @answered
     async def setattr(
@@ -176,8 +179,12 @@ class Names(pyfuse3.Operations):
         node = self._node(inode)
         if not isinstance(node, Text):
             raise pyfuse3.FUSEError(errno.EISDIR)
-        fh = self._handles.add_text(node.open(user_of(ctx)))
-        # Direct: the size is given as 0, and each read and write is to arrive as it was made.
+        user = user_of(ctx)
+        if flags & os.O_ACCMODE != os.O_WRONLY:
+            await self._keeper.catch_up()
+            self._grow(inode, await node.opened(user))
+        fh = self._handles.add_text(node.open(user))
+        # Direct: each read and write is to arrive as it was made.
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(fh), direct_io=True)
 
     @answered
@@ -214,9 +221,9 @@ for _operation in ("mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "li
     setattr(Names, _operation, _denied)
 
 
-def serve_on(root: Directory, inodes: Inodes, handles: Handles, keeper: Keeper, descriptor: int) -> None:
+def serve_on(root: Directory, inodes: Inodes, handles: Handles, keeper: Keeper, grow: Grow, descriptor: int) -> None:
     """Make a libfuse session that speaks on `descriptor` as if it were /dev/fuse."""
-    pyfuse3.init(Names(root, inodes, handles, keeper), f"/dev/fd/{descriptor}", {"fsname=virtfs"})
+    pyfuse3.init(Names(root, inodes, handles, keeper, grow), f"/dev/fd/{descriptor}", {"fsname=virtfs"})
 
 
 async def run(workers: int) -> None:

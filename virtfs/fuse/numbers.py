@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Uid, User
 from virtfs.files.node import Node
-from virtfs.files.stream import StreamHandle
+from virtfs.files.stream import FixedHandle, StreamHandle
 from virtfs.files.text import TextHandle
 from virtfs.fuse.protocol import FUSE_ROOT_ID
 
@@ -49,6 +49,7 @@ class Handles:
 
     def __init__(self) -> None:
         self.streams: dict[HandleId, StreamHandle] = {}
+        self.fixed: dict[HandleId, FixedHandle] = {}
         self.texts: dict[HandleId, TextHandle] = {}
         self._of_user: Counter[Uid] = Counter()
         self._next = count(1)
@@ -56,7 +57,10 @@ class Handles:
     def add_stream(self, handle: StreamHandle) -> HandleId:
         """A number for an open stream, or EMFILE."""
         number = self._number(handle.user)
-        self.streams[number] = handle
+        if isinstance(handle, FixedHandle):
+            self.fixed[number] = handle
+        else:
+            self.streams[number] = handle
         return number
 
     def add_text(self, handle: TextHandle) -> HandleId:
@@ -67,7 +71,7 @@ class Handles:
 
     def remove_stream(self, number: HandleId) -> StreamHandle:
         """Closed."""
-        handle = self.streams.pop(number)
+        handle = self.fixed.pop(number) if number in self.fixed else self.streams.pop(number)
         self._closed(handle.user)
         return handle
 

@@ -33,6 +33,7 @@ FUSE_LSEEK: Final = 46
 FUSE_COPY_FILE_RANGE: Final = 47
 
 FUSE_NOTIFY_POLL: Final = 1
+FUSE_NOTIFY_STORE: Final = 4
 
 FUSE_SPLICE_WRITE: Final = 1 << 7
 FUSE_SPLICE_MOVE: Final = 1 << 8
@@ -45,6 +46,7 @@ FOPEN_STREAM: Final = 1 << 4
 FOPEN_NOFLUSH: Final = 1 << 5
 
 FUSE_POLL_SCHEDULE_NOTIFY: Final = 1 << 0
+FUSE_READ_LOCKOWNER: Final = 1 << 1  # absent from a READ that fills the page cache
 
 # len opcode unique nodeid uid gid pid total_extlen padding
 fuse_in_header: Final = struct.Struct("<IIQQIIIHH")
@@ -57,6 +59,7 @@ fuse_read_in: Final = struct.Struct("<QQIIQII")  # fh offset size read_flags loc
 fuse_write_in: Final = fuse_read_in  # the same fields, write_flags for read_flags; the data follow
 fuse_interrupt_in: Final = struct.Struct("<Q")  # unique of the request to end
 fuse_ioctl_in: Final = struct.Struct("<QIIQII")  # fh flags cmd arg in_size out_size; the argument follows
+fuse_lseek_in: Final = struct.Struct("<QQII")  # fh offset whence padding
 fuse_poll_in: Final = struct.Struct("<QQII")  # fh kh flags events
 fuse_init_in: Final = struct.Struct("<IIII")  # major minor max_readahead flags; more follows since 7.36
 fuse_fh: Final = struct.Struct("<Q")  # the body of every request on an open file begins with its fh
@@ -64,8 +67,10 @@ fuse_fh: Final = struct.Struct("<Q")  # the body of every request on an open fil
 fuse_open_out: Final = struct.Struct("<QII")  # fh open_flags padding
 fuse_write_out: Final = struct.Struct("<II")  # size padding
 fuse_ioctl_out: Final = struct.Struct("<iIII")  # result flags in_iovs out_iovs
+fuse_lseek_out: Final = struct.Struct("<Q")  # offset
 fuse_poll_out: Final = struct.Struct("<II")  # revents padding
 fuse_notify_poll_wakeup_out: Final = struct.Struct("<Q")  # kh
+fuse_notify_store_out: Final = struct.Struct("<QQII")  # nodeid offset size padding
 # major minor max_readahead flags max_background congestion_threshold max_write time_gran max_pages
 fuse_init_out: Final = struct.Struct("<IIIIHHIIH")
 
@@ -73,8 +78,9 @@ BODY: Final = fuse_in_header.size
 DATA: Final = BODY + fuse_write_in.size  # where the data of a WRITE begin
 REPLY: Final = fuse_out_header.size  # where the body of an answer begins
 
-# fuse_in_header and fuse_read_in in one go, as the channel's loop wants them: opcode unique fh offset size flags
-request_head: Final = struct.Struct("<4xIQ24xQQI12xI4x")
+# fuse_in_header and fuse_read_in in one go, as the channel's loop wants them:
+# opcode unique fh offset size read_flags flags
+request_head: Final = struct.Struct("<4xIQ24xQQII8xI4x")
 # fuse_out_header and fuse_write_out in one go: len error unique size padding
 written_reply: Final = struct.Struct("<IiQII")
 

@@ -200,9 +200,14 @@ class Bench:
         fh: int = p.fuse_open_out.unpack(answer.body)[0]
         return fh
 
-    def read(self, fh: int, size: int = 4096, flags: int = os.O_RDWR) -> int:
-        """Begin a read; returns its unique."""
-        return self.request(p.FUSE_READ, 2, p.fuse_read_in.pack(fh, 0, size, 0, 0, flags, 0))
+    def read(self, fh: int, size: int = 4096, flags: int = os.O_RDWR, offset: int = 0) -> int:
+        """Begin a read(2); returns its unique."""
+        how = p.FUSE_READ_LOCKOWNER
+        return self.request(p.FUSE_READ, 2, p.fuse_read_in.pack(fh, offset, size, how, 7, flags, 0))
+
+    def read_cached(self, fh: int, size: int = 4096, offset: int = 0) -> int:
+        """Begin a read of the page cache's; returns its unique."""
+        return self.request(p.FUSE_READ, 2, p.fuse_read_in.pack(fh, offset, size, 0, 0, os.O_RDONLY, 0))
 
     def write(self, fh: int, data: bytes) -> int:
         """Begin a write; returns its unique."""

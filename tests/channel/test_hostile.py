@@ -92,7 +92,7 @@ async def works(bench: Bench) -> None:
 @example([bytes(p.BODY - 1)])
 @example([request(opcode, 2, 1) for opcode in OPCODES])
 @example([request(opcode, 2, 1, (1).to_bytes(8, "little")) for opcode in OPCODES])
-@example([request(p.FUSE_READ, 2, 4, p.fuse_read_in.pack(1, 0, 2**32 - 1, 0, 0, 0, 0))])
+@example([request(p.FUSE_READ, 2, 4, p.fuse_read_in.pack(1, 0, 2**32 - 1, how, 0, 0, 0)) for how in (0, 2)])
 @patient
 def test_any_bytes(received: list[bytes]) -> None:
     @in_trio

@@ -34,7 +34,7 @@ def gone(mount: Mount, unit: int) -> None:
 
 
 def test_an_open_makes_one_and_the_last_close_destroys_it(mount: Mount) -> None:
-    file = mount.process().open("clone", os.O_RDONLY)
+    file = mount.process().open("clone", os.O_RDWR)
     assert mount.units() == ["virt0"]
     assert mount.has("tap0")
     assert file.poll(select.POLLIN) == select.POLLIN
@@ -48,7 +48,7 @@ def test_an_open_makes_one_and_the_last_close_destroys_it(mount: Mount) -> None:
 
 
 def test_it_is_an_interface_like_any(mount: Mount) -> None:
-    file = mount.process().open("clone", os.O_RDONLY)
+    file = mount.process().open("clone", os.O_RDWR)
     mount.ctl("create 7")
     for directory in ("", "/stats", "/tap", "/wait"):
         listings = [mount.sh(f"cd {name}{directory} && ls") for name in ("virt0", "virt7")]
@@ -65,18 +65,18 @@ def test_it_is_an_interface_like_any(mount: Mount) -> None:
 def test_the_lowest_free_unit(mount: Mount) -> None:
     mount.ctl("create 0\ncreate 2")
     user = mount.process()
-    files = [user.open("clone", os.O_RDONLY) for _ in range(3)]
+    files = [user.open("clone", os.O_RDWR) for _ in range(3)]
     assert [file.read() for file in files] == [b"1\n", b"3\n", b"4\n"]
     files[1].close()
     gone(mount, 3)
     mount.ctl("destroy 0")
-    assert [user.open("clone", os.O_RDONLY).read() for _ in range(3)] == [b"0\n", b"3\n", b"5\n"]
+    assert [user.open("clone", os.O_RDWR).read() for _ in range(3)] == [b"0\n", b"3\n", b"5\n"]
 
 
 def test_a_tap_of_the_hosts_is_not_taken(mount: Mount) -> None:
     mount.ip("tuntap add tap0 mode tap")
     mount.ip("link add tap1 type bridge")
-    file = mount.process().open("clone", os.O_RDONLY)
+    file = mount.process().open("clone", os.O_RDWR)
     assert file.read() == b"2\n"
     file.close()
     gone(mount, 2)
@@ -86,7 +86,7 @@ def test_a_tap_of_the_hosts_is_not_taken(mount: Mount) -> None:
 def test_bash_reads_it_one_byte_at_a_time(mount: Mount) -> None:
     mount.ctl("create 0")
     said = mount.sh(
-        "exec 9<clone; read n <&9; echo up inet 10.1.0.1/24 >virt$n/ctl; cat virt$n/tap/addresses; echo $n; exec 9<&-"
+        "exec 9<>clone; read n <&9; echo up inet 10.1.0.1/24 >virt$n/ctl; cat virt$n/tap/addresses; echo $n; exec 9<&-"
     )
     assert said.split() == ["10.1.0.1/24", "1"]
     gone(mount, 1)
@@ -95,7 +95,7 @@ def test_bash_reads_it_one_byte_at_a_time(mount: Mount) -> None:
 def test_each_cat_has_its_own(mount: Mount) -> None:
     """What one made is gone before long, so the unit may be had again; the number is right in any case."""
     for _ in range(5):
-        number = mount.sh("cat clone")
+        number = mount.sh("cat <>clone")
         assert number.strip().isdecimal()
         assert number.endswith("\n")
     until(lambda: not mount.units(), "all are gone")
@@ -103,7 +103,7 @@ def test_each_cat_has_its_own(mount: Mount) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_it_goes_when_its_opener_is_killed(mount: Mount, number: int) -> None:
-    opener = mount.shell("exec 9<clone; echo; exec cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    opener = mount.shell("exec 9<>clone; echo; exec cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert opener.stdout is not None
     opener.stdout.readline()
     mount.ctl("virt0 up")
@@ -117,7 +117,7 @@ def test_it_goes_when_its_opener_is_killed(mount: Mount, number: int) -> None:
 
 
 def test_a_child_that_inherited_it_keeps_it(mount: Mount) -> None:
-    script = "exec 9<clone; echo up >virt0/ctl; cat virt0/frame >/dev/null & echo $!; exec sleep 60"
+    script = "exec 9<>clone; echo up >virt0/ctl; cat virt0/frame >/dev/null & echo $!; exec sleep 60"
     parent = mount.shell(script, stdout=subprocess.PIPE)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
@@ -131,7 +131,7 @@ def test_a_child_that_inherited_it_keeps_it(mount: Mount) -> None:
 
 def test_a_crowd_is_killed(mount: Mount) -> None:
     crowd = mount.process()
-    numbers = {int(crowd.open("clone", os.O_RDONLY).read()) for _ in range(20)}
+    numbers = {int(crowd.open("clone", os.O_RDWR).read()) for _ in range(20)}
     assert numbers == set(range(20))
     crowd.kill()
     until(lambda: not mount.units() and mount.links() == ["lo"], "all are gone")
@@ -144,7 +144,7 @@ def test_the_directory_appears_whole(mount: Mount) -> None:
     watching = watcher.begin(programs.contents_until, "virt50")
     opener = mount.process()
     for _ in range(15):
-        file = opener.open("clone", os.O_RDONLY)
+        file = opener.open("clone", os.O_RDWR)
         unit = int(file.read())
         file.close()
         gone(mount, unit)
@@ -156,7 +156,7 @@ def test_the_directory_appears_whole(mount: Mount) -> None:
 
 def test_destroyed_by_another_hand(mount: Mount) -> None:
     """The number may be another's by then, whom the close must not hurt."""
-    file = mount.process().open("clone", os.O_RDONLY)
+    file = mount.process().open("clone", os.O_RDWR)
     mount.ctl("destroy 0")
     mount.ctl("create 0 description another")
     file.close()
@@ -165,15 +165,15 @@ def test_destroyed_by_another_hand(mount: Mount) -> None:
 
 
 def test_its_tap_deleted_from_outside(mount: Mount) -> None:
-    file = mount.process().open("clone", os.O_RDONLY)
+    file = mount.process().open("clone", os.O_RDWR)
     mount.ip("link del tap0")
     file.close()
     gone(mount, 0)
-    assert mount.process().open("clone", os.O_RDONLY).read() == b"0\n"
+    assert mount.process().open("clone", os.O_RDWR).read() == b"0\n"
 
 
 def test_the_state_tells_of_it_in_a_comment(mount: Mount) -> None:
-    file = mount.process().open("clone", os.O_RDONLY)
+    file = mount.process().open("clone", os.O_RDWR)
     lines = mount.read("ctl").splitlines()
     assert lines
     assert all(line.startswith("#") for line in lines)
@@ -194,21 +194,21 @@ def test_the_mounts_limit(alone: Alone) -> None:
     mount = alone("max_virts=2")
     mount.ctl("create 5")
     user = mount.process()
-    file = user.open("clone", os.O_RDONLY)
+    file = user.open("clone", os.O_RDWR)
     for _ in range(3):
         with fails(errno.ENOSPC):
-            user.open("clone", os.O_RDONLY)
+            user.open("clone", os.O_RDWR)
     assert sorted(mount.units()) == ["virt0", "virt5"]
     file.close()
     gone(mount, 0)
-    assert user.open("clone", os.O_RDONLY).read() == b"0\n"
+    assert user.open("clone", os.O_RDWR).read() == b"0\n"
 
 
 def test_the_mount_ends_while_it_is_open(alone: Alone) -> None:
     mount = alone()
     user = mount.process()
-    file = user.open("clone", os.O_RDONLY)
-    user.open("clone", os.O_RDONLY)
+    file = user.open("clone", os.O_RDWR)
+    user.open("clone", os.O_RDWR)
     assert mount.end() == 0
     assert mount.links() == ["lo"]
     with pytest.raises(OSError, match=r"\[Errno"):
@@ -218,14 +218,14 @@ def test_the_mount_ends_while_it_is_open(alone: Alone) -> None:
 def test_many_open_at_once(mount: Mount) -> None:
     """Each has a unit of its own."""
     processes: list[Process] = [mount.process() for _ in range(4)]
-    opens = [p.begin(os.open, f"{DIR}/clone", os.O_RDONLY) for p in processes for _ in range(5)]
+    opens = [p.begin(os.open, f"{DIR}/clone", os.O_RDWR) for p in processes for _ in range(5)]
     fds = [one.result() for one in opens]
     numbers = [p.call(os.read, fd, 9) for p, fd in zip([p for p in processes for _ in range(5)], fds, strict=True)]
     assert sorted(int(number) for number in numbers) == list(range(20))
 
 
 def test_one_that_waits_in_a_frame_is_not_in_the_way(mount: Mount) -> None:
-    reader = mount.shell("exec 9<clone; read n <&9; echo up >virt$n/ctl; exec cat virt$n/frame", stdout=subprocess.PIPE)
+    reader = mount.shell("exec 9<>clone; read n <&9; echo up >virt$n/ctl; exec cat virt$n/frame", stdout=subprocess.PIPE)
     until_it_waits(reader.pid)
     reader.kill()
     reader.wait()

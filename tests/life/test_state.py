@@ -299,7 +299,7 @@ def test_a_clone_does_not_come_again(lasting: LastingOnes) -> None:
     mount = lasting(OPTION)
     mount.ctl("create 3")
     holder = mount.process()
-    holder.open("clone", os.O_RDONLY)
+    holder.open("clone", os.O_RDWR)
     assert "create 0" not in same(mount)
     mount.kill()
     mount.again(OPTION)

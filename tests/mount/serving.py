@@ -171,7 +171,7 @@ class Virt:
         self.unit = unit
         self.name = f"virt{unit}"
         self.tap = f"tap{unit}"
-        mount.ctl(f"create {unit} {verbs}")
+        mount.ctl(f"ensure {unit} {verbs}")
         self._wire = mount.root.call(programs.wire, self.tap)
 
     def set(self, verbs: str) -> None:

@@ -175,7 +175,7 @@ def test_destroyed_while_open(virt: Virt) -> None:
 
 def test_a_clone(mount: Mount) -> None:
     listener = Listener(mount)
-    file = mount.process().open("clone", os.O_RDONLY)
+    file = mount.process().open("clone", os.O_RDWR)
     assert listener.until("create", "virt0")
     file.close()
     assert listener.until("destroy", "virt0")

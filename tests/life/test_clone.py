@@ -182,6 +182,15 @@ def test_the_state_tells_of_it_in_a_comment(mount: Mount) -> None:
     gone(mount, 0)
 
 
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY])
+def test_it_is_opened_for_both(mount: Mount, flags: int) -> None:
+    """Who only looks at every file of the mount makes nothing."""
+    with fails(errno.EACCES):
+        mount.root.open("clone", flags)
+    assert mount.read("last_error") == "clone has to be opened for reading and writing: exec 3<>clone"
+    assert mount.units() == []
+
+
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY, os.O_RDWR])
 def test_only_root_may(mount: Mount, flags: int) -> None:
     assert mount.sh("stat -c '%a %u' clone") == "600 0\n"
@@ -225,7 +234,9 @@ def test_many_open_at_once(mount: Mount) -> None:
 
 
 def test_one_that_waits_in_a_frame_is_not_in_the_way(mount: Mount) -> None:
-    reader = mount.shell("exec 9<>clone; read n <&9; echo up >virt$n/ctl; exec cat virt$n/frame", stdout=subprocess.PIPE)
+    reader = mount.shell(
+        "exec 9<>clone; read n <&9; echo up >virt$n/ctl; exec cat virt$n/frame", stdout=subprocess.PIPE
+    )
     until_it_waits(reader.pid)
     reader.kill()
     reader.wait()

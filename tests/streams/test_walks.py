@@ -1,5 +1,6 @@
 """Whoever goes through all files of a mount, as root, changes nothing: grep -r, cp -a, tar, rsync, find."""
 
+import errno
 import os
 
 import pytest
@@ -9,13 +10,10 @@ from mount.waiting import until
 
 WALKS = {
     "grep": "grep -r nothing-has-this . ; test $? = 1",
-    "grep -R": "grep -r -a x . >/dev/null",
     "cp": "cp -a . /mnt/copy",
-    "cp -r": "cp -r . /mnt/copy",
     "tar": "tar -cf /mnt/copy.tar .",
     "rsync": "rsync -a . /mnt/copy",
     "find": "find . -ls >/dev/null; ls -lR . >/dev/null; du -a . >/dev/null",
-    "sizes": "find . -type f -print0 | xargs -0 stat -c %s >/dev/null",
 }
 
 
@@ -24,31 +22,26 @@ def everything(mount: Mount) -> str:
     return mount.sh("cat ctl status.json metrics */clients last_error; ip -br link; ip -br addr") + str(mount.links())
 
 
-@pytest.mark.parametrize("walk", WALKS.values(), ids=WALKS.keys())
-def test_a_walk_changes_nothing(mount: Mount, walk: str) -> None:
-    mount.ctl(
-        "create 1 up backlog 4 history 1M\n"
-        "create 2 upopen carrier open exclusive both\n"
-        "create 3 up\n"
-        "create 4 carrier open up\n"
-        "create bridge0 up add virt4"
-    )
+@pytest.mark.timeout(300)
+def test_a_walk_changes_nothing(mount: Mount) -> None:
+    mount.ctl("create 1 up backlog 4 history 1M\ncreate 2 upopen carrier open exclusive both\ncreate 3 up")
     first, third = Virt(mount, 1, ""), Virt(mount, 3, "")
-    for number in range(6):
-        first.host_sends(frame(60, number))
+    first.host_sends(*(frame(60, number) for number in range(6)))
     reader = third.open(os.O_RDWR)
     third.host_sends(frame(99))
     until(lambda: (first.read("next"), third.read("next")) == ("60", "99"), "frames wait")
     events = mount.root.open("events", os.O_RDONLY)
-    told = everything(mount)
-    mount.sh("rm -rf /mnt/copy*")
-    mount.sh(walk)
-    assert everything(mount) == told
     events.set_blocking(False)
-    lines = events.call(os.read, 1 << 16).decode() if events.poll() else ""
-    assert all("file=history" in line or "file=events" in line for line in lines.splitlines()), lines
+    for name, walk in WALKS.items():
+        told = everything(mount)
+        mount.sh("rm -rf /mnt/copy*")
+        mount.sh(walk, seconds=60)
+        assert everything(mount) == told, name
+        lines = events.call(os.read, 1 << 16).decode() if events.poll() else ""
+        assert all("history" in line for line in lines.splitlines()), f"{name}: {lines}"
     assert reader.read() == frame(99)
-    assert first.open(os.O_RDONLY).read() == frame(60, 2)
+    taker = first.open(os.O_RDONLY)
+    assert [taker.read() for _ in range(4)] == [frame(60, number) for number in range(2, 6)]
 
 
 def test_a_look_is_no_open(virt: Virt) -> None:
@@ -70,7 +63,7 @@ def test_a_look_is_no_open(virt: Virt) -> None:
     assert virt.mount.units() == [virt.name]
     assert virt.read("clients").splitlines()[1:] == []
     assert virt.open().read() == frame(60)
-    with fails(13):
+    with fails(errno.EACCES):
         looker.open("clone", os.O_RDONLY)
 
 

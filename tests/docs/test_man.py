@@ -24,8 +24,8 @@ FILES = (ROOT / "man/virtfs.5").read_text()
 
 _MACROS = re.compile(r"\b(?:Cm|Ar|Li|Oo|Oc|Op|Ns)\b ?")
 
-# Every file of a mount, with its permission bits and for what root can open it, the numbers of interfaces and bridges
-# replaced by N. rx leads out of the mount, to a FIFO whose open waits for the other end.
+# Every file of a mount, with its permission bits and for what root can open it (one way, or else both), the numbers of
+# interfaces and bridges replaced by N. rx leads out of the mount, to a FIFO whose open waits for the other end.
 _ALL = r"""
 echo create 3 >/mnt/virt/ctl
 echo create bridge3 >/mnt/virt/ctl
@@ -33,6 +33,7 @@ cd /mnt/virt
 for file in $(find . ! -type d ! -name rx -printf '%P\n'); do
     read=; (: <$file) 2>/dev/null && read=r
     write=; (: >>$file) 2>/dev/null && write=w
+    [ "$read$write" ] || { (: <>$file) 2>/dev/null && read=rw; }
     echo $file $(stat -L -c %a $file) $read$write | sed -E 's/(virt|tap|bridge)3/\1N/g'
 done
 cd /

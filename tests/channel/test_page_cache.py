@@ -1,0 +1,157 @@
+"""Reads that the kernel makes for its page cache, and files that can be read at any offset."""
+
+import errno
+import os
+from collections.abc import Awaitable
+
+import pytest
+
+from virtfs.core.ids import Gid, Uid, User
+from virtfs.files import text as texts
+from virtfs.files.node import ROOT
+from virtfs.files.stream import FixedHandle, Look, Opens, Stream, Waiters
+from virtfs.files.text import Text
+from virtfs.fuse import protocol as p
+
+from .bench import Answer, Bench, Talk, channel, in_trio
+
+USER = User(Uid(0), Gid(0), 1)
+CONTENT = bytes(range(256)) * 40
+
+
+class Book(Stream):
+    """A file that stays as it is."""
+
+    __slots__ = ()
+
+    live = False
+
+    def open(self, flags: int, user: User) -> "Pages | Awaitable[Pages]":
+        return Pages(self, user, Waiters())
+
+
+class Pages(FixedHandle):
+    """One open of it."""
+
+    __slots__ = ()
+
+    def length(self) -> int:
+        return len(CONTENT)
+
+    def read_at(self, offset: int, size: int) -> list[memoryview]:
+        whole = memoryview(CONTENT)[offset : offset + size]
+        return [whole[:5], whole[5:]]
+
+
+def text(bench: Bench, *texts: str) -> tuple[Text, int]:
+    """A text that is another each time it is made, and the fh of an open."""
+    said = iter(texts)
+    node = Text(ROOT, lambda user: next(said))
+    return node, bench.handles.add_text(node.open(USER))
+
+
+@in_trio
+async def test_a_stream_is_not_for_the_page_cache() -> None:
+    async with channel() as bench:
+        talk = Talk(b"first")
+        fh = await bench.open(talk)
+        unique = bench.read_cached(fh)
+        assert await bench.answers() == [Answer(-errno.EINVAL, unique, b"")]
+        unique = bench.read(fh)
+        assert await bench.answers() == [Answer(0, unique, b"first")]
+
+
+@in_trio
+async def test_a_text_is_as_it_was_measured() -> None:
+    """However long it is, and whatever it has become."""
+    async with channel() as bench:
+        long = "x" * 200_000
+        node, fh = text(bench, "9\n", "10\n", long)
+        assert node.size(USER) == 2
+        for size, body in ((2, b"9\n"), (3, b"10\n"), (200_000, long.encode())):
+            assert node.size(None) == size
+            unique = bench.read_cached(fh, 1 << 20)
+            assert await bench.answers() == [Answer(0, unique, body)]
+            if size < 200_000:
+                node.size(USER)
+        unique = bench.read_cached(fh, 4096, 199_999)
+        assert await bench.answers() == [Answer(0, unique, b"x")]
+        assert await bench.forwarded() == []
+        bench.read(fh)
+        assert len(await bench.forwarded()) == 1
+
+
+@in_trio
+async def test_a_text_that_differs_by_user_is_not_for_the_page_cache() -> None:
+    async with channel() as bench:
+        node = Text(ROOT, lambda user: f"{user.uid}\n", personal=True)
+        fh = bench.handles.add_text(node.open(USER))
+        assert await node.opened(USER) == 2
+        unique = bench.read_cached(fh)
+        assert await bench.answers() == [Answer(-errno.EINVAL, unique, b"")]
+
+
+@in_trio
+async def test_a_fixed_file() -> None:
+    async with channel() as bench:
+        book = Book(ROOT, "book", Opens())
+        inode = bench.place(book)
+        unique = bench.request(p.FUSE_OPEN, inode, p.fuse_open_in.pack(os.O_RDONLY | os.O_NOFOLLOW, 0))
+        grown, opened = await bench.answers()
+        assert grown == Answer(p.FUSE_NOTIFY_STORE, 0, p.fuse_notify_store_out.pack(inode, len(CONTENT), 0, 0))
+        assert opened.unique == unique
+        fh, flags, _ = p.fuse_open_out.unpack(opened.body)
+        assert flags == p.FOPEN_DIRECT_IO | p.FOPEN_NOFLUSH
+        for offset, size in ((0, 100), (1000, 3), (10_000, 1 << 20), (len(CONTENT), 10), (1 << 40, 10)):
+            unique = bench.read(fh, size, offset=offset)
+            assert await bench.answers() == [Answer(0, unique, CONTENT[offset : offset + size])]
+        unique = bench.read_cached(fh)
+        assert await bench.answers() == [Answer(-errno.EINVAL, unique, b"")]
+        for whence, offset, found in ((os.SEEK_DATA, 7, 7), (os.SEEK_HOLE, 7, len(CONTENT))):
+            answer = await bench.ask(p.FUSE_LSEEK, inode, p.fuse_lseek_in.pack(fh, offset, whence, 0))
+            assert answer.body == p.fuse_lseek_out.pack(found)
+        beyond = p.fuse_lseek_in.pack(fh, len(CONTENT), os.SEEK_DATA, 0)
+        assert (await bench.ask(p.FUSE_LSEEK, inode, beyond)).error == -errno.ENXIO
+        assert await bench.poll(fh, kh=3, schedule=True) == 1
+        assert (await bench.ask(p.FUSE_RELEASE, inode, p.fuse_fh.pack(fh) + bytes(16))).error == 0
+        assert not bench.handles.fixed
+        assert await bench.forwarded() == []
+
+
+@in_trio
+async def test_a_look_opens_nothing() -> None:
+    async with channel() as bench:
+        talk = Talk(b"first")
+        fh = await bench.open(talk, os.O_RDONLY | os.O_NOFOLLOW)
+        assert [type(handle) for handle in bench.handles.streams.values()] == [Look]
+        assert not talk.opened
+        assert not list(talk.opens)
+        for body in (b"\0", b"", b""):
+            unique = bench.read(fh)
+            assert await bench.answers() == [Answer(0, unique, body)]
+        assert (await bench.ask(p.FUSE_RELEASE, 2, p.fuse_fh.pack(fh) + bytes(16))).error == 0
+        assert talk.to_say[0] == b"first"
+
+
+@in_trio
+async def test_a_long_text_is_made_once_while_nothing_changes() -> None:
+    """For as long as it took to make, and not longer."""
+    now, changes = 0.0, 0
+
+    def slow(user: User) -> str:
+        nonlocal now
+        now += 0.05
+        return f"{now:.2f}\n"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(texts, "monotonic", lambda: now)
+        node = Text(ROOT, slow, changes=lambda: changes)
+        handle = node.open(USER)
+        await node.opened(USER)
+        assert node.size(USER) == 5
+        now += 0.04
+        assert await handle.read(0, 100) == b"0.05\n"
+        changes += 1
+        assert await handle.read(0, 100) == b"0.14\n"
+        now += 0.06
+        assert await handle.read(0, 100) == b"0.25\n"

@@ -275,5 +275,6 @@ def _drain(end: socket.socket) -> Iterable[bytes]:
 def _answer(message: bytes) -> Answer:
     length, error, unique = p.fuse_out_header.unpack_from(message)
     assert length == len(message), "the kernel refuses an answer whose length is not said"
-    assert -512 < error <= 0 or error in NOTIFICATIONS, "the kernel refuses such an errno, and whoever asked waits for ever"
+    told = -512 < error <= 0 or error in NOTIFICATIONS
+    assert told, "the kernel refuses such an errno, and whoever asked waits for ever"
     return Answer(error, unique, message[p.REPLY :])

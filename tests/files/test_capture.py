@@ -18,7 +18,7 @@ from virtfs.core.ids import Gid, Uid, User
 from virtfs.files.capture import READERS, Budget, Capture, CaptureHandle
 from virtfs.files.history import History, HistoryFile
 from virtfs.files.node import ROOT
-from virtfs.files.stream import Opens, StreamHandle
+from virtfs.files.stream import FixedHandle, Opens, StreamHandle
 from virtfs.forward.recorder import Recorder
 from virtfs.forward.wire import HEADROOM
 
@@ -74,10 +74,13 @@ class Reader:
 
     def read(self, size: int = 1 << 20) -> bytes | None:
         """Once. None: nothing there."""
-        taken = self.handle.read(self._room, size)
-        if taken is None:
-            return None
-        piece = bytes(self._room[HEADROOM : HEADROOM + taken])
+        if isinstance(self.handle, FixedHandle):
+            piece = b"".join(self.handle.read_at(len(self.data), size))
+        else:
+            taken = self.handle.read(self._room, size)
+            if taken is None:
+                return None
+            piece = bytes(self._room[HEADROOM : HEADROOM + taken])
         self.data += piece
         self.ended = not piece
         return piece

@@ -3,6 +3,7 @@
 import errno
 import os
 import select
+import sys
 
 from mount.process import fails
 from mount.serving import Virt, frame
@@ -94,6 +95,63 @@ def test_it_takes_nothing_from_a_reader(virt: Virt) -> None:
     virt.host_sends(*sent)
     assert [file.read() for _ in sent] == sent
     assert history(virt).frames == sent
+
+
+def test_programs_that_seek_in_it(virt: Virt) -> None:
+    """tshark in two passes, reordercap, and python-pcapng's scanner, which asks where it is."""
+    virt.set("history 4M")
+    file = virt.open(os.O_WRONLY)
+    for number in range(300):
+        file.write(frame(1000, number))
+    path = f"{virt.name}/history"
+    assert len(virt.mount.sh(f"tshark -2 -r {path} 2>/dev/null").splitlines()) == 300
+    virt.mount.sh(f"reordercap {path} /mnt/ordered && capinfos -c /mnt/ordered | grep -w 300")
+    assert virt.mount.sh(f"capinfos -Mc {path} | grep -c 300") == "1\n"
+    scanning = "import pcapng, sys; print(sum(1 for _ in pcapng.FileScanner(open(sys.argv[1], 'rb'))))"
+    assert virt.mount.sh(f'{sys.executable} -c "{scanning}" {path}') == "302\n"
+    assert virt.mount.sh(f"tail -c 100 {path} | wc -c; wc -c <{path}").split() == ["100", str(size(virt))]
+
+
+def size(virt: Virt) -> int:
+    """st_size of the file."""
+    return int(virt.mount.sh(f"stat -c %s {virt.name}/history"))
+
+
+def test_each_open_has_its_own_length(virt: Virt) -> None:
+    virt.set("history 1M")
+    writer = virt.open(os.O_WRONLY)
+    opens, sizes = [], []
+    for _ in range(3):
+        file = virt.mount.root.open(f"{virt.name}/history", os.O_RDONLY)
+        opens.append(file)
+        sizes.append(file.call(os.lseek, 0, os.SEEK_END))
+        assert file.call(os.fstat).st_size == sizes[-1] == size(virt)
+        writer.write(frame(1000))
+    each = sizes[1] - sizes[0]
+    assert each > 1000
+    assert sizes == [sizes[0], sizes[0] + each, sizes[0] + 2 * each]
+    for file, length in zip(opens, sizes, strict=True):
+        assert len(file.call(os.pread, 1 << 20, 0)) == length
+        assert len(file.call(os.pread, 1 << 20, length - 10)) == 10
+        assert file.call(os.pread, 10, length) == b""
+    opens.pop().close()
+    until(lambda: size(virt) == sizes[1], "the one before is the latest")
+    for file in opens:
+        file.close()
+    until(lambda: size(virt) == sizes[2] + each, "what an open would give")
+
+
+def test_the_ends_of_reads_are_anywhere(virt: Virt) -> None:
+    virt.set("history 1M")
+    writer = virt.open(os.O_WRONLY)
+    for number in range(400):
+        writer.write(frame(1000, number))
+    file = virt.mount.root.open(f"{virt.name}/history", os.O_RDONLY)
+    whole = file.call(os.pread, 1 << 20, 0)
+    assert len(Captured(whole).frames) == 400
+    for offset in range(0, len(whole), 9973):
+        for length in (1, 1000, 70_000):
+            assert file.call(os.pread, length, offset) == whole[offset : offset + length]
 
 
 def test_the_mount_s_limit(virt: Virt) -> None:

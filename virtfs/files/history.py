@@ -43,7 +43,7 @@ class History:
         packets = passed.pcapng(0)
         self._size += len(packets)
         # Few pieces, as each open has a list of them.
-        if self._pieces and len(self._pieces[-1]) + len(packets) <= min(PIECE, self._bound):
+        if self._pieces and len(self._pieces[-1]) + len(packets) <= min(PIECE, self._bound // 8):
             self._pieces[-1] += packets
         else:
             self._pieces.append(packets)

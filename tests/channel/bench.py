@@ -211,6 +211,12 @@ class Bench:
         """Begin a read of the page cache's; returns its unique."""
         return self.request(p.FUSE_READ, 2, p.fuse_read_in.pack(fh, offset, size, 0, 0, os.O_RDONLY, 0))
 
+    async def answer_to(self, unique: int) -> Answer:
+        """The answer to a request that has begun, which must be the only thing the kernel is told."""
+        (answer,) = await self.answers()
+        assert answer.unique == unique
+        return answer
+
     def write(self, fh: int, data: bytes) -> int:
         """Begin a write; returns its unique."""
         return self.request(p.FUSE_WRITE, 2, p.fuse_write_in.pack(fh, 0, len(data), 0, 0, os.O_RDWR, 0) + data)

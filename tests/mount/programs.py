@@ -1,9 +1,11 @@
 """What a test's programs do beyond one system call: they run in the agent's process."""
 
+import asyncio
 import fcntl
 import os
 import select
 import socket
+import struct
 
 ETH_P_ALL = 3
 EXPERIMENTAL = b"\x88\xb5"  # IEEE 802's ethertype for local experiments: no stack answers it
@@ -19,6 +21,32 @@ def poll(fd: int, events: int, seconds: float) -> int:
 def ioctl(fd: int, request: int, argument: bytes) -> bytes:
     """An ioctl with a structure in and out."""
     return fcntl.ioctl(fd, request, argument)
+
+
+def ioctl_number(fd: int, request: int, argument: int) -> int:
+    """An ioctl with a number."""
+    return fcntl.ioctl(fd, request, argument)
+
+
+def ioctls(fd: int, requests: list[tuple[str, int, bytes]]) -> list[tuple[str, bytes | int]]:
+    """Several ioctls in turn: what each gives, or its errno."""
+    answers: list[tuple[str, bytes | int]] = []
+    for name, request, argument in requests:
+        try:
+            answers.append((name, fcntl.ioctl(fd, request, argument)))
+        except OSError as error:
+            answers.append((name, error.errno or 0))
+    return answers
+
+
+def ioctls_of_a_tap(name: str, requests: list[tuple[str, int, bytes]]) -> list[tuple[str, bytes | int]]:
+    """The same of a tap of the kernel's that is made for it, with IFF_TAP and IFF_NO_PI alone."""
+    tap = os.open("/dev/net/tun", os.O_RDWR)
+    try:
+        fcntl.ioctl(tap, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1002))
+        return ioctls(tap, requests)
+    finally:
+        os.close(tap)
 
 
 def wire(interface: str) -> int:
@@ -71,6 +99,35 @@ def select_on(fd: int, seconds: float) -> tuple[bool, bool]:
     """select(2): readable, writable."""
     readable, writable, _ = select.select([fd], [fd], [], seconds)
     return bool(readable), bool(writable)
+
+
+def selected(fd: int, seconds: float) -> bool:
+    """select(2), for reading alone."""
+    return bool(select.select([fd], [], [], seconds)[0])
+
+
+def asyncio_reads(fd: int) -> tuple[list[bytes], int]:
+    """What an event loop reads until an error, and that."""
+    frames: list[bytes] = []
+
+    async def run() -> int:
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[int] = loop.create_future()
+
+        def ready() -> None:
+            try:
+                while True:
+                    frames.append(os.read(fd, 65536))
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                loop.remove_reader(fd)
+                ended.set_result(error.errno or 0)
+
+        loop.add_reader(fd, ready)
+        return await ended
+
+    return frames, asyncio.run(run())
 
 
 def size_after_stat(fd: int, request: int) -> int:

@@ -62,6 +62,45 @@ def test_tun_names(virt: Virt) -> None:
     assert file.ioctl(TUNGETIFF, bytes(40))[:4] == virt.tap.encode()[:4]
 
 
+ONE, TWELVE, FOUR, MANY, NONE = (struct.pack("<i", number) for number in (1, 12, 4, 10_000, 0))
+AS_OF_A_TAP = [  # linux/if_tun.h: each with a pointer, in turn, so that what was set is read back
+    ("TUNGETSNDBUF", 0x800454D3, bytes(4)),
+    ("TUNSETSNDBUF", 0x400454D4, MANY),
+    ("TUNGETSNDBUF", 0x800454D3, bytes(4)),
+    ("TUNSETSNDBUF 0", 0x400454D4, NONE),
+    ("TUNGETVNETHDRSZ", 0x800454D7, bytes(4)),
+    ("TUNSETVNETHDRSZ", 0x400454D8, TWELVE),
+    ("TUNGETVNETHDRSZ", 0x800454D7, bytes(4)),
+    ("TUNSETVNETHDRSZ 4", 0x400454D8, FOUR),
+    ("TUNGETVNETLE", 0x800454DD, bytes(4)),
+    ("TUNSETVNETLE", 0x400454DC, ONE),
+    ("TUNGETVNETLE", 0x800454DD, bytes(4)),
+    ("TUNSETQUEUE", 0x400454D9, struct.pack("<16sH22x", b"", 0x0400)),
+    ("TUNGETFILTER", 0x801054DB, bytes(16)),
+    ("one to come", 0x400454FA, NONE),
+]
+
+
+def test_what_tap_programs_ask_is_answered_as_by_a_tap(virt: Virt) -> None:
+    """One without offloads, several queues and headers."""
+    file = virt.open()
+    answers = file.call(programs.ioctls, AS_OF_A_TAP)
+    assert answers == file.process.call(programs.ioctls_of_a_tap, "compared", AS_OF_A_TAP)
+
+
+def test_each_descriptor_has_settings_of_its_own(virt: Virt) -> None:
+    first, second = virt.open(), virt.open(os.O_WRONLY)
+    first.ioctl(0x400454D8, TWELVE)
+    assert [file.ioctl(0x800454D7, bytes(4)) for file in (first, second)] == [TWELVE, struct.pack("<i", 10)]
+
+
+def test_an_integer_for_an_argument_is_efault(virt: Virt) -> None:
+    """The kernel takes it for an address before it asks (fs/fuse/ioctl.c): why QEMU prints one line."""
+    file = virt.open()
+    with fails(errno.EFAULT):
+        file.process.call(programs.ioctl_number, file.fd, 0x400454D0, 0)  # TUNSETOFFLOAD
+
+
 def test_an_unknown_one(virt: Virt) -> None:
     with fails(errno.ENOTTY):
         virt.open().ioctl(0x5401, bytes(60))  # TCGETS: isatty(3) asks

@@ -1,5 +1,6 @@
 """poll, select and epoll on frame and on text files."""
 
+import errno
 import os
 import select
 from collections.abc import Callable
@@ -7,10 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from . import programs
-from .process import File
+from .process import File, fails
 from .serving import Mount, Virt, frame
 
-IN, OUT, PRI, ERR = select.POLLIN, select.POLLOUT, select.POLLPRI, select.POLLERR
+IN, OUT, PRI, ERR, HUP = select.POLLIN, select.POLLOUT, select.POLLPRI, select.POLLERR, select.POLLHUP
+GO = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET  # as Go's runtime asks (netpoll_epoll.go)
 QUIET = 0.2  # seconds in which nothing must come
 
 
@@ -29,7 +31,81 @@ def test_poll(virt: Virt) -> None:
     file.read()
     assert file.poll() == OUT
     virt.set("down")
-    assert file.poll(OUT) == OUT
+    assert file.poll(OUT) == OUT | ERR
+    assert file.poll() == IN | OUT | ERR
+    virt.set("up")
+    assert file.poll() == OUT
+
+
+@pytest.mark.parametrize("name", ["frame", "hex"])
+@pytest.mark.parametrize(("flags", "way"), [(os.O_RDONLY, IN), (os.O_WRONLY, OUT)])
+def test_a_descriptor_of_one_direction_is_told_of_that(virt: Virt, name: str, flags: int, way: int) -> None:
+    file = virt.mount.root.open(f"{virt.name}/{name}", flags)
+    assert file.poll() == way & OUT
+    virt.host_sends(frame())
+    assert file.poll() == way
+    virt.set("down")
+    assert file.poll() == (OUT if way == OUT else IN | ERR)
+    virt.mount.ctl(f"destroy {virt.unit}")
+    assert file.poll() == way | ERR | HUP
+
+
+@pytest.mark.parametrize("name", ["frame", "hex"])
+@pytest.mark.parametrize("by", ["host", "ctl"])
+def test_a_waiting_poll_hears_of_down(virt: Virt, name: str, by: str) -> None:
+    """As a waiting read does."""
+    file = virt.mount.root.open(f"{virt.name}/{name}", os.O_RDONLY)
+    for _ in range(2):
+        polling, reading = file.begin_poll(IN), file.begin_read().waiting()
+        virt.mount.ip(f"link set {virt.tap} down") if by == "host" else virt.set("down")
+        assert polling.result(2) == IN | ERR
+        with fails(errno.EHOSTDOWN):
+            reading.result(2)
+        assert file.poll(IN) == IN | ERR
+        virt.mount.ip(f"link set {virt.tap} up")
+        virt.until("up", "1")
+
+
+@pytest.mark.parametrize("events", [GO, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET])
+def test_epoll_by_edge_hears_of_down_and_up(virt: Virt, events: int) -> None:
+    wait = watch(virt.open(os.O_RDWR | os.O_NONBLOCK), events)
+    assert wait(2) == select.EPOLLOUT
+    for _ in range(3):
+        virt.mount.ip(f"link set {virt.tap} down")
+        assert wait(2) == select.EPOLLIN | select.EPOLLOUT | select.EPOLLERR
+        assert wait(QUIET) == 0
+        virt.mount.ip(f"link set {virt.tap} up")
+        assert wait(2) == select.EPOLLOUT
+        assert wait(QUIET) == 0
+    virt.host_sends(frame())
+    assert wait(2) == select.EPOLLIN | select.EPOLLOUT
+    virt.mount.ip(f"link del {virt.tap}")
+    assert wait(2) & (select.EPOLLERR | select.EPOLLHUP) == select.EPOLLERR | select.EPOLLHUP
+
+
+def test_epoll_by_level_hears_of_down(virt: Virt) -> None:
+    wait = watch(virt.open(os.O_RDONLY), select.EPOLLIN)
+    assert wait(0) == 0
+    virt.set("down")
+    assert wait(2) == wait(2) == select.EPOLLIN | select.EPOLLERR
+    virt.set("up")
+    assert wait(QUIET) == 0
+
+
+def test_select_hears_of_down(virt: Virt) -> None:
+    file = virt.open(os.O_RDONLY)
+    selecting = file.process.begin(programs.selected, file.fd, 5.0)
+    virt.set("down")
+    assert selecting.result(2)
+
+
+def test_asyncio_hears_of_down(virt: Virt) -> None:
+    file = virt.open(os.O_RDONLY | os.O_NONBLOCK)
+    reading = file.process.begin(programs.asyncio_reads, file.fd)
+    virt.host_sends(frame())
+    virt.until("stats/rx_frames", "1")
+    virt.set("down")
+    assert reading.result(5) == ([frame()], errno.EHOSTDOWN)
 
 
 def test_a_waiting_poll_wakes(virt: Virt) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from .places import finished
+from .places import DIR, finished
 from .process import File, fails
 from .serving import Mount, Virt, frame
 from .waiting import until, until_it_waits
@@ -116,6 +116,21 @@ def test_a_reader_of_an_earlier_one_reads_nothing_of_the_next(virt: Virt) -> Non
     again.host_sends(frame(61))
     _is_gone(old)
     assert new.read() == frame(61)
+
+
+def test_what_finds_the_same_unit_again(virt: Virt) -> None:
+    """A bind mount is of the file, which is gone with its interface; a name is looked up again."""
+    script = f"""
+        mkdir /mnt/names; cd /mnt/names; touch bound; mkdir all
+        mount --bind {DIR}/{virt.tap} bound; mount --bind {DIR} all; ln -s {DIR}/{virt.tap} link
+        trap 'umount bound all; rm -r /mnt/names' EXIT
+        echo "destroy {virt.unit}
+        create {virt.unit} up" >{DIR}/ctl
+        for name in link all/{virt.tap} all/{virt.name}/frame; do head -c 60 /dev/zero >$name; done
+        head -c 60 /dev/zero >bound || echo gone
+    """
+    assert virt.mount.sh(script) == "gone\n"
+    assert virt.count("tx_frames") == 3
 
 
 def test_the_tap_deleted_from_outside_while_waiting(virts: Virts) -> None:

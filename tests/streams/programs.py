@@ -1,6 +1,7 @@
 """What a test's programs do in a loop of their own, where a stream is faster than a test that looks at each piece."""
 
 import os
+import select
 import struct
 
 _ENHANCED_PACKET = 6
@@ -25,3 +26,17 @@ def longest_captured(fd: int, frames: int) -> int:
                 frames -= 1
             at += total
     return longest
+
+
+def write_by_epoll(fd: int, data: bytes, events: int) -> int:
+    """Write all of it, waiting in epoll alone; how often a write was EAGAIN."""
+    refused = 0
+    with select.epoll() as poll:
+        poll.register(fd, events)
+        while data:
+            try:
+                data = data[os.write(fd, data) :]
+            except BlockingIOError:
+                refused += 1
+                assert poll.poll(5), "no event"
+    return refused

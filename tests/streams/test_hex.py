@@ -4,6 +4,7 @@ import errno
 import os
 import select
 import subprocess
+from collections.abc import Callable
 
 import pytest
 from mount.places import finished
@@ -11,6 +12,7 @@ from mount.process import fails
 from mount.serving import Virt, frame
 from mount.waiting import until_it_waits
 
+Virts = Callable[..., Virt]
 FRAME = frame(60)
 DIGITS = FRAME.hex()
 
@@ -33,10 +35,10 @@ def test_a_line_is_a_frame_to_the_host(virt: Virt) -> None:
 
 
 PRINTED = {
-    "xxd -p": "xxd -p {file} | tr -d '\\n'",
+    "xxd -p": "xxd -p {file} | tr -d '\\n'; echo",
     "xxd -p -c0": "xxd -p -c 0 {file}",
     "od -An -v -tx1": "od -An -v -tx1 -w65539 {file}",
-    "od, in a line": "od -An -v -tx1 {file} | tr -d '\\n'",
+    "od, in a line": "od -An -v -tx1 {file} | tr -d '\\n'; echo",
     "Wireshark's hex stream": "echo {stream}",
     "Wireshark's escaped": "echo {colons}",
     "C's bytes": "echo {bytes}",
@@ -105,20 +107,44 @@ def test_a_bad_line_is_refused(virt: Virt, line: str, why: str) -> None:
     assert virt.host_gets() == frame(77)
 
 
-def test_a_line_in_two_large_writes(virt: Virt) -> None:
-    """As cat and dd cut a file; a write under 4 KiB ends its line."""
+@pytest.mark.parametrize("size", [1, 999, 1000, 5000])
+def test_a_line_in_several_writes(virt: Virt, size: int) -> None:
+    """As cat, dd and a pipe cut a file."""
     lines = "".join(f"{frame(1000, number).hex()}\n" for number in range(20))
-    virt.mount.sh(f"cat >/mnt/lines <<'EOT'\n{lines}EOT\ndd if=/mnt/lines of={virt.name}/hex bs=5000 status=none")
+    virt.mount.sh(f"cat >/mnt/lines <<'EOT'\n{lines}EOT\ndd if=/mnt/lines of={virt.name}/hex bs={size} status=none")
     assert [virt.host_gets() for _ in range(20)] == [frame(1000, number) for number in range(20)]
     assert virt.count("tx_frames") == 20
 
 
 def test_a_line_that_never_ends_is_told_of(virt: Virt) -> None:
     file = virt.mount.root.open(f"{virt.name}/hex", os.O_WRONLY)
-    file.write(frame(1514).hex() * 2)
+    file.write(f"{frame(1514).hex()}\n{DIGITS}")
+    assert virt.host_gets() == frame(1514)
     file.close()
-    assert virt.mount.read("last_error") == f"{virt.name}/hex: closed within a line, which was not sent"
-    assert virt.count("tx_frames") == virt.count("tx_dropped") == 0
+    said = f"{virt.name}/hex: closed within a line, which was not sent: it lacks its newline"
+    assert virt.mount.read("last_error") == said
+    assert (virt.count("tx_frames"), virt.count("tx_dropped")) == (1, 0)
+
+
+def test_a_pipe_from_hex_to_hex(virts: Virts) -> None:
+    """dd writes as many bytes as it has been told, wherever a line ends."""
+    first, second = virts(), virts()
+    copier = first.mount.shell(f"exec cat {first.name}/hex > >(exec dd bs=1000 of={second.name}/hex status=none)")
+    until_it_waits(copier.pid)
+    sent = [frame(1514, number) for number in range(5)]
+    first.host_sends(*sent)
+    assert [second.host_gets() for _ in sent] == sent
+    assert (second.count("tx_frames"), second.count("tx_dropped")) == (5, 0)
+
+
+def test_a_line_longer_than_any_frame(virt: Virt) -> None:
+    file = virt.mount.root.open(f"{virt.name}/hex", os.O_WRONLY)
+    file.write("0" * 200_000)
+    with fails(errno.E2BIG):
+        file.write("0" * 200_000)
+    file.write(f"{DIGITS}\n")
+    assert virt.host_gets() == FRAME
+    assert (virt.count("tx_frames"), virt.count("tx_dropped")) == (1, 0)
 
 
 @pytest.mark.parametrize("length", [9018, 65535])

@@ -18,6 +18,7 @@ from mount.process import fails
 from mount.serving import Mount, Virt, frame
 from mount.waiting import until
 
+from . import programs
 from .captured import Captured, Watch, pcap
 
 Virts = Callable[..., Virt]
@@ -386,6 +387,46 @@ def test_without_waiting_a_write_takes_what_is_due(virt: Virt) -> None:
     virt.write("pace", "0\n")
     assert file.write(data[taken:]) == len(data) - taken
     assert [virt.host_gets() for _ in range(3)] == SENT[:3]
+
+
+@pytest.mark.parametrize("events", [select.EPOLLOUT, select.EPOLLOUT | select.EPOLLET])
+def test_without_waiting_at_a_pace(virt: Virt, events: int) -> None:
+    """A writer that waits in epoll is woken when the next frame is due, and not before."""
+    virt.write("pace", "1\n")
+    watch = Watch(virt.mount, f"{virt.name}/pcap")
+    data = pcap((number / 5, frame(60, number)) for number in range(4))
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY | os.O_NONBLOCK)
+    refused = file.call(programs.write_by_epoll, data, events)
+    assert 3 <= refused <= 6
+    assert distances(watch.until(4)) == pytest.approx([0.2] * 3, abs=0.06)
+
+
+def test_poll_while_a_frame_is_not_due(virt: Virt) -> None:
+    virt.write("pace", "1\n")
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY | os.O_NONBLOCK)
+    data = pcap([(0, SENT[0]), (1000, SENT[1])])
+    data = data[file.write(data) :]
+    assert file.poll() == 0
+    with fails(errno.EAGAIN):
+        file.write(data)
+    waiting = file.begin_poll(select.POLLOUT)
+    virt.write("pace", "0\n")
+    assert waiting.result(2) == select.POLLOUT
+    assert file.write(data) == len(data)
+    virt.mount.ctl(f"destroy {virt.unit}")
+    assert file.poll() == select.POLLOUT | select.POLLERR | select.POLLHUP
+
+
+def test_poll_while_another_thread_s_write_waits(virt: Virt) -> None:
+    virt.write("pace", "1\n")
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+    writing = file.process.begin(os.write, file.fd, pcap([(0, SENT[0]), (1000, SENT[1])]))
+    until(lambda: virt.count("tx_frames") == 1, "the first is sent")
+    assert file.poll() == 0
+    polling = file.begin_poll(select.POLLOUT)
+    virt.write("pace", "0\n")
+    assert writing.result(2) > 0
+    assert polling.result(2) == select.POLLOUT
 
 
 def test_one_opener_at_a_time(virt: Virt) -> None:

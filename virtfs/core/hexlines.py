@@ -2,7 +2,7 @@
 
 Written, blanks, colons and the 0x before digits mean nothing, and "#" begins a comment. So what xxd -p,
 od -An -tx1 and Wireshark's "as a Hex Stream" print is understood, if a frame is on one line: xxd and od wrap
-longer ones unless told not to, by xxd -p | tr -d '\\n' and od -v -w65539.
+longer ones unless told not to, by xxd -p -c0 and od -v -w65539.
 """
 
 import re
@@ -13,7 +13,6 @@ from errno import E2BIG, EINVAL
 from virtfs.core.errors import VirtError
 from virtfs.core.ethernet import MTU_MAX, frame_bounds
 from virtfs.core.quoting import quoted
-from virtfs.core.script import WHOLE_BELOW
 
 LINE_MAX = frame_bounds(MTU_MAX)[1] * len("0xff ")  # bytes; the longest frame with everything that is ignored
 
@@ -46,7 +45,7 @@ def parse_line(line: bytes) -> bytes | None:
 
 
 class Lines:
-    """What one descriptor of hex has been given, cut into lines as a ctl script is (see script.Script)."""
+    """What one descriptor of hex has been given, cut into lines: a line ends at its newline only."""
 
     def __init__(self) -> None:
         self._kept = b""
@@ -54,15 +53,13 @@ class Lines:
     def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
         """The frames of the lines that this write completes, in order. The write is taken at once.
 
-        Errors, raised by the iterator after the last good frame: those of parse_line(), with the line's
-        number where the write had several. What follows the bad line is forgotten.
+        An unfinished line is kept for the next write. Errors, raised by the iterator after the last good frame: those
+        of parse_line(), with the line's number where the write had several, also for an unfinished line of more than
+        LINE_MAX bytes. What follows the bad line is forgotten.
         """
-        *lines, last = (self._kept + data).split(b"\n")
-        self._kept = b""
-        if len(data) >= WHOLE_BELOW and len(last) <= LINE_MAX:
-            self._kept = last
-        elif last:
-            lines.append(last)
+        *lines, self._kept = (self._kept + data).split(b"\n")
+        if len(self._kept) > LINE_MAX:
+            lines.append(self._kept)
         return self._frames(lines)
 
     def forget(self) -> None:
@@ -70,8 +67,8 @@ class Lines:
         self._kept = b""
 
     def rest(self) -> bytes:
-        """The unfinished line, which a close would drop; empty if there is none."""
-        return self._kept
+        """Return the unfinished line, which a close would drop; empty if it is blank or a comment."""
+        return self._kept if self._kept.partition(b"#")[0].translate(None, _IGNORED) else b""
 
     def _frames(self, lines: list[bytes]) -> Iterator[bytes]:
         for number, line in enumerate(lines, start=1):

@@ -13,7 +13,7 @@ from struct import Struct
 LINKTYPE_ETHERNET = 1
 INBOUND, OUTBOUND = 1, 2  # as epb_flags say it
 
-PACKET, _INTERFACE, _STATISTICS, _SECTION = 6, 1, 5, 0x0A0D0D0A  # block types
+PACKET, _INTERFACE, _NAMES, _STATISTICS, _SECTION = 6, 1, 4, 5, 0x0A0D0D0A  # block types
 
 _END_OF_OPTIONS = bytes(4)
 _OPTION_MAX = 0xFFFF  # bytes: the length is a 16-bit number
@@ -168,6 +168,11 @@ def interface_statistics(
     options = b"" if start_ns is None else _option(2, _time(start_ns)) + _option(3, _time(timestamp_ns))
     options += _option(4, count(received)) + _option(5, count(dropped))
     return _block(_STATISTICS, _ONE(interface_id) + _time(timestamp_ns), options)
+
+
+def no_names() -> bytes:
+    """Return a name resolution block without a name: the one standard block that says nothing."""
+    return _block(_NAMES, _ONE(0), b"")  # nrb_record_end
 
 
 def _block(kind: int, body: bytes, options: bytes) -> bytes:

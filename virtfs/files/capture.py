@@ -20,6 +20,7 @@ from virtfs.core.ids import User
 from virtfs.core.pcapng import (
     interface_description,
     interface_statistics,
+    no_names,
     section_header,
     whole_blocks,
     with_dropcount,
@@ -144,6 +145,7 @@ class CaptureHandle(TextStreamHandle):
         "_capture",
         "_full",
         "_introduced",
+        "_last",
         "_merge",
         "_over",
         "_pending",
@@ -161,6 +163,7 @@ class CaptureHandle(TextStreamHandle):
         self._size = self._pending = 0
         self._watched: dict[Recorder, _Watched] = {}
         self._introduced = 0  # interfaces
+        self._last = no_names()  # a block without meaning, for when there is no interface
         self._over = self._released = False
         self._full = False  # a frame was left out, and nothing has been read since
         self._merge = None if capture.alone else Merge(lambda: self._watched, self._deliver)
@@ -220,11 +223,11 @@ class CaptureHandle(TextStreamHandle):
         if watched is None:
             return
         recorder.unwatch(watched.sink)
+        self._last = statistics = watched.statistics()
         if self._merge is None:
-            self._add(watched.statistics())
+            self._add(statistics)
             self._over = True
         else:
-            statistics = watched.statistics()
             self._account(len(statistics))
             self._merge.add_block(statistics)
         self.waiters.wake()
@@ -321,6 +324,15 @@ class CaptureHandle(TextStreamHandle):
             if watched.missed:
                 watched.missed = 0
                 self._add(watched.statistics())
+
+    def interrupted(self, room: memoryview, size: int) -> int:
+        """Give the statistics of an interface so far; a read that waits has nothing before it, so none pile up."""
+        watched = next(iter(self._watched.values()), None)
+        if watched is not None:
+            watched.missed = 0
+            self._last = watched.statistics()
+        self._add(self._last)
+        return self.read(room, size) or 0
 
     def more(self) -> bytes | None:
         return None

@@ -2,7 +2,6 @@
 
 import errno
 import select
-import struct
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -11,15 +10,10 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.core.virt import Exclusive
 from virtfs.files.stream import Opens, Stream, StreamHandle, Waiters, reads, writes
-from virtfs.forward.wire import Wire
+from virtfs.files.tunioctl import TunIoctls
+from virtfs.forward.wire import HEADROOM, Wire
 
-# tap(4) of NetBSD: _IOR('e', 0, struct ifreq); linux/if_tun.h for the others.
-TAPGIFNAME = 0x80286500
-TUNSETIFF = 0x400454CA
-TUNGETFEATURES = 0x800454CF
-TUNGETIFF = 0x800454D2
-IFF_TAP = 0x0002
-IFF_NO_PI = 0x1000
+TAPGIFNAME = 0x80286500  # tap(4) of NetBSD: _IOR('e', 0, struct ifreq)
 IFNAMSIZ = 16
 
 
@@ -62,7 +56,7 @@ class Frame(Stream):
     opening (upopen, carrier open).
     """
 
-    __slots__ = ("first", "last", "seats", "waiters", "wire")
+    __slots__ = ("first", "last", "seats", "tail", "waiters", "wire")
 
     takes = True
 
@@ -71,6 +65,7 @@ class Frame(Stream):
         self.wire = wire
         self.seats = Seats()
         self.waiters = Waiters(started=wire.want)
+        self.tail: tuple[StreamHandle | None, bytes] = None, b""  # of the last frame that a read was too short for
         self.first: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self.last: Callable[[], None] = lambda: None
         wire.listeners.append(self.waiters.wake)
@@ -115,6 +110,15 @@ class Frame(Stream):
             raise
         return handle
 
+    def poll(self, flags: int) -> int:
+        """Return what poll(2) tells a descriptor opened with these flags: writes never wait."""
+        events = self.wire.ready() if reads(flags) else 0
+        if writes(flags):
+            events |= select.POLLOUT
+        if self.wire.virt.lost:
+            events |= select.POLLERR | select.POLLHUP
+        return events
+
     def leave(self, flags: int) -> None:
         """The handle opened with these flags is closed."""
         self.seats.leave(flags)
@@ -127,25 +131,39 @@ class Frame(Stream):
 class FrameHandle(StreamHandle):
     """One open of a frame file."""
 
-    __slots__ = ("file", "flags", "read", "wire", "write")
+    __slots__ = ("_tun", "file", "flags", "read", "wire", "write")
+
+    messages = True
 
     def __init__(self, file: Frame, user: User, flags: int) -> None:
         super().__init__(file, user, file.waiters)
         self.file = file
         self.wire = file.wire
         self.flags = flags
+        self._tun = TunIoctls()
         # The wire's own methods in the place of StreamHandle's: a call less for each frame.
         self.read = file.wire.take  # type: ignore[method-assign]
         self.write = file.wire.out.put  # type: ignore[method-assign,assignment]
 
-    def write_on(self, data: memoryview) -> int:
-        """The rest of a frame that was too long by far, and is dropped and counted already."""
-        return len(data)
+    def filled(self, end: int) -> None:
+        super().filled(end)
+        self.file.tail, self.wire.rest = (self, self.wire.rest), b""
+
+    def read_on(self, room: memoryview, size: int, offset: int) -> int | None:
+        if offset != self._filled:
+            return self.read(room, size)
+        owner, tail = self.file.tail
+        now = tail[:size] if owner is self else b""
+        self.wire.rest = tail[size:]  # for `filled`
+        room[HEADROOM : HEADROOM + len(now)] = now
+        self.reads -= 1  # this is not another frame
+        return len(now)
+
+    def cut(self) -> None:
+        self.wire.out.cut()
 
     def poll(self) -> int:
-        if self.wire.virt.lost:
-            return select.POLLERR | select.POLLHUP
-        return select.POLLOUT | (select.POLLIN if reads(self.flags) and self.wire.waiting() else 0)
+        return self.file.poll(self.flags)
 
     def ioctl(self, command: int, argument: bytes) -> bytes:
         if self.wire.virt.lost:
@@ -153,22 +171,11 @@ class FrameHandle(StreamHandle):
         name = self.wire.tap.name().encode()
         if command == TAPGIFNAME:
             return name.ljust(IFNAMSIZ, b"\0") + bytes(24)
-        if command == TUNGETFEATURES:
-            return struct.pack("<I", IFF_TAP | IFF_NO_PI)
-        # The kernel hands over as many bytes as the number's size field says, 4: the name's beginning.
-        if command == TUNGETIFF:
-            return name[:4].ljust(4, b"\0")
-        if command == TUNSETIFF:
-            return self._attach(argument[:4], name)
-        return super().ioctl(command, argument)
-
-    def _attach(self, asked: bytes, name: bytes) -> bytes:
-        """A tap program names its interface: any name's beginning will do that does not speak of another tap."""
-        asked = asked.split(b"\0")[0].split(b"%")[0]
-        if asked[:3] == b"tap" and not name.startswith(asked):
-            raise VirtError(errno.EBUSY, f'this is {name.decode()}, not "{asked.decode(errors="replace")}…"')
-        return b""
+        answer = self._tun.answer(command, argument, name)
+        return super().ioctl(command, argument) if answer is None else answer
 
     def release(self) -> None:
         super().release()
+        if self.file.tail[0] is self:
+            self.file.tail = None, b""
         self.file.leave(self.flags)

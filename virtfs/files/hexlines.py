@@ -8,7 +8,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.hexlines import Lines, format_frame
 from virtfs.core.ids import User
 from virtfs.files.frame import Frame
-from virtfs.files.stream import Opens, Stream, StreamHandle, TextStreamHandle, reads
+from virtfs.files.stream import Opens, Stream, StreamHandle, TextStreamHandle
 from virtfs.forward.wire import HEADROOM, LONGEST
 
 
@@ -49,13 +49,9 @@ class HexHandle(TextStreamHandle):
         self.frames += 1
         return format_frame(self._room[HEADROOM : HEADROOM + length])
 
-    def ready(self) -> bool:
-        return reads(self._flags) and self._wire.waiting()
-
     def poll(self) -> int:
-        if self._wire.virt.lost:
-            return select.POLLERR | select.POLLHUP
-        return select.POLLOUT | super().poll()
+        events = self._file.frame.poll(self._flags)
+        return events | select.POLLIN if self._rest else events
 
     def write(self, data: memoryview) -> int:
         try:
@@ -73,6 +69,6 @@ class HexHandle(TextStreamHandle):
 
     def release(self) -> None:
         if self._lines.rest():
-            self._tell(VirtError(errno.EINVAL, "closed within a line, which was not sent"))
+            self._tell(VirtError(errno.EINVAL, "closed within a line, which was not sent: it lacks its newline"))
         super().release()
         self._file.frame.leave(self._flags)

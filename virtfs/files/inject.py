@@ -67,6 +67,8 @@ class InjectHandle(StreamHandle):
     """One file on its way in."""
 
     __slots__ = (
+        "_due",
+        "_early",
         "_file",
         "_frames",
         "_next",
@@ -88,6 +90,8 @@ class InjectHandle(StreamHandle):
         self._scope = trio.CancelScope()
         self._records: Iterator[Record] = iter(())
         self._next: Record | None = None
+        self._due = 0  # when _next is, in ns
+        self._early: float | None = None  # the pace at which what follows a write that was cut is not due before _due
         self._unpaced: Iterator[bytes | Run] | None = None  # in place of _records, where times do not matter
         self._rows = Rows()
         self._frames = 0
@@ -101,6 +105,7 @@ class InjectHandle(StreamHandle):
             self._unpaced = self._reader.feed_frames(data, self._longest_run)
             self._pace = Pace()
         self._writing = len(data)
+        self._early = None
         return self.written()
 
     def written(self) -> int | None:
@@ -123,7 +128,7 @@ class InjectHandle(StreamHandle):
                 self._tell(refusal)
                 raise refusal from None
             if due > now:
-                self._next = record
+                self._next, self._due = record, due
                 self._timer.set(due)
                 return None
             self._next = None
@@ -175,6 +180,8 @@ class InjectHandle(StreamHandle):
         """A signal ends the write that waits: how many of its bytes are done with. What is not, is forgotten."""
         if self._next is None:
             self._be_done()
+        else:
+            self._early = self._file.wire.virt.pace
         self._next = None
         self._records, self._unpaced = iter(()), None
         return self._reader.give_back()
@@ -191,13 +198,21 @@ class InjectHandle(StreamHandle):
         while True:
             await trio.lowlevel.wait_readable(self._timer.fd)
             self._timer.set(0)
+            if self._early is not None and self._due > monotonic_ns():  # this was an earlier time
+                self._timer.set(self._due)
+            else:
+                self._early = None
             self.waiters.wake()
 
     def taken(self) -> int:
         return self._frames
 
     def poll(self) -> int:
-        return select.POLLOUT
+        """As in StreamHandle; a write is taken for one that goes on where the last ended."""
+        virt = self._file.wire.virt
+        if virt.lost:
+            return select.POLLOUT | select.POLLERR | select.POLLHUP
+        return 0 if self._next is not None or self._early == virt.pace else select.POLLOUT
 
     def release(self) -> None:
         self._scope.cancel()

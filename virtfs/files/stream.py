@@ -10,7 +10,7 @@ import errno
 import os
 import select
 from collections.abc import Awaitable, Callable, Iterator
-from typing import NewType
+from typing import NamedTuple, NewType
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
@@ -43,7 +43,7 @@ def looks(flags: int) -> bool:
 class Waiters:
     """The reads and polls that wait for one source.
 
-    reads: in the order they came, each with its handle and how many bytes it takes at most.
+    reads: in the order they came.
     polls: to be woken once, when the handle has something to tell.
     writes: of streams whose writes may wait, each with its handle.
     """
@@ -51,7 +51,7 @@ class Waiters:
     __slots__ = ("polls", "reads", "serve", "started", "writes")
 
     def __init__(self, started: Callable[[], None] = lambda: None) -> None:
-        self.reads: dict[Unique, tuple[StreamHandle, int]] = {}
+        self.reads: dict[Unique, ParkedRead] = {}
         self.polls: dict[PollId, StreamHandle] = {}
         self.writes: dict[Unique, StreamHandle] = {}
         self.serve: Callable[[Waiters], None] = lambda waiters: None
@@ -71,15 +71,37 @@ class StreamHandle:
     """One open of a stream file. Methods are named after the system call; an OSError becomes its errno.
 
     reads: reads answered. dropped: frames it was too slow for.
+    kh, told: the poll to be woken, and what it was told last.
+    whole, unfinished, splits: fuse/pieces.py's. For each thread that writes, the size in bytes from which on its
+    writes are looked at; thread, offset and length of what is still to come of a message; pieces have been seen.
     """
 
-    __slots__ = ("dropped", "kh", "reads", "stream", "user", "waiters")
+    __slots__ = (
+        "_filled",
+        "dropped",
+        "kh",
+        "reads",
+        "splits",
+        "stream",
+        "told",
+        "unfinished",
+        "user",
+        "waiters",
+        "whole",
+    )
+
+    messages = False  # one write(2) is one message, which must not be cut
 
     def __init__(self, stream: "Stream", user: User, waiters: Waiters) -> None:
         self.stream = stream
         self.user = user
         self.waiters = waiters
         self.kh: PollId | None = None
+        self.told = 0
+        self.whole: dict[int, int] = {}
+        self.unfinished: tuple[int, int, int] | None = None
+        self.splits = False
+        self._filled = 0
         self.reads = self.dropped = 0
 
     def read(self, room: memoryview, size: int) -> int | None:
@@ -90,6 +112,24 @@ class StreamHandle:
         """
         raise OSError(errno.EBADF, "not open for reading")
 
+    def filled(self, end: int) -> None:
+        """A READ has been filled to its last byte, at the offset `end`: the kernel may ask for more of it."""
+        self._filled = end
+
+    def read_on(self, room: memoryview, size: int, offset: int) -> int | None:
+        """Answer a READ at an offset above 0, as `read`.
+
+        Every read(2) of a stream begins at 0. The kernel splits one of more than 256 buffers or 1 MiB and sends the
+        next piece once the last was filled (fs/fuse/file.c: fuse_direct_io). Such a piece never waits: 0 ends the
+        call with what it has. Any other offset is one that io_uring was given, and means nothing.
+        """
+        taken = self.read(room, size)
+        return taken or 0 if offset == self._filled else taken
+
+    def interrupted(self, room: memoryview, size: int) -> int:
+        """Put something without meaning into `room`, as `read`, for a waiting read that a signal ends; 0: EINTR."""
+        return 0
+
     def soon(self) -> bool:
         """A read that finds nothing now will find something within some ms, so that it may wait even if told not to."""
         return False
@@ -98,9 +138,8 @@ class StreamHandle:
         """Take `data` (valid during the call only) and say how much of it was taken; None where that has to wait."""
         raise OSError(errno.EBADF, "not open for writing")
 
-    def write_on(self, data: memoryview) -> int | None:
-        """The next piece of a write(2) that is longer than the kernel hands over at once."""
-        return self.write(data)
+    def cut(self) -> None:
+        """The rest of a message, which `write` took for whole, is dropped: count it."""
 
     def written(self) -> int | None:
         """Asked of a write that waits, at each wake: how much was taken, None while it waits on."""
@@ -111,7 +150,12 @@ class StreamHandle:
         raise NotImplementedError
 
     def poll(self) -> int:
-        """select.POLLIN and so on, as they hold now."""
+        """Return what poll(2) tells now.
+
+        POLLIN (POLLOUT) holds exactly when a read (a write) would not be EAGAIN, also when it would fail with another
+        error, in the directions that the descriptor has. POLLERR is added where a read would fail, POLLERR|POLLHUP
+        once the interface is gone. Whatever may change the answer wakes `waiters`.
+        """
         raise NotImplementedError
 
     def ioctl(self, command: int, argument: bytes) -> bytes:
@@ -165,6 +209,15 @@ class Look(StreamHandle):
 
     def poll(self) -> int:
         return select.POLLIN
+
+
+class ParkedRead(NamedTuple):
+    """A read that waits: at most `size` bytes at `offset`, for a thread."""
+
+    handle: StreamHandle
+    size: int
+    offset: int
+    thread: int
 
 
 class Opens:

@@ -1,6 +1,7 @@
 """wait/*: files whose read returns "1\\n", and then the end, once something is so."""
 
 import errno
+import select
 from collections.abc import Callable
 
 from virtfs.core.errors import VirtError
@@ -47,7 +48,12 @@ class WaitHandle(TextStreamHandle):
         return None
 
     def ready(self) -> bool:
-        return self._done or self._wait.virt.lost or self._wait.holds()
+        return self._done or self._wait.holds()
+
+    def poll(self) -> int:
+        if not (events := super().poll()) and self._wait.virt.lost:
+            return select.POLLIN | select.POLLERR | select.POLLHUP
+        return events
 
 
 class FrameWait(Wait):

@@ -205,6 +205,11 @@ class Outward:
         self._counters.tx_dropped += frames
         self._counters.tx_down += down
 
+    def cut(self) -> None:
+        """Count what is missing of a frame that was sent without its end."""
+        self._counters.tx_dropped += 1
+        self._counters.tx_oversize += 1
+
     def lose(self, frames: int) -> None:
         """An impairment has lost frames."""
         self._counters.tx_dropped += frames

@@ -29,6 +29,7 @@ from virtfs.host.device import VNET_HEADER, TapDevice
 
 HEADROOM = 16  # bytes a reader leaves free before the frame
 LONGEST = 65536 + 32  # bytes of a frame out of a tap: the largest MTU and any link header
+SPLIT = 256  # buffers, so at least as many bytes, in the first piece of a call that FUSE splits (fuse/pieces.py)
 
 
 class Wire:
@@ -39,6 +40,7 @@ class Wire:
     dropped: called with how many frames nobody will read.
     news: takes in what the kernel has reported, asked before a frame is found too long for the MTU.
     gone: called once, when the tap turns out to have vanished.
+    rest: what a read of at least SPLIT bytes left of its frame; whoever takes it clears it.
     """
 
     def __init__(self, virt: Virt, tap: TapDevice) -> None:
@@ -57,6 +59,7 @@ class Wire:
         self._fd = tap.fd
         self._tap_read = FileIO(tap.fd, "r+b", closefd=False).readinto  # says None where os.read raises
         self._kept = FrameQueue()
+        self.rest = b""
         self._rest = memoryview(bytearray(LONGEST + VNET_HEADER))
         self._refusal: tuple[int, str] | None = None  # what a read fails with, EHOSTDOWN or ENXIO
         self._wanted = trio.Event()
@@ -104,7 +107,11 @@ class Wire:
             counters.rx_frames += 1
             counters.rx_bytes += length
         self.taken_at = time_ns()
-        return length if length < size else size
+        if length <= size:
+            return length
+        if size >= SPLIT:
+            self.rest = bytes(room[HEADROOM + size : HEADROOM + length])
+        return size
 
     def _up_already(self) -> bool:
         """The interface is up, only the kernel's report of it is still to come (drivers/net/tun.c: EPOLLOUT)."""
@@ -114,13 +121,20 @@ class Wire:
         self._refusal = None  # the rest with the report
         return True
 
-    def waiting(self) -> bool:
-        """A frame can be taken now."""
-        if self._refusal is not None:
-            return False
+    def ready(self) -> int:
+        """Return POLLIN when `take` would not return None, with POLLERR when it would fail; else 0."""
+        if self._refusal is not None and not self._up_already():
+            return select.POLLIN | select.POLLERR
         if self._kept or self._fed:
-            return bool(self._kept)
-        return any(events & select.POLLERR == 0 for _, events in self._poll.poll(0))  # POLLERR: it is gone
+            return select.POLLIN if self._kept else 0
+        for _, events in self._poll.poll(0):
+            gone = events & (select.POLLERR | select.POLLHUP)
+            return select.POLLIN | select.POLLERR if gone else select.POLLIN
+        return 0
+
+    def waiting(self) -> bool:
+        """Tell whether a frame can be taken now."""
+        return self.ready() == select.POLLIN
 
     def disown(self, length: int) -> None:
         """A frame just taken cannot be given to the reader: it counts as dropped."""

@@ -20,11 +20,12 @@ import trio
 
 from virtfs.core.errors import VirtError, refused
 from virtfs.core.ids import Gid, Uid, User
-from virtfs.files.stream import FixedHandle, PollId, Stream, StreamHandle, Unique
+from virtfs.files.stream import FixedHandle, ParkedRead, PollId, Stream, StreamHandle, Unique
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.numbers import HandleId, Handles, Inodes
 from virtfs.fuse.pair import Pair, ProtocolTooOld
+from virtfs.fuse.pieces import write_piece
 from virtfs.fuse.waiting import Waiting, ready
 from virtfs.host.processes import process_of
 
@@ -92,7 +93,6 @@ class Channel:
         written, head, out, reply = p.written_reply.pack, p.fuse_out_header.pack_into, self._out, self._reply
         WRITE, READ, DATA, HEAD, NONBLOCK = p.FUSE_WRITE, p.FUSE_READ, p.DATA, p.REPLY, os.O_NONBLOCK
         DIRECT = p.FUSE_READ_LOCKOWNER
-        PIECE = p.SECOND_PIECE
         looks = 0
         clock, turn = monotonic_ns, 0
         while True:
@@ -115,28 +115,33 @@ class Channel:
                     await trio.lowlevel.checkpoint()
                 turn = clock() + TURN
                 continue
-            opcode, unique, fh, offset, size, how, flags = unpack(data)
+            opcode, unique, thread, fh, offset, size, how, flags = unpack(data)
             hot = True
             try:
                 if opcode == WRITE and length == DATA + size and fh in streams:
                     handle = streams[fh]
-                    taken = (handle.write if offset < PIECE else handle.write_on)(data[DATA:length])
+                    if offset or size >= handle.whole.get(thread, 0):
+                        taken = self._write_piece(handle, thread, offset, flags, data[DATA:length])
+                    else:
+                        taken = handle.write(data[DATA:length])
                     if taken is not None:
                         write(written(24, 0, unique, taken, 0))
                     else:
                         self._waiting.park_write(unique, handle, flags)
                 elif opcode == READ and length == DATA and how & DIRECT and fh in streams:
                     handle = streams[fh]
-                    taken = handle.read(reply, size)
+                    taken = handle.read_on(reply, size, offset) if offset else handle.read(reply, size)
                     if taken is not None:
                         handle.reads += 1
+                        if taken == size:
+                            handle.filled(offset + size)
                         taken += HEAD
                         head(out, 0, taken, 0, unique)
                         write(reply[:taken])
                     elif flags & NONBLOCK and not handle.soon():
                         self._answers.fail(unique, errno.EAGAIN)
                     else:
-                        self._waiting.park(unique, handle, size)
+                        self._waiting.park(unique, ParkedRead(handle, size, offset, thread))
                 else:
                     hot = self._other(opcode, unique, fh, length)
             except ProtocolTooOld:
@@ -293,6 +298,14 @@ class Channel:
         self._answers.answer(unique, p.fuse_lseek_out.pack(handle.length() if whence == os.SEEK_HOLE else offset))
         return True
 
+    def _write_piece(self, handle: StreamHandle, thread: int, offset: int, flags: int, data: memoryview) -> int | None:
+        try:
+            return write_piece(handle, thread, offset, flags, data)
+        except VirtError as refusal:
+            if refusal.errno == errno.EFBIG:
+                self.refused(refusal, handle.user)
+            raise
+
     def _poll(self, unique: Unique, fh: HandleId, length: int) -> bool:
         if length < p.BODY + p.fuse_poll_in.size:
             raise VirtError(errno.EINVAL, "a message cut short")
@@ -305,6 +318,7 @@ class Channel:
         if flags & p.FUSE_POLL_SCHEDULE_NOTIFY:
             handle.kh = PollId(kh)
             if stream is not None:
+                stream.told = revents
                 stream.waiters.polls[PollId(kh)] = stream
                 stream.waiters.serve = self._waiting.serve
                 stream.waiters.started()

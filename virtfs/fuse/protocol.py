@@ -79,12 +79,11 @@ DATA: Final = BODY + fuse_write_in.size  # where the data of a WRITE begin
 REPLY: Final = fuse_out_header.size  # where the body of an answer begins
 
 # fuse_in_header and fuse_read_in in one go, as the channel's loop wants them:
-# opcode unique fh offset size read_flags flags
-request_head: Final = struct.Struct("<4xIQ24xQQII8xI4x")
+# opcode unique pid fh offset size read_flags flags
+request_head: Final = struct.Struct("<4xIQ16xI4xQQII8xI4x")
 # fuse_out_header and fuse_write_out in one go: len error unique size padding
 written_reply: Final = struct.Struct("<IiQII")
 
 MAX_WRITE: Final = 1 << 20  # what one WRITE may carry: max_pages (256) pages, the kernel's own limit
 PAGES: Final = MAX_WRITE // 4096
-SECOND_PIECE: Final = MAX_WRITE - 4096  # offsets from here on: a write(2) too long for one WRITE goes on
 LONGEST_REQUEST: Final = MAX_WRITE + 8192

@@ -4,13 +4,17 @@ import errno
 import logging
 import os
 import select
+import signal
 
-from virtfs.files.stream import StreamHandle, Unique, Waiters
+from virtfs.files.stream import ParkedRead, StreamHandle, Unique, Waiters
 from virtfs.files.text import TextHandle
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
+from virtfs.host.processes import caught_signals
 
 log = logging.getLogger(__name__)
+
+ENDING = frozenset((signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGALRM, signal.SIGTERM))  # ask to end a read
 
 
 def ready(handle: StreamHandle | TextHandle) -> int:
@@ -36,10 +40,10 @@ class Waiting:
         self._woken: dict[Waiters, None] = {}
         self._serving = False
 
-    def park(self, unique: Unique, handle: StreamHandle, size: int) -> None:
-        """A read that has nothing to read yet."""
-        waiters = handle.waiters
-        waiters.reads[unique] = handle, size
+    def park(self, unique: Unique, read: ParkedRead) -> None:
+        """Keep a read that has nothing to read yet."""
+        waiters = read.handle.waiters
+        waiters.reads[unique] = read
         waiters.serve = self.serve
         self._parked[unique] = waiters
         waiters.started()
@@ -53,16 +57,42 @@ class Waiting:
         waiters.writes[unique] = handle
         waiters.serve = self.serve
         self._parked[unique] = waiters
+        handle.told &= ready(handle)
 
     def interrupt(self, unique: Unique) -> None:
-        """A signal came for somebody who waits. Others are answered soon anyway."""
+        """End what a thread waits for that a signal has come for. All else is answered soon anyway."""
         waiters = self._parked.pop(unique, None)
         if waiters is None:
             return
-        if waiters.reads.pop(unique, None) is not None:
-            self._answers.fail(unique, errno.EINTR)
+        if (read := waiters.reads.pop(unique, None)) is not None:
+            self._interrupt_read(unique, read)
         elif (handle := waiters.writes.pop(unique, None)) is not None:
             self._cut(unique, handle, errno.EINTR)
+
+    def _interrupt_read(self, unique: Unique, read: ParkedRead) -> None:
+        """End a read with data that mean nothing, if its stream has such, so that programs live through Ctrl-Z.
+
+        The kernel takes no ERESTARTSYS from a FUSE server. A program that has a handler for a signal that asks it to
+        end is told EINTR: it may look at what the handler has left only between two calls.
+        """
+        taken = 0
+        if not caught_signals(read.thread) & ENDING:
+            try:
+                taken = read.handle.interrupted(self._reply, read.size)
+            except Exception:
+                log.exception("interrupted read %d failed", unique)
+        if taken:
+            self._answer_read(unique, read, taken)
+        else:
+            self._answers.fail(unique, errno.EINTR)
+
+    def _answer_read(self, unique: Unique, read: ParkedRead, taken: int) -> None:
+        handle, size, offset, _ = read
+        handle.reads += 1
+        if taken == size:
+            handle.filled(offset + size)
+        p.fuse_out_header.pack_into(self._reply, 0, p.REPLY + taken, 0, unique)
+        self._answers.emit(self._reply[: p.REPLY + taken])
 
     def _cut(self, unique: Unique, handle: StreamHandle, error: int) -> None:
         """End a write: with how much was taken, or the error if that is nothing."""
@@ -70,6 +100,7 @@ class Waiting:
             self._answers.answer(unique, p.fuse_write_out.pack(taken, 0))
         else:
             self._answers.fail(unique, error)
+        handle.told &= ready(handle)
 
     def serve(self, waiters: Waiters) -> None:
         """The source has changed: answer what can be answered now."""
@@ -88,11 +119,11 @@ class Waiting:
 
     def _serve_reads(self, waiters: Waiters) -> None:
         reply = self._reply
-        for unique, (handle, size) in list(waiters.reads.items()):
+        for unique, read in list(waiters.reads.items()):
             if unique not in waiters.reads:
                 continue
             try:
-                taken = handle.read(reply, size)
+                taken = read.handle.read(reply, read.size)
             except OSError as error:
                 self._answers.fail(unique, error.errno or errno.EIO)
             except Exception:
@@ -101,9 +132,7 @@ class Waiting:
             else:
                 if taken is None:
                     continue
-                handle.reads += 1
-                p.fuse_out_header.pack_into(reply, 0, p.REPLY + taken, 0, unique)
-                self._answers.emit(reply[: p.REPLY + taken])
+                self._answer_read(unique, read, taken)
             waiters.reads.pop(unique, None)
             self._parked.pop(unique, None)
 
@@ -125,9 +154,13 @@ class Waiting:
 
     def _serve_polls(self, waiters: Waiters) -> None:
         for kh, handle in list(waiters.polls.items()):
-            if ready(handle) & ~select.POLLOUT:
+            now, told = ready(handle), handle.told
+            # POLLIN may be another frame, which an edge-triggered poller is to hear of too.
+            if now & (select.POLLIN | ~told) or (now ^ told) & select.POLLERR:
                 waiters.polls.pop(kh, None)
                 self._answers.notify(kh)
+            else:
+                handle.told = now
 
     def end(self) -> None:
         """Answer every read and write that waits with ENXIO."""

@@ -1,6 +1,44 @@
-"""Who is behind a number in a FUSE request: proc(5)."""
+"""Ask about the thread whose number is in a FUSE request: proc(5), process_vm_readv(2)."""
 
+import ctypes
+import errno
+import os
+import re
+import resource
+import struct
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+_LOOKS = 100  # at a thread that goes to sleep, each some µs
+_VECTOR_MAX = 1024 * 16  # bytes: IOV_MAX entries
+_SETS = re.compile(r"^(SigPnd|ShdPnd|SigBlk|SigCgt):\s+([0-9a-f]+)$", re.MULTILINE)
+
+# The numbers of write, pwrite64: 0; and of writev, pwritev, pwritev2: the bytes of a word in their vector.
+# arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl, whose numbers no call in the other table that writes has;
+# include/uapi/asm-generic/unistd.h.
+_WRITES = {
+    "x86_64": {1: 0, 18: 0, 20: 8, 296: 8, 328: 8, 4: 0, 181: 0, 146: 4, 334: 4, 379: 4},
+    "aarch64": {64: 0, 68: 0, 66: 8, 70: 8, 287: 8},
+    "riscv64": {64: 0, 68: 0, 66: 8, 70: 8, 287: 8},
+}.get(os.uname().machine, {})
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_process_vm_readv = _libc.process_vm_readv
+_process_vm_readv.restype = ctypes.c_ssize_t
+_process_vm_readv.argtypes = (
+    ctypes.c_int,
+    ctypes.POINTER(_Iovec),
+    ctypes.c_ulong,
+    ctypes.POINTER(_Iovec),
+    ctypes.c_ulong,
+    ctypes.c_ulong,
+)
 
 
 def process_of(thread: int) -> int:
@@ -24,3 +62,74 @@ def command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip() or "?"
     except OSError:
         return "?"
+
+
+class Buffer(NamedTuple):
+    """A piece of another process's memory."""
+
+    address: int
+    length: int
+
+
+def buffers_written(thread: int) -> list[Buffer]:
+    """Return the buffers of the write(2) or writev(2) that a thread is blocked in, none when it is in another call.
+
+    Errors: any OSError when it cannot be told; EPERM and EACCES as for ptrace(2). Source: proc_pid_syscall(5), which
+    says "running" until the thread has gone to sleep.
+    """
+    for _ in range(_LOOKS):
+        words = Path(f"/proc/{thread}/syscall").read_text().split()
+        if words[0] != "running":
+            break
+        os.sched_yield()
+    else:
+        raise BlockingIOError(errno.EAGAIN, "the thread does not sleep")
+    word = _WRITES.get(int(words[0]))
+    if word is None:
+        return []
+    address, count = int(words[2], 16), int(words[3], 16)
+    if not word:
+        return [Buffer(address, count)]
+    vector = fetch(thread, [Buffer(address, count * 2 * word)], _VECTOR_MAX)
+    return [Buffer(*pair) for pair in struct.iter_unpack("=QQ" if word == 8 else "=II", vector)]
+
+
+def fetch(thread: int, buffers: Sequence[Buffer], most: int) -> bytes:
+    """Return the contents of a thread's buffers, in a row, at most so many bytes.
+
+    Errors: those of process_vm_readv(2); EFAULT also when a part of them is not there.
+    """
+    size = min(sum(length for _, length in buffers), most)
+    room = ctypes.create_string_buffer(size)
+    local = _Iovec(ctypes.addressof(room), size)
+    remote = (_Iovec * len(buffers))(*(_Iovec(*buffer) for buffer in buffers))
+    taken = _process_vm_readv(thread, ctypes.byref(local), 1, remote, len(buffers), 0)
+    if taken < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    if taken < size:
+        raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
+    return room.raw
+
+
+def file_size_limit(thread: int) -> int | None:
+    """Return the RLIMIT_FSIZE of a thread in bytes; None when it has none, or when it cannot be told."""
+    try:
+        limit, _ = resource.prlimit(thread, resource.RLIMIT_FSIZE)
+    except OSError:
+        return None
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def caught_signals(thread: int) -> frozenset[int]:
+    """Return the signals that wait for a thread and for which it has a handler, none when it cannot be told.
+
+    Source: proc_pid_status(5).
+    """
+    try:
+        status = Path(f"/proc/{thread}/status").read_text(errors="replace")
+    except OSError:
+        return frozenset()
+    sets = {key: int(value, 16) for key, value in _SETS.findall(status)}
+    waiting = (sets["SigPnd"] | sets["ShdPnd"]) & ~sets["SigBlk"] & sets["SigCgt"]
+    return frozenset(number for number in range(1, 65) if waiting & 1 << number - 1)

@@ -1,0 +1,398 @@
+"""One rule for poll on every stream, over random histories, through the channel and on fakes.
+
+POLLIN (POLLOUT) exactly when a read (write) is not EAGAIN; POLLERR in addition where a read fails. Whoever was told
+less than holds now has been woken.
+"""
+
+import errno
+import os
+import select
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+
+import pytest
+import trio
+from forward.rings import bench as ring_bench
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import Unit, User
+from virtfs.core.virt import HostEnd, Virt
+from virtfs.files.capture import Budget, Capture
+from virtfs.files.clone import Clone
+from virtfs.files.events import Events
+from virtfs.files.frame import Frame
+from virtfs.files.hexlines import Hex
+from virtfs.files.inject import Inject
+from virtfs.files.node import ROOT
+from virtfs.files.stream import Opens, Stream
+from virtfs.files.wait import waits
+from virtfs.forward.wire import Wire
+from virtfs.fuse import protocol as p
+from virtfs.host.fakes import FakeTap
+
+from .bench import Answer, Bench, channel, in_trio
+from .test_frame import set_down, set_up
+
+IN, OUT, ERR = select.POLLIN, select.POLLOUT, select.POLLERR
+FRAME = bytes(12) + b"\x88\xb5" + bytes(46)
+KH = 77
+
+Step = Callable[[], object]
+
+
+class Polled:
+    """A stream under test: an edge-triggered poller waits on one open of it, which also reads and writes.
+
+    steps: what can happen to it. settle: lets time pass.
+    """
+
+    def __init__(self, bench: Bench, stream: Stream, flags: int, steps: dict[str, Step]) -> None:
+        self.bench = bench
+        self.stream = stream
+        self.flags = flags | os.O_NONBLOCK
+        self.fh = 0
+        self.told = 0
+        self.woken = False
+        self.settle: Callable[[], None] = lambda: None
+        self.steps: dict[str, Step] = {
+            "read 1": lambda: self.read(1),
+            "read 4096": lambda: self.read(4096),
+            "write": self.write,
+            **steps,
+        }
+
+    async def begin(self) -> None:
+        self.bench.request(p.FUSE_OPEN, self.bench.place(self.stream), p.fuse_open_in.pack(self.flags, 0))
+        while not (answers := await self.bench.answers()):  # a thread opens a ring
+            await trio.lowlevel.checkpoint()
+        self.fh = p.fuse_open_out.unpack(answers[0].body)[0]
+        self.told = await self.bench.poll(self.fh, KH, schedule=True)
+
+    async def do(self, step: str) -> None:
+        """Let it happen; the poller must know of what it has made possible."""
+        done = self.steps[step]()
+        if isinstance(done, Awaitable):
+            await done
+        self.settle()
+        await self.answers()
+        now = await self.bench.poll(self.fh, KH, schedule=False)
+        if self.woken:
+            self.woken = False
+            self.told = await self.bench.poll(self.fh, KH, schedule=True)
+        else:
+            assert not now & ~self.told, f"nobody was woken for {now:#x}, {self.told:#x} was told"
+            self.told &= now
+
+    async def answers(self) -> list[Answer]:
+        """What the kernel is told, wake-ups noted."""
+        told = await self.bench.answers()
+        self.woken = self.woken or any(answer.unique == 0 for answer in told)
+        return [answer for answer in told if answer.unique]
+
+    async def read(self, size: int) -> None:
+        if self.flags & os.O_ACCMODE == os.O_WRONLY:
+            assert not await self.events() & IN
+            return
+        events = await self.events()
+        unique = self.bench.read(self.fh, size, self.flags)
+        errors = [answer.error for answer in await self.answers() if answer.unique == unique]
+        assert (errors != [-errno.EAGAIN]) == bool(events & IN), (errors, events)
+        assert (errors not in ([], [0], [-errno.EAGAIN])) == (events & (IN | ERR) == IN | ERR), (errors, events)
+
+    async def write(self) -> None:
+        if self.flags & os.O_ACCMODE == os.O_RDONLY:
+            assert not await self.events() & OUT
+            return
+        events = await self.events()
+        error, _ = await self.send(b"x")
+        assert (error != -errno.EAGAIN) == bool(events & OUT)
+
+    async def send(self, data: bytes) -> tuple[int, int]:
+        """A write(2): its error, and how much was taken."""
+        body = p.fuse_write_in.pack(self.fh, 0, len(data), 0, 0, self.flags, 0) + data
+        unique = self.bench.request(p.FUSE_WRITE, 2, body)
+        (answer,) = [answer for answer in await self.answers() if answer.unique == unique]
+        return answer.error, 0 if answer.error else p.fuse_write_out.unpack(answer.body)[0]
+
+    async def events(self) -> int:
+        return await self.bench.poll(self.fh, KH, schedule=False)
+
+
+class Held:
+    """An impairment that holds every frame until it is told."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.frames: list[bytes] = []
+
+    def push(self, frame: bytes) -> None:
+        self.frames.append(frame)
+
+    def clear(self) -> int:
+        count, self.frames = len(self.frames), []
+        return count
+
+    def set(self, on: bool) -> None:
+        self.wire.inlet = self if on else None
+        self.wire.update()
+
+    def let_go(self) -> None:
+        frames, self.frames = self.frames, []
+        for frame in frames:
+            self.wire.arrive(frame)
+
+
+class Side:
+    """An interface's wire and what a host and its administrator do there."""
+
+    def __init__(self, tap: FakeTap) -> None:
+        self.tap = tap
+        self.virt = Virt(Unit(3), bytes(6), HostEnd("tap3", 7, True, 1500, bytes(6), True, queue=5), exclusive="none")
+        self.wire = Wire(self.virt, tap)
+        self.wire.gone = self.lose
+        self.held = Held(self.wire)
+        self._filled = -1
+
+    def sends(self, frames: int) -> None:
+        with suppress(BlockingIOError, OSError):
+            for _ in range(frames):
+                self.tap.host_send(FRAME)
+
+    def down(self) -> None:
+        if self._filled < 0 and self.tap.alive():
+            self._filled = set_down(self.wire, self.tap)
+
+    def up(self) -> None:
+        if self._filled >= 0 and self.tap.alive():
+            set_up(self.wire, self.tap, self._filled)
+            self._filled = -1
+
+    def lose(self) -> None:
+        if self.tap.fd >= 0:
+            self.virt.lost = True
+            self.virt.host.up = self.virt.host.carrier = False
+            self.wire.update()
+
+    def vanish(self) -> None:
+        if not self.virt.lost:
+            self.tap.vanish()
+
+    def change(self) -> None:
+        self.virt.backlog = 3 - self.virt.backlog
+        self.wire.update()
+
+    def carrier(self) -> None:
+        self.virt.host.carrier = not self.virt.host.carrier and not self.virt.lost
+        self.wire.update()
+
+    def steps(self) -> dict[str, Step]:
+        return {
+            "a frame comes": lambda: self.sends(1),
+            "many frames come": lambda: self.sends(300),
+            "down": self.down,
+            "up": self.up,
+            "carrier": self.carrier,
+            "lost": self.lose,
+            "vanished": self.vanish,
+            "a setting changes": self.change,
+            "an impairment is set": lambda: self.held.set(True),
+            "an impairment is removed": lambda: self.held.set(False),
+            "what it held arrives": self.held.let_go,
+            "somebody looks at next": self.wire.peek,
+        }
+
+
+@asynccontextmanager
+async def side() -> AsyncIterator[tuple[Bench, Side, trio.Nursery]]:
+    with FakeTap("tap3") as tap:
+        made = Side(tap)
+        async with channel() as bench, trio.open_nursery() as nursery:
+            nursery.start_soon(made.wire.pump)
+            yield bench, made, nursery
+            nursery.cancel_scope.cancel()
+        made.lose()
+        made.wire.close()
+
+
+def told(error: VirtError, user: User) -> None:
+    """To last_error; nobody looks here."""
+
+
+def on_frame(flags: int) -> Callable[[], AbstractAsyncContextManager[Polled]]:
+    @asynccontextmanager
+    async def make() -> AsyncIterator[Polled]:
+        async with side() as (bench, it, _):
+            yield Polled(bench, Frame(it.wire, Opens()), flags, it.steps())
+
+    return make
+
+
+def on_hex(flags: int) -> Callable[[], AbstractAsyncContextManager[Polled]]:
+    @asynccontextmanager
+    async def make() -> AsyncIterator[Polled]:
+        async with side() as (bench, it, _):
+            yield Polled(bench, Hex(Frame(it.wire, Opens()), Opens(), told), flags, it.steps())
+
+    return make
+
+
+def on_wait(name: str) -> Callable[[], AbstractAsyncContextManager[Polled]]:
+    @asynccontextmanager
+    async def make() -> AsyncIterator[Polled]:
+        async with side() as (bench, it, _):
+            steps = {**it.steps(), "a reader comes": it.wire.opened}
+            yield Polled(bench, waits(it.wire, Opens())[name], os.O_RDONLY, steps)
+
+    return make
+
+
+@asynccontextmanager
+async def on_inject() -> AsyncIterator[Polled]:
+    """Frames that are due at once or in a thousand seconds; the writer goes on where it was."""
+    async with side() as (bench, it, nursery):
+        head = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+        times = (1000 * (number // 2) for number in range(100_000))
+        records = (struct.pack("<IIII", time, 0, len(FRAME), len(FRAME)) + FRAME for time in times)
+        rest, cut = head, False
+
+        async def write(size: int) -> None:
+            nonlocal rest, cut
+            while len(rest) < size:
+                rest += next(records)
+            events = await polled.events()
+            error, taken = await polled.send(rest[:size])
+            if not events & OUT and size > 100:  # a part of a record is always taken
+                assert error == -errno.EAGAIN
+            elif cut:  # so it was known what comes next
+                assert error != -errno.EAGAIN
+            rest, cut = rest[taken:], taken < size
+            if cut and not it.virt.lost:
+                assert bool(await polled.events() & OUT) == (not it.virt.pace)
+
+        def pace(factor: float) -> None:
+            it.virt.pace = factor
+            it.wire.update()
+
+        steps: dict[str, Step] = {
+            **it.steps(),
+            "write": lambda: write(200),
+            "write much": lambda: write(1000),
+            "write little": lambda: write(7),
+            "pace 0": lambda: pace(0),
+            "pace 1": lambda: pace(1),
+        }
+        polled = Polled(bench, Inject(it.wire, Opens(), nursery.start_soon, told), os.O_WRONLY, steps)
+        yield polled
+
+
+@asynccontextmanager
+async def on_events() -> AsyncIterator[Polled]:
+    async with channel() as bench:
+        events = Events(Opens())
+
+        def emit(count: int) -> None:
+            for _ in range(count):
+                events.emit("up", "virt3")
+
+        steps: dict[str, Step] = {"an event": lambda: emit(1), "too many": lambda: emit(5000)}
+        yield Polled(bench, events, os.O_RDONLY, steps)
+
+
+@asynccontextmanager
+async def on_clone() -> AsyncIterator[Polled]:
+    async def make(user: User) -> tuple[Unit, Callable[[], None]]:
+        return Unit(3), lambda: None
+
+    async with channel() as bench:
+        yield Polled(bench, Clone(Opens(), make), os.O_RDONLY, {})
+
+
+def on_capture(alone: bool) -> Callable[[], AbstractAsyncContextManager[Polled]]:
+    @asynccontextmanager
+    async def make() -> AsyncIterator[Polled]:
+        async with channel() as bench, ring_bench() as b:
+            recorders = [b.recorder(unit) for unit in range(1 if alone else 2)]
+            capture = Capture(ROOT, "pcap", Opens(), lambda: recorders, Budget(2000), "test", b.start, alone)
+
+            async def go(number: int) -> None:
+                hand_over()
+                recorder = recorders[number % len(recorders)]
+                recorder.virt.lost = True
+                await recorder.flush()
+                capture.vanish(recorder)
+                await recorder.end()
+
+            def passes(number: int, frames: int) -> None:
+                for ring in b.open[number : number + 1]:
+                    ring.passes(*[FRAME] * frames)
+
+            def lose() -> None:
+                for ring in b.open:
+                    ring.loses(3)
+
+            def hand_over() -> None:
+                for ring in b.open:
+                    ring.hand_over()
+
+            async def read_at_once() -> None:
+                passes(0, 1)
+                await polled.read(4096)
+
+            steps: dict[str, Step] = {
+                "a frame passes": lambda: passes(0, 1),
+                "a frame is read before the kernel hands it over": read_at_once,
+                "a frame passes elsewhere": lambda: passes(1, 1),
+                "many frames pass": lambda: passes(0, 100),
+                "some are lost": lose,
+                "one goes": lambda: go(0),
+                "another goes": lambda: go(1),
+            }
+            polled = Polled(bench, capture, os.O_RDONLY, steps)
+            polled.settle = hand_over
+            yield polled
+            for handle in bench.handles.streams.values():
+                handle.release()
+            for number in range(len(recorders)):
+                await go(number)
+
+    return make
+
+
+STREAMS: dict[str, Callable[[], AbstractAsyncContextManager[Polled]]] = {
+    "frame": on_frame(os.O_RDWR),
+    "frame, read": on_frame(os.O_RDONLY),
+    "frame, written": on_frame(os.O_WRONLY),
+    "hex": on_hex(os.O_RDWR),
+    "hex, written": on_hex(os.O_WRONLY),
+    "inject": on_inject,
+    "pcap": on_capture(True),
+    "pcap of all": on_capture(False),
+    "events": on_events,
+    "clone": on_clone,
+    **{f"wait/{name}": on_wait(name) for name in ("up", "down", "carrier", "reader", "gone", "frame")},
+}
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_poll_tells_what_the_call_does(stream: str) -> None:
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(st.integers(0, 99), max_size=15))
+    def check(numbers: list[int]) -> None:
+        @in_trio
+        async def run() -> None:
+            async with STREAMS[stream]() as polled:
+                await polled.begin()
+                names = list(polled.steps)
+                done = [names[number % len(names)] for number in numbers]
+                for step in done:
+                    try:
+                        await polled.do(step)
+                    except AssertionError as failure:
+                        raise AssertionError(f"{failure}: {step} in {done}") from failure
+
+        run()
+
+    check()

@@ -11,11 +11,17 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
+import children
 import pytest
 
 LIMIT = 60.0  # seconds for a test with its fixtures; @pytest.mark.timeout(seconds) says otherwise
 _AFTER = 10.0  # how much later a test that is stuck in the kernel loses its children
 _IN_CI = os.environ.get("CI") == "true"
+
+
+def pytest_configure() -> None:
+    children.accept_any_caller()
+
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
@@ -50,8 +56,8 @@ def _time_limit(request: pytest.FixtureRequest) -> Generator[None]:
 
 def _kill_children(parent: int) -> None:
     """Kill the descendants of a process."""
-    for children in Path(f"/proc/{parent}/task").glob("*/children"):
-        for child in map(int, children.read_text().split()):
+    for kin in Path(f"/proc/{parent}/task").glob("*/children"):
+        for child in map(int, kin.read_text().split()):
             _kill_children(child)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)

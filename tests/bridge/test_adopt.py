@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 
+import children
 import pytest
 from mount.conftest import Alone
 from mount.places import Place, finished
@@ -119,7 +120,7 @@ def test_two_adopted_take_their_own_back(mount: Mount, peer: Place, other: Place
 def killed(place: Place, way: str, step: int) -> bool:
     """Take the steps in a process that is killed after one of them; whether there was such a step."""
     words = place.command(sys.executable, "-c", _CHILD, way, str(step))
-    child = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = children.start(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     _, complaint = finished(child)
     assert child.returncode in (0, -signal.SIGKILL), complaint
     return child.returncode != 0

@@ -4,6 +4,7 @@ import errno
 import subprocess
 import sys
 
+import children
 import pytest
 from mount.conftest import Alone
 from mount.places import Place, finished
@@ -48,7 +49,7 @@ print(number, int(step >= last), len(bridge.adoptions.brought))
 def interrupted(place: Place, way: str, step: int, victim: str) -> tuple[int, bool, int]:
     """See _CHILD."""
     words = place.command(sys.executable, "-c", _CHILD, way, str(step), victim)
-    child = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = children.start(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     said, complaint = finished(child)
     assert child.returncode == 0, complaint
     number, there, remembered = map(int, said.split())

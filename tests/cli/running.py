@@ -4,6 +4,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import children
 
 from virtfs.fuse.mounttable import mounted_at
 
@@ -34,6 +37,7 @@ def run(command: Sequence[str], seconds: float = PATIENCE, **environment: str) -
         capture_output=True,
         text=True,
         timeout=seconds,
+        start_new_session=True,
     )
 
 
@@ -76,10 +80,9 @@ class Server:
 
     def reader(self) -> subprocess.Popen[str]:
         """A dd that waits for a frame of virt3."""
-        reader = subprocess.Popen(
+        reader = children.start(
             ["dd", f"if={self.directory}/virt3/frame", "of=/dev/null", "bs=2048", "count=1", "status=none"],
             stderr=subprocess.PIPE,
-            text=True,
             env=ENVIRONMENT,
         )
         until(lambda: _waits_in_read(reader.pid), "a waiting reader")
@@ -95,11 +98,10 @@ def _waits_in_read(pid: int) -> bool:
 @contextmanager
 def serving(directory: Path, *options: str, command: Sequence[str] = VIRTFS) -> Iterator[Server]:
     """A server that answers; killed if the test leaves it."""
-    process = subprocess.Popen(
+    process = children.start(
         [*NEW_NETWORK, *command, "mount", "-f", *options, str(directory)],
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
-        text=True,
     )
     network = -1
     try:
@@ -150,6 +152,7 @@ def terminal(command: list[str]) -> Iterator[Terminal]:
     """Run a command as the leader of a session with a new terminal."""
     pid, master = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it
         os.execvpe(command[0], command, ENVIRONMENT | {"PS1": "ready> ", "TERM": "dumb"})
     try:
         yield Terminal(pid, master)

@@ -6,6 +6,7 @@ import socket
 import subprocess
 from pathlib import Path
 
+import children
 import pytest
 from users import HIS_VIRTFS, MANY_IDS, ONE_ID, as_user
 
@@ -87,13 +88,13 @@ def test_what_the_command_left_running_is_gone(temporary: Path, who: list[str]) 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_all_of_it_ends_with_the_shell_command(who: list[str], number: signal.Signals) -> None:
     left = f"sleep 2{os.getpid()}"
-    with subprocess.Popen(
+    with children.start(
         [*who, *SHELL, "sh", "-c", f"echo here; setsid {left}"], env=ENVIRONMENT, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"here\n"
+        assert process.stdout.readline() == "here\n"
         process.send_signal(number)
-        assert process.stdout.read() == b""  # nobody holds the other end any more
+        assert process.stdout.read() == ""  # nobody holds the other end any more
     until(lambda: not process_of(left), "the end of what it started")
 
 

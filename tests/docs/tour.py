@@ -11,7 +11,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import children
 from users import HIS_VIRTFS, MANY_IDS
 
 from .markdown import ROOT, Block
@@ -69,7 +71,7 @@ def masked(text: str) -> list[str]:
 class Tour:
     """The shell. A command that hangs is the test's time limit's."""
 
-    def __init__(self, shell: subprocess.Popen[bytes]) -> None:
+    def __init__(self, shell: subprocess.Popen[Any]) -> None:
         assert shell.stdin is not None
         assert shell.stdout is not None
         self._shell = shell
@@ -128,8 +130,8 @@ def touring_without_root() -> Iterator[Tour]:
 @contextmanager
 def _shell(command: list[str]) -> Iterator[Tour]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C", "LANG": "C"}
-    shell = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+    shell = children.start(
+        command, text=False, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
     )
     try:
         yield Tour(shell)

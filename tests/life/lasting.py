@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+import children
 from mount.places import DIR
 from mount.serving import _SERVER, ENVIRONMENT, PROJECT, Mount
 from mount.waiting import PATIENCE, Stuck
@@ -29,9 +30,9 @@ class Lasting(Mount):
         self.end_programs()
         self.log = []
         words = ["-c", _SERVER, "mount", "-f", *(["-o", options] if options else []), DIR]
-        self.server = subprocess.Popen(
-            self.command(sys.executable, *words), text=True, env=ENVIRONMENT, cwd=PROJECT,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        self.server = children.start(
+            self.command(sys.executable, *words), env=ENVIRONMENT, cwd=PROJECT,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         mounted = threading.Event()
         self._listener = threading.Thread(target=self._listen, args=[mounted], daemon=True)

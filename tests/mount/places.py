@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import children
+
 from .waiting import PATIENCE, Stuck, until
 
 DIR = "/mnt/virt"
@@ -31,7 +33,7 @@ class Place:
     and the names of ip-netns(8) are its own."""
 
     def __init__(self) -> None:
-        self._holder = subprocess.Popen(
+        self._holder = children.start(
             ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", _SET_UP],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -39,7 +41,7 @@ class Place:
         self.pid = self._holder.pid
         self._started: list[subprocess.Popen[str]] = []
         assert self._holder.stdout is not None
-        assert self._holder.stdout.readline() == b"\n"
+        assert self._holder.stdout.readline() == "\n"
 
     def command(self, *words: str, uid: int = 0) -> list[str]:
         """The command line that runs another in here."""
@@ -49,7 +51,7 @@ class Place:
 
     def start(self, *words: str, uid: int = 0, **popen: Any) -> "subprocess.Popen[str]":
         """Start a program in here; `tidy` ends it if nothing else does."""
-        program = subprocess.Popen(self.command(*words, uid=uid), text=True, errors="replace", **popen)
+        program = children.start(self.command(*words, uid=uid), errors="replace", **popen)
         self._started.append(program)
         return program
 

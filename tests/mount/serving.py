@@ -9,6 +9,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+import children
+
 from . import programs
 from .places import DIR, Place
 from .process import File, Process
@@ -35,9 +37,9 @@ class Mount(Place):
         self.log: list[str] = []
         self._root: Process | None = None
         words = ["-c", _SERVER, "mount", "-f", *(["-o", options] if options else []), DIR]
-        self.server = subprocess.Popen(
-            self.command(sys.executable, *words), text=True, env=ENVIRONMENT, cwd=PROJECT,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        self.server = children.start(
+            self.command(sys.executable, *words), env=ENVIRONMENT, cwd=PROJECT,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         mounted = threading.Event()
         self._listener = threading.Thread(target=self._listen, args=[mounted], daemon=True)

@@ -174,7 +174,7 @@ def test_a_cable_of_cats_is_suspended_and_resumed(virts: Virts, mount: Mount) ->
     """Ctrl-Z and fg."""
     left, right = virts(), virts()
     cats = [
-        mount.shell(f"exec cat {a.name}/frame >{b.name}/frame", stderr=subprocess.PIPE)
+        mount.shell(f"exec cat {a.name}/frame >{b.name}/frame", stderr=subprocess.PIPE, process_group=0)
         for a, b in ((left, right), (right, left))
     ]
     for cat in cats:

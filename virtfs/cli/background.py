@@ -2,11 +2,11 @@
 
 import errno
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
 
+from virtfs.cli.signals import start_afresh
 from virtfs.core.errors import VirtError
 
 Ready = Callable[[], None]
@@ -50,7 +50,7 @@ def _child(run: Callable[[Ready], int], telling: int) -> None:
 
     try:
         os.setsid()
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        start_afresh()
         os.chdir("/")
         null = os.open(os.devnull, os.O_RDWR)
         for standard in range(3):

@@ -8,6 +8,7 @@ import virtfs
 from virtfs.cli import helper
 from virtfs.cli.mount import mount
 from virtfs.cli.shell import shell
+from virtfs.cli.signals import accept_any_caller
 from virtfs.cli.umount import umount
 from virtfs.core.errors import VirtError
 
@@ -48,6 +49,7 @@ user namespace). Everything in the namespaces ends with CMD.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status: 0, 1 it failed, 2 it was not understood."""
+    accept_any_caller()
     words = sys.argv[1:] if arguments is None else arguments
     if len(words) == 4 and words[2] == "-o" and words[0] not in ("mount", "umount", "shell"):
         return helper.main(words)  # mount.fuse3(8), for the type fuse.virtfs

@@ -18,6 +18,7 @@ from pathlib import Path
 import trio
 
 from virtfs.cli.options import MountOptions
+from virtfs.cli.signals import unless_ignored
 from virtfs.core.errors import VirtError
 from virtfs.core.limits import Limits
 from virtfs.daemon.service import serve
@@ -85,7 +86,7 @@ async def _listen(
     stop: trio.Event, hurry: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """The first signal asks to end, the second insists, a third is the kernel's to carry out."""
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, *unless_ignored(signal.SIGINT, signal.SIGHUP)) as signals:
         task_status.started()
         async for number in signals:
             log.info("%s: ending", signal.Signals(number).name)

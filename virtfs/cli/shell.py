@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 import virtfs
+from virtfs.cli.signals import unless_ignored
 from virtfs.cli.usermap import map_users
 from virtfs.core.errors import VirtError
 
@@ -92,7 +93,7 @@ def _run(directory: str, command: list[str]) -> int:
             os.close(holding)
             holding = -1
 
-    for ours in (signal.SIGTERM, signal.SIGHUP):
+    for ours in unless_ignored(signal.SIGTERM, signal.SIGHUP):
         signal.signal(ours, end)
     # Blocked for process 1 as well, from its first instruction on; it starts the command with all signals let through.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGQUIT])

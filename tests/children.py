@@ -1,0 +1,41 @@
+"""How tests start programs: with default signal dispositions, in a session of their own, whoever has started pytest.
+
+A shell ignores SIGINT and SIGQUIT in what it runs with `&`, nohup(1) ignores SIGHUP, cron(8) starts its jobs in an
+orphaned process group, and execve(2) keeps ignored and blocked signals as they are.
+"""
+
+import signal
+import subprocess
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+_WITH_TERMINAL = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+_PYTHONS_OWN = {signal.SIGPIPE, signal.SIGXFSZ}  # ignored by Python itself; subprocess restores them in children
+
+
+def accept_any_caller() -> None:
+    """Let the programs that this process starts have default dispositions and no blocked signals.
+
+    A signal that the caller wants ignored gets a handler that does nothing: pytest still lives through it, as nohup
+    asks for, while execve(2) resets a signal with a handler to its default.
+    """
+    for number in signal.valid_signals() - _PYTHONS_OWN:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            keeps_default = number in _WITH_TERMINAL or number == signal.SIGCHLD  # waitpid(2) needs SIGCHLD
+            signal.signal(number, signal.SIG_DFL if keeps_default else _nothing)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    pass
+
+
+def start(words: Sequence[str], **popen: Any) -> "subprocess.Popen[str]":
+    """Start a program in a new session, its standard input empty. popen: what subprocess.Popen takes.
+
+    With process_group=0 it stays in this session: the kernel drops SIGTSTP in a session of one process group, which is
+    an orphaned one (kernel/signal.c get_signal).
+    """
+    settings = {"stdin": subprocess.DEVNULL, "text": True, "start_new_session": "process_group" not in popen}
+    return subprocess.Popen(words, **settings | popen)

@@ -1,0 +1,136 @@
+"""What ends a virtfs that nohup, a script with `&`, or a caller with odd signal dispositions has started."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import children
+import pytest
+
+from .running import ENVIRONMENT, NEW_NETWORK, ROOT, VIRTFS, mounted, run, serving, terminal, until
+
+# Runs the rest of the line with the signals of the first word ignored, and those of the second blocked.
+_CALLER = """
+import os, signal, sys
+for name in filter(None, sys.argv[1].split(",")):
+    signal.signal(signal.Signals[name], signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_SETMASK, [signal.Signals[name] for name in filter(None, sys.argv[2].split(","))])
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
+
+
+def caller(ignored: str, blocked: str = "") -> list[str]:
+    return [sys.executable, "-c", _CALLER, ignored, blocked]
+
+
+def writer_of(file: Path) -> int:
+    """Return the process that has a file open."""
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # it has ended, or closed it
+            if link.samefile(file):
+                return int(link.parts[2])
+    raise AssertionError(f"nobody has {file} open")
+
+
+NOHUP = ["nohup"]
+BACKGROUND = caller("SIGINT,SIGQUIT")
+ODD = caller("SIGTERM,SIGCHLD,SIGALRM", "SIGTERM,SIGCHLD,SIGINT,SIGHUP,SIGALRM")
+
+
+@pytest.mark.parametrize(
+    ("by", "ignored"),
+    [(NOHUP, signal.SIGHUP), (BACKGROUND, signal.SIGINT), (ODD, None)],
+    ids=["nohup", "background", "odd"],
+)
+def test_a_server_in_the_foreground_ends_with_sigterm(tmp_path: Path, by: list[str], ignored: int | None) -> None:
+    with serving(tmp_path, command=[*by, *VIRTFS]) as server:
+        if ignored is not None:
+            server.process.send_signal(ignored)
+            assert (tmp_path / "version").read_text()
+        server.process.terminate()
+        assert server.process.stderr is not None
+        assert "SIGTERM: ending" in server.process.stderr.readline()
+        assert server.process.wait(timeout=10) == 0
+        assert not mounted(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_server_in_the_background_starts_with_default_dispositions(tmp_path: Path, number: int) -> None:
+    log, directory = tmp_path / "log", tmp_path / "mount"
+    directory.mkdir()
+    every = caller("SIGHUP,SIGINT,SIGTERM,SIGCHLD", "SIGHUP,SIGINT,SIGTERM")
+    run([*NEW_NETWORK, *every, *VIRTFS, "mount", "-o", f"log={log}", str(directory)]).check_returncode()
+    try:
+        os.kill(writer_of(log), number)
+        until(lambda: not mounted(directory), "the end")
+        assert f"{signal.Signals(number).name}: ending" in log.read_text()
+    finally:
+        if mounted(directory):
+            run([*VIRTFS, "umount", str(directory)])
+
+
+def test_a_shell_under_nohup_lives_through_sighup() -> None:
+    with children.start(
+        [*NOHUP, *VIRTFS, "shell", "sh", "-c", "echo here; read line; exit 7"],
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        process.send_signal(signal.SIGHUP)
+        process.communicate("\n", timeout=10)
+        assert process.returncode == 7
+
+
+def test_a_shell_passes_the_status_on_whatever_its_caller_ignores() -> None:
+    done = run([*ODD, *VIRTFS, "shell", "sh", "-c", "kill -TERM $$"])
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A directory with tools/run, whose .venv has this virtfs."""
+    (tmp_path / "tools").mkdir()
+    shutil.copy(ROOT / "tools/run", tmp_path / "tools")
+    program = tmp_path / ".venv/bin/virtfs"
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nexec {" ".join(VIRTFS)} "$@"\n')
+    program.chmod(0o755)
+    return tmp_path
+
+
+def test_ctrl_c_ends_make_run(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = checkout / "mount"
+    monkeypatch.setitem(ENVIRONMENT, "MOUNT", str(directory))
+    with terminal(["sh", "-c", f"trap : INT; unshare --net -- {checkout}/tools/run; echo status=$?"]) as outer:
+        outer.expect("is mounted")
+        outer.type("\x03")
+        outer.expect("is unmounted")
+        outer.expect("status=0")
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize("by", [NOHUP, BACKGROUND, []], ids=["nohup", "background", "plain"])
+def test_sigterm_ends_make_run(checkout: Path, monkeypatch: pytest.MonkeyPatch, by: list[str]) -> None:
+    """Also sent to the script alone, as make and service managers do."""
+    directory = checkout / "mount"
+    monkeypatch.setitem(ENVIRONMENT, "MOUNT", str(directory))
+    process = children.start(
+        [*by, *NEW_NETWORK, str(checkout / "tools/run")],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    with process:
+        assert process.stdout is not None
+        while "is mounted" not in (line := process.stdout.readline()):
+            assert line
+        process.terminate()
+        assert "is unmounted" in process.communicate(timeout=10)[0]
+        assert process.returncode == 0
+    assert not directory.exists()

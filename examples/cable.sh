@@ -12,6 +12,7 @@ virtfs=${1:-${VIRTFS:-/mnt/virt}}
 
 virts=() spaces=() cats=()
 end() {
+    trap '' INT TERM # one more Ctrl-C does not cut this short
     [ ${#cats[@]} = 0 ] || kill "${cats[@]}" 2>/dev/null || true
     for n in "${virts[@]}"; do echo "destroy $n" >"$virtfs/ctl"; done
     for space in "${spaces[@]}"; do ip netns del "$space"; done

@@ -18,6 +18,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 virts=() spaces=() web= site=$(mktemp -d)
 end() {
+    trap '' INT TERM # one more Ctrl-C does not cut this short
     [ -z "$web" ] || kill "$web" 2>/dev/null || true
     for n in "${virts[@]}"; do echo "destroy $n" >"$virtfs/ctl"; done
     for space in "${spaces[@]}"; do ip netns del "$space"; done

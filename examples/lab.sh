@@ -20,6 +20,7 @@ done
 
 machines=() program=
 end() {
+    trap '' INT TERM # one more Ctrl-C does not cut this short
     [ -z "$program" ] || kill "$program" 2>/dev/null || true
     for name in $made; do
         [ ! -e "$virtfs/virt$name" ] && [ ! -e "$virtfs/bridge/$name" ] || echo "destroy $name" >"$virtfs/ctl"

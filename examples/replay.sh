@@ -12,6 +12,7 @@ file=${1:?usage: replay.sh FILE .../virtN [PACE]} virt=${2:?usage: replay.sh FIL
 pace=$(cat "$virt/pace")
 before=$(cat "$virt/stats/tx_frames")
 end() {
+    trap '' INT TERM # one more Ctrl-C does not cut this short
     echo "$pace" >"$virt/pace"
     echo "$(($(cat "$virt/stats/tx_frames") - before)) frames sent"
 }

@@ -15,6 +15,7 @@ impairment=${impairment:-delay 20ms loss 1%}
 
 virts=() spaces=() server=
 end() {
+    trap '' INT TERM # one more Ctrl-C does not cut this short
     [ -z "$server" ] || kill "$server" 2>/dev/null || true
     for n in "${virts[@]}"; do echo "destroy $n" >"$virtfs/ctl"; done
     for space in "${spaces[@]}"; do ip netns del "$space"; done

@@ -4,13 +4,14 @@ import os
 import signal
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import children
 import pytest
 from users import HIS_VIRTFS, MANY_IDS, ONE_ID, as_user
 
-from .running import ENVIRONMENT, USER, VIRTFS, run, script, terminal, until
+from .running import ENVIRONMENT, USER, VIRTFS, Terminal, run, script, terminal, until
 
 SHELL = [*VIRTFS, "shell"]
 WHO = pytest.mark.parametrize("who", [USER, []], ids=["user", "root"])
@@ -101,12 +102,14 @@ def test_all_of_it_ends_with_the_shell_command(who: list[str], number: signal.Si
 INTERACTIVE = ["bash", "--norc", "--noediting"]
 
 
-def in_the_foreground(command: str) -> bool:
-    """Whether such a process runs and has the terminal, proc_pid_stat(5)."""
+def in_the_foreground(terminal: Terminal, command: str) -> bool:
+    """Whether such a process runs and has this terminal, proc_pid_stat(5)."""
     for process in process_of(command):
-        state, _, group, _, _, foreground, *_ = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        if state == "S" and group == foreground:
-            return True
+        with suppress(OSError):  # it has ended meanwhile
+            stat = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            state, _, group, session, _, foreground, *_ = stat
+            if state == "S" and group == foreground and session == str(terminal.pid):
+                return True
     return False
 
 
@@ -118,12 +121,12 @@ def test_job_control_works(who: list[str]) -> None:
         outer.type(" ".join([*who, *SHELL, *INTERACTIVE]) + "; echo left=$?\n")
         outer.expect("ready> ")
         outer.type("echo create 3 up >ctl; cat virt3/frame\n")
-        until(lambda: in_the_foreground("cat virt3/frame"), "cat")
+        until(lambda: in_the_foreground(outer, "cat virt3/frame"), "cat")
         outer.type("\x03")
         outer.expect("ready> ")
         outer.type("echo status=$?; cat virt3/frame\n")
         outer.expect("status=130")
-        until(lambda: in_the_foreground("cat virt3/frame"), "cat")
+        until(lambda: in_the_foreground(outer, "cat virt3/frame"), "cat")
         outer.type("\x1a")
         outer.expect("Stopped")
         outer.type("kill %1; fg; cat version; exit 5\n")
@@ -136,11 +139,11 @@ def test_ctrl_c_and_ctrl_z_are_the_commands(who: list[str]) -> None:
     with terminal(INTERACTIVE) as outer:
         outer.expect("ready> ")
         outer.type(" ".join([*who, *SHELL]) + " sleep 1000; echo left=$?\n")
-        until(lambda: in_the_foreground("sleep 1000"), "sleep")
+        until(lambda: in_the_foreground(outer, "sleep 1000"), "sleep")
         outer.type("\x1a")
         outer.expect("Stopped")
         outer.type("fg; echo left=$?\n")
-        until(lambda: in_the_foreground("sleep 1000"), "sleep")
+        until(lambda: in_the_foreground(outer, "sleep 1000"), "sleep")
         outer.type("\x03")
         outer.expect("left=130")
 

@@ -48,6 +48,18 @@ def test_cable_ends_with_ctrl_c(mount: Mount) -> None:
     assert mount.links() == ["lo"]
 
 
+def test_ctrl_c_does_not_cut_the_cleaning_up_short(mount: Mount) -> None:
+    """The script is at its end, by itself or by a first Ctrl-C, when another one comes."""
+    running = mount.start(str(EXAMPLES / "cable.sh"), DIR, stdout=subprocess.PIPE)
+    until(lambda: len(mount.units()) == 2, "the two ends")
+    until(lambda: len(mount.units()) < 2, "the cleaning up begins")
+    while running.poll() is None:
+        os.killpg(running.pid, signal.SIGINT)
+    finished(running)
+    assert mount.units() == []
+    assert mount.links() == ["lo"]
+
+
 def test_cable_says_what_it_lacks(mount: Mount) -> None:
     running = mount.start(str(EXAMPLES / "cable.sh"), "/nowhere", stderr=subprocess.PIPE)
     _, complaint = finished(running)

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import children
 import pytest
+from hypothesis import HealthCheck, settings
 
 LIMIT = 60.0  # seconds for a test with its fixtures; @pytest.mark.timeout(seconds) says otherwise
 _AFTER = 10.0  # how much later a test that is stuck in the kernel loses its children
@@ -21,6 +22,9 @@ _IN_CI = os.environ.get("CI") == "true"
 
 def pytest_configure() -> None:
     children.accept_any_caller()
+    # On a busy machine an example, or making one up, takes any time.
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
 
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)

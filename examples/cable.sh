@@ -44,5 +44,6 @@ until [ "$(cat "$left/up" "$right/up")" = $'1\n1' ]; do sleep 0.01; done
 
 cat "$left/frame" >"$right/frame" & cats+=($!)
 cat "$right/frame" >"$left/frame" & cats+=($!)
+cat "$left/wait/reader" "$right/wait/reader" >/dev/null # both are there
 
 ip netns exec "${spaces[0]}" ping -c 3 -i 0.2 -w 5 10.0.0.2

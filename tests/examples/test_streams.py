@@ -81,7 +81,7 @@ def test_replay_ends_with_ctrl_c(virt: Virt) -> None:
     )
     until(lambda: virt.count("tx_frames") == 1, "the first is sent")
     os.killpg(running.pid, signal.SIGINT)
-    output, _ = finished(running, 2)
+    output, _ = finished(running)
     assert (running.returncode, output) == (130, "1 frames sent\n")
     assert virt.read("pace") == "0"
 
@@ -105,7 +105,7 @@ def test_wan(mount: Mount) -> None:
     assert (running.returncode, complaint) == (0, "")
     assert re.search(r"^cable \d+ \d+ delay 20ms loss 1%$", output, re.M)
     times = [float(time) for time in re.findall(r"time=([\d.]+) ms", output)]
-    assert 40 <= min(times) < 44
+    assert 40 <= min(times) < 80
     sent = re.search(r"([\d.]+) ([KMG])bits/sec +(\d+) +sender", output)
     assert sent, output
     assert sent[2] != "G"
@@ -145,7 +145,7 @@ def test_frames(virt: Virt) -> None:
 def test_frames_can_be_given_a_time(virt: Virt) -> None:
     words = [str(EXAMPLES / "frames.sh"), f"{DIR}/{virt.name}", "10.6.0.9", "10.6.0.2"]
     running = virt.mount.start("timeout", "0.5", *words, stdout=PIPE, stderr=PIPE)
-    assert finished(running, 2) == ("", "")
+    assert finished(running) == ("", "")
     assert running.returncode == 124
 
 

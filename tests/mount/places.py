@@ -111,8 +111,9 @@ class Place:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for program in self._started:
-            finished(program)
-        self._started.clear()
+            if program.pid not in keep:
+                finished(program)
+        self._started = [program for program in self._started if program.pid in keep]
         return left
 
     def close(self) -> dict[int, str]:

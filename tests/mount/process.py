@@ -77,6 +77,7 @@ class Process:
         self._heard: dict[tuple[str, int], Any] = {}
         self._calls = 0
         with theirs:
+            self._theirs = theirs.fileno()
             self._popen = place.start(
                 sys.executable, "-m", "mount.agent", str(theirs.fileno()), str(uid),
                 pass_fds=[theirs.fileno()], cwd=TESTS, env={**os.environ, "PYTHONPATH": str(TESTS)},
@@ -110,6 +111,10 @@ class Process:
                 raise Stuck(f"no answer within {seconds:g} s: {what}")
             kind, of, answer = self._link.recv()
             self._heard[kind, of] = answer
+
+    def let_go(self) -> bool:
+        """Have it close its files; False if a call has not returned."""
+        return self.call(programs.let_go, self._theirs)
 
     def signal(self, number: int) -> None:
         """Send it a signal."""

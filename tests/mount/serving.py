@@ -101,11 +101,14 @@ class Mount(Place):
         return sorted(names)
 
     def clean(self) -> None:
-        """After a test: its programs end, its interfaces go."""
-        self.end_programs()
-        if self.server.poll() is None and not self.broken:
-            for virt in self.units():
-                self.ctl(f"destroy {virt}")
+        """After a test: its programs end, its interfaces go. Root's program stays, if it is idle."""
+        if self.server.poll() is not None or self.broken:
+            self.end_programs()
+            return
+        self.tidy(self.server.pid, self.root.pid)
+        for virt in self.units():
+            self.ctl(f"destroy {virt}")
+        if not self.root.let_go():
             self.end_programs()
 
     def end_programs(self) -> None:

@@ -339,11 +339,11 @@ def test_help_tells_every_verb(mount: Mount) -> None:
         assert word in shown
 
 
-def test_500_pairs_leak_no_descriptor(alone: Alone) -> None:
+def test_100_pairs_leak_no_descriptor(alone: Alone) -> None:
     mount = alone()
     mount.ctl("create 1 up\ndestroy 1")
     before = mount.descriptors()
-    for start in range(0, 500, 50):
+    for start in range(0, 100, 50):
         mount.ctl("\n".join("create 1 up\ndestroy 1" for _ in range(start, start + 50)))
     file = mount.process().open("version", os.O_RDONLY)
     file.close()

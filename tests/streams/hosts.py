@@ -47,7 +47,7 @@ class Host(Virt):
 
 
 class Ping:
-    """ping(8)'s summary. rtt: the mean, in ms."""
+    """ping(8)'s summary. rtt: the mean, in ms. shortest: of all; with no load on the machine the delay itself."""
 
     def __init__(self, text: str) -> None:
         counts = re.search(r"(\d+) packets transmitted, (\d+) received", text)
@@ -56,3 +56,7 @@ class Ping:
         self.duplicates = int(found[1]) if (found := re.search(r"\+(\d+) duplicates", text)) else 0
         self.rtt = float(found[1]) if (found := re.search(r"= [\d.]+/([\d.]+)/", text)) else 0.0
         self.shortest = float(found[1]) if (found := re.search(r"= ([\d.]+)/", text)) else 0.0
+
+    def shows(self, delay: float) -> bool:
+        """Whether that is the delay of the way, in ms: never less, and not near twice as much on a busy machine."""
+        return delay <= self.shortest < max(1.8 * delay, 10)

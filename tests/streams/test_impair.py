@@ -52,18 +52,17 @@ def ping(virt: Virt, address: str, options: str = "-c5 -i0.05 -W2") -> Ping:
 
 def test_delay_in_both_directions_and_in_one(virt: Virt) -> None:
     address = station(virt)
-    assert ping(virt, address).shortest < 4
+    assert ping(virt, address).shows(0)
     for words, expected in (
-        ("delay 20ms", 40),
-        ("in delay 30ms", 50),  # out stays
-        ("out delay 5ms", 35),
-        ("in delay 1ms", 6),
+        ("delay 5ms", 10),
+        ("in delay 30ms", 35),  # out stays
+        ("out delay 60ms", 90),
         ("in delay 0 out delay 0", 0),
     ):
         virt.set(f"impair {words}")
         found = ping(virt, address)
         assert found.received == found.sent
-        assert expected <= found.shortest < expected + 4
+        assert found.shows(expected), found.shortest
 
 
 def test_it_changes_while_ping_runs(virt: Virt) -> None:
@@ -158,7 +157,7 @@ def test_rate_spreads_frames(virt: Virt) -> None:
     for _ in range(40):
         file.write(frame(1250))
     seen = watch.until(40)
-    assert (seen.packets[-1].time - seen.packets[0].time) / 1e9 == pytest.approx(0.39, abs=0.02)
+    assert (seen.packets[-1].time - seen.packets[0].time) / 1e9 == pytest.approx(0.39, rel=0.3)
 
 
 def test_limit_drops_and_counts(virt: Virt) -> None:
@@ -227,7 +226,7 @@ def test_captures_see_what_is_lost_in_and_not_what_is_lost_out(virt: Virt) -> No
 
 
 def test_captures_see_frames_in_before_their_delay_and_out_after(virt: Virt) -> None:
-    virt.set("impair delay 200ms")
+    virt.set("impair delay 500ms")
     watch = Watch(virt.mount, f"{virt.name}/pcap")
     file = virt.open(os.O_RDWR | os.O_NONBLOCK)
     file.write(frame(60, 1))
@@ -236,8 +235,8 @@ def test_captures_see_frames_in_before_their_delay_and_out_after(virt: Virt) -> 
     seen = watch.until(2)
     assert [packet.way for packet in seen.packets] == ["in", "out"]
     first, second = ((packet.time - sent) / 1e9 for packet in seen.packets)
-    assert first < 0.1
-    assert second == pytest.approx(0.2, abs=0.05)
+    assert first < 0.4
+    assert 0.5 <= second < 0.9
 
 
 def test_hex_and_inject_go_the_same_way(virt: Virt) -> None:

@@ -1,15 +1,22 @@
 """How tests start programs: with default signal dispositions, in a session of their own, whoever has started pytest.
 
+And with a mount namespace that is not shared with other runs.
+
 A shell ignores SIGINT and SIGQUIT in what it runs with `&`, nohup(1) ignores SIGHUP, cron(8) starts its jobs in an
 orphaned process group, and execve(2) keeps ignored and blocked signals as they are.
 """
 
+import ctypes
+import os
 import signal
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
+_CLONE_NEWNS, _MS_REC, _MS_PRIVATE, _MNT_DETACH = 0x20000, 0x4000, 1 << 18, 2
+_libc = ctypes.CDLL(None, use_errno=True)
 _WITH_TERMINAL = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 _PYTHONS_OWN = {signal.SIGPIPE, signal.SIGXFSZ}  # ignored by Python itself; subprocess restores them in children
 
@@ -25,6 +32,21 @@ def accept_any_caller() -> None:
             keeps_default = number in _WITH_TERMINAL or number == signal.SIGCHLD  # waitpid(2) needs SIGCHLD
             signal.signal(number, signal.SIG_DFL if keeps_default else _nothing)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def private_mounts() -> None:
+    """Give this process a mount namespace of its own, without a virtfs that others have mounted.
+
+    What a test mounts is then in nobody else's way: a mount that is copied with its namespace stays alive.
+    """
+    if os.geteuid() == 0:
+        if _libc.unshare(_CLONE_NEWNS) or _libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        for line in Path("/proc/thread-self/mountinfo").read_text().splitlines():
+            fields = line.split()
+            if fields[fields.index("-") + 1] == "fuse.virtfs":
+                _libc.umount2(fields[4].encode().decode("unicode_escape").encode(), _MNT_DETACH)
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:

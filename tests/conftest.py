@@ -22,6 +22,7 @@ _IN_CI = os.environ.get("CI") == "true"
 
 def pytest_configure() -> None:
     children.accept_any_caller()
+    children.private_mounts()
     # On a busy machine an example, or making one up, takes any time.
     settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("busy")

@@ -1,16 +1,18 @@
 """An interface's addresses and routes move to the bridge and back, and whoever dies in between loses none of them."""
 
+import os
 import signal
 import subprocess
 import sys
 
-import children
 import pytest
 from mount.conftest import Alone
-from mount.places import Place, finished
+from mount.places import DIR, Place
 from mount.serving import ENVIRONMENT, Mount
+from mount.waiting import until
 
 from . import told
+from .forking import Forking
 from .machine import OWN, ROUTES, clear, machine, reached, reaches
 
 # The child that takes the steps and is killed after one of them. make: the bridge as the daemon makes it.
@@ -20,21 +22,32 @@ from virtfs.host.adopt import Adoptions, adopt, give_back
 from virtfs.host.bridge import find, make
 from virtfs.host.links import Links
 from virtfs.host.rtnl import Rtnl
-way, last = sys.argv[1], int(sys.argv[2])
-rtnl = Rtnl()
-index = find(rtnl, "bridge0") or make(rtnl, Links(), "bridge0")
-port = socket.if_nametoindex("eth0")
-adoptions = Adoptions()
-adoptions.note(rtnl, index, port)
-if way == "back":
-    for _ in adopt(rtnl, index, port):
-        pass
-    steps = give_back(rtnl, index, port, adoptions.staying(rtnl, index, port))
-else:
-    steps = adopt(rtnl, index, port)
-for number, step in enumerate(steps, 1):
-    if number == last:
-        os.kill(os.getpid(), signal.SIGKILL)
+def once(way, last):
+    print(os.getpid(), flush=True)
+    rtnl = Rtnl()
+    index = find(rtnl, "bridge0") or make(rtnl, Links(), "bridge0")
+    port = socket.if_nametoindex("eth0")
+    adoptions = Adoptions()
+    adoptions.note(rtnl, index, port)
+    if way == "back":
+        for _ in adopt(rtnl, index, port):
+            pass
+        steps = give_back(rtnl, index, port, adoptions.staying(rtnl, index, port))
+    else:
+        steps = adopt(rtnl, index, port)
+    for number, step in enumerate(steps, 1):
+        if number == int(last):
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+# A mount in the foreground; its process id comes first.
+_SERVER = """
+import os
+from virtfs.cli import main, serving
+def once(*words):
+    print(os.getpid(), flush=True)
+    if main.main(words):
+        raise SystemExit(1)
 """
 
 
@@ -117,13 +130,12 @@ def test_two_adopted_take_their_own_back(mount: Mount, peer: Place, other: Place
     assert told.addresses(mount, "bridge0") == set()
 
 
-def killed(place: Place, way: str, step: int) -> bool:
+def killed(program: Forking, way: str, step: int) -> bool:
     """Take the steps in a process that is killed after one of them; whether there was such a step."""
-    words = place.command(sys.executable, "-c", _CHILD, way, str(step))
-    child = children.start(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    _, complaint = finished(child)
-    assert child.returncode in (0, -signal.SIGKILL), complaint
-    return child.returncode != 0
+    program.begin(way, step)
+    status = program.status()
+    assert status in (0, -signal.SIGKILL)
+    return status != 0
 
 
 @pytest.mark.timeout(240)
@@ -131,10 +143,11 @@ def killed(place: Place, way: str, step: int) -> bool:
 def test_killed_after_any_step_nothing_is_lost(alone: Alone, peer: Place, way: str) -> None:
     place = alone()
     assert place.end() == 0
+    program, server = Forking(place, _CHILD), Forking(place, _SERVER)
     step, seen = 1, set()
     while True:
         machine(place, peer)
-        died = killed(place, way, step)
+        died = killed(program, way, step)
         on = {name: told.addresses(place, name) for name in ("eth0", "bridge0") if place.has(name)}
         assert set().union(*on.values()) >= OWN, f"step {step}"
         assert told.routes(place, "eth0") | told.routes(place, "bridge0") == ROUTES, f"step {step}"
@@ -143,11 +156,13 @@ def test_killed_after_any_step_nothing_is_lost(alone: Alone, peer: Place, way: s
             reached(peer)
             reaches(place)
         seen.add(torn)
-        _completed(place, peer, step)
+        _completed(place, server, peer, step)
         clear(place)
         if not died:
             break
         step += 1
+    program.close()
+    server.close()
     assert step > 15  # one for each address, each route, and more
     assert seen == {False, True}
 
@@ -171,9 +186,10 @@ def _torn(place: Place) -> bool:
     return bool(told.routes(place, "eth0") if member else place.has("bridge0") and told.routes(place, "bridge0"))
 
 
-def _completed(place: Place, peer: Place, step: int) -> None:
+def _completed(place: Place, server: Forking, peer: Place, step: int) -> None:
     """The same line in a new mount."""
-    with_mount = mounted_again(place)
+    pid = int(server.begin("mount", "-f", DIR))
+    until(place.mounts, "the mount")
     place.sh("echo ensure bridge0 add eth0 adopt >ctl")
     assert told.addresses(place, "bridge0") >= OWN
     assert told.addresses(place, "eth0") == set(), f"step {step}"
@@ -185,8 +201,8 @@ def _completed(place: Place, peer: Place, step: int) -> None:
     assert told.addresses(place, "eth0") >= OWN
     assert told.routes(place, "eth0") == ROUTES
     reached(peer)
-    with_mount.send_signal(signal.SIGTERM)
-    assert with_mount.wait(10) == 0
+    os.kill(pid, signal.SIGTERM)
+    assert server.status() == 0
 
 
 def test_killed_daemon_and_its_state_file(alone: Alone, peer: Place) -> None:

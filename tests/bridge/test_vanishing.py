@@ -1,16 +1,13 @@
 """A member, or the bridge, can be taken away at any moment: also while what a member brought is on its way."""
 
 import errno
-import subprocess
-import sys
 
-import children
 import pytest
 from mount.conftest import Alone
-from mount.places import Place, finished
-from mount.serving import ENVIRONMENT
+from mount.places import Place
 
 from . import told
+from .forking import Forking
 from .machine import clear, machine
 
 # Does a line as the daemon does, with one of the two taken away after one of its steps. Tells the errno that the line
@@ -25,34 +22,31 @@ from virtfs.host import adopt
 from virtfs.host.bridge import HostBridge, make
 from virtfs.host.links import Links
 from virtfs.host.rtnl import Rtnl
-way, last, victim = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-rtnl, links = Rtnl(), Links()
-bridge = HostBridge(rtnl, links, "bridge0", make(rtnl, links, "bridge0"))
-if way == "give_back":
-    bridge.adopt("eth0")
-take, number, step = getattr(adopt, way), 0, 0
-def interrupted(*args):
-    global step
-    for step, word in enumerate(take(*args), 1):
-        if step == last:
-            subprocess.run(["ip", "link", "delete", victim], check=True)
-        yield word
-setattr(adopt, way, interrupted)
-try:
-    carry_out(bridge, parse_verbs("add eth0 adopt" if way == "adopt" else "delete eth0", BRIDGE), {}, False)
-except VirtError as refusal:
-    number = refusal.errno
-print(number, int(step >= last), len(bridge.adoptions.brought))
+def once(way, last, victim):
+    rtnl, links = Rtnl(), Links()
+    bridge = HostBridge(rtnl, links, "bridge0", make(rtnl, links, "bridge0"))
+    if way == "give_back":
+        bridge.adopt("eth0")
+    take, number, step = getattr(adopt, way), 0, 0
+    def interrupted(*args):
+        nonlocal step
+        for step, word in enumerate(take(*args), 1):
+            if step == int(last):
+                subprocess.run(["ip", "link", "delete", victim], check=True)
+            yield word
+    setattr(adopt, way, interrupted)
+    try:
+        carry_out(bridge, parse_verbs("add eth0 adopt" if way == "adopt" else "delete eth0", BRIDGE), {}, False)
+    except VirtError as refusal:
+        number = refusal.errno
+    print(number, int(step >= int(last)), len(bridge.adoptions.brought))
 """
 
 
-def interrupted(place: Place, way: str, step: int, victim: str) -> tuple[int, bool, int]:
+def interrupted(program: Forking, way: str, step: int, victim: str) -> tuple[int, bool, int]:
     """See _CHILD."""
-    words = place.command(sys.executable, "-c", _CHILD, way, str(step), victim)
-    child = children.start(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    said, complaint = finished(child)
-    assert child.returncode == 0, complaint
-    number, there, remembered = map(int, said.split())
+    number, there, remembered = map(int, program.begin(way, step, victim).split())
+    assert program.status() == 0
     return number, bool(there), remembered
 
 
@@ -62,16 +56,17 @@ def test_a_member_goes_after_any_step(alone: Alone, peer: Place, way: str) -> No
     """There is no such interface then, whatever the kernel refused, and of it nothing is remembered."""
     place = alone()
     assert place.end() == 0
-    step, there = 1, True
+    program, step, there = Forking(place, _CHILD), 1, True
     while there:
         machine(place, peer)
-        number, there, remembered = interrupted(place, way, step, "eth0")
+        number, there, remembered = interrupted(program, way, step, "eth0")
         if number:
             assert (number, remembered) == (errno.ENXIO, 0), f"step {step}"
         if number and way == "adopt":
             assert told.addresses(place, "bridge0") == set(), f"step {step}"
         clear(place)
         step += 1
+    program.close()
     assert step > 15
 
 
@@ -80,11 +75,12 @@ def test_a_member_goes_after_any_step(alone: Alone, peer: Place, way: str) -> No
 def test_the_bridge_goes_after_any_step(alone: Alone, peer: Place, way: str) -> None:
     place = alone()
     assert place.end() == 0
-    step, there = 1, True
+    program, step, there = Forking(place, _CHILD), 1, True
     while there:
         machine(place, peer)
-        number, there, _ = interrupted(place, way, step, "bridge0")
+        number, there, _ = interrupted(program, way, step, "bridge0")
         assert number in (0, errno.ENXIO), f"step {step}"
         clear(place)
         step += 1
+    program.close()
     assert step > 15

@@ -1,0 +1,50 @@
+"""A program that does a piece of Python again and again, each time in a fork of itself: it imports once."""
+
+import subprocess
+import sys
+
+import children
+from mount.places import Place
+from mount.serving import ENVIRONMENT
+
+_LOOP = """
+import os, sys, traceback
+for line in sys.stdin:
+    if (child := os.fork()) == 0:
+        try:
+            once(*line.split())
+            sys.stdout.flush()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)
+    print("status", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Forking:
+    """Such a program in a place. code: defines once(), whose arguments are words; what it prints are lines."""
+
+    def __init__(self, place: Place, code: str) -> None:
+        self._program: subprocess.Popen[str] = children.start(
+            place.command(sys.executable, "-c", code + _LOOP),
+            env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def begin(self, *words: object) -> str:
+        """Call once() in a fork; the first line that it prints, or `status` and its exit status."""
+        assert self._program.stdin is not None
+        print(*words, file=self._program.stdin, flush=True)
+        return self._line()
+
+    def status(self) -> int:
+        """Wait for the fork's end; its exit status, -n if signal n ended it."""
+        return int(self._line().removeprefix("status "))
+
+    def close(self) -> None:
+        """End it."""
+        self._program.communicate()
+
+    def _line(self) -> str:
+        assert self._program.stdout is not None
+        return self._program.stdout.readline().strip()

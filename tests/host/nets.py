@@ -1,6 +1,7 @@
 """Network namespaces for tests: none has a name, none outlives its test, and no process is needed to hold one."""
 
 import ctypes
+import gc
 import os
 import select
 import subprocess
@@ -91,6 +92,7 @@ def ip(words: str) -> str:
 
 def descriptors() -> list[str]:
     """What this process has open."""
+    gc.collect()  # what an earlier test dropped
     names = []
     for fd in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):  # the one that listed them

@@ -140,14 +140,17 @@ def test_opened_and_closed_again_and_again(virts: Virts) -> None:
     virt = virts("upopen carrier open")
     for _ in range(20):
         virt.open().close()
-    until(lambda: not up(virt), "it is down")
+    virt.until("tap/up", "0")
+    virt.until("up", "0")
     file = virt.open()
     assert up(virt)
     assert carrier(virt)
     virt.mount.ctl(f"virt{virt.unit} mtu 1400")
     assert up(virt)
     file.close()
-    until(lambda: not up(virt), "it is down again")
+    virt.until("tap/up", "0")
+    virt.until("up", "0")
+    assert not up(virt)
 
 
 def test_events_of_opening(virts: Virts) -> None:

@@ -230,7 +230,7 @@ def test_a_signal_ends_who_waits(mount: Mount, number: int) -> None:
     reader = mount.shell("exec cat events", stdout=subprocess.PIPE)
     until_it_waits(reader.pid)
     reader.send_signal(number)
-    assert reader.wait(timeout=1) == -number
+    assert reader.wait(timeout=5) == -number
 
 
 def test_without_waiting(mount: Mount) -> None:

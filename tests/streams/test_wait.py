@@ -99,7 +99,7 @@ def test_a_signal_ends_it(virts: Virts, name: str, number: int) -> None:
     cat = virt.mount.shell(f"exec cat {virt.name}/wait/{name}", stdout=subprocess.PIPE)
     until_it_waits(cat.pid)
     cat.send_signal(number)
-    assert cat.wait(timeout=1) == -number
+    assert cat.wait(timeout=5) == -number
 
 
 @pytest.mark.parametrize("end", ["destroy", "link del"])

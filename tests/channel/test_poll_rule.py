@@ -307,7 +307,7 @@ async def on_clone() -> AsyncIterator[Polled]:
         return Unit(3), lambda: None
 
     async with channel() as bench:
-        yield Polled(bench, Clone(Opens(), make), os.O_RDONLY, {})
+        yield Polled(bench, Clone(Opens(), make), os.O_RDWR, {})
 
 
 def on_capture(alone: bool) -> Callable[[], AbstractAsyncContextManager[Polled]]:

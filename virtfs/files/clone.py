@@ -4,6 +4,7 @@ As Plan 9's it is opened for reading and writing, so that whoever only looks at 
 """
 
 import errno
+import select
 from collections.abc import Awaitable, Callable
 
 from virtfs.core.errors import VirtError
@@ -51,6 +52,12 @@ class CloneHandle(TextStreamHandle):
 
     def ready(self) -> bool:
         return True
+
+    def write(self, data: memoryview) -> int:
+        raise VirtError(errno.EINVAL, "clone takes no commands: the interface's own ctl does")
+
+    def poll(self) -> int:
+        return select.POLLIN | select.POLLOUT  # a write would fail at once
 
     def release(self) -> None:
         super().release()

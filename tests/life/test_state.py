@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import children
 import pytest
 from mount.conftest import Alone
 from mount.places import DIR, Place, finished
@@ -322,7 +323,7 @@ def _begun(mount: Lasting, text: str) -> None:
     mount.root.call(Path.write_text, Path(STATE), text)
     mount.end_programs()
     command = mount.command(sys.executable, "-m", "virtfs", "mount", "-f", "-o", OPTION, DIR)
-    mount.server = subprocess.Popen(command, text=True, env=ENVIRONMENT, cwd=PROJECT, stderr=subprocess.PIPE)
+    mount.server = children.start(command, env=ENVIRONMENT, cwd=PROJECT, stderr=subprocess.PIPE)
 
 
 def _reader(mount: Lasting) -> "subprocess.Popen[str]":

@@ -158,9 +158,9 @@ def test_a_bad_expression_is_einval_and_says_why(expression: str, message: str) 
     ],
 )
 def test_too_much_is_e2big_and_soon_told(expression: str, message: str) -> None:
-    before = time.monotonic()
+    before = time.process_time()
     refusal = refused(expression)
-    assert time.monotonic() - before < 20
+    assert time.process_time() - before < 20
     assert refusal.errno == errno.E2BIG
     assert message in refusal.strerror
 

@@ -169,11 +169,11 @@ class Verbs(RuleBasedStateMachine):
             self.mount.ctl(f"destroy {name}")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_any_sequence(mount: Mount) -> None:
     machine: type[Verbs] = type("Machine", (Verbs,), {"mount": mount})
     few = settings(
-        max_examples=25,
+        max_examples=15,
         stateful_step_count=15,
         deadline=None,
         database=None,

@@ -229,8 +229,8 @@ def test_captures_see_frames_in_before_their_delay_and_out_after(virt: Virt) -> 
     virt.set("impair delay 500ms")
     watch = Watch(virt.mount, f"{virt.name}/pcap")
     file = virt.open(os.O_RDWR | os.O_NONBLOCK)
-    file.write(frame(60, 1))
     sent = time.time_ns()
+    file.write(frame(60, 1))
     virt.host_sends(frame(60, 2))
     seen = watch.until(2)
     assert [packet.way for packet in seen.packets] == ["in", "out"]

@@ -205,7 +205,7 @@ CASES = {
     "root's pcap": Case(opened("pcap"), (closed, BOTH_GONE), (ONE, TWO)),
     "inject": Case(opened("virt1/inject", os.O_WRONLY), (closed, GONE), (ONE,)),
     "frame": Case(opened("virt1/frame", os.O_RDWR), (closed, GONE), (say("create 1 upopen carrier open"),)),
-    "clone": Case(opened("clone"), (clone_closed,)),
+    "clone": Case(opened("clone", os.O_RDWR), (clone_closed,)),
     "ctl": Case(read("ctl"), (BOTH_GONE,), (ONE, say(f"create 2 netns {FAR}"))),
     "status": Case(read("status.json"), (NO_BRIDGE, GONE), (ONE, BRIDGE)),
     "addresses": Case(read("virt1/ctl"), (GONE,), (ONE,)),

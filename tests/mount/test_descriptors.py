@@ -115,9 +115,10 @@ def test_what_happens_while_no_descriptor_is_left(alone: Alone) -> None:
             with fails(errno.EMFILE):
                 mount.ctl(line)
             assert line.split()[0] in mount.read("last_error")
-        for file in ("virt2/inject", "virt2/pcap", "pcap", "clone"):
+        opens = {"virt2/inject": os.O_WRONLY, "virt2/pcap": os.O_RDONLY, "pcap": os.O_RDONLY, "clone": os.O_RDWR}
+        for file, flags in opens.items():
             with fails(errno.EMFILE):
-                mount.root.open(file, os.O_WRONLY if file.endswith("inject") else os.O_RDONLY)
+                mount.root.open(file, flags)
         rx = reader.call(os.open, f"{DIR}/virt3/rx", os.O_RDONLY | os.O_NONBLOCK)
         mount.ip("link set bridge0 down")
         mount.sh("mkdir /mnt/other; mount -t tmpfs none /mnt/other; umount /mnt/other")

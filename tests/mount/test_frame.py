@@ -285,13 +285,13 @@ def test_appending_and_truncating_mean_nothing(virt: Virt) -> None:
 
 
 def test_stat_tells_of_frames(virt: Virt) -> None:
-    """st_size: the next frame's length; mtime: the last write; atime: the last read."""
+    """st_size: the next frame's length, 1 when there is none; mtime: the last write; atime: the last read."""
 
     def stat() -> os.stat_result:
         return virt.mount.root.call(os.stat, f"/mnt/virt/{virt.name}/frame")
 
     file = virt.open()
-    assert (stat().st_size, virt.read("next")) == (0, "0")
+    assert (stat().st_size, virt.read("next")) == (1, "0")
     before = stat()
     virt.host_sends(frame(321), frame(60))
     assert (stat().st_size, virt.read("next")) == (321, "321")

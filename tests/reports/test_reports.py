@@ -51,7 +51,7 @@ def test_without_interfaces(mount: Mount) -> None:
 
 @pytest.mark.parametrize("name", REPORTS)
 def test_everybody_may_read_and_nobody_write(mount: Mount, name: str) -> None:
-    assert mount.sh(f"stat -c '%a %s' {name}", uid=1000) == "444 0\n"
+    assert mount.sh(f"stat -c %a {name}", uid=1000) == "444\n"
     mount.sh(f"cat {name}", uid=1000)
     assert "Permission denied" in mount.refused(f"echo >{name}", uid=1000)
 

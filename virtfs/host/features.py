@@ -51,8 +51,8 @@ def keep_wanted(name: str, change: Callable[[], None]) -> None:
     name: of the interface, in the calling thread's network namespace. change: does the TUNSETOFFLOAD.
     VirtError: ENXIO, the interface is gone; what `change` raises.
     """
-    with closing(Ethtool(name)) as ethtool:
-        try:
+    try:
+        with closing(Ethtool(name)) as ethtool:  # a socket, which may be one too many
             before = ethtool.get_features()
             change()
             after = ethtool.get_features()
@@ -60,8 +60,8 @@ def keep_wanted(name: str, change: Callable[[], None]) -> None:
                 if before.is_requested(feature) != after.is_requested(feature):
                     after.set_value(feature, before.is_requested(feature))
             ethtool.set_features(after)
-        except (EthtoolError, OSError) as refusal:
-            raise told(name, refusal, "have its offload set") from refusal
+    except (EthtoolError, OSError) as refusal:
+        raise told(name, refusal, "have its offload set") from refusal
 
 
 def told(name: str, refusal: Exception, what: str) -> VirtError:

@@ -22,23 +22,23 @@ def put_in_frames(name: str) -> tuple[str, ...]:
     The interface is one of the calling thread's network namespace. Blocks for some 2 ms. VirtError: ENXIO, it is
     gone; EPERM, not allowed.
     """
-    with closing(Ethtool(name)) as ethtool:
-        try:
+    try:
+        with closing(Ethtool(name)) as ethtool:
             features = ethtool.get_features()
             found = tuple(feature for feature in _BESIDE if feature in features and features.is_active(feature))
             _set(ethtool, found, False)
-        except (EthtoolError, OSError) as refusal:
-            raise told(name, refusal, _WHAT) from refusal
-    return found
+            return found
+    except (EthtoolError, OSError) as refusal:
+        raise told(name, refusal, _WHAT) from refusal
 
 
 def put_back(name: str, features: Iterable[str]) -> None:
     """Turn on again what put_in_frames() turned off. VirtError: as there."""
-    with closing(Ethtool(name)) as ethtool:
-        try:
+    try:
+        with closing(Ethtool(name)) as ethtool:
             _set(ethtool, features, True)
-        except (EthtoolError, OSError) as refusal:
-            raise told(name, refusal, _WHAT) from refusal
+    except (EthtoolError, OSError) as refusal:
+        raise told(name, refusal, _WHAT) from refusal
 
 
 def _set(ethtool: Ethtool, names: Iterable[str], on: bool) -> None:

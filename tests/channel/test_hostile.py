@@ -42,7 +42,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 
 messages = st.lists(st.binary(max_size=200) | made_up | mutated(), min_size=1, max_size=12)
-patient = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+patient = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 
 @contextmanager

@@ -177,7 +177,7 @@ async def test_taken_out_it_leaves_nothing_behind() -> None:
             for number in range(250):
                 first.tap.host_send(frame(number))
             assert len(await received(second)) == 250
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(os.listdir("/proc/self/fd")) <= before  # threads of other tests may have closed theirs
         assert offloads(ends) == OFF
         assert [len(end.wire.listeners) for end in ends] == listeners
         first.tap.host_send(frame(1))

@@ -218,7 +218,7 @@ _WORDS = (
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from(_WORDS.split())).map(" ".join) | st.text(max_size=200))
 def test_any_text_gives_a_program_or_a_refusal(text: str) -> None:
     refusal = None

@@ -126,7 +126,7 @@ def equal(count: int, length: int = 60, base: int = 1_700_000_000 * SECOND, step
     ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(runs(), max_size=4), st.integers(0, 1000), st.integers(0, 40).map(lambda words: 4 * words))
 @example([equal(5 * RUN, 61)], 3, 0)
 @example([[replace(frame, mac=MAC - 4 * (number % 2)) for number, frame in enumerate(equal(3 * RUN))]], 0, 0)

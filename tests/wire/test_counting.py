@@ -162,5 +162,5 @@ class Counting(RuleBasedStateMachine):
             assert any(other[: len(one)] == one for other in sent)
 
 
-Counting.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+Counting.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestCounting = Counting.TestCase

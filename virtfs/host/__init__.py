@@ -4,6 +4,7 @@
     threads      a thread for one call
     device       what a tap offers, as a protocol: the real one and the fake keep the same contract
     tap          /dev/net/tun: the descriptor that is the far end of a tap
+    netlink_parts  pyroute2's messages without the rest of pyroute2
     rtnl         one question to rtnetlink and its answer
     link         what the kernel tells of an interface, as values
     links        the host's end of a tap: up, mtu, MAC, addresses
@@ -14,3 +15,7 @@
 
 pyroute2, ctypes and ioctl(2) are known in here only.
 """
+
+from virtfs.host.netlink_parts import install
+
+install()  # before any module here imports pyroute2

@@ -1,0 +1,43 @@
+"""Import pyroute2's messages without the rest of it.
+
+`import pyroute2.netlink` runs pyroute2/__init__.py first, which imports every part of the library, its databases and
+asyncio among them: a third of the time a server takes to start. Its messages need none of that. So a module with the
+same path stands in for the package; whoever asks it for one of the package's public names gets the whole.
+"""
+
+import importlib
+import importlib.util
+import sys
+from types import ModuleType
+
+_NAME = "pyroute2"
+
+
+class _Package(ModuleType):
+    """The package before its __init__.py has run, which an unknown attribute makes it do."""
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        try:
+            return importlib.import_module(f"{_NAME}.{name}")
+        except ModuleNotFoundError:
+            pass
+        self.__class__ = ModuleType  # type: ignore[assignment]
+        assert self.__spec__ is not None
+        assert self.__spec__.loader is not None
+        self.__spec__.loader.exec_module(self)
+        return getattr(self, name)
+
+
+def install() -> None:
+    """Put the stand-in into sys.modules, unless pyroute2 is there already. ModuleNotFoundError: not installed."""
+    if _NAME in sys.modules:
+        return
+    spec = importlib.util.find_spec(_NAME)
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError(f"No module named {_NAME!r}", name=_NAME)
+    package = _Package(_NAME)
+    package.__spec__, package.__path__ = spec, list(spec.submodule_search_locations)
+    package.__file__ = spec.origin
+    sys.modules[_NAME] = package

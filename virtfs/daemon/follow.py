@@ -139,7 +139,7 @@ class Follower:
         for _ in range(ATTEMPTS):
             if interface.virt.lost:
                 return
-            others = self._others
+            others, reports = self._others, interface.reports
             try:
                 place, name, host = await self._kernel.call(self._find, interface)
             except OSError as refusal:
@@ -149,16 +149,16 @@ class Follower:
                 if refusal.errno == errno.ENXIO:
                     interface.lose()
                 return
-            if place == interface.place or self._others == others:
+            # An answer is stale if the kernel has reported of the tap since it was asked.
+            if (interface.reports == reports) if place == interface.place else (self._others == others):
                 break
-        if place != interface.place:
-            interface.place = place
-            await interface.recorder.moved()
-        else:
-            await interface.recorder.settled()  # somebody else has seen the move, and captures are about to follow
+        moved, interface.place = place != interface.place, place
         interface.virt.netns = name
+        # Before anything is awaited: reports of the new place are taken in from now on, and are newer than this answer.
         interface.set_host(*host)
         self.catch_up()
+        # Captures follow. Where somebody else has seen the move, theirs are about to.
+        await (interface.recorder.moved() if moved else interface.recorder.settled())
 
     def _find(self, interface: Interface) -> tuple[Place, str, tuple[Link, tuple[Address, ...], str]]:
         """In the thread: where the tap is now, and how it is."""

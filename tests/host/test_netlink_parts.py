@@ -1,0 +1,27 @@
+"""pyroute2 without what virtfs does not use, for whom the whole is still there."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAMS = {
+    "a server": "import virtfs.daemon.service, sys; assert 'pyroute2.ndb.main' not in sys.modules",
+    "a public name": "import virtfs.host.links; from pyroute2 import IPRoute; IPRoute.__mro__",
+    "an attribute": "import virtfs.host.links; import pyroute2; pyroute2.NDB; pyroute2.__version__",
+    "a module": "import virtfs.host.links; from pyroute2 import config; config.__path__",
+    "the whole before": "from pyroute2 import IPRoute; import virtfs.host.links; import pyroute2; pyroute2.IPRoute",
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_what_is_loaded(name: str) -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAMS[name]], env=os.environ, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_name_it_does_not_have() -> None:
+    program = "import virtfs.host.links; from pyroute2 import nonsense"
+    done = subprocess.run([sys.executable, "-c", program], env=os.environ, capture_output=True, text=True)
+    assert "ImportError: cannot import name 'nonsense' from 'pyroute2'" in done.stderr

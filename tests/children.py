@@ -1,4 +1,4 @@
-"""How tests start programs: with default signal dispositions, in a session of their own, whoever has started pytest.
+"""How tests start programs: with default signal dispositions, in a session of their own, however pytest was started.
 
 And with a mount namespace that is not shared with other runs.
 

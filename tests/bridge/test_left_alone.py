@@ -34,7 +34,7 @@ def seen(mount: Mount, bridge: str, port: str) -> tuple[dict[str, Any], dict[str
 
 @pytest.fixture
 def port(mount: Mount, virts: Virts) -> Virt:
-    """A port of bridge0 that somebody has set things of, who has set things of the bridge too."""
+    """A port of bridge0. Another program has set attributes of the port and of the bridge."""
     mount.ctl("create bridge0 up")
     virt = virts("up bridge bridge0")
     set_by_hand(mount, "bridge0", virt.tap)

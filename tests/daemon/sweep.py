@@ -120,7 +120,7 @@ def _links() -> list[str]:
 
 
 def alike(picture: dict[str, object]) -> str:
-    """A picture without what is new each time: MACs and indices."""
+    """Return a picture without MAC addresses and indices, which differ each time."""
     text = re.sub("([0-9a-f]{2}:){5}[0-9a-f]{2}", "MAC", json.dumps(picture))
     return re.sub(r'of \d+"|"\d+ (?=[0-9a-f]+[.:])', "", text)
 

@@ -57,7 +57,7 @@ def test_it_shows_the_first_request(mount: Mount) -> None:
 
 @pytest.mark.parametrize("tour", ["A tour of two minutes", "A second tour: streams"])
 def test_no_reader_of_a_tour_can_be_too_late(tour: str) -> None:
-    """Whoever reads a frame is waited for, or the interface keeps one for him."""
+    """Each block of a tour waits for its reader, or keeps a frame for it."""
     created: dict[str, str] = {}
     read = 0
     for block in blocks(section(README, "A tour of two minutes") + section(README, tour)):

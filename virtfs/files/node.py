@@ -66,7 +66,7 @@ class Node:
         raise NotImplementedError
 
     def size(self, user: User | None) -> int:
-        """st_size, for who asks; without a user, what is known of it without an effort."""
+        """Return st_size in bytes as this user sees it; without a user, the last known size."""
         return 0
 
     def times(self) -> tuple[int, int]:

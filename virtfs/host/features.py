@@ -1,7 +1,7 @@
 """A tap's offload features, which its reader and ethtool(8) both have a say in.
 
 TUNSETOFFLOAD sets what the driver can do and, in the same go, what is wanted (drivers/net/tun.c set_offload): a feature
-that somebody turned off with `ethtool -K` would come back. So what was wanted is asked before, and said again after it.
+turned off with `ethtool -K` would come back. So the wanted features are read before the call and restored after it.
 A feature that is wanted while the driver cannot do it shows as "off [requested on]".
 """
 

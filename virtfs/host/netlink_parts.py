@@ -2,7 +2,7 @@
 
 `import pyroute2.netlink` runs pyroute2/__init__.py first, which imports every part of the library, its databases and
 asyncio among them: a third of the time a server takes to start. Its messages need none of that. So a module with the
-same path stands in for the package; whoever asks it for one of the package's public names gets the whole.
+same path stands in for the package. Asking it for one of the package's public names loads the whole package.
 """
 
 import importlib

@@ -12,7 +12,7 @@ LAYERS = ("core", "host", "forward", "files", "fuse", "daemon", "client", "cli")
 
 # Which modules may import what is not the standard library's, or is a system call's door.
 DOORS = {
-    "pyfuse3": ("virtfs.fuse.namespace",),
+    "pyfuse3": ("virtfs.fuse.names",),
     "pyroute2": ("virtfs.host",),
     "prometheus_client": ("virtfs.files.metrics",),
     "ctypes": ("virtfs.host", "virtfs.fuse.mount"),

@@ -14,8 +14,8 @@ import trio
 import trio.testing
 
 from virtfs.core.ids import Gid, Uid, User
+from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Waiters
 from virtfs.files.node import ROOT, Directory
-from virtfs.files.stream import Opens, Stream, StreamHandle, Waiters
 from virtfs.files.text import Text
 from virtfs.forward.wire import HEADROOM
 from virtfs.fuse import protocol as p
@@ -54,7 +54,7 @@ def in_trio(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     return run
 
 
-class Talk(Stream):
+class Talk(DeviceFile):
     """A stream that says what the test lays into `to_say`; an exception there is raised by whoever reads it.
 
     first: called with the method's name at the beginning of each read, write, poll and ioctl.
@@ -87,7 +87,7 @@ class Talk(Stream):
         self.waiters.wake()
 
 
-class TalkHandle(StreamHandle):
+class TalkHandle(DeviceHandle):
     """One open of a Talk."""
 
     __slots__ = ("talk",)
@@ -190,12 +190,12 @@ class Bench:
 
     # Streams, as the kernel uses them
 
-    def place(self, stream: Stream, name: str = "talk") -> int:
+    def place(self, stream: DeviceFile, name: str = "talk") -> int:
         """Give a stream a place in the tree; returns its inode number."""
         self.root.children[name] = stream
         return self.inodes.number(stream)
 
-    async def open(self, stream: Stream, flags: int = os.O_RDWR) -> int:
+    async def open(self, stream: DeviceFile, flags: int = os.O_RDWR) -> int:
         """Open it; returns the fh."""
         answer = await self.ask(p.FUSE_OPEN, self.place(stream), p.fuse_open_in.pack(flags, 0))
         assert answer.error == 0

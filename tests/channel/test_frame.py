@@ -13,8 +13,8 @@ import trio
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
 from virtfs.core.virt import HostEnd, Virt
+from virtfs.files.device import DeviceFile, Opens
 from virtfs.files.frame import TAPGIFNAME, Frame
-from virtfs.files.stream import Opens, Stream
 from virtfs.files.tunioctl import TUNGETFEATURES, TUNGETIFF, TUNSETIFF
 from virtfs.forward.wire import Wire
 from virtfs.fuse import protocol as p
@@ -47,7 +47,7 @@ async def frame(mtu: int = 1500) -> AsyncIterator[tuple[Bench, Frame, FakeTap]]:
 async def test_recorded_session() -> None:
     async with frame() as (bench, file, tap):
         bench.open_text(lambda user: "")
-        before: list[tuple[Stream, str]] = [(Talk(), "ctl"), (Talk(), "virt3"), (file, "frame")]
+        before: list[tuple[DeviceFile, str]] = [(Talk(), "ctl"), (Talk(), "virt3"), (file, "frame")]
         assert [bench.place(node, name) for node, name in before] == [2, 3, 4]
         for message, reply in FRAME_SESSION:
             bench.send(message)

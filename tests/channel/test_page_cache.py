@@ -8,8 +8,8 @@ import pytest
 
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.files import text as texts
+from virtfs.files.device import DeviceFile, FixedHandle, Look, Opens, Waiters
 from virtfs.files.node import ROOT
-from virtfs.files.stream import FixedHandle, Look, Opens, Stream, Waiters
 from virtfs.files.text import Text
 from virtfs.fuse import protocol as p
 
@@ -19,7 +19,7 @@ USER = User(Uid(0), Gid(0), 1)
 CONTENT = bytes(range(256)) * 40
 
 
-class Book(Stream):
+class Book(DeviceFile):
     """A file that stays as it is."""
 
     __slots__ = ()

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from virtfs.files.device import DeviceHandle, Opens
 from virtfs.files.events import Events
-from virtfs.files.stream import Opens, StreamHandle
 from virtfs.fuse import pieces
 from virtfs.fuse.pieces import FIRST_OF_MANY, THREADS
 from virtfs.host.processes import Buffer
@@ -42,7 +42,7 @@ class Writer:
         return self.message[:most]
 
 
-class Whole(StreamHandle):
+class Whole(DeviceHandle):
     """Takes messages."""
 
     messages = True

@@ -22,12 +22,12 @@ from virtfs.core.ids import Unit, User
 from virtfs.core.virt import HostEnd, Virt
 from virtfs.files.capture import Budget, Capture
 from virtfs.files.clone import Clone
+from virtfs.files.device import DeviceFile, Opens
 from virtfs.files.events import Events
 from virtfs.files.frame import Frame
 from virtfs.files.hexlines import Hex
 from virtfs.files.inject import Inject
 from virtfs.files.node import ROOT
-from virtfs.files.stream import Opens, Stream
 from virtfs.files.wait import waits
 from virtfs.forward.wire import Wire
 from virtfs.fuse import protocol as p
@@ -49,7 +49,7 @@ class Polled:
     steps: what can happen to it. settle: lets time pass.
     """
 
-    def __init__(self, bench: Bench, stream: Stream, flags: int, steps: dict[str, Step]) -> None:
+    def __init__(self, bench: Bench, stream: DeviceFile, flags: int, steps: dict[str, Step]) -> None:
         self.bench = bench
         self.stream = stream
         self.flags = flags | os.O_NONBLOCK

@@ -8,14 +8,14 @@ import pytest
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
+from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Waiters
 from virtfs.files.node import ROOT
-from virtfs.files.stream import Opens, Stream, StreamHandle, Waiters
 from virtfs.fuse import protocol as p
 
 from .bench import Answer, Bench, Talk, channel, in_trio
 
 
-class Slow(Stream):
+class Slow(DeviceFile):
     """Takes of each write what `allowed` lets it; the rest waits."""
 
     takes = True
@@ -36,7 +36,7 @@ class Slow(Stream):
         self.waiters.wake()
 
 
-class SlowHandle(StreamHandle):
+class SlowHandle(DeviceHandle):
     """One open of it."""
 
     def __init__(self, slow: Slow, user: User) -> None:

@@ -12,19 +12,19 @@ import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid, Unit, User
+from virtfs.core.ip import IpAddress, IpInterface
 from virtfs.core.limits import Limits
 from virtfs.core.script import Script
 from virtfs.core.virt import Virt
 from virtfs.daemon.commands import Commander
 from virtfs.daemon.interfaces import Interfaces
 from virtfs.daemon.kernel import Kernel
+from virtfs.files.device import Opens
 from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
-from virtfs.files.stream import Opens
 from virtfs.files.tree import root_directory
 from virtfs.host.fakes import FakeTap
-from virtfs.host.link import Interface, Link
-from virtfs.host.links import Address
+from virtfs.host.link import Link
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class Host:
 
     def __init__(self) -> None:
         self.links: dict[str, Link] = {}
-        self.assigned: dict[str, tuple[Interface, ...]] = {}
+        self.assigned: dict[str, tuple[IpInterface, ...]] = {}
         self.persistent: set[str] = set()
         self.held: dict[str, FakeTap] = {}
         self.held_by_others: set[str] = set()
@@ -132,17 +132,17 @@ class Host:
     def quiet(self, tap: FakeTap) -> None:
         self.refuse("quiet", None)
 
-    def addresses(self, tap: FakeTap) -> tuple[Interface, ...]:
+    def addresses(self, tap: FakeTap) -> tuple[IpInterface, ...]:
         return self.assigned[self._name(tap)]
 
-    def add_address(self, tap: FakeTap, address: Interface) -> None:
+    def add_address(self, tap: FakeTap, address: IpInterface) -> None:
         name = self._name(tap)
         self.refuse("add_address", address)
         if address in self.assigned[name]:
             raise VirtError(EEXIST, "the address is assigned already")
         self.assigned[name] += (address,)
 
-    def remove_address(self, tap: FakeTap, address: Interface | Address) -> None:
+    def remove_address(self, tap: FakeTap, address: IpInterface | IpAddress) -> None:
         name = self._name(tap)
         self.refuse("remove_address", address)
         rest = tuple(one for one in self.assigned[name] if address not in (one, one.ip))
@@ -150,10 +150,10 @@ class Host:
             raise VirtError(EADDRNOTAVAIL, "there is no such address")
         self.assigned[name] = rest
 
-    def addresses_in_full(self, tap: FakeTap) -> tuple[Interface, ...]:
+    def addresses_in_full(self, tap: FakeTap) -> tuple[IpInterface, ...]:
         return self.addresses(tap)
 
-    def restore_addresses(self, tap: FakeTap, held: tuple[Interface, ...], name: str) -> None:
+    def restore_addresses(self, tap: FakeTap, held: tuple[IpInterface, ...], name: str) -> None:
         self.refuse("restore_addresses", held)
         self.assigned[self._name(tap)] = held
 

@@ -30,9 +30,9 @@ from virtfs.daemon.interfaces import Interfaces
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.runtime import Runtime
 from virtfs.daemon.statefile import StateFile
+from virtfs.files.device import DeviceFile, DeviceHandle, Opens
 from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
-from virtfs.files.stream import Opens, Stream, StreamHandle
 from virtfs.files.text import Text
 from virtfs.files.tree import root_directory
 from virtfs.forward.tasks import lasting
@@ -55,7 +55,7 @@ class Daemon:
         self.root = root
         self.commander = commander
         self.state = state
-        self._open: list[StreamHandle] = []
+        self._open: list[DeviceHandle] = []
 
     async def say(self, text: str) -> None:
         """One write to ctl. What is refused is in last_error."""
@@ -76,9 +76,9 @@ class Daemon:
     async def open(self, path: str, flags: int) -> None:
         """Open a stream, to be closed by `close`."""
         stream = self.node(path)
-        assert isinstance(stream, Stream)
+        assert isinstance(stream, DeviceFile)
         opening = stream.admit(flags, SUPER)
-        self._open.append(opening if isinstance(opening, StreamHandle) else await opening)
+        self._open.append(opening if isinstance(opening, DeviceHandle) else await opening)
 
     async def close(self) -> None:
         """Close what is open."""

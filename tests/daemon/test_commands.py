@@ -17,8 +17,8 @@ from virtfs.core.limits import Limits
 from virtfs.core.script import Script
 from virtfs.daemon.commands import REMEMBERED
 from virtfs.files.ctl import Ctl
+from virtfs.files.device import DeviceHandle
 from virtfs.files.node import ROOT
-from virtfs.files.stream import StreamHandle
 from virtfs.files.text import nothing
 
 from .bench import ALICE, SUPER, Bench, daemon, in_trio
@@ -424,7 +424,7 @@ async def test_a_refusal_at_the_last_close_ends_nothing_else(monkeypatch: pytest
     async with daemon(monkeypatch) as bench:
         await bench.say("create 3 upopen")
         opening = bench.interfaces.get(Unit(3)).ports.frame.open(os.O_RDWR, ALICE)
-        handle = opening if isinstance(opening, StreamHandle) else await opening
+        handle = opening if isinstance(opening, DeviceHandle) else await opening
         assert bench.virt(3).host.up
         bench.host.refuse = refuse("up", errno.ENOMEM)
         handle.release()

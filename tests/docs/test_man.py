@@ -13,7 +13,7 @@ import pytest
 from virtfs.cli.options import parse
 from virtfs.core.errors import VirtError
 from virtfs.core.limits import Limits
-from virtfs.core.units import format_size
+from virtfs.core.quantities import format_size
 from virtfs.core.verbs import BRIDGE, FORMS, VERBS, VIRT
 
 from .markdown import ROOT, section

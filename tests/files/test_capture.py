@@ -16,9 +16,9 @@ from streams.captured import Captured
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.files.capture import READERS, Budget, Capture, CaptureHandle
+from virtfs.files.device import DeviceHandle, FixedHandle, Opens
 from virtfs.files.history import History, HistoryFile
 from virtfs.files.node import ROOT
-from virtfs.files.stream import FixedHandle, Opens, StreamHandle
 from virtfs.forward.recorder import Recorder
 from virtfs.forward.wire import HEADROOM
 
@@ -66,7 +66,7 @@ async def files(count: int = 1, each: int = EACH) -> AsyncIterator[tuple[Files, 
 class Reader:
     """An open capture, or history."""
 
-    def __init__(self, handle: StreamHandle) -> None:
+    def __init__(self, handle: DeviceHandle) -> None:
         self.handle = handle
         self.data = b""
         self.ended = False

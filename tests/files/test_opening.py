@@ -11,10 +11,10 @@ from wire.bench import wire
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid, User
+from virtfs.files.device import DeviceFile, DeviceHandle, Opens
 from virtfs.files.frame import Frame
 from virtfs.files.hexlines import Hex
 from virtfs.files.inject import Inject
-from virtfs.files.stream import Opens, Stream, StreamHandle
 from virtfs.forward.wire import Wire
 
 USER = User(Uid(0), Gid(0), 1)
@@ -27,7 +27,7 @@ def silent(error: VirtError, user: User) -> None:
 
 
 # How to make each file, and what its handle needs that may not be had.
-FILES: dict[str, tuple[Callable[[Wire, Opens, Start], Stream], str]] = {
+FILES: dict[str, tuple[Callable[[Wire, Opens, Start], DeviceFile], str]] = {
     "frame": (lambda wire, opens, start: Frame(wire, opens), "virtfs.files.frame.FrameHandle"),
     "hex": (lambda wire, opens, start: Hex(Frame(wire, opens), opens, silent), "virtfs.files.hexlines.Lines"),
     "inject": (lambda wire, opens, start: Inject(wire, opens, start, silent), "virtfs.files.inject.Timer"),
@@ -56,7 +56,7 @@ async def test_an_open_that_fails(name: str, monkeypatch: pytest.MonkeyPatch) ->
                     file.admit(flags, USER)
             assert (list(opens), told, bench.wire.readers) == ([], [], 0)
             handle = file.admit(flags, USER)
-            assert isinstance(handle, StreamHandle)
+            assert isinstance(handle, DeviceHandle)
             assert (list(opens), told) == ([handle], ["open"])
             handle.release()
             assert (list(opens), told) == ([], ["open", "close"])

@@ -15,9 +15,9 @@ from virtfs.core.ids import Unit
 from virtfs.core.virt import HostEnd, Virt
 from virtfs.forward.recorder import Recorder, Rings
 from virtfs.host.bpf import Program
-from virtfs.host.device import Placed
 from virtfs.host.fakes import FakeTap
 from virtfs.host.ring import Block, Size
+from virtfs.host.tapdevice import Placed
 
 SECOND = 10**9
 FIRST, MAC = 48, 84  # where in a block its first frame's head is, and how far behind its head a frame begins

@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol
 
 from virtfs.core.ids import Unit
-from virtfs.host.device import TapDevice
 from virtfs.host.fakes import FakeTap
 from virtfs.host.tap import Tap
+from virtfs.host.tapdevice import TapDevice
 
 from .nets import PATIENCE, ip
 

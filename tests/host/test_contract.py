@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import pytest
 
 from virtfs.core.ids import Unit
-from virtfs.host.device import TapDevice
 from virtfs.host.fakes import FakeTap
 from virtfs.host.tap import Tap
+from virtfs.host.tapdevice import TapDevice
 
 from .contract import TO_HOST, Host, check_tap, write
 from .nets import PATIENCE, ip

@@ -19,9 +19,9 @@ from virtfs.core.ids import Unit
 from virtfs.core.pcapng import INBOUND, OUTBOUND, split_packets
 from virtfs.core.tpacket import pcapng
 from virtfs.host.bpf import compile_filter
-from virtfs.host.device import NO_HEADER
 from virtfs.host.ring import PacketRing, Size
 from virtfs.host.tap import Tap
+from virtfs.host.tapdevice import NO_HEADER
 
 from .nets import PATIENCE, Namespace, descriptors, ip
 

@@ -17,8 +17,8 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import UNIT_MAX, Unit
 from virtfs.host import netns
 from virtfs.host import tap as tap_module
-from virtfs.host.device import OFFLOAD_NONE, OFFLOAD_TCP
 from virtfs.host.tap import Tap
+from virtfs.host.tapdevice import OFFLOAD_NONE, OFFLOAD_TCP
 
 from .nets import Namespace, descriptors, ip, wait_gone
 

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_impair_words import impairments
+from test_impairment_text import impairments
 
 from virtfs.core import arguments
 from virtfs.core.errors import VirtError

@@ -8,7 +8,7 @@ from typing import Final
 
 from virtfs.core.errors import VirtError
 from virtfs.core.limits import Limits
-from virtfs.core.units import format_size, parse_size
+from virtfs.core.quantities import format_size, parse_size
 
 # Words for mount(8), systemd or the boot, and words that say what holds anyway: fusermount3 mounts nosuid and nodev,
 # virtfs with default_permissions, and FUSE has mounted over what is there since fuse 3.0.

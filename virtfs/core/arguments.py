@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from errno import E2BIG, EINVAL, ERANGE
 from typing import Any
 
-from virtfs.core import ethernet, netem, units
+from virtfs.core import ethernet, impairment_text, quantities
 from virtfs.core.errors import VirtError
 from virtfs.core.impairment import BOTH, Direction, Impairment
 from virtfs.core.quoting import quoted
@@ -44,7 +44,7 @@ class Argument:
 
 def number(name: str, low: int, high: int) -> Argument:
     """A plain decimal number of a range; the value is an int."""
-    return Argument(name, lambda text: units.parse_int(text, low, high))
+    return Argument(name, lambda text: quantities.parse_int(text, low, high))
 
 
 def one_of(*words: str) -> Argument:
@@ -63,7 +63,7 @@ def account(name: str) -> Argument:
 
     def parse(text: str) -> str:
         if _DIGITS.fullmatch(text):
-            units.parse_int(text, 0, ID_MAX)
+            quantities.parse_int(text, 0, ID_MAX)
         elif len(text) > NAME_MAX or not text.isprintable() or not _NAME.fullmatch(text):
             raise VirtError(EINVAL, f"{quoted(text)} is neither a name nor a number")
         return text
@@ -116,7 +116,7 @@ Impairments = tuple[tuple[Direction, Impairment], ...]  # of each direction that
 
 def take_impairments(words: Sequence[str]) -> tuple[Impairments, int]:
     """tc-netem's words, for both directions or behind `in` and `out`; how many were taken."""
-    found, count = netem.parse_impairs(words)
+    found, count = impairment_text.parse_impairments(words)
     return tuple(found.items()), count
 
 
@@ -132,7 +132,9 @@ def parse_impairments(text: str) -> Impairments:
 def format_impairments(impairments: Impairments) -> str:
     """As take_impairments reads them."""
     found = dict(impairments)
-    said = {direction: netem.format_impair(one) or f"limit {one.limit}" for direction, one in found.items()}
+    said = {
+        direction: impairment_text.format_impairment(one) or f"limit {one.limit}" for direction, one in found.items()
+    }
     if found.keys() == set(BOTH) and found["in"] == found["out"]:
         return said["in"]
     return " ".join(f"{direction} {words}" for direction, words in said.items())
@@ -180,7 +182,7 @@ def _address_and_length(text: str, example: str, longest: int) -> tuple[str, int
     if not slash:
         raise VirtError(EINVAL, f"{quoted(text)} lacks its prefix length, as in {example}")
     try:
-        return address, units.parse_int(length, 0, longest)
+        return address, quantities.parse_int(length, 0, longest)
     except VirtError as error:
         raise VirtError(error.errno, f"prefix length of {quoted(text)}: {error.strerror}") from None
 
@@ -224,14 +226,14 @@ INET_KNOWN = Argument("A[/n]", parse_address4)
 INET6_KNOWN = Argument("A[/n]", parse_address6)
 USER = account("USER")
 GROUP = account("GROUP")
-MODE = Argument("OCTAL", units.parse_mode, units.format_mode)
+MODE = Argument("OCTAL", quantities.parse_mode, quantities.format_mode)
 CARRIER = one_of("always", "open")
 NETNS = Argument("NAME|PID", parse_netns)
 EXCLUSIVE = one_of("read", "both", "none")
 IMPAIRMENTS = Argument("[in|out] IMPAIRMENT ...", parse_impairments, format_impairments, take_impairments)
 FILTER = Argument("EXPRESSION", parse_filter)
-FACTOR = Argument("FACTOR", units.parse_factor, units.format_factor)
-SIZE = Argument("SIZE", units.parse_size, units.format_size)
+FACTOR = Argument("FACTOR", quantities.parse_factor, quantities.format_factor)
+SIZE = Argument("SIZE", quantities.parse_size, quantities.format_size)
 DESCRIPTION = Argument("TEXT", parse_description)
 IFACE = Argument("IF", parse_interface_name)
 BRIDGE = Argument("NAME", parse_interface_name)

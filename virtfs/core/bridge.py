@@ -11,7 +11,7 @@ from typing import Final
 from virtfs.core.ethernet import MTU_DEFAULT
 from virtfs.core.grammar import Action
 from virtfs.core.ids import BridgeName
-from virtfs.core.virt import Address
+from virtfs.core.ip import IpInterface
 
 # brconfig(8)'s defaults, which a new bridge of virtfs has; Linux' own are no limit and 300 seconds.
 MAXADDR_DEFAULT: Final = 100
@@ -79,7 +79,7 @@ class BridgeState:
     groupfwd: int = 0
     members: tuple[Member, ...] = ()
     known: tuple[Known, ...] = ()
-    addresses: tuple[Address, ...] = ()
+    addresses: tuple[IpInterface, ...] = ()
 
     def member(self, name: str) -> Member | None:
         """The member of that name."""
@@ -166,7 +166,7 @@ def _statics(now: BridgeState, to: BridgeState) -> Iterator[Action]:
             yield Action("static", (member, address))
 
 
-def _inet(verb: str, address: Address) -> str:
+def _inet(verb: str, address: IpInterface) -> str:
     return verb if address.version == 4 else f"{verb}6"
 
 

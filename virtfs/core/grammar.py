@@ -13,8 +13,8 @@ from virtfs.core import verbs
 from virtfs.core.arguments import Argument
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName, Unit
+from virtfs.core.quantities import parse_bridge_name, parse_unit_name
 from virtfs.core.quoting import quoted
-from virtfs.core.units import parse_bridge_name, parse_unit_name
 from virtfs.core.verbs import BRIDGE, FORMS, VIRT, Form, Kind, Of, Verb
 from virtfs.core.words import BLANKS, Words
 

@@ -22,7 +22,8 @@ description is left out when there is none, a broadcast address where the prefix
 from collections.abc import Iterable, Iterator
 
 from virtfs.core.ethernet import format_mac
-from virtfs.core.virt import Address, Virt
+from virtfs.core.ip import IpInterface
+from virtfs.core.virt import Virt
 
 # NetBSD's sys/net/if.h, in the order of their bits as snprintb(3) prints them
 _UP = 0x1
@@ -66,7 +67,7 @@ def _flags(virt: Virt) -> str:
     return f"{flags:#x}<{','.join(name for bit, name in _NAMES.items() if flags & bit)}>"
 
 
-def _address(virt: Virt, address: Address) -> str:
+def _address(virt: Virt, address: IpInterface) -> str:
     """The flags are NetBSD's (tentative, detached …), of which Linux's addresses here have none."""
     ip, network = address.ip, address.network
     if ip.version == 4:

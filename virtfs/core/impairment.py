@@ -1,4 +1,4 @@
-"""What a wire does to frames on their way, as values. `netem` has the words for them, `impair` the deeds."""
+"""Impairments as values. `impairment_text` parses and formats them, `impairment_scheduler` applies them."""
 
 from dataclasses import dataclass
 from typing import Final, Literal

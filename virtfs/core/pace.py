@@ -4,7 +4,7 @@ from errno import ERANGE
 from typing import Final
 
 from virtfs.core.errors import VirtError
-from virtfs.core.units import INT64_MAX, format_factor
+from virtfs.core.quantities import INT64_MAX, format_factor
 
 NANOSECOND: Final = 1_000_000_000
 _YEAR: Final = 31_556_952 * NANOSECOND  # of the Gregorian calendar, on average

@@ -52,7 +52,7 @@ from typing import Final
 from virtfs.core.bridge import Bridge
 from virtfs.core.ethernet import format_mac
 from virtfs.core.ids import Gid, Uid
-from virtfs.core.units import format_mode, parse_size
+from virtfs.core.quantities import format_mode, parse_size
 from virtfs.core.values import TAP_VALUES, VALUES, counter
 from virtfs.core.virt import COUNTERS, Virt
 

@@ -6,8 +6,8 @@ from typing import Final
 from virtfs.core.ethernet import MTU_DEFAULT, format_mac
 from virtfs.core.grammar import Action
 from virtfs.core.impairment import UNIMPAIRED, Direction, Impairment
-from virtfs.core.netem import format_impairs
-from virtfs.core.units import format_factor, format_size
+from virtfs.core.impairment_text import format_impairments
+from virtfs.core.quantities import format_factor, format_size
 from virtfs.core.virt import MODE_GROUP, MODE_NEW, QUEUE, Virt
 
 # What each attribute file holds. A file that some verb mirrors can be written, the others only tell.
@@ -24,7 +24,7 @@ VALUES: Final[dict[str, Callable[[Virt], str]]] = {
     "persist": lambda virt: _bit(virt.persist),
     "upopen": lambda virt: _bit(virt.upopen),
     "carrier": lambda virt: virt.carrier,
-    "impair": lambda virt: format_impairs(virt.impair_in, virt.impair_out),
+    "impair": lambda virt: format_impairments(virt.impairment_in, virt.impairment_out),
     "filter": lambda virt: virt.filter,
     "pace": lambda virt: format_factor(virt.pace),
     "history_size": lambda virt: format_size(virt.history_size),
@@ -63,7 +63,7 @@ def verbs_of(virt: Virt, owner: str, group: str, *, makes: bool = False) -> list
     """
     host = virt.host
     fresh = Virt(virt.unit, virt.address, host)
-    ways: tuple[tuple[Direction, Impairment], ...] = (("in", virt.impair_in), ("out", virt.impair_out))
+    ways: tuple[tuple[Direction, Impairment], ...] = (("in", virt.impairment_in), ("out", virt.impairment_out))
     impaired = tuple((direction, way) for direction, way in ways if way != UNIMPAIRED)
     first: list[tuple[bool, Action]] = [
         (True, Action("link", (virt.address,))),

@@ -1,16 +1,15 @@
 """One interface: what is set, what its host's end is like, what has been counted."""
 
 from dataclasses import dataclass, field, fields
-from ipaddress import IPv4Interface, IPv6Interface
 from typing import Literal
 
 from virtfs.core.ethernet import frame_bounds
 from virtfs.core.ids import Gid, Uid, Unit
 from virtfs.core.impairment import UNIMPAIRED, Impairment
+from virtfs.core.ip import IpInterface
 
 Exclusive = Literal["read", "both", "none"]
 Carrier = Literal["always", "open"]
-Address = IPv4Interface | IPv6Interface
 
 MODE_NEW, MODE_GROUP = 0o600, 0o660  # of the streams: as made, and once a group has it
 QUEUE = 256  # frames, unless the verb queue says otherwise
@@ -51,7 +50,7 @@ class HostEnd:
     carrier: bool
     queue: int  # txqueuelen, frames
     dropped: int = 0  # the kernel's tx_dropped since virtfs attached
-    addresses: tuple[Address, ...] = ()
+    addresses: tuple[IpInterface, ...] = ()
     bridge: str = ""  # the name of the bridge it is in
     promisc: bool = False
 
@@ -74,8 +73,8 @@ class Virt:
     carrier: Carrier = "always"
     persist: bool = False
     filter: str = ""  # in tcpdump's language; "" lets all in
-    impair_in: Impairment = UNIMPAIRED
-    impair_out: Impairment = UNIMPAIRED
+    impairment_in: Impairment = UNIMPAIRED
+    impairment_out: Impairment = UNIMPAIRED
     pace: float = 0  # of inject: a factor of the recorded timing, 0 as fast as it goes
     history_size: int = 0  # bytes
     netns: str = ""  # where the host's end is, by name or process; "" for the daemon's own namespace

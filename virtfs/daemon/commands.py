@@ -250,7 +250,7 @@ class Commander:
         """The user's last failed command and why, "ok" when there was none."""
         return self._errors.get(user.uid, "ok")
 
-    # As fuse.namespace.Keeper
+    # As fuse.names.Keeper
 
     async def catch_up(self) -> None:
         """Know what the kernel has reported so far."""

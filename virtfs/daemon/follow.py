@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import trio
 
-from virtfs.core.virt import Address
+from virtfs.core.ip import IpInterface
 from virtfs.daemon.interface import Interface, Place
 from virtfs.daemon.interfaces import Interfaces, look
 from virtfs.daemon.kernel import Kernel
@@ -160,7 +160,7 @@ class Follower:
         # Captures follow. Where somebody else has seen the move, theirs are about to.
         await (interface.recorder.moved() if moved else interface.recorder.settled())
 
-    def _find(self, interface: Interface) -> tuple[Place, str, tuple[Link, tuple[Address, ...], str]]:
+    def _find(self, interface: Interface) -> tuple[Place, str, tuple[Link, tuple[IpInterface, ...], str]]:
         """In the thread: where the tap is now, and how it is."""
         namespace = interface.tap.netns()
         try:
@@ -174,7 +174,7 @@ class Follower:
         return (nsid, host[0].index), name, host
 
 
-def _change_address(interface: Interface, address: Address, added: bool) -> None:
+def _change_address(interface: Interface, address: IpInterface, added: bool) -> None:
     host = interface.virt.host
     if added and address not in host.addresses:
         host.addresses = (*host.addresses, address)

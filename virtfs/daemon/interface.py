@@ -5,15 +5,16 @@ from collections.abc import Callable
 import trio
 
 from virtfs.core.impairment import Direction, Impairment
-from virtfs.core.virt import Address, HostEnd, Virt
+from virtfs.core.ip import IpInterface
+from virtfs.core.virt import HostEnd, Virt
 from virtfs.files.capture import Capture
+from virtfs.files.device import DeviceHandle
 from virtfs.files.ports import Mount, Ports
-from virtfs.files.stream import StreamHandle
 from virtfs.forward.impaired import ImpairedWay
 from virtfs.forward.recorder import Recorder
 from virtfs.forward.tasks import lasting
 from virtfs.forward.wire import Wire
-from virtfs.host.holdings import Address as Held
+from virtfs.host.ipconfig import AddressRecord
 from virtfs.host.link import Link
 from virtfs.host.membership import Membership
 from virtfs.host.tap import Tap
@@ -33,7 +34,7 @@ class Interface:
         self.virt = virt
         self.tap = tap
         self.found = found  # the tap as it was before virtfs, None when virtfs made it
-        self.held: tuple[Held, ...] = ()  # its addresses then, with all that belongs to them
+        self.held: tuple[AddressRecord, ...] = ()  # its addresses then, with all that belongs to them
         self.member: Membership | None = None  # of the bridge it was in then
         self.carrier = True  # as it was last set
         self.reports = 0  # of its host's end, by the kernel
@@ -74,7 +75,7 @@ class Interface:
             await trio.sleep(BETWEEN_DROPS)
         self._telling = False
 
-    def _opens(self, what: str, handle: StreamHandle) -> None:
+    def _opens(self, what: str, handle: DeviceHandle) -> None:
         user = handle.user
         self._tell(what, self.virt.name, file=handle.stream.label, uid=user.uid, pid=user.pid)
 
@@ -86,7 +87,7 @@ class Interface:
         finally:
             self._ended.set()
 
-    def set_host(self, link: Link, addresses: tuple[Address, ...], bridge: str | None = None) -> None:
+    def set_host(self, link: Link, addresses: tuple[IpInterface, ...], bridge: str | None = None) -> None:
         """What the kernel says of the host's end now. bridge: the name of its bridge; None: nobody asked for it."""
         before = self.virt.host
         if bridge is None:
@@ -116,9 +117,9 @@ class Interface:
             deliver, lost = (wire.arrive, wire.lose) if direction == "in" else (wire.out.send, wire.out.lose)
             new = ImpairedWay(impairment, f"{virt.name} {direction}", deliver, lost)
         if direction == "in":
-            virt.impair_in = impairment
+            virt.impairment_in = impairment
         else:
-            virt.impair_out = impairment
+            virt.impairment_out = impairment
         if new is not None:
             self._set_way(direction, new)
         elif way is not None and impairment.harmless:
@@ -173,7 +174,7 @@ class Interface:
         self.wire.close()
 
 
-def host_end(link: Link, addresses: tuple[Address, ...], bridge: str = "") -> HostEnd:
+def host_end(link: Link, addresses: tuple[IpInterface, ...], bridge: str = "") -> HostEnd:
     """A link, its addresses and its bridge's name as core sees them."""
     return HostEnd(
         name=link.name,

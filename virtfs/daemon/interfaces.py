@@ -16,19 +16,20 @@ from virtfs import __version__
 from virtfs.core.errors import VirtError
 from virtfs.core.ethernet import new_mac
 from virtfs.core.ids import UNIT_MAX, Unit
+from virtfs.core.ip import IpInterface
 from virtfs.core.limits import Limits
-from virtfs.core.virt import QUEUE, Address, Virt
+from virtfs.core.virt import QUEUE, Virt
 from virtfs.daemon.interface import Interface, Place, Tell, host_end
 from virtfs.daemon.kernel import Kernel
 from virtfs.files.capture import Budget, Capture
+from virtfs.files.device import Opens
 from virtfs.files.node import ROOT, Directory
 from virtfs.files.ports import Mount
-from virtfs.files.stream import Opens
 from virtfs.files.tree import Commands, interface_names
 from virtfs.forward.recorder import Recorder, Rings
 from virtfs.forward.wire import Wire
 from virtfs.host import descriptors
-from virtfs.host.holdings import Address as Held
+from virtfs.host.ipconfig import AddressRecord
 from virtfs.host.link import Link
 from virtfs.host.links import Links
 from virtfs.host.membership import bridge_of, join, leave, membership, restore
@@ -46,8 +47,8 @@ class _Opened(NamedTuple):
 
     tap: Tap
     link: Link
-    addresses: tuple[Address, ...]
-    held: tuple[Held, ...]
+    addresses: tuple[IpInterface, ...]
+    held: tuple[AddressRecord, ...]
 
 
 class Interfaces:
@@ -292,7 +293,7 @@ def _attach_in(name: str, unit: Unit) -> Tap | None:
         os.close(namespace)
 
 
-def look(links: Links, tap: Tap) -> tuple[Link, tuple[Address, ...], str]:
+def look(links: Links, tap: Tap) -> tuple[Link, tuple[IpInterface, ...], str]:
     """In the thread: all of the host's end, as Interface.set_host takes it."""
     link = links.get(tap)
     return link, links.addresses(tap), "" if link.master is None else bridge_of(tap)

@@ -6,9 +6,9 @@ from typing import TypeVar, TypeVarTuple
 import trio
 
 from virtfs.forward.tasks import in_thread, surely_in_thread
-from virtfs.host.device import TapDevice
 from virtfs.host.links import Links
 from virtfs.host.monitor import Monitor
+from virtfs.host.tapdevice import TapDevice
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

@@ -21,12 +21,12 @@ from virtfs.daemon.interfaces import Interfaces
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.runtime import Runtime
 from virtfs.daemon.statefile import StateFile
+from virtfs.files.device import Opens
 from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
-from virtfs.files.stream import Opens
 from virtfs.files.tree import root_directory
 from virtfs.forward.tasks import lasting
-from virtfs.fuse import namespace
+from virtfs.fuse import names
 from virtfs.fuse.channel import Channel
 from virtfs.fuse.numbers import Handles, Inodes
 from virtfs.fuse.pair import SLOW_REPLY
@@ -88,7 +88,7 @@ class _Mount:
         inodes, handles = Inodes(root), Handles()
         self._channel = Channel(fuse_fd, self._ours, self._longest, inodes, handles)
         self._channel.refused = commander.refused
-        namespace.serve_on(root, inodes, handles, commander, self._channel.grow, theirs.detach())
+        names.serve_on(root, inodes, handles, commander, self._channel.grow, theirs.detach())
         interfaces.gone = self._follower.doubt
         interfaces.catch_up = self._follower.catch_up
         commander.caught_up = self._follower.caught_up
@@ -104,7 +104,7 @@ class _Mount:
     async def run(self, ready: Callable[[], None], stop: trio.Event) -> None:
         """Serve, then end: taps and with them their readers, other streams, then libfuse."""
         async with trio.open_nursery() as libfuse:
-            libfuse.start_soon(namespace.run, _workers(self._longest))
+            libfuse.start_soon(names.run, _workers(self._longest))
             try:
                 async with trio.open_nursery() as nursery:
                     self._interfaces.run_in(nursery)
@@ -122,8 +122,8 @@ class _Mount:
                             await self._end()
                         nursery.cancel_scope.cancel()
             finally:
-                namespace.end()
-        namespace.close()
+                names.end()
+        names.close()
         self._ours.close()
         self._runtime.remove()
 

@@ -15,9 +15,10 @@ from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action
 from virtfs.core.ids import User
 from virtfs.core.impairment import LIMIT_DEFAULT, UNIMPAIRED
+from virtfs.core.ip import IpInterface
 from virtfs.core.limits import Limits
 from virtfs.core.verbs import VIRT, find
-from virtfs.core.virt import MODE_GROUP, MODE_NEW, Address, Carrier
+from virtfs.core.virt import MODE_GROUP, MODE_NEW, Carrier
 from virtfs.daemon.accounts import group_id, user_id
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.interfaces import Interfaces
@@ -87,7 +88,7 @@ async def _mtu(interfaces: Interfaces, interface: Interface, mtu: int) -> Undo:
     return undo
 
 
-def _quieten(links: Links, tap: Tap, addresses: tuple[Address, ...]) -> None:
+def _quieten(links: Links, tap: Tap, addresses: tuple[IpInterface, ...]) -> None:
     """In the thread: IPv6 has begun anew with defaults of its own, among them an address that nobody has asked for."""
     links.quiet(tap)
     for address in links.addresses(tap):
@@ -95,7 +96,7 @@ def _quieten(links: Links, tap: Tap, addresses: tuple[Address, ...]) -> None:
             links.remove_address(tap, address)
 
 
-async def _add_address(interfaces: Interfaces, interface: Interface, address: Address) -> Undo:
+async def _add_address(interfaces: Interfaces, interface: Interface, address: IpInterface) -> Undo:
     if address in interface.virt.host.addresses:
         return _nothing  # saying it twice is once
     await interfaces.kernel.call(interfaces.kernel.links.add_address, interface.tap, address)
@@ -121,7 +122,7 @@ async def _remove_address(interfaces: Interfaces, interface: Interface, address:
 
 async def _impair(interfaces: Interfaces, interface: Interface, impairments: Impairments) -> Undo:
     virt = interface.virt
-    before: Impairments = (("in", virt.impair_in), ("out", virt.impair_out))
+    before: Impairments = (("in", virt.impairment_in), ("out", virt.impairment_out))
 
     async def undo() -> None:
         await _impair(interfaces, interface, before)
@@ -231,7 +232,7 @@ async def _nothing() -> None:
     """Undoes what has changed nothing, or what cannot be undone."""
 
 
-def _matching(interface: Interface, address: Any) -> Address | None:
+def _matching(interface: Interface, address: Any) -> IpInterface | None:
     """The interface's address that A or A/n names."""
     ip = getattr(address, "ip", address)
     return next((a for a in interface.virt.host.addresses if a == address or a.ip == ip), None)

@@ -26,8 +26,8 @@ from virtfs.core.pcapng import (
     with_dropcount,
 )
 from virtfs.core.virt import Virt
+from virtfs.files.device import DeviceFile, DeviceHandle, Opens, TextDeviceHandle, Waiters
 from virtfs.files.node import Owner
-from virtfs.files.stream import Opens, Stream, StreamHandle, TextStreamHandle, Waiters
 from virtfs.forward.merge import Merge
 from virtfs.forward.recorder import Passed, Recorder, Sink, Task
 from virtfs.forward.wire import HEADROOM
@@ -62,7 +62,7 @@ class Budget:
         return READERS * self.each
 
 
-class Capture(Stream):
+class Capture(DeviceFile):
     """A pcap file: of one interface, or of all (`recorders` says which there are now).
 
     alone: it is of one interface, and ends with it. start: runs a task as long as the mount.
@@ -88,10 +88,10 @@ class Capture(Stream):
         self.start = start
         self.alone = alone
 
-    def open(self, flags: int, user: User) -> Awaitable[StreamHandle]:
+    def open(self, flags: int, user: User) -> Awaitable[DeviceHandle]:
         return self._open(user)
 
-    async def _open(self, user: User) -> StreamHandle:
+    async def _open(self, user: User) -> DeviceHandle:
         handle = CaptureHandle(self, user)
         self.opens.add(handle)  # to be told of interfaces that come and go meanwhile
         try:
@@ -137,7 +137,7 @@ class _Watched:
         return interface_statistics(self.number, time_ns(), self.received, self.dropped, self.begun)
 
 
-class CaptureHandle(TextStreamHandle):
+class CaptureHandle(TextDeviceHandle):
     """One reader. A read gives as many whole blocks as fit; a block that is larger goes on in the next."""
 
     __slots__ = (

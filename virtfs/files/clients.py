@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from virtfs.files.stream import Opens
+from virtfs.files.device import Opens
 
 HEAD = ("PID", "COMMAND", "FILE", "TAKEN", "WAITING", "DROPPED")
 

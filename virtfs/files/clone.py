@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit, User
+from virtfs.files.device import DeviceFile, Opens, TextDeviceHandle, Waiters, reads, writes
 from virtfs.files.node import ROOT
-from virtfs.files.stream import Opens, Stream, TextStreamHandle, Waiters, reads, writes
 
 Make = Callable[[User], Awaitable[tuple[Unit, Callable[[], None]]]]
 
 
-class Clone(Stream):
+class Clone(DeviceFile):
     """make: gives the unit of a new interface, and what destroys it."""
 
     __slots__ = ("make",)
@@ -36,7 +36,7 @@ class Clone(Stream):
         return CloneHandle(self, user, unit, destroy)
 
 
-class CloneHandle(TextStreamHandle):
+class CloneHandle(TextDeviceHandle):
     """One open, which is its interface's life."""
 
     __slots__ = ("_destroy", "_text")

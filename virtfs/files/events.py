@@ -5,13 +5,13 @@ from collections import deque
 from collections.abc import Callable
 
 from virtfs.core.ids import User
+from virtfs.files.device import DeviceFile, Opens, TextDeviceHandle, Waiters
 from virtfs.files.node import ROOT, Rights
-from virtfs.files.stream import Opens, Stream, TextStreamHandle, Waiters
 
 MOST = 4096  # lines kept for readers that do not read
 
 
-class Events(Stream):
+class Events(DeviceFile):
     """`<unix time> <what> <name> [key=value …]`. told: called after each event."""
 
     __slots__ = ("count", "lines", "told")
@@ -35,7 +35,7 @@ class Events(Stream):
         return EventsHandle(self, user)
 
 
-class EventsHandle(TextStreamHandle):
+class EventsHandle(TextDeviceHandle):
     """One reader. One that is too slow gets, in its turn, one line that says how many it missed."""
 
     __slots__ = ("_events", "_next")

@@ -9,7 +9,7 @@ import trio
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.core.virt import Exclusive
-from virtfs.files.stream import Opens, Stream, StreamHandle, Waiters, reads, writes
+from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Waiters, reads, writes
 from virtfs.files.tunioctl import TunIoctls
 from virtfs.forward.wire import HEADROOM, Wire
 
@@ -49,7 +49,7 @@ class Seats:
         self.writers -= writes(flags)
 
 
-class Frame(Stream):
+class Frame(DeviceFile):
     """The frame file of one interface.
 
     first: done before the first open is answered, and last after the last close, where the interface follows its
@@ -65,7 +65,7 @@ class Frame(Stream):
         self.wire = wire
         self.seats = Seats()
         self.waiters = Waiters(started=wire.want)
-        self.tail: tuple[StreamHandle | None, bytes] = None, b""  # of the last frame that a read was too short for
+        self.tail: tuple[DeviceHandle | None, bytes] = None, b""  # of the last frame that a read was too short for
         self.first: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self.last: Callable[[], None] = lambda: None
         wire.listeners.append(self.waiters.wake)
@@ -82,10 +82,10 @@ class Frame(Stream):
     def times(self) -> tuple[int, int]:
         return self.wire.taken_at, self.wire.out.put_at
 
-    def open(self, flags: int, user: User) -> StreamHandle | Awaitable[StreamHandle]:
+    def open(self, flags: int, user: User) -> DeviceHandle | Awaitable[DeviceHandle]:
         return self.seat(flags, lambda: FrameHandle(self, user, flags))
 
-    def seat(self, flags: int, make: Callable[[], StreamHandle]) -> StreamHandle | Awaitable[StreamHandle]:
+    def seat(self, flags: int, make: Callable[[], DeviceHandle]) -> DeviceHandle | Awaitable[DeviceHandle]:
         """An open of one of the files that share the interface's queue; its handle has to `leave`."""
         virt = self.wire.virt
         if virt.lost:
@@ -102,7 +102,7 @@ class Frame(Stream):
             return handle
         return self._after(self.first, handle)
 
-    async def _after(self, first: Callable[[], Awaitable[None]], handle: StreamHandle) -> StreamHandle:
+    async def _after(self, first: Callable[[], Awaitable[None]], handle: DeviceHandle) -> DeviceHandle:
         try:
             await first()
         except BaseException:
@@ -128,7 +128,7 @@ class Frame(Stream):
             self.last()
 
 
-class FrameHandle(StreamHandle):
+class FrameHandle(DeviceHandle):
     """One open of a frame file."""
 
     __slots__ = ("_tun", "file", "flags", "read", "wire", "write")
@@ -141,7 +141,7 @@ class FrameHandle(StreamHandle):
         self.wire = file.wire
         self.flags = flags
         self._tun = TunIoctls()
-        # The wire's own methods in the place of StreamHandle's: a call less for each frame.
+        # The wire's own methods in the place of DeviceHandle's: a call less for each frame.
         self.read = file.wire.take  # type: ignore[method-assign]
         self.write = file.wire.out.put  # type: ignore[method-assign,assignment]
 

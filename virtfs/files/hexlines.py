@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from virtfs.core.errors import VirtError
 from virtfs.core.hexlines import Lines, format_frame
 from virtfs.core.ids import User
+from virtfs.files.device import DeviceFile, DeviceHandle, Opens, TextDeviceHandle
 from virtfs.files.frame import Frame
-from virtfs.files.stream import Opens, Stream, StreamHandle, TextStreamHandle
 from virtfs.forward.wire import HEADROOM, LONGEST
 
 
-class Hex(Stream):
+class Hex(DeviceFile):
     """Shares its queue, and who may open it, with frame. told: what last_error is to say."""
 
     __slots__ = ("frame", "room", "told")
@@ -25,11 +25,11 @@ class Hex(Stream):
         self.told = told
         self.room = memoryview(bytearray(LONGEST + HEADROOM))  # where a frame becomes text, for all readers
 
-    def open(self, flags: int, user: User) -> StreamHandle | Awaitable[StreamHandle]:
+    def open(self, flags: int, user: User) -> DeviceHandle | Awaitable[DeviceHandle]:
         return self.frame.seat(flags, lambda: HexHandle(self, user, flags))
 
 
-class HexHandle(TextStreamHandle):
+class HexHandle(TextDeviceHandle):
     """One open: what is left of the line that is being read, and of the one that is being written."""
 
     __slots__ = ("_file", "_flags", "_lines", "_room", "_wire")

@@ -8,7 +8,7 @@ from virtfs.core.ids import User
 from virtfs.core.pcapng import whole_blocks
 from virtfs.core.virt import Virt
 from virtfs.files.capture import file_header, interface_block
-from virtfs.files.stream import FixedHandle, Opens, Stream, Waiters
+from virtfs.files.device import DeviceFile, FixedHandle, Opens, Waiters
 from virtfs.forward.recorder import Passed, Recorder
 
 PIECE = 65536  # bytes; blocks of less are joined
@@ -72,7 +72,7 @@ class History:
         return [self._oldest(), *(memoryview(piece) for piece in islice(self._pieces, 1, None))]
 
 
-class HistoryFile(Stream):
+class HistoryFile(DeviceFile):
     """Reading it takes nothing away."""
 
     __slots__ = ("application", "history", "virt")

@@ -17,7 +17,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.core.pace import Pace
 from virtfs.core.savefile import Reader, Record, Run
-from virtfs.files.stream import Opens, Stream, StreamHandle, Waiters
+from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Waiters
 from virtfs.forward.rows import RUN, Rows
 from virtfs.forward.tasks import lasting
 from virtfs.forward.wire import Wire
@@ -26,7 +26,7 @@ from virtfs.host.timer import Timer
 BURST = 2048  # frames sent before others have their turn
 
 
-class Inject(Stream):
+class Inject(DeviceFile):
     """One opener at a time, for while one write waits a second writer of the same file would be stuck in the kernel.
 
     start: runs a task as long as the mount. told: what last_error is to say.
@@ -63,7 +63,7 @@ class Inject(Stream):
         return handle
 
 
-class InjectHandle(StreamHandle):
+class InjectHandle(DeviceHandle):
     """One file on its way in."""
 
     __slots__ = (
@@ -208,7 +208,7 @@ class InjectHandle(StreamHandle):
         return self._frames
 
     def poll(self) -> int:
-        """As in StreamHandle; a write is taken for one that goes on where the last ended."""
+        """As in DeviceHandle; a write is taken for one that goes on where the last ended."""
         virt = self._file.wire.virt
         if virt.lost:
             return select.POLLOUT | select.POLLERR | select.POLLHUP

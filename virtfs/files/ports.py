@@ -7,12 +7,12 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.core.virt import Virt
 from virtfs.files.capture import Budget, Capture
+from virtfs.files.device import Opens
 from virtfs.files.frame import Frame
 from virtfs.files.hexlines import Hex
 from virtfs.files.history import History, HistoryFile
 from virtfs.files.inject import Inject
 from virtfs.files.node import Symlink
-from virtfs.files.stream import Opens
 from virtfs.forward.recorder import Recorder, Rings, Task
 from virtfs.forward.wire import Wire
 

@@ -16,8 +16,8 @@ from time import monotonic
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
+from virtfs.files.device import PollId
 from virtfs.files.node import Node, Owner, Rights
-from virtfs.files.stream import PollId
 
 CHEAP = 0.005  # seconds; a text that takes less to make is made whenever it is asked for
 

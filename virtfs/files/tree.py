@@ -15,11 +15,11 @@ from virtfs.files.capture import Capture
 from virtfs.files.clients import clients_text
 from virtfs.files.clone import Clone
 from virtfs.files.ctl import Ctl
+from virtfs.files.device import Opens
 from virtfs.files.events import Events
 from virtfs.files.metrics import metrics
 from virtfs.files.node import ROOT, Directory, Node, RootOwned, Symlink
 from virtfs.files.ports import Ports
-from virtfs.files.stream import Opens
 from virtfs.files.text import Text
 from virtfs.files.wait import waits
 from virtfs.forward.wire import Wire

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.core.virt import Virt
+from virtfs.files.device import DeviceFile, Opens, TextDeviceHandle, Waiters
 from virtfs.files.node import Rights
-from virtfs.files.stream import Opens, Stream, TextStreamHandle, Waiters
 from virtfs.forward.wire import Wire
 
 
-class Wait(Stream):
+class Wait(DeviceFile):
     """Waits for one condition on one interface. When that goes, ENXIO, unless the condition holds then."""
 
     __slots__ = ("holds", "virt", "waiters")
@@ -27,7 +27,7 @@ class Wait(Stream):
         return WaitHandle(self, user)
 
 
-class WaitHandle(TextStreamHandle):
+class WaitHandle(TextDeviceHandle):
     """One that waits."""
 
     __slots__ = ("_done", "_wait")

@@ -20,9 +20,9 @@ from virtfs.core.offload import whole
 from virtfs.forward.impaired import ImpairedWay
 from virtfs.forward.tasks import lasting
 from virtfs.forward.wire import Wire
-from virtfs.host.carrier import LONGEST, BatchCarrier, Carrier, Load, Room
 from virtfs.host.descriptors import keep_spare
-from virtfs.host.device import OFFLOAD_NONE, OFFLOAD_TCP, VNET_HEADER
+from virtfs.host.relay import LONGEST, BatchRelay, Load, Relay, Room
+from virtfs.host.tapdevice import OFFLOAD_NONE, OFFLOAD_TCP, VNET_HEADER
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class OneWay:
         self._gone = False
         self._buffer = room.view[:LONGEST]
         self._read = FileIO(source.tap.fd, "r+b", closefd=False).readinto
-        self._carrier: Carrier = BatchCarrier(source.tap.fd, sink.tap.fd, room)
+        self._relay: Relay = BatchRelay(source.tap.fd, sink.tap.fd, room)
         source.take_over(self._onward)
         source.listeners.append(self.look)
         sink.listeners.append(self.look)
@@ -95,7 +95,7 @@ class OneWay:
         for _ in range(self.source.virt.host.queue // BURST + 1):  # what still lies there undone
             if not self._single_burst():
                 break
-        self._carrier.close()
+        self._relay.close()
         self.source.give_back()
 
     def burst(self) -> int:
@@ -104,7 +104,7 @@ class OneWay:
 
     def _fast_burst(self) -> int:
         """Whole packets, with their virtio_net_hdr, from tap to tap."""
-        load = self._carrier.carry()
+        load = self._relay.carry()
         if load.packets:
             size = load.size - load.packets * VNET_HEADER
             self.source.count_in(load.packets, size)

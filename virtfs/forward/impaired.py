@@ -1,4 +1,4 @@
-"""One impaired direction of a wire or a cable: core.impair's scheduler, driven by one task and a timer."""
+"""One impaired direction of a wire or a cable: a scheduler of core, driven by one task and a timer."""
 
 from collections.abc import Callable
 from random import getrandbits
@@ -6,8 +6,8 @@ from time import monotonic_ns
 
 import trio
 
-from virtfs.core.impair import Scheduler
 from virtfs.core.impairment import UNIMPAIRED, Impairment
+from virtfs.core.impairment_scheduler import Scheduler
 from virtfs.forward.tasks import lasting
 from virtfs.host.timer import Timer
 

@@ -16,7 +16,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.savefile import Run
 from virtfs.core.virt import Virt
 from virtfs.forward.rows import Rows
-from virtfs.host.device import NO_HEADER, TapDevice
+from virtfs.host.tapdevice import NO_HEADER, TapDevice
 
 
 class Way(Protocol):

@@ -18,8 +18,8 @@ from virtfs.core.virt import Virt
 from virtfs.forward.tasks import in_thread, lasting, surely_in_thread
 from virtfs.host.bpf import Program
 from virtfs.host.descriptors import NONE_LEFT
-from virtfs.host.device import Placed
 from virtfs.host.ring import Block, PacketRing, Size
+from virtfs.host.tapdevice import Placed
 
 log = logging.getLogger(__name__)
 

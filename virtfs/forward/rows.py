@@ -6,7 +6,7 @@ records between them, the headers are filled in for all at once, and the slices 
 """
 
 from virtfs.core.savefile import Run
-from virtfs.host.device import VNET_HEADER
+from virtfs.host.tapdevice import VNET_HEADER
 
 ROOM = 256 << 10  # bytes: it is to stay in a processor's own cache
 RUN = 128  # frames of one run

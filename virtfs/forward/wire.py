@@ -25,7 +25,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.framequeue import FrameQueue
 from virtfs.core.virt import Virt
 from virtfs.forward.outward import Outward, Way
-from virtfs.host.device import VNET_HEADER, TapDevice
+from virtfs.host.tapdevice import VNET_HEADER, TapDevice
 
 HEADROOM = 16  # bytes a reader leaves free before the frame
 LONGEST = 65536 + 32  # bytes of a frame out of a tap: the largest MTU and any link header

@@ -4,7 +4,7 @@ import errno
 import logging
 from io import FileIO
 
-from virtfs.files.stream import PollId, Unique
+from virtfs.files.device import PollId, Unique
 from virtfs.fuse import protocol as p
 
 log = logging.getLogger(__name__)

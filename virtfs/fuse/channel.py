@@ -20,7 +20,7 @@ import trio
 
 from virtfs.core.errors import VirtError, refused
 from virtfs.core.ids import Gid, Uid, User
-from virtfs.files.stream import FixedHandle, ParkedRead, PollId, Stream, StreamHandle, Unique
+from virtfs.files.device import DeviceFile, DeviceHandle, FixedHandle, ParkedRead, PollId, Unique
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.numbers import HandleId, Handles, Inodes
@@ -174,7 +174,7 @@ class Channel:
                 return False
         elif opcode == p.FUSE_OPEN:
             node = self._inodes.node(p.fuse_in_header.unpack_from(self._in)[3])
-            if isinstance(node, Stream):
+            if isinstance(node, DeviceFile):
                 return self._open(node, unique, length)
             if node is None:
                 raise VirtError(errno.ENXIO, "a file that is gone")
@@ -197,7 +197,7 @@ class Channel:
 
     # Streams
 
-    def _stream(self, fh: HandleId, length: int, layout: struct.Struct) -> StreamHandle:
+    def _stream(self, fh: HandleId, length: int, layout: struct.Struct) -> DeviceHandle:
         if length < p.BODY + layout.size:
             raise VirtError(errno.EINVAL, "a message cut short")
         return self._handles.streams.get(fh) or self._handles.fixed[fh]
@@ -206,14 +206,14 @@ class Channel:
         _, _, _, _, uid, gid, pid, _, _ = p.fuse_in_header.unpack_from(self._in)
         return User(Uid(uid), Gid(gid), process_of(pid))
 
-    def _open(self, node: Stream, unique: Unique, length: int) -> bool:
+    def _open(self, node: DeviceFile, unique: Unique, length: int) -> bool:
         if length < p.BODY + p.fuse_open_in.size:
             raise VirtError(errno.EINVAL, "a message cut short")
         flags, _ = p.fuse_open_in.unpack_from(self._in, p.BODY)
         user = self._user()
         try:
             opened = node.admit(flags, user)
-            if isinstance(opened, StreamHandle):
+            if isinstance(opened, DeviceHandle):
                 self._opened(unique, opened)
             else:
                 self._tasks.start_soon(self._open_later, unique, opened, user)
@@ -223,7 +223,7 @@ class Channel:
             raise refusal from failure
         return True
 
-    def _opened(self, unique: Unique, handle: StreamHandle) -> None:
+    def _opened(self, unique: Unique, handle: DeviceHandle) -> None:
         try:
             fh = self._handles.add_stream(handle)
         except VirtError:
@@ -235,7 +235,7 @@ class Channel:
             self.grow(self._inodes.number(handle.stream), handle.length())
         self._answers.answer(unique, p.fuse_open_out.pack(fh, flags, 0))
 
-    async def _open_later(self, unique: Unique, opening: Awaitable[StreamHandle], user: User) -> None:
+    async def _open_later(self, unique: Unique, opening: Awaitable[DeviceHandle], user: User) -> None:
         try:
             self._opened(unique, await opening)
         except (OSError, MemoryError) as failure:
@@ -298,7 +298,7 @@ class Channel:
         self._answers.answer(unique, p.fuse_lseek_out.pack(handle.length() if whence == os.SEEK_HOLE else offset))
         return True
 
-    def _write_piece(self, handle: StreamHandle, thread: int, offset: int, flags: int, data: memoryview) -> int | None:
+    def _write_piece(self, handle: DeviceHandle, thread: int, offset: int, flags: int, data: memoryview) -> int | None:
         try:
             return write_piece(handle, thread, offset, flags, data)
         except VirtError as refusal:

@@ -12,8 +12,8 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Uid, User
+from virtfs.files.device import DeviceHandle, FixedHandle
 from virtfs.files.node import Node
-from virtfs.files.stream import FixedHandle, StreamHandle
 from virtfs.files.text import TextHandle
 from virtfs.fuse.protocol import FUSE_ROOT_ID
 
@@ -48,13 +48,13 @@ class Handles:
     """The open files of both planes. A user who is not root has OPEN_MAX of them at most."""
 
     def __init__(self) -> None:
-        self.streams: dict[HandleId, StreamHandle] = {}
+        self.streams: dict[HandleId, DeviceHandle] = {}
         self.fixed: dict[HandleId, FixedHandle] = {}
         self.texts: dict[HandleId, TextHandle] = {}
         self._of_user: Counter[Uid] = Counter()
         self._next = count(1)
 
-    def add_stream(self, handle: StreamHandle) -> HandleId:
+    def add_stream(self, handle: DeviceHandle) -> HandleId:
         """A number for an open stream, or EMFILE."""
         number = self._number(handle.user)
         if isinstance(handle, FixedHandle):
@@ -69,7 +69,7 @@ class Handles:
         self.texts[number] = handle
         return number
 
-    def remove_stream(self, number: HandleId) -> StreamHandle:
+    def remove_stream(self, number: HandleId) -> DeviceHandle:
         """Closed."""
         handle = self.fixed.pop(number) if number in self.fixed else self.streams.pop(number)
         self._closed(handle.user)

@@ -6,7 +6,7 @@ from collections import deque
 import trio
 
 from virtfs.core.errors import VirtError
-from virtfs.files.stream import Unique
+from virtfs.files.device import Unique
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 

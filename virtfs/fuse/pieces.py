@@ -13,7 +13,7 @@ import errno
 import os
 
 from virtfs.core.errors import VirtError
-from virtfs.files.stream import StreamHandle
+from virtfs.files.device import DeviceHandle
 from virtfs.forward.wire import LONGEST, SPLIT
 from virtfs.fuse import protocol as p
 from virtfs.host.processes import Buffer, buffers_written, fetch, file_size_limit
@@ -23,8 +23,8 @@ FIRST_OF_MANY = p.MAX_WRITE - 4096  # bytes; the first piece of a call of more t
 _NEVER = 1 << 62
 
 
-def write_piece(handle: StreamHandle, thread: int, offset: int, flags: int, data: memoryview) -> int | None:
-    """Take a WRITE that may be a piece of a longer call, as StreamHandle.write.
+def write_piece(handle: DeviceHandle, thread: int, offset: int, flags: int, data: memoryview) -> int | None:
+    """Take a WRITE that may be a piece of a longer call, as DeviceHandle.write.
 
     Errors, with nothing sent: EFBIG, RLIMIT_FSIZE has cut the message; EFAULT, the rest of it cannot be read.
     """
@@ -61,7 +61,7 @@ def write_piece(handle: StreamHandle, thread: int, offset: int, flags: int, data
     return size
 
 
-def _write_at(handle: StreamHandle, thread: int, data: memoryview) -> int | None:
+def _write_at(handle: DeviceHandle, thread: int, data: memoryview) -> int | None:
     """Take a WRITE at an offset that no call on a stream begins at.
 
     It is the rest of a call whose first piece was sent as a message, and is dropped. Other calls (io_uring, splice,

@@ -6,7 +6,7 @@ import os
 import select
 import signal
 
-from virtfs.files.stream import ParkedRead, StreamHandle, Unique, Waiters
+from virtfs.files.device import DeviceHandle, ParkedRead, Unique, Waiters
 from virtfs.files.text import TextHandle
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 ENDING = frozenset((signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGALRM, signal.SIGTERM))  # ask to end a read
 
 
-def ready(handle: StreamHandle | TextHandle) -> int:
+def ready(handle: DeviceHandle | TextHandle) -> int:
     """What poll answers; a handle that fails has an error to tell."""
     try:
         return handle.poll()
@@ -48,7 +48,7 @@ class Waiting:
         self._parked[unique] = waiters
         waiters.started()
 
-    def park_write(self, unique: Unique, handle: StreamHandle, flags: int) -> None:
+    def park_write(self, unique: Unique, handle: DeviceHandle, flags: int) -> None:
         """A write that takes its time. Without waiting allowed, what is taken by now is all."""
         if flags & os.O_NONBLOCK:
             self._cut(unique, handle, errno.EAGAIN)
@@ -94,7 +94,7 @@ class Waiting:
         p.fuse_out_header.pack_into(self._reply, 0, p.REPLY + taken, 0, unique)
         self._answers.emit(self._reply[: p.REPLY + taken])
 
-    def _cut(self, unique: Unique, handle: StreamHandle, error: int) -> None:
+    def _cut(self, unique: Unique, handle: DeviceHandle, error: int) -> None:
         """End a write: with how much was taken, or the error if that is nothing."""
         if taken := handle.interrupt():
             self._answers.answer(unique, p.fuse_write_out.pack(taken, 0))

@@ -21,15 +21,16 @@ from typing import Any
 from pyroute2.netlink.rtnl import RTM_GETLINK, RTM_SETLINK
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from virtfs.host.holdings import addresses, routes
-from virtfs.host.link import Interface, Link, link_of
+from virtfs.core.ip import IpInterface
+from virtfs.host.ipconfig import addresses, routes
+from virtfs.host.link import Link, link_of
 from virtfs.host.rtnl import Rtnl
 
 _IFF_UP = 0x1  # linux/if.h
 
 
 @dataclass(frozen=True, slots=True)
-class Holdings:
+class IpConfig:
     """Addresses and routes, by what is the same on whatever interface they are."""
 
     addresses: frozenset[tuple[object, ...]] = frozenset()
@@ -37,23 +38,23 @@ class Holdings:
 
     @property
     def networks(self) -> frozenset[tuple[object, ...]]:
-        """The addresses' networks, as holdings.Route has them."""
+        """The addresses' networks, as ipconfig.RouteRecord has them."""
         return frozenset(_network(*key) for key in self.addresses)
 
-    def __or__(self, other: "Holdings") -> "Holdings":
-        return Holdings(self.addresses | other.addresses, self.routes | other.routes)
+    def __or__(self, other: "IpConfig") -> "IpConfig":
+        return IpConfig(self.addresses | other.addresses, self.routes | other.routes)
 
-    def __sub__(self, other: "Holdings") -> "Holdings":
-        return Holdings(self.addresses - other.addresses, self.routes - other.routes)
+    def __sub__(self, other: "IpConfig") -> "IpConfig":
+        return IpConfig(self.addresses - other.addresses, self.routes - other.routes)
 
 
 def _network(family: Any, address: Any, length: Any) -> tuple[object, ...]:
     return family, ip_network((address, length), strict=False).network_address.packed, length
 
 
-def holdings(rtnl: Rtnl, index: int) -> Holdings:
+def ip_config(rtnl: Rtnl, index: int) -> IpConfig:
     """What an interface holds now."""
-    return Holdings(
+    return IpConfig(
         frozenset(address.key for address in addresses(rtnl, index)),
         frozenset(route.key for route in routes(rtnl, index)),
     )
@@ -67,35 +68,35 @@ class Adoptions:
     (by DHCP, by hand), and all of them when an earlier daemon did the adopting.
     """
 
-    own: Holdings = field(default_factory=Holdings)  # the bridge's: from before any was adopted, or by the verb inet
-    brought: dict[int, Holdings] = field(default_factory=dict)
+    own: IpConfig = field(default_factory=IpConfig)  # the bridge's: from before any was adopted, or by the verb inet
+    brought: dict[int, IpConfig] = field(default_factory=dict)
 
     def note(self, rtnl: Rtnl, bridge: int, port: int) -> None:
         """To be called before `adopt`."""
-        its = holdings(rtnl, port)
+        its = ip_config(rtnl, port)
         member = link(rtnl, port).master == bridge
         if not self.brought and not member:
-            self.own |= holdings(rtnl, bridge) - its
+            self.own |= ip_config(rtnl, bridge) - its
         self.brought[port] = its
 
-    def keep(self, address: Interface) -> None:
+    def keep(self, address: IpInterface) -> None:
         """An address that is given to the bridge itself."""
-        self.own |= Holdings(frozenset((_key(address),)))
+        self.own |= IpConfig(frozenset((_key(address),)))
 
-    def is_own(self, address: Interface) -> bool:
+    def is_own(self, address: IpInterface) -> bool:
         """Whether an address of the bridge is its own, not a member's."""
         return not self.brought or _key(address) in self.own.addresses
 
-    def staying(self, rtnl: Rtnl, bridge: int, port: int) -> Holdings:
+    def staying(self, rtnl: Rtnl, bridge: int, port: int) -> IpConfig:
         """What the bridge keeps when this member leaves."""
         if next(iter(self.brought)) != port:
-            return holdings(rtnl, bridge) - self.brought[port]
+            return ip_config(rtnl, bridge) - self.brought[port]
         others = (held for index, held in self.brought.items() if index != port)
-        return reduce(Holdings.__or__, others, self.own)
+        return reduce(IpConfig.__or__, others, self.own)
 
 
-def _key(address: Interface) -> tuple[object, ...]:
-    """As of holdings.Address."""
+def _key(address: IpInterface) -> tuple[object, ...]:
+    """As of ipconfig.AddressRecord."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     return family, address.ip.packed, address.network.prefixlen
 
@@ -113,10 +114,10 @@ def adopt(rtnl: Rtnl, bridge: int, port: int) -> Iterator[str]:
     if wire.up and not master.up:
         _set_up(rtnl, bridge)
         yield "up"
-    yield from _move(rtnl, wire, master, Holdings(), bridge)
+    yield from _move(rtnl, wire, master, IpConfig(), bridge)
 
 
-def give_back(rtnl: Rtnl, bridge: int, port: int, staying: Holdings) -> Iterator[str]:
+def give_back(rtnl: Rtnl, bridge: int, port: int, staying: IpConfig) -> Iterator[str]:
     """The reverse: what the bridge holds, but for `staying`, moves to the port, which is a member no more."""
     wire, master = link(rtnl, port), link(rtnl, bridge)
     yield from _move(rtnl, master, wire, staying, 0)
@@ -126,14 +127,14 @@ def give_back(rtnl: Rtnl, bridge: int, port: int, staying: Holdings) -> Iterator
         yield "address"
 
 
-def _move(rtnl: Rtnl, source: Link, target: Link, staying: Holdings, master: int) -> Iterator[str]:
-    there = holdings(rtnl, target.index)
+def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int) -> Iterator[str]:
+    there = ip_config(rtnl, target.index)
     for address in addresses(rtnl, source.index):
         if address.key not in there.addresses | staying.addresses:
             address.on(target.index, target.name, source.name).add(rtnl)
             yield "copied an address"
     # With an address its kernel's own routes have come: ask again. What is down can have none.
-    there = holdings(rtnl, target.index)
+    there = ip_config(rtnl, target.index)
     for route in routes(rtnl, source.index) if link(rtnl, target.index).up else ():
         if route.key in staying.routes or route.network in staying.networks:
             continue  # what the kernel made for an address stays with that

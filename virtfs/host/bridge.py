@@ -23,6 +23,7 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from virtfs.core.bridge import MAXADDR_DEFAULT, TIMEOUT_DEFAULT, BridgeState, Known, Member
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName
+from virtfs.core.ip import IpInterface
 from virtfs.host import adopt
 from virtfs.host.bridgeinfo import (
     AF_BRIDGE,
@@ -37,7 +38,7 @@ from virtfs.host.bridgeinfo import (
     settings_of,
     state_of,
 )
-from virtfs.host.link import Interface, interface_of
+from virtfs.host.link import address_of
 from virtfs.host.links import Links
 from virtfs.host.netns import own_netns
 from virtfs.host.rtnl import Message, Rtnl
@@ -95,14 +96,14 @@ class HostBridge:
         """Return, by member, what other programs may have set of it and no verb says."""
         return {str(link.get_attr("IFLA_IFNAME")): settings_of(link) for link in dump_members(self.rtnl, self.index)}
 
-    def addresses_of(self, name: str) -> tuple[Interface, ...]:
+    def addresses_of(self, name: str) -> tuple[IpInterface, ...]:
         """The addresses of another interface; none if it is gone."""
         link = ask_link(self.rtnl, name)
         if link is None:
             return ()
         question = ifaddrmsg()
         question["index"] = link["index"]
-        return tuple(interface_of(answer) for answer in self.rtnl.dump(RTM_GETADDR, question))
+        return tuple(address_of(answer) for answer in self.rtnl.dump(RTM_GETADDR, question))
 
     def _link(self) -> Message:
         link = ask_link(self.rtnl, self.index)

@@ -10,7 +10,8 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
 from virtfs.core.bridge import BridgeState, Known, Member
 from virtfs.core.errors import VirtError
-from virtfs.host.link import Interface, link_of
+from virtfs.core.ip import IpInterface
+from virtfs.host.link import link_of
 from virtfs.host.rtnl import Message, Rtnl
 
 AF_BRIDGE: Final = 7
@@ -129,7 +130,7 @@ def known_of(links: Iterable[Message], entries: Iterable[Message]) -> tuple[Know
 
 
 def state_of(
-    link: Message, members: tuple[Member, ...], known: tuple[Known, ...], addresses: tuple[Interface, ...]
+    link: Message, members: tuple[Member, ...], known: tuple[Known, ...], addresses: tuple[IpInterface, ...]
 ) -> BridgeState:
     """All of it together."""
     data, plain = details(link), link_of(link)

@@ -1,14 +1,13 @@
 """What the kernel tells of an interface, asked for (`links`) or not (`monitor`): rtnetlink's messages as values."""
 
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from ipaddress import ip_interface
 
+from virtfs.core.ip import IpInterface
 from virtfs.host.rtnl import Message
 
 _IFF_UP = 0x1  # linux/if.h
 _IFF_PROMISC = 0x100
-
-Interface = IPv4Interface | IPv6Interface  # an address with the length of its prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ def link_of(message: Message) -> Link:
     )
 
 
-def interface_of(message: Message) -> Interface:
+def address_of(message: Message) -> IpInterface:
     """The address of an RTM_NEWADDR or RTM_DELADDR message; of a point-to-point one this end's."""
     address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
     return ip_interface(f"{address}/{message['prefixlen']}")

@@ -12,7 +12,6 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address
 from typing import Self, TypeVar
 
 from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL
@@ -22,11 +21,12 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ifstatsmsg import ifstatsmsg
 
 from virtfs.core.errors import VirtError
-from virtfs.host import holdings, netns
+from virtfs.core.ip import IpAddress, IpInterface
+from virtfs.host import ipconfig, netns
 from virtfs.host.descriptors import NONE_LEFT
-from virtfs.host.device import Placed
-from virtfs.host.link import Interface, Link, interface_of, link_of
+from virtfs.host.link import Link, address_of, link_of
 from virtfs.host.rtnl import Message, Rtnl
+from virtfs.host.tapdevice import Placed
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ _IN6_ADDR_GEN_MODE_NONE = 1  # linux/if_link.h
 _RT_SCOPE_HOST = 254  # linux/rtnetlink.h
 
 T = TypeVar("T")
-Address = IPv4Address | IPv6Address
 
 
 class Links:
@@ -132,11 +131,11 @@ class Links:
         change["attrs"] = [("IFLA_NET_NS_FD", namespace)]
         self._change(tap, change, "netns")
 
-    def addresses(self, tap: Placed) -> tuple[Interface, ...]:
+    def addresses(self, tap: Placed) -> tuple[IpInterface, ...]:
         """Every address, IPv4 first, in the kernel's order; also those the kernel made itself (fe80::)."""
         return self._at(tap, _addresses)
 
-    def add_address(self, tap: Placed, interface: Interface) -> None:
+    def add_address(self, tap: Placed, interface: IpInterface) -> None:
         """As `ip address add A/n brd + dev TAP`. VirtError: EEXIST, EINVAL, EACCES (no IPv6)."""
         broadcast = interface.version == 4 and interface.network.prefixlen < 31  # RFC 3021: none on a pair
 
@@ -150,7 +149,7 @@ class Links:
 
         self._at(tap, ask, f'address "{interface}"')
 
-    def remove_address(self, tap: Placed, address: Interface | Address) -> None:
+    def remove_address(self, tap: Placed, address: IpInterface | IpAddress) -> None:
         """As `ip address del`; without a prefix the first that matches. VirtError EADDRNOTAVAIL: not there.
 
         As everywhere on Linux the other IPv4 addresses of the same subnet go with the first of them
@@ -166,15 +165,15 @@ class Links:
 
         self._at(tap, ask, f'address "{address}"')
 
-    def addresses_in_full(self, tap: Placed) -> tuple[holdings.Address, ...]:
+    def addresses_in_full(self, tap: Placed) -> tuple[ipconfig.AddressRecord, ...]:
         """The addresses, with all that the kernel tells of each, for `restore_addresses`."""
-        return self._at(tap, lambda rtnl, index: tuple(holdings.addresses(rtnl, index)))
+        return self._at(tap, lambda rtnl, index: tuple(ipconfig.addresses(rtnl, index)))
 
-    def restore_addresses(self, tap: Placed, held: tuple[holdings.Address, ...], name: str) -> None:
+    def restore_addresses(self, tap: Placed, held: tuple[ipconfig.AddressRecord, ...], name: str) -> None:
         """Make the addresses what they were; name: of the interface, then. VirtError: the kernel's."""
 
         def ask(rtnl: Rtnl, index: int) -> None:
-            holdings.restore(rtnl, index, tap.name(), held, name)
+            ipconfig.restore(rtnl, index, tap.name(), held, name)
 
         self._at(tap, ask, "its addresses")
 
@@ -234,13 +233,13 @@ class Links:
             os.close(namespace)
 
 
-def _addresses(rtnl: Rtnl, index: int) -> tuple[Interface, ...]:
+def _addresses(rtnl: Rtnl, index: int) -> tuple[IpInterface, ...]:
     question = ifaddrmsg()
     question["index"] = index
-    return tuple(interface_of(answer) for answer in rtnl.dump(RTM_GETADDR, question))
+    return tuple(address_of(answer) for answer in rtnl.dump(RTM_GETADDR, question))
 
 
-def _address_message(interface: Interface, index: int) -> Message:
+def _address_message(interface: IpInterface, index: int) -> Message:
     message = ifaddrmsg()
     message["family"] = socket.AF_INET if interface.version == 4 else socket.AF_INET6
     message["prefixlen"] = interface.network.prefixlen

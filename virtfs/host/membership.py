@@ -11,9 +11,9 @@ from virtfs.core.ids import BridgeName
 from virtfs.host import netns
 from virtfs.host.bridge import HostBridge
 from virtfs.host.bridgeinfo import Settings, ask_link, details
-from virtfs.host.device import Placed
 from virtfs.host.links import Links
 from virtfs.host.rtnl import Rtnl
+from virtfs.host.tapdevice import Placed
 
 T = TypeVar("T")
 

@@ -16,8 +16,9 @@ from typing import Self
 from pyroute2.netlink.rtnl import RTM_DELADDR, RTM_DELLINK, RTM_DELNSID, RTM_NEWADDR, RTM_NEWLINK
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
+from virtfs.core.ip import IpInterface
 from virtfs.host import netns
-from virtfs.host.link import Interface, Link, interface_of, link_of
+from virtfs.host.link import Link, address_of, link_of
 from virtfs.host.nsid import nsid_of
 from virtfs.host.rtnl import ROOM, SOL_NETLINK, Message
 
@@ -56,7 +57,7 @@ class AddressChanged:
 
     nsid: int | None
     index: int
-    address: Interface
+    address: IpInterface
     added: bool
 
 
@@ -183,7 +184,7 @@ def _link_gone(message: Message, nsid: int | None) -> Event | None:
 
 def _address_changed(message: Message, nsid: int | None) -> Event | None:
     added = message["header"]["type"] == RTM_NEWADDR
-    return AddressChanged(nsid, message["index"], interface_of(message), added)
+    return AddressChanged(nsid, message["index"], address_of(message), added)
 
 
 def _namespace_gone(message: Message, nsid: int | None) -> Event | None:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
-from virtfs.host.device import Placed
+from virtfs.host.tapdevice import Placed
 from virtfs.host.threads import call_apart
 
 _OWN = "/proc/thread-self/ns/net"

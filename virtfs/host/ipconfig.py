@@ -42,7 +42,7 @@ _CACHEINFO_EXPIRES = struct.Struct("IIi")  # struct rta_cacheinfo, its head: cln
 
 
 @dataclass(frozen=True)
-class Address:
+class AddressRecord:
     """One address of one interface."""
 
     head: tuple[int, ...]  # struct ifaddrmsg
@@ -84,7 +84,7 @@ class Address:
 
 
 @dataclass(frozen=True)
-class Route:
+class RouteRecord:
     """One unicast route that leads out of one interface, or by several next hops also out of it."""
 
     head: tuple[int, ...]  # struct rtmsg
@@ -151,24 +151,24 @@ class Route:
         return _RTMSG.pack(*self.head) + pack(self.attributes.items())
 
 
-def addresses(rtnl: Rtnl, index: int) -> list[Address]:
+def addresses(rtnl: Rtnl, index: int) -> list[AddressRecord]:
     """The addresses of an interface that are in use, in the kernel's order."""
-    found: list[Address] = []
+    found: list[AddressRecord] = []
     for message in rtnl.dump(RTM_GETADDR, Raw(_IFADDRMSG.pack(0, 0, 0, 0, index))):
         data = body(message)
-        address = Address(_IFADDRMSG.unpack_from(data), parse(data[_IFADDRMSG.size :]))
+        address = AddressRecord(_IFADDRMSG.unpack_from(data), parse(data[_IFADDRMSG.size :]))
         if address.head[0] in _FAMILIES and address.head[4] == index and not address.head[2] & _IFA_F_DADFAILED:
             found.append(address)
     return found
 
 
-def restore(rtnl: Rtnl, index: int, name: str, before: Sequence[Address], old_name: str) -> None:
+def restore(rtnl: Rtnl, index: int, name: str, before: Sequence[AddressRecord], old_name: str) -> None:
     """Make an interface's addresses what they were, with broadcast address, label and scope. One that is there as it
     was is not touched; how long the others live is as it was then. old_name: what the interface was called.
     """
     wanted = [address.on(index, name, old_name) for address in before]
 
-    def there() -> list[Address]:
+    def there() -> list[AddressRecord]:
         return [address.on(index, name, name) for address in addresses(rtnl, index)]
 
     for address in reversed(there()):
@@ -181,20 +181,20 @@ def restore(rtnl: Rtnl, index: int, name: str, before: Sequence[Address], old_na
             address.add(rtnl)
 
 
-def routes(rtnl: Rtnl, index: int) -> list[Route]:
+def routes(rtnl: Rtnl, index: int) -> list[RouteRecord]:
     """The unicast routes of every table that lead out of an interface."""
-    found: list[Route] = []
+    found: list[RouteRecord] = []
     for family in _FAMILIES:
         for message in rtnl.dump(RTM_GETROUTE, Raw(_RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))):
             data = body(message)
-            route = Route(_RTMSG.unpack_from(data), parse(data[_RTMSG.size :]))
+            route = RouteRecord(_RTMSG.unpack_from(data), parse(data[_RTMSG.size :]))
             *_, kind, flags = route.head
             if kind == _RTN_UNICAST and not flags & _RTM_F_CLONED:
                 found.extend(part for part in _parted(route) if part.leads_out_of(index))
     return found
 
 
-def _parted(route: Route) -> Iterator[Route]:
+def _parted(route: RouteRecord) -> Iterator[RouteRecord]:
     """IPv6 keeps next hops as routes of their own, which can come and go one by one; only a dump joins them."""
     if not route.shared or route.head[0] != socket.AF_INET6:
         yield route

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from errno import EINVAL
 from typing import Final
 
-from virtfs.core import units
+from virtfs.core import quantities
 from virtfs.core.errors import VirtError
 from virtfs.core.impairment import BOTH, LIMIT_DEFAULT, NEVER, Bursts, Direction, Distribution, Impairment, Share
 from virtfs.core.quoting import quoted
@@ -33,7 +33,7 @@ SEED_MAX = 2**64 - 1
 _DISTRIBUTIONS: Final[tuple[Distribution, ...]] = ("uniform", "normal", "pareto", "paretonormal")
 
 
-def parse_impair(words: Sequence[str]) -> tuple[Impairment, int]:
+def parse_impairment(words: Sequence[str]) -> tuple[Impairment, int]:
     """An impairment and how many words it took, 0 if the first is not one of its own.
 
     Errors: VirtError with EINVAL or ERANGE, quoting the word.
@@ -52,27 +52,27 @@ def parse_impair(words: Sequence[str]) -> tuple[Impairment, int]:
     return impairment, reader.at
 
 
-def parse_impair_verb(words: Sequence[str]) -> tuple[tuple[Direction, ...], Impairment, int]:
+def parse_impairment_verb(words: Sequence[str]) -> tuple[tuple[Direction, ...], Impairment, int]:
     """What follows the verb impair: `in delay 20ms`, `out loss 1%`, or without a direction for both.
 
-    Gives the directions, the impairment and how many words both took. Errors: as parse_impair(), and EINVAL
+    Gives the directions, the impairment and how many words both took. Errors: as parse_impairment(), and EINVAL
     if nothing is said.
     """
     directions = tuple(direction for direction in BOTH if words and words[0] == direction) or BOTH
     first = 2 - len(directions)
-    impairment, count = parse_impair(words[first:])
+    impairment, count = parse_impairment(words[first:])
     if not count:
         said = f"{quoted(words[first])} is not" if len(words) > first else "impair lacks"
         raise VirtError(EINVAL, f"{said} an impairment such as delay 20ms or loss 1%")
     return directions, impairment, first + count
 
 
-def parse_impairs(words: Sequence[str]) -> tuple[dict[Direction, Impairment], int]:
-    """As parse_impair_verb(), but `in …` and `out …` may follow each other; gives each direction that was named."""
+def parse_impairments(words: Sequence[str]) -> tuple[dict[Direction, Impairment], int]:
+    """As parse_impairment_verb(), but `in …` and `out …` may follow each other; gives each direction that was named."""
     found: dict[Direction, Impairment] = {}
     at = 0
     while not found or (at < len(words) and words[at] in BOTH):
-        directions, impairment, count = parse_impair_verb(words[at:])
+        directions, impairment, count = parse_impairment_verb(words[at:])
         if again := [direction for direction in directions if direction in found]:
             raise VirtError(EINVAL, f"{quoted(again[0])} is there twice")
         found |= dict.fromkeys(directions, impairment)
@@ -82,17 +82,17 @@ def parse_impairs(words: Sequence[str]) -> tuple[dict[Direction, Impairment], in
     return found, at
 
 
-def format_impair(impairment: Impairment) -> str:
-    """The words that parse_impair() reads as the same; "" for a new Impairment."""
+def format_impairment(impairment: Impairment) -> str:
+    """The words that parse_impairment() reads as the same; "" for a new Impairment."""
     return " ".join(_words(impairment))
 
 
-def format_impairs(towards: Impairment, away: Impairment) -> str:
-    """The words that parse_impairs() reads as the same, for in (towards virt) and out; "" for two new ones."""
+def format_impairments(towards: Impairment, away: Impairment) -> str:
+    """The words that parse_impairments() reads as the same, for in (towards virt) and out; "" for two new ones."""
     if towards == away:
-        return format_impair(towards)
+        return format_impairment(towards)
     both: tuple[tuple[Direction, Impairment], ...] = (("in", towards), ("out", away))
-    return " ".join(f"{word} {format_impair(one)}" for word, one in both if one != Impairment())
+    return " ".join(f"{word} {format_impairment(one)}" for word, one in both if one != Impairment())
 
 
 class _Reader:
@@ -120,9 +120,9 @@ class _Reader:
 
     def percents(self, after: str, most: int) -> list[float]:
         """A percentage, and as many as follow up to `most`."""
-        found = [units.parse_percent(self.take(after))]
+        found = [quantities.parse_percent(self.take(after))]
         while len(found) < most and self.number_follows():
-            found.append(units.parse_percent(self.take(after)))
+            found.append(quantities.parse_percent(self.take(after)))
         return found
 
 
@@ -130,9 +130,9 @@ _Parser = Callable[[_Reader], dict[str, object]]  # from the words after its own
 
 
 def _parse_delay(reader: _Reader) -> dict[str, object]:
-    found: dict[str, object] = {"delay": units.parse_time(reader.take("delay"))}
+    found: dict[str, object] = {"delay": quantities.parse_time(reader.take("delay"))}
     if reader.number_follows():
-        found["jitter"] = units.parse_time(reader.take("delay"))
+        found["jitter"] = quantities.parse_time(reader.take("delay"))
         if reader.number_follows():
             (found["delay_correlation"],) = reader.percents("delay", 1)
     return found
@@ -160,11 +160,11 @@ def _share(word: str) -> _Parser:
 
 
 def _whole(word: str, low: int, high: int) -> _Parser:
-    return lambda reader: {word: units.parse_int(reader.take(word), low, high)}
+    return lambda reader: {word: quantities.parse_int(reader.take(word), low, high)}
 
 
 def _parse_rate(reader: _Reader) -> dict[str, object]:
-    return {"rate": units.parse_rate(reader.take("rate"))}
+    return {"rate": quantities.parse_rate(reader.take("rate"))}
 
 
 _PARSERS: Final[dict[str, _Parser]] = {
@@ -192,13 +192,13 @@ def _check(impairment: Impairment, said: set[str]) -> None:
 
 
 def _words(impairment: Impairment) -> Iterator[str]:
-    """The words of format_impair(), in the order of the fields."""
+    """The words of format_impairment(), in the order of the fields."""
     if impairment.delay or impairment.jitter or impairment.delay_correlation:
-        yield f"delay {units.format_time(impairment.delay)}"
+        yield f"delay {quantities.format_time(impairment.delay)}"
         if impairment.jitter or impairment.delay_correlation:
-            yield units.format_time(impairment.jitter)
+            yield quantities.format_time(impairment.jitter)
         if impairment.delay_correlation:
-            yield units.format_percent(impairment.delay_correlation)
+            yield quantities.format_percent(impairment.delay_correlation)
     if impairment.distribution != "uniform":
         yield f"distribution {impairment.distribution}"
     if isinstance(impairment.loss, Bursts):
@@ -206,12 +206,12 @@ def _words(impairment: Impairment) -> Iterator[str]:
     for word in ("loss", "duplicate", "reorder", "corrupt"):
         share = getattr(impairment, word)
         if isinstance(share, Share) and share != NEVER:
-            correlation = f" {units.format_percent(share.correlation)}" if share.correlation else ""
-            yield f"{word} {units.format_percent(share.percent)}{correlation}"
+            correlation = f" {quantities.format_percent(share.correlation)}" if share.correlation else ""
+            yield f"{word} {quantities.format_percent(share.percent)}{correlation}"
     if impairment.gap != 1:
         yield f"gap {impairment.gap}"
     if impairment.rate:
-        yield f"rate {units.format_rate(impairment.rate)}"
+        yield f"rate {quantities.format_rate(impairment.rate)}"
     if impairment.limit != LIMIT_DEFAULT:
         yield f"limit {impairment.limit}"
     if impairment.seed is not None:
@@ -223,4 +223,4 @@ def _bursts(loss: Bursts) -> str:
     numbers = [loss.p, loss.r, loss.loss_bad, loss.loss_good]
     while len(numbers) > 2 and numbers[-1] == (100.0, 0.0)[len(numbers) - 3]:
         numbers.pop()
-    return " ".join(map(units.format_percent, numbers))
+    return " ".join(map(quantities.format_percent, numbers))

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from virtfs.core.errors import VirtError
 from virtfs.core.impairment import Bursts, Impairment, Share
-from virtfs.core.netem import (
+from virtfs.core.impairment_text import (
     GAP_MAX,
     LIMIT_MAX,
     SEED_MAX,
-    format_impair,
-    format_impairs,
-    parse_impair,
-    parse_impair_verb,
-    parse_impairs,
+    format_impairment,
+    format_impairments,
+    parse_impairment,
+    parse_impairment_verb,
+    parse_impairments,
 )
 
 MS = 10**6
@@ -55,14 +55,14 @@ def impairments(draw: st.DrawFn) -> Impairment:
 
 def parsed(text: str) -> Impairment:
     words = text.split()
-    impairment, count = parse_impair(words)
+    impairment, count = parse_impairment(words)
     assert count == len(words)
     return impairment
 
 
 def refused(text: str) -> VirtError:
     with pytest.raises(VirtError) as caught:
-        parse_impair_verb(text.split())
+        parse_impairment_verb(text.split())
     return caught.value
 
 
@@ -79,7 +79,7 @@ def test_everything() -> None:
         limit=500,
         seed=42,
     )
-    assert format_impair(parsed(EVERYTHING)) == EVERYTHING.replace(" reorder 25% 50% corrupt 0.1%", "").replace(
+    assert format_impairment(parsed(EVERYTHING)) == EVERYTHING.replace(" reorder 25% 50% corrupt 0.1%", "").replace(
         "duplicate 0.1%", "duplicate 0.1% reorder 25% 50% corrupt 0.1%"
     )
 
@@ -108,33 +108,33 @@ def test_each_word(text: str, impairment: Impairment) -> None:
     [("delay 20ms mtu 1400", 2), ("mtu 1400", 0), ("loss 1% 2% 3%", 3), ("rate 1mbit 20", 2), ("seed 1 # seed 2", 2)],
 )
 def test_it_ends_at_the_first_word_not_its_own(text: str, count: int) -> None:
-    assert parse_impair(text.split())[1] == count
+    assert parse_impairment(text.split())[1] == count
 
 
 @given(impairments())
 def test_what_is_written_can_be_read(impairment: Impairment) -> None:
-    assert parsed(format_impair(impairment)) == impairment
+    assert parsed(format_impairment(impairment)) == impairment
 
 
 @given(impairments(), impairments())
 def test_both_directions_can_be_read(towards: Impairment, away: Impairment) -> None:
-    text = format_impairs(towards, away)
+    text = format_impairments(towards, away)
     if not text:
         assert towards == away == Impairment()
         return
-    found, count = parse_impairs(text.split())
+    found, count = parse_impairments(text.split())
     assert count == len(text.split())
     assert {"in": Impairment(), "out": Impairment()} | found == {"in": towards, "out": away}
 
 
 def test_directions() -> None:
     delay = Impairment(delay=20 * MS)
-    assert parse_impair_verb(["delay", "20ms", "up"]) == (("in", "out"), delay, 2)
-    assert parse_impair_verb(["in", "delay", "20ms", "up"]) == (("in",), delay, 3)
-    assert parse_impair_verb(["out", "delay", "20ms"]) == (("out",), delay, 3)
+    assert parse_impairment_verb(["delay", "20ms", "up"]) == (("in", "out"), delay, 2)
+    assert parse_impairment_verb(["in", "delay", "20ms", "up"]) == (("in",), delay, 3)
+    assert parse_impairment_verb(["out", "delay", "20ms"]) == (("out",), delay, 3)
     both = {"in": delay, "out": Impairment(loss=Share(1))}
-    assert parse_impairs(["in", "delay", "20ms", "out", "loss", "1%", "up"]) == (both, 6)
-    assert parse_impairs(["delay", "20ms", "out"]) == ({"in": delay, "out": delay}, 2)
+    assert parse_impairments(["in", "delay", "20ms", "out", "loss", "1%", "up"]) == (both, 6)
+    assert parse_impairments(["delay", "20ms", "out"]) == ({"in": delay, "out": delay}, 2)
 
 
 @pytest.mark.parametrize(
@@ -177,14 +177,14 @@ def test_refusals_quote_the_word(text: str, number: int, quotes: str) -> None:
 
 def test_one_direction_twice() -> None:
     with pytest.raises(VirtError, match='"in" is there twice'):
-        parse_impairs(["in", "loss", "1%", "in", "loss", "2%"])
+        parse_impairments(["in", "loss", "1%", "in", "loss", "2%"])
 
 
 @given(st.lists(st.sampled_from([*EVERYTHING.split(), "gemodel", "gap", "in", "out", "9" * 5000, "-", "٣", "é"])))
 def test_any_words_give_an_impairment_or_a_refusal(words: list[str]) -> None:
     refusal = None
     try:
-        found, count = parse_impairs(words)
+        found, count = parse_impairments(words)
     except VirtError as error:
         refusal = error
     if refusal:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtfs.core.impair import Scheduler, table
 from virtfs.core.impairment import Distribution, Impairment
-from virtfs.core.netem import parse_impair
+from virtfs.core.impairment_scheduler import Scheduler, table
+from virtfs.core.impairment_text import parse_impairment
 
 US, MS, SECOND = 10**3, 10**6, 10**9
 MANY = 100_000
@@ -23,7 +23,7 @@ EVERYTHING = (
 
 
 def settings(words: str) -> Impairment:
-    impairment, count = parse_impair(words.split())
+    impairment, count = parse_impairment(words.split())
     assert count == len(words.split())
     return impairment
 

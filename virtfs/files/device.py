@@ -52,8 +52,8 @@ class Waiters:
 
     def __init__(self, started: Callable[[], None] = lambda: None) -> None:
         self.reads: dict[Unique, ParkedRead] = {}
-        self.polls: dict[PollId, StreamHandle] = {}
-        self.writes: dict[Unique, StreamHandle] = {}
+        self.polls: dict[PollId, DeviceHandle] = {}
+        self.writes: dict[Unique, DeviceHandle] = {}
         self.serve: Callable[[Waiters], None] = lambda waiters: None
         self.started = started  # called when somebody begins to wait
 
@@ -67,7 +67,7 @@ class Waiters:
         return bool(self)
 
 
-class StreamHandle:
+class DeviceHandle:
     """One open of a stream file. Methods are named after the system call; an OSError becomes its errno.
 
     reads: reads answered. dropped: frames it was too slow for.
@@ -92,7 +92,7 @@ class StreamHandle:
 
     messages = False  # one write(2) is one message, which must not be cut
 
-    def __init__(self, stream: "Stream", user: User, waiters: Waiters) -> None:
+    def __init__(self, stream: "DeviceFile", user: User, waiters: Waiters) -> None:
         self.stream = stream
         self.user = user
         self.waiters = waiters
@@ -175,7 +175,7 @@ class StreamHandle:
         self.stream.opens.remove(self)
 
 
-class FixedHandle(StreamHandle):
+class FixedHandle(DeviceHandle):
     """An open of a file that stays as it was at the open: it has a length, can be seeked and read at any offset."""
 
     __slots__ = ()
@@ -192,12 +192,12 @@ class FixedHandle(StreamHandle):
         return select.POLLIN
 
 
-class Look(StreamHandle):
+class Look(DeviceHandle):
     """An open of a stream by who goes through all files: it has no effect, and reads as `length` zero bytes at once."""
 
     __slots__ = ("_rest",)
 
-    def __init__(self, stream: "Stream", user: User, length: int) -> None:
+    def __init__(self, stream: "DeviceFile", user: User, length: int) -> None:
         super().__init__(stream, user, Waiters())
         self._rest = length
 
@@ -214,7 +214,7 @@ class Look(StreamHandle):
 class ParkedRead(NamedTuple):
     """A read that waits: at most `size` bytes at `offset`, for a thread."""
 
-    handle: StreamHandle
+    handle: DeviceHandle
     size: int
     offset: int
     thread: int
@@ -224,25 +224,25 @@ class Opens:
     """The open streams of one interface, or of the mount."""
 
     def __init__(self) -> None:
-        self._handles: dict[StreamHandle, None] = {}
-        self.tell: Callable[[str, StreamHandle], None] = lambda what, handle: None  # "open" or "close"
+        self._handles: dict[DeviceHandle, None] = {}
+        self.tell: Callable[[str, DeviceHandle], None] = lambda what, handle: None  # "open" or "close"
 
-    def __iter__(self) -> Iterator[StreamHandle]:
+    def __iter__(self) -> Iterator[DeviceHandle]:
         return iter(tuple(self._handles))
 
-    def add(self, handle: StreamHandle) -> None:
+    def add(self, handle: DeviceHandle) -> None:
         """One more; nothing happens if it is there."""
         if handle not in self._handles:
             self._handles[handle] = None
             self.tell("open", handle)
 
-    def remove(self, handle: StreamHandle) -> None:
+    def remove(self, handle: DeviceHandle) -> None:
         """One less; nothing happens if it is not there."""
         if self._handles.pop(handle, self) is None:
             self.tell("close", handle)
 
 
-class Stream(Node):
+class DeviceFile(Node):
     """A stream file. label: its name below the interface's directory, or the mount's.
 
     gives, takes: what it can be opened for, whatever its permission bits. live: reading it waits, or takes something
@@ -268,24 +268,24 @@ class Stream(Node):
         """1, so that splice(2) and io_uring, which end at the size, ask at all. 0 of what cannot be read."""
         return int(self.gives)
 
-    def admit(self, flags: int, user: User) -> StreamHandle | Awaitable[StreamHandle]:
+    def admit(self, flags: int, user: User) -> DeviceHandle | Awaitable[DeviceHandle]:
         """`open`, or EACCES for a direction that this file does not have. A look at a live stream opens nothing."""
         if self.live and looks(flags):
             return Look(self, user, self.size(user))
         if (reads(flags) and not self.gives) or (writes(flags) and not self.takes):
             raise VirtError(errno.EACCES, f"{self.label} cannot be {'written' if self.gives else 'read'}")
         opening = self.open(flags, user)
-        if not isinstance(opening, StreamHandle):
+        if not isinstance(opening, DeviceHandle):
             return self._opened(opening)
         self.opens.add(opening)
         return opening
 
-    async def _opened(self, opening: Awaitable[StreamHandle]) -> StreamHandle:
+    async def _opened(self, opening: Awaitable[DeviceHandle]) -> DeviceHandle:
         handle = await opening
         self.opens.add(handle)
         return handle
 
-    def open(self, flags: int, user: User) -> StreamHandle | Awaitable[StreamHandle]:
+    def open(self, flags: int, user: User) -> DeviceHandle | Awaitable[DeviceHandle]:
         """One more open(2), the kernel has checked the permission bits. flags: as in open(2).
 
         Something to await where the kernel has to be asked first; the opener waits then, nobody else.
@@ -293,7 +293,7 @@ class Stream(Node):
         raise NotImplementedError
 
 
-class TextStreamHandle(StreamHandle):
+class TextDeviceHandle(DeviceHandle):
     """An open of a stream that gives text, in reads of any size, one byte at a time too.
 
     `more` is asked when all that it gave before has been read.
@@ -301,7 +301,7 @@ class TextStreamHandle(StreamHandle):
 
     __slots__ = ("_rest", "frames")
 
-    def __init__(self, stream: Stream, user: User, waiters: Waiters) -> None:
+    def __init__(self, stream: DeviceFile, user: User, waiters: Waiters) -> None:
         super().__init__(stream, user, waiters)
         self._rest = b""
         self.frames = 0

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from virtfs.host import carrier as carrier_module
-from virtfs.host.carrier import BATCH, BatchCarrier, CallCarrier, Carrier, Load, Room
-from virtfs.host.device import VNET_HEADER
+from virtfs.host import relay as carrier_module
+from virtfs.host.relay import BATCH, BatchRelay, CallRelay, Load, Relay, Room
+from virtfs.host.tapdevice import VNET_HEADER
 from virtfs.host.uring import READ, Ring
 
 from .nets import descriptors, fresh, need_taps
@@ -32,17 +32,17 @@ def make(request: pytest.FixtureRequest) -> Iterator[MakePair]:
         yield taps
 
 
-@pytest.fixture(params=[CallCarrier, BatchCarrier])
-def kind(request: pytest.FixtureRequest) -> type[CallCarrier] | type[BatchCarrier]:
-    chosen: type[CallCarrier] | type[BatchCarrier] = request.param
+@pytest.fixture(params=[CallRelay, BatchRelay])
+def kind(request: pytest.FixtureRequest) -> type[CallRelay] | type[BatchRelay]:
+    chosen: type[CallRelay] | type[BatchRelay] = request.param
     return chosen
 
 
-def carry_all(carrier: Carrier) -> Load:
+def carry_all(relay: Relay) -> Load:
     """Until nothing is there; all of it together."""
-    loads = [carrier.carry()]
+    loads = [relay.carry()]
     while loads[-1].packets:
-        loads.append(carrier.carry())
+        loads.append(relay.carry())
     refused = tuple(one for load in loads for one in load.refused)
     return Load(sum(load.packets for load in loads), sum(load.size for load in loads), refused, loads[-1].gone)
 
@@ -53,74 +53,74 @@ def size_of(frames: list[bytes]) -> int:
 
 @pytest.mark.parametrize("sizes", [(60,), (60, 61), (60, 66, 1514), (14,)])
 def test_packets_arrive_in_order_and_are_counted(
-    make: MakePair, kind: type[CallCarrier | BatchCarrier], sizes: tuple[int, ...]
+    make: MakePair, kind: type[CallRelay | BatchRelay], sizes: tuple[int, ...]
 ) -> None:
     with make() as pair:
-        carrier = kind(pair.source.fd, pair.sink.fd, Room())
+        relay = kind(pair.source.fd, pair.sink.fd, Room())
         for begin in 0, 1000, 2000:  # the second time all that is kept for the next time is there
             frames = [
                 frame(begin + number, sizes[number % len(sizes)]) for number in range(60 if 1514 in sizes else MANY)
             ]
             for one in frames:
                 pair.send(one)
-            assert carry_all(carrier) == Load(len(frames), size_of(frames))
+            assert carry_all(relay) == Load(len(frames), size_of(frames))
             assert pair.receive(len(frames)) == frames
-        carrier.close()
+        relay.close()
 
 
-def test_nothing_there(make: MakePair, kind: type[CallCarrier | BatchCarrier]) -> None:
+def test_nothing_there(make: MakePair, kind: type[CallRelay | BatchRelay]) -> None:
     with make() as pair:
-        carrier = kind(pair.source.fd, pair.sink.fd, Room())
-        assert carrier.carry() == Load(0, 0)
-        carrier.close()
+        relay = kind(pair.source.fd, pair.sink.fd, Room())
+        assert relay.carry() == Load(0, 0)
+        relay.close()
 
 
-def test_no_more_than_it_may_at_once(make: MakePair, kind: type[CallCarrier | BatchCarrier]) -> None:
+def test_no_more_than_it_may_at_once(make: MakePair, kind: type[CallRelay | BatchRelay]) -> None:
     with make() as pair:
-        carrier = kind(pair.source.fd, pair.sink.fd, Room())
+        relay = kind(pair.source.fd, pair.sink.fd, Room())
         for number in range(MANY):
             pair.send(frame(number))
-        assert [carrier.carry().packets for _ in range(4)] == [BATCH, BATCH, 8, 0]
-        carrier.close()
+        assert [relay.carry().packets for _ in range(4)] == [BATCH, BATCH, 8, 0]
+        relay.close()
 
 
-def test_large_packets_among_many_small_ones(make: MakePair, kind: type[CallCarrier | BatchCarrier]) -> None:
+def test_large_packets_among_many_small_ones(make: MakePair, kind: type[CallRelay | BatchRelay]) -> None:
     with make() as pair:
-        carrier = kind(pair.source.fd, pair.sink.fd, Room())
+        relay = kind(pair.source.fd, pair.sink.fd, Room())
         small = [frame(number) for number in range(BATCH)]
         large = [frame(number, 30_000 if number < 2 else 60) for number in range(BATCH)]
         for part in small, large, large:
             for one in part:
                 pair.send(one)
-            assert carry_all(carrier) == Load(len(part), size_of(part))
+            assert carry_all(relay) == Load(len(part), size_of(part))
             assert pair.receive(len(part)) == part
-        carrier.close()
+        relay.close()
 
 
-def test_what_the_sink_does_not_take_is_told(make: MakePair, kind: type[CallCarrier | BatchCarrier]) -> None:
+def test_what_the_sink_does_not_take_is_told(make: MakePair, kind: type[CallRelay | BatchRelay]) -> None:
     with make() as pair:
-        carrier = kind(pair.source.fd, pair.sink.fd, Room())
+        relay = kind(pair.source.fd, pair.sink.fd, Room())
         number = pair.refuse()
         for index in range(MANY):
             pair.send(frame(index))
         refused = ((VNET_HEADER + 60, number),) * MANY
-        assert carry_all(carrier) == Load(MANY, MANY * (VNET_HEADER + 60), refused)
-        carrier.close()
+        assert carry_all(relay) == Load(MANY, MANY * (VNET_HEADER + 60), refused)
+        relay.close()
 
 
 @pytest.mark.parametrize("before", [0, BATCH], ids=["when idle", "when busy"])
-def test_a_source_that_vanishes(make: MakePair, kind: type[CallCarrier | BatchCarrier], before: int) -> None:
+def test_a_source_that_vanishes(make: MakePair, kind: type[CallRelay | BatchRelay], before: int) -> None:
     with make() as pair:
-        carrier = kind(pair.source.fd, pair.sink.fd, Room())
+        relay = kind(pair.source.fd, pair.sink.fd, Room())
         for number in range(before):
             pair.send(frame(number))
-        assert carrier.carry() == Load(before, before * (VNET_HEADER + 60))
+        assert relay.carry() == Load(before, before * (VNET_HEADER + 60))
         pair.vanish()
-        assert carry_all(carrier) == Load(0, 0, (), gone=True)
-        carrier.close()
+        assert carry_all(relay) == Load(0, 0, (), gone=True)
+        relay.close()
 
 
-def test_two_share_a_room(make: MakePair, kind: type[CallCarrier | BatchCarrier]) -> None:
+def test_two_share_a_room(make: MakePair, kind: type[CallRelay | BatchRelay]) -> None:
     with make() as pair, fakes() as other:
         room = Room()
         carriers = [kind(one.source.fd, one.sink.fd, room) for one in (pair, other)]
@@ -129,25 +129,25 @@ def test_two_share_a_room(make: MakePair, kind: type[CallCarrier | BatchCarrier]
                 one.send(frame(1000 * index + number))
         counts = [0, 0]
         while sum(counts) < 2 * MANY:
-            for index, carrier in enumerate(carriers):
-                counts[index] += carrier.carry().packets
+            for index, relay in enumerate(carriers):
+                counts[index] += relay.carry().packets
         assert pair.receive(MANY) == [frame(number) for number in range(MANY)]
         assert other.receive(MANY) == [frame(1000 + number) for number in range(MANY)]
-        for carrier in carriers:
-            carrier.close()
+        for relay in carriers:
+            relay.close()
 
 
-def test_nothing_is_left_open(make: MakePair, kind: type[CallCarrier | BatchCarrier]) -> None:
+def test_nothing_is_left_open(make: MakePair, kind: type[CallRelay | BatchRelay]) -> None:
     """And nothing holds the taps: their names are free when they are closed."""
     for _ in range(3):
         with make() as pair:
             before = descriptors()
-            carrier = kind(pair.source.fd, pair.sink.fd, Room())
+            relay = kind(pair.source.fd, pair.sink.fd, Room())
             for number in range(MANY):
                 pair.send(frame(number))
-            carry_all(carrier)
-            carrier.close()
-            carrier.close()
+            carry_all(relay)
+            relay.close()
+            relay.close()
             assert descriptors() == before
 
 
@@ -171,14 +171,14 @@ def test_batches_begin_with_many_small_packets_and_end_with_few_or_large_ones(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(carrier_module, "SMALL", 100)
-    carrier = BatchCarrier(pair.source.fd, pair.sink.fd, Room())
+    relay = BatchRelay(pair.source.fd, pair.sink.fd, Room())
 
     def batches_after(count: int, size: int = 60) -> bool:
         for number in range(count):
             pair.send(frame(number, size))
-        carrier.carry()
+        relay.carry()
         pair.receive(MANY)
-        return carrier.batches
+        return relay.batches
 
     assert not batches_after(BATCH - 1)
     assert not batches_after(BATCH, 100)
@@ -187,7 +187,7 @@ def test_batches_begin_with_many_small_packets_and_end_with_few_or_large_ones(
     assert not batches_after(BATCH - 1)
     assert batches_after(BATCH)
     assert not batches_after(BATCH, 100)
-    carrier.close()
+    relay.close()
 
 
 def without_io_uring(*arguments: object) -> Ring:
@@ -218,14 +218,14 @@ class _Broken(_Waiting):
 def test_without_io_uring_it_goes_on(pair: Pair, monkeypatch: pytest.MonkeyPatch, ring: object) -> None:
     monkeypatch.setattr(carrier_module, "Ring", ring)
     _Waiting.closed = 0
-    carrier = BatchCarrier(pair.source.fd, pair.sink.fd, Room())
+    relay = BatchRelay(pair.source.fd, pair.sink.fd, Room())
     for begin in 0, MANY:
         frames = fill(pair, MANY, begin)
-        assert carry_all(carrier) == Load(MANY, size_of(frames))
+        assert carry_all(relay) == Load(MANY, size_of(frames))
         assert pair.receive(MANY) == frames
-    assert not carrier.batches
+    assert not relay.batches
     assert _Waiting.closed == (0 if ring is without_io_uring else 2)
-    carrier.close()
+    relay.close()
 
 
 def test_writes_that_fail_altogether_are_refused(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,9 +233,9 @@ def test_writes_that_fail_altogether_are_refused(pair: Pair, monkeypatch: pytest
         return Ring(operation, *arguments) if operation == READ else _Broken()
 
     monkeypatch.setattr(carrier_module, "Ring", ring)
-    carrier = BatchCarrier(pair.source.fd, pair.sink.fd, Room())
+    relay = BatchRelay(pair.source.fd, pair.sink.fd, Room())
     frames = fill(pair, MANY)
     refused = ((VNET_HEADER + 60, errno.ENOMEM),) * BATCH
-    assert carry_all(carrier) == Load(MANY, size_of(frames), refused)
+    assert carry_all(relay) == Load(MANY, size_of(frames), refused)
     assert pair.receive(MANY) == frames[:BATCH] + frames[2 * BATCH :]
-    carrier.close()
+    relay.close()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtfs.core import units
+from virtfs.core import quantities
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import UNIT_MAX
 
@@ -29,72 +29,72 @@ def refused(parse: Callable[[str], object], text: str) -> int | None:
 
 @pytest.mark.parametrize(("text", "unit"), [("0", 0), ("3", 3), ("2147483639", UNIT_MAX)])
 def test_unit(text: str, unit: int) -> None:
-    assert units.parse_unit(text) == unit
+    assert quantities.parse_unit(text) == unit
 
 
 @pytest.mark.parametrize("text", ["", "03", "00", "+3", "-3", " 3", "3 ", "3\n", "0x3", "3.0", "٣", "３", "³", "1_0"])
 def test_unit_form(text: str) -> None:
-    assert refused(units.parse_unit, text) == errno.EINVAL
+    assert refused(quantities.parse_unit, text) == errno.EINVAL
 
 
 @pytest.mark.parametrize("text", ["2147483640", "4294967296", HUGE])
 def test_unit_range(text: str) -> None:
-    assert refused(units.parse_unit, text) == errno.ERANGE
+    assert refused(quantities.parse_unit, text) == errno.ERANGE
 
 
 def test_unit_name() -> None:
-    assert units.parse_unit_name("virt3", "virt") == 3
-    assert units.parse_unit_name("tap3", "virt", "tap") == 3
-    assert units.parse_unit_name("3", "", "virt") == 3
+    assert quantities.parse_unit_name("virt3", "virt") == 3
+    assert quantities.parse_unit_name("tap3", "virt", "tap") == 3
+    assert quantities.parse_unit_name("3", "", "virt") == 3
 
 
 @pytest.mark.parametrize("text", ["tap3", "virt", "virt03", "virt-1", "virt3x", "virtvirt3", "Virt3", "eth0", "\n"])
 def test_unit_name_form(text: str) -> None:
-    assert refused(lambda text: units.parse_unit_name(text, "", "virt"), text) == errno.EINVAL
+    assert refused(lambda text: quantities.parse_unit_name(text, "", "virt"), text) == errno.EINVAL
 
 
 def test_unit_name_range() -> None:
     with pytest.raises(VirtError, match=r'"virt2147483640".* out of range 0 to 2147483639') as caught:
-        units.parse_unit_name("virt2147483640", "virt")
+        quantities.parse_unit_name("virt2147483640", "virt")
     assert caught.value.errno == errno.ERANGE
 
 
 @pytest.mark.parametrize("text", ["", "x", "010", "+1", "1 ", "1.5", "--1", "-0", "0x10", "１"])
 def test_integer_form(text: str) -> None:
-    assert refused(lambda text: units.parse_int(text, 0, 100), text) == errno.EINVAL
+    assert refused(lambda text: quantities.parse_int(text, 0, 100), text) == errno.EINVAL
 
 
 @pytest.mark.parametrize("text", ["-1", "4", "101", HUGE, "-" + HUGE])
 def test_integer_range(text: str) -> None:
-    assert refused(lambda text: units.parse_int(text, 5, 100), text) == errno.ERANGE
+    assert refused(lambda text: quantities.parse_int(text, 5, 100), text) == errno.ERANGE
 
 
 @given(st.integers(-(2**63), 2**63))
 def test_integer_survives(number: int) -> None:
-    assert units.parse_int(str(number), -(2**63), 2**63) == number
+    assert quantities.parse_int(str(number), -(2**63), 2**63) == number
 
 
 def test_bool() -> None:
-    assert [units.parse_bool(units.format_bool(value)) for value in (False, True)] == [False, True]
+    assert [quantities.parse_bool(quantities.format_bool(value)) for value in (False, True)] == [False, True]
     for text in ("", "2", "00", "yes", "true", "1 "):
-        assert refused(units.parse_bool, text) == errno.EINVAL
+        assert refused(quantities.parse_bool, text) == errno.EINVAL
 
 
 @pytest.mark.parametrize(("text", "mode"), [("0", 0), ("660", 0o660), ("0660", 0o660), ("0777", 0o777)])
 def test_mode(text: str, mode: int) -> None:
-    assert units.parse_mode(text) == mode
+    assert quantities.parse_mode(text) == mode
 
 
 def test_mode_refused() -> None:
     for text in ("", "8", "0o660", "rw", "-1", "u+r"):
-        assert refused(units.parse_mode, text) == errno.EINVAL
+        assert refused(quantities.parse_mode, text) == errno.EINVAL
     for text in ("1000", "04755", "7" * 5000):
-        assert refused(units.parse_mode, text) == errno.ERANGE
+        assert refused(quantities.parse_mode, text) == errno.ERANGE
 
 
 @given(st.integers(0, 0o777))
 def test_mode_survives(mode: int) -> None:
-    assert units.parse_mode(units.format_mode(mode)) == mode
+    assert quantities.parse_mode(quantities.format_mode(mode)) == mode
 
 
 @pytest.mark.parametrize(
@@ -102,14 +102,14 @@ def test_mode_survives(mode: int) -> None:
     [("0", 0), ("1500", 1500), ("1K", 1024), ("4M", 4 << 20), ("4m", 4 << 20), ("2G", 2 << 30)],
 )
 def test_size(text: str, size: int) -> None:
-    assert units.parse_size(text) == size
+    assert quantities.parse_size(text) == size
 
 
 def test_size_refused() -> None:
     for text in ("", "M", "4T", "4MB", "4 M", "1.5M", "04M", "-1", "４M"):
-        assert refused(units.parse_size, text) == errno.EINVAL
+        assert refused(quantities.parse_size, text) == errno.EINVAL
     for text in (f"{1 << 33}G", HUGE, HUGE + "G"):
-        assert refused(units.parse_size, text) == errno.ERANGE
+        assert refused(quantities.parse_size, text) == errno.ERANGE
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_size_refused() -> None:
     ],
 )
 def test_rate(text: str, rate: int) -> None:
-    assert units.parse_rate(text) == rate
+    assert quantities.parse_rate(text) == rate
 
 
 def test_rate_refused() -> None:
@@ -147,10 +147,10 @@ def test_rate_refused() -> None:
         "0.5bit",
         "nan",
     ):
-        assert refused(units.parse_rate, text) == errno.EINVAL
-    assert refused(units.parse_rate, "0." + "0" * 5000 + "1") == errno.EINVAL
+        assert refused(quantities.parse_rate, text) == errno.EINVAL
+    assert refused(quantities.parse_rate, "0." + "0" * 5000 + "1") == errno.EINVAL
     for text in (HUGE, "10000000000tbit"):
-        assert refused(units.parse_rate, text) == errno.ERANGE
+        assert refused(quantities.parse_rate, text) == errno.ERANGE
 
 
 @pytest.mark.parametrize(
@@ -168,42 +168,42 @@ def test_rate_refused() -> None:
     ],
 )
 def test_time(text: str, nanoseconds: int) -> None:
-    assert units.parse_time(text) == nanoseconds
+    assert quantities.parse_time(text) == nanoseconds
 
 
 def test_time_refused() -> None:
     for text in ("", "ms", "20 ms", "20m", "1h", "-1ms", "0.5ns", "inf", "20%"):
-        assert refused(units.parse_time, text) == errno.EINVAL
+        assert refused(quantities.parse_time, text) == errno.EINVAL
     for text in (HUGE + "s", "9223372037s"):
-        assert refused(units.parse_time, text) == errno.ERANGE
+        assert refused(quantities.parse_time, text) == errno.ERANGE
 
 
 @pytest.mark.parametrize(("text", "percent"), [("0", 0), ("1%", 1), ("0.5%", 0.5), ("100%", 100), ("12.5", 12.5)])
 def test_percent(text: str, percent: float) -> None:
-    assert units.parse_percent(text) == percent
+    assert quantities.parse_percent(text) == percent
 
 
 def test_percent_refused() -> None:
     for text in ("", "%", "1 %", "1%%", "-1%", "1e1%", "1ms", "nan%", "01%"):
-        assert refused(units.parse_percent, text) == errno.EINVAL
+        assert refused(quantities.parse_percent, text) == errno.EINVAL
     for text in ("100.1%", "101", HUGE):
-        assert refused(units.parse_percent, text) == errno.ERANGE
+        assert refused(quantities.parse_percent, text) == errno.ERANGE
 
 
 def test_formats_are_short() -> None:
-    assert [units.format_size(size) for size in (0, 1500, 64 << 10, 4 << 20, 3 << 30)] == [
+    assert [quantities.format_size(size) for size in (0, 1500, 64 << 10, 4 << 20, 3 << 30)] == [
         "0", "1500", "64K", "4M", "3G",
     ]  # fmt: skip
-    assert [units.format_rate(rate) for rate in (0, 1, 10_000_000, 1_500_000_000)] == [
+    assert [quantities.format_rate(rate) for rate in (0, 1, 10_000_000, 1_500_000_000)] == [
         "0bit", "1bit", "10mbit", "1500mbit",
     ]  # fmt: skip
-    assert [units.format_time(time) for time in (0, 7, 20_000_000, 1_500_000)] == [
+    assert [quantities.format_time(time) for time in (0, 7, 20_000_000, 1_500_000)] == [
         "0ns",
         "7ns",
         "20ms",
         "1500us",
     ]
-    assert [units.format_percent(percent) for percent in (0.0, 1.0, 0.5, 1e-5)] == [
+    assert [quantities.format_percent(percent) for percent in (0.0, 1.0, 0.5, 1e-5)] == [
         "0%",
         "1%",
         "0.5%",
@@ -213,27 +213,27 @@ def test_formats_are_short() -> None:
 
 @given(st.integers(0, 2**63 - 1))
 def test_measures_survive(number: int) -> None:
-    assert units.parse_size(units.format_size(number)) == number
-    assert units.parse_rate(units.format_rate(number)) == number
-    assert units.parse_time(units.format_time(number)) == number
+    assert quantities.parse_size(quantities.format_size(number)) == number
+    assert quantities.parse_rate(quantities.format_rate(number)) == number
+    assert quantities.parse_time(quantities.format_time(number)) == number
 
 
 @given(st.floats(0, 100, allow_nan=False))
 def test_percent_survives(percent: float) -> None:
-    assert units.parse_percent(units.format_percent(abs(percent))) == percent
+    assert quantities.parse_percent(quantities.format_percent(abs(percent))) == percent
     assert math.isfinite(percent)
 
 
 PARSERS: list[Callable[[str], object]] = [
-    units.parse_unit,
-    units.parse_bool,
-    units.parse_mode,
-    units.parse_size,
-    units.parse_rate,
-    units.parse_time,
-    units.parse_percent,
-    lambda text: units.parse_unit_name(text, "", "virt"),
-    lambda text: units.parse_int(text, 0, 10),
+    quantities.parse_unit,
+    quantities.parse_bool,
+    quantities.parse_mode,
+    quantities.parse_size,
+    quantities.parse_rate,
+    quantities.parse_time,
+    quantities.parse_percent,
+    lambda text: quantities.parse_unit_name(text, "", "virt"),
+    lambda text: quantities.parse_int(text, 0, 10),
 ]
 
 

@@ -245,7 +245,14 @@ async def channel(longest: int = LARGE_ENOUGH) -> AsyncIterator[Bench]:
     libfuse, ours = _pair()
     try:
         root = Directory(ROOT)
-        made = Channel(fuse.fileno(), trio.socket.from_stdlib_socket(ours), longest, Inodes(root), Handles())
+        made = Channel(
+            fuse.fileno(),
+            trio.socket.from_stdlib_socket(ours),
+            longest,
+            Inodes(root),
+            Handles(),
+            lambda refusal, user: None,
+        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_never_ending, partial(made.run, nursery))
             nursery.start_soon(_never_ending, made.pair.requests)

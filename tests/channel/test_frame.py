@@ -6,14 +6,16 @@ import select
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
+from wire.bench import frame_file, plain_wire
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
 from virtfs.core.virt import HostEnd, Virt
-from virtfs.files.device import DeviceFile, Opens
+from virtfs.files.device import DeviceFile
 from virtfs.files.frame import TAPGIFNAME, Frame
 from virtfs.files.tunioctl import TUNGETFEATURES, TUNGETIFF, TUNSETIFF
 from virtfs.forward.wire import Wire
@@ -32,14 +34,13 @@ async def frame(mtu: int = 1500) -> AsyncIterator[tuple[Bench, Frame, FakeTap]]:
     """virt3's frame file, up, its wire pumping."""
     with FakeTap("tap3") as tap:
         virt = Virt(Unit(3), bytes(6), HostEnd("tap3", 7, True, mtu, bytes(6), True, queue=256))
-        wire = Wire(virt, tap)
-        file = Frame(wire, Opens())
+        wire = plain_wire(virt, tap, virt.lose)
+        file = frame_file(wire)
         async with channel() as bench, trio.open_nursery() as nursery:
             nursery.start_soon(wire.pump)
             yield bench, file, tap
             nursery.cancel_scope.cancel()
-        virt.lost = True
-        wire.update()
+        virt.destroy()
         wire.close()
 
 
@@ -94,7 +95,7 @@ async def test_short_read_takes_the_head_and_the_rest_is_lost() -> None:
 @in_trio
 async def test_two_waiting_readers_get_a_frame_each_in_order() -> None:
     async with frame() as (bench, file, tap):
-        file.wire.virt.exclusive = "none"
+        file.wire.virt.set(exclusive="none")
         handles = [await bench.open(file, os.O_RDONLY) for _ in range(2)]
         uniques = [bench.read(fh) for fh in handles]
         assert await bench.answers() == []
@@ -151,16 +152,14 @@ def set_down(wire: Wire, tap: FakeTap) -> int:
         while True:
             filled += os.write(tap.fd, bytes(4096)) > 0
     except BlockingIOError:
-        wire.virt.host.up = False
-        wire.update()
+        wire.virt.set_host(replace(wire.virt.host, up=False))
         return filled
 
 
 def set_up(wire: Wire, tap: FakeTap, filled: int) -> None:
     for _ in range(filled):
         tap.host_receive()
-    wire.virt.host.up = True
-    wire.update()
+    wire.virt.set_host(replace(wire.virt.host, up=True))
 
 
 @in_trio
@@ -169,7 +168,6 @@ async def test_gone_is_enxio_for_all_that_is_open() -> None:
         fh = await bench.open(file)
         reading = bench.read(fh)
         assert await bench.poll(fh, kh=1, schedule=True) == select.POLLOUT
-        file.wire.gone = lambda: lose(file.wire)
         tap.vanish()
         answers = await bench.answers()
         assert Answer(-errno.ENXIO, reading, b"") in answers
@@ -185,11 +183,6 @@ async def test_gone_is_enxio_for_all_that_is_open() -> None:
         assert (await bench.ask(p.FUSE_RELEASE, 2, p.fuse_fh.pack(fh) + bytes(16))).error == 0
 
 
-def lose(wire: Wire) -> None:
-    wire.virt.lost = True
-    wire.update()
-
-
 @in_trio
 async def test_exclusive_counts_readers_and_writers() -> None:
     async with frame() as (bench, file, _tap):
@@ -203,13 +196,13 @@ async def test_exclusive_counts_readers_and_writers() -> None:
         assert await opens(os.O_RDWR) == errno.EBUSY
         writer = -await opens(os.O_WRONLY)
         assert writer > 0
-        virt.exclusive = "both"
+        virt.set(exclusive="both")
         assert await opens(os.O_WRONLY) == errno.EBUSY
         for fh in (reader, writer):
             await bench.ask(p.FUSE_RELEASE, 2, p.fuse_fh.pack(fh) + bytes(16))
         assert await opens(os.O_RDWR) < 0
         assert await opens(os.O_RDONLY) == errno.EBUSY
-        virt.exclusive = "none"
+        virt.set(exclusive="none")
         assert await opens(os.O_RDWR) < 0
 
 

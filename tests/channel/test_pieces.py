@@ -206,7 +206,7 @@ async def test_what_a_short_read_left_is_not_part_of_the_next() -> None:
 @in_trio
 async def test_a_read_that_waits_goes_on_in_pieces_too() -> None:
     async with frame() as (bench, file, tap):
-        file.wire.virt.exclusive = "none"
+        file.wire.virt.set(exclusive="none")
         fh, other = await bench.open(file), await bench.open(file)
         unique = bench.read(fh, size=1024)
         assert await bench.answers() == []
@@ -221,7 +221,7 @@ async def test_a_read_that_waits_goes_on_in_pieces_too() -> None:
 @in_trio
 async def test_text_goes_on_and_never_waits() -> None:
     async with channel() as bench:
-        events = Events(Opens())
+        events = Events(Opens(), lambda: None)
         fh = await bench.open(events, os.O_RDONLY)
         events.emit("up", "virt3")
         (line,) = events.lines

@@ -10,12 +10,14 @@ import select
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import replace
 
 import pytest
 import trio
 from forward.rings import bench as ring_bench
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from wire.bench import frame_file, plain_wire
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit, User
@@ -24,7 +26,6 @@ from virtfs.files.capture import Budget, Capture
 from virtfs.files.clone import Clone
 from virtfs.files.device import DeviceFile, Opens
 from virtfs.files.events import Events
-from virtfs.files.frame import Frame
 from virtfs.files.hexlines import Hex
 from virtfs.files.inject import Inject
 from virtfs.files.node import ROOT
@@ -136,8 +137,7 @@ class Held:
         return count
 
     def set(self, on: bool) -> None:
-        self.wire.inlet = self if on else None
-        self.wire.update()
+        self.wire.set_path(self if on else None)
 
     def let_go(self) -> None:
         frames, self.frames = self.frames, []
@@ -151,8 +151,7 @@ class Side:
     def __init__(self, tap: FakeTap) -> None:
         self.tap = tap
         self.virt = Virt(Unit(3), bytes(6), HostEnd("tap3", 7, True, 1500, bytes(6), True, queue=5), exclusive="none")
-        self.wire = Wire(self.virt, tap)
-        self.wire.gone = self.lose
+        self.wire = plain_wire(self.virt, tap, self.lose)
         self.held = Held(self.wire)
         self._filled = -1
 
@@ -162,31 +161,28 @@ class Side:
                 self.tap.host_send(FRAME)
 
     def down(self) -> None:
-        if self._filled < 0 and self.tap.alive():
+        if self._filled < 0 and self.tap.alive() and not self.virt.lost:
             self._filled = set_down(self.wire, self.tap)
 
     def up(self) -> None:
-        if self._filled >= 0 and self.tap.alive():
+        if self._filled >= 0 and self.tap.alive() and not self.virt.lost:
             set_up(self.wire, self.tap, self._filled)
             self._filled = -1
 
     def lose(self) -> None:
-        if self.tap.fd >= 0:
-            self.virt.lost = True
-            self.virt.host.up = self.virt.host.carrier = False
-            self.wire.update()
+        if not self.virt.lost:
+            self.virt.lose()
 
     def vanish(self) -> None:
         if not self.virt.lost:
             self.tap.vanish()
 
     def change(self) -> None:
-        self.virt.backlog = 3 - self.virt.backlog
-        self.wire.update()
+        self.virt.set(backlog=3 - self.virt.backlog)
 
     def carrier(self) -> None:
-        self.virt.host.carrier = not self.virt.host.carrier and not self.virt.lost
-        self.wire.update()
+        if not self.virt.lost:
+            self.virt.set_host(replace(self.virt.host, carrier=not self.virt.host.carrier))
 
     def steps(self) -> dict[str, Step]:
         return {
@@ -225,7 +221,7 @@ def on_frame(flags: int) -> Callable[[], AbstractAsyncContextManager[Polled]]:
     @asynccontextmanager
     async def make() -> AsyncIterator[Polled]:
         async with side() as (bench, it, _):
-            yield Polled(bench, Frame(it.wire, Opens()), flags, it.steps())
+            yield Polled(bench, frame_file(it.wire), flags, it.steps())
 
     return make
 
@@ -234,7 +230,7 @@ def on_hex(flags: int) -> Callable[[], AbstractAsyncContextManager[Polled]]:
     @asynccontextmanager
     async def make() -> AsyncIterator[Polled]:
         async with side() as (bench, it, _):
-            yield Polled(bench, Hex(Frame(it.wire, Opens()), Opens(), told), flags, it.steps())
+            yield Polled(bench, Hex(frame_file(it.wire), Opens(), told), flags, it.steps())
 
     return make
 
@@ -273,8 +269,7 @@ async def on_inject() -> AsyncIterator[Polled]:
                 assert bool(await polled.events() & OUT) == (not it.virt.pace)
 
         def pace(factor: float) -> None:
-            it.virt.pace = factor
-            it.wire.update()
+            it.virt.set(pace=factor)
 
         steps: dict[str, Step] = {
             **it.steps(),
@@ -291,7 +286,7 @@ async def on_inject() -> AsyncIterator[Polled]:
 @asynccontextmanager
 async def on_events() -> AsyncIterator[Polled]:
     async with channel() as bench:
-        events = Events(Opens())
+        events = Events(Opens(), lambda: None)
 
         def emit(count: int) -> None:
             for _ in range(count):
@@ -320,7 +315,8 @@ def on_capture(alone: bool) -> Callable[[], AbstractAsyncContextManager[Polled]]
             async def go(number: int) -> None:
                 hand_over()
                 recorder = recorders[number % len(recorders)]
-                recorder.virt.lost = True
+                if not recorder.virt.lost:
+                    recorder.virt.lose()
                 await recorder.flush()
                 capture.vanish(recorder)
                 await recorder.end()

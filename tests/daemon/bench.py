@@ -16,15 +16,13 @@ from virtfs.core.ip import IpAddress, IpInterface
 from virtfs.core.limits import Limits
 from virtfs.core.script import Script
 from virtfs.core.virt import Virt
-from virtfs.daemon.commands import Commander
-from virtfs.daemon.interfaces import Interfaces
+from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.kernel import Kernel
-from virtfs.files.device import Opens
-from virtfs.files.events import Events
-from virtfs.files.node import ROOT, Directory
-from virtfs.files.tree import root_directory
+from virtfs.daemon.service import Daemon
+from virtfs.daemon.tasks import Tasks
 from virtfs.host.fakes import FakeTap
 from virtfs.host.link import Link
+from virtfs.host.monitor import Event
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,7 +82,7 @@ class Host:
         del self.links[name], self.assigned[name]
 
     def open(self, unit: Unit) -> FakeTap:
-        """In the place of Tap.open."""
+        """In the place of Kernel.open_tap."""
         name = f"tap{unit}"
         self.refuse("open", unit)
         self._forget_closed()
@@ -158,11 +156,20 @@ class Host:
         self.assigned[self._name(tap)] = held
 
 
+class _Silence:
+    """In the place of Monitor: the kernel reports nothing by itself."""
+
+    def drain(self) -> list[Event]:
+        return []
+
+
 class FakeKernel:
     """In the place of Kernel: no threads."""
 
     def __init__(self, host: Host) -> None:
         self.links = host
+        self.monitor = _Silence()
+        self.open_tap = host.open
 
     async def close_tap(self, tap: FakeTap) -> None:
         tap.close()
@@ -175,30 +182,39 @@ class FakeKernel:
 
 
 class Bench:
-    """The commands as users give them."""
+    """A daemon, and the commands as users give them."""
 
-    def __init__(self, host: Host, root: Directory, interfaces: Interfaces, commander: Commander) -> None:
+    def __init__(self, host: Host, made: Daemon) -> None:
         self.host = host
-        self.root = root
-        self.interfaces = interfaces
-        self.commander = commander
-        self.lost: list[str] = []
+        self.daemon = made
+        self.root = made.root
+        self.registry = made.registry
 
     async def say(self, text: str, user: User = SUPER, unit: int | None = None, script: Script | None = None) -> None:
         """One write to ctl, or to an interface's own."""
         virt = None if unit is None else self.virt(unit)
-        await self.commander.run(virt, script or Script(), text.encode(errors="surrogateescape"), user)
+        await self.daemon.commands.run(virt, script or Script(), text.encode(errors="surrogateescape"), user)
 
     async def refused(self, text: str, user: User = SUPER, unit: int | None = None) -> int:
         """The errno of a write that must be refused; what it says must be what last_error tells then."""
         with pytest.raises(VirtError) as caught:
             await self.say(text, user, unit)
-        assert self.commander.last_error(user) == caught.value.strerror
+        assert self.last_error(user) == caught.value.strerror
         assert "\n" not in caught.value.strerror
         return caught.value.errno
 
+    def last_error(self, user: User) -> str:
+        return self.daemon.errors.last_error(user)
+
+    def ctl(self, virt: Virt | None = None) -> str:
+        """The text of a ctl."""
+        return self.daemon.reports.ctl(virt)
+
+    async def refresh(self) -> None:
+        await self.daemon.reports.refresh(None)
+
     def virt(self, unit: int) -> Virt:
-        return self.interfaces.get(Unit(unit)).virt
+        return self.registry.get(Unit(unit)).virt
 
     def names(self) -> set[str]:
         """What the mount point shows besides its own files."""
@@ -206,22 +222,20 @@ class Bench:
 
 
 @asynccontextmanager
-async def daemon(monkeypatch: pytest.MonkeyPatch, limits: Limits | None = None) -> AsyncIterator[Bench]:
+async def daemon(limits: Limits | None = None) -> AsyncIterator[Bench]:
     """A new one; at the end it gives everything back, and that is checked."""
     host = Host()
-    monkeypatch.setattr("virtfs.daemon.interfaces.Tap.open", host.open)
-    root = Directory(ROOT)
-    events = Events(Opens())
-    interfaces = Interfaces(cast(Kernel, FakeKernel(host)), root, limits or Limits(), events.emit)
-    commander = Commander(interfaces)
-    root.children.update(root_directory(commander, "0", events, interfaces.pcap).children)
     async with trio.open_nursery() as nursery:
-        interfaces.run_in(nursery)
-        bench = Bench(host, root, interfaces, commander)
-        interfaces.gone = lambda interface: bench.lost.append(interface.virt.name)
-        yield bench
-        host.refuse = lambda what, value: None
-        await commander.end()
-        assert bench.names() == set()
-        assert host.taps() == host.persistent & set(host.links)
-        nursery.cancel_scope.cancel()
+        tasks = Tasks(nursery)
+        fifos = Fifos(tasks.start)
+        try:
+            made = Daemon(cast(Kernel, FakeKernel(host)), fifos, tasks, limits or Limits(), None, "")
+            bench = Bench(host, made)
+            yield bench
+            host.refuse = lambda what, value: None
+            await made.commands.end()
+            assert bench.names() == set()
+            assert host.taps() == host.persistent & set(host.links)
+            nursery.cancel_scope.cancel()
+        finally:
+            fifos.remove()

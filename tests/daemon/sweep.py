@@ -24,18 +24,14 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.core.limits import Limits
 from virtfs.core.script import Script
-from virtfs.daemon.commands import Commander
-from virtfs.daemon.follow import Follower
-from virtfs.daemon.interfaces import Interfaces
+from virtfs.daemon import service
+from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.kernel import Kernel
-from virtfs.daemon.runtime import Runtime
 from virtfs.daemon.statefile import StateFile
-from virtfs.files.device import DeviceFile, DeviceHandle, Opens
-from virtfs.files.events import Events
-from virtfs.files.node import ROOT, Directory
+from virtfs.daemon.tasks import Tasks
+from virtfs.files.device import DeviceFile, DeviceHandle
+from virtfs.files.node import Directory
 from virtfs.files.text import Text
-from virtfs.files.tree import root_directory
-from virtfs.forward.tasks import lasting
 from virtfs.host import descriptors, netns
 from virtfs.host.netnames import open_netns
 from virtfs.host.rtnl import Rtnl
@@ -51,19 +47,19 @@ QUICK = "/run/netns"  # a disk of memory
 class Daemon:
     """A daemon without a mount."""
 
-    def __init__(self, root: Directory, commander: Commander, state: Path) -> None:
-        self.root = root
-        self.commander = commander
+    def __init__(self, made: service.Daemon, state: Path) -> None:
+        self.made = made
+        self.root = made.root
         self.state = state
         self._open: list[DeviceHandle] = []
 
     async def say(self, text: str) -> None:
         """One write to ctl. What is refused is in last_error."""
         try:
-            await self.commander.run(None, Script(), text.encode(), SUPER)
+            await self.made.commands.run(None, Script(), text.encode(), SUPER)
         except VirtError as refusal:
-            if self.commander.last_error(SUPER) != refusal.strerror or text.split()[0] not in refusal.strerror:
-                raise AssertionError(f"last_error is {self.commander.last_error(SUPER)}") from refusal
+            if self.made.errors.last_error(SUPER) != refusal.strerror or text.split()[0] not in refusal.strerror:
+                raise AssertionError(f"last_error is {self.made.errors.last_error(SUPER)}") from refusal
             raise
 
     def node(self, path: str) -> object:
@@ -95,8 +91,8 @@ class Daemon:
         """All that a refused request must leave as it was."""
         return {
             "tree": sorted(name for name in self.root.children if name.startswith(("virt", "tap"))),
-            "bridges": sorted(self.commander.bridges.directory.children),
-            "ctl": self.commander.state(None),
+            "bridges": sorted(self.made.bridges.directory.children),
+            "ctl": self.made.state.text(),
             "here": _links(),
             "far": netns.inside(self._far, _links),
         }
@@ -147,7 +143,7 @@ async def closed(daemon: Daemon) -> None:
 async def clone_closed(daemon: Daemon) -> None:
     """Close it and wait until its interface is gone."""
     await daemon.close()
-    assert await until(lambda: daemon.commander.state(None) == ""), "the interface stays"
+    assert await until(lambda: daemon.made.state.text() == ""), "the interface stays"
 
 
 @dataclass
@@ -215,34 +211,18 @@ CASES = {
 @asynccontextmanager
 async def serving() -> AsyncIterator[Daemon]:
     """A daemon in the namespaces of this process."""
-    kernel, root, events = Kernel(), Directory(ROOT), Events(Opens())
-    interfaces = Interfaces(kernel, root, Limits(), events.emit)
-    commander = Commander(interfaces)
-    follower = Follower(kernel, interfaces)
-    runtime = Runtime(interfaces)
-    root.children.update(root_directory(commander, "0", events, interfaces.pcap).children)
-    root.children["bridge"] = commander.bridges.directory
-    interfaces.gone, interfaces.catch_up, interfaces.look_for = follower.doubt, follower.catch_up, follower.look_for
-    interfaces.appeared, interfaces.given = runtime.appear, runtime.follow
-
-    def leaving(interface: object) -> None:
-        commander.cables.remove(interface)  # type: ignore[arg-type]
-        runtime.vanish(interface)  # type: ignore[arg-type]
-
-    interfaces.leaving = leaving
-    commander.caught_up, follower.heard = follower.caught_up, commander.bridges.hear
     with tempfile.TemporaryDirectory(dir=QUICK) as directory:
         state = Path(directory, "state")
-        commander.state_file = StateFile(state)
+        kernel = Kernel()
         async with trio.open_nursery() as nursery:
-            interfaces.run_in(nursery)
-            nursery.start_soon(follower.run)
-            nursery.start_soon(lasting, "runtime", runtime.run)
-            nursery.start_soon(lasting, "bridges", lambda: commander.bridges.follow(lambda: None))
-            yield Daemon(root, commander, state)
-            await commander.end()
+            tasks = Tasks(nursery)
+            fifos = Fifos(tasks.start)
+            made = service.Daemon(kernel, fifos, tasks, Limits(), StateFile(state), "")
+            made.run_in(nursery)
+            yield Daemon(made, state)
+            await made.commands.end()
             nursery.cancel_scope.cancel()
-    runtime.remove()
+    fifos.remove()
     kernel.close()
 
 
@@ -270,7 +250,7 @@ async def attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Awa
     """One failure. trial: tries it with a door failing; gives the errno's sentence, "" when it succeeded."""
     case.tried += 1
     await do(daemon, case.before)
-    await daemon.commander.caught_up()
+    await daemon.made.follower.caught_up()
     before, descriptors_before = daemon.picture(), count()
     try:
         said = await trial()
@@ -310,7 +290,7 @@ async def sweep(daemon: Daemon, case: Case, thorough: bool) -> None:
     await do(daemon, case.before)
     with nth(0) as calls:
         await case.what(daemon)
-    await daemon.commander.caught_up()
+    await daemon.made.follower.caught_up()
     done = alike(daemon.picture())
     await do(daemon, case.after)
     fired = ""

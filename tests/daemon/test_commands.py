@@ -15,7 +15,7 @@ from virtfs.core.grammar import parse
 from virtfs.core.ids import Gid, Uid, Unit, User
 from virtfs.core.limits import Limits
 from virtfs.core.script import Script
-from virtfs.daemon.commands import REMEMBERED
+from virtfs.daemon.errors_by_user import REMEMBERED
 from virtfs.files.ctl import Ctl
 from virtfs.files.device import DeviceHandle
 from virtfs.files.node import ROOT
@@ -44,12 +44,12 @@ def refuse(what: str, error: int, value: object = None) -> Callable[[str, object
 def picture(bench: Bench) -> object:
     """All that a refused command must leave as it was."""
     taps = bench.host.taps()
-    return bench.names(), bench.commander.state(None), taps, dict(bench.host.links), dict(bench.host.assigned)
+    return bench.names(), bench.ctl(), taps, dict(bench.host.links), dict(bench.host.assigned)
 
 
 @in_trio
-async def test_create_change_destroy(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch) as bench:
+async def test_create_change_destroy() -> None:
+    async with daemon() as bench:
         await bench.say("create 3")
         assert bench.names() == {"virt3", "tap3"}
         virt = bench.virt(3)
@@ -67,8 +67,8 @@ async def test_create_change_destroy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @in_trio
-async def test_create_of_what_is_there_and_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch) as bench:
+async def test_create_of_what_is_there_and_what_is_held() -> None:
+    async with daemon() as bench:
         await bench.say("create 3 strict")
         before = picture(bench)
         assert await bench.refused("create 3") == errno.EEXIST
@@ -78,8 +78,8 @@ async def test_create_of_what_is_there_and_what_is_held(monkeypatch: pytest.Monk
 
 
 @in_trio
-async def test_lowest_free_unit(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch) as bench:
+async def test_lowest_free_unit() -> None:
+    async with daemon() as bench:
         bench.host.held_by_others.add("tap1")
         bench.host.add("tap2")  # free, but somebody's
         for _ in range(3):
@@ -91,32 +91,32 @@ async def test_lowest_free_unit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @in_trio
-async def test_ensure_twice_is_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch) as bench:
+async def test_ensure_twice_is_once() -> None:
+    async with daemon() as bench:
         for _ in range(2):
             await bench.say(f"ensure 3 {FULL}")
-            state = bench.commander.state(bench.virt(3))
-        assert bench.commander.state(bench.virt(3)) == state
+            state = bench.ctl(bench.virt(3))
+        assert bench.ctl(bench.virt(3)) == state
         await bench.say("ensure 3 mtu 1300")
         assert bench.virt(3).host.mtu == 1300
         assert bench.virt(3).strict, "what is not said stays"
 
 
 @in_trio
-async def test_state_read_back_makes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch) as bench:
+async def test_state_read_back_makes_the_same() -> None:
+    async with daemon() as bench:
         await bench.say(f"create 3 {FULL}\ncreate 10\ncreate 4 link 02:00:00:00:00:aa taplink 02:00:00:00:00:bb")
-        state = bench.commander.state(None)
+        state = bench.ctl()
         assert [line.split()[1] for line in state.splitlines()] == ["3", "4", "10"]
         assert all(parse(line) is not None for line in state.splitlines())
-        own = bench.commander.state(bench.virt(3))
+        own = bench.ctl(bench.virt(3))
         assert "description a note # with a hash\n" in own
         await bench.say("destroy 3\ndestroy 4\ndestroy 10")
-        assert bench.commander.state(None) == ""
+        assert bench.ctl() == ""
         await bench.say(state)
-        assert bench.commander.state(None) == state
+        assert bench.ctl() == state
         await bench.say(own, unit=3)
-        assert bench.commander.state(None) == state
+        assert bench.ctl() == state
 
 
 @pytest.mark.parametrize(
@@ -124,12 +124,10 @@ async def test_state_read_back_makes_the_same(monkeypatch: pytest.MonkeyPatch) -
     [("up", True), ("mtu", 1400), ("txqlen", 100), ("add_address", None), ("quiet", None), ("open", None)],
 )
 @pytest.mark.parametrize("command", ["create 3", "ensure 3", "create"])
-def test_refused_creation_leaves_nothing(
-    monkeypatch: pytest.MonkeyPatch, command: str, what: str, value: object
-) -> None:
+def test_refused_creation_leaves_nothing(command: str, what: str, value: object) -> None:
     @in_trio
     async def run() -> None:
-        async with daemon(monkeypatch) as bench:
+        async with daemon() as bench:
             await bench.say("create 7 mtu 1200")
             before = picture(bench)
             bench.host.refuse = refuse(what, errno.ENOMEM, value)
@@ -142,10 +140,10 @@ def test_refused_creation_leaves_nothing(
 @pytest.mark.parametrize(
     ("what", "value"), [("up", True), ("mtu", 1400), ("txqlen", 100), ("add_address", ADDRESS), ("address", TAPLINK)]
 )
-def test_refused_change_is_taken_back(monkeypatch: pytest.MonkeyPatch, what: str, value: object) -> None:
+def test_refused_change_is_taken_back(what: str, value: object) -> None:
     @in_trio
     async def run() -> None:
-        async with daemon(monkeypatch) as bench:
+        async with daemon() as bench:
             await bench.say("create 3 mtu 1200 queue 50 inet 10.9.9.9/8 mode 0640")
             before = picture(bench)
             bench.host.refuse = refuse(what, errno.ENOMEM, value)
@@ -157,8 +155,8 @@ def test_refused_change_is_taken_back(monkeypatch: pytest.MonkeyPatch, what: str
 
 
 @in_trio
-async def test_a_failing_undo_does_not_keep_the_rest_from_being_undone(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch) as bench:
+async def test_a_failing_undo_does_not_keep_the_rest_from_being_undone() -> None:
+    async with daemon() as bench:
         await bench.say("create 3")
 
         def once_gone(what: str, value: object) -> None:
@@ -172,8 +170,8 @@ async def test_a_failing_undo_does_not_keep_the_rest_from_being_undone(monkeypat
 
 
 @in_trio
-async def test_a_line_is_checked_whole_before_anything_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch, Limits(virts=2, queue=500, backlog=600)) as bench:
+async def test_a_line_is_checked_whole_before_anything_is_done() -> None:
+    async with daemon(Limits(virts=2, queue=500, backlog=600)) as bench:
         await bench.say("create 3")
         before = picture(bench)
         touched: list[str] = []
@@ -198,37 +196,37 @@ async def test_a_line_is_checked_whole_before_anything_is_done(monkeypatch: pyte
 
 
 @in_trio
-async def test_a_foreign_digit_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch) as bench:
+async def test_a_foreign_digit_is_no_number() -> None:
+    async with daemon() as bench:
         await bench.say("create 3")
         assert await bench.refused("virt3 owner \N{ARABIC-INDIC DIGIT THREE}") == errno.EINVAL
 
 
 @in_trio
-async def test_lines_run_up_to_the_first_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch) as bench:
+async def test_lines_run_up_to_the_first_that_is_refused() -> None:
+    async with daemon() as bench:
         assert await bench.refused("create 1\n# a comment\n\ncreate 1 mtu 9\ncreate 2\n") == errno.ERANGE
         assert bench.names() == {"virt1", "tap1"}
-        said = bench.commander.last_error(SUPER)
+        said = bench.last_error(SUPER)
         assert said.startswith("line 4: ")
         assert '"9"' in said
         assert await bench.refused("create 1") == errno.EEXIST
-        assert not bench.commander.last_error(SUPER).startswith("line")
+        assert not bench.last_error(SUPER).startswith("line")
 
 
 @in_trio
-async def test_unfinished_line_is_joined_or_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch) as bench:
+async def test_unfinished_line_is_joined_or_told_of() -> None:
+    async with daemon() as bench:
         script = Script()
         padding = "# padding\n" * 500
         await bench.say(padding + "crea", script=script)
         await bench.say("te 5\n", script=script)
         assert "virt5" in bench.names()
-        run = partial(bench.commander.run, None)
-        ctl = Ctl(ROOT, lambda user: "", run, bench.commander.refused, nothing).open(SUPER)
+        run = partial(bench.daemon.commands.run, None)
+        ctl = Ctl(ROOT, lambda user: "", run, bench.daemon.errors.report, nothing).open(SUPER)
         await ctl.write((padding + "create 6").encode())
         ctl.release()
-        assert '"create 6"' in bench.commander.last_error(SUPER)
+        assert '"create 6"' in bench.last_error(SUPER)
         assert "virt6" not in bench.names()
         with pytest.raises(VirtError):
             await bench.say("frobnicate\n" + padding + "create ", script=script)
@@ -236,8 +234,8 @@ async def test_unfinished_line_is_joined_or_told_of(monkeypatch: pytest.MonkeyPa
 
 
 @in_trio
-async def test_root_alone_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch) as bench:
+async def test_root_alone_may() -> None:
+    async with daemon() as bench:
         await bench.say("create 3 owner 1000")
         before = picture(bench)
         for line in ("create 4", "create", "ensure 3 up", "destroy 3", "virt3 up"):
@@ -253,36 +251,36 @@ async def test_root_alone_may(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @in_trio
-async def test_last_error_is_each_users_own_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch) as bench:
-        assert bench.commander.last_error(ALICE) == "ok"
+async def test_last_error_is_each_users_own_and_bounded() -> None:
+    async with daemon() as bench:
+        assert bench.last_error(ALICE) == "ok"
         await bench.refused("alices mistake", ALICE)
         await bench.refused("roots mistake")
-        assert "alices" in bench.commander.last_error(ALICE)
-        assert "roots" in bench.commander.last_error(SUPER)
+        assert "alices" in bench.last_error(ALICE)
+        assert "roots" in bench.last_error(SUPER)
         await bench.refused("x" * 5000 + "\n")
-        assert len(bench.commander.last_error(SUPER)) < 300
+        assert len(bench.last_error(SUPER)) < 300
         for uid in range(2000, 2000 + 2 * REMEMBERED):
             await bench.refused("wrong", User(Uid(uid), Gid(uid), 3))
-        assert len(bench.commander._errors) <= REMEMBERED
-        assert "wrong" in bench.commander.last_error(User(Uid(1999 + 2 * REMEMBERED), Gid(0), 9))
-        assert bench.commander.last_error(ALICE) == "ok"
+        assert len(bench.daemon.errors._errors) <= REMEMBERED
+        assert "wrong" in bench.last_error(User(Uid(1999 + 2 * REMEMBERED), Gid(0), 9))
+        assert bench.last_error(ALICE) == "ok"
 
 
 @in_trio
-async def test_values_written_to_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch, Limits(backlog=10)) as bench:
+async def test_values_written_to_files() -> None:
+    async with daemon(Limits(backlog=10)) as bench:
         await bench.say("create 3")
         virt = bench.virt(3)
 
         async def put(file: str, text: str) -> int:
             try:
-                await bench.commander.set_value(virt, file, text.encode(), ALICE)
+                await bench.daemon.commands.set_value(virt, file, text.encode(), ALICE)
             except VirtError as caught:
                 refusal = caught
             else:
                 return 0
-            assert bench.commander.last_error(ALICE) == refusal.strerror
+            assert bench.last_error(ALICE) == refusal.strerror
             assert refusal.strerror.startswith(f"virt3/{file}: ")
             return refusal.errno
 
@@ -303,24 +301,24 @@ async def test_values_written_to_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @in_trio
-async def test_chmod_and_chown(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch) as bench:
+async def test_chmod_and_chown() -> None:
+    async with daemon() as bench:
         await bench.say("create 3")
         directory = bench.root.children["virt3"]
         frame, mtu = directory.children["frame"], directory.children["mtu"]  # type: ignore[attr-defined]
         virt = bench.virt(3)
         await bench.say(f"virt3 owner {ALICE.uid}")
-        await bench.commander.set_mode(frame, 0o640, ALICE)
+        await bench.daemon.rights.set_mode(frame, 0o640, ALICE)
         assert virt.mode == 0o640
         assert mtu.permissions() == 0o644
-        await bench.commander.set_owner(mtu, Uid(77), None, SUPER)
-        await bench.commander.set_owner(directory, None, Gid(88), SUPER)
+        await bench.daemon.rights.set_owner(mtu, Uid(77), None, SUPER)
+        await bench.daemon.rights.set_owner(directory, None, Gid(88), SUPER)
         assert (virt.owner, virt.group) == (77, 88)
         for call, error in (
-            (bench.commander.set_mode(mtu, 0o644, SUPER), errno.EPERM),
-            (bench.commander.set_mode(frame, 0o4600, SUPER), errno.EINVAL),
-            (bench.commander.set_owner(frame, Uid(1), None, ALICE), errno.EPERM),
-            (bench.commander.set_owner(bench.root.children["ctl"], Uid(1), None, SUPER), errno.EPERM),
+            (bench.daemon.rights.set_mode(mtu, 0o644, SUPER), errno.EPERM),
+            (bench.daemon.rights.set_mode(frame, 0o4600, SUPER), errno.EINVAL),
+            (bench.daemon.rights.set_owner(frame, Uid(1), None, ALICE), errno.EPERM),
+            (bench.daemon.rights.set_owner(bench.root.children["ctl"], Uid(1), None, SUPER), errno.EPERM),
         ):
             with pytest.raises(VirtError) as caught:
                 await call
@@ -329,8 +327,8 @@ async def test_chmod_and_chown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @in_trio
-async def test_attached_tap_is_left_as_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch) as bench:
+async def test_attached_tap_is_left_as_found() -> None:
+    async with daemon() as bench:
         bench.host.add("tap3")
         found = bench.host.links["tap3"]
         await bench.say(f"create 3 taplink 02:00:00:00:00:bb {FULL}")
@@ -341,26 +339,25 @@ async def test_attached_tap_is_left_as_found(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @in_trio
-async def test_a_tap_that_cannot_be_put_back_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch) as bench:
+async def test_a_tap_that_cannot_be_put_back_is_let_go() -> None:
+    async with daemon() as bench:
         bench.host.add("tap3")
         await bench.say("create 3 mtu 1400\ncreate 4")
         bench.host.refuse = refuse("mtu", errno.EPERM)
-        await bench.commander.end()
+        await bench.daemon.commands.end()
         assert bench.names() == set()
         assert bench.host.taps() == {"tap3"}
-        assert list(bench.interfaces) == []
+        assert list(bench.registry) == []
 
 
 @in_trio
-async def test_lost_interface_can_be_destroyed_and_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch) as bench:
+async def test_lost_interface_can_be_destroyed_and_made_anew() -> None:
+    async with daemon() as bench:
         await bench.say("create 3 up")
         bench.host.vanish("tap3")
         assert await bench.refused("virt3 mtu 1400") == errno.ENXIO
-        await bench.commander.refresh(None)
-        assert "virt3" in bench.lost
-        for interface in bench.interfaces:
+        await bench.refresh()
+        for interface in bench.registry:
             interface.lose()
         assert await bench.refused("virt3 mtu 1300") == errno.ENXIO
         await bench.say("virt3 strict")
@@ -369,21 +366,21 @@ async def test_lost_interface_can_be_destroyed_and_made_anew(monkeypatch: pytest
 
 
 @in_trio
-async def test_nothing_runs_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch) as bench:
+async def test_nothing_runs_after_the_end() -> None:
+    async with daemon() as bench:
         await bench.say("create 3")
         virt = bench.virt(3)
-        await bench.commander.end()
+        await bench.daemon.commands.end()
         assert await bench.refused("create 4") == errno.ENXIO
         with pytest.raises(VirtError) as caught:
-            await bench.commander.run(virt, Script(), b"strict", ALICE)
+            await bench.daemon.commands.run(virt, Script(), b"strict", ALICE)
         assert caught.value.errno == errno.ENXIO
 
 
 @in_trio
-async def test_a_long_script_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_script_lets_others_have_their_turn() -> None:
     """An owner's megabyte of lines must not keep frames from passing."""
-    async with daemon(monkeypatch) as bench:
+    async with daemon() as bench:
         await bench.say("create 3 owner 1000")
         turns = 0
 
@@ -403,8 +400,8 @@ async def test_a_long_script_lets_others_have_their_turn(monkeypatch: pytest.Mon
 
 
 @in_trio
-async def test_the_end_does_not_wait_for_a_long_script(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch) as bench:
+async def test_the_end_does_not_wait_for_a_long_script() -> None:
+    async with daemon() as bench:
         await bench.say("create 3 owner 1000")
         outcome: list[int] = []
 
@@ -415,15 +412,15 @@ async def test_the_end_does_not_wait_for_a_long_script(monkeypatch: pytest.Monke
             nursery.start_soon(owner)
             for _ in range(10):
                 await trio.lowlevel.checkpoint()
-            await bench.commander.end()
+            await bench.daemon.commands.end()
         assert outcome == [errno.ENXIO]
 
 
 @in_trio
-async def test_a_refusal_at_the_last_close_ends_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with daemon(monkeypatch) as bench:
+async def test_a_refusal_at_the_last_close_ends_nothing_else() -> None:
+    async with daemon() as bench:
         await bench.say("create 3 upopen")
-        opening = bench.interfaces.get(Unit(3)).ports.frame.open(os.O_RDWR, ALICE)
+        opening = bench.registry.get(Unit(3)).ports.frame.open(os.O_RDWR, ALICE)
         handle = opening if isinstance(opening, DeviceHandle) else await opening
         assert bench.virt(3).host.up
         bench.host.refuse = refuse("up", errno.ENOMEM)

@@ -41,7 +41,7 @@ class Files:
 
     async def vanish(self, recorder: Recorder) -> None:
         """An interface goes."""
-        recorder.virt.lost = True
+        recorder.virt.lose()
         await recorder.flush()
         for capture in (self.pcap, self.root):
             capture.vanish(recorder)
@@ -394,7 +394,7 @@ async def test_history_is_bounded_and_toggled() -> None:
         history = History(recorder)
         file = HistoryFile(recorder.virt, Opens(), history, "virtfs test")
         for size in (2000, 500, 4000):
-            recorder.virt.history_size = size
+            recorder.virt.set(history_size=size)
             await history.update()
             for turn in range(100):
                 b.ring.shows(*numbers(7, 7 * turn))
@@ -406,7 +406,7 @@ async def test_history_is_bounded_and_toggled() -> None:
             assert frames == numbers(len(frames), 700 - len(frames))
             assert size - 64 < len(frames) * 60 <= size
             reader.close()
-            recorder.virt.history_size = 0
+            recorder.virt.set(history_size=0)
             await history.update()
             assert not history._pieces
             await until(lambda: not b.open)
@@ -417,7 +417,7 @@ async def test_history_that_is_refused_is_asked_for_again() -> None:
     async with files() as (f, b):
         (recorder,) = f.recorders
         history = History(recorder)
-        recorder.virt.history_size = 1000
+        recorder.virt.set(history_size=1000)
         b.refusal = VirtError(errno.EPERM, "not here")
         for _ in range(2):
             with pytest.raises(VirtError):
@@ -426,7 +426,7 @@ async def test_history_that_is_refused_is_asked_for_again() -> None:
         await history.update()
         b.ring.shows(*numbers(1))
         assert len(await history.blocks()) == 1
-        recorder.virt.history_size = 0
+        recorder.virt.set(history_size=0)
         await history.update()
 
 
@@ -435,7 +435,7 @@ async def test_history_and_captures_share_a_ring() -> None:
     async with files() as (f, b):
         (recorder,) = f.recorders
         history = History(recorder)
-        recorder.virt.history_size = 1 << 20
+        recorder.virt.set(history_size=1 << 20)
         await history.update()
         own, root = await opened(f.pcap), await opened(f.root)
         b.ring.shows(*numbers(5))
@@ -444,5 +444,5 @@ async def test_history_and_captures_share_a_ring() -> None:
             reader.close()
         assert len(b.made) == 1
         assert b"".join(map(bytes, await history.blocks()))[28:42] == numbers(1)[0]
-        recorder.virt.history_size = 0
+        recorder.virt.set(history_size=0)
         await history.update()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from wire.bench import plain_wire
 
 from virtfs.core.ids import Unit
 from virtfs.core.virt import COUNTERS, HostEnd, Virt
@@ -18,7 +19,7 @@ Read = dict[str, Metric]
 @pytest.fixture
 def wires() -> Iterator[list[Wire]]:
     taps = [FakeTap(), FakeTap()]
-    wires = [Wire(_virt(unit), tap) for unit, tap in zip((3, 10), taps, strict=True)]
+    wires = [plain_wire(_virt(unit), tap) for unit, tap in zip((3, 10), taps, strict=True)]
     yield wires
     for wire, tap in zip(wires, taps, strict=True):
         wire.close()

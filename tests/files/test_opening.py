@@ -7,12 +7,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 from channel.bench import in_trio
-from wire.bench import wire
+from wire.bench import frame_file, wire
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.files.device import DeviceFile, DeviceHandle, Opens
-from virtfs.files.frame import Frame
 from virtfs.files.hexlines import Hex
 from virtfs.files.inject import Inject
 from virtfs.forward.wire import Wire
@@ -28,8 +27,8 @@ def silent(error: VirtError, user: User) -> None:
 
 # How to make each file, and what its handle needs that may not be had.
 FILES: dict[str, tuple[Callable[[Wire, Opens, Start], DeviceFile], str]] = {
-    "frame": (lambda wire, opens, start: Frame(wire, opens), "virtfs.files.frame.FrameHandle"),
-    "hex": (lambda wire, opens, start: Hex(Frame(wire, opens), opens, silent), "virtfs.files.hexlines.Lines"),
+    "frame": (lambda wire, opens, start: frame_file(wire, opens), "virtfs.files.frame.FrameHandle"),
+    "hex": (lambda wire, opens, start: Hex(frame_file(wire, opens), opens, silent), "virtfs.files.hexlines.Lines"),
     "inject": (lambda wire, opens, start: Inject(wire, opens, start, silent), "virtfs.files.inject.Timer"),
 }
 
@@ -45,9 +44,8 @@ async def test_an_open_that_fails(name: str, monkeypatch: pytest.MonkeyPatch) ->
     make, needs = FILES[name]
     with wire() as bench:
         async with trio.open_nursery() as nursery:
-            opens = Opens()
             told: list[str] = []
-            opens.tell = lambda what, handle: told.append(what)
+            opens = Opens(lambda event, handle: told.append(event))
             file = make(bench.wire, opens, nursery.start_soon)
             flags = os.O_RDWR if file.takes and file.gives else os.O_WRONLY if file.takes else os.O_RDONLY
             with monkeypatch.context() as without:

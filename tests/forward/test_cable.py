@@ -126,16 +126,16 @@ async def test_impairments_and_antispoof_want_single_frames() -> None:
         first, second = ends
         cable = Cable(first.wire, second.wire)
         async with trio.open_nursery() as nursery, running(cable):
-            impaired = cable.ways[0].impair(Impairment(delay=MS), "1>2")
+            impaired = cable.directions[0].impair(Impairment(delay=MS), "1>2")
             assert impaired is not None
             nursery.start_soon(impaired.run)
             assert offloads(ends) == [OFFLOAD_NONE, OFFLOAD_TCP]
-            assert cable.ways[0].impair(Impairment(), "1>2") is None
+            assert cable.directions[0].impair(Impairment(), "1>2") is None
             assert offloads(ends) == ON
-            first.virt.antispoof = True
+            first.virt.set(antispoof=True)
             first.wire.update()
             assert offloads(ends) == [OFFLOAD_TCP, OFFLOAD_NONE]
-            first.virt.antispoof = False
+            first.virt.set(antispoof=False)
             first.wire.update()
             assert offloads(ends) == ON
 
@@ -145,7 +145,7 @@ async def test_an_impairment_of_one_direction() -> None:
     with two_wires() as (first, second):
         cable = Cable(first.wire, second.wire)
         async with trio.open_nursery() as nursery, running(cable):
-            impaired = cable.ways[0].impair(Impairment(loss=Share(100)), "1>2")
+            impaired = cable.directions[0].impair(Impairment(loss=Share(100)), "1>2")
             assert impaired is not None
             nursery.start_soon(impaired.run)
             first.tap.host_send(frame(1))
@@ -158,7 +158,7 @@ async def test_an_impairment_of_one_direction() -> None:
 @in_trio
 async def test_a_tap_that_vanishes_ends_its_direction() -> None:
     with two_wires() as (first, second):
-        first.wire.gone = first.lose
+        first.gone = first.lose
         async with running(Cable(first.wire, second.wire)):
             first.tap.vanish()
             await until(lambda: first.virt.lost)

@@ -9,7 +9,7 @@ import trio
 from channel.bench import in_trio
 
 from virtfs.core.impairment import Impairment, Share
-from virtfs.forward.impaired import ImpairedWay
+from virtfs.forward.impaired import ImpairedPath
 
 from .bench import until
 
@@ -23,7 +23,7 @@ class Way:
         self.begun = monotonic()
         self.out: list[tuple[float, bytes]] = []
         self.lost = 0
-        self.way = ImpairedWay(impairment, "test", self._deliver, self._lose)
+        self.way = ImpairedPath(impairment, "test", self._deliver, self._lose)
 
     def _deliver(self, frame: bytes) -> None:
         self.out.append((monotonic() - self.begun, frame))

@@ -3,6 +3,7 @@
 import errno
 import os
 import struct
+from dataclasses import replace
 
 import pytest
 from wire.bench import Bench, frame, received, refusal, wire
@@ -69,7 +70,7 @@ def test_a_run_that_does_not_fit_is_dropped(size: int, counter: str) -> None:
 def test_a_run_that_is_larger_than_the_room() -> None:
     """As many as the fake tap takes; the rest is dropped."""
     with wire() as bench:
-        bench.virt.host.mtu = 65521
+        bench.virt.set_host(replace(bench.virt.host, mtu=65521))
         bench.wire.update()
         size = ROOM // 8
         assert bench.wire.out.put_all([run(range(8), size)], Rows(), ALL) == 8
@@ -80,12 +81,12 @@ def test_a_run_that_is_larger_than_the_room() -> None:
 
 def test_of_a_run_only_its_own_address_passes() -> None:
     with wire() as bench:
-        bench.virt.antispoof = True
-        bench.virt.address = frame(0)[6:12]
+        bench.virt.set(antispoof=True)
+        bench.virt.set(address=frame(0)[6:12])
         bench.wire.update()
         bench.wire.out.put_all([run(range(8))], Rows(), ALL)
         assert len(received(bench)) == 8
-        bench.virt.address = bytes(6)
+        bench.virt.set(address=bytes(6))
         bench.wire.update()
         bench.wire.out.put_all([run(range(8))], Rows(), ALL)
         assert received(bench) == []
@@ -104,7 +105,7 @@ def test_what_the_tap_does_not_take_is_counted() -> None:
 
 def test_a_tap_that_vanishes() -> None:
     with wire() as bench:
-        bench.wire.gone = bench.lose
+        bench.gone = bench.lose
         bench.wire.out.put_all([run(range(8))], Rows(), ALL)
         bench.tap.vanish()
         assert refusal(bench.wire.out.put_all, [run(range(8))], Rows(), ALL) == errno.ENXIO
@@ -114,7 +115,7 @@ def test_a_tap_that_vanishes() -> None:
 
 def test_strict_refuses_a_run_s_first() -> None:
     with wire() as bench:
-        bench.virt.strict = True
+        bench.virt.set(strict=True)
         assert refusal(bench.wire.out.put_all, [run(range(8), 13)], Rows(), ALL) == errno.EMSGSIZE
         assert bench.counters.tx_short == 1
 

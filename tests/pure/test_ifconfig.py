@@ -39,10 +39,12 @@ def test_a_new_one(virt: Virt) -> None:
 
 
 def test_one_in_use(virt: Virt) -> None:
-    virt.description = 'the "printer"'
-    virt.host.up = virt.host.carrier = True
-    virt.host.mtu = 9000
-    virt.host.addresses = tuple(map(ip_interface, ["10.0.3.1/24", "2001:db8::3/64", "fe80::3/64"]))
+    virt.set(description='the "printer"')
+    virt.set_host(replace(virt.host, up=True, carrier=True))
+    virt.set_host(replace(virt.host, mtu=9000))
+    virt.set_host(
+        replace(virt.host, addresses=tuple(map(ip_interface, ["10.0.3.1/24", "2001:db8::3/64", "fe80::3/64"])))
+    )
     assert ifconfig([virt]) == (
         "virt3: flags=0x8843<UP,BROADCAST,RUNNING,SIMPLEX,MULTICAST> mtu 9000\n"
         '\tdescription: "the "printer""\n'
@@ -63,13 +65,13 @@ def test_one_in_use(virt: Virt) -> None:
 )
 @pytest.mark.parametrize("why", [{"promisc": True}, {"bridge": "bridge0"}])
 def test_promiscuous(virt: Virt, why: dict[str, Any], up: bool, flags: str) -> None:
-    virt.host = replace(virt.host, up=up, **why)
+    virt.set_host(replace(virt.host, up=up, **why))
     assert ifconfig([virt]).startswith(f"virt3: flags={flags} mtu 1500\n")
 
 
 @pytest.mark.parametrize("text", ["10.0.3.1/31", "10.0.3.1/32"])
 def test_no_broadcast_address_where_there_is_no_room_for_one(virt: Virt, text: str) -> None:
-    virt.host.addresses = (ip_interface(text),)
+    virt.set_host(replace(virt.host, addresses=(ip_interface(text),)))
     assert f"\tinet {text} flags 0\n" in ifconfig([virt])
 
 
@@ -80,7 +82,8 @@ def test_the_order_is_the_callers(virt: Virt) -> None:
 
 
 def test_a_lost_one_has_no_addresses(virt: Virt) -> None:
-    virt.host.addresses = (ip_interface("10.0.3.1/24"),)
-    virt.host.promisc = virt.lost = True
+    virt.set_host(replace(virt.host, addresses=(ip_interface("10.0.3.1/24"),)))
+    virt.set_host(replace(virt.host, promisc=True))
+    virt.lose()
     assert "inet" not in ifconfig([virt])
     assert "flags=0x8802<" in ifconfig([virt])

@@ -11,7 +11,7 @@ from virtfs.core.bridge import Bridge, BridgeState, Known, Member
 from virtfs.core.ids import BridgeName, Gid, Uid, Unit
 from virtfs.core.status import describe, describe_bridge, status
 from virtfs.core.values import TAP_VALUES, VALUES, counter
-from virtfs.core.virt import COUNTERS, HostEnd, Virt
+from virtfs.core.virt import COUNTERS, HostEnd, State, Virt
 
 Shown = dict[str, Any]
 
@@ -85,7 +85,7 @@ def test_each_file_is_there_in_its_kind(virt: Virt) -> None:
 
 
 def test_one_line_of_its_own(virt: Virt) -> None:
-    virt.description = 'a "quoted" \\ back – slash'
+    virt.set(description='a "quoted" \\ back – slash')
     text = status("1.2", [describe(virt, 0, str, str)], [{"name": "bridge0"}])
     assert text.endswith("}\n")
     assert text.count("\n") == 1
@@ -114,6 +114,6 @@ def test_a_bridge() -> None:
 
 
 def test_keys_keep_their_order(virt: Virt) -> None:
-    other = Virt(Unit(4), virt.address, virt.host, lost=True, description="x")
+    other = Virt(Unit(4), virt.address, virt.host, state=State.LOST, description="x")
     assert json.dumps(list(shown(virt))) == json.dumps(list(shown(other)))
     assert list(json.loads(status("1.2", []))) == ["version", "options", "virts", "bridges", "cables"]

@@ -3,11 +3,14 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import ParamSpec
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
 from virtfs.core.virt import HostEnd, Virt
+from virtfs.files.device import Opens
+from virtfs.files.frame import Frame, Seats
 from virtfs.forward.wire import HEADROOM, LONGEST, Wire
 from virtfs.host.fakes import FakeTap
 
@@ -21,13 +24,34 @@ def frame(number: int, size: int = 60) -> bytes:
     return (HEAD + number.to_bytes(4, "big") * (size // 4 + 1))[:size]
 
 
+def plain_wire(virt: Virt, tap: FakeTap, gone: Callable[[], None] = lambda: None) -> Wire:
+    """Return a wire whose drops nobody is told of, on a host that reports nothing."""
+    return Wire(virt, tap, gone=gone, catch_up=lambda: None, dropped=lambda frames: None)
+
+
+class Unfollowed:
+    """An interface that does not follow the opens of frame (files.frame.Opening)."""
+
+    async def first_open(self) -> None:
+        raise AssertionError("nothing follows this open")
+
+    def last_close(self) -> None:
+        raise AssertionError("nothing follows this close")
+
+
+def frame_file(wire: Wire, opens: Opens | None = None) -> Frame:
+    """Return a frame file on a wire."""
+    return Frame(wire, opens or Opens(), Seats(), Unfollowed())
+
+
 class Bench:
-    """A wire, both ends in the test's hand."""
+    """A wire, both ends in the test's hand. gone: called when the tap turns out to have vanished."""
 
     def __init__(self, tap: FakeTap, queue: int) -> None:
         self.tap = tap
         self.virt = Virt(Unit(3), bytes(6), HostEnd("tap3", 7, True, 1500, bytes(6), True, queue=queue))
-        self.wire = Wire(self.virt, tap)
+        self.gone: Callable[[], None] = lambda: None
+        self.wire = plain_wire(self.virt, tap, lambda: self.gone())
         self.counters = self.virt.counters
         self._room = memoryview(bytearray(HEADROOM + LONGEST))
         self._filled = 0
@@ -57,23 +81,19 @@ class Bench:
                 os.write(self.tap.fd, b"filler" * 700)
                 self._filled += 1
         except BlockingIOError:
-            self.virt.host.up = False
-            self.wire.update()
+            self.virt.set_host(replace(self.virt.host, up=False))
 
     def up(self) -> None:
         while self._filled:
             self._filled -= self.tap.peer.recv(1 << 13)[:6] == b"filler"
-        self.virt.host.up = True
-        self.wire.update()
+        self.virt.set_host(replace(self.virt.host, up=True))
 
     def set_backlog(self, frames: int) -> None:
-        self.virt.backlog = frames
-        self.wire.update()
+        self.virt.set(backlog=frames)
 
     def lose(self) -> None:
-        self.virt.lost = True
-        self.virt.host.up = False
-        self.wire.update()
+        if not self.virt.lost:
+            self.virt.lose()
 
 
 @contextmanager

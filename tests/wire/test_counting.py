@@ -44,7 +44,7 @@ class Counting(RuleBasedStateMachine):
 
     @initialize(strict=st.booleans())
     def begin(self, strict: bool) -> None:
-        self.bench.virt.strict = strict
+        self.bench.virt.set(strict=strict)
 
     @precondition(lambda self: self.up)
     @rule(count=st.integers(1, 20), size=st.sampled_from([14, 60, 1514]))

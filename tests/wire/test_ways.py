@@ -38,8 +38,7 @@ def test_frames_in_wait_in_the_way_and_then_for_the_reader() -> None:
     with wire() as bench:
         way = Held()
         bench.wire.opened()
-        bench.wire.inlet = way
-        bench.wire.update()
+        bench.wire.set_path(way)
         bench.tap.host_send(frame(1))
         look_for_frames(bench)
         assert way.frames == [frame(1)]
@@ -53,8 +52,7 @@ def test_frames_in_wait_in_the_way_and_then_for_the_reader() -> None:
 
 def test_what_arrives_and_nobody_reads_is_dropped() -> None:
     with wire() as bench:
-        bench.wire.inlet = Held()
-        bench.wire.update()
+        bench.wire.set_path(Held())
         bench.wire.arrive(frame(1))
         bench.wire.lose(2)
         assert bench.counters.rx_dropped == 3
@@ -70,9 +68,8 @@ def test_frames_out_wait_in_the_way_and_are_then_sent() -> None:
     """Antispoof comes behind an impairment, which may have corrupted the address."""
     with wire() as bench:
         way = Held()
-        bench.virt.antispoof, bench.virt.address = True, SOURCE
-        bench.wire.out.way = way
-        bench.wire.update()
+        bench.virt.set(antispoof=True, address=SOURCE)
+        bench.wire.out.set_path(way)
         assert bench.put(frame(1)) == 60
         assert (way.frames, received(bench)) == ([frame(1)], [])
         assert bench.counters.tx_frames == 0
@@ -88,9 +85,8 @@ def test_frames_out_wait_in_the_way_and_are_then_sent() -> None:
 def test_what_cannot_be_sent_does_not_set_out(strict: bool) -> None:
     with wire() as bench:
         way = Held()
-        bench.virt.strict = strict
-        bench.wire.out.way = way
-        bench.wire.update()
+        bench.virt.set(strict=strict)
+        bench.wire.out.set_path(way)
         assert refusal(bench.put, frame(1, 13)) == (errno.EMSGSIZE if strict else 0)
         assert refusal(bench.put, frame(1, 1519)) == (errno.EMSGSIZE if strict else 0)
         bench.down()
@@ -104,8 +100,8 @@ def test_down_empties_the_ways_and_counts_each_on_its_side() -> None:
     with wire() as bench:
         inlet, outlet = Held(), Held()
         bench.wire.opened()
-        bench.wire.inlet, bench.wire.out.way = inlet, outlet
-        bench.wire.update()
+        bench.wire.set_path(inlet)
+        bench.wire.out.set_path(outlet)
         inlet.frames = [frame(1), frame(2)]
         outlet.frames = [frame(3)] * 3
         bench.wire.arrive(frame(4))
@@ -153,7 +149,7 @@ def test_the_way_in_comes_before_the_cable() -> None:
     with wire() as bench:
         carried: list[bytes] = []
         way = Held()
-        bench.wire.inlet = way
+        bench.wire.set_path(way)
         bench.wire.take_over(carried.append)
         bench.wire.receive(frame(1))
         assert (way.frames, carried) == ([frame(1)], [])
@@ -164,13 +160,12 @@ def test_the_way_in_comes_before_the_cable() -> None:
 def test_what_a_cable_passes_on_is_sent_as_any_frame() -> None:
     with wire() as bench:
         way = Held()
-        bench.virt.strict = True
+        bench.virt.set(strict=True)
         bench.wire.out.pass_on(frame(1))
         bench.wire.out.pass_on(frame(2, 1519))
         assert received(bench) == [frame(1)]
         assert bench.counters.tx_oversize == 1
-        bench.wire.out.way = way
-        bench.wire.update()
+        bench.wire.out.set_path(way)
         bench.wire.out.pass_on(frame(3))
         assert way.frames == [frame(3)]
 

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import trio
@@ -138,7 +139,7 @@ def test_down_empties_counts_and_refuses() -> None:
 @pytest.mark.parametrize("strict", [False, True])
 def test_put_sends_what_fits_and_counts_the_rest(strict: bool) -> None:
     with wire() as bench:
-        bench.virt.strict = strict
+        bench.virt.set(strict=strict)
         expected = errno.EMSGSIZE if strict else 0
         for size, refused in ((14, 0), (1518, 0), (13, expected), (0, expected), (1519, expected)):
             assert refusal(bench.put, frame(size, size)) == refused
@@ -148,7 +149,7 @@ def test_put_sends_what_fits_and_counts_the_rest(strict: bool) -> None:
         counters = bench.counters
         assert (counters.tx_frames, counters.tx_bytes) == (2, 14 + 1518)
         assert (counters.tx_dropped, counters.tx_short, counters.tx_oversize) == (3, 2, 1)
-        bench.virt.host.mtu = 9000
+        bench.virt.set_host(replace(bench.virt.host, mtu=9000))
         bench.wire.update()
         assert bench.put(frame(1, 9018)) == 9018
         assert bench.tap.host_receive() == frame(1, 9018)
@@ -167,7 +168,7 @@ def test_what_the_tap_does_not_take_is_dropped(
 
     with wire() as bench:
         monkeypatch.setattr("virtfs.forward.outward.writev", writev)
-        bench.virt.strict = strict
+        bench.virt.set(strict=strict)
         assert refusal(bench.put, frame(1)) == (refused if strict else 0)
         assert (bench.counters.tx_dropped, bench.counters.tx_down, bench.counters.tx_frames) == (1, down, 0)
 
@@ -184,7 +185,7 @@ def test_a_full_host_loses_frames_and_nobody_waits() -> None:
 def test_vanished_tap_is_told_once_it_is_touched(call: Callable[[Bench], object]) -> None:
     with wire() as bench:
         told: list[bool] = []
-        bench.wire.gone = lambda: told.append(True)
+        bench.gone = lambda: told.append(True)
         bench.wire.opened()
         bench.tap.vanish()
         assert refusal(call, bench) == errno.ENXIO
@@ -314,7 +315,7 @@ def test_pump_tells_of_a_tap_that_vanishes_under_a_waiting_reader() -> None:
             told.append(True)
             bench.lose()
 
-        bench.wire.gone = gone
+        bench.gone = gone
         bench.wire.opened()
         bench.wire.want()
         trio.run(pumping, bench, bench.tap.vanish)

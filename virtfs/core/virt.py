@@ -1,7 +1,23 @@
-"""One interface: what is set, what its host's end is like, what has been counted."""
+"""One interface: its settings, its host's end as the kernel last described it, its state, its counters.
 
-from dataclasses import dataclass, field, fields
-from typing import Literal
+An interface's state:
+
+              ┌──────── up ────────┐
+    create ─► DOWN                 UP        move: the tap is in another network namespace, the state stays
+              └─◄───── down ───────┘
+                 │ lose          │ lose      the tap vanished: deleted by another program, or with its namespace
+                 └────► LOST ◄───┘
+                          │
+    any of these ──destroy──► DESTROYED
+
+A Virt changes only through its methods. Each tells the listeners once, so that nobody has to remember to update the
+wire.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from typing import Any, Final, Literal
 
 from virtfs.core.ethernet import frame_bounds
 from virtfs.core.ids import Gid, Uid, Unit
@@ -11,16 +27,43 @@ from virtfs.core.ip import IpInterface
 Exclusive = Literal["read", "both", "none"]
 Carrier = Literal["always", "open"]
 
-MODE_NEW, MODE_GROUP = 0o600, 0o660  # of the streams: as made, and once a group has it
+MODE_NEW, MODE_GROUP = 0o600, 0o660  # of the device files: as created, and once a group is set
 QUEUE = 256  # frames, unless the verb queue says otherwise
+
+
+class Origin(Enum):
+    """How an interface came to be."""
+
+    MADE = "its tap was made by virtfs and is removed with it"
+    FOUND = "its tap was there before, and is put back as it was found"
+    CLONED = "it was made by an open of clone, and ends with its last close"
+
+
+class State(Enum):
+    """What an interface can do now."""
+
+    DOWN = "frames are dropped"
+    UP = "frames pass"
+    LOST = "the tap has vanished; only `destroy` is left"
+    DESTROYED = "it is no longer part of the mount"
+
+
+Step = Literal["up", "down", "move", "lose", "destroy"]
+
+TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
+    State.DOWN: {"up": State.UP, "move": State.DOWN, "lose": State.LOST, "destroy": State.DESTROYED},
+    State.UP: {"down": State.DOWN, "move": State.UP, "lose": State.LOST, "destroy": State.DESTROYED},
+    State.LOST: {"destroy": State.DESTROYED},
+    State.DESTROYED: {},
+}
 
 
 @dataclass(slots=True)
 class Counters:
-    """Frames and bytes since the interface was made; in (rx) is towards virt. The files of stats/ bear these names.
+    """Frames and bytes since the interface was created; in (rx) is towards virt. The files of stats/ bear these names.
 
-    What the host sent = rx_frames + rx_dropped + what waits. What was written = tx_frames + tx_dropped;
-    tx_oversize, tx_short, tx_down and tx_spoofed say for what tx_dropped was.
+    What the host sent = rx_frames + rx_dropped + what is queued. What was written = tx_frames + tx_dropped;
+    tx_oversize, tx_short, tx_down and tx_spoofed give reasons for tx_dropped.
     """
 
     rx_frames: int = 0
@@ -38,7 +81,7 @@ class Counters:
 COUNTERS = tuple(f.name for f in fields(Counters))
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class HostEnd:
     """The tap as the kernel last described it."""
 
@@ -55,9 +98,12 @@ class HostEnd:
     promisc: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Virt:
-    """One interface. Its host's end belongs to the kernel and is mirrored in `host`."""
+    """One interface. Its host's end belongs to the kernel and is mirrored in `host`.
+
+    Read its fields; change them by `set`, `set_host`, `move`, `lose` and `destroy`.
+    """
 
     unit: Unit
     address: bytes
@@ -72,15 +118,21 @@ class Virt:
     upopen: bool = False
     carrier: Carrier = "always"
     persist: bool = False
-    filter: str = ""  # in tcpdump's language; "" lets all in
+    filter: str = ""  # in tcpdump's language; "" accepts all frames
     impairment_in: Impairment = UNIMPAIRED
     impairment_out: Impairment = UNIMPAIRED
-    pace: float = 0  # of inject: a factor of the recorded timing, 0 as fast as it goes
+    pace: float = 0  # of inject: a factor of the recorded timing, 0 as fast as possible
     history_size: int = 0  # bytes
-    netns: str = ""  # where the host's end is, by name or process; "" for the daemon's own namespace
     description: str = ""
-    lost: bool = False  # the tap vanished, by another's hand
+    netns: str = ""  # where the host's end is, by name or process; "" is the daemon's own namespace
+    origin: Origin = Origin.MADE
+    state: State = State.DOWN
     counters: Counters = field(default_factory=Counters)
+    listeners: list[Callable[[], None]] = field(default_factory=list, repr=False)  # called after each change
+
+    def __post_init__(self) -> None:
+        if self.host.up and self.state is State.DOWN:
+            self._replace(state=State.UP)
 
     @property
     def name(self) -> str:
@@ -89,10 +141,65 @@ class Virt:
 
     @property
     def tap(self) -> str:
-        """tap<n>, as it was named when made"""
+        """tap<n>, the tap's name when it was made"""
         return f"tap{self.unit}"
+
+    @property
+    def lost(self) -> bool:
+        """Whether the tap is gone for good."""
+        return self.state in (State.LOST, State.DESTROYED)
 
     @property
     def bounds(self) -> tuple[int, int]:
         """The shortest and the longest frame that may be written, in bytes."""
         return frame_bounds(self.host.mtu)
+
+    def snapshot(self) -> "Virt":
+        """Return a copy that keeps these settings and this host's end; it has no listeners."""
+        return replace(self, listeners=[])
+
+    def set(self, **settings: Any) -> None:
+        """Change settings, named as the fields. TypeError: a field that another method changes."""
+        if unknown := settings.keys() - SETTINGS:
+            raise TypeError(f"no settings: {unknown}")
+        self._change(**settings)
+
+    def set_host(self, host: HostEnd) -> None:
+        """Take in what the kernel says of the host's end. ValueError: the tap is gone."""
+        if host.up == self.host.up:
+            if self.lost:
+                raise ValueError(f"{self.name} is {self.state.name}: it has no host's end")
+            self._change(host=host)
+        else:
+            self._step("up" if host.up else "down", host=host)
+
+    def move(self, netns: str) -> None:
+        """Note the network namespace that the tap is in now. ValueError: the tap is gone."""
+        self._step("move", netns=netns)
+
+    def lose(self) -> None:
+        """Note that the tap has vanished. ValueError: it had before."""
+        self._step("lose", host=replace(self.host, up=False, carrier=False))
+
+    def destroy(self) -> None:
+        """Note that the interface ends. ValueError: it had ended before."""
+        self._step("destroy", host=replace(self.host, up=False, carrier=False))
+
+    def _step(self, step: Step, **changes: object) -> None:
+        state = TRANSITIONS[self.state].get(step)
+        if state is None:
+            raise ValueError(f'{self.name} is {self.state.name}: it cannot "{step}"')
+        self._change(state=state, **changes)
+
+    def _change(self, **changes: object) -> None:
+        self._replace(**changes)
+        for listener in self.listeners:
+            listener()
+
+    def _replace(self, **changes: object) -> None:
+        for name, value in changes.items():
+            object.__setattr__(self, name, value)
+
+
+_KERNEL = {"unit", "host", "netns", "origin", "state", "counters", "listeners"}
+SETTINGS: Final = frozenset(f.name for f in fields(Virt)) - _KERNEL

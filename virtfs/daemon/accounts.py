@@ -1,14 +1,27 @@
-"""Users and groups by name or number. Names are remembered, for looking one up may ask a server."""
+"""Users and groups by name or number.
+
+A lookup may ask a server (nsswitch.conf(5)), so it runs in a thread, and names are cached.
+"""
 
 import errno
 import grp
 import pwd
-from functools import lru_cache
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
+
+import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid
+from virtfs.core.virt import Virt
+from virtfs.forward.tasks import in_thread
 from virtfs.host.descriptors import one_left
+
+CACHED = 1024  # names of users, and as many of groups
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 def _extents(kind: str) -> tuple[tuple[int, int], ...]:
@@ -21,32 +34,108 @@ def _extents(kind: str) -> tuple[tuple[int, int], ...]:
 _MAPPED = {kind: _extents(kind) for kind in ("uid", "gid")}
 
 
-def user_id(text: str) -> Uid:
-    """Return the uid of a name or number. EINVAL: unknown name, or a uid that the server's user namespace lacks."""
-    if text.isascii() and text.isdecimal():
-        uid = int(text)
-    else:
+class Accounts:
+    """Looks up users and groups, and remembers the names of those that were looked up."""
+
+    def __init__(self) -> None:
+        self._users: dict[Uid, str] = {}
+        self._groups: dict[Gid, str] = {}
+        self._one = trio.CapacityLimiter(1)
+
+    async def user_id(self, text: str) -> Uid:
+        """Return the uid of a name or number, and cache its name.
+
+        VirtError: EINVAL, unknown name, or a uid that the server's user namespace lacks; EMFILE and the like.
+        """
+        uid = Uid(await self._id(text, _uid_of, f'owner: there is no user "{text}"'))
+        _check_mapped("owner", "uid", uid, text)
+        await self.learn([uid], [])
+        return uid
+
+    async def group_id(self, text: str) -> Gid:
+        """Return the gid of a name or number, and cache its name. Errors: as user_id."""
+        gid = Gid(await self._id(text, _gid_of, f'group: there is no group "{text}"'))
+        _check_mapped("group", "gid", gid, text)
+        await self.learn([], [gid])
+        return gid
+
+    async def _id(self, text: str, look_up: Callable[[str], int | None], unknown: str) -> int:
+        if text.isascii() and text.isdecimal():
+            return int(text)
+        number = await self._call(look_up, text)
+        if number is None:
+            raise VirtError(errno.EINVAL, unknown)
+        return number
+
+    async def learn_all(self, virts: Iterable[Virt]) -> None:
+        """Look up the names of the owners and groups that are not cached yet."""
+        virts = list(virts)
+        await self.learn([virt.owner for virt in virts], [virt.group for virt in virts])
+
+    async def learn(self, uids: Iterable[Uid], gids: Iterable[Gid]) -> None:
+        """Look up names that are not cached yet. A lookup that fails is tried again the next time."""
+        for uid in uids:
+            await self._learn(self._users, uid, _name_of_user)
+        for gid in gids:
+            await self._learn(self._groups, gid, _name_of_group)
+
+    async def _learn(self, cache: dict[T, str], number: T, look_up: Callable[[T], str]) -> None:
+        if number in cache:
+            return
         try:
-            uid = pwd.getpwnam(text).pw_uid
-        except KeyError:
-            one_left()
-            raise VirtError(errno.EINVAL, f'owner: there is no user "{text}"') from None
-    _check_mapped("owner", "uid", uid, text)
-    return Uid(uid)
+            name = await self._call(look_up, number)
+        except OSError:
+            return
+        if len(cache) >= CACHED:
+            del cache[next(iter(cache))]
+        cache[number] = name
+
+    async def _call(self, look_up: Callable[[T], U], argument: T) -> U:
+        """Look up in a thread. A server that does not answer keeps no mount from ending."""
+        return await in_thread(look_up, argument, limiter=self._one, abandon=True)
+
+    def user_name(self, uid: Uid) -> str:
+        """Return the cached name of a user, or the uid as text."""
+        return self._users.get(uid, str(uid))
+
+    def group_name(self, gid: Gid) -> str:
+        """Return the cached name of a group, or the gid as text."""
+        return self._groups.get(gid, str(gid))
 
 
-def group_id(text: str) -> Gid:
-    """Return the gid of a name or number. EINVAL: unknown name, or a gid that the server's user namespace lacks."""
-    if text.isascii() and text.isdecimal():
-        gid = int(text)
-    else:
-        try:
-            gid = grp.getgrnam(text).gr_gid
-        except KeyError:
-            one_left()
-            raise VirtError(errno.EINVAL, f'group: there is no group "{text}"') from None
-    _check_mapped("group", "gid", gid, text)
-    return Gid(gid)
+# In the thread. The standard library takes a lookup that had no descriptor for one that found nothing.
+
+
+def _uid_of(name: str) -> int | None:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        one_left()
+        return None
+
+
+def _gid_of(name: str) -> int | None:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        one_left()
+        return None
+
+
+def _name_of_user(uid: Uid) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        one_left()
+        return str(uid)
+
+
+def _name_of_group(gid: Gid) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        one_left()
+        return str(gid)
 
 
 def _check_mapped(verb: str, kind: str, number: int, text: str) -> None:
@@ -59,37 +148,3 @@ def _check_mapped(verb: str, kind: str, number: int, text: str) -> None:
     if sum(count for _, count in extents) == 1:
         sentence += f"; `virtfs shell` has more with new{kind}map (package uidmap) and a range in /etc/sub{kind}"
     raise VirtError(errno.EINVAL, sentence)
-
-
-def user_name(uid: Uid) -> str:
-    """The name of a uid, its number when it has none, or none can be looked up now."""
-    try:
-        return _user(uid)
-    except OSError:
-        return str(uid)
-
-
-def group_name(gid: Gid) -> str:
-    """The name of a gid, its number when it has none, or none can be looked up now."""
-    try:
-        return _group(gid)
-    except OSError:
-        return str(gid)
-
-
-@lru_cache(maxsize=1024)
-def _user(uid: Uid) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        one_left()  # what is raised is not remembered
-        return str(uid)
-
-
-@lru_cache(maxsize=1024)
-def _group(gid: Gid) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        one_left()
-        return str(gid)

@@ -1,4 +1,4 @@
-"""The cables of a mount: which interfaces are joined in user space, and how."""
+"""The cables of a mount: which interfaces are joined in user space, and with which impairments."""
 
 import errno
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action, Command
 from virtfs.core.impairment import UNIMPAIRED, Direction
 from virtfs.daemon.interface import Interface
-from virtfs.daemon.interfaces import Interfaces
 from virtfs.forward.cable import Cable
-from virtfs.forward.impaired import ImpairedWay
+from virtfs.forward.impaired import ImpairedPath
+from virtfs.forward.tasks import Start
 
 
 class Joined:
-    """One cable, and what was said of it."""
+    """One cable, its ends and its impairments."""
 
     def __init__(self, first: Interface, second: Interface, impairments: Impairments) -> None:
         self.ends = first, second
@@ -23,24 +23,24 @@ class Joined:
 
 
 class Cables:
-    """All of a mount; an interface has one at most."""
+    """All of a mount. An interface has at most one. start: runs a task as long as the mount."""
 
-    def __init__(self, interfaces: Interfaces) -> None:
-        self._interfaces = interfaces
+    def __init__(self, start: Start) -> None:
+        self._start = start
         self._all: list[Joined] = []
 
     def lines(self) -> Iterator[Command]:
-        """The commands that would lay them again."""
+        """Yield the commands that would lay them again."""
         for joined in self._all:
             first, second = (end.virt.unit for end in joined.ends)
             actions = (Action("impair", (joined.impairments,)),) if joined.impairments else ()
             yield Command("cable", first, actions, second)
 
     def join(self, first: Interface, second: Interface, impairments: Impairments) -> None:
-        """Lay a cable.
+        """Lay a cable between two interfaces.
 
-        Errors: EEXIST, it is there; EBUSY, one of them has a cable to another; ENXIO, one has lost its tap; EMFILE,
-        ENFILE, ENOMEM, what it takes cannot be had.
+        Errors: EEXIST, there is one already; EBUSY, one of them has a cable to a third; ENXIO, one has lost its tap;
+        EMFILE, ENFILE, ENOMEM.
         """
         for end in (first, second):
             if end.virt.lost:
@@ -55,9 +55,9 @@ class Cables:
         joined = Joined(first, second, impairments)
         said = dict(impairments)
         directions: tuple[Direction, Direction] = ("out", "in")
-        impaired: list[ImpairedWay] = []
+        impaired: list[ImpairedPath] = []
         try:
-            for way, direction, name in zip(joined.cable.ways, directions, _streams(first, second), strict=True):
+            for way, direction, name in zip(joined.cable.directions, directions, _streams(first, second), strict=True):
                 if (new := way.impair(said.get(direction, UNIMPAIRED), name)) is not None:
                     impaired.append(new)
         except BaseException:
@@ -67,17 +67,17 @@ class Cables:
             raise
         self._all.append(joined)
         for work in (*(one.run for one in impaired), joined.cable.run):
-            self._interfaces.later(work)
+            self._start(work)
 
     def separate(self, first: Interface, second: Interface) -> None:
-        """Take a cable out; ENOENT when there is none between the two."""
+        """Remove a cable. VirtError: ENOENT, there is none between the two."""
         joined = self._between(first, second)
         if joined is None:
             raise VirtError(errno.ENOENT, f"there is no cable between {first.virt.name} and {second.virt.name}")
         self._remove(joined)
 
     def remove(self, interface: Interface) -> None:
-        """An interface goes, and its cable with it."""
+        """Remove the cable of an interface that is being destroyed."""
         if (joined := self._at(interface)) is not None:
             self._remove(joined)
 
@@ -94,6 +94,6 @@ class Cables:
 
 
 def _streams(first: Interface, second: Interface) -> tuple[str, str]:
-    """What tells the two directions' chances apart, and is the same in every life of the mount."""
+    """Return a name for the random numbers of each direction. It is the same in every life of the mount."""
     one, other = first.virt.unit, second.virt.unit
     return f"{one}>{other}", f"{other}>{one}"

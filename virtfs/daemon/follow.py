@@ -1,16 +1,20 @@
-"""Following the kernel: what others do to the taps, with ip(8) for instance, shows in the files."""
+"""Follows the kernel: what other programs do to the taps, such as ip(8), shows in the files."""
 
 import errno
 import logging
 import os
-from collections.abc import Callable
 
 import trio
 
+from virtfs.core.errors import VirtError
 from virtfs.core.ip import IpInterface
+from virtfs.core.virt import Origin
+from virtfs.daemon.bridges import Bridges
+from virtfs.daemon.changes import Changes
 from virtfs.daemon.interface import Interface, Place
-from virtfs.daemon.interfaces import Interfaces, look
 from virtfs.daemon.kernel import Kernel
+from virtfs.daemon.registry import Registry
+from virtfs.daemon.taps import look
 from virtfs.forward.tasks import lasting
 from virtfs.host.descriptors import NONE_LEFT
 from virtfs.host.link import Link
@@ -19,36 +23,37 @@ from virtfs.host.netnames import name_of
 
 log = logging.getLogger(__name__)
 
-STORM = 256  # reports taken in at once; what follows waits until others had their turn
-ATTEMPTS = 10  # at finding a tap while other interfaces are reported of
-PATIENCE = 1  # seconds that an answer is held back for news that do not stop
+STORM = 256  # reports taken in at once; other tasks run before the next
+ATTEMPTS = 10  # at finding a tap while the kernel reports about other interfaces
+REFRESHES = 5  # attempts at an answer that no newer report overtakes
+PATIENCE = 1  # seconds that an answer waits while reports keep coming
 
 
 class Follower:
-    """Takes in the kernel's reports, at once where no question has to be asked, else in its task."""
+    """Takes in the kernel's reports: at once if they say everything, else in a task that asks the kernel."""
 
-    def __init__(self, kernel: Kernel, interfaces: Interfaces) -> None:
+    def __init__(self, kernel: Kernel, registry: Registry, bridges: Bridges, changes: Changes) -> None:
         self._kernel = kernel
-        self._interfaces = interfaces
-        self.changed: Callable[[], None] = lambda: None
-        self.heard: Callable[[Event], None] = lambda event: None
+        self._registry = registry
+        self._bridges = bridges
+        self._changes = changes
         self._doubtful: dict[Interface, None] = {}
         self._doubt = trio.Event()
-        self._others = 0  # reports of what is none of ours, or not yet where we know it
+        self._others = 0  # reports about interfaces that are not ours, or not yet known to be
         self._certain = trio.Event()  # set while there is no doubt
         self._certain.set()
 
     def doubt(self, interface: Interface) -> None:
-        """Its tap may have vanished or moved: look."""
+        """Look soon: the tap may have vanished or moved."""
         self._doubtful[interface] = None
         if self._certain.is_set():
             self._certain = trio.Event()
         self._doubt.set()
 
     def catch_up(self) -> None:
-        """Take in what has been reported, without waiting.
+        """Take in what the kernel has reported, without waiting.
 
-        Of several reports of one link only the last counts: an older one may be older than what has been asked since.
+        Of several reports about one link only the last counts: an earlier one may be older than an answer.
         """
         events: list[Event] = []
         while (more := self._kernel.monitor.drain()) and len(events) < STORM:
@@ -58,53 +63,90 @@ class Follower:
             if not isinstance(event, LinkChanged) or last[event.nsid, event.link.index] is event:
                 self._take(event)
         if events:
-            self.changed()
+            self._changes.publish()
 
     async def caught_up(self) -> None:
-        """The same, and wait until what had to be asked is known."""
+        """Catch up, and wait for the answers to what had to be asked."""
         self.catch_up()
         with trio.move_on_after(PATIENCE):
             await self._certain.wait()
 
     def _take(self, event: Event) -> None:
-        self.heard(event)
+        self._bridges.hear(event)
         match event:
             case LinkChanged(nsid, link):
-                if (interface := self._interfaces.at((nsid, link.index))) is not None:
+                if (interface := self._registry.at((nsid, link.index))) is not None:
                     if link.master != interface.master:
-                        self.doubt(interface)  # by what name is its bridge known?
+                        self.doubt(interface)  # the report lacks its bridge's name
                     interface.reports += 1
                     interface.set_host(link, interface.virt.host.addresses)
                 else:
                     self._others += 1
             case AddressChanged(nsid, index, address, added):
-                if (interface := self._interfaces.at((nsid, index))) is not None:
+                if (interface := self._registry.at((nsid, index))) is not None:
                     interface.reports += 1
-                    _change_address(interface, address, added)
+                    interface.change_address(address, added)
                 else:
                     self._others += 1
             case LinkGone(nsid, index):
-                if (interface := self._interfaces.at((nsid, index))) is not None:
+                if (interface := self._registry.at((nsid, index))) is not None:
                     self._left(interface)
                 else:
                     self._others += 1
             case NamespaceGone(nsid):
-                for interface in self._interfaces:
+                for interface in self._registry:
                     if interface.place[0] == nsid:
-                        interface.lose()  # the kernel deletes its taps with it, a moment later
+                        interface.lose()  # the kernel deletes its taps a moment later
             case Overflow():
-                for interface in self._interfaces:
+                for interface in self._registry:
                     self.doubt(interface)
 
     def _left(self, interface: Interface) -> None:
-        """It is deleted, or is in another namespace now: only its descriptor tells."""
+        """Find out whether a tap was deleted or moved to another namespace: only its descriptor tells."""
         if interface.tap.alive():
             self.doubt(interface)
         else:
             interface.lose()
 
+    async def refresh(self, interface: Interface) -> None:
+        """Ask the kernel for the state of the host's end. OSError: the kernel's; a tap that is gone is none."""
+        for _ in range(REFRESHES):
+            reports = interface.reports
+            try:
+                host = await self._kernel.call(look, self._kernel.links, interface.tap)
+            except VirtError as refusal:
+                if refusal.errno != errno.ENXIO:
+                    raise
+                self.doubt(interface)
+                return
+            if interface.reports == reports:
+                break  # else a report may be newer than the answer
+        interface.set_host(*host)
+        self.catch_up()
+
+    async def look_after(self, interface: Interface) -> None:
+        """Refresh after a change. The change holds, so if that fails it is tried again later."""
+        try:
+            await self.refresh(interface)
+        except OSError as refusal:
+            log.info("%s: %s", interface.virt.name, refusal.strerror)
+            self.doubt(interface)
+
+    async def refresh_all(self) -> None:
+        """Ask for what every tap has dropped. In our namespace the kernel reports everything else by itself."""
+        dropped = await self._kernel.call(self._kernel.links.dropped)
+        for interface in self._registry:
+            if interface.virt.lost:
+                continue
+            nsid, index = interface.place
+            if nsid is None and index in dropped:
+                interface.set_dropped(dropped[index])
+            else:
+                await self.refresh(interface)
+            interface.wire.settle()
+
     async def run(self) -> None:
-        """Until cancelled."""
+        """Follow until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lasting, "listening to rtnetlink", self._listen)
             nursery.start_soon(lasting, "looking for taps", self._clear_doubts)
@@ -125,16 +167,16 @@ class Follower:
                 except BaseException:
                     self._doubtful[interface] = None
                     self._doubt.set()
-                    self._certain.set()  # answers are not held back till then
+                    self._certain.set()  # do not hold answers back until then
                     raise
             self._certain.set()
-            self.changed()
+            self._changes.publish()
 
     async def look_for(self, interface: Interface) -> None:
-        """Ask where its tap is now, and how; one that is gone is lost.
+        """Ask the kernel where the tap is now, and for its state. A tap that is gone makes the interface lost.
 
-        What is reported of the new place while it is not known yet goes by unnoticed: then it is asked again.
-        OSError: EMFILE, ENFILE, ENOMEM; it is not known.
+        Reports about the new place are not recognized until the answer is in. If there were any, it asks again.
+        OSError: EMFILE, ENFILE, ENOMEM; then nothing is known.
         """
         for _ in range(ATTEMPTS):
             if interface.virt.lost:
@@ -152,31 +194,26 @@ class Follower:
             # An answer is stale if the kernel has reported of the tap since it was asked.
             if (interface.reports == reports) if place == interface.place else (self._others == others):
                 break
+        if interface.virt.lost:
+            return
         moved, interface.place = place != interface.place, place
-        interface.virt.netns = name
-        # Before anything is awaited: reports of the new place are taken in from now on, and are newer than this answer.
+        if name != interface.virt.netns:
+            interface.virt.move(name)
+        # Before anything is awaited: reports about the new place are recognized now, and are newer than this answer.
         interface.set_host(*host)
         self.catch_up()
-        # Captures follow. Where somebody else has seen the move, theirs are about to.
+        # Captures follow the tap. If another task has seen the move, it is about to move them.
         await (interface.recorder.moved() if moved else interface.recorder.settled())
 
     def _find(self, interface: Interface) -> tuple[Place, str, tuple[Link, tuple[IpInterface, ...], str]]:
-        """In the thread: where the tap is now, and how it is."""
+        """In the thread: return the tap's place, its namespace's name and its state."""
         namespace = interface.tap.netns()
         try:
             nsid = self._kernel.monitor.watch(namespace)
             name = "" if nsid is None else name_of(namespace) or interface.virt.netns or f"nsid-{nsid}"
         finally:
             os.close(namespace)
-        if interface.found is None and nsid != interface.place[0]:
-            self._kernel.links.quiet(interface.tap)  # the namespace began it with its own defaults
+        if interface.virt.origin is not Origin.FOUND and nsid != interface.place[0]:
+            self._kernel.links.quiet(interface.tap)  # the namespace has given it its own defaults
         host = look(self._kernel.links, interface.tap)
         return (nsid, host[0].index), name, host
-
-
-def _change_address(interface: Interface, address: IpInterface, added: bool) -> None:
-    host = interface.virt.host
-    if added and address not in host.addresses:
-        host.addresses = (*host.addresses, address)
-    elif not added:
-        host.addresses = tuple(a for a in host.addresses if a != address)

@@ -1,83 +1,65 @@
-"""One interface: its virt, its tap, its wire and its streams, and what becomes of them."""
+"""One interface: its virt, its tap, its wire and its device files, and how they change together."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
 
 import trio
 
-from virtfs.core.impairment import Direction, Impairment
 from virtfs.core.ip import IpInterface
 from virtfs.core.virt import HostEnd, Virt
+from virtfs.daemon.opening import HostFollowsOpens
+from virtfs.daemon.taps import Found, host_end
 from virtfs.files.capture import Capture
-from virtfs.files.device import DeviceHandle
-from virtfs.files.ports import Mount, Ports
-from virtfs.forward.impaired import ImpairedWay
+from virtfs.files.events import Events
+from virtfs.files.ports import Ports
+from virtfs.forward.impairments import WireImpairments
 from virtfs.forward.recorder import Recorder
-from virtfs.forward.tasks import lasting
+from virtfs.forward.tasks import Start, lasting
 from virtfs.forward.wire import Wire
-from virtfs.host.ipconfig import AddressRecord
 from virtfs.host.link import Link
-from virtfs.host.membership import Membership
-from virtfs.host.tap import Tap
+from virtfs.host.tapdevice import TapDevice
 
-BETWEEN_DROPS = 1  # seconds from one event about drops to the next
-
-Tell = Callable[..., None]  # what, the interface's name, key=value …: as files.events.Events.emit
-
-# Where the kernel reports an interface: its namespace's nsid (None: the daemon's own), its index there.
+# Where the kernel reports an interface: the nsid of its namespace (None: the daemon's own), and its index there.
 Place = tuple[int | None, int]
 
 
 class Interface:
-    """One virt, with all that it holds."""
+    """One virt, with everything that belongs to it. It runs until `stop`."""
 
-    def __init__(self, virt: Virt, tap: Tap, found: HostEnd | None, tell: Tell, mount: Mount) -> None:
+    def __init__(
+        self,
+        virt: Virt,
+        tap: TapDevice,
+        found: Found,
+        wire: Wire,
+        recorder: Recorder,
+        ports: Ports,
+        opening: HostFollowsOpens,
+        captures: Sequence[Capture],
+        events: Events,
+        start: Start,
+    ) -> None:
+        """Join the parts.
+
+        found: the tap as it was when virtfs opened it. captures: the pcap files that show this interface. events: told
+        of each change of the host's end. start: runs a task as long as the mount.
+        """
         self.virt = virt
         self.tap = tap
-        self.found = found  # the tap as it was before virtfs, None when virtfs made it
-        self.held: tuple[AddressRecord, ...] = ()  # its addresses then, with all that belongs to them
-        self.member: Membership | None = None  # of the bridge it was in then
-        self.carrier = True  # as it was last set
-        self.reports = 0  # of its host's end, by the kernel
-        self.cloned = False  # made by an open of clone, and gone with it
+        self.found = found
+        self.wire = wire
+        self.recorder = recorder
+        self.ports = ports
+        self.opening = opening
+        self.impairments = WireImpairments(wire, start)
         self.place: Place = (None, virt.host.index)
-        self.master: int | None = None  # the index there of what the tap is part of
-        self.wire = Wire(virt, tap)
-        self.recorder = Recorder(virt, tap, mount.rings, mount.start)
-        try:
-            self.ports = Ports(self.wire, self.recorder, mount)
-        except BaseException:
-            self.wire.close()
-            raise
-        self.captures: tuple[Capture, ...] = (self.ports.pcap,)
-        self._ways: dict[Direction, ImpairedWay] = {}
-        self._dropped_before = virt.host.dropped
-        virt.host.dropped = 0
-        self._tell = tell
-        self._start = mount.start
-        self._untold = 0  # frames dropped that no event has told of
-        self._telling = False
+        self.master = found.link.master  # the index there of what the tap is part of
+        self.reports = 0  # of the host's end, by the kernel, so far
+        self._captures = captures
+        self._events = events
+        self._start = start
         self._pump = trio.CancelScope()
         self._ended = trio.Event()
-        self.wire.dropped = self._dropped
-        self.ports.opens.tell = self._opens
-
-    def _dropped(self, frames: int) -> None:
-        self._untold += frames
-        if not self._telling:
-            self._telling = True
-            self._start(self._tell_drops)
-
-    async def _tell_drops(self) -> None:
-        """At once, and then once in a while: a host that sends to nobody is no news for each frame."""
-        while self._untold:
-            frames, self._untold = self._untold, 0
-            self._tell("drop", self.virt.name, frames=frames)
-            await trio.sleep(BETWEEN_DROPS)
-        self._telling = False
-
-    def _opens(self, what: str, handle: DeviceHandle) -> None:
-        user = handle.user
-        self._tell(what, self.virt.name, file=handle.stream.label, uid=user.uid, pid=user.pid)
 
     async def run(self) -> None:
         """Forward until `stop`."""
@@ -88,104 +70,66 @@ class Interface:
             self._ended.set()
 
     def set_host(self, link: Link, addresses: tuple[IpInterface, ...], bridge: str | None = None) -> None:
-        """What the kernel says of the host's end now. bridge: the name of its bridge; None: nobody asked for it."""
+        """Take in what the kernel says of the host's end. A lost interface has none, and ignores it.
+
+        bridge: the name of its bridge; None: not asked for, it is that of the same master.
+        """
+        if self.virt.lost:
+            return
         before = self.virt.host
         if bridge is None:
             bridge = before.bridge if link.master == self.master else ""
         self.master = link.master
         now = host_end(link, addresses, bridge)
-        now.dropped -= self._dropped_before
-        self.virt.host = now
-        self.wire.update()
-        if now.up != before.up:
-            self._tell("up" if now.up else "down", self.virt.name)
-        if now.mtu != before.mtu:
-            self._tell("mtu", self.virt.name, mtu=now.mtu)
-        if now.bridge != before.bridge:
-            self._tell("bridge", self.virt.name, bridge=now.bridge)
-        if now.carrier != before.carrier:
-            self._tell("carrier", self.virt.name, carrier=int(now.carrier))
+        now = replace(now, dropped=now.dropped - self.found.link.tx_dropped)
+        if now != before:
+            self.virt.set_host(now)
+            self._report(before, now)
 
-    def impair(self, direction: Direction, impairment: Impairment) -> ImpairedWay | None:
-        """Treat frames so on their way in or out from now on; the task of a new way is to be run.
-
-        What is on its way keeps its time. Errors, with nothing changed: EMFILE, ENFILE, ENOMEM.
-        """
-        wire, virt = self.wire, self.virt
-        way, new = self._ways.get(direction), None
-        if way is None and not impairment.harmless:
-            deliver, lost = (wire.arrive, wire.lose) if direction == "in" else (wire.out.send, wire.out.lose)
-            new = ImpairedWay(impairment, f"{virt.name} {direction}", deliver, lost)
-        if direction == "in":
-            virt.impairment_in = impairment
-        else:
-            virt.impairment_out = impairment
-        if new is not None:
-            self._set_way(direction, new)
-        elif way is not None and impairment.harmless:
-            way.retire(lambda: self._set_way(direction, None))
-        elif way is not None:
-            way.change(impairment)
-        return new
-
-    def _set_way(self, direction: Direction, way: ImpairedWay | None) -> None:
-        old = self._ways.pop(direction, None)
-        if way is not None:
-            self._ways[direction] = way
-        if direction == "in":
-            self.wire.inlet = way
-        else:
-            self.wire.out.way = way
-        if old is not None:
-            old.stop()
-        self.wire.update()
+    def change_address(self, address: IpInterface, added: bool) -> None:
+        """Take in that the kernel has added an address to the host's end, or removed it."""
+        host = self.virt.host
+        if added and address not in host.addresses:
+            self.virt.set_host(replace(host, addresses=(*host.addresses, address)))
+        elif not added:
+            self.virt.set_host(replace(host, addresses=tuple(a for a in host.addresses if a != address)))
 
     def set_dropped(self, total: int) -> None:
-        """The tap's own count of what it dropped, as it is now."""
-        self.virt.host.dropped = total - self._dropped_before
+        """Take in the tap's own count of dropped frames. Nobody has to be told."""
+        dropped = total - self.found.link.tx_dropped
+        if dropped != self.virt.host.dropped:
+            self.virt.set_host(replace(self.virt.host, dropped=dropped))
+
+    def _report(self, before: HostEnd, now: HostEnd) -> None:
+        name, emit = self.virt.name, self._events.emit
+        if now.up != before.up:
+            emit("up" if now.up else "down", name)
+        if now.mtu != before.mtu:
+            emit("mtu", name, mtu=now.mtu)
+        if now.bridge != before.bridge:
+            emit("bridge", name, bridge=now.bridge)
+        if now.carrier != before.carrier:
+            emit("carrier", name, carrier=int(now.carrier))
 
     def lose(self) -> None:
-        """The tap is gone: readers are answered ENXIO, nothing is written any more."""
+        """Note that the tap has vanished. Readers get ENXIO, and nothing is written any more. Idempotent."""
         if not self.virt.lost:
-            self._leave()
+            self.virt.lose()
             self._start(self._end_captures)
-            self._tell("lost", self.virt.name)
-
-    def _leave(self) -> None:
-        self.virt.lost = True
-        self.virt.host.up = self.virt.host.carrier = False
-        self.wire.update()
+            self._events.emit("lost", self.virt.name)
 
     async def _end_captures(self) -> None:
-        """Once they have shown all that has passed."""
+        """End them after they have shown everything that passed."""
         await self.recorder.flush()
-        for capture in self.captures:
+        for capture in self._captures:
             capture.vanish(self.recorder)
         await self.recorder.end()
 
     async def stop(self) -> None:
-        """End the forwarding; who reads is answered ENXIO."""
-        self._leave()
+        """End the forwarding. Blocked readers get ENXIO."""
+        self.virt.destroy()
         await self._end_captures()
-        for way in self._ways.values():
-            way.stop()
+        self.impairments.stop()
         self._pump.cancel()
         await self._ended.wait()
         self.wire.close()
-
-
-def host_end(link: Link, addresses: tuple[IpInterface, ...], bridge: str = "") -> HostEnd:
-    """A link, its addresses and its bridge's name as core sees them."""
-    return HostEnd(
-        name=link.name,
-        index=link.index,
-        up=link.up,
-        mtu=link.mtu,
-        address=link.address,
-        carrier=link.carrier,
-        promisc=link.promisc,
-        queue=link.txqlen,
-        dropped=link.tx_dropped,
-        addresses=addresses,
-        bridge=bridge,
-    )

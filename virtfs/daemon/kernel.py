@@ -1,4 +1,4 @@
-"""The kernel's doors for tasks: what may block goes to a thread, one call at a time."""
+"""The kernel's interfaces for tasks: blocking calls run in a thread, one at a time."""
 
 from collections.abc import Callable
 from typing import TypeVar, TypeVarTuple
@@ -8,6 +8,7 @@ import trio
 from virtfs.forward.tasks import in_thread, surely_in_thread
 from virtfs.host.links import Links
 from virtfs.host.monitor import Monitor
+from virtfs.host.tap import Tap
 from virtfs.host.tapdevice import TapDevice
 
 T = TypeVar("T")
@@ -15,7 +16,9 @@ Ts = TypeVarTuple("Ts")
 
 
 class Kernel:
-    """One set of netlink sockets for a daemon."""
+    """One set of netlink sockets for a daemon. open_tap: makes tap<unit> or attaches to it; blocks."""
+
+    open_tap = staticmethod(Tap.open)
 
     def __init__(self) -> None:
         self.links = Links()
@@ -24,7 +27,7 @@ class Kernel:
         except BaseException:
             self.links.close()
             raise
-        # The kernel takes rtnetlink requests one after the other anyway, and Links has one socket.
+        # rtnl_mutex serializes rtnetlink requests anyway, and Links has one socket.
         self._one = trio.CapacityLimiter(1)
         self._closing = trio.CapacityLimiter(32)
 
@@ -33,10 +36,10 @@ class Kernel:
         return await in_thread(function, *args, limiter=self._one)
 
     async def close_tap(self, tap: TapDevice) -> None:
-        """Close a tap, which waits for the kernel's RCU and for nothing of ours: several at once."""
+        """Close a tap. It waits only for the kernel's RCU, so several close at once."""
         await surely_in_thread(tap.close, self._closing)
 
     def close(self) -> None:
-        """Give the sockets back."""
+        """Close the sockets."""
         self.links.close()
         self.monitor.close()

@@ -3,20 +3,20 @@
 import errno
 import logging
 import os
-from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action, Command
 from virtfs.core.virt import HostEnd
+from virtfs.daemon.follow import Follower
 from virtfs.daemon.interface import Interface
-from virtfs.daemon.interfaces import Interfaces
+from virtfs.daemon.kernel import Kernel
 from virtfs.host.links import Links
 from virtfs.host.membership import join
 from virtfs.host.netnames import open_netns
 from virtfs.host.netns import same_netns
-from virtfs.host.tap import Tap
+from virtfs.host.tapdevice import TapDevice
 
 log = logging.getLogger(__name__)
 
@@ -33,29 +33,22 @@ def without_move(command: Command, of_host: frozenset[str]) -> Command:
     return replace(command, actions=actions[:at] + tuple(a for a in actions[at:] if a.verb not in of_host))
 
 
-async def move(interfaces: Interfaces, interface: Interface, name: str) -> Callable[[], Awaitable[None]]:
-    """Move the tap, and restore there what the kernel takes away with the move: addresses, and being up."""
-    # As they are now: the kernel's reports of the move change virt.host meanwhile.
-    kernel, host = interfaces.kernel, replace(interface.virt.host)
-    before = interface.virt.netns
-    await kernel.call(_moved, kernel.links, interface.tap, name, host)
-    interface.virt.netns = name
+async def move(kernel: Kernel, follower: Follower, interface: Interface, name: str) -> None:
+    """Move the tap to a network namespace, and restore there what a move removes: the addresses, and being up.
+
+    VirtError: those of open_netns, and the kernel's; then the tap is where it was.
+    """
+    await kernel.call(_moved, kernel.links, interface.tap, name, interface.virt.host)
+    if not interface.virt.lost:
+        interface.virt.move(name)
     try:
-        await interfaces.look_for(interface)
-    except OSError as refusal:  # it has moved all the same
+        await follower.look_for(interface)
+    except OSError as refusal:  # the tap has moved all the same
         log.info("%s: %s", interface.virt.name, refusal.strerror)
-        interfaces.gone(interface)
-
-    async def undo() -> None:
-        """Move a tap that was found back. Only a line that makes the interface comes here, and one of our own is
-        removed then."""
-        if interface.found is not None:
-            await move(interfaces, interface, before)
-
-    return undo
+        follower.doubt(interface)
 
 
-def _moved(links: Links, tap: Tap, name: str, host: HostEnd) -> None:
+def _moved(links: Links, tap: TapDevice, name: str, host: HostEnd) -> None:
     """Move the tap, in the thread. A step that fails moves it back."""
     with ExitStack() as held:
 
@@ -78,7 +71,7 @@ def _moved(links: Links, tap: Tap, name: str, host: HostEnd) -> None:
             raise
 
 
-def _give_back(links: Links, tap: Tap, host: HostEnd) -> None:
+def _give_back(links: Links, tap: TapDevice, host: HostEnd) -> None:
     """Restore what the kernel takes away on a move."""
     links.quiet(tap)
     for address in host.addresses:
@@ -87,7 +80,7 @@ def _give_back(links: Links, tap: Tap, host: HostEnd) -> None:
     links.set(tap, up=host.up)
 
 
-async def refuse_moves(interfaces: Interfaces, interface: Interface, actions: tuple[Action, ...]) -> None:
+async def refuse_moves(kernel: Kernel, interface: Interface, actions: tuple[Action, ...]) -> None:
     """Refuse a line of `ensure` about an existing interface that would move it with more verbs after netns.
 
     A move takes routes and queueing disciplines from the tap, which undoing would not restore: a line that changes
@@ -96,12 +89,12 @@ async def refuse_moves(interfaces: Interfaces, interface: Interface, actions: tu
     for action in actions[:-1]:
         if action.verb == "netns" and not interface.virt.lost:
             name = str(action.args[0])
-            if not await interfaces.kernel.call(_is_in, interface.tap, name):
+            if not await kernel.call(_is_in, interface.tap, name):
                 what = f'{interface.virt.name} exists and is not in "{name}"'
                 raise VirtError(errno.EINVAL, f"{what}: netns cannot be undone and ends a line that moves it there")
 
 
-def _is_in(tap: Tap, name: str) -> bool:
+def _is_in(tap: TapDevice, name: str) -> bool:
     """In the thread: whether a tap is in the network namespace of that name."""
     namespace = open_netns(name)
     try:

@@ -1,11 +1,11 @@
-"""One mount, served: everything is built here, run in one nursery, and taken down in the right order."""
+"""One mount, served: everything is made here, bottom-up, runs in one nursery, and is taken down in order."""
 
 import errno
 import logging
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import ExitStack
 from math import inf
 from pathlib import Path
 
@@ -14,17 +14,29 @@ import trio
 from virtfs import __version__
 from virtfs.core.errors import VirtError
 from virtfs.core.limits import Limits
-from virtfs.daemon.commands import Commander
+from virtfs.daemon.accounts import Accounts
+from virtfs.daemon.bridges import Bridges
+from virtfs.daemon.cables import Cables
+from virtfs.daemon.changes import Changes
+from virtfs.daemon.commands import Commands
+from virtfs.daemon.errors_by_user import ErrorsByUser
+from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.follow import Follower
-from virtfs.daemon.interface import Interface
-from virtfs.daemon.interfaces import Interfaces
 from virtfs.daemon.kernel import Kernel
-from virtfs.daemon.runtime import Runtime
+from virtfs.daemon.lifecycle import Lifecycle
+from virtfs.daemon.registry import Registry
+from virtfs.daemon.replay import Replay
+from virtfs.daemon.reports import Reports
+from virtfs.daemon.rights import Rights
+from virtfs.daemon.state import State
 from virtfs.daemon.statefile import StateFile
+from virtfs.daemon.tasks import Tasks
+from virtfs.daemon.virt_checks import VirtChecks
+from virtfs.daemon.virt_verbs import VirtVerbs
+from virtfs.files.capture import Budget, Capture
 from virtfs.files.device import Opens
 from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
-from virtfs.files.tree import root_directory
 from virtfs.forward.tasks import lasting
 from virtfs.fuse import names
 from virtfs.fuse.channel import Channel
@@ -34,11 +46,85 @@ from virtfs.fuse.protocol import LONGEST_REQUEST
 
 log = logging.getLogger(__name__)
 
-# asm-generic/socket.h: as SO_SNDBUF and SO_RCVBUF, beyond net.core.wmem_max for who has CAP_NET_ADMIN
+# asm-generic/socket.h: like SO_SNDBUF and SO_RCVBUF, but with CAP_NET_ADMIN beyond net.core.wmem_max
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 BUFFER = 8 << 20
 AGAIN = 2  # seconds until a state that could not be saved is tried again
+
+
+class Daemon:
+    """The interfaces, bridges and commands of a mount, without /dev/fuse."""
+
+    def __init__(
+        self, kernel: Kernel, fifos: Fifos, tasks: Tasks, limits: Limits, state: StateFile | None, options: str
+    ) -> None:
+        """Make the parts. state: keeps them for the next mount, or None. options: the mount's, for status.json."""
+        self.kernel = kernel
+        self.fifos = fifos
+        self.changes = Changes()
+        self.errors = ErrorsByUser(self.changes)
+        self.events = Events(Opens(), self.changes.publish)
+        self.registry = Registry()
+        self.bridges = Bridges(kernel, self.registry.tap_names, self.events, self.changes, self.errors.report)
+        self.follower = Follower(kernel, self.registry, self.bridges, self.changes)
+        self.cables = Cables(tasks.start)
+        self.root = Directory(ROOT)
+        accounts, lock, application = Accounts(), trio.Lock(), f"virtfs {__version__}"
+        pcap = Capture(
+            ROOT,
+            "pcap",
+            Opens(),
+            self.registry.recorders,
+            Budget(limits.capture),
+            application,
+            tasks.start,
+            alone=False,
+        )
+        self.state = State(self.registry, self.bridges, self.cables, accounts, state)
+        self.reports = Reports(
+            self.registry, self.bridges, self.cables, self.follower, accounts, self.state, self.changes, options
+        )
+        lifecycle = Lifecycle(
+            kernel,
+            self.registry,
+            self.follower,
+            self.cables,
+            fifos,
+            self.events,
+            self.root,
+            pcap,
+            limits,
+            lock,
+            self.errors.report,
+            tasks.start,
+        )
+        self.commands = Commands(
+            kernel,
+            self.registry,
+            lifecycle,
+            self.bridges,
+            self.cables,
+            self.follower,
+            VirtChecks(limits, accounts),
+            VirtVerbs(kernel, self.follower, fifos, accounts),
+            self.state,
+            self.reports,
+            self.errors,
+            self.changes,
+            lock,
+            tasks.start,
+        )
+        self.rights = Rights(self.commands, self.errors, self.follower)
+        self.replay = Replay(self.commands, self.registry, kernel)
+        self.root.children.update(self.commands.tree.root(__version__, self.events, pcap))
+        self.root.children["bridge"] = self.bridges.directory
+
+    def run_in(self, nursery: trio.Nursery) -> None:
+        """Follow the kernel and the readers of rx, until the nursery is cancelled."""
+        nursery.start_soon(self.follower.run)
+        nursery.start_soon(lasting, "looking for readers of rx", self.fifos.run)
+        nursery.start_soon(lasting, "looking at bridges", self.bridges.follow)
 
 
 async def serve(
@@ -51,142 +137,114 @@ async def serve(
 ) -> None:
     """Serve a FUSE connection until the kernel ends it (unmounted) or `stop` is set.
 
-    options: the mount's, as status.json tells them.
-    state: a file that always holds what reading ctl gives, and from which the interfaces are made first.
-    Nobody is answered before all of them are made. ready is called once, when the mount works. On return every waiting
-    reader has been answered ENXIO and the taps are gone or as they were found; fuse_fd is the caller's to close.
-    VirtError: EPROTO, the kernel's FUSE is too old; what opening netlink sockets gives.
+    options: the mount's, as status.json shows them. state: a file that always holds what reading ctl gives, and from
+    which the interfaces are made first. Nobody is answered before all of them are made. ready is called once, when the
+    mount works. On return every blocked reader has been answered ENXIO and the taps are removed, or as they were found;
+    the caller closes fuse_fd. VirtError: EPROTO, the kernel's FUSE is too old; those of opening netlink sockets.
     """
     os.set_blocking(fuse_fd, False)
-    kernel = Kernel()
-    try:
-        root = Directory(ROOT)
-        events = Events(Opens())
-        interfaces = Interfaces(kernel, root, limits, events.emit)
-        commander = Commander(interfaces)
-        root.children.update(root_directory(commander, __version__, events, interfaces.pcap).children)
-        root.children["bridge"] = commander.bridges.directory
-        commander.bridges.tell = events.emit
-        events.told = lambda: commander.changed()  # clients, for instance
-        commander.state_file = StateFile(state) if state else None
-        commander.options = options
-        await _Mount(fuse_fd, root, kernel, interfaces, commander).run(ready, stop)
-    finally:
-        kernel.close()
+    state_file = StateFile(state) if state else None
+    with ExitStack() as closing:
+        kernel = Kernel()
+        closing.callback(kernel.close)
+        async with trio.open_nursery() as libfuse:
+            with ExitStack() as ending:
+                async with trio.open_nursery() as nursery:
+                    tasks = Tasks(nursery)
+                    fifos = Fifos(tasks.start)
+                    closing.callback(fifos.remove)
+                    mount = _Mount(fuse_fd, Daemon(kernel, fifos, tasks, limits, state_file, options))
+                    closing.callback(mount.close)
+                    libfuse.start_soon(names.run, mount.workers)
+                    ending.callback(names.end)
+                    await mount.run(nursery, ready, stop, state_file)
 
 
 class _Mount:
-    """The parts of one mount, joined."""
+    """A daemon behind /dev/fuse: the channel, and libfuse for what the channel does not answer."""
 
-    def __init__(
-        self, fuse_fd: int, root: Directory, kernel: Kernel, interfaces: Interfaces, commander: Commander
+    def __init__(self, fuse_fd: int, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._ours, theirs, longest = _pair()
+        self.workers = _workers(longest)
+        inodes, handles = Inodes(daemon.root), Handles()
+        self._channel = Channel(fuse_fd, self._ours, longest, inodes, handles, daemon.errors.report)
+        names.serve_on(daemon.root, inodes, handles, daemon.rights, self._channel.grow, theirs.detach())
+
+    async def run(
+        self, nursery: trio.Nursery, ready: Callable[[], None], stop: trio.Event, state: StateFile | None
     ) -> None:
-        self._interfaces = interfaces
-        self._commander = commander
-        self._follower = Follower(kernel, interfaces)
-        self._ours, theirs, self._longest = _pair()
-        inodes, handles = Inodes(root), Handles()
-        self._channel = Channel(fuse_fd, self._ours, self._longest, inodes, handles)
-        self._channel.refused = commander.refused
-        names.serve_on(root, inodes, handles, commander, self._channel.grow, theirs.detach())
-        interfaces.gone = self._follower.doubt
-        interfaces.catch_up = self._follower.catch_up
-        commander.caught_up = self._follower.caught_up
-        self._follower.heard = commander.bridges.hear
-        interfaces.look_for = self._follower.look_for
-        commander.changed = self._follower.changed = self._changed
-        self._stale = trio.Event()
-        self._runtime = Runtime(interfaces)  # the last, as a directory stays where something fails
-        interfaces.mount = replace(interfaces.mount, rx=lambda virt: str(self._runtime.path(virt)))
-        interfaces.appeared, interfaces.given = self._runtime.appear, self._runtime.follow
-        interfaces.leaving = self._leaving
+        """Serve until the connection ends or `stop` is set. Then end the taps with their readers, and the channel."""
+        self._daemon.run_in(nursery)
+        nursery.start_soon(self._channel.pair.requests)
+        nursery.start_soon(self._channel.pair.replies)
+        nursery.start_soon(self._begin, nursery, ready, state)
+        nursery.start_soon(self._until, stop, nursery)
+        try:
+            await self._channel.run(nursery)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._end()
+            nursery.cancel_scope.cancel()
 
-    async def run(self, ready: Callable[[], None], stop: trio.Event) -> None:
-        """Serve, then end: taps and with them their readers, other streams, then libfuse."""
-        async with trio.open_nursery() as libfuse:
-            libfuse.start_soon(names.run, _workers(self._longest))
-            try:
-                async with trio.open_nursery() as nursery:
-                    self._interfaces.run_in(nursery)
-                    nursery.start_soon(self._follower.run)
-                    nursery.start_soon(lasting, "looking for readers of rx", self._runtime.run)
-                    nursery.start_soon(lasting, "looking at bridges", self._follow_bridges)
-                    nursery.start_soon(self._channel.pair.requests)
-                    nursery.start_soon(self._channel.pair.replies)
-                    nursery.start_soon(self._begin, nursery, ready)
-                    nursery.start_soon(self._until, stop, nursery)
-                    try:
-                        await self._channel.run(nursery)
-                    finally:
-                        with trio.CancelScope(shield=True):
-                            await self._end()
-                        nursery.cancel_scope.cancel()
-            finally:
-                names.end()
-        names.close()
-        self._ours.close()
-        self._runtime.remove()
-
-    def _leaving(self, interface: Interface) -> None:
-        self._commander.cables.remove(interface)
-        self._runtime.vanish(interface)
-
-    async def _begin(self, nursery: trio.Nursery, ready: Callable[[], None]) -> None:
+    async def _begin(self, nursery: trio.Nursery, ready: Callable[[], None], state: StateFile | None) -> None:
+        """Replay the state, then let the kernel have its answers."""
         await self._channel.pair.negotiated.wait()
-        state_file = self._commander.state_file
-        if state_file is not None and not await self._commander.replay(await state_file.load()):
+        if state is not None and not await self._daemon.replay.run(await state.load()):
             return  # it ends
         self._channel.pair.admit()
-        nursery.start_soon(lasting, "saving the state", self._react)
+        nursery.start_soon(lasting, "saving the state", self._follow_changes)
         ready()
 
-    async def _follow_bridges(self) -> None:
-        await self._commander.bridges.follow(self._changed)
+    async def _follow_changes(self) -> None:
+        """Wake pollers of texts after each change, and save changes that came from outside.
 
-    def _changed(self) -> None:
-        """Something is other than it was, by a command or by the kernel's report."""
-        self._commander.changed_times += 1
-        self._stale.set()
-
-    async def _react(self) -> None:
-        """Wake who polls a text, and save what changed by others' hands; a command saves before it is answered."""
+        A command saves by itself before it is answered.
+        """
+        changes = self._daemon.changes
         while True:
-            kept = await self._commander.keep()
+            seen = changes.count
+            kept = await self._daemon.state.keep()
             await self._channel.texts_changed()
             with trio.move_on_after(inf if kept else AGAIN):
-                await self._stale.wait()
-            self._stale = trio.Event()
+                await changes.after(seen)
 
     async def _until(self, stop: trio.Event, nursery: trio.Nursery) -> None:
-        """The channel goes on while the taps go, so that whoever asks meanwhile is answered."""
+        """End the mount when asked to. The channel answers requests while the taps go."""
         await stop.wait()
         await self._end()
         nursery.cancel_scope.cancel()
 
     async def _end(self) -> None:
-        await self._commander.end()
+        await self._daemon.commands.end()
         self._channel.end()
+
+    def close(self) -> None:
+        """Free libfuse's session and the pair."""
+        names.close()
+        self._ours.close()
 
 
 def _pair() -> tuple[trio.socket.SocketType, socket.socket, int]:
-    """Our end, libfuse's end (blocking), and the largest message in bytes they carry."""
+    """Return our end, libfuse's end (blocking), and the size in bytes of the largest message they carry."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (ours, theirs):
         try:
             end.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER)
             end.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
-        except PermissionError:  # in a user namespace the system's limit holds
+        except PermissionError:  # in a user namespace, where the system's limit holds
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
     size = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     if size < 4 * SLOW_REPLY:
         raise VirtError(errno.ENOBUFS, f"net.core.wmem_max is too small: {size} bytes for a socket's buffer")
-    # net/unix/af_unix.c: a message takes the buffer less its own overhead
+    # net/unix/af_unix.c: a message occupies the buffer with its own overhead
     return trio.socket.from_stdlib_socket(ours), theirs, min(size // 2, LONGEST_REQUEST)
 
 
 def _workers(longest: int) -> int:
-    """As many as can answer at once, each with SLOW_REPLY bytes, without filling the pair.
+    """Return the number of requests that libfuse may answer at once without filling the pair.
 
-    libfuse writes its answers blocking, in the one thread that would have to empty the pair.
+    Each answer has up to SLOW_REPLY bytes. libfuse writes them blocking, in the one thread that would have to empty the
+    pair.
     """
     return max(2, longest // SLOW_REPLY)

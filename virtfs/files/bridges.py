@@ -1,6 +1,6 @@
-"""bridge/bridge0/: a bridge's ctl, its state in brconfig's layout, its members, its table. All root's."""
+"""bridge/bridge0/: a bridge's ctl, its status as brconfig(8) prints it, its members and its address table."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from virtfs.core import brconfig
@@ -12,30 +12,28 @@ from virtfs.files.ctl import Ctl
 from virtfs.files.node import ROOT, Directory
 from virtfs.files.text import Text
 
-
-class BridgeCommands(Protocol):
-    """What the daemon does for these files."""
-
-    async def run(self, bridge: Bridge, script: Script, data: bytes, user: User, /) -> None:
-        """One write to the ctl."""
-
-    def refused(self, error: VirtError, user: User, /) -> None:
-        """A part of a script that is not run, and why."""
-
-    async def refresh_bridge(self, bridge: Bridge) -> None:
-        """Ask the kernel how it is."""
-
-    def bridge_state(self, bridge: Bridge) -> str:
-        """The text of its ctl."""
+RunBridge = Callable[[Bridge, Script, bytes, User], Awaitable[None]]  # carries out one write to a bridge's ctl
 
 
-def bridge_directory(bridge: Bridge, commands: BridgeCommands) -> Directory:
-    """The files of one bridge."""
+class Bridges(Protocol):
+    """Knows the bridges; the daemon's."""
+
+    async def refresh(self, bridge: Bridge) -> None:
+        """Ask the kernel for a bridge's state. VirtError: ENXIO, it is gone."""
+
+    def text(self, bridge: Bridge) -> str:
+        """Return the verbs that would make a new bridge what this one is."""
+
+
+def bridge_directory(
+    bridge: Bridge, bridges: Bridges, run: RunBridge, report: Callable[[VirtError, User], None]
+) -> Directory:
+    """Return the files of one bridge. report: puts an error into a user's last_error."""
 
     async def refresh() -> None:
-        await commands.refresh_bridge(bridge)
+        await bridges.refresh(bridge)
 
-    def report(text: Callable[[], str]) -> Text:
+    def shown(text: Callable[[], str]) -> Text:
         return Text(ROOT, lambda user: text(), refresh=refresh)
 
     return Directory(
@@ -43,13 +41,13 @@ def bridge_directory(bridge: Bridge, commands: BridgeCommands) -> Directory:
         {
             "ctl": Ctl(
                 ROOT,
-                text=lambda user: commands.bridge_state(bridge),
-                run=lambda script, data, user: commands.run(bridge, script, data, user),
-                refused=commands.refused,
+                text=lambda user: bridges.text(bridge),
+                run=lambda script, data, user: run(bridge, script, data, user),
+                refused=report,
                 refresh=refresh,
             ),
-            "status": report(lambda: brconfig.status(bridge)),
-            "members": report(lambda: brconfig.members(bridge.state)),
-            "addresses": report(lambda: brconfig.addresses(bridge.state)),
+            "status": shown(lambda: brconfig.status(bridge)),
+            "members": shown(lambda: brconfig.members(bridge.state)),
+            "addresses": shown(lambda: brconfig.addresses(bridge.state)),
         },
     )

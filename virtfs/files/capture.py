@@ -29,7 +29,8 @@ from virtfs.core.virt import Virt
 from virtfs.files.device import DeviceFile, DeviceHandle, Opens, TextDeviceHandle, Waiters
 from virtfs.files.node import Owner
 from virtfs.forward.merge import Merge
-from virtfs.forward.recorder import Passed, Recorder, Sink, Task
+from virtfs.forward.recorder import Passed, Recorder, Sink
+from virtfs.forward.tasks import Start
 from virtfs.forward.wire import HEADROOM
 from virtfs.host.descriptors import NONE_LEFT
 
@@ -78,7 +79,7 @@ class Capture(DeviceFile):
         recorders: Callable[[], list[Recorder]],
         budget: Budget,
         application: str,
-        start: Callable[[Task], None],
+        start: Start,
         alone: bool,
     ) -> None:
         super().__init__(owner, label, opens)

@@ -10,7 +10,7 @@ import errno
 import os
 import select
 from collections.abc import Awaitable, Callable, Iterator
-from typing import NamedTuple, NewType
+from typing import Literal, NamedTuple, NewType, Protocol
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
@@ -40,21 +40,28 @@ def looks(flags: int) -> bool:
     return not writes(flags) and bool(flags & (os.O_NOFOLLOW | os.O_NOATIME))
 
 
+class Server(Protocol):
+    """Answers requests that wait; the channel."""
+
+    def serve(self, waiters: "Waiters") -> None:
+        """The source has changed: answer what can be answered now."""
+
+
 class Waiters:
     """The reads and polls that wait for one source.
 
     reads: in the order they came.
     polls: to be woken once, when the handle has something to tell.
-    writes: of streams whose writes may wait, each with its handle.
+    writes: of files whose writes may wait, each with its handle.
     """
 
-    __slots__ = ("polls", "reads", "serve", "started", "writes")
+    __slots__ = ("_server", "polls", "reads", "started", "writes")
 
     def __init__(self, started: Callable[[], None] = lambda: None) -> None:
         self.reads: dict[Unique, ParkedRead] = {}
         self.polls: dict[PollId, DeviceHandle] = {}
         self.writes: dict[Unique, DeviceHandle] = {}
-        self.serve: Callable[[Waiters], None] = lambda waiters: None
+        self._server: Server | None = None
         self.started = started  # called when somebody begins to wait
 
     def __bool__(self) -> bool:
@@ -62,9 +69,25 @@ class Waiters:
 
     def wake(self) -> bool:
         """The source has changed: whoever can be answered is. True: somebody still waits."""
-        if self:
-            self.serve(self)
+        if self and self._server is not None:
+            self._server.serve(self)
         return bool(self)
+
+    def park_read(self, unique: Unique, read: "ParkedRead", server: Server) -> None:
+        """Keep a read that finds nothing yet, for this server to answer."""
+        self.reads[unique] = read
+        self._server = server
+        self.started()
+
+    def park_write(self, unique: Unique, handle: "DeviceHandle", server: Server) -> None:
+        """Keep a write that takes its time."""
+        self.writes[unique] = handle
+        self._server = server
+
+    def park_poll(self, kh: PollId, handle: "DeviceHandle", server: Server) -> None:
+        """Keep a poll that is to be woken."""
+        self.polls[kh] = handle
+        self._server = server
 
 
 class DeviceHandle:
@@ -223,9 +246,10 @@ class ParkedRead(NamedTuple):
 class Opens:
     """The open streams of one interface, or of the mount."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[Literal["open", "close"], DeviceHandle], None] | None = None) -> None:
+        """report: called with each open and close; None for the mount's own files, which report nothing."""
         self._handles: dict[DeviceHandle, None] = {}
-        self.tell: Callable[[str, DeviceHandle], None] = lambda what, handle: None  # "open" or "close"
+        self._report = report
 
     def __iter__(self) -> Iterator[DeviceHandle]:
         return iter(tuple(self._handles))
@@ -234,12 +258,13 @@ class Opens:
         """One more; nothing happens if it is there."""
         if handle not in self._handles:
             self._handles[handle] = None
-            self.tell("open", handle)
+            if self._report is not None:
+                self._report("open", handle)
 
     def remove(self, handle: DeviceHandle) -> None:
         """One less; nothing happens if it is not there."""
-        if self._handles.pop(handle, self) is None:
-            self.tell("close", handle)
+        if self._handles.pop(handle, self) is None and self._report is not None:
+            self._report("close", handle)
 
 
 class DeviceFile(Node):

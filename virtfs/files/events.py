@@ -1,49 +1,52 @@
-"""events: what happens to the interfaces, one line an event, from the moment of the open."""
+"""events: one line for each event of core.events, from the open on."""
 
 import time
 from collections import deque
 from collections.abc import Callable
 
+from virtfs.core.events import EVENTS, Event
 from virtfs.core.ids import User
 from virtfs.files.device import DeviceFile, Opens, TextDeviceHandle, Waiters
 from virtfs.files.node import ROOT, Rights
 
-MOST = 4096  # lines kept for readers that do not read
+MOST = 4096  # lines kept for slow readers
 
 
 class Events(DeviceFile):
-    """`<unix time> <what> <name> [key=value …]`. told: called after each event."""
+    """The file, and the publisher of events. changed: called after each event."""
 
-    __slots__ = ("count", "lines", "told")
+    __slots__ = ("_changed", "count", "lines")
 
-    def __init__(self, opens: Opens) -> None:
+    def __init__(self, opens: Opens, changed: Callable[[], None]) -> None:
         super().__init__(ROOT, "events", opens, Rights.REPORT)
         self.lines: deque[bytes] = deque(maxlen=MOST)
-        self.count = 0  # of all there have been
-        self.told: Callable[[], None] = lambda: None
+        self.count = 0  # of all events so far
+        self._changed = changed
 
-    def emit(self, what: str, name: str, **keys: object) -> None:
-        """Tell every reader. Values contain no blanks."""
+    def emit(self, what: Event, name: str, **keys: object) -> None:
+        """Report an event to every reader. Values contain no blanks. ValueError: not the keys of this event."""
+        if tuple(keys) != EVENTS[what].keys:
+            raise ValueError(f"{what} takes {EVENTS[what].keys}, not {tuple(keys)}")
         text = " ".join([f"{time.time():.6f}", what, name, *(f"{key}={value}" for key, value in keys.items())])
         self.lines.append(f"{text}\n".encode())
         self.count += 1
         for handle in self.opens:
             handle.waiters.wake()
-        self.told()
+        self._changed()
 
     def open(self, flags: int, user: User) -> "EventsHandle":
         return EventsHandle(self, user)
 
 
 class EventsHandle(TextDeviceHandle):
-    """One reader. One that is too slow gets, in its turn, one line that says how many it missed."""
+    """One reader. A reader that is too slow gets one line, `<unix time> lost <number>`, for the events it missed."""
 
     __slots__ = ("_events", "_next")
 
     def __init__(self, events: Events, user: User) -> None:
         super().__init__(events, user, Waiters())
         self._events = events
-        self._next = events.count  # the number of the event that it gets next
+        self._next = events.count  # the number of the next event it gets
 
     def more(self) -> bytes | None:
         events = self._events

@@ -3,8 +3,7 @@
 import errno
 import select
 from collections.abc import Awaitable, Callable
-
-import trio
+from typing import Protocol
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
@@ -18,7 +17,7 @@ IFNAMSIZ = 16
 
 
 class Seats:
-    """Who may open one interface's frame files together, by its `exclusive`."""
+    """Counts the opens of one interface's frame files and refuses those that `exclusive` forbids."""
 
     __slots__ = ("readers", "writers")
 
@@ -27,7 +26,7 @@ class Seats:
         self.writers = 0
 
     def take(self, name: str, exclusive: Exclusive, flags: int) -> None:
-        """A seat for an open with these flags, or EBUSY."""
+        """Admit an open with these flags, or raise EBUSY."""
         if exclusive != "none" and reads(flags) and self.readers:
             raise VirtError(errno.EBUSY, f"{name} is being read by another (exclusive {exclusive})")
         if exclusive == "both" and writes(flags) and self.writers:
@@ -36,47 +35,52 @@ class Seats:
         self.writers += writes(flags)
 
     def others(self, flags: int) -> bool:
-        """Somebody else than the one with these flags has a seat."""
+        """Tell whether there are opens besides the one with these flags."""
         return self.readers > reads(flags) or self.writers > writes(flags)
 
     def empty(self) -> bool:
-        """Nobody has a seat."""
+        """Tell whether nothing is open."""
         return not self.readers and not self.writers
 
     def leave(self, flags: int) -> None:
-        """The handle opened with these flags is closed."""
+        """Note that the handle opened with these flags is closed."""
         self.readers -= reads(flags)
         self.writers -= writes(flags)
 
 
+class Opening(Protocol):
+    """Follows whether an interface's frame files are open, for the verbs upopen and carrier. The daemon does it."""
+
+    async def first_open(self) -> None:
+        """Act before the first open is answered; an OSError refuses the open."""
+
+    def last_close(self) -> None:
+        """Start to act after the last close."""
+
+
 class Frame(DeviceFile):
-    """The frame file of one interface.
+    """The frame file of one interface."""
 
-    first: done before the first open is answered, and last after the last close, where the interface follows its
-    opening (upopen, carrier open).
-    """
-
-    __slots__ = ("first", "last", "seats", "tail", "waiters", "wire")
+    __slots__ = ("_opening", "seats", "tail", "waiters", "wire")
 
     takes = True
 
-    def __init__(self, wire: Wire, opens: Opens) -> None:
+    def __init__(self, wire: Wire, opens: Opens, seats: Seats, opening: Opening) -> None:
         super().__init__(wire.virt, "frame", opens)
         self.wire = wire
-        self.seats = Seats()
+        self.seats = seats
         self.waiters = Waiters(started=wire.want)
         self.tail: tuple[DeviceHandle | None, bytes] = None, b""  # of the last frame that a read was too short for
-        self.first: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
-        self.last: Callable[[], None] = lambda: None
+        self._opening = opening
         wire.listeners.append(self.waiters.wake)
 
     @property
     def followed(self) -> bool:
-        """Being open means something to the interface."""
+        """Whether upopen or carrier has the interface follow its opens."""
         return self.wire.virt.upopen or self.wire.virt.carrier == "open"
 
     def size(self, user: User | None) -> int:
-        """The next frame's length: what the kernel answers to FIONREAD after an fstat. 1 when there is none."""
+        """Return the next frame's length, which the kernel answers to FIONREAD after an fstat; 1 without a frame."""
         return self.wire.peek() or super().size(user)
 
     def times(self) -> tuple[int, int]:
@@ -86,7 +90,7 @@ class Frame(DeviceFile):
         return self.seat(flags, lambda: FrameHandle(self, user, flags))
 
     def seat(self, flags: int, make: Callable[[], DeviceHandle]) -> DeviceHandle | Awaitable[DeviceHandle]:
-        """An open of one of the files that share the interface's queue; its handle has to `leave`."""
+        """Open one of the files that share the interface's queue; its handle has to call `leave`."""
         virt = self.wire.virt
         if virt.lost:
             raise VirtError(errno.ENXIO, f"{virt.name} is gone")
@@ -100,11 +104,11 @@ class Frame(DeviceFile):
             raise
         if not self.followed or self.seats.others(flags):
             return handle
-        return self._after(self.first, handle)
+        return self._after_first_open(handle)
 
-    async def _after(self, first: Callable[[], Awaitable[None]], handle: DeviceHandle) -> DeviceHandle:
+    async def _after_first_open(self, handle: DeviceHandle) -> DeviceHandle:
         try:
-            await first()
+            await self._opening.first_open()
         except BaseException:
             handle.release()
             raise
@@ -120,12 +124,12 @@ class Frame(DeviceFile):
         return events
 
     def leave(self, flags: int) -> None:
-        """The handle opened with these flags is closed."""
+        """Note that the handle opened with these flags is closed."""
         self.seats.leave(flags)
         if reads(flags):
             self.wire.closed()
         if self.followed and self.seats.empty():
-            self.last()
+            self._opening.last_close()
 
 
 class FrameHandle(DeviceHandle):
@@ -141,7 +145,7 @@ class FrameHandle(DeviceHandle):
         self.wire = file.wire
         self.flags = flags
         self._tun = TunIoctls()
-        # The wire's own methods in the place of DeviceHandle's: a call less for each frame.
+        # The wire's own methods replace DeviceHandle's, which saves a call for each frame.
         self.read = file.wire.take  # type: ignore[method-assign]
         self.write = file.wire.out.put  # type: ignore[method-assign,assignment]
 

@@ -16,16 +16,21 @@ from virtfs.core.virt import Virt
 
 
 class Owner(Protocol):
-    """Whose a file is: an interface's owner, or root for what belongs to none."""
+    """The owner of a file: an interface, or root for files of the mount."""
 
-    owner: Uid
-    group: Gid
-    mode: int
+    @property
+    def owner(self) -> Uid: ...
+
+    @property
+    def group(self) -> Gid: ...
+
+    @property
+    def mode(self) -> int: ...
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class RootOwned:
-    """The files that are root's alone, of the mount, or of one interface whoever owns that."""
+    """Root, as the owner of the mount's files and of those files of an interface that only root may change."""
 
     owner: Uid = Uid(0)
     group: Gid = Gid(0)

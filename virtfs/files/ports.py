@@ -1,58 +1,51 @@
-"""The streams of one interface, made together, for they share the wire."""
+"""The device files of one interface. They share its wire and its recorder."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
-from virtfs.core.virt import Virt
 from virtfs.files.capture import Budget, Capture
 from virtfs.files.device import Opens
-from virtfs.files.frame import Frame
+from virtfs.files.frame import Frame, Opening, Seats
 from virtfs.files.hexlines import Hex
 from virtfs.files.history import History, HistoryFile
 from virtfs.files.inject import Inject
 from virtfs.files.node import Symlink
-from virtfs.forward.recorder import Recorder, Rings, Task
+from virtfs.forward.recorder import Recorder
+from virtfs.forward.tasks import Start
 from virtfs.forward.wire import Wire
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """What the streams need of the mount they are in.
-
-    application: as captures name their maker. captures: what may wait for their readers. rings: where
-    their frames come from. start: runs a task as long as the mount. told: what last_error is to say to a user.
-    rx: where an interface's FIFO lies.
-    """
-
-    application: str
-    captures: Budget
-    rings: Rings
-    start: Callable[[Task], None]
-    told: Callable[[VirtError, User], None]
-    rx: Callable[[Virt], str]
-
-
 class Ports:
-    """All streams of one interface. opens: who has them open."""
+    """All device files of one interface."""
 
-    def __init__(self, wire: Wire, recorder: Recorder, mount: Mount) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        recorder: Recorder,
+        *,
+        opens: Opens,
+        seats: Seats,
+        opening: Opening,
+        budget: Budget,
+        application: str,
+        fifo: str,
+        report: Callable[[VirtError, User], None],
+        start: Start,
+    ) -> None:
+        """Make them.
+
+        opens: keeps the open handles. seats: counts those of frame and hex. opening: follows the first open and the last
+        close of frame and hex. budget: bounds what captures buffer.
+        application: names the program in captures. fifo: the path of the FIFO behind rx. report: puts an error into a
+        user's last_error. start: runs a task as long as the mount.
+        """
         self.wire = wire
-        self.opens = Opens()
-        self.frame = Frame(wire, self.opens)
-        self.hex = Hex(self.frame, self.opens, mount.told)
-        self.pcap = Capture(
-            wire.virt,
-            "pcap",
-            self.opens,
-            lambda: [recorder],
-            mount.captures,
-            mount.application,
-            mount.start,
-            alone=True,
-        )
-        self.inject = Inject(wire, self.opens, mount.start, mount.told)
+        self.opens = opens
+        self.frame = Frame(wire, opens, seats, opening)
+        self.hex = Hex(self.frame, opens, report)
+        self.pcap = Capture(wire.virt, "pcap", opens, lambda: [recorder], budget, application, start, alone=True)
+        self.inject = Inject(wire, opens, start, report)
         self.history = History(recorder)
-        self.rx = Symlink(wire.virt, mount.rx(wire.virt))
-        self.history_file = HistoryFile(wire.virt, self.opens, self.history, mount.application)
+        self.rx = Symlink(wire.virt, fifo)
+        self.history_file = HistoryFile(wire.virt, opens, self.history, application)

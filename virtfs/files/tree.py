@@ -1,6 +1,6 @@
-"""Who lies where: the one place that knows the names below the mount point."""
+"""The names below the mount point: which file is where, and which object answers it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol
 
 from virtfs.core.errors import VirtError
@@ -27,132 +27,139 @@ from virtfs.host.processes import command_of
 
 
 class Commands(Protocol):
-    """What the daemon does for the text files. virt is None where all of the mount is meant."""
+    """Carries out what is written. `of` is None for the mount's own ctl."""
 
-    async def run(self, virt: Virt | None, script: Script, data: bytes, user: User) -> None:
-        """One write to a ctl."""
-
-    def refused(self, error: VirtError, user: User) -> None:
-        """A part of a script that is not run, and why."""
+    async def run(self, of: Virt | None, script: Script, data: bytes, user: User, /) -> None:
+        """Carry out one write to a ctl."""
 
     async def set_value(self, virt: Virt, file: str, data: bytes, user: User) -> None:
-        """One write to an attribute file, named relative to the interface's directory."""
-
-    async def refresh(self, virt: Virt | None) -> None:
-        """Ask the kernel for what it does not report by itself: counters and addresses."""
-
-    def state(self, virt: Virt | None) -> str:
-        """The text of a ctl."""
-
-    def changes(self) -> int:
-        """A number that is another after each change, other than of counters."""
+        """Carry out one write to an attribute file, named relative to the interface's directory."""
 
     async def make_clone(self, user: User) -> tuple[Unit, Callable[[], None]]:
-        """An interface for one open of clone: its unit, and what destroys it."""
+        """Create an interface for one open of clone. Return its unit, and a function that destroys it."""
+
+
+class Reports(Protocol):
+    """Gives the texts. virt is None where all of the mount is meant."""
+
+    async def refresh(self, virt: Virt | None) -> None:
+        """Ask the kernel for what it does not report by itself: counters, and what is in other namespaces."""
+
+    def ctl(self, virt: Virt | None) -> str:
+        """Return the text of a ctl."""
+
+    def changes(self) -> int:
+        """Return a number that grows with each change, other than of counters."""
 
     def wires(self) -> list[Wire]:
-        """Every interface, by unit."""
+        """Return every interface's wire, by unit."""
 
     def status(self, version: str) -> str:
-        """The text of status.json."""
+        """Return the text of status.json."""
+
+
+class Errors(Protocol):
+    """Keeps each user's last error."""
+
+    def report(self, refusal: VirtError, user: User) -> None:
+        """Make this the user's last error."""
 
     def last_error(self, user: User) -> str:
-        """The user's last failed command and why."""
+        """Return the user's last failed command and the reason."""
 
 
-def line(value: Callable[[], str]) -> Callable[[User], str]:
-    """The text of a file that holds one value."""
-    return lambda user: f"{value()}\n"
+class Tree:
+    """Makes the files of the mount and of each interface."""
 
+    def __init__(self, commands: Commands, reports: Reports, errors: Errors) -> None:
+        self._commands = commands
+        self._reports = reports
+        self._errors = errors
 
-def root_directory(commands: Commands, version: str, events: Events, pcap: Capture) -> Directory:
-    """The mount point's own files. Interfaces come and go beside them."""
-    return Directory(
-        ROOT,
-        {
-            "ctl": _ctl(commands, None),
+    def root(self, version: str, events: Events, pcap: Capture) -> dict[str, Node]:
+        """Return the mount point's own files. Interfaces come and go beside them."""
+        commands, reports, errors = self._commands, self._reports, self._errors
+        return {
+            "ctl": self._ctl(None),
             "clone": Clone(Opens(), commands.make_clone),
             "events": events,
             "pcap": pcap,
-            "last_error": Text(ROOT, lambda user: commands.last_error(user) + "\n", personal=True),
+            "last_error": Text(ROOT, lambda user: errors.last_error(user) + "\n", personal=True),
             "help": Text(ROOT, lambda user: help_text()),
             "ifconfig": Text(
-                ROOT, lambda user: ifconfig(wire.virt for wire in commands.wires()), changes=commands.changes
+                ROOT, lambda user: ifconfig(wire.virt for wire in reports.wires()), changes=reports.changes
             ),
-            "status.json": _report(commands, lambda: commands.status(version)),
-            "metrics": _report(commands, lambda: metrics(version, commands.wires())),
+            "status.json": self._report(lambda: reports.status(version)),
+            "metrics": self._report(lambda: metrics(version, reports.wires())),
             "version": Text(ROOT, lambda user: f"virtfs {version}\n"),
-        },
-    )
+        }
+
+    def interface(self, ports: Ports) -> dict[str, Node]:
+        """Return what one interface adds to the mount point: virt3, and tap3, which points at its frame."""
+        virt = ports.wire.virt
+        return {virt.name: self._directory(ports), virt.tap: Symlink(ROOT, f"{virt.name}/frame")}
+
+    def _directory(self, ports: Ports) -> Directory:
+        wire, opens = ports.wire, ports.opens
+        virt = wire.virt
+        return Directory(
+            virt,
+            {
+                "ctl": self._ctl(virt),
+                "frame": ports.frame,
+                "hex": ports.hex,
+                "pcap": ports.pcap,
+                "inject": ports.inject,
+                "rx": ports.rx,
+                "history": ports.history_file,
+                "next": Text(virt, _line(lambda: str(wire.peek()))),
+                "wait": Directory(virt, waits(wire, opens)),
+                "clients": Text(virt, lambda user: clients_text(opens, command_of)),
+                **{name: self._value(virt, name, value) for name, value in VALUES.items()},
+                "stats": Directory(virt, {name: self._counter(virt, name) for name in COUNTERS}),
+                "tap": Directory(virt, self._tap(virt)),
+            },
+        )
+
+    def _tap(self, virt: Virt) -> dict[str, Node]:
+        """The host's end. Only root can change it."""
+        addresses = Text(virt, lambda user: "".join(f"{address}\n" for address in virt.host.addresses))
+        values = {name: self._value(virt, f"tap/{name}", value) for name, value in TAP_VALUES.items()}
+        return {**values, "addresses": addresses}
+
+    def _report(self, text: Callable[[], str]) -> Text:
+        """A text with counters of every interface in it."""
+        reports = self._reports
+        return Text(ROOT, lambda user: text(), refresh=lambda: reports.refresh(None), changes=reports.changes)
+
+    def _ctl(self, virt: Virt | None) -> Ctl:
+        commands, reports = self._commands, self._reports
+        return Ctl(
+            virt or ROOT,
+            text=lambda user: reports.ctl(virt),
+            run=lambda script, data, user: commands.run(virt, script, data, user),
+            refused=self._errors.report,
+            refresh=lambda: reports.refresh(virt),
+            changes=reports.changes if virt is None else None,
+        )
+
+    def _value(self, virt: Virt, name: str, value: Callable[[Virt], str]) -> Text:
+        """An attribute file. It can be written if a verb mirrors it, and by root alone if the verb is root's."""
+        commands = self._commands
+        verbs = of_file(VIRT, name)
+        if not verbs:
+            return Text(virt, _line(lambda: value(virt)))
+        return Text(
+            RootOwned(virt=virt) if any(verb.root_only for verb in verbs) else virt,
+            _line(lambda: value(virt)),
+            write=lambda data, user: commands.set_value(virt, name, data, user),
+            refused=self._errors.report,
+        )
+
+    def _counter(self, virt: Virt, name: str) -> Text:
+        return Text(virt, _line(lambda: counter(virt, name)), refresh=lambda: self._reports.refresh(virt))
 
 
-def interface_names(ports: Ports, commands: Commands) -> dict[str, Node]:
-    """What one interface adds to the root."""
-    virt = ports.wire.virt
-    return {virt.name: _interface(ports, commands), virt.tap: Symlink(ROOT, f"{virt.name}/frame")}
-
-
-def _interface(ports: Ports, commands: Commands) -> Directory:
-    wire, opens = ports.wire, ports.opens
-    virt = wire.virt
-    return Directory(
-        virt,
-        {
-            "ctl": _ctl(commands, virt),
-            "frame": ports.frame,
-            "hex": ports.hex,
-            "pcap": ports.pcap,
-            "inject": ports.inject,
-            "rx": ports.rx,
-            "history": ports.history_file,
-            "next": Text(virt, line(lambda: str(wire.peek()))),
-            "wait": Directory(virt, waits(wire, opens)),
-            "clients": Text(virt, lambda user: clients_text(opens, command_of)),
-            **{name: _value(virt, name, value, commands) for name, value in VALUES.items()},
-            "stats": Directory(virt, _stats(virt, commands, COUNTERS)),
-            "tap": Directory(virt, _tap(virt, commands)),
-        },
-    )
-
-
-def _tap(virt: Virt, commands: Commands) -> dict[str, Node]:
-    """The host's end; what of it can be set is root's."""
-    addresses = Text(virt, lambda user: "".join(f"{address}\n" for address in virt.host.addresses))
-    values = {name: _value(virt, f"tap/{name}", value, commands) for name, value in TAP_VALUES.items()}
-    return {**values, "addresses": addresses}
-
-
-def _report(commands: Commands, text: Callable[[], str]) -> Text:
-    """A text with counters of every interface in it."""
-    return Text(ROOT, lambda user: text(), refresh=lambda: commands.refresh(None), changes=commands.changes)
-
-
-def _ctl(commands: Commands, virt: Virt | None) -> Ctl:
-    return Ctl(
-        virt or ROOT,
-        text=lambda user: commands.state(virt),
-        run=lambda script, data, user: commands.run(virt, script, data, user),
-        refused=commands.refused,
-        refresh=lambda: commands.refresh(virt),
-        changes=commands.changes if virt is None else None,
-    )
-
-
-def _value(virt: Virt, name: str, value: Callable[[Virt], str], commands: Commands) -> Text:
-    """An attribute file; it can be written if a verb mirrors it, by root alone if the verb is root's."""
-    verbs = of_file(VIRT, name)
-    if not verbs:
-        return Text(virt, line(lambda: value(virt)))
-    return Text(
-        RootOwned(virt=virt) if any(verb.root_only for verb in verbs) else virt,
-        line(lambda: value(virt)),
-        write=lambda data, user: commands.set_value(virt, name, data, user),
-        refused=commands.refused,
-    )
-
-
-def _stats(virt: Virt, commands: Commands, names: Iterable[str]) -> dict[str, Node]:
-    def file(name: str) -> Text:
-        return Text(virt, line(lambda: counter(virt, name)), refresh=lambda: commands.refresh(virt))
-
-    return {name: file(name) for name in names}
+def _line(value: Callable[[], str]) -> Callable[[User], str]:
+    """Return the text of a file that holds one value."""
+    return lambda user: f"{value()}\n"

@@ -17,7 +17,7 @@ import trio
 from virtfs.core.errors import VirtError
 from virtfs.core.impairment import Impairment
 from virtfs.core.offload import whole
-from virtfs.forward.impaired import ImpairedWay
+from virtfs.forward.impaired import ImpairedPath
 from virtfs.forward.tasks import lasting
 from virtfs.forward.wire import Wire
 from virtfs.host.descriptors import keep_spare
@@ -40,7 +40,7 @@ class OneWay:
     def __init__(self, source: Wire, sink: Wire, room: Room) -> None:
         self.source = source
         self.sink = sink
-        self.way: ImpairedWay | None = None
+        self.path: ImpairedPath | None = None
         self._single = False  # frames one by one, as on a real wire
         self._gone = False
         self._buffer = room.view[:LONGEST]
@@ -53,7 +53,7 @@ class OneWay:
 
     def _needs_single(self) -> bool:
         source, sink = self.source, self.sink
-        impaired = self.way is not None or source.inlet is not None or sink.out.way is not None
+        impaired = self.path is not None or source.path is not None or sink.out.path is not None
         narrower = source.virt.host.mtu > sink.virt.host.mtu  # what is too long for it must not pass in a large piece
         return bool(source.readers) or impaired or sink.virt.antispoof or narrower
 
@@ -72,12 +72,12 @@ class OneWay:
         except VirtError as refusal:
             log.info("%s: %s", self.source.virt.name, refusal.strerror)
 
-    def impair(self, impairment: Impairment, stream: str) -> ImpairedWay | None:
+    def impair(self, impairment: Impairment, stream: str) -> ImpairedPath | None:
         """This direction's own impairment from now on; the way whose task is to be run."""
-        way = None if impairment.harmless else ImpairedWay(impairment, stream, self._passed, self.source.lose)
-        if self.way is not None:
-            self.way.stop()
-        self.way = way
+        way = None if impairment.harmless else ImpairedPath(impairment, stream, self._passed, self.source.lose)
+        if self.path is not None:
+            self.path.stop()
+        self.path = way
         self.look()
         return way
 
@@ -89,8 +89,8 @@ class OneWay:
         """Take this direction out."""
         self.source.listeners.remove(self.look)
         self.sink.listeners.remove(self.look)
-        if self.way is not None:
-            self.way.stop()
+        if self.path is not None:
+            self.path.stop()
         self._offload(False)
         for _ in range(self.source.virt.host.queue // BURST + 1):  # what still lies there undone
             if not self._single_burst():
@@ -155,8 +155,8 @@ class OneWay:
 
     def _onward(self, frame: bytes) -> None:
         """What has come out of the source, behind its own impairment."""
-        if self.way is not None:
-            self.way.push(frame)
+        if self.path is not None:
+            self.path.push(frame)
         else:
             self._passed(frame)
 
@@ -177,7 +177,7 @@ class Cable:
         out = None
         try:
             out = OneWay(first, second, room)
-            self.ways = out, OneWay(second, first, room)
+            self.directions = out, OneWay(second, first, room)
         except BaseException:
             if out is not None:
                 out.stop()
@@ -200,7 +200,7 @@ class Cable:
             self._taps.close()
 
     async def _carry(self) -> None:
-        taps, ways = self._taps, [way for way in self.ways if not way.gone()]
+        taps, ways = self._taps, [way for way in self.directions if not way.gone()]
         looks = until = 0
         while ways:
             if not looks:
@@ -227,7 +227,7 @@ class Cable:
     def stop(self) -> None:
         """Take it out."""
         self._scope.cancel()
-        for way in self.ways:
+        for way in self.directions:
             way.stop()
 
     def discard(self) -> None:

@@ -12,7 +12,7 @@ from virtfs.forward.tasks import lasting
 from virtfs.host.timer import Timer
 
 
-class ImpairedWay:
+class ImpairedPath:
     """Frames pushed come out at `deliver` when their time has come, unless they are lost, which `lost` is told of.
 
     One task (`run`) for any number of frames. What is due at once goes on within push. stream: tells apart two

@@ -1,6 +1,6 @@
-"""The way out: from virt into the tap, which is the host's end.
+"""Frames from virt into the tap, which is the host's end.
 
-a frame written → bounds → impair out → antispoof → tap
+a frame written → length check → impairment → antispoof → tap
 """
 
 import errno
@@ -19,28 +19,30 @@ from virtfs.forward.rows import Rows
 from virtfs.host.tapdevice import NO_HEADER, TapDevice
 
 
-class Way(Protocol):
-    """What holds frames up, or loses them, on their way in or out. It gives them on by itself."""
+class Path(Protocol):
+    """An impaired path. It delays, loses or changes frames, and delivers them by itself."""
 
     def push(self, frame: bytes) -> None:
-        """One more frame sets out."""
+        """Take one more frame."""
 
     def clear(self) -> int:
-        """Drop what is on its way; how many frames that was."""
+        """Drop the frames that are delayed now and return their number."""
 
 
 class Outward:
     """Puts frames into one tap, never waiting.
 
-    news: takes in what the kernel has reported, asked before a frame is found too long for the MTU. vanished: told when
-    the tap turns out to be gone; gives the error that says so.
+    catch_up: takes in what the kernel has reported; called before a frame is found too long for the MTU. vanished:
+    called when the tap turns out to be gone; returns the error that says so. path: an impairment, or None.
     """
 
-    def __init__(self, virt: Virt, tap: TapDevice, news: Callable[[], None], vanished: Callable[[], VirtError]) -> None:
+    def __init__(
+        self, virt: Virt, tap: TapDevice, catch_up: Callable[[], None], vanished: Callable[[], VirtError]
+    ) -> None:
         self.virt = virt
-        self.way: Way | None = None  # an impairment
+        self.path: Path | None = None
         self.put_at = time_ns()
-        self._news = news
+        self._catch_up = catch_up
         self._vanished = vanished
         self._counters = virt.counters
         self._fd = tap.fd
@@ -48,18 +50,23 @@ class Outward:
         self.update()
 
     def update(self) -> None:
-        """virt.host, virt.lost, a setting or the way is another now."""
+        """Read virt and the path again after a change."""
         virt = self.virt
         self._shortest, self._longest = virt.bounds
         if virt.lost:
             self._longest = 0  # so that no frame is tried
         self._source = virt.address if virt.antispoof else None
-        self._plain = self._source is None and self.way is None
+        self._plain = self._source is None and self.path is None
+
+    def set_path(self, path: Path | None) -> None:
+        """Send frames through an impairment from now on, or straight into the tap."""
+        self.path = path
+        self.update()
 
     def clear(self) -> None:
-        """Drop what is on its way."""
-        if self.way is not None:
-            self.lose(self.way.clear())
+        """Drop the frames that an impairment delays."""
+        if self.path is not None:
+            self.lose(self.path.clear())
 
     def put(self, frame: memoryview) -> int:
         """Send one frame, or drop and count it as tap(4) does; its length, for both.
@@ -80,11 +87,11 @@ class Outward:
                 counters.tx_bytes += length
         elif not self._fits(length):
             self._not_fitting(length)
-        elif self.way is not None:
+        elif self.path is not None:
             if not self.virt.host.up:
                 self._not_sent(OSError(errno.EIO, "down"))
             else:
-                self.way.push(bytes(frame))
+                self.path.push(bytes(frame))
         else:
             self.send(frame)
         return length
@@ -151,7 +158,7 @@ class Outward:
         if self._source is not None and frame[6:12] != self._source:
             self._counters.tx_dropped += 1
             self._counters.tx_spoofed += 1
-            if self.virt.strict and self.way is None:
+            if self.virt.strict and self.path is None:
                 raise VirtError(errno.EPERM, f"a frame from another address than {self.virt.name}'s")
             return
         try:
@@ -164,7 +171,7 @@ class Outward:
 
     def _fits(self, length: int) -> bool:
         if length > self._longest and not self.virt.lost:
-            self._news()
+            self._catch_up()
         return self._shortest <= length <= self._longest
 
     def _not_fitting(self, length: int) -> None:

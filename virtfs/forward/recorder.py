@@ -6,7 +6,7 @@ what is captured costs whoever sends and reads nothing here, and a burst is held
 
 import errno
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
 
@@ -15,7 +15,7 @@ import trio
 from virtfs.core.errors import VirtError
 from virtfs.core.tpacket import pcapng
 from virtfs.core.virt import Virt
-from virtfs.forward.tasks import in_thread, lasting, surely_in_thread
+from virtfs.forward.tasks import Start, in_thread, lasting, surely_in_thread
 from virtfs.host.bpf import Program
 from virtfs.host.descriptors import NONE_LEFT
 from virtfs.host.ring import Block, PacketRing, Size
@@ -29,8 +29,6 @@ LARGE = Size(block=128 << 10, blocks=32, wait=4)
 SMALL = Size(block=16 << 10, blocks=4, wait=10)
 LARGE_ONES = 32  # rings of a mount that are large; it can have thousands
 BLOCKS = 4  # shown before others have their turn
-
-Task = Callable[[], Awaitable[None]]
 
 
 class Ring(Protocol):
@@ -108,7 +106,7 @@ class Rings:
 class Recorder:
     """One tap's. start: runs a task as long as the mount."""
 
-    def __init__(self, virt: Virt, tap: Placed, rings: Rings, start: Callable[[Task], None]) -> None:
+    def __init__(self, virt: Virt, tap: Placed, rings: Rings, start: Start) -> None:
         self.virt = virt
         self._tap = tap
         self._rings = rings

@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+Task = Callable[[], Awaitable[None]]
+Start = Callable[[Task], None]  # runs a task as long as the mount, beside the caller
+
 FIRST, LONGEST = 0.1, 2.0  # seconds from a failure to the next attempt, which double
 
 

@@ -24,7 +24,7 @@ import trio
 from virtfs.core.errors import VirtError
 from virtfs.core.framequeue import FrameQueue
 from virtfs.core.virt import Virt
-from virtfs.forward.outward import Outward, Way
+from virtfs.forward.outward import Outward, Path
 from virtfs.host.tapdevice import VNET_HEADER, TapDevice
 
 HEADROOM = 16  # bytes a reader leaves free before the frame
@@ -35,26 +35,34 @@ SPLIT = 256  # buffers, so at least as many bytes, in the first piece of a call 
 class Wire:
     """Takes frames out of one tap, never waiting; `out` puts frames into it.
 
-    listeners: called when a frame may have come, the wire has gone up, down or away, or a reader has come or gone; each
-    says whether somebody still waits for a frame.
-    dropped: called with how many frames nobody will read.
-    news: takes in what the kernel has reported, asked before a frame is found too long for the MTU.
-    gone: called once, when the tap turns out to have vanished.
-    rest: what a read of at least SPLIT bytes left of its frame; whoever takes it clears it.
+    gone: called when the tap turns out to have vanished.
+    catch_up: takes in what the kernel has reported; called before a frame is found too long for the MTU.
+    dropped: called with the number of frames that nobody will read.
+    listeners: called when a frame may have arrived, when virt has changed, and when a reader opens or closes. Each
+    returns whether somebody still waits for a frame.
+    path: an impairment of frames towards virt, or None.
+    rest: what a read of at least SPLIT bytes left of its frame; the code that takes it clears it.
     """
 
-    def __init__(self, virt: Virt, tap: TapDevice) -> None:
+    def __init__(
+        self,
+        virt: Virt,
+        tap: TapDevice,
+        *,
+        gone: Callable[[], None],
+        catch_up: Callable[[], None],
+        dropped: Callable[[int], None],
+    ) -> None:
         self.virt = virt
         self.tap = tap
         self.listeners: list[Callable[[], bool]] = []
-        self.gone: Callable[[], None] = lambda: None
-        self.dropped: Callable[[int], None] = lambda frames: None
-        self.news: Callable[[], None] = lambda: None
         self.readers = 0
         self.taken_at = time_ns()
-        self.inlet: Way | None = None
-        self.onward: Callable[[bytes], None] | None = None  # a cable, which reads the tap in our place
-        self.out = Outward(virt, tap, lambda: self.news(), self._vanished)
+        self.path: Path | None = None
+        self.out = Outward(virt, tap, catch_up, self._vanished)
+        self._gone = gone
+        self._dropped = dropped
+        self._onward: Callable[[bytes], None] | None = None  # a cable, which reads the tap in our place
         self._counters = virt.counters
         self._fd = tap.fd
         self._tap_read = FileIO(tap.fd, "r+b", closefd=False).readinto  # says None where os.read raises
@@ -75,6 +83,7 @@ class Wire:
         self._poll_out = select.poll()
         self._poll_out.register(self._fd, select.POLLOUT)
         self.update()
+        virt.listeners.append(self.update)
 
     # Towards the reader
 
@@ -102,7 +111,7 @@ class Wire:
                     return None
                 raise self._vanished()
             length -= VNET_HEADER
-        if self.onward is None:  # a cable has counted it
+        if self._onward is None:  # a cable has counted it
             counters = self._counters
             counters.rx_frames += 1
             counters.rx_bytes += length
@@ -114,12 +123,15 @@ class Wire:
         return size
 
     def _up_already(self) -> bool:
-        """The interface is up, only the kernel's report of it is still to come (drivers/net/tun.c: EPOLLOUT)."""
-        if self.virt.lost or not self._poll_out.poll(0):
+        """Forget the refusal if the interface is up and only the kernel's report is still missing; whether it is."""
+        if self.virt.lost or not self._writable():
             return False
-        self.virt.host.up = True
-        self._refusal = None  # the rest with the report
+        self._refusal = None
         return True
+
+    def _writable(self) -> bool:
+        """Ask the tap, which is writable only while its interface is up (drivers/net/tun.c: tun_chr_poll)."""
+        return bool(self._poll_out.poll(0))
 
     def ready(self) -> int:
         """Return POLLIN when `take` would not return None, with POLLERR when it would fail; else 0."""
@@ -160,13 +172,13 @@ class Wire:
     # Its state
 
     def update(self) -> None:
-        """virt.host, virt.lost, a setting or an impairment is another now."""
+        """Read virt, the path and the cable again after a change."""
         virt = self.virt
         self.out.update()
-        self._fed = self.inlet is not None or self.onward is not None  # frames do not come straight from the tap
+        self._fed = self.path is not None or self._onward is not None  # frames do not come straight from the tap
         if virt.lost:
             self._refusal = (errno.ENXIO, f"{virt.name} is gone")
-        elif not virt.host.up:
+        elif not virt.host.up and not self._writable():
             self._refusal = (errno.EHOSTDOWN, f"{virt.name} is down")
         else:
             self._refusal = None
@@ -182,7 +194,7 @@ class Wire:
 
     def settle(self) -> None:
         """Count as dropped what nobody will read."""
-        if not self.readers and not self._ahead() and self.onward is None:
+        if not self.readers and not self._ahead() and self._onward is None:
             self._empty()
 
     def opened(self) -> None:
@@ -205,9 +217,9 @@ class Wire:
 
     def _ahead(self) -> bool:
         """Frames are to be read from the tap though nobody asks for one."""
-        if self._refusal is not None or self.onward is not None:
+        if self._refusal is not None or self._onward is not None:
             return False
-        return self.inlet is not None or (bool(self.virt.backlog) and not self.readers)
+        return self.path is not None or (bool(self.virt.backlog) and not self.readers)
 
     def _read_ahead(self) -> bool:
         """Take what is in the tap to where it belongs. True: there may be more."""
@@ -216,54 +228,59 @@ class Wire:
             if (frame := self._read()) is None:
                 self._drop(dropped)
                 return False
-            if self.inlet is not None:
-                self.inlet.push(frame)
+            if self.path is not None:
+                self.path.push(frame)
             else:
                 dropped += self._queue(frame)
         self._drop(dropped)
         return True
 
     def arrive(self, frame: bytes) -> None:
-        """The way in behind an impairment."""
-        if self.onward is None:
+        """Take a frame that has passed the impairment."""
+        if self._onward is None:
             self._drop(self._queue(frame))
             self._tell()
             return
         if self.readers:
             self._drop(self._queue(frame))
             self._tell()
-        self.onward(frame)
+        self._onward(frame)
 
     # Towards a cable
 
+    def set_path(self, path: Path | None) -> None:
+        """Lead frames towards virt through an impairment from now on, or straight into the queue."""
+        self.path = path
+        self.update()
+
     def take_over(self, onward: Callable[[bytes], None]) -> None:
-        """A cable reads the tap from now on; what `receive` is given comes to `onward` in the end."""
-        self.onward = onward
+        """Let a cable read the tap from now on. Frames given to `receive` reach `onward` in the end."""
+        self._onward = onward
         self.update()
 
     def give_back(self) -> None:
-        """The cable is out."""
-        self.onward = None
+        """Read the tap again: the cable is removed."""
+        self._onward = None
         self.update()
 
     def receive(self, frame: bytes) -> None:
-        """A frame that the cable has read from the tap, single and complete."""
-        if self.inlet is not None:
-            self.inlet.push(frame)
+        """Take a frame that the cable has read from the tap, single and complete."""
+        if self.path is not None:
+            self.path.push(frame)
         else:
             self.arrive(frame)
 
     def count_in(self, frames: int, size: int) -> None:
-        """Frames, and their bytes, that a cable has read from the tap."""
+        """Count frames, and their bytes, that a cable has read from the tap."""
         self._counters.rx_frames += frames
         self._counters.rx_bytes += size
 
     def lose(self, frames: int) -> None:
-        """An impairment has lost frames on their way in."""
+        """Count frames that an impairment has lost."""
         self._drop(frames)
 
     def vanished(self) -> None:
-        """The tap turned out to be gone."""
+        """Note that the tap turned out to be gone."""
         self._vanished()
 
     def _queue(self, frame: bytes) -> int:
@@ -282,7 +299,7 @@ class Wire:
     def _empty(self) -> None:
         dropped = self._kept.trim(0)
         if self._refusal is not None:
-            dropped += 0 if self.inlet is None else self.inlet.clear()
+            dropped += 0 if self.path is None else self.path.clear()
             self.out.clear()
         for _ in range(0 if self.virt.lost else self._burst()):
             if self._read() is None:
@@ -293,7 +310,7 @@ class Wire:
     def _drop(self, frames: int) -> None:
         if frames > 0:
             self._counters.rx_dropped += frames
-            self.dropped(frames)
+            self._dropped(frames)
 
     def _burst(self) -> int:
         """As much as can lie in the tap, so that a host that never stops sending holds nobody up."""
@@ -308,7 +325,7 @@ class Wire:
 
     def _vanished(self) -> VirtError:
         if not self.virt.lost:
-            self.gone()
+            self._gone()
         return VirtError(errno.ENXIO, f"{self.virt.name} is gone")
 
     # Its task

@@ -45,17 +45,25 @@ class Channel:
     """Serves one FUSE connection.
 
     fuse: the descriptor of /dev/fuse, non-blocking. pair: our end of the pair, whose other is libfuse's.
-    longest: the largest message, in bytes, that the pair takes.
+    longest: the largest message, in bytes, that the pair takes. report: told why an open or a write was refused.
     """
 
-    def __init__(self, fuse: int, pair: trio.socket.SocketType, longest: int, inodes: Inodes, handles: Handles) -> None:
+    def __init__(
+        self,
+        fuse: int,
+        pair: trio.socket.SocketType,
+        longest: int,
+        inodes: Inodes,
+        handles: Handles,
+        report: Callable[[VirtError, User], None],
+    ) -> None:
         self._fuse = fuse
         self._answers = Answers(fuse)
         self._waiting = Waiting(self._answers)
         self.pair = Pair(pair, longest, self._answers)
         self._inodes = inodes
         self._handles = handles
-        self.refused: Callable[[VirtError, User], None] = lambda refusal, user: None  # told why an open failed
+        self._report = report
         self._in = bytearray(p.LONGEST_REQUEST)
         self._data = memoryview(self._in)
         self._out = bytearray(p.LONGEST_REQUEST)
@@ -219,7 +227,7 @@ class Channel:
                 self._tasks.start_soon(self._open_later, unique, opened, user)
         except (OSError, MemoryError) as failure:
             refusal = refused(failure)
-            self.refused(refusal, user)
+            self._report(refusal, user)
             raise refusal from failure
         return True
 
@@ -240,7 +248,7 @@ class Channel:
             self._opened(unique, await opening)
         except (OSError, MemoryError) as failure:
             refusal = refused(failure)
-            self.refused(refusal, user)
+            self._report(refusal, user)
             self._answers.fail(unique, refusal.errno)
         except Exception:
             log.exception("open %d failed", unique)
@@ -303,7 +311,7 @@ class Channel:
             return write_piece(handle, thread, offset, flags, data)
         except VirtError as refusal:
             if refusal.errno == errno.EFBIG:
-                self.refused(refusal, handle.user)
+                self._report(refusal, handle.user)
             raise
 
     def _poll(self, unique: Unique, fh: HandleId, length: int) -> bool:
@@ -319,8 +327,7 @@ class Channel:
             handle.kh = PollId(kh)
             if stream is not None:
                 stream.told = revents
-                stream.waiters.polls[PollId(kh)] = stream
-                stream.waiters.serve = self._waiting.serve
+                stream.waiters.park_poll(PollId(kh), stream, self._waiting)
                 stream.waiters.started()
         self._answers.answer(unique, p.fuse_poll_out.pack(revents, 0))
         return stream is not None

@@ -43,10 +43,8 @@ class Waiting:
     def park(self, unique: Unique, read: ParkedRead) -> None:
         """Keep a read that has nothing to read yet."""
         waiters = read.handle.waiters
-        waiters.reads[unique] = read
-        waiters.serve = self.serve
         self._parked[unique] = waiters
-        waiters.started()
+        waiters.park_read(unique, read, self)
 
     def park_write(self, unique: Unique, handle: DeviceHandle, flags: int) -> None:
         """A write that takes its time. Without waiting allowed, what is taken by now is all."""
@@ -54,9 +52,8 @@ class Waiting:
             self._cut(unique, handle, errno.EAGAIN)
             return
         waiters = handle.waiters
-        waiters.writes[unique] = handle
-        waiters.serve = self.serve
         self._parked[unique] = waiters
+        waiters.park_write(unique, handle, self)
         handle.told &= ready(handle)
 
     def interrupt(self, unique: Unique) -> None:

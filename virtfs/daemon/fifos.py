@@ -1,6 +1,6 @@
-"""The run-time directory: where the FIFOs lie that the tree's symlinks `rx` point at.
+"""The FIFOs behind `rx`, in the mount's run-time directory. The tree's symlinks `rx` point at them.
 
-They cannot lie in the mount: the daemon would have to open them through itself.
+They cannot be in the mount: the daemon would have to open them through itself.
 """
 
 import fcntl
@@ -14,25 +14,25 @@ import trio
 from virtfs.core.ids import Unit
 from virtfs.core.virt import Virt
 from virtfs.daemon.interface import Interface
-from virtfs.daemon.interfaces import Interfaces
 from virtfs.forward.feed import Feed
+from virtfs.forward.tasks import Start
 from virtfs.host.fifo import Fifo
 
-PREFIX = "virtfs-run-"  # not what cli.shell calls the mount points it makes: looking into our own mount would hang us
+PREFIX = "virtfs-run-"  # differs from cli.shell's mount points: to look into our own mount would hang us
 LOCK = "lock"
-PAUSE = 0.25  # seconds between looks for a reader
+PAUSE = 0.25  # seconds from one look for readers to the next
 
 
 def make_directory() -> tuple[Path, int]:
-    """A new one, and the lock that says it is in use: a descriptor.
+    """Make a run-time directory; return it and the descriptor of the lock that marks it as in use.
 
-    Below /run for the system's root, else where there is one for the user. Others may pass, not look in. Those that a
-    daemon left which was killed are cleared away: nobody holds their lock.
+    It is below /run for root, else in the user's own run-time directory or the one for temporary files. Other users can
+    pass through it but not list it. Directories left by a killed daemon are removed: nobody holds their lock.
     """
     places = ("/run" if os.geteuid() == 0 else "", os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir())
     base = next(Path(place) for place in places if place and os.access(place, os.W_OK))
     for old in base.glob(f"{PREFIX}*/{LOCK}"):
-        if not old.parent.is_mount():  # bound by `virtfs shell`: it can be emptied, not removed
+        if not old.parent.is_mount():  # `virtfs shell` has mounted it: it can be emptied, not removed
             _clear(old)
     while True:
         directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
@@ -45,7 +45,7 @@ def make_directory() -> tuple[Path, int]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (directory / LOCK).exists():
             return directory, lock
-        os.close(lock)  # another daemon took it for one that is left, before it was locked
+        os.close(lock)  # another daemon took it for an abandoned one before it was locked
 
 
 def _clear(lock: Path) -> None:
@@ -63,32 +63,32 @@ def _clear(lock: Path) -> None:
         os.close(fd)
 
 
-class Runtime:
-    """The FIFOs of a mount."""
+class Fifos:
+    """The FIFOs of a mount. start: runs a task as long as the mount."""
 
-    def __init__(self, interfaces: Interfaces) -> None:
+    def __init__(self, start: Start) -> None:
         self.directory, self._lock = make_directory()
-        self._interfaces = interfaces
+        self._start = start
         self._feeds: dict[Unit, tuple[Interface, Feed]] = {}
 
     def path(self, virt: Virt) -> Path:
-        """Where an interface's FIFO lies."""
+        """Return the path of an interface's FIFO."""
         return self.directory / f"{virt.name}.rx"
 
     def appear(self, interface: Interface) -> None:
-        """A new interface."""
+        """Make the FIFO of a new interface."""
         fifo = Fifo(self.path(interface.virt))
         feed = Feed(interface.wire, fifo, lambda: bool(interface.ports.frame.seats.readers))
         self._feeds[interface.virt.unit] = interface, feed
-        self.follow(interface)
+        self.set_rights(interface)
 
     def vanish(self, interface: Interface) -> None:
-        """It goes."""
+        """Remove the FIFO of an interface that is being destroyed."""
         if (found := self._feeds.pop(interface.virt.unit, None)) is not None:
             found[1].stop()
 
-    def follow(self, interface: Interface) -> None:
-        """Its owner or mode is another now: the FIFO's is that of frame, as far as reading goes."""
+    def set_rights(self, interface: Interface) -> None:
+        """Give the FIFO the owner, group and read permission of frame."""
         virt = interface.virt
         if (found := self._feeds.get(virt.unit)) is not None:
             found[1].fifo.set_rights(virt.owner, virt.group, virt.mode & 0o444)
@@ -98,9 +98,9 @@ class Runtime:
         while True:
             await trio.sleep(PAUSE)
             for _, feed in tuple(self._feeds.values()):
-                feed.look(self._interfaces.later)
+                feed.look(self._start)
 
     def remove(self) -> None:
-        """At the end of the mount."""
+        """Remove the directory, at the end of the mount."""
         shutil.rmtree(self.directory, ignore_errors=True)
         os.close(self._lock)

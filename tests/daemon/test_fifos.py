@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from virtfs.daemon import runtime
+from virtfs.daemon import fifos
 
 
 @pytest.fixture
@@ -17,10 +17,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_is_left_goes_and_what_is_used_stays(place: Path) -> None:
-    left, lock = runtime.make_directory()
+    left, lock = fifos.make_directory()
     os.close(lock)
-    used, lock = runtime.make_directory()
-    other, second = runtime.make_directory()
+    used, lock = fifos.make_directory()
+    other, second = fifos.make_directory()
     assert sorted(place.iterdir()) == sorted([used, other])
     assert not left.exists()
     os.close(lock)
@@ -30,7 +30,7 @@ def test_what_is_left_goes_and_what_is_used_stays(place: Path) -> None:
 def test_the_mount_point_of_a_shell_is_not_looked_into(place: Path) -> None:
     """It may be this daemon's own: the look would wait for itself."""
     (place / "virtfs-abcdefgh").mkdir()
-    (place / "virtfs-abcdefgh" / runtime.LOCK).touch()
-    _, lock = runtime.make_directory()
-    assert (place / "virtfs-abcdefgh" / runtime.LOCK).exists()
+    (place / "virtfs-abcdefgh" / fifos.LOCK).touch()
+    _, lock = fifos.make_directory()
+    assert (place / "virtfs-abcdefgh" / fifos.LOCK).exists()
     os.close(lock)

@@ -1,0 +1,27 @@
+"""The events that the file `events` reports, one line each: `<unix time> <event> <name> [key=value …]`."""
+
+from typing import Final, Literal, NamedTuple
+
+Event = Literal["create", "destroy", "lost", "up", "down", "mtu", "carrier", "bridge", "open", "close", "drop"]
+
+
+class Meaning(NamedTuple):
+    """What an event reports. keys: those that follow the name, in this order."""
+
+    text: str
+    keys: tuple[str, ...] = ()
+
+
+EVENTS: Final[dict[Event, Meaning]] = {
+    "create": Meaning("an interface or a bridge was created"),
+    "destroy": Meaning("an interface or a bridge was destroyed"),
+    "lost": Meaning("the tap vanished: another program deleted it"),
+    "up": Meaning("the host's end was set up"),
+    "down": Meaning("the host's end was set down"),
+    "mtu": Meaning("the MTU changed", ("mtu",)),
+    "carrier": Meaning("the host's end gained or lost its carrier", ("carrier",)),
+    "bridge": Meaning("the host's end joined or left a bridge", ("bridge",)),
+    "open": Meaning("a device file was opened", ("file", "uid", "pid")),
+    "close": Meaning("the last descriptor of an open was closed", ("file", "uid", "pid")),
+    "drop": Meaning("frames were dropped because nobody read them", ("frames",)),
+}

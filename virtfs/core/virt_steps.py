@@ -1,0 +1,75 @@
+"""The verbs that lead an interface from one state back to an earlier one: how a line that failed is undone."""
+
+from collections.abc import Iterator
+
+from virtfs.core.grammar import Action
+from virtfs.core.virt import Origin, Virt
+
+# Verbs of virt's own, and the fields they set.
+_FIELDS = {
+    "link": "address",
+    "backlog": "backlog",
+    "exclusive": "exclusive",
+    "description": "description",
+    "pace": "pace",
+    "history": "history_size",
+}
+
+
+def steps(now: Virt, to: Virt) -> tuple[Action, ...]:
+    """Return the verbs that make the interface that is `now` what it was in `to`, in an order that works.
+
+    A lost interface gets back its settings only. A tap that virtfs made is not moved back to another network namespace:
+    it is destroyed with the line that made it. `bridge` comes last, before `up`.
+    """
+    return (*_settings(now, to), *(() if now.lost else _host_end(now, to)))
+
+
+def _settings(now: Virt, to: Virt) -> Iterator[Action]:
+    if now.owner != to.owner:
+        yield Action("owner", (str(to.owner),))
+    if now.group != to.group:
+        yield Action("group", (str(to.group),))
+    if (now.group, now.mode) != (to.group, to.mode):  # the verb group may change the mode
+        yield Action("mode", (to.mode,))
+    for verb, field in _FIELDS.items():
+        if getattr(now, field) != getattr(to, field):
+            yield Action(verb, (getattr(to, field),))
+    if (now.impairment_in, now.impairment_out) != (to.impairment_in, to.impairment_out):
+        yield Action("impair", ((("in", to.impairment_in), ("out", to.impairment_out)),))
+    yield from _flags(now, to, "strict", "antispoof")
+
+
+def _flags(now: Virt, to: Virt, *names: str) -> Iterator[Action]:
+    for name in names:
+        if getattr(now, name) != getattr(to, name):
+            yield Action(name if getattr(to, name) else f"-{name}")
+
+
+def _host_end(now: Virt, to: Virt) -> Iterator[Action]:
+    if now.netns != to.netns and now.origin is Origin.FOUND:
+        yield Action("netns", (to.netns,))
+    yield from _flags(now, to, "persist", "upopen")
+    for verb in ("filter", "carrier"):
+        if getattr(now, verb) != getattr(to, verb):
+            yield Action(verb, (getattr(to, verb),))
+    here, there = now.host, to.host
+    if here.promisc != there.promisc:
+        yield Action("promisc" if there.promisc else "-promisc")
+    if here.queue != there.queue:
+        yield Action("queue", (there.queue,))
+    if here.address != there.address:
+        yield Action("taplink", (there.address,))
+    if here.mtu != there.mtu:
+        yield Action("mtu", (there.mtu,))
+    # Behind the MTU: one below 1280 has removed IPv6's addresses.
+    for address in here.addresses:
+        if address not in there.addresses:
+            yield Action("-inet" if address.version == 4 else "-inet6", (address,))
+    for address in there.addresses:
+        if address not in here.addresses:
+            yield Action("inet" if address.version == 4 else "inet6", (address,))
+    if here.bridge != there.bridge:
+        yield Action("bridge", (there.bridge,)) if there.bridge else Action("-bridge")
+    if here.up != there.up:
+        yield Action("up" if there.up else "down")

@@ -1,0 +1,33 @@
+"""The event `drop`: at once, then at most one a second, for a host may send any number of frames to nobody."""
+
+import trio
+
+from virtfs.files.events import Events
+from virtfs.forward.tasks import Start
+
+PAUSE = 1  # seconds from one event to the next
+
+
+class Drops:
+    """Reports the frames that one interface drops. start: runs a task as long as the mount."""
+
+    def __init__(self, name: str, events: Events, start: Start) -> None:
+        self._name = name
+        self._events = events
+        self._start = start
+        self._unreported = 0  # frames
+        self._reporting = False
+
+    def add(self, frames: int) -> None:
+        """Count dropped frames, and report them now or with the next event."""
+        self._unreported += frames
+        if not self._reporting:
+            self._reporting = True
+            self._start(self._report)
+
+    async def _report(self) -> None:
+        while self._unreported:
+            frames, self._unreported = self._unreported, 0
+            self._events.emit("drop", self._name, frames=frames)
+            await trio.sleep(PAUSE)
+        self._reporting = False

@@ -1,0 +1,34 @@
+"""The last refused command of each user, and the reason: the file last_error."""
+
+from collections import OrderedDict
+
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import Uid, User
+from virtfs.daemon.changes import Changes
+
+REMEMBERED = 1024  # users whose last error is kept
+
+
+class ErrorsByUser:
+    """One error a user. The user with the oldest error is forgotten when there are too many."""
+
+    def __init__(self, changes: Changes) -> None:
+        self._changes = changes
+        self._errors: OrderedDict[Uid, str] = OrderedDict()
+
+    def remember(self, refusal: VirtError, user: User) -> VirtError:
+        """Keep this as the user's last error, and return it to be raised."""
+        self._errors[user.uid] = refusal.strerror
+        self._errors.move_to_end(user.uid)
+        if len(self._errors) > REMEMBERED:
+            self._errors.popitem(last=False)
+        self._changes.publish()
+        return refusal
+
+    def report(self, refusal: VirtError, user: User) -> None:
+        """Keep an error that is raised elsewhere, or not at all."""
+        self.remember(refusal, user)
+
+    def last_error(self, user: User) -> str:
+        """Return the user's last error, or "ok"."""
+        return self._errors.get(user.uid, "ok")

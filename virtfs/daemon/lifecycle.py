@@ -1,0 +1,223 @@
+"""How an interface is created and destroyed: every part of it is made here, bottom-up, and ended in order."""
+
+import errno
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from typing import Literal
+
+import trio
+
+from virtfs.core.errors import VirtError
+from virtfs.core.ethernet import new_mac
+from virtfs.core.ids import UNIT_MAX, Unit, User
+from virtfs.core.limits import Limits
+from virtfs.core.virt import Origin, Virt
+from virtfs.daemon.cables import Cables
+from virtfs.daemon.drops import Drops
+from virtfs.daemon.fifos import Fifos
+from virtfs.daemon.follow import Follower
+from virtfs.daemon.interface import Interface
+from virtfs.daemon.kernel import Kernel
+from virtfs.daemon.opening import HostFollowsOpens
+from virtfs.daemon.registry import Registry
+from virtfs.daemon.taps import Found, host_end, open_tap, put_back
+from virtfs.files.capture import Capture
+from virtfs.files.device import DeviceHandle, Opens
+from virtfs.files.events import Events
+from virtfs.files.frame import Seats
+from virtfs.files.node import Directory, Node
+from virtfs.files.ports import Ports
+from virtfs.forward.recorder import Recorder, Rings
+from virtfs.forward.tasks import Start
+from virtfs.forward.wire import Wire
+from virtfs.host import descriptors
+from virtfs.host.tap import Tap
+
+log = logging.getLogger(__name__)
+
+Names = Callable[[Ports], Mapping[str, Node]]
+
+
+class Lifecycle:
+    """Creates and destroys the interfaces of a mount. The caller holds `lock`."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        registry: Registry,
+        follower: Follower,
+        cables: Cables,
+        fifos: Fifos,
+        events: Events,
+        root: Directory,
+        pcap: Capture,
+        limits: Limits,
+        lock: trio.Lock,
+        report: Callable[[VirtError, User], None],
+        start: Start,
+    ) -> None:
+        """Take what interfaces are made of.
+
+        root: the directory of the mount point. pcap: the capture of all interfaces. lock: held by whoever changes
+        interfaces. report: puts an error into a user's last_error. start: runs a task as long as the mount.
+        """
+        self._kernel = kernel
+        self._registry = registry
+        self._follower = follower
+        self._cables = cables
+        self._fifos = fifos
+        self._events = events
+        self._root = root
+        self._pcap = pcap
+        self._limits = limits
+        self._lock = lock
+        self._report = report
+        self._start = start
+        self._rings = Rings()
+
+    def check_room(self) -> None:
+        """Raise ENOSPC if the mount has all the interfaces it allows, EMFILE if there are no descriptors for more."""
+        most = self._limits.virts
+        if len(self._registry) < most:
+            return
+        files = descriptors.limit()
+        if descriptors.interfaces(files) <= most:
+            raise VirtError(errno.EMFILE, f"{files} open files (RLIMIT_NOFILE) are enough for {most} interfaces")
+        raise VirtError(errno.ENOSPC, f"this mount allows {most} interfaces")
+
+    async def create(
+        self, unit: Unit | None, names: Names, made: bool = False, netns: str = "", cloned: bool = False
+    ) -> Interface:
+        """Create virt<unit>, or the lowest free one, down, with its tap made or attached to.
+
+        names: gives the entries of its root directory. made: virtfs made an existing tap in an earlier life, so that
+        `destroy` removes it. netns: the network namespace to look for an existing tap first; a new tap is made at home.
+        cloned: an open of clone creates it. A failure leaves nothing behind.
+        """
+        self.check_room()
+        if unit is None:
+            unit, tap, found = await self._lowest()
+        else:
+            tap, found = await self._open(unit, netns)
+        try:
+            interface = self._assemble(unit, tap, found, made, cloned)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._kernel.close_tap(tap)
+            raise
+        self._registry.add(interface)
+        self._follower.catch_up()
+        self._start(interface.run)
+        self._root.children.update(names(interface.ports))
+        try:
+            await self._pcap.appear(interface.recorder)
+            self._fifos.appear(interface)
+            if netns:
+                await self._follower.look_for(interface)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self.destroy(interface)
+            raise
+        self._events.emit("create", interface.virt.name)
+        return interface
+
+    async def _open(self, unit: Unit, netns: str) -> tuple[Tap, Found]:
+        return await self._kernel.call(open_tap, self._kernel.open_tap, self._kernel.links, unit, netns)
+
+    async def _lowest(self) -> tuple[Unit, Tap, Found]:
+        """Open the lowest unit that neither a virt nor any interface of the host has."""
+        for unit in map(Unit, count()):
+            if unit > UNIT_MAX:
+                break
+            if self._registry.find(unit) is not None:
+                continue
+            try:
+                tap, found = await self._open(unit, "")
+            except VirtError as refusal:
+                if refusal.errno != errno.EBUSY:
+                    raise
+                continue
+            if tap.made:
+                return unit, tap, found
+            await self._kernel.close_tap(tap)  # a persistent tap of the host is attached to by its number only
+        raise VirtError(errno.ENOSPC, "every unit is taken")
+
+    def _assemble(self, unit: Unit, tap: Tap, found: Found, made: bool, cloned: bool) -> Interface:
+        origin = Origin.CLONED if cloned else Origin.MADE if tap.made or made else Origin.FOUND
+        host = replace(host_end(found.link, found.addresses, found.bridge), dropped=0)
+        virt = Virt(
+            unit, new_mac(unit, random.randrange(256)), host, persist=not tap.made, origin=origin
+        )  # fmt: skip
+        drops = Drops(virt.name, self._events, self._start)
+        wire = Wire(
+            virt, tap, gone=partial(self._doubt, unit), catch_up=self._follower.catch_up, dropped=drops.add
+        )  # fmt: skip
+        try:
+            recorder = Recorder(virt, tap, self._rings, self._start)
+            seats = Seats()
+            look = partial(self._look_after, unit)
+            opening = HostFollowsOpens(virt, tap, seats, self._kernel, look, self._lock, self._start)
+            ports = Ports(
+                wire,
+                recorder,
+                opens=Opens(partial(self._report_open, virt.name)),
+                seats=seats,
+                opening=opening,
+                budget=self._pcap.budget,
+                application=self._pcap.application,
+                fifo=str(self._fifos.path(virt)),
+                report=self._report,
+                start=self._start,
+            )
+            captures = ports.pcap, self._pcap
+            return Interface(
+                virt, tap, found, wire, recorder, ports, opening, captures, self._events, self._start
+            )  # fmt: skip
+        except BaseException:
+            wire.close()
+            raise
+
+    def _report_open(self, name: str, event: Literal["open", "close"], handle: DeviceHandle) -> None:
+        self._events.emit(event, name, file=handle.stream.label, uid=handle.user.uid, pid=handle.user.pid)
+
+    def _doubt(self, unit: Unit) -> None:
+        if (interface := self._registry.find(unit)) is not None:
+            self._follower.doubt(interface)
+
+    async def _look_after(self, unit: Unit) -> None:
+        if (interface := self._registry.find(unit)) is not None:
+            await self._follower.look_after(interface)
+
+    async def destroy(self, interface: Interface, keep: bool = False) -> None:
+        """Destroy one: take it out of the tree, answer its readers, and remove the tap or put it back as it was found.
+
+        keep: leave a tap with `persist` to the next mount.
+        """
+        virt = interface.virt
+        was_lost = virt.lost
+        for name in (virt.name, virt.tap):
+            self._root.children.pop(name, None)
+        self._cables.remove(interface)
+        self._fifos.vanish(interface)
+        await interface.stop()
+        try:
+            if not was_lost and virt.origin is Origin.FOUND:
+                await self._kernel.call(put_back, self._kernel.links, interface.tap, interface.found)
+            elif not was_lost and virt.persist and not keep:
+                interface.tap.set_persist(False)
+        except OSError as refusal:
+            log.warning("%s: cannot be left as it was found: %s", virt.tap, refusal.strerror)
+        finally:
+            await self._kernel.close_tap(interface.tap)
+            self._registry.remove(interface)
+            self._events.emit("destroy", virt.name)
+
+    async def destroy_all(self) -> None:
+        """Destroy every interface at the end of the mount; taps with `persist` stay."""
+        async with trio.open_nursery() as nursery:  # closing a tap waits 16 ms for RCU; many wait at once
+            for interface in self._registry:
+                nursery.start_soon(partial(self.destroy, interface, keep=True))

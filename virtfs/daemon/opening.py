@@ -1,0 +1,70 @@
+"""The verbs `upopen` and `carrier open`: the host's end is up, or has a carrier, while frame or hex is open."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from virtfs.core.virt import Virt
+from virtfs.daemon.kernel import Kernel
+from virtfs.files.frame import Seats
+from virtfs.forward.tasks import Start
+from virtfs.host.tapdevice import TapDevice
+
+log = logging.getLogger(__name__)
+
+
+class HostFollowsOpens:
+    """Lets one interface's host end follow its opens (files.frame.Opening).
+
+    seats: the opens. look: reads the host's end again. lock: held by whoever changes interfaces. start: runs a task as
+    long as the mount.
+    """
+
+    def __init__(
+        self,
+        virt: Virt,
+        tap: TapDevice,
+        seats: Seats,
+        kernel: Kernel,
+        look: Callable[[], Awaitable[None]],
+        lock: trio.Lock,
+        start: Start,
+    ) -> None:
+        self._virt = virt
+        self._tap = tap
+        self._seats = seats
+        self._kernel = kernel
+        self._look = look
+        self._lock = lock
+        self._start = start
+        self._carrier = True  # as it was last set
+
+    async def first_open(self) -> None:
+        """Act before the first open is answered. OSError: the kernel's; the open is refused with it."""
+        async with self._lock:
+            await self.follow()
+
+    def last_close(self) -> None:
+        """Start to act after the last close. Nobody is left to be told of an error."""
+        self._start(self._after_last_close)
+
+    async def _after_last_close(self) -> None:
+        try:
+            await self.first_open()
+        except OSError as refusal:
+            log.warning("%s: after the last close: %s", self._virt.name, refusal.strerror)
+
+    async def follow(self) -> None:
+        """Set the host's end as the opens require now; the caller holds the lock. Does nothing for a lost interface."""
+        virt, is_open = self._virt, not self._seats.empty()
+        if virt.lost:
+            return
+        carrier = is_open or virt.carrier == "always"
+        if carrier != self._carrier:
+            await self._kernel.call(self._tap.set_carrier, carrier)
+            self._carrier = carrier
+        if virt.upopen and virt.host.up != is_open:
+            await self._kernel.call(partial(self._kernel.links.set, self._tap, up=is_open))
+        await self._look()

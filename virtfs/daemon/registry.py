@@ -1,0 +1,71 @@
+"""The interfaces of a mount: which there are, found by unit, by virt or by the place of their tap."""
+
+import errno
+from collections.abc import Iterator
+
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import Unit
+from virtfs.core.virt import Virt
+from virtfs.daemon.interface import Interface, Place
+from virtfs.forward.recorder import Recorder
+from virtfs.forward.wire import Wire
+
+
+class Registry:
+    """All interfaces, by unit. `lifecycle` adds and removes them."""
+
+    def __init__(self) -> None:
+        self._all: dict[Unit, Interface] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Interface]:
+        return iter([self._all[unit] for unit in sorted(self._all)])
+
+    def __contains__(self, interface: Interface) -> bool:
+        """Whether this very interface is there, not a later one of its unit."""
+        return self._all.get(interface.virt.unit) is interface
+
+    def add(self, interface: Interface) -> None:
+        """Add one, whose unit is free."""
+        self._all[interface.virt.unit] = interface
+
+    def remove(self, interface: Interface) -> None:
+        """Remove one."""
+        del self._all[interface.virt.unit]
+
+    def find(self, unit: Unit) -> Interface | None:
+        """Return the interface of a unit, or None."""
+        return self._all.get(unit)
+
+    def get(self, unit: Unit) -> Interface:
+        """Return the interface of a unit. VirtError: ENXIO."""
+        interface = self._all.get(unit)
+        if interface is None:
+            raise VirtError(errno.ENXIO, f'there is no "virt{unit}"')
+        return interface
+
+    def of(self, virt: Virt) -> Interface:
+        """Return the interface that this virt belongs to. VirtError: ENXIO, it was destroyed."""
+        interface = self._all.get(virt.unit)
+        if interface is None or interface.virt is not virt:
+            raise VirtError(errno.ENXIO, f"{virt.name} is gone")
+        return interface
+
+    def at(self, place: Place) -> Interface | None:
+        """Return the interface whose tap is at a place, or None."""
+        return next((i for i in self._all.values() if i.place == place and not i.virt.lost), None)
+
+    def wires(self) -> list[Wire]:
+        """Return every wire, by unit."""
+        return [interface.wire for interface in self]
+
+    def recorders(self) -> list[Recorder]:
+        """Return the recorder of every interface that has a tap, by unit."""
+        return [interface.recorder for interface in self if not interface.virt.lost]
+
+    def tap_names(self) -> dict[str, str]:
+        """Return the current name of each tap in our network namespace, by virtN and by tapN."""
+        here = [i.virt for i in self._all.values() if i.place[0] is None and not i.virt.lost]
+        return {name: virt.host.name for virt in here for name in (virt.name, virt.tap)}

@@ -1,0 +1,61 @@
+"""Makes again what an earlier mount left in the state file."""
+
+import logging
+from dataclasses import replace
+
+from virtfs.core.grammar import format_command, parse
+from virtfs.core.ids import Gid, Uid, Unit, User
+from virtfs.core.quoting import quoted
+from virtfs.daemon.commands import Commands
+from virtfs.daemon.kernel import Kernel
+from virtfs.daemon.moves import destination, without_move
+from virtfs.daemon.registry import Registry
+from virtfs.daemon.statefile import made_before
+from virtfs.daemon.virt_checks import OF_HOST
+
+log = logging.getLogger(__name__)
+
+ROOT_USER = User(Uid(0), Gid(0), 0)
+
+
+class Replay:
+    """Runs the lines of a state file. A line that fails is logged, and the others are tried all the same."""
+
+    def __init__(self, commands: Commands, registry: Registry, kernel: Kernel) -> None:
+        self._commands = commands
+        self._registry = registry
+        self._kernel = kernel
+
+    async def run(self, text: str) -> bool:
+        """Run every line. False: the mount ended meanwhile, and not all of it is made."""
+        made = made_before(text)
+        for number, line in enumerate(text.splitlines(), start=1):
+            if self._commands.ended:
+                break
+            try:
+                await self._run_line(line, made)
+            except OSError as refusal:
+                log.error("state file, line %d: %s: %s", number, quoted(line), refusal.strerror)
+            except Exception:
+                log.exception("state file, line %d: %s", number, quoted(line))
+        return not self._commands.ended
+
+    async def _run_line(self, line: str, made: frozenset[str]) -> None:
+        """Run one by ensure. A namespace named by a process ended with it: its interface comes back lost."""
+        command = parse(line)
+        if command is None:
+            return
+        netns = destination(command.actions)
+        by_process = netns.isdecimal()
+        if by_process:
+            command = without_move(command, OF_HOST)
+        kind = "ensure" if command.kind == "create" else command.kind
+        async with self._commands.lock:
+            if self._commands.ended:
+                return
+            await self._commands.run_line(format_command(replace(command, kind=kind)), ROOT_USER, made)
+            if by_process and isinstance(command.target, int):
+                interface = self._registry.get(Unit(command.target))
+                interface.virt.move(netns)
+                interface.lose()
+                await self._kernel.call(interface.tap.close)

@@ -1,0 +1,52 @@
+"""chmod(2) and chown(2) on the files of an interface: the verbs mode, owner and group."""
+
+import errno
+
+from virtfs.core.errors import VirtError
+from virtfs.core.grammar import Action
+from virtfs.core.ids import Gid, Uid, User
+from virtfs.core.virt import Virt
+from virtfs.daemon.commands import Commands
+from virtfs.daemon.errors_by_user import ErrorsByUser
+from virtfs.daemon.follow import Follower
+from virtfs.files.frame import Frame
+from virtfs.files.node import Node, RootOwned
+
+
+class Rights:
+    """What the name space asks of the daemon (fuse.names.Keeper)."""
+
+    def __init__(self, commands: Commands, errors: ErrorsByUser, follower: Follower) -> None:
+        self._commands = commands
+        self._errors = errors
+        self._follower = follower
+
+    async def catch_up(self) -> None:
+        """Take in what the kernel has reported so far, so that answers are up to date."""
+        await self._follower.caught_up()
+
+    async def set_mode(self, node: Node, mode: int, user: User) -> None:
+        """Set the mode by a chmod of frame. VirtError: EPERM, another file; EINVAL, more than permission bits."""
+        if not isinstance(node, Frame):
+            refusal = VirtError(errno.EPERM, "chmod: an interface's mode is that of its frame")
+            raise self._errors.remember(refusal, user)
+        if mode > 0o777:
+            refusal = VirtError(errno.EINVAL, f'chmod: "{mode:o}" is more than permission bits')
+            raise self._errors.remember(refusal, user)
+        await self._change(node, (Action("mode", (mode,)),), user)
+
+    async def set_owner(self, node: Node, owner: Uid | None, group: Gid | None, user: User) -> None:
+        """Set owner and group by a chown of any file of an interface, as root. None: leave it."""
+        actions = []
+        if owner is not None:
+            actions.append(Action("owner", (str(owner),)))
+        if group is not None:
+            actions.append(Action("group", (str(group),)))
+        await self._change(node, tuple(actions), user)
+
+    async def _change(self, node: Node, actions: tuple[Action, ...], user: User) -> None:
+        virt = node.owner.virt if isinstance(node.owner, RootOwned) else node.owner
+        if not isinstance(virt, Virt):
+            refusal = VirtError(errno.EPERM, "this file belongs to no interface: it stays root's")
+            raise self._errors.remember(refusal, user)
+        await self._commands.change(virt, actions, user)

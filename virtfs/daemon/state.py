@@ -1,0 +1,70 @@
+"""The state of a mount as text: what reading ctl gives, and what the state file holds."""
+
+from collections.abc import Iterator
+
+from virtfs.core.grammar import Action, Command, format_actions, format_command
+from virtfs.core.values import verbs_of
+from virtfs.core.virt import Origin, Virt
+from virtfs.daemon.accounts import Accounts
+from virtfs.daemon.bridges import Bridges
+from virtfs.daemon.cables import Cables
+from virtfs.daemon.registry import Registry
+from virtfs.daemon.statefile import MADE, StateFile
+
+
+class State:
+    """The state of a mount. file: keeps it for the next mount, or None."""
+
+    def __init__(
+        self, registry: Registry, bridges: Bridges, cables: Cables, accounts: Accounts, file: StateFile | None
+    ) -> None:
+        self._registry = registry
+        self._bridges = bridges
+        self._cables = cables
+        self._accounts = accounts
+        self._file = file
+        self._ended = False
+
+    def verbs(self, virt: Virt) -> str:
+        """Return the verbs that would make a new interface what this one is, in lines."""
+        return "".join(format_actions(actions) + "\n" for actions in self._verbs_of(virt))
+
+    def text(self) -> str:
+        """Return the lines that would make every interface, bridge and cable.
+
+        Comments tell what the lines cannot: which taps and bridges virtfs has made though they outlive the daemon, and
+        which interfaces belong to an open of clone.
+        """
+        return "".join(f"{line}\n" for line in self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        made = [i.virt.tap for i in self._registry if i.virt.persist and i.virt.origin is Origin.MADE]
+        if made := made + self._bridges.made:
+            yield MADE + " ".join(made)
+        yield from self._bridges.lines_before()
+        for interface in self._registry:
+            virt = interface.virt
+            if virt.origin is Origin.CLONED:
+                yield f"# {virt.name} is of an open clone"
+                continue
+            first, *more = self._verbs_of(virt, makes=True)
+            yield format_command(Command("create", virt.unit, first))
+            for actions in more:
+                yield format_command(Command("change", virt.unit, actions))
+        yield from self._bridges.lines_after()
+        yield from map(format_command, self._cables.lines())
+
+    def _verbs_of(self, virt: Virt, *, makes: bool = False) -> list[tuple[Action, ...]]:
+        user, group = self._accounts.user_name(virt.owner), self._accounts.group_name(virt.group)
+        return verbs_of(virt, user, group, makes=makes)
+
+    async def keep(self) -> bool:
+        """Save the state if there is a file. False: that failed and was logged; it should be tried again."""
+        if self._file is None or self._ended:
+            return True
+        await self._accounts.learn_all(interface.virt for interface in self._registry)
+        return await self._file.save(self.text())
+
+    def end(self) -> None:
+        """Leave the file as it is: from now on interfaces go because the mount ends."""
+        self._ended = True

@@ -1,0 +1,120 @@
+"""The host's end of an interface: opened, looked at, and put back as it was found. All of it runs in a thread."""
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from errno import EINVAL, ENXIO
+
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import Unit
+from virtfs.core.ip import IpInterface
+from virtfs.core.virt import QUEUE, HostEnd
+from virtfs.host.ipconfig import AddressRecord
+from virtfs.host.link import Link
+from virtfs.host.links import Links
+from virtfs.host.membership import Membership, bridge_of, join, leave, membership, restore
+from virtfs.host.netnames import open_netns
+from virtfs.host.netns import inside
+from virtfs.host.tap import Tap
+from virtfs.host.tapdevice import TapDevice
+
+OpenTap = Callable[[Unit], Tap]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A tap as it was when virtfs opened it.
+
+    records: its addresses with everything the kernel tells of them. membership: in its bridge.
+    """
+
+    link: Link
+    addresses: tuple[IpInterface, ...] = ()
+    records: tuple[AddressRecord, ...] = ()
+    bridge: str = ""
+    membership: Membership | None = None
+
+
+def open_tap(open_here: OpenTap, links: Links, unit: Unit, netns: str) -> tuple[Tap, Found]:
+    """Make tap<unit>, or attach to it; look first in a network namespace if one is named.
+
+    VirtError: EBUSY, another program has it; ENOMEM and the like; nothing is left behind.
+    """
+    tap = (_attach_in(open_here, netns, unit) if netns else None) or open_here(unit)
+    try:
+        if tap.made:
+            links.quiet(tap)
+            links.set(tap, txqlen=QUEUE)
+            return tap, Found(links.get(tap))
+        link, addresses, bridge = look(links, tap)
+        member = None if link.master is None else membership(tap, links)
+        return tap, Found(link, addresses, links.addresses_in_full(tap), bridge, member)
+    except BaseException:
+        tap.close()
+        raise
+
+
+def _attach_in(open_here: OpenTap, name: str, unit: Unit) -> Tap | None:
+    """Attach to the tap of that unit that was left in a network namespace, if there is one."""
+
+    def attach() -> Tap | None:
+        return open_here(unit) if f"tap{unit}" in dict(socket.if_nameindex()).values() else None
+
+    try:
+        namespace = open_netns(name)
+    except VirtError as refusal:
+        if refusal.errno not in (ENXIO, EINVAL):
+            raise
+        return None  # the verb netns reports it
+    try:
+        return inside(namespace, attach)
+    finally:
+        os.close(namespace)
+
+
+def look(links: Links, tap: TapDevice) -> tuple[Link, tuple[IpInterface, ...], str]:
+    """Ask the kernel for the link, its addresses and the name of its bridge, as Interface.set_host takes them."""
+    link = links.get(tap)
+    return link, links.addresses(tap), "" if link.master is None else bridge_of(tap)
+
+
+def host_end(link: Link, addresses: tuple[IpInterface, ...], bridge: str = "") -> HostEnd:
+    """Return a link, its addresses and its bridge's name as core sees them."""
+    return HostEnd(
+        name=link.name,
+        index=link.index,
+        up=link.up,
+        mtu=link.mtu,
+        address=link.address,
+        carrier=link.carrier,
+        promisc=link.promisc,
+        queue=link.txqlen,
+        dropped=link.tx_dropped,
+        addresses=addresses,
+        bridge=bridge,
+    )
+
+
+def put_back(links: Links, tap: TapDevice, found: Found) -> None:
+    """Restore what verbs can change of a tap that virtfs attached to, whoever changed it.
+
+    Features, queueing disciplines and settings of a port that has stayed in its bridge are left alone. VirtError: the
+    kernel's; a tap that is gone is none.
+    """
+    link = found.link
+    try:
+        tap.set_carrier(True)
+        tap.set_persist(True)
+        links.set(tap, address=link.address, txqlen=link.txqlen, mtu=link.mtu, promisc=link.promisc, up=link.up)
+        links.restore_addresses(tap, found.records, link.name)  # after the MTU: a small one removes IPv6
+        if found.bridge and bridge_of(tap) != found.bridge:
+            if found.membership is None:
+                join(tap, links, found.bridge)
+            else:
+                restore(tap, links, found.membership)
+        elif not found.bridge:
+            leave(tap, links)
+    except VirtError as refusal:
+        if refusal.errno != ENXIO:
+            raise

@@ -1,0 +1,78 @@
+"""What can be known to fail before a line's verbs are carried out."""
+
+import errno
+from typing import Final
+
+from virtfs.core.errors import VirtError
+from virtfs.core.grammar import Action
+from virtfs.core.ids import User
+from virtfs.core.impairment import LIMIT_DEFAULT
+from virtfs.core.limits import Limits
+from virtfs.core.verbs import VIRT, find
+from virtfs.daemon.accounts import Accounts
+from virtfs.daemon.interface import Interface
+from virtfs.daemon.virt_verbs import EFFECTS
+
+# Verbs about the host's end, which a lost interface no longer has.
+_OF_HOST = (
+    "up down mtu queue taplink inet inet6 -inet -inet6 promisc -promisc bridge -bridge netns persist -persist"
+    " upopen -upopen carrier filter -filter"
+)
+OF_HOST: Final = frozenset(_OF_HOST.split())
+
+
+class VirtChecks:
+    """Checks verbs against their user, the mount's limits and the state of the interface."""
+
+    def __init__(self, limits: Limits, accounts: Accounts) -> None:
+        self._limits = limits
+        self._accounts = accounts
+
+    async def check(self, interface: Interface | None, actions: tuple[Action, ...], user: User) -> None:
+        """Raise for the first verb that cannot succeed. interface: None if the line creates it.
+
+        VirtError: EPERM, the verb is root's; ENXIO, the tap is gone; ERANGE, beyond the mount's limits; EINVAL, no such
+        user or group.
+        """
+        for action in actions:
+            self._check_rights(interface, action, user)
+            self._check_limits(action)
+            match action:
+                case Action("owner", (str(name),)):
+                    await self._accounts.user_id(name)
+                case Action("group", (str(name),)):
+                    await self._accounts.group_id(name)
+
+    def _check_rights(self, interface: Interface | None, action: Action, user: User) -> None:
+        verb = find(VIRT, action.verb)
+        if verb is None or action.verb not in EFFECTS:
+            raise VirtError(errno.EINVAL, f'unknown verb "{action.verb}"')
+        if verb.root_only and not user.root:
+            raise VirtError(errno.EPERM, f'"{action.verb}" is for root alone')
+        if interface is None:
+            return
+        virt = interface.virt
+        if action.verb == "mode" and not user.root and user.uid != virt.owner:
+            raise VirtError(errno.EPERM, '"mode" is for root and for the owner')
+        if action.verb == "link" and not user.root and virt.antispoof:
+            raise VirtError(errno.EPERM, '"link" is for root alone while antispoof is on')
+        if virt.lost and action.verb in OF_HOST:
+            raise VirtError(errno.ENXIO, f"{virt.name} has lost its tap: destroy it")
+
+    def _check_limits(self, action: Action) -> None:
+        limits = self._limits
+        match action:
+            case Action("queue", (int(frames),)):
+                _check_most("queue", frames, limits.queue)
+            case Action("backlog", (int(frames),)):
+                _check_most("backlog", frames, limits.backlog)
+            case Action("impair", (tuple(impairments),)):
+                for _, impairment in impairments:
+                    _check_most("limit", impairment.limit, max(limits.queue, LIMIT_DEFAULT))
+            case Action("history", (int(size),)):
+                _check_most("history", size, limits.history)
+
+
+def _check_most(what: str, value: int, most: int) -> None:
+    if value > most:
+        raise VirtError(errno.ERANGE, f'{what}: "{value}" is more than the {most} that this mount allows')

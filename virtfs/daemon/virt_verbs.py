@@ -1,0 +1,246 @@
+"""What each verb of core.verbs does to an interface, and how a line that fails is undone.
+
+An effect is a method that takes an interface and the verb's arguments. It need not undo itself: when a line fails, the
+interface is compared with what it was before, and the verbs that lead back are carried out (core.virt_steps).
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from virtfs.core.arguments import Impairments
+from virtfs.core.grammar import Action
+from virtfs.core.ids import User
+from virtfs.core.impairment import UNIMPAIRED
+from virtfs.core.ip import IpInterface
+from virtfs.core.virt import MODE_GROUP, MODE_NEW, Carrier, Origin, Virt
+from virtfs.core.virt_steps import steps
+from virtfs.daemon.accounts import Accounts
+from virtfs.daemon.fifos import Fifos
+from virtfs.daemon.follow import Follower
+from virtfs.daemon.interface import Interface
+from virtfs.daemon.kernel import Kernel
+from virtfs.daemon.moves import move
+from virtfs.host.bpf import Program, compile_filter
+from virtfs.host.ipconfig import AddressRecord
+from virtfs.host.links import Links
+from virtfs.host.membership import Membership, join, leave, membership, restore
+from virtfs.host.tapdevice import TapDevice
+
+log = logging.getLogger(__name__)
+
+IPV6_MTU_MIN = 1280
+
+Effect = Callable[..., Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """An interface before a line. records, member: in full, where the line may remove them; else None."""
+
+    virt: Virt
+    records: tuple[AddressRecord, ...] | None
+    member: Membership | None
+
+
+class VirtVerbs:
+    """The effects."""
+
+    def __init__(self, kernel: Kernel, follower: Follower, fifos: Fifos, accounts: Accounts) -> None:
+        self._kernel = kernel
+        self._follower = follower
+        self._fifos = fifos
+        self._accounts = accounts
+
+    async def carry_out(self, interface: Interface, actions: tuple[Action, ...]) -> None:
+        """Carry out the verbs in order. If one fails, undo what the line has done and raise. Errors: the effects'."""
+        before = await self._look(interface, {action.verb for action in actions})
+        try:
+            for action in actions:
+                await self._act(interface, action)
+        except BaseException:
+            await self._undo(interface, before)
+            raise
+
+    async def _act(self, interface: Interface, action: Action) -> None:
+        await EFFECTS[action.verb](self, interface, *action.args)
+
+    async def _look(self, interface: Interface, verbs: set[str]) -> _Before:
+        tap, links = interface.tap, self._kernel.links
+        records = member = None
+        if verbs & _REMOVE_ADDRESSES:
+            records = await self._kernel.call(links.addresses_in_full, tap)
+        if verbs & {"bridge", "-bridge"}:
+            member = await self._kernel.call(membership, tap, links)
+        return _Before(interface.virt.snapshot(), records, member)
+
+    async def _undo(self, interface: Interface, before: _Before) -> None:
+        """Carry out the verbs that lead back. One that fails is logged: the first error is the one to report."""
+        virt, links, call = interface.virt, self._kernel.links, self._kernel.call
+        for action in steps(virt, before.virt):
+            try:
+                match action.verb:
+                    case "bridge" | "-bridge":
+                        await call(restore, interface.tap, links, before.member)
+                        await self._follower.look_after(interface)
+                    case "inet" | "inet6" | "-inet" | "-inet6" if before.records is not None:
+                        if virt.host.addresses != before.virt.host.addresses:
+                            await call(links.restore_addresses, interface.tap, before.records, before.virt.host.name)
+                            await self._follower.look_after(interface)
+                    case _:
+                        await self._act(interface, action)
+            except (OSError, MemoryError) as refusal:
+                log.warning("%s: %s is not undone: %s", virt.name, action.verb, refusal)
+
+    async def give(self, interface: Interface, user: User) -> None:
+        """Give a new interface to a user and his group, where no line says so."""
+        interface.virt.set(owner=user.uid, group=user.gid)
+        await self._accounts.learn([user.uid], [user.gid])
+        self._fifos.set_rights(interface)
+
+    # The effects
+
+    async def _set(self, interface: Interface, value: Any, *, field: str) -> None:
+        """Set a field of virt's own."""
+        interface.virt.set(**{field: value})
+
+    async def _owner(self, interface: Interface, name: str) -> None:
+        interface.virt.set(owner=await self._accounts.user_id(name))
+        self._fifos.set_rights(interface)
+
+    async def _group(self, interface: Interface, name: str) -> None:
+        """Set the group. A new interface's mode opens to its members; a mode that a verb has set stays."""
+        virt, gid = interface.virt, await self._accounts.group_id(name)
+        modes = {MODE_NEW: MODE_GROUP} if gid else {MODE_GROUP: MODE_NEW}
+        virt.set(group=gid, mode=modes.get(virt.mode, virt.mode))
+        self._fifos.set_rights(interface)
+
+    async def _mode(self, interface: Interface, mode: int) -> None:
+        interface.virt.set(mode=mode)
+        self._fifos.set_rights(interface)
+
+    async def _set_link(self, interface: Interface, value: Any, *, name: str) -> None:
+        """Set a property of the host's end, named as Links.set names it."""
+        await self._kernel.call(partial(self._kernel.links.set, interface.tap, **{name: value}))
+        await self._follower.look_after(interface)
+
+    async def _mtu(self, interface: Interface, mtu: int) -> None:
+        """Set the MTU. With one below IPv6's minimum (RFC 8200) the kernel removes IPv6's addresses and settings."""
+        host = interface.virt.host
+        await self._set_link(interface, mtu, name="mtu")
+        if host.mtu < IPV6_MTU_MIN <= mtu and interface.virt.origin is not Origin.FOUND:
+            await self._kernel.call(_quieten, self._kernel.links, interface.tap, host.addresses)
+            await self._follower.look_after(interface)
+
+    async def _add_address(self, interface: Interface, address: IpInterface) -> None:
+        """Add an address. Idempotent."""
+        if address not in interface.virt.host.addresses:
+            await self._kernel.call(self._kernel.links.add_address, interface.tap, address)
+            await self._follower.look_after(interface)
+
+    async def _remove_address(self, interface: Interface, address: Any) -> None:
+        await self._kernel.call(self._kernel.links.remove_address, interface.tap, address)
+        await self._follower.look_after(interface)
+
+    async def _move(self, interface: Interface, netns: str) -> None:
+        await move(self._kernel, self._follower, interface, netns)
+
+    async def _bridge(self, interface: Interface, name: str = "") -> None:
+        """Put the tap into a bridge, out of any other; without a name, out of its bridge. Idempotent."""
+        call, links, tap = self._kernel.call, self._kernel.links, interface.tap
+        now = await call(membership, tap, links)
+        if name != ("" if now is None else now.bridge):
+            await (call(join, tap, links, name) if name else call(leave, tap, links))
+        await self._follower.look_after(interface)
+
+    async def _persist(self, interface: Interface, on: bool) -> None:
+        interface.tap.set_persist(on)
+        interface.virt.set(persist=on)
+
+    async def _carrier(self, interface: Interface, when: Carrier) -> None:
+        interface.virt.set(carrier=when)
+        await interface.opening.follow()
+
+    async def _upopen(self, interface: Interface, on: bool) -> None:
+        interface.virt.set(upopen=on)
+        await interface.opening.follow()
+
+    async def _impair(self, interface: Interface, impairments: Impairments) -> None:
+        # Only a new path can fail. Such come first, so that undoing the others needs no new one.
+        for direction, impairment in sorted(impairments, key=lambda one: one[1].harmless):
+            interface.impairments.set(direction, impairment)
+
+    async def _filter(self, interface: Interface, expression: str) -> None:
+        program = await self._kernel.call(compile_filter, expression)
+        await self._attach(interface, program)
+        interface.virt.set(filter=expression.strip())
+
+    async def _attach(self, interface: Interface, program: Program | None) -> None:
+        """Attach a filter to the tap and to what captures it, or to neither."""
+        before = interface.recorder.program
+        await self._kernel.call(interface.tap.set_filter, program)
+        try:
+            await interface.recorder.refilter(program)
+        except OSError:
+            await self._kernel.call(interface.tap.set_filter, before)
+            raise
+
+    async def _history(self, interface: Interface, size: int) -> None:
+        interface.virt.set(history_size=size)
+        await interface.ports.history.update()
+
+
+def _quieten(links: Links, tap: TapDevice, addresses: tuple[IpInterface, ...]) -> None:
+    """Undo, in the thread, what IPv6 has begun anew with its own defaults, among it an address nobody asked for."""
+    links.quiet(tap)
+    for address in links.addresses(tap):
+        if address.ip.is_link_local and address.version == 6 and address not in addresses:
+            links.remove_address(tap, address)
+
+
+_set, _set_link = VirtVerbs._set, VirtVerbs._set_link
+
+# Undoing one of these adds addresses, which are to come back with everything the kernel knows of them.
+_REMOVE_ADDRESSES: Final = {"-inet", "-inet6", "mtu"}
+
+EFFECTS: Final[dict[str, Effect]] = {
+    "up": partial(_set_link, value=True, name="up"),
+    "down": partial(_set_link, value=False, name="up"),
+    "mtu": VirtVerbs._mtu,
+    "queue": partial(_set_link, name="txqlen"),
+    "taplink": partial(_set_link, name="address"),
+    "inet": VirtVerbs._add_address,
+    "inet6": VirtVerbs._add_address,
+    "-inet": VirtVerbs._remove_address,
+    "-inet6": VirtVerbs._remove_address,
+    "link": partial(_set, field="address"),
+    "owner": VirtVerbs._owner,
+    "group": VirtVerbs._group,
+    "mode": VirtVerbs._mode,
+    "backlog": partial(_set, field="backlog"),
+    "exclusive": partial(_set, field="exclusive"),
+    "description": partial(_set, field="description"),
+    "promisc": partial(_set_link, value=True, name="promisc"),
+    "-promisc": partial(_set_link, value=False, name="promisc"),
+    "netns": VirtVerbs._move,
+    "bridge": VirtVerbs._bridge,
+    "-bridge": VirtVerbs._bridge,
+    "persist": partial(VirtVerbs._persist, on=True),
+    "-persist": partial(VirtVerbs._persist, on=False),
+    "upopen": partial(VirtVerbs._upopen, on=True),
+    "-upopen": partial(VirtVerbs._upopen, on=False),
+    "carrier": VirtVerbs._carrier,
+    "impair": VirtVerbs._impair,
+    "-impair": partial(VirtVerbs._impair, impairments=(("in", UNIMPAIRED), ("out", UNIMPAIRED))),
+    "filter": VirtVerbs._filter,
+    "-filter": partial(VirtVerbs._filter, expression=""),
+    "pace": partial(_set, field="pace"),
+    "history": VirtVerbs._history,
+    "-history": partial(VirtVerbs._history, size=0),
+    "antispoof": partial(_set, value=True, field="antispoof"),
+    "-antispoof": partial(_set, value=False, field="antispoof"),
+    "strict": partial(_set, value=True, field="strict"),
+    "-strict": partial(_set, value=False, field="strict"),
+}

@@ -1,0 +1,49 @@
+"""The impairments of one interface: at most one path for each direction, put in and taken out while frames flow."""
+
+from virtfs.core.impairment import Direction, Impairment
+from virtfs.forward.impaired import ImpairedPath
+from virtfs.forward.tasks import Start
+from virtfs.forward.wire import Wire
+
+
+class WireImpairments:
+    """The impairments of one wire. start: runs a task as long as the mount."""
+
+    def __init__(self, wire: Wire, start: Start) -> None:
+        self._wire = wire
+        self._start = start
+        self._paths: dict[Direction, ImpairedPath] = {}
+
+    def set(self, direction: Direction, impairment: Impairment) -> None:
+        """Impair frames from now on, or let them pass. Frames that are delayed already keep their time.
+
+        Errors, with nothing changed: EMFILE, ENFILE, ENOMEM.
+        """
+        wire, virt = self._wire, self._wire.virt
+        path, new = self._paths.get(direction), None
+        if path is None and not impairment.harmless:
+            deliver, lost = (wire.arrive, wire.lose) if direction == "in" else (wire.out.send, wire.out.lose)
+            new = ImpairedPath(impairment, f"{virt.name} {direction}", deliver, lost)
+        virt.set(**{f"impairment_{direction}": impairment})
+        if new is not None:
+            self._replace(direction, new)
+            self._start(new.run)
+        elif path is not None and impairment.harmless:
+            path.retire(lambda: self._replace(direction, None))
+        elif path is not None:
+            path.change(impairment)
+
+    def _replace(self, direction: Direction, path: ImpairedPath | None) -> None:
+        old = self._paths.pop(direction, None)
+        if path is not None:
+            self._paths[direction] = path
+        set_path = self._wire.set_path if direction == "in" else self._wire.out.set_path
+        set_path(path)
+        if old is not None:
+            old.stop()
+        self._wire.update()
+
+    def stop(self) -> None:
+        """End both paths; the frames they delay are lost."""
+        for path in self._paths.values():
+            path.stop()

@@ -38,11 +38,16 @@ Effect = Callable[..., Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """An interface before a line. records, member: in full, where the line may remove them; else None."""
+    """An interface before a line.
+
+    records: its addresses in full, if the line may remove some; else None. member: its membership, if `rejoin`. rejoin:
+    the line may take it out of its bridge.
+    """
 
     virt: Virt
     records: tuple[AddressRecord, ...] | None
     member: Membership | None
+    rejoin: bool
 
 
 class VirtVerbs:
@@ -72,27 +77,42 @@ class VirtVerbs:
         records = member = None
         if verbs & _REMOVE_ADDRESSES:
             records = await self._kernel.call(links.addresses_in_full, tap)
-        if verbs & {"bridge", "-bridge"}:
+        if rejoin := bool(verbs & _BRIDGE):
             member = await self._kernel.call(membership, tap, links)
-        return _Before(interface.virt.snapshot(), records, member)
+        return _Before(interface.virt.snapshot(), records, member, rejoin)
 
     async def _undo(self, interface: Interface, before: _Before) -> None:
-        """Carry out the verbs that lead back. One that fails is logged: the first error is the one to report."""
-        virt, links, call = interface.virt, self._kernel.links, self._kernel.call
-        for action in steps(virt, before.virt):
-            try:
-                match action.verb:
-                    case "bridge" | "-bridge":
-                        await call(restore, interface.tap, links, before.member)
-                        await self._follower.look_after(interface)
-                    case "inet" | "inet6" | "-inet" | "-inet6" if before.records is not None:
-                        if virt.host.addresses != before.virt.host.addresses:
-                            await call(links.restore_addresses, interface.tap, before.records, before.virt.host.name)
-                            await self._follower.look_after(interface)
-                    case _:
-                        await self._act(interface, action)
-            except (OSError, MemoryError) as refusal:
-                log.warning("%s: %s is not undone: %s", virt.name, action.verb, refusal)
+        """Carry out the verbs that lead back; addresses and membership come back in full, `up` and `down` last."""
+        way_back = steps(interface.virt, before.virt)
+        apart = _UP | _BRIDGE | (set() if before.records is None else _ADDRESSES)
+        for action in way_back:
+            if action.verb not in apart:
+                await self._attempt(interface, action.verb, self._act(interface, action))
+        if not interface.virt.lost:
+            await self._attempt(interface, "its addresses", self._restore_addresses(interface, before))
+            await self._attempt(interface, "its bridge", self._restore_membership(interface, before))
+        for action in way_back:
+            if action.verb in _UP:
+                await self._attempt(interface, action.verb, self._act(interface, action))
+
+    async def _attempt(self, interface: Interface, what: str, undo: Awaitable[None]) -> None:
+        """Undo one thing. A failure is logged: the error to report is the line's own."""
+        try:
+            await undo
+        except (OSError, MemoryError) as refusal:
+            log.warning("%s: %s: not undone: %s", interface.virt.name, what, refusal)
+
+    async def _restore_addresses(self, interface: Interface, before: _Before) -> None:
+        if before.records is not None:
+            links, name = self._kernel.links, before.virt.host.name
+            await self._kernel.call(links.restore_addresses, interface.tap, before.records, name)
+            await self._follower.look_after(interface)
+
+    async def _restore_membership(self, interface: Interface, before: _Before) -> None:
+        call, links, tap = self._kernel.call, self._kernel.links, interface.tap
+        if before.rejoin and await call(membership, tap, links) != before.member:
+            await call(restore, tap, links, before.member)
+            await self._follower.look_after(interface)
 
     async def give(self, interface: Interface, user: User) -> None:
         """Give a new interface to a user and his group, where no line says so."""
@@ -202,8 +222,10 @@ def _quieten(links: Links, tap: TapDevice, addresses: tuple[IpInterface, ...]) -
 
 _set, _set_link = VirtVerbs._set, VirtVerbs._set_link
 
-# Undoing one of these adds addresses, which are to come back with everything the kernel knows of them.
-_REMOVE_ADDRESSES: Final = {"-inet", "-inet6", "mtu"}
+_ADDRESSES: Final = {"inet", "inet6", "-inet", "-inet6"}
+_REMOVE_ADDRESSES: Final = {"-inet", "-inet6", "mtu"}  # to undo these, the kernel's records of addresses are needed
+_BRIDGE: Final = {"bridge", "-bridge"}
+_UP: Final = {"up", "down"}
 
 EFFECTS: Final[dict[str, Effect]] = {
     "up": partial(_set_link, value=True, name="up"),

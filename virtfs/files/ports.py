@@ -35,10 +35,9 @@ class Ports:
     ) -> None:
         """Make them.
 
-        opens: keeps the open handles. seats: counts those of frame and hex. opening: follows the first open and the last
-        close of frame and hex. budget: bounds what captures buffer.
-        application: names the program in captures. fifo: the path of the FIFO behind rx. report: puts an error into a
-        user's last_error. start: runs a task as long as the mount.
+        opens: keeps the open handles. seats: counts those of frame and hex. opening: follows their first open and last
+        close. budget: bounds what captures buffer. application: names the program in captures. fifo: the path of the
+        FIFO behind rx. report: puts an error into a user's last_error. start: runs a task as long as the mount.
         """
         self.wire = wire
         self.opens = opens

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import children
 import pytest
+from harness import forks
 from hypothesis import HealthCheck, settings
 
 LIMIT = 60.0  # seconds for a test with its fixtures; @pytest.mark.timeout(seconds) says otherwise
@@ -27,6 +28,10 @@ def pytest_configure() -> None:
     # run find the same in the end.
     settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
     settings.load_profile("busy")
+
+
+def pytest_unconfigure() -> None:
+    forks.end()
 
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)

@@ -1,14 +1,10 @@
 """A mount that ends, or is killed, and comes again in the same namespaces."""
 
 import subprocess
-import sys
-import threading
 from collections.abc import Callable
 
-import children
 from mount.places import DIR
-from mount.serving import _SERVER, ENVIRONMENT, PROJECT, Mount
-from mount.waiting import PATIENCE, Stuck
+from mount.serving import Mount
 
 
 class Lasting(Mount):
@@ -29,17 +25,7 @@ class Lasting(Mount):
             self.server.stderr.close()
         self.end_programs()
         self.log = []
-        words = ["-c", _SERVER, "mount", "-f", *(["-o", options] if options else []), DIR]
-        self.server = children.start(
-            self.command(sys.executable, *words), env=ENVIRONMENT, cwd=PROJECT,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        mounted = threading.Event()
-        self._listener = threading.Thread(target=self._listen, args=[mounted], daemon=True)
-        self._listener.start()
-        if not mounted.wait(PATIENCE) or self.server.poll() is not None:
-            self.broken = True
-            raise Stuck("the mount did not come:\n" + "".join(self.log))
+        self._serve(options)
 
     def clear(self) -> None:
         """No interfaces, also none that persist."""

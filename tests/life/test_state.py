@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import children
 import pytest
 from mount.conftest import Alone
 from mount.places import DIR, Place, finished
@@ -322,8 +321,8 @@ def _begun(mount: Lasting, text: str) -> None:
     mount.end()
     mount.root.call(Path.write_text, Path(STATE), text)
     mount.end_programs()
-    command = mount.command(sys.executable, "-m", "virtfs", "mount", "-f", "-o", OPTION, DIR)
-    mount.server = children.start(command, env=ENVIRONMENT, cwd=PROJECT, stderr=subprocess.PIPE)
+    mount.log = []
+    mount.begin(OPTION)
 
 
 def _reader(mount: Lasting) -> "subprocess.Popen[str]":
@@ -376,8 +375,8 @@ def test_a_mount_that_ends_before_it_is_complete(lasting: LastingOnes, way: str)
     there = mount.command("ip", "-br", "link", "show", "tap5")
     until(lambda: subprocess.run(there, capture_output=True, check=False).returncode == 0, "some are made", 30)
     ENDS[way](mount)
-    _, said = mount.server.communicate(timeout=30)
-    assert mount.server.returncode == 0
+    assert mount.ended() == 0
+    said = "".join(mount.log)
     assert "is mounted" not in said, "for nobody was let in"
     assert "line" not in said, "lines that were not tried have not failed"
     output, complaint = finished(reader)

@@ -1,10 +1,9 @@
 """A program that does what a test tells it, one system call a thread: the far side of `process.Process`.
 
-Run as `python -m mount.agent FD UID`, FD a Connection's.
+harness.forks runs it with words FD and UID; FD is a Connection's.
 """
 
 import os
-import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -43,7 +42,3 @@ def main(fd: str, uid: str) -> None:
         except (EOFError, ConnectionError):
             os._exit(0)
         threading.Thread(target=do, args=task, daemon=True).start()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -7,7 +7,7 @@ hung is ended by force and the next test has a new one.
 
 import itertools
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from weakref import WeakKeyDictionary
 
 import pytest
@@ -52,9 +52,9 @@ class Alone:
     def __init__(self) -> None:
         self.made: list[Mount] = []
 
-    def __call__(self, options: str = "") -> Mount:
-        """One more; options as after -o."""
-        self.made.append(Mount(options))
+    def __call__(self, options: str = "", before: Sequence[str] = ()) -> Mount:
+        """Make one more. The arguments are Mount's."""
+        self.made.append(Mount(options, before))
         return self.made[-1]
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import children
+from harness import forks
+from harness.forks import Fork, Program
 
 from .waiting import PATIENCE, Stuck, until
 
@@ -39,7 +41,7 @@ class Place:
             stdout=subprocess.PIPE,
         )
         self.pid = self._holder.pid
-        self._started: list[subprocess.Popen[str]] = []
+        self._started: list[Program] = []
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "\n"
 
@@ -54,6 +56,12 @@ class Place:
         program = children.start(self.command(*words, uid=uid), errors="replace", **popen)
         self._started.append(program)
         return program
+
+    def fork(self, program: str, *words: str, **start: Any) -> Fork:
+        """Start one of forks.PROGRAMS in here, start: as forks.start takes it; `tidy` ends it if nothing else does."""
+        fork = forks.start(program, *words, place=self.pid, **start)
+        self._started.append(fork)
+        return fork
 
     def shell(self, script: str, uid: int = 0, **popen: Any) -> "subprocess.Popen[str]":
         """Start a bash script in here, in the mount's directory."""
@@ -85,11 +93,11 @@ class Place:
 
     def links(self) -> list[str]:
         """The names of the interfaces."""
-        return [line.split()[0].partition("@")[0] for line in self.ip("-br link").splitlines()]
+        return [line.split(":")[0].strip() for line in _rows(self.pid, "net/dev")[2:]]
 
     def mounts(self) -> list[str]:
         """Where a file system of FUSE is mounted in here."""
-        rows = (line.split() for line in Path(f"/proc/{self.pid}/mountinfo").read_text().splitlines())
+        rows = map(str.split, _rows(self.pid, "mountinfo"))
         return [row[4] for row in rows if "fuse" in row[row.index("-") + 1]]
 
     def processes(self) -> dict[int, str]:
@@ -129,7 +137,7 @@ class Place:
         return left
 
 
-def finished(program: "subprocess.Popen[str]", seconds: float = PATIENCE) -> tuple[str, str]:
+def finished(program: Program, seconds: float = PATIENCE) -> tuple[str, str]:
     """Wait for a program; its output and complaints, as far as they are pipes."""
     try:
         output, complaint = program.communicate(timeout=seconds)
@@ -142,6 +150,11 @@ def finished(program: "subprocess.Popen[str]", seconds: float = PATIENCE) -> tup
 def shown(words: object) -> str:
     """A command line without the way into the namespaces."""
     return " ".join(words[3:]) if isinstance(words, Sequence) and not isinstance(words, str) else str(words)
+
+
+def _rows(pid: int, name: str) -> list[str]:
+    """Return the lines of a file that the kernel has about a process."""
+    return Path(f"/proc/{pid}/{name}").read_text().splitlines()
 
 
 def _identity(pid: int, kind: str) -> tuple[str, int]:

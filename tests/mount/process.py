@@ -8,19 +8,18 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from multiprocessing import Pipe
-from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
+
+from harness.forks import FIRST
 
 from . import programs
 from .places import DIR, Place
 from .waiting import PATIENCE, Stuck, until_it_waits
 
 T = TypeVar("T")
-TESTS = Path(__file__).parents[1]
 
 
 class Refusal:
@@ -77,11 +76,7 @@ class Process:
         self._heard: dict[tuple[str, int], Any] = {}
         self._calls = 0
         with theirs:
-            self._theirs = theirs.fileno()
-            self._popen = place.start(
-                sys.executable, "-m", "mount.agent", str(theirs.fileno()), str(uid),
-                pass_fds=[theirs.fileno()], cwd=TESTS, env={**os.environ, "PYTHONPATH": str(TESTS)},
-            )  # fmt: skip
+            self._popen = place.fork("agent", str(FIRST), str(uid), files=[theirs.fileno()])
         self.pid = self._popen.pid
 
     def begin(self, function: Callable[..., T], *arguments: object) -> Pending[T]:
@@ -114,7 +109,7 @@ class Process:
 
     def let_go(self) -> bool:
         """Have it close its files; False if a call has not returned."""
-        return self.call(programs.let_go, self._theirs)
+        return self.call(programs.let_go, FIRST)
 
     def signal(self, number: int) -> None:
         """Send it a signal."""

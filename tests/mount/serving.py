@@ -6,10 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import children
+from harness import forks
+from harness.forks import Program
 
 from . import programs
 from .places import DIR, Place
@@ -17,37 +21,48 @@ from .process import File, Process
 from .waiting import PATIENCE, Stuck, until
 
 PROJECT = Path(__file__).parents[2]
-# `python -m virtfs`, but SIGUSR1 shows its stacks on stderr.
-_SERVER = (
-    "import faulthandler, signal; faulthandler.register(signal.SIGUSR1);"
-    "from virtfs.cli.main import main; raise SystemExit(main())"
-)
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT)}
 
 
 class Mount(Place):
     """A virtfs at /mnt/virt, alone in its namespaces. Paths are relative to it.
 
-    broken: a program or the server hung; nobody should use it any more.
+    options: as after -o. before: a command that starts its arguments, such as prlimit(1): the server is then a program
+    that it has executed. broken: a program or the server hung; nobody should use it any more.
     """
 
-    def __init__(self, options: str = "") -> None:
+    def __init__(self, options: str = "", before: Sequence[str] = ()) -> None:
         super().__init__()
+        self._before = before
         self.broken = False
         self.log: list[str] = []
         self._root: Process | None = None
-        words = ["-c", _SERVER, "mount", "-f", *(["-o", options] if options else []), DIR]
-        self.server = children.start(
-            self.command(sys.executable, *words), env=ENVIRONMENT, cwd=PROJECT,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        try:
+            self._serve(options)
+        except Stuck:
+            self.stop()
+            raise
+
+    def _serve(self, options: str) -> None:
+        """Start a server and wait for the mount."""
+        if not self.begin(options).wait(PATIENCE) or self.server.poll() is not None:
+            self.broken = True
+            raise Stuck("the mount did not come:\n" + "".join(self.log))
+
+    def begin(self, options: str = "") -> threading.Event:
+        """Start a server. Returns an event for when it is mounted, or has ended."""
+        words = ["mount", "-f", *(["-o", options] if options else []), DIR]
+        streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        self.server: Program
+        if self._before:
+            command = self.command(*self._before, sys.executable, "-m", "virtfs", *words)
+            self.server = children.start(command, env=ENVIRONMENT, **streams)
+        else:
+            self.server = forks.start("virtfs", *words, place=self.pid, environment=ENVIRONMENT, **streams)
         mounted = threading.Event()
         self._listener = threading.Thread(target=self._listen, args=[mounted], daemon=True)
         self._listener.start()
-        if not mounted.wait(PATIENCE) or self.server.poll() is not None:
-            self.broken = True
-            self.stop()
-            raise Stuck("the mount did not come:\n" + "".join(self.log))
+        return mounted
 
     def _listen(self, mounted: threading.Event) -> None:
         assert self.server.stderr is not None

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from harness.forks import TESTS
 
 from . import ways
 from .places import DIR, finished
-from .process import TESTS
 from .serving import Mount, Virt, frame
 from .waiting import until
 

@@ -20,17 +20,9 @@ from .waiting import until
 FEW = 8  # poll(2) wants no more descriptors than that
 
 
-@contextmanager
-def files(most: int) -> Iterator[None]:
-    """What is started meanwhile may have so many files open, and cannot change that."""
-    command = Place.command
-
-    def limited(place: Place, *words: str, uid: int = 0) -> list[str]:
-        return command(place, "prlimit", f"--nofile={most}:{most}", *words, uid=uid)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Place, "command", limited)
-        yield
+def files(most: int) -> tuple[str, ...]:
+    """Return the command that starts a program which may have so many files open, and cannot change that."""
+    return ("prlimit", f"--nofile={most}:{most}")
 
 
 @contextmanager
@@ -46,8 +38,7 @@ def no_descriptor_left(mount: Mount) -> Iterator[None]:
 
 @pytest.mark.timeout(120)
 def test_interfaces_until_the_descriptors_are_spent(alone: Alone) -> None:
-    with files(1024):
-        mount = alone()
+    mount = alone("", files(1024))
     made = 0
     with fails(errno.EMFILE):
         for made in range(1024):
@@ -69,8 +60,7 @@ def test_interfaces_until_the_descriptors_are_spent(alone: Alone) -> None:
 
 def test_opens_until_the_descriptors_are_spent(alone: Alone) -> None:
     """What stays open leaves enough for what needs one for a moment."""
-    with files(64):
-        mount = alone("max_virts=8")
+    mount = alone("max_virts=8", files(64))
     mount.ctl("".join(f"create {unit} up\n" for unit in range(1, 9)))
     with fails(errno.EMFILE):
         for unit in range(1, 9):
@@ -92,8 +82,7 @@ def test_opens_until_the_descriptors_are_spent(alone: Alone) -> None:
 
 
 def test_max_virts_within_the_limit_holds(alone: Alone) -> None:
-    with files(1024):
-        mount = alone("max_virts=2")
+    mount = alone("max_virts=2", files(1024))
     assert not any("max_virts" in line for line in mount.log)
     mount.ctl("create 1\ncreate 2")
     with fails(errno.ENOSPC):
@@ -145,10 +134,8 @@ def test_what_happens_while_no_descriptor_is_left(alone: Alone) -> None:
 def test_too_few_for_one_interface() -> None:
     place = Place()
     try:
-        with files(40):
-            program = place.start(
-                *VIRTFS, "mount", DIR, env=ENVIRONMENT, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
+        pipe = subprocess.PIPE
+        program = place.start(*files(40), *VIRTFS, "mount", DIR, env=ENVIRONMENT, cwd=PROJECT, stdout=pipe, stderr=pipe)
         assert "40 open files (RLIMIT_NOFILE) are not enough for one interface" in finished(program)[1]
         assert program.returncode == 1
         assert place.mounts() == []

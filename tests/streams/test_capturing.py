@@ -4,7 +4,6 @@ import errno
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -444,17 +443,9 @@ def test_readers_that_come_and_go(virt: Virt) -> None:
 
 
 @pytest.fixture
-def bare(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> Mount:
+def bare(alone: Alone) -> Mount:
     """A mount whose server has no CAP_NET_RAW."""
-    command = Mount.command
-
-    def without(mount: Mount, *words: str, uid: int = 0) -> list[str]:
-        before = ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"] if words[0] == sys.executable else []
-        return command(mount, *before, *words, uid=uid)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Mount, "command", without)
-        return alone()
+    return alone("", ("setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"))
 
 
 def test_without_the_capability(bare: Mount) -> None:

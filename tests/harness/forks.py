@@ -1,0 +1,265 @@
+"""Python programs without their start: a server with all modules imported forks a child for each.
+
+A virtfs takes 0.4 s of processor time to import what it needs, a fork of one that has done so 10 ms. Each pytest
+process starts one fork server when it first needs one, and a new one if that has been killed. The server has one
+thread. A child is the leader of a new session, enters the namespaces it is asked to, and ends as any Python program
+does.
+
+`start` sends a request and returns a `Fork`, which has what tests use of subprocess.Popen. Programs that are tested
+for how they start (environment, limits, standard streams) are started by `children.start` instead.
+"""
+
+import ctypes
+import faulthandler
+import gc
+import importlib
+import os
+import pickle
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import children
+
+TESTS = Path(__file__).parents[1]
+FIRST = 3  # the descriptor that the first of a program's `files` becomes
+_NAMESPACES = ("net", "mnt")
+_NUMBER = struct.Struct("i")  # in a status pipe: the child's process id, then its exit status
+_ROOM, _MOST_FILES = 1 << 20, 16  # of a request
+_CLOSED = -signal.SIGKILL  # the exit status of a child whose server has been killed, and with it the child
+
+
+class Request(NamedTuple):
+    """What is sent with the descriptors: status pipe, standard streams, namespaces, the program's files."""
+
+    program: str
+    words: Sequence[str]
+    environment: dict[str, str]
+    namespaces: int
+
+
+class Fork:
+    """A program that the server has started. The attributes and methods are those of subprocess.Popen."""
+
+    def __init__(self, args: list[str], status: int, stderr: IO[str] | None) -> None:
+        self.args = args
+        self.stdout: IO[str] | None = None
+        self.stderr = stderr
+        self.returncode: int | None = None
+        self._status = os.fdopen(status, "rb", buffering=0)
+        self.pid = self._number()
+
+    def _number(self) -> int:
+        data = self._status.read(_NUMBER.size)
+        return int(_NUMBER.unpack(data)[0]) if data else _CLOSED
+
+    def poll(self) -> int | None:
+        """Return the exit status, None while the program runs."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end and return the exit status. TimeoutExpired: not within that many seconds."""
+        if self.returncode is None:
+            poller = select.poll()
+            poller.register(self._status, select.POLLIN)
+            if not poller.poll(None if timeout is None else timeout * 1000):
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = self._number()
+            self._status.close()
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str | None, str | None]:
+        """Wait for the end. Returns what is left on standard error, if that is a pipe."""
+        self.wait(timeout)
+        return None, self.stderr.read() if self.stderr else None
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the program is known to have ended."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+Program = subprocess.Popen[str] | Fork
+
+
+class _Server:
+    """The running fork server, as this process sees it."""
+
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        path = f"{TESTS}:{TESTS.parent}"
+        with theirs:
+            self._process = children.start(
+                [sys.executable, "-m", "harness.forks", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()], cwd=TESTS, env={**os.environ, "PYTHONPATH": path},
+            )  # fmt: skip
+
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def ask(self, request: Request, files: Sequence[int]) -> None:
+        """Send a request."""
+        socket.send_fds(self._control, [pickle.dumps(request)], files)
+
+    def end(self) -> None:
+        """End the server. Its children go on."""
+        self._control.close()
+        self._process.wait()
+
+
+_server: _Server | None = None
+
+
+def end() -> None:
+    """End the server of this process, if it has one."""
+    global _server
+    if _server is not None:
+        _server.end()
+        _server = None
+
+
+def start(
+    program: str,
+    *words: str,
+    place: int = 0,
+    environment: dict[str, str] | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    files: Sequence[int] = (),
+) -> Fork:
+    """Start one of PROGRAMS.
+
+    place: a process in whose network and mount namespaces it runs. stdout, stderr: as of subprocess.Popen, but
+    stdout cannot be a pipe. files: descriptors that the program gets as 3, 4 …
+    """
+    global _server
+    if _server is None or not _server.runs():
+        end()
+        _server = _Server()
+    with ExitStack() as opened:
+
+        def kept(fd: int) -> int:
+            opened.callback(os.close, fd)
+            return fd
+
+        status, theirs = os.pipe()
+        null = kept(os.open(os.devnull, os.O_RDWR))
+        complaints: IO[str] | None = None
+        if stderr == subprocess.PIPE:
+            reader, stderr = os.pipe()
+            kept(stderr)
+            complaints = os.fdopen(reader, errors="replace")
+        streams = [null, *(null if fd == subprocess.DEVNULL else fd for fd in (stdout, stderr))]
+        spaces = [kept(os.open(f"/proc/{place}/ns/{kind}", os.O_RDONLY)) for kind in _NAMESPACES] if place else []
+        request = Request(program, words, dict(os.environ) if environment is None else environment, len(spaces))
+        standard = [number if fd is None else fd for number, fd in enumerate(streams)]
+        _server.ask(request, [kept(theirs), *standard, *spaces, *files])
+    return Fork([program, *words], status, complaints)
+
+
+# --- in the server
+
+
+def _virtfs(*words: str) -> int:
+    faulthandler.register(signal.SIGUSR1)  # show the stacks on standard error
+    from virtfs.cli import main
+
+    sys.argv = ["virtfs", *words]
+    return main.main()
+
+
+def _agent(*words: str) -> int:
+    from mount import agent
+
+    agent.main(*words)
+    return 0
+
+
+_USED = ("mount.agent", "mount.ways", "virtfs.cli.main", "virtfs.cli.serving")
+PROGRAMS: dict[str, Callable[..., int]] = {"virtfs": _virtfs, "agent": _agent}
+
+
+def serve(control: socket.socket) -> Callable[[], int] | None:
+    """Fork children until the tests close their end; return in each child what it is to do."""
+    running: dict[int, tuple[int, int]] = {}  # process id and status pipe, by pidfd
+    poller = select.poll()
+    poller.register(control, select.POLLIN)
+    while True:
+        for ready, _ in poller.poll():
+            if ready != control.fileno():
+                pid, status = running.pop(ready)
+                poller.unregister(ready)
+                os.close(ready)
+                _tell(status, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                os.close(status)
+                continue
+            message, (*files,), _, _ = socket.recv_fds(control, _ROOM, _MOST_FILES)
+            if not message:
+                return None
+            status, *rest = files
+            if (pid := os.fork()) == 0:
+                control.close()
+                request: Request = Request(*pickle.loads(message))
+                return lambda: _child(request, rest)
+            for fd in rest:
+                os.close(fd)
+            _tell(status, pid)
+            child = os.pidfd_open(pid)
+            running[child] = pid, status
+            poller.register(child, select.POLLIN)
+
+
+def _tell(status: int, number: int) -> None:
+    with suppress(BrokenPipeError):
+        os.write(status, _NUMBER.pack(number))
+
+
+def _child(request: Request, files: list[int]) -> int:
+    """Become the program. files: standard streams, namespaces, the program's own."""
+    os.setsid()
+    gc.enable()
+    spaces = files[3 : 3 + request.namespaces]
+    libc = ctypes.CDLL(None, use_errno=True)
+    for space in spaces:
+        if libc.setns(space, 0):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    own = files[:3] + files[3 + request.namespaces :]
+    above = max(files) + len(own)  # where no number is that a file gets
+    for number, fd in enumerate(own):
+        os.dup2(fd, above + number)
+    for number in range(len(own)):
+        os.dup2(above + number, number)
+    os.closerange(len(own), os.sysconf("SC_OPEN_MAX"))
+    os.environ.clear()
+    os.environ.update(request.environment)
+    return PROGRAMS[request.program](*request.words)
+
+
+def main(control: str) -> int:
+    """Run the server, and in each child its program."""
+    for module in _USED:
+        importlib.import_module(module)
+    gc.disable()
+    gc.collect()
+    gc.freeze()
+    program = serve(socket.socket(fileno=int(control)))
+    return program() if program else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

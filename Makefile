@@ -2,9 +2,9 @@
 MOUNT = /mnt/virt
 ARGS =
 export MOUNT
-# Many tests wait while others compute: one worker more than cores. A file's tests share its mount. Without bytecode
-# files each of some hundred servers would compile its modules, 0.3 s.
-PYTEST = PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n $$(($$(nproc) + 1)) --dist loadfile
+# Many tests wait while others compute: one worker more than cores. A file's tests share its mount; conftest.py orders
+# the files. Without bytecode files each program that a test executes would compile its modules, 0.3 s.
+PYTEST = PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
 
 .PHONY: run test check bench clean help
 run:

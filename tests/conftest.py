@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Generator
 from pathlib import Path
 from types import FrameType
@@ -30,6 +31,19 @@ def pytest_configure() -> None:
     settings.load_profile("busy")
 
 
+def _limit(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker else LIMIT
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files with the slowest tests first, so that no worker is alone with one at the end."""
+    longest: defaultdict[Path, float] = defaultdict(float)
+    for item in items:
+        longest[item.path] = max(longest[item.path], _limit(item))
+    items.sort(key=lambda item: -longest[item.path])
+
+
 def pytest_unconfigure() -> None:
     forks.end()
 
@@ -45,8 +59,7 @@ def _time_limit(request: pytest.FixtureRequest) -> Generator[None]:
     little later the test's child processes are killed, its servers among them: the kernel then ends all that
     waits for them.
     """
-    marker = request.node.get_closest_marker("timeout")
-    seconds = float(marker.args[0]) if marker else LIMIT
+    seconds = _limit(request.node)
 
     def expired(number: int, frame: FrameType | None) -> None:
         faulthandler.dump_traceback(file=sys.__stderr__ or 2)

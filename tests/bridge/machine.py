@@ -9,20 +9,24 @@ OWN = {"10.1.1.2/24", "10.1.1.3/24", "172.16.0.2/16", "fd00::2/64"}
 ROUTES = {"default 10.1.1.1", "10.50.0.0/16 10.1.1.9", "default fd00::1", "fd50::/64 fd00::9"}
 
 
+_ADDRESSES = """\
+address add 10.1.1.2/24 broadcast + dev eth0
+address add 10.1.1.3/24 dev eth0 label eth0:1
+address add 172.16.0.2/16 dev eth0 valid_lft 1000 preferred_lft 900 noprefixroute
+address add fd00::2/64 dev eth0 nodad
+route add default via 10.1.1.1 metric 100 proto dhcp src 10.1.1.3
+route add 10.50.0.0/16 via 10.1.1.9
+route add default via fd00::1 metric 77
+route add fd50::/64 via fd00::9
+route add 10.60.0.0/16 nexthop via 10.1.1.8 nexthop via 10.1.1.9 weight 2
+"""
+
+
 def machine(place: Place, peer: Place) -> None:
     """eth0 with addresses and routes, and a router that is its neighbour."""
     told.cable(place, "eth0", peer, "10.1.1.1/24")
-    peer.ip("address add fd00::1/64 dev eth0 nodad")
-    peer.ip("address replace 10.77.0.1/32 dev lo")
-    place.ip("address add 10.1.1.2/24 broadcast + dev eth0")
-    place.ip("address add 10.1.1.3/24 dev eth0 label eth0:1")
-    place.ip("address add 172.16.0.2/16 dev eth0 valid_lft 1000 preferred_lft 900 noprefixroute")
-    place.ip("address add fd00::2/64 dev eth0 nodad")
-    place.ip("route add default via 10.1.1.1 metric 100 proto dhcp src 10.1.1.3")
-    place.ip("route add 10.50.0.0/16 via 10.1.1.9")
-    place.ip("-6 route add default via fd00::1 metric 77")
-    place.ip("-6 route add fd50::/64 via fd00::9")
-    place.ip("route add 10.60.0.0/16 nexthop via 10.1.1.8 nexthop via 10.1.1.9 weight 2")
+    peer.ips("address add fd00::1/64 dev eth0 nodad\naddress replace 10.77.0.1/32 dev lo")
+    place.ips(_ADDRESSES)
     # Its link-local address the kernel adds by itself, some time after there is a carrier (net/core/link_watch.c).
     until(lambda: any(a.startswith("fe80") for a in told.addresses(place, "eth0")), "a link-local address")
 

@@ -53,7 +53,7 @@ def once(*words):
 
 def test_moved_and_brought_back(mount: Mount, peer: Place) -> None:
     machine(mount, peer)
-    routes_before = mount.ip("route; ip -6 route")
+    routes_before = mount.ip("route") + mount.ip("-6 route")
     mac = told.link(mount, "eth0")["address"]
     held = told.addresses(mount, "eth0")
     assert held > OWN  # and a link-local one
@@ -74,7 +74,7 @@ def test_moved_and_brought_back(mount: Mount, peer: Place) -> None:
     mount.ctl("bridge0 delete eth0")
     assert told.addresses(mount, "eth0") == held
     assert told.addresses(mount, "bridge0") == {"10.9.9.9/24"}
-    routes_after = mount.ip("route; ip -6 route").splitlines()
+    routes_after = (mount.ip("route") + mount.ip("-6 route")).splitlines()
     assert [line for line in routes_after if "bridge0" not in line] == routes_before.splitlines()
     assert told.link(mount, "bridge0")["address"] != mac
     reached(peer)

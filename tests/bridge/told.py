@@ -50,9 +50,5 @@ def routes(place: Place, name: str) -> set[str]:
 
 def cable(one: Place, name: str, other: Place, address: str) -> None:
     """An interface of one machine, up, and eth0 of another with an address, up, joined."""
-    one.ip(f"link add {name} type veth peer name far-{name}")
-    one.ip(f"link set far-{name} netns {other.pid}")
-    one.ip(f"link set {name} up")
-    other.ip(f"link set far-{name} name eth0")
-    other.ip(f"address add {address} dev eth0")
-    other.ip("link set eth0 up")
+    one.ips(f"link add {name} type veth peer name far-{name} netns {other.pid}\nlink set {name} up")
+    other.ips(f"link set far-{name} name eth0\naddress add {address} dev eth0\nlink set eth0 up")

@@ -5,6 +5,7 @@ so that a Popen's pid is the tool's own.
 """
 
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -71,9 +72,7 @@ class Place:
         """Run a bash script to its end; its output. AssertionError when it fails, with what it complained of."""
         pipe = subprocess.PIPE
         program = self.shell(f"{{\n{script}\n}}", uid=uid, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
-        output, complaint = finished(program, seconds)
-        assert program.returncode == 0, f"{script}: status {program.returncode}, {complaint or output}"
-        return output
+        return _output(program, script, seconds)
 
     def refused(self, script: str, uid: int = 0) -> str:
         """Run a bash script that must fail; what it complained of."""
@@ -84,8 +83,15 @@ class Place:
         return complaint
 
     def ip(self, words: str) -> str:
-        """ip(8) in here."""
-        return self.sh(f"ip {words}")
+        """Run ip(8) in here to its end and return its output. words: arguments, quoted as for a shell."""
+        pipe = subprocess.PIPE
+        return _output(self.start("ip", *shlex.split(words), stdout=pipe, stderr=pipe), f"ip {words}")
+
+    def ips(self, lines: str) -> None:
+        """Run ip(8) in here with `-batch`: a line for each command, without `ip`."""
+        program = self.start("ip", "-batch", "-", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        output, complaint = program.communicate(lines, timeout=PATIENCE)
+        assert program.returncode == 0, f"{lines}: status {program.returncode}, {complaint or output}"
 
     def has(self, interface: str) -> bool:
         """Whether this network namespace has an interface of that name."""
@@ -145,6 +151,13 @@ def finished(program: Program, seconds: float = PATIENCE) -> tuple[str, str]:
         program.kill()
         raise Stuck(f"not ended within {seconds:g} s: {shown(program.args)}") from None
     return output or "", complaint or ""
+
+
+def _output(program: Program, what: str, seconds: float = PATIENCE) -> str:
+    """Wait for a program that must succeed, and return its output."""
+    output, complaint = finished(program, seconds)
+    assert program.returncode == 0, f"{what}: status {program.returncode}, {complaint or output}"
+    return output
 
 
 def shown(words: object) -> str:

@@ -1,0 +1,34 @@
+"""What a user's program tries: these functions run in the agent's process."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from mount.places import DIR
+
+
+def opens(path: str, flags: int) -> int:
+    """Open and close a file of the mount. Returns 0 or the errno."""
+    try:
+        os.close(os.open(Path(DIR, path), flags))
+    except OSError as refusal:
+        return refusal.errno or -1
+    return 0
+
+
+def each_opens(tries: Iterable[tuple[str, int]]) -> list[int]:
+    """Do `opens` with each path and flags."""
+    return [opens(path, flags) for path, flags in tries]
+
+
+def says(path: str, line: str) -> int:
+    """Open a ctl and write a line. Returns 0 or the errno of whichever fails."""
+    try:
+        fd = os.open(Path(DIR, path), os.O_WRONLY)
+        try:
+            os.write(fd, f"{line}\n".encode())
+        finally:
+            os.close(fd)
+    except OSError as refusal:
+        return refusal.errno or -1
+    return 0

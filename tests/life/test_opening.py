@@ -32,6 +32,18 @@ def up(virt: Virt) -> bool:
     return is_up
 
 
+def loses_carrier(virt: Virt) -> None:
+    """Wait until closing has pulled out the cable: close(2) does not wait for that."""
+    until(lambda: virt.read("tap/carrier") == "0", "the cable is pulled out")
+    assert not carrier(virt)
+
+
+def comes_down(virt: Virt) -> None:
+    """Wait until closing has set it down: close(2) does not wait for that."""
+    until(lambda: virt.read("up") == virt.read("tap/up") == "0", "it is set down")
+    assert not up(virt)
+
+
 def test_carrier_while_frame_is_open(virt: Virt) -> None:
     assert carrier(virt)
     virt.set("carrier open")
@@ -42,7 +54,7 @@ def test_carrier_while_frame_is_open(virt: Virt) -> None:
     first.close()
     assert carrier(virt)
     second.close()
-    until(lambda: not carrier(virt), "the cable is pulled out")
+    loses_carrier(virt)
     virt.write("carrier", "always\n")
     assert carrier(virt)
 
@@ -64,7 +76,7 @@ def test_carrier_open_while_it_is_open(virt: Virt) -> None:
     virt.set("carrier open")
     assert carrier(virt)
     file.close()
-    until(lambda: not carrier(virt), "the cable is pulled out")
+    loses_carrier(virt)
 
 
 def test_the_routing_follows_the_carrier(virt: Virt) -> None:
@@ -90,7 +102,7 @@ def test_upopen(virts: Virts) -> None:
     writer.write(frame(61))
     assert virt.host_gets() == frame(61)
     writer.close()
-    until(lambda: not up(virt), "it is down")
+    comes_down(virt)
     assert "upopen" in virt.read("ctl").split()
     assert "up" not in virt.read("ctl").split()
     virt.write("upopen", "0\n")
@@ -116,7 +128,7 @@ def test_a_killed_program_sets_it_down(virts: Virts) -> None:
     assert carrier(virt)
     reader.send_signal(signal.SIGKILL)
     finished(reader)
-    until(lambda: not up(virt), "it is down")
+    comes_down(virt)
     virt.open()
     assert up(virt)
     assert carrier(virt)

@@ -47,9 +47,11 @@ QUICK = "/run/netns"  # a disk of memory
 class Daemon:
     """A daemon without a mount."""
 
-    def __init__(self, made: service.Daemon, state: Path) -> None:
+    def __init__(self, made: service.Daemon, state: Path, here: Rtnl, far: Rtnl) -> None:
         self.made = made
         self.root = made.root
+        self._here = here
+        self._far = far
         self.state = state
         self._open: list[DeviceHandle] = []
 
@@ -93,32 +95,34 @@ class Daemon:
             "tree": sorted(name for name in self.root.children if name.startswith(("virt", "tap"))),
             "bridges": sorted(self.made.bridges.directory.children),
             "ctl": self.made.state.text(),
-            "here": _links(),
-            "far": netns.inside(self._far, _links),
+            "here": _links(self._here),
+            "far": _links(self._far),
         }
 
-    @property
-    def _far(self) -> int:
-        return FAR_NAMESPACE
 
-
-def _links() -> list[str]:
-    """The interfaces of the calling thread's network namespace, and their addresses."""
-    with Rtnl() as rtnl:
-        found = []
-        for link in rtnl.dump(RTM_GETLINK, ifinfmsg()):
-            get = link.get_attr
-            about = [get("IFLA_IFNAME"), get("IFLA_MTU"), get("IFLA_TXQLEN"), get("IFLA_ADDRESS"), link["flags"] & 1]
-            found.append(f"{about} of {get('IFLA_MASTER')}")
-        for address in rtnl.dump(RTM_GETADDR, ifaddrmsg()):
-            found.append(f"{address['index']} {address.get_attr('IFA_ADDRESS')}/{address['prefixlen']}")
+def _links(rtnl: Rtnl) -> list[str]:
+    """Return the interfaces of a network namespace and their addresses."""
+    found = []
+    for link in rtnl.dump(RTM_GETLINK, ifinfmsg()):
+        get = link.get_attr
+        about = [get("IFLA_IFNAME"), get("IFLA_MTU"), get("IFLA_TXQLEN"), get("IFLA_ADDRESS"), link["flags"] & 1]
+        found.append(f"{about} of {get('IFLA_MASTER')}")
+    for address in rtnl.dump(RTM_GETADDR, ifaddrmsg()):
+        found.append(f"{address['index']} {address.get_attr('IFA_ADDRESS')}/{address['prefixlen']}")
     return sorted(found)
 
 
 def alike(picture: dict[str, object]) -> str:
     """Return a picture without MAC addresses and indices, which differ each time."""
-    text = re.sub("([0-9a-f]{2}:){5}[0-9a-f]{2}", "MAC", json.dumps(picture))
-    return re.sub(r'of \d+"|"\d+ (?=[0-9a-f]+[.:])', "", text)
+
+    def masked(text: str) -> str:
+        text = re.sub("([0-9a-f]{2}:){5}[0-9a-f]{2}", "MAC", text)
+        return re.sub(r"of \d+$|^\d+ (?=[0-9a-f]+[.:])", "", text)
+
+    return json.dumps({
+        part: sorted(map(masked, shown)) if isinstance(shown, list) else masked(str(shown))
+        for part, shown in picture.items()
+    })  # fmt: skip
 
 
 Step = Callable[[Daemon], Awaitable[None]]
@@ -219,7 +223,8 @@ async def serving() -> AsyncIterator[Daemon]:
             fifos = Fifos(tasks.start)
             made = service.Daemon(kernel, fifos, tasks, Limits(), StateFile(state), "")
             made.run_in(nursery)
-            yield Daemon(made, state)
+            with Rtnl() as here, netns.inside(FAR_NAMESPACE, Rtnl) as far:
+                yield Daemon(made, state, here, far)
             await made.commands.end()
             nursery.cancel_scope.cancel()
     fifos.remove()

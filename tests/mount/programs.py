@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 ETH_P_ALL = 3
 EXPERIMENTAL = b"\x88\xb5"  # IEEE 802's ethertype for local experiments: no stack answers it
@@ -49,6 +50,11 @@ def ioctls_of_a_tap(name: str, requests: list[tuple[str, int, bytes]]) -> list[t
         return ioctls(tap, requests)
     finally:
         os.close(tap)
+
+
+def texts(paths: list[Path]) -> list[str]:
+    """Several text files, read one after the other."""
+    return [path.read_text() for path in paths]
 
 
 def wire(interface: str) -> int:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,11 @@ class Mount(Place):
     def read(self, path: str) -> str:
         """A whole text file, without the newline at its end."""
         return self.root.call(Path.read_text, Path(DIR, path)).removesuffix("\n")
+
+    def texts(self, paths: Iterable[str]) -> list[str]:
+        """Several text files, each as `read` returns it."""
+        texts = self.root.call(programs.texts, [Path(DIR, path) for path in paths])
+        return [text.removesuffix("\n") for text in texts]
 
     def ctl(self, line: str) -> None:
         """A command, or several lines."""

@@ -104,35 +104,37 @@ class Verbs(RuleBasedStateMachine):
     def by_ip(self, data: st.DataObject, mtu: str, inet: str, is_up: bool) -> None:
         """From outside."""
         unit = data.draw(st.sampled_from(sorted(self.model.all)))
-        self.mount.ip(f"link set tap{unit} mtu {mtu} {'up' if is_up else 'down'}")
-        self.mount.ip(f"addr replace {inet} dev tap{unit}")
+        up = "up" if is_up else "down"
+        self.mount.ips(f"link set tap{unit} mtu {mtu} {up}\naddr replace {inet} dev tap{unit}")
         modelled = self.model.all[unit]
         modelled.values |= {"mtu": mtu, "up": str(int(is_up))}
         modelled.inets.add(inet)
 
     @invariant()
     def files_and_kernel_agree(self) -> None:
-        read = self.mount.read
         assert sorted(self.mount.units()) == [f"virt{unit}" for unit in sorted(self.model.all)]
         links = {row["ifname"]: row for row in json.loads(self.mount.ip("-json -details address"))}
         assert set(links) == {"lo", *(f"tap{unit}" for unit in self.model.all)}
         for unit, modelled in self.model.all.items():
             name, link = f"virt{unit}", links[f"tap{unit}"]
-            assert {file: read(f"{name}/{file}") for file in modelled.values} == modelled.values
-            assert set(read(f"{name}/tap/addresses").split()) == modelled.inets
-            assert self.seen(link) == self.expected(unit)
+            files = [*modelled.values, "tap/addresses", "tap/address", "tap/index"]
+            texts = self.mount.texts(f"{name}/{file}" for file in files)
+            read = dict(zip(files, texts, strict=True))
+            assert {file: read[file] for file in modelled.values} == modelled.values
+            assert set(read["tap/addresses"].split()) == modelled.inets
+            assert self.seen(link) == self.expected(unit, read)
 
-    def expected(self, unit: int) -> dict[str, Any]:
-        """What ip(8) is to say."""
-        modelled, read = self.model.all[unit], self.mount.read
+    def expected(self, unit: int, read: dict[str, str]) -> dict[str, Any]:
+        """What ip(8) is to say. read: the interface's files."""
+        modelled = self.model.all[unit]
         return {
             "mtu": int(modelled.values["mtu"]),
             "up": modelled.values["up"] == "1",
             "queue": int(modelled.values["queue"]),
             "promisc": modelled.values["promisc"] == "1",
             "persist": modelled.values["persist"] == "1",
-            "address": read(f"virt{unit}/tap/address"),
-            "index": int(read(f"virt{unit}/tap/index")),
+            "address": read["tap/address"],
+            "index": int(read["tap/index"]),
             "inets": modelled.inets,
             "no carrier": modelled.values["carrier"] == "open" and modelled.values["up"] == "1",
         }

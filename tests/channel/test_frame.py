@@ -36,11 +36,12 @@ async def frame(mtu: int = 1500) -> AsyncIterator[tuple[Bench, Frame, FakeTap]]:
         virt = Virt(Unit(3), bytes(6), HostEnd("tap3", 7, True, mtu, bytes(6), True, queue=256))
         wire = plain_wire(virt, tap, virt.lose)
         file = frame_file(wire)
-        async with channel() as bench, trio.open_nursery() as nursery:
-            nursery.start_soon(wire.pump)
-            yield bench, file, tap
-            nursery.cancel_scope.cancel()
-        virt.destroy()
+        async with channel() as bench:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wire.pump)
+                yield bench, file, tap
+                nursery.cancel_scope.cancel()
+            virt.destroy()  # wakes pollers, through the channel's descriptor
         wire.close()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.files import text as texts
-from virtfs.files.device import DeviceFile, FixedHandle, Look, Opens, Waiters
+from virtfs.files.device import DeviceFile, FixedHandle, Opens, Waiters, WalkHandle
 from virtfs.files.node import ROOT
 from virtfs.files.text import Text
 from virtfs.fuse import protocol as p
@@ -123,7 +123,7 @@ async def test_a_look_opens_nothing() -> None:
     async with channel() as bench:
         talk = Talk(b"first")
         fh = await bench.open(talk, os.O_RDONLY | os.O_NOFOLLOW)
-        assert [type(handle) for handle in bench.handles.streams.values()] == [Look]
+        assert [type(handle) for handle in bench.handles.devices.values()] == [WalkHandle]
         assert not talk.opened
         assert not list(talk.opens)
         for body in (b"\0", b"", b""):

@@ -176,7 +176,7 @@ async def test_a_read_in_pieces() -> None:
         assert (await bench.answer_to(bench.read(fh, size=1024, offset=1124))).body == LONG[1124:]
         assert (await bench.answer_to(bench.read(fh))).body == FRAME
         assert file.wire.virt.counters.rx_frames == 2
-        assert [handle.taken() for handle in bench.handles.streams.values()] == [2]
+        assert [handle.taken() for handle in bench.handles.devices.values()] == [2]
 
 
 @in_trio

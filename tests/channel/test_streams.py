@@ -68,7 +68,7 @@ async def test_open_of_what_is_gone_or_refuses() -> None:
         assert (await bench.ask(p.FUSE_OPEN, 999, p.fuse_open_in.pack(0, 0))).error == -errno.ENXIO
         shut = bench.place(Shut())
         assert (await bench.ask(p.FUSE_OPEN, shut, p.fuse_open_in.pack(0, 0))).error == -errno.EBUSY
-        assert not bench.handles.streams
+        assert not bench.handles.devices
 
 
 @in_trio

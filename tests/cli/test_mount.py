@@ -98,7 +98,10 @@ def test_a_second_mount_is_refused_and_a_dead_one_is_cleaned(directory: Path) ->
         (["mount", "{}/missing"], '"{}/missing": No such file or directory'),
         (["mount", "{}/file"], '"{}/file" is not a directory'),
         (["mount", "-o", "max_queue=4,colour=red", "{}"], 'unknown mount option "colour=red"'),
-        (["mount", "-o", "log={}/missing/log", "{}"], '"{}/missing/log": No such file or directory'),
+        (
+            ["mount", "-o", "log={}/missing/log", "{}"],
+            'cannot open the log file "{}/missing/log": No such file or directory',
+        ),
         (["mount", "-f", "/proc"], '"/proc" is busy: proc (proc) is mounted there already'),
         (["umount", "{}"], '"{}" is not mounted'),
         (["umount", "/proc"], '"/proc" is not a virtfs but proc (proc)'),

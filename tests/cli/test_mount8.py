@@ -119,8 +119,8 @@ def test_read_only_and_remounted(tmp_path: Path) -> None:
         'mount.virtfs: "max_virts=17" cannot replace "max_virts=16" while it is mounted: '
         '"virtfs umount HERE/virt", then mount it',
         "status 32",
-        'mount.virtfs: mount option "uid=3": each interface has an owner: '
-        '"virtN owner USER", "virtN group GROUP" in ctl, or chown',
+        'mount.virtfs: mount option "uid=3": set the owner per interface: '
+        '"virtN owner USER" and "virtN group GROUP" in ctl, or chown',
         "status 32",
         read_only,
         "rw,nosuid,nodev,noexec,relatime fuse.virtfs virtfs",
@@ -130,7 +130,7 @@ def test_read_only_and_remounted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["-N", "/proc/1/ns/mnt"], "-N: enter that namespace instead"),
+        (["-N", "/proc/1/ns/mnt"], "-N is not supported: use nsenter"),
         (["-Q"], "unrecognized arguments: -Q"),
         ([], None),
     ],

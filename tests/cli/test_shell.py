@@ -157,7 +157,7 @@ def test_ctrl_c_and_ctrl_z_are_the_commands(who: list[str]) -> None:
             "exec unshare --user --map-user=1000 --keep-caps -- sh -c '"
             "echo 0 >/proc/sys/user/max_user_namespaces;"
             "exec setpriv --inh-caps=-all --ambient-caps=-all $virtfs shell true'",
-            "this system gave no namespaces: as root, `sysctl user.max_user_namespaces=",
+            "cannot create namespaces: as root, `sysctl user.max_user_namespaces=",
         ),
     ],
 )

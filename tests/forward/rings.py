@@ -36,7 +36,8 @@ def laid(frame: bytes, time: int, kind: int = OUTGOING) -> bytes:
 class FakeRing:
     """As PacketRing, but what passes a test says, and when the kernel hands a block over.
 
-    tap: the name of what it is on. program: its filter.
+    tap: the name of what it is on. program: its filter. A recorder closes its ring in a worker thread, so a call from
+    the test may come while that happens; the lock keeps it from using the closed descriptor number.
     """
 
     def __init__(self, tap: str, size: Size, program: Program | None) -> None:
@@ -45,6 +46,7 @@ class FakeRing:
         self.program = program
         self.closed = False
         self.broken: OSError | None = None  # what the next look fails with
+        self._closing = threading.Lock()
         self._ready = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._handed: deque[tuple[list[bytes], int]] = deque()
         self._current: list[bytes] = []
@@ -72,7 +74,9 @@ class FakeRing:
         self._wake()
 
     def _wake(self) -> None:
-        os.eventfd_write(self._ready, 1)
+        with self._closing:
+            if not self.closed:
+                os.eventfd_write(self._ready, 1)
 
     def fileno(self) -> int:
         return self._ready
@@ -98,9 +102,10 @@ class FakeRing:
         self.program = program
 
     def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            os.close(self._ready)
+        with self._closing:
+            if not self.closed:
+                self.closed = True
+                os.close(self._ready)
 
 
 class Bench:

@@ -229,7 +229,7 @@ async def test_a_ring_that_fails_holds_nobody_up(caplog: pytest.LogCaptureFixtur
         b.ring.broken = OSError(errno.EIO, "broken")
         b.ring.shows(*numbers(1))
         await recorder.flush()
-        assert "captured no more" in caplog.text
+        assert "capturing has stopped" in caplog.text
         await recorder.end()
 
 
@@ -278,7 +278,7 @@ async def test_where_it_may_not_look_it_looks_again_after_the_next_move(caplog: 
         await recorder.watch(sink.see)
         b.refusal = VirtError(errno.EPERM, "not there")
         await recorder.moved()
-        assert "virt3 is captured no more: not there" in caplog.text
+        assert "virt3: capturing has stopped: not there" in caplog.text
         assert not recorder.pending()
         await recorder.flush()
         b.refusal = None

@@ -187,7 +187,7 @@ def test_it_is_opened_for_both(mount: Mount, flags: int) -> None:
     """Who only looks at every file of the mount makes nothing."""
     with fails(errno.EACCES):
         mount.root.open("clone", flags)
-    assert mount.read("last_error") == "clone has to be opened for reading and writing: exec 3<>clone"
+    assert mount.read("last_error") == "clone must be opened for reading and writing: exec 3<>clone"
     assert mount.units() == []
 
 

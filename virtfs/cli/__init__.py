@@ -1,1 +1,1 @@
-"""The commands: `virtfs mount`, `umount` and `shell`, and mount.virtfs for mount(8)."""
+"""The command line: `virtfs mount`, `virtfs umount`, `virtfs shell`, and mount.virtfs for mount(8)."""

@@ -1,4 +1,4 @@
-"""A server in a session of its own, whose starter waits until it is ready."""
+"""Start a server in the background, and wait until it is ready."""
 
 import errno
 import os
@@ -10,14 +10,14 @@ from virtfs.cli.signals import start_afresh
 from virtfs.core.errors import VirtError
 
 Ready = Callable[[], None]
-_READY = b"\0"  # no sentence has it
+_READY = b"\0"  # cannot begin an error message
 
 
 def spawn(run: Callable[[Ready], int]) -> int:
-    """Fork a child that does run(ready) and exits with its result; returns its process id once it is ready.
+    """Fork a child that calls run(ready) and exits with its result; return its process id once it is ready.
 
-    The child leads a session of its own (no terminal, no Ctrl-C), at / and with nothing open but /dev/null.
-    VirtError: what it raised before it was ready. Call it before there are threads.
+    The child leads a new session without a terminal, in the directory /. Its only open descriptors are 0 to 2, on
+    /dev/null. Call this before starting threads. VirtError: the error that `run` raised before it was ready.
     """
     hearing, telling = os.pipe()
     sys.stdout.flush()
@@ -33,12 +33,12 @@ def spawn(run: Callable[[Ready], int]) -> int:
     os.waitpid(child, 0)
     number, _, sentence = said.decode(errors="replace").partition(" ")
     if not sentence:
-        raise VirtError(errno.EIO, "the server ended before it was ready")
+        raise VirtError(errno.EIO, "the server exited before it was ready, without an error message")
     raise VirtError(int(number), sentence)
 
 
 def _child(run: Callable[[Ready], int], telling: int) -> None:
-    """The rest of the forked child's life: it never goes back into its parent's code."""
+    """Run the forked child to its end; never returns into the parent's code."""
     status = 1
 
     def tell(what: bytes) -> None:
@@ -60,7 +60,7 @@ def _child(run: Callable[[Ready], int], telling: int) -> None:
         status = run(lambda: tell(_READY))
     except VirtError as e:
         tell(f"{e.errno} {e.strerror}".encode())
-    except BaseException as e:  # the starter must hear of it, whatever it was
+    except BaseException as e:  # the parent reports it, whatever it is
         reason = "".join(traceback.format_exception_only(e)).strip().splitlines()[-1]
         tell(f"{errno.EIO} {reason}".encode())
     finally:

@@ -1,8 +1,8 @@
-"""mount.virtfs: how mount(8) calls for `mount -t virtfs virtfs DIR` and for a line of fstab(5).
+"""mount.virtfs: the helper that mount(8) runs for `mount -t virtfs virtfs DIR` and for a line of fstab(5).
 
 virtfs  /mnt/virt  virtfs  noauto,max_virts=16  0 0
 
-Likewise mount.fuse3(8), which runs `virtfs SRC DIR -o OPTIONS` for the type fuse.virtfs.
+For the type fuse.virtfs, mount.fuse3(8) runs `virtfs SRC DIR -o OPTIONS` instead.
 """
 
 import argparse
@@ -18,19 +18,19 @@ MISUSED, FAILED = 1, 32  # mount(8), "incorrect invocation", "mount failure"
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses in one line: it is mount(8) who was called, with words of its own."""
+    """A parser whose errors are one line without usage, because the user called mount(8) and not this program."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(MISUSED, f"{self.prog}: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it; returns mount(8)'s exit statuses: 0, 1 incorrect invocation, 32 failure."""
+    """Run mount.virtfs and return an exit status of mount(8): 0, 1 (incorrect invocation) or 32 (failure)."""
     given = _parser().parse_args(arguments)
     options = ",".join(given.options + given.access)
     try:
         if given.namespace is not None:
-            why = "-N: enter that namespace instead, with nsenter --mount=NAMESPACE mount -t virtfs virtfs DIR"
+            why = "-N is not supported: use nsenter --mount=NAMESPACE mount -t virtfs virtfs DIR"
             return _refused(why, MISUSED)
         parse(options, sloppy=given.sloppy or "remount" in options.split(","))
     except VirtError as e:
@@ -54,19 +54,19 @@ def _refused(why: str, status: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="mount.virtfs",
-        description="Mounts virtfs, called by mount(8).",
+        description="Mount virtfs; called by mount(8).",
         epilog="example: mount.virtfs virtfs /mnt/virt -o max_virts=16",
         allow_abbrev=False,
     )
-    parser.add_argument("source", metavar="SRC", help="any word, virtfs has no source")
+    parser.add_argument("source", metavar="SRC", help="the source shown in the mount table: any word")
     parser.add_argument("directory", metavar="DIR")
-    parser.add_argument("-s", dest="sloppy", action="store_true", help="pass over unknown options")
-    parser.add_argument("-f", dest="fake", action="store_true", help="check, but do not mount")
-    parser.add_argument("-n", "-i", dest="nothing", action="store_true", help="nothing: /etc/mtab is the kernel's")
-    parser.add_argument("-v", dest="verbose", action="store_true", help="say what is done")
+    parser.add_argument("-s", dest="sloppy", action="store_true", help="ignore unknown options")
+    parser.add_argument("-f", dest="fake", action="store_true", help="check the options, but do not mount")
+    parser.add_argument("-n", "-i", dest="nothing", action="store_true", help="no effect")
+    parser.add_argument("-v", dest="verbose", action="store_true", help="print a line for each mount")
     parser.add_argument("-r", dest="access", action="append_const", const="ro", default=[], help="as -o ro")
     parser.add_argument("-w", dest="access", action="append_const", const="rw", default=[], help="as -o rw")
     parser.add_argument("-o", dest="options", action="append", default=[], metavar="OPTIONS")
     parser.add_argument("-t", dest="type", metavar="TYPE", help="fuse.virtfs or virtfs")
-    parser.add_argument("-N", dest="namespace", metavar="NAMESPACE", help="refused")
+    parser.add_argument("-N", dest="namespace", metavar="NAMESPACE", help="not supported")
     return parser

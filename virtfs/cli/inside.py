@@ -1,4 +1,4 @@
-"""Process 1 of `virtfs shell`: starts the server and the command; what is left ends with it."""
+"""Process 1 of `virtfs shell`: starts the server and the command. Its exit ends all other processes inside."""
 
 import errno
 import os
@@ -15,22 +15,23 @@ from virtfs.cli.options import MountOptions
 from virtfs.cli.ownrun import cover_run
 from virtfs.core.errors import VirtError
 
-_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not in an ordinary user's PATH on Debian
+_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not in the PATH of ordinary users on Debian
 _CONTAINER = "a container may need --security-opt apparmor=unconfined"
-PATIENCE = 10.0  # seconds for the server to end by itself; then the kernel ends it with the namespace
+PATIENCE = 10.0  # seconds for the server to end; then the kernel kills it with the pid namespace
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command beside a server; returns its exit status.
+    """Start a server at DIR, run the command, and return its exit status.
 
-    Arguments: DIR; "names" to keep the named network namespaces, else ""; the descriptor to say "here I am" on; the one
-    whose end is ours; the command.
+    Arguments: DIR; "names" to keep the named network namespaces visible, else ""; the number of the descriptor to
+    write a byte to once the namespaces exist; the number of the descriptor whose end of file means that `virtfs shell`
+    has died; the command.
     """
     directory, names, entering, lifeline, *command = arguments
     os.write(int(entering), b"\n")
     os.close(int(entering))
     os.set_inheritable(int(lifeline), False)
-    os.environ["PATH"] = _for_root(os.environ.get("PATH", os.defpath))
+    os.environ["PATH"] = _with_sbin(os.environ.get("PATH", os.defpath))
     try:
         cover_run(names=bool(names))
     except OSError as e:
@@ -53,8 +54,8 @@ def main(arguments: list[str]) -> int:
     return status
 
 
-def _for_root(path: str) -> str:
-    """Append the sbin directories and the directory of virtfs itself to a PATH that lacks them."""
+def _with_sbin(path: str) -> str:
+    """Return a PATH with the sbin directories and the directory of virtfs appended where missing."""
     directories = path.split(os.pathsep)
     ours = os.path.dirname(sys.executable)
     more = [*_SBIN, ours] if os.access(f"{ours}/virtfs", os.X_OK) else _SBIN
@@ -62,11 +63,11 @@ def _for_root(path: str) -> str:
 
 
 def _run(command: list[str], server: int) -> int:
-    """Run the command to its end; returns its exit status, as a shell does 126 or 127 if there is nothing to run."""
+    """Run the command and return its exit status; as in a shell, 127 if it is not found, 126 if it cannot run."""
     program = command[0] if "/" in command[0] else shutil.which(command[0])
     if program is None:
         return _complain(f'"{command[0]}": command not found', 127)
-    # Over exec a signal stays ignored, as Python does these two, and blocked, as we do SIGINT and SIGQUIT.
+    # execve(2) keeps signals ignored and blocked. Python ignores these two, and `virtfs shell` has blocked others.
     default = [signal.SIGPIPE, signal.SIGXFSZ]
     try:
         child = os.posix_spawn(program, command, os.environ, setsigmask=[], setsigdef=default)
@@ -76,18 +77,18 @@ def _run(command: list[str], server: int) -> int:
 
 
 def _wait(command: int, server: int) -> int:
-    """Reap whatever ends, as process 1 must, until the command does; returns its status as a shell would."""
+    """Reap children, as process 1 must, until the command exits; return its status, 128 + n for signal n."""
     while True:
         child, status = os.waitpid(-1, 0)
         if child == command:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
         if child == server:
-            _complain("the server has ended", 0)
+            _complain("the virtfs server has exited; its files no longer work", 0)
 
 
 def _finish(server: int) -> None:
-    """Let the server clean up after itself, for a while."""
+    """Ask the server to end, and wait for it up to PATIENCE seconds."""
     try:
         pidfd = os.pidfd_open(server)
     except ProcessLookupError:
@@ -98,7 +99,8 @@ def _finish(server: int) -> None:
 
 
 def _end_with(lifeline: int) -> None:
-    os.read(lifeline, 1)  # nothing is ever written: this is the end of `virtfs shell` itself
+    """Exit when `virtfs shell` dies, which closes the other end of the pipe."""
+    os.read(lifeline, 1)
     os._exit(128 + signal.SIGHUP)
 
 

@@ -1,4 +1,4 @@
-"""Where the log of a server goes."""
+"""The log of a server."""
 
 import logging
 import logging.handlers
@@ -9,7 +9,7 @@ SYSLOG = "/dev/log"
 
 
 def open_log(file: str | None, foreground: bool, debug: bool) -> None:
-    """Send the log to a file; without one to stderr, or in the background to syslog, if there is one.
+    """Send the log to `file`; without one to stderr, or in the background to syslog if it runs.
 
     OSError: the file cannot be opened.
     """

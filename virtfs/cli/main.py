@@ -1,4 +1,4 @@
-"""`virtfs`: the command line."""
+"""The command `virtfs`."""
 
 import argparse
 import sys
@@ -13,42 +13,43 @@ from virtfs.cli.umount import umount
 from virtfs.core.errors import VirtError
 
 _MOUNT = """\
-Mounts virtfs at DIR, taps in this network namespace, and returns when the mount answers.
+Mount virtfs at DIR, with taps in this network namespace. Returns when the mount is ready.
 
   virtfs mount /mnt/virt
   echo create 3 up >/mnt/virt/ctl
 
 options, after -o, separated by commas:
-  max_virts=N      interfaces at a time (4096)
-  max_queue=N      the longest `queue`, frames (65536)
-  max_backlog=N    the longest `backlog`, frames (65536)
-  max_history=SIZE the longest `history`, bytes, or with K, M, G (64M)
-  capture=SIZE     what waits for one reader of a pcap at most (8M)
-  state=FILE       kept as reading ctl gives it, and made again from at the next mount
-  log=FILE         where the log goes; else syslog, or stderr with -f
+  max_virts=N      most interfaces at a time (4096)
+  max_queue=N      largest `queue`, in frames (65536)
+  max_backlog=N    largest `backlog`, in frames (65536)
+  max_history=SIZE largest `history`, in bytes, or with K, M, G (64M)
+  capture=SIZE     most data that waits for one reader of a pcap file (8M)
+  state=FILE       save the interfaces and bridges to FILE, and restore them from it at mount
+  log=FILE         log to FILE instead of syslog, or with -f stderr
   debug            log everything
-  ro               nothing can be opened for writing
-  allow_other      let everybody in: as root always, else if /etc/fuse.conf has user_allow_other
-  fsname=NAME      the mount's name in the table of mounts (virtfs)
-  remount          change ro, rw, noexec, exec, noatime, atime, sync, async of a mount
-  what fstab(5) has for others (defaults, noauto, nofail, _netdev, user, x-…) is passed over
+  ro               mount read-only
+  allow_other      let other users in: always set for root, else needs user_allow_other in /etc/fuse.conf
+  fsname=NAME      the source shown in the mount table (virtfs)
+  remount          change ro, rw, noexec, exec, noatime, atime, sync, async of an existing mount
+  Options of fstab(5) for other programs (defaults, noauto, nofail, _netdev, user, x-…) are ignored.
 """
 _UMOUNT = """\
-Ends the virtfs at DIR, also while files are open: waiting readers get ENXIO. Returns when the taps are gone.
+Unmount the virtfs at DIR and end its server, even while files are open: waiting readers get ENXIO. Returns when the
+taps are gone.
 
   virtfs umount /mnt/virt
 """
 _SHELL = """\
-Runs CMD, or $SHELL, as root of user, network, mount and pid namespaces of its own, in a virtfs
-mounted there, which $VIRTFS names; exits with its status. No root needed (root himself gets no
-user namespace). Everything in the namespaces ends with CMD.
+Run CMD, or $SHELL, as root in new user, network, mount and pid namespaces with a virtfs of its
+own, and exit with its status. The working directory and $VIRTFS are the mount point. Needs no
+root; root gets no new user namespace. When CMD exits, all processes in the namespaces end.
 
   virtfs shell sh -c 'echo create 3 up >ctl; cat ifconfig'
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit status: 0, 1 it failed, 2 it was not understood."""
+    """Run a command line and return the exit status: 0, 1 for a failure, 2 for a usage error."""
     accept_any_caller()
     words = sys.argv[1:] if arguments is None else arguments
     if len(words) == 4 and words[2] == "-o" and words[0] not in ("mount", "umount", "shell"):
@@ -85,9 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("-o", dest="options", action="append", default=[], metavar="OPTIONS", help="see above")
     one.add_argument("directory", metavar="DIR")
 
-    one = verbs.add_parser("umount", help="end the virtfs at a directory", description=_UMOUNT, formatter_class=raw)
+    one = verbs.add_parser("umount", help="unmount and end a virtfs", description=_UMOUNT, formatter_class=raw)
     one.add_argument("directory", metavar="DIR")
 
-    one = verbs.add_parser("shell", help="a shell with a virtfs of its own", description=_SHELL, formatter_class=raw)
+    one = verbs.add_parser("shell", help="run a shell in a private virtfs", description=_SHELL, formatter_class=raw)
     one.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER)
     return parser

@@ -1,4 +1,4 @@
-"""`virtfs mount`: in the foreground, or in the background once the mount answers."""
+"""`virtfs mount`: serve a mount in the foreground or in the background."""
 
 import errno
 import logging
@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 
 def mount(directory: str, text: str, foreground: bool = False, sloppy: bool = False, source: str | None = None) -> int:
-    """Mount at a directory; returns the exit status: in the foreground at the end, else when it answers.
+    """Mount at a directory and return the exit status.
 
-    text: the options, sloppy: how to read them (cli.options). source: the name in the table of mounts, unless the
-    options have another. VirtError: why it cannot be mounted.
+    Returns when the mount is ready; in the foreground, when it has ended. text, sloppy: as in options.parse. source:
+    the source in the mount table, unless `text` has fsname=. VirtError: the mount failed.
     """
     if "remount" in text.split(","):
         remount(directory, text, sloppy)
@@ -29,7 +29,7 @@ def mount(directory: str, text: str, foreground: bool = False, sloppy: bool = Fa
         options = replace(options, source=source)
     path = resolve(directory)
     if options.state and os.path.realpath(options.state).startswith(f"{path}/"):
-        raise VirtError(errno.EINVAL, f'"state={options.state}" would be in the mount itself')
+        raise VirtError(errno.EINVAL, f'"state={options.state}" is inside the mount: name a file outside "{path}"')
     if foreground:
         return serve_here(path, options, lambda: None, foreground=True)
     spawn(lambda ready: serve_here(path, options, ready, foreground=False))
@@ -37,15 +37,15 @@ def mount(directory: str, text: str, foreground: bool = False, sloppy: bool = Fa
 
 
 def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool) -> int:
-    """Serve a resolved directory in this process until it ends; returns the exit status.
+    """Serve a mount at a resolved directory in this process until it ends, and return the exit status.
 
-    VirtError: it could not be mounted.
+    ready: called when the mount answers. VirtError: the mount or its server failed.
     """
     try:
         open_log(options.log, foreground, options.debug)
     except OSError as e:
-        raise VirtError(e.errno or errno.EIO, f'"{options.log}": {e.strerror}') from None
-    from virtfs.cli import serving  # with pyfuse3 and netlink: not before it is needed, and after the fork
+        raise VirtError(e.errno or errno.EIO, f'cannot open the log file "{options.log}": {e.strerror}') from None
+    from virtfs.cli import serving  # imports pyfuse3 and pyroute2: only when needed, and after the fork
 
     answers = False
 
@@ -61,7 +61,7 @@ def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool)
         if not foreground:
             log.error("%s", e.strerror)
         raise
-    except Exception as e:  # the mount is gone; what is left to do is to say why
+    except Exception as e:  # the mount is already gone
         if isinstance(e, PermissionError) and not answers:
             raise VirtError(errno.EPERM, "taps need CAP_NET_ADMIN: be root, or use `virtfs shell`") from None
         if isinstance(e, OSError) and e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) and not answers:

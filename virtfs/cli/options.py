@@ -1,4 +1,4 @@
-"""What stands after `-o`: virtfs' own options, those of the kernel's mount, and those that are for other readers."""
+"""Mount options, as given after `-o`: those of virtfs, flags of mount(2), and those for other programs."""
 
 import errno
 import os
@@ -10,14 +10,14 @@ from virtfs.core.errors import VirtError
 from virtfs.core.limits import Limits
 from virtfs.core.quantities import format_size, parse_size
 
-# Words for mount(8), systemd or the boot, and words that say what holds anyway: fusermount3 mounts nosuid and nodev,
-# virtfs with default_permissions, and FUSE has mounted over what is there since fuse 3.0.
-_OTHERS = re.compile(
+# Accepted and ignored: options for mount(8), systemd or the boot scripts, and options without effect. fusermount3
+# always mounts nosuid and nodev, virtfs with default_permissions, and libfuse 3 is always nonempty.
+_IGNORED = re.compile(
     "defaults|(no)?auto|(no)?user(=.*)?|(no)?users|(no)?owner|(no)?group|nofail|_netdev|(no)?suid|(no)?dev"
     "|(no)?(dir|rel|strict)atime|(no)?lazytime|(no)?iversion|(no)?mand|silent|loud|default_permissions|nonempty|subtype=virtfs"
     "|(x-|X-|comment=|uhelper=|helper=).*"
 )
-# Flags of the mount: each word with what it sets.
+# Flags of the mount: for each word the flag and the value that it sets.
 FLAGS: Final = {
     "ro": ("ro", True),
     "rw": ("ro", False),
@@ -31,17 +31,17 @@ FLAGS: Final = {
     "allow_other": ("allow_other", True),
 }
 _REFUSED: Final = (
-    ("uid|gid", 'each interface has an owner: "virtN owner USER", "virtN group GROUP" in ctl, or chown'),
-    ("umask|fmask|dmask|mode", 'each interface has a mode: "virtN mode OCTAL" in ctl, or chmod'),
-    ("(fs|def|root)?context|seclabel", "fusermount3 sets no SELinux label: the policy has one for FUSE (fusefs_t)"),
-    ("subtype", "the type is fuse.virtfs: by it virtfs and umount -t know the mount"),
-    ("allow_root", "root's mount is everybody's, and a user's his alone, or everybody's with allow_other"),
-    ("auto_unmount", "leave it out: a mount ends with its server, and that of a killed one at the next mount there"),
-    ("max_read|max_write|blksize|large_read", "one read is one frame, whatever its length"),
-    ("fd|rootmode|user_id|group_id|blkdev", "fusermount3 agrees on it with the kernel"),
-    ("bind|rbind|move|r?(shared|slave|private|unbindable)", "say it to mount(8) once virtfs is mounted"),
-    ("loop|offset|sizelimit", "virtfs is in no image and on no device"),
-    ("nosymfollow", "tapN and rx are symbolic links"),
+    ("uid|gid", 'set the owner per interface: "virtN owner USER" and "virtN group GROUP" in ctl, or chown'),
+    ("umask|fmask|dmask|mode", 'set the mode per interface: "virtN mode OCTAL" in ctl, or chmod'),
+    ("(fs|def|root)?context|seclabel", "fusermount3 cannot set SELinux labels: the policy labels FUSE as fusefs_t"),
+    ("subtype", "the type must be fuse.virtfs, by which virtfs and umount -t recognize the mount"),
+    ("allow_root", "use allow_other to let other users in, root among them; root's mounts always have it"),
+    ("auto_unmount", "leave it out: the server unmounts when it ends; the next mount replaces that of a killed one"),
+    ("max_read|max_write|blksize|large_read", "sizes are fixed: one read is one frame, whatever its length"),
+    ("fd|rootmode|user_id|group_id|blkdev", "leave it out: fusermount3 sets it"),
+    ("bind|rbind|move|r?(shared|slave|private|unbindable)", "use mount(8) for it once virtfs is mounted"),
+    ("loop|offset|sizelimit", "virtfs has neither an image nor a device"),
+    ("nosymfollow", "tapN and rx are symbolic links, which would not work"),
 )
 _LIMITS = {"max_virts": "virts", "max_queue": "queue", "max_backlog": "backlog"}
 _SIZES = {"max_history": "history", "capture": "capture"}  # in bytes, or with K, M, G
@@ -50,10 +50,11 @@ _MOST = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """limits: see there. log, state: an absolute path, or None. debug: log everything.
+    """The parsed options of one mount.
 
-    source: what the table of mounts names it. flags: those that were said, by the names in FLAGS, and whether they are
-    to hold. remount: change the mount that is there. given: the names of virtfs' own options that were said.
+    limits: see Limits. log, state: absolute paths, or None. debug: log everything. source: the source in the mount
+    table. flags: the given flags with their values, named as in FLAGS. remount: change an existing mount. given: the
+    names of the given options of virtfs itself.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -66,23 +67,23 @@ class MountOptions:
     given: frozenset[str] = frozenset()
 
     def own(self) -> dict[str, str | None]:
-        """Virtfs' own options as words, by name; None for one that is off."""
+        """Return the options of virtfs itself as `name=value`, by name; None for one that is not set."""
         limits = {option: f"{option}={getattr(self.limits, name)}" for option, name in _LIMITS.items()}
         sizes = {option: f"{option}={format_size(getattr(self.limits, name))}" for option, name in _SIZES.items()}
         files = {name: f"{name}={path}" if path else None for name, path in (("state", self.state), ("log", self.log))}
         return limits | sizes | files | {"debug": "debug" if self.debug else None}
 
     def text(self) -> str:
-        """Virtfs' own options that are not as they are by default, as `parse` takes them."""
+        """Return the options of virtfs itself that differ from their defaults, in the format of `parse`."""
         usual = MountOptions().own()
         return ",".join(word for name, word in self.own().items() if word is not None and word != usual[name])
 
 
 def parse(text: str, sloppy: bool = False) -> MountOptions:
-    """Read a comma-separated list; of words that contradict each other the last one holds.
+    """Parse a comma-separated list of options. Of contradicting options the last one holds.
 
-    sloppy: pass over what is unknown or refused, mount(8)'s -s.
-    VirtError EINVAL, ERANGE, quoting the option, with what to say instead.
+    sloppy: ignore unknown and unsupported options, as mount(8) -s asks. VirtError EINVAL, ERANGE: the sentence quotes
+    the option and names an alternative.
     """
     options = MountOptions()
     flags: dict[str, bool] = {}
@@ -96,7 +97,7 @@ def parse(text: str, sloppy: bool = False) -> MountOptions:
             options = replace(options, limits=replace(options.limits, **size))
         elif name in ("log", "state"):
             if not value:
-                raise VirtError(errno.EINVAL, f'"{word}" wants the name of a file')
+                raise VirtError(errno.EINVAL, f'mount option "{word}" needs a file name, as in {name}=/path/to/file')
             path = os.path.abspath(value)
             options = replace(options, log=path) if name == "log" else replace(options, state=path)
         elif word == "debug":
@@ -108,7 +109,7 @@ def parse(text: str, sloppy: bool = False) -> MountOptions:
         elif word in FLAGS:
             flag, on = FLAGS[word]
             flags[flag] = on
-        elif not (sloppy or _OTHERS.fullmatch(word)):
+        elif not (sloppy or _IGNORED.fullmatch(word)):
             raise VirtError(errno.EINVAL, _why_not(word, name))
         options = replace(options, given=options.given | {name} & MountOptions().own().keys())
     return replace(options, flags=tuple(flags.items()))
@@ -121,7 +122,7 @@ def _why_not(word: str, name: str) -> str:
 
 def _number(word: str, value: str) -> int:
     if not re.fullmatch("[0-9]+", value):
-        raise VirtError(errno.EINVAL, f'"{word}" wants a number')
+        raise VirtError(errno.EINVAL, f'mount option "{word}" needs a number, 1 to {_MOST}')
     if not 1 <= int(value[:20]) <= _MOST:
-        raise VirtError(errno.ERANGE, f'"{word}" is out of range, 1 to {_MOST}')
+        raise VirtError(errno.ERANGE, f'mount option "{word}" is out of range: 1 to {_MOST}')
     return int(value)

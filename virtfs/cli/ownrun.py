@@ -19,8 +19,8 @@ _NAMED = "netns"
 def cover_run(names: bool) -> None:
     """Cover /run in this mount namespace with a tmpfs and bind the old entries into it.
 
-    names: keep the namespaces named by ip-netns(8), for a caller that is allowed to enter them. OSError: mount(2) is
-    refused.
+    names: keep the namespaces named by ip-netns(8), for a caller that is allowed to enter them. OSError: mount(2)
+    failed.
     """
     with os.scandir(_RUN) as entries:
         old = [entry for entry in entries if entry.name != _NAMED and _usable(entry)]

@@ -1,4 +1,4 @@
-"""`mount -o remount`: what of a mount can change while it is served, which are the kernel's flags."""
+"""`mount -o remount`: change the flags of a mount while it is served. No other option can change."""
 
 import errno
 import json
@@ -9,7 +9,7 @@ from virtfs.core.errors import VirtError
 from virtfs.fuse.mount import change_flags
 from virtfs.fuse.mounttable import Mounted, mounted_at, resolve
 
-_MS_DIRSYNC = 128  # linux/mount.h, where the other flags have the values that statvfs(3) has
+_MS_DIRSYNC = 128  # linux/mount.h; the other flags have the same values there as in statvfs(3)
 _FLAGS = {
     "ro": os.ST_RDONLY,
     "noexec": os.ST_NOEXEC,
@@ -21,11 +21,11 @@ _KEPT = os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_SYNCHRO
 
 
 def remount(directory: str, text: str, sloppy: bool = False) -> None:
-    """Make the flags of a mounted virtfs what a list of options says; nothing else of it can change.
+    """Set the flags of a mounted virtfs to those in a list of options.
 
-    mount(8) repeats the options of fstab(5), or those that the kernel's table shows: what is so already is accepted.
-    VirtError: EINVAL nothing, or no virtfs, is mounted there, or an option would change; EPERM not root; what keeps
-    the mount from telling how it is.
+    mount(8) repeats the options from fstab(5) or from the mount table, so other options are accepted if they have the
+    same value as in the mount. VirtError: EINVAL if no virtfs is mounted there, or if another option would change;
+    EPERM unless root; the errno of reading the mount's present options.
     """
     path = resolve(directory)
     mount = mounted_at(path)
@@ -37,7 +37,7 @@ def remount(directory: str, text: str, sloppy: bool = False) -> None:
     try:
         flags = os.statvfs(path).f_flag & _KEPT
     except OSError as e:
-        raise _silent(directory, e) from None
+        raise _unreadable(directory, e) from None
     if "dirsync" in mount.options:
         flags |= _MS_DIRSYNC
     for name, on in options.flags:
@@ -52,16 +52,16 @@ def _refuse_changes(mount: Mounted, options: MountOptions) -> None:
         with open(os.path.join(mount.directory, "status.json")) as status:
             said: str = json.load(status)["options"]
     except OSError as e:
-        raise _silent(mount.directory, e) from None
+        raise _unreadable(mount.directory, e) from None
     now, wanted = parse(said).own(), options.own()
     for name in sorted(options.given):
         if now[name] != wanted[name]:
             raise VirtError(errno.EINVAL, f'"{wanted[name]}" cannot replace "{now[name] or f"no {name}"}" {again}')
     if options.source not in (None, mount.source):
         raise VirtError(errno.EINVAL, f'"fsname={options.source}" cannot replace "{mount.source}" {again}')
-    if dict(options.flags).get("allow_other"):  # else it is among the mount's options
+    if dict(options.flags).get("allow_other"):  # not among the mount options; those were removed above
         raise VirtError(errno.EINVAL, f'"allow_other" cannot be added {again}')
 
 
-def _silent(directory: str, error: OSError) -> VirtError:
-    return VirtError(error.errno or errno.EIO, f'"{directory}" does not say how it is mounted: {error.strerror}')
+def _unreadable(directory: str, error: OSError) -> VirtError:
+    return VirtError(error.errno or errno.EIO, f'cannot read the present options of "{directory}": {error.strerror}')

@@ -1,9 +1,8 @@
-"""One mount from its first moment to its last: attach, serve, end.
+"""The life of one mount: attach, serve, detach.
 
-The end has an order. First the service ends: every waiting reader has its answer, the taps are gone. Then the
-mount leaves the table, and /dev/fuse is closed last: closing it is what `virtfs umount` waits for, and it
-answers whoever came in between. Nothing here opens a path in the mount: this process would have to answer
-itself.
+The order at the end matters. First the service ends: it answers all waiting readers and closes the taps. Then the
+mount is detached. /dev/fuse is closed last, which fails the requests that arrived meanwhile; `virtfs umount` waits for
+that close. Nothing here opens a path in the mount: this process would have to answer the request itself.
 """
 
 import errno
@@ -23,19 +22,20 @@ from virtfs.core.errors import VirtError
 from virtfs.core.limits import Limits
 from virtfs.daemon.service import serve
 from virtfs.forward.tasks import lasting, only, surely_in_thread
-from virtfs.fuse.mount import attach, let_go, wait_unmounted
+from virtfs.fuse.mount import attach, detach_own, wait_unmounted
 from virtfs.fuse.mounttable import Mounted, mounted_at
 from virtfs.host import descriptors
 
 log = logging.getLogger(__name__)
 
-GRACE = 5  # seconds that a server which was told twice to end is given
+GRACE = 5  # seconds from the second signal to SIGALRM, which ends the process
 
 
 def run(directory: str, options: MountOptions, ready: Callable[[], None]) -> None:
-    """Serve a resolved directory until it is unmounted or a signal comes. ready: called when it answers.
+    """Serve a mount at a resolved directory until it is unmounted or a signal asks to end.
 
-    VirtError: it could not be mounted. Any other: the service failed; the mount is gone all the same.
+    ready: called when the mount answers. VirtError: the mount failed. Any other exception: the service failed. The
+    directory is unmounted in every case.
     """
     options = replace(options, limits=within(options.limits, descriptors.raise_limit()))
     try:
@@ -45,13 +45,14 @@ def run(directory: str, options: MountOptions, ready: Callable[[], None]) -> Non
 
 
 def within(limits: Limits, files: int) -> Limits:
-    """What a server that may have so many files open can keep to; what had to be lowered is logged.
+    """Return the limits, with `virts` lowered to what `files` open descriptors allow; a change is logged.
 
-    VirtError EMFILE: not even one interface.
+    VirtError EMFILE: the descriptors are not enough for one interface.
     """
     most = descriptors.interfaces(files)
     if not most:
-        raise VirtError(errno.EMFILE, f"{files} open files (RLIMIT_NOFILE) are not enough for one interface")
+        sentence = f"{files} open files (RLIMIT_NOFILE) are not enough for one interface: raise the hard limit"
+        raise VirtError(errno.EMFILE, sentence)
     if most >= limits.virts:
         return limits
     log.warning("max_virts is %d, not %d: %d files may be open (RLIMIT_NOFILE)", most, limits.virts, files)
@@ -75,7 +76,7 @@ async def _run(directory: str, options: MountOptions, ready: Callable[[], None])
             try:
                 if mount is not None:
                     with trio.CancelScope(shield=True):
-                        await surely_in_thread(partial(let_go, mount), trio.CapacityLimiter(1))
+                        await surely_in_thread(partial(detach_own, mount), trio.CapacityLimiter(1))
             finally:
                 os.close(fuse)
         nursery.cancel_scope.cancel()
@@ -85,7 +86,7 @@ async def _run(directory: str, options: MountOptions, ready: Callable[[], None])
 async def _listen(
     stop: trio.Event, hurry: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """The first signal asks to end, the second insists, a third is the kernel's to carry out."""
+    """End the service at the first signal, cancel it at the second; a third has its default action."""
     with trio.open_signal_receiver(signal.SIGTERM, *unless_ignored(signal.SIGINT, signal.SIGHUP)) as signals:
         task_status.started()
         async for number in signals:
@@ -94,7 +95,7 @@ async def _listen(
                 break
             stop.set()
     hurry.cancel()
-    signal.alarm(GRACE)  # what hangs in a thread cannot be cancelled; its default action ends the process
+    signal.alarm(GRACE)  # a thread cannot be cancelled; the default action of SIGALRM ends the process
 
 
 async def _watch(mount: Mounted, stop: trio.Event) -> None:

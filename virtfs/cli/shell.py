@@ -1,12 +1,13 @@
-"""`virtfs shell`: a shell in namespaces of its own with virtfs mounted. No root needed.
+"""`virtfs shell`: a command in new namespaces with a virtfs of its own. Needs no root.
 
     virtfs shell ── unshare(1) ── inside.py, process 1 of the new pid namespace ─┬─ the server
                                                                                 └─ $SHELL or the command
 
-An ordinary user becomes root of a user namespace whose other users come from usermap.py; root, who needs none, keeps
-his rights and gets the other namespaces (mount, network, pid) alone. Everybody but the server shares the
-terminal's process group: Ctrl-C ends the command, while unshare(1) and the two of ours sit it out; Ctrl-Z and fg stop
-and continue all of them together.
+An ordinary user becomes root in a new user namespace; usermap.py maps its other users. Root needs no user namespace,
+and only gets the others: mount, network and pid.
+
+All these processes except the server share the terminal's process group. Ctrl-C ends the command, while `virtfs shell`,
+unshare(1) and process 1 block SIGINT. Ctrl-Z and fg stop and continue all of them together.
 """
 
 import contextlib
@@ -23,16 +24,16 @@ from virtfs.cli.signals import unless_ignored
 from virtfs.cli.usermap import map_users
 from virtfs.core.errors import VirtError
 
-# Run with -P, so that no module is taken from the working directory. The folder with the package is for a
-# checkout that is not installed.
+# Run with -P, so that no module is imported from the working directory. sys.argv[1] is the directory of the package,
+# for a checkout that is not installed.
 _INSIDE = """\
 import sys
 sys.path.append(sys.argv[1])
 from virtfs.cli.inside import main
 sys.exit(main(sys.argv[2:]))
 """
-# Runs in a new user namespace and waits until its ids are mapped. Executing a program as its root gives all
-# capabilities there; executing one with an unmapped uid drops them: capabilities(7).
+# Runs in a new user namespace and waits until its ids are mapped. Executing a program as root of the namespace keeps
+# all capabilities in it; with an unmapped uid execve(2) drops them (capabilities(7)).
 _WAIT = """\
 import os, sys
 entered, mapped = int(sys.argv[1]), int(sys.argv[2])
@@ -43,7 +44,7 @@ os.close(mapped)
 os.execvp(sys.argv[3], sys.argv[3:])
 """
 _DEVICES = (Path("/dev/fuse"), Path("/dev/net/tun"))
-_SYSCTLS = (  # what forbids user namespaces, and the value that allows them
+_SYSCTLS = (  # name, value that forbids user namespaces, value that allows them
     ("kernel.unprivileged_userns_clone", "0", "1"),
     ("user.max_user_namespaces", "0", "15000"),
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
@@ -51,14 +52,14 @@ _SYSCTLS = (  # what forbids user namespaces, and the value that allows them
 
 
 def shell(command: list[str]) -> int:
-    """Run a command, or $SHELL; returns its exit status, 128 + n if signal n ended it.
+    """Run a command, or $SHELL if it is empty, and return its exit status, 128 + n if signal n ended it.
 
-    VirtError: what the system forbids, and what to change.
+    VirtError: the system forbids something; the sentence says what to change.
     """
     check_devices()
     command = command or [os.environ.get("SHELL") or "/bin/sh"]
-    # /tmp, because other users cannot search XDG_RUNTIME_DIR, and Ubuntu's AppArmor profile of fusermount3 (25.04 and
-    # newer) allows no mount in /run itself.
+    # In /tmp: other users cannot search XDG_RUNTIME_DIR, and the AppArmor profile of fusermount3 in Ubuntu 25.04 and
+    # newer allows no mounts in /run.
     directory = tempfile.mkdtemp(prefix="virtfs-")
     try:
         return _run(directory, command)
@@ -67,7 +68,7 @@ def shell(command: list[str]) -> int:
 
 
 def check_devices() -> None:
-    """VirtError unless this user may open the device nodes that the server needs."""
+    """Check that this user may open the device nodes that the server needs. VirtError: ENODEV, EACCES."""
     for device in _DEVICES:
         if not device.exists():
             module = device.name
@@ -80,8 +81,8 @@ def check_devices() -> None:
 
 
 def _run(directory: str, command: list[str]) -> int:
-    entered, entering = os.pipe()  # process 1 writes to it: the namespaces are there
-    lifeline, holding = os.pipe()  # process 1 ends when we are gone, however that came
+    entered, entering = os.pipe()  # process 1 writes a byte once the namespaces exist
+    lifeline, holding = os.pipe()  # its end of file tells process 1 that this process has died
     package = os.path.dirname(os.path.dirname(os.path.abspath(virtfs.__file__)))
     names = "" if os.geteuid() else "names"
     inside = [sys.executable, "-P", "-c", _INSIDE, package, directory, names, str(entering), str(lifeline), *command]
@@ -95,7 +96,7 @@ def _run(directory: str, command: list[str]) -> int:
 
     for ours in unless_ignored(signal.SIGTERM, signal.SIGHUP):
         signal.signal(ours, end)
-    # Blocked for process 1 as well, from its first instruction on; it starts the command with all signals let through.
+    # Process 1 inherits the blocked signals from its first instruction on. It unblocks all signals for the command.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGQUIT])
     try:
         process = _start(outside, [entering, lifeline])
@@ -107,12 +108,12 @@ def _run(directory: str, command: list[str]) -> int:
         begun = pipe.read() != b""
     status = process.wait()
     if not begun:
-        raise VirtError(errno.EPERM, f"this system gave no namespaces: {_why()}")
+        raise VirtError(errno.EPERM, f"cannot create namespaces: {_advice()}")
     return status if status >= 0 else 128 - status
 
 
 def _start(command: list[str], descriptors: list[int]) -> subprocess.Popen[bytes]:
-    """Start a command; for an ordinary user as root of a new user namespace, if the system allows one."""
+    """Start a command; for an ordinary user, as root of a new user namespace if the system allows one."""
     if not os.geteuid():
         return subprocess.Popen(command, pass_fds=descriptors)
     entered, entering = os.pipe()
@@ -125,13 +126,13 @@ def _start(command: list[str], descriptors: list[int]) -> subprocess.Popen[bytes
         os.close(waiting)
     with open(entered, "rb") as pipe, open(mapped, "wb"):
         if pipe.read(1):
-            with contextlib.suppress(OSError):  # the command then fails without capabilities; _why() explains
+            with contextlib.suppress(OSError):  # the command then fails for lack of capabilities; see _advice()
                 map_users(process.pid)
     return process
 
 
-def _why() -> str:
-    """What to change where unshare(1) was refused."""
+def _advice() -> str:
+    """Return advice on what to change after unshare(1) failed."""
     changes = [
         f"`sysctl {name}={allowing}`"
         for name, forbidding, allowing in _SYSCTLS

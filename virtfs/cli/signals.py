@@ -1,16 +1,16 @@
-"""Signals as the caller has left them: execve(2) keeps those that are ignored or blocked.
+"""Signal dispositions inherited from the caller: execve(2) keeps ignored and blocked signals.
 
-nohup(1) ignores SIGHUP, and a shell without job control ignores SIGINT and SIGQUIT in what it starts with `&`. A
-program in the foreground keeps to that. A daemon starts afresh, daemon(7).
+nohup(1) ignores SIGHUP, and a shell without job control ignores SIGINT and SIGQUIT in programs started with `&`. A
+foreground program respects that. A daemon resets all signals (daemon(7)).
 """
 
 import signal
 
-_PYTHONS_OWN = {signal.SIGPIPE, signal.SIGXFSZ}  # ignored by Python: a write then fails with EPIPE or EFBIG
+_PYTHONS_OWN = {signal.SIGPIPE, signal.SIGXFSZ}  # Python ignores them, so that a write fails with EPIPE or EFBIG
 
 
 def accept_any_caller() -> None:
-    """Unblock all signals, and set to their default those that this program relies on: SIGCHLD, SIGALRM, SIGTERM.
+    """Unblock all signals, and reset the ones that this program relies on: SIGCHLD, SIGALRM and SIGTERM.
 
     While SIGCHLD is ignored, wait(2) does not return the status of a child.
     """
@@ -21,7 +21,7 @@ def accept_any_caller() -> None:
 
 
 def start_afresh() -> None:
-    """Set every signal to its default and unblock all, as daemon(7) asks of a daemon."""
+    """Reset and unblock all signals, as daemon(7) requires."""
     for number in signal.valid_signals() - _PYTHONS_OWN:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
@@ -29,5 +29,5 @@ def start_afresh() -> None:
 
 
 def unless_ignored(*numbers: signal.Signals) -> list[signal.Signals]:
-    """Return those signals that the caller does not want ignored."""
+    """Return those of the given signals that the caller does not ignore."""
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]

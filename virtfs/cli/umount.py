@@ -1,4 +1,4 @@
-"""`virtfs umount`: ends a mount, also while files in it are open, and waits for its server to have ended."""
+"""`virtfs umount`: end a mount, even while its files are open, and wait until its server has finished."""
 
 import errno
 import os
@@ -10,17 +10,16 @@ from virtfs.core.errors import VirtError
 from virtfs.fuse.mount import detach_lazily
 from virtfs.fuse.mounttable import Mounted, mounted_at, resolve
 
-PATIENCE = 60.0  # seconds; closing a tap takes the kernel some 16 ms, and a mount may have thousands
-_INTERVAL = 0.02
+PATIENCE = 60.0  # seconds; closing a tap takes some 16 ms, and a mount may have thousands
+_INTERVAL = 0.02  # seconds between two checks
 
 
 def umount(directory: str) -> None:
-    """Unmount a virtfs; returns when its server has finished: readers answered, taps gone.
+    """Unmount a virtfs, and return once its server has answered all readers and closed its taps.
 
-    Taking the mount out of the table is what tells the server to end. A descriptor of the mount's root keeps
-    the file system alive meanwhile, so that fstat(2) on it shows when the server has closed /dev/fuse, its
-    last act. VirtError: EINVAL nothing or something else is mounted there; EPERM it is somebody else's;
-    ETIMEDOUT.
+    Detaching the mount tells the server to end. A descriptor of the mount's root keeps the file system alive, so that
+    fstat(2) on it fails once the server has closed /dev/fuse, its last action. VirtError: EINVAL if no virtfs is
+    mounted there; EPERM if it belongs to another user; ETIMEDOUT after PATIENCE; EIO if fusermount3 failed.
     """
     path = resolve(directory)
     mount = mounted_at(path)
@@ -43,7 +42,7 @@ def _owner(mount: Mounted) -> int:
 
 
 def _wait(root: int, mount: Mounted) -> None:
-    """Until the file system behind `root` has no server. In a child: only death ends an fstat that hangs."""
+    """Wait until the file system of `root` has no server. A child polls, because only SIGKILL ends a hung fstat."""
     child = os.fork()
     if child == 0:
         _watch(root, mount)
@@ -55,21 +54,21 @@ def _wait(root: int, mount: Mounted) -> None:
             os.kill(child, signal.SIGKILL)
             raise VirtError(
                 errno.ETIMEDOUT,
-                f'"{mount.directory}" is unmounted, but its server has not ended after {PATIENCE:.0f} s',
+                f'"{mount.directory}" is unmounted, but its server has not ended within {PATIENCE:.0f} s',
             )
         if status := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
-            raise VirtError(errno.EIO, f"cannot see whether the server has ended (status {status})")
+            sentence = f'"{mount.directory}" is unmounted, but its server cannot be watched (status {status})'
+            raise VirtError(errno.EIO, sentence)
     finally:
         os.close(pidfd)
 
 
 def _watch(root: int, mount: Mounted) -> None:
-    """The forked child. Its status: 0 the server is gone."""
+    """Run the forked child. Its exit status is 0 once the server is gone, 1 after any other error."""
     status = 1
     try:
         if os.geteuid() == 0 and (owner := _owner(mount)):
-            # Without allow_other only the owner may ask, not even root: fuse_permissible_uidgid(),
-            # fs/fuse/dir.c.
+            # Without allow_other only the owner may call fstat, not even root (fs/fuse/dir.c fuse_permissible_uidgid).
             group = int(mount.option("group_id") or 0)
             os.setresgid(group, group, group)
             os.setresuid(owner, owner, owner)

@@ -1,8 +1,8 @@
-"""The users and groups of a user namespace: the caller as root, and the ranges in /etc/subuid and /etc/subgid.
+"""The id maps of a user namespace: the caller as root, and the ranges from /etc/subuid and /etc/subgid.
 
 user_namespaces(7) has the rules for /proc/PID/uid_map, subuid(5) the format of the ranges. An ordinary user can map
-only one id; newuidmap(1) and newgidmap(1) (package uidmap) have the privilege to map the ranges. unshare(1) can run
-them too (--map-auto), but only since util-linux 2.38.
+only one id; newuidmap(1) and newgidmap(1) (package uidmap) have the privilege to map the ranges. unshare --map-auto
+runs them too, but only since util-linux 2.38.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ def _map_ranges(process: int, kind: str, own: int) -> bool:
 
 
 def ranges(file: Path) -> list[tuple[int, int]]:
-    """Return first id and count of each range of the caller, by name or number, in a file like subuid(5)."""
+    """Return the first id and the count of each range that a file like subuid(5) has for the caller."""
     user = os.geteuid()
     names = {str(user)}
     with contextlib.suppress(KeyError):

@@ -182,7 +182,7 @@ class Lifecycle:
             raise
 
     def _report_open(self, name: str, event: Literal["open", "close"], handle: DeviceHandle) -> None:
-        self._events.emit(event, name, file=handle.stream.label, uid=handle.user.uid, pid=handle.user.pid)
+        self._events.emit(event, name, file=handle.node.label, uid=handle.user.uid, pid=handle.user.pid)
 
     def _doubt(self, unit: Unit) -> None:
         if (interface := self._registry.find(unit)) is not None:

@@ -1,1 +1,1 @@
-"""What each file of the tree answers: one small class a kind of file, methods named after the system call."""
+"""The files of the tree: one small class per kind of file, with methods named after system calls."""

@@ -1,4 +1,4 @@
-"""bridge/bridge0/: a bridge's ctl, its status as brconfig(8) prints it, its members and its address table."""
+"""bridge/bridge0/: a bridge's ctl, its status in the format of brconfig(8), its members and its address table."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -12,23 +12,23 @@ from virtfs.files.ctl import Ctl
 from virtfs.files.node import ROOT, Directory
 from virtfs.files.text import Text
 
-RunBridge = Callable[[Bridge, Script, bytes, User], Awaitable[None]]  # carries out one write to a bridge's ctl
+RunBridge = Callable[[Bridge, Script, bytes, User], Awaitable[None]]  # runs the lines of one write to a bridge's ctl
 
 
 class Bridges(Protocol):
-    """Knows the bridges; the daemon's."""
+    """What these files ask of the daemon."""
 
     async def refresh(self, bridge: Bridge) -> None:
-        """Ask the kernel for a bridge's state. VirtError: ENXIO, it is gone."""
+        """Update a bridge's state from the kernel. VirtError ENXIO: the bridge is gone."""
 
     def text(self, bridge: Bridge) -> str:
-        """Return the verbs that would make a new bridge what this one is."""
+        """Return the verbs that give a new bridge the present state of this one."""
 
 
 def bridge_directory(
     bridge: Bridge, bridges: Bridges, run: RunBridge, report: Callable[[VirtError, User], None]
 ) -> Directory:
-    """Return the files of one bridge. report: puts an error into a user's last_error."""
+    """Return the directory of one bridge. report: puts an error into a user's last_error."""
 
     async def refresh() -> None:
         await bridges.refresh(bridge)

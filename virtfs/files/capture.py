@@ -1,8 +1,8 @@
-"""pcap: what passes, as pcapng.
+"""pcap: the frames that pass an interface, as pcapng.
 
-A capture copies; it never takes a frame from a reader. Each reader has a bounded buffer of its own. When that is full
-frames are left out, and the stream says so: the next frame's block counts them, and an interface statistics block sums
-up.
+A capture copies frames and never takes one from a reader. Each reader has its own bounded buffer. When it is full,
+frames are dropped. Their number is in the dropcount of the next packet block, and in an interface statistics block once
+the reader has caught up.
 """
 
 import errno
@@ -36,37 +36,42 @@ from virtfs.host.descriptors import NONE_LEFT
 
 log = logging.getLogger(__name__)
 
-READERS = 32  # as many that do not read, each with all it may have, are still no harm
-SNAPLEN = 0  # frames are captured whole
+READERS = 32  # all captures together may use the buffers of this many stalled readers
+SNAPLEN = 0  # snap length in bytes; 0: no limit
 
 
 def file_header(application: str) -> bytes:
-    """The block that begins every capture."""
+    """Return the section header block, which begins every capture."""
     return section_header(platform.machine(), f"{platform.system()} {platform.release()}", application)
 
 
 def interface_block(virt: Virt) -> bytes:
-    """The block that introduces an interface."""
+    """Return the interface description block of an interface."""
     return interface_description(virt.name, virt.description, virt.address, SNAPLEN, virt.filter or None)
 
 
 @dataclass(slots=True)
 class Budget:
-    """What waits for the readers of all captures of a mount, in bytes; each: for one of them at most."""
+    """The memory of all captures of a mount.
+
+    each: the most that may wait for one reader, in bytes. held: what waits for all of them now, in bytes.
+    """
 
     each: int
     held: int = 0
 
     @property
     def most(self) -> int:
-        """For all of them together."""
+        """The most that may wait for all readers together, in bytes."""
         return READERS * self.each
 
 
 class Capture(DeviceFile):
-    """A pcap file: of one interface, or of all (`recorders` says which there are now).
+    """A pcap file of one interface, or of all interfaces of the mount.
 
-    alone: it is of one interface, and ends with it. start: runs a task as long as the mount.
+    recorders: returns the recorders of its interfaces. budget: shared by all captures of the mount. application: the
+    name of the program in the section header. start: runs a task as long as the mount. alone: the file belongs to one
+    interface, and a read ends with it.
     """
 
     __slots__ = ("alone", "application", "budget", "recorders", "start")
@@ -94,7 +99,7 @@ class Capture(DeviceFile):
 
     async def _open(self, user: User) -> DeviceHandle:
         handle = CaptureHandle(self, user)
-        self.opens.add(handle)  # to be told of interfaces that come and go meanwhile
+        self.opens.add(handle)  # `appear` and `vanish` must reach it from now on
         try:
             await handle.begin()
         except BaseException:
@@ -103,43 +108,43 @@ class Capture(DeviceFile):
         return handle
 
     async def appear(self, recorder: Recorder) -> None:
-        """A new interface: every reader sees it from now on."""
+        """Add a new interface to every open capture."""
         for handle in self._handles():
             await handle.appear(recorder)
 
     def vanish(self, recorder: Recorder) -> None:
-        """It is gone: its statistics close its part, or the whole."""
+        """Remove an interface from every open capture, after its statistics block."""
         for handle in self._handles():
             handle.vanish(recorder)
 
     def _handles(self) -> "list[CaptureHandle]":
-        return [handle for handle in self.opens if isinstance(handle, CaptureHandle) and handle.stream is self]
+        return [handle for handle in self.opens if isinstance(handle, CaptureHandle) and handle.node is self]
 
 
 class _Watched:
-    """One interface in one reader's stream."""
+    """One interface in one capture. number: its interface id in the pcapng section."""
 
     __slots__ = ("begun", "dropped", "missed", "number", "received", "sees", "sink")
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.sees = False  # it is shown what passes by now
+        self.sees = False  # the recorder shows frames to `sink`
         self.begun = time_ns()
         self.sink: Sink = lambda passed: None
         self.received = self.dropped = self.missed = 0
 
     def miss(self, frames: int) -> None:
-        """So many frames are left out."""
+        """Count frames that were dropped."""
         self.missed += frames
         self.dropped += frames
 
     def statistics(self) -> bytes:
-        """The block that sums up."""
+        """Return the interface statistics block."""
         return interface_statistics(self.number, time_ns(), self.received, self.dropped, self.begun)
 
 
 class CaptureHandle(TextDeviceHandle):
-    """One reader. A read gives as many whole blocks as fit; a block that is larger goes on in the next."""
+    """One open of a capture. A read returns as many whole blocks as fit; a larger block continues in the next read."""
 
     __slots__ = (
         "_budget",
@@ -160,20 +165,21 @@ class CaptureHandle(TextDeviceHandle):
         super().__init__(capture, user, Waiters())
         self._capture = capture
         self._budget = capture.budget
-        self._pieces: deque[tuple[memoryview, int]] = deque()  # blocks, and how many of them are frames
+        self._pieces: deque[tuple[memoryview, int]] = deque()  # blocks, and the number of frames in them
         self._size = self._pending = 0
         self._watched: dict[Recorder, _Watched] = {}
-        self._introduced = 0  # interfaces
-        self._last = no_names()  # a block without meaning, for when there is no interface
+        self._introduced = 0  # number of interface description blocks
+        self._last = no_names()  # filler for an interrupted read without an interface
         self._over = self._released = False
-        self._full = False  # a frame was left out, and nothing has been read since
+        self._full = False  # a frame was dropped, and nothing has been read since
         self._merge = None if capture.alone else Merge(lambda: self._watched, self._deliver)
         self._add(file_header(capture.application))
 
     async def begin(self) -> None:
-        """See what passes from now on.
+        """Start capturing.
 
-        Errors: of one interface alone, as PacketRing.open; of all, EPERM for each, or EMFILE, ENFILE, ENOMEM for any.
+        Errors: those of PacketRing.open. A capture of all interfaces fails only with EMFILE, ENFILE or ENOMEM for any
+        interface, or with EPERM if none can be captured.
         """
         refused: list[OSError] = []
         if self._merge is not None:
@@ -192,7 +198,7 @@ class CaptureHandle(TextDeviceHandle):
             raise VirtError(refusal.errno or errno.EIO, f"pcap: {refusal.strerror}")
 
     async def appear(self, recorder: Recorder) -> None:
-        """See this interface too."""
+        """Capture a further interface."""
         if recorder not in self._watched and not recorder.virt.lost and not self._released:
             await self._watch(recorder, self._introduce(recorder))
 
@@ -211,15 +217,15 @@ class CaptureHandle(TextDeviceHandle):
             if self._capture.alone:
                 sentence = f"{recorder.virt.name}/pcap: {refusal.strerror}"
                 raise VirtError(refusal.errno or errno.EIO, sentence) from refusal
-            log.warning("%s is not in pcap: %s", recorder.virt.name, refusal.strerror)
+            log.warning("%s is missing from pcap: %s", recorder.virt.name, refusal.strerror)
             if refused is not None and (refusal.errno == errno.EPERM or refusal.errno in NONE_LEFT):
                 refused.append(refusal)
-        if self._watched.get(recorder) is not watched:  # it is gone meanwhile, or this handle is
+        if self._watched.get(recorder) is not watched:  # the interface or this handle has gone meanwhile
             recorder.unwatch(watched.sink)
         self.waiters.wake()
 
     def vanish(self, recorder: Recorder) -> None:
-        """It is gone, and all that has passed is shown."""
+        """Stop capturing an interface whose frames have all been shown."""
         watched = self._watched.pop(recorder, None)
         if watched is None:
             return
@@ -265,7 +271,7 @@ class CaptureHandle(TextDeviceHandle):
             watched.miss(passed.frames - frames)
             self.dropped += passed.frames - frames
             if not frames:
-                self._sum_up()
+                self._add_statistics()
                 self.waiters.wake()
 
         return see
@@ -276,7 +282,7 @@ class CaptureHandle(TextDeviceHandle):
         self.waiters.wake()
 
     def _account(self, size: int) -> None:
-        """So many bytes more wait, or less."""
+        """Count bytes that are added to the buffer, or, if negative, removed."""
         self._size += size
         self._budget.held += size
 
@@ -291,16 +297,16 @@ class CaptureHandle(TextDeviceHandle):
                 room[at : at + len(blocks)] = blocks
                 at += len(blocks)
             if at > HEADROOM or not self._pieces:
-                self._sum_up()
+                self._add_statistics()
                 return at - HEADROOM or (0 if self._over else None)
             self._rest = bytes(self._next(0, least=1))
         taken = super().read(room, size)
         if not self._rest:
-            self._sum_up()
+            self._add_statistics()
         return taken
 
     def _next(self, size: int, least: int = 0) -> memoryview:
-        """As many whole blocks as one piece has, of so many bytes at most; as whole_blocks."""
+        """Take whole blocks from the first piece: at most `size` bytes, but at least `least` blocks (whole_blocks)."""
         blocks, frames = self._pieces[0]
         length = len(blocks)
         if length > size:
@@ -317,8 +323,8 @@ class CaptureHandle(TextDeviceHandle):
         self._full = False
         return blocks[:length]
 
-    def _sum_up(self) -> None:
-        """Had the reader lagged, and caught up now, it is told by how much."""
+    def _add_statistics(self) -> None:
+        """Add statistics blocks if the reader has missed frames and now caught up."""
         if self._pieces or self._merge:
             return
         for watched in self._watched.values():
@@ -327,7 +333,7 @@ class CaptureHandle(TextDeviceHandle):
                 self._add(watched.statistics())
 
     def interrupted(self, room: memoryview, size: int) -> int:
-        """Give the statistics of an interface so far; a read that waits has nothing before it, so none pile up."""
+        """Return a statistics block as filler. A waiting read has an empty buffer, so these blocks do not pile up."""
         watched = next(iter(self._watched.values()), None)
         if watched is not None:
             watched.missed = 0

@@ -1,4 +1,4 @@
-"""clients: who has which stream of an interface open."""
+"""clients: the open device files of an interface."""
 
 from collections.abc import Callable
 
@@ -8,15 +8,15 @@ HEAD = ("PID", "COMMAND", "FILE", "TAKEN", "WAITING", "DROPPED")
 
 
 def clients_text(opens: Opens, command: Callable[[int], str]) -> str:
-    """A table with a head line: pid, command, file, frames taken, waiting for it and dropped by it.
+    """Return a table with a header: process id, command, file, and the frames taken, waiting and dropped.
 
-    command: the name of a process.
+    command: returns the name of a process.
     """
     rows = [HEAD] + [
         (
             str(handle.user.pid),
             command(handle.user.pid),
-            handle.stream.label,
+            handle.node.label,
             str(handle.taken()),
             str(handle.pending()),
             str(handle.dropped),

@@ -1,6 +1,7 @@
-"""clone: opening it makes an interface, reading it tells which, its last close destroys it (Plan 9's, /dev/tap's).
+"""clone: an open creates an interface, a read returns its unit, and the last close destroys it.
 
-As Plan 9's it is opened for reading and writing, so that whoever only looks at all files makes nothing.
+The design is that of Plan 9's clone files and NetBSD's /dev/tap. As in Plan 9, it must be opened for reading and
+writing, so that programs that only read all files create nothing.
 """
 
 import errno
@@ -16,7 +17,7 @@ Make = Callable[[User], Awaitable[tuple[Unit, Callable[[], None]]]]
 
 
 class Clone(DeviceFile):
-    """make: gives the unit of a new interface, and what destroys it."""
+    """The clone file. make: creates an interface; returns its unit, and a function that destroys it."""
 
     __slots__ = ("make",)
 
@@ -28,7 +29,7 @@ class Clone(DeviceFile):
 
     def open(self, flags: int, user: User) -> "Awaitable[CloneHandle]":
         if not (reads(flags) and writes(flags)):
-            raise VirtError(errno.EACCES, "clone has to be opened for reading and writing: exec 3<>clone")
+            raise VirtError(errno.EACCES, "clone must be opened for reading and writing: exec 3<>clone")
         return self._make(user)
 
     async def _make(self, user: User) -> "CloneHandle":
@@ -37,12 +38,12 @@ class Clone(DeviceFile):
 
 
 class CloneHandle(TextDeviceHandle):
-    """One open, which is its interface's life."""
+    """One open, and with it the lifetime of one interface."""
 
     __slots__ = ("_destroy", "_text")
 
-    def __init__(self, stream: Clone, user: User, unit: Unit, destroy: Callable[[], None]) -> None:
-        super().__init__(stream, user, Waiters())
+    def __init__(self, file: Clone, user: User, unit: Unit, destroy: Callable[[], None]) -> None:
+        super().__init__(file, user, Waiters())
         self._text = f"{unit}\n".encode()
         self._destroy = destroy
 
@@ -54,10 +55,10 @@ class CloneHandle(TextDeviceHandle):
         return True
 
     def write(self, data: memoryview) -> int:
-        raise VirtError(errno.EINVAL, "clone takes no commands: the interface's own ctl does")
+        raise VirtError(errno.EINVAL, "clone takes no commands: write them to the ctl of the interface")
 
     def poll(self) -> int:
-        return select.POLLIN | select.POLLOUT  # a write would fail at once
+        return select.POLLIN | select.POLLOUT  # POLLOUT, because a write fails at once
 
     def release(self) -> None:
         super().release()

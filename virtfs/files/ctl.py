@@ -1,4 +1,4 @@
-"""ctl: commands one a line, cut out of the writes of one descriptor."""
+"""ctl: a script of commands, one per line, split across the writes of one descriptor."""
 
 import errno
 from collections.abc import Awaitable, Callable
@@ -10,14 +10,14 @@ from virtfs.core.script import Script
 from virtfs.files.node import Owner
 from virtfs.files.text import Text, TextHandle
 
-# Runs one write's share of a script; the script is the descriptor's.
+# Runs the lines that one write completes. The script keeps the unfinished line of a descriptor.
 Run = Callable[[Script, bytes, User], Awaitable[None]]
 
 
 class Ctl(Text):
-    """Reading prints the lines that would rebuild what is; writing runs lines.
+    """A control file. A read returns commands that recreate the present state; a write runs commands.
 
-    refused: told of what is not run, and why.
+    run: runs the lines of one write. refused: called with the error for a command that is not run.
     """
 
     __slots__ = ("run",)
@@ -39,11 +39,11 @@ class Ctl(Text):
 
 
 async def _unused(data: bytes, user: User) -> None:
-    raise AssertionError("a ctl handle keeps a script and writes through it")
+    raise AssertionError("CtlHandle.write replaces this")
 
 
 class CtlHandle(TextHandle):
-    """One open of ctl, with the unfinished last line of its last long write."""
+    """One open of ctl. script: holds the unfinished last line of a long write."""
 
     __slots__ = ("ctl", "script")
 
@@ -61,5 +61,5 @@ class CtlHandle(TextHandle):
 
     def release(self) -> None:
         if rest := self.script.rest():
-            said = f"{quoted(rest)}: not run, closed before the line's end"
+            said = f"{quoted(rest)}: not run, because the file was closed before a newline"
             self.ctl.refused(VirtError(errno.EINVAL, said), self.user)

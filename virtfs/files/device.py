@@ -1,9 +1,8 @@
-"""What a stream file has to answer, and who waits for it.
+"""Device files: the base classes of files that behave like character devices, and their wait queues.
 
-A stream is a character device in all but name: a read takes what is there or waits, a write is done at once, poll
-tells. Its handles never wait themselves: a read that finds nothing says so, and whoever called keeps it among the
-handle's `Waiters`, as the kernel keeps a process on a wait_queue_head_t. The source of the
-stream says `wake()` when it may be worth another look.
+A read returns what is there or waits, a write normally completes at once, and poll(2) reports what is possible.
+Handles never block: a read that finds nothing returns None, and the caller enters it into the handle's `Waiters`, like
+a process on a wait_queue_head_t in the kernel. The source of the data calls `wake()` when another attempt may succeed.
 """
 
 import errno
@@ -17,42 +16,41 @@ from virtfs.core.ids import User
 from virtfs.files.node import Node, Owner, Rights
 from virtfs.forward.wire import HEADROOM
 
-Unique = NewType("Unique", int)  # the kernel's number of one request
-PollId = NewType("PollId", int)  # the kernel's number of one poll to be woken (kh)
+Unique = NewType("Unique", int)  # the kernel's number for a request
+PollId = NewType("PollId", int)  # the kernel's number for a poller (kh in linux/fuse.h)
 
 
 def reads(flags: int) -> bool:
-    """An open(2) with these flags may read."""
+    """Return whether an open(2) with these flags may read."""
     return flags & os.O_ACCMODE != os.O_WRONLY
 
 
 def writes(flags: int) -> bool:
-    """An open(2) with these flags may write."""
+    """Return whether an open(2) with these flags may write."""
     return flags & os.O_ACCMODE != os.O_RDONLY
 
 
-def looks(flags: int) -> bool:
-    """An open(2) with these flags is by a program that goes through all files, and does not mean this one.
+def walks(flags: int) -> bool:
+    """Return whether an open(2) with these flags comes from a program that walks a directory tree.
 
-    cp -a, cp -r, grep -r, tar, rsync, restic and borg open what they found in a directory with O_NOFOLLOW, some with
-    O_NOATIME; cat, a shell's `<`, and programs that are given a name, with neither.
+    cp -a, cp -r, grep -r, tar, rsync, restic and borg open files that they found in a directory with O_NOFOLLOW, some
+    also with O_NOATIME. cat, a shell's `<` and programs that were given the name use neither.
     """
     return not writes(flags) and bool(flags & (os.O_NOFOLLOW | os.O_NOATIME))
 
 
 class Server(Protocol):
-    """Answers requests that wait; the channel."""
+    """The part of the channel that answers waiting calls."""
 
     def serve(self, waiters: "Waiters") -> None:
-        """The source has changed: answer what can be answered now."""
+        """Answer all waiting calls of a source that can finish now."""
 
 
 class Waiters:
-    """The reads and polls that wait for one source.
+    """The wait queue of one source of data.
 
-    reads: in the order they came.
-    polls: to be woken once, when the handle has something to tell.
-    writes: of files whose writes may wait, each with its handle.
+    reads: waiting reads, in order of arrival. writes: waiting writes, with their handles. polls: pollers to be woken
+    once, with their handles. started: called when a read or poll begins to wait.
     """
 
     __slots__ = ("_server", "polls", "reads", "started", "writes")
@@ -62,50 +60,51 @@ class Waiters:
         self.polls: dict[PollId, DeviceHandle] = {}
         self.writes: dict[Unique, DeviceHandle] = {}
         self._server: Server | None = None
-        self.started = started  # called when somebody begins to wait
+        self.started = started
 
     def __bool__(self) -> bool:
         return bool(self.reads or self.polls or self.writes)
 
     def wake(self) -> bool:
-        """The source has changed: whoever can be answered is. True: somebody still waits."""
+        """Serve the waiting calls after a change of the source. Return whether any still wait."""
         if self and self._server is not None:
             self._server.serve(self)
         return bool(self)
 
     def park_read(self, unique: Unique, read: "ParkedRead", server: Server) -> None:
-        """Keep a read that finds nothing yet, for this server to answer."""
+        """Add a read that found nothing. The server answers it later."""
         self.reads[unique] = read
         self._server = server
         self.started()
 
     def park_write(self, unique: Unique, handle: "DeviceHandle", server: Server) -> None:
-        """Keep a write that takes its time."""
+        """Add a write that must wait."""
         self.writes[unique] = handle
         self._server = server
 
     def park_poll(self, kh: PollId, handle: "DeviceHandle", server: Server) -> None:
-        """Keep a poll that is to be woken."""
+        """Add a poller to wake."""
         self.polls[kh] = handle
         self._server = server
 
 
 class DeviceHandle:
-    """One open of a stream file. Methods are named after the system call; an OSError becomes its errno.
+    """One open of a device file. Methods are named after system calls; an OSError is answered with its errno.
 
-    reads: reads answered. dropped: frames it was too slow for.
-    kh, told: the poll to be woken, and what it was told last.
-    whole, unfinished, splits: fuse/pieces.py's. For each thread that writes, the size in bytes from which on its
-    writes are looked at; thread, offset and length of what is still to come of a message; pieces have been seen.
+    node: the file. reads: the number of answered reads. dropped: the number of frames that the reader was too slow for.
+    kh, told: the poller to wake, and the events it was told last.
+
+    State of fuse/pieces.py. whole: for each writing thread, the size in bytes from which its writes are examined.
+    unfinished: thread, offset and length of the rest of a split frame. splits: whether any piece has been seen.
     """
 
     __slots__ = (
         "_filled",
         "dropped",
         "kh",
+        "node",
         "reads",
         "splits",
-        "stream",
         "told",
         "unfinished",
         "user",
@@ -113,10 +112,10 @@ class DeviceHandle:
         "whole",
     )
 
-    messages = False  # one write(2) is one message, which must not be cut
+    messages = False  # one write(2) is one frame, which must not be split
 
-    def __init__(self, stream: "DeviceFile", user: User, waiters: Waiters) -> None:
-        self.stream = stream
+    def __init__(self, file: "DeviceFile", user: User, waiters: Waiters) -> None:
+        self.node = file
         self.user = user
         self.waiters = waiters
         self.kh: PollId | None = None
@@ -128,100 +127,100 @@ class DeviceHandle:
         self.reads = self.dropped = 0
 
     def read(self, room: memoryview, size: int) -> int | None:
-        """Put at most `size` bytes into `room` at HEADROOM and say how many; None when there is nothing yet.
+        """Put at most `size` bytes into `room` at HEADROOM. Return their number, or None if there is nothing yet.
 
-        What lies before HEADROOM is scratch, and there is more room behind `size` than any frame needs, so that a
-        frame can be read with whatever head its device gives it, where it is to be sent from.
+        `room` has scratch space before HEADROOM, and space for the longest frame even if `size` is smaller. So a frame
+        can be read straight into the answer, with the header that the tap puts before it.
         """
-        raise OSError(errno.EBADF, "not open for reading")
+        raise OSError(errno.EBADF, "the file is not open for reading")
 
     def filled(self, end: int) -> None:
-        """A READ has been filled to its last byte, at the offset `end`: the kernel may ask for more of it."""
+        """Note that a READ was filled completely, up to offset `end`: the kernel may continue the call there."""
         self._filled = end
 
     def read_on(self, room: memoryview, size: int, offset: int) -> int | None:
         """Answer a READ at an offset above 0, as `read`.
 
-        Every read(2) of a stream begins at 0. The kernel splits one of more than 256 buffers or 1 MiB and sends the
-        next piece once the last was filled (fs/fuse/file.c: fuse_direct_io). Such a piece never waits: 0 ends the
-        call with what it has. Any other offset is one that io_uring was given, and means nothing.
+        Every read(2) of a device file begins at offset 0. The kernel splits a call of more than 256 buffers or 1 MiB,
+        and sends the next piece once the last was filled (fs/fuse/file.c fuse_direct_io). Such a piece never waits;
+        returning 0 ends the call. Any other offset was chosen by io_uring and is ignored.
         """
         taken = self.read(room, size)
         return taken or 0 if offset == self._filled else taken
 
     def interrupted(self, room: memoryview, size: int) -> int:
-        """Put something without meaning into `room`, as `read`, for a waiting read that a signal ends; 0: EINTR."""
+        """End a waiting read after a signal: put filler data into `room`, as `read`, or return 0 for EINTR."""
         return 0
 
     def soon(self) -> bool:
-        """A read that finds nothing now will find something within some ms, so that it may wait even if told not to."""
+        """Return whether data will come within some ms, so that even a read with O_NONBLOCK waits for it."""
         return False
 
     def write(self, data: memoryview) -> int | None:
-        """Take `data` (valid during the call only) and say how much of it was taken; None where that has to wait."""
-        raise OSError(errno.EBADF, "not open for writing")
+        """Take `data`, valid only during the call. Return the number of bytes taken, or None if the write must wait."""
+        raise OSError(errno.EBADF, "the file is not open for writing")
 
     def cut(self) -> None:
-        """The rest of a message, which `write` took for whole, is dropped: count it."""
+        """Count a frame that was sent without its end, because `write` took its first piece for the whole."""
 
     def written(self) -> int | None:
-        """Asked of a write that waits, at each wake: how much was taken, None while it waits on."""
+        """Continue a waiting write, at each wake. Return the number of bytes taken, or None if it waits on."""
         raise NotImplementedError
 
     def interrupt(self) -> int:
-        """A write that waits is to end now: how much of it was taken."""
+        """End a waiting write after a signal. Return the number of bytes taken so far."""
         raise NotImplementedError
 
     def poll(self) -> int:
-        """Return what poll(2) tells now.
+        """Return the events for poll(2).
 
-        POLLIN (POLLOUT) holds exactly when a read (a write) would not be EAGAIN, also when it would fail with another
-        error, in the directions that the descriptor has. POLLERR is added where a read would fail, POLLERR|POLLHUP
-        once the interface is gone. Whatever may change the answer wakes `waiters`.
+        POLLIN (POLLOUT) is set exactly if a read (a write) would not fail with EAGAIN, in the directions in which the
+        file is open. It is also set if the call would fail with another error. POLLERR is added if a read would fail,
+        POLLERR|POLLHUP once the interface is gone. Every change of the answer wakes `waiters`.
         """
         raise NotImplementedError
 
     def ioctl(self, command: int, argument: bytes) -> bytes:
-        """The answer's bytes for an ioctl, ENOTTY when it is unknown."""
-        raise OSError(errno.ENOTTY, "no such ioctl")
+        """Return the output bytes of an ioctl. OSError ENOTTY: the ioctl is unknown."""
+        raise OSError(errno.ENOTTY, f"unknown ioctl {command:#x}")
 
     def taken(self) -> int:
-        """Frames it has taken, for `clients`."""
+        """Return the number of frames taken through this handle, for `clients`."""
         return self.reads
 
     def pending(self) -> int:
-        """Frames that wait for this handle alone, for `clients`."""
+        """Return the number of frames that wait for this handle only, for `clients`."""
         return 0
 
     def release(self) -> None:
-        """The last descriptor of this open is closed."""
-        self.stream.opens.remove(self)
+        """Clean up after the last descriptor of this open is closed."""
+        self.node.opens.remove(self)
 
 
 class FixedHandle(DeviceHandle):
-    """An open of a file that stays as it was at the open: it has a length, can be seeked and read at any offset."""
+    """An open of a file whose content is fixed at the open: it has a length and can be read at any offset."""
 
     __slots__ = ()
 
     def length(self) -> int:
-        """How many bytes there are."""
+        """Return the length of the content in bytes."""
         raise NotImplementedError
 
     def read_at(self, offset: int, size: int) -> list[memoryview]:
-        """At most `size` bytes from `offset` on, in pieces; none at the end."""
+        """Return at most `size` bytes from `offset` on, in pieces; an empty list at the end."""
         raise NotImplementedError
 
     def poll(self) -> int:
         return select.POLLIN
 
 
-class Look(DeviceHandle):
-    """An open of a stream by who goes through all files: it has no effect, and reads as `length` zero bytes at once."""
+class WalkHandle(DeviceHandle):
+    """An open by a program that walks the tree (`walks`). It has no effect, and reads as `length` zero bytes."""
 
     __slots__ = ("_rest",)
 
-    def __init__(self, stream: "DeviceFile", user: User, length: int) -> None:
-        super().__init__(stream, user, Waiters())
+    def __init__(self, file: "DeviceFile", user: User, length: int) -> None:
+        super().__init__(file, user, Waiters())
         self._rest = length
 
     def read(self, room: memoryview, size: int) -> int:
@@ -235,7 +234,7 @@ class Look(DeviceHandle):
 
 
 class ParkedRead(NamedTuple):
-    """A read that waits: at most `size` bytes at `offset`, for a thread."""
+    """A waiting read of at most `size` bytes at `offset`, by a thread (its number in /proc)."""
 
     handle: DeviceHandle
     size: int
@@ -244,7 +243,7 @@ class ParkedRead(NamedTuple):
 
 
 class Opens:
-    """The open streams of one interface, or of the mount."""
+    """The open device files of one interface, or of the mount itself."""
 
     def __init__(self, report: Callable[[Literal["open", "close"], DeviceHandle], None] | None = None) -> None:
         """report: called with each open and close; None for the mount's own files, which report nothing."""
@@ -255,23 +254,24 @@ class Opens:
         return iter(tuple(self._handles))
 
     def add(self, handle: DeviceHandle) -> None:
-        """One more; nothing happens if it is there."""
+        """Add a handle. Idempotent."""
         if handle not in self._handles:
             self._handles[handle] = None
             if self._report is not None:
                 self._report("open", handle)
 
     def remove(self, handle: DeviceHandle) -> None:
-        """One less; nothing happens if it is not there."""
+        """Remove a handle. Idempotent."""
         if self._handles.pop(handle, self) is None and self._report is not None:
             self._report("close", handle)
 
 
 class DeviceFile(Node):
-    """A stream file. label: its name below the interface's directory, or the mount's.
+    """A file that behaves like a character device.
 
-    gives, takes: what it can be opened for, whatever its permission bits. live: reading it waits, or takes something
-    away.
+    label: its path relative to the interface's directory, or to the mount. gives, takes: whether it can be opened for
+    reading and for writing, whatever its permission bits. live: a read may wait or consume something, so programs that
+    walk the tree must not read it.
     """
 
     __slots__ = ("label", "opens", "rights")
@@ -280,7 +280,7 @@ class DeviceFile(Node):
     takes = False
     live = True
 
-    def __init__(self, owner: Owner, label: str, opens: Opens, rights: Rights = Rights.STREAM) -> None:
+    def __init__(self, owner: Owner, label: str, opens: Opens, rights: Rights = Rights.DEVICE) -> None:
         super().__init__(owner)
         self.label = label
         self.opens = opens
@@ -290,13 +290,17 @@ class DeviceFile(Node):
         return self.rights.bits(self.owner.mode)
 
     def size(self, user: User | None) -> int:
-        """1, so that splice(2) and io_uring, which end at the size, ask at all. 0 of what cannot be read."""
+        """Return 1 for a readable file, else 0. splice(2) and io_uring never read beyond the size."""
         return int(self.gives)
 
     def admit(self, flags: int, user: User) -> DeviceHandle | Awaitable[DeviceHandle]:
-        """`open`, or EACCES for a direction that this file does not have. A look at a live stream opens nothing."""
-        if self.live and looks(flags):
-            return Look(self, user, self.size(user))
+        """Open the file for open(2), and add the handle to `opens`.
+
+        A walk over a live file gets a WalkHandle and opens nothing. VirtError EACCES: the file cannot be opened in
+        that direction. Other errors are those of `open`.
+        """
+        if self.live and walks(flags):
+            return WalkHandle(self, user, self.size(user))
         if (reads(flags) and not self.gives) or (writes(flags) and not self.takes):
             raise VirtError(errno.EACCES, f"{self.label} cannot be {'written' if self.gives else 'read'}")
         opening = self.open(flags, user)
@@ -311,35 +315,35 @@ class DeviceFile(Node):
         return handle
 
     def open(self, flags: int, user: User) -> DeviceHandle | Awaitable[DeviceHandle]:
-        """One more open(2), the kernel has checked the permission bits. flags: as in open(2).
+        """Return a new handle. flags: as in open(2). The kernel has checked the permission bits.
 
-        Something to await where the kernel has to be asked first; the opener waits then, nobody else.
+        If the open has to wait for the kernel, return an awaitable; only the opener waits for it.
         """
         raise NotImplementedError
 
 
 class TextDeviceHandle(DeviceHandle):
-    """An open of a stream that gives text, in reads of any size, one byte at a time too.
+    """An open of a device file of text or bytes, which can be read in pieces of any size.
 
-    `more` is asked when all that it gave before has been read.
+    frames: the number of frames given by `more`, which is called once its last piece has been read.
     """
 
     __slots__ = ("_rest", "frames")
 
-    def __init__(self, stream: DeviceFile, user: User, waiters: Waiters) -> None:
-        super().__init__(stream, user, waiters)
+    def __init__(self, file: DeviceFile, user: User, waiters: Waiters) -> None:
+        super().__init__(file, user, waiters)
         self._rest = b""
         self.frames = 0
 
     def more(self) -> bytes | None:
-        """The next piece; None when there is none yet, b"" at the end."""
+        """Return the next piece of data, None if there is none yet, b"" at the end."""
         raise NotImplementedError
 
     def taken(self) -> int:
         return self.frames
 
     def ready(self) -> bool:
-        """`more` would not say None."""
+        """Return whether `more` would not return None."""
         raise NotImplementedError
 
     def read(self, room: memoryview, size: int) -> int | None:

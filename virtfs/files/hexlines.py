@@ -1,4 +1,4 @@
-"""hex: the frames of `frame` as text, one a line, for shells."""
+"""hex: the frames of an interface as lines of hexadecimal digits, for shells."""
 
 import errno
 import select
@@ -13,7 +13,10 @@ from virtfs.forward.wire import HEADROOM, LONGEST
 
 
 class Hex(DeviceFile):
-    """Shares its queue, and who may open it, with frame. told: what last_error is to say."""
+    """The hex file. It shares the queue and the limit on openers (`exclusive`) with `frame`.
+
+    told: called with an error, for last_error.
+    """
 
     __slots__ = ("frame", "room", "told")
 
@@ -23,14 +26,14 @@ class Hex(DeviceFile):
         super().__init__(frame.owner, "hex", opens)
         self.frame = frame
         self.told = told
-        self.room = memoryview(bytearray(LONGEST + HEADROOM))  # where a frame becomes text, for all readers
+        self.room = memoryview(bytearray(LONGEST + HEADROOM))  # the frame being formatted; shared by all readers
 
     def open(self, flags: int, user: User) -> DeviceHandle | Awaitable[DeviceHandle]:
         return self.frame.seat(flags, lambda: HexHandle(self, user, flags))
 
 
 class HexHandle(TextDeviceHandle):
-    """One open: what is left of the line that is being read, and of the one that is being written."""
+    """One open of hex. It keeps the rest of a line that is partly read, and of one that is partly written."""
 
     __slots__ = ("_file", "_flags", "_lines", "_room", "_wire")
 
@@ -59,16 +62,16 @@ class HexHandle(TextDeviceHandle):
                 self._wire.out.put(memoryview(frame))
         except VirtError as error:
             self._lines.forget()
-            self._tell(error)
+            self._report(error)
             raise
         return len(data)
 
-    def _tell(self, error: VirtError) -> None:
+    def _report(self, error: VirtError) -> None:
         where = f"{self._wire.virt.name}/hex"
         self._file.told(VirtError(error.errno, f"{where}: {error.strerror}"), self.user)
 
     def release(self) -> None:
         if self._lines.rest():
-            self._tell(VirtError(errno.EINVAL, "closed within a line, which was not sent: it lacks its newline"))
+            self._report(VirtError(errno.EINVAL, "the last line was not sent: the file was closed before its newline"))
         super().release()
         self._file.frame.leave(self._flags)

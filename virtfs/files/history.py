@@ -1,4 +1,4 @@
-"""history: the last frames of an interface, as pcapng, for who comes later. Reading takes nothing away."""
+"""history: the last frames of an interface, as pcapng. Reading does not consume them."""
 
 from bisect import bisect_right
 from collections import deque
@@ -11,15 +11,15 @@ from virtfs.files.capture import file_header, interface_block
 from virtfs.files.device import DeviceFile, FixedHandle, Opens, Waiters
 from virtfs.forward.recorder import Passed, Recorder
 
-PIECE = 65536  # bytes; blocks of less are joined
+PIECE = 65536  # bytes; shorter pieces are joined
 
 
 class History:
-    """The last frames of one interface, as many bytes of pcapng as its history_size says."""
+    """The last frames of one interface: at most `history_size` bytes of pcapng packet blocks."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._pieces: deque[bytes] = deque()  # blocks
+        self._pieces: deque[bytes] = deque()  # packet blocks, several per piece
         self._size = 0
         self._watches = False
 
@@ -28,7 +28,7 @@ class History:
         return self._recorder.virt.history_size
 
     async def update(self) -> None:
-        """history_size is another now. Errors: as PacketRing.open."""
+        """Apply a change of history_size. Errors: as PacketRing.open."""
         if bool(self._bound) != self._watches:
             if self._bound:
                 await self._recorder.watch(self._see)
@@ -42,7 +42,7 @@ class History:
             return
         packets = passed.pcapng(0)
         self._size += len(packets)
-        # Few pieces, as each open has a list of them.
+        # Keep pieces few: each open copies the list of them.
         if self._pieces and len(self._pieces[-1]) + len(packets) <= min(PIECE, self._bound // 8):
             self._pieces[-1] += packets
         else:
@@ -50,12 +50,12 @@ class History:
         self._trim()
 
     def _trim(self) -> None:
-        """Pieces that are too much as a whole go; what is too much of the oldest that stays, `_oldest` leaves out."""
+        """Drop the oldest pieces that lie beyond the bound completely. `_oldest` trims the one that remains."""
         while self._pieces and self._size - len(self._pieces[0]) >= self._bound:
             self._size -= len(self._pieces.popleft())
 
     def _oldest(self) -> memoryview:
-        """What is kept of the oldest piece."""
+        """Return the part of the oldest piece within the bound."""
         oldest = memoryview(self._pieces[0] if self._pieces else b"")
         over, left = self._size - self._bound, 0
         while left < over:
@@ -63,17 +63,17 @@ class History:
         return oldest[left:]
 
     def length(self) -> int:
-        """Bytes of the frames that have been shown by now."""
+        """Return the length of the kept packet blocks in bytes, without frames still in the ring."""
         return self._size - (len(self._pieces[0]) - len(self._oldest()) if self._pieces else 0)
 
     async def blocks(self) -> list[memoryview]:
-        """The frames as they are now."""
+        """Return the packet blocks of the last frames, including those still in the ring."""
         await self._recorder.flush()
         return [self._oldest(), *(memoryview(piece) for piece in islice(self._pieces, 1, None))]
 
 
 class HistoryFile(DeviceFile):
-    """Reading it takes nothing away."""
+    """The history file: a pcapng file whose content is fixed at each open."""
 
     __slots__ = ("application", "history", "virt")
 
@@ -86,13 +86,13 @@ class HistoryFile(DeviceFile):
         self.application = application
 
     def head(self) -> bytes:
-        """The blocks before the frames."""
+        """Return the section header and interface description blocks."""
         return file_header(self.application) + interface_block(self.virt)
 
     def size(self, user: User | None) -> int:
-        """The length of the latest open, else of what an open would give, less what the ring has not shown yet."""
+        """Return the length for the latest open; without one, for a new open, not counting frames in the ring."""
         for handle in reversed(tuple(self.opens)):
-            if isinstance(handle, HistoryHandle) and handle.stream is self:
+            if isinstance(handle, HistoryHandle) and handle.node is self:
                 return handle.length()
         return len(self.head()) + self.history.length()
 
@@ -101,7 +101,7 @@ class HistoryFile(DeviceFile):
 
 
 class HistoryHandle(FixedHandle):
-    """One reader, of what there was at its open."""
+    """One open, of the frames there were at that time."""
 
     __slots__ = ("_ends", "_pieces")
 

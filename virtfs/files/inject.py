@@ -1,6 +1,6 @@
-"""inject: a pcap or pcapng that is written here is sent by virt, many frames a write.
+"""inject: sends the frames of a pcap or pcapng file that is written to it, many frames per write.
 
-With `pace` the frames keep their recorded distances: a write waits then until its frames are sent, and a signal ends it
+With `pace` the frames keep their recorded intervals: a write waits until its frames are sent, and a signal ends it
 between two frames.
 """
 
@@ -23,13 +23,14 @@ from virtfs.forward.tasks import lasting
 from virtfs.forward.wire import Wire
 from virtfs.host.timer import Timer
 
-BURST = 2048  # frames sent before others have their turn
+BURST = 2048  # frames sent before other tasks run
 
 
 class Inject(DeviceFile):
-    """One opener at a time, for while one write waits a second writer of the same file would be stuck in the kernel.
+    """The inject file. It can be opened only once at a time.
 
-    start: runs a task as long as the mount. told: what last_error is to say.
+    While one write waits, a second writer of the same file would be stuck in the kernel. start: runs a task as long as
+    the mount. told: called with an error, for last_error.
     """
 
     __slots__ = ("start", "told", "used", "waiters", "wire")
@@ -50,11 +51,11 @@ class Inject(DeviceFile):
         self.told = told
         self.used = False
         self.waiters = Waiters()
-        wire.listeners.append(lambda: self.waiters.wake() and False)  # gone, or at another pace; no frame is waited for
+        wire.listeners.append(lambda: self.waiters.wake() and False)  # False: no frame is wanted
 
     def open(self, flags: int, user: User) -> "InjectHandle":
         if self.used:
-            raise VirtError(errno.EBUSY, f"{self.wire.virt.name}/inject is in use")
+            raise VirtError(errno.EBUSY, f"{self.wire.virt.name}/inject is open already: one at a time")
         if self.wire.virt.lost:
             raise VirtError(errno.ENXIO, f"{self.wire.virt.name} is gone")
         handle = InjectHandle(self, user)
@@ -64,7 +65,7 @@ class Inject(DeviceFile):
 
 
 class InjectHandle(DeviceHandle):
-    """One file on its way in."""
+    """One open of inject, and the capture file written to it."""
 
     __slots__ = (
         "_due",
@@ -90,13 +91,14 @@ class InjectHandle(DeviceHandle):
         self._scope = trio.CancelScope()
         self._records: Iterator[Record] = iter(())
         self._next: Record | None = None
-        self._due = 0  # when _next is, in ns
-        self._early: float | None = None  # the pace at which what follows a write that was cut is not due before _due
-        self._unpaced: Iterator[bytes | Run] | None = None  # in place of _records, where times do not matter
+        self._due = 0  # when _next is due, in ns of monotonic_ns()
+        # After an interrupted write: the next frame is not due before _due, as long as `pace` has this value.
+        self._early: float | None = None
+        self._unpaced: Iterator[bytes | Run] | None = None  # replaces _records while there is no pace
         self._rows = Rows()
         self._frames = 0
-        self._writing = 0  # bytes of the write that waits
-        self._timer = Timer()  # the last, as nobody gives it back when something else fails
+        self._writing = 0  # bytes of the waiting write
+        self._timer = Timer()  # last, because nothing closes it if a later line fails
 
     def write(self, data: memoryview) -> int | None:
         if self._file.wire.virt.pace:
@@ -109,7 +111,7 @@ class InjectHandle(DeviceHandle):
         return self.written()
 
     def written(self) -> int | None:
-        """Go on with the write that waits: its length once all its frames are sent, None while some are to wait."""
+        """Continue the waiting write. Return its length once all its frames are sent, None while some are not due."""
         wire = self._file.wire
         if wire.virt.lost:
             raise VirtError(errno.ENXIO, f"{wire.virt.name} is gone")
@@ -125,7 +127,7 @@ class InjectHandle(DeviceHandle):
             except VirtError as error:
                 self._next = None
                 refusal = self._reader.refuse(error)
-                self._tell(refusal)
+                self._report(refusal)
                 raise refusal from None
             if due > now:
                 self._next, self._due = record, due
@@ -136,23 +138,23 @@ class InjectHandle(DeviceHandle):
             try:
                 wire.out.put(memoryview(record.frame))
             except VirtError as refusal:  # strict
-                self._tell(refusal)
-                self._be_done()
+                self._report(refusal)
+                self._consume_last()
                 raise
         self._timer.set(monotonic_ns())
         return None
 
     def _longest_run(self) -> int:
-        """With `strict` a write ends with the first frame that is refused, and those behind it are not done with."""
+        """Return the longest run to send at once, in frames: 1 with `strict`, where an error ends the write."""
         return 1 if self._file.wire.virt.strict else RUN
 
     def _burst(self, wire: Wire, frames: Iterator[bytes | Run]) -> int | None:
-        """One loop over many: what is done for each frame is felt here."""
+        """Send up to BURST frames in one loop, which keeps the cost per frame low. Return as `written`."""
         try:
             sent = wire.out.put_all(islice(frames, BURST), self._rows, BURST)
         except VirtError as error:
-            self._tell(error)
-            self._be_done()
+            self._report(error)
+            self._consume_last()
             raise
         self._frames += sent
         if sent < BURST:
@@ -164,22 +166,22 @@ class InjectHandle(DeviceHandle):
         try:
             return next(self._records, None)
         except VirtError as error:
-            self._tell(error)
+            self._report(error)
             raise
 
-    def _be_done(self) -> None:
-        """With the last frame: the reader is, once it has been asked for the next, which stays with it."""
+    def _consume_last(self) -> None:
+        """Advance the reader, marking the last frame as consumed. The reader keeps the next one."""
         with suppress(VirtError):
             next(self._records if self._unpaced is None else self._unpaced, None)
 
-    def _tell(self, error: VirtError) -> None:
+    def _report(self, error: VirtError) -> None:
         said = f"{self._file.wire.virt.name}/inject: {error.strerror}"
         self._file.told(VirtError(error.errno, said), self.user)
 
     def interrupt(self) -> int:
-        """A signal ends the write that waits: how many of its bytes are done with. What is not, is forgotten."""
+        """End the waiting write after a signal. Return the bytes of its sent frames; the rest is forgotten."""
         if self._next is None:
-            self._be_done()
+            self._consume_last()
         else:
             self._early = self._file.wire.virt.pace
         self._next = None
@@ -187,7 +189,7 @@ class InjectHandle(DeviceHandle):
         return self._reader.give_back()
 
     async def run(self) -> None:
-        """Wake the write that waits when its next frame is due, until the file is closed."""
+        """Wake the waiting write whenever its next frame is due, until the file is closed."""
         try:
             with self._scope:
                 await lasting("inject", self._follow_timer)
@@ -198,7 +200,7 @@ class InjectHandle(DeviceHandle):
         while True:
             await trio.lowlevel.wait_readable(self._timer.fd)
             self._timer.set(0)
-            if self._early is not None and self._due > monotonic_ns():  # this was an earlier time
+            if self._early is not None and self._due > monotonic_ns():  # the timer was set for an earlier frame
                 self._timer.set(self._due)
             else:
                 self._early = None
@@ -208,7 +210,7 @@ class InjectHandle(DeviceHandle):
         return self._frames
 
     def poll(self) -> int:
-        """As in DeviceHandle; a write is taken for one that goes on where the last ended."""
+        """Return the events for poll(2), assuming that the next write continues the last one."""
         virt = self._file.wire.virt
         if virt.lost:
             return select.POLLOUT | select.POLLERR | select.POLLHUP
@@ -220,5 +222,5 @@ class InjectHandle(DeviceHandle):
         try:
             self._reader.finish()
         except VirtError as error:
-            self._tell(error)
+            self._report(error)
         super().release()

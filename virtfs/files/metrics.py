@@ -1,8 +1,8 @@
-"""The file metrics: every counter in the text format that Prometheus reads.
+"""metrics: the counters of all interfaces in the text format of Prometheus.
 
-The only module that knows prometheus_client. Its registry of the process is not used: what a scrape shows is the
-mount's interfaces and nothing of the Python that serves them. Names keep the rules that `promtool check metrics`
-tests: counters end in _total, units are base units and in the name, nothing is without a HELP.
+This is the only module that imports prometheus_client. It does not use the library's global registry, because a scrape
+shows the interfaces and nothing of the server process. Names follow the rules of `promtool check metrics`: counters end
+in _total, names contain the base unit, and every metric has a HELP line.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,36 +17,36 @@ from virtfs.core.values import counter
 from virtfs.core.virt import COUNTERS
 from virtfs.forward.wire import Wire
 
-# By the names of core.virt.Counters. rx is towards virt, tx towards the host.
+# HELP texts by the names of core.virt.Counters. rx is towards virt, tx towards the host.
 COUNTED: Final[dict[str, str]] = {
-    "rx_frames": "Frames that were read from the interface.",
-    "rx_bytes": "Bytes in the frames that were read from the interface.",
-    "rx_dropped": "Frames from the host that nobody read: no reader, a full queue, down, or rejected by a filter.",
-    "tx_frames": "Frames written to the interface that went to the host.",
-    "tx_bytes": "Bytes in the frames that went to the host.",
-    "tx_dropped": "Frames written to the interface that did not go to the host, for whatever reason.",
-    "tx_oversize": "Frames written that were dropped because they were longer than the MTU allows.",
-    "tx_short": "Frames written that were dropped because they were shorter than an Ethernet header.",
-    "tx_down": "Frames written that were dropped because the interface was down.",
-    "tx_spoofed": "Frames written that were dropped because their source was another address.",
+    "rx_frames": "Frames read from the interface.",
+    "rx_bytes": "Bytes in frames read from the interface.",
+    "rx_dropped": "Frames from the host that were not read: no reader, a full queue, down, or rejected by a filter.",
+    "tx_frames": "Frames written to the interface and sent to the host.",
+    "tx_bytes": "Bytes in frames sent to the host.",
+    "tx_dropped": "Frames written to the interface and not sent to the host, for any reason.",
+    "tx_oversize": "Frames written and dropped because they were longer than the MTU allows.",
+    "tx_short": "Frames written and dropped because they were shorter than an Ethernet header.",
+    "tx_down": "Frames written and dropped because the interface was down.",
+    "tx_spoofed": "Frames written and dropped because their source was not the address of the interface.",
 }
 
 _GAUGES: Final[dict[str, tuple[str, Callable[[Wire], int]]]] = {
     "up": ("Whether the interface is up, 1 or 0.", lambda wire: wire.virt.host.up),
-    "carrier": ("Whether the host sees a cable plugged in, 1 or 0.", lambda wire: wire.virt.host.carrier),
+    "carrier": ("Whether the host sees a carrier, 1 or 0.", lambda wire: wire.virt.host.carrier),
     "mtu_bytes": ("Largest payload of a frame.", lambda wire: wire.virt.host.mtu),
     "queue_frames": ("Frames that may wait for a reader.", lambda wire: wire.virt.host.queue),
-    "readers": ("How often frame, hex and rx are open for reading.", lambda wire: wire.readers),
+    "readers": ("Number of times that frame, hex and rx are open for reading.", lambda wire: wire.readers),
 }
 
 
 def metrics(version: str, wires: Iterable[Wire]) -> str:
-    """The text of the file: a line for each value of each interface, labelled virt="virt3", in the order given."""
+    """Return the text: one line per metric and interface, labelled virt="virt3", in the given order."""
     return generate_latest(_Mount(version, list(wires))).decode()
 
 
 class _Mount(Collector):
-    """The interfaces of a mount, as generate_latest wants them."""
+    """The metrics of a mount, as the collector that generate_latest needs."""
 
     def __init__(self, version: str, wires: list[Wire]) -> None:
         self._version = version

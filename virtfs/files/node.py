@@ -1,7 +1,6 @@
-"""What a name in the tree can be: a directory, a link, a text file, a stream.
+"""Nodes: the base class of all files, directories and symbolic links, and the rules for permission bits.
 
-A node knows its rights and its times and what opening it gives; where it lies is `tree`'s, and what its inode number
-is, `fuse`'s.
+A node knows its owner, permission bits, size and times. `tree` knows the names, `fuse` the inode numbers.
 """
 
 import stat
@@ -16,7 +15,7 @@ from virtfs.core.virt import Virt
 
 
 class Owner(Protocol):
-    """The owner of a file: an interface, or root for files of the mount."""
+    """The owner of a node: an interface, or RootOwned. mode: permission bits of the owner's files, see Rights."""
 
     @property
     def owner(self) -> Uid: ...
@@ -30,7 +29,10 @@ class Owner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RootOwned:
-    """Root, as the owner of the mount's files and of those files of an interface that only root may change."""
+    """The owner of files that belong to root: those of the mount, and those for root in an interface's directory.
+
+    virt: that interface, None for the mount.
+    """
 
     owner: Uid = Uid(0)
     group: Gid = Gid(0)
@@ -42,21 +44,21 @@ ROOT = RootOwned()
 
 
 class Rights(Enum):
-    """How the permission bits of a file follow from its owner's `mode`."""
+    """How the permission bits of a file derive from the `mode` of its owner."""
 
-    STREAM = "sends or receives frames: the mode itself"
-    VALUE = "can be read by everybody, set by whom the mode lets write"
-    REPORT = "only tells"
+    DEVICE = "sends or receives frames: exactly the mode"
+    VALUE = "readable by all, writable as the mode says"
+    REPORT = "readable by all, never writable"
 
     def bits(self, mode: int) -> int:
-        """The permission bits under an interface's mode."""
-        if self is Rights.STREAM:
+        """Return the permission bits for the mode of the owner."""
+        if self is Rights.DEVICE:
             return mode
         return mode & 0o666 | 0o444 if self is Rights.VALUE else 0o444
 
 
 class Node:
-    """Anything with a name."""
+    """Anything that has a name in the tree."""
 
     __slots__ = ("__weakref__", "born", "owner")
 
@@ -67,7 +69,7 @@ class Node:
         self.born = time.time_ns()
 
     def permissions(self) -> int:
-        """The nine permission bits."""
+        """Return the permission bits, 0 to 0o777."""
         raise NotImplementedError
 
     def size(self, user: User | None) -> int:
@@ -75,12 +77,12 @@ class Node:
         return 0
 
     def times(self) -> tuple[int, int]:
-        """atime and mtime in ns."""
+        """Return atime and mtime in ns since 1970."""
         return self.born, self.born
 
 
 class Directory(Node):
-    """A table of names; others may add and remove entries, the file system's users not."""
+    """A directory. The daemon adds and removes entries in `children`; users cannot."""
 
     __slots__ = ("children",)
 
@@ -95,7 +97,7 @@ class Directory(Node):
 
 
 class Symlink(Node):
-    """Points at another file, inside the tree or at the run-time directory."""
+    """A symbolic link to a file in the tree or in the run-time directory."""
 
     __slots__ = ("target",)
 

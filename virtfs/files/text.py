@@ -1,11 +1,11 @@
-"""Text files: one value, a report, or a script of commands.
+"""Text files: a value, a report, or a script of commands.
 
-A read at offset 0 takes a fresh snapshot, later offsets go on in it. poll tells, as on sysfs, POLLPRI|POLLERR when
-the text is no longer what this handle has read.
+A read at offset 0 takes a new snapshot, and reads at higher offsets continue in it. poll(2) reports POLLPRI|POLLERR,
+as on sysfs, once the text differs from the snapshot.
 
-The page cache (splice(2), sendfile(2), mmap(2)) is shared by all who have the file open, and ends at the size that the
-kernel was last told. So the text of which the kernel was told the size is kept, `measured`, and the page cache is
-filled from that text alone: it is never cut short, whatever has changed since.
+All opens share the page cache (splice(2), sendfile(2), mmap(2)), which ends at the file size that the kernel has
+cached. So the text whose length the kernel was last told is kept in `measured`, and the page cache is filled from it
+alone. So a later change cannot cut off the end of the cached text.
 """
 
 import errno
@@ -19,21 +19,23 @@ from virtfs.core.ids import User
 from virtfs.files.device import PollId
 from virtfs.files.node import Node, Owner, Rights
 
-CHEAP = 0.005  # seconds; a text that takes less to make is made whenever it is asked for
+CHEAP = 0.005  # seconds; a text that takes less time to make is never reused
 
 
 async def nothing() -> None:
-    """The refresh of a text that is always up to date."""
+    """Do nothing: the refresh of a text that is always up to date."""
 
 
 class Text(Node):
     """A file whose text is made when it is read.
 
-    text: the whole text, for the user who reads it. write: takes one write(2) whole, or raises and has changed
-    nothing. refresh: what has to be asked of the kernel before `text` is right. refused: told of a write that did not
-    come here. personal: the text differs by user. changes: for a text about the whole mount, which may be long: a
-    number that another change than of counters makes another. While it stays, a text that took more than CHEAP to make
-    is given again for as long as it took, so that at most half of the server's time goes into it.
+    text: returns the whole text for a user. write: applies the data of one write(2) completely, or raises and changes
+    nothing. refresh: asks the kernel for what `text` needs. refused: called with the error of a write that was rejected
+    before it reached `write`. personal: the text differs by user.
+
+    changes: given for texts about the whole mount, which may be long. It returns a number that differs after each
+    change, except of counters. While the number stays the same, a text that took longer than CHEAP to make is reused
+    for as long as it took. So making texts takes at most half of the server's time.
     """
 
     __slots__ = (
@@ -74,29 +76,29 @@ class Text(Node):
         self.changed = self.born
         self.rights = Rights.VALUE if write else Rights.REPORT
         self._latest = b""
-        self._made = 0  # changes
+        self._made = 0  # changes() when _latest was made
         self._made_at = self._cost = 0.0  # seconds
-        self._fresh = False  # made after a refresh
+        self._fresh = False  # whether _latest was made after a refresh
 
     def permissions(self) -> int:
         return self.rights.bits(self.owner.mode)
 
     def times(self) -> tuple[int, int]:
-        """mtime is when the text was first measured to be another: what copies by size and mtime sees a change."""
+        """Return the times in ns. mtime is when a change of the text was first noticed, for programs like rsync."""
         return self.born, self.changed
 
     def size(self, user: User | None) -> int:
-        """The length of the text as it is known, without asking the kernel; without a user, what was said last."""
+        """Return the length of the text in bytes, without a refresh; without a user, the length reported last."""
         if user is None:
             return len(self.measured)
         return len(self._measure(self._latest if self._kept() else self._make(user, monotonic())))
 
     async def opened(self, user: User) -> int:
-        """Measure the text for an open that may read, which splice(2) may follow at once: its length in bytes."""
+        """Return the length of the fresh text in bytes, for an open that may read: splice(2) needs it at once."""
         return len(self._measure(await self.fresh(user)))
 
     async def fresh(self, user: User) -> bytes:
-        """Make the text as it is now."""
+        """Return the text after a refresh, in bytes."""
         if self._kept() and self._fresh:
             return self._latest
         began = monotonic()
@@ -104,7 +106,7 @@ class Text(Node):
         return self._make(user, began, fresh=True)
 
     def now(self, user: User) -> bytes:
-        """The text without a refresh."""
+        """Return the text without a refresh, in bytes."""
         return self.text(user).encode(errors="surrogateescape")
 
     def _measure(self, text: bytes) -> bytes:
@@ -118,7 +120,7 @@ class Text(Node):
             self._made = self.changes()
         text = self.now(user)
         if text != self._latest:
-            self._latest = text  # one copy for all handles that have read the same
+            self._latest = text  # all snapshots of an equal text share one object
         self._made_at = monotonic()
         self._cost = self._made_at - began
         self._fresh = fresh
@@ -133,7 +135,7 @@ class Text(Node):
         )
 
     def open(self, user: User) -> "TextHandle":
-        """One more open(2); the kernel has checked the permission bits."""
+        """Return a new handle. The kernel has checked the permission bits."""
         return TextHandle(self, user)
 
 
@@ -149,33 +151,33 @@ class TextHandle:
         self.kh: PollId | None = None
 
     async def read(self, offset: int, size: int) -> bytes:
-        """Bytes offset to offset + size of the snapshot; b"" at its end."""
+        """Return at most `size` bytes of the snapshot from `offset` on, b"" at its end."""
         if offset == 0 or self.snapshot is None:
             self.snapshot = await self.node.fresh(self.user)
         return self.snapshot[offset : offset + size]
 
     def cached(self, offset: int, size: int) -> bytes:
-        """Bytes for the page cache; EINVAL where users must not see each other's, on which programs read(2)."""
+        """Return bytes for the page cache. VirtError EINVAL: the text differs by user, so programs must read(2)."""
         if self.node.personal:
-            raise VirtError(errno.EINVAL, "this file is not the same for all users")
+            raise VirtError(errno.EINVAL, "the text differs by user, so it cannot be cached: use read(2)")
         return self.node.measured[offset : offset + size]
 
     async def write(self, data: bytes) -> None:
-        """Apply one write(2)."""
+        """Apply the data of one write(2). OSError EACCES: the file cannot be written."""
         if self.node.write is None:
-            raise OSError(errno.EACCES, "this file only tells")
+            raise OSError(errno.EACCES, "this file cannot be written")
         await self.node.write(data, self.user)
 
     def refused(self, error: VirtError) -> None:
-        """A write was refused before it came here."""
+        """Report the error of a write that was rejected before `write`."""
         self.node.refused(error, self.user)
 
     def poll(self) -> int:
-        """Always readable and writable; POLLPRI|POLLERR when the text is another than the one read."""
+        """Return POLLIN|POLLOUT, and POLLPRI|POLLERR if the text differs from the snapshot."""
         ready = select.POLLIN | select.POLLOUT
         if self.snapshot is not None and self.node.now(self.user) != self.snapshot:
             ready |= select.POLLPRI | select.POLLERR
         return ready
 
     def release(self) -> None:
-        """Nothing of a text file outlives its last descriptor."""
+        """Clean up after the last descriptor is closed; there is nothing to do."""

@@ -1,9 +1,10 @@
-"""The ioctls of tap programs, answered by a frame file as by a tap that lacks every optional feature.
+"""The ioctls of tap programs on a frame file, which answers like a tap without optional features.
 
-Numbers and layouts: linux/if_tun.h; answers: drivers/net/tun.c, __tun_chr_ioctl. The kernel hands over as many bytes of
-the argument as the number's size field says (fs/fuse/ioctl.c), 4 where the structure has 40. Where tun.c takes the
-argument itself for an integer (TUNSETOFFLOAD, TUNSETPERSIST, TUNSETOWNER …), the kernel takes that for an address and
-answers EFAULT before it asks.
+Numbers and layouts are from linux/if_tun.h, answers from drivers/net/tun.c __tun_chr_ioctl. FUSE copies as many bytes
+of the argument as the size field of the ioctl number says (fs/fuse/ioctl.c): only 4 of the 40 bytes of a struct ifreq.
+
+Some ioctls pass an integer instead of an address (TUNSETOFFLOAD, TUNSETPERSIST, TUNSETOWNER …). FUSE takes it for an
+address, and fails with EFAULT without sending a request.
 """
 
 import errno
@@ -26,8 +27,8 @@ IFF_NO_PI = 0x1000
 
 _VNET_HEADER = 10  # sizeof(struct virtio_net_hdr)
 _INT_MAX = (1 << 31) - 1
-_TUN = range(0x54C8, 0x5500)  # type and number of every ioctl of if_tun.h, and of those to come
-# Kept without effect, as by a tap without IFF_VNET_HDR: the least value, and that of a new tap.
+_TUN = range(0x54C8, 0x5500)  # type and number of the ioctls in if_tun.h, present and future
+# (get, set): (least value, value of a new tap). Stored without effect, as by a tap without IFF_VNET_HDR.
 _KEPT = {
     (TUNGETSNDBUF, TUNSETSNDBUF): (1, _INT_MAX),
     (TUNGETVNETHDRSZ, TUNSETVNETHDRSZ): (_VNET_HEADER, _VNET_HEADER),
@@ -38,7 +39,7 @@ _SET = {set: (get, least) for (get, set), (least, _) in _KEPT.items()}
 
 
 class TunIoctls:
-    """Those of one descriptor."""
+    """The ioctl state of one open file."""
 
     __slots__ = ("_kept",)
 
@@ -46,9 +47,9 @@ class TunIoctls:
         self._kept: dict[int, int] = {}
 
     def answer(self, command: int, argument: bytes, name: bytes) -> bytes | None:
-        """Return what an ioctl gives to the descriptor of the tap `name`; None: it is none of a tap's.
+        """Return the output bytes of an ioctl on the tap `name`, None if it is not an ioctl of if_tun.h.
 
-        Errors: EBUSY, TUNSETIFF names another tap; EINVAL, as of a tap, for a bad value and for what it does not have.
+        VirtError: EBUSY if TUNSETIFF names another tap; EINVAL for a bad value, and for an unsupported ioctl.
         """
         if command in _GET:
             return struct.pack("<i", self._kept.get(command, _GET[command]))
@@ -56,7 +57,7 @@ class TunIoctls:
             get, least = _SET[command]
             (value,) = struct.unpack("<i", argument)
             if value < least:
-                raise VirtError(errno.EINVAL, f"{value} is less than {least}")
+                raise VirtError(errno.EINVAL, f"ioctl {command:#x}: {value} is too small: at least {least}")
             self._kept[get] = int(bool(value)) if get == TUNGETVNETLE else value
             return b""
         if command == TUNGETFEATURES:
@@ -68,13 +69,14 @@ class TunIoctls:
         if command == TUNGETFILTER:
             return bytes(16)  # no filter: struct sock_fprog
         if command & 0xFFFF in _TUN:
-            raise VirtError(errno.EINVAL, f"ioctl {command:#x}: not on this tap")
+            raise VirtError(errno.EINVAL, f"ioctl {command:#x} is not supported on this tap")
         return None
 
 
 def _attach(asked: bytes, name: bytes) -> bytes:
-    """A tap program names its interface: any name's beginning will do that does not speak of another tap."""
+    """Accept TUNSETIFF unless it asks for a tap of another name. `asked` has the first 4 bytes of that name."""
     asked = asked.split(b"\0")[0].split(b"%")[0]
     if asked[:3] == b"tap" and not name.startswith(asked):
-        raise VirtError(errno.EBUSY, f'this is {name.decode()}, not "{asked.decode(errors="replace")}…"')
+        wanted = asked.decode(errors="replace")
+        raise VirtError(errno.EBUSY, f'"{wanted}…" cannot be attached here: this file is {name.decode()}')
     return b""

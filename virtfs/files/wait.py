@@ -1,4 +1,4 @@
-"""wait/*: files whose read returns "1\\n", and then the end, once something is so."""
+"""wait/*: files whose read waits for a condition, and then returns "1\\n" and end of file."""
 
 import errno
 import select
@@ -13,7 +13,11 @@ from virtfs.forward.wire import Wire
 
 
 class Wait(DeviceFile):
-    """Waits for one condition on one interface. When that goes, ENXIO, unless the condition holds then."""
+    """A file that waits for a condition of an interface.
+
+    holds: returns whether the condition is true. Once the interface is removed, a read fails with ENXIO unless the
+    condition is true.
+    """
 
     __slots__ = ("holds", "virt", "waiters")
 
@@ -28,7 +32,7 @@ class Wait(DeviceFile):
 
 
 class WaitHandle(TextDeviceHandle):
-    """One that waits."""
+    """One open of a wait file."""
 
     __slots__ = ("_done", "_wait")
 
@@ -57,7 +61,7 @@ class WaitHandle(TextDeviceHandle):
 
 
 class FrameWait(Wait):
-    """Waits for a frame that comes after the open."""
+    """wait/frame: waits for a frame that arrives after the open."""
 
     __slots__ = ("wire",)
 
@@ -72,7 +76,7 @@ class FrameWait(Wait):
 
 
 def waits(wire: Wire, opens: Opens) -> dict[str, Wait]:
-    """The files of wait/ for one interface."""
+    """Return the files of wait/ for one interface, by name."""
     virt = wire.virt
     conditions: dict[str, Callable[[], bool]] = {
         "up": lambda: virt.host.up,
@@ -82,6 +86,6 @@ def waits(wire: Wire, opens: Opens) -> dict[str, Wait]:
         "gone": lambda: virt.lost,
     }
     state = Waiters()
-    wire.listeners.append(lambda: state.wake() and False)  # no frame is waited for
+    wire.listeners.append(lambda: state.wake() and False)  # False: no frame is wanted
     files = {name: Wait(virt, name, opens, holds, state) for name, holds in conditions.items()}
     return files | {"frame": FrameWait(wire, opens)}

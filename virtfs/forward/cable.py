@@ -1,9 +1,11 @@
-"""A cable: every frame out of one virt goes into another, and back, in user space.
+"""A cable: connects two interfaces in user space, and carries every frame of each into the other.
 
-While nobody looks on, the taps' hosts may leave segmentation and checksums undone (TUNSETOFFLOAD): what one host leaves
-undone the other need not do either, so TCP crosses in pieces of up to 64 KiB. A reader of frame, an impairment, or
-antispoof needs frames as on a real wire: offload goes off then, and what still lies in the tap's queue undone is done
-here (`core.offload`). A capture sees large segments as they are.
+Where possible, both taps offer segmentation and checksum offload (TUNSETOFFLOAD). The receiving host accepts what the
+sending host leaves undone, so TCP crosses the cable in segments of up to 64 KiB.
+
+A reader of `frame` or `hex`, an impairment, antispoof and a smaller MTU at the far end need frames as on a real wire.
+They turn offload off, and segments that are still in the tap's queue are split here (core.offload). A capture shows
+large segments as they are.
 """
 
 import errno
@@ -26,39 +28,40 @@ from virtfs.host.tapdevice import OFFLOAD_NONE, OFFLOAD_TCP, VNET_HEADER
 
 log = logging.getLogger(__name__)
 
-BURST = 128  # single frames of one direction before the other has its turn
-TURN = 1_000_000  # ns that a cable carries before other tasks have theirs
-LOOKS = 5  # at empty taps before it waits
-PAUSE = 30_000  # ns at least from one of them to the next
-SINK_LIVES = {errno.EIO, errno.EINVAL, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN}  # a tap that refuses a packet
-PLAIN = bytes(2)  # the flags and gso_type of a virtio_net_hdr with nothing undone
+BURST = 128  # single frames of one direction before the other is served
+TURN = 1_000_000  # ns of carrying before other tasks run
+LOOKS = 5  # polls of empty taps before waiting
+PAUSE = 30_000  # ns, at least, between two polls
+# Errnos by which a tap rejects one packet. After any other the tap has vanished.
+SINK_LIVES = {errno.EIO, errno.EINVAL, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN}
+PLAIN = bytes(2)  # flags and gso_type of a virtio_net_hdr without offload
 
 
 class OneWay:
-    """One direction: out of one wire's tap, into the other's."""
+    """One direction of a cable, from the source's tap to the sink's. room: the buffer, shared with the other."""
 
     def __init__(self, source: Wire, sink: Wire, room: Room) -> None:
         self.source = source
         self.sink = sink
         self.path: ImpairedPath | None = None
-        self._single = False  # frames one by one, as on a real wire
+        self._single = False  # offload is off; carry frames one by one
         self._gone = False
         self._buffer = room.view[:LONGEST]
         self._read = FileIO(source.tap.fd, "r+b", closefd=False).readinto
         self._relay: Relay = BatchRelay(source.tap.fd, sink.tap.fd, room)
         source.take_over(self._onward)
-        source.listeners.append(self.look)
-        sink.listeners.append(self.look)
+        source.listeners.append(self.update_offload)
+        sink.listeners.append(self.update_offload)
         self._offload(not self._needs_single())
 
     def _needs_single(self) -> bool:
         source, sink = self.source, self.sink
         impaired = self.path is not None or source.path is not None or sink.out.path is not None
-        narrower = source.virt.host.mtu > sink.virt.host.mtu  # what is too long for it must not pass in a large piece
+        narrower = source.virt.host.mtu > sink.virt.host.mtu  # a long frame must not cross inside a large segment
         return bool(source.readers) or impaired or sink.virt.antispoof or narrower
 
-    def look(self) -> bool:
-        """Somebody looks on, or no longer: offload off or on. Nobody waits for a frame here."""
+    def update_offload(self) -> bool:
+        """Turn offload on or off, as readers, impairments and settings require. False: no frame is wanted."""
         if self._needs_single() != self._single:
             self._offload(self._single)
         return False
@@ -70,40 +73,43 @@ class OneWay:
         try:
             self.source.tap.set_offload(OFFLOAD_TCP if on else OFFLOAD_NONE)
         except VirtError as refusal:
-            log.info("%s: %s", self.source.virt.name, refusal.strerror)
+            log.info("%s: cannot change offload: %s", self.source.virt.name, refusal.strerror)
 
     def impair(self, impairment: Impairment, stream: str) -> ImpairedPath | None:
-        """This direction's own impairment from now on; the way whose task is to be run."""
-        way = None if impairment.harmless else ImpairedPath(impairment, stream, self._passed, self.source.lose)
+        """Impair this direction. Return the new ImpairedPath, whose `run` the caller starts; None if it is harmless.
+
+        stream: as in ImpairedPath. VirtError: as in ImpairedPath.
+        """
+        path = None if impairment.harmless else ImpairedPath(impairment, stream, self._passed, self.source.lose)
         if self.path is not None:
             self.path.stop()
-        self.path = way
-        self.look()
-        return way
+        self.path = path
+        self.update_offload()
+        return path
 
     def gone(self) -> bool:
-        """Nothing will come any more."""
+        """Return whether the source has gone, so that no more frames come from it."""
         return self._gone or self.source.virt.lost
 
     def stop(self) -> None:
-        """Take this direction out."""
-        self.source.listeners.remove(self.look)
-        self.sink.listeners.remove(self.look)
+        """Remove this direction: offload off, the frames queued in the tap carried, the tap given back to its wire."""
+        self.source.listeners.remove(self.update_offload)
+        self.sink.listeners.remove(self.update_offload)
         if self.path is not None:
             self.path.stop()
         self._offload(False)
-        for _ in range(self.source.virt.host.queue // BURST + 1):  # what still lies there undone
+        for _ in range(self.source.virt.host.queue // BURST + 1):  # offloaded segments that are queued
             if not self._single_burst():
                 break
         self._relay.close()
         self.source.give_back()
 
     def burst(self) -> int:
-        """Carry what is there, BURST frames at most; how many were."""
+        """Carry the frames that wait, at most a burst, and return their number. Never blocks."""
         return self._single_burst() if self._single else self._fast_burst()
 
     def _fast_burst(self) -> int:
-        """Whole packets, with their virtio_net_hdr, from tap to tap."""
+        """Carry packets with their virtio_net_hdr from tap to tap, without looking into them."""
         load = self._relay.carry()
         if load.packets:
             size = load.size - load.packets * VNET_HEADER
@@ -116,7 +122,7 @@ class OneWay:
         return load.packets
 
     def _refused(self, load: Load) -> int:
-        """Count what the sink did not take; of how many bytes that was."""
+        """Count the packets that the sink rejected, and return their bytes without virtio_net_hdr."""
         errors = [number for _, number in load.refused]
         self.sink.out.count_refused(len(errors), errors.count(errno.EIO))
         if set(errors) - SINK_LIVES:
@@ -128,7 +134,7 @@ class OneWay:
         self.source.vanished()
 
     def _single_burst(self) -> int:
-        """Frames one by one."""
+        """Carry single frames, splitting offloaded segments."""
         buffer = self._buffer
         for frames in range(BURST):
             try:
@@ -146,7 +152,7 @@ class OneWay:
                 continue
             try:
                 pieces = whole(header, frame)
-            except ValueError:  # of a kind nobody has allowed the host
+            except ValueError:  # an offload that the host was never granted
                 self.source.lose(1)
                 continue
             for piece in pieces:
@@ -154,26 +160,26 @@ class OneWay:
         return BURST
 
     def _onward(self, frame: bytes) -> None:
-        """What has come out of the source, behind its own impairment."""
+        """Take a frame that has passed the source's own impairment."""
         if self.path is not None:
             self.path.push(frame)
         else:
             self._passed(frame)
 
     def _passed(self, frame: bytes) -> None:
-        """At the far end."""
+        """Deliver a frame to the sink."""
         self.source.count_in(1, len(frame))
         self.sink.out.pass_on(frame)
 
 
 class Cable:
-    """Both directions. ways: out of the first interface, and out of the second."""
+    """A cable between two interfaces. directions: out of the first one, and out of the second."""
 
     def __init__(self, first: Wire, second: Wire) -> None:
-        """Lay it: frames wait for `run` from now on. VirtError: EMFILE, ENFILE, ENOMEM; then nothing has changed."""
+        """Connect two wires. Frames wait until `run`. VirtError EMFILE, ENFILE, ENOMEM: nothing has changed."""
         self.ends = first, second
         room = Room()
-        self._taps = _watching(first.tap.fd, second.tap.fd)
+        self._taps = _epoll_of(first.tap.fd, second.tap.fd)
         out = None
         try:
             out = OneWay(first, second, room)
@@ -186,23 +192,23 @@ class Cable:
         self._scope = trio.CancelScope()
 
     async def run(self) -> None:
-        """Carry until `stop`, or both taps are gone.
+        """Carry frames until `stop`, or until both taps are gone.
 
-        A cable looks again before it waits: to be woken takes as long as many frames do. It does not look at once, but
-        lets some frames gather: each time it writes again after a pause, however short, it wakes who receives, and that
-        takes longer than to copy a large segment. A cable that nothing comes through waits.
+        Being woken costs as much as carrying many frames, so a cable polls empty taps LOOKS times before it waits. The
+        polls are PAUSE apart, so that frames gather: a write after a pause wakes the receiver, which costs more than
+        copying a large segment. An idle cable waits without polling.
         """
         try:
             with self._scope:
-                await trio.lowlevel.checkpoint()  # it may have been stopped already
+                await trio.lowlevel.checkpoint()  # `stop` may have come first
                 await lasting("a cable", self._carry)
         finally:
             self._taps.close()
 
     async def _carry(self) -> None:
-        taps, ways = self._taps, [way for way in self.directions if not way.gone()]
+        taps, directions = self._taps, [direction for direction in self.directions if not direction.gone()]
         looks = until = 0
-        while ways:
+        while directions:
             if not looks:
                 await trio.lowlevel.wait_readable(taps.fileno())
                 looks, until = LOOKS, monotonic_ns() + TURN
@@ -210,11 +216,11 @@ class Cable:
                 await trio.lowlevel.checkpoint()
                 until = monotonic_ns() + TURN
             carried = 0
-            for way in tuple(ways):
-                carried += way.burst()
-                if way.gone():
-                    ways.remove(way)
-                    taps.unregister(way.source.tap.fd)
+            for direction in tuple(directions):
+                carried += direction.burst()
+                if direction.gone():
+                    directions.remove(direction)
+                    taps.unregister(direction.source.tap.fd)
             if carried:
                 looks = LOOKS
                 continue
@@ -225,19 +231,19 @@ class Cable:
             until = again + TURN
 
     def stop(self) -> None:
-        """Take it out."""
+        """Remove the cable; `run` returns."""
         self._scope.cancel()
-        for way in self.directions:
-            way.stop()
+        for direction in self.directions:
+            direction.stop()
 
     def discard(self) -> None:
-        """Take out one that has not been run."""
+        """Remove a cable whose `run` has not been started."""
         self.stop()
         self._taps.close()
 
 
-def _watching(*taps: int) -> select.epoll:
-    """A descriptor that is readable while one of these is."""
+def _epoll_of(*taps: int) -> select.epoll:
+    """Return an epoll that is readable while any of the taps is. VirtError: EMFILE, ENFILE, ENOMEM."""
     try:
         watching = select.epoll(flags=select.EPOLL_CLOEXEC)
         try:
@@ -248,5 +254,5 @@ def _watching(*taps: int) -> select.epoll:
             watching.close()
             raise
     except OSError as refusal:
-        raise VirtError(refusal.errno or errno.EIO, f"no descriptor for a cable: {refusal.strerror}") from refusal
+        raise VirtError(refusal.errno or errno.EIO, f"no descriptor for the cable: {refusal.strerror}") from refusal
     return watching

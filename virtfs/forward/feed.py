@@ -1,4 +1,4 @@
-"""Feeds the FIFO `rx` of an interface: frames at the speed of a pipe, while somebody reads there and nobody frame."""
+"""The feed of the FIFO `rx`: writes frames into it while it has a reader and `frame` and `hex` have none."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -9,13 +9,14 @@ from virtfs.core.errors import VirtError
 from virtfs.forward.wire import HEADROOM, LONGEST, Wire
 from virtfs.host.fifo import PACKET, Fifo, read_by_somebody
 
-BURST = 128  # frames before others have their turn
+BURST = 128  # frames before other tasks run
 
 
 class Feed:
-    """One FIFO and its wire. Nothing tells when a reader comes or goes: `look` is to be called a few times a second.
+    """The feed of one FIFO.
 
-    busy: somebody has the interface's frame or hex open for reading.
+    A FIFO does not tell its writer when readers come or go, so the owner calls `look` a few times a second. busy:
+    returns whether the interface's `frame` or `hex` is open for reading.
     """
 
     def __init__(self, wire: Wire, fifo: Fifo, busy: Callable[[], bool]) -> None:
@@ -27,7 +28,7 @@ class Feed:
         self._news = trio.Event()
 
     def look(self, start: Callable[[Callable[[], Awaitable[None]]], None]) -> None:
-        """A reader has come: feed it, in a task of its own. It has gone: stop."""
+        """Start to feed a new reader, in a task run by `start`; stop when the last reader has gone."""
         if self._fd < 0:
             fd = self.fifo.open()
             if fd is not None:
@@ -37,7 +38,7 @@ class Feed:
             self._scope.cancel()
 
     def stop(self) -> None:
-        """The interface goes."""
+        """End the feed and remove the FIFO, when the interface is removed."""
         if self._scope is not None:
             self._scope.cancel()
         self.fifo.remove()
@@ -54,7 +55,7 @@ class Feed:
             with trio.CancelScope() as self._scope:
                 await self._feed(memoryview(bytearray(HEADROOM + LONGEST)))
         except (BrokenPipeError, VirtError):
-            pass  # the reader has gone, or the tap
+            pass  # the reader or the tap has gone
         finally:
             os.close(self._fd)
             self._fd, self._scope = -1, None

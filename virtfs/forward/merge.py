@@ -1,7 +1,7 @@
-"""What several recorders show, put in the order of its time.
+"""Merge the frames of several recorders in the order of their timestamps.
 
-Each recorder is a moment behind, each by another: of two frames that pass one after the other the later may be shown
-first. So what is shown waits until every recorder has shown what passed until now, and goes on in the order of time.
+Recorders lag by different times, so of two frames the later may be shown first. Frames are therefore held until every
+recorder has shown all earlier frames, and are then delivered in order.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,7 +15,10 @@ from virtfs.forward.recorder import Recorder
 
 
 class Merge:
-    """One stream's. deliver: takes the blocks, with how many of them are frames."""
+    """The merge for one capture.
+
+    recorders: returns the recorders to wait for. deliver: takes pcapng blocks, and the number of frames in them.
+    """
 
     def __init__(self, recorders: Callable[[], Iterable[Recorder]], deliver: Callable[[bytes, int], None]) -> None:
         self._recorders = recorders
@@ -25,21 +28,21 @@ class Merge:
         self._scope = trio.CancelScope()
 
     def __bool__(self) -> bool:
-        """Something waits for its turn."""
+        """Whether blocks are held."""
         return bool(self._held)
 
     def add(self, packets: bytes) -> None:
-        """Some frames' blocks."""
+        """Add the packet blocks of some frames."""
         self._held.extend((time, block, 1) for time, block in split_packets(packets))
         self._news.set()
 
     def add_block(self, block: bytes) -> None:
-        """Another block, whose time is now."""
+        """Add a block that is not a frame; its time is now."""
         self._held.append((time_ns(), block, 0))
         self._news.set()
 
     async def run(self) -> None:
-        """Until `stop`."""
+        """Deliver what is added, until `stop`."""
         with self._scope:
             while True:
                 await self._news.wait()
@@ -47,10 +50,13 @@ class Merge:
                 there, until = len(self._held), time_ns()
                 for recorder in tuple(self._recorders()):
                     await recorder.flush()
-                self._go_on(there, until)
+                self._deliver_due(there, until)
 
-    def _go_on(self, there: int, until: int) -> None:
-        """Deliver what was there then, whatever its time (the clock may have been set back), and what is older."""
+    def _deliver_due(self, there: int, until: int) -> None:
+        """Deliver the first `there` items and all others up to time `until`, in ns.
+
+        The first are delivered whatever their time: the clock may have been set back.
+        """
         due, later = self._held[:there], self._held[there:]
         due += [item for item in later if item[0] <= until]
         due.sort(key=itemgetter(0))
@@ -61,5 +67,5 @@ class Merge:
             self._deliver(b"".join(block for _, block, _ in due), sum(frames for *_, frames in due))
 
     def stop(self) -> None:
-        """What waits is lost."""
+        """End `run`. Held blocks are dropped."""
         self._scope.cancel()

@@ -1,7 +1,7 @@
-"""Shows what passes a tap, both ways, to those who watch: captures and the history.
+"""The recorder of a tap: shows the frames that pass it, in both directions, to captures and the history.
 
-While somebody watches, the kernel writes every frame into a ring on the tap (host.ring). The wire has no part in it, so
-what is captured costs whoever sends and reads nothing here, and a burst is held by the ring, not by the tap's queue.
+While it has sinks, the kernel copies every frame into a packet ring on the tap (host.ring). The wire takes no part in
+it, so a capture does not slow down reading and writing, and a burst fills the ring and not the tap's queue.
 """
 
 import errno
@@ -23,16 +23,17 @@ from virtfs.host.tapdevice import Placed
 
 log = logging.getLogger(__name__)
 
-# A block of a large ring holds the largest piece that TCP segmentation leaves to a tap. `wait` times the number of
-# blocks is how long a server may be held up while few frames come: each moment takes a block, whatever it holds.
+# A block of a large ring holds the largest segment that a tap can get from TCP. With little traffic the kernel closes a
+# block every `wait` ms, full or not. So the server may stall for `wait` times the number of blocks before it loses
+# frames.
 LARGE = Size(block=128 << 10, blocks=32, wait=4)
 SMALL = Size(block=16 << 10, blocks=4, wait=10)
-LARGE_ONES = 32  # rings of a mount that are large; it can have thousands
-BLOCKS = 4  # shown before others have their turn
+LARGE_ONES = 32  # large rings per mount; it may have thousands of rings
+BLOCKS = 4  # blocks shown before other tasks run
 
 
 class Ring(Protocol):
-    """What a recorder needs of a ring; see PacketRing."""
+    """The part of PacketRing that a recorder uses."""
 
     def fileno(self) -> int: ...
 
@@ -46,9 +47,10 @@ class Ring(Protocol):
 
 
 class Passed:
-    """Some frames in a row that have passed, valid during the call only.
+    """Consecutive frames that have passed a tap. Valid only during the call of a sink.
 
-    frames: how many. lost: how many passed unseen before them. size: bytes that they take as pcapng, at most.
+    frames: their number. lost: the number of frames lost before them. size: an upper bound of their length as pcapng,
+    in bytes.
     """
 
     def __init__(self, block: Block) -> None:
@@ -59,7 +61,7 @@ class Passed:
         self._texts: dict[int, bytes] = {}
 
     def pcapng(self, interface_id: int) -> bytes:
-        """Their blocks, for the interface of that number in a stream; made once for all who ask for the same."""
+        """Return the frames as pcapng packet blocks of the interface `interface_id`. The result is cached."""
         text = self._texts.get(interface_id)
         if text is None:
             block = self._block
@@ -71,18 +73,18 @@ Sink = Callable[[Passed], None]
 
 
 class Rings:
-    """The rings of a mount. The more there are, the smaller is the next, and the longer it keeps a block."""
+    """The packet rings of a mount. After LARGE_ONES rings new ones are small, and the kernel visits them less often."""
 
     def __init__(self, make: Callable[[Placed, Size, Program | None], Ring] = PacketRing.open) -> None:
         self._make = make
         self._open = self._large = 0
-        self._threads = trio.CapacityLimiter(16)  # each waits for the kernel's RCU
+        self._threads = trio.CapacityLimiter(16)  # opening and closing wait for an RCU grace period
 
     async def open(self, tap: Placed, program: Program | None) -> tuple[Ring, Size]:
-        """One more, on a tap. Errors: as PacketRing.open."""
+        """Open a ring on a tap, and return it with its size. Errors: as PacketRing.open."""
         large = self._large < LARGE_ONES
         size = LARGE if large else SMALL
-        # The kernel looks after each ring every `wait` ms, busy or not: together some 30 times a ms at most.
+        # A kernel timer visits each ring every `wait` ms, busy or not. This keeps the sum below some 30 visits per ms.
         size = Size(size.block, size.blocks, size.wait + self._open // LARGE_ONES)
         self._open += 1
         self._large += large
@@ -97,14 +99,14 @@ class Rings:
         self._large -= size.block == LARGE.block
 
     async def close(self, ring: Ring, size: Size) -> None:
-        """One less."""
+        """Close a ring."""
         self._forget(size)
         with trio.CancelScope(shield=True):
             await surely_in_thread(ring.close, self._threads)
 
 
 class Recorder:
-    """One tap's. start: runs a task as long as the mount."""
+    """The recorder of one tap. It has a ring only while there are sinks. start: runs a task as long as the mount."""
 
     def __init__(self, virt: Virt, tap: Placed, rings: Rings, start: Start) -> None:
         self.virt = virt
@@ -119,11 +121,11 @@ class Recorder:
         self._changing = trio.Lock()
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
-        self._given = 0  # blocks
-        self._shown = trio.Event()  # set, and made anew, with each
+        self._given = 0  # blocks shown so far
+        self._shown = trio.Event()  # set and replaced at each block
 
     async def watch(self, sink: Sink) -> None:
-        """Show what passes from now on. Errors: as PacketRing.open."""
+        """Show a sink all frames that pass from now on. Errors: ENXIO after `end`; as PacketRing.open."""
         async with self._changing:
             if self._over:
                 raise VirtError(errno.ENXIO, f"{self.virt.name} is gone")
@@ -134,24 +136,24 @@ class Recorder:
             self._sinks[sink] = None
 
     def unwatch(self, sink: Sink) -> None:
-        """No more. Nothing happens if it did not watch."""
+        """Stop showing frames to a sink. Idempotent."""
         if self._sinks.pop(sink, sink) is None and not self._sinks:
             self._start(self._close_unused)
 
     @property
     def program(self) -> Program | None:
-        """What is shown of what is on its way to virt; None: all."""
+        """The filter for frames towards virt; None shows all."""
         return self._program
 
     async def refilter(self, program: Program | None) -> None:
-        """Show only what a program accepts, of what is on its way to virt."""
+        """Of the frames towards virt, show only those that a program accepts; None shows all."""
         async with self._changing:
             if self._ring is not None:
                 self._ring.set_filter(program)
             self._program = program
 
     async def moved(self) -> None:
-        """The tap is in another network namespace: look there."""
+        """Move the ring after the tap has moved to another network namespace."""
         async with self._changing:
             await self.flush()
             await self._close()
@@ -163,25 +165,25 @@ class Recorder:
                 if refusal.errno in NONE_LEFT:
                     self._start(partial(lasting, f"capturing {self.virt.name}", self._open_again))
                     return
-                log.warning("%s is captured no more: %s", self.virt.name, refusal.strerror)
+                log.warning("%s: capturing has stopped: %s", self.virt.name, refusal.strerror)
 
     async def _open_again(self) -> None:
-        """What `moved` could not open."""
+        """Open the ring that `moved` could not open for lack of descriptors or memory."""
         async with self._changing:
             if self._sinks and self._ring is None:
                 await self._open()
 
     async def settled(self) -> None:
-        """Wait until what has been asked for by now holds."""
+        """Wait until all changes requested so far are in effect."""
         async with self._changing:
             pass
 
     def pending(self) -> bool:
-        """Frames have passed that are not shown yet; they will be within some ms."""
+        """Return whether frames have passed that are not shown yet. They are shown within some ms."""
         return self._ring is not None and bool(self._ring.ahead())
 
     async def flush(self) -> None:
-        """Wait until everything is shown that has passed by now."""
+        """Wait until all frames that have passed so far are shown."""
         ring = self._ring
         if ring is not None:
             until = self._given + ring.ahead()
@@ -189,7 +191,7 @@ class Recorder:
                 await self._shown.wait()
 
     async def end(self) -> None:
-        """The interface goes."""
+        """Drop all sinks and close the ring, when the interface is removed."""
         async with self._changing:
             self._over = True
             self._sinks.clear()
@@ -211,7 +213,7 @@ class Recorder:
             self._scope.cancel()
             await self._ended.wait()
             await self._rings.close(ring, self._size)
-            self._tell()
+            self._notify()
 
     async def _run(self, ring: Ring, scope: trio.CancelScope, ended: trio.Event) -> None:
         try:
@@ -220,13 +222,13 @@ class Recorder:
                     await trio.lowlevel.wait_readable(ring.fileno())
                     for number, block in enumerate(ring.blocks()):
                         if number and not number % BLOCKS:
-                            await trio.lowlevel.checkpoint()  # before, not after: this block is still ahead then
+                            await trio.lowlevel.checkpoint()  # before _show, so that `flush` still counts this block
                         self._show(block)
         except Exception:
-            log.exception("%s is captured no more", self.virt.name)
+            log.exception("%s: capturing has stopped", self.virt.name)
         finally:
             ended.set()
-            self._tell()
+            self._notify()
 
     def _show(self, block: Block) -> None:
         passed = Passed(block)
@@ -234,11 +236,11 @@ class Recorder:
             try:
                 sink(passed)
             except Exception:
-                log.exception("%s: a capture failed", self.virt.name)
+                log.exception("%s: a sink of the recorder failed", self.virt.name)
         if block.frames:
             self._given += 1
-            self._tell()
+            self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._shown.set()
         self._shown = trio.Event()

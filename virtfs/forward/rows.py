@@ -1,29 +1,30 @@
-"""Packets of one length, ready to be written into a tap one after the other.
+"""Packets of equal length, prepared for writing into a tap.
 
-To put a virtio_net_hdr before a frame and to slice the two out of a buffer takes a third of what writing a small packet
-takes. A capture file often has many frames of one length in a row: they are copied together, with the heads of their
-records between them, the headers are filled in for all at once, and the slices stay for the next run of that length.
+Prepending a virtio_net_hdr to a frame and slicing the packet out of a buffer costs a third of the write of a small
+packet. Capture files often have runs of frames of equal length. A run is copied in one piece, record headers included;
+all virtio_net_hdrs are filled in at once, and the slices are reused for the next run of the same shape.
 """
 
 from virtfs.core.savefile import Run
 from virtfs.host.tapdevice import VNET_HEADER
 
-ROOM = 256 << 10  # bytes: it is to stay in a processor's own cache
-RUN = 128  # frames of one run
+ROOM = 256 << 10  # bytes; fits into a processor's private cache
+RUN = 128  # frames, at most, in one run
 
 
 class Rows:
-    """Room for one run of frames at a time, ROOM bytes."""
+    """A buffer of ROOM bytes for one run of frames at a time."""
 
     def __init__(self) -> None:
         self._room = bytearray(ROOM)
-        self._shape = (0, 0)  # the length and the stride of
+        self._shape = (0, 0)  # length and stride of _packets, in bytes
         self._packets: list[memoryview] = []
 
     def packets(self, run: Run) -> list[memoryview]:
-        """The run's frames, each behind its virtio_net_hdr, valid until the next call; none if there is no room.
+        """Return the frames of a run, each after a zero virtio_net_hdr, or an empty list if the run is too large.
 
-        Before each frame there must be as many bytes of something else as that header has.
+        The packets are valid until the next call. The run must have at least VNET_HEADER bytes before each frame; they
+        are overwritten in the copy.
         """
         data, begin, length, stride, frames = run
         size = (frames - 1) * stride + VNET_HEADER + length

@@ -1,4 +1,7 @@
-"""Tasks that must not end with the first thing that fails, and threads that cannot be had."""
+"""Helpers for robust tasks: restart work after a failure, and call blocking functions in threads.
+
+The latter also cope with a system that cannot start another thread.
+"""
 
 import errno
 import logging
@@ -16,15 +19,16 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 Task = Callable[[], Awaitable[None]]
-Start = Callable[[Task], None]  # runs a task as long as the mount, beside the caller
+Start = Callable[[Task], None]  # starts a task that runs as long as the mount
 
-FIRST, LONGEST = 0.1, 2.0  # seconds from a failure to the next attempt, which double
+FIRST, LONGEST = 0.1, 2.0  # seconds from a failure to the next attempt; doubled each time
 
 
 async def lasting(what: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Do work that goes on as long as the mount. When it fails it is logged and begun again after a pause.
+    """Run work that lasts as long as the mount; when it fails, log that and run it again after a pause.
 
-    A failure that comes again and again is logged once. Returns when `work` does. Cancellation ends it.
+    A repeated failure is logged once. what: names the work in the log. Returns when `work` returns. Cancellation ends
+    it.
     """
     pause, logged = FIRST, ""
     while True:
@@ -38,14 +42,14 @@ async def lasting(what: str, work: Callable[[], Awaitable[None]]) -> None:
                 pause, logged = FIRST, ""
             short = isinstance(failure, OSError)
             if (said := str(failure) if short else f"{type(failure).__name__}: {failure}") != logged:
-                log.warning("%s: %s; it is tried again", what, said, exc_info=None if short else failure)
+                log.warning("%s failed and will be retried: %s", what, said, exc_info=None if short else failure)
                 logged = said
         await trio.sleep(pause)
         pause = min(2 * pause, LONGEST)
 
 
 def only(failure: BaseException) -> BaseException:
-    """What failed, without the groups of the nurseries around it; a group where it was several."""
+    """Return the only exception in nested exception groups; a group if it has several."""
     while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
         failure = failure.exceptions[0]
     return failure
@@ -54,10 +58,11 @@ def only(failure: BaseException) -> BaseException:
 async def in_thread(
     function: Callable[[*Ts], T], *args: *Ts, limiter: trio.CapacityLimiter | None = None, abandon: bool = False
 ) -> T:
-    """Call a blocking function in a thread. A call that has started completes; cancellation waits for it.
+    """Call a blocking function in a thread and return its result.
 
-    abandon: cancellation does not wait, for a function that only reads and may hang.
-    VirtError ENOMEM: there is no thread, or no memory for what it does. Else what the function raises.
+    A call that has started always completes: cancellation waits for it. abandon: cancellation does not wait, for
+    functions that only read and may hang. VirtError ENOMEM: no thread can be started, or the function ran out of
+    memory. Other errors are those of the function.
     """
     began = False
 
@@ -77,7 +82,7 @@ async def in_thread(
 
 
 async def surely_in_thread(function: Callable[[], None], limiter: trio.CapacityLimiter) -> None:
-    """Call a blocking function in a thread, or here if there is none: for what gives something back."""
+    """Call a blocking function in a thread, or in this task if no thread can be started. For releasing resources."""
     began = False
 
     def call() -> None:

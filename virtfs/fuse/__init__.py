@@ -1,1 +1,1 @@
-"""The kernel's FUSE: mounting, the wire protocol, and the two planes that answer it."""
+"""FUSE: mounting, the wire protocol, and the two planes that answer requests."""

@@ -1,4 +1,4 @@
-"""What goes to the kernel: answers, refusals, notifications, each one write(2) to /dev/fuse."""
+"""Messages to the kernel: answers, errors and notifications, each a single write(2) to /dev/fuse."""
 
 import errno
 import logging
@@ -11,49 +11,54 @@ log = logging.getLogger(__name__)
 
 
 class Answers:
-    """The way out of one FUSE connection."""
+    """The sending side of one FUSE connection.
+
+    fuse: the non-blocking descriptor of /dev/fuse, owned by the caller.
+    """
 
     def __init__(self, fuse: int) -> None:
-        self.device = FileIO(fuse, "r+b", closefd=False)  # reading, it says None where os.read raises BlockingIOError
+        self.device = FileIO(fuse, "r+b", closefd=False)  # reading returns None where os.read raises EAGAIN
 
     def answer(self, unique: Unique, body: bytes = b"") -> None:
-        """Done, with what the request asked for."""
+        """Answer a request with success. body: the opcode's fuse_…_out structure, or the data of a READ."""
         self.emit(p.fuse_out_header.pack(p.REPLY + len(body), 0, unique) + body)
 
     def fail(self, unique: Unique, error: int) -> None:
-        """Answer with an errno. Never ENOSYS, which the kernel takes to hold for every file, for ever.
+        """Answer a request with an errno.
 
-        Nor one of those above 511, such as ENOTSUPP (524), which are the kernel's own and which it does not take.
+        ENOSYS becomes EOPNOTSUPP, because the kernel remembers ENOSYS for the whole connection and stops sending that
+        opcode. An errno that the kernel rejects, 0 or above 511 (fs/fuse/dev.c fuse_dev_do_write), becomes EIO. Errnos
+        above 511, such as ENOTSUPP (524), are internal to the kernel.
         """
         if error == errno.ENOSYS:
             error = errno.EOPNOTSUPP
         self.emit(p.fuse_out_header.pack(p.REPLY, -(error if 0 < error < 512 else errno.EIO), unique))
 
     def notify(self, kh: PollId) -> None:
-        """Wake a poll."""
+        """Wake the poller that the kernel knows as `kh` (FUSE_NOTIFY_POLL)."""
         size = p.REPLY + p.fuse_notify_poll_wakeup_out.size
         self.emit(p.fuse_out_header.pack(size, p.FUSE_NOTIFY_POLL, 0) + p.fuse_notify_poll_wakeup_out.pack(kh))
 
     def grow(self, inode: int, size: int) -> None:
-        """Tell the kernel that a file has at least `size` bytes, before its OPEN is answered.
+        """Raise the size that the kernel has cached for an inode to at least `size` bytes.
 
-        splice(2), sendfile(2), mmap(2) and io_uring end at the size that the kernel knows, and the answer to OPEN
-        carries none. A store of nothing at an offset sets it (fs/fuse/dev.c fuse_notify_store). It takes no lock that
-        waits for an answer.
+        Call it before answering OPEN. splice(2), sendfile(2), mmap(2) and io_uring stop at the cached size, and the
+        answer to OPEN has no field for it. An empty FUSE_NOTIFY_STORE at offset `size` sets it (fs/fuse/dev.c
+        fuse_notify_store), and takes no lock that a pending request could hold.
         """
         length = p.REPLY + p.fuse_notify_store_out.size
         head = p.fuse_out_header.pack(length, p.FUSE_NOTIFY_STORE, 0)
         self.emit(head + p.fuse_notify_store_out.pack(inode, size, 0, 0))
 
     def emit(self, message: bytes | memoryview) -> None:
-        """Send a whole message, header and all."""
+        """Write one message with its fuse_out_header. If the kernel rejects an answer, log that and answer EIO."""
         try:
             self.device.write(message)
         except OSError as error:
-            # ENOENT: nobody waits for this answer any more. ENODEV: the connection is over; reading will tell.
+            # ENOENT: the request was aborted. ENODEV, ECONNABORTED: the connection is gone; the next read reports it.
             if error.errno in (errno.ENOENT, errno.ENODEV, errno.ECONNABORTED):
                 return
-            log.error("answer of %d bytes refused: %s", len(message), error.strerror)
+            log.error("the kernel rejected an answer of %d bytes: %s", len(message), error.strerror)
             unique = p.fuse_out_header.unpack_from(message)[2]
-            if unique and len(message) > p.REPLY:  # whoever asked is not left waiting
+            if unique and len(message) > p.REPLY:  # an unanswered request blocks its caller
                 self.fail(unique, errno.EIO)

@@ -1,11 +1,12 @@
 """The channel: one trio task between /dev/fuse and the two planes.
 
-A request for an open stream is answered here, in the wire protocol; any other goes on unchanged, through a
-SOCK_SEQPACKET pair, to libfuse in `namespace`, whose answers come back the same way. See doc/design.md for why.
+The channel answers requests on open device files itself, in the wire protocol. It forwards all other requests through
+a SOCK_SEQPACKET pair to libfuse in `names`, and forwards the answers back. doc/design.md explains why.
 
-A wake-up through epoll is what makes FUSE slow, so while requests come in quick succession the channel does not wait:
-it gives the processor away (sched_yield, so that a client on the same one can run) and looks again, LOOKS times,
-before it asks trio. Others run meanwhile, so it is by the clock that the other tasks have their TURN.
+A wake-up through epoll(7) dominates the latency of FUSE. So after a request on a device file the channel polls
+/dev/fuse up to LOOKS times before it waits in trio. Between two polls it calls sched_yield(2), so that a client on the
+same processor can run. That time is not bounded by a count, so the channel yields to other trio tasks by the clock, at
+least every TURN.
 """
 
 import errno
@@ -31,21 +32,24 @@ from virtfs.host.processes import process_of
 
 log = logging.getLogger(__name__)
 
-LOOKS = 50
-TURN = 2_000_000  # ns
-LARGE = 32768  # bytes of a request that takes long enough for others to have their turn after it
-# Nothing is written behind, so closing has nothing to flush. Linux before 5.16 asks nevertheless.
+LOOKS = 50  # polls of /dev/fuse before waiting
+TURN = 2_000_000  # ns of polling and answering before other tasks run
+LARGE = 32768  # bytes; after a request of more the channel yields at once
+# FOPEN_NOFLUSH: there is no write-back, so close(2) has nothing to flush. Linux before 5.16 sends FLUSH all the same.
 FIXED_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NOFLUSH
-STREAM_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NONSEEKABLE | p.FOPEN_STREAM | p.FOPEN_NOFLUSH
-# Answered here for text files too: their ENOSYS, libfuse's answer, would hold for the streams as well.
-EVERYBODYS = frozenset((p.FUSE_POLL, p.FUSE_FLUSH, p.FUSE_COPY_FILE_RANGE))
+DEVICE_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NONSEEKABLE | p.FOPEN_STREAM | p.FOPEN_NOFLUSH
+# Answered here for text files too. libfuse would answer ENOSYS, which the kernel applies to the whole connection.
+FOR_ALL_FILES = frozenset((p.FUSE_POLL, p.FUSE_FLUSH, p.FUSE_COPY_FILE_RANGE))
+
+TOO_SHORT = "the request is too short for its opcode"
 
 
 class Channel:
-    """Serves one FUSE connection.
+    """The server of one FUSE connection.
 
-    fuse: the descriptor of /dev/fuse, non-blocking. pair: our end of the pair, whose other is libfuse's.
-    longest: the largest message, in bytes, that the pair takes. report: told why an open or a write was refused.
+    fuse: the non-blocking descriptor of /dev/fuse. pair: the channel's end of the pair; libfuse has the other. The
+    caller closes both. longest: the largest message that the pair carries, in bytes. report: called with the error of
+    a failed open, or of a write that is too long.
     """
 
     def __init__(
@@ -68,9 +72,9 @@ class Channel:
         self._data = memoryview(self._in)
         self._out = bytearray(p.LONGEST_REQUEST)
         self._reply = memoryview(self._out)
-        # What is done here and not by libfuse; the body begins at p.BODY, its length is given.
+        # Opcodes answered here and not by libfuse. Arguments: unique, fh, and the length of the message in self._in.
         self._own: dict[int, Callable[[Unique, HandleId, int], bool]] = {
-            p.FUSE_READ: self._read_at,  # the loop takes every whole one of a live stream
+            p.FUSE_READ: self._read_at,  # of a fixed file; the loop in `run` answers the others
             p.FUSE_WRITE: self._refused(errno.EINVAL),
             p.FUSE_RELEASE: self._release,
             p.FUSE_FLUSH: self._flush,
@@ -79,19 +83,20 @@ class Channel:
             p.FUSE_POLL: self._poll,
             p.FUSE_FALLOCATE: self._refused(errno.EOPNOTSUPP),
             p.FUSE_LSEEK: self._seek,
-            # Any errno but EOPNOTSUPP and EXDEV, on which the kernel would splice: cat and cp then read and write.
+            # On EOPNOTSUPP and EXDEV the kernel would splice. On EINVAL cat and cp fall back to read(2) and write(2).
             p.FUSE_COPY_FILE_RANGE: self._refused(errno.EINVAL),
         }
 
-    # Coming in
+    # Requests
 
     async def run(self, tasks: trio.Nursery) -> None:
-        """Answer requests until the kernel ends the connection. Opens that have to wait do so in `tasks`.
+        """Answer requests until the kernel ends the connection. tasks: runs the opens that have to wait.
 
-        Reading and writing streams, nearly all of the traffic, is done within the loop: a call less is felt here.
+        READ and WRITE of device files are nearly all of the traffic. They are handled inline, because a function call
+        costs a measurable part of the 5 µs that a frame takes.
         """
         self._tasks = tasks
-        data, streams = self._data, self._handles.streams
+        data, devices = self._data, self._handles.devices
         read, write, look_again, unpack = (
             self._answers.device.readinto,
             self._answers.device.write,
@@ -109,7 +114,7 @@ class Channel:
             except OSError as error:
                 if error.errno in (errno.ENODEV, errno.ECONNABORTED):  # unmounted, or aborted
                     return
-                if error.errno in (errno.ENOENT, errno.EINTR):  # the request was taken back
+                if error.errno in (errno.ENOENT, errno.EINTR):  # the request was aborted
                     continue
                 raise
             if length is None:
@@ -126,8 +131,8 @@ class Channel:
             opcode, unique, thread, fh, offset, size, how, flags = unpack(data)
             hot = True
             try:
-                if opcode == WRITE and length == DATA + size and fh in streams:
-                    handle = streams[fh]
+                if opcode == WRITE and length == DATA + size and fh in devices:
+                    handle = devices[fh]
                     if offset or size >= handle.whole.get(thread, 0):
                         taken = self._write_piece(handle, thread, offset, flags, data[DATA:length])
                     else:
@@ -136,8 +141,8 @@ class Channel:
                         write(written(24, 0, unique, taken, 0))
                     else:
                         self._waiting.park_write(unique, handle, flags)
-                elif opcode == READ and length == DATA and how & DIRECT and fh in streams:
-                    handle = streams[fh]
+                elif opcode == READ and length == DATA and how & DIRECT and fh in devices:
+                    handle = devices[fh]
                     taken = handle.read_on(reply, size, offset) if offset else handle.read(reply, size)
                     if taken is not None:
                         handle.reads += 1
@@ -169,14 +174,14 @@ class Channel:
                 look_again()
 
     def _other(self, opcode: int, unique: Unique, fh: HandleId, length: int) -> bool:
-        """Answer any other request or send it on. True: it was a stream's, another may follow at once."""
+        """Answer or forward any other request. Return whether another is likely to follow at once."""
         if length < p.BODY:
-            raise VirtError(errno.EINVAL, "a message shorter than its header")
+            raise VirtError(errno.EINVAL, "the request is shorter than a fuse_in_header")
         own = self._own.get(opcode)
         if own is not None:
             if length < p.BODY + p.fuse_fh.size:
-                raise VirtError(errno.EINVAL, "a message without its handle")
-            if fh in self._handles.streams or fh in self._handles.fixed or opcode in EVERYBODYS:
+                raise VirtError(errno.EINVAL, "the request is too short for a file handle")
+            if fh in self._handles.devices or fh in self._handles.fixed or opcode in FOR_ALL_FILES:
                 return own(unique, fh, length)
             if opcode == p.FUSE_READ and length == p.DATA and self._cached(unique, fh):
                 return False
@@ -185,30 +190,30 @@ class Channel:
             if isinstance(node, DeviceFile):
                 return self._open(node, unique, length)
             if node is None:
-                raise VirtError(errno.ENXIO, "a file that is gone")
+                raise VirtError(errno.ENXIO, "the file has been removed")
         elif opcode == p.FUSE_INTERRUPT:
             if length < p.BODY + p.fuse_interrupt_in.size:
-                raise VirtError(errno.EINVAL, "a message cut short")
+                raise VirtError(errno.EINVAL, TOO_SHORT)
             self._waiting.interrupt(*p.fuse_interrupt_in.unpack_from(self._in, p.BODY))
             return False
         elif opcode in (p.FUSE_FORGET, p.FUSE_BATCH_FORGET):
-            return False  # see numbers
+            return False  # numbers.py needs no lookup counts
         elif opcode == p.FUSE_INIT:
             self.pair.negotiate(unique, self._data[:length])
         try:
-            self.pair.send_on(opcode, self._data[:length])
+            self.pair.forward(opcode, self._data[:length])
         except VirtError as refusal:
             if (text := self._handles.texts.get(fh)) is not None:
                 text.refused(refusal)
             raise
         return False
 
-    # Streams
+    # Device files
 
-    def _stream(self, fh: HandleId, length: int, layout: struct.Struct) -> DeviceHandle:
+    def _device(self, fh: HandleId, length: int, layout: struct.Struct) -> DeviceHandle:
         if length < p.BODY + layout.size:
-            raise VirtError(errno.EINVAL, "a message cut short")
-        return self._handles.streams.get(fh) or self._handles.fixed[fh]
+            raise VirtError(errno.EINVAL, TOO_SHORT)
+        return self._handles.devices.get(fh) or self._handles.fixed[fh]
 
     def _user(self) -> User:
         _, _, _, _, uid, gid, pid, _, _ = p.fuse_in_header.unpack_from(self._in)
@@ -216,7 +221,7 @@ class Channel:
 
     def _open(self, node: DeviceFile, unique: Unique, length: int) -> bool:
         if length < p.BODY + p.fuse_open_in.size:
-            raise VirtError(errno.EINVAL, "a message cut short")
+            raise VirtError(errno.EINVAL, TOO_SHORT)
         flags, _ = p.fuse_open_in.unpack_from(self._in, p.BODY)
         user = self._user()
         try:
@@ -233,14 +238,14 @@ class Channel:
 
     def _opened(self, unique: Unique, handle: DeviceHandle) -> None:
         try:
-            fh = self._handles.add_stream(handle)
+            fh = self._handles.add_device(handle)
         except VirtError:
             handle.release()
             raise
-        flags = STREAM_FLAGS
+        flags = DEVICE_FLAGS
         if isinstance(handle, FixedHandle):
             flags = FIXED_FLAGS
-            self.grow(self._inodes.number(handle.stream), handle.length())
+            self.grow(self._inodes.number(handle.node), handle.length())
         self._answers.answer(unique, p.fuse_open_out.pack(fh, flags, 0))
 
     async def _open_later(self, unique: Unique, opening: Awaitable[DeviceHandle], user: User) -> None:
@@ -255,20 +260,21 @@ class Channel:
             self._answers.fail(unique, errno.EIO)
 
     def grow(self, inode: int, size: int) -> None:
-        """Tell the kernel that a file has at least so many bytes, before its open is answered."""
+        """Raise the size that the kernel has cached for an inode, in bytes; see Answers.grow."""
         self._answers.grow(inode, size)
 
     def _read_at(self, unique: Unique, fh: HandleId, length: int) -> bool:
-        """A READ of a file that can be seeked, or for the page cache.
+        """Answer a READ of a fixed file, or one that fills the page cache of a device file.
 
-        The page cache is shared by all opens, of which each has bytes of its own: EINVAL, on which programs read(2).
+        All opens of a file share its page cache, but each open has content of its own. So filling it is EINVAL, and
+        programs fall back to read(2).
         """
         handle = self._handles.fixed.get(fh)
         if length != p.DATA or handle is None:
-            raise VirtError(errno.EINVAL, "only read(2) reads a stream")
+            raise VirtError(errno.EINVAL, "a device file has no page cache: use read(2)")
         _, offset, size, how, _, _, _ = p.fuse_read_in.unpack_from(self._in, p.BODY)
         if not how & p.FUSE_READ_LOCKOWNER:
-            raise VirtError(errno.EINVAL, "this file is not the same for each open")
+            raise VirtError(errno.EINVAL, "the content differs by open, so it cannot be cached: use read(2)")
         end = p.REPLY
         for piece in handle.read_at(offset, min(size, p.MAX_WRITE)):
             self._reply[end : end + len(piece)] = piece
@@ -279,9 +285,9 @@ class Channel:
         return True
 
     def _cached(self, unique: Unique, fh: HandleId) -> bool:
-        """Fill the page cache with a text. False: another READ.
+        """Answer a READ that fills the page cache of a text file. Return False for any other READ.
 
-        Here, for the answer must not be cut as one of the slow plane: the kernel takes a short one for the file's end
+        The slow plane cuts answers at SLOW_REPLY, and the kernel takes a short answer for the end of the file
         (fs/fuse/file.c fuse_short_read).
         """
         _, offset, size, how, _, _, _ = p.fuse_read_in.unpack_from(self._in, p.BODY)
@@ -292,17 +298,17 @@ class Channel:
         return True
 
     def _seek(self, unique: Unique, fh: HandleId, length: int) -> bool:
-        """SEEK_DATA and SEEK_HOLE, the only ones that the kernel does not answer itself: one piece without holes."""
+        """Answer lseek(2) with SEEK_DATA or SEEK_HOLE. The file has no holes; the kernel handles all other seeks."""
         if length < p.BODY + p.fuse_lseek_in.size:
-            raise VirtError(errno.EINVAL, "a message cut short")
+            raise VirtError(errno.EINVAL, TOO_SHORT)
         _, offset, whence, _ = p.fuse_lseek_in.unpack_from(self._in, p.BODY)
         handle = self._handles.fixed.get(fh)
         if handle is None:
-            raise VirtError(errno.ESPIPE, "a stream has no position")
+            raise VirtError(errno.ESPIPE, "a device file has no position")
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
-            raise VirtError(errno.EINVAL, "neither SEEK_DATA nor SEEK_HOLE")
+            raise VirtError(errno.EINVAL, "lseek takes SEEK_DATA or SEEK_HOLE")
         if offset >= handle.length():
-            raise VirtError(errno.ENXIO, "beyond the end")
+            raise VirtError(errno.ENXIO, "the offset is beyond the end of the file")
         self._answers.answer(unique, p.fuse_lseek_out.pack(handle.length() if whence == os.SEEK_HOLE else offset))
         return True
 
@@ -316,24 +322,24 @@ class Channel:
 
     def _poll(self, unique: Unique, fh: HandleId, length: int) -> bool:
         if length < p.BODY + p.fuse_poll_in.size:
-            raise VirtError(errno.EINVAL, "a message cut short")
+            raise VirtError(errno.EINVAL, TOO_SHORT)
         _, kh, flags, _ = p.fuse_poll_in.unpack_from(self._in, p.BODY)
-        stream = self._handles.streams.get(fh)
-        handle = stream or self._handles.fixed.get(fh) or self._handles.texts.get(fh)
+        device = self._handles.devices.get(fh)
+        handle = device or self._handles.fixed.get(fh) or self._handles.texts.get(fh)
         if handle is None:
-            raise VirtError(errno.EBADF, "not an open file")
+            raise VirtError(errno.EBADF, "the file handle is not open")
         revents = handle.poll()
         if flags & p.FUSE_POLL_SCHEDULE_NOTIFY:
             handle.kh = PollId(kh)
-            if stream is not None:
-                stream.told = revents
-                stream.waiters.park_poll(PollId(kh), stream, self._waiting)
-                stream.waiters.started()
+            if device is not None:
+                device.told = revents
+                device.waiters.park_poll(PollId(kh), device, self._waiting)
+                device.waiters.started()
         self._answers.answer(unique, p.fuse_poll_out.pack(revents, 0))
-        return stream is not None
+        return device is not None
 
     async def texts_changed(self) -> None:
-        """Wake who polls a text that is another now. Others have their turn in between."""
+        """Wake pollers of texts that have changed. Yields to other tasks between two texts."""
         for handle in list(self._handles.texts.values()):
             if handle.kh is not None:
                 await trio.lowlevel.checkpoint()
@@ -342,7 +348,7 @@ class Channel:
                     handle.kh = None
 
     def _ioctl(self, unique: Unique, fh: HandleId, length: int) -> bool:
-        handle = self._stream(fh, length, p.fuse_ioctl_in)
+        handle = self._device(fh, length, p.fuse_ioctl_in)
         _, _, command, _, _, out_size = p.fuse_ioctl_in.unpack_from(self._in, p.BODY)
         argument = bytes(self._data[p.BODY + p.fuse_ioctl_in.size : length])
         answer = handle.ioctl(command, argument)[:out_size]
@@ -351,10 +357,10 @@ class Channel:
 
     def _flush(self, unique: Unique, fh: HandleId, length: int) -> bool:
         self._answers.answer(unique)
-        return fh in self._handles.streams
+        return fh in self._handles.devices
 
     def _release(self, unique: Unique, fh: HandleId, length: int) -> bool:
-        handle = self._handles.remove_stream(fh)
+        handle = self._handles.remove_device(fh)
         if handle.kh is not None:
             handle.waiters.polls.pop(handle.kh, None)
         handle.release()
@@ -371,8 +377,8 @@ class Channel:
     # The end
 
     def end(self) -> None:
-        """Answer whoever waits with ENXIO, and wake every poll."""
+        """Answer every waiting read and write with ENXIO, and wake every poller."""
         self._waiting.end()
-        for handle in self._handles.streams.values():
+        for handle in self._handles.devices.values():
             if handle.kh is not None:
                 self._answers.notify(handle.kh)

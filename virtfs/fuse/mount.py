@@ -1,7 +1,8 @@
-"""Getting a /dev/fuse descriptor that is mounted somewhere, and getting rid of the mount again.
+"""Mount and unmount: obtain a mounted /dev/fuse descriptor, and detach the mount again.
 
-fusermount3 does the mounting: setuid where an ordinary user may mount, and nothing but a program where root
-does. How it hands the descriptor over: libfuse's lib/mount.c and util/fusermount.c.
+fusermount3 does the mounting. It is usually setuid root, so that ordinary users can mount; root needs no setuid bit. It
+passes the descriptor of /dev/fuse over the socket whose number is in _FUSE_COMMFD; see libfuse's lib/mount.c and
+util/fusermount.c.
 """
 
 import ctypes
@@ -20,12 +21,12 @@ import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.forward.tasks import in_thread
-from virtfs.fuse.mounttable import TABLE, Mounted, mounted_at, still_there
+from virtfs.fuse.mounttable import TABLE, Mounted, mounted_at, still_mounted
 
 log = logging.getLogger(__name__)
 
 OPTIONS = ("subtype=virtfs", "default_permissions")
-PATIENCE = 20.0  # seconds for fusermount3, which needs milliseconds
+PATIENCE = 20.0  # seconds to wait for fusermount3, which normally takes milliseconds
 
 _MS_REMOUNT = 32  # linux/mount.h
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -34,18 +35,21 @@ _CONTAINER = "in a container, start it with --device /dev/fuse --cap-add SYS_ADM
 
 
 def attach(directory: str, source: str = "virtfs", flags: Sequence[str] = ()) -> int:
-    """Mount at a resolved directory; returns /dev/fuse: the caller's to close, close-on-exec, not blocking.
+    """Mount at a resolved directory and return the /dev/fuse descriptor, which the caller closes.
 
-    source: what the table of mounts names it. flags: more options for fusermount3, such as "ro".
+    The descriptor is close-on-exec and non-blocking. source: the mount's source in /proc/self/mountinfo. flags: more
+    options for fusermount3, such as "ro".
 
-    The kernel has then sent FUSE_INIT and lets nobody in before it is answered. Root's mount is everybody's
-    (allow_other), an ordinary user's is his alone. A dead mount of an earlier run is cleaned away first.
-    VirtError: ENOENT, ENOTDIR the directory; EBUSY something is mounted there; ENODEV no /dev/fuse; ENOSYS no
-    fusermount3; EACCES, EPERM, EIO what fusermount3 said.
+    On return the kernel has sent FUSE_INIT and blocks all other requests until it is answered. A mount by root is
+    open to all users (allow_other), any other only to its owner. Dead mounts at the directory, left by a killed
+    server, are detached first.
+
+    VirtError: ENOENT, ENOTDIR for the directory; EBUSY if something is mounted there; ENODEV without /dev/fuse; ENOSYS
+    without fusermount3; EACCES, EPERM or EIO with the message of fusermount3.
     """
     _clear(directory)
     _check_device()
-    name = re.sub(r"([\\,])", r"\\\1", source)  # as fusermount3 wants it, util/fusermount.c do_mount()
+    name = re.sub(r"([\\,])", r"\\\1", source)  # fusermount3 unescapes it: util/fusermount.c do_mount()
     options = [f"fsname={name}", *OPTIONS, *flags]
     if os.geteuid() == 0 and "allow_other" not in flags:
         options.append("allow_other")
@@ -59,13 +63,13 @@ def attach(directory: str, source: str = "virtfs", flags: Sequence[str] = ()) ->
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                process_group=0,  # a Ctrl-C is for us: we undo what it did
+                process_group=0,  # Ctrl-C must not kill it halfway; the server unmounts
             )
         with helper:
-            # Its end is closed when it exits, so this ends without a descriptor if it fails.
+            # If fusermount3 fails, its exit closes the other end, and this returns without a descriptor.
             _, descriptors, received, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
             said = helper.communicate()[1]
-    if helper.returncode == 0 and not descriptors and received & socket.MSG_CTRUNC:  # unix(7): it could not be had
+    if helper.returncode == 0 and not descriptors and received & socket.MSG_CTRUNC:  # unix(7): no free descriptor
         detach_lazily(directory)
         raise VirtError(errno.EMFILE, f'cannot mount at "{directory}": {os.strerror(errno.EMFILE)}')
     if helper.returncode == 0 and descriptors:
@@ -77,9 +81,9 @@ def attach(directory: str, source: str = "virtfs", flags: Sequence[str] = ()) ->
 
 
 def change_flags(directory: str, flags: int) -> None:
-    """Remount with these flags of mount(2); those that are not among them are cleared. VirtError: EPERM not root.
+    """Remount with exactly these flags of mount(2).
 
-    FUSE takes no other option then (fs/fuse/inode.c fuse_parse_param).
+    A FUSE remount accepts no other options (fs/fuse/inode.c fuse_parse_param). VirtError: EPERM unless root.
     """
     if _libc.mount(b"none", os.fsencode(directory), None, ctypes.c_ulong(_MS_REMOUNT | flags), None) != 0:
         number = ctypes.get_errno()
@@ -87,10 +91,10 @@ def change_flags(directory: str, flags: int) -> None:
 
 
 def detach_lazily(directory: str) -> None:
-    """Take the mount at a directory out of the table at once; files that are open stay until they are closed.
+    """Detach the mount at a directory, as `umount -l` does. Open files keep working until they are closed.
 
-    Needs no answer from the server. VirtError EIO: what fusermount3 said. It waits for that program: from a
-    trio task it belongs in a thread.
+    Needs no answer from the server. Blocks for up to PATIENCE seconds while fusermount3 runs; call it in a thread.
+    VirtError EIO: fusermount3 failed or timed out.
     """
     try:
         done = subprocess.run(
@@ -102,42 +106,41 @@ def detach_lazily(directory: str) -> None:
             timeout=PATIENCE,
         )
     except subprocess.TimeoutExpired:
-        raise VirtError(errno.EIO, f'fusermount3 hangs while unmounting "{directory}"') from None
+        sentence = f'cannot unmount "{directory}": fusermount3 did not finish within {PATIENCE:.0f} s'
+        raise VirtError(errno.EIO, sentence) from None
     if done.returncode:
         raise VirtError(errno.EIO, f'cannot unmount "{directory}": {_last_line(done.stderr)}')
 
 
-def let_go(mount: Mounted) -> None:
-    """detach_lazily for the mount's own server: if it is still there, and is what lies on top."""
-    if not still_there(mount):
+def detach_own(mount: Mounted) -> None:
+    """Detach a mount on behalf of its own server, unless it is gone or another mount covers it."""
+    if not still_mounted(mount):
         return
     top = mounted_at(mount.directory)
     if top is None or top.id != mount.id:
-        log.warning('"%s" was moved or is covered by another mount: unmount it by hand', mount.directory)
+        log.warning('"%s" was moved or is covered by another mount; unmount it by hand', mount.directory)
         return
     detach_lazily(mount.directory)
 
 
 async def wait_unmounted(mount: Mounted) -> None:
-    """Return when the mount has left the table, as after `umount -l` while files are open.
+    """Return when the mount has left the mount table, even if `umount -l` left files open.
 
-    FUSE itself tells its server nothing before the last of them is closed. Cancellation leaves nothing
-    behind.
+    FUSE itself notifies the server only when the last of these files is closed. Cancellation leaves nothing behind.
 
-    poll(2) on the table says POLLPRI|POLLERR once for each change (proc(5)), and this "once" is why a thread
-    waits here: trio does not wait for POLLPRI, and an epoll descriptor in between can lose a change, since
-    the kernel asks the table twice on the way (ep_modify(), then ep_send_events(), fs/eventpoll.c): the
-    second time it says nothing.
+    A thread polls the table, because poll(2) reports POLLPRI|POLLERR only once per change (proc(5)). trio cannot wait
+    for POLLPRI, and epoll(7) can lose the change: it polls the file twice (fs/eventpoll.c ep_modify(), then
+    ep_send_events()), and the second poll finds nothing.
     """
-    enough = os.eventfd(0, os.EFD_CLOEXEC)
+    cancelled = os.eventfd(0, os.EFD_CLOEXEC)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_set_when_cancelled, enough)
-            # A limiter of its own: this thread lives as long as the mount, trio's 40 are for short work.
-            await in_thread(_poll_table, mount, enough, limiter=trio.CapacityLimiter(1))
+            nursery.start_soon(_set_when_cancelled, cancelled)
+            # This thread lives as long as the mount and must not use up one of trio's default 40.
+            await in_thread(_poll_table, mount, cancelled, limiter=trio.CapacityLimiter(1))
             nursery.cancel_scope.cancel()
     finally:
-        os.close(enough)
+        os.close(cancelled)
 
 
 async def _set_when_cancelled(eventfd: int) -> None:
@@ -147,23 +150,23 @@ async def _set_when_cancelled(eventfd: int) -> None:
         os.eventfd_write(eventfd, 1)
 
 
-def _poll_table(mount: Mounted, enough: int) -> None:
-    """In a thread: until the mount is gone or `enough` is written to."""
-    with open(TABLE, "rb", buffering=0) as table:  # opened before the first look: what changes after it wakes poll
+def _poll_table(mount: Mounted, cancelled: int) -> None:
+    """Block until the mount has left the table or the eventfd `cancelled` is written to."""
+    with open(TABLE, "rb", buffering=0) as table:  # opened before the first check, so that poll sees later changes
         poll = select.poll()
         poll.register(table, select.POLLPRI | select.POLLERR)
-        poll.register(enough, select.POLLIN)
-        while still_there(mount, table) and not any(fd == enough for fd, _ in poll.poll()):
+        poll.register(cancelled, select.POLLIN)
+        while still_mounted(mount, table) and not any(fd == cancelled for fd, _ in poll.poll()):
             pass
 
 
 def _clear(directory: str) -> None:
-    """See that something can be mounted here; mounts that earlier servers left behind are taken away."""
+    """Detach dead virtfs mounts at a directory; raise VirtError if it cannot be mounted at."""
     while mount := mounted_at(directory):
         if not (mount.virtfs and _dead(directory)):
             what = "virtfs" if mount.virtfs else f"{mount.source} ({mount.type})"
             raise VirtError(errno.EBUSY, f'"{directory}" is busy: {what} is mounted there already')
-        log.warning('"%s" has the mount of a virtfs that died: unmounting it', directory)
+        log.warning('"%s" has the mount of a virtfs server that died; unmounting it', directory)
         detach_lazily(directory)
     try:
         mode = os.stat(directory).st_mode
@@ -174,7 +177,7 @@ def _clear(directory: str) -> None:
 
 
 def _dead(directory: str) -> bool:
-    """Whether nobody serves a FUSE mount any more."""
+    """Return whether the server of a FUSE mount has died."""
     try:
         os.stat(directory)
     except OSError as e:
@@ -190,11 +193,11 @@ def _check_device() -> None:
             errno.ENODEV, f"there is no /dev/fuse: load the module with `modprobe fuse`; {_CONTAINER}"
         ) from None
     if not stat.S_ISCHR(mode):
-        raise VirtError(errno.ENODEV, "/dev/fuse is not a device: remove it, then `modprobe fuse`")
+        raise VirtError(errno.ENODEV, "/dev/fuse is not a character device: remove it, then `modprobe fuse`")
 
 
 def _fusermount() -> str:
-    # mount(8) and systemd call with a short PATH or none.
+    # mount(8) and systemd start programs with a short PATH or none.
     path = os.environ.get("PATH", os.defpath) + ":/usr/local/bin:/usr/bin:/bin"
     if found := shutil.which("fusermount3", path=path):
         return found
@@ -202,7 +205,7 @@ def _fusermount() -> str:
 
 
 def _last_line(said: bytes) -> str:
-    """The reason in what fusermount3 printed, without its name."""
+    """Return the last line that fusermount3 printed, without its program name."""
     lines = said.decode(errors="replace").strip().splitlines()
     return re.sub("^[^ ]*fusermount3: ", "", lines[-1]) if lines else "fusermount3 gave no reason"
 
@@ -211,7 +214,7 @@ def _refusal(directory: str, said: bytes) -> VirtError:
     reason = _last_line(said)
     sentence = f'cannot mount at "{directory}": {reason}'
     if "device not found" in reason:
-        return VirtError(errno.ENODEV, f"/dev/fuse has no driver: `modprobe fuse`; {_CONTAINER}")
+        return VirtError(errno.ENODEV, f"/dev/fuse has no driver: load it with `modprobe fuse`; {_CONTAINER}")
     if "/dev/fuse: Permission denied" in reason:
         return VirtError(errno.EACCES, f"{sentence}: as root, `chmod 0666 /dev/fuse`")
     if "not permitted" in reason:

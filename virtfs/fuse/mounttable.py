@@ -1,7 +1,7 @@
-"""The kernel's table of mounts, read from /proc/self/mountinfo (proc(5)).
+"""The mount table of this process, read from /proc/self/mountinfo (proc(5)).
 
-A path of the table is only compared, never opened: whoever serves a mount must not touch it, as his own loop
-would have to answer.
+Paths from the table are compared, never opened: a server that opens a path in its own mount deadlocks, because its own
+loop would have to answer the request.
 """
 
 import os
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 TABLE = "/proc/self/mountinfo"
-VIRTFS = "fuse.virtfs"  # a FUSE mount's type is "fuse." and its subtype, mount.fuse3(8)
+VIRTFS = "fuse.virtfs"  # "fuse." and the subtype, see mount.fuse3(8)
 
 
 @dataclass(frozen=True, slots=True)
 class Mounted:
-    """One line of the table.
+    """One mount: a line of the table.
 
-    id: unique among the mounts of now, kept by `mount --move`. parent: the id of what it is mounted on.
-    device: st_dev as "major:minor". options: the file system's own, such as user_id=0.
+    id: unique among present mounts; `mount --move` keeps it. parent: the id of the mount it is mounted on.
+    device: st_dev as "major:minor". options: the super block's options, such as user_id=0.
     """
 
     id: int
@@ -31,31 +31,31 @@ class Mounted:
 
     @property
     def virtfs(self) -> bool:
-        """One of ours, whoever serves it."""
+        """Whether this is a virtfs mount, of any server."""
         return self.type == VIRTFS
 
     def option(self, name: str) -> str | None:
-        """The text after `name=` among the options; None if it is not there."""
+        """Return the text after `name=` in the options, None if there is no such option."""
         return next((o.partition("=")[2] for o in self.options if o.startswith(name + "=")), None)
 
 
 def mounts() -> list[Mounted]:
-    """All mounts that this process can reach."""
+    """Return all mounts that this process can reach."""
     with open(TABLE, "rb") as table:
         return [_parse(line) for line in table]
 
 
 def mounted_at(directory: str) -> Mounted | None:
-    """What is mounted at a resolved directory: the topmost, if there are several on each other."""
+    """Return the topmost mount at a resolved directory, None if nothing is mounted there."""
     here = [mount for mount in mounts() if mount.directory == directory]
     covered = {mount.parent for mount in here}
     return next((mount for mount in here if mount.id not in covered), None)
 
 
-def still_there(mount: Mounted, table: BinaryIO | None = None) -> bool:
-    """Whether the table has this very mount; it may have been moved.
+def still_mounted(mount: Mounted, table: BinaryIO | None = None) -> bool:
+    """Return whether the table still has this mount, here or moved elsewhere.
 
-    table: the table, open without a buffer, to be read again: that takes no other descriptor.
+    table: the table, already open and unbuffered. Reading it again needs no new descriptor.
     """
     if table is None:
         now = mounts()
@@ -66,9 +66,9 @@ def still_there(mount: Mounted, table: BinaryIO | None = None) -> bool:
 
 
 def resolve(directory: str) -> str:
-    """The path under which the table names a directory: absolute, without symbolic links.
+    """Return the path that the table has for a directory: absolute, without symbolic links.
 
-    Does not touch the directory itself if it is a mount point: a server that hangs there would take us along.
+    Does not touch the directory itself if it is a mount point, because its server may hang.
     """
     head, tail = os.path.split(directory.rstrip("/"))
     if tail in ("", ".", ".."):
@@ -78,7 +78,7 @@ def resolve(directory: str) -> str:
 
 
 def _parse(line: bytes) -> Mounted:
-    """One line, proc(5): 36 35 98:0 /root /directory options [more …] - type source options."""
+    """Parse one line (proc(5)): 36 35 98:0 /root /directory options [more …] - type source options."""
     before, _, after = line.partition(b" - ")
     number, parent, device, _, directory, *_ = before.split()
     kind, source, options = after.split()[:3]
@@ -94,5 +94,5 @@ def _parse(line: bytes) -> Mounted:
 
 
 def _unescape(text: bytes) -> str:
-    """Blanks, newlines and backslashes come as octal, fs/proc_namespace.c mangle()."""
+    """Decode octal escapes of blanks, newlines and backslashes (fs/proc_namespace.c mangle())."""
     return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), text))

@@ -1,7 +1,7 @@
-"""The slow plane: names, attributes and text files, as pyfuse3 asks for them.
+"""The slow plane: names, attributes and text files, as pyfuse3 operations.
 
-The only module that knows pyfuse3. Nothing here waits for a user; what an operation waits for is the kernel's
-rtnetlink. Entries and attributes are never cached by the kernel, so a destroyed name is gone at the next lookup.
+This is the only module that imports pyfuse3. An operation may wait for rtnetlink, but never for a user. The kernel
+caches no entries and attributes, so a destroyed name is gone at the next lookup.
 """
 
 import errno
@@ -22,24 +22,24 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Grow = Callable[[int, int], None]  # tells the kernel that an inode has at least so many bytes
+Grow = Callable[[int, int], None]  # inode, bytes: Answers.grow
 
 
 class Keeper(Protocol):
-    """What the daemon does for the name space."""
+    """What the name space asks of the daemon."""
 
     async def catch_up(self) -> None:
-        """Take in what the kernel has reported and nobody has read yet, so that answers are not of yesterday."""
+        """Apply pending kernel notifications, so that answers are up to date."""
 
     async def set_mode(self, node: Node, mode: int, user: User) -> None:
-        """chmod(2), the nine bits and those above; EPERM where it means nothing."""
+        """Apply chmod(2). mode: all bits of 0o7777. EPERM if the node has no mode to set."""
 
     async def set_owner(self, node: Node, owner: Uid | None, group: Gid | None, user: User) -> None:
-        """chown(2); EPERM where it means nothing or for whom it is not."""
+        """Apply chown(2); None keeps an id. EPERM if the node has no owner to set, or if this user may not set it."""
 
 
 def answered(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """The border for errors: an OSError leaves as its errno; anything else is logged and leaves as EIO."""
+    """Answer exceptions of an operation with an errno: an OSError with its own, others with ENOMEM or EIO (logged)."""
 
     @functools.wraps(operation)
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -59,12 +59,15 @@ def answered(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coro
 
 
 def user_of(ctx: pyfuse3.RequestContext) -> User:
-    """Who asks."""
+    """Return the user and process that sent a request."""
     return User(Uid(ctx.uid), Gid(ctx.gid), ctx.pid)
 
 
 class Names(pyfuse3.Operations):
-    """pyfuse3's operations on the tree."""
+    """pyfuse3's operations on the tree.
+
+    keeper: carries out changes. grow: called with an inode and its size before an open is answered.
+    """
 
     def __init__(self, root: Directory, inodes: Inodes, handles: Handles, keeper: Keeper, grow: Grow) -> None:
         super().__init__()
@@ -97,7 +100,7 @@ class Names(pyfuse3.Operations):
         entry.st_mode = pyfuse3.ModeT(node.kind | node.permissions())
         entry.st_uid, entry.st_gid = node.owner.owner, node.owner.group
         entry.st_size = node.size(user)
-        entry.st_blocks = -(-entry.st_size // 512)  # with fewer, cp and tar take it for a file of holes
+        entry.st_blocks = -(-entry.st_size // 512)  # with fewer blocks, cp and tar take it for a sparse file
         entry.st_atime_ns, entry.st_mtime_ns = node.times()
         entry.st_ctime_ns = node.born
         entry.st_nlink = 1
@@ -127,7 +130,7 @@ class Names(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        """Truncating and touching mean nothing, as on sysfs; chmod and chown are the interface's verbs."""
+        """Apply chmod(2) and chown(2), which act as verbs of the interface. Other changes are ignored, as on sysfs."""
         node = self._node(inode)
         user = user_of(ctx)
         if fields.update_mode:
@@ -166,13 +169,13 @@ class Names(pyfuse3.Operations):
 
     @answered
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        """An empty disk: df(1) leaves it out, as it does with proc and sysfs."""
+        """Report a file system of 0 blocks, which df(1) omits, as it omits proc and sysfs."""
         data = pyfuse3.StatvfsData()
         data.f_bsize = data.f_frsize = 4096
         data.f_namemax = 255
         return data
 
-    # Text files; an open stream never comes here
+    # Text files. The channel answers all requests on open device files.
 
     @answered
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
@@ -184,7 +187,7 @@ class Names(pyfuse3.Operations):
             await self._keeper.catch_up()
             self._grow(inode, await node.opened(user))
         fh = self._handles.add_text(node.open(user))
-        # Direct: each read and write is to arrive as it was made.
+        # With direct I/O one read(2) or write(2) is one request.
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(fh), direct_io=True)
 
     @answered
@@ -204,38 +207,38 @@ class Names(pyfuse3.Operations):
 
     @answered
     async def fsync(self, fh: int, datasync: bool) -> None:
-        """A value holds when write(2) returns; there is nothing to wait for."""
+        """Do nothing: a value is in effect when write(2) returns."""
 
     @answered
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        """Likewise."""
+        """Do nothing, as fsync."""
 
 
 async def _denied(*args: Any) -> Any:
     raise pyfuse3.FUSEError(errno.EPERM)
 
 
-# Only `create` creates, only `destroy` destroys. The operations on extended attributes stay ENOSYS, pyfuse3's answer:
-# told once, the kernel asks no more for security.capability before each write.
+# Only the command `create` makes interfaces, and only `destroy` removes them. Extended attributes keep pyfuse3's
+# ENOSYS: the kernel remembers it, and stops asking for security.capability before each write.
 for _operation in ("mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "link", "create"):
     setattr(Names, _operation, _denied)
 
 
 def serve_on(root: Directory, inodes: Inodes, handles: Handles, keeper: Keeper, grow: Grow, descriptor: int) -> None:
-    """Make a libfuse session that speaks on `descriptor` as if it were /dev/fuse."""
+    """Create the libfuse session. descriptor: libfuse's end of the pair, which it takes for /dev/fuse and owns."""
     pyfuse3.init(Names(root, inodes, handles, keeper, grow), f"/dev/fd/{descriptor}", {"fsname=virtfs"})
 
 
 async def run(workers: int) -> None:
-    """Answer on that descriptor, with as many tasks at the most, until `end`."""
+    """Answer requests until `end`, with at most `workers` concurrent tasks."""
     await pyfuse3.main(max_tasks=workers)
 
 
 def end() -> None:
-    """Let `run` return; what it is busy with it finishes."""
+    """Make `run` return once the requests in progress are answered."""
     pyfuse3.terminate()
 
 
 def close() -> None:
-    """Free the session and its descriptor. Nothing is unmounted."""
+    """Free the session and close its descriptor. Unmounts nothing."""
     pyfuse3.close(unmount=False)

@@ -1,7 +1,7 @@
-"""Inode numbers for nodes and handle numbers for opens, never used twice.
+"""Inode numbers for nodes and handle numbers for opens. No number is used twice.
 
-The kernel's lookup counts (FORGET) are not needed: a node that left the tree keeps its number as long as somebody has
-it open, and no longer, because only weak references are held here. A number without a node is a file that is gone.
+The kernel's lookup counts (FUSE_FORGET) are not needed. The tables hold weak references only, so a node that has left
+the tree keeps its number as long as it is open. A number without a node belongs to a removed file.
 """
 
 import errno
@@ -17,14 +17,14 @@ from virtfs.files.node import Node
 from virtfs.files.text import TextHandle
 from virtfs.fuse.protocol import FUSE_ROOT_ID
 
-OPEN_MAX = 4096  # files of one user who is not root
+OPEN_MAX = 4096  # open files per user, except root
 
 Inode = NewType("Inode", int)
 HandleId = NewType("HandleId", int)  # fuse.h's fh
 
 
 class Inodes:
-    """Which node has which inode number; the root has FUSE_ROOT_ID."""
+    """The inode number of each node. The root directory has FUSE_ROOT_ID."""
 
     def __init__(self, root: Node) -> None:
         self._numbers: WeakKeyDictionary[Node, Inode] = WeakKeyDictionary({root: Inode(FUSE_ROOT_ID)})
@@ -32,7 +32,7 @@ class Inodes:
         self._next = count(FUSE_ROOT_ID + 1)
 
     def number(self, node: Node) -> Inode:
-        """The node's inode number, a new one when it has none yet."""
+        """Return the inode number of a node, assigning the next one to a new node."""
         inode = self._numbers.get(node)
         if inode is None:
             inode = self._numbers[node] = Inode(next(self._next))
@@ -40,50 +40,53 @@ class Inodes:
         return inode
 
     def node(self, inode: int) -> Node | None:
-        """The node of that number, None when it is gone."""
+        """Return the node with that number, None if it is gone."""
         return self._nodes.get(Inode(inode))
 
 
 class Handles:
-    """The open files of both planes. A user who is not root has OPEN_MAX of them at most."""
+    """The open files of both planes, by handle number. Users except root may have OPEN_MAX files open.
+
+    devices: opens of device files. fixed: those that can be read at any offset. texts: opens of text files.
+    """
 
     def __init__(self) -> None:
-        self.streams: dict[HandleId, DeviceHandle] = {}
+        self.devices: dict[HandleId, DeviceHandle] = {}
         self.fixed: dict[HandleId, FixedHandle] = {}
         self.texts: dict[HandleId, TextHandle] = {}
         self._of_user: Counter[Uid] = Counter()
         self._next = count(1)
 
-    def add_stream(self, handle: DeviceHandle) -> HandleId:
-        """A number for an open stream, or EMFILE."""
+    def add_device(self, handle: DeviceHandle) -> HandleId:
+        """Return a handle number for an open device file. VirtError EMFILE: the user has OPEN_MAX files open."""
         number = self._number(handle.user)
         if isinstance(handle, FixedHandle):
             self.fixed[number] = handle
         else:
-            self.streams[number] = handle
+            self.devices[number] = handle
         return number
 
     def add_text(self, handle: TextHandle) -> HandleId:
-        """A number for an open text file, or EMFILE."""
+        """Return a handle number for an open text file. VirtError EMFILE: the user has OPEN_MAX files open."""
         number = self._number(handle.user)
         self.texts[number] = handle
         return number
 
-    def remove_stream(self, number: HandleId) -> DeviceHandle:
-        """Closed."""
-        handle = self.fixed.pop(number) if number in self.fixed else self.streams.pop(number)
+    def remove_device(self, number: HandleId) -> DeviceHandle:
+        """Forget a closed device file and return its handle."""
+        handle = self.fixed.pop(number) if number in self.fixed else self.devices.pop(number)
         self._closed(handle.user)
         return handle
 
     def remove_text(self, number: HandleId) -> TextHandle:
-        """Closed."""
+        """Forget a closed text file and return its handle."""
         handle = self.texts.pop(number)
         self._closed(handle.user)
         return handle
 
     def _number(self, user: User) -> HandleId:
         if not user.root and self._of_user[user.uid] >= OPEN_MAX:
-            raise VirtError(errno.EMFILE, f"{OPEN_MAX} files of this mount are open already")
+            raise VirtError(errno.EMFILE, f"user {user.uid} has {OPEN_MAX} files of this mount open: close some first")
         self._of_user[user.uid] += 1
         return HandleId(next(self._next))
 

@@ -1,4 +1,4 @@
-"""The way to the slow plane and back: a SOCK_SEQPACKET pair, at whose other end libfuse believes to hold /dev/fuse."""
+"""The connection to the slow plane: a SOCK_SEQPACKET pair, whose other end libfuse takes for /dev/fuse."""
 
 import errno
 from collections import deque
@@ -10,35 +10,36 @@ from virtfs.files.device import Unique
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 
-SLOW_REPLY = 65536  # bytes of a text or a directory in one answer of the slow plane
+SLOW_REPLY = 65536  # bytes, at most, of a text or directory in one answer of the slow plane
 
 
 class ProtocolTooOld(VirtError):
-    """The kernel's FUSE is too old to serve; ends the mount."""
+    """The FUSE protocol of the kernel is older than 7.34, that of Linux 5.15. This error ends the mount."""
 
 
 class Pair:
-    """Our end. longest: the largest message, in bytes, that it takes."""
+    """The channel's end of the pair. longest: the largest message that the pair carries, in bytes."""
 
     def __init__(self, ours: trio.socket.SocketType, longest: int, answers: Answers) -> None:
         self._ours = ours
         self._longest = longest
         self._answers = answers
-        self._waiting: deque[bytes] = deque()  # while the pair is full
+        self._waiting: deque[bytes] = deque()  # requests to forward while the pair is full
         self._more = trio.Event()
         self._init: Unique | None = None
         self._held: bytearray | None = None
-        self.negotiated = trio.Event()  # libfuse has answered FUSE_INIT, and `admit` may follow
+        self.negotiated = trio.Event()  # set once libfuse has answered FUSE_INIT; then `admit` may be called
 
-    def send_on(self, opcode: int, message: memoryview) -> None:
-        """A request for libfuse.
+    def forward(self, opcode: int, message: memoryview) -> None:
+        """Queue a request for libfuse.
 
-        Errors: E2BIG, a write that the pair does not take, or that may be the first piece of one of over 1 MiB, which
-        the kernel cuts into WRITEs of that size, page by page.
+        VirtError E2BIG: a WRITE is larger than the pair carries, or may be the first piece of a write(2) of more than
+        1 MiB. The kernel splits such a write at page boundaries into WRITEs of up to 1 MiB.
         """
         length = len(message)
         if length > self._longest or (opcode == p.FUSE_WRITE and length > p.DATA + p.MAX_WRITE - 4096):
-            raise VirtError(errno.E2BIG, "more than 1 MiB in one write")
+            most = min(self._longest - p.DATA, p.MAX_WRITE - 4096)
+            raise VirtError(errno.E2BIG, f"one write takes at most {most} bytes: split the text at a newline")
         if opcode in (p.FUSE_READ, p.FUSE_READDIR, p.FUSE_READDIRPLUS) and length >= p.DATA:
             fields = list(p.fuse_read_in.unpack_from(message, p.BODY))
             fields[2] = min(fields[2], SLOW_REPLY)
@@ -47,9 +48,12 @@ class Pair:
         self._more.set()
 
     def negotiate(self, unique: Unique, message: memoryview) -> None:
-        """FUSE_INIT on its way in: refuse an older protocol, offer no splicing, which the pair cannot do."""
+        """Check FUSE_INIT before it is forwarded: reject an old protocol, remove the splice flags.
+
+        The pair cannot splice. VirtError EPROTO: the request is too short. ProtocolTooOld ends the mount.
+        """
         if len(message) < p.BODY + p.fuse_init_in.size:
-            raise VirtError(errno.EPROTO, "FUSE_INIT cut short")
+            raise VirtError(errno.EPROTO, "the FUSE_INIT request is too short")
         major, minor, readahead, flags = p.fuse_init_in.unpack_from(message, p.BODY)
         if (major, minor) < (p.MAJOR, p.OLDEST_MINOR):
             self._answers.fail(unique, errno.EPROTO)
@@ -63,7 +67,7 @@ class Pair:
 
     @staticmethod
     def _negotiated(reply: bytearray) -> None:
-        """libfuse's answer to FUSE_INIT on its way out: writes as large as the kernel makes them."""
+        """Raise max_write and max_pages in libfuse's answer to FUSE_INIT to the kernel's maximum."""
         if len(reply) >= p.REPLY + p.fuse_init_out.size:
             fields = list(p.fuse_init_out.unpack_from(reply, p.REPLY))
             fields[3] |= p.FUSE_MAX_PAGES
@@ -71,17 +75,17 @@ class Pair:
             p.fuse_init_out.pack_into(reply, p.REPLY, *fields)
 
     def admit(self) -> None:
-        """Send the held answer to FUSE_INIT, and with it let everybody in.
+        """Send the held answer to FUSE_INIT, which opens the mount to users.
 
-        Until then the kernel sends no other request, and whoever makes one waits, killably (fs/fuse/dev.c
-        fuse_get_req). Nobody sees a file before what it describes is complete.
+        Until then the kernel holds back all other requests, and their callers wait killably (fs/fuse/dev.c
+        fuse_get_req). So no user sees the tree before the state file is replayed.
         """
         if self._held is not None:
             self._answers.emit(memoryview(self._held))
             self._held = None
 
     async def requests(self) -> None:
-        """Hand requests to libfuse as fast as it takes them."""
+        """Forward queued requests to libfuse, until cancelled."""
         while True:
             await self._more.wait()
             while self._waiting:
@@ -89,7 +93,7 @@ class Pair:
             self._more = trio.Event()
 
     async def replies(self) -> None:
-        """Hand libfuse's answers to the kernel. Ends when libfuse has closed its end."""
+        """Forward libfuse's answers to the kernel. Returns when libfuse has closed its end."""
         buffer = bytearray(p.LONGEST_REQUEST)
         view = memoryview(buffer)
         while length := await self._ours.recv_into(buffer):

@@ -1,12 +1,18 @@
-"""Writes whose data are one message: a frame is not cut, and no frame is made of its second half.
+"""Reassembly of writes that FUSE has split, for files where one write(2) is one frame.
 
-The kernel splits a call of more than 256 buffers (writev(2)) or 1 MiB into several WRITEs (fs/fuse/file.c:
-fuse_direct_io), and cuts one short at RLIMIT_FSIZE (fs/read_write.c: generic_write_check_limits). A WRITE does not say
-so. Each call on a stream begins at offset 0, with O_APPEND at what the kernel takes for the file's size. So an offset
-above 0 shows a later piece, but nothing shows that a piece is the first. The system call that the writer is blocked in
-does (host/processes.py), for some 10 µs. It is looked at for the first write of at least 256 bytes of each thread, and
-for every such write where pieces have been seen, with O_APPEND, and under a small RLIMIT_FSIZE. The rest of a split
-message is read from the writer's memory and sent with its first piece.
+The kernel splits a call of more than 256 buffers (writev(2)) or 1 MiB into several WRITEs (fs/fuse/file.c
+fuse_direct_io), and truncates a call at RLIMIT_FSIZE (fs/read_write.c generic_write_check_limits). A WRITE does not
+tell whether more pieces follow. Each call on a device file begins at offset 0, or with O_APPEND at the file size that
+the kernel has cached. So an offset above 0 marks a later piece, but nothing marks the first of several.
+
+The system call that the writer is blocked in shows how long the frame is (host/processes.py). Looking at it costs some
+10 µs, so it is done only for WRITEs of at least 256 bytes:
+
+- for the first one of each thread;
+- for every one, if the file is open with O_APPEND or the writer has a small RLIMIT_FSIZE;
+- for every one, once the handle has seen a piece.
+
+The rest of a split frame is read from the writer's memory and sent together with the first piece.
 """
 
 import errno
@@ -18,15 +24,16 @@ from virtfs.forward.wire import LONGEST, SPLIT
 from virtfs.fuse import protocol as p
 from virtfs.host.processes import Buffer, buffers_written, fetch, file_size_limit
 
-THREADS = 64  # of one handle that are remembered
-FIRST_OF_MANY = p.MAX_WRITE - 4096  # bytes; the first piece of a call of more than 1 MiB has at least as many
+THREADS = 64  # writing threads remembered per handle
+FIRST_OF_MANY = p.MAX_WRITE - 4096  # bytes; the least size of the first piece of a call of more than 1 MiB
 _NEVER = 1 << 62
 
 
 def write_piece(handle: DeviceHandle, thread: int, offset: int, flags: int, data: memoryview) -> int | None:
-    """Take a WRITE that may be a piece of a longer call, as DeviceHandle.write.
+    """Take a WRITE that may be one piece of a longer call. Return as DeviceHandle.write.
 
-    Errors, with nothing sent: EFBIG, RLIMIT_FSIZE has cut the message; EFAULT, the rest of it cannot be read.
+    Errors, with nothing sent: EFBIG if RLIMIT_FSIZE has truncated the frame; EFAULT if the rest of it cannot be read
+    from the writer's memory.
     """
     if len(handle.whole) >= THREADS:
         handle.whole.clear()
@@ -62,10 +69,10 @@ def write_piece(handle: DeviceHandle, thread: int, offset: int, flags: int, data
 
 
 def _write_at(handle: DeviceHandle, thread: int, data: memoryview) -> int | None:
-    """Take a WRITE at an offset that no call on a stream begins at.
+    """Take a WRITE at an offset at which no write(2) on a device file begins.
 
-    It is the rest of a call whose first piece was sent as a message, and is dropped. Other calls (io_uring, splice,
-    pwritev2 with RWF_APPEND) choose an offset of their own, which means nothing.
+    A piece of a longer call is dropped, because the first piece was sent as a frame. A complete call is a frame:
+    io_uring, splice(2) and pwritev2(2) with RWF_APPEND choose offsets, which are ignored.
     """
     size = len(data)
     buffers = _buffers(thread)
@@ -78,7 +85,7 @@ def _write_at(handle: DeviceHandle, thread: int, data: memoryview) -> int | None
 
 
 def _buffers(thread: int) -> list[Buffer] | None:
-    """Return what a thread is writing, nothing for a thread in another call; None when that cannot be told."""
+    """Return the buffers that a thread is writing, none if it is in another call; None if that cannot be read."""
     try:
         return buffers_written(thread)
     except OSError:

@@ -1,7 +1,7 @@
-"""The messages of /dev/fuse, as include/uapi/linux/fuse.h lays them out.
+"""The messages of /dev/fuse, laid out as in include/uapi/linux/fuse.h, with the names used there.
 
-Each Struct bears the name it has there. All are little-endian here because all machines virtfs runs on are; a
-request is `fuse_in_header` and a body, an answer `fuse_out_header` and a body.
+A request is a fuse_in_header and a body, an answer a fuse_out_header and a body. The byte order is little-endian, that
+of every machine that virtfs supports.
 """
 
 import struct
@@ -23,7 +23,6 @@ FUSE_FLUSH: Final = 25
 FUSE_INIT: Final = 26
 FUSE_READDIR: Final = 28
 FUSE_INTERRUPT: Final = 36
-FUSE_DESTROY: Final = 38
 FUSE_IOCTL: Final = 39
 FUSE_POLL: Final = 40
 FUSE_BATCH_FORGET: Final = 42
@@ -46,23 +45,23 @@ FOPEN_STREAM: Final = 1 << 4
 FOPEN_NOFLUSH: Final = 1 << 5
 
 FUSE_POLL_SCHEDULE_NOTIFY: Final = 1 << 0
-FUSE_READ_LOCKOWNER: Final = 1 << 1  # absent from a READ that fills the page cache
+FUSE_READ_LOCKOWNER: Final = 1 << 1  # clear in a READ that fills the page cache
 
 # len opcode unique nodeid uid gid pid total_extlen padding
 fuse_in_header: Final = struct.Struct("<IIQQIIIHH")
 # len error unique
 fuse_out_header: Final = struct.Struct("<IiQ")
 
-# Bodies, each read at fuse_in_header.size.
+# Bodies of requests. They begin at BODY, below.
 fuse_open_in: Final = struct.Struct("<II")  # flags open_flags
 fuse_read_in: Final = struct.Struct("<QQIIQII")  # fh offset size read_flags lock_owner flags padding
 fuse_write_in: Final = fuse_read_in  # the same fields, write_flags for read_flags; the data follow
-fuse_interrupt_in: Final = struct.Struct("<Q")  # unique of the request to end
+fuse_interrupt_in: Final = struct.Struct("<Q")  # unique of the interrupted request
 fuse_ioctl_in: Final = struct.Struct("<QIIQII")  # fh flags cmd arg in_size out_size; the argument follows
 fuse_lseek_in: Final = struct.Struct("<QQII")  # fh offset whence padding
 fuse_poll_in: Final = struct.Struct("<QQII")  # fh kh flags events
 fuse_init_in: Final = struct.Struct("<IIII")  # major minor max_readahead flags; more follows since 7.36
-fuse_fh: Final = struct.Struct("<Q")  # the body of every request on an open file begins with its fh
+fuse_fh: Final = struct.Struct("<Q")  # every request on an open file begins with its fh
 
 fuse_open_out: Final = struct.Struct("<QII")  # fh open_flags padding
 fuse_write_out: Final = struct.Struct("<II")  # size padding
@@ -78,12 +77,12 @@ BODY: Final = fuse_in_header.size
 DATA: Final = BODY + fuse_write_in.size  # where the data of a WRITE begin
 REPLY: Final = fuse_out_header.size  # where the body of an answer begins
 
-# fuse_in_header and fuse_read_in in one go, as the channel's loop wants them:
+# The fields of fuse_in_header and fuse_read_in that the channel's loop needs, in one unpack:
 # opcode unique pid fh offset size read_flags flags
 request_head: Final = struct.Struct("<4xIQ16xI4xQQII8xI4x")
-# fuse_out_header and fuse_write_out in one go: len error unique size padding
+# fuse_out_header and fuse_write_out in one pack: len error unique size padding
 written_reply: Final = struct.Struct("<IiQII")
 
-MAX_WRITE: Final = 1 << 20  # what one WRITE may carry: max_pages (256) pages, the kernel's own limit
+MAX_WRITE: Final = 1 << 20  # bytes of data in one WRITE: 256 pages, the kernel's limit for max_pages
 PAGES: Final = MAX_WRITE // 4096
 LONGEST_REQUEST: Final = MAX_WRITE + 8192

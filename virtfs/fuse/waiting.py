@@ -1,4 +1,4 @@
-"""Those who wait: reads with nothing to read yet, writes that take their time, polls. An entry each, no task."""
+"""Reads, writes and polls that wait. Each costs an entry in a table, not a task."""
 
 import errno
 import logging
@@ -14,11 +14,12 @@ from virtfs.host.processes import caught_signals
 
 log = logging.getLogger(__name__)
 
-ENDING = frozenset((signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGALRM, signal.SIGTERM))  # ask to end a read
+# Signals that ask a program to end.
+ENDING = frozenset((signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGALRM, signal.SIGTERM))
 
 
 def ready(handle: DeviceHandle | TextHandle) -> int:
-    """What poll answers; a handle that fails has an error to tell."""
+    """Return the poll(2) events of a handle. An exception is logged and becomes POLLERR."""
     try:
         return handle.poll()
     except Exception:
@@ -27,10 +28,10 @@ def ready(handle: DeviceHandle | TextHandle) -> int:
 
 
 class Waiting:
-    """All of one connection.
+    """The waiting calls of one FUSE connection.
 
-    Reading from one source may wake another (a capture sees what a frame's reader takes), so a wake-up that comes while
-    one is served is served afterwards: there is one buffer for these answers, apart from the channel's own.
+    Answering one may wake another source: a capture, for example, sees what a reader of `frame` takes. All answers
+    share one buffer (the channel has its own), so a wake-up during `serve` is queued and served after the present one.
     """
 
     def __init__(self, answers: Answers) -> None:
@@ -41,15 +42,15 @@ class Waiting:
         self._serving = False
 
     def park(self, unique: Unique, read: ParkedRead) -> None:
-        """Keep a read that has nothing to read yet."""
+        """Keep a read that found nothing until its source wakes, or `interrupt` ends it."""
         waiters = read.handle.waiters
         self._parked[unique] = waiters
         waiters.park_read(unique, read, self)
 
     def park_write(self, unique: Unique, handle: DeviceHandle, flags: int) -> None:
-        """A write that takes its time. Without waiting allowed, what is taken by now is all."""
+        """Keep a write that must wait. With O_NONBLOCK, answer now: the bytes taken so far, or EAGAIN for none."""
         if flags & os.O_NONBLOCK:
-            self._cut(unique, handle, errno.EAGAIN)
+            self._end_write(unique, handle, errno.EAGAIN)
             return
         waiters = handle.waiters
         self._parked[unique] = waiters
@@ -57,20 +58,20 @@ class Waiting:
         handle.told &= ready(handle)
 
     def interrupt(self, unique: Unique) -> None:
-        """End what a thread waits for that a signal has come for. All else is answered soon anyway."""
+        """End the waiting read or write whose caller got a signal. Ignore other requests: they end soon anyway."""
         waiters = self._parked.pop(unique, None)
         if waiters is None:
             return
         if (read := waiters.reads.pop(unique, None)) is not None:
             self._interrupt_read(unique, read)
         elif (handle := waiters.writes.pop(unique, None)) is not None:
-            self._cut(unique, handle, errno.EINTR)
+            self._end_write(unique, handle, errno.EINTR)
 
     def _interrupt_read(self, unique: Unique, read: ParkedRead) -> None:
-        """End a read with data that mean nothing, if its stream has such, so that programs live through Ctrl-Z.
+        """End an interrupted read with filler data if its file has any, else with EINTR.
 
-        The kernel takes no ERESTARTSYS from a FUSE server. A program that has a handler for a signal that asks it to
-        end is told EINTR: it may look at what the handler has left only between two calls.
+        A FUSE server cannot answer ERESTARTSYS, so filler data is what lets a program continue after Ctrl-Z. A program
+        that handles one of the ENDING signals gets EINTR, because it may check for the signal only after a failed call.
         """
         taken = 0
         if not caught_signals(read.thread) & ENDING:
@@ -91,8 +92,8 @@ class Waiting:
         p.fuse_out_header.pack_into(self._reply, 0, p.REPLY + taken, 0, unique)
         self._answers.emit(self._reply[: p.REPLY + taken])
 
-    def _cut(self, unique: Unique, handle: DeviceHandle, error: int) -> None:
-        """End a write: with how much was taken, or the error if that is nothing."""
+    def _end_write(self, unique: Unique, handle: DeviceHandle, error: int) -> None:
+        """End a waiting write with the bytes taken so far, or with `error` if there are none."""
         if taken := handle.interrupt():
             self._answers.answer(unique, p.fuse_write_out.pack(taken, 0))
         else:
@@ -100,7 +101,7 @@ class Waiting:
         handle.told &= ready(handle)
 
     def serve(self, waiters: Waiters) -> None:
-        """The source has changed: answer what can be answered now."""
+        """Answer all waiting calls of a source that can finish now. A nested call queues its source and returns."""
         self._woken[waiters] = None
         if self._serving:
             return
@@ -152,7 +153,7 @@ class Waiting:
     def _serve_polls(self, waiters: Waiters) -> None:
         for kh, handle in list(waiters.polls.items()):
             now, told = ready(handle), handle.told
-            # POLLIN may be another frame, which an edge-triggered poller is to hear of too.
+            # POLLIN may stand for a further frame, which an edge-triggered poller must be told of.
             if now & (select.POLLIN | ~told) or (now ^ told) & select.POLLERR:
                 waiters.polls.pop(kh, None)
                 self._answers.notify(kh)
@@ -160,7 +161,7 @@ class Waiting:
                 handle.told = now
 
     def end(self) -> None:
-        """Answer every read and write that waits with ENXIO."""
+        """Answer every waiting read and write with ENXIO, at the end of the mount."""
         for unique, waiters in self._parked.items():
             waiters.reads.pop(unique, None)
             waiters.writes.pop(unique, None)

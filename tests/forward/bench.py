@@ -19,13 +19,14 @@ def two_wires() -> Iterator[tuple[Bench, Bench]]:
 
 
 @asynccontextmanager
-async def running(cable: Cable) -> AsyncIterator[None]:
-    """The cable carries; at the end it is out, and has ended by itself."""
+async def running(first: Bench, second: Bench) -> AsyncIterator[Cable]:
+    """Lay a cable that carries frames until the end of the block; then it ends by itself."""
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
+            cable = Cable(first.wire, second.wire, nursery.start_soon)
             nursery.start_soon(cable.run)
-            yield
-            cable.stop()
+            yield cable
+            await cable.stop()
 
 
 async def received(bench: Bench) -> list[bytes]:

@@ -177,8 +177,10 @@ def start(
 
 def _virtfs(*words: str) -> int:
     faulthandler.register(signal.SIGUSR1)  # show the stacks on standard error
+    from harness import blocking
     from virtfs.cli import main
 
+    blocking.watch()
     sys.argv = ["virtfs", *words]
     return main.main()
 
@@ -190,7 +192,7 @@ def _agent(*words: str) -> int:
     return 0
 
 
-_USED = ("mount.agent", "mount.ways", "virtfs.cli.main", "virtfs.cli.serving")
+_USED = ("harness.blocking", "mount.agent", "mount.ways", "virtfs.cli.main", "virtfs.cli.serving")
 PROGRAMS: dict[str, Callable[..., int]] = {"virtfs": _virtfs, "agent": _agent}
 
 

@@ -3,6 +3,8 @@
 import errno
 from collections.abc import Iterator
 
+import trio
+
 from virtfs.core.arguments import Impairments
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action, Command
@@ -16,10 +18,11 @@ from virtfs.forward.tasks import Start
 class Joined:
     """One cable, its ends and its impairments."""
 
-    def __init__(self, first: Interface, second: Interface, impairments: Impairments) -> None:
+    def __init__(self, first: Interface, second: Interface, impairments: Impairments, start: Start) -> None:
         self.ends = first, second
         self.impairments = impairments
-        self.cable = Cable(first.wire, second.wire)
+        self.cable = Cable(first.wire, second.wire, start)
+        self.removing = trio.Lock()
 
 
 class Cables:
@@ -52,7 +55,7 @@ class Cables:
             if (other := self._at(end)) is not None:
                 names = " and ".join(one.virt.name for one in other.ends)
                 raise VirtError(errno.EBUSY, f"{end.virt.name} has a cable already: {names}")
-        joined = Joined(first, second, impairments)
+        joined = Joined(first, second, impairments, self._start)
         said = dict(impairments)
         directions: tuple[Direction, Direction] = ("out", "in")
         impaired: list[ImpairedPath] = []
@@ -69,21 +72,23 @@ class Cables:
         for work in (*(one.run for one in impaired), joined.cable.run):
             self._start(work)
 
-    def separate(self, first: Interface, second: Interface) -> None:
+    async def separate(self, first: Interface, second: Interface) -> None:
         """Remove a cable. VirtError: ENOENT, there is none between the two."""
         joined = self._between(first, second)
         if joined is None:
             raise VirtError(errno.ENOENT, f"there is no cable between {first.virt.name} and {second.virt.name}")
-        self._remove(joined)
+        await self._remove(joined)
 
-    def remove(self, interface: Interface) -> None:
+    async def remove(self, interface: Interface) -> None:
         """Remove the cable of an interface that is being destroyed."""
         if (joined := self._at(interface)) is not None:
-            self._remove(joined)
+            await self._remove(joined)
 
-    def _remove(self, joined: Joined) -> None:
-        self._all.remove(joined)
-        joined.cable.stop()
+    async def _remove(self, joined: Joined) -> None:
+        async with joined.removing:  # both ends may be destroyed at once, and each waits for the cable to end
+            if joined in self._all:
+                await joined.cable.stop()
+                self._all.remove(joined)
 
     def _at(self, interface: Interface) -> Joined | None:
         return next((joined for joined in self._all if interface in joined.ends), None)

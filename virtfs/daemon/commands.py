@@ -245,7 +245,7 @@ class Commands:
 
     async def _cable(self, command: Command, first: Interface, second: Interface, user: User) -> None:
         if command.kind == "uncable":
-            self._cables.separate(first, second)
+            await self._cables.separate(first, second)
             return
         await self._checks.check(None, command.actions, user)
         impairments = command.actions[0].args[0] if command.actions else ()

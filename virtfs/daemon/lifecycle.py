@@ -201,14 +201,14 @@ class Lifecycle:
         was_lost = virt.lost
         for name in (virt.name, virt.tap):
             self._root.children.pop(name, None)
-        self._cables.remove(interface)
+        await self._cables.remove(interface)
         self._fifos.vanish(interface)
         await interface.stop()
         try:
             if not was_lost and virt.origin is Origin.FOUND:
                 await self._kernel.call(put_back, self._kernel.links, interface.tap, interface.found)
             elif not was_lost and virt.persist and not keep:
-                interface.tap.set_persist(False)
+                await self._kernel.call(interface.tap.set_persist, False)
         except OSError as refusal:
             log.warning("%s: cannot be left as it was found: %s", virt.tap, refusal.strerror)
         finally:

@@ -176,7 +176,7 @@ class VirtVerbs:
         await self._follower.look_after(interface)
 
     async def _persist(self, interface: Interface, on: bool) -> None:
-        interface.tap.set_persist(on)
+        await self._kernel.call(interface.tap.set_persist, on)
         interface.virt.set(persist=on)
 
     async def _carrier(self, interface: Interface, when: Carrier) -> None:

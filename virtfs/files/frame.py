@@ -172,7 +172,7 @@ class FrameHandle(DeviceHandle):
     def ioctl(self, command: int, argument: bytes) -> bytes:
         if self.wire.virt.lost:
             raise VirtError(errno.ENXIO, f"{self.wire.virt.name} is gone")
-        name = self.wire.tap.name().encode()
+        name = self.wire.virt.host.name.encode()
         if command == TAPGIFNAME:
             return name.ljust(IFNAMSIZ, b"\0") + bytes(24)
         answer = self._tun.answer(command, argument, name)

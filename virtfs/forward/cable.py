@@ -11,6 +11,7 @@ large segments as they are.
 import errno
 import logging
 import select
+from functools import partial
 from io import FileIO
 from time import monotonic_ns
 
@@ -20,7 +21,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.impairment import Impairment
 from virtfs.core.offload import whole
 from virtfs.forward.impaired import ImpairedPath
-from virtfs.forward.tasks import lasting
+from virtfs.forward.tasks import Start, lasting, surely_in_thread
 from virtfs.forward.wire import Wire
 from virtfs.host.descriptors import keep_spare
 from virtfs.host.relay import LONGEST, BatchRelay, Load, Relay, Room
@@ -38,21 +39,25 @@ PLAIN = bytes(2)  # flags and gso_type of a virtio_net_hdr without offload
 
 
 class OneWay:
-    """One direction of a cable, from the source's tap to the sink's. room: the buffer, shared with the other."""
+    """One direction of a cable, from the source's tap to the sink's.
 
-    def __init__(self, source: Wire, sink: Wire, room: Room) -> None:
+    room: the buffer, shared with the other direction. start: runs a task as long as the mount.
+    """
+
+    def __init__(self, source: Wire, sink: Wire, room: Room, start: Start) -> None:
         self.source = source
         self.sink = sink
         self.path: ImpairedPath | None = None
-        self._single = False  # offload is off; carry frames one by one
+        self._start = start
+        self._single = True  # carry frames one by one; offload is off, or is being turned off
+        self._offload = False  # of the source's tap, as it was last set
+        self._setting = trio.Lock()
+        self._followed = False
         self._gone = False
         self._buffer = room.view[:LONGEST]
         self._read = FileIO(source.tap.fd, "r+b", closefd=False).readinto
         self._relay: Relay = BatchRelay(source.tap.fd, sink.tap.fd, room)
         source.take_over(self._onward)
-        source.listeners.append(self.update_offload)
-        sink.listeners.append(self.update_offload)
-        self._offload(not self._needs_single())
 
     def _needs_single(self) -> bool:
         source, sink = self.source, self.sink
@@ -60,20 +65,35 @@ class OneWay:
         narrower = source.virt.host.mtu > sink.virt.host.mtu  # a long frame must not cross inside a large segment
         return bool(source.readers) or impaired or sink.virt.antispoof or narrower
 
+    def begin(self) -> None:
+        """Follow readers, impairments and settings from now on."""
+        self.source.listeners.append(self.update_offload)
+        self.sink.listeners.append(self.update_offload)
+        self._followed = True
+        self.update_offload()
+
     def update_offload(self) -> bool:
-        """Turn offload on or off, as readers, impairments and settings require. False: no frame is wanted."""
-        if self._needs_single() != self._single:
-            self._offload(self._single)
+        """Start to turn offload on or off, as readers, impairments and settings require. False: no frame is wanted.
+
+        It takes some ms behind rtnl_mutex. Until it is off, large segments are cut here, as those that are queued.
+        """
+        if self._followed and self._needs_single() != self._single:
+            self._single = not self._single
+            self._start(self._set_offload)
         return False
 
-    def _offload(self, on: bool) -> None:
-        self._single = not on
-        if self.source.virt.lost:
-            return
-        try:
-            self.source.tap.set_offload(OFFLOAD_TCP if on else OFFLOAD_NONE)
-        except VirtError as refusal:
-            log.info("%s: cannot change offload: %s", self.source.virt.name, refusal.strerror)
+    async def _set_offload(self) -> None:
+        """Set the offload of the source's tap as it is needed now."""
+        async with self._setting:
+            wanted = not self._single
+            if wanted == self._offload or self.source.virt.lost:
+                return
+            self._offload = wanted
+            set_it = partial(self.source.tap.set_offload, OFFLOAD_TCP if wanted else OFFLOAD_NONE)
+            try:
+                await surely_in_thread(set_it)
+            except VirtError as refusal:
+                log.info("%s: cannot change offload: %s", self.source.virt.name, refusal.strerror)
 
     def impair(self, impairment: Impairment, stream: str) -> ImpairedPath | None:
         """Impair this direction. Return the new ImpairedPath, whose `run` the caller starts; None if it is harmless.
@@ -91,13 +111,19 @@ class OneWay:
         """Return whether the source has gone, so that no more frames come from it."""
         return self._gone or self.source.virt.lost
 
+    async def quiesce(self) -> None:
+        """Turn offload off for good, so that frames can be read one by one by others than this cable."""
+        if self._followed:
+            self.source.listeners.remove(self.update_offload)
+            self.sink.listeners.remove(self.update_offload)
+            self._followed = False
+        self._single = True
+        await self._set_offload()
+
     def stop(self) -> None:
-        """Remove this direction: offload off, the frames queued in the tap carried, the tap given back to its wire."""
-        self.source.listeners.remove(self.update_offload)
-        self.sink.listeners.remove(self.update_offload)
+        """Remove this direction, after `quiesce`: carry the frames queued in the tap, and give it back to its wire."""
         if self.path is not None:
             self.path.stop()
-        self._offload(False)
         for _ in range(self.source.virt.host.queue // BURST + 1):  # offloaded segments that are queued
             if not self._single_burst():
                 break
@@ -175,15 +201,18 @@ class OneWay:
 class Cable:
     """A cable between two interfaces. directions: out of the first one, and out of the second."""
 
-    def __init__(self, first: Wire, second: Wire) -> None:
-        """Connect two wires. Frames wait until `run`. VirtError EMFILE, ENFILE, ENOMEM: nothing has changed."""
+    def __init__(self, first: Wire, second: Wire, start: Start) -> None:
+        """Connect two wires. Frames wait until `run`. VirtError EMFILE, ENFILE, ENOMEM: nothing has changed.
+
+        start: runs a task as long as the mount.
+        """
         self.ends = first, second
         room = Room()
         self._taps = _epoll_of(first.tap.fd, second.tap.fd)
         out = None
         try:
-            out = OneWay(first, second, room)
-            self.directions = out, OneWay(second, first, room)
+            out = OneWay(first, second, room, start)
+            self.directions = out, OneWay(second, first, room, start)
         except BaseException:
             if out is not None:
                 out.stop()
@@ -201,6 +230,8 @@ class Cable:
         try:
             with self._scope:
                 await trio.lowlevel.checkpoint()  # `stop` may have come first
+                for direction in self.directions:
+                    direction.begin()
                 await lasting("a cable", self._carry)
         finally:
             self._taps.close()
@@ -230,16 +261,21 @@ class Cable:
                 await trio.lowlevel.checkpoint()
             until = again + TURN
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Remove the cable; `run` returns."""
-        self._scope.cancel()
         for direction in self.directions:
-            direction.stop()
+            await direction.quiesce()
+        self._remove()
 
     def discard(self) -> None:
         """Remove a cable whose `run` has not been started."""
-        self.stop()
+        self._remove()
         self._taps.close()
+
+    def _remove(self) -> None:
+        self._scope.cancel()
+        for direction in self.directions:
+            direction.stop()
 
 
 def _epoll_of(*taps: int) -> select.epoll:

@@ -42,7 +42,7 @@ async def lasting(what: str, work: Callable[[], Awaitable[None]]) -> None:
                 pause, logged = FIRST, ""
             short = isinstance(failure, OSError)
             if (said := str(failure) if short else f"{type(failure).__name__}: {failure}") != logged:
-                log.warning("%s failed and will be retried: %s", what, said, exc_info=None if short else failure)
+                log.warning("%s: %s; retrying", what, said, exc_info=None if short else failure)
                 logged = said
         await trio.sleep(pause)
         pause = min(2 * pause, LONGEST)
@@ -81,7 +81,7 @@ async def in_thread(
         raise VirtError(errno.ENOMEM, "out of memory") from failure
 
 
-async def surely_in_thread(function: Callable[[], None], limiter: trio.CapacityLimiter) -> None:
+async def surely_in_thread(function: Callable[[], None], limiter: trio.CapacityLimiter | None = None) -> None:
     """Call a blocking function in a thread, or in this task if no thread can be started. For releasing resources."""
     began = False
 

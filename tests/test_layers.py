@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "virtfs"
-LAYERS = ("core", "host", "forward", "files", "fuse", "daemon", "client", "cli")
+LAYERS = ("core", "host", "forward", "files", "fuse", "daemon", "cli")
 
 # Which modules may import what is not the standard library's, or is a system call's door.
 DOORS = {
@@ -122,3 +122,68 @@ def test_a_wrong_import_would_be_seen(module: str, imported: str) -> None:
 )
 def test_a_right_import_is_let_pass(module: str, imported: str) -> None:
     assert objection(module, imported) is None
+
+
+def modules() -> dict[str, set[str]]:
+    """Every module, and those of virtfs that it imports."""
+    paths = {module_name(path): path for path in ROOT.rglob("*.py")}
+    found: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        names = {name for _, name in imports(path)}
+        found[module] = {other for other in paths if any(within(name, (other,)) for name in names)} - {module}
+    return found
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Return modules that import each other in a circle, or nothing."""
+    done: set[str] = set()
+
+    def follow(module: str, way: list[str]) -> list[str]:
+        if module in way:
+            return [*way[way.index(module) :], module]
+        if module in done:
+            return []
+        for other in sorted(graph[module]):
+            if other.count(".") > 1 and (found := follow(other, [*way, module])):
+                return found
+        done.add(module)
+        return []
+
+    return next((found for module in sorted(graph) if (found := follow(module, []))), [])
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circle(modules()) == []
+    assert circle({"a.b.c": {"a.b.d"}, "a.b.d": {"a.b.c"}}) == ["a.b.c", "a.b.d", "a.b.c"]
+
+
+def callables(tree: ast.Module) -> set[str]:
+    """The public attributes that a module's classes give their objects for a function to be called."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.AnnAssign(target=ast.Attribute(value=ast.Name(id="self"), attr=name), annotation=kind):
+                if "Callable" in ast.unparse(kind) and not ast.unparse(kind).startswith(("list", "dict")):
+                    found.add(name)
+            case ast.Assign(targets=[ast.Attribute(value=ast.Name(id="self"), attr=name)], value=ast.Lambda()):
+                found.add(name)
+    return {name for name in found if not name.startswith("_")}
+
+
+def set_from_outside(tree: ast.Module) -> set[str]:
+    """The attributes that a module sets of objects other than self."""
+    return {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        if not (isinstance(node.value, ast.Name) and node.value.id == "self")
+    }
+
+
+def test_no_callback_is_assigned_from_outside() -> None:
+    """What an object calls is a constructor argument, or joins a list of listeners (doc/design.md, "Callbacks")."""
+    trees = [ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))]
+    hooks = set().union(*map(callables, trees))
+    assert hooks & set().union(*map(set_from_outside, trees)) == set()
+    wired = ast.parse("class A:\n def __init__(self): self.told = lambda: None\na.told = print")
+    assert callables(wired) & set_from_outside(wired) == {"told"}

@@ -1,1 +1,32 @@
-"""The daemon: owns the interfaces, carries out commands, follows the kernel, serves until the end."""
+"""The daemon: owns the interfaces, carries out commands, follows the kernel, and serves until the end.
+
+    service         makes every part bottom-up, and serves one mount
+    kernel          the netlink sockets, and the thread that uses them
+    tasks           starts tasks
+    changes         publishes that something changed
+    errors_by_user  the last error of each user
+    accounts        names of users and groups
+
+    interface       one interface, with everything that belongs to it
+    registry        all of them, by unit, virt or place
+    taps            the host's end: opened, looked at, put back
+    lifecycle       creates and destroys interfaces
+    opening         lets the host's end follow the opens of frame
+    drops           the event drop
+    follow          takes in what the kernel reports
+    bridges         the bridges
+    cables          the cables
+    fifos           the FIFOs behind rx
+
+    commands        from a line to its effects
+    virt_checks     what can be known to fail before that
+    virt_verbs      the effect of each verb on an interface, and how a line is undone
+    bridge_verbs    the same for bridges
+    moves           the verb netns
+    rights          chmod and chown
+
+    state           the state as text
+    statefile       the file that keeps it
+    replay          makes again what the file holds
+    reports         the texts of the files that report
+"""

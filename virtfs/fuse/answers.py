@@ -58,7 +58,7 @@ class Answers:
             # ENOENT: the request was aborted. ENODEV, ECONNABORTED: the connection is gone; the next read reports it.
             if error.errno in (errno.ENOENT, errno.ENODEV, errno.ECONNABORTED):
                 return
-            log.error("the kernel rejected an answer of %d bytes: %s", len(message), error.strerror)
+            log.error("sending an answer of %d bytes failed: %s", len(message), error.strerror)
             unique = p.fuse_out_header.unpack_from(message)[2]
             if unique and len(message) > p.REPLY:  # an unanswered request blocks its caller
                 self.fail(unique, errno.EIO)

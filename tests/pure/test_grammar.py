@@ -133,48 +133,48 @@ def test_verbs(line: str, action: Action) -> None:
     [
         ("frob 3", 'unknown command "frob"'),
         ("change virt3 up", 'unknown command "change"'),
-        ("up", 'unknown command "up": a verb follows its interface, as in virt0 up'),
-        ("3 up", 'unknown command "3": a line about an interface begins with virtN'),
-        ("tap3 up", 'unknown command "tap3": a line about an interface begins with virtN'),
+        ("up", 'unknown command "up": a verb goes after its interface, as in virt0 up'),
+        ("3 up", 'unknown command "3": a line that changes an interface begins with virtN'),
+        ("tap3 up", 'unknown command "tap3": a line that changes an interface begins with virtN'),
         ("CREATE 3", 'unknown command "CREATE"'),
         ("create 3 upp", 'unknown verb "upp"'),
         ("create upp", 'unknown verb "upp"'),
         ("create 3 4", 'unknown verb "4"'),
         ("virt3 destroy", 'unknown verb "destroy"'),
-        ("create 03", '"03" is not an interface\'s name: N or virtN, N in plain decimal'),
-        ("create -3", '"-3" is not an interface\'s name: N or virtN, N in plain decimal'),
-        ("create tap3", '"tap3" is not an interface\'s name: N or virtN, N in plain decimal'),
-        ("create virt", '"virt" is not an interface\'s name: N or virtN, N in plain decimal'),
-        ("virt03 up", '"virt03" is not an interface\'s name: virtN, N in plain decimal'),
-        ("ensure", '"ensure" lacks the interface: ensure N | virtN [VERB ...]'),
-        ("ensure up", '"up" is not an interface\'s name: N or virtN, N in plain decimal'),
-        ("destroy # all", '"destroy" lacks the interface: destroy N | virtN'),
-        ("destroy 3 4", '"4" is too much: destroy N | virtN'),
-        ("help me", '"me" is too much: help'),
-        ("virt3", '"virt3" lacks a verb after it'),
-        ("virt3 # up", '"virt3" lacks a verb after it'),
-        ("virt3 mtu", '"mtu" lacks N: mtu N'),
-        ("virt3 mtu # 1500", '"mtu" lacks N: mtu N'),
+        ("create 03", '"03" is not an interface name: it must be N or virtN, with N in plain decimal'),
+        ("create -3", '"-3" is not an interface name: it must be N or virtN, with N in plain decimal'),
+        ("create tap3", '"tap3" is not an interface name: it must be N or virtN, with N in plain decimal'),
+        ("create virt", '"virt" is not an interface name: it must be N or virtN, with N in plain decimal'),
+        ("virt03 up", '"virt03" is not an interface name: it must be virtN, with N in plain decimal'),
+        ("ensure", '"ensure" needs an interface: ensure N | virtN [VERB ...]'),
+        ("ensure up", '"up" is not an interface name: it must be N or virtN, with N in plain decimal'),
+        ("destroy # all", '"destroy" needs an interface: destroy N | virtN'),
+        ("destroy 3 4", '"4" is one word too many: destroy N | virtN'),
+        ("help me", '"me" is one word too many: help'),
+        ("virt3", '"virt3" needs a verb after it'),
+        ("virt3 # up", '"virt3" needs a verb after it'),
+        ("virt3 mtu", '"mtu" is missing N: mtu N'),
+        ("virt3 mtu # 1500", '"mtu" is missing N: mtu N'),
         ("virt3 mtu big", 'mtu: "big" is not a number in plain decimal'),
         ("virt3 mtu 01500", 'mtu: "01500" is not a number in plain decimal'),
         ("virt3 link 1:0:5e:0:0:1", 'link: "1:0:5e:0:0:1" is a multicast address: no interface can have it'),
         ("virt3 taplink 3", 'taplink: "3" is not a MAC address such as b2:0a:00:0b:0e:03'),
-        ("virt3 inet 10.0.3.1", 'inet: "10.0.3.1" lacks its prefix length, as in 10.0.3.1/24'),
+        ("virt3 inet 10.0.3.1", 'inet: "10.0.3.1" needs a prefix length, as in 10.0.3.1/24'),
         ("virt3 inet 10.0.3/24", 'inet: "10.0.3" is not an IPv4 address'),
-        ("virt3 inet 1.2.3.4/08", 'inet: prefix length of "1.2.3.4/08": "08" is not a number in plain decimal'),
-        ("virt3 inet fd00::1/64", 'inet: prefix length of "fd00::1/64": "64" is out of range 0 to 32'),
-        ("virt3 inet 0.0.0.0/0", 'inet: "0.0.0.0" cannot be the address of an interface'),
-        ("virt3 inet 224.0.0.1/24", 'inet: "224.0.0.1" cannot be the address of an interface'),
+        ("virt3 inet 1.2.3.4/08", 'inet: "1.2.3.4/08": prefix length "08" is not a number in plain decimal'),
+        ("virt3 inet fd00::1/64", 'inet: "fd00::1/64": prefix length "64" is out of range 0 to 32'),
+        ("virt3 inet 0.0.0.0/0", 'inet: "0.0.0.0" cannot be assigned to an interface'),
+        ("virt3 inet 224.0.0.1/24", 'inet: "224.0.0.1" cannot be assigned to an interface'),
         ("virt3 inet6 10.0.3.1/24", 'inet6: "10.0.3.1" is not an IPv6 address'),
-        ("virt3 inet6 fe80::1%eth0/64", 'inet6: "fe80::1%eth0" has a zone; the interface is known already'),
-        ("virt3 inet6 ff02::1/64", 'inet6: "ff02::1" cannot be the address of an interface'),
-        ("virt3 -inet6 ::", '-inet6: "::" cannot be the address of an interface'),
-        ("virt3 owner a:b", 'owner: "a:b" is neither a name nor a number'),
-        ("virt3 group -up", 'group: "-up" is neither a name nor a number'),
+        ("virt3 inet6 fe80::1%eth0/64", 'inet6: "fe80::1%eth0" has a zone index: write the address without it'),
+        ("virt3 inet6 ff02::1/64", 'inet6: "ff02::1" cannot be assigned to an interface'),
+        ("virt3 -inet6 ::", '-inet6: "::" cannot be assigned to an interface'),
+        ("virt3 owner a:b", 'owner: "a:b" is neither a user name nor a number'),
+        ("virt3 group -up", 'group: "-up" is neither a group name nor a number'),
         ("virt3 group 01", 'group: "01" is not a number in plain decimal'),
         ("virt3 mode rw", 'mode: "rw" is not an octal mode such as 0660'),
-        ("virt3 exclusive all", 'exclusive: "all" is none of read, both, none'),
-        ("virt3 description a\tb", 'description: "a\\tb" holds a character that is not printable'),
+        ("virt3 exclusive all", 'exclusive: "all" is not one of read, both, none'),
+        ("virt3 description a\tb", 'description: "a\\tb" contains an unprintable character'),
         ("create\x003", '"\\x00" is not a printable character, in "create\\x003"'),
         ("create 3\r", '"\\r" is not a printable character, in "create 3\\r"'),
         ("create 3\ncreate 4", '"\\n" is not a printable character, in "create 3\\ncreate 4"'),
@@ -201,8 +201,8 @@ def test_bad_grammar(line: str, sentence: str) -> None:
         ("virt3 backlog 524289", 'backlog: "524289" is out of range 0 to 524288'),
         ("virt3 mode 1777", 'mode: "1777" is out of range 0 to 0777'),
         ("virt3 owner 4294967295", 'owner: "4294967295" is out of range 0 to 4294967294'),
-        ("virt3 inet 10.0.3.1/33", 'inet: prefix length of "10.0.3.1/33": "33" is out of range 0 to 32'),
-        ("virt3 inet6 fd00::1/129", 'inet6: prefix length of "fd00::1/129": "129" is out of range 0 to 128'),
+        ("virt3 inet 10.0.3.1/33", 'inet: "10.0.3.1/33": prefix length "33" is out of range 0 to 32'),
+        ("virt3 inet6 fd00::1/129", 'inet6: "fd00::1/129": prefix length "129" is out of range 0 to 128'),
     ],
 )
 def test_number_out_of_range(line: str, sentence: str) -> None:
@@ -213,7 +213,7 @@ def test_description_too_long() -> None:
     assert parse_verbs("description " + "ü" * 256) == (Action("description", ("ü" * 256,)),)
     number, sentence = refused("virt3 description " + "ü" * 257)
     assert number == errno.EINVAL
-    assert sentence == f'description: "{"ü" * 64}…" has 257 characters, more than 256'
+    assert sentence == f'description: "{"ü" * 64}…" has 257 characters; at most 256 are allowed'
 
 
 def test_name_too_long() -> None:
@@ -223,13 +223,16 @@ def test_name_too_long() -> None:
 def test_a_line_has_so_many_verbs_and_no_more() -> None:
     assert len(parse_verbs("up " * VERBS_MAX)) == VERBS_MAX
     number, sentence = refused("virt3 " + "up " * VERBS_MAX + "down " * 300_000)
-    assert (number, sentence) == (errno.E2BIG, f'"down" is one verb too many: a line has {VERBS_MAX} at most')
+    assert (number, sentence) == (errno.E2BIG, f'"down" is one verb too many: a line may have {VERBS_MAX}')
 
 
 def test_verb_that_cannot_be_undone_ends_its_line() -> None:
     assert parse_verbs("up flush # comment", BRIDGE) == (Action("up"), Action("flush"))
     for line in ("bridge0 flush up", "create bridge0 flush up"):
-        assert refused(line) == (errno.EINVAL, '"up" is too much: flush cannot be undone and ends its line')
+        assert refused(line) == (
+            errno.EINVAL,
+            '"up" is one word too many: flush cannot be undone, so it must end its line',
+        )
     with pytest.raises(ValueError, match="nothing can follow flush"):
         format_actions((Action("flush"), Action("up")), BRIDGE, makes=True)
 
@@ -239,7 +242,7 @@ MOVED = (Action("netns", ("blue",)), Action("up"), Action("mtu", (1400,)))
 
 def test_netns_ends_a_line_that_changes() -> None:
     assert parse_verbs("up netns blue # comment") == (Action("up"), Action("netns", ("blue",)))
-    sentence = '"up" is too much: netns cannot be undone and ends a line that changes an interface'
+    sentence = '"up" is one word too many: netns cannot be undone, so it must end a line that changes an interface'
     assert refused("virt3 netns blue up") == (errno.EINVAL, sentence)
     with pytest.raises(VirtError, match=sentence):
         parse_verbs("netns blue up")
@@ -259,7 +262,7 @@ def test_netns_stands_anywhere_in_a_line_that_makes(kind: Kind) -> None:
 def test_a_bridge_that_the_move_would_take_away_is_refused(start: str) -> None:
     number, sentence = refused(f"{start} bridge br0 up netns blue")
     assert number == errno.EINVAL
-    assert sentence == '"bridge br0" before netns: the move takes the tap out of it; name a bridge after netns'
+    assert sentence == '"bridge br0" before netns is undone by the move: name the bridge after netns'
     assert parse(f"{start} bridge br0 -bridge netns blue") is not None
     if start != "virt7":
         assert parse(f"{start} netns blue bridge br0") is not None
@@ -299,20 +302,20 @@ def test_writing_a_file(file: str, text: str, action: Action) -> None:
         ("mtu", "", errno.EINVAL, 'mtu: "" is not a number in plain decimal'),
         ("mtu", "1400\n1500\n", errno.EINVAL, 'mtu: "1400\\n1500" is not a number in plain decimal'),
         ("mtu", "99999999\n", errno.ERANGE, 'mtu: "99999999" is out of range 68 to 65521'),
-        ("mtu", "9" * 257, errno.EINVAL, f'mtu: "{"9" * 64}…" is too long'),
+        ("mtu", "9" * 257, errno.EINVAL, f'mtu: "{"9" * 64}…" is longer than 256 characters'),
         ("address", "1:2", errno.EINVAL, 'address: "1:2" is not a MAC address such as b2:0a:00:0b:0e:03'),
-        ("exclusive", "read both", errno.EINVAL, 'exclusive: "read both" is none of read, both, none'),
+        ("exclusive", "read both", errno.EINVAL, 'exclusive: "read both" is not one of read, both, none'),
         (
             "description",
             "a\nb\n",
             errno.EINVAL,
-            'description: "a\\nb" holds a character that is not printable',
+            'description: "a\\nb" contains an unprintable character',
         ),
         (
             "description",
             "\udcff",
             errno.EINVAL,
-            'description: "\\xff" holds a character that is not printable',
+            'description: "\\xff" contains an unprintable character',
         ),
     ],
 )
@@ -556,16 +559,16 @@ def test_lines_about_wires(line: str, command: Command) -> None:
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("virt3 impair", "impair: impair lacks an impairment such as delay 20ms or loss 1%"),
-        ("virt3 impair in", "impair: impair lacks an impairment such as delay 20ms or loss 1%"),
+        ("virt3 impair", 'impair: "impair" needs an impairment such as delay 20ms or loss 1%'),
+        ("virt3 impair in", 'impair: "in" needs an impairment such as delay 20ms or loss 1%'),
         ("virt3 impair up", 'impair: "up" is not an impairment such as delay 20ms or loss 1%'),
-        ("virt3 impair in loss 1% in loss 2%", 'impair: "in" is there twice'),
-        ("cable 3", '"cable" lacks the interface: cable A B [IMPAIRMENT ...]'),
-        ("cable 3 3", '"virt3" is both ends of it'),
-        ("cable 3 bridge0", '"bridge0" is not an interface\'s name: N or virtN, N in plain decimal'),
+        ("virt3 impair in loss 1% in loss 2%", 'impair: "in" is given twice'),
+        ("cable 3", '"cable" needs an interface: cable A B [IMPAIRMENT ...]'),
+        ("cable 3 3", '"virt3" cannot be both ends of a cable'),
+        ("cable 3 bridge0", '"bridge0" is not an interface name: it must be N or virtN, with N in plain decimal'),
         ("cable 3 4 up", 'impair: "up" is not an impairment such as delay 20ms or loss 1%'),
-        ("cable 3 4 loss 1% up", '"up" is too much: cable A B [IMPAIRMENT ...]'),
-        ("uncable 3 4 loss 1%", '"loss" is too much: uncable A B'),
+        ("cable 3 4 loss 1% up", '"up" is one word too many: cable A B [IMPAIRMENT ...]'),
+        ("uncable 3 4 loss 1%", '"loss" is one word too many: uncable A B'),
     ],
 )
 def test_wrong_lines_about_wires(line: str, sentence: str) -> None:
@@ -602,10 +605,14 @@ def test_lines_about_bridges(line: str, command: Command) -> None:
 @pytest.mark.parametrize(
     ("line", "number", "sentence"),
     [
-        ("bridge0", errno.EINVAL, '"bridge0" lacks a verb after it'),
-        ("bridge up", errno.EINVAL, 'unknown command "bridge": a verb follows its interface, as in virt0 bridge'),
-        ("create bridge03", errno.EINVAL, '"bridge03" is not a bridge\'s name: bridgeN, N in plain decimal'),
-        ("bridge-1 up", errno.EINVAL, '"bridge-1" is not a bridge\'s name: bridgeN, N in plain decimal'),
+        ("bridge0", errno.EINVAL, '"bridge0" needs a verb after it'),
+        ("bridge up", errno.EINVAL, 'unknown command "bridge": a verb goes after its interface, as in virt0 bridge'),
+        (
+            "create bridge03",
+            errno.EINVAL,
+            '"bridge03" is not a bridge name: it must be bridgeN, with N in plain decimal',
+        ),
+        ("bridge-1 up", errno.EINVAL, '"bridge-1" is not a bridge name: it must be bridgeN, with N in plain decimal'),
         (
             "create bridge1000000000",
             errno.ERANGE,
@@ -613,32 +620,40 @@ def test_lines_about_bridges(line: str, command: Command) -> None:
         ),
         ("bridge0 strict", errno.EINVAL, 'unknown verb "strict"'),
         ("virt0 add eth0", errno.EINVAL, 'unknown verb "add"'),
-        ("bridge0 add", errno.EINVAL, '"add" lacks IF: add IF [adopt]'),
-        ("bridge0 add a/b", errno.EINVAL, 'add: "a/b" cannot be the name of an interface'),
+        ("bridge0 add", errno.EINVAL, '"add" is missing IF: add IF [adopt]'),
+        ("bridge0 add a/b", errno.EINVAL, 'add: "a/b" is not a valid interface name'),
         (
             "bridge0 add interface1234567",
             errno.EINVAL,
-            'add: "interface1234567" is longer than the 15 bytes of an interface\'s name',
+            'add: "interface1234567" is longer than 15 bytes, the limit of an interface name',
         ),
-        ("bridge0 groupfwd 8", errno.EINVAL, 'groupfwd: "8" is not a mask in hexadecimal digits such as 0x4008'),
-        ("bridge0 groupfwd 0x", errno.EINVAL, 'groupfwd: "0x" is not a mask in hexadecimal digits such as 0x4008'),
+        ("bridge0 groupfwd 8", errno.EINVAL, 'groupfwd: "8" is not a hexadecimal mask such as 0x4008'),
+        ("bridge0 groupfwd 0x", errno.EINVAL, 'groupfwd: "0x" is not a hexadecimal mask such as 0x4008'),
         ("bridge0 groupfwd 0x10000", errno.ERANGE, 'groupfwd: "0x10000" is out of range 0x0 to 0xffff'),
-        ("bridge0 groupfwd 0x4", errno.ERANGE, 'groupfwd: "0x4" has bit 0x4, LACP, which Linux does not forward here'),
+        (
+            "bridge0 groupfwd 0x4",
+            errno.ERANGE,
+            'groupfwd: "0x4" has bit 0x4 set: Linux does not forward LACP frames here',
+        ),
         (
             "bridge0 groupfwd 0xffff",
             errno.ERANGE,
-            'groupfwd: "0xffff" has bit 0x1, the spanning tree\'s frames, which Linux does not forward here',
+            'groupfwd: "0xffff" has bit 0x1 set: Linux does not forward spanning tree frames here',
         ),
         (
             "bridge0 ifgroupfwd tap3 0xffff",
             errno.ERANGE,
-            'ifgroupfwd: "0xffff" has bit 0x2, pause frames, which Linux does not forward here',
+            'ifgroupfwd: "0xffff" has bit 0x2 set: Linux does not forward pause frames here',
         ),
         ("bridge0 hellotime 11", errno.ERANGE, 'hellotime: "11" is out of range 1 to 10'),
         ("bridge0 maxage 5", errno.ERANGE, 'maxage: "5" is out of range 6 to 40'),
         ("bridge0 fwddelay 31", errno.ERANGE, 'fwddelay: "31" is out of range 2 to 30'),
         ("bridge0 ifpriority tap3 256", errno.ERANGE, 'ifpriority: "256" is out of range 0 to 255'),
-        ("bridge0 flush up", errno.EINVAL, '"up" is too much: flush cannot be undone and ends its line'),
+        (
+            "bridge0 flush up",
+            errno.EINVAL,
+            '"up" is one word too many: flush cannot be undone, so it must end its line',
+        ),
     ],
 )
 def test_wrong_lines_about_bridges(line: str, number: int, sentence: str) -> None:

@@ -71,16 +71,16 @@ def test_a_line_without_digits_gives_nothing(line: bytes) -> None:
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        (b"00 11 hello 22", '"hello" at column 7 is no hex digit'),
-        (b"0x00 1g", '"g" at column 7 is no hex digit'),
-        (b"0x", '"x" at column 2 is no hex digit'),
-        (b"000x11", '"x11" at column 4 is no hex digit'),
-        (b"00 0x0x11", '"x11" at column 7 is no hex digit'),
-        (b"00,11", '",11" at column 3 is no hex digit'),
-        ("00 Ä".encode(), '"Ä" at column 4 is no hex digit'),
-        (b"00 \xff\x1b", r'"\xff\x1b" at column 4 is no hex digit'),
-        (b"00 112: # 3", '"2" at column 6 is half a byte'),
-        (b"*", '"*" at column 1 is no hex digit'),
+        (b"00 11 hello 22", '"hello" at column 7 is not hexadecimal'),
+        (b"0x00 1g", '"g" at column 7 is not hexadecimal'),
+        (b"0x", '"x" at column 2 is not hexadecimal'),
+        (b"000x11", '"x11" at column 4 is not hexadecimal'),
+        (b"00 0x0x11", '"x11" at column 7 is not hexadecimal'),
+        (b"00,11", '",11" at column 3 is not hexadecimal'),
+        ("00 Ä".encode(), '"Ä" at column 4 is not hexadecimal'),
+        (b"00 \xff\x1b", r'"\xff\x1b" at column 4 is not hexadecimal'),
+        (b"00 112: # 3", '"2" at column 6 is half a byte: a byte is two digits'),
+        (b"*", '"*" at column 1 is not hexadecimal'),
     ],
 )
 def test_a_bad_line_is_quoted(line: bytes, sentence: str) -> None:
@@ -142,7 +142,7 @@ def test_lines_before_a_bad_one_are_frames_and_it_is_named_by_number() -> None:
 def test_the_only_line_needs_no_number() -> None:
     with pytest.raises(VirtError) as caught:
         list(Lines().feed(b"no\n"))
-    assert caught.value.strerror == '"no" at column 1 is no hex digit'
+    assert caught.value.strerror == '"no" at column 1 is not hexadecimal'
 
 
 def test_a_line_without_an_end_is_bounded() -> None:
@@ -151,7 +151,7 @@ def test_a_line_without_an_end_is_bounded() -> None:
     assert list(lines.feed(b"0" * (even - 10))) == list(lines.feed(b"0" * 10)) == []
     frames = lines.feed(b"\n" + b"0" * (LINE_MAX + 1))
     assert next(frames) == bytes(even // 2)
-    with pytest.raises(VirtError, match="line 2: a line of more than") as caught:
+    with pytest.raises(VirtError, match="line 2: the line is longer than") as caught:
         next(frames)
     assert caught.value.errno == errno.E2BIG
     assert lines.rest() == b""

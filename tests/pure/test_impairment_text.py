@@ -140,8 +140,8 @@ def test_directions() -> None:
 @pytest.mark.parametrize(
     ("text", "number", "quotes"),
     [
-        ("", errno.EINVAL, "impair lacks"),
-        ("in", errno.EINVAL, "impair lacks"),
+        ("", errno.EINVAL, '"impair" needs'),
+        ("in", errno.EINVAL, '"in" needs'),
         ("in mtu 1400", errno.EINVAL, '"mtu"'),
         ("both delay 20ms", errno.EINVAL, '"both"'),
         ("delay", errno.EINVAL, '"delay"'),
@@ -176,7 +176,7 @@ def test_refusals_quote_the_word(text: str, number: int, quotes: str) -> None:
 
 
 def test_one_direction_twice() -> None:
-    with pytest.raises(VirtError, match='"in" is there twice'):
+    with pytest.raises(VirtError, match='"in" is given twice'):
         parse_impairments(["in", "loss", "1%", "in", "loss", "2%"])
 
 

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtfs.core.offload import GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, checksum, virtio_net_hdr, whole
+from virtfs.core.offload import (
+    GSO_ECN,
+    GSO_NONE,
+    GSO_TCPV4,
+    GSO_TCPV6,
+    NEEDS_CSUM,
+    checksum,
+    complete_frames,
+    virtio_net_hdr,
+)
 
 A4, B4 = ip_address("10.0.3.1").packed, ip_address("10.0.3.2").packed
 A6, B6 = ip_address("fd00::1").packed, ip_address("fd00::2").packed
@@ -48,7 +57,7 @@ def good(frame: bytes) -> bool:
 
 def test_a_whole_frame_stays_as_it_is() -> None:
     frame = tcp4(b"x")
-    assert whole(PLAIN, frame) == [frame]
+    assert complete_frames(PLAIN, frame) == [frame]
 
 
 def test_rfc_1071_example() -> None:
@@ -59,7 +68,7 @@ def test_rfc_1071_example() -> None:
 def test_segments_carry_the_payload_with_right_checksums(payload: bytes, size: int, sequence: int, four: bool) -> None:
     frame, start = (tcp4(payload, sequence=sequence), 34) if four else (tcp6(payload, sequence=sequence), 54)
     header = virtio_net_hdr.pack(NEEDS_CSUM, GSO_TCPV4 if four else GSO_TCPV6, start + 20, size, start, 16)
-    pieces = whole(header, frame)
+    pieces = complete_frames(header, frame)
     assert all(map(good, pieces))
     assert b"".join(piece[start + 20 :] for piece in pieces) == payload
     assert all(len(piece) - start - 20 <= size for piece in pieces)
@@ -72,13 +81,13 @@ def test_segments_carry_the_payload_with_right_checksums(payload: bytes, size: i
 def test_flags_lie_where_they_belong() -> None:
     """PSH and FIN in the last segment only (RFC 9293), CWR in the first only (RFC 3168)."""
     header = virtio_net_hdr.pack(NEEDS_CSUM, GSO_TCPV4 | GSO_ECN, 54, 10, 34, 16)
-    flags = [piece[47] for piece in whole(header, tcp4(bytes(25), flags=0x80 | 0x10 | 0x08 | 0x01))]
+    flags = [piece[47] for piece in complete_frames(header, tcp4(bytes(25), flags=0x80 | 0x10 | 0x08 | 0x01))]
     assert flags == [0x90, 0x10, 0x19]
 
 
 def test_identification_counts_on() -> None:
     header = virtio_net_hdr.pack(NEEDS_CSUM, GSO_TCPV4, 54, 10, 34, 16)
-    pieces = whole(header, tcp4(bytes(25), identification=0xFFFF))
+    pieces = complete_frames(header, tcp4(bytes(25), identification=0xFFFF))
     assert [struct.unpack_from(">H", piece, 18)[0] for piece in pieces] == [0xFFFF, 0, 1]
 
 
@@ -87,10 +96,10 @@ def test_a_checksum_alone_is_filled_in() -> None:
     frame = bytearray(tcp4(b"abc"))
     struct.pack_into(">H", frame, 24, checksum(bytes(frame[14:34])))
     struct.pack_into(">H", frame, 50, 0xFFFF ^ checksum(A4 + B4 + struct.pack(">HH", 6, 23)))
-    (done,) = whole(virtio_net_hdr.pack(NEEDS_CSUM, GSO_NONE, 54, 0, 34, 16), bytes(frame))
+    (done,) = complete_frames(virtio_net_hdr.pack(NEEDS_CSUM, GSO_NONE, 54, 0, 34, 16), bytes(frame))
     assert good(done)
 
 
 def test_other_segments_are_refused() -> None:
-    with pytest.raises(ValueError, match="kind 3"):
-        whole(virtio_net_hdr.pack(NEEDS_CSUM, 3, 42, 100, 34, 6), tcp4(bytes(300)))
+    with pytest.raises(ValueError, match="gso_type 3"):
+        complete_frames(virtio_net_hdr.pack(NEEDS_CSUM, 3, 42, 100, 34, 6), tcp4(bytes(300)))

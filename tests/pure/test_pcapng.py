@@ -40,8 +40,8 @@ def capture(tmp_path: Path) -> Path:
     file = HEADER + VIRT3
     for number, frame in enumerate(FRAMES):
         direction = OUTBOUND if number % 2 else INBOUND
-        dropped = 7 if number == 1 else 0
-        file += pcapng.enhanced_packet(0, NOW + number, frame, len(frame), direction, dropped)
+        block = pcapng.enhanced_packet(0, NOW + number, frame, len(frame), direction)
+        file += pcapng.with_dropcount(block, 7) if number == 1 else block
     path = tmp_path / "capture.pcapng"
     path.write_bytes(file + pcapng.interface_statistics(0, NOW + 9, 13, 7, NOW - 1))
     return path
@@ -185,16 +185,17 @@ def test_our_own_reader_gets_back_what_was_written(packets: list[Packet]) -> Non
     written = []
     for time, frame, more, direction, dropped in packets:
         length = len(frame) + more
-        file += pcapng.enhanced_packet(0, time, memoryview(frame), length, direction, dropped)
+        block = pcapng.enhanced_packet(0, time, memoryview(frame), length, direction)
+        file += pcapng.with_dropcount(block, dropped) if dropped else block
         written.append(Record(time, frame, 0, length))
     reader = Reader()
     assert list(reader.feed(file + pcapng.interface_statistics(0, NOW, 0, 0))) == written
     reader.finish()
 
 
-def packet(number: int, length: int, direction: int = INBOUND, dropped: int = 0) -> bytes:
+def packet(number: int, length: int, direction: int = INBOUND) -> bytes:
     """A block, told apart by its time and its bytes."""
-    return pcapng.enhanced_packet(0, NOW + number, bytes([number % 256]) * length, length, direction, dropped)
+    return pcapng.enhanced_packet(0, NOW + number, bytes([number % 256]) * length, length, direction)
 
 
 lengths = st.lists(st.integers(0, 70), max_size=20)
@@ -222,9 +223,11 @@ def test_packets_are_split_as_they_were_joined(sizes: list[int]) -> None:
 @given(st.lists(st.integers(0, 70), min_size=1, max_size=5), st.integers(1, 2**64 - 1))
 def test_a_dropcount_comes_into_the_first(sizes: list[int], dropped: int) -> None:
     blocks = [packet(number, size) for number, size in enumerate(sizes)]
-    assert pcapng.with_dropcount(b"".join(blocks), dropped) == packet(0, sizes[0], dropped=dropped) + b"".join(
-        blocks[1:]
-    )
+    first, *others = blocks
+    length = struct.pack("<I", len(first) + 12)
+    option = struct.pack("<HHQ", 4, 8, dropped)  # epb_dropcount, before the end of options
+    expected = first[:4] + length + first[8:-8] + option + bytes(4) + length
+    assert pcapng.with_dropcount(b"".join(blocks), dropped) == expected + b"".join(others)
 
 
 @given(st.integers(0, 70), st.integers(0, 2))

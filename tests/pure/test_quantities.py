@@ -74,12 +74,6 @@ def test_integer_survives(number: int) -> None:
     assert quantities.parse_int(str(number), -(2**63), 2**63) == number
 
 
-def test_bool() -> None:
-    assert [quantities.parse_bool(quantities.format_bool(value)) for value in (False, True)] == [False, True]
-    for text in ("", "2", "00", "yes", "true", "1 "):
-        assert refused(quantities.parse_bool, text) == errno.EINVAL
-
-
 @pytest.mark.parametrize(("text", "mode"), [("0", 0), ("660", 0o660), ("0660", 0o660), ("0777", 0o777)])
 def test_mode(text: str, mode: int) -> None:
     assert quantities.parse_mode(text) == mode
@@ -226,7 +220,6 @@ def test_percent_survives(percent: float) -> None:
 
 PARSERS: list[Callable[[str], object]] = [
     quantities.parse_unit,
-    quantities.parse_bool,
     quantities.parse_mode,
     quantities.parse_size,
     quantities.parse_rate,

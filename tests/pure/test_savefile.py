@@ -181,7 +181,7 @@ def test_sections_have_interfaces_and_a_byte_order_of_their_own() -> None:
     second = section(">") + interface(">") + enhanced(">", 0, 1, FRAME)
     assert [record.timestamp_ns for record in read(first + second + first)] == [1, 1000, 1]
     _, sentence = read_until_broken([first + section("<") + enhanced("<", 0, 1, FRAME)])
-    assert sentence == f'byte {len(first) + 28}: "0" is the number of no interface in this section'
+    assert sentence == f'byte {len(first) + 28}: the section has no interface number "0"'
 
 
 def test_a_frame_that_the_capture_cut_is_delivered_as_cut() -> None:
@@ -258,7 +258,7 @@ def test_records_before_the_broken_one_come_first() -> None:
     reader = Reader()
     records = reader.feed(good + enhanced("<", 5, 1, FRAME) + enhanced("<", 0, 1, FRAME))
     assert [next(records) for _ in range(3)] == [Record(1000, FRAME, 0, 60)] * 3
-    with pytest.raises(VirtError, match=f'byte {len(good)}: "5" is the number of no interface') as caught:
+    with pytest.raises(VirtError, match=f'byte {len(good)}: the section has no interface number "5"') as caught:
         next(records)
     with pytest.raises(VirtError) as again:
         reader.feed(b"more")
@@ -274,32 +274,32 @@ _enhanced = partial(enhanced, "<", 0, 1, FRAME)
 @pytest.mark.parametrize(
     ("file", "sentence"),
     [
-        (b"hello", 'byte 0: "68656c6c" begins neither a pcap nor a pcapng'),
-        (b"\x1f\x8b\x08\x00", 'byte 0: "1f8b0800" is a file compressed by gzip: zcat unpacks it'),
-        (pcap("<", magic=0xA1B2CD34), 'byte 0: "34cdb2a1" is pcap with Kuznetzov\'s longer heads'),
-        (pcap(">", magic=0xA1B2CD34), 'byte 0: "a1b2cd34" is pcap with Kuznetzov\'s longer heads'),
+        (b"hello", 'byte 0: "68656c6c" does not begin a pcap or pcapng file'),
+        (b"\x1f\x8b\x08\x00", 'byte 0: "1f8b0800" is a gzip file: decompress it with zcat'),
+        (pcap("<", magic=0xA1B2CD34), 'byte 0: "34cdb2a1" is pcap with Kuznetzov\'s extended record headers'),
+        (pcap(">", magic=0xA1B2CD34), 'byte 0: "a1b2cd34" is pcap with Kuznetzov\'s extended record headers'),
         (pcap("<", linktype=113), 'byte 0: "LINKTYPE_LINUX_SLL 113" is not Ethernet'),
         (pcap("<", linktype=150), 'byte 0: "linktype 150" is not Ethernet'),
-        (pcap(">", major=3), 'byte 0: "3.4" is not a version of pcap'),
+        (pcap(">", major=3), 'byte 0: pcap version "3.4" is not supported'),
         (pcap("<") + struct.pack("<IIII", 0, 0, 1 << 20, 60), 'byte 24: "1048576" bytes are too many'),
-        (pcap("<")[:23], "byte 0: the file ends within what begins here, after 23 bytes"),
-        (pcap("<", [pcap_packet("<", 0, FRAME)])[:-1], "byte 24: the file ends within what begins"),
-        (section("<", major=2), 'byte 0: "2.0" is not a version of pcapng'),
-        (section("<").replace(b"\x4d\x3c\x2b\x1a", b"abcd"), 'byte 0: "61626364" is not the byte-order'),
-        (GOOD + interface("<", option("<", 13, b"\0\4")), AT + '"2" is no length for option 13'),
-        (GOOD + interface("<", option("<", 9, b"")), AT + '"0" is no length for option 9'),
-        (GOOD + interface("<", option("<", 14, b"\0")), AT + '"1" is no length for option 14'),
+        (pcap("<")[:23], "byte 0: the file ends inside the block or record that begins here, after 23 bytes"),
+        (pcap("<", [pcap_packet("<", 0, FRAME)])[:-1], "byte 24: the file ends inside the block or record that begins"),
+        (section("<", major=2), 'byte 0: pcapng version "2.0" is not supported'),
+        (section("<").replace(b"\x4d\x3c\x2b\x1a", b"abcd"), 'byte 0: "61626364" is not a byte-order'),
+        (GOOD + interface("<", option("<", 13, b"\0\4")), AT + '"2" is not a valid length for option 13'),
+        (GOOD + interface("<", option("<", 9, b"")), AT + '"0" is not a valid length for option 9'),
+        (GOOD + interface("<", option("<", 14, b"\0")), AT + '"1" is not a valid length for option 14'),
         (GOOD + interface("<", struct.pack("<HH", 2, 9)), AT + 'option 2 has length "9"'),
         (GOOD + block("<", 6, bytes(16)), AT + '"28" bytes are too few for a block of this type'),
-        (GOOD + block("<", 3, b""), AT + '"12" bytes are too few for a block of this type: 16 at least'),
-        (GOOD + block("<", 1, bytes(4)), AT + '"16" bytes are too few for a block of this type: 20 at least'),
-        (GOOD + _enhanced(captured=73), AT + '"73" bytes are too many for a frame here: 72 at most'),
-        (GOOD + simple("<", FRAME, 61), AT + '"61" bytes are too many for a frame here: 60 at most'),
-        (GOOD + struct.pack("<III", 9, 8, 8), AT + '"8" is no length of a block'),
-        (GOOD + struct.pack("<IIII", 9, 14, 0, 14), AT + '"14" is no length of a block'),
-        (GOOD + struct.pack("<III", 9, BLOCK_MAX + 4, 0), AT + f'"{BLOCK_MAX + 4}" is no length of a block'),
-        (GOOD + struct.pack("<IIII", 9, 16, 0, 20), AT + 'the block has length "16" at its head, "20" at'),
-        (GOOD + GOOD[:11], AT + "the file ends within what begins here, after 11 bytes"),
+        (GOOD + block("<", 3, b""), AT + '"12" bytes are too few for a block of this type, which has at least 16'),
+        (GOOD + block("<", 1, bytes(4)), AT + '"16" bytes are too few for a block of this type, which has at least 20'),
+        (GOOD + _enhanced(captured=73), AT + '"73" bytes are too many for this frame, which has at most 72'),
+        (GOOD + simple("<", FRAME, 61), AT + '"61" bytes are too many for this frame, which has at most 60'),
+        (GOOD + struct.pack("<III", 9, 8, 8), AT + '"8" is not a block length'),
+        (GOOD + struct.pack("<IIII", 9, 14, 0, 14), AT + '"14" is not a block length'),
+        (GOOD + struct.pack("<III", 9, BLOCK_MAX + 4, 0), AT + f'"{BLOCK_MAX + 4}" is not a block length'),
+        (GOOD + struct.pack("<IIII", 9, 16, 0, 20), AT + 'the block length is "16" at its start but "20" at'),
+        (GOOD + GOOD[:11], AT + "the file ends inside the block or record that begins here, after 11 bytes"),
         (GOOD + interface("<") * INTERFACES_MAX, "the section has more than 65536 interfaces"),
     ],
 )

@@ -341,7 +341,7 @@ def test_what_is_refused(mount: Mount, virts: Virts) -> None:
         (f"cable {a} {c}", errno.EBUSY, f"virt{a} has a cable already: virt{a} and virt{b}"),
         (f"cable {c} {b}", errno.EBUSY, f"virt{b} has a cable already: virt{a} and virt{b}"),
         (f"uncable {a} {c}", errno.ENOENT, f"there is no cable between virt{a} and virt{c}"),
-        (f"cable {c} {c}", errno.EINVAL, f'"virt{c}" is both ends of it'),
+        (f"cable {c} {c}", errno.EINVAL, f'"virt{c}" cannot be both ends of a cable'),
         (f"cable {a} 77", errno.ENXIO, "virt77"),
         (f"cable {c}", errno.EINVAL, "cable A B"),
         (f"cable {c} {b} wobble", errno.EINVAL, "wobble"),

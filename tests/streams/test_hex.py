@@ -88,9 +88,9 @@ def test_both_ways_on_one_descriptor(virt: Virt) -> None:
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("ffffffffffffzz", '"zz" at column 13 is no hex digit'),
-        ("fff", '"f" at column 3 is half a byte'),
-        (f"{DIGITS}\nff ff xy\n{DIGITS}", 'line 2: "xy" at column 7 is no hex digit'),
+        ("ffffffffffffzz", '"zz" at column 13 is not hexadecimal'),
+        ("fff", '"f" at column 3 is half a byte: a byte is two digits'),
+        (f"{DIGITS}\nff ff xy\n{DIGITS}", 'line 2: "xy" at column 7 is not hexadecimal'),
     ],
 )
 def test_a_bad_line_is_refused(virt: Virt, line: str, why: str) -> None:

@@ -184,7 +184,7 @@ def test_a_broken_file(virt: Virt, size: int | None) -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"GET / HTTP/1.1", "begins neither a pcap nor a pcapng"),
+        (b"GET / HTTP/1.1", "does not begin a pcap or pcapng file"),
         (b"\x1f\x8b\x08\x00" + bytes(30), "gzip"),
         (pcap([])[:20] + struct.pack("<I", 113), "LINKTYPE_LINUX_SLL 113"),
     ],

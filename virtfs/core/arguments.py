@@ -1,4 +1,4 @@
-"""The kinds of arguments that verbs of ctl take: for each a name in help, what reads it, what writes it."""
+"""Argument kinds of ctl verbs: for each its name in help, its parser and its formatter."""
 
 import ipaddress
 import re
@@ -12,18 +12,18 @@ from virtfs.core.errors import VirtError
 from virtfs.core.impairment import BOTH, Direction, Impairment
 from virtfs.core.quoting import quoted
 
-# What the kernel can do, measured: a tap answers a longer txqueuelen EPERM, for its ring is one allocation
-# of at most KMALLOC_MAX_SIZE, 4 MiB of pointers (include/linux/ptr_ring.h). A mount allows less: core/limits.
+# The kernel's maximum: a longer txqueuelen fails with EPERM, because a tap's ring is one allocation of at most
+# KMALLOC_MAX_SIZE, 4 MiB of pointers (include/linux/ptr_ring.h). Mounts allow less: core/limits.
 QUEUE_MAX = 524288
 DESCRIPTION_MAX = 256  # characters
 FILTER_MAX = 4096  # characters
 NAME_MAX = 256  # LOGIN_NAME_MAX
-IFNAME_MAX = 15  # bytes, IFNAMSIZ less its NUL
+IFNAME_MAX = 15  # bytes; IFNAMSIZ without the NUL
 ID_MAX = 2**32 - 2  # (uid_t)-1 means "unchanged" to chown(2)
 
-# passwd(5) forbids the colon; directories have names like user@example. "-" starts a verb, "#" a comment.
+# passwd(5) forbids the colon; directory services have names like user@example. "-" starts a verb, "#" a comment.
 _NAME = re.compile(r"[^-#:/,\s][^:/,\s]*")
-_NETNS = re.compile(r"[^#/\s][^/\s]*")  # a file's name, and one word of a line
+_NETNS = re.compile(r"[^#/\s][^/\s]*")  # a file name that is one word of a line
 _DIGITS = re.compile(r"[0-9]+")
 _HEX = re.compile(r"0x[0-9A-Fa-f]{1,16}|0")
 _NOT_IN_IFNAME = re.compile(r"[/:\s]")
@@ -31,9 +31,11 @@ _NOT_IN_IFNAME = re.compile(r"[/:\s]")
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """A kind of argument. `parse` raises VirtError and quotes the text; parse(format(x)) == x.
+    """A kind of argument.
 
-    take: of one that is several words, as many as it finds its own: what it makes of them, and how many they were.
+    parse: raises VirtError and quotes the text; parse(format(x)) == x.
+    take: for an argument of several words. It takes the leading words that belong to the argument and returns their
+    value and their number.
     """
 
     name: str
@@ -43,148 +45,154 @@ class Argument:
 
 
 def number(name: str, low: int, high: int) -> Argument:
-    """A plain decimal number of a range; the value is an int."""
+    """Return the argument kind for a decimal number from `low` to `high`; the value is an int."""
     return Argument(name, lambda text: quantities.parse_int(text, low, high))
 
 
 def one_of(*words: str) -> Argument:
-    """One of some words; the value is that word."""
+    """Return the argument kind for one of the given words; the value is that word."""
 
     def parse(text: str) -> str:
         if text not in words:
-            raise VirtError(EINVAL, f"{quoted(text)} is none of {', '.join(words)}")
+            raise VirtError(EINVAL, f"{quoted(text)} is not one of {', '.join(words)}")
         return text
 
     return Argument("|".join(words), parse)
 
 
 def account(name: str) -> Argument:
-    """A user or a group, by name or number; the value is the text, for only the system knows who it is."""
+    """Return the argument kind for a user or group, given by name or number.
+
+    The value is the text: core cannot look up accounts.
+    """
 
     def parse(text: str) -> str:
         if _DIGITS.fullmatch(text):
             quantities.parse_int(text, 0, ID_MAX)
         elif len(text) > NAME_MAX or not text.isprintable() or not _NAME.fullmatch(text):
-            raise VirtError(EINVAL, f"{quoted(text)} is neither a name nor a number")
+            raise VirtError(EINVAL, f"{quoted(text)} is neither a {name.lower()} name nor a number")
         return text
 
     return Argument(name, parse)
 
 
 def parse_description(text: str) -> str:
-    """Any printable text of up to 256 characters, also none; may hold "#"."""
+    """Return a description: at most 256 printable characters, possibly none; "#" is allowed."""
     if len(text) > DESCRIPTION_MAX:
-        raise VirtError(EINVAL, f"{quoted(text)} has {len(text)} characters, more than {DESCRIPTION_MAX}")
+        raise VirtError(EINVAL, f"{quoted(text)} has {len(text)} characters; at most {DESCRIPTION_MAX} are allowed")
     if not text.isprintable():
-        raise VirtError(EINVAL, f"{quoted(text)} holds a character that is not printable")
+        raise VirtError(EINVAL, f"{quoted(text)} contains an unprintable character")
     return text
 
 
 def parse_interface4(text: str) -> ipaddress.IPv4Interface:
-    """An IPv4 address with its prefix length, A/n."""
+    """Return an IPv4 address with its prefix length, from "A/n"."""
     address, length = _address_and_length(text, "10.0.3.1/24", 32)
     return ipaddress.IPv4Interface((_address4(address), length))
 
 
 def parse_interface6(text: str) -> ipaddress.IPv6Interface:
-    """An IPv6 address with its prefix length, A/n, without a zone."""
+    """Return an IPv6 address with its prefix length, from "A/n"; a zone index is refused."""
     address, length = _address_and_length(text, "fd00::1/64", 128)
     return ipaddress.IPv6Interface((_address6(address), length))
 
 
 def parse_address4(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv4Address:
-    """An IPv4 address with or without its prefix length: A/n or A."""
+    """Return an IPv4 address, with a prefix length if the text has one: "A/n" or "A"."""
     return parse_interface4(text) if "/" in text else _address4(text)
 
 
 def parse_address6(text: str) -> ipaddress.IPv6Interface | ipaddress.IPv6Address:
-    """An IPv6 address with or without its prefix length: A/n or A."""
+    """Return an IPv6 address, with a prefix length if the text has one: "A/n" or "A"."""
     return parse_interface6(text) if "/" in text else _address6(text)
 
 
 def parse_interface_name(text: str) -> str:
-    """The name of one of the host's interfaces, or virtN for the tap of that unit (net/core/dev.c dev_valid_name)."""
+    """Return the name of a host interface, or virtN, which means that unit's tap (net/core/dev.c dev_valid_name)."""
     if len(text.encode("utf-8", "surrogateescape")) > IFNAME_MAX:
-        raise VirtError(EINVAL, f"{quoted(text)} is longer than the {IFNAME_MAX} bytes of an interface's name")
+        raise VirtError(EINVAL, f"{quoted(text)} is longer than {IFNAME_MAX} bytes, the limit of an interface name")
     if text in ("", ".", "..") or not text.isprintable() or _NOT_IN_IFNAME.search(text):
-        raise VirtError(EINVAL, f"{quoted(text)} cannot be the name of an interface")
+        raise VirtError(EINVAL, f"{quoted(text)} is not a valid interface name")
     return text
 
 
-Impairments = tuple[tuple[Direction, Impairment], ...]  # of each direction that is named
+Impairments = tuple[tuple[Direction, Impairment], ...]  # an entry for each direction the user named
 
 
 def take_impairments(words: Sequence[str]) -> tuple[Impairments, int]:
-    """tc-netem's words, for both directions or behind `in` and `out`; how many were taken."""
+    """Parse leading tc-netem words, for both directions or after `in` and `out`.
+
+    Return the value and the number of words taken.
+    """
     found, count = impairment_text.parse_impairments(words)
     return tuple(found.items()), count
 
 
 def parse_impairments(text: str) -> Impairments:
-    """The same, with nothing behind them."""
+    """Parse a text that consists of an impairment alone."""
     words = text.split()
     found, count = take_impairments(words)
     if count < len(words):
-        raise VirtError(EINVAL, f"{quoted(words[count])} is none of an impairment's words")
+        raise VirtError(EINVAL, f"{quoted(words[count])} is not a word of an impairment")
     return found
 
 
 def format_impairments(impairments: Impairments) -> str:
-    """As take_impairments reads them."""
+    """Return the words that take_impairments() parses to this value."""
     found = dict(impairments)
-    said = {
+    texts = {
         direction: impairment_text.format_impairment(one) or f"limit {one.limit}" for direction, one in found.items()
     }
     if found.keys() == set(BOTH) and found["in"] == found["out"]:
-        return said["in"]
-    return " ".join(f"{direction} {words}" for direction, words in said.items())
+        return texts["in"]
+    return " ".join(f"{direction} {words}" for direction, words in texts.items())
 
 
 def parse_filter(text: str) -> str:
-    """An expression of tcpdump's language, which libpcap is to judge; empty lets all pass."""
+    """Check the form of a tcpdump expression; libpcap compiles it later. The empty expression passes every frame."""
     if not text.isprintable():
-        raise VirtError(EINVAL, f"{quoted(text)} holds a character that is not printable")
+        raise VirtError(EINVAL, f"{quoted(text)} contains an unprintable character")
     if len(text) > FILTER_MAX:
-        raise VirtError(E2BIG, f"a filter of {len(text)} characters, more than {FILTER_MAX}")
+        raise VirtError(E2BIG, f"filter {quoted(text)} has {len(text)} characters; at most {FILTER_MAX} are allowed")
     return text
 
 
 def group_mask(refused: dict[int, str]) -> Argument:
-    """A mask of link-local groups in hexadecimal digits; bit N stands for frames to 01:80:c2:00:00:0N.
+    """Return the argument kind for a mask of link-local groups, in hexadecimal; bit N is the group 01:80:c2:00:00:0N.
 
-    refused: the bits that Linux does not take (net/bridge/br_private.h BR_GROUPFWD_RESTRICTED and
-    BR_GROUPFWD_MACPAUSE), each with what goes to its group.
+    refused: the bits that Linux does not accept, each with the name of the frames sent to its group
+    (net/bridge/br_private.h BR_GROUPFWD_RESTRICTED, BR_GROUPFWD_MACPAUSE).
     """
 
     def parse(text: str) -> int:
         if not _HEX.fullmatch(text):
-            raise VirtError(EINVAL, f"{quoted(text)} is not a mask in hexadecimal digits such as 0x4008")
+            raise VirtError(EINVAL, f"{quoted(text)} is not a hexadecimal mask such as 0x4008")
         mask = int(text, 16)
         if mask > 0xFFFF:
             raise VirtError(ERANGE, f"{quoted(text)} is out of range 0x0 to 0xffff")
         for bit, what in refused.items():
             if mask & bit:
-                raise VirtError(ERANGE, f"{quoted(text)} has bit {bit:#x}, {what}, which Linux does not forward here")
+                raise VirtError(ERANGE, f"{quoted(text)} has bit {bit:#x} set: Linux does not forward {what} here")
         return mask
 
     return Argument("MASK", parse, hex)
 
 
 def parse_netns(text: str) -> str:
-    """A name that ip-netns(8) takes, or a process' number; "" is the daemon's own namespace."""
+    """Return the name of a network namespace (ip-netns(8)) or a process number; "" means the daemon's own namespace."""
     if text and (text in (".", "..") or len(text) > NAME_MAX or not _NETNS.fullmatch(text) or not text.isprintable()):
-        raise VirtError(EINVAL, f"{quoted(text)} is neither a network namespace's name nor a process")
+        raise VirtError(EINVAL, f"{quoted(text)} is neither a network namespace name nor a process number")
     return text
 
 
 def _address_and_length(text: str, example: str, longest: int) -> tuple[str, int]:
     address, slash, length = text.partition("/")
     if not slash:
-        raise VirtError(EINVAL, f"{quoted(text)} lacks its prefix length, as in {example}")
+        raise VirtError(EINVAL, f"{quoted(text)} needs a prefix length, as in {example}")
     try:
         return address, quantities.parse_int(length, 0, longest)
     except VirtError as error:
-        raise VirtError(error.errno, f"prefix length of {quoted(text)}: {error.strerror}") from None
+        raise VirtError(error.errno, f"{quoted(text)}: prefix length {error.strerror}") from None
 
 
 def _address4(text: str) -> ipaddress.IPv4Address:
@@ -202,18 +210,18 @@ def _address6(text: str) -> ipaddress.IPv6Address:
     except ValueError:
         raise VirtError(EINVAL, f"{quoted(text)} is not an IPv6 address") from None
     if address.scope_id is not None:
-        raise VirtError(EINVAL, f"{quoted(text)} has a zone; the interface is known already")
+        raise VirtError(EINVAL, f"{quoted(text)} has a zone index: write the address without it")
     _check_assignable(text, address)
     return address
 
 
 def _check_assignable(text: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
-    """Refuse what no interface can have: multicast, ::, and 0.0.0.0.
+    """Refuse addresses that no interface can have: multicast, ::, and 0.0.0.0.
 
-    The kernel answers 0.0.0.0 with success and does nothing (net/ipv4/devinet.c, __inet_insert_ifa).
+    The kernel accepts 0.0.0.0 and ignores it (net/ipv4/devinet.c __inet_insert_ifa).
     """
     if address.is_unspecified or address.is_multicast:
-        raise VirtError(EINVAL, f"{quoted(text)} cannot be the address of an interface")
+        raise VirtError(EINVAL, f"{quoted(text)} cannot be assigned to an interface")
 
 
 MTU = number("N", ethernet.MTU_MIN, ethernet.MTU_MAX)
@@ -238,8 +246,8 @@ DESCRIPTION = Argument("TEXT", parse_description)
 IFACE = Argument("IF", parse_interface_name)
 BRIDGE = Argument("NAME", parse_interface_name)
 
-# brconfig(8)'s values, as far as Linux takes them. A timeout is kept in hundredths of a second, in 32 bits, of
-# which the last means never; the others are limits of IEEE 802.1D (net/bridge/br_private_stp.h).
+# The values of brconfig(8) that Linux accepts. A timeout is 32 bits of hundredths of a second, whose maximum means
+# never. The other limits are IEEE 802.1D's (net/bridge/br_private_stp.h).
 MAXADDR = number("N", 0, 2**32 - 1)
 TIMEOUT = number("SECONDS", 0, 42949671)
 MAXAGE = number("SECONDS", 6, 40)
@@ -249,7 +257,7 @@ PRIORITY = number("N", 0, 65535)
 IFPRIORITY = number("N", 0, 255)
 IFPATHCOST = number("N", 1, 65535)
 
-# Measured: of a bridge Linux takes all but bits 0 to 2, of a port all but bit 1.
+# Measured: Linux accepts all bits but 0 to 2 for a bridge, and all but bit 1 for a port.
 _PAUSE = {0x2: "pause frames"}
-GROUPFWD = group_mask({0x1: "the spanning tree's frames", **_PAUSE, 0x4: "LACP"})
+GROUPFWD = group_mask({0x1: "spanning tree frames", **_PAUSE, 0x4: "LACP frames"})
 IFGROUPFWD = group_mask(_PAUSE)

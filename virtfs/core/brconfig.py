@@ -1,4 +1,4 @@
-"""A bridge in the layout of NetBSD's brconfig(8), and its lists (sbin/brconfig/brconfig.c)."""
+"""Text about bridges: the layout of NetBSD's brconfig(8) and plain lists (sbin/brconfig/brconfig.c)."""
 
 from collections.abc import Iterator
 
@@ -9,27 +9,29 @@ _STATES = ("disabled", "listening", "learning", "forwarding", "blocking")
 
 
 def status(bridge: Bridge) -> str:
-    """What `brconfig bridge0` prints. A bridge's port number is Linux', where NetBSD has the interface's index."""
+    """Return what `brconfig bridge0` prints. The port number is Linux's; NetBSD prints the interface index there."""
     return "".join(f"{line}\n" for line in _status(bridge.name, bridge.state))
 
 
 def members(state: BridgeState) -> str:
-    """The members' names, one a line."""
+    """Return the names of the members, one a line."""
     return "".join(f"{member.name}\n" for member in state.members)
 
 
 def addresses(state: BridgeState) -> str:
-    """The table: MAC, member, seconds since a frame came from it, flags as brconfig prints them."""
+    """Return the address table, one entry a line: MAC, member, seconds since the last frame, flags as brconfig prints
+    them.
+    """
     return "".join(f"{format_mac(known.address)} {known.member} {known.age} {_flags(known)}\n" for known in state.known)
 
 
 def _status(name: str, state: BridgeState) -> Iterator[str]:
-    # A bridge(4) has no flags but these two (sys/net/if_bridge.c).
+    # NetBSD's bridge(4) has only these two flags (sys/net/if_bridge.c).
     yield f"{name}: {_bits((0x41 if state.up else 0), {0x1: 'UP', 0x40: 'RUNNING'})}"
     yield "\tConfiguration:"
     yield (f"\t\tpriority {state.priority} hellotime {state.hellotime} fwddelay {state.fwddelay} maxage {state.maxage}")
     yield "\t\tipfilter disabled flags 0x0"
-    if state.groupfwd:  # which NetBSD has not: its bridge forwards them all
+    if state.groupfwd:  # NetBSD has no such line: its bridge forwards all groups
         yield f"\t\tgroupfwd {state.groupfwd:#x}"
     yield "\tInterfaces:"
     for member in state.members:

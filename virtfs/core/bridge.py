@@ -1,7 +1,7 @@
-"""A bridge of the host: how it is, and the verbs that lead from one state to another.
+"""The state of a host bridge, and the verbs that lead from one state to another.
 
-One function, `steps`, serves three ends: what would rebuild a bridge (from a new one), what undoes a line that
-failed, and what leaves a bridge of somebody else's as it was found.
+`steps` serves three purposes: rebuilding a bridge from a new one, undoing a line that failed, and restoring a bridge
+that virtfs attached to.
 """
 
 from collections.abc import Iterator
@@ -13,27 +13,27 @@ from virtfs.core.grammar import Action
 from virtfs.core.ids import BridgeName
 from virtfs.core.ip import IpInterface
 
-# brconfig(8)'s defaults, which a new bridge of virtfs has; Linux' own are no limit and 300 seconds.
+# The defaults of brconfig(8), used for new bridges. Linux's own are no limit and 300 seconds.
 MAXADDR_DEFAULT: Final = 100
 TIMEOUT_DEFAULT: Final = 1200  # seconds
 
-FORWARDING: Final = 3  # a member's spanning tree state: disabled, listening, learning, forwarding, blocking
+FORWARDING: Final = 3  # spanning tree state of a port: disabled, listening, learning, forwarding, blocking
 
-# The path costs that Linux chooses by the speed of a link (net/bridge/br_if.c port_cost); a tap's is 2, or 100 by an
-# older kernel. It does not tell a chosen cost from one that was set: one of these is not said again.
-_CHOSEN: Final = (1, 2, 3, 4, 5, 19, 100)
+# Path costs that Linux derives from the link speed (net/bridge/br_if.c port_cost): 2 for a tap, 100 on older kernels.
+# rtnetlink does not tell a derived cost from a configured one, so none of these is set again on a new member.
+_AUTOMATIC_COSTS: Final = (1, 2, 3, 4, 5, 19, 100)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One port. priority is 0 to 255 in steps of 4, as brconfig counts; Linux keeps a quarter of it.
+    """One port of a bridge.
 
-    groupfwd: the link-local groups whose frames from here are forwarded, beside those of the bridge; bit N stands for
-    01:80:c2:00:00:0N.
+    priority: 0 to 255 in steps of 4, as in brconfig(8); Linux stores a quarter of it.
+    groupfwd: link-local groups forwarded from this port, in addition to the bridge's. Bit N is 01:80:c2:00:00:0N.
     """
 
     name: str
-    number: int = 0  # of the port within its bridge
+    number: int = 0  # port number within the bridge
     learn: bool = True
     discover: bool = True
     protect: bool = False
@@ -41,17 +41,17 @@ class Member:
     cost: int = 100
     groupfwd: int = 0
     state: int = FORWARDING
-    adopted: bool = False  # its addresses and routes are the bridge's for now
+    adopted: bool = False  # its addresses and routes have moved to the bridge
 
     @property
-    def usual_cost(self) -> bool:
-        """Whether its path cost may be the one that Linux chose."""
-        return self.cost in _CHOSEN
+    def automatic_cost(self) -> bool:
+        """Whether Linux may have derived the path cost from the link speed."""
+        return self.cost in _AUTOMATIC_COSTS
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An address in the bridge's table, those of its ports excepted. age: seconds since a frame came from it."""
+    """An entry of the address table, other than the ports' own addresses. age: seconds since the last frame from it."""
 
     address: bytes
     member: str
@@ -61,9 +61,9 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class BridgeState:
-    """A bridge as the kernel tells it. Times are seconds; maxaddr 0 is no limit, timeout 0 is never.
+    """A bridge as the kernel reports it. Times are seconds; maxaddr 0 means no limit, timeout 0 means never.
 
-    groupfwd: the link-local groups whose frames are forwarded, as of a member.
+    groupfwd: link-local groups the bridge forwards, in the format of Member.groupfwd.
     """
 
     up: bool = False
@@ -82,21 +82,24 @@ class BridgeState:
     addresses: tuple[IpInterface, ...] = ()
 
     def member(self, name: str) -> Member | None:
-        """The member of that name."""
+        """Return the member of that name, or None."""
         return next((member for member in self.members if member.name == name), None)
 
 
 @dataclass(slots=True, eq=False)
 class Bridge:
-    """One bridge that virtfs has, made or attached to."""
+    """A bridge that virtfs created or attached to."""
 
     name: BridgeName
     state: BridgeState
-    lost: bool = False  # deleted or renamed, by another's hand
+    lost: bool = False  # deleted or renamed by another program
 
 
 def steps(now: BridgeState, to: BridgeState) -> tuple[Action, ...]:
-    """The verbs that make the bridge that is `now` what it is in `to`; learned addresses and its MAC are left alone."""
+    """Return the verbs that turn the bridge `now` into the bridge `to`.
+
+    Learned addresses and the MAC address are left alone.
+    """
     return tuple(_steps(now, to))
 
 
@@ -126,7 +129,7 @@ def _steps(now: BridgeState, to: BridgeState) -> Iterator[Action]:
 
 
 def _parameters(now: BridgeState, to: BridgeState) -> Iterator[Action]:
-    """fwddelay 0, which others like to set, no verb can say: the shortest that one can is the nearest."""
+    """Yield the verbs for parameters. Values below a verb's minimum, such as fwddelay 0, become that minimum."""
     for name, least in (
         ("priority", 0),
         ("hellotime", 1),
@@ -149,7 +152,7 @@ def _of_member(now: Member | None, to: Member) -> Iterator[Action]:
         yield Action("ifpriority", (to.name, to.priority))
     if to.groupfwd != was.groupfwd:
         yield Action("ifgroupfwd", (to.name, to.groupfwd))
-    if to.cost != was.cost if now else not to.usual_cost:
+    if to.cost != was.cost if now else not to.automatic_cost:
         yield Action("ifpathcost", (to.name, to.cost))
 
 
@@ -159,7 +162,7 @@ def _statics(now: BridgeState, to: BridgeState) -> Iterator[Action]:
     members = {member.name for member in to.members}
     addresses = {address for address, _ in wanted}
     for address, member in there:
-        if address not in addresses and member in members:  # with a member its addresses go
+        if address not in addresses and member in members:  # the kernel removes the entries of a member that leaves
             yield Action("deladdr", (address,))
     for address, member in wanted:
         if (address, member) not in there:
@@ -174,19 +177,19 @@ NEW: Final = BridgeState()
 
 
 def without(state: BridgeState, names: frozenset[str]) -> BridgeState:
-    """The bridge as it is before those members come: no trace of them."""
+    """Return the state of the bridge before those members joined."""
     members = tuple(member for member in state.members if member.name not in names)
     known = tuple(known for known in state.known if known.member not in names)
     return replace(state, members=members, known=known)
 
 
 def steps_after(state: BridgeState, names: frozenset[str]) -> tuple[Action, ...]:
-    """What is left to do when `steps(NEW, without(state, names))` is done and those members have come plainly."""
+    """Return the verbs that remain after `steps(NEW, without(state, names))`, once those members have joined."""
     start = without(state, names)
     came = tuple(Member(member.name) for member in state.members if member.name in names)
-    # A cost that Linux chooses by itself is no difference.
+    # A cost that Linux derives by itself is not a difference.
     came = tuple(
-        replace(member, cost=wanted.cost) if (wanted := state.member(member.name)) and wanted.usual_cost else member
+        replace(member, cost=wanted.cost) if (wanted := state.member(member.name)) and wanted.automatic_cost else member
         for member in came
     )
     return steps(replace(start, members=start.members + came, stp=start.stp and bool(start.members)), state)

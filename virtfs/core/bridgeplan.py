@@ -1,4 +1,7 @@
-"""What a line's verbs come to on a bridge as it is: refused as a whole before any is done, or what is left to do."""
+"""Check a line of bridge verbs against the present state, and find those that have something to change.
+
+The whole line is checked before any verb takes effect.
+"""
 
 from collections.abc import Mapping
 from errno import EADDRNOTAVAIL, EBUSY, EEXIST, ENOENT, ENXIO
@@ -12,16 +15,16 @@ from virtfs.core.grammar import Action
 _SWITCHES = ("discover", "learn", "protect", "stp")
 _OF_MEMBER = {"static", "ifpriority", "ifpathcost", "ifgroupfwd", *_SWITCHES, *(f"-{verb}" for verb in _SWITCHES)}
 
-Masters = Mapping[str, str]  # an interface of the host, and the bridge it is in, "" for none
+Masters = Mapping[str, str]  # from a host interface to the bridge it is in, "" for none
 
 
 def interfaces_of(actions: tuple[Action, ...]) -> set[str]:
-    """The interfaces that the verbs name."""
+    """Return the names of the interfaces in the verbs."""
     return {str(action.args[0]) for action in actions if action.verb in _OF_MEMBER | {"add", "delete"}}
 
 
 def renamed(actions: tuple[Action, ...], names: Mapping[str, str]) -> tuple[Action, ...]:
-    """The verbs with other names of interfaces in them: virt3 is meant to be tap3's present name."""
+    """Return the verbs with interface names replaced: virt3 becomes the present name of tap3."""
     return tuple(
         Action(action.verb, (names.get(str(action.args[0]), action.args[0]), *action.args[1:]))
         if action.verb in _OF_MEMBER | {"add", "delete"}
@@ -31,18 +34,18 @@ def renamed(actions: tuple[Action, ...], names: Mapping[str, str]) -> tuple[Acti
 
 
 def plan(state: BridgeState, actions: tuple[Action, ...], masters: Masters, ensure: bool) -> tuple[Action, ...]:
-    """The verbs that are to be done, of those that were said.
+    """Return those of the verbs that change something.
 
-    ensure: what is so already is no error, but nothing to do.
-    Errors: ENXIO, no such interface; EEXIST, a member already; EBUSY, in another bridge; ENOENT, no member, no such
-    address in the table; EADDRNOTAVAIL, no such address on the bridge.
+    ensure: accept verbs that are already in effect, and leave them out.
+    Errors: ENXIO, no such interface; EEXIST, already a member; EBUSY, in another bridge; ENOENT, not a member, or no
+    such address in the table; EADDRNOTAVAIL, no such address on the bridge.
     """
     line = _Line(state, masters, ensure)
-    return tuple(action for action in actions if line.takes(action))
+    return tuple(action for action in actions if line.apply(action))
 
 
 class _Line:
-    """The bridge as it will be when the verbs before are done."""
+    """The bridge as the verbs so far leave it."""
 
     def __init__(self, state: BridgeState, masters: Masters, ensure: bool) -> None:
         self._members = {member.name: member.adopted for member in state.members}
@@ -51,8 +54,8 @@ class _Line:
         self._masters = dict(masters)
         self._ensure = ensure
 
-    def takes(self, action: Action) -> bool:
-        """Whether there is something to do for it."""
+    def apply(self, action: Action) -> bool:
+        """Apply one verb to the model; return whether it changes anything."""
         match action:
             case Action("add", (str(name), *option)):
                 return self._add(name, bool(option))
@@ -63,7 +66,7 @@ class _Line:
             case Action("inet" | "inet6", (address,)):
                 there = address in self._addresses
                 self._addresses.add(address)  # type: ignore[arg-type]
-                return not there  # saying it twice is once
+                return not there  # adding an address twice is not an error
             case Action("-inet" | "-inet6", (address,)):
                 return self._remove_address(action.verb, address)
         if action.verb in _OF_MEMBER:
@@ -78,18 +81,18 @@ class _Line:
     def _member(self, verb: str, name: str) -> None:
         self._exists(verb, name)
         if name not in self._members:
-            raise VirtError(ENOENT, f'{verb}: "{name}" is no member of the bridge')
+            raise VirtError(ENOENT, f'{verb}: "{name}" is not a member of the bridge')
 
     def _add(self, name: str, adopt: bool) -> bool:
         self._exists("add", name)
         if name in self._members:
             done = self._members[name] or not adopt
             if done and not self._ensure:
-                raise VirtError(EEXIST, f'add: "{name}" is a member already')
+                raise VirtError(EEXIST, f'add: "{name}" is already a member')
             self._members[name] |= adopt
             return not done
         if self._masters[name]:
-            raise VirtError(EBUSY, f'add: "{name}" is in "{self._masters[name]}"')
+            raise VirtError(EBUSY, f'add: "{name}" is already in "{self._masters[name]}"')
         self._members[name] = adopt
         return True
 
@@ -104,7 +107,7 @@ class _Line:
     def _forget(self, address: bytes) -> bool:
         if address in self._known or self._ensure:
             return address in self._known
-        raise VirtError(ENOENT, f'deladdr: "{format_mac(address)}" is not in the table')
+        raise VirtError(ENOENT, f'deladdr: "{format_mac(address)}" is not in the address table')
 
     def _remove_address(self, verb: str, address: Any) -> bool:
         matching = [one for one in self._addresses if address in (one, one.ip)]

@@ -1,13 +1,13 @@
-"""The one error that crosses the borders of virtfs: an errno for the program, a sentence for the person."""
+"""The one error type of virtfs: an errno for the program, a sentence for the user."""
 
 import errno
 
 
 class VirtError(OSError):
-    """A refusal.
+    """An error that a user sees.
 
-    errno: what write(2), open(2) or read(2) fails with. strerror: one line of plain English that quotes the
-    offending text; it is what `last_error` shows.
+    errno: the error of write(2), open(2) or read(2). strerror: one line of plain English that quotes the offending
+    text; the file `last_error` shows it.
     """
 
     errno: int
@@ -18,7 +18,7 @@ class VirtError(OSError):
 
 
 def refused(failure: OSError | MemoryError) -> VirtError:
-    """A failure as what a user is told."""
+    """Return the VirtError that reports a failure to the user."""
     if isinstance(failure, VirtError):
         return failure
     if isinstance(failure, MemoryError):

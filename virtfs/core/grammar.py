@@ -1,8 +1,8 @@
-"""The language of ctl: lines into commands and back.
+"""The language of ctl: parse lines into commands and format commands as lines.
 
-A line is words separated by blanks or tabs. A word that begins with "#" starts a comment, except in the text
-of a verb that takes the rest of the line: there "#" and blanks stand for themselves. Nothing here knows who
-asks or what exists; a command that parse() gives is of good form and its numbers are in range.
+A line is words separated by blanks or tabs. A word that begins with "#" starts a comment, except in a verb that takes
+the rest of the line: there "#" and blanks are part of the text. Parsing checks form and ranges only. Rights and
+existence are checked later, when a command runs.
 """
 
 import re
@@ -18,8 +18,8 @@ from virtfs.core.quoting import quoted
 from virtfs.core.verbs import BRIDGE, FORMS, VIRT, Form, Kind, Of, Verb
 from virtfs.core.words import BLANKS, Words
 
-VERBS_MAX = 256  # of one line, which runs in one go
-VALUE_MAX = 256  # characters of a value written to an attribute file
+VERBS_MAX = 256  # in one line, which runs without a pause
+VALUE_MAX = 256  # characters in a value written to an attribute file
 
 _WHITE_SPACE = " \t\n\v\f\r"  # isspace(3) in the C locale
 _FORM_OF_WORD: dict[tuple[str, Of], Form] = {(form.kind, form.of): form for form in FORMS if form.kind != "change"}
@@ -29,7 +29,7 @@ _LIKE_A_UNIT = re.compile(r"[-+]?[0-9]|virt|tap(?:[0-9]|$)")
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One verb with its arguments' values, whose types are those of the verb's Argument kinds."""
+    """A verb with the values of its arguments, whose types follow from the verb's Argument kinds."""
 
     verb: str
     args: tuple[object, ...] = ()
@@ -37,9 +37,11 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One line of the root's ctl. target is None in help, and in a create that takes the lowest free unit.
+    """One line of the root's ctl.
 
-    peer: a cable's other end, whose impairments are an action `impair`; in is from the peer, out towards it.
+    target: None for help, and for a create that takes the lowest free unit.
+    peer: the other end of a cable. The cable's impairments are an action `impair`: `in` is from the peer, `out` is to
+    it.
     """
 
     kind: Kind
@@ -49,9 +51,9 @@ class Command:
 
 
 def parse(line: str) -> Command | None:
-    """One line of the root's ctl, without its "\\n"; None for a blank line or a comment.
+    """Parse one line of the root's ctl, without its newline; None for a blank line or a comment.
 
-    Errors: VirtError with EINVAL (grammar) or ERANGE (a number out of its range), quoting what was wrong.
+    Errors: VirtError with EINVAL (grammar), ERANGE (number out of range) or E2BIG (too many verbs), quoting the text.
     """
     words = Words(line)
     first = words.take()
@@ -70,20 +72,20 @@ def parse(line: str) -> Command | None:
 
 
 def parse_verbs(line: str, of: Of = VIRT) -> tuple[Action, ...]:
-    """One line of an interface's own ctl, verbs without a name before them; () for a blank line or a comment.
+    """Parse one line of an interface's own ctl, verbs without a name before them; () for a blank line or a comment.
 
-    Errors: as parse().
+    Errors: as for parse().
     """
     return _parse_actions(Words(line), of)
 
 
-def file_action(file: str, text: str, of: Of = VIRT) -> Action:
-    """What writing `text` to an attribute file means, as a verb. White space around is ignored.
+def file_action(file: str, text: str) -> Action:
+    """Return the action that writing `text` to an attribute file performs. Surrounding white space is ignored.
 
-    file: as the table names it; KeyError for one that no verb mirrors.
+    file: the file name in the verb table; KeyError if no verb mirrors it.
     Errors: VirtError with EINVAL or ERANGE, quoting the text.
     """
-    candidates = verbs.of_file(of, file)
+    candidates = verbs.of_file(VIRT, file)
     if not candidates:
         raise KeyError(file)
     value = text.strip(_WHITE_SPACE)
@@ -99,7 +101,7 @@ def file_action(file: str, text: str, of: Of = VIRT) -> Action:
 
 
 def format_command(command: Command) -> str:
-    """The line that parse() reads as this command."""
+    """Return the line that parse() reads as this command."""
     if command.kind == "change":
         start = f"virt{command.target}" if isinstance(command.target, int) else str(command.target)
     else:
@@ -113,10 +115,10 @@ def format_command(command: Command) -> str:
 
 
 def format_actions(actions: tuple[Action, ...], of: Of = VIRT, *, makes: bool = False) -> str:
-    """The line that parse_verbs() reads as these actions.
+    """Return the line that parse_verbs() reads as these actions.
 
-    makes: they follow `create` or `ensure` in their line.
-    ValueError when no line can say them: a verb that ends its line is not the last one.
+    makes: the actions follow `create` or `ensure` in their line.
+    ValueError: no line can express them, because a verb that must end its line is not the last.
     """
     for action in actions[:-1]:
         verb = _known(action.verb, of)
@@ -126,17 +128,17 @@ def format_actions(actions: tuple[Action, ...], of: Of = VIRT, *, makes: bool = 
 
 
 def help_text() -> str:
-    """The grammar of ctl and every verb, as the file help shows it."""
+    """Return the text of the file help: the grammar of ctl and every verb."""
     commands = [(form.usage, form.meaning) for form in FORMS]
     return (
         "Commands of ctl, one a line. A word that begins with # starts a comment.\n"
-        "A line is checked whole before any of it is done.\n"
-        "netns ends its line, except in one of create and of ensure.\n"
+        "A line is checked as a whole before any of it takes effect.\n"
+        "netns must be the last verb of its line, except after create and ensure.\n"
         f"\n{_columns(commands)}\n"
-        "Verbs of virtN, any number in a line. virtN/ctl takes them without a name before.\n"
-        "(root): root alone may say it, also when the interface has an owner.\n"
+        "Verbs of virtN, any number in a line. In virtN/ctl they stand without a name before them.\n"
+        "(root): only root may use it, even when the interface has an owner.\n"
         f"\n{_columns(_usages(VIRT))}\n"
-        "Verbs of bridgeN, any number in a line, as brconfig(8) has them; all are root's.\n"
+        "Verbs of bridgeN, any number in a line, as in brconfig(8); only root may use them.\n"
         "IF is an interface of the host, or virtN for the tap of that unit.\n"
         f"\n{_columns(_usages(BRIDGE))}"
     )
@@ -146,7 +148,7 @@ def _parse_cable(form: Form, target: Unit | BridgeName | None, words: Words) -> 
     peer = _parse_target(form, words)
     assert isinstance(peer, int)
     if peer == target:
-        raise VirtError(EINVAL, f"{quoted(f'virt{peer}')} is both ends of it")
+        raise VirtError(EINVAL, f"{quoted(f'virt{peer}')} cannot be both ends of a cable")
     impair = verbs.find(VIRT, "impair")
     assert impair is not None
     actions: tuple[Action, ...] = ()
@@ -162,21 +164,21 @@ def _parse_change(first: str, words: Words) -> Command:
     if not first.startswith("virt"):
         hint = ""
         if verbs.find(VIRT, first):
-            hint = f": a verb follows its interface, as in virt0 {first}"
+            hint = f": a verb goes after its interface, as in virt0 {first}"
         elif _LIKE_A_UNIT.match(first):
-            hint = ": a line about an interface begins with virtN"
+            hint = ": a line that changes an interface begins with virtN"
         raise VirtError(EINVAL, f"unknown command {quoted(first)}{hint}")
     return _with_verbs(Command("change", parse_unit_name(first, "virt"), _parse_actions(words, VIRT)), first)
 
 
 def _with_verbs(command: Command, first: str) -> Command:
     if not command.actions:
-        raise VirtError(EINVAL, f"{quoted(first)} lacks a verb after it")
+        raise VirtError(EINVAL, f"{quoted(first)} needs a verb after it")
     return command
 
 
 def _kind_named(word: str | None) -> Of:
-    """What a word that may be a name means, be it a wrong one; "bridge" alone is a verb."""
+    """Return what a word names, even if it is not a valid name; "bridge" alone is a verb."""
     return BRIDGE if word is not None and _LIKE_A_BRIDGE.match(word) else VIRT
 
 
@@ -187,36 +189,36 @@ def _parse_target(form: Form, words: Words) -> Unit | BridgeName | None:
     if form.target == "optional" and (word is None or not _names_unit(word)):
         return None
     if word is None:
-        raise VirtError(EINVAL, f"{quoted(form.kind)} lacks the interface: {form.usage}")
+        raise VirtError(EINVAL, f"{quoted(form.kind)} needs an interface: {form.usage}")
     words.take()
     return parse_bridge_name(word) if form.of == BRIDGE else parse_unit_name(word, "", "virt")
 
 
 def _names_unit(word: str) -> bool:
-    """Whether a word that may be a unit or a verb is meant as a unit, be it a wrong one."""
+    """Return whether a word that could be a unit or a verb is meant as a unit, even if it is not a valid one."""
     return verbs.find(VIRT, word) is None and _LIKE_A_UNIT.match(word) is not None
 
 
 def _parse_actions(words: Words, of: Of, *, makes: bool = False) -> tuple[Action, ...]:
     actions: list[Action] = []
-    bridge: Action | None = None  # the one that a move would take the tap out of
+    bridge: Action | None = None  # the bridge a later netns would take the tap out of
     while (word := words.take()) is not None:
         verb = verbs.find(of, word)
         if verb is None:
             raise VirtError(EINVAL, f"unknown verb {quoted(word)}")
         if len(actions) == VERBS_MAX:
-            raise VirtError(E2BIG, f"{quoted(word)} is one verb too many: a line has {VERBS_MAX} at most")
+            raise VirtError(E2BIG, f"{quoted(word)} is one verb too many: a line may have {VERBS_MAX}")
         action = Action(verb.name, tuple(_parse_arguments(verb, words)))
         actions.append(action)
         if verb.ends_line:
-            words.expect_end(f"{verb.name} cannot be undone and ends its line")
+            words.expect_end(f"{verb.name} cannot be undone, so it must end its line")
         if verb.ends_change and not makes:
-            words.expect_end(f"{verb.name} cannot be undone and ends a line that changes an interface")
+            words.expect_end(f"{verb.name} cannot be undone, so it must end a line that changes an interface")
         if of == VIRT and action.verb in ("bridge", "-bridge"):
             bridge = action if action.args else None
         if action.verb == "netns" and bridge is not None:
             name = quoted(f"bridge {bridge.args[0]}")
-            raise VirtError(EINVAL, f"{name} before netns: the move takes the tap out of it; name a bridge after netns")
+            raise VirtError(EINVAL, f"{name} before netns is undone by the move: name the bridge after netns")
     return tuple(actions)
 
 
@@ -230,7 +232,7 @@ def _parse_arguments(verb: Verb, words: Words) -> list[object]:
             continue
         word = words.take()
         if word is None:
-            raise VirtError(EINVAL, f"{quoted(verb.name)} lacks {argument.name}: {verb.usage}")
+            raise VirtError(EINVAL, f"{quoted(verb.name)} is missing {argument.name}: {verb.usage}")
         values.append(_parse_argument(verb.name, argument, word))
     if verb.option is not None and words.peek() == verb.option:
         values.append(words.take())
@@ -249,7 +251,7 @@ def _take_words(verb: Verb, argument: Argument, words: Words) -> object:
 
 
 def _parse_argument(name: str, argument: Argument, text: str) -> object:
-    """The value of an argument; an error begins with the name the user said, the verb's or the file's."""
+    """Return the value of an argument. Errors begin with the name the user wrote, the verb's or the file's."""
     try:
         return argument.parse(text)
     except VirtError as error:
@@ -258,7 +260,7 @@ def _parse_argument(name: str, argument: Argument, text: str) -> object:
 
 def _check_length(file: str, verb: Verb, value: str) -> None:
     if len(value) > VALUE_MAX and not verb.rest_of_line and verb.arguments[0].take is None:
-        raise VirtError(EINVAL, f"{file}: {quoted(value)} is too long")
+        raise VirtError(EINVAL, f"{file}: {quoted(value)} is longer than {VALUE_MAX} characters")
 
 
 def _known(name: str, of: Of) -> Verb:

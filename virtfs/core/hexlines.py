@@ -1,8 +1,8 @@
 """The file `hex`: frames as text, one a line, for shells.
 
-Written, blanks, colons and the 0x before digits mean nothing, and "#" begins a comment. So what xxd -p,
-od -An -tx1 and Wireshark's "as a Hex Stream" print is understood, if a frame is on one line: xxd and od wrap
-longer ones unless told not to, by xxd -p -c0 and od -v -w65539.
+In a written line blanks, colons and 0x prefixes are ignored, and "#" begins a comment. So the output of xxd -p, od -An
+-tx1 and Wireshark's "as a Hex Stream" is accepted, provided that a frame is on one line. xxd and od wrap longer lines
+by default; xxd -p -c0 and od -v -w65539 do not.
 """
 
 import re
@@ -14,7 +14,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ethernet import MTU_MAX, frame_bounds
 from virtfs.core.quoting import quoted
 
-LINE_MAX = frame_bounds(MTU_MAX)[1] * len("0xff ")  # bytes; the longest frame with everything that is ignored
+LINE_MAX = frame_bounds(MTU_MAX)[1] * len("0xff ")  # bytes; the longest frame, with a prefix and a blank a byte
 
 _IGNORED = b" \t\r\n\v\f:"
 _PREFIX = re.compile(rb"(?<![0-9A-Fa-fxX])0[xX](?=[0-9A-Fa-f])")
@@ -23,21 +23,22 @@ _LAST_DIGIT = re.compile(rb"[0-9A-Fa-f](?=[\s:]*\Z)")
 
 
 def format_frame(frame: bytes | memoryview) -> bytes:
-    """The frame as a line: two digits a byte, and the newline."""
+    """Return the frame as a line: two digits a byte, then a newline."""
     return hexlify(frame) + b"\n"
 
 
 def parse_line(line: bytes) -> bytes | None:
-    """The frame of a line, with or without its newline; None for a line that is blank or a comment.
+    """Return the frame of a line, with or without its newline; None for a blank line or a comment.
 
-    The frame may have any length, also one that no interface takes. Errors: EINVAL for a character that is
-    no hex digit and for half a byte, quoted with its column; E2BIG for a line over LINE_MAX.
+    The frame may have any length, including lengths that no interface accepts.
+    Errors: EINVAL for a character that is not a hexadecimal digit and for half a byte, quoted with its column; E2BIG
+    for a line over LINE_MAX.
     """
     if len(line) > LINE_MAX:
-        raise VirtError(E2BIG, f"a line of more than {LINE_MAX} bytes is longer than any frame")
+        raise VirtError(E2BIG, f"the line is longer than {LINE_MAX} bytes, more than any frame needs")
     text = line.partition(b"#")[0]
     if b"x" in text or b"X" in text:
-        text = _PREFIX.sub(b"  ", text)  # as wide, for the column
+        text = _PREFIX.sub(b"  ", text)  # same width, to keep the column of an error
     try:
         return unhexlify(text.translate(None, _IGNORED)) or None
     except Error:
@@ -45,17 +46,17 @@ def parse_line(line: bytes) -> bytes | None:
 
 
 class Lines:
-    """What one descriptor of hex has been given, cut into lines: a line ends at its newline only."""
+    """The writes to one descriptor of hex, cut into lines. Only a newline ends a line."""
 
     def __init__(self) -> None:
         self._kept = b""
 
     def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
-        """The frames of the lines that this write completes, in order. The write is taken at once.
+        """Take the data at once; return an iterator of the frames in the lines it completes, in order.
 
-        An unfinished line is kept for the next write. Errors, raised by the iterator after the last good frame: those
-        of parse_line(), with the line's number where the write had several, also for an unfinished line of more than
-        LINE_MAX bytes. What follows the bad line is forgotten.
+        An unfinished line is kept for the next write.
+        Errors, raised by the iterator after the last good frame: those of parse_line(), for an unfinished line over
+        LINE_MAX too. They name the line if the write has several. What follows the bad line is dropped.
         """
         *lines, self._kept = (self._kept + data).split(b"\n")
         if len(self._kept) > LINE_MAX:
@@ -63,11 +64,11 @@ class Lines:
         return self._frames(lines)
 
     def forget(self) -> None:
-        """Drop the unfinished line: a write failed, what follows does not continue it."""
+        """Drop the unfinished line, for example because its write failed."""
         self._kept = b""
 
     def rest(self) -> bytes:
-        """Return the unfinished line, which a close would drop; empty if it is blank or a comment."""
+        """Return the unfinished line, which closing the file would drop; empty if it is blank or a comment."""
         return self._kept if self._kept.partition(b"#")[0].translate(None, _IGNORED) else b""
 
     def _frames(self, lines: list[bytes]) -> Iterator[bytes]:
@@ -83,10 +84,10 @@ class Lines:
 
 
 def _complaint(text: bytes) -> str:
-    """What is wrong with a line that gives no frame."""
+    """Return what is wrong with a line that does not parse."""
     if wrong := _NO_DIGIT.search(text):
         what = quoted(wrong.group().decode("utf-8", "surrogateescape"))
-        return f"{what} at column {wrong.start() + 1} is no hex digit"
+        return f"{what} at column {wrong.start() + 1} is not hexadecimal"
     odd = _LAST_DIGIT.search(text)
-    assert odd is not None  # or there is no digit, which is no frame and no error
-    return f"{quoted(odd.group().decode())} at column {odd.start() + 1} is half a byte"
+    assert odd is not None  # a line without digits is not an error
+    return f"{quoted(odd.group().decode())} at column {odd.start() + 1} is half a byte: a byte is two digits"

@@ -1,4 +1,4 @@
-"""Numbers that must not be mixed up, each a type of its own."""
+"""Numbers with a type of their own, so that mypy finds those that are mixed up."""
 
 from dataclasses import dataclass
 from typing import NewType
@@ -6,15 +6,15 @@ from typing import NewType
 Unit = NewType("Unit", int)  # the n of virt<n> and tap<n>
 Uid = NewType("Uid", int)
 Gid = NewType("Gid", int)
-BridgeName = NewType("BridgeName", str)  # "bridge0": the number under the rule of a Unit
+BridgeName = NewType("BridgeName", str)  # "bridge0": its number is written like a Unit
 
-UNIT_MAX = Unit(2147483639)  # spelled out, tap2147483639 still fits IFNAMSIZ with its NUL
+UNIT_MAX = Unit(2147483639)  # tap2147483639 still fits IFNAMSIZ with its NUL
 BRIDGE_MAX = 999_999_999  # likewise bridge999999999
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who opened a file: the rights of a handle are his, taken at open(2)."""
+    """The user who opened a file. A handle keeps the rights its opener had at open(2)."""
 
     uid: Uid
     gid: Gid
@@ -22,5 +22,5 @@ class User:
 
     @property
     def root(self) -> bool:
-        """Root of the user namespace the mount belongs to."""
+        """Whether the user is root of the user namespace that the mount belongs to."""
         return self.uid == 0

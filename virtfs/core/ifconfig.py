@@ -7,16 +7,16 @@
             inet 10.0.3.1/24 broadcast 10.0.3.255 flags 0
             inet6 fe80::3%virt3/64 flags 0 scopeid 0x7
 
-(a tab in front of each line but the first; sbin/ifconfig: ifconfig.c status(), af_inet.c, af_inet6.c)
+Every line but the first begins with a tab (sbin/ifconfig: ifconfig.c status(), af_inet.c, af_inet6.c).
 
-NetBSD shows virt3 and tap3 as two interfaces. Here there is one entry for each wire, under virt's name, and it shows
-both ends as the verbs set them: `address` is virt's own, set by `link`; flags, mtu, status and the inet lines are
-those of the host's end, set by `up`, `mtu`, `inet` and `inet6`, by ip(8) as well. The host's own MAC is
-tap/address. A scope id is the tap's interface index, so that fe80::3%7 is how the host names that address.
+NetBSD shows virt3 and tap3 as two interfaces. Here a wire has one entry, under virt's name, that shows both ends as the
+verbs set them. `address` is virt's own, set by `link`. Flags, mtu, status and the inet lines are the tap's, set by
+`up`, `mtu`, `inet` and `inet6` or by ip(8). The tap's MAC is in tap/address. A scope id is the tap's interface index,
+so the host knows the address as fe80::3%7.
 
-BROADCAST, SIMPLEX and MULTICAST are always set, RUNNING with UP, PROMISC in a bridge or when somebody captures. The
-description is left out when there is none, a broadcast address where the prefix leaves no room for one
-(RFC 3021). A virt that has lost its tap is down and without addresses.
+BROADCAST, SIMPLEX and MULTICAST are always set, RUNNING whenever UP is, PROMISC in a bridge or during a capture. An
+empty description is left out, and so is the broadcast address if the prefix has no room for one (RFC 3021). A virt that
+has lost its tap is shown as down and without addresses.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,7 +30,7 @@ _UP = 0x1
 _BROADCAST = 0x2
 _RUNNING = 0x40
 _PROMISC = 0x100
-_SIMPLEX = 0x800  # does not hear its own frames
+_SIMPLEX = 0x800  # does not receive its own frames
 _MULTICAST = 0x8000
 _NAMES = {
     _UP: "UP",
@@ -43,7 +43,7 @@ _NAMES = {
 
 
 def ifconfig(virts: Iterable[Virt]) -> str:
-    """The text of the file: the interfaces in the order given; "" for none."""
+    """Return the text of the file, with the interfaces in the given order; "" if there are none."""
     return "".join(f"{line}\n" for virt in virts for line in _lines(virt))
 
 
@@ -62,13 +62,13 @@ def _flags(virt: Virt) -> str:
     flags = _BROADCAST | _SIMPLEX | _MULTICAST
     if virt.host.up:
         flags |= _UP | _RUNNING
-    if (virt.host.promisc or virt.host.bridge) and not virt.lost:  # Linux leaves it off in a bridge of one port
+    if (virt.host.promisc or virt.host.bridge) and not virt.lost:  # Linux does not set it in a bridge of one port
         flags |= _PROMISC
     return f"{flags:#x}<{','.join(name for bit, name in _NAMES.items() if flags & bit)}>"
 
 
 def _address(virt: Virt, address: IpInterface) -> str:
-    """The flags are NetBSD's (tentative, detached …), of which Linux's addresses here have none."""
+    """Return an inet line. Linux's addresses have none of NetBSD's flags (tentative, detached and so on)."""
     ip, network = address.ip, address.network
     if ip.version == 4:
         broadcast = f" broadcast {network.broadcast_address}" if network.prefixlen < 31 else ""

@@ -1,9 +1,9 @@
-"""Impairments as values. `impairment_text` parses and formats them, `impairment_scheduler` applies them."""
+"""Impairments as values; impairment_text parses and formats them, impairment_scheduler applies them."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Direction = Literal["in", "out"]  # in is towards virt
+Direction = Literal["in", "out"]  # "in" is towards virt
 Distribution = Literal["uniform", "normal", "pareto", "paretonormal"]
 
 LIMIT_DEFAULT = 1000  # tc's
@@ -13,9 +13,9 @@ BOTH: Final[tuple[Direction, ...]] = ("in", "out")
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Which share of the frames something happens to; both in percent.
+    """The share of frames that something happens to, in percent.
 
-    correlation: how often what happened to the frame before decides again.
+    correlation: the probability, in percent, that the last frame's result is used again.
     """
 
     percent: float = 0.0
@@ -27,11 +27,11 @@ NEVER: Final = Share()
 
 @dataclass(frozen=True, slots=True)
 class Bursts:
-    """The Gilbert-Elliott model, its probabilities in percent, with the names of tc-netem(8).
+    """The Gilbert-Elliott loss model; probabilities in percent, names as in tc-netem(8).
 
-    The wire is good or bad. At each frame p is the chance that a good one turns bad, r that a bad one turns
-    good again; the frame itself is lost with loss_bad (1-h) or loss_good (1-k), by how the wire was. A burst
-    lasts 100/r frames in the mean, and p/(p+r) of all frames meet a bad wire.
+    The wire is good or bad. At each frame, p is the chance that a good wire turns bad, r that a bad wire turns good.
+    The frame is lost with probability loss_bad (1-h) or loss_good (1-k), according to the state before that turn. A
+    burst lasts 100/r frames on average, and p/(p+r) of all frames meet a bad wire.
     """
 
     p: float
@@ -42,10 +42,10 @@ class Bursts:
 
 @dataclass(frozen=True, slots=True)
 class Impairment:
-    """What happens in one direction; a new one does nothing.
+    """The impairment of one direction; a default one does nothing.
 
-    delay, jitter: nanoseconds. rate: bits a second, 0 for no limit. gap: from 1. limit: frames, from 1.
-    seed: None for one that differs each time.
+    delay, jitter: nanoseconds. rate: bits a second, 0 for no limit. gap: frames, at least 1. limit: frames, at least 1.
+    seed: None for a random one.
     """
 
     delay: int = 0
@@ -63,7 +63,7 @@ class Impairment:
 
     @property
     def harmless(self) -> bool:
-        """Whether frames pass as if it were not there."""
+        """Whether frames pass unchanged and without delay."""
         harms = (self.delay, self.jitter, self.rate, self.duplicate.percent, self.corrupt.percent)
         return not any(harms) and isinstance(self.loss, Share) and not self.loss.percent
 

@@ -1,21 +1,21 @@
-"""What happens to a frame on an impaired wire, and when: netem's rules (net/sched/sch_netem.c) without a clock.
+"""Decide what happens to a frame on an impaired wire, and when: netem's rules (net/sched/sch_netem.c) without a clock.
 
-Whoever drives it says what time it is, in nanoseconds of any clock that does not go back. A frame goes through
-these, in this order:
+The caller passes the time, in nanoseconds of any monotonic clock. A frame goes through these steps, in this order:
 
-1. duplicate: it is sent twice. Both go through what follows, each with a fate of its own.
-2. loss: it is gone. Likewise if `limit` frames wait already.
-3. corrupt: one bit of it is another.
-4. reorder: it is sent at once, past all that wait, also past the rate.
-5. delay and jitter: it is sent later. Frames leave by their times, so jitter lets one overtake another, as in
-   netem; with a rate it does not, for a link carries one frame after the other.
-6. rate: it starts when the link is free and its delay over, and has arrived when its last bit has.
+1. duplicate: the frame is sent twice. Each copy goes through the steps below on its own.
+2. loss: the frame is dropped. It is also dropped if `limit` frames are waiting.
+3. corrupt: one bit is flipped.
+4. reorder: the frame is sent at once, ahead of all waiting frames and regardless of the rate.
+5. delay and jitter: the frame is sent later. Frames are sorted by their due times, so jitter can reorder them, as in
+netem. With a rate it cannot, because a link carries one frame after the other.
+6. rate: transmission starts when the link is free and the delay is over; the frame arrives with its last bit.
 
-A change concerns frames that come after it: what waits keeps its time, and is overtaken if the delay got shorter.
+A change of settings applies to later frames. Waiting frames keep their times, and a later frame with a shorter delay
+overtakes them.
 
-Correlation is not as netem does it. There the number drawn is a mean of a new one and the last, which makes rare
-events rarer still ("loss 1% 25%" loses far less than 1 %; tc-netem(8) calls it deprecated for that). Here the last
-draw counts again with that probability: the share stays exact, and the correlation of neighbours is what was asked.
+Correlation differs from netem. netem draws the mean of a new number and the last one, which makes rare events rarer:
+"loss 1% 25%" loses far less than 1 %, and tc-netem(8) deprecates it for that reason. Here the last draw is used again
+with that probability. The share stays exact, and neighbours correlate as requested.
 """
 
 import heapq
@@ -29,13 +29,13 @@ from statistics import NormalDist
 from virtfs.core.impairment import Bursts, Distribution, Impairment, Share
 
 _SECOND = 10**9
-_TABLE = 4096  # entries of a distribution's table, as tc's files have
-_REACH = 4.0  # jitters from the middle at most: netem keeps 16 bits, 8192 of them for one jitter
+_TABLE = 4096  # entries in a distribution table, as in tc's files
+_REACH = 4.0  # maximum deviation, in jitters: netem's entries are 16 bits wide, and 8192 is one jitter
 
 
 @dataclass(slots=True)
 class Counts:
-    """Frames that met a fate, since the beginning."""
+    """Frames to which each of these has happened."""
 
     lost: int = 0
     over_limit: int = 0
@@ -45,31 +45,30 @@ class Counts:
 
 
 class Scheduler:
-    """The frames of one direction that wait for their time.
+    """The waiting frames of one direction.
 
-    The same settings, seed and stream give the same fate to the same frames at the same times. `stream` tells
-    schedulers apart that share a seed: with equal luck in both directions a ping's answer would get through
-    whenever its question did. Settings that name a seed prevail over `seed`.
+    The same settings, seed and stream treat the same frames at the same times alike. `stream` makes schedulers with one
+    seed differ; otherwise a ping's reply would pass whenever its request did. A seed in the settings overrides `seed`.
 
-    Each frame pushed is lost, over the limit, waiting or popped; one duplicated is so twice.
+    Each pushed frame, and each duplicate, ends up lost, over the limit, waiting or popped.
     """
 
     def __init__(self, settings: Impairment, seed: int, stream: str = "") -> None:
         self.counts = Counts()
         self._stream = stream
         self._random = self._seeded(seed)
-        self._heap: list[tuple[int, int, bytes]] = []  # when, which came first, the frame
+        self._heap: list[tuple[int, int, bytes]] = []  # due time, sequence number, frame
         self._sequence = 0
-        self._link_free = 0  # when the last bit of the last frame has left
-        self._owed = 0  # bits times nanoseconds a second, of a nanosecond begun
+        self._link_free = 0  # when the last bit of the last frame leaves
+        self._remainder = 0  # of the last division by the rate, in bits times nanoseconds a second
         self.change(settings)
 
     def __len__(self) -> int:
-        """Frames that wait."""
+        """Return the number of waiting frames."""
         return len(self._heap)
 
     def change(self, settings: Impairment) -> None:
-        """Other settings for what comes from now on; what waits stays. If they name a seed, chance starts anew."""
+        """Apply new settings to later frames; waiting frames stay. A seed in them restarts the random numbers."""
         self.settings = settings
         if settings.seed is not None:
             self._random = self._seeded(settings.seed)
@@ -81,14 +80,14 @@ class Scheduler:
         self._since_reordered = 0
 
     def push(self, now: int, frame: bytes) -> None:
-        """A frame comes; it has at least one byte."""
+        """Accept a frame of at least one byte."""
         if self._duplicate is not None and self._duplicate():
             self.counts.duplicated += 1
             self._take(now, frame)
         self._take(now, frame)
 
     def pop(self, now: int) -> list[bytes]:
-        """The frames whose time has come, in the order they are to be sent; those of the same time as they came."""
+        """Return the frames that are due, in sending order; frames due at the same time keep their order of arrival."""
         heap = self._heap
         due = []
         while heap and heap[0][0] <= now:
@@ -96,11 +95,11 @@ class Scheduler:
         return due
 
     def next_due(self) -> int | None:
-        """When the next frame is to be popped; None if none waits."""
+        """Return the time at which the next frame is due; None if no frame waits."""
         return self._heap[0][0] if self._heap else None
 
     def clear(self) -> int:
-        """Forget all that waits: how many frames that were."""
+        """Drop all waiting frames; return how many there were."""
         count = len(self._heap)
         self._heap.clear()
         self._link_free = 0
@@ -114,7 +113,7 @@ class Scheduler:
         else:
             if self._corrupt is not None and self._corrupt():
                 self.counts.corrupted += 1
-                frame = self._with_a_wrong_bit(frame)
+                frame = self._flip_a_bit(frame)
             self._sequence += 1
             heapq.heappush(self._heap, (self._due(now, len(frame)), self._sequence, frame))
 
@@ -130,23 +129,23 @@ class Scheduler:
         if self._jitter is not None:
             due = max(now, due + self._jitter())
         if settings.rate:
-            # The remainder is carried on, or a fast link would be faster by all that was rounded off.
-            taken, self._owed = divmod(length * 8 * _SECOND + self._owed, settings.rate)
+            # Without the remainder, rounding down would make a fast link exceed its rate.
+            taken, self._remainder = divmod(length * 8 * _SECOND + self._remainder, settings.rate)
             due = self._link_free = max(due, self._link_free) + taken
         return due
 
-    def _with_a_wrong_bit(self, frame: bytes) -> bytes:
+    def _flip_a_bit(self, frame: bytes) -> bytes:
         bit = self._random.randrange(len(frame) * 8)
-        wrong = bytearray(frame)
-        wrong[bit // 8] ^= 1 << bit % 8
-        return bytes(wrong)
+        corrupted = bytearray(frame)
+        corrupted[bit // 8] ^= 1 << bit % 8
+        return bytes(corrupted)
 
     def _seeded(self, seed: int) -> Random:
         return Random(f"{seed} {self._stream}")
 
 
 class _Chance:
-    """Says yes to a share of its questions."""
+    """A random source that is True for a share of its calls."""
 
     __slots__ = ("_correlation", "_last", "_probability", "_random")
 
@@ -163,7 +162,7 @@ class _Chance:
 
 
 class _Bursts:
-    """Says yes in bursts: the Gilbert-Elliott model, beginning with a good wire."""
+    """A random source that is True in bursts: the Gilbert-Elliott model, starting with a good wire."""
 
     __slots__ = ("_bad", "_chances", "_random")
 
@@ -180,14 +179,14 @@ class _Bursts:
 
 
 def _chance(share: Share | Bursts, random: Random) -> _Chance | _Bursts | None:
-    """What asks for it; None if it never happens."""
+    """Return the random source for a share; None if it is never True."""
     if isinstance(share, Bursts):
         return _Bursts(share, random.random)
     return _Chance(share, random.random) if share.percent else None
 
 
 class _Jitter:
-    """What is added to the delay, in nanoseconds."""
+    """The random deviation from the delay, in nanoseconds."""
 
     __slots__ = ("_correlation", "_jitter", "_last", "_random", "_table")
 
@@ -211,10 +210,11 @@ class _Jitter:
 
 @cache
 def table(distribution: Distribution) -> tuple[float, ...]:
-    """Equally probable values of a distribution, ascending, in units of the jitter; the middle is 0, the ends ±4.
+    """Return equally probable values of a distribution, ascending, in units of the jitter, from -4 to 4 around 0.
 
-    As iproute2's netem/normal.c, pareto.c and paretonormal.c make their files: the standard normal distribution;
-    Pareto's with exponent 3, its mean 1.5 moved to 0, times 4/3; a quarter of the one and three quarters of the other.
+    The values are those of iproute2's netem/normal.c, pareto.c and paretonormal.c. normal: the standard normal
+    distribution. pareto: exponent 3, with its mean 1.5 moved to 0, times 4/3. paretonormal: a quarter of the first plus
+    three quarters of the second.
     """
     return tuple(_value(distribution, (index + 0.5) / _TABLE) for index in range(_TABLE))
 

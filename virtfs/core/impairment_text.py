@@ -1,20 +1,20 @@
-"""What a wire does to frames on their way, in the words and units of tc-netem(8).
+"""Impairments as text, in the words and units of tc-netem(8).
 
-    delay TIME [JITTER [CORRELATION]]       wait; JITTER spreads the wait around TIME
-    distribution uniform|normal|pareto|paretonormal         how JITTER spreads; uniform if not said
+    delay TIME [JITTER [CORRELATION]]       delay frames; JITTER spreads the delay around TIME
+    distribution uniform|normal|pareto|paretonormal         of JITTER; uniform by default
     loss [random] PERCENT [CORRELATION]     lose that share
     loss gemodel P [R [1-H [1-K]]]          lose in bursts (Gilbert-Elliott)
     duplicate PERCENT [CORRELATION]         send that share twice
-    reorder PERCENT [CORRELATION]           send that share at once, past those that wait
-    gap N                                   at most every Nth frame is sent at once
+    reorder PERCENT [CORRELATION]           send that share at once, ahead of waiting frames
+    gap N                                   send at most every Nth frame at once
     corrupt PERCENT [CORRELATION]           flip one bit in that share
     rate RATE                               bits a second
-    limit N                                 frames that may wait; what comes then is dropped
-    seed N                                  the same seed and frames give the same fate
+    limit N                                 frames that may wait; further frames are dropped
+    seed N                                  the same seed and frames give the same result
 
-TIME is microseconds without a unit, RATE bits a second, "%" may be left out. The words come in any order,
-each once. Optional numbers belong to the word before them; the first word that is none of these, and no
-such number, is somebody else's. `impair` does to frames what they say.
+A TIME without a unit is microseconds, a RATE without one bits a second, and "%" is optional. Words come in any order,
+each once. Optional numbers belong to the word before them. Parsing stops at the first word that is neither listed here
+nor such a number.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.impairment import BOTH, LIMIT_DEFAULT, NEVER, Bursts, Direction, Distribution, Impairment, Share
 from virtfs.core.quoting import quoted
 
-LIMIT_MAX = 524288  # as many as the queue of a tap can hold
+LIMIT_MAX = 524288  # the maximum of a tap's queue
 GAP_MAX = 2**32 - 1
 SEED_MAX = 2**64 - 1
 
@@ -34,47 +34,54 @@ _DISTRIBUTIONS: Final[tuple[Distribution, ...]] = ("uniform", "normal", "pareto"
 
 
 def parse_impairment(words: Sequence[str]) -> tuple[Impairment, int]:
-    """An impairment and how many words it took, 0 if the first is not one of its own.
+    """Parse an impairment; return it and the number of words taken, 0 if the first word does not belong to one.
 
     Errors: VirtError with EINVAL or ERANGE, quoting the word.
     """
     reader = _Reader(words)
     found: dict[str, object] = {}
-    said: set[str] = set()
+    seen: set[str] = set()
     while (word := reader.peek()) in _PARSERS:
         reader.take(word)
-        if word in said:
-            raise VirtError(EINVAL, f"{quoted(word)} is there twice")
-        said.add(word)
+        if word in seen:
+            raise VirtError(EINVAL, f"{quoted(word)} is given twice")
+        seen.add(word)
         found.update(_PARSERS[word](reader))
-    impairment = Impairment(**found)  # type: ignore[arg-type]  # each parser gives fields of its own
-    _check(impairment, said)
+    impairment = Impairment(**found)  # type: ignore[arg-type]  # each parser returns fields of its own
+    _check(impairment, seen)
     return impairment, reader.at
 
 
 def parse_impairment_verb(words: Sequence[str]) -> tuple[tuple[Direction, ...], Impairment, int]:
-    """What follows the verb impair: `in delay 20ms`, `out loss 1%`, or without a direction for both.
+    """Parse the arguments of the verb impair: `in delay 20ms`, `out loss 1%`, or no direction for both.
 
-    Gives the directions, the impairment and how many words both took. Errors: as parse_impairment(), and EINVAL
-    if nothing is said.
+    Return the directions, the impairment and the number of words taken. Errors: as for parse_impairment(), and EINVAL
+    if there is no impairment.
     """
     directions = tuple(direction for direction in BOTH if words and words[0] == direction) or BOTH
     first = 2 - len(directions)
     impairment, count = parse_impairment(words[first:])
     if not count:
-        said = f"{quoted(words[first])} is not" if len(words) > first else "impair lacks"
-        raise VirtError(EINVAL, f"{said} an impairment such as delay 20ms or loss 1%")
+        if len(words) > first:
+            problem = f"{quoted(words[first])} is not"
+        else:
+            problem = f"{quoted(words[0] if words else 'impair')} needs"
+        raise VirtError(EINVAL, f"{problem} an impairment such as delay 20ms or loss 1%")
     return directions, impairment, first + count
 
 
 def parse_impairments(words: Sequence[str]) -> tuple[dict[Direction, Impairment], int]:
-    """As parse_impairment_verb(), but `in …` and `out …` may follow each other; gives each direction that was named."""
+    """Parse `in …`, `out …`, both in either order, or an impairment without a direction, which means both.
+
+    Return the impairment of each direction named, and the number of words taken. Errors: as for
+    parse_impairment_verb().
+    """
     found: dict[Direction, Impairment] = {}
     at = 0
     while not found or (at < len(words) and words[at] in BOTH):
         directions, impairment, count = parse_impairment_verb(words[at:])
         if again := [direction for direction in directions if direction in found]:
-            raise VirtError(EINVAL, f"{quoted(again[0])} is there twice")
+            raise VirtError(EINVAL, f"{quoted(again[0])} is given twice")
         found |= dict.fromkeys(directions, impairment)
         at += count
         if directions == BOTH:
@@ -83,12 +90,12 @@ def parse_impairments(words: Sequence[str]) -> tuple[dict[Direction, Impairment]
 
 
 def format_impairment(impairment: Impairment) -> str:
-    """The words that parse_impairment() reads as the same; "" for a new Impairment."""
+    """Return the words that parse_impairment() reads as this impairment; "" for the default."""
     return " ".join(_words(impairment))
 
 
 def format_impairments(towards: Impairment, away: Impairment) -> str:
-    """The words that parse_impairments() reads as the same, for in (towards virt) and out; "" for two new ones."""
+    """Return the words that parse_impairments() reads as these impairments of in and out; "" for two defaults."""
     if towards == away:
         return format_impairment(towards)
     both: tuple[tuple[Direction, Impairment], ...] = (("in", towards), ("out", away))
@@ -103,23 +110,23 @@ class _Reader:
         self.at = 0
 
     def peek(self) -> str:
-        """The next word, which stays; "" at the end."""
+        """Return the next word without taking it; "" at the end."""
         return self._words[self.at] if self.at < len(self._words) else ""
 
     def take(self, after: str) -> str:
-        """The next word. EINVAL at the end."""
+        """Take and return the next word. EINVAL at the end."""
         word = self.peek()
         if not word:
-            raise VirtError(EINVAL, f"{quoted(after)} lacks what should follow it")
+            raise VirtError(EINVAL, f"{quoted(after)} is missing its value")
         self.at += 1
         return word
 
     def number_follows(self) -> bool:
-        """Whether the next word belongs to the one before: as in tc, if it begins with a digit."""
+        """Return whether the next word is an optional number: as in tc, whether it begins with a digit."""
         return self.peek()[:1] in tuple("0123456789")
 
     def percents(self, after: str, most: int) -> list[float]:
-        """A percentage, and as many as follow up to `most`."""
+        """Take a percentage and the optional ones after it, at most `most` in all."""
         found = [quantities.parse_percent(self.take(after))]
         while len(found) < most and self.number_follows():
             found.append(quantities.parse_percent(self.take(after)))
@@ -141,7 +148,7 @@ def _parse_delay(reader: _Reader) -> dict[str, object]:
 def _parse_distribution(reader: _Reader) -> dict[str, object]:
     word = reader.take("distribution")
     if word not in _DISTRIBUTIONS:
-        raise VirtError(EINVAL, f"{quoted(word)} is none of {', '.join(_DISTRIBUTIONS)}")
+        raise VirtError(EINVAL, f"{quoted(word)} is not one of {', '.join(_DISTRIBUTIONS)}")
     return {"distribution": word}
 
 
@@ -149,7 +156,7 @@ def _parse_loss(reader: _Reader) -> dict[str, object]:
     if reader.peek() == "gemodel":
         reader.take("loss")
         p, *others = reader.percents("gemodel", 4)
-        return {"loss": Bursts(p, *(others or [100.0 - p]))}  # p alone: independent losses (tc/q_netem.c)
+        return {"loss": Bursts(p, *(others or [100.0 - p]))}  # p alone means independent losses (tc/q_netem.c)
     if reader.peek() == "random":
         reader.take("loss")
     return {"loss": Share(*reader.percents("loss", 2))}
@@ -181,18 +188,18 @@ _PARSERS: Final[dict[str, _Parser]] = {
 }
 
 
-def _check(impairment: Impairment, said: set[str]) -> None:
-    """What makes no sense without another word, as tc refuses it."""
-    if "distribution" in said and not impairment.jitter:
+def _check(impairment: Impairment, seen: set[str]) -> None:
+    """Refuse words that need another word, as tc does."""
+    if "distribution" in seen and not impairment.jitter:
         raise VirtError(EINVAL, '"distribution" needs a delay with jitter, as in delay 20ms 5ms')
-    if "gap" in said and "reorder" not in said:
-        raise VirtError(EINVAL, '"gap" needs reorder')
-    if "reorder" in said and not (impairment.delay or impairment.jitter):
-        raise VirtError(EINVAL, '"reorder" needs a delay for the frames it does not send at once')
+    if "gap" in seen and "reorder" not in seen:
+        raise VirtError(EINVAL, '"gap" needs reorder, as in reorder 25% gap 5')
+    if "reorder" in seen and not (impairment.delay or impairment.jitter):
+        raise VirtError(EINVAL, '"reorder" needs a delay, for the frames that it does not send at once')
 
 
 def _words(impairment: Impairment) -> Iterator[str]:
-    """The words of format_impairment(), in the order of the fields."""
+    """Yield the words of format_impairment(), in the order of the fields."""
     if impairment.delay or impairment.jitter or impairment.delay_correlation:
         yield f"delay {quantities.format_time(impairment.delay)}"
         if impairment.jitter or impairment.delay_correlation:
@@ -219,7 +226,7 @@ def _words(impairment: Impairment) -> Iterator[str]:
 
 
 def _bursts(loss: Bursts) -> str:
-    """Its numbers, those at the end left out that go without saying."""
+    """Return the numbers of gemodel, without trailing defaults."""
     numbers = [loss.p, loss.r, loss.loss_bad, loss.loss_good]
     while len(numbers) > 2 and numbers[-1] == (100.0, 0.0)[len(numbers) - 3]:
         numbers.pop()

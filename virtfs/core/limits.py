@@ -1,17 +1,17 @@
-"""What one mount allows at most; said once, when it is mounted (`virtfs mount -o max_virts=…`)."""
+"""The limits of one mount, set by mount options (`virtfs mount -o max_virts=…`)."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Maxima of one mount, so that a user with one interface cannot take the machine's memory.
+    """Maxima of one mount, so that a user with one interface cannot use up the machine's memory.
 
-    virts: interfaces that may exist at a time; one more is ENOSPC, or EMFILE.
-    queue: what `queue N` may ask for, in frames; more is ERANGE.
-    backlog: what `backlog N` may ask for, in frames; more is ERANGE.
-    history: what `history SIZE` may ask for, in bytes; more is ERANGE.
-    capture: bytes that wait for one reader of a pcap at most; what comes beyond that it misses.
+    virts: interfaces at a time; another is ENOSPC, or EMFILE.
+    queue: maximum of `queue N`, in frames; more is ERANGE.
+    backlog: maximum of `backlog N`, in frames; more is ERANGE.
+    history: maximum of `history SIZE`, in bytes; more is ERANGE.
+    capture: bytes that wait for one reader of a pcap; it misses the frames beyond that.
     """
 
     virts: int = 4096

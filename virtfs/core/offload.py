@@ -1,6 +1,6 @@
-"""What a network card's offload leaves undone, done: checksums filled in and large TCP segments cut.
+"""Complete frames that the kernel left to a network card's offload: fill in checksums and cut large TCP segments.
 
-A frame out of a tap with offload comes behind a struct virtio_net_hdr (linux/virtio_net.h) that says what is missing.
+A frame read from a tap with offload follows a struct virtio_net_hdr (linux/virtio_net.h) that says what is missing.
 """
 
 import struct
@@ -8,7 +8,7 @@ from typing import Final
 
 from virtfs.core.ethernet import VLAN_LEN
 
-# flags gso_type hdr_len gso_size csum_start csum_offset, in the machine's byte order, little-endian here
+# flags gso_type hdr_len gso_size csum_start csum_offset; in the machine's byte order, assumed to be little-endian
 virtio_net_hdr: Final = struct.Struct("<BBHHHH")
 
 NEEDS_CSUM: Final = 1
@@ -19,22 +19,22 @@ _TCP: Final = 6
 _ETH_P_8021Q, _ETH_P_8021AD = b"\x81\x00", b"\x88\xa8"
 
 
-def whole(header: memoryview | bytes, frame: memoryview | bytes) -> list[bytes]:
-    """The frames, complete as on a real wire, that a frame behind this virtio_net_hdr stands for.
+def complete_frames(header: memoryview | bytes, frame: memoryview | bytes) -> list[bytes]:
+    """Return the complete frames that this header and frame stand for, as a real wire would carry them.
 
-    Of TCP over IPv4 and IPv6, what TUN_F_TSO4 and TUN_F_TSO6 allow; ValueError for another kind of segment.
+    Cuts TCP segments over IPv4 and IPv6, all that TUN_F_TSO4 and TUN_F_TSO6 allow. ValueError: another kind of segment.
     """
     flags, gso_type, _, gso_size, csum_start, csum_offset = virtio_net_hdr.unpack_from(header)
     kind = gso_type & ~GSO_ECN
     if kind == GSO_NONE:
         return [_summed(frame, csum_start, csum_offset) if flags & NEEDS_CSUM else bytes(frame)]
     if kind not in (GSO_TCPV4, GSO_TCPV6) or not gso_size:
-        raise ValueError(f"segments of kind {gso_type} are not expected")
+        raise ValueError(f"gso_type {gso_type} is neither TCPv4 nor TCPv6")
     return _segments(bytes(frame), csum_start, gso_size, four=kind == GSO_TCPV4)
 
 
 def checksum(data: bytes, start: int = 0) -> int:
-    """RFC 1071: the ones' complement of the ones' complement sum of 16-bit words, big-endian, start added in."""
+    """Return the Internet checksum (RFC 1071) of data: big-endian, with `start` added to the sum."""
     if len(data) % 2:
         data += b"\0"
     total = start + sum(struct.unpack(f">{len(data) // 2}H", data))
@@ -44,15 +44,15 @@ def checksum(data: bytes, start: int = 0) -> int:
 
 
 def _summed(frame: memoryview | bytes, start: int, offset: int) -> bytes:
-    """The checksum field holds the pseudo header's sum already."""
-    done = bytearray(frame)
-    if start + offset + 2 <= len(done):
-        struct.pack_into(">H", done, start + offset, checksum(bytes(done[start:])) or 0xFFFF)
-    return bytes(done)
+    """Return the frame with its checksum filled in; the field holds the pseudo header's sum already."""
+    summed = bytearray(frame)
+    if start + offset + 2 <= len(summed):
+        struct.pack_into(">H", summed, start + offset, checksum(bytes(summed[start:])) or 0xFFFF)
+    return bytes(summed)
 
 
 def _segments(frame: bytes, tcp: int, size: int, four: bool) -> list[bytes]:
-    """tcp: where the TCP header begins. size: bytes of payload a segment."""
+    """Cut a TCP segment. tcp: offset of the TCP header. size: payload bytes of each frame. four: IPv4, else IPv6."""
     ip = 14 + VLAN_LEN * (frame[12:14] in (_ETH_P_8021Q, _ETH_P_8021AD))
     payload_at = tcp + (frame[tcp + 12] >> 4) * 4
     head, payload = frame[:payload_at], frame[payload_at:]

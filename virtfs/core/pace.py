@@ -1,4 +1,4 @@
-"""When the frames of a recording are due again."""
+"""The times at which frames of a recording are sent again."""
 
 from errno import ERANGE
 from typing import Final
@@ -11,18 +11,18 @@ _YEAR: Final = 31_556_952 * NANOSECOND  # of the Gregorian calendar, on average
 
 
 class Pace:
-    """Keeps the recorded distances, times a factor. It is told the time, in ns of any clock that does not jump."""
+    """Scales the intervals of a recording by a factor."""
 
     def __init__(self) -> None:
-        self._base: tuple[int, int, float] | None = None  # a recorded time, when that was due, and at which factor
+        self._base: tuple[int, int, float] | None = None  # a recorded time, when it was due, the factor
 
     def due(self, recorded: int | None, factor: float, now: int) -> int:
-        """When a frame of that recorded time is due, in ns; `now` or before is at once.
+        """Return when a frame is due, in ns of the clock of `now`; `now` or earlier means at once.
 
-        recorded: ns since 1970, None for a frame whose time is not known. factor: 2 is twice as fast as recorded, 0 as
-        fast as it goes. The first frame is due at once, and so is the first after the factor has changed.
-        VirtError ERANGE: the kernel's clocks do not reach that time. They count ns in 64 bits (ktime_t,
-        include/linux/ktime.h), while pcapng has ticks of any length up to a second.
+        recorded: ns since 1970, None if unknown. factor: 2 is twice as fast as recorded, 0 as fast as possible. now: ns
+        of any monotonic clock. The first frame is due at once, and so is the first after a change of factor.
+        VirtError ERANGE: the time is beyond the kernel's clocks, which count ns in 64 bits (ktime_t,
+        include/linux/ktime.h). pcapng timestamps can be that far apart, because a tick can be as long as a second.
         """
         if recorded is None or not factor:
             self._base = None
@@ -34,6 +34,6 @@ class Pace:
         if due > INT64_MAX:
             years = (due - now) // _YEAR
             raise VirtError(
-                ERANGE, f"at pace {format_factor(factor)} the frame is due in {years} years; clocks count 292"
+                ERANGE, f"at pace {format_factor(factor)} the frame is due in {years} years; the clock reaches 292"
             )
         return due

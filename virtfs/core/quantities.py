@@ -1,7 +1,7 @@
-"""Numbers as text: each parse function with the format function that writes what it reads.
+"""Numbers as text. Each parse function has a format function that writes what it reads.
 
-EINVAL is text that is not of the form, ERANGE a number out of its range; the sentence quotes the text. Digits
-are ASCII's, and a leading zero is refused where other tools would read it as octal.
+EINVAL means malformed text, ERANGE a number out of range; the sentence quotes the text. Only ASCII digits count, and a
+leading zero is refused where other tools would read the number as octal.
 """
 
 import re
@@ -23,24 +23,28 @@ _NAME = re.compile(r"(virt|tap|)(.*)", re.DOTALL)
 _SIZE = re.compile(r"(0|[1-9][0-9]*)([KMGkmg]?)")
 _FACTOR = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _MEASURE = re.compile(r"((?:0|[1-9][0-9]*)(?:\.[0-9]+)?)([A-Za-z]*|%)")
-_DIGITS = 20  # as many as 2**63 has and one more: Python refuses to read numbers of thousands of digits
+_DIGITS = 20  # one more than 2**63 has; int() refuses numbers with thousands of digits
 
 
 def parse_unit(text: str) -> Unit:
-    """The n of virt<n>: 0 … 2147483639, plain decimal without sign, blank or leading zero."""
+    """Return the n of virt<n>: 0 to 2147483639, plain decimal without sign, blank or leading zero."""
     if not _NATURAL.fullmatch(text):
         raise VirtError(EINVAL, f"{quoted(text)} is not an interface number in plain decimal")
     return Unit(parse_int(text, 0, UNIT_MAX))
 
 
 def parse_unit_name(text: str, *prefixes: str) -> Unit:
-    """The n of a name such as "virt3", "tap3" or "3"; `prefixes` are those allowed ("" for a bare number)."""
+    """Return the n of a name such as "virt3", "tap3" or "3". `prefixes` lists the allowed prefixes, "" for a bare
+    number.
+    """
     match = _NAME.fullmatch(text)
-    assert match is not None  # the pattern takes any text
+    assert match is not None  # the pattern matches any text
     prefix, digits = match.groups()
     if prefix not in prefixes or not _NATURAL.fullmatch(digits):
         allowed = " or ".join(f"{prefix}N" for prefix in prefixes)
-        raise VirtError(EINVAL, f"{quoted(text)} is not an interface's name: {allowed}, N in plain decimal")
+        raise VirtError(
+            EINVAL, f"{quoted(text)} is not an interface name: it must be {allowed}, with N in plain decimal"
+        )
     try:
         return parse_unit(digits)
     except VirtError:
@@ -48,10 +52,10 @@ def parse_unit_name(text: str, *prefixes: str) -> Unit:
 
 
 def parse_bridge_name(text: str) -> BridgeName:
-    """A bridge's name: "bridge" and a number, 0 … 999999999, under the rule of a unit."""
+    """Return a bridge name: "bridge" and a number from 0 to 999999999, written like a unit."""
     digits = text.removeprefix("bridge")
     if digits == text or not _NATURAL.fullmatch(digits):
-        raise VirtError(EINVAL, f"{quoted(text)} is not a bridge's name: bridgeN, N in plain decimal")
+        raise VirtError(EINVAL, f"{quoted(text)} is not a bridge name: it must be bridgeN, with N in plain decimal")
     try:
         parse_int(digits, 0, BRIDGE_MAX)
     except VirtError:
@@ -60,7 +64,7 @@ def parse_bridge_name(text: str) -> BridgeName:
 
 
 def parse_int(text: str, low: int, high: int) -> int:
-    """A plain decimal number from low to high, both within 64 bits; one below zero is out of range."""
+    """Return a plain decimal number from low to high, both within 64 bits; a negative number is out of range."""
     if not _INTEGER.fullmatch(text):
         raise VirtError(EINVAL, f"{quoted(text)} is not a number in plain decimal")
     if len(text) > _DIGITS or not low <= int(text) <= high:
@@ -68,20 +72,8 @@ def parse_int(text: str, low: int, high: int) -> int:
     return int(text)
 
 
-def parse_bool(text: str) -> bool:
-    """Only "0" and "1"."""
-    if text not in ("0", "1"):
-        raise VirtError(EINVAL, f"{quoted(text)} is not 0 or 1")
-    return text == "1"
-
-
-def format_bool(value: bool) -> str:
-    """As parse_bool reads it."""
-    return str(int(value))
-
-
 def parse_mode(text: str) -> int:
-    """Permission bits in octal, 0 … 0777, with or without leading zeros as chmod(1)."""
+    """Return permission bits from octal text, 0 to 0777, with or without leading zeros as in chmod(1)."""
     if not _OCTAL.fullmatch(text):
         raise VirtError(EINVAL, f"{quoted(text)} is not an octal mode such as 0660")
     bits = int(text, 8)  # a power-of-two base has no limit on digits
@@ -91,7 +83,7 @@ def parse_mode(text: str) -> int:
 
 
 def format_mode(bits: int) -> str:
-    """Four octal digits: "0660"."""
+    """Return four octal digits: "0660"."""
     return f"{bits:04o}"
 
 
@@ -99,7 +91,7 @@ _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def parse_size(text: str) -> int:
-    """Bytes: a whole number, with K, M or G (either case) times 1024, 1024², 1024³."""
+    """Return a number of bytes from a whole number; K, M or G, in either case, multiply by 1024, 1024² or 1024³."""
     match = _SIZE.fullmatch(text)
     if not match:
         raise VirtError(EINVAL, f"{quoted(text)} is not a size such as 4096, 64K, 4M or 1G")
@@ -107,11 +99,11 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size: int) -> str:
-    """Bytes with the largest unit that leaves a whole number: "4M", "1500"."""
+    """Return bytes in the largest unit that leaves a whole number: "4M", "1500"."""
     return _format(size, _SIZES)
 
 
-# tc(8), RATES: the bare number and "bit" are bits a second, "bps" bytes; k m g t count in 1000, ki … in 1024.
+# tc(8), RATES: a bare number and "bit" are bits a second, "bps" bytes; k m g t are powers of 1000, ki … of 1024.
 _PREFIXES = {"": 1} | {
     prefix + binary: base**power
     for power, prefix in enumerate("kmgt", start=1)
@@ -123,16 +115,16 @@ _RATES = {"": 1} | {
 
 
 def parse_rate(text: str) -> int:
-    """Bits a second in tc's words: 10mbit, 1.5gbit, 64kbps (kilobytes), 1mibit, or a bare number of bits."""
+    """Return bits a second from tc's notation: 10mbit, 1.5gbit, 64kbps (kilobytes), 1mibit, or bits without a unit."""
     return _measure(text, _RATES, "bits a second", "a rate such as 10mbit")
 
 
 def format_rate(rate: int) -> str:
-    """Bits a second with the largest SI unit that leaves a whole number: "10mbit", "0bit"."""
+    """Return bits a second in the largest SI unit that leaves a whole number: "10mbit", "0bit"."""
     return _format(rate, {f"{prefix}bit": _RATES[f"{prefix}bit"] for prefix in ("", "k", "m", "g", "t")})
 
 
-# tc(8), TIMES: the bare number is microseconds. The manual stops at microseconds, tc itself knows ns as well.
+# tc(8), TIMES: a bare number is microseconds. The manual ends at microseconds, but tc accepts ns too.
 _TIMES = {"": 1000} | {
     word: scale
     for words, scale in (
@@ -146,17 +138,17 @@ _TIMES = {"": 1000} | {
 
 
 def parse_time(text: str) -> int:
-    """Nanoseconds of a time in tc's words: 20ms, 1.5s, 100us, 5ns, or a bare number of microseconds."""
+    """Return nanoseconds from tc's notation: 20ms, 1.5s, 100us, 5ns, or microseconds without a unit."""
     return _measure(text, _TIMES, "nanoseconds", "a time such as 20ms")
 
 
 def format_time(nanoseconds: int) -> str:
-    """Nanoseconds with the largest unit that leaves a whole number: "20ms", "0ns"."""
+    """Return nanoseconds in the largest unit that leaves a whole number: "20ms", "0ns"."""
     return _format(nanoseconds, {unit: _TIMES[unit] for unit in ("ns", "us", "ms", "s")})
 
 
 def parse_percent(text: str) -> float:
-    """0 … 100, whole or with a decimal point; "%" may follow, as in tc."""
+    """Return a percentage from 0 to 100, which may have decimals; "%" is optional, as in tc."""
     match = _MEASURE.fullmatch(text)
     if not match or match[2] not in ("", "%"):
         raise VirtError(EINVAL, f"{quoted(text)} is not a percentage such as 0.5%")
@@ -167,13 +159,13 @@ def parse_percent(text: str) -> float:
 
 
 def format_percent(percent: float) -> str:
-    """The shortest text that reads back as the same number: "0.5%", "1%"."""
+    """Return the shortest text that reads back as the same number: "0.5%", "1%"."""
     digits = f"{Decimal(repr(percent)):f}"  # never an exponent
     return f"{digits.removesuffix('.0')}%"
 
 
 def parse_factor(text: str) -> float:
-    """0, or a decimal factor of 0.001 to 1000000, such as 2 or 0.5."""
+    """Return 0, or a decimal factor from 0.001 to 1000000, such as 2 or 0.5."""
     if not _FACTOR.fullmatch(text):
         raise VirtError(EINVAL, f"{quoted(text)} is not a factor such as 0, 0.5 or 2")
     factor = float(_bounded(text, text))
@@ -183,12 +175,12 @@ def parse_factor(text: str) -> float:
 
 
 def format_factor(factor: float) -> str:
-    """As parse_factor reads it: "2", "0.5"."""
+    """Return the text that parse_factor() reads as this factor: "2", "0.5"."""
     return repr(float(factor)).removesuffix(".0")
 
 
 def _measure(text: str, scales: dict[str, int], unit: str, example: str) -> int:
-    """A decimal number and a unit of `scales` (either case, as tc): a whole number of the smallest unit."""
+    """Return a decimal number with a unit of `scales`, in either case as in tc, in the smallest unit."""
     match = _MEASURE.fullmatch(text)
     if not match or match[2].lower() not in scales:
         raise VirtError(EINVAL, f"{quoted(text)} is not {example}")
@@ -196,7 +188,7 @@ def _measure(text: str, scales: dict[str, int], unit: str, example: str) -> int:
 
 
 def _bounded(text: str, number: str) -> str:
-    """`number`, if it has few enough digits to be worth reading."""
+    """Return `number`, unless it has too many digits to be sensible."""
     whole, _, fraction = number.partition(".")
     if len(whole) > _DIGITS:
         raise VirtError(ERANGE, f"{quoted(text)} is too large")
@@ -214,6 +206,6 @@ def _whole(text: str, value: Fraction, unit: str) -> int:
 
 
 def _format(value: int, scales: dict[str, int]) -> str:
-    """`value` in the last unit of `scales` (smallest first) that divides it; zero in the first."""
+    """Return `value` in the last unit of `scales` (smallest first) that divides it; zero in the first."""
     unit = [unit for unit, scale in scales.items() if value % scale == 0 and (value or scale == 1)][-1]
     return f"{value // scales[unit]}{unit}"

@@ -1,13 +1,13 @@
-"""How a user's text is shown back to him: on one line, with nothing that a terminal would obey."""
+"""Quote text from a user: on one line, with nothing that a terminal would interpret."""
 
-_SHOWN = 64  # characters; last_error is to be read by a person
+_SHOWN = 64  # characters, to keep last_error readable
 
 
 def quoted(text: str) -> str:
-    r"""`text` in double quotes.
+    r"""Return `text` in double quotes.
 
-    What is not printable, the quote and the backslash are escaped as in Python; a byte that was not UTF-8
-    (decoded with "surrogateescape") becomes \xNN. After 64 characters "…" stands for the rest.
+    Unprintable characters, the quote and the backslash are escaped as in Python. A byte that was not UTF-8 (decoded
+    with "surrogateescape") becomes \xNN. "…" replaces everything after 64 characters.
     """
     rest = "…" if len(text) > _SHOWN else ""
     return '"' + "".join(map(_escaped, text[:_SHOWN])) + rest + '"'
@@ -24,5 +24,5 @@ def _escaped(char: str) -> str:
 
 
 def is_stray_byte(char: str) -> bool:
-    """Whether "surrogateescape" (PEP 383) made this character of a byte that is not UTF-8."""
+    """Return whether "surrogateescape" (PEP 383) made this character from a byte that is not UTF-8."""
     return 0xDC80 <= ord(char) <= 0xDCFF

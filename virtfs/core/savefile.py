@@ -1,7 +1,7 @@
-"""Reading a capture file that comes in pieces: pcap or pcapng, cut anywhere.
+"""Decode a capture file, pcap or pcapng, that arrives in pieces cut anywhere.
 
-Whoever has the file tells us its bytes and gets its frames; nothing is read here. What is incomplete waits
-for the next piece. No more is ever kept than the longest piece and one incomplete block, of 16 MiB at most.
+The caller passes the bytes of the file and gets its frames; this module reads no file. Incomplete records wait for the
+next piece. A reader keeps at most the longest piece plus one incomplete block, which is at most 16 MiB.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,43 +17,43 @@ from virtfs.core.savefile_records import Run as Run
 
 T = TypeVar("T")
 
-WINDOW = 96 << 10  # bytes that are decoded at once: malloc(3) has fresh pages mapped for 128 KiB and more
+WINDOW = 96 << 10  # bytes decoded at once; malloc(3) maps fresh pages for 128 KiB and more
 
-_KUZNETZOV = "is pcap with Kuznetzov's longer heads, not read here: editcap -F pcap OLD NEW makes a plain one"
-_OTHERS = {  # what people try, and what to do instead
+_KUZNETZOV = "is pcap with Kuznetzov's extended record headers: convert it with editcap -F pcap OLD NEW"
+_OTHERS = {  # formats that users are likely to try
     b"\xa1\xb2\xcd\x34": _KUZNETZOV,
     b"\x34\xcd\xb2\xa1": _KUZNETZOV,
-    b"\x1f\x8b": "is a file compressed by gzip: zcat unpacks it",
-    b"\x28\xb5\x2f\xfd": "is a file compressed by zstd: zstdcat unpacks it",
-    b"snoo": "is a file of snoop's: editcap -F pcap OLD NEW makes a pcap",
+    b"\x1f\x8b": "is a gzip file: decompress it with zcat",
+    b"\x28\xb5\x2f\xfd": "is a zstd file: decompress it with zstdcat",
+    b"snoo": "is a snoop file: convert it with editcap -F pcap OLD NEW",
 }
 
 
 class Reader:
-    """One capture file, from its beginning.
+    """A decoder of one capture file, from its beginning.
 
-    A frame that the capture cut (snaplen) is handed out as cut, which is what tcpreplay sends: nobody knows
-    the rest, and a replay without the frame would lack even more. Record.original_length tells. A frame check
-    sequence (FCS) that the file announces is left out, as far as it was captured.
+    A frame that the capture truncated to its snap length is returned truncated, which is what tcpreplay sends: the rest
+    is unknown, and a replay without the frame would lack even more. Record.original_length has the full length. A frame
+    check sequence (FCS) that the file announces is removed, as far as it was captured.
     """
 
     def __init__(self) -> None:
-        self._room = bytearray()  # it grows and is used again: fresh memory costs more than what is done with it
-        self._begin = self._end = 0  # in there: what is not done with
-        self._offset = 0  # of its first byte in the file
-        self._written_at = 0  # where in the file the last piece begins
+        self._room = bytearray()  # reused for every piece: fresh memory costs more than decoding
+        self._begin = self._end = 0  # bounds of the pending bytes in _room
+        self._offset = 0  # of the first pending byte in the file
+        self._written_at = 0  # offset of the last piece in the file
         self._format: Format | None = None
         self._broken: VirtError | None = None
-        self._short = False  # of a whole record, or of a whole block
+        self._short = False  # whether the pending bytes are an incomplete record or block
 
     def feed(self, data: bytes | memoryview) -> Iterator[Record]:
-        """The records that this piece of the file completes, in order. The data is taken at once.
+        """Take a piece of the file at once; return an iterator of the records it completes, in order.
 
-        The iterator is good until the next call of anything here. A record is done with when the iterator is
-        asked for the one after it; what it was not asked for comes first the next time.
-        Errors: EINVAL for what is no capture of Ethernet frames, raised by the iterator after the last good
-        record. The sentence names the byte of the file where the broken block or record begins. From then on
-        feed() raises the same.
+        The iterator is valid until the next call of any method. A record counts as consumed when the next one is
+        requested; unconsumed records come first in the next iterator.
+        Errors: EINVAL if the file is not a capture of Ethernet frames. The iterator raises it after the last good
+        record, and the sentence names the file offset of the broken block or record. From then on feed() raises the
+        same error.
         """
         self._take(data)
         return self._decoded(lambda format, data: format.records(data))
@@ -61,9 +61,9 @@ class Reader:
     def feed_frames(
         self, data: bytes | memoryview, longest_run: Callable[[], int] = lambda: 1
     ) -> Iterator[bytes | Run]:
-        """As `feed`, where nobody asks for more of the records than their frames.
+        """Do the same as feed(), for callers that need only the frames of the records.
 
-        longest_run: how many frames a Run may have, asked for each. A run is done with as a whole.
+        longest_run: returns the maximum length of a Run; called for each. A Run is consumed as a whole.
         """
         self._take(data)
         return self._decoded(lambda format, data: format.frames(data, longest_run))
@@ -84,22 +84,22 @@ class Reader:
         return self._end - self._begin
 
     def give_back(self) -> int:
-        """Forget what of the last piece is not done with, and say how many of its bytes are.
+        """Drop the bytes of the last piece that are not consumed; return how many of its bytes are.
 
-        For a write(2) that a signal ends: it returns that number, or EINTR if it is 0, and the program writes
-        the rest again.
+        For a write(2) that a signal interrupts: it returns that number, or EINTR if it is 0, and the program writes the
+        rest again.
         """
         self._trim()
-        done = self._offset - self._written_at  # negative: what is next began in an earlier piece
-        self._end = self._begin + max(-done, 0)
+        consumed = self._offset - self._written_at  # negative: the pending record began in an earlier piece
+        self._end = self._begin + max(-consumed, 0)
         if self._format:
             self._format.needed = 0
-        return max(done, 0)
+        return max(consumed, 0)
 
     def refuse(self, error: VirtError) -> VirtError:
-        """Treat the record that was handed out last as broken; return the error, with the byte where that begins.
+        """Treat the last record returned as broken; return the error with the record's file offset added.
 
-        From then on feed() raises the same.
+        From then on feed() raises the same error.
         """
         self._trim()
         self._end = self._begin
@@ -107,14 +107,14 @@ class Reader:
         return self._broken
 
     def finish(self) -> None:
-        """The file ends here. EINVAL if that is within a block or a record; an empty file is no error.
+        """Declare the end of the file. EINVAL if it is inside a block or a record; an empty file is not an error.
 
-        Records that nobody has asked for are no error either.
+        Records that nobody has requested are not an error either.
         """
         self._trim()
         if self._short and self._waiting():
-            rest = f"the file ends within what begins here, after {self._waiting()} bytes"
-            raise VirtError(EINVAL, f"byte {self._offset}: {rest}")
+            sentence = f"the file ends inside the block or record that begins here, after {self._waiting()} bytes of it"
+            raise VirtError(EINVAL, f"byte {self._offset}: {sentence}")
 
     def _decoded(self, decoder: Callable[[Format, bytes], Iterator[T]]) -> Iterator[T]:
         self._short = False
@@ -129,26 +129,26 @@ class Reader:
         self._short = True
 
     def _next(self, most: int) -> bytes:
-        """What is not done with, or the beginning of it."""
+        """Return the pending bytes, at most `most` of them."""
         with memoryview(self._room) as room:
             return bytes(room[self._begin : min(self._begin + most, self._end)])
 
     def _recognise(self) -> None:
-        """Choose the format by the file's beginning, once there is enough of it."""
+        """Choose the format by the first bytes of the file, once there are enough of them."""
         magic = self._next(4)
         if len(magic) < 4:
             return
         if magic == Pcapng.MAGIC:
             self._format = Pcapng()
         elif magic not in Pcap.MAGICS:
-            other = _OTHERS.get(magic) or _OTHERS.get(magic[:2]) or "begins neither a pcap nor a pcapng"
+            other = _OTHERS.get(magic) or _OTHERS.get(magic[:2]) or "does not begin a pcap or pcapng file"
             raise VirtError(EINVAL, f'"{magic.hex()}" {other}')
         elif self._waiting() >= Pcap.HEAD:
             self._format = Pcap(self._next(Pcap.HEAD))
             self._trim()
 
     def _trim(self) -> None:
-        """Let go of what the format is done with."""
+        """Drop the bytes that the format has consumed."""
         if self._format:
             self._begin += self._format.taken
             self._offset += self._format.taken

@@ -1,4 +1,4 @@
-"""pcap, read (draft-ietf-opsawg-pcap, pcap-savefile(5)): a head, then frames of one interface."""
+"""Decode pcap (draft-ietf-opsawg-pcap, pcap-savefile(5)): a file header, then records of one interface."""
 
 from collections.abc import Callable, Iterator
 from errno import EINVAL
@@ -20,21 +20,21 @@ from virtfs.core.savefile_records import (
     must_be_ethernet,
 )
 
-# The field of the link type also says how many bytes of FCS end each frame. libpcap's pcap/pcap.h, which Wireshark
-# follows, has LT_FCS_LENGTH_PRESENT and LT_FCS_LENGTH in words of 16 bits. draft-gharris-opsawg-pcap-01 had the three
-# highest bits and a flag "f" after them; what the three bits count was read as bytes and as words.
+# The link type field also holds the length of the FCS at the end of each frame. libpcap's pcap/pcap.h, which Wireshark
+# follows, has LT_FCS_LENGTH_PRESENT and LT_FCS_LENGTH in 16-bit words. draft-gharris-opsawg-pcap-01 had the length in
+# the three highest bits and a flag "f" after them; programs read those bits as bytes or as words.
 _LINKTYPE = 0x0000FFFF
 _FCS_PRESENT = 0x04000000
 _FCS_PRESENT_IN_DRAFT = 0x10000000
 _RECORD_HEAD = 16  # bytes: seconds, fraction, captured length, original length
-_LENGTHS = range(8, 16)  # both of them
+_LENGTHS = range(8, 16)  # captured and original length in a record's header
 
 
 class Pcap:
-    """The format after its head of HEAD bytes, which begins with one of MAGICS."""
+    """The format after a file header of HEAD bytes, which begins with one of MAGICS."""
 
     HEAD = 24
-    MAGICS: ClassVar = {  # byte order, and how many nanoseconds the fraction counts in
+    MAGICS: ClassVar = {  # byte order, and nanoseconds in a unit of the fraction
         b"\xd4\xc3\xb2\xa1": ("<", 1000),
         b"\xa1\xb2\xc3\xd4": (">", 1000),
         b"\x4d\x3c\xb2\xa1": ("<", 1),
@@ -45,7 +45,7 @@ class Pcap:
         order, self._unit = self.MAGICS[head[:4]]
         major, minor, linktype = Struct(order + "4xHH12xI").unpack(head)
         if major != 2:
-            raise VirtError(EINVAL, f'"{major}.{minor}" is not a version of pcap that is in use: 2.4 is')
+            raise VirtError(EINVAL, f'pcap version "{major}.{minor}" is not supported: only 2.x is')
         must_be_ethernet(linktype & _LINKTYPE)
         self._fcs = _fcs_length(linktype)
         self._unpack = Struct(order + "IIII").unpack_from
@@ -103,7 +103,7 @@ class Pcap:
 
 
 def _fcs_length(linktype: int) -> int:
-    """Return the bytes of FCS at the end of each frame, from the file header's link type field."""
+    """Return the bytes of FCS at the end of each frame, from the link type field of the file header."""
     if linktype & _FCS_PRESENT:
         return (linktype >> 28) * 2
     if linktype & _FCS_PRESENT_IN_DRAFT and linktype >> 29 in (FCS // 2, FCS):

@@ -1,4 +1,4 @@
-"""pcapng, read (draft-ietf-opsawg-pcapng): sections of blocks, with packets of any number of interfaces."""
+"""Decode pcapng (draft-ietf-opsawg-pcapng): sections of blocks, with packets of any number of interfaces."""
 
 from collections.abc import Callable, Iterator
 from errno import EINVAL
@@ -24,7 +24,7 @@ from virtfs.core.savefile_records import (
 )
 
 BLOCK_MAX = 16 << 20  # bytes; Wireshark's MAX_BLOCK_SIZE
-INTERFACES_MAX = 65536  # of one section: what they need is the only memory that grows with a file
+INTERFACES_MAX = 65536  # in one section; no other memory grows with the file
 
 _SECTION = 0x0A0D0D0A
 _ENHANCED = 6
@@ -32,12 +32,12 @@ _ENHANCED_HEAD = 28  # bytes: type, length, interface, time in two halves, captu
 _BLOCK_MIN = 12  # bytes: type, length, and the length again at the end
 _ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}  # the byte-order magic 0x1a2b3c4d
 _IF_TSRESOL, _IF_FCSLEN, _IF_TSOFFSET = 9, 13, 14
-_FLAGS = 2  # the option epb_flags or pack_flags: bits 5 to 8 are the bytes of FCS, 0 if that is not known
-_OPTIONS_MAX = 32  # bytes of options that are compared with those of the packets behind
+_FLAGS = 2  # option epb_flags or pack_flags: bits 5 to 8 are the length of the FCS in bytes, 0 if unknown
+_OPTIONS_MAX = 32  # bytes of options that alike() compares with the next packets'
 
 
 class Pcapng:
-    """The format from its first block on, a section header; its type is MAGIC in either byte order."""
+    """The format, from its first block on: a section header, whose type is MAGIC in either byte order."""
 
     MAGIC = b"\n\r\r\n"
 
@@ -61,14 +61,16 @@ class Pcapng:
                 section = _Section(_byte_order(data[at + 8 : at + 12]))
                 kind, length = section.pair(data, at)
             if length < _BLOCK_MIN or length & 3 or length > BLOCK_MAX:
-                raise VirtError(EINVAL, f'"{length}" is no length of a block: 12, 16 … {BLOCK_MAX}')
+                raise VirtError(
+                    EINVAL, f'"{length}" is not a block length: it must be a multiple of 4 from 12 to {BLOCK_MAX}'
+                )
             end = at + length
             if end > size:
                 self.needed = length
                 return
             if data[at + 4 : at + 8] != data[end - 4 : end]:
                 again = section.one(data, end - 4)[0]
-                raise VirtError(EINVAL, f'the block has length "{length}" at its head, "{again}" at its end')
+                raise VirtError(EINVAL, f'the block length is "{length}" at its start but "{again}" at its end')
             decode = _BLOCKS.get(kind)
             if decode and (record := decode(section, data, at, end)):
                 found: Record | Run = record
@@ -87,9 +89,10 @@ class Pcapng:
 
 
 class _Section:
-    """What a section's blocks have in common, and their decoders.
+    """The state of one section and the decoders of its blocks.
 
-    A decoder is told where in data its block begins and ends; that it has _BLOCK_MIN bytes is known.
+    A decoder gets the offsets where its block begins and ends; the caller has checked that the block has _BLOCK_MIN
+    bytes.
     """
 
     def __init__(self, order: str) -> None:
@@ -105,7 +108,7 @@ class _Section:
         _must_have(28, end - at)
         major, minor = Struct(self._order + "HH").unpack_from(data, at + 12)
         if major != 1:
-            raise VirtError(EINVAL, f'"{major}.{minor}" is not a version of pcapng that is in use: 1.0 is')
+            raise VirtError(EINVAL, f'pcapng version "{major}.{minor}" is not supported: only 1.x is')
 
     def interface(self, data: bytes, at: int, end: int) -> None:
         _must_have(20, end - at)
@@ -121,10 +124,10 @@ class _Section:
             elif code == _IF_TSOFFSET and len(value) == 8:
                 offset = Struct(self._order + "q").unpack(value)[0]
             elif code == _IF_FCSLEN and len(value) == 1:
-                # Bits, by the draft's text; its example, and what writes this option, has Ethernet's 4 bytes.
+                # The draft's text says bits; its example and the programs that write this option have 4 bytes.
                 fcs = FCS if value[0] == FCS else value[0] // 8
             elif code in (_IF_TSRESOL, _IF_FCSLEN, _IF_TSOFFSET):
-                raise VirtError(EINVAL, f'"{len(value)}" is no length for option {code} of an interface')
+                raise VirtError(EINVAL, f'"{len(value)}" is not a valid length for option {code} of an interface')
         common = gcd(SECOND, frequency)
         clock = SECOND // common, frequency // common, offset * SECOND
         self._interfaces.append(_Interface(*clock, snaplen, linktype, fcs))
@@ -135,9 +138,9 @@ class _Section:
         return self._record(number, upper << 32 | lower, data, at + _ENHANCED_HEAD, end, captured, length)
 
     def alike(self, data: bytes, at: int, length: int, most: int) -> int:
-        """Return how many enhanced packets of this one's block length, interface, lengths and options follow it.
+        """Return the length of the run of enhanced packets that starts at this one.
 
-        With the options the FCS is the same.
+        Its packets have the same block length, interface, captured and original length, options and thus FCS.
         """
         options = _ENHANCED_HEAD + (self.one(data, at + 20)[0] + 3 & ~3)
         if most < SHORTEST_RUN or length - options > _OPTIONS_MAX:
@@ -176,7 +179,7 @@ class _Section:
         fcs = interface.fcs
         at = begin + (captured + 3 & ~3)
         if options and at + 4 < end:
-            # First, as most programs write them: to look there takes a tenth of what going through the options does.
+            # Most programs write the flags first: looking there takes a tenth of the time of going through the options.
             first = data[at : at + 4] == self._flags_head
             flags = self.one(data, at + 4)[0] if first else self._flags(data, at, end - 4)
             fcs = flags >> 5 & 0xF or fcs
@@ -193,7 +196,7 @@ class _Section:
         try:
             return self._interfaces[number]
         except IndexError:
-            raise VirtError(EINVAL, f'"{number}" is the number of no interface in this section') from None
+            raise VirtError(EINVAL, f'the section has no interface number "{number}"') from None
 
     def _options(self, data: bytes, at: int, end: int) -> Iterator[tuple[int, bytes]]:
         head = Struct(self._order + "HH").unpack_from
@@ -203,16 +206,17 @@ class _Section:
                 return
             at += 4
             if at + length > end:
-                raise VirtError(EINVAL, f'option {code} has length "{length}", more than its block')
+                raise VirtError(EINVAL, f'option {code} has length "{length}" and extends past the end of its block')
             yield code, data[at : at + length]
             at += (length + 3) & ~3
 
 
 class _Interface(NamedTuple):
-    """A tick of its clock has numerator / denominator nanoseconds, and offset is where they count from.
+    """An interface of a section.
 
-    snaplen: bytes of a frame that were captured at most, 0 for no limit. linktype: of its packets; it may have none,
-    so only a packet is refused for it. fcs: bytes of FCS at the end of each frame, unless its flags say otherwise.
+    A tick of its clock is numerator / denominator nanoseconds; offset is added, in nanoseconds. snaplen: maximum
+    captured bytes of a frame, 0 for no limit. linktype: refused when the first packet comes, since an interface without
+    packets may have any. fcs: bytes of FCS at the end of each frame, unless its flags say otherwise.
     """
 
     numerator: int
@@ -223,7 +227,7 @@ class _Interface(NamedTuple):
     fcs: int
 
 
-_BLOCKS: dict[int, Callable[[_Section, bytes, int, int], Record | None]] = {  # all others are passed over
+_BLOCKS: dict[int, Callable[[_Section, bytes, int, int], Record | None]] = {  # other types are skipped
     _SECTION: _Section.section_header,
     1: _Section.interface,
     2: _Section.obsolete_packet,
@@ -235,10 +239,10 @@ _BLOCKS: dict[int, Callable[[_Section, bytes, int, int], Record | None]] = {  # 
 def _byte_order(magic: bytes) -> str:
     order = _ORDERS.get(magic)
     if order is None:
-        raise VirtError(EINVAL, f'"{magic.hex()}" is not the byte-order magic of a section, 1a2b3c4d')
+        raise VirtError(EINVAL, f'"{magic.hex()}" is not a byte-order magic: it must be 1a2b3c4d or 4d3c2b1a')
     return order
 
 
 def _must_have(least: int, length: int) -> None:
     if length < least:
-        raise VirtError(EINVAL, f'"{length}" bytes are too few for a block of this type: {least} at least')
+        raise VirtError(EINVAL, f'"{length}" bytes are too few for a block of this type, which has at least {least}')

@@ -1,7 +1,7 @@
-"""What the formats of a capture file have in common: what they yield, how they are driven, what they refuse.
+"""The parts that both capture file formats share: records, the Format protocol, and the checks.
 
-A format decodes what is whole in the bytes it is given, says how much of them it is done with, and is then
-given the rest with what follows. It keeps only what earlier blocks say of later ones: byte order, interfaces.
+A format decodes the complete records in the bytes it gets and reports how many bytes it has consumed. The next call
+gets the rest and what follows. A format keeps only what earlier blocks say about later ones: byte order and interfaces.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -11,13 +11,13 @@ from typing import NamedTuple, Protocol
 from virtfs.core.errors import VirtError
 
 SHORTEST_RUN = 8  # frames
-SINGLES = 32  # frames from one look for a run to the next, where there was none
-FRAME_MAX = 262144  # bytes; libpcap's MAXIMUM_SNAPLEN: more is a sign of a broken file
+SINGLES = 32  # frames to decode one by one after a failed search for a run
+FRAME_MAX = 262144  # bytes; libpcap's MAXIMUM_SNAPLEN. More is a sign of a broken file
 SECOND = 10**9  # nanoseconds
 ETHERNET = 1  # https://www.tcpdump.org/linktypes.html
 FCS = 4  # bytes of Ethernet's frame check sequence (IEEE 802.3)
 
-_LINKTYPES = {  # those a user is likely to have: https://www.tcpdump.org/linktypes.html
+_LINKTYPES = {  # those that users are likely to have: https://www.tcpdump.org/linktypes.html
     0: "NULL",
     9: "PPP",
     101: "RAW",
@@ -42,8 +42,8 @@ _LINKTYPES = {  # those a user is likely to have: https://www.tcpdump.org/linkty
 class Record(NamedTuple):
     """A frame as the file has it.
 
-    timestamp_ns: since 1970, None for a block that has no time. interface: its number in its section, 0 in a
-    pcap. original_length: bytes of the frame on the wire without its FCS, more than len(frame) if the capture cut it.
+    timestamp_ns: since 1970, None for a block without a time. interface: number in its section, 0 in a pcap file.
+    original_length: bytes of the frame on the wire without its FCS; more than len(frame) if the capture truncated it.
     """
 
     timestamp_ns: int | None
@@ -53,7 +53,7 @@ class Record(NamedTuple):
 
 
 class Run(NamedTuple):
-    """So many frames of one length in bytes, the first at `begin`, each `stride` bytes behind the one before."""
+    """A run of frames of one length in bytes: the first at `begin`, each `stride` bytes after the one before."""
 
     data: bytes
     begin: int
@@ -62,25 +62,26 @@ class Run(NamedTuple):
     frames: int
 
     def singly(self) -> Iterator[bytes]:
-        """One after the other."""
+        """Yield the frames one by one."""
         for begin in range(self.begin, self.begin + self.frames * self.stride, self.stride):
             yield self.data[begin : begin + self.length]
 
 
 class Format(Protocol):
-    """taken: how many bytes of what records() was given are done with; its caller takes them away and sets 0.
+    """A decoder of one format.
 
-    needed: how many there must be from there on, for records() to get any further.
+    taken: consumed bytes of the data passed to records(); the caller removes them and sets 0.
+    needed: bytes that must be there after those before records() can make progress.
     """
 
     taken: int
     needed: int
 
     def records(self, data: bytes) -> Iterator[Record]:
-        """The records that are whole in data. VirtError: what begins at `taken` is broken."""
+        """Yield the complete records in data. VirtError: the data at `taken` is broken."""
 
     def frames(self, data: bytes, longest_run: Callable[[], int]) -> Iterator[bytes | Run]:
-        """Of the same records only their frames, at less expense, those that are alike in runs."""
+        """Yield only the frames of these records, which is cheaper, and similar frames as runs."""
 
 
 def frame_of(data: bytes, begin: int, captured: int, length: int) -> bytes:
@@ -92,9 +93,9 @@ def frame_of(data: bytes, begin: int, captured: int, length: int) -> bytes:
 
 
 def alike(data: bytes, at: int, stride: int, most: int, places: Iterable[int]) -> int:
-    """How many records of `stride` bytes, from the one at `at` on, have the same bytes in these places; `most` at most.
+    """Return how many records, from the one at `at`, have the same bytes in these places; at most `most`.
 
-    It looks at a place of all records at once: for each record alone it would take longer than what it saves.
+    stride: bytes of a record. Compares one place of all records at a time, which is cheaper than decoding the records.
     """
     count = min(most, (len(data) - at) // stride)
     for place in places:
@@ -104,13 +105,13 @@ def alike(data: bytes, at: int, stride: int, most: int, places: Iterable[int]) -
 
 
 def must_be_a_frame(captured: int, most: int) -> None:
-    """EINVAL for a frame that has more bytes than it can have."""
+    """Raise EINVAL for a frame of more than `most` bytes."""
     if captured > most:
-        raise VirtError(EINVAL, f'"{captured}" bytes are too many for a frame here: {most} at most')
+        raise VirtError(EINVAL, f'"{captured}" bytes are too many for this frame, which has at most {most}')
 
 
 def must_be_ethernet(linktype: int) -> None:
-    """EINVAL, with the link type's name, for one whose frames are not Ethernet's."""
+    """Raise EINVAL with the link type's name, unless it is Ethernet."""
     if linktype != ETHERNET:
         name = f"LINKTYPE_{_LINKTYPES[linktype]}" if linktype in _LINKTYPES else "linktype"
         raise VirtError(EINVAL, f'"{name} {linktype}" is not Ethernet: its frames cannot be sent')

@@ -1,47 +1,46 @@
-"""The file status.json: all there is to know, for programs.
+"""The file status.json: the whole state of a mount, for programs.
 
-One JSON object (RFC 8259) and a newline. Its keys, always all of them and in this order; later versions may add some:
+One JSON object (RFC 8259) and a newline. It has all of these keys, in this order; later versions may add more:
 
-    version     text: virtfs' own
-    options     text: the mount's own options after -o that are not as they are by default
+    version     text: the version of virtfs
+    options     text: the mount's own options after -o that differ from the defaults
     virts       an object for each interface, by unit
     bridges     an object for each bridge under bridge/
     cables      an object for each cable
 
-Of an interface:
+An interface:
 
     name        "virt3"
     unit        3
-    lost        whether its tap has vanished; what is told of the host's end is then the last that was known
+    lost        whether its tap has vanished; the values of the host's end are then the last known ones
     owner       uid, a number        owner_name  the user's name, null when the uid has none
     group       gid, a number        group_name  likewise
     mode        the streams' permission bits, octal text as the verb takes it: "0600"
     …           each attribute file, by its name
-    readers     how often frame, hex and rx are open for reading
+    readers     number of opens of frame, hex and rx for reading
     stats       an object: each file of stats/, numbers
     tap         an object: each file of tap/, by its name; addresses is a list of texts such as "10.0.3.1/24"
 
-Of a bridge:
+A bridge:
 
     name        "bridge0"
-    lost        whether it was deleted by another's hand
+    lost        whether another program deleted it
     up stp      booleans
     mtu maxaddr timeout maxage fwddelay hellotime priority groupfwd
                 numbers, as the verbs of these names take them
     address     its MAC
     inet        its IP addresses, a list of texts
     members     a list of objects: name, number (of the port), learn, discover, protect, adopted (booleans), priority,
-                cost, groupfwd, and state of the spanning tree (0 disabled, 1 listening, 2 learning, 3 forwarding,
-                4 blocking)
+    cost, groupfwd, and state of the spanning tree (0 disabled, 1 listening, 2 learning, 3 forwarding, 4 blocking)
     addresses   its table, a list of objects: address, member, age in seconds, static (a boolean)
 
-Of a cable:
+A cable:
 
     ends        the names of its two interfaces
-    impair      what was said of its impairments, in their words, "" for none
+    impair      its impairments, in the words of the command, "" for none
 
-A file that holds 0 or 1 for off and on is a boolean, one that holds a count or a size in bytes a number, any other the
-file's text; "" stands for an empty file.
+A file that holds 0 or 1 for off and on becomes a boolean, a count or a size in bytes a number, and any other file its
+text, "" for an empty file.
 """
 
 import json
@@ -64,8 +63,8 @@ def _flag(text: str) -> bool:
     return text == "1"
 
 
-# What is not text, by file. A file that holds a number and is missing here fails the test.
-_KINDS: Final[dict[str, Callable[[str], Value]]] = {
+# Converters of the files that are not text. A test fails for a file that holds a number and is missing here.
+_CONVERTERS: Final[dict[str, Callable[[str], Value]]] = {
     "mtu": int,
     "up": _flag,
     "promisc": _flag,
@@ -91,13 +90,13 @@ def status(
     cables: Iterable[Object] = (),
     options: str = "",
 ) -> str:
-    """The text of the file. virts: as `describe` gives them. bridges, cables: as `describe_bridge`, `…_cable` do."""
+    """Return the text of the file, from the objects that describe(), describe_bridge() and describe_cable() return."""
     lists = {"virts": list(virts), "bridges": list(bridges), "cables": list(cables)}
     return json.dumps({"version": version, "options": options, **lists}) + "\n"
 
 
 def describe_cable(words: Sequence[str]) -> dict[str, object]:
-    """A cable as an object of JSON. words: what follows `cable` in its line, the two units and the impairment."""
+    """Return a cable as a JSON object. words: what follows `cable` in its line, two units and the impairment."""
     first, second, *impairment = words
     return {"ends": [f"virt{first}", f"virt{second}"], "impair": " ".join(impairment)}
 
@@ -105,9 +104,9 @@ def describe_cable(words: Sequence[str]) -> dict[str, object]:
 def describe(
     virt: Virt, readers: int, user_name: Callable[[Uid], str], group_name: Callable[[Gid], str]
 ) -> dict[str, object]:
-    """An interface as an object of JSON.
+    """Return an interface as a JSON object.
 
-    user_name, group_name: a number's name, or the number as text when it has none.
+    user_name, group_name: return the name of an id, or the id as text if it has none.
     """
     return {
         "name": virt.name,
@@ -129,7 +128,7 @@ def describe(
 
 
 def describe_bridge(bridge: Bridge) -> dict[str, object]:
-    """A bridge as an object of JSON."""
+    """Return a bridge as a JSON object."""
     state = bridge.state
     return {
         "name": bridge.name,
@@ -152,7 +151,7 @@ def describe_bridge(bridge: Bridge) -> dict[str, object]:
 
 
 def _value(file: str, text: str) -> Value:
-    return _KINDS.get(file, str)(text)
+    return _CONVERTERS.get(file, str)(text)
 
 
 def _name(number: int, name: str) -> str | None:

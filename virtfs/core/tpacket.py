@@ -1,8 +1,8 @@
-"""From a block of a packet socket's ring (TPACKET_V3, linux/if_packet.h) to pcapng.
+"""Convert a block of a packet socket's ring (TPACKET_V3, linux/if_packet.h) to pcapng.
 
-In the ring a frame is a struct tpacket3_hdr, a struct sockaddr_ll and the frame, each at the offset that the one
-before tells. A VLAN tag that the kernel holds beside the frame is put back into it. All of this is in the byte order of
-the machine; pcapng here is little-endian, so a machine that is not takes every frame for itself.
+A frame in the ring is a struct tpacket3_hdr, a struct sockaddr_ll and the data, each at an offset that the one before
+gives. A VLAN tag that the kernel keeps beside the frame is put back into it. The ring is in the machine's byte order
+and pcapng here is little-endian, so on a big-endian machine every frame is converted on its own.
 """
 
 import sys
@@ -12,27 +12,28 @@ from struct import Struct
 from virtfs.core.pcapng import INBOUND, OUTBOUND, PACKET, enhanced_packet, equal_packets, packet_head, packet_tail
 
 SECOND = 10**9
-TAG = 4  # bytes of a VLAN tag,
-ADDRESSES = 12  # that stands behind those of them
+TAG = 4  # bytes of a VLAN tag
+ADDRESSES = 12  # bytes of the two MAC addresses, which the tag follows
 VLAN_VALID, TPID_VALID = 1 << 4, 1 << 6  # TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID
 C_VLAN = 0x8100
 OUTGOING = 4  # PACKET_OUTGOING: towards virt
 
-RUN = 16 if sys.byteorder == "little" else sys.maxsize  # frames of one length in a row that it pays to copy together,
-RUN_LONGEST = 128  # and how long they may be
+# Frames of one length are converted together if there are more than RUN of at most RUN_LONGEST bytes in a row.
+RUN = 16 if sys.byteorder == "little" else sys.maxsize
+RUN_LONGEST = 128
 
 # tp_next_offset, tp_sec, tp_nsec, tp_snaplen, tp_len, tp_status, tp_mac, tp_vlan_tci, tp_vlan_tpid, sll_pkttype
 _head = Struct("=6IH6xIH20xB").unpack_from
 _tag = Struct(">HH").pack
-_SECONDS, _NANOSECONDS, _CAPTURED, _LENGTH, _STATUS, _BEGIN = 1, 2, 3, 4, 5, 6  # in words of 32 bits
-_KIND = 58  # in bytes
+_SECONDS, _NANOSECONDS, _CAPTURED, _LENGTH, _STATUS, _BEGIN = 1, 2, 3, 4, 5, 6  # offsets in 32-bit words
+_KIND = 58  # offset of sll_pkttype in bytes
 _WAYS = bytes(INBOUND if kind == OUTGOING else OUTBOUND for kind in range(256))
 
 
 def pcapng(memory: memoryview, first: int, count: int, interface_id: int) -> bytes:
-    """An enhanced packet block for each frame.
+    """Return an enhanced packet block for each frame.
 
-    memory: the ring's block, first: where its first frame's head is in it, count: how many frames.
+    memory: the block of the ring. first: offset of the first frame's header. count: number of frames.
     """
     at, before, equal = first, 0, 0
     pieces: list[bytes | memoryview] = []
@@ -68,13 +69,15 @@ def pcapng(memory: memoryview, first: int, count: int, interface_id: int) -> byt
 
 
 def _equal(memory: memoryview, at: int, count: int, interface_id: int) -> tuple[int, bytes]:
-    """How many frames from here on are of one length, whole and without a tag, and their blocks; 0 if few.
+    """Return the length of the run of frames from here on that are of one length, complete and untagged, and their
+    blocks.
 
-    A frame with a tag in it begins 4 bytes earlier behind its head (net/packet/af_packet.c, tpacket_rcv: macoff).
+    Returns 0 if the run is too short. A frame with a tag in it begins 4 bytes earlier after its header
+    (net/packet/af_packet.c tpacket_rcv: macoff).
     """
     step, seconds, _, captured, _, status, mac, *_ = _head(memory, at)
     words, word, stride = memory.cast("I"), at // 4, step // 4
-    begin = words[word + _BEGIN]  # tp_mac, and tp_net
+    begin = words[word + _BEGIN]  # tp_mac and tp_net
 
     def column(number: int) -> memoryview:
         return words[word + number : word + number + (count - 1) * stride + 1 : stride]

@@ -1,4 +1,4 @@
-"""An interface as text: its attribute files, and the verbs that would make it again."""
+"""An interface as text: the contents of its attribute files, and the verbs that would create it again."""
 
 from collections.abc import Callable
 from typing import Final
@@ -10,7 +10,7 @@ from virtfs.core.impairment_text import format_impairments
 from virtfs.core.quantities import format_factor, format_size
 from virtfs.core.virt import MODE_GROUP, MODE_NEW, QUEUE, Virt
 
-# What each attribute file holds. A file that some verb mirrors can be written, the others only tell.
+# The contents of each attribute file. Files that a verb mirrors are writable.
 VALUES: Final[dict[str, Callable[[Virt], str]]] = {
     "address": lambda virt: format_mac(virt.address),
     "mtu": lambda virt: str(virt.host.mtu),
@@ -49,17 +49,19 @@ def _bit(value: bool) -> str:
 
 
 def counter(virt: Virt, name: str) -> str:
-    """What a file of stats/ holds; rx_dropped counts the tap's own drops as well."""
+    """Return the contents of a file of stats/; rx_dropped includes the tap's own drops."""
     count: int = getattr(virt.counters, name)
     return str(count + virt.host.dropped if name == "rx_dropped" else count)
 
 
 def verbs_of(virt: Virt, owner: str, group: str, *, makes: bool = False) -> list[tuple[Action, ...]]:
-    """The verbs that would make a new interface of this unit what this one is, by lines.
+    """Return the verbs that would turn a new interface of this unit into this one, in lines.
 
-    owner, group: as the verbs take them. makes: the first line follows `create`; else `netns` ends its line, and what
-    acts in the new namespace is in the next. Values that a new interface has anyway are left out; the addresses, which
-    are drawn anew, never. `description` and `filter` take the rest of a line: there may be several.
+    owner, group: as the verbs take them.
+    makes: the first line follows `create`. Otherwise `netns` ends its line, and the verbs for the new namespace follow
+    in the next.
+    Default values are left out. The MAC addresses are always included, since a new interface draws its own at random.
+    `description` and `filter` take the rest of a line, so there may be several lines.
     """
     host = virt.host
     fresh = Virt(virt.unit, virt.address, host)
@@ -94,4 +96,4 @@ def verbs_of(virt: Virt, owner: str, group: str, *, makes: bool = False) -> list
     ]
     filtered = [(bool(virt.filter), Action("filter", (virt.filter,)))]
     lines = [first, last, filtered] if virt.netns and not makes else [first + last, filtered]
-    return [done for line in lines if (done := tuple(action for differs, action in line if differs))]
+    return [actions for line in lines if (actions := tuple(action for differs, action in line if differs))]

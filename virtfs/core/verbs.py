@@ -1,7 +1,6 @@
-"""The tables of ctl: the commands a line can be, and the verbs that can follow in it.
+"""The tables of ctl: commands, and the verbs that follow them in a line.
 
-A new verb is a new entry here and its effect in the daemon; grammar, help and the attribute files follow from
-the table.
+To add a verb, add an entry here and its effect in the daemon. Grammar, help and attribute files follow from the table.
 """
 
 from dataclasses import dataclass
@@ -18,7 +17,11 @@ BRIDGE: Final = "bridge"
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One kind of command: whether an interface and verbs follow its first word, and what help says."""
+    """One form of command.
+
+    target: whether an interface follows the first word. verbs: whether verbs may follow. usage, meaning: for help. of:
+    what kind of interface it acts on.
+    """
 
     kind: Kind
     target: Literal["none", "optional", "required"]
@@ -29,17 +32,24 @@ class Form:
 
 
 FORMS: Final = (
-    Form("create", "optional", True, "create [N | virtN] [VERB ...]", "make it; without N, the lowest free one"),
-    Form("ensure", "required", True, "ensure N | virtN [VERB ...]", "create it if need be, then make it so"),
-    Form("destroy", "required", False, "destroy N | virtN", "remove it; a tap that was there before stays"),
+    Form("create", "optional", True, "create [N | virtN] [VERB ...]", "create it; without N, the lowest free one"),
+    Form("ensure", "required", True, "ensure N | virtN [VERB ...]", "create it if it is missing, then apply the verbs"),
+    Form("destroy", "required", False, "destroy N | virtN", "remove it; a tap that existed before stays"),
     Form("change", "required", True, "virtN VERB ...", "change it"),
-    Form("create", "required", True, "create bridgeN [VERB ...]", "make the bridge; one of the host is used", BRIDGE),
-    Form("ensure", "required", True, "ensure bridgeN [VERB ...]", "create it if need be, then make it so", BRIDGE),
-    Form("destroy", "required", False, "destroy bridgeN", "remove it; one of the host is left as found", BRIDGE),
+    Form("create", "required", True, "create bridgeN [VERB ...]", "create the bridge, or attach to the host's", BRIDGE),
+    Form(
+        "ensure",
+        "required",
+        True,
+        "ensure bridgeN [VERB ...]",
+        "create it if it is missing, then apply the verbs",
+        BRIDGE,
+    ),
+    Form("destroy", "required", False, "destroy bridgeN", "remove it; the host's own is restored instead", BRIDGE),
     Form("change", "required", True, "bridgeN VERB ...", "change it", BRIDGE),
-    Form("cable", "required", False, "cable A B [IMPAIRMENT ...]", "what virtA gets goes out of virtB, and back"),
-    Form("uncable", "required", False, "uncable A B", "take that cable out"),
-    Form("help", "none", False, "help", "no effect; the file help holds this text"),
+    Form("cable", "required", False, "cable A B [IMPAIRMENT ...]", "carry frames from virtA to virtB, and back"),
+    Form("uncable", "required", False, "uncable A B", "remove that cable"),
+    Form("help", "none", False, "help", "no effect; the file help has this text"),
 )
 
 
@@ -47,13 +57,14 @@ FORMS: Final = (
 class Verb:
     """One verb.
 
-    file: the attribute file it mirrors, relative to the interface's directory. A verb with one argument is
-    what writing that argument to the file means; one without arguments is what writing `value` means.
-    root_only: refused to an owner who is not root. ends_line: cannot be undone, so nothing may follow it.
-    ends_change: likewise, but only in a line that changes an interface; in one that makes it, removing the interface
-    undoes the verb.
-    rest_of_line: its one argument is the rest of the line, "#" and blanks included, and may be empty.
-    option: a word that may follow the arguments, and is then the last of them.
+    file: the attribute file that mirrors it, relative to the interface's directory. Writing an argument to that file is
+    the verb with that argument; writing `value` is the verb without arguments.
+    root_only: refused to an owner who is not root.
+    ends_line: the verb cannot be undone, so nothing may follow it.
+    ends_change: the same, but only in a line that changes an interface. In a line that creates one, removing the
+    interface undoes the verb.
+    rest_of_line: its only argument is the rest of the line, including "#" and blanks, and may be empty.
+    option: a word that may follow the arguments; it becomes the last of them.
     """
 
     name: str
@@ -70,13 +81,13 @@ class Verb:
 
     @property
     def usage(self) -> str:
-        """Name and arguments as help prints them: "mtu N", "add IF [adopt]"."""
+        """The name and arguments as help prints them: "mtu N", "add IF [adopt]"."""
         option = (f"[{self.option}]",) if self.option else ()
         return " ".join((self.name, *(argument.name for argument in self.arguments), *option))
 
 
 def _switch(name: str, off: str, meaning: str, off_meaning: str, root_only: bool = False) -> tuple[Verb, Verb]:
-    """A verb, its opposite, and the file named after the first that holds 1 or 0."""
+    """Return a verb, its opposite, and their file, which holds 1 or 0 and has the first verb's name."""
     return (
         Verb(name, (), meaning, file=name, value="1", root_only=root_only),
         Verb(off, (), off_meaning, file=name, value="0", root_only=root_only),
@@ -84,38 +95,45 @@ def _switch(name: str, off: str, meaning: str, off_meaning: str, root_only: bool
 
 
 _VIRT_VERBS: Final[tuple[Verb, ...]] = (
-    *_switch("up", "down", "set the tap up: frames pass", "set it down: frames are dropped, readers fail"),
+    *_switch("up", "down", "set the tap up: frames pass", "set it down: frames are dropped and readers fail"),
     Verb("mtu", (arg.MTU,), "largest payload of a frame in bytes, 68 to 65521", file="mtu"),
     Verb("link", (arg.MAC,), "the MAC address of virt, the far end", file="address"),
     Verb("taplink", (arg.MAC,), "the MAC address of tap, the host's end", file="tap/address", root_only=True),
     Verb("inet", (arg.INET,), "give the tap an IPv4 address", root_only=True),
     Verb("inet6", (arg.INET6,), "give the tap an IPv6 address", root_only=True),
-    Verb("-inet", (arg.INET_KNOWN,), "take an IPv4 address from the tap", root_only=True),
-    Verb("-inet6", (arg.INET6_KNOWN,), "take an IPv6 address from the tap", root_only=True),
-    Verb("bridge", (arg.BRIDGE,), "put the tap into a bridge of the host", file="tap/bridge", root_only=True),
-    Verb("-bridge", (), "take it out of its bridge", file="tap/bridge", value="", root_only=True),
+    Verb("-inet", (arg.INET_KNOWN,), "remove an IPv4 address from the tap", root_only=True),
+    Verb("-inet6", (arg.INET6_KNOWN,), "remove an IPv6 address from the tap", root_only=True),
+    Verb("bridge", (arg.BRIDGE,), "put the tap into one of the host's bridges", file="tap/bridge", root_only=True),
+    Verb("-bridge", (), "take the tap out of its bridge", file="tap/bridge", value="", root_only=True),
     Verb("owner", (arg.USER,), "the user, by name or number, who may use the interface", root_only=True),
     Verb("group", (arg.GROUP,), "the group, by name or number, that may use it (mode 0660)", root_only=True),
-    Verb("mode", (arg.MODE,), "permission bits of the streams, 0 to 0777; ctl and values follow"),
-    Verb("queue", (arg.QUEUE,), "frames that may wait for a reader, at least 1", file="queue"),
+    Verb("mode", (arg.MODE,), "permission bits of the streams, 0 to 0777; other files follow"),
+    Verb("queue", (arg.QUEUE,), "maximum of frames that wait for a reader, at least 1", file="queue"),
     Verb("backlog", (arg.BACKLOG,), "frames to keep while nobody reads, 0 for none", file="backlog"),
     *_switch(
         "strict",
         "-strict",
-        "a frame that cannot be sent fails its write",
-        "such a frame is dropped and counted",
+        "fail the write of a frame that cannot be sent",
+        "drop and count such a frame instead",
     ),
-    *_switch("promisc", "-promisc", "the tap takes frames for any address", "it takes its own, as new"),
+    *_switch("promisc", "-promisc", "the tap accepts frames for any address", "only for its own (default)"),
     *_switch(
         "antispoof",
         "-antispoof",
-        "a frame from another address than virt's is dropped",
-        "any source address passes, as new",
+        "drop written frames whose source is not virt's address",
+        "pass any source address (default)",
         root_only=True,
     ),
-    *_switch("persist", "-persist", "the tap outlives the mount", "it goes with the mount, as new", root_only=True),
-    *_switch("upopen", "-upopen", "frame's first open sets it up, the last close down", "opening changes nothing"),
-    Verb("carrier", (arg.CARRIER,), "plugged in always, or while frame is open", file="carrier"),
+    *_switch(
+        "persist", "-persist", "the tap outlives the mount", "it is removed with the mount (default)", root_only=True
+    ),
+    *_switch(
+        "upopen",
+        "-upopen",
+        "the first open of frame sets it up, the last close down",
+        "opening changes nothing (default)",
+    ),
+    Verb("carrier", (arg.CARRIER,), "the carrier is on always, or while frame is open", file="carrier"),
     Verb(
         "netns",
         (arg.NETNS,),
@@ -124,14 +142,16 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
         root_only=True,
         ends_change=True,
     ),
-    Verb("exclusive", (arg.EXCLUSIVE,), "what only one at a time may open frame for", file="exclusive"),
-    Verb("impair", (arg.IMPAIRMENTS,), "hold up, lose, change frames, in tc-netem(8)'s words", file="impair"),
-    Verb("-impair", (), "do not, in both directions, as new", file="impair", value=""),
-    Verb("filter", (arg.FILTER,), "let only such frames in, in tcpdump's language", file="filter", rest_of_line=True),
-    Verb("-filter", (), "let all in, as new", file="filter", value=""),
-    Verb("pace", (arg.FACTOR,), "inject's speed, times that of the recording; 0 as fast as it goes", file="pace"),
-    Verb("history", (arg.SIZE,), "bytes of the last frames to keep for the file history", file="history_size"),
-    Verb("-history", (), "keep none, as new", file="history_size", value="0"),
+    Verb("exclusive", (arg.EXCLUSIVE,), "which kind of open of frame only one process may hold", file="exclusive"),
+    Verb("impair", (arg.IMPAIRMENTS,), "delay, lose or change frames, in the words of tc-netem(8)", file="impair"),
+    Verb("-impair", (), "no impairment in either direction (default)", file="impair", value=""),
+    Verb(
+        "filter", (arg.FILTER,), "pass only matching frames, an expression of tcpdump", file="filter", rest_of_line=True
+    ),
+    Verb("-filter", (), "pass all frames (default)", file="filter", value=""),
+    Verb("pace", (arg.FACTOR,), "speed of inject relative to the recording; 0 for the maximum", file="pace"),
+    Verb("history", (arg.SIZE,), "bytes of recent frames to keep for the file history", file="history_size"),
+    Verb("-history", (), "keep none (default)", file="history_size", value="0"),
     Verb(
         "description",
         (arg.DESCRIPTION,),
@@ -141,39 +161,50 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
     ),
 )
 
-# brconfig(8)'s, and ifconfig(8)'s that it leaves to that. A bridge is root's, so none needs root_only.
+# The verbs of brconfig(8), and those it leaves to ifconfig(8). Only root uses bridges, so none needs root_only.
 _BRIDGE_VERBS: Final[tuple[Verb, ...]] = (
-    Verb("up", (), "set the bridge up: it forwards", of=BRIDGE),
-    Verb("down", (), "set it down: nothing passes", of=BRIDGE),
-    Verb("add", (arg.IFACE,), "make it a member; adopt: its addresses and routes move", of=BRIDGE, option="adopt"),
-    Verb("delete", (arg.IFACE,), "no member any more; what was adopted moves back", of=BRIDGE),
-    Verb("maxaddr", (arg.MAXADDR,), "addresses to learn at most, 0 for no limit; new 100", of=BRIDGE),
-    Verb("timeout", (arg.TIMEOUT,), "until an address is forgotten, 0 for never; new 1200", of=BRIDGE),
-    Verb("static", (arg.IFACE, arg.MAC), "an address that is neither forgotten nor moved", of=BRIDGE),
-    Verb("deladdr", (arg.MAC,), "forget an address", of=BRIDGE, ends_line=True),
-    Verb("flush", (), "forget the addresses that were learned", of=BRIDGE, ends_line=True),
-    Verb("flushall", (), "forget the static ones too", of=BRIDGE, ends_line=True),
-    Verb("discover", (arg.IFACE,), "send it frames for unknown addresses (as new)", of=BRIDGE),
-    Verb("-discover", (arg.IFACE,), "do not", of=BRIDGE),
-    Verb("learn", (arg.IFACE,), "learn addresses from it (as new)", of=BRIDGE),
-    Verb("-learn", (arg.IFACE,), "do not", of=BRIDGE),
-    Verb("protect", (arg.IFACE,), "no frames between it and others so marked", of=BRIDGE),
-    Verb("-protect", (arg.IFACE,), "no such limit (as new)", of=BRIDGE),
-    Verb("stp", (arg.IFACE,), "spanning tree; on Linux of all members at once", of=BRIDGE),
-    Verb("-stp", (arg.IFACE,), "none, of all members at once (as new)", of=BRIDGE),
-    Verb("maxage", (arg.MAXAGE,), "spanning tree: how long what it hears is valid, 6 to 40", of=BRIDGE),
-    Verb("fwddelay", (arg.FWDDELAY,), "spanning tree: the wait before it forwards, 2 to 30", of=BRIDGE),
-    Verb("hellotime", (arg.HELLOTIME,), "spanning tree: between its messages, 1 to 10", of=BRIDGE),
-    Verb("priority", (arg.PRIORITY,), "spanning tree: 0 is the first to be root; new 32768", of=BRIDGE),
-    Verb("ifpriority", (arg.IFACE, arg.IFPRIORITY), "of a member, 0 to 255 in steps of 4; new 128", of=BRIDGE),
-    Verb("ifpathcost", (arg.IFACE, arg.IFPATHCOST), "of a member, 1 to 65535", of=BRIDGE),
+    Verb("up", (), "set the bridge up: it forwards frames", of=BRIDGE),
+    Verb("down", (), "set it down: no frame passes", of=BRIDGE),
+    Verb(
+        "add",
+        (arg.IFACE,),
+        "add a member; adopt moves its addresses and routes to the bridge",
+        of=BRIDGE,
+        option="adopt",
+    ),
+    Verb("delete", (arg.IFACE,), "remove a member; what it brought moves back", of=BRIDGE),
+    Verb("maxaddr", (arg.MAXADDR,), "maximum of learned addresses, 0 for no limit (default 100)", of=BRIDGE),
+    Verb("timeout", (arg.TIMEOUT,), "time until a learned address is forgotten, 0 for never (default 1200)", of=BRIDGE),
+    Verb("static", (arg.IFACE, arg.MAC), "add an address that never expires or moves", of=BRIDGE),
+    Verb("deladdr", (arg.MAC,), "remove an address from the table", of=BRIDGE, ends_line=True),
+    Verb("flush", (), "remove the learned addresses", of=BRIDGE, ends_line=True),
+    Verb("flushall", (), "remove the learned and the static addresses", of=BRIDGE, ends_line=True),
+    Verb("discover", (arg.IFACE,), "send it frames for unknown addresses (default)", of=BRIDGE),
+    Verb("-discover", (arg.IFACE,), "do not send it such frames", of=BRIDGE),
+    Verb("learn", (arg.IFACE,), "learn addresses from its frames (default)", of=BRIDGE),
+    Verb("-learn", (arg.IFACE,), "do not learn addresses from it", of=BRIDGE),
+    Verb("protect", (arg.IFACE,), "pass no frames between it and other protected members", of=BRIDGE),
+    Verb("-protect", (arg.IFACE,), "no such limit (default)", of=BRIDGE),
+    Verb("stp", (arg.IFACE,), "run the spanning tree protocol; on Linux on all members", of=BRIDGE),
+    Verb("-stp", (arg.IFACE,), "no spanning tree, on all members (default)", of=BRIDGE),
+    Verb("maxage", (arg.MAXAGE,), "spanning tree: lifetime of received information, 6 to 40", of=BRIDGE),
+    Verb("fwddelay", (arg.FWDDELAY,), "spanning tree: delay before it forwards, 2 to 30", of=BRIDGE),
+    Verb("hellotime", (arg.HELLOTIME,), "spanning tree: interval of hello messages, 1 to 10", of=BRIDGE),
+    Verb("priority", (arg.PRIORITY,), "spanning tree: priority, 0 the highest (default 32768)", of=BRIDGE),
+    Verb(
+        "ifpriority",
+        (arg.IFACE, arg.IFPRIORITY),
+        "port priority of a member, 0 to 255 in steps of 4 (default 128)",
+        of=BRIDGE,
+    ),
+    Verb("ifpathcost", (arg.IFACE, arg.IFPATHCOST), "path cost of a member, 1 to 65535", of=BRIDGE),
     Verb("groupfwd", (arg.GROUPFWD,), "forward frames to link-local groups; bit N is 01:80:c2:00:00:0N", of=BRIDGE),
-    Verb("ifgroupfwd", (arg.IFACE, arg.IFGROUPFWD), "the same for what comes from one member", of=BRIDGE),
+    Verb("ifgroupfwd", (arg.IFACE, arg.IFGROUPFWD), "the same for frames from one member", of=BRIDGE),
     Verb("mtu", (arg.MTU,), "largest payload of a frame in bytes", of=BRIDGE),
     Verb("inet", (arg.INET,), "give the bridge an IPv4 address", of=BRIDGE),
     Verb("inet6", (arg.INET6,), "give the bridge an IPv6 address", of=BRIDGE),
-    Verb("-inet", (arg.INET_KNOWN,), "take an IPv4 address from it", of=BRIDGE),
-    Verb("-inet6", (arg.INET6_KNOWN,), "take an IPv6 address from it", of=BRIDGE),
+    Verb("-inet", (arg.INET_KNOWN,), "remove an IPv4 address from the bridge", of=BRIDGE),
+    Verb("-inet6", (arg.INET6_KNOWN,), "remove an IPv6 address from the bridge", of=BRIDGE),
 )
 VERBS: Final[tuple[Verb, ...]] = _VIRT_VERBS + _BRIDGE_VERBS
 
@@ -181,10 +212,10 @@ _BY_NAME: Final = {(verb.of, verb.name): verb for verb in VERBS}
 
 
 def find(of: Of, name: str) -> Verb | None:
-    """The verb of this name for a virt or for a bridge."""
+    """Return the verb of this name for a virt or for a bridge; None if there is none."""
     return _BY_NAME.get((of, name))
 
 
 def of_file(of: Of, file: str) -> tuple[Verb, ...]:
-    """The verbs that mirror an attribute file; none if it has no verb."""
+    """Return the verbs that an attribute file mirrors; none if no verb has that file."""
     return tuple(verb for verb in VERBS if verb.of == of and verb.file == file)

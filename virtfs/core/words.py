@@ -1,4 +1,4 @@
-"""A line of ctl, taken word by word."""
+"""Take a line of ctl word by word."""
 
 import re
 from errno import EINVAL
@@ -11,9 +11,9 @@ _WORD = re.compile(r"[^ \t]+")
 
 
 class Words:
-    """What is left of a line. A word that begins with "#" ends it, unless the rest is taken as it is.
+    """The rest of a line. A word that begins with "#" ends it, except for take_rest().
 
-    Errors: EINVAL when the line holds a character that is neither printable nor a tab.
+    Errors: EINVAL if the line contains a character that is neither printable nor a tab.
     """
 
     def __init__(self, line: str) -> None:
@@ -22,34 +22,34 @@ class Words:
         self._at = 0
 
     def peek(self) -> str | None:
-        """The next word, which stays; None at the end."""
+        """Return the next word without taking it; None at the end."""
         match = _WORD.search(self._line, self._at)
         return None if match is None or match[0].startswith("#") else match[0]
 
     def take(self) -> str | None:
-        """The next word; None at the end."""
+        """Take and return the next word; None at the end."""
         word = self.peek()
         if word is not None:
             self._at = self._line.index(word, self._at) + len(word)
         return word
 
     def rest(self) -> list[str]:
-        """All words that are left, which stay."""
+        """Return all remaining words without taking them."""
         words = _WORD.findall(self._line, self._at)
         comment = next((at for at, word in enumerate(words) if word.startswith("#")), len(words))
         return words[:comment]
 
     def take_rest(self) -> str:
-        """All that is left, comments and blanks within it included."""
+        """Take and return the rest of the line, including comments and inner blanks."""
         rest = self._line[self._at :].strip(BLANKS)
         self._at = len(self._line)
         return rest
 
     def expect_end(self, why: str) -> None:
-        """EINVAL if a word is left."""
+        """Raise EINVAL if a word is left."""
         word = self.take()
         if word is not None:
-            raise VirtError(EINVAL, f"{quoted(word)} is too much: {why}")
+            raise VirtError(EINVAL, f"{quoted(word)} is one word too many: {why}")
 
 
 def _check_characters(line: str) -> None:

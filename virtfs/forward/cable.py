@@ -19,7 +19,7 @@ import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.impairment import Impairment
-from virtfs.core.offload import whole
+from virtfs.core.offload import complete_frames
 from virtfs.forward.impaired import ImpairedPath
 from virtfs.forward.tasks import Start, lasting, surely_in_thread
 from virtfs.forward.wire import Wire
@@ -177,7 +177,7 @@ class OneWay:
                 self.source.receive(bytes(frame))
                 continue
             try:
-                pieces = whole(header, frame)
+                pieces = complete_frames(header, frame)
             except ValueError:  # an offload that the host was never granted
                 self.source.lose(1)
                 continue

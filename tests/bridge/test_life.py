@@ -82,7 +82,7 @@ def test_a_bridge_that_is_none(mount: Mount, virts: Virts) -> None:
     for name in ("nosuch", "lo", virt.tap):
         with fails(errno.ENXIO):
             virt.set(f"bridge {name}")
-    assert mount.read("last_error") == f'"bridge {virt.tap}": bridge: "{virt.tap}" is no bridge'
+    assert mount.read("last_error") == f'"bridge {virt.tap}": bridge: "{virt.tap}" is not a bridge'
     assert virt.read("tap/bridge") == ""
 
 

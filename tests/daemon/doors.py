@@ -84,28 +84,11 @@ def _no_thread() -> RuntimeError:
     return RuntimeError("can't start new thread")
 
 
-class _Libc:
-    """A C library, one of whose functions may fail."""
-
-    def __init__(self, nth: Nth, real: ctypes.CDLL) -> None:
-        self._nth = nth
-        self._real = real
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
-
-    def timerfd_create(self, *args: int) -> int:
-        if self._nth.now("timerfd_create"):
-            ctypes.set_errno(errno.ENFILE)
-            return -1
-        return int(self._real.timerfd_create(*args))
-
-
 @contextmanager
 def nth(n: int) -> Iterator[Nth]:
     """The n-th call at any of the doors fails: with ENFILE, ENOMEM, or as a thread that cannot be started."""
     count = Nth(n)
-    start, ioctl, syscall = threading.Thread.start, fcntl.ioctl, uring._syscall
+    start, ioctl, syscall, create = threading.Thread.start, fcntl.ioctl, uring._syscall, timer._timerfd_create
 
     def started(thread: threading.Thread) -> None:
         if thread.name in ("inside a namespace", "compiling a filter") and count.now(f"thread {thread.name}"):
@@ -122,6 +105,12 @@ def nth(n: int) -> Iterator[Nth]:
             ctypes.set_errno(errno.ENFILE)
             return -1
         return int(syscall(number, *args))
+
+    def timerfd_create(*args: int) -> int:
+        if count.now("timerfd_create"):
+            ctypes.set_errno(errno.ENFILE)
+            return -1
+        return int(create(*args))
 
     doors: list[tuple[object, str, Callable[[], Exception]]] = [
         (os, "open", _full),
@@ -142,7 +131,7 @@ def nth(n: int) -> Iterator[Nth]:
         stack.enter_context(patch.object(threading.Thread, "start", started))
         stack.enter_context(patch.object(fcntl, "ioctl", told))
         stack.enter_context(patch.object(uring, "_syscall", set_up))
-        stack.enter_context(patch.object(timer, "_libc", _Libc(count, timer._libc)))
+        stack.enter_context(patch.object(timer, "_timerfd_create", timerfd_create))
         yield count
 
 

@@ -26,7 +26,7 @@ from virtfs.host.bpf import Program, compile_filter
 from virtfs.host.links import Links
 from virtfs.host.tap import Tap
 
-from .contract import read
+from .contract import read, readable
 from .nets import Namespace, ip
 
 HOST, VIRT, OTHER = (bytes.fromhex(f"0200000000{number:02x}") for number in (1, 2, 9))
@@ -93,7 +93,7 @@ def set_filter(tap: Tap, expression: str) -> None:
 
 def waiting(tap: Tap) -> list[bytes]:
     frames = []
-    while tap.readable():
+    while readable(tap):
         frames.append(read(tap))
     return frames
 
@@ -134,7 +134,7 @@ def test_an_empty_expression_is_no_filter(expression: str) -> None:
         ("host nosuch.example.org", "unknown host 'nosuch.example.org'"),
         ("ip and arp", "expression rejects all packets"),
         ("ether[0] / 0 = 1", "division by zero"),
-        ("ip6 protochain 6", "the kernel refuses its program"),
+        ("ip6 protochain 6", "the kernel refuses the compiled program"),
         ("arp\0", "NUL"),
         ("hôst 10.0.0.1", "syntax error"),
         ("(" * 4000, "syntax error"),

@@ -112,7 +112,7 @@ def test_the_name_belongs_to_something_else(network: None, make: str) -> None:
     ip(make)
     refusal = _refused(3)
     assert refusal.errno == errno.EBUSY
-    assert refusal.strerror == '"tap3" exists and is no tap'
+    assert refusal.strerror == '"tap3" exists but is not a tap'
     assert _there("tap3")
 
 

@@ -7,7 +7,7 @@ import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.forward.wire import HEADROOM, LONGEST, Wire
-from virtfs.host.fifo import PACKET, Fifo, read_by_somebody
+from virtfs.host.fifo import PACKET, Fifo, has_reader
 
 BURST = 128  # frames before other tasks run
 
@@ -34,7 +34,7 @@ class Feed:
             if fd is not None:
                 self._fd = fd
                 start(self._run)
-        elif not read_by_somebody(self._fd) and self._scope is not None:
+        elif not has_reader(self._fd) and self._scope is not None:
             self._scope.cancel()
 
     def stop(self) -> None:

@@ -1,13 +1,13 @@
-"""Moving an interface's addresses and routes to the bridge it becomes a member of, and back.
+"""Move the addresses and routes of an interface to the bridge it joins, and back.
 
-A machine that is reached through eth0 must stay so when eth0 is put into a bridge, whatever happens in between.
-So make comes before break: every address and route is on the bridge before it leaves eth0, and each step is one
-request to the kernel. Whoever dies after any step leaves a machine that has each of them at least once; the same
-steps, taken again from the start, complete the move.
+A machine that is reached through eth0 must stay reachable when eth0 joins a bridge, whatever happens in between. So
+every address and route is copied to the bridge before it is removed from eth0, and each step is one request to the
+kernel. A process that dies after any step leaves a machine that has each address and route at least once. Running the
+steps again from the start completes the move.
 
-While both have them the older ones count. So the machine can be reached at every moment but one: from the port's
-coming in until what it had is removed from it, some milliseconds, packets still leave by the port while the answers
-of ARP come in by the bridge.
+While both interfaces have them, the older ones take precedence. The machine is unreachable only from the moment the
+port joins until its own addresses and routes are removed, some milliseconds. During that time packets leave through the
+port while ARP replies come in through the bridge.
 """
 
 import os
@@ -31,14 +31,14 @@ _IFF_UP = 0x1  # linux/if.h
 
 @dataclass(frozen=True, slots=True)
 class IpConfig:
-    """Addresses and routes, by what is the same on whatever interface they are."""
+    """Addresses and routes, identified by what does not depend on their interface."""
 
     addresses: frozenset[tuple[object, ...]] = frozenset()
     routes: frozenset[tuple[object, ...]] = frozenset()
 
     @property
     def networks(self) -> frozenset[tuple[object, ...]]:
-        """The addresses' networks, as ipconfig.RouteRecord has them."""
+        """The networks of the addresses, in the form of ipconfig.RouteRecord.network."""
         return frozenset(_network(*key) for key in self.addresses)
 
     def __or__(self, other: "IpConfig") -> "IpConfig":
@@ -53,7 +53,7 @@ def _network(family: Any, address: Any, length: Any) -> tuple[object, ...]:
 
 
 def ip_config(rtnl: Rtnl, index: int) -> IpConfig:
-    """What an interface holds now."""
+    """Return the addresses and routes that an interface has now."""
     return IpConfig(
         frozenset(address.key for address in addresses(rtnl, index)),
         frozenset(route.key for route in routes(rtnl, index)),
@@ -62,33 +62,33 @@ def ip_config(rtnl: Rtnl, index: int) -> IpConfig:
 
 @dataclass(slots=True)
 class Adoptions:
-    """Which members one bridge has adopted, by interface index, and what is whose.
+    """The members that one bridge has adopted, by interface index, and the origin of each address and route.
 
-    What nobody is known to have brought belongs to the member that was adopted first: an address that came since
-    (by DHCP, by hand), and all of them when an earlier daemon did the adopting.
+    Those of unknown origin are attributed to the member that was adopted first. This covers addresses that came later
+    (by DHCP, by hand), and all of them if an earlier daemon did the adopting.
     """
 
-    own: IpConfig = field(default_factory=IpConfig)  # the bridge's: from before any was adopted, or by the verb inet
+    own: IpConfig = field(default_factory=IpConfig)  # the bridge's: older than any adoption, or set by the verb inet
     brought: dict[int, IpConfig] = field(default_factory=dict)
 
     def note(self, rtnl: Rtnl, bridge: int, port: int) -> None:
-        """To be called before `adopt`."""
-        its = ip_config(rtnl, port)
+        """Record what the port has. Call it before adopt()."""
+        config = ip_config(rtnl, port)
         member = link(rtnl, port).master == bridge
         if not self.brought and not member:
-            self.own |= ip_config(rtnl, bridge) - its
-        self.brought[port] = its
+            self.own |= ip_config(rtnl, bridge) - config
+        self.brought[port] = config
 
     def keep(self, address: IpInterface) -> None:
-        """An address that is given to the bridge itself."""
+        """Record an address that was given to the bridge itself."""
         self.own |= IpConfig(frozenset((_key(address),)))
 
     def is_own(self, address: IpInterface) -> bool:
-        """Whether an address of the bridge is its own, not a member's."""
+        """Return whether an address on the bridge is the bridge's own, not a member's."""
         return not self.brought or _key(address) in self.own.addresses
 
     def staying(self, rtnl: Rtnl, bridge: int, port: int) -> IpConfig:
-        """What the bridge keeps when this member leaves."""
+        """Return what stays on the bridge when this member leaves."""
         if next(iter(self.brought)) != port:
             return ip_config(rtnl, bridge) - self.brought[port]
         others = (held for index, held in self.brought.items() if index != port)
@@ -96,16 +96,16 @@ class Adoptions:
 
 
 def _key(address: IpInterface) -> tuple[object, ...]:
-    """As of ipconfig.AddressRecord."""
+    """Return the key that ipconfig.AddressRecord has for an address."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     return family, address.ip.packed, address.network.prefixlen
 
 
 def adopt(rtnl: Rtnl, bridge: int, port: int) -> Iterator[str]:
-    """Make `port` a member of `bridge` and move what it holds there. Each step done is told by a word.
+    """Make `port` a member of `bridge` and move its addresses and routes there. Yield a word after each step.
 
-    The bridge gets its MAC, under which the neighbours know those addresses, and is set up if it is: routes need
-    that. VirtError: the kernel's; what was copied by then is still on the port as well.
+    The bridge gets the port's MAC, under which the neighbours know those addresses. It is set up if the port is,
+    because routes need that. VirtError: the kernel's; what was copied by then is still on the port as well.
     """
     wire, master = link(rtnl, port), link(rtnl, bridge)
     if master.address != wire.address:
@@ -118,11 +118,11 @@ def adopt(rtnl: Rtnl, bridge: int, port: int) -> Iterator[str]:
 
 
 def give_back(rtnl: Rtnl, bridge: int, port: int, staying: IpConfig) -> Iterator[str]:
-    """The reverse: what the bridge holds, but for `staying`, moves to the port, which is a member no more."""
+    """Undo adopt(): remove the port from the bridge and move everything but `staying` back to it."""
     wire, master = link(rtnl, port), link(rtnl, bridge)
     yield from _move(rtnl, master, wire, staying, 0)
     if master.address == wire.address:
-        # Two of one address in one network would be one too many. Any that is nobody's will do.
+        # Two interfaces in one network must not share a MAC, so the bridge gets a random, locally administered one.
         _set_address(rtnl, bridge, bytes((0x02,)) + os.urandom(5))
         yield "address"
 
@@ -133,11 +133,11 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int
         if address.key not in there.addresses | staying.addresses:
             address.on(target.index, target.name, source.name).add(rtnl)
             yield "copied an address"
-    # With an address its kernel's own routes have come: ask again. What is down can have none.
+    # The kernel has added its own routes for the new addresses: ask again. An interface that is down has no routes.
     there = ip_config(rtnl, target.index)
     for route in routes(rtnl, source.index) if link(rtnl, target.index).up else ():
         if route.key in staying.routes or route.network in staying.networks:
-            continue  # what the kernel made for an address stays with that
+            continue  # a route that the kernel made for an address stays with the address
         if route.shared or route.key not in there.routes:
             route.on(target.index, source.index).add(rtnl)
             yield "copied a route"
@@ -145,7 +145,7 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int
     if link(rtnl, port.index).master != (master or None):
         _set_master(rtnl, port.index, master)
         yield "member" if master else "no member"
-    # The last first: with the first address of a subnet the others would go (promote_secondaries).
+    # In reverse: removing the first address of a subnet would remove the others (promote_secondaries).
     for address in reversed(addresses(rtnl, source.index)):
         if address.key not in staying.addresses:
             address.remove(rtnl)
@@ -153,13 +153,13 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int
     for route in routes(rtnl, source.index):
         if route.key in staying.routes or route.network in staying.networks:
             continue
-        if not route.shared:  # such a one was replaced
+        if not route.shared:  # a route with several next hops was replaced, not copied
             route.remove(rtnl)
             yield "removed a route"
 
 
 def link(rtnl: Rtnl, index: int) -> Link:
-    """An interface of our own network namespace. VirtError ENODEV."""
+    """Return an interface of the socket's network namespace, by index. VirtError ENODEV: there is none."""
     question = ifinfmsg()
     question["index"] = index
     (answer,) = rtnl.ask(RTM_GETLINK, question)

@@ -1,4 +1,4 @@
-"""rtnetlink messages as the bytes they are, for what is to be said again as it was heard, but of another interface."""
+"""rtnetlink messages as raw bytes, to repeat what the kernel reported for another interface."""
 
 import struct
 from collections.abc import Iterable
@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from virtfs.host.rtnl import Message
 
 _HEADER = struct.Struct("IHHII")  # struct nlmsghdr, linux/netlink.h
-_ATTRIBUTE = struct.Struct("HH")  # struct nlattr: length with this, type
+_ATTRIBUTE = struct.Struct("HH")  # struct nlattr: length including this header, type
 _TYPE = 0x3FFF  # NLA_TYPE_MASK
 
 Attributes = dict[int, bytes]
 
 
 class Raw(dict[str, dict[str, int]]):
-    """What Rtnl.ask sends, given the bytes that follow the message's header."""
+    """A message for Rtnl.ask(), made from the bytes that follow the netlink header."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__(header={})
@@ -21,7 +21,7 @@ class Raw(dict[str, dict[str, int]]):
         self._body = body
 
     def encode(self) -> None:
-        """Make `data` of the header, as Rtnl has filled it in, and the body."""
+        """Set `data` to the header, as Rtnl has filled it in, and the body."""
         header = self["header"]
         length = _HEADER.size + len(self._body)
         numbers = (length, header["type"], header["flags"], header["sequence_number"], 0)
@@ -29,13 +29,13 @@ class Raw(dict[str, dict[str, int]]):
 
 
 def body(message: Message) -> bytes:
-    """What followed the header of a message that was received."""
+    """Return the bytes after the header of a received message."""
     start: int = message.offset
     return bytes(message.data[start + _HEADER.size : start + message["header"]["length"]])
 
 
 def parse(data: bytes) -> Attributes:
-    """Attributes by type; of several of one type the last."""
+    """Return the attributes by type; the last one of each type."""
     attributes: Attributes = {}
     while len(data) >= _ATTRIBUTE.size:
         length, kind = _ATTRIBUTE.unpack_from(data)
@@ -47,7 +47,7 @@ def parse(data: bytes) -> Attributes:
 
 
 def pack(attributes: Iterable[tuple[int, bytes]]) -> bytes:
-    """The reverse of `parse`."""
+    """Return the attributes as bytes, the reverse of parse()."""
     return b"".join(_padded(_ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value) for kind, value in attributes)
 
 

@@ -1,12 +1,12 @@
-"""tcpdump's filter language, compiled by libpcap (pcap_compile(3PCAP)) to the kernel's classic BPF.
+"""tcpdump's filter language, compiled by libpcap (pcap_compile(3PCAP)) to classic BPF.
 
-An expression comes from a user, and the compiler runs in the daemon, so it is bounded by what was measured
-(libpcap 1.10.3): its time grows with the square of the instructions it makes of the alternatives, of which
-4 KiB can hold 1400, for 34 s, and its optimizer's grows faster still. With the bounds below it stays under 2 s.
+Expressions come from users and the compiler runs in the daemon, so their size is bounded. Measured with libpcap 1.10.3:
+the time to compile grows with the square of the instructions that the alternatives need, and 4 KiB of text can hold
+1400 alternatives, which take 34 s. The optimizer's time grows faster still. The bounds below keep it under 2 s.
 
-libpcap asks the resolver for what it takes for a host's name, 10 s and more for each when the network is slow.
-That is not granted: the compiler runs in a thread that can open no socket. Names of /etc/hosts, /etc/services,
-/etc/protocols and /etc/ethers are still known; any other is unknown at once.
+libpcap asks the resolver for words that it takes for host names, 10 s and more for each on a slow network. So the
+compiler runs in a thread that cannot open sockets. Names from /etc/hosts, /etc/services, /etc/protocols and /etc/ethers
+still work; any other name is unknown at once.
 """
 
 import ctypes
@@ -23,25 +23,26 @@ from functools import cache
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import quoted
 from virtfs.host.descriptors import one_left
+from virtfs.host.libc import libc
 from virtfs.host.threads import call_apart
 
 EXPRESSION_MAX = 4096  # bytes
-TERMS_MAX = 200
+TERMS_MAX = 200  # expressions joined by "and" and "or"
 UNOPTIMIZED_MAX = 8192
-INSTRUCTIONS_MAX = 4096 - 3  # BPF_MAXINSNS, linux/bpf_common.h; three for `towards_wire_only`
+INSTRUCTIONS_MAX = 4096 - 3  # BPF_MAXINSNS, linux/bpf_common.h, less the three that outgoing_only() adds
 
-_LIBRARIES = ("libpcap.so.0.8", "libpcap.so.1", "libpcap.so")  # Debian's name, the others', musl's without a number
+_LIBRARIES = ("libpcap.so.0.8", "libpcap.so.1", "libpcap.so")  # names on Debian, elsewhere, and with musl
 _DLT_EN10MB = 1
-_SNAPLEN = 262144  # tcpdump's; what a program that accepts returns, and no frame is longer
+_SNAPLEN = 262144  # tcpdump's: the return value of a program that accepts; no frame is longer
 _NETMASK_UNKNOWN = 0xFFFFFFFF
-_OUTCOME_ERROR = -1
+
 
 _INSTRUCTION = struct.Struct("HBBI")  # struct sock_filter, linux/filter.h
 _FPROG = struct.Struct("HP")  # struct sock_fprog
 FPROG_SIZE = _FPROG.size
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h
 
-PACKET_OUTGOING = 4  # linux/if_packet.h: the packet is on its way to the wire
+PACKET_OUTGOING = 4  # linux/if_packet.h
 _PACKET_TYPE = 0xFFFFF004  # SKF_AD_OFF + SKF_AD_PKTTYPE, linux/filter.h
 
 _BETWEEN_TERMS = re.compile(r"\|\||&&|(?<![-.\w])(?:or|and)(?![-.\w])")
@@ -54,47 +55,45 @@ _LOAD, _LOAD_BYTE = 0x20, 0x30  # BPF_LD|BPF_W|BPF_ABS, BPF_LD|BPF_B|BPF_ABS
 _EQUAL, _RETURN = 0x15, 0x06  # BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K
 _SYS_SOCKET = {"x86_64": 41, "aarch64": 198, "riscv64": 198, "loongarch64": 198}
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A filter. instructions: an array of struct sock_filter (linux/filter.h), as it lies in memory."""
+    """A compiled filter. instructions: an array of struct sock_filter (linux/filter.h), as in memory."""
 
     expression: str
     instructions: bytes
 
     def __len__(self) -> int:
-        """Instructions in it."""
+        """Return the number of instructions."""
         return len(self.instructions) // _INSTRUCTION.size
 
 
 def compile_filter(expression: str) -> Program | None:
-    """A program for frames of an Ethernet; None for an empty expression, which lets all pass.
+    """Return a program for Ethernet frames; None for an empty expression, which passes all.
 
-    Blocks for some 0.2 ms, a hostile expression up to 2 s: to be called in a thread. VirtError: EINVAL with
-    libpcap's own message, also for a program that this kernel refuses; E2BIG, longer or of more terms or
-    instructions than allowed; EOPNOTSUPP, libpcap is not installed.
+    Blocks for some 0.2 ms, up to 2 s for a hostile expression: call it in a thread. VirtError: EINVAL with libpcap's
+    message, or if this kernel refuses the program; E2BIG, the expression is too long or has too many terms or
+    instructions; EOPNOTSUPP, libpcap is not installed.
     """
     expression = expression.strip()
     if not expression:
         return None
     _check_size(expression)
-    instructions = _confined(expression)
+    instructions = _compile_confined(expression)
     _ask_kernel(expression, instructions)
     return Program(expression, instructions)
 
 
 def sock_fprog(instructions: bytes) -> tuple[bytes, object]:
-    """struct sock_fprog of a program, and what has to live as long as the kernel may look at it."""
+    """Return struct sock_fprog for a program, and an object to keep alive while the kernel may read the program."""
     buffer = ctypes.create_string_buffer(instructions, len(instructions))
     return _FPROG.pack(len(instructions) // _INSTRUCTION.size, ctypes.addressof(buffer)), buffer
 
 
-def towards_wire_only(program: Program) -> bytes:
-    """The same for a packet socket on the interface, where what comes from the wire passes unasked.
+def outgoing_only(program: Program) -> bytes:
+    """Return the program for a packet socket on the tap: it filters frames to the wire and passes frames from it.
 
-    Instructions as in `Program`; their jumps are relative. linux/filter.h: SKF_AD_PKTTYPE.
+    The result is instructions as in `Program`, whose jumps are relative. linux/filter.h: SKF_AD_PKTTYPE.
     """
     return b"".join(
         (
@@ -108,7 +107,7 @@ def towards_wire_only(program: Program) -> bytes:
 
 def _check_size(expression: str) -> None:
     if "\0" in expression:
-        raise VirtError(errno.EINVAL, f"filter {quoted(expression)} holds a NUL")
+        raise VirtError(errno.EINVAL, f"filter {quoted(expression)} contains a NUL byte")
     if len(os.fsencode(expression)) > EXPRESSION_MAX:
         raise VirtError(errno.E2BIG, f"filter {quoted(expression)} is longer than {EXPRESSION_MAX} bytes")
     if len(_BETWEEN_TERMS.findall(expression)) >= TERMS_MAX:
@@ -116,7 +115,7 @@ def _check_size(expression: str) -> None:
 
 
 class _BpfProgram(ctypes.Structure):
-    """struct bpf_program, pcap/bpf.h; struct bpf_insn is struct sock_filter by another name."""
+    """struct bpf_program, pcap/bpf.h; its struct bpf_insn equals struct sock_filter."""
 
     _fields_ = (("length", ctypes.c_uint), ("instructions", ctypes.c_void_p))
 
@@ -130,7 +129,7 @@ def _libpcap() -> ctypes.CDLL:
             continue
         break
     else:
-        one_left()  # or it may well be installed
+        one_left()  # without a descriptor, an installed library cannot be loaded either
         raise VirtError(errno.EOPNOTSUPP, "filters need libpcap: install the package libpcap0.8 (Debian) or libpcap")
     pcap_t = ctypes.c_void_p
     library.pcap_open_dead.restype = pcap_t
@@ -145,8 +144,8 @@ def _libpcap() -> ctypes.CDLL:
 _one_at_a_time = threading.Lock()  # libpcap before 1.8 compiles with global variables
 
 
-def _confined(expression: str) -> bytes:
-    """The instructions, compiled in a thread of its own that ends with its confinement."""
+def _compile_confined(expression: str) -> bytes:
+    """Return the instructions, compiled in a thread of its own that cannot open sockets."""
 
     def run() -> bytes:
         _forbid_sockets()
@@ -157,13 +156,13 @@ def _confined(expression: str) -> bytes:
 
 
 def _compile(library: ctypes.CDLL, expression: str) -> bytes:
-    """Without the optimizer first: how much there is to do for it is seen from the result."""
+    """Compile without the optimizer first, since the size of the result tells how long the optimizer would take."""
     instructions = _compile_once(library, expression, optimize=False)
     if len(instructions) > UNOPTIMIZED_MAX * _INSTRUCTION.size:
-        raise VirtError(errno.E2BIG, f"filter {quoted(expression)} is too much for libpcap's optimizer")
+        raise VirtError(errno.E2BIG, f"filter {quoted(expression)} is too complex for libpcap's optimizer")
     instructions = _compile_once(library, expression, optimize=True)
     if len(instructions) > INSTRUCTIONS_MAX * _INSTRUCTION.size:
-        sentence = f"filter {quoted(expression)} needs more than the {INSTRUCTIONS_MAX} instructions that are allowed"
+        sentence = f"filter {quoted(expression)} needs more than {INSTRUCTIONS_MAX} instructions, the kernel's limit"
         raise VirtError(errno.E2BIG, sentence)
     return instructions
 
@@ -171,12 +170,12 @@ def _compile(library: ctypes.CDLL, expression: str) -> bytes:
 def _compile_once(library: ctypes.CDLL, expression: str, optimize: bool) -> bytes:
     handle = library.pcap_open_dead(_DLT_EN10MB, _SNAPLEN)
     if not handle:
-        raise VirtError(errno.ENOMEM, "libpcap gives no handle to compile a filter with")
+        raise VirtError(errno.ENOMEM, "libpcap cannot allocate a handle to compile a filter")
     program = _BpfProgram()
     try:
         text = os.fsencode(expression)
         if library.pcap_compile(handle, ctypes.byref(program), text, optimize, _NETMASK_UNKNOWN) != 0:
-            one_left()  # or a name is unknown only because /etc/services could not be opened
+            one_left()  # without a descriptor, /etc/services cannot be opened and its names are unknown
             message = library.pcap_geterr(handle).decode(errors="replace")
             raise VirtError(errno.EINVAL, f"filter {quoted(expression)}: {message}")
         return ctypes.string_at(program.instructions, program.length * _INSTRUCTION.size)
@@ -186,10 +185,10 @@ def _compile_once(library: ctypes.CDLL, expression: str, optimize: bool) -> byte
 
 
 def _forbid_sockets() -> None:
-    """The calling thread can open no socket from now on: socket(2) is EACCES, what threads are there stays free.
+    """Make socket(2) fail with EACCES in the calling thread, from now on; other threads are not affected.
 
-    On machines whose numbers are not known here, and where seccomp is not to be had, nothing is forbidden;
-    then a name costs what the resolver takes.
+    Does nothing on architectures whose system call numbers are unknown here and where seccomp is unavailable. There the
+    resolver may take its time.
     """
     number = _SYS_SOCKET.get(platform.machine())
     if number is None or struct.calcsize("P") != 8:
@@ -204,19 +203,19 @@ def _forbid_sockets() -> None:
     )
     fprog, _buffer = sock_fprog(program)
     zero = ctypes.c_ulong(0)
-    if _libc.prctl(_PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1), zero, zero, zero) == 0:
-        _libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), ctypes.c_char_p(fprog), zero, zero)
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1), zero, zero, zero) == 0:
+        libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), ctypes.c_char_p(fprog), zero, zero)
 
 
 def _ask_kernel(expression: str, instructions: bytes) -> None:
-    """Have the kernel check a program as it will when that is attached, on a socket that nobody uses.
+    """Let the kernel check a program by attaching it to an unused socket.
 
-    It takes no loops, which protochain would need (net/core/filter.c, bpf_check_classic).
+    The kernel refuses loops, which `protochain` needs (net/core/filter.c bpf_check_classic).
     """
     fprog, _buffer = sock_fprog(instructions)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as judge:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as unused:
         try:
-            judge.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
+            unused.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
         except OSError as refusal:
-            sentence = f"filter {quoted(expression)}: the kernel refuses its program: {refusal.strerror}"
+            sentence = f"filter {quoted(expression)}: the kernel refuses the compiled program: {refusal.strerror}"
             raise VirtError(refusal.errno or errno.EINVAL, sentence) from refusal

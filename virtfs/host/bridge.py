@@ -1,6 +1,6 @@
-"""A bridge of the host, asked of and told to rtnetlink (net/bridge/br_netlink.c, br_fdb.c; ip-link(8), bridge(8)).
+"""Configure a bridge of the host over rtnetlink (net/bridge/br_netlink.c, br_fdb.c; ip-link(8), bridge(8)).
 
-For the network namespace of the thread that opened `Rtnl`. All of it blocks shortly and belongs in a thread.
+Works in the network namespace of the thread that opened `Rtnl`. Every call blocks shortly and belongs in a thread.
 """
 
 import errno
@@ -44,11 +44,11 @@ from virtfs.host.netns import own_netns
 from virtfs.host.rtnl import Message, Rtnl
 
 _IFF_UP = 0x1  # linux/if.h
-_NUD_NOARP = 0x40  # linux/neighbour.h: static, it never ages
+_NUD_NOARP = 0x40  # linux/neighbour.h: a static entry, which never ages
 _NTF_MASTER = 0x04
-_NTF_STICKY = 0x40  # and no frame from elsewhere moves it
+_NTF_STICKY = 0x40  # frames from another port do not move the entry
 
-# A verb's name, its attribute, what one of its units is in the attribute's.
+# From a verb to its attribute and the factor from the verb's unit to the attribute's.
 _PARAMETERS: Final = {
     "maxage": ("IFLA_BR_MAX_AGE", 100),
     "fwddelay": ("IFLA_BR_FORWARD_DELAY", 100),
@@ -61,7 +61,7 @@ _PARAMETERS: Final = {
 
 @dataclass(slots=True)
 class HostBridge:
-    """One bridge. VirtError ENXIO, in every method: it is gone, or has another name now."""
+    """One bridge. VirtError ENXIO, in every method: it is gone or was renamed."""
 
     rtnl: Rtnl
     links: Links
@@ -69,35 +69,35 @@ class HostBridge:
     index: int
     adoptions: adopt.Adoptions = field(default_factory=adopt.Adoptions)
 
-    # As host.links wants to be told of what it works on
+    # tapdevice.Placed, for host.links
 
     def name(self) -> str:
-        """Its name, made sure of."""
+        """Return the name, after checking that the bridge still has it."""
         self._link()
         return self.called
 
     def netns(self) -> int:
-        """Where it is: here."""
+        """Return a descriptor of the namespace: the calling thread's own."""
         return own_netns()
 
-    # What it is
+    # Queries
 
     def look(self) -> BridgeState:
-        """All of it as it is now."""
+        """Return the bridge's present state."""
         link = self._link()
         return state_of(link, *self.ports(), self.links.addresses(self))
 
     def ports(self) -> tuple[tuple[Member, ...], tuple[Known, ...]]:
-        """The members by their numbers, and the table."""
+        """Return the members, by port number, and the address table."""
         links, entries = dump_members(self.rtnl, self.index), dump_known(self.rtnl, self.index)
         return members_of(links, frozenset(self.adoptions.brought)), known_of(links, entries)
 
     def settings(self) -> dict[str, Settings]:
-        """Return, by member, what other programs may have set of it and no verb says."""
+        """Return, by member, the port settings that no verb has and other programs may have changed."""
         return {str(link.get_attr("IFLA_IFNAME")): settings_of(link) for link in dump_members(self.rtnl, self.index)}
 
     def addresses_of(self, name: str) -> tuple[IpInterface, ...]:
-        """The addresses of another interface; none if it is gone."""
+        """Return the addresses of another interface; none if it is gone."""
         link = ask_link(self.rtnl, name)
         if link is None:
             return ()
@@ -108,25 +108,29 @@ class HostBridge:
     def _link(self) -> Message:
         link = ask_link(self.rtnl, self.index)
         if link is None or link.get_attr("IFLA_IFNAME") != self.called or details(link) is None:
-            raise VirtError(errno.ENXIO, f'"{self.called}" is gone from the host')
+            raise VirtError(errno.ENXIO, f'bridge "{self.called}" no longer exists')
         return link
 
-    # What it is told
+    # Changes
 
     def set_parameter(self, verb: str, value: int) -> None:
-        """maxage, fwddelay, hellotime, priority, maxaddr, groupfwd. EOPNOTSUPP: this kernel has none."""
+        """Set maxage, fwddelay, hellotime, priority, maxaddr or groupfwd. VirtError EOPNOTSUPP: this kernel has no such
+        parameter.
+        """
         attribute, unit = _PARAMETERS[verb]
         self._set(attribute, value * unit, f'{verb} "{value}"')
-        # Linux answers an attribute that it does not know with success: look.
+        # Linux reports success for attributes that it does not know, so read the value back.
         if verb == "maxaddr" and self.look().maxaddr != value:
-            raise VirtError(errno.EOPNOTSUPP, "maxaddr: this kernel's bridges know no limit (Linux 6.7 does)")
+            raise VirtError(
+                errno.EOPNOTSUPP, "maxaddr: this kernel cannot limit learned addresses; Linux 6.7 and newer can"
+            )
 
     def set_timeout(self, seconds: int) -> None:
-        """0 is never: to Linux 0 would be not to learn at all, so it is told the longest there is."""
+        """Set the ageing time; 0 means never. Linux would stop learning at 0, so it gets its maximum instead."""
         self._set("IFLA_BR_AGEING_TIME", seconds * 100 or NEVER, f'timeout "{seconds}"')
 
     def set_stp(self, on: bool) -> None:
-        """The spanning tree, of all members."""
+        """Turn the spanning tree protocol on or off, for all members."""
         self._set("IFLA_BR_STP_STATE", int(on), "stp" if on else "-stp")
 
     def _set(self, attribute: str, value: int | None, what: str) -> None:
@@ -136,11 +140,11 @@ class HostBridge:
         self._ask(RTM_NEWLINK, change, what)
 
     def add(self, name: str) -> None:
-        """Make an interface a member. It must be in no other bridge: Linux would move it."""
+        """Make an interface a member. It must not be in another bridge, since Linux would move it silently."""
         self._set_master(name, self.index, f'add "{name}"')
 
     def remove(self, name: str) -> None:
-        """No member any more; what it had brought goes back to it."""
+        """Remove a member; the addresses and routes it brought move back to it."""
         index, what = self._index(name), f'delete "{name}"'
         if index not in self.adoptions.brought:
             self._set_master(name, 0, what)
@@ -150,26 +154,26 @@ class HostBridge:
             for _step in adopt.give_back(self.rtnl, self.index, index, staying):
                 pass
         except VirtError as refusal:
-            self._make_sure(index, what)
+            self._check_present(index, what)
             raise VirtError(refusal.errno, f"{what}: {refusal.strerror}") from refusal
         del self.adoptions.brought[index]
 
     def adopt(self, name: str) -> None:
-        """Make an interface a member, if it is none, and move its addresses and routes here."""
+        """Make an interface a member, unless it is one, and move its addresses and routes to the bridge."""
         index, what = self._index(name), f'add "{name}" adopt'
         try:
             self.adoptions.note(self.rtnl, self.index, index)
             for _step in adopt.adopt(self.rtnl, self.index, index):
                 pass
         except VirtError as refusal:
-            self._make_sure(index, what)
+            self._check_present(index, what)
             self.remove(name)
             raise VirtError(refusal.errno, f"{what}: {refusal.strerror}") from refusal
 
-    def _make_sure(self, port: int, what: str) -> None:
-        """VirtError ENXIO: the bridge or that interface has just vanished; the bridge keeps what it brought so far.
+    def _check_present(self, port: int, what: str) -> None:
+        """Raise VirtError ENXIO if the bridge or the port has just vanished; the bridge keeps what it got so far.
 
-        The refusal of a step may have another errno then: a route by a gateway is ENETUNREACH (fib_semantics.c
+        The failed step may have another errno: adding a route by a gateway fails with ENETUNREACH then (fib_semantics.c
         fib_check_nh_gw).
         """
         self._link()
@@ -183,7 +187,7 @@ class HostBridge:
         self._ask(RTM_SETLINK, change, what)
 
     def set_port(self, name: str, attribute: str, value: int) -> None:
-        """IFLA_BRPORT_…: an attribute of a member."""
+        """Set one attribute of a member, IFLA_BRPORT_…."""
         self.set_settings(name, ((attribute, value),))
 
     def set_settings(self, name: str, settings: Settings) -> None:
@@ -195,29 +199,29 @@ class HostBridge:
         self._ask(RTM_NEWLINK, change, f'"{name}"')
 
     def set_static(self, name: str, address: bytes) -> None:
-        """An address that is neither forgotten nor moved, in the place of what was known of it."""
+        """Add an address that never expires or moves, replacing the present entry for it."""
         entry = _entry(self._index(name), address)
         entry["state"] = _NUD_NOARP
         entry["flags"] = _NTF_MASTER | _NTF_STICKY
         self._ask(RTM_NEWNEIGH, entry, "static", NLM_F_CREATE | NLM_F_REPLACE)
 
     def forget(self, address: bytes) -> None:
-        """An address of the table, static or learned; none of the ports' own."""
+        """Remove an address from the table, static or learned, but not the ports' own."""
         for known in [known for known in self.look().known if known.address == address]:
             self._ask(RTM_DELNEIGH, _entry(self._index(known.member), address), "deladdr")
 
     def flush(self) -> None:
-        """Forget what was learned. Linux keeps what is static, and with it the ports' own (br_fdb.c br_fdb_flush)."""
+        """Remove the learned addresses. Linux keeps static ones, including the ports' own (br_fdb.c br_fdb_flush)."""
         self._set("IFLA_BR_FDB_FLUSH", None, "flush")
 
     def flush_all(self) -> None:
-        """Forget the static ones too; the ports' own stay."""
+        """Remove learned and static addresses; the ports' own stay."""
         self.flush()
         for known in self.look().known:
             self._ask(RTM_DELNEIGH, _entry(self._index(known.member), known.address), "flushall")
 
     def delete(self) -> None:
-        """Remove the bridge itself, whatever its name is now; no error if it is gone."""
+        """Delete the bridge, whatever its present name; no error if it is gone."""
         link = ask_link(self.rtnl, self.index)
         if link is not None and details(link) is not None:
             self._ask(RTM_DELLINK, _change(self.index), "destroy")
@@ -235,18 +239,23 @@ class HostBridge:
 
 
 def find(rtnl: Rtnl, name: BridgeName) -> int | None:
-    """The index of the host's bridge of that name. VirtError EBUSY: something else has the name."""
+    """Return the index of the host's bridge of that name; None if there is none. VirtError EBUSY: the name is not a
+    bridge's.
+    """
     link = ask_link(rtnl, name)
     if link is None:
         return None
     if details(link) is None:
-        raise VirtError(errno.EBUSY, f'"{name}" exists and is no bridge')
+        raise VirtError(errno.EBUSY, f'"{name}" exists but is not a bridge')
     index: int = link["index"]
     return index
 
 
 def make(rtnl: Rtnl, links: Links, name: BridgeName) -> int:
-    """Make a bridge with brconfig's defaults, down, quiet over IPv6: its index. VirtError: the kernel's."""
+    """Create a bridge with brconfig(8)'s defaults, down, that sends nothing over IPv6; return its index.
+
+    VirtError: the kernel's.
+    """
     request = ifinfmsg()
     values = [("IFLA_BR_AGEING_TIME", TIMEOUT_DEFAULT * 100), ("IFLA_BR_FDB_MAX_LEARNED", MAXADDR_DEFAULT)]
     info = [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": values})]
@@ -266,7 +275,7 @@ def make(rtnl: Rtnl, links: Links, name: BridgeName) -> int:
 
 
 def interface_index(rtnl: Rtnl, name: str) -> int:
-    """The index of an interface of the socket's network namespace. VirtError ENXIO: there is none."""
+    """Return the index of an interface of the socket's network namespace. VirtError ENXIO: there is none."""
     try:
         return rtnl.index(name)
     except VirtError as refusal:
@@ -276,7 +285,7 @@ def interface_index(rtnl: Rtnl, name: str) -> int:
 
 
 def master_of(rtnl: Rtnl, name: str) -> str | None:
-    """The bridge, or what else, that an interface is a member of, "" if of none; None: no such interface."""
+    """Return the bridge or other master that an interface belongs to, "" if none; None: no such interface."""
     link = ask_link(rtnl, name)
     if link is None:
         return None

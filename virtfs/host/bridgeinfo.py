@@ -1,4 +1,4 @@
-"""What rtnetlink tells of a bridge, its ports and its table, as values of core.bridge."""
+"""rtnetlink messages about a bridge, its ports and its address table, as values of core.bridge."""
 
 import errno
 from collections.abc import Iterable
@@ -15,11 +15,11 @@ from virtfs.host.link import link_of
 from virtfs.host.rtnl import Message, Rtnl
 
 AF_BRIDGE: Final = 7
-NEVER: Final = 0xFFFFFFFF  # hundredths of a second; Linux counts in its own ticks and gives a little less back
-_NUD_NOARP = 0x40  # linux/neighbour.h: static
+NEVER: Final = 0xFFFFFFFF  # hundredths of a second; Linux rounds to its own ticks and reports a little less
+_NUD_NOARP = 0x40  # linux/neighbour.h: a static entry
 _NUD_PERMANENT = 0x80  # a port's own address
 
-# linux/if_link.h since 4.20, 5.0, 5.16 and 6.7: pyroute2 0.9 ends before them.
+# Attributes of linux/if_link.h since 4.20, 5.0, 5.16 and 6.7, which pyroute2 0.9 does not know.
 _LATER: Final = (
     ("IFLA_BR_VLAN_STATS_PER_PORT", "uint8"),
     ("IFLA_BR_MULTI_BOOLOPT", "hex"),
@@ -29,8 +29,8 @@ _LATER: Final = (
 )
 
 
-def _teach_pyroute2() -> None:
-    """Add the attributes that it lacks, by its own door for that."""
+def _register_later_attributes() -> None:
+    """Add the missing attributes to pyroute2, with its own function for that."""
     known = ifinfmsg.ifinfo.bridge_data
     names = dict(known.nla_map)
     later = tuple(entry for entry in _LATER if entry[0] not in names)
@@ -39,11 +39,11 @@ def _teach_pyroute2() -> None:
         ifinfmsg.ifinfo.register_link_kind(module={"bridge": data})
 
 
-_teach_pyroute2()
+_register_later_attributes()
 
 
 def ask_link(rtnl: Rtnl, which: int | str) -> Message | None:
-    """The RTM_NEWLINK of an interface, by index or name; None if there is none."""
+    """Return the RTM_NEWLINK message of an interface, by index or name; None if there is none."""
     question = ifinfmsg()
     if isinstance(which, int):
         question["index"] = which
@@ -59,21 +59,21 @@ def ask_link(rtnl: Rtnl, which: int | str) -> Message | None:
 
 
 def details(link: Message) -> Message | None:
-    """The IFLA_BR_… attributes; None of what is no bridge."""
+    """Return the IFLA_BR_… attributes; None if the interface is not a bridge."""
     if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "bridge":
         return None
     return link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
 
 
 def dump_members(rtnl: Rtnl, bridge: int) -> list[Message]:
-    """The RTM_NEWLINK of every port."""
+    """Return the RTM_NEWLINK message of every port."""
     question = ifinfmsg()
     question["attrs"] = [("IFLA_MASTER", bridge)]
     return [link for link in rtnl.dump(RTM_GETLINK, question) if link.get_attr("IFLA_MASTER") == bridge]
 
 
 def dump_known(rtnl: Rtnl, bridge: int) -> list[Message]:
-    """The RTM_NEWNEIGH of every entry of the table, the ports' own too."""
+    """Return the RTM_NEWNEIGH message of every entry in the table, including the ports' own."""
     question = ndmsg()
     question["family"] = AF_BRIDGE
     question["attrs"] = [("NDA_MASTER", bridge)]
@@ -81,12 +81,12 @@ def dump_known(rtnl: Rtnl, bridge: int) -> list[Message]:
 
 
 def members_of(links: Iterable[Message], adopted: frozenset[int]) -> tuple[Member, ...]:
-    """The ports by their numbers. adopted: the indices of those whose addresses the bridge has."""
+    """Return the ports, by port number. adopted: indices of those whose addresses have moved to the bridge."""
     members = (_member(link, link["index"] in adopted) for link in links)
     return tuple(sorted(members, key=lambda member: member.number))
 
 
-# A port's settings that no verb says and the kernel forgets when it leaves (net/bridge/br_netlink.c br_setport).
+# Port settings that no verb has. The kernel drops them when the port leaves (net/bridge/br_netlink.c br_setport).
 _SETTINGS: Final = (
     "IFLA_BRPORT_MODE",
     "IFLA_BRPORT_GUARD",
@@ -105,20 +105,23 @@ _SETTINGS: Final = (
     "IFLA_BRPORT_MULTICAST_ROUTER",
     "IFLA_BRPORT_BACKUP_PORT",
 )
-Settings = tuple[tuple[str, int], ...]  # attributes of rtnetlink, with their values
+Settings = tuple[tuple[str, int], ...]  # rtnetlink attributes and their values
 
 
 def settings_of(link: Message) -> Settings:
-    """Return what other programs may have set of a port (bridge(8), ip-link(8)): hairpin, neigh_suppress and so on."""
+    """Return the port settings that other programs may have changed (bridge(8), ip-link(8)): hairpin, neigh_suppress
+    and so on.
+    """
     data = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA")
     return tuple((name, value) for name in _SETTINGS if (value := data.get_attr(name)) is not None)
 
 
 def known_of(links: Iterable[Message], entries: Iterable[Message]) -> tuple[Known, ...]:
-    """The table without the ports' own addresses.
+    """Return the address table without the ports' own addresses.
 
-    An entry counts that has no VLAN; Linux keeps a second one of each static address for the VLAN that ports are in
-    by default (br_fdb.c br_fdb_add). With VLANs filtered, which no verb does, those are all there is.
+    Linux keeps a second entry for each static address, in the ports' default VLAN (br_fdb.c br_fdb_add). The first
+    entry of an address and member counts, which is the one without a VLAN. With VLAN filtering, which no verb turns on,
+    every entry has a VLAN.
     """
     names = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in links}
     rows: dict[tuple[bytes, str], Known] = {}
@@ -132,7 +135,7 @@ def known_of(links: Iterable[Message], entries: Iterable[Message]) -> tuple[Know
 def state_of(
     link: Message, members: tuple[Member, ...], known: tuple[Known, ...], addresses: tuple[IpInterface, ...]
 ) -> BridgeState:
-    """All of it together."""
+    """Return the bridge's state, assembled from its messages."""
     data, plain = details(link), link_of(link)
     assert data is not None
     ageing = data.get_attr("IFLA_BR_AGEING_TIME")
@@ -141,7 +144,7 @@ def state_of(
         mtu=plain.mtu,
         address=plain.address,
         maxaddr=data.get_attr("IFLA_BR_FDB_MAX_LEARNED") or 0,
-        # Under a second, which no verb can say, is near to one.
+        # Less than a second, which no verb can set, becomes one.
         timeout=0 if ageing >= NEVER - 100 else max(1, ageing // 100),
         maxage=data.get_attr("IFLA_BR_MAX_AGE") // 100,
         fwddelay=data.get_attr("IFLA_BR_FORWARD_DELAY") // 100,

@@ -1,11 +1,11 @@
-"""How many files this process may have open (RLIMIT_NOFILE, getrlimit(2)), and who may use the last of them.
+"""The limit of open files (RLIMIT_NOFILE, getrlimit(2)), and a reserve for what must not fail.
 
-open(2) gives the lowest number that is free. So a number near the limit means that all below it are in use, and looking
-at the number of a new descriptor is all it takes to leave some to others:
+open(2) returns the lowest free number, so a number near the limit means that all below it are in use. Checking the
+number of a new descriptor is therefore enough to keep some free:
 
-    0 … limit - reserve      an interface may be made
-          … limit - spare    what stays open for a user: timers, rings of captures, cables, FIFOs
-                … limit      what a request needs for a moment: rtnetlink, namespaces, files of /proc
+    0 … limit - reserve      new interfaces
+          … limit - spare    what stays open for a user: timers, capture rings, cables, FIFOs
+                … limit      what a request needs briefly: rtnetlink, namespaces, files of /proc
 """
 
 import errno
@@ -15,53 +15,53 @@ from contextlib import suppress
 
 from virtfs.core.errors import VirtError
 
-OWN = 32  # of a server without an interface, with some room
-OF_INTERFACE = 2  # its tap, and what waits for that edge-triggered
+OWN = 32  # descriptors of a server without interfaces, generously
+OF_INTERFACE = 2  # the tap, and an epoll descriptor that waits for it edge-triggered
 NONE_LEFT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN))
 
 
 def raise_limit() -> int:
-    """Let this process open as many files as its hard limit allows; the limit that holds then."""
+    """Raise this process's soft limit to its hard limit; return the limit that holds then."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # the sysctl fs.nr_open has been lowered since
+    with suppress(OSError, ValueError):  # the sysctl fs.nr_open was lowered below the hard limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return limit()
 
 
 def limit() -> int:
-    """How many files this process may have open."""
+    """Return the maximum number of open files of this process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft != resource.RLIM_INFINITY else 1 << 30
 
 
 def reserve(most: int) -> int:
-    """How many of `most` descriptors interfaces leave to all else."""
+    """Return how many of `most` descriptors are reserved for purposes other than interfaces."""
     return min(max(16, most // 8), 512)
 
 
 def interfaces(most: int) -> int:
-    """How many interfaces `most` descriptors are enough for."""
+    """Return how many interfaces `most` descriptors are enough for."""
     return max(0, (most - OWN - reserve(most)) // OF_INTERFACE)
 
 
 def keep_reserve(fd: int) -> None:
-    """See whether a descriptor just got for an interface leaves enough to all else. VirtError EMFILE: it is closed."""
+    """Check that an interface's new descriptor leaves the reserve. VirtError EMFILE: it does not, and is closed."""
     most = limit()
     if fd >= most - reserve(most):
         os.close(fd)
-        raise VirtError(errno.EMFILE, f"of {most} descriptors (RLIMIT_NOFILE) too few are left for another interface")
+        raise VirtError(errno.EMFILE, f"too few of {most} descriptors (RLIMIT_NOFILE) are left for another interface")
 
 
 def keep_spare(fd: int) -> None:
-    """See whether a descriptor just got, which stays open for long, leaves enough to what needs one for a moment.
+    """Check that a new, long-lived descriptor leaves the spare ones.
 
-    VirtError EMFILE: it does not. The descriptor is the caller's to close.
+    VirtError EMFILE: it does not. The caller closes the descriptor.
     """
     most = limit()
     if fd >= most - reserve(most) // 2:
-        raise VirtError(errno.EMFILE, f"of {most} descriptors (RLIMIT_NOFILE) too few are left")
+        raise VirtError(errno.EMFILE, f"too few of {most} descriptors (RLIMIT_NOFILE) are left")
 
 
 def one_left() -> None:
-    """OSError EMFILE, ENFILE, ENOMEM: no descriptor can be had. For libraries that fail without saying why."""
+    """Raise OSError (EMFILE, ENFILE, ENOMEM) if no descriptor is left, for libraries that fail without a reason."""
     os.close(os.eventfd(0, os.EFD_CLOEXEC))

@@ -12,11 +12,12 @@ from virtfs.host.tapdevice import NO_HEADER, OFFLOAD_NONE, VNET_HEADER
 
 
 class FakeTap:
-    """SOCK_SEQPACKET keeps the borders, cuts short reads, and is EAGAIN when empty, as a tap is.
+    """A TapDevice for tests.
 
-    Unlike a tap a full one is EAGAIN to the host's side too, which then has to drop itself; and once gone a
-    read gives 0 bytes and a write EPIPE. `peer` is the host's side for tests: what is sent there comes out
-    of fd, header included.
+    Its SOCK_SEQPACKET sockets keep frame boundaries, cut short reads and return EAGAIN when empty, as a tap does. Two
+    things differ from a tap. When full, the host's side gets EAGAIN and must drop frames itself. Once gone, a read
+    returns 0 bytes and a write EPIPE. `peer` is the host's side: what is sent there, header included, can be read from
+    fd.
     """
 
     def __init__(self, name: str = "tap0", made: bool = True) -> None:
@@ -30,25 +31,25 @@ class FakeTap:
         self.offload = OFFLOAD_NONE
         self.filter: Program | None = None
 
-    # The host's side, for tests.
+    # The host's side
 
     def host_send(self, frame: bytes) -> None:
-        """What the host's end sends. BlockingIOError: the queue is full."""
+        """Send a frame from the host's end. BlockingIOError: the queue is full."""
         self.peer.send(NO_HEADER + frame)
 
     def host_receive(self) -> bytes:
-        """What the host's end gets. BlockingIOError: nothing is there."""
+        """Return the next frame that the host's end gets. BlockingIOError: there is none."""
         return self.peer.recv(1 << 17)[VNET_HEADER:]
 
     def rename(self, name: str) -> None:
-        """As `ip link set tap0 name NAME`."""
+        """Rename the interface, as `ip link set tap0 name NAME` does."""
         self._name = name
 
     def vanish(self) -> None:
-        """As `ip link del tap0`."""
+        """Delete the interface, as `ip link del tap0` does."""
         self.peer.close()
 
-    # What a tap offers.
+    # TapDevice
 
     @property
     def fd(self) -> int:
@@ -56,45 +57,41 @@ class FakeTap:
         return self._own.fileno()
 
     def name(self) -> str:
-        """The name it was given last. VirtError ENXIO: it vanished or is closed."""
+        """Return the name it was given last. VirtError ENXIO: the tap vanished or is closed."""
         self._be_there()
         return self._name
 
     def alive(self) -> bool:
-        """Whether it neither vanished nor is closed."""
+        """Return whether the tap has neither vanished nor been closed."""
         return self.fd >= 0 and not self._poll() & (select.POLLHUP | select.POLLERR)
 
-    def readable(self) -> bool:
-        """Whether a frame waits."""
-        return self.alive() and bool(self._poll() & select.POLLIN)
-
     def netns(self) -> int:
-        """A new descriptor of the calling thread's own namespace; the caller closes it."""
+        """Return a new descriptor of the calling thread's own namespace; the caller closes it."""
         self._be_there()
         return own_netns()
 
     def set_carrier(self, on: bool) -> None:
-        """Kept in `carrier`."""
+        """Store the value in `carrier`."""
         self._be_there()
         self.carrier = on
 
     def set_persist(self, on: bool) -> None:
-        """Kept in `persist`."""
+        """Store the value in `persist`."""
         self._be_there()
         self.persist = on
 
     def set_offload(self, flags: int) -> None:
-        """Kept in `offload`."""
+        """Store the value in `offload`."""
         self._be_there()
         self.offload = flags
 
     def set_filter(self, program: Program | None) -> None:
-        """Kept in `filter`; every frame passes."""
+        """Store the program in `filter`; every frame passes."""
         self._be_there()
         self.filter = program
 
     def close(self) -> None:
-        """Give both ends back. A second call does nothing."""
+        """Close both ends. A second call does nothing."""
         self._own.close()
         self.peer.close()
 

@@ -1,8 +1,8 @@
-"""A tap's offload features, which its reader and ethtool(8) both have a say in.
+"""The offload features of a tap, which both its reader and ethtool(8) control.
 
-TUNSETOFFLOAD sets what the driver can do and, in the same go, what is wanted (drivers/net/tun.c set_offload): a feature
-turned off with `ethtool -K` would come back. So the wanted features are read before the call and restored after it.
-A feature that is wanted while the driver cannot do it shows as "off [requested on]".
+TUNSETOFFLOAD sets which features the driver supports and also which ones are wanted (drivers/net/tun.c set_offload). A
+feature turned off with `ethtool -K` would come back. So the wanted features are read before the call and restored after
+it. A feature that is wanted while the driver does not support it shows as "off [requested on]".
 """
 
 import errno
@@ -14,7 +14,8 @@ from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool, NoSuchDevice, Not
 
 from virtfs.core.errors import VirtError
 
-_DRIVERS = (  # drivers/net/tun.c TUN_USER_FEATURES, what TUNSETOFFLOAD sets; the last two since Linux 6.17
+# The features that TUNSETOFFLOAD sets: drivers/net/tun.c TUN_USER_FEATURES, the last two since Linux 6.17.
+_USER_FEATURES = (
     "tx-checksum-ip-generic",
     "tx-tcp-segmentation",
     "tx-tcp-ecn-segmentation",
@@ -26,49 +27,51 @@ _DRIVERS = (  # drivers/net/tun.c TUN_USER_FEATURES, what TUNSETOFFLOAD sets; th
 
 
 class Ethtool(IoctlEthtool):  # type: ignore[misc]  # pyroute2 has no types here
-    """An interface of the calling thread's network namespace. To be closed."""
+    """An interface of the calling thread's network namespace, to query with ethtool's ioctls. The caller closes it."""
 
-    _names: list[str] | None = None  # of the features: the kernel's, so they are asked for once
+    _names: list[str] | None = None  # names of the kernel's features, the same for every interface
 
     def get_stringset(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Return the names of the features, by their numbers."""
+        """Return the names of the features, in the order of their numbers."""
         if Ethtool._names is None:
             Ethtool._names = super().get_stringset(*args, **kwargs)
         return Ethtool._names
 
     def set_features(self, features: Any) -> None:
-        """Want those features. The driver may not allow them: then the kernel answers 2, ETHTOOL_F_WISH."""
+        """Set the wanted features. If the driver does not support one, the kernel returns 2, ETHTOOL_F_WISH; this is
+        not an error.
+        """
         try:
             super().set_features(features)
         except NotSupportedError as answer:
-            if answer.args:  # an errno, and no such answer
+            if answer.args:  # a real error has an errno
                 raise
 
 
 def keep_wanted(name: str, change: Callable[[], None]) -> None:
-    """Change what a tap's driver can do, but not which features are wanted.
+    """Change the features that a tap's driver supports, without changing those that are wanted.
 
-    name: of the interface, in the calling thread's network namespace. change: does the TUNSETOFFLOAD.
+    name: of the interface, in the calling thread's network namespace. change: a function that does the TUNSETOFFLOAD.
     VirtError: ENXIO, the interface is gone; what `change` raises.
     """
     try:
-        with closing(Ethtool(name)) as ethtool:  # a socket, which may be one too many
+        with closing(Ethtool(name)) as ethtool:  # opens a socket, which may fail
             before = ethtool.get_features()
             change()
             after = ethtool.get_features()
-            for feature in (feature for feature in _DRIVERS if feature in after):
+            for feature in (feature for feature in _USER_FEATURES if feature in after):
                 if before.is_requested(feature) != after.is_requested(feature):
                     after.set_value(feature, before.is_requested(feature))
             ethtool.set_features(after)
     except (EthtoolError, OSError) as refusal:
-        raise told(name, refusal, "have its offload set") from refusal
+        raise ethtool_error(refusal, f'cannot set the offload features of "{name}"') from refusal
 
 
-def told(name: str, refusal: Exception, what: str) -> VirtError:
-    """Return what ethtool's refusal means to whoever wanted something of an interface."""
+def ethtool_error(refusal: Exception, sentence: str) -> VirtError:
+    """Return the VirtError for a failure of ethtool. sentence: what failed; the reason is appended."""
     if isinstance(refusal, VirtError):
         return refusal
     if isinstance(refusal, NoSuchDevice):
         return VirtError(errno.ENXIO, "the tap's interface is gone")
     number = getattr(refusal, "errno", None) or errno.EOPNOTSUPP
-    return VirtError(number, f'"{name}" does not {what}: {refusal}')
+    return VirtError(number, f"{sentence}: {refusal}")

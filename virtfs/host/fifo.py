@@ -1,4 +1,4 @@
-"""A FIFO in packet mode: one write(2) of up to PACKET bytes is one read(2), as pipe(7) says of O_DIRECT."""
+"""A FIFO in packet mode: one write(2) of up to PACKET bytes is one read(2) (O_DIRECT in pipe(7))."""
 
 import contextlib
 import errno
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from virtfs.host.descriptors import keep_spare
 
-PACKET = 4096  # bytes; PIPE_BUF, what a pipe carries as one packet
-_ROOM = 1 << 20  # bytes a pipe may hold without privilege (fs.pipe-max-size): 256 packets
+PACKET = 4096  # bytes; PIPE_BUF, the maximum of one packet
+_ROOM = 1 << 20  # bytes, 256 packets: the unprivileged maximum (fs.pipe-max-size)
 
 
 class Fifo:
-    """The writing end. It can be had only while somebody reads."""
+    """The writing end of a FIFO. It can be opened only while somebody has the reading end open."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -27,7 +27,9 @@ class Fifo:
             os.chown(self.path, uid, gid)
 
     def open(self) -> int | None:
-        """A descriptor to write packets to, non-blocking; None while nobody reads. OSError: EMFILE, ENFILE, ENOMEM."""
+        """Return a non-blocking descriptor to write packets to; None while nobody reads. OSError: EMFILE, ENFILE,
+        ENOMEM.
+        """
         try:
             fd = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as refusal:
@@ -40,17 +42,17 @@ class Fifo:
         except BaseException:
             os.close(fd)
             raise
-        with contextlib.suppress(OSError):  # the user has many pipes already: what there is will do
+        with contextlib.suppress(OSError):  # EPERM: the user has too many pipes; keep the default size
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _ROOM)
         return fd
 
     def remove(self) -> None:
-        """Take its name away; who has it open keeps it."""
+        """Remove the name; processes that have the FIFO open keep it."""
         self.path.unlink(missing_ok=True)
 
 
-def read_by_somebody(fd: int) -> bool:
-    """Whether the other end of a FIFO is still open."""
+def has_reader(fd: int) -> bool:
+    """Return whether the reading end of a FIFO is still open."""
     poll = select.poll()
     poll.register(fd, 0)
     return not poll.poll(0)

@@ -1,7 +1,7 @@
-"""What an interface holds of the network layer, addresses and routes, to be moved to another interface.
+"""The addresses and routes of an interface, as records that can be moved to another interface.
 
-Each is copied as the kernel told it, attribute by attribute: lifetimes, metrics, protocols and what later
-kernels add go along.
+Each record is copied attribute by attribute as the kernel reported it. So lifetimes, metrics, protocols and whatever
+later kernels add are preserved.
 """
 
 import socket
@@ -25,7 +25,7 @@ _U32 = struct.Struct("I")
 _IFADDRMSG = struct.Struct("BBBBi")  # family, prefix length, flags, scope, interface
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 3, 6, 8
 _IFA_F_NODAD = 0x02
-# What the one who sets an address says; the rest of the flags tells how it is.
+# The flags that the creator of an address chooses; the others report its state.
 _IFA_F_SET = 0x10 | 0x100 | 0x200 | 0x400 | 0x800  # HOMEADDRESS MANAGETEMPADDR NOPREFIXROUTE MCAUTOJOIN STABLE_PRIVACY
 _IFA_F_DADFAILED = 0x08
 
@@ -43,27 +43,29 @@ _CACHEINFO_EXPIRES = struct.Struct("IIi")  # struct rta_cacheinfo, its head: cln
 
 @dataclass(frozen=True)
 class AddressRecord:
-    """One address of one interface."""
+    """An address of an interface."""
 
     head: tuple[int, ...]  # struct ifaddrmsg
     attributes: Attributes
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What is the same on whatever interface it is."""
+        """The address, without what depends on its interface: family, address, prefix length."""
         own = self.attributes.get(_IFA_LOCAL) or self.attributes.get(_IFA_ADDRESS)
         return self.head[0], own, self.head[1]
 
     @property
-    def said(self) -> tuple[object, ...]:
-        """What whoever set it has said of it, how long it still lives excepted; as `on` leaves it."""
+    def configuration(self) -> tuple[object, ...]:
+        """Everything that was configured for the address except its lifetimes, in the form that on() produces."""
         return self.head, frozenset((kind, data) for kind, data in self.attributes.items() if kind != _IFA_CACHEINFO)
 
     def on(self, index: int, name: str, old_name: str) -> Self:
-        """It, on another interface. A label such as eth0:1 follows if the new one is short enough."""
+        """Return the record for another interface. A label such as eth0:1 is renamed too, if the new name is short
+        enough.
+        """
         attributes = dict(self.attributes)
         flags = _U32.unpack(attributes.get(_IFA_FLAGS, _U32.pack(self.head[2])))[0] & _IFA_F_SET
-        # It is known to be nobody else's: no need to ask (and to wait) before it may be used.
+        # The address was in use, so duplicate address detection (and its delay) is unnecessary.
         attributes[_IFA_FLAGS] = _U32.pack(flags | (_IFA_F_NODAD if self.head[0] == socket.AF_INET6 else 0))
         label = attributes.pop(_IFA_LABEL, b"").rstrip(b"\0").decode(errors="surrogateescape")
         if label.startswith(f"{old_name}:") and len(new := name + label.removeprefix(old_name)) < 16:
@@ -72,11 +74,11 @@ class AddressRecord:
         return replace(self, head=(family, length, 0, scope, index), attributes=attributes)
 
     def add(self, rtnl: Rtnl) -> None:
-        """Give it to its interface; no error if it is there."""
+        """Add the address to its interface; no error if it is there."""
         _tolerant(rtnl, RTM_NEWADDR, self._message(), NLM_F_CREATE | NLM_F_EXCL, EEXIST)
 
     def remove(self, rtnl: Rtnl) -> None:
-        """Take it from its interface; no error if it is gone."""
+        """Remove the address from its interface; no error if it is gone."""
         _tolerant(rtnl, RTM_DELADDR, self._message(), 0, EADDRNOTAVAIL)
 
     def _message(self) -> bytes:
@@ -85,31 +87,35 @@ class AddressRecord:
 
 @dataclass(frozen=True)
 class RouteRecord:
-    """One unicast route that leads out of one interface, or by several next hops also out of it."""
+    """A unicast route out of an interface, or one with several next hops that include the interface."""
 
     head: tuple[int, ...]  # struct rtmsg
     attributes: Attributes
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What is the same whatever interface it leads out of."""
+        """The route, without what depends on its interface: family, prefix length, TOS, table, destination, metric,
+        gateways.
+        """
         family, dst_len, _src, tos, *_ = self.head
         parts = (_RTA_TABLE, _RTA_DST, _RTA_PRIORITY, _RTA_GATEWAY, _RTA_VIA)
         return family, dst_len, tos, *(self.attributes.get(kind) for kind in parts)
 
     @property
     def network(self) -> tuple[object, ...] | None:
-        """Of a route that the kernel made for an address, the network of both: family, address, length."""
+        """The network of the address that the kernel made this route for: family, address, prefix length; None for
+        other routes.
+        """
         family, length, _src, _tos, _table, protocol, *_ = self.head
         return (family, self.attributes.get(_RTA_DST), length) if protocol == _RTPROT_KERNEL else None
 
     @property
     def shared(self) -> bool:
-        """Whether it has several next hops."""
+        """Whether the route has several next hops."""
         return _RTA_MULTIPATH in self.attributes
 
     def hops(self) -> Iterator[tuple[int, int, bytes]]:
-        """Of a shared one each next hop: interface, where in the attribute it lies, its attributes."""
+        """Yield each next hop of a shared route: interface, offset in the attribute, attributes."""
         value, at = self.attributes.get(_RTA_MULTIPATH, b""), 0
         while len(value) - at >= _RTNEXTHOP.size:
             length, _flags, _hops, index = _RTNEXTHOP.unpack_from(value, at)
@@ -117,13 +123,13 @@ class RouteRecord:
             at += max(length + 3 & ~3, _RTNEXTHOP.size)
 
     def leads_out_of(self, index: int) -> bool:
-        """Whether it uses an interface."""
+        """Return whether the route uses an interface."""
         if self.shared:
             return any(hop == index for hop, _at, _data in self.hops())
         return self.attributes.get(_RTA_OIF) == _U32.pack(index)
 
     def on(self, index: int, old: int) -> Self:
-        """It, out of another interface where it led out of `old`."""
+        """Return the route with the interface `old` replaced by `index`."""
         attributes = {kind: value for kind, value in self.attributes.items() if kind != _RTA_NH_ID}
         expires = _CACHEINFO_EXPIRES.unpack_from(attributes.pop(_RTA_CACHEINFO, bytes(_CACHEINFO_EXPIRES.size)))[2]
         if expires > 0 and self.head[0] == socket.AF_INET6:
@@ -139,12 +145,12 @@ class RouteRecord:
         return replace(self, head=(*self.head[:-1], self.head[-1] & _RTNH_F_ONLINK), attributes=attributes)
 
     def add(self, rtnl: Rtnl) -> None:
-        """Make it beside what is there; one with several next hops takes the place of what it was."""
+        """Add the route beside the present ones; a shared route replaces its former version."""
         how = NLM_F_REPLACE if self.shared else NLM_F_APPEND
         _tolerant(rtnl, RTM_NEWROUTE, self._message(), NLM_F_CREATE | how, EEXIST)
 
     def remove(self, rtnl: Rtnl) -> None:
-        """Remove it; no error if it is gone."""
+        """Remove the route; no error if it is gone."""
         _tolerant(rtnl, RTM_DELROUTE, self._message(), 0, ESRCH)
 
     def _message(self) -> bytes:
@@ -152,7 +158,7 @@ class RouteRecord:
 
 
 def addresses(rtnl: Rtnl, index: int) -> list[AddressRecord]:
-    """The addresses of an interface that are in use, in the kernel's order."""
+    """Return the addresses of an interface that are in use, in the kernel's order."""
     found: list[AddressRecord] = []
     for message in rtnl.dump(RTM_GETADDR, Raw(_IFADDRMSG.pack(0, 0, 0, 0, index))):
         data = body(message)
@@ -163,8 +169,10 @@ def addresses(rtnl: Rtnl, index: int) -> list[AddressRecord]:
 
 
 def restore(rtnl: Rtnl, index: int, name: str, before: Sequence[AddressRecord], old_name: str) -> None:
-    """Make an interface's addresses what they were, with broadcast address, label and scope. One that is there as it
-    was is not touched; how long the others live is as it was then. old_name: what the interface was called.
+    """Restore the addresses that an interface had, with broadcast address, label and scope.
+
+    Addresses that are present with the same configuration are not touched. The others get the lifetimes they had when
+    they were recorded. old_name: the name of the interface at that time.
     """
     wanted = [address.on(index, name, old_name) for address in before]
 
@@ -172,17 +180,17 @@ def restore(rtnl: Rtnl, index: int, name: str, before: Sequence[AddressRecord], 
         return [address.on(index, name, name) for address in addresses(rtnl, index)]
 
     for address in reversed(there()):
-        if address.said not in [one.said for one in wanted]:
+        if address.configuration not in [one.configuration for one in wanted]:
             address.remove(rtnl)
-    # With the first address of a subnet the others may have gone: ask again.
-    kept = {address.said for address in there()}
+    # Removing the first address of a subnet may have removed the others (promote_secondaries): ask again.
+    kept = {address.configuration for address in there()}
     for address in wanted:
-        if address.said not in kept:
+        if address.configuration not in kept:
             address.add(rtnl)
 
 
 def routes(rtnl: Rtnl, index: int) -> list[RouteRecord]:
-    """The unicast routes of every table that lead out of an interface."""
+    """Return the unicast routes in every table that use an interface."""
     found: list[RouteRecord] = []
     for family in _FAMILIES:
         for message in rtnl.dump(RTM_GETROUTE, Raw(_RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))):
@@ -190,12 +198,15 @@ def routes(rtnl: Rtnl, index: int) -> list[RouteRecord]:
             route = RouteRecord(_RTMSG.unpack_from(data), parse(data[_RTMSG.size :]))
             *_, kind, flags = route.head
             if kind == _RTN_UNICAST and not flags & _RTM_F_CLONED:
-                found.extend(part for part in _parted(route) if part.leads_out_of(index))
+                found.extend(part for part in _split_hops(route) if part.leads_out_of(index))
     return found
 
 
-def _parted(route: RouteRecord) -> Iterator[RouteRecord]:
-    """IPv6 keeps next hops as routes of their own, which can come and go one by one; only a dump joins them."""
+def _split_hops(route: RouteRecord) -> Iterator[RouteRecord]:
+    """Yield a shared IPv6 route as one route for each next hop, and any other route as it is.
+
+    IPv6 stores next hops as separate routes, which come and go one by one; only a dump joins them.
+    """
     if not route.shared or route.head[0] != socket.AF_INET6:
         yield route
         return

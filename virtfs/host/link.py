@@ -1,4 +1,4 @@
-"""What the kernel tells of an interface, asked for (`links`) or not (`monitor`): rtnetlink's messages as values."""
+"""Interfaces and addresses as values, decoded from rtnetlink messages for `links` and `monitor`."""
 
 from dataclasses import dataclass
 from ipaddress import ip_interface
@@ -12,22 +12,22 @@ _IFF_PROMISC = 0x100
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface as the kernel tells it."""
+    """An interface as the kernel reports it."""
 
     index: int
     name: str
     up: bool
     mtu: int
     address: bytes  # its MAC, 6 bytes for a tap
-    carrier: bool  # as NetBSD's "status: active": plugged in; Linux tells it only of what is up
-    txqlen: int  # frames that wait for the tap's reader at most
-    tx_dropped: int  # frames towards the tap's reader that did not fit, or that a filter rejected
-    master: int | None  # the index of the bridge it is a port of
-    promisc: bool  # by its flag; a bridge or a capture that listens does not show
+    carrier: bool  # NetBSD's "status: active"; Linux reports it only for interfaces that are up
+    txqlen: int  # maximum of frames that wait for the tap's reader
+    tx_dropped: int  # frames for the tap's reader that did not fit, or that a filter rejected
+    master: int | None  # index of the bridge it is a port of
+    promisc: bool  # the flag IFF_PROMISC; a bridge or a capture does not set it
 
 
 def link_of(message: Message) -> Link:
-    """The Link of an RTM_NEWLINK message."""
+    """Return the Link of an RTM_NEWLINK message."""
     statistics = message.get_attr("IFLA_STATS64") or {}
     return Link(
         index=message["index"],
@@ -44,6 +44,6 @@ def link_of(message: Message) -> Link:
 
 
 def address_of(message: Message) -> IpInterface:
-    """The address of an RTM_NEWADDR or RTM_DELADDR message; of a point-to-point one this end's."""
+    """Return the address of an RTM_NEWADDR or RTM_DELADDR message; for a point-to-point address, the local end's."""
     address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
     return ip_interface(f"{address}/{message['prefixlen']}")

@@ -1,10 +1,9 @@
-"""The host's end of a tap: up, MTU, MAC, queue length and addresses, asked of rtnetlink(7).
+"""The host's end of a tap: up, MTU, MAC, queue length and addresses, over rtnetlink(7).
 
-Every call finds the interface by the tap's own descriptor (which namespace, which name), so renames and
-moves are followed. In the namespace Links was made in one socket is kept; elsewhere one is opened for the
-request and closed, as an open socket keeps a dead namespace alive. All of it blocks, for some 0.1 to 0.3 ms
-(longer while others configure the network: there is one lock for it in the kernel, rtnl_mutex), so it
-belongs in a thread; one call at a time.
+Every call finds the interface by the tap's own descriptor, which gives its namespace and name, so renames and moves are
+followed. One socket is kept in the namespace where Links was made. In other namespaces a socket is opened for each
+request, since an open socket keeps a dead namespace alive. Calls block for some 0.1 to 0.3 ms, and longer while others
+configure the network, because the kernel has one lock for that (rtnl_mutex). So make them in a thread, one at a time.
 """
 
 import errno
@@ -32,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 _IFF_UP = 0x1  # linux/if.h
 _IFF_PROMISC = 0x100
-_RTEXT_FILTER_SKIP_STATS = 8  # linux/rtnetlink.h: leaves out each protocol's statistics, a quarter of it
+_RTEXT_FILTER_SKIP_STATS = 8  # linux/rtnetlink.h: no per-protocol statistics, a quarter of the message
 _IFLA_STATS_LINK_64 = 1  # linux/if_link.h
 _IN6_ADDR_GEN_MODE_NONE = 1  # linux/if_link.h
 _RT_SCOPE_HOST = 254  # linux/rtnetlink.h
@@ -41,14 +40,14 @@ T = TypeVar("T")
 
 
 class Links:
-    """What rtnetlink does for the taps. VirtError ENXIO, in every method: the tap's interface is gone."""
+    """rtnetlink requests about taps. VirtError ENXIO, in every method: the tap's interface is gone."""
 
     def __init__(self) -> None:
         self._home = netns.own_identity()
         self._rtnl = Rtnl()
 
     def close(self) -> None:
-        """Give the socket back. A second call does nothing."""
+        """Close the socket. A second call does nothing."""
         self._rtnl.close()
 
     def __enter__(self) -> Self:
@@ -58,7 +57,7 @@ class Links:
         self.close()
 
     def get(self, tap: Placed) -> Link:
-        """The tap's interface as it is now."""
+        """Return the present state of the tap's interface."""
 
         def ask(rtnl: Rtnl, index: int) -> Link:
             question = ifinfmsg()
@@ -70,9 +69,9 @@ class Links:
         return self._at(tap, ask)
 
     def dropped(self) -> dict[int, int]:
-        """Link.tx_dropped, by index, of every interface in the namespace Links was made in.
+        """Return Link.tx_dropped, by index, of every interface in the namespace where Links was made.
 
-        One question for all of them and for nothing else: 500 take 9 ms, where `get` takes 130 ms to ask for each.
+        One request asks for this counter of all interfaces: 9 ms for 500 of them, where get() for each takes 130 ms.
         """
         question = ifstatsmsg()
         question["filter_mask"] = 1 << (_IFLA_STATS_LINK_64 - 1)
@@ -89,10 +88,11 @@ class Links:
         txqlen: int | None = None,
         promisc: bool | None = None,
     ) -> None:
-        """Change what is given, in the order address, txqlen, mtu, promisc, up; what came before a refusal holds.
+        """Change the given properties in the order address, txqlen, mtu, promisc, up. Those before a failure stay
+        changed.
 
-        VirtError: ERANGE, an MTU or length out of the device's range; EADDRNOTAVAIL, a multicast or zero
-        MAC; EINVAL, a MAC that is not 6 bytes; ENOMEM, no room for such a queue.
+        VirtError: ERANGE, an MTU or length out of the device's range; EADDRNOTAVAIL, a multicast or zero MAC; EINVAL, a
+        MAC that is not 6 bytes; ENOMEM, no memory for such a queue.
         """
         if address is not None:
             self._set_address(tap, address)
@@ -106,9 +106,9 @@ class Links:
             self._set_flag(tap, _IFF_UP, up, "up")
 
     def quiet(self, tap: Placed) -> None:
-        """Make a tap say nothing over IPv6 by itself, and keep its IPv6 addresses while down. For new taps.
+        """Stop a new tap from sending over IPv6 by itself, and make it keep its IPv6 addresses while down.
 
-        A kernel without IPv6, or a /proc that cannot be written (a container's), is logged and no error.
+        A kernel without IPv6, or a read-only /proc (in a container), is logged and not an error.
         """
         change = ifinfmsg()
         inet6 = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _IN6_ADDR_GEN_MODE_NONE)]}
@@ -123,21 +123,24 @@ class Links:
         self._at(tap, lambda _rtnl, _index: _keep_addresses(tap.name()))
 
     def move(self, tap: Placed, namespace: int) -> None:
-        """To the network namespace of a descriptor. It arrives down, without addresses (net/core/dev.c).
+        """Move the interface to the network namespace of a descriptor. It arrives down and without addresses
+        (net/core/dev.c).
 
-        VirtError EEXIST: an interface of its name is there; EPERM: the namespace is not ours to put something into.
+        VirtError EEXIST: the namespace has an interface of that name; EPERM: no permission for that namespace.
         """
         change = ifinfmsg()
         change["attrs"] = [("IFLA_NET_NS_FD", namespace)]
         self._change(tap, change, "netns")
 
     def addresses(self, tap: Placed) -> tuple[IpInterface, ...]:
-        """Every address, IPv4 first, in the kernel's order; also those the kernel made itself (fe80::)."""
+        """Return every address, IPv4 first, in the kernel's order, including those the kernel made itself (fe80::)."""
         return self._at(tap, _addresses)
 
     def add_address(self, tap: Placed, interface: IpInterface) -> None:
-        """As `ip address add A/n brd + dev TAP`. VirtError: EEXIST, EINVAL, EACCES (no IPv6)."""
-        broadcast = interface.version == 4 and interface.network.prefixlen < 31  # RFC 3021: none on a pair
+        """Add an address, as `ip address add A/n brd + dev TAP` does. VirtError: EEXIST, EINVAL, EACCES (no IPv6)."""
+        broadcast = (
+            interface.version == 4 and interface.network.prefixlen < 31
+        )  # RFC 3021: a /31 has no broadcast address
 
         def ask(rtnl: Rtnl, index: int) -> None:
             request = _address_message(interface, index)
@@ -150,35 +153,37 @@ class Links:
         self._at(tap, ask, f'address "{interface}"')
 
     def remove_address(self, tap: Placed, address: IpInterface | IpAddress) -> None:
-        """As `ip address del`; without a prefix the first that matches. VirtError EADDRNOTAVAIL: not there.
+        """Remove an address, as `ip address del` does; without a prefix length, the first match.
 
-        As everywhere on Linux the other IPv4 addresses of the same subnet go with the first of them
-        (net.ipv4.conf.*.promote_secondaries).
+        VirtError EADDRNOTAVAIL: there is no such address. As everywhere on Linux, removing the first IPv4 address of a
+        subnet removes the others too (net.ipv4.conf.*.promote_secondaries).
         """
 
         def ask(rtnl: Rtnl, index: int) -> None:
             known = _addresses(rtnl, index)
             matching = [one for one in known if address in (one, one.ip)]
             if not matching:
-                raise VirtError(errno.EADDRNOTAVAIL, "there is no such address")
+                raise VirtError(errno.EADDRNOTAVAIL, "the interface does not have it")
             rtnl.ask(RTM_DELADDR, _address_message(matching[0], index))
 
         self._at(tap, ask, f'address "{address}"')
 
     def addresses_in_full(self, tap: Placed) -> tuple[ipconfig.AddressRecord, ...]:
-        """The addresses, with all that the kernel tells of each, for `restore_addresses`."""
+        """Return the addresses with all their attributes, for restore_addresses()."""
         return self._at(tap, lambda rtnl, index: tuple(ipconfig.addresses(rtnl, index)))
 
     def restore_addresses(self, tap: Placed, held: tuple[ipconfig.AddressRecord, ...], name: str) -> None:
-        """Make the addresses what they were; name: of the interface, then. VirtError: the kernel's."""
+        """Restore the addresses in `held`. name: the interface name at the time. VirtError: from the kernel."""
 
         def ask(rtnl: Rtnl, index: int) -> None:
             ipconfig.restore(rtnl, index, tap.name(), held, name)
 
-        self._at(tap, ask, "its addresses")
+        self._at(tap, ask, "restoring addresses")
 
     def _set_address(self, tap: Placed, address: bytes) -> None:
-        """Not again what it is: the kernel would forget the neighbours (net/core/neighbour.c neigh_changeaddr)."""
+        """Set the MAC, unless it is the present one: the kernel would drop the neighbours (net/core/neighbour.c
+        neigh_changeaddr).
+        """
         if self.get(tap).address == address:
             return
         text = address.hex(":")
@@ -195,7 +200,7 @@ class Links:
         self._change(tap, change, what if on else f"not {what}")
 
     def _set_number(self, tap: Placed, attribute: str, what: str, number: int) -> None:
-        """The kernel calls an MTU out of range EINVAL (net/core/dev.c dev_validate_mtu); we say ERANGE."""
+        """Set a numeric attribute. The kernel's EINVAL for an MTU (net/core/dev.c dev_validate_mtu) becomes ERANGE."""
         if not 0 <= number < 1 << 32:
             raise VirtError(errno.ERANGE, f'{what} "{number}" is out of range')
         change = ifinfmsg()
@@ -215,13 +220,13 @@ class Links:
         self._at(tap, ask, what)
 
     def _at(self, tap: Placed, request: Callable[[Rtnl, int], T], what: str = "") -> T:
-        """Make a request where the tap is, with its index there. `what` begins the sentence of a refusal."""
+        """Call a request with the socket and index for the tap's namespace. `what` begins the sentence of an error."""
         try:
             return self._once(tap, request)
         except OSError as refusal:
             if refusal.errno not in (errno.ENODEV, errno.ENXIO):
                 raise _named(refusal, tap, what) from refusal
-        return self._once(tap, request)  # renamed or moved between two steps, or gone: this time tells
+        return self._once(tap, request)  # renamed or moved meanwhile, or gone: the second failure decides
 
     def _once(self, tap: Placed, request: Callable[[Rtnl, int], T]) -> T:
         namespace = tap.netns()
@@ -254,7 +259,7 @@ def _with_socket(request: Callable[[Rtnl], T]) -> T:
 
 
 def _keep_addresses(name: str) -> None:
-    """net.ipv6.conf.NAME.keep_addr_on_down (ip-sysctl.rst); /proc/sys/net is that of the calling thread."""
+    """Set net.ipv6.conf.NAME.keep_addr_on_down (ip-sysctl.rst); /proc/sys/net is the calling thread's namespace's."""
     try:
         with open(f"/proc/sys/net/ipv6/conf/{name}/keep_addr_on_down", "w") as knob:
             knob.write("1")
@@ -265,7 +270,7 @@ def _keep_addresses(name: str) -> None:
 
 
 def _named(refusal: OSError, tap: Placed, what: str) -> VirtError:
-    """A refusal with what was wanted in front, since the kernel says only why."""
+    """Return the error with the attempted change in front, since the kernel gives only the reason."""
     reason = refusal.strerror or str(refusal)
     sentence = f"{what} on {tap.name()}: {reason}" if what else f"{tap.name()}: {reason}"
     return VirtError(refusal.errno or errno.EIO, sentence)

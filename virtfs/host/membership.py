@@ -1,4 +1,4 @@
-"""Which bridge a tap is in, seen from the tap: in whatever network namespace it is, bridges there are meant."""
+"""The bridge that a tap is in, in whatever network namespace the tap is."""
 
 import errno
 from collections.abc import Callable
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What is lost when a port leaves its bridge. settings: those that no verb says."""
+    """What the kernel forgets when a port leaves its bridge. settings: those that no verb has."""
 
     bridge: str
     member: Member
@@ -29,7 +29,7 @@ class Membership:
 
 
 def bridge_of(tap: Placed) -> str:
-    """The name of its bridge, "" if it is in none. VirtError ENXIO: the tap is gone."""
+    """Return the name of the tap's bridge, "" if it is in none. VirtError ENXIO: the tap is gone."""
 
     def ask(rtnl: Rtnl) -> str:
         bridge = _bridge_index(rtnl, tap.name())
@@ -40,7 +40,7 @@ def bridge_of(tap: Placed) -> str:
 
 
 def membership(tap: Placed, links: Links) -> Membership | None:
-    """All of it; None if it is in none."""
+    """Return the tap's membership in full; None if it is in no bridge."""
 
     def ask(rtnl: Rtnl) -> Membership | None:
         name = tap.name()
@@ -58,7 +58,10 @@ def membership(tap: Placed, links: Links) -> Membership | None:
 
 
 def join(tap: Placed, links: Links, name: str) -> None:
-    """Make it a member, and of no other bridge. VirtError ENXIO: no such bridge; EBUSY: in something that is none."""
+    """Make the tap a member of a bridge, and of no other.
+
+    VirtError ENXIO: no such bridge; EBUSY: the tap is part of something else, such as a bond.
+    """
 
     def do(rtnl: Rtnl) -> None:
         _bridge(rtnl, links, name).add(_free(rtnl, tap.name()))
@@ -67,7 +70,7 @@ def join(tap: Placed, links: Links, name: str) -> None:
 
 
 def leave(tap: Placed, links: Links) -> None:
-    """No member of a bridge any more."""
+    """Take the tap out of its bridge, if it is in one."""
 
     def do(rtnl: Rtnl) -> None:
         own = tap.name()
@@ -78,7 +81,7 @@ def leave(tap: Placed, links: Links) -> None:
 
 
 def restore(tap: Placed, links: Links, before: Membership | None) -> None:
-    """Make its membership what it was."""
+    """Restore a recorded membership; None means that the tap was in no bridge."""
     if before is None:
         leave(tap, links)
         return
@@ -103,9 +106,9 @@ def restore(tap: Placed, links: Links, before: Membership | None) -> None:
 def _bridge(rtnl: Rtnl, links: Links, name: str) -> HostBridge:
     link = ask_link(rtnl, name)
     if link is None:
-        raise VirtError(errno.ENXIO, f'bridge: there is no "{name}"')
+        raise VirtError(errno.ENXIO, f'bridge: there is no bridge "{name}"')
     if details(link) is None:
-        raise VirtError(errno.ENXIO, f'bridge: "{name}" is no bridge')
+        raise VirtError(errno.ENXIO, f'bridge: "{name}" is not a bridge')
     return HostBridge(rtnl, links, BridgeName(name), link["index"])
 
 
@@ -126,7 +129,7 @@ def _free(rtnl: Rtnl, name: str) -> str:
 
 
 def _at(tap: Placed, function: Callable[[Rtnl], T]) -> T:
-    """Call it where the tap is, with a socket there that is closed afterwards."""
+    """Call the function in the tap's namespace, with an rtnetlink socket that is closed afterwards."""
 
     def call() -> T:
         with Rtnl() as rtnl:

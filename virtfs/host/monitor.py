@@ -1,8 +1,7 @@
-"""rtnetlink's news: what anybody did to interfaces and addresses, in this namespace and in those watched.
+"""rtnetlink notifications: changes of interfaces and addresses, in this namespace and in watched ones.
 
-One socket hears them all (NETLINK_LISTEN_ALL_NSID, netlink(7)): each message from another namespace carries
-that namespace's nsid, a number that this namespace knows it by. A number keeps nothing alive, a socket in
-there would.
+One socket receives them all (NETLINK_LISTEN_ALL_NSID, netlink(7)). A message from another namespace carries its nsid,
+the number by which this namespace knows it. A number does not keep its namespace alive; a socket in it would.
 """
 
 import errno
@@ -27,7 +26,7 @@ _log = logging.getLogger(__name__)
 _NETLINK_ADD_MEMBERSHIP = 1  # linux/netlink.h
 _NETLINK_LISTEN_ALL_NSID = 8
 _GROUPS = {"LINK": 1, "IPV4_IFADDR": 5, "IPV6_IFADDR": 9, "NSID": 28}  # RTNLGRP_…, linux/rtnetlink.h
-_SO_RCVBUFFORCE = 33  # asm-generic/socket.h: beyond net.core.rmem_max; root's
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h: may exceed net.core.rmem_max, needs CAP_NET_ADMIN
 _BUFFER = 4 << 20  # some 2000 messages about links
 
 _INT = struct.Struct("i")
@@ -36,15 +35,15 @@ _NSID_ROOM = socket.CMSG_SPACE(_INT.size)
 
 @dataclass(frozen=True, slots=True)
 class LinkChanged:
-    """An interface appeared, or something about it may have changed."""
+    """An interface appeared, or one of its properties may have changed."""
 
-    nsid: int | None  # None: the namespace the Monitor was made in
+    nsid: int | None  # None: the namespace where the Monitor was made
     link: Link
 
 
 @dataclass(frozen=True, slots=True)
 class LinkGone:
-    """An interface was deleted, or moved to another namespace: only its descriptor can tell."""
+    """An interface was deleted or moved to another namespace; only the tap's descriptor can tell which."""
 
     nsid: int | None
     index: int
@@ -53,7 +52,7 @@ class LinkGone:
 
 @dataclass(frozen=True, slots=True)
 class AddressChanged:
-    """An address was added to an interface (or changed its state), or was removed."""
+    """An address was added to an interface, removed from it, or changed its state."""
 
     nsid: int | None
     index: int
@@ -63,21 +62,21 @@ class AddressChanged:
 
 @dataclass(frozen=True, slots=True)
 class NamespaceGone:
-    """A namespace died, and its nsid is free again. Its taps go within milliseconds, without a LinkGone."""
+    """A namespace died, and its nsid is free again. Its taps vanish within milliseconds, without a LinkGone."""
 
     nsid: int
 
 
 @dataclass(frozen=True, slots=True)
 class Overflow:
-    """News were lost. The receiver must look at everything again."""
+    """Notifications were lost (ENOBUFS). The receiver must read the state of everything again."""
 
 
 Event = LinkChanged | LinkGone | AddressChanged | NamespaceGone | Overflow
 
 
 class Monitor:
-    """The listening socket. It hears the namespace of the thread that made it, and any that got an nsid."""
+    """The listening socket. It hears the namespace of the thread that made it, and every namespace that has an nsid."""
 
     def __init__(self) -> None:
         self._home = netns.own_identity()
@@ -95,11 +94,11 @@ class Monitor:
             raise
 
     def fileno(self) -> int:
-        """The descriptor to wait on for reading; -1 once closed."""
+        """Return the descriptor, which becomes readable when notifications arrive; -1 once closed."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Give the socket back. A second call does nothing."""
+        """Close the socket. A second call does nothing."""
         self._socket.close()
 
     def __enter__(self) -> Self:
@@ -109,9 +108,9 @@ class Monitor:
         self.close()
 
     def drain(self, limit: int = 8) -> list[Event]:
-        """What has come, oldest first, without waiting.
+        """Return the notifications that have arrived, oldest first, without waiting.
 
-        At most `limit` messages, some 0.2 ms each: call again while the descriptor is readable.
+        Reads at most `limit` messages, some 0.2 ms each: call it again while the descriptor is readable.
         """
         events: list[Event] = []
         for _ in range(limit):
@@ -132,15 +131,18 @@ class Monitor:
         return events
 
     def watch(self, namespace: int) -> int | None:
-        """Hear a namespace, given by descriptor, from now on: its nsid, None for our own. Then look what is there.
+        """Hear a namespace, given by descriptor, from now on; return its nsid, None for our own.
 
-        Blocks shortly. A number once given stays until that namespace dies. VirtError: EPERM, ENOSPC, EINVAL.
+        The caller must read the namespace's state afterwards. Blocks shortly. The nsid stays valid until the namespace
+        dies. VirtError: EPERM, ENOSPC, EINVAL.
         """
         return None if netns.identity(namespace) == self._home else nsid_of(namespace)
 
     def _skip(self) -> None:
-        """Throw away what waits. After an overflow the kernel drops all news, without saying so once more, until the
-        queue was empty (af_netlink.c netlink_rcv_wake): only what is looked at after that is surely not stale.
+        """Discard the queued messages.
+
+        After an overflow the kernel drops all notifications, without another error, until the queue has been empty
+        (af_netlink.c netlink_rcv_wake). Only state that is read after that is certain to be current.
         """
         while True:
             try:
@@ -169,14 +171,14 @@ class Monitor:
 
 
 def _link_changed(message: Message, nsid: int | None) -> Event | None:
-    """Only what is about the interface itself: AF_BRIDGE tells of ports, wireless events carry no MTU."""
+    """Ignore messages about ports (AF_BRIDGE) and wireless events, which have no MTU."""
     if message["family"] != socket.AF_UNSPEC or message.get_attr("IFLA_MTU") is None:
         return None
     return LinkChanged(nsid, link_of(message))
 
 
 def _link_gone(message: Message, nsid: int | None) -> Event | None:
-    """Of family AF_BRIDGE it says that a port left its bridge, not that the interface is gone."""
+    """Ignore family AF_BRIDGE: the port left its bridge, but the interface still exists."""
     if message["family"] != socket.AF_UNSPEC:
         return None
     return LinkGone(nsid, message["index"], message.get_attr("IFLA_IFNAME"))
@@ -188,7 +190,7 @@ def _address_changed(message: Message, nsid: int | None) -> Event | None:
 
 
 def _namespace_gone(message: Message, nsid: int | None) -> Event | None:
-    """Numbers of other namespaces' neighbours are none of ours."""
+    """Ignore messages from other namespaces, whose nsids are not ours."""
     return NamespaceGone(message.get_attr("NETNSA_NSID")) if nsid is None else None
 
 
@@ -202,7 +204,7 @@ _READERS: dict[int, Callable[[Message, int | None], Event | None]] = {
 
 
 def _nsid(ancillary: list[tuple[int, int, bytes]]) -> int | None:
-    """The number of the namespace a message comes from; the kernel leaves it out for the socket's own."""
+    """Return the nsid of the namespace a message comes from; the kernel omits it for the socket's own."""
     for level, kind, data in ancillary:
         if (level, kind) == (SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID):
             number: int = _INT.unpack(data)[0]
@@ -211,7 +213,7 @@ def _nsid(ancillary: list[tuple[int, int, bytes]]) -> int | None:
 
 
 def _enlarge(listener: socket.socket) -> None:
-    """Room for a burst: beyond the system's limit where that is allowed, else up to it."""
+    """Enlarge the receive buffer, beyond the system's limit if that is allowed."""
     try:
         listener.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
     except PermissionError:

@@ -1,11 +1,12 @@
-"""mount(2) in the mount namespace of the caller."""
+"""mount(2) in the caller's mount namespace."""
 
 import ctypes
 import os
 
+from virtfs.host.libc import last_error, libc
+
 _NOSUID, _NODEV = 2, 4  # linux/mount.h
 _BIND, _RECURSIVE = 4096, 16384
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def mount_tmpfs(directory: str) -> None:
@@ -16,14 +17,15 @@ def mount_tmpfs(directory: str) -> None:
 def bind(source: str, target: str) -> None:
     """Bind a file or directory, with all mounts below it, to another path. OSError: see mount(2).
 
-    The kernel refuses a bind without the mounts below in a user namespace, because it would reveal what they cover:
-    mount_namespaces(7), "Restrictions on mount namespaces".
+    In a user namespace the kernel refuses to bind without the mounts below, because that would reveal what they cover
+    (mount_namespaces(7), "Restrictions on mount namespaces").
     """
     _mount(source, target, None, _BIND | _RECURSIVE, None)
 
 
 def _mount(source: str, target: str, kind: str | None, flags: int, data: str | None) -> None:
     encoded = [os.fsencode(text) if text is not None else None for text in (source, target, kind, data)]
-    if _libc.mount(*encoded[:3], ctypes.c_ulong(flags), encoded[3]) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), target)
+    if libc.mount(*encoded[:3], ctypes.c_ulong(flags), encoded[3]) != 0:
+        failure = last_error()
+        failure.filename = target
+        raise failure

@@ -1,8 +1,8 @@
-"""Import pyroute2's messages without the rest of it.
+"""Import pyroute2's message classes without the rest of pyroute2.
 
-`import pyroute2.netlink` runs pyroute2/__init__.py first, which imports every part of the library, its databases and
-asyncio among them: a third of the time a server takes to start. Its messages need none of that. So a module with the
-same path stands in for the package. Asking it for one of the package's public names loads the whole package.
+`import pyroute2.netlink` first runs pyroute2/__init__.py, which imports every part of the library, including its
+databases and asyncio: a third of a server's start-up time. The message classes need none of that. So a module with the
+same path stands in for the package. Access to one of the package's public names loads the whole package.
 """
 
 import importlib
@@ -14,7 +14,7 @@ _NAME = "pyroute2"
 
 
 class _Package(ModuleType):
-    """The package before its __init__.py has run, which an unknown attribute makes it do."""
+    """The package before its __init__.py has run; an unknown attribute runs it."""
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
@@ -31,7 +31,7 @@ class _Package(ModuleType):
 
 
 def install() -> None:
-    """Put the stand-in into sys.modules, unless pyroute2 is there already. ModuleNotFoundError: not installed."""
+    """Put the stand-in into sys.modules, unless pyroute2 is loaded. ModuleNotFoundError: pyroute2 is not installed."""
     if _NAME in sys.modules:
         return
     spec = importlib.util.find_spec(_NAME)

@@ -1,4 +1,4 @@
-"""Network namespaces by the names ip-netns(8) gives, or by a process in them."""
+"""Network namespaces by their ip-netns(8) name, or by a process in them."""
 
 import errno
 import fcntl
@@ -9,15 +9,16 @@ from virtfs.core.errors import VirtError
 from virtfs.host import netns
 
 _NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
-_CLONE_NEWNET = 0x40000000  # linux/sched.h
+
 
 NAMED = Path("/run/netns")  # ip-netns(8)
 
 
 def open_netns(name: str) -> int:
-    """A descriptor of the namespace of that name, or of that process; "" is the daemon's own. The caller closes it.
+    """Return a descriptor of the namespace with that name, or of that process; "" is the daemon's own. The caller
+    closes it.
 
-    VirtError ENXIO: there is none; what open(2) says otherwise.
+    VirtError ENXIO: there is none; EINVAL: not a network namespace; other errors of open(2).
     """
     if not name:
         return netns.own_netns()
@@ -30,16 +31,16 @@ def open_netns(name: str) -> int:
     except OSError as refusal:
         raise VirtError(refusal.errno or errno.EIO, f'network namespace "{name}": {refusal.strerror}') from None
     try:
-        if fcntl.ioctl(fd, _NS_GET_NSTYPE) == _CLONE_NEWNET:
+        if fcntl.ioctl(fd, _NS_GET_NSTYPE) == netns.CLONE_NEWNET:
             return fd
     except OSError:
-        pass  # ENOTTY: no namespace at all, such as the file ip-netns(8) leaves when its mount is gone
+        pass  # ENOTTY: not a namespace, for example a file of ip-netns(8) that is no longer mounted over
     os.close(fd)
-    raise VirtError(errno.EINVAL, f'"{name}" is no network namespace')
+    raise VirtError(errno.EINVAL, f'"{name}" is not a network namespace')
 
 
 def name_of(fd: int) -> str | None:
-    """The name under which ip-netns(8) knows the namespace of a descriptor. OSError: EMFILE, ENFILE, ENOMEM."""
+    """Return the ip-netns(8) name of the namespace of a descriptor, or None. OSError: EMFILE, ENFILE, ENOMEM."""
     wanted = netns.identity(fd)
     try:
         entries = sorted(NAMED.iterdir())

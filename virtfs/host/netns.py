@@ -1,55 +1,52 @@
-"""Network namespaces by descriptor, never by name: a descriptor cannot come to mean another namespace."""
+"""Network namespaces by descriptor, never by name: a name can come to mean another namespace."""
 
-import ctypes
 import os
 from collections.abc import Callable
 from typing import TypeVar
 
+from virtfs.host.libc import check, libc
 from virtfs.host.tapdevice import Placed
 from virtfs.host.threads import call_apart
 
 _OWN = "/proc/thread-self/ns/net"
-_CLONE_NEWNET = 0x40000000  # linux/sched.h
-_libc = ctypes.CDLL(None, use_errno=True)
+CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 T = TypeVar("T")
 
 
 def identity(fd: int) -> tuple[int, int]:
-    """What tells a namespace from others while something keeps it alive: device and inode (namespaces(7))."""
+    """Return what identifies a namespace while something keeps it alive: device and inode (namespaces(7))."""
     status = os.fstat(fd)
     return status.st_dev, status.st_ino
 
 
 def same_netns(fd_a: int, fd_b: int) -> bool:
-    """Whether two descriptors mean the same namespace."""
+    """Return whether two descriptors refer to the same namespace."""
     return identity(fd_a) == identity(fd_b)
 
 
 def own_netns() -> int:
-    """A new descriptor of the calling thread's network namespace. It keeps that alive: close it soon."""
+    """Return a new descriptor of the calling thread's network namespace. It keeps that alive: close it soon."""
     return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def own_identity() -> tuple[int, int]:
-    """The identity of the calling thread's network namespace. Takes no descriptor."""
+    """Return the identity of the calling thread's network namespace. Uses no descriptor."""
     status = os.stat(_OWN)
     return status.st_dev, status.st_ino
 
 
 def enter(fd: int) -> None:
-    """Move the calling thread, only it, into a network namespace (setns(2)). OSError: EPERM, EINVAL."""
-    if _libc.setns(fd, _CLONE_NEWNET) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    """Move the calling thread, and no other, into a network namespace (setns(2)). OSError: EPERM, EINVAL."""
+    check(libc.setns(fd, CLONE_NEWNET))
 
 
 def inside(fd: int, function: Callable[[], T]) -> T:
-    """Call a function inside a network namespace and return what it returns, or raise what it raises.
+    """Call a function inside a network namespace and return its result, or raise its exception.
 
-    It runs in a thread of its own that ends with it. So no thread has to find its way back, which could
-    fail and would leave a thread of the pool in a foreign namespace; the caller's own thread is never
-    moved. Blocks until done; starting the thread costs some 60 µs. VirtError ENOMEM: there is no thread.
+    The function runs in a thread of its own. A pool thread would have to return to its namespace afterwards, and if
+    that failed it would stay in a foreign one. The caller's own thread never moves. Blocks until done; starting the
+    thread takes some 60 µs. VirtError ENOMEM: no thread can be started.
     """
 
     def run() -> T:
@@ -60,7 +57,7 @@ def inside(fd: int, function: Callable[[], T]) -> T:
 
 
 def where(device: Placed, function: Callable[[], T]) -> T:
-    """Call a function in the network namespace that an interface is in, as `inside` does where that is another one.
+    """Call a function in the network namespace of an interface, in a thread of its own if that is another namespace.
 
     VirtError ENXIO: the interface is gone. PermissionError: its namespace may not be entered.
     """

@@ -1,6 +1,7 @@
-"""The number by which our network namespace knows another (RTM_NEWNSID, net/core/net_namespace.c; ip-netns(8) set).
+"""Network namespace ids: the number by which our namespace knows another (ip-netns(8) set).
 
-A number holds nothing: it ends with its namespace and may then be given to the next.
+An nsid (RTM_NEWNSID, net/core/net_namespace.c) does not keep its namespace alive. It ends with the namespace and may be
+assigned again.
 """
 
 import errno
@@ -15,9 +16,9 @@ _UNKNOWN = 0xFFFFFFFF  # NETNSA_NSID_NOT_ASSIGNED, linux/net_namespace.h
 
 
 def nsid_of(namespace: int) -> int:
-    """The nsid of the namespace a descriptor means, given to it if it has none yet.
+    """Return the nsid of the namespace that a descriptor refers to; assign one if it has none.
 
-    Of the calling thread's namespace's numbers. Blocks shortly. VirtError: EPERM, ENOSPC; EINVAL, no namespace.
+    nsids belong to the calling thread's namespace. Blocks shortly. VirtError: EPERM, ENOSPC; EINVAL, not a namespace.
     """
     with Rtnl() as rtnl:
         nsid = _ask(rtnl, namespace)
@@ -25,11 +26,11 @@ def nsid_of(namespace: int) -> int:
             try:
                 rtnl.ask(RTM_NEWNSID, _message(namespace, ("NETNSA_NSID", _UNKNOWN)))  # the kernel chooses one
             except VirtError as refusal:
-                if refusal.errno != errno.EEXIST:  # somebody else was quicker
+                if refusal.errno != errno.EEXIST:  # another program assigned one meanwhile
                     raise
             nsid = _ask(rtnl, namespace)
     if nsid == _UNKNOWN:
-        raise VirtError(errno.EIO, "the kernel gives a network namespace no number")
+        raise VirtError(errno.EIO, "the kernel assigned no nsid to the network namespace")
     return nsid
 
 

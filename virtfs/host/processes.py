@@ -1,4 +1,4 @@
-"""Ask about the thread whose number is in a FUSE request: proc(5), process_vm_readv(2)."""
+"""Look up the thread that made a FUSE request: proc(5), process_vm_readv(2)."""
 
 import ctypes
 import errno
@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-_LOOKS = 100  # at a thread that goes to sleep, each some µs
+from virtfs.host.libc import check, libc
+
+_LOOKS = 100  # polls of a thread that is about to sleep, some µs each
 _VECTOR_MAX = 1024 * 16  # bytes: IOV_MAX entries
 _SETS = re.compile(r"^(SigPnd|ShdPnd|SigBlk|SigCgt):\s+([0-9a-f]+)$", re.MULTILINE)
 
-# The numbers of write, pwrite64: 0; and of writev, pwritev, pwritev2: the bytes of a word in their vector.
-# arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl, whose numbers no call in the other table that writes has;
+# By system call number: 0 for write and pwrite64, the bytes of a word in struct iovec for writev, pwritev and pwritev2.
+# arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl, whose numbers for these calls do not overlap;
 # include/uapi/asm-generic/unistd.h.
 _WRITES = {
     "x86_64": {1: 0, 18: 0, 20: 8, 296: 8, 328: 8, 4: 0, 181: 0, 146: 4, 334: 4, 379: 4},
@@ -28,8 +30,7 @@ class _Iovec(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_process_vm_readv = _libc.process_vm_readv
+_process_vm_readv = libc.process_vm_readv
 _process_vm_readv.restype = ctypes.c_ssize_t
 _process_vm_readv.argtypes = (
     ctypes.c_int,
@@ -42,9 +43,9 @@ _process_vm_readv.argtypes = (
 
 
 def process_of(thread: int) -> int:
-    """The process a thread belongs to, which is what ps(1) shows; the thread's own number when it is gone.
+    """Return the process that a thread belongs to, which ps(1) shows; the thread's own number if it is gone.
 
-    FUSE tells the thread (fs/fuse/dev.c: pid_nr_ns(task_pid(current), …)).
+    FUSE reports the thread (fs/fuse/dev.c: pid_nr_ns(task_pid(current), …)).
     """
     try:
         status = Path(f"/proc/{thread}/status").read_text(errors="replace")
@@ -57,7 +58,7 @@ def process_of(thread: int) -> int:
 
 
 def command_of(pid: int) -> str:
-    """The name of a process, "?" of one that is gone or in another pid namespace."""
+    """Return the command name of a process, "?" if it is gone or in another pid namespace."""
     try:
         return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip() or "?"
     except OSError:
@@ -65,17 +66,17 @@ def command_of(pid: int) -> str:
 
 
 class Buffer(NamedTuple):
-    """A piece of another process's memory."""
+    """A range of another process's memory. length: bytes."""
 
     address: int
     length: int
 
 
 def buffers_written(thread: int) -> list[Buffer]:
-    """Return the buffers of the write(2) or writev(2) that a thread is blocked in, none when it is in another call.
+    """Return the buffers of the write(2) or writev(2) that a thread is blocked in; none if it is in another call.
 
-    Errors: any OSError when it cannot be told; EPERM and EACCES as for ptrace(2). Source: proc_pid_syscall(5), which
-    says "running" until the thread has gone to sleep.
+    Errors: OSError if unknown; EPERM and EACCES as for ptrace(2). Source: proc_pid_syscall(5), which says "running"
+    until the thread has gone to sleep.
     """
     for _ in range(_LOOKS):
         words = Path(f"/proc/{thread}/syscall").read_text().split()
@@ -83,7 +84,7 @@ def buffers_written(thread: int) -> list[Buffer]:
             break
         os.sched_yield()
     else:
-        raise BlockingIOError(errno.EAGAIN, "the thread does not sleep")
+        raise BlockingIOError(errno.EAGAIN, f"thread {thread} is running, not blocked in a call")
     word = _WRITES.get(int(words[0]))
     if word is None:
         return []
@@ -95,25 +96,21 @@ def buffers_written(thread: int) -> list[Buffer]:
 
 
 def fetch(thread: int, buffers: Sequence[Buffer], most: int) -> bytes:
-    """Return the contents of a thread's buffers, in a row, at most so many bytes.
+    """Return the contents of a thread's buffers, concatenated, at most `most` bytes.
 
-    Errors: those of process_vm_readv(2); EFAULT also when a part of them is not there.
+    Errors: those of process_vm_readv(2); EFAULT also if a part of them is not mapped.
     """
     size = min(sum(length for _, length in buffers), most)
     room = ctypes.create_string_buffer(size)
     local = _Iovec(ctypes.addressof(room), size)
     remote = (_Iovec * len(buffers))(*(_Iovec(*buffer) for buffer in buffers))
-    taken = _process_vm_readv(thread, ctypes.byref(local), 1, remote, len(buffers), 0)
-    if taken < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    if taken < size:
+    if check(_process_vm_readv(thread, ctypes.byref(local), 1, remote, len(buffers), 0)) < size:
         raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
     return room.raw
 
 
 def file_size_limit(thread: int) -> int | None:
-    """Return the RLIMIT_FSIZE of a thread in bytes; None when it has none, or when it cannot be told."""
+    """Return the RLIMIT_FSIZE of a thread in bytes; None if it has none or it is unknown."""
     try:
         limit, _ = resource.prlimit(thread, resource.RLIMIT_FSIZE)
     except OSError:
@@ -122,7 +119,7 @@ def file_size_limit(thread: int) -> int | None:
 
 
 def caught_signals(thread: int) -> frozenset[int]:
-    """Return the signals that wait for a thread and for which it has a handler, none when it cannot be told.
+    """Return the signals that are pending for a thread, not blocked, and have a handler; none if that is unknown.
 
     Source: proc_pid_status(5).
     """

@@ -1,8 +1,7 @@
-"""One question to rtnetlink and its answer: a plain socket, pyroute2's classes for the messages.
+"""rtnetlink requests and their answers, over a plain socket with pyroute2's message classes.
 
-pyroute2's own IPRoute keeps an asyncio loop and a socket for every thread that calls it, and makes them
-anew for each call from a second thread; a socket, a send and a receive take half the time and can be used
-from any thread.
+pyroute2's own IPRoute keeps an asyncio loop and a socket for every calling thread, and makes new ones for each call
+from a second thread. A plain socket takes half the time and works from any thread.
 """
 
 import errno
@@ -20,23 +19,23 @@ from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 from virtfs.core.errors import VirtError
 
 SOL_NETLINK = 270  # linux/socket.h; the options are linux/netlink.h's
-_NETLINK_EXT_ACK = 11  # a refusal says why, in words
-_NETLINK_GET_STRICT_CHK = 12  # a dump keeps to the filter in its header (Linux 4.20)
+_NETLINK_EXT_ACK = 11  # errors come with a sentence
+_NETLINK_GET_STRICT_CHK = 12  # dumps respect the filter in the request's header (Linux 4.20)
 
-_NLM_F_DUMP_INTR = 16  # linux/netlink.h: the dump was interrupted by a change
-ATTEMPTS = 10  # at a dump that is not
+_NLM_F_DUMP_INTR = 16  # linux/netlink.h: a change interrupted the dump
+ATTEMPTS = 10  # maximum of dumps until one is uninterrupted
 
-ROOM = 1 << 16  # above the 32 KiB that a dump fills at most (netlink(7), af_netlink.c netlink_dump)
+ROOM = 1 << 16  # more than the 32 KiB of a dump's largest message (netlink(7), af_netlink.c netlink_dump)
 
 _SIOCGIFINDEX = 0x8933  # linux/sockios.h
 _IFREQ = struct.Struct("16si20x")  # struct ifreq, linux/if.h: name and index
 _NAME_MAX = 15  # IFNAMSIZ - 1
 
-Message = Any  # pyroute2 is not typed: a dict-like message with get_attr(name)
+Message = Any  # a message of pyroute2, which has no types: a dict with get_attr(name)
 
 
 class Rtnl:
-    """A request socket in the network namespace of the thread that opens it. One question at a time.
+    """A request socket in the network namespace of the thread that opens it, for one request at a time.
 
     It keeps its namespace alive while it is open.
     """
@@ -55,7 +54,7 @@ class Rtnl:
             raise
 
     def close(self) -> None:
-        """Give the socket back. A second call does nothing."""
+        """Close the socket. A second call does nothing."""
         self._socket.close()
 
     def __enter__(self) -> Self:
@@ -65,9 +64,9 @@ class Rtnl:
         self.close()
 
     def index(self, name: str) -> int:
-        """The index of the interface of that name. VirtError ENODEV: there is none.
+        """Return the index of the interface of that name. VirtError ENODEV: there is none.
 
-        if_nametoindex(3) opens a socket for it, and does not tell that none can be had from that there is none.
+        if_nametoindex(3) opens a socket for this and reports ENODEV if it cannot, so it is not used.
         """
         encoded = os.fsencode(name)
         if len(encoded) > _NAME_MAX:
@@ -80,9 +79,9 @@ class Rtnl:
         return index
 
     def ask(self, kind: int, message: Message, flags: int = 0) -> list[Message]:
-        """Send one request (RTM_…, NLM_F_…) and return the messages of its answer; none for a plain yes.
+        """Send one request (RTM_…, NLM_F_…) and return the messages of its answer; none for a bare acknowledgement.
 
-        VirtError: the kernel's errno, and its own words where it has some.
+        VirtError: the kernel's errno, with the kernel's sentence if there is one.
         """
         self._sequence += 1
         header = message["header"]
@@ -94,9 +93,9 @@ class Rtnl:
         return list(self._answer())
 
     def dump(self, kind: int, message: Message) -> list[Message]:
-        """Ask for all there is of something (NLM_F_DUMP), as far as the message's header limits it.
+        """Return all objects of a kind (NLM_F_DUMP) that match the message's header.
 
-        What changes meanwhile can be missing. The kernel says so (NLM_F_DUMP_INTR), then it is asked again.
+        A change during the dump can hide objects. The kernel reports that (NLM_F_DUMP_INTR), and the dump is repeated.
         """
         for _ in range(ATTEMPTS):
             answer = self.ask(kind, message, NLM_F_DUMP)
@@ -105,15 +104,15 @@ class Rtnl:
         return answer
 
     def _answer(self) -> Iterator[Message]:
-        """The messages up to the one that ends the answer. The kernel answers within sendto: no waiting."""
+        """Yield the messages up to the end of the answer. The kernel answers within sendto(2): this never waits."""
         while True:
             data, (sender, _groups) = self._socket.recvfrom(ROOM)
             if sender != 0:
-                continue  # not from the kernel
+                continue  # sent by another process, not the kernel
             for message in self._marshal.parse(data):
                 header = message["header"]
                 if header["sequence_number"] != self._sequence:
-                    continue  # left over from a question whose asker was interrupted
+                    continue  # the answer to an earlier request that was interrupted
                 if header["error"] is not None:
                     raise _refusal(header["error"])
                 if header["type"] in (NLMSG_ERROR, NLMSG_DONE):
@@ -122,7 +121,7 @@ class Rtnl:
 
 
 def _refusal(error: Exception) -> Exception:
-    """The kernel's no, with its own words; a message that cannot be read stays the library's error."""
+    """Return the kernel's error with its own sentence; a message that cannot be parsed remains pyroute2's error."""
     if isinstance(error, NetlinkError):
         return VirtError(error.code, str(error.args[1]))
     if isinstance(error, OSError) and error.errno is not None:

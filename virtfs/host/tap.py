@@ -1,8 +1,7 @@
-"""The far end of a tap: one owner of a descriptor of /dev/net/tun (drivers/net/tun.c, tuntap.rst).
+"""The far end of a tap: the owner of a descriptor of /dev/net/tun (drivers/net/tun.c, tuntap.rst).
 
-IFF_VNET_HDR is asked for always: it cannot change on an attached tap, while the offload that it serves can.
-A tap of several queues (IFF_MULTI_QUEUE) that somebody left behind is attached to with one queue; it works
-as any other.
+IFF_VNET_HDR is always requested, because it cannot change on an attached tap, while the offload that needs it can. An
+existing tap with several queues (IFF_MULTI_QUEUE) is attached to with one queue, and works like any other.
 """
 
 import errno
@@ -46,7 +45,7 @@ _IFF_TAP = 0x0002
 _IFF_MULTI_QUEUE = 0x0100
 _IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000
-_IFF_TUN_EXCL = 0x8000  # make it or fail, never attach
+_IFF_TUN_EXCL = 0x8000  # create the tap or fail; never attach
 _FLAGS = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
 
 _INT = struct.Struct("i")
@@ -55,29 +54,30 @@ _IFREQ = struct.Struct("16sH22x")  # struct ifreq, linux/if.h: name and flags of
 _NO_DEVICE = {
     errno.ENOENT: f"there is no {_DEVICE}: load the module (modprobe tun), or give the container the device"
     f" (--device {_DEVICE})",
-    errno.ENODEV: f"{_DEVICE} has no driver behind it: load the module (modprobe tun)",
-    errno.ENXIO: f"{_DEVICE} has no driver behind it: load the module (modprobe tun)",
+    errno.ENODEV: f"{_DEVICE} has no driver: load the module (modprobe tun)",
+    errno.ENXIO: f"{_DEVICE} has no driver: load the module (modprobe tun)",
 }
 
 
 class Tap:
-    """See `TapDevice` for what each method promises. Once closed it is as a tap that is gone."""
+    """The real TapDevice, which documents each method. A closed Tap behaves like one whose interface is gone."""
 
     def __init__(self, fd: int, made: bool) -> None:
-        """Take over a descriptor; use `Tap.open`."""
+        """Take over a descriptor; use Tap.open()."""
         self.fd = fd
         self.made = made
         self._header_found = VNET_HEADER
         self._filtered = False
-        self._tags_found: tuple[str, ...] = ()  # what to turn on again when the filter goes
+        self._tags_found: tuple[str, ...] = ()  # features to turn on again when the filter is removed
 
     @classmethod
     def open(cls, unit: Unit) -> Self:
-        """Attach to tap<unit> of the calling thread's network namespace if that is free, make it if none is.
+        """Attach to tap<unit> of the calling thread's network namespace if it exists and is free; create it if it is
+        missing.
 
-        Quick (some 0.2 ms to make one), but blocking. VirtError: EBUSY, another program holds it, or an
-        interface of that name is no tap; ENODEV, no /dev/net/tun; EPERM or EACCES, not allowed; EMFILE, too few
-        descriptors are left; else the kernel's.
+        Blocks for some 0.2 ms when it creates one. VirtError: EBUSY, another program holds the tap, or an interface of
+        that name is not a tap; ENODEV, no /dev/net/tun; EPERM or EACCES, not allowed; EMFILE, too few descriptors are
+        left; other errors of the kernel.
         """
         name = f"tap{unit}"
         found = _find(name)
@@ -89,7 +89,7 @@ class Tap:
             tap._header_found = _INT.unpack(fcntl.ioctl(tap.fd, _TUNGETVNETHDRSZ, bytes(_INT.size)))[0]
             fcntl.ioctl(tap.fd, _TUNSETVNETHDRSZ, _INT.pack(VNET_HEADER))
             if not tap.made:
-                tap.set_offload(OFFLOAD_NONE)  # it may have kept another program's
+                tap.set_offload(OFFLOAD_NONE)  # it may still have the last program's
         except BaseException:
             tap.close()
             raise
@@ -108,7 +108,7 @@ class Tap:
             raise VirtError(refusal.errno or errno.EIO, _why_not(name, refusal)) from refusal
 
     def name(self) -> str:
-        """The interface's present name, also after a rename. VirtError ENXIO: it is gone."""
+        """Return the interface's present name, even after a rename. VirtError ENXIO: it is gone."""
         try:
             answer = fcntl.ioctl(self.fd, _TUNGETIFF, bytes(_IFREQ.size))
         except (OSError, ValueError) as refusal:  # EBADFD: deleted; ValueError: closed, fd is -1
@@ -116,18 +116,14 @@ class Tap:
         return str(_IFREQ.unpack(answer)[0].rstrip(b"\0").decode())
 
     def alive(self) -> bool:
-        """Whether the interface still exists, in whatever namespace."""
+        """Return whether the interface still exists, in whatever namespace."""
         return self.fd >= 0 and not _poll(self.fd) & (select.POLLERR | select.POLLNVAL)
 
-    def readable(self) -> bool:
-        """Whether a frame waits."""
-        return self.fd >= 0 and bool(_poll(self.fd) & select.POLLIN)
-
     def netns(self) -> int:
-        """A new descriptor of the network namespace the interface is in; the caller closes it.
+        """Return a new descriptor of the network namespace the interface is in; the caller closes it.
 
-        VirtError ENXIO: the interface is gone, or its namespace is about to go. EPERM: the namespace is not
-        ours to enter. EMFILE, ENFILE, ENOMEM: no descriptor to be had.
+        VirtError ENXIO: the interface is gone, or its namespace is being destroyed. EPERM: the namespace may not be
+        entered. EMFILE, ENFILE, ENOMEM: no descriptor is left.
         """
         try:
             return fcntl.ioctl(self.fd, _TUNGETDEVNETNS)
@@ -136,40 +132,41 @@ class Tap:
                 sentence = "the tap is in a network namespace that may not be entered"
                 raise VirtError(errno.EPERM, sentence) from refusal
             if isinstance(refusal, OSError) and refusal.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-                raise VirtError(refusal.errno, f"where the tap is: {refusal.strerror}") from refusal
+                sentence = f"cannot open the tap's network namespace: {refusal.strerror}"
+                raise VirtError(refusal.errno, sentence) from refusal
             raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
 
     def set_carrier(self, on: bool) -> None:
-        """Plug the cable in or pull it out, as the host sees it. VirtError ENXIO: the interface is gone."""
+        """Turn the carrier on or off, as the host sees it. VirtError ENXIO: the interface is gone."""
         self._tell(_TUNSETCARRIER, _INT.pack(on))
 
     def set_persist(self, on: bool) -> None:
-        """Whether the interface outlives the descriptor. VirtError ENXIO: the interface is gone."""
+        """Set whether the interface outlives the descriptor. VirtError ENXIO: the interface is gone."""
         self._tell(_TUNSETPERSIST, int(on))
 
     def set_offload(self, flags: int) -> None:
-        """What the host may leave undone in its frames: OFFLOAD_…, less what ethtool(8) turned off.
+        """Set what the host may leave undone in its frames: OFFLOAD_…, without features turned off by ethtool(8).
 
-        Where that cannot be asked for, in a namespace that may not be entered, ethtool(8) is not heeded.
-        Blocks for some ms. VirtError ENXIO: the interface is gone.
+        In a namespace that may not be entered, ethtool(8)'s settings are overwritten. Blocks for some ms. VirtError
+        ENXIO: the interface is gone.
         """
 
         def change() -> None:
             self._tell(_TUNSETOFFLOAD, flags)
 
         try:
-            self._where_it_is(lambda: features.keep_wanted(self.name(), change))
+            self._in_its_netns(lambda: features.keep_wanted(self.name(), change))
         except VirtError as refusal:
             if refusal.errno == errno.ENXIO:
                 raise
             change()
 
     def set_filter(self, program: Program | None) -> None:
-        """Let only frames pass to the reader that a program accepts; None: all.
+        """Pass only frames to the reader that a program accepts; None passes all.
 
-        Blocks for some 3 ms. One filter takes over from another without a gap.
-        VirtError: ENXIO, the interface is gone; EPERM, its namespace is not ours to act in; ENOMEM, the program
-        is larger than net.core.optmem_max allows.
+        Blocks for some 3 ms. One filter replaces another without a gap.
+        VirtError: ENXIO, the interface is gone; EPERM, its namespace may not be entered; ENOMEM, the program is larger
+        than net.core.optmem_max allows.
         """
         if program is None:
             self._tell(_TUNDETACHFILTER, bytes(FPROG_SIZE))
@@ -177,7 +174,7 @@ class Tap:
             self._put_tags_back()
             return
         if not self._filtered:
-            self._tags_found += self._where_it_is(lambda: vlantags.put_in_frames(self.name()))
+            self._tags_found += self._in_its_netns(lambda: vlantags.put_in_frames(self.name()))
         fprog, _buffer = sock_fprog(program.instructions)
         try:
             self._tell(_TUNATTACHFILTER, fprog)
@@ -188,15 +185,15 @@ class Tap:
         self._filtered = True
 
     def _put_tags_back(self) -> None:
-        """The VLAN tags where they were before there was a filter. Where that fails they harm nobody till the next."""
+        """Move VLAN tags out of the frames again. A failure is harmless: the next filter tries again."""
         found = self._tags_found
         if found:
             with suppress(OSError):
-                self._where_it_is(lambda: vlantags.put_back(self.name(), found))
+                self._in_its_netns(lambda: vlantags.put_back(self.name(), found))
                 self._tags_found = ()
 
-    def _where_it_is(self, function: Callable[[], T]) -> T:
-        """Call something in the interface's network namespace."""
+    def _in_its_netns(self, function: Callable[[], T]) -> T:
+        """Call a function in the interface's network namespace."""
         try:
             return netns.where(self, function)
         except PermissionError as refusal:
@@ -214,11 +211,11 @@ class Tap:
             raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
 
     def close(self) -> None:
-        """Give the descriptor back, an attached tap as found. Blocks some 16 ms; then the unit is free."""
+        """Close the descriptor and restore a tap that was attached to. Blocks some 16 ms; then the unit is free."""
         if self._filtered:
-            # A tap that stays remembers where in our memory the program was and looks there in the memory of
-            # whoever attaches next; if it finds one, that attaching does not take place (tun.c, tun_attach).
-            # Who says IFF_NO_PI is spared: its bit is IFF_NOFILTER's.
+            # A tap that stays keeps the address of the program in our memory. When another process attaches, the kernel
+            # reads that address in the memory of that process, and the attach fails if there is no valid program
+            # (drivers/net/tun.c tun_attach). IFF_NO_PI avoids this, because it has the same bit as IFF_NOFILTER.
             with suppress(OSError):
                 self.set_filter(None)
         if self.fd >= 0 and not self.made:
@@ -231,7 +228,7 @@ class Tap:
             if not self.made and not _poll(fd) & select.POLLERR:
                 fcntl.ioctl(fd, _TUNSETVNETHDRSZ, _INT.pack(self._header_found))
         except OSError:
-            pass  # never attached, or deleted this instant: nothing to put back
+            pass  # never attached, or just deleted: nothing to restore
         finally:
             os.close(fd)
 
@@ -244,17 +241,17 @@ class Tap:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An interface that has the name already."""
+    """An existing interface with the tap's name."""
 
-    busy: str  # why it cannot be attached to, "" if it can
+    busy: str  # why it cannot be attached to; "" if it can
     multi_queue: bool
 
 
 def _find(name: str) -> _Found | None:
-    """What has the name in the calling thread's network namespace; None: nothing.
+    """Return the interface of that name in the calling thread's network namespace; None if there is none.
 
-    A tap of one queue that is held the kernel refuses itself. One of many queues it would share out among
-    its holders.
+    The kernel itself refuses a second attach to a tap with one queue. A tap with many queues would be shared, so its
+    holders are counted here.
     """
     question = ifinfmsg()
     question["attrs"] = [("IFLA_IFNAME", name)]
@@ -268,9 +265,9 @@ def _find(name: str) -> _Found | None:
     kind = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")
     data = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
     if kind != "tun" or data is None or data.get_attr("IFLA_TUN_TYPE") != _IFF_TAP:
-        return _Found("exists and is no tap", False)
+        return _Found("exists but is not a tap", False)
     multi_queue = bool(data.get_attr("IFLA_TUN_MULTI_QUEUE"))
-    counts = ("IFLA_TUN_NUM_QUEUES", "IFLA_TUN_NUM_DISABLED_QUEUES")  # told of taps with many queues only
+    counts = ("IFLA_TUN_NUM_QUEUES", "IFLA_TUN_NUM_DISABLED_QUEUES")  # present only for taps with many queues
     queues = sum(data.get_attr(count) or 0 for count in counts)
     return _Found("is held by another program" if queues else "", multi_queue)
 
@@ -282,7 +279,7 @@ def _open_device() -> int:
         if refusal.errno in _NO_DEVICE:
             raise VirtError(errno.ENODEV, _NO_DEVICE[refusal.errno]) from refusal
         if refusal.errno in (errno.EACCES, errno.EPERM):
-            sentence = f"{_DEVICE} may not be opened: be root, give it mode 0666, allow it to the container"
+            sentence = f"cannot open {_DEVICE}: run as root, give it mode 0666, or allow it in the container"
             raise VirtError(refusal.errno, sentence) from refusal
         raise VirtError(refusal.errno or errno.EIO, f"{_DEVICE}: {refusal.strerror}") from refusal
 
@@ -291,12 +288,12 @@ def _why_not(name: str, refusal: OSError) -> str:
     if refusal.errno == errno.EBUSY:
         return f'"{name}" is held by another program'
     if refusal.errno == errno.EPERM:
-        return f'"{name}" may not be made or attached to: CAP_NET_ADMIN in this network namespace is needed'
+        return f'"{name}" needs CAP_NET_ADMIN in this network namespace to be created or attached to'
     return f'"{name}": {refusal.strerror}'
 
 
 def _poll(fd: int) -> int:
-    """The events of one descriptor, without waiting; poll(2), so that a number above 1023 is no matter."""
+    """Return the events of one descriptor, without waiting. poll(2), unlike select(2), accepts numbers above 1023."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return next((events for _fd, events in poll.poll(0)), 0)

@@ -1,33 +1,34 @@
-"""What a tap offers to the rest of virtfs, on one page. `Tap` is the real one, `FakeTap` is for tests."""
+"""The interface of a tap, on one page. `Tap` is the real one, `FakeTap` is for tests."""
 
 from typing import Protocol, Self
 
 from virtfs.host.bpf import Program
 
-VNET_HEADER = 10  # struct virtio_net_hdr (linux/virtio_net.h), in front of every frame, both ways
-NO_HEADER = bytes(VNET_HEADER)  # a whole frame, its checksum done: what is written in front of one
+VNET_HEADER = 10  # bytes of struct virtio_net_hdr (linux/virtio_net.h), before every frame in both directions
+NO_HEADER = bytes(VNET_HEADER)  # the header of a complete frame, with its checksum filled in
 
 OFFLOAD_NONE = 0
 OFFLOAD_TCP = 0x01 | 0x02 | 0x04  # TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 (linux/if_tun.h)
 
 
 class Placed(Protocol):
-    """An interface that can say where it is, so that it is found there whatever became of its name."""
+    """An interface that reports its name and namespace, so that it is found after renames and moves."""
 
     def name(self) -> str:
-        """The interface's present name. VirtError ENXIO: it is gone."""
+        """Return the interface's present name. VirtError ENXIO: it is gone."""
 
     def netns(self) -> int:
-        """A new descriptor of the network namespace it is in; the caller closes it. VirtError ENXIO: it is gone."""
+        """Return a new descriptor of its network namespace; the caller closes it. VirtError ENXIO: it is gone."""
 
 
 class TapDevice(Protocol):
-    """One descriptor, one owner. Frames go straight through it, without blocking:
+    """The far end of a tap: one descriptor with one owner. Frames are read and written through it, without blocking:
 
-    os.readv(fd, [header, room]) takes one frame, header first. The answer counts header and frame, and only
-    what fitted: a frame longer than room loses its tail. BlockingIOError: none is there. Any other OSError,
-    or 0 bytes: the tap is gone. os.writev(fd, [NO_HEADER, frame]) sends one frame whole; OSError EIO: the
-    interface is down.
+    os.readv(fd, [header, room]) reads one frame, header first. The result counts the header and the part of the frame
+    that fits in room; the rest of a longer frame is lost. BlockingIOError: no frame waits. Any other OSError, or 0
+    bytes: the tap is gone.
+
+    os.writev(fd, [NO_HEADER, frame]) sends one frame. OSError EIO: the interface is down.
     """
 
     @property
@@ -36,39 +37,38 @@ class TapDevice(Protocol):
 
     @property
     def made(self) -> bool:
-        """Whether opening created the interface; False: it was there before and was attached to."""
+        """Whether opening created the interface; False if it existed and was attached to."""
 
     def name(self) -> str:
-        """The interface's present name, also after a rename. VirtError ENXIO: it is gone."""
+        """Return the interface's present name, even after a rename. VirtError ENXIO: it is gone."""
 
     def alive(self) -> bool:
-        """Whether the interface still exists, in whatever namespace."""
-
-    def readable(self) -> bool:
-        """Whether a frame waits."""
+        """Return whether the interface still exists, in whatever namespace."""
 
     def netns(self) -> int:
-        """A new descriptor of the network namespace the interface is in; the caller closes it.
+        """Return a new descriptor of the network namespace the interface is in; the caller closes it.
 
-        VirtError ENXIO: the interface is gone, or its namespace is about to go.
+        VirtError ENXIO: the interface is gone, or its namespace is being destroyed.
         """
 
     def set_carrier(self, on: bool) -> None:
-        """Plug the cable in or pull it out, as the host sees it."""
+        """Turn the carrier on or off, as the host sees it."""
 
     def set_persist(self, on: bool) -> None:
-        """Whether the interface outlives the descriptor."""
+        """Set whether the interface outlives the descriptor."""
 
     def set_offload(self, flags: int) -> None:
-        """What the host may leave undone in frames it sends: OFFLOAD_NONE or OFFLOAD_TCP."""
+        """Set what the host may leave undone in frames it sends: OFFLOAD_NONE or OFFLOAD_TCP."""
 
     def set_filter(self, program: Program | None) -> None:
-        """Let only frames pass to the reader that a program accepts, the others count in the interface's
-        tx_dropped; None: all. Frames that wait already are not asked again. Blocks for some ms.
+        """Pass only frames to the reader that a program accepts; None passes all.
+
+        Rejected frames count in the interface's tx_dropped. Frames that wait already are not checked. Blocks for some
+        ms.
         """
 
     def close(self) -> None:
-        """Give the descriptor back. A second call does nothing."""
+        """Close the descriptor. A second call does nothing."""
 
     def __enter__(self) -> Self: ...
 

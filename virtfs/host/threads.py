@@ -1,4 +1,4 @@
-"""A thread for one call, where the calling thread must stay as it is: in its network namespace, free of seccomp(2)."""
+"""A thread for one call, so that the calling thread keeps its network namespace and stays free of seccomp(2)."""
 
 import errno
 import threading
@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 def no_thread() -> VirtError:
-    """The refusal where Python says no more than RuntimeError: pthread_create(3) gives no thread."""
-    return VirtError(errno.ENOMEM, "the system gives no thread: too many processes, or no memory")
+    """Return the error for a thread that cannot be started (pthread_create(3)); Python raises only RuntimeError."""
+    return VirtError(errno.ENOMEM, "cannot start a thread: too many processes, or out of memory")
 
 
 def call_apart(function: Callable[[], T], name: str) -> T:
-    """Call a function in a thread of its own that ends with it; return what it returns, or raise what it raises.
+    """Call a function in a thread of its own; return its result, or raise its exception.
 
-    VirtError ENOMEM: the system gives no thread.
+    VirtError ENOMEM: no thread can be started.
     """
     results: list[T] = []
     failures: list[BaseException] = []
@@ -26,7 +26,7 @@ def call_apart(function: Callable[[], T], name: str) -> T:
     def run() -> None:
         try:
             results.append(function())
-        except BaseException as failure:  # carried to the caller below, whatever it is
+        except BaseException as failure:  # raised in the caller below
             failures.append(failure)
 
     thread = threading.Thread(target=run, name=name)

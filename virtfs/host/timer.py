@@ -1,7 +1,6 @@
-"""A timer one can wait for among descriptors, exact to some microseconds (timerfd_create(2)).
+"""A timer with a descriptor to wait for, accurate to some microseconds (timerfd_create(2)).
 
-epoll_wait(2), which trio sleeps in, counts in milliseconds: too coarse for a frame's delay. Python's own timerfd came
-with 3.13.
+epoll_wait(2), in which trio sleeps, counts milliseconds: too coarse for the delay of a frame.
 """
 
 import ctypes
@@ -11,14 +10,16 @@ import time
 
 from virtfs.core.errors import VirtError
 from virtfs.host.descriptors import keep_spare
+from virtfs.host.libc import check, libc
 
 _TFD_NONBLOCK = os.O_NONBLOCK
 _TFD_CLOEXEC = os.O_CLOEXEC
 _TFD_TIMER_ABSTIME = 1
 
-_LAST = (1 << 63) - 1  # ns: a ktime_t, include/linux/ktime.h
+_LAST = (1 << 63) - 1  # ns, the maximum of ktime_t (include/linux/ktime.h)
 
-_libc = ctypes.CDLL(None, use_errno=True)
+
+_timerfd_create, _timerfd_settime = libc.timerfd_create, libc.timerfd_settime
 
 
 class _Timespec(ctypes.Structure):
@@ -30,35 +31,28 @@ class _Itimerspec(ctypes.Structure):
 
 
 class Timer:
-    """Readable once the time set has come. Times are time.monotonic_ns()."""
+    """A descriptor that becomes readable at a set time. Times are time.monotonic_ns()."""
 
     def __init__(self) -> None:
-        """VirtError: EMFILE, ENFILE, ENOMEM."""
+        """Create the timer, unset. VirtError: EMFILE, ENFILE, ENOMEM."""
         self.fd = -1
         try:
-            self.fd = _checked(_libc.timerfd_create(time.CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC))
+            self.fd = check(_timerfd_create(time.CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC))
             keep_spare(self.fd)
         except OSError as refusal:
             self.close()
-            raise VirtError(refusal.errno or errno.EIO, f"no timer: {refusal.strerror}") from refusal
+            raise VirtError(refusal.errno or errno.EIO, f"cannot create a timer: {refusal.strerror}") from refusal
 
     def set(self, due: int) -> None:
-        """Become readable at `due`, in ns, at once if that is past; 0 is never.
+        """Become readable at `due`, in ns; at once if that is past, never if it is 0.
 
-        A time that the clock cannot reach is the last that it can: of a larger number ctypes keeps the lowest bits.
+        A time beyond the kernel's clock becomes the clock's last, because ctypes would keep only the lowest bits.
         """
         value = _Itimerspec(_Timespec(0, 0), _Timespec(*divmod(min(due, _LAST), 1_000_000_000)))
-        _checked(_libc.timerfd_settime(self.fd, _TFD_TIMER_ABSTIME, ctypes.byref(value), None))
+        check(_timerfd_settime(self.fd, _TFD_TIMER_ABSTIME, ctypes.byref(value), None))
 
     def close(self) -> None:
-        """Give the descriptor back. A second call does nothing."""
+        """Close the descriptor. A second call does nothing."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
-
-
-def _checked(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result

@@ -1,8 +1,8 @@
-"""Many reads or writes of one descriptor with one system call (io_uring(7), linux/io_uring.h).
+"""Many reads or writes of one descriptor in one system call (io_uring(7), linux/io_uring.h).
 
-The entries are filled in once and submitted again and again: from Python, to fill in one takes as long as the system
-call that it saves. All operations are done when `submit` returns, since what would have to wait is EAGAIN instead
-(RWF_NOWAIT): the kernel reads and writes the memory it was told of during the call only.
+The submission entries are filled in once and submitted again and again, because filling one in from Python takes as
+long as the system call that it saves. All operations are complete when submit() returns: one that would wait fails with
+EAGAIN instead (RWF_NOWAIT). So the kernel accesses the memory only during the call.
 """
 
 import ctypes
@@ -13,38 +13,38 @@ import struct
 from array import array
 
 from virtfs.host.descriptors import keep_spare
+from virtfs.host.libc import check, last_error, libc
 
 READ, WRITE = 22, 23  # IORING_OP_…
 
-_SETUP, _ENTER = 425, 426  # asm-generic/unistd.h: the same on every architecture
+_SETUP, _ENTER = 425, 426  # io_uring_setup, io_uring_enter; asm-generic/unistd.h, on every architecture
 _GETEVENTS = 1
-_SINGLE_MMAP = 1  # a feature, since Linux 5.4: both rings in one mapping
+_SINGLE_MMAP = 1  # feature flag, since Linux 5.4: one mapping has both rings
 _OFFSET_RINGS, _OFFSET_ENTRIES = 0, 0x10000000
 _RWF_NOWAIT = 8
 
 _params = struct.Struct("10I 8IQ 8IQ")  # struct io_uring_params: sq_entries …, sq_off, cq_off
 _entry = struct.Struct("BBHiQQIIQ24x")  # struct io_uring_sqe: opcode, flags, ioprio, fd, off, addr, len, rw_flags, data
 _COMPLETION = 16  # bytes of struct io_uring_cqe: user_data, res, flags
-_HERE = 0xFFFFFFFFFFFFFFFF  # as an offset: the descriptor's own
+_HERE = 0xFFFFFFFFFFFFFFFF  # offset -1: the current position
 _WORD = 0xFFFFFFFF
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_syscall = _libc.syscall
+_syscall = libc.syscall
 _syscall.restype = ctypes.c_long
-_mmap = _libc.mmap
+_mmap = libc.mmap
 _mmap.restype = ctypes.c_void_p
 _mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
-_munmap = _libc.munmap
+_munmap = libc.munmap
 _munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 class Ring:
-    """So many reads of one descriptor, or writes, each at a place in memory of its own.
+    """A fixed set of reads or writes of one descriptor, each with a place in memory of its own.
 
-    operations: how many, a power of two. stride: bytes from the one place, at `address`, to the next.
-    lengths: a memoryview of "I", how many bytes each operation takes; `stride` until it is set.
-    OSError: ENOSYS, there is no io_uring; EPERM, it is not allowed; EMFILE, ENOMEM and so on.
+    operations: their number, a power of two. address: the first place. stride: bytes from one place to the next.
+    lengths: a memoryview of "I", the bytes of each operation, initially `stride`.
+    OSError: ENOSYS, no io_uring; EPERM, not allowed; EMFILE, ENOMEM and so on.
     """
 
     def __init__(self, operation: int, fd: int, operations: int, address: int, stride: int) -> None:
@@ -52,11 +52,10 @@ class Ring:
         self._maps: list[tuple[int, int]] = []
         self._views: list[memoryview] = []
         params = bytearray(_params.size)
-        self._fd = int(_syscall(_SETUP, operations, (ctypes.c_char * _params.size).from_buffer(params)))
-        if self._fd < 0:
-            raise _error()
+        self._fd = -1
+        self._fd = check(int(_syscall(_SETUP, operations, (ctypes.c_char * _params.size).from_buffer(params))))
         try:
-            keep_spare(self._fd)  # it is a luxury
+            keep_spare(self._fd)  # plain calls work without it
             self._map(_params.unpack(params))
         except BaseException:
             self.close()
@@ -86,41 +85,42 @@ class Ring:
         self._submitted, self._completions = 0, completions
 
     def _mapped(self, size: int, offset: int) -> memoryview:
-        """A part of the ring. Python's own mmap keeps a second descriptor for each."""
+        """Map a part of the ring. Python's mmap would keep a second descriptor for each mapping."""
         address = _mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, self._fd, offset)
         if address in (None, _MAP_FAILED):
-            raise _error()
+            raise last_error()
         self._maps.append((address, size))
         return self._view(self._view(memoryview((ctypes.c_ubyte * size).from_address(address))).cast("B"))
 
     def _view(self, view: memoryview) -> memoryview:
-        """Remember it, to make it of no use when what is mapped goes."""
+        """Record a view, to release it before its memory is unmapped."""
         self._views.append(view)
         return view
 
     def submit(self) -> bytes:
-        """Do them all, in order, and say what each would have returned: int32, native, negative is an errno.
+        """Do all operations, in order; return their results as native int32, a negative one being an errno.
 
-        EAGAIN: it would have to wait. EOPNOTSUPP: the descriptor cannot say so (taps of older kernels).
-        OSError: the kernel could not do them all; the ring is of no more use.
+        EAGAIN: the operation would wait. EOPNOTSUPP: the descriptor does not support RWF_NOWAIT (taps of older
+        kernels).
+        OSError: the kernel could not do them all; the ring is unusable from then on.
         """
         words, count, before = self._words, self._count, self._submitted
         self._submitted = words[self._sq_tail] = before + count & _WORD
         entered = _syscall(_ENTER, self._fd, count, count, _GETEVENTS, None, 0)
         if entered != count or words[self._cq_tail] != self._submitted:
-            self._go_on(entered)
+            self._complete(entered)
         first = before % self._completions  # a power of two, and at least as many as there are operations
         results = self._results[first : first + count].tobytes()
         names = self._names[first : first + count].tobytes()
         words[self._cq_head] = self._submitted
         return results if names == self._in_order else _sorted(names, results)
 
-    def _go_on(self, entered: int) -> None:
-        """A signal came, or memory was short for a moment."""
+    def _complete(self, entered: int) -> None:
+        """Enter again until all operations are done, after a signal or a temporary lack of memory."""
         rest = self._count
         while True:
             if entered < 0 and ctypes.get_errno() != errno.EINTR:
-                raise _error()
+                raise last_error()
             rest -= max(entered, 0)
             missing = self._submitted - self._words[self._cq_tail] & _WORD
             if not missing:
@@ -128,7 +128,7 @@ class Ring:
             entered = _syscall(_ENTER, self._fd, rest, missing, _GETEVENTS, None, 0)
 
     def close(self) -> None:
-        """Give everything back. A second call does nothing."""
+        """Release everything. A second call does nothing."""
         while self._views:
             self._views.pop().release()
         while self._maps:
@@ -139,11 +139,6 @@ class Ring:
 
 
 def _sorted(names: bytes, results: bytes) -> bytes:
-    """By the operations' numbers: in which order they are completed the kernel does not promise."""
+    """Return the results in the order of the operations; the kernel does not promise to complete them in that order."""
     found = dict(zip(array("Q", names), array("i", results), strict=True))
     return array("i", (found[index] for index in sorted(found))).tobytes()
-
-
-def _error() -> OSError:
-    number = ctypes.get_errno()
-    return OSError(number, os.strerror(number))

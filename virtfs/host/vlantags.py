@@ -1,8 +1,8 @@
-"""Where a frame that the host sends over a tap has its VLAN tag: in the frame, or beside it (skb->vlan_tci).
+"""VLAN tags of the frames that the host sends over a tap: in the frame, or beside it (skb->vlan_tci).
 
-A tap says that its hardware inserts tags (drivers/net/tun.c, hw_features). So what comes from a VLAN interface or
-over a bridge has its tag beside it, and the kernel puts it in only when the frame is read: after the filter ran.
-Measured on 6.18: of such frames the filter "vlan" lets none pass, and "ip" every one that carries IP.
+A tap claims that its hardware inserts tags (drivers/net/tun.c hw_features). So frames from a VLAN interface or over a
+bridge have their tag beside them, and the kernel inserts it when the frame is read, after the filter ran. Measured on
+6.18: of such frames the filter "vlan" passes none, and "ip" all that carry IP.
 """
 
 from collections.abc import Iterable
@@ -10,17 +10,17 @@ from contextlib import closing
 
 from pyroute2.ethtool.ioctl import EthtoolError
 
-from virtfs.host.features import Ethtool, told
+from virtfs.host.features import Ethtool, ethtool_error
 
 _BESIDE = ("tx-vlan-hw-insert", "tx-vlan-stag-hw-insert")  # net/ethtool/common.c, netdev_features_strings
-_WHAT = "let its VLAN tags be put into frames for a filter"
+_SENTENCE = 'cannot change where "{}" keeps its VLAN tags'
 
 
 def put_in_frames(name: str) -> tuple[str, ...]:
-    """From now on tags are in the frames. Gives the features that this turned off, for put_back().
+    """Put VLAN tags into the frames from now on; return the features that were turned off for that, for put_back().
 
-    The interface is one of the calling thread's network namespace. Blocks for some 2 ms. VirtError: ENXIO, it is
-    gone; EPERM, not allowed.
+    name: of an interface in the calling thread's network namespace. Blocks for some 2 ms. VirtError: ENXIO, it is gone;
+    EPERM, not allowed.
     """
     try:
         with closing(Ethtool(name)) as ethtool:
@@ -29,16 +29,16 @@ def put_in_frames(name: str) -> tuple[str, ...]:
             _set(ethtool, found, False)
             return found
     except (EthtoolError, OSError) as refusal:
-        raise told(name, refusal, _WHAT) from refusal
+        raise ethtool_error(refusal, _SENTENCE.format(name)) from refusal
 
 
 def put_back(name: str, features: Iterable[str]) -> None:
-    """Turn on again what put_in_frames() turned off. VirtError: as there."""
+    """Turn the features that put_in_frames() returned on again. VirtError: as there."""
     try:
         with closing(Ethtool(name)) as ethtool:
             _set(ethtool, features, True)
     except (EthtoolError, OSError) as refusal:
-        raise told(name, refusal, _WHAT) from refusal
+        raise ethtool_error(refusal, _SENTENCE.format(name)) from refusal
 
 
 def _set(ethtool: Ethtool, names: Iterable[str], on: bool) -> None:

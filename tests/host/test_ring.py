@@ -404,7 +404,7 @@ with Tap.open(Unit(3)) as tap:
 def test_without_the_capability_says_which(network: None) -> None:
     words = ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", sys.executable, "-c", _OPEN]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.stderr.startswith("1 to capture, CAP_NET_RAW")
+    assert done.stderr.startswith("1 capturing needs CAP_NET_RAW")
     assert subprocess.run(words[3:], capture_output=True, text=True, check=False).stderr == ""
 
 

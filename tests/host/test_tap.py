@@ -274,4 +274,4 @@ def test_a_device_that_may_not_be_opened(network: None, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "open", refuse)
     refusal = _refused(3)
     assert refusal.errno == errno.EACCES
-    assert "/dev/net/tun may not be opened: be root" in str(refusal.strerror)
+    assert "cannot open /dev/net/tun: run as root" in str(refusal.strerror)

@@ -458,7 +458,7 @@ def test_without_the_capability(bare: Mount) -> None:
         assert "CAP_NET_RAW" in bare.read("last_error")
     with fails(errno.EPERM):
         Watch(bare, "pcap")
-    assert bare.read("last_error").startswith("pcap: to capture, CAP_NET_RAW")
+    assert bare.read("last_error").startswith("pcap: capturing needs CAP_NET_RAW")
     with fails(errno.EPERM):
         virt.set("mtu 1400 history 1M")
     assert "CAP_NET_RAW" in bare.read("last_error")

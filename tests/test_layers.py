@@ -1,6 +1,7 @@
 """Imports go one way only, and each foreign library has one door (doc/design.md, "Layers")."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,16 @@ def test_a_module_imports_only_what_lies_below_it(path: Path) -> None:
         if (why := objection(module, imported))
     ]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("__init__.py")), ids=module_name)
+def test_a_docstring_that_lists_modules_lists_them_all(path: Path) -> None:
+    """A line of a list is a name indented by four, "/" behind that of a folder, two blanks, and its meaning."""
+    listed = re.findall(r"^ {4}(\w+/?) {2,}\S", ast.get_docstring(ast.parse(path.read_text())) or "", re.MULTILINE)
+    modules = [f"{found.parent.name}/" for found in path.parent.glob("*/__init__.py")]
+    modules += [found.stem for found in path.parent.glob("[!_]*.py")]
+    if listed:
+        assert sorted(listed) == sorted(modules)
 
 
 @pytest.mark.parametrize(

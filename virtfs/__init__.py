@@ -13,7 +13,7 @@ Folders, from the bottom up. Each imports only those above it in this list; test
     daemon/    owns the interfaces, carries out commands, undoes those that fail
     cli/       the commands `virtfs …` and `mount.virtfs`
 
-doc/design.md gives the reasons.
+The docstring of each folder lists its modules; doc/design.md gives the reasons.
 """
 
 __version__ = "0.1.0"

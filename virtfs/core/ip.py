@@ -1,4 +1,4 @@
-"""IP addresses as the standard library's ipaddress has them."""
+"""Types for IP addresses, from the standard library's ipaddress."""
 
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 

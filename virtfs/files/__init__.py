@@ -1,1 +1,29 @@
-"""The files of the tree: one small class per kind of file, with methods named after system calls."""
+"""The files of the tree: a small class for each kind of file, with methods named after the system calls.
+
+The tree and kinds of files:
+
+    tree      the names below the mount point
+    node      directories, links, files
+    text      text files: a value, a report, a script of commands
+    device    files that behave as a character device
+    ports     the device files of one interface, which share a wire
+
+Files of an interface:
+
+    frame     one read or write is one frame
+    tunioctl  the ioctls of tap programs, on frame
+    hexlines  hex: frames as text
+    capture   pcap: a live capture
+    history   the last frames as pcapng
+    inject    sends a capture file
+    clients   who has which file open
+    wait      wait/*: reads that return when a condition holds
+
+Files of a mount:
+
+    ctl       commands, one a line
+    clone     creates an interface when opened
+    events    a line for each event
+    metrics   counters for Prometheus
+    bridges   bridge/bridge0/
+"""

@@ -1,1 +1,15 @@
-"""The forwarder: what moves frames between the taps and the files, in trio tasks."""
+"""trio tasks that move frames between the taps and the files.
+
+Modules:
+
+    wire         between a tap and its virt: frames towards virt, and their readers
+    outward      frames from virt into the tap
+    rows         packets of one length, prepared for writing
+    impaired     one impaired direction, driven by a task and a timer
+    impairments  the impairments of a wire
+    cable        carries all frames of one virt to another, and back
+    recorder     shows passing frames to captures and the history
+    merge        frames of several recorders, in the order of their time
+    feed         fills the FIFO rx
+    tasks        tasks that survive failures, and missing threads
+"""

@@ -138,7 +138,7 @@ def parse_impairments(text: str) -> Impairments:
 
 
 def format_impairments(impairments: Impairments) -> str:
-    """Return the words that take_impairments() parses to this value."""
+    """Return the words that take_impairments() reads as this value."""
     found = dict(impairments)
     texts = {
         direction: impairment_text.format_impairment(one) or f"limit {one.limit}" for direction, one in found.items()

@@ -55,8 +55,8 @@ class Lines:
         """Take the data at once; return an iterator of the frames in the lines it completes, in order.
 
         An unfinished line is kept for the next write.
-        Errors, raised by the iterator after the last good frame: those of parse_line(), for an unfinished line over
-        LINE_MAX too. They name the line if the write has several. What follows the bad line is dropped.
+        Errors: those of parse_line(), and E2BIG for an unfinished line over LINE_MAX. The iterator raises them after
+        the last good frame, with the line number if the write has several lines. What follows the bad line is dropped.
         """
         *lines, self._kept = (self._kept + data).split(b"\n")
         if len(self._kept) > LINE_MAX:

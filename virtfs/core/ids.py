@@ -1,4 +1,4 @@
-"""Numbers with a type of their own, so that mypy finds those that are mixed up."""
+"""Distinct types for numbers of different kinds, so that mypy finds mix-ups."""
 
 from dataclasses import dataclass
 from typing import NewType

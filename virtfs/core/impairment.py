@@ -30,7 +30,7 @@ class Bursts:
     """The Gilbert-Elliott loss model; probabilities in percent, names as in tc-netem(8).
 
     The wire is good or bad. At each frame, p is the chance that a good wire turns bad, r that a bad wire turns good.
-    The frame is lost with probability loss_bad (1-h) or loss_good (1-k), according to the state before that turn. A
+    The frame is lost with probability loss_bad (1-h) or loss_good (1-k), according to the state before that change. A
     burst lasts 100/r frames on average, and p/(p+r) of all frames meet a bad wire.
     """
 

@@ -35,7 +35,7 @@ _REACH = 4.0  # maximum deviation, in jitters: netem's entries are 16 bits wide,
 
 @dataclass(slots=True)
 class Counts:
-    """Frames to which each of these has happened."""
+    """The numbers of frames that were lost, dropped for the limit, duplicated, corrupted and reordered."""
 
     lost: int = 0
     over_limit: int = 0
@@ -47,8 +47,9 @@ class Counts:
 class Scheduler:
     """The waiting frames of one direction.
 
-    The same settings, seed and stream treat the same frames at the same times alike. `stream` makes schedulers with one
-    seed differ; otherwise a ping's reply would pass whenever its request did. A seed in the settings overrides `seed`.
+    Runs with the same settings, seed, stream and frame times give the same result. Two schedulers with one seed need
+    different streams; otherwise a ping's reply would pass whenever its request did. A seed in the settings overrides
+    `seed`.
 
     Each pushed frame, and each duplicate, ends up lost, over the limit, waiting or popped.
     """

@@ -71,10 +71,9 @@ def parse_impairment_verb(words: Sequence[str]) -> tuple[tuple[Direction, ...], 
 
 
 def parse_impairments(words: Sequence[str]) -> tuple[dict[Direction, Impairment], int]:
-    """Parse `in …`, `out …`, both in either order, or an impairment without a direction, which means both.
+    """Parse the impairment of each direction named, `in …`, `out …` or both; without a direction, of both.
 
-    Return the impairment of each direction named, and the number of words taken. Errors: as for
-    parse_impairment_verb().
+    Return the impairments by direction, and the number of words taken. Errors: as for parse_impairment_verb().
     """
     found: dict[Direction, Impairment] = {}
     at = 0
@@ -133,7 +132,7 @@ class _Reader:
         return found
 
 
-_Parser = Callable[[_Reader], dict[str, object]]  # from the words after its own to fields of Impairment
+_Parser = Callable[[_Reader], dict[str, object]]  # parses the words after a keyword into fields of Impairment
 
 
 def _parse_delay(reader: _Reader) -> dict[str, object]:

@@ -173,7 +173,7 @@ def no_names() -> bytes:
 
 
 def _block(kind: int, body: bytes, options: bytes) -> bytes:
-    """Return a block; body and options are padded to whole 32-bit words."""
+    """Return a block. The caller has padded body and options to whole 32-bit words."""
     if options:
         options += _END_OF_OPTIONS
     total = 12 + len(body) + len(options)

@@ -70,8 +70,8 @@ class Run(NamedTuple):
 class Format(Protocol):
     """A decoder of one format.
 
-    taken: consumed bytes of the data passed to records(); the caller removes them and sets 0.
-    needed: bytes that must be there after those before records() can make progress.
+    taken: bytes consumed of the data passed to records(); the caller removes them and sets 0.
+    needed: bytes that must follow those for records() to make progress.
     """
 
     taken: int

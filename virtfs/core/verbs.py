@@ -108,7 +108,7 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
     Verb("owner", (arg.USER,), "the user, by name or number, who may use the interface", root_only=True),
     Verb("group", (arg.GROUP,), "the group, by name or number, that may use it (mode 0660)", root_only=True),
     Verb("mode", (arg.MODE,), "permission bits of the streams, 0 to 0777; other files follow"),
-    Verb("queue", (arg.QUEUE,), "maximum of frames that wait for a reader, at least 1", file="queue"),
+    Verb("queue", (arg.QUEUE,), "maximum number of frames waiting for a reader, at least 1", file="queue"),
     Verb("backlog", (arg.BACKLOG,), "frames to keep while nobody reads, 0 for none", file="backlog"),
     *_switch(
         "strict",
@@ -173,7 +173,7 @@ _BRIDGE_VERBS: Final[tuple[Verb, ...]] = (
         option="adopt",
     ),
     Verb("delete", (arg.IFACE,), "remove a member; what it brought moves back", of=BRIDGE),
-    Verb("maxaddr", (arg.MAXADDR,), "maximum of learned addresses, 0 for no limit (default 100)", of=BRIDGE),
+    Verb("maxaddr", (arg.MAXADDR,), "maximum number of learned addresses, 0 for no limit (default 100)", of=BRIDGE),
     Verb("timeout", (arg.TIMEOUT,), "time until a learned address is forgotten, 0 for never (default 1200)", of=BRIDGE),
     Verb("static", (arg.IFACE, arg.MAC), "add an address that never expires or moves", of=BRIDGE),
     Verb("deladdr", (arg.MAC,), "remove an address from the table", of=BRIDGE, ends_line=True),

@@ -104,8 +104,9 @@ def _key(address: IpInterface) -> tuple[object, ...]:
 def adopt(rtnl: Rtnl, bridge: int, port: int) -> Iterator[str]:
     """Make `port` a member of `bridge` and move its addresses and routes there. Yield a word after each step.
 
-    The bridge gets the port's MAC, under which the neighbours know those addresses. It is set up if the port is,
-    because routes need that. VirtError: the kernel's; what was copied by then is still on the port as well.
+    The bridge gets the port's MAC, under which the neighbours know those addresses. If the port is up, the bridge is
+    set up too, because routes need that. VirtError: the kernel's error; what was copied by then is still on the port as
+    well.
     """
     wire, master = link(rtnl, port), link(rtnl, bridge)
     if master.address != wire.address:

@@ -187,8 +187,8 @@ def _compile_once(library: ctypes.CDLL, expression: str, optimize: bool) -> byte
 def _forbid_sockets() -> None:
     """Make socket(2) fail with EACCES in the calling thread, from now on; other threads are not affected.
 
-    Does nothing on architectures whose system call numbers are unknown here and where seccomp is unavailable. There the
-    resolver may take its time.
+    Has no effect where seccomp is unavailable, or where the number of socket(2) is not listed here. Compiling may then
+    take as long as the resolver does.
     """
     number = _SYS_SOCKET.get(platform.machine())
     if number is None or struct.calcsize("P") != 8:

@@ -239,8 +239,9 @@ class HostBridge:
 
 
 def find(rtnl: Rtnl, name: BridgeName) -> int | None:
-    """Return the index of the host's bridge of that name; None if there is none. VirtError EBUSY: the name is not a
-    bridge's.
+    """Return the index of the host's bridge of that name; None if there is none.
+
+    VirtError EBUSY: another kind of interface has that name.
     """
     link = ask_link(rtnl, name)
     if link is None:
@@ -254,7 +255,7 @@ def find(rtnl: Rtnl, name: BridgeName) -> int | None:
 def make(rtnl: Rtnl, links: Links, name: BridgeName) -> int:
     """Create a bridge with brconfig(8)'s defaults, down, that sends nothing over IPv6; return its index.
 
-    VirtError: the kernel's.
+    VirtError: the kernel's error.
     """
     request = ifinfmsg()
     values = [("IFLA_BR_AGEING_TIME", TIMEOUT_DEFAULT * 100), ("IFLA_BR_FDB_MAX_LEARNED", MAXADDR_DEFAULT)]

@@ -20,7 +20,7 @@ class Link:
     mtu: int
     address: bytes  # its MAC, 6 bytes for a tap
     carrier: bool  # NetBSD's "status: active"; Linux reports it only for interfaces that are up
-    txqlen: int  # maximum of frames that wait for the tap's reader
+    txqlen: int  # maximum number of frames that wait for the tap's reader
     tx_dropped: int  # frames for the tap's reader that did not fit, or that a filter rejected
     master: int | None  # index of the bridge it is a port of
     promisc: bool  # the flag IFF_PROMISC; a bridge or a capture does not set it

@@ -23,7 +23,7 @@ _NETLINK_EXT_ACK = 11  # errors come with a sentence
 _NETLINK_GET_STRICT_CHK = 12  # dumps respect the filter in the request's header (Linux 4.20)
 
 _NLM_F_DUMP_INTR = 16  # linux/netlink.h: a change interrupted the dump
-ATTEMPTS = 10  # maximum of dumps until one is uninterrupted
+ATTEMPTS = 10  # maximum number of dumps until one is uninterrupted
 
 ROOM = 1 << 16  # more than the 32 KiB of a dump's largest message (netlink(7), af_netlink.c netlink_dump)
 
@@ -121,7 +121,7 @@ class Rtnl:
 
 
 def _refusal(error: Exception) -> Exception:
-    """Return the kernel's error with its own sentence; a message that cannot be parsed remains pyroute2's error."""
+    """Return the kernel's error with its own sentence, or pyroute2's error for a message that it cannot parse."""
     if isinstance(error, NetlinkError):
         return VirtError(error.code, str(error.args[1]))
     if isinstance(error, OSError) and error.errno is not None:

@@ -162,7 +162,7 @@ class Tap:
             change()
 
     def set_filter(self, program: Program | None) -> None:
-        """Pass only frames to the reader that a program accepts; None passes all.
+        """Pass only frames that a program accepts to the reader; None passes all.
 
         Blocks for some 3 ms. One filter replaces another without a gap.
         VirtError: ENXIO, the interface is gone; EPERM, its namespace may not be entered; ENOMEM, the program is larger

@@ -61,7 +61,7 @@ class TapDevice(Protocol):
         """Set what the host may leave undone in frames it sends: OFFLOAD_NONE or OFFLOAD_TCP."""
 
     def set_filter(self, program: Program | None) -> None:
-        """Pass only frames to the reader that a program accepts; None passes all.
+        """Pass only frames that a program accepts to the reader; None passes all.
 
         Rejected frames count in the interface's tx_dropped. Frames that wait already are not checked. Blocks for some
         ms.

@@ -98,7 +98,7 @@ class Ring:
         return view
 
     def submit(self) -> bytes:
-        """Do all operations, in order; return their results as native int32, a negative one being an errno.
+        """Do all operations, in order; return their results as native int32. A negative result is an errno.
 
         EAGAIN: the operation would wait. EOPNOTSUPP: the descriptor does not support RWF_NOWAIT (taps of older
         kernels).
@@ -139,6 +139,6 @@ class Ring:
 
 
 def _sorted(names: bytes, results: bytes) -> bytes:
-    """Return the results in the order of the operations; the kernel does not promise to complete them in that order."""
+    """Return the results in the order of the operations; the kernel may complete them in another order."""
     found = dict(zip(array("Q", names), array("i", results), strict=True))
     return array("i", (found[index] for index in sorted(found))).tobytes()

@@ -85,9 +85,9 @@ def test_every_file_of_the_tree_has_its_item_and_no_other_has() -> None:
 
 
 def test_every_verb_has_its_item_with_its_arguments_and_no_other_has() -> None:
-    of_virt = sorted(verb.usage for verb in VERBS if verb.of == VIRT)
+    of_virt = sorted(verb.usage for verb in VERBS if verb.noun == VIRT)
     assert verbs_under("Verbs", "Verbs for root alone") == of_virt
-    assert verbs_under("Verbs of a bridge") == sorted(verb.usage for verb in VERBS if verb.of == BRIDGE)
+    assert verbs_under("Verbs of a bridge") == sorted(verb.usage for verb in VERBS if verb.noun == BRIDGE)
 
 
 def test_the_verbs_for_root_alone_are_listed_as_such() -> None:

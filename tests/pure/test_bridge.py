@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virtfs.core import brconfig
-from virtfs.core.bridge import NEW, Bridge, BridgeState, Known, Member, steps, steps_after, without
+from virtfs.core.bridge import NEW, Bridge, BridgeState, FdbEntry, Member, steps, steps_after, without
 from virtfs.core.bridgeplan import plan, renamed
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action, format_actions, parse_verbs
@@ -55,7 +55,7 @@ def states(draw: st.DrawFn) -> BridgeState:
         groupfwd=draw(st.sampled_from([0, 8, 0xFFF8])),
         stp=bool(names) and draw(st.booleans()),
         members=members,
-        known=tuple(Known(station, draw(st.sampled_from(names)), static=True) for station in stations),
+        known=tuple(FdbEntry(station, draw(st.sampled_from(names)), static=True) for station in stations),
         addresses=tuple(draw(st.lists(st.sampled_from(ADDRESSES), unique=True))),
     )
 
@@ -84,7 +84,7 @@ def _done(state: BridgeState, verb: str, args: tuple[object, ...]) -> BridgeStat
             return without(state, frozenset((name,)))
         case "static", (str(name), bytes(address)):
             others = tuple(known for known in port().known if known.address != address)
-            return replace(state, known=(*others, Known(address, name, static=True)))
+            return replace(state, known=(*others, FdbEntry(address, name, static=True)))
         case "deladdr", (address,):
             assert address in [known.address for known in state.known]
             return replace(state, known=tuple(known for known in state.known if known.address != address))
@@ -138,7 +138,7 @@ def test_what_no_verb_can_say_is_said_nearly() -> None:
 
 HERE = BridgeState(
     members=(Member("tap3"), Member("eth0", adopted=True), Member("eth1")),
-    known=(Known(MAC, "tap3"),),
+    known=(FdbEntry(MAC, "tap3"),),
     addresses=(ADDRESSES[0],),
 )
 MASTERS = {"tap3": "bridge0", "eth0": "bridge0", "eth1": "bridge0", "tap4": "", "tap5": "bridge1"}
@@ -217,7 +217,7 @@ def test_status_lists_and_addresses() -> None:
         stp=True,
         timeout=300,
         members=(Member("tap3", 1, learn=False, cost=55, state=1), Member("eth0", 2, protect=True, state=9)),
-        known=(Known(MAC, "tap3", static=True, age=7), Known(bytes.fromhex("b20a000b0e04"), "eth0", age=42)),
+        known=(FdbEntry(MAC, "tap3", static=True, age=7), FdbEntry(bytes.fromhex("b20a000b0e04"), "eth0", age=42)),
     )
     bridge = Bridge(BridgeName("bridge0"), state)
     assert brconfig.status(bridge) == (

@@ -23,7 +23,7 @@ from virtfs.core.grammar import (
 )
 from virtfs.core.ids import BridgeName, Unit
 from virtfs.core.impairment import Impairment, Share
-from virtfs.core.verbs import BRIDGE, FORMS, VERBS, VIRT, Kind, Of, Verb
+from virtfs.core.verbs import BRIDGE, FORMS, VERBS, VIRT, Kind, Noun, Verb
 
 MAC = parse_station_mac("b2:0a:00:0b:0e:03")
 
@@ -344,7 +344,7 @@ def test_help_fits_a_terminal() -> None:
 
 
 def test_table_is_consistent() -> None:
-    assert len({(verb.of, verb.name) for verb in VERBS}) == len(VERBS)
+    assert len({(verb.noun, verb.name) for verb in VERBS}) == len(VERBS)
     for verb in VERBS:
         assert not verb.rest_of_line or len(verb.arguments) == 1
         assert verb.file is None or len(verb.arguments) == 1 or verb.value is not None
@@ -430,20 +430,20 @@ def actions_of(verb: Verb) -> st.SearchStrategy[Action]:
     return st.builds(Action, st.just(verb.name), values_of(verb))
 
 
-def chains_of(of: Of, *, makes: bool) -> st.SearchStrategy[tuple[Action, ...]]:
+def chains_of(noun: Noun, *, makes: bool) -> st.SearchStrategy[tuple[Action, ...]]:
     """Verbs of one line. makes: after create or ensure, where netns stands anywhere."""
 
     def ends(verb: Verb) -> bool:
         return verb.rest_of_line or verb.ends_line or (verb.ends_change and not makes)
 
-    inner = [actions_of(verb) for verb in VERBS if verb.of == of and not ends(verb)]
-    last = [actions_of(verb) for verb in VERBS if verb.of == of and ends(verb)]
+    inner = [actions_of(verb) for verb in VERBS if verb.noun == noun and not ends(verb)]
+    last = [actions_of(verb) for verb in VERBS if verb.noun == noun and ends(verb)]
     chains = st.builds(
         lambda chain, last: (*chain, *last),
         st.lists(st.one_of(inner), max_size=6),
         st.lists(st.one_of(last), max_size=1),
     )
-    return chains.filter(lambda chain: not taken_away(chain)) if of == VIRT else chains
+    return chains.filter(lambda chain: not taken_away(chain)) if noun == VIRT else chains
 
 
 def taken_away(chain: tuple[Action, ...]) -> bool:
@@ -452,7 +452,7 @@ def taken_away(chain: tuple[Action, ...]) -> bool:
     return re.search("(^| )bridge netns", names) is not None
 
 
-CHAINS = {(of, makes): chains_of(of, makes=makes) for of in (VIRT, BRIDGE) for makes in (False, True)}
+CHAINS = {(noun, makes): chains_of(noun, makes=makes) for noun in (VIRT, BRIDGE) for makes in (False, True)}
 UNITS = st.integers(0, 2147483639).map(Unit)
 BRIDGES = st.integers(0, 999999999).map(lambda number: BridgeName(f"bridge{number}"))
 
@@ -471,10 +471,10 @@ def commands(draw: st.DrawFn) -> Command:
         return draw(cables(form.kind))
     target: Unit | BridgeName | None = None
     if form.target != "none":
-        target = draw(UNITS) if form.of == VIRT else draw(BRIDGES)
+        target = draw(UNITS) if form.noun == VIRT else draw(BRIDGES)
     if form.target == "optional" and draw(st.booleans()):
         target = None
-    chains = CHAINS[form.of, form.kind != "change"].filter(lambda chain: form.kind != "change" or bool(chain))
+    chains = CHAINS[form.noun, form.kind != "change"].filter(lambda chain: form.kind != "change" or bool(chain))
     return Command(form.kind, target, draw(chains) if form.verbs else ())
 
 
@@ -483,11 +483,11 @@ def test_command_survives(command: Command) -> None:
     assert parse(format_command(command)) == command
 
 
-@pytest.mark.parametrize("of", [VIRT, BRIDGE])
+@pytest.mark.parametrize("noun", [VIRT, BRIDGE])
 @given(st.data())
-def test_actions_survive(of: Of, data: st.DataObject) -> None:
-    actions = data.draw(CHAINS[of, False])
-    assert parse_verbs(format_actions(actions, of), of) == actions
+def test_actions_survive(noun: Noun, data: st.DataObject) -> None:
+    actions = data.draw(CHAINS[noun, False])
+    assert parse_verbs(format_actions(actions, noun), noun) == actions
 
 
 def test_no_verb_follows_a_text() -> None:

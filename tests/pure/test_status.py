@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from virtfs.core.bridge import Bridge, BridgeState, Known, Member
+from virtfs.core.bridge import Bridge, BridgeState, FdbEntry, Member
 from virtfs.core.ids import BridgeName, Gid, Uid, Unit
 from virtfs.core.status import describe, describe_bridge, status
 from virtfs.core.values import TAP_VALUES, VALUES, counter
@@ -97,7 +97,7 @@ def test_one_line_of_its_own(virt: Virt) -> None:
 
 
 def test_a_bridge() -> None:
-    known = Known(bytes.fromhex("020000000009"), "tap3", 7)
+    known = FdbEntry(bytes.fromhex("020000000009"), "tap3", 7)
     state = BridgeState(
         up=True,
         address=bytes.fromhex("020000000001"),

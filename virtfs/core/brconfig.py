@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from virtfs.core.bridge import Bridge, BridgeState, Known, Member
+from virtfs.core.bridge import Bridge, BridgeState, FdbEntry, Member
 from virtfs.core.ethernet import format_mac
 
 _STATES = ("disabled", "listening", "learning", "forwarding", "blocking")
@@ -55,7 +55,7 @@ def _state(number: int) -> str:
     return _STATES[number] if number < len(_STATES) else f"<unknown state {number}>"
 
 
-def _flags(known: Known) -> str:
+def _flags(known: FdbEntry) -> str:
     return _bits(int(known.static), {1: "STATIC"})
 
 

@@ -50,7 +50,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class FdbEntry:
     """An entry of the address table, other than the ports' own addresses. age: seconds since the last frame from it."""
 
     address: bytes
@@ -78,7 +78,7 @@ class BridgeState:
     stp: bool = False
     groupfwd: int = 0
     members: tuple[Member, ...] = ()
-    known: tuple[Known, ...] = ()
+    known: tuple[FdbEntry, ...] = ()
     addresses: tuple[IpInterface, ...] = ()
 
     def member(self, name: str) -> Member | None:

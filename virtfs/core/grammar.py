@@ -15,14 +15,14 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName, Unit
 from virtfs.core.quantities import parse_bridge_name, parse_unit_name
 from virtfs.core.quoting import quoted
-from virtfs.core.verbs import BRIDGE, FORMS, VIRT, Form, Kind, Of, Verb
+from virtfs.core.verbs import BRIDGE, FORMS, VIRT, Form, Kind, Noun, Verb
 from virtfs.core.words import BLANKS, Words
 
 VERBS_MAX = 256  # in one line, which runs without a pause
 VALUE_MAX = 256  # characters in a value written to an attribute file
 
 _WHITE_SPACE = " \t\n\v\f\r"  # isspace(3) in the C locale
-_FORM_OF_WORD: dict[tuple[str, Of], Form] = {(form.kind, form.of): form for form in FORMS if form.kind != "change"}
+_FORM_OF_WORD: dict[tuple[str, Noun], Form] = {(form.kind, form.noun): form for form in FORMS if form.kind != "change"}
 _LIKE_A_BRIDGE = re.compile(r"bridge[-+]?[0-9]")
 _LIKE_A_UNIT = re.compile(r"[-+]?[0-9]|virt|tap(?:[0-9]|$)")
 
@@ -66,17 +66,17 @@ def parse(line: str) -> Command | None:
     target = _parse_target(form, words)
     if form.kind in ("cable", "uncable"):
         return _parse_cable(form, target, words)
-    actions = _parse_actions(words, form.of, makes=True) if form.verbs else ()
+    actions = _parse_actions(words, form.noun, makes=True) if form.verbs else ()
     words.expect_end(form.usage)
     return Command(form.kind, target, actions)
 
 
-def parse_verbs(line: str, of: Of = VIRT) -> tuple[Action, ...]:
+def parse_verbs(line: str, noun: Noun = VIRT) -> tuple[Action, ...]:
     """Parse one line of an interface's own ctl, verbs without a name before them; () for a blank line or a comment.
 
     Errors: as for parse().
     """
-    return _parse_actions(Words(line), of)
+    return _parse_actions(Words(line), noun)
 
 
 def file_action(file: str, text: str) -> Action:
@@ -109,22 +109,22 @@ def format_command(command: Command) -> str:
     if command.peer is not None:
         impairments = format_actions(command.actions).removeprefix("impair ")
         return f"{start} {command.peer} {impairments}".rstrip(BLANKS)
-    of: Of = BRIDGE if isinstance(command.target, str) else VIRT
+    noun: Noun = BRIDGE if isinstance(command.target, str) else VIRT
     makes = command.kind in ("create", "ensure")
-    return f"{start} {format_actions(command.actions, of, makes=makes)}".rstrip(BLANKS)
+    return f"{start} {format_actions(command.actions, noun, makes=makes)}".rstrip(BLANKS)
 
 
-def format_actions(actions: tuple[Action, ...], of: Of = VIRT, *, makes: bool = False) -> str:
+def format_actions(actions: tuple[Action, ...], noun: Noun = VIRT, *, makes: bool = False) -> str:
     """Return the line that parse_verbs() reads as these actions.
 
     makes: the actions follow `create` or `ensure` in their line.
     ValueError: no line can express them, because a verb that must end its line is not the last.
     """
     for action in actions[:-1]:
-        verb = _known(action.verb, of)
+        verb = _known(action.verb, noun)
         if verb.ends_line or verb.rest_of_line or (verb.ends_change and not makes):
             raise ValueError(f"nothing can follow {verb.name} in a line")
-    return " ".join(_format_action(action, of) for action in actions)
+    return " ".join(_format_action(action, noun) for action in actions)
 
 
 def help_text() -> str:
@@ -177,7 +177,7 @@ def _with_verbs(command: Command, first: str) -> Command:
     return command
 
 
-def _kind_named(word: str | None) -> Of:
+def _kind_named(word: str | None) -> Noun:
     """Return what a word names, even if it is not a valid name; "bridge" alone is a verb."""
     return BRIDGE if word is not None and _LIKE_A_BRIDGE.match(word) else VIRT
 
@@ -191,7 +191,7 @@ def _parse_target(form: Form, words: Words) -> Unit | BridgeName | None:
     if word is None:
         raise VirtError(EINVAL, f"{quoted(form.kind)} needs an interface: {form.usage}")
     words.take()
-    return parse_bridge_name(word) if form.of == BRIDGE else parse_unit_name(word, "", "virt")
+    return parse_bridge_name(word) if form.noun == BRIDGE else parse_unit_name(word, "", "virt")
 
 
 def _names_unit(word: str) -> bool:
@@ -199,11 +199,11 @@ def _names_unit(word: str) -> bool:
     return verbs.find(VIRT, word) is None and _LIKE_A_UNIT.match(word) is not None
 
 
-def _parse_actions(words: Words, of: Of, *, makes: bool = False) -> tuple[Action, ...]:
+def _parse_actions(words: Words, noun: Noun, *, makes: bool = False) -> tuple[Action, ...]:
     actions: list[Action] = []
     bridge: Action | None = None  # the bridge a later netns would take the tap out of
     while (word := words.take()) is not None:
-        verb = verbs.find(of, word)
+        verb = verbs.find(noun, word)
         if verb is None:
             raise VirtError(EINVAL, f"unknown verb {quoted(word)}")
         if len(actions) == VERBS_MAX:
@@ -214,7 +214,7 @@ def _parse_actions(words: Words, of: Of, *, makes: bool = False) -> tuple[Action
             words.expect_end(f"{verb.name} cannot be undone, so it must end its line")
         if verb.ends_change and not makes:
             words.expect_end(f"{verb.name} cannot be undone, so it must end a line that changes an interface")
-        if of == VIRT and action.verb in ("bridge", "-bridge"):
+        if noun == VIRT and action.verb in ("bridge", "-bridge"):
             bridge = action if action.args else None
         if action.verb == "netns" and bridge is not None:
             name = quoted(f"bridge {bridge.args[0]}")
@@ -263,22 +263,22 @@ def _check_length(file: str, verb: Verb, value: str) -> None:
         raise VirtError(EINVAL, f"{file}: {quoted(value)} is longer than {VALUE_MAX} characters")
 
 
-def _known(name: str, of: Of) -> Verb:
-    verb = verbs.find(of, name)
+def _known(name: str, noun: Noun) -> Verb:
+    verb = verbs.find(noun, name)
     if verb is None:
         raise ValueError(f"no verb {name}")
     return verb
 
 
-def _format_action(action: Action, of: Of) -> str:
-    verb = _known(action.verb, of)
+def _format_action(action: Action, noun: Noun) -> str:
+    verb = _known(action.verb, noun)
     texts = [argument.format(value) for argument, value in zip(verb.arguments, action.args, strict=not verb.option)]
     option = [verb.option] if verb.option and len(action.args) > len(verb.arguments) else []
     return " ".join((verb.name, *texts, *option)).rstrip(BLANKS)
 
 
-def _usages(of: Of) -> list[tuple[str, str]]:
-    return [(verb.usage, _meaning(verb)) for verb in verbs.VERBS if verb.of == of]
+def _usages(noun: Noun) -> list[tuple[str, str]]:
+    return [(verb.usage, _meaning(verb)) for verb in verbs.VERBS if verb.noun == noun]
 
 
 def _meaning(verb: Verb) -> str:

@@ -6,7 +6,7 @@ from typing import Final, Literal
 Direction = Literal["in", "out"]  # "in" is towards virt
 Distribution = Literal["uniform", "normal", "pareto", "paretonormal"]
 
-LIMIT_DEFAULT = 1000  # tc's
+LIMIT_DEFAULT = 1000  # frames; tc-netem(8)'s default
 
 BOTH: Final[tuple[Direction, ...]] = ("in", "out")
 

@@ -17,19 +17,18 @@ WRITE_MAX = 1 << 20  # bytes of one write, and of an unfinished line
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line without its newline. number: from 1, within the write that ended it. of: the number of lines in that
-    write.
+    """A line without its newline. number: from 1, within the write that ended it. total: the lines in that write.
 
     A byte that is not UTF-8 becomes a surrogate escape in `text`; the grammar refuses it when the line runs.
     """
 
     text: str
     number: int
-    of: int
+    total: int
 
     def locate(self, error: VirtError) -> VirtError:
         """Return the error for last_error, with the line number if the write had several lines."""
-        if self.of == 1:
+        if self.total == 1:
             return error
         return VirtError(error.errno, f"line {self.number}: {error.strerror}")
 

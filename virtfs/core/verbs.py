@@ -10,7 +10,7 @@ from virtfs.core import arguments as arg
 from virtfs.core.arguments import Argument
 
 Kind = Literal["create", "ensure", "destroy", "change", "cable", "uncable", "help"]
-Of = Literal["virt", "bridge"]
+Noun = Literal["virt", "bridge"]
 VIRT: Final = "virt"
 BRIDGE: Final = "bridge"
 
@@ -19,8 +19,8 @@ BRIDGE: Final = "bridge"
 class Form:
     """One form of command.
 
-    target: whether an interface follows the first word. verbs: whether verbs may follow. usage, meaning: for help. of:
-    what kind of interface it acts on.
+    target: whether an interface follows the first word. verbs: whether verbs may follow. usage, meaning: for help.
+    noun: what the command acts on.
     """
 
     kind: Kind
@@ -28,7 +28,7 @@ class Form:
     verbs: bool
     usage: str
     meaning: str
-    of: Of = "virt"
+    noun: Noun = "virt"
 
 
 FORMS: Final = (
@@ -70,7 +70,7 @@ class Verb:
     name: str
     arguments: tuple[Argument, ...]
     meaning: str
-    of: Of = VIRT
+    noun: Noun = VIRT
     file: str | None = None
     value: str | None = None
     root_only: bool = False
@@ -163,59 +163,59 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
 
 # The verbs of brconfig(8), and those it leaves to ifconfig(8). Only root uses bridges, so none needs root_only.
 _BRIDGE_VERBS: Final[tuple[Verb, ...]] = (
-    Verb("up", (), "set the bridge up: it forwards frames", of=BRIDGE),
-    Verb("down", (), "set it down: no frame passes", of=BRIDGE),
+    Verb("up", (), "set the bridge up: it forwards frames", noun=BRIDGE),
+    Verb("down", (), "set it down: no frame passes", noun=BRIDGE),
     Verb(
         "add",
         (arg.IFACE,),
         "add a member; adopt moves its addresses and routes to the bridge",
-        of=BRIDGE,
+        noun=BRIDGE,
         option="adopt",
     ),
-    Verb("delete", (arg.IFACE,), "remove a member; what it brought moves back", of=BRIDGE),
-    Verb("maxaddr", (arg.MAXADDR,), "maximum number of learned addresses, 0 for no limit (default 100)", of=BRIDGE),
-    Verb("timeout", (arg.TIMEOUT,), "time until a learned address is forgotten, 0 for never (default 1200)", of=BRIDGE),
-    Verb("static", (arg.IFACE, arg.MAC), "add an address that never expires or moves", of=BRIDGE),
-    Verb("deladdr", (arg.MAC,), "remove an address from the table", of=BRIDGE, ends_line=True),
-    Verb("flush", (), "remove the learned addresses", of=BRIDGE, ends_line=True),
-    Verb("flushall", (), "remove the learned and the static addresses", of=BRIDGE, ends_line=True),
-    Verb("discover", (arg.IFACE,), "send it frames for unknown addresses (default)", of=BRIDGE),
-    Verb("-discover", (arg.IFACE,), "do not send it such frames", of=BRIDGE),
-    Verb("learn", (arg.IFACE,), "learn addresses from its frames (default)", of=BRIDGE),
-    Verb("-learn", (arg.IFACE,), "do not learn addresses from it", of=BRIDGE),
-    Verb("protect", (arg.IFACE,), "pass no frames between it and other protected members", of=BRIDGE),
-    Verb("-protect", (arg.IFACE,), "no such limit (default)", of=BRIDGE),
-    Verb("stp", (arg.IFACE,), "run the spanning tree protocol; on Linux on all members", of=BRIDGE),
-    Verb("-stp", (arg.IFACE,), "no spanning tree, on all members (default)", of=BRIDGE),
-    Verb("maxage", (arg.MAXAGE,), "spanning tree: lifetime of received information, 6 to 40", of=BRIDGE),
-    Verb("fwddelay", (arg.FWDDELAY,), "spanning tree: delay before it forwards, 2 to 30", of=BRIDGE),
-    Verb("hellotime", (arg.HELLOTIME,), "spanning tree: interval of hello messages, 1 to 10", of=BRIDGE),
-    Verb("priority", (arg.PRIORITY,), "spanning tree: priority, 0 the highest (default 32768)", of=BRIDGE),
+    Verb("delete", (arg.IFACE,), "remove a member; what it brought moves back", noun=BRIDGE),
+    Verb("maxaddr", (arg.MAXADDR,), "maximum number of learned addresses, 0 for no limit (default 100)", noun=BRIDGE),
+    Verb("timeout", (arg.TIMEOUT,), "time until a learned address expires, 0 for never (default 1200)", noun=BRIDGE),
+    Verb("static", (arg.IFACE, arg.MAC), "add an address that never expires or moves", noun=BRIDGE),
+    Verb("deladdr", (arg.MAC,), "remove an address from the table", noun=BRIDGE, ends_line=True),
+    Verb("flush", (), "remove the learned addresses", noun=BRIDGE, ends_line=True),
+    Verb("flushall", (), "remove the learned and the static addresses", noun=BRIDGE, ends_line=True),
+    Verb("discover", (arg.IFACE,), "send it frames for unknown addresses (default)", noun=BRIDGE),
+    Verb("-discover", (arg.IFACE,), "do not send it such frames", noun=BRIDGE),
+    Verb("learn", (arg.IFACE,), "learn addresses from its frames (default)", noun=BRIDGE),
+    Verb("-learn", (arg.IFACE,), "do not learn addresses from it", noun=BRIDGE),
+    Verb("protect", (arg.IFACE,), "pass no frames between it and other protected members", noun=BRIDGE),
+    Verb("-protect", (arg.IFACE,), "no such limit (default)", noun=BRIDGE),
+    Verb("stp", (arg.IFACE,), "run the spanning tree protocol; on Linux on all members", noun=BRIDGE),
+    Verb("-stp", (arg.IFACE,), "no spanning tree, on all members (default)", noun=BRIDGE),
+    Verb("maxage", (arg.MAXAGE,), "spanning tree: lifetime of received information, 6 to 40", noun=BRIDGE),
+    Verb("fwddelay", (arg.FWDDELAY,), "spanning tree: delay before it forwards, 2 to 30", noun=BRIDGE),
+    Verb("hellotime", (arg.HELLOTIME,), "spanning tree: interval of hello messages, 1 to 10", noun=BRIDGE),
+    Verb("priority", (arg.PRIORITY,), "spanning tree: priority, 0 the highest (default 32768)", noun=BRIDGE),
     Verb(
         "ifpriority",
         (arg.IFACE, arg.IFPRIORITY),
         "port priority of a member, 0 to 255 in steps of 4 (default 128)",
-        of=BRIDGE,
+        noun=BRIDGE,
     ),
-    Verb("ifpathcost", (arg.IFACE, arg.IFPATHCOST), "path cost of a member, 1 to 65535", of=BRIDGE),
-    Verb("groupfwd", (arg.GROUPFWD,), "forward frames to link-local groups; bit N is 01:80:c2:00:00:0N", of=BRIDGE),
-    Verb("ifgroupfwd", (arg.IFACE, arg.IFGROUPFWD), "the same for frames from one member", of=BRIDGE),
-    Verb("mtu", (arg.MTU,), "largest payload of a frame in bytes", of=BRIDGE),
-    Verb("inet", (arg.INET,), "give the bridge an IPv4 address", of=BRIDGE),
-    Verb("inet6", (arg.INET6,), "give the bridge an IPv6 address", of=BRIDGE),
-    Verb("-inet", (arg.INET_KNOWN,), "remove an IPv4 address from the bridge", of=BRIDGE),
-    Verb("-inet6", (arg.INET6_KNOWN,), "remove an IPv6 address from the bridge", of=BRIDGE),
+    Verb("ifpathcost", (arg.IFACE, arg.IFPATHCOST), "path cost of a member, 1 to 65535", noun=BRIDGE),
+    Verb("groupfwd", (arg.GROUPFWD,), "forward frames to link-local groups; bit N is 01:80:c2:00:00:0N", noun=BRIDGE),
+    Verb("ifgroupfwd", (arg.IFACE, arg.IFGROUPFWD), "the same for frames from one member", noun=BRIDGE),
+    Verb("mtu", (arg.MTU,), "largest payload of a frame in bytes", noun=BRIDGE),
+    Verb("inet", (arg.INET,), "give the bridge an IPv4 address", noun=BRIDGE),
+    Verb("inet6", (arg.INET6,), "give the bridge an IPv6 address", noun=BRIDGE),
+    Verb("-inet", (arg.INET_KNOWN,), "remove an IPv4 address from the bridge", noun=BRIDGE),
+    Verb("-inet6", (arg.INET6_KNOWN,), "remove an IPv6 address from the bridge", noun=BRIDGE),
 )
 VERBS: Final[tuple[Verb, ...]] = _VIRT_VERBS + _BRIDGE_VERBS
 
-_BY_NAME: Final = {(verb.of, verb.name): verb for verb in VERBS}
+_BY_NAME: Final = {(verb.noun, verb.name): verb for verb in VERBS}
 
 
-def find(of: Of, name: str) -> Verb | None:
+def find(noun: Noun, name: str) -> Verb | None:
     """Return the verb of this name for a virt or for a bridge; None if there is none."""
-    return _BY_NAME.get((of, name))
+    return _BY_NAME.get((noun, name))
 
 
-def of_file(of: Of, file: str) -> tuple[Verb, ...]:
+def of_file(noun: Noun, file: str) -> tuple[Verb, ...]:
     """Return the verbs that an attribute file mirrors; none if no verb has that file."""
-    return tuple(verb for verb in VERBS if verb.of == of and verb.file == file)
+    return tuple(verb for verb in VERBS if verb.noun == noun and verb.file == file)

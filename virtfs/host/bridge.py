@@ -20,7 +20,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
-from virtfs.core.bridge import MAXADDR_DEFAULT, TIMEOUT_DEFAULT, BridgeState, Known, Member
+from virtfs.core.bridge import MAXADDR_DEFAULT, TIMEOUT_DEFAULT, BridgeState, FdbEntry, Member
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName
 from virtfs.core.ip import IpInterface
@@ -87,7 +87,7 @@ class HostBridge:
         link = self._link()
         return state_of(link, *self.ports(), self.links.addresses(self))
 
-    def ports(self) -> tuple[tuple[Member, ...], tuple[Known, ...]]:
+    def ports(self) -> tuple[tuple[Member, ...], tuple[FdbEntry, ...]]:
         """Return the members, by port number, and the address table."""
         links, entries = dump_members(self.rtnl, self.index), dump_known(self.rtnl, self.index)
         return members_of(links, frozenset(self.adoptions.brought)), known_of(links, entries)

@@ -8,7 +8,7 @@ from pyroute2.netlink.rtnl import RTM_GETLINK, RTM_GETNEIGH
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
-from virtfs.core.bridge import BridgeState, Known, Member
+from virtfs.core.bridge import BridgeState, FdbEntry, Member
 from virtfs.core.errors import VirtError
 from virtfs.core.ip import IpInterface
 from virtfs.host.link import link_of
@@ -116,7 +116,7 @@ def settings_of(link: Message) -> Settings:
     return tuple((name, value) for name in _SETTINGS if (value := data.get_attr(name)) is not None)
 
 
-def known_of(links: Iterable[Message], entries: Iterable[Message]) -> tuple[Known, ...]:
+def known_of(links: Iterable[Message], entries: Iterable[Message]) -> tuple[FdbEntry, ...]:
     """Return the address table without the ports' own addresses.
 
     Linux keeps a second entry for each static address, in the ports' default VLAN (br_fdb.c br_fdb_add). The first
@@ -124,7 +124,7 @@ def known_of(links: Iterable[Message], entries: Iterable[Message]) -> tuple[Know
     every entry has a VLAN.
     """
     names = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in links}
-    rows: dict[tuple[bytes, str], Known] = {}
+    rows: dict[tuple[bytes, str], FdbEntry] = {}
     for entry in entries:
         if not entry["state"] & _NUD_PERMANENT and entry["ifindex"] in names:
             known = _known(entry, names[entry["ifindex"]])
@@ -133,7 +133,7 @@ def known_of(links: Iterable[Message], entries: Iterable[Message]) -> tuple[Know
 
 
 def state_of(
-    link: Message, members: tuple[Member, ...], known: tuple[Known, ...], addresses: tuple[IpInterface, ...]
+    link: Message, members: tuple[Member, ...], known: tuple[FdbEntry, ...], addresses: tuple[IpInterface, ...]
 ) -> BridgeState:
     """Return the bridge's state, assembled from its messages."""
     data, plain = details(link), link_of(link)
@@ -174,9 +174,9 @@ def _member(link: Message, adopted: bool) -> Member:
     )
 
 
-def _known(entry: Message, member: str) -> Known:
+def _known(entry: Message, member: str) -> FdbEntry:
     times = entry.get_attr("NDA_CACHEINFO")
-    return Known(
+    return FdbEntry(
         address=bytes.fromhex(entry.get_attr("NDA_LLADDR").replace(":", "")),
         member=member,
         age=times["ndm_updated"] // 100 if times else 0,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from virtfs.core.bridge import Known, Member
+from virtfs.core.bridge import FdbEntry, Member
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName
 from virtfs.host import netns
@@ -24,7 +24,7 @@ class Membership:
 
     bridge: str
     member: Member
-    static: tuple[Known, ...]
+    static: tuple[FdbEntry, ...]
     settings: Settings
 
 

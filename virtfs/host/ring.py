@@ -85,7 +85,7 @@ class PacketRing:
     def __init__(self, listener: socket.socket, size: Size) -> None:
         """Take over a socket; use PacketRing.open()."""
         self._socket = listener
-        self._map = mmap.mmap(listener.fileno(), size.bytes)  # keeps a second descriptor
+        self._map = mmap.mmap(listener.fileno(), size.bytes)  # Python's mmap keeps a second descriptor
         whole = memoryview(self._map)
         self._blocks = [whole[at : at + size.block] for at in range(0, size.bytes, size.block)]
         self._words = [block.cast("I") for block in self._blocks]

@@ -7,7 +7,7 @@ The caller passes the time, in nanoseconds of any monotonic clock. A frame goes 
 3. corrupt: one bit is flipped.
 4. reorder: the frame is sent at once, ahead of all waiting frames and regardless of the rate.
 5. delay and jitter: the frame is sent later. Frames are sorted by their due times, so jitter can reorder them, as in
-netem. With a rate it cannot, because a link carries one frame after the other.
+   netem. With a rate it cannot, because a link carries one frame after the other.
 6. rate: transmission starts when the link is free and the delay is over; the frame arrives with its last bit.
 
 A change of settings applies to later frames. Waiting frames keep their times, and a later frame with a shorter delay

@@ -1,6 +1,6 @@
 """Complete frames that the kernel left to a network card's offload: fill in checksums and cut large TCP segments.
 
-A frame read from a tap with offload follows a struct virtio_net_hdr (linux/virtio_net.h) that says what is missing.
+A struct virtio_net_hdr (linux/virtio_net.h) before each frame from a tap with offload says what is missing.
 """
 
 import struct

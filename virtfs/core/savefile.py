@@ -84,7 +84,7 @@ class Reader:
         return self._end - self._begin
 
     def give_back(self) -> int:
-        """Drop the bytes of the last piece that are not consumed; return how many of its bytes are.
+        """Drop the unconsumed bytes of the last piece; return how many of its bytes were consumed.
 
         For a write(2) that a signal interrupts: it returns that number, or EINTR if it is 0, and the program writes the
         rest again.

@@ -31,7 +31,8 @@ A bridge:
     address     its MAC
     inet        its IP addresses, a list of texts
     members     a list of objects: name, number (of the port), learn, discover, protect, adopted (booleans), priority,
-    cost, groupfwd, and state of the spanning tree (0 disabled, 1 listening, 2 learning, 3 forwarding, 4 blocking)
+                cost, groupfwd, and state of the spanning tree (0 disabled, 1 listening, 2 learning, 3 forwarding,
+                4 blocking)
     addresses   its table, a list of objects: address, member, age in seconds, static (a boolean)
 
 A cable:

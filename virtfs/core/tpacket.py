@@ -69,10 +69,9 @@ def pcapng(memory: memoryview, first: int, count: int, interface_id: int) -> byt
 
 
 def _equal(memory: memoryview, at: int, count: int, interface_id: int) -> tuple[int, bytes]:
-    """Return the length of the run of frames from here on that are of one length, complete and untagged, and their
-    blocks.
+    """Return how many frames, from this one on, have one length, are complete and have no tag, and return their blocks.
 
-    Returns 0 if the run is too short. A frame with a tag in it begins 4 bytes earlier after its header
+    Returns 0 for a run that is too short. A frame with a tag in it begins 4 bytes earlier after its header
     (net/packet/af_packet.c tpacket_rcv: macoff).
     """
     step, seconds, _, captured, _, status, mac, *_ = _head(memory, at)

@@ -50,7 +50,7 @@ class AddressRecord:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """The address, without what depends on its interface: family, address, prefix length."""
+        """What identifies the address on any interface: family, address, prefix length."""
         own = self.attributes.get(_IFA_LOCAL) or self.attributes.get(_IFA_ADDRESS)
         return self.head[0], own, self.head[1]
 
@@ -94,9 +94,7 @@ class RouteRecord:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """The route, without what depends on its interface: family, prefix length, TOS, table, destination, metric,
-        gateways.
-        """
+        """What identifies the route on any interface: family, prefix length, TOS, table, destination, metric, gateways."""
         family, dst_len, _src, tos, *_ = self.head
         parts = (_RTA_TABLE, _RTA_DST, _RTA_PRIORITY, _RTA_GATEWAY, _RTA_VIA)
         return family, dst_len, tos, *(self.attributes.get(kind) for kind in parts)

@@ -107,9 +107,10 @@ class CallRelay:
 
 
 class BatchRelay:
-    """A relay that uses io_uring after a call that found a full batch of small packets, until a batch is not full.
+    """A relay that uses io_uring while a tap has many small packets waiting.
 
-    It falls back to plain system calls where io_uring is missing or would wait.
+    It starts with batches after a plain call that moved BATCH small packets, and stops at the first batch that is not
+    full. It falls back to plain calls for good where io_uring is missing or would wait.
     """
 
     def __init__(self, source: int, sink: int, room: Room) -> None:

@@ -1,4 +1,4 @@
-"""The verbs that lead an interface from one state back to an earlier one: how a line that failed is undone."""
+"""The verbs that lead an interface back to an earlier state, to undo a line that failed."""
 
 from collections.abc import Iterator
 
@@ -62,7 +62,7 @@ def _host_end(now: Virt, to: Virt) -> Iterator[Action]:
         yield Action("taplink", (there.address,))
     if here.mtu != there.mtu:
         yield Action("mtu", (there.mtu,))
-    # Behind the MTU: one below 1280 has removed IPv6's addresses.
+    # After the MTU: an MTU below 1280 has removed the IPv6 addresses.
     for address in here.addresses:
         if address not in there.addresses:
             yield Action("-inet" if address.version == 4 else "-inet6", (address,))

@@ -63,5 +63,5 @@ def keep_spare(fd: int) -> None:
 
 
 def one_left() -> None:
-    """Raise OSError (EMFILE, ENFILE, ENOMEM) if no descriptor is left, for libraries that fail without a reason."""
+    """Raise OSError (EMFILE, ENFILE, ENOMEM) if no descriptor is left. For libraries whose errors give no reason."""
     os.close(os.eventfd(0, os.EFD_CLOEXEC))

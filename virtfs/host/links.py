@@ -118,7 +118,7 @@ class Links:
         except VirtError as refusal:
             if refusal.errno == errno.ENXIO or refusal.errno in NONE_LEFT:
                 raise
-            _log.info("no addrgenmode none: %s", refusal.strerror)
+            _log.info("cannot set addrgenmode none: %s", refusal.strerror)
             return
         self._at(tap, lambda _rtnl, _index: _keep_addresses(tap.name()))
 

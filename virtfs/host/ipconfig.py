@@ -94,7 +94,7 @@ class RouteRecord:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What identifies the route on any interface: family, prefix length, TOS, table, destination, metric, gateway."""
+        """What identifies the route on any interface: family, prefix, TOS, table, destination, metric, gateway."""
         family, dst_len, _src, tos, *_ = self.head
         parts = (_RTA_TABLE, _RTA_DST, _RTA_PRIORITY, _RTA_GATEWAY, _RTA_VIA)
         return family, dst_len, tos, *(self.attributes.get(kind) for kind in parts)

@@ -1,5 +1,7 @@
 """The daemon: owns the interfaces, carries out commands, follows the kernel, and serves until the end.
 
+Modules:
+
     service         makes every part bottom-up, and serves one mount
     kernel          the netlink sockets, and the thread that uses them
     tasks           starts tasks

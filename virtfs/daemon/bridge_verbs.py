@@ -1,6 +1,6 @@
-"""What each verb of a bridge does to it, in the thread where host.bridge may block, and how a line is taken back.
+"""The effect of each verb on a bridge, and how a line is undone. It runs in a thread, since host.bridge blocks.
 
-A line is undone as a whole: the bridge is compared with what it was before, and the verbs that lead back are done.
+To undo a line, the bridge is compared with what it was, and the verbs that lead back are carried out.
 """
 
 import logging
@@ -65,7 +65,7 @@ EFFECTS: Final[dict[str, Effect]] = {
 
 
 def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str, str], ensure: bool) -> None:
-    """Do a line whole, or raise and leave the bridge as it was. taps: what virtN and tapN are called now."""
+    """Carry out a whole line, or raise and leave the bridge as it was. taps: current names, by virtN and tapN."""
     before, settings, own = bridge.look(), bridge.settings(), bridge.adoptions.own
     actions = renamed(actions, taps)
     masters = {name: master for name in interfaces_of(actions) if (master := master_of(bridge.rtnl, name)) is not None}
@@ -84,10 +84,10 @@ def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str
 
 
 def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Settings], left: Collection[str] = ()) -> None:
-    """Make a bridge what it was, as far as can be. First its members: with them addresses and MTU come and go.
+    """Make a bridge what it was, as far as possible. Members come first, as addresses and the MTU depend on them.
 
-    settings: what the members had beside what verbs say. A member that comes back has them again, and so has one that
-    had `left` and is back already; what other programs have set of the others is left alone.
+    settings: those of the members that no verb sets. They are restored for a member that comes back, and for one that
+    had left (`left`) and is back already. Other members keep what other programs have set.
     """
     try:
         members = tuple(a for a in steps(bridge.look(), to) if a.verb in ("add", "delete"))
@@ -100,14 +100,14 @@ def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Setting
             bridge.links.set(bridge, address=to.address)
         _do(bridge, steps(now, to))
     except VirtError as refusal:
-        log.info("%s is not put back: %s", bridge.called, refusal.strerror)
+        log.info("%s is not restored: %s", bridge.called, refusal.strerror)
 
 
 def as_found(bridge: HostBridge, found: BridgeState) -> BridgeState:
-    """What to put back of a bridge that was there before virtfs.
+    """Return the state to restore of a bridge that existed before virtfs.
 
-    A member that has since been taken out and has addresses again (not only a link's own) stays out, and the bridge
-    does without them.
+    A member that was removed since, and has addresses of its own again beside link-local ones, stays out, and the
+    bridge does not get these addresses.
     """
     now = bridge.look()
     for member in found.members:
@@ -122,7 +122,7 @@ def _set_again(bridge: HostBridge, name: str, settings: Settings) -> None:
     try:
         bridge.set_settings(name, settings)
     except VirtError as refusal:
-        log.info("%s: settings of %s are not put back: %s", bridge.called, name, refusal.strerror)
+        log.info("%s: settings of %s are not restored: %s", bridge.called, name, refusal.strerror)
 
 
 def _do(bridge: HostBridge, actions: tuple[Action, ...]) -> None:
@@ -130,4 +130,4 @@ def _do(bridge: HostBridge, actions: tuple[Action, ...]) -> None:
         try:
             EFFECTS[action.verb](bridge, *action.args)
         except VirtError as refusal:
-            log.info("%s: %s is not put back: %s", bridge.called, action.verb, refusal.strerror)
+            log.info("%s: %s is not restored: %s", bridge.called, action.verb, refusal.strerror)

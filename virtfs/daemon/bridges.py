@@ -1,4 +1,4 @@
-"""The bridges of a mount: those it made, and those of the host that it was told to use."""
+"""The bridges of a mount: those it made, and bridges of the host that `create` attached to."""
 
 import errno
 import logging
@@ -68,7 +68,7 @@ class Bridges:
 
     @property
     def made(self) -> list[str]:
-        """The names of those that virtfs made."""
+        """Return the names of the bridges that virtfs made."""
         return [managed.bridge.name for managed in self._sorted() if managed.found is None]
 
     async def run(self, command: Command, run: RunBridge, made: bool = False) -> None:
@@ -91,7 +91,7 @@ class Bridges:
                 await self._change(self._get(name), command.actions, command.kind == "ensure")
 
     async def change(self, bridge: Bridge, actions: tuple[Action, ...], user: User) -> None:
-        """A line of the bridge's own ctl."""
+        """Carry out a line of the bridge's own ctl."""
         if not user.root:
             raise VirtError(errno.EPERM, "a bridge is for root alone")
         managed = self._get(bridge.name)
@@ -126,7 +126,7 @@ class Bridges:
             await self._look_after(managed)
 
     async def _look_after(self, managed: _Managed) -> None:
-        """Look at a bridge after a change. The change holds, so where that fails it is done later, by `follow`."""
+        """Look at a bridge after a change. The change holds, so if looking fails, `follow` looks later."""
         try:
             await self._kernel.call(self._look, managed)
         except OSError as refusal:
@@ -141,7 +141,7 @@ class Bridges:
         self._events.emit("destroy", managed.bridge.name)
 
     async def destroy_all(self) -> None:
-        """At the end of the mount. A bridge that cannot give back what it adopted stays, for that would be lost."""
+        """Release every bridge at the end of the mount. One that cannot return what it adopted stays."""
         for managed in self._sorted():
             try:
                 await self._destroy(managed)
@@ -156,10 +156,10 @@ class Bridges:
         if bridge is not None and bridge.lost:
             raise VirtError(errno.ENXIO, f"{bridge.name} is gone")
 
-    # What others do to them
+    # Changes by other programs
 
     def hear(self, event: Event) -> None:
-        """Of a bridge or a member of one: look soon."""
+        """Look soon if an event concerns a bridge or one of its members."""
         indices = {managed.index for managed in self._all.values()}
         match event:
             case LinkChanged(None, link):
@@ -188,25 +188,25 @@ class Bridges:
                 raise
             self._changes.publish()
 
-    # What would make them again
+    # The state as text
 
     def text(self, bridge: Bridge) -> str:
         """Return the verbs that would make a new bridge what this one is."""
-        return format_actions(steps(NEW, _said(self._get(bridge.name))), BRIDGE) + "\n"
+        return format_actions(steps(NEW, _described(self._get(bridge.name))), BRIDGE) + "\n"
 
     def lines_before(self) -> Iterator[str]:
-        """The lines that make every bridge, before any interface is made."""
+        """Yield the lines that make every bridge. They come before those that make interfaces."""
         taps = frozenset(self._taps().values())
         for managed in self._sorted():
             if not managed.bridge.lost:
-                actions = steps(NEW, without(_said(managed), taps))
+                actions = steps(NEW, without(_described(managed), taps))
                 yield format_command(Command("create", managed.bridge.name, actions))
 
     def lines_after(self) -> Iterator[str]:
-        """What is to be said of members that are the mount's own taps, when they have come by their verb `bridge`."""
+        """Yield the lines that set up members that are the mount's own taps, which join by their verb `bridge`."""
         taps = frozenset(self._taps().values())
         for managed in self._sorted():
-            if not managed.bridge.lost and (actions := steps_after(_said(managed), taps)):
+            if not managed.bridge.lost and (actions := steps_after(_described(managed), taps)):
                 yield format_command(Command("change", managed.bridge.name, actions))
 
     # In the thread
@@ -244,7 +244,7 @@ class Bridges:
                 managed.bridge.lost = True
 
     def _let_go(self, managed: _Managed) -> None:
-        """What was adopted goes back, then a bridge that was made goes; one that was found is as it was."""
+        """Return what was adopted. Then delete a bridge that virtfs made, or restore one that it found."""
         with Rtnl() as rtnl:
             host = self._host(rtnl, managed)
             with suppress_gone():
@@ -259,15 +259,15 @@ class Bridges:
                 host.delete()
 
 
-def _said(managed: _Managed) -> BridgeState:
-    """The bridge as verbs are to tell it: what an adopted member brought comes with `adopt`."""
+def _described(managed: _Managed) -> BridgeState:
+    """Return the state that verbs describe: without addresses that came with an adopted member."""
     state = managed.bridge.state
     return replace(state, addresses=tuple(a for a in state.addresses if managed.adoptions.is_own(a)))
 
 
 @contextmanager
 def suppress_gone() -> Iterator[None]:
-    """A bridge or a member that others have taken away: there is nothing to do for it any more."""
+    """Ignore ENXIO: another program has deleted the bridge or the member, so nothing is left to do."""
     try:
         yield
     except VirtError as refusal:

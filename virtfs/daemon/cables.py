@@ -33,7 +33,7 @@ class Cables:
         self._all: list[Joined] = []
 
     def lines(self) -> Iterator[Command]:
-        """Yield the commands that would lay them again."""
+        """Yield the commands that would lay the cables again."""
         for joined in self._all:
             first, second = (end.virt.unit for end in joined.ends)
             actions = (Action("impair", (joined.impairments,)),) if joined.impairments else ()

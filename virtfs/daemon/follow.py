@@ -39,7 +39,7 @@ class Follower:
         self._changes = changes
         self._doubtful: dict[Interface, None] = {}
         self._doubt = trio.Event()
-        self._others = 0  # reports about interfaces that are not ours, or not yet known to be
+        self._others = 0  # number of reports about interfaces that are not ours, or not yet known to be
         self._certain = trio.Event()  # set while there is no doubt
         self._certain.set()
 
@@ -191,7 +191,7 @@ class Follower:
                 if refusal.errno == errno.ENXIO:
                     interface.lose()
                 return
-            # An answer is stale if the kernel has reported of the tap since it was asked.
+            # The answer is stale if the kernel has reported about the tap since.
             if (interface.reports == reports) if place == interface.place else (self._others == others):
                 break
         if interface.virt.lost:

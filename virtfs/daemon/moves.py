@@ -1,4 +1,4 @@
-"""The verb netns: a tap moves to another network namespace."""
+"""The verb netns: moves a tap to another network namespace."""
 
 import errno
 import logging
@@ -22,12 +22,12 @@ log = logging.getLogger(__name__)
 
 
 def destination(actions: tuple[Action, ...]) -> str:
-    """The namespace in which a line's verbs leave the tap: the last that netns names, "" without one."""
+    """Return the namespace that the last netns of a line names, or ""."""
     return next((str(action.args[0]) for action in reversed(actions) if action.verb == "netns"), "")
 
 
 def without_move(command: Command, of_host: frozenset[str]) -> Command:
-    """A line without its last netns, and without the verbs of the tap (of_host) that would act there."""
+    """Return a line without its last netns and without the later verbs about the host's end (of_host)."""
     actions = command.actions
     at = max(at for at, action in enumerate(actions) if action.verb == "netns")
     return replace(command, actions=actions[:at] + tuple(a for a in actions[at:] if a.verb not in of_host))
@@ -49,7 +49,7 @@ async def move(kernel: Kernel, follower: Follower, interface: Interface, name: s
 
 
 def _moved(links: Links, tap: TapDevice, name: str, host: HostEnd) -> None:
-    """Move the tap, in the thread. A step that fails moves it back."""
+    """Move the tap, in the thread. If a step fails, the tap is moved back."""
     with ExitStack() as held:
 
         def hold(descriptor: int) -> int:
@@ -57,7 +57,7 @@ def _moved(links: Links, tap: TapDevice, name: str, host: HostEnd) -> None:
             return descriptor
 
         namespace, before = hold(open_netns(name)), hold(tap.netns())
-        with ExitStack() as spare:  # as many as the steps behind the move need, so that none fails for want of them
+        with ExitStack() as spare:  # as many as the steps after the move need, so that they cannot run out
             for _ in range(2):
                 spare.callback(os.close, os.dup(namespace))
             links.move(tap, namespace)
@@ -72,7 +72,7 @@ def _moved(links: Links, tap: TapDevice, name: str, host: HostEnd) -> None:
 
 
 def _give_back(links: Links, tap: TapDevice, host: HostEnd) -> None:
-    """Restore what the kernel takes away on a move."""
+    """Restore what a move removes."""
     links.quiet(tap)
     for address in host.addresses:
         if address not in links.addresses(tap):
@@ -81,10 +81,10 @@ def _give_back(links: Links, tap: TapDevice, host: HostEnd) -> None:
 
 
 async def refuse_moves(kernel: Kernel, interface: Interface, actions: tuple[Action, ...]) -> None:
-    """Refuse a line of `ensure` about an existing interface that would move it with more verbs after netns.
+    """Refuse a line that would move an existing interface and has more verbs after netns.
 
-    A move takes routes and queueing disciplines from the tap, which undoing would not restore: a line that changes
-    an interface ends with it. Where the tap is there already, nothing moves. VirtError EINVAL; those of open_netns.
+    A move removes routes and queueing disciplines, and undoing it would not restore them; so netns ends such a line.
+    A tap that is there already does not move. VirtError: EINVAL; those of open_netns.
     """
     for action in actions[:-1]:
         if action.verb == "netns" and not interface.virt.lost:
@@ -95,7 +95,7 @@ async def refuse_moves(kernel: Kernel, interface: Interface, actions: tuple[Acti
 
 
 def _is_in(tap: TapDevice, name: str) -> bool:
-    """In the thread: whether a tap is in the network namespace of that name."""
+    """Return, in the thread, whether a tap is in the network namespace of a name."""
     namespace = open_netns(name)
     try:
         there = tap.netns()

@@ -1,4 +1,4 @@
-"""The state file: what reading ctl gives, kept where the next mount finds it."""
+"""The state file: the text of ctl, kept for the next mount."""
 
 import logging
 import os
@@ -11,20 +11,20 @@ from virtfs.forward.tasks import in_thread
 
 log = logging.getLogger(__name__)
 
-MADE = "# made: "  # before the names of what outlives the daemon and yet was made by virtfs
+MADE = "# made: "  # precedes the names of taps and bridges that virtfs made and that outlive it
 
 
 class StateFile:
-    """One file, replaced whole: a reader, or a crash, finds the text before or the text after."""
+    """One file, replaced as a whole: a reader finds the old text or the new one, also after a crash."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._text: str | None = None
-        self._trouble = ""  # as it was last logged
+        self._trouble = ""  # the last one logged
         self._one = trio.Lock()
 
     async def load(self) -> str:
-        """Its text, "" when there is none yet. VirtError when it cannot be read."""
+        """Return its text, "" if there is no file yet. VirtError: it cannot be read."""
         try:
             # A file system that hangs must not keep a mount from ending.
             return await in_thread(lambda: self._path.read_text(errors="surrogateescape"), abandon=True)
@@ -34,7 +34,7 @@ class StateFile:
             raise VirtError(refusal.errno or 0, f'state file "{self._path}": {refusal.strerror}') from None
 
     async def save(self, text: str) -> bool:
-        """Make it so, if it is not. A failure is logged, and False: what the text describes holds all the same."""
+        """Write the text if it differs from the last. False: that failed and was logged."""
         async with self._one:
             if text == self._text:
                 return True
@@ -58,6 +58,6 @@ class StateFile:
 
 
 def made_before(text: str) -> frozenset[str]:
-    """The names in the comment lines that record what virtfs made itself."""
+    """Return the names in the comment lines that record what virtfs made."""
     lines = (line.removeprefix(MADE) for line in text.splitlines() if line.startswith(MADE))
     return frozenset(name for line in lines for name in line.split())

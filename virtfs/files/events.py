@@ -24,7 +24,7 @@ class Events(DeviceFile):
         self._changed = changed
 
     def emit(self, what: Event, name: str, **keys: object) -> None:
-        """Report an event to every reader. Values contain no blanks. ValueError: not the keys of this event."""
+        """Report an event to every reader. Values contain no blanks. ValueError: wrong keys for this event."""
         if tuple(keys) != EVENTS[what].keys:
             raise ValueError(f"{what} takes {EVENTS[what].keys}, not {tuple(keys)}")
         text = " ".join([f"{time.time():.6f}", what, name, *(f"{key}={value}" for key, value in keys.items())])

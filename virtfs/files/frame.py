@@ -26,7 +26,7 @@ class Seats:
         self.writers = 0
 
     def take(self, name: str, exclusive: Exclusive, flags: int) -> None:
-        """Admit an open with these flags, or raise EBUSY."""
+        """Count an open with these flags. VirtError: EBUSY, `exclusive` forbids it."""
         if exclusive != "none" and reads(flags) and self.readers:
             raise VirtError(errno.EBUSY, f"{name} is being read by another (exclusive {exclusive})")
         if exclusive == "both" and writes(flags) and self.writers:
@@ -55,7 +55,7 @@ class Opening(Protocol):
         """Act before the first open is answered; an OSError refuses the open."""
 
     def last_close(self) -> None:
-        """Start to act after the last close."""
+        """Start to act after the last close, without waiting."""
 
 
 class Frame(DeviceFile):

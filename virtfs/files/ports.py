@@ -33,7 +33,7 @@ class Ports:
         report: Callable[[VirtError, User], None],
         start: Start,
     ) -> None:
-        """Make them.
+        """Create the files.
 
         opens: keeps the open handles. seats: counts those of frame and hex. opening: follows their first open and last
         close. budget: bounds what captures buffer. application: names the program in captures. fifo: the path of the

@@ -13,10 +13,10 @@ from virtfs.host.timer import Timer
 
 
 class ImpairedPath:
-    """Frames pushed come out at `deliver` when their time has come, unless they are lost, which `lost` is told of.
+    """Takes frames by `push`, and calls `deliver` with each when it is due, or `lost` with the number of lost frames.
 
-    One task (`run`) for any number of frames. What is due at once goes on within push. stream: tells apart two
-    directions that share a seed. VirtError, at its making: EMFILE, ENFILE, ENOMEM.
+    One task, `run`, serves any number of frames. A frame that is due at once is delivered within `push`. stream:
+    distinguishes two directions that share a seed. VirtError, from the constructor: EMFILE, ENFILE, ENOMEM.
     """
 
     def __init__(
@@ -32,28 +32,28 @@ class ImpairedPath:
         self._scope = trio.CancelScope()
 
     def push(self, frame: bytes) -> None:
-        """One more frame sets out."""
+        """Take one more frame."""
         self._scheduler.push(monotonic_ns(), frame)
         self._move_on()
 
     def change(self, impairment: Impairment) -> None:
-        """Frames that set out from now on are treated so; those on their way go on."""
+        """Impair later frames differently. Frames that are delayed already keep their time."""
         if not impairment.harmless:
             self._gone = None
         self._scheduler.change(impairment)
         self._move_on()
 
     def retire(self, gone: Callable[[], None]) -> None:
-        """Impair nothing any more; once what is on its way has arrived, call `gone`."""
+        """Stop impairing, and call `gone` once no frame is delayed any more."""
         self._gone = gone
         self.change(UNIMPAIRED)
 
     def clear(self) -> int:
-        """Drop what is on its way; how many frames that was."""
+        """Drop the delayed frames and return their number."""
         return self._scheduler.clear()
 
     def _move_on(self) -> None:
-        """Deliver what is due, set the timer for what comes next, count what is lost."""
+        """Deliver the frames that are due, set the timer for the next one, and report lost frames."""
         scheduler = self._scheduler
         for frame in scheduler.pop(monotonic_ns()):
             self._deliver(frame)
@@ -70,7 +70,7 @@ class ImpairedPath:
             gone()
 
     async def run(self) -> None:
-        """Until `stop`."""
+        """Deliver frames until `stop`."""
         try:
             with self._scope:
                 await lasting("an impairment", self._follow_timer)
@@ -84,10 +84,10 @@ class ImpairedPath:
             self._move_on()
 
     def close(self) -> None:
-        """Give back one that has not been run."""
+        """Release a path whose `run` has not been started."""
         self._timer.close()
 
     def stop(self) -> None:
-        """No more; what is on its way is lost."""
+        """End `run`. Delayed frames are lost."""
         self._lost(self.clear())
         self._scope.cancel()

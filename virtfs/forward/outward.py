@@ -46,7 +46,7 @@ class Outward:
         self._vanished = vanished
         self._counters = virt.counters
         self._fd = tap.fd
-        self._tap_write = FileIO(tap.fd, "r+b", closefd=False).write  # says None where os.write raises
+        self._tap_write = FileIO(tap.fd, "r+b", closefd=False).write  # returns None where os.write raises
         self.update()
 
     def update(self) -> None:
@@ -69,10 +69,10 @@ class Outward:
             self.lose(self.path.clear())
 
     def put(self, frame: memoryview) -> int:
-        """Send one frame, or drop and count it as tap(4) does; its length, for both.
+        """Send one frame, or drop and count it as tap(4) does. Return its length in both cases.
 
-        With `strict` a dropped frame is ENETDOWN (the interface is down), EMSGSIZE, or EPERM (antispoof). ENXIO when
-        the tap has vanished.
+        VirtError: ENXIO, the tap has vanished. With `strict`, also for a dropped frame: ENETDOWN, the interface is
+        down; EMSGSIZE; EPERM, antispoof.
         """
         length = len(frame)
         self.put_at = time_ns()
@@ -97,9 +97,9 @@ class Outward:
         return length
 
     def put_all(self, frames: Iterable[bytes | Run], rows: Rows, most: int) -> int:
-        """As `put`, one after the other without a call for each; how many.
+        """Send frames as `put` does, without a call for each. Return their number.
 
-        rows: room for the packets of a run. It ends after the run with which `most` frames in runs are reached.
+        rows: room for the packets of a run. most: end after the run that reaches this number of frames in runs.
         """
         write, head, shortest, longest = self._tap_write, NO_HEADER, self._shortest, self._longest
         sent = others = size = in_runs = 0
@@ -131,7 +131,7 @@ class Outward:
         return sent + others + in_runs
 
     def _put_run(self, run: Run, rows: Rows) -> None:
-        """As `put_all`; here nothing but the write itself is done for each frame."""
+        """Send a run of equal frames. The loop does only the write for each."""
         fits = self._plain and self._shortest <= run.length <= self._longest
         packets = iter(rows.packets(run) if fits else ())
         count, failed, write = length_hint(packets), 0, self._tap_write
@@ -154,7 +154,7 @@ class Outward:
                 self.put(memoryview(frame))
 
     def send(self, frame: memoryview | bytes) -> None:
-        """The way out behind an impairment."""
+        """Send a frame that has passed the impairment."""
         if self._source is not None and frame[6:12] != self._source:
             self._counters.tx_dropped += 1
             self._counters.tx_spoofed += 1
@@ -198,25 +198,25 @@ class Outward:
                 raise VirtError(errno.ENETDOWN, f"{self.virt.name} is down") from error
 
     def pass_on(self, frame: bytes) -> None:
-        """A frame out of a cable sets out to the tap; what cannot be sent is dropped and counted."""
+        """Send a frame from a cable. One that cannot be sent is dropped and counted."""
         with suppress(VirtError):
             self.put(memoryview(frame))
 
     def count(self, frames: int, size: int) -> None:
-        """Frames, and their bytes, that a cable has written into the tap."""
+        """Count frames, and their bytes, that a cable has written into the tap."""
         self._counters.tx_frames += frames
         self._counters.tx_bytes += size
 
     def count_refused(self, frames: int, down: int) -> None:
-        """Frames that the tap did not take, and for how many of them because it is down."""
+        """Count frames that the tap rejected. down: the number rejected because it is down."""
         self._counters.tx_dropped += frames
         self._counters.tx_down += down
 
     def cut(self) -> None:
-        """Count what is missing of a frame that was sent without its end."""
+        """Count a frame that was sent without its end as oversize."""
         self._counters.tx_dropped += 1
         self._counters.tx_oversize += 1
 
     def lose(self, frames: int) -> None:
-        """An impairment has lost frames."""
+        """Count frames that an impairment has lost."""
         self._counters.tx_dropped += frames

@@ -1,16 +1,16 @@
 """The wire between a tap and its virt.
 
-    a frame from the tap → (filter, in the kernel) → impair in → queue
+    a frame from the tap → filter (in the kernel) → impairment → queue
 
-The way out is `outward`.
+`outward` is the other direction.
 
-The kernel's queue of the tap is virt's receive queue: a frame stays there until somebody takes it, so a frame is
-copied once, from the tap into the answer of the read. The wire reads ahead only where it must: to tell a frame's
-length before it is read (`peek`), for `backlog`, which keeps the last frames while nobody reads, and for an impairment.
-What is read ahead waits in a second queue of the same length. Captures look at the tap themselves (`recorder`).
+The tap's queue in the kernel is virt's receive queue. A frame stays there until it is read, so it is copied once, from
+the tap into the answer of the read. The wire reads ahead only for three purposes: `peek`, which tells a frame's length
+before it is read; `backlog`, which keeps the last frames while nobody reads; and an impairment. Frames that are read
+ahead wait in a second queue of the same length. Captures have their own view of the tap (`recorder`).
 
-What lies in the tap while nobody has the file open counts as dropped, as on a closed tap(4). That is settled when
-somebody looks (`settle`): at the next open, or when the counters are read.
+Frames that are in the tap while nobody has the file open count as dropped, as on a closed tap(4). They are counted
+(`settle`) at the next open, and when the counters are read.
 """
 
 import errno
@@ -65,13 +65,13 @@ class Wire:
         self._onward: Callable[[bytes], None] | None = None  # a cable, which reads the tap in our place
         self._counters = virt.counters
         self._fd = tap.fd
-        self._tap_read = FileIO(tap.fd, "r+b", closefd=False).readinto  # says None where os.read raises
+        self._tap_read = FileIO(tap.fd, "r+b", closefd=False).readinto  # returns None where os.read raises
         self._kept = FrameQueue()
         self.rest = b""
         self._rest = memoryview(bytearray(LONGEST + VNET_HEADER))
-        self._refusal: tuple[int, str] | None = None  # what a read fails with, EHOSTDOWN or ENXIO
+        self._refusal: tuple[int, str] | None = None  # of reads: EHOSTDOWN or ENXIO, and a sentence
         self._wanted = trio.Event()
-        # Edge-triggered: poll(2) on a frame file must tell of a new frame also when an older one still waits.
+        # Edge-triggered: pollers must hear of a new frame while an older one still waits.
         self._edge = select.epoll(flags=select.EPOLL_CLOEXEC)
         try:
             self._edge.register(self._fd, select.EPOLLIN | select.EPOLLET)
@@ -85,13 +85,13 @@ class Wire:
         self.update()
         virt.listeners.append(self.update)
 
-    # Towards the reader
+    # Frames for readers
 
     def take(self, room: memoryview, size: int) -> int | None:
-        """The next frame, cut to `size` bytes as tap(4) cuts it, into `room` at HEADROOM; how many bytes it is.
+        """Put the next frame, cut to `size` as tap(4) cuts it, into `room` at HEADROOM; return its bytes, None if none waits.
 
-        None when there is none, EHOSTDOWN while the interface is down, ENXIO when its tap has vanished. The tap's
-        virtio_net_hdr is read into the headroom, so `room` is as large as the largest frame in any case.
+        The tap's virtio_net_hdr is read into the headroom. `room` holds the largest frame whatever `size` is.
+        VirtError: EHOSTDOWN, the interface is down; ENXIO, its tap has vanished.
         """
         if self._refusal is not None and not self._up_already():
             raise VirtError(*self._refusal)
@@ -123,7 +123,7 @@ class Wire:
         return size
 
     def _up_already(self) -> bool:
-        """Forget the refusal if the interface is up and only the kernel's report is still missing; whether it is."""
+        """Return whether the interface is up and only the kernel's report is missing; then reads work from now on."""
         if self.virt.lost or not self._writable():
             return False
         self._refusal = None
@@ -149,27 +149,27 @@ class Wire:
         return self.ready() == select.POLLIN
 
     def disown(self, length: int) -> None:
-        """A frame just taken cannot be given to the reader: it counts as dropped."""
+        """Count a frame that was just taken as dropped: it cannot be given to the reader."""
         self._counters.rx_frames -= 1
         self._counters.rx_bytes -= length
         self._drop(1)
 
     def peek(self) -> int:
-        """The next frame's length in bytes, 0 when there is none."""
+        """Return the next frame's length in bytes, or 0."""
         if self._ahead():
             self._read_ahead()
         elif not self.readers:
             self.settle()
         elif self._refusal is None and not self._fed and not self._kept and (frame := self._read()) is not None:
             self._kept.add(frame, 1)
-            self._tell()  # whoever waits for the tap to become readable would wait on
+            self._tell()  # the tap is empty now, so its readability wakes nobody
         return self._kept.next_length()
 
     def want(self) -> None:
-        """Somebody waits for a frame: look out for it."""
+        """Have `pump` watch the tap, because a reader waits."""
         self._wanted.set()
 
-    # Its state
+    # State
 
     def update(self) -> None:
         """Read virt, the path and the cable again after a change."""
@@ -193,19 +193,19 @@ class Wire:
         self._tell()
 
     def settle(self) -> None:
-        """Count as dropped what nobody will read."""
+        """Count the frames that nobody will read as dropped."""
         if not self.readers and not self._ahead() and self._onward is None:
             self._empty()
 
     def opened(self) -> None:
-        """One more reads; the first gets only what comes from now on, and the backlog."""
+        """Note one more reader. The first gets the backlog, and frames from now on."""
         if not self.readers:
             self._read_ahead() if self._ahead() else self.settle()
         self.readers += 1
         self._tell()
 
     def closed(self) -> None:
-        """One less reads; what it left in the queue nobody will read, unless the backlog keeps it."""
+        """Note one reader less. After the last, queued frames are dropped, except those that the backlog keeps."""
         self.readers -= 1
         if not self.readers:
             self.update()
@@ -213,16 +213,16 @@ class Wire:
             self._tell()
 
     def _tell(self) -> bool:
-        return True in [listener() for listener in self.listeners]  # each is to be told
+        return True in [listener() for listener in self.listeners]  # a list, so that every listener is called
 
     def _ahead(self) -> bool:
-        """Frames are to be read from the tap though nobody asks for one."""
+        """Return whether frames are read from the tap before a reader asks."""
         if self._refusal is not None or self._onward is not None:
             return False
         return self.path is not None or (bool(self.virt.backlog) and not self.readers)
 
     def _read_ahead(self) -> bool:
-        """Take what is in the tap to where it belongs. True: there may be more."""
+        """Read what is in the tap, into the impairment or the second queue. True: there may be more."""
         dropped = 0
         for _ in range(self._burst()):
             if (frame := self._read()) is None:
@@ -246,7 +246,7 @@ class Wire:
             self._tell()
         self._onward(frame)
 
-    # Towards a cable
+    # Frames for a cable
 
     def set_path(self, path: Path | None) -> None:
         """Lead frames towards virt through an impairment from now on, or straight into the queue."""
@@ -284,7 +284,7 @@ class Wire:
         self._vanished()
 
     def _queue(self, frame: bytes) -> int:
-        """Into the second queue; how many frames that costs: this one, or of a backlog the oldest."""
+        """Put a frame into the second queue. Return how many were dropped: this one, or the backlog's oldest."""
         if self._refusal is not None:
             return 1
         if self.readers:
@@ -292,7 +292,7 @@ class Wire:
         return self._kept.keep(frame, self.virt.backlog)
 
     def _trim(self) -> None:
-        """Nobody reads: of what waits only the backlog is kept."""
+        """Drop all but the backlog if nobody reads."""
         if not self.readers:
             self._drop(self._kept.trim(self.virt.backlog))
 
@@ -313,7 +313,7 @@ class Wire:
             self._dropped(frames)
 
     def _burst(self) -> int:
-        """As much as can lie in the tap, so that a host that never stops sending holds nobody up."""
+        """Return the bound of one turn, about the tap's queue: a host that never stops sending starves nobody."""
         return self.virt.host.queue + 16
 
     def _read(self) -> bytes | None:
@@ -328,10 +328,10 @@ class Wire:
             self._gone()
         return VirtError(errno.ENXIO, f"{self.virt.name} is gone")
 
-    # Its task
+    # The task
 
     async def pump(self) -> None:
-        """Look out for frames while somebody waits for them, as long as the wire lives; it can be cancelled."""
+        """Watch the tap while a reader waits, until cancelled."""
         while True:
             await self._wanted.wait()
             await trio.lowlevel.wait_readable(self._edge.fileno())
@@ -345,6 +345,6 @@ class Wire:
                 self._wanted = trio.Event()
 
     def close(self) -> None:
-        """Let go of the tap, which is its owner's to close; the pump must have ended and virt be lost."""
+        """Release the tap, which its owner closes. `pump` must have ended."""
         self._edge.close()
         self._fd = -1

@@ -88,7 +88,7 @@ class Wire:
     # Frames for readers
 
     def take(self, room: memoryview, size: int) -> int | None:
-        """Put the next frame, cut to `size` as by tap(4), into `room` at HEADROOM. Return its length, None if none waits.
+        """Put the next frame, cut to `size` as by tap(4), into `room` at HEADROOM. Return its length, or None.
 
         The tap's virtio_net_hdr is read into the headroom. `room` holds the largest frame whatever `size` is.
         VirtError: EHOSTDOWN, the interface is down; ENXIO, its tap has vanished.

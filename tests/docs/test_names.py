@@ -1,0 +1,192 @@
+"""The documents name only what is in the tree: files, modules, classes, functions, folders, other documents.
+
+Names are checked in backticks outside of fenced blocks. A path or a name with a dot must resolve. A single word is
+checked if it can only be a name in the code: with a capital inside, or with an underscore.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import test_layers
+
+from .markdown import ROOT, section
+
+DOCUMENTS = sorted(["README.md", "CONTRIBUTING.md", *(f"doc/{path.name}" for path in (ROOT / "doc").glob("*.md"))])
+# Where names of the kernel stand in backticks as well, so that only paths can be checked.
+KERNELS = {"doc/kernel.md", "README.md", "doc/works-with.md"}
+BELOW_AN_INTERFACE = {"stats/", "wait/", "tap/"}
+FOREIGN = {"trio", "pyfuse3", "pyroute2"}
+
+_FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+_PATH = re.compile(r"\.?[a-z_][\w.]*(?:/\w[\w.-]*)*/?")
+_DOTTED = re.compile(r"_?[A-Za-z]\w*(?:\.\w+)+")
+_CODE_ONLY = re.compile(r"_?[A-Z][a-z]+\w*|_?[a-z]+\w*_\w+|[A-Z]+_[A-Z_]+")
+_FOLDERS = {"virtfs", "tests", "doc", "man", "tools", "bench", "examples", ".ci"}
+
+
+def layers() -> set[str]:
+    """The folders of the package."""
+    return {path.parent.name for path in (ROOT / "virtfs").glob("*/__init__.py")}
+
+
+def spans(document: str) -> list[str]:
+    """The texts in backticks, without a call's parentheses."""
+    text = _FENCED.sub("", (ROOT / document).read_text())
+    return [span.removesuffix("()") for span in re.findall(r"`([^`\n]+)`", text)]
+
+
+def members(tree: ast.AST) -> Iterator[str]:
+    """Every name that a piece of code defines or keeps, and every word of its short texts."""
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name
+            case ast.Constant(value=str(text)) if len(text) < 300 and id(node) not in docstrings:
+                yield from re.findall(r"\w+", text)
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """The modules of the package, of the tests but these, and of the benchmark, by dotted name."""
+    paths = [path for folder in ("virtfs", "tests", "bench") for path in (ROOT / folder).rglob("*.py")]
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_text())
+        for path in paths
+        if path.parent != Path(__file__).parent
+    }
+
+
+@cache
+def names() -> set[str]:
+    """Every name in the code."""
+    return {name for tree in modules().values() for name in members(tree)}
+
+
+@cache
+def classes() -> dict[str, list[ast.ClassDef]]:
+    """The classes, by name."""
+    found: dict[str, list[ast.ClassDef]] = {}
+    for tree in modules().values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(node)
+    return found
+
+
+def has(name: str, member: str) -> bool:
+    """Whether a class, or one that it derives from, has this member."""
+    return any(
+        member in members(node) or any(has(base.id, member) for base in node.bases if isinstance(base, ast.Name))
+        for node in classes().get(name, [])
+    )
+
+
+def is_there(path: str) -> bool:
+    return any((place / path).exists() for place in (ROOT, ROOT / "virtfs"))
+
+
+def resolves(dotted: str) -> bool:
+    """Whether `Class.member`, `folder.module`, `module.name` or a longer chain of these is there."""
+    first, *rest = dotted.split(".")
+    if first in classes():
+        return has(first, rest[0])
+    for length in range(len(rest), -1, -1):
+        ending = "." + ".".join((first, *rest[:length]))
+        for module, tree in modules().items():
+            if f".{module}".endswith(ending):
+                return length == len(rest) or rest[length] in members(tree)
+    return False
+
+
+def objection(span: str, document: str) -> str | None:
+    """Why this text cannot stand in backticks, or None."""
+    if _PATH.fullmatch(span) and ("/" in span or span.endswith(".py")):
+        ours = span.endswith((".py", ".md", ".sh", "/")) or span.partition("/")[0] in _FOLDERS | layers()
+        if span in BELOW_AN_INTERFACE or not ours:
+            return None
+        named = span if "/" in span else next((m for m in modules() if m.endswith(f".{span[:-3]}")), "")
+        return None if is_there(span) or (named and "/" not in span) else "no such file"
+    if document in KERNELS:
+        return None
+    if _DOTTED.fullmatch(span):
+        ours = span.partition(".")[0] in classes() or not span.endswith((".5", ".1", ".8", ".md"))
+        return "no such name" if ours and span.partition(".")[0] not in FOREIGN and not resolves(span) else None
+    if _CODE_ONLY.fullmatch(span) and span not in names():
+        return "no such name"
+    return None
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_names_in_backticks_are_in_the_tree(document: str) -> None:
+    wrong = {span: why for span in spans(document) if (why := objection(span, document))}
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    wrong = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", _FENCED.sub("", (ROOT / document).read_text())):
+        path, _, anchor = link.partition("#")
+        target = (ROOT / document).parent / path if path else ROOT / document
+        if "://" not in link and not (target.exists() and (not anchor or anchor in anchors(target))):
+            wrong.append(link)
+    assert wrong == []
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors that a forge makes of the headings of a document, and those that it sets itself."""
+    text = _FENCED.sub("", path.read_text())
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    made = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return made | set(re.findall(r'<a (?:id|name)="([^"]+)"', text))
+
+
+def test_the_layers_are_the_folders() -> None:
+    order = re.search(r"^    (\w+(?: < \w+)+)$", (ROOT / "doc/design.md").read_text(), re.MULTILINE)
+    assert order
+    assert tuple(order[1].split(" < ")) == test_layers.LAYERS
+    assert set(test_layers.LAYERS) == layers()
+
+
+@pytest.mark.parametrize(
+    ("text", "entry"),
+    [
+        (section((ROOT / "doc/design.md").read_text(), "2. Layers"), r"^- `(\w+)` "),
+        ((ROOT / "CONTRIBUTING.md").read_text(), r"^\| `virtfs/(\w+)/` \|"),
+        ((ROOT / "virtfs/__init__.py").read_text(), r"^    (\w+)/ "),
+    ],
+    ids=["design", "CONTRIBUTING", "virtfs"],
+)
+def test_each_folder_is_listed_and_no_other(text: str, entry: str) -> None:
+    listed = re.findall(entry, text, re.MULTILINE)
+    assert sorted(listed) == sorted(layers())
+
+
+@pytest.mark.parametrize("package", sorted((ROOT / "virtfs").glob("*/__init__.py")), ids=lambda path: path.parent.name)
+def test_a_list_of_modules_in_a_docstring_is_complete(package: Path) -> None:
+    """A list is two lines or more that begin with a module's name and two blanks; a folder need not have one."""
+    listed = re.findall(r"^    (\w+)  +\S", ast.get_docstring(ast.parse(package.read_text()), clean=False) or "", re.M)
+    assert listed == [] or sorted(listed) == sorted(p.stem for p in package.parent.glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize(
+    "span",
+    ["core/nothing.py", "virtfs/nothing/", "nothing.py", "DeviceHandle.nothing", "core.nothing", "OneWey", "no_such_x"],
+)
+def test_a_wrong_name_would_be_seen(span: str) -> None:
+    assert objection(span, "doc/design.md")
+
+
+@pytest.mark.parametrize(
+    "span",
+    ["core/virt.py", "virt.py", "tests/docs/", "DeviceHandle.read", "core.virt", "fuse.names.Keeper", "Waiters", "ctl"],
+)
+def test_a_right_name_is_let_pass(span: str) -> None:
+    assert objection(span, "doc/design.md") is None

@@ -30,7 +30,7 @@ ROWS: Final = (
     Row("read frame", True, 0o400, 0o040, 0o004),
     Row("write frame", True, 0o200, 0o020, 0o002),
     Row("write values", True, 0o200, 0o020, 0o002),
-    Row("say its verbs", True, 0o200, 0o020, 0o002),
+    Row("use its verbs", True, 0o200, 0o020, 0o002),
     Row("chmod frame", True, True, False, False),
     Row("chown, chgrp", True, False, False, False),
     Row("verbs for root alone", True, False, False, False),
@@ -41,7 +41,7 @@ ROW: Final = {row.what: row for row in ROWS}
 
 NEVER: Final = Row("never", False, False, False, False)
 READ, WRITE = "read frame", "write frame"
-TEXT, VALUE, VERBS, CHMOD = "read text files", "write values", "say its verbs", "chmod frame"
+TEXT, VALUE, VERBS, CHMOD = "read text files", "write values", "use its verbs", "chmod frame"
 ROOTS, MOUNTS, BRIDGES = "verbs for root alone", "the mount's ctl, clone", "bridges"
 
 # A file, below the interface's directory or the mount's: the rows for opening it to read and to write.

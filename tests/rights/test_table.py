@@ -119,7 +119,7 @@ def test_verbs(virts: Virts, mount: Mount, users: dict[str, Process]) -> None:
             before = virt.read("ctl")
             for who, user in reversed(users.items()):  # root at last, for he succeeds
                 expected = 0
-                if not table.ROW["say its verbs"].allows(who, mode):
+                if not table.ROW["use its verbs"].allows(who, mode):
                     expected = errno.EACCES
                 elif not table.ROW[whose].allows(who, mode):
                     expected = errno.EPERM

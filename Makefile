@@ -1,9 +1,9 @@
-# sudo make run, make test: both install what is missing (tools/setup). `make help` lists the rest.
+# Targets install missing packages through tools/setup. `make help` lists them.
 MOUNT = /mnt/virt
 ARGS =
 export MOUNT
-# Many tests wait while others compute: one worker more than cores. A file's tests share its mount; conftest.py orders
-# the files. Without bytecode files each program that a test executes would compile its modules, 0.3 s.
+# One worker more than processors, since many tests only wait. The tests of a file share a mount, so they stay together;
+# conftest.py orders the files. Bytecode files save each program that a test executes 0.3 s of compiling.
 PYTEST = PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
 
 .PHONY: run test check bench clean help
@@ -32,8 +32,8 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:
-	@echo 'sudo make run            mount at $(MOUNT) (MOUNT=DIR); without root, a shell with a virtfs of its own'
-	@echo 'sudo make test           all tests, in network namespaces of their own (ARGS="-k frame -x", -n0: one by one)'
-	@echo 'make check               ruff, mypy --strict, and which folder imports which'
-	@echo 'sudo make bench          frames a second, beside other ways to do it (ARGS=--quick), and leaks'
-	@echo 'make clean               remove .venv and what tools left in the checkout'
+	@echo 'sudo make run            mount at $(MOUNT) (MOUNT=DIR); without root, a shell with a private virtfs'
+	@echo 'sudo make test           all tests, in separate network namespaces (ARGS="-k frame -x"; -n0: one at a time)'
+	@echo 'make check               ruff, mypy --strict, and the imports between folders'
+	@echo 'sudo make bench          frames per second, compared with other programs (ARGS=--quick), and leaks'
+	@echo 'make clean               remove .venv and the files that tools left in the checkout'

@@ -4,15 +4,15 @@
 #     sudo virtfs mount /mnt/virt
 #     sudo examples/cable.sh /mnt/virt          (or VIRTFS=/mnt/virt examples/cable.sh)
 #
-# What one interface's frame file gives, cat writes to the other's, one frame a read and one a write. Cleans up
-# after itself, also after Ctrl-C.
+# Each cat reads one frame at a time from one interface and writes it to the other. Cleans up on exit, also after
+# Ctrl-C.
 set -euo pipefail
 virtfs=${1:-${VIRTFS:-/mnt/virt}}
 [ -e "$virtfs/ctl" ] || { echo "cable.sh: no virtfs at $virtfs (virtfs mount $virtfs)" >&2; exit 1; }
 
 virts=() spaces=() cats=()
 end() {
-    trap '' INT TERM # one more Ctrl-C does not cut this short
+    trap '' INT TERM # a second Ctrl-C does not interrupt the clean-up
     [ ${#cats[@]} = 0 ] || kill "${cats[@]}" 2>/dev/null || true
     for n in "${virts[@]}"; do echo "destroy $n" >"$virtfs/ctl"; done
     for space in "${spaces[@]}"; do ip netns del "$space"; done
@@ -20,7 +20,7 @@ end() {
 trap end EXIT
 trap 'exit 130' INT TERM
 
-# Makes virt$n, the first that is free.
+# Create virt$n, the first free one.
 create() {
     for n in {0..99}; do
         ! echo "create $n up" >"$virtfs/ctl" || return 0
@@ -29,7 +29,7 @@ create() {
     exit 1
 }
 
-# An interface for each side, its tap in a namespace of the side's own.
+# An interface for each side, with its tap in that side's namespace.
 for side in left right; do
     create
     virts+=("$n")
@@ -44,6 +44,6 @@ until [ "$(cat "$left/up" "$right/up")" = $'1\n1' ]; do sleep 0.01; done
 
 cat "$left/frame" >"$right/frame" & cats+=($!)
 cat "$right/frame" >"$left/frame" & cats+=($!)
-cat "$left/wait/reader" "$right/wait/reader" >/dev/null # both are there
+cat "$left/wait/reader" "$right/wait/reader" >/dev/null # both cats read
 
 ip netns exec "${spaces[0]}" ping -c 3 -i 0.2 -w 5 10.0.0.2

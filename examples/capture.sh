@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Shows what passes an interface, live, in tshark's words; Ctrl-C ends it. Who may read the file needs no other right.
+# Show the frames of an interface live, as tshark prints them, until Ctrl-C. Needs only the right to read the file.
 #
 #     echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
 #     examples/capture.sh /mnt/virt/virt3
 #     ping -c 3 10.0.3.2                                          (in another terminal)
-#     examples/capture.sh /mnt/virt -Y arp                        (every interface; what follows is tshark's)
+#     examples/capture.sh /mnt/virt -Y arp                        (every interface; the rest goes to tshark)
 #
-# Each line begins with the interface and the direction: > towards virt, < out of it.
+# Each line begins with the interface and the direction: > towards virt, < from virt.
 set -euo pipefail
 dir=${1:?usage: capture.sh .../virtN [OPTION ...]}
 

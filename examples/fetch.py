@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A web client with a network stack of its own, over a frame file: ARP, IPv4, TCP and one HTTP request.
+"""A web client with its own network stack, over a frame file: ARP, IPv4, TCP and one HTTP request.
 
     examples/fetch.py /mnt/virt/virt3 10.0.3.2 10.0.3.1 192.0.2.1
 
-asks the gateway 10.0.3.1 for the way and prints what http://192.0.2.1/ answers. internet.sh sets up such a network.
-One read is one frame, one write is one frame. TCP (RFC 9293) as far as one question and its answer need it:
-one segment on its way, said again when nothing comes.
+sends through the gateway 10.0.3.1 and prints the answer of http://192.0.2.1/. internet.sh sets up such a network.
+One read receives one frame, one write sends one. TCP (RFC 9293) is reduced to what one request and its response need:
+one segment at a time, retransmitted when no answer comes.
 """
 
 import os
@@ -23,12 +23,12 @@ TCP_HEADER = struct.Struct("!HHIIBBHHH")  # ports, sequence, acknowledged, offse
 TCP = 6
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 ALL = b"\xff" * 6
-PATIENCE = 0.5  # seconds until something is said again
+PATIENCE = 0.5  # seconds until a retransmission
 TRIES = 10
 
 
 class Segment(NamedTuple):
-    """What of a TCP segment matters here."""
+    """The parts of a TCP segment that matter here."""
 
     sequence: int
     acknowledged: int
@@ -37,7 +37,7 @@ class Segment(NamedTuple):
 
 
 class Stack:
-    """A host on the Ethernet behind a frame file, whose neighbour is the gateway."""
+    """A host on the Ethernet behind a frame file, with a gateway as its neighbour."""
 
     def __init__(self, virt: str, address: str, gateway: str) -> None:
         self.mac = bytes.fromhex(Path(virt, "address").read_text().replace(":", ""))
@@ -48,11 +48,11 @@ class Stack:
         self.next_hop = ALL
 
     def send(self, to: bytes, kind: int, packet: bytes) -> None:
-        """One frame."""
+        """Send a frame."""
         os.write(self.frames, ETHERNET.pack(to, self.mac, kind) + packet)
 
     def receive(self) -> tuple[int, bytes] | None:
-        """The next packet and its type, None when none comes in time. Who asks for our address is answered here."""
+        """Return the next packet and its type, or None after PATIENCE seconds. Answers ARP requests for our address."""
         if not self.ready.poll(PATIENCE * 1000):
             return None
         frame = os.read(self.frames, 65536)
@@ -63,7 +63,7 @@ class Stack:
         return kind, packet
 
     def resolve(self) -> None:
-        """Ask for the gateway's MAC address, RFC 826."""
+        """Find the gateway's MAC address by ARP (RFC 826)."""
         for _ in range(TRIES):
             self.send(ALL, TYPE_ARP, ARP.pack(1, TYPE_IPV4, 6, 4, REQUEST, self.mac, self.ip, bytes(6), self.gateway))
             while received := self.receive():
@@ -75,13 +75,13 @@ class Stack:
         raise TimeoutError("the gateway does not answer")
 
     def send_ip(self, to: bytes, protocol: int, payload: bytes) -> None:
-        """One packet, by the gateway."""
+        """Send a packet through the gateway."""
         fields = [0x45, 0, IPV4.size + len(payload), 0, 0x4000, 64, protocol, 0, self.ip, to]
         fields[7] = checksum(IPV4.pack(*fields))
         self.send(self.next_hop, TYPE_IPV4, IPV4.pack(*fields) + payload)
 
     def receive_ip(self, source: bytes, protocol: int) -> bytes | None:
-        """The payload of the next packet from there to us, None when none comes in time."""
+        """Return the payload of the next packet from `source` to us, or None after PATIENCE seconds."""
         while received := self.receive():
             kind, packet = received
             if kind == TYPE_IPV4:
@@ -92,7 +92,7 @@ class Stack:
 
 
 class Connection:
-    """One TCP connection from here."""
+    """A TCP connection that we open."""
 
     def __init__(self, stack: Stack, server: str, port: int) -> None:
         self.stack, self.server = stack, socket.inet_aton(server)
@@ -100,7 +100,7 @@ class Connection:
         self.sequence, self.expected = int.from_bytes(os.urandom(4)), 0
 
     def send(self, flags: int, data: bytes = b"") -> None:
-        """A segment with what comes next."""
+        """Send a segment at the current sequence number."""
         head = [self.ours, self.theirs, self.sequence, self.expected, 5 << 4, flags, 65535, 0, 0]
         size = TCP_HEADER.size + len(data)
         pseudo = self.stack.ip + self.server + struct.pack("!HH", TCP, size)
@@ -108,7 +108,7 @@ class Connection:
         self.stack.send_ip(self.server, TCP, TCP_HEADER.pack(*head) + data)
 
     def receive(self) -> Segment | None:
-        """The next of this connection, None when none comes in time."""
+        """Return the next segment of this connection, or None after PATIENCE seconds."""
         while (packet := self.stack.receive_ip(self.server, TCP)) is not None:
             theirs, ours, sequence, acknowledged, offset, flags, *_ = TCP_HEADER.unpack_from(packet)
             if (theirs, ours) == (self.theirs, self.ours):
@@ -118,7 +118,7 @@ class Connection:
         return None
 
     def say(self, flags: int, data: bytes = b"") -> Segment:
-        """Send until it is acknowledged; the segment that did it."""
+        """Send until it is acknowledged. Return the acknowledging segment."""
         after = (self.sequence + len(data) + bool(flags & (SYN | FIN))) & 0xFFFFFFFF
         for _ in range(TRIES):
             self.send(flags, data)
@@ -129,14 +129,14 @@ class Connection:
         raise TimeoutError("the server does not answer")
 
     def open(self) -> None:
-        """The three-way handshake."""
+        """Do the three-way handshake."""
         self.expected = (self.say(SYN).sequence + 1) & 0xFFFFFFFF
         self.send(ACK)
 
     def ask(self, question: bytes) -> Iterator[bytes]:
-        """Send a question; the answer piece by piece, until the server closes."""
+        """Send a request. Yield the response piece by piece until the server closes."""
         segment: Segment | None = self.say(PSH | ACK, question)
-        early: dict[int, Segment] = {}  # by sequence, what came before its turn
+        early: dict[int, Segment] = {}  # segments that came out of order, by sequence number
         silence = 0
         while silence < TRIES:
             silence = 0 if segment else silence + 1
@@ -155,7 +155,7 @@ class Connection:
 
 
 def main(virt: str, address: str, gateway: str, server: str) -> None:
-    """Print what the server's front page says."""
+    """Print the server's front page."""
     stack = Stack(virt, address, gateway)
     stack.resolve()
     connection = Connection(stack, server, 80)

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Whose address is that? An ARP request, written with printf, and its answer, taken apart with read: no other program.
+# An ARP request written with printf, and its answer parsed with read, without any other program.
 #
 #     echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
 #     examples/frames.sh /mnt/virt/virt3 10.0.3.1 10.0.3.2
 #
-# asks for 10.0.3.1 as 10.0.3.2. The file hex gives and takes each frame as a line of hex digits; blanks mean nothing.
-# Where nobody may answer: timeout 5 examples/frames.sh … (read's own -t is for terminals and pipes alone, says bash).
+# asks for 10.0.3.1 as 10.0.3.2. In the file hex each frame is a line of hex digits; blanks are ignored. If there may be
+# no answer, use `timeout 5 examples/frames.sh …`: read -t of bash works only for terminals, pipes and the like.
 set -euo pipefail
 virt=${1:?usage: frames.sh .../virtN ADDRESS OWN-ADDRESS} asked=${2:?which address?} own=${3:?as which address?}
 
@@ -14,7 +14,7 @@ exec 3<>"$virt/hex"
 read -r mac <"$virt/address"
 mac=${mac//:/}
 
-# to all, from us, ARP: Ethernet, IPv4, 6 and 4 bytes long, a request; we are, we ask for (RFC 826)
+# Ethernet: to all, from us, ARP. ARP (RFC 826): Ethernet and IPv4, lengths 6 and 4, request; sender, target
 printf '%s %s 0806  0001 0800 06 04 0001  %s %s  %s %s\n' \
     ffffffffffff "$mac" "$mac" "$(in_hex "$own")" 000000000000 "$(in_hex "$asked")" >&3
 

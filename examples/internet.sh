@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A program on a frame file reaches a server in another network, through a bridge and a router that translates.
+# A program on a frame file reaches a server in another network, through a bridge and a router with NAT.
 #
 #     sudo virtfs mount /mnt/virt
 #     sudo examples/internet.sh /mnt/virt       (or VIRTFS=/mnt/virt examples/internet.sh)
@@ -7,9 +7,9 @@
 #     fetch.py ── virt ══ tap ── br0 ─ router ─ tap ══ virt ══ cable ══ virt ══ tap ── web server
 #     10.0.7.2                 10.0.7.1  192.0.2.254                          192.0.2.1
 #
-# The router is a namespace of its own, so that nothing of this machine's changes. The server knows no way to 10.0.7.2:
-# nftables (or iptables) hides it behind the router's address. Where there is neither, the server is told the way.
-# Cleans up after itself, also after Ctrl-C.
+# The router is a separate namespace, so this machine's configuration does not change. The server has no route to
+# 10.0.7.2: nftables (or iptables) hides it behind the router's address. Without either, the server gets a route.
+# Cleans up on exit, also after Ctrl-C.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 virtfs=${1:-${VIRTFS:-/mnt/virt}}
@@ -18,7 +18,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 virts=() spaces=() web= site=$(mktemp -d)
 end() {
-    trap '' INT TERM # one more Ctrl-C does not cut this short
+    trap '' INT TERM # a second Ctrl-C does not interrupt the clean-up
     [ -z "$web" ] || kill "$web" 2>/dev/null || true
     for n in "${virts[@]}"; do echo "destroy $n" >"$virtfs/ctl"; done
     for space in "${spaces[@]}"; do ip netns del "$space"; done
@@ -27,7 +27,7 @@ end() {
 trap end EXIT
 trap 'exit 130' INT TERM
 
-# Makes virt$n, the first that is free, with these verbs.
+# Create virt$n, the first free one, with these verbs.
 create() {
     for n in {0..99}; do
         [ ! -e "$virtfs/virt$n" ] || continue
@@ -43,7 +43,7 @@ for space in "$router" "$server"; do
     spaces+=("$space")
 done
 
-# The Ethernet of the program, with a bridge that is the router's leg in it.
+# The program's Ethernet: a bridge in the router.
 ip -n "$router" link add br0 type bridge
 ip -n "$router" addr add 10.0.7.1/24 dev br0
 ip -n "$router" link set br0 up

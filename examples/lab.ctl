@@ -1,7 +1,7 @@
 # Three machines and a user's program on one Ethernet; lab.sh runs it.
 #
-# A machine is a network namespace: lab-left, lab-middle, lab-right. Its interface's tap lies in it, and a cable
-# leads from there to a port of the bridge. The cable to the right one is long.
+# Each machine is a network namespace, lab-left, lab-middle or lab-right, with the tap of an interface. A cable connects
+# the interface to a port of the bridge. The cable of lab-right is long.
 create bridge7 up
 
 create 71 up inet 10.0.7.1/24 netns lab-left
@@ -16,5 +16,5 @@ create 73 up inet 10.0.7.3/24 netns lab-right
 create 83 up bridge bridge7
 cable 73 83 delay 5ms
 
-# A port for a program of a user who is not root; he can be nobody else on this Ethernet.
+# A port for a program run by a user without root, who cannot send from another address.
 create 84 up bridge bridge7 owner nobody antispoof

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# A laboratory in one file of commands, lab.ctl: three machines, a bridge, and a program of a user without root.
+# A laboratory in one file of commands, lab.ctl: three machines, a bridge, and a program run by a user without root.
 #
 #     sudo virtfs mount /mnt/virt
 #     sudo examples/lab.sh /mnt/virt            (or VIRTFS=/mnt/virt examples/lab.sh)
 #
-# Each machine pings the others and the program, which is responder.py. Cleans up after itself, also after Ctrl-C.
+# Each machine pings the others and the program, responder.py. Cleans up on exit, also after Ctrl-C.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 virtfs=${1:-${VIRTFS:-/mnt/virt}}
 [ -e "$virtfs/ctl" ] || { echo "lab.sh: no virtfs at $virtfs (virtfs mount $virtfs)" >&2; exit 1; }
 
-# What the file creates must not be there yet, for it is destroyed at the end.
+# Nothing that the file creates may exist yet, since it is destroyed at the end.
 made=$(sed -n 's/^create \([^ ]*\).*/\1/p' "$here/lab.ctl")
 for name in $made; do
     for path in "$virtfs/virt$name" "$virtfs/bridge/$name" "/sys/class/net/tap$name" "/sys/class/net/$name"; do
@@ -20,7 +20,7 @@ done
 
 machines=() program=
 end() {
-    trap '' INT TERM # one more Ctrl-C does not cut this short
+    trap '' INT TERM # a second Ctrl-C does not interrupt the clean-up
     [ -z "$program" ] || kill "$program" 2>/dev/null || true
     for name in $made; do
         [ ! -e "$virtfs/virt$name" ] && [ ! -e "$virtfs/bridge/$name" ] || echo "destroy $name" >"$virtfs/ctl"
@@ -38,7 +38,7 @@ done
 cat "$here/lab.ctl" >"$virtfs/ctl" || { cat "$virtfs/last_error" >&2; exit 1; }
 
 owner=$(stat -c %U "$virtfs/virt84/frame")
-python=$(PATH=/usr/bin:$PATH command -v python3) # the system's, which every user may run
+python=$(PATH=/usr/bin:$PATH command -v python3) # the system's, which every user can run
 setpriv --reuid="$owner" --clear-groups "$python" "$here/responder.py" "$virtfs/virt84" 10.0.7.84 & program=$!
 timeout 10 cat "$virtfs/virt84/wait/reader" >/dev/null
 

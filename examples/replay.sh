@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Sends a recording (pcap or pcapng) out of an interface, its frames as far apart as they were recorded.
+# Send a recording (pcap or pcapng) through an interface, with the recorded distances between frames.
 #
 #     tcpdump -i eth0 -c 100 -w /tmp/some.pcap
 #     examples/replay.sh /tmp/some.pcap /mnt/virt/virt3           (at its own speed)
-#     examples/replay.sh /tmp/some.pcap /mnt/virt/virt3 10        (ten times as fast; 0 is as fast as it goes)
+#     examples/replay.sh /tmp/some.pcap /mnt/virt/virt3 10        (ten times as fast; 0 is as fast as possible)
 #
-# The speed can be changed meanwhile, by `echo 2 >/mnt/virt/virt3/pace`. Ctrl-C ends it between two frames.
+# `echo 2 >/mnt/virt/virt3/pace` changes the speed meanwhile. Ctrl-C ends it between two frames.
 set -euo pipefail
 file=${1:?usage: replay.sh FILE .../virtN [PACE]} virt=${2:?usage: replay.sh FILE .../virtN [PACE]}
 
 pace=$(cat "$virt/pace")
 before=$(cat "$virt/stats/tx_frames")
 end() {
-    trap '' INT TERM # one more Ctrl-C does not cut this short
+    trap '' INT TERM # a second Ctrl-C does not interrupt the clean-up
     echo "$pace" >"$virt/pace"
     echo "$(($(cat "$virt/stats/tx_frames") - before)) frames sent"
 }

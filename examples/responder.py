@@ -5,7 +5,7 @@
     examples/responder.py /mnt/virt/virt3 10.0.3.2 &
     ping -c 3 10.0.3.2
 
-One read is one frame, one write is one frame; everything else here is RFC 826 (ARP), 791 (IP) and 792 (ICMP).
+One read receives one frame, one write sends one; the rest is RFC 826 (ARP), 791 (IP) and 792 (ICMP).
 """
 
 import socket
@@ -22,7 +22,7 @@ ICMP, ECHO_REQUEST, ECHO_REPLY = 1, 8, 0
 
 
 def checksum(data: bytes) -> int:
-    """The Internet checksum, RFC 1071."""
+    """Return the Internet checksum (RFC 1071)."""
     total = sum(data[0::2]) * 256 + sum(data[1::2])
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
@@ -30,7 +30,7 @@ def checksum(data: bytes) -> int:
 
 
 def answer_arp(packet: bytes, mac: bytes, ip: bytes) -> bytes | None:
-    """Who has `ip`? `mac` has it."""
+    """Return the answer to an ARP request for `ip`, or None for any other packet."""
     hardware, protocol, _, _, operation, sender, sender_ip, _, wanted = ARP.unpack_from(packet)
     if operation != REQUEST or wanted != ip:
         return None
@@ -38,7 +38,7 @@ def answer_arp(packet: bytes, mac: bytes, ip: bytes) -> bytes | None:
 
 
 def answer_ping(packet: bytes, ip: bytes) -> bytes | None:
-    """An echo request to `ip` comes back as an echo reply, its identifier, number and data unchanged."""
+    """Return the echo reply to an echo request for `ip`, or None for any other packet."""
     version, tos, length, ident, fragment, _, protocol, _, source, destination = IPV4.unpack_from(packet)
     header = (version & 15) * 4
     if protocol != ICMP or destination != ip or fragment & 0x3FFF or packet[header] != ECHO_REQUEST:
@@ -51,7 +51,7 @@ def answer_ping(packet: bytes, ip: bytes) -> bytes | None:
 
 
 def answer(frame: bytes, mac: bytes, ip: bytes) -> bytes | None:
-    """What a host with this address says to a frame, if anything."""
+    """Return the frame with which a host of this address answers a frame, or None."""
     _, source, kind = ETHERNET.unpack_from(frame)
     packet = frame[ETHERNET.size :]
     said = None
@@ -63,7 +63,7 @@ def answer(frame: bytes, mac: bytes, ip: bytes) -> bytes | None:
 
 
 def main(virt: str, address: str) -> None:
-    """Answer until the interface is set down or destroyed: the read then fails and says so."""
+    """Answer until the interface is set down or destroyed, which makes read fail."""
     ip = socket.inet_aton(address)
     mac = bytes.fromhex(Path(virt, "address").read_text().replace(":", ""))
     with open(Path(virt, "frame"), "r+b", buffering=0) as frames:
@@ -72,7 +72,7 @@ def main(virt: str, address: str) -> None:
                 if said := answer(frame, mac, ip):
                     frames.write(said)
             except (struct.error, IndexError):
-                continue  # cut short, or not what it says it is
+                continue  # truncated or malformed
 
 
 if __name__ == "__main__":

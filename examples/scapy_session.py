@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A scapy session on a frame file: who has that address, and does it answer a ping?
+"""A scapy session on a frame file: find the owner of an address and ping it.
 
     echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
     examples/scapy_session.py /mnt/virt/virt3 10.0.3.1 10.0.3.2
 
-asks for 10.0.3.1 as 10.0.3.2. FrameSocket is all that scapy needs; with it send, sr, sr1, sniff and answering machines
-work on a virt as on any interface: `python3 -i examples/scapy_session.py …` leaves you with `wire`, to go on by hand.
+asks for 10.0.3.1 as 10.0.3.2. With FrameSocket, scapy's send, sr, sr1, sniff and answering machines work on a virt as
+on any interface. `python3 -i examples/scapy_session.py …` gives you a prompt with the socket `wire`.
 """
 
 import os
@@ -23,25 +23,25 @@ PATIENCE = 5  # seconds
 
 
 class FrameSocket(SuperSocket):
-    """One read is one frame, one write is one frame, and poll tells: that is a socket to scapy."""
+    """A frame file as a socket for scapy."""
 
     desc = "frames of a virt"
 
     def __init__(self, path: Path) -> None:
         self.file = path.open("r+b", buffering=0)
-        self.ins = self.outs = self.file  # type: ignore[assignment]  # what they need is fileno and close
+        self.ins = self.outs = self.file  # type: ignore[assignment]  # scapy needs only fileno and close
 
     def recv_raw(self, x: int = 65536) -> tuple[Any, bytes, float]:
-        """The next frame: what to take it for, its bytes, when it came."""
+        """Return the next frame: its scapy class, its bytes, the time of arrival."""
         return Ether, os.read(self.file.fileno(), x), time.time()
 
     def send(self, x: Packet) -> int:
-        """Send a frame; its length."""
+        """Send a frame. Return its length in bytes."""
         return os.write(self.file.fileno(), bytes(x))
 
 
 def ask(wire: FrameSocket, own_mac: str, own: str, other: str) -> None:
-    """ARP, then ping."""
+    """Send an ARP request, then a ping."""
     who_has = Ether(src=own_mac, dst="ff:ff:ff:ff:ff:ff") / ARP(hwsrc=own_mac, psrc=own, pdst=other)
     found = wire.sr1(who_has, timeout=PATIENCE, verbose=False)
     if found is None:

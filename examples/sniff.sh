@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# Shows the frames that the host sends by an interface, one a line in hex, as they come; Ctrl-C ends it.
+# Print the frames that the host sends through an interface, one per line in hex, until Ctrl-C.
 #
 #     echo create 3 up inet 10.0.3.1/24 backlog 8 >/mnt/virt/ctl
 #     examples/sniff.sh /mnt/virt/virt3/frame &  ping -c 1 10.0.3.2
 #
-# Each dd makes one read, and one read is one frame. All of them share one descriptor, so that nothing is lost
-# in between.
+# Each dd makes one read, which is one frame. They share one descriptor, so no frame is lost in between.
 set -euo pipefail
 exec 3<"${1:?usage: sniff.sh .../virtN/frame}"
 

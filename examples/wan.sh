@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# A long way between two network namespaces: a cable that takes 20 ms in each direction and loses 1 % of the frames.
-# ping and iperf3 show what that does.
+# A long line between two network namespaces: a cable that takes 20 ms in each direction and loses 1 % of the frames.
+# ping and iperf3 show the effect.
 #
 #     sudo virtfs mount /mnt/virt
 #     sudo examples/wan.sh /mnt/virt            (or VIRTFS=/mnt/virt examples/wan.sh)
 #     sudo examples/wan.sh /mnt/virt delay 5ms rate 10mbit
 #
-# What follows the directory is another impairment, in tc-netem(8)'s words. Cleans up after itself, also after Ctrl-C.
+# The words after the directory are another impairment, as in tc-netem(8). Cleans up on exit, also after Ctrl-C.
 set -euo pipefail
 virtfs=${1:-${VIRTFS:-/mnt/virt}}
 [ -e "$virtfs/ctl" ] || { echo "wan.sh: no virtfs at $virtfs (virtfs mount $virtfs)" >&2; exit 1; }
@@ -15,7 +15,7 @@ impairment=${impairment:-delay 20ms loss 1%}
 
 virts=() spaces=() server=
 end() {
-    trap '' INT TERM # one more Ctrl-C does not cut this short
+    trap '' INT TERM # a second Ctrl-C does not interrupt the clean-up
     [ -z "$server" ] || kill "$server" 2>/dev/null || true
     for n in "${virts[@]}"; do echo "destroy $n" >"$virtfs/ctl"; done
     for space in "${spaces[@]}"; do ip netns del "$space"; done
@@ -23,7 +23,7 @@ end() {
 trap end EXIT
 trap 'exit 130' INT TERM
 
-# Makes virt$n, the first that is free.
+# Create virt$n, the first free one.
 create() {
     for n in {0..99}; do
         ! echo "create $n up" >"$virtfs/ctl" || return 0
@@ -32,7 +32,7 @@ create() {
     exit 1
 }
 
-# An interface for each side, its tap in a namespace of the side's own.
+# An interface for each side, with its tap in that side's namespace.
 for side in left right; do
     create
     virts+=("$n")

@@ -160,20 +160,12 @@ def test_the_layers_are_the_folders() -> None:
     [
         (section((ROOT / "doc/design.md").read_text(), "2. Layers"), r"^- `(\w+)` "),
         ((ROOT / "CONTRIBUTING.md").read_text(), r"^\| `virtfs/(\w+)/` \|"),
-        ((ROOT / "virtfs/__init__.py").read_text(), r"^    (\w+)/ "),
     ],
-    ids=["design", "CONTRIBUTING", "virtfs"],
+    ids=["design", "CONTRIBUTING"],
 )
 def test_each_folder_is_listed_and_no_other(text: str, entry: str) -> None:
     listed = re.findall(entry, text, re.MULTILINE)
     assert sorted(listed) == sorted(layers())
-
-
-@pytest.mark.parametrize("package", sorted((ROOT / "virtfs").glob("*/__init__.py")), ids=lambda path: path.parent.name)
-def test_a_list_of_modules_in_a_docstring_is_complete(package: Path) -> None:
-    """A list is two lines or more that begin with a module's name and two blanks; a folder need not have one."""
-    listed = re.findall(r"^    (\w+)  +\S", ast.get_docstring(ast.parse(package.read_text()), clean=False) or "", re.M)
-    assert listed == [] or sorted(listed) == sorted(p.stem for p in package.parent.glob("[!_]*.py"))
 
 
 @pytest.mark.parametrize(

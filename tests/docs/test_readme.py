@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from .markdown import ROOT, Block, blocks, section
-from .tour import Tour, masked, prints_what_it_says, touring
+from .tour import Tour, masked, prints_what_it_says, touring, undelayed
 
 README = (ROOT / "README.md").read_text()
 ALL = blocks(README)
@@ -52,3 +52,5 @@ def test_a_mask_hides_only_what_differs_from_run_to_run() -> None:
     assert masked("create 3 link b2:0a:9b:0b:0e:03 up\n") != masked("create 4 link b2:0a:9b:0b:0e:03 up\n")
     assert masked("time=0.716 ms\n") == masked("time=1032 ms\n") != masked("0.716 ms\n")
     assert masked("time=40.5 ms\n") == masked("time=41.0 ms\n") != masked("time=20.5 ms\n")
+    assert undelayed(masked("time=40.5 ms\n"), masked("time=0.716 ms\n")) == masked("time=0.716 ms\n")
+    assert undelayed(masked("time=0.5 ms\n"), masked("time=40.5 ms\n")) != masked("time=40.5 ms\n")

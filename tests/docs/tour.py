@@ -104,7 +104,14 @@ def prints_what_it_says(tour: Tour, step: Block) -> None:
     """Run a step and compare line by line and masked; in any order, since the background prints when it likes."""
     expected = masked(step.output)
     printed = tour.run(step.text, len(expected))
-    assert sorted(masked(printed)) == sorted(expected), printed
+    assert sorted(undelayed(masked(printed), expected)) == sorted(expected), printed
+
+
+def undelayed(lines: list[str], expected: list[str]) -> list[str]:
+    """The masked lines, with any delay if none is expected: a busy machine takes its time."""
+    if any("0+ ms" in line for line in expected):
+        return lines
+    return [re.sub(r"\btime=\d0\+ ms", "time=T ms", line) for line in lines]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pytest
 
 from virtfs.cli.options import parse
 from virtfs.core.errors import VirtError
+from virtfs.core.events import EVENTS
 from virtfs.core.limits import Limits
 from virtfs.core.quantities import format_size
 from virtfs.core.verbs import BRIDGE, FORMS, VERBS, VIRT
@@ -131,3 +132,10 @@ def test_a_mounts_help_has_every_option_of_the_page() -> None:
         re.findall(r"^\.It Cm (\w+)(?: Ns = .*)?$", page.partition(".It Fl o")[2].partition(".El")[0], re.MULTILINE)
     )
     assert helped == listed != set()
+
+
+def test_every_event_with_its_keys() -> None:
+    told = {
+        name: tuple(keys.split()) for name, _, keys in (item.partition(" Ar ") for item in items(part("EVENTS"), "Cm"))
+    }
+    assert told == {event: meaning.keys for event, meaning in EVENTS.items()}

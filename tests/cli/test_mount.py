@@ -81,7 +81,7 @@ def test_a_second_mount_is_refused_and_a_dead_one_is_cleaned(directory: Path) ->
     with serving(directory) as server:
         refused = run([*VIRTFS, "mount", str(directory)])
         assert (refused.returncode, refused.stdout) == (1, "")
-        assert refused.stderr == f'virtfs: "{directory}" is busy: virtfs is mounted there already\n'
+        assert refused.stderr == f'virtfs: "{directory}" is busy: virtfs is already mounted there\n'
         server.process.kill()
         server.process.wait()
         assert mounted(directory)
@@ -102,9 +102,9 @@ def test_a_second_mount_is_refused_and_a_dead_one_is_cleaned(directory: Path) ->
             ["mount", "-o", "log={}/missing/log", "{}"],
             'cannot open the log file "{}/missing/log": No such file or directory',
         ),
-        (["mount", "-f", "/proc"], '"/proc" is busy: proc (proc) is mounted there already'),
+        (["mount", "-f", "/proc"], '"/proc" is busy: proc (proc) is already mounted there'),
         (["umount", "{}"], '"{}" is not mounted'),
-        (["umount", "/proc"], '"/proc" is not a virtfs but proc (proc)'),
+        (["umount", "/proc"], '"/proc" is not a virtfs mount but proc (proc)'),
     ],
 )
 def test_what_cannot_be_is_said_with_its_reason(tmp_path: Path, arguments: list[str], sentence: str) -> None:

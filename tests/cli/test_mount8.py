@@ -74,7 +74,7 @@ def test_by_hand_as_either_type(tmp_path: Path, type_: str) -> None:
     )
     assert lines == [
         "rw,nosuid,nodev,noexec,relatime fuse.virtfs virtfs",
-        'mount.virtfs: "HERE/virt" is busy: virtfs is mounted there already',
+        'mount.virtfs: "HERE/virt" is busy: virtfs is already mounted there',
         "status 32",
         'mount.virtfs: unknown mount option "colour"',
         "status 1",

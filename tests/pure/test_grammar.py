@@ -262,7 +262,7 @@ def test_netns_stands_anywhere_in_a_line_that_makes(kind: Kind) -> None:
 def test_a_bridge_that_the_move_would_take_away_is_refused(start: str) -> None:
     number, sentence = refused(f"{start} bridge br0 up netns blue")
     assert number == errno.EINVAL
-    assert sentence == '"bridge br0" before netns is undone by the move: name the bridge after netns'
+    assert sentence == 'netns takes the tap out of its bridge: put "bridge br0" after netns'
     assert parse(f"{start} bridge br0 -bridge netns blue") is not None
     if start != "virt7":
         assert parse(f"{start} netns blue bridge br0") is not None

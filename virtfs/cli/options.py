@@ -80,7 +80,7 @@ class MountOptions:
 
 
 def parse(text: str, sloppy: bool = False) -> MountOptions:
-    """Parse a comma-separated list of options. Of contradicting options the last one holds.
+    """Parse a comma-separated list of options. The last of several contradicting options wins.
 
     sloppy: ignore unknown and unsupported options, as mount(8) -s asks. VirtError EINVAL, ERANGE: the sentence quotes
     the option and names an alternative.

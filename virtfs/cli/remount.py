@@ -30,7 +30,7 @@ def remount(directory: str, text: str, sloppy: bool = False) -> None:
     path = resolve(directory)
     mount = mounted_at(path)
     if mount is None or not mount.virtfs:
-        what = "is not mounted" if mount is None else f"is not a virtfs but {mount.source} ({mount.type})"
+        what = "is not mounted" if mount is None else f"is not a virtfs mount but {mount.source} ({mount.type})"
         raise VirtError(errno.EINVAL, f'"{directory}" {what}')
     options = parse(",".join(word for word in text.split(",") if word not in mount.options), sloppy)
     _refuse_changes(mount, options)

@@ -26,7 +26,7 @@ def umount(directory: str) -> None:
     if mount is None:
         raise VirtError(errno.EINVAL, f'"{directory}" is not mounted')
     if not mount.virtfs:
-        raise VirtError(errno.EINVAL, f'"{directory}" is not a virtfs but {mount.source} ({mount.type})')
+        raise VirtError(errno.EINVAL, f'"{directory}" is not a virtfs mount but {mount.source} ({mount.type})')
     if os.geteuid() not in (0, _owner(mount)):
         raise VirtError(errno.EPERM, f'"{directory}" was mounted by user {_owner(mount)}, not by you')
     root = os.open(path, os.O_PATH | os.O_DIRECTORY)

@@ -1,4 +1,4 @@
-"""The state of a host bridge, and the verbs that lead from one state to another.
+"""The state of a host bridge, and the verbs that turn one state into another.
 
 `steps` serves three purposes: rebuilding a bridge from a new one, undoing a line that failed, and restoring a bridge
 that virtfs attached to.
@@ -184,10 +184,10 @@ def without(state: BridgeState, names: frozenset[str]) -> BridgeState:
 
 
 def steps_after(state: BridgeState, names: frozenset[str]) -> tuple[Action, ...]:
-    """Return the verbs that remain after `steps(NEW, without(state, names))`, once those members have joined."""
+    """Return the verbs still needed once `steps(NEW, without(state, names))` has run and those members have joined."""
     start = without(state, names)
     came = tuple(Member(member.name) for member in state.members if member.name in names)
-    # A cost that Linux derives by itself is not a difference.
+    # Ignore a cost that Linux derives by itself.
     came = tuple(
         replace(member, cost=wanted.cost) if (wanted := state.member(member.name)) and wanted.automatic_cost else member
         for member in came

@@ -1,4 +1,4 @@
-"""Check a line of bridge verbs against the present state, and find those that have something to change.
+"""Check a line of bridge verbs against the present state, and keep those that change something.
 
 The whole line is checked before any verb takes effect.
 """
@@ -45,7 +45,7 @@ def plan(state: BridgeState, actions: tuple[Action, ...], masters: Masters, ensu
 
 
 class _Line:
-    """The bridge as the verbs so far leave it."""
+    """A model of the bridge after the verbs applied so far."""
 
     def __init__(self, state: BridgeState, masters: Masters, ensure: bool) -> None:
         self._members = {member.name: member.adopted for member in state.members}

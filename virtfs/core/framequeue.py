@@ -2,7 +2,7 @@
 
 from collections import deque
 
-BYTES = 32 << 20  # maximum of one queue, whatever number of frames it may hold
+BYTES = 32 << 20  # maximum of one queue, however many frames it may hold
 
 
 class FrameQueue:

@@ -18,7 +18,7 @@ from virtfs.core.quoting import quoted
 from virtfs.core.verbs import BRIDGE, FORMS, VIRT, Form, Kind, Noun, Verb
 from virtfs.core.words import BLANKS, Words
 
-VERBS_MAX = 256  # in one line, which runs without a pause
+VERBS_MAX = 256  # in one line; other commands wait until it has run
 VALUE_MAX = 256  # characters in a value written to an attribute file
 
 _WHITE_SPACE = " \t\n\v\f\r"  # isspace(3) in the C locale
@@ -37,7 +37,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One line of the root's ctl.
+    """One line of the mount's ctl.
 
     target: None for help, and for a create that takes the lowest free unit.
     peer: the other end of a cable. The cable's impairments are an action `impair`: `in` is from the peer, `out` is to
@@ -51,7 +51,7 @@ class Command:
 
 
 def parse(line: str) -> Command | None:
-    """Parse one line of the root's ctl, without its newline; None for a blank line or a comment.
+    """Parse one line of the mount's ctl, without its newline; None for a blank line or a comment.
 
     Errors: VirtError with EINVAL (grammar), ERANGE (number out of range) or E2BIG (too many verbs), quoting the text.
     """
@@ -178,7 +178,7 @@ def _with_verbs(command: Command, first: str) -> Command:
 
 
 def _kind_named(word: str | None) -> Noun:
-    """Return what a word names, even if it is not a valid name; "bridge" alone is a verb."""
+    """Return the kind of object that a word names, even if the name is not valid; "bridge" alone is a verb."""
     return BRIDGE if word is not None and _LIKE_A_BRIDGE.match(word) else VIRT
 
 
@@ -218,7 +218,7 @@ def _parse_actions(words: Words, noun: Noun, *, makes: bool = False) -> tuple[Ac
             bridge = action if action.args else None
         if action.verb == "netns" and bridge is not None:
             name = quoted(f"bridge {bridge.args[0]}")
-            raise VirtError(EINVAL, f"{name} before netns is undone by the move: name the bridge after netns")
+            raise VirtError(EINVAL, f"netns takes the tap out of its bridge: put {name} after netns")
     return tuple(actions)
 
 
@@ -251,7 +251,7 @@ def _take_words(verb: Verb, argument: Argument, words: Words) -> object:
 
 
 def _parse_argument(name: str, argument: Argument, text: str) -> object:
-    """Return the value of an argument. Errors begin with the name the user wrote, the verb's or the file's."""
+    """Return the value of an argument. Errors begin with the name of the verb or file that the user wrote."""
     try:
         return argument.parse(text)
     except VirtError as error:

@@ -52,7 +52,7 @@ class Lines:
         self._kept = b""
 
     def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
-        """Take the data at once; return an iterator of the frames in the lines it completes, in order.
+        """Store the data, and return an iterator of the frames in the lines that it completes, in order.
 
         An unfinished line is kept for the next write.
         Errors: those of parse_line(), and E2BIG for an unfinished line over LINE_MAX. The iterator raises them after

@@ -35,7 +35,7 @@ _REACH = 4.0  # maximum deviation, in jitters: netem's entries are 16 bits wide,
 
 @dataclass(slots=True)
 class Counts:
-    """The numbers of frames that were lost, dropped for the limit, duplicated, corrupted and reordered."""
+    """The numbers of frames that were lost, dropped because of `limit`, duplicated, corrupted and reordered."""
 
     lost: int = 0
     over_limit: int = 0

@@ -20,9 +20,10 @@ _ETH_P_8021Q, _ETH_P_8021AD = b"\x81\x00", b"\x88\xa8"
 
 
 def complete_frames(header: memoryview | bytes, frame: memoryview | bytes) -> list[bytes]:
-    """Return the complete frames that this header and frame stand for, as a real wire would carry them.
+    """Return the complete frames that this header and frame represent, as a real wire would carry them.
 
-    Cuts TCP segments over IPv4 and IPv6, all that TUN_F_TSO4 and TUN_F_TSO6 allow. ValueError: another kind of segment.
+    Cuts TCP segments over IPv4 and IPv6, the only ones that TUN_F_TSO4 and TUN_F_TSO6 permit. ValueError: another kind
+    of segment.
     """
     flags, gso_type, _, gso_size, csum_start, csum_offset = virtio_net_hdr.unpack_from(header)
     kind = gso_type & ~GSO_ECN

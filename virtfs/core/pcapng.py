@@ -86,7 +86,7 @@ def packet_tail(captured: int, direction: int) -> tuple[int, bytes]:
 def equal_packets(
     interface_id: int, high: int, lows: "array[int]", columns: Sequence[memoryview], length: int, directions: bytes
 ) -> bytes:
-    """Return the blocks of many frames of one length, made together: a tenth of the work for each.
+    """Return the blocks of many frames of one length, made together, in a tenth of the time per frame.
 
     high, lows: the upper half of all timestamps, and the lower half of each. columns: for each 32-bit word of a frame,
     that word of all frames. length: bytes of a frame, all captured. directions: a byte for each frame.
@@ -132,9 +132,7 @@ def whole_blocks(blocks: bytes | memoryview, size: int, least: int = 0) -> tuple
 
 
 def _equal_blocks(blocks: bytes | memoryview, size: int) -> tuple[int, int]:
-    """Do the same for blocks as long as the first, by looking at all at once; (0, 0) if lengths differ or blocks are
-    few.
-    """
+    """Do the same in one pass if all blocks have one length; (0, 0) if their lengths differ or there are few."""
     _, total = _KIND_AND_LENGTH(blocks, 0)
     count, step = min(size, len(blocks)) // total, total // 4
     if count > _FEW:
@@ -194,7 +192,7 @@ def _encoded(text: str) -> bytes:
 
 
 def _option(code: int, value: bytes) -> bytes:
-    """Return an option, padded; nothing if the value is too long, since a truncated filter would be another filter."""
+    """Return an option, padded; nothing if the value is too long, since a truncated filter has a different meaning."""
     if len(value) > _OPTION_MAX:
         return b""
     return _option_head(code, len(value)) + value + bytes(-len(value) & 3)

@@ -47,7 +47,7 @@ class Reader:
         self._short = False  # whether the pending bytes are an incomplete record or block
 
     def feed(self, data: bytes | memoryview) -> Iterator[Record]:
-        """Take a piece of the file at once; return an iterator of the records it completes, in order.
+        """Store a piece of the file, and return an iterator of the records that it completes, in order.
 
         The iterator is valid until the next call of any method. A record counts as consumed when the next one is
         requested; unconsumed records come first in the next iterator.
@@ -61,7 +61,7 @@ class Reader:
     def feed_frames(
         self, data: bytes | memoryview, longest_run: Callable[[], int] = lambda: 1
     ) -> Iterator[bytes | Run]:
-        """Do the same as feed(), for callers that need only the frames of the records.
+        """Do the same as feed(), but return an iterator of frames and runs instead of records.
 
         longest_run: returns the maximum length of a Run; called for each. A Run is consumed as a whole.
         """

@@ -124,7 +124,7 @@ class _Section:
             elif code == _IF_TSOFFSET and len(value) == 8:
                 offset = Struct(self._order + "q").unpack(value)[0]
             elif code == _IF_FCSLEN and len(value) == 1:
-                # The draft's text says bits; its example and the programs that write this option have 4 bytes.
+                # The draft's text gives the length in bits; its example, and programs that write it, give 4 bytes.
                 fcs = FCS if value[0] == FCS else value[0] // 8
             elif code in (_IF_TSRESOL, _IF_FCSLEN, _IF_TSOFFSET):
                 raise VirtError(EINVAL, f'"{len(value)}" is not a valid length for option {code} of an interface')
@@ -179,7 +179,8 @@ class _Section:
         fcs = interface.fcs
         at = begin + (captured + 3 & ~3)
         if options and at + 4 < end:
-            # Most programs write the flags first: looking there takes a tenth of the time of going through the options.
+            # Most programs write the flags first. Checking there takes a tenth of the time of a search through the
+            # options.
             first = data[at : at + 4] == self._flags_head
             flags = self.one(data, at + 4)[0] if first else self._flags(data, at, end - 4)
             fcs = flags >> 5 & 0xF or fcs

@@ -1,7 +1,7 @@
 """The parts that both capture file formats share: records, the Format protocol, and the checks.
 
 A format decodes the complete records in the bytes it gets and reports how many bytes it has consumed. The next call
-gets the rest and what follows. A format keeps only what earlier blocks say about later ones: byte order and interfaces.
+gets the rest and what follows. A format keeps only what it needs to decode later blocks: byte order and interfaces.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -40,7 +40,7 @@ _LINKTYPES = {  # those that users are likely to have: https://www.tcpdump.org/l
 
 
 class Record(NamedTuple):
-    """A frame as the file has it.
+    """A frame as recorded in the file.
 
     timestamp_ns: since 1970, None for a block without a time. interface: number in its section, 0 in a pcap file.
     original_length: bytes of the frame on the wire without its FCS; more than len(frame) if the capture truncated it.
@@ -70,7 +70,7 @@ class Run(NamedTuple):
 class Format(Protocol):
     """A decoder of one format.
 
-    taken: bytes consumed of the data passed to records(); the caller removes them and sets 0.
+    taken: bytes consumed of the data passed to records(); the caller removes them and resets `taken` to 0.
     needed: bytes that must follow those for records() to make progress.
     """
 

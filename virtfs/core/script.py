@@ -11,13 +11,15 @@ from errno import E2BIG
 
 from virtfs.core.errors import VirtError
 
-WHOLE_BELOW = 4096  # bytes; a shorter write ends its last line
+WHOLE_BELOW = 4096  # bytes; the last line of a shorter write is complete even without a newline
 WRITE_MAX = 1 << 20  # bytes of one write, and of an unfinished line
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line without its newline. number: from 1, within the write that ended it. total: the lines in that write.
+    """A line without its newline.
+
+    number: its position, from 1, in the write that ended it. total: the number of lines in that write.
 
     A byte that is not UTF-8 becomes a surrogate escape in `text`; the grammar refuses it when the line runs.
     """
@@ -40,7 +42,7 @@ class Script:
         self._kept = b""
 
     def feed(self, data: bytes) -> Iterator[Line]:
-        """Take the data at once; return an iterator of the lines it completes, including blank ones, in order.
+        """Store the data, and return an iterator of the lines that it completes, including blank ones, in order.
 
         The caller runs them up to the first that fails, and then calls forget().
         Errors: E2BIG for a write over 1 MiB, or an unfinished line that grows beyond that. Then no line of the write

@@ -27,7 +27,7 @@ A bridge:
     lost        whether another program deleted it
     up stp      booleans
     mtu maxaddr timeout maxage fwddelay hellotime priority groupfwd
-                numbers, as the verbs of these names take them
+                numbers, in the units of the verbs with these names
     address     its MAC
     inet        its IP addresses, a list of texts
     members     a list of objects: name, number (of the port), learn, discover, protect, adopted (booleans), priority,
@@ -97,7 +97,7 @@ def status(
 
 
 def describe_cable(words: Sequence[str]) -> dict[str, object]:
-    """Return a cable as a JSON object. words: what follows `cable` in its line, two units and the impairment."""
+    """Return a cable as a JSON object. words: the words after `cable` in its line, two units and the impairment."""
     first, second, *impairment = words
     return {"ends": [f"virt{first}", f"virt{second}"], "impair": " ".join(impairment)}
 

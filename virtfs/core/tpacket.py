@@ -18,7 +18,7 @@ VLAN_VALID, TPID_VALID = 1 << 4, 1 << 6  # TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_
 C_VLAN = 0x8100
 OUTGOING = 4  # PACKET_OUTGOING: towards virt
 
-# Frames of one length are converted together if there are more than RUN of at most RUN_LONGEST bytes in a row.
+# More than RUN consecutive frames of one length, at most RUN_LONGEST bytes, are converted together.
 RUN = 16 if sys.byteorder == "little" else sys.maxsize
 RUN_LONGEST = 128
 

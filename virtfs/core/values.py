@@ -60,7 +60,7 @@ def verbs_of(virt: Virt, owner: str, group: str, *, makes: bool = False) -> list
     owner, group: as the verbs take them.
     makes: the first line follows `create`. Otherwise `netns` ends its line, and the verbs for the new namespace follow
     in the next.
-    Default values are left out. The MAC addresses are always included, since a new interface draws its own at random.
+    Default values are left out. The MAC addresses are always included, since a new interface gets random ones.
     `description` and `filter` take the rest of a line, so there may be several lines.
     """
     host = virt.host

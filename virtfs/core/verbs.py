@@ -57,9 +57,9 @@ FORMS: Final = (
 class Verb:
     """One verb.
 
-    file: the attribute file that mirrors it, relative to the interface's directory. Writing an argument to that file is
-    the verb with that argument; writing `value` is the verb without arguments.
-    root_only: refused to an owner who is not root.
+    file: the attribute file that mirrors it, relative to the interface's directory. Writing an argument to that file
+    runs the verb with that argument; writing `value` runs the verb without arguments.
+    root_only: an owner who is not root may not use it.
     ends_line: the verb cannot be undone, so nothing may follow it.
     ends_change: the same, but only in a line that changes an interface. In a line that creates one, removing the
     interface undoes the verb.

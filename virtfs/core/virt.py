@@ -10,8 +10,8 @@ An interface's state:
                           │
     any of these ──destroy──► DESTROYED
 
-A Virt changes only through its methods. Each tells the listeners once, so that nobody has to remember to update the
-wire.
+A Virt changes only through its methods. Each notifies the listeners once, so that no caller has to remember to update
+the wire.
 """
 
 from collections.abc import Callable
@@ -60,7 +60,7 @@ TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
 
 @dataclass(slots=True)
 class Counters:
-    """Frames and bytes since the interface was created; in (rx) is towards virt. The files of stats/ bear these names.
+    """Frames and bytes since the interface was created; in (rx) is towards virt. The files of stats/ have these names.
 
     What the host sent = rx_frames + rx_dropped + what is queued. What was written = tx_frames + tx_dropped;
     tx_oversize, tx_short, tx_down and tx_spoofed give reasons for tx_dropped.
@@ -121,7 +121,7 @@ class Virt:
     filter: str = ""  # in tcpdump's language; "" accepts all frames
     impairment_in: Impairment = UNIMPAIRED
     impairment_out: Impairment = UNIMPAIRED
-    pace: float = 0  # of inject: a factor of the recorded timing, 0 as fast as possible
+    pace: float = 0  # speed of inject relative to the recorded timing; 0: as fast as possible
     history_size: int = 0  # bytes
     description: str = ""
     netns: str = ""  # where the host's end is, by name or process; "" is the daemon's own namespace
@@ -141,7 +141,7 @@ class Virt:
 
     @property
     def tap(self) -> str:
-        """tap<n>, the tap's name when it was made"""
+        """tap<n>, the tap's name when virtfs opened it"""
         return f"tap{self.unit}"
 
     @property
@@ -165,7 +165,7 @@ class Virt:
         self._change(**settings)
 
     def set_host(self, host: HostEnd) -> None:
-        """Take in what the kernel says of the host's end. ValueError: the tap is gone."""
+        """Store the state of the host's end that the kernel reports. ValueError: the tap is gone."""
         if host.up == self.host.up:
             if self.lost:
                 raise ValueError(f"{self.name} is {self.state.name}: it has no host's end")
@@ -174,15 +174,15 @@ class Virt:
             self._step("up" if host.up else "down", host=host)
 
     def move(self, netns: str) -> None:
-        """Note the network namespace that the tap is in now. ValueError: the tap is gone."""
+        """Record the network namespace that the tap is in now. ValueError: the tap is gone."""
         self._step("move", netns=netns)
 
     def lose(self) -> None:
-        """Note that the tap has vanished. ValueError: it had before."""
+        """Record that the tap has vanished. ValueError: it had already vanished."""
         self._step("lose", host=replace(self.host, up=False, carrier=False))
 
     def destroy(self) -> None:
-        """Note that the interface ends. ValueError: it had ended before."""
+        """Record that the interface is destroyed. ValueError: it already was."""
         self._step("destroy", host=replace(self.host, up=False, carrier=False))
 
     def _step(self, step: Step, **changes: object) -> None:

@@ -1,11 +1,11 @@
-"""The verbs that lead an interface back to an earlier state, to undo a line that failed."""
+"""The verbs that return an interface to an earlier state, to undo a line that failed."""
 
 from collections.abc import Iterator
 
 from virtfs.core.grammar import Action
 from virtfs.core.virt import Origin, Virt
 
-# Verbs of virt's own, and the fields they set.
+# Verbs that only set a field of the Virt, with the name of the field.
 _FIELDS = {
     "link": "address",
     "backlog": "backlog",
@@ -17,7 +17,7 @@ _FIELDS = {
 
 
 def steps(now: Virt, to: Virt) -> tuple[Action, ...]:
-    """Return the verbs that make the interface that is `now` what it was in `to`, in an order that works.
+    """Return the verbs that turn the interface `now` into its earlier state `to`, in an order that works.
 
     A lost interface gets back its settings only. A tap that virtfs made is not moved back to another network namespace:
     it is destroyed with the line that made it. `bridge` comes last, before `up`.

@@ -1,4 +1,4 @@
-"""Take a line of ctl word by word."""
+"""Split a line of ctl into words, one at a time."""
 
 import re
 from errno import EINVAL

@@ -11,17 +11,17 @@ Modules:
 
     interface       one interface, with everything that belongs to it
     registry        all of them, by unit, virt or place
-    taps            the host's end: opened, looked at, put back
+    taps            opens, reads and restores the host's end
     lifecycle       creates and destroys interfaces
     opening         lets the host's end follow the opens of frame
     drops           the event drop
-    follow          takes in what the kernel reports
+    follow          applies what the kernel reports
     bridges         the bridges
     cables          the cables
     fifos           the FIFOs behind rx
 
-    commands        from a line to its effects
-    virt_checks     what can be known to fail before that
+    commands        runs the lines written to ctl files
+    virt_checks     rejects verbs that cannot succeed, before any runs
     virt_verbs      the effect of each verb on an interface, and how a line is undone
     bridge_verbs    the same for bridges
     moves           the verb netns
@@ -29,6 +29,6 @@ Modules:
 
     state           the state as text
     statefile       the file that keeps it
-    replay          makes again what the file holds
-    reports         the texts of the files that report
+    replay          recreates what the file holds
+    reports         the texts of the report files
 """

@@ -30,7 +30,7 @@ def _extents(kind: str) -> tuple[tuple[int, int], ...]:
     return tuple((int(first), int(count)) for first, _, count in (line.split() for line in lines))
 
 
-# Read once, while there is a descriptor for it: a map is written before the first program runs, and never again.
+# Read once, while a descriptor is free: a map is written before the first program runs, and never changes.
 _MAPPED = {kind: _extents(kind) for kind in ("uid", "gid")}
 
 
@@ -91,7 +91,7 @@ class Accounts:
         cache[number] = name
 
     async def _call(self, look_up: Callable[[T], U], argument: T) -> U:
-        """Look up in a thread. A server that does not answer keeps no mount from ending."""
+        """Look up in a thread. A server that does not answer must not keep a mount from ending."""
         return await in_thread(look_up, argument, limiter=self._one, abandon=True)
 
     def user_name(self, uid: Uid) -> str:
@@ -103,7 +103,7 @@ class Accounts:
         return self._groups.get(gid, str(gid))
 
 
-# In the thread. The standard library takes a lookup that had no descriptor for one that found nothing.
+# Runs in the thread. Python reports a lookup that had no free descriptor as a name that does not exist.
 
 
 def _uid_of(name: str) -> int | None:
@@ -139,7 +139,7 @@ def _name_of_group(gid: Gid) -> str:
 
 
 def _check_mapped(verb: str, kind: str, number: int, text: str) -> None:
-    """Raise EINVAL, as chown(2) does, unless the id is mapped: the kernel shows its files as the overflow uid's."""
+    """Raise EINVAL, as chown(2) does, unless the id is mapped: otherwise files show the overflow id instead."""
     extents = _MAPPED[kind]
     if any(first <= number < first + count for first, count in extents):
         return

@@ -1,6 +1,6 @@
 """The effect of each verb on a bridge, and how a line is undone. It runs in a thread, since host.bridge blocks.
 
-To undo a line, the bridge is compared with what it was, and the verbs that lead back are carried out.
+A line is undone by comparing the bridge with its earlier state and running the verbs that restore that state.
 """
 
 import logging
@@ -84,10 +84,10 @@ def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str
 
 
 def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Settings], left: Collection[str] = ()) -> None:
-    """Make a bridge what it was, as far as possible. Members come first, as addresses and the MTU depend on them.
+    """Restore a bridge as far as possible. Members come first, because addresses and the MTU depend on them.
 
-    settings: those of the members that no verb sets. They are restored for a member that comes back, and for one that
-    had left (`left`) and is back already. Other members keep what other programs have set.
+    settings: by member, the port settings that no verb sets. They are restored for a member that returns, and for one
+    that had left (`left`) and has already returned. Other members keep what other programs have set.
     """
     try:
         members = tuple(a for a in steps(bridge.look(), to) if a.verb in ("add", "delete"))
@@ -100,14 +100,14 @@ def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Setting
             bridge.links.set(bridge, address=to.address)
         _do(bridge, steps(now, to))
     except VirtError as refusal:
-        log.info("%s is not restored: %s", bridge.called, refusal.strerror)
+        log.info("cannot restore %s: %s", bridge.called, refusal.strerror)
 
 
 def as_found(bridge: HostBridge, found: BridgeState) -> BridgeState:
-    """Return the state to restore of a bridge that existed before virtfs.
+    """Return the state to restore for a bridge that existed before virtfs.
 
-    A member that was removed since, and has addresses of its own again beside link-local ones, stays out, and the
-    bridge does not get these addresses.
+    A member that another program has removed, and that has addresses of its own again (not counting link-local ones),
+    is left out, and so are these addresses.
     """
     now = bridge.look()
     for member in found.members:
@@ -122,7 +122,7 @@ def _set_again(bridge: HostBridge, name: str, settings: Settings) -> None:
     try:
         bridge.set_settings(name, settings)
     except VirtError as refusal:
-        log.info("%s: settings of %s are not restored: %s", bridge.called, name, refusal.strerror)
+        log.info("%s: cannot restore the settings of %s: %s", bridge.called, name, refusal.strerror)
 
 
 def _do(bridge: HostBridge, actions: tuple[Action, ...]) -> None:
@@ -130,4 +130,4 @@ def _do(bridge: HostBridge, actions: tuple[Action, ...]) -> None:
         try:
             EFFECTS[action.verb](bridge, *action.args)
         except VirtError as refusal:
-            log.info("%s: %s is not restored: %s", bridge.called, action.verb, refusal.strerror)
+            log.info("%s: cannot restore %s: %s", bridge.called, action.verb, refusal.strerror)

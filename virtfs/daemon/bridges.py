@@ -1,4 +1,4 @@
-"""The bridges of a mount: those it made, and bridges of the host that `create` attached to."""
+"""The bridges of a mount: those that virtfs made, and existing ones that `create` attached to."""
 
 import errno
 import logging
@@ -35,12 +35,12 @@ class _Managed:
     bridge: Bridge
     index: int
     found: BridgeState | None  # as it was before virtfs, None if virtfs made it
-    settings: dict[str, Settings]  # of its members then, as far as no verb sets them
+    settings: dict[str, Settings]  # those of its members at that time that no verb sets
     adoptions: Adoptions
 
 
 class Bridges:
-    """All of a mount, by name. They belong to root."""
+    """All bridges of a mount, by name. They belong to root."""
 
     def __init__(
         self,
@@ -72,17 +72,17 @@ class Bridges:
         return [managed.bridge.name for managed in self._sorted() if managed.found is None]
 
     async def run(self, command: Command, run: RunBridge, made: bool = False) -> None:
-        """Carry out a line of root's ctl that names a bridge.
+        """Carry out a line of the mount's ctl that names a bridge.
 
-        run: carries out writes to the bridge's own ctl. made: virtfs made an existing bridge in an earlier life, so
-        that `destroy` removes it.
+        run: carries out writes to the bridge's own ctl. made: an earlier run of virtfs made the existing bridge, so
+        `destroy` removes it.
         """
         assert isinstance(command.target, str)
         name = BridgeName(command.target)
         managed = self._all.get(name)
         match command.kind:
             case "create" if managed is not None:
-                raise VirtError(errno.EEXIST, f'"{name}" exists already')
+                raise VirtError(errno.EEXIST, f'"{name}" already exists')
             case "create" | "ensure" if managed is None:
                 await self._create(command, name, run, made)
             case "destroy":
@@ -93,7 +93,7 @@ class Bridges:
     async def change(self, bridge: Bridge, actions: tuple[Action, ...], user: User) -> None:
         """Carry out a line of the bridge's own ctl."""
         if not user.root:
-            raise VirtError(errno.EPERM, "a bridge is for root alone")
+            raise VirtError(errno.EPERM, "only root may change a bridge")
         managed = self._get(bridge.name)
         if managed.bridge is not bridge:
             raise VirtError(errno.ENXIO, f"{bridge.name} is gone")
@@ -126,7 +126,7 @@ class Bridges:
             await self._look_after(managed)
 
     async def _look_after(self, managed: _Managed) -> None:
-        """Look at a bridge after a change. The change holds, so if looking fails, `follow` looks later."""
+        """Refresh a bridge after a change. If that fails, the change stays, and `follow` refreshes later."""
         try:
             await self._kernel.call(self._look, managed)
         except OSError as refusal:
@@ -159,7 +159,7 @@ class Bridges:
     # Changes by other programs
 
     def hear(self, event: Event) -> None:
-        """Look soon if an event concerns a bridge or one of its members."""
+        """Schedule a refresh if an event concerns a bridge or one of its members."""
         indices = {managed.index for managed in self._all.values()}
         match event:
             case LinkChanged(None, link):
@@ -177,7 +177,7 @@ class Bridges:
         return any(managed.bridge.state.member(name) for managed in self._all.values())
 
     async def follow(self) -> None:
-        """Look at the bridges after each report about one, until cancelled. After a failure it can be called again."""
+        """Refresh the bridges after each event about one, until cancelled. May be called again after a failure."""
         while True:
             await self._doubt.wait()
             self._doubt = trio.Event()
@@ -191,7 +191,7 @@ class Bridges:
     # The state as text
 
     def text(self, bridge: Bridge) -> str:
-        """Return the verbs that would make a new bridge what this one is."""
+        """Return the verbs that give a new bridge the present state of this one."""
         return format_actions(steps(NEW, _described(self._get(bridge.name))), BRIDGE) + "\n"
 
     def lines_before(self) -> Iterator[str]:
@@ -203,13 +203,13 @@ class Bridges:
                 yield format_command(Command("create", managed.bridge.name, actions))
 
     def lines_after(self) -> Iterator[str]:
-        """Yield the lines that set up members that are the mount's own taps, which join by their verb `bridge`."""
+        """Yield the lines that set up members which are the mount's own taps; they join by their verb `bridge`."""
         taps = frozenset(self._taps().values())
         for managed in self._sorted():
             if not managed.bridge.lost and (actions := steps_after(_described(managed), taps)):
                 yield format_command(Command("change", managed.bridge.name, actions))
 
-    # In the thread
+    # Functions that run in the thread
 
     def _open(self, name: BridgeName) -> _Managed:
         with Rtnl() as rtnl:
@@ -244,7 +244,7 @@ class Bridges:
                 managed.bridge.lost = True
 
     def _let_go(self, managed: _Managed) -> None:
-        """Return what was adopted. Then delete a bridge that virtfs made, or restore one that it found."""
+        """Give back what was adopted. Then delete a bridge that virtfs made, or restore one that it found."""
         with Rtnl() as rtnl:
             host = self._host(rtnl, managed)
             with suppress_gone():

@@ -26,14 +26,14 @@ class Joined:
 
 
 class Cables:
-    """All of a mount. An interface has at most one. start: runs a task as long as the mount."""
+    """All cables of a mount. An interface has at most one. start: runs a task as long as the mount."""
 
     def __init__(self, start: Start) -> None:
         self._start = start
         self._all: list[Joined] = []
 
     def lines(self) -> Iterator[Command]:
-        """Yield the commands that would lay the cables again."""
+        """Yield the commands that would recreate the cables."""
         for joined in self._all:
             first, second = (end.virt.unit for end in joined.ends)
             actions = (Action("impair", (joined.impairments,)),) if joined.impairments else ()
@@ -42,7 +42,7 @@ class Cables:
     def join(self, first: Interface, second: Interface, impairments: Impairments) -> None:
         """Lay a cable between two interfaces.
 
-        Errors: EEXIST, there is one already; EBUSY, one of them has a cable to a third; ENXIO, one has lost its tap;
+        Errors: EEXIST, they already have one; EBUSY, one of them has a cable to a third; ENXIO, one has lost its tap;
         EMFILE, ENFILE, ENOMEM.
         """
         for end in (first, second):
@@ -50,11 +50,11 @@ class Cables:
                 raise VirtError(errno.ENXIO, f"{end.virt.name} has lost its tap: destroy it")
         there = self._between(first, second)
         if there is not None:
-            raise VirtError(errno.EEXIST, f"{first.virt.name} and {second.virt.name} have a cable already")
+            raise VirtError(errno.EEXIST, f"{first.virt.name} and {second.virt.name} already have a cable")
         for end in (first, second):
             if (other := self._at(end)) is not None:
                 names = " and ".join(one.virt.name for one in other.ends)
-                raise VirtError(errno.EBUSY, f"{end.virt.name} has a cable already: {names}")
+                raise VirtError(errno.EBUSY, f"{end.virt.name} already has a cable: {names}")
         joined = Joined(first, second, impairments, self._start)
         said = dict(impairments)
         directions: tuple[Direction, Direction] = ("out", "in")
@@ -99,6 +99,6 @@ class Cables:
 
 
 def _streams(first: Interface, second: Interface) -> tuple[str, str]:
-    """Return a name for the random numbers of each direction. It is the same in every life of the mount."""
+    """Return a name for the random stream of each direction, the same whenever the mount is served."""
     one, other = first.virt.unit, second.virt.unit
     return f"{one}>{other}", f"{other}>{one}"

@@ -1,10 +1,10 @@
-"""The one publisher of "something changed": a command or a report of the kernel changed what a text file shows."""
+"""The one publisher of "something changed": a command or the kernel has changed what a text file shows."""
 
 import trio
 
 
 class Changes:
-    """Counts changes and wakes the tasks that wait for the next. Counters of frames do not count."""
+    """Counts changes and wakes the tasks that wait for the next. Frame counters are not included."""
 
     def __init__(self) -> None:
         self.count = 0

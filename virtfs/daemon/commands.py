@@ -1,4 +1,4 @@
-"""Carries out commands: from the bytes written to a ctl, to what they have changed or the errno they fail with.
+"""Carries out commands: turns the bytes written to a ctl into changes, or into an errno.
 
 One command runs at a time. The user of a command that fails finds the reason in last_error.
 """
@@ -37,7 +37,7 @@ from virtfs.files.tree import Reports, Tree
 from virtfs.forward.tasks import Start
 
 AT_A_TIME = 8  # writes of one user that wait for the lock
-YIELD = 64  # blank lines of a script after which other tasks run
+YIELD = 64  # blank lines of a script before other tasks run
 
 
 class Commands:
@@ -78,7 +78,7 @@ class Commands:
         self._start = start
         self._waiting: Counter[Uid] = Counter()
 
-    # As files.tree.Commands
+    # Methods of files.tree.Commands
 
     async def run(self, of: Virt | Bridge | None, script: Script, data: bytes, user: User) -> None:
         """Run the lines that this write completes, up to the first that fails.
@@ -127,7 +127,7 @@ class Commands:
             await self._state.keep()
 
     async def change(self, virt: Virt, actions: tuple[Action, ...], user: User) -> None:
-        """Carry out verbs that a system call stands for."""
+        """Carry out the verbs that correspond to a system call."""
         with self._admitted(user):
             try:
                 async with self.lock:
@@ -154,12 +154,12 @@ class Commands:
 
     @contextmanager
     def _admitted(self, user: User) -> Iterator[None]:
-        """Bound the writes of an ordinary user that wait: each occupies a worker of the mount. VirtError: EBUSY."""
+        """Limit the waiting writes of an ordinary user: each occupies a worker of the mount. VirtError: EBUSY."""
         if user.root:
             yield
             return
         if self._waiting[user.uid] >= AT_A_TIME:
-            refusal = VirtError(errno.EBUSY, f"{AT_A_TIME} of your commands are waiting already")
+            refusal = VirtError(errno.EBUSY, f"{AT_A_TIME} of your commands are already waiting")
             raise self._errors.remember(refusal, user)
         self._waiting[user.uid] += 1
         try:
@@ -170,7 +170,7 @@ class Commands:
                 del self._waiting[user.uid]
 
     async def end(self) -> None:
-        """Finish the line that is running, refuse others, and give every bridge and tap back."""
+        """Finish the running line, refuse further ones, and release every bridge and tap."""
         self.ended = True
         self._state.end()
         async with self.lock:
@@ -180,13 +180,13 @@ class Commands:
     # The effect of a line. The caller holds the lock.
 
     async def run_line(self, text: str, user: User, made: frozenset[str] = frozenset()) -> None:
-        """Carry out a line of root's ctl. made: the taps and bridges that virtfs made in an earlier life."""
+        """Carry out a line of the mount's ctl. made: the taps and bridges that an earlier run of virtfs made."""
         self._refuse_at_end()
         command = parse(text)
         if command is None or command.kind == "help":
             return
         if not user.root:
-            raise VirtError(errno.EPERM, "this ctl is root's; an interface's owner has the interface's own")
+            raise VirtError(errno.EPERM, "only root may use this ctl; write to the ctl of your interface")
         try:
             await self._run_command(command, user, made)
         finally:
@@ -195,7 +195,7 @@ class Commands:
     async def _run_command(self, command: Command, user: User, made: frozenset[str]) -> None:
         if isinstance(command.target, str):
             await self._bridges.run(command, self.run, command.target in made)
-            await self._follower.caught_up()  # with the taps that joined or left it
+            await self._follower.caught_up()  # so that the taps that joined or left it show that
             return
         unit = None if command.target is None else Unit(int(command.target))
         interface = None if unit is None else self._registry.find(unit)
@@ -204,7 +204,7 @@ class Commands:
             return
         match command.kind:
             case "create" if interface is not None:
-                raise VirtError(errno.EEXIST, f'"{interface.virt.name}" exists already')
+                raise VirtError(errno.EEXIST, f'"{interface.virt.name}" already exists')
             case "create":
                 await self._create(unit, command.actions, user, made)
             case "ensure" if interface is None:
@@ -252,7 +252,7 @@ class Commands:
         self._cables.join(first, second, cast(Impairments, impairments))
 
     def _existing(self, unit: Unit | None) -> Interface:
-        assert unit is not None  # the grammar asks for it
+        assert unit is not None  # the grammar requires it
         return self._registry.get(unit)
 
     def _refuse_at_end(self) -> None:

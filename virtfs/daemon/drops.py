@@ -1,4 +1,4 @@
-"""The event `drop`: at once, then at most one a second, for a host may send any number of frames to nobody."""
+"""The event `drop`: at once, then at most once a second, because a host may send any number of unread frames."""
 
 import trio
 

@@ -18,7 +18,7 @@ from virtfs.forward.feed import Feed
 from virtfs.forward.tasks import Start
 from virtfs.host.fifo import Fifo
 
-PREFIX = "virtfs-run-"  # differs from cli.shell's mount points: to look into our own mount would hang us
+PREFIX = "virtfs-run-"  # differs from cli.shell's mount points: to look into our own mount would deadlock
 LOCK = "lock"
 PAUSE = 0.25  # seconds from one look for readers to the next
 
@@ -32,7 +32,7 @@ def make_directory() -> tuple[Path, int]:
     places = ("/run" if os.geteuid() == 0 else "", os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir())
     base = next(Path(place) for place in places if place and os.access(place, os.W_OK))
     for old in base.glob(f"{PREFIX}*/{LOCK}"):
-        if not old.parent.is_mount():  # `virtfs shell` has mounted it: it can be emptied, not removed
+        if not old.parent.is_mount():  # `virtfs shell` has mounted it: it can be emptied but not removed
             _clear(old)
     while True:
         directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))

@@ -1,4 +1,4 @@
-"""Follows the kernel: what other programs do to the taps, such as ip(8), shows in the files."""
+"""Follows the kernel, so that the files show what other programs, such as ip(8), do to the taps."""
 
 import errno
 import logging
@@ -23,14 +23,14 @@ from virtfs.host.netnames import name_of
 
 log = logging.getLogger(__name__)
 
-STORM = 256  # reports taken in at once; other tasks run before the next
-ATTEMPTS = 10  # at finding a tap while the kernel reports about other interfaces
-REFRESHES = 5  # attempts at an answer that no newer report overtakes
+STORM = 256  # reports applied in a row before other tasks run
+ATTEMPTS = 10  # attempts to find a tap while the kernel reports about other interfaces
+REFRESHES = 5  # attempts to get an answer that no newer report overtakes
 PATIENCE = 1  # seconds that an answer waits while reports keep coming
 
 
 class Follower:
-    """Takes in the kernel's reports: at once if they say everything, else in a task that asks the kernel."""
+    """Applies the kernel's reports: at once if they are complete, else in a task that queries the kernel."""
 
     def __init__(self, kernel: Kernel, registry: Registry, bridges: Bridges, changes: Changes) -> None:
         self._kernel = kernel
@@ -44,16 +44,16 @@ class Follower:
         self._certain.set()
 
     def doubt(self, interface: Interface) -> None:
-        """Look soon: the tap may have vanished or moved."""
+        """Schedule a check: the tap may have vanished or moved."""
         self._doubtful[interface] = None
         if self._certain.is_set():
             self._certain = trio.Event()
         self._doubt.set()
 
     def catch_up(self) -> None:
-        """Take in what the kernel has reported, without waiting.
+        """Apply what the kernel has reported, without waiting.
 
-        Of several reports about one link only the last counts: an earlier one may be older than an answer.
+        Of several reports about one link only the last is applied: an earlier one may be older than an answer.
         """
         events: list[Event] = []
         while (more := self._kernel.monitor.drain()) and len(events) < STORM:
@@ -66,7 +66,7 @@ class Follower:
             self._changes.publish()
 
     async def caught_up(self) -> None:
-        """Catch up, and wait for the answers to what had to be asked."""
+        """Catch up, and wait until all pending queries are answered."""
         self.catch_up()
         with trio.move_on_after(PATIENCE):
             await self._certain.wait()
@@ -102,14 +102,14 @@ class Follower:
                     self.doubt(interface)
 
     def _left(self, interface: Interface) -> None:
-        """Find out whether a tap was deleted or moved to another namespace: only its descriptor tells."""
+        """Find out whether a tap was deleted or moved to another namespace: only its descriptor can tell."""
         if interface.tap.alive():
             self.doubt(interface)
         else:
             interface.lose()
 
     async def refresh(self, interface: Interface) -> None:
-        """Ask the kernel for the state of the host's end. OSError: the kernel's; a tap that is gone is none."""
+        """Ask the kernel for the state of the host's end. OSError: from the kernel; not for a tap that is gone."""
         for _ in range(REFRESHES):
             reports = interface.reports
             try:
@@ -125,7 +125,7 @@ class Follower:
         self.catch_up()
 
     async def look_after(self, interface: Interface) -> None:
-        """Refresh after a change. The change holds, so if that fails it is tried again later."""
+        """Refresh after a change. If that fails, the change stays, and the refresh is tried again later."""
         try:
             await self.refresh(interface)
         except OSError as refusal:
@@ -133,7 +133,7 @@ class Follower:
             self.doubt(interface)
 
     async def refresh_all(self) -> None:
-        """Ask for what every tap has dropped. In our namespace the kernel reports everything else by itself."""
+        """Read the drop counter of every tap. All other changes in our namespace are reported by the kernel."""
         dropped = await self._kernel.call(self._kernel.links.dropped)
         for interface in self._registry:
             if interface.virt.lost:
@@ -167,7 +167,7 @@ class Follower:
                 except BaseException:
                     self._doubtful[interface] = None
                     self._doubt.set()
-                    self._certain.set()  # do not hold answers back until then
+                    self._certain.set()  # callers of caught_up() must not wait for the next attempt
                     raise
             self._certain.set()
             self._changes.publish()
@@ -175,8 +175,8 @@ class Follower:
     async def look_for(self, interface: Interface) -> None:
         """Ask the kernel where the tap is now, and for its state. A tap that is gone makes the interface lost.
 
-        Reports about the new place are not recognized until the answer is in. If there were any, it asks again.
-        OSError: EMFILE, ENFILE, ENOMEM; then nothing is known.
+        Reports about the new place are not recognized until the answer arrives. If there were any, ask again.
+        OSError: EMFILE, ENFILE, ENOMEM; the state is then unknown.
         """
         for _ in range(ATTEMPTS):
             if interface.virt.lost:
@@ -206,7 +206,7 @@ class Follower:
         await (interface.recorder.moved() if moved else interface.recorder.settled())
 
     def _find(self, interface: Interface) -> tuple[Place, str, tuple[Link, tuple[IpInterface, ...], str]]:
-        """In the thread: return the tap's place, its namespace's name and its state."""
+        """Return, in the thread, the tap's place, its namespace's name and its state."""
         namespace = interface.tap.netns()
         try:
             nsid = self._kernel.monitor.watch(namespace)
@@ -214,6 +214,6 @@ class Follower:
         finally:
             os.close(namespace)
         if interface.virt.origin is not Origin.FOUND and nsid != interface.place[0]:
-            self._kernel.links.quiet(interface.tap)  # the namespace has given it its own defaults
+            self._kernel.links.quiet(interface.tap)  # the new namespace has applied its own defaults
         host = look(self._kernel.links, interface.tap)
         return (nsid, host[0].index), name, host

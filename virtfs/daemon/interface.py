@@ -53,8 +53,8 @@ class Interface:
         self.opening = opening
         self.impairments = WireImpairments(wire, start)
         self.place: Place = (None, virt.host.index)
-        self.master = found.link.master  # the index there of what the tap is part of
-        self.reports = 0  # of the host's end, by the kernel, so far
+        self.master = found.link.master  # index, in its namespace, of the bridge or other master of the tap
+        self.reports = 0  # number of the kernel's reports about the host's end
         self._captures = captures
         self._events = events
         self._start = start
@@ -70,9 +70,9 @@ class Interface:
             self._ended.set()
 
     def set_host(self, link: Link, addresses: tuple[IpInterface, ...], bridge: str | None = None) -> None:
-        """Take in what the kernel says of the host's end. A lost interface has none, and ignores it.
+        """Apply the state of the host's end that the kernel reports. Does nothing for a lost interface.
 
-        bridge: the name of its bridge; None: not asked for, it is that of the same master.
+        bridge: the name of its bridge. None: it was not queried; if the master is unchanged, so is the bridge.
         """
         if self.virt.lost:
             return
@@ -87,7 +87,7 @@ class Interface:
             self._report(before, now)
 
     def change_address(self, address: IpInterface, added: bool) -> None:
-        """Take in that the kernel has added an address to the host's end, or removed it."""
+        """Apply the kernel's report that it has added an address to the host's end, or removed it."""
         host = self.virt.host
         if added and address not in host.addresses:
             self.virt.set_host(replace(host, addresses=(*host.addresses, address)))
@@ -95,7 +95,7 @@ class Interface:
             self.virt.set_host(replace(host, addresses=tuple(a for a in host.addresses if a != address)))
 
     def set_dropped(self, total: int) -> None:
-        """Take in the tap's own count of dropped frames. Nobody has to be told."""
+        """Store the tap's own count of dropped frames. Listeners are not notified."""
         dropped = total - self.found.link.tx_dropped
         if dropped != self.virt.host.dropped:
             self.virt.set_host(replace(self.virt.host, dropped=dropped))
@@ -112,14 +112,14 @@ class Interface:
             emit("carrier", name, carrier=int(now.carrier))
 
     def lose(self) -> None:
-        """Note that the tap has vanished. Readers get ENXIO, and nothing is written any more. Idempotent."""
+        """Record that the tap has vanished. Readers get ENXIO, and no more frames are sent. Idempotent."""
         if not self.virt.lost:
             self.virt.lose()
             self._start(self._end_captures)
             self._events.emit("lost", self.virt.name)
 
     async def _end_captures(self) -> None:
-        """End them after they have shown everything that passed."""
+        """End the captures after they have shown every frame that passed."""
         await self.recorder.flush()
         for capture in self._captures:
             capture.vanish(self.recorder)

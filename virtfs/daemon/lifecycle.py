@@ -60,7 +60,7 @@ class Lifecycle:
         report: Callable[[VirtError, User], None],
         start: Start,
     ) -> None:
-        """Take what interfaces are made of.
+        """Store the parts that interfaces are made of.
 
         root: the directory of the mount point. pcap: the capture of all interfaces. lock: held by whoever changes
         interfaces. report: puts an error into a user's last_error. start: runs a task as long as the mount.
@@ -86,16 +86,17 @@ class Lifecycle:
             return
         files = descriptors.limit()
         if descriptors.interfaces(files) <= most:
-            raise VirtError(errno.EMFILE, f"{files} open files (RLIMIT_NOFILE) are enough for {most} interfaces")
-        raise VirtError(errno.ENOSPC, f"this mount allows {most} interfaces")
+            raise VirtError(errno.EMFILE, f"{files} open files (RLIMIT_NOFILE) allow only {most} interfaces")
+        raise VirtError(errno.ENOSPC, f"this mount allows at most {most} interfaces")
 
     async def create(
         self, unit: Unit | None, names: Names, made: bool = False, netns: str = "", cloned: bool = False
     ) -> Interface:
         """Create virt<unit>, or the lowest free one, down, with its tap made or attached to.
 
-        names: gives the entries of its root directory. made: virtfs made an existing tap in an earlier life, so that
-        `destroy` removes it. netns: the network namespace to look for an existing tap first; a new tap is made at home.
+        names: gives the entries of its root directory. made: an earlier run of virtfs made the existing tap, so
+        `destroy` removes it. netns: the network namespace in which to look first for an existing tap; a new tap is made
+        in the daemon's own.
         cloned: an open of clone creates it. A failure leaves nothing behind.
         """
         self.check_room()
@@ -143,7 +144,7 @@ class Lifecycle:
                 continue
             if tap.made:
                 return unit, tap, found
-            await self._kernel.close_tap(tap)  # a persistent tap of the host is attached to by its number only
+            await self._kernel.close_tap(tap)  # an existing persistent tap is used only if the command names its number
         raise VirtError(errno.ENOSPC, "every unit is taken")
 
     def _assemble(self, unit: Unit, tap: Tap, found: Found, made: bool, cloned: bool) -> Interface:
@@ -193,7 +194,7 @@ class Lifecycle:
             await self._follower.look_after(interface)
 
     async def destroy(self, interface: Interface, keep: bool = False) -> None:
-        """Destroy one: take it out of the tree, answer its readers, and remove the tap or put it back as it was found.
+        """Destroy an interface: remove it from the tree, answer its readers, and remove or restore its tap.
 
         keep: leave a tap with `persist` to the next mount.
         """
@@ -210,7 +211,7 @@ class Lifecycle:
             elif not was_lost and virt.persist and not keep:
                 await self._kernel.call(interface.tap.set_persist, False)
         except OSError as refusal:
-            log.warning("%s: cannot be left as it was found: %s", virt.tap, refusal.strerror)
+            log.warning("%s: cannot restore it to the state it was found in: %s", virt.tap, refusal.strerror)
         finally:
             await self._kernel.close_tap(interface.tap)
             self._registry.remove(interface)

@@ -27,7 +27,7 @@ def destination(actions: tuple[Action, ...]) -> str:
 
 
 def without_move(command: Command, of_host: frozenset[str]) -> Command:
-    """Return a line without its last netns and without the later verbs about the host's end (of_host)."""
+    """Return a line without its last netns and without the verbs after it that act on the host's end (of_host)."""
     actions = command.actions
     at = max(at for at, action in enumerate(actions) if action.verb == "netns")
     return replace(command, actions=actions[:at] + tuple(a for a in actions[at:] if a.verb not in of_host))
@@ -36,7 +36,7 @@ def without_move(command: Command, of_host: frozenset[str]) -> Command:
 async def move(kernel: Kernel, follower: Follower, interface: Interface, name: str) -> None:
     """Move the tap to a network namespace, and restore there what a move removes: the addresses, and being up.
 
-    VirtError: those of open_netns, and the kernel's; then the tap is where it was.
+    VirtError: from open_netns or the kernel; the tap is then where it was.
     """
     await kernel.call(_moved, kernel.links, interface.tap, name, interface.virt.host)
     if not interface.virt.lost:
@@ -84,7 +84,7 @@ async def refuse_moves(kernel: Kernel, interface: Interface, actions: tuple[Acti
     """Refuse a line that would move an existing interface and has more verbs after netns.
 
     A move removes routes and queueing disciplines, and undoing it would not restore them; so netns ends such a line.
-    A tap that is there already does not move. VirtError: EINVAL; those of open_netns.
+    A tap that is already there does not move. VirtError: EINVAL; those of open_netns.
     """
     for action in actions[:-1]:
         if action.verb == "netns" and not interface.virt.lost:

@@ -42,19 +42,19 @@ class HostFollowsOpens:
         self._carrier = True  # as it was last set
 
     async def first_open(self) -> None:
-        """Act before the first open is answered. OSError: the kernel's; the open is refused with it."""
+        """Set the host's end before the first open is answered. OSError: from the kernel; the open fails with it."""
         async with self._lock:
             await self.follow()
 
     def last_close(self) -> None:
-        """Start to act after the last close. Nobody is left to be told of an error."""
+        """Start to set the host's end after the last close. Errors are logged, since no caller is left."""
         self._start(self._after_last_close)
 
     async def _after_last_close(self) -> None:
         try:
             await self.first_open()
         except OSError as refusal:
-            log.warning("%s: after the last close: %s", self._virt.name, refusal.strerror)
+            log.warning("%s: cannot set the host's end after the last close: %s", self._virt.name, refusal.strerror)
 
     async def follow(self) -> None:
         """Set the host's end as the opens require now; the caller holds the lock. Does nothing for a lost interface."""

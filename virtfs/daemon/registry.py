@@ -28,11 +28,11 @@ class Registry:
         return self._all.get(interface.virt.unit) is interface
 
     def add(self, interface: Interface) -> None:
-        """Add one, whose unit is free."""
+        """Add an interface, whose unit must be free."""
         self._all[interface.virt.unit] = interface
 
     def remove(self, interface: Interface) -> None:
-        """Remove one."""
+        """Remove an interface."""
         del self._all[interface.virt.unit]
 
     def find(self, unit: Unit) -> Interface | None:

@@ -1,4 +1,4 @@
-"""Makes again what an earlier mount left in the state file."""
+"""Recreates what an earlier mount left in the state file."""
 
 import logging
 from dataclasses import replace
@@ -27,7 +27,7 @@ class Replay:
         self._kernel = kernel
 
     async def run(self, text: str) -> bool:
-        """Run every line. False: the mount ended meanwhile, and not all of it is made."""
+        """Run every line. False: the mount ended before all of them had run."""
         made = made_before(text)
         for number, line in enumerate(text.splitlines(), start=1):
             if self._commands.ended:
@@ -41,7 +41,7 @@ class Replay:
         return not self._commands.ended
 
     async def _run_line(self, line: str, made: frozenset[str]) -> None:
-        """Run one by ensure. A namespace named by a process ended with it: its interface comes back lost."""
+        """Run a line, with `ensure`. An interface comes back lost if its namespace was that of a process."""
         command = parse(line)
         if command is None:
             return

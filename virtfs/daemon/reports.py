@@ -37,7 +37,7 @@ class Reports:
         self._options = options
 
     async def refresh(self, virt: Virt | None) -> None:
-        """Ask for the host's end of one interface, or of all, while commands may run."""
+        """Query the host's end of one interface, or of all. Commands may run meanwhile."""
         if virt is None:
             await self._bridges.refresh(None)
             await self._follower.refresh_all()

@@ -14,7 +14,7 @@ from virtfs.files.node import Node, RootOwned
 
 
 class Rights:
-    """What the name space asks of the daemon (fuse.names.Keeper)."""
+    """The operations of the daemon that the name space needs (fuse.names.Keeper)."""
 
     def __init__(self, commands: Commands, errors: ErrorsByUser, follower: Follower) -> None:
         self._commands = commands
@@ -22,21 +22,21 @@ class Rights:
         self._follower = follower
 
     async def catch_up(self) -> None:
-        """Take in what the kernel has reported so far, so that answers are up to date."""
+        """Apply what the kernel has reported so far, so that answers are up to date."""
         await self._follower.caught_up()
 
     async def set_mode(self, node: Node, mode: int, user: User) -> None:
-        """Set the mode by a chmod of frame. VirtError: EPERM, another file; EINVAL, more than permission bits."""
+        """Set the mode, by chmod(2) of frame. VirtError: EPERM, another file; EINVAL, more than permission bits."""
         if not isinstance(node, Frame):
-            refusal = VirtError(errno.EPERM, "chmod: an interface's mode is that of its frame")
+            refusal = VirtError(errno.EPERM, "chmod: an interface has one mode, that of its file frame")
             raise self._errors.remember(refusal, user)
         if mode > 0o777:
-            refusal = VirtError(errno.EINVAL, f'chmod: "{mode:o}" is more than permission bits')
+            refusal = VirtError(errno.EINVAL, f'chmod: "{mode:o}" has more than permission bits')
             raise self._errors.remember(refusal, user)
         await self._change(node, (Action("mode", (mode,)),), user)
 
     async def set_owner(self, node: Node, owner: Uid | None, group: Gid | None, user: User) -> None:
-        """Set owner and group by a chown of any file of an interface, as root. None: leave it."""
+        """Apply chown(2) of any file of an interface, which only root may do. None: keep the id."""
         actions = []
         if owner is not None:
             actions.append(Action("owner", (str(owner),)))
@@ -47,6 +47,6 @@ class Rights:
     async def _change(self, node: Node, actions: tuple[Action, ...], user: User) -> None:
         virt = node.owner.virt if isinstance(node.owner, RootOwned) else node.owner
         if not isinstance(virt, Virt):
-            refusal = VirtError(errno.EPERM, "this file belongs to no interface: it stays root's")
+            refusal = VirtError(errno.EPERM, "this file belongs to no interface: only root can own it")
             raise self._errors.remember(refusal, user)
         await self._commands.change(virt, actions, user)

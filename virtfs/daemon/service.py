@@ -137,10 +137,10 @@ async def serve(
 ) -> None:
     """Serve a FUSE connection until the kernel ends it (unmounted) or `stop` is set.
 
-    options: the mount's, as status.json shows them. state: a file that always holds what reading ctl gives, and from
-    which the interfaces are made first. Nobody is answered before all of them are made. ready is called once, when the
-    mount works. On return every blocked reader has been answered ENXIO and the taps are removed, or as they were found;
-    the caller closes fuse_fd. VirtError: EPROTO, the kernel's FUSE is too old; those of opening netlink sockets.
+    options: the mount's, as status.json shows them. state: a file that always holds the text of ctl. The interfaces in
+    it are made first, and no request is answered before all of them are made. ready is called once, when the mount
+    works. On return every blocked reader has been answered ENXIO and the taps are removed, or as they were found; the
+    caller closes fuse_fd. VirtError: EPROTO, the kernel's FUSE is too old; those of opening netlink sockets.
     """
     os.set_blocking(fuse_fd, False)
     state_file = StateFile(state) if state else None
@@ -188,18 +188,18 @@ class _Mount:
             nursery.cancel_scope.cancel()
 
     async def _begin(self, nursery: trio.Nursery, ready: Callable[[], None], state: StateFile | None) -> None:
-        """Replay the state, then let the kernel have its answers."""
+        """Replay the state, then let requests be answered."""
         await self._channel.pair.negotiated.wait()
         if state is not None and not await self._daemon.replay.run(await state.load()):
-            return  # it ends
+            return  # the mount is ending
         self._channel.pair.admit()
         nursery.start_soon(lasting, "saving the state", self._follow_changes)
         ready()
 
     async def _follow_changes(self) -> None:
-        """Wake pollers of texts after each change, and save changes that came from outside.
+        """Wake pollers of texts after each change, and save changes made by other programs.
 
-        A command saves by itself before it is answered.
+        A command saves its own changes before it is answered.
         """
         changes = self._daemon.changes
         while True:
@@ -210,7 +210,7 @@ class _Mount:
                 await changes.after(seen)
 
     async def _until(self, stop: trio.Event, nursery: trio.Nursery) -> None:
-        """End the mount when asked to. The channel answers requests while the taps go."""
+        """End the mount when asked to. The channel answers requests while the taps are removed."""
         await stop.wait()
         await self._end()
         nursery.cancel_scope.cancel()
@@ -232,7 +232,7 @@ def _pair() -> tuple[trio.socket.SocketType, socket.socket, int]:
         try:
             end.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER)
             end.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
-        except PermissionError:  # in a user namespace, where the system's limit holds
+        except PermissionError:  # in a user namespace, where the system's limit applies
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
     size = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     if size < 4 * SLOW_REPLY:
@@ -242,9 +242,9 @@ def _pair() -> tuple[trio.socket.SocketType, socket.socket, int]:
 
 
 def _workers(longest: int) -> int:
-    """Return the number of requests that libfuse may answer at once without filling the pair.
+    """Return the number of requests that libfuse may answer concurrently without filling the socket pair.
 
-    Each answer has up to SLOW_REPLY bytes. libfuse writes them blocking, in the one thread that would have to empty the
-    pair.
+    An answer has up to SLOW_REPLY bytes. If the pair were full, libfuse's write would block the only thread, which also
+    reads the other end.
     """
     return max(2, longest // SLOW_REPLY)

@@ -26,13 +26,13 @@ class State:
         self._ended = False
 
     def verbs(self, virt: Virt) -> str:
-        """Return the verbs that would make a new interface what this one is, in lines."""
+        """Return the verbs that give a new interface the present state of this one, in lines."""
         return "".join(format_actions(actions) + "\n" for actions in self._verbs_of(virt))
 
     def text(self) -> str:
         """Return the lines that would make every interface, bridge and cable.
 
-        Comments tell what the lines cannot: which taps and bridges virtfs has made though they outlive the daemon, and
+        Comments record what the lines cannot: which taps and bridges that outlive the daemon were made by virtfs, and
         which interfaces belong to an open of clone.
         """
         return "".join(f"{line}\n" for line in self._lines())
@@ -66,5 +66,5 @@ class State:
         return await self._file.save(self.text())
 
     def end(self) -> None:
-        """Leave the file as it is: from now on interfaces go because the mount ends."""
+        """Stop saving: from now on interfaces are removed only because the mount is ending."""
         self._ended = True

@@ -1,4 +1,4 @@
-"""The host's end of an interface: opened, looked at, and put back as it was found. All of it runs in a thread."""
+"""Open, read and restore the host's end of an interface. All of it runs in a thread."""
 
 import os
 import socket
@@ -26,7 +26,7 @@ OpenTap = Callable[[Unit], Tap]
 class Found:
     """A tap as it was when virtfs opened it.
 
-    records: its addresses with everything the kernel tells of them. membership: in its bridge.
+    records: its addresses with all their attributes. membership: its settings as a bridge port.
     """
 
     link: Link
@@ -66,7 +66,7 @@ def _attach_in(open_here: OpenTap, name: str, unit: Unit) -> Tap | None:
     except VirtError as refusal:
         if refusal.errno not in (ENXIO, EINVAL):
             raise
-        return None  # the verb netns reports it
+        return None  # the verb netns runs later and reports the error
     try:
         return inside(namespace, attach)
     finally:
@@ -97,10 +97,10 @@ def host_end(link: Link, addresses: tuple[IpInterface, ...], bridge: str = "") -
 
 
 def put_back(links: Links, tap: TapDevice, found: Found) -> None:
-    """Restore what verbs can change of a tap that virtfs attached to, whoever changed it.
+    """Restore the settings of an attached tap that verbs can change, whoever changed them.
 
-    Features, queueing disciplines and settings of a port that has stayed in its bridge are left alone. VirtError: the
-    kernel's; a tap that is gone is none.
+    Features, queueing disciplines and settings of a port that has stayed in its bridge are left alone. VirtError: from
+    the kernel; not for a tap that is gone.
     """
     link = found.link
     try:

@@ -1,4 +1,4 @@
-"""What can be known to fail before a line's verbs are carried out."""
+"""Reject verbs that cannot succeed, before any verb of their line is carried out."""
 
 import errno
 from typing import Final
@@ -31,8 +31,8 @@ class VirtChecks:
     async def check(self, interface: Interface | None, actions: tuple[Action, ...], user: User) -> None:
         """Raise for the first verb that cannot succeed. interface: None if the line creates it.
 
-        VirtError: EPERM, the verb is root's; ENXIO, the tap is gone; ERANGE, beyond the mount's limits; EINVAL, no such
-        user or group.
+        VirtError: EPERM, only root may use the verb; ENXIO, the tap is gone; ERANGE, beyond the mount's limits; EINVAL,
+        no such user or group.
         """
         for action in actions:
             self._check_rights(interface, action, user)

@@ -1,7 +1,8 @@
 """What each verb of core.verbs does to an interface, and how a line that fails is undone.
 
 An effect is a method that takes an interface and the verb's arguments. It need not undo itself: when a line fails, the
-interface is compared with what it was before, and the verbs that lead back are carried out (core.virt_steps).
+interface is compared with its state before the line, and the verbs that restore that state are carried out
+(core.virt_steps).
 """
 
 import logging
@@ -60,7 +61,7 @@ class VirtVerbs:
         self._accounts = accounts
 
     async def carry_out(self, interface: Interface, actions: tuple[Action, ...]) -> None:
-        """Carry out the verbs in order. If one fails, undo what the line has done and raise. Errors: the effects'."""
+        """Carry out the verbs in order. If one fails, undo what the line has done and raise. Errors: from an effect."""
         before = await self._look(interface, {action.verb for action in actions})
         try:
             for action in actions:
@@ -82,7 +83,7 @@ class VirtVerbs:
         return _Before(interface.virt.snapshot(), records, member, rejoin)
 
     async def _undo(self, interface: Interface, before: _Before) -> None:
-        """Carry out the verbs that lead back; addresses and membership come back in full, `up` and `down` last."""
+        """Carry out the verbs that undo a line; then restore addresses and membership, and `up` or `down` last."""
         way_back = steps(interface.virt, before.virt)
         apart = _UP | _BRIDGE | (set() if before.records is None else _ADDRESSES)
         for action in way_back:
@@ -115,7 +116,7 @@ class VirtVerbs:
             await self._follower.look_after(interface)
 
     async def give(self, interface: Interface, user: User) -> None:
-        """Give a new interface to a user and his group, where no line says so."""
+        """Give a new interface to the user who opened clone, and to the user's group."""
         interface.virt.set(owner=user.uid, group=user.gid)
         await self._accounts.learn([user.uid], [user.gid])
         self._fifos.set_rights(interface)
@@ -198,7 +199,7 @@ class VirtVerbs:
         interface.virt.set(filter=expression.strip())
 
     async def _attach(self, interface: Interface, program: Program | None) -> None:
-        """Attach a filter to the tap and to what captures it, or to neither."""
+        """Attach a filter to the tap and to its captures, or to neither."""
         before = interface.recorder.program
         await self._kernel.call(interface.tap.set_filter, program)
         try:
@@ -213,7 +214,7 @@ class VirtVerbs:
 
 
 def _quieten(links: Links, tap: TapDevice, addresses: tuple[IpInterface, ...]) -> None:
-    """Undo, in the thread, what IPv6 has begun anew with its own defaults, among it an address nobody asked for."""
+    """Undo, in the thread, what IPv6 has set up again with its own defaults, including an automatic address."""
     links.quiet(tap)
     for address in links.addresses(tap):
         if address.ip.is_link_local and address.version == 6 and address not in addresses:
@@ -223,7 +224,7 @@ def _quieten(links: Links, tap: TapDevice, addresses: tuple[IpInterface, ...]) -
 _set, _set_link = VirtVerbs._set, VirtVerbs._set_link
 
 _ADDRESSES: Final = {"inet", "inet6", "-inet", "-inet6"}
-_REMOVE_ADDRESSES: Final = {"-inet", "-inet6", "mtu"}  # to undo these, the kernel's records of addresses are needed
+_REMOVE_ADDRESSES: Final = {"-inet", "-inet6", "mtu"}  # undoing these needs the kernel's records of addresses
 _BRIDGE: Final = {"bridge", "-bridge"}
 _UP: Final = {"up", "down"}
 

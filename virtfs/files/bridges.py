@@ -16,7 +16,7 @@ RunBridge = Callable[[Bridge, Script, bytes, User], Awaitable[None]]  # runs the
 
 
 class Bridges(Protocol):
-    """What these files ask of the daemon."""
+    """The operations of the daemon that these files need."""
 
     async def refresh(self, bridge: Bridge) -> None:
         """Update a bridge's state from the kernel. VirtError ENXIO: the bridge is gone."""

@@ -54,7 +54,7 @@ def interface_block(virt: Virt) -> bytes:
 class Budget:
     """The memory of all captures of a mount.
 
-    each: the most that may wait for one reader, in bytes. held: what waits for all of them now, in bytes.
+    each: the maximum number of bytes that may wait for one reader. held: the number that wait for all readers now.
     """
 
     each: int
@@ -62,7 +62,7 @@ class Budget:
 
     @property
     def most(self) -> int:
-        """The most that may wait for all readers together, in bytes."""
+        """The maximum number of bytes that may wait for all readers together."""
         return READERS * self.each
 
 

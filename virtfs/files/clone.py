@@ -38,7 +38,7 @@ class Clone(DeviceFile):
 
 
 class CloneHandle(TextDeviceHandle):
-    """One open, and with it the lifetime of one interface."""
+    """One open. Its interface exists as long as it does."""
 
     __slots__ = ("_destroy", "_text")
 

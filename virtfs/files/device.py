@@ -135,7 +135,7 @@ class DeviceHandle:
         raise OSError(errno.EBADF, "the file is not open for reading")
 
     def filled(self, end: int) -> None:
-        """Note that a READ was filled completely, up to offset `end`: the kernel may continue the call there."""
+        """Record that a READ was filled completely, up to offset `end`: the kernel may continue the call there."""
         self._filled = end
 
     def read_on(self, room: memoryview, size: int, offset: int) -> int | None:
@@ -149,7 +149,7 @@ class DeviceHandle:
         return taken or 0 if offset == self._filled else taken
 
     def interrupted(self, room: memoryview, size: int) -> int:
-        """End a waiting read after a signal: put filler data into `room`, as `read`, or return 0 for EINTR."""
+        """End a waiting read after a signal: put filler data into `room` like `read`, or return 0 for EINTR."""
         return 0
 
     def soon(self) -> bool:

@@ -28,34 +28,34 @@ class Seats:
     def take(self, name: str, exclusive: Exclusive, flags: int) -> None:
         """Count an open with these flags. VirtError: EBUSY, `exclusive` forbids it."""
         if exclusive != "none" and reads(flags) and self.readers:
-            raise VirtError(errno.EBUSY, f"{name} is being read by another (exclusive {exclusive})")
+            raise VirtError(errno.EBUSY, f"{name} is already open for reading (exclusive {exclusive})")
         if exclusive == "both" and writes(flags) and self.writers:
-            raise VirtError(errno.EBUSY, f"{name} is being written by another (exclusive both)")
+            raise VirtError(errno.EBUSY, f"{name} is already open for writing (exclusive both)")
         self.readers += reads(flags)
         self.writers += writes(flags)
 
     def others(self, flags: int) -> bool:
-        """Tell whether there are opens besides the one with these flags."""
+        """Return whether there are opens besides the one with these flags."""
         return self.readers > reads(flags) or self.writers > writes(flags)
 
     def empty(self) -> bool:
-        """Tell whether nothing is open."""
+        """Return whether nothing is open."""
         return not self.readers and not self.writers
 
     def leave(self, flags: int) -> None:
-        """Note that the handle opened with these flags is closed."""
+        """Record that the handle opened with these flags is closed."""
         self.readers -= reads(flags)
         self.writers -= writes(flags)
 
 
 class Opening(Protocol):
-    """Follows whether an interface's frame files are open, for the verbs upopen and carrier. The daemon does it."""
+    """Acts on the first open and last close of an interface's frame files, for the verbs upopen and carrier."""
 
     async def first_open(self) -> None:
         """Act before the first open is answered; an OSError refuses the open."""
 
     def last_close(self) -> None:
-        """Start to act after the last close, without waiting."""
+        """Start to act after the last close; do not wait."""
 
 
 class Frame(DeviceFile):
@@ -80,7 +80,7 @@ class Frame(DeviceFile):
         return self.wire.virt.upopen or self.wire.virt.carrier == "open"
 
     def size(self, user: User | None) -> int:
-        """Return the next frame's length, which the kernel answers to FIONREAD after an fstat; 1 without a frame."""
+        """Return the next frame's length, 1 if there is none. The kernel reports it to FIONREAD after an fstat(2)."""
         return self.wire.peek() or super().size(user)
 
     def times(self) -> tuple[int, int]:
@@ -124,7 +124,7 @@ class Frame(DeviceFile):
         return events
 
     def leave(self, flags: int) -> None:
-        """Note that the handle opened with these flags is closed."""
+        """Record that the handle opened with these flags is closed."""
         self.seats.leave(flags)
         if reads(flags):
             self.wire.closed()

@@ -90,7 +90,7 @@ class HistoryFile(DeviceFile):
         return file_header(self.application) + interface_block(self.virt)
 
     def size(self, user: User | None) -> int:
-        """Return the length for the latest open; without one, for a new open, not counting frames in the ring."""
+        """Return the length of the latest open, or else that of a new open without the frames still in the ring."""
         for handle in reversed(tuple(self.opens)):
             if isinstance(handle, HistoryHandle) and handle.node is self:
                 return handle.length()

@@ -55,7 +55,7 @@ class Inject(DeviceFile):
 
     def open(self, flags: int, user: User) -> "InjectHandle":
         if self.used:
-            raise VirtError(errno.EBUSY, f"{self.wire.virt.name}/inject is open already: one at a time")
+            raise VirtError(errno.EBUSY, f"{self.wire.virt.name}/inject is already open: one open at a time")
         if self.wire.virt.lost:
             raise VirtError(errno.ENXIO, f"{self.wire.virt.name} is gone")
         handle = InjectHandle(self, user)
@@ -94,7 +94,7 @@ class InjectHandle(DeviceHandle):
         self._due = 0  # when _next is due, in ns of monotonic_ns()
         # After an interrupted write: the next frame is not due before _due, as long as `pace` has this value.
         self._early: float | None = None
-        self._unpaced: Iterator[bytes | Run] | None = None  # replaces _records while there is no pace
+        self._unpaced: Iterator[bytes | Run] | None = None  # used instead of _records while `pace` is 0
         self._rows = Rows()
         self._frames = 0
         self._writing = 0  # bytes of the waiting write
@@ -149,7 +149,7 @@ class InjectHandle(DeviceHandle):
         return 1 if self._file.wire.virt.strict else RUN
 
     def _burst(self, wire: Wire, frames: Iterator[bytes | Run]) -> int | None:
-        """Send up to BURST frames in one loop, which keeps the cost per frame low. Return as `written`."""
+        """Send up to BURST frames in one loop, which keeps the cost per frame low. Returns like `written`."""
         try:
             sent = wire.out.put_all(islice(frames, BURST), self._rows, BURST)
         except VirtError as error:

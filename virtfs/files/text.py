@@ -98,7 +98,7 @@ class Text(Node):
         return len(self._measure(await self.fresh(user)))
 
     async def fresh(self, user: User) -> bytes:
-        """Return the text after a refresh, in bytes."""
+        """Return the text after a refresh, encoded."""
         if self._kept() and self._fresh:
             return self._latest
         began = monotonic()
@@ -106,7 +106,7 @@ class Text(Node):
         return self._make(user, began, fresh=True)
 
     def now(self, user: User) -> bytes:
-        """Return the text without a refresh, in bytes."""
+        """Return the text without a refresh, encoded."""
         return self.text(user).encode(errors="surrogateescape")
 
     def _measure(self, text: bytes) -> bytes:

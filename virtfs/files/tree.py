@@ -27,7 +27,7 @@ from virtfs.host.processes import command_of
 
 
 class Commands(Protocol):
-    """Carries out what is written. `of` is None for the mount's own ctl."""
+    """Carries out writes to ctl and attribute files. `of` is None for the mount's own ctl."""
 
     async def run(self, of: Virt | None, script: Script, data: bytes, user: User, /) -> None:
         """Carry out one write to a ctl."""
@@ -40,7 +40,7 @@ class Commands(Protocol):
 
 
 class Reports(Protocol):
-    """Gives the texts. virt is None where all of the mount is meant."""
+    """Supplies the texts of report files. `virt` is None for the whole mount."""
 
     async def refresh(self, virt: Virt | None) -> None:
         """Ask the kernel for what it does not report by itself: counters, and what is in other namespaces."""
@@ -77,7 +77,7 @@ class Tree:
         self._errors = errors
 
     def root(self, version: str, events: Events, pcap: Capture) -> dict[str, Node]:
-        """Return the mount point's own files. Interfaces come and go beside them."""
+        """Return the mount point's own files. Files of interfaces are added and removed later."""
         commands, reports, errors = self._commands, self._reports, self._errors
         return {
             "ctl": self._ctl(None),
@@ -144,7 +144,7 @@ class Tree:
         )
 
     def _value(self, virt: Virt, name: str, value: Callable[[Virt], str]) -> Text:
-        """An attribute file. It can be written if a verb mirrors it, and by root alone if the verb is root's."""
+        """An attribute file. It can be written if a verb mirrors it, by root alone if only root may use the verb."""
         commands = self._commands
         verbs = of_file(VIRT, name)
         if not verbs:

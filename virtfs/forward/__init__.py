@@ -11,5 +11,5 @@ Modules:
     recorder     shows passing frames to captures and the history
     merge        frames of several recorders, in the order of their time
     feed         fills the FIFO rx
-    tasks        tasks that survive failures, and missing threads
+    tasks        restarts failed tasks, runs calls in threads
 """

@@ -75,7 +75,7 @@ class OneWay:
     def update_offload(self) -> bool:
         """Start to turn offload on or off, as readers, impairments and settings require. False: no frame is wanted.
 
-        It takes some ms behind rtnl_mutex. Until it is off, large segments are cut here, as those that are queued.
+        It takes some ms behind rtnl_mutex. Until it is off, large segments are split here, like those already queued.
         """
         if self._followed and self._needs_single() != self._single:
             self._single = not self._single
@@ -83,7 +83,7 @@ class OneWay:
         return False
 
     async def _set_offload(self) -> None:
-        """Set the offload of the source's tap as it is needed now."""
+        """Set the offload of the source's tap to what is needed now."""
         async with self._setting:
             wanted = not self._single
             if wanted == self._offload or self.source.virt.lost:
@@ -112,7 +112,7 @@ class OneWay:
         return self._gone or self.source.virt.lost
 
     async def quiesce(self) -> None:
-        """Turn offload off for good, so that frames can be read one by one by others than this cable."""
+        """Turn offload off for good, so that readers other than this cable get single frames."""
         if self._followed:
             self.source.listeners.remove(self.update_offload)
             self.sink.listeners.remove(self.update_offload)
@@ -121,7 +121,7 @@ class OneWay:
         await self._set_offload()
 
     def stop(self) -> None:
-        """Remove this direction, after `quiesce`: carry the frames queued in the tap, and give it back to its wire."""
+        """Remove this direction, after `quiesce`: carry what the tap has queued, then return it to its wire."""
         if self.path is not None:
             self.path.stop()
         for _ in range(self.source.virt.host.queue // BURST + 1):  # offloaded segments that are queued
@@ -178,7 +178,7 @@ class OneWay:
                 continue
             try:
                 pieces = complete_frames(header, frame)
-            except ValueError:  # an offload that the host was never granted
+            except ValueError:  # the header asks for an offload that was never enabled
                 self.source.lose(1)
                 continue
             for piece in pieces:

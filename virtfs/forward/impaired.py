@@ -37,7 +37,7 @@ class ImpairedPath:
         self._move_on()
 
     def change(self, impairment: Impairment) -> None:
-        """Impair later frames differently. Frames that are delayed already keep their time."""
+        """Apply a new impairment to later frames. Frames already delayed keep their due times."""
         if not impairment.harmless:
             self._gone = None
         self._scheduler.change(impairment)

@@ -1,4 +1,4 @@
-"""The impairments of one interface: at most one path for each direction, put in and taken out while frames flow."""
+"""The impairments of one interface: at most one path for each direction, added and removed while frames flow."""
 
 from virtfs.core.impairment import Direction, Impairment
 from virtfs.forward.impaired import ImpairedPath
@@ -15,7 +15,7 @@ class WireImpairments:
         self._paths: dict[Direction, ImpairedPath] = {}
 
     def set(self, direction: Direction, impairment: Impairment) -> None:
-        """Impair frames from now on, or let them pass. Frames that are delayed already keep their time.
+        """Impair frames from now on, or let them pass. Frames already delayed keep their due times.
 
         Errors, with nothing changed: EMFILE, ENFILE, ENOMEM.
         """

@@ -20,7 +20,7 @@ from virtfs.host.tapdevice import NO_HEADER, TapDevice
 
 
 class Path(Protocol):
-    """An impaired path. It delays, loses or changes frames, and delivers them by itself."""
+    """An impaired path. It delays, loses or changes frames, and delivers the remaining ones."""
 
     def push(self, frame: bytes) -> None:
         """Take one more frame."""
@@ -32,7 +32,7 @@ class Path(Protocol):
 class Outward:
     """Puts frames into one tap, never waiting.
 
-    catch_up: takes in what the kernel has reported; called before a frame is found too long for the MTU. vanished:
+    catch_up: applies what the kernel has reported; called before a frame is found too long for the MTU. vanished:
     called when the tap turns out to be gone; returns the error that says so. path: an impairment, or None.
     """
 
@@ -159,7 +159,7 @@ class Outward:
             self._counters.tx_dropped += 1
             self._counters.tx_spoofed += 1
             if self.virt.strict and self.path is None:
-                raise VirtError(errno.EPERM, f"a frame from another address than {self.virt.name}'s")
+                raise VirtError(errno.EPERM, f"the frame's source is not the address of {self.virt.name}")
             return
         try:
             writev(self._fd, (NO_HEADER, frame))

@@ -1,7 +1,7 @@
 """The recorder of a tap: shows the frames that pass it, in both directions, to captures and the history.
 
-While it has sinks, the kernel copies every frame into a packet ring on the tap (host.ring). The wire takes no part in
-it, so a capture does not slow down reading and writing, and a burst fills the ring and not the tap's queue.
+While it has sinks, the kernel copies every frame into a packet ring on the tap (host.ring). The wire is not involved,
+so a capture does not slow down reading and writing, and a burst fills the ring instead of the tap's queue.
 """
 
 import errno

@@ -36,12 +36,12 @@ class Wire:
     """Takes frames out of one tap, never waiting; `out` puts frames into it.
 
     gone: called when the tap turns out to have vanished.
-    catch_up: takes in what the kernel has reported; called before a frame is found too long for the MTU.
+    catch_up: applies what the kernel has reported; called before a frame is found too long for the MTU.
     dropped: called with the number of frames that nobody will read.
     listeners: called when a frame may have arrived, when virt has changed, and when a reader opens or closes. Each
     returns whether somebody still waits for a frame.
     path: an impairment of frames towards virt, or None.
-    rest: what a read of at least SPLIT bytes left of its frame; the code that takes it clears it.
+    rest: the end of a frame that did not fit into a read of at least SPLIT bytes; cleared by the code that uses it.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Wire:
         self._kept = FrameQueue()
         self.rest = b""
         self._rest = memoryview(bytearray(LONGEST + VNET_HEADER))
-        self._refusal: tuple[int, str] | None = None  # of reads: EHOSTDOWN or ENXIO, and a sentence
+        self._refusal: tuple[int, str] | None = None  # the error of reads: EHOSTDOWN or ENXIO, and a sentence
         self._wanted = trio.Event()
         # Edge-triggered: pollers must hear of a new frame while an older one still waits.
         self._edge = select.epoll(flags=select.EPOLL_CLOEXEC)
@@ -88,9 +88,10 @@ class Wire:
     # Frames for readers
 
     def take(self, room: memoryview, size: int) -> int | None:
-        """Put the next frame, cut to `size` as by tap(4), into `room` at HEADROOM. Return its length, or None.
+        """Put the next frame, truncated to `size`, into `room` at HEADROOM. Return its length, None if there is none.
 
-        The tap's virtio_net_hdr is read into the headroom. `room` holds the largest frame whatever `size` is.
+        The rest is lost, as with tap(4). The tap's virtio_net_hdr is read into the headroom. `room` has space for the
+        largest frame, whatever `size` is.
         VirtError: EHOSTDOWN, the interface is down; ENXIO, its tap has vanished.
         """
         if self._refusal is not None and not self._up_already():
@@ -123,7 +124,7 @@ class Wire:
         return size
 
     def _up_already(self) -> bool:
-        """Return whether the interface is up and only the kernel's report is missing; then reads work from now on."""
+        """Return whether the interface is up although the kernel's report is still due; if so, enable reads."""
         if self.virt.lost or not self._writable():
             return False
         self._refusal = None
@@ -145,7 +146,7 @@ class Wire:
         return 0
 
     def waiting(self) -> bool:
-        """Tell whether a frame can be taken now."""
+        """Return whether a frame can be taken now."""
         return self.ready() == select.POLLIN
 
     def disown(self, length: int) -> None:
@@ -198,14 +199,14 @@ class Wire:
             self._empty()
 
     def opened(self) -> None:
-        """Note one more reader. The first gets the backlog, and frames from now on."""
+        """Count a new reader. The first gets the backlog, and frames from now on."""
         if not self.readers:
             self._read_ahead() if self._ahead() else self.settle()
         self.readers += 1
         self._tell()
 
     def closed(self) -> None:
-        """Note one reader less. After the last, queued frames are dropped, except those that the backlog keeps."""
+        """Count a closed reader. After the last, queued frames are dropped, except those that the backlog keeps."""
         self.readers -= 1
         if not self.readers:
             self.update()
@@ -249,7 +250,7 @@ class Wire:
     # Frames for a cable
 
     def set_path(self, path: Path | None) -> None:
-        """Lead frames towards virt through an impairment from now on, or straight into the queue."""
+        """Send frames towards virt through an impairment from now on, or straight into the queue."""
         self.path = path
         self.update()
 
@@ -280,7 +281,7 @@ class Wire:
         self._drop(frames)
 
     def vanished(self) -> None:
-        """Note that the tap turned out to be gone."""
+        """Record that the tap turned out to be gone."""
         self._vanished()
 
     def _queue(self, frame: bytes) -> int:
@@ -313,7 +314,7 @@ class Wire:
             self._dropped(frames)
 
     def _burst(self) -> int:
-        """Return the bound of one turn, about the tap's queue: a host that never stops sending starves nobody."""
+        """Return the frames per turn, about the tap's queue: a bound, so that a busy host starves no other task."""
         return self.virt.host.queue + 16
 
     def _read(self) -> bytes | None:

@@ -74,7 +74,7 @@ class Channel:
         self._reply = memoryview(self._out)
         # Opcodes answered here and not by libfuse. Arguments: unique, fh, and the length of the message in self._in.
         self._own: dict[int, Callable[[Unique, HandleId, int], bool]] = {
-            p.FUSE_READ: self._read_at,  # of a fixed file; the loop in `run` answers the others
+            p.FUSE_READ: self._read_at,  # only for fixed files; the loop in `run` answers other READs
             p.FUSE_WRITE: self._refused(errno.EINVAL),
             p.FUSE_RELEASE: self._release,
             p.FUSE_FLUSH: self._flush,
@@ -174,7 +174,7 @@ class Channel:
                 look_again()
 
     def _other(self, opcode: int, unique: Unique, fh: HandleId, length: int) -> bool:
-        """Answer or forward any other request. Return whether another is likely to follow at once."""
+        """Answer or forward any other request. Return whether another request is likely to follow immediately."""
         if length < p.BODY:
             raise VirtError(errno.EINVAL, "the request is shorter than a fuse_in_header")
         own = self._own.get(opcode)

@@ -165,7 +165,7 @@ def _clear(directory: str) -> None:
     while mount := mounted_at(directory):
         if not (mount.virtfs and _dead(directory)):
             what = "virtfs" if mount.virtfs else f"{mount.source} ({mount.type})"
-            raise VirtError(errno.EBUSY, f'"{directory}" is busy: {what} is mounted there already')
+            raise VirtError(errno.EBUSY, f'"{directory}" is busy: {what} is already mounted there')
         log.warning('"%s" has the mount of a virtfs server that died; unmounting it', directory)
         detach_lazily(directory)
     try:

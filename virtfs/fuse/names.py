@@ -26,7 +26,7 @@ Grow = Callable[[int, int], None]  # inode, bytes: Answers.grow
 
 
 class Keeper(Protocol):
-    """What the name space asks of the daemon."""
+    """The operations of the daemon that the name space needs."""
 
     async def catch_up(self) -> None:
         """Apply pending kernel notifications, so that answers are up to date."""

@@ -25,7 +25,7 @@ from virtfs.fuse import protocol as p
 from virtfs.host.processes import Buffer, buffers_written, fetch, file_size_limit
 
 THREADS = 64  # writing threads remembered per handle
-FIRST_OF_MANY = p.MAX_WRITE - 4096  # bytes; the least size of the first piece of a call of more than 1 MiB
+FIRST_OF_MANY = p.MAX_WRITE - 4096  # bytes; minimum size of the first piece of a call of more than 1 MiB
 _NEVER = 1 << 62
 
 

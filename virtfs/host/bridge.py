@@ -1,6 +1,6 @@
 """Configure a bridge of the host over rtnetlink (net/bridge/br_netlink.c, br_fdb.c; ip-link(8), bridge(8)).
 
-Works in the network namespace of the thread that opened `Rtnl`. Every call blocks shortly and belongs in a thread.
+Works in the network namespace of the thread that opened `Rtnl`. Every call blocks briefly and belongs in a thread.
 """
 
 import errno
@@ -253,7 +253,7 @@ def find(rtnl: Rtnl, name: BridgeName) -> int | None:
 
 
 def make(rtnl: Rtnl, links: Links, name: BridgeName) -> int:
-    """Create a bridge with brconfig(8)'s defaults, down, that sends nothing over IPv6; return its index.
+    """Create a bridge, down, with brconfig(8)'s defaults and no IPv6 packets of its own; return its index.
 
     VirtError: the kernel's error.
     """

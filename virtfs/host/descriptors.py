@@ -40,7 +40,7 @@ def reserve(most: int) -> int:
 
 
 def interfaces(most: int) -> int:
-    """Return how many interfaces `most` descriptors are enough for."""
+    """Return the number of interfaces that a limit of `most` descriptors allows."""
     return max(0, (most - OWN - reserve(most)) // OF_INTERFACE)
 
 
@@ -49,7 +49,7 @@ def keep_reserve(fd: int) -> None:
     most = limit()
     if fd >= most - reserve(most):
         os.close(fd)
-        raise VirtError(errno.EMFILE, f"too few of {most} descriptors (RLIMIT_NOFILE) are left for another interface")
+        raise VirtError(errno.EMFILE, f"too few of {most} descriptors (RLIMIT_NOFILE) are free for another interface")
 
 
 def keep_spare(fd: int) -> None:
@@ -59,7 +59,7 @@ def keep_spare(fd: int) -> None:
     """
     most = limit()
     if fd >= most - reserve(most) // 2:
-        raise VirtError(errno.EMFILE, f"too few of {most} descriptors (RLIMIT_NOFILE) are left")
+        raise VirtError(errno.EMFILE, f"too few of {most} descriptors (RLIMIT_NOFILE) are free")
 
 
 def one_left() -> None:

@@ -74,7 +74,7 @@ class AddressRecord:
         return replace(self, head=(family, length, 0, scope, index), attributes=attributes)
 
     def add(self, rtnl: Rtnl) -> None:
-        """Add the address to its interface; no error if it is there."""
+        """Add the address to its interface; no error if it already exists."""
         _tolerant(rtnl, RTM_NEWADDR, self._message(), NLM_F_CREATE | NLM_F_EXCL, EEXIST)
 
     def remove(self, rtnl: Rtnl) -> None:

@@ -220,7 +220,7 @@ class Links:
         self._at(tap, ask, what)
 
     def _at(self, tap: Placed, request: Callable[[Rtnl, int], T], what: str = "") -> T:
-        """Call a request with the socket and index for the tap's namespace. `what` begins the sentence of an error."""
+        """Call a request with the socket and index for the tap's namespace. what: prefix of an error's sentence."""
         try:
             return self._once(tap, request)
         except OSError as refusal:
@@ -259,7 +259,7 @@ def _with_socket(request: Callable[[Rtnl], T]) -> T:
 
 
 def _keep_addresses(name: str) -> None:
-    """Set net.ipv6.conf.NAME.keep_addr_on_down (ip-sysctl.rst); /proc/sys/net is the calling thread's namespace's."""
+    """Set net.ipv6.conf.NAME.keep_addr_on_down (ip-sysctl.rst); /proc/sys/net shows the calling thread's namespace."""
     try:
         with open(f"/proc/sys/net/ipv6/conf/{name}/keep_addr_on_down", "w") as knob:
             knob.write("1")
@@ -270,7 +270,7 @@ def _keep_addresses(name: str) -> None:
 
 
 def _named(refusal: OSError, tap: Placed, what: str) -> VirtError:
-    """Return the error with the attempted change in front, since the kernel gives only the reason."""
+    """Return the error with its sentence prefixed by the attempted change; the kernel gives only the reason."""
     reason = refusal.strerror or str(refusal)
     sentence = f"{what} on {tap.name()}: {reason}" if what else f"{tap.name()}: {reason}"
     return VirtError(refusal.errno or errno.EIO, sentence)

@@ -1,4 +1,4 @@
-"""The bridge that a tap is in, in whatever network namespace the tap is."""
+"""The bridge that a tap belongs to, in any network namespace."""
 
 import errno
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """rtnetlink notifications: changes of interfaces and addresses, in this namespace and in watched ones.
 
 One socket receives them all (NETLINK_LISTEN_ALL_NSID, netlink(7)). A message from another namespace carries its nsid,
-the number by which this namespace knows it. A number does not keep its namespace alive; a socket in it would.
+the number by which this namespace knows it. An nsid does not keep its namespace alive, unlike a socket there.
 """
 
 import errno
@@ -76,7 +76,7 @@ Event = LinkChanged | LinkGone | AddressChanged | NamespaceGone | Overflow
 
 
 class Monitor:
-    """The listening socket. It hears the namespace of the thread that made it, and every namespace that has an nsid."""
+    """The listening socket, for the namespace of the thread that made it and every namespace that has an nsid."""
 
     def __init__(self) -> None:
         self._home = netns.own_identity()
@@ -131,9 +131,9 @@ class Monitor:
         return events
 
     def watch(self, namespace: int) -> int | None:
-        """Hear a namespace, given by descriptor, from now on; return its nsid, None for our own.
+        """Watch a namespace, given by descriptor, from now on; return its nsid, None for our own.
 
-        The caller must read the namespace's state afterwards. Blocks shortly. The nsid stays valid until the namespace
+        The caller must read the namespace's state afterwards. Blocks briefly. The nsid stays valid until the namespace
         dies. VirtError: EPERM, ENOSPC, EINVAL.
         """
         return None if netns.identity(namespace) == self._home else nsid_of(namespace)

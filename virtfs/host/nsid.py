@@ -18,7 +18,7 @@ _UNKNOWN = 0xFFFFFFFF  # NETNSA_NSID_NOT_ASSIGNED, linux/net_namespace.h
 def nsid_of(namespace: int) -> int:
     """Return the nsid of the namespace that a descriptor refers to; assign one if it has none.
 
-    nsids belong to the calling thread's namespace. Blocks shortly. VirtError: EPERM, ENOSPC; EINVAL, not a namespace.
+    nsids belong to the calling thread's namespace. Blocks briefly. VirtError: EPERM, ENOSPC; EINVAL, not a namespace.
     """
     with Rtnl() as rtnl:
         nsid = _ask(rtnl, namespace)

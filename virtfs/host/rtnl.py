@@ -18,7 +18,7 @@ from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from virtfs.core.errors import VirtError
 
-SOL_NETLINK = 270  # linux/socket.h; the options are linux/netlink.h's
+SOL_NETLINK = 270  # linux/socket.h; the options are in linux/netlink.h
 _NETLINK_EXT_ACK = 11  # errors come with a sentence
 _NETLINK_GET_STRICT_CHK = 12  # dumps respect the filter in the request's header (Linux 4.20)
 

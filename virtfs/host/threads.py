@@ -1,4 +1,4 @@
-"""A thread for one call, so that the calling thread keeps its network namespace and stays free of seccomp(2)."""
+"""A thread for one call, so that its setns(2) or seccomp(2) does not affect the calling thread."""
 
 import errno
 import threading

@@ -2,7 +2,7 @@
 
 A tap claims that its hardware inserts tags (drivers/net/tun.c hw_features). So frames from a VLAN interface or over a
 bridge have their tag beside them, and the kernel inserts it when the frame is read, after the filter ran. Measured on
-6.18: of such frames the filter "vlan" passes none, and "ip" all that carry IP.
+Linux 6.18: the filter "vlan" passes none of these frames, and "ip" passes all that carry IP.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ _SENTENCE = 'cannot change where "{}" keeps its VLAN tags'
 
 
 def put_in_frames(name: str) -> tuple[str, ...]:
-    """Put VLAN tags into the frames from now on; return the features that were turned off for that, for put_back().
+    """Put VLAN tags into the frames from now on; return the features turned off for that, to pass to put_back().
 
     name: of an interface in the calling thread's network namespace. Blocks for some 2 ms. VirtError: ENXIO, it is gone;
     EPERM, not allowed.

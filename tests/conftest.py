@@ -12,10 +12,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-import children
 import pytest
-from harness import forks
+from harness import children, forks
 from hypothesis import HealthCheck, settings
+
+pytest_plugins = ["harness.fixtures"]
 
 LIMIT = 60.0  # seconds for a test with its fixtures; @pytest.mark.timeout(seconds) says otherwise
 _AFTER = 10.0  # how much later a test that is stuck in the kernel loses its children

@@ -12,8 +12,8 @@ import pytest
 
 _TESTS = Path(__file__).parent
 _SENSITIVE = [
-    "mount/test_waiting.py::test_a_cable_of_cats_is_suspended_and_resumed",
-    "mount/test_waiting.py::test_a_signal_ends_a_waiting_reader[cat virt{n}/frame-2]",
+    "mounted/test_frame_waiting.py::test_a_cable_of_cats_is_suspended_and_resumed",
+    "mounted/test_frame_waiting.py::test_a_signal_ends_a_waiting_reader[cat virt{n}/frame-2]",
     "examples/test_examples.py::test_cable_ends_with_ctrl_c",
     "cli/test_shell.py::test_all_of_it_ends_with_the_shell_command[1-root]",
     "cli/test_shell.py::test_ctrl_c_and_ctrl_z_are_the_commands[root]",

@@ -198,3 +198,20 @@ def test_no_callback_is_assigned_from_outside() -> None:
     assert hooks & set().union(*map(set_from_outside, trees)) == set()
     wired = ast.parse("class A:\n def __init__(self): self.told = lambda: None\na.told = print")
     assert callables(wired) & set_from_outside(wired) == {"told"}
+
+
+TESTS = Path(__file__).parent
+FOLDERS = sorted(path.name for path in TESTS.iterdir() if path.is_dir() and list(path.glob("*.py")))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_test_folders_share_only_the_harness(folder: str) -> None:
+    """What tests of two folders need is in tests/harness, and the harness needs none of them."""
+    others = {*FOLDERS} - {folder, "harness"}
+    wrong = [
+        f"{path.relative_to(TESTS)}:{line}: {imported}"
+        for path in sorted((TESTS / folder).rglob("*.py"))
+        for line, imported in imports(path)
+        if imported.partition(".")[0] in others
+    ]
+    assert not wrong, "\n".join(wrong)

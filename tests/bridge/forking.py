@@ -3,9 +3,9 @@
 import subprocess
 import sys
 
-import children
-from mount.places import Place
-from mount.serving import ENVIRONMENT
+from harness import children
+from harness.places import Place
+from harness.serving import ENVIRONMENT
 
 _LOOP = """
 import os, sys, traceback

@@ -1,9 +1,8 @@
 """A machine that is reached through eth0, for tests that put eth0 into a bridge."""
 
-from mount.places import Place
-from mount.waiting import until
-
-from . import told
+from harness import told
+from harness.places import Place
+from harness.waiting import until
 
 OWN = {"10.1.1.2/24", "10.1.1.3/24", "172.16.0.2/16", "fd00::2/64"}
 ROUTES = {"default 10.1.1.1", "10.50.0.0/16 10.1.1.9", "default fd00::1", "fd50::/64 fd00::9"}

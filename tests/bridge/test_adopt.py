@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from mount.conftest import Alone
-from mount.places import DIR, Place
-from mount.serving import ENVIRONMENT, Mount
-from mount.waiting import until
+from harness import told
+from harness.fixtures import Alone
+from harness.places import DIR, Place
+from harness.serving import ENVIRONMENT, Mount
+from harness.waiting import until
 
-from . import told
 from .forking import Forking
 from .machine import OWN, ROUTES, clear, machine, reached, reaches
 

@@ -4,11 +4,10 @@ import json
 from collections.abc import Callable
 
 import pytest
-from mount.programs import EXPERIMENTAL
-from mount.serving import Mount, Virt
-from mount.waiting import until
-
-from . import told
+from harness import told
+from harness.programs import EXPERIMENTAL
+from harness.serving import Mount, Virt
+from harness.waiting import until
 
 Virts = Callable[..., Virt]
 FORWARDED_BY_A_PORT = set(range(16)) - {1}

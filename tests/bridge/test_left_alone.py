@@ -5,11 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from mount.conftest import Alone
-from mount.process import fails
-from mount.serving import Mount, Virt
-
-from . import told
+from harness import told
+from harness.fixtures import Alone
+from harness.process import fails
+from harness.serving import Mount, Virt
 
 Virts = Callable[..., Virt]
 BY_HAND = (

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from mount.conftest import Alone
-from mount.places import Place
-from mount.process import fails
-from mount.serving import Mount, Virt, frame
-from mount.waiting import until
-
-from . import told
+from harness import told
+from harness.fixtures import Alone
+from harness.places import Place
+from harness.process import fails
+from harness.serving import Mount, Virt, frame
+from harness.waiting import until
 
 Virts = Callable[..., Virt]
 

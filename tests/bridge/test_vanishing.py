@@ -3,10 +3,10 @@
 import errno
 
 import pytest
-from mount.conftest import Alone
-from mount.places import Place
+from harness import told
+from harness.fixtures import Alone
+from harness.places import Place
 
-from . import told
 from .forking import Forking
 from .machine import clear, machine
 

@@ -4,11 +4,10 @@ import errno
 from collections.abc import Callable
 
 import pytest
-from mount.process import fails
-from mount.serving import Mount, Virt
-from mount.waiting import until
-
-from . import told
+from harness import told
+from harness.process import fails
+from harness.serving import Mount, Virt
+from harness.waiting import until
 
 Virts = Callable[..., Virt]
 MAC = "02:00:00:00:00:09"

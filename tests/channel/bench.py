@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import partial
 from typing import Any, ParamSpec
 
 import trio
@@ -32,26 +32,6 @@ PATIENCE = 30  # seconds until a channel that does not answer fails its test
 NOTIFICATIONS = (p.FUSE_NOTIFY_POLL, p.FUSE_NOTIFY_STORE)
 
 Say = bytes | OSError | ValueError
-
-
-def in_trio(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """An async test, run by trio; its own exception, not the groups of the nurseries around it."""
-
-    @wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        async def main() -> None:
-            with trio.fail_after(PATIENCE):
-                await test(*args, **kwargs)
-
-        try:
-            trio.run(main)
-        except BaseExceptionGroup as group:
-            error: BaseException = group
-            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-                error = error.exceptions[0]
-            raise error from None
-
-    return run
 
 
 class Talk(DeviceFile):

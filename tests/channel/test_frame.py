@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import pytest
 import trio
-from wire.bench import frame_file, plain_wire
+from harness.in_trio import in_trio
+from harness.wires import frame_file, plain_wire
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
@@ -22,7 +23,7 @@ from virtfs.forward.wire import Wire
 from virtfs.fuse import protocol as p
 from virtfs.host.fakes import FakeTap
 
-from .bench import Answer, Bench, Talk, channel, in_trio, notification
+from .bench import Answer, Bench, Talk, channel, notification
 from .recorded import FRAME_SESSION
 
 GONE = select.POLLIN | select.POLLOUT | select.POLLERR | select.POLLHUP

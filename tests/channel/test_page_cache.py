@@ -5,6 +5,7 @@ import os
 from collections.abc import Awaitable
 
 import pytest
+from harness.in_trio import in_trio
 
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.files import text as texts
@@ -13,7 +14,7 @@ from virtfs.files.node import ROOT
 from virtfs.files.text import Text
 from virtfs.fuse import protocol as p
 
-from .bench import Answer, Bench, Talk, channel, in_trio
+from .bench import Answer, Bench, Talk, channel
 
 USER = User(Uid(0), Gid(0), 1)
 CONTENT = bytes(range(256)) * 40

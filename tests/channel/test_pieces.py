@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 
 import pytest
+from harness.in_trio import in_trio
 
 from virtfs.files.device import DeviceHandle, Opens
 from virtfs.files.events import Events
@@ -12,7 +13,7 @@ from virtfs.fuse import pieces
 from virtfs.fuse.pieces import FIRST_OF_MANY, THREADS
 from virtfs.host.processes import Buffer
 
-from .bench import channel, in_trio
+from .bench import channel
 from .test_frame import FRAME, frame
 
 LONG = bytes(range(256)) * 5

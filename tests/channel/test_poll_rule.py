@@ -14,10 +14,11 @@ from dataclasses import replace
 
 import pytest
 import trio
-from forward.rings import bench as ring_bench
+from harness.in_trio import in_trio
+from harness.rings import bench as ring_bench
+from harness.wires import frame_file, plain_wire
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from wire.bench import frame_file, plain_wire
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit, User
@@ -34,7 +35,7 @@ from virtfs.forward.wire import Wire
 from virtfs.fuse import protocol as p
 from virtfs.host.fakes import FakeTap
 
-from .bench import Answer, Bench, channel, in_trio
+from .bench import Answer, Bench, channel
 from .test_frame import set_down, set_up
 
 IN, OUT, ERR = select.POLLIN, select.POLLOUT, select.POLLERR

@@ -5,11 +5,12 @@ import os
 
 import pytest
 import trio
+from harness.in_trio import in_trio
 
 from virtfs.fuse import protocol as p
 from virtfs.fuse.pair import SLOW_REPLY, ProtocolTooOld
 
-from .bench import Answer, channel, in_trio, request
+from .bench import Answer, channel, request
 from .recorded import GETATTR, INIT, INIT_REPLY, LOOKUP
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import children
+from harness import children
 
 from virtfs.fuse.mounttable import mounted_at
 

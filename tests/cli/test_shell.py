@@ -7,9 +7,9 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-import children
 import pytest
-from users import HIS_VIRTFS, MANY_IDS, ONE_ID, as_user
+from harness import children
+from harness.users import HIS_VIRTFS, MANY_IDS, ONE_ID, as_user
 
 from .running import ENVIRONMENT, USER, VIRTFS, Terminal, run, script, terminal, until
 

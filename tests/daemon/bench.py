@@ -1,10 +1,9 @@
 """A daemon without a kernel: the commands, on taps and links of the test's own."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from errno import EADDRNOTAVAIL, EBUSY, EEXIST, ENXIO
-from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
 import pytest
@@ -30,26 +29,6 @@ T = TypeVar("T")
 SUPER = User(Uid(0), Gid(0), 1)
 ALICE = User(Uid(1000), Gid(1000), 2)
 PATIENCE = 30
-
-
-def in_trio(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """An async test, run by trio; its own exception, not the groups of the nurseries around it."""
-
-    @wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        async def main() -> None:
-            with trio.fail_after(PATIENCE):
-                await test(*args, **kwargs)
-
-        try:
-            trio.run(main)
-        except BaseExceptionGroup as group:
-            error: BaseException = group
-            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-                error = error.exceptions[0]
-            raise error from None
-
-    return run
 
 
 class Host:

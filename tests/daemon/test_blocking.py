@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import children
+from harness import children
 
 TESTS = Path(__file__).parents[1]
 PROGRAM = """

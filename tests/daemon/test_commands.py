@@ -9,6 +9,7 @@ from ipaddress import IPv4Interface
 import pytest
 import trio
 import trio.testing
+from harness.in_trio import in_trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import parse
@@ -21,7 +22,7 @@ from virtfs.files.device import DeviceHandle
 from virtfs.files.node import ROOT
 from virtfs.files.text import nothing
 
-from .bench import ALICE, SUPER, Bench, daemon, in_trio
+from .bench import ALICE, SUPER, Bench, daemon
 
 TAPLINK = bytes.fromhex("0200000000bb")
 ADDRESS = IPv4Interface("10.0.3.1/24")

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from host.nets import need_taps
+from harness.in_trio import in_trio
+from harness.nets import need_taps
 
 from virtfs.cli.serving import within
 from virtfs.core.errors import VirtError
@@ -24,7 +25,6 @@ from virtfs.core.limits import Limits
 from virtfs.forward.tasks import FIRST, LONGEST, in_thread, lasting, surely_in_thread
 from virtfs.host import descriptors
 
-from .bench import in_trio
 from .sweep import CASES
 
 TESTS = Path(__file__).parents[1]

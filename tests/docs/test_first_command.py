@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 
 import pytest
-from mount.serving import Mount
+from harness.serving import Mount
 
 from .markdown import ROOT, blocks, section
 

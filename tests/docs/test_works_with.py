@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mount.places import Place
-from mount.serving import Mount, frame
-from mount.waiting import until
+from harness.places import Place
+from harness.serving import Mount, frame
+from harness.waiting import until
 
 from .markdown import ROOT, blocks, section
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import children
-from users import HIS_VIRTFS, MANY_IDS
+from harness import children
+from harness.users import HIS_VIRTFS, MANY_IDS
 
 from .markdown import ROOT, Block
 

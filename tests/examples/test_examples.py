@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from mount.places import DIR, finished
-from mount.serving import Mount, Virt, frame
-from mount.waiting import until, until_it_waits
+from harness.places import DIR, finished
+from harness.serving import Mount, Virt, frame
+from harness.waiting import until, until_it_waits
 
 from .test_streams import TESTED
 

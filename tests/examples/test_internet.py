@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from mount.places import DIR, finished
-from mount.serving import Mount, Virt
+from harness.places import DIR, finished
+from harness.serving import Mount, Virt
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 INTERNET, FETCH = EXAMPLES / "internet.sh", EXAMPLES / "fetch.py"

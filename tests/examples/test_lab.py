@@ -6,8 +6,8 @@ import signal
 import subprocess
 from pathlib import Path
 
-from mount.places import DIR, finished
-from mount.serving import Mount
+from harness.places import DIR, finished
+from harness.serving import Mount
 
 LAB = Path(__file__).parents[2] / "examples/lab.sh"
 CTL = LAB.with_suffix(".ctl")

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from mount.places import DIR, finished
-from mount.serving import Mount, Virt, frame
-from mount.waiting import until, until_it_waits
+from harness.places import DIR, finished
+from harness.serving import Mount, Virt, frame
+from harness.waiting import until, until_it_waits
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TESTED = {"capture.sh", "replay.sh", "wan.sh", "frames.sh", "scapy_session.py"}

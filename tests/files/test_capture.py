@@ -8,10 +8,9 @@ from time import time_ns
 import pytest
 import trio
 import trio.testing
-from channel.bench import in_trio
-from forward.bench import until
-from forward.rings import Bench, bench
-from streams.captured import Captured
+from harness.captured import Captured
+from harness.in_trio import in_trio, until
+from harness.rings import Bench, bench
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid, User

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
+from harness.wires import plain_wire
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from wire.bench import plain_wire
 
 from virtfs.core.ids import Unit
 from virtfs.core.virt import COUNTERS, HostEnd, Virt

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from channel.bench import in_trio
-from wire.bench import frame_file, wire
+from harness.in_trio import in_trio
+from harness.wires import frame_file, wire
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid, User

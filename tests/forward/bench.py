@@ -1,12 +1,12 @@
 """Two wires on fake taps, and what it takes to run what is laid between them."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import trio
 import trio.testing
-from wire.bench import Bench, wire
-from wire.bench import received as what_came
+from harness.wires import Bench, wire
+from harness.wires import received as what_came
 
 from virtfs.forward.cable import Cable
 
@@ -33,9 +33,3 @@ async def received(bench: Bench) -> list[bytes]:
     """What a host has got, once nobody has anything more to do."""
     await trio.testing.wait_all_tasks_blocked()
     return what_came(bench)
-
-
-async def until(true: Callable[[], object]) -> None:
-    """Give others their turn until it is true; the test's own time limit ends what never is."""
-    while not true():
-        await trio.lowlevel.checkpoint()

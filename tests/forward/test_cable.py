@@ -6,8 +6,8 @@ import struct
 
 import pytest
 import trio.testing
-from channel.bench import in_trio
-from wire.bench import Bench, frame
+from harness.in_trio import in_trio, until
+from harness.wires import Bench, frame
 
 from virtfs.core.impairment import Impairment, Share
 from virtfs.core.offload import GSO_TCPV4, NEEDS_CSUM, checksum, virtio_net_hdr
@@ -15,7 +15,7 @@ from virtfs.forward.cable import Cable
 from virtfs.forward.tasks import Task
 from virtfs.host.tapdevice import NO_HEADER, OFFLOAD_NONE, OFFLOAD_TCP
 
-from .bench import received, running, two_wires, until
+from .bench import received, running, two_wires
 
 MS = 10**6
 GSO_UDP_L4 = 5  # linux/virtio_net.h, not among what is asked for

@@ -6,12 +6,10 @@ from contextlib import asynccontextmanager, suppress
 from time import monotonic
 
 import trio
-from channel.bench import in_trio
+from harness.in_trio import in_trio, until
 
 from virtfs.core.impairment import Impairment, Share
 from virtfs.forward.impaired import ImpairedPath
-
-from .bench import until
 
 MS = 10**6
 

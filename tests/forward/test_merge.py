@@ -6,14 +6,12 @@ from time import time_ns
 
 import trio
 import trio.testing
-from channel.bench import in_trio
+from harness.in_trio import in_trio, until
+from harness.rings import Bench, FakeRing, bench
 
 from virtfs.core.pcapng import enhanced_packet, interface_statistics, split_packets
 from virtfs.forward.merge import Merge
 from virtfs.forward.recorder import Passed, Recorder
-
-from .bench import until
-from .rings import Bench, FakeRing, bench
 
 SECOND = 10**9
 

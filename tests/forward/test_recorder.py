@@ -6,15 +6,13 @@ from functools import partial
 import pytest
 import trio
 import trio.testing
-from channel.bench import in_trio
+from harness.in_trio import in_trio, until
+from harness.rings import bench
 
 from virtfs.core.errors import VirtError
 from virtfs.core.pcapng import split_packets
 from virtfs.forward.recorder import BLOCKS, LARGE, LARGE_ONES, SMALL, Passed, Recorder
 from virtfs.host.bpf import Program
-
-from .bench import until
-from .rings import bench
 
 PROGRAM = Program("arp", bytes(8))
 

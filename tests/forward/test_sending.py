@@ -6,7 +6,7 @@ import struct
 from dataclasses import replace
 
 import pytest
-from wire.bench import Bench, frame, received, refusal, wire
+from harness.wires import Bench, frame, received, refusal, wire
 
 from virtfs.core.savefile import Run
 from virtfs.forward.rows import ROOM, RUN, Rows

@@ -26,7 +26,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
-import children
+from harness import children
 
 TESTS = Path(__file__).parents[1]
 FIRST = 3  # the descriptor that the first of a program's `files` becomes
@@ -186,13 +186,13 @@ def _virtfs(*words: str) -> int:
 
 
 def _agent(*words: str) -> int:
-    from mount import agent
+    from harness import agent
 
     agent.main(*words)
     return 0
 
 
-_USED = ("harness.blocking", "mount.agent", "mount.ways", "virtfs.cli.main", "virtfs.cli.serving")
+_USED = ("harness.blocking", "harness.agent", "virtfs.cli.main", "virtfs.cli.serving")
 PROGRAMS: dict[str, Callable[..., int]] = {"virtfs": _virtfs, "agent": _agent}
 
 

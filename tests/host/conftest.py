@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
+from harness.nets import Namespace, fresh, need_taps
 
 from virtfs.host.links import Links
 from virtfs.host.monitor import Monitor
-
-from .nets import Namespace, fresh, need_taps
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol
 
+from harness.nets import PATIENCE, ip
+
 from virtfs.core.ids import Unit
 from virtfs.host.fakes import FakeTap
 from virtfs.host.tap import Tap
 from virtfs.host.tapdevice import TapDevice
-
-from .nets import PATIENCE, ip
 
 _ETH_P_ALL = 3
 

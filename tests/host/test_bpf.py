@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from harness.nets import Namespace, ip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroute2.ethtool.ioctl import IoctlEthtool
@@ -27,7 +28,6 @@ from virtfs.host.links import Links
 from virtfs.host.tap import Tap
 
 from .contract import read, readable
-from .nets import Namespace, ip
 
 HOST, VIRT, OTHER = (bytes.fromhex(f"0200000000{number:02x}") for number in (1, 2, 9))
 _TUNSETIFF = 0x400454CA

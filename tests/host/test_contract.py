@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from harness.nets import PATIENCE, ip
 
 from virtfs.core.ids import Unit
 from virtfs.host.fakes import FakeTap
@@ -13,7 +14,6 @@ from virtfs.host.tap import Tap
 from virtfs.host.tapdevice import TapDevice
 
 from .contract import TO_HOST, Host, check_tap, write
-from .nets import PATIENCE, ip
 
 _ETH_P_ALL = 3
 

@@ -9,6 +9,7 @@ from ipaddress import ip_address, ip_interface
 from typing import Any
 
 import pytest
+from harness.nets import Namespace, descriptors, ip, wait_gone
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
@@ -18,7 +19,6 @@ from virtfs.host.rtnl import Rtnl
 from virtfs.host.tap import Tap
 
 from .contract import read
-from .nets import Namespace, descriptors, ip, wait_gone
 
 MAC = bytes.fromhex("020000000003")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_interface
 
 import pytest
+from harness.nets import PATIENCE, Namespace, descriptors, ip, wait_gone
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
@@ -22,8 +23,6 @@ from virtfs.host.monitor import (
     Overflow,
 )
 from virtfs.host.tap import Tap
-
-from .nets import PATIENCE, Namespace, descriptors, ip, wait_gone
 
 
 @pytest.fixture

@@ -6,10 +6,9 @@ import socket
 import threading
 
 import pytest
+from harness.nets import Namespace, descriptors, ip
 
 from virtfs.host import netns
-
-from .nets import Namespace, descriptors, ip
 
 
 def _names() -> list[str]:

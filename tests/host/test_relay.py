@@ -5,13 +5,13 @@ from array import array
 from collections.abc import Iterator
 
 import pytest
+from harness.nets import descriptors, fresh, need_taps
 
 from virtfs.host import relay as carrier_module
 from virtfs.host.relay import BATCH, BatchRelay, CallRelay, Load, Relay, Room
 from virtfs.host.tapdevice import VNET_HEADER
 from virtfs.host.uring import READ, Ring
 
-from .nets import descriptors, fresh, need_taps
 from .pairs import MakePair, Pair, fakes, taps
 
 HEAD = bytes.fromhex("020000000001 020000000002 88b5")

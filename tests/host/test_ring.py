@@ -11,6 +11,7 @@ from os import writev
 from typing import NamedTuple
 
 import pytest
+from harness.nets import PATIENCE, Namespace, descriptors, ip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,8 +23,6 @@ from virtfs.host.bpf import compile_filter
 from virtfs.host.ring import PacketRing, Size
 from virtfs.host.tap import Tap
 from virtfs.host.tapdevice import NO_HEADER
-
-from .nets import PATIENCE, Namespace, descriptors, ip
 
 SIZE = Size(block=32 << 10, blocks=8, wait=1)
 LASTING = Size(block=4096, blocks=4, wait=60_000)  # hands over none but full blocks

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from harness.nets import Namespace, descriptors, ip, wait_gone
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import UNIT_MAX, Unit
@@ -19,8 +20,6 @@ from virtfs.host import netns
 from virtfs.host import tap as tap_module
 from virtfs.host.tap import Tap
 from virtfs.host.tapdevice import OFFLOAD_NONE, OFFLOAD_TCP
-
-from .nets import Namespace, descriptors, ip, wait_gone
 
 _TUNSETIFF = 0x400454CA
 _TUNSETVNETHDRSZ = 0x400454D8

@@ -9,11 +9,10 @@ from array import array
 from collections.abc import Iterator
 
 import pytest
+from harness.nets import descriptors, need
 
 from virtfs.host import uring
 from virtfs.host.uring import READ, WRITE, Ring
-
-from .nets import descriptors, need
 
 COUNT, STRIDE = 8, 100
 

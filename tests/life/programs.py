@@ -5,7 +5,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from mount.places import DIR
+from harness.places import DIR
 
 
 def contents_until(last: str) -> set[frozenset[str]]:

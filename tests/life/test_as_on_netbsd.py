@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mount.places import DIR, Place
-from mount.serving import Mount, Virt
-from mount.waiting import until
+from harness.places import DIR, Place
+from harness.serving import Mount, Virt
+from harness.waiting import until
 
 Virts = Callable[..., Virt]
 RESPONDER = Path(__file__).parents[2] / "examples/responder.py"

@@ -8,11 +8,11 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from mount.conftest import Alone
-from mount.places import DIR, finished
-from mount.process import Process, fails
-from mount.serving import Mount
-from mount.waiting import until, until_it_waits
+from harness.fixtures import Alone
+from harness.places import DIR, finished
+from harness.process import Process, fails
+from harness.serving import Mount
+from harness.waiting import until, until_it_waits
 
 from . import programs
 

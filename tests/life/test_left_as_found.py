@@ -3,9 +3,8 @@
 import re
 
 import pytest
-from mount.serving import Mount
-
-from .lasting import LastingOnes
+from harness.lasting import LastingOnes
+from harness.serving import Mount
 
 ADDRESSES = (
     "10.0.3.1/24",  # without a broadcast address

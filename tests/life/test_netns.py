@@ -7,14 +7,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
-from mount import programs
-from mount.conftest import Alone
-from mount.places import Place
-from mount.process import File, Process, fails
-from mount.serving import Mount, Virt, frame
-from mount.waiting import PATIENCE, until
-
-from . import told
+from harness import programs, told
+from harness.fixtures import Alone
+from harness.places import Place
+from harness.process import File, Process, fails
+from harness.serving import Mount, Virt, frame
+from harness.waiting import PATIENCE, until
 
 Virts = Callable[..., Virt]
 PRI, ERR = select.POLLPRI, select.POLLERR

@@ -6,12 +6,11 @@ import signal
 import subprocess
 from collections.abc import Callable
 
-from mount.places import finished
-from mount.process import fails
-from mount.serving import Mount, Virt, frame
-from mount.waiting import until, until_it_waits
-
-from . import told
+from harness import told
+from harness.places import finished
+from harness.process import fails
+from harness.serving import Mount, Virt, frame
+from harness.waiting import until, until_it_waits
 
 Virts = Callable[..., Virt]
 

@@ -5,11 +5,10 @@ import os
 from collections.abc import Callable
 
 import pytest
-from mount.process import fails
-from mount.serving import Mount, Virt, frame
-
-from . import told
-from .lasting import Lasting, LastingOnes
+from harness import told
+from harness.lasting import Lasting, LastingOnes
+from harness.process import fails
+from harness.serving import Mount, Virt, frame
 
 WAYS: dict[str, Callable[[Lasting], object]] = {"SIGTERM": Lasting.end, "SIGKILL": Lasting.kill}
 

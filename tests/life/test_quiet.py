@@ -5,10 +5,9 @@ import os
 from collections.abc import Callable
 
 import pytest
-from mount.process import fails
-from mount.serving import Mount, Virt
-
-from . import told
+from harness import told
+from harness.process import fails
+from harness.serving import Mount, Virt
 
 Virts = Callable[..., Virt]
 

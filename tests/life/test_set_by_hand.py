@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from mount.conftest import Alone
-from mount.serving import Mount, Virt
-
-from . import told
+from harness import told
+from harness.fixtures import Alone
+from harness.serving import Mount, Virt
 
 Virts = Callable[..., Virt]
 BY_HAND = (

@@ -10,14 +10,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from mount.conftest import Alone
-from mount.places import DIR, Place, finished
-from mount.process import fails
-from mount.serving import ENVIRONMENT, PROJECT, Mount, Virt, frame
-from mount.waiting import until
+from harness import told
+from harness.fixtures import Alone
+from harness.lasting import Lasting, LastingOnes
+from harness.places import DIR, Place, finished
+from harness.process import fails
+from harness.serving import ENVIRONMENT, PROJECT, Mount, Virt, frame
+from harness.waiting import until
 
-from . import programs, told
-from .lasting import Lasting, LastingOnes
+from . import programs
 
 STATE = "/mnt/state"
 OPTION = f"state={STATE}"

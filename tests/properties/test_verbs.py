@@ -7,11 +7,11 @@ import json
 from typing import Any
 
 import pytest
+from harness.serving import Mount
+from harness.waiting import until
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from mount.serving import Mount
-from mount.waiting import until
 
 from .model import SUBNETS, Model, Refused
 

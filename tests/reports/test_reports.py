@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from mount.places import Place
-from mount.serving import Mount, Virt, frame
+from harness.places import Place
+from harness.serving import Mount, Virt, frame
 from prometheus_client.parser import text_string_to_metric_families
 
 Virts = Callable[..., Virt]

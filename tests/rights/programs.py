@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from mount.places import DIR
+from harness.places import DIR
 
 
 def opens(path: str, flags: int) -> int:

@@ -4,8 +4,8 @@ import errno
 import os
 
 import pytest
-from mount.process import File, fails
-from mount.serving import Virt, frame
+from harness.process import File, fails
+from harness.serving import Virt, frame
 
 ALICE = 4001
 HIS, ANOTHERS = "02:00:00:00:00:21", "02:00:00:00:00:22"

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from mount.process import File, Pending, fails
-from mount.serving import Mount, Virt
-from mount.waiting import until
+from harness.process import File, Pending, fails
+from harness.serving import Mount, Virt
+from harness.waiting import until
 
 Virts = Callable[..., Virt]
 

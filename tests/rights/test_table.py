@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mount.places import DIR
-from mount.process import Process
-from mount.serving import Mount, Virt
+from harness.places import DIR
+from harness.process import Process
+from harness.serving import Mount, Virt
 
 from . import programs, table
 

@@ -2,13 +2,12 @@
 
 from typing import Any
 
+from harness.wires import frame, wire
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from virtfs.core.errors import VirtError
-
-from .bench import frame, wire
 
 QUEUE = 64
 

@@ -5,8 +5,8 @@ import select
 
 import pytest
 import trio
+from harness.wires import HEAD, Bench, frame, received, refusal, wire
 
-from .bench import HEAD, Bench, frame, received, refusal, wire
 from .test_wire import pumping
 
 SOURCE = HEAD[6:12]

@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 import trio
 import trio.testing
-
-from .bench import Bench, frame, refusal, wire
+from harness.wires import Bench, frame, refusal, wire
 
 
 def test_take_gives_whole_frames_in_order_then_none() -> None:

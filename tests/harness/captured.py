@@ -1,0 +1,111 @@
+"""Captures: read as they come, or written to be injected. python-pcapng is the judge of what is read."""
+
+import io
+import os
+import struct
+import warnings
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from pcapng import FileScanner
+from pcapng.blocks import EnhancedPacket, InterfaceDescription, InterfaceStatistics
+
+from harness.process import File
+from harness.serving import Mount
+from harness.waiting import until
+
+SECOND = 10**9
+WAYS = {"inbound": "in", "outbound": "out"}
+
+
+class Packet(NamedTuple):
+    """One frame. way: in or out. time: ns since 1970. lost: frames missing before it. interface: its name."""
+
+    frame: bytes
+    way: str
+    time: int
+    lost: int
+    interface: str
+
+
+class Captured:
+    """What a capture held."""
+
+    def __init__(self, data: bytes) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # python-pcapng's own
+            self.blocks: list[Any] = list(FileScanner(io.BytesIO(data)))
+
+    @property
+    def packets(self) -> list[Packet]:
+        """Its frames."""
+        return [_packet(block) for block in self.blocks if isinstance(block, EnhancedPacket)]
+
+    @property
+    def frames(self) -> list[bytes]:
+        """Their bytes."""
+        return [packet.frame for packet in self.packets]
+
+    @property
+    def interfaces(self) -> list[str]:
+        """The names of the interfaces, in the order they were introduced."""
+        return [block.options["if_name"] for block in self.blocks if isinstance(block, InterfaceDescription)]
+
+    @property
+    def statistics(self) -> list[tuple[int, int]]:
+        """Of each statistics block: frames seen, and dropped."""
+        blocks = [block for block in self.blocks if isinstance(block, InterfaceStatistics)]
+        return [(block.options["isb_ifrecv"], block.options["isb_ifdrop"]) for block in blocks]
+
+
+class Watch:
+    """A pcap file that is read while it goes on, with reads of some size."""
+
+    def __init__(self, mount: Mount, path: str, size: int = 1 << 20) -> None:
+        self.file: File = mount.root.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        self.data = b""
+        self.ended = False
+        self._size = size
+
+    def look(self) -> Captured:
+        """Read all that is there."""
+        with suppress(BlockingIOError):
+            while piece := self.file.read(self._size):
+                self.data += piece
+            self.ended = True
+        return Captured(self.data)
+
+    def until(self, frames: int) -> Captured:
+        """Read until there are as many frames."""
+        seen = self.look()
+
+        def there() -> bool:
+            nonlocal seen
+            seen = self.look()
+            return len(seen.frames) >= frames
+
+        until(there, f"{frames} frames in a capture, not {len(seen.frames)}")
+        return seen
+
+
+def _packet(block: EnhancedPacket) -> Packet:
+    options = block.options
+    flags = options.get("epb_flags")
+    return Packet(
+        block.packet_data,
+        "" if flags is None else WAYS.get(flags.inout, ""),
+        block.timestamp_high << 32 | block.timestamp_low,
+        options.get("epb_dropcount", 0),
+        block.interface.options["if_name"],
+    )
+
+
+def pcap(frames: Iterable[tuple[float, bytes]], order: str = "<", nano: bool = False) -> bytes:
+    """A pcap file: of each frame its time in s, and its bytes."""
+    blocks = [struct.pack(order + "IHHiIII", 0xA1B23C4D if nano else 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1)]
+    for time, frame in frames:
+        seconds, fraction = divmod(round(time * SECOND), SECOND)
+        fraction //= 1 if nano else 1000
+        blocks += struct.pack(order + "IIII", seconds, fraction, len(frame), len(frame)), frame
+    return b"".join(blocks)

@@ -1,0 +1,160 @@
+"""Fixtures of the tests that drive real mounts with real tools.
+
+mount: a virtfs of the module's, which every test finds without an interface. virt: a fresh interface of it.
+alone: makes mounts for one test alone. lasting: the same, whose servers end and come again. places: makes namespaces.
+When a test fails its report shows the server's log and stacks; a mount that hung is ended by force and the next test
+has a new one.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from weakref import WeakKeyDictionary
+
+import pytest
+
+from harness.lasting import Lasting, LastingOnes
+from harness.places import Place
+from harness.serving import Mount, Virt
+from harness.waiting import Stuck
+
+# Each mount counts for itself, so that a unit is small enough to be part of an address.
+_units: WeakKeyDictionary[Mount, Iterator[int]] = WeakKeyDictionary()
+
+
+def _next_unit(mount: Mount) -> int:
+    return next(_units.setdefault(mount, itertools.count(3)))
+
+
+class Current:
+    """The mount of a module: made when first asked for, made anew when it broke."""
+
+    def __init__(self) -> None:
+        self._mount: Mount | None = None
+        self._wrong: list[str] = []
+
+    def get(self) -> Mount:
+        """One that works."""
+        if self._mount is not None and (self._mount.broken or self._mount.server.poll() is not None):
+            self.end()
+        if self._mount is None:
+            self._mount = Mount()
+        return self._mount
+
+    def end(self) -> list[str]:
+        """What was not as it should be, of all that there were."""
+        if self._mount is not None:
+            self._wrong += self._mount.stop()
+            self._mount = None
+        return self._wrong
+
+
+class Alone:
+    """Makes mounts and remembers them."""
+
+    def __init__(self) -> None:
+        self.made: list[Mount] = []
+
+    def __call__(self, options: str = "", before: Sequence[str] = ()) -> Mount:
+        """Make one more. The arguments are Mount's."""
+        self.made.append(Mount(options, before))
+        return self.made[-1]
+
+
+@pytest.fixture(scope="module")
+def _current() -> Iterator[Current]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    for device in ("/dev/fuse", "/dev/net/tun"):
+        if not os.access(device, os.R_OK | os.W_OK):
+            pytest.skip(f"needs {device}")
+    current = Current()
+    yield current
+    if wrong := current.end():
+        pytest.fail("\n".join(wrong))
+
+
+@pytest.fixture
+def mount(_current: Current) -> Iterator[Mount]:
+    """The module's mount."""
+    mount = _current.get()
+    yield mount
+    try:
+        mount.clean()
+    except (Stuck, OSError):
+        mount.broken = True
+        raise
+
+
+@pytest.fixture
+def virt(mount: Mount) -> Virt:
+    """A fresh interface, up."""
+    return Virt(mount, _next_unit(mount))
+
+
+@pytest.fixture
+def virts(mount: Mount) -> Callable[[str], Virt]:
+    """Makes more of them, with other verbs."""
+
+    def make(verbs: str = "up") -> Virt:
+        return Virt(mount, _next_unit(mount), verbs)
+
+    return make
+
+
+@pytest.fixture
+def alone(_current: Current) -> Iterator[Alone]:
+    """Makes mounts that nobody else uses."""
+    alone = Alone()
+    yield alone
+    wrong = [complaint for mount in alone.made for complaint in mount.stop()]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.fixture
+def lasting(alone: Alone) -> Iterator[LastingOnes]:
+    """Makes mounts for one test alone; what they leave to the next is taken away at its end."""
+
+    def make(options: str = "") -> Lasting:
+        lasting = Lasting(options)
+        alone.made.append(lasting)
+        made.append(lasting)
+        return lasting
+
+    made: list[Lasting] = []
+    yield make
+    for one in made:
+        one.clear()
+
+
+@pytest.fixture
+def places() -> Iterator[Callable[[], Place]]:
+    """Makes network and mount namespaces of their own: other machines."""
+    made: list[Place] = []
+
+    def make() -> Place:
+        made.append(Place())
+        return made[-1]
+
+    yield make
+    for place in made:
+        place.tidy()
+        assert not place.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the server was doing when a test failed."""
+    report = yield
+    if report.failed and call.when != "setup":
+        fixtures = getattr(item, "funcargs", {})
+        mounts = [fixtures["mount"]] if "mount" in fixtures else []
+        mounts += fixtures["alone"].made if "alone" in fixtures else []
+        for mount in mounts:
+            if call.excinfo is not None and call.excinfo.errisinstance((Stuck, pytest.fail.Exception)):
+                mount.broken = True
+            mount.stacks()
+            report.sections.append(("the server's log and stacks", "".join(mount.log)))
+    return report

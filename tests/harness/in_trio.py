@@ -1,0 +1,36 @@
+"""Async tests."""
+
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, ParamSpec
+
+import trio
+
+P = ParamSpec("P")
+PATIENCE = 30  # seconds until an async test fails
+
+
+def in_trio(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run an async test by trio. It fails with its own exception, not with the groups of the nurseries around it."""
+
+    @wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        async def main() -> None:
+            with trio.fail_after(PATIENCE):
+                await test(*args, **kwargs)
+
+        try:
+            trio.run(main)
+        except BaseExceptionGroup as group:
+            error: BaseException = group
+            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+                error = error.exceptions[0]
+            raise error from None
+
+    return run
+
+
+async def until(true: Callable[[], object]) -> None:
+    """Let other tasks run until a condition is true. The test's time limit ends a wait that is in vain."""
+    while not true():
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,172 @@
+"""A network and a mount namespace of their own: where a server under test and the tools that use it run.
+
+A holder process (cat, on a pipe that ends with us) keeps them. Everything else enters by nsenter(1), which execs,
+so that a Popen's pid is the tool's own.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from harness import children, forks
+from harness.forks import Fork, Program
+from harness.waiting import PATIENCE, Stuck, until
+
+DIR = "/mnt/virt"
+_SET_UP = f"""
+set -e
+mount -t tmpfs -o mode=755 tmpfs {Path(DIR).parent}
+mkdir -p {DIR} /run/netns
+mount -t tmpfs tmpfs /run/netns
+ip link set lo up
+echo
+exec cat >/dev/null
+"""
+
+
+class Place:
+    """Such a pair of namespaces. Within it /mnt is an empty disk with a directory for the mount point,
+    and the names of ip-netns(8) are its own."""
+
+    def __init__(self) -> None:
+        self._holder = children.start(
+            ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", _SET_UP],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.pid = self._holder.pid
+        self._started: list[Program] = []
+        assert self._holder.stdout is not None
+        assert self._holder.stdout.readline() == "\n"
+
+    def command(self, *words: str, uid: int = 0) -> list[str]:
+        """The command line that runs another in here."""
+        proc = f"/proc/{self.pid}/ns"
+        who = [f"--setuid={uid}", f"--setgid={uid}"] if uid else []
+        return ["nsenter", f"--net={proc}/net", f"--mount={proc}/mnt", *who, *words]
+
+    def start(self, *words: str, uid: int = 0, **popen: Any) -> "subprocess.Popen[str]":
+        """Start a program in here; `tidy` ends it if nothing else does."""
+        program = children.start(self.command(*words, uid=uid), errors="replace", **popen)
+        self._started.append(program)
+        return program
+
+    def fork(self, program: str, *words: str, **start: Any) -> Fork:
+        """Start one of forks.PROGRAMS in here, start: as forks.start takes it; `tidy` ends it if nothing else does."""
+        fork = forks.start(program, *words, place=self.pid, **start)
+        self._started.append(fork)
+        return fork
+
+    def shell(self, script: str, uid: int = 0, **popen: Any) -> "subprocess.Popen[str]":
+        """Start a bash script in here, in the mount's directory."""
+        return self.start("bash", "-c", f"cd {DIR} && {script}", uid=uid, **popen)
+
+    def sh(self, script: str, uid: int = 0, seconds: float = PATIENCE) -> str:
+        """Run a bash script to its end; its output. AssertionError when it fails, with what it complained of."""
+        pipe = subprocess.PIPE
+        program = self.shell(f"{{\n{script}\n}}", uid=uid, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+        return _output(program, script, seconds)
+
+    def refused(self, script: str, uid: int = 0) -> str:
+        """Run a bash script that must fail; what it complained of."""
+        pipe = subprocess.PIPE
+        program = self.shell(f"{{\n{script}\n}}", uid=uid, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+        output, complaint = finished(program)
+        assert program.returncode != 0, f"{script}: succeeded with {output!r}"
+        return complaint
+
+    def ip(self, words: str) -> str:
+        """Run ip(8) in here to its end and return its output. words: arguments, quoted as for a shell."""
+        pipe = subprocess.PIPE
+        return _output(self.start("ip", *shlex.split(words), stdout=pipe, stderr=pipe), f"ip {words}")
+
+    def ips(self, lines: str) -> None:
+        """Run ip(8) in here with `-batch`: a line for each command, without `ip`."""
+        program = self.start("ip", "-batch", "-", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        output, complaint = program.communicate(lines, timeout=PATIENCE)
+        assert program.returncode == 0, f"{lines}: status {program.returncode}, {complaint or output}"
+
+    def has(self, interface: str) -> bool:
+        """Whether this network namespace has an interface of that name."""
+        return interface in self.links()
+
+    def links(self) -> list[str]:
+        """The names of the interfaces."""
+        return [line.split(":")[0].strip() for line in _rows(self.pid, "net/dev")[2:]]
+
+    def mounts(self) -> list[str]:
+        """Where a file system of FUSE is mounted in here."""
+        rows = map(str.split, _rows(self.pid, "mountinfo"))
+        return [row[4] for row in rows if "fuse" in row[row.index("-") + 1]]
+
+    def processes(self) -> dict[int, str]:
+        """Everybody in one of the two namespaces except the holder, with his command line."""
+        ours = {_identity(self.pid, kind) for kind in ("net", "mnt")}
+        found = {}
+        for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()):
+            with suppress(OSError):
+                if pid != self.pid and ours & {_identity(pid, kind) for kind in ("net", "mnt")}:
+                    line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    if line:  # a zombie has none
+                        found[pid] = line.strip()
+        return found
+
+    def tidy(self, *keep: int) -> dict[int, str]:
+        """End everybody in here, with his children, except whom to keep. Returns who had not ended by himself."""
+        left = {pid: line for pid, line in self.processes().items() if pid not in keep}
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for program in self._started:
+            if program.pid not in keep:
+                finished(program)
+        self._started = [program for program in self._started if program.pid in keep]
+        return left
+
+    def close(self) -> dict[int, str]:
+        """End everybody in here, then the namespaces. Returns who was left, so that a test can complain."""
+        left = self.tidy()
+        with suppress(Stuck):
+            until(lambda: not self.processes(), "killed processes are gone")
+        assert self._holder.stdin is not None
+        assert self._holder.stdout is not None
+        self._holder.stdin.close()
+        self._holder.stdout.close()
+        self._holder.wait()
+        return left
+
+
+def finished(program: Program, seconds: float = PATIENCE) -> tuple[str, str]:
+    """Wait for a program; its output and complaints, as far as they are pipes."""
+    try:
+        output, complaint = program.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        program.kill()
+        raise Stuck(f"not ended within {seconds:g} s: {shown(program.args)}") from None
+    return output or "", complaint or ""
+
+
+def _output(program: Program, what: str, seconds: float = PATIENCE) -> str:
+    """Wait for a program that must succeed, and return its output."""
+    output, complaint = finished(program, seconds)
+    assert program.returncode == 0, f"{what}: status {program.returncode}, {complaint or output}"
+    return output
+
+
+def shown(words: object) -> str:
+    """A command line without the way into the namespaces."""
+    return " ".join(words[3:]) if isinstance(words, Sequence) and not isinstance(words, str) else str(words)
+
+
+def _rows(pid: int, name: str) -> list[str]:
+    """Return the lines of a file that the kernel has about a process."""
+    return Path(f"/proc/{pid}/{name}").read_text().splitlines()
+
+
+def _identity(pid: int, kind: str) -> tuple[str, int]:
+    return kind, os.stat(f"/proc/{pid}/ns/{kind}").st_ino

@@ -1,0 +1,236 @@
+"""A server under test, in a process and namespaces of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from harness import children, forks, programs
+from harness.forks import Program
+from harness.places import DIR, Place
+from harness.process import File, Process
+from harness.waiting import PATIENCE, Stuck, until
+
+PROJECT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT)}
+
+
+class Mount(Place):
+    """A virtfs at /mnt/virt, alone in its namespaces. Paths are relative to it.
+
+    options: as after -o. before: a command that starts its arguments, such as prlimit(1): the server is then a program
+    that it has executed. broken: a program or the server hung; nobody should use it any more.
+    """
+
+    def __init__(self, options: str = "", before: Sequence[str] = ()) -> None:
+        super().__init__()
+        self._before = before
+        self.broken = False
+        self.log: list[str] = []
+        self._root: Process | None = None
+        try:
+            self._serve(options)
+        except Stuck:
+            self.stop()
+            raise
+
+    def _serve(self, options: str) -> None:
+        """Start a server and wait for the mount."""
+        if not self.begin(options).wait(PATIENCE) or self.server.poll() is not None:
+            self.broken = True
+            raise Stuck("the mount did not come:\n" + "".join(self.log))
+
+    def begin(self, options: str = "") -> threading.Event:
+        """Start a server. Returns an event for when it is mounted, or has ended."""
+        words = ["mount", "-f", *(["-o", options] if options else []), DIR]
+        streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        self.server: Program
+        if self._before:
+            command = self.command(*self._before, sys.executable, "-m", "virtfs", *words)
+            self.server = children.start(command, env=ENVIRONMENT, **streams)
+        else:
+            self.server = forks.start("virtfs", *words, place=self.pid, environment=ENVIRONMENT, **streams)
+        mounted = threading.Event()
+        self._listener = threading.Thread(target=self._listen, args=[mounted], daemon=True)
+        self._listener.start()
+        return mounted
+
+    def _listen(self, mounted: threading.Event) -> None:
+        assert self.server.stderr is not None
+        for line in self.server.stderr:
+            self.log.append(line)
+            if "is mounted" in line:
+                mounted.set()
+        mounted.set()  # it has ended
+
+    @property
+    def root(self) -> Process:
+        """A program of root's that stays."""
+        if self._root is None:
+            self._root = Process(self)
+        return self._root
+
+    def process(self, uid: int = 0) -> Process:
+        """A program for one test."""
+        return Process(self, uid)
+
+    def write(self, path: str, text: str) -> None:
+        """Open as `>` does, write once, close."""
+        file = self.root.open(path, os.O_WRONLY | os.O_TRUNC)
+        try:
+            file.write(text)
+        finally:
+            file.close()
+
+    def read(self, path: str) -> str:
+        """A whole text file, without the newline at its end."""
+        return self.root.call(Path.read_text, Path(DIR, path)).removesuffix("\n")
+
+    def texts(self, paths: Iterable[str]) -> list[str]:
+        """Several text files, each as `read` returns it."""
+        texts = self.root.call(programs.texts, [Path(DIR, path) for path in paths])
+        return [text.removesuffix("\n") for text in texts]
+
+    def ctl(self, line: str) -> None:
+        """A command, or several lines."""
+        self.write("ctl", f"{line}\n")
+
+    def exists(self, path: str) -> bool:
+        """Whether a name is there, whatever it points at."""
+        return self.root.call(os.path.lexists, f"{DIR}/{path}")
+
+    def units(self) -> list[str]:
+        """The interfaces: virt0, virt1 …"""
+        return [name for name in self.root.call(os.listdir, DIR) if name.startswith("virt")]
+
+    def descriptors(self) -> list[str]:
+        """What the server has open."""
+        names = []
+        for fd in os.listdir(f"/proc/{self.server.pid}/fd"):
+            with suppress(FileNotFoundError):
+                names.append(os.readlink(f"/proc/{self.server.pid}/fd/{fd}"))
+        return sorted(names)
+
+    def clean(self) -> None:
+        """After a test: its programs end, its interfaces go. Root's program stays, if it is idle."""
+        if self.server.poll() is not None or self.broken:
+            self.end_programs()
+            return
+        self.tidy(self.server.pid, self.root.pid)
+        for virt in self.units():
+            self.ctl(f"destroy {virt}")
+        if not self.root.let_go():
+            self.end_programs()
+
+    def end_programs(self) -> None:
+        """Everybody but the server."""
+        self._root = None
+        self.tidy(self.server.pid)
+
+    def stacks(self) -> None:
+        """Let the server write its stacks into the log."""
+        if self.server.poll() is None:
+            seen = len(self.log)
+            self.server.send_signal(signal.SIGUSR1)
+            with suppress(Stuck):
+                until(lambda: any("File" in line for line in self.log[seen:]), "stacks", 1)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Ask the server to end; its exit status."""
+        self.server.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for the server's end; its exit status."""
+        try:
+            status = self.server.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.broken = True
+            self.stacks()
+            raise Stuck("the server has not ended:\n" + "".join(self.log)) from None
+        self._listener.join()
+        return status
+
+    def stop(self) -> list[str]:
+        """End all of it, if need be by force. Returns what was not as it should be."""
+        wrong = []
+        if self.server.poll() is None and not self.broken:
+            self.end_programs()
+            try:
+                if (status := self.end()) != 0:
+                    wrong.append(f"the server ended with status {status}")
+            except Stuck as stuck:
+                wrong.append(str(stuck))
+        if self.broken:
+            subprocess.run(self.command("umount", "--lazy", DIR), capture_output=True, check=False)
+            self.server.kill()
+            self.server.wait()
+        self.end_programs()
+        if not self.broken:
+            wrong += [f"left behind: interface {name}" for name in self.links() if name != "lo"]
+            wrong += [f"left behind: mount {path}" for path in self.mounts()]
+            self.end_programs()
+        wrong += [f"left behind: process {pid} {line}" for pid, line in self.close().items()]
+        if re.search(r"Traceback|Error|failed|refused:", "".join(self.log)) and not self.broken:
+            wrong.append("the server complained:\n" + "".join(self.log))
+        self._listener.join()
+        if self.server.stderr is not None:
+            self.server.stderr.close()
+        return wrong
+
+
+class Virt:
+    """An interface of a mount, made for one test: up, otherwise as `create` makes it."""
+
+    def __init__(self, mount: Mount, unit: int, verbs: str = "up") -> None:
+        self.mount = mount
+        self.unit = unit
+        self.name = f"virt{unit}"
+        self.tap = f"tap{unit}"
+        mount.ctl(f"ensure {unit} {verbs}")
+        self._wire = mount.root.call(programs.wire, self.tap)
+
+    def set(self, verbs: str) -> None:
+        """Verbs, by its own ctl."""
+        self.mount.write(f"{self.name}/ctl", f"{verbs}\n")
+
+    def open(self, flags: int = os.O_RDWR, process: Process | None = None) -> File:
+        """Its frame file."""
+        return (process or self.mount.root).open(f"{self.name}/frame", flags)
+
+    def read(self, file: str) -> str:
+        """One of its text files."""
+        return self.mount.read(f"{self.name}/{file}")
+
+    def until(self, file: str, value: str) -> None:
+        """Wait until one of its text files holds that."""
+        until(lambda: self.read(file) == value, f"{self.name}/{file} is {value}")
+
+    def write(self, file: str, text: str) -> None:
+        """Write one of its text files."""
+        self.mount.write(f"{self.name}/{file}", text)
+
+    def count(self, name: str) -> int:
+        """One of stats/."""
+        return int(self.read(f"stats/{name}"))
+
+    def host_sends(self, *frames: bytes) -> None:
+        """The host sends these by the tap."""
+        self.mount.root.call(programs.send, self._wire, frames)
+
+    def host_gets(self) -> bytes:
+        """The next test frame that reached the host by the tap."""
+        return self.mount.root.call(programs.next_from_virt, self._wire, PATIENCE / 2)
+
+
+def frame(length: int = 60, number: int = 0) -> bytes:
+    """A frame to all, its bytes told apart by length and number."""
+    head = b"\xff" * 6 + b"\xb2\x0a\x00\x0b\x0e\x01" + programs.EXPERIMENTAL
+    pattern = bytes((number + i * (length % 251 + 1)) % 256 for i in range(256))
+    return (head + number.to_bytes(4, "big") + pattern * (length // 256 + 1))[:length]

@@ -1,0 +1,59 @@
+"""What ip(8) and bridge(8) say of interfaces. options: of ip(8), such as `-n NAME`."""
+
+import json
+from typing import Any
+
+from harness.places import Place
+
+
+def link(place: Place, name: str, options: str = "") -> dict[str, Any]:
+    """`ip -details -json link show`: ifindex, flags, mtu, master, address …"""
+    row: dict[str, Any] = json.loads(place.ip(f"{options} -details -json link show dev {name}"))[0]
+    return row
+
+
+def flags(place: Place, name: str, options: str = "") -> set[str]:
+    """UP, LOWER_UP, NO-CARRIER …"""
+    return set(link(place, name, options)["flags"])
+
+
+def data(place: Place, name: str) -> dict[str, Any]:
+    """A bridge's own attributes."""
+    found: dict[str, Any] = link(place, name)["linkinfo"]["info_data"]
+    return found
+
+
+def port(place: Place, name: str) -> dict[str, Any]:
+    """A member's attributes."""
+    found: dict[str, Any] = link(place, name)["linkinfo"]["info_slave_data"]
+    return found
+
+
+def table(place: Place, name: str, member: str) -> dict[str, dict[str, Any]]:
+    """`bridge fdb`, by MAC: entries of a member in the bridge."""
+    rows = json.loads(place.sh(f"bridge -json fdb show br {name}"))
+    return {row["mac"]: row for row in rows if row["ifname"] == member and row.get("master") == name}
+
+
+def addresses(place: Place, name: str, options: str = "") -> set[str]:
+    """An interface's addresses, "10.0.0.1/24"."""
+    rows = json.loads(place.ip(f"{options} -json address show dev {name}"))[0]["addr_info"]
+    return {f"{row['local']}/{row['prefixlen']}" for row in rows}
+
+
+def routes(place: Place, name: str) -> set[str]:
+    """The routes of both families that lead out of an interface alone, but for those that the kernel made.
+
+    Of IPv6 also those that lead out of others as well: there it is only shown so.
+    """
+    rows = [row for row in json.loads(place.ip("-json route")) if "dev" in row]
+    for row in json.loads(place.ip("-json -6 route")):
+        rows += [{**row, **hop} for hop in row.get("nexthops", [{}])]
+    mine = (row for row in rows if row.get("dev") == name and row.get("protocol") != "kernel")
+    return {f"{row['dst']} {row.get('gateway', '')}" for row in mine}
+
+
+def cable(one: Place, name: str, other: Place, address: str) -> None:
+    """An interface of one machine, up, and eth0 of another with an address, up, joined."""
+    one.ips(f"link add {name} type veth peer name far-{name} netns {other.pid}\nlink set {name} up")
+    other.ips(f"link set far-{name} name eth0\naddress add {address} dev eth0\nlink set eth0 up")

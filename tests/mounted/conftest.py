@@ -1,0 +1,21 @@
+"""Hosts with networks of their own behind the taps."""
+
+from collections.abc import Callable
+
+import pytest
+from harness.places import Place
+from harness.serving import Mount
+
+from .hosts import Host
+
+Hosts = Callable[..., Host]
+
+
+@pytest.fixture
+def hosts(mount: Mount, places: Callable[[], Place]) -> Hosts:
+    """Makes hosts: a fresh interface each, its tap in a network namespace of its own."""
+
+    def make(number: int, verbs: str = "") -> Host:
+        return Host(mount, places(), number, verbs)
+
+    return make

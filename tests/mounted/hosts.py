@@ -1,0 +1,62 @@
+"""A host on one end of a wire: an interface whose tap lies in a network namespace of its own."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from harness.places import Place, finished
+from harness.serving import Mount, Virt
+from harness.waiting import until
+
+
+class Host(Virt):
+    """virt<number>, whose tap has 10.0.0.<number>/24 in `place`."""
+
+    def __init__(self, mount: Mount, place: Place, number: int, verbs: str = "") -> None:
+        super().__init__(mount, number, f"{verbs} up")
+        self.place = place
+        self.address = f"10.0.0.{number}"
+        mount.ip(f"link set {self.tap} netns {place.pid}")
+        place.ip(f"link set {self.tap} addrgenmode none")
+        place.ip(f"addr add {self.address}/24 dev {self.tap}")
+        place.ip(f"link set {self.tap} up")
+        self.until("up", "1")
+
+    def ping(self, other: "Host", options: str = "-c5 -i0.02 -W2") -> "Ping":
+        """What ping(8) tells of the way to another and back."""
+        return Ping(self.place.sh(f"ping -q {options} {other.address} || true", seconds=30))
+
+    @contextmanager
+    def serving(self) -> Iterator["subprocess.Popen[str]"]:
+        """iperf3's server, for one client."""
+        server = self.place.start("stdbuf", "-oL", "iperf3", "-s", "-1", "--forceflush", stdout=subprocess.PIPE)
+        assert server.stdout is not None
+        until(lambda: "listening" in server.stdout.readline(), "iperf3 listens")  # type: ignore[union-attr]
+        yield server
+        finished(server)
+
+    def iperf3(self, other: "Host", options: str) -> dict[str, Any]:
+        """What iperf3(1) reports of a connection to another: `end` of its report."""
+        with other.serving():
+            report = json.loads(self.place.sh(f"iperf3 -J -c {other.address} {options}", seconds=30))
+        end: dict[str, Any] = report["end"]
+        return end
+
+
+class Ping:
+    """ping(8)'s summary. rtt: the mean, in ms. shortest: of all; with no load on the machine the delay itself."""
+
+    def __init__(self, text: str) -> None:
+        counts = re.search(r"(\d+) packets transmitted, (\d+) received", text)
+        assert counts, text
+        self.sent, self.received = map(int, counts.groups())
+        self.duplicates = int(found[1]) if (found := re.search(r"\+(\d+) duplicates", text)) else 0
+        self.rtt = float(found[1]) if (found := re.search(r"= [\d.]+/([\d.]+)/", text)) else 0.0
+        self.shortest = float(found[1]) if (found := re.search(r"= ([\d.]+)/", text)) else 0.0
+
+    def shows(self, delay: float) -> bool:
+        """Whether that is the delay of the way, in ms: never less, and not near twice as much on a busy machine."""
+        return delay <= self.shortest < max(1.8 * delay, 10)

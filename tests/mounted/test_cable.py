@@ -1,0 +1,488 @@
+"""cable: two virts joined in user space, with the hosts behind their taps none the wiser."""
+
+import errno
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from harness.captured import Watch
+from harness.fixtures import Alone
+from harness.lasting import Lasting
+from harness.places import finished
+from harness.process import fails
+from harness.serving import Mount, Virt, frame
+from harness.waiting import until
+
+from .conftest import Hosts
+from .hosts import Host
+from .programs import longest_captured, longest_read
+
+Virts = Callable[..., Virt]
+Pair = tuple[Host, Host]
+FULL = 1500 + 14 + 4  # the longest frame on the wire of an MTU of 1500
+
+
+@pytest.fixture
+def pair(mount: Mount, hosts: Hosts) -> Pair:
+    """Two hosts, 10.0.0.1 and 10.0.0.2, and a cable between them."""
+    ends = hosts(1), hosts(2)
+    mount.ctl("cable 1 2")
+    return ends
+
+
+@pytest.fixture
+def joined(virts: Virts) -> tuple[Virt, Virt]:
+    """Two virts whose taps are at hand, and a cable between them."""
+    first, second = virts(), virts()
+    first.mount.ctl(f"cable {first.unit} {second.unit}")
+    return first, second
+
+
+def counts(virt: Virt) -> dict[str, int]:
+    """Its counters that are not 0."""
+    names = ("rx_frames", "rx_dropped", "tx_frames", "tx_dropped")
+    return {name: count for name in names if (count := virt.count(name))}
+
+
+def test_frames_cross_both_ways_and_are_counted(joined: tuple[Virt, Virt]) -> None:
+    first, second = joined
+    sent = [frame(14), frame(60, 1), frame(1000, 2), frame(1514, 3)]
+    first.host_sends(*sent)
+    assert [second.host_gets() for _ in sent] == sent
+    second.host_sends(frame(60, 4))
+    assert first.host_gets() == frame(60, 4)
+    assert counts(first) == {"rx_frames": 4, "tx_frames": 1}
+    assert counts(second) == {"rx_frames": 1, "tx_frames": 4}
+    assert first.count("rx_bytes") == second.count("tx_bytes") == sum(map(len, sent))
+
+
+def test_ping(pair: Pair) -> None:
+    left, right = pair
+    assert left.ping(right).received == 5
+    assert right.ping(left, "-c3 -i0.02 -W2 -M do -s 1472").received == 3
+    assert left.ping(right, "-c3 -i0.02 -W2 -s 20000").received == 3
+
+
+def test_iperf3_crosses_in_large_pieces(pair: Pair) -> None:
+    """The captures of both ends see segments that no wire would carry."""
+    left, right = pair
+    before = [counts(end) for end in pair]
+    watch = Watch(left.mount, f"{left.name}/pcap")
+    end = left.iperf3(right, "-t 1")
+    assert end["sum_received"]["bits_per_second"] > 5e7
+    assert max(map(len, watch.look().frames)) > 10 * FULL
+    for virt, old in zip(pair, before, strict=True):
+        now = counts(virt)
+        assert now["rx_frames"] > old.get("rx_frames", 0) + 100
+        assert now["tx_frames"] > old.get("tx_frames", 0) + 100
+    assert left.count("rx_bytes") == right.count("tx_bytes")
+    assert left.count("rx_bytes") > end["sum_received"]["bytes"]
+
+
+def test_udp_and_ipv6(pair: Pair) -> None:
+    left, right = pair
+    for number, host in enumerate(pair, start=1):
+        host.place.ip(f"addr add fd00::{number}/64 dev {host.tap} nodad")
+    left.place.sh("ping -q -c2 -i0.02 -W2 -s 5000 fd00::2")
+    with right.serving():
+        report = json.loads(left.place.sh("iperf3 -J -6 -c fd00::2 -n 20M", seconds=20))
+    assert report["end"]["sum_received"]["bytes"] > 1e6
+    end = left.iperf3(right, "-u -b 20M -l 1400 -n 1M")
+    assert end["sum"]["lost_percent"] < 1
+
+
+@contextmanager
+def transfer(left: Host, right: Host) -> Iterator[None]:
+    """iperf3 from one to the other in the background, as long as the block takes. Some bytes must get across in it."""
+    with right.serving():
+        client = left.place.start("iperf3", "-t", "60", "-c", right.address, stdout=subprocess.DEVNULL)
+        until(lambda: left.count("rx_bytes") > 1_000_000, "it runs")
+        yield
+        assert client.poll() is None
+        crossed = right.count("tx_bytes")
+        until(lambda: right.count("tx_bytes") > crossed + 1_000_000, "it still runs")
+        client.terminate()
+        finished(client)
+
+
+@contextmanager
+def capture(virt: Virt) -> Iterator[Callable[[int], int]]:
+    """Its pcap, open; called, it reads so many frames and says how long the longest is."""
+    file = virt.mount.root.open(f"{virt.name}/pcap", os.O_RDONLY)
+    yield lambda frames: file.call(longest_captured, frames)
+    file.close()
+
+
+def test_a_reader_comes_and_goes_while_iperf3_runs(pair: Pair) -> None:
+    """It sees single frames and the connection goes on; without it the large pieces are back."""
+    left, right = pair
+    with transfer(left, right):
+        with capture(right) as longest:
+            assert longest(200) > 10 * FULL
+        for _ in range(3):
+            reader = left.open(os.O_RDONLY)
+            assert 1400 < reader.call(longest_read, 1000) <= FULL
+            with capture(right) as longest:
+                longest(50)
+                assert 1400 < longest(500) <= FULL
+            reader.close()
+            with capture(left) as longest:
+                longest(200)
+                until(lambda: longest(100) > 10 * FULL, "large pieces cross again", 2)
+
+
+def test_an_impairment_comes_and_goes_while_iperf3_runs(pair: Pair) -> None:
+    left, right = pair
+    with transfer(left, right):
+        for _ in range(3):
+            right.set("impair out delay 1ms limit 2000")
+            with capture(right) as longest:
+                longest(50)
+                assert longest(500) <= FULL
+            right.set("-impair")
+            with capture(right) as longest:
+                until(lambda: longest(100) > 10 * FULL, "large pieces cross again", 2)
+
+
+def test_captures_come_and_go_while_iperf3_runs(pair: Pair) -> None:
+    """They change nothing of what they see: the pieces stay large from the first to the last."""
+    left, right = pair
+    with transfer(left, right):
+        for _ in range(3):
+            root = left.mount.root.open("pcap", os.O_RDONLY)
+            with capture(left) as before, capture(right) as behind:
+                for longest in (before, behind, before):
+                    assert longest(300) > 10 * FULL
+                assert root.call(longest_captured, 300) > 10 * FULL
+            root.close()
+
+
+def test_a_reader_takes_nothing_from_the_cable(pair: Pair) -> None:
+    """It sees frames as on a real wire, which go on across."""
+    left, right = pair
+    reader = left.open(os.O_RDONLY | os.O_NONBLOCK)
+    assert left.ping(right, "-c5 -i0.02 -W2").received == 5
+    seen = []
+    with fails(errno.EAGAIN):
+        while True:
+            seen.append(reader.read())
+    assert sum(one[12:14] == b"\x08\x00" for one in seen) == 5
+    assert all(checksums(one) for one in seen)
+
+
+def test_a_reader_that_does_not_read_holds_nobody_up(pair: Pair) -> None:
+    left, right = pair
+    stopped = [end.open(os.O_RDONLY) for end in pair]
+    end = left.iperf3(right, "-t 1 --bidir")
+    assert end["sum_received"]["bytes"] > 5e5
+    assert end["sum_received_bidir_reverse"]["bytes"] > 5e5
+    assert all(len(file.read()) <= FULL for file in stopped)
+
+
+def checksums(data: bytes) -> bool:
+    """An IPv4 header adds up, or it is none."""
+    if data[12:14] != b"\x08\x00":
+        return True
+    words = [int.from_bytes(data[at : at + 2], "big") for at in range(14, 34, 2)]
+    return sum(words) % 0xFFFF == 0
+
+
+def test_single_frames_have_their_checksums(pair: Pair) -> None:
+    """tcpdump says so of what a reader gets, that is of what a virt puts on a wire."""
+    left, right = pair
+    left.set("exclusive none")
+    reader = left.mount.shell(f"exec timeout -s INT 5 head -c 200000 {left.name}/hex >/mnt/lines")
+    until(lambda: left.read("clients").count("hex"), "it reads")
+    left.iperf3(right, "-n 300K")
+    finished(reader)
+    virt = left.mount
+    virt.sh("head -n -1 /mnt/lines | sed 's/../& /g; s/^/000000 /' | text2pcap -q - /mnt/single")
+    told = virt.sh("tcpdump -nn -vv -r /mnt/single tcp 2>/dev/null")
+    assert "incorrect" not in told
+    assert told.count("(correct)") > 50
+
+
+def test_the_far_end_writes_too(pair: Pair) -> None:
+    """Who has frame open sends to the host of that end, with a cable or without."""
+    left, right = pair
+    left.open(os.O_WRONLY).write(frame())
+    wire = left.place
+    assert (left.count("tx_frames"), right.count("rx_frames")) == (1, 0)
+    row = json.loads(wire.ip(f"-s -json link show dev {left.tap}"))[0]
+    assert row["stats64"]["rx"]["packets"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "rtt"), [("delay 20ms", 40), ("in delay 30ms", 30), ("out delay 10ms in delay 5ms", 15), ("", 0)]
+)
+def test_delay(mount: Mount, hosts: Hosts, words: str, rtt: float) -> None:
+    left, right = hosts(1), hosts(2)
+    mount.ctl(f"cable 1 2 {words}")
+    left.ping(right, "-c1 -W2")
+    for one, other in ((left, right), (right, left)):
+        found = one.ping(other, "-c8 -i0.02 -W2")
+        assert found.received == 8
+        assert found.shows(rtt), found.shortest
+
+
+def test_out_is_from_the_first_to_the_second(joined: tuple[Virt, Virt]) -> None:
+    first, second = joined
+    first.mount.ctl(f"uncable {first.unit} {second.unit}\ncable {first.unit} {second.unit} out loss 100%")
+    first.host_sends(frame(60, 1))
+    second.host_sends(frame(60, 2))
+    assert first.host_gets() == frame(60, 2)
+    assert second.count("tx_frames") == 0
+    assert first.count("rx_dropped") == 1
+
+
+def test_loss_is_the_same_with_the_same_seed(joined: tuple[Virt, Virt]) -> None:
+    first, second = joined
+    fates = []
+    for _ in range(2):
+        first.mount.ctl(f"uncable {first.unit} {second.unit}")
+        first.mount.ctl(f"cable {first.unit} {second.unit} loss 20% seed 5")
+        watch = Watch(second.mount, f"{second.name}/pcap")
+        before = sum(counts(first).values())
+        first.host_sends(*(frame(60, number) for number in range(200)))
+        until(lambda: sum(counts(first).values()) - before == 200, "all have met their fate")  # noqa: B023
+        fates.append([packet.frame for packet in watch.look().packets if packet.way == "out"])
+        watch.file.close()
+    assert fates[0] == fates[1]
+    assert 130 < len(fates[0]) < 190
+
+
+def test_rate(mount: Mount, hosts: Hosts) -> None:
+    """iperf3 tells of payload: 1448 bytes of each frame's 1514."""
+    left, right = hosts(1), hosts(2)
+    mount.ctl("cable 1 2 out rate 20mbit limit 100")
+    end = left.iperf3(right, "-t 2 -O 1")
+    on_wire = end["sum_received"]["bits_per_second"] * 1514 / 1448
+    assert 10e6 < on_wire < 22e6
+    end = right.iperf3(left, "-t 1")
+    assert end["sum_received"]["bits_per_second"] > 30e6
+
+
+def test_rate_of_udp(mount: Mount, hosts: Hosts) -> None:
+    left, right = hosts(1), hosts(2)
+    mount.ctl("cable 1 2 rate 10mbit limit 50")
+    end = left.iperf3(right, "-u -b 20M -l 1458 -t 2")
+    received = end["sum"]["packets"] - end["sum"]["lost_packets"]
+    assert 5e6 < received * 1500 * 8 / end["sum"]["seconds"] < 10.8e6
+
+
+def test_an_end_s_own_impairment_and_filter_hold(pair: Pair) -> None:
+    """Of the virt the frames come from, and of the one they go to."""
+    left, right = pair
+    left.ping(right, "-c1 -W2")
+    left.set("impair in delay 20ms")
+    assert left.ping(right).shows(20)
+    right.set("impair delay 10ms")
+    assert left.ping(right).shows(40)
+    left.set("-impair")
+    right.set("-impair")
+    assert left.ping(right).shows(0)
+    left.set("filter arp")
+    assert left.ping(right, "-c2 -i0.02 -W1").received == 0
+    left.set("-filter")
+    assert left.ping(right).received == 5
+
+
+def test_captures_of_both_ends(joined: tuple[Virt, Virt]) -> None:
+    first, second = joined
+    watches = [Watch(first.mount, f"{virt.name}/pcap") for virt in joined]
+    first.host_sends(frame(60, 1))
+    second.host_sends(frame(60, 2))
+    seen = [{(packet.frame, packet.way) for packet in watch.until(2).packets} for watch in watches]
+    assert seen[0] == {(frame(60, 1), "in"), (frame(60, 2), "out")}
+    assert seen[1] == {(frame(60, 2), "in"), (frame(60, 1), "out")}
+
+
+def test_uncable(joined: tuple[Virt, Virt]) -> None:
+    """Frames are dropped again, or read by who reads."""
+    first, second = joined
+    first.mount.ctl(f"uncable {second.unit} {first.unit}")
+    first.host_sends(frame(60, 1))
+    assert counts(first) == {"rx_dropped": 1}
+    assert counts(second) == {}
+    file = first.open()
+    first.host_sends(frame(60, 2))
+    assert file.read() == frame(60, 2)
+    with fails(errno.ENOENT):
+        first.mount.ctl(f"uncable {first.unit} {second.unit}")
+    first.mount.ctl(f"cable {first.unit} {second.unit}")
+    first.host_sends(frame(60, 3))
+    assert second.host_gets() == frame(60, 3)
+
+
+def test_a_waiting_reader_goes_on_over_cable_and_uncable(virts: Virts) -> None:
+    first, second = virts(), virts()
+    file = first.open()
+    waiting = file.begin_read().waiting()
+    first.mount.ctl(f"cable {first.unit} {second.unit}")
+    first.host_sends(frame(60, 1))
+    assert waiting.result() == frame(60, 1)
+    assert second.host_gets() == frame(60, 1)
+    waiting = file.begin_read().waiting()
+    first.mount.ctl(f"uncable {first.unit} {second.unit}")
+    first.host_sends(frame(60, 2))
+    assert waiting.result() == frame(60, 2)
+
+
+def test_what_is_refused(mount: Mount, virts: Virts) -> None:
+    a, b, c = (virts().unit for _ in range(3))
+    mount.ctl(f"cable {a} {b}")
+    before = mount.read("ctl")
+    for line, number, why in (
+        (f"cable {a} {b}", errno.EEXIST, f"virt{a} and virt{b} already have a cable"),
+        (f"cable {b} {a} delay 1ms", errno.EEXIST, f"virt{b} and virt{a} already have a cable"),
+        (f"cable {a} {c}", errno.EBUSY, f"virt{a} already has a cable: virt{a} and virt{b}"),
+        (f"cable {c} {b}", errno.EBUSY, f"virt{b} already has a cable: virt{a} and virt{b}"),
+        (f"uncable {a} {c}", errno.ENOENT, f"there is no cable between virt{a} and virt{c}"),
+        (f"cable {c} {c}", errno.EINVAL, f'"virt{c}" cannot be both ends of a cable'),
+        (f"cable {a} 77", errno.ENXIO, "virt77"),
+        (f"cable {c}", errno.EINVAL, "cable A B"),
+        (f"cable {c} {b} wobble", errno.EINVAL, "wobble"),
+    ):
+        with fails(number):
+            mount.ctl(line)
+        assert why in mount.read("last_error")
+    assert mount.read("ctl") == before
+    assert "Permission denied" in mount.refused(f"echo uncable {a} {b} >ctl", uid=1000)
+
+
+def test_one_end_is_destroyed(joined: tuple[Virt, Virt]) -> None:
+    """The other is as it was before the cable."""
+    first, second = joined
+    mount = first.mount
+    file = first.open()
+    mount.ctl(f"destroy {second.unit}")
+    assert "cable" not in mount.read("ctl")
+    first.host_sends(frame(60, 1))
+    assert file.read() == frame(60, 1)
+    third = Virt(mount, second.unit)
+    mount.ctl(f"cable {first.unit} {third.unit}")
+    first.host_sends(frame(60, 2))
+    assert third.host_gets() == frame(60, 2)
+
+
+def test_one_end_s_tap_is_deleted(joined: tuple[Virt, Virt]) -> None:
+    first, second = joined
+    second.mount.ip(f"link del {second.tap}")
+    first.host_sends(frame(60, 1))
+    until(lambda: not second.mount.has(second.tap), "it is gone")
+    file = first.open()
+    first.host_sends(frame(60, 2))
+    assert file.read() == frame(60, 2)
+    second.mount.ctl(f"destroy {second.unit}")
+    assert "cable" not in second.mount.read("ctl")
+
+
+def test_down_and_up(joined: tuple[Virt, Virt]) -> None:
+    """What goes to an end that is down is dropped and counted there."""
+    first, second = joined
+    second.set("down")
+    first.host_sends(frame(60, 1))
+    until(lambda: counts(second) == {"tx_dropped": 1}, "it is dropped there")
+    assert (second.count("tx_down"), second.count("tx_bytes")) == (1, 0)
+    assert counts(first) == {"rx_frames": 1}
+    second.set("up")
+    first.host_sends(frame(60, 2))
+    assert second.host_gets() == frame(60, 2)
+
+
+def test_ctl_tells_of_it_and_can_be_written_back(joined: tuple[Virt, Virt]) -> None:
+    first, second = joined
+    mount = first.mount
+    line = f"cable {first.unit} {second.unit}"
+    assert mount.read("ctl").splitlines()[-1] == line
+    for words in ("delay 20ms loss 1%", "in delay 20ms", "in delay 5ms out loss 1%"):
+        mount.ctl(f"un{line}\n{line} {words}")
+        lines = mount.read("ctl")
+        assert lines.splitlines()[-1] == f"{line} {words}"
+        mount.ctl(f"destroy {first.unit}\ndestroy {second.unit}")
+        mount.ctl(lines)
+        assert mount.read("ctl") == lines
+
+
+def test_it_comes_back_after_a_crash(alone: Alone) -> None:
+    mount = Lasting("state=/mnt/state")
+    alone.made.append(mount)
+    mount.ctl("create 1 up\ncreate 2 up\ncreate 3\ncable 1 2 delay 50ms")
+    before = mount.read("ctl")
+    mount.kill()
+    mount.again("state=/mnt/state")
+    after = mount.read("ctl")
+    assert after.splitlines()[-1] == "cable 1 2 delay 50ms"
+    assert len(after.splitlines()) == len(before.splitlines())
+    mount.clear()
+
+
+def test_different_mtus(mount: Mount, hosts: Hosts) -> None:
+    """A frame too long for the end it goes to is dropped and counted there, large pieces included."""
+    left, right = hosts(1, "mtu 9000"), hosts(2)
+    mount.ctl("cable 1 2")
+    assert left.ping(right, "-c2 -i0.02 -W2 -s 1400").received == 2
+    before = right.count("tx_dropped")
+    assert left.ping(right, "-c2 -i0.02 -W1 -M do -s 4000").received == 0
+    assert right.count("tx_dropped") >= before + 2
+    assert right.count("tx_oversize") >= 2
+    for one, other in ((right, left), (left, right)):
+        assert one.iperf3(other, "-t 1")["sum_received"]["bytes"] > 2e6
+
+
+def test_a_stream_of_small_frames(joined: tuple[Virt, Virt]) -> None:
+    """So many that they are carried in batches: all of them, in order."""
+    first, second = joined
+    first.set("queue 4096")
+    watch = Watch(second.mount, f"{second.name}/pcap")
+    sent = [frame(60 + number // 1000, number) for number in range(3000)]
+    first.host_sends(*sent)
+    assert watch.until(3000).frames == sent
+    assert (first.count("rx_frames"), second.count("tx_frames")) == (3000, 3000)
+    assert first.count("rx_bytes") == second.count("tx_bytes") == sum(map(len, sent))
+
+
+def test_tagged_frames(joined: tuple[Virt, Virt]) -> None:
+    first, second = joined
+    tagged = frame(1514)[:12] + bytes((0x81, 0, 0x60, 5)) + frame(1514)[12:]
+    watch = Watch(second.mount, f"{second.name}/pcap")
+    first.host_sends(tagged)
+    assert watch.until(1).frames == [tagged]
+    reader = first.open(os.O_RDONLY)
+    first.host_sends(tagged)
+    assert reader.read() == tagged
+    assert watch.until(2).frames[1] == tagged
+    assert second.count("tx_frames") == 2
+
+
+def test_antispoof_of_the_end_it_goes_to(joined: tuple[Virt, Virt]) -> None:
+    """A virt's own address is the only one that may come out of its tap."""
+    first, second = joined
+    second.set("antispoof link b2:0a:00:0b:0e:77")
+    first.host_sends(frame(60, 1))
+    until(lambda: second.count("tx_spoofed") == 1, "it is dropped")
+    second.set("link b2:0a:00:0b:0e:01")  # as test frames say
+    first.host_sends(frame(60, 2))
+    assert second.host_gets() == frame(60, 2)
+
+
+def test_two_cables_at_once(mount: Mount, virts: Virts) -> None:
+    ends = [virts() for _ in range(4)]
+    mount.ctl(f"cable {ends[0].unit} {ends[1].unit}\ncable {ends[2].unit} {ends[3].unit}")
+    ends[0].host_sends(frame(60, 1))
+    ends[3].host_sends(frame(60, 2))
+    assert ends[1].host_gets() == frame(60, 1)
+    assert ends[2].host_gets() == frame(60, 2)
+    assert len(re.findall("^cable", mount.read("ctl"), re.M)) == 2
+
+
+def test_nothing_is_left_when_the_mount_ends(alone: Alone) -> None:
+    mount = alone()
+    Virt(mount, 1), Virt(mount, 2)
+    mount.ctl("cable 1 2 delay 10ms")
+    assert mount.end() == 0
+    assert mount.links() == ["lo"]

@@ -1,0 +1,95 @@
+"""DHCP over a cable, with the programs that people have: dnsmasq serves, udhcpc asks from a packet socket.
+
+While the cable's offload is on, UDP checksums are left undone, as over a veth pair. What reads a packet socket is told
+so (TP_STATUS_CSUMNOTREADY, packet(7)), which DHCP clients heed; other programs see a wrong checksum.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from harness.places import finished
+from harness.serving import Mount
+from harness.waiting import until
+
+from .conftest import Hosts
+from .hosts import Host
+
+Pair = tuple[Host, Host]
+
+# Tells of each of the server's answers: whether its checksum is right, and whether it is said not to be ready.
+_WATCH = """
+import socket, struct, sys
+packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+packets.setsockopt(263, 8, 1)  # SOL_PACKET, PACKET_AUXDATA
+packets.bind((sys.argv[1], 3))
+print("listening", flush=True)
+while True:
+    frame, extra, _, _ = packets.recvmsg(2048, 100)
+    if frame[12:14] == b"\\x08\\0" and frame[23] == 17 and frame[34:38] == struct.pack(">HH", 67, 68):
+        (status,) = struct.unpack_from("I", extra[0][2])
+        udp = frame[34 : 34 + int.from_bytes(frame[38:40], "big")]
+        summed = frame[26:34] + struct.pack(">HH", 17, len(udp)) + udp + bytes(len(udp) % 2)
+        right = sum(struct.unpack(f">{len(summed) // 2}H", summed)) % 0xFFFF == 0
+        print("right" if right else "wrong", "unready" if status & 8 else "ready", flush=True)
+"""
+
+
+@pytest.fixture
+def pair(mount: Mount, hosts: Hosts) -> Iterator[Pair]:
+    """A server of addresses, a client without one, and a cable between them."""
+    server, client = hosts(1), hosts(2)
+    mount.ctl("cable 1 2")
+    client.place.ip(f"address flush dev {client.tap}")
+    words = f"--no-daemon --conf-file=/dev/null --port=0 --user=root --pid-file= --interface={server.tap} --no-ping"
+    words += " --bind-interfaces --dhcp-range=10.0.0.50,10.0.0.60,1h --dhcp-leasefile=/mnt/leases"
+    dnsmasq = server.place.start("dnsmasq", *words.split(), stderr=subprocess.PIPE)
+    assert dnsmasq.stderr is not None
+    until(lambda: "bound" in dnsmasq.stderr.readline(), "dnsmasq listens")  # type: ignore[union-attr]
+    yield server, client
+    dnsmasq.terminate()
+    finished(dnsmasq)
+
+
+def asked(client: Host) -> set[str]:
+    """Let udhcpc have an address; what a packet socket beside it saw of the answers."""
+    watch = client.place.start(sys.executable, "-c", _WATCH, client.tap, stdout=subprocess.PIPE)
+    assert watch.stdout is not None
+    assert watch.stdout.readline() == "listening\n"
+    script = f'#!/bin/sh\n[ "$1" != bound ] || ip address add $ip/24 dev {client.tap}\n'
+    client.place.sh(f"cat >/mnt/script <<'END'\n{script}END\nchmod +x /mnt/script")
+    client.place.sh(f"busybox udhcpc -i {client.tap} -n -q -f -t 5 -T 1 -s /mnt/script")
+    seen = [watch.stdout.readline(), watch.stdout.readline()]  # the offer, the acknowledgement
+    watch.terminate()
+    finished(watch)
+    return {line.strip() for line in seen}
+
+
+def test_with_offload(pair: Pair) -> None:
+    """The checksum is undone, and marked so: udhcpc goes by the mark."""
+    server, client = pair
+    assert asked(client) == {"wrong unready"}
+    assert client.place.sh(f"ping -q -c1 -W2 {server.address}")
+
+
+def test_with_somebody_who_reads(pair: Pair) -> None:
+    server, client = pair
+    reader = server.open(os.O_RDONLY)
+    assert asked(client) == {"right ready"}
+    reader.close()
+
+
+def test_with_the_server_s_checksums_turned_on_by_hand(pair: Pair) -> None:
+    """ethtool's word holds when the cable's offload comes back behind a reader."""
+    server, client = pair
+    server.place.sh(f"ethtool -K {server.tap} tx off")
+    assert asked(client) == {"right ready"}
+    reader = server.open(os.O_RDONLY)
+    server.until("next", "0")
+    reader.close()
+    until(lambda: "frame" not in server.read("clients"), "nobody reads")
+    assert asked(client) == {"right ready"}
+    server.place.sh(f"ethtool -K {server.tap} tx on")
+    assert asked(client) == {"wrong unready"}

@@ -1,0 +1,114 @@
+"""clients: who has what open, and how he keeps up."""
+
+import os
+import select
+import subprocess
+from collections.abc import Callable
+
+from harness.places import Place
+from harness.serving import Mount, Virt, frame
+from harness.waiting import until, until_it_waits
+
+Virts = Callable[..., Virt]
+HEAD = ["PID", "COMMAND", "FILE", "TAKEN", "WAITING", "DROPPED"]
+
+
+def rows(virt: Virt) -> list[list[str]]:
+    """The table without its head."""
+    head, *rest = [line.split() for line in virt.read("clients").splitlines()]
+    assert head == HEAD
+    return rest
+
+
+def test_nobody(virt: Virt) -> None:
+    assert rows(virt) == []
+
+
+def test_who_has_what(virt: Virt) -> None:
+    mount = virt.mount
+    cat = mount.shell(f"exec cat {virt.name}/frame", stdout=subprocess.PIPE)
+    until_it_waits(cat.pid)
+    waiter = mount.shell(f"exec dd if={virt.name}/wait/gone status=none", uid=4001, stdout=subprocess.PIPE)
+    until_it_waits(waiter.pid)
+    assert rows(virt) == [
+        [str(cat.pid), "cat", "frame", "0", "0", "0"],
+        [str(waiter.pid), "dd", "wait/gone", "0", "0", "0"],
+    ]
+    cat.kill()
+    cat.wait()
+    until(lambda: [row[1] for row in rows(virt)] == ["dd"], "cat is gone from the table")
+
+
+def test_frames_taken_and_waiting(virt: Virt) -> None:
+    reader = virt.open(os.O_RDONLY)
+    for number in range(3):
+        virt.host_sends(frame(60, number))
+        reader.read()
+    assert rows(virt)[0][3] == "3"
+    writer = virt.open(os.O_WRONLY)
+    writer.write(frame())
+    assert [row[2:4] for row in rows(virt)] == [["frame", "3"], ["frame", "0"]]
+    reader.close()
+    until(lambda: len(rows(virt)) == 1, "one is closed")
+
+
+def test_of_its_own_interface_only(virts: Virts) -> None:
+    one, other = virts(), virts()
+    one.open()
+    assert (len(rows(one)), len(rows(other))) == (1, 0)
+
+
+def test_everybody_may_read_it(virt: Virt) -> None:
+    virt.open()
+    assert len(virt.mount.sh(f"cat {virt.name}/clients", uid=4001).splitlines()) == 2
+    assert "Permission denied" in virt.mount.refused(f"LC_ALL=C; echo >{virt.name}/clients", uid=4001)
+
+
+def test_columns_are_aligned(virt: Virt) -> None:
+    for name in ("frame", "wait/carrier", "wait/up"):
+        virt.mount.process().open(f"{virt.name}/{name}", os.O_RDONLY)
+    lines = virt.read("clients").splitlines()
+    at = lines[0].index("FILE")
+    assert all(line[at - 1] == " " != line[at] for line in lines)
+
+
+def test_a_crowd(virt: Virt, mount: Mount) -> None:
+    """Longer than one read of a small buffer."""
+    crowd = mount.process()
+    for _ in range(300):
+        crowd.open(f"{virt.name}/wait/gone", os.O_RDONLY)
+    assert len(rows(virt)) == 300
+    assert len(mount.sh(f"dd bs=100 if={virt.name}/clients status=none").splitlines()) == 301
+    crowd.kill()
+    until(lambda: rows(virt) == [], "all are gone")
+
+
+def test_a_name_with_blanks_or_worse(virt: Virt) -> None:
+    """One program, one line."""
+    script = r"printf 'a b\nc' >/proc/$$/comm; exec 3<" + f"{virt.name}/wait/gone; echo; read x"
+    shell = virt.mount.shell(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert shell.stdout is not None
+    shell.stdout.readline()
+    lines = virt.read("clients").splitlines()
+    assert len(lines) == 2
+    assert f"{shell.pid} " in lines[1]
+    assert "wait/gone" in lines[1]
+    shell.kill()
+    shell.wait()
+
+
+def test_poll_tells_of_comers_and_goers(virt: Virt) -> None:
+    file = virt.mount.process().open(f"{virt.name}/clients", os.O_RDONLY)
+    file.read()
+    virt.open()
+    assert file.poll(select.POLLPRI) & select.POLLPRI
+    file.call(os.lseek, 0, os.SEEK_SET)
+    assert b"frame" in file.read()
+
+
+def test_from_another_namespace(virt: Virt, places: Callable[[], Place]) -> None:
+    """A tap that has moved changes nothing for who is at its other end."""
+    file = virt.open(os.O_RDONLY)
+    virt.set(f"netns {places().pid}")
+    assert [row[2] for row in rows(virt)] == ["frame"]
+    file.close()

@@ -1,0 +1,57 @@
+"""cat as a cable between two network namespaces."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from harness.places import Place, finished
+from harness.serving import Mount, Virt
+from harness.waiting import until, until_it_waits
+
+
+@pytest.fixture
+def sides(mount: Mount) -> Iterator[tuple[Place, Place]]:
+    """tap1 and tap2 in two namespaces of their own, 10.0.0.1 and 10.0.0.2, joined by two cats."""
+    places = Place(), Place()
+    for number, place in enumerate(places, start=1):
+        virt = Virt(mount, number)
+        mount.ip(f"link set tap{number} netns {place.pid}")
+        place.ip(f"link set tap{number} addrgenmode none")
+        place.ip(f"addr add 10.0.0.{number}/24 dev tap{number}")
+        place.ip(f"link set tap{number} up")
+        virt.until("up", "1")
+    for a, b in ((1, 2), (2, 1)):
+        cat = mount.shell(f"exec cat virt{a}/frame >virt{b}/frame")
+        until_it_waits(cat.pid)
+    yield places
+    for place in places:
+        place.tidy()
+        assert not place.close()
+
+
+def test_ping(sides: tuple[Place, Place]) -> None:
+    """ping -c N -w S succeeds once N are answered."""
+    sides[0].sh("ping -q -c5 -i0.02 -w5 10.0.0.2")
+    sides[1].sh("ping -q -c2 -i0.02 -w5 -M do -s 1472 10.0.0.1")
+
+
+def test_iperf3(sides: tuple[Place, Place]) -> None:
+    server = sides[1].start("stdbuf", "-oL", "iperf3", "-s", "-1", "--forceflush", stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    until(lambda: "listening" in server.stdout.readline(), "iperf3 listens")  # type: ignore[union-attr]
+    report = json.loads(sides[0].sh("iperf3 -J -t 2 -c 10.0.0.2", seconds=20))
+    finished(server)
+    assert report["end"]["sum_received"]["bits_per_second"] > 1e5
+    assert report["end"]["sum_received"]["seconds"] > 1.5
+
+
+def test_a_cable_of_cats_stopped_and_resumed_pings(mount: Mount, sides: tuple[Place, Place]) -> None:
+    """kill -STOP, kill -CONT, by bash's job control."""
+    sides[0].sh("ping -q -c2 -i0.02 -w5 10.0.0.2")
+    cats = [pid for pid, line in mount.processes().items() if line.startswith("cat virt")]
+    assert len(cats) == 2
+    mount.sh(f"kill -STOP {cats[0]} {cats[1]}")
+    assert "100% packet loss" in sides[0].sh("ping -q -c2 -i0.02 -W1 10.0.0.2 || true")
+    mount.sh(f"kill -CONT {cats[0]} {cats[1]}")
+    sides[0].sh("ping -q -c2 -i0.02 -w5 10.0.0.2")

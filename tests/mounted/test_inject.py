@@ -1,0 +1,479 @@
+"""inject: a capture file that is written is sent, as fast as it goes or as it was recorded."""
+
+import errno
+import itertools
+import json
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness.captured import Captured, Watch, pcap
+from harness.places import DIR, finished
+from harness.process import fails
+from harness.serving import Mount, Virt, frame
+from harness.waiting import until
+
+from . import programs
+
+Virts = Callable[..., Virt]
+SENT = [frame(60, 1), frame(1514, 2), frame(14, 3), frame(61, 4)]
+FILE = pcap(enumerate(SENT))
+
+
+def put(mount: Mount, name: str, data: bytes) -> str:
+    """A file on the place's own disk; its path there."""
+    path = f"/mnt/{name}"
+    mount.root.call(Path.write_bytes, Path(path), data)
+    return path
+
+
+def write(virt: Virt, data: bytes) -> None:
+    """A whole file, in one write."""
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+    assert file.write(data) == len(data)
+    file.close()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("nano", [False, True])
+def test_pcap_in_both_orders_and_resolutions(virt: Virt, order: str, nano: bool) -> None:
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+    data = pcap(enumerate(SENT), order, nano)
+    assert file.write(data) == len(data)
+    assert [virt.host_gets() for _ in SENT] == SENT
+    assert (virt.count("tx_frames"), virt.count("tx_bytes")) == (4, sum(map(len, SENT)))
+
+
+@pytest.mark.parametrize("kind", ["pcap", "nsecpcap", "pcapng"])
+def test_what_wireshark_s_tools_write(virt: Virt, kind: str) -> None:
+    path = put(virt.mount, "recorded", FILE)
+    virt.mount.sh(f"editcap -F {kind} {path} /mnt/other && cat /mnt/other >{virt.name}/inject")
+    assert [virt.host_gets() for _ in SENT] == SENT
+
+
+def test_several_sections(virt: Virt) -> None:
+    path = put(virt.mount, "recorded", FILE)
+    virt.mount.sh(f"editcap -F pcapng {path} /mnt/other && cat /mnt/other /mnt/other >{virt.name}/inject")
+    assert [virt.host_gets() for _ in range(8)] == SENT * 2
+
+
+@pytest.mark.parametrize("strict", ["", "strict"])
+def test_an_fcs_that_the_file_announces_is_not_sent(virt: Virt, strict: str) -> None:
+    """Nor does it count: a full frame with a VLAN tag is as long as a frame may be."""
+    virt.set(f"{strict} up")
+    sent = [frame(60, 1), frame(1514, 2), frame(1518, 3)] + [frame(60, number) for number in range(20)]
+    file = pcap(enumerate(one + b"FCS!" for one in sent))
+    write(virt, file[:20] + struct.pack("<I", 1 | 0x24000000) + file[24:])
+    assert [virt.host_gets() for _ in sent] == sent
+    assert (virt.count("tx_frames"), virt.count("tx_oversize")) == (len(sent), 0)
+
+
+@pytest.mark.parametrize("pace", ["0", "1000000"])
+def test_an_interface_of_another_link_type(virt: Virt, pace: str) -> None:
+    """What comes before its first packet is sent, and where that is, is told."""
+    virt.set(f"pace {pace}")
+    first, second = clocked(6, 0, SENT[0]), clocked(6, 1, SENT[1])[28 + 32 :]
+    loopback = struct.pack("<IIHHII", 1, 20, 0, 0, 0, 20)
+    good = first + loopback + second
+    packet = bytearray(second)
+    packet[8] = 1  # its interface
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+    with fails(errno.EINVAL):
+        file.write(good + bytes(packet) + second)
+    assert [virt.host_gets() for _ in range(2)] == SENT[:2]
+    said = f'{virt.name}/inject: byte {len(good)}: "LINKTYPE_NULL 0" is not Ethernet: its frames cannot be sent'
+    assert virt.mount.read("last_error") == said
+    file.close()
+    assert (virt.mount.read("last_error"), virt.count("tx_frames")) == (said, 2)
+    write(virt, good)
+    assert virt.count("tx_frames") == 4
+
+
+def test_what_was_captured_is_replayed(virts: Virts) -> None:
+    """One virt's pcap, statistics and all, into another's inject."""
+    first, second = virts(), virts()
+    watch = Watch(first.mount, f"{first.name}/pcap")
+    first.host_sends(*SENT)
+    watch.until(4)
+    first.mount.ctl(f"destroy {first.unit}")
+    watch.look()
+    write(second, watch.data)
+    assert [second.host_gets() for _ in SENT] == SENT
+
+
+@pytest.mark.parametrize("kind", ["pcap", "pcapng"])
+@pytest.mark.parametrize("size", [1, 7, 100, 1 << 20])
+def test_cut_anywhere(virt: Virt, kind: str, size: int) -> None:
+    path = put(virt.mount, "recorded", FILE)
+    virt.mount.sh(f"editcap -F {kind} {path} /mnt/o && dd if=/mnt/o of={virt.name}/inject bs={size} status=none")
+    assert [virt.host_gets() for _ in SENT] == SENT
+    assert virt.count("tx_frames") == 4
+
+
+@pytest.mark.parametrize("kind", ["pcap", "pcapng"])
+@pytest.mark.parametrize("size", [1000, 1 << 20])
+def test_equal_frames_in_a_row(virt: Virt, kind: str, size: int) -> None:
+    """They are sent many at a time: in order, unmixed, and others between them."""
+    sent = [frame(60, number) for number in range(100)] + [frame(61)] + [frame(1514, number) for number in range(50)]
+    path = put(virt.mount, "recorded", pcap(enumerate(sent)))
+    virt.mount.sh(f"editcap -F {kind} {path} /mnt/o && dd if=/mnt/o of={virt.name}/inject bs={size} status=none")
+    assert [virt.host_gets() for _ in sent] == sent
+    assert (virt.count("tx_frames"), virt.count("tx_bytes")) == (151, sum(map(len, sent)))
+
+
+def test_equal_frames_behind_one_that_is_refused(virt: Virt) -> None:
+    """With `strict` a write ends there; what follows it in the file is sent with the next."""
+    virt.set("strict")
+    sent = [frame(60, number) for number in range(41)]
+    data = pcap(enumerate([*sent[:20], frame(2000), *sent[20:40], frame(2000), sent[40]]))
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+    end = len(data) - 76
+    for part, count in ((data[:end], 20), (data[end:], 40)):
+        with fails(errno.EMSGSIZE):
+            file.write(part)
+        assert virt.count("tx_frames") == count
+    assert [virt.host_gets() for _ in range(40)] == sent[:40]
+    assert virt.count("tx_oversize") == 2
+
+
+def test_equal_frames_while_down(virt: Virt) -> None:
+    virt.set("down")
+    write(virt, pcap((number, frame(60, number)) for number in range(100)))
+    assert (virt.count("tx_frames"), virt.count("tx_down"), virt.count("tx_dropped")) == (0, 100, 100)
+    virt.set("up strict")
+    write(virt, pcap((number, frame(60, number)) for number in range(100)))
+    assert virt.count("tx_frames") == 100
+
+
+def test_frames_go_as_soon_as_they_are_whole(virt: Virt) -> None:
+    """A pipe of tcpdump's, say, that comes bit by bit."""
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+    file.write(FILE[: 24 + 16 + 60])
+    assert virt.host_gets() == SENT[0]
+    file.write(FILE[24 + 16 + 60 : -1])
+    assert [virt.host_gets(), virt.host_gets()] == SENT[1:3]
+    assert virt.count("tx_frames") == 3
+    file.write(FILE[-1:])
+    assert virt.host_gets() == SENT[3]
+
+
+@pytest.mark.parametrize("size", [None, 7])
+def test_a_broken_file(virt: Virt, size: int | None) -> None:
+    """What came before it is sent; the offset is told; nothing more is taken."""
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+    broken = FILE + struct.pack("<IIII", 1, 0, 0x7FFFFFFF, 60) + FILE[24:]
+    with fails(errno.EINVAL):
+        for at in range(0, len(broken), size or len(broken)):
+            file.write(broken[at : at + (size or len(broken))])
+    assert [virt.host_gets() for _ in SENT] == SENT
+    assert virt.mount.read("last_error").startswith(f"{virt.name}/inject: byte {len(FILE)}: ")
+    with fails(errno.EINVAL):
+        file.write(FILE)
+    file.close()
+    assert virt.count("tx_frames") == 4
+    write(virt, FILE)
+    assert virt.count("tx_frames") == 8
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"GET / HTTP/1.1", "does not begin a pcap or pcapng file"),
+        (b"\x1f\x8b\x08\x00" + bytes(30), "gzip"),
+        (pcap([])[:20] + struct.pack("<I", 113), "LINKTYPE_LINUX_SLL 113"),
+    ],
+)
+def test_what_is_no_capture(virt: Virt, data: bytes, why: str) -> None:
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+    with fails(errno.EINVAL):
+        file.write(data)
+    assert virt.mount.read("last_error").startswith(f"{virt.name}/inject: byte 0: ")
+    assert why in virt.mount.read("last_error")
+
+
+def test_a_file_cut_short_is_told_of_at_close(virt: Virt) -> None:
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+    file.write(FILE[:-5])
+    file.close()
+    assert virt.count("tx_frames") == 3
+    begins = len(FILE) - 61 - 16
+    assert virt.mount.read("last_error").startswith(f"{virt.name}/inject: byte {begins}: the file ends inside")
+
+
+def distances(captured: Captured) -> list[float]:
+    """Seconds between one frame out and the next."""
+    return [(b.time - a.time) / 1e9 for a, b in itertools.pairwise(captured.packets)]
+
+
+def test_pace_1_keeps_the_distances(virt: Virt) -> None:
+    virt.write("pace", "1\n")
+    watch = Watch(virt.mount, f"{virt.name}/pcap")
+    times = [100.0, 100.1, 100.3, 100.3, 100.45]
+    write(virt, pcap((at, frame()) for at in times))
+    seen = watch.until(5)
+    begun = seen.packets[0].time / 1e9
+    late = [packet.time / 1e9 - begun - (at - times[0]) for packet, at in zip(seen.packets, times, strict=True)]
+    assert min(late) > -0.005
+    assert max(late) < 0.1
+
+
+def test_a_fraction_and_a_multiple(virt: Virt) -> None:
+    watch = Watch(virt.mount, f"{virt.name}/pcap")
+    virt.write("pace", "10\n")
+    write(virt, pcap((at, frame()) for at in (1, 2, 4)))
+    virt.set("pace 0.5")
+    write(virt, pcap((at, frame()) for at in (1, 1.1)))
+    seen = watch.until(5)
+    assert distances(seen)[:2] == pytest.approx([0.1, 0.2], abs=0.06)
+    assert distances(seen)[3] == pytest.approx(0.2, abs=0.06)
+
+
+def test_writes_cut_a_paced_file_anywhere(virt: Virt) -> None:
+    virt.write("pace", "1\n")
+    watch = Watch(virt.mount, f"{virt.name}/pcap")
+    path = put(virt.mount, "recorded", pcap((number / 50, frame(60, number)) for number in range(20)))
+    virt.mount.sh(f"dd if={path} of={virt.name}/inject bs=37 status=none")
+    assert sum(distances(watch.until(20))) == pytest.approx(0.38, abs=0.08)
+
+
+def waiting(virt: Virt, times: tuple[float, ...] = (0, 1000, 2000)) -> "subprocess.Popen[str]":
+    """cat, which writes a file whose frames are far apart; the first is out."""
+    virt.write("pace", "1\n")
+    path = put(virt.mount, "slow", pcap((at, frame(60, number)) for number, at in enumerate(times)))
+    writer = virt.mount.shell(f"exec cat {path} >{virt.name}/inject", stderr=subprocess.PIPE)
+    until(lambda: virt.count("tx_frames") == 1, "the first is sent")
+    return writer
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_a_waiting_write_and_frees_the_file(virt: Virt, number: int) -> None:
+    writer = waiting(virt)
+    with fails(errno.EBUSY):
+        virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+    writer.send_signal(number)
+    finished(writer, 1)
+    assert writer.returncode == -number
+    virt.write("pace", "0\n")
+    write(virt, FILE)
+    assert virt.count("tx_frames") == 5
+
+
+@pytest.mark.parametrize("resolution", [0, 0x80, 6, 9, 19, 127, 0xFF])
+@pytest.mark.parametrize("pace", ["1", "0.001", "1000000"])
+def test_a_recording_of_any_clock(virt: Virt, resolution: int, pace: str) -> None:
+    """The largest distance that times can have: the second frame is refused by a true sentence, waits, or goes."""
+    virt.set(f"pace {pace}")
+    head, last = clocked(resolution, 0, SENT[0]), clocked(resolution, 2**64 - 1, SENT[1])[28 + 32 :]
+    seconds = 2**64 / (2 if resolution & 0x80 else 10) ** (resolution & 0x7F) / float(pace)
+    path = put(virt.mount, "recorded", head + last)
+    writer = virt.mount.shell(f"exec cat {path} >{virt.name}/inject", stderr=subprocess.PIPE)
+    assert virt.host_gets() == SENT[0]
+    if seconds > 2**63 / 1e9:
+        assert "Numerical result out of range" in finished(writer)[1]
+        told = virt.mount.read("last_error")
+        assert told.startswith(f"{virt.name}/inject: byte {len(head)}: at pace {pace} the frame is due in ")
+        assert int(told.partition(" years;")[0].split()[-1]) == pytest.approx(seconds / 31_556_952, rel=0.01)
+    elif seconds > 1:
+        writer.send_signal(signal.SIGINT)
+        finished(writer)
+        assert virt.count("tx_frames") == 1
+    else:
+        finished(writer)
+        assert virt.host_gets() == SENT[1]
+
+
+def clocked(resolution: int, ticks: int, data: bytes) -> bytes:
+    """A pcapng of one frame, by a clock of that if_tsresol; the section and the interface take 60 bytes of it."""
+    section = struct.pack("<IIIHHqI", 0x0A0D0D0A, 28, 0x1A2B3C4D, 1, 0, -1, 28)
+    interface = struct.pack("<IIHHIHHB3xHHI", 1, 32, 1, 0, 0, 9, 1, resolution, 0, 0, 32)
+    body = (
+        struct.pack("<IIIII", 0, ticks >> 32, ticks & 0xFFFFFFFF, len(data), len(data)) + data + bytes(-len(data) % 4)
+    )
+    length = struct.pack("<I", len(body) + 12)
+    return section + interface + struct.pack("<I", 6) + length + body + length
+
+
+def test_a_refused_frame_is_told_of_at_the_end_too(virt: Virt) -> None:
+    """What is left of the file is no second mistake."""
+    virt.set("strict")
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+    with fails(errno.EMSGSIZE):
+        file.write(pcap([(0, frame(2000)), (1, SENT[0]), (2, SENT[1])])[:-10])
+    told = virt.mount.read("last_error")
+    file.close()
+    assert "2000" in told
+    assert virt.mount.read("last_error") == told
+
+
+def test_others_work_while_a_write_waits(virt: Virt) -> None:
+    writer = waiting(virt)
+    file = virt.open()
+    virt.host_sends(SENT[0])
+    assert file.read() == SENT[0]
+    file.write(SENT[1])
+    assert virt.count("tx_frames") == 2
+    writer.kill()
+    finished(writer, 1)
+
+
+def test_pace_changes_while_a_write_waits(virt: Virt) -> None:
+    writer = waiting(virt)
+    virt.write("pace", "0\n")
+    finished(writer, 2)
+    assert writer.returncode == 0
+    assert virt.count("tx_frames") == 3
+
+
+def test_pace_changes_on_the_way(virt: Virt) -> None:
+    """From the next frame on."""
+    watch = Watch(virt.mount, f"{virt.name}/pcap")
+    virt.write("pace", "1\n")
+    path = put(virt.mount, "slow", pcap((number / 20, frame(60, number)) for number in range(40)))
+    writer = virt.mount.shell(f"exec cat {path} >{virt.name}/inject")
+    watch.until(4)
+    virt.write("pace", "10\n")
+    finished(writer, 2)
+    apart = distances(watch.until(40))
+    assert sum(apart[:3]) == pytest.approx(0.15, abs=0.08)
+    assert sum(apart[-20:]) == pytest.approx(0.1, abs=0.08)
+
+
+def test_destroyed_while_a_write_waits(virt: Virt) -> None:
+    writer = waiting(virt)
+    virt.mount.ctl(f"destroy {virt.unit}")
+    _, complaint = finished(writer, 2)
+    assert "No such device" in complaint
+
+
+def test_a_signal_between_two_frames_loses_none(virt: Virt) -> None:
+    """write(2) says how much is done with; who writes the rest sends every frame once."""
+    virt.write("pace", "1\n")
+    watch = Watch(virt.mount, f"{virt.name}/pcap")
+    sent = [frame(60, number) for number in range(30)]
+    path = put(virt.mount, "recorded", pcap((number / 100, one) for number, one in enumerate(sent)))
+    program = f"""
+import os, signal
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.025, 0.025)
+rest = open({path!r}, "rb").read()
+fd = os.open({f"{DIR}/{virt.name}/inject"!r}, os.O_WRONLY)
+writes = 0
+while rest:
+    writes += 1
+    rest = rest[os.write(fd, rest):]
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(writes)
+"""
+    put(virt.mount, "program.py", program.encode())
+    writes = int(virt.mount.sh(f"{sys.executable} /mnt/program.py"))
+    assert writes > 3
+    assert watch.until(30).frames == sent
+
+
+def test_without_waiting_a_write_takes_what_is_due(virt: Virt) -> None:
+    virt.write("pace", "1\n")
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY | os.O_NONBLOCK)
+    data = pcap([(0, SENT[0]), (0, SENT[1]), (1000, SENT[2])])
+    taken = file.write(data)
+    assert taken == 24 + 16 + 60 + 16 + 1514
+    with fails(errno.EAGAIN):
+        file.write(data[taken:])
+    virt.write("pace", "0\n")
+    assert file.write(data[taken:]) == len(data) - taken
+    assert [virt.host_gets() for _ in range(3)] == SENT[:3]
+
+
+@pytest.mark.parametrize("events", [select.EPOLLOUT, select.EPOLLOUT | select.EPOLLET])
+def test_without_waiting_at_a_pace(virt: Virt, events: int) -> None:
+    """A writer that waits in epoll is woken when the next frame is due, and not before."""
+    virt.write("pace", "1\n")
+    watch = Watch(virt.mount, f"{virt.name}/pcap")
+    data = pcap((number / 5, frame(60, number)) for number in range(4))
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY | os.O_NONBLOCK)
+    refused = file.call(programs.write_by_epoll, data, events)
+    assert 3 <= refused <= 6
+    assert distances(watch.until(4)) == pytest.approx([0.2] * 3, abs=0.06)
+
+
+def test_poll_while_a_frame_is_not_due(virt: Virt) -> None:
+    virt.write("pace", "1\n")
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY | os.O_NONBLOCK)
+    data = pcap([(0, SENT[0]), (1000, SENT[1])])
+    data = data[file.write(data) :]
+    assert file.poll() == 0
+    with fails(errno.EAGAIN):
+        file.write(data)
+    waiting = file.begin_poll(select.POLLOUT)
+    virt.write("pace", "0\n")
+    assert waiting.result(2) == select.POLLOUT
+    assert file.write(data) == len(data)
+    virt.mount.ctl(f"destroy {virt.unit}")
+    assert file.poll() == select.POLLOUT | select.POLLERR | select.POLLHUP
+
+
+def test_poll_while_another_thread_s_write_waits(virt: Virt) -> None:
+    virt.write("pace", "1\n")
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+    writing = file.process.begin(os.write, file.fd, pcap([(0, SENT[0]), (1000, SENT[1])]))
+    until(lambda: virt.count("tx_frames") == 1, "the first is sent")
+    assert file.poll() == 0
+    polling = file.begin_poll(select.POLLOUT)
+    virt.write("pace", "0\n")
+    assert writing.result(2) > 0
+    assert polling.result(2) == select.POLLOUT
+
+
+def test_one_opener_at_a_time(virt: Virt) -> None:
+    first = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+    assert first.poll() == select.POLLOUT
+    with fails(errno.EBUSY):
+        virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+    first.close()
+    virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+
+
+@pytest.mark.timeout(90)
+def test_a_hundred_thousand_frames_all_arrive(virt: Virt) -> None:
+    count = 100_000
+    path = put(virt.mount, "many", pcap((number / 1e6, frame(60)) for number in range(count)))
+    before = _received(virt)
+    virt.mount.sh(f"cat {path} >{virt.name}/inject", seconds=60)
+    assert (virt.count("tx_frames"), virt.count("tx_bytes"), virt.count("tx_dropped")) == (count, 60 * count, 0)
+    assert _received(virt) - before == count
+
+
+def _received(virt: Virt) -> int:
+    """The host's own count."""
+    row = json.loads(virt.mount.ip(f"-s -json link show dev {virt.tap}"))[0]
+    received: int = row["stats64"]["rx"]["packets"]
+    return received
+
+
+def test_writes_of_more_than_the_kernel_hands_over_at_once(virt: Virt) -> None:
+    path = put(virt.mount, "many", pcap((number / 1e6, frame(1500, number)) for number in range(2000)))
+    virt.mount.sh(f"dd if={path} of={virt.name}/inject bs=16M status=none")
+    assert virt.count("tx_frames") == 2000
+
+
+def test_down_and_what_does_not_fit_is_counted(virt: Virt) -> None:
+    data = pcap([(0, frame(13)), (1, frame(60)), (2, frame(2000))])
+    write(virt, data)
+    virt.set("down")
+    write(virt, FILE)
+    assert (virt.count("tx_frames"), virt.count("tx_short"), virt.count("tx_oversize")) == (1, 1, 1)
+    assert (virt.count("tx_down"), virt.count("tx_dropped")) == (4, 6)
+
+
+def test_only_who_may_sends(virt: Virt) -> None:
+    assert "Permission denied" in virt.mount.refused(f"echo >{virt.name}/inject", uid=1000)
+    virt.set("owner 1000")
+    path = put(virt.mount, "recorded", FILE)
+    virt.mount.sh(f"cat {path} >{virt.name}/inject", uid=1000)
+    assert virt.count("tx_frames") == 4
+    assert "Permission denied" in virt.mount.refused(f"cat {virt.name}/inject", uid=1000)

@@ -1,0 +1,143 @@
+"""A server that has no descriptor left refuses what needs one, and goes on."""
+
+import errno
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+from harness.fixtures import Alone
+from harness.places import DIR, Place, finished
+from harness.process import fails
+from harness.serving import ENVIRONMENT, PROJECT, Mount, Virt, frame
+from harness.waiting import until
+
+from .test_mount_ending import VIRTFS
+
+FEW = 8  # poll(2) wants no more descriptors than that
+
+
+def files(most: int) -> tuple[str, ...]:
+    """Return the command that starts a program which may have so many files open, and cannot change that."""
+    return ("prlimit", f"--nofile={most}:{most}")
+
+
+@contextmanager
+def no_descriptor_left(mount: Mount) -> Iterator[None]:
+    """The server can open no file meanwhile."""
+    before = resource.prlimit(mount.server.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(mount.server.pid, resource.RLIMIT_NOFILE, (FEW, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(mount.server.pid, resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.timeout(120)
+def test_interfaces_until_the_descriptors_are_spent(alone: Alone) -> None:
+    mount = alone("", files(1024))
+    made = 0
+    with fails(errno.EMFILE):
+        for made in range(1024):
+            mount.ctl(f"create {made}")
+    assert "1024" in mount.read("last_error")
+    assert "RLIMIT_NOFILE" in mount.read("last_error")
+    assert made > 400
+    assert any(f"max_virts is {made}" in line for line in mount.log), "the start says so"
+    for unit in range(40):
+        mount.root.open(f"virt{unit}/inject", os.O_WRONLY)
+    mount.ctl("virt1 up history 64K impair delay 1ms filter arp\ncable 2 3\ncreate bridge0 add virt4")
+    mount.root.open("virt5/pcap", os.O_RDONLY)
+    assert sum(line.startswith("create ") for line in mount.read("ctl").splitlines()) == made + 1
+    assert len(mount.units()) == made
+    with fails(errno.EMFILE):
+        mount.ctl("create")
+    mount.ctl("destroy 1\ncreate 1")
+
+
+def test_opens_until_the_descriptors_are_spent(alone: Alone) -> None:
+    """What stays open leaves enough for what needs one for a moment."""
+    mount = alone("max_virts=8", files(64))
+    mount.ctl("".join(f"create {unit} up\n" for unit in range(1, 9)))
+    with fails(errno.EMFILE):
+        for unit in range(1, 9):
+            mount.ctl(f"virt{unit} impair delay 1ms")
+            mount.root.open(f"virt{unit}/pcap", os.O_RDONLY)
+            mount.root.open(f"virt{unit}/inject", os.O_WRONLY)
+    assert "(RLIMIT_NOFILE) are left" in mount.read("last_error")
+    state = mount.read("ctl")
+    with fails(errno.EMFILE):
+        mount.ctl("cable 1 2")
+    assert "(RLIMIT_NOFILE) are left" in mount.read("last_error")
+    assert mount.read("ctl") == state
+    mount.ctl("create bridge0 up add virt1\nvirt1 mtu 1400 filter arp")
+    mount.ip("link set tap1 mtu 1300")
+    until(lambda: mount.read("virt1/mtu") == "1300", "the server hears of it")
+    mount.end_programs()  # and what they have open
+    mount.ctl("cable 1 2")
+    assert mount.read("ctl").endswith("cable 1 2")
+
+
+def test_max_virts_within_the_limit_holds(alone: Alone) -> None:
+    mount = alone("max_virts=2", files(1024))
+    assert not any("max_virts" in line for line in mount.log)
+    mount.ctl("create 1\ncreate 2")
+    with fails(errno.ENOSPC):
+        mount.ctl("create 3")
+
+
+def test_what_happens_while_no_descriptor_is_left(alone: Alone) -> None:
+    """What is done in the background waits until there are some again."""
+    mount = alone()
+    mount.ctl("create 1 up\ncreate 2 up\ncreate bridge0 up add virt1")
+    virt = Virt(mount, 3)
+    reader = mount.process()
+
+    def logged(what: str) -> bool:
+        return any(what in line for line in mount.log)
+
+    with no_descriptor_left(mount):
+        for line in ("create 4", "cable 1 2", "virt2 impair delay 1ms", "virt2 mtu 1400", "create bridge1"):
+            with fails(errno.EMFILE):
+                mount.ctl(line)
+            assert line.split()[0] in mount.read("last_error")
+        opens = {"virt2/inject": os.O_WRONLY, "virt2/pcap": os.O_RDONLY, "pcap": os.O_RDONLY, "clone": os.O_RDWR}
+        for file, flags in opens.items():
+            with fails(errno.EMFILE):
+                mount.root.open(file, flags)
+        rx = reader.call(os.open, f"{DIR}/virt3/rx", os.O_RDONLY | os.O_NONBLOCK)
+        mount.ip("link set bridge0 down")
+        mount.sh("mkdir /mnt/other; mount -t tmpfs none /mnt/other; umount /mnt/other")
+        mount.ip("link set tap2 mtu 1280")
+        until(lambda: mount.read("virt2/mtu") == "1280", "what is reported is taken in")
+        for task in ("looking for readers of rx", "looking at bridges"):
+            until(partial(logged, task), f"{task} waits")
+        assert mount.server.poll() is None
+        assert virt.read("up") == "1"
+    until(lambda: "up" not in mount.read("bridge/bridge0/ctl").split(), "the bridge is looked at")
+    mount.ctl("create 4 up\ncable 2 4")
+
+    def fed() -> bool:
+        virt.host_sends(frame())
+        try:
+            return bool(reader.call(os.read, rx, 4096))
+        except BlockingIOError:
+            return False
+
+    until(fed, "rx is fed")
+    assert mount.exists("virt4")
+
+
+def test_too_few_for_one_interface() -> None:
+    place = Place()
+    try:
+        pipe = subprocess.PIPE
+        program = place.start(*files(40), *VIRTFS, "mount", DIR, env=ENVIRONMENT, cwd=PROJECT, stdout=pipe, stderr=pipe)
+        assert "40 open files (RLIMIT_NOFILE) are not enough for one interface" in finished(program)[1]
+        assert program.returncode == 1
+        assert place.mounts() == []
+    finally:
+        assert place.close() == {}

@@ -1,0 +1,171 @@
+"""What others do to the taps, with ip(8), is followed."""
+
+import errno
+import os
+import select
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+from harness.places import Place
+from harness.process import File, fails
+from harness.serving import Mount, Virt, frame
+
+Virts = Callable[..., Virt]
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Place]:
+    """Another network namespace."""
+    place = Place()
+    yield place
+    place.tidy()
+    assert not place.close()
+
+
+def test_up_and_down(virt: Virt) -> None:
+    for up in ("1", "0", "1"):
+        virt.mount.ip(f"link set {virt.tap} {'up' if up == '1' else 'down'}")
+        assert virt.read("up") == virt.read("tap/up") == up
+    assert virt.read("tap/carrier") == "1"
+
+
+def test_mtu(virt: Virt) -> None:
+    virt.mount.ip(f"link set {virt.tap} mtu 9000")
+    assert virt.read("mtu") == virt.read("tap/mtu") == "9000"
+    file = virt.open()
+    file.write(frame(9018))
+    assert virt.host_gets() == frame(9018)
+    virt.mount.ip(f"link set {virt.tap} mtu 1000")
+    virt.until("mtu", "1000")
+    file.write(frame(1019))
+    assert virt.count("tx_oversize") == 1
+
+
+def test_addresses(virt: Virt) -> None:
+    virt.mount.ip(f"addr add 10.1.{virt.unit}.1/24 dev {virt.tap}")
+    virt.mount.ip(f"addr add fd00::{virt.unit}/64 dev {virt.tap} nodad")
+    assert set(virt.read("tap/addresses").split()) == {f"10.1.{virt.unit}.1/24", f"fd00::{virt.unit}/64"}
+    virt.mount.ip(f"addr del 10.1.{virt.unit}.1/24 dev {virt.tap}")
+    assert virt.read("tap/addresses") == f"fd00::{virt.unit}/64"
+
+
+def test_the_taps_mac(virt: Virt) -> None:
+    virt.mount.ip(f"link set {virt.tap} address 02:00:00:00:00:07")
+    assert virt.read("tap/address") == "02:00:00:00:00:07"
+    assert virt.read("address") != "02:00:00:00:00:07"
+
+
+def test_queue(virt: Virt) -> None:
+    virt.mount.ip(f"link set {virt.tap} txqueuelen 17")
+    assert virt.read("queue") == "17"
+
+
+def test_a_rename_is_followed(virt: Virt) -> None:
+    file = virt.open()
+    waiting = file.begin_read().waiting()
+    virt.mount.ip(f"link set {virt.tap} name uplink{virt.unit}")
+    assert virt.read("tap/name") == f"uplink{virt.unit}"
+    virt.host_sends(frame())
+    assert waiting.result() == frame()
+    virt.set("mtu 1400")
+    assert "mtu 1400" in virt.mount.ip(f"link show uplink{virt.unit}")
+    virt.mount.ctl(f"destroy {virt.unit}")
+    assert not virt.mount.has(f"uplink{virt.unit}")
+
+
+def test_a_move_is_followed(virt: Virt, elsewhere: Place) -> None:
+    """Into another network namespace: the wire goes on, down there is down here, and so is its end."""
+    file = virt.open()
+    waiting = file.begin_read().waiting()
+    virt.mount.ip(f"link set {virt.tap} netns {elsewhere.pid}")
+    virt.until("tap/up", "0")
+    with fails(errno.EHOSTDOWN):
+        waiting.result(2)
+    elsewhere.ip(f"addr add 10.2.{virt.unit}.1/24 dev {virt.tap}")
+    elsewhere.ip(f"link set {virt.tap} up")
+    virt.until("up", "1")
+    assert virt.read("tap/addresses").split()[0] == f"10.2.{virt.unit}.1/24"
+    pinging = elsewhere.shell(f"exec ping -q -c1 -W5 10.2.{virt.unit}.2", stdout=-3)
+    while file.read()[12:14] != b"\x08\x06":
+        pass
+    pinging.kill()
+    virt.set("mtu 1400")
+    assert "mtu 1400" in elsewhere.ip(f"link show {virt.tap}")
+    _until_silent(file)
+    waiting = file.begin_read().waiting()
+    elsewhere.ip(f"link set {virt.tap} down")
+    with fails(errno.EHOSTDOWN):
+        waiting.result(2)
+    virt.mount.ctl(f"destroy {virt.unit}")
+    assert not elsewhere.has(virt.tap)
+
+
+def test_a_move_and_back(virt: Virt, elsewhere: Place) -> None:
+    virt.mount.ip(f"link set {virt.tap} netns {elsewhere.pid}")
+    elsewhere.ip(f"link set {virt.tap} netns {virt.mount.pid}")
+    virt.mount.ip(f"link set {virt.tap} up")
+    virt.until("up", "1")
+    file = virt.open()
+    file.write(frame())
+    assert virt.count("tx_frames") == 1
+
+
+def test_moves_are_followed_while_somebody_looks(virts: Virts, elsewhere: Place) -> None:
+    """Whoever reads a file has the kernel's news taken in, also while the new place is being found."""
+    looked_at = virts()
+    script = f"while :; do cat {looked_at.name}/up; done"
+    looker = looked_at.mount.shell(script, stdout=subprocess.DEVNULL)
+    for _ in range(15):
+        virt = virts()
+        virt.mount.ip(f"link set {virt.tap} netns {elsewhere.pid}")
+        elsewhere.ip(f"link set {virt.tap} up")
+        virt.until("up", "1")
+    assert looker.poll() is None
+
+
+def test_its_namespace_ends(virts: Virts) -> None:
+    """And takes the tap with it, as it does with every interface that is not a physical one."""
+    virt, other = virts(), virts()
+    place = Place()
+    virt.mount.ip(f"link set {virt.tap} netns {place.pid}")
+    virt.until("up", "0")
+    place.ip(f"link set {virt.tap} up")
+    virt.until("up", "1")
+    file = virt.open()
+    polling = file.begin_poll(select.POLLPRI)
+    place.tidy()
+    assert not place.close()
+    assert polling.result() & select.POLLERR
+    with fails(errno.ENXIO):
+        file.write(frame())
+    waiting = other.open().begin_read().waiting()
+    other.host_sends(frame())
+    assert waiting.result() == frame()
+    virt.mount.ctl(f"destroy {virt.unit}")
+
+
+def test_deleted_and_made_anew_by_somebody_else(virt: Virt, mount: Mount) -> None:
+    """His tap of the same name is not ours."""
+    mount.ip(f"link del {virt.tap}")
+    mount.ip(f"tuntap add {virt.tap} mode tap")
+    with fails(errno.ENXIO):
+        virt.open()
+    assert mount.read(f"{virt.name}/up") == "0"
+    mount.ctl(f"destroy {virt.unit}")
+    assert mount.has(virt.tap)
+    mount.ip(f"link del {virt.tap}")
+
+
+def test_a_reader_alone_notices_the_deletion(virt: Virt) -> None:
+    """Nothing else asks the mount meanwhile."""
+    waiting = virt.open(os.O_RDONLY).begin_read().waiting()
+    virt.mount.ip(f"link del {virt.tap}")
+    with fails(errno.ENXIO):
+        waiting.result(1)
+
+
+def _until_silent(file: File) -> None:
+    """Read away what the host said by itself when the interface came up."""
+    while file.poll(select.POLLIN, 0.3):
+        file.read()

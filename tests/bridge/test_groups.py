@@ -1,15 +1,13 @@
 """Frames to the link-local groups 01:80:c2:00:00:0X, which a bridge of Linux keeps back unless it is told otherwise."""
 
 import json
-from collections.abc import Callable
 
 import pytest
 from harness import told
 from harness.programs import EXPERIMENTAL
-from harness.serving import Mount, Virt
+from harness.serving import Mount, Virt, Virts
 from harness.waiting import until
 
-Virts = Callable[..., Virt]
 FORWARDED_BY_A_PORT = set(range(16)) - {1}
 FORWARDED_BY_A_BRIDGE = set(range(3, 16))
 WITHOUT_SPANNING_TREE = {0}  # its frames are like any others then (net/bridge/br_input.c br_handle_frame)

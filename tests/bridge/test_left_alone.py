@@ -1,16 +1,14 @@
 """What other programs set of bridges and their ports stays, and comes back with a port that left."""
 
 import errno
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from harness import told
 from harness.fixtures import Alone
 from harness.process import fails
-from harness.serving import Mount, Virt
+from harness.serving import Mount, Virt, Virts
 
-Virts = Callable[..., Virt]
 BY_HAND = (
     "ip link set {bridge} type bridge mcast_snooping 0 nf_call_iptables 1 mcast_router 2 no_linklocal_learn 1",
     "bridge link set dev {port} hairpin on neigh_suppress on mcast_flood off fastleave on",

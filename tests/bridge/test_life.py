@@ -5,7 +5,6 @@ import json
 import os
 import re
 import select
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,11 +12,8 @@ from harness import told
 from harness.fixtures import Alone
 from harness.places import Place
 from harness.process import fails
-from harness.serving import Mount, Virt, frame
+from harness.serving import Mount, Virts, frame
 from harness.waiting import until
-
-Virts = Callable[..., Virt]
-
 
 # --- what passes
 

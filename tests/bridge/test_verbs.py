@@ -1,15 +1,13 @@
 """Each verb of a bridge beside what `ip`, `bridge` and the files say, and every way to be refused."""
 
 import errno
-from collections.abc import Callable
 
 import pytest
 from harness import told
 from harness.process import fails
-from harness.serving import Mount, Virt
+from harness.serving import Mount, Virt, Virts
 from harness.waiting import until
 
-Virts = Callable[..., Virt]
 MAC = "02:00:00:00:00:09"
 
 

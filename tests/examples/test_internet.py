@@ -11,15 +11,10 @@ import pytest
 from harness.places import DIR, finished
 from harness.serving import Mount, Virt
 
+from .left import nothing_left
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 INTERNET, FETCH = EXAMPLES / "internet.sh", EXAMPLES / "fetch.py"
-
-
-def nothing_left(mount: Mount) -> None:
-    """What the example made is gone."""
-    assert mount.read("ctl") == ""
-    assert mount.links() == ["lo"]
-    assert mount.ip("netns list") == ""
 
 
 @pytest.mark.parametrize("named", ["argument", "environment"])

@@ -9,16 +9,10 @@ from pathlib import Path
 from harness.places import DIR, finished
 from harness.serving import Mount
 
+from .left import nothing_left
+
 LAB = Path(__file__).parents[2] / "examples/lab.sh"
 CTL = LAB.with_suffix(".ctl")
-
-
-def nothing_left(mount: Mount) -> None:
-    """What the example made is gone."""
-    assert mount.read("ctl") == ""
-    assert mount.sh("ls bridge") == ""
-    assert mount.links() == ["lo"]
-    assert mount.ip("netns list") == ""
 
 
 def test_everybody_reaches_everybody(mount: Mount) -> None:

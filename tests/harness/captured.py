@@ -6,13 +6,15 @@ import struct
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pcapng import FileScanner
 from pcapng.blocks import EnhancedPacket, InterfaceDescription, InterfaceStatistics
 
+from harness.places import DIR
 from harness.process import File
-from harness.serving import Mount
+from harness.serving import Mount, Virt
 from harness.waiting import until
 
 SECOND = 10**9
@@ -87,6 +89,11 @@ class Watch:
 
         until(there, f"{frames} frames in a capture, not {len(seen.frames)}")
         return seen
+
+
+def history(virt: Virt) -> Captured:
+    """What `history` of an interface holds now."""
+    return Captured(virt.mount.root.call(Path.read_bytes, Path(DIR, virt.name, "history")))
 
 
 def _packet(block: EnhancedPacket) -> Packet:

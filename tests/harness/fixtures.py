@@ -1,7 +1,8 @@
 """Fixtures of the tests that drive real mounts with real tools.
 
 mount: a virtfs of the module's, which every test finds without an interface. virt: a fresh interface of it.
-alone: makes mounts for one test alone. lasting: the same, whose servers end and come again. places: makes namespaces.
+alone: makes mounts for one test alone. lasting: the same, whose servers end and come again. places, elsewhere: other
+machines.
 When a test fails its report shows the server's log and stacks; a mount that hung is ended by force and the next test
 has a new one.
 """
@@ -15,7 +16,7 @@ import pytest
 
 from harness.lasting import Lasting, LastingOnes
 from harness.places import Place
-from harness.serving import Mount, Virt
+from harness.serving import Mount, Virt, Virts
 from harness.waiting import Stuck
 
 # Each mount counts for itself, so that a unit is small enough to be part of an address.
@@ -93,7 +94,7 @@ def virt(mount: Mount) -> Virt:
 
 
 @pytest.fixture
-def virts(mount: Mount) -> Callable[[str], Virt]:
+def virts(mount: Mount) -> Virts:
     """Makes more of them, with other verbs."""
 
     def make(verbs: str = "up") -> Virt:
@@ -140,6 +141,12 @@ def places() -> Iterator[Callable[[], Place]]:
     for place in made:
         place.tidy()
         assert not place.close()
+
+
+@pytest.fixture
+def elsewhere(places: Callable[[], Place]) -> Place:
+    """Another machine's network."""
+    return places()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -227,6 +227,9 @@ class Virt:
     def host_gets(self) -> bytes:
         """The next test frame that reached the host by the tap."""
         return self.mount.root.call(programs.next_from_virt, self._wire, PATIENCE / 2)
+
+
+Virts = Callable[..., Virt]  # the fixture `virts`: makes an interface with these verbs
 
 
 def frame(length: int = 60, number: int = 0) -> bytes:

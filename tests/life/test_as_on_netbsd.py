@@ -5,15 +5,14 @@ There a rump kernel pings; here another network namespace does, and a program on
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from harness.places import DIR, Place
-from harness.serving import Mount, Virt
+from harness.serving import Mount, Virt, Virts
 from harness.waiting import until
 
-Virts = Callable[..., Virt]
 RESPONDER = Path(__file__).parents[2] / "examples/responder.py"
 HOST, TAP, PROGRAM, PEER = "10.0.0.1", "10.0.1.1", "10.0.1.2", "10.0.0.2"
 

@@ -4,17 +4,17 @@ import errno
 import os
 import select
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from harness import programs, told
+from harness import told
 from harness.fixtures import Alone
 from harness.places import Place
-from harness.process import File, Process, fails
-from harness.serving import Mount, Virt, frame
-from harness.waiting import PATIENCE, until
+from harness.process import File, fails
+from harness.serving import Mount, Virt, Virts, frame
+from harness.sockets import There
+from harness.waiting import until
 
-Virts = Callable[..., Virt]
 PRI, ERR = select.POLLPRI, select.POLLERR
 
 
@@ -25,22 +25,6 @@ def net(mount: Mount) -> Iterator[str]:
     yield "net1"
     if "net1" in mount.ip("netns list"):
         mount.ip("netns del net1")
-
-
-class There:
-    """A packet socket on a tap in another namespace."""
-
-    def __init__(self, place: Place, tap: str) -> None:
-        self._process = Process(place)
-        self._wire = self._process.call(programs.wire, tap)
-
-    def send(self, *frames: bytes) -> None:
-        """The host's end sends."""
-        self._process.call(programs.send, self._wire, frames)
-
-    def get(self) -> bytes:
-        """The next test frame it received."""
-        return self._process.call(programs.next_from_virt, self._wire, PATIENCE / 2)
 
 
 def passes(virt: Virt, there: Place) -> None:

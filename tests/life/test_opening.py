@@ -4,15 +4,12 @@ import errno
 import os
 import signal
 import subprocess
-from collections.abc import Callable
 
 from harness import told
 from harness.places import finished
 from harness.process import fails
-from harness.serving import Mount, Virt, frame
+from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until, until_it_waits
-
-Virts = Callable[..., Virt]
 
 
 def carrier(virt: Virt) -> bool:

@@ -2,14 +2,11 @@
 
 import errno
 import os
-from collections.abc import Callable
 
 import pytest
 from harness import told
 from harness.process import fails
-from harness.serving import Mount, Virt
-
-Virts = Callable[..., Virt]
+from harness.serving import Mount, Virts
 
 LIVES = {
     "up": ["up"],

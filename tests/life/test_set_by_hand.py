@@ -1,14 +1,12 @@
 """What other programs set of a tap: no verb undoes it, and what virtfs has a word for shows in ctl."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from harness import told
 from harness.fixtures import Alone
-from harness.serving import Mount, Virt
+from harness.serving import Mount, Virts
 
-Virts = Callable[..., Virt]
 BY_HAND = (
     "ip link set {tap} alias wire group 5 allmulticast on gso_max_size 30000 arp off addrgenmode none",
     "ip link set {tap} mtu 1400 txqueuelen 77 promisc on address 02:00:00:00:00:77",

@@ -14,14 +14,13 @@ from harness.fixtures import Alone
 from harness.lasting import Lasting
 from harness.places import finished
 from harness.process import fails
-from harness.serving import Mount, Virt, frame
+from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until
 
 from .conftest import Hosts
 from .hosts import Host
 from .programs import longest_captured, longest_read
 
-Virts = Callable[..., Virt]
 Pair = tuple[Host, Host]
 FULL = 1500 + 14 + 4  # the longest frame on the wire of an MTU of 1500
 

@@ -6,10 +6,9 @@ import subprocess
 from collections.abc import Callable
 
 from harness.places import Place
-from harness.serving import Mount, Virt, frame
+from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until, until_it_waits
 
-Virts = Callable[..., Virt]
 HEAD = ["PID", "COMMAND", "FILE", "TAKEN", "WAITING", "DROPPED"]
 
 

@@ -4,16 +4,13 @@ import errno
 import os
 import struct
 import subprocess
-from collections.abc import Callable
 
 import pytest
 from harness import programs
 from harness.fixtures import Alone
 from harness.places import finished
 from harness.process import fails
-from harness.serving import Mount, Virt, frame
-
-Virts = Callable[..., Virt]
+from harness.serving import Mount, Virt, Virts, frame
 
 
 def test_create_as_ifconfig_does(mount: Mount) -> None:

@@ -15,7 +15,6 @@ from harness.process import Process
 from harness.serving import Mount, Virt, frame
 from harness.waiting import until, until_it_waits
 
-Virts = Callable[..., Virt]
 LINE = re.compile(r"(\d+\.\d{6}) ([a-z]+) ([a-z]+\d+)((?: [a-z]+=\S*)*)\n")
 KEPT = 4096  # lines for one who does not read
 

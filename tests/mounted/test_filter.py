@@ -2,14 +2,12 @@
 
 import errno
 import os
-from collections.abc import Callable
 
 import pytest
 from harness.captured import Watch
 from harness.process import fails
-from harness.serving import Virt, frame
+from harness.serving import Virt, Virts, frame
 
-Virts = Callable[..., Virt]
 NUMBER = "ether[17]"  # where test frames have their number
 
 

@@ -2,14 +2,12 @@
 
 import errno
 import os
-from collections.abc import Callable
 
 import pytest
 from harness.process import fails
-from harness.serving import Mount, Virt, frame
+from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until
 
-Virts = Callable[..., Virt]
 SIZES = [14, 60, 1514, 9018, 65535]
 
 

@@ -2,32 +2,23 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 from harness.places import Place, finished
-from harness.serving import Mount, Virt
+from harness.serving import Mount
 from harness.waiting import until, until_it_waits
+
+from .conftest import Hosts
 
 
 @pytest.fixture
-def sides(mount: Mount) -> Iterator[tuple[Place, Place]]:
-    """tap1 and tap2 in two namespaces of their own, 10.0.0.1 and 10.0.0.2, joined by two cats."""
-    places = Place(), Place()
-    for number, place in enumerate(places, start=1):
-        virt = Virt(mount, number)
-        mount.ip(f"link set tap{number} netns {place.pid}")
-        place.ip(f"link set tap{number} addrgenmode none")
-        place.ip(f"addr add 10.0.0.{number}/24 dev tap{number}")
-        place.ip(f"link set tap{number} up")
-        virt.until("up", "1")
+def sides(mount: Mount, hosts: Hosts) -> tuple[Place, Place]:
+    """Two machines, 10.0.0.1 and 10.0.0.2, joined by two cats."""
+    places = hosts(1).place, hosts(2).place
     for a, b in ((1, 2), (2, 1)):
         cat = mount.shell(f"exec cat virt{a}/frame >virt{b}/frame")
         until_it_waits(cat.pid)
-    yield places
-    for place in places:
-        place.tidy()
-        assert not place.close()
+    return places
 
 
 def test_ping(sides: tuple[Place, Place]) -> None:

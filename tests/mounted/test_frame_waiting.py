@@ -5,16 +5,13 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Callable
 from functools import partial
 
 import pytest
 from harness.places import DIR, finished
 from harness.process import File, fails
-from harness.serving import Mount, Virt, frame
+from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until, until_it_waits
-
-Virts = Callable[..., Virt]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

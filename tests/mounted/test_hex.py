@@ -4,15 +4,13 @@ import errno
 import os
 import select
 import subprocess
-from collections.abc import Callable
 
 import pytest
 from harness.places import finished
 from harness.process import fails
-from harness.serving import Virt, frame
+from harness.serving import Virt, Virts, frame
 from harness.waiting import until_it_waits
 
-Virts = Callable[..., Virt]
 FRAME = frame(60)
 DIGITS = FRAME.hex()
 

@@ -5,20 +5,10 @@ import os
 import select
 import sys
 
-from harness.captured import Captured
+from harness.captured import Captured, history
 from harness.process import fails
 from harness.serving import Virt, frame
 from harness.waiting import until
-
-
-def history(virt: Virt) -> Captured:
-    """What the file holds now."""
-    file = virt.mount.root.open(f"{virt.name}/history", os.O_RDONLY)
-    data = b""
-    while piece := file.read():
-        data += piece
-    file.close()
-    return Captured(data)
 
 
 def test_it_is_off_by_default(virt: Virt) -> None:

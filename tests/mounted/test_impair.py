@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from harness.waiting import until
 
 from .hosts import Ping
 
-Virts = Callable[..., Virt]
 RESPONDER = Path(__file__).parents[2] / "examples" / "responder.py"
 FRAMES = [frame(60, number) for number in range(200)]
 

@@ -9,19 +9,17 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from harness.captured import Captured, Watch, pcap
 from harness.places import DIR, finished
 from harness.process import fails
-from harness.serving import Mount, Virt, frame
+from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until
 
 from . import programs
 
-Virts = Callable[..., Virt]
 SENT = [frame(60, 1), frame(1514, 2), frame(14, 3), frame(61, 4)]
 FILE = pcap(enumerate(SENT))
 

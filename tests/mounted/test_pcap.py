@@ -4,16 +4,14 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Callable
 
 import pytest
 from harness.captured import Captured, Watch
 from harness.fixtures import Alone
 from harness.places import finished
-from harness.serving import Mount, Virt, frame
+from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until, until_it_waits
 
-Virts = Callable[..., Virt]
 FIELDS = (
     "-T fields -e frame.interface_name -e frame.interface_description"
     " -e frame.packet_flags_direction -e frame.len -e frame.time_epoch"

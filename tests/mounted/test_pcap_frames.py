@@ -3,17 +3,15 @@
 import errno
 import os
 import select
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from harness import programs
-from harness.captured import Captured, Packet, Watch
+from harness.captured import Packet, Watch, history
 from harness.process import fails
-from harness.serving import Mount, Virt, frame
+from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until
 
-Virts = Callable[..., Virt]
 TAGS = {
     "802.1Q": "8100 0007",
     "802.1Q with priority": "8100 e007",
@@ -280,11 +278,6 @@ def test_lost_on_the_way_out_and_delayed_on_the_way_in(virt: Virt) -> None:
 
 
 # --- at once
-
-
-def history(virt: Virt) -> Captured:
-    """What the file holds now."""
-    return Captured(virt.mount.root.call(Path.read_bytes, Path(f"/mnt/virt/{virt.name}/history")))
 
 
 def test_history_has_what_was_just_sent(virt: Virt) -> None:

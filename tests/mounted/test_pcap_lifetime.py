@@ -15,22 +15,10 @@ from harness import programs
 from harness.captured import Captured, Watch
 from harness.fixtures import Alone
 from harness.places import DIR, Place
-from harness.process import Process, fails
-from harness.serving import Mount, Virt, frame
+from harness.process import fails
+from harness.serving import Mount, Virt, Virts, frame
+from harness.sockets import There
 from harness.waiting import until
-
-Virts = Callable[..., Virt]
-
-
-class There:
-    """A packet socket on a tap in another namespace."""
-
-    def __init__(self, place: Place, tap: str) -> None:
-        self._process = Process(place)
-        self._wire = self._process.call(programs.wire, tap)
-
-    def send(self, *frames: bytes) -> None:
-        self._process.call(programs.send, self._wire, frames)
 
 
 @pytest.fixture

@@ -4,23 +4,10 @@ import errno
 import os
 import select
 import subprocess
-from collections.abc import Callable, Iterator
 
-import pytest
 from harness.places import Place
 from harness.process import File, fails
-from harness.serving import Mount, Virt, frame
-
-Virts = Callable[..., Virt]
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[Place]:
-    """Another network namespace."""
-    place = Place()
-    yield place
-    place.tidy()
-    assert not place.close()
+from harness.serving import Mount, Virt, Virts, frame
 
 
 def test_up_and_down(virt: Virt) -> None:

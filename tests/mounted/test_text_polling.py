@@ -9,10 +9,9 @@ import pytest
 from harness import programs
 from harness.places import Place
 from harness.process import File
-from harness.serving import Mount, Virt, frame
+from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until
 
-Virts = Callable[..., Virt]
 PRI = select.POLLPRI
 CHANGED = select.POLLPRI | select.POLLERR
 QUIET = 0.1  # seconds in which nothing must come

@@ -5,15 +5,13 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Callable
 
 import pytest
 from harness.places import finished
 from harness.process import File, fails
-from harness.serving import Mount, Virt, frame
+from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until, until_it_waits
 
-Virts = Callable[..., Virt]
 IN = select.POLLIN
 NAMES = ["up", "down", "carrier", "frame", "reader", "gone"]
 

@@ -1,25 +1,14 @@
 """ifconfig, status.json and metrics, beside what `ip` and the other files say."""
 
 import json
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from harness.places import Place
-from harness.serving import Mount, Virt, frame
+from harness.serving import Mount, Virt, Virts, frame
 from prometheus_client.parser import text_string_to_metric_families
 
-Virts = Callable[..., Virt]
 REPORTS = ["ifconfig", "status.json", "metrics"]
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[Place]:
-    """Another network namespace."""
-    place = Place()
-    yield place
-    place.tidy()
-    assert not place.close()
 
 
 def shown(virt: Virt) -> list[str]:

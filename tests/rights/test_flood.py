@@ -7,16 +7,13 @@ inode's lock), so that a flood is one of many files.
 import errno
 import os
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 from harness.process import File, Pending, fails
-from harness.serving import Mount, Virt
+from harness.serving import Mount, Virts
 from harness.waiting import until
-
-Virts = Callable[..., Virt]
 
 ALICE, BOB = 4001, 4002
 AT_A_TIME = 8

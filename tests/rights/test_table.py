@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 from harness.places import DIR
 from harness.process import Process
-from harness.serving import Mount, Virt
+from harness.serving import Mount, Virt, Virts
 
 from . import programs, table
-
-Virts = Callable[..., Virt]
 
 PAGE = Path(__file__).parents[2] / "man/virtfs.5"
 OWNER, GROUP = 4001, 4002

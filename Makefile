@@ -6,7 +6,10 @@ export MOUNT
 # conftest.py orders the files. Bytecode files save each program that a test executes 0.3 s of compiling.
 PYTEST = PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test check bench clean help
+# The folders whose tests need no root, no device and no mount. tests/test_layers.py keeps the list complete.
+PURE = channel files forward pure wire
+
+.PHONY: run test test-pure check bench clean help
 run:
 	@tools/setup run
 	@tools/run
@@ -14,6 +17,10 @@ run:
 test:
 	@tools/setup test
 	$(PYTEST) $(ARGS)
+
+test-pure:
+	@tools/setup pure
+	$(PYTEST) -q $(PURE:%=tests/%) tests/test_layers.py $(ARGS)
 
 check:
 	@tools/setup dev
@@ -34,6 +41,7 @@ clean:
 help:
 	@echo 'sudo make run            mount at $(MOUNT) (MOUNT=DIR); without root, a shell with a private virtfs'
 	@echo 'sudo make test           all tests, in separate network namespaces (ARGS="-k frame -x"; -n0: one at a time)'
+	@echo 'make test-pure           the tests that need no root, in 20 s: parsers, queues, tasks on a fake tap and kernel'
 	@echo 'make check               ruff, mypy --strict, and the imports between folders'
 	@echo 'sudo make bench          frames per second, compared with other programs (ARGS=--quick), and leaks'
 	@echo 'make clean               remove .venv and the files that tools left in the checkout'

@@ -215,3 +215,18 @@ def test_test_folders_share_only_the_harness(folder: str) -> None:
         if imported.partition(".")[0] in others
     ]
     assert not wrong, "\n".join(wrong)
+
+
+# What needs no root: these modules make no namespace, tap or mount, and start no program.
+PURE_HARNESS = {f"harness.{name}" for name in ("captured", "in_trio", "rings", "savefiles", "wires", "written")}
+
+
+def needs_no_root(folder: str) -> bool:
+    """Whether all that a folder's modules import of the harness is in PURE_HARNESS."""
+    used = {imported for path in (TESTS / folder).rglob("*.py") for _, imported in imports(path)}
+    return {name.rpartition(".")[0] for name in used if name.startswith("harness.")} <= PURE_HARNESS
+
+
+def test_make_test_pure_runs_the_folders_that_need_no_root() -> None:
+    listed = re.findall(r"^PURE = (.*)$", (TESTS.parent / "Makefile").read_text(), re.MULTILINE)
+    assert listed == [" ".join(filter(needs_no_root, FOLDERS))]

@@ -133,6 +133,11 @@ class Bench:
         self.root = root
         self._unique = 0
 
+    @property
+    def has_room(self) -> bool:
+        """Whether some hundred answers find room on their way to the kernel: sockets of root's have (_pair)."""
+        return self._kernel.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) >= ROOM
+
     # The kernel's side
 
     def send(self, message: bytes) -> None:

@@ -1,21 +1,13 @@
 """Captures: read as they come, or written to be injected. python-pcapng is the judge of what is read."""
 
 import io
-import os
 import struct
 import warnings
 from collections.abc import Iterable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pcapng import FileScanner
 from pcapng.blocks import EnhancedPacket, InterfaceDescription, InterfaceStatistics
-
-from harness.places import DIR
-from harness.process import File
-from harness.serving import Mount, Virt
-from harness.waiting import until
 
 SECOND = 10**9
 WAYS = {"inbound": "in", "outbound": "out"}
@@ -59,41 +51,6 @@ class Captured:
         """Of each statistics block: frames seen, and dropped."""
         blocks = [block for block in self.blocks if isinstance(block, InterfaceStatistics)]
         return [(block.options["isb_ifrecv"], block.options["isb_ifdrop"]) for block in blocks]
-
-
-class Watch:
-    """A pcap file that is read while it goes on, with reads of some size."""
-
-    def __init__(self, mount: Mount, path: str, size: int = 1 << 20) -> None:
-        self.file: File = mount.root.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        self.data = b""
-        self.ended = False
-        self._size = size
-
-    def look(self) -> Captured:
-        """Read all that is there."""
-        with suppress(BlockingIOError):
-            while piece := self.file.read(self._size):
-                self.data += piece
-            self.ended = True
-        return Captured(self.data)
-
-    def until(self, frames: int) -> Captured:
-        """Read until there are as many frames."""
-        seen = self.look()
-
-        def there() -> bool:
-            nonlocal seen
-            seen = self.look()
-            return len(seen.frames) >= frames
-
-        until(there, f"{frames} frames in a capture, not {len(seen.frames)}")
-        return seen
-
-
-def history(virt: Virt) -> Captured:
-    """What `history` of an interface holds now."""
-    return Captured(virt.mount.root.call(Path.read_bytes, Path(DIR, virt.name, "history")))
 
 
 def _packet(block: EnhancedPacket) -> Packet:

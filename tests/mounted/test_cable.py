@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from harness.captured import Watch
 from harness.fixtures import Alone
 from harness.lasting import Lasting
 from harness.places import finished
 from harness.process import fails
 from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until
+from harness.watching import Watch
 
 from .conftest import Hosts
 from .hosts import Host

@@ -4,9 +4,9 @@ import errno
 import os
 
 import pytest
-from harness.captured import Watch
 from harness.process import fails
 from harness.serving import Virt, Virts, frame
+from harness.watching import Watch
 
 NUMBER = "ether[17]"  # where test frames have their number
 

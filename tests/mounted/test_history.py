@@ -5,10 +5,11 @@ import os
 import select
 import sys
 
-from harness.captured import Captured, history
+from harness.captured import Captured
 from harness.process import fails
 from harness.serving import Virt, frame
 from harness.waiting import until
+from harness.watching import history
 
 
 def test_it_is_off_by_default(virt: Virt) -> None:

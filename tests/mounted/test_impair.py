@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from harness.captured import Watch
 from harness.places import DIR
 from harness.process import File, fails
 from harness.serving import Virt, frame
 from harness.waiting import until
+from harness.watching import Watch
 
 from .hosts import Ping
 

@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness.captured import Captured, Watch, pcap
+from harness.captured import Captured, pcap
 from harness.places import DIR, finished
 from harness.process import fails
 from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until
+from harness.watching import Watch
 
 from . import programs
 

@@ -6,11 +6,12 @@ import subprocess
 import time
 
 import pytest
-from harness.captured import Captured, Watch
+from harness.captured import Captured
 from harness.fixtures import Alone
 from harness.places import finished
 from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until, until_it_waits
+from harness.watching import Watch
 
 FIELDS = (
     "-T fields -e frame.interface_name -e frame.interface_description"

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 from harness import programs
-from harness.captured import Packet, Watch, history
+from harness.captured import Packet
 from harness.process import fails
 from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until
+from harness.watching import Watch, history
 
 TAGS = {
     "802.1Q": "8100 0007",

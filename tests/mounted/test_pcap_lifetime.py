@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 from harness import programs
-from harness.captured import Captured, Watch
+from harness.captured import Captured
 from harness.fixtures import Alone
 from harness.places import DIR, Place
 from harness.process import fails
 from harness.serving import Mount, Virt, Virts, frame
 from harness.sockets import There
 from harness.waiting import until
+from harness.watching import Watch
 
 
 @pytest.fixture

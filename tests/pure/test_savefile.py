@@ -1,108 +1,38 @@
 import errno
-import shutil
 import struct
-import subprocess
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import islice, pairwise
-from pathlib import Path
+from itertools import islice
 
 import pytest
+from harness.savefiles import (
+    FCS,
+    FRAME,
+    NS,
+    ORDERS,
+    SECONDS,
+    block,
+    cut,
+    enhanced,
+    flagged,
+    interface,
+    obsolete,
+    option,
+    others,
+    pcap,
+    pcap_packet,
+    read,
+    read_until_broken,
+    section,
+    simple,
+)
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from virtfs.core import pcapng
 from virtfs.core.errors import VirtError
 from virtfs.core.savefile import WINDOW, Reader, Record, Run
 from virtfs.core.savefile_pcapng import BLOCK_MAX, INTERFACES_MAX
 from virtfs.core.savefile_records import FRAME_MAX, SHORTEST_RUN
-
-SECONDS = 1_700_000_000
-NS = 10**9
-FRAME = bytes(range(60))
-ORDERS = pytest.mark.parametrize("order", ["<", ">"])
-
-
-# Files, put together by hand: what no tool at hand writes (the other byte order, blocks of former days).
-
-
-def pcap(
-    order: str, packets: Iterable[bytes] = (), magic: int = 0xA1B2C3D4, linktype: int = 1, major: int = 2
-) -> bytes:
-    head = struct.pack(order + "IHHiIII", magic, major, 4, 0, 0, 65535, linktype)
-    return head + b"".join(packets)
-
-
-def pcap_packet(order: str, fraction: int, frame: bytes, length: int | None = None) -> bytes:
-    length = len(frame) if length is None else length
-    return struct.pack(order + "IIII", SECONDS, fraction, len(frame), length) + frame
-
-
-def block(order: str, kind: int, body: bytes) -> bytes:
-    body += bytes(-len(body) % 4)
-    total = struct.pack(order + "I", len(body) + 12)
-    return struct.pack(order + "I", kind) + total + body + total
-
-
-def section(order: str, major: int = 1) -> bytes:
-    return block(order, 0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, major, 0, -1))
-
-
-def interface(order: str, options: bytes = b"", linktype: int = 1, snaplen: int = 0) -> bytes:
-    return block(order, 1, struct.pack(order + "HHI", linktype, 0, snaplen) + options)
-
-
-def option(order: str, code: int, value: bytes) -> bytes:
-    return struct.pack(order + "HH", code, len(value)) + value + bytes(-len(value) % 4)
-
-
-def enhanced(order: str, number: int, ticks: int, frame: bytes, length: int = 60, captured: int | None = None) -> bytes:
-    captured = len(frame) if captured is None else captured
-    head = struct.pack(order + "IIIII", number, ticks >> 32, ticks & 0xFFFFFFFF, captured, length)
-    return block(order, 6, head + frame + bytes(-len(frame) % 4) + option(order, 2, bytes(4)) + bytes(4))
-
-
-def obsolete(order: str, number: int, ticks: int, frame: bytes) -> bytes:
-    head = struct.pack(order + "HHIIII", number, 9, ticks >> 32, ticks & 0xFFFFFFFF, len(frame), len(frame))
-    return block(order, 2, head + frame)
-
-
-def simple(order: str, frame: bytes, length: int) -> bytes:
-    return block(order, 3, struct.pack(order + "I", length) + frame)
-
-
-def others(order: str) -> bytes:
-    """Blocks without packets: names, statistics, a journal entry, secrets, custom ones, unknown ones."""
-    kinds = (4, 5, 9, 10, 0xBAD, 0x40000BAD, 0x80000001)
-    return b"".join(block(order, kind, bytes(range(kind % 50))) for kind in kinds) + block(order, 0x777, b"")
-
-
-def read(data: bytes | memoryview, reader: Reader | None = None) -> list[Record]:
-    """The records of a whole file."""
-    reader = reader or Reader()
-    records = list(reader.feed(data))
-    reader.finish()
-    return records
-
-
-def read_until_broken(pieces: Iterable[bytes]) -> tuple[list[Record], str]:
-    """The records before the error, and its sentence ("" if there was none)."""
-    reader = Reader()
-    records: list[Record] = []
-    try:
-        for piece in pieces:
-            records.extend(reader.feed(piece))
-        reader.finish()
-    except VirtError as error:
-        told = error
-    else:
-        return records, ""
-    assert told.errno == errno.EINVAL
-    return records, told.strerror
-
-
-def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
-    return [data[begin:end] for begin, end in pairwise([0, *sorted(places), len(data)])]
 
 
 @ORDERS
@@ -363,15 +293,6 @@ def test_a_run_ends_where_another_interface_begins() -> None:
 
 # Frames that have their frame check sequence (FCS) at their end, as the file announces.
 
-FCS = b"FCS!"
-
-
-def flagged(order: str, fcs: int, frame: bytes, length: int | None = None, before: bytes = b"") -> bytes:
-    """An enhanced packet whose flags tell of so many bytes of FCS, 0 for not known."""
-    head = struct.pack(order + "IIIII", 0, 0, 0, len(frame), len(frame) if length is None else length)
-    flags = option(order, 2, struct.pack(order + "I", 0xFF00_0000 | fcs << 5 | 1))
-    return block(order, 6, head + frame + bytes(-len(frame) % 4) + before + flags + bytes(4))
-
 
 @ORDERS
 @pytest.mark.parametrize(
@@ -587,102 +508,3 @@ def test_a_write_that_got_nowhere_says_so() -> None:
     next(reader.feed(PCAP[30:]))
     assert reader.give_back() == 0
     assert list(reader.feed(PCAP[30:])) == read(PCAP)
-
-
-# Files as the tools write them.
-
-
-def need(tool: str) -> str:
-    path = shutil.which(tool)
-    if path is None:
-        pytest.skip(f"{tool} is not installed")
-    return path
-
-
-@pytest.fixture
-def original(tmp_path: Path) -> Path:
-    """A capture with times of ns."""
-    file = pcapng.section_header("", "", "") + pcapng.interface_description("virt1", "", bytes(6), 0)
-    for number in range(1, 50):
-        frame = bytes(12) + b"\x88\xb5" + bytes(number)
-        file += pcapng.enhanced_packet(0, SECONDS * NS + number * 1001, frame, len(frame), number % 3)
-    path = tmp_path / "original.pcapng"
-    path.write_bytes(file)
-    return path
-
-
-@pytest.mark.parametrize(("kind", "unit"), [("pcap", 1000), ("nsecpcap", 1), ("pcapng", 1)])
-def test_what_editcap_writes(original: Path, kind: str, unit: int) -> None:
-    path = original.with_name("rewritten")
-    subprocess.run([need("editcap"), "-F", kind, original, path], check=True)
-    records = read(path.read_bytes())
-    assert [record.timestamp_ns for record in records] == [
-        SECONDS * NS + number * 1001 // unit * unit for number in range(1, 50)
-    ]
-    assert [record.frame for record in records] == [record.frame for record in read(original.read_bytes())]
-
-
-def test_what_editcap_cuts(original: Path) -> None:
-    path = original.with_name("cut")
-    subprocess.run([need("editcap"), "-s", "20", original, path], check=True)
-    assert read(path.read_bytes()) == [
-        record._replace(frame=record.frame[:20]) for record in read(original.read_bytes())
-    ]
-
-
-def test_what_tcpdump_writes(original: Path) -> None:
-    path = original.with_name("rewritten")
-    options = ("--time-stamp-precision=nano", "-r", original, "-w", path)
-    subprocess.run([need("tcpdump"), *options], check=True, capture_output=True)
-    assert read(path.read_bytes()) == read(original.read_bytes())
-
-
-def test_what_tshark_writes(original: Path) -> None:
-    path = original.with_name("rewritten")
-    subprocess.run([need("tshark"), "-r", original, "-w", path], check=True, capture_output=True)
-    assert read(path.read_bytes()) == read(original.read_bytes())
-
-
-def test_what_mergecap_merges(original: Path) -> None:
-    path = original.with_name("merged")
-    subprocess.run([need("mergecap"), "-a", "-I", "none", "-w", path, original, original], check=True)
-    records = read(path.read_bytes())
-    frames = [record.frame for record in read(original.read_bytes())]
-    assert [record.frame for record in records] == frames * 2
-    assert {record.interface for record in records} == {0, 1}
-
-
-def test_what_text2pcap_makes_of_text(tmp_path: Path) -> None:
-    path = tmp_path / "made"
-    dump = subprocess.run(["od", "-Ax", "-tx1", "-v"], input=FRAME, capture_output=True, check=True).stdout
-    subprocess.run([need("text2pcap"), "-q", "-", path], input=dump, check=True, capture_output=True)
-    assert [record.frame for record in read(path.read_bytes())] == [FRAME]
-
-
-@pytest.mark.parametrize("cut_off", range(6))
-@pytest.mark.parametrize("announced", ["pcap", "interface", "flags"])
-def test_what_tshark_takes_for_the_fcs(tmp_path: Path, announced: str, cut_off: int) -> None:
-    kept = (FRAME + FCS)[: 64 - cut_off]
-    if announced == "pcap":
-        data = pcap("<", [pcap_packet("<", 0, kept, 64)], linktype=1 | 0x24000000)
-    elif announced == "interface":
-        data = section("<") + interface("<", option("<", 13, b"\4")) + enhanced("<", 0, 0, kept, 64)
-    else:
-        data = section("<") + interface("<") + flagged("<", 4, kept, 64)
-    file = tmp_path / "fcs"
-    file.write_bytes(data)
-    tshark = [need("tshark"), "-r", str(file), "-T", "fields", "-e", "eth.fcs", "-e", "data.len"]
-    fcs, _, length = (
-        subprocess.run(tshark, check=True, capture_output=True, text=True).stdout.strip("\n").partition("\t")
-    )
-    (record,) = read(data)
-    assert len(record.frame) == 14 + int(length)
-    assert fcs == ("" if cut_off else f"0x{FCS.hex()}")
-
-
-def test_what_tshark_calls_no_ethernet(original: Path) -> None:
-    path = original.with_name("raw")
-    subprocess.run([need("editcap"), "-T", "rawip", original, path], check=True)
-    records, sentence = read_until_broken([path.read_bytes()])
-    assert records == []
-    assert "LINKTYPE_RAW 101" in sentence

@@ -1,0 +1,20 @@
+"""Programs that read and write capture files."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+def need(tool: str) -> str:
+    """Return where a program is. Skips the test if it is not installed."""
+    path = shutil.which(tool)
+    if path is None:
+        pytest.skip(f"{tool} is not installed")
+    return path
+
+
+def run(tool: str, *words: str | Path) -> str:
+    """Run a program that must succeed, and return its output."""
+    return subprocess.run([need(tool), *words], capture_output=True, text=True, check=True).stdout

@@ -20,7 +20,7 @@ test:
 
 test-pure:
 	@tools/setup pure
-	$(PYTEST) -q $(PURE:%=tests/%) tests/test_layers.py $(ARGS)
+	$(PYTEST) -q $(PURE:%=tests/%) $(ARGS)
 
 check:
 	@tools/setup dev

@@ -1,4 +1,4 @@
-"""A program that does what a test tells it, one system call a thread: the far side of `process.Process`.
+"""A program that makes calls for a test, each in a thread of its own: the other side of `process.Process`.
 
 harness.forks runs it with words FD and UID; FD is a Connection's.
 """

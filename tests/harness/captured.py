@@ -1,4 +1,4 @@
-"""Captures: read as they come, or written to be injected. python-pcapng is the judge of what is read."""
+"""Capture files: read with python-pcapng, and pcap files to inject."""
 
 import io
 import struct
@@ -24,7 +24,7 @@ class Packet(NamedTuple):
 
 
 class Captured:
-    """What a capture held."""
+    """The content of a capture."""
 
     def __init__(self, data: bytes) -> None:
         with warnings.catch_warnings():
@@ -33,12 +33,12 @@ class Captured:
 
     @property
     def packets(self) -> list[Packet]:
-        """Its frames."""
+        """The frames with their details."""
         return [_packet(block) for block in self.blocks if isinstance(block, EnhancedPacket)]
 
     @property
     def frames(self) -> list[bytes]:
-        """Their bytes."""
+        """The content of the frames."""
         return [packet.frame for packet in self.packets]
 
     @property
@@ -48,7 +48,7 @@ class Captured:
 
     @property
     def statistics(self) -> list[tuple[int, int]]:
-        """Of each statistics block: frames seen, and dropped."""
+        """The frames received and dropped, for each statistics block."""
         blocks = [block for block in self.blocks if isinstance(block, InterfaceStatistics)]
         return [(block.options["isb_ifrecv"], block.options["isb_ifdrop"]) for block in blocks]
 
@@ -66,7 +66,7 @@ def _packet(block: EnhancedPacket) -> Packet:
 
 
 def pcap(frames: Iterable[tuple[float, bytes]], order: str = "<", nano: bool = False) -> bytes:
-    """A pcap file: of each frame its time in s, and its bytes."""
+    """Return a pcap file. frames: time in seconds, content."""
     blocks = [struct.pack(order + "IHHiIII", 0xA1B23C4D if nano else 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1)]
     for time, frame in frames:
         seconds, fraction = divmod(round(time * SECOND), SECOND)

@@ -1,6 +1,6 @@
-"""How tests start programs: with default signal dispositions, in a session of their own, however pytest was started.
+"""Starts programs with default signal dispositions and in a session of their own, however pytest was started.
 
-And with a mount namespace that is not shared with other runs.
+Also gives pytest a mount namespace that it shares with no other run.
 
 A shell ignores SIGINT and SIGQUIT in what it runs with `&`, nohup(1) ignores SIGHUP, cron(8) starts its jobs in an
 orphaned process group, and execve(2) keeps ignored and blocked signals as they are.
@@ -22,10 +22,10 @@ _PYTHONS_OWN = {signal.SIGPIPE, signal.SIGXFSZ}  # ignored by Python itself; sub
 
 
 def accept_any_caller() -> None:
-    """Let the programs that this process starts have default dispositions and no blocked signals.
+    """Give programs that this process starts default signal dispositions and no blocked signals.
 
-    A signal that the caller wants ignored gets a handler that does nothing: pytest still lives through it, as nohup
-    asks for, while execve(2) resets a signal with a handler to its default.
+    A signal that the caller ignores gets a handler that does nothing. pytest survives it, as under nohup, while
+    execve(2) resets signals with handlers to their default.
     """
     for number in signal.valid_signals() - _PYTHONS_OWN:
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -35,9 +35,9 @@ def accept_any_caller() -> None:
 
 
 def private_mounts() -> None:
-    """Give this process a mount namespace of its own, without a virtfs that others have mounted.
+    """Give this process a mount namespace of its own, without the virtfs mounts of others.
 
-    What a test mounts is then in nobody else's way: a mount that is copied with its namespace stays alive.
+    Without it, another process that copies the mount namespace would keep a test's mount alive.
     """
     if os.geteuid() == 0:
         if _libc.unshare(_CLONE_NEWNS) or _libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None):

@@ -1,10 +1,10 @@
 """Fixtures of the tests that drive real mounts with real tools.
 
-mount: a virtfs of the module's, which every test finds without an interface. virt: a fresh interface of it.
-alone: makes mounts for one test alone. lasting: the same, whose servers end and come again. places, elsewhere: other
-machines.
-When a test fails its report shows the server's log and stacks; a mount that hung is ended by force and the next test
-has a new one.
+mount: a virtfs for all tests of a module. Each test finds it without interfaces. virt: a new interface of it. alone:
+makes mounts for one test. lasting: makes mounts whose servers end and start again. places, elsewhere: other machines.
+
+The report of a failed test shows the server's log and stacks. A mount that hung is killed, and the next test gets a new
+one.
 """
 
 import itertools
@@ -28,14 +28,14 @@ def _next_unit(mount: Mount) -> int:
 
 
 class Current:
-    """The mount of a module: made when first asked for, made anew when it broke."""
+    """The mount of a module. It is made when first used, and again after it broke."""
 
     def __init__(self) -> None:
         self._mount: Mount | None = None
         self._wrong: list[str] = []
 
     def get(self) -> Mount:
-        """One that works."""
+        """Return a working mount."""
         if self._mount is not None and (self._mount.broken or self._mount.server.poll() is not None):
             self.end()
         if self._mount is None:
@@ -43,7 +43,7 @@ class Current:
         return self._mount
 
     def end(self) -> list[str]:
-        """What was not as it should be, of all that there were."""
+        """End the mount. Returns the faults of all mounts so far."""
         if self._mount is not None:
             self._wrong += self._mount.stop()
             self._mount = None
@@ -51,7 +51,7 @@ class Current:
 
 
 class Alone:
-    """Makes mounts and remembers them."""
+    """Makes mounts and keeps a list of them."""
 
     def __init__(self) -> None:
         self.made: list[Mount] = []
@@ -95,7 +95,7 @@ def virt(mount: Mount) -> Virt:
 
 @pytest.fixture
 def virts(mount: Mount) -> Virts:
-    """Makes more of them, with other verbs."""
+    """A function that makes interfaces with the given verbs."""
 
     def make(verbs: str = "up") -> Virt:
         return Virt(mount, _next_unit(mount), verbs)
@@ -105,7 +105,7 @@ def virts(mount: Mount) -> Virts:
 
 @pytest.fixture
 def alone(_current: Current) -> Iterator[Alone]:
-    """Makes mounts that nobody else uses."""
+    """A function that makes mounts for one test."""
     alone = Alone()
     yield alone
     wrong = [complaint for mount in alone.made for complaint in mount.stop()]
@@ -114,7 +114,7 @@ def alone(_current: Current) -> Iterator[Alone]:
 
 @pytest.fixture
 def lasting(alone: Alone) -> Iterator[LastingOnes]:
-    """Makes mounts for one test alone; what they leave to the next is taken away at its end."""
+    """A function that makes mounts whose servers end and start again, for one test."""
 
     def make(options: str = "") -> Lasting:
         lasting = Lasting(options)
@@ -130,7 +130,7 @@ def lasting(alone: Alone) -> Iterator[LastingOnes]:
 
 @pytest.fixture
 def places() -> Iterator[Callable[[], Place]]:
-    """Makes network and mount namespaces of their own: other machines."""
+    """A function that makes network and mount namespaces: other machines."""
     made: list[Place] = []
 
     def make() -> Place:

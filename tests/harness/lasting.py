@@ -1,4 +1,4 @@
-"""A mount that ends, or is killed, and comes again in the same namespaces."""
+"""A mount whose server ends, or is killed, and starts again in the same namespaces."""
 
 import subprocess
 from collections.abc import Callable
@@ -8,10 +8,10 @@ from harness.serving import Mount
 
 
 class Lasting(Mount):
-    """Its namespaces outlive its servers."""
+    """A mount whose namespaces outlive its servers."""
 
     def kill(self) -> None:
-        """kill -9 of the server; what it leaves mounted is taken away, so that the directory can be entered."""
+        """Kill the server with SIGKILL and unmount what it leaves, so that the directory can be entered."""
         self.server.kill()
         self.server.wait()
         self._listener.join()
@@ -19,7 +19,7 @@ class Lasting(Mount):
         subprocess.run(self.command("umount", "--lazy", DIR), check=True)
 
     def again(self, options: str = "") -> None:
-        """A new server, as after a boot or a crash. What the earlier one logged is forgotten."""
+        """Start a new server, as after a boot or a crash, with an empty log."""
         assert self.server.poll() is not None
         if self.server.stderr is not None:
             self.server.stderr.close()
@@ -28,7 +28,7 @@ class Lasting(Mount):
         self._serve(options)
 
     def clear(self) -> None:
-        """No interfaces, also none that persist."""
+        """Remove all interfaces, persistent ones too."""
         if not self.broken:
             self.clean()
             if self.server.poll() is None:

@@ -1,4 +1,4 @@
-"""Network namespaces for tests: none has a name, none outlives its test, and no process is needed to hold one."""
+"""Network namespaces without names. They end with their test, and no process has to hold them."""
 
 import ctypes
 import gc
@@ -26,7 +26,7 @@ def unshare() -> None:
 
 
 def need(there: bool, what: str) -> None:
-    """Skip, with the reason, what cannot run here; where everything has to run (CI=true) fail instead."""
+    """Skip the test unless the condition holds. With CI=true fail it instead."""
     if not there:
         if os.environ.get("CI") == "true":
             pytest.fail(f"needs {what}")
@@ -34,14 +34,14 @@ def need(there: bool, what: str) -> None:
 
 
 def need_taps() -> None:
-    """Root, for namespaces and taps, and the device."""
+    """Skip the test without root or /dev/net/tun."""
     need(os.geteuid() == 0, "root")
     need(os.access("/dev/net/tun", os.R_OK | os.W_OK), "/dev/net/tun")
 
 
 @contextmanager
 def fresh() -> Iterator[None]:
-    """The calling thread, and what it starts, in a network namespace of its own for a while."""
+    """Put the calling thread, and programs it starts, into a new network namespace for the body."""
     before = netns.own_netns()
     try:
         unshare()
@@ -52,23 +52,23 @@ def fresh() -> Iterator[None]:
 
 
 class Namespace:
-    """A second network namespace, alive as long as it is open (or holds another's attention)."""
+    """A second network namespace, alive as long as its descriptor is open."""
 
     def __init__(self) -> None:
         with fresh():
             self.fd = netns.own_netns()
 
     def call(self, function: Callable[[], object]) -> None:
-        """Run something in there."""
+        """Call a function in the namespace."""
         netns.inside(self.fd, function)
 
     def ip(self, words: str) -> str:
-        """`ip WORDS` in there."""
+        """Run ip(8) in the namespace and return its output."""
         return netns.inside(self.fd, lambda: ip(words))
 
     @property
     def path(self) -> str:
-        """What `ip link set … netns` takes for it."""
+        """The namespace's path, an argument of `ip link set … netns`."""
         return f"/proc/{os.getpid()}/fd/{self.fd}"
 
     def close(self) -> None:
@@ -84,14 +84,14 @@ class Namespace:
 
 
 def ip(words: str) -> str:
-    """`ip WORDS`, its output; what it complains of fails the test."""
+    """Run ip(8), which must succeed, and return its output."""
     done = subprocess.run(["ip", *words.split()], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"ip {words}: {done.stderr}"
     return done.stdout
 
 
 def descriptors() -> list[str]:
-    """What this process has open."""
+    """Return what the open descriptors of this process refer to."""
     gc.collect()  # what an earlier test dropped
     names = []
     for fd in os.listdir("/proc/self/fd"):
@@ -101,8 +101,8 @@ def descriptors() -> list[str]:
 
 
 def wait_gone(fd: int) -> None:
-    """Wait until a tap's descriptor says that its interface is gone."""
+    """Wait until a tap's descriptor reports that its interface is gone."""
     poll = select.poll()
-    # POLLERR is always told, but only who waits for POLLPRI or POLLIN is woken for it (tun.c tun_detach_all).
+    # POLLERR is always reported, but only waiters for POLLPRI or POLLIN are woken for it (tun.c tun_detach_all).
     poll.register(fd, select.POLLPRI)
     assert poll.poll(PATIENCE), "the tap is still there"

@@ -1,4 +1,4 @@
-"""A network and a mount namespace of their own: where a server under test and the tools that use it run.
+"""A private network namespace and mount namespace, in which a server under test and its tools run.
 
 A holder process (cat, on a pipe that ends with us) keeps them. Everything else enters by nsenter(1), which execs,
 so that a Popen's pid is the tool's own.
@@ -30,8 +30,8 @@ exec cat >/dev/null
 
 
 class Place:
-    """Such a pair of namespaces. Within it /mnt is an empty disk with a directory for the mount point,
-    and the names of ip-netns(8) are its own."""
+    """Such a pair of namespaces. In it /mnt is an empty tmpfs with a directory for the mount point, and
+    /run/netns is private."""
 
     def __init__(self) -> None:
         self._holder = children.start(
@@ -45,35 +45,35 @@ class Place:
         assert self._holder.stdout.readline() == "\n"
 
     def command(self, *words: str, uid: int = 0) -> list[str]:
-        """The command line that runs another in here."""
+        """Return the command line that runs `words` in the namespaces."""
         proc = f"/proc/{self.pid}/ns"
         who = [f"--setuid={uid}", f"--setgid={uid}"] if uid else []
         return ["nsenter", f"--net={proc}/net", f"--mount={proc}/mnt", *who, *words]
 
     def start(self, *words: str, uid: int = 0, **popen: Any) -> "subprocess.Popen[str]":
-        """Start a program in here; `tidy` ends it if nothing else does."""
+        """Start a program in the namespaces. `tidy` kills it if it is still running."""
         program = children.start(self.command(*words, uid=uid), errors="replace", **popen)
         self._started.append(program)
         return program
 
     def fork(self, program: str, *words: str, **start: Any) -> Fork:
-        """Start one of forks.PROGRAMS in here, start: as forks.start takes it; `tidy` ends it if nothing else does."""
+        """Start one of forks.PROGRAMS in the namespaces. start: keyword arguments of forks.start."""
         fork = forks.start(program, *words, place=self.pid, **start)
         self._started.append(fork)
         return fork
 
     def shell(self, script: str, uid: int = 0, **popen: Any) -> "subprocess.Popen[str]":
-        """Start a bash script in here, in the mount's directory."""
+        """Start a bash script in the namespaces, in the mount point."""
         return self.start("bash", "-c", f"cd {DIR} && {script}", uid=uid, **popen)
 
     def sh(self, script: str, uid: int = 0, seconds: float = PATIENCE) -> str:
-        """Run a bash script to its end; its output. AssertionError when it fails, with what it complained of."""
+        """Run a bash script and return its output. AssertionError, with its standard error: it failed."""
         pipe = subprocess.PIPE
         program = self.shell(f"{{\n{script}\n}}", uid=uid, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
         return _output(program, script, seconds)
 
     def refused(self, script: str, uid: int = 0) -> str:
-        """Run a bash script that must fail; what it complained of."""
+        """Run a bash script that must fail, and return its standard error."""
         pipe = subprocess.PIPE
         program = self.shell(f"{{\n{script}\n}}", uid=uid, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
         output, complaint = finished(program)
@@ -81,31 +81,31 @@ class Place:
         return complaint
 
     def ip(self, words: str) -> str:
-        """Run ip(8) in here to its end and return its output. words: arguments, quoted as for a shell."""
+        """Run ip(8) in the namespaces and return its output. words: arguments, quoted as for a shell."""
         pipe = subprocess.PIPE
         return _output(self.start("ip", *shlex.split(words), stdout=pipe, stderr=pipe), f"ip {words}")
 
     def ips(self, lines: str) -> None:
-        """Run ip(8) in here with `-batch`: a line for each command, without `ip`."""
+        """Run `ip -batch` in the namespaces. lines: one command a line, without `ip`."""
         program = self.start("ip", "-batch", "-", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         output, complaint = program.communicate(lines, timeout=PATIENCE)
         assert program.returncode == 0, f"{lines}: status {program.returncode}, {complaint or output}"
 
     def has(self, interface: str) -> bool:
-        """Whether this network namespace has an interface of that name."""
+        """Return whether the network namespace has an interface of that name."""
         return interface in self.links()
 
     def links(self) -> list[str]:
-        """The names of the interfaces."""
+        """Return the names of the network namespace's interfaces."""
         return [line.split(":")[0].strip() for line in _rows(self.pid, "net/dev")[2:]]
 
     def mounts(self) -> list[str]:
-        """Where a file system of FUSE is mounted in here."""
+        """Return the mount points of FUSE file systems in the mount namespace."""
         rows = map(str.split, _rows(self.pid, "mountinfo"))
         return [row[4] for row in rows if "fuse" in row[row.index("-") + 1]]
 
     def processes(self) -> dict[int, str]:
-        """Everybody in one of the two namespaces except the holder, with his command line."""
+        """Return all processes in either namespace but the holder, with their command lines, by process id."""
         ours = {_identity(self.pid, kind) for kind in ("net", "mnt")}
         found = {}
         for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()):
@@ -117,7 +117,7 @@ class Place:
         return found
 
     def tidy(self, *keep: int) -> dict[int, str]:
-        """End everybody in here, with his children, except whom to keep. Returns who had not ended by himself."""
+        """Kill all processes in the namespaces except some. Returns the killed ones, as `processes` does."""
         left = {pid: line for pid, line in self.processes().items() if pid not in keep}
         for pid in left:
             with suppress(ProcessLookupError):
@@ -129,7 +129,7 @@ class Place:
         return left
 
     def close(self) -> dict[int, str]:
-        """End everybody in here, then the namespaces. Returns who was left, so that a test can complain."""
+        """Kill what runs in the namespaces and release them. Returns the processes that were killed."""
         left = self.tidy()
         with suppress(Stuck):
             until(lambda: not self.processes(), "killed processes are gone")
@@ -142,7 +142,7 @@ class Place:
 
 
 def finished(program: Program, seconds: float = PATIENCE) -> tuple[str, str]:
-    """Wait for a program; its output and complaints, as far as they are pipes."""
+    """Wait for a program. Returns its standard output and error, as far as they are pipes."""
     try:
         output, complaint = program.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -159,7 +159,7 @@ def _output(program: Program, what: str, seconds: float = PATIENCE) -> str:
 
 
 def shown(words: object) -> str:
-    """A command line without the way into the namespaces."""
+    """Return a command line without nsenter(1) and its options."""
     return " ".join(words[3:]) if isinstance(words, Sequence) and not isinstance(words, str) else str(words)
 
 

@@ -1,4 +1,4 @@
-"""A program under a test's command: it opens, reads, waits and is killed as any other, but says what it sees.
+"""A program that makes system calls for a test and returns their results.
 
 Each call is a thread of its own in that program, so that one can wait in a read while another writes.
 """
@@ -40,12 +40,12 @@ class Refusal:
 
 
 def fails(number: int) -> Refusal:
-    """What is done in its `with` must fail with that errno."""
+    """Return a context whose body must fail with an OSError of that errno."""
     return Refusal(number)
 
 
 class Pending(Generic[T]):
-    """A call that has begun."""
+    """A call that has started."""
 
     def __init__(self, process: "Process", number: int, thread: int, what: str) -> None:
         self._process = process
@@ -54,12 +54,12 @@ class Pending(Generic[T]):
         self._what = what
 
     def waiting(self) -> "Pending[T]":
-        """Return once it waits for a frame."""
+        """Wait until the call waits for a frame, and return itself."""
         until_it_waits(self.thread)
         return self
 
     def result(self, seconds: float = PATIENCE) -> T:
-        """What it returned, or the OSError it failed with."""
+        """Return the result of the call, or raise its OSError."""
         kind, answer = self._process.hear(self._number, ("ends", "fails"), seconds, self._what)
         if kind == "fails":
             raise answer
@@ -67,7 +67,7 @@ class Pending(Generic[T]):
 
 
 class Process:
-    """One such program, root's or another user's."""
+    """One such program, run as root or as another user."""
 
     def __init__(self, place: Place, uid: int = 0) -> None:
         ours, theirs = Pipe()
@@ -87,15 +87,15 @@ class Process:
         return Pending(self, self._calls, cast(int, thread), what)
 
     def call(self, function: Callable[..., T], *arguments: object) -> T:
-        """Do a call and return what it returns."""
+        """Make a call and return its result."""
         return self.begin(function, *arguments).result()
 
     def open(self, path: str, flags: int = os.O_RDWR) -> "File":
-        """open(2), the path as seen from the mount point."""
+        """open(2) of a path below the mount point."""
         return File(self, path, self.call(os.open, f"{DIR}/{path}", flags))
 
     def hear(self, number: int, kinds: tuple[str, ...], seconds: float, what: str) -> tuple[str, Any]:
-        """The program's word about a call."""
+        """Return the kind and content of the program's next message about a call."""
         end = time.monotonic() + seconds
         while True:
             for kind in kinds:
@@ -107,15 +107,15 @@ class Process:
             self._heard[kind, of] = answer
 
     def let_go(self) -> bool:
-        """Have it close its files; False if a call has not returned."""
+        """Close the program's files. Returns False if a call has not returned."""
         return self.call(programs.let_go, FIRST)
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send a signal."""
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """kill -9, and see that it ends at once."""
+        """Send SIGKILL. Stuck: the program has not ended within 5 s."""
         self.signal(signal.SIGKILL)
         try:
             self._popen.wait(timeout=5)
@@ -123,7 +123,7 @@ class Process:
             raise Stuck("a killed program has not ended") from None
 
     def close(self) -> None:
-        """Let it end."""
+        """End the program by closing its socket."""
         self._link.close()
         self._popen.wait(timeout=PATIENCE)
 
@@ -149,7 +149,7 @@ class File:
         return self.process.call(os.write, self.fd, data.encode() if isinstance(data, str) else data)
 
     def poll(self, events: int = select.POLLIN | select.POLLOUT, seconds: float = 0) -> int:
-        """poll(2): the events that hold."""
+        """poll(2). Returns the events, 0 after so many seconds without one."""
         return self.begin_poll(events, seconds).result(seconds + PATIENCE)
 
     def begin_poll(self, events: int, seconds: float = PATIENCE) -> Pending[int]:

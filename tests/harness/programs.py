@@ -1,4 +1,4 @@
-"""What a test's programs do beyond one system call: they run in the agent's process."""
+"""Functions of more than one system call that tests run in an agent (harness/agent.py)."""
 
 import asyncio
 import fcntl
@@ -15,24 +15,24 @@ EXPERIMENTAL = b"\x88\xb5"  # IEEE 802's ethertype for local experiments: no sta
 
 
 def poll(fd: int, events: int, seconds: float) -> int:
-    """The events of one descriptor, 0 when the time is over."""
+    """Return the events of one descriptor, 0 after so many seconds without one."""
     poller = select.poll()
     poller.register(fd, events)
     return next((events for _, events in poller.poll(seconds * 1000)), 0)
 
 
 def ioctl(fd: int, request: int, argument: bytes) -> bytes:
-    """An ioctl with a structure in and out."""
+    """Call ioctl(2) with a structure and return it."""
     return fcntl.ioctl(fd, request, argument)
 
 
 def ioctl_number(fd: int, request: int, argument: int) -> int:
-    """An ioctl with a number."""
+    """Call ioctl(2) with a number."""
     return fcntl.ioctl(fd, request, argument)
 
 
 def ioctls(fd: int, requests: list[tuple[str, int, bytes]]) -> list[tuple[str, bytes | int]]:
-    """Several ioctls in turn: what each gives, or its errno."""
+    """Call several ioctls in turn. Returns the name of each with its result or its errno."""
     answers: list[tuple[str, bytes | int]] = []
     for name, request, argument in requests:
         try:
@@ -43,7 +43,7 @@ def ioctls(fd: int, requests: list[tuple[str, int, bytes]]) -> list[tuple[str, b
 
 
 def ioctls_of_a_tap(name: str, requests: list[tuple[str, int, bytes]]) -> list[tuple[str, bytes | int]]:
-    """The same of a tap of the kernel's that is made for it, with IFF_TAP and IFF_NO_PI alone."""
+    """Do the same on a new tap of the kernel, with the flags IFF_TAP and IFF_NO_PI."""
     tap = os.open("/dev/net/tun", os.O_RDWR)
     try:
         fcntl.ioctl(tap, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1002))
@@ -53,12 +53,12 @@ def ioctls_of_a_tap(name: str, requests: list[tuple[str, int, bytes]]) -> list[t
 
 
 def texts(paths: list[Path]) -> list[str]:
-    """Several text files, read one after the other."""
+    """Read several text files, one after another."""
     return [path.read_text() for path in paths]
 
 
 def wire(interface: str) -> int:
-    """A packet socket on an interface of the host: what is written is sent, what is received can be read."""
+    """Open a packet socket on an interface of the host. Returns its descriptor."""
     packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
     packets.bind((interface, ETH_P_ALL))
@@ -66,14 +66,14 @@ def wire(interface: str) -> int:
 
 
 def send(wire: int, frames: tuple[bytes, ...]) -> None:
-    """The host sends these there."""
+    """Send frames from the host through a packet socket."""
     with _socket(wire) as packets:
         for frame in frames:
             packets.send(frame)
 
 
 def next_from_virt(wire: int, seconds: float) -> bytes:
-    """The next frame of our own kind that the host received there, its own sendings passed over."""
+    """Return the next test frame that the host receives on a packet socket. Frames it sends do not count."""
     with _socket(wire) as packets:
         packets.settimeout(seconds)
         while True:
@@ -83,7 +83,7 @@ def next_from_virt(wire: int, seconds: float) -> bytes:
 
 
 def _socket(wire: int) -> socket.socket:
-    """The packet socket, which no longer wants to tell of an earlier `down` (net/packet/af_packet.c)."""
+    """Return the packet socket without a pending ENETDOWN from an earlier `down` (net/packet/af_packet.c)."""
     packets = socket.socket(fileno=os.dup(wire))
     packets.setblocking(True)
     packets.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -91,31 +91,31 @@ def _socket(wire: int) -> socket.socket:
 
 
 def epoll_on(fd: int, events: int) -> int:
-    """An epoll descriptor that watches another."""
+    """Return an epoll descriptor that watches another descriptor."""
     watcher = select.epoll()
     watcher.register(fd, events)
     return os.dup(watcher.fileno())
 
 
 def epoll_wait(epoll: int, seconds: float) -> int:
-    """The events it tells, 0 when the time is over."""
+    """Return the events of an epoll descriptor, 0 after so many seconds without one."""
     with select.epoll.fromfd(os.dup(epoll)) as watcher:
         return next((events for _, events in watcher.poll(seconds)), 0)
 
 
 def select_on(fd: int, seconds: float) -> tuple[bool, bool]:
-    """select(2): readable, writable."""
+    """Return what select(2) reports: readable, writable."""
     readable, writable, _ = select.select([fd], [fd], [], seconds)
     return bool(readable), bool(writable)
 
 
 def selected(fd: int, seconds: float) -> bool:
-    """select(2), for reading alone."""
+    """Return whether select(2) reports a descriptor as readable."""
     return bool(select.select([fd], [], [], seconds)[0])
 
 
 def asyncio_reads(fd: int) -> tuple[list[bytes], int]:
-    """What an event loop reads until an error, and that."""
+    """Read in an asyncio loop until an error. Returns the frames and the errno."""
     frames: list[bytes] = []
 
     async def run() -> int:
@@ -139,14 +139,14 @@ def asyncio_reads(fd: int) -> tuple[list[bytes], int]:
 
 
 def size_after_stat(fd: int, request: int) -> int:
-    """fstat(2), then FIONREAD."""
+    """Call fstat(2), then FIONREAD. Returns the number of bytes."""
     os.fstat(fd)
     answer = fcntl.ioctl(fd, request, bytes(4))
     return int.from_bytes(answer, "little")
 
 
 def let_go(link: int) -> bool:
-    """Close all files but the link to the test; False if another call has not returned."""
+    """Close all files but the link to the test. Returns False if another call has not returned."""
     for thread in threading.enumerate():
         if thread not in (threading.main_thread(), threading.current_thread()):
             thread.join(0.1)
@@ -160,6 +160,6 @@ def let_go(link: int) -> bool:
 
 
 def processor_seconds() -> float:
-    """What this process has used so far."""
+    """Return the processor time of this process, in seconds."""
     used = os.times()
     return used.user + used.system

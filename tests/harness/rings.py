@@ -1,4 +1,4 @@
-"""Rings that a test fills by hand, and a recorder on them."""
+"""Packet rings that a test fills, and a recorder that reads them."""
 
 import os
 import struct
@@ -25,7 +25,7 @@ OUTGOING = 4
 
 
 def laid(frame: bytes, time: int, kind: int = OUTGOING) -> bytes:
-    """A frame as the kernel lays it into a ring (struct tpacket3_hdr, struct sockaddr_ll)."""
+    """Return a frame as the kernel stores it in a ring (struct tpacket3_hdr, struct sockaddr_ll)."""
     size = MAC + len(frame)
     step = size + -size % 8
     seconds, nanoseconds = divmod(time, SECOND)
@@ -34,7 +34,7 @@ def laid(frame: bytes, time: int, kind: int = OUTGOING) -> bytes:
 
 
 class FakeRing:
-    """As PacketRing, but what passes a test says, and when the kernel hands a block over.
+    """A PacketRing whose frames, and the hand-over of its blocks, are up to the test.
 
     tap: the name of what it is on. program: its filter. A recorder closes its ring in a worker thread, so a call from
     the test may come while that happens; the lock keeps it from using the closed descriptor number.
@@ -53,23 +53,23 @@ class FakeRing:
         self._lost = 0
 
     def passes(self, *frames: bytes, time: int | None = None) -> None:
-        """These are in the current block."""
+        """Add frames to the current block."""
         self._current += [laid(frame, time_ns() if time is None else time) for frame in frames]
 
     def hand_over(self) -> None:
-        """The kernel's clock has come, or the block is full."""
+        """Hand over the current block, as the kernel does when it is full or its time is up."""
         if self._current:
             self._handed.append((self._current, self._lost))
             self._current, self._lost = [], 0
         self._wake()
 
     def shows(self, *frames: bytes, time: int | None = None) -> None:
-        """Both."""
+        """Add frames and hand over the block."""
         self.passes(*frames, time=time)
         self.hand_over()
 
     def loses(self, frames: int) -> None:
-        """So many found no room."""
+        """Count frames that found no room."""
         self._lost += frames
         self._wake()
 
@@ -109,7 +109,7 @@ class FakeRing:
 
 
 class Bench:
-    """A mount's rings, fake ones, and what they are asked for.
+    """The fake rings of a mount.
 
     made: every ring there was. refusal: what the next open fails with. gate: opens wait until it is set.
     """
@@ -135,22 +135,22 @@ class Bench:
 
     @property
     def open(self) -> list[FakeRing]:
-        """Those that are."""
+        """The open rings."""
         return [ring for ring in self.made if not ring.closed]
 
     @property
     def ring(self) -> FakeRing:
-        """The one that is."""
+        """The only open ring."""
         (ring,) = self.open
         return ring
 
     def ring_of(self, recorder: Recorder) -> FakeRing:
-        """That recorder's; of several that are asked for at once any may be the first."""
+        """Return the open ring of a recorder. Rings that are requested at once open in any order."""
         (ring,) = [ring for ring in self.open if ring.tap == recorder.virt.tap]
         return ring
 
     def recorder(self, unit: int = 3) -> Recorder:
-        """One more."""
+        """Make a recorder."""
         tap = FakeTap(f"tap{unit}")
         self._taps.append(tap)
         virt = Virt(Unit(unit), bytes(6), HostEnd(f"tap{unit}", 7, True, 1500, bytes(6), True, queue=256))
@@ -163,7 +163,7 @@ class Bench:
 
 @asynccontextmanager
 async def bench() -> AsyncIterator[Bench]:
-    """At its end no ring is open, if the test has ended its recorders."""
+    """Make such rings, and assert at the end that the test has closed them all."""
     async with trio.open_nursery() as nursery:
         made = Bench(nursery)
         try:

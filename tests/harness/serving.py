@@ -1,4 +1,4 @@
-"""A server under test, in a process and namespaces of its own."""
+"""A server under test, in a process and in namespaces of its own."""
 
 import os
 import re
@@ -71,17 +71,17 @@ class Mount(Place):
 
     @property
     def root(self) -> Process:
-        """A program of root's that stays."""
+        """The agent of root that stays from test to test."""
         if self._root is None:
             self._root = Process(self)
         return self._root
 
     def process(self, uid: int = 0) -> Process:
-        """A program for one test."""
+        """Start an agent for one test."""
         return Process(self, uid)
 
     def write(self, path: str, text: str) -> None:
-        """Open as `>` does, write once, close."""
+        """Write to a file as a shell's `>` does, in one write(2)."""
         file = self.root.open(path, os.O_WRONLY | os.O_TRUNC)
         try:
             file.write(text)
@@ -89,28 +89,28 @@ class Mount(Place):
             file.close()
 
     def read(self, path: str) -> str:
-        """A whole text file, without the newline at its end."""
+        """Return the text of a file without the newline at its end."""
         return self.root.call(Path.read_text, Path(DIR, path)).removesuffix("\n")
 
     def texts(self, paths: Iterable[str]) -> list[str]:
-        """Several text files, each as `read` returns it."""
+        """Return the texts of several files, as `read` does."""
         texts = self.root.call(programs.texts, [Path(DIR, path) for path in paths])
         return [text.removesuffix("\n") for text in texts]
 
     def ctl(self, line: str) -> None:
-        """A command, or several lines."""
+        """Write one command or several lines to ctl."""
         self.write("ctl", f"{line}\n")
 
     def exists(self, path: str) -> bool:
-        """Whether a name is there, whatever it points at."""
+        """Return whether a name exists. Links are not followed."""
         return self.root.call(os.path.lexists, f"{DIR}/{path}")
 
     def units(self) -> list[str]:
-        """The interfaces: virt0, virt1 …"""
+        """Return the names of the interfaces: virt0, virt1 …"""
         return [name for name in self.root.call(os.listdir, DIR) if name.startswith("virt")]
 
     def descriptors(self) -> list[str]:
-        """What the server has open."""
+        """Return what the server's open descriptors refer to."""
         names = []
         for fd in os.listdir(f"/proc/{self.server.pid}/fd"):
             with suppress(FileNotFoundError):
@@ -118,7 +118,7 @@ class Mount(Place):
         return sorted(names)
 
     def clean(self) -> None:
-        """After a test: its programs end, its interfaces go. Root's program stays, if it is idle."""
+        """Kill the programs of a test and destroy its interfaces. The agent of root stays if it is idle."""
         if self.server.poll() is not None or self.broken:
             self.end_programs()
             return
@@ -129,12 +129,12 @@ class Mount(Place):
             self.end_programs()
 
     def end_programs(self) -> None:
-        """Everybody but the server."""
+        """Kill all processes but the server."""
         self._root = None
         self.tidy(self.server.pid)
 
     def stacks(self) -> None:
-        """Let the server write its stacks into the log."""
+        """Have the server write its stacks to the log."""
         if self.server.poll() is None:
             seen = len(self.log)
             self.server.send_signal(signal.SIGUSR1)
@@ -142,12 +142,12 @@ class Mount(Place):
                 until(lambda: any("File" in line for line in self.log[seen:]), "stacks", 1)
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """Ask the server to end; its exit status."""
+        """Send a signal to the server and return its exit status."""
         self.server.send_signal(number)
         return self.ended()
 
     def ended(self) -> int:
-        """Wait for the server's end; its exit status."""
+        """Wait for the server to end and return its exit status. Stuck: it does not end."""
         try:
             status = self.server.wait(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
@@ -158,7 +158,7 @@ class Mount(Place):
         return status
 
     def stop(self) -> list[str]:
-        """End all of it, if need be by force. Returns what was not as it should be."""
+        """End the mount, by force if it is broken. Returns a list of faults, such as interfaces left behind."""
         wrong = []
         if self.server.poll() is None and not self.broken:
             self.end_programs()
@@ -186,7 +186,7 @@ class Mount(Place):
 
 
 class Virt:
-    """An interface of a mount, made for one test: up, otherwise as `create` makes it."""
+    """An interface of a mount, made for one test: up, with the defaults of `create`."""
 
     def __init__(self, mount: Mount, unit: int, verbs: str = "up") -> None:
         self.mount = mount
@@ -197,35 +197,35 @@ class Virt:
         self._wire = mount.root.call(programs.wire, self.tap)
 
     def set(self, verbs: str) -> None:
-        """Verbs, by its own ctl."""
+        """Write verbs to the interface's ctl."""
         self.mount.write(f"{self.name}/ctl", f"{verbs}\n")
 
     def open(self, flags: int = os.O_RDWR, process: Process | None = None) -> File:
-        """Its frame file."""
+        """Open the frame file."""
         return (process or self.mount.root).open(f"{self.name}/frame", flags)
 
     def read(self, file: str) -> str:
-        """One of its text files."""
+        """Return the text of one of the interface's files."""
         return self.mount.read(f"{self.name}/{file}")
 
     def until(self, file: str, value: str) -> None:
-        """Wait until one of its text files holds that."""
+        """Wait until a text file has this value."""
         until(lambda: self.read(file) == value, f"{self.name}/{file} is {value}")
 
     def write(self, file: str, text: str) -> None:
-        """Write one of its text files."""
+        """Write to one of the interface's text files."""
         self.mount.write(f"{self.name}/{file}", text)
 
     def count(self, name: str) -> int:
-        """One of stats/."""
+        """Return a counter from stats/."""
         return int(self.read(f"stats/{name}"))
 
     def host_sends(self, *frames: bytes) -> None:
-        """The host sends these by the tap."""
+        """Send frames from the host through the tap."""
         self.mount.root.call(programs.send, self._wire, frames)
 
     def host_gets(self) -> bytes:
-        """The next test frame that reached the host by the tap."""
+        """Return the next test frame that reaches the host through the tap."""
         return self.mount.root.call(programs.next_from_virt, self._wire, PATIENCE / 2)
 
 
@@ -233,7 +233,7 @@ Virts = Callable[..., Virt]  # the fixture `virts`: makes an interface with thes
 
 
 def frame(length: int = 60, number: int = 0) -> bytes:
-    """A frame to all, its bytes told apart by length and number."""
+    """Return a broadcast frame whose content depends on length and number."""
     head = b"\xff" * 6 + b"\xb2\x0a\x00\x0b\x0e\x01" + programs.EXPERIMENTAL
     pattern = bytes((number + i * (length % 251 + 1)) % 256 for i in range(256))
     return (head + number.to_bytes(4, "big") + pattern * (length // 256 + 1))[:length]

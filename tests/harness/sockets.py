@@ -1,4 +1,4 @@
-"""Packet sockets of other machines."""
+"""Packet sockets in other namespaces."""
 
 from harness import programs
 from harness.places import Place

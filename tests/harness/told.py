@@ -1,4 +1,4 @@
-"""What ip(8) and bridge(8) say of interfaces. options: of ip(8), such as `-n NAME`."""
+"""Reads interfaces with ip(8) and bridge(8). options: options of ip(8), such as `-n NAME`."""
 
 import json
 from typing import Any
@@ -7,44 +7,44 @@ from harness.places import Place
 
 
 def link(place: Place, name: str, options: str = "") -> dict[str, Any]:
-    """`ip -details -json link show`: ifindex, flags, mtu, master, address …"""
+    """Return what `ip -details -json link show` reports: ifindex, flags, mtu, master, address …"""
     row: dict[str, Any] = json.loads(place.ip(f"{options} -details -json link show dev {name}"))[0]
     return row
 
 
 def flags(place: Place, name: str, options: str = "") -> set[str]:
-    """UP, LOWER_UP, NO-CARRIER …"""
+    """Return an interface's flags: UP, LOWER_UP, NO-CARRIER …"""
     return set(link(place, name, options)["flags"])
 
 
 def data(place: Place, name: str) -> dict[str, Any]:
-    """A bridge's own attributes."""
+    """Return the attributes of a bridge."""
     found: dict[str, Any] = link(place, name)["linkinfo"]["info_data"]
     return found
 
 
 def port(place: Place, name: str) -> dict[str, Any]:
-    """A member's attributes."""
+    """Return the attributes of a bridge's port."""
     found: dict[str, Any] = link(place, name)["linkinfo"]["info_slave_data"]
     return found
 
 
 def table(place: Place, name: str, member: str) -> dict[str, dict[str, Any]]:
-    """`bridge fdb`, by MAC: entries of a member in the bridge."""
+    """Return the forwarding entries of a bridge's port, by MAC address (`bridge fdb`)."""
     rows = json.loads(place.sh(f"bridge -json fdb show br {name}"))
     return {row["mac"]: row for row in rows if row["ifname"] == member and row.get("master") == name}
 
 
 def addresses(place: Place, name: str, options: str = "") -> set[str]:
-    """An interface's addresses, "10.0.0.1/24"."""
+    """Return the addresses of an interface, such as "10.0.0.1/24"."""
     rows = json.loads(place.ip(f"{options} -json address show dev {name}"))[0]["addr_info"]
     return {f"{row['local']}/{row['prefixlen']}" for row in rows}
 
 
 def routes(place: Place, name: str) -> set[str]:
-    """The routes of both families that lead out of an interface alone, but for those that the kernel made.
+    """Return the routes through an interface, of both families, except those that the kernel made.
 
-    Of IPv6 also those that lead out of others as well: there it is only shown so.
+    IPv4 routes with several next hops are left out. IPv6 routes are not, because ip(8) lists each hop.
     """
     rows = [row for row in json.loads(place.ip("-json route")) if "dev" in row]
     for row in json.loads(place.ip("-json -6 route")):
@@ -54,6 +54,6 @@ def routes(place: Place, name: str) -> set[str]:
 
 
 def cable(one: Place, name: str, other: Place, address: str) -> None:
-    """An interface of one machine, up, and eth0 of another with an address, up, joined."""
+    """Join an interface of one machine with eth0 of another, which gets an address. Both are up."""
     one.ips(f"link add {name} type veth peer name far-{name} netns {other.pid}\nlink set {name} up")
     other.ips(f"link set far-{name} name eth0\naddress add {address} dev eth0\nlink set eth0 up")

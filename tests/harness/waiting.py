@@ -1,4 +1,4 @@
-"""Conditions that tests wait for; nothing here sleeps for its own sake."""
+"""Waits for conditions. Nothing here is a fixed pause."""
 
 import os
 import threading
@@ -13,11 +13,11 @@ _READ = {"x86_64": "0", "aarch64": "63", "riscv64": "63"}.get(os.uname().machine
 
 
 class Stuck(AssertionError):
-    """What was asked for did not come: the server, or a program, hangs."""
+    """The server or a program hangs: a condition was not met in time."""
 
 
 def until(true: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """Look again and again until it is true."""
+    """Check a condition every few milliseconds until it holds. Stuck: not within so many seconds."""
     end = time.monotonic() + seconds
     pause = threading.Event()
     while not true():
@@ -27,7 +27,7 @@ def until(true: Callable[[], object], what: str, seconds: float = PATIENCE) -> N
 
 
 def waits_in_read(thread: int) -> bool:
-    """Whether a thread, or a process' first, waits for the answer to a read(2) on a FUSE file."""
+    """Return whether a thread, or the main thread of a process, waits in read(2) of a FUSE file."""
     with suppress(FileNotFoundError, ProcessLookupError):
         where = Path(f"/proc/{thread}/wchan").read_text()
         call = Path(f"/proc/{thread}/syscall").read_text().split()
@@ -36,5 +36,5 @@ def waits_in_read(thread: int) -> bool:
 
 
 def until_it_waits(thread: int) -> None:
-    """Until a thread waits for a frame."""
+    """Wait until a thread waits for a frame in read(2)."""
     until(lambda: waits_in_read(thread), f"thread {thread} waits in read")

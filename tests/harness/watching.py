@@ -1,4 +1,4 @@
-"""Captures of a mount: read while they go on, or at once."""
+"""Reads captures of a mount: pcap while it grows, history at once."""
 
 import os
 from contextlib import suppress
@@ -12,7 +12,7 @@ from harness.waiting import until
 
 
 class Watch:
-    """A pcap file that is read while it goes on, with reads of some size."""
+    """A pcap file that is read while it grows, with reads of a given size."""
 
     def __init__(self, mount: Mount, path: str, size: int = 1 << 20) -> None:
         self.file: File = mount.root.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -21,7 +21,7 @@ class Watch:
         self._size = size
 
     def look(self) -> Captured:
-        """Read all that is there."""
+        """Read what is available and return the capture so far."""
         with suppress(BlockingIOError):
             while piece := self.file.read(self._size):
                 self.data += piece
@@ -29,7 +29,7 @@ class Watch:
         return Captured(self.data)
 
     def until(self, frames: int) -> Captured:
-        """Read until there are as many frames."""
+        """Read until the capture has that many frames, and return it."""
         seen = self.look()
 
         def there() -> bool:
@@ -42,5 +42,5 @@ class Watch:
 
 
 def history(virt: Virt) -> Captured:
-    """What `history` of an interface holds now."""
+    """Return the current content of an interface's `history`."""
     return Captured(virt.mount.root.call(Path.read_bytes, Path(DIR, virt.name, "history")))

@@ -20,12 +20,12 @@ HEAD = bytes.fromhex("020000000001 020000000002 88b5")
 
 
 def frame(number: int, size: int = 60) -> bytes:
-    """A frame that can be told from others."""
+    """Return a frame that its number distinguishes from others."""
     return (HEAD + number.to_bytes(4, "big") * (size // 4 + 1))[:size]
 
 
 def plain_wire(virt: Virt, tap: FakeTap, gone: Callable[[], None] = lambda: None) -> Wire:
-    """Return a wire whose drops nobody is told of, on a host that reports nothing."""
+    """Return a wire that reports no drops, on a host that reports no changes."""
     return Wire(virt, tap, gone=gone, catch_up=lambda: None, dropped=lambda frames: None)
 
 
@@ -45,7 +45,7 @@ def frame_file(wire: Wire, opens: Opens | None = None) -> Frame:
 
 
 class Bench:
-    """A wire, both ends in the test's hand. gone: called when the tap turns out to have vanished."""
+    """A wire whose two ends the test uses. gone: called when the wire finds its tap gone."""
 
     def __init__(self, tap: FakeTap, queue: int) -> None:
         self.tap = tap
@@ -57,12 +57,12 @@ class Bench:
         self._filled = 0
 
     def take(self, size: int = LONGEST) -> bytes | None:
-        """What a reader gets; None: it would wait."""
+        """Return the frame that a reader gets, None if it would wait."""
         taken = self.wire.take(self._room, size)
         return None if taken is None else bytes(self._room[HEADROOM : HEADROOM + taken])
 
     def on_ready(self, listener: Callable[[], bool]) -> None:
-        """Have somebody told when a frame may have come, who says whether he waits for more."""
+        """Set the only listener for new frames. It returns whether it waits for more."""
         self.wire.listeners[:] = [listener]
 
     def take_all(self) -> list[bytes]:
@@ -75,7 +75,7 @@ class Bench:
         return self.wire.out.put(memoryview(data))
 
     def down(self) -> None:
-        """A tap that is down takes nothing (EPOLLOUT is not set, drivers/net/tun.c), a fake one when it is full."""
+        """Fill the fake tap, since a tap that is down is not writable (drivers/net/tun.c: no EPOLLOUT)."""
         try:
             while True:
                 os.write(self.tap.fd, b"filler" * 700)
@@ -98,7 +98,7 @@ class Bench:
 
 @contextmanager
 def wire(queue: int = 256) -> Iterator[Bench]:
-    """A new one, up."""
+    """Make a wire that is up."""
     with FakeTap("tap3") as tap:
         bench = Bench(tap, queue)
         try:
@@ -110,7 +110,7 @@ def wire(queue: int = 256) -> Iterator[Bench]:
 
 
 def refusal(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> int:
-    """The errno a call is refused with, 0 when it is not."""
+    """Return the errno that a call is refused with, 0 if it succeeds."""
     try:
         call(*args, **kwargs)
     except VirtError as error:
@@ -119,7 +119,7 @@ def refusal(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> int
 
 
 def received(bench: Bench) -> list[bytes]:
-    """What the host has got since it was asked last."""
+    """Return the frames that the host has received since the last call."""
     frames = []
     try:
         while True:

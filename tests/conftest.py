@@ -1,4 +1,4 @@
-"""What holds for every test: a time limit, and no skip that nobody sees."""
+"""Rules for every test: a time limit, the order of files, and no unnoticed skip."""
 
 import contextlib
 import faulthandler

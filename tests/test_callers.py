@@ -1,4 +1,4 @@
-"""Tests that depend on signals and process groups pass whoever runs pytest.
+"""Tests that depend on signals and process groups pass under any caller of pytest.
 
 Each run here is a pytest of its own over a few of them.
 """

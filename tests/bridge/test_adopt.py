@@ -1,4 +1,4 @@
-"""An interface's addresses and routes move to the bridge and back, and whoever dies in between loses none of them."""
+"""An interface's addresses and routes move to the bridge and back. A process killed in between loses none of them."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from harness.waiting import until
 from .forking import Forking
 from .machine import OWN, ROUTES, clear, machine, reached, reaches
 
-# The child that takes the steps and is killed after one of them. make: the bridge as the daemon makes it.
+# The child that takes the steps and is killed after one of them.
 _CHILD = """
 import os, signal, socket, sys
 from virtfs.host.adopt import Adoptions, adopt, give_back
@@ -181,7 +181,10 @@ def mounted_again(place: Place, *options: str) -> "subprocess.Popen[str]":
 
 
 def _torn(place: Place) -> bool:
-    """Whether packets leave by one and ARP's answers come in by the other: some milliseconds, if nobody is killed."""
+    """Return whether packets leave by one interface while ARP replies arrive at the other.
+
+    It lasts some milliseconds, unless the process is killed.
+    """
     member = place.has("bridge0") and "master" in told.link(place, "eth0")
     return bool(told.routes(place, "eth0") if member else place.has("bridge0") and told.routes(place, "bridge0"))
 

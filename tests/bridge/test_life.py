@@ -22,7 +22,7 @@ def test_ping_passes_over_the_bridge_and_not_without(mount: Mount, peer: Place, 
     told.cable(mount, "v0", peer, "10.0.3.1/24")
     told.cable(mount, "v1", other, "10.0.3.2/24")
     ping = "ping -c 1 -W 1 10.0.3.2"
-    passes = "ping -c 20 -i 0.1 -W 1 10.0.3.2 | grep -m 1 'bytes from'"  # who was not there is asked for again
+    passes = "ping -c 20 -i 0.1 -W 1 10.0.3.2 | grep -m 1 'bytes from'"  # an unanswered ARP request is repeated
     peer.refused(ping)
     mount.ctl("create bridge0 up add v0 add v1")
     peer.sh(passes)

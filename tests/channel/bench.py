@@ -35,7 +35,7 @@ Say = bytes | OSError | ValueError
 
 
 class Talk(DeviceFile):
-    """A stream that says what the test lays into `to_say`; an exception there is raised by whoever reads it.
+    """A device file whose reads return the items of `to_say`, or raise those that are exceptions.
 
     first: called with the method's name at the beginning of each read, write, poll and ioctl.
     """

@@ -21,7 +21,7 @@ APPEND = os.O_WRONLY | os.O_APPEND
 
 
 class Writer:
-    """A thread that writes `message`; asked: how often somebody looked."""
+    """A thread that writes `message`. asked: how often it has been examined."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.message = b""

@@ -219,7 +219,7 @@ async def side() -> AsyncIterator[tuple[Bench, Side, trio.Nursery]]:
 
 
 def told(error: VirtError, user: User) -> None:
-    """To last_error; nobody looks here."""
+    """Ignore what would go to last_error."""
 
 
 def on_frame(flags: int) -> Callable[[], AbstractAsyncContextManager[Polled]]:

@@ -141,7 +141,7 @@ class Terminal:
             assert ready, f"{pattern!r} did not come, but {self.seen!r}"
             try:
                 self.seen += os.read(self.master, 65536).decode(errors="replace")
-            except OSError as e:  # EIO: nobody has the other end any more
+            except OSError as e:  # EIO: the other end is closed
                 raise AssertionError(f"{pattern!r} did not come, but the end after {self.seen!r}") from e
         self.seen = self.seen[found.end() :]
         return found[0]
@@ -157,5 +157,5 @@ def terminal(command: list[str]) -> Iterator[Terminal]:
     try:
         yield Terminal(pid, master)
     finally:
-        os.close(master)  # SIGHUP to whoever is left
+        os.close(master)  # SIGHUP to the remaining processes
         os.waitpid(pid, 0)

@@ -95,7 +95,7 @@ def test_all_of_it_ends_with_the_shell_command(who: list[str], number: signal.Si
         assert process.stdout is not None
         assert process.stdout.readline() == "here\n"
         process.send_signal(number)
-        assert process.stdout.read() == ""  # nobody holds the other end any more
+        assert process.stdout.read() == ""  # the other end is closed
     until(lambda: not process_of(left), "the end of what it started")
 
 

@@ -82,7 +82,7 @@ async def test_create_of_what_is_there_and_what_is_held() -> None:
 async def test_lowest_free_unit() -> None:
     async with daemon() as bench:
         bench.host.held_by_others.add("tap1")
-        bench.host.add("tap2")  # free, but somebody's
+        bench.host.add("tap2")  # in use by another program
         for _ in range(3):
             await bench.say("create")
         assert bench.names() == {"virt0", "tap0", "virt3", "tap3", "virt4", "tap4"}

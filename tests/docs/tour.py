@@ -85,7 +85,7 @@ class Tour:
         return self._shell.wait(_PATIENCE)
 
     def run(self, commands: str, lines: int) -> str:
-        """Run commands; what they, and who is still in the background, have printed once that is so many lines."""
+        """Run commands. Returns what they and programs in the background print, once that is so many lines."""
         self._in.write(f'{commands}\necho "{_DONE}"\n'.encode())
         self._in.flush()
         printed = ""

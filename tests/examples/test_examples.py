@@ -33,7 +33,7 @@ def test_cable(mount: Mount, named: str) -> None:
     assert "3 received" in output
     assert mount.read("ctl") == before
     assert mount.links() == ["lo", "tap0"]
-    assert len(mount.processes()) == 2  # the server, and who reads for us
+    assert len(mount.processes()) == 2  # the server and the agent
 
 
 @pytest.mark.timeout(20)

@@ -347,7 +347,7 @@ async def test_soon_is_soon() -> None:
         root.close()
 
 
-# --- who may not
+# --- without permission
 
 
 @in_trio

@@ -89,7 +89,7 @@ def test_a_label_is_escaped(wires: list[Wire]) -> None:
 
 
 def test_nothing_but_the_mount(wires: list[Wire]) -> None:
-    """No figures of the process: who wants them has node_exporter."""
+    """There are no figures about the process; node_exporter has them."""
     assert all(name.startswith("virtfs_") for name in read(wires))
 
 

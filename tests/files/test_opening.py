@@ -1,4 +1,4 @@
-"""An open that fails leaves nothing behind: nobody in `clients`, no seat, nothing that is in use."""
+"""A failed open leaves nothing behind: no line in `clients`, no seat, no reference."""
 
 import errno
 import os

@@ -30,6 +30,6 @@ async def running(first: Bench, second: Bench) -> AsyncIterator[Cable]:
 
 
 async def received(bench: Bench) -> list[bytes]:
-    """What a host has got, once nobody has anything more to do."""
+    """Return what a host has received, once all tasks are idle."""
     await trio.testing.wait_all_tasks_blocked()
     return what_came(bench)

@@ -1,4 +1,4 @@
-"""A cable between two fake taps: what crosses, whole or in segments, and who is asked for offload when."""
+"""A cable between two fake taps: what crosses, whole or in segments, and when offload is set on which tap."""
 
 import os
 import select

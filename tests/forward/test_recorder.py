@@ -1,4 +1,4 @@
-"""What watches a tap: everybody sees what passes, in order, and nothing is kept open for nobody."""
+"""A recorder of a tap: all watchers see the frames in order, and no ring stays open without watchers."""
 
 import errno
 from functools import partial

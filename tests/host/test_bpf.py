@@ -179,7 +179,7 @@ def test_names_of_this_machines_files_are_known() -> None:
 
 
 def test_names_are_not_asked_of_the_network(tap: Tap) -> None:
-    """A resolver that does not answer holds nobody up: it is not even asked."""
+    """A resolver that does not answer delays nothing, since it is never asked."""
     for words in ("address add 10.0.3.1/24 dev tap3", "route add default via 10.0.3.2", "link set lo up"):
         ip(words)
     ip("neigh add 10.0.3.2 lladdr 02:00:00:00:00:02 dev tap3")
@@ -368,7 +368,7 @@ def test_a_tap_that_moved_is_filtered_where_it_is(elsewhere: Namespace) -> None:
         assert _insertion(elsewhere) == []
 
 
-# --- who comes after ---
+# --- the next owner of a tap ---
 
 
 def test_a_tap_that_stays_is_left_without_a_filter(network: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""pyroute2 without what virtfs does not use, for whom the whole is still there."""
+"""pyroute2 without the parts that virtfs does not use. Other programs still get all of it."""
 
 import os
 import subprocess

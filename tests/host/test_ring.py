@@ -318,7 +318,7 @@ def test_it_goes_on_after_it_was_full(watched: Watched) -> None:
 
 
 def test_a_burst_of_thousands(watched: Watched) -> None:
-    """The tap's own queue, which nobody reads, holds 500 of them."""
+    """The tap's own queue, which has no reader, holds 500 of them."""
     look = watched.look(Size(block=128 << 10, blocks=32, wait=60))  # 2 s before it is full, however few frames come
     sent = [frame(number) for number in range(5000)]
     watched.host_sends(*sent)

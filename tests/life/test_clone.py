@@ -1,4 +1,4 @@
-"""clone: an interface for as long as somebody holds it open."""
+"""clone: an interface that lives as long as its file is open."""
 
 import errno
 import os
@@ -155,7 +155,7 @@ def test_the_directory_appears_whole(mount: Mount) -> None:
 
 
 def test_destroyed_by_another_hand(mount: Mount) -> None:
-    """The number may be another's by then, whom the close must not hurt."""
+    """The number may belong to another interface by then, which the close must not affect."""
     file = mount.process().open("clone", os.O_RDWR)
     mount.ctl("destroy 0")
     mount.ctl("create 0 description another")
@@ -184,7 +184,7 @@ def test_the_state_tells_of_it_in_a_comment(mount: Mount) -> None:
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY])
 def test_it_is_opened_for_both(mount: Mount, flags: int) -> None:
-    """Who only looks at every file of the mount makes nothing."""
+    """Reading the attributes of every file of the mount creates no interface."""
     with fails(errno.EACCES):
         mount.root.open("clone", flags)
     assert mount.read("last_error") == "clone must be opened for reading and writing: exec 3<>clone"

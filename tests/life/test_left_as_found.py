@@ -18,7 +18,7 @@ ADDRESSES = (
 
 
 def held(mount: Mount, name: str = "tap3") -> list[str]:
-    """ip(8)'s words for each address but the link-local one, which the kernel gives to who has a carrier.
+    """Return what ip(8) prints for each address but the link-local one, which depends on the carrier.
 
     "nodad" says only how one was made.
     """

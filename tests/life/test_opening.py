@@ -13,7 +13,7 @@ from harness.waiting import until, until_it_waits
 
 
 def carrier(virt: Virt) -> bool:
-    """What the kernel says of a tap that is up."""
+    """Return the carrier of a tap that is up, after comparing ip(8) with tap/carrier."""
     row = told.link(virt.mount, virt.tap)
     assert ("LOWER_UP" in row["flags"]) != ("NO-CARRIER" in row["flags"])
     assert (row["operstate"] == "DOWN") == ("NO-CARRIER" in row["flags"])
@@ -22,7 +22,7 @@ def carrier(virt: Virt) -> bool:
 
 
 def up(virt: Virt) -> bool:
-    """What both ends say."""
+    """Return whether it is up, after comparing ip(8) with `up` and tap/up."""
     is_up = "UP" in told.flags(virt.mount, virt.tap)
     assert virt.read("up") == virt.read("tap/up") == str(int(is_up))
     return is_up
@@ -76,7 +76,7 @@ def test_carrier_open_while_it_is_open(virt: Virt) -> None:
 
 
 def test_the_routing_follows_the_carrier(virt: Virt) -> None:
-    """What carrier is for: the host knows that nobody is there."""
+    """Without carrier the host knows that there is no peer."""
     virt.set("inet 10.70.0.1/24 carrier open")
     route = "route show 10.70.0.0/24"
     assert "linkdown" in virt.mount.ip(route)

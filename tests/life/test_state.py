@@ -363,7 +363,7 @@ def _waits(pid: int) -> bool:
 
 @pytest.mark.parametrize("way", ENDS)
 def test_a_mount_that_ends_before_it_is_complete(lasting: LastingOnes, way: str) -> None:
-    """Who waits for it is answered, nothing is left, and what was kept stays."""
+    """Waiting readers get an error, nothing is left behind, and the state file stays as it was."""
     mount = lasting()
     text = "".join(f"create {n} up queue 77\n" for n in range(400))
     _begun(mount, text)

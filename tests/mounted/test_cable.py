@@ -1,4 +1,4 @@
-"""cable: two virts joined in user space, with the hosts behind their taps none the wiser."""
+"""cable: two interfaces joined in user space, which the hosts behind their taps do not notice."""
 
 import errno
 import json
@@ -206,7 +206,7 @@ def test_single_frames_have_their_checksums(pair: Pair) -> None:
 
 
 def test_the_far_end_writes_too(pair: Pair) -> None:
-    """Who has frame open sends to the host of that end, with a cable or without."""
+    """A program with frame open sends to the host at its end, with or without a cable."""
     left, right = pair
     left.open(os.O_WRONLY).write(frame())
     wire = left.place
@@ -301,7 +301,7 @@ def test_captures_of_both_ends(joined: tuple[Virt, Virt]) -> None:
 
 
 def test_uncable(joined: tuple[Virt, Virt]) -> None:
-    """Frames are dropped again, or read by who reads."""
+    """Frames are dropped again, or go to a reader."""
     first, second = joined
     first.mount.ctl(f"uncable {second.unit} {first.unit}")
     first.host_sends(frame(60, 1))

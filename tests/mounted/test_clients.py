@@ -1,4 +1,4 @@
-"""clients: who has what open, and how he keeps up."""
+"""clients: which programs have files open, and how many frames they have read and lost."""
 
 import os
 import select
@@ -106,7 +106,7 @@ def test_poll_tells_of_comers_and_goers(virt: Virt) -> None:
 
 
 def test_from_another_namespace(virt: Virt, places: Callable[[], Place]) -> None:
-    """A tap that has moved changes nothing for who is at its other end."""
+    """Moving the tap changes nothing at the other end."""
     file = virt.open(os.O_RDONLY)
     virt.set(f"netns {places().pid}")
     assert [row[2] for row in rows(virt)] == ["frame"]

@@ -1,4 +1,4 @@
-"""ctl: lines, chains, what is undone, and that reading it gives what would rebuild the state."""
+"""ctl: lines, several verbs a line, what is undone, and that its text recreates the state."""
 
 import errno
 import os

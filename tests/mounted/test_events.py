@@ -1,4 +1,4 @@
-"""events: what happens, one line each, to everybody who listens."""
+"""events: one line for each event, for every reader."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from harness.serving import Mount, Virt, frame
 from harness.waiting import until, until_it_waits
 
 LINE = re.compile(r"(\d+\.\d{6}) ([a-z]+) ([a-z]+\d+)((?: [a-z]+=\S*)*)\n")
-KEPT = 4096  # lines for one who does not read
+KEPT = 4096  # lines for a reader that does not read
 
 
 class Told(NamedTuple):
@@ -28,7 +28,7 @@ class Told(NamedTuple):
 
 
 class Listener:
-    """A reader of events, who takes `size` bytes at a time."""
+    """A reader of events that reads `size` bytes at a time."""
 
     def __init__(self, mount: Mount, size: int = 65536, process: Process | None = None) -> None:
         self.file = (process or mount.process()).open("events", os.O_RDONLY)
@@ -190,7 +190,7 @@ def test_a_line_that_was_taken_back_tells_what_was(mount: Mount) -> None:
 
 
 def test_every_reader_gets_all(mount: Mount) -> None:
-    """Whatever the size of his reads, and whoever he is."""
+    """The size of reads and the user do not matter."""
     everybody = mount.process(4001)
     listeners = [Listener(mount), Listener(mount, 1), Listener(mount, 7), Listener(mount, 65536, everybody)]
     for _ in range(5):
@@ -241,7 +241,7 @@ def test_without_waiting(mount: Mount) -> None:
 
 
 def test_one_who_does_not_read_is_told_what_he_missed(virt: Virt) -> None:
-    """And holds nobody up; another reads all of it meanwhile."""
+    """A slow reader delays no other, who reads all of it meanwhile."""
     mount = virt.mount
     slow = Listener(mount)
     quick = mount.shell("exec cat events", stdout=subprocess.PIPE)
@@ -277,7 +277,7 @@ def test_in_another_namespace(virt: Virt, places: Callable[[], Place]) -> None:
 
 
 def test_the_mount_ends(alone: Callable[..., Mount]) -> None:
-    """Who waits is let go, after the last lines."""
+    """Waiting readers get the last lines, then an error."""
     mount = alone()
     mount.ctl("create 3")
     reader = mount.shell("exec cat events", stdout=subprocess.PIPE, stderr=subprocess.PIPE)

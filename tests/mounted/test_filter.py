@@ -1,4 +1,4 @@
-"""filter: what of the host's frames virt receives, in tcpdump's language."""
+"""filter: which of the host's frames an interface receives, as a libpcap expression."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""frame: one read is one frame, one write is one frame, and what becomes of those that nobody can have."""
+"""frame: one read is one frame, one write is one frame, and what happens to frames that cannot be delivered."""
 
 import errno
 import os

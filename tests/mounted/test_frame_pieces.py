@@ -49,7 +49,7 @@ def test_a_frame_of_many_buffers(virt: Virt, flags: int) -> None:
 
 
 def test_many_buffers_after_whole_frames(virt: Virt) -> None:
-    """The first of them is cut, since nobody looks at every frame, and counted; none is made of its rest."""
+    """The first is cut and counted, because frames are not inspected one by one. Its rest becomes no frame."""
     file = virt.open()
     sent = frame(1514, 1), frame(1200, 2), frame(1200, 3)
     assert file.call(whole_then_gathered, *sent) == [1514, 1200, 1200]

@@ -1,4 +1,4 @@
-"""Readers that wait: what ends them, and that nobody else waits with them."""
+"""Waiting readers: what ends them, and that nothing else waits with them."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""history: the last frames of an interface, for who comes later."""
+"""history: the last frames of an interface, for later readers."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""impair: frames held up, lost, doubled and changed, on their way in and out."""
+"""impair: frames delayed, lost, duplicated and corrupted, in both directions."""
 
 import errno
 import os

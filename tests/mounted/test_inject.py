@@ -1,4 +1,4 @@
-"""inject: a capture file that is written is sent, as fast as it goes or as it was recorded."""
+"""inject: a capture file written to it is sent, as fast as possible or at the recorded times."""
 
 import errno
 import itertools
@@ -351,7 +351,7 @@ def test_destroyed_while_a_write_waits(virt: Virt) -> None:
 
 
 def test_a_signal_between_two_frames_loses_none(virt: Virt) -> None:
-    """write(2) says how much is done with; who writes the rest sends every frame once."""
+    """write(2) returns how much was consumed. Writing the rest sends every frame once."""
     virt.write("pace", "1\n")
     watch = Watch(virt.mount, f"{virt.name}/pcap")
     sent = [frame(60, number) for number in range(30)]

@@ -1,4 +1,4 @@
-"""A server that has no descriptor left refuses what needs one, and goes on."""
+"""A server without free descriptors refuses what needs one, and goes on."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""How a mount ends, and what its options limit."""
+"""The ways a mount ends, and the limits set by its options."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Whoever goes through all files of a mount, as root, changes nothing: grep -r, cp -a, tar, rsync, find."""
+"""A walk through all files of a mount, as root, changes nothing: grep -r, cp -a, tar, rsync, find."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ WALKS = {
 
 
 def everything(mount: Mount) -> str:
-    """All that the mount and the host tell of it, without what time alone changes."""
+    """Return the state of the mount and the host, without what changes with time."""
     return mount.sh("cat ctl status.json metrics */clients last_error; ip -br link; ip -br addr") + str(mount.links())
 
 

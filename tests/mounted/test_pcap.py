@@ -1,4 +1,4 @@
-"""pcap: what passes, live, to any number of readers."""
+"""pcap: the frames that pass, live, for any number of readers."""
 
 import os
 import select
@@ -142,7 +142,7 @@ def test_it_keeps_a_waiting_reader_waiting_for_its_own(virt: Virt) -> None:
 
 
 def test_without_a_reader_frames_are_dropped_all_the_same(virt: Virt) -> None:
-    """Who captures does not receive."""
+    """A capture does not count as a reader of frames."""
     watch = Watch(virt.mount, f"{virt.name}/pcap")
     virt.host_sends(*(frame(60, number) for number in range(5)))
     watch.until(5)

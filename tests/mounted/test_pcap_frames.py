@@ -1,4 +1,4 @@
-"""Which frames a capture has, and what they look like: VLAN tags, filters, bursts, what nobody read or nobody sent."""
+"""Which frames a capture has, and in which form: VLAN tags, filters, bursts, frames not read and frames not sent."""
 
 import errno
 import os
@@ -188,7 +188,7 @@ def test_a_long_filter(virt: Virt) -> None:
     assert ways(watch.until(1).packets) == [(frame(60, 1), "out")]
 
 
-# --- what nobody reads, and what nobody sent
+# --- frames that are not read, and frames that are not sent
 
 
 @pytest.mark.parametrize("reading", [False, True])
@@ -209,7 +209,7 @@ def test_frames_that_a_full_queue_dropped_are_there(virt: Virt, reading: bool) -
 
 @pytest.mark.parametrize("length", [60, 1514])
 def test_nothing_of_a_burst_is_lost(virt: Virt, length: int) -> None:
-    """Though nobody reads frame, and nobody pcap till it is over."""
+    """frame is not read at all, and pcap only afterwards."""
     watch = Watch(virt.mount, f"{virt.name}/pcap")
     sent = [frame(length, number) for number in range(3000 if length == 60 else 1000)]
     virt.host_sends(*sent)

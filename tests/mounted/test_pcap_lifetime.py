@@ -1,4 +1,4 @@
-"""Captures while interfaces come, move and go: nothing hangs, what passed is there, everything is given back."""
+"""Captures while interfaces appear, move and go: nothing hangs, frames are there, descriptors are released."""
 
 import errno
 import os
@@ -369,7 +369,7 @@ def _trickle(wire: int, seconds: float) -> int:
 
 
 def test_the_mount_ends_while_captures_run(alone: Alone) -> None:
-    """Who waits is answered; it ends at once and well."""
+    """Waiting readers get an error, and the server ends at once with status 0."""
     mount = alone()
     mount.ctl("create 1 up history 1M\ncreate 2 up")
     process = mount.process()
@@ -427,7 +427,7 @@ def test_readers_that_come_and_go(virt: Virt) -> None:
     until(lambda: open_files(mount) == before, "all descriptors are given back")
 
 
-# --- who may not
+# --- without permission
 
 
 @pytest.fixture

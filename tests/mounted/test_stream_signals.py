@@ -1,4 +1,4 @@
-"""Signals that come for a waiting reader: captures live on through Ctrl-Z and strace, all end when asked to."""
+"""Signals for a waiting reader: captures survive Ctrl-Z and strace, and all readers end when told to."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What others do to the taps, with ip(8), is followed."""
+"""Changes that other programs make to taps are followed."""
 
 import errno
 import os
@@ -99,7 +99,7 @@ def test_a_move_and_back(virt: Virt, elsewhere: Place) -> None:
 
 
 def test_moves_are_followed_while_somebody_looks(virts: Virts, elsewhere: Place) -> None:
-    """Whoever reads a file has the kernel's news taken in, also while the new place is being found."""
+    """Reading a file first processes the kernel's notifications, even while the new namespace is being looked for."""
     looked_at = virts()
     script = f"while :; do cat {looked_at.name}/up; done"
     looker = looked_at.mount.shell(script, stdout=subprocess.DEVNULL)

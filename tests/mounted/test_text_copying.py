@@ -1,4 +1,4 @@
-"""Whatever way a program copies a file, it gets all of it, or an error after which it copies by read(2)."""
+"""However a program copies a file, it gets all of it, or an error after which it falls back to read(2)."""
 
 import errno
 import os
@@ -113,7 +113,7 @@ def test_streams(virt: Virt, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["frame", "history", "last_error"])
 def test_what_cannot_be_mapped_ends_who_maps_it(virt: Virt, name: str) -> None:
-    """The kernel maps privately what it is told of as a file, and nobody is asked before the first access."""
+    """The kernel allows a private mapping of any FUSE file, and asks the server only at the first access."""
     path = name if name == "last_error" else f"{virt.name}/{name}"
     program = virt.mount.start(
         sys.executable, "-c", "import sys; from mounted import ways; ways.by_mmap(sys.argv[1], '', False)",

@@ -1,4 +1,4 @@
-"""poll(2) on text files: POLLPRI|POLLERR when the text is another, whoever changed it."""
+"""poll(2) on text files: POLLPRI|POLLERR when the text has changed, for whatever reason."""
 
 import os
 import select
@@ -151,7 +151,7 @@ def test_clients_wakes(virt: Virt) -> None:
 
 
 def test_counters_tell_that_they_changed(virt: Virt) -> None:
-    """Whoever asks anew is told; frames come too often to wake for each."""
+    """A new poll(2) reports it. Frames are too frequent to wake pollers for each."""
     file = read(virt, "stats/tx_frames")
     assert file.poll(PRI) == 0
     virt.open(os.O_WRONLY).write(frame())
@@ -208,7 +208,7 @@ def test_epoll(virt: Virt) -> None:
 
 
 def test_of_one_that_is_destroyed(virt: Virt) -> None:
-    """Who polls is woken, and finds that it is gone."""
+    """Pollers are woken and find the interface gone."""
     file = read(virt, "tap/up")
     waiting = file.begin_poll(PRI)
     virt.mount.ctl(f"destroy {virt.unit}")

@@ -1,4 +1,4 @@
-"""The conventions of the tree: one value a file, what means nothing, what is refused."""
+"""Conventions of the tree: one value a file, writes without effect, refused values."""
 
 import errno
 import os

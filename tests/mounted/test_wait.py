@@ -1,4 +1,4 @@
-"""wait/*: a read that returns when something is so."""
+"""wait/*: a read that returns once a condition holds."""
 
 import errno
 import os
@@ -103,7 +103,7 @@ def test_a_signal_ends_it(virts: Virts, name: str, number: int) -> None:
 @pytest.mark.parametrize("end", ["destroy", "link del"])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_interface_goes(virts: Virts, name: str, end: str) -> None:
-    """ENXIO, but for who waits for that. To the kernel a deletion is a down first (net/core/dev.c)."""
+    """ENXIO, except for readers of wait/gone. For the kernel a deletion begins with a down (net/core/dev.c)."""
     virt = virts(NOT_YET[name])
     file = opened(virt, name)
     waiting = file.begin_read().waiting()
@@ -152,7 +152,7 @@ def test_a_frame_is_waited_for_and_not_taken(virt: Virt) -> None:
 
 
 def test_only_a_frame_after_the_open_counts(virt: Virt) -> None:
-    """Nobody reads, so the earlier one is nobody's."""
+    """Without a reader the earlier frame is dropped."""
     virt.host_sends(frame())
     file = opened(virt, "frame")
     assert file.poll(IN, 0.1) == 0
@@ -187,7 +187,7 @@ def test_a_condition_that_was_so_for_a_moment(virt: Virt) -> None:
 
 
 def test_a_crowd_waits(virt: Virt, mount: Mount) -> None:
-    """All of them are told, everybody may wait, and nobody is held up."""
+    """All waiting programs of all users are answered, and none delays another."""
     crowd = [mount.process(), mount.process(4001)]
     files = [user.open(f"{virt.name}/wait/down", os.O_RDONLY) for user in crowd for _ in range(100)]
     reads = [file.begin_read() for file in files]

@@ -1,4 +1,4 @@
-"""Who may do what, as data. The tests try all of it on a mount; the man page is compared with it."""
+"""Permissions, as data. The tests try each row on a mount and compare the man page with it."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ Cell = bool | int
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing to do, and for whom it is."""
+    """An action, and the users who may do it."""
 
     what: str
     root: Cell
@@ -82,7 +82,7 @@ BRIDGE_FILES: Final[dict[str, tuple[str, str | None]]] = {
     **dict.fromkeys(("status", "members", "addresses"), (TEXT, None)),
 }
 
-# A verb: the line to say it with, and for whom it is among those who may write the interface's ctl at all.
+# For each verb a line that uses it, and the row of the users who may, of those who may write the interface's ctl.
 VERB: Final[dict[str, tuple[str, str]]] = {
     "up": ("up", VERBS),
     "down": ("down", VERBS),

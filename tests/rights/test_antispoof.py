@@ -1,4 +1,4 @@
-"""antispoof: an interface given to somebody who is to be who he is."""
+"""antispoof: only frames from the interface's own address can be sent."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""One user's flood of commands holds nobody else up.
+"""A flood of commands from one user does not delay others.
 
 Writes to one file come one after another by the kernel's own doing (fs/fuse/file.c fuse_direct_write_iter holds the
 inode's lock), so that a flood is one of many files.

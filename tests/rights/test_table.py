@@ -1,4 +1,4 @@
-"""The table, tried on a mount as root, as an interface's owner, as a member of its group and as anybody else."""
+"""Tries the table on a mount as root, as an interface's owner, as a member of its group and as another user."""
 
 import errno
 import os
@@ -174,7 +174,7 @@ def test_by_call(
     arguments: tuple[object, ...],
     answers: dict[str, int],
 ) -> None:
-    """Whom no answer is given is told EPERM, or EACCES where the directory's bits come first."""
+    """Users without an answer in the row get EPERM, or EACCES where the mode of the directory is checked first."""
     virt = virts(f"owner {OWNER} group {GROUP} mode 660")
     before = virt.read("ctl"), virt.mount.sh(f"stat -c '%n %A %U %G' * {virt.name}/*")
     for who, user in reversed(users.items()):
@@ -211,7 +211,7 @@ def test_a_supplementary_group_counts(virt: Virt) -> None:
 
 
 def test_the_owner_counts_before_the_group(virt: Virt) -> None:
-    """As of any file: the owner who is a member too has the owner's bits."""
+    """As with any file, the owner's bits apply to an owner who is also a member of the group."""
     virt.set(f"owner {OWNER} group {OWNER} mode 060")
     assert opens(virt.mount.process(OWNER), f"{virt.name}/frame", os.O_WRONLY) == errno.EACCES
 

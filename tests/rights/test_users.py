@@ -1,4 +1,4 @@
-"""Who may do what: root, another user, an interface's owner."""
+"""Permissions of root, of other users and of an interface's owner."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The encoder, as those who will read its files see it: tshark, capinfos, tcpdump and python-pcapng."""
+"""Files of the encoder, read by tshark, capinfos, tcpdump and python-pcapng."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A program that does a piece of Python again and again, each time in a fork of itself: it imports once."""
+"""A program that runs a piece of Python repeatedly, each time in a fork of itself, so that it imports once."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ for line in sys.stdin:
 
 
 class Forking:
-    """Such a program in a place. code: defines once(), whose arguments are words; what it prints are lines."""
+    """Such a program in a place. code: defines once(), which takes words and prints lines."""
 
     def __init__(self, place: Place, code: str) -> None:
         self._program: subprocess.Popen[str] = children.start(
@@ -32,17 +32,17 @@ class Forking:
         )  # fmt: skip
 
     def begin(self, *words: object) -> str:
-        """Call once() in a fork; the first line that it prints, or `status` and its exit status."""
+        """Call once() in a fork. Returns the first line that it prints, or `status` and its exit status."""
         assert self._program.stdin is not None
         print(*words, file=self._program.stdin, flush=True)
         return self._line()
 
     def status(self) -> int:
-        """Wait for the fork's end; its exit status, -n if signal n ended it."""
+        """Wait for the fork to end. Returns its exit status, -n if signal n ended it."""
         return int(self._line().removeprefix("status "))
 
     def close(self) -> None:
-        """End it."""
+        """End the program."""
         self._program.communicate()
 
     def _line(self) -> str:

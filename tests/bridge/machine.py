@@ -22,26 +22,26 @@ route add 10.60.0.0/16 nexthop via 10.1.1.8 nexthop via 10.1.1.9 weight 2
 
 
 def machine(place: Place, peer: Place) -> None:
-    """eth0 with addresses and routes, and a router that is its neighbour."""
+    """Make eth0 with addresses and routes, and a neighbouring router."""
     told.cable(place, "eth0", peer, "10.1.1.1/24")
     peer.ips("address add fd00::1/64 dev eth0 nodad\naddress replace 10.77.0.1/32 dev lo")
     place.ips(_ADDRESSES)
-    # Its link-local address the kernel adds by itself, some time after there is a carrier (net/core/link_watch.c).
+    # The kernel adds the link-local address some time after the carrier comes (net/core/link_watch.c).
     until(lambda: any(a.startswith("fe80") for a in told.addresses(place, "eth0")), "a link-local address")
 
 
 def clear(place: Place) -> None:
-    """Away with it, and with a bridge that was left behind."""
+    """Remove eth0 and bridge0 if they exist."""
     for name in ("bridge0", "eth0"):
         if place.has(name):
             place.ip(f"link del {name}")
 
 
 def reached(peer: Place) -> None:
-    """The neighbour gets answers, of both families; and the machine's default route leads to it."""
+    """Assert that the neighbour reaches the machine by IPv4 and IPv6."""
     peer.sh("ping -c 1 -W 2 10.1.1.2 && ping -c 1 -W 2 fd00::2")
 
 
 def reaches(place: Place) -> None:
-    """By its default route."""
+    """Assert that the machine reaches a host through its default route."""
     place.sh("ping -c 1 -W 2 10.77.0.1")

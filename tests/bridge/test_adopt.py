@@ -131,7 +131,7 @@ def test_two_adopted_take_their_own_back(mount: Mount, peer: Place, other: Place
 
 
 def killed(program: Forking, way: str, step: int) -> bool:
-    """Take the steps in a process that is killed after one of them; whether there was such a step."""
+    """Take the steps in a process that is killed after one of them. Returns whether there was such a step."""
     program.begin(way, step)
     status = program.status()
     assert status in (0, -signal.SIGKILL)
@@ -168,7 +168,7 @@ def test_killed_after_any_step_nothing_is_lost(alone: Alone, peer: Place, way: s
 
 
 def mounted_again(place: Place, *options: str) -> "subprocess.Popen[str]":
-    """A new mount in the place of one that has ended, as a process of the same namespaces."""
+    """Start a new server in the namespaces of one that has ended."""
     words = (sys.executable, "-m", "virtfs", "mount", "-f", *options, "/mnt/virt")
     server = place.start(*words, env=ENVIRONMENT, stderr=subprocess.PIPE)
     assert server.stderr is not None
@@ -190,7 +190,7 @@ def _torn(place: Place) -> bool:
 
 
 def _completed(place: Place, server: Forking, peer: Place, step: int) -> None:
-    """The same line in a new mount."""
+    """Finish the line in a new mount, and undo it."""
     pid = int(server.begin("mount", "-f", DIR))
     until(place.mounts, "the mount")
     place.sh("echo ensure bridge0 add eth0 adopt >ctl")
@@ -209,7 +209,7 @@ def _completed(place: Place, server: Forking, peer: Place, step: int) -> None:
 
 
 def test_killed_daemon_and_its_state_file(alone: Alone, peer: Place) -> None:
-    """What was made is remembered as made, and what was adopted as adopted."""
+    """The state file keeps apart what was created and what was adopted."""
     mount = alone("state=/mnt/state")
     machine(mount, peer)
     mount.ctl("create bridge0 inet 10.9.9.9/24 add eth0 adopt")

@@ -1,4 +1,4 @@
-"""Frames to the link-local groups 01:80:c2:00:00:0X, which a bridge of Linux keeps back unless it is told otherwise."""
+"""Frames to the link-local groups 01:80:c2:00:00:0X, which a Linux bridge does not forward by default."""
 
 import json
 

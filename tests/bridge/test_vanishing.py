@@ -1,4 +1,4 @@
-"""A member, or the bridge, can be taken away at any moment: also while what a member brought is on its way."""
+"""A port or the bridge can be deleted at any moment, even while addresses of a port are being moved."""
 
 import errno
 
@@ -10,8 +10,8 @@ from harness.places import Place
 from .forking import Forking
 from .machine import clear, machine
 
-# Does a line as the daemon does, with one of the two taken away after one of its steps. Tells the errno that the line
-# was refused with, whether there was such a step, and how many adopted members are remembered.
+# Carries out a line as the daemon does, and deletes the port or the bridge after one of its steps. Prints the errno of
+# the refusal, whether there was such a step, and how many adopted ports are remembered.
 _CHILD = """
 import subprocess, sys
 from virtfs.core.errors import VirtError
@@ -53,7 +53,7 @@ def interrupted(program: Forking, way: str, step: int, victim: str) -> tuple[int
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("way", ["adopt", "give_back"])
 def test_a_member_goes_after_any_step(alone: Alone, peer: Place, way: str) -> None:
-    """There is no such interface then, whatever the kernel refused, and of it nothing is remembered."""
+    """The errno is ENXIO whatever the kernel refused, and nothing of the port is remembered."""
     place = alone()
     assert place.end() == 0
     program, step, there = Forking(place, _CHILD), 1, True

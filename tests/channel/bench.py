@@ -122,7 +122,7 @@ def request(opcode: int, unique: int, inode: int, body: bytes = b"") -> bytes:
 
 
 class Bench:
-    """What a test sees of the channel: what it tells the kernel, what it hands to libfuse."""
+    """The two sides of a channel as a test sees them: messages to the kernel, and messages to libfuse."""
 
     def __init__(self, kernel: socket.socket, libfuse: socket.socket, channel: Channel, root: Directory) -> None:
         self._kernel = kernel
@@ -135,7 +135,7 @@ class Bench:
 
     @property
     def has_room(self) -> bool:
-        """Whether some hundred answers find room on their way to the kernel: sockets of root's have (_pair)."""
+        """Whether the socket to the kernel has room for hundreds of answers. Only root can make it so large (_pair)."""
         return self._kernel.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) >= ROOM
 
     # The kernel's side
@@ -145,7 +145,7 @@ class Bench:
         self._kernel.send(message)
 
     def request(self, opcode: int, inode: int = 1, body: bytes = b"") -> int:
-        """Send a request with a unique of its own, an even number as the kernel's are; returns that."""
+        """Send a request. Returns its unique number, which is even as the kernel's are."""
         self._unique += 2
         self.send(request(opcode, self._unique, inode, body))
         return self._unique
@@ -156,7 +156,7 @@ class Bench:
         return [_answer(message) for message in _drain(self._kernel)]
 
     async def ask(self, opcode: int, inode: int = 1, body: bytes = b"") -> Answer:
-        """Send a request and return its answer, which must be the only thing the kernel is told."""
+        """Send a request and return its answer, which must be the only message to the kernel."""
         unique = self.request(opcode, inode, body)
         (answer,) = await self.answers()
         assert answer.unique == unique
@@ -197,7 +197,7 @@ class Bench:
         return self.request(p.FUSE_READ, 2, p.fuse_read_in.pack(fh, offset, size, 0, 0, os.O_RDONLY, 0))
 
     async def answer_to(self, unique: int) -> Answer:
-        """The answer to a request that has begun, which must be the only thing the kernel is told."""
+        """Return the answer to a pending request, which must be the only message to the kernel."""
         (answer,) = await self.answers()
         assert answer.unique == unique
         return answer

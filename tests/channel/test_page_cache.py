@@ -45,7 +45,7 @@ class Pages(FixedHandle):
 
 
 def text(bench: Bench, *texts: str) -> tuple[Text, int]:
-    """A text that is another each time it is made, and the fh of an open."""
+    """A text that differs each time it is made, and the fh of an open file."""
     said = iter(texts)
     node = Text(ROOT, lambda user: next(said))
     return node, bench.handles.add_text(node.open(USER))

@@ -1,4 +1,4 @@
-"""What the channel hands to libfuse, and what it lets back."""
+"""What the channel passes to libfuse and back."""
 
 import errno
 import os

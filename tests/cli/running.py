@@ -42,7 +42,7 @@ def run(command: Sequence[str], seconds: float = PATIENCE, **environment: str) -
 
 
 def script(text: str, *arguments: str, before: Sequence[str] = NEW_NETWORK) -> subprocess.CompletedProcess[str]:
-    """Run a shell script, $virtfs being the command, in a network and mount namespace of its own."""
+    """Run a shell script in new network and mount namespaces. $virtfs is the command."""
     return run(
         [*before, "unshare", "--mount", "--", "sh", "-euc", text, "sh", *arguments],
         seconds=2 * PATIENCE,  # of several commands

@@ -221,7 +221,7 @@ chmod 700 /run/secret
 @IDS
 @pytest.mark.parametrize("names", ["", "ip netns add near;"], ids=["no-names", "names"])
 def test_run_is_its_own(user: list[str], names: str) -> None:
-    """Writable, with what was there and is of use; nothing that is made there is seen outside."""
+    """/run is writable and has useful entries of the old one. Files made there are not seen outside."""
     ids = "tourist:1000000:65536" if user == MANY_IDS else ""
     user = as_user(ids, f"{_OLD_RUN}{names}")
     inside = """

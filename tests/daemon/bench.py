@@ -32,7 +32,7 @@ PATIENCE = 30
 
 
 class Host:
-    """The interfaces of a make-believe host, and what it refuses.
+    """The interfaces of a fake host, and the changes it refuses.
 
     refuse: called before every change with what is asked ("mtu", "up", "add_address" …); may raise.
     """
@@ -136,7 +136,7 @@ class Host:
 
 
 class _Silence:
-    """In the place of Monitor: the kernel reports nothing by itself."""
+    """A Monitor that reports nothing."""
 
     def drain(self) -> list[Event]:
         return []
@@ -175,7 +175,7 @@ class Bench:
         await self.daemon.commands.run(virt, script or Script(), text.encode(errors="surrogateescape"), user)
 
     async def refused(self, text: str, user: User = SUPER, unit: int | None = None) -> int:
-        """The errno of a write that must be refused; what it says must be what last_error tells then."""
+        """Return the errno of a write that must be refused. last_error must have its sentence."""
         with pytest.raises(VirtError) as caught:
             await self.say(text, user, unit)
         assert self.last_error(user) == caught.value.strerror
@@ -202,7 +202,7 @@ class Bench:
 
 @asynccontextmanager
 async def daemon(limits: Limits | None = None) -> AsyncIterator[Bench]:
-    """A new one; at the end it gives everything back, and that is checked."""
+    """Make a daemon. At the end it must have released everything."""
     host = Host()
     async with trio.open_nursery() as nursery:
         tasks = Tasks(nursery)

@@ -1,4 +1,4 @@
-"""Makes the doors of the system fail: descriptors, threads and memory that cannot be had.
+"""Makes functions that take descriptors, threads or memory fail.
 
 `nth` lets one call fail, the n-th from now, whichever it is. `table` leaves room for so many descriptors and no more,
 which finds the doors that nobody thought of, such as those of the C library.
@@ -137,7 +137,7 @@ def nth(n: int) -> Iterator[Nth]:
 
 @contextmanager
 def table(room: int) -> Iterator[None]:
-    """So many more descriptors can be had at a time."""
+    """Leave room for so many descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = {int(fd) for fd in os.listdir("/proc/self/fd")}
     free = (fd for fd in range(soft) if fd not in used)

@@ -1,6 +1,6 @@
-"""What users do, with each door of the system failing in turn: run as a program, in namespaces of its own.
+"""Runs users' requests while each function that takes a resource fails in turn: a program in its own namespaces.
 
-Prints one line of JSON for each case: its name, how many failures were tried, and what was not as it should be.
+Prints one line of JSON for each case: its name, how many failures were tried, and the faults found.
 Arguments: the cases to try, else all; --thorough tries more failures of each.
 """
 
@@ -56,7 +56,7 @@ class Daemon:
         self._open: list[DeviceHandle] = []
 
     async def say(self, text: str) -> None:
-        """One write to ctl. What is refused is in last_error."""
+        """Write to ctl. last_error must have the sentence of a refusal."""
         try:
             await self.made.commands.run(None, Script(), text.encode(), SUPER)
         except VirtError as refusal:
@@ -90,7 +90,7 @@ class Daemon:
         assert await text.open(SUPER).read(0, 1 << 20)
 
     def picture(self) -> dict[str, object]:
-        """All that a refused request must leave as it was."""
+        """Return all that a refused request must leave unchanged."""
         return {
             "tree": sorted(name for name in self.root.children if name.startswith(("virt", "tap"))),
             "bridges": sorted(self.made.bridges.directory.children),
@@ -145,14 +145,14 @@ async def closed(daemon: Daemon) -> None:
 
 
 async def clone_closed(daemon: Daemon) -> None:
-    """Close it and wait until its interface is gone."""
+    """Close clone and wait until its interface is gone."""
     await daemon.close()
     assert await until(lambda: daemon.made.state.text() == ""), "the interface stays"
 
 
 @dataclass
 class Case:
-    """before: what is there already. what: is done while doors fail. after: undoes it when it was done."""
+    """before: the set-up. what: the request that runs while doors fail. after: undoes it."""
 
     what: Step
     after: tuple[Step, ...] = ()
@@ -169,7 +169,7 @@ NO_BRIDGE = say("destroy bridge0")
 
 
 async def BRIDGE(daemon: Daemon) -> None:
-    """A bridge whose MAC is its own, not its members'."""
+    """Make a bridge whose MAC address does not come from its ports."""
     await daemon.say("create bridge0 up")
     subprocess.run(["ip", "link", "set", "bridge0", "address", "02:00:00:00:00:01"], check=True)
 
@@ -232,7 +232,7 @@ async def serving() -> AsyncIterator[Daemon]:
 
 
 async def until(true: Callable[[], bool]) -> bool:
-    """Whether it becomes true in time."""
+    """Return whether a condition holds within PATIENCE."""
     end = trio.current_time() + PATIENCE
     while not true():
         if trio.current_time() > end:
@@ -242,7 +242,7 @@ async def until(true: Callable[[], bool]) -> bool:
 
 
 def count() -> int:
-    """Descriptors that are open."""
+    """Return the number of open descriptors."""
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -252,7 +252,7 @@ async def do(daemon: Daemon, steps: tuple[Step, ...]) -> None:
 
 
 async def attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Awaitable[str]], done: str) -> None:
-    """One failure. trial: tries it with a door failing; gives the errno's sentence, "" when it succeeded."""
+    """Try one failure. trial: runs the request while a door fails. Returns the error sentence, "" on success."""
     case.tried += 1
     await do(daemon, case.before)
     await daemon.made.follower.caught_up()
@@ -280,7 +280,7 @@ async def attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Awa
 
 
 async def refusal(work: Awaitable[None]) -> str:
-    """What it was refused with for want of something, "" if it was not."""
+    """Return the sentence of a refusal for lack of a resource, "" on success."""
     try:
         await work
     except OSError as refused:
@@ -291,7 +291,7 @@ async def refusal(work: Awaitable[None]) -> str:
 
 
 async def sweep(daemon: Daemon, case: Case, thorough: bool) -> None:
-    """Every failure of one case."""
+    """Try every failure of one case."""
     await do(daemon, case.before)
     with nth(0) as calls:
         await case.what(daemon)

@@ -1,7 +1,7 @@
-"""Descriptors, threads and memory that cannot be had: the request at hand is refused, and nothing else.
+"""Without descriptors, threads or memory, only the request at hand is refused.
 
-Of a refused request nothing stays: the state, the taps and the descriptors are as before. Once there is room again the
-same request succeeds. doors has the failures, sweep what users do meanwhile.
+A refused request leaves the state, the taps and the descriptors as before. Once there is room the same request
+succeeds. doors.py has the failures, sweep.py the requests.
 """
 
 import errno
@@ -33,7 +33,7 @@ COMMAND = ("unshare", "--net", "--mount", "--propagation", "private", sys.execut
 
 @pytest.fixture(scope="module")
 def swept() -> dict[str, tuple[int, list[str]]]:
-    """Of each case how many failures were tried, and what was wrong after them."""
+    """Return for each case how many failures were tried, and the faults found."""
     need_taps()
     environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
     pipe, names = subprocess.PIPE, list(CASES)

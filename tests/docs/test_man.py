@@ -1,4 +1,4 @@
-"""The man pages: they can be read, and say all that there is, of names, verbs and limits, and nothing that is not."""
+"""The man pages: they are valid, and name exactly the files, verbs and limits that exist."""
 
 import re
 import shutil

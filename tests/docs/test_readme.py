@@ -1,4 +1,4 @@
-"""README: its shell and Python can be read, its tour does what it says."""
+"""README: its shell and Python code is valid, and its tour prints what it shows."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""What a reader of README has before him: a shell in a virtfs, as root at /mnt/virt, or in `virtfs shell`.
+"""The shell of a reader of README: root's at /mnt/virt, or the one of `virtfs shell`.
 
 In namespaces that go with it.
 """

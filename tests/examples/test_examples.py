@@ -49,7 +49,7 @@ def test_cable_ends_with_ctrl_c(mount: Mount) -> None:
 
 
 def test_ctrl_c_does_not_cut_the_cleaning_up_short(mount: Mount) -> None:
-    """The script is at its end, by itself or by a first Ctrl-C, when another one comes."""
+    """A second Ctrl-C arrives while the script is ending."""
     running = mount.start(str(EXAMPLES / "cable.sh"), DIR, stdout=subprocess.PIPE)
     until(lambda: len(mount.units()) == 2, "the two ends")
     until(lambda: len(mount.units()) < 2, "the cleaning up begins")

@@ -35,7 +35,7 @@ def test_internet(mount: Mount, named: str) -> None:
 
 
 def test_without_translation(mount: Mount) -> None:
-    """A machine that has neither nft nor iptables: the server is told the way instead."""
+    """Without nft and iptables a route on the server replaces NAT."""
     hidden = 'command() { [ "$2" != nft ] && [ "$2" != iptables ] && builtin command "$@"; }; export -f command'
     running = mount.shell(f"{hidden}; exec {INTERNET} {DIR}", stdout=subprocess.PIPE)
     output, _ = finished(running, 30)

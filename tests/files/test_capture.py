@@ -1,4 +1,4 @@
-"""pcap and history on rings that a test fills: what a reader gets, what it is told it lacks, and what is given back."""
+"""pcap and history on rings that a test fills: what a reader gets, which losses it sees, and what is released."""
 
 import errno
 from collections.abc import AsyncIterator, Callable
@@ -239,7 +239,7 @@ async def test_order_of_time_over_all_with_statistics_behind_their_frames() -> N
 
 @in_trio
 async def test_interfaces_that_come_and_go() -> None:
-    """Each has a number of its own in the stream; what is gone is not kept."""
+    """Each interface has a number of its own in the stream, and a removed one is not kept."""
     async with files(1) as (f, b):
         root = await opened(f.root)
         for number in range(50):
@@ -302,7 +302,7 @@ async def test_an_interface_that_goes_while_it_appears() -> None:
 
 @in_trio
 async def test_who_sees_not_yet_waits_for_nothing() -> None:
-    """Frames of an interface that is only about to be watched are not this reader's."""
+    """A reader gets no frames of an interface before its watch has begun."""
     async with files(1) as (f, b):
         own = await opened(f.pcap)
         b.ring.passes(*numbers(1))

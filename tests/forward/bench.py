@@ -1,4 +1,4 @@
-"""Two wires on fake taps, and what it takes to run what is laid between them."""
+"""Two wires on fake taps, and a running cable between them."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager

@@ -46,7 +46,7 @@ async def impaired(impairment: Impairment) -> AsyncIterator[Way]:
 
 @in_trio
 async def test_a_frame_comes_out_when_its_time_has_come() -> None:
-    """Each by itself: never before, and in the end; how soon after is the benchmark's to show."""
+    """No frame leaves before its time, and each leaves. The benchmark measures how late."""
     async with impaired(Impairment(delay=30 * MS)) as way:
         way.way.push(b"1")
         assert way.out == []

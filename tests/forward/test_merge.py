@@ -38,7 +38,7 @@ class Stream:
 
 @asynccontextmanager
 async def merging(b: Bench, count: int) -> AsyncIterator[tuple[Stream, list[FakeRing]]]:
-    """A merge of so many recorders, and their rings."""
+    """Make a merge of several recorders, and their rings."""
     recorders = [b.recorder(unit) for unit in range(count)]
     stream = Stream(recorders)
     b.start(stream.merge.run)

@@ -31,7 +31,7 @@ from harness import children
 TESTS = Path(__file__).parents[1]
 FIRST = 3  # the descriptor that the first of a program's `files` becomes
 _NAMESPACES = ("net", "mnt")
-_NUMBER = struct.Struct("i")  # in a status pipe: the child's process id, then its exit status
+_STATUS = struct.Struct("?i")  # in a status pipe: whether the child has ended, its process id or exit status
 _ROOM, _MOST_FILES = 1 << 20, 16  # of a request
 _CLOSED = -signal.SIGKILL  # the exit status of a child whose server has been killed, and with it the child
 
@@ -54,11 +54,18 @@ class Fork:
         self.stderr = stderr
         self.returncode: int | None = None
         self._status = os.fdopen(status, "rb", buffering=0)
-        self.pid = self._number()
+        self.pid = 0
+        self._read()
 
-    def _number(self) -> int:
-        data = self._status.read(_NUMBER.size)
-        return int(_NUMBER.unpack(data)[0]) if data else _CLOSED
+    def _read(self) -> None:
+        """Wait until the child is in its namespaces, and then until it has ended."""
+        data = self._status.read(_STATUS.size)
+        ended, number = _STATUS.unpack(data) if data else (True, _CLOSED)
+        if ended:
+            self.returncode = number
+            self._status.close()
+        else:
+            self.pid = number
 
     def poll(self) -> int | None:
         """Return the exit status, None while the program runs."""
@@ -73,8 +80,8 @@ class Fork:
             poller.register(self._status, select.POLLIN)
             if not poller.poll(None if timeout is None else timeout * 1000):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
-            self.returncode = self._number()
-            self._status.close()
+            self._read()
+        assert self.returncode is not None
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str | None, str | None]:
@@ -207,7 +214,7 @@ def serve(control: socket.socket) -> Callable[[], int] | None:
                 pid, status = running.pop(ready)
                 poller.unregister(ready)
                 os.close(ready)
-                _tell(status, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                _tell(status, True, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
                 os.close(status)
                 continue
             message, (*files,), _, _ = socket.recv_fds(control, _ROOM, _MOST_FILES)
@@ -217,21 +224,20 @@ def serve(control: socket.socket) -> Callable[[], int] | None:
             if (pid := os.fork()) == 0:
                 control.close()
                 request: Request = Request(*pickle.loads(message))
-                return lambda: _child(request, rest)
+                return lambda: _child(request, status, rest)
             for fd in rest:
                 os.close(fd)
-            _tell(status, pid)
             child = os.pidfd_open(pid)
             running[child] = pid, status
             poller.register(child, select.POLLIN)
 
 
-def _tell(status: int, number: int) -> None:
+def _tell(status: int, ended: bool, number: int) -> None:
     with suppress(BrokenPipeError):
-        os.write(status, _NUMBER.pack(number))
+        os.write(status, _STATUS.pack(ended, number))
 
 
-def _child(request: Request, files: list[int]) -> int:
+def _child(request: Request, status: int, files: list[int]) -> int:
     """Become the program. files: standard streams, namespaces, the program's own."""
     os.setsid()
     gc.enable()
@@ -240,6 +246,7 @@ def _child(request: Request, files: list[int]) -> int:
     for space in spaces:
         if libc.setns(space, 0):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    _tell(status, False, os.getpid())
     own = files[:3] + files[3 + request.namespaces :]
     above = max(files) + len(own)  # where no number is that a file gets
     for number, fd in enumerate(own):

@@ -97,7 +97,7 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
 
 
 def flagged(order: str, fcs: int, frame: bytes, length: int | None = None, before: bytes = b"") -> bytes:
-    """An enhanced packet whose flags tell of so many bytes of FCS, 0 for not known."""
+    """Return an enhanced packet whose flags announce so many bytes of FCS, 0 for unknown."""
     head = struct.pack(order + "IIIII", 0, 0, 0, len(frame), len(frame) if length is None else length)
     flags = option(order, 2, struct.pack(order + "I", 0xFF00_0000 | fcs << 5 | 1))
     return block(order, 6, head + frame + bytes(-len(frame) % 4) + before + flags + bytes(4))

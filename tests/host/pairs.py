@@ -31,7 +31,7 @@ class Pair(Protocol):
         """Out of the source's host."""
 
     def receive(self, count: int) -> list[bytes]:
-        """The next so many frames that the sink's host has got; fewer, if fewer came."""
+        """Return the next frames that the sink's host received, at most so many."""
 
     def refuse(self) -> int:
         """Have the sink take nothing more; the errno it refuses with."""
@@ -63,7 +63,7 @@ class _Fakes:
 
 
 class _Taps:
-    """Packet sockets on the interfaces: what they send leaves by the tap, what the tap sends they hear."""
+    """Packet sockets on the interfaces. They send through the tap and receive what the tap is given."""
 
     def __init__(self, source: Tap, sink: Tap) -> None:
         self.source, self.sink = source, sink

@@ -54,7 +54,7 @@ def test_create_and_destroy(mount: Mount) -> None:
 
 
 def test_stand_alone(mount: Mount, virts: Virts, peer: Place) -> None:
-    """A network of its own: the host reaches it, and the other machine once the host routes."""
+    """A separate network: the host reaches it, and the other machine does once the host routes."""
     virt = virts(f"inet {TAP}/24 up")
     assert pings(mount, PEER)
     assert pings(mount, TAP)

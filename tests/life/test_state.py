@@ -30,7 +30,7 @@ def kept(mount: Mount) -> str:
 
 
 def same(mount: Mount) -> str:
-    """Assert that the file says what ctl says; what that is."""
+    """Assert that the file and ctl have the same text, and return it."""
     told, file = mount.read("ctl"), kept(mount)
     assert file == told
     return told

@@ -13,7 +13,7 @@ Hosts = Callable[..., Host]
 
 @pytest.fixture
 def hosts(mount: Mount, places: Callable[[], Place]) -> Hosts:
-    """Makes hosts: a fresh interface each, its tap in a network namespace of its own."""
+    """A function that makes hosts: interfaces whose taps are in separate network namespaces."""
 
     def make(number: int, verbs: str = "") -> Host:
         return Host(mount, places(), number, verbs)

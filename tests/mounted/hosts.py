@@ -1,4 +1,4 @@
-"""A host on one end of a wire: an interface whose tap lies in a network namespace of its own."""
+"""Hosts at the ends of wires: interfaces whose taps are in separate network namespaces."""
 
 import json
 import re
@@ -58,5 +58,5 @@ class Ping:
         self.shortest = float(found[1]) if (found := re.search(r"= ([\d.]+)/", text)) else 0.0
 
     def shows(self, delay: float) -> bool:
-        """Whether that is the delay of the way, in ms: never less, and not near twice as much on a busy machine."""
+        """Return whether the delay is that of the path, in ms: never less, and less than 1.8 times as much."""
         return delay <= self.shortest < max(1.8 * delay, 10)

@@ -110,14 +110,14 @@ def transfer(left: Host, right: Host) -> Iterator[None]:
 
 @contextmanager
 def capture(virt: Virt) -> Iterator[Callable[[int], int]]:
-    """Its pcap, open; called, it reads so many frames and says how long the longest is."""
+    """Open an interface's pcap. The result reads so many frames and returns the length of the longest."""
     file = virt.mount.root.open(f"{virt.name}/pcap", os.O_RDONLY)
     yield lambda frames: file.call(longest_captured, frames)
     file.close()
 
 
 def test_a_reader_comes_and_goes_while_iperf3_runs(pair: Pair) -> None:
-    """It sees single frames and the connection goes on; without it the large pieces are back."""
+    """The reader sees single frames and the connection goes on. Without it the large segments return."""
     left, right = pair
     with transfer(left, right):
         with capture(right) as longest:
@@ -148,7 +148,7 @@ def test_an_impairment_comes_and_goes_while_iperf3_runs(pair: Pair) -> None:
 
 
 def test_captures_come_and_go_while_iperf3_runs(pair: Pair) -> None:
-    """They change nothing of what they see: the pieces stay large from the first to the last."""
+    """Captures change nothing: segments stay large throughout."""
     left, right = pair
     with transfer(left, right):
         for _ in range(3):

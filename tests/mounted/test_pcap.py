@@ -72,7 +72,7 @@ def test_tshark_reads_it_live(virt: Virt) -> None:
 
 
 def test_everybody_reads_it_afterwards(virt: Virt) -> None:
-    """cat writes it down until the interface goes: then the capture ends by itself."""
+    """cat copies the capture, which ends when the interface is destroyed."""
     mount = virt.mount
     writer = mount.shell(f"exec cat {virt.name}/pcap >/mnt/capture")
     until_it_waits(writer.pid)
@@ -171,7 +171,7 @@ SMALL = 64 << 10
 
 
 def captured(virt: Virt, frames: int) -> None:
-    """Wait until the one capture of it has seen so many frames: taken, waiting, and dropped."""
+    """Wait until an interface's only capture has seen so many frames: taken, waiting, and dropped."""
 
     def seen() -> bool:
         (client,) = [line for line in virt.read("clients").splitlines() if "pcap" in line]

@@ -62,7 +62,7 @@ def test_a_rename_is_followed(virt: Virt) -> None:
 
 
 def test_a_move_is_followed(virt: Virt, elsewhere: Place) -> None:
-    """Into another network namespace: the wire goes on, down there is down here, and so is its end."""
+    """After a move to another network namespace the wire works, and `down` and a deletion there are noticed."""
     file = virt.open()
     waiting = file.begin_read().waiting()
     virt.mount.ip(f"link set {virt.tap} netns {elsewhere.pid}")

@@ -72,7 +72,7 @@ def test_at_once_when_it_is_so_already(virts: Virts, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_cat_waits(virts: Virts, name: str) -> None:
-    """It ends by itself, so that a script can go on."""
+    """The read ends, so that a script can continue."""
     virt = virts(NOT_YET[name])
     cat = virt.mount.shell(f"exec cat {virt.name}/wait/{name}", stdout=subprocess.PIPE)
     until_it_waits(cat.pid)

@@ -1,6 +1,6 @@
-"""The ways in which programs copy a file, each as a function that returns what it got: they run in the agent's process.
+"""The ways in which programs copy a file, each a function that returns the content. They run in an agent.
 
-Each opens the file anew, as a program does. after: done once it is open, for streams that then have something to tell.
+Each opens the file, as a program does. after: a file to open and close next, which gives a stream something to tell.
 """
 
 import ctypes

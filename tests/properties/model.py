@@ -1,4 +1,4 @@
-"""What interfaces ought to be, after any verbs: a few lines of Python beside the whole of virtfs and Linux."""
+"""A model of interfaces: their expected state after any verbs."""
 
 import errno
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ NEW = {
 
 
 class Refused(Exception):
-    """What write(2) is to fail with."""
+    """The errno that write(2) must fail with."""
 
     def __init__(self, number: int) -> None:
         super().__init__(errno.errorcode[number])
@@ -32,13 +32,13 @@ class Refused(Exception):
 
 @dataclass
 class Modelled:
-    """One interface. values: attribute files and what they hold."""
+    """One interface. values: contents of attribute files."""
 
     inets: set[str] = field(default_factory=set)
     values: dict[str, str] = field(default_factory=lambda: dict(NEW))
 
     def apply(self, verbs: Iterable[str]) -> None:
-        """The verbs of a line, or Refused and half done: the caller has a copy."""
+        """Apply the verbs of a line. Refused: some are applied, so the caller keeps a copy."""
         for verb in verbs:
             match verb.split(" ", 1):
                 case ["up" | "down" as name]:
@@ -72,7 +72,7 @@ class Model:
         self.all: dict[int, Modelled] = {}
 
     def line(self, kind: str, unit: int | None, verbs: list[str]) -> None:
-        """A line of the mount's ctl: done whole, or Refused and nothing is changed."""
+        """Apply a line of the mount's ctl. Refused: nothing has changed."""
         if kind == "create" and unit is None:
             unit = next(n for n in range(len(self.all) + 1) if n not in self.all)
         assert unit is not None

@@ -1,6 +1,6 @@
-"""Any sequence of verbs, of writes to files and of what ip(8) does meanwhile leaves what the model says.
+"""After any sequence of verbs, writes to files and commands of ip(8), the state is the model's.
 
-After each step the files, ctl and the kernel are asked. At the end of each sequence what ctl says makes the same again.
+After each step the files, ctl and the kernel are compared with it. At the end the text of ctl recreates the state.
 """
 
 import json
@@ -57,7 +57,7 @@ class Verbs(RuleBasedStateMachine):
         self.model = Model()
 
     def same(self, path: str, text: str, kind: str, unit: int | None, said: list[str]) -> None:
-        """Tell both; they answer the same."""
+        """Write a line to the mount and to the model. Both must give the same answer."""
         expected = got = 0
         try:
             self.model.line(kind, unit, said)
@@ -125,7 +125,7 @@ class Verbs(RuleBasedStateMachine):
             assert self.seen(link) == self.expected(unit, read)
 
     def expected(self, unit: int, read: dict[str, str]) -> dict[str, Any]:
-        """What ip(8) is to say. read: the interface's files."""
+        """Return what ip(8) must report. read: the interface's files."""
         modelled = self.model.all[unit]
         return {
             "mtu": int(modelled.values["mtu"]),
@@ -141,7 +141,7 @@ class Verbs(RuleBasedStateMachine):
 
     @staticmethod
     def seen(link: dict[str, Any]) -> dict[str, Any]:
-        """What it says."""
+        """Return the same from ip(8)'s report."""
         return {
             "mtu": link["mtu"],
             "up": "UP" in link["flags"],
@@ -155,7 +155,7 @@ class Verbs(RuleBasedStateMachine):
         }
 
     def teardown(self) -> None:
-        """What ctl says makes the same again; then nothing is left."""
+        """Recreate the state from the text of ctl, then destroy all."""
         state = self.mount.read("ctl")
         self._destroy_all()
         assert self.mount.read("ctl") == ""

@@ -1,4 +1,4 @@
-"""ifconfig's layout, to the letter: scripts that parse NetBSD's output are to work on it."""
+"""ifconfig's layout, exactly, so that scripts for NetBSD's output work on it."""
 
 from dataclasses import replace
 from ipaddress import ip_interface

@@ -1,4 +1,4 @@
-"""The words of impair: what they say, what is refused, and that what was written can be read."""
+"""The words of impair: their meaning, refused words, and that the text of a setting parses to it."""
 
 import errno
 from dataclasses import replace

@@ -20,7 +20,7 @@ test:
 
 test-pure:
 	@tools/setup pure
-	$(PYTEST) -q $(PURE:%=tests/%) $(ARGS)
+	$(PYTEST) -n $$(nproc) -q $(PURE:%=tests/%) $(ARGS)
 
 check:
 	@tools/setup dev

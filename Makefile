@@ -20,7 +20,7 @@ test:
 
 test-pure:
 	@tools/setup pure
-	$(PYTEST) -n $$(nproc) -q $(PURE:%=tests/%) $(ARGS)
+	$(PYTEST) -n $$(nproc) --hypothesis-profile=quick -q $(PURE:%=tests/%) $(ARGS)
 
 check:
 	@tools/setup dev

@@ -23,13 +23,17 @@ _AFTER = 10.0  # how much later a test that is stuck in the kernel loses its chi
 _IN_CI = os.environ.get("CI") == "true"
 
 
-def pytest_configure() -> None:
+# On a busy machine an example, or making one up, takes any time. Examples differ from run to run, so fewer in one run
+# find the same in the end.
+for name, examples in (("busy", 50), ("quick", 15)):
+    settings.register_profile(name, deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=examples)
+
+
+def pytest_configure(config: pytest.Config) -> None:
     children.accept_any_caller()
     children.private_mounts()
-    # On a busy machine an example, or making one up, takes any time. Examples differ from run to run, so fewer in one
-    # run find the same in the end.
-    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
-    settings.load_profile("busy")
+    if not config.getoption("--hypothesis-profile"):
+        settings.load_profile("busy")
 
 
 def _limit(item: pytest.Item) -> float:

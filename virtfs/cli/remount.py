@@ -25,7 +25,7 @@ def remount(directory: str, text: str, sloppy: bool = False) -> None:
 
     mount(8) repeats the options from fstab(5) or from the mount table, so other options are accepted if they have the
     same value as in the mount. VirtError: EINVAL if no virtfs is mounted there, or if another option would change;
-    EPERM unless root; the errno of reading the mount's present options.
+    EPERM unless root; the errno of reading the mount's current options.
     """
     path = resolve(directory)
     mount = mounted_at(path)
@@ -64,4 +64,4 @@ def _refuse_changes(mount: Mounted, options: MountOptions) -> None:
 
 
 def _unreadable(directory: str, error: OSError) -> VirtError:
-    return VirtError(error.errno or errno.EIO, f'cannot read the present options of "{directory}": {error.strerror}')
+    return VirtError(error.errno or errno.EIO, f'cannot read the current options of "{directory}": {error.strerror}')

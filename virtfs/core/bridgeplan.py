@@ -1,4 +1,4 @@
-"""Check a line of bridge verbs against the present state, and keep those that change something.
+"""Check a line of bridge verbs against the current state, and keep those that change something.
 
 The whole line is checked before any verb takes effect.
 """
@@ -24,7 +24,7 @@ def interfaces_of(actions: tuple[Action, ...]) -> set[str]:
 
 
 def renamed(actions: tuple[Action, ...], names: Mapping[str, str]) -> tuple[Action, ...]:
-    """Return the verbs with interface names replaced: virt3 becomes the present name of tap3."""
+    """Return the verbs with interface names replaced: virt3 becomes the current name of tap3."""
     return tuple(
         Action(action.verb, (names.get(str(action.args[0]), action.args[0]), *action.args[1:]))
         if action.verb in _OF_MEMBER | {"add", "delete"}

@@ -9,7 +9,7 @@ from virtfs.core.quoting import quoted
 
 ADDRESS_LEN = 6
 HEADER_LEN = 14  # ETH_HLEN: destination, source, type
-VLAN_LEN = 4  # VLAN_HLEN: a tagged frame may be this much longer than the MTU says
+VLAN_LEN = 4  # VLAN_HLEN: the MTU does not count the tag
 BROADCAST = b"\xff" * ADDRESS_LEN
 
 MTU_DEFAULT = 1500

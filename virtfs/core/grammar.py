@@ -201,7 +201,7 @@ def _names_unit(word: str) -> bool:
 
 def _parse_actions(words: Words, noun: Noun, *, makes: bool = False) -> tuple[Action, ...]:
     actions: list[Action] = []
-    bridge: Action | None = None  # the bridge a later netns would take the tap out of
+    bridge: Action | None = None  # a later netns would take the tap out of this bridge
     while (word := words.take()) is not None:
         verb = verbs.find(noun, word)
         if verb is None:

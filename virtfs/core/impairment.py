@@ -13,7 +13,7 @@ BOTH: Final[tuple[Direction, ...]] = ("in", "out")
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The share of frames that something happens to, in percent.
+    """The share of frames to which an impairment applies, in percent.
 
     correlation: the probability, in percent, that the last frame's result is used again.
     """

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 class Limits:
     """Maxima of one mount, so that a user with one interface cannot use up the machine's memory.
 
-    virts: interfaces at a time; another is ENOSPC, or EMFILE.
-    queue: maximum of `queue N`, in frames; more is ERANGE.
-    backlog: maximum of `backlog N`, in frames; more is ERANGE.
-    history: maximum of `history SIZE`, in bytes; more is ERANGE.
+    virts: maximum number of interfaces; creating one more fails with ENOSPC, or EMFILE.
+    queue: maximum of `queue N`, in frames; a larger value is ERANGE.
+    backlog: maximum of `backlog N`, in frames; a larger value is ERANGE.
+    history: maximum of `history SIZE`, in bytes; a larger value is ERANGE.
     capture: bytes that wait for one reader of a pcap; it misses the frames beyond that.
     """
 

@@ -69,7 +69,7 @@ def pcapng(memory: memoryview, first: int, count: int, interface_id: int) -> byt
 
 
 def _equal(memory: memoryview, at: int, count: int, interface_id: int) -> tuple[int, bytes]:
-    """Return how many frames, from this one on, have one length, are complete and have no tag, and return their blocks.
+    """Return the number of frames from this one on that have its length, all complete and untagged, and their blocks.
 
     Returns 0 for a run that is too short. A frame with a tag in it begins 4 bytes earlier after its header
     (net/packet/af_packet.c tpacket_rcv: macoff).

@@ -35,7 +35,7 @@ class _Managed:
     bridge: Bridge
     index: int
     found: BridgeState | None  # as it was before virtfs, None if virtfs made it
-    settings: dict[str, Settings]  # those of its members at that time that no verb sets
+    settings: dict[str, Settings]  # of its members before virtfs, those that no verb sets
     adoptions: Adoptions
 
 
@@ -50,7 +50,7 @@ class Bridges:
         changes: Changes,
         report: Callable[[VirtError, User], None],
     ) -> None:
-        """taps: gives the current name of each virtN and tapN. report: puts an error into a user's last_error."""
+        """taps: gives the current name of each virtN and tapN. report: sets a user's last_error."""
         self.directory = Directory(ROOT)
         self._kernel = kernel
         self._taps = taps
@@ -146,7 +146,7 @@ class Bridges:
             try:
                 await self._destroy(managed)
             except OSError as refusal:
-                log.error("%s stays: %s", managed.bridge.name, refusal.strerror)
+                log.error("cannot release %s: %s", managed.bridge.name, refusal.strerror)
 
     async def refresh(self, bridge: Bridge | None) -> None:
         """Ask the kernel for one bridge's state, or for all. VirtError: ENXIO, that one is gone."""
@@ -191,7 +191,7 @@ class Bridges:
     # The state as text
 
     def text(self, bridge: Bridge) -> str:
-        """Return the verbs that give a new bridge the present state of this one."""
+        """Return the verbs that give a new bridge the current state of this one."""
         return format_actions(steps(NEW, _described(self._get(bridge.name))), BRIDGE) + "\n"
 
     def lines_before(self) -> Iterator[str]:
@@ -203,7 +203,7 @@ class Bridges:
                 yield format_command(Command("create", managed.bridge.name, actions))
 
     def lines_after(self) -> Iterator[str]:
-        """Yield the lines that set up members which are the mount's own taps; they join by their verb `bridge`."""
+        """Yield the lines that configure the mount's own taps as ports, once their verb `bridge` has joined them."""
         taps = frozenset(self._taps().values())
         for managed in self._sorted():
             if not managed.bridge.lost and (actions := steps_after(_described(managed), taps)):

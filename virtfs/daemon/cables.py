@@ -26,7 +26,7 @@ class Joined:
 
 
 class Cables:
-    """All cables of a mount. An interface has at most one. start: runs a task as long as the mount."""
+    """All cables of a mount. An interface has at most one. start: runs a task until the mount ends."""
 
     def __init__(self, start: Start) -> None:
         self._start = start
@@ -40,7 +40,7 @@ class Cables:
             yield Command("cable", first, actions, second)
 
     def join(self, first: Interface, second: Interface, impairments: Impairments) -> None:
-        """Lay a cable between two interfaces.
+        """Connect two interfaces by a cable.
 
         Errors: EEXIST, they already have one; EBUSY, one of them has a cable to a third; ENXIO, one has lost its tap;
         EMFILE, ENFILE, ENOMEM.

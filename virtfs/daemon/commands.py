@@ -60,7 +60,7 @@ class Commands:
         lock: trio.Lock,
         start: Start,
     ) -> None:
-        """lock: held by whoever changes interfaces. start: runs a task as long as the mount."""
+        """lock: held while interfaces change. start: runs a task until the mount ends."""
         self.lock = lock
         self.ended = False
         self.tree = Tree(self, reports, errors)
@@ -195,7 +195,7 @@ class Commands:
     async def _run_command(self, command: Command, user: User, made: frozenset[str]) -> None:
         if isinstance(command.target, str):
             await self._bridges.run(command, self.run, command.target in made)
-            await self._follower.caught_up()  # so that the taps that joined or left it show that
+            await self._follower.caught_up()  # updates the taps that joined or left the bridge
             return
         unit = None if command.target is None else Unit(int(command.target))
         interface = None if unit is None else self._registry.find(unit)

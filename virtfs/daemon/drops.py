@@ -1,4 +1,4 @@
-"""The event `drop`: at once, then at most once a second, because a host may send any number of unread frames."""
+"""Emit the event `drop` at once, then at most once a second: a host may send any number of unread frames."""
 
 import trio
 
@@ -9,7 +9,7 @@ PAUSE = 1  # seconds from one event to the next
 
 
 class Drops:
-    """Reports the frames that one interface drops. start: runs a task as long as the mount."""
+    """Reports the frames that one interface drops. start: runs a task until the mount ends."""
 
     def __init__(self, name: str, events: Events, start: Start) -> None:
         self._name = name

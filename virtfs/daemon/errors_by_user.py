@@ -10,7 +10,7 @@ REMEMBERED = 1024  # users whose last error is kept
 
 
 class ErrorsByUser:
-    """One error a user. The user with the oldest error is forgotten when there are too many."""
+    """The last error of each user. When there are too many, the oldest is forgotten."""
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes

@@ -64,7 +64,7 @@ def _clear(lock: Path) -> None:
 
 
 class Fifos:
-    """The FIFOs of a mount. start: runs a task as long as the mount."""
+    """The FIFOs of a mount. start: runs a task until the mount ends."""
 
     def __init__(self, start: Start) -> None:
         self.directory, self._lock = make_directory()

@@ -53,7 +53,7 @@ class Follower:
     def catch_up(self) -> None:
         """Apply what the kernel has reported, without waiting.
 
-        Of several reports about one link only the last is applied: an earlier one may be older than an answer.
+        Of several reports about one link only the last is applied: an earlier one may be older than a query's answer.
         """
         events: list[Event] = []
         while (more := self._kernel.monitor.drain()) and len(events) < STORM:
@@ -206,7 +206,7 @@ class Follower:
         await (interface.recorder.moved() if moved else interface.recorder.settled())
 
     def _find(self, interface: Interface) -> tuple[Place, str, tuple[Link, tuple[IpInterface, ...], str]]:
-        """Return, in the thread, the tap's place, its namespace's name and its state."""
+        """Return the tap's place, its namespace's name and its state. Runs in the thread."""
         namespace = interface.tap.netns()
         try:
             nsid = self._kernel.monitor.watch(namespace)

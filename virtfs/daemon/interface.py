@@ -42,7 +42,7 @@ class Interface:
         """Join the parts.
 
         found: the tap as it was when virtfs opened it. captures: the pcap files that show this interface. events: told
-        of each change of the host's end. start: runs a task as long as the mount.
+        of each change of the host's end. start: runs a task until the mount ends.
         """
         self.virt = virt
         self.tap = tap

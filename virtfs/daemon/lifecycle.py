@@ -1,4 +1,4 @@
-"""How an interface is created and destroyed: every part of it is made here, bottom-up, and ended in order."""
+"""Create and destroy interfaces: make every part of one bottom-up, and end the parts in order."""
 
 import errno
 import logging
@@ -62,8 +62,8 @@ class Lifecycle:
     ) -> None:
         """Store the parts that interfaces are made of.
 
-        root: the directory of the mount point. pcap: the capture of all interfaces. lock: held by whoever changes
-        interfaces. report: puts an error into a user's last_error. start: runs a task as long as the mount.
+        root: the directory of the mount point. pcap: the capture of all interfaces. lock: held while interfaces
+        change. report: sets a user's last_error. start: runs a task until the mount ends.
         """
         self._kernel = kernel
         self._registry = registry
@@ -92,7 +92,7 @@ class Lifecycle:
     async def create(
         self, unit: Unit | None, names: Names, made: bool = False, netns: str = "", cloned: bool = False
     ) -> Interface:
-        """Create virt<unit>, or the lowest free one, down, with its tap made or attached to.
+        """Create virt<unit>, or the lowest free one, in state DOWN; create its tap, or attach to an existing one.
 
         names: gives the entries of its root directory. made: an earlier run of virtfs made the existing tap, so
         `destroy` removes it. netns: the network namespace in which to look first for an existing tap; a new tap is made
@@ -130,7 +130,7 @@ class Lifecycle:
         return await self._kernel.call(open_tap, self._kernel.open_tap, self._kernel.links, unit, netns)
 
     async def _lowest(self) -> tuple[Unit, Tap, Found]:
-        """Open the lowest unit that neither a virt nor any interface of the host has."""
+        """Open the tap of the lowest unit that no virt and no interface of the host uses."""
         for unit in map(Unit, count()):
             if unit > UNIT_MAX:
                 break

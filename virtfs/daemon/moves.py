@@ -34,7 +34,7 @@ def without_move(command: Command, of_host: frozenset[str]) -> Command:
 
 
 async def move(kernel: Kernel, follower: Follower, interface: Interface, name: str) -> None:
-    """Move the tap to a network namespace, and restore there what a move removes: the addresses, and being up.
+    """Move the tap to a network namespace, and restore there what a move removes: the addresses and the state UP.
 
     VirtError: from open_netns or the kernel; the tap is then where it was.
     """
@@ -57,7 +57,7 @@ def _moved(links: Links, tap: TapDevice, name: str, host: HostEnd) -> None:
             return descriptor
 
         namespace, before = hold(open_netns(name)), hold(tap.netns())
-        with ExitStack() as spare:  # as many as the steps after the move need, so that they cannot run out
+        with ExitStack() as spare:  # freed below, so that the steps after the move have descriptors
             for _ in range(2):
                 spare.callback(os.close, os.dup(namespace))
             links.move(tap, namespace)
@@ -91,11 +91,11 @@ async def refuse_moves(kernel: Kernel, interface: Interface, actions: tuple[Acti
             name = str(action.args[0])
             if not await kernel.call(_is_in, interface.tap, name):
                 what = f'{interface.virt.name} exists and is not in "{name}"'
-                raise VirtError(errno.EINVAL, f"{what}: netns cannot be undone and ends a line that moves it there")
+                raise VirtError(errno.EINVAL, f"{what}: netns cannot be undone, so it must end the line")
 
 
 def _is_in(tap: TapDevice, name: str) -> bool:
-    """Return, in the thread, whether a tap is in the network namespace of a name."""
+    """Return whether a tap is in the network namespace of that name. Runs in the thread."""
     namespace = open_netns(name)
     try:
         there = tap.netns()

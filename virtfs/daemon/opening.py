@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 class HostFollowsOpens:
     """Lets one interface's host end follow its opens (files.frame.Opening).
 
-    seats: the opens. look: reads the host's end again. lock: held by whoever changes interfaces. start: runs a task as
-    long as the mount.
+    seats: the opens. look: reads the host's end again. lock: held while interfaces change. start: runs a task until
+    the mount ends.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The interfaces of a mount: which there are, found by unit, by virt or by the place of their tap."""
+"""The interfaces of a mount, looked up by unit, by virt or by the place of their tap."""
 
 import errno
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class Registry:
         return iter([self._all[unit] for unit in sorted(self._all)])
 
     def __contains__(self, interface: Interface) -> bool:
-        """Whether this very interface is there, not a later one of its unit."""
+        """Whether this very interface is registered, not a later one with the same unit."""
         return self._all.get(interface.virt.unit) is interface
 
     def add(self, interface: Interface) -> None:

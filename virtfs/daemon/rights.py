@@ -26,12 +26,12 @@ class Rights:
         await self._follower.caught_up()
 
     async def set_mode(self, node: Node, mode: int, user: User) -> None:
-        """Set the mode, by chmod(2) of frame. VirtError: EPERM, another file; EINVAL, more than permission bits."""
+        """Set the mode, by chmod(2) of frame. VirtError: EPERM, another file; EINVAL, bits beyond 0777."""
         if not isinstance(node, Frame):
             refusal = VirtError(errno.EPERM, "chmod: an interface has one mode, that of its file frame")
             raise self._errors.remember(refusal, user)
         if mode > 0o777:
-            refusal = VirtError(errno.EINVAL, f'chmod: "{mode:o}" has more than permission bits')
+            refusal = VirtError(errno.EINVAL, f'chmod: "{mode:o}" has bits beyond 0777')
             raise self._errors.remember(refusal, user)
         await self._change(node, (Action("mode", (mode,)),), user)
 

@@ -1,4 +1,4 @@
-"""One mount, served: everything is made here, bottom-up, runs in one nursery, and is taken down in order."""
+"""Serve one mount: make every part bottom-up, run them all in one nursery, and take them down in order."""
 
 import errno
 import logging
@@ -139,7 +139,7 @@ async def serve(
 
     options: the mount's, as status.json shows them. state: a file that always holds the text of ctl. The interfaces in
     it are made first, and no request is answered before all of them are made. ready is called once, when the mount
-    works. On return every blocked reader has been answered ENXIO and the taps are removed, or as they were found; the
+    works. On return every blocked reader has been answered ENXIO and the taps are removed or restored; the
     caller closes fuse_fd. VirtError: EPROTO, the kernel's FUSE is too old; those of opening netlink sockets.
     """
     os.set_blocking(fuse_fd, False)

@@ -26,7 +26,7 @@ class State:
         self._ended = False
 
     def verbs(self, virt: Virt) -> str:
-        """Return the verbs that give a new interface the present state of this one, in lines."""
+        """Return the verbs that give a new interface the current state of this one, in lines."""
         return "".join(format_actions(actions) + "\n" for actions in self._verbs_of(virt))
 
     def text(self) -> str:

@@ -16,7 +16,7 @@ class Tasks:
         self._nursery = nursery
 
     def start(self, work: Task) -> None:
-        """Run a task as long as the mount. An exception ends only this task and is logged."""
+        """Run a task until the mount ends. An exception ends only this task and is logged."""
 
         async def guarded() -> None:
             try:

@@ -189,7 +189,7 @@ class VirtVerbs:
         await interface.opening.follow()
 
     async def _impair(self, interface: Interface, impairments: Impairments) -> None:
-        # Only a new path can fail. Such come first, so that undoing the others needs no new one.
+        # Only creating a path can fail. Do that first: then nothing has to be undone that would need a new path.
         for direction, impairment in sorted(impairments, key=lambda one: one[1].harmless):
             interface.impairments.set(direction, impairment)
 
@@ -214,7 +214,7 @@ class VirtVerbs:
 
 
 def _quieten(links: Links, tap: TapDevice, addresses: tuple[IpInterface, ...]) -> None:
-    """Undo, in the thread, what IPv6 has set up again with its own defaults, including an automatic address."""
+    """Undo what IPv6 has set up again by default, including an automatic address. Runs in the thread."""
     links.quiet(tap)
     for address in links.addresses(tap):
         if address.ip.is_link_local and address.version == 6 and address not in addresses:

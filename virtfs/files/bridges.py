@@ -22,13 +22,13 @@ class Bridges(Protocol):
         """Update a bridge's state from the kernel. VirtError ENXIO: the bridge is gone."""
 
     def text(self, bridge: Bridge) -> str:
-        """Return the verbs that give a new bridge the present state of this one."""
+        """Return the verbs that give a new bridge the current state of this one."""
 
 
 def bridge_directory(
     bridge: Bridge, bridges: Bridges, run: RunBridge, report: Callable[[VirtError, User], None]
 ) -> Directory:
-    """Return the directory of one bridge. report: puts an error into a user's last_error."""
+    """Return the directory of one bridge. report: sets a user's last_error."""
 
     async def refresh() -> None:
         await bridges.refresh(bridge)

@@ -70,7 +70,7 @@ class Capture(DeviceFile):
     """A pcap file of one interface, or of all interfaces of the mount.
 
     recorders: returns the recorders of its interfaces. budget: shared by all captures of the mount. application: the
-    name of the program in the section header. start: runs a task as long as the mount. alone: the file belongs to one
+    name of the program in the section header. start: runs a task until the mount ends. alone: the file belongs to one
     interface, and a read ends with it.
     """
 

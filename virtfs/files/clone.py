@@ -1,7 +1,7 @@
 """clone: an open creates an interface, a read returns its unit, and the last close destroys it.
 
 The design is that of Plan 9's clone files and NetBSD's /dev/tap. As in Plan 9, it must be opened for reading and
-writing, so that programs that only read all files create nothing.
+writing, so that a program that reads every file (cat *) creates nothing.
 """
 
 import errno

@@ -15,7 +15,7 @@ Run = Callable[[Script, bytes, User], Awaitable[None]]
 
 
 class Ctl(Text):
-    """A control file. A read returns commands that recreate the present state; a write runs commands.
+    """A control file. A read returns commands that recreate the current state; a write runs commands.
 
     run: runs the lines of one write. refused: called with the error for a command that is not run.
     """

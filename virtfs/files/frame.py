@@ -76,7 +76,7 @@ class Frame(DeviceFile):
 
     @property
     def followed(self) -> bool:
-        """Whether upopen or carrier has the interface follow its opens."""
+        """Whether the host's end follows the opens, because of the verb upopen or `carrier open`."""
         return self.wire.virt.upopen or self.wire.virt.carrier == "open"
 
     def size(self, user: User | None) -> int:

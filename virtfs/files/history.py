@@ -50,7 +50,7 @@ class History:
         self._trim()
 
     def _trim(self) -> None:
-        """Drop the oldest pieces that lie beyond the bound completely. `_oldest` trims the one that remains."""
+        """Drop the oldest pieces that lie entirely beyond the bound. `_oldest` trims the one that remains."""
         while self._pieces and self._size - len(self._pieces[0]) >= self._bound:
             self._size -= len(self._pieces.popleft())
 

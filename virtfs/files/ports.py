@@ -37,7 +37,7 @@ class Ports:
 
         opens: keeps the open handles. seats: counts those of frame and hex. opening: follows their first open and last
         close. budget: bounds what captures buffer. application: names the program in captures. fifo: the path of the
-        FIFO behind rx. report: puts an error into a user's last_error. start: runs a task as long as the mount.
+        FIFO behind rx. report: sets a user's last_error. start: runs a task until the mount ends.
         """
         self.wire = wire
         self.opens = opens

@@ -5,7 +5,7 @@ as on sysfs, once the text differs from the snapshot.
 
 All opens share the page cache (splice(2), sendfile(2), mmap(2)), which ends at the file size that the kernel has
 cached. So the text whose length the kernel was last told is kept in `measured`, and the page cache is filled from it
-alone. So a later change cannot cut off the end of the cached text.
+alone. Thus a later change cannot cut off the end of the cached text.
 """
 
 import errno
@@ -34,8 +34,8 @@ class Text(Node):
     before it reached `write`. personal: the text differs by user.
 
     changes: given for texts about the whole mount, which may be long. It returns a number that differs after each
-    change, except of counters. While the number stays the same, a text that took longer than CHEAP to make is reused
-    for as long as it took. So making texts takes at most half of the server's time.
+    change, except changes of counters. While the number stays the same, a text that took longer than CHEAP to make is
+    reused for as long as it took. So making texts takes at most half of the server's time.
     """
 
     __slots__ = (

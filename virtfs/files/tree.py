@@ -49,7 +49,7 @@ class Reports(Protocol):
         """Return the text of a ctl."""
 
     def changes(self) -> int:
-        """Return a number that grows with each change, other than of counters."""
+        """Return a number that grows with each change, except changes of counters."""
 
     def wires(self) -> list[Wire]:
         """Return every interface's wire, by unit."""

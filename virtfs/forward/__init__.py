@@ -9,7 +9,7 @@ Modules:
     impairments  the impairments of a wire
     cable        carries all frames of one virt to another, and back
     recorder     shows passing frames to captures and the history
-    merge        frames of several recorders, in the order of their time
+    merge        frames of several recorders, in timestamp order
     feed         fills the FIFO rx
     tasks        restarts failed tasks, runs calls in threads
 """

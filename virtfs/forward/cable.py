@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 BURST = 128  # single frames of one direction before the other is served
 TURN = 1_000_000  # ns of carrying before other tasks run
 LOOKS = 5  # polls of empty taps before waiting
-PAUSE = 30_000  # ns, at least, between two polls
+PAUSE = 30_000  # minimum ns between two polls
 # Errnos by which a tap rejects one packet. After any other the tap has vanished.
 SINK_LIVES = {errno.EIO, errno.EINVAL, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN}
 PLAIN = bytes(2)  # flags and gso_type of a virtio_net_hdr without offload
@@ -41,7 +41,7 @@ PLAIN = bytes(2)  # flags and gso_type of a virtio_net_hdr without offload
 class OneWay:
     """One direction of a cable, from the source's tap to the sink's.
 
-    room: the buffer, shared with the other direction. start: runs a task as long as the mount.
+    room: the buffer, shared with the other direction. start: runs a task until the mount ends.
     """
 
     def __init__(self, source: Wire, sink: Wire, room: Room, start: Start) -> None:
@@ -62,7 +62,7 @@ class OneWay:
     def _needs_single(self) -> bool:
         source, sink = self.source, self.sink
         impaired = self.path is not None or source.path is not None or sink.out.path is not None
-        narrower = source.virt.host.mtu > sink.virt.host.mtu  # a long frame must not cross inside a large segment
+        narrower = source.virt.host.mtu > sink.virt.host.mtu  # a segment may hold frames too long for it
         return bool(source.readers) or impaired or sink.virt.antispoof or narrower
 
     def begin(self) -> None:
@@ -124,7 +124,7 @@ class OneWay:
         """Remove this direction, after `quiesce`: carry what the tap has queued, then return it to its wire."""
         if self.path is not None:
             self.path.stop()
-        for _ in range(self.source.virt.host.queue // BURST + 1):  # offloaded segments that are queued
+        for _ in range(self.source.virt.host.queue // BURST + 1):  # enough to empty the tap's queue
             if not self._single_burst():
                 break
         self._relay.close()
@@ -204,7 +204,7 @@ class Cable:
     def __init__(self, first: Wire, second: Wire, start: Start) -> None:
         """Connect two wires. Frames wait until `run`. VirtError EMFILE, ENFILE, ENOMEM: nothing has changed.
 
-        start: runs a task as long as the mount.
+        start: runs a task until the mount ends.
         """
         self.ends = first, second
         room = Room()

@@ -7,7 +7,7 @@ from virtfs.forward.wire import Wire
 
 
 class WireImpairments:
-    """The impairments of one wire. start: runs a task as long as the mount."""
+    """The impairments of one wire. start: runs a task until the mount ends."""
 
     def __init__(self, wire: Wire, start: Start) -> None:
         self._wire = wire

@@ -131,7 +131,7 @@ class Outward:
         return sent + others + in_runs
 
     def _put_run(self, run: Run, rows: Rows) -> None:
-        """Send a run of equal frames. The loop does only the write for each."""
+        """Send a run of frames of equal length. The loop does nothing but write."""
         fits = self._plain and self._shortest <= run.length <= self._longest
         packets = iter(rows.packets(run) if fits else ())
         count, failed, write = length_hint(packets), 0, self._tap_write
@@ -181,12 +181,12 @@ class Outward:
         counters.tx_dropped += 1
         if length < self._shortest:
             counters.tx_short += 1
-            refusal = VirtError(errno.EMSGSIZE, f"a frame of {length} bytes: at least {self._shortest}")
+            sentence = f"a frame of {length} bytes is too short: the minimum is {self._shortest}"
         else:
             counters.tx_oversize += 1
-            refusal = VirtError(errno.EMSGSIZE, f"a frame of {length} bytes: at most {self._longest}")
+            sentence = f"a frame of {length} bytes is too long: the maximum is {self._longest}"
         if virt.strict:
-            raise refusal
+            raise VirtError(errno.EMSGSIZE, sentence)
 
     def _not_sent(self, error: OSError) -> None:
         if error.errno not in (errno.EIO, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINVAL):

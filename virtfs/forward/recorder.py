@@ -106,7 +106,7 @@ class Rings:
 
 
 class Recorder:
-    """The recorder of one tap. It has a ring only while there are sinks. start: runs a task as long as the mount."""
+    """The recorder of one tap. It has a ring only while there are sinks. start: runs a task until the mount ends."""
 
     def __init__(self, virt: Virt, tap: Placed, rings: Rings, start: Start) -> None:
         self.virt = virt

@@ -19,13 +19,13 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 Task = Callable[[], Awaitable[None]]
-Start = Callable[[Task], None]  # starts a task that runs as long as the mount
+Start = Callable[[Task], None]  # starts a task that runs until the mount ends
 
 FIRST, LONGEST = 0.1, 2.0  # seconds from a failure to the next attempt; doubled each time
 
 
 async def lasting(what: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run work that lasts as long as the mount; when it fails, log that and run it again after a pause.
+    """Run work that lasts until the mount ends; when it fails, log that and run it again after a pause.
 
     A repeated failure is logged once. what: names the work in the log. Returns when `work` returns. Cancellation ends
     it.

@@ -206,7 +206,7 @@ class Wire:
         self._tell()
 
     def closed(self) -> None:
-        """Count a closed reader. After the last, queued frames are dropped, except those that the backlog keeps."""
+        """Count a closed reader. When the last one closes, drop all queued frames but the backlog."""
         self.readers -= 1
         if not self.readers:
             self.update()
@@ -255,7 +255,7 @@ class Wire:
         self.update()
 
     def take_over(self, onward: Callable[[bytes], None]) -> None:
-        """Let a cable read the tap from now on. Frames given to `receive` reach `onward` in the end."""
+        """Let a cable read the tap from now on. Frames passed to `receive` go to `onward`, after any impairment."""
         self._onward = onward
         self.update()
 
@@ -314,7 +314,7 @@ class Wire:
             self._dropped(frames)
 
     def _burst(self) -> int:
-        """Return the frames per turn, about the tap's queue: a bound, so that a busy host starves no other task."""
+        """Return the maximum of frames per turn, about the tap's queue, so that a busy host starves no other task."""
         return self.virt.host.queue + 16
 
     def _read(self) -> bytes | None:

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 LOOKS = 50  # polls of /dev/fuse before waiting
 TURN = 2_000_000  # ns of polling and answering before other tasks run
-LARGE = 32768  # bytes; after a request of more the channel yields at once
+LARGE = 32768  # bytes; after a larger request the channel yields at once
 # FOPEN_NOFLUSH: there is no write-back, so close(2) has nothing to flush. Linux before 5.16 sends FLUSH all the same.
 FIXED_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NOFLUSH
 DEVICE_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NONSEEKABLE | p.FOPEN_STREAM | p.FOPEN_NOFLUSH

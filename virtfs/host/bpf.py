@@ -58,7 +58,7 @@ _SYS_SOCKET = {"x86_64": 41, "aarch64": 198, "riscv64": 198, "loongarch64": 198}
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A compiled filter. instructions: an array of struct sock_filter (linux/filter.h), as in memory."""
+    """A compiled filter. instructions: an array of struct sock_filter (linux/filter.h), packed for the kernel."""
 
     expression: str
     instructions: bytes
@@ -129,7 +129,7 @@ def _libpcap() -> ctypes.CDLL:
             continue
         break
     else:
-        one_left()  # without a descriptor, an installed library cannot be loaded either
+        one_left()  # dlopen(3) also fails without a free descriptor; report that instead
         raise VirtError(errno.EOPNOTSUPP, "filters need libpcap: install the package libpcap0.8 (Debian) or libpcap")
     pcap_t = ctypes.c_void_p
     library.pcap_open_dead.restype = pcap_t

@@ -83,7 +83,7 @@ class HostBridge:
     # Queries
 
     def look(self) -> BridgeState:
-        """Return the bridge's present state."""
+        """Return the bridge's current state."""
         link = self._link()
         return state_of(link, *self.ports(), self.links.addresses(self))
 
@@ -93,7 +93,7 @@ class HostBridge:
         return members_of(links, frozenset(self.adoptions.brought)), known_of(links, entries)
 
     def settings(self) -> dict[str, Settings]:
-        """Return, by member, the port settings that no verb has and other programs may have changed."""
+        """Return, by member, the port settings that no verb sets and other programs may have changed."""
         return {str(link.get_attr("IFLA_IFNAME")): settings_of(link) for link in dump_members(self.rtnl, self.index)}
 
     def addresses_of(self, name: str) -> tuple[IpInterface, ...]:
@@ -173,8 +173,8 @@ class HostBridge:
     def _check_present(self, port: int, what: str) -> None:
         """Raise VirtError ENXIO if the bridge or the port has just vanished; the bridge keeps what it got so far.
 
-        The failed step may have another errno: adding a route by a gateway fails with ENETUNREACH then (fib_semantics.c
-        fib_check_nh_gw).
+        The failed step may have reported another errno: adding a route via a gateway fails with ENETUNREACH
+        (fib_semantics.c fib_check_nh_gw).
         """
         self._link()
         if ask_link(self.rtnl, port) is None:
@@ -199,7 +199,7 @@ class HostBridge:
         self._ask(RTM_NEWLINK, change, f'"{name}"')
 
     def set_static(self, name: str, address: bytes) -> None:
-        """Add an address that never expires or moves, replacing the present entry for it."""
+        """Add an address that never expires or moves, replacing the current entry for it."""
         entry = _entry(self._index(name), address)
         entry["state"] = _NUD_NOARP
         entry["flags"] = _NTF_MASTER | _NTF_STICKY
@@ -221,7 +221,7 @@ class HostBridge:
             self._ask(RTM_DELNEIGH, _entry(self._index(known.member), known.address), "flushall")
 
     def delete(self) -> None:
-        """Delete the bridge, whatever its present name; no error if it is gone."""
+        """Delete the bridge, whatever its current name; no error if it is gone."""
         link = ask_link(self.rtnl, self.index)
         if link is not None and details(link) is not None:
             self._ask(RTM_DELLINK, _change(self.index), "destroy")

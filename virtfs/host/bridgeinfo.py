@@ -86,7 +86,7 @@ def members_of(links: Iterable[Message], adopted: frozenset[int]) -> tuple[Membe
     return tuple(sorted(members, key=lambda member: member.number))
 
 
-# Port settings that no verb has. The kernel drops them when the port leaves (net/bridge/br_netlink.c br_setport).
+# Port settings that no verb sets. The kernel drops them when the port leaves (net/bridge/br_netlink.c br_setport).
 _SETTINGS: Final = (
     "IFLA_BRPORT_MODE",
     "IFLA_BRPORT_GUARD",
@@ -144,7 +144,7 @@ def state_of(
         mtu=plain.mtu,
         address=plain.address,
         maxaddr=data.get_attr("IFLA_BR_FDB_MAX_LEARNED") or 0,
-        # Less than a second, which no verb can set, becomes one.
+        # Round values below a second, which no verb can set, up to 1.
         timeout=0 if ageing >= NEVER - 100 else max(1, ageing // 100),
         maxage=data.get_attr("IFLA_BR_MAX_AGE") // 100,
         fwddelay=data.get_attr("IFLA_BR_FORWARD_DELAY") // 100,

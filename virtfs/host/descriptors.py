@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from virtfs.core.errors import VirtError
 
-OWN = 32  # descriptors of a server without interfaces, generously
+OWN = 32  # a generous estimate for a server without interfaces
 OF_INTERFACE = 2  # the tap, and an epoll descriptor that waits for it edge-triggered
 NONE_LEFT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN))
 

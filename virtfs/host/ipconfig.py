@@ -50,7 +50,7 @@ class AddressRecord:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What identifies the address on any interface: family, address, prefix length."""
+        """The address's identity, without its interface: family, address, prefix length."""
         own = self.attributes.get(_IFA_LOCAL) or self.attributes.get(_IFA_ADDRESS)
         return self.head[0], own, self.head[1]
 
@@ -94,7 +94,7 @@ class RouteRecord:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What identifies the route on any interface: family, prefix, TOS, table, destination, metric, gateway."""
+        """The route's identity, without its interface: family, prefix, TOS, table, destination, metric, gateway."""
         family, dst_len, _src, tos, *_ = self.head
         parts = (_RTA_TABLE, _RTA_DST, _RTA_PRIORITY, _RTA_GATEWAY, _RTA_VIA)
         return family, dst_len, tos, *(self.attributes.get(kind) for kind in parts)
@@ -143,7 +143,7 @@ class RouteRecord:
         return replace(self, head=(*self.head[:-1], self.head[-1] & _RTNH_F_ONLINK), attributes=attributes)
 
     def add(self, rtnl: Rtnl) -> None:
-        """Add the route beside the present ones; a shared route replaces its former version."""
+        """Add the route beside existing ones; a shared route replaces its former version."""
         how = NLM_F_REPLACE if self.shared else NLM_F_APPEND
         _tolerant(rtnl, RTM_NEWROUTE, self._message(), NLM_F_CREATE | how, EEXIST)
 

@@ -57,7 +57,7 @@ class Links:
         self.close()
 
     def get(self, tap: Placed) -> Link:
-        """Return the present state of the tap's interface."""
+        """Return the current state of the tap's interface."""
 
         def ask(rtnl: Rtnl, index: int) -> Link:
             question = ifinfmsg()
@@ -181,7 +181,7 @@ class Links:
         self._at(tap, ask, "restoring addresses")
 
     def _set_address(self, tap: Placed, address: bytes) -> None:
-        """Set the MAC, unless it is the present one: the kernel would drop the neighbours (net/core/neighbour.c
+        """Set the MAC, unless it is the current one: the kernel would drop the neighbours (net/core/neighbour.c
         neigh_changeaddr).
         """
         if self.get(tap).address == address:

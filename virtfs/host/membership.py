@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What the kernel forgets when a port leaves its bridge. settings: those that no verb has."""
+    """What the kernel forgets when a port leaves its bridge. settings: the port settings that no verb sets."""
 
     bridge: str
     member: Member

@@ -27,7 +27,7 @@ _NETLINK_ADD_MEMBERSHIP = 1  # linux/netlink.h
 _NETLINK_LISTEN_ALL_NSID = 8
 _GROUPS = {"LINK": 1, "IPV4_IFADDR": 5, "IPV6_IFADDR": 9, "NSID": 28}  # RTNLGRP_…, linux/rtnetlink.h
 _SO_RCVBUFFORCE = 33  # asm-generic/socket.h: may exceed net.core.rmem_max, needs CAP_NET_ADMIN
-_BUFFER = 4 << 20  # some 2000 messages about links
+_BUFFER = 4 << 20  # bytes; room for some 2000 messages about links
 
 _INT = struct.Struct("i")
 _NSID_ROOM = socket.CMSG_SPACE(_INT.size)

@@ -26,7 +26,7 @@ def same_netns(fd_a: int, fd_b: int) -> bool:
 
 
 def own_netns() -> int:
-    """Return a new descriptor of the calling thread's network namespace. It keeps that alive: close it soon."""
+    """Return a new descriptor of the calling thread's network namespace, which it keeps alive: close it soon."""
     return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
 
 

@@ -108,7 +108,7 @@ class Tap:
             raise VirtError(refusal.errno or errno.EIO, _why_not(name, refusal)) from refusal
 
     def name(self) -> str:
-        """Return the interface's present name, even after a rename. VirtError ENXIO: it is gone."""
+        """Return the interface's current name, even after a rename. VirtError ENXIO: it is gone."""
         try:
             answer = fcntl.ioctl(self.fd, _TUNGETIFF, bytes(_IFREQ.size))
         except (OSError, ValueError) as refusal:  # EBADFD: deleted; ValueError: closed, fd is -1

@@ -15,7 +15,7 @@ class Placed(Protocol):
     """An interface that reports its name and namespace, so that it is found after renames and moves."""
 
     def name(self) -> str:
-        """Return the interface's present name. VirtError ENXIO: it is gone."""
+        """Return the interface's current name. VirtError ENXIO: it is gone."""
 
     def netns(self) -> int:
         """Return a new descriptor of its network namespace; the caller closes it. VirtError ENXIO: it is gone."""
@@ -40,7 +40,7 @@ class TapDevice(Protocol):
         """Whether opening created the interface; False if it existed and was attached to."""
 
     def name(self) -> str:
-        """Return the interface's present name, even after a rename. VirtError ENXIO: it is gone."""
+        """Return the interface's current name, even after a rename. VirtError ENXIO: it is gone."""
 
     def alive(self) -> bool:
         """Return whether the interface still exists, in whatever namespace."""

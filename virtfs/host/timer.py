@@ -46,7 +46,7 @@ class Timer:
     def set(self, due: int) -> None:
         """Become readable at `due`, in ns; at once if that is past, never if it is 0.
 
-        A time beyond the kernel's clock becomes the clock's last, because ctypes would keep only the lowest bits.
+        A time beyond the kernel's clock is clamped to its maximum, because ctypes would truncate it.
         """
         value = _Itimerspec(_Timespec(0, 0), _Timespec(*divmod(min(due, _LAST), 1_000_000_000)))
         check(_timerfd_settime(self.fd, _TFD_TIMER_ABSTIME, ctypes.byref(value), None))

@@ -55,7 +55,7 @@ class Ring:
         self._fd = -1
         self._fd = check(int(_syscall(_SETUP, operations, (ctypes.c_char * _params.size).from_buffer(params))))
         try:
-            keep_spare(self._fd)  # plain calls work without it
+            keep_spare(self._fd)  # if this fails, the caller falls back to plain calls
             self._map(_params.unpack(params))
         except BaseException:
             self.close()
@@ -116,7 +116,7 @@ class Ring:
         return results if names == self._in_order else _sorted(names, results)
 
     def _complete(self, entered: int) -> None:
-        """Enter again until all operations are done, after a signal or a temporary lack of memory."""
+        """Call io_uring_enter(2) until all operations are done, after a signal or a temporary lack of memory."""
         rest = self._count
         while True:
             if entered < 0 and ctypes.get_errno() != errno.EINTR:

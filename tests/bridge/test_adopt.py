@@ -18,7 +18,7 @@ from .machine import OWN, ROUTES, clear, machine, reached, reaches
 # The child that takes the steps and is killed after one of them.
 _CHILD = """
 import os, signal, socket, sys
-from virtfs.host.adopt import Adoptions, adopt, give_back
+from virtfs.host.bridge_adopt import Adoptions, adopt, give_back
 from virtfs.host.bridge import find, make
 from virtfs.host.links import Links
 from virtfs.host.rtnl import Rtnl

@@ -18,7 +18,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.grammar import parse_verbs
 from virtfs.core.verbs import BRIDGE
 from virtfs.daemon.bridge_verbs import carry_out
-from virtfs.host import adopt
+from virtfs.host import bridge_adopt
 from virtfs.host.bridge import HostBridge, make
 from virtfs.host.links import Links
 from virtfs.host.rtnl import Rtnl

@@ -20,7 +20,7 @@ from virtfs.files.text import Text
 from virtfs.forward.wire import HEADROOM
 from virtfs.fuse import protocol as p
 from virtfs.fuse.channel import Channel
-from virtfs.fuse.numbers import Handles, Inodes
+from virtfs.fuse.inodes_handles import Handles, Inodes
 
 P = ParamSpec("P")
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from virtfs.fuse import protocol as p
-from virtfs.fuse.pair import ProtocolTooOld
+from virtfs.fuse.libfuse_pair import ProtocolTooOld
 
 from .bench import Bench, Talk, channel, request
 from .recorded import EVERY

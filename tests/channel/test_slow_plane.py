@@ -8,7 +8,7 @@ import trio
 from harness.in_trio import in_trio
 
 from virtfs.fuse import protocol as p
-from virtfs.fuse.pair import SLOW_REPLY, ProtocolTooOld
+from virtfs.fuse.libfuse_pair import SLOW_REPLY, ProtocolTooOld
 
 from .bench import Answer, channel, request
 from .recorded import GETATTR, INIT, INIT_REPLY, LOOKUP

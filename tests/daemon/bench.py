@@ -18,10 +18,10 @@ from virtfs.core.virt import Virt
 from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.service import Daemon
-from virtfs.daemon.tasks import Tasks
+from virtfs.daemon.task_starter import Tasks
 from virtfs.host.fakes import FakeTap
-from virtfs.host.link import Link
 from virtfs.host.monitor import Event
+from virtfs.host.netlink_values import Link
 
 P = ParamSpec("P")
 T = TypeVar("T")

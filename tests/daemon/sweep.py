@@ -28,7 +28,7 @@ from virtfs.daemon import service
 from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.statefile import StateFile
-from virtfs.daemon.tasks import Tasks
+from virtfs.daemon.task_starter import Tasks
 from virtfs.files.device import DeviceFile, DeviceHandle
 from virtfs.files.node import Directory
 from virtfs.files.text import Text

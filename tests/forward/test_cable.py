@@ -13,7 +13,7 @@ from virtfs.core.impairment import Impairment, Share
 from virtfs.core.offload import GSO_TCPV4, NEEDS_CSUM, checksum, virtio_net_hdr
 from virtfs.forward.cable import Cable
 from virtfs.forward.tasks import Task
-from virtfs.host.tapdevice import NO_HEADER, OFFLOAD_NONE, OFFLOAD_TCP
+from virtfs.host.tap_protocol import NO_HEADER, OFFLOAD_NONE, OFFLOAD_TCP
 
 from .bench import received, running, two_wires
 

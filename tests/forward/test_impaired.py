@@ -9,7 +9,7 @@ import trio
 from harness.in_trio import in_trio, until
 
 from virtfs.core.impairment import Impairment, Share
-from virtfs.forward.impaired import ImpairedPath
+from virtfs.forward.impaired_path import ImpairedPath
 
 MS = 10**6
 

@@ -9,7 +9,7 @@ import pytest
 from harness.wires import Bench, frame, received, refusal, wire
 
 from virtfs.core.savefile import Run
-from virtfs.forward.rows import ROOM, RUN, Rows
+from virtfs.forward.frame_runs import ROOM, RUN, Rows
 
 ALL = 1 << 20
 GAP = 16  # bytes between frames, as of a pcap's record heads; none of them may get into a frame

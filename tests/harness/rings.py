@@ -17,7 +17,7 @@ from virtfs.forward.recorder import Recorder, Rings
 from virtfs.host.bpf import Program
 from virtfs.host.fakes import FakeTap
 from virtfs.host.ring import Block, Size
-from virtfs.host.tapdevice import Placed
+from virtfs.host.tap_protocol import Placed
 
 SECOND = 10**9
 FIRST, MAC = 48, 84  # where in a block its first frame's head is, and how far behind its head a frame begins

@@ -1,4 +1,4 @@
-"""The contract of a tap (virtfs.host.tapdevice), checked on the real one and on the fake."""
+"""The contract of a tap (virtfs.host.tap_protocol), checked on the real one and on the fake."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ import pytest
 
 from virtfs.core.errors import VirtError
 from virtfs.host.bpf import Program
-from virtfs.host.tapdevice import NO_HEADER, OFFLOAD_NONE, OFFLOAD_TCP, VNET_HEADER, TapDevice
+from virtfs.host.tap_protocol import NO_HEADER, OFFLOAD_NONE, OFFLOAD_TCP, VNET_HEADER, TapDevice
 
 TO_HOST = bytes.fromhex("020000000001 020000000002 88b5") + b"to the host" * 5
 _ACCEPT_ALL = Program("", struct.pack("HBBI", 0x06, 0, 0, 0x40000))  # ret #262144

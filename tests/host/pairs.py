@@ -13,7 +13,7 @@ from harness.nets import PATIENCE, ip
 from virtfs.core.ids import Unit
 from virtfs.host.fakes import FakeTap
 from virtfs.host.tap import Tap
-from virtfs.host.tapdevice import TapDevice
+from virtfs.host.tap_protocol import TapDevice
 
 _ETH_P_ALL = 3
 

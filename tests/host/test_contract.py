@@ -11,7 +11,7 @@ from harness.nets import PATIENCE, ip
 from virtfs.core.ids import Unit
 from virtfs.host.fakes import FakeTap
 from virtfs.host.tap import Tap
-from virtfs.host.tapdevice import TapDevice
+from virtfs.host.tap_protocol import TapDevice
 
 from .contract import TO_HOST, Host, check_tap, write
 

@@ -9,7 +9,7 @@ from harness.nets import descriptors, fresh, need_taps
 
 from virtfs.host import relay as carrier_module
 from virtfs.host.relay import BATCH, BatchRelay, CallRelay, Load, Relay, Room
-from virtfs.host.tapdevice import VNET_HEADER
+from virtfs.host.tap_protocol import VNET_HEADER
 from virtfs.host.uring import READ, Ring
 
 from .pairs import MakePair, Pair, fakes, taps

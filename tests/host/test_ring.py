@@ -22,7 +22,7 @@ from virtfs.core.tpacket import pcapng
 from virtfs.host.bpf import compile_filter
 from virtfs.host.ring import PacketRing, Size
 from virtfs.host.tap import Tap
-from virtfs.host.tapdevice import NO_HEADER
+from virtfs.host.tap_protocol import NO_HEADER
 
 SIZE = Size(block=32 << 10, blocks=8, wait=1)
 LASTING = Size(block=4096, blocks=4, wait=60_000)  # hands over none but full blocks

@@ -19,7 +19,7 @@ from virtfs.core.ids import UNIT_MAX, Unit
 from virtfs.host import netns
 from virtfs.host import tap as tap_module
 from virtfs.host.tap import Tap
-from virtfs.host.tapdevice import OFFLOAD_NONE, OFFLOAD_TCP
+from virtfs.host.tap_protocol import OFFLOAD_NONE, OFFLOAD_TCP
 
 _TUNSETIFF = 0x400454CA
 _TUNSETVNETHDRSZ = 0x400454D8

@@ -166,7 +166,7 @@ def test_what_the_tap_does_not_take_is_dropped(
         raise OSError(error, os.strerror(error))
 
     with wire() as bench:
-        monkeypatch.setattr("virtfs.forward.outward.writev", writev)
+        monkeypatch.setattr("virtfs.forward.wire_out.writev", writev)
         bench.virt.set(strict=strict)
         assert refusal(bench.put, frame(1)) == (refused if strict else 0)
         assert (bench.counters.tx_dropped, bench.counters.tx_down, bench.counters.tx_frames) == (1, down, 0)

@@ -13,7 +13,7 @@ Modules:
     logs        where a server logs
     signals     signals that the caller ignores or blocks
     shell       virtfs shell
-    inside      process 1 of virtfs shell
-    ownrun      a private /run for virtfs shell
+    shell_init  process 1 of virtfs shell
+    shell_run   a private /run for virtfs shell
     usermap     the users of its user namespace
 """

@@ -29,7 +29,7 @@ from virtfs.core.errors import VirtError
 _INSIDE = """\
 import sys
 sys.path.append(sys.argv[1])
-from virtfs.cli.inside import main
+from virtfs.cli.shell_init import main
 sys.exit(main(sys.argv[2:]))
 """
 # Runs in a new user namespace and waits until its ids are mapped. Executing a program as root of the namespace keeps

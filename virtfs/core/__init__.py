@@ -13,7 +13,7 @@ Interfaces:
 The language of ctl:
 
     script                writes to ctl, cut into lines
-    words                 a line, word by word
+    line_words            a line, word by word
     grammar               lines to commands and back
     verbs                 the tables of commands and verbs
     arguments             the kinds of arguments

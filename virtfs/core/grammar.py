@@ -13,10 +13,10 @@ from virtfs.core import verbs
 from virtfs.core.arguments import Argument
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName, Unit
+from virtfs.core.line_words import BLANKS, Words
 from virtfs.core.quantities import parse_bridge_name, parse_unit_name
 from virtfs.core.quoting import quoted
 from virtfs.core.verbs import BRIDGE, FORMS, VIRT, Form, Kind, Noun, Verb
-from virtfs.core.words import BLANKS, Words
 
 VERBS_MAX = 256  # in one line; other commands wait until it has run
 VALUE_MAX = 256  # characters in a value written to an attribute file

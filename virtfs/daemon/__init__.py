@@ -4,16 +4,16 @@ Modules:
 
     service         makes every part bottom-up, and serves one mount
     kernel          the netlink sockets, and the thread that uses them
-    tasks           starts tasks
+    task_starter    starts tasks
     changes         publishes that something changed
     errors_by_user  the last error of each user
-    accounts        names of users and groups
+    userdb          names of users and groups
 
     interface       one interface, with everything that belongs to it
     registry        all of them, by unit, virt or place
     taps            opens, reads and restores the host's end
     lifecycle       creates and destroys interfaces
-    opening         lets the host's end follow the opens of frame
+    upopen          lets the host's end follow the opens of frame
     drops           the event drop
     follow          applies what the kernel reports
     bridges         the bridges
@@ -24,7 +24,7 @@ Modules:
     virt_checks     rejects verbs that cannot succeed, before any runs
     virt_verbs      the effect of each verb on an interface, and how a line is undone
     bridge_verbs    the same for bridges
-    moves           the verb netns
+    netns_verb      the verb netns
     rights          chmod and chown
 
     state           the state as text

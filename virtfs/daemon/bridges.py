@@ -19,8 +19,8 @@ from virtfs.daemon.kernel import Kernel
 from virtfs.files.bridges import RunBridge, bridge_directory
 from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
-from virtfs.host.adopt import Adoptions
 from virtfs.host.bridge import HostBridge, find, make
+from virtfs.host.bridge_adopt import Adoptions
 from virtfs.host.bridgeinfo import Settings
 from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, Overflow
 from virtfs.host.rtnl import Rtnl

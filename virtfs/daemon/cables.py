@@ -11,7 +11,7 @@ from virtfs.core.grammar import Action, Command
 from virtfs.core.impairment import UNIMPAIRED, Direction
 from virtfs.daemon.interface import Interface
 from virtfs.forward.cable import Cable
-from virtfs.forward.impaired import ImpairedPath
+from virtfs.forward.impaired_path import ImpairedPath
 from virtfs.forward.tasks import Start
 
 

@@ -28,7 +28,7 @@ from virtfs.daemon.follow import Follower
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.lifecycle import Lifecycle
-from virtfs.daemon.moves import destination, refuse_moves
+from virtfs.daemon.netns_verb import destination, refuse_moves
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.state import State
 from virtfs.daemon.virt_checks import VirtChecks

@@ -17,8 +17,8 @@ from virtfs.daemon.registry import Registry
 from virtfs.daemon.taps import look
 from virtfs.forward.tasks import lasting
 from virtfs.host.descriptors import NONE_LEFT
-from virtfs.host.link import Link
 from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, NamespaceGone, Overflow
+from virtfs.host.netlink_values import Link
 from virtfs.host.netnames import name_of
 
 log = logging.getLogger(__name__)

@@ -7,17 +7,17 @@ import trio
 
 from virtfs.core.ip import IpInterface
 from virtfs.core.virt import HostEnd, Virt
-from virtfs.daemon.opening import HostFollowsOpens
 from virtfs.daemon.taps import Found, host_end
+from virtfs.daemon.upopen import HostFollowsOpens
 from virtfs.files.capture import Capture
 from virtfs.files.events import Events
 from virtfs.files.ports import Ports
-from virtfs.forward.impairments import WireImpairments
 from virtfs.forward.recorder import Recorder
 from virtfs.forward.tasks import Start, lasting
 from virtfs.forward.wire import Wire
-from virtfs.host.link import Link
-from virtfs.host.tapdevice import TapDevice
+from virtfs.forward.wire_impairments import WireImpairments
+from virtfs.host.netlink_values import Link
+from virtfs.host.tap_protocol import TapDevice
 
 # Where the kernel reports an interface: the nsid of its namespace (None: the daemon's own), and its index there.
 Place = tuple[int | None, int]

@@ -9,7 +9,7 @@ from virtfs.forward.tasks import in_thread, surely_in_thread
 from virtfs.host.links import Links
 from virtfs.host.monitor import Monitor
 from virtfs.host.tap import Tap
-from virtfs.host.tapdevice import TapDevice
+from virtfs.host.tap_protocol import TapDevice
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

@@ -22,9 +22,9 @@ from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.follow import Follower
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.kernel import Kernel
-from virtfs.daemon.opening import HostFollowsOpens
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.taps import Found, host_end, open_tap, put_back
+from virtfs.daemon.upopen import HostFollowsOpens
 from virtfs.files.capture import Capture
 from virtfs.files.device import DeviceHandle, Opens
 from virtfs.files.events import Events

@@ -8,7 +8,7 @@ from virtfs.core.ids import Gid, Uid, Unit, User
 from virtfs.core.quoting import quoted
 from virtfs.daemon.commands import Commands
 from virtfs.daemon.kernel import Kernel
-from virtfs.daemon.moves import destination, without_move
+from virtfs.daemon.netns_verb import destination, without_move
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.statefile import made_before
 from virtfs.daemon.virt_checks import OF_HOST

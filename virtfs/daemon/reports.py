@@ -3,13 +3,13 @@
 from virtfs.core.grammar import format_command
 from virtfs.core.status import describe, describe_bridge, describe_cable, status
 from virtfs.core.virt import Virt
-from virtfs.daemon.accounts import Accounts
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.changes import Changes
 from virtfs.daemon.follow import Follower
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.state import State
+from virtfs.daemon.userdb import Accounts
 from virtfs.forward.wire import Wire
 
 

@@ -14,7 +14,6 @@ import trio
 from virtfs import __version__
 from virtfs.core.errors import VirtError
 from virtfs.core.limits import Limits
-from virtfs.daemon.accounts import Accounts
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.changes import Changes
@@ -30,7 +29,8 @@ from virtfs.daemon.reports import Reports
 from virtfs.daemon.rights import Rights
 from virtfs.daemon.state import State
 from virtfs.daemon.statefile import StateFile
-from virtfs.daemon.tasks import Tasks
+from virtfs.daemon.task_starter import Tasks
+from virtfs.daemon.userdb import Accounts
 from virtfs.daemon.virt_checks import VirtChecks
 from virtfs.daemon.virt_verbs import VirtVerbs
 from virtfs.files.capture import Budget, Capture
@@ -40,8 +40,8 @@ from virtfs.files.node import ROOT, Directory
 from virtfs.forward.tasks import lasting
 from virtfs.fuse import names
 from virtfs.fuse.channel import Channel
-from virtfs.fuse.numbers import Handles, Inodes
-from virtfs.fuse.pair import SLOW_REPLY
+from virtfs.fuse.inodes_handles import Handles, Inodes
+from virtfs.fuse.libfuse_pair import SLOW_REPLY
 from virtfs.fuse.protocol import LONGEST_REQUEST
 
 log = logging.getLogger(__name__)

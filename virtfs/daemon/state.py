@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from virtfs.core.grammar import Action, Command, format_actions, format_command
 from virtfs.core.values import verbs_of
 from virtfs.core.virt import Origin, Virt
-from virtfs.daemon.accounts import Accounts
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.statefile import MADE, StateFile
+from virtfs.daemon.userdb import Accounts
 
 
 class State:

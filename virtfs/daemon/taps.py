@@ -11,13 +11,13 @@ from virtfs.core.ids import Unit
 from virtfs.core.ip import IpInterface
 from virtfs.core.virt import QUEUE, HostEnd
 from virtfs.host.ipconfig import AddressRecord
-from virtfs.host.link import Link
 from virtfs.host.links import Links
 from virtfs.host.membership import Membership, bridge_of, join, leave, membership, restore
+from virtfs.host.netlink_values import Link
 from virtfs.host.netnames import open_netns
 from virtfs.host.netns import inside
 from virtfs.host.tap import Tap
-from virtfs.host.tapdevice import TapDevice
+from virtfs.host.tap_protocol import TapDevice
 
 OpenTap = Callable[[Unit], Tap]
 

@@ -9,8 +9,8 @@ from virtfs.core.ids import User
 from virtfs.core.impairment import LIMIT_DEFAULT
 from virtfs.core.limits import Limits
 from virtfs.core.verbs import VIRT, find
-from virtfs.daemon.accounts import Accounts
 from virtfs.daemon.interface import Interface
+from virtfs.daemon.userdb import Accounts
 from virtfs.daemon.virt_verbs import EFFECTS
 
 # Verbs about the host's end, which a lost interface no longer has.

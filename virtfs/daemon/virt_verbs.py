@@ -18,17 +18,17 @@ from virtfs.core.impairment import UNIMPAIRED
 from virtfs.core.ip import IpInterface
 from virtfs.core.virt import MODE_GROUP, MODE_NEW, Carrier, Origin, Virt
 from virtfs.core.virt_steps import steps
-from virtfs.daemon.accounts import Accounts
 from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.follow import Follower
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.kernel import Kernel
-from virtfs.daemon.moves import move
+from virtfs.daemon.netns_verb import move
+from virtfs.daemon.userdb import Accounts
 from virtfs.host.bpf import Program, compile_filter
 from virtfs.host.ipconfig import AddressRecord
 from virtfs.host.links import Links
 from virtfs.host.membership import Membership, join, leave, membership, restore
-from virtfs.host.tapdevice import TapDevice
+from virtfs.host.tap_protocol import TapDevice
 
 log = logging.getLogger(__name__)
 

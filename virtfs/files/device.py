@@ -94,7 +94,7 @@ class DeviceHandle:
     node: the file. reads: the number of answered reads. dropped: the number of frames that the reader was too slow for.
     kh, told: the poller to wake, and the events it was told last.
 
-    State of fuse/pieces.py. whole: for each writing thread, the size in bytes from which its writes are examined.
+    State of fuse/split_calls.py. whole: for each writing thread, the size in bytes from which its writes are examined.
     unfinished: thread, offset and length of the rest of a split frame. splits: whether any piece has been seen.
     """
 

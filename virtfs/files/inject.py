@@ -18,7 +18,7 @@ from virtfs.core.ids import User
 from virtfs.core.pace import Pace
 from virtfs.core.savefile import Reader, Record, Run
 from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Waiters
-from virtfs.forward.rows import RUN, Rows
+from virtfs.forward.frame_runs import RUN, Rows
 from virtfs.forward.tasks import lasting
 from virtfs.forward.wire import Wire
 from virtfs.host.timer import Timer

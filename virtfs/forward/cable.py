@@ -20,12 +20,12 @@ import trio
 from virtfs.core.errors import VirtError
 from virtfs.core.impairment import Impairment
 from virtfs.core.offload import complete_frames
-from virtfs.forward.impaired import ImpairedPath
+from virtfs.forward.impaired_path import ImpairedPath
 from virtfs.forward.tasks import Start, lasting, surely_in_thread
 from virtfs.forward.wire import Wire
 from virtfs.host.descriptors import keep_spare
 from virtfs.host.relay import LONGEST, BatchRelay, Load, Relay, Room
-from virtfs.host.tapdevice import OFFLOAD_NONE, OFFLOAD_TCP, VNET_HEADER
+from virtfs.host.tap_protocol import OFFLOAD_NONE, OFFLOAD_TCP, VNET_HEADER
 
 log = logging.getLogger(__name__)
 

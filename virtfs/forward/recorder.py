@@ -19,7 +19,7 @@ from virtfs.forward.tasks import Start, in_thread, lasting, surely_in_thread
 from virtfs.host.bpf import Program
 from virtfs.host.descriptors import NONE_LEFT
 from virtfs.host.ring import Block, PacketRing, Size
-from virtfs.host.tapdevice import Placed
+from virtfs.host.tap_protocol import Placed
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
     a frame from the tap → filter (in the kernel) → impairment → queue
 
-`outward` is the other direction.
+`wire_out` is the other direction.
 
 The tap's queue in the kernel is virt's receive queue. A frame stays there until it is read, so it is copied once, from
 the tap into the answer of the read. The wire reads ahead only for three purposes: `peek`, which tells a frame's length
@@ -24,12 +24,12 @@ import trio
 from virtfs.core.errors import VirtError
 from virtfs.core.framequeue import FrameQueue
 from virtfs.core.virt import Virt
-from virtfs.forward.outward import Outward, Path
-from virtfs.host.tapdevice import VNET_HEADER, TapDevice
+from virtfs.forward.wire_out import Outward, Path
+from virtfs.host.tap_protocol import VNET_HEADER, TapDevice
 
 HEADROOM = 16  # bytes a reader leaves free before the frame
 LONGEST = 65536 + 32  # bytes of a frame out of a tap: the largest MTU and any link header
-SPLIT = 256  # buffers, so at least as many bytes, in the first piece of a call that FUSE splits (fuse/pieces.py)
+SPLIT = 256  # buffers, so at least as many bytes, in the first piece of a call that FUSE splits (fuse/split_calls.py)
 
 
 class Wire:

@@ -24,10 +24,10 @@ from virtfs.core.ids import Gid, Uid, User
 from virtfs.files.device import DeviceFile, DeviceHandle, FixedHandle, ParkedRead, PollId, Unique
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
-from virtfs.fuse.numbers import HandleId, Handles, Inodes
-from virtfs.fuse.pair import Pair, ProtocolTooOld
-from virtfs.fuse.pieces import write_piece
-from virtfs.fuse.waiting import Waiting, ready
+from virtfs.fuse.inodes_handles import HandleId, Handles, Inodes
+from virtfs.fuse.libfuse_pair import Pair, ProtocolTooOld
+from virtfs.fuse.parked import Waiting, ready
+from virtfs.fuse.split_calls import write_piece
 from virtfs.host.processes import process_of
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import pyfuse3
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.files.node import Directory, Node, Symlink
 from virtfs.files.text import Text
-from virtfs.fuse.numbers import HandleId, Handles, Inodes
+from virtfs.fuse.inodes_handles import HandleId, Handles, Inodes
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from virtfs.core.bridge import MAXADDR_DEFAULT, TIMEOUT_DEFAULT, BridgeState, Fd
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName
 from virtfs.core.ip import IpInterface
-from virtfs.host import adopt
+from virtfs.host import bridge_adopt
 from virtfs.host.bridgeinfo import (
     AF_BRIDGE,
     NEVER,
@@ -38,8 +38,8 @@ from virtfs.host.bridgeinfo import (
     settings_of,
     state_of,
 )
-from virtfs.host.link import address_of
 from virtfs.host.links import Links
+from virtfs.host.netlink_values import address_of
 from virtfs.host.netns import own_netns
 from virtfs.host.rtnl import Message, Rtnl
 
@@ -67,9 +67,9 @@ class HostBridge:
     links: Links
     called: BridgeName
     index: int
-    adoptions: adopt.Adoptions = field(default_factory=adopt.Adoptions)
+    adoptions: bridge_adopt.Adoptions = field(default_factory=bridge_adopt.Adoptions)
 
-    # tapdevice.Placed, for host.links
+    # tap_protocol.Placed, for host.links
 
     def name(self) -> str:
         """Return the name, after checking that the bridge still has it."""
@@ -151,7 +151,7 @@ class HostBridge:
             return
         try:
             staying = self.adoptions.staying(self.rtnl, self.index, index)
-            for _step in adopt.give_back(self.rtnl, self.index, index, staying):
+            for _step in bridge_adopt.give_back(self.rtnl, self.index, index, staying):
                 pass
         except VirtError as refusal:
             self._check_present(index, what)
@@ -163,7 +163,7 @@ class HostBridge:
         index, what = self._index(name), f'add "{name}" adopt'
         try:
             self.adoptions.note(self.rtnl, self.index, index)
-            for _step in adopt.adopt(self.rtnl, self.index, index):
+            for _step in bridge_adopt.adopt(self.rtnl, self.index, index):
                 pass
         except VirtError as refusal:
             self._check_present(index, what)

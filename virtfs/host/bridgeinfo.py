@@ -11,7 +11,7 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from virtfs.core.bridge import BridgeState, FdbEntry, Member
 from virtfs.core.errors import VirtError
 from virtfs.core.ip import IpInterface
-from virtfs.host.link import link_of
+from virtfs.host.netlink_values import link_of
 from virtfs.host.rtnl import Message, Rtnl
 
 AF_BRIDGE: Final = 7

@@ -8,7 +8,7 @@ from typing import Self
 from virtfs.core.errors import VirtError
 from virtfs.host.bpf import Program
 from virtfs.host.netns import own_netns
-from virtfs.host.tapdevice import NO_HEADER, OFFLOAD_NONE, VNET_HEADER
+from virtfs.host.tap_protocol import NO_HEADER, OFFLOAD_NONE, VNET_HEADER
 
 
 class FakeTap:

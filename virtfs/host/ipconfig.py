@@ -15,7 +15,7 @@ from pyroute2.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLA
 from pyroute2.netlink.rtnl import RTM_DELADDR, RTM_DELROUTE, RTM_GETADDR, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWROUTE
 
 from virtfs.core.errors import VirtError
-from virtfs.host.attributes import Attributes, Raw, body, pack, parse
+from virtfs.host.netlink_attributes import Attributes, Raw, body, pack, parse
 from virtfs.host.rtnl import Rtnl
 
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)

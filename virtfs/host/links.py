@@ -23,9 +23,9 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ip import IpAddress, IpInterface
 from virtfs.host import ipconfig, netns
 from virtfs.host.descriptors import NONE_LEFT
-from virtfs.host.link import Link, address_of, link_of
+from virtfs.host.netlink_values import Link, address_of, link_of
 from virtfs.host.rtnl import Message, Rtnl
-from virtfs.host.tapdevice import Placed
+from virtfs.host.tap_protocol import Placed
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from virtfs.host.bridge import HostBridge
 from virtfs.host.bridgeinfo import Settings, ask_link, details
 from virtfs.host.links import Links
 from virtfs.host.rtnl import Rtnl
-from virtfs.host.tapdevice import Placed
+from virtfs.host.tap_protocol import Placed
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from virtfs.core.ip import IpInterface
 from virtfs.host import netns
-from virtfs.host.link import Link, address_of, link_of
+from virtfs.host.netlink_values import Link, address_of, link_of
 from virtfs.host.nsid import nsid_of
 from virtfs.host.rtnl import ROOM, SOL_NETLINK, Message
 

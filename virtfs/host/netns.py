@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from virtfs.host.libc import check, libc
-from virtfs.host.tapdevice import Placed
+from virtfs.host.tap_protocol import Placed
 from virtfs.host.threads import call_apart
 
 _OWN = "/proc/thread-self/ns/net"

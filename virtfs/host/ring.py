@@ -23,7 +23,7 @@ from virtfs.core.errors import VirtError
 from virtfs.host import netns
 from virtfs.host.bpf import SO_ATTACH_FILTER, SO_DETACH_FILTER, Program, outgoing_only, sock_fprog
 from virtfs.host.descriptors import keep_spare
-from virtfs.host.tapdevice import Placed
+from virtfs.host.tap_protocol import Placed
 
 ETH_P_ALL = 3  # linux/if_ether.h
 

@@ -23,7 +23,7 @@ from virtfs.host import features, netns, vlantags
 from virtfs.host.bpf import FPROG_SIZE, Program, sock_fprog
 from virtfs.host.descriptors import keep_reserve
 from virtfs.host.rtnl import Rtnl
-from virtfs.host.tapdevice import OFFLOAD_NONE, VNET_HEADER
+from virtfs.host.tap_protocol import OFFLOAD_NONE, VNET_HEADER
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ fails: unix_find_bsd() (net/unix/af_unix.c) compares inodes, and an overlay has 
 import contextlib
 import os
 
-from virtfs.host.mounts import bind, mount_tmpfs
+from virtfs.host.mount_call import bind, mount_tmpfs
 
 _RUN = "/run"
 _NAMED = "netns"

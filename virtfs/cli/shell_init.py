@@ -12,7 +12,7 @@ import threading
 from virtfs.cli.background import spawn
 from virtfs.cli.mount import serve_here
 from virtfs.cli.options import MountOptions
-from virtfs.cli.ownrun import cover_run
+from virtfs.cli.shell_run import cover_run
 from virtfs.core.errors import VirtError
 
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not in the PATH of ordinary users on Debian

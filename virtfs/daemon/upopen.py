@@ -10,7 +10,7 @@ from virtfs.core.virt import Virt
 from virtfs.daemon.kernel import Kernel
 from virtfs.files.frame import Seats
 from virtfs.forward.tasks import Start
-from virtfs.host.tapdevice import TapDevice
+from virtfs.host.tap_protocol import TapDevice
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ all virtio_net_hdrs are filled in at once, and the slices are reused for the nex
 """
 
 from virtfs.core.savefile import Run
-from virtfs.host.tapdevice import VNET_HEADER
+from virtfs.host.tap_protocol import VNET_HEADER
 
 ROOM = 256 << 10  # bytes; fits into a processor's private cache
 RUN = 128  # frames, at most, in one run

@@ -1,7 +1,7 @@
 """The impairments of one interface: at most one path for each direction, added and removed while frames flow."""
 
 from virtfs.core.impairment import Direction, Impairment
-from virtfs.forward.impaired import ImpairedPath
+from virtfs.forward.impaired_path import ImpairedPath
 from virtfs.forward.tasks import Start
 from virtfs.forward.wire import Wire
 

@@ -23,7 +23,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from virtfs.core.ip import IpInterface
 from virtfs.host.ipconfig import addresses, routes
-from virtfs.host.link import Link, link_of
+from virtfs.host.netlink_values import Link, link_of
 from virtfs.host.rtnl import Rtnl
 
 _IFF_UP = 0x1  # linux/if.h

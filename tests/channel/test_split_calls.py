@@ -9,8 +9,8 @@ from harness.in_trio import in_trio
 
 from virtfs.files.device import DeviceHandle, Opens
 from virtfs.files.events import Events
-from virtfs.fuse import pieces
-from virtfs.fuse.pieces import FIRST_OF_MANY, THREADS
+from virtfs.fuse import split_calls
+from virtfs.fuse.split_calls import FIRST_OF_MANY, THREADS
 from virtfs.host.processes import Buffer
 
 from .bench import channel
@@ -29,9 +29,9 @@ class Writer:
         self.hidden = False
         self.elsewhere = False
         self.asked = 0
-        monkeypatch.setattr(pieces, "buffers_written", self._buffers)
-        monkeypatch.setattr(pieces, "fetch", self._fetch)
-        monkeypatch.setattr(pieces, "file_size_limit", lambda thread: self.limit)
+        monkeypatch.setattr(split_calls, "buffers_written", self._buffers)
+        monkeypatch.setattr(split_calls, "fetch", self._fetch)
+        monkeypatch.setattr(split_calls, "file_size_limit", lambda thread: self.limit)
 
     def _buffers(self, thread: int) -> list[Buffer]:
         self.asked += 1
@@ -77,7 +77,7 @@ def send(
         data = memoryview(message)[taken : taken + pieces_of]
         at = offset + taken
         if at or len(data) >= handle.whole.get(thread, 0):
-            assert pieces.write_piece(handle, thread, at, flags, data) == len(data)
+            assert split_calls.write_piece(handle, thread, at, flags, data) == len(data)
         else:
             handle.write(data)
         taken += len(data)
@@ -139,7 +139,7 @@ def test_a_message_cut_to_a_file_size_limit_is_refused(writer: Writer, limit: in
     for _ in range(2):
         assert handle.whole.get(7, 0) <= limit
         with pytest.raises(OSError, match=f"1280 bytes.*{limit}") as caught:
-            pieces.write_piece(handle, 7, 0, os.O_WRONLY, memoryview(LONG)[:limit])
+            split_calls.write_piece(handle, 7, 0, os.O_WRONLY, memoryview(LONG)[:limit])
         assert caught.value.errno == errno.EFBIG
         writer.message = LONG[: limit & ~3]
         send(handle, writer.message, 1024)

@@ -16,7 +16,7 @@ from virtfs.host.links import Links
 from virtfs.host.membership import join
 from virtfs.host.netnames import open_netns
 from virtfs.host.netns import same_netns
-from virtfs.host.tapdevice import TapDevice
+from virtfs.host.tap_protocol import TapDevice
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from typing import Protocol
 from virtfs.core.errors import VirtError
 from virtfs.core.savefile import Run
 from virtfs.core.virt import Virt
-from virtfs.forward.rows import Rows
-from virtfs.host.tapdevice import NO_HEADER, TapDevice
+from virtfs.forward.frame_runs import Rows
+from virtfs.host.tap_protocol import NO_HEADER, TapDevice
 
 
 class Path(Protocol):

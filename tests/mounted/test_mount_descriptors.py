@@ -67,11 +67,11 @@ def test_opens_until_the_descriptors_are_spent(alone: Alone) -> None:
             mount.ctl(f"virt{unit} impair delay 1ms")
             mount.root.open(f"virt{unit}/pcap", os.O_RDONLY)
             mount.root.open(f"virt{unit}/inject", os.O_WRONLY)
-    assert "(RLIMIT_NOFILE) are left" in mount.read("last_error")
+    assert "(RLIMIT_NOFILE) are free" in mount.read("last_error")
     state = mount.read("ctl")
     with fails(errno.EMFILE):
         mount.ctl("cable 1 2")
-    assert "(RLIMIT_NOFILE) are left" in mount.read("last_error")
+    assert "(RLIMIT_NOFILE) are free" in mount.read("last_error")
     assert mount.read("ctl") == state
     mount.ctl("create bridge0 up add virt1\nvirt1 mtu 1400 filter arp")
     mount.ip("link set tap1 mtu 1300")

@@ -21,6 +21,13 @@ PROJECT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT)}
 
 
+# `python -m virtfs`, but SIGUSR1 shows the stacks on standard error, as in a fork.
+_PROGRAM = (
+    "import faulthandler, signal; faulthandler.register(signal.SIGUSR1);"
+    "from virtfs.cli.main import main; raise SystemExit(main())"
+)
+
+
 class Mount(Place):
     """A virtfs at /mnt/virt, alone in its namespaces. Paths are relative to it.
 
@@ -52,7 +59,7 @@ class Mount(Place):
         streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         self.server: Program
         if self._before:
-            command = self.command(*self._before, sys.executable, "-m", "virtfs", *words)
+            command = self.command(*self._before, sys.executable, "-c", _PROGRAM, *words)
             self.server = children.start(command, env=ENVIRONMENT, **streams)
         else:
             self.server = forks.start("virtfs", *words, place=self.pid, environment=ENVIRONMENT, **streams)

@@ -10,7 +10,7 @@ from virtfs.cli.signals import start_afresh
 from virtfs.core.errors import VirtError
 
 Ready = Callable[[], None]
-_READY = b"\0"  # cannot begin an error message
+_READY = b"\0"  # the child is ready; an error message never begins with this byte
 
 
 def spawn(run: Callable[[Ready], int]) -> int:

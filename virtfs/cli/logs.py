@@ -9,8 +9,9 @@ SYSLOG = "/dev/log"
 
 
 def open_log(file: str | None, foreground: bool, debug: bool) -> None:
-    """Send the log to `file`; without one to stderr, or in the background to syslog if it runs.
+    """Send the log to `file`.
 
+    Without a file, a server in the foreground logs to stderr, and one in the background to syslog if that runs.
     OSError: the file cannot be opened.
     """
     handler: logging.Handler

@@ -1,7 +1,7 @@
 """`virtfs shell`: a command in new namespaces with a virtfs of its own. Needs no root.
 
-    virtfs shell ── unshare(1) ── inside.py, process 1 of the new pid namespace ─┬─ the server
-                                                                                └─ $SHELL or the command
+    virtfs shell ── unshare(1) ── shell_init.py, process 1 of the new pid namespace ─┬─ the server
+                                                                                     └─ $SHELL or the command
 
 An ordinary user becomes root in a new user namespace; usermap.py maps its other users. Root needs no user namespace,
 and only gets the others: mount, network and pid.

@@ -21,7 +21,8 @@ NAME_MAX = 256  # LOGIN_NAME_MAX
 IFNAME_MAX = 15  # bytes; IFNAMSIZ without the NUL
 ID_MAX = 2**32 - 2  # (uid_t)-1 means "unchanged" to chown(2)
 
-# passwd(5) forbids the colon; directory services have names like user@example. "-" starts a verb, "#" a comment.
+# A name has no colon (passwd(5)), but may have an @, as in the user@example of directory services. It cannot begin with
+# "-", which starts a verb, or "#", which starts a comment.
 _NAME = re.compile(r"[^-#:/,\s][^:/,\s]*")
 _NETNS = re.compile(r"[^#/\s][^/\s]*")  # a file name that is one word of a line
 _DIGITS = re.compile(r"[0-9]+")
@@ -108,7 +109,10 @@ def parse_address6(text: str) -> ipaddress.IPv6Interface | ipaddress.IPv6Address
 
 
 def parse_interface_name(text: str) -> str:
-    """Return the name of a host interface, or virtN, which means that unit's tap (net/core/dev.c dev_valid_name)."""
+    """Return the name of a host interface, if it is valid (net/core/dev.c dev_valid_name).
+
+    virtN is returned unchanged; it stands for the tap of that unit.
+    """
     if len(text.encode("utf-8", "surrogateescape")) > IFNAME_MAX:
         raise VirtError(EINVAL, f"{quoted(text)} is longer than {IFNAME_MAX} bytes, the limit of an interface name")
     if text in ("", ".", "..") or not text.isprintable() or _NOT_IN_IFNAME.search(text):
@@ -246,8 +250,8 @@ DESCRIPTION = Argument("TEXT", parse_description)
 IFACE = Argument("IF", parse_interface_name)
 BRIDGE = Argument("NAME", parse_interface_name)
 
-# The values of brconfig(8) that Linux accepts. A timeout is 32 bits of hundredths of a second, whose maximum means
-# never. The other limits are IEEE 802.1D's (net/bridge/br_private_stp.h).
+# The values of brconfig(8) that Linux accepts. It stores a timeout as a 32-bit number of hundredths of a second, whose
+# maximum means never. The other limits are IEEE 802.1D's (net/bridge/br_private_stp.h).
 MAXADDR = number("N", 0, 2**32 - 1)
 TIMEOUT = number("SECONDS", 0, 42949671)
 MAXAGE = number("SECONDS", 6, 40)

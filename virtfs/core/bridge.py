@@ -1,6 +1,6 @@
 """The state of a host bridge, and the verbs that turn one state into another.
 
-`steps` serves three purposes: rebuilding a bridge from a new one, undoing a line that failed, and restoring a bridge
+`steps` serves three purposes: giving a new bridge a saved state, undoing a line that failed, and restoring a bridge
 that virtfs attached to.
 """
 
@@ -20,7 +20,7 @@ TIMEOUT_DEFAULT: Final = 1200  # seconds
 FORWARDING: Final = 3  # spanning tree state of a port: disabled, listening, learning, forwarding, blocking
 
 # Path costs that Linux derives from the link speed (net/bridge/br_if.c port_cost): 2 for a tap, 100 on older kernels.
-# rtnetlink does not tell a derived cost from a configured one, so none of these is set again on a new member.
+# rtnetlink does not tell a derived cost from a configured one, so these costs are never set on a new member.
 _AUTOMATIC_COSTS: Final = (1, 2, 3, 4, 5, 19, 100)
 
 

@@ -40,8 +40,8 @@ class Command:
     """One line of the mount's ctl.
 
     target: None for help, and for a create that takes the lowest free unit.
-    peer: the other end of a cable. The cable's impairments are an action `impair`: `in` is from the peer, `out` is to
-    it.
+    peer: the other end of a cable. The impairments of a cable are in `actions`, as one `impair`: `in` is the direction
+    from the peer, `out` the direction to it.
     """
 
     kind: Kind
@@ -201,7 +201,8 @@ def _names_unit(word: str) -> bool:
 
 def _parse_actions(words: Words, noun: Noun, *, makes: bool = False) -> tuple[Action, ...]:
     actions: list[Action] = []
-    bridge: Action | None = None  # a later netns would take the tap out of this bridge
+    # Remembered to reject a later netns, which would take the tap out of this bridge.
+    bridge: Action | None = None
     while (word := words.take()) is not None:
         verb = verbs.find(noun, word)
         if verb is None:

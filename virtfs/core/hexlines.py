@@ -14,7 +14,8 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ethernet import MTU_MAX, frame_bounds
 from virtfs.core.quoting import quoted
 
-LINE_MAX = frame_bounds(MTU_MAX)[1] * len("0xff ")  # bytes; the longest frame, with a prefix and a blank a byte
+# In bytes: the longest frame with every byte written as "0xff ".
+LINE_MAX = frame_bounds(MTU_MAX)[1] * len("0xff ")
 
 _IGNORED = b" \t\r\n\v\f:"
 _PREFIX = re.compile(rb"(?<![0-9A-Fa-fxX])0[xX](?=[0-9A-Fa-f])")

@@ -30,7 +30,9 @@ from virtfs.core.impairment import Bursts, Distribution, Impairment, Share
 
 _SECOND = 10**9
 _TABLE = 4096  # entries in a distribution table, as in tc's files
-_REACH = 4.0  # maximum deviation, in jitters: netem's entries are 16 bits wide, and 8192 is one jitter
+# Maximum deviation, in units of the jitter. netem has the same limit: an entry of its tables is a signed 16-bit number,
+# in units of 1/8192 of the jitter (NETEM_DIST_SCALE).
+_REACH = 4.0
 
 
 @dataclass(slots=True)

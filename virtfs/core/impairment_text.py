@@ -71,7 +71,7 @@ def parse_impairment_verb(words: Sequence[str]) -> tuple[tuple[Direction, ...], 
 
 
 def parse_impairments(words: Sequence[str]) -> tuple[dict[Direction, Impairment], int]:
-    """Parse the impairment of each direction named, `in …`, `out …` or both; without a direction, of both.
+    """Parse `in …`, `out …` or both, or words without a direction, which apply to both.
 
     Return the impairments by direction, and the number of words taken. Errors: as for parse_impairment_verb().
     """
@@ -94,7 +94,10 @@ def format_impairment(impairment: Impairment) -> str:
 
 
 def format_impairments(towards: Impairment, away: Impairment) -> str:
-    """Return the words that parse_impairments() reads as these impairments of in and out; "" for two defaults."""
+    """Return the words that parse_impairments() reads as these impairments; "" if both are the default.
+
+    towards: of `in`. away: of `out`.
+    """
     if towards == away:
         return format_impairment(towards)
     both: tuple[tuple[Direction, Impairment], ...] = (("in", towards), ("out", away))

@@ -1,6 +1,6 @@
-"""Complete frames that the kernel left to a network card's offload: fill in checksums and cut large TCP segments.
+"""Finish frames that the kernel has left for a network card to finish: fill in checksums, cut large TCP segments.
 
-A struct virtio_net_hdr (linux/virtio_net.h) before each frame from a tap with offload says what is missing.
+A tap with offload puts a struct virtio_net_hdr (linux/virtio_net.h) before each frame, which says what is missing.
 """
 
 import struct

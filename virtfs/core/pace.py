@@ -34,6 +34,6 @@ class Pace:
         if due > INT64_MAX:
             years = (due - now) // _YEAR
             raise VirtError(
-                ERANGE, f"at pace {format_factor(factor)} the frame is due in {years} years; the clock reaches 292"
+                ERANGE, f"at pace {format_factor(factor)} the frame is due in {years} years; the limit is 292"
             )
         return due

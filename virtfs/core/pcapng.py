@@ -115,9 +115,9 @@ def split_packets(packets: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def whole_blocks(blocks: bytes | memoryview, size: int, least: int = 0) -> tuple[int, int]:
-    """Return how many bytes, from the beginning, are whole blocks that fit in `size` bytes, and how many of them are
-    packets.
+    """Find the whole blocks at the beginning that fit in `size` bytes.
 
+    Return their length in bytes, and the number of packet blocks among them.
     least: 1 to include the first block even if it does not fit.
     """
     at, frames = _equal_blocks(blocks, size) if blocks and not least else (0, 0)
@@ -132,7 +132,7 @@ def whole_blocks(blocks: bytes | memoryview, size: int, least: int = 0) -> tuple
 
 
 def _equal_blocks(blocks: bytes | memoryview, size: int) -> tuple[int, int]:
-    """Return what whole_blocks() returns, in one pass, if all blocks have one length.
+    """Do the same as whole_blocks() in one pass, for blocks of equal length.
 
     Return (0, 0) if their lengths differ or there are few blocks.
     """

@@ -81,7 +81,7 @@ class Format(Protocol):
         """Yield the complete records in data. VirtError: the data at `taken` is broken."""
 
     def frames(self, data: bytes, longest_run: Callable[[], int]) -> Iterator[bytes | Run]:
-        """Yield only the frames of these records, which is cheaper, and similar frames as runs."""
+        """Yield only the frames of these records, and consecutive similar ones as a Run. Cheaper than records()."""
 
 
 def frame_of(data: bytes, begin: int, captured: int, length: int) -> bytes:
@@ -93,9 +93,10 @@ def frame_of(data: bytes, begin: int, captured: int, length: int) -> bytes:
 
 
 def alike(data: bytes, at: int, stride: int, most: int, places: Iterable[int]) -> int:
-    """Return how many records, from the one at `at`, have the same bytes in these places; at most `most`.
+    """Return the number of consecutive records that have equal bytes in these places; at most `most`.
 
-    stride: bytes of a record. Compares one place of all records at a time, which is cheaper than decoding the records.
+    at: offset of the first record. stride: bytes of a record. places: offsets in a record. One place is compared in all
+    records at a time, which is cheaper than decoding them.
     """
     count = min(most, (len(data) - at) // stride)
     for place in places:

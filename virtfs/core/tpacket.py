@@ -69,10 +69,10 @@ def pcapng(memory: memoryview, first: int, count: int, interface_id: int) -> byt
 
 
 def _equal(memory: memoryview, at: int, count: int, interface_id: int) -> tuple[int, bytes]:
-    """Return the number of frames from this one on that have its length, all complete and untagged, and their blocks.
+    """Convert a run of frames of equal length, all complete and untagged, that begins with this one.
 
-    Returns 0 for a run that is too short. A frame with a tag in it begins 4 bytes earlier after its header
-    (net/packet/af_packet.c tpacket_rcv: macoff).
+    Return the number of frames and their blocks; 0 if the run is too short. A frame that contains a VLAN tag begins 4
+    bytes closer to its header (net/packet/af_packet.c tpacket_rcv: macoff).
     """
     step, seconds, _, captured, _, status, mac, *_ = _head(memory, at)
     words, word, stride = memory.cast("I"), at // 4, step // 4

@@ -55,11 +55,11 @@ def counter(virt: Virt, name: str) -> str:
 
 
 def verbs_of(virt: Virt, owner: str, group: str, *, makes: bool = False) -> list[tuple[Action, ...]]:
-    """Return the verbs that would turn a new interface of this unit into this one, in lines.
+    """Return lines of verbs that turn a new interface of this unit into this one.
 
     owner, group: as the verbs take them.
-    makes: the first line follows `create`. Otherwise `netns` ends its line, and the verbs for the new namespace follow
-    in the next.
+    makes: the verbs of the first line are to follow `create`. Otherwise a line ends with `netns`, and the verbs for the
+    new namespace are in the next line.
     Default values are left out. The MAC addresses are always included, since a new interface gets random ones.
     `description` and `filter` take the rest of a line, so there may be several lines.
     """

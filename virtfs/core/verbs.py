@@ -87,7 +87,10 @@ class Verb:
 
 
 def _switch(name: str, off: str, meaning: str, off_meaning: str, root_only: bool = False) -> tuple[Verb, Verb]:
-    """Return a verb, its opposite, and their file, which holds 1 or 0 and has the first verb's name."""
+    """Return a verb and its opposite.
+
+    One file mirrors both: it has the name of the first verb, and holds 1 or 0.
+    """
     return (
         Verb(name, (), meaning, file=name, value="1", root_only=root_only),
         Verb(off, (), off_meaning, file=name, value="0", root_only=root_only),

@@ -155,7 +155,7 @@ class Virt:
         return frame_bounds(self.host.mtu)
 
     def snapshot(self) -> "Virt":
-        """Return a copy that keeps these settings and this host's end; it has no listeners."""
+        """Return a copy with the same settings and the same host's end, but without listeners."""
         return replace(self, listeners=[])
 
     def set(self, **settings: Any) -> None:

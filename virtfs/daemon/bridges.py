@@ -177,7 +177,10 @@ class Bridges:
         return any(managed.bridge.state.member(name) for managed in self._all.values())
 
     async def follow(self) -> None:
-        """Refresh the bridges after each event about one, until cancelled. May be called again after a failure."""
+        """Refresh the bridges after each event that concerns one of them, until cancelled.
+
+        May be called again after a failure.
+        """
         while True:
             await self._doubt.wait()
             self._doubt = trio.Event()
@@ -209,7 +212,7 @@ class Bridges:
             if not managed.bridge.lost and (actions := steps_after(_described(managed), taps)):
                 yield format_command(Command("change", managed.bridge.name, actions))
 
-    # Functions that run in the thread
+    # Blocking functions, for Kernel.call
 
     def _open(self, name: BridgeName) -> _Managed:
         with Rtnl() as rtnl:

@@ -18,7 +18,7 @@ from virtfs.forward.feed import Feed
 from virtfs.forward.tasks import Start
 from virtfs.host.fifo import Fifo
 
-PREFIX = "virtfs-run-"  # differs from cli.shell's mount points: to look into our own mount would deadlock
+PREFIX = "virtfs-run-"  # unlike cli.shell's mount points: the daemon must not search its own mount
 LOCK = "lock"
 PAUSE = 0.25  # seconds from one look for readers to the next
 
@@ -32,7 +32,8 @@ def make_directory() -> tuple[Path, int]:
     places = ("/run" if os.geteuid() == 0 else "", os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir())
     base = next(Path(place) for place in places if place and os.access(place, os.W_OK))
     for old in base.glob(f"{PREFIX}*/{LOCK}"):
-        if not old.parent.is_mount():  # `virtfs shell` has mounted it: it can be emptied but not removed
+        # A mount point here was bound by `virtfs shell`: it could be emptied, but not removed.
+        if not old.parent.is_mount():
             _clear(old)
     while True:
         directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
@@ -45,7 +46,7 @@ def make_directory() -> tuple[Path, int]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (directory / LOCK).exists():
             return directory, lock
-        os.close(lock)  # another daemon took it for an abandoned one before it was locked
+        os.close(lock)  # before it was locked, another daemon took it for abandoned and removed it
 
 
 def _clear(lock: Path) -> None:

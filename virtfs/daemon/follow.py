@@ -77,7 +77,8 @@ class Follower:
             case LinkChanged(nsid, link):
                 if (interface := self._registry.at((nsid, link.index))) is not None:
                     if link.master != interface.master:
-                        self.doubt(interface)  # the report lacks its bridge's name
+                        # The report has only the index of the new bridge. Ask for its name.
+                        self.doubt(interface)
                     interface.reports += 1
                     interface.set_host(link, interface.virt.host.addresses)
                 else:
@@ -199,14 +200,15 @@ class Follower:
         moved, interface.place = place != interface.place, place
         if name != interface.virt.netns:
             interface.virt.move(name)
-        # Before anything is awaited: reports about the new place are recognized now, and are newer than this answer.
+        # Nothing may be awaited before this: reports about the new place are recognized from now on, and are newer than
+        # this answer.
         interface.set_host(*host)
         self.catch_up()
         # Captures follow the tap. If another task has seen the move, it is about to move them.
         await (interface.recorder.moved() if moved else interface.recorder.settled())
 
     def _find(self, interface: Interface) -> tuple[Place, str, tuple[Link, tuple[IpInterface, ...], str]]:
-        """Return the tap's place, its namespace's name and its state. Runs in the thread."""
+        """Return the tap's place, its namespace's name and its state. Blocks."""
         namespace = interface.tap.netns()
         try:
             nsid = self._kernel.monitor.watch(namespace)

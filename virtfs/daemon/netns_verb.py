@@ -49,7 +49,7 @@ async def move(kernel: Kernel, follower: Follower, interface: Interface, name: s
 
 
 def _moved(links: Links, tap: TapDevice, name: str, host: HostEnd) -> None:
-    """Move the tap, in the thread. If a step fails, the tap is moved back."""
+    """Move the tap. Blocks. If a step fails, the tap is moved back."""
     with ExitStack() as held:
 
         def hold(descriptor: int) -> int:
@@ -95,7 +95,7 @@ async def refuse_moves(kernel: Kernel, interface: Interface, actions: tuple[Acti
 
 
 def _is_in(tap: TapDevice, name: str) -> bool:
-    """Return whether a tap is in the network namespace of that name. Runs in the thread."""
+    """Return whether a tap is in the network namespace of that name. Blocks."""
     namespace = open_netns(name)
     try:
         there = tap.netns()

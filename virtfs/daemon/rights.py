@@ -28,7 +28,9 @@ class Rights:
     async def set_mode(self, node: Node, mode: int, user: User) -> None:
         """Set the mode, by chmod(2) of frame. VirtError: EPERM, another file; EINVAL, bits beyond 0777."""
         if not isinstance(node, Frame):
-            refusal = VirtError(errno.EPERM, "chmod: an interface has one mode, that of its file frame")
+            refusal = VirtError(
+                errno.EPERM, 'chmod: only "frame" can be changed; its mode applies to all files of the interface'
+            )
             raise self._errors.remember(refusal, user)
         if mode > 0o777:
             refusal = VirtError(errno.EINVAL, f'chmod: "{mode:o}" has bits beyond 0777')

@@ -59,7 +59,11 @@ class Daemon:
     def __init__(
         self, kernel: Kernel, fifos: Fifos, tasks: Tasks, limits: Limits, state: StateFile | None, options: str
     ) -> None:
-        """Make the parts. state: keeps them for the next mount, or None. options: the mount's, for status.json."""
+        """Make the parts.
+
+        state: the file that keeps interfaces, bridges and cables for the next mount, or None.
+        options: the mount options that status.json shows.
+        """
         self.kernel = kernel
         self.fifos = fifos
         self.changes = Changes()

@@ -103,7 +103,7 @@ class Accounts:
         return self._groups.get(gid, str(gid))
 
 
-# Runs in the thread. Python reports a lookup that had no free descriptor as a name that does not exist.
+# Blocks. Python reports a lookup that had no free descriptor as a name that does not exist.
 
 
 def _uid_of(name: str) -> int | None:

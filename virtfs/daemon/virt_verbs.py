@@ -41,8 +41,8 @@ Effect = Callable[..., Awaitable[None]]
 class _Before:
     """An interface before a line.
 
-    records: its addresses in full, if the line may remove some; else None. member: its membership, if `rejoin`. rejoin:
-    the line may take it out of its bridge.
+    records: its addresses in full, if the line may remove some; else None.
+    member: its place in a bridge, if `rejoin`. rejoin: the line may take it out of its bridge.
     """
 
     virt: Virt
@@ -101,7 +101,7 @@ class VirtVerbs:
         try:
             await undo
         except (OSError, MemoryError) as refusal:
-            log.warning("%s: %s: not undone: %s", interface.virt.name, what, refusal)
+            log.warning("%s: cannot undo %s: %s", interface.virt.name, what, refusal)
 
     async def _restore_addresses(self, interface: Interface, before: _Before) -> None:
         if before.records is not None:
@@ -132,7 +132,7 @@ class VirtVerbs:
         self._fifos.set_rights(interface)
 
     async def _group(self, interface: Interface, name: str) -> None:
-        """Set the group. A new interface's mode opens to its members; a mode that a verb has set stays."""
+        """Set the group. Its members get access, unless the verb mode has changed the default mode."""
         virt, gid = interface.virt, await self._accounts.group_id(name)
         modes = {MODE_NEW: MODE_GROUP} if gid else {MODE_GROUP: MODE_NEW}
         virt.set(group=gid, mode=modes.get(virt.mode, virt.mode))
@@ -214,7 +214,10 @@ class VirtVerbs:
 
 
 def _quieten(links: Links, tap: TapDevice, addresses: tuple[IpInterface, ...]) -> None:
-    """Undo what IPv6 has set up again by default, including an automatic address. Runs in the thread."""
+    """Turn off IPv6's automatic behaviour, and remove a link-local address that it has added. Blocks.
+
+    IPv6 starts with its defaults whenever the MTU has become large enough for it again.
+    """
     links.quiet(tap)
     for address in links.addresses(tap):
         if address.ip.is_link_local and address.version == 6 and address not in addresses:

@@ -71,7 +71,7 @@ class Capture(DeviceFile):
 
     recorders: returns the recorders of its interfaces. budget: shared by all captures of the mount. application: the
     name of the program in the section header. start: runs a task until the mount ends. alone: the file belongs to one
-    interface, and a read ends with it.
+    interface, so there is nothing to merge, and an open fails if that interface cannot be captured.
     """
 
     __slots__ = ("alone", "application", "budget", "recorders", "start")
@@ -324,7 +324,7 @@ class CaptureHandle(TextDeviceHandle):
         return blocks[:length]
 
     def _add_statistics(self) -> None:
-        """Add statistics blocks if the reader has missed frames and now caught up."""
+        """Add statistics blocks if the reader has missed frames and has now caught up."""
         if self._pieces or self._merge:
             return
         for watched in self._watched.values():

@@ -185,11 +185,11 @@ class DeviceHandle:
         raise OSError(errno.ENOTTY, f"unknown ioctl {command:#x}")
 
     def taken(self) -> int:
-        """Return the number of frames taken through this handle, for `clients`."""
+        """Return the number of frames taken through this handle. The file `clients` shows it."""
         return self.reads
 
     def pending(self) -> int:
-        """Return the number of frames that wait for this handle only, for `clients`."""
+        """Return the number of frames queued for this handle alone. The file `clients` shows it."""
         return 0
 
     def release(self) -> None:

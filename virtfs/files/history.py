@@ -90,7 +90,10 @@ class HistoryFile(DeviceFile):
         return file_header(self.application) + interface_block(self.virt)
 
     def size(self, user: User | None) -> int:
-        """Return the length of the latest open, or else that of a new open without the frames still in the ring."""
+        """Return the length that the latest open has fixed.
+
+        If there is none, return what a new open would have, without the frames that are still in the ring.
+        """
         for handle in reversed(tuple(self.opens)):
             if isinstance(handle, HistoryHandle) and handle.node is self:
                 return handle.length()

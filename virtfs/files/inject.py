@@ -51,7 +51,8 @@ class Inject(DeviceFile):
         self.told = told
         self.used = False
         self.waiters = Waiters()
-        wire.listeners.append(lambda: self.waiters.wake() and False)  # False: no frame is wanted
+        # A listener returns whether somebody waits for a frame: nobody does here.
+        wire.listeners.append(lambda: self.waiters.wake() and False)
 
     def open(self, flags: int, user: User) -> "InjectHandle":
         if self.used:

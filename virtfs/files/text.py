@@ -88,13 +88,16 @@ class Text(Node):
         return self.born, self.changed
 
     def size(self, user: User | None) -> int:
-        """Return the length of the text in bytes, without a refresh; without a user, the length reported last."""
+        """Return the length of the text in bytes, without a refresh. If user is None: the length reported last."""
         if user is None:
             return len(self.measured)
         return len(self._measure(self._latest if self._kept() else self._make(user, monotonic())))
 
     async def opened(self, user: User) -> int:
-        """Return the length of the fresh text in bytes, for an open that may read: splice(2) needs it at once."""
+        """Refresh the text at an open for reading, and return its length in bytes.
+
+        splice(2) needs the length before its first read.
+        """
         return len(self._measure(await self.fresh(user)))
 
     async def fresh(self, user: User) -> bytes:

@@ -144,7 +144,10 @@ class Tree:
         )
 
     def _value(self, virt: Virt, name: str, value: Callable[[Virt], str]) -> Text:
-        """An attribute file. It can be written if a verb mirrors it, by root alone if only root may use the verb."""
+        """An attribute file. It is writable if a verb of ctl sets the same value.
+
+        If only root may use that verb, only root may write the file.
+        """
         commands = self._commands
         verbs = of_file(VIRT, name)
         if not verbs:

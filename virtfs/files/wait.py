@@ -86,6 +86,7 @@ def waits(wire: Wire, opens: Opens) -> dict[str, Wait]:
         "gone": lambda: virt.lost,
     }
     state = Waiters()
-    wire.listeners.append(lambda: state.wake() and False)  # False: no frame is wanted
+    # A listener returns whether somebody waits for a frame: nobody does here.
+    wire.listeners.append(lambda: state.wake() and False)
     files = {name: Wait(virt, name, opens, holds, state) for name, holds in conditions.items()}
     return files | {"frame": FrameWait(wire, opens)}

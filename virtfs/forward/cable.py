@@ -62,7 +62,7 @@ class OneWay:
     def _needs_single(self) -> bool:
         source, sink = self.source, self.sink
         impaired = self.path is not None or source.path is not None or sink.out.path is not None
-        narrower = source.virt.host.mtu > sink.virt.host.mtu  # a segment may hold frames too long for it
+        narrower = source.virt.host.mtu > sink.virt.host.mtu  # frames cut from a segment may be too long for the sink
         return bool(source.readers) or impaired or sink.virt.antispoof or narrower
 
     def begin(self) -> None:
@@ -73,9 +73,10 @@ class OneWay:
         self.update_offload()
 
     def update_offload(self) -> bool:
-        """Start to turn offload on or off, as readers, impairments and settings require. False: no frame is wanted.
+        """Start to turn offload on or off, as readers, impairments and settings require.
 
-        It takes some ms behind rtnl_mutex. Until it is off, large segments are split here, like those already queued.
+        The change takes some ms, because it needs the kernel's rtnl_mutex. Until offload is off, large segments are
+        split here, like those already queued. Returns False, as a listener that waits for no frame.
         """
         if self._followed and self._needs_single() != self._single:
             self._single = not self._single
@@ -290,5 +291,5 @@ def _epoll_of(*taps: int) -> select.epoll:
             watching.close()
             raise
     except OSError as refusal:
-        raise VirtError(refusal.errno or errno.EIO, f"no descriptor for the cable: {refusal.strerror}") from refusal
+        raise VirtError(refusal.errno or errno.EIO, f"cannot create the cable: {refusal.strerror}") from refusal
     return watching

@@ -36,7 +36,7 @@ class Wire:
     """Takes frames out of one tap, never waiting; `out` puts frames into it.
 
     gone: called when the tap turns out to have vanished.
-    catch_up: applies what the kernel has reported; called before a frame is found too long for the MTU.
+    catch_up: applies what the kernel has reported; called before a frame is rejected as too long.
     dropped: called with the number of frames that nobody will read.
     listeners: called when a frame may have arrived, when virt has changed, and when a reader opens or closes. Each
     returns whether somebody still waits for a frame.
@@ -163,7 +163,8 @@ class Wire:
             self.settle()
         elif self._refusal is None and not self._fed and not self._kept and (frame := self._read()) is not None:
             self._kept.add(frame, 1)
-            self._tell()  # the tap is empty now, so its readability wakes nobody
+            # Wake pollers here: the tap may be empty now, and then epoll reports nothing for this frame.
+            self._tell()
         return self._kept.next_length()
 
     def want(self) -> None:
@@ -265,7 +266,7 @@ class Wire:
         self.update()
 
     def receive(self, frame: bytes) -> None:
-        """Take a frame that the cable has read from the tap, single and complete."""
+        """Take one frame, complete and not a large segment, that the cable has read from the tap."""
         if self.path is not None:
             self.path.push(frame)
         else:
@@ -314,7 +315,10 @@ class Wire:
             self._dropped(frames)
 
     def _burst(self) -> int:
-        """Return the maximum of frames per turn, about the tap's queue, so that a busy host starves no other task."""
+        """Return the maximum number of frames to read in one turn: a little more than the tap's queue holds.
+
+        The limit keeps a busy host from starving other tasks.
+        """
         return self.virt.host.queue + 16
 
     def _read(self) -> bytes | None:

@@ -32,7 +32,7 @@ class Path(Protocol):
 class Outward:
     """Puts frames into one tap, never waiting.
 
-    catch_up: applies what the kernel has reported; called before a frame is found too long for the MTU. vanished:
+    catch_up: applies what the kernel has reported; called before a frame is rejected as too long. vanished:
     called when the tap turns out to be gone; returns the error that says so. path: an impairment, or None.
     """
 
@@ -54,7 +54,7 @@ class Outward:
         virt = self.virt
         self._shortest, self._longest = virt.bounds
         if virt.lost:
-            self._longest = 0  # so that no frame is tried
+            self._longest = 0  # every frame is too long, so none is written to the tap
         self._source = virt.address if virt.antispoof else None
         self._plain = self._source is None and self.path is None
 
@@ -99,7 +99,8 @@ class Outward:
     def put_all(self, frames: Iterable[bytes | Run], rows: Rows, most: int) -> int:
         """Send frames as `put` does, without a call for each. Return their number.
 
-        rows: room for the packets of a run. most: end after the run that reaches this number of frames in runs.
+        rows: room for the packets of a run.
+        most: the number of frames in runs after which to stop; the last run is sent whole.
         """
         write, head, shortest, longest = self._tap_write, NO_HEADER, self._shortest, self._longest
         sent = others = size = in_runs = 0

@@ -197,7 +197,7 @@ class Channel:
             self._waiting.interrupt(*p.fuse_interrupt_in.unpack_from(self._in, p.BODY))
             return False
         elif opcode in (p.FUSE_FORGET, p.FUSE_BATCH_FORGET):
-            return False  # numbers.py needs no lookup counts
+            return False  # inodes_handles needs no lookup counts
         elif opcode == p.FUSE_INIT:
             self.pair.negotiate(unique, self._data[:length])
         try:

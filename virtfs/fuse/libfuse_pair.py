@@ -10,7 +10,8 @@ from virtfs.files.device import Unique
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 
-SLOW_REPLY = 65536  # bytes, at most, of a text or directory in one answer of the slow plane
+# Maximum number of bytes of a text file or directory in one answer of the slow plane.
+SLOW_REPLY = 65536
 
 
 class ProtocolTooOld(VirtError):

@@ -60,7 +60,7 @@ def write_piece(handle: DeviceHandle, thread: int, offset: int, flags: int, data
     if total <= size:
         return handle.write(data)
     if limit is not None and limit - offset < total:
-        raise VirtError(errno.EFBIG, f"a frame of {total} bytes: the writer's RLIMIT_FSIZE (ulimit -f) is {limit}")
+        raise VirtError(errno.EFBIG, f"the frame has {total} bytes; the writer's RLIMIT_FSIZE (ulimit -f) is {limit}")
     handle.splits = True
     handle.whole[thread] = min(handle.whole[thread], SPLIT)
     handle.write(data if size > LONGEST else memoryview(fetch(thread, buffers, p.MAX_WRITE)))
@@ -85,7 +85,10 @@ def _write_at(handle: DeviceHandle, thread: int, data: memoryview) -> int | None
 
 
 def _buffers(thread: int) -> list[Buffer] | None:
-    """Return the buffers that a thread is writing, none if it is in another call; None if that cannot be read."""
+    """Return the buffers that a thread is writing, [] if it is in another call.
+
+    Return None if that cannot be determined.
+    """
     try:
         return buffers_written(thread)
     except OSError:

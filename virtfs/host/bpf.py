@@ -33,7 +33,7 @@ INSTRUCTIONS_MAX = 4096 - 3  # BPF_MAXINSNS, linux/bpf_common.h, less the three 
 
 _LIBRARIES = ("libpcap.so.0.8", "libpcap.so.1", "libpcap.so")  # names on Debian, elsewhere, and with musl
 _DLT_EN10MB = 1
-_SNAPLEN = 262144  # tcpdump's: the return value of a program that accepts; no frame is longer
+_SNAPLEN = 262144  # tcpdump's default, longer than any frame. A program returns it to accept a frame.
 _NETMASK_UNKNOWN = 0xFFFFFFFF
 
 
@@ -91,9 +91,10 @@ def sock_fprog(instructions: bytes) -> tuple[bytes, object]:
 
 
 def outgoing_only(program: Program) -> bytes:
-    """Return the program for a packet socket on the tap: it filters frames to the wire and passes frames from it.
+    """Return instructions for a packet socket on the tap: they filter frames to the wire and pass all frames from it.
 
-    The result is instructions as in `Program`, whose jumps are relative. linux/filter.h: SKF_AD_PKTTYPE.
+    Three instructions before the program test the direction (SKF_AD_PKTTYPE, linux/filter.h). The jumps in the program
+    are relative, so it needs no change.
     """
     return b"".join(
         (

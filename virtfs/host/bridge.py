@@ -48,7 +48,7 @@ _NUD_NOARP = 0x40  # linux/neighbour.h: a static entry, which never ages
 _NTF_MASTER = 0x04
 _NTF_STICKY = 0x40  # frames from another port do not move the entry
 
-# From a verb to its attribute and the factor from the verb's unit to the attribute's.
+# For each verb its attribute, and the factor that converts the verb's unit into the attribute's.
 _PARAMETERS: Final = {
     "maxage": ("IFLA_BR_MAX_AGE", 100),
     "fwddelay": ("IFLA_BR_FORWARD_DELAY", 100),

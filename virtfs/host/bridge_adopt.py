@@ -31,7 +31,7 @@ _IFF_UP = 0x1  # linux/if.h
 
 @dataclass(frozen=True, slots=True)
 class IpConfig:
-    """Addresses and routes, identified by what does not depend on their interface."""
+    """The keys of addresses and routes. A key does not depend on the interface."""
 
     addresses: frozenset[tuple[object, ...]] = frozenset()
     routes: frozenset[tuple[object, ...]] = frozenset()
@@ -68,7 +68,8 @@ class Adoptions:
     (by DHCP, by hand), and all of them if an earlier daemon did the adopting.
     """
 
-    own: IpConfig = field(default_factory=IpConfig)  # the bridge's: older than any adoption, or set by the verb inet
+    # What belongs to the bridge itself: it was there before any adoption, or was set by the verb inet.
+    own: IpConfig = field(default_factory=IpConfig)
     brought: dict[int, IpConfig] = field(default_factory=dict)
 
     def note(self, rtnl: Rtnl, bridge: int, port: int) -> None:
@@ -154,7 +155,8 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int
     for route in routes(rtnl, source.index):
         if route.key in staying.routes or route.network in staying.networks:
             continue
-        if not route.shared:  # a route with several next hops was replaced, not copied
+        # The copy of a route with several next hops has replaced the original, so there is nothing to remove.
+        if not route.shared:
             route.remove(rtnl)
             yield "removed a route"
 

@@ -51,8 +51,8 @@ class Ethtool(IoctlEthtool):  # type: ignore[misc]  # pyroute2 has no types here
 def keep_wanted(name: str, change: Callable[[], None]) -> None:
     """Change the features that a tap's driver supports, without changing those that are wanted.
 
-    name: of the interface, in the calling thread's network namespace. change: a function that does the TUNSETOFFLOAD.
-    VirtError: ENXIO, the interface is gone; what `change` raises.
+    name: of the interface, in the calling thread's network namespace. change: the function that calls TUNSETOFFLOAD;
+    its errors are passed on. VirtError ENXIO: the interface is gone.
     """
     try:
         with closing(Ethtool(name)) as ethtool:  # opens a socket, which may fail

@@ -31,7 +31,8 @@ _log = logging.getLogger(__name__)
 
 _IFF_UP = 0x1  # linux/if.h
 _IFF_PROMISC = 0x100
-_RTEXT_FILTER_SKIP_STATS = 8  # linux/rtnetlink.h: no per-protocol statistics, a quarter of the message
+# linux/rtnetlink.h: omit per-protocol statistics, which make up a quarter of a message
+_RTEXT_FILTER_SKIP_STATS = 8
 _IFLA_STATS_LINK_64 = 1  # linux/if_link.h
 _IN6_ADDR_GEN_MODE_NONE = 1  # linux/if_link.h
 _RT_SCOPE_HOST = 254  # linux/rtnetlink.h
@@ -173,7 +174,10 @@ class Links:
         return self._at(tap, lambda rtnl, index: tuple(ipconfig.addresses(rtnl, index)))
 
     def restore_addresses(self, tap: Placed, held: tuple[ipconfig.AddressRecord, ...], name: str) -> None:
-        """Restore the addresses in `held`. name: the interface name at the time. VirtError: from the kernel."""
+        """Restore the addresses in `held`. VirtError: from the kernel.
+
+        name: the name that the interface had when they were recorded.
+        """
 
         def ask(rtnl: Rtnl, index: int) -> None:
             ipconfig.restore(rtnl, index, tap.name(), held, name)
@@ -181,8 +185,9 @@ class Links:
         self._at(tap, ask, "restoring addresses")
 
     def _set_address(self, tap: Placed, address: bytes) -> None:
-        """Set the MAC, unless it is the current one: the kernel would drop the neighbours (net/core/neighbour.c
-        neigh_changeaddr).
+        """Set the MAC if it differs from the current one.
+
+        Setting the same MAC again would make the kernel drop all neighbours (net/core/neighbour.c neigh_changeaddr).
         """
         if self.get(tap).address == address:
             return
@@ -226,7 +231,8 @@ class Links:
         except OSError as refusal:
             if refusal.errno not in (errno.ENODEV, errno.ENXIO):
                 raise _named(refusal, tap, what) from refusal
-        return self._once(tap, request)  # renamed or moved meanwhile, or gone: the second failure decides
+        # The tap was renamed or moved meanwhile, or it is gone. Try once more; a second failure is final.
+        return self._once(tap, request)
 
     def _once(self, tap: Placed, request: Callable[[Rtnl, int], T]) -> T:
         namespace = tap.netns()

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def identity(fd: int) -> tuple[int, int]:
-    """Return what identifies a namespace while something keeps it alive: device and inode (namespaces(7))."""
+    """Return the device and inode of a namespace, which identify it as long as it exists (namespaces(7))."""
     status = os.fstat(fd)
     return status.st_dev, status.st_ino
 

@@ -73,7 +73,7 @@ class Buffer(NamedTuple):
 
 
 def buffers_written(thread: int) -> list[Buffer]:
-    """Return the buffers of the write(2) or writev(2) that a thread is blocked in; none if it is in another call.
+    """Return the buffers of the write(2) or writev(2) that a thread is blocked in; [] if it is in another call.
 
     Errors: OSError if unknown; EPERM and EACCES as for ptrace(2). Source: proc_pid_syscall(5), which says "running"
     until the thread has gone to sleep.

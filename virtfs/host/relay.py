@@ -23,7 +23,8 @@ BATCH = 128  # packets in one call; with 64, each costs 0.03 µs more
 ENOUGH = 1 << 19  # bytes after which a call ends: eight of the largest segments
 SMALL = 2048  # bytes on average; larger packets are faster through one buffer, which stays in the processor's cache
 LONGEST = 70000  # bytes of the largest segment with its headers
-# Bytes from one packet's place to the next. Not whole pages: then all packets would start in the same few cache sets.
+# Bytes from the start of one packet's slot to the next. With a multiple of the page size, all packets would start in
+# the same few sets of the processor's cache.
 STRIDE = 70016
 
 

@@ -41,7 +41,8 @@ _STATUS, _FRAMES = 2, 3  # offsets of a block's status (its owner) and frame cou
 _DESCRIPTION = Struct("12x3I").unpack_from  # number of frames, offset of the first, bytes used
 _FRAME_SIZE = 2048  # TPACKET_V3 ignores it, but it must divide the block size
 
-# Without a reserve a frame begins 82 bytes after its header. At a multiple of 4 it can be copied by words.
+# PACKET_RESERVE, in bytes. Without it a frame begins 82 bytes after its header. At 84, a multiple of 4, it can be
+# copied in 32-bit words.
 _RESERVE = 2
 
 

@@ -19,7 +19,7 @@ from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 from virtfs.core.errors import VirtError
 
 SOL_NETLINK = 270  # linux/socket.h; the options are in linux/netlink.h
-_NETLINK_EXT_ACK = 11  # errors come with a sentence
+_NETLINK_EXT_ACK = 11  # answers with an error include a message
 _NETLINK_GET_STRICT_CHK = 12  # dumps respect the filter in the request's header (Linux 4.20)
 
 _NLM_F_DUMP_INTR = 16  # linux/netlink.h: a change interrupted the dump

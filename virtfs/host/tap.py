@@ -89,7 +89,8 @@ class Tap:
             tap._header_found = _INT.unpack(fcntl.ioctl(tap.fd, _TUNGETVNETHDRSZ, bytes(_INT.size)))[0]
             fcntl.ioctl(tap.fd, _TUNSETVNETHDRSZ, _INT.pack(VNET_HEADER))
             if not tap.made:
-                tap.set_offload(OFFLOAD_NONE)  # it may still have the last program's
+                # The program that used the tap before may have left its own offload set.
+                tap.set_offload(OFFLOAD_NONE)
         except BaseException:
             tap.close()
             raise
@@ -145,10 +146,10 @@ class Tap:
         self._tell(_TUNSETPERSIST, int(on))
 
     def set_offload(self, flags: int) -> None:
-        """Set what the host may leave undone in its frames: OFFLOAD_…, without features turned off by ethtool(8).
+        """Set the offload of the host's frames, OFFLOAD_NONE or OFFLOAD_TCP.
 
-        In a namespace that may not be entered, ethtool(8)'s settings are overwritten. Blocks for some ms. VirtError
-        ENXIO: the interface is gone.
+        Features that were turned off with ethtool(8) stay off, unless the interface is in a namespace that may not be
+        entered. Blocks for some ms. VirtError ENXIO: the interface is gone.
         """
 
         def change() -> None:
@@ -162,7 +163,7 @@ class Tap:
             change()
 
     def set_filter(self, program: Program | None) -> None:
-        """Pass only frames that a program accepts to the reader; None passes all.
+        """Give the reader only the frames that a program accepts; with None, all frames.
 
         Blocks for some 3 ms. One filter replaces another without a gap.
         VirtError: ENXIO, the interface is gone; EPERM, its namespace may not be entered; ENOMEM, the program is larger
@@ -211,7 +212,10 @@ class Tap:
             raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
 
     def close(self) -> None:
-        """Close the descriptor and restore a tap that was attached to. Blocks some 16 ms; then the unit is free."""
+        """Close the descriptor. A tap that existed before is restored.
+
+        Blocks some 16 ms. On return another tap can use the unit.
+        """
         if self._filtered:
             # A tap that stays keeps the address of the program in our memory. When another process attaches, the kernel
             # reads that address in the memory of that process, and the attach fails if there is no valid program

@@ -58,10 +58,14 @@ class TapDevice(Protocol):
         """Set whether the interface outlives the descriptor."""
 
     def set_offload(self, flags: int) -> None:
-        """Set what the host may leave undone in frames it sends: OFFLOAD_NONE or OFFLOAD_TCP."""
+        """Set the offload of the host's frames.
+
+        OFFLOAD_NONE: every frame is complete. OFFLOAD_TCP: checksums may be missing, and TCP segments may be larger
+        than the MTU.
+        """
 
     def set_filter(self, program: Program | None) -> None:
-        """Pass only frames that a program accepts to the reader; None passes all.
+        """Give the reader only the frames that a program accepts; with None, all frames.
 
         Rejected frames count in the interface's tx_dropped. Frames that wait already are not checked. Blocks for some
         ms.

@@ -40,9 +40,9 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 class Ring:
-    """A fixed set of reads or writes of one descriptor, each with a place in memory of its own.
+    """A fixed set of reads or writes of one descriptor, each with a slot in memory of its own.
 
-    operations: their number, a power of two. address: the first place. stride: bytes from one place to the next.
+    operations: their number, a power of two. address: of the first slot. stride: bytes from one slot to the next.
     lengths: a memoryview of "I", the bytes of each operation, initially `stride`.
     OSError: ENOSYS, no io_uring; EPERM, not allowed; EMFILE, ENOMEM and so on.
     """

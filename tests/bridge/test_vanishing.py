@@ -27,14 +27,14 @@ def once(way, last, victim):
     bridge = HostBridge(rtnl, links, "bridge0", make(rtnl, links, "bridge0"))
     if way == "give_back":
         bridge.adopt("eth0")
-    take, number, step = getattr(adopt, way), 0, 0
+    take, number, step = getattr(bridge_adopt, way), 0, 0
     def interrupted(*args):
         nonlocal step
         for step, word in enumerate(take(*args), 1):
             if step == int(last):
                 subprocess.run(["ip", "link", "delete", victim], check=True)
             yield word
-    setattr(adopt, way, interrupted)
+    setattr(bridge_adopt, way, interrupted)
     try:
         carry_out(bridge, parse_verbs("add eth0 adopt" if way == "adopt" else "delete eth0", BRIDGE), {}, False)
     except VirtError as refusal:

@@ -62,7 +62,7 @@ class VirtVerbs:
 
     async def carry_out(self, interface: Interface, actions: tuple[Action, ...]) -> None:
         """Carry out the verbs in order. If one fails, undo what the line has done and raise. Errors: from an effect."""
-        before = await self._look(interface, {action.verb for action in actions})
+        before = await self._look(interface, actions)
         try:
             for action in actions:
                 await self._act(interface, action)
@@ -73,10 +73,12 @@ class VirtVerbs:
     async def _act(self, interface: Interface, action: Action) -> None:
         await EFFECTS[action.verb](self, interface, *action.args)
 
-    async def _look(self, interface: Interface, verbs: set[str]) -> _Before:
+    async def _look(self, interface: Interface, actions: tuple[Action, ...]) -> _Before:
         tap, links = interface.tap, self._kernel.links
+        verbs = {action.verb for action in actions}
         records = member = None
-        if verbs & _REMOVE_ADDRESSES:
+        # A verb that fails removes no address by itself, so one that stands alone needs no records.
+        if len(actions) > 1 and any(_removes_addresses(action) for action in actions):
             records = await self._kernel.call(links.addresses_in_full, tap)
         if rejoin := bool(verbs & _BRIDGE):
             member = await self._kernel.call(membership, tap, links)
@@ -213,6 +215,16 @@ class VirtVerbs:
         await interface.ports.history.update()
 
 
+def _removes_addresses(action: Action) -> bool:
+    """Whether a verb can remove addresses, which only the kernel's records of them bring back in full."""
+    match action:
+        case Action("-inet" | "-inet6"):
+            return True
+        case Action("mtu", (int(mtu),)):
+            return mtu < IPV6_MTU_MIN
+    return False
+
+
 def _quieten(links: Links, tap: TapDevice, addresses: tuple[IpInterface, ...]) -> None:
     """Turn off IPv6's automatic behaviour, and remove a link-local address that it has added. Blocks.
 
@@ -227,7 +239,6 @@ def _quieten(links: Links, tap: TapDevice, addresses: tuple[IpInterface, ...]) -
 _set, _set_link = VirtVerbs._set, VirtVerbs._set_link
 
 _ADDRESSES: Final = {"inet", "inet6", "-inet", "-inet6"}
-_REMOVE_ADDRESSES: Final = {"-inet", "-inet6", "mtu"}  # undoing these needs the kernel's records of addresses
 _BRIDGE: Final = {"bridge", "-bridge"}
 _UP: Final = {"up", "down"}
 

@@ -22,6 +22,7 @@ from . import programs
 
 STATE = "/mnt/state"
 OPTION = f"state={STATE}"
+VIRTFS = f"env PYTHONPATH={PROJECT} {sys.executable} -m virtfs"
 
 
 def kept(mount: Mount) -> str:
@@ -216,8 +217,8 @@ def test_killed_in_the_middle_of_commands(lasting: LastingOnes) -> None:
     assert shell.stdout is not None
     done = [int(shell.stdout.readline()) for _ in range(12)]
     mount.server.send_signal(signal.SIGKILL)
-    rest, _ = finished(shell)
-    done += [int(line) for line in rest.split()]
+    done += [int(line) for line in shell.stdout]  # not by communicate(), which misses lines that are buffered
+    finished(shell)
     mount.kill()
     file = kept(mount)
     mount.again(OPTION)
@@ -455,20 +456,12 @@ def test_one_with_nothing_in_it(lasting: LastingOnes, text: bytes) -> None:
     same(mount)
 
 
-def test_one_that_cannot_be_written(alone: Alone) -> None:
-    """What was said holds, and the log tells."""
-    mount = alone("state=/mnt/nowhere/state")
-    mount.ctl("create 3 up")
-    assert mount.read("virt3/up") == "1"
-    until(lambda: "/mnt/nowhere/state" in "".join(mount.log), "the log tells")
-    mount.sh("mkdir /mnt/nowhere")
-    mount.ctl("create 4")
-    assert mount.sh("cat /mnt/nowhere/state") == mount.read("ctl") + "\n"
-
-
-def test_a_full_disk_spares_what_was_kept(alone: Alone) -> None:
-    mount = alone("state=/mnt/small/state")
+def test_a_full_disk_spares_what_was_kept(lasting: LastingOnes) -> None:
+    """The log reports it, the commands hold, and the file follows once there is room."""
+    mount = lasting()
+    mount.end()
     mount.sh("mkdir /mnt/small && mount -t tmpfs -o size=16k tmpfs /mnt/small")
+    mount.again("state=/mnt/small/state")
     mount.ctl("create 3 up")
     before = mount.sh("cat /mnt/small/state")
     assert before == mount.read("ctl") + "\n"
@@ -476,10 +469,106 @@ def test_a_full_disk_spares_what_was_kept(alone: Alone) -> None:
     mount.ctl("create 4 up description " + "x" * 200)
     assert mount.read("virt4/up") == "1"
     assert mount.sh("cat /mnt/small/state") == before
+    until(lambda: "/mnt/small/state" in "".join(mount.log), "the log tells")
     mount.sh("rm /mnt/small/fill")
     mount.ctl("create 5")
     assert mount.sh("cat /mnt/small/state") == mount.read("ctl") + "\n"
-    mount.sh("cd / && umount /mnt/small")
+    assert mount.sh("ls /mnt/small") == "state\n", "no temporary file is left"
+    mount.end()
+    mount.sh("umount /mnt/small")
+
+
+@pytest.mark.parametrize(
+    ("made", "option", "sentence"),
+    [
+        ("true", "state=/mnt/nowhere/state", "No such file"),
+        ("mkfifo /mnt/fifo", "state=/mnt/fifo", "not a regular file"),
+        ("truncate -s 17M /mnt/large", "state=/mnt/large", "larger than 16 MiB"),
+        ("mkdir /mnt/ro && mount -t tmpfs -o ro tmpfs /mnt/ro", "state=/mnt/ro/state", "Read-only"),
+    ],
+    ids=["no directory", "a FIFO", "too large", "read-only"],
+)
+def test_a_file_that_cannot_keep_the_state_is_refused(
+    lasting: LastingOnes, made: str, option: str, sentence: str
+) -> None:
+    """Better no mount than one that forgets without a word."""
+    mount = lasting()
+    mount.end()
+    mount.sh(made)
+    complaint = _refused_mount(mount, option)
+    assert option.removeprefix("state=") in complaint
+    assert sentence in complaint
+    assert "Traceback" not in complaint
+
+
+def test_a_link_is_followed_and_what_lies_in_the_way_is_not(lasting: LastingOnes) -> None:
+    """The temporary file beside the state file may be a link that somebody else has made."""
+    mount = lasting()
+    mount.end()
+    mount.sh(
+        "mkdir /mnt/real; ln -s real/state /mnt/link; echo precious >/mnt/other; ln -s ../other /mnt/real/state.new"
+    )
+    mount.again("state=/mnt/link")
+    mount.ctl("create 3")
+    assert mount.sh("cat /mnt/real/state") == mount.read("ctl") + "\n"
+    assert mount.sh("readlink /mnt/link; cat /mnt/other; ls /mnt/real") == "real/state\nprecious\nstate\n"
+
+
+def test_two_mounts_do_not_share_one(lasting: LastingOnes) -> None:
+    mount = lasting(OPTION)
+    mount.ctl("create 3")
+    before = same(mount)
+    mount.sh("mkdir /mnt/second")
+    for _ in range(2):  # also after the file has been replaced
+        refused = mount.refused(f"{VIRTFS} mount -f -o {OPTION} /mnt/second")
+        assert "another mount uses it" in refused
+        assert same(mount) == before
+        mount.ctl("virt3 mtu 1400")
+        before = same(mount)
+
+
+def test_a_line_that_fails_is_kept_and_tried_again(lasting: LastingOnes) -> None:
+    """A namespace that is not there yet at boot, for instance."""
+    mount = lasting(OPTION)
+    mount.ctl("create 3 up")
+    mount.end()
+    mount.sh(f"echo 'create 5 netns late inet 10.0.5.1/24 up' >>{STATE}; echo 'virt3 frobnicate 1' >>{STATE}")
+    for _ in range(2):
+        mount.again(OPTION)
+        text = same(mount)
+        assert "# not replayed: create 5 netns late inet 10.0.5.1/24 up\n" in text
+        assert 'there is no network namespace "late"' in text
+        assert "# not replayed: virt3 frobnicate 1" in text
+        assert mount.units() == ["virt3"]
+        mount.end()
+    mount.ip("netns add late")
+    mount.again(OPTION)
+    assert sorted(mount.units()) == ["virt3", "virt5"]
+    assert mount.read("virt5/tap/netns") == "late"
+    assert "not replayed: create 5" not in same(mount)
+    mount.ctl("virt5 description here")  # about another interface
+    assert "frobnicate" in same(mount)
+
+
+def test_a_newer_command_supersedes_a_line_that_failed(lasting: LastingOnes) -> None:
+    mount = lasting()
+    mount.end()
+    mount.sh(f"echo 'create 5 netns late' >{STATE}")
+    mount.again(OPTION)
+    assert "not replayed" in same(mount)
+    mount.ctl("create 5 description mine")
+    assert "not replayed" not in same(mount)
+
+
+def test_bytes_of_any_locale(lasting: LastingOnes) -> None:
+    mount = lasting(OPTION)
+    mount.ctl("create 3 description → ü")
+    mount.end()
+    mount.sh(f"cd /; LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 {VIRTFS} mount -o {OPTION} /mnt/virt")
+    assert "description → ü" in mount.read("ctl")
+    mount.sh("echo virt3 description ← ä >ctl")
+    assert mount.sh(f"cat {STATE}") == mount.read("ctl") + "\n"
+    mount.sh(f"cd /; {VIRTFS} umount /mnt/virt")
 
 
 def test_a_directory_is_none(lasting: LastingOnes) -> None:

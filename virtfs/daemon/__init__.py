@@ -29,6 +29,7 @@ Modules:
 
     state           the state as text
     statefile       the file that keeps it
+    failed_lines     lines of the state file that could not be replayed
     replay          recreates what the file holds
     reports         the texts of the report files
 """

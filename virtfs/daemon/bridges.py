@@ -176,6 +176,11 @@ class Bridges:
     def _is_member(self, name: str) -> bool:
         return any(managed.bridge.state.member(name) for managed in self._all.values())
 
+    async def catch_up(self) -> None:
+        """Look at the bridges now if an event concerned one. OSError: as refresh."""
+        if self._doubt.is_set():
+            await self.refresh(None)
+
     async def follow(self) -> None:
         """Refresh the bridges after each event that concerns one of them, until cancelled.
 

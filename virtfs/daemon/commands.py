@@ -179,8 +179,12 @@ class Commands:
 
     # The effect of a line. The caller holds the lock.
 
-    async def run_line(self, text: str, user: User, made: frozenset[str] = frozenset()) -> None:
-        """Carry out a line of the mount's ctl. made: the taps and bridges that an earlier run of virtfs made."""
+    async def run_line(self, text: str, user: User, made: frozenset[str] | None = None) -> None:
+        """Carry out a line of the mount's ctl.
+
+        made: in a replay, the taps and bridges that an earlier run of virtfs made. None: a user gives the line, which
+        supersedes failed lines of the state file about the same interface or bridge.
+        """
         self._refuse_at_end()
         command = parse(text)
         if command is None or command.kind == "help":
@@ -188,25 +192,28 @@ class Commands:
         if not user.root:
             raise VirtError(errno.EPERM, "only root may use this ctl; write to the ctl of your interface")
         try:
-            await self._run_command(command, user, made)
+            target = await self._run_command(command, user, made or frozenset())
+            if made is None:
+                self._state.failed.supersede(target)
         finally:
             self._changes.publish()
 
-    async def _run_command(self, command: Command, user: User, made: frozenset[str]) -> None:
+    async def _run_command(self, command: Command, user: User, made: frozenset[str]) -> object:
+        """Carry out a command and return what it was about: a unit or the name of a bridge."""
         if isinstance(command.target, str):
             await self._bridges.run(command, self.run, command.target in made)
             await self._follower.caught_up()  # updates the taps that joined or left the bridge
-            return
+            return command.target
         unit = None if command.target is None else Unit(int(command.target))
         interface = None if unit is None else self._registry.find(unit)
         if command.peer is not None:
             await self._cable(command, self._existing(unit), self._existing(command.peer), user)
-            return
+            return unit
         match command.kind:
             case "create" if interface is not None:
                 raise VirtError(errno.EEXIST, f'"{interface.virt.name}" already exists')
             case "create":
-                await self._create(unit, command.actions, user, made)
+                unit = await self._create(unit, command.actions, user, made)
             case "ensure" if interface is None:
                 await self._create(unit, command.actions, user, made)
             case "destroy":
@@ -215,6 +222,7 @@ class Commands:
                 existing = self._existing(unit)
                 await refuse_moves(self._kernel, existing, command.actions)
                 await self._change(existing, command.actions, user)
+        return unit
 
     async def _run_verbs(self, of: Virt | Bridge, text: str, user: User) -> None:
         """Carry out a line of the ctl of an interface or a bridge."""
@@ -222,10 +230,12 @@ class Commands:
         if isinstance(of, Bridge):
             await self._bridges.change(of, parse_verbs(text, BRIDGE), user)
             await self._follower.caught_up()
+            self._state.failed.supersede(of.name)
         else:
             await self._change(self._registry.of(of), parse_verbs(text), user)
+            self._state.failed.supersede(of.unit)
 
-    async def _create(self, unit: Unit | None, actions: tuple[Action, ...], user: User, made: frozenset[str]) -> None:
+    async def _create(self, unit: Unit | None, actions: tuple[Action, ...], user: User, made: frozenset[str]) -> Unit:
         self._lifecycle.check_room()
         await self._checks.check(None, actions, user)
         netns = destination(actions)
@@ -235,6 +245,7 @@ class Commands:
         except BaseException:
             await self._lifecycle.destroy(interface)
             raise
+        return interface.virt.unit
 
     async def _change(self, interface: Interface, actions: tuple[Action, ...], user: User) -> None:
         await self._checks.check(interface, actions, user)

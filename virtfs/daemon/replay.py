@@ -3,10 +3,11 @@
 import logging
 from dataclasses import replace
 
-from virtfs.core.grammar import format_command, parse
+from virtfs.core.grammar import Command, format_command, parse
 from virtfs.core.ids import Gid, Uid, Unit, User
 from virtfs.core.quoting import quoted
 from virtfs.daemon.commands import Commands
+from virtfs.daemon.failed_lines import FailedLines, replayable
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.netns_verb import destination, without_move
 from virtfs.daemon.registry import Registry
@@ -21,7 +22,9 @@ ROOT_USER = User(Uid(0), Gid(0), 0)
 class Replay:
     """Runs the lines of a state file. A line that fails is logged, and the others are tried all the same."""
 
-    def __init__(self, commands: Commands, registry: Registry, kernel: Kernel) -> None:
+    def __init__(self, commands: Commands, registry: Registry, failed: FailedLines, kernel: Kernel) -> None:
+        """failed: keeps the lines that fail for the next mount."""
+        self._failed = failed
         self._commands = commands
         self._registry = registry
         self._kernel = kernel
@@ -29,22 +32,25 @@ class Replay:
     async def run(self, text: str) -> bool:
         """Run every line. False: the mount ended before all of them had run."""
         made = made_before(text)
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, text_line in enumerate(text.splitlines(), start=1):
             if self._commands.ended:
                 break
+            line = replayable(text_line)
+            command = None
             try:
-                await self._run_line(line, made)
+                command = parse(line)
+                if command is not None:
+                    await self._run(command, made)
             except OSError as refusal:
                 log.error("state file, line %d: %s: %s", number, quoted(line), refusal.strerror)
-            except Exception:
+                self._failed.add(line, command, str(refusal.strerror))
+            except Exception as failure:
                 log.exception("state file, line %d: %s", number, quoted(line))
+                self._failed.add(line, command, f"{type(failure).__name__}: {failure}")
         return not self._commands.ended
 
-    async def _run_line(self, line: str, made: frozenset[str]) -> None:
+    async def _run(self, command: Command, made: frozenset[str]) -> None:
         """Run a line, with `ensure`. An interface comes back lost if its namespace was that of a process."""
-        command = parse(line)
-        if command is None:
-            return
         netns = destination(command.actions)
         by_process = netns.isdecimal()
         if by_process:

@@ -85,7 +85,7 @@ class Daemon:
             tasks.start,
             alone=False,
         )
-        self.state = State(self.registry, self.bridges, self.cables, accounts, state)
+        self.state = State(self.registry, self.bridges, self.cables, self.follower, accounts, state, lock)
         self.reports = Reports(
             self.registry, self.bridges, self.cables, self.follower, accounts, self.state, self.changes, options
         )
@@ -120,7 +120,7 @@ class Daemon:
             tasks.start,
         )
         self.rights = Rights(self.commands, self.errors, self.follower)
-        self.replay = Replay(self.commands, self.registry, kernel)
+        self.replay = Replay(self.commands, self.registry, self.state.failed, kernel)
         self.root.children.update(self.commands.tree.root(__version__, self.events, pcap))
         self.root.children["bridge"] = self.bridges.directory
 
@@ -149,6 +149,8 @@ async def serve(
     os.set_blocking(fuse_fd, False)
     state_file = StateFile(state) if state else None
     with ExitStack() as closing:
+        if state_file is not None:
+            closing.callback(state_file.close)
         kernel = Kernel()
         closing.callback(kernel.close)
         async with trio.open_nursery() as libfuse:

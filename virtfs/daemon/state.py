@@ -2,27 +2,42 @@
 
 from collections.abc import Iterator
 
+import trio
+
 from virtfs.core.grammar import Action, Command, format_actions, format_command
 from virtfs.core.values import verbs_of
 from virtfs.core.virt import Origin, Virt
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
+from virtfs.daemon.failed_lines import FailedLines
+from virtfs.daemon.follow import Follower
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.statefile import MADE, StateFile
 from virtfs.daemon.userdb import Accounts
 
 
 class State:
-    """The state of a mount. file: keeps it for the next mount, or None."""
+    """The state of a mount."""
 
     def __init__(
-        self, registry: Registry, bridges: Bridges, cables: Cables, accounts: Accounts, file: StateFile | None
+        self,
+        registry: Registry,
+        bridges: Bridges,
+        cables: Cables,
+        follower: Follower,
+        accounts: Accounts,
+        file: StateFile | None,
+        lock: trio.Lock,
     ) -> None:
+        """file: keeps the state for the next mount, or None. lock: held while interfaces change."""
+        self.failed = FailedLines()
         self._registry = registry
         self._bridges = bridges
         self._cables = cables
+        self._follower = follower
         self._accounts = accounts
         self._file = file
+        self._lock = lock
         self._ended = False
 
     def verbs(self, virt: Virt) -> str:
@@ -32,8 +47,8 @@ class State:
     def text(self) -> str:
         """Return the lines that would make every interface, bridge and cable.
 
-        Comments record what the lines cannot: which taps and bridges that outlive the daemon were made by virtfs, and
-        which interfaces belong to an open of clone.
+        Comments record what the lines cannot: which taps and bridges that outlive the daemon were made by virtfs, which
+        interfaces belong to an open of clone, and which lines of the state file could not be replayed.
         """
         return "".join(f"{line}\n" for line in self._lines())
 
@@ -53,17 +68,31 @@ class State:
                 yield format_command(Command("change", virt.unit, actions))
         yield from self._bridges.lines_after()
         yield from map(format_command, self._cables.lines())
+        yield from self.failed.comments()
 
     def _verbs_of(self, virt: Virt, *, makes: bool = False) -> list[tuple[Action, ...]]:
         user, group = self._accounts.user_name(virt.owner), self._accounts.group_name(virt.group)
         return verbs_of(virt, user, group, makes=makes)
 
     async def keep(self) -> bool:
-        """Save the state if there is a file. False: that failed and was logged; it should be tried again."""
+        """Save the state if there is a file. False: that failed and was logged; it should be tried again.
+
+        The caller does not hold the lock: a snapshot is taken between two commands, so a line is in it whole or not at
+        all.
+        """
         if self._file is None or self._ended:
             return True
         await self._accounts.learn_all(interface.virt for interface in self._registry)
-        return await self._file.save(self.text())
+        return await self._file.save(self._snapshot)
+
+    async def _snapshot(self) -> str | None:
+        """Return the text, with what the kernel has reported by now; None at the end of the mount."""
+        async with self._lock:
+            if self._ended:
+                return None
+            self._follower.catch_up()
+            await self._bridges.catch_up()
+            return self.text()
 
     def end(self) -> None:
         """Stop saving: from now on interfaces are removed only because the mount is ending."""

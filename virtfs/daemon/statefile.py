@@ -1,7 +1,12 @@
 """The state file: the text of ctl, kept for the next mount."""
 
+import errno
+import fcntl
 import logging
 import os
+import stat
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -12,34 +17,69 @@ from virtfs.forward.tasks import in_thread
 log = logging.getLogger(__name__)
 
 MADE = "# made: "  # precedes the names of taps and bridges that virtfs made and that outlive it
+MOST = 16 << 20  # bytes; 4000 interfaces take some 2 MiB
 
 
 class StateFile:
-    """One file, replaced as a whole: a reader finds the old text or the new one, also after a crash."""
+    """One file with one user.
+
+    It is replaced as a whole: a reader finds the old text or the new one, also after a crash. The file in use is locked
+    (flock(2)). The new file is locked before it takes the old one's place, so there is no moment without a lock.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        """path: of the file. If it is a symbolic link, the file is where the link points to now."""
+        self._path = Path(os.path.realpath(path))
+        self._locked = -1  # the descriptor that holds the lock
         self._text: str | None = None
         self._trouble = ""  # the last one logged
         self._one = trio.Lock()
 
     async def load(self) -> str:
-        """Return its text, "" if there is no file yet. VirtError: it cannot be read."""
+        """Lock the file, created if need be, and return its text.
+
+        VirtError: EBUSY, another mount uses it; EINVAL, it is not a regular file; EFBIG; the errors of open(2).
+        """
         try:
             # A file system that hangs must not keep a mount from ending.
-            return await in_thread(lambda: self._path.read_text(errors="surrogateescape"), abandon=True)
-        except FileNotFoundError:
-            return ""
+            self._locked, text = await in_thread(self._open, abandon=True)
         except OSError as refusal:
             raise VirtError(refusal.errno or 0, f'state file "{self._path}": {refusal.strerror}') from None
+        return text
 
-    async def save(self, text: str) -> bool:
-        """Write the text if it differs from the last. False: that failed and was logged."""
-        async with self._one:
-            if text == self._text:
-                return True
+    def _open(self) -> tuple[int, str]:
+        while True:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(self._path, flags, 0o600)
             try:
-                await in_thread(self._replace, text)
+                found = os.fstat(fd)
+                if not stat.S_ISREG(found.st_mode):
+                    raise OSError(errno.EINVAL, "it is not a regular file")
+                if found.st_size > MOST:
+                    raise OSError(errno.EFBIG, f"it is larger than {MOST >> 20} MiB")
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise OSError(errno.EBUSY, "another mount uses it") from None
+                if os.path.samestat(found, os.stat(self._path)):  # else its user has just replaced it
+                    return fd, _read(fd).decode("utf-8", "surrogateescape")
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+
+    async def save(self, snapshot: Callable[[], Awaitable[str | None]]) -> bool:
+        """Write a snapshot if it differs from the last one. False: that failed and was logged.
+
+        snapshot: gives the text. It is called when it is this save's turn, so that a save never replaces a newer text.
+        None: the state is not to be saved any more.
+        """
+        async with self._one:
+            try:
+                text = await snapshot()
+                if text is None or text == self._text:
+                    return True
+                self._locked = await in_thread(self._replace, text)
             except OSError as refusal:
                 if (trouble := str(refusal.strerror)) != self._trouble:
                     log.error('state file "%s": %s', self._path, trouble)
@@ -48,13 +88,43 @@ class StateFile:
             self._text, self._trouble = text, ""
             return True
 
-    def _replace(self, text: str) -> None:
+    def _replace(self, text: str) -> int:
+        """Replace the file and return the descriptor that locks the new one. All is on the disk when this returns."""
         new = self._path.with_name(self._path.name + ".new")
-        with open(new, "w", errors="surrogateescape", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
+        with suppress(FileNotFoundError):
+            new.unlink()  # left by a crash, or a link that is not ours: it is not followed
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with open(fd, "wb", closefd=False) as file:
+                file.write(text.encode("utf-8", "surrogateescape"))
+            os.fsync(fd)
+            new.replace(self._path)
+        except BaseException:
+            os.close(fd)
+            with suppress(OSError):
+                new.unlink()
+            raise
+        before, self._locked = self._locked, fd
+        if before >= 0:
+            os.close(before)
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)  # the rename, too
+        finally:
+            os.close(directory)
+        return fd
+
+    def close(self) -> None:
+        """Unlock the file."""
+        fd, self._locked = self._locked, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _read(fd: int) -> bytes:
+    with open(fd, "rb", closefd=False) as file:
+        return file.read()
 
 
 def made_before(text: str) -> frozenset[str]:

@@ -87,7 +87,7 @@ def test_both_ways_on_one_descriptor(virt: Virt) -> None:
     ("line", "why"),
     [
         ("ffffffffffffzz", '"zz" at column 13 is not hexadecimal'),
-        ("fff", '"f" at column 3 is half a byte: a byte is two digits'),
+        ("fff", '"f" at column 3 is half a byte: write two digits for each byte'),
         (f"{DIGITS}\nff ff xy\n{DIGITS}", 'line 2: "xy" at column 7 is not hexadecimal'),
     ],
 )

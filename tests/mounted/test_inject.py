@@ -202,7 +202,7 @@ def test_a_file_cut_short_is_told_of_at_close(virt: Virt) -> None:
     file.close()
     assert virt.count("tx_frames") == 3
     begins = len(FILE) - 61 - 16
-    assert virt.mount.read("last_error").startswith(f"{virt.name}/inject: byte {begins}: the file ends inside")
+    assert virt.mount.read("last_error").startswith(f"{virt.name}/inject: byte {begins}: the file is truncated")
 
 
 def distances(captured: Captured) -> list[float]:

@@ -223,7 +223,7 @@ def test_name_too_long() -> None:
 def test_a_line_has_so_many_verbs_and_no_more() -> None:
     assert len(parse_verbs("up " * VERBS_MAX)) == VERBS_MAX
     number, sentence = refused("virt3 " + "up " * VERBS_MAX + "down " * 300_000)
-    assert (number, sentence) == (errno.E2BIG, f'"down" is one verb too many: a line may have {VERBS_MAX}')
+    assert (number, sentence) == (errno.E2BIG, f'"down" is one verb too many: a line may have {VERBS_MAX}, so split it')
 
 
 def test_verb_that_cannot_be_undone_ends_its_line() -> None:
@@ -633,17 +633,17 @@ def test_lines_about_bridges(line: str, command: Command) -> None:
         (
             "bridge0 groupfwd 0x4",
             errno.ERANGE,
-            'groupfwd: "0x4" has bit 0x4 set: Linux does not forward LACP frames here',
+            'groupfwd: "0x4" has bit 0x4 set: clear it, since Linux does not forward LACP frames',
         ),
         (
             "bridge0 groupfwd 0xffff",
             errno.ERANGE,
-            'groupfwd: "0xffff" has bit 0x1 set: Linux does not forward spanning tree frames here',
+            'groupfwd: "0xffff" has bit 0x1 set: clear it, since Linux does not forward spanning tree frames',
         ),
         (
             "bridge0 ifgroupfwd tap3 0xffff",
             errno.ERANGE,
-            'ifgroupfwd: "0xffff" has bit 0x2 set: Linux does not forward pause frames here',
+            'ifgroupfwd: "0xffff" has bit 0x2 set: clear it, since Linux does not forward pause frames',
         ),
         ("bridge0 hellotime 11", errno.ERANGE, 'hellotime: "11" is out of range 1 to 10'),
         ("bridge0 maxage 5", errno.ERANGE, 'maxage: "5" is out of range 6 to 40'),

@@ -79,7 +79,7 @@ def test_a_line_without_digits_gives_nothing(line: bytes) -> None:
         (b"00,11", '",11" at column 3 is not hexadecimal'),
         ("00 Ä".encode(), '"Ä" at column 4 is not hexadecimal'),
         (b"00 \xff\x1b", r'"\xff\x1b" at column 4 is not hexadecimal'),
-        (b"00 112: # 3", '"2" at column 6 is half a byte: a byte is two digits'),
+        (b"00 112: # 3", '"2" at column 6 is half a byte: write two digits for each byte'),
         (b"*", '"*" at column 1 is not hexadecimal'),
     ],
 )

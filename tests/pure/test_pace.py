@@ -97,5 +97,7 @@ def test_no_time_is_beyond_the_clock(first: int, second: int, factor: float, now
 def test_the_refusal_says_when_the_frame_is_due() -> None:
     pace = Pace()
     pace.due(0, 0.5, NOW)
-    with pytest.raises(VirtError, match=r"at pace 0\.5 the frame is due in 2000 years; the limit is 292"):
+    with pytest.raises(
+        VirtError, match=r"at pace 0\.5 the frame is due in 2000 years; the limit is 292: set a higher pace"
+    ):
         pace.due(1000 * 31_556_952 * NANOSECOND, 0.5, NOW)

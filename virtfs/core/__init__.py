@@ -3,55 +3,55 @@
 Interfaces:
 
     virt                  an interface: settings, state, counters
-    virt_steps            the verbs that undo a failed line
-    values                attribute files, and the verbs that rebuild an interface
-    bridge                a bridge, and the verbs between two of its states
+    virt_steps            the verbs that return an interface to an earlier state
+    values                the contents of attribute files, and the verbs that create an interface again
+    bridge                a bridge, and the verbs that turn one state into another
     bridgeplan            checks a line of bridge verbs before any takes effect
-    events                the events of the file events
+    events                the events that the file `events` reports
     limits                the maxima of a mount
 
 The language of ctl:
 
-    script                writes to ctl, cut into lines
-    line_words            a line, word by word
-    grammar               lines to commands and back
+    script                splits the writes to ctl into lines
+    line_words            splits a line into words
+    grammar               parses lines into commands, and formats commands as lines
     verbs                 the tables of commands and verbs
-    arguments             the kinds of arguments
-    quantities            numbers, sizes, rates, times as text
-    quoting               a user's text in an error sentence
-    errors                VirtError: errno and sentence
+    arguments             the kinds of arguments, each with its parser and formatter
+    quantities            parses and formats numbers, sizes, rates and times
+    quoting               quotes a user's text in an error sentence
+    errors                VirtError, an errno with a sentence
 
 Frames:
 
-    ethernet              MAC addresses, bounds on the length
-    framequeue            frames waiting for a reader
-    offload               checksums and TCP segments that the kernel left undone
-    hexlines              frames as lines of text
+    ethernet              MAC addresses, and bounds on the frame length
+    framequeue            a queue of frames waiting for a reader
+    offload               fills in checksums and cuts large TCP segments
+    hexlines              frames as lines of hexadecimal text
 
 Impairments and timing:
 
     impairment            an impairment as a value
-    impairment_text       in the words of tc-netem(8)
-    impairment_scheduler  what happens to a frame, and when
-    pace                  when frames of a recording are due
+    impairment_text       parses and formats impairments, in the words of tc-netem(8)
+    impairment_scheduler  decides what happens to a frame, and when
+    pace                  the times at which frames of a recording are sent
 
 Capture files:
 
     pcapng                writes pcapng
-    tpacket               a packet socket's ring to pcapng
-    savefile              decodes pcap and pcapng from pieces
-    savefile_records      records, and checks of both formats
+    tpacket               converts a packet socket's ring to pcapng
+    savefile              decodes a capture file that arrives in pieces
+    savefile_records      what the decoders of both formats share
     savefile_pcap         decodes pcap
     savefile_pcapng       decodes pcapng
 
 Reports:
 
-    ifconfig              in the layout of NetBSD's ifconfig(8)
-    brconfig              in the layout of NetBSD's brconfig(8)
-    status                status.json
+    ifconfig              interfaces in the layout of NetBSD's ifconfig(8)
+    brconfig              bridges in the layout of NetBSD's brconfig(8)
+    status                the file status.json
 
 Small types:
 
     ids                   units, uids, gids, bridge names
-    ip                    IP addresses
+    ip                    types for IP addresses
 """

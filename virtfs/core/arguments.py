@@ -1,4 +1,4 @@
-"""Argument kinds of ctl verbs: for each its name in help, its parser and its formatter."""
+"""The kinds of arguments of ctl verbs. Each has a name for the help text, a parser and a formatter."""
 
 import ipaddress
 import re
@@ -12,19 +12,19 @@ from virtfs.core.errors import VirtError
 from virtfs.core.impairment import BOTH, Direction, Impairment
 from virtfs.core.quoting import quoted
 
-# The kernel's maximum: a longer txqueuelen fails with EPERM, because a tap's ring is one allocation of at most
-# KMALLOC_MAX_SIZE, 4 MiB of pointers (include/linux/ptr_ring.h). Mounts allow less: core/limits.
+# The kernel's maximum txqueuelen; a longer one fails with EPERM. A tap's ring is a single allocation of pointers, at
+# most KMALLOC_MAX_SIZE (4 MiB) long (include/linux/ptr_ring.h). A mount has a lower limit: core/limits.py.
 QUEUE_MAX = 524288
 DESCRIPTION_MAX = 256  # characters
 FILTER_MAX = 4096  # characters
-NAME_MAX = 256  # LOGIN_NAME_MAX
+NAME_MAX = 256  # characters in the name of a user, group or network namespace; LOGIN_NAME_MAX of glibc
 IFNAME_MAX = 15  # bytes; IFNAMSIZ without the NUL
 ID_MAX = 2**32 - 2  # (uid_t)-1 means "unchanged" to chown(2)
 
-# A name has no colon (passwd(5)), but may have an @, as in the user@example of directory services. It cannot begin with
-# "-", which starts a verb, or "#", which starts a comment.
+# The name of a user or group. A colon is not allowed (passwd(5)), but "@" is: directory services have names such as
+# user@example. The name cannot begin with "-", which starts a verb, or "#", which starts a comment.
 _NAME = re.compile(r"[^-#:/,\s][^:/,\s]*")
-_NETNS = re.compile(r"[^#/\s][^/\s]*")  # a file name that is one word of a line
+_NETNS = re.compile(r"[^#/\s][^/\s]*")  # a file name without white space, so that it is a single word of a line
 _DIGITS = re.compile(r"[0-9]+")
 _HEX = re.compile(r"0x[0-9A-Fa-f]{1,16}|0")
 _NOT_IN_IFNAME = re.compile(r"[/:\s]")
@@ -34,9 +34,11 @@ _NOT_IN_IFNAME = re.compile(r"[/:\s]")
 class Argument:
     """A kind of argument.
 
-    parse: raises VirtError and quotes the text; parse(format(x)) == x.
-    take: for an argument of several words. It takes the leading words that belong to the argument and returns their
-    value and their number.
+    name: what the help text calls the argument.
+    parse: returns the value of a text. It raises VirtError with a sentence that quotes the text.
+    format: returns the text of a value, so that parse(format(x)) == x.
+    take: parses an argument of several words. It gets the remaining words of the line, and returns the value and the
+    number of words that belong to it. None for an argument of one word.
     """
 
     name: str
@@ -64,7 +66,7 @@ def one_of(*words: str) -> Argument:
 def account(name: str) -> Argument:
     """Return the argument kind for a user or group, given by name or number.
 
-    The value is the text: core cannot look up accounts.
+    The value is the text itself, because core makes no system calls and cannot look up accounts.
     """
 
     def parse(text: str) -> str:
@@ -78,7 +80,7 @@ def account(name: str) -> Argument:
 
 
 def parse_description(text: str) -> str:
-    """Return a description: at most 256 printable characters, possibly none; "#" is allowed."""
+    """Check a description and return it unchanged. It is a text of 0 to 256 printable characters; "#" is allowed."""
     if len(text) > DESCRIPTION_MAX:
         raise VirtError(EINVAL, f"{quoted(text)} has {len(text)} characters; at most {DESCRIPTION_MAX} are allowed")
     if not text.isprintable():
@@ -87,31 +89,31 @@ def parse_description(text: str) -> str:
 
 
 def parse_interface4(text: str) -> ipaddress.IPv4Interface:
-    """Return an IPv4 address with its prefix length, from "A/n"."""
+    """Parse an IPv4 address with a prefix length, such as "10.0.3.1/24"."""
     address, length = _address_and_length(text, "10.0.3.1/24", 32)
     return ipaddress.IPv4Interface((_address4(address), length))
 
 
 def parse_interface6(text: str) -> ipaddress.IPv6Interface:
-    """Return an IPv6 address with its prefix length, from "A/n"; a zone index is refused."""
+    """Parse an IPv6 address with a prefix length, such as "fd00::1/64". A zone index is refused."""
     address, length = _address_and_length(text, "fd00::1/64", 128)
     return ipaddress.IPv6Interface((_address6(address), length))
 
 
 def parse_address4(text: str) -> ipaddress.IPv4Interface | ipaddress.IPv4Address:
-    """Return an IPv4 address, with a prefix length if the text has one: "A/n" or "A"."""
+    """Parse an IPv4 address. The prefix length is optional: "10.0.3.1/24" or "10.0.3.1"."""
     return parse_interface4(text) if "/" in text else _address4(text)
 
 
 def parse_address6(text: str) -> ipaddress.IPv6Interface | ipaddress.IPv6Address:
-    """Return an IPv6 address, with a prefix length if the text has one: "A/n" or "A"."""
+    """Parse an IPv6 address. The prefix length is optional: "fd00::1/64" or "fd00::1"."""
     return parse_interface6(text) if "/" in text else _address6(text)
 
 
 def parse_interface_name(text: str) -> str:
-    """Return the name of a host interface, if it is valid (net/core/dev.c dev_valid_name).
+    """Check the name of a host interface and return it unchanged (net/core/dev.c dev_valid_name).
 
-    virtN is returned unchanged; it stands for the tap of that unit.
+    virtN is a valid name here, and stands for the tap of that unit.
     """
     if len(text.encode("utf-8", "surrogateescape")) > IFNAME_MAX:
         raise VirtError(EINVAL, f"{quoted(text)} is longer than {IFNAME_MAX} bytes, the limit of an interface name")
@@ -120,20 +122,22 @@ def parse_interface_name(text: str) -> str:
     return text
 
 
-Impairments = tuple[tuple[Direction, Impairment], ...]  # an entry for each direction the user named
+# One entry for each direction that the user named; both directions if the user named none.
+Impairments = tuple[tuple[Direction, Impairment], ...]
 
 
 def take_impairments(words: Sequence[str]) -> tuple[Impairments, int]:
-    """Parse leading tc-netem words, for both directions or after `in` and `out`.
+    """Parse the tc-netem words at the beginning of `words`.
 
-    Return the value and the number of words taken.
+    They are one impairment for both directions, or an impairment after `in`, after `out`, or after each.
+    Return the impairments and the number of words taken.
     """
     found, count = impairment_text.parse_impairments(words)
     return tuple(found.items()), count
 
 
 def parse_impairments(text: str) -> Impairments:
-    """Parse a text that consists of an impairment alone."""
+    """Parse a text that consists of the words of take_impairments() and nothing else."""
     words = text.split()
     found, count = take_impairments(words)
     if count < len(words):
@@ -142,7 +146,7 @@ def parse_impairments(text: str) -> Impairments:
 
 
 def format_impairments(impairments: Impairments) -> str:
-    """Return the words that take_impairments() reads as this value."""
+    """Return the words that take_impairments() parses into these impairments."""
     found = dict(impairments)
     texts = {
         direction: impairment_text.format_impairment(one) or f"limit {one.limit}" for direction, one in found.items()
@@ -153,7 +157,10 @@ def format_impairments(impairments: Impairments) -> str:
 
 
 def parse_filter(text: str) -> str:
-    """Check the form of a tcpdump expression; libpcap compiles it later. The empty expression passes every frame."""
+    """Check the characters and the length of a tcpdump expression, and return it unchanged.
+
+    libpcap compiles the expression later. The empty expression passes every frame.
+    """
     if not text.isprintable():
         raise VirtError(EINVAL, f"{quoted(text)} contains an unprintable character")
     if len(text) > FILTER_MAX:
@@ -162,9 +169,9 @@ def parse_filter(text: str) -> str:
 
 
 def group_mask(refused: dict[int, str]) -> Argument:
-    """Return the argument kind for a mask of link-local groups, in hexadecimal; bit N is the group 01:80:c2:00:00:0N.
+    """Return the argument kind for a hexadecimal mask of link-local groups. Bit N is the group 01:80:c2:00:00:0N.
 
-    refused: the bits that Linux does not accept, each with the name of the frames sent to its group
+    refused: maps each bit that Linux does not accept to the name of the frames sent to its group
     (net/bridge/br_private.h BR_GROUPFWD_RESTRICTED, BR_GROUPFWD_MACPAUSE).
     """
 
@@ -176,14 +183,19 @@ def group_mask(refused: dict[int, str]) -> Argument:
             raise VirtError(ERANGE, f"{quoted(text)} is out of range 0x0 to 0xffff")
         for bit, what in refused.items():
             if mask & bit:
-                raise VirtError(ERANGE, f"{quoted(text)} has bit {bit:#x} set: Linux does not forward {what} here")
+                raise VirtError(
+                    ERANGE, f"{quoted(text)} has bit {bit:#x} set: clear it, since Linux does not forward {what}"
+                )
         return mask
 
     return Argument("MASK", parse, hex)
 
 
 def parse_netns(text: str) -> str:
-    """Return the name of a network namespace (ip-netns(8)) or a process number; "" means the daemon's own namespace."""
+    """Check the name of a network namespace (ip-netns(8)) or a process number, and return it unchanged.
+
+    "" means the daemon's own namespace.
+    """
     if text and (text in (".", "..") or len(text) > NAME_MAX or not _NETNS.fullmatch(text) or not text.isprintable()):
         raise VirtError(EINVAL, f"{quoted(text)} is neither a network namespace name nor a process number")
     return text
@@ -220,9 +232,9 @@ def _address6(text: str) -> ipaddress.IPv6Address:
 
 
 def _check_assignable(text: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
-    """Refuse addresses that no interface can have: multicast, ::, and 0.0.0.0.
+    """Raise EINVAL for an address that no interface can have: multicast, ::, and 0.0.0.0.
 
-    The kernel accepts 0.0.0.0 and ignores it (net/ipv4/devinet.c __inet_insert_ifa).
+    The check is needed because the kernel accepts 0.0.0.0 but ignores it (net/ipv4/devinet.c __inet_insert_ifa).
     """
     if address.is_unspecified or address.is_multicast:
         raise VirtError(EINVAL, f"{quoted(text)} cannot be assigned to an interface")
@@ -250,8 +262,8 @@ DESCRIPTION = Argument("TEXT", parse_description)
 IFACE = Argument("IF", parse_interface_name)
 BRIDGE = Argument("NAME", parse_interface_name)
 
-# The values of brconfig(8) that Linux accepts. It stores a timeout as a 32-bit number of hundredths of a second, whose
-# maximum means never. The other limits are IEEE 802.1D's (net/bridge/br_private_stp.h).
+# The values of brconfig(8) that Linux accepts. Linux stores a timeout in hundredths of a second, as a 32-bit number
+# whose maximum means never. The limits of the spanning tree are those of IEEE 802.1D (net/bridge/br_private_stp.h).
 MAXADDR = number("N", 0, 2**32 - 1)
 TIMEOUT = number("SECONDS", 0, 42949671)
 MAXAGE = number("SECONDS", 6, 40)
@@ -261,7 +273,7 @@ PRIORITY = number("N", 0, 65535)
 IFPRIORITY = number("N", 0, 255)
 IFPATHCOST = number("N", 1, 65535)
 
-# Measured: Linux accepts all bits but 0 to 2 for a bridge, and all but bit 1 for a port.
+# Measured: Linux accepts all bits except 0 to 2 for a bridge, and all bits except 1 for a port.
 _PAUSE = {0x2: "pause frames"}
 GROUPFWD = group_mask({0x1: "spanning tree frames", **_PAUSE, 0x4: "LACP frames"})
 IFGROUPFWD = group_mask(_PAUSE)

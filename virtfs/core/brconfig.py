@@ -1,4 +1,4 @@
-"""Text about bridges: the layout of NetBSD's brconfig(8) and plain lists (sbin/brconfig/brconfig.c)."""
+"""Bridges as text: in the layout of NetBSD's brconfig(8) (sbin/brconfig/brconfig.c), and as plain lists."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,10 @@ _STATES = ("disabled", "listening", "learning", "forwarding", "blocking")
 
 
 def status(bridge: Bridge) -> str:
-    """Return what `brconfig bridge0` prints. The port number is Linux's; NetBSD prints the interface index there."""
+    """Return the text that `brconfig bridge0` prints on NetBSD.
+
+    The port numbers are those of Linux; NetBSD prints the interface index instead.
+    """
     return "".join(f"{line}\n" for line in _status(bridge.name, bridge.state))
 
 
@@ -19,19 +22,21 @@ def members(state: BridgeState) -> str:
 
 
 def addresses(state: BridgeState) -> str:
-    """Return the address table, one entry a line: MAC, member, seconds since the last frame, flags as brconfig prints
-    them.
+    """Return the address table, one entry a line.
+
+    A line has the MAC address, the member, the seconds since the last frame, and the flags as brconfig prints them.
     """
     return "".join(f"{format_mac(known.address)} {known.member} {known.age} {_flags(known)}\n" for known in state.known)
 
 
 def _status(name: str, state: BridgeState) -> Iterator[str]:
-    # NetBSD's bridge(4) has only these two flags (sys/net/if_bridge.c).
+    # NetBSD's bridge(4) sets no other interface flags than UP and RUNNING (sys/net/if_bridge.c).
     yield f"{name}: {_bits((0x41 if state.up else 0), {0x1: 'UP', 0x40: 'RUNNING'})}"
     yield "\tConfiguration:"
     yield (f"\t\tpriority {state.priority} hellotime {state.hellotime} fwddelay {state.fwddelay} maxage {state.maxage}")
     yield "\t\tipfilter disabled flags 0x0"
-    if state.groupfwd:  # NetBSD has no such line: its bridge forwards all groups
+    # NetBSD has no such line, because its bridges forward all groups.
+    if state.groupfwd:
         yield f"\t\tgroupfwd {state.groupfwd:#x}"
     yield "\tInterfaces:"
     for member in state.members:

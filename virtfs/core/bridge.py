@@ -1,7 +1,7 @@
 """The state of a host bridge, and the verbs that turn one state into another.
 
-`steps` serves three purposes: giving a new bridge a saved state, undoing a line that failed, and restoring a bridge
-that virtfs attached to.
+steps() is used to give a new bridge a saved state, to undo a line that failed, and to restore a bridge that virtfs
+attached to.
 """
 
 from collections.abc import Iterator
@@ -13,14 +13,15 @@ from virtfs.core.grammar import Action
 from virtfs.core.ids import BridgeName
 from virtfs.core.ip import IpInterface
 
-# The defaults of brconfig(8), used for new bridges. Linux's own are no limit and 300 seconds.
+# The defaults of brconfig(8), which new bridges get. The defaults of Linux are no limit and 300 seconds.
 MAXADDR_DEFAULT: Final = 100
 TIMEOUT_DEFAULT: Final = 1200  # seconds
 
-FORWARDING: Final = 3  # spanning tree state of a port: disabled, listening, learning, forwarding, blocking
+# The spanning tree states of a port: 0 disabled, 1 listening, 2 learning, 3 forwarding, 4 blocking.
+FORWARDING: Final = 3
 
 # Path costs that Linux derives from the link speed (net/bridge/br_if.c port_cost): 2 for a tap, 100 on older kernels.
-# rtnetlink does not tell a derived cost from a configured one, so these costs are never set on a new member.
+# rtnetlink does not show whether a cost was derived or configured, so these costs are never set on a new member.
 _AUTOMATIC_COSTS: Final = (1, 2, 3, 4, 5, 19, 100)
 
 
@@ -28,8 +29,11 @@ _AUTOMATIC_COSTS: Final = (1, 2, 3, 4, 5, 19, 100)
 class Member:
     """One port of a bridge.
 
-    priority: 0 to 255 in steps of 4, as in brconfig(8); Linux stores a quarter of it.
-    groupfwd: link-local groups forwarded from this port, in addition to the bridge's. Bit N is 01:80:c2:00:00:0N.
+    priority: 0 to 255 in steps of 4, as in brconfig(8). Linux stores a quarter of this number.
+    groupfwd: mask of the link-local groups whose frames are forwarded from this port, in addition to those of the
+    bridge. Bit N is the group 01:80:c2:00:00:0N.
+    state: spanning tree state.
+    adopted: whether the addresses and routes of the interface have been moved to the bridge.
     """
 
     name: str
@@ -41,7 +45,7 @@ class Member:
     cost: int = 100
     groupfwd: int = 0
     state: int = FORWARDING
-    adopted: bool = False  # its addresses and routes have moved to the bridge
+    adopted: bool = False
 
     @property
     def automatic_cost(self) -> bool:
@@ -51,7 +55,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class FdbEntry:
-    """An entry of the address table, other than the ports' own addresses. age: seconds since the last frame from it."""
+    """An entry of a bridge's address table. The entries for the ports' own addresses are left out.
+
+    member: name of the port. age: seconds since the last frame from the address. static: the entry never expires.
+    """
 
     address: bytes
     member: str
@@ -61,9 +68,11 @@ class FdbEntry:
 
 @dataclass(frozen=True, slots=True)
 class BridgeState:
-    """A bridge as the kernel reports it. Times are seconds; maxaddr 0 means no limit, timeout 0 means never.
+    """A bridge as the kernel reports it. Times are in seconds.
 
-    groupfwd: link-local groups the bridge forwards, in the format of Member.groupfwd.
+    maxaddr: maximum number of learned addresses, 0 for no limit. timeout: time until a learned address expires, 0 for
+    never. groupfwd: mask of the link-local groups that the bridge forwards, as in Member.groupfwd. known: the address
+    table. addresses: the bridge's IP addresses.
     """
 
     up: bool = False
@@ -98,7 +107,7 @@ class Bridge:
 def steps(now: BridgeState, to: BridgeState) -> tuple[Action, ...]:
     """Return the verbs that turn the bridge `now` into the bridge `to`.
 
-    Learned addresses and the MAC address are left alone.
+    They change neither the learned addresses nor the MAC address of the bridge.
     """
     return tuple(_steps(now, to))
 
@@ -129,7 +138,10 @@ def _steps(now: BridgeState, to: BridgeState) -> Iterator[Action]:
 
 
 def _parameters(now: BridgeState, to: BridgeState) -> Iterator[Action]:
-    """Yield the verbs for parameters. Values below a verb's minimum, such as fwddelay 0, become that minimum."""
+    """Yield the verbs for parameters that differ.
+
+    The kernel can report a value that the verb refuses, such as fwddelay 0. It is raised to the verb's minimum.
+    """
     for name, least in (
         ("priority", 0),
         ("hellotime", 1),
@@ -162,7 +174,8 @@ def _statics(now: BridgeState, to: BridgeState) -> Iterator[Action]:
     members = {member.name for member in to.members}
     addresses = {address for address, _ in wanted}
     for address, member in there:
-        if address not in addresses and member in members:  # the kernel removes the entries of a member that leaves
+        # If the member leaves the bridge, the kernel removes its entries.
+        if address not in addresses and member in members:
             yield Action("deladdr", (address,))
     for address, member in wanted:
         if (address, member) not in there:
@@ -177,17 +190,20 @@ NEW: Final = BridgeState()
 
 
 def without(state: BridgeState, names: frozenset[str]) -> BridgeState:
-    """Return the state of the bridge before those members joined."""
+    """Return the state without the members in `names` and without their entries in the address table."""
     members = tuple(member for member in state.members if member.name not in names)
     known = tuple(known for known in state.known if known.member not in names)
     return replace(state, members=members, known=known)
 
 
 def steps_after(state: BridgeState, names: frozenset[str]) -> tuple[Action, ...]:
-    """Return the verbs still needed once `steps(NEW, without(state, names))` has run and those members have joined."""
+    """Return the verbs that complete `state` after the members in `names` have joined.
+
+    The verbs of `steps(NEW, without(state, names))` have run before.
+    """
     start = without(state, names)
     came = tuple(Member(member.name) for member in state.members if member.name in names)
-    # Ignore a cost that Linux derives by itself.
+    # Linux derives these costs itself, so they do not count as a difference.
     came = tuple(
         replace(member, cost=wanted.cost) if (wanted := state.member(member.name)) and wanted.automatic_cost else member
         for member in came

@@ -15,16 +15,19 @@ from virtfs.core.grammar import Action
 _SWITCHES = ("discover", "learn", "protect", "stp")
 _OF_MEMBER = {"static", "ifpriority", "ifpathcost", "ifgroupfwd", *_SWITCHES, *(f"-{verb}" for verb in _SWITCHES)}
 
-Masters = Mapping[str, str]  # from a host interface to the bridge it is in, "" for none
+Masters = Mapping[str, str]  # maps each existing host interface to the name of its bridge, or to "" if it has none
 
 
 def interfaces_of(actions: tuple[Action, ...]) -> set[str]:
-    """Return the names of the interfaces in the verbs."""
+    """Return the names of the interfaces that the verbs act on."""
     return {str(action.args[0]) for action in actions if action.verb in _OF_MEMBER | {"add", "delete"}}
 
 
 def renamed(actions: tuple[Action, ...], names: Mapping[str, str]) -> tuple[Action, ...]:
-    """Return the verbs with interface names replaced: virt3 becomes the current name of tap3."""
+    """Return the verbs with interface names replaced.
+
+    names: maps a name to its replacement, for example virt3 to the current name of tap3.
+    """
     return tuple(
         Action(action.verb, (names.get(str(action.args[0]), action.args[0]), *action.args[1:]))
         if action.verb in _OF_MEMBER | {"add", "delete"}
@@ -34,18 +37,19 @@ def renamed(actions: tuple[Action, ...], names: Mapping[str, str]) -> tuple[Acti
 
 
 def plan(state: BridgeState, actions: tuple[Action, ...], masters: Masters, ensure: bool) -> tuple[Action, ...]:
-    """Return those of the verbs that change something.
+    """Return the verbs that change something, in their order.
 
-    ensure: accept verbs that are already in effect, and leave them out.
-    Errors: ENXIO, no such interface; EEXIST, already a member; EBUSY, in another bridge; ENOENT, not a member, or no
-    such address in the table; EADDRNOTAVAIL, no such address on the bridge.
+    ensure: accept a verb that is already in effect, and leave it out.
+    Errors: ENXIO if an interface does not exist; EEXIST if it is already a member; EBUSY if it is in another bridge;
+    ENOENT if it is not a member, or if a MAC address is not in the table; EADDRNOTAVAIL if the bridge does not have an
+    IP address.
     """
     line = _Line(state, masters, ensure)
     return tuple(action for action in actions if line.apply(action))
 
 
 class _Line:
-    """A model of the bridge after the verbs applied so far."""
+    """The bridge as it will be after the verbs that apply() has accepted."""
 
     def __init__(self, state: BridgeState, masters: Masters, ensure: bool) -> None:
         self._members = {member.name: member.adopted for member in state.members}
@@ -55,7 +59,7 @@ class _Line:
         self._ensure = ensure
 
     def apply(self, action: Action) -> bool:
-        """Apply one verb to the model; return whether it changes anything."""
+        """Apply one verb; return whether it changes anything."""
         match action:
             case Action("add", (str(name), *option)):
                 return self._add(name, bool(option))
@@ -64,9 +68,10 @@ class _Line:
             case Action("deladdr", (bytes(address),)):
                 return self._forget(address)
             case Action("inet" | "inet6", (address,)):
+                # Adding an address that is already there is not an error, with or without `ensure`.
                 there = address in self._addresses
                 self._addresses.add(address)  # type: ignore[arg-type]
-                return not there  # adding an address twice is not an error
+                return not there
             case Action("-inet" | "-inet6", (address,)):
                 return self._remove_address(action.verb, address)
         if action.verb in _OF_MEMBER:
@@ -92,7 +97,7 @@ class _Line:
             self._members[name] |= adopt
             return not done
         if self._masters[name]:
-            raise VirtError(EBUSY, f'add: "{name}" is already in "{self._masters[name]}"')
+            raise VirtError(EBUSY, f'add: "{name}" is in "{self._masters[name]}": remove it from there first')
         self._members[name] = adopt
         return True
 

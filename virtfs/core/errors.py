@@ -1,4 +1,4 @@
-"""The one error type of virtfs: an errno for the program, a sentence for the user."""
+"""The only error type of virtfs: an errno for the program and a sentence for the user."""
 
 import errno
 
@@ -6,8 +6,8 @@ import errno
 class VirtError(OSError):
     """An error that a user sees.
 
-    errno: the error of write(2), open(2) or read(2). strerror: one line of plain English that quotes the offending
-    text; the file `last_error` shows it.
+    errno: the errno with which the system call fails, such as write(2), open(2) or read(2).
+    strerror: one line of plain English that quotes the offending text. The file `last_error` shows this line.
     """
 
     errno: int
@@ -18,7 +18,7 @@ class VirtError(OSError):
 
 
 def refused(failure: OSError | MemoryError) -> VirtError:
-    """Return the VirtError that reports a failure to the user."""
+    """Convert a failure to a VirtError. A VirtError is returned unchanged."""
     if isinstance(failure, VirtError):
         return failure
     if isinstance(failure, MemoryError):

@@ -9,20 +9,23 @@ from virtfs.core.quoting import quoted
 
 ADDRESS_LEN = 6
 HEADER_LEN = 14  # ETH_HLEN: destination, source, type
-VLAN_LEN = 4  # VLAN_HLEN: the MTU does not count the tag
+VLAN_LEN = 4  # VLAN_HLEN; the MTU does not include the tag
 BROADCAST = b"\xff" * ADDRESS_LEN
 
 MTU_DEFAULT = 1500
-MTU_MIN = 68  # drivers/net/tun.c MIN_MTU; the minimum of RFC 791
-MTU_MAX = 65521  # drivers/net/tun.c: MAX_MTU - hard_header_len; `ip -d link` shows both
+# The limits of drivers/net/tun.c. `ip -d link` shows them as minmtu and maxmtu.
+MTU_MIN = 68  # MIN_MTU, the minimum of RFC 791
+MTU_MAX = 65521  # MAX_MTU - hard_header_len
 
 _MAC = re.compile(r"[0-9A-Fa-f]{1,2}(?:(:[0-9A-Fa-f]{1,2}){5}|(-[0-9A-Fa-f]{1,2}){5})")
 
 
 def parse_mac(text: str) -> bytes:
-    """Return the six bytes of "aa:bb:cc:dd:ee:ff"; "-" is a separator too, and groups may have one digit.
+    """Parse a MAC address such as "aa:bb:cc:dd:ee:ff" into six bytes.
 
-    Accepts any address, including broadcast, multicast and all-zero. EINVAL for other text.
+    The separator is ":" or "-", and a group may have a single digit. Any address is accepted, including broadcast,
+    multicast and all-zero.
+    Errors: EINVAL if the text is not a MAC address.
     """
     if not _MAC.fullmatch(text):
         raise VirtError(EINVAL, f"{quoted(text)} is not a MAC address such as b2:0a:00:0b:0e:03")
@@ -30,7 +33,11 @@ def parse_mac(text: str) -> bytes:
 
 
 def parse_station_mac(text: str) -> bytes:
-    """Return an address that an interface can have: EINVAL for multicast and all-zero too (is_valid_ether_addr)."""
+    """Parse a MAC address that an interface can have.
+
+    Errors: those of parse_mac(), and EINVAL for a multicast or all-zero address (include/linux/etherdevice.h
+    is_valid_ether_addr).
+    """
     mac = parse_mac(text)
     if is_multicast(mac):
         raise VirtError(EINVAL, f"{quoted(text)} is a multicast address: no interface can have it")
@@ -40,7 +47,7 @@ def parse_station_mac(text: str) -> bytes:
 
 
 def format_mac(mac: bytes) -> str:
-    """Return six bytes as "aa:bb:cc:dd:ee:ff"."""
+    """Format a MAC address of six bytes as "aa:bb:cc:dd:ee:ff"."""
     return mac.hex(":")
 
 
@@ -50,13 +57,16 @@ def is_multicast(mac: bytes) -> bool:
 
 
 def new_mac(unit: Unit, random_byte: int) -> bytes:
-    """Return the address of a new virt, b2:0a:RR:0b:0e:NN as in NetBSD's virt(4): RR is random, NN is unit & 255."""
+    """Return the MAC address of a new virt: b2:0a:RR:0b:0e:NN, as in NetBSD's virt(4).
+
+    RR is random_byte, NN is unit & 255.
+    """
     return bytes((0xB2, 0x0A, random_byte, 0x0B, 0x0E, unit & 0xFF))
 
 
 def frame_bounds(mtu: int) -> tuple[int, int]:
-    """Return the lengths in bytes of the shortest and the longest frame that an interface of this MTU passes.
+    """Return the minimum and the maximum length, in bytes, of a frame on an interface with this MTU.
 
-    The shortest is a bare header; the longest has a full payload and one VLAN tag.
+    The shortest frame is a bare header. The longest has a header, one VLAN tag and `mtu` bytes of payload.
     """
     return HEADER_LEN, mtu + HEADER_LEN + VLAN_LEN

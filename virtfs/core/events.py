@@ -6,7 +6,7 @@ Event = Literal["create", "destroy", "lost", "up", "down", "mtu", "carrier", "br
 
 
 class Meaning(NamedTuple):
-    """What an event reports. keys: the keys that follow the name, in this order."""
+    """What an event means. keys: the keys of the key=value pairs that follow the name, in this order."""
 
     text: str
     keys: tuple[str, ...] = ()

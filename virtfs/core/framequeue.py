@@ -1,12 +1,15 @@
-"""A queue of frames waiting for a reader, bounded in frames and bytes."""
+"""A queue of frames waiting for a reader, with a limit on frames and a limit on bytes."""
 
 from collections import deque
 
-BYTES = 32 << 20  # maximum of one queue, however many frames it may hold
+BYTES = 32 << 20  # maximum total length of the frames in one queue
 
 
 class FrameQueue:
-    """A first-in, first-out queue. Its methods take the maximum number of frames, which may change between calls."""
+    """A first-in, first-out queue of frames.
+
+    The maximum number of frames is a parameter of the methods, `most`, because it may change between calls.
+    """
 
     def __init__(self) -> None:
         self._frames: deque[bytes] = deque()
@@ -26,9 +29,9 @@ class FrameQueue:
         return frame
 
     def add(self, frame: bytes, most: int) -> int:
-        """Add a frame unless `most` frames wait; return the number of frames dropped, 0 or 1.
+        """Add a frame to a queue that has a reader. If the queue is full, drop this frame.
 
-        For a queue with a reader: the newest frame is dropped.
+        Return the number of frames dropped, 0 or 1.
         """
         if len(self._frames) >= most or self._size + len(frame) > BYTES:
             return 1
@@ -37,16 +40,16 @@ class FrameQueue:
         return 0
 
     def keep(self, frame: bytes, most: int) -> int:
-        """Add a frame and keep the last `most`; return the number of frames dropped.
+        """Add a frame to a queue without a reader. If the queue is full, drop the oldest frames.
 
-        For a queue without a reader: the oldest frames are dropped.
+        Return the number of frames dropped.
         """
         self._frames.append(frame)
         self._size += len(frame)
         return self.trim(most)
 
     def trim(self, most: int) -> int:
-        """Drop all frames but the last `most`; return how many were dropped."""
+        """Drop the oldest frames until at most `most` frames and BYTES bytes are left; return the number dropped."""
         dropped = 0
         while len(self._frames) > most or self._size > BYTES:
             self.take()

@@ -1,8 +1,8 @@
 """The language of ctl: parse lines into commands and format commands as lines.
 
-A line is words separated by blanks or tabs. A word that begins with "#" starts a comment, except in a verb that takes
-the rest of the line: there "#" and blanks are part of the text. Parsing checks form and ranges only. Rights and
-existence are checked later, when a command runs.
+A line is a list of words, separated by blanks or tabs. A word that begins with "#" starts a comment. After a verb that
+takes the rest of the line, however, "#" and blanks are part of the text. Parsing checks form and ranges only. When a
+command runs, it checks the rights of the user and whether the objects exist.
 """
 
 import re
@@ -18,7 +18,8 @@ from virtfs.core.quantities import parse_bridge_name, parse_unit_name
 from virtfs.core.quoting import quoted
 from virtfs.core.verbs import BRIDGE, FORMS, VIRT, Form, Kind, Noun, Verb
 
-VERBS_MAX = 256  # in one line; other commands wait until it has run
+# Maximum number of verbs in a line. A limit is needed because all other commands wait while a line runs.
+VERBS_MAX = 256
 VALUE_MAX = 256  # characters in a value written to an attribute file
 
 _WHITE_SPACE = " \t\n\v\f\r"  # isspace(3) in the C locale
@@ -29,7 +30,7 @@ _LIKE_A_UNIT = re.compile(r"[-+]?[0-9]|virt|tap(?:[0-9]|$)")
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A verb with the values of its arguments, whose types follow from the verb's Argument kinds."""
+    """A verb with the values of its arguments. The verb's Argument kinds determine the types of the values."""
 
     verb: str
     args: tuple[object, ...] = ()
@@ -39,9 +40,10 @@ class Action:
 class Command:
     """One line of the mount's ctl.
 
-    target: None for help, and for a create that takes the lowest free unit.
-    peer: the other end of a cable. The impairments of a cable are in `actions`, as one `impair`: `in` is the direction
-    from the peer, `out` the direction to it.
+    target: the interface or bridge. None for `help`, and for a `create` that takes the lowest free unit.
+    actions: the verbs, in order. The impairments of a cable are a single action `impair`, in which `in` is the
+    direction from the peer and `out` the direction to the peer.
+    peer: the interface at the other end of a cable; None for other commands.
     """
 
     kind: Kind
@@ -51,9 +53,10 @@ class Command:
 
 
 def parse(line: str) -> Command | None:
-    """Parse one line of the mount's ctl, without its newline; None for a blank line or a comment.
+    """Parse one line of the mount's ctl, without its newline. Return None for a blank line or a comment.
 
-    Errors: VirtError with EINVAL (grammar), ERANGE (number out of range) or E2BIG (too many verbs), quoting the text.
+    Errors: VirtError with EINVAL (grammar), ERANGE (number out of range) or E2BIG (too many verbs). The sentence quotes
+    the text.
     """
     words = Words(line)
     first = words.take()
@@ -72,9 +75,9 @@ def parse(line: str) -> Command | None:
 
 
 def parse_verbs(line: str, noun: Noun = VIRT) -> tuple[Action, ...]:
-    """Parse one line of an interface's own ctl, verbs without a name before them; () for a blank line or a comment.
+    """Parse one line of an interface's own ctl, which consists of verbs only.
 
-    Errors: as for parse().
+    Return () for a blank line or a comment. Errors: those of parse().
     """
     return _parse_actions(Words(line), noun)
 
@@ -82,8 +85,8 @@ def parse_verbs(line: str, noun: Noun = VIRT) -> tuple[Action, ...]:
 def file_action(file: str, text: str) -> Action:
     """Return the action that writing `text` to an attribute file performs. Surrounding white space is ignored.
 
-    file: the file name in the verb table; KeyError if no verb mirrors it.
-    Errors: VirtError with EINVAL or ERANGE, quoting the text.
+    file: the name of the file in the verb table.
+    Errors: KeyError if no verb has that file; VirtError with EINVAL or ERANGE, whose sentence quotes the text.
     """
     candidates = verbs.of_file(VIRT, file)
     if not candidates:
@@ -101,7 +104,7 @@ def file_action(file: str, text: str) -> Action:
 
 
 def format_command(command: Command) -> str:
-    """Return the line that parse() reads as this command."""
+    """Return the line that parse() turns into this command."""
     if command.kind == "change":
         start = f"virt{command.target}" if isinstance(command.target, int) else str(command.target)
     else:
@@ -115,10 +118,10 @@ def format_command(command: Command) -> str:
 
 
 def format_actions(actions: tuple[Action, ...], noun: Noun = VIRT, *, makes: bool = False) -> str:
-    """Return the line that parse_verbs() reads as these actions.
+    """Return the line that parse_verbs() turns into these actions.
 
-    makes: the actions follow `create` or `ensure` in their line.
-    ValueError: no line can express them, because a verb that must end its line is not the last.
+    makes: whether the actions follow `create` or `ensure` in the line.
+    ValueError: the actions do not fit in one line, because a verb that must end its line is not the last.
     """
     for action in actions[:-1]:
         verb = _known(action.verb, noun)
@@ -135,8 +138,8 @@ def help_text() -> str:
         "A line is checked as a whole before any of it takes effect.\n"
         "netns must be the last verb of its line, except after create and ensure.\n"
         f"\n{_columns(commands)}\n"
-        "Verbs of virtN, any number in a line. In virtN/ctl they stand without a name before them.\n"
-        "(root): only root may use it, even when the interface has an owner.\n"
+        "Verbs of virtN, any number in a line. In virtN/ctl they are written without the name virtN.\n"
+        "(root): only root may use the verb, even if the interface has another owner.\n"
         f"\n{_columns(_usages(VIRT))}\n"
         "Verbs of bridgeN, any number in a line, as in brconfig(8); only root may use them.\n"
         "IF is an interface of the host, or virtN for the tap of that unit.\n"
@@ -178,7 +181,10 @@ def _with_verbs(command: Command, first: str) -> Command:
 
 
 def _kind_named(word: str | None) -> Noun:
-    """Return the kind of object that a word names, even if the name is not valid; "bridge" alone is a verb."""
+    """Return the kind of object that a word names, even if the name is not valid.
+
+    "bridge" without a number is the verb of a virt, so it does not name a bridge.
+    """
     return BRIDGE if word is not None and _LIKE_A_BRIDGE.match(word) else VIRT
 
 
@@ -195,20 +201,21 @@ def _parse_target(form: Form, words: Words) -> Unit | BridgeName | None:
 
 
 def _names_unit(word: str) -> bool:
-    """Return whether a word that could be a unit or a verb is meant as a unit, even if it is not a valid one."""
+    """Return whether a word is meant as a unit rather than as a verb, even if it is not a valid unit."""
     return verbs.find(VIRT, word) is None and _LIKE_A_UNIT.match(word) is not None
 
 
 def _parse_actions(words: Words, noun: Noun, *, makes: bool = False) -> tuple[Action, ...]:
     actions: list[Action] = []
-    # Remembered to reject a later netns, which would take the tap out of this bridge.
+    # The last `bridge` of the line, if `-bridge` does not follow. A later `netns` is an error, since moving the tap
+    # would take it out of this bridge.
     bridge: Action | None = None
     while (word := words.take()) is not None:
         verb = verbs.find(noun, word)
         if verb is None:
             raise VirtError(EINVAL, f"unknown verb {quoted(word)}")
         if len(actions) == VERBS_MAX:
-            raise VirtError(E2BIG, f"{quoted(word)} is one verb too many: a line may have {VERBS_MAX}")
+            raise VirtError(E2BIG, f"{quoted(word)} is one verb too many: a line may have {VERBS_MAX}, so split it")
         action = Action(verb.name, tuple(_parse_arguments(verb, words)))
         actions.append(action)
         if verb.ends_line:

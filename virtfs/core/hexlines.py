@@ -1,7 +1,7 @@
-"""The file `hex`: frames as text, one a line, for shells.
+"""The file `hex`: frames as hexadecimal text, one frame a line, for shell scripts.
 
-In a written line blanks, colons and 0x prefixes are ignored, and "#" begins a comment. So the output of xxd -p, od -An
--tx1 and Wireshark's "as a Hex Stream" is accepted, provided that a frame is on one line. xxd and od wrap longer lines
+In a written line, blanks, colons and 0x prefixes are ignored, and "#" begins a comment. The output of xxd -p, od -An
+-tx1 and Wireshark's "as a Hex Stream" is accepted, provided that each frame is on one line. xxd and od wrap long lines
 by default; xxd -p -c0 and od -v -w65539 do not.
 """
 
@@ -14,7 +14,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ethernet import MTU_MAX, frame_bounds
 from virtfs.core.quoting import quoted
 
-# In bytes: the longest frame with every byte written as "0xff ".
+# Bytes in a line. This is enough for the longest frame with every byte written as "0xff ".
 LINE_MAX = frame_bounds(MTU_MAX)[1] * len("0xff ")
 
 _IGNORED = b" \t\r\n\v\f:"
@@ -24,22 +24,24 @@ _LAST_DIGIT = re.compile(rb"[0-9A-Fa-f](?=[\s:]*\Z)")
 
 
 def format_frame(frame: bytes | memoryview) -> bytes:
-    """Return the frame as a line: two digits a byte, then a newline."""
+    """Format a frame as a line: two hexadecimal digits for each byte, then a newline."""
     return hexlify(frame) + b"\n"
 
 
 def parse_line(line: bytes) -> bytes | None:
-    """Return the frame of a line, with or without its newline; None for a blank line or a comment.
+    """Parse a line into a frame; return None for a blank line or a comment.
 
-    The frame may have any length, including lengths that no interface accepts.
-    Errors: EINVAL for a character that is not a hexadecimal digit and for half a byte, quoted with its column; E2BIG
-    for a line over LINE_MAX.
+    The newline at the end of the line is optional. The frame may have any length, including lengths that no interface
+    accepts.
+    Errors: EINVAL for a character that is not a hexadecimal digit, or for half a byte; the sentence quotes the
+    character and gives its column. E2BIG for a line of more than LINE_MAX bytes.
     """
     if len(line) > LINE_MAX:
         raise VirtError(E2BIG, f"the line is longer than {LINE_MAX} bytes, more than any frame needs")
     text = line.partition(b"#")[0]
     if b"x" in text or b"X" in text:
-        text = _PREFIX.sub(b"  ", text)  # same width, to keep the column of an error
+        # Two blanks have the width of the prefix, so the columns in error sentences stay correct.
+        text = _PREFIX.sub(b"  ", text)
     try:
         return unhexlify(text.translate(None, _IGNORED)) or None
     except Error:
@@ -47,7 +49,7 @@ def parse_line(line: bytes) -> bytes | None:
 
 
 class Lines:
-    """The writes to one descriptor of hex, cut into lines. Only a newline ends a line."""
+    """Splits the writes to one descriptor of hex into lines. Only a newline ends a line."""
 
     def __init__(self) -> None:
         self._kept = b""
@@ -56,8 +58,9 @@ class Lines:
         """Store the data, and return an iterator of the frames in the lines that it completes, in order.
 
         An unfinished line is kept for the next write.
-        Errors: those of parse_line(), and E2BIG for an unfinished line over LINE_MAX. The iterator raises them after
-        the last good frame, with the line number if the write has several lines. What follows the bad line is dropped.
+        Errors: those of parse_line(), and E2BIG for an unfinished line of more than LINE_MAX bytes. The iterator raises
+        the error after the last good frame; the sentence has the line number if the write has several lines. The data
+        after the bad line is dropped.
         """
         *lines, self._kept = (self._kept + data).split(b"\n")
         if len(self._kept) > LINE_MAX:
@@ -69,7 +72,7 @@ class Lines:
         self._kept = b""
 
     def rest(self) -> bytes:
-        """Return the unfinished line, which closing the file would drop; empty if it is blank or a comment."""
+        """Return the unfinished line, or b"" if it is blank or a comment. Closing the file would lose this line."""
         return self._kept if self._kept.partition(b"#")[0].translate(None, _IGNORED) else b""
 
     def _frames(self, lines: list[bytes]) -> Iterator[bytes]:
@@ -85,10 +88,11 @@ class Lines:
 
 
 def _complaint(text: bytes) -> str:
-    """Return what is wrong with a line that does not parse."""
+    """Return the error sentence for a line that does not parse."""
     if wrong := _NO_DIGIT.search(text):
         what = quoted(wrong.group().decode("utf-8", "surrogateescape"))
         return f"{what} at column {wrong.start() + 1} is not hexadecimal"
     odd = _LAST_DIGIT.search(text)
-    assert odd is not None  # a line without digits is not an error
-    return f"{quoted(odd.group().decode())} at column {odd.start() + 1} is half a byte: a byte is two digits"
+    # The number of digits is odd, so there is at least one.
+    assert odd is not None
+    return f"{quoted(odd.group().decode())} at column {odd.start() + 1} is half a byte: write two digits for each byte"

@@ -6,15 +6,16 @@ from typing import NewType
 Unit = NewType("Unit", int)  # the n of virt<n> and tap<n>
 Uid = NewType("Uid", int)
 Gid = NewType("Gid", int)
-BridgeName = NewType("BridgeName", str)  # "bridge0": its number is written like a Unit
+BridgeName = NewType("BridgeName", str)  # such as "bridge0"; the number is in plain decimal, like a unit
 
-UNIT_MAX = Unit(2147483639)  # tap2147483639 still fits IFNAMSIZ with its NUL
-BRIDGE_MAX = 999_999_999  # likewise bridge999999999
+# The names tap2147483639 and bridge999999999, with a NUL at the end, are not longer than IFNAMSIZ (16 bytes).
+UNIT_MAX = Unit(2147483639)
+BRIDGE_MAX = 999_999_999
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """The user who opened a file. A handle keeps the rights its opener had at open(2)."""
+    """The user who opened a file. A handle keeps the rights that this user had at open(2)."""
 
     uid: Uid
     gid: Gid

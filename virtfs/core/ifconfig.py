@@ -9,14 +9,15 @@
 
 Every line but the first begins with a tab (sbin/ifconfig: ifconfig.c status(), af_inet.c, af_inet6.c).
 
-NetBSD shows virt3 and tap3 as two interfaces. Here a wire has one entry, under virt's name, that shows both ends as the
-verbs set them. `address` is virt's own, set by `link`. Flags, mtu, status and the inet lines are the tap's, set by
-`up`, `mtu`, `inet` and `inet6` or by ip(8). The tap's MAC is in tap/address. A scope id is the tap's interface index,
-so the host knows the address as fe80::3%7.
+NetBSD shows virt3 and tap3 as two interfaces. Here a single entry, under the name of the virt, shows both ends of the
+wire. `address` is the MAC address of the virt, which the verb `link` sets. Flags, mtu, status and the inet lines belong
+to the tap; the verbs `up`, `mtu`, `inet` and `inet6` set them, and so does ip(8). The MAC address of the tap is not
+shown; it is in the file tap/address. A scope id is the interface index of the tap: the host knows the address above as
+fe80::3%7.
 
-BROADCAST, SIMPLEX and MULTICAST are always set, RUNNING whenever UP is, PROMISC in a bridge or during a capture. An
-empty description is left out, and so is the broadcast address if the prefix has no room for one (RFC 3021). A virt that
-has lost its tap is shown as down and without addresses.
+BROADCAST, SIMPLEX and MULTICAST are always set. RUNNING is set whenever UP is. PROMISC is set while the tap is in a
+bridge or captures run. An empty description is left out. The broadcast address is left out if the prefix is too long to
+have one (RFC 3021). A virt that has lost its tap is shown as down and without addresses.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,7 +26,7 @@ from virtfs.core.ethernet import format_mac
 from virtfs.core.ip import IpInterface
 from virtfs.core.virt import Virt
 
-# NetBSD's sys/net/if.h, in the order of their bits as snprintb(3) prints them
+# The flags of NetBSD's sys/net/if.h, by ascending bit: the order in which snprintb(3) prints them.
 _UP = 0x1
 _BROADCAST = 0x2
 _RUNNING = 0x40
@@ -62,13 +63,17 @@ def _flags(virt: Virt) -> str:
     flags = _BROADCAST | _SIMPLEX | _MULTICAST
     if virt.host.up:
         flags |= _UP | _RUNNING
-    if (virt.host.promisc or virt.host.bridge) and not virt.lost:  # Linux does not set it in a bridge of one port
+    # The bridge is checked too, because Linux does not set IFF_PROMISC on the only port of a bridge.
+    if (virt.host.promisc or virt.host.bridge) and not virt.lost:
         flags |= _PROMISC
     return f"{flags:#x}<{','.join(name for bit, name in _NAMES.items() if flags & bit)}>"
 
 
 def _address(virt: Virt, address: IpInterface) -> str:
-    """Return an inet line. Linux's addresses have none of NetBSD's flags (tentative, detached and so on)."""
+    """Return an inet or inet6 line.
+
+    Its flags are always 0, because Linux's addresses have none of NetBSD's flags (tentative, detached and so on).
+    """
     ip, network = address.ip, address.network
     if ip.version == 4:
         broadcast = f" broadcast {network.broadcast_address}" if network.prefixlen < 31 else ""

@@ -1,12 +1,12 @@
-"""Impairments as values; impairment_text parses and formats them, impairment_scheduler applies them."""
+"""Impairments as values. impairment_text parses and formats them; impairment_scheduler applies them to frames."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Direction = Literal["in", "out"]  # "in" is towards virt
+Direction = Literal["in", "out"]  # "in" is towards virt, "out" is towards the tap
 Distribution = Literal["uniform", "normal", "pareto", "paretonormal"]
 
-LIMIT_DEFAULT = 1000  # frames; tc-netem(8)'s default
+LIMIT_DEFAULT = 1000  # frames; the default of tc-netem(8)
 
 BOTH: Final[tuple[Direction, ...]] = ("in", "out")
 
@@ -15,7 +15,7 @@ BOTH: Final[tuple[Direction, ...]] = ("in", "out")
 class Share:
     """The share of frames to which an impairment applies, in percent.
 
-    correlation: the probability, in percent, that the last frame's result is used again.
+    correlation: the probability, in percent, that a frame gets the result of the frame before it without a new draw.
     """
 
     percent: float = 0.0
@@ -27,11 +27,11 @@ NEVER: Final = Share()
 
 @dataclass(frozen=True, slots=True)
 class Bursts:
-    """The Gilbert-Elliott loss model; probabilities in percent, names as in tc-netem(8).
+    """The Gilbert-Elliott loss model. Probabilities are in percent; the names are those of tc-netem(8).
 
-    The wire is good or bad. At each frame, p is the chance that a good wire turns bad, r that a bad wire turns good.
-    The frame is lost with probability loss_bad (1-h) or loss_good (1-k), according to the state before that change. A
-    burst lasts 100/r frames on average, and p/(p+r) of all frames meet a bad wire.
+    The wire is in one of two states, good and bad. A frame is lost with probability loss_good (1-k) in the good state
+    and loss_bad (1-h) in the bad state. After each frame, the wire turns from good to bad with probability p, or from
+    bad to good with probability r. A burst lasts 100/r frames on average, and p/(p+r) of all frames meet a bad wire.
     """
 
     p: float
@@ -42,15 +42,16 @@ class Bursts:
 
 @dataclass(frozen=True, slots=True)
 class Impairment:
-    """The impairment of one direction; a default one does nothing.
+    """The impairment of one direction. The default values do nothing.
 
-    delay, jitter: nanoseconds. rate: bits a second, 0 for no limit. gap: frames, at least 1. limit: frames, at least 1.
-    seed: None for a random one.
+    delay, jitter: nanoseconds. delay_correlation: percent. gap: at least 1; at most every gap-th frame is reordered.
+    rate: bits a second, 0 for no limit. limit: maximum number of waiting frames, at least 1. seed: seed of the random
+    numbers, None for a random seed.
     """
 
     delay: int = 0
     jitter: int = 0
-    delay_correlation: float = 0.0  # percent
+    delay_correlation: float = 0.0
     distribution: Distribution = "uniform"
     loss: Share | Bursts = NEVER
     duplicate: Share = NEVER
@@ -63,7 +64,7 @@ class Impairment:
 
     @property
     def harmless(self) -> bool:
-        """Whether frames pass unchanged and without delay."""
+        """Whether all frames pass, unchanged and without delay."""
         harms = (self.delay, self.jitter, self.rate, self.duplicate.percent, self.corrupt.percent)
         return not any(harms) and isinstance(self.loss, Share) and not self.loss.percent
 

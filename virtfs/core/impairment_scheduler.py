@@ -3,19 +3,21 @@
 The caller passes the time, in nanoseconds of any monotonic clock. A frame goes through these steps, in this order:
 
 1. duplicate: the frame is sent twice. Each copy goes through the steps below on its own.
-2. loss: the frame is dropped. It is also dropped if `limit` frames are waiting.
+2. loss: the frame is dropped. It is also dropped if `limit` frames are already waiting.
 3. corrupt: one bit is flipped.
 4. reorder: the frame is sent at once, ahead of all waiting frames and regardless of the rate.
 5. delay and jitter: the frame is sent later. Frames are sorted by their due times, so jitter can reorder them, as in
-   netem. With a rate it cannot, because a link carries one frame after the other.
-6. rate: transmission starts when the link is free and the delay is over; the frame arrives with its last bit.
+   netem. If a rate is set, jitter does not reorder frames, because a link carries one frame after the other.
+6. rate: transmission starts when the delay is over and the link is free. The frame arrives when its last bit has been
+   sent.
 
-A change of settings applies to later frames. Waiting frames keep their times, and a later frame with a shorter delay
+A change of settings applies to later frames. Waiting frames keep their due times, so a later frame with a shorter delay
 overtakes them.
 
-Correlation differs from netem. netem draws the mean of a new number and the last one, which makes rare events rarer:
-"loss 1% 25%" loses far less than 1 %, and tc-netem(8) deprecates it for that reason. Here the last draw is used again
-with that probability. The share stays exact, and neighbours correlate as requested.
+Correlation differs from netem. netem mixes each new random number with the previous one, which makes rare events rarer:
+"loss 1% 25%" loses far less than 1 %, and tc-netem(8) deprecates correlated loss for that reason. Here a correlation of
+25 % means that the previous result is used again with a probability of 25 %. The share of affected frames stays exact,
+and consecutive frames correlate as requested.
 """
 
 import heapq
@@ -30,14 +32,14 @@ from virtfs.core.impairment import Bursts, Distribution, Impairment, Share
 
 _SECOND = 10**9
 _TABLE = 4096  # entries in a distribution table, as in tc's files
-# Maximum deviation, in units of the jitter. netem has the same limit: an entry of its tables is a signed 16-bit number,
-# in units of 1/8192 of the jitter (NETEM_DIST_SCALE).
+# Maximum deviation from the delay, in units of the jitter. netem has the same limit: the entries of its tables are
+# signed 16-bit numbers in units of 1/8192 of the jitter (NETEM_DIST_SCALE), and 2**15 / 8192 is 4.
 _REACH = 4.0
 
 
 @dataclass(slots=True)
 class Counts:
-    """The numbers of frames that were lost, dropped because of `limit`, duplicated, corrupted and reordered."""
+    """Numbers of frames. over_limit: frames that were dropped because `limit` frames were already waiting."""
 
     lost: int = 0
     over_limit: int = 0
@@ -49,11 +51,11 @@ class Counts:
 class Scheduler:
     """The waiting frames of one direction.
 
-    Runs with the same settings, seed, stream and frame times give the same result. Two schedulers with one seed need
-    different streams; otherwise a ping's reply would pass whenever its request did. A seed in the settings overrides
-    `seed`.
+    seed, stream: the random numbers depend on both. Runs with the same settings, seed, stream and frame times give the
+    same result. Two directions that share a seed need different streams; otherwise the reply to a ping would pass
+    whenever the request did. If settings.seed is not None, it is used instead of `seed`.
 
-    Each pushed frame, and each duplicate, ends up lost, over the limit, waiting or popped.
+    Each pushed frame, and each duplicate, is counted as lost, counted as over the limit, waiting, or popped.
     """
 
     def __init__(self, settings: Impairment, seed: int, stream: str = "") -> None:
@@ -62,8 +64,8 @@ class Scheduler:
         self._random = self._seeded(seed)
         self._heap: list[tuple[int, int, bytes]] = []  # due time, sequence number, frame
         self._sequence = 0
-        self._link_free = 0  # when the last bit of the last frame leaves
-        self._remainder = 0  # of the last division by the rate, in bits times nanoseconds a second
+        self._link_free = 0  # time at which the last bit of the last frame has been sent
+        self._remainder = 0  # of the last division by the rate in _due(), in bits * nanoseconds / second
         self.change(settings)
 
     def __len__(self) -> int:
@@ -71,7 +73,7 @@ class Scheduler:
         return len(self._heap)
 
     def change(self, settings: Impairment) -> None:
-        """Apply new settings to later frames; waiting frames stay. A seed in them restarts the random numbers."""
+        """Apply new settings to later frames. If they have a seed, the random numbers start again from that seed."""
         self.settings = settings
         if settings.seed is not None:
             self._random = self._seeded(settings.seed)
@@ -83,7 +85,7 @@ class Scheduler:
         self._since_reordered = 0
 
     def push(self, now: int, frame: bytes) -> None:
-        """Accept a frame of at least one byte."""
+        """Accept a frame at the time `now`. The frame has at least one byte."""
         if self._duplicate is not None and self._duplicate():
             self.counts.duplicated += 1
             self._take(now, frame)
@@ -102,7 +104,7 @@ class Scheduler:
         return self._heap[0][0] if self._heap else None
 
     def clear(self) -> int:
-        """Drop all waiting frames; return how many there were."""
+        """Drop all waiting frames; return the number dropped."""
         count = len(self._heap)
         self._heap.clear()
         self._link_free = 0
@@ -132,7 +134,8 @@ class Scheduler:
         if self._jitter is not None:
             due = max(now, due + self._jitter())
         if settings.rate:
-            # Without the remainder, rounding down would make a fast link exceed its rate.
+            # The remainder is carried over to the next frame. Rounding every frame down to whole nanoseconds would make
+            # a fast link exceed its rate.
             taken, self._remainder = divmod(length * 8 * _SECOND + self._remainder, settings.rate)
             due = self._link_free = max(due, self._link_free) + taken
         return due
@@ -148,7 +151,7 @@ class Scheduler:
 
 
 class _Chance:
-    """A random source that is True for a share of its calls."""
+    """A random source whose calls return True for a share of the frames."""
 
     __slots__ = ("_correlation", "_last", "_probability", "_random")
 
@@ -165,7 +168,7 @@ class _Chance:
 
 
 class _Bursts:
-    """A random source that is True in bursts: the Gilbert-Elliott model, starting with a good wire."""
+    """A random source whose calls return True in bursts: the Gilbert-Elliott model. The wire is good at first."""
 
     __slots__ = ("_bad", "_chances", "_random")
 
@@ -182,14 +185,14 @@ class _Bursts:
 
 
 def _chance(share: Share | Bursts, random: Random) -> _Chance | _Bursts | None:
-    """Return the random source for a share; None if it is never True."""
+    """Return the random source for a share, or None if the share is zero."""
     if isinstance(share, Bursts):
         return _Bursts(share, random.random)
     return _Chance(share, random.random) if share.percent else None
 
 
 class _Jitter:
-    """The random deviation from the delay, in nanoseconds."""
+    """A random source whose calls return a deviation from the delay, in nanoseconds."""
 
     __slots__ = ("_correlation", "_jitter", "_last", "_random", "_table")
 
@@ -213,11 +216,14 @@ class _Jitter:
 
 @cache
 def table(distribution: Distribution) -> tuple[float, ...]:
-    """Return equally probable values of a distribution, ascending, in units of the jitter, from -4 to 4 around 0.
+    """Return the table of a distribution: equally probable values, in ascending order.
 
-    The values are those of iproute2's netem/normal.c, pareto.c and paretonormal.c. normal: the standard normal
-    distribution. pareto: exponent 3, with its mean 1.5 moved to 0, times 4/3. paretonormal: a quarter of the first plus
-    three quarters of the second.
+    The values are in units of the jitter, from -4 to 4 around 0. They are those of iproute2's netem/normal.c, pareto.c
+    and paretonormal.c:
+
+    normal: the standard normal distribution.
+    pareto: the Pareto distribution with exponent 3, minus its mean of 1.5, times 4/3.
+    paretonormal: normal / 4 + pareto * 3 / 4.
     """
     return tuple(_value(distribution, (index + 0.5) / _TABLE) for index in range(_TABLE))
 

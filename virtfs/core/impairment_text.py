@@ -1,20 +1,20 @@
 """Impairments as text, in the words and units of tc-netem(8).
 
     delay TIME [JITTER [CORRELATION]]       delay frames; JITTER spreads the delay around TIME
-    distribution uniform|normal|pareto|paretonormal         of JITTER; uniform by default
-    loss [random] PERCENT [CORRELATION]     lose that share
-    loss gemodel P [R [1-H [1-K]]]          lose in bursts (Gilbert-Elliott)
-    duplicate PERCENT [CORRELATION]         send that share twice
-    reorder PERCENT [CORRELATION]           send that share at once, ahead of waiting frames
-    gap N                                   send at most every Nth frame at once
-    corrupt PERCENT [CORRELATION]           flip one bit in that share
-    rate RATE                               bits a second
-    limit N                                 frames that may wait; further frames are dropped
-    seed N                                  the same seed and frames give the same result
+    distribution uniform|normal|pareto|paretonormal         distribution of JITTER, uniform by default
+    loss [random] PERCENT [CORRELATION]     lose PERCENT of the frames
+    loss gemodel P [R [1-H [1-K]]]          lose frames in bursts (Gilbert-Elliott)
+    duplicate PERCENT [CORRELATION]         send PERCENT of the frames twice
+    reorder PERCENT [CORRELATION]           send PERCENT of the frames at once, ahead of waiting frames
+    gap N                                   with reorder: send at most every Nth frame at once
+    corrupt PERCENT [CORRELATION]           flip one bit in PERCENT of the frames
+    rate RATE                               send at most RATE bits a second
+    limit N                                 drop a frame if N frames are already waiting
+    seed N                                  seed of the random numbers, to make a test repeatable
 
-A TIME without a unit is microseconds, a RATE without one bits a second, and "%" is optional. Words come in any order,
-each once. Optional numbers belong to the word before them. Parsing stops at the first word that is neither listed here
-nor such a number.
+A TIME without a unit is in microseconds, and a RATE without a unit is in bits a second. The sign "%" is optional. The
+lines above may come in any order, each at most once. Optional numbers belong to the word before them. Parsing stops at
+the first word that is neither a word of this list nor such a number.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.impairment import BOTH, LIMIT_DEFAULT, NEVER, Bursts, Direction, Distribution, Impairment, Share
 from virtfs.core.quoting import quoted
 
-LIMIT_MAX = 524288  # the maximum of a tap's queue
+LIMIT_MAX = 524288  # frames, as for the queue of a tap
 GAP_MAX = 2**32 - 1
 SEED_MAX = 2**64 - 1
 
@@ -34,9 +34,10 @@ _DISTRIBUTIONS: Final[tuple[Distribution, ...]] = ("uniform", "normal", "pareto"
 
 
 def parse_impairment(words: Sequence[str]) -> tuple[Impairment, int]:
-    """Parse an impairment; return it and the number of words taken, 0 if the first word does not belong to one.
+    """Parse the impairment at the beginning of `words`.
 
-    Errors: VirtError with EINVAL or ERANGE, quoting the word.
+    Return the impairment and the number of words taken, which is 0 if the first word does not begin an impairment.
+    Errors: VirtError with EINVAL or ERANGE, whose sentence quotes the word.
     """
     reader = _Reader(words)
     found: dict[str, object] = {}
@@ -47,16 +48,16 @@ def parse_impairment(words: Sequence[str]) -> tuple[Impairment, int]:
             raise VirtError(EINVAL, f"{quoted(word)} is given twice")
         seen.add(word)
         found.update(_PARSERS[word](reader))
-    impairment = Impairment(**found)  # type: ignore[arg-type]  # each parser returns fields of its own
+    impairment = Impairment(**found)  # type: ignore[arg-type]  # the parsers return fields of Impairment
     _check(impairment, seen)
     return impairment, reader.at
 
 
 def parse_impairment_verb(words: Sequence[str]) -> tuple[tuple[Direction, ...], Impairment, int]:
-    """Parse the arguments of the verb impair: `in delay 20ms`, `out loss 1%`, or no direction for both.
+    """Parse an impairment with an optional direction: `in delay 20ms`, `out loss 1%` or `delay 20ms`.
 
-    Return the directions, the impairment and the number of words taken. Errors: as for parse_impairment(), and EINVAL
-    if there is no impairment.
+    An impairment without a direction applies to both. Return the directions, the impairment and the number of words
+    taken. Errors: those of parse_impairment(), and EINVAL if there is no impairment.
     """
     directions = tuple(direction for direction in BOTH if words and words[0] == direction) or BOTH
     first = 2 - len(directions)
@@ -71,9 +72,10 @@ def parse_impairment_verb(words: Sequence[str]) -> tuple[tuple[Direction, ...], 
 
 
 def parse_impairments(words: Sequence[str]) -> tuple[dict[Direction, Impairment], int]:
-    """Parse `in …`, `out …` or both, or words without a direction, which apply to both.
+    """Parse the arguments of the verb impair: `in …`, `out …`, `in … out …`, or an impairment without a direction.
 
-    Return the impairments by direction, and the number of words taken. Errors: as for parse_impairment_verb().
+    An impairment without a direction applies to both. Return the impairments by direction, and the number of words
+    taken. Errors: those of parse_impairment_verb(), and EINVAL if a direction is given twice.
     """
     found: dict[Direction, Impairment] = {}
     at = 0
@@ -89,14 +91,14 @@ def parse_impairments(words: Sequence[str]) -> tuple[dict[Direction, Impairment]
 
 
 def format_impairment(impairment: Impairment) -> str:
-    """Return the words that parse_impairment() reads as this impairment; "" for the default."""
+    """Return the text that parse_impairment() turns into this impairment; "" for the default."""
     return " ".join(_words(impairment))
 
 
 def format_impairments(towards: Impairment, away: Impairment) -> str:
-    """Return the words that parse_impairments() reads as these impairments; "" if both are the default.
+    """Return the text that parse_impairments() turns into these impairments; "" if both are the default.
 
-    towards: of `in`. away: of `out`.
+    towards: the impairment of direction `in`. away: the impairment of direction `out`.
     """
     if towards == away:
         return format_impairment(towards)
@@ -105,7 +107,7 @@ def format_impairments(towards: Impairment, away: Impairment) -> str:
 
 
 class _Reader:
-    """Words, taken one by one."""
+    """A list of words, which are taken one by one."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = words
@@ -116,7 +118,7 @@ class _Reader:
         return self._words[self.at] if self.at < len(self._words) else ""
 
     def take(self, after: str) -> str:
-        """Take and return the next word. EINVAL at the end."""
+        """Take and return the next word. EINVAL if there is none: the word `after` then lacks its value."""
         word = self.peek()
         if not word:
             raise VirtError(EINVAL, f"{quoted(after)} is missing its value")
@@ -124,18 +126,19 @@ class _Reader:
         return word
 
     def number_follows(self) -> bool:
-        """Return whether the next word is an optional number: as in tc, whether it begins with a digit."""
+        """Return whether the next word is an optional number. As in tc, every word that begins with a digit is one."""
         return self.peek()[:1] in tuple("0123456789")
 
     def percents(self, after: str, most: int) -> list[float]:
-        """Take a percentage and the optional ones after it, at most `most` in all."""
+        """Take one to `most` percentages. All except the first are optional."""
         found = [quantities.parse_percent(self.take(after))]
         while len(found) < most and self.number_follows():
             found.append(quantities.parse_percent(self.take(after)))
         return found
 
 
-_Parser = Callable[[_Reader], dict[str, object]]  # parses the words after a keyword into fields of Impairment
+# Parses the words that follow a keyword; returns fields of Impairment by name.
+_Parser = Callable[[_Reader], dict[str, object]]
 
 
 def _parse_delay(reader: _Reader) -> dict[str, object]:
@@ -158,7 +161,8 @@ def _parse_loss(reader: _Reader) -> dict[str, object]:
     if reader.peek() == "gemodel":
         reader.take("loss")
         p, *others = reader.percents("gemodel", 4)
-        return {"loss": Bursts(p, *(others or [100.0 - p]))}  # p alone means independent losses (tc/q_netem.c)
+        # P alone means independent losses: R is then 100 - P (tc/q_netem.c).
+        return {"loss": Bursts(p, *(others or [100.0 - p]))}
     if reader.peek() == "random":
         reader.take("loss")
     return {"loss": Share(*reader.percents("loss", 2))}
@@ -191,7 +195,7 @@ _PARSERS: Final[dict[str, _Parser]] = {
 
 
 def _check(impairment: Impairment, seen: set[str]) -> None:
-    """Refuse words that need another word, as tc does."""
+    """Raise EINVAL for a word without the other word that it needs, as tc does."""
     if "distribution" in seen and not impairment.jitter:
         raise VirtError(EINVAL, '"distribution" needs a delay with jitter, as in delay 20ms 5ms')
     if "gap" in seen and "reorder" not in seen:
@@ -228,7 +232,7 @@ def _words(impairment: Impairment) -> Iterator[str]:
 
 
 def _bursts(loss: Bursts) -> str:
-    """Return the numbers of gemodel, without trailing defaults."""
+    """Return the numbers that follow gemodel, without trailing defaults."""
     numbers = [loss.p, loss.r, loss.loss_bad, loss.loss_good]
     while len(numbers) > 2 and numbers[-1] == (100.0, 0.0)[len(numbers) - 3]:
         numbers.pop()

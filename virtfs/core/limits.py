@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Maxima of one mount, so that a user with one interface cannot use up the machine's memory.
+    """The maxima of one mount. They keep a user who owns an interface from using up the machine's memory.
 
-    virts: maximum number of interfaces; creating one more fails with ENOSPC, or EMFILE.
-    queue: maximum of `queue N`, in frames; a larger value is ERANGE.
-    backlog: maximum of `backlog N`, in frames; a larger value is ERANGE.
-    history: maximum of `history SIZE`, in bytes; a larger value is ERANGE.
-    capture: bytes that wait for one reader of a pcap; it misses the frames beyond that.
+    virts: maximum number of interfaces. Creating one more fails with ENOSPC, or with EMFILE if RLIMIT_NOFILE does not
+    allow so many.
+    queue: maximum of the verb `queue N`, in frames; a larger N fails with ERANGE.
+    backlog: maximum of the verb `backlog N`, in frames; a larger N fails with ERANGE.
+    history: maximum of the verb `history SIZE`, in bytes; a larger SIZE fails with ERANGE.
+    capture: maximum number of bytes that wait for one reader of a capture. The reader misses any further frames.
     """
 
     virts: int = 4096

@@ -11,9 +11,10 @@ _WORD = re.compile(r"[^ \t]+")
 
 
 class Words:
-    """The rest of a line. A word that begins with "#" ends it, except for take_rest().
+    """The words of a line that have not been taken yet.
 
-    Errors: EINVAL if the line contains a character that is neither printable nor a tab.
+    A word that begins with "#" ends the line, except for take_rest().
+    Errors: the constructor raises EINVAL if the line contains a character that is neither printable nor a tab.
     """
 
     def __init__(self, line: str) -> None:
@@ -40,13 +41,13 @@ class Words:
         return words[:comment]
 
     def take_rest(self) -> str:
-        """Take and return the rest of the line, including comments and inner blanks."""
+        """Take and return the rest of the line as one text, in which "#" and inner blanks have no special meaning."""
         rest = self._line[self._at :].strip(BLANKS)
         self._at = len(self._line)
         return rest
 
     def expect_end(self, why: str) -> None:
-        """Raise EINVAL if a word is left."""
+        """Raise EINVAL if a word is left. why: the part of the error sentence after the colon."""
         word = self.take()
         if word is not None:
             raise VirtError(EINVAL, f"{quoted(word)} is one word too many: {why}")

@@ -1,6 +1,6 @@
 """Finish frames that the kernel has left for a network card to finish: fill in checksums, cut large TCP segments.
 
-A tap with offload puts a struct virtio_net_hdr (linux/virtio_net.h) before each frame, which says what is missing.
+A tap with offload puts a struct virtio_net_hdr (linux/virtio_net.h) before each frame. The header says what is missing.
 """
 
 import struct
@@ -8,7 +8,8 @@ from typing import Final
 
 from virtfs.core.ethernet import VLAN_LEN
 
-# flags gso_type hdr_len gso_size csum_start csum_offset; in the machine's byte order, assumed to be little-endian
+# The fields flags, gso_type, hdr_len, gso_size, csum_start and csum_offset. The kernel uses the machine's byte order;
+# this code assumes that it is little-endian.
 virtio_net_hdr: Final = struct.Struct("<BBHHHH")
 
 NEEDS_CSUM: Final = 1
@@ -20,10 +21,10 @@ _ETH_P_8021Q, _ETH_P_8021AD = b"\x81\x00", b"\x88\xa8"
 
 
 def complete_frames(header: memoryview | bytes, frame: memoryview | bytes) -> list[bytes]:
-    """Return the complete frames that this header and frame represent, as a real wire would carry them.
+    """Return the complete frames that a real wire would carry instead of this header and frame.
 
-    Cuts TCP segments over IPv4 and IPv6, the only ones that TUN_F_TSO4 and TUN_F_TSO6 permit. ValueError: another kind
-    of segment.
+    Large TCP segments over IPv4 and IPv6 are cut into frames; TUN_F_TSO4 and TUN_F_TSO6 permit no other large segments.
+    ValueError: the large segment is of another kind.
     """
     flags, gso_type, _, gso_size, csum_start, csum_offset = virtio_net_hdr.unpack_from(header)
     kind = gso_type & ~GSO_ECN
@@ -35,7 +36,7 @@ def complete_frames(header: memoryview | bytes, frame: memoryview | bytes) -> li
 
 
 def checksum(data: bytes, start: int = 0) -> int:
-    """Return the Internet checksum (RFC 1071) of data: big-endian, with `start` added to the sum."""
+    """Return the Internet checksum (RFC 1071) of the big-endian 16-bit words of data. start: added to the sum."""
     if len(data) % 2:
         data += b"\0"
     total = start + sum(struct.unpack(f">{len(data) // 2}H", data))
@@ -45,7 +46,10 @@ def checksum(data: bytes, start: int = 0) -> int:
 
 
 def _summed(frame: memoryview | bytes, start: int, offset: int) -> bytes:
-    """Return the frame with its checksum filled in; the field holds the pseudo header's sum already."""
+    """Return the frame with its checksum filled in. The checksum field already contains the sum of the pseudo header.
+
+    start: offset of the first byte covered by the checksum. offset: position of the checksum field after `start`.
+    """
     summed = bytearray(frame)
     if start + offset + 2 <= len(summed):
         struct.pack_into(">H", summed, start + offset, checksum(bytes(summed[start:])) or 0xFFFF)
@@ -53,7 +57,11 @@ def _summed(frame: memoryview | bytes, start: int, offset: int) -> bytes:
 
 
 def _segments(frame: bytes, tcp: int, size: int, four: bool) -> list[bytes]:
-    """Cut a TCP segment. tcp: offset of the TCP header. size: payload bytes of each frame. four: IPv4, else IPv6."""
+    """Cut a large TCP segment into frames.
+
+    tcp: offset of the TCP header. size: maximum payload of a frame, in bytes. four: whether it is IPv4 rather than
+    IPv6.
+    """
     ip = 14 + VLAN_LEN * (frame[12:14] in (_ETH_P_8021Q, _ETH_P_8021AD))
     payload_at = tcp + (frame[tcp + 12] >> 4) * 4
     head, payload = frame[:payload_at], frame[payload_at:]

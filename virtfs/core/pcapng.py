@@ -1,8 +1,9 @@
 """Write pcapng: the blocks of a capture (draft-ietf-opsawg-pcapng).
 
-A file begins with section_header(). An interface_description() follows for each interface; they are numbered from 0 in
-the order of these blocks. An interface that appears later gets its block then. Packets and statistics come after the
-block of their interface. All is little-endian, and times are nanoseconds since 1970, as if_tsresol says.
+A file begins with section_header(). An interface_description() follows for each interface. The interfaces are numbered
+from 0, in the order of these blocks. An interface that is created during the capture gets its block at that point. The
+packets and statistics of an interface come after its block. All numbers are little-endian. Times are nanoseconds since
+1970, as the option if_tsresol says.
 """
 
 from array import array
@@ -11,47 +12,52 @@ from functools import lru_cache
 from struct import Struct
 
 LINKTYPE_ETHERNET = 1
-INBOUND, OUTBOUND = 1, 2  # epb_flags
+INBOUND, OUTBOUND = 1, 2  # values of the direction in epb_flags
 
 PACKET, _INTERFACE, _NAMES, _STATISTICS, _SECTION = 6, 1, 4, 5, 0x0A0D0D0A  # block types
 
 _END_OF_OPTIONS = bytes(4)
-_OPTION_MAX = 0xFFFF  # bytes: the length is a 16-bit number
-_FLAGS = 2 | 4 << 16  # epb_flags: code 2 and length 4 as one number
+_OPTION_MAX = 0xFFFF  # bytes; the length field of an option has 16 bits
+# The code and the length of an option, as one 32-bit number.
+_FLAGS = 2 | 4 << 16  # epb_flags: code 2, length 4
 _DROPCOUNT = 4 | 8 << 16  # epb_dropcount: code 4, length 8
 
 _ONE, _TWO = Struct("<I").pack, Struct("<II").pack
 _option_head = Struct("<HH").pack
 
-# The parts of a packet block around the frame. Head: PACKET, block length, interface number, upper and lower half of
-# the time, captured length, original length. Tail: padding to four bytes, epb_flags, end of options, block length.
+# The parts of a packet block before and after the frame. Head: PACKET, block length, interface number, upper and lower
+# half of the time, captured length, original length. Tail: padding to four bytes, head and value of epb_flags, end of
+# options, block length.
 packet_head = Struct("<IIIIIII").pack
 _PACKET_TAILS = [Struct(f"<{padding}xIIII").pack for padding in range(4)]
 
 _KIND_AND_LENGTH = Struct("<II").unpack_from
 _LENGTH_AND_TIME = Struct("<4xI4xII").unpack_from
-_PADDING_MASKS = [0xFFFFFFFF >> 8 * padding for padding in range(4)]  # for the last word of a frame
-_FEW = 16  # blocks; up to this many are faster to look at one by one
+_PADDING_MASKS = [0xFFFFFFFF >> 8 * padding for padding in range(4)]  # keep the frame's bytes of its last word
+_FEW = 16  # checking up to this many blocks one by one is faster than checking them together
 _BARE = 7 * 4 + 4 * 4  # bytes of head and tail without padding
-_DROPCOUNT_LEN = 12
+_DROPCOUNT_LEN = 12  # bytes of the option epb_dropcount, including its code and length
 
 
 def section_header(hardware: str, os: str, application: str) -> bytes:
-    """Return the block that begins a file; an empty text is left out. The section length is unspecified."""
+    """Return the section header block, which begins a file.
+
+    An empty text is left out. The section length is left unspecified (-1).
+    """
     body = Struct("<IHHq").pack(0x1A2B3C4D, 1, 0, -1)
     return _block(_SECTION, body, _text(2, hardware) + _text(3, os) + _text(4, application))
 
 
 def interface_description(name: str, description: str, mac: bytes, snaplen: int, filter: str | None = None) -> bytes:
-    """Return the block of an Ethernet interface.
+    """Return the interface description block of an Ethernet interface.
 
-    mac: six bytes. snaplen: maximum captured bytes of a frame, 0 for no limit. filter: the tcpdump expression of the
-    capture. An empty description or filter is left out.
+    mac: MAC address, six bytes. snaplen: maximum captured bytes of a frame, 0 for no limit. filter: the tcpdump
+    expression of the capture. An empty description or filter is left out.
     """
     options = _text(2, name) + _text(3, description) + _option(6, mac)
     options += _option(9, b"\x09")  # if_tsresol: 10^-9 s
     if filter:
-        options += _option(11, b"\0" + _encoded(filter))  # 0 marks an expression, 1 BPF code
+        options += _option(11, b"\0" + _encoded(filter))  # 0 means a filter expression, 1 would mean BPF code
     return _block(_INTERFACE, Struct("<HHI").pack(LINKTYPE_ETHERNET, 0, snaplen), options)
 
 
@@ -62,10 +68,11 @@ def enhanced_packet(
     original_length: int,
     direction: int,
 ) -> bytes:
-    """Return the block of a frame. Called for each captured frame, hence the precompiled structs.
+    """Return the enhanced packet block of a frame.
 
-    original_length: length of the whole frame, in bytes; `frame` may be its beginning. direction: INBOUND, OUTBOUND, or
-    0 if unknown.
+    This runs for each captured frame; compiling the structs in advance saves time.
+    frame: the captured bytes, which may be only the beginning of the frame. original_length: bytes of the whole frame.
+    direction: INBOUND, OUTBOUND, or 0 if unknown.
     """
     captured = len(frame)
     total, tail = packet_tail(captured, direction)
@@ -77,7 +84,10 @@ def enhanced_packet(
 
 @lru_cache(4096)
 def packet_tail(captured: int, direction: int) -> tuple[int, bytes]:
-    """Return the length of a packet block, and the bytes that follow the frame in it. captured: bytes of the frame."""
+    """Return the length of a packet block, and the bytes of the block that follow the frame.
+
+    captured: captured bytes of the frame.
+    """
     padding = -captured & 3
     total = _BARE + captured + padding
     return total, _PACKET_TAILS[padding](_FLAGS, direction, 0, total)
@@ -86,10 +96,12 @@ def packet_tail(captured: int, direction: int) -> tuple[int, bytes]:
 def equal_packets(
     interface_id: int, high: int, lows: "array[int]", columns: Sequence[memoryview], length: int, directions: bytes
 ) -> bytes:
-    """Return the blocks of many frames of one length. Takes a tenth of the time per frame.
+    """Return the packet blocks of many frames that have the same length.
 
-    high, lows: the upper half of all timestamps, and the lower half of each. columns: for each 32-bit word of a frame,
-    that word of all frames. length: bytes of a frame, all captured. directions: a byte for each frame.
+    This takes a tenth of the time that enhanced_packet() takes for each frame.
+    high: upper half of the timestamps, equal for all frames. lows: lower half of the timestamp of each frame. columns:
+    for each 32-bit word of a frame, an array of this word from all frames. length: bytes of a frame, all of them
+    captured. directions: one byte for each frame.
     """
     count, padding = len(lows), -length & 3
     block = enhanced_packet(interface_id, high << 32, bytes(length), length, 0)
@@ -106,7 +118,7 @@ def equal_packets(
 
 
 def split_packets(packets: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the time in ns and the bytes of each block in a sequence made by enhanced_packet()."""
+    """Yield the time in nanoseconds and the bytes of each block. packets: blocks made by enhanced_packet()."""
     at = 0
     while at < len(packets):
         total, high, low = _LENGTH_AND_TIME(packets, at)
@@ -115,10 +127,10 @@ def split_packets(packets: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def whole_blocks(blocks: bytes | memoryview, size: int, least: int = 0) -> tuple[int, int]:
-    """Find the whole blocks at the beginning that fit in `size` bytes.
+    """Find out how many whole blocks from the beginning of `blocks` fit in `size` bytes.
 
-    Return their length in bytes, and the number of packet blocks among them.
-    least: 1 to include the first block even if it does not fit.
+    Return the total length of these blocks in bytes, and the number of packet blocks among them.
+    least: 1 to include the first block even if it does not fit, otherwise 0.
     """
     at, frames = _equal_blocks(blocks, size) if blocks and not least else (0, 0)
     while at < len(blocks):
@@ -132,9 +144,9 @@ def whole_blocks(blocks: bytes | memoryview, size: int, least: int = 0) -> tuple
 
 
 def _equal_blocks(blocks: bytes | memoryview, size: int) -> tuple[int, int]:
-    """Do the same as whole_blocks() in one pass, for blocks of equal length.
+    """Do the same as whole_blocks(), but check all blocks together, which works for blocks of equal length.
 
-    Return (0, 0) if their lengths differ or there are few blocks.
+    Return (0, 0) if the lengths differ or if at most _FEW blocks fit.
     """
     _, total = _KIND_AND_LENGTH(blocks, 0)
     count, step = min(size, len(blocks)) // total, total // 4
@@ -146,10 +158,13 @@ def _equal_blocks(blocks: bytes | memoryview, size: int) -> tuple[int, int]:
 
 
 def with_dropcount(packets: bytes, dropped: int) -> bytes:
-    """Return the same packets with epb_dropcount in the first: `dropped` frames were lost before it."""
+    """Return the packet blocks with the option epb_dropcount added to the first one.
+
+    dropped: number of frames lost before the first packet.
+    """
     _, total = _KIND_AND_LENGTH(packets, 0)
     longer = total + _DROPCOUNT_LEN
-    options_end = total - 8  # before opt_endofopt and the trailing length
+    options_end = total - 8  # opt_endofopt and the second block length follow, 4 bytes each
     option = Struct("<IQII").pack(_DROPCOUNT, dropped, 0, longer)
     return b"".join((_TWO(PACKET, longer), packets[8:options_end], option, packets[total:]))
 
@@ -157,10 +172,11 @@ def with_dropcount(packets: bytes, dropped: int) -> bytes:
 def interface_statistics(
     interface_id: int, timestamp_ns: int, received: int, dropped: int, start_ns: int | None = None
 ) -> bytes:
-    """Return the block that sums up an interface from `start_ns`, the beginning of its capture, to `timestamp_ns`.
+    """Return the interface statistics block for a capture from `start_ns` to `timestamp_ns`.
 
-    received: frames that the capture saw, including the dropped ones. They become isb_ifrecv and isb_ifdrop, as dumpcap
-    writes them.
+    received: number of frames that the capture saw, including dropped frames; option isb_ifrecv.
+    dropped: number of frames dropped; option isb_ifdrop. dumpcap gives both options the same meaning.
+    start_ns: None to leave out the times of start and end.
     """
     count = Struct("<Q").pack
     options = b"" if start_ns is None else _option(2, _time(start_ns)) + _option(3, _time(timestamp_ns))
@@ -169,12 +185,12 @@ def interface_statistics(
 
 
 def no_names() -> bytes:
-    """Return a name resolution block without names, the one standard block that carries no information."""
+    """Return a name resolution block without names. It is the only standard block that carries no information."""
     return _block(_NAMES, _ONE(0), b"")  # nrb_record_end
 
 
 def _block(kind: int, body: bytes, options: bytes) -> bytes:
-    """Return a block. The caller has padded body and options to whole 32-bit words."""
+    """Return a block. body, options: padded by the caller to whole 32-bit words."""
     if options:
         options += _END_OF_OPTIONS
     total = 12 + len(body) + len(options)
@@ -182,7 +198,7 @@ def _block(kind: int, body: bytes, options: bytes) -> bytes:
 
 
 def _time(nanoseconds: int) -> bytes:
-    """Return the two halves of a time; the upper comes first in either byte order."""
+    """Return the two halves of a time. pcapng puts the upper half first, whatever the byte order."""
     return _TWO(nanoseconds >> 32, nanoseconds & 0xFFFFFFFF)
 
 
@@ -195,7 +211,10 @@ def _encoded(text: str) -> bytes:
 
 
 def _option(code: int, value: bytes) -> bytes:
-    """Return an option, padded; nothing if the value is too long, since a truncated filter has a different meaning."""
+    """Return an option, padded to whole 32-bit words; b"" if the value is too long.
+
+    The value is not truncated, because a truncated filter would have a different meaning.
+    """
     if len(value) > _OPTION_MAX:
         return b""
     return _option_head(code, len(value)) + value + bytes(-len(value) & 3)

@@ -1,7 +1,8 @@
-"""Numbers as text. Each parse function has a format function that writes what it reads.
+"""Parse and format numbers. The text that a format function returns is parsed into the same number again.
 
-EINVAL means malformed text, ERANGE a number out of range; the sentence quotes the text. Only ASCII digits count, and a
-leading zero is refused where other tools would read the number as octal.
+The parse functions raise VirtError: EINVAL for malformed text, ERANGE for a number out of range. The sentence quotes
+the text. Digits are ASCII digits. Leading zeros are refused, except in a mode, because other tools would take the
+number for octal.
 """
 
 import re
@@ -23,19 +24,21 @@ _NAME = re.compile(r"(virt|tap|)(.*)", re.DOTALL)
 _SIZE = re.compile(r"(0|[1-9][0-9]*)([KMGkmg]?)")
 _FACTOR = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _MEASURE = re.compile(r"((?:0|[1-9][0-9]*)(?:\.[0-9]+)?)([A-Za-z]*|%)")
-_DIGITS = 20  # one more than 2**63 has; int() refuses numbers with thousands of digits
+# Maximum number of digits, one more than 2**63 has. It is checked before int(), which refuses thousands of digits.
+_DIGITS = 20
 
 
 def parse_unit(text: str) -> Unit:
-    """Return the n of virt<n>: 0 to 2147483639, plain decimal without sign, blank or leading zero."""
+    """Parse the n of virt<n>: a number from 0 to 2147483639, in decimal without sign, blanks or leading zeros."""
     if not _NATURAL.fullmatch(text):
         raise VirtError(EINVAL, f"{quoted(text)} is not an interface number in plain decimal")
     return Unit(parse_int(text, 0, UNIT_MAX))
 
 
 def parse_unit_name(text: str, *prefixes: str) -> Unit:
-    """Return the n of a name such as "virt3", "tap3" or "3". `prefixes` lists the allowed prefixes, "" for a bare
-    number.
+    """Return the n of a name such as "virt3", "tap3" or "3".
+
+    prefixes: the prefixes that are allowed before the number; "" allows a number without a prefix.
     """
     match = _NAME.fullmatch(text)
     assert match is not None  # the pattern matches any text
@@ -52,7 +55,7 @@ def parse_unit_name(text: str, *prefixes: str) -> Unit:
 
 
 def parse_bridge_name(text: str) -> BridgeName:
-    """Return a bridge name: "bridge" and a number from 0 to 999999999, written like a unit."""
+    """Check a bridge name and return it unchanged: "bridge" and a number from 0 to 999999999, written like a unit."""
     digits = text.removeprefix("bridge")
     if digits == text or not _NATURAL.fullmatch(digits):
         raise VirtError(EINVAL, f"{quoted(text)} is not a bridge name: it must be bridgeN, with N in plain decimal")
@@ -64,7 +67,10 @@ def parse_bridge_name(text: str) -> BridgeName:
 
 
 def parse_int(text: str, low: int, high: int) -> int:
-    """Return a plain decimal number from low to high, both within 64 bits; a negative number is out of range."""
+    """Parse a plain decimal number from `low` to `high`. Both limits fit in 64 bits.
+
+    A number with a minus sign is well-formed, so it fails with ERANGE rather than EINVAL if `low` is 0.
+    """
     if not _INTEGER.fullmatch(text):
         raise VirtError(EINVAL, f"{quoted(text)} is not a number in plain decimal")
     if len(text) > _DIGITS or not low <= int(text) <= high:
@@ -73,17 +79,18 @@ def parse_int(text: str, low: int, high: int) -> int:
 
 
 def parse_mode(text: str) -> int:
-    """Return permission bits from octal text, 0 to 0777, with or without leading zeros as in chmod(1)."""
+    """Parse permission bits in octal, 0 to 0777. Leading zeros are optional, as in chmod(1)."""
     if not _OCTAL.fullmatch(text):
         raise VirtError(EINVAL, f"{quoted(text)} is not an octal mode such as 0660")
-    bits = int(text, 8)  # a power-of-two base has no limit on digits
+    # No check of the number of digits is needed: int() has no limit on digits if the base is a power of two.
+    bits = int(text, 8)
     if bits > MODE_MAX:
         raise VirtError(ERANGE, f"{quoted(text)} is out of range 0 to 0777")
     return bits
 
 
 def format_mode(bits: int) -> str:
-    """Return four octal digits: "0660"."""
+    """Format permission bits as four octal digits: "0660"."""
     return f"{bits:04o}"
 
 
@@ -91,7 +98,10 @@ _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def parse_size(text: str) -> int:
-    """Return a number of bytes from a whole number; K, M or G, in either case, multiply by 1024, 1024² or 1024³."""
+    """Parse a number of bytes: a whole number, with an optional suffix.
+
+    The suffixes K, M and G, in either case, multiply the number by 1024, 1024² and 1024³.
+    """
     match = _SIZE.fullmatch(text)
     if not match:
         raise VirtError(EINVAL, f"{quoted(text)} is not a size such as 4096, 64K, 4M or 1G")
@@ -99,11 +109,12 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size: int) -> str:
-    """Return bytes in the largest unit that leaves a whole number: "4M", "1500"."""
+    """Format a number of bytes in the largest unit that gives a whole number: "4M", "1500"."""
     return _format(size, _SIZES)
 
 
-# tc(8), RATES: a bare number and "bit" are bits a second, "bps" bytes; k m g t are powers of 1000, ki … of 1024.
+# tc(8), RATES: "bit" or no unit means bits a second, "bps" means bytes a second. The prefixes k, m, g and t are powers
+# of 1000; ki, mi, gi and ti are powers of 1024.
 _PREFIXES = {"": 1} | {
     prefix + binary: base**power
     for power, prefix in enumerate("kmgt", start=1)
@@ -115,16 +126,19 @@ _RATES = {"": 1} | {
 
 
 def parse_rate(text: str) -> int:
-    """Return bits a second from tc's notation: 10mbit, 1.5gbit, 64kbps (kilobytes), 1mibit, or bits without a unit."""
+    """Parse a rate as tc does, and return bits a second.
+
+    Examples: 10mbit, 1.5gbit, 64kbps (kilobytes a second), 1mibit. A number without a unit is in bits a second.
+    """
     return _measure(text, _RATES, "bits a second", "a rate such as 10mbit")
 
 
 def format_rate(rate: int) -> str:
-    """Return bits a second in the largest SI unit that leaves a whole number: "10mbit", "0bit"."""
+    """Format bits a second in the largest SI unit that gives a whole number: "10mbit", "0bit"."""
     return _format(rate, {f"{prefix}bit": _RATES[f"{prefix}bit"] for prefix in ("", "k", "m", "g", "t")})
 
 
-# tc(8), TIMES: a bare number is microseconds. The manual ends at microseconds, but tc accepts ns too.
+# tc(8), TIMES: a number without a unit is in microseconds. tc also accepts nanoseconds, which the manual omits.
 _TIMES = {"": 1000} | {
     word: scale
     for words, scale in (
@@ -138,17 +152,20 @@ _TIMES = {"": 1000} | {
 
 
 def parse_time(text: str) -> int:
-    """Return nanoseconds from tc's notation: 20ms, 1.5s, 100us, 5ns, or microseconds without a unit."""
+    """Parse a time as tc does, and return nanoseconds.
+
+    Examples: 20ms, 1.5s, 100us, 5ns. A number without a unit is in microseconds.
+    """
     return _measure(text, _TIMES, "nanoseconds", "a time such as 20ms")
 
 
 def format_time(nanoseconds: int) -> str:
-    """Return nanoseconds in the largest unit that leaves a whole number: "20ms", "0ns"."""
+    """Format nanoseconds in the largest unit that gives a whole number: "20ms", "0ns"."""
     return _format(nanoseconds, {unit: _TIMES[unit] for unit in ("ns", "us", "ms", "s")})
 
 
 def parse_percent(text: str) -> float:
-    """Return a percentage from 0 to 100, which may have decimals; "%" is optional, as in tc."""
+    """Parse a percentage from 0 to 100, which may have decimal places. "%" is optional, as in tc."""
     match = _MEASURE.fullmatch(text)
     if not match or match[2] not in ("", "%"):
         raise VirtError(EINVAL, f"{quoted(text)} is not a percentage such as 0.5%")
@@ -159,28 +176,32 @@ def parse_percent(text: str) -> float:
 
 
 def format_percent(percent: float) -> str:
-    """Return the shortest text that reads back as the same number: "0.5%", "1%"."""
+    """Format a percentage as the shortest text that is parsed into the same number: "0.5%", "1%"."""
     digits = f"{Decimal(repr(percent)):f}"  # never an exponent
     return f"{digits.removesuffix('.0')}%"
 
 
 def parse_factor(text: str) -> float:
-    """Return 0, or a decimal factor from 0.001 to 1000000, such as 2 or 0.5."""
+    """Parse a decimal factor such as 2 or 0.5: 0, or a number from 0.001 to 1000000."""
     if not _FACTOR.fullmatch(text):
         raise VirtError(EINVAL, f"{quoted(text)} is not a factor such as 0, 0.5 or 2")
     factor = float(_bounded(text, text))
     if factor and not 0.001 <= factor <= 1_000_000:
-        raise VirtError(ERANGE, f"{quoted(text)} is out of range 0.001 to 1000000")
+        raise VirtError(ERANGE, f"{quoted(text)} is out of range: it must be 0, or from 0.001 to 1000000")
     return factor
 
 
 def format_factor(factor: float) -> str:
-    """Return the text that parse_factor() reads as this factor: "2", "0.5"."""
+    """Format a factor: "2", "0.5"."""
     return repr(float(factor)).removesuffix(".0")
 
 
 def _measure(text: str, scales: dict[str, int], unit: str, example: str) -> int:
-    """Return a decimal number with a unit of `scales`, in either case as in tc, in the smallest unit."""
+    """Parse a decimal number with a unit; return the number in the smallest unit.
+
+    scales: maps each unit, in lower case, to its size in the smallest unit. As in tc, the text may use either case.
+    unit: plural of the smallest unit, for the error sentence. example: what the error sentence asks for.
+    """
     match = _MEASURE.fullmatch(text)
     if not match or match[2].lower() not in scales:
         raise VirtError(EINVAL, f"{quoted(text)} is not {example}")
@@ -188,7 +209,7 @@ def _measure(text: str, scales: dict[str, int], unit: str, example: str) -> int:
 
 
 def _bounded(text: str, number: str) -> str:
-    """Return `number`, unless it has too many digits to be sensible."""
+    """Return `number`. VirtError: it has more than _DIGITS digits before or after the decimal point."""
     whole, _, fraction = number.partition(".")
     if len(whole) > _DIGITS:
         raise VirtError(ERANGE, f"{quoted(text)} is too large")
@@ -206,6 +227,9 @@ def _whole(text: str, value: Fraction, unit: str) -> int:
 
 
 def _format(value: int, scales: dict[str, int]) -> str:
-    """Return `value` in the last unit of `scales` (smallest first) that divides it; zero in the first."""
+    """Format `value` in the largest unit of `scales` that divides it, and zero in the smallest unit.
+
+    scales: maps each unit, from the smallest to the largest, to its size in the smallest unit.
+    """
     unit = [unit for unit, scale in scales.items() if value % scale == 0 and (value or scale == 1)][-1]
     return f"{value // scales[unit]}{unit}"

@@ -1,13 +1,13 @@
-"""Quote text from a user: on one line, with nothing that a terminal would interpret."""
+"""Quote text from a user. The result is a single line, without characters that a terminal would interpret."""
 
-_SHOWN = 64  # characters, to keep last_error readable
+_SHOWN = 64  # characters; longer quotations would make last_error hard to read
 
 
 def quoted(text: str) -> str:
     r"""Return `text` in double quotes.
 
-    Unprintable characters, the quote and the backslash are escaped as in Python. A byte that was not UTF-8 (decoded
-    with "surrogateescape") becomes \xNN. "…" replaces everything after 64 characters.
+    Double quotes, backslashes and unprintable characters are escaped as in Python. A byte that was not UTF-8 (decoded
+    with "surrogateescape") becomes \xNN. "…" replaces everything after the first 64 characters.
     """
     rest = "…" if len(text) > _SHOWN else ""
     return '"' + "".join(map(_escaped, text[:_SHOWN])) + rest + '"'
@@ -24,5 +24,5 @@ def _escaped(char: str) -> str:
 
 
 def is_stray_byte(char: str) -> bool:
-    """Return whether "surrogateescape" (PEP 383) made this character from a byte that is not UTF-8."""
+    """Return whether "surrogateescape" (PEP 383) has made this character from a byte that is not UTF-8."""
     return 0xDC80 <= ord(char) <= 0xDCFF

@@ -1,7 +1,7 @@
-"""Decode a capture file, pcap or pcapng, that arrives in pieces cut anywhere.
+"""Decode a capture file, pcap or pcapng, that arrives in pieces. A piece may begin and end anywhere in the file.
 
-The caller passes the bytes of the file and gets its frames; this module reads no file. Incomplete records wait for the
-next piece. A reader keeps at most the longest piece plus one incomplete block, which is at most 16 MiB.
+The caller passes the bytes of the file and gets the frames; this module does not read files. An incomplete record is
+kept until the next piece. A reader keeps at most the longest piece and one incomplete block, which is at most 16 MiB.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,8 @@ from virtfs.core.savefile_records import Run as Run
 
 T = TypeVar("T")
 
-WINDOW = 96 << 10  # bytes decoded at once; malloc(3) maps fresh pages for 128 KiB and more
+# Bytes decoded at once. For 128 KiB or more malloc(3) would map fresh pages (mallopt(3), M_MMAP_THRESHOLD).
+WINDOW = 96 << 10
 
 _KUZNETZOV = "is pcap with Kuznetzov's extended record headers: convert it with editcap -F pcap OLD NEW"
 _OTHERS = {  # formats that users are likely to try
@@ -32,16 +33,16 @@ _OTHERS = {  # formats that users are likely to try
 class Reader:
     """A decoder of one capture file, from its beginning.
 
-    A frame that the capture truncated to its snap length is returned truncated, which is what tcpreplay sends: the rest
-    is unknown, and a replay without the frame would lack even more. Record.original_length has the full length. A frame
-    check sequence (FCS) that the file announces is removed, as far as it was captured.
+    A frame that the capture truncated to its snap length is returned as it is in the file, as in tcpreplay. The missing
+    bytes are unknown, and a replay without the frame would be even less complete. Record.original_length is the full
+    length. If the file says that frames end with a frame check sequence (FCS), the captured part of it is removed.
     """
 
     def __init__(self) -> None:
-        self._room = bytearray()  # reused for every piece: fresh memory costs more than decoding
+        self._room = bytearray()  # reused for every piece, because fresh memory takes more time than decoding
         self._begin = self._end = 0  # bounds of the pending bytes in _room
-        self._offset = 0  # of the first pending byte in the file
-        self._written_at = 0  # offset of the last piece in the file
+        self._offset = 0  # file offset of the first pending byte
+        self._written_at = 0  # file offset of the last piece
         self._format: Format | None = None
         self._broken: VirtError | None = None
         self._short = False  # whether the pending bytes are an incomplete record or block
@@ -50,9 +51,9 @@ class Reader:
         """Store a piece of the file, and return an iterator of the records that it completes, in order.
 
         The iterator is valid until the next call of any method. A record counts as consumed when the next one is
-        requested; unconsumed records come first in the next iterator.
-        Errors: EINVAL if the file is not a capture of Ethernet frames. The iterator raises it after the last good
-        record, and the sentence names the file offset of the broken block or record. From then on feed() raises the
+        requested; the next iterator begins with the records that were not consumed.
+        Errors: EINVAL if the file is not a capture of Ethernet frames. The iterator raises this error after the last
+        good record, and the sentence has the file offset of the broken block or record. From then on feed() raises the
         same error.
         """
         self._take(data)
@@ -63,7 +64,7 @@ class Reader:
     ) -> Iterator[bytes | Run]:
         """Do the same as feed(), but return an iterator of frames and runs instead of records.
 
-        longest_run: returns the maximum length of a Run; called for each. A Run is consumed as a whole.
+        longest_run: called before each Run; returns the maximum number of frames in it. A Run is consumed as a whole.
         """
         self._take(data)
         return self._decoded(lambda format, data: format.frames(data, longest_run))
@@ -86,18 +87,19 @@ class Reader:
     def give_back(self) -> int:
         """Drop the unconsumed bytes of the last piece; return how many of its bytes were consumed.
 
-        For a write(2) that a signal interrupts: it returns that number, or EINTR if it is 0, and the program writes the
-        rest again.
+        This is for a write(2) that a signal interrupts. The system call returns the number of consumed bytes, or fails
+        with EINTR if the number is 0. The program then writes the remaining bytes again.
         """
         self._trim()
-        consumed = self._offset - self._written_at  # negative: the pending record began in an earlier piece
+        # Negative if the pending record begins in an earlier piece.
+        consumed = self._offset - self._written_at
         self._end = self._begin + max(-consumed, 0)
         if self._format:
             self._format.needed = 0
         return max(consumed, 0)
 
     def refuse(self, error: VirtError) -> VirtError:
-        """Treat the last record returned as broken; return the error with the record's file offset added.
+        """Treat the last record returned as broken. Return the error, with the file offset of the record added.
 
         From then on feed() raises the same error.
         """
@@ -107,13 +109,14 @@ class Reader:
         return self._broken
 
     def finish(self) -> None:
-        """Declare the end of the file. EINVAL if it is inside a block or a record; an empty file is not an error.
+        """Check that the file may end here.
 
-        Records that nobody has requested are not an error either.
+        Errors: EINVAL if the file ends inside a block or record. An empty file is not an error. Complete records that
+        nobody has requested are not an error either.
         """
         self._trim()
         if self._short and self._waiting():
-            sentence = f"the file ends inside the block or record that begins here, after {self._waiting()} bytes of it"
+            sentence = f"the file is truncated {self._waiting()} bytes into the block or record that begins here"
             raise VirtError(EINVAL, f"byte {self._offset}: {sentence}")
 
     def _decoded(self, decoder: Callable[[Format, bytes], Iterator[T]]) -> Iterator[T]:
@@ -134,7 +137,7 @@ class Reader:
             return bytes(room[self._begin : min(self._begin + most, self._end)])
 
     def _recognise(self) -> None:
-        """Choose the format by the first bytes of the file, once there are enough of them."""
+        """Choose the format from the first bytes of the file. Do nothing if there are too few yet."""
         magic = self._next(4)
         if len(magic) < 4:
             return

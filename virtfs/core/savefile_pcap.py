@@ -20,21 +20,22 @@ from virtfs.core.savefile_records import (
     must_be_ethernet,
 )
 
-# The link type field also holds the length of the FCS at the end of each frame. libpcap's pcap/pcap.h, which Wireshark
-# follows, has LT_FCS_LENGTH_PRESENT and LT_FCS_LENGTH in 16-bit words. draft-gharris-opsawg-pcap-01 had the length in
-# the three highest bits and a flag "f" after them; programs read those bits as bytes or as words.
+# The link type field also holds the length of the FCS at the end of each frame, in one of two encodings. libpcap
+# (pcap/pcap.h) and Wireshark use the flag LT_FCS_LENGTH_PRESENT, and LT_FCS_LENGTH for the length in 16-bit words.
+# draft-gharris-opsawg-pcap-01 put the length into the three highest bits, with a flag "f" in the bit below them. Some
+# programs take this length for bytes, others for 16-bit words.
 _LINKTYPE = 0x0000FFFF
 _FCS_PRESENT = 0x04000000
 _FCS_PRESENT_IN_DRAFT = 0x10000000
-_RECORD_HEAD = 16  # bytes: seconds, fraction, captured length, original length
-_LENGTHS = range(8, 16)  # captured and original length in a record's header
+_RECORD_HEAD = 16  # bytes of the fields seconds, fraction, captured length, original length
+_LENGTHS = range(8, 16)  # offsets of the captured and the original length in a record's header
 
 
 class Pcap:
-    """The format after a file header of HEAD bytes, which begins with one of MAGICS."""
+    """A decoder of pcap. head: the file header, HEAD bytes that begin with one of MAGICS."""
 
     HEAD = 24
-    MAGICS: ClassVar = {  # byte order, and nanoseconds in a unit of the fraction
+    MAGICS: ClassVar = {  # the byte order, and the unit of a record's fraction in nanoseconds
         b"\xd4\xc3\xb2\xa1": ("<", 1000),
         b"\xa1\xb2\xc3\xd4": (">", 1000),
         b"\x4d\x3c\xb2\xa1": ("<", 1),
@@ -103,7 +104,7 @@ class Pcap:
 
 
 def _fcs_length(linktype: int) -> int:
-    """Return the bytes of FCS at the end of each frame, from the link type field of the file header."""
+    """Return the length in bytes of the FCS at the end of each frame, from the link type field of the file header."""
     if linktype & _FCS_PRESENT:
         return (linktype >> 28) * 2
     if linktype & _FCS_PRESENT_IN_DRAFT and linktype >> 29 in (FCS // 2, FCS):

@@ -1,4 +1,4 @@
-"""Decode pcapng (draft-ietf-opsawg-pcapng): sections of blocks, with packets of any number of interfaces."""
+"""Decode pcapng (draft-ietf-opsawg-pcapng): sections, which consist of blocks and can have many interfaces."""
 
 from collections.abc import Callable, Iterator
 from errno import EINVAL
@@ -24,20 +24,22 @@ from virtfs.core.savefile_records import (
 )
 
 BLOCK_MAX = 16 << 20  # bytes; Wireshark's MAX_BLOCK_SIZE
-INTERFACES_MAX = 65536  # in one section; no other memory grows with the file
+# In one section. A limit is needed because the list of interfaces grows with the file; no other memory does.
+INTERFACES_MAX = 65536
 
-_SECTION = 0x0A0D0D0A
-_ENHANCED = 6
-_ENHANCED_HEAD = 28  # bytes: type, length, interface, time in two halves, captured length, original length
-_BLOCK_MIN = 12  # bytes: type, length, and the length again at the end
+_SECTION = 0x0A0D0D0A  # block type
+_ENHANCED = 6  # block type
+_ENHANCED_HEAD = 28  # bytes of type, length, interface, time in two halves, captured length, original length
+_BLOCK_MIN = 12  # bytes of type, length, and the length again at the end
 _ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}  # the byte-order magic 0x1a2b3c4d
-_IF_TSRESOL, _IF_FCSLEN, _IF_TSOFFSET = 9, 13, 14
-_FLAGS = 2  # option epb_flags or pack_flags: bits 5 to 8 are the length of the FCS in bytes, 0 if unknown
-_OPTIONS_MAX = 32  # bytes of options that alike() compares with the next packets'
+_IF_TSRESOL, _IF_FCSLEN, _IF_TSOFFSET = 9, 13, 14  # option codes
+# Code of the options epb_flags and pack_flags. Bits 5 to 8 are the length of the FCS in bytes, 0 if unknown.
+_FLAGS = 2
+_OPTIONS_MAX = 32  # bytes; packets with more options are not searched for runs
 
 
 class Pcapng:
-    """The format, from its first block on: a section header, whose type is MAGIC in either byte order."""
+    """A decoder of pcapng. A file begins with a section header; its block type is MAGIC in either byte order."""
 
     MAGIC = b"\n\r\r\n"
 
@@ -91,8 +93,8 @@ class Pcapng:
 class _Section:
     """The state of one section and the decoders of its blocks.
 
-    A decoder gets the offsets where its block begins and ends; the caller has checked that the block has _BLOCK_MIN
-    bytes.
+    at, end: offsets in data at which the block begins and ends. The caller has checked that the block has at least
+    _BLOCK_MIN bytes.
     """
 
     def __init__(self, order: str) -> None:
@@ -115,7 +117,7 @@ class _Section:
         if len(self._interfaces) == INTERFACES_MAX:
             raise VirtError(EINVAL, f"the section has more than {INTERFACES_MAX} interfaces")
         linktype, snaplen = Struct(self._order + "HxxI").unpack_from(data, at + 8)
-        frequency = 10**6  # ticks of the interface's clock in a second
+        frequency = 10**6  # clock ticks a second
         offset = 0  # seconds
         fcs = 0
         for code, value in self._options(data, at + 16, end - 4):
@@ -124,7 +126,8 @@ class _Section:
             elif code == _IF_TSOFFSET and len(value) == 8:
                 offset = Struct(self._order + "q").unpack(value)[0]
             elif code == _IF_FCSLEN and len(value) == 1:
-                # The draft's text gives the length in bits; its example, and programs that write it, give 4 bytes.
+                # According to the draft's text the unit is a bit. But its example, and the programs that write this
+                # option, give 4 for an FCS of 4 bytes.
                 fcs = FCS if value[0] == FCS else value[0] // 8
             elif code in (_IF_TSRESOL, _IF_FCSLEN, _IF_TSOFFSET):
                 raise VirtError(EINVAL, f'"{len(value)}" is not a valid length for option {code} of an interface')
@@ -138,9 +141,11 @@ class _Section:
         return self._record(number, upper << 32 | lower, data, at + _ENHANCED_HEAD, end, captured, length)
 
     def alike(self, data: bytes, at: int, length: int, most: int) -> int:
-        """Return the length of the run of enhanced packets that starts at this one.
+        """Return the number of enhanced packets in the run that begins at `at`; 1 if there is no run.
 
-        Its packets have the same block length, interface, captured and original length, options and thus FCS.
+        at: offset of a packet block. length: block length. most: maximum number of packets.
+        The packets of a run have the same block length, interface, captured length, original length and options. So
+        they have the same FCS length too.
         """
         options = _ENHANCED_HEAD + (self.one(data, at + 20)[0] + 3 & ~3)
         if most < SHORTEST_RUN or length - options > _OPTIONS_MAX:
@@ -179,8 +184,8 @@ class _Section:
         fcs = interface.fcs
         at = begin + (captured + 3 & ~3)
         if options and at + 4 < end:
-            # Most programs write the flags first. Checking there takes a tenth of the time of a search through the
-            # options.
+            # Most programs write the flags as the first option. Checking the first option takes a tenth of the time of
+            # a search through all options.
             first = data[at : at + 4] == self._flags_head
             flags = self.one(data, at + 4)[0] if first else self._flags(data, at, end - 4)
             fcs = flags >> 5 & 0xF or fcs
@@ -189,7 +194,7 @@ class _Section:
         return Record(time, frame_of(data, begin, captured, length), number, length)
 
     def _flags(self, data: bytes, at: int, end: int) -> int:
-        """Return the flags among a packet's options, 0 if there are none."""
+        """Return the value of a packet's flags option, 0 if the packet has none."""
         found = (value for code, value in self._options(data, at, end) if code == _FLAGS and len(value) == 4)
         return int(self.one(next(found, bytes(4)))[0])
 
@@ -215,9 +220,10 @@ class _Section:
 class _Interface(NamedTuple):
     """An interface of a section.
 
-    A tick of its clock is numerator / denominator nanoseconds; offset is added, in nanoseconds. snaplen: maximum
-    captured bytes of a frame, 0 for no limit. linktype: refused when the first packet comes, since an interface without
-    packets may have any. fcs: bytes of FCS at the end of each frame, unless its flags say otherwise.
+    numerator, denominator: a clock tick is numerator / denominator nanoseconds. offset: nanoseconds added to each time.
+    snaplen: maximum captured bytes of a frame, 0 for no limit. linktype: checked when the first packet arrives, because
+    an interface without packets may have any link type. fcs: length in bytes of the FCS at the end of each frame,
+    unless the flags of the frame give another length.
     """
 
     numerator: int
@@ -228,7 +234,8 @@ class _Interface(NamedTuple):
     fcs: int
 
 
-_BLOCKS: dict[int, Callable[[_Section, bytes, int, int], Record | None]] = {  # other types are skipped
+# Decoders by block type. Blocks of other types are skipped.
+_BLOCKS: dict[int, Callable[[_Section, bytes, int, int], Record | None]] = {
     _SECTION: _Section.section_header,
     1: _Section.interface,
     2: _Section.obsolete_packet,

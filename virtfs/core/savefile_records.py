@@ -1,7 +1,8 @@
-"""The parts that both capture file formats share: records, the Format protocol, and the checks.
+"""What the decoders of both capture file formats share: records, the Format protocol, and checks.
 
-A format decodes the complete records in the bytes it gets and reports how many bytes it has consumed. The next call
-gets the rest and what follows. A format keeps only what it needs to decode later blocks: byte order and interfaces.
+A decoder gets some bytes of the file, decodes the complete records in them, and reports how many bytes it has consumed.
+The next call gets the unconsumed bytes and those that follow in the file. A decoder keeps only what it needs for later
+blocks: the byte order and the interfaces.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -11,13 +12,13 @@ from typing import NamedTuple, Protocol
 from virtfs.core.errors import VirtError
 
 SHORTEST_RUN = 8  # frames
-SINGLES = 32  # frames to decode one by one after a failed search for a run
-FRAME_MAX = 262144  # bytes; libpcap's MAXIMUM_SNAPLEN. More is a sign of a broken file
+SINGLES = 32  # number of frames that are decoded one by one after a failed search for a run
+FRAME_MAX = 262144  # bytes; libpcap's MAXIMUM_SNAPLEN. A longer frame is a sign of a broken file
 SECOND = 10**9  # nanoseconds
 ETHERNET = 1  # https://www.tcpdump.org/linktypes.html
 FCS = 4  # bytes of Ethernet's frame check sequence (IEEE 802.3)
 
-_LINKTYPES = {  # those that users are likely to have: https://www.tcpdump.org/linktypes.html
+_LINKTYPES = {  # names of link types that users are likely to have: https://www.tcpdump.org/linktypes.html
     0: "NULL",
     9: "PPP",
     101: "RAW",
@@ -42,8 +43,9 @@ _LINKTYPES = {  # those that users are likely to have: https://www.tcpdump.org/l
 class Record(NamedTuple):
     """A frame as recorded in the file.
 
-    timestamp_ns: since 1970, None for a block without a time. interface: number in its section, 0 in a pcap file.
-    original_length: bytes of the frame on the wire without its FCS; more than len(frame) if the capture truncated it.
+    timestamp_ns: nanoseconds since 1970, None for a block without a time. interface: number of the interface in its
+    section, 0 in a pcap file. original_length: bytes of the frame on the wire, without the FCS. It is more than
+    len(frame) if the capture truncated the frame.
     """
 
     timestamp_ns: int | None
@@ -53,7 +55,11 @@ class Record(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A run of frames of one length in bytes: the first at `begin`, each `stride` bytes after the one before."""
+    """Consecutive frames of equal length in a piece of a capture file.
+
+    data: bytes of the file. begin: offset of the first frame in data. length: bytes of a frame. stride: bytes from the
+    beginning of a frame to the beginning of the next. frames: number of frames.
+    """
 
     data: bytes
     begin: int
@@ -68,35 +74,38 @@ class Run(NamedTuple):
 
 
 class Format(Protocol):
-    """A decoder of one format.
+    """A decoder of one capture file format.
 
-    taken: bytes consumed of the data passed to records(); the caller removes them and resets `taken` to 0.
-    needed: bytes that must follow those for records() to make progress.
+    taken: number of bytes that records() or frames() has consumed. The caller removes them and sets `taken` to 0.
+    needed: number of unconsumed bytes that the next call must get to make progress.
     """
 
     taken: int
     needed: int
 
     def records(self, data: bytes) -> Iterator[Record]:
-        """Yield the complete records in data. VirtError: the data at `taken` is broken."""
+        """Yield the complete records in data. VirtError: the record or block at the offset `taken` is broken."""
 
     def frames(self, data: bytes, longest_run: Callable[[], int]) -> Iterator[bytes | Run]:
-        """Yield only the frames of these records, and consecutive similar ones as a Run. Cheaper than records()."""
+        """Yield the frames of the complete records in data, with similar consecutive frames combined into a Run.
+
+        This is cheaper than records(). longest_run: called before each Run; returns the maximum number of frames in it.
+        """
 
 
 def frame_of(data: bytes, begin: int, captured: int, length: int) -> bytes:
-    """Return the captured bytes up to the frame's length, as Wireshark and tcpreplay do.
+    """Return the captured bytes of a frame, at most `length` of them, as Wireshark and tcpreplay do.
 
-    length: bytes on the wire without the FCS.
+    begin: offset of the frame in data. captured: captured bytes. length: bytes on the wire, without the FCS.
     """
     return data[begin : begin + (captured if captured < length else length)]
 
 
 def alike(data: bytes, at: int, stride: int, most: int, places: Iterable[int]) -> int:
-    """Return the number of consecutive records that have equal bytes in these places; at most `most`.
+    """Return the number of consecutive records, at most `most`, whose bytes at the offsets `places` are equal.
 
-    at: offset of the first record. stride: bytes of a record. places: offsets in a record. One place is compared in all
-    records at a time, which is cheaper than decoding them.
+    at: offset of the first record in data. stride: bytes of a record. places: offsets in a record. Each offset is
+    compared in all records at once, which is cheaper than decoding the records.
     """
     count = min(most, (len(data) - at) // stride)
     for place in places:
@@ -112,7 +121,7 @@ def must_be_a_frame(captured: int, most: int) -> None:
 
 
 def must_be_ethernet(linktype: int) -> None:
-    """Raise EINVAL with the link type's name, unless it is Ethernet."""
+    """Raise EINVAL, with the name of the link type, unless the link type is Ethernet."""
     if linktype != ETHERNET:
         name = f"LINKTYPE_{_LINKTYPES[linktype]}" if linktype in _LINKTYPES else "linktype"
         raise VirtError(EINVAL, f'"{name} {linktype}" is not Ethernet: its frames cannot be sent')

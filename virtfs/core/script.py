@@ -1,8 +1,8 @@
-"""The writes to one open ctl, cut into lines.
+"""Split the writes to one open ctl into lines.
 
-A program writes whole lines, but cat(1) and a shell's stdio cut a script wherever a buffer is full. So the last line of
-a write of 4096 bytes or more may be unfinished, and the next write continues it. A shorter write is complete and ends
-its last line even without a newline.
+Most programs write whole lines. But cat(1) and programs that use stdio cut a script wherever a buffer is full. So the
+last line of a write of 4096 bytes or more may be unfinished, and the next write continues this line. The last line of a
+shorter write is complete even without a newline.
 """
 
 from collections.abc import Iterator
@@ -12,16 +12,15 @@ from errno import E2BIG
 from virtfs.core.errors import VirtError
 
 WHOLE_BELOW = 4096  # bytes; the last line of a shorter write is complete even without a newline
-WRITE_MAX = 1 << 20  # bytes of one write, and of an unfinished line
+WRITE_MAX = 1 << 20  # maximum bytes of one write, and of an unfinished line
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
     """A line without its newline.
 
-    number: its position, from 1, in the write that ended it. total: the number of lines in that write.
-
-    A byte that is not UTF-8 becomes a surrogate escape in `text`; the grammar refuses it when the line runs.
+    text: a byte that is not UTF-8 becomes a surrogate escape, which the grammar refuses when the line runs.
+    number: position of the line, from 1, in the write that completed it. total: number of lines in that write.
     """
 
     text: str
@@ -29,14 +28,14 @@ class Line:
     total: int
 
     def locate(self, error: VirtError) -> VirtError:
-        """Return the error for last_error, with the line number if the write had several lines."""
+        """Return the error as last_error shows it, with the line number if the write had several lines."""
         if self.total == 1:
             return error
         return VirtError(error.errno, f"line {self.number}: {error.strerror}")
 
 
 class Script:
-    """The unfinished line of one descriptor of ctl."""
+    """Splits the writes to one descriptor of ctl into lines, and keeps the unfinished line."""
 
     def __init__(self) -> None:
         self._kept = b""
@@ -44,9 +43,9 @@ class Script:
     def feed(self, data: bytes) -> Iterator[Line]:
         """Store the data, and return an iterator of the lines that it completes, including blank ones, in order.
 
-        The caller runs them up to the first that fails, and then calls forget().
-        Errors: E2BIG for a write over 1 MiB, or an unfinished line that grows beyond that. Then no line of the write
-        may run, and the unfinished line is dropped.
+        The caller runs the lines in order. If one fails, the caller calls forget() and does not run the others.
+        Errors: E2BIG for a write of more than 1 MiB, and for an unfinished line of more than 1 MiB. Then the whole
+        write and the unfinished line are dropped.
         """
         if len(data) > WRITE_MAX:
             self.forget()
@@ -57,7 +56,7 @@ class Script:
             self._keep(last)
         elif last:
             lines.append(last)
-        # A generator, since a write may have a million lines and the caller serves others between them.
+        # A generator, because a write may have a million lines, and the caller serves other users between two lines.
         return (Line(_decode(line), number, len(lines)) for number, line in enumerate(lines, start=1))
 
     def forget(self) -> None:
@@ -65,7 +64,7 @@ class Script:
         self._kept = b""
 
     def rest(self) -> str:
-        """Return the unfinished line, which closing the file would drop; "" if there is none."""
+        """Return the unfinished line, or "" if there is none. Closing the file would lose this line."""
         return _decode(self._kept)
 
     def _keep(self, last: bytes) -> None:

@@ -12,36 +12,38 @@ An interface:
 
     name        "virt3"
     unit        3
-    lost        whether its tap has vanished; the values of the host's end are then the last known ones
-    owner       uid, a number        owner_name  the user's name, null when the uid has none
-    group       gid, a number        group_name  likewise
-    mode        the streams' permission bits, octal text as the verb takes it: "0600"
-    …           each attribute file, by its name
+    lost        boolean: whether the tap has vanished; the values of the host's end are then the last known ones
+    owner       number: the uid
+    owner_name  text: the user's name, null if the uid has no name
+    group       number: the gid
+    group_name  text: the group's name, null if the gid has no name
+    mode        text: the permission bits of the streams in octal, such as "0600"
+    …           the value of each attribute file, under the name of the file
     readers     number of opens of frame, hex and rx for reading
-    stats       an object: each file of stats/, numbers
-    tap         an object: each file of tap/, by its name; addresses is a list of texts such as "10.0.3.1/24"
+    stats       an object: a number for each file of stats/
+    tap         an object: the value of each file of tap/, and addresses, a list of texts such as "10.0.3.1/24"
 
 A bridge:
 
     name        "bridge0"
-    lost        whether another program deleted it
+    lost        boolean: whether another program has deleted or renamed the bridge
     up stp      booleans
     mtu maxaddr timeout maxage fwddelay hellotime priority groupfwd
                 numbers, in the units of the verbs with these names
-    address     its MAC
-    inet        its IP addresses, a list of texts
-    members     a list of objects: name, number (of the port), learn, discover, protect, adopted (booleans), priority,
-                cost, groupfwd, and state of the spanning tree (0 disabled, 1 listening, 2 learning, 3 forwarding,
-                4 blocking)
-    addresses   its table, a list of objects: address, member, age in seconds, static (a boolean)
+    address     text: the MAC address
+    inet        a list of texts: the IP addresses
+    members     a list of objects: name; number (of the port); learn, discover, protect and adopted (booleans);
+                priority, cost and groupfwd (numbers); state (of the spanning tree: 0 disabled, 1 listening,
+                2 learning, 3 forwarding, 4 blocking)
+    addresses   the address table, a list of objects: address, member, age (in seconds), static (a boolean)
 
 A cable:
 
-    ends        the names of its two interfaces
-    impair      its impairments, in the words of the command, "" for none
+    ends        a list of texts: the names of the two interfaces
+    impair      text: the impairments, in the words of the command `cable`; "" if there are none
 
-A file that holds 0 or 1 for off and on becomes a boolean, a count or a size in bytes a number, and any other file its
-text, "" for an empty file.
+The value of a file is a boolean if the file holds 0 or 1 for off or on, a number if the file holds a number, and text
+otherwise. The value of an empty file is "".
 """
 
 import json
@@ -64,7 +66,7 @@ def _flag(text: str) -> bool:
     return text == "1"
 
 
-# Converters of the files that are not text. A test fails for a file that holds a number and is missing here.
+# Converters of files whose values are not text. A test fails if a file that holds a number is missing here.
 _CONVERTERS: Final[dict[str, Callable[[str], Value]]] = {
     "mtu": int,
     "up": _flag,
@@ -97,7 +99,10 @@ def status(
 
 
 def describe_cable(words: Sequence[str]) -> dict[str, object]:
-    """Return a cable as a JSON object. words: the words after `cable` in its line, two units and the impairment."""
+    """Return a cable as a JSON object.
+
+    words: the words after `cable` in the line that creates the cable: two units, then the words of the impairment.
+    """
     first, second, *impairment = words
     return {"ends": [f"virt{first}", f"virt{second}"], "impair": " ".join(impairment)}
 
@@ -107,7 +112,8 @@ def describe(
 ) -> dict[str, object]:
     """Return an interface as a JSON object.
 
-    user_name, group_name: return the name of an id, or the id as text if it has none.
+    readers: number of opens for reading. user_name, group_name: functions that return the name of an id, or the id as
+    text if the id has no name.
     """
     return {
         "name": virt.name,

@@ -1,8 +1,9 @@
 """Convert a block of a packet socket's ring (TPACKET_V3, linux/if_packet.h) to pcapng.
 
-A frame in the ring is a struct tpacket3_hdr, a struct sockaddr_ll and the data, each at an offset that the one before
-gives. A VLAN tag that the kernel keeps beside the frame is put back into it. The ring is in the machine's byte order
-and pcapng here is little-endian, so on a big-endian machine every frame is converted on its own.
+A frame in the ring is a struct tpacket3_hdr, a struct sockaddr_ll and the data. The struct tpacket3_hdr has the offsets
+of the data and of the next frame. If the kernel has put the frame's VLAN tag into the header, the tag is inserted into
+the data again. The ring is in the machine's byte order, but pcapng is written in little-endian order here. So a
+big-endian machine converts every frame on its own.
 """
 
 import sys
@@ -13,27 +14,29 @@ from virtfs.core.pcapng import INBOUND, OUTBOUND, PACKET, enhanced_packet, equal
 
 SECOND = 10**9
 TAG = 4  # bytes of a VLAN tag
-ADDRESSES = 12  # bytes of the two MAC addresses, which the tag follows
+ADDRESSES = 12  # bytes of the two MAC addresses; the VLAN tag follows them
 VLAN_VALID, TPID_VALID = 1 << 4, 1 << 6  # TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID
 C_VLAN = 0x8100
-OUTGOING = 4  # PACKET_OUTGOING: towards virt
+OUTGOING = 4  # PACKET_OUTGOING: the host has sent the frame, towards virt
 
 # More than RUN consecutive frames of one length, at most RUN_LONGEST bytes, are converted together.
 RUN = 16 if sys.byteorder == "little" else sys.maxsize
 RUN_LONGEST = 128
 
-# tp_next_offset, tp_sec, tp_nsec, tp_snaplen, tp_len, tp_status, tp_mac, tp_vlan_tci, tp_vlan_tpid, sll_pkttype
+# The fields tp_next_offset, tp_sec, tp_nsec, tp_snaplen, tp_len, tp_status, tp_mac, tp_vlan_tci, tp_vlan_tpid and
+# sll_pkttype.
 _head = Struct("=6IH6xIH20xB").unpack_from
 _tag = Struct(">HH").pack
 _SECONDS, _NANOSECONDS, _CAPTURED, _LENGTH, _STATUS, _BEGIN = 1, 2, 3, 4, 5, 6  # offsets in 32-bit words
 _KIND = 58  # offset of sll_pkttype in bytes
-_WAYS = bytes(INBOUND if kind == OUTGOING else OUTBOUND for kind in range(256))
+_WAYS = bytes(INBOUND if kind == OUTGOING else OUTBOUND for kind in range(256))  # pcapng direction by sll_pkttype
 
 
 def pcapng(memory: memoryview, first: int, count: int, interface_id: int) -> bytes:
-    """Return an enhanced packet block for each frame.
+    """Return an enhanced packet block for each frame in a block of the ring.
 
-    memory: the block of the ring. first: offset of the first frame's header. count: number of frames.
+    memory: the block of the ring. first: offset of the first struct tpacket3_hdr. count: number of frames in the block.
+    interface_id: number of the interface in the pcapng file.
     """
     at, before, equal = first, 0, 0
     pieces: list[bytes | memoryview] = []
@@ -69,14 +72,16 @@ def pcapng(memory: memoryview, first: int, count: int, interface_id: int) -> byt
 
 
 def _equal(memory: memoryview, at: int, count: int, interface_id: int) -> tuple[int, bytes]:
-    """Convert a run of frames of equal length, all complete and untagged, that begins with this one.
+    """Convert the run of frames that begins at `at`. They are complete and untagged, and have the same length.
 
-    Return the number of frames and their blocks; 0 if the run is too short. A frame that contains a VLAN tag begins 4
-    bytes closer to its header (net/packet/af_packet.c tpacket_rcv: macoff).
+    Return the number of frames and their blocks; (0, b"") if the run is too short. at: offset of the first header.
+    count: maximum number of frames.
+    A frame with a VLAN tag in its data begins 4 bytes closer to its header (net/packet/af_packet.c tpacket_rcv:
+    macoff), so the comparison of these offsets ends a run.
     """
     step, seconds, _, captured, _, status, mac, *_ = _head(memory, at)
     words, word, stride = memory.cast("I"), at // 4, step // 4
-    begin = words[word + _BEGIN]  # tp_mac and tp_net
+    begin = words[word + _BEGIN]  # tp_mac and tp_net, 16 bits each
 
     def column(number: int) -> memoryview:
         return words[word + number : word + number + (count - 1) * stride + 1 : stride]

@@ -10,7 +10,7 @@ from virtfs.core.impairment_text import format_impairments
 from virtfs.core.quantities import format_factor, format_size
 from virtfs.core.virt import MODE_GROUP, MODE_NEW, QUEUE, Virt
 
-# The contents of each attribute file. Files that a verb mirrors are writable.
+# The contents of each attribute file of an interface. A file that a verb mirrors is writable.
 VALUES: Final[dict[str, Callable[[Virt], str]]] = {
     "address": lambda virt: format_mac(virt.address),
     "mtu": lambda virt: str(virt.host.mtu),
@@ -31,7 +31,7 @@ VALUES: Final[dict[str, Callable[[Virt], str]]] = {
     "description": lambda virt: virt.description,
 }
 
-# The directory tap/: the host's end.
+# The contents of each file of the directory tap/, which shows the host's end.
 TAP_VALUES: Final[dict[str, Callable[[Virt], str]]] = {
     "name": lambda virt: virt.host.name,
     "index": lambda virt: str(virt.host.index),
@@ -49,19 +49,19 @@ def _bit(value: bool) -> str:
 
 
 def counter(virt: Virt, name: str) -> str:
-    """Return the contents of a file of stats/; rx_dropped includes the tap's own drops."""
+    """Return the contents of a file of stats/. The frames that the tap itself dropped are counted in rx_dropped."""
     count: int = getattr(virt.counters, name)
     return str(count + virt.host.dropped if name == "rx_dropped" else count)
 
 
 def verbs_of(virt: Virt, owner: str, group: str, *, makes: bool = False) -> list[tuple[Action, ...]]:
-    """Return lines of verbs that turn a new interface of this unit into this one.
+    """Return the lines of verbs that turn a new interface of the same unit into `virt`.
 
-    owner, group: as the verbs take them.
-    makes: the verbs of the first line are to follow `create`. Otherwise a line ends with `netns`, and the verbs for the
-    new namespace are in the next line.
-    Default values are left out. The MAC addresses are always included, since a new interface gets random ones.
-    `description` and `filter` take the rest of a line, so there may be several lines.
+    owner, group: names or numbers, as arguments of the verbs `owner` and `group`.
+    makes: whether the first line will follow `create`. If not, `netns` must end its line, and the verbs that apply in
+    the new namespace are in the next line.
+    Settings with default values are left out. The MAC addresses are always included, because a new interface gets
+    random ones. There may be several lines, because `description` and `filter` each take the rest of a line.
     """
     host = virt.host
     fresh = Virt(virt.unit, virt.address, host)

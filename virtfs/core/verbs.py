@@ -1,6 +1,7 @@
 """The tables of ctl: commands, and the verbs that follow them in a line.
 
-To add a verb, add an entry here and its effect in the daemon. Grammar, help and attribute files follow from the table.
+To add a verb, add an entry here and its effect in the daemon. The grammar, the help text and the attribute files are
+derived from the tables.
 """
 
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ BRIDGE: Final = "bridge"
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One form of command.
+    """One form of a command.
 
-    target: whether an interface follows the first word. verbs: whether verbs may follow. usage, meaning: for help.
-    noun: what the command acts on.
+    target: whether the name of an interface or bridge follows the first word. verbs: whether verbs may follow.
+    usage, meaning: the two columns of the help text. noun: the kind of object that the command acts on.
     """
 
     kind: Kind
@@ -32,24 +33,37 @@ class Form:
 
 
 FORMS: Final = (
-    Form("create", "optional", True, "create [N | virtN] [VERB ...]", "create it; without N, the lowest free one"),
+    Form(
+        "create",
+        "optional",
+        True,
+        "create [N | virtN] [VERB ...]",
+        "create the interface; without N, the lowest free one",
+    ),
     Form("ensure", "required", True, "ensure N | virtN [VERB ...]", "create it if it is missing, then apply the verbs"),
-    Form("destroy", "required", False, "destroy N | virtN", "remove it; a tap that existed before stays"),
-    Form("change", "required", True, "virtN VERB ...", "change it"),
-    Form("create", "required", True, "create bridgeN [VERB ...]", "create the bridge, or attach to the host's", BRIDGE),
+    Form("destroy", "required", False, "destroy N | virtN", "remove the interface; a tap that existed before stays"),
+    Form("change", "required", True, "virtN VERB ...", "change the interface"),
+    Form(
+        "create",
+        "required",
+        True,
+        "create bridgeN [VERB ...]",
+        "create the bridge, or attach to an existing one",
+        BRIDGE,
+    ),
     Form(
         "ensure",
         "required",
         True,
         "ensure bridgeN [VERB ...]",
-        "create it if it is missing, then apply the verbs",
+        "create or attach to the bridge if needed, then apply the verbs",
         BRIDGE,
     ),
-    Form("destroy", "required", False, "destroy bridgeN", "remove it; the host's own is restored instead", BRIDGE),
-    Form("change", "required", True, "bridgeN VERB ...", "change it", BRIDGE),
+    Form("destroy", "required", False, "destroy bridgeN", "remove the bridge; restore one that existed before", BRIDGE),
+    Form("change", "required", True, "bridgeN VERB ...", "change the bridge", BRIDGE),
     Form("cable", "required", False, "cable A B [IMPAIRMENT ...]", "carry frames from virtA to virtB, and back"),
     Form("uncable", "required", False, "uncable A B", "remove that cable"),
-    Form("help", "none", False, "help", "no effect; the file help has this text"),
+    Form("help", "none", False, "help", "do nothing; this text is in the file help"),
 )
 
 
@@ -57,14 +71,14 @@ FORMS: Final = (
 class Verb:
     """One verb.
 
-    file: the attribute file that mirrors it, relative to the interface's directory. Writing an argument to that file
-    runs the verb with that argument; writing `value` runs the verb without arguments.
-    root_only: an owner who is not root may not use it.
-    ends_line: the verb cannot be undone, so nothing may follow it.
-    ends_change: the same, but only in a line that changes an interface. In a line that creates one, removing the
-    interface undoes the verb.
-    rest_of_line: its only argument is the rest of the line, including "#" and blanks, and may be empty.
-    option: a word that may follow the arguments; it becomes the last of them.
+    file: path of the attribute file that mirrors the verb, relative to the interface's directory. Writing an argument
+    to this file runs the verb with that argument. Writing `value` runs a verb without arguments.
+    root_only: only root may use the verb, even if the interface has another owner.
+    ends_line: the verb cannot be undone, so no verb may follow it in the line.
+    ends_change: the same, but only in a line that changes an interface. In a line that creates an interface, removing
+    the interface undoes the verb.
+    rest_of_line: the only argument is the rest of the line, including "#" and blanks. It may be empty.
+    option: a word that may follow the arguments. If given, it is the last value of the Action.
     """
 
     name: str
@@ -89,7 +103,7 @@ class Verb:
 def _switch(name: str, off: str, meaning: str, off_meaning: str, root_only: bool = False) -> tuple[Verb, Verb]:
     """Return a verb and its opposite.
 
-    One file mirrors both: it has the name of the first verb, and holds 1 or 0.
+    One file mirrors both verbs. It has the name of the first verb, and holds 1 for this verb or 0 for its opposite.
     """
     return (
         Verb(name, (), meaning, file=name, value="1", root_only=root_only),
@@ -98,7 +112,7 @@ def _switch(name: str, off: str, meaning: str, off_meaning: str, root_only: bool
 
 
 _VIRT_VERBS: Final[tuple[Verb, ...]] = (
-    *_switch("up", "down", "set the tap up: frames pass", "set it down: frames are dropped and readers fail"),
+    *_switch("up", "down", "set the tap up: frames pass", "set the tap down: frames are dropped and readers fail"),
     Verb("mtu", (arg.MTU,), "largest payload of a frame in bytes, 68 to 65521", file="mtu"),
     Verb("link", (arg.MAC,), "the MAC address of virt, the far end", file="address"),
     Verb("taplink", (arg.MAC,), "the MAC address of tap, the host's end", file="tap/address", root_only=True),
@@ -108,9 +122,9 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
     Verb("-inet6", (arg.INET6_KNOWN,), "remove an IPv6 address from the tap", root_only=True),
     Verb("bridge", (arg.BRIDGE,), "put the tap into one of the host's bridges", file="tap/bridge", root_only=True),
     Verb("-bridge", (), "take the tap out of its bridge", file="tap/bridge", value="", root_only=True),
-    Verb("owner", (arg.USER,), "the user, by name or number, who may use the interface", root_only=True),
-    Verb("group", (arg.GROUP,), "the group, by name or number, that may use it (mode 0660)", root_only=True),
-    Verb("mode", (arg.MODE,), "permission bits of the streams, 0 to 0777; other files follow"),
+    Verb("owner", (arg.USER,), "the user who may use the interface, by name or number", root_only=True),
+    Verb("group", (arg.GROUP,), "the group that may use it, by name or number (mode 0660)", root_only=True),
+    Verb("mode", (arg.MODE,), "permission bits of the streams, 0 to 0777; other files follow them"),
     Verb("queue", (arg.QUEUE,), "maximum number of frames waiting for a reader, at least 1", file="queue"),
     Verb("backlog", (arg.BACKLOG,), "frames to keep while nobody reads, 0 for none", file="backlog"),
     *_switch(
@@ -119,7 +133,12 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
         "fail the write of a frame that cannot be sent",
         "drop and count such a frame instead",
     ),
-    *_switch("promisc", "-promisc", "the tap accepts frames for any address", "only for its own (default)"),
+    *_switch(
+        "promisc",
+        "-promisc",
+        "the tap accepts frames for any address",
+        "it accepts frames for its own address only (default)",
+    ),
     *_switch(
         "antispoof",
         "-antispoof",
@@ -128,15 +147,15 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
         root_only=True,
     ),
     *_switch(
-        "persist", "-persist", "the tap outlives the mount", "it is removed with the mount (default)", root_only=True
+        "persist", "-persist", "the tap outlives the mount", "the tap is removed with it (default)", root_only=True
     ),
     *_switch(
         "upopen",
         "-upopen",
-        "the first open of frame sets it up, the last close down",
-        "opening changes nothing (default)",
+        "the first open of frame sets the tap up, the last close down",
+        "opening and closing frame changes nothing (default)",
     ),
-    Verb("carrier", (arg.CARRIER,), "the carrier is on always, or while frame is open", file="carrier"),
+    Verb("carrier", (arg.CARRIER,), "the tap has a carrier always (default) or while frame is open", file="carrier"),
     Verb(
         "netns",
         (arg.NETNS,),
@@ -145,16 +164,14 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
         root_only=True,
         ends_change=True,
     ),
-    Verb("exclusive", (arg.EXCLUSIVE,), "which kind of open of frame only one process may hold", file="exclusive"),
+    Verb("exclusive", (arg.EXCLUSIVE,), "the kind of open of frame that only one process may have", file="exclusive"),
     Verb("impair", (arg.IMPAIRMENTS,), "delay, lose or change frames, in the words of tc-netem(8)", file="impair"),
     Verb("-impair", (), "no impairment in either direction (default)", file="impair", value=""),
-    Verb(
-        "filter", (arg.FILTER,), "pass only matching frames, an expression of tcpdump", file="filter", rest_of_line=True
-    ),
+    Verb("filter", (arg.FILTER,), "pass only frames that match a tcpdump expression", file="filter", rest_of_line=True),
     Verb("-filter", (), "pass all frames (default)", file="filter", value=""),
     Verb("pace", (arg.FACTOR,), "speed of inject relative to the recording; 0 for the maximum", file="pace"),
     Verb("history", (arg.SIZE,), "bytes of recent frames to keep for the file history", file="history_size"),
-    Verb("-history", (), "keep none (default)", file="history_size", value="0"),
+    Verb("-history", (), "keep no recent frames (default)", file="history_size", value="0"),
     Verb(
         "description",
         (arg.DESCRIPTION,),
@@ -164,10 +181,11 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
     ),
 )
 
-# The verbs of brconfig(8), and those it leaves to ifconfig(8). Only root uses bridges, so none needs root_only.
+# The verbs of brconfig(8), and those that NetBSD has in ifconfig(8) instead. Only root may use bridges, so no verb
+# needs root_only.
 _BRIDGE_VERBS: Final[tuple[Verb, ...]] = (
     Verb("up", (), "set the bridge up: it forwards frames", noun=BRIDGE),
-    Verb("down", (), "set it down: no frame passes", noun=BRIDGE),
+    Verb("down", (), "set the bridge down: no frame passes", noun=BRIDGE),
     Verb(
         "add",
         (arg.IFACE,),
@@ -175,23 +193,23 @@ _BRIDGE_VERBS: Final[tuple[Verb, ...]] = (
         noun=BRIDGE,
         option="adopt",
     ),
-    Verb("delete", (arg.IFACE,), "remove a member; what it brought moves back", noun=BRIDGE),
+    Verb("delete", (arg.IFACE,), "remove a member; addresses and routes that it brought move back", noun=BRIDGE),
     Verb("maxaddr", (arg.MAXADDR,), "maximum number of learned addresses, 0 for no limit (default 100)", noun=BRIDGE),
     Verb("timeout", (arg.TIMEOUT,), "time until a learned address expires, 0 for never (default 1200)", noun=BRIDGE),
     Verb("static", (arg.IFACE, arg.MAC), "add an address that never expires or moves", noun=BRIDGE),
     Verb("deladdr", (arg.MAC,), "remove an address from the table", noun=BRIDGE, ends_line=True),
     Verb("flush", (), "remove the learned addresses", noun=BRIDGE, ends_line=True),
     Verb("flushall", (), "remove the learned and the static addresses", noun=BRIDGE, ends_line=True),
-    Verb("discover", (arg.IFACE,), "send it frames for unknown addresses (default)", noun=BRIDGE),
-    Verb("-discover", (arg.IFACE,), "do not send it such frames", noun=BRIDGE),
-    Verb("learn", (arg.IFACE,), "learn addresses from its frames (default)", noun=BRIDGE),
-    Verb("-learn", (arg.IFACE,), "do not learn addresses from it", noun=BRIDGE),
-    Verb("protect", (arg.IFACE,), "pass no frames between it and other protected members", noun=BRIDGE),
-    Verb("-protect", (arg.IFACE,), "no such limit (default)", noun=BRIDGE),
-    Verb("stp", (arg.IFACE,), "run the spanning tree protocol; on Linux on all members", noun=BRIDGE),
-    Verb("-stp", (arg.IFACE,), "no spanning tree, on all members (default)", noun=BRIDGE),
+    Verb("discover", (arg.IFACE,), "send frames for unknown addresses to the member (default)", noun=BRIDGE),
+    Verb("-discover", (arg.IFACE,), "do not send such frames to the member", noun=BRIDGE),
+    Verb("learn", (arg.IFACE,), "learn addresses from the member's frames (default)", noun=BRIDGE),
+    Verb("-learn", (arg.IFACE,), "do not learn addresses from the member's frames", noun=BRIDGE),
+    Verb("protect", (arg.IFACE,), "pass no frames between this and other protected members", noun=BRIDGE),
+    Verb("-protect", (arg.IFACE,), "pass frames to and from all other members (default)", noun=BRIDGE),
+    Verb("stp", (arg.IFACE,), "run the spanning tree protocol; on Linux, for all members", noun=BRIDGE),
+    Verb("-stp", (arg.IFACE,), "run no spanning tree protocol, for all members (default)", noun=BRIDGE),
     Verb("maxage", (arg.MAXAGE,), "spanning tree: lifetime of received information, 6 to 40", noun=BRIDGE),
-    Verb("fwddelay", (arg.FWDDELAY,), "spanning tree: delay before it forwards, 2 to 30", noun=BRIDGE),
+    Verb("fwddelay", (arg.FWDDELAY,), "spanning tree: delay before a port forwards frames, 2 to 30", noun=BRIDGE),
     Verb("hellotime", (arg.HELLOTIME,), "spanning tree: interval of hello messages, 1 to 10", noun=BRIDGE),
     Verb("priority", (arg.PRIORITY,), "spanning tree: priority, 0 the highest (default 32768)", noun=BRIDGE),
     Verb(

@@ -1,16 +1,16 @@
-"""One interface: its settings, its host's end as the kernel last described it, its state, its counters.
+"""One interface: its settings, its state, its counters, and its host's end as the kernel last described it.
 
 An interface's state:
 
               ┌──────── up ────────┐
-    create ─► DOWN                 UP        move: the tap is in another network namespace, the state stays
+    create ─► DOWN                 UP        move: the tap enters another network namespace
               └─◄───── down ───────┘
-                 │ lose          │ lose      the tap vanished: deleted by another program, or with its namespace
+                 │ lose          │ lose      the tap was deleted, by another program or with its namespace
                  └────► LOST ◄───┘
                           │
     any of these ──destroy──► DESTROYED
 
-A Virt changes only through its methods. Each notifies the listeners once, so that no caller has to remember to update
+A Virt changes only through its methods. Each method notifies the listeners once, so no caller has to remember to update
 the wire.
 """
 
@@ -27,16 +27,16 @@ from virtfs.core.ip import IpInterface
 Exclusive = Literal["read", "both", "none"]
 Carrier = Literal["always", "open"]
 
-MODE_NEW, MODE_GROUP = 0o600, 0o660  # of the device files: as created, and once a group is set
-QUEUE = 256  # frames, unless the verb queue says otherwise
+MODE_NEW, MODE_GROUP = 0o600, 0o660  # mode of the device files of a new interface, and after the verb `group`
+QUEUE = 256  # frames; default of the verb `queue`
 
 
 class Origin(Enum):
-    """How an interface came to be."""
+    """How an interface and its tap were created."""
 
-    MADE = "its tap was made by virtfs and is removed with it"
-    FOUND = "its tap was there before, and is put back as it was found"
-    CLONED = "it was made by an open of clone, and ends with its last close"
+    MADE = "virtfs created the tap, and removes it with the interface"
+    FOUND = "the tap existed before; virtfs restores its earlier state"
+    CLONED = "an open of clone created the interface; the last close destroys it"
 
 
 class State(Enum):
@@ -44,8 +44,8 @@ class State(Enum):
 
     DOWN = "frames are dropped"
     UP = "frames pass"
-    LOST = "the tap has vanished; only `destroy` is left"
-    DESTROYED = "it is no longer part of the mount"
+    LOST = "the tap has vanished; only `destroy` is possible"
+    DESTROYED = "the interface is no longer part of the mount"
 
 
 Step = Literal["up", "down", "move", "lose", "destroy"]
@@ -60,15 +60,16 @@ TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
 
 @dataclass(slots=True)
 class Counters:
-    """Frames and bytes since the interface was created; in (rx) is towards virt. The files of stats/ have these names.
+    """Frames and bytes since the interface was created. The files of stats/ have the names of these fields.
 
-    What the host sent = rx_frames + rx_dropped + what is queued. What was written = tx_frames + tx_dropped;
-    tx_oversize, tx_short, tx_down and tx_spoofed give reasons for tx_dropped.
+    rx: frames from the host to virt. The host has sent rx_frames + rx_dropped frames and those that are still queued.
+    tx: frames from virt to the host. Programs have written tx_frames + tx_dropped frames. tx_oversize, tx_short,
+    tx_down and tx_spoofed count frames in tx_dropped by reason.
     """
 
     rx_frames: int = 0
     rx_bytes: int = 0
-    rx_dropped: int = 0  # by virtfs; stats/rx_dropped adds the tap's own
+    rx_dropped: int = 0  # dropped by virtfs; the file stats/rx_dropped adds the frames that the tap dropped
     tx_frames: int = 0
     tx_bytes: int = 0
     tx_dropped: int = 0
@@ -92,17 +93,17 @@ class HostEnd:
     address: bytes
     carrier: bool
     queue: int  # txqueuelen, frames
-    dropped: int = 0  # the kernel's tx_dropped since virtfs attached
+    dropped: int = 0  # frames: the kernel's tx_dropped, counted since virtfs attached to the tap
     addresses: tuple[IpInterface, ...] = ()
-    bridge: str = ""  # the name of the bridge it is in
+    bridge: str = ""  # name of the bridge that the tap is in, "" if it is in none
     promisc: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Virt:
-    """One interface. Its host's end belongs to the kernel and is mirrored in `host`.
+    """One interface. The host's end belongs to the kernel; the field `host` mirrors it.
 
-    Read its fields; change them by `set`, `set_host`, `move`, `lose` and `destroy`.
+    The fields are read directly, and changed by the methods set(), set_host(), move(), lose() and destroy().
     """
 
     unit: Unit
@@ -118,13 +119,13 @@ class Virt:
     upopen: bool = False
     carrier: Carrier = "always"
     persist: bool = False
-    filter: str = ""  # in tcpdump's language; "" accepts all frames
+    filter: str = ""  # expression of tcpdump; "" passes all frames
     impairment_in: Impairment = UNIMPAIRED
     impairment_out: Impairment = UNIMPAIRED
-    pace: float = 0  # speed of inject relative to the recorded timing; 0: as fast as possible
+    pace: float = 0  # speed of inject relative to the recording; 0 means as fast as possible
     history_size: int = 0  # bytes
     description: str = ""
-    netns: str = ""  # where the host's end is, by name or process; "" is the daemon's own namespace
+    netns: str = ""  # network namespace of the host's end, as name or process number; "" is the daemon's own
     origin: Origin = Origin.MADE
     state: State = State.DOWN
     counters: Counters = field(default_factory=Counters)
@@ -141,31 +142,34 @@ class Virt:
 
     @property
     def tap(self) -> str:
-        """tap<n>, the tap's name when virtfs opened it"""
+        """tap<n>, the name under which virtfs opened the tap; the name may have changed since"""
         return f"tap{self.unit}"
 
     @property
     def lost(self) -> bool:
-        """Whether the tap is gone for good."""
+        """Whether the interface has lost its tap or is destroyed."""
         return self.state in (State.LOST, State.DESTROYED)
 
     @property
     def bounds(self) -> tuple[int, int]:
-        """The shortest and the longest frame that may be written, in bytes."""
+        """The minimum and the maximum length, in bytes, of a frame that a program may write."""
         return frame_bounds(self.host.mtu)
 
     def snapshot(self) -> "Virt":
-        """Return a copy with the same settings and the same host's end, but without listeners."""
+        """Return a copy of the interface. It keeps all fields except the listeners."""
         return replace(self, listeners=[])
 
     def set(self, **settings: Any) -> None:
-        """Change settings, named as the fields. TypeError: a field that another method changes."""
+        """Change settings. The keywords are names of fields.
+
+        TypeError: a keyword is not one of SETTINGS; other methods change the other fields.
+        """
         if unknown := settings.keys() - SETTINGS:
             raise TypeError(f"no settings: {unknown}")
         self._change(**settings)
 
     def set_host(self, host: HostEnd) -> None:
-        """Store the state of the host's end that the kernel reports. ValueError: the tap is gone."""
+        """Store the host's end as the kernel reports it. ValueError: the interface has no tap any more."""
         if host.up == self.host.up:
             if self.lost:
                 raise ValueError(f"{self.name} is {self.state.name}: it has no host's end")
@@ -174,15 +178,15 @@ class Virt:
             self._step("up" if host.up else "down", host=host)
 
     def move(self, netns: str) -> None:
-        """Record the network namespace that the tap is in now. ValueError: the tap is gone."""
+        """Record the network namespace that the tap is in now. ValueError: the interface has no tap any more."""
         self._step("move", netns=netns)
 
     def lose(self) -> None:
-        """Record that the tap has vanished. ValueError: it had already vanished."""
+        """Record that the tap has vanished. ValueError: the interface is already in state LOST or DESTROYED."""
         self._step("lose", host=replace(self.host, up=False, carrier=False))
 
     def destroy(self) -> None:
-        """Record that the interface is destroyed. ValueError: it already was."""
+        """Record that the interface is destroyed. ValueError: the interface is already in state DESTROYED."""
         self._step("destroy", host=replace(self.host, up=False, carrier=False))
 
     def _step(self, step: Step, **changes: object) -> None:
@@ -201,5 +205,6 @@ class Virt:
             object.__setattr__(self, name, value)
 
 
+# The fields that set() does not change.
 _KERNEL = {"unit", "host", "netns", "origin", "state", "counters", "listeners"}
 SETTINGS: Final = frozenset(f.name for f in fields(Virt)) - _KERNEL

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from virtfs.core.grammar import Action
 from virtfs.core.virt import Origin, Virt
 
-# Verbs that only set a field of the Virt, with the name of the field.
+# Maps each verb that only sets a field of the Virt to the name of that field.
 _FIELDS = {
     "link": "address",
     "backlog": "backlog",
@@ -19,8 +19,9 @@ _FIELDS = {
 def steps(now: Virt, to: Virt) -> tuple[Action, ...]:
     """Return the verbs that turn the interface `now` into its earlier state `to`, in an order that works.
 
-    A lost interface gets back its settings only. A tap that virtfs made is not moved back to another network namespace:
-    it is destroyed with the line that made it. `bridge` comes last, before `up`.
+    If the tap is lost, only the settings of virt are restored. A tap that virtfs created is not moved back to another
+    network namespace: only the line that created the tap can have moved it, and undoing this line destroys the tap.
+    `bridge` is the last verb before `up`.
     """
     return (*_settings(now, to), *(() if now.lost else _host_end(now, to)))
 
@@ -30,7 +31,8 @@ def _settings(now: Virt, to: Virt) -> Iterator[Action]:
         yield Action("owner", (str(to.owner),))
     if now.group != to.group:
         yield Action("group", (str(to.group),))
-    if (now.group, now.mode) != (to.group, to.mode):  # the verb group may change the mode
+    # A different group is enough for the verb `mode`, because the verb `group` can change the mode.
+    if (now.group, now.mode) != (to.group, to.mode):
         yield Action("mode", (to.mode,))
     for verb, field in _FIELDS.items():
         if getattr(now, field) != getattr(to, field):

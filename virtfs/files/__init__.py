@@ -16,14 +16,14 @@ Files of an interface:
     capture   pcap: a live capture
     history   the last frames as pcapng
     inject    sends a capture file
-    clients   who has which file open
-    wait      wait/*: reads that return when a condition holds
+    clients   lists the open device files and their processes
+    wait      wait/*: a read returns once a condition is true
 
 Files of a mount:
 
     ctl       commands, one a line
     clone     creates an interface when opened
-    events    a line for each event
+    events    one line per event
     metrics   counters for Prometheus
-    bridges   bridge/bridge0/
+    bridges   the directory of a bridge, such as bridge/bridge0/
 """

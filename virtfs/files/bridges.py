@@ -1,4 +1,4 @@
-"""bridge/bridge0/: a bridge's ctl, its status in the format of brconfig(8), its members and its address table."""
+"""The directory of a bridge: ctl, status in the format of brconfig(8), members, and the table of addresses."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -12,7 +12,8 @@ from virtfs.files.ctl import Ctl
 from virtfs.files.node import ROOT, Directory
 from virtfs.files.text import Text
 
-RunBridge = Callable[[Bridge, Script, bytes, User], Awaitable[None]]  # runs the lines of one write to a bridge's ctl
+# Runs the lines that one write to the ctl of a bridge completes.
+RunBridge = Callable[[Bridge, Script, bytes, User], Awaitable[None]]
 
 
 class Bridges(Protocol):
@@ -28,7 +29,7 @@ class Bridges(Protocol):
 def bridge_directory(
     bridge: Bridge, bridges: Bridges, run: RunBridge, report: Callable[[VirtError, User], None]
 ) -> Directory:
-    """Return the directory of one bridge. report: sets a user's last_error."""
+    """Return the directory of one bridge. run: runs its ctl. report: sets a user's last_error."""
 
     async def refresh() -> None:
         await bridges.refresh(bridge)

@@ -1,8 +1,8 @@
 """pcap: the frames that pass an interface, as pcapng.
 
-A capture copies frames and never takes one from a reader. Each reader has its own bounded buffer. When it is full,
-frames are dropped. Their number is in the dropcount of the next packet block, and in an interface statistics block once
-the reader has caught up.
+A capture copies frames, and readers of `frame` still get all of them. Each open of a capture has its own bounded
+buffer. When the buffer is full, frames are dropped. Their number is in the dropcount of the next packet block. If the
+reader catches up before another frame passes, it is in an interface statistics block.
 """
 
 import errno
@@ -36,8 +36,9 @@ from virtfs.host.descriptors import NONE_LEFT
 
 log = logging.getLogger(__name__)
 
-READERS = 32  # all captures together may use the buffers of this many stalled readers
-SNAPLEN = 0  # snap length in bytes; 0: no limit
+# All captures of a mount together may buffer as many bytes as this number of stalled readers.
+READERS = 32
+SNAPLEN = 0  # snap length in bytes; 0 means no limit
 
 
 def file_header(application: str) -> bytes:
@@ -54,7 +55,8 @@ def interface_block(virt: Virt) -> bytes:
 class Budget:
     """The memory of all captures of a mount.
 
-    each: the maximum number of bytes that may wait for one reader. held: the number that wait for all readers now.
+    each: the maximum number of bytes that may wait for one reader.
+    held: the number of bytes that wait for all readers now.
     """
 
     each: int
@@ -69,9 +71,12 @@ class Budget:
 class Capture(DeviceFile):
     """A pcap file of one interface, or of all interfaces of the mount.
 
-    recorders: returns the recorders of its interfaces. budget: shared by all captures of the mount. application: the
-    name of the program in the section header. start: runs a task until the mount ends. alone: the file belongs to one
-    interface, so there is nothing to merge, and an open fails if that interface cannot be captured.
+    recorders: returns the recorders of the captured interfaces.
+    budget: the memory limit, shared by all captures of the mount.
+    application: the name of the program in the section header.
+    start: runs a task until the mount ends.
+    alone: whether the file belongs to one interface. Then there is nothing to merge, and an open fails if the interface
+    cannot be captured.
     """
 
     __slots__ = ("alone", "application", "budget", "recorders", "start")
@@ -99,7 +104,7 @@ class Capture(DeviceFile):
 
     async def _open(self, user: User) -> DeviceHandle:
         handle = CaptureHandle(self, user)
-        self.opens.add(handle)  # `appear` and `vanish` must reach it from now on
+        self.opens.add(handle)  # `appear` and `vanish` must reach the handle from now on
         try:
             await handle.begin()
         except BaseException:
@@ -128,7 +133,7 @@ class _Watched:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.sees = False  # the recorder shows frames to `sink`
+        self.sees = False  # whether the recorder shows frames to `sink`
         self.begun = time_ns()
         self.sink: Sink = lambda passed: None
         self.received = self.dropped = self.missed = 0
@@ -144,7 +149,10 @@ class _Watched:
 
 
 class CaptureHandle(TextDeviceHandle):
-    """One open of a capture. A read returns as many whole blocks as fit; a larger block continues in the next read."""
+    """One open of a capture.
+
+    A read returns as many whole blocks as fit. A block that is longer than the read continues in the next read.
+    """
 
     __slots__ = (
         "_budget",
@@ -169,17 +177,19 @@ class CaptureHandle(TextDeviceHandle):
         self._size = self._pending = 0
         self._watched: dict[Recorder, _Watched] = {}
         self._introduced = 0  # number of interface description blocks
-        self._last = no_names()  # filler for an interrupted read without an interface
+        # A block without frames. It ends an interrupted read if the capture has no interface.
+        self._last = no_names()
         self._over = self._released = False
-        self._full = False  # a frame was dropped, and nothing has been read since
+        self._full = False  # whether a frame was dropped and nothing has been read since
         self._merge = None if capture.alone else Merge(lambda: self._watched, self._deliver)
         self._add(file_header(capture.application))
 
     async def begin(self) -> None:
         """Start capturing.
 
-        Errors: those of PacketRing.open. A capture of all interfaces fails only with EMFILE, ENFILE or ENOMEM for any
-        interface, or with EPERM if none can be captured.
+        Errors of a capture of one interface: those of PacketRing.open.
+        Errors of a capture of all interfaces: EMFILE, ENFILE or ENOMEM, if any interface fails with it; EPERM, if no
+        interface can be captured. Other failures are logged, and the interface is left out.
         """
         refused: list[OSError] = []
         if self._merge is not None:
@@ -198,7 +208,7 @@ class CaptureHandle(TextDeviceHandle):
             raise VirtError(refusal.errno or errno.EIO, f"pcap: {refusal.strerror}")
 
     async def appear(self, recorder: Recorder) -> None:
-        """Capture a further interface."""
+        """Capture one more interface."""
         if recorder not in self._watched and not recorder.virt.lost and not self._released:
             await self._watch(recorder, self._introduce(recorder))
 
@@ -220,12 +230,12 @@ class CaptureHandle(TextDeviceHandle):
             log.warning("%s is missing from pcap: %s", recorder.virt.name, refusal.strerror)
             if refused is not None and (refusal.errno == errno.EPERM or refusal.errno in NONE_LEFT):
                 refused.append(refusal)
-        if self._watched.get(recorder) is not watched:  # the interface or this handle has gone meanwhile
+        if self._watched.get(recorder) is not watched:  # the interface or this handle has been removed meanwhile
             recorder.unwatch(watched.sink)
         self.waiters.wake()
 
     def vanish(self, recorder: Recorder) -> None:
-        """Stop capturing an interface whose frames have all been shown."""
+        """Stop capturing an interface. Its recorder must have shown all its frames."""
         watched = self._watched.pop(recorder, None)
         if watched is None:
             return
@@ -282,7 +292,7 @@ class CaptureHandle(TextDeviceHandle):
         self.waiters.wake()
 
     def _account(self, size: int) -> None:
-        """Count bytes that are added to the buffer, or, if negative, removed."""
+        """Count `size` bytes that are added to the buffer. A negative size counts bytes that are removed."""
         self._size += size
         self._budget.held += size
 
@@ -306,7 +316,10 @@ class CaptureHandle(TextDeviceHandle):
         return taken
 
     def _next(self, size: int, least: int = 0) -> memoryview:
-        """Take whole blocks from the first piece: at most `size` bytes, but at least `least` blocks (whole_blocks)."""
+        """Take whole blocks from the first piece: at most `size` bytes, but at least `least` blocks.
+
+        So the result may be longer than `size` if `least` is not 0 (see whole_blocks).
+        """
         blocks, frames = self._pieces[0]
         length = len(blocks)
         if length > size:
@@ -324,7 +337,7 @@ class CaptureHandle(TextDeviceHandle):
         return blocks[:length]
 
     def _add_statistics(self) -> None:
-        """Add statistics blocks if the reader has missed frames and has now caught up."""
+        """If the reader has caught up, add a statistics block for each interface of which it has missed frames."""
         if self._pieces or self._merge:
             return
         for watched in self._watched.values():
@@ -333,7 +346,10 @@ class CaptureHandle(TextDeviceHandle):
                 self._add(watched.statistics())
 
     def interrupted(self, room: memoryview, size: int) -> int:
-        """Return a statistics block as filler. A waiting read has an empty buffer, so these blocks do not pile up."""
+        """End a waiting read with a statistics block as filler.
+
+        These blocks do not pile up, because a read waits only while the buffer is empty.
+        """
         watched = next(iter(self._watched.values()), None)
         if watched is not None:
             watched.missed = 0

@@ -10,7 +10,7 @@ HEAD = ("PID", "COMMAND", "FILE", "TAKEN", "WAITING", "DROPPED")
 def clients_text(opens: Opens, command: Callable[[int], str]) -> str:
     """Return a table with a header: process id, command, file, and the frames taken, waiting and dropped.
 
-    command: returns the name of a process.
+    command: returns the name of a process, given its id.
     """
     rows = [HEAD] + [
         (

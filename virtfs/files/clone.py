@@ -1,7 +1,7 @@
 """clone: an open creates an interface, a read returns its unit, and the last close destroys it.
 
-The design is that of Plan 9's clone files and NetBSD's /dev/tap. As in Plan 9, it must be opened for reading and
-writing, so that a program that reads every file (cat *) creates nothing.
+The design is that of Plan 9's clone files and NetBSD's /dev/tap. As in Plan 9, clone must be opened for both reading
+and writing. So a program that reads every file (cat *) creates no interface.
 """
 
 import errno
@@ -17,7 +17,7 @@ Make = Callable[[User], Awaitable[tuple[Unit, Callable[[], None]]]]
 
 
 class Clone(DeviceFile):
-    """The clone file. make: creates an interface; returns its unit, and a function that destroys it."""
+    """The clone file. make: creates an interface, and returns its unit and a function that destroys it."""
 
     __slots__ = ("make",)
 
@@ -38,7 +38,7 @@ class Clone(DeviceFile):
 
 
 class CloneHandle(TextDeviceHandle):
-    """One open. Its interface exists as long as it does."""
+    """One open of clone. The interface that it has created exists until the last close."""
 
     __slots__ = ("_destroy", "_text")
 
@@ -58,7 +58,7 @@ class CloneHandle(TextDeviceHandle):
         raise VirtError(errno.EINVAL, "clone takes no commands: write them to the ctl of the interface")
 
     def poll(self) -> int:
-        return select.POLLIN | select.POLLOUT  # POLLOUT, because a write fails at once
+        return select.POLLIN | select.POLLOUT  # POLLOUT: a write does not wait, it fails at once
 
     def release(self) -> None:
         super().release()

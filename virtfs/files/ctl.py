@@ -1,4 +1,4 @@
-"""ctl: a script of commands, one per line, split across the writes of one descriptor."""
+"""ctl: takes a script of commands, one per line. A script may be split anywhere into several writes of one open."""
 
 import errno
 from collections.abc import Awaitable, Callable
@@ -10,14 +10,15 @@ from virtfs.core.script import Script
 from virtfs.files.node import Owner
 from virtfs.files.text import Text, TextHandle
 
-# Runs the lines that one write completes. The script keeps the unfinished line of a descriptor.
+# Runs the lines that one write completes. The Script keeps an unfinished line for the next write of the same open.
 Run = Callable[[Script, bytes, User], Awaitable[None]]
 
 
 class Ctl(Text):
     """A control file. A read returns commands that recreate the current state; a write runs commands.
 
-    run: runs the lines of one write. refused: called with the error for a command that is not run.
+    run: runs the lines that one write completes.
+    refused: called with an error and the user if a command is not run.
     """
 
     __slots__ = ("run",)
@@ -43,7 +44,7 @@ async def _unused(data: bytes, user: User) -> None:
 
 
 class CtlHandle(TextHandle):
-    """One open of ctl. script: holds the unfinished last line of a long write."""
+    """One open of a control file. script: keeps the unfinished line of the last write."""
 
     __slots__ = ("ctl", "script")
 

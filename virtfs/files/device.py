@@ -40,17 +40,19 @@ def walks(flags: int) -> bool:
 
 
 class Server(Protocol):
-    """The part of the channel that answers waiting calls."""
+    """Answers waiting calls. The FUSE channel implements it."""
 
     def serve(self, waiters: "Waiters") -> None:
-        """Answer all waiting calls of a source that can finish now."""
+        """Answer those calls in `waiters` that can finish now."""
 
 
 class Waiters:
     """The wait queue of one source of data.
 
-    reads: waiting reads, in order of arrival. writes: waiting writes, with their handles. polls: pollers to be woken
-    once, with their handles. started: called when a read or poll begins to wait.
+    reads: the waiting reads, in order of arrival.
+    writes: the handle of each waiting write.
+    polls: the handle of each poller. A poller is woken once.
+    started: called when a read or a poller begins to wait.
     """
 
     __slots__ = ("_server", "polls", "reads", "started", "writes")
@@ -83,19 +85,23 @@ class Waiters:
         self._server = server
 
     def park_poll(self, kh: PollId, handle: "DeviceHandle", server: Server) -> None:
-        """Add a poller to wake."""
+        """Add a poller, to be woken once."""
         self.polls[kh] = handle
         self._server = server
 
 
 class DeviceHandle:
-    """One open of a device file. Methods are named after system calls; an OSError is answered with its errno.
+    """One open of a device file. Methods are named after system calls. If one raises OSError, the call fails with it.
 
-    node: the file. reads: the number of answered reads. dropped: the number of frames that the reader was too slow for.
-    kh, told: the poller to wake, and the events it was told last.
+    node: the file.
+    reads: the number of answered reads.
+    dropped: the number of frames that were dropped because the reader was too slow.
+    kh: the poller to wake, or None. told: the events that were last reported to it.
 
-    State of fuse/split_calls.py. whole: for each writing thread, the size in bytes from which its writes are examined.
-    unfinished: thread, offset and length of the rest of a split frame. splits: whether any piece has been seen.
+    The other attributes are state of fuse/split_calls.py:
+    whole: for each writing thread, the size in bytes from which its writes are examined.
+    unfinished: thread, offset and length of the rest of a split frame, or None.
+    splits: whether a piece of a split call has been seen.
     """
 
     __slots__ = (
@@ -112,7 +118,7 @@ class DeviceHandle:
         "whole",
     )
 
-    messages = False  # one write(2) is one frame, which must not be split
+    messages = False  # whether one write(2) is one frame, which must not be split
 
     def __init__(self, file: "DeviceFile", user: User, waiters: Waiters) -> None:
         self.node = file
@@ -127,44 +133,57 @@ class DeviceHandle:
         self.reads = self.dropped = 0
 
     def read(self, room: memoryview, size: int) -> int | None:
-        """Put at most `size` bytes into `room` at HEADROOM. Return their number, or None if there is nothing yet.
+        """Put at most `size` bytes into `room` at HEADROOM. Return their number, or None if there is no data yet.
 
         `room` has scratch space before HEADROOM, and space for the longest frame even if `size` is smaller. So a frame
-        can be read straight into the answer, with the header that the tap puts before it.
+        can be read from the tap straight into the answer, with the header that the tap puts before the frame.
         """
         raise OSError(errno.EBADF, "the file is not open for reading")
 
     def filled(self, end: int) -> None:
-        """Record that a READ was filled completely, up to offset `end`: the kernel may continue the call there."""
+        """Record that a FUSE_READ was filled completely, up to offset `end`.
+
+        If the kernel has split the read(2), its next piece starts at this offset.
+        """
         self._filled = end
 
     def read_on(self, room: memoryview, size: int, offset: int) -> int | None:
-        """Answer a READ at an offset above 0, as `read`.
+        """Answer a FUSE_READ at an offset above 0. Parameters and result are those of `read`.
 
         Every read(2) of a device file begins at offset 0. The kernel splits a call of more than 256 buffers or 1 MiB,
-        and sends the next piece once the last was filled (fs/fuse/file.c fuse_direct_io). Such a piece never waits;
-        returning 0 ends the call. Any other offset was chosen by io_uring and is ignored.
+        and sends a piece only if the piece before it was filled (fs/fuse/file.c fuse_direct_io). So a later piece is
+        recognized by its offset, where the last one ended. It never waits: if there is no data, it returns 0, which
+        ends the call. Any other offset was chosen by io_uring and is ignored.
         """
         taken = self.read(room, size)
         return taken or 0 if offset == self._filled else taken
 
     def interrupted(self, room: memoryview, size: int) -> int:
-        """End a waiting read after a signal: put filler data into `room` like `read`, or return 0 for EINTR."""
+        """End a waiting read after a signal.
+
+        Put filler data into `room` like `read` and return its length, or return 0 to fail with EINTR.
+        """
         return 0
 
     def soon(self) -> bool:
-        """Return whether data will come within some ms, so that even a read with O_NONBLOCK waits for it."""
+        """Return whether data will arrive within some ms. Then even a read with O_NONBLOCK waits for the data."""
         return False
 
     def write(self, data: memoryview) -> int | None:
-        """Take `data`, valid only during the call. Return the number of bytes taken, or None if the write must wait."""
+        """Take `data`, which is valid only during the call.
+
+        Return the number of bytes taken, or None if the write must wait.
+        """
         raise OSError(errno.EBADF, "the file is not open for writing")
 
     def cut(self) -> None:
-        """Count a frame that was sent without its end, because `write` took its first piece for the whole."""
+        """Count a frame that was sent without its end, because `write` mistook its first piece for a whole frame."""
 
     def written(self) -> int | None:
-        """Continue a waiting write, at each wake. Return the number of bytes taken, or None if it waits on."""
+        """Continue a waiting write. Called whenever `waiters` is woken.
+
+        Return the number of bytes taken, or None if the write must wait longer.
+        """
         raise NotImplementedError
 
     def interrupt(self) -> int:
@@ -174,9 +193,9 @@ class DeviceHandle:
     def poll(self) -> int:
         """Return the events for poll(2).
 
-        POLLIN (POLLOUT) is set exactly if a read (a write) would not fail with EAGAIN, in the directions in which the
-        file is open. It is also set if the call would fail with another error. POLLERR is added if a read would fail,
-        POLLERR|POLLHUP once the interface is gone. Every change of the answer wakes `waiters`.
+        POLLIN is set if the file is open for reading, unless a read would fail with EAGAIN. POLLOUT is the same for
+        writing. So both are also set if the call would fail with another error. POLLERR is added if a read would fail,
+        and POLLERR|POLLHUP once the interface is gone. Every change of the result wakes `waiters`.
         """
         raise NotImplementedError
 
@@ -207,7 +226,7 @@ class FixedHandle(DeviceHandle):
         raise NotImplementedError
 
     def read_at(self, offset: int, size: int) -> list[memoryview]:
-        """Return at most `size` bytes from `offset` on, in pieces; an empty list at the end."""
+        """Return at most `size` bytes, starting at `offset`, as a list of pieces. The list is empty at the end."""
         raise NotImplementedError
 
     def poll(self) -> int:
@@ -215,7 +234,7 @@ class FixedHandle(DeviceHandle):
 
 
 class WalkHandle(DeviceHandle):
-    """An open by a program that walks the tree (`walks`). It has no effect, and reads as `length` zero bytes."""
+    """An open by a program that walks the tree (`walks`). It has no effect. Reads return `length` zero bytes in all."""
 
     __slots__ = ("_rest",)
 
@@ -234,7 +253,7 @@ class WalkHandle(DeviceHandle):
 
 
 class ParkedRead(NamedTuple):
-    """A waiting read of at most `size` bytes at `offset`, by a thread (its number in /proc)."""
+    """A waiting read of at most `size` bytes at `offset`. thread: the id of the calling thread, as in /proc."""
 
     handle: DeviceHandle
     size: int
@@ -246,7 +265,7 @@ class Opens:
     """The open device files of one interface, or of the mount itself."""
 
     def __init__(self, report: Callable[[Literal["open", "close"], DeviceHandle], None] | None = None) -> None:
-        """report: called with each open and close; None for the mount's own files, which report nothing."""
+        """report: called with each open and close. It is None for files of the mount, which report nothing."""
         self._handles: dict[DeviceHandle, None] = {}
         self._report = report
 
@@ -269,9 +288,9 @@ class Opens:
 class DeviceFile(Node):
     """A file that behaves like a character device.
 
-    label: its path relative to the interface's directory, or to the mount. gives, takes: whether it can be opened for
-    reading and for writing, whatever its permission bits. live: a read may wait or consume something, so programs that
-    walk the tree must not read it.
+    label: the path of the file, relative to the directory of the interface or to the mount point.
+    gives: whether it can be opened for reading, whatever its permission bits. takes: the same for writing.
+    live: whether a read may wait or consume something. Then programs that walk the tree must not read the file.
     """
 
     __slots__ = ("label", "opens", "rights")
@@ -290,14 +309,17 @@ class DeviceFile(Node):
         return self.rights.bits(self.owner.mode)
 
     def size(self, user: User | None) -> int:
-        """Return 1 for a readable file, else 0. splice(2) and io_uring never read beyond the size."""
+        """Return 1 for a readable file, else 0.
+
+        With a size of 0 splice(2) and io_uring would read nothing, because they never read beyond the size.
+        """
         return int(self.gives)
 
     def admit(self, flags: int, user: User) -> DeviceHandle | Awaitable[DeviceHandle]:
         """Open the file for open(2), and add the handle to `opens`.
 
-        A walk over a live file gets a WalkHandle and opens nothing. VirtError EACCES: the file cannot be opened in
-        that direction. Other errors are those of `open`.
+        A program that walks the tree (`walks`) gets a WalkHandle for a live file, and `open` is not called.
+        VirtError EACCES: the file cannot be opened for reading, or for writing. Other errors are those of `open`.
         """
         if self.live and walks(flags):
             return WalkHandle(self, user, self.size(user))
@@ -323,9 +345,9 @@ class DeviceFile(Node):
 
 
 class TextDeviceHandle(DeviceHandle):
-    """An open of a device file of text or bytes, which can be read in pieces of any size.
+    """An open of a device file that is a stream of text or bytes. It can be read in pieces of any size.
 
-    frames: the number of frames given by `more`, which is called once its last piece has been read.
+    `more` is called when all earlier data has been read. frames: the number of frames that `more` has returned.
     """
 
     __slots__ = ("_rest", "frames")
@@ -336,14 +358,14 @@ class TextDeviceHandle(DeviceHandle):
         self.frames = 0
 
     def more(self) -> bytes | None:
-        """Return the next piece of data, None if there is none yet, b"" at the end."""
+        """Return the next data. Return None if there is none yet, and b"" at the end."""
         raise NotImplementedError
 
     def taken(self) -> int:
         return self.frames
 
     def ready(self) -> bool:
-        """Return whether `more` would not return None."""
+        """Return whether `more` would return data, the end, or an error: anything but None."""
         raise NotImplementedError
 
     def read(self, room: memoryview, size: int) -> int | None:

@@ -1,4 +1,4 @@
-"""events: one line for each event of core.events, from the open on."""
+"""events: one line for each event (core.events) that happens while the file is open."""
 
 import time
 from collections import deque
@@ -13,18 +13,22 @@ MOST = 4096  # lines kept for slow readers
 
 
 class Events(DeviceFile):
-    """The file, and the publisher of events. changed: called after each event."""
+    """The events file. `emit` publishes an event. changed: called after each event."""
 
     __slots__ = ("_changed", "count", "lines")
 
     def __init__(self, opens: Opens, changed: Callable[[], None]) -> None:
         super().__init__(ROOT, "events", opens, Rights.REPORT)
         self.lines: deque[bytes] = deque(maxlen=MOST)
-        self.count = 0  # of all events so far
+        self.count = 0  # number of all events so far
         self._changed = changed
 
     def emit(self, what: Event, name: str, **keys: object) -> None:
-        """Report an event to every reader. Values contain no blanks. ValueError: wrong keys for this event."""
+        """Report an event to every reader.
+
+        name: the interface or bridge. keys: the values of the event, which must not contain blanks.
+        ValueError: the keys are not those of this event.
+        """
         if tuple(keys) != EVENTS[what].keys:
             raise ValueError(f"{what} takes {EVENTS[what].keys}, not {tuple(keys)}")
         text = " ".join([f"{time.time():.6f}", what, name, *(f"{key}={value}" for key, value in keys.items())])
@@ -39,14 +43,17 @@ class Events(DeviceFile):
 
 
 class EventsHandle(TextDeviceHandle):
-    """One reader. A reader that is too slow gets one line, `<unix time> lost <number>`, for the events it missed."""
+    """One open of events.
+
+    A reader that is too slow misses events. It gets one line for them: `<unix time> lost <number>`.
+    """
 
     __slots__ = ("_events", "_next")
 
     def __init__(self, events: Events, user: User) -> None:
         super().__init__(events, user, Waiters())
         self._events = events
-        self._next = events.count  # the number of the next event it gets
+        self._next = events.count  # the number of the next event for this reader
 
     def more(self) -> bytes | None:
         events = self._events

@@ -12,12 +12,12 @@ from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Waiters, reads,
 from virtfs.files.tunioctl import TunIoctls
 from virtfs.forward.wire import HEADROOM, Wire
 
-TAPGIFNAME = 0x80286500  # tap(4) of NetBSD: _IOR('e', 0, struct ifreq)
+TAPGIFNAME = 0x80286500  # ioctl of NetBSD's tap(4): _IOR('e', 0, struct ifreq)
 IFNAMSIZ = 16
 
 
 class Seats:
-    """Counts the opens of one interface's frame files and refuses those that `exclusive` forbids."""
+    """Counts the opens of frame and hex of one interface, and refuses those that the verb exclusive forbids."""
 
     __slots__ = ("readers", "writers")
 
@@ -26,7 +26,10 @@ class Seats:
         self.writers = 0
 
     def take(self, name: str, exclusive: Exclusive, flags: int) -> None:
-        """Count an open with these flags. VirtError: EBUSY, `exclusive` forbids it."""
+        """Count an open with these flags. VirtError EBUSY: `exclusive` forbids it.
+
+        name: the interface, for the error sentence.
+        """
         if exclusive != "none" and reads(flags) and self.readers:
             raise VirtError(errno.EBUSY, f"{name} is already open for reading (exclusive {exclusive})")
         if exclusive == "both" and writes(flags) and self.writers:
@@ -35,27 +38,27 @@ class Seats:
         self.writers += writes(flags)
 
     def others(self, flags: int) -> bool:
-        """Return whether there are opens besides the one with these flags."""
+        """Return whether there is an open besides the one with these flags, which is already counted."""
         return self.readers > reads(flags) or self.writers > writes(flags)
 
     def empty(self) -> bool:
-        """Return whether nothing is open."""
+        """Return whether neither frame nor hex is open."""
         return not self.readers and not self.writers
 
     def leave(self, flags: int) -> None:
-        """Record that the handle opened with these flags is closed."""
+        """Stop counting an open with these flags, because it is closed."""
         self.readers -= reads(flags)
         self.writers -= writes(flags)
 
 
 class Opening(Protocol):
-    """Acts on the first open and last close of an interface's frame files, for the verbs upopen and carrier."""
+    """Acts on the first open and the last close of frame and hex, for the verbs upopen and carrier."""
 
     async def first_open(self) -> None:
-        """Act before the first open is answered; an OSError refuses the open."""
+        """Act on the first open, before it is answered. If this raises an OSError, the open fails."""
 
     def last_close(self) -> None:
-        """Start to act after the last close; do not wait."""
+        """Act on the last close. Start the necessary task and return without waiting for it."""
 
 
 class Frame(DeviceFile):
@@ -70,7 +73,8 @@ class Frame(DeviceFile):
         self.wire = wire
         self.seats = seats
         self.waiters = Waiters(started=wire.want)
-        self.tail: tuple[DeviceHandle | None, bytes] = None, b""  # of the last frame that a read was too short for
+        # The end of the last frame that was longer than its read, and the handle that read it.
+        self.tail: tuple[DeviceHandle | None, bytes] = None, b""
         self._opening = opening
         wire.listeners.append(self.waiters.wake)
 
@@ -80,7 +84,10 @@ class Frame(DeviceFile):
         return self.wire.virt.upopen or self.wire.virt.carrier == "open"
 
     def size(self, user: User | None) -> int:
-        """Return the next frame's length, 1 if there is none. The kernel reports it to FIONREAD after an fstat(2)."""
+        """Return the length of the next frame in bytes, or 1 if there is none.
+
+        After an fstat(2) the kernel answers FIONREAD with this size.
+        """
         return self.wire.peek() or super().size(user)
 
     def times(self) -> tuple[int, int]:
@@ -90,7 +97,11 @@ class Frame(DeviceFile):
         return self.seat(flags, lambda: FrameHandle(self, user, flags))
 
     def seat(self, flags: int, make: Callable[[], DeviceHandle]) -> DeviceHandle | Awaitable[DeviceHandle]:
-        """Open one of the files that share the interface's queue; its handle has to call `leave`."""
+        """Open frame or hex, the two files that share the interface's queue.
+
+        make: creates the handle, which must call `leave` when it is released.
+        VirtError: ENXIO, the tap is gone; EBUSY, the verb exclusive forbids the open. Others: as Opening.first_open.
+        """
         virt = self.wire.virt
         if virt.lost:
             raise VirtError(errno.ENXIO, f"{virt.name} is gone")
@@ -115,7 +126,10 @@ class Frame(DeviceFile):
         return handle
 
     def poll(self, flags: int) -> int:
-        """Return what poll(2) tells a descriptor opened with these flags: writes never wait."""
+        """Return the events for poll(2) on a descriptor opened with these flags.
+
+        A writer always gets POLLOUT, because writes never wait.
+        """
         events = self.wire.ready() if reads(flags) else 0
         if writes(flags):
             events |= select.POLLOUT
@@ -124,7 +138,7 @@ class Frame(DeviceFile):
         return events
 
     def leave(self, flags: int) -> None:
-        """Record that the handle opened with these flags is closed."""
+        """Record that a handle opened with these flags is closed."""
         self.seats.leave(flags)
         if reads(flags):
             self.wire.closed()
@@ -145,7 +159,7 @@ class FrameHandle(DeviceHandle):
         self.wire = file.wire
         self.flags = flags
         self._tun = TunIoctls()
-        # The wire's own methods replace DeviceHandle's, which saves a call for each frame.
+        # The methods of the wire replace those of DeviceHandle directly. This saves one call per frame.
         self.read = file.wire.take  # type: ignore[method-assign]
         self.write = file.wire.out.put  # type: ignore[method-assign,assignment]
 
@@ -158,9 +172,9 @@ class FrameHandle(DeviceHandle):
             return self.read(room, size)
         owner, tail = self.file.tail
         now = tail[:size] if owner is self else b""
-        self.wire.rest = tail[size:]  # for `filled`
+        self.wire.rest = tail[size:]  # `filled` makes it the next tail
         room[HEADROOM : HEADROOM + len(now)] = now
-        self.reads -= 1  # this is not another frame
+        self.reads -= 1  # the caller counts one frame per read, but this is part of the same frame
         return len(now)
 
     def cut(self) -> None:

@@ -13,9 +13,9 @@ from virtfs.forward.wire import HEADROOM, LONGEST
 
 
 class Hex(DeviceFile):
-    """The hex file. It shares the queue and the limit on openers (`exclusive`) with `frame`.
+    """The hex file. It shares its queue with `frame`, and the limit that the verb exclusive sets on opens.
 
-    told: called with an error, for last_error.
+    told: called with an error and the user, to set the user's last_error.
     """
 
     __slots__ = ("frame", "room", "told")
@@ -26,14 +26,15 @@ class Hex(DeviceFile):
         super().__init__(frame.owner, "hex", opens)
         self.frame = frame
         self.told = told
-        self.room = memoryview(bytearray(LONGEST + HEADROOM))  # the frame being formatted; shared by all readers
+        # Holds a frame only while it is formatted, so all readers share one buffer.
+        self.room = memoryview(bytearray(LONGEST + HEADROOM))
 
     def open(self, flags: int, user: User) -> DeviceHandle | Awaitable[DeviceHandle]:
         return self.frame.seat(flags, lambda: HexHandle(self, user, flags))
 
 
 class HexHandle(TextDeviceHandle):
-    """One open of hex. It keeps the rest of a line that is partly read, and of one that is partly written."""
+    """One open of hex. It keeps the unread rest of a line, and the beginning of a line that is only partly written."""
 
     __slots__ = ("_file", "_flags", "_lines", "_room", "_wire")
 

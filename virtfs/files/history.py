@@ -11,7 +11,7 @@ from virtfs.files.capture import file_header, interface_block
 from virtfs.files.device import DeviceFile, FixedHandle, Opens, Waiters
 from virtfs.forward.recorder import Passed, Recorder
 
-PIECE = 65536  # bytes; shorter pieces are joined
+PIECE = 65536  # bytes. Packet blocks are joined into pieces of up to this length.
 
 
 class History:
@@ -19,7 +19,7 @@ class History:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._pieces: deque[bytes] = deque()  # packet blocks, several per piece
+        self._pieces: deque[bytes] = deque()  # each has one or more packet blocks; oldest first
         self._size = 0
         self._watches = False
 
@@ -28,7 +28,7 @@ class History:
         return self._recorder.virt.history_size
 
     async def update(self) -> None:
-        """Apply a change of history_size. Errors: as PacketRing.open."""
+        """Apply a change of history_size. Errors: those of PacketRing.open."""
         if bool(self._bound) != self._watches:
             if self._bound:
                 await self._recorder.watch(self._see)
@@ -42,7 +42,7 @@ class History:
             return
         packets = passed.pcapng(0)
         self._size += len(packets)
-        # Keep pieces few: each open copies the list of them.
+        # Keep the number of pieces small, because each open copies their list.
         if self._pieces and len(self._pieces[-1]) + len(packets) <= min(PIECE, self._bound // 8):
             self._pieces[-1] += packets
         else:
@@ -50,12 +50,12 @@ class History:
         self._trim()
 
     def _trim(self) -> None:
-        """Drop the oldest pieces that lie entirely beyond the bound. `_oldest` trims the one that remains."""
+        """Drop the oldest pieces that lie entirely beyond the bound. `_oldest` skips the excess of the next piece."""
         while self._pieces and self._size - len(self._pieces[0]) >= self._bound:
             self._size -= len(self._pieces.popleft())
 
     def _oldest(self) -> memoryview:
-        """Return the part of the oldest piece within the bound."""
+        """Return the blocks of the oldest piece that are within the bound."""
         oldest = memoryview(self._pieces[0] if self._pieces else b"")
         over, left = self._size - self._bound, 0
         while left < over:
@@ -63,11 +63,11 @@ class History:
         return oldest[left:]
 
     def length(self) -> int:
-        """Return the length of the kept packet blocks in bytes, without frames still in the ring."""
+        """Return the length of the kept packet blocks in bytes, not counting frames still in the packet ring."""
         return self._size - (len(self._pieces[0]) - len(self._oldest()) if self._pieces else 0)
 
     async def blocks(self) -> list[memoryview]:
-        """Return the packet blocks of the last frames, including those still in the ring."""
+        """Return the packet blocks of the last frames, including frames still in the packet ring."""
         await self._recorder.flush()
         return [self._oldest(), *(memoryview(piece) for piece in islice(self._pieces, 1, None))]
 
@@ -90,9 +90,9 @@ class HistoryFile(DeviceFile):
         return file_header(self.application) + interface_block(self.virt)
 
     def size(self, user: User | None) -> int:
-        """Return the length that the latest open has fixed.
+        """Return the length in bytes of the content that the latest open sees.
 
-        If there is none, return what a new open would have, without the frames that are still in the ring.
+        If the file is not open, return the length for a new open, without frames that are still in the packet ring.
         """
         for handle in reversed(tuple(self.opens)):
             if isinstance(handle, HistoryHandle) and handle.node is self:
@@ -104,7 +104,7 @@ class HistoryFile(DeviceFile):
 
 
 class HistoryHandle(FixedHandle):
-    """One open, of the frames there were at that time."""
+    """One open of history. It reads the frames that were kept when the file was opened."""
 
     __slots__ = ("_ends", "_pieces")
 

@@ -1,7 +1,7 @@
 """inject: sends the frames of a pcap or pcapng file that is written to it, many frames per write.
 
-With `pace` the frames keep their recorded intervals: a write waits until its frames are sent, and a signal ends it
-between two frames.
+If the verb pace is set, the recorded intervals between frames are kept, or scaled by a factor. A write then waits
+until its frames are sent. A signal ends a waiting write between two frames.
 """
 
 import errno
@@ -29,8 +29,8 @@ BURST = 2048  # frames sent before other tasks run
 class Inject(DeviceFile):
     """The inject file. It can be opened only once at a time.
 
-    While one write waits, a second writer of the same file would be stuck in the kernel. start: runs a task as long as
-    the mount. told: called with an error, for last_error.
+    A second open is refused, because its writes would be stuck in the kernel while a write of the first one waits.
+    start: runs a task until the mount ends. told: called with an error and the user, to set the user's last_error.
     """
 
     __slots__ = ("start", "told", "used", "waiters", "wire")
@@ -51,7 +51,7 @@ class Inject(DeviceFile):
         self.told = told
         self.used = False
         self.waiters = Waiters()
-        # A listener returns whether somebody waits for a frame: nobody does here.
+        # A listener of the wire returns whether it waits for a frame from the tap. This one never does.
         wire.listeners.append(lambda: self.waiters.wake() and False)
 
     def open(self, flags: int, user: User) -> "InjectHandle":
@@ -92,14 +92,15 @@ class InjectHandle(DeviceHandle):
         self._scope = trio.CancelScope()
         self._records: Iterator[Record] = iter(())
         self._next: Record | None = None
-        self._due = 0  # when _next is due, in ns of monotonic_ns()
-        # After an interrupted write: the next frame is not due before _due, as long as `pace` has this value.
+        self._due = 0  # when _next is due, in ns (monotonic_ns)
+        # The value of `pace` when a write was interrupted. While `pace` keeps this value, the next frame is not due
+        # before _due. None: no write was interrupted, or _due has passed.
         self._early: float | None = None
         self._unpaced: Iterator[bytes | Run] | None = None  # used instead of _records while `pace` is 0
         self._rows = Rows()
         self._frames = 0
         self._writing = 0  # bytes of the waiting write
-        self._timer = Timer()  # last, because nothing closes it if a later line fails
+        self._timer = Timer()  # created last: nothing would close it if a later line failed
 
     def write(self, data: memoryview) -> int | None:
         if self._file.wire.virt.pace:
@@ -112,7 +113,10 @@ class InjectHandle(DeviceHandle):
         return self.written()
 
     def written(self) -> int | None:
-        """Continue the waiting write. Return its length once all its frames are sent, None while some are not due."""
+        """Continue the waiting write.
+
+        Return its length in bytes if all its frames are sent, or None if some remain for later.
+        """
         wire = self._file.wire
         if wire.virt.lost:
             raise VirtError(errno.ENXIO, f"{wire.virt.name} is gone")
@@ -138,7 +142,7 @@ class InjectHandle(DeviceHandle):
             self._frames += 1
             try:
                 wire.out.put(memoryview(record.frame))
-            except VirtError as refusal:  # strict
+            except VirtError as refusal:  # an error reported because of `strict`, or the tap has vanished
                 self._report(refusal)
                 self._consume_last()
                 raise
@@ -146,11 +150,11 @@ class InjectHandle(DeviceHandle):
         return None
 
     def _longest_run(self) -> int:
-        """Return the longest run to send at once, in frames: 1 with `strict`, where an error ends the write."""
+        """Return the maximum number of frames per run. With `strict` it is 1, because an error ends the write there."""
         return 1 if self._file.wire.virt.strict else RUN
 
     def _burst(self, wire: Wire, frames: Iterator[bytes | Run]) -> int | None:
-        """Send up to BURST frames in one loop, which keeps the cost per frame low. Returns like `written`."""
+        """Send up to BURST frames in one loop, which keeps the cost per frame low. The result is that of `written`."""
         try:
             sent = wire.out.put_all(islice(frames, BURST), self._rows, BURST)
         except VirtError as error:
@@ -171,7 +175,7 @@ class InjectHandle(DeviceHandle):
             raise
 
     def _consume_last(self) -> None:
-        """Advance the reader, marking the last frame as consumed. The reader keeps the next one."""
+        """Mark the last frame as consumed by advancing the reader. The reader keeps the frame after it."""
         with suppress(VirtError):
             next(self._records if self._unpaced is None else self._unpaced, None)
 
@@ -180,7 +184,7 @@ class InjectHandle(DeviceHandle):
         self._file.told(VirtError(error.errno, said), self.user)
 
     def interrupt(self) -> int:
-        """End the waiting write after a signal. Return the bytes of its sent frames; the rest is forgotten."""
+        """End the waiting write after a signal. Return the number of bytes of sent frames; drop the rest."""
         if self._next is None:
             self._consume_last()
         else:
@@ -201,7 +205,7 @@ class InjectHandle(DeviceHandle):
         while True:
             await trio.lowlevel.wait_readable(self._timer.fd)
             self._timer.set(0)
-            if self._early is not None and self._due > monotonic_ns():  # the timer was set for an earlier frame
+            if self._early is not None and self._due > monotonic_ns():  # it had been set for an earlier frame
                 self._timer.set(self._due)
             else:
                 self._early = None

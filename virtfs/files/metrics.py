@@ -1,8 +1,8 @@
 """metrics: the counters of all interfaces in the text format of Prometheus.
 
-This is the only module that imports prometheus_client. It does not use the library's global registry, because a scrape
-shows the interfaces and nothing of the server process. Names follow the rules of `promtool check metrics`: counters end
-in _total, names contain the base unit, and every metric has a HELP line.
+This is the only module that imports prometheus_client. It does not use the library's global registry, which would add
+metrics of the server process to those of the interfaces. Names follow the rules of `promtool check metrics`: counters
+end in _total, names contain the base unit, and every metric has a HELP line.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +17,7 @@ from virtfs.core.values import counter
 from virtfs.core.virt import COUNTERS
 from virtfs.forward.wire import Wire
 
-# HELP texts by the names of core.virt.Counters. rx is towards virt, tx towards the host.
+# The HELP text of each field of core.virt.Counters. rx is the direction towards virt, tx towards the host.
 COUNTED: Final[dict[str, str]] = {
     "rx_frames": "Frames read from the interface.",
     "rx_bytes": "Bytes in frames read from the interface.",
@@ -41,7 +41,10 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[Wire], int]]]] = {
 
 
 def metrics(version: str, wires: Iterable[Wire]) -> str:
-    """Return the text: one line per metric and interface, labelled virt="virt3", in the given order."""
+    """Return the text, with one line per metric and interface. Interfaces are in the order of `wires`.
+
+    The label `virt` names the interface, as in virt="virt3".
+    """
     return generate_latest(_Mount(version, list(wires))).decode()
 
 

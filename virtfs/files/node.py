@@ -15,7 +15,10 @@ from virtfs.core.virt import Virt
 
 
 class Owner(Protocol):
-    """The owner of a node: an interface, or RootOwned. mode: permission bits of the owner's files, see Rights."""
+    """The owner of a node: an interface (Virt) or RootOwned.
+
+    mode: the permission bits from which `Rights` derives those of each file.
+    """
 
     @property
     def owner(self) -> Uid: ...
@@ -29,9 +32,9 @@ class Owner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RootOwned:
-    """The owner of files that belong to root: those of the mount, and those for root in an interface's directory.
+    """The owner of files that belong to root: files of the mount, and some files in the directory of an interface.
 
-    virt: that interface, None for the mount.
+    virt: the interface whose directory contains the file, or None for a file of the mount.
     """
 
     owner: Uid = Uid(0)
@@ -46,12 +49,12 @@ ROOT = RootOwned()
 class Rights(Enum):
     """How the permission bits of a file derive from the `mode` of its owner."""
 
-    DEVICE = "sends or receives frames: exactly the mode"
-    VALUE = "readable by all, writable as the mode says"
-    REPORT = "readable by all, never writable"
+    DEVICE = "for files that send or receive frames: exactly the mode"
+    VALUE = "for values: readable by all, writable as the mode says"
+    REPORT = "for reports: readable by all, never writable"
 
     def bits(self, mode: int) -> int:
-        """Return the permission bits for the mode of the owner."""
+        """Return the permission bits of a file whose owner has this mode."""
         if self is Rights.DEVICE:
             return mode
         return mode & 0o666 | 0o444 if self is Rights.VALUE else 0o444
@@ -73,7 +76,7 @@ class Node:
         raise NotImplementedError
 
     def size(self, user: User | None) -> int:
-        """Return st_size in bytes as this user sees it; without a user, the last known size."""
+        """Return st_size in bytes as `user` sees it. If user is None, return the last known size."""
         return 0
 
     def times(self) -> tuple[int, int]:

@@ -35,9 +35,12 @@ class Ports:
     ) -> None:
         """Create the files.
 
-        opens: keeps the open handles. seats: counts those of frame and hex. opening: follows their first open and last
-        close. budget: bounds what captures buffer. application: names the program in captures. fifo: the path of the
-        FIFO behind rx. report: sets a user's last_error. start: runs a task until the mount ends.
+        opens: keeps the open handles of all these files.
+        seats: counts the opens of frame and hex. opening: acts on the first of them and on the last close.
+        budget: limits the memory of captures. application: the name of the program in captures.
+        fifo: the path of the FIFO behind rx.
+        report: sets a user's last_error.
+        start: runs a task until the mount ends.
         """
         self.wire = wire
         self.opens = opens

@@ -3,9 +3,9 @@
 A read at offset 0 takes a new snapshot, and reads at higher offsets continue in it. poll(2) reports POLLPRI|POLLERR,
 as on sysfs, once the text differs from the snapshot.
 
-All opens share the page cache (splice(2), sendfile(2), mmap(2)), which ends at the file size that the kernel has
-cached. So the text whose length the kernel was last told is kept in `measured`, and the page cache is filled from it
-alone. Thus a later change cannot cut off the end of the cached text.
+splice(2), sendfile(2) and mmap(2) read from the page cache, which all opens share. The page cache ends at the file
+size that virtfs last reported to the kernel. A text that has grown since then would be cut off there. So `measured`
+keeps the text whose length was last reported, and the page cache is filled from this text alone.
 """
 
 import errno
@@ -19,23 +19,26 @@ from virtfs.core.ids import User
 from virtfs.files.device import PollId
 from virtfs.files.node import Node, Owner, Rights
 
-CHEAP = 0.005  # seconds; a text that takes less time to make is never reused
+CHEAP = 0.005  # seconds. A text that can be made in less time is made anew for each reader.
 
 
 async def nothing() -> None:
-    """Do nothing: the refresh of a text that is always up to date."""
+    """Do nothing. This is the refresh of a text that is always up to date."""
 
 
 class Text(Node):
     """A file whose text is made when it is read.
 
-    text: returns the whole text for a user. write: applies the data of one write(2) completely, or raises and changes
-    nothing. refresh: asks the kernel for what `text` needs. refused: called with the error of a write that was rejected
-    before it reached `write`. personal: the text differs by user.
+    text: returns the whole text for a user.
+    write: applies the data of one write(2) completely, or raises and changes nothing. None for a read-only file.
+    refresh: queries the kernel for the state that `text` shows.
+    refused: called with the error of a write that was rejected before it reached `write`, and with the user.
+    personal: whether the text differs by user.
+    changes: returns a number that differs after each change, except changes of counters. Only texts about the whole
+    mount have it, because they may be long.
 
-    changes: given for texts about the whole mount, which may be long. It returns a number that differs after each
-    change, except changes of counters. While the number stays the same, a text that took longer than CHEAP to make is
-    reused for as long as it took. So making texts takes at most half of the server's time.
+    A text with `changes` that took longer than CHEAP to make is reused for the same length of time, unless the number
+    changes. So making texts takes at most half of the server's time.
     """
 
     __slots__ = (
@@ -76,32 +79,39 @@ class Text(Node):
         self.changed = self.born
         self.rights = Rights.VALUE if write else Rights.REPORT
         self._latest = b""
-        self._made = 0  # changes() when _latest was made
-        self._made_at = self._cost = 0.0  # seconds
+        self._made = 0  # the value of changes() when _latest was made
+        # The time at which _latest was made (monotonic()), and how long it took to make, both in seconds.
+        self._made_at = self._cost = 0.0
         self._fresh = False  # whether _latest was made after a refresh
 
     def permissions(self) -> int:
         return self.rights.bits(self.owner.mode)
 
     def times(self) -> tuple[int, int]:
-        """Return the times in ns. mtime is when a change of the text was first noticed, for programs like rsync."""
+        """Return atime and mtime in ns since 1970.
+
+        mtime is the time at which virtfs last noticed a change of the text. Programs like rsync rely on it.
+        """
         return self.born, self.changed
 
     def size(self, user: User | None) -> int:
-        """Return the length of the text in bytes, without a refresh. If user is None: the length reported last."""
+        """Return the length of the text in bytes, without a refresh.
+
+        If user is None, return the length that was last reported to the kernel.
+        """
         if user is None:
             return len(self.measured)
         return len(self._measure(self._latest if self._kept() else self._make(user, monotonic())))
 
     async def opened(self, user: User) -> int:
-        """Refresh the text at an open for reading, and return its length in bytes.
+        """Refresh the text and return its length in bytes. Called at each open for reading.
 
         splice(2) needs the length before its first read.
         """
         return len(self._measure(await self.fresh(user)))
 
     async def fresh(self, user: User) -> bytes:
-        """Return the text after a refresh, encoded."""
+        """Refresh the text and return it encoded."""
         if self._kept() and self._fresh:
             return self._latest
         began = monotonic()
@@ -109,7 +119,7 @@ class Text(Node):
         return self._make(user, began, fresh=True)
 
     def now(self, user: User) -> bytes:
-        """Return the text without a refresh, encoded."""
+        """Return the encoded text without a refresh."""
         return self.text(user).encode(errors="surrogateescape")
 
     def _measure(self, text: bytes) -> bytes:
@@ -123,7 +133,8 @@ class Text(Node):
             self._made = self.changes()
         text = self.now(user)
         if text != self._latest:
-            self._latest = text  # all snapshots of an equal text share one object
+            # Keep the old object if the text is equal, so that all snapshots of it share one object.
+            self._latest = text
         self._made_at = monotonic()
         self._cost = self._made_at - began
         self._fresh = fresh
@@ -138,7 +149,7 @@ class Text(Node):
         )
 
     def open(self, user: User) -> "TextHandle":
-        """Return a new handle. The kernel has checked the permission bits."""
+        """Return a new handle. The kernel has already checked the permission bits."""
         return TextHandle(self, user)
 
 
@@ -154,13 +165,16 @@ class TextHandle:
         self.kh: PollId | None = None
 
     async def read(self, offset: int, size: int) -> bytes:
-        """Return at most `size` bytes of the snapshot from `offset` on, b"" at its end."""
+        """Return at most `size` bytes of the snapshot, starting at `offset`. Return b"" at the end."""
         if offset == 0 or self.snapshot is None:
             self.snapshot = await self.node.fresh(self.user)
         return self.snapshot[offset : offset + size]
 
     def cached(self, offset: int, size: int) -> bytes:
-        """Return bytes for the page cache. VirtError EINVAL: the text differs by user, so programs must read(2)."""
+        """Return at most `size` bytes for the page cache, starting at `offset`.
+
+        VirtError EINVAL: the text differs by user, so it cannot be cached.
+        """
         if self.node.personal:
             raise VirtError(errno.EINVAL, "the text differs by user, so it cannot be cached: use read(2)")
         return self.node.measured[offset : offset + size]
@@ -172,7 +186,7 @@ class TextHandle:
         await self.node.write(data, self.user)
 
     def refused(self, error: VirtError) -> None:
-        """Report the error of a write that was rejected before `write`."""
+        """Report the error of a write that was rejected before it reached `write`."""
         self.node.refused(error, self.user)
 
     def poll(self) -> int:

@@ -1,4 +1,4 @@
-"""The names below the mount point: which file is where, and which object answers it."""
+"""The names below the mount point, and the object that serves each file."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -27,23 +27,23 @@ from virtfs.host.processes import command_of
 
 
 class Commands(Protocol):
-    """Carries out writes to ctl and attribute files. `of` is None for the mount's own ctl."""
+    """Carries out writes to ctl and attribute files."""
 
     async def run(self, of: Virt | None, script: Script, data: bytes, user: User, /) -> None:
-        """Carry out one write to a ctl."""
+        """Carry out one write to the ctl of an interface, or to that of the mount if `of` is None."""
 
     async def set_value(self, virt: Virt, file: str, data: bytes, user: User) -> None:
-        """Carry out one write to an attribute file, named relative to the interface's directory."""
+        """Carry out one write to an attribute file. file: its path relative to the directory of the interface."""
 
     async def make_clone(self, user: User) -> tuple[Unit, Callable[[], None]]:
         """Create an interface for one open of clone. Return its unit, and a function that destroys it."""
 
 
 class Reports(Protocol):
-    """Supplies the texts of report files. `virt` is None for the whole mount."""
+    """Supplies the texts of report files. If `virt` is None, the text is about the whole mount."""
 
     async def refresh(self, virt: Virt | None) -> None:
-        """Ask the kernel for what it does not report by itself: counters, and what is in other namespaces."""
+        """Ask the kernel for what it does not report by itself: counters, and the state of taps in other namespaces."""
 
     def ctl(self, virt: Virt | None) -> str:
         """Return the text of a ctl."""
@@ -52,7 +52,7 @@ class Reports(Protocol):
         """Return a number that grows with each change, except changes of counters."""
 
     def wires(self) -> list[Wire]:
-        """Return every interface's wire, by unit."""
+        """Return the wires of all interfaces, ordered by unit."""
 
     def status(self, version: str) -> str:
         """Return the text of status.json."""
@@ -62,7 +62,7 @@ class Errors(Protocol):
     """Keeps each user's last error."""
 
     def report(self, refusal: VirtError, user: User) -> None:
-        """Make this the user's last error."""
+        """Set the user's last error."""
 
     def last_error(self, user: User) -> str:
         """Return the user's last failed command and the reason."""
@@ -77,7 +77,7 @@ class Tree:
         self._errors = errors
 
     def root(self, version: str, events: Events, pcap: Capture) -> dict[str, Node]:
-        """Return the mount point's own files. Files of interfaces are added and removed later."""
+        """Return the files of the mount itself, by name. The daemon later adds and removes the files of interfaces."""
         commands, reports, errors = self._commands, self._reports, self._errors
         return {
             "ctl": self._ctl(None),
@@ -95,7 +95,7 @@ class Tree:
         }
 
     def interface(self, ports: Ports) -> dict[str, Node]:
-        """Return what one interface adds to the mount point: virt3, and tap3, which points at its frame."""
+        """Return the entries of one interface in the root directory: virt3/, and the symlink tap3 to virt3/frame."""
         virt = ports.wire.virt
         return {virt.name: self._directory(ports), virt.tap: Symlink(ROOT, f"{virt.name}/frame")}
 
@@ -122,13 +122,13 @@ class Tree:
         )
 
     def _tap(self, virt: Virt) -> dict[str, Node]:
-        """The host's end. Only root can change it."""
+        """Return the files of tap/, which show the host's end. Only root can write them."""
         addresses = Text(virt, lambda user: "".join(f"{address}\n" for address in virt.host.addresses))
         values = {name: self._value(virt, f"tap/{name}", value) for name, value in TAP_VALUES.items()}
         return {**values, "addresses": addresses}
 
     def _report(self, text: Callable[[], str]) -> Text:
-        """A text with counters of every interface in it."""
+        """Return a text that contains the counters of every interface."""
         reports = self._reports
         return Text(ROOT, lambda user: text(), refresh=lambda: reports.refresh(None), changes=reports.changes)
 
@@ -144,7 +144,7 @@ class Tree:
         )
 
     def _value(self, virt: Virt, name: str, value: Callable[[Virt], str]) -> Text:
-        """An attribute file. It is writable if a verb of ctl sets the same value.
+        """Return an attribute file. It is writable if a verb of ctl sets the same value.
 
         If only root may use that verb, only root may write the file.
         """
@@ -164,5 +164,5 @@ class Tree:
 
 
 def _line(value: Callable[[], str]) -> Callable[[User], str]:
-    """Return the text of a file that holds one value."""
+    """Return a function that makes the text of a file with one value."""
     return lambda user: f"{value()}\n"

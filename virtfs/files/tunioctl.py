@@ -1,10 +1,13 @@
-"""The ioctls of tap programs on a frame file, which answers like a tap without optional features.
+"""The ioctls that programs written for taps call on a frame file.
+
+The file answers like a tap without optional features.
 
 Numbers and layouts are from linux/if_tun.h, answers from drivers/net/tun.c __tun_chr_ioctl. FUSE copies as many bytes
-of the argument as the size field of the ioctl number says (fs/fuse/ioctl.c): only 4 of the 40 bytes of a struct ifreq.
+of the argument as the size field of the ioctl number says (fs/fuse/ioctl.c). For a struct ifreq this field says 4, so
+only the first 4 of its 40 bytes are copied.
 
-Some ioctls pass an integer instead of an address (TUNSETOFFLOAD, TUNSETPERSIST, TUNSETOWNER …). FUSE takes it for an
-address, and fails with EFAULT without sending a request.
+Some ioctls pass an integer instead of an address (TUNSETOFFLOAD, TUNSETPERSIST, TUNSETOWNER …). FUSE takes the integer
+for an address. These ioctls fail with EFAULT, and virtfs gets no request.
 """
 
 import errno
@@ -27,8 +30,10 @@ IFF_NO_PI = 0x1000
 
 _VNET_HEADER = 10  # sizeof(struct virtio_net_hdr)
 _INT_MAX = (1 << 31) - 1
-_TUN = range(0x54C8, 0x5500)  # type and number of the ioctls in if_tun.h, present and future
-# (get, set): (least value, value of a new tap). Stored without effect, as by a tap without IFF_VNET_HDR.
+# The low 16 bits (type and number) of the ioctls in if_tun.h, with space for future ones.
+_TUN = range(0x54C8, 0x5500)
+# Values that are stored without effect, as by a tap without IFF_VNET_HDR.
+# The keys are the ioctls (get, set), the values are (minimum, value of a new tap).
 _KEPT = {
     (TUNGETSNDBUF, TUNSETSNDBUF): (1, _INT_MAX),
     (TUNGETVNETHDRSZ, TUNSETVNETHDRSZ): (_VNET_HEADER, _VNET_HEADER),
@@ -47,9 +52,9 @@ class TunIoctls:
         self._kept: dict[int, int] = {}
 
     def answer(self, command: int, argument: bytes, name: bytes) -> bytes | None:
-        """Return the output bytes of an ioctl on the tap `name`, None if it is not an ioctl of if_tun.h.
+        """Return the output bytes of an ioctl on the tap `name`, or None if `command` is not an ioctl of if_tun.h.
 
-        VirtError: EBUSY if TUNSETIFF names another tap; EINVAL for a bad value, and for an unsupported ioctl.
+        VirtError: EBUSY, TUNSETIFF names another tap; EINVAL, the value is too small or the ioctl is not supported.
         """
         if command in _GET:
             return struct.pack("<i", self._kept.get(command, _GET[command]))
@@ -67,14 +72,17 @@ class TunIoctls:
         if command == TUNSETIFF:
             return _attach(argument[:4], name)
         if command == TUNGETFILTER:
-            return bytes(16)  # no filter: struct sock_fprog
+            return bytes(16)  # an empty struct sock_fprog: the tap has no filter
         if command & 0xFFFF in _TUN:
             raise VirtError(errno.EINVAL, f"ioctl {command:#x} is not supported on this tap")
         return None
 
 
 def _attach(asked: bytes, name: bytes) -> bytes:
-    """Accept TUNSETIFF unless it asks for a tap of another name. `asked` has the first 4 bytes of that name."""
+    """Accept TUNSETIFF unless it asks for another tap. VirtError EBUSY: it does.
+
+    asked: the first 4 bytes of the interface name in the argument. name: the name of this tap.
+    """
     asked = asked.split(b"\0")[0].split(b"%")[0]
     if asked[:3] == b"tap" and not name.startswith(asked):
         wanted = asked.decode(errors="replace")

@@ -1,4 +1,4 @@
-"""wait/*: files whose read waits for a condition, and then returns "1\\n" and end of file."""
+"""wait/*: a read waits until a condition is true and returns "1\\n". The next read returns end of file."""
 
 import errno
 import select
@@ -15,8 +15,9 @@ from virtfs.forward.wire import Wire
 class Wait(DeviceFile):
     """A file that waits for a condition of an interface.
 
-    holds: returns whether the condition is true. Once the interface is removed, a read fails with ENXIO unless the
-    condition is true.
+    holds: returns whether the condition is true.
+
+    Once the interface is removed, a read fails with ENXIO, unless the condition is true.
     """
 
     __slots__ = ("holds", "virt", "waiters")
@@ -76,7 +77,7 @@ class FrameWait(Wait):
 
 
 def waits(wire: Wire, opens: Opens) -> dict[str, Wait]:
-    """Return the files of wait/ for one interface, by name."""
+    """Return the files in the directory wait/ of one interface, by name."""
     virt = wire.virt
     conditions: dict[str, Callable[[], bool]] = {
         "up": lambda: virt.host.up,
@@ -86,7 +87,7 @@ def waits(wire: Wire, opens: Opens) -> dict[str, Wait]:
         "gone": lambda: virt.lost,
     }
     state = Waiters()
-    # A listener returns whether somebody waits for a frame: nobody does here.
+    # A listener of the wire returns whether it waits for a frame from the tap. This one never does.
     wire.listeners.append(lambda: state.wake() and False)
     files = {name: Wait(virt, name, opens, holds, state) for name, holds in conditions.items()}
     return files | {"frame": FrameWait(wire, opens)}

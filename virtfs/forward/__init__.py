@@ -3,13 +3,13 @@
 Modules:
 
     wire              between a tap and its virt: frames towards virt, and their readers
-    wire_out          frames from virt into the tap
+    wire_out          the other direction: frames from virt into the tap
     frame_runs        packets of one length, prepared for writing
-    impaired_path     one impaired direction, driven by a task and a timer
+    impaired_path     delays, loses and changes the frames of one direction
     wire_impairments  the impairments of a wire
     cable             carries all frames of one virt to another, and back
     recorder          shows passing frames to captures and the history
-    merge             frames of several recorders, in timestamp order
+    merge             puts the frames of several recorders into timestamp order
     feed              fills the FIFO rx
-    tasks             restarts failed tasks, runs calls in threads
+    tasks             restarts failed tasks, and runs blocking calls in threads
 """

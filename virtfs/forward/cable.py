@@ -1,11 +1,12 @@
 """A cable: connects two interfaces in user space, and carries every frame of each into the other.
 
-Where possible, both taps offer segmentation and checksum offload (TUNSETOFFLOAD). The receiving host accepts what the
-sending host leaves undone, so TCP crosses the cable in segments of up to 64 KiB.
+Where possible, both taps offer segmentation and checksum offload (TUNSETOFFLOAD). Then the sending host neither
+segments TCP nor computes checksums, and the receiving host accepts this. So TCP crosses the cable in segments of up to
+64 KiB.
 
-A reader of `frame` or `hex`, an impairment, antispoof and a smaller MTU at the far end need frames as on a real wire.
-They turn offload off, and segments that are still in the tap's queue are split here (core.offload). A capture shows
-large segments as they are.
+Some features need frames as on a real wire: a reader of `frame` or `hex`, an impairment, antispoof, and a smaller MTU
+at the far end. They turn offload off. Segments that are then still in the tap's queue are split here (core.offload). A
+capture shows large segments as they are.
 """
 
 import errno
@@ -29,17 +30,17 @@ from virtfs.host.tap_protocol import OFFLOAD_NONE, OFFLOAD_TCP, VNET_HEADER
 
 log = logging.getLogger(__name__)
 
-BURST = 128  # single frames of one direction before the other is served
-TURN = 1_000_000  # ns of carrying before other tasks run
-LOOKS = 5  # polls of empty taps before waiting
+BURST = 128  # single frames of one direction before the other direction is served
+TURN = 1_000_000  # ns of carrying frames before other tasks run
+LOOKS = 5  # polls of empty taps before the cable waits
 PAUSE = 30_000  # minimum ns between two polls
-# Errnos by which a tap rejects one packet. After any other the tap has vanished.
+# Errnos with which a tap rejects one packet. Any other errno means that the tap has vanished.
 SINK_LIVES = {errno.EIO, errno.EINVAL, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN}
 PLAIN = bytes(2)  # flags and gso_type of a virtio_net_hdr without offload
 
 
 class OneWay:
-    """One direction of a cable, from the source's tap to the sink's.
+    """One direction of a cable, from the tap of the source to the tap of the sink.
 
     room: the buffer, shared with the other direction. start: runs a task until the mount ends.
     """
@@ -49,8 +50,8 @@ class OneWay:
         self.sink = sink
         self.path: ImpairedPath | None = None
         self._start = start
-        self._single = True  # carry frames one by one; offload is off, or is being turned off
-        self._offload = False  # of the source's tap, as it was last set
+        self._single = True  # whether to carry frames one by one, because offload is off or being turned off
+        self._offload = False  # whether offload was last turned on at the source's tap
         self._setting = trio.Lock()
         self._followed = False
         self._gone = False
@@ -62,11 +63,12 @@ class OneWay:
     def _needs_single(self) -> bool:
         source, sink = self.source, self.sink
         impaired = self.path is not None or source.path is not None or sink.out.path is not None
-        narrower = source.virt.host.mtu > sink.virt.host.mtu  # frames cut from a segment may be too long for the sink
+        # The frames of a segment have the size of the source's MTU, so they may be too long for the sink.
+        narrower = source.virt.host.mtu > sink.virt.host.mtu
         return bool(source.readers) or impaired or sink.virt.antispoof or narrower
 
     def begin(self) -> None:
-        """Follow readers, impairments and settings from now on."""
+        """Adapt offload to readers, impairments and settings from now on."""
         self.source.listeners.append(self.update_offload)
         self.sink.listeners.append(self.update_offload)
         self._followed = True
@@ -76,7 +78,8 @@ class OneWay:
         """Start to turn offload on or off, as readers, impairments and settings require.
 
         The change takes some ms, because it needs the kernel's rtnl_mutex. Until offload is off, large segments are
-        split here, like those already queued. Returns False, as a listener that waits for no frame.
+        split here, including those already queued. Return False, because as a listener of the wire this waits for no
+        frame.
         """
         if self._followed and self._needs_single() != self._single:
             self._single = not self._single
@@ -84,7 +87,7 @@ class OneWay:
         return False
 
     async def _set_offload(self) -> None:
-        """Set the offload of the source's tap to what is needed now."""
+        """Turn offload of the source's tap on or off, as it is needed now."""
         async with self._setting:
             wanted = not self._single
             if wanted == self._offload or self.source.virt.lost:
@@ -97,9 +100,9 @@ class OneWay:
                 log.info("%s: cannot change offload: %s", self.source.virt.name, refusal.strerror)
 
     def impair(self, impairment: Impairment, stream: str) -> ImpairedPath | None:
-        """Impair this direction. Return the new ImpairedPath, whose `run` the caller starts; None if it is harmless.
+        """Impair this direction. Return the new ImpairedPath, or None if the impairment is harmless.
 
-        stream: as in ImpairedPath. VirtError: as in ImpairedPath.
+        The caller must start `run` of the new path. stream: as for ImpairedPath. VirtError: as for ImpairedPath.
         """
         path = None if impairment.harmless else ImpairedPath(impairment, stream, self._passed, self.source.lose)
         if self.path is not None:
@@ -109,11 +112,11 @@ class OneWay:
         return path
 
     def gone(self) -> bool:
-        """Return whether the source has gone, so that no more frames come from it."""
+        """Return whether the source has vanished, so that no more frames come from it."""
         return self._gone or self.source.virt.lost
 
     async def quiesce(self) -> None:
-        """Turn offload off for good, so that readers other than this cable get single frames."""
+        """Turn offload off for good, so that the wire gets single frames when it reads the tap again."""
         if self._followed:
             self.source.listeners.remove(self.update_offload)
             self.sink.listeners.remove(self.update_offload)
@@ -122,7 +125,10 @@ class OneWay:
         await self._set_offload()
 
     def stop(self) -> None:
-        """Remove this direction, after `quiesce`: carry what the tap has queued, then return it to its wire."""
+        """Remove this direction. `quiesce` must have been called.
+
+        Carry the frames that the source's tap has queued, then let the source's wire read the tap again.
+        """
         if self.path is not None:
             self.path.stop()
         for _ in range(self.source.virt.host.queue // BURST + 1):  # enough to empty the tap's queue
@@ -132,11 +138,11 @@ class OneWay:
         self.source.give_back()
 
     def burst(self) -> int:
-        """Carry the frames that wait, at most a burst, and return their number. Never blocks."""
+        """Carry the waiting frames, at most one burst, and return their number. Never blocks."""
         return self._single_burst() if self._single else self._fast_burst()
 
     def _fast_burst(self) -> int:
-        """Carry packets with their virtio_net_hdr from tap to tap, without looking into them."""
+        """Carry packets with their virtio_net_hdr from tap to tap, without parsing them."""
         load = self._relay.carry()
         if load.packets:
             size = load.size - load.packets * VNET_HEADER
@@ -149,7 +155,7 @@ class OneWay:
         return load.packets
 
     def _refused(self, load: Load) -> int:
-        """Count the packets that the sink rejected, and return their bytes without virtio_net_hdr."""
+        """Count the packets that the sink rejected. Return their total length in bytes, without virtio_net_hdr."""
         errors = [number for _, number in load.refused]
         self.sink.out.count_refused(len(errors), errors.count(errno.EIO))
         if set(errors) - SINK_LIVES:
@@ -187,7 +193,7 @@ class OneWay:
         return BURST
 
     def _onward(self, frame: bytes) -> None:
-        """Take a frame that has passed the source's own impairment."""
+        """Take a frame that has passed the impairment of the source's wire."""
         if self.path is not None:
             self.path.push(frame)
         else:
@@ -200,12 +206,12 @@ class OneWay:
 
 
 class Cable:
-    """A cable between two interfaces. directions: out of the first one, and out of the second."""
+    """A cable between two interfaces. directions: from the first to the second interface, and back."""
 
     def __init__(self, first: Wire, second: Wire, start: Start) -> None:
-        """Connect two wires. Frames wait until `run`. VirtError EMFILE, ENFILE, ENOMEM: nothing has changed.
+        """Connect two wires. Frames are carried once `run` is called.
 
-        start: runs a task until the mount ends.
+        start: runs a task until the mount ends. VirtError: EMFILE, ENFILE, ENOMEM; then nothing has changed.
         """
         self.ends = first, second
         room = Room()
@@ -224,13 +230,13 @@ class Cable:
     async def run(self) -> None:
         """Carry frames until `stop`, or until both taps are gone.
 
-        Being woken costs as much as carrying many frames, so a cable polls empty taps LOOKS times before it waits. The
-        polls are PAUSE apart, so that frames gather: a write after a pause wakes the receiver, which costs more than
-        copying a large segment. An idle cable waits without polling.
+        Waking this task costs as much as carrying many frames, so a cable polls empty taps LOOKS times before it waits.
+        There is a PAUSE between polls, so that several frames gather and are written together. The first write after a
+        pause wakes the receiver, which costs more than copying a large segment. An idle cable waits without polling.
         """
         try:
             with self._scope:
-                await trio.lowlevel.checkpoint()  # `stop` may have come first
+                await trio.lowlevel.checkpoint()  # `stop` may have been called before this task started
                 for direction in self.directions:
                     direction.begin()
                 await lasting("a cable", self._carry)
@@ -263,7 +269,7 @@ class Cable:
             until = again + TURN
 
     async def stop(self) -> None:
-        """Remove the cable; `run` returns."""
+        """Remove the cable. Then `run` returns."""
         for direction in self.directions:
             await direction.quiesce()
         self._remove()
@@ -280,7 +286,7 @@ class Cable:
 
 
 def _epoll_of(*taps: int) -> select.epoll:
-    """Return an epoll that is readable while any of the taps is. VirtError: EMFILE, ENFILE, ENOMEM."""
+    """Return an epoll object that is readable while any of the taps is. VirtError: EMFILE, ENFILE, ENOMEM."""
     try:
         watching = select.epoll(flags=select.EPOLL_CLOEXEC)
         try:

@@ -1,4 +1,7 @@
-"""The feed of the FIFO `rx`: writes frames into it while it has a reader and `frame` and `hex` have none."""
+"""The feed of the FIFO `rx`.
+
+It writes the frames of an interface into the FIFO while the FIFO has a reader and neither `frame` nor `hex` has one.
+"""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -15,8 +18,8 @@ BURST = 128  # frames before other tasks run
 class Feed:
     """The feed of one FIFO.
 
-    A FIFO does not tell its writer when readers come or go, so the owner calls `look` a few times a second. busy:
-    returns whether the interface's `frame` or `hex` is open for reading.
+    A FIFO does not notify its writer when a reader opens or closes it, so the owner calls `look` a few times a second.
+    busy: returns whether `frame` or `hex` of the interface is open for reading.
     """
 
     def __init__(self, wire: Wire, fifo: Fifo, busy: Callable[[], bool]) -> None:
@@ -28,7 +31,10 @@ class Feed:
         self._news = trio.Event()
 
     def look(self, start: Callable[[Callable[[], Awaitable[None]]], None]) -> None:
-        """Start to feed a new reader, in a task run by `start`; stop when the last reader has gone."""
+        """Start to feed a new reader, or stop when the last reader has gone.
+
+        start: runs a task.
+        """
         if self._fd < 0:
             fd = self.fifo.open()
             if fd is not None:
@@ -55,7 +61,7 @@ class Feed:
             with trio.CancelScope() as self._scope:
                 await self._feed(memoryview(bytearray(HEADROOM + LONGEST)))
         except (BrokenPipeError, VirtError):
-            pass  # the reader or the tap has gone
+            pass  # the last reader has closed the FIFO, or the interface is down or gone
         finally:
             os.close(self._fd)
             self._fd, self._scope = -1, None

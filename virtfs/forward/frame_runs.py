@@ -1,15 +1,16 @@
 """Packets of equal length, prepared for writing into a tap.
 
-Prepending a virtio_net_hdr to a frame and slicing the packet out of a buffer costs a third of the write of a small
-packet. Capture files often have runs of frames of equal length. A run is copied in one piece, record headers included;
-all virtio_net_hdrs are filled in at once, and the slices are reused for the next run of the same shape.
+Prepending a virtio_net_hdr to a frame and slicing the packet out of a buffer takes a third as long as writing a small
+packet. Capture files often have runs of frames of equal length. So a run is copied in one piece, including the record
+headers between its frames. All virtio_net_hdrs are filled in at once, over these headers. The slices are reused for the
+next run of the same shape.
 """
 
 from virtfs.core.savefile import Run
 from virtfs.host.tap_protocol import VNET_HEADER
 
 ROOM = 256 << 10  # bytes; fits into a processor's private cache
-RUN = 128  # frames, at most, in one run
+RUN = 128  # maximum number of frames in one run
 
 
 class Rows:

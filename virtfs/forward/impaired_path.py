@@ -1,4 +1,4 @@
-"""One impaired direction of a wire or a cable: a scheduler of core, driven by one task and a timer."""
+"""One impaired direction of a wire or a cable: a Scheduler (core.impairment_scheduler), one task and one timer."""
 
 from collections.abc import Callable
 from random import getrandbits
@@ -13,10 +13,12 @@ from virtfs.host.timer import Timer
 
 
 class ImpairedPath:
-    """Takes frames by `push`, and calls `deliver` with each when it is due, or `lost` with the number of lost frames.
+    """Takes frames by `push`, and calls `deliver` with each frame when it is due.
 
-    One task, `run`, serves any number of frames. A frame that is due at once is delivered within `push`. stream:
-    distinguishes two directions that share a seed. VirtError, from the constructor: EMFILE, ENFILE, ENOMEM.
+    One task, `run`, serves any number of frames. A frame that is due at once is delivered within `push`.
+    stream: a name that gives two directions with the same seed different random numbers.
+    lost: called with a number of frames that were lost.
+    The constructor raises VirtError: EMFILE, ENFILE, ENOMEM.
     """
 
     def __init__(
@@ -37,23 +39,23 @@ class ImpairedPath:
         self._move_on()
 
     def change(self, impairment: Impairment) -> None:
-        """Apply a new impairment to later frames. Frames already delayed keep their due times."""
+        """Apply a new impairment to later frames. Frames that are already delayed keep their due times."""
         if not impairment.harmless:
             self._gone = None
         self._scheduler.change(impairment)
         self._move_on()
 
     def retire(self, gone: Callable[[], None]) -> None:
-        """Stop impairing, and call `gone` once no frame is delayed any more."""
+        """Let later frames pass unchanged, and call `gone` once the last delayed frame has been delivered."""
         self._gone = gone
         self.change(UNIMPAIRED)
 
     def clear(self) -> int:
-        """Drop the delayed frames and return their number."""
+        """Drop the delayed frames, and return their number."""
         return self._scheduler.clear()
 
     def _move_on(self) -> None:
-        """Deliver the frames that are due, set the timer for the next one, and report lost frames."""
+        """Deliver the frames that are due, set the timer for the next frame, and report lost frames."""
         scheduler = self._scheduler
         for frame in scheduler.pop(monotonic_ns()):
             self._deliver(frame)
@@ -70,7 +72,7 @@ class ImpairedPath:
             gone()
 
     async def run(self) -> None:
-        """Deliver frames until `stop`."""
+        """Deliver frames until `stop` is called."""
         try:
             with self._scope:
                 await lasting("an impairment", self._follow_timer)
@@ -88,6 +90,6 @@ class ImpairedPath:
         self._timer.close()
 
     def stop(self) -> None:
-        """End `run`. Delayed frames are lost."""
+        """End `run`. Frames that are still delayed are lost."""
         self._lost(self.clear())
         self._scope.cancel()

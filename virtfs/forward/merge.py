@@ -1,7 +1,7 @@
 """Merge the frames of several recorders in the order of their timestamps.
 
-Recorders lag by different times, so of two frames the later may be shown first. Frames are therefore held until every
-recorder has shown all earlier frames, and are then delivered in order.
+Each recorder shows its frames with a different delay, so a later frame of one may be shown before an earlier frame of
+another. Frames are therefore held until every recorder has shown all earlier frames. They are then delivered in order.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,9 +15,10 @@ from virtfs.forward.recorder import Recorder
 
 
 class Merge:
-    """The merge for one capture.
+    """Merges the frames of one capture.
 
-    recorders: returns the recorders to wait for. deliver: takes pcapng blocks, and the number of frames in them.
+    recorders: returns the recorders to wait for.
+    deliver: called with pcapng blocks in order, and the number of frames in them.
     """
 
     def __init__(self, recorders: Callable[[], Iterable[Recorder]], deliver: Callable[[bytes, int], None]) -> None:
@@ -28,7 +29,7 @@ class Merge:
         self._scope = trio.CancelScope()
 
     def __bool__(self) -> bool:
-        """Whether blocks are held."""
+        """Return whether any blocks are held."""
         return bool(self._held)
 
     def add(self, packets: bytes) -> None:
@@ -37,12 +38,12 @@ class Merge:
         self._news.set()
 
     def add_block(self, block: bytes) -> None:
-        """Add a block that is not a frame; its time is now."""
+        """Add a block that is not a frame. Its timestamp is the current time."""
         self._held.append((time_ns(), block, 0))
         self._news.set()
 
     async def run(self) -> None:
-        """Deliver what is added, until `stop`."""
+        """Deliver the added blocks until `stop` is called."""
         with self._scope:
             while True:
                 await self._news.wait()
@@ -53,9 +54,9 @@ class Merge:
                 self._deliver_due(there, until)
 
     def _deliver_due(self, there: int, until: int) -> None:
-        """Deliver the first `there` items and all others up to time `until`, in ns.
+        """Deliver the first `there` held items, and those of the others whose time is at most `until`, in ns.
 
-        The first are delivered whatever their time: the clock may have been set back.
+        The first items are delivered whatever their time is, because the clock may have been set back.
         """
         due, later = self._held[:there], self._held[there:]
         due += [item for item in later if item[0] <= until]
@@ -67,5 +68,5 @@ class Merge:
             self._deliver(b"".join(block for _, block, _ in due), sum(frames for *_, frames in due))
 
     def stop(self) -> None:
-        """End `run`. Held blocks are dropped."""
+        """End `run`. Blocks that are still held are dropped."""
         self._scope.cancel()

@@ -1,7 +1,7 @@
 """The recorder of a tap: shows the frames that pass it, in both directions, to captures and the history.
 
-While it has sinks, the kernel copies every frame into a packet ring on the tap (host.ring). The wire is not involved,
-so a capture does not slow down reading and writing, and a burst fills the ring instead of the tap's queue.
+While a recorder has sinks, the kernel copies every frame into a packet ring on the tap (host.ring). The wire is not
+involved, so a capture does not slow down reading and writing. A burst fills the ring and not the tap's queue.
 """
 
 import errno
@@ -23,13 +23,13 @@ from virtfs.host.tap_protocol import Placed
 
 log = logging.getLogger(__name__)
 
-# A block of a large ring holds the largest segment that a tap can get from TCP. With little traffic the kernel closes a
-# block every `wait` ms, full or not. So the server may stall for `wait` times the number of blocks before it loses
-# frames.
+# Sizes are in bytes. A block of a large ring holds the largest segment that a tap can get from TCP. With little traffic
+# the kernel closes a block every `wait` ms, full or not. So the server may stall for `wait` times the number of blocks
+# before it loses frames.
 LARGE = Size(block=128 << 10, blocks=32, wait=4)
 SMALL = Size(block=16 << 10, blocks=4, wait=10)
-LARGE_ONES = 32  # large rings per mount; it may have thousands of rings
-BLOCKS = 4  # blocks shown before other tasks run
+LARGE_ONES = 32  # maximum number of large rings per mount, which may have thousands of rings
+BLOCKS = 4  # blocks that are shown before other tasks run
 
 
 class Ring(Protocol):
@@ -47,10 +47,10 @@ class Ring(Protocol):
 
 
 class Passed:
-    """Consecutive frames that have passed a tap. Valid only during the call of a sink.
+    """Consecutive frames that have passed a tap. A sink may use the object only until it returns.
 
-    frames: their number. lost: the number of frames lost before them. size: an upper bound of their length as pcapng,
-    in bytes.
+    frames: the number of these frames. lost: the number of frames that were lost before them.
+    size: an upper bound of the length of these frames as pcapng, in bytes.
     """
 
     def __init__(self, block: Block) -> None:
@@ -73,18 +73,23 @@ Sink = Callable[[Passed], None]
 
 
 class Rings:
-    """The packet rings of a mount. After LARGE_ONES rings new ones are small, and the kernel visits them less often."""
+    """The packet rings of a mount.
+
+    Once LARGE_ONES rings are large, new rings are small. The more rings there are, the less often the kernel visits a
+    new one.
+    """
 
     def __init__(self, make: Callable[[Placed, Size, Program | None], Ring] = PacketRing.open) -> None:
         self._make = make
         self._open = self._large = 0
-        self._threads = trio.CapacityLimiter(16)  # opening and closing wait for an RCU grace period
+        self._threads = trio.CapacityLimiter(16)  # several, as opening and closing a ring wait for RCU
 
     async def open(self, tap: Placed, program: Program | None) -> tuple[Ring, Size]:
-        """Open a ring on a tap, and return it with its size. Errors: as PacketRing.open."""
+        """Open a ring on a tap, and return it with its size. program: the filter. Errors: those of PacketRing.open."""
         large = self._large < LARGE_ONES
         size = LARGE if large else SMALL
-        # A kernel timer visits each ring every `wait` ms, busy or not. This keeps the sum below some 30 visits per ms.
+        # A kernel timer visits each ring every `wait` ms, busy or not. The longer `wait` of later rings keeps the total
+        # below some 30 visits per ms.
         size = Size(size.block, size.blocks, size.wait + self._open // LARGE_ONES)
         self._open += 1
         self._large += large
@@ -122,10 +127,10 @@ class Recorder:
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
         self._given = 0  # blocks shown so far
-        self._shown = trio.Event()  # set and replaced at each block
+        self._shown = trio.Event()  # set after each block, then replaced
 
     async def watch(self, sink: Sink) -> None:
-        """Show a sink all frames that pass from now on. Errors: ENXIO after `end`; as PacketRing.open."""
+        """Show all frames that pass from now on to a sink. VirtError ENXIO: after `end`. Others: as PacketRing.open."""
         async with self._changing:
             if self._over:
                 raise VirtError(errno.ENXIO, f"{self.virt.name} is gone")
@@ -136,17 +141,17 @@ class Recorder:
             self._sinks[sink] = None
 
     def unwatch(self, sink: Sink) -> None:
-        """Stop showing frames to a sink. Idempotent."""
+        """Stop showing frames to a sink. Idempotent. The ring is closed after the last sink."""
         if self._sinks.pop(sink, sink) is None and not self._sinks:
             self._start(self._close_unused)
 
     @property
     def program(self) -> Program | None:
-        """The filter for frames towards virt; None shows all."""
+        """The filter for frames towards virt, or None if all of them are shown."""
         return self._program
 
     async def refilter(self, program: Program | None) -> None:
-        """Of the frames towards virt, show only those that a program accepts; None shows all."""
+        """Show only those frames towards virt that a filter program accepts. If it is None, show all of them."""
         async with self._changing:
             if self._ring is not None:
                 self._ring.set_filter(program)
@@ -179,7 +184,7 @@ class Recorder:
             pass
 
     def pending(self) -> bool:
-        """Return whether frames have passed that are not shown yet. They are shown within some ms."""
+        """Return whether some frames that have passed are not shown yet. They are shown within some ms."""
         return self._ring is not None and bool(self._ring.ahead())
 
     async def flush(self) -> None:

@@ -1,6 +1,6 @@
 """Helpers for robust tasks: restart work after a failure, and call blocking functions in threads.
 
-The latter also cope with a system that cannot start another thread.
+Calls in threads also cope with a system that cannot start another thread.
 """
 
 import errno
@@ -21,14 +21,16 @@ Ts = TypeVarTuple("Ts")
 Task = Callable[[], Awaitable[None]]
 Start = Callable[[Task], None]  # starts a task that runs until the mount ends
 
-FIRST, LONGEST = 0.1, 2.0  # seconds from a failure to the next attempt; doubled each time
+# The first and the longest pause in seconds between a failure and the next attempt. The pause doubles each time.
+FIRST, LONGEST = 0.1, 2.0
 
 
 async def lasting(what: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run work that lasts until the mount ends; when it fails, log that and run it again after a pause.
+    """Run work that lasts until the mount ends. When it fails, log the failure and run it again after a pause.
 
-    A repeated failure is logged once. what: names the work in the log. Returns when `work` returns. Cancellation ends
-    it.
+    A failure with the same message as the last one is not logged again. Return when `work` returns. Cancellation ends
+    the work.
+    what: the name of the work in the log.
     """
     pause, logged = FIRST, ""
     while True:
@@ -49,7 +51,7 @@ async def lasting(what: str, work: Callable[[], Awaitable[None]]) -> None:
 
 
 def only(failure: BaseException) -> BaseException:
-    """Return the only exception in nested exception groups; a group if it has several."""
+    """Return the only exception in nested exception groups, or the innermost group that has several."""
     while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
         failure = failure.exceptions[0]
     return failure
@@ -60,9 +62,10 @@ async def in_thread(
 ) -> T:
     """Call a blocking function in a thread and return its result.
 
-    A call that has started always completes: cancellation waits for it. abandon: cancellation does not wait, for
-    functions that only read and may hang. VirtError ENOMEM: no thread can be started, or the function ran out of
-    memory. Other errors are those of the function.
+    A call that has started always completes, because cancellation waits for it.
+    abandon: whether cancellation does not wait. This is for functions that only read and may hang.
+    VirtError ENOMEM: no thread can be started, or the function ran out of memory. Other errors are those of the
+    function.
     """
     began = False
 
@@ -82,7 +85,10 @@ async def in_thread(
 
 
 async def surely_in_thread(function: Callable[[], None], limiter: trio.CapacityLimiter | None = None) -> None:
-    """Call a blocking function in a thread, or in this task if no thread can be started. For releasing resources."""
+    """Call a blocking function in a thread, or in this task if no thread can be started.
+
+    It is for functions that release resources, which must be called in any case.
+    """
     began = False
 
     def call() -> None:

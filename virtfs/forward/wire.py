@@ -9,8 +9,8 @@ the tap into the answer of the read. The wire reads ahead only for three purpose
 before it is read; `backlog`, which keeps the last frames while nobody reads; and an impairment. Frames that are read
 ahead wait in a second queue of the same length. Captures have their own view of the tap (`recorder`).
 
-Frames that are in the tap while nobody has the file open count as dropped, as on a closed tap(4). They are counted
-(`settle`) at the next open, and when the counters are read.
+Frames that arrive in the tap while nobody has the file open count as dropped, as on a closed tap(4). `settle` counts
+them at the next open, and when the counters are read.
 """
 
 import errno
@@ -27,21 +27,23 @@ from virtfs.core.virt import Virt
 from virtfs.forward.wire_out import Outward, Path
 from virtfs.host.tap_protocol import VNET_HEADER, TapDevice
 
-HEADROOM = 16  # bytes a reader leaves free before the frame
-LONGEST = 65536 + 32  # bytes of a frame out of a tap: the largest MTU and any link header
-SPLIT = 256  # buffers, so at least as many bytes, in the first piece of a call that FUSE splits (fuse/split_calls.py)
+HEADROOM = 16  # bytes that a reader leaves free before the frame
+LONGEST = 65536 + 32  # maximum bytes of a frame from a tap: the largest MTU, and space for any link header
+# The minimum size in bytes of the first piece of a read(2) that FUSE splits. FUSE splits calls of more than 256
+# buffers, and each buffer has at least one byte (fuse/split_calls.py).
+SPLIT = 256
 
 
 class Wire:
-    """Takes frames out of one tap, never waiting; `out` puts frames into it.
+    """Takes frames out of one tap, and never waits. Its attribute `out` puts frames into the tap.
 
     gone: called when the tap turns out to have vanished.
-    catch_up: applies what the kernel has reported; called before a frame is rejected as too long.
+    catch_up: applies the kernel's pending reports; called before a frame is rejected as too long.
     dropped: called with the number of frames that nobody will read.
     listeners: called when a frame may have arrived, when virt has changed, and when a reader opens or closes. Each
-    returns whether somebody still waits for a frame.
-    path: an impairment of frames towards virt, or None.
-    rest: the end of a frame that did not fit into a read of at least SPLIT bytes; cleared by the code that uses it.
+    returns whether it still waits for a frame.
+    path: the impairment of frames towards virt, or None.
+    rest: the end of a frame that did not fit into a read of at least SPLIT bytes. The code that uses it clears it.
     """
 
     def __init__(
@@ -62,16 +64,16 @@ class Wire:
         self.out = Outward(virt, tap, catch_up, self._vanished)
         self._gone = gone
         self._dropped = dropped
-        self._onward: Callable[[bytes], None] | None = None  # a cable, which reads the tap in our place
+        self._onward: Callable[[bytes], None] | None = None  # takes frames for a cable; then the cable reads the tap
         self._counters = virt.counters
         self._fd = tap.fd
         self._tap_read = FileIO(tap.fd, "r+b", closefd=False).readinto  # returns None where os.read raises
         self._kept = FrameQueue()
         self.rest = b""
         self._rest = memoryview(bytearray(LONGEST + VNET_HEADER))
-        self._refusal: tuple[int, str] | None = None  # the error of reads: EHOSTDOWN or ENXIO, and a sentence
+        self._refusal: tuple[int, str] | None = None  # why reads fail: EHOSTDOWN or ENXIO, and a sentence
         self._wanted = trio.Event()
-        # Edge-triggered: pollers must hear of a new frame while an older one still waits.
+        # Edge-triggered, so that pollers are woken by a new frame even if an older one is still unread.
         self._edge = select.epoll(flags=select.EPOLL_CLOEXEC)
         try:
             self._edge.register(self._fd, select.EPOLLIN | select.EPOLLET)
@@ -88,11 +90,11 @@ class Wire:
     # Frames for readers
 
     def take(self, room: memoryview, size: int) -> int | None:
-        """Put the next frame, truncated to `size`, into `room` at HEADROOM. Return its length, None if there is none.
+        """Put the next frame, truncated to `size`, into `room` at HEADROOM.
 
-        The rest is lost, as with tap(4). The tap's virtio_net_hdr is read into the headroom. `room` has space for the
-        largest frame, whatever `size` is.
-        VirtError: EHOSTDOWN, the interface is down; ENXIO, its tap has vanished.
+        Return the number of bytes put there, or None if there is no frame. The rest of a truncated frame is lost, as
+        with tap(4). The tap's virtio_net_hdr is read into the headroom. `room` must have space for the largest frame,
+        whatever `size` is. VirtError: EHOSTDOWN, the interface is down; ENXIO, its tap has vanished.
         """
         if self._refusal is not None and not self._up_already():
             raise VirtError(*self._refusal)
@@ -112,7 +114,7 @@ class Wire:
                     return None
                 raise self._vanished()
             length -= VNET_HEADER
-        if self._onward is None:  # a cable has counted it
+        if self._onward is None:  # else the cable has already counted the frame
             counters = self._counters
             counters.rx_frames += 1
             counters.rx_bytes += length
@@ -124,18 +126,18 @@ class Wire:
         return size
 
     def _up_already(self) -> bool:
-        """Return whether the interface is up although the kernel's report is still due; if so, enable reads."""
+        """Return whether the interface is up, although the kernel has not reported it yet. If so, enable reads."""
         if self.virt.lost or not self._writable():
             return False
         self._refusal = None
         return True
 
     def _writable(self) -> bool:
-        """Ask the tap, which is writable only while its interface is up (drivers/net/tun.c: tun_chr_poll)."""
+        """Return whether the tap is writable. It is only while its interface is up (drivers/net/tun.c tun_chr_poll)."""
         return bool(self._poll_out.poll(0))
 
     def ready(self) -> int:
-        """Return POLLIN when `take` would not return None, with POLLERR when it would fail; else 0."""
+        """Return POLLIN if `take` would return a frame, POLLIN|POLLERR if it would fail, or 0 if there is no frame."""
         if self._refusal is not None and not self._up_already():
             return select.POLLIN | select.POLLERR
         if self._kept or self._fed:
@@ -150,13 +152,13 @@ class Wire:
         return self.ready() == select.POLLIN
 
     def disown(self, length: int) -> None:
-        """Count a frame that was just taken as dropped: it cannot be given to the reader."""
+        """Count a frame that `take` has returned as dropped after all, because it cannot be given to the reader."""
         self._counters.rx_frames -= 1
         self._counters.rx_bytes -= length
         self._drop(1)
 
     def peek(self) -> int:
-        """Return the next frame's length in bytes, or 0."""
+        """Return the length of the next frame in bytes, or 0 if there is none."""
         if self._ahead():
             self._read_ahead()
         elif not self.readers:
@@ -168,13 +170,13 @@ class Wire:
         return self._kept.next_length()
 
     def want(self) -> None:
-        """Have `pump` watch the tap, because a reader waits."""
+        """Make `pump` watch the tap, because a reader waits."""
         self._wanted.set()
 
     # State
 
     def update(self) -> None:
-        """Read virt, the path and the cable again after a change."""
+        """Apply a change of virt, of the impairment or of the cable."""
         virt = self.virt
         self.out.update()
         self._fed = self.path is not None or self._onward is not None  # frames do not come straight from the tap
@@ -200,14 +202,14 @@ class Wire:
             self._empty()
 
     def opened(self) -> None:
-        """Count a new reader. The first gets the backlog, and frames from now on."""
+        """Count a new reader. The first reader gets the backlog and all frames from now on."""
         if not self.readers:
             self._read_ahead() if self._ahead() else self.settle()
         self.readers += 1
         self._tell()
 
     def closed(self) -> None:
-        """Count a closed reader. When the last one closes, drop all queued frames but the backlog."""
+        """Stop counting a reader that has closed. After the last one, drop all queued frames but the backlog."""
         self.readers -= 1
         if not self.readers:
             self.update()
@@ -215,16 +217,16 @@ class Wire:
             self._tell()
 
     def _tell(self) -> bool:
-        return True in [listener() for listener in self.listeners]  # a list, so that every listener is called
+        return True in [listener() for listener in self.listeners]  # a list: `any` would skip some listeners
 
     def _ahead(self) -> bool:
-        """Return whether frames are read from the tap before a reader asks."""
+        """Return whether frames are read from the tap before a reader asks for them."""
         if self._refusal is not None or self._onward is not None:
             return False
         return self.path is not None or (bool(self.virt.backlog) and not self.readers)
 
     def _read_ahead(self) -> bool:
-        """Read what is in the tap, into the impairment or the second queue. True: there may be more."""
+        """Move frames from the tap into the impairment or the second queue. Return whether there may be more."""
         dropped = 0
         for _ in range(self._burst()):
             if (frame := self._read()) is None:
@@ -238,7 +240,7 @@ class Wire:
         return True
 
     def arrive(self, frame: bytes) -> None:
-        """Take a frame that has passed the impairment."""
+        """Queue a frame that has passed the impairment, or pass it to the cable."""
         if self._onward is None:
             self._drop(self._queue(frame))
             self._tell()
@@ -251,29 +253,32 @@ class Wire:
     # Frames for a cable
 
     def set_path(self, path: Path | None) -> None:
-        """Send frames towards virt through an impairment from now on, or straight into the queue."""
+        """Send frames towards virt through an impairment from now on. If `path` is None, send them to the queue."""
         self.path = path
         self.update()
 
     def take_over(self, onward: Callable[[bytes], None]) -> None:
-        """Let a cable read the tap from now on. Frames passed to `receive` go to `onward`, after any impairment."""
+        """Let a cable read the tap from now on, instead of this wire.
+
+        The cable passes each frame to `receive`. Frames that have passed the impairment go to `onward`.
+        """
         self._onward = onward
         self.update()
 
     def give_back(self) -> None:
-        """Read the tap again: the cable is removed."""
+        """Let this wire read the tap again, because the cable is removed."""
         self._onward = None
         self.update()
 
     def receive(self, frame: bytes) -> None:
-        """Take one frame, complete and not a large segment, that the cable has read from the tap."""
+        """Take one complete frame that the cable has read from the tap. Large segments must have been split."""
         if self.path is not None:
             self.path.push(frame)
         else:
             self.arrive(frame)
 
     def count_in(self, frames: int, size: int) -> None:
-        """Count frames, and their bytes, that a cable has read from the tap."""
+        """Count frames that a cable has read from the tap. size: their bytes."""
         self._counters.rx_frames += frames
         self._counters.rx_bytes += size
 
@@ -282,11 +287,14 @@ class Wire:
         self._drop(frames)
 
     def vanished(self) -> None:
-        """Record that the tap turned out to be gone."""
+        """Report that the tap has vanished."""
         self._vanished()
 
     def _queue(self, frame: bytes) -> int:
-        """Put a frame into the second queue. Return how many were dropped: this one, or the backlog's oldest."""
+        """Put a frame into the second queue, and return the number of frames dropped.
+
+        A full queue drops this frame, a full backlog its oldest frame.
+        """
         if self._refusal is not None:
             return 1
         if self.readers:
@@ -294,7 +302,7 @@ class Wire:
         return self._kept.keep(frame, self.virt.backlog)
 
     def _trim(self) -> None:
-        """Drop all but the backlog if nobody reads."""
+        """If there is no reader, drop all queued frames but the backlog."""
         if not self.readers:
             self._drop(self._kept.trim(self.virt.backlog))
 
@@ -315,7 +323,7 @@ class Wire:
             self._dropped(frames)
 
     def _burst(self) -> int:
-        """Return the maximum number of frames to read in one turn: a little more than the tap's queue holds.
+        """Return the maximum number of frames to read before other tasks run: a little more than the tap's queue holds.
 
         The limit keeps a busy host from starving other tasks.
         """
@@ -350,6 +358,6 @@ class Wire:
                 self._wanted = trio.Event()
 
     def close(self) -> None:
-        """Release the tap, which its owner closes. `pump` must have ended."""
+        """Stop using the tap. Its owner closes it. `pump` must have ended."""
         self._edge.close()
         self._fd = -1

@@ -1,4 +1,4 @@
-"""The impairments of one interface: at most one path for each direction, added and removed while frames flow."""
+"""The impairments of one interface, at most one per direction. They can change while frames flow."""
 
 from virtfs.core.impairment import Direction, Impairment
 from virtfs.forward.impaired_path import ImpairedPath
@@ -15,9 +15,10 @@ class WireImpairments:
         self._paths: dict[Direction, ImpairedPath] = {}
 
     def set(self, direction: Direction, impairment: Impairment) -> None:
-        """Impair frames from now on, or let them pass. Frames already delayed keep their due times.
+        """Impair the frames of one direction from now on. With a harmless impairment they pass unchanged.
 
-        Errors, with nothing changed: EMFILE, ENFILE, ENOMEM.
+        Frames that are already delayed keep their due times. VirtError: EMFILE, ENFILE, ENOMEM; then nothing has
+        changed.
         """
         wire, virt = self._wire, self._wire.virt
         path, new = self._paths.get(direction), None
@@ -44,6 +45,6 @@ class WireImpairments:
         self._wire.update()
 
     def stop(self) -> None:
-        """End both paths; the frames they delay are lost."""
+        """End the impairments of both directions. Frames that are still delayed are lost."""
         for path in self._paths.values():
             path.stop()

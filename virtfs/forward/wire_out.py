@@ -26,14 +26,15 @@ class Path(Protocol):
         """Take one more frame."""
 
     def clear(self) -> int:
-        """Drop the frames that are delayed now and return their number."""
+        """Drop the frames that are delayed now, and return their number."""
 
 
 class Outward:
-    """Puts frames into one tap, never waiting.
+    """Puts frames into one tap, and never waits.
 
-    catch_up: applies what the kernel has reported; called before a frame is rejected as too long. vanished:
-    called when the tap turns out to be gone; returns the error that says so. path: an impairment, or None.
+    catch_up: applies the kernel's pending reports; called before a frame is rejected as too long.
+    vanished: called when the tap turns out to have vanished; returns the error to raise.
+    path: the impairment of frames towards the tap, or None.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Outward:
         self.update()
 
     def update(self) -> None:
-        """Read virt and the path again after a change."""
+        """Apply a change of virt or of the impairment."""
         virt = self.virt
         self._shortest, self._longest = virt.bounds
         if virt.lost:
@@ -59,7 +60,7 @@ class Outward:
         self._plain = self._source is None and self.path is None
 
     def set_path(self, path: Path | None) -> None:
-        """Send frames through an impairment from now on, or straight into the tap."""
+        """Send frames through an impairment from now on. If `path` is None, send them straight to the tap."""
         self.path = path
         self.update()
 
@@ -69,10 +70,10 @@ class Outward:
             self.lose(self.path.clear())
 
     def put(self, frame: memoryview) -> int:
-        """Send one frame, or drop and count it as tap(4) does. Return its length in both cases.
+        """Send one frame, or drop it and count the drop, as tap(4) does. Return the length of the frame in both cases.
 
-        VirtError: ENXIO, the tap has vanished. With `strict`, also for a dropped frame: ENETDOWN, the interface is
-        down; EMSGSIZE; EPERM, antispoof.
+        VirtError: ENXIO, the tap has vanished. With `strict`, a dropped frame also raises: ENETDOWN, the interface is
+        down; EMSGSIZE, the frame is too short or too long; EPERM, antispoof rejects its source address.
         """
         length = len(frame)
         self.put_at = time_ns()
@@ -97,10 +98,10 @@ class Outward:
         return length
 
     def put_all(self, frames: Iterable[bytes | Run], rows: Rows, most: int) -> int:
-        """Send frames as `put` does, without a call for each. Return their number.
+        """Send frames as `put` does, but without a call for each frame. Return the number of frames.
 
-        rows: room for the packets of a run.
-        most: the number of frames in runs after which to stop; the last run is sent whole.
+        rows: the buffer for the packets of a run.
+        most: stop once runs with this many frames have been sent. The last run is sent completely.
         """
         write, head, shortest, longest = self._tap_write, NO_HEADER, self._shortest, self._longest
         sent = others = size = in_runs = 0
@@ -132,7 +133,7 @@ class Outward:
         return sent + others + in_runs
 
     def _put_run(self, run: Run, rows: Rows) -> None:
-        """Send a run of frames of equal length. The loop does nothing but write."""
+        """Send a run of frames of equal length. To be fast, the loop only writes, and counts afterwards."""
         fits = self._plain and self._shortest <= run.length <= self._longest
         packets = iter(rows.packets(run) if fits else ())
         count, failed, write = length_hint(packets), 0, self._tap_write
@@ -199,17 +200,17 @@ class Outward:
                 raise VirtError(errno.ENETDOWN, f"{self.virt.name} is down") from error
 
     def pass_on(self, frame: bytes) -> None:
-        """Send a frame from a cable. One that cannot be sent is dropped and counted."""
+        """Send a frame from a cable. If it cannot be sent, it is dropped and counted."""
         with suppress(VirtError):
             self.put(memoryview(frame))
 
     def count(self, frames: int, size: int) -> None:
-        """Count frames, and their bytes, that a cable has written into the tap."""
+        """Count frames that a cable has written into the tap. size: their bytes."""
         self._counters.tx_frames += frames
         self._counters.tx_bytes += size
 
     def count_refused(self, frames: int, down: int) -> None:
-        """Count frames that the tap rejected. down: the number rejected because it is down."""
+        """Count frames of a cable that the tap rejected. down: the number rejected because the interface is down."""
         self._counters.tx_dropped += frames
         self._counters.tx_down += down
 

@@ -5,31 +5,31 @@ Modules:
     service         makes every part bottom-up, and serves one mount
     kernel          the netlink sockets, and the thread that uses them
     task_starter    starts tasks
-    changes         publishes that something changed
+    changes         notifies tasks when a text file shows something new
     errors_by_user  the last error of each user
     userdb          names of users and groups
 
     interface       one interface, with everything that belongs to it
-    registry        all of them, by unit, virt or place
+    registry        all interfaces, looked up by unit, virt or place of the tap
     taps            opens, reads and restores the host's end
     lifecycle       creates and destroys interfaces
     upopen          lets the host's end follow the opens of frame
-    drops           the event drop
+    drops           emits the event drop
     follow          applies what the kernel reports
     bridges         the bridges
-    cables          the cables
+    cables          the cables between interfaces
     fifos           the FIFOs behind rx
 
     commands        runs the lines written to ctl files
-    virt_checks     rejects verbs that cannot succeed, before any runs
+    virt_checks     rejects verbs that cannot succeed, before their line runs
     virt_verbs      the effect of each verb on an interface, and how a line is undone
-    bridge_verbs    the same for bridges
+    bridge_verbs    the effect of each verb on a bridge, and how a line is undone
     netns_verb      the verb netns
     rights          chmod and chown
 
     state           the state as text
-    statefile       the file that keeps it
-    failed_lines     lines of the state file that could not be replayed
-    replay          recreates what the file holds
+    statefile       the file that keeps this text for the next mount
+    failed_lines    lines of the state file that could not be replayed
+    replay          recreates interfaces, bridges and cables from the state file
     reports         the texts of the report files
 """

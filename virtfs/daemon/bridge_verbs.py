@@ -1,6 +1,7 @@
-"""The effect of each verb on a bridge, and how a line is undone. It runs in a thread, since host.bridge blocks.
+"""The effect of each verb on a bridge, and how a line is undone.
 
-A line is undone by comparing the bridge with its earlier state and running the verbs that restore that state.
+All functions here block, as host.bridge does, and are called in a thread. To undo a line, `put_back` compares the
+bridge with its state before the line and runs the verbs that restore this state.
 """
 
 import logging
@@ -54,7 +55,7 @@ EFFECTS: Final[dict[str, Effect]] = {
     "-protect": _port("IFLA_BRPORT_ISOLATED", 0),
     "stp": lambda bridge, name: bridge.set_stp(True),
     "-stp": lambda bridge, name: bridge.set_stp(False),
-    # Linux has 0 to 63 (net/bridge/br_private.h BR_MAX_PORT_PRIORITY is its 6 bits), brconfig 0 to 255
+    # brconfig(8) has 0 to 255. Linux has 0 to 63 (net/bridge/br_private.h: BR_MAX_PORT_PRIORITY has 6 bits).
     "ifpriority": lambda bridge, name, value: bridge.set_port(name, "IFLA_BRPORT_PRIORITY", value // 4),
     "ifpathcost": lambda bridge, name, value: bridge.set_port(name, "IFLA_BRPORT_COST", value),
     "ifgroupfwd": lambda bridge, name, mask: bridge.set_port(name, "IFLA_BRPORT_GROUP_FWD_MASK", mask),
@@ -65,7 +66,10 @@ EFFECTS: Final[dict[str, Effect]] = {
 
 
 def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str, str], ensure: bool) -> None:
-    """Carry out a whole line, or raise and leave the bridge as it was. taps: current names, by virtN and tapN."""
+    """Carry out a whole line, or raise and leave the bridge as it was.
+
+    taps: the current names of taps, keyed by virtN and by tapN. ensure: whether the line is an `ensure`.
+    """
     before, settings, own = bridge.look(), bridge.settings(), bridge.adoptions.own
     actions = renamed(actions, taps)
     masters = {name: master for name in interfaces_of(actions) if (master := master_of(bridge.rtnl, name)) is not None}
@@ -86,8 +90,10 @@ def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str
 def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Settings], left: Collection[str] = ()) -> None:
     """Restore a bridge as far as possible. Members come first, because addresses and the MTU depend on them.
 
-    settings: by member, the port settings that no verb sets. They are restored for a member that returns, and for one
-    that had left (`left`) and has already returned. Other members keep what other programs have set.
+    settings: the port settings that no verb sets, by name of the member. They are restored only for members that
+    return now, and for those in `left`. Other members keep the settings that other programs have made.
+    left: the members that the failed line has removed; they may have returned already.
+    Errors are logged.
     """
     try:
         members = tuple(a for a in steps(bridge.look(), to) if a.verb in ("add", "delete"))
@@ -106,8 +112,8 @@ def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Setting
 def as_found(bridge: HostBridge, found: BridgeState) -> BridgeState:
     """Return the state to restore for a bridge that existed before virtfs.
 
-    A member that another program has removed, and that has addresses of its own again (not counting link-local ones),
-    is left out, and so are these addresses.
+    If another program has removed a member, and the member has addresses of its own again, leave out this member and
+    these addresses. Link-local addresses do not count.
     """
     now = bridge.look()
     for member in found.members:

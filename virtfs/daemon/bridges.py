@@ -1,4 +1,4 @@
-"""The bridges of a mount: those that virtfs made, and existing ones that `create` attached to."""
+"""The bridges of a mount: those that virtfs made, and existing bridges to which `create` attached."""
 
 import errno
 import logging
@@ -30,12 +30,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Managed:
-    """One bridge, and what is needed to release it."""
+    """One bridge, and the data that releasing it needs.
+
+    index: the interface index.
+    found: the state of the bridge before virtfs attached to it, or None if virtfs made it.
+    settings: for each member at that time, the port settings that no verb sets.
+    adoptions: the addresses and routes that the bridge has adopted from members.
+    """
 
     bridge: Bridge
     index: int
-    found: BridgeState | None  # as it was before virtfs, None if virtfs made it
-    settings: dict[str, Settings]  # of its members before virtfs, those that no verb sets
+    found: BridgeState | None
+    settings: dict[str, Settings]
     adoptions: Adoptions
 
 
@@ -50,7 +56,7 @@ class Bridges:
         changes: Changes,
         report: Callable[[VirtError, User], None],
     ) -> None:
-        """taps: gives the current name of each virtN and tapN. report: sets a user's last_error."""
+        """taps: returns the current names of taps, keyed by virtN and by tapN. report: sets a user's last_error."""
         self.directory = Directory(ROOT)
         self._kernel = kernel
         self._taps = taps
@@ -68,14 +74,14 @@ class Bridges:
 
     @property
     def made(self) -> list[str]:
-        """Return the names of the bridges that virtfs made."""
+        """The names of the bridges that virtfs made."""
         return [managed.bridge.name for managed in self._sorted() if managed.found is None]
 
     async def run(self, command: Command, run: RunBridge, made: bool = False) -> None:
         """Carry out a line of the mount's ctl that names a bridge.
 
-        run: carries out writes to the bridge's own ctl. made: an earlier run of virtfs made the existing bridge, so
-        `destroy` removes it.
+        run: carries out writes to the ctl of the bridge.
+        made: whether an earlier run of virtfs made the existing bridge. Then `destroy` removes the bridge.
         """
         assert isinstance(command.target, str)
         name = BridgeName(command.target)
@@ -91,7 +97,10 @@ class Bridges:
                 await self._change(self._get(name), command.actions, command.kind == "ensure")
 
     async def change(self, bridge: Bridge, actions: tuple[Action, ...], user: User) -> None:
-        """Carry out a line of the bridge's own ctl."""
+        """Carry out a line of the ctl of a bridge.
+
+        VirtError: EPERM, the user is not root; ENXIO, the bridge is gone. Others: those of its verbs.
+        """
         if not user.root:
             raise VirtError(errno.EPERM, "only root may change a bridge")
         managed = self._get(bridge.name)
@@ -126,7 +135,7 @@ class Bridges:
             await self._look_after(managed)
 
     async def _look_after(self, managed: _Managed) -> None:
-        """Refresh a bridge after a change. If that fails, the change stays, and `follow` refreshes later."""
+        """Refresh a bridge after a change. If this fails, the change stays, and `follow` tries again later."""
         try:
             await self._kernel.call(self._look, managed)
         except OSError as refusal:
@@ -141,7 +150,10 @@ class Bridges:
         self._events.emit("destroy", managed.bridge.name)
 
     async def destroy_all(self) -> None:
-        """Release every bridge at the end of the mount. One that cannot return what it adopted stays."""
+        """Release every bridge at the end of the mount.
+
+        A bridge that cannot give back the addresses and routes that it adopted stays.
+        """
         for managed in self._sorted():
             try:
                 await self._destroy(managed)
@@ -149,7 +161,7 @@ class Bridges:
                 log.error("cannot release %s: %s", managed.bridge.name, refusal.strerror)
 
     async def refresh(self, bridge: Bridge | None) -> None:
-        """Ask the kernel for one bridge's state, or for all. VirtError: ENXIO, that one is gone."""
+        """Ask the kernel for the state of one bridge, or of all if it is None. VirtError: ENXIO, the bridge is gone."""
         for managed in list(self._all.values()):
             if bridge is None or managed.bridge is bridge:
                 await self._kernel.call(self._look, managed)
@@ -159,7 +171,7 @@ class Bridges:
     # Changes by other programs
 
     def hear(self, event: Event) -> None:
-        """Schedule a refresh if an event concerns a bridge or one of its members."""
+        """Schedule a refresh of the bridges if an event concerns one of them or one of their members."""
         indices = {managed.index for managed in self._all.values()}
         match event:
             case LinkChanged(None, link):
@@ -203,7 +215,7 @@ class Bridges:
         return format_actions(steps(NEW, _described(self._get(bridge.name))), BRIDGE) + "\n"
 
     def lines_before(self) -> Iterator[str]:
-        """Yield the lines that make every bridge. They come before those that make interfaces."""
+        """Yield the lines that create the bridges. They must run before the lines that create interfaces."""
         taps = frozenset(self._taps().values())
         for managed in self._sorted():
             if not managed.bridge.lost:
@@ -211,7 +223,10 @@ class Bridges:
                 yield format_command(Command("create", managed.bridge.name, actions))
 
     def lines_after(self) -> Iterator[str]:
-        """Yield the lines that configure the mount's own taps as ports, once their verb `bridge` has joined them."""
+        """Yield the lines that configure the taps of this mount as bridge ports.
+
+        They must run after the lines of the interfaces, whose verb `bridge` joins the taps to their bridges.
+        """
         taps = frozenset(self._taps().values())
         for managed in self._sorted():
             if not managed.bridge.lost and (actions := steps_after(_described(managed), taps)):
@@ -252,7 +267,7 @@ class Bridges:
                 managed.bridge.lost = True
 
     def _let_go(self, managed: _Managed) -> None:
-        """Give back what was adopted. Then delete a bridge that virtfs made, or restore one that it found."""
+        """Give back what the bridge has adopted. Then delete it if virtfs made it, else restore its earlier state."""
         with Rtnl() as rtnl:
             host = self._host(rtnl, managed)
             with suppress_gone():
@@ -268,14 +283,14 @@ class Bridges:
 
 
 def _described(managed: _Managed) -> BridgeState:
-    """Return the state that verbs describe: without addresses that came with an adopted member."""
+    """Return the state of a bridge as verbs describe it, without the addresses that it adopted from members."""
     state = managed.bridge.state
     return replace(state, addresses=tuple(a for a in state.addresses if managed.adoptions.is_own(a)))
 
 
 @contextmanager
 def suppress_gone() -> Iterator[None]:
-    """Ignore ENXIO: another program has deleted the bridge or the member, so nothing is left to do."""
+    """Ignore ENXIO. It means that another program has deleted the bridge or the member, so nothing is left to do."""
     try:
         yield
     except VirtError as refusal:

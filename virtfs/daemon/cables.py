@@ -1,4 +1,4 @@
-"""The cables of a mount: which interfaces are joined in user space, and with which impairments."""
+"""The cables of a mount: pairs of interfaces that are connected in user space, and the impairments between them."""
 
 import errno
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from virtfs.forward.tasks import Start
 
 
 class Joined:
-    """One cable, its ends and its impairments."""
+    """One cable, with its ends and its impairments."""
 
     def __init__(self, first: Interface, second: Interface, impairments: Impairments, start: Start) -> None:
         self.ends = first, second
@@ -42,8 +42,9 @@ class Cables:
     def join(self, first: Interface, second: Interface, impairments: Impairments) -> None:
         """Connect two interfaces by a cable.
 
-        Errors: EEXIST, they already have one; EBUSY, one of them has a cable to a third; ENXIO, one has lost its tap;
-        EMFILE, ENFILE, ENOMEM.
+        impairments: "in" is the direction from `second` to `first`, "out" the other one.
+        VirtError: EEXIST, the two already have a cable; EBUSY, one of them has a cable to a third interface; ENXIO, one
+        has lost its tap; EMFILE, ENFILE, ENOMEM.
         """
         for end in (first, second):
             if end.virt.lost:
@@ -73,7 +74,7 @@ class Cables:
             self._start(work)
 
     async def separate(self, first: Interface, second: Interface) -> None:
-        """Remove a cable. VirtError: ENOENT, there is none between the two."""
+        """Remove the cable between two interfaces. VirtError: ENOENT, there is none."""
         joined = self._between(first, second)
         if joined is None:
             raise VirtError(errno.ENOENT, f"there is no cable between {first.virt.name} and {second.virt.name}")
@@ -85,7 +86,8 @@ class Cables:
             await self._remove(joined)
 
     async def _remove(self, joined: Joined) -> None:
-        async with joined.removing:  # both ends may be destroyed at once, and each waits for the cable to end
+        # Both ends may be destroyed at the same time. Each then waits until the cable has ended.
+        async with joined.removing:
             if joined in self._all:
                 await joined.cable.stop()
                 self._all.remove(joined)
@@ -99,6 +101,6 @@ class Cables:
 
 
 def _streams(first: Interface, second: Interface) -> tuple[str, str]:
-    """Return a name for the random stream of each direction, the same whenever the mount is served."""
+    """Return a name for the random stream of each direction. The names are the same in each run of virtfs."""
     one, other = first.virt.unit, second.virt.unit
     return f"{one}>{other}", f"{other}>{one}"

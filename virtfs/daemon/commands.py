@@ -36,12 +36,12 @@ from virtfs.daemon.virt_verbs import VirtVerbs
 from virtfs.files.tree import Reports, Tree
 from virtfs.forward.tasks import Start
 
-AT_A_TIME = 8  # writes of one user that wait for the lock
-YIELD = 64  # blank lines of a script before other tasks run
+AT_A_TIME = 8  # maximum number of writes of one user that wait for the lock
+YIELD = 64  # number of blank lines in a script after which other tasks run
 
 
 class Commands:
-    """Carries out what is written to ctl files and to attribute files (files.tree.Commands)."""
+    """Carries out writes to ctl files and attribute files (files.tree.Commands)."""
 
     def __init__(
         self,
@@ -81,9 +81,10 @@ class Commands:
     # Methods of files.tree.Commands
 
     async def run(self, of: Virt | Bridge | None, script: Script, data: bytes, user: User) -> None:
-        """Run the lines that this write completes, up to the first that fails.
+        """Run the lines that this write completes. Stop at the first line that fails.
 
-        of: the interface or bridge whose ctl it is; None: the mount's.
+        of: the interface or bridge to which the ctl belongs, or None for the ctl of the mount.
+        script: keeps the unfinished line between writes.
         """
         with self._admitted(user):
             try:
@@ -114,7 +115,7 @@ class Commands:
             raise self._errors.remember(located, user) from None
 
     async def set_value(self, virt: Virt, file: str, data: bytes, user: User) -> None:
-        """Carry out one write to an attribute file, named relative to the interface's directory."""
+        """Carry out one write to an attribute file. file: its path relative to the directory of the interface."""
         text = data.decode(errors="surrogateescape")
         with self._admitted(user):
             try:
@@ -127,7 +128,7 @@ class Commands:
             await self._state.keep()
 
     async def change(self, virt: Virt, actions: tuple[Action, ...], user: User) -> None:
-        """Carry out the verbs that correspond to a system call."""
+        """Carry out the verbs that correspond to a system call: chmod(2) or chown(2)."""
         with self._admitted(user):
             try:
                 async with self.lock:
@@ -154,12 +155,15 @@ class Commands:
 
     @contextmanager
     def _admitted(self, user: User) -> Iterator[None]:
-        """Limit the waiting writes of an ordinary user: each occupies a worker of the mount. VirtError: EBUSY."""
+        """Limit the number of waiting writes of a user who is not root. VirtError: EBUSY.
+
+        Each waiting write occupies a worker of the mount.
+        """
         if user.root:
             yield
             return
         if self._waiting[user.uid] >= AT_A_TIME:
-            refusal = VirtError(errno.EBUSY, f"{AT_A_TIME} of your commands are already waiting")
+            refusal = VirtError(errno.EBUSY, f"{AT_A_TIME} of your commands are already waiting: try again later")
             raise self._errors.remember(refusal, user)
         self._waiting[user.uid] += 1
         try:
@@ -170,14 +174,14 @@ class Commands:
                 del self._waiting[user.uid]
 
     async def end(self) -> None:
-        """Finish the running line, refuse further ones, and release every bridge and tap."""
+        """Finish the running line, refuse further lines, and release every bridge and tap."""
         self.ended = True
         self._state.end()
         async with self.lock:
             await self._bridges.destroy_all()
             await self._lifecycle.destroy_all()
 
-    # The effect of a line. The caller holds the lock.
+    # The effect of a line. The caller of these methods holds the lock.
 
     async def run_line(self, text: str, user: User, made: frozenset[str] | None = None) -> None:
         """Carry out a line of the mount's ctl.

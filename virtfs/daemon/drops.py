@@ -1,11 +1,14 @@
-"""Emit the event `drop` at once, then at most once a second: a host may send any number of unread frames."""
+"""The event `drop`: emitted at the first dropped frame, then at most once a second.
+
+The rate is limited because a host may send any number of frames that nobody reads.
+"""
 
 import trio
 
 from virtfs.files.events import Events
 from virtfs.forward.tasks import Start
 
-PAUSE = 1  # seconds from one event to the next
+PAUSE = 1  # minimum seconds from one event to the next
 
 
 class Drops:

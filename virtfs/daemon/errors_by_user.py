@@ -1,4 +1,4 @@
-"""The last refused command of each user, and the reason: the file last_error."""
+"""The last failed command of each user, and the reason. The file last_error shows them."""
 
 from collections import OrderedDict
 
@@ -6,18 +6,18 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import Uid, User
 from virtfs.daemon.changes import Changes
 
-REMEMBERED = 1024  # users whose last error is kept
+REMEMBERED = 1024  # maximum number of users whose last error is kept
 
 
 class ErrorsByUser:
-    """The last error of each user. When there are too many, the oldest is forgotten."""
+    """The last error of each user. If there are too many users, the oldest error is dropped."""
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
         self._errors: OrderedDict[Uid, str] = OrderedDict()
 
     def remember(self, refusal: VirtError, user: User) -> VirtError:
-        """Keep this as the user's last error, and return it to be raised."""
+        """Set the user's last error, and return it, so that the caller can raise it."""
         self._errors[user.uid] = refusal.strerror
         self._errors.move_to_end(user.uid)
         if len(self._errors) > REMEMBERED:
@@ -26,7 +26,7 @@ class ErrorsByUser:
         return refusal
 
     def report(self, refusal: VirtError, user: User) -> None:
-        """Keep an error that is raised elsewhere, or not at all."""
+        """Set the user's last error. It is for errors that are raised elsewhere, or not at all."""
         self.remember(refusal, user)
 
     def last_error(self, user: User) -> str:

@@ -1,6 +1,6 @@
-"""The FIFOs behind `rx`, in the mount's run-time directory. The tree's symlinks `rx` point at them.
+"""The FIFOs behind `rx`, in the run-time directory of the mount. Each file `rx` is a symbolic link to one of them.
 
-They cannot be in the mount: the daemon would have to open them through itself.
+They cannot be in the mount, because the daemon opens them itself, and would have to answer its own open.
 """
 
 import fcntl
@@ -18,21 +18,23 @@ from virtfs.forward.feed import Feed
 from virtfs.forward.tasks import Start
 from virtfs.host.fifo import Fifo
 
-PREFIX = "virtfs-run-"  # unlike cli.shell's mount points: the daemon must not search its own mount
+# Must differ from the names of mount points that cli.shell makes, so that the daemon does not search its own mount.
+PREFIX = "virtfs-run-"
 LOCK = "lock"
-PAUSE = 0.25  # seconds from one look for readers to the next
+PAUSE = 0.25  # seconds between two checks for readers
 
 
 def make_directory() -> tuple[Path, int]:
-    """Make a run-time directory; return it and the descriptor of the lock that marks it as in use.
+    """Make a run-time directory. Return its path, and the descriptor of the lock that marks it as in use.
 
-    It is below /run for root, else in the user's own run-time directory or the one for temporary files. Other users can
-    pass through it but not list it. Directories left by a killed daemon are removed: nobody holds their lock.
+    For root the directory is in /run, for others in XDG_RUNTIME_DIR or the directory for temporary files. Other users
+    may open files in it by name, but not list it. Also remove directories that a killed daemon has left. They are
+    recognized by a lock that nobody holds.
     """
     places = ("/run" if os.geteuid() == 0 else "", os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir())
     base = next(Path(place) for place in places if place and os.access(place, os.W_OK))
     for old in base.glob(f"{PREFIX}*/{LOCK}"):
-        # A mount point here was bound by `virtfs shell`: it could be emptied, but not removed.
+        # A mount point here is a bind mount of `virtfs shell`. It could be emptied but not removed, so leave it.
         if not old.parent.is_mount():
             _clear(old)
     while True:
@@ -46,7 +48,8 @@ def make_directory() -> tuple[Path, int]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (directory / LOCK).exists():
             return directory, lock
-        os.close(lock)  # before it was locked, another daemon took it for abandoned and removed it
+        # Another daemon has removed the directory before it was locked, because it seemed abandoned. Try again.
+        os.close(lock)
 
 
 def _clear(lock: Path) -> None:
@@ -77,7 +80,7 @@ class Fifos:
         return self.directory / f"{virt.name}.rx"
 
     def appear(self, interface: Interface) -> None:
-        """Make the FIFO of a new interface."""
+        """Make the FIFO of a new interface, and its feed."""
         fifo = Fifo(self.path(interface.virt))
         feed = Feed(interface.wire, fifo, lambda: bool(interface.ports.frame.seats.readers))
         self._feeds[interface.virt.unit] = interface, feed
@@ -95,13 +98,13 @@ class Fifos:
             found[1].fifo.set_rights(virt.owner, virt.group, virt.mode & 0o444)
 
     async def run(self) -> None:
-        """Look for readers until cancelled."""
+        """Check all FIFOs for readers, again and again until cancelled."""
         while True:
             await trio.sleep(PAUSE)
             for _, feed in tuple(self._feeds.values()):
                 feed.look(self._start)
 
     def remove(self) -> None:
-        """Remove the directory, at the end of the mount."""
+        """Remove the directory at the end of the mount."""
         shutil.rmtree(self.directory, ignore_errors=True)
         os.close(self._lock)

@@ -1,4 +1,4 @@
-"""Follows the kernel, so that the files show what other programs, such as ip(8), do to the taps."""
+"""Follows the reports of the kernel, so that files show changes that other programs, such as ip(8), make to taps."""
 
 import errno
 import logging
@@ -23,14 +23,14 @@ from virtfs.host.netnames import name_of
 
 log = logging.getLogger(__name__)
 
-STORM = 256  # reports applied in a row before other tasks run
-ATTEMPTS = 10  # attempts to find a tap while the kernel reports about other interfaces
-REFRESHES = 5  # attempts to get an answer that no newer report overtakes
-PATIENCE = 1  # seconds that an answer waits while reports keep coming
+STORM = 256  # number of reports in a row after which other tasks run
+ATTEMPTS = 10  # attempts to find a tap, while reports about other interfaces make each answer uncertain
+REFRESHES = 5  # attempts to get an answer during which the kernel sends no newer report
+PATIENCE = 1  # maximum seconds that caught_up() waits, even if reports keep coming
 
 
 class Follower:
-    """Applies the kernel's reports: at once if they are complete, else in a task that queries the kernel."""
+    """Applies reports of the kernel. If a report is not complete, a task queries the kernel for the rest."""
 
     def __init__(self, kernel: Kernel, registry: Registry, bridges: Bridges, changes: Changes) -> None:
         self._kernel = kernel
@@ -39,21 +39,22 @@ class Follower:
         self._changes = changes
         self._doubtful: dict[Interface, None] = {}
         self._doubt = trio.Event()
-        self._others = 0  # number of reports about interfaces that are not ours, or not yet known to be
-        self._certain = trio.Event()  # set while there is no doubt
+        self._others = 0  # number of reports about interfaces that are not known to be our taps
+        self._certain = trio.Event()  # set while no interface is doubtful
         self._certain.set()
 
     def doubt(self, interface: Interface) -> None:
-        """Schedule a check: the tap may have vanished or moved."""
+        """Schedule a check of an interface whose tap may have vanished or moved."""
         self._doubtful[interface] = None
         if self._certain.is_set():
             self._certain = trio.Event()
         self._doubt.set()
 
     def catch_up(self) -> None:
-        """Apply what the kernel has reported, without waiting.
+        """Apply the kernel's pending reports, without waiting.
 
-        Of several reports about one link only the last is applied: an earlier one may be older than a query's answer.
+        Of several reports about the state of one link only the last is applied. An earlier one may be older than the
+        answer to a query, which has already been applied.
         """
         events: list[Event] = []
         while (more := self._kernel.monitor.drain()) and len(events) < STORM:
@@ -66,7 +67,7 @@ class Follower:
             self._changes.publish()
 
     async def caught_up(self) -> None:
-        """Catch up, and wait until all pending queries are answered."""
+        """Apply the pending reports, and wait at most PATIENCE seconds until all pending checks are done."""
         self.catch_up()
         with trio.move_on_after(PATIENCE):
             await self._certain.wait()
@@ -103,14 +104,17 @@ class Follower:
                     self.doubt(interface)
 
     def _left(self, interface: Interface) -> None:
-        """Find out whether a tap was deleted or moved to another namespace: only its descriptor can tell."""
+        """Handle the report that a tap has left its namespace. The descriptor tells whether it was deleted or moved."""
         if interface.tap.alive():
             self.doubt(interface)
         else:
             interface.lose()
 
     async def refresh(self, interface: Interface) -> None:
-        """Ask the kernel for the state of the host's end. OSError: from the kernel; not for a tap that is gone."""
+        """Ask the kernel for the state of the host's end.
+
+        OSError: errors of the kernel. If the tap is gone, a check is scheduled instead.
+        """
         for _ in range(REFRESHES):
             reports = interface.reports
             try:
@@ -121,12 +125,12 @@ class Follower:
                 self.doubt(interface)
                 return
             if interface.reports == reports:
-                break  # else a report may be newer than the answer
+                break  # otherwise a report may be newer than the answer
         interface.set_host(*host)
         self.catch_up()
 
     async def look_after(self, interface: Interface) -> None:
-        """Refresh after a change. If that fails, the change stays, and the refresh is tried again later."""
+        """Refresh an interface after a change. If this fails, the change stays, and the refresh is tried later."""
         try:
             await self.refresh(interface)
         except OSError as refusal:
@@ -134,7 +138,10 @@ class Follower:
             self.doubt(interface)
 
     async def refresh_all(self) -> None:
-        """Read the drop counter of every tap. All other changes in our namespace are reported by the kernel."""
+        """Update the drop counter of every tap. In the daemon's own namespace the kernel reports all other changes.
+
+        Taps in other namespaces are queried completely.
+        """
         dropped = await self._kernel.call(self._kernel.links.dropped)
         for interface in self._registry:
             if interface.virt.lost:
@@ -147,7 +154,7 @@ class Follower:
             interface.wire.settle()
 
     async def run(self) -> None:
-        """Follow until cancelled."""
+        """Follow the kernel until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lasting, "listening to rtnetlink", self._listen)
             nursery.start_soon(lasting, "looking for taps", self._clear_doubts)
@@ -174,10 +181,10 @@ class Follower:
             self._changes.publish()
 
     async def look_for(self, interface: Interface) -> None:
-        """Ask the kernel where the tap is now, and for its state. A tap that is gone makes the interface lost.
+        """Ask the kernel in which place the tap is now, and for its state. If the tap is gone, the interface is lost.
 
-        Reports about the new place are not recognized until the answer arrives. If there were any, ask again.
-        OSError: EMFILE, ENFILE, ENOMEM; the state is then unknown.
+        Until the answer arrives, reports about the new place count as reports about other interfaces. If there were
+        any, ask again. OSError: EMFILE, ENFILE, ENOMEM; the state is then unknown.
         """
         for _ in range(ATTEMPTS):
             if interface.virt.lost:
@@ -200,15 +207,15 @@ class Follower:
         moved, interface.place = place != interface.place, place
         if name != interface.virt.netns:
             interface.virt.move(name)
-        # Nothing may be awaited before this: reports about the new place are recognized from now on, and are newer than
-        # this answer.
+        # No `await` may stand between setting the new place and this call. Reports about the new place are recognized
+        # from then on, and they are newer than this answer.
         interface.set_host(*host)
         self.catch_up()
-        # Captures follow the tap. If another task has seen the move, it is about to move them.
+        # The recorder must move with the tap. If another task has noticed the move first, that task moves the recorder.
         await (interface.recorder.moved() if moved else interface.recorder.settled())
 
     def _find(self, interface: Interface) -> tuple[Place, str, tuple[Link, tuple[IpInterface, ...], str]]:
-        """Return the tap's place, its namespace's name and its state. Blocks."""
+        """Return the place of the tap, the name of its namespace and its state. Blocks."""
         namespace = interface.tap.netns()
         try:
             nsid = self._kernel.monitor.watch(namespace)
@@ -216,6 +223,6 @@ class Follower:
         finally:
             os.close(namespace)
         if interface.virt.origin is not Origin.FOUND and nsid != interface.place[0]:
-            self._kernel.links.quiet(interface.tap)  # the new namespace has applied its own defaults
+            self._kernel.links.quiet(interface.tap)  # the new namespace has applied its default settings
         host = look(self._kernel.links, interface.tap)
         return (nsid, host[0].index), name, host

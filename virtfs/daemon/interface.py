@@ -1,4 +1,4 @@
-"""One interface: its virt, its tap, its wire and its device files, and how they change together."""
+"""One interface: its virt, tap, wire and device files, and how they change together."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,12 +19,13 @@ from virtfs.forward.wire_impairments import WireImpairments
 from virtfs.host.netlink_values import Link
 from virtfs.host.tap_protocol import TapDevice
 
-# Where the kernel reports an interface: the nsid of its namespace (None: the daemon's own), and its index there.
+# The place of a network interface in reports of the kernel: the nsid of its network namespace, which is None for the
+# daemon's own namespace, and the interface index there.
 Place = tuple[int | None, int]
 
 
 class Interface:
-    """One virt, with everything that belongs to it. It runs until `stop`."""
+    """One virt, with everything that belongs to it."""
 
     def __init__(
         self,
@@ -41,8 +42,11 @@ class Interface:
     ) -> None:
         """Join the parts.
 
-        found: the tap as it was when virtfs opened it. captures: the pcap files that show this interface. events: told
-        of each change of the host's end. start: runs a task until the mount ends.
+        found: the tap as it was when virtfs opened it.
+        opening: lets the host's end follow the opens of frame and hex.
+        captures: the pcap files that show this interface.
+        events: publishes changes of the host's end.
+        start: runs a task until the mount ends.
         """
         self.virt = virt
         self.tap = tap
@@ -53,8 +57,9 @@ class Interface:
         self.opening = opening
         self.impairments = WireImpairments(wire, start)
         self.place: Place = (None, virt.host.index)
-        self.master = found.link.master  # index, in its namespace, of the bridge or other master of the tap
-        self.reports = 0  # number of the kernel's reports about the host's end
+        # The index of the bridge or other master of the tap, in the namespace of the tap; None if there is no master.
+        self.master = found.link.master
+        self.reports = 0  # number of reports of the kernel about the host's end
         self._captures = captures
         self._events = events
         self._start = start
@@ -62,7 +67,7 @@ class Interface:
         self._ended = trio.Event()
 
     async def run(self) -> None:
-        """Forward until `stop`."""
+        """Forward frames until `stop` is called."""
         try:
             with self._pump:
                 await lasting(self.virt.name, self.wire.pump)
@@ -70,9 +75,10 @@ class Interface:
             self._ended.set()
 
     def set_host(self, link: Link, addresses: tuple[IpInterface, ...], bridge: str | None = None) -> None:
-        """Apply the state of the host's end that the kernel reports. Does nothing for a lost interface.
+        """Apply the state of the host's end that the kernel reports. For a lost interface, do nothing.
 
-        bridge: the name of its bridge. None: it was not queried; if the master is unchanged, so is the bridge.
+        bridge: the name of the tap's bridge, "" if it is in no bridge. None means that the name was not queried. Then
+        the known name stays if the master is unchanged.
         """
         if self.virt.lost:
             return
@@ -87,7 +93,7 @@ class Interface:
             self._report(before, now)
 
     def change_address(self, address: IpInterface, added: bool) -> None:
-        """Apply the kernel's report that it has added an address to the host's end, or removed it."""
+        """Apply a report of the kernel that an address was added to the host's end or removed from it."""
         host = self.virt.host
         if added and address not in host.addresses:
             self.virt.set_host(replace(host, addresses=(*host.addresses, address)))
@@ -95,7 +101,7 @@ class Interface:
             self.virt.set_host(replace(host, addresses=tuple(a for a in host.addresses if a != address)))
 
     def set_dropped(self, total: int) -> None:
-        """Store the tap's own count of dropped frames. Listeners are not notified."""
+        """Store the kernel's count of frames that the tap has dropped. total: the count since the tap was made."""
         dropped = total - self.found.link.tx_dropped
         if dropped != self.virt.host.dropped:
             self.virt.set_host(replace(self.virt.host, dropped=dropped))
@@ -119,14 +125,14 @@ class Interface:
             self._events.emit("lost", self.virt.name)
 
     async def _end_captures(self) -> None:
-        """End the captures after they have shown every frame that passed."""
+        """End the captures, after they have shown all frames that passed."""
         await self.recorder.flush()
         for capture in self._captures:
             capture.vanish(self.recorder)
         await self.recorder.end()
 
     async def stop(self) -> None:
-        """End the forwarding. Blocked readers get ENXIO."""
+        """End the interface. Blocked readers get ENXIO."""
         self.virt.destroy()
         await self._end_captures()
         self.impairments.stop()

@@ -1,4 +1,4 @@
-"""The kernel's interfaces for tasks: blocking calls run in a thread, one at a time."""
+"""Access to the kernel for tasks. Blocking calls run in a thread, one at a time."""
 
 from collections.abc import Callable
 from typing import TypeVar, TypeVarTuple
@@ -16,7 +16,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class Kernel:
-    """One set of netlink sockets for a daemon. open_tap: makes tap<unit> or attaches to it; blocks."""
+    """The netlink sockets of a daemon. open_tap: makes tap<unit> or attaches to it; it blocks."""
 
     open_tap = staticmethod(Tap.open)
 
@@ -27,16 +27,16 @@ class Kernel:
         except BaseException:
             self.links.close()
             raise
-        # rtnl_mutex serializes rtnetlink requests anyway, and Links has one socket.
+        # One call at a time, because Links has one socket. rtnl_mutex serializes rtnetlink requests anyway.
         self._one = trio.CapacityLimiter(1)
         self._closing = trio.CapacityLimiter(32)
 
     async def call(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Call a blocking function in a thread. Cancellation does not interrupt it. Errors: as in_thread."""
+        """Call a blocking function in a thread. Cancellation waits for its end. Errors: as in_thread."""
         return await in_thread(function, *args, limiter=self._one)
 
     async def close_tap(self, tap: TapDevice) -> None:
-        """Close a tap. It waits only for the kernel's RCU, so several close at once."""
+        """Close a tap. Closing only waits for RCU in the kernel, so several taps can be closed at the same time."""
         await surely_in_thread(tap.close, self._closing)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Create and destroy interfaces: make every part of one bottom-up, and end the parts in order."""
+"""Create and destroy interfaces: make the parts of an interface bottom-up, and end them in order."""
 
 import errno
 import logging
@@ -60,7 +60,7 @@ class Lifecycle:
         report: Callable[[VirtError, User], None],
         start: Start,
     ) -> None:
-        """Store the parts that interfaces are made of.
+        """Store the parts of the mount that interfaces need.
 
         root: the directory of the mount point. pcap: the capture of all interfaces. lock: held while interfaces
         change. report: sets a user's last_error. start: runs a task until the mount ends.
@@ -80,7 +80,10 @@ class Lifecycle:
         self._rings = Rings()
 
     def check_room(self) -> None:
-        """Raise ENOSPC if the mount has all the interfaces it allows, EMFILE if there are no descriptors for more."""
+        """Raise VirtError if there is no room for one more interface.
+
+        ENOSPC: the mount has the maximum number of interfaces. EMFILE: RLIMIT_NOFILE allows no more.
+        """
         most = self._limits.virts
         if len(self._registry) < most:
             return
@@ -92,12 +95,14 @@ class Lifecycle:
     async def create(
         self, unit: Unit | None, names: Names, made: bool = False, netns: str = "", cloned: bool = False
     ) -> Interface:
-        """Create virt<unit>, or the lowest free one, in state DOWN; create its tap, or attach to an existing one.
+        """Create virt<unit>. Create its tap, or attach to an existing tap. A failure leaves nothing behind.
 
-        names: gives the entries of its root directory. made: an earlier run of virtfs made the existing tap, so
-        `destroy` removes it. netns: the network namespace in which to look first for an existing tap; a new tap is made
-        in the daemon's own.
-        cloned: an open of clone creates it. A failure leaves nothing behind.
+        unit: None for the lowest free unit.
+        names: returns the interface's entries in the root directory.
+        made: whether an earlier run of virtfs made the existing tap. Then `destroy` removes the tap.
+        netns: the network namespace in which an existing tap is searched first. A new tap is made in the namespace of
+        the daemon.
+        cloned: whether an open of clone creates the interface.
         """
         self.check_room()
         if unit is None:
@@ -130,7 +135,7 @@ class Lifecycle:
         return await self._kernel.call(open_tap, self._kernel.open_tap, self._kernel.links, unit, netns)
 
     async def _lowest(self) -> tuple[Unit, Tap, Found]:
-        """Open the tap of the lowest unit that no virt and no interface of the host uses."""
+        """Make the tap of the lowest unit that no virt and no interface of the host uses."""
         for unit in map(Unit, count()):
             if unit > UNIT_MAX:
                 break
@@ -144,8 +149,9 @@ class Lifecycle:
                 continue
             if tap.made:
                 return unit, tap, found
-            await self._kernel.close_tap(tap)  # an existing persistent tap is used only if the command names its number
-        raise VirtError(errno.ENOSPC, "every unit is taken")
+            # This is an existing persistent tap. It is used only if the command names its unit.
+            await self._kernel.close_tap(tap)
+        raise VirtError(errno.ENOSPC, "every unit is taken: destroy an interface first")
 
     def _assemble(self, unit: Unit, tap: Tap, found: Found, made: bool, cloned: bool) -> Interface:
         origin = Origin.CLONED if cloned else Origin.MADE if tap.made or made else Origin.FOUND
@@ -194,9 +200,9 @@ class Lifecycle:
             await self._follower.look_after(interface)
 
     async def destroy(self, interface: Interface, keep: bool = False) -> None:
-        """Destroy an interface: remove it from the tree, answer its readers, and remove or restore its tap.
+        """Destroy an interface: remove its files, answer its readers, and remove or restore its tap.
 
-        keep: leave a tap with `persist` to the next mount.
+        keep: whether a tap with the verb persist stays for the next mount.
         """
         virt = interface.virt
         was_lost = virt.lost
@@ -211,14 +217,15 @@ class Lifecycle:
             elif not was_lost and virt.persist and not keep:
                 await self._kernel.call(interface.tap.set_persist, False)
         except OSError as refusal:
-            log.warning("%s: cannot restore it to the state it was found in: %s", virt.tap, refusal.strerror)
+            log.warning("%s: cannot restore the tap to its earlier state: %s", virt.tap, refusal.strerror)
         finally:
             await self._kernel.close_tap(interface.tap)
             self._registry.remove(interface)
             self._events.emit("destroy", virt.name)
 
     async def destroy_all(self) -> None:
-        """Destroy every interface at the end of the mount; taps with `persist` stay."""
-        async with trio.open_nursery() as nursery:  # closing a tap waits 16 ms for RCU; many wait at once
+        """Destroy every interface at the end of the mount. Taps with the verb persist stay."""
+        # Closing a tap waits 16 ms for RCU, so destroy all interfaces concurrently.
+        async with trio.open_nursery() as nursery:
             for interface in self._registry:
                 nursery.start_soon(partial(self.destroy, interface, keep=True))

@@ -22,28 +22,31 @@ log = logging.getLogger(__name__)
 
 
 def destination(actions: tuple[Action, ...]) -> str:
-    """Return the namespace that the last netns of a line names, or ""."""
+    """Return the namespace that the last verb netns of a line names, or "" if there is none."""
     return next((str(action.args[0]) for action in reversed(actions) if action.verb == "netns"), "")
 
 
 def without_move(command: Command, of_host: frozenset[str]) -> Command:
-    """Return a line without its last netns and without the verbs after it that act on the host's end (of_host)."""
+    """Return a line without its last verb netns, and without later verbs that act on the host's end.
+
+    of_host: the verbs that act on the host's end.
+    """
     actions = command.actions
     at = max(at for at, action in enumerate(actions) if action.verb == "netns")
     return replace(command, actions=actions[:at] + tuple(a for a in actions[at:] if a.verb not in of_host))
 
 
 async def move(kernel: Kernel, follower: Follower, interface: Interface, name: str) -> None:
-    """Move the tap to a network namespace, and restore there what a move removes: the addresses and the state UP.
+    """Move the tap to a network namespace, and restore there its addresses and the state UP, which a move removes.
 
-    VirtError: from open_netns or the kernel; the tap is then where it was.
+    VirtError: errors of open_netns and of the kernel. The tap is then in its old namespace.
     """
     await kernel.call(_moved, kernel.links, interface.tap, name, interface.virt.host)
     if not interface.virt.lost:
         interface.virt.move(name)
     try:
         await follower.look_for(interface)
-    except OSError as refusal:  # the tap has moved all the same
+    except OSError as refusal:  # the move itself has succeeded
         log.info("%s: %s", interface.virt.name, refusal.strerror)
         follower.doubt(interface)
 
@@ -57,7 +60,8 @@ def _moved(links: Links, tap: TapDevice, name: str, host: HostEnd) -> None:
             return descriptor
 
         namespace, before = hold(open_netns(name)), hold(tap.netns())
-        with ExitStack() as spare:  # freed below, so that the steps after the move have descriptors
+        # Two spare descriptors are closed after the move, so that enough are free for the steps that follow it.
+        with ExitStack() as spare:
             for _ in range(2):
                 spare.callback(os.close, os.dup(namespace))
             links.move(tap, namespace)
@@ -72,7 +76,7 @@ def _moved(links: Links, tap: TapDevice, name: str, host: HostEnd) -> None:
 
 
 def _give_back(links: Links, tap: TapDevice, host: HostEnd) -> None:
-    """Restore what a move removes."""
+    """Restore the settings that a move removes."""
     links.quiet(tap)
     for address in host.addresses:
         if address not in links.addresses(tap):
@@ -81,10 +85,11 @@ def _give_back(links: Links, tap: TapDevice, host: HostEnd) -> None:
 
 
 async def refuse_moves(kernel: Kernel, interface: Interface, actions: tuple[Action, ...]) -> None:
-    """Refuse a line that would move an existing interface and has more verbs after netns.
+    """Refuse a line that moves an existing interface and has more verbs after netns.
 
-    A move removes routes and queueing disciplines, and undoing it would not restore them; so netns ends such a line.
-    A tap that is already there does not move. VirtError: EINVAL; those of open_netns.
+    A move removes routes and queueing disciplines, and moving back would not restore them. So a move cannot be undone,
+    and netns must be the last verb. A tap that is already in the namespace does not move, so its line is accepted.
+    VirtError: EINVAL, the line is refused; errors of open_netns.
     """
     for action in actions[:-1]:
         if action.verb == "netns" and not interface.virt.lost:

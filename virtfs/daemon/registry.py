@@ -1,4 +1,4 @@
-"""The interfaces of a mount, looked up by unit, by virt or by the place of their tap."""
+"""The interfaces of a mount, looked up by unit, by virt or by the place of the tap (interface.Place)."""
 
 import errno
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class Registry:
         return iter([self._all[unit] for unit in sorted(self._all)])
 
     def __contains__(self, interface: Interface) -> bool:
-        """Whether this very interface is registered, not a later one with the same unit."""
+        """Return whether this object is registered. A later interface with the same unit does not count."""
         return self._all.get(interface.virt.unit) is interface
 
     def add(self, interface: Interface) -> None:
@@ -40,14 +40,14 @@ class Registry:
         return self._all.get(unit)
 
     def get(self, unit: Unit) -> Interface:
-        """Return the interface of a unit. VirtError: ENXIO."""
+        """Return the interface of a unit. VirtError: ENXIO, there is none."""
         interface = self._all.get(unit)
         if interface is None:
             raise VirtError(errno.ENXIO, f'there is no "virt{unit}"')
         return interface
 
     def of(self, virt: Virt) -> Interface:
-        """Return the interface that this virt belongs to. VirtError: ENXIO, it was destroyed."""
+        """Return the interface to which this virt belongs. VirtError: ENXIO, it was destroyed."""
         interface = self._all.get(virt.unit)
         if interface is None or interface.virt is not virt:
             raise VirtError(errno.ENXIO, f"{virt.name} is gone")
@@ -58,14 +58,14 @@ class Registry:
         return next((i for i in self._all.values() if i.place == place and not i.virt.lost), None)
 
     def wires(self) -> list[Wire]:
-        """Return every wire, by unit."""
+        """Return the wires of all interfaces, ordered by unit."""
         return [interface.wire for interface in self]
 
     def recorders(self) -> list[Recorder]:
-        """Return the recorder of every interface that has a tap, by unit."""
+        """Return the recorders of all interfaces that still have a tap, ordered by unit."""
         return [interface.recorder for interface in self if not interface.virt.lost]
 
     def tap_names(self) -> dict[str, str]:
-        """Return the current name of each tap in our network namespace, by virtN and by tapN."""
+        """Return the current names of the taps in the daemon's network namespace, keyed by virtN and by tapN."""
         here = [i.virt for i in self._all.values() if i.place[0] is None and not i.virt.lost]
         return {name: virt.host.name for virt in here for name in (virt.name, virt.tap)}

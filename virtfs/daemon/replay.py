@@ -1,4 +1,4 @@
-"""Recreates what an earlier mount left in the state file."""
+"""Recreates the interfaces, bridges and cables that an earlier mount has saved in the state file."""
 
 import logging
 from dataclasses import replace
@@ -20,7 +20,7 @@ ROOT_USER = User(Uid(0), Gid(0), 0)
 
 
 class Replay:
-    """Runs the lines of a state file. A line that fails is logged, and the others are tried all the same."""
+    """Runs the lines of a state file. If a line fails, the error is logged and the next line is run."""
 
     def __init__(self, commands: Commands, registry: Registry, failed: FailedLines, kernel: Kernel) -> None:
         """failed: keeps the lines that fail for the next mount."""
@@ -30,7 +30,7 @@ class Replay:
         self._kernel = kernel
 
     async def run(self, text: str) -> bool:
-        """Run every line. False: the mount ended before all of them had run."""
+        """Run every line. Return False if the mount ended before all lines had run."""
         made = made_before(text)
         for number, text_line in enumerate(text.splitlines(), start=1):
             if self._commands.ended:
@@ -50,7 +50,11 @@ class Replay:
         return not self._commands.ended
 
     async def _run(self, command: Command, made: frozenset[str]) -> None:
-        """Run a line, with `ensure`. An interface comes back lost if its namespace was that of a process."""
+        """Run a line, with `ensure` in place of `create`.
+
+        A network namespace that was named by a process cannot be found again. So an interface that was in one is
+        created without the move, and set to LOST.
+        """
         netns = destination(command.actions)
         by_process = netns.isdecimal()
         if by_process:

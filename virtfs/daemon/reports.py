@@ -1,4 +1,4 @@
-"""What the text files show: the state of the interfaces, bridges and cables, fresh from the kernel."""
+"""The texts of the report files: the state of interfaces, bridges and cables, which is queried from the kernel."""
 
 from virtfs.core.grammar import format_command
 from virtfs.core.status import describe, describe_bridge, describe_cable, status
@@ -14,7 +14,7 @@ from virtfs.forward.wire import Wire
 
 
 class Reports:
-    """The texts (files.tree.Reports). options: the mount's, shown in status.json."""
+    """Makes the texts (files.tree.Reports). options: the mount options that status.json shows."""
 
     def __init__(
         self,
@@ -37,7 +37,10 @@ class Reports:
         self._options = options
 
     async def refresh(self, virt: Virt | None) -> None:
-        """Query the host's end of one interface, or of all. Commands may run meanwhile."""
+        """Query the kernel for the host's end of one interface. If `virt` is None, query all interfaces and bridges.
+
+        Commands may run meanwhile.
+        """
         if virt is None:
             await self._bridges.refresh(None)
             await self._follower.refresh_all()
@@ -50,7 +53,7 @@ class Reports:
         await self._accounts.learn_all([virt])
 
     def ctl(self, virt: Virt | None) -> str:
-        """Return one interface's verbs, or the lines that would make everything in the mount."""
+        """Return the verbs of one interface. If `virt` is None, return the lines that recreate the whole mount."""
         return self._state.text() if virt is None else self._state.verbs(virt)
 
     def changes(self) -> int:
@@ -58,7 +61,7 @@ class Reports:
         return self._changes.count
 
     def wires(self) -> list[Wire]:
-        """Return every interface's wire, by unit."""
+        """Return the wires of all interfaces, ordered by unit."""
         return self._registry.wires()
 
     def status(self, version: str) -> str:

@@ -1,4 +1,4 @@
-"""chmod(2) and chown(2) on the files of an interface: the verbs mode, owner and group."""
+"""chmod(2) and chown(2) on the files of an interface. They run the verbs mode, owner and group."""
 
 import errno
 
@@ -22,11 +22,14 @@ class Rights:
         self._follower = follower
 
     async def catch_up(self) -> None:
-        """Apply what the kernel has reported so far, so that answers are up to date."""
+        """Apply the kernel's pending reports, so that answers are up to date."""
         await self._follower.caught_up()
 
     async def set_mode(self, node: Node, mode: int, user: User) -> None:
-        """Set the mode, by chmod(2) of frame. VirtError: EPERM, another file; EINVAL, bits beyond 0777."""
+        """Apply chmod(2) of frame, which sets the mode of the interface.
+
+        VirtError: EPERM, the file is not frame; EINVAL, the mode has bits beyond 0777.
+        """
         if not isinstance(node, Frame):
             refusal = VirtError(
                 errno.EPERM, 'chmod: only "frame" can be changed; its mode applies to all files of the interface'
@@ -38,7 +41,7 @@ class Rights:
         await self._change(node, (Action("mode", (mode,)),), user)
 
     async def set_owner(self, node: Node, owner: Uid | None, group: Gid | None, user: User) -> None:
-        """Apply chown(2) of any file of an interface, which only root may do. None: keep the id."""
+        """Apply chown(2) of any file of an interface. Only root may do this. An id of None is not changed."""
         actions = []
         if owner is not None:
             actions.append(Action("owner", (str(owner),)))

@@ -46,11 +46,12 @@ from virtfs.fuse.protocol import LONGEST_REQUEST
 
 log = logging.getLogger(__name__)
 
-# asm-generic/socket.h: like SO_SNDBUF and SO_RCVBUF, but with CAP_NET_ADMIN beyond net.core.wmem_max
+# From asm-generic/socket.h. Like SO_SNDBUF and SO_RCVBUF, but may exceed net.core.wmem_max and rmem_max with
+# CAP_NET_ADMIN.
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
-BUFFER = 8 << 20
-AGAIN = 2  # seconds until a state that could not be saved is tried again
+BUFFER = 8 << 20  # bytes
+AGAIN = 2  # seconds after which saving the state is tried again if it has failed
 
 
 class Daemon:
@@ -59,9 +60,9 @@ class Daemon:
     def __init__(
         self, kernel: Kernel, fifos: Fifos, tasks: Tasks, limits: Limits, state: StateFile | None, options: str
     ) -> None:
-        """Make the parts.
+        """Make all parts and connect them.
 
-        state: the file that keeps interfaces, bridges and cables for the next mount, or None.
+        state: the file that keeps interfaces, bridges and cables for the next mount, or None if nothing is kept.
         options: the mount options that status.json shows.
         """
         self.kernel = kernel
@@ -125,7 +126,7 @@ class Daemon:
         self.root.children["bridge"] = self.bridges.directory
 
     def run_in(self, nursery: trio.Nursery) -> None:
-        """Follow the kernel and the readers of rx, until the nursery is cancelled."""
+        """Start the tasks that follow the kernel and the readers of rx. They run until the nursery is cancelled."""
         nursery.start_soon(self.follower.run)
         nursery.start_soon(lasting, "looking for readers of rx", self.fifos.run)
         nursery.start_soon(lasting, "looking at bridges", self.bridges.follow)
@@ -141,10 +142,14 @@ async def serve(
 ) -> None:
     """Serve a FUSE connection until the kernel ends it (unmounted) or `stop` is set.
 
-    options: the mount's, as status.json shows them. state: a file that always holds the text of ctl. The interfaces in
-    it are made first, and no request is answered before all of them are made. ready is called once, when the mount
-    works. On return every blocked reader has been answered ENXIO and the taps are removed or restored; the
-    caller closes fuse_fd. VirtError: EPROTO, the kernel's FUSE is too old; those of opening netlink sockets.
+    fuse_fd: a descriptor of /dev/fuse for the mount. The caller closes it after the return.
+    ready: called once, when the mount works.
+    state: the path of the file that keeps the text of ctl for the next mount, or None. The interfaces in it are made
+    before any request is answered.
+    options: the mount options that status.json shows.
+
+    On return, blocked readers have got ENXIO, and the taps are removed or restored. VirtError: EPROTO, the kernel's
+    FUSE is too old; errors of opening netlink sockets.
     """
     os.set_blocking(fuse_fd, False)
     state_file = StateFile(state) if state else None
@@ -167,7 +172,7 @@ async def serve(
 
 
 class _Mount:
-    """A daemon behind /dev/fuse: the channel, and libfuse for what the channel does not answer."""
+    """A daemon behind /dev/fuse: the channel, and libfuse for the requests that the channel does not answer."""
 
     def __init__(self, fuse_fd: int, daemon: Daemon) -> None:
         self._daemon = daemon
@@ -180,7 +185,7 @@ class _Mount:
     async def run(
         self, nursery: trio.Nursery, ready: Callable[[], None], stop: trio.Event, state: StateFile | None
     ) -> None:
-        """Serve until the connection ends or `stop` is set. Then end the taps with their readers, and the channel."""
+        """Serve until the connection ends or `stop` is set. Then end the interfaces, and after them the channel."""
         self._daemon.run_in(nursery)
         nursery.start_soon(self._channel.pair.requests)
         nursery.start_soon(self._channel.pair.replies)
@@ -194,7 +199,7 @@ class _Mount:
             nursery.cancel_scope.cancel()
 
     async def _begin(self, nursery: trio.Nursery, ready: Callable[[], None], state: StateFile | None) -> None:
-        """Replay the state, then let requests be answered."""
+        """Recreate the saved state, then admit requests."""
         await self._channel.pair.negotiated.wait()
         if state is not None and not await self._daemon.replay.run(await state.load()):
             return  # the mount is ending
@@ -203,7 +208,7 @@ class _Mount:
         ready()
 
     async def _follow_changes(self) -> None:
-        """Wake pollers of texts after each change, and save changes made by other programs.
+        """After each change, wake pollers of texts, and save changes made by other programs.
 
         A command saves its own changes before it is answered.
         """
@@ -216,7 +221,7 @@ class _Mount:
                 await changes.after(seen)
 
     async def _until(self, stop: trio.Event, nursery: trio.Nursery) -> None:
-        """End the mount when asked to. The channel answers requests while the taps are removed."""
+        """End the mount once `stop` is set. The channel still answers requests while the taps are removed."""
         await stop.wait()
         await self._end()
         nursery.cancel_scope.cancel()
@@ -226,31 +231,35 @@ class _Mount:
         self._channel.end()
 
     def close(self) -> None:
-        """Free libfuse's session and the pair."""
+        """Free libfuse's session and our end of the socket pair."""
         names.close()
         self._ours.close()
 
 
 def _pair() -> tuple[trio.socket.SocketType, socket.socket, int]:
-    """Return our end, libfuse's end (blocking), and the size in bytes of the largest message they carry."""
+    """Make the socket pair between the channel and libfuse.
+
+    Return our end, libfuse's end (blocking), and the maximum size of a message in bytes. VirtError: ENOBUFS, the system
+    allows only small socket buffers.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (ours, theirs):
         try:
             end.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER)
             end.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
-        except PermissionError:  # in a user namespace, where the system's limit applies
+        except PermissionError:  # in a user namespace, where the limit of the system applies
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
     size = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     if size < 4 * SLOW_REPLY:
-        raise VirtError(errno.ENOBUFS, f"net.core.wmem_max is too small: {size} bytes for a socket's buffer")
-    # net/unix/af_unix.c: a message occupies the buffer with its own overhead
+        raise VirtError(errno.ENOBUFS, f"a socket buffer has only {size} bytes: increase net.core.wmem_max")
+    # The kernel counts its own overhead for a message against the buffer too (net/unix/af_unix.c).
     return trio.socket.from_stdlib_socket(ours), theirs, min(size // 2, LONGEST_REQUEST)
 
 
 def _workers(longest: int) -> int:
     """Return the number of requests that libfuse may answer concurrently without filling the socket pair.
 
-    An answer has up to SLOW_REPLY bytes. If the pair were full, libfuse's write would block the only thread, which also
-    reads the other end.
+    An answer has up to SLOW_REPLY bytes. If the pair were full, libfuse's write would block the only thread. The same
+    thread reads the other end, so the server would hang.
     """
     return max(2, longest // SLOW_REPLY)

@@ -1,4 +1,4 @@
-"""The state of a mount as text: what reading ctl gives, and what the state file holds."""
+"""The state of a mount as text. The files ctl and the state file contain it."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ from virtfs.daemon.userdb import Accounts
 
 
 class State:
-    """The state of a mount."""
+    """The state of a mount as text."""
 
     def __init__(
         self,
@@ -41,11 +41,11 @@ class State:
         self._ended = False
 
     def verbs(self, virt: Virt) -> str:
-        """Return the verbs that give a new interface the current state of this one, in lines."""
+        """Return lines of verbs that give a new interface the current state of this one."""
         return "".join(format_actions(actions) + "\n" for actions in self._verbs_of(virt))
 
     def text(self) -> str:
-        """Return the lines that would make every interface, bridge and cable.
+        """Return the lines that recreate every interface, bridge and cable.
 
         Comments record what the lines cannot: which taps and bridges that outlive the daemon were made by virtfs, which
         interfaces belong to an open of clone, and which lines of the state file could not be replayed.
@@ -60,7 +60,7 @@ class State:
         for interface in self._registry:
             virt = interface.virt
             if virt.origin is Origin.CLONED:
-                yield f"# {virt.name} is of an open clone"
+                yield f"# {virt.name} is the interface of an open clone"
                 continue
             first, *more = self._verbs_of(virt, makes=True)
             yield format_command(Command("create", virt.unit, first))
@@ -95,5 +95,5 @@ class State:
             return self.text()
 
     def end(self) -> None:
-        """Stop saving: from now on interfaces are removed only because the mount is ending."""
+        """Stop saving the state. From now on interfaces are removed only because the mount is ending."""
         self._ended = True

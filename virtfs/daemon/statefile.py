@@ -16,7 +16,8 @@ from virtfs.forward.tasks import in_thread
 
 log = logging.getLogger(__name__)
 
-MADE = "# made: "  # precedes the names of taps and bridges that virtfs made and that outlive it
+# Begins a comment line with the names of those taps and bridges that virtfs made and that outlive it.
+MADE = "# made: "
 MOST = 16 << 20  # bytes; 4000 interfaces take some 2 MiB
 
 
@@ -32,7 +33,7 @@ class StateFile:
         self._path = Path(os.path.realpath(path))
         self._locked = -1  # the descriptor that holds the lock
         self._text: str | None = None
-        self._trouble = ""  # the last one logged
+        self._trouble = ""  # the last logged error
         self._one = trio.Lock()
 
     async def load(self) -> str:
@@ -41,7 +42,7 @@ class StateFile:
         VirtError: EBUSY, another mount uses it; EINVAL, it is not a regular file; EFBIG; the errors of open(2).
         """
         try:
-            # A file system that hangs must not keep a mount from ending.
+            # abandon: a mount can end even if the file system of the state file hangs.
             self._locked, text = await in_thread(self._open, abandon=True)
         except OSError as refusal:
             raise VirtError(refusal.errno or 0, f'state file "{self._path}": {refusal.strerror}') from None

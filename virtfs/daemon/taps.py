@@ -1,4 +1,4 @@
-"""Open, read and restore the host's end of an interface. All of it runs in a thread."""
+"""Open, read and restore the host's end of an interface. The functions block, and are called in a thread."""
 
 import os
 import socket
@@ -26,7 +26,8 @@ OpenTap = Callable[[Unit], Tap]
 class Found:
     """A tap as it was when virtfs opened it.
 
-    records: its addresses with all their attributes. membership: its settings as a bridge port.
+    records: the addresses with all their attributes. bridge: the name of its bridge, or "".
+    membership: the membership in a bridge, with the settings of the port; None if it has no master.
     """
 
     link: Link
@@ -37,9 +38,10 @@ class Found:
 
 
 def open_tap(open_here: OpenTap, links: Links, unit: Unit, netns: str) -> tuple[Tap, Found]:
-    """Make tap<unit>, or attach to it; look first in a network namespace if one is named.
+    """Attach to tap<unit>, or make it if it does not exist.
 
-    VirtError: EBUSY, another program has it; ENOMEM and the like; nothing is left behind.
+    netns: the network namespace in which an existing tap is searched first, or "".
+    VirtError: EBUSY, another program has the tap; EMFILE, ENFILE or ENOMEM. Nothing is left behind then.
     """
     tap = (_attach_in(open_here, netns, unit) if netns else None) or open_here(unit)
     try:
@@ -56,7 +58,7 @@ def open_tap(open_here: OpenTap, links: Links, unit: Unit, netns: str) -> tuple[
 
 
 def _attach_in(open_here: OpenTap, name: str, unit: Unit) -> Tap | None:
-    """Attach to the tap of that unit that was left in a network namespace, if there is one."""
+    """Attach to tap<unit> in a network namespace. Return None if there is no such tap or no such namespace."""
 
     def attach() -> Tap | None:
         return open_here(unit) if f"tap{unit}" in dict(socket.if_nameindex()).values() else None
@@ -74,13 +76,13 @@ def _attach_in(open_here: OpenTap, name: str, unit: Unit) -> Tap | None:
 
 
 def look(links: Links, tap: TapDevice) -> tuple[Link, tuple[IpInterface, ...], str]:
-    """Ask the kernel for the link, its addresses and the name of its bridge, as Interface.set_host takes them."""
+    """Ask the kernel for the link, its addresses and the name of its bridge: the arguments of Interface.set_host."""
     link = links.get(tap)
     return link, links.addresses(tap), "" if link.master is None else bridge_of(tap)
 
 
 def host_end(link: Link, addresses: tuple[IpInterface, ...], bridge: str = "") -> HostEnd:
-    """Return a link, its addresses and its bridge's name as core sees them."""
+    """Convert a link, its addresses and the name of its bridge into a HostEnd."""
     return HostEnd(
         name=link.name,
         index=link.index,
@@ -97,17 +99,17 @@ def host_end(link: Link, addresses: tuple[IpInterface, ...], bridge: str = "") -
 
 
 def put_back(links: Links, tap: TapDevice, found: Found) -> None:
-    """Restore the settings of an attached tap that verbs can change, whoever changed them.
+    """Restore those settings of an attached tap that verbs can change, even if another program has changed them.
 
-    Features, queueing disciplines and settings of a port that has stayed in its bridge are left alone. VirtError: from
-    the kernel; not for a tap that is gone.
+    Do not restore features, queueing disciplines, and the port settings of a tap that has stayed in its bridge.
+    VirtError: errors of the kernel. A tap that is gone is no error.
     """
     link = found.link
     try:
         tap.set_carrier(True)
         tap.set_persist(True)
         links.set(tap, address=link.address, txqlen=link.txqlen, mtu=link.mtu, promisc=link.promisc, up=link.up)
-        links.restore_addresses(tap, found.records, link.name)  # after the MTU: a small one removes IPv6
+        links.restore_addresses(tap, found.records, link.name)  # after the MTU: a small MTU removes IPv6
         if found.bridge and bridge_of(tap) != found.bridge:
             if found.membership is None:
                 join(tap, links, found.bridge)

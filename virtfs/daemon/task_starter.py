@@ -1,4 +1,4 @@
-"""Starts the tasks that run beside the command or the request that started them."""
+"""Starts tasks that outlive the command or request that needs them."""
 
 import logging
 
@@ -10,13 +10,13 @@ log = logging.getLogger(__name__)
 
 
 class Tasks:
-    """The tasks of a mount. They end with its nursery."""
+    """Starts the tasks of a mount in its nursery."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
 
     def start(self, work: Task) -> None:
-        """Run a task until the mount ends. An exception ends only this task and is logged."""
+        """Start a task, which is cancelled when the mount ends. An exception ends only this task and is logged."""
 
         async def guarded() -> None:
             try:

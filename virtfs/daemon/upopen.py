@@ -1,4 +1,7 @@
-"""The verbs `upopen` and `carrier open`: the host's end is up, or has a carrier, while frame or hex is open."""
+"""The verbs `upopen` and `carrier open`.
+
+With `upopen` the host's end is up only while frame or hex is open. With `carrier open` it has a carrier only then.
+"""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -16,10 +19,12 @@ log = logging.getLogger(__name__)
 
 
 class HostFollowsOpens:
-    """Lets one interface's host end follow its opens (files.frame.Opening).
+    """Lets the host's end of one interface follow the opens of frame and hex (files.frame.Opening).
 
-    seats: the opens. look: reads the host's end again. lock: held while interfaces change. start: runs a task until
-    the mount ends.
+    seats: counts the opens.
+    look: queries the state of the host's end after a change.
+    lock: held while interfaces change.
+    start: runs a task until the mount ends.
     """
 
     def __init__(
@@ -39,15 +44,15 @@ class HostFollowsOpens:
         self._look = look
         self._lock = lock
         self._start = start
-        self._carrier = True  # as it was last set
+        self._carrier = True  # the carrier as it was last set
 
     async def first_open(self) -> None:
-        """Set the host's end before the first open is answered. OSError: from the kernel; the open fails with it."""
+        """Set the host's end before the first open is answered. With an error of the kernel the open fails."""
         async with self._lock:
             await self.follow()
 
     def last_close(self) -> None:
-        """Start to set the host's end after the last close. Errors are logged, since no caller is left."""
+        """Start to set the host's end after the last close. Errors are logged, because no caller waits for them."""
         self._start(self._after_last_close)
 
     async def _after_last_close(self) -> None:
@@ -57,7 +62,10 @@ class HostFollowsOpens:
             log.warning("%s: cannot set the host's end after the last close: %s", self._virt.name, refusal.strerror)
 
     async def follow(self) -> None:
-        """Set the host's end as the opens require now; the caller holds the lock. Does nothing for a lost interface."""
+        """Set the host's end as the current opens require. For a lost interface, do nothing.
+
+        The caller holds the lock.
+        """
         virt, is_open = self._virt, not self._seats.empty()
         if virt.lost:
             return

@@ -1,6 +1,6 @@
 """Users and groups by name or number.
 
-A lookup may ask a server (nsswitch.conf(5)), so it runs in a thread, and names are cached.
+A lookup may query a server (nsswitch.conf(5)). So it runs in a thread, and names are cached.
 """
 
 import errno
@@ -18,24 +18,25 @@ from virtfs.core.virt import Virt
 from virtfs.forward.tasks import in_thread
 from virtfs.host.descriptors import one_left
 
-CACHED = 1024  # names of users, and as many of groups
+CACHED = 1024  # maximum number of cached user names, and of cached group names
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 
 def _extents(kind: str) -> tuple[tuple[int, int], ...]:
-    """Return first id and count of each range in /proc/self/uid_map or gid_map: user_namespaces(7)."""
+    """Return the first id and the count of each range in /proc/self/uid_map or gid_map (user_namespaces(7))."""
     lines = Path(f"/proc/self/{kind}_map").read_text().splitlines()
     return tuple((int(first), int(count)) for first, _, count in (line.split() for line in lines))
 
 
-# Read once, while a descriptor is free: a map is written before the first program runs, and never changes.
+# Read at the import, when a descriptor is free. The maps never change later: they are written before the first program
+# of a user namespace runs.
 _MAPPED = {kind: _extents(kind) for kind in ("uid", "gid")}
 
 
 class Accounts:
-    """Looks up users and groups, and remembers the names of those that were looked up."""
+    """Looks up users and groups, and caches their names."""
 
     def __init__(self) -> None:
         self._users: dict[Uid, str] = {}
@@ -43,9 +44,10 @@ class Accounts:
         self._one = trio.CapacityLimiter(1)
 
     async def user_id(self, text: str) -> Uid:
-        """Return the uid of a name or number, and cache its name.
+        """Return the uid of a user name or number, and cache the user's name.
 
-        VirtError: EINVAL, unknown name, or a uid that the server's user namespace lacks; EMFILE and the like.
+        VirtError: EINVAL, the name is unknown, or the uid is not mapped in the user namespace of virtfs; EMFILE, ENFILE
+        or ENOMEM, the lookup could not run.
         """
         uid = Uid(await self._id(text, _uid_of, f'owner: there is no user "{text}"'))
         _check_mapped("owner", "uid", uid, text)
@@ -53,7 +55,7 @@ class Accounts:
         return uid
 
     async def group_id(self, text: str) -> Gid:
-        """Return the gid of a name or number, and cache its name. Errors: as user_id."""
+        """Return the gid of a group name or number, and cache the group's name. Errors: as user_id."""
         gid = Gid(await self._id(text, _gid_of, f'group: there is no group "{text}"'))
         _check_mapped("group", "gid", gid, text)
         await self.learn([], [gid])
@@ -73,7 +75,7 @@ class Accounts:
         await self.learn([virt.owner for virt in virts], [virt.group for virt in virts])
 
     async def learn(self, uids: Iterable[Uid], gids: Iterable[Gid]) -> None:
-        """Look up names that are not cached yet. A lookup that fails is tried again the next time."""
+        """Look up names that are not cached yet. A lookup that fails is not cached, so the next call tries it again."""
         for uid in uids:
             await self._learn(self._users, uid, _name_of_user)
         for gid in gids:
@@ -91,7 +93,7 @@ class Accounts:
         cache[number] = name
 
     async def _call(self, look_up: Callable[[T], U], argument: T) -> U:
-        """Look up in a thread. A server that does not answer must not keep a mount from ending."""
+        """Look up in a thread. Cancellation abandons it, so a mount can end even if a server does not answer."""
         return await in_thread(look_up, argument, limiter=self._one, abandon=True)
 
     def user_name(self, uid: Uid) -> str:
@@ -103,7 +105,8 @@ class Accounts:
         return self._groups.get(gid, str(gid))
 
 
-# Blocks. Python reports a lookup that had no free descriptor as a name that does not exist.
+# These functions block. If a lookup fails for lack of a free descriptor, Python raises KeyError as for an unknown name.
+# Then `one_left` raises the real error.
 
 
 def _uid_of(name: str) -> int | None:
@@ -139,7 +142,7 @@ def _name_of_group(gid: Gid) -> str:
 
 
 def _check_mapped(verb: str, kind: str, number: int, text: str) -> None:
-    """Raise EINVAL, as chown(2) does, unless the id is mapped: otherwise files show the overflow id instead."""
+    """Raise EINVAL, as chown(2) does, if the id is not mapped. Files would show the overflow id instead."""
     extents = _MAPPED[kind]
     if any(first <= number < first + count for first, count in extents):
         return

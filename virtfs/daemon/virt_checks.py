@@ -13,7 +13,7 @@ from virtfs.daemon.interface import Interface
 from virtfs.daemon.userdb import Accounts
 from virtfs.daemon.virt_verbs import EFFECTS
 
-# Verbs about the host's end, which a lost interface no longer has.
+# The verbs that act on the host's end. A lost interface no longer has one.
 _OF_HOST = (
     "up down mtu queue taplink inet inet6 -inet -inet6 promisc -promisc bridge -bridge netns persist -persist"
     " upopen -upopen carrier filter -filter"
@@ -29,10 +29,10 @@ class VirtChecks:
         self._accounts = accounts
 
     async def check(self, interface: Interface | None, actions: tuple[Action, ...], user: User) -> None:
-        """Raise for the first verb that cannot succeed. interface: None if the line creates it.
+        """Raise VirtError for the first verb that cannot succeed. interface: None if the line creates it.
 
-        VirtError: EPERM, only root may use the verb; ENXIO, the tap is gone; ERANGE, beyond the mount's limits; EINVAL,
-        no such user or group.
+        EPERM: the user may not use the verb. ENXIO: the tap is gone. ERANGE: the value exceeds a limit of the mount.
+        EINVAL: the verb, user or group is unknown.
         """
         for action in actions:
             self._check_rights(interface, action, user)

@@ -1,7 +1,7 @@
 """What each verb of core.verbs does to an interface, and how a line that fails is undone.
 
-An effect is a method that takes an interface and the verb's arguments. It need not undo itself: when a line fails, the
-interface is compared with its state before the line, and the verbs that restore that state are carried out
+An effect is a method that takes an interface and the verb's arguments. It does not need to undo anything. If a line
+fails, the interface is compared with its state before the line, and the verbs that restore this state are carried out
 (core.virt_steps).
 """
 
@@ -39,10 +39,11 @@ Effect = Callable[..., Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """An interface before a line.
+    """The state of an interface before a line.
 
-    records: its addresses in full, if the line may remove some; else None.
-    member: its place in a bridge, if `rejoin`. rejoin: the line may take it out of its bridge.
+    records: the addresses with all their attributes if the line may remove some, else None.
+    rejoin: whether the line may take the tap out of its bridge.
+    member: the tap's membership in a bridge if `rejoin` is set; None if it is in no bridge.
     """
 
     virt: Virt
@@ -52,7 +53,7 @@ class _Before:
 
 
 class VirtVerbs:
-    """The effects."""
+    """The effects of the verbs on an interface. EFFECTS has them by verb."""
 
     def __init__(self, kernel: Kernel, follower: Follower, fifos: Fifos, accounts: Accounts) -> None:
         self._kernel = kernel
@@ -61,7 +62,7 @@ class VirtVerbs:
         self._accounts = accounts
 
     async def carry_out(self, interface: Interface, actions: tuple[Action, ...]) -> None:
-        """Carry out the verbs in order. If one fails, undo what the line has done and raise. Errors: from an effect."""
+        """Carry out the verbs in order. If one fails, undo the verbs carried out so far and raise its error."""
         before = await self._look(interface, actions)
         try:
             for action in actions:
@@ -85,7 +86,7 @@ class VirtVerbs:
         return _Before(interface.virt.snapshot(), records, member, rejoin)
 
     async def _undo(self, interface: Interface, before: _Before) -> None:
-        """Carry out the verbs that undo a line; then restore addresses and membership, and `up` or `down` last."""
+        """Carry out the verbs that undo a line. Then restore addresses and the bridge. `up` or `down` comes last."""
         way_back = steps(interface.virt, before.virt)
         apart = _UP | _BRIDGE | (set() if before.records is None else _ADDRESSES)
         for action in way_back:
@@ -99,7 +100,7 @@ class VirtVerbs:
                 await self._attempt(interface, action.verb, self._act(interface, action))
 
     async def _attempt(self, interface: Interface, what: str, undo: Awaitable[None]) -> None:
-        """Undo one thing. A failure is logged: the error to report is the line's own."""
+        """Undo one change. A failure is only logged, because the error to report is that of the line."""
         try:
             await undo
         except (OSError, MemoryError) as refusal:
@@ -126,7 +127,7 @@ class VirtVerbs:
     # The effects
 
     async def _set(self, interface: Interface, value: Any, *, field: str) -> None:
-        """Set a field of virt's own."""
+        """Set a field of the Virt. It concerns only virtfs, not the kernel."""
         interface.virt.set(**{field: value})
 
     async def _owner(self, interface: Interface, name: str) -> None:
@@ -134,7 +135,10 @@ class VirtVerbs:
         self._fifos.set_rights(interface)
 
     async def _group(self, interface: Interface, name: str) -> None:
-        """Set the group. Its members get access, unless the verb mode has changed the default mode."""
+        """Set the group, and the default mode for it.
+
+        With a default mode, members of the group have access unless it is group 0. Other modes stay unchanged.
+        """
         virt, gid = interface.virt, await self._accounts.group_id(name)
         modes = {MODE_NEW: MODE_GROUP} if gid else {MODE_GROUP: MODE_NEW}
         virt.set(group=gid, mode=modes.get(virt.mode, virt.mode))
@@ -145,12 +149,16 @@ class VirtVerbs:
         self._fifos.set_rights(interface)
 
     async def _set_link(self, interface: Interface, value: Any, *, name: str) -> None:
-        """Set a property of the host's end, named as Links.set names it."""
+        """Set a property of the host's end. name: that of the parameter of Links.set."""
         await self._kernel.call(partial(self._kernel.links.set, interface.tap, **{name: value}))
         await self._follower.look_after(interface)
 
     async def _mtu(self, interface: Interface, mtu: int) -> None:
-        """Set the MTU. With one below IPv6's minimum (RFC 8200) the kernel removes IPv6's addresses and settings."""
+        """Set the MTU.
+
+        Below the minimum MTU of IPv6 (RFC 8200) the kernel removes the interface's IPv6 addresses and settings. When
+        the MTU grows again, it starts IPv6 with the default settings (`_quieten`).
+        """
         host = interface.virt.host
         await self._set_link(interface, mtu, name="mtu")
         if host.mtu < IPV6_MTU_MIN <= mtu and interface.virt.origin is not Origin.FOUND:
@@ -171,7 +179,7 @@ class VirtVerbs:
         await move(self._kernel, self._follower, interface, netns)
 
     async def _bridge(self, interface: Interface, name: str = "") -> None:
-        """Put the tap into a bridge, out of any other; without a name, out of its bridge. Idempotent."""
+        """Move the tap into a bridge. Without a name, take it out of its bridge. Idempotent."""
         call, links, tap = self._kernel.call, self._kernel.links, interface.tap
         now = await call(membership, tap, links)
         if name != ("" if now is None else now.bridge):
@@ -191,7 +199,7 @@ class VirtVerbs:
         await interface.opening.follow()
 
     async def _impair(self, interface: Interface, impairments: Impairments) -> None:
-        # Only creating a path can fail. Do that first: then nothing has to be undone that would need a new path.
+        # Only creating a path can fail. Create one first, so that no path is removed that an undo would create again.
         for direction, impairment in sorted(impairments, key=lambda one: one[1].harmless):
             interface.impairments.set(direction, impairment)
 
@@ -201,7 +209,7 @@ class VirtVerbs:
         interface.virt.set(filter=expression.strip())
 
     async def _attach(self, interface: Interface, program: Program | None) -> None:
-        """Attach a filter to the tap and to its captures, or to neither."""
+        """Attach a filter to the tap and to its recorder. If one of them fails, both keep their earlier filter."""
         before = interface.recorder.program
         await self._kernel.call(interface.tap.set_filter, program)
         try:
@@ -226,9 +234,10 @@ def _removes_addresses(action: Action) -> bool:
 
 
 def _quieten(links: Links, tap: TapDevice, addresses: tuple[IpInterface, ...]) -> None:
-    """Turn off IPv6's automatic behaviour, and remove a link-local address that it has added. Blocks.
+    """Turn off automatic IPv6 configuration, and remove the link-local address that it has added. Blocks.
 
-    IPv6 starts with its defaults whenever the MTU has become large enough for it again.
+    IPv6 starts with its default settings whenever the MTU has become large enough for it again.
+    addresses: the addresses to keep.
     """
     links.quiet(tap)
     for address in links.addresses(tap):

@@ -11,17 +11,17 @@ The tree and kinds of files:
 Files of an interface:
 
     frame     one read or write is one frame
-    tunioctl  the ioctls of tap programs, on frame
+    tunioctl  the ioctls that tap programs call on frame
     hexlines  hex: frames as text
     capture   pcap: a live capture
     history   the last frames as pcapng
-    inject    sends a capture file
+    inject    sends the frames of a capture file
     clients   lists the open device files and their processes
     wait      wait/*: a read returns once a condition is true
 
 Files of a mount:
 
-    ctl       commands, one a line
+    ctl       commands, one per line
     clone     creates an interface when opened
     events    one line per event
     metrics   counters for Prometheus

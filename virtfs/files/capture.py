@@ -2,7 +2,7 @@
 
 A capture copies frames, and readers of `frame` still get all of them. Each open of a capture has its own bounded
 buffer. When the buffer is full, frames are dropped. Their number is in the dropcount of the next packet block. If the
-reader catches up before another frame passes, it is in an interface statistics block.
+reader catches up before another frame passes, an interface statistics block has the number.
 """
 
 import errno
@@ -36,7 +36,7 @@ from virtfs.host.descriptors import NONE_LEFT
 
 log = logging.getLogger(__name__)
 
-# All captures of a mount together may buffer as many bytes as this number of stalled readers.
+# The captures of a mount together may buffer as many bytes as this number of full buffers.
 READERS = 32
 SNAPLEN = 0  # snap length in bytes; 0 means no limit
 
@@ -337,7 +337,7 @@ class CaptureHandle(TextDeviceHandle):
         return blocks[:length]
 
     def _add_statistics(self) -> None:
-        """If the reader has caught up, add a statistics block for each interface of which it has missed frames."""
+        """If the reader has caught up, add a statistics block for each interface with unreported drops."""
         if self._pieces or self._merge:
             return
         for watched in self._watched.values():

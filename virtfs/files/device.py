@@ -1,8 +1,9 @@
 """Device files: the base classes of files that behave like character devices, and their wait queues.
 
-A read returns what is there or waits, a write normally completes at once, and poll(2) reports what is possible.
-Handles never block: a read that finds nothing returns None, and the caller enters it into the handle's `Waiters`, like
-a process on a wait_queue_head_t in the kernel. The source of the data calls `wake()` when another attempt may succeed.
+A read returns the available data, or waits if there is none. A write normally completes at once. poll(2) reports
+which of them would not wait. Handles never block. If a read finds no data, it returns None, and the caller adds it to
+the `Waiters` of the handle, as the kernel adds a process to a wait_queue_head_t. The source of the data calls `wake()`
+when another attempt may succeed.
 """
 
 import errno
@@ -33,8 +34,8 @@ def writes(flags: int) -> bool:
 def walks(flags: int) -> bool:
     """Return whether an open(2) with these flags comes from a program that walks a directory tree.
 
-    cp -a, cp -r, grep -r, tar, rsync, restic and borg open files that they found in a directory with O_NOFOLLOW, some
-    also with O_NOATIME. cat, a shell's `<` and programs that were given the name use neither.
+    cp -a, cp -r, grep -r, tar, rsync, restic and borg use O_NOFOLLOW to open files that they have found in a directory.
+    Some of them also use O_NOATIME. cat, a shell's `<` and programs that were given a file by name use neither flag.
     """
     return not writes(flags) and bool(flags & (os.O_NOFOLLOW | os.O_NOATIME))
 
@@ -365,7 +366,7 @@ class TextDeviceHandle(DeviceHandle):
         return self.frames
 
     def ready(self) -> bool:
-        """Return whether `more` would return data, the end, or an error: anything but None."""
+        """Return whether a call of `more` would not return None: it has data, the end of file, or an error."""
         raise NotImplementedError
 
     def read(self, room: memoryview, size: int) -> int | None:

@@ -51,7 +51,7 @@ class Inject(DeviceFile):
         self.told = told
         self.used = False
         self.waiters = Waiters()
-        # A listener of the wire returns whether it waits for a frame from the tap. This one never does.
+        # A listener of the wire returns whether somebody waits for a frame from the tap. Nobody does so here.
         wire.listeners.append(lambda: self.waiters.wake() and False)
 
     def open(self, flags: int, user: User) -> "InjectHandle":
@@ -205,7 +205,8 @@ class InjectHandle(DeviceHandle):
         while True:
             await trio.lowlevel.wait_readable(self._timer.fd)
             self._timer.set(0)
-            if self._early is not None and self._due > monotonic_ns():  # it had been set for an earlier frame
+            # If _early is set, the timer may have been set for an earlier frame. Then set it for the next one.
+            if self._early is not None and self._due > monotonic_ns():
                 self._timer.set(self._due)
             else:
                 self._early = None

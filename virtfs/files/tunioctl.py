@@ -79,7 +79,7 @@ class TunIoctls:
 
 
 def _attach(asked: bytes, name: bytes) -> bytes:
-    """Accept TUNSETIFF unless it asks for another tap. VirtError EBUSY: it does.
+    """Accept TUNSETIFF, or raise VirtError EBUSY if it asks for another tap.
 
     asked: the first 4 bytes of the interface name in the argument. name: the name of this tap.
     """

@@ -1,8 +1,8 @@
 """A cable: connects two interfaces in user space, and carries every frame of each into the other.
 
 Where possible, both taps offer segmentation and checksum offload (TUNSETOFFLOAD). Then the sending host neither
-segments TCP nor computes checksums, and the receiving host accepts this. So TCP crosses the cable in segments of up to
-64 KiB.
+segments TCP nor computes checksums, and the receiving host accepts such packets. So TCP crosses the cable in segments
+of up to 64 KiB.
 
 Some features need frames as on a real wire: a reader of `frame` or `hex`, an impairment, antispoof, and a smaller MTU
 at the far end. They turn offload off. Segments that are then still in the tap's queue are split here (core.offload). A
@@ -269,7 +269,7 @@ class Cable:
             until = again + TURN
 
     async def stop(self) -> None:
-        """Remove the cable. Then `run` returns."""
+        """Remove the cable, which ends `run`."""
         for direction in self.directions:
             await direction.quiesce()
         self._remove()

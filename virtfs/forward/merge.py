@@ -24,7 +24,7 @@ class Merge:
     def __init__(self, recorders: Callable[[], Iterable[Recorder]], deliver: Callable[[bytes, int], None]) -> None:
         self._recorders = recorders
         self._deliver = deliver
-        self._held: list[tuple[int, bytes, int]] = []  # time in ns, blocks, frames
+        self._held: list[tuple[int, bytes, int]] = []  # timestamp in ns, blocks, number of frames in them
         self._news = trio.Event()
         self._scope = trio.CancelScope()
 

@@ -158,7 +158,7 @@ class Recorder:
             self._program = program
 
     async def moved(self) -> None:
-        """Move the ring after the tap has moved to another network namespace."""
+        """Replace the ring after the tap has moved to another network namespace."""
         async with self._changing:
             await self.flush()
             await self._close()

@@ -41,7 +41,7 @@ class Wire:
     catch_up: applies the kernel's pending reports; called before a frame is rejected as too long.
     dropped: called with the number of frames that nobody will read.
     listeners: called when a frame may have arrived, when virt has changed, and when a reader opens or closes. Each
-    returns whether it still waits for a frame.
+    returns whether somebody still waits for a frame from the tap.
     path: the impairment of frames towards virt, or None.
     rest: the end of a frame that did not fit into a read of at least SPLIT bytes. The code that uses it clears it.
     """
@@ -64,7 +64,7 @@ class Wire:
         self.out = Outward(virt, tap, catch_up, self._vanished)
         self._gone = gone
         self._dropped = dropped
-        self._onward: Callable[[bytes], None] | None = None  # takes frames for a cable; then the cable reads the tap
+        self._onward: Callable[[bytes], None] | None = None  # set while a cable reads the tap; takes its frames
         self._counters = virt.counters
         self._fd = tap.fd
         self._tap_read = FileIO(tap.fd, "r+b", closefd=False).readinto  # returns None where os.read raises
@@ -133,7 +133,7 @@ class Wire:
         return True
 
     def _writable(self) -> bool:
-        """Return whether the tap is writable. It is only while its interface is up (drivers/net/tun.c tun_chr_poll)."""
+        """Return whether the tap is writable, which means that its interface is up (drivers/net/tun.c tun_chr_poll)."""
         return bool(self._poll_out.poll(0))
 
     def ready(self) -> int:

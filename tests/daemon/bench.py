@@ -124,7 +124,7 @@ class Host:
         self.refuse("remove_address", address)
         rest = tuple(one for one in self.assigned[name] if address not in (one, one.ip))
         if rest == self.assigned[name]:
-            raise VirtError(EADDRNOTAVAIL, "the interface does not have it")
+            raise VirtError(EADDRNOTAVAIL, "the interface does not have this address")
         self.assigned[name] = rest
 
     def addresses_in_full(self, tap: FakeTap) -> tuple[IpInterface, ...]:

@@ -1,30 +1,30 @@
-"""Blocking calls to the kernel, one subject a module. Nothing here waits for frames, and nothing is async.
+"""Blocking calls to the kernel, one module for each subject. No function here waits for frames, and none is async.
 
-Only this package uses pyroute2. Only it and fuse/mount.py use ctypes and ioctl(2).
+No other package imports pyroute2 or calls ioctl(2). Outside this package only fuse/mount.py uses ctypes.
 
 Taps:
 
-    tap_protocol        the interface of a tap, as a Protocol
-    tap                 /dev/net/tun: the descriptor that is the far end of a tap
+    tap_protocol        the methods of a tap, as a Protocol
+    tap                 the far end of a tap: a descriptor of /dev/net/tun
     fakes               a tap made of a socket pair, for tests
     features            offload features, shared with ethtool(8)
-    vlantags            VLAN tags in or beside the frames
+    vlantags            the setting that puts VLAN tags into the frames
     bpf                 tcpdump's filter language, compiled by libpcap
 
 Moving frames:
 
-    relay               from one tap into another
+    relay               moves packets from one tap to another
     uring               many reads or writes in one system call (io_uring)
-    ring                captures: a packet socket's ring
+    ring                the ring of a packet socket, for captures
     fifo                a FIFO in packet mode
-    timer               a timer with a descriptor
+    timer               a timer that makes a descriptor readable
 
 rtnetlink:
 
-    rtnl                one request and its answer
-    netlink_attributes  messages as raw bytes
-    netlink_parts       pyroute2's messages without the rest of pyroute2
-    netlink_values      interfaces and addresses as values
+    rtnl                sends a request and reads its answer
+    netlink_attributes  rtnetlink messages as raw bytes
+    netlink_parts       imports pyroute2's message classes without the rest of it
+    netlink_values      decodes interfaces and addresses
     links               the host's end of a tap: up, MTU, MAC, addresses
     ipconfig            addresses and routes as records that can be moved
     monitor             notifications about changes by others
@@ -40,17 +40,18 @@ Namespaces and mounts:
 
     netns               runs a function inside a network namespace
     netnames            namespaces by name or process
-    nsid                the number of a namespace in ours
+    nsid                the numbers by which our namespace knows others
     mount_call          mount(2)
 
 The process:
 
-    descriptors         the limit of open files, and a reserve
-    processes           the thread that made a FUSE request
-    threads             a thread for one call
+    descriptors         the limit of open files, and a reserve below it
+    processes           looks up the thread that made a FUSE request
+    threads             runs one call in a thread of its own
     libc                the C library, through ctypes
 """
 
 from virtfs.host.netlink_parts import install
 
-install()  # before any module here imports pyroute2
+# This must precede the first import of pyroute2 in this package.
+install()

@@ -1,12 +1,13 @@
 """tcpdump's filter language, compiled by libpcap (pcap_compile(3PCAP)) to classic BPF.
 
 Expressions come from users and the compiler runs in the daemon, so their size is bounded. Measured with libpcap 1.10.3:
-the time to compile grows with the square of the instructions that the alternatives need, and 4 KiB of text can hold
-1400 alternatives, which take 34 s. The optimizer's time grows faster still. The bounds below keep it under 2 s.
+the compile time grows with the square of the number of instructions that the alternatives ("or") need. An expression
+of 4 KiB can hold 1400 alternatives, which take 34 s to compile. The time of the optimizer grows faster still. The
+bounds below keep the whole compilation under 2 s.
 
-libpcap asks the resolver for words that it takes for host names, 10 s and more for each on a slow network. So the
-compiler runs in a thread that cannot open sockets. Names from /etc/hosts, /etc/services, /etc/protocols and /etc/ethers
-still work; any other name is unknown at once.
+libpcap asks the resolver about every word that it takes for a host name. On a slow network each such lookup takes 10 s
+or more. So the compiler runs in a thread that cannot open sockets. Names from /etc/hosts, /etc/services, /etc/protocols
+and /etc/ethers still work. Any other name is reported as unknown at once.
 """
 
 import ctypes
@@ -28,12 +29,15 @@ from virtfs.host.threads import call_apart
 
 EXPRESSION_MAX = 4096  # bytes
 TERMS_MAX = 200  # expressions joined by "and" and "or"
-UNOPTIMIZED_MAX = 8192
-INSTRUCTIONS_MAX = 4096 - 3  # BPF_MAXINSNS, linux/bpf_common.h, less the three that outgoing_only() adds
+UNOPTIMIZED_MAX = 8192  # instructions before the optimizer runs
+# BPF_MAXINSNS (linux/bpf_common.h), minus the three instructions that outgoing_only() adds.
+INSTRUCTIONS_MAX = 4096 - 3
 
-_LIBRARIES = ("libpcap.so.0.8", "libpcap.so.1", "libpcap.so")  # names on Debian, elsewhere, and with musl
+# The file names of libpcap on Debian, on other systems with glibc, and on systems with musl.
+_LIBRARIES = ("libpcap.so.0.8", "libpcap.so.1", "libpcap.so")
 _DLT_EN10MB = 1
-_SNAPLEN = 262144  # tcpdump's default, longer than any frame. A program returns it to accept a frame.
+# The snap length in bytes: tcpdump's default, longer than any frame. A program accepts a frame by returning this value.
+_SNAPLEN = 262144
 _NETMASK_UNKNOWN = 0xFFFFFFFF
 
 
@@ -47,7 +51,8 @@ _PACKET_TYPE = 0xFFFFF004  # SKF_AD_OFF + SKF_AD_PKTTYPE, linux/filter.h
 
 _BETWEEN_TERMS = re.compile(r"\|\||&&|(?<![-.\w])(?:or|and)(?![-.\w])")
 
-# prctl(2), seccomp(2), linux/seccomp.h; the numbers of socket(2) in asm/unistd_64.h and asm-generic/unistd.h
+# See prctl(2), seccomp(2) and linux/seccomp.h. The numbers of socket(2) are in asm/unistd_64.h and
+# asm-generic/unistd.h.
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP = 38, 22
 _SECCOMP_MODE_FILTER = 2
 _SECCOMP_RET_ALLOW, _SECCOMP_RET_ERRNO = 0x7FFF0000, 0x00050000
@@ -58,7 +63,10 @@ _SYS_SOCKET = {"x86_64": 41, "aarch64": 198, "riscv64": 198, "loongarch64": 198}
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A compiled filter. instructions: an array of struct sock_filter (linux/filter.h), packed for the kernel."""
+    """A compiled filter.
+
+    expression: the source text. instructions: an array of struct sock_filter (linux/filter.h), as bytes.
+    """
 
     expression: str
     instructions: bytes
@@ -69,11 +77,12 @@ class Program:
 
 
 def compile_filter(expression: str) -> Program | None:
-    """Return a program for Ethernet frames; None for an empty expression, which passes all.
+    """Compile an expression to a program for Ethernet frames.
 
-    Blocks for some 0.2 ms, up to 2 s for a hostile expression: call it in a thread. VirtError: EINVAL with libpcap's
-    message, or if this kernel refuses the program; E2BIG, the expression is too long or has too many terms or
-    instructions; EOPNOTSUPP, libpcap is not installed.
+    Return None for an empty expression, which accepts all frames. Blocks for some 0.2 ms, or up to 2 s for a hostile
+    expression, so call it in a thread. VirtError: EINVAL, libpcap rejects the expression (the error quotes libpcap), or
+    this kernel refuses the program; E2BIG, the expression is too long, or has too many terms or instructions;
+    EOPNOTSUPP, libpcap is not installed.
     """
     expression = expression.strip()
     if not expression:
@@ -85,16 +94,19 @@ def compile_filter(expression: str) -> Program | None:
 
 
 def sock_fprog(instructions: bytes) -> tuple[bytes, object]:
-    """Return struct sock_fprog for a program, and an object to keep alive while the kernel may read the program."""
+    """Return a packed struct sock_fprog for a program, and the buffer to which it points.
+
+    The caller must keep the buffer alive until the kernel has read the program.
+    """
     buffer = ctypes.create_string_buffer(instructions, len(instructions))
     return _FPROG.pack(len(instructions) // _INSTRUCTION.size, ctypes.addressof(buffer)), buffer
 
 
 def outgoing_only(program: Program) -> bytes:
-    """Return instructions for a packet socket on the tap: they filter frames to the wire and pass all frames from it.
+    """Return a program for a packet socket on the tap that filters only frames to the wire.
 
-    Three instructions before the program test the direction (SKF_AD_PKTTYPE, linux/filter.h). The jumps in the program
-    are relative, so it needs no change.
+    All frames from the wire pass. The three instructions that precede the original program test the direction
+    (SKF_AD_PKTTYPE, linux/filter.h). Jumps are relative, so the original program needs no change.
     """
     return b"".join(
         (
@@ -116,7 +128,7 @@ def _check_size(expression: str) -> None:
 
 
 class _BpfProgram(ctypes.Structure):
-    """struct bpf_program, pcap/bpf.h; its struct bpf_insn equals struct sock_filter."""
+    """struct bpf_program (pcap/bpf.h). Its struct bpf_insn has the layout of struct sock_filter."""
 
     _fields_ = (("length", ctypes.c_uint), ("instructions", ctypes.c_void_p))
 
@@ -130,7 +142,8 @@ def _libpcap() -> ctypes.CDLL:
             continue
         break
     else:
-        one_left()  # dlopen(3) also fails without a free descriptor; report that instead
+        # dlopen(3) also fails if no descriptor is free. In that case one_left() raises EMFILE or ENFILE.
+        one_left()
         raise VirtError(errno.EOPNOTSUPP, "filters need libpcap: install the package libpcap0.8 (Debian) or libpcap")
     pcap_t = ctypes.c_void_p
     library.pcap_open_dead.restype = pcap_t
@@ -142,11 +155,12 @@ def _libpcap() -> ctypes.CDLL:
     return library
 
 
-_one_at_a_time = threading.Lock()  # libpcap before 1.8 compiles with global variables
+# pcap_compile() uses global variables in libpcap before 1.8, so only one thread may call it at a time.
+_one_at_a_time = threading.Lock()
 
 
 def _compile_confined(expression: str) -> bytes:
-    """Return the instructions, compiled in a thread of its own that cannot open sockets."""
+    """Compile an expression in a new thread that cannot open sockets, and return the instructions."""
 
     def run() -> bytes:
         _forbid_sockets()
@@ -157,10 +171,13 @@ def _compile_confined(expression: str) -> bytes:
 
 
 def _compile(library: ctypes.CDLL, expression: str) -> bytes:
-    """Compile without the optimizer first, since the size of the result tells how long the optimizer would take."""
+    """Compile an expression and return the instructions.
+
+    The first pass omits the optimizer. The size of its result shows whether the optimizer would take too long.
+    """
     instructions = _compile_once(library, expression, optimize=False)
     if len(instructions) > UNOPTIMIZED_MAX * _INSTRUCTION.size:
-        raise VirtError(errno.E2BIG, f"filter {quoted(expression)} is too complex for libpcap's optimizer")
+        raise VirtError(errno.E2BIG, f"filter {quoted(expression)} is too complex for libpcap: use fewer terms")
     instructions = _compile_once(library, expression, optimize=True)
     if len(instructions) > INSTRUCTIONS_MAX * _INSTRUCTION.size:
         sentence = f"filter {quoted(expression)} needs more than {INSTRUCTIONS_MAX} instructions, the kernel's limit"
@@ -176,7 +193,9 @@ def _compile_once(library: ctypes.CDLL, expression: str, optimize: bool) -> byte
     try:
         text = os.fsencode(expression)
         if library.pcap_compile(handle, ctypes.byref(program), text, optimize, _NETMASK_UNKNOWN) != 0:
-            one_left()  # without a descriptor, /etc/services cannot be opened and its names are unknown
+            # If no descriptor is free, libpcap cannot open /etc/services and calls the names in it unknown. In that
+            # case one_left() raises EMFILE or ENFILE.
+            one_left()
             message = library.pcap_geterr(handle).decode(errors="replace")
             raise VirtError(errno.EINVAL, f"filter {quoted(expression)}: {message}")
         return ctypes.string_at(program.instructions, program.length * _INSTRUCTION.size)
@@ -186,17 +205,17 @@ def _compile_once(library: ctypes.CDLL, expression: str, optimize: bool) -> byte
 
 
 def _forbid_sockets() -> None:
-    """Make socket(2) fail with EACCES in the calling thread, from now on; other threads are not affected.
+    """Make every later socket(2) of the calling thread fail with EACCES. Other threads are not affected.
 
-    Has no effect where seccomp is unavailable, or where the number of socket(2) is not listed here. Compiling may then
-    take as long as the resolver does.
+    Does nothing if seccomp is unavailable, or if _SYS_SOCKET lacks this architecture. A compilation may then block as
+    long as the resolver does.
     """
     number = _SYS_SOCKET.get(platform.machine())
     if number is None or struct.calcsize("P") != 8:
         return
     program = b"".join(
         (
-            _INSTRUCTION.pack(_LOAD, 0, 0, 0),  # struct seccomp_data begins with the number of the call
+            _INSTRUCTION.pack(_LOAD, 0, 0, 0),  # the number of the system call, the first member of struct seccomp_data
             _INSTRUCTION.pack(_EQUAL, 0, 1, number),
             _INSTRUCTION.pack(_RETURN, 0, 0, _SECCOMP_RET_ERRNO | errno.EACCES),
             _INSTRUCTION.pack(_RETURN, 0, 0, _SECCOMP_RET_ALLOW),

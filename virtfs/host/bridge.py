@@ -1,6 +1,7 @@
 """Configure a bridge of the host over rtnetlink (net/bridge/br_netlink.c, br_fdb.c; ip-link(8), bridge(8)).
 
-Works in the network namespace of the thread that opened `Rtnl`. Every call blocks briefly and belongs in a thread.
+The bridge is in the network namespace of the thread that opened `Rtnl`. Every call blocks briefly, so make it in a
+worker thread.
 """
 
 import errno
@@ -48,7 +49,7 @@ _NUD_NOARP = 0x40  # linux/neighbour.h: a static entry, which never ages
 _NTF_MASTER = 0x04
 _NTF_STICKY = 0x40  # frames from another port do not move the entry
 
-# For each verb its attribute, and the factor that converts the verb's unit into the attribute's.
+# The attribute that each verb sets, and the factor from the verb's unit to the attribute's. Times are in s and 1/100 s.
 _PARAMETERS: Final = {
     "maxage": ("IFLA_BR_MAX_AGE", 100),
     "fwddelay": ("IFLA_BR_FORWARD_DELAY", 100),
@@ -61,7 +62,7 @@ _PARAMETERS: Final = {
 
 @dataclass(slots=True)
 class HostBridge:
-    """One bridge. VirtError ENXIO, in every method: it is gone or was renamed."""
+    """A bridge of the host. Methods raise VirtError ENXIO if the bridge is gone or was renamed."""
 
     rtnl: Rtnl
     links: Links
@@ -69,15 +70,15 @@ class HostBridge:
     index: int
     adoptions: bridge_adopt.Adoptions = field(default_factory=bridge_adopt.Adoptions)
 
-    # tap_protocol.Placed, for host.links
+    # The methods of tap_protocol.Placed, which host.links needs
 
     def name(self) -> str:
-        """Return the name, after checking that the bridge still has it."""
+        """Return the bridge's name, after checking that the bridge still has this name."""
         self._link()
         return self.called
 
     def netns(self) -> int:
-        """Return a descriptor of the namespace: the calling thread's own."""
+        """Return a new descriptor of the calling thread's network namespace, which is the bridge's."""
         return own_netns()
 
     # Queries
@@ -88,16 +89,16 @@ class HostBridge:
         return state_of(link, *self.ports(), self.links.addresses(self))
 
     def ports(self) -> tuple[tuple[Member, ...], tuple[FdbEntry, ...]]:
-        """Return the members, by port number, and the address table."""
+        """Return the members, sorted by port number, and the address table."""
         links, entries = dump_members(self.rtnl, self.index), dump_known(self.rtnl, self.index)
         return members_of(links, frozenset(self.adoptions.brought)), known_of(links, entries)
 
     def settings(self) -> dict[str, Settings]:
-        """Return, by member, the port settings that no verb sets and other programs may have changed."""
+        """Return the port settings that no verb sets, by member name. Other programs may have changed them."""
         return {str(link.get_attr("IFLA_IFNAME")): settings_of(link) for link in dump_members(self.rtnl, self.index)}
 
     def addresses_of(self, name: str) -> tuple[IpInterface, ...]:
-        """Return the addresses of another interface; none if it is gone."""
+        """Return the addresses of another interface, () if that interface is gone."""
         link = ask_link(self.rtnl, name)
         if link is None:
             return ()
@@ -114,8 +115,9 @@ class HostBridge:
     # Changes
 
     def set_parameter(self, verb: str, value: int) -> None:
-        """Set maxage, fwddelay, hellotime, priority, maxaddr or groupfwd. VirtError EOPNOTSUPP: this kernel has no such
-        parameter.
+        """Set a parameter of the bridge: maxage, fwddelay, hellotime, priority, maxaddr or groupfwd.
+
+        value: in the unit of the verb. VirtError EOPNOTSUPP: this kernel has no such parameter.
         """
         attribute, unit = _PARAMETERS[verb]
         self._set(attribute, value * unit, f'{verb} "{value}"')
@@ -126,7 +128,10 @@ class HostBridge:
             )
 
     def set_timeout(self, seconds: int) -> None:
-        """Set the ageing time; 0 means never. Linux would stop learning at 0, so it gets its maximum instead."""
+        """Set the ageing time in seconds; 0 means that addresses never expire.
+
+        To Linux an ageing time of 0 means no learning, so it gets its maximum ageing time instead of 0.
+        """
         self._set("IFLA_BR_AGEING_TIME", seconds * 100 or NEVER, f'timeout "{seconds}"')
 
     def set_stp(self, on: bool) -> None:
@@ -140,11 +145,14 @@ class HostBridge:
         self._ask(RTM_NEWLINK, change, what)
 
     def add(self, name: str) -> None:
-        """Make an interface a member. It must not be in another bridge, since Linux would move it silently."""
+        """Make an interface a member.
+
+        It must not be in another bridge, because Linux would silently remove it from that bridge.
+        """
         self._set_master(name, self.index, f'add "{name}"')
 
     def remove(self, name: str) -> None:
-        """Remove a member; the addresses and routes it brought move back to it."""
+        """Remove a member. Addresses and routes that the bridge adopted from the member move back to it."""
         index, what = self._index(name), f'delete "{name}"'
         if index not in self.adoptions.brought:
             self._set_master(name, 0, what)
@@ -159,7 +167,10 @@ class HostBridge:
         del self.adoptions.brought[index]
 
     def adopt(self, name: str) -> None:
-        """Make an interface a member, unless it is one, and move its addresses and routes to the bridge."""
+        """Make an interface a member, if it is not one yet, and move its addresses and routes to the bridge.
+
+        After an error the interface is removed from the bridge again.
+        """
         index, what = self._index(name), f'add "{name}" adopt'
         try:
             self.adoptions.note(self.rtnl, self.index, index)
@@ -171,10 +182,10 @@ class HostBridge:
             raise VirtError(refusal.errno, f"{what}: {refusal.strerror}") from refusal
 
     def _check_present(self, port: int, what: str) -> None:
-        """Raise VirtError ENXIO if the bridge or the port has just vanished; the bridge keeps what it got so far.
+        """Raise VirtError ENXIO if the bridge or the port has vanished during the steps of a move.
 
-        The failed step may have reported another errno: adding a route via a gateway fails with ENETUNREACH
-        (fib_semantics.c fib_check_nh_gw).
+        The step that failed may have reported another errno. For example, adding a route via a gateway fails with
+        ENETUNREACH (fib_semantics.c fib_check_nh_gw). The bridge keeps the addresses and routes that it has so far.
         """
         self._link()
         if ask_link(self.rtnl, port) is None:
@@ -187,11 +198,11 @@ class HostBridge:
         self._ask(RTM_SETLINK, change, what)
 
     def set_port(self, name: str, attribute: str, value: int) -> None:
-        """Set one attribute of a member, IFLA_BRPORT_…."""
+        """Set one port attribute (IFLA_BRPORT_…) of a member."""
         self.set_settings(name, ((attribute, value),))
 
     def set_settings(self, name: str, settings: Settings) -> None:
-        """Set several attributes of a member."""
+        """Set several port attributes of a member in one request."""
         change = _change(self._index(name))
         data = {"attrs": list(settings)}
         kind = ("IFLA_INFO_SLAVE_KIND", "bridge")
@@ -199,29 +210,29 @@ class HostBridge:
         self._ask(RTM_NEWLINK, change, f'"{name}"')
 
     def set_static(self, name: str, address: bytes) -> None:
-        """Add an address that never expires or moves, replacing the current entry for it."""
+        """Add a static entry for an address, which never expires or moves. It replaces an existing entry."""
         entry = _entry(self._index(name), address)
         entry["state"] = _NUD_NOARP
         entry["flags"] = _NTF_MASTER | _NTF_STICKY
         self._ask(RTM_NEWNEIGH, entry, "static", NLM_F_CREATE | NLM_F_REPLACE)
 
     def forget(self, address: bytes) -> None:
-        """Remove an address from the table, static or learned, but not the ports' own."""
+        """Remove the static and learned entries for an address. The ports' own addresses stay."""
         for known in [known for known in self.look().known if known.address == address]:
             self._ask(RTM_DELNEIGH, _entry(self._index(known.member), address), "deladdr")
 
     def flush(self) -> None:
-        """Remove the learned addresses. Linux keeps static ones, including the ports' own (br_fdb.c br_fdb_flush)."""
+        """Remove the learned addresses. The static ones and the ports' own stay (br_fdb.c br_fdb_flush)."""
         self._set("IFLA_BR_FDB_FLUSH", None, "flush")
 
     def flush_all(self) -> None:
-        """Remove learned and static addresses; the ports' own stay."""
+        """Remove the learned and static addresses. The ports' own stay."""
         self.flush()
         for known in self.look().known:
             self._ask(RTM_DELNEIGH, _entry(self._index(known.member), known.address), "flushall")
 
     def delete(self) -> None:
-        """Delete the bridge, whatever its current name; no error if it is gone."""
+        """Delete the bridge, even if it was renamed. Does nothing if the bridge is gone."""
         link = ask_link(self.rtnl, self.index)
         if link is not None and details(link) is not None:
             self._ask(RTM_DELLINK, _change(self.index), "destroy")
@@ -239,7 +250,7 @@ class HostBridge:
 
 
 def find(rtnl: Rtnl, name: BridgeName) -> int | None:
-    """Return the index of the host's bridge of that name; None if there is none.
+    """Return the index of the host's bridge with that name, None if no interface has the name.
 
     VirtError EBUSY: another kind of interface has that name.
     """
@@ -253,9 +264,10 @@ def find(rtnl: Rtnl, name: BridgeName) -> int | None:
 
 
 def make(rtnl: Rtnl, links: Links, name: BridgeName) -> int:
-    """Create a bridge, down, with brconfig(8)'s defaults and no IPv6 packets of its own; return its index.
+    """Create a bridge and return its index.
 
-    VirtError: the kernel's error.
+    The bridge is down, has the defaults of brconfig(8), and sends no IPv6 packets of its own. VirtError: errors of the
+    kernel.
     """
     request = ifinfmsg()
     values = [("IFLA_BR_AGEING_TIME", TIMEOUT_DEFAULT * 100), ("IFLA_BR_FDB_MAX_LEARNED", MAXADDR_DEFAULT)]
@@ -276,7 +288,7 @@ def make(rtnl: Rtnl, links: Links, name: BridgeName) -> int:
 
 
 def interface_index(rtnl: Rtnl, name: str) -> int:
-    """Return the index of an interface of the socket's network namespace. VirtError ENXIO: there is none."""
+    """Return the index of an interface in the socket's network namespace. VirtError ENXIO: there is none."""
     try:
         return rtnl.index(name)
     except VirtError as refusal:
@@ -286,7 +298,10 @@ def interface_index(rtnl: Rtnl, name: str) -> int:
 
 
 def master_of(rtnl: Rtnl, name: str) -> str | None:
-    """Return the bridge or other master that an interface belongs to, "" if none; None: no such interface."""
+    """Return the name of the bridge or other master to which an interface belongs.
+
+    Return "" if it has no master, and None if there is no such interface.
+    """
     link = ask_link(rtnl, name)
     if link is None:
         return None

@@ -1,13 +1,13 @@
 """Move the addresses and routes of an interface to the bridge it joins, and back.
 
-A machine that is reached through eth0 must stay reachable when eth0 joins a bridge, whatever happens in between. So
-every address and route is copied to the bridge before it is removed from eth0, and each step is one request to the
-kernel. A process that dies after any step leaves a machine that has each address and route at least once. Running the
-steps again from the start completes the move.
+A machine that is reached through eth0 must stay reachable when eth0 joins a bridge, even if this process dies halfway.
+So every address and route is copied to the bridge before it is removed from eth0, and each step is one request to the
+kernel. After any step the machine has each address and route at least once. Running the steps again from the start
+completes the move.
 
-While both interfaces have them, the older ones take precedence. The machine is unreachable only from the moment the
-port joins until its own addresses and routes are removed, some milliseconds. During that time packets leave through the
-port while ARP replies come in through the bridge.
+While both interfaces have an address or route, the older one takes precedence. The machine is unreachable for some
+milliseconds: from the moment eth0 joins the bridge until the addresses and routes of eth0 are removed. During that time
+packets leave through eth0, but ARP replies arrive through the bridge.
 """
 
 import os
@@ -31,7 +31,10 @@ _IFF_UP = 0x1  # linux/if.h
 
 @dataclass(frozen=True, slots=True)
 class IpConfig:
-    """The keys of addresses and routes. A key does not depend on the interface."""
+    """A set of addresses and routes, given by their keys: AddressRecord.key and RouteRecord.key (ipconfig).
+
+    A key does not depend on the interface.
+    """
 
     addresses: frozenset[tuple[object, ...]] = frozenset()
     routes: frozenset[tuple[object, ...]] = frozenset()
@@ -62,18 +65,20 @@ def ip_config(rtnl: Rtnl, index: int) -> IpConfig:
 
 @dataclass(slots=True)
 class Adoptions:
-    """The members that one bridge has adopted, by interface index, and the origin of each address and route.
+    """The adopted members of one bridge, and the addresses and routes that each of them brought.
 
-    Those of unknown origin are attributed to the member that was adopted first. This covers addresses that came later
-    (by DHCP, by hand), and all of them if an earlier daemon did the adopting.
+    own: the addresses and routes of the bridge itself. They were there before any adoption, or were set by the verb
+    inet. brought: those of each adopted member, by interface index.
+
+    An address or route of unknown origin is attributed to the member that was adopted first. Its origin is unknown if
+    it was added later (by DHCP or by hand), or if an earlier daemon adopted the members.
     """
 
-    # What belongs to the bridge itself: it was there before any adoption, or was set by the verb inet.
     own: IpConfig = field(default_factory=IpConfig)
     brought: dict[int, IpConfig] = field(default_factory=dict)
 
     def note(self, rtnl: Rtnl, bridge: int, port: int) -> None:
-        """Record what the port has. Call it before adopt()."""
+        """Record the addresses and routes of a port. Call this before adopt()."""
         config = ip_config(rtnl, port)
         member = link(rtnl, port).master == bridge
         if not self.brought and not member:
@@ -81,7 +86,7 @@ class Adoptions:
         self.brought[port] = config
 
     def keep(self, address: IpInterface) -> None:
-        """Record an address that was given to the bridge itself."""
+        """Record an address as the bridge's own."""
         self.own |= IpConfig(frozenset((_key(address),)))
 
     def is_own(self, address: IpInterface) -> bool:
@@ -89,7 +94,7 @@ class Adoptions:
         return not self.brought or _key(address) in self.own.addresses
 
     def staying(self, rtnl: Rtnl, bridge: int, port: int) -> IpConfig:
-        """Return what stays on the bridge when this member leaves."""
+        """Return the addresses and routes that stay on the bridge when a member leaves."""
         if next(iter(self.brought)) != port:
             return ip_config(rtnl, bridge) - self.brought[port]
         others = (held for index, held in self.brought.items() if index != port)
@@ -106,8 +111,8 @@ def adopt(rtnl: Rtnl, bridge: int, port: int) -> Iterator[str]:
     """Make `port` a member of `bridge` and move its addresses and routes there. Yield a word after each step.
 
     The bridge gets the port's MAC, under which the neighbours know those addresses. If the port is up, the bridge is
-    set up too, because routes need that. VirtError: the kernel's error; what was copied by then is still on the port as
-    well.
+    set up too, because routes need that. VirtError: errors of the kernel. After an error each address and route is on
+    the port, on the bridge, or on both.
     """
     wire, master = link(rtnl, port), link(rtnl, bridge)
     if master.address != wire.address:
@@ -120,7 +125,7 @@ def adopt(rtnl: Rtnl, bridge: int, port: int) -> Iterator[str]:
 
 
 def give_back(rtnl: Rtnl, bridge: int, port: int, staying: IpConfig) -> Iterator[str]:
-    """Undo adopt(): remove the port from the bridge and move everything but `staying` back to it."""
+    """Undo adopt(): remove the port from the bridge, and move back to it the addresses and routes not in `staying`."""
     wire, master = link(rtnl, port), link(rtnl, bridge)
     yield from _move(rtnl, master, wire, staying, 0)
     if master.address == wire.address:
@@ -135,11 +140,12 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int
         if address.key not in there.addresses | staying.addresses:
             address.on(target.index, target.name, source.name).add(rtnl)
             yield "copied an address"
-    # The kernel has added its own routes for the new addresses: ask again. An interface that is down has no routes.
+    # Ask again, because the kernel has added routes for the new addresses. An interface that is down has no routes.
     there = ip_config(rtnl, target.index)
     for route in routes(rtnl, source.index) if link(rtnl, target.index).up else ():
+        # A route that the kernel made for an address stays where the address stays.
         if route.key in staying.routes or route.network in staying.networks:
-            continue  # a route that the kernel made for an address stays with the address
+            continue
         if route.shared or route.key not in there.routes:
             route.on(target.index, source.index).add(rtnl)
             yield "copied a route"
@@ -147,7 +153,7 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int
     if link(rtnl, port.index).master != (master or None):
         _set_master(rtnl, port.index, master)
         yield "member" if master else "no member"
-    # In reverse: removing the first address of a subnet would remove the others (promote_secondaries).
+    # In reverse order: removing the first address of a subnet would remove the others (promote_secondaries).
     for address in reversed(addresses(rtnl, source.index)):
         if address.key not in staying.addresses:
             address.remove(rtnl)
@@ -162,7 +168,7 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int
 
 
 def link(rtnl: Rtnl, index: int) -> Link:
-    """Return an interface of the socket's network namespace, by index. VirtError ENODEV: there is none."""
+    """Return the interface with that index in the socket's network namespace. VirtError ENODEV: there is none."""
     question = ifinfmsg()
     question["index"] = index
     (answer,) = rtnl.ask(RTM_GETLINK, question)

@@ -1,4 +1,4 @@
-"""rtnetlink messages about a bridge, its ports and its address table, as values of core.bridge."""
+"""Request rtnetlink messages about a bridge, its ports and its address table, and decode them to core.bridge types."""
 
 import errno
 from collections.abc import Iterable
@@ -15,11 +15,12 @@ from virtfs.host.netlink_values import link_of
 from virtfs.host.rtnl import Message, Rtnl
 
 AF_BRIDGE: Final = 7
-NEVER: Final = 0xFFFFFFFF  # hundredths of a second; Linux rounds to its own ticks and reports a little less
+# An ageing time that means never: the maximum, in 1/100 s. Linux rounds it to ticks and reports a little less.
+NEVER: Final = 0xFFFFFFFF
 _NUD_NOARP = 0x40  # linux/neighbour.h: a static entry
 _NUD_PERMANENT = 0x80  # a port's own address
 
-# Attributes of linux/if_link.h since 4.20, 5.0, 5.16 and 6.7, which pyroute2 0.9 does not know.
+# Attributes that Linux 4.20, 5.0, 5.16 and 6.7 added to linux/if_link.h. pyroute2 0.9 does not know them.
 _LATER: Final = (
     ("IFLA_BR_VLAN_STATS_PER_PORT", "uint8"),
     ("IFLA_BR_MULTI_BOOLOPT", "hex"),
@@ -30,7 +31,7 @@ _LATER: Final = (
 
 
 def _register_later_attributes() -> None:
-    """Add the missing attributes to pyroute2, with its own function for that."""
+    """Register the attributes in _LATER that pyroute2 lacks, through its register_link_kind()."""
     known = ifinfmsg.ifinfo.bridge_data
     names = dict(known.nla_map)
     later = tuple(entry for entry in _LATER if entry[0] not in names)
@@ -43,7 +44,7 @@ _register_later_attributes()
 
 
 def ask_link(rtnl: Rtnl, which: int | str) -> Message | None:
-    """Return the RTM_NEWLINK message of an interface, by index or name; None if there is none."""
+    """Return the RTM_NEWLINK message of an interface, None if there is no such interface. which: its index or name."""
     question = ifinfmsg()
     if isinstance(which, int):
         question["index"] = which
@@ -59,21 +60,21 @@ def ask_link(rtnl: Rtnl, which: int | str) -> Message | None:
 
 
 def details(link: Message) -> Message | None:
-    """Return the IFLA_BR_… attributes; None if the interface is not a bridge."""
+    """Return the IFLA_BR_… attributes of an RTM_NEWLINK message, None if the interface is not a bridge."""
     if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "bridge":
         return None
     return link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
 
 
 def dump_members(rtnl: Rtnl, bridge: int) -> list[Message]:
-    """Return the RTM_NEWLINK message of every port."""
+    """Return the RTM_NEWLINK message of every port of a bridge. bridge: its interface index."""
     question = ifinfmsg()
     question["attrs"] = [("IFLA_MASTER", bridge)]
     return [link for link in rtnl.dump(RTM_GETLINK, question) if link.get_attr("IFLA_MASTER") == bridge]
 
 
 def dump_known(rtnl: Rtnl, bridge: int) -> list[Message]:
-    """Return the RTM_NEWNEIGH message of every entry in the table, including the ports' own."""
+    """Return the RTM_NEWNEIGH messages of a bridge's address table, including those for the ports' own addresses."""
     question = ndmsg()
     question["family"] = AF_BRIDGE
     question["attrs"] = [("NDA_MASTER", bridge)]
@@ -81,7 +82,10 @@ def dump_known(rtnl: Rtnl, bridge: int) -> list[Message]:
 
 
 def members_of(links: Iterable[Message], adopted: frozenset[int]) -> tuple[Member, ...]:
-    """Return the ports, by port number. adopted: indices of those whose addresses have moved to the bridge."""
+    """Return the ports, sorted by port number.
+
+    adopted: the interface indices of the ports whose addresses have moved to the bridge.
+    """
     members = (_member(link, link["index"] in adopted) for link in links)
     return tuple(sorted(members, key=lambda member: member.number))
 
@@ -109,8 +113,9 @@ Settings = tuple[tuple[str, int], ...]  # rtnetlink attributes and their values
 
 
 def settings_of(link: Message) -> Settings:
-    """Return the port settings that other programs may have changed (bridge(8), ip-link(8)): hairpin, neigh_suppress
-    and so on.
+    """Return the settings of a port that only other programs can have changed, such as hairpin and neigh_suppress.
+
+    See bridge(8) and ip-link(8).
     """
     data = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA")
     return tuple((name, value) for name in _SETTINGS if (value := data.get_attr(name)) is not None)
@@ -119,9 +124,9 @@ def settings_of(link: Message) -> Settings:
 def known_of(links: Iterable[Message], entries: Iterable[Message]) -> tuple[FdbEntry, ...]:
     """Return the address table without the ports' own addresses.
 
-    Linux keeps a second entry for each static address, in the ports' default VLAN (br_fdb.c br_fdb_add). The first
-    entry of an address and member counts, which is the one without a VLAN. With VLAN filtering, which no verb turns on,
-    every entry has a VLAN.
+    For each static address Linux keeps a second entry, in the default VLAN of the port (br_fdb.c br_fdb_add). Only the
+    first entry for each address and member is used, which is the one without a VLAN. With VLAN filtering, which no verb
+    turns on, every entry has a VLAN.
     """
     names = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in links}
     rows: dict[tuple[bytes, str], FdbEntry] = {}
@@ -135,7 +140,7 @@ def known_of(links: Iterable[Message], entries: Iterable[Message]) -> tuple[FdbE
 def state_of(
     link: Message, members: tuple[Member, ...], known: tuple[FdbEntry, ...], addresses: tuple[IpInterface, ...]
 ) -> BridgeState:
-    """Return the bridge's state, assembled from its messages."""
+    """Return the state of a bridge. link: its RTM_NEWLINK message."""
     data, plain = details(link), link_of(link)
     assert data is not None
     ageing = data.get_attr("IFLA_BR_AGEING_TIME")
@@ -144,7 +149,7 @@ def state_of(
         mtu=plain.mtu,
         address=plain.address,
         maxaddr=data.get_attr("IFLA_BR_FDB_MAX_LEARNED") or 0,
-        # Round values below a second, which no verb can set, up to 1.
+        # Other programs can set less than a second. Round that up to 1, because 0 means never.
         timeout=0 if ageing >= NEVER - 100 else max(1, ageing // 100),
         maxage=data.get_attr("IFLA_BR_MAX_AGE") // 100,
         fwddelay=data.get_attr("IFLA_BR_FORWARD_DELAY") // 100,

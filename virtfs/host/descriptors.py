@@ -1,11 +1,12 @@
-"""The limit of open files (RLIMIT_NOFILE, getrlimit(2)), and a reserve for what must not fail.
+"""The limit of open files (RLIMIT_NOFILE, getrlimit(2)), and a reserve below it.
 
-open(2) returns the lowest free number, so a number near the limit means that all below it are in use. Checking the
-number of a new descriptor is therefore enough to keep some free:
+open(2) returns the lowest free number, so a number near the limit means that all lower numbers are in use. Checking the
+number of a new descriptor is therefore enough to keep some free. Which numbers a descriptor may have depends on its
+purpose:
 
-    0 … limit - reserve      new interfaces
-          … limit - spare    what stays open for a user: timers, capture rings, cables, FIFOs
-                … limit      what a request needs briefly: rtnetlink, namespaces, files of /proc
+    below limit - reserve        interfaces
+    below limit - reserve / 2    timers, capture rings, cables and FIFOs, which stay open
+    below limit                  descriptors that a request needs briefly: rtnetlink, namespaces, files of /proc
 """
 
 import errno
@@ -15,15 +16,18 @@ from contextlib import suppress
 
 from virtfs.core.errors import VirtError
 
-OWN = 32  # a generous estimate for a server without interfaces
-OF_INTERFACE = 2  # the tap, and an epoll descriptor that waits for it edge-triggered
+OWN = 32  # descriptors of a server without interfaces, a generous estimate
+# Descriptors of one interface: the tap, and an epoll instance that waits for it edge-triggered.
+OF_INTERFACE = 2
+# Errnos that mean that descriptors or memory have run out.
 NONE_LEFT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN))
 
 
 def raise_limit() -> int:
-    """Raise this process's soft limit to its hard limit; return the limit that holds then."""
+    """Raise this process's soft limit to its hard limit; return the resulting limit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # the sysctl fs.nr_open was lowered below the hard limit
+    # This fails if the sysctl fs.nr_open was lowered below the hard limit.
+    with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return limit()
 
@@ -35,7 +39,7 @@ def limit() -> int:
 
 
 def reserve(most: int) -> int:
-    """Return how many of `most` descriptors are reserved for purposes other than interfaces."""
+    """Return how many descriptors interfaces must leave free. most: the limit of open files."""
     return min(max(16, most // 8), 512)
 
 
@@ -45,7 +49,10 @@ def interfaces(most: int) -> int:
 
 
 def keep_reserve(fd: int) -> None:
-    """Check that an interface's new descriptor leaves the reserve. VirtError EMFILE: it does not, and is closed."""
+    """Check that a new descriptor of an interface leaves the reserve free.
+
+    VirtError EMFILE: it does not. This function has closed the descriptor.
+    """
     most = limit()
     if fd >= most - reserve(most):
         os.close(fd)
@@ -53,9 +60,9 @@ def keep_reserve(fd: int) -> None:
 
 
 def keep_spare(fd: int) -> None:
-    """Check that a new, long-lived descriptor leaves the spare ones.
+    """Check that a new descriptor that stays open leaves half of the reserve free.
 
-    VirtError EMFILE: it does not. The caller closes the descriptor.
+    VirtError EMFILE: it does not. The caller must close the descriptor.
     """
     most = limit()
     if fd >= most - reserve(most) // 2:
@@ -63,5 +70,8 @@ def keep_spare(fd: int) -> None:
 
 
 def one_left() -> None:
-    """Raise OSError (EMFILE, ENFILE, ENOMEM) if no descriptor is left. For libraries whose errors give no reason."""
+    """Raise OSError (EMFILE, ENFILE, ENOMEM) if no descriptor is free.
+
+    Call this after an error of a library that does not report the reason.
+    """
     os.close(os.eventfd(0, os.EFD_CLOEXEC))

@@ -1,4 +1,4 @@
-"""A tap made of a socket pair: no root, no kernel module, the same contract (`TapDevice`)."""
+"""A fake tap for tests, made of a socket pair. It needs neither root nor a kernel module."""
 
 import errno
 import select
@@ -14,10 +14,13 @@ from virtfs.host.tap_protocol import NO_HEADER, OFFLOAD_NONE, VNET_HEADER
 class FakeTap:
     """A TapDevice for tests.
 
-    Its SOCK_SEQPACKET sockets keep frame boundaries, cut short reads and return EAGAIN when empty, as a tap does. Two
-    things differ from a tap. When full, the host's side gets EAGAIN and must drop frames itself. Once gone, a read
-    returns 0 bytes and a write EPIPE. `peer` is the host's side: what is sent there, header included, can be read from
-    fd.
+    As with a tap, the SOCK_SEQPACKET sockets keep frame boundaries, truncate a frame that does not fit in the buffer,
+    and return EAGAIN when the queue is empty. Two things differ:
+
+    - When the queue is full, the host's side gets EAGAIN and must drop the frame itself.
+    - Once the tap is gone, a read returns 0 bytes and a write fails with EPIPE.
+
+    peer: the socket of the host's side. A frame that is sent there, with its header, can be read from fd.
     """
 
     def __init__(self, name: str = "tap0", made: bool = True) -> None:
@@ -38,7 +41,7 @@ class FakeTap:
         self.peer.send(NO_HEADER + frame)
 
     def host_receive(self) -> bytes:
-        """Return the next frame that the host's end gets. BlockingIOError: there is none."""
+        """Return the next frame that arrives at the host's end. BlockingIOError: there is none."""
         return self.peer.recv(1 << 17)[VNET_HEADER:]
 
     def rename(self, name: str) -> None:
@@ -57,7 +60,7 @@ class FakeTap:
         return self._own.fileno()
 
     def name(self) -> str:
-        """Return the name it was given last. VirtError ENXIO: the tap vanished or is closed."""
+        """Return the current name. VirtError ENXIO: the tap has vanished or is closed."""
         self._be_there()
         return self._name
 

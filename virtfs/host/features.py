@@ -1,8 +1,9 @@
 """The offload features of a tap, which both its reader and ethtool(8) control.
 
-TUNSETOFFLOAD sets which features the driver supports and also which ones are wanted (drivers/net/tun.c set_offload). A
-feature turned off with `ethtool -K` would come back. So the wanted features are read before the call and restored after
-it. A feature that is wanted while the driver does not support it shows as "off [requested on]".
+TUNSETOFFLOAD sets which features the driver supports, and makes the same features wanted (drivers/net/tun.c
+set_offload). This would turn on features that somebody has turned off with `ethtool -K`. So the wanted features are
+read before the ioctl and restored after it. ethtool(8) shows a wanted feature that the driver does not support as "off
+[requested on]".
 """
 
 import errno
@@ -14,7 +15,7 @@ from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool, NoSuchDevice, Not
 
 from virtfs.core.errors import VirtError
 
-# The features that TUNSETOFFLOAD sets: drivers/net/tun.c TUN_USER_FEATURES, the last two since Linux 6.17.
+# The features that TUNSETOFFLOAD sets (drivers/net/tun.c TUN_USER_FEATURES). The last two are new in Linux 6.17.
 _USER_FEATURES = (
     "tx-checksum-ip-generic",
     "tx-tcp-segmentation",
@@ -27,7 +28,7 @@ _USER_FEATURES = (
 
 
 class Ethtool(IoctlEthtool):  # type: ignore[misc]  # pyroute2 has no types here
-    """An interface of the calling thread's network namespace, to query with ethtool's ioctls. The caller closes it."""
+    """The ethtool ioctls on one interface of the calling thread's network namespace. The caller must close it."""
 
     _names: list[str] | None = None  # names of the kernel's features, the same for every interface
 
@@ -38,24 +39,26 @@ class Ethtool(IoctlEthtool):  # type: ignore[misc]  # pyroute2 has no types here
         return Ethtool._names
 
     def set_features(self, features: Any) -> None:
-        """Set the wanted features. If the driver does not support one, the kernel returns 2, ETHTOOL_F_WISH; this is
-        not an error.
+        """Set the wanted features.
+
+        If the driver does not support one of them, the kernel returns 2 (ETHTOOL_F_WISH), which is not an error.
         """
         try:
             super().set_features(features)
         except NotSupportedError as answer:
-            if answer.args:  # a real error has an errno
+            # pyroute2 raises this exception without arguments if the ioctl returns 2, and with one after ENOTSUP.
+            if answer.args:
                 raise
 
 
 def keep_wanted(name: str, change: Callable[[], None]) -> None:
-    """Change the features that a tap's driver supports, without changing those that are wanted.
+    """Change the features that a tap's driver supports, but keep the wanted features.
 
-    name: of the interface, in the calling thread's network namespace. change: the function that calls TUNSETOFFLOAD;
-    its errors are passed on. VirtError ENXIO: the interface is gone.
+    name: the name of the interface in the calling thread's network namespace. change: the function that calls
+    TUNSETOFFLOAD; its errors are passed on. VirtError ENXIO: the interface is gone.
     """
     try:
-        with closing(Ethtool(name)) as ethtool:  # opens a socket, which may fail
+        with closing(Ethtool(name)) as ethtool:
             before = ethtool.get_features()
             change()
             after = ethtool.get_features()
@@ -68,7 +71,7 @@ def keep_wanted(name: str, change: Callable[[], None]) -> None:
 
 
 def ethtool_error(refusal: Exception, sentence: str) -> VirtError:
-    """Return the VirtError for a failure of ethtool. sentence: what failed; the reason is appended."""
+    """Return the VirtError for a failed ethtool ioctl. sentence: says what failed; the reason is appended to it."""
     if isinstance(refusal, VirtError):
         return refusal
     if isinstance(refusal, NoSuchDevice):

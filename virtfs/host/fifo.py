@@ -1,4 +1,4 @@
-"""A FIFO in packet mode: one write(2) of up to PACKET bytes is one read(2) (O_DIRECT in pipe(7))."""
+"""A FIFO in packet mode (O_DIRECT in pipe(7)): a read(2) returns the data of one write(2), up to PACKET bytes."""
 
 import contextlib
 import errno
@@ -9,26 +9,28 @@ from pathlib import Path
 
 from virtfs.host.descriptors import keep_spare
 
-PACKET = 4096  # bytes; PIPE_BUF, the maximum of one packet
-_ROOM = 1 << 20  # bytes, 256 packets: the unprivileged maximum (fs.pipe-max-size)
+PACKET = 4096  # bytes; PIPE_BUF, the maximum size of a packet
+# The size of the pipe in bytes, room for 256 packets. It is the maximum without privilege (fs.pipe-max-size).
+_ROOM = 1 << 20
 
 
 class Fifo:
-    """The writing end of a FIFO. It can be opened only while somebody has the reading end open."""
+    """The writing end of a FIFO. It can be opened only while a process has the reading end open."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         os.mkfifo(path, 0o600)
 
     def set_rights(self, uid: int, gid: int, mode: int) -> None:
-        """Set owner and permission bits. Without CAP_CHOWN the FIFO keeps the server's owner."""
+        """Set owner and permission bits. Without CAP_CHOWN the FIFO remains owned by the user of the server."""
         os.chmod(self.path, mode)
         with contextlib.suppress(PermissionError):
             os.chown(self.path, uid, gid)
 
     def open(self) -> int | None:
-        """Return a non-blocking descriptor to write packets to; None while nobody reads. OSError: EMFILE, ENFILE,
-        ENOMEM.
+        """Return a non-blocking descriptor for writing packets, None if no process has the reading end open.
+
+        OSError: EMFILE, ENFILE, ENOMEM.
         """
         try:
             fd = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -42,7 +44,8 @@ class Fifo:
         except BaseException:
             os.close(fd)
             raise
-        with contextlib.suppress(OSError):  # EPERM: the user has too many pipes; keep the default size
+        # EPERM: the user has too many pipes. Keep the default size then.
+        with contextlib.suppress(OSError):
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _ROOM)
         return fd
 

@@ -25,7 +25,7 @@ _U32 = struct.Struct("I")
 _IFADDRMSG = struct.Struct("BBBBi")  # family, prefix length, flags, scope, interface
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 3, 6, 8
 _IFA_F_NODAD = 0x02
-# The flags that the creator of an address chooses; the others report its state.
+# The flags that are set by whoever adds an address. The other flags report the state of the address.
 _IFA_F_SET = 0x10 | 0x100 | 0x200 | 0x400 | 0x800  # HOMEADDRESS MANAGETEMPADDR NOPREFIXROUTE MCAUTOJOIN STABLE_PRIVACY
 _IFA_F_DADFAILED = 0x08
 
@@ -38,34 +38,37 @@ _RTN_UNICAST = 1
 _RTPROT_KERNEL = 2
 _RTM_F_CLONED = 0x200
 _RTNH_F_ONLINK = 4
-_CACHEINFO_EXPIRES = struct.Struct("IIi")  # struct rta_cacheinfo, its head: clntref, lastuse, expires in 1/100 s
+# The first members of struct rta_cacheinfo: clntref, lastuse, and expires in 1/100 s.
+_CACHEINFO_EXPIRES = struct.Struct("IIi")
 
 
 @dataclass(frozen=True)
 class AddressRecord:
-    """An address of an interface."""
+    """An address of an interface, as the kernel reported it."""
 
     head: tuple[int, ...]  # struct ifaddrmsg
     attributes: Attributes
 
     @property
     def key(self) -> tuple[object, ...]:
-        """The address's identity, without its interface: family, address, prefix length."""
+        """The identity of the address, independent of its interface: family, address, prefix length."""
         own = self.attributes.get(_IFA_LOCAL) or self.attributes.get(_IFA_ADDRESS)
         return self.head[0], own, self.head[1]
 
     @property
     def configuration(self) -> tuple[object, ...]:
-        """Everything that was configured for the address except its lifetimes, in the form that on() produces."""
+        """The configuration of the address without its lifetimes. It is comparable only between results of on()."""
         return self.head, frozenset((kind, data) for kind, data in self.attributes.items() if kind != _IFA_CACHEINFO)
 
     def on(self, index: int, name: str, old_name: str) -> Self:
-        """Return the record for another interface. A label such as eth0:1 is renamed too, if the new name is short
-        enough.
+        """Return a copy of the record for another interface.
+
+        A label such as eth0:1 gets the new interface name. If the result is too long for a label, the copy has none.
+        index, name: of the other interface. old_name: the interface name in the record's label.
         """
         attributes = dict(self.attributes)
         flags = _U32.unpack(attributes.get(_IFA_FLAGS, _U32.pack(self.head[2])))[0] & _IFA_F_SET
-        # The address was in use, so duplicate address detection (and its delay) is unnecessary.
+        # The address is already in use, so duplicate address detection, which takes time, is unnecessary.
         attributes[_IFA_FLAGS] = _U32.pack(flags | (_IFA_F_NODAD if self.head[0] == socket.AF_INET6 else 0))
         label = attributes.pop(_IFA_LABEL, b"").rstrip(b"\0").decode(errors="surrogateescape")
         if label.startswith(f"{old_name}:") and len(new := name + label.removeprefix(old_name)) < 16:
@@ -87,22 +90,26 @@ class AddressRecord:
 
 @dataclass(frozen=True)
 class RouteRecord:
-    """A unicast route out of an interface, or one with several next hops that include the interface."""
+    """A unicast route, with one next hop or several, as the kernel reported it."""
 
     head: tuple[int, ...]  # struct rtmsg
     attributes: Attributes
 
     @property
     def key(self) -> tuple[object, ...]:
-        """The route's identity, without its interface: family, prefix, TOS, table, destination, metric, gateway."""
+        """The identity of the route, independent of its interface.
+
+        A tuple of family, prefix length, TOS, table, destination, metric and gateway.
+        """
         family, dst_len, _src, tos, *_ = self.head
         parts = (_RTA_TABLE, _RTA_DST, _RTA_PRIORITY, _RTA_GATEWAY, _RTA_VIA)
         return family, dst_len, tos, *(self.attributes.get(kind) for kind in parts)
 
     @property
     def network(self) -> tuple[object, ...] | None:
-        """The network of the address that the kernel made this route for: family, address, prefix length; None for
-        other routes.
+        """The network of the address for which the kernel made this route: family, network address, prefix length.
+
+        None for a route that the kernel did not make.
         """
         family, length, _src, _tos, _table, protocol, *_ = self.head
         return (family, self.attributes.get(_RTA_DST), length) if protocol == _RTPROT_KERNEL else None
@@ -113,7 +120,10 @@ class RouteRecord:
         return _RTA_MULTIPATH in self.attributes
 
     def hops(self) -> Iterator[tuple[int, int, bytes]]:
-        """Yield each next hop of a shared route: interface, offset in the attribute, attributes."""
+        """Yield the next hops of a shared route.
+
+        Each is a tuple: interface index, offset in the RTA_MULTIPATH attribute, packed attributes of the hop.
+        """
         value, at = self.attributes.get(_RTA_MULTIPATH, b""), 0
         while len(value) - at >= _RTNEXTHOP.size:
             length, _flags, _hops, index = _RTNEXTHOP.unpack_from(value, at)
@@ -121,13 +131,13 @@ class RouteRecord:
             at += max(length + 3 & ~3, _RTNEXTHOP.size)
 
     def leads_out_of(self, index: int) -> bool:
-        """Return whether the route uses an interface."""
+        """Return whether the route or one of its next hops leads out of an interface."""
         if self.shared:
             return any(hop == index for hop, _at, _data in self.hops())
         return self.attributes.get(_RTA_OIF) == _U32.pack(index)
 
     def on(self, index: int, old: int) -> Self:
-        """Return the route with the interface `old` replaced by `index`."""
+        """Return a copy of the route with the interface index `old` replaced by `index`."""
         attributes = {kind: value for kind, value in self.attributes.items() if kind != _RTA_NH_ID}
         expires = _CACHEINFO_EXPIRES.unpack_from(attributes.pop(_RTA_CACHEINFO, bytes(_CACHEINFO_EXPIRES.size)))[2]
         if expires > 0 and self.head[0] == socket.AF_INET6:
@@ -143,7 +153,7 @@ class RouteRecord:
         return replace(self, head=(*self.head[:-1], self.head[-1] & _RTNH_F_ONLINK), attributes=attributes)
 
     def add(self, rtnl: Rtnl) -> None:
-        """Add the route beside existing ones; a shared route replaces its former version."""
+        """Add the route beside existing ones. A shared route instead replaces the route from which it was copied."""
         how = NLM_F_REPLACE if self.shared else NLM_F_APPEND
         _tolerant(rtnl, RTM_NEWROUTE, self._message(), NLM_F_CREATE | how, EEXIST)
 
@@ -156,7 +166,7 @@ class RouteRecord:
 
 
 def addresses(rtnl: Rtnl, index: int) -> list[AddressRecord]:
-    """Return the addresses of an interface that are in use, in the kernel's order."""
+    """Return the addresses of an interface in the kernel's order, without those that failed duplicate detection."""
     found: list[AddressRecord] = []
     for message in rtnl.dump(RTM_GETADDR, Raw(_IFADDRMSG.pack(0, 0, 0, 0, index))):
         data = body(message)
@@ -167,10 +177,10 @@ def addresses(rtnl: Rtnl, index: int) -> list[AddressRecord]:
 
 
 def restore(rtnl: Rtnl, index: int, name: str, before: Sequence[AddressRecord], old_name: str) -> None:
-    """Restore the addresses that an interface had, with broadcast address, label and scope.
+    """Restore the addresses that an interface had, with broadcast address, label and scope. Remove all others.
 
-    Addresses that are present with the same configuration are not touched. The others get the lifetimes they had when
-    they were recorded. old_name: the name of the interface at that time.
+    An address that is present with the same configuration is not changed. An address that is added gets the lifetimes
+    that it had when it was recorded. name: the present name of the interface. old_name: its name at that time.
     """
     wanted = [address.on(index, name, old_name) for address in before]
 
@@ -180,7 +190,7 @@ def restore(rtnl: Rtnl, index: int, name: str, before: Sequence[AddressRecord], 
     for address in reversed(there()):
         if address.configuration not in [one.configuration for one in wanted]:
             address.remove(rtnl)
-    # Removing the first address of a subnet may have removed the others (promote_secondaries): ask again.
+    # Ask again, because removing the first address of a subnet may have removed the others (promote_secondaries).
     kept = {address.configuration for address in there()}
     for address in wanted:
         if address.configuration not in kept:
@@ -188,7 +198,7 @@ def restore(rtnl: Rtnl, index: int, name: str, before: Sequence[AddressRecord], 
 
 
 def routes(rtnl: Rtnl, index: int) -> list[RouteRecord]:
-    """Return the unicast routes in every table that use an interface."""
+    """Return the unicast routes that lead out of an interface, from all routing tables."""
     found: list[RouteRecord] = []
     for family in _FAMILIES:
         for message in rtnl.dump(RTM_GETROUTE, Raw(_RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))):

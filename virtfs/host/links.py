@@ -1,9 +1,11 @@
 """The host's end of a tap: up, MTU, MAC, queue length and addresses, over rtnetlink(7).
 
-Every call finds the interface by the tap's own descriptor, which gives its namespace and name, so renames and moves are
-followed. One socket is kept in the namespace where Links was made. In other namespaces a socket is opened for each
-request, since an open socket keeps a dead namespace alive. Calls block for some 0.1 to 0.3 ms, and longer while others
-configure the network, because the kernel has one lock for that (rtnl_mutex). So make them in a thread, one at a time.
+Every call asks the descriptor of the tap for the present namespace and name of the interface. So calls also work after
+the interface was renamed or moved. Links keeps one socket open, in the namespace of the thread that created Links. In
+other namespaces each request opens a socket of its own, because an open socket would keep a dead namespace alive.
+
+A call blocks for some 0.1 to 0.3 ms, and longer while other programs configure the network, because the kernel has one
+lock for all network configuration (rtnl_mutex). Make calls in a worker thread, one at a time.
 """
 
 import errno
@@ -31,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 _IFF_UP = 0x1  # linux/if.h
 _IFF_PROMISC = 0x100
-# linux/rtnetlink.h: omit per-protocol statistics, which make up a quarter of a message
+# linux/rtnetlink.h: answers without per-protocol statistics, which makes them a quarter shorter
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFLA_STATS_LINK_64 = 1  # linux/if_link.h
 _IN6_ADDR_GEN_MODE_NONE = 1  # linux/if_link.h
@@ -41,7 +43,7 @@ T = TypeVar("T")
 
 
 class Links:
-    """rtnetlink requests about taps. VirtError ENXIO, in every method: the tap's interface is gone."""
+    """rtnetlink requests about taps. Methods that take a tap raise VirtError ENXIO if its interface is gone."""
 
     def __init__(self) -> None:
         self._home = netns.own_identity()
@@ -70,9 +72,9 @@ class Links:
         return self._at(tap, ask)
 
     def dropped(self) -> dict[int, int]:
-        """Return Link.tx_dropped, by index, of every interface in the namespace where Links was made.
+        """Return Link.tx_dropped of every interface, by index, in the namespace of the thread that created Links.
 
-        One request asks for this counter of all interfaces: 9 ms for 500 of them, where get() for each takes 130 ms.
+        One request gets the counters of all interfaces. For 500 interfaces this takes 9 ms, but get() for each 130 ms.
         """
         question = ifstatsmsg()
         question["filter_mask"] = 1 << (_IFLA_STATS_LINK_64 - 1)
@@ -89,11 +91,11 @@ class Links:
         txqlen: int | None = None,
         promisc: bool | None = None,
     ) -> None:
-        """Change the given properties in the order address, txqlen, mtu, promisc, up. Those before a failure stay
-        changed.
+        """Change the given properties, in the order address, txqlen, mtu, promisc, up.
 
-        VirtError: ERANGE, an MTU or length out of the device's range; EADDRNOTAVAIL, a multicast or zero MAC; EINVAL, a
-        MAC that is not 6 bytes; ENOMEM, no memory for such a queue.
+        If a change fails, the changes before it stay in effect. address: the MAC, 6 bytes. txqlen: frames. VirtError:
+        ERANGE, an MTU or queue length out of the device's range; EADDRNOTAVAIL, a multicast or zero MAC; EINVAL, a MAC
+        that is not 6 bytes; ENOMEM, no memory for such a queue.
         """
         if address is not None:
             self._set_address(tap, address)
@@ -109,7 +111,7 @@ class Links:
     def quiet(self, tap: Placed) -> None:
         """Stop a new tap from sending over IPv6 by itself, and make it keep its IPv6 addresses while down.
 
-        A kernel without IPv6, or a read-only /proc (in a container), is logged and not an error.
+        If the kernel has no IPv6, or /proc is read-only (in a container), log this and raise no error.
         """
         change = ifinfmsg()
         inet6 = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _IN6_ADDR_GEN_MODE_NONE)]}
@@ -124,24 +126,26 @@ class Links:
         self._at(tap, lambda _rtnl, _index: _keep_addresses(tap.name()))
 
     def move(self, tap: Placed, namespace: int) -> None:
-        """Move the interface to the network namespace of a descriptor. It arrives down and without addresses
-        (net/core/dev.c).
+        """Move the interface to another network namespace. It arrives down and without addresses (net/core/dev.c).
 
-        VirtError EEXIST: the namespace has an interface of that name; EPERM: no permission for that namespace.
+        namespace: a descriptor of the namespace. VirtError: EEXIST, the namespace has an interface of that name; EPERM,
+        no permission for that namespace.
         """
         change = ifinfmsg()
         change["attrs"] = [("IFLA_NET_NS_FD", namespace)]
         self._change(tap, change, "netns")
 
     def addresses(self, tap: Placed) -> tuple[IpInterface, ...]:
-        """Return every address, IPv4 first, in the kernel's order, including those the kernel made itself (fe80::)."""
+        """Return all addresses in the kernel's order, IPv4 first. They include those that the kernel made (fe80::)."""
         return self._at(tap, _addresses)
 
     def add_address(self, tap: Placed, interface: IpInterface) -> None:
-        """Add an address, as `ip address add A/n brd + dev TAP` does. VirtError: EEXIST, EINVAL, EACCES (no IPv6)."""
-        broadcast = (
-            interface.version == 4 and interface.network.prefixlen < 31
-        )  # RFC 3021: a /31 has no broadcast address
+        """Add an address, as `ip address add A/n brd + dev TAP` does.
+
+        VirtError: EEXIST, the interface has the address; EINVAL, the kernel refuses it; EACCES, IPv6 is disabled.
+        """
+        # A /31 has no broadcast address (RFC 3021).
+        broadcast = interface.version == 4 and interface.network.prefixlen < 31
 
         def ask(rtnl: Rtnl, index: int) -> None:
             request = _address_message(interface, index)
@@ -154,29 +158,30 @@ class Links:
         self._at(tap, ask, f'address "{interface}"')
 
     def remove_address(self, tap: Placed, address: IpInterface | IpAddress) -> None:
-        """Remove an address, as `ip address del` does; without a prefix length, the first match.
+        """Remove an address, as `ip address del` does. If it has no prefix length, remove the first match.
 
-        VirtError EADDRNOTAVAIL: there is no such address. As everywhere on Linux, removing the first IPv4 address of a
-        subnet removes the others too (net.ipv4.conf.*.promote_secondaries).
+        As always on Linux, removing the first IPv4 address of a subnet also removes the others of that subnet, unless
+        the sysctl net.ipv4.conf.*.promote_secondaries is set. VirtError EADDRNOTAVAIL: there is no such address.
         """
 
         def ask(rtnl: Rtnl, index: int) -> None:
             known = _addresses(rtnl, index)
             matching = [one for one in known if address in (one, one.ip)]
             if not matching:
-                raise VirtError(errno.EADDRNOTAVAIL, "the interface does not have it")
+                raise VirtError(errno.EADDRNOTAVAIL, "the interface does not have this address")
             rtnl.ask(RTM_DELADDR, _address_message(matching[0], index))
 
         self._at(tap, ask, f'address "{address}"')
 
     def addresses_in_full(self, tap: Placed) -> tuple[ipconfig.AddressRecord, ...]:
-        """Return the addresses with all their attributes, for restore_addresses()."""
+        """Return the addresses with all their attributes, to pass to restore_addresses() later."""
         return self._at(tap, lambda rtnl, index: tuple(ipconfig.addresses(rtnl, index)))
 
     def restore_addresses(self, tap: Placed, held: tuple[ipconfig.AddressRecord, ...], name: str) -> None:
-        """Restore the addresses in `held`. VirtError: from the kernel.
+        """Restore addresses that addresses_in_full() returned, and remove all others.
 
-        name: the name that the interface had when they were recorded.
+        held: the addresses to restore. name: the name of the interface when they were recorded. VirtError: errors of
+        the kernel.
         """
 
         def ask(rtnl: Rtnl, index: int) -> None:
@@ -205,7 +210,10 @@ class Links:
         self._change(tap, change, what if on else f"not {what}")
 
     def _set_number(self, tap: Placed, attribute: str, what: str, number: int) -> None:
-        """Set a numeric attribute. The kernel's EINVAL for an MTU (net/core/dev.c dev_validate_mtu) becomes ERANGE."""
+        """Set a numeric attribute. VirtError ERANGE: the number is out of range.
+
+        For an MTU out of range the kernel reports EINVAL (net/core/dev.c dev_validate_mtu), which becomes ERANGE.
+        """
         if not 0 <= number < 1 << 32:
             raise VirtError(errno.ERANGE, f'{what} "{number}" is out of range')
         change = ifinfmsg()
@@ -225,7 +233,10 @@ class Links:
         self._at(tap, ask, what)
 
     def _at(self, tap: Placed, request: Callable[[Rtnl, int], T], what: str = "") -> T:
-        """Call a request with the socket and index for the tap's namespace. what: prefix of an error's sentence."""
+        """Call `request` with a socket in the tap's namespace and the index of the tap's interface there.
+
+        what: names the request. An error sentence begins with it.
+        """
         try:
             return self._once(tap, request)
         except OSError as refusal:
@@ -265,7 +276,7 @@ def _with_socket(request: Callable[[Rtnl], T]) -> T:
 
 
 def _keep_addresses(name: str) -> None:
-    """Set net.ipv6.conf.NAME.keep_addr_on_down (ip-sysctl.rst); /proc/sys/net shows the calling thread's namespace."""
+    """Set the sysctl net.ipv6.conf.NAME.keep_addr_on_down (ip-sysctl.rst) in the calling thread's namespace."""
     try:
         with open(f"/proc/sys/net/ipv6/conf/{name}/keep_addr_on_down", "w") as knob:
             knob.write("1")
@@ -276,7 +287,7 @@ def _keep_addresses(name: str) -> None:
 
 
 def _named(refusal: OSError, tap: Placed, what: str) -> VirtError:
-    """Return the error with its sentence prefixed by the attempted change; the kernel gives only the reason."""
+    """Return a VirtError whose sentence names the failed request and the tap. The kernel reports only the reason."""
     reason = refusal.strerror or str(refusal)
     sentence = f"{what} on {tap.name()}: {reason}" if what else f"{tap.name()}: {reason}"
     return VirtError(refusal.errno or errno.EIO, sentence)

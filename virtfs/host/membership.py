@@ -1,4 +1,4 @@
-"""The bridge that a tap belongs to, in any network namespace."""
+"""Read, change and restore the bridge membership of a tap, in any network namespace."""
 
 import errno
 from collections.abc import Callable
@@ -20,7 +20,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What the kernel forgets when a port leaves its bridge. settings: the port settings that no verb sets."""
+    """The state of a port that the kernel discards when the port leaves its bridge.
+
+    bridge: the name of the bridge. static: the static entries of the port in the address table. settings: the port
+    settings that no verb sets.
+    """
 
     bridge: str
     member: Member
@@ -29,7 +33,7 @@ class Membership:
 
 
 def bridge_of(tap: Placed) -> str:
-    """Return the name of the tap's bridge, "" if it is in none. VirtError ENXIO: the tap is gone."""
+    """Return the name of the bridge that the tap is in, "" if it is in none. VirtError ENXIO: the tap is gone."""
 
     def ask(rtnl: Rtnl) -> str:
         bridge = _bridge_index(rtnl, tap.name())
@@ -40,7 +44,7 @@ def bridge_of(tap: Placed) -> str:
 
 
 def membership(tap: Placed, links: Links) -> Membership | None:
-    """Return the tap's membership in full; None if it is in no bridge."""
+    """Return the membership of the tap, to pass to restore() later; None if the tap is in no bridge."""
 
     def ask(rtnl: Rtnl) -> Membership | None:
         name = tap.name()
@@ -58,9 +62,9 @@ def membership(tap: Placed, links: Links) -> Membership | None:
 
 
 def join(tap: Placed, links: Links, name: str) -> None:
-    """Make the tap a member of a bridge, and of no other.
+    """Make the tap a member of a bridge. If it is in another bridge, it leaves that one.
 
-    VirtError ENXIO: no such bridge; EBUSY: the tap is part of something else, such as a bond.
+    VirtError: ENXIO, there is no such bridge; EBUSY, the tap is part of another kind of interface, such as a bond.
     """
 
     def do(rtnl: Rtnl) -> None:
@@ -81,7 +85,7 @@ def leave(tap: Placed, links: Links) -> None:
 
 
 def restore(tap: Placed, links: Links, before: Membership | None) -> None:
-    """Restore a recorded membership; None means that the tap was in no bridge."""
+    """Restore a membership that membership() returned. None means that the tap was in no bridge."""
     if before is None:
         leave(tap, links)
         return

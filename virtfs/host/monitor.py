@@ -1,7 +1,8 @@
 """rtnetlink notifications: changes of interfaces and addresses, in this namespace and in watched ones.
 
-One socket receives them all (NETLINK_LISTEN_ALL_NSID, netlink(7)). A message from another namespace carries its nsid,
-the number by which this namespace knows it. An nsid does not keep its namespace alive, unlike a socket there.
+One socket receives the notifications of all these namespaces (NETLINK_LISTEN_ALL_NSID, netlink(7)). A message from
+another namespace carries an nsid, the number by which our namespace knows the other one. A socket in the other
+namespace would keep that namespace alive. An nsid does not.
 """
 
 import errno
@@ -26,7 +27,8 @@ _log = logging.getLogger(__name__)
 _NETLINK_ADD_MEMBERSHIP = 1  # linux/netlink.h
 _NETLINK_LISTEN_ALL_NSID = 8
 _GROUPS = {"LINK": 1, "IPV4_IFADDR": 5, "IPV6_IFADDR": 9, "NSID": 28}  # RTNLGRP_…, linux/rtnetlink.h
-_SO_RCVBUFFORCE = 33  # asm-generic/socket.h: may exceed net.core.rmem_max, needs CAP_NET_ADMIN
+# asm-generic/socket.h: sets a size that may exceed net.core.rmem_max, but needs CAP_NET_ADMIN.
+_SO_RCVBUFFORCE = 33
 _BUFFER = 4 << 20  # bytes; room for some 2000 messages about links
 
 _INT = struct.Struct("i")
@@ -37,13 +39,16 @@ _NSID_ROOM = socket.CMSG_SPACE(_INT.size)
 class LinkChanged:
     """An interface appeared, or one of its properties may have changed."""
 
-    nsid: int | None  # None: the namespace where the Monitor was made
+    nsid: int | None  # None for the namespace of the thread that created the Monitor
     link: Link
 
 
 @dataclass(frozen=True, slots=True)
 class LinkGone:
-    """An interface was deleted or moved to another namespace; only the tap's descriptor can tell which."""
+    """An interface was deleted or was moved to another namespace.
+
+    The kernel sends the same message for both. Only the descriptor of the tap shows which of them happened.
+    """
 
     nsid: int | None
     index: int
@@ -62,7 +67,10 @@ class AddressChanged:
 
 @dataclass(frozen=True, slots=True)
 class NamespaceGone:
-    """A namespace died, and its nsid is free again. Its taps vanish within milliseconds, without a LinkGone."""
+    """A namespace was destroyed, and its nsid may be assigned again.
+
+    The taps in the namespace vanish within milliseconds, without a LinkGone.
+    """
 
     nsid: int
 
@@ -76,7 +84,7 @@ Event = LinkChanged | LinkGone | AddressChanged | NamespaceGone | Overflow
 
 
 class Monitor:
-    """The listening socket, for the namespace of the thread that made it and every namespace that has an nsid."""
+    """A socket for notifications from the namespace of the thread that created it, and from namespaces with an nsid."""
 
     def __init__(self) -> None:
         self._home = netns.own_identity()
@@ -131,18 +139,18 @@ class Monitor:
         return events
 
     def watch(self, namespace: int) -> int | None:
-        """Watch a namespace, given by descriptor, from now on; return its nsid, None for our own.
+        """Start to watch a namespace and return its nsid, or None for our own namespace.
 
-        The caller must read the namespace's state afterwards. Blocks briefly. The nsid stays valid until the namespace
-        dies. VirtError: EPERM, ENOSPC, EINVAL.
+        Earlier changes are not reported, so the caller must read the state of the namespace afterwards. The nsid is
+        valid until the namespace is destroyed. Blocks briefly. namespace: a descriptor. VirtError: as in nsid_of().
         """
         return None if netns.identity(namespace) == self._home else nsid_of(namespace)
 
     def _skip(self) -> None:
         """Discard the queued messages.
 
-        After an overflow the kernel drops all notifications, without another error, until the queue has been empty
-        (af_netlink.c netlink_rcv_wake). Only state that is read after that is certain to be current.
+        After an overflow the kernel silently drops all notifications until the receive queue has been empty once
+        (af_netlink.c netlink_rcv_wake). So only state that is read after this call is certain to be current.
         """
         while True:
             try:
@@ -171,14 +179,14 @@ class Monitor:
 
 
 def _link_changed(message: Message, nsid: int | None) -> Event | None:
-    """Ignore messages about ports (AF_BRIDGE) and wireless events, which have no MTU."""
+    """Return the event. Ignore messages about bridge ports (AF_BRIDGE), and wireless events, which have no MTU."""
     if message["family"] != socket.AF_UNSPEC or message.get_attr("IFLA_MTU") is None:
         return None
     return LinkChanged(nsid, link_of(message))
 
 
 def _link_gone(message: Message, nsid: int | None) -> Event | None:
-    """Ignore family AF_BRIDGE: the port left its bridge, but the interface still exists."""
+    """Return the event. Ignore family AF_BRIDGE: the interface has left its bridge, but still exists."""
     if message["family"] != socket.AF_UNSPEC:
         return None
     return LinkGone(nsid, message["index"], message.get_attr("IFLA_IFNAME"))
@@ -190,7 +198,7 @@ def _address_changed(message: Message, nsid: int | None) -> Event | None:
 
 
 def _namespace_gone(message: Message, nsid: int | None) -> Event | None:
-    """Ignore messages from other namespaces, whose nsids are not ours."""
+    """Return the event. Ignore messages from other namespaces, because nsids in them differ from ours."""
     return NamespaceGone(message.get_attr("NETNSA_NSID")) if nsid is None else None
 
 
@@ -204,7 +212,7 @@ _READERS: dict[int, Callable[[Message, int | None], Event | None]] = {
 
 
 def _nsid(ancillary: list[tuple[int, int, bytes]]) -> int | None:
-    """Return the nsid of the namespace a message comes from; the kernel omits it for the socket's own."""
+    """Return the nsid of the namespace from which a message comes, None if that is the namespace of the socket."""
     for level, kind, data in ancillary:
         if (level, kind) == (SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID):
             number: int = _INT.unpack(data)[0]
@@ -213,7 +221,7 @@ def _nsid(ancillary: list[tuple[int, int, bytes]]) -> int | None:
 
 
 def _enlarge(listener: socket.socket) -> None:
-    """Enlarge the receive buffer, beyond the system's limit if that is allowed."""
+    """Enlarge the receive buffer. Exceed the limit net.core.rmem_max if this process is allowed to."""
     try:
         listener.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
     except PermissionError:

@@ -1,4 +1,4 @@
-"""rtnetlink messages as raw bytes, to repeat what the kernel reported for another interface."""
+"""rtnetlink messages as raw bytes, so that the attributes of one interface can be copied to another unchanged."""
 
 import struct
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ class Raw(dict[str, dict[str, int]]):
         self._body = body
 
     def encode(self) -> None:
-        """Set `data` to the header, as Rtnl has filled it in, and the body."""
+        """Set `data` to the whole message: the header, which Rtnl.ask() has filled in, and the body."""
         header = self["header"]
         length = _HEADER.size + len(self._body)
         numbers = (length, header["type"], header["flags"], header["sequence_number"], 0)
@@ -29,13 +29,13 @@ class Raw(dict[str, dict[str, int]]):
 
 
 def body(message: Message) -> bytes:
-    """Return the bytes after the header of a received message."""
+    """Return the bytes that follow the netlink header of a received message."""
     start: int = message.offset
     return bytes(message.data[start + _HEADER.size : start + message["header"]["length"]])
 
 
 def parse(data: bytes) -> Attributes:
-    """Return the attributes by type; the last one of each type."""
+    """Return the attributes by type. If a type occurs more than once, the last attribute counts."""
     attributes: Attributes = {}
     while len(data) >= _ATTRIBUTE.size:
         length, kind = _ATTRIBUTE.unpack_from(data)
@@ -47,7 +47,7 @@ def parse(data: bytes) -> Attributes:
 
 
 def pack(attributes: Iterable[tuple[int, bytes]]) -> bytes:
-    """Return the attributes as bytes, the reverse of parse()."""
+    """Return the bytes of some attributes, given as pairs of type and value. This is the reverse of parse()."""
     return b"".join(_padded(_ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value) for kind, value in attributes)
 
 

@@ -1,8 +1,9 @@
 """Import pyroute2's message classes without the rest of pyroute2.
 
 `import pyroute2.netlink` first runs pyroute2/__init__.py, which imports every part of the library, including its
-databases and asyncio: a third of a server's start-up time. The message classes need none of that. So a module with the
-same path stands in for the package. Access to one of the package's public names loads the whole package.
+databases and asyncio. That takes a third of a server's start-up time, and the message classes need none of it. So
+install() registers a stand-in module, which has the path of the package but does not run its __init__.py. The first
+access to a public name that is not a submodule loads the whole package.
 """
 
 import importlib
@@ -14,7 +15,7 @@ _NAME = "pyroute2"
 
 
 class _Package(ModuleType):
-    """The package before its __init__.py has run; an unknown attribute runs it."""
+    """The stand-in for the package. Access to a name that is not a submodule runs the __init__.py of the package."""
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
@@ -31,7 +32,7 @@ class _Package(ModuleType):
 
 
 def install() -> None:
-    """Put the stand-in into sys.modules, unless pyroute2 is loaded. ModuleNotFoundError: pyroute2 is not installed."""
+    """Put the stand-in in sys.modules, unless pyroute2 is loaded. ModuleNotFoundError: pyroute2 is not installed."""
     if _NAME in sys.modules:
         return
     spec = importlib.util.find_spec(_NAME)

@@ -18,12 +18,13 @@ class Link:
     name: str
     up: bool
     mtu: int
-    address: bytes  # its MAC, 6 bytes for a tap
-    carrier: bool  # NetBSD's "status: active"; Linux reports it only for interfaces that are up
-    txqlen: int  # maximum number of frames that wait for the tap's reader
-    tx_dropped: int  # frames for the tap's reader that did not fit, or that a filter rejected
-    master: int | None  # index of the bridge it is a port of
-    promisc: bool  # the flag IFF_PROMISC; a bridge or a capture does not set it
+    address: bytes  # the MAC, 6 bytes for a tap
+    # Whether there is carrier ("status: active" in NetBSD). Linux reports it only while the interface is up.
+    carrier: bool
+    txqlen: int  # maximum number of frames that are queued for the tap's reader
+    tx_dropped: int  # frames for the tap's reader that found the queue full, or that a filter rejected
+    master: int | None  # index of the bridge that the interface is in
+    promisc: bool  # the flag IFF_PROMISC, which a bridge or a capture does not set
 
 
 def link_of(message: Message) -> Link:
@@ -44,6 +45,6 @@ def link_of(message: Message) -> Link:
 
 
 def address_of(message: Message) -> IpInterface:
-    """Return the address of an RTM_NEWADDR or RTM_DELADDR message; for a point-to-point address, the local end's."""
+    """Return the address in an RTM_NEWADDR or RTM_DELADDR message; on a point-to-point link, the local address."""
     address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
     return ip_interface(f"{address}/{message['prefixlen']}")

@@ -15,10 +15,11 @@ NAMED = Path("/run/netns")  # ip-netns(8)
 
 
 def open_netns(name: str) -> int:
-    """Return a descriptor of the namespace with that name, or of that process; "" is the daemon's own. The caller
-    closes it.
+    """Return a new descriptor of a network namespace, which the caller must close.
 
-    VirtError ENXIO: there is none; EINVAL: not a network namespace; other errors of open(2).
+    name: a name of ip-netns(8), the number of a process in the namespace, or "" for the daemon's own namespace.
+    VirtError: ENXIO, there is no such namespace or process; EINVAL, the name is that of another file; other errors of
+    open(2).
     """
     if not name:
         return netns.own_netns()
@@ -34,13 +35,14 @@ def open_netns(name: str) -> int:
         if fcntl.ioctl(fd, _NS_GET_NSTYPE) == netns.CLONE_NEWNET:
             return fd
     except OSError:
-        pass  # ENOTTY: not a namespace, for example a file of ip-netns(8) that is no longer mounted over
+        # ENOTTY: not a namespace. For example, a file of ip-netns(8) remains after its namespace was unmounted.
+        pass
     os.close(fd)
     raise VirtError(errno.EINVAL, f'"{name}" is not a network namespace')
 
 
 def name_of(fd: int) -> str | None:
-    """Return the ip-netns(8) name of the namespace of a descriptor, or None. OSError: EMFILE, ENFILE, ENOMEM."""
+    """Return the ip-netns(8) name of a namespace, None if it has none. OSError: EMFILE, ENFILE, ENOMEM."""
     wanted = netns.identity(fd)
     try:
         entries = sorted(NAMED.iterdir())

@@ -1,4 +1,4 @@
-"""Network namespaces by descriptor, never by name: a name can come to mean another namespace."""
+"""Network namespaces by descriptor. Names are not used, because the same name may later mean another namespace."""
 
 import os
 from collections.abc import Callable
@@ -26,12 +26,15 @@ def same_netns(fd_a: int, fd_b: int) -> bool:
 
 
 def own_netns() -> int:
-    """Return a new descriptor of the calling thread's network namespace, which it keeps alive: close it soon."""
+    """Return a new descriptor of the calling thread's network namespace.
+
+    The caller must close it soon, because an open descriptor keeps the namespace alive.
+    """
     return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def own_identity() -> tuple[int, int]:
-    """Return the identity of the calling thread's network namespace. Uses no descriptor."""
+    """Return the identity of the calling thread's network namespace, without opening a descriptor."""
     status = os.stat(_OWN)
     return status.st_dev, status.st_ino
 
@@ -44,9 +47,9 @@ def enter(fd: int) -> None:
 def inside(fd: int, function: Callable[[], T]) -> T:
     """Call a function inside a network namespace and return its result, or raise its exception.
 
-    The function runs in a thread of its own. A pool thread would have to return to its namespace afterwards, and if
-    that failed it would stay in a foreign one. The caller's own thread never moves. Blocks until done; starting the
-    thread takes some 60 µs. VirtError ENOMEM: no thread can be started.
+    The function runs in a new thread, and the calling thread stays in its namespace. A pool thread would have to return
+    to its own namespace afterwards, and would stay in the wrong one if that failed. Blocks until the function returns.
+    Starting the thread takes some 60 µs. VirtError ENOMEM: no thread can be started.
     """
 
     def run() -> T:
@@ -57,8 +60,9 @@ def inside(fd: int, function: Callable[[], T]) -> T:
 
 
 def where(device: Placed, function: Callable[[], T]) -> T:
-    """Call a function in the network namespace of an interface, in a thread of its own if that is another namespace.
+    """Call a function in the network namespace of an interface, and return its result.
 
+    If the calling thread is in another namespace, the function runs in a new thread, as in inside().
     VirtError ENXIO: the interface is gone. PermissionError: its namespace may not be entered.
     """
     fd = device.netns()

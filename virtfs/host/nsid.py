@@ -1,7 +1,7 @@
-"""Network namespace ids: the number by which our namespace knows another (ip-netns(8) set).
+"""Network namespace ids (nsids): the numbers by which our namespace knows others (`ip netns set`, ip-netns(8)).
 
-An nsid (RTM_NEWNSID, net/core/net_namespace.c) does not keep its namespace alive. It ends with the namespace and may be
-assigned again.
+An nsid (RTM_NEWNSID, net/core/net_namespace.c) does not keep its namespace alive. After the namespace is destroyed, the
+kernel may assign the same nsid to another namespace.
 """
 
 import errno
@@ -16,9 +16,10 @@ _UNKNOWN = 0xFFFFFFFF  # NETNSA_NSID_NOT_ASSIGNED, linux/net_namespace.h
 
 
 def nsid_of(namespace: int) -> int:
-    """Return the nsid of the namespace that a descriptor refers to; assign one if it has none.
+    """Return the nsid of a namespace, after assigning one if the namespace has none.
 
-    nsids belong to the calling thread's namespace. Blocks briefly. VirtError: EPERM, ENOSPC; EINVAL, not a namespace.
+    The nsid is valid only in the calling thread's namespace. Blocks briefly. namespace: a descriptor. VirtError: EPERM;
+    ENOSPC; EINVAL, the descriptor is not one of a namespace.
     """
     with Rtnl() as rtnl:
         nsid = _ask(rtnl, namespace)

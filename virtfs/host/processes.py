@@ -1,4 +1,4 @@
-"""Look up the thread that made a FUSE request: proc(5), process_vm_readv(2)."""
+"""Look up the thread that made a FUSE request, in proc(5) and with process_vm_readv(2)."""
 
 import ctypes
 import errno
@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 from virtfs.host.libc import check, libc
 
-_LOOKS = 100  # polls of a thread that is about to sleep, some µs each
-_VECTOR_MAX = 1024 * 16  # bytes: IOV_MAX entries
+# How many times a thread that is about to sleep is checked. One check takes some µs.
+_LOOKS = 100
+_VECTOR_MAX = 1024 * 16  # bytes of an array of IOV_MAX struct iovec
 _SETS = re.compile(r"^(SigPnd|ShdPnd|SigBlk|SigCgt):\s+([0-9a-f]+)$", re.MULTILINE)
 
-# By system call number: 0 for write and pwrite64, the bytes of a word in struct iovec for writev, pwritev and pwritev2.
-# arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl, whose numbers for these calls do not overlap;
-# include/uapi/asm-generic/unistd.h.
+# The writing system calls by number. The value is 0 for write and pwrite64. For writev, pwritev and pwritev2 it is the
+# size of a word in struct iovec, in bytes. Sources: arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl, whose
+# numbers for these calls do not overlap; include/uapi/asm-generic/unistd.h.
 _WRITES = {
     "x86_64": {1: 0, 18: 0, 20: 8, 296: 8, 328: 8, 4: 0, 181: 0, 146: 4, 334: 4, 379: 4},
     "aarch64": {64: 0, 68: 0, 66: 8, 70: 8, 287: 8},
@@ -43,9 +44,9 @@ _process_vm_readv.argtypes = (
 
 
 def process_of(thread: int) -> int:
-    """Return the process that a thread belongs to, which ps(1) shows; the thread's own number if it is gone.
+    """Return the id of the process to which a thread belongs, as ps(1) shows it. If the thread is gone, return its id.
 
-    FUSE reports the thread (fs/fuse/dev.c: pid_nr_ns(task_pid(current), …)).
+    FUSE reports the id of the thread (fs/fuse/dev.c: pid_nr_ns(task_pid(current), …)).
     """
     try:
         status = Path(f"/proc/{thread}/status").read_text(errors="replace")
@@ -66,7 +67,7 @@ def command_of(pid: int) -> str:
 
 
 class Buffer(NamedTuple):
-    """A range of another process's memory. length: bytes."""
+    """A range in the memory of another process. length: in bytes."""
 
     address: int
     length: int
@@ -75,8 +76,8 @@ class Buffer(NamedTuple):
 def buffers_written(thread: int) -> list[Buffer]:
     """Return the buffers of the write(2) or writev(2) that a thread is blocked in; [] if it is in another call.
 
-    Errors: OSError if unknown; EPERM and EACCES as for ptrace(2). Source: proc_pid_syscall(5), which says "running"
-    until the thread has gone to sleep.
+    OSError: the call cannot be determined; EPERM and EACCES as for ptrace(2). Source: proc_pid_syscall(5). Its file
+    contains "running" until the thread has gone to sleep, so it is read repeatedly.
     """
     for _ in range(_LOOKS):
         words = Path(f"/proc/{thread}/syscall").read_text().split()
@@ -98,7 +99,7 @@ def buffers_written(thread: int) -> list[Buffer]:
 def fetch(thread: int, buffers: Sequence[Buffer], most: int) -> bytes:
     """Return the contents of a thread's buffers, concatenated, at most `most` bytes.
 
-    Errors: those of process_vm_readv(2); EFAULT also if a part of them is not mapped.
+    OSError: errors of process_vm_readv(2); EFAULT also if only a part of the buffers is mapped.
     """
     size = min(sum(length for _, length in buffers), most)
     room = ctypes.create_string_buffer(size)
@@ -110,7 +111,7 @@ def fetch(thread: int, buffers: Sequence[Buffer], most: int) -> bytes:
 
 
 def file_size_limit(thread: int) -> int | None:
-    """Return the RLIMIT_FSIZE of a thread in bytes; None if it has none or it is unknown."""
+    """Return the RLIMIT_FSIZE of a thread in bytes, None if it is unlimited or cannot be read."""
     try:
         limit, _ = resource.prlimit(thread, resource.RLIMIT_FSIZE)
     except OSError:
@@ -119,9 +120,9 @@ def file_size_limit(thread: int) -> int | None:
 
 
 def caught_signals(thread: int) -> frozenset[int]:
-    """Return the signals that are pending for a thread, not blocked, and have a handler; none if that is unknown.
+    """Return the signals that are pending for a thread, are not blocked, and have a handler.
 
-    Source: proc_pid_status(5).
+    Return an empty set if the thread is gone. Source: proc_pid_status(5).
     """
     try:
         status = Path(f"/proc/{thread}/status").read_text(errors="replace")

@@ -1,13 +1,14 @@
-"""A capture ring: what passes an interface in both directions, as the kernel shows it to tcpdump.
+"""A capture ring: the frames that pass an interface in both directions, as tcpdump(8) gets them.
 
 A packet socket with TPACKET_V3; see packet(7) and Documentation/networking/packet_mmap.rst.
 
-The kernel writes each frame with its timestamp into the current block of a shared ring. It hands a block over when it
-is full or has waited long enough. There is no work for a single frame: one wake-up serves a whole block. Frames that
-find no room are counted.
+The kernel writes each frame with its timestamp into the current block of a ring in shared memory. It hands a block over
+to this process when the block is full or its time-out has expired. So one wake-up serves a whole block of frames. The
+kernel counts the frames for which the ring has no room.
 
-The ring sees what goes through the interface's queueing discipline; PACKET_QDISC_BYPASS (packet(7)) avoids it. It keeps
-the interface's network namespace alive.
+The ring gets the frames that pass the queueing discipline of the interface, but not those of a program that bypasses
+the queueing discipline (PACKET_QDISC_BYPASS, packet(7)). An open ring keeps the network namespace of its interface
+alive.
 """
 
 import errno
@@ -34,15 +35,19 @@ _PACKET_STATISTICS = 6
 _PACKET_VERSION = 10
 _PACKET_RESERVE = 12
 _TPACKET_V3 = 2
-_REQ3 = Struct("7I").pack  # block size, blocks, frame size, frames, ms until a block is handed over, 0, 0
-_STATISTICS = Struct("3I")  # frames including dropped ones, dropped frames, times the ring was full
+# struct tpacket_req3: block size, blocks, frame size, frames, ms until a block is handed over, 0, 0
+_REQ3 = Struct("7I").pack
+# struct tpacket_stats_v3: frames including dropped ones, dropped frames, times the ring was full
+_STATISTICS = Struct("3I")
 _OWNED_BY_US, _LOSING = 1, 4  # TP_STATUS_USER, TP_STATUS_LOSING
-_STATUS, _FRAMES = 2, 3  # offsets of a block's status (its owner) and frame count, in 32-bit words
-_DESCRIPTION = Struct("12x3I").unpack_from  # number of frames, offset of the first, bytes used
-_FRAME_SIZE = 2048  # TPACKET_V3 ignores it, but it must divide the block size
+# Offsets in a block, in 32-bit words: of the status, which names the owner, and of the number of frames.
+_STATUS, _FRAMES = 2, 3
+# Fields of a block: number of frames, offset of the first frame, bytes in use.
+_DESCRIPTION = Struct("12x3I").unpack_from
+_FRAME_SIZE = 2048  # bytes; TPACKET_V3 ignores the frame size, but it must divide the block size
 
-# PACKET_RESERVE, in bytes. Without it a frame begins 82 bytes after its header. At 84, a multiple of 4, it can be
-# copied in 32-bit words.
+# PACKET_RESERVE, in bytes. Without it, a frame would begin 82 bytes after its header begins. With it, that is 84 bytes,
+# a multiple of 4, so the frame can be copied in 32-bit words.
 _RESERVE = 2
 
 
@@ -50,8 +55,8 @@ _RESERVE = 2
 class Size:
     """The layout of a ring.
 
-    block: bytes of a block, whole pages; longer frames are truncated. blocks: their number. wait: ms until a block that
-    is not full is handed over.
+    block: the size of a block in bytes, a multiple of the page size; frames that exceed it are truncated. blocks: the
+    number of blocks. wait: the time in ms until the kernel hands over a block that is not full.
     """
 
     block: int
@@ -60,7 +65,7 @@ class Size:
 
     @property
     def bytes(self) -> int:
-        """The kernel memory of the ring, in bytes."""
+        """The size of the ring in kernel memory, in bytes."""
         return self.block * self.blocks
 
 
@@ -68,9 +73,9 @@ class Size:
 class Block:
     """Consecutive frames from the ring.
 
-    memory: the whole block. first: offset of the first frame; a frame is a struct tpacket3_hdr, a struct sockaddr_ll
-    and the data. used: bytes of the block in use. lost: frames dropped before these for want of room. A block may have
-    lost frames only.
+    memory: the whole block. frames: the number of frames in it. first: the offset of the first frame. Each frame is a
+    struct tpacket3_hdr, a struct sockaddr_ll and the data. used: the bytes of the block in use. lost: the number of
+    frames that were dropped before these, because the ring was full. A block may have lost frames and no others.
     """
 
     memory: memoryview
@@ -84,9 +89,10 @@ class PacketRing:
     """A ring on one interface."""
 
     def __init__(self, listener: socket.socket, size: Size) -> None:
-        """Take over a socket; use PacketRing.open()."""
+        """Take ownership of a socket. To make a ring, call PacketRing.open() instead."""
         self._socket = listener
-        self._map = mmap.mmap(listener.fileno(), size.bytes)  # Python's mmap keeps a second descriptor
+        # Python's mmap keeps a duplicate of the descriptor.
+        self._map = mmap.mmap(listener.fileno(), size.bytes)
         whole = memoryview(self._map)
         self._blocks = [whole[at : at + size.block] for at in range(0, size.bytes, size.block)]
         self._words = [block.cast("I") for block in self._blocks]
@@ -95,11 +101,12 @@ class PacketRing:
 
     @classmethod
     def open(cls, device: Placed, size: Size, program: Program | None = None) -> Self:
-        """Capture what passes from now on. Blocks some 20 ms, for the kernel's RCU.
+        """Start to capture the frames of an interface.
 
-        program: a filter for frames towards the wire, as on the tap itself. VirtError: EPERM, CAP_NET_RAW is missing in
-        the interface's network namespace, or that namespace may not be entered; ENXIO, the interface is gone;
-        EAFNOSUPPORT, the kernel has no packet sockets; EMFILE, ENFILE, ENOMEM.
+        Blocks for some 20 ms, because the kernel waits for an RCU grace period. program: a filter for the frames to the
+        wire, as on the tap itself. VirtError: EPERM, CAP_NET_RAW is missing in the interface's network namespace, or
+        that namespace may not be entered; ENXIO, the interface is gone; EAFNOSUPPORT, the kernel has no packet sockets;
+        EMFILE, ENFILE, ENOMEM.
         """
         try:
             return netns.where(device, lambda: cls._open(device, size, program))
@@ -135,12 +142,12 @@ class PacketRing:
         return self._socket.fileno()
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the blocks that have been handed over, in order; each is valid until the next is requested."""
+        """Yield the blocks that the kernel has handed over, in order. Each is valid until the next one is requested."""
         while self._words[self._at][_STATUS] & _OWNED_BY_US:
             memory, words = self._blocks[self._at], self._words[self._at]
             frames, first, used = _DESCRIPTION(memory, 0)
             yield Block(memory, frames, first, used, self._lost() if words[_STATUS] & _LOSING else 0)
-            # After a full ring the kernel opens the block later. Until then ahead() must not see the old frame count.
+            # If the ring was full, the kernel reuses the block later. Until then ahead() must not see the old count.
             words[_FRAMES] = 0
             words[_STATUS] = 0
             self._at = (self._at + 1) % len(self._blocks)
@@ -150,7 +157,7 @@ class PacketRing:
         self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
     def ahead(self) -> int:
-        """Return how many more blocks blocks() must yield to include every frame that has passed by now."""
+        """Return how many blocks blocks() must yield until it has yielded every frame captured before this call."""
         for number in range(len(self._blocks)):
             at = (self._at + number) % len(self._blocks)
             if not self._words[at][_STATUS] & _OWNED_BY_US:
@@ -158,11 +165,11 @@ class PacketRing:
         return len(self._blocks)
 
     def _lost(self) -> int:
-        """Return the frames lost since the last call, which resets the kernel's counter."""
+        """Return the number of frames lost since the last call. Reading the kernel's counter resets it."""
         return int(_STATISTICS.unpack(self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size))[1])
 
     def set_filter(self, program: Program | None) -> None:
-        """Filter the frames towards the wire; None passes all. VirtError ENOMEM: see Tap.set_filter()."""
+        """Filter the frames to the wire; with None, capture all of them. VirtError ENOMEM: see Tap.set_filter()."""
         if program is None:
             with suppress(FileNotFoundError):  # no filter is attached
                 self._socket.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
@@ -174,7 +181,7 @@ class PacketRing:
             raise _refused(refusal) from refusal
 
     def close(self) -> None:
-        """Release the ring and its socket. Blocks some 20 ms. A second call does nothing."""
+        """Release the ring and its socket. Blocks for some 20 ms. A second call does nothing."""
         for view in (*self._words, *self._blocks):
             view.release()
         self._words, self._blocks = [], []

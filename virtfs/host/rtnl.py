@@ -1,7 +1,7 @@
-"""rtnetlink requests and their answers, over a plain socket with pyroute2's message classes.
+"""rtnetlink requests and their answers, over a plain socket and with pyroute2's message classes.
 
-pyroute2's own IPRoute keeps an asyncio loop and a socket for every calling thread, and makes new ones for each call
-from a second thread. A plain socket takes half the time and works from any thread.
+pyroute2's own IPRoute is not used. It keeps an asyncio loop and a socket for the thread that created it, and makes new
+ones for each call from another thread. A plain socket takes half the time and works in any thread.
 """
 
 import errno
@@ -19,13 +19,14 @@ from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 from virtfs.core.errors import VirtError
 
 SOL_NETLINK = 270  # linux/socket.h; the options are in linux/netlink.h
-_NETLINK_EXT_ACK = 11  # answers with an error include a message
+_NETLINK_EXT_ACK = 11  # extended ACKs: an error carries a message
 _NETLINK_GET_STRICT_CHK = 12  # dumps respect the filter in the request's header (Linux 4.20)
 
 _NLM_F_DUMP_INTR = 16  # linux/netlink.h: a change interrupted the dump
-ATTEMPTS = 10  # maximum number of dumps until one is uninterrupted
+ATTEMPTS = 10  # how many times an interrupted dump is tried
 
-ROOM = 1 << 16  # more than the 32 KiB of a dump's largest message (netlink(7), af_netlink.c netlink_dump)
+# Bytes of the receive buffer. The largest message of a dump has 32 KiB (netlink(7), af_netlink.c netlink_dump).
+ROOM = 1 << 16
 
 _SIOCGIFINDEX = 0x8933  # linux/sockios.h
 _IFREQ = struct.Struct("16si20x")  # struct ifreq, linux/if.h: name and index
@@ -37,7 +38,7 @@ Message = Any  # a message of pyroute2, which has no types: a dict with get_attr
 class Rtnl:
     """A request socket in the network namespace of the thread that opens it, for one request at a time.
 
-    It keeps its namespace alive while it is open.
+    An open socket keeps its namespace alive.
     """
 
     def __init__(self) -> None:
@@ -66,7 +67,7 @@ class Rtnl:
     def index(self, name: str) -> int:
         """Return the index of the interface of that name. VirtError ENODEV: there is none.
 
-        if_nametoindex(3) opens a socket for this and reports ENODEV if it cannot, so it is not used.
+        if_nametoindex(3) is not used, because it opens a socket and reports ENODEV if that fails.
         """
         encoded = os.fsencode(name)
         if len(encoded) > _NAME_MAX:
@@ -79,9 +80,9 @@ class Rtnl:
         return index
 
     def ask(self, kind: int, message: Message, flags: int = 0) -> list[Message]:
-        """Send one request (RTM_…, NLM_F_…) and return the messages of its answer; none for a bare acknowledgement.
+        """Send one request and return the messages of the answer. A bare acknowledgement gives an empty list.
 
-        VirtError: the kernel's errno, with the kernel's sentence if there is one.
+        kind: RTM_…. flags: NLM_F_…. VirtError: the kernel's errno, with the kernel's message if there is one.
         """
         self._sequence += 1
         header = message["header"]
@@ -95,7 +96,8 @@ class Rtnl:
     def dump(self, kind: int, message: Message) -> list[Message]:
         """Return all objects of a kind (NLM_F_DUMP) that match the message's header.
 
-        A change during the dump can hide objects. The kernel reports that (NLM_F_DUMP_INTR), and the dump is repeated.
+        A change during a dump can hide objects. The kernel reports this (NLM_F_DUMP_INTR), and the dump is repeated, up
+        to ATTEMPTS times in all.
         """
         for _ in range(ATTEMPTS):
             answer = self.ask(kind, message, NLM_F_DUMP)
@@ -104,7 +106,7 @@ class Rtnl:
         return answer
 
     def _answer(self) -> Iterator[Message]:
-        """Yield the messages up to the end of the answer. The kernel answers within sendto(2): this never waits."""
+        """Yield the messages of the answer. This never blocks, because the kernel answers during sendto(2)."""
         while True:
             data, (sender, _groups) = self._socket.recvfrom(ROOM)
             if sender != 0:
@@ -121,7 +123,7 @@ class Rtnl:
 
 
 def _refusal(error: Exception) -> Exception:
-    """Return the kernel's error with its own sentence, or pyroute2's error for a message that it cannot parse."""
+    """Return the error that the kernel reported, or that of pyroute2 if pyroute2 cannot parse the message."""
     if isinstance(error, NetlinkError):
         return VirtError(error.code, str(error.args[1]))
     if isinstance(error, OSError) and error.errno is not None:

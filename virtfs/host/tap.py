@@ -1,7 +1,8 @@
 """The far end of a tap: the owner of a descriptor of /dev/net/tun (drivers/net/tun.c, tuntap.rst).
 
-IFF_VNET_HDR is always requested, because it cannot change on an attached tap, while the offload that needs it can. An
-existing tap with several queues (IFF_MULTI_QUEUE) is attached to with one queue, and works like any other.
+IFF_VNET_HDR is always requested. Offload needs this flag and may be turned on at any time, but the flag cannot change
+while the tap is attached. If an existing tap has several queues (IFF_MULTI_QUEUE), virtfs attaches one queue, and the
+tap then works like any other.
 """
 
 import errno
@@ -49,7 +50,8 @@ _IFF_TUN_EXCL = 0x8000  # create the tap or fail; never attach
 _FLAGS = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
 
 _INT = struct.Struct("i")
-_IFREQ = struct.Struct("16sH22x")  # struct ifreq, linux/if.h: name and flags of a union of 24 bytes
+# struct ifreq, linux/if.h: the name, and a union of 24 bytes that begins with the flags
+_IFREQ = struct.Struct("16sH22x")
 
 _NO_DEVICE = {
     errno.ENOENT: f"there is no {_DEVICE}: load the module (modprobe tun), or give the container the device"
@@ -60,10 +62,13 @@ _NO_DEVICE = {
 
 
 class Tap:
-    """The real TapDevice, which documents each method. A closed Tap behaves like one whose interface is gone."""
+    """The TapDevice of a real tap. TapDevice documents each method.
+
+    A closed Tap behaves like one whose interface is gone.
+    """
 
     def __init__(self, fd: int, made: bool) -> None:
-        """Take over a descriptor; use Tap.open()."""
+        """Take ownership of a descriptor. To get a tap, call Tap.open() instead."""
         self.fd = fd
         self.made = made
         self._header_found = VNET_HEADER
@@ -72,12 +77,11 @@ class Tap:
 
     @classmethod
     def open(cls, unit: Unit) -> Self:
-        """Attach to tap<unit> of the calling thread's network namespace if it exists and is free; create it if it is
-        missing.
+        """Attach to tap<unit> in the calling thread's network namespace, or create it if it does not exist.
 
-        Blocks for some 0.2 ms when it creates one. VirtError: EBUSY, another program holds the tap, or an interface of
-        that name is not a tap; ENODEV, no /dev/net/tun; EPERM or EACCES, not allowed; EMFILE, too few descriptors are
-        left; other errors of the kernel.
+        Blocks for some 0.2 ms if it creates the tap. VirtError: EBUSY, another program holds the tap, or the interface
+        with that name is not a tap; ENODEV, there is no /dev/net/tun; EPERM or EACCES, this process is not allowed to;
+        EMFILE, too few descriptors are left; other errors of the kernel.
         """
         name = f"tap{unit}"
         found = _find(name)
@@ -112,16 +116,17 @@ class Tap:
         """Return the interface's current name, even after a rename. VirtError ENXIO: it is gone."""
         try:
             answer = fcntl.ioctl(self.fd, _TUNGETIFF, bytes(_IFREQ.size))
-        except (OSError, ValueError) as refusal:  # EBADFD: deleted; ValueError: closed, fd is -1
+        except (OSError, ValueError) as refusal:
+            # EBADFD: the interface was deleted. ValueError: the tap is closed, and fd is -1.
             raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
         return str(_IFREQ.unpack(answer)[0].rstrip(b"\0").decode())
 
     def alive(self) -> bool:
-        """Return whether the interface still exists, in whatever namespace."""
+        """Return whether the interface still exists, in any namespace."""
         return self.fd >= 0 and not _poll(self.fd) & (select.POLLERR | select.POLLNVAL)
 
     def netns(self) -> int:
-        """Return a new descriptor of the network namespace the interface is in; the caller closes it.
+        """Return a new descriptor of the network namespace of the interface; the caller must close it.
 
         VirtError ENXIO: the interface is gone, or its namespace is being destroyed. EPERM: the namespace may not be
         entered. EMFILE, ENFILE, ENOMEM: no descriptor is left.
@@ -138,18 +143,18 @@ class Tap:
             raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
 
     def set_carrier(self, on: bool) -> None:
-        """Turn the carrier on or off, as the host sees it. VirtError ENXIO: the interface is gone."""
+        """Turn on or off the carrier that the host sees. VirtError ENXIO: the interface is gone."""
         self._tell(_TUNSETCARRIER, _INT.pack(on))
 
     def set_persist(self, on: bool) -> None:
-        """Set whether the interface outlives the descriptor. VirtError ENXIO: the interface is gone."""
+        """Set whether the interface remains when the descriptor is closed. VirtError ENXIO: the interface is gone."""
         self._tell(_TUNSETPERSIST, int(on))
 
     def set_offload(self, flags: int) -> None:
-        """Set the offload of the host's frames, OFFLOAD_NONE or OFFLOAD_TCP.
+        """Set the offload of frames from the host to OFFLOAD_NONE or OFFLOAD_TCP.
 
-        Features that were turned off with ethtool(8) stay off, unless the interface is in a namespace that may not be
-        entered. Blocks for some ms. VirtError ENXIO: the interface is gone.
+        Features that were turned off with ethtool(8) stay off. If the interface is in a namespace that may not be
+        entered, they are turned on again. Blocks for some ms. VirtError ENXIO: the interface is gone.
         """
 
         def change() -> None:
@@ -165,7 +170,7 @@ class Tap:
     def set_filter(self, program: Program | None) -> None:
         """Give the reader only the frames that a program accepts; with None, all frames.
 
-        Blocks for some 3 ms. One filter replaces another without a gap.
+        Blocks for some 3 ms. A filter replaces an earlier one atomically.
         VirtError: ENXIO, the interface is gone; EPERM, its namespace may not be entered; ENOMEM, the program is larger
         than net.core.optmem_max allows.
         """
@@ -186,7 +191,7 @@ class Tap:
         self._filtered = True
 
     def _put_tags_back(self) -> None:
-        """Move VLAN tags out of the frames again. A failure is harmless: the next filter tries again."""
+        """Undo vlantags.put_in_frames(). A failure is harmless, because removing the next filter tries this again."""
         found = self._tags_found
         if found:
             with suppress(OSError):
@@ -212,14 +217,15 @@ class Tap:
             raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
 
     def close(self) -> None:
-        """Close the descriptor. A tap that existed before is restored.
+        """Close the descriptor, and restore the header size and offload of a tap that existed before open().
 
-        Blocks some 16 ms. On return another tap can use the unit.
+        Blocks for some 16 ms. When it returns, another tap can use the unit.
         """
         if self._filtered:
-            # A tap that stays keeps the address of the program in our memory. When another process attaches, the kernel
-            # reads that address in the memory of that process, and the attach fails if there is no valid program
-            # (drivers/net/tun.c tun_attach). IFF_NO_PI avoids this, because it has the same bit as IFF_NOFILTER.
+            # A persistent tap keeps the address that the program has in our memory. When another process attaches, the
+            # kernel reads this address in the memory of the other process, and the attach fails if no valid program is
+            # there (drivers/net/tun.c tun_attach). A process that sets IFF_NO_PI is not affected, because IFF_NO_PI is
+            # the same bit as IFF_NOFILTER.
             with suppress(OSError):
                 self.set_filter(None)
         if self.fd >= 0 and not self.made:
@@ -232,7 +238,7 @@ class Tap:
             if not self.made and not _poll(fd) & select.POLLERR:
                 fcntl.ioctl(fd, _TUNSETVNETHDRSZ, _INT.pack(self._header_found))
         except OSError:
-            pass  # never attached, or just deleted: nothing to restore
+            pass  # The tap was never attached or has just been deleted, so there is nothing to restore.
         finally:
             os.close(fd)
 
@@ -247,15 +253,15 @@ class Tap:
 class _Found:
     """An existing interface with the tap's name."""
 
-    busy: str  # why it cannot be attached to; "" if it can
+    busy: str  # the reason why virtfs cannot attach to it, "" if there is none
     multi_queue: bool
 
 
 def _find(name: str) -> _Found | None:
     """Return the interface of that name in the calling thread's network namespace; None if there is none.
 
-    The kernel itself refuses a second attach to a tap with one queue. A tap with many queues would be shared, so its
-    holders are counted here.
+    If a tap has one queue, the kernel refuses a second attach. If it has many queues, the kernel would let several
+    programs share it, so this function counts the attached queues.
     """
     question = ifinfmsg()
     question["attrs"] = [("IFLA_IFNAME", name)]
@@ -297,7 +303,7 @@ def _why_not(name: str, refusal: OSError) -> str:
 
 
 def _poll(fd: int) -> int:
-    """Return the events of one descriptor, without waiting. poll(2), unlike select(2), accepts numbers above 1023."""
+    """Return the poll(2) events of a descriptor now. Unlike select(2), poll(2) accepts numbers above 1023."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return next((events for _fd, events in poll.poll(0)), 0)

@@ -1,24 +1,28 @@
-"""The interface of a tap, on one page. `Tap` is the real one, `FakeTap` is for tests."""
+"""The methods of a tap, as a Protocol. `Tap` implements it with /dev/net/tun, and `FakeTap` fakes it for tests."""
 
 from typing import Protocol, Self
 
 from virtfs.host.bpf import Program
 
-VNET_HEADER = 10  # bytes of struct virtio_net_hdr (linux/virtio_net.h), before every frame in both directions
-NO_HEADER = bytes(VNET_HEADER)  # the header of a complete frame, with its checksum filled in
+# Size in bytes of struct virtio_net_hdr (linux/virtio_net.h), which precedes every frame in both directions.
+VNET_HEADER = 10
+NO_HEADER = bytes(VNET_HEADER)  # the header of a frame that needs no offload: its checksum is filled in
 
 OFFLOAD_NONE = 0
 OFFLOAD_TCP = 0x01 | 0x02 | 0x04  # TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 (linux/if_tun.h)
 
 
 class Placed(Protocol):
-    """An interface that reports its name and namespace, so that it is found after renames and moves."""
+    """An interface that reports its present name and namespace, so that it can be found after a rename or move."""
 
     def name(self) -> str:
         """Return the interface's current name. VirtError ENXIO: it is gone."""
 
     def netns(self) -> int:
-        """Return a new descriptor of its network namespace; the caller closes it. VirtError ENXIO: it is gone."""
+        """Return a new descriptor of the interface's network namespace, which the caller must close.
+
+        VirtError ENXIO: the interface is gone.
+        """
 
 
 class TapDevice(Protocol):
@@ -43,22 +47,22 @@ class TapDevice(Protocol):
         """Return the interface's current name, even after a rename. VirtError ENXIO: it is gone."""
 
     def alive(self) -> bool:
-        """Return whether the interface still exists, in whatever namespace."""
+        """Return whether the interface still exists, in any namespace."""
 
     def netns(self) -> int:
-        """Return a new descriptor of the network namespace the interface is in; the caller closes it.
+        """Return a new descriptor of the network namespace of the interface; the caller must close it.
 
         VirtError ENXIO: the interface is gone, or its namespace is being destroyed.
         """
 
     def set_carrier(self, on: bool) -> None:
-        """Turn the carrier on or off, as the host sees it."""
+        """Turn on or off the carrier that the host sees."""
 
     def set_persist(self, on: bool) -> None:
-        """Set whether the interface outlives the descriptor."""
+        """Set whether the interface remains when the descriptor is closed."""
 
     def set_offload(self, flags: int) -> None:
-        """Set the offload of the host's frames.
+        """Set the offload of frames from the host.
 
         OFFLOAD_NONE: every frame is complete. OFFLOAD_TCP: checksums may be missing, and TCP segments may be larger
         than the MTU.
@@ -67,8 +71,8 @@ class TapDevice(Protocol):
     def set_filter(self, program: Program | None) -> None:
         """Give the reader only the frames that a program accepts; with None, all frames.
 
-        Rejected frames count in the interface's tx_dropped. Frames that wait already are not checked. Blocks for some
-        ms.
+        Rejected frames count in the interface's tx_dropped. Frames that are already queued are not checked. Blocks
+        for some ms.
         """
 
     def close(self) -> None:

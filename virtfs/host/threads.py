@@ -1,4 +1,4 @@
-"""A thread for one call, so that its setns(2) or seccomp(2) does not affect the calling thread."""
+"""Run one call in a thread of its own, so that setns(2) or seccomp(2) in it does not affect the calling thread."""
 
 import errno
 import threading
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def no_thread() -> VirtError:
-    """Return the error for a thread that cannot be started (pthread_create(3)); Python raises only RuntimeError."""
+    """Return the error for a thread that cannot be started (pthread_create(3)). Python gives only a RuntimeError."""
     return VirtError(errno.ENOMEM, "cannot start a thread: too many processes, or out of memory")
 
 

@@ -1,6 +1,6 @@
-"""A timer with a descriptor to wait for, accurate to some microseconds (timerfd_create(2)).
+"""A timer that makes a descriptor readable, accurate to some microseconds (timerfd_create(2)).
 
-epoll_wait(2), in which trio sleeps, counts milliseconds: too coarse for the delay of a frame.
+trio.sleep() is too coarse for the delay of a frame, because epoll_wait(2), in which trio sleeps, counts milliseconds.
 """
 
 import ctypes
@@ -44,9 +44,10 @@ class Timer:
             raise VirtError(refusal.errno or errno.EIO, f"cannot create a timer: {refusal.strerror}") from refusal
 
     def set(self, due: int) -> None:
-        """Become readable at `due`, in ns; at once if that is past, never if it is 0.
+        """Set the time at which the descriptor becomes readable.
 
-        A time beyond the kernel's clock is clamped to its maximum, because ctypes would truncate it.
+        due: the time in ns. A time in the past means at once, and 0 means never. A time beyond the maximum of the
+        kernel's clock is clamped to that maximum, because ctypes would truncate it.
         """
         value = _Itimerspec(_Timespec(0, 0), _Timespec(*divmod(min(due, _LAST), 1_000_000_000)))
         check(_timerfd_settime(self.fd, _TFD_TIMER_ABSTIME, ctypes.byref(value), None))

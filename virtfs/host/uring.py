@@ -1,8 +1,8 @@
 """Many reads or writes of one descriptor in one system call (io_uring(7), linux/io_uring.h).
 
-The submission entries are filled in once and submitted again and again, because filling one in from Python takes as
-long as the system call that it saves. All operations are complete when submit() returns: one that would wait fails with
-EAGAIN instead (RWF_NOWAIT). So the kernel accesses the memory only during the call.
+The submission entries are filled in once and submitted again and again, because filling in an entry from Python takes
+as long as the system call that the entry saves. All operations are complete when submit() returns. An operation
+that would block fails with EAGAIN instead (RWF_NOWAIT). So the kernel accesses the memory only during submit().
 """
 
 import ctypes
@@ -17,14 +17,16 @@ from virtfs.host.libc import check, last_error, libc
 
 READ, WRITE = 22, 23  # IORING_OP_…
 
-_SETUP, _ENTER = 425, 426  # io_uring_setup, io_uring_enter; asm-generic/unistd.h, on every architecture
+# The numbers of io_uring_setup(2) and io_uring_enter(2), the same on every architecture (asm-generic/unistd.h).
+_SETUP, _ENTER = 425, 426
 _GETEVENTS = 1
 _SINGLE_MMAP = 1  # feature flag, since Linux 5.4: one mapping has both rings
 _OFFSET_RINGS, _OFFSET_ENTRIES = 0, 0x10000000
 _RWF_NOWAIT = 8
 
 _params = struct.Struct("10I 8IQ 8IQ")  # struct io_uring_params: sq_entries …, sq_off, cq_off
-_entry = struct.Struct("BBHiQQIIQ24x")  # struct io_uring_sqe: opcode, flags, ioprio, fd, off, addr, len, rw_flags, data
+# struct io_uring_sqe: opcode, flags, ioprio, fd, off, addr, len, rw_flags, user_data
+_entry = struct.Struct("BBHiQQIIQ24x")
 _COMPLETION = 16  # bytes of struct io_uring_cqe: user_data, res, flags
 _HERE = 0xFFFFFFFFFFFFFFFF  # offset -1: the current position
 _WORD = 0xFFFFFFFF
@@ -42,9 +44,10 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 class Ring:
     """A fixed set of reads or writes of one descriptor, each with a slot in memory of its own.
 
-    operations: their number, a power of two. address: of the first slot. stride: bytes from one slot to the next.
-    lengths: a memoryview of "I", the bytes of each operation, initially `stride`.
-    OSError: ENOSYS, no io_uring; EPERM, not allowed; EMFILE, ENOMEM and so on.
+    operation: READ or WRITE. operations: the number of operations, a power of two. address: the address of the first
+    slot. stride: the bytes from one slot to the next. lengths: a memoryview of format "I" with the number of bytes for
+    each operation, initially `stride`.
+    OSError: ENOSYS, the kernel has no io_uring; EPERM, io_uring is not allowed; EMFILE, ENOMEM and so on.
     """
 
     def __init__(self, operation: int, fd: int, operations: int, address: int, stride: int) -> None:
@@ -55,7 +58,8 @@ class Ring:
         self._fd = -1
         self._fd = check(int(_syscall(_SETUP, operations, (ctypes.c_char * _params.size).from_buffer(params))))
         try:
-            keep_spare(self._fd)  # if this fails, the caller falls back to plain calls
+            # If this fails, the caller falls back to plain system calls.
+            keep_spare(self._fd)
             self._map(_params.unpack(params))
         except BaseException:
             self.close()
@@ -85,7 +89,7 @@ class Ring:
         self._submitted, self._completions = 0, completions
 
     def _mapped(self, size: int, offset: int) -> memoryview:
-        """Map a part of the ring. Python's mmap would keep a second descriptor for each mapping."""
+        """Map a part of the ring with mmap(2). Python's mmap would keep a duplicate descriptor for each mapping."""
         address = _mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, self._fd, offset)
         if address in (None, _MAP_FAILED):
             raise last_error()
@@ -93,23 +97,24 @@ class Ring:
         return self._view(self._view(memoryview((ctypes.c_ubyte * size).from_address(address))).cast("B"))
 
     def _view(self, view: memoryview) -> memoryview:
-        """Record a view, to release it before its memory is unmapped."""
+        """Record a view that close() must release before it unmaps the memory. Return the view."""
         self._views.append(view)
         return view
 
     def submit(self) -> bytes:
-        """Do all operations, in order; return their results as native int32. A negative result is an errno.
+        """Do all operations, in order; return their results as native int32. A negative result is a negated errno.
 
-        EAGAIN: the operation would wait. EOPNOTSUPP: the descriptor does not support RWF_NOWAIT (taps of older
-        kernels).
-        OSError: the kernel could not do them all; the ring is unusable from then on.
+        A result of EAGAIN means that the operation would block. EOPNOTSUPP means that the descriptor does not support
+        RWF_NOWAIT, as taps of older kernels.
+        OSError: the kernel could not do all operations. The ring is unusable from then on.
         """
         words, count, before = self._words, self._count, self._submitted
         self._submitted = words[self._sq_tail] = before + count & _WORD
         entered = _syscall(_ENTER, self._fd, count, count, _GETEVENTS, None, 0)
         if entered != count or words[self._cq_tail] != self._submitted:
             self._complete(entered)
-        first = before % self._completions  # a power of two, and at least as many as there are operations
+        # The size of the completion ring is a power of two and at least _count, so these results never wrap around.
+        first = before % self._completions
         results = self._results[first : first + count].tobytes()
         names = self._names[first : first + count].tobytes()
         words[self._cq_head] = self._submitted

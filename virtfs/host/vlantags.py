@@ -1,8 +1,9 @@
-"""VLAN tags of the frames that the host sends over a tap: in the frame, or beside it (skb->vlan_tci).
+"""Set where a frame that the host sends over a tap has its VLAN tag: in the frame, or beside it (skb->vlan_tci).
 
-A tap claims that its hardware inserts tags (drivers/net/tun.c hw_features). So frames from a VLAN interface or over a
-bridge have their tag beside them, and the kernel inserts it when the frame is read, after the filter ran. Measured on
-Linux 6.18: the filter "vlan" passes none of these frames, and "ip" passes all that carry IP.
+A tap claims that its hardware inserts tags (drivers/net/tun.c hw_features). So the tag of a frame from a VLAN interface
+or a bridge is beside the frame. The kernel inserts it only when the frame is read, after the filter has run. Measured
+on Linux 6.18: the filter "vlan" accepts none of these frames, and "ip" accepts all that carry IP. A filter works as
+expected only if tags are in the frames.
 """
 
 from collections.abc import Iterable
@@ -13,14 +14,14 @@ from pyroute2.ethtool.ioctl import EthtoolError
 from virtfs.host.features import Ethtool, ethtool_error
 
 _BESIDE = ("tx-vlan-hw-insert", "tx-vlan-stag-hw-insert")  # net/ethtool/common.c, netdev_features_strings
-_SENTENCE = 'cannot change where "{}" keeps its VLAN tags'
+_SENTENCE = 'cannot change the VLAN offload features of "{}"'
 
 
 def put_in_frames(name: str) -> tuple[str, ...]:
-    """Put VLAN tags into the frames from now on; return the features turned off for that, to pass to put_back().
+    """Make the host put VLAN tags into the frames. Return the features that were turned off, to pass to put_back().
 
-    name: of an interface in the calling thread's network namespace. Blocks for some 2 ms. VirtError: ENXIO, it is gone;
-    EPERM, not allowed.
+    name: the name of the tap in the calling thread's network namespace. Blocks for some 2 ms. VirtError: ENXIO, the
+    interface is gone; EPERM, not allowed.
     """
     try:
         with closing(Ethtool(name)) as ethtool:

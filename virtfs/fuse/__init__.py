@@ -1,14 +1,17 @@
 """/dev/fuse: mounting, the protocol, and the two planes that answer requests.
 
+One plane is `channel`, which answers requests on open device files itself. The other is the slow plane, `names`, which
+answers nearly all other requests.
+
 Modules:
 
-    mount           gets a mounted /dev/fuse, and unmounts
-    mounttable      /proc/self/mountinfo
-    protocol        the messages (linux/fuse.h)
-    channel         reads requests, answers those of device files, passes the others on
+    mount           mounts with fusermount3, and unmounts
+    mounttable      reads /proc/self/mountinfo
+    protocol        the layout of the messages (linux/fuse.h)
+    channel         reads requests, answers those on device files, forwards the others
     answers         writes answers and notifications
     parked          reads, writes and polls that wait
-    split_calls     writes that the kernel has cut into pieces
+    split_calls     reassembles writes that the kernel has split
     libfuse_pair    the socket pair to the slow plane
     names           the slow plane: names, attributes and text files, with pyfuse3
     inodes_handles  inode and handle numbers

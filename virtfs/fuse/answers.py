@@ -1,4 +1,4 @@
-"""Messages to the kernel: answers, errors and notifications, each a single write(2) to /dev/fuse."""
+"""Messages to the kernel: answers, errors and notifications. Each is sent with a single write(2) to /dev/fuse."""
 
 import errno
 import logging
@@ -17,7 +17,8 @@ class Answers:
     """
 
     def __init__(self, fuse: int) -> None:
-        self.device = FileIO(fuse, "r+b", closefd=False)  # reading returns None where os.read raises EAGAIN
+        # FileIO.readinto() returns None where os.read() would raise EAGAIN.
+        self.device = FileIO(fuse, "r+b", closefd=False)
 
     def answer(self, unique: Unique, body: bytes = b"") -> None:
         """Answer a request with success. body: the opcode's fuse_…_out structure, or the data of a READ."""
@@ -26,9 +27,9 @@ class Answers:
     def fail(self, unique: Unique, error: int) -> None:
         """Answer a request with an errno.
 
-        ENOSYS becomes EOPNOTSUPP, because the kernel remembers ENOSYS for the whole connection and stops sending that
-        opcode. An errno that the kernel rejects, 0 or above 511 (fs/fuse/dev.c fuse_dev_do_write), becomes EIO. Errnos
-        above 511, such as ENOTSUPP (524), are internal to the kernel.
+        ENOSYS becomes EOPNOTSUPP, because after ENOSYS the kernel never sends that opcode on this connection again. 0
+        and errnos above 511 become EIO, because the kernel rejects them (fs/fuse/dev.c fuse_dev_do_write). Errnos above
+        511, such as ENOTSUPP (524), are internal to the kernel.
         """
         if error == errno.ENOSYS:
             error = errno.EOPNOTSUPP
@@ -42,16 +43,16 @@ class Answers:
     def grow(self, inode: int, size: int) -> None:
         """Raise the size that the kernel has cached for an inode to at least `size` bytes.
 
-        Call it before answering OPEN. splice(2), sendfile(2), mmap(2) and io_uring stop at the cached size, and the
-        answer to OPEN has no field for it. An empty FUSE_NOTIFY_STORE at offset `size` sets it (fs/fuse/dev.c
-        fuse_notify_store), and takes no lock that a pending request could hold.
+        Call this before answering OPEN. splice(2), sendfile(2), mmap(2) and io_uring stop at the cached size, and the
+        answer to OPEN has no field for the size. An empty FUSE_NOTIFY_STORE at offset `size` sets the cached size
+        (fs/fuse/dev.c fuse_notify_store), and needs no lock that a pending request could hold.
         """
         length = p.REPLY + p.fuse_notify_store_out.size
         head = p.fuse_out_header.pack(length, p.FUSE_NOTIFY_STORE, 0)
         self.emit(head + p.fuse_notify_store_out.pack(inode, size, 0, 0))
 
     def emit(self, message: bytes | memoryview) -> None:
-        """Write one message with its fuse_out_header. If the kernel rejects an answer, log that and answer EIO."""
+        """Write one message, with its fuse_out_header. If the kernel rejects an answer, log that and answer EIO."""
         try:
             self.device.write(message)
         except OSError as error:

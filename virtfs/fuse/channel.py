@@ -5,8 +5,8 @@ a SOCK_SEQPACKET pair to libfuse in `names`, and forwards the answers back. doc/
 
 A wake-up through epoll(7) dominates the latency of FUSE. So after a request on a device file the channel polls
 /dev/fuse up to LOOKS times before it waits in trio. Between two polls it calls sched_yield(2), so that a client on the
-same processor can run. That time is not bounded by a count, so the channel yields to other trio tasks by the clock, at
-least every TURN.
+same processor can run. A client may run for any time, so LOOKS polls have no maximum duration. Therefore the channel
+uses the clock to decide when to yield to other trio tasks. It does so at least every TURN.
 """
 
 import errno
@@ -33,12 +33,13 @@ from virtfs.host.processes import process_of
 log = logging.getLogger(__name__)
 
 LOOKS = 50  # polls of /dev/fuse before waiting
-TURN = 2_000_000  # ns of polling and answering before other tasks run
-LARGE = 32768  # bytes; after a larger request the channel yields at once
+TURN = 2_000_000  # ns of polling and answering until the channel yields to other tasks
+LARGE = 32768  # bytes; after a larger request the channel yields to other tasks at once
 # FOPEN_NOFLUSH: there is no write-back, so close(2) has nothing to flush. Linux before 5.16 sends FLUSH all the same.
 FIXED_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NOFLUSH
 DEVICE_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NONSEEKABLE | p.FOPEN_STREAM | p.FOPEN_NOFLUSH
-# Answered here for text files too. libfuse would answer ENOSYS, which the kernel applies to the whole connection.
+# Opcodes that the channel answers for text files too. libfuse would answer ENOSYS, and the kernel would then stop
+# sending the opcode for any file of the connection.
 FOR_ALL_FILES = frozenset((p.FUSE_POLL, p.FUSE_FLUSH, p.FUSE_COPY_FILE_RANGE))
 
 TOO_SHORT = "the request is too short for its opcode"
@@ -47,9 +48,9 @@ TOO_SHORT = "the request is too short for its opcode"
 class Channel:
     """The server of one FUSE connection.
 
-    fuse: the non-blocking descriptor of /dev/fuse. pair: the channel's end of the pair; libfuse has the other. The
-    caller closes both. longest: the largest message that the pair carries, in bytes. report: called with the error of
-    a failed open, or of a write that is too long.
+    fuse: the non-blocking descriptor of /dev/fuse. pair: the channel's end of the socket pair; libfuse has the other
+    end. The caller closes fuse and pair. longest: the largest message that the pair carries, in bytes. report: called
+    with the error and the user when an open fails or a write is too long.
     """
 
     def __init__(
@@ -72,9 +73,10 @@ class Channel:
         self._data = memoryview(self._in)
         self._out = bytearray(p.LONGEST_REQUEST)
         self._reply = memoryview(self._out)
-        # Opcodes answered here and not by libfuse. Arguments: unique, fh, and the length of the message in self._in.
+        # Opcodes that the channel answers itself. The arguments of a function are unique, fh, and the length of the
+        # message in self._in. The result says whether another request is likely to follow immediately.
         self._own: dict[int, Callable[[Unique, HandleId, int], bool]] = {
-            p.FUSE_READ: self._read_at,  # only for fixed files; the loop in `run` answers other READs
+            p.FUSE_READ: self._read_at,  # only for fixed files; `run` answers the READs of other device files
             p.FUSE_WRITE: self._refused(errno.EINVAL),
             p.FUSE_RELEASE: self._release,
             p.FUSE_FLUSH: self._flush,
@@ -90,7 +92,9 @@ class Channel:
     # Requests
 
     async def run(self, tasks: trio.Nursery) -> None:
-        """Answer requests until the kernel ends the connection. tasks: runs the opens that have to wait.
+        """Answer requests until the kernel ends the connection.
+
+        tasks: the nursery for opens that have to wait.
 
         READ and WRITE of device files are nearly all of the traffic. They are handled inline, because a function call
         costs a measurable part of the 5 µs that a frame takes.
@@ -174,7 +178,7 @@ class Channel:
                 look_again()
 
     def _other(self, opcode: int, unique: Unique, fh: HandleId, length: int) -> bool:
-        """Answer or forward any other request. Return whether another request is likely to follow immediately."""
+        """Answer or forward a request that `run` does not. Return whether another is likely to follow immediately."""
         if length < p.BODY:
             raise VirtError(errno.EINVAL, "the request is shorter than a fuse_in_header")
         own = self._own.get(opcode)
@@ -197,7 +201,7 @@ class Channel:
             self._waiting.interrupt(*p.fuse_interrupt_in.unpack_from(self._in, p.BODY))
             return False
         elif opcode in (p.FUSE_FORGET, p.FUSE_BATCH_FORGET):
-            return False  # inodes_handles needs no lookup counts
+            return False  # inodes_handles does not need the kernel's lookup counts
         elif opcode == p.FUSE_INIT:
             self.pair.negotiate(unique, self._data[:length])
         try:
@@ -264,10 +268,10 @@ class Channel:
         self._answers.grow(inode, size)
 
     def _read_at(self, unique: Unique, fh: HandleId, length: int) -> bool:
-        """Answer a READ of a fixed file, or one that fills the page cache of a device file.
+        """Answer a READ of a fixed file. Refuse a READ that would fill the page cache of a device file.
 
-        All opens of a file share its page cache, but each open has content of its own. So filling it is EINVAL, and
-        programs fall back to read(2).
+        All opens of a file share its page cache, but each open of a device file has content of its own. So such a READ
+        fails with EINVAL, and programs fall back to read(2).
         """
         handle = self._handles.fixed.get(fh)
         if length != p.DATA or handle is None:
@@ -287,8 +291,8 @@ class Channel:
     def _cached(self, unique: Unique, fh: HandleId) -> bool:
         """Answer a READ that fills the page cache of a text file. Return False for any other READ.
 
-        The slow plane cuts answers at SLOW_REPLY, and the kernel takes a short answer for the end of the file
-        (fs/fuse/file.c fuse_short_read).
+        The slow plane cannot answer such a READ. It limits answers to SLOW_REPLY bytes, and the kernel takes a short
+        answer for the end of the file (fs/fuse/file.c fuse_short_read).
         """
         _, offset, size, how, _, _, _ = p.fuse_read_in.unpack_from(self._in, p.BODY)
         text = self._handles.texts.get(fh)
@@ -298,7 +302,7 @@ class Channel:
         return True
 
     def _seek(self, unique: Unique, fh: HandleId, length: int) -> bool:
-        """Answer lseek(2) with SEEK_DATA or SEEK_HOLE. The file has no holes; the kernel handles all other seeks."""
+        """Answer lseek(2) with SEEK_DATA or SEEK_HOLE in a file without holes. The kernel handles other seeks."""
         if length < p.BODY + p.fuse_lseek_in.size:
             raise VirtError(errno.EINVAL, TOO_SHORT)
         _, offset, whence, _ = p.fuse_lseek_in.unpack_from(self._in, p.BODY)

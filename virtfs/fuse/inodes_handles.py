@@ -1,7 +1,8 @@
 """Inode numbers for nodes and handle numbers for opens. No number is used twice.
 
-The kernel's lookup counts (FUSE_FORGET) are not needed. The tables hold weak references only, so a node that has left
-the tree keeps its number as long as it is open. A number without a node belongs to a removed file.
+The tables hold only weak references to nodes, so the kernel's lookup counts (FUSE_FORGET) are not needed. A node that
+was removed from the tree keeps its inode number as long as it is open. An inode number without a node is that of a
+removed file.
 """
 
 import errno
@@ -17,7 +18,7 @@ from virtfs.files.node import Node
 from virtfs.files.text import TextHandle
 from virtfs.fuse.protocol import FUSE_ROOT_ID
 
-OPEN_MAX = 4096  # open files per user, except root
+OPEN_MAX = 4096  # maximum number of open files per user; root has no limit
 
 Inode = NewType("Inode", int)
 HandleId = NewType("HandleId", int)  # fuse.h's fh
@@ -40,14 +41,15 @@ class Inodes:
         return inode
 
     def node(self, inode: int) -> Node | None:
-        """Return the node with that number, None if it is gone."""
+        """Return the node with that inode number, None if the node is gone."""
         return self._nodes.get(Inode(inode))
 
 
 class Handles:
     """The open files of both planes, by handle number. Users except root may have OPEN_MAX files open.
 
-    devices: opens of device files. fixed: those that can be read at any offset. texts: opens of text files.
+    fixed: opens of device files that can be read at any offset. devices: opens of all other device files. texts: opens
+    of text files.
     """
 
     def __init__(self) -> None:
@@ -73,13 +75,13 @@ class Handles:
         return number
 
     def remove_device(self, number: HandleId) -> DeviceHandle:
-        """Forget a closed device file and return its handle."""
+        """Remove the handle of a closed device file and return it."""
         handle = self.fixed.pop(number) if number in self.fixed else self.devices.pop(number)
         self._closed(handle.user)
         return handle
 
     def remove_text(self, number: HandleId) -> TextHandle:
-        """Forget a closed text file and return its handle."""
+        """Remove the handle of a closed text file and return it."""
         handle = self.texts.pop(number)
         self._closed(handle.user)
         return handle

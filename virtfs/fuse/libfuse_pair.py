@@ -1,4 +1,4 @@
-"""The connection to the slow plane: a SOCK_SEQPACKET pair, whose other end libfuse takes for /dev/fuse."""
+"""The connection to the slow plane: a SOCK_SEQPACKET socket pair. libfuse takes the other end of it for /dev/fuse."""
 
 import errno
 from collections import deque
@@ -15,17 +15,17 @@ SLOW_REPLY = 65536
 
 
 class ProtocolTooOld(VirtError):
-    """The FUSE protocol of the kernel is older than 7.34, that of Linux 5.15. This error ends the mount."""
+    """The kernel's FUSE protocol is older than 7.34, the version of Linux 5.15. This error ends the mount."""
 
 
 class Pair:
-    """The channel's end of the pair. longest: the largest message that the pair carries, in bytes."""
+    """The channel's end of the socket pair. longest: the largest message that the pair carries, in bytes."""
 
     def __init__(self, ours: trio.socket.SocketType, longest: int, answers: Answers) -> None:
         self._ours = ours
         self._longest = longest
         self._answers = answers
-        self._waiting: deque[bytes] = deque()  # requests to forward while the pair is full
+        self._waiting: deque[bytes] = deque()  # requests that requests() has not sent yet
         self._more = trio.Event()
         self._init: Unique | None = None
         self._held: bytearray | None = None
@@ -49,9 +49,9 @@ class Pair:
         self._more.set()
 
     def negotiate(self, unique: Unique, message: memoryview) -> None:
-        """Check FUSE_INIT before it is forwarded: reject an old protocol, remove the splice flags.
+        """Check a FUSE_INIT request before it is forwarded, and remove the splice flags, since the pair cannot splice.
 
-        The pair cannot splice. VirtError EPROTO: the request is too short. ProtocolTooOld ends the mount.
+        VirtError EPROTO: the request is too short. ProtocolTooOld: the protocol of the kernel is too old.
         """
         if len(message) < p.BODY + p.fuse_init_in.size:
             raise VirtError(errno.EPROTO, "the FUSE_INIT request is too short")
@@ -68,7 +68,7 @@ class Pair:
 
     @staticmethod
     def _negotiated(reply: bytearray) -> None:
-        """Raise max_write and max_pages in libfuse's answer to FUSE_INIT to the kernel's maximum."""
+        """Change libfuse's answer to FUSE_INIT: raise max_write and max_pages to the maximum that the kernel allows."""
         if len(reply) >= p.REPLY + p.fuse_init_out.size:
             fields = list(p.fuse_init_out.unpack_from(reply, p.REPLY))
             fields[3] |= p.FUSE_MAX_PAGES

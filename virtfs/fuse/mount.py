@@ -1,8 +1,8 @@
-"""Mount and unmount: obtain a mounted /dev/fuse descriptor, and detach the mount again.
+"""Mount a FUSE file system, which gives a descriptor of /dev/fuse, and detach the mount again.
 
-fusermount3 does the mounting. It is usually setuid root, so that ordinary users can mount; root needs no setuid bit. It
-passes the descriptor of /dev/fuse over the socket whose number is in _FUSE_COMMFD; see libfuse's lib/mount.c and
-util/fusermount.c.
+fusermount3 does the mounting. It is usually setuid root, so that ordinary users can mount. Root can also use it without
+the setuid bit. fusermount3 passes the descriptor of /dev/fuse over the socket whose number is in _FUSE_COMMFD; see
+libfuse's lib/mount.c and util/fusermount.c.
 """
 
 import ctypes
@@ -40,16 +40,18 @@ def attach(directory: str, source: str = "virtfs", flags: Sequence[str] = ()) ->
     The descriptor is close-on-exec and non-blocking. source: the mount's source in /proc/self/mountinfo. flags: more
     options for fusermount3, such as "ro".
 
-    On return the kernel has sent FUSE_INIT and blocks all other requests until it is answered. A mount by root is
-    open to all users (allow_other), any other only to its owner. Dead mounts at the directory, left by a killed
-    server, are detached first.
+    On return the kernel has sent FUSE_INIT, and blocks all other requests until FUSE_INIT is answered. A mount by root
+    is open to all users (allow_other), any other mount only to its owner. If killed servers have left dead mounts at
+    the directory, these are detached first.
 
-    VirtError: ENOENT, ENOTDIR for the directory; EBUSY if something is mounted there; ENODEV without /dev/fuse; ENOSYS
-    without fusermount3; EACCES, EPERM or EIO with the message of fusermount3.
+    VirtError: ENOENT, there is no such directory; ENOTDIR, it is not a directory; EBUSY, something is mounted there;
+    ENODEV, there is no /dev/fuse; ENOSYS, there is no fusermount3; EACCES, EPERM or EIO with the message of
+    fusermount3.
     """
     _clear(directory)
     _check_device()
-    name = re.sub(r"([\\,])", r"\\\1", source)  # fusermount3 unescapes it: util/fusermount.c do_mount()
+    # fusermount3 removes the backslashes again (util/fusermount.c do_mount()).
+    name = re.sub(r"([\\,])", r"\\\1", source)
     options = [f"fsname={name}", *OPTIONS, *flags]
     if os.geteuid() == 0 and "allow_other" not in flags:
         options.append("allow_other")
@@ -63,13 +65,15 @@ def attach(directory: str, source: str = "virtfs", flags: Sequence[str] = ()) ->
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                process_group=0,  # Ctrl-C must not kill it halfway; the server unmounts
+                # Ctrl-C must not kill fusermount3 halfway, because the server itself unmounts.
+                process_group=0,
             )
         with helper:
-            # If fusermount3 fails, its exit closes the other end, and this returns without a descriptor.
+            # If fusermount3 fails, its exit closes the other end, and recv_fds() returns without a descriptor.
             _, descriptors, received, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
             said = helper.communicate()[1]
-    if helper.returncode == 0 and not descriptors and received & socket.MSG_CTRUNC:  # unix(7): no free descriptor
+    # MSG_CTRUNC means that this process has no free descriptor (unix(7)).
+    if helper.returncode == 0 and not descriptors and received & socket.MSG_CTRUNC:
         detach_lazily(directory)
         raise VirtError(errno.EMFILE, f'cannot mount at "{directory}": {os.strerror(errno.EMFILE)}')
     if helper.returncode == 0 and descriptors:
@@ -81,7 +85,7 @@ def attach(directory: str, source: str = "virtfs", flags: Sequence[str] = ()) ->
 
 
 def change_flags(directory: str, flags: int) -> None:
-    """Remount with exactly these flags of mount(2).
+    """Remount with the given flags of mount(2). They replace the present flags.
 
     A FUSE remount accepts no other options (fs/fuse/inode.c fuse_parse_param). VirtError: EPERM unless root.
     """
@@ -93,7 +97,7 @@ def change_flags(directory: str, flags: int) -> None:
 def detach_lazily(directory: str) -> None:
     """Detach the mount at a directory, as `umount -l` does. Open files keep working until they are closed.
 
-    Needs no answer from the server. Blocks for up to PATIENCE seconds while fusermount3 runs; call it in a thread.
+    The server need not answer. Blocks for up to PATIENCE seconds while fusermount3 runs; call it in a thread.
     VirtError EIO: fusermount3 failed or timed out.
     """
     try:
@@ -136,7 +140,7 @@ async def wait_unmounted(mount: Mounted) -> None:
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_set_when_cancelled, cancelled)
-            # This thread lives as long as the mount and must not use up one of trio's default 40.
+            # This thread lives as long as the mount, so it must not occupy one of the 40 of trio's default limiter.
             await in_thread(_poll_table, mount, cancelled, limiter=trio.CapacityLimiter(1))
             nursery.cancel_scope.cancel()
     finally:
@@ -152,7 +156,8 @@ async def _set_when_cancelled(eventfd: int) -> None:
 
 def _poll_table(mount: Mounted, cancelled: int) -> None:
     """Block until the mount has left the table or the eventfd `cancelled` is written to."""
-    with open(TABLE, "rb", buffering=0) as table:  # opened before the first check, so that poll sees later changes
+    # Open the table before the first check, so that poll(2) reports any change after that check.
+    with open(TABLE, "rb", buffering=0) as table:
         poll = select.poll()
         poll.register(table, select.POLLPRI | select.POLLERR)
         poll.register(cancelled, select.POLLIN)
@@ -161,7 +166,7 @@ def _poll_table(mount: Mounted, cancelled: int) -> None:
 
 
 def _clear(directory: str) -> None:
-    """Detach dead virtfs mounts at a directory; raise VirtError if it cannot be mounted at."""
+    """Detach dead virtfs mounts at a directory; raise VirtError if nothing can be mounted there."""
     while mount := mounted_at(directory):
         if not (mount.virtfs and _dead(directory)):
             what = "virtfs" if mount.virtfs else f"{mount.source} ({mount.type})"
@@ -197,7 +202,7 @@ def _check_device() -> None:
 
 
 def _fusermount() -> str:
-    # mount(8) and systemd start programs with a short PATH or none.
+    # Append directories to PATH, because mount(8) and systemd start programs with a short PATH or none.
     path = os.environ.get("PATH", os.defpath) + ":/usr/local/bin:/usr/bin:/bin"
     if found := shutil.which("fusermount3", path=path):
         return found

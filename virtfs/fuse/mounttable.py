@@ -17,8 +17,9 @@ VIRTFS = "fuse.virtfs"  # "fuse." and the subtype, see mount.fuse3(8)
 class Mounted:
     """One mount: a line of the table.
 
-    id: unique among present mounts; `mount --move` keeps it. parent: the id of the mount it is mounted on.
-    device: st_dev as "major:minor". options: the super block's options, such as user_id=0.
+    id: the mount's number, unique among present mounts; `mount --move` does not change it. parent: the id of the mount
+    on which this one is mounted. device: st_dev as "major:minor". options: the super block's options, such as
+    user_id=0.
     """
 
     id: int
@@ -55,7 +56,7 @@ def mounted_at(directory: str) -> Mounted | None:
 def still_mounted(mount: Mounted, table: BinaryIO | None = None) -> bool:
     """Return whether the table still has this mount, here or moved elsewhere.
 
-    table: the table, already open and unbuffered. Reading it again needs no new descriptor.
+    table: the table as an open, unbuffered file. If it is None, the table is opened, which needs a free descriptor.
     """
     if table is None:
         now = mounts()

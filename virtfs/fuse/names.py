@@ -1,7 +1,7 @@
 """The slow plane: names, attributes and text files, as pyfuse3 operations.
 
-This is the only module that imports pyfuse3. An operation may wait for rtnetlink, but never for a user. The kernel
-caches no entries and attributes, so a destroyed name is gone at the next lookup.
+This is the only module that imports pyfuse3. An operation may wait for rtnetlink, but never for a user
+program. The kernel caches no entries and attributes, so a destroyed name is gone at the next lookup.
 """
 
 import errno
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Grow = Callable[[int, int], None]  # inode, bytes: Answers.grow
+Grow = Callable[[int, int], None]  # Answers.grow(); its arguments are an inode and a size in bytes
 
 
 class Keeper(Protocol):
@@ -32,14 +32,21 @@ class Keeper(Protocol):
         """Apply pending kernel notifications, so that answers are up to date."""
 
     async def set_mode(self, node: Node, mode: int, user: User) -> None:
-        """Apply chmod(2). mode: all bits of 0o7777. EPERM if the node has no mode to set."""
+        """Apply chmod(2). mode: the new mode, all bits of 0o7777. OSError EPERM: the node has no mode to set."""
 
     async def set_owner(self, node: Node, owner: Uid | None, group: Gid | None, user: User) -> None:
-        """Apply chown(2); None keeps an id. EPERM if the node has no owner to set, or if this user may not set it."""
+        """Apply chown(2). owner, group: the new ids; None keeps the present one.
+
+        OSError EPERM: the node has no owner to set, or this user may not set it.
+        """
 
 
 def answered(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Answer exceptions of an operation with an errno: an OSError with its own, others with ENOMEM or EIO (logged)."""
+    """Decorate an operation so that its exceptions are answered with an errno.
+
+    An OSError is answered with its own errno, and a MemoryError with ENOMEM. Any other exception is logged and answered
+    with EIO.
+    """
 
     @functools.wraps(operation)
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -100,7 +107,8 @@ class Names(pyfuse3.Operations):
         entry.st_mode = pyfuse3.ModeT(node.kind | node.permissions())
         entry.st_uid, entry.st_gid = node.owner.owner, node.owner.group
         entry.st_size = node.size(user)
-        entry.st_blocks = -(-entry.st_size // 512)  # with fewer blocks, cp and tar take it for a sparse file
+        # cp and tar would take a file with fewer blocks for a sparse file.
+        entry.st_blocks = -(-entry.st_size // 512)
         entry.st_atime_ns, entry.st_mtime_ns = node.times()
         entry.st_ctime_ns = node.born
         entry.st_nlink = 1
@@ -130,7 +138,7 @@ class Names(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        """Apply chmod(2) and chown(2), which act as verbs of the interface. Other changes are ignored, as on sysfs."""
+        """Apply chmod(2) and chown(2), as the verbs mode, owner and group do. Ignore other changes, as sysfs does."""
         node = self._node(inode)
         user = user_of(ctx)
         if fields.update_mode:
@@ -207,38 +215,39 @@ class Names(pyfuse3.Operations):
 
     @answered
     async def fsync(self, fh: int, datasync: bool) -> None:
-        """Do nothing: a value is in effect when write(2) returns."""
+        """Do nothing, because a written value is in effect when write(2) returns."""
 
     @answered
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        """Do nothing, as fsync."""
+        """Do nothing, as in fsync()."""
 
 
 async def _denied(*args: Any) -> Any:
     raise pyfuse3.FUSEError(errno.EPERM)
 
 
-# Only the command `create` makes interfaces, and only `destroy` removes them. Extended attributes keep pyfuse3's
-# ENOSYS: the kernel remembers it, and stops asking for security.capability before each write.
+# Only the command `create` makes interfaces, and only `destroy` removes them. The methods for extended
+# attributes stay those of pyfuse3, which answer ENOSYS. After that the kernel no longer asks for security.capability
+# before each write.
 for _operation in ("mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "link", "create"):
     setattr(Names, _operation, _denied)
 
 
 def serve_on(root: Directory, inodes: Inodes, handles: Handles, keeper: Keeper, grow: Grow, descriptor: int) -> None:
-    """Create the libfuse session. descriptor: libfuse's end of the pair, which it takes for /dev/fuse and owns."""
+    """Create the libfuse session. descriptor: libfuse's end of the pair. libfuse takes it for /dev/fuse and owns it."""
     pyfuse3.init(Names(root, inodes, handles, keeper, grow), f"/dev/fd/{descriptor}", {"fsname=virtfs"})
 
 
 async def run(workers: int) -> None:
-    """Answer requests until `end`, with at most `workers` concurrent tasks."""
+    """Answer requests until end() is called, with at most `workers` concurrent tasks."""
     await pyfuse3.main(max_tasks=workers)
 
 
 def end() -> None:
-    """Make `run` return once the requests in progress are answered."""
+    """Make run() return once the requests in progress are answered."""
     pyfuse3.terminate()
 
 
 def close() -> None:
-    """Free the session and close its descriptor. Unmounts nothing."""
+    """Free the libfuse session and close its descriptor, without unmounting."""
     pyfuse3.close(unmount=False)

@@ -1,4 +1,4 @@
-"""Reads, writes and polls that wait. Each costs an entry in a table, not a task."""
+"""Reads, writes and polls that wait. Each of them is an entry in a table and needs no task."""
 
 import errno
 import logging
@@ -30,8 +30,8 @@ def ready(handle: DeviceHandle | TextHandle) -> int:
 class Waiting:
     """The waiting calls of one FUSE connection.
 
-    Answering one may wake another source: a capture, for example, sees what a reader of `frame` takes. All answers
-    share one buffer (the channel has its own), so a wake-up during `serve` is queued and served after the present one.
+    Answering a call may wake another source. For example, a capture gets every frame that a reader of `frame` takes.
+    All answers share one buffer, so a source that is woken during serve() is queued and served after the present one.
     """
 
     def __init__(self, answers: Answers) -> None:
@@ -42,13 +42,16 @@ class Waiting:
         self._serving = False
 
     def park(self, unique: Unique, read: ParkedRead) -> None:
-        """Keep a read that found nothing until its source wakes, or `interrupt` ends it."""
+        """Let a read that found nothing wait until its source wakes it or interrupt() ends it."""
         waiters = read.handle.waiters
         self._parked[unique] = waiters
         waiters.park_read(unique, read, self)
 
     def park_write(self, unique: Unique, handle: DeviceHandle, flags: int) -> None:
-        """Keep a write that must wait. With O_NONBLOCK, answer now: the bytes taken so far, or EAGAIN for none."""
+        """Let a write wait until its source wakes it or interrupt() ends it.
+
+        With O_NONBLOCK, answer it now: with the number of bytes taken so far, or with EAGAIN if there are none.
+        """
         if flags & os.O_NONBLOCK:
             self._end_write(unique, handle, errno.EAGAIN)
             return
@@ -58,7 +61,7 @@ class Waiting:
         handle.told &= ready(handle)
 
     def interrupt(self, unique: Unique) -> None:
-        """End the waiting read or write whose caller got a signal. Ignore other requests: they end soon anyway."""
+        """End a waiting read or write whose caller got a signal. Ignore other requests, since they end soon anyway."""
         waiters = self._parked.pop(unique, None)
         if waiters is None:
             return
@@ -101,7 +104,7 @@ class Waiting:
         handle.told &= ready(handle)
 
     def serve(self, waiters: Waiters) -> None:
-        """Answer all waiting calls of a source that can finish now. A nested call queues its source and returns."""
+        """Answer all waiting calls of a source that can finish now. A nested call only queues its source."""
         self._woken[waiters] = None
         if self._serving:
             return
@@ -153,7 +156,8 @@ class Waiting:
     def _serve_polls(self, waiters: Waiters) -> None:
         for kh, handle in list(waiters.polls.items()):
             now, told = ready(handle), handle.told
-            # POLLIN may stand for a further frame, which an edge-triggered poller must be told of.
+            # Notify of POLLIN even if it was reported before, because there may be another frame. An edge-triggered
+            # poller must be notified of each frame.
             if now & (select.POLLIN | ~told) or (now ^ told) & select.POLLERR:
                 waiters.polls.pop(kh, None)
                 self._answers.notify(kh)

@@ -1,13 +1,13 @@
 """The messages of /dev/fuse, laid out as in include/uapi/linux/fuse.h, with the names used there.
 
-A request is a fuse_in_header and a body, an answer a fuse_out_header and a body. The byte order is little-endian, that
-of every machine that virtfs supports.
+A request is a fuse_in_header and a body. An answer is a fuse_out_header and a body. The byte order is little-endian, as
+on every machine that virtfs supports.
 """
 
 import struct
 from typing import Final
 
-# Linux 5.15, the oldest kernel supported, speaks 7.34.
+# Linux 5.15, the oldest supported kernel, has protocol version 7.34.
 MAJOR: Final = 7
 OLDEST_MINOR: Final = 34
 
@@ -45,7 +45,7 @@ FOPEN_STREAM: Final = 1 << 4
 FOPEN_NOFLUSH: Final = 1 << 5
 
 FUSE_POLL_SCHEDULE_NOTIFY: Final = 1 << 0
-FUSE_READ_LOCKOWNER: Final = 1 << 1  # clear in a READ that fills the page cache
+FUSE_READ_LOCKOWNER: Final = 1 << 1  # not set in a READ that fills the page cache
 
 # len opcode unique nodeid uid gid pid total_extlen padding
 fuse_in_header: Final = struct.Struct("<IIQQIIIHH")
@@ -55,7 +55,7 @@ fuse_out_header: Final = struct.Struct("<IiQ")
 # Bodies of requests. They begin at BODY, below.
 fuse_open_in: Final = struct.Struct("<II")  # flags open_flags
 fuse_read_in: Final = struct.Struct("<QQIIQII")  # fh offset size read_flags lock_owner flags padding
-fuse_write_in: Final = fuse_read_in  # the same fields, write_flags for read_flags; the data follow
+fuse_write_in: Final = fuse_read_in  # the same fields, but write_flags instead of read_flags; the data follow
 fuse_interrupt_in: Final = struct.Struct("<Q")  # unique of the interrupted request
 fuse_ioctl_in: Final = struct.Struct("<QIIQII")  # fh flags cmd arg in_size out_size; the argument follows
 fuse_lseek_in: Final = struct.Struct("<QQII")  # fh offset whence padding

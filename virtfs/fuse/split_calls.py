@@ -2,11 +2,11 @@
 
 The kernel splits a call of more than 256 buffers (writev(2)) or 1 MiB into several WRITEs (fs/fuse/file.c
 fuse_direct_io), and truncates a call at RLIMIT_FSIZE (fs/read_write.c generic_write_check_limits). A WRITE does not
-tell whether more pieces follow. Each call on a device file begins at offset 0, or with O_APPEND at the file size that
-the kernel has cached. So an offset above 0 marks a later piece, but nothing marks the first of several.
+show whether more pieces follow. A write(2) on a device file begins at offset 0 or, with O_APPEND, at the file size that
+the kernel has cached. So an offset above 0 marks a later piece, but nothing marks the first of several pieces.
 
-The system call that the writer is blocked in shows how long the frame is (host/processes.py). Looking at it costs some
-10 µs, so it is done only for WRITEs of at least 256 bytes:
+The arguments of the system call in which the writer is blocked show the length of the frame (host/processes.py). It
+takes some 10 µs to read them, so this is done only for WRITEs of at least 256 bytes, and among these:
 
 - for the first one of each thread;
 - for every one, if the file is open with O_APPEND or the writer has a small RLIMIT_FSIZE;
@@ -24,16 +24,17 @@ from virtfs.forward.wire import LONGEST, SPLIT
 from virtfs.fuse import protocol as p
 from virtfs.host.processes import Buffer, buffers_written, fetch, file_size_limit
 
-THREADS = 64  # writing threads remembered per handle
-FIRST_OF_MANY = p.MAX_WRITE - 4096  # bytes; minimum size of the first piece of a call of more than 1 MiB
-_NEVER = 1 << 62
+THREADS = 64  # maximum number of writing threads that a handle remembers
+# The minimum size of the first piece of a call of more than 1 MiB, in bytes.
+FIRST_OF_MANY = p.MAX_WRITE - 4096
+_NEVER = 1 << 62  # more bytes than any WRITE has, so no WRITE is examined
 
 
 def write_piece(handle: DeviceHandle, thread: int, offset: int, flags: int, data: memoryview) -> int | None:
-    """Take a WRITE that may be one piece of a longer call. Return as DeviceHandle.write.
+    """Take a WRITE that may be one piece of a longer call. The result is that of DeviceHandle.write().
 
-    Errors, with nothing sent: EFBIG if RLIMIT_FSIZE has truncated the frame; EFAULT if the rest of it cannot be read
-    from the writer's memory.
+    OSError: EFBIG, RLIMIT_FSIZE has truncated the frame; EFAULT, the rest of the frame cannot be read from the writer's
+    memory. In both cases nothing is sent.
     """
     if len(handle.whole) >= THREADS:
         handle.whole.clear()
@@ -71,8 +72,8 @@ def write_piece(handle: DeviceHandle, thread: int, offset: int, flags: int, data
 def _write_at(handle: DeviceHandle, thread: int, data: memoryview) -> int | None:
     """Take a WRITE at an offset at which no write(2) on a device file begins.
 
-    A piece of a longer call is dropped, because the first piece was sent as a frame. A complete call is a frame:
-    io_uring, splice(2) and pwritev2(2) with RWF_APPEND choose offsets, which are ignored.
+    A later piece of a split call is dropped, because the first piece was sent as a frame. A complete call is sent as a
+    frame. It comes from io_uring, splice(2) or pwritev2(2) with RWF_APPEND, which choose offsets. They are ignored.
     """
     size = len(data)
     buffers = _buffers(thread)
@@ -85,9 +86,9 @@ def _write_at(handle: DeviceHandle, thread: int, data: memoryview) -> int | None
 
 
 def _buffers(thread: int) -> list[Buffer] | None:
-    """Return the buffers that a thread is writing, [] if it is in another call.
+    """Return the buffers that a thread is writing.
 
-    Return None if that cannot be determined.
+    Return [] if the thread is in another call, and None if its call cannot be determined.
     """
     try:
         return buffers_written(thread)

@@ -7,13 +7,13 @@ Modules:
     mount       virtfs mount
     remount     mount -o remount
     umount      virtfs umount
-    serving     one mount from its first moment to its last
-    background  a server in a session of its own
-    options     the options after -o
-    logs        where a server logs
-    signals     signals that the caller ignores or blocks
+    serving     serves one mount, from attach to detach
+    background  starts a server in a session of its own
+    options     parses the options after -o
+    logs        opens the log of a server
+    signals     resets signals that the caller ignores or blocks
     shell       virtfs shell
     shell_init  process 1 of virtfs shell
     shell_run   a private /run for virtfs shell
-    usermap     the users of its user namespace
+    usermap     the id maps of a user namespace for virtfs shell
 """

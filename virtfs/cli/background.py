@@ -14,10 +14,10 @@ _READY = b"\0"  # the child is ready; an error message never begins with this by
 
 
 def spawn(run: Callable[[Ready], int]) -> int:
-    """Fork a child that calls run(ready) and exits with its result; return its process id once it is ready.
+    """Fork a child that calls run(ready) and exits with the result. Return its process id once it has called ready().
 
     The child leads a new session without a terminal, in the directory /. Its only open descriptors are 0 to 2, on
-    /dev/null. Call this before starting threads. VirtError: the error that `run` raised before it was ready.
+    /dev/null. Call this before starting threads. VirtError: the error that `run` raised before it called ready().
     """
     hearing, telling = os.pipe()
     sys.stdout.flush()
@@ -38,7 +38,7 @@ def spawn(run: Callable[[Ready], int]) -> int:
 
 
 def _child(run: Callable[[Ready], int], telling: int) -> None:
-    """Run the forked child to its end; never returns into the parent's code."""
+    """Be the forked child: call `run`, then exit with its result. This function never returns."""
     status = 1
 
     def tell(what: bytes) -> None:
@@ -60,7 +60,8 @@ def _child(run: Callable[[Ready], int], telling: int) -> None:
         status = run(lambda: tell(_READY))
     except VirtError as e:
         tell(f"{e.errno} {e.strerror}".encode())
-    except BaseException as e:  # the parent reports it, whatever it is
+    except BaseException as e:
+        # The parent reports any exception.
         reason = "".join(traceback.format_exception_only(e)).strip().splitlines()[-1]
         tell(f"{errno.EIO} {reason}".encode())
     finally:

@@ -1,6 +1,6 @@
-"""mount.virtfs: the helper that mount(8) runs for `mount -t virtfs virtfs DIR` and for a line of fstab(5).
+"""mount.virtfs: the helper that mount(8) runs for `mount -t virtfs virtfs DIR` and for a line of fstab(5) such as:
 
-virtfs  /mnt/virt  virtfs  noauto,max_virts=16  0 0
+    virtfs  /mnt/virt  virtfs  noauto,max_virts=16  0 0
 
 For the type fuse.virtfs, mount.fuse3(8) runs `virtfs SRC DIR -o OPTIONS` instead.
 """
@@ -14,11 +14,12 @@ from virtfs.cli.mount import mount
 from virtfs.cli.options import parse
 from virtfs.core.errors import VirtError
 
-MISUSED, FAILED = 1, 32  # mount(8), "incorrect invocation", "mount failure"
+# Exit statuses of mount(8): "incorrect invocation" and "mount failure".
+MISUSED, FAILED = 1, 32
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line without usage, because the user called mount(8) and not this program."""
+    """A parser whose errors have no usage line, because the user called mount(8) and not this program."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(MISUSED, f"{self.prog}: {message}\n")

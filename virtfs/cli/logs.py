@@ -11,8 +11,8 @@ SYSLOG = "/dev/log"
 def open_log(file: str | None, foreground: bool, debug: bool) -> None:
     """Send the log to `file`.
 
-    Without a file, a server in the foreground logs to stderr, and one in the background to syslog if that runs.
-    OSError: the file cannot be opened.
+    If `file` is None, a server in the foreground logs to stderr. A server in the background logs to syslog, or not at
+    all if there is no syslog. OSError: the file cannot be opened.
     """
     handler: logging.Handler
     pattern = "%(asctime)s %(levelname)s %(name)s: %(message)s"

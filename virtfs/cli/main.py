@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     accept_any_caller()
     words = sys.argv[1:] if arguments is None else arguments
     if len(words) == 4 and words[2] == "-o" and words[0] not in ("mount", "umount", "shell"):
-        return helper.main(words)  # mount.fuse3(8), for the type fuse.virtfs
+        # mount.fuse3(8) calls virtfs like this for the type fuse.virtfs.
+        return helper.main(words)
     given = _parser().parse_args(words)
     try:
         match given.verb:

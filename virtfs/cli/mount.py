@@ -18,8 +18,9 @@ log = logging.getLogger(__name__)
 def mount(directory: str, text: str, foreground: bool = False, sloppy: bool = False, source: str | None = None) -> int:
     """Mount at a directory and return the exit status.
 
-    Returns when the mount is ready; in the foreground, when it has ended. text, sloppy: as in options.parse. source:
-    the source in the mount table, unless `text` has fsname=. VirtError: the mount failed.
+    Returns when the mount is ready, or in the foreground when the mount has ended. text, sloppy: the arguments of
+    options.parse(). source: the source in the mount table, which fsname= in `text` overrides. VirtError: the mount
+    failed.
     """
     if "remount" in text.split(","):
         remount(directory, text, sloppy)
@@ -45,7 +46,8 @@ def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool)
         open_log(options.log, foreground, options.debug)
     except OSError as e:
         raise VirtError(e.errno or errno.EIO, f'cannot open the log file "{options.log}": {e.strerror}') from None
-    from virtfs.cli import serving  # imports pyfuse3 and pyroute2: only when needed, and after the fork
+    # serving imports pyfuse3 and pyroute2, so import it only when needed, and after the fork.
+    from virtfs.cli import serving
 
     answers = False
 
@@ -61,7 +63,8 @@ def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool)
         if not foreground:
             log.error("%s", e.strerror)
         raise
-    except Exception as e:  # the mount is already gone
+    except Exception as e:
+        # serving.run() has already unmounted the directory.
         if isinstance(e, PermissionError) and not answers:
             raise VirtError(errno.EPERM, "taps need CAP_NET_ADMIN: be root, or use `virtfs shell`") from None
         if isinstance(e, OSError) and e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) and not answers:

@@ -10,14 +10,14 @@ from virtfs.core.errors import VirtError
 from virtfs.core.limits import Limits
 from virtfs.core.quantities import format_size, parse_size
 
-# Accepted and ignored: options for mount(8), systemd or the boot scripts, and options without effect. fusermount3
-# always mounts nosuid and nodev, virtfs with default_permissions, and libfuse 3 is always nonempty.
+# Options that are accepted and ignored. Some are for mount(8), systemd or boot scripts. The others have no effect:
+# fusermount3 always sets nosuid and nodev, virtfs always sets default_permissions, and libfuse 3 needs no nonempty.
 _IGNORED = re.compile(
     "defaults|(no)?auto|(no)?user(=.*)?|(no)?users|(no)?owner|(no)?group|nofail|_netdev|(no)?suid|(no)?dev"
     "|(no)?(dir|rel|strict)atime|(no)?lazytime|(no)?iversion|(no)?mand|silent|loud|default_permissions|nonempty|subtype=virtfs"
     "|(x-|X-|comment=|uhelper=|helper=).*"
 )
-# Flags of the mount: for each word the flag and the value that it sets.
+# Options that set a flag of the mount: the flag, and the value that the option gives it.
 FLAGS: Final = {
     "ro": ("ro", True),
     "rw": ("ro", False),
@@ -30,21 +30,23 @@ FLAGS: Final = {
     "dirsync": ("dirsync", True),
     "allow_other": ("allow_other", True),
 }
+# Options that are refused: a pattern for their names, and what to do instead.
 _REFUSED: Final = (
     ("uid|gid", 'set the owner per interface: "virtN owner USER" and "virtN group GROUP" in ctl, or chown'),
     ("umask|fmask|dmask|mode", 'set the mode per interface: "virtN mode OCTAL" in ctl, or chmod'),
     ("(fs|def|root)?context|seclabel", "fusermount3 cannot set SELinux labels: the policy labels FUSE as fusefs_t"),
     ("subtype", "the type must be fuse.virtfs, by which virtfs and umount -t recognize the mount"),
     ("allow_root", "use allow_other to let other users in, root among them; root's mounts always have it"),
-    ("auto_unmount", "leave it out: the server unmounts when it ends; the next mount replaces that of a killed one"),
+    ("auto_unmount", "leave it out: the server unmounts when it ends, and the next mount replaces a dead one"),
     ("max_read|max_write|blksize|large_read", "sizes are fixed: one read is one frame, whatever its length"),
     ("fd|rootmode|user_id|group_id|blkdev", "leave it out: fusermount3 sets it"),
     ("bind|rbind|move|r?(shared|slave|private|unbindable)", "use mount(8) for it once virtfs is mounted"),
     ("loop|offset|sizelimit", "virtfs has neither an image nor a device"),
     ("nosymfollow", "tapN and rx are symbolic links, which would not work"),
 )
+# The field of Limits that each option sets.
 _LIMITS = {"max_virts": "virts", "max_queue": "queue", "max_backlog": "backlog"}
-_SIZES = {"max_history": "history", "capture": "capture"}  # in bytes, or with K, M, G
+_SIZES = {"max_history": "history", "capture": "capture"}  # values in bytes, or with a suffix K, M or G
 _MOST = 2**31 - 1
 
 
@@ -52,9 +54,9 @@ _MOST = 2**31 - 1
 class MountOptions:
     """The parsed options of one mount.
 
-    limits: see Limits. log, state: absolute paths, or None. debug: log everything. source: the source in the mount
-    table. flags: the given flags with their values, named as in FLAGS. remount: change an existing mount. given: the
-    names of the given options of virtfs itself.
+    limits: see Limits. log, state: the absolute path of the file, or None. debug: log everything. source: the source in
+    the mount table. flags: names and values of the flags that the options set, see FLAGS. remount: change an existing
+    mount. given: the names of those options that are virtfs's own.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -67,23 +69,23 @@ class MountOptions:
     given: frozenset[str] = frozenset()
 
     def own(self) -> dict[str, str | None]:
-        """Return the options of virtfs itself as `name=value`, by name; None for one that is not set."""
+        """Return virtfs's own options, by name, as the text `name=value`; None for an option that is not set."""
         limits = {option: f"{option}={getattr(self.limits, name)}" for option, name in _LIMITS.items()}
         sizes = {option: f"{option}={format_size(getattr(self.limits, name))}" for option, name in _SIZES.items()}
         files = {name: f"{name}={path}" if path else None for name, path in (("state", self.state), ("log", self.log))}
         return limits | sizes | files | {"debug": "debug" if self.debug else None}
 
     def text(self) -> str:
-        """Return the options of virtfs itself that differ from their defaults, in the format of `parse`."""
+        """Return virtfs's own options that differ from their defaults, in the format of parse()."""
         usual = MountOptions().own()
         return ",".join(word for name, word in self.own().items() if word is not None and word != usual[name])
 
 
 def parse(text: str, sloppy: bool = False) -> MountOptions:
-    """Parse a comma-separated list of options. The last of several contradicting options wins.
+    """Parse a comma-separated list of options. Of several contradicting options, the last one applies.
 
-    sloppy: ignore unknown and unsupported options, as mount(8) -s asks. VirtError EINVAL, ERANGE: the sentence quotes
-    the option and names an alternative.
+    sloppy: ignore unknown and unsupported options, as `mount -s` requests. VirtError: EINVAL, ERANGE. The sentence
+    quotes the option and names an alternative.
     """
     options = MountOptions()
     flags: dict[str, bool] = {}

@@ -9,7 +9,8 @@ from virtfs.core.errors import VirtError
 from virtfs.fuse.mount import change_flags
 from virtfs.fuse.mounttable import Mounted, mounted_at, resolve
 
-_MS_DIRSYNC = 128  # linux/mount.h; the other flags have the same values there as in statvfs(3)
+# linux/mount.h. The other flags have the same values in linux/mount.h and in statvfs(3).
+_MS_DIRSYNC = 128
 _FLAGS = {
     "ro": os.ST_RDONLY,
     "noexec": os.ST_NOEXEC,
@@ -17,15 +18,16 @@ _FLAGS = {
     "sync": os.ST_SYNCHRONOUS,
     "dirsync": _MS_DIRSYNC,
 }
+# The flags that keep their value unless an option changes it.
 _KEPT = os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_SYNCHRONOUS | os.ST_NOATIME | os.ST_NODIRATIME
 
 
 def remount(directory: str, text: str, sloppy: bool = False) -> None:
     """Set the flags of a mounted virtfs to those in a list of options.
 
-    mount(8) repeats the options from fstab(5) or from the mount table, so other options are accepted if they have the
-    same value as in the mount. VirtError: EINVAL if no virtfs is mounted there, or if another option would change;
-    EPERM unless root; the errno of reading the mount's current options.
+    mount(8) repeats the options from fstab(5) or from the mount table. So options that are not flags are accepted if
+    they have the same value as in the mount. VirtError: EINVAL, no virtfs is mounted there, or an option that is not a
+    flag would change; EPERM, the caller is not root; any other errno, the mount's options cannot be read.
     """
     path = resolve(directory)
     mount = mounted_at(path)
@@ -59,7 +61,8 @@ def _refuse_changes(mount: Mounted, options: MountOptions) -> None:
             raise VirtError(errno.EINVAL, f'"{wanted[name]}" cannot replace "{now[name] or f"no {name}"}" {again}')
     if options.source not in (None, mount.source):
         raise VirtError(errno.EINVAL, f'"fsname={options.source}" cannot replace "{mount.source}" {again}')
-    if dict(options.flags).get("allow_other"):  # not among the mount options; those were removed above
+    # If the mount had allow_other, remount() would have removed the word from the list.
+    if dict(options.flags).get("allow_other"):
         raise VirtError(errno.EINVAL, f'"allow_other" cannot be added {again}')
 
 

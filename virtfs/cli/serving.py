@@ -1,8 +1,8 @@
 """The life of one mount: attach, serve, detach.
 
 The order at the end matters. First the service ends: it answers all waiting readers and closes the taps. Then the
-mount is detached. /dev/fuse is closed last, which fails the requests that arrived meanwhile; `virtfs umount` waits for
-that close. Nothing here opens a path in the mount: this process would have to answer the request itself.
+mount is detached. /dev/fuse is closed last. This close fails the requests that arrived meanwhile, and `virtfs umount`
+waits for it. Nothing here opens a path in the mount, because this process would have to answer the request itself.
 """
 
 import errno
@@ -32,10 +32,10 @@ GRACE = 5  # seconds from the second signal to SIGALRM, which ends the process
 
 
 def run(directory: str, options: MountOptions, ready: Callable[[], None]) -> None:
-    """Serve a mount at a resolved directory until it is unmounted or a signal asks to end.
+    """Serve a mount at a resolved directory until it is unmounted or a signal ends the service.
 
-    ready: called when the mount answers. VirtError: the mount failed. Any other exception: the service failed. The
-    directory is unmounted in every case.
+    ready: called when the mount answers. VirtError: the mount failed. Any other exception: the service failed. In every
+    case the directory is unmounted before this function returns or raises.
     """
     options = replace(options, limits=within(options.limits, descriptors.raise_limit()))
     try:
@@ -45,9 +45,9 @@ def run(directory: str, options: MountOptions, ready: Callable[[], None]) -> Non
 
 
 def within(limits: Limits, files: int) -> Limits:
-    """Return the limits, with `virts` lowered to what `files` open descriptors allow; a change is logged.
+    """Return the limits, with `virts` lowered to what a limit of `files` open files allows. Log if it is lowered.
 
-    VirtError EMFILE: the descriptors are not enough for one interface.
+    VirtError EMFILE: the limit is too low for one interface.
     """
     most = descriptors.interfaces(files)
     if not most:
@@ -86,7 +86,7 @@ async def _run(directory: str, options: MountOptions, ready: Callable[[], None])
 async def _listen(
     stop: trio.Event, hurry: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """End the service at the first signal, cancel it at the second; a third has its default action."""
+    """End the service at the first signal, and cancel it at the second. A third signal has its default action."""
     with trio.open_signal_receiver(signal.SIGTERM, *unless_ignored(signal.SIGINT, signal.SIGHUP)) as signals:
         task_status.started()
         async for number in signals:
@@ -95,7 +95,8 @@ async def _listen(
                 break
             stop.set()
     hurry.cancel()
-    signal.alarm(GRACE)  # a thread cannot be cancelled; the default action of SIGALRM ends the process
+    # A worker thread cannot be cancelled. If one blocks, the default action of SIGALRM ends the process.
+    signal.alarm(GRACE)
 
 
 async def _watch(mount: Mounted, stop: trio.Event) -> None:

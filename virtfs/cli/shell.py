@@ -3,11 +3,11 @@
     virtfs shell ── unshare(1) ── shell_init.py, process 1 of the new pid namespace ─┬─ the server
                                                                                      └─ $SHELL or the command
 
-An ordinary user becomes root in a new user namespace; usermap.py maps its other users. Root needs no user namespace,
-and only gets the others: mount, network and pid.
+An ordinary user becomes root in a new user namespace, and usermap.py maps the other ids of this namespace. Root needs
+no user namespace, and gets only new mount, network and pid namespaces.
 
-All these processes except the server share the terminal's process group. Ctrl-C ends the command, while `virtfs shell`,
-unshare(1) and process 1 block SIGINT. Ctrl-Z and fg stop and continue all of them together.
+All these processes except the server are in the terminal's foreground process group. Ctrl-C ends only the command,
+because `virtfs shell`, unshare(1) and process 1 block SIGINT. Ctrl-Z and fg stop and continue the whole group.
 """
 
 import contextlib
@@ -24,16 +24,16 @@ from virtfs.cli.signals import unless_ignored
 from virtfs.cli.usermap import map_users
 from virtfs.core.errors import VirtError
 
-# Run with -P, so that no module is imported from the working directory. sys.argv[1] is the directory of the package,
-# for a checkout that is not installed.
+# The program of process 1. Python runs it with -P, so that no module is imported from the working directory.
+# sys.argv[1] is the directory that contains the package, so that a checkout need not be installed.
 _INSIDE = """\
 import sys
 sys.path.append(sys.argv[1])
 from virtfs.cli.shell_init import main
 sys.exit(main(sys.argv[2:]))
 """
-# Runs in a new user namespace and waits until its ids are mapped. Executing a program as root of the namespace keeps
-# all capabilities in it; with an unmapped uid execve(2) drops them (capabilities(7)).
+# This program runs in a new user namespace. It waits until the ids are mapped, and then executes a command. As root of
+# the namespace the command keeps all capabilities. With an unmapped uid execve(2) would drop them (capabilities(7)).
 _WAIT = """\
 import os, sys
 entered, mapped = int(sys.argv[1]), int(sys.argv[2])
@@ -44,7 +44,8 @@ os.close(mapped)
 os.execvp(sys.argv[3], sys.argv[3:])
 """
 _DEVICES = (Path("/dev/fuse"), Path("/dev/net/tun"))
-_SYSCTLS = (  # name, value that forbids user namespaces, value that allows them
+# Sysctls: the name, the value that forbids user namespaces, and a value that allows them.
+_SYSCTLS = (
     ("kernel.unprivileged_userns_clone", "0", "1"),
     ("user.max_user_namespaces", "0", "15000"),
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
@@ -52,14 +53,15 @@ _SYSCTLS = (  # name, value that forbids user namespaces, value that allows them
 
 
 def shell(command: list[str]) -> int:
-    """Run a command, or $SHELL if it is empty, and return its exit status, 128 + n if signal n ended it.
+    """Run a command, or $SHELL if `command` is empty, and return the exit status.
 
+    The status is 128 + n if signal n ended the command.
     VirtError: the system forbids something; the sentence says what to change.
     """
     check_devices()
     command = command or [os.environ.get("SHELL") or "/bin/sh"]
-    # In /tmp: other users cannot search XDG_RUNTIME_DIR, and the AppArmor profile of fusermount3 in Ubuntu 25.04 and
-    # newer allows no mounts in /run.
+    # Use /tmp, because other users cannot search XDG_RUNTIME_DIR, and because the AppArmor profile of fusermount3 in
+    # Ubuntu 25.04 and newer allows no mounts in /run.
     directory = tempfile.mkdtemp(prefix="virtfs-")
     try:
         return _run(directory, command)
@@ -81,8 +83,10 @@ def check_devices() -> None:
 
 
 def _run(directory: str, command: list[str]) -> int:
-    entered, entering = os.pipe()  # process 1 writes a byte once the namespaces exist
-    lifeline, holding = os.pipe()  # its end of file tells process 1 that this process has died
+    # Process 1 writes a byte to this pipe once the namespaces exist.
+    entered, entering = os.pipe()
+    # The end of file of this pipe tells process 1 that this process has died.
+    lifeline, holding = os.pipe()
     package = os.path.dirname(os.path.dirname(os.path.abspath(virtfs.__file__)))
     names = "" if os.geteuid() else "names"
     inside = [sys.executable, "-P", "-c", _INSIDE, package, directory, names, str(entering), str(lifeline), *command]
@@ -96,7 +100,7 @@ def _run(directory: str, command: list[str]) -> int:
 
     for ours in unless_ignored(signal.SIGTERM, signal.SIGHUP):
         signal.signal(ours, end)
-    # Process 1 inherits the blocked signals from its first instruction on. It unblocks all signals for the command.
+    # Process 1 inherits these blocked signals, so it never runs without them. It unblocks all signals for the command.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGQUIT])
     try:
         process = _start(outside, [entering, lifeline])
@@ -113,7 +117,7 @@ def _run(directory: str, command: list[str]) -> int:
 
 
 def _start(command: list[str], descriptors: list[int]) -> subprocess.Popen[bytes]:
-    """Start a command; for an ordinary user, as root of a new user namespace if the system allows one."""
+    """Start a command. For an ordinary user it runs as root of a new user namespace, if the system allows one."""
     if not os.geteuid():
         return subprocess.Popen(command, pass_fds=descriptors)
     entered, entering = os.pipe()
@@ -126,7 +130,8 @@ def _start(command: list[str], descriptors: list[int]) -> subprocess.Popen[bytes
         os.close(waiting)
     with open(entered, "rb") as pipe, open(mapped, "wb"):
         if pipe.read(1):
-            with contextlib.suppress(OSError):  # the command then fails for lack of capabilities; see _advice()
+            # If this fails, the command fails for lack of capabilities, and _advice() says what to change.
+            with contextlib.suppress(OSError):
                 map_users(process.pid)
     return process
 

@@ -1,4 +1,4 @@
-"""Process 1 of `virtfs shell`: starts the server and the command. Its exit ends all other processes inside."""
+"""Process 1 of `virtfs shell`: starts the server and the command. When it exits, the kernel kills all others inside."""
 
 import errno
 import os
@@ -17,15 +17,20 @@ from virtfs.core.errors import VirtError
 
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not in the PATH of ordinary users on Debian
 _CONTAINER = "a container may need --security-opt apparmor=unconfined"
-PATIENCE = 10.0  # seconds for the server to end; then the kernel kills it with the pid namespace
+# Seconds to wait for the server to end. After that, the kernel kills the server together with the pid namespace.
+PATIENCE = 10.0
 
 
 def main(arguments: list[str]) -> int:
     """Start a server at DIR, run the command, and return its exit status.
 
-    Arguments: DIR; "names" to keep the named network namespaces visible, else ""; the number of the descriptor to
-    write a byte to once the namespaces exist; the number of the descriptor whose end of file means that `virtfs shell`
-    has died; the command.
+    arguments, in this order:
+
+    - DIR
+    - "names" to keep the named network namespaces visible, else ""
+    - the number of the descriptor to which this process writes a byte to report that the namespaces exist
+    - the number of the descriptor whose end of file means that `virtfs shell` has died
+    - the command, as one or more words
     """
     directory, names, entering, lifeline, *command = arguments
     os.write(int(entering), b"\n")
@@ -63,11 +68,11 @@ def _with_sbin(path: str) -> str:
 
 
 def _run(command: list[str], server: int) -> int:
-    """Run the command and return its exit status; as in a shell, 127 if it is not found, 126 if it cannot run."""
+    """Run the command and return its exit status. As in a shell, 127: it is not found. 126: it cannot be executed."""
     program = command[0] if "/" in command[0] else shutil.which(command[0])
     if program is None:
         return _complain(f'"{command[0]}": command not found', 127)
-    # execve(2) keeps signals ignored and blocked. Python ignores these two, and `virtfs shell` has blocked others.
+    # execve(2) keeps ignored and blocked signals. Python ignores these two, and `virtfs shell` has blocked others.
     default = [signal.SIGPIPE, signal.SIGXFSZ]
     try:
         child = os.posix_spawn(program, command, os.environ, setsigmask=[], setsigdef=default)
@@ -77,7 +82,10 @@ def _run(command: list[str], server: int) -> int:
 
 
 def _wait(command: int, server: int) -> int:
-    """Reap children, as process 1 must, until the command exits; return its status, 128 + n for signal n."""
+    """Reap all children, as process 1 must, until the command exits. Return the exit status of the command.
+
+    The status is 128 + n if signal n ended the command.
+    """
     while True:
         child, status = os.waitpid(-1, 0)
         if child == command:

@@ -3,8 +3,8 @@
 ip-netns(8) names namespaces in /run/netns, which an ordinary user cannot write to, and often cannot create.
 Other programs write to /run as well, for example iptables to /run/xtables.lock. A tmpfs covers /run in the mount
 namespace of the shell, and each old entry is bound into it, so that sockets (D-Bus, Wayland) and the target of
-/etc/resolv.conf stay reachable. An overlay needs only one mount, but connect(2) to a socket in its lower layer
-fails: unix_find_bsd() (net/unix/af_unix.c) compares inodes, and an overlay has its own.
+/etc/resolv.conf stay reachable. An overlay would need only one mount, but connect(2) to a socket in its lower
+layer fails: unix_find_bsd() (net/unix/af_unix.c) compares inodes, and an overlay has inodes of its own.
 """
 
 import contextlib
@@ -43,12 +43,12 @@ def cover_run(names: bool) -> None:
 
 
 def _usable(entry: os.DirEntry[str]) -> bool:
-    """Return whether the user can access an entry. An inaccessible one would only occupy its name (xtables.lock)."""
+    """Return whether this user can access an entry. Any other entry would only block its name, like xtables.lock."""
     return entry.is_symlink() or any(os.access(entry.path, how) for how in (os.R_OK, os.W_OK, os.X_OK))
 
 
 def _show(source: str, target: str) -> None:
-    """Bind an entry. Skip one that cannot be bound: it has gone, or its mount is unbindable."""
+    """Bind an entry to its new path. Skip an entry that has vanished meanwhile or whose mount is unbindable."""
     directory = os.path.isdir(source)
     if directory:
         os.mkdir(target)

@@ -6,11 +6,12 @@ foreground program respects that. A daemon resets all signals (daemon(7)).
 
 import signal
 
-_PYTHONS_OWN = {signal.SIGPIPE, signal.SIGXFSZ}  # Python ignores them, so that a write fails with EPIPE or EFBIG
+# Python itself ignores these signals, so that a write fails with EPIPE or EFBIG instead.
+_PYTHONS_OWN = {signal.SIGPIPE, signal.SIGXFSZ}
 
 
 def accept_any_caller() -> None:
-    """Unblock all signals, and reset the ones that this program relies on: SIGCHLD, SIGALRM and SIGTERM.
+    """Unblock all signals, and stop ignoring those that this program relies on: SIGCHLD, SIGALRM and SIGTERM.
 
     While SIGCHLD is ignored, wait(2) does not return the status of a child.
     """
@@ -29,5 +30,5 @@ def start_afresh() -> None:
 
 
 def unless_ignored(*numbers: signal.Signals) -> list[signal.Signals]:
-    """Return those of the given signals that the caller does not ignore."""
+    """Return those of the given signals that the caller of this program does not ignore."""
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]

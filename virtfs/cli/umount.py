@@ -10,16 +10,18 @@ from virtfs.core.errors import VirtError
 from virtfs.fuse.mount import detach_lazily
 from virtfs.fuse.mounttable import Mounted, mounted_at, resolve
 
-PATIENCE = 60.0  # seconds; closing a tap takes some 16 ms, and a mount may have thousands
+# Seconds to wait for the server. It takes some 16 ms to close a tap, and a mount may have thousands of taps.
+PATIENCE = 60.0
 _INTERVAL = 0.02  # seconds between two checks
 
 
 def umount(directory: str) -> None:
     """Unmount a virtfs, and return once its server has answered all readers and closed its taps.
 
-    Detaching the mount tells the server to end. A descriptor of the mount's root keeps the file system alive, so that
-    fstat(2) on it fails once the server has closed /dev/fuse, its last action. VirtError: EINVAL if no virtfs is
-    mounted there; EPERM if it belongs to another user; ETIMEDOUT after PATIENCE; EIO if fusermount3 failed.
+    Detaching the mount tells the server to end. An open descriptor of the mount's root keeps the file system alive.
+    fstat(2) on this descriptor fails once the server has closed /dev/fuse, its last action. VirtError: EINVAL, no
+    virtfs is mounted there; EPERM, the mount belongs to another user; ETIMEDOUT, the server has not ended within
+    PATIENCE; EIO, fusermount3 failed.
     """
     path = resolve(directory)
     mount = mounted_at(path)
@@ -42,7 +44,10 @@ def _owner(mount: Mounted) -> int:
 
 
 def _wait(root: int, mount: Mounted) -> None:
-    """Wait until the file system of `root` has no server. A child polls, because only SIGKILL ends a hung fstat."""
+    """Wait until the file system of `root` has no server.
+
+    A child process calls fstat(2) repeatedly, because only SIGKILL can end an fstat(2) that hangs.
+    """
     child = os.fork()
     if child == 0:
         _watch(root, mount)
@@ -68,7 +73,8 @@ def _watch(root: int, mount: Mounted) -> None:
     status = 1
     try:
         if os.geteuid() == 0 and (owner := _owner(mount)):
-            # Without allow_other only the owner may call fstat, not even root (fs/fuse/dir.c fuse_permissible_uidgid).
+            # Without allow_other only the owner may call fstat(2), and root may not (fs/fuse/dir.c
+            # fuse_permissible_uidgid).
             group = int(mount.option("group_id") or 0)
             os.setresgid(group, group, group)
             os.setresuid(owner, owner, owner)

@@ -13,20 +13,24 @@ from pathlib import Path
 
 
 def map_users(process: int) -> None:
-    """Map the ids of a process that has just entered a new user namespace: 0 to the caller, 1 and up to the ranges.
+    """Map the ids in the new user namespace that a process has just entered.
 
-    If the ranges of users or of groups cannot be mapped, map only id 0 of that kind. OSError: the process is gone, or
-    is in no new user namespace.
+    Id 0 is mapped to the caller, and the ids from 1 on to the ranges. If the ranges cannot be mapped, for users or for
+    groups, only id 0 is mapped for these. OSError: the process is gone, or is in no new user namespace.
     """
     for kind, own in (("gid", os.getegid()), ("uid", os.geteuid())):
         if not _map_ranges(process, kind, own):
-            if kind == "gid":  # required before an unprivileged process writes gid_map
+            # An unprivileged process must deny setgroups(2) before it writes gid_map.
+            if kind == "gid":
                 Path(f"/proc/{process}/setgroups").write_text("deny")
             Path(f"/proc/{process}/{kind}_map").write_text(f"0 {own} 1")
 
 
 def _map_ranges(process: int, kind: str, own: int) -> bool:
-    """Map by newuidmap or newgidmap. Return False if there is no range or no such program, or if it fails."""
+    """Map ids with newuidmap(1) or newgidmap(1). Return False if there is no range, or no such program, or it fails.
+
+    kind: "uid" or "gid". own: the caller's id, which becomes id 0.
+    """
     extents = [0, own, 1]
     inside = 1
     for first, count in ranges(Path(f"/etc/sub{kind}")):
@@ -42,7 +46,7 @@ def _map_ranges(process: int, kind: str, own: int) -> bool:
 
 
 def ranges(file: Path) -> list[tuple[int, int]]:
-    """Return the first id and the count of each range that a file like subuid(5) has for the caller."""
+    """Return the first id and the count of each range for the caller in a file in the format of subuid(5)."""
     user = os.geteuid()
     names = {str(user)}
     with contextlib.suppress(KeyError):

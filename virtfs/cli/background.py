@@ -14,7 +14,7 @@ _READY = b"\0"  # the child is ready; an error message never begins with this by
 
 
 def spawn(run: Callable[[Ready], int]) -> int:
-    """Fork a child that calls run(ready) and exits with the result. Return its process id once it has called ready().
+    """Fork a child that calls run(ready) and exits with the result. Return its process id after it has called ready().
 
     The child leads a new session without a terminal, in the directory /. Its only open descriptors are 0 to 2, on
     /dev/null. Call this before starting threads. VirtError: the error that `run` raised before it called ready().
@@ -38,7 +38,7 @@ def spawn(run: Callable[[Ready], int]) -> int:
 
 
 def _child(run: Callable[[Ready], int], telling: int) -> None:
-    """Be the forked child: call `run`, then exit with its result. This function never returns."""
+    """Call `run` in the forked child, then exit with its result. This function never returns."""
     status = 1
 
     def tell(what: bytes) -> None:

@@ -80,7 +80,7 @@ class Channel:
             p.FUSE_WRITE: self._refused(errno.EINVAL),
             p.FUSE_RELEASE: self._release,
             p.FUSE_FLUSH: self._flush,
-            p.FUSE_FSYNC: self._refused(errno.EINVAL),  # as on a character device
+            p.FUSE_FSYNC: self._refused(errno.EINVAL),  # fsync(2) also fails with EINVAL on a character device
             p.FUSE_IOCTL: self._ioctl,
             p.FUSE_POLL: self._poll,
             p.FUSE_FALLOCATE: self._refused(errno.EOPNOTSUPP),

@@ -21,7 +21,7 @@ from virtfs.fuse.protocol import FUSE_ROOT_ID
 OPEN_MAX = 4096  # maximum number of open files per user; root has no limit
 
 Inode = NewType("Inode", int)
-HandleId = NewType("HandleId", int)  # fuse.h's fh
+HandleId = NewType("HandleId", int)  # fh in linux/fuse.h
 
 
 class Inodes:

@@ -78,7 +78,7 @@ class Pair:
     def admit(self) -> None:
         """Send the held answer to FUSE_INIT, which opens the mount to users.
 
-        Until then the kernel holds back all other requests, and their callers wait killably (fs/fuse/dev.c
+        Until then the kernel holds back all other requests. Their callers block, but can be killed (fs/fuse/dev.c
         fuse_get_req). So no user sees the tree before the state file is replayed.
         """
         if self._held is not None:

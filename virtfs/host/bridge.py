@@ -78,7 +78,7 @@ class HostBridge:
         return self.called
 
     def netns(self) -> int:
-        """Return a new descriptor of the calling thread's network namespace, which is the bridge's."""
+        """Return a new descriptor of the bridge's network namespace, which is that of the calling thread."""
         return own_netns()
 
     # Queries
@@ -98,7 +98,7 @@ class HostBridge:
         return {str(link.get_attr("IFLA_IFNAME")): settings_of(link) for link in dump_members(self.rtnl, self.index)}
 
     def addresses_of(self, name: str) -> tuple[IpInterface, ...]:
-        """Return the addresses of another interface, () if that interface is gone."""
+        """Return the addresses of the interface with that name, () if there is none."""
         link = ask_link(self.rtnl, name)
         if link is None:
             return ()
@@ -130,7 +130,7 @@ class HostBridge:
     def set_timeout(self, seconds: int) -> None:
         """Set the ageing time in seconds; 0 means that addresses never expire.
 
-        To Linux an ageing time of 0 means no learning, so it gets its maximum ageing time instead of 0.
+        On Linux an ageing time of 0 disables learning, so 0 sets the maximum ageing time instead.
         """
         self._set("IFLA_BR_AGEING_TIME", seconds * 100 or NEVER, f'timeout "{seconds}"')
 
@@ -222,11 +222,11 @@ class HostBridge:
             self._ask(RTM_DELNEIGH, _entry(self._index(known.member), address), "deladdr")
 
     def flush(self) -> None:
-        """Remove the learned addresses. The static ones and the ports' own stay (br_fdb.c br_fdb_flush)."""
+        """Remove the learned addresses. Static addresses and the ports' own addresses stay (br_fdb.c br_fdb_flush)."""
         self._set("IFLA_BR_FDB_FLUSH", None, "flush")
 
     def flush_all(self) -> None:
-        """Remove the learned and static addresses. The ports' own stay."""
+        """Remove the learned and static addresses. The ports' own addresses stay."""
         self.flush()
         for known in self.look().known:
             self._ask(RTM_DELNEIGH, _entry(self._index(known.member), known.address), "flushall")

@@ -1,4 +1,4 @@
-"""Move the addresses and routes of an interface to the bridge it joins, and back.
+"""Move the addresses and routes of an interface to the bridge that it joins, and back.
 
 A machine that is reached through eth0 must stay reachable when eth0 joins a bridge, even if this process dies halfway.
 So every address and route is copied to the bridge before it is removed from eth0, and each step is one request to the
@@ -86,11 +86,11 @@ class Adoptions:
         self.brought[port] = config
 
     def keep(self, address: IpInterface) -> None:
-        """Record an address as the bridge's own."""
+        """Record that an address belongs to the bridge itself."""
         self.own |= IpConfig(frozenset((_key(address),)))
 
     def is_own(self, address: IpInterface) -> bool:
-        """Return whether an address on the bridge is the bridge's own, not a member's."""
+        """Return whether an address on the bridge belongs to the bridge itself, and not to a member."""
         return not self.brought or _key(address) in self.own.addresses
 
     def staying(self, rtnl: Rtnl, bridge: int, port: int) -> IpConfig:

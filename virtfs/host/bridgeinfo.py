@@ -18,7 +18,7 @@ AF_BRIDGE: Final = 7
 # An ageing time that means never: the maximum, in 1/100 s. Linux rounds it to ticks and reports a little less.
 NEVER: Final = 0xFFFFFFFF
 _NUD_NOARP = 0x40  # linux/neighbour.h: a static entry
-_NUD_PERMANENT = 0x80  # a port's own address
+_NUD_PERMANENT = 0x80  # the entry for the own address of a port
 
 # Attributes that Linux 4.20, 5.0, 5.16 and 6.7 added to linux/if_link.h. pyroute2 0.9 does not know them.
 _LATER: Final = (

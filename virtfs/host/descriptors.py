@@ -56,7 +56,10 @@ def keep_reserve(fd: int) -> None:
     most = limit()
     if fd >= most - reserve(most):
         os.close(fd)
-        raise VirtError(errno.EMFILE, f"too few of {most} descriptors (RLIMIT_NOFILE) are free for another interface")
+        raise VirtError(
+            errno.EMFILE,
+            f"too few of {most} descriptors (RLIMIT_NOFILE) are free for another interface: destroy one first",
+        )
 
 
 def keep_spare(fd: int) -> None:
@@ -66,7 +69,7 @@ def keep_spare(fd: int) -> None:
     """
     most = limit()
     if fd >= most - reserve(most) // 2:
-        raise VirtError(errno.EMFILE, f"too few of {most} descriptors (RLIMIT_NOFILE) are free")
+        raise VirtError(errno.EMFILE, f"too few of {most} descriptors (RLIMIT_NOFILE) are free: close some files first")
 
 
 def one_left() -> None:

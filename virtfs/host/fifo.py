@@ -10,7 +10,7 @@ from pathlib import Path
 from virtfs.host.descriptors import keep_spare
 
 PACKET = 4096  # bytes; PIPE_BUF, the maximum size of a packet
-# The size of the pipe in bytes, room for 256 packets. It is the maximum without privilege (fs.pipe-max-size).
+# The size of the pipe in bytes, room for 256 packets. Without privilege it cannot be larger (fs.pipe-max-size).
 _ROOM = 1 << 20
 
 

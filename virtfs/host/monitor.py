@@ -134,7 +134,7 @@ class Monitor:
                 continue
             if flags & socket.MSG_TRUNC:
                 events.append(Overflow())
-            elif sender == 0:  # the kernel
+            elif sender == 0:  # sent by the kernel
                 events.extend(self._read(data, _nsid(ancillary)))
         return events
 

@@ -44,7 +44,7 @@ _process_vm_readv.argtypes = (
 
 
 def process_of(thread: int) -> int:
-    """Return the id of the process to which a thread belongs, as ps(1) shows it. If the thread is gone, return its id.
+    """Return the id of the process to which a thread belongs, as ps(1) shows it; the thread's own id if it is gone.
 
     FUSE reports the id of the thread (fs/fuse/dev.c: pid_nr_ns(task_pid(current), …)).
     """

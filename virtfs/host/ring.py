@@ -75,7 +75,7 @@ class Block:
 
     memory: the whole block. frames: the number of frames in it. first: the offset of the first frame. Each frame is a
     struct tpacket3_hdr, a struct sockaddr_ll and the data. used: the bytes of the block in use. lost: the number of
-    frames that were dropped before these, because the ring was full. A block may have lost frames and no others.
+    frames that were dropped before these, because the ring was full. A block may report lost frames and contain none.
     """
 
     memory: memoryview

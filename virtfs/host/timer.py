@@ -34,7 +34,7 @@ class Timer:
     """A descriptor that becomes readable at a set time. Times are time.monotonic_ns()."""
 
     def __init__(self) -> None:
-        """Create the timer, unset. VirtError: EMFILE, ENFILE, ENOMEM."""
+        """Create the timer, with no time set. VirtError: EMFILE, ENFILE, ENOMEM."""
         self.fd = -1
         try:
             self.fd = check(_timerfd_create(time.CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC))

@@ -6,7 +6,7 @@
 An ordinary user becomes root in a new user namespace, and usermap.py maps the other ids of this namespace. Root needs
 no user namespace, and gets only new mount, network and pid namespaces.
 
-All these processes except the server are in the terminal's foreground process group. Ctrl-C ends only the command,
+All these processes except the server are in the process group of `virtfs shell`. Ctrl-C ends only the command,
 because `virtfs shell`, unshare(1) and process 1 block SIGINT. Ctrl-Z and fg stop and continue the whole group.
 """
 

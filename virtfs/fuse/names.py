@@ -1,7 +1,7 @@
 """The slow plane: names, attributes and text files, as pyfuse3 operations.
 
-This is the only module that imports pyfuse3. An operation may wait for rtnetlink, but never for a user
-program. The kernel caches no entries and attributes, so a destroyed name is gone at the next lookup.
+This is the only module that imports pyfuse3. An operation may wait for rtnetlink, but never for a user program. The
+kernel caches no entries and attributes, so a destroyed name is gone at the next lookup.
 """
 
 import errno

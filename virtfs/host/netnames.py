@@ -18,8 +18,8 @@ def open_netns(name: str) -> int:
     """Return a new descriptor of a network namespace, which the caller must close.
 
     name: a name of ip-netns(8), the number of a process in the namespace, or "" for the daemon's own namespace.
-    VirtError: ENXIO, there is no such namespace or process; EINVAL, the name is that of another file; other errors of
-    open(2).
+    VirtError: ENXIO, there is no such namespace or process; EINVAL, the name does not refer to a network
+    namespace; other errors of open(2).
     """
     if not name:
         return netns.own_netns()

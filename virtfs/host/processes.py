@@ -122,7 +122,7 @@ def file_size_limit(thread: int) -> int | None:
 def caught_signals(thread: int) -> frozenset[int]:
     """Return the signals that are pending for a thread, are not blocked, and have a handler.
 
-    Return an empty set if the thread is gone. Source: proc_pid_status(5).
+    Return an empty set if they cannot be determined. Source: proc_pid_status(5).
     """
     try:
         status = Path(f"/proc/{thread}/status").read_text(errors="replace")

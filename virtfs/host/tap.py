@@ -217,7 +217,7 @@ class Tap:
             raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
 
     def close(self) -> None:
-        """Close the descriptor, and restore the header size and offload of a tap that existed before open().
+        """Close the descriptor. A tap that existed before open() gets back its header size and has no offload.
 
         Blocks for some 16 ms. When it returns, another tap can use the unit.
         """

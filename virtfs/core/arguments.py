@@ -12,7 +12,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.impairment import BOTH, Direction, Impairment
 from virtfs.core.quoting import quoted
 
-# The kernel's maximum txqueuelen; a longer one fails with EPERM. A tap's ring is a single allocation of pointers, at
+# The kernel's maximum txqueuelen; a larger value fails with EPERM. A tap's ring is a single allocation of pointers, at
 # most KMALLOC_MAX_SIZE (4 MiB) long (include/linux/ptr_ring.h). A mount has a lower limit: core/limits.py.
 QUEUE_MAX = 524288
 DESCRIPTION_MAX = 256  # characters

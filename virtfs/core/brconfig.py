@@ -30,7 +30,7 @@ def addresses(state: BridgeState) -> str:
 
 
 def _status(name: str, state: BridgeState) -> Iterator[str]:
-    # NetBSD's bridge(4) sets no other interface flags than UP and RUNNING (sys/net/if_bridge.c).
+    # NetBSD's bridge(4) sets no interface flags other than UP and RUNNING (sys/net/if_bridge.c).
     yield f"{name}: {_bits((0x41 if state.up else 0), {0x1: 'UP', 0x40: 'RUNNING'})}"
     yield "\tConfiguration:"
     yield (f"\t\tpriority {state.priority} hellotime {state.hellotime} fwddelay {state.fwddelay} maxage {state.maxage}")

@@ -107,7 +107,7 @@ class Bridge:
 def steps(now: BridgeState, to: BridgeState) -> tuple[Action, ...]:
     """Return the verbs that turn the bridge `now` into the bridge `to`.
 
-    They change neither the learned addresses nor the MAC address of the bridge.
+    The verbs change neither the learned addresses nor the MAC address of the bridge.
     """
     return tuple(_steps(now, to))
 
@@ -140,7 +140,8 @@ def _steps(now: BridgeState, to: BridgeState) -> Iterator[Action]:
 def _parameters(now: BridgeState, to: BridgeState) -> Iterator[Action]:
     """Yield the verbs for parameters that differ.
 
-    The kernel can report a value that the verb refuses, such as fwddelay 0. It is raised to the verb's minimum.
+    The kernel can report a value that the verb refuses, such as fwddelay 0. Such a value is raised to
+    the verb's minimum.
     """
     for name, least in (
         ("priority", 0),
@@ -174,7 +175,7 @@ def _statics(now: BridgeState, to: BridgeState) -> Iterator[Action]:
     members = {member.name for member in to.members}
     addresses = {address for address, _ in wanted}
     for address, member in there:
-        # If the member leaves the bridge, the kernel removes its entries.
+        # When a member leaves the bridge, the kernel removes the entries of this member.
         if address not in addresses and member in members:
             yield Action("deladdr", (address,))
     for address, member in wanted:
@@ -199,11 +200,11 @@ def without(state: BridgeState, names: frozenset[str]) -> BridgeState:
 def steps_after(state: BridgeState, names: frozenset[str]) -> tuple[Action, ...]:
     """Return the verbs that complete `state` after the members in `names` have joined.
 
-    The verbs of `steps(NEW, without(state, names))` have run before.
+    The caller has already run the verbs of `steps(NEW, without(state, names))`.
     """
     start = without(state, names)
     came = tuple(Member(member.name) for member in state.members if member.name in names)
-    # Linux derives these costs itself, so they do not count as a difference.
+    # Linux derives an automatic cost itself, so such a cost must not count as a difference.
     came = tuple(
         replace(member, cost=wanted.cost) if (wanted := state.member(member.name)) and wanted.automatic_cost else member
         for member in came

@@ -37,9 +37,9 @@ def renamed(actions: tuple[Action, ...], names: Mapping[str, str]) -> tuple[Acti
 
 
 def plan(state: BridgeState, actions: tuple[Action, ...], masters: Masters, ensure: bool) -> tuple[Action, ...]:
-    """Return the verbs that change something, in their order.
+    """Return the verbs that change something, in the same order.
 
-    ensure: accept a verb that is already in effect, and leave it out.
+    ensure: whether to leave out a verb that is already in effect, rather than refuse it.
     Errors: ENXIO if an interface does not exist; EEXIST if it is already a member; EBUSY if it is in another bridge;
     ENOENT if it is not a member, or if a MAC address is not in the table; EADDRNOTAVAIL if the bridge does not have an
     IP address.

@@ -6,7 +6,7 @@ import errno
 class VirtError(OSError):
     """An error that a user sees.
 
-    errno: the errno with which the system call fails, such as write(2), open(2) or read(2).
+    errno: the errno with which the user's system call (write(2), open(2), read(2) and so on) fails.
     strerror: one line of plain English that quotes the offending text. The file `last_error` shows this line.
     """
 

@@ -1,8 +1,8 @@
 """The language of ctl: parse lines into commands and format commands as lines.
 
 A line is a list of words, separated by blanks or tabs. A word that begins with "#" starts a comment. After a verb that
-takes the rest of the line, however, "#" and blanks are part of the text. Parsing checks form and ranges only. When a
-command runs, it checks the rights of the user and whether the objects exist.
+takes the rest of the line, however, "#" and blanks are part of the text. Parsing checks form and ranges only. The
+rights of the user, and whether the objects exist, are checked when the command runs.
 """
 
 import re
@@ -183,7 +183,7 @@ def _with_verbs(command: Command, first: str) -> Command:
 def _kind_named(word: str | None) -> Noun:
     """Return the kind of object that a word names, even if the name is not valid.
 
-    "bridge" without a number is the verb of a virt, so it does not name a bridge.
+    "bridge" without a number is a verb of virtN, so it does not name a bridge.
     """
     return BRIDGE if word is not None and _LIKE_A_BRIDGE.match(word) else VIRT
 
@@ -207,8 +207,8 @@ def _names_unit(word: str) -> bool:
 
 def _parse_actions(words: Words, noun: Noun, *, makes: bool = False) -> tuple[Action, ...]:
     actions: list[Action] = []
-    # The last `bridge` of the line, if `-bridge` does not follow. A later `netns` is an error, since moving the tap
-    # would take it out of this bridge.
+    # The last verb `bridge` of the line, unless `-bridge` follows it. A later `netns` is an error, because moving the
+    # tap to another namespace takes the tap out of this bridge.
     bridge: Action | None = None
     while (word := words.take()) is not None:
         verb = verbs.find(noun, word)

@@ -1,8 +1,8 @@
 """The file `hex`: frames as hexadecimal text, one frame a line, for shell scripts.
 
-In a written line, blanks, colons and 0x prefixes are ignored, and "#" begins a comment. The output of xxd -p, od -An
--tx1 and Wireshark's "as a Hex Stream" is accepted, provided that each frame is on one line. xxd and od wrap long lines
-by default; xxd -p -c0 and od -v -w65539 do not.
+When a line is written to the file, blanks, colons and 0x prefixes are ignored, and "#" begins a comment. The output of
+xxd -p, od -An -tx1 and Wireshark's "as a Hex Stream" is accepted, provided that each frame is on one line. xxd and od
+wrap long lines by default; xxd -p -c0 and od -v -w65539 do not.
 """
 
 import re
@@ -14,7 +14,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ethernet import MTU_MAX, frame_bounds
 from virtfs.core.quoting import quoted
 
-# Bytes in a line. This is enough for the longest frame with every byte written as "0xff ".
+# Maximum number of bytes in a line. This is enough for the longest frame with every byte written as "0xff ".
 LINE_MAX = frame_bounds(MTU_MAX)[1] * len("0xff ")
 
 _IGNORED = b" \t\r\n\v\f:"
@@ -33,8 +33,8 @@ def parse_line(line: bytes) -> bytes | None:
 
     The newline at the end of the line is optional. The frame may have any length, including lengths that no interface
     accepts.
-    Errors: EINVAL for a character that is not a hexadecimal digit, or for half a byte; the sentence quotes the
-    character and gives its column. E2BIG for a line of more than LINE_MAX bytes.
+    Errors: EINVAL for a character that is not a hexadecimal digit, or for an odd number of digits; the sentence quotes
+    the wrong character or the last digit, and gives its column. E2BIG for a line of more than LINE_MAX bytes.
     """
     if len(line) > LINE_MAX:
         raise VirtError(E2BIG, f"the line is longer than {LINE_MAX} bytes, more than any frame needs")
@@ -49,7 +49,7 @@ def parse_line(line: bytes) -> bytes | None:
 
 
 class Lines:
-    """Splits the writes to one descriptor of hex into lines. Only a newline ends a line."""
+    """Splits the writes to one descriptor of the file hex into lines. Only a newline ends a line."""
 
     def __init__(self) -> None:
         self._kept = b""

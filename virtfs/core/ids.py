@@ -1,4 +1,4 @@
-"""Distinct types for numbers of different kinds, so that mypy finds mix-ups."""
+"""Distinct types for numbers and names of different kinds, so that mypy finds mix-ups."""
 
 from dataclasses import dataclass
 from typing import NewType
@@ -8,7 +8,7 @@ Uid = NewType("Uid", int)
 Gid = NewType("Gid", int)
 BridgeName = NewType("BridgeName", str)  # such as "bridge0"; the number is in plain decimal, like a unit
 
-# The names tap2147483639 and bridge999999999, with a NUL at the end, are not longer than IFNAMSIZ (16 bytes).
+# The longest names, tap2147483639 and bridge999999999, fit in IFNAMSIZ (16 bytes, including the NUL).
 UNIT_MAX = Unit(2147483639)
 BRIDGE_MAX = 999_999_999
 

@@ -72,7 +72,7 @@ def _flags(virt: Virt) -> str:
 def _address(virt: Virt, address: IpInterface) -> str:
     """Return an inet or inet6 line.
 
-    Its flags are always 0, because Linux's addresses have none of NetBSD's flags (tentative, detached and so on).
+    The flags are always 0: `address` carries none of the flags that NetBSD shows (tentative, detached and so on).
     """
     ip, network = address.ip, address.network
     if ip.version == 4:

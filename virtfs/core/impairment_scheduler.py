@@ -65,7 +65,8 @@ class Scheduler:
         self._heap: list[tuple[int, int, bytes]] = []  # due time, sequence number, frame
         self._sequence = 0
         self._link_free = 0  # time at which the last bit of the last frame has been sent
-        self._remainder = 0  # of the last division by the rate in _due(), in bits * nanoseconds / second
+        # The remainder of the last division by the rate in _due(), in bits * nanoseconds / second.
+        self._remainder = 0
         self.change(settings)
 
     def __len__(self) -> int:
@@ -85,7 +86,7 @@ class Scheduler:
         self._since_reordered = 0
 
     def push(self, now: int, frame: bytes) -> None:
-        """Accept a frame at the time `now`. The frame has at least one byte."""
+        """Accept a frame at the time `now`. The frame must not be empty."""
         if self._duplicate is not None and self._duplicate():
             self.counts.duplicated += 1
             self._take(now, frame)
@@ -168,7 +169,7 @@ class _Chance:
 
 
 class _Bursts:
-    """A random source whose calls return True in bursts: the Gilbert-Elliott model. The wire is good at first."""
+    """A random source whose calls return True in bursts (Gilbert-Elliott model). It starts in the good state."""
 
     __slots__ = ("_bad", "_chances", "_random")
 

@@ -12,9 +12,9 @@
     limit N                                 drop a frame if N frames are already waiting
     seed N                                  seed of the random numbers, to make a test repeatable
 
-A TIME without a unit is in microseconds, and a RATE without a unit is in bits a second. The sign "%" is optional. The
-lines above may come in any order, each at most once. Optional numbers belong to the word before them. Parsing stops at
-the first word that is neither a word of this list nor such a number.
+A TIME without a unit is in microseconds, and a RATE without a unit is in bits a second. The percent sign is optional.
+The lines above may come in any order, each at most once. Optional numbers belong to the word before them. Parsing stops
+at the first word that is neither a word of this list nor such a number.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -118,7 +118,7 @@ class _Reader:
         return self._words[self.at] if self.at < len(self._words) else ""
 
     def take(self, after: str) -> str:
-        """Take and return the next word. EINVAL if there is none: the word `after` then lacks its value."""
+        """Take and return the next word, as a value of the keyword `after`. EINVAL: there is no next word."""
         word = self.peek()
         if not word:
             raise VirtError(EINVAL, f"{quoted(after)} is missing its value")
@@ -126,7 +126,7 @@ class _Reader:
         return word
 
     def number_follows(self) -> bool:
-        """Return whether the next word is an optional number. As in tc, every word that begins with a digit is one."""
+        """Return whether the next word begins with a digit. As in tc, such a word is an optional number."""
         return self.peek()[:1] in tuple("0123456789")
 
     def percents(self, after: str, most: int) -> list[float]:
@@ -195,7 +195,7 @@ _PARSERS: Final[dict[str, _Parser]] = {
 
 
 def _check(impairment: Impairment, seen: set[str]) -> None:
-    """Raise EINVAL for a word without the other word that it needs, as tc does."""
+    """Raise EINVAL if a word is given without another word that it needs, as in tc."""
     if "distribution" in seen and not impairment.jitter:
         raise VirtError(EINVAL, '"distribution" needs a delay with jitter, as in delay 20ms 5ms')
     if "gap" in seen and "reorder" not in seen:

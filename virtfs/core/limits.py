@@ -8,10 +8,10 @@ class Limits:
     """The maxima of one mount. They keep a user who owns an interface from using up the machine's memory.
 
     virts: maximum number of interfaces. Creating one more fails with ENOSPC, or with EMFILE if RLIMIT_NOFILE does not
-    allow so many.
-    queue: maximum of the verb `queue N`, in frames; a larger N fails with ERANGE.
-    backlog: maximum of the verb `backlog N`, in frames; a larger N fails with ERANGE.
-    history: maximum of the verb `history SIZE`, in bytes; a larger SIZE fails with ERANGE.
+    allow that many.
+    queue: maximum N of the verb `queue N`, in frames; a larger N fails with ERANGE.
+    backlog: maximum N of the verb `backlog N`, in frames; a larger N fails with ERANGE.
+    history: maximum SIZE of the verb `history SIZE`, in bytes; a larger SIZE fails with ERANGE.
     capture: maximum number of bytes that wait for one reader of a capture. The reader misses any further frames.
     """
 

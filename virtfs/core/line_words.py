@@ -13,7 +13,7 @@ _WORD = re.compile(r"[^ \t]+")
 class Words:
     """The words of a line that have not been taken yet.
 
-    A word that begins with "#" ends the line, except for take_rest().
+    A word that begins with "#" starts a comment, which is skipped. Only take_rest() returns such a word as text.
     Errors: the constructor raises EINVAL if the line contains a character that is neither printable nor a tab.
     """
 

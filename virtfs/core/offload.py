@@ -36,7 +36,7 @@ def complete_frames(header: memoryview | bytes, frame: memoryview | bytes) -> li
 
 
 def checksum(data: bytes, start: int = 0) -> int:
-    """Return the Internet checksum (RFC 1071) of the big-endian 16-bit words of data. start: added to the sum."""
+    """Return the Internet checksum (RFC 1071) of the big-endian 16-bit words of data. start: initial sum."""
     if len(data) % 2:
         data += b"\0"
     total = start + sum(struct.unpack(f">{len(data) // 2}H", data))
@@ -48,7 +48,7 @@ def checksum(data: bytes, start: int = 0) -> int:
 def _summed(frame: memoryview | bytes, start: int, offset: int) -> bytes:
     """Return the frame with its checksum filled in. The checksum field already contains the sum of the pseudo header.
 
-    start: offset of the first byte covered by the checksum. offset: position of the checksum field after `start`.
+    start: offset of the first byte covered by the checksum. offset: bytes from `start` to the checksum field.
     """
     summed = bytearray(frame)
     if start + offset + 2 <= len(summed):
@@ -59,8 +59,8 @@ def _summed(frame: memoryview | bytes, start: int, offset: int) -> bytes:
 def _segments(frame: bytes, tcp: int, size: int, four: bool) -> list[bytes]:
     """Cut a large TCP segment into frames.
 
-    tcp: offset of the TCP header. size: maximum payload of a frame, in bytes. four: whether it is IPv4 rather than
-    IPv6.
+    tcp: offset of the TCP header. size: maximum payload of a frame, in bytes. four: whether the IP version is 4 rather
+    than 6.
     """
     ip = 14 + VLAN_LEN * (frame[12:14] in (_ETH_P_8021Q, _ETH_P_8021AD))
     payload_at = tcp + (frame[tcp + 12] >> 4) * 4

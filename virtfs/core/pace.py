@@ -14,12 +14,13 @@ class Pace:
     """Scales the intervals of a recording by a factor."""
 
     def __init__(self) -> None:
-        # Of the first frame with the current factor: its recorded time, its due time, the factor.
+        # The recorded time and the due time of the first frame with the current factor, and this factor.
         self._base: tuple[int, int, float] | None = None
 
     def due(self, recorded: int | None, factor: float, now: int) -> int:
-        """Return the time at which a frame is due, on the clock of `now`. A time up to `now` means at once.
+        """Return the time at which a frame is due, on the clock of `now`.
 
+        If this time is not after `now`, the frame is due at once.
         recorded: nanoseconds since 1970, None if unknown. factor: 2 means twice as fast as recorded, 0 means as fast as
         possible. now: nanoseconds of any monotonic clock. The first frame is due at once, and so is the first frame
         after a change of factor.

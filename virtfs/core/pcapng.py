@@ -33,7 +33,8 @@ _PACKET_TAILS = [Struct(f"<{padding}xIIII").pack for padding in range(4)]
 
 _KIND_AND_LENGTH = Struct("<II").unpack_from
 _LENGTH_AND_TIME = Struct("<4xI4xII").unpack_from
-_PADDING_MASKS = [0xFFFFFFFF >> 8 * padding for padding in range(4)]  # keep the frame's bytes of its last word
+# Masks for the last word of a frame, by the number of padding bytes. They clear the padding.
+_PADDING_MASKS = [0xFFFFFFFF >> 8 * padding for padding in range(4)]
 _FEW = 16  # checking up to this many blocks one by one is faster than checking them together
 _BARE = 7 * 4 + 4 * 4  # bytes of head and tail without padding
 _DROPCOUNT_LEN = 12  # bytes of the option epb_dropcount, including its code and length
@@ -86,7 +87,7 @@ def enhanced_packet(
 def packet_tail(captured: int, direction: int) -> tuple[int, bytes]:
     """Return the length of a packet block, and the bytes of the block that follow the frame.
 
-    captured: captured bytes of the frame.
+    captured: number of captured bytes of the frame.
     """
     padding = -captured & 3
     total = _BARE + captured + padding
@@ -98,10 +99,10 @@ def equal_packets(
 ) -> bytes:
     """Return the packet blocks of many frames that have the same length.
 
-    This takes a tenth of the time that enhanced_packet() takes for each frame.
+    This takes a tenth of the time of calling enhanced_packet() for each frame.
     high: upper half of the timestamps, equal for all frames. lows: lower half of the timestamp of each frame. columns:
-    for each 32-bit word of a frame, an array of this word from all frames. length: bytes of a frame, all of them
-    captured. directions: one byte for each frame.
+    one array for each 32-bit word of a frame, with the values of this word in all frames. length: length of a frame in
+    bytes; all of its bytes are captured. directions: the direction of each frame, one byte a frame.
     """
     count, padding = len(lows), -length & 3
     block = enhanced_packet(interface_id, high << 32, bytes(length), length, 0)
@@ -144,7 +145,7 @@ def whole_blocks(blocks: bytes | memoryview, size: int, least: int = 0) -> tuple
 
 
 def _equal_blocks(blocks: bytes | memoryview, size: int) -> tuple[int, int]:
-    """Do the same as whole_blocks(), but check all blocks together, which works for blocks of equal length.
+    """Do the same as whole_blocks(), but check all blocks together. This works only for blocks of equal length.
 
     Return (0, 0) if the lengths differ or if at most _FEW blocks fit.
     """

@@ -1,8 +1,8 @@
 """Parse and format numbers. The text that a format function returns is parsed into the same number again.
 
 The parse functions raise VirtError: EINVAL for malformed text, ERANGE for a number out of range. The sentence quotes
-the text. Digits are ASCII digits. Leading zeros are refused, except in a mode, because other tools would take the
-number for octal.
+the text. Digits are ASCII digits. Leading zeros are refused, because other tools would take the number for octal.
+Only a mode, which is octal, may have them.
 """
 
 import re
@@ -200,7 +200,8 @@ def _measure(text: str, scales: dict[str, int], unit: str, example: str) -> int:
     """Parse a decimal number with a unit; return the number in the smallest unit.
 
     scales: maps each unit, in lower case, to its size in the smallest unit. As in tc, the text may use either case.
-    unit: plural of the smallest unit, for the error sentence. example: what the error sentence asks for.
+    unit: plural of the smallest unit, for the error sentence. example: the end of the error sentence, such as "a rate
+    such as 10mbit".
     """
     match = _MEASURE.fullmatch(text)
     if not match or match[2].lower() not in scales:

@@ -17,7 +17,7 @@ from virtfs.core.savefile_records import Run as Run
 
 T = TypeVar("T")
 
-# Bytes decoded at once. For 128 KiB or more malloc(3) would map fresh pages (mallopt(3), M_MMAP_THRESHOLD).
+# Bytes decoded at once. For 128 KiB or more, malloc(3) would map fresh pages (mallopt(3), M_MMAP_THRESHOLD).
 WINDOW = 96 << 10
 
 _KUZNETZOV = "is pcap with Kuznetzov's extended record headers: convert it with editcap -F pcap OLD NEW"
@@ -53,8 +53,8 @@ class Reader:
         The iterator is valid until the next call of any method. A record counts as consumed when the next one is
         requested; the next iterator begins with the records that were not consumed.
         Errors: EINVAL if the file is not a capture of Ethernet frames. The iterator raises this error after the last
-        good record, and the sentence has the file offset of the broken block or record. From then on feed() raises the
-        same error.
+        good record, and the sentence has the file offset of the broken block or record. All later calls of
+        feed() raise the same error.
         """
         self._take(data)
         return self._decoded(lambda format, data: format.records(data))
@@ -101,7 +101,7 @@ class Reader:
     def refuse(self, error: VirtError) -> VirtError:
         """Treat the last record returned as broken. Return the error, with the file offset of the record added.
 
-        From then on feed() raises the same error.
+        All later calls of feed() raise the same error.
         """
         self._trim()
         self._end = self._begin
@@ -137,7 +137,7 @@ class Reader:
             return bytes(room[self._begin : min(self._begin + most, self._end)])
 
     def _recognise(self) -> None:
-        """Choose the format from the first bytes of the file. Do nothing if there are too few yet."""
+        """Choose the format from the first bytes of the file. Do nothing if too few bytes have arrived."""
         magic = self._next(4)
         if len(magic) < 4:
             return

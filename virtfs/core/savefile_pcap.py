@@ -35,7 +35,8 @@ class Pcap:
     """A decoder of pcap. head: the file header, HEAD bytes that begin with one of MAGICS."""
 
     HEAD = 24
-    MAGICS: ClassVar = {  # the byte order, and the unit of a record's fraction in nanoseconds
+    # Maps each magic number to the byte order, and to the number of nanoseconds in a unit of the field fraction.
+    MAGICS: ClassVar = {
         b"\xd4\xc3\xb2\xa1": ("<", 1000),
         b"\xa1\xb2\xc3\xd4": (">", 1000),
         b"\x4d\x3c\xb2\xa1": ("<", 1),

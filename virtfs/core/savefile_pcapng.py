@@ -1,4 +1,7 @@
-"""Decode pcapng (draft-ietf-opsawg-pcapng): sections, which consist of blocks and can have many interfaces."""
+"""Decode pcapng (draft-ietf-opsawg-pcapng).
+
+A file consists of sections. A section consists of blocks, and can have many interfaces.
+"""
 
 from collections.abc import Callable, Iterator
 from errno import EINVAL
@@ -24,7 +27,8 @@ from virtfs.core.savefile_records import (
 )
 
 BLOCK_MAX = 16 << 20  # bytes; Wireshark's MAX_BLOCK_SIZE
-# In one section. A limit is needed because the list of interfaces grows with the file; no other memory does.
+# Maximum number of interfaces in one section. A limit is needed because the decoder keeps every interface until the
+# section ends. Nothing else in its memory grows with the file.
 INTERFACES_MAX = 65536
 
 _SECTION = 0x0A0D0D0A  # block type
@@ -35,11 +39,11 @@ _ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}  # the byte-order
 _IF_TSRESOL, _IF_FCSLEN, _IF_TSOFFSET = 9, 13, 14  # option codes
 # Code of the options epb_flags and pack_flags. Bits 5 to 8 are the length of the FCS in bytes, 0 if unknown.
 _FLAGS = 2
-_OPTIONS_MAX = 32  # bytes; packets with more options are not searched for runs
+_OPTIONS_MAX = 32  # bytes; a packet with longer options is not searched for a run
 
 
 class Pcapng:
-    """A decoder of pcapng. A file begins with a section header; its block type is MAGIC in either byte order."""
+    """A decoder of pcapng. A file begins with a section header, whose block type is MAGIC in either byte order."""
 
     MAGIC = b"\n\r\r\n"
 
@@ -126,7 +130,7 @@ class _Section:
             elif code == _IF_TSOFFSET and len(value) == 8:
                 offset = Struct(self._order + "q").unpack(value)[0]
             elif code == _IF_FCSLEN and len(value) == 1:
-                # According to the draft's text the unit is a bit. But its example, and the programs that write this
+                # According to the draft's text, the unit is a bit. But its example, and the programs that write this
                 # option, give 4 for an FCS of 4 bytes.
                 fcs = FCS if value[0] == FCS else value[0] // 8
             elif code in (_IF_TSRESOL, _IF_FCSLEN, _IF_TSOFFSET):

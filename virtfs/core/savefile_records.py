@@ -96,7 +96,7 @@ class Format(Protocol):
 def frame_of(data: bytes, begin: int, captured: int, length: int) -> bytes:
     """Return the captured bytes of a frame, at most `length` of them, as Wireshark and tcpreplay do.
 
-    begin: offset of the frame in data. captured: captured bytes. length: bytes on the wire, without the FCS.
+    begin: offset of the frame in data. captured: number of captured bytes. length: bytes on the wire, without the FCS.
     """
     return data[begin : begin + (captured if captured < length else length)]
 

@@ -1,4 +1,4 @@
-"""Split the writes to one open ctl into lines.
+"""Split the writes to one descriptor of the file ctl into lines.
 
 Most programs write whole lines. But cat(1) and programs that use stdio cut a script wherever a buffer is full. So the
 last line of a write of 4096 bytes or more may be unfinished, and the next write continues this line. The last line of a
@@ -35,7 +35,7 @@ class Line:
 
 
 class Script:
-    """Splits the writes to one descriptor of ctl into lines, and keeps the unfinished line."""
+    """Splits the writes to one descriptor of the file ctl into lines, and keeps the unfinished line."""
 
     def __init__(self) -> None:
         self._kept = b""
@@ -44,8 +44,8 @@ class Script:
         """Store the data, and return an iterator of the lines that it completes, including blank ones, in order.
 
         The caller runs the lines in order. If one fails, the caller calls forget() and does not run the others.
-        Errors: E2BIG for a write of more than 1 MiB, and for an unfinished line of more than 1 MiB. Then the whole
-        write and the unfinished line are dropped.
+        Errors: E2BIG for a write of more than 1 MiB, and for an unfinished line of more than 1 MiB. In both cases the
+        whole write and the unfinished line are dropped.
         """
         if len(data) > WRITE_MAX:
             self.forget()

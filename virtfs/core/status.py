@@ -1,12 +1,13 @@
 """The file status.json: the whole state of a mount, for programs.
 
-One JSON object (RFC 8259) and a newline. It has all of these keys, in this order; later versions may add more:
+The file is one JSON object (RFC 8259) and a newline. The object always has these keys, in this order; later versions
+may add more:
 
     version     text: the version of virtfs
     options     text: the mount's own options after -o that differ from the defaults
-    virts       an object for each interface, by unit
-    bridges     an object for each bridge under bridge/
-    cables      an object for each cable
+    virts       a list of objects, one for each interface, in the order of the units
+    bridges     a list of objects, one for each bridge under bridge/
+    cables      a list of objects, one for each cable
 
 An interface:
 
@@ -19,7 +20,7 @@ An interface:
     group_name  text: the group's name, null if the gid has no name
     mode        text: the permission bits of the streams in octal, such as "0600"
     …           the value of each attribute file, under the name of the file
-    readers     number of opens of frame, hex and rx for reading
+    readers     number: how many times frame, hex and rx are open for reading
     stats       an object: a number for each file of stats/
     tap         an object: the value of each file of tap/, and addresses, a list of texts such as "10.0.3.1/24"
 

@@ -3,7 +3,7 @@
 A frame in the ring is a struct tpacket3_hdr, a struct sockaddr_ll and the data. The struct tpacket3_hdr has the offsets
 of the data and of the next frame. If the kernel has put the frame's VLAN tag into the header, the tag is inserted into
 the data again. The ring is in the machine's byte order, but pcapng is written in little-endian order here. So a
-big-endian machine converts every frame on its own.
+big-endian machine converts the frames one by one.
 """
 
 import sys
@@ -19,7 +19,8 @@ VLAN_VALID, TPID_VALID = 1 << 4, 1 << 6  # TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_
 C_VLAN = 0x8100
 OUTGOING = 4  # PACKET_OUTGOING: the host has sent the frame, towards virt
 
-# More than RUN consecutive frames of one length, at most RUN_LONGEST bytes, are converted together.
+# Consecutive frames of the same length are converted together if there are more than RUN of them, and if this length is
+# at most RUN_LONGEST bytes.
 RUN = 16 if sys.byteorder == "little" else sys.maxsize
 RUN_LONGEST = 128
 
@@ -72,12 +73,12 @@ def pcapng(memory: memoryview, first: int, count: int, interface_id: int) -> byt
 
 
 def _equal(memory: memoryview, at: int, count: int, interface_id: int) -> tuple[int, bytes]:
-    """Convert the run of frames that begins at `at`. They are complete and untagged, and have the same length.
+    """Convert the run of frames that begins at `at`: complete, untagged frames of the same length.
 
     Return the number of frames and their blocks; (0, b"") if the run is too short. at: offset of the first header.
     count: maximum number of frames.
     A frame with a VLAN tag in its data begins 4 bytes closer to its header (net/packet/af_packet.c tpacket_rcv:
-    macoff), so the comparison of these offsets ends a run.
+    macoff), so the comparison of the fields tp_mac ends the run at such a frame.
     """
     step, seconds, _, captured, _, status, mac, *_ = _head(memory, at)
     words, word, stride = memory.cast("I"), at // 4, step // 4

@@ -10,7 +10,7 @@ from virtfs.core.impairment_text import format_impairments
 from virtfs.core.quantities import format_factor, format_size
 from virtfs.core.virt import MODE_GROUP, MODE_NEW, QUEUE, Virt
 
-# The contents of each attribute file of an interface. A file that a verb mirrors is writable.
+# The contents of each attribute file of an interface. A file that mirrors a verb is writable.
 VALUES: Final[dict[str, Callable[[Virt], str]]] = {
     "address": lambda virt: format_mac(virt.address),
     "mtu": lambda virt: str(virt.host.mtu),

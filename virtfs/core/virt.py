@@ -1,4 +1,4 @@
-"""One interface: its settings, its state, its counters, and its host's end as the kernel last described it.
+"""One interface: its settings, its state, its counters, and the host's end as the kernel last described it.
 
 An interface's state:
 
@@ -62,9 +62,9 @@ TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
 class Counters:
     """Frames and bytes since the interface was created. The files of stats/ have the names of these fields.
 
-    rx: frames from the host to virt. The host has sent rx_frames + rx_dropped frames and those that are still queued.
+    rx: frames from the host to virt. The host has sent rx_frames + rx_dropped frames, plus those that are still queued.
     tx: frames from virt to the host. Programs have written tx_frames + tx_dropped frames. tx_oversize, tx_short,
-    tx_down and tx_spoofed count frames in tx_dropped by reason.
+    tx_down and tx_spoofed count the frames of tx_dropped by reason.
     """
 
     rx_frames: int = 0
@@ -93,7 +93,7 @@ class HostEnd:
     address: bytes
     carrier: bool
     queue: int  # txqueuelen, frames
-    dropped: int = 0  # frames: the kernel's tx_dropped, counted since virtfs attached to the tap
+    dropped: int = 0  # frames that the tap has dropped since virtfs attached to it (the kernel's tx_dropped)
     addresses: tuple[IpInterface, ...] = ()
     bridge: str = ""  # name of the bridge that the tap is in, "" if it is in none
     promisc: bool = False

@@ -31,7 +31,7 @@ def _settings(now: Virt, to: Virt) -> Iterator[Action]:
         yield Action("owner", (str(to.owner),))
     if now.group != to.group:
         yield Action("group", (str(to.group),))
-    # A different group is enough for the verb `mode`, because the verb `group` can change the mode.
+    # `mode` is needed even if only the group differs, because the verb `group` can change the mode.
     if (now.group, now.mode) != (to.group, to.mode):
         yield Action("mode", (to.mode,))
     for verb, field in _FIELDS.items():
@@ -64,7 +64,7 @@ def _host_end(now: Virt, to: Virt) -> Iterator[Action]:
         yield Action("taplink", (there.address,))
     if here.mtu != there.mtu:
         yield Action("mtu", (there.mtu,))
-    # After the MTU: an MTU below 1280 has removed the IPv6 addresses.
+    # The addresses come after the MTU, because an MTU below 1280 has removed the IPv6 addresses.
     for address in here.addresses:
         if address not in there.addresses:
             yield Action("-inet" if address.version == 4 else "-inet6", (address,))

@@ -1,12 +1,12 @@
-"""A cable: connects two interfaces in user space, and carries every frame of each into the other.
+"""A cable: connects two interfaces in user space, and carries the frames of each to the other.
 
 Where possible, both taps offer segmentation and checksum offload (TUNSETOFFLOAD). Then the sending host neither
 segments TCP nor computes checksums, and the receiving host accepts such packets. So TCP crosses the cable in segments
 of up to 64 KiB.
 
 Some features need frames as on a real wire: a reader of `frame` or `hex`, an impairment, antispoof, and a smaller MTU
-at the far end. They turn offload off. Segments that are then still in the tap's queue are split here (core.offload). A
-capture shows large segments as they are.
+at the far end. They turn offload off. Large segments that are still in the tap's queue at that time are split here
+(core.offload). Captures show them unsplit.
 """
 
 import errno
@@ -30,7 +30,7 @@ from virtfs.host.tap_protocol import OFFLOAD_NONE, OFFLOAD_TCP, VNET_HEADER
 
 log = logging.getLogger(__name__)
 
-BURST = 128  # single frames of one direction before the other direction is served
+BURST = 128  # maximum number of single frames carried in one direction before the other is served
 TURN = 1_000_000  # ns of carrying frames before other tasks run
 LOOKS = 5  # polls of empty taps before the cable waits
 PAUSE = 30_000  # minimum ns between two polls
@@ -63,7 +63,7 @@ class OneWay:
     def _needs_single(self) -> bool:
         source, sink = self.source, self.sink
         impaired = self.path is not None or source.path is not None or sink.out.path is not None
-        # The frames of a segment have the size of the source's MTU, so they may be too long for the sink.
+        # A large segment consists of frames that fit the source's MTU. They may be too long for the sink.
         narrower = source.virt.host.mtu > sink.virt.host.mtu
         return bool(source.readers) or impaired or sink.virt.antispoof or narrower
 
@@ -77,9 +77,9 @@ class OneWay:
     def update_offload(self) -> bool:
         """Start to turn offload on or off, as readers, impairments and settings require.
 
-        The change takes some ms, because it needs the kernel's rtnl_mutex. Until offload is off, large segments are
-        split here, including those already queued. Return False, because as a listener of the wire this waits for no
-        frame.
+        The change takes a few ms, because it needs the kernel's rtnl_mutex. Until offload is off, large segments are
+        split here, including those already queued. Return False, because this method is a listener of
+        the wires, and waits for no frame.
         """
         if self._followed and self._needs_single() != self._single:
             self._single = not self._single
@@ -87,7 +87,7 @@ class OneWay:
         return False
 
     async def _set_offload(self) -> None:
-        """Turn offload of the source's tap on or off, as it is needed now."""
+        """Turn offload of the source's tap on or off, as currently needed."""
         async with self._setting:
             wanted = not self._single
             if wanted == self._offload or self.source.virt.lost:
@@ -206,7 +206,10 @@ class OneWay:
 
 
 class Cable:
-    """A cable between two interfaces. directions: from the first to the second interface, and back."""
+    """A cable between two interfaces.
+
+    directions: the direction from the first interface to the second, and the opposite direction.
+    """
 
     def __init__(self, first: Wire, second: Wire, start: Start) -> None:
         """Connect two wires. Frames are carried once `run` is called.

@@ -12,7 +12,7 @@ from virtfs.core.errors import VirtError
 from virtfs.forward.wire import HEADROOM, LONGEST, Wire
 from virtfs.host.fifo import PACKET, Fifo, has_reader
 
-BURST = 128  # frames before other tasks run
+BURST = 128  # frames written before other tasks run
 
 
 class Feed:
@@ -31,7 +31,7 @@ class Feed:
         self._news = trio.Event()
 
     def look(self, start: Callable[[Callable[[], Awaitable[None]]], None]) -> None:
-        """Start to feed a new reader, or stop when the last reader has gone.
+        """If the FIFO has a new reader, start feeding it. If the last reader has gone, stop.
 
         start: runs a task.
         """
@@ -44,7 +44,7 @@ class Feed:
             self._scope.cancel()
 
     def stop(self) -> None:
-        """End the feed and remove the FIFO, when the interface is removed."""
+        """End the feed and remove the FIFO. Called when the interface is removed."""
         if self._scope is not None:
             self._scope.cancel()
         self.fifo.remove()

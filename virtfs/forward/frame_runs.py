@@ -2,8 +2,8 @@
 
 Prepending a virtio_net_hdr to a frame and slicing the packet out of a buffer takes a third as long as writing a small
 packet. Capture files often have runs of frames of equal length. So a run is copied in one piece, including the record
-headers between its frames. All virtio_net_hdrs are filled in at once, over these headers. The slices are reused for the
-next run of the same shape.
+headers between its frames. Then all virtio_net_hdrs are written at once, over these record headers. The slices are
+reused if the next run has the same frame length and the same distance between frames.
 """
 
 from virtfs.core.savefile import Run
@@ -22,10 +22,10 @@ class Rows:
         self._packets: list[memoryview] = []
 
     def packets(self, run: Run) -> list[memoryview]:
-        """Return the frames of a run, each after a zero virtio_net_hdr, or an empty list if the run is too large.
+        """Return the frames of a run, each preceded by a zero virtio_net_hdr, or an empty list if the run is too large.
 
-        The packets are valid until the next call. The run must have at least VNET_HEADER bytes before each frame; they
-        are overwritten in the copy.
+        The packets are valid until the next call. In the run, at least VNET_HEADER bytes must precede each frame. The
+        copies of these bytes are overwritten.
         """
         data, begin, length, stride, frames = run
         size = (frames - 1) * stride + VNET_HEADER + length

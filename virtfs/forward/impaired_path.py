@@ -15,9 +15,9 @@ from virtfs.host.timer import Timer
 class ImpairedPath:
     """Takes frames by `push`, and calls `deliver` with each frame when it is due.
 
-    One task, `run`, serves any number of frames. A frame that is due at once is delivered within `push`.
-    stream: a name that gives two directions with the same seed different random numbers.
-    lost: called with a number of frames that were lost.
+    One task, `run`, serves any number of frames. A frame that is due at once is delivered before `push` returns.
+    stream: a name that is mixed into the seed, so that two directions with the same seed get different random numbers.
+    lost: called with the number of newly lost frames.
     The constructor raises VirtError: EMFILE, ENFILE, ENOMEM.
     """
 

@@ -54,9 +54,9 @@ class Merge:
                 self._deliver_due(there, until)
 
     def _deliver_due(self, there: int, until: int) -> None:
-        """Deliver the first `there` held items, and those of the others whose time is at most `until`, in ns.
+        """Deliver the first `there` held items, and any later items whose timestamp is at most `until`, in ns.
 
-        The first items are delivered whatever their time is, because the clock may have been set back.
+        The first items are delivered whatever their timestamps are, because the clock may have been set back.
         """
         due, later = self._held[:there], self._held[there:]
         due += [item for item in later if item[0] <= until]

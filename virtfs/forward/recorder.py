@@ -1,7 +1,7 @@
 """The recorder of a tap: shows the frames that pass it, in both directions, to captures and the history.
 
 While a recorder has sinks, the kernel copies every frame into a packet ring on the tap (host.ring). The wire is not
-involved, so a capture does not slow down reading and writing. A burst fills the ring and not the tap's queue.
+involved, so a capture does not slow down reading and writing. Captured frames wait in the ring, not in the tap's queue.
 """
 
 import errno
@@ -24,12 +24,12 @@ from virtfs.host.tap_protocol import Placed
 log = logging.getLogger(__name__)
 
 # Sizes are in bytes. A block of a large ring holds the largest segment that a tap can get from TCP. With little traffic
-# the kernel closes a block every `wait` ms, full or not. So the server may stall for `wait` times the number of blocks
-# before it loses frames.
+# the kernel closes a block every `wait` ms, full or not. So the server may then stall for `wait` times the number of
+# blocks before it loses frames.
 LARGE = Size(block=128 << 10, blocks=32, wait=4)
 SMALL = Size(block=16 << 10, blocks=4, wait=10)
-LARGE_ONES = 32  # maximum number of large rings per mount, which may have thousands of rings
-BLOCKS = 4  # blocks that are shown before other tasks run
+LARGE_ONES = 32  # maximum number of large rings per mount; a mount may have thousands of rings
+BLOCKS = 4  # blocks shown before other tasks run
 
 
 class Ring(Protocol):
@@ -47,10 +47,10 @@ class Ring(Protocol):
 
 
 class Passed:
-    """Consecutive frames that have passed a tap. A sink may use the object only until it returns.
+    """Consecutive frames that have passed a tap. A sink must not use the object after the sink has returned.
 
     frames: the number of these frames. lost: the number of frames that were lost before them.
-    size: an upper bound of the length of these frames as pcapng, in bytes.
+    size: an upper bound on the length of these frames as pcapng, in bytes.
     """
 
     def __init__(self, block: Block) -> None:
@@ -75,21 +75,22 @@ Sink = Callable[[Passed], None]
 class Rings:
     """The packet rings of a mount.
 
-    Once LARGE_ONES rings are large, new rings are small. The more rings there are, the less often the kernel visits a
-    new one.
+    While LARGE_ONES large rings are open, new rings are small. The more rings are open, the longer the `wait` of a new
+    ring.
     """
 
     def __init__(self, make: Callable[[Placed, Size, Program | None], Ring] = PacketRing.open) -> None:
         self._make = make
         self._open = self._large = 0
-        self._threads = trio.CapacityLimiter(16)  # several, as opening and closing a ring wait for RCU
+        # Several threads are useful, because opening and closing a ring wait for RCU.
+        self._threads = trio.CapacityLimiter(16)
 
     async def open(self, tap: Placed, program: Program | None) -> tuple[Ring, Size]:
         """Open a ring on a tap, and return it with its size. program: the filter. Errors: those of PacketRing.open."""
         large = self._large < LARGE_ONES
         size = LARGE if large else SMALL
-        # A kernel timer visits each ring every `wait` ms, busy or not. The longer `wait` of later rings keeps the total
-        # below some 30 visits per ms.
+        # A kernel timer visits each ring every `wait` ms, whether frames pass or not. The longer `wait` of later rings
+        # limits the total to about 30 visits per ms for 400 rings, and 50 for 1000 rings.
         size = Size(size.block, size.blocks, size.wait + self._open // LARGE_ONES)
         self._open += 1
         self._large += large
@@ -130,7 +131,10 @@ class Recorder:
         self._shown = trio.Event()  # set after each block, then replaced
 
     async def watch(self, sink: Sink) -> None:
-        """Show all frames that pass from now on to a sink. VirtError ENXIO: after `end`. Others: as PacketRing.open."""
+        """Show a sink all frames that pass from now on.
+
+        VirtError ENXIO: `end` has been called. Other errors are those of PacketRing.open.
+        """
         async with self._changing:
             if self._over:
                 raise VirtError(errno.ENXIO, f"{self.virt.name} is gone")
@@ -151,7 +155,7 @@ class Recorder:
         return self._program
 
     async def refilter(self, program: Program | None) -> None:
-        """Show only those frames towards virt that a filter program accepts. If it is None, show all of them."""
+        """Show only those frames towards virt that a filter program accepts. If `program` is None, show all of them."""
         async with self._changing:
             if self._ring is not None:
                 self._ring.set_filter(program)
@@ -184,11 +188,11 @@ class Recorder:
             pass
 
     def pending(self) -> bool:
-        """Return whether some frames that have passed are not shown yet. They are shown within some ms."""
+        """Return whether any frames that have passed have not been shown yet. They will be shown within a few ms."""
         return self._ring is not None and bool(self._ring.ahead())
 
     async def flush(self) -> None:
-        """Wait until all frames that have passed so far are shown."""
+        """Wait until all frames that have passed so far have been shown."""
         ring = self._ring
         if ring is not None:
             until = self._given + ring.ahead()
@@ -196,7 +200,7 @@ class Recorder:
                 await self._shown.wait()
 
     async def end(self) -> None:
-        """Drop all sinks and close the ring, when the interface is removed."""
+        """Drop all sinks and close the ring. Called when the interface is removed."""
         async with self._changing:
             self._over = True
             self._sinks.clear()
@@ -227,7 +231,8 @@ class Recorder:
                     await trio.lowlevel.wait_readable(ring.fileno())
                     for number, block in enumerate(ring.blocks()):
                         if number and not number % BLOCKS:
-                            await trio.lowlevel.checkpoint()  # before _show, so that `flush` still counts this block
+                            # Yield before _show. After it, `flush` would count this block twice, by _given and ahead().
+                            await trio.lowlevel.checkpoint()
                         self._show(block)
         except Exception:
             log.exception("%s: capturing has stopped", self.virt.name)

@@ -63,7 +63,7 @@ async def in_thread(
     """Call a blocking function in a thread and return its result.
 
     A call that has started always completes, because cancellation waits for it.
-    abandon: whether cancellation does not wait. This is for functions that only read and may hang.
+    abandon: if true, cancellation does not wait for the call. Use it only for functions that only read and may hang.
     VirtError ENOMEM: no thread can be started, or the function ran out of memory. Other errors are those of the
     function.
     """
@@ -87,7 +87,7 @@ async def in_thread(
 async def surely_in_thread(function: Callable[[], None], limiter: trio.CapacityLimiter | None = None) -> None:
     """Call a blocking function in a thread, or in this task if no thread can be started.
 
-    It is for functions that release resources, which must be called in any case.
+    Use it for functions that release resources, and that must therefore always be called.
     """
     began = False
 

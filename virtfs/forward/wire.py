@@ -9,7 +9,7 @@ the tap into the answer of the read. The wire reads ahead only for three purpose
 before it is read; `backlog`, which keeps the last frames while nobody reads; and an impairment. Frames that are read
 ahead wait in a second queue of the same length. Captures have their own view of the tap (`recorder`).
 
-Frames that arrive in the tap while nobody has the file open count as dropped, as on a closed tap(4). `settle` counts
+Frames that arrive in the tap while the interface has no reader count as dropped, as on a closed tap(4). `settle` counts
 them at the next open, and when the counters are read.
 """
 
@@ -43,7 +43,7 @@ class Wire:
     listeners: called when a frame may have arrived, when virt has changed, and when a reader opens or closes. Each
     returns whether somebody still waits for a frame from the tap.
     path: the impairment of frames towards virt, or None.
-    rest: the end of a frame that did not fit into a read of at least SPLIT bytes. The code that uses it clears it.
+    rest: the end of a frame that did not fit into a read of at least SPLIT bytes. The frame file clears it after use.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Wire:
         self.out = Outward(virt, tap, catch_up, self._vanished)
         self._gone = gone
         self._dropped = dropped
-        self._onward: Callable[[bytes], None] | None = None  # set while a cable reads the tap; takes its frames
+        self._onward: Callable[[bytes], None] | None = None  # while a cable reads the tap: takes its frames
         self._counters = virt.counters
         self._fd = tap.fd
         self._tap_read = FileIO(tap.fd, "r+b", closefd=False).readinto  # returns None where os.read raises
@@ -152,7 +152,10 @@ class Wire:
         return self.ready() == select.POLLIN
 
     def disown(self, length: int) -> None:
-        """Count a frame that `take` has returned as dropped after all, because it cannot be given to the reader."""
+        """Correct the counters: the last frame that `take` returned was not received, but dropped.
+
+        Called if that frame cannot be passed to the reader. length: its length in bytes.
+        """
         self._counters.rx_frames -= 1
         self._counters.rx_bytes -= length
         self._drop(1)
@@ -209,7 +212,7 @@ class Wire:
         self._tell()
 
     def closed(self) -> None:
-        """Stop counting a reader that has closed. After the last one, drop all queued frames but the backlog."""
+        """Stop counting a reader that has closed. After the last one, drop all queued frames except the backlog."""
         self.readers -= 1
         if not self.readers:
             self.update()
@@ -217,7 +220,7 @@ class Wire:
             self._tell()
 
     def _tell(self) -> bool:
-        return True in [listener() for listener in self.listeners]  # a list: `any` would skip some listeners
+        return True in [listener() for listener in self.listeners]  # a list, because `any` would skip some listeners
 
     def _ahead(self) -> bool:
         """Return whether frames are read from the tap before a reader asks for them."""
@@ -278,7 +281,7 @@ class Wire:
             self.arrive(frame)
 
     def count_in(self, frames: int, size: int) -> None:
-        """Count frames that a cable has read from the tap. size: their bytes."""
+        """Count frames that a cable has read from the tap. size: their total length in bytes."""
         self._counters.rx_frames += frames
         self._counters.rx_bytes += size
 
@@ -293,7 +296,7 @@ class Wire:
     def _queue(self, frame: bytes) -> int:
         """Put a frame into the second queue, and return the number of frames dropped.
 
-        A full queue drops this frame, a full backlog its oldest frame.
+        A full queue drops this frame; a full backlog drops its oldest frame.
         """
         if self._refusal is not None:
             return 1
@@ -302,7 +305,7 @@ class Wire:
         return self._kept.keep(frame, self.virt.backlog)
 
     def _trim(self) -> None:
-        """If there is no reader, drop all queued frames but the backlog."""
+        """If there is no reader, drop all queued frames except the backlog."""
         if not self.readers:
             self._drop(self._kept.trim(self.virt.backlog))
 
@@ -358,6 +361,6 @@ class Wire:
                 self._wanted = trio.Event()
 
     def close(self) -> None:
-        """Stop using the tap. Its owner closes it. `pump` must have ended."""
+        """Stop using the tap, which its owner closes. `pump` must have ended."""
         self._edge.close()
         self._fd = -1

@@ -101,7 +101,7 @@ class Outward:
         """Send frames as `put` does, but without a call for each frame. Return the number of frames.
 
         rows: the buffer for the packets of a run.
-        most: stop once runs with this many frames have been sent. The last run is sent completely.
+        most: stop once the runs sent contain at least this many frames. The last run is sent completely.
         """
         write, head, shortest, longest = self._tap_write, NO_HEADER, self._shortest, self._longest
         sent = others = size = in_runs = 0
@@ -133,7 +133,7 @@ class Outward:
         return sent + others + in_runs
 
     def _put_run(self, run: Run, rows: Rows) -> None:
-        """Send a run of frames of equal length. To be fast, the loop only writes, and counts afterwards."""
+        """Send a run of frames of equal length. For speed, the loop only writes, and frames are counted after it."""
         fits = self._plain and self._shortest <= run.length <= self._longest
         packets = iter(rows.packets(run) if fits else ())
         count, failed, write = length_hint(packets), 0, self._tap_write
@@ -205,7 +205,7 @@ class Outward:
             self.put(memoryview(frame))
 
     def count(self, frames: int, size: int) -> None:
-        """Count frames that a cable has written into the tap. size: their bytes."""
+        """Count frames that a cable has written into the tap. size: their total length in bytes."""
         self._counters.tx_frames += frames
         self._counters.tx_bytes += size
 
@@ -215,7 +215,7 @@ class Outward:
         self._counters.tx_down += down
 
     def cut(self) -> None:
-        """Count a frame that was sent without its end as oversize."""
+        """Count as oversize a frame that was sent without its end."""
         self._counters.tx_dropped += 1
         self._counters.tx_oversize += 1
 

@@ -12,7 +12,7 @@ from virtfs.files.ctl import Ctl
 from virtfs.files.node import ROOT, Directory
 from virtfs.files.text import Text
 
-# Runs the lines that one write to the ctl of a bridge completes.
+# Runs the lines completed by one write to the ctl of a bridge.
 RunBridge = Callable[[Bridge, Script, bytes, User], Awaitable[None]]
 
 
@@ -29,7 +29,10 @@ class Bridges(Protocol):
 def bridge_directory(
     bridge: Bridge, bridges: Bridges, run: RunBridge, report: Callable[[VirtError, User], None]
 ) -> Directory:
-    """Return the directory of one bridge. run: runs its ctl. report: sets a user's last_error."""
+    """Return the directory of one bridge.
+
+    run: runs the commands that are written to its ctl. report: sets a user's last_error.
+    """
 
     async def refresh() -> None:
         await bridges.refresh(bridge)

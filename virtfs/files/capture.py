@@ -2,7 +2,7 @@
 
 A capture copies frames, and readers of `frame` still get all of them. Each open of a capture has its own bounded
 buffer. When the buffer is full, frames are dropped. Their number is in the dropcount of the next packet block. If the
-reader catches up before another frame passes, an interface statistics block has the number.
+reader catches up before another frame passes, an interface statistics block reports the number.
 """
 
 import errno
@@ -75,8 +75,8 @@ class Capture(DeviceFile):
     budget: the memory limit, shared by all captures of the mount.
     application: the name of the program in the section header.
     start: runs a task until the mount ends.
-    alone: whether the file belongs to one interface. Then there is nothing to merge, and an open fails if the interface
-    cannot be captured.
+    alone: whether the file belongs to one interface. If so, there is nothing to merge, and an open fails if the
+    interface cannot be captured.
     """
 
     __slots__ = ("alone", "application", "budget", "recorders", "start")
@@ -104,7 +104,8 @@ class Capture(DeviceFile):
 
     async def _open(self, user: User) -> DeviceHandle:
         handle = CaptureHandle(self, user)
-        self.opens.add(handle)  # `appear` and `vanish` must reach the handle from now on
+        # Add the handle now, because `appear` and `vanish` must reach it while `begin` runs.
+        self.opens.add(handle)
         try:
             await handle.begin()
         except BaseException:
@@ -188,8 +189,8 @@ class CaptureHandle(TextDeviceHandle):
         """Start capturing.
 
         Errors of a capture of one interface: those of PacketRing.open.
-        Errors of a capture of all interfaces: EMFILE, ENFILE or ENOMEM, if any interface fails with it; EPERM, if no
-        interface can be captured. Other failures are logged, and the interface is left out.
+        Errors of a capture of all interfaces: EMFILE, ENFILE or ENOMEM, if any interface fails with one of these;
+        EPERM, if no interface can be captured. Other failures are logged, and the interface is left out.
         """
         refused: list[OSError] = []
         if self._merge is not None:
@@ -230,7 +231,7 @@ class CaptureHandle(TextDeviceHandle):
             log.warning("%s is missing from pcap: %s", recorder.virt.name, refusal.strerror)
             if refused is not None and (refusal.errno == errno.EPERM or refusal.errno in NONE_LEFT):
                 refused.append(refusal)
-        if self._watched.get(recorder) is not watched:  # the interface or this handle has been removed meanwhile
+        if self._watched.get(recorder) is not watched:  # the interface or this handle is gone by now
             recorder.unwatch(watched.sink)
         self.waiters.wake()
 
@@ -318,7 +319,7 @@ class CaptureHandle(TextDeviceHandle):
     def _next(self, size: int, least: int = 0) -> memoryview:
         """Take whole blocks from the first piece: at most `size` bytes, but at least `least` blocks.
 
-        So the result may be longer than `size` if `least` is not 0 (see whole_blocks).
+        If `least` is not 0, the result may be longer than `size` (see whole_blocks).
         """
         blocks, frames = self._pieces[0]
         length = len(blocks)

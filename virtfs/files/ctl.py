@@ -10,14 +10,14 @@ from virtfs.core.script import Script
 from virtfs.files.node import Owner
 from virtfs.files.text import Text, TextHandle
 
-# Runs the lines that one write completes. The Script keeps an unfinished line for the next write of the same open.
+# Runs the lines completed by one write. The Script keeps an unfinished line for the next write of the same open.
 Run = Callable[[Script, bytes, User], Awaitable[None]]
 
 
 class Ctl(Text):
     """A control file. A read returns commands that recreate the current state; a write runs commands.
 
-    run: runs the lines that one write completes.
+    run: runs the lines completed by one write.
     refused: called with an error and the user if a command is not run.
     """
 

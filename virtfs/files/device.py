@@ -1,9 +1,9 @@
 """Device files: the base classes of files that behave like character devices, and their wait queues.
 
 A read returns the available data, or waits if there is none. A write normally completes at once. poll(2) reports
-which of them would not wait. Handles never block. If a read finds no data, it returns None, and the caller adds it to
-the `Waiters` of the handle, as the kernel adds a process to a wait_queue_head_t. The source of the data calls `wake()`
-when another attempt may succeed.
+which of the two would not wait. Handles never block. If a read finds no data, it returns None. The caller then adds
+the read to the `Waiters` of the handle, as the kernel adds a process to a wait_queue_head_t. The source of the data
+calls `wake()` when another attempt may succeed.
 """
 
 import errno
@@ -92,16 +92,20 @@ class Waiters:
 
 
 class DeviceHandle:
-    """One open of a device file. Methods are named after system calls. If one raises OSError, the call fails with it.
+    """One open of a device file. Methods are named after system calls.
+
+    If a method raises OSError, the system call fails with this error.
 
     node: the file.
     reads: the number of answered reads.
     dropped: the number of frames that were dropped because the reader was too slow.
-    kh: the poller to wake, or None. told: the events that were last reported to it.
+    kh: the poller to wake, or None. told: the events that were last reported to that poller.
 
     The other attributes are state of fuse/split_calls.py:
-    whole: for each writing thread, the size in bytes from which its writes are examined.
-    unfinished: thread, offset and length of the rest of a split frame, or None.
+    whole: for each writing thread, the minimum size in bytes of a write that is checked for being a piece of a split
+    call.
+    unfinished: if the rest of a split frame is still expected, the writing thread and the offset and length of this
+    rest; otherwise None.
     splits: whether a piece of a split call has been seen.
     """
 
@@ -153,8 +157,8 @@ class DeviceHandle:
 
         Every read(2) of a device file begins at offset 0. The kernel splits a call of more than 256 buffers or 1 MiB,
         and sends a piece only if the piece before it was filled (fs/fuse/file.c fuse_direct_io). So a later piece is
-        recognized by its offset, where the last one ended. It never waits: if there is no data, it returns 0, which
-        ends the call. Any other offset was chosen by io_uring and is ignored.
+        recognized by its offset, which is the end of the piece before it. A later piece never waits: if there is no
+        data, the result is 0, which ends the call. Any other offset was chosen by io_uring and is ignored.
         """
         taken = self.read(room, size)
         return taken or 0 if offset == self._filled else taken
@@ -167,7 +171,7 @@ class DeviceHandle:
         return 0
 
     def soon(self) -> bool:
-        """Return whether data will arrive within some ms. Then even a read with O_NONBLOCK waits for the data."""
+        """Return whether data will arrive within a few ms. If so, even a read with O_NONBLOCK waits for the data."""
         return False
 
     def write(self, data: memoryview) -> int | None:
@@ -195,8 +199,8 @@ class DeviceHandle:
         """Return the events for poll(2).
 
         POLLIN is set if the file is open for reading, unless a read would fail with EAGAIN. POLLOUT is the same for
-        writing. So both are also set if the call would fail with another error. POLLERR is added if a read would fail,
-        and POLLERR|POLLHUP once the interface is gone. Every change of the result wakes `waiters`.
+        writing. So each of them is also set if the call would fail with another error. POLLERR is added if a read would
+        fail, and POLLERR|POLLHUP once the interface is gone. Every change of the result wakes `waiters`.
         """
         raise NotImplementedError
 
@@ -235,7 +239,10 @@ class FixedHandle(DeviceHandle):
 
 
 class WalkHandle(DeviceHandle):
-    """An open by a program that walks the tree (`walks`). It has no effect. Reads return `length` zero bytes in all."""
+    """An open by a program that walks the tree (`walks`). Reads return `length` zero bytes in all.
+
+    Such an open consumes no frames and does not affect the interface.
+    """
 
     __slots__ = ("_rest",)
 
@@ -290,8 +297,9 @@ class DeviceFile(Node):
     """A file that behaves like a character device.
 
     label: the path of the file, relative to the directory of the interface or to the mount point.
-    gives: whether it can be opened for reading, whatever its permission bits. takes: the same for writing.
-    live: whether a read may wait or consume something. Then programs that walk the tree must not read the file.
+    gives: whether this kind of file supports reading. takes: the same for writing. If false, such opens fail, whatever
+    the permission bits are.
+    live: whether a read may wait or consume something. If so, programs that walk the tree must not read the file.
     """
 
     __slots__ = ("label", "opens", "rights")

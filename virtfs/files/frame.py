@@ -172,9 +172,10 @@ class FrameHandle(DeviceHandle):
             return self.read(room, size)
         owner, tail = self.file.tail
         now = tail[:size] if owner is self else b""
-        self.wire.rest = tail[size:]  # `filled` makes it the next tail
+        self.wire.rest = tail[size:]  # `filled` stores it as the next tail
         room[HEADROOM : HEADROOM + len(now)] = now
-        self.reads -= 1  # the caller counts one frame per read, but this is part of the same frame
+        # The caller counts one frame per FUSE_READ, but the frame of this piece has already been counted.
+        self.reads -= 1
         return len(now)
 
     def cut(self) -> None:

@@ -13,7 +13,7 @@ from virtfs.forward.wire import HEADROOM, LONGEST
 
 
 class Hex(DeviceFile):
-    """The hex file. It shares its queue with `frame`, and the limit that the verb exclusive sets on opens.
+    """The hex file. `hex` and `frame` share one queue, and the limit on opens that the verb exclusive sets.
 
     told: called with an error and the user, to set the user's last_error.
     """

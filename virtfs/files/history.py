@@ -50,7 +50,10 @@ class History:
         self._trim()
 
     def _trim(self) -> None:
-        """Drop the oldest pieces that lie entirely beyond the bound. `_oldest` skips the excess of the next piece."""
+        """Drop the oldest pieces that lie entirely beyond the bound.
+
+        `_oldest` skips the excess in the first remaining piece.
+        """
         while self._pieces and self._size - len(self._pieces[0]) >= self._bound:
             self._size -= len(self._pieces.popleft())
 

@@ -27,7 +27,7 @@ BURST = 2048  # frames sent before other tasks run
 
 
 class Inject(DeviceFile):
-    """The inject file. It can be opened only once at a time.
+    """The inject file. Only one open is allowed at a time.
 
     A second open is refused, because its writes would be stuck in the kernel while a write of the first one waits.
     start: runs a task until the mount ends. told: called with an error and the user, to set the user's last_error.
@@ -94,7 +94,7 @@ class InjectHandle(DeviceHandle):
         self._next: Record | None = None
         self._due = 0  # when _next is due, in ns (monotonic_ns)
         # The value of `pace` when a write was interrupted. While `pace` keeps this value, the next frame is not due
-        # before _due. None: no write was interrupted, or _due has passed.
+        # before _due. It is None if no write was interrupted, or if _due has passed.
         self._early: float | None = None
         self._unpaced: Iterator[bytes | Run] | None = None  # used instead of _records while `pace` is 0
         self._rows = Rows()
@@ -150,7 +150,10 @@ class InjectHandle(DeviceHandle):
         return None
 
     def _longest_run(self) -> int:
-        """Return the maximum number of frames per run. With `strict` it is 1, because an error ends the write there."""
+        """Return the maximum number of frames per run.
+
+        With `strict` it is 1, because an error must end the write at the frame that causes it.
+        """
         return 1 if self._file.wire.virt.strict else RUN
 
     def _burst(self, wire: Wire, frames: Iterator[bytes | Run]) -> int | None:
@@ -184,7 +187,10 @@ class InjectHandle(DeviceHandle):
         self._file.told(VirtError(error.errno, said), self.user)
 
     def interrupt(self) -> int:
-        """End the waiting write after a signal. Return the number of bytes of sent frames; drop the rest."""
+        """End the waiting write after a signal.
+
+        Return the number of its bytes that were consumed, up to the last frame sent. Drop the rest.
+        """
         if self._next is None:
             self._consume_last()
         else:
@@ -205,7 +211,7 @@ class InjectHandle(DeviceHandle):
         while True:
             await trio.lowlevel.wait_readable(self._timer.fd)
             self._timer.set(0)
-            # If _early is set, the timer may have been set for an earlier frame. Then set it for the next one.
+            # If _early is set, the timer may have been set for an earlier frame. If so, set it for the next frame.
             if self._early is not None and self._due > monotonic_ns():
                 self._timer.set(self._due)
             else:

@@ -37,8 +37,8 @@ class Text(Node):
     changes: returns a number that differs after each change, except changes of counters. Only texts about the whole
     mount have it, because they may be long.
 
-    A text with `changes` that took longer than CHEAP to make is reused for the same length of time, unless the number
-    changes. So making texts takes at most half of the server's time.
+    If making a text with `changes` took longer than CHEAP, the text is reused for as long as it took to make, unless
+    the number changes. So making texts takes at most half of the server's time.
     """
 
     __slots__ = (

@@ -1,13 +1,13 @@
-"""The ioctls that programs written for taps call on a frame file.
+"""The ioctls of a frame file, for programs that were written for taps.
 
-The file answers like a tap without optional features.
+The frame file answers like a tap without optional features.
 
 Numbers and layouts are from linux/if_tun.h, answers from drivers/net/tun.c __tun_chr_ioctl. FUSE copies as many bytes
-of the argument as the size field of the ioctl number says (fs/fuse/ioctl.c). For a struct ifreq this field says 4, so
-only the first 4 of its 40 bytes are copied.
+of the argument as the size field of the ioctl number says (fs/fuse/ioctl.c). If the argument is a struct ifreq, this
+field says 4, so only the first 4 of its 40 bytes are copied.
 
 Some ioctls pass an integer instead of an address (TUNSETOFFLOAD, TUNSETPERSIST, TUNSETOWNER …). FUSE takes the integer
-for an address. These ioctls fail with EFAULT, and virtfs gets no request.
+for an address, so these ioctls fail with EFAULT before a request reaches virtfs.
 """
 
 import errno
@@ -86,5 +86,5 @@ def _attach(asked: bytes, name: bytes) -> bytes:
     asked = asked.split(b"\0")[0].split(b"%")[0]
     if asked[:3] == b"tap" and not name.startswith(asked):
         wanted = asked.decode(errors="replace")
-        raise VirtError(errno.EBUSY, f'"{wanted}…" cannot be attached here: this file is {name.decode()}')
+        raise VirtError(errno.EBUSY, f'"{wanted}…" cannot be attached here: this is the frame file of {name.decode()}')
     return b""

@@ -64,9 +64,15 @@ def modules() -> dict[str, ast.Module]:
 
 
 @cache
-def names() -> set[str]:
+def names_of(module: str) -> frozenset[str]:
+    """Every name in one module."""
+    return frozenset(members(modules()[module]))
+
+
+@cache
+def names() -> frozenset[str]:
     """Every name in the code."""
-    return {name for tree in modules().values() for name in members(tree)}
+    return frozenset().union(*map(names_of, modules()))
 
 
 @cache
@@ -99,9 +105,9 @@ def resolves(dotted: str) -> bool:
         return has(first, rest[0])
     for length in range(len(rest), -1, -1):
         ending = "." + ".".join((first, *rest[:length]))
-        for module, tree in modules().items():
+        for module in modules():
             if f".{module}".endswith(ending):
-                return length == len(rest) or rest[length] in members(tree)
+                return length == len(rest) or rest[length] in names_of(module)
     return False
 
 

@@ -27,9 +27,9 @@ class Answers:
     def fail(self, unique: Unique, error: int) -> None:
         """Answer a request with an errno.
 
-        ENOSYS becomes EOPNOTSUPP, because after ENOSYS the kernel never sends that opcode on this connection again. 0
-        and errnos above 511 become EIO, because the kernel rejects them (fs/fuse/dev.c fuse_dev_do_write). Errnos above
-        511, such as ENOTSUPP (524), are internal to the kernel.
+        ENOSYS becomes EOPNOTSUPP, because after ENOSYS the kernel never sends that opcode on this connection again.
+        An error of 0 and errnos above 511 become EIO, because the kernel rejects them (fs/fuse/dev.c
+        fuse_dev_do_write). Errnos above 511, such as ENOTSUPP (524), are internal to the kernel.
         """
         if error == errno.ENOSYS:
             error = errno.EOPNOTSUPP
@@ -56,7 +56,8 @@ class Answers:
         try:
             self.device.write(message)
         except OSError as error:
-            # ENOENT: the request was aborted. ENODEV, ECONNABORTED: the connection is gone; the next read reports it.
+            # ENOENT: the request was aborted. ENODEV, ECONNABORTED: the connection is gone, as the next read of
+            # /dev/fuse reports.
             if error.errno in (errno.ENOENT, errno.ENODEV, errno.ECONNABORTED):
                 return
             log.error("sending an answer of %d bytes failed: %s", len(message), error.strerror)

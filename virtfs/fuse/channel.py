@@ -5,8 +5,9 @@ a SOCK_SEQPACKET pair to libfuse in `names`, and forwards the answers back. doc/
 
 A wake-up through epoll(7) dominates the latency of FUSE. So after a request on a device file the channel polls
 /dev/fuse up to LOOKS times before it waits in trio. Between two polls it calls sched_yield(2), so that a client on the
-same processor can run. A client may run for any time, so LOOKS polls have no maximum duration. Therefore the channel
-uses the clock to decide when to yield to other trio tasks. It does so at least every TURN.
+same processor can run. A client may run for any length of time, so there is no upper bound on how long LOOKS polls
+take. Therefore the channel uses the clock to decide when to yield to other trio tasks. It yields at least every TURN
+nanoseconds.
 """
 
 import errno
@@ -32,8 +33,8 @@ from virtfs.host.processes import process_of
 
 log = logging.getLogger(__name__)
 
-LOOKS = 50  # polls of /dev/fuse before waiting
-TURN = 2_000_000  # ns of polling and answering until the channel yields to other tasks
+LOOKS = 50  # maximum number of polls of /dev/fuse before waiting
+TURN = 2_000_000  # maximum time in ns that the channel polls and answers before it yields to other tasks
 LARGE = 32768  # bytes; after a larger request the channel yields to other tasks at once
 # FOPEN_NOFLUSH: there is no write-back, so close(2) has nothing to flush. Linux before 5.16 sends FLUSH all the same.
 FIXED_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NOFLUSH
@@ -73,8 +74,8 @@ class Channel:
         self._data = memoryview(self._in)
         self._out = bytearray(p.LONGEST_REQUEST)
         self._reply = memoryview(self._out)
-        # Opcodes that the channel answers itself. The arguments of a function are unique, fh, and the length of the
-        # message in self._in. The result says whether another request is likely to follow immediately.
+        # Opcodes that the channel answers itself. Each function takes unique, fh, and the length of the message in
+        # self._in. It returns whether another request is likely to follow immediately.
         self._own: dict[int, Callable[[Unique, HandleId, int], bool]] = {
             p.FUSE_READ: self._read_at,  # only for fixed files; `run` answers the READs of other device files
             p.FUSE_WRITE: self._refused(errno.EINVAL),
@@ -168,7 +169,7 @@ class Channel:
             except MemoryError:
                 self._answers.fail(unique, errno.ENOMEM)
             except Exception:
-                log.exception("request %d of opcode %d failed", unique, opcode)
+                log.exception("request %d (opcode %d) failed", unique, opcode)
                 self._answers.fail(unique, errno.EIO)
             if clock() >= turn or length > LARGE:
                 await trio.lowlevel.checkpoint()
@@ -178,7 +179,10 @@ class Channel:
                 look_again()
 
     def _other(self, opcode: int, unique: Unique, fh: HandleId, length: int) -> bool:
-        """Answer or forward a request that `run` does not. Return whether another is likely to follow immediately."""
+        """Answer or forward a request that `run` does not answer inline.
+
+        Return whether another request is likely to follow immediately.
+        """
         if length < p.BODY:
             raise VirtError(errno.EINVAL, "the request is shorter than a fuse_in_header")
         own = self._own.get(opcode)
@@ -260,11 +264,11 @@ class Channel:
             self._report(refusal, user)
             self._answers.fail(unique, refusal.errno)
         except Exception:
-            log.exception("open %d failed", unique)
+            log.exception("open (request %d) failed", unique)
             self._answers.fail(unique, errno.EIO)
 
     def grow(self, inode: int, size: int) -> None:
-        """Raise the size that the kernel has cached for an inode, in bytes; see Answers.grow."""
+        """Raise the size that the kernel has cached for an inode to at least `size` bytes; see Answers.grow()."""
         self._answers.grow(inode, size)
 
     def _read_at(self, unique: Unique, fh: HandleId, length: int) -> bool:
@@ -278,7 +282,7 @@ class Channel:
             raise VirtError(errno.EINVAL, "a device file has no page cache: use read(2)")
         _, offset, size, how, _, _, _ = p.fuse_read_in.unpack_from(self._in, p.BODY)
         if not how & p.FUSE_READ_LOCKOWNER:
-            raise VirtError(errno.EINVAL, "the content differs by open, so it cannot be cached: use read(2)")
+            raise VirtError(errno.EINVAL, "each open has its own content, so the file cannot be cached: use read(2)")
         end = p.REPLY
         for piece in handle.read_at(offset, min(size, p.MAX_WRITE)):
             self._reply[end : end + len(piece)] = piece
@@ -291,8 +295,8 @@ class Channel:
     def _cached(self, unique: Unique, fh: HandleId) -> bool:
         """Answer a READ that fills the page cache of a text file. Return False for any other READ.
 
-        The slow plane cannot answer such a READ. It limits answers to SLOW_REPLY bytes, and the kernel takes a short
-        answer for the end of the file (fs/fuse/file.c fuse_short_read).
+        The slow plane cannot answer such a READ. It limits answers to SLOW_REPLY bytes, and the kernel treats a short
+        answer as the end of the file (fs/fuse/file.c fuse_short_read).
         """
         _, offset, size, how, _, _, _ = p.fuse_read_in.unpack_from(self._in, p.BODY)
         text = self._handles.texts.get(fh)

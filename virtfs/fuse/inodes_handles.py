@@ -1,7 +1,7 @@
-"""Inode numbers for nodes and handle numbers for opens. No number is used twice.
+"""Inode numbers for nodes and handle numbers for opens. Numbers are never reused.
 
 The tables hold only weak references to nodes, so the kernel's lookup counts (FUSE_FORGET) are not needed. A node that
-was removed from the tree keeps its inode number as long as it is open. An inode number without a node is that of a
+was removed from the tree keeps its inode number as long as it is open. An inode number without a node belongs to a
 removed file.
 """
 
@@ -41,7 +41,7 @@ class Inodes:
         return inode
 
     def node(self, inode: int) -> Node | None:
-        """Return the node with that inode number, None if the node is gone."""
+        """Return the node with this inode number, or None if the node is gone."""
         return self._nodes.get(Inode(inode))
 
 

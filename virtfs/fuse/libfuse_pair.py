@@ -1,4 +1,4 @@
-"""The connection to the slow plane: a SOCK_SEQPACKET socket pair. libfuse takes the other end of it for /dev/fuse."""
+"""The connection to the slow plane: a SOCK_SEQPACKET socket pair. libfuse uses its end in place of /dev/fuse."""
 
 import errno
 from collections import deque
@@ -10,7 +10,7 @@ from virtfs.files.device import Unique
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 
-# Maximum number of bytes of a text file or directory in one answer of the slow plane.
+# Maximum number of bytes of a text file or directory in one answer from the slow plane.
 SLOW_REPLY = 65536
 
 
@@ -29,7 +29,8 @@ class Pair:
         self._more = trio.Event()
         self._init: Unique | None = None
         self._held: bytearray | None = None
-        self.negotiated = trio.Event()  # set once libfuse has answered FUSE_INIT; then `admit` may be called
+        # Set once libfuse has answered FUSE_INIT. Call admit() only after that.
+        self.negotiated = trio.Event()
 
     def forward(self, opcode: int, message: memoryview) -> None:
         """Queue a request for libfuse.
@@ -51,7 +52,7 @@ class Pair:
     def negotiate(self, unique: Unique, message: memoryview) -> None:
         """Check a FUSE_INIT request before it is forwarded, and remove the splice flags, since the pair cannot splice.
 
-        VirtError EPROTO: the request is too short. ProtocolTooOld: the protocol of the kernel is too old.
+        VirtError EPROTO: the request is too short. ProtocolTooOld: the kernel's protocol is too old.
         """
         if len(message) < p.BODY + p.fuse_init_in.size:
             raise VirtError(errno.EPROTO, "the FUSE_INIT request is too short")
@@ -68,7 +69,7 @@ class Pair:
 
     @staticmethod
     def _negotiated(reply: bytearray) -> None:
-        """Change libfuse's answer to FUSE_INIT: raise max_write and max_pages to the maximum that the kernel allows."""
+        """Raise max_write and max_pages in libfuse's answer to FUSE_INIT to the maximum that the kernel allows."""
         if len(reply) >= p.REPLY + p.fuse_init_out.size:
             fields = list(p.fuse_init_out.unpack_from(reply, p.REPLY))
             fields[3] |= p.FUSE_MAX_PAGES
@@ -78,8 +79,8 @@ class Pair:
     def admit(self) -> None:
         """Send the held answer to FUSE_INIT, which opens the mount to users.
 
-        Until then the kernel holds back all other requests. Their callers block, but can be killed (fs/fuse/dev.c
-        fuse_get_req). So no user sees the tree before the state file is replayed.
+        Before this answer the kernel holds back all other requests. Their callers block, but can be killed
+        (fs/fuse/dev.c fuse_get_req). So no user sees the tree before the state file is replayed.
         """
         if self._held is not None:
             self._answers.emit(memoryview(self._held))

@@ -1,4 +1,4 @@
-"""Mount a FUSE file system, which gives a descriptor of /dev/fuse, and detach the mount again.
+"""Mount and detach a FUSE file system. Mounting yields a descriptor of /dev/fuse.
 
 fusermount3 does the mounting. It is usually setuid root, so that ordinary users can mount. Root can also use it without
 the setuid bit. fusermount3 passes the descriptor of /dev/fuse over the socket whose number is in _FUSE_COMMFD; see
@@ -65,7 +65,8 @@ def attach(directory: str, source: str = "virtfs", flags: Sequence[str] = ()) ->
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                # Ctrl-C must not kill fusermount3 halfway, because the server itself unmounts.
+                # A process group of its own keeps Ctrl-C from killing fusermount3 halfway. The server itself
+                # handles Ctrl-C: it unmounts.
                 process_group=0,
             )
         with helper:
@@ -97,8 +98,8 @@ def change_flags(directory: str, flags: int) -> None:
 def detach_lazily(directory: str) -> None:
     """Detach the mount at a directory, as `umount -l` does. Open files keep working until they are closed.
 
-    The server need not answer. Blocks for up to PATIENCE seconds while fusermount3 runs; call it in a thread.
-    VirtError EIO: fusermount3 failed or timed out.
+    Works even if the server no longer answers. Blocks for up to PATIENCE seconds while fusermount3 runs; call it in a
+    thread. VirtError EIO: fusermount3 failed or timed out.
     """
     try:
         done = subprocess.run(
@@ -117,7 +118,10 @@ def detach_lazily(directory: str) -> None:
 
 
 def detach_own(mount: Mounted) -> None:
-    """Detach a mount on behalf of its own server, unless it is gone or another mount covers it."""
+    """Detach a mount that this process serves.
+
+    Do nothing if the mount is gone. Log a warning if it was moved or if another mount covers it.
+    """
     if not still_mounted(mount):
         return
     top = mounted_at(mount.directory)
@@ -140,7 +144,8 @@ async def wait_unmounted(mount: Mounted) -> None:
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_set_when_cancelled, cancelled)
-            # This thread lives as long as the mount, so it must not occupy one of the 40 of trio's default limiter.
+            # This thread lives as long as the mount, so it must not hold one of the 40 tokens of trio's default
+            # limiter.
             await in_thread(_poll_table, mount, cancelled, limiter=trio.CapacityLimiter(1))
             nursery.cancel_scope.cancel()
     finally:
@@ -171,7 +176,7 @@ def _clear(directory: str) -> None:
         if not (mount.virtfs and _dead(directory)):
             what = "virtfs" if mount.virtfs else f"{mount.source} ({mount.type})"
             raise VirtError(errno.EBUSY, f'"{directory}" is busy: {what} is already mounted there')
-        log.warning('"%s" has the mount of a virtfs server that died; unmounting it', directory)
+        log.warning('"%s" still has a mount whose virtfs server died; unmounting it', directory)
         detach_lazily(directory)
     try:
         mode = os.stat(directory).st_mode
@@ -198,7 +203,7 @@ def _check_device() -> None:
             errno.ENODEV, f"there is no /dev/fuse: load the module with `modprobe fuse`; {_CONTAINER}"
         ) from None
     if not stat.S_ISCHR(mode):
-        raise VirtError(errno.ENODEV, "/dev/fuse is not a character device: remove it, then `modprobe fuse`")
+        raise VirtError(errno.ENODEV, "/dev/fuse is not a character device: remove it, then run `modprobe fuse`")
 
 
 def _fusermount() -> str:
@@ -221,7 +226,7 @@ def _refusal(directory: str, said: bytes) -> VirtError:
     if "device not found" in reason:
         return VirtError(errno.ENODEV, f"/dev/fuse has no driver: load it with `modprobe fuse`; {_CONTAINER}")
     if "/dev/fuse: Permission denied" in reason:
-        return VirtError(errno.EACCES, f"{sentence}: as root, `chmod 0666 /dev/fuse`")
+        return VirtError(errno.EACCES, f"{sentence}: as root, run `chmod 0666 /dev/fuse`")
     if "not permitted" in reason:
         return VirtError(errno.EPERM, f"{sentence}; {_CONTAINER}")
     return VirtError(errno.EIO, sentence)

@@ -32,11 +32,11 @@ class Mounted:
 
     @property
     def virtfs(self) -> bool:
-        """Whether this is a virtfs mount, of any server."""
+        """Whether this is a virtfs mount, whichever process serves it."""
         return self.type == VIRTFS
 
     def option(self, name: str) -> str | None:
-        """Return the text after `name=` in the options, None if there is no such option."""
+        """Return the text after `name=` in the options, or None if there is no such option."""
         return next((o.partition("=")[2] for o in self.options if o.startswith(name + "=")), None)
 
 
@@ -47,14 +47,14 @@ def mounts() -> list[Mounted]:
 
 
 def mounted_at(directory: str) -> Mounted | None:
-    """Return the topmost mount at a resolved directory, None if nothing is mounted there."""
+    """Return the topmost mount at a resolved directory, or None if nothing is mounted there."""
     here = [mount for mount in mounts() if mount.directory == directory]
     covered = {mount.parent for mount in here}
     return next((mount for mount in here if mount.id not in covered), None)
 
 
 def still_mounted(mount: Mounted, table: BinaryIO | None = None) -> bool:
-    """Return whether the table still has this mount, here or moved elsewhere.
+    """Return whether the table still has this mount, even if it has been moved to another directory.
 
     table: the table as an open, unbuffered file. If it is None, the table is opened, which needs a free descriptor.
     """
@@ -67,9 +67,9 @@ def still_mounted(mount: Mounted, table: BinaryIO | None = None) -> bool:
 
 
 def resolve(directory: str) -> str:
-    """Return the path that the table has for a directory: absolute, without symbolic links.
+    """Return the absolute path of a directory, without symbolic links, in the form that the table uses.
 
-    Does not touch the directory itself if it is a mount point, because its server may hang.
+    If the directory is a mount point, it is not accessed, because the server of the mount may hang.
     """
     head, tail = os.path.split(directory.rstrip("/"))
     if tail in ("", ".", ".."):

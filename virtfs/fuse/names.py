@@ -1,7 +1,7 @@
 """The slow plane: names, attributes and text files, as pyfuse3 operations.
 
 This is the only module that imports pyfuse3. An operation may wait for rtnetlink, but never for a user program. The
-kernel caches no entries and attributes, so a destroyed name is gone at the next lookup.
+kernel caches no entries or attributes, so a destroyed name is gone at the next lookup.
 """
 
 import errno
@@ -26,18 +26,18 @@ Grow = Callable[[int, int], None]  # Answers.grow(); its arguments are an inode 
 
 
 class Keeper(Protocol):
-    """The operations of the daemon that the name space needs."""
+    """The operations of the daemon that the slow plane needs."""
 
     async def catch_up(self) -> None:
         """Apply pending kernel notifications, so that answers are up to date."""
 
     async def set_mode(self, node: Node, mode: int, user: User) -> None:
-        """Apply chmod(2). mode: the new mode, all bits of 0o7777. OSError EPERM: the node has no mode to set."""
+        """Apply chmod(2). mode: the new mode, all bits of 0o7777. OSError EPERM: the node's mode cannot be set."""
 
     async def set_owner(self, node: Node, owner: Uid | None, group: Gid | None, user: User) -> None:
         """Apply chown(2). owner, group: the new ids; None keeps the present one.
 
-        OSError EPERM: the node has no owner to set, or this user may not set it.
+        OSError EPERM: the node's owner cannot be set, or this user may not set it.
         """
 
 
@@ -73,7 +73,7 @@ def user_of(ctx: pyfuse3.RequestContext) -> User:
 class Names(pyfuse3.Operations):
     """pyfuse3's operations on the tree.
 
-    keeper: carries out changes. grow: called with an inode and its size before an open is answered.
+    keeper: carries out changes. grow: called with an inode and its size in bytes before an open is answered.
     """
 
     def __init__(self, root: Directory, inodes: Inodes, handles: Handles, keeper: Keeper, grow: Grow) -> None:
@@ -107,7 +107,7 @@ class Names(pyfuse3.Operations):
         entry.st_mode = pyfuse3.ModeT(node.kind | node.permissions())
         entry.st_uid, entry.st_gid = node.owner.owner, node.owner.group
         entry.st_size = node.size(user)
-        # cp and tar would take a file with fewer blocks for a sparse file.
+        # cp and tar treat a file with fewer blocks as sparse.
         entry.st_blocks = -(-entry.st_size // 512)
         entry.st_atime_ns, entry.st_mtime_ns = node.times()
         entry.st_ctime_ns = node.born
@@ -226,15 +226,18 @@ async def _denied(*args: Any) -> Any:
     raise pyfuse3.FUSEError(errno.EPERM)
 
 
-# Only the command `create` makes interfaces, and only `destroy` removes them. The methods for extended
-# attributes stay those of pyfuse3, which answer ENOSYS. After that the kernel no longer asks for security.capability
+# Only the command `create` makes interfaces, and only `destroy` removes them. The methods for extended attributes are
+# not overridden: pyfuse3 answers ENOSYS. After the first ENOSYS the kernel no longer requests security.capability
 # before each write.
 for _operation in ("mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "link", "create"):
     setattr(Names, _operation, _denied)
 
 
 def serve_on(root: Directory, inodes: Inodes, handles: Handles, keeper: Keeper, grow: Grow, descriptor: int) -> None:
-    """Create the libfuse session. descriptor: libfuse's end of the pair. libfuse takes it for /dev/fuse and owns it."""
+    """Create the libfuse session.
+
+    descriptor: libfuse's end of the socket pair. libfuse uses it in place of /dev/fuse. close() closes it.
+    """
     pyfuse3.init(Names(root, inodes, handles, keeper, grow), f"/dev/fd/{descriptor}", {"fsname=virtfs"})
 
 

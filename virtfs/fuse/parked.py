@@ -19,7 +19,7 @@ ENDING = frozenset((signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGALRM
 
 
 def ready(handle: DeviceHandle | TextHandle) -> int:
-    """Return the poll(2) events of a handle. An exception is logged and becomes POLLERR."""
+    """Return the poll(2) events of a handle. If poll() raises, log the exception and return POLLERR."""
     try:
         return handle.poll()
     except Exception:
@@ -42,15 +42,16 @@ class Waiting:
         self._serving = False
 
     def park(self, unique: Unique, read: ParkedRead) -> None:
-        """Let a read that found nothing wait until its source wakes it or interrupt() ends it."""
+        """Park a read that found no data. It waits until its source wakes it or interrupt() ends it."""
         waiters = read.handle.waiters
         self._parked[unique] = waiters
         waiters.park_read(unique, read, self)
 
     def park_write(self, unique: Unique, handle: DeviceHandle, flags: int) -> None:
-        """Let a write wait until its source wakes it or interrupt() ends it.
+        """Park a write. It waits until its source wakes it or interrupt() ends it.
 
-        With O_NONBLOCK, answer it now: with the number of bytes taken so far, or with EAGAIN if there are none.
+        A write with O_NONBLOCK does not wait. It is answered at once with the number of bytes taken so far, or with
+        EAGAIN if no bytes were taken.
         """
         if flags & os.O_NONBLOCK:
             self._end_write(unique, handle, errno.EAGAIN)
@@ -81,7 +82,7 @@ class Waiting:
             try:
                 taken = read.handle.interrupted(self._reply, read.size)
             except Exception:
-                log.exception("interrupted read %d failed", unique)
+                log.exception("interrupted read (request %d) failed", unique)
         if taken:
             self._answer_read(unique, read, taken)
         else:
@@ -104,7 +105,7 @@ class Waiting:
         handle.told &= ready(handle)
 
     def serve(self, waiters: Waiters) -> None:
-        """Answer all waiting calls of a source that can finish now. A nested call only queues its source."""
+        """Answer those waiting calls of a source that can finish now. A nested serve() only queues the source."""
         self._woken[waiters] = None
         if self._serving:
             return
@@ -128,7 +129,7 @@ class Waiting:
             except OSError as error:
                 self._answers.fail(unique, error.errno or errno.EIO)
             except Exception:
-                log.exception("waiting read %d failed", unique)
+                log.exception("pending read (request %d) failed", unique)
                 self._answers.fail(unique, errno.EIO)
             else:
                 if taken is None:
@@ -144,7 +145,7 @@ class Waiting:
             except OSError as error:
                 self._answers.fail(unique, error.errno or errno.EIO)
             except Exception:
-                log.exception("waiting write %d failed", unique)
+                log.exception("pending write (request %d) failed", unique)
                 self._answers.fail(unique, errno.EIO)
             else:
                 if taken is None:

@@ -3,14 +3,15 @@
 The kernel splits a call of more than 256 buffers (writev(2)) or 1 MiB into several WRITEs (fs/fuse/file.c
 fuse_direct_io), and truncates a call at RLIMIT_FSIZE (fs/read_write.c generic_write_check_limits). A WRITE does not
 show whether more pieces follow. A write(2) on a device file begins at offset 0 or, with O_APPEND, at the file size that
-the kernel has cached. So an offset above 0 marks a later piece, but nothing marks the first of several pieces.
+the kernel has cached. So without O_APPEND an offset above 0 marks a later piece. Nothing marks the first of several
+pieces.
 
 The arguments of the system call in which the writer is blocked show the length of the frame (host/processes.py). It
-takes some 10 µs to read them, so this is done only for WRITEs of at least 256 bytes, and among these:
+takes about 10 µs to read them, so this is done only for WRITEs of at least 256 bytes, and among these:
 
-- for the first one of each thread;
-- for every one, if the file is open with O_APPEND or the writer has a small RLIMIT_FSIZE;
-- for every one, once the handle has seen a piece.
+- for the first WRITE of each thread;
+- for every WRITE, if the file is open with O_APPEND or the writer has a small RLIMIT_FSIZE;
+- for every WRITE, once the handle has seen a piece of a split call.
 
 The rest of a split frame is read from the writer's memory and sent together with the first piece.
 """
@@ -73,7 +74,8 @@ def _write_at(handle: DeviceHandle, thread: int, data: memoryview) -> int | None
     """Take a WRITE at an offset at which no write(2) on a device file begins.
 
     A later piece of a split call is dropped, because the first piece was sent as a frame. A complete call is sent as a
-    frame. It comes from io_uring, splice(2) or pwritev2(2) with RWF_APPEND, which choose offsets. They are ignored.
+    frame, and its offset is ignored. Such calls come from io_uring, splice(2), and pwritev2(2) with RWF_APPEND, which
+    choose offsets.
     """
     size = len(data)
     buffers = _buffers(thread)

@@ -116,8 +116,8 @@ def test_read_only_and_remounted(tmp_path: Path) -> None:
         "chmod: changing permissions of 'virt/virt3/frame': Read-only file system",
         read_only,
         "1400",
-        'mount.virtfs: "max_virts=17" cannot replace "max_virts=16" while it is mounted: '
-        '"virtfs umount HERE/virt", then mount it',
+        'mount.virtfs: cannot change "max_virts=16" to "max_virts=17" while "HERE/virt" is mounted: '
+        'run "virtfs umount HERE/virt", then mount it again',
         "status 32",
         'mount.virtfs: mount option "uid=3": set the owner per interface: '
         '"virtN owner USER" and "virtN group GROUP" in ctl, or chown',

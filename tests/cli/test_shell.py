@@ -151,13 +151,16 @@ def test_ctrl_c_and_ctrl_z_are_the_commands(who: list[str]) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ("mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3", "there is no /dev/fuse: as root, `modprobe fuse`"),
-        ("touch $1; chmod 0 $1; mount --bind $1 /dev/net/tun", "as root, `chmod 0666 /dev/net/tun`"),
+        (
+            "mount -t tmpfs none /dev; mknod -m 666 /dev/null c 1 3",
+            "there is no /dev/fuse: as root, run `modprobe fuse`",
+        ),
+        ("touch $1; chmod 0 $1; mount --bind $1 /dev/net/tun", "as root, run `chmod 0666 /dev/net/tun`"),
         (
             "exec unshare --user --map-user=1000 --keep-caps -- sh -c '"
             "echo 0 >/proc/sys/user/max_user_namespaces;"
             "exec setpriv --inh-caps=-all --ambient-caps=-all $virtfs shell true'",
-            "cannot create namespaces: as root, `sysctl user.max_user_namespaces=",
+            "cannot create namespaces: as root, run `sysctl user.max_user_namespaces=",
         ),
     ],
 )

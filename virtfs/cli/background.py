@@ -14,7 +14,9 @@ _READY = b"\0"  # the child is ready; an error message never begins with this by
 
 
 def spawn(run: Callable[[Ready], int]) -> int:
-    """Fork a child that calls run(ready) and exits with the result. Return its process id after it has called ready().
+    """Fork a child that calls run(ready) and exits with the result of run().
+
+    Wait until the child has called ready(), and return the process id of the child.
 
     The child leads a new session without a terminal, in the directory /. Its only open descriptors are 0 to 2, on
     /dev/null. Call this before starting threads. VirtError: the error that `run` raised before it called ready().
@@ -61,7 +63,7 @@ def _child(run: Callable[[Ready], int], telling: int) -> None:
     except VirtError as e:
         tell(f"{e.errno} {e.strerror}".encode())
     except BaseException as e:
-        # The parent reports any exception.
+        # Catch every exception, so that the parent can report it.
         reason = "".join(traceback.format_exception_only(e)).strip().splitlines()[-1]
         tell(f"{errno.EIO} {reason}".encode())
     finally:

@@ -19,16 +19,16 @@ Mount virtfs at DIR, with taps in this network namespace. Returns when the mount
   echo create 3 up >/mnt/virt/ctl
 
 options, after -o, separated by commas:
-  max_virts=N      most interfaces at a time (4096)
-  max_queue=N      largest `queue`, in frames (65536)
-  max_backlog=N    largest `backlog`, in frames (65536)
-  max_history=SIZE largest `history`, in bytes, or with K, M, G (64M)
-  capture=SIZE     most data that waits for one reader of a pcap file (8M)
+  max_virts=N      maximum number of interfaces (4096)
+  max_queue=N      maximum of `queue`, in frames (65536)
+  max_backlog=N    maximum of `backlog`, in frames (65536)
+  max_history=SIZE maximum of `history`, in bytes, or with K, M, G (64M)
+  capture=SIZE     maximum amount of data queued for one reader of a pcap file (8M)
   state=FILE       save the interfaces and bridges to FILE, and restore them from it at mount
-  log=FILE         log to FILE instead of syslog, or with -f stderr
+  log=FILE         log to FILE (default: syslog, or stderr with -f)
   debug            log everything
   ro               mount read-only
-  allow_other      let other users in: always set for root, else needs user_allow_other in /etc/fuse.conf
+  allow_other      admit other users: always set for root, else needs user_allow_other in /etc/fuse.conf
   fsname=NAME      the source shown in the mount table (virtfs)
   remount          change ro, rw, noexec, exec, noatime, atime, sync, async of an existing mount
   Options of fstab(5) for other programs (defaults, noauto, nofail, _netdev, user, x-…) are ignored.
@@ -41,8 +41,9 @@ taps are gone.
 """
 _SHELL = """\
 Run CMD, or $SHELL, as root in new user, network, mount and pid namespaces with a virtfs of its
-own, and exit with its status. The working directory and $VIRTFS are the mount point. Needs no
-root; root gets no new user namespace. When CMD exits, all processes in the namespaces end.
+own, and exit with the status of CMD. The working directory and $VIRTFS are the mount point.
+Does not need root; for root, no user namespace is created. When CMD exits, all processes in the
+namespaces end.
 
   virtfs shell sh -c 'echo create 3 up >ctl; cat ifconfig'
 """

@@ -18,9 +18,10 @@ log = logging.getLogger(__name__)
 def mount(directory: str, text: str, foreground: bool = False, sloppy: bool = False, source: str | None = None) -> int:
     """Mount at a directory and return the exit status.
 
-    Returns when the mount is ready, or in the foreground when the mount has ended. text, sloppy: the arguments of
-    options.parse(). source: the source in the mount table, which fsname= in `text` overrides. VirtError: the mount
-    failed.
+    In the background, return when the mount is ready. In the foreground, return when the mount has ended.
+
+    text, sloppy: the arguments of options.parse(). source: the source shown in the mount table, unless `text` contains
+    fsname=. VirtError: the mount failed.
     """
     if "remount" in text.split(","):
         remount(directory, text, sloppy)
@@ -40,7 +41,7 @@ def mount(directory: str, text: str, foreground: bool = False, sloppy: bool = Fa
 def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool) -> int:
     """Serve a mount at a resolved directory in this process until it ends, and return the exit status.
 
-    ready: called when the mount answers. VirtError: the mount or its server failed.
+    ready: called once the mount answers requests. VirtError: the mount or its server failed.
     """
     try:
         open_log(options.log, foreground, options.debug)

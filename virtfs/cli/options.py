@@ -17,7 +17,7 @@ _IGNORED = re.compile(
     "|(no)?(dir|rel|strict)atime|(no)?lazytime|(no)?iversion|(no)?mand|silent|loud|default_permissions|nonempty|subtype=virtfs"
     "|(x-|X-|comment=|uhelper=|helper=).*"
 )
-# Options that set a flag of the mount: the flag, and the value that the option gives it.
+# For each option that sets a flag of the mount: the name of the flag, and its value.
 FLAGS: Final = {
     "ro": ("ro", True),
     "rw": ("ro", False),
@@ -30,7 +30,7 @@ FLAGS: Final = {
     "dirsync": ("dirsync", True),
     "allow_other": ("allow_other", True),
 }
-# Options that are refused: a pattern for their names, and what to do instead.
+# Refused options: a pattern that matches their names, and what to do instead.
 _REFUSED: Final = (
     ("uid|gid", 'set the owner per interface: "virtN owner USER" and "virtN group GROUP" in ctl, or chown'),
     ("umask|fmask|dmask|mode", 'set the mode per interface: "virtN mode OCTAL" in ctl, or chmod'),
@@ -56,7 +56,7 @@ class MountOptions:
 
     limits: see Limits. log, state: the absolute path of the file, or None. debug: log everything. source: the source in
     the mount table. flags: names and values of the flags that the options set, see FLAGS. remount: change an existing
-    mount. given: the names of those options that are virtfs's own.
+    mount. given: the names of those of virtfs's own options that were present in the text.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -69,7 +69,7 @@ class MountOptions:
     given: frozenset[str] = frozenset()
 
     def own(self) -> dict[str, str | None]:
-        """Return virtfs's own options, by name, as the text `name=value`; None for an option that is not set."""
+        """Return a map from the name of each of virtfs's own options to `name=value`, or to None if it is not set."""
         limits = {option: f"{option}={getattr(self.limits, name)}" for option, name in _LIMITS.items()}
         sizes = {option: f"{option}={format_size(getattr(self.limits, name))}" for option, name in _SIZES.items()}
         files = {name: f"{name}={path}" if path else None for name, path in (("state", self.state), ("log", self.log))}
@@ -82,10 +82,10 @@ class MountOptions:
 
 
 def parse(text: str, sloppy: bool = False) -> MountOptions:
-    """Parse a comma-separated list of options. Of several contradicting options, the last one applies.
+    """Parse a comma-separated list of options. Of several conflicting options, the last one applies.
 
-    sloppy: ignore unknown and unsupported options, as `mount -s` requests. VirtError: EINVAL, ERANGE. The sentence
-    quotes the option and names an alternative.
+    sloppy: ignore unknown and unsupported options, as `mount -s` requests. VirtError: EINVAL, ERANGE. The error
+    sentence quotes the option and names an alternative.
     """
     options = MountOptions()
     flags: dict[str, bool] = {}

@@ -9,7 +9,7 @@ from virtfs.core.errors import VirtError
 from virtfs.fuse.mount import change_flags
 from virtfs.fuse.mounttable import Mounted, mounted_at, resolve
 
-# linux/mount.h. The other flags have the same values in linux/mount.h and in statvfs(3).
+# From linux/mount.h; statvfs(3) has no such flag. The other flags have the same values in both.
 _MS_DIRSYNC = 128
 _FLAGS = {
     "ro": os.ST_RDONLY,
@@ -23,10 +23,10 @@ _KEPT = os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_SYNCHRO
 
 
 def remount(directory: str, text: str, sloppy: bool = False) -> None:
-    """Set the flags of a mounted virtfs to those in a list of options.
+    """Apply the flags in a list of options to a mounted virtfs. Other flags keep their values.
 
     mount(8) repeats the options from fstab(5) or from the mount table. So options that are not flags are accepted if
-    they have the same value as in the mount. VirtError: EINVAL, no virtfs is mounted there, or an option that is not a
+    they have the value that the mount has. VirtError: EINVAL, no virtfs is mounted there, or an option that is not a
     flag would change; EPERM, the caller is not root; any other errno, the mount's options cannot be read.
     """
     path = resolve(directory)
@@ -49,7 +49,7 @@ def remount(directory: str, text: str, sloppy: bool = False) -> None:
 
 
 def _refuse_changes(mount: Mounted, options: MountOptions) -> None:
-    again = f'while it is mounted: "virtfs umount {mount.directory}", then mount it'
+    again = f'while "{mount.directory}" is mounted: run "virtfs umount {mount.directory}", then mount it again'
     try:
         with open(os.path.join(mount.directory, "status.json")) as status:
             said: str = json.load(status)["options"]
@@ -58,12 +58,12 @@ def _refuse_changes(mount: Mounted, options: MountOptions) -> None:
     now, wanted = parse(said).own(), options.own()
     for name in sorted(options.given):
         if now[name] != wanted[name]:
-            raise VirtError(errno.EINVAL, f'"{wanted[name]}" cannot replace "{now[name] or f"no {name}"}" {again}')
+            raise VirtError(errno.EINVAL, f'cannot change "{now[name] or f"no {name}"}" to "{wanted[name]}" {again}')
     if options.source not in (None, mount.source):
-        raise VirtError(errno.EINVAL, f'"fsname={options.source}" cannot replace "{mount.source}" {again}')
-    # If the mount had allow_other, remount() would have removed the word from the list.
+        raise VirtError(errno.EINVAL, f'cannot change "fsname={mount.source}" to "fsname={options.source}" {again}')
+    # If the mount had allow_other, remount() would have removed the word from the list. So the word is new here.
     if dict(options.flags).get("allow_other"):
-        raise VirtError(errno.EINVAL, f'"allow_other" cannot be added {again}')
+        raise VirtError(errno.EINVAL, f'cannot add "allow_other" {again}')
 
 
 def _unreadable(directory: str, error: OSError) -> VirtError:

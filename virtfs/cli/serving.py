@@ -1,8 +1,9 @@
 """The life of one mount: attach, serve, detach.
 
 The order at the end matters. First the service ends: it answers all waiting readers and closes the taps. Then the
-mount is detached. /dev/fuse is closed last. This close fails the requests that arrived meanwhile, and `virtfs umount`
-waits for it. Nothing here opens a path in the mount, because this process would have to answer the request itself.
+mount is detached. /dev/fuse is closed last. Closing it fails the requests that arrived meanwhile, and `virtfs umount`
+waits until it is closed. Nothing here opens a path in the mount, because this process would have to answer the request
+itself.
 """
 
 import errno
@@ -34,8 +35,8 @@ GRACE = 5  # seconds from the second signal to SIGALRM, which ends the process
 def run(directory: str, options: MountOptions, ready: Callable[[], None]) -> None:
     """Serve a mount at a resolved directory until it is unmounted or a signal ends the service.
 
-    ready: called when the mount answers. VirtError: the mount failed. Any other exception: the service failed. In every
-    case the directory is unmounted before this function returns or raises.
+    ready: called once the mount answers requests. VirtError: the mount failed. Any other exception: the service failed.
+    In every case the directory is unmounted before this function returns or raises.
     """
     options = replace(options, limits=within(options.limits, descriptors.raise_limit()))
     try:
@@ -45,9 +46,9 @@ def run(directory: str, options: MountOptions, ready: Callable[[], None]) -> Non
 
 
 def within(limits: Limits, files: int) -> Limits:
-    """Return the limits, with `virts` lowered to what a limit of `files` open files allows. Log if it is lowered.
+    """Lower `limits.virts` to the number of interfaces that `files` open files allow, and return the limits.
 
-    VirtError EMFILE: the limit is too low for one interface.
+    Log a warning if `virts` is lowered. VirtError EMFILE: `files` is too low for one interface.
     """
     most = descriptors.interfaces(files)
     if not most:

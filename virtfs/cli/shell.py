@@ -33,7 +33,7 @@ from virtfs.cli.shell_init import main
 sys.exit(main(sys.argv[2:]))
 """
 # This program runs in a new user namespace. It waits until the ids are mapped, and then executes a command. As root of
-# the namespace the command keeps all capabilities. With an unmapped uid execve(2) would drop them (capabilities(7)).
+# the namespace, the command keeps all capabilities. With an unmapped uid, execve(2) would drop them (capabilities(7)).
 _WAIT = """\
 import os, sys
 entered, mapped = int(sys.argv[1]), int(sys.argv[2])
@@ -56,7 +56,7 @@ def shell(command: list[str]) -> int:
     """Run a command, or $SHELL if `command` is empty, and return the exit status.
 
     The status is 128 + n if signal n ended the command.
-    VirtError: the system forbids something; the sentence says what to change.
+    VirtError: the system forbids namespaces or access to a device; the error sentence says what to change.
     """
     check_devices()
     command = command or [os.environ.get("SHELL") or "/bin/sh"]
@@ -74,11 +74,11 @@ def check_devices() -> None:
     for device in _DEVICES:
         if not device.exists():
             module = device.name
-            raise VirtError(errno.ENODEV, f"there is no {device}: as root, `modprobe {module}`")
+            raise VirtError(errno.ENODEV, f"there is no {device}: as root, run `modprobe {module}`")
         if not os.access(device, os.R_OK | os.W_OK):
             mode = device.stat().st_mode & 0o777
             raise VirtError(
-                errno.EACCES, f"you may not open {device} (mode {mode:04o}): as root, `chmod 0666 {device}`"
+                errno.EACCES, f"you may not open {device} (mode {mode:04o}): as root, run `chmod 0666 {device}`"
             )
 
 
@@ -100,7 +100,7 @@ def _run(directory: str, command: list[str]) -> int:
 
     for ours in unless_ignored(signal.SIGTERM, signal.SIGHUP):
         signal.signal(ours, end)
-    # Process 1 inherits these blocked signals, so it never runs without them. It unblocks all signals for the command.
+    # Process 1 inherits this mask, so the signals are blocked in it from its start. It unblocks them for the command.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGQUIT])
     try:
         process = _start(outside, [entering, lifeline])
@@ -117,7 +117,7 @@ def _run(directory: str, command: list[str]) -> int:
 
 
 def _start(command: list[str], descriptors: list[int]) -> subprocess.Popen[bytes]:
-    """Start a command. For an ordinary user it runs as root of a new user namespace, if the system allows one."""
+    """Start a command. If the caller is not root, run it as root of a new user namespace, if the system allows one."""
     if not os.geteuid():
         return subprocess.Popen(command, pass_fds=descriptors)
     entered, entering = os.pipe()
@@ -144,7 +144,7 @@ def _advice() -> str:
         if _sysctl(name) == forbidding and os.geteuid()
     ]
     if changes:
-        return "as root, " + " and ".join(changes)
+        return "as root, run " + " and ".join(changes)
     return "a container needs --cap-add SYS_ADMIN and --security-opt seccomp=unconfined"
 
 

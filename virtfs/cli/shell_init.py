@@ -1,4 +1,7 @@
-"""Process 1 of `virtfs shell`: starts the server and the command. When it exits, the kernel kills all others inside."""
+"""Process 1 of the pid namespace of `virtfs shell`. It starts the server and the command.
+
+When process 1 exits, the kernel kills all other processes in the namespace.
+"""
 
 import errno
 import os
@@ -17,7 +20,7 @@ from virtfs.core.errors import VirtError
 
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not in the PATH of ordinary users on Debian
 _CONTAINER = "a container may need --security-opt apparmor=unconfined"
-# Seconds to wait for the server to end. After that, the kernel kills the server together with the pid namespace.
+# Seconds to wait for the server to end. After that, process 1 exits, and the kernel kills the server.
 PATIENCE = 10.0
 
 
@@ -60,7 +63,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _with_sbin(path: str) -> str:
-    """Return a PATH with the sbin directories and the directory of virtfs appended where missing."""
+    """Append to a PATH those of the sbin directories and of virtfs's directory that it lacks, and return the result."""
     directories = path.split(os.pathsep)
     ours = os.path.dirname(sys.executable)
     more = [*_SBIN, ours] if os.access(f"{ours}/virtfs", os.X_OK) else _SBIN
@@ -68,11 +71,15 @@ def _with_sbin(path: str) -> str:
 
 
 def _run(command: list[str], server: int) -> int:
-    """Run the command and return its exit status. As in a shell, 127: it is not found. 126: it cannot be executed."""
+    """Run the command and return its exit status.
+
+    As in a shell, the status is 127 if the command is not found, and 126 if it cannot be executed.
+    """
     program = command[0] if "/" in command[0] else shutil.which(command[0])
     if program is None:
         return _complain(f'"{command[0]}": command not found', 127)
-    # execve(2) keeps ignored and blocked signals. Python ignores these two, and `virtfs shell` has blocked others.
+    # The command would inherit ignored and blocked signals through execve(2). Python ignores these two, and `virtfs
+    # shell` has blocked others.
     default = [signal.SIGPIPE, signal.SIGXFSZ]
     try:
         child = os.posix_spawn(program, command, os.environ, setsigmask=[], setsigdef=default)

@@ -19,8 +19,8 @@ _NAMED = "netns"
 def cover_run(names: bool) -> None:
     """Cover /run in this mount namespace with a tmpfs and bind the old entries into it.
 
-    names: keep the namespaces named by ip-netns(8), for a caller that is allowed to enter them. OSError: mount(2)
-    failed.
+    names: keep the names of ip-netns(8) visible, which is useful if the caller is allowed to enter those namespaces.
+    OSError: mount(2) failed.
     """
     with os.scandir(_RUN) as entries:
         old = [entry for entry in entries if entry.name != _NAMED and _usable(entry)]
@@ -43,7 +43,10 @@ def cover_run(names: bool) -> None:
 
 
 def _usable(entry: os.DirEntry[str]) -> bool:
-    """Return whether this user can access an entry. Any other entry would only block its name, like xtables.lock."""
+    """Return whether this user can access an entry.
+
+    Any other entry, such as xtables.lock, would only keep the user from creating a file of that name.
+    """
     return entry.is_symlink() or any(os.access(entry.path, how) for how in (os.R_OK, os.W_OK, os.X_OK))
 
 

@@ -10,7 +10,7 @@ from virtfs.core.errors import VirtError
 from virtfs.fuse.mount import detach_lazily
 from virtfs.fuse.mounttable import Mounted, mounted_at, resolve
 
-# Seconds to wait for the server. It takes some 16 ms to close a tap, and a mount may have thousands of taps.
+# Seconds to wait for the server. It takes about 16 ms to close a tap, and a mount may have thousands of taps.
 PATIENCE = 60.0
 _INTERVAL = 0.02  # seconds between two checks
 
@@ -18,10 +18,10 @@ _INTERVAL = 0.02  # seconds between two checks
 def umount(directory: str) -> None:
     """Unmount a virtfs, and return once its server has answered all readers and closed its taps.
 
-    Detaching the mount tells the server to end. An open descriptor of the mount's root keeps the file system alive.
+    Detaching the mount makes the server end. An open descriptor of the mount's root keeps the file system alive.
     fstat(2) on this descriptor fails once the server has closed /dev/fuse, its last action. VirtError: EINVAL, no
-    virtfs is mounted there; EPERM, the mount belongs to another user; ETIMEDOUT, the server has not ended within
-    PATIENCE; EIO, fusermount3 failed.
+    virtfs is mounted there; EPERM, the mount belongs to another user; ETIMEDOUT, the server has not ended after
+    PATIENCE seconds; EIO, fusermount3 failed.
     """
     path = resolve(directory)
     mount = mounted_at(path)
@@ -69,7 +69,10 @@ def _wait(root: int, mount: Mounted) -> None:
 
 
 def _watch(root: int, mount: Mounted) -> None:
-    """Run the forked child. Its exit status is 0 once the server is gone, 1 after any other error."""
+    """Run in the forked child: call fstat(2) until it fails, then exit. This function never returns.
+
+    The exit status is 0 if the server is gone, and 1 after any other error.
+    """
     status = 1
     try:
         if os.geteuid() == 0 and (owner := _owner(mount)):

@@ -1,8 +1,8 @@
 """The id maps of a user namespace: the caller as root, and the ranges from /etc/subuid and /etc/subgid.
 
-user_namespaces(7) has the rules for /proc/PID/uid_map, subuid(5) the format of the ranges. An ordinary user can map
-only one id; newuidmap(1) and newgidmap(1) (package uidmap) have the privilege to map the ranges. unshare --map-auto
-runs them too, but only since util-linux 2.38.
+user_namespaces(7) describes /proc/PID/uid_map, and subuid(5) the format of the ranges. An ordinary user can map only
+one id; newuidmap(1) and newgidmap(1) (package uidmap) have the privilege to map the ranges. unshare --map-auto runs
+these programs too, but only since util-linux 2.38.
 """
 
 import contextlib
@@ -15,8 +15,9 @@ from pathlib import Path
 def map_users(process: int) -> None:
     """Map the ids in the new user namespace that a process has just entered.
 
-    Id 0 is mapped to the caller, and the ids from 1 on to the ranges. If the ranges cannot be mapped, for users or for
-    groups, only id 0 is mapped for these. OSError: the process is gone, or is in no new user namespace.
+    Id 0 is mapped to the caller, and the ids from 1 on to the ranges. User ids and group ids are mapped separately.
+    If the ranges of one kind cannot be mapped, only id 0 of that kind is mapped. OSError: the process is gone, or is
+    not in a new user namespace.
     """
     for kind, own in (("gid", os.getegid()), ("uid", os.geteuid())):
         if not _map_ranges(process, kind, own):
@@ -27,7 +28,9 @@ def map_users(process: int) -> None:
 
 
 def _map_ranges(process: int, kind: str, own: int) -> bool:
-    """Map ids with newuidmap(1) or newgidmap(1). Return False if there is no range, or no such program, or it fails.
+    """Map ids with newuidmap(1) or newgidmap(1).
+
+    Return False if there is no range, or if the program is missing or fails.
 
     kind: "uid" or "gid". own: the caller's id, which becomes id 0.
     """
@@ -46,7 +49,7 @@ def _map_ranges(process: int, kind: str, own: int) -> bool:
 
 
 def ranges(file: Path) -> list[tuple[int, int]]:
-    """Return the first id and the count of each range for the caller in a file in the format of subuid(5)."""
+    """Return the caller's ranges from a file in the format of subuid(5), each as its first id and its number of ids."""
     user = os.geteuid()
     names = {str(user)}
     with contextlib.suppress(KeyError):

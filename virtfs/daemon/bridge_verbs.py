@@ -55,7 +55,7 @@ EFFECTS: Final[dict[str, Effect]] = {
     "-protect": _port("IFLA_BRPORT_ISOLATED", 0),
     "stp": lambda bridge, name: bridge.set_stp(True),
     "-stp": lambda bridge, name: bridge.set_stp(False),
-    # brconfig(8) has 0 to 255. Linux has 0 to 63 (net/bridge/br_private.h: BR_MAX_PORT_PRIORITY has 6 bits).
+    # brconfig(8) allows 0 to 255. Linux allows 0 to 63 (net/bridge/br_private.h: BR_MAX_PORT_PRIORITY has 6 bits).
     "ifpriority": lambda bridge, name, value: bridge.set_port(name, "IFLA_BRPORT_PRIORITY", value // 4),
     "ifpathcost": lambda bridge, name, value: bridge.set_port(name, "IFLA_BRPORT_COST", value),
     "ifgroupfwd": lambda bridge, name, mask: bridge.set_port(name, "IFLA_BRPORT_GROUP_FWD_MASK", mask),
@@ -90,9 +90,9 @@ def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str
 def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Settings], left: Collection[str] = ()) -> None:
     """Restore a bridge as far as possible. Members come first, because addresses and the MTU depend on them.
 
-    settings: the port settings that no verb sets, by name of the member. They are restored only for members that
-    return now, and for those in `left`. Other members keep the settings that other programs have made.
-    left: the members that the failed line has removed; they may have returned already.
+    settings: the port settings that no verb sets, keyed by member name. They are restored only for the members that
+    this call adds to the bridge, and for those in `left`. Other members keep what other programs have set.
+    left: the names of the members that the failed line removed. They may already be in the bridge again.
     Errors are logged.
     """
     try:

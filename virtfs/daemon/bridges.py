@@ -34,7 +34,7 @@ class _Managed:
 
     index: the interface index.
     found: the state of the bridge before virtfs attached to it, or None if virtfs made it.
-    settings: for each member at that time, the port settings that no verb sets.
+    settings: the port settings that no verb sets, keyed by member name, as they were when virtfs attached.
     adoptions: the addresses and routes that the bridge has adopted from members.
     """
 
@@ -99,7 +99,7 @@ class Bridges:
     async def change(self, bridge: Bridge, actions: tuple[Action, ...], user: User) -> None:
         """Carry out a line of the ctl of a bridge.
 
-        VirtError: EPERM, the user is not root; ENXIO, the bridge is gone. Others: those of its verbs.
+        VirtError: EPERM, the user is not root; ENXIO, the bridge is gone; errors of the verbs.
         """
         if not user.root:
             raise VirtError(errno.EPERM, "only root may change a bridge")
@@ -152,7 +152,7 @@ class Bridges:
     async def destroy_all(self) -> None:
         """Release every bridge at the end of the mount.
 
-        A bridge that cannot give back the addresses and routes that it adopted stays.
+        If a bridge cannot give back its adopted addresses and routes, the bridge stays.
         """
         for managed in self._sorted():
             try:
@@ -161,7 +161,10 @@ class Bridges:
                 log.error("cannot release %s: %s", managed.bridge.name, refusal.strerror)
 
     async def refresh(self, bridge: Bridge | None) -> None:
-        """Ask the kernel for the state of one bridge, or of all if it is None. VirtError: ENXIO, the bridge is gone."""
+        """Query the kernel for the state of one bridge, or of all bridges if `bridge` is None.
+
+        VirtError: ENXIO, the bridge is gone.
+        """
         for managed in list(self._all.values()):
             if bridge is None or managed.bridge is bridge:
                 await self._kernel.call(self._look, managed)
@@ -189,7 +192,7 @@ class Bridges:
         return any(managed.bridge.state.member(name) for managed in self._all.values())
 
     async def catch_up(self) -> None:
-        """Look at the bridges now if an event concerned one. OSError: as refresh."""
+        """Refresh the bridges now if a refresh is scheduled (`hear`). OSError: as for refresh()."""
         if self._doubt.is_set():
             await self.refresh(None)
 
@@ -267,7 +270,10 @@ class Bridges:
                 managed.bridge.lost = True
 
     def _let_go(self, managed: _Managed) -> None:
-        """Give back what the bridge has adopted. Then delete it if virtfs made it, else restore its earlier state."""
+        """Give the adopted addresses and routes back to the members of a bridge, and release the bridge.
+
+        If virtfs made the bridge, delete it. Otherwise restore the state that it had before virtfs attached to it.
+        """
         with Rtnl() as rtnl:
             host = self._host(rtnl, managed)
             with suppress_gone():
@@ -283,7 +289,7 @@ class Bridges:
 
 
 def _described(managed: _Managed) -> BridgeState:
-    """Return the state of a bridge as verbs describe it, without the addresses that it adopted from members."""
+    """Return the state of a bridge to write as verbs: without the addresses that it adopted from members."""
     state = managed.bridge.state
     return replace(state, addresses=tuple(a for a in state.addresses if managed.adoptions.is_own(a)))
 

@@ -40,9 +40,9 @@ class Cables:
             yield Command("cable", first, actions, second)
 
     def join(self, first: Interface, second: Interface, impairments: Impairments) -> None:
-        """Connect two interfaces by a cable.
+        """Connect two interfaces with a cable.
 
-        impairments: "in" is the direction from `second` to `first`, "out" the other one.
+        impairments: "in" is the direction from `second` to `first`, and "out" is the opposite direction.
         VirtError: EEXIST, the two already have a cable; EBUSY, one of them has a cable to a third interface; ENXIO, one
         has lost its tap; EMFILE, ENFILE, ENOMEM.
         """
@@ -86,7 +86,7 @@ class Cables:
             await self._remove(joined)
 
     async def _remove(self, joined: Joined) -> None:
-        # Both ends may be destroyed at the same time. Each then waits until the cable has ended.
+        # Both ends may be destroyed at the same time. The second call waits until the first has removed the cable.
         async with joined.removing:
             if joined in self._all:
                 await joined.cable.stop()

@@ -1,6 +1,6 @@
 """Carries out commands: turns the bytes written to a ctl into changes, or into an errno.
 
-One command runs at a time. The user of a command that fails finds the reason in last_error.
+One command runs at a time. If a command fails, its user finds the reason in last_error.
 """
 
 import errno
@@ -181,13 +181,13 @@ class Commands:
             await self._bridges.destroy_all()
             await self._lifecycle.destroy_all()
 
-    # The effect of a line. The caller of these methods holds the lock.
+    # Running a line. The caller of these methods holds the lock.
 
     async def run_line(self, text: str, user: User, made: frozenset[str] | None = None) -> None:
         """Carry out a line of the mount's ctl.
 
-        made: in a replay, the taps and bridges that an earlier run of virtfs made. None: a user gives the line, which
-        supersedes failed lines of the state file about the same interface or bridge.
+        made: in a replay, the names of the taps and bridges that an earlier run of virtfs made. None if a user gives
+        the line. Then the line supersedes failed lines of the state file about the same interface or bridge.
         """
         self._refuse_at_end()
         command = parse(text)
@@ -203,7 +203,7 @@ class Commands:
             self._changes.publish()
 
     async def _run_command(self, command: Command, user: User, made: frozenset[str]) -> object:
-        """Carry out a command and return what it was about: a unit or the name of a bridge."""
+        """Carry out a command, and return its target: a unit or the name of a bridge."""
         if isinstance(command.target, str):
             await self._bridges.run(command, self.run, command.target in made)
             await self._follower.caught_up()  # updates the taps that joined or left the bridge

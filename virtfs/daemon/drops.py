@@ -1,6 +1,6 @@
 """The event `drop`: emitted at the first dropped frame, then at most once a second.
 
-The rate is limited because a host may send any number of frames that nobody reads.
+The rate is limited because the host may send any number of frames that nobody reads.
 """
 
 import trio
@@ -18,7 +18,7 @@ class Drops:
         self._name = name
         self._events = events
         self._start = start
-        self._unreported = 0  # frames
+        self._unreported = 0  # number of dropped frames that no event has reported yet
         self._reporting = False
 
     def add(self, frames: int) -> None:

@@ -1,4 +1,7 @@
-"""Lines of the state file that could not be replayed. They stay in it, as comments, and the next mount tries again."""
+"""Lines of the state file that could not be replayed.
+
+They stay in the file as comments, and the next mount tries them again.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -17,22 +20,25 @@ class FailedLine(NamedTuple):
 
 
 class FailedLines:
-    """Those of one mount, in their order."""
+    """The failed lines of one mount, in the order of the state file."""
 
     def __init__(self) -> None:
         self._all: list[FailedLine] = []
 
     def add(self, line: str, command: Command | None, reason: str) -> None:
-        """Keep a line. A line with bytes that no line of ctl has is garbage, and is dropped."""
+        """Keep a failed line. A line with unprintable characters is dropped, because virtfs never writes one."""
         if line.isprintable():
             self._all.append(FailedLine(line, command, reason))
 
     def supersede(self, target: object) -> None:
-        """Drop the lines about an interface or a bridge: a user has given a newer command about it."""
+        """Drop the failed lines about an interface or a bridge, because a user has given a newer command for it.
+
+        target: the unit of the interface or the name of the bridge.
+        """
         self._all = [one for one in self._all if one.command is None or target not in _targets(one.command)]
 
     def comments(self) -> Iterator[str]:
-        """Yield the comments that keep the lines: each line, and its reason."""
+        """Yield the comments for the state file: each failed line, and then the reason for its failure."""
         for one in self._all:
             yield PREFIX + one.line
             yield f"#     {one.reason}"
@@ -43,5 +49,5 @@ def _targets(command: Command) -> tuple[object, ...]:
 
 
 def replayable(line: str) -> str:
-    """Return a line of the state file as it is to be replayed: one that failed before is no comment."""
+    """Return a line of the state file without PREFIX, so that a line that failed before is replayed again."""
     return line.removeprefix(PREFIX)

@@ -98,7 +98,7 @@ class Fifos:
             found[1].fifo.set_rights(virt.owner, virt.group, virt.mode & 0o444)
 
     async def run(self) -> None:
-        """Check all FIFOs for readers, again and again until cancelled."""
+        """Check all FIFOs for readers every PAUSE seconds, until cancelled."""
         while True:
             await trio.sleep(PAUSE)
             for _, feed in tuple(self._feeds.values()):

@@ -1,4 +1,4 @@
-"""Follows the reports of the kernel, so that files show changes that other programs, such as ip(8), make to taps."""
+"""Follows reports from the kernel, so that files show changes that other programs, such as ip(8), make to taps."""
 
 import errno
 import logging
@@ -24,13 +24,14 @@ from virtfs.host.netnames import name_of
 log = logging.getLogger(__name__)
 
 STORM = 256  # number of reports in a row after which other tasks run
-ATTEMPTS = 10  # attempts to find a tap, while reports about other interfaces make each answer uncertain
-REFRESHES = 5  # attempts to get an answer during which the kernel sends no newer report
+# A query is repeated if the kernel sent reports during it, because a report may be newer than the answer.
+ATTEMPTS = 10  # maximum number of queries for the place of a tap
+REFRESHES = 5  # maximum number of queries for the state of a tap
 PATIENCE = 1  # maximum seconds that caught_up() waits, even if reports keep coming
 
 
 class Follower:
-    """Applies reports of the kernel. If a report is not complete, a task queries the kernel for the rest."""
+    """Applies reports from the kernel. If a report is not complete, a task queries the kernel for the rest."""
 
     def __init__(self, kernel: Kernel, registry: Registry, bridges: Bridges, changes: Changes) -> None:
         self._kernel = kernel
@@ -51,10 +52,10 @@ class Follower:
         self._doubt.set()
 
     def catch_up(self) -> None:
-        """Apply the kernel's pending reports, without waiting.
+        """Apply the pending reports from the kernel, without waiting.
 
-        Of several reports about the state of one link only the last is applied. An earlier one may be older than the
-        answer to a query, which has already been applied.
+        Of several reports about the state of one link only the last is applied. An earlier report may be older than a
+        query's answer that has already been applied.
         """
         events: list[Event] = []
         while (more := self._kernel.monitor.drain()) and len(events) < STORM:
@@ -78,7 +79,7 @@ class Follower:
             case LinkChanged(nsid, link):
                 if (interface := self._registry.at((nsid, link.index))) is not None:
                     if link.master != interface.master:
-                        # The report has only the index of the new bridge. Ask for its name.
+                        # The report has only the index of the new bridge. Query its name.
                         self.doubt(interface)
                     interface.reports += 1
                     interface.set_host(link, interface.virt.host.addresses)
@@ -98,22 +99,22 @@ class Follower:
             case NamespaceGone(nsid):
                 for interface in self._registry:
                     if interface.place[0] == nsid:
-                        interface.lose()  # the kernel deletes its taps a moment later
+                        interface.lose()  # the kernel will delete the taps of this namespace shortly
             case Overflow():
                 for interface in self._registry:
                     self.doubt(interface)
 
     def _left(self, interface: Interface) -> None:
-        """Handle the report that a tap has left its namespace. The descriptor tells whether it was deleted or moved."""
+        """Handle a report that a tap has left its namespace. Its descriptor shows whether it was deleted or moved."""
         if interface.tap.alive():
             self.doubt(interface)
         else:
             interface.lose()
 
     async def refresh(self, interface: Interface) -> None:
-        """Ask the kernel for the state of the host's end.
+        """Query the kernel for the state of the host's end.
 
-        OSError: errors of the kernel. If the tap is gone, a check is scheduled instead.
+        OSError: errors from the kernel. If the tap is gone, a check is scheduled instead.
         """
         for _ in range(REFRESHES):
             reports = interface.reports
@@ -181,10 +182,10 @@ class Follower:
             self._changes.publish()
 
     async def look_for(self, interface: Interface) -> None:
-        """Ask the kernel in which place the tap is now, and for its state. If the tap is gone, the interface is lost.
+        """Query the kernel for the place and the state of a tap. If the tap is gone, the interface is lost.
 
-        Until the answer arrives, reports about the new place count as reports about other interfaces. If there were
-        any, ask again. OSError: EMFILE, ENFILE, ENOMEM; the state is then unknown.
+        Until the answer arrives, reports about the new place are counted as reports about other interfaces. If there
+        were any, query again. OSError: EMFILE, ENFILE, ENOMEM; the state is then unknown.
         """
         for _ in range(ATTEMPTS):
             if interface.virt.lost:
@@ -199,7 +200,7 @@ class Follower:
                 if refusal.errno == errno.ENXIO:
                     interface.lose()
                 return
-            # The answer is stale if the kernel has reported about the tap since.
+            # The answer may be stale if the kernel has sent a report about the tap since the query.
             if (interface.reports == reports) if place == interface.place else (self._others == others):
                 break
         if interface.virt.lost:
@@ -207,11 +208,12 @@ class Follower:
         moved, interface.place = place != interface.place, place
         if name != interface.virt.netns:
             interface.virt.move(name)
-        # No `await` may stand between setting the new place and this call. Reports about the new place are recognized
-        # from then on, and they are newer than this answer.
+        # Do not `await` between setting the new place and this call. Once the place is set, reports about it are
+        # applied. They are newer than this answer, which would overwrite them.
         interface.set_host(*host)
         self.catch_up()
-        # The recorder must move with the tap. If another task has noticed the move first, that task moves the recorder.
+        # The recorder must move with the tap. If another task noticed the move first, that task moves the recorder, and
+        # this one waits for it.
         await (interface.recorder.moved() if moved else interface.recorder.settled())
 
     def _find(self, interface: Interface) -> tuple[Place, str, tuple[Link, tuple[IpInterface, ...], str]]:

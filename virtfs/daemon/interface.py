@@ -19,8 +19,8 @@ from virtfs.forward.wire_impairments import WireImpairments
 from virtfs.host.netlink_values import Link
 from virtfs.host.tap_protocol import TapDevice
 
-# The place of a network interface in reports of the kernel: the nsid of its network namespace, which is None for the
-# daemon's own namespace, and the interface index there.
+# Identifies a network interface in reports from the kernel: the nsid of its network namespace, or None for the daemon's
+# own namespace, and the interface index in that namespace.
 Place = tuple[int | None, int]
 
 
@@ -59,7 +59,7 @@ class Interface:
         self.place: Place = (None, virt.host.index)
         # The index of the bridge or other master of the tap, in the namespace of the tap; None if there is no master.
         self.master = found.link.master
-        self.reports = 0  # number of reports of the kernel about the host's end
+        self.reports = 0  # number of reports from the kernel about the host's end
         self._captures = captures
         self._events = events
         self._start = start
@@ -77,8 +77,8 @@ class Interface:
     def set_host(self, link: Link, addresses: tuple[IpInterface, ...], bridge: str | None = None) -> None:
         """Apply the state of the host's end that the kernel reports. For a lost interface, do nothing.
 
-        bridge: the name of the tap's bridge, "" if it is in no bridge. None means that the name was not queried. Then
-        the known name stays if the master is unchanged.
+        bridge: the name of the tap's bridge, or "" if the tap is in no bridge. None means that the name was not
+        queried; the known name then stays if the master is unchanged.
         """
         if self.virt.lost:
             return
@@ -93,7 +93,7 @@ class Interface:
             self._report(before, now)
 
     def change_address(self, address: IpInterface, added: bool) -> None:
-        """Apply a report of the kernel that an address was added to the host's end or removed from it."""
+        """Apply a report from the kernel that an address was added to the host's end or removed from it."""
         host = self.virt.host
         if added and address not in host.addresses:
             self.virt.set_host(replace(host, addresses=(*host.addresses, address)))

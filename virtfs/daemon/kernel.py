@@ -1,4 +1,4 @@
-"""Access to the kernel for tasks. Blocking calls run in a thread, one at a time."""
+"""Access to the kernel. Tasks run blocking calls in a thread, one at a time."""
 
 from collections.abc import Callable
 from typing import TypeVar, TypeVarTuple
@@ -32,7 +32,7 @@ class Kernel:
         self._closing = trio.CapacityLimiter(32)
 
     async def call(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Call a blocking function in a thread. Cancellation waits for its end. Errors: as in_thread."""
+        """Call a blocking function in a thread. Cancellation waits for the function. Errors: as for in_thread()."""
         return await in_thread(function, *args, limiter=self._one)
 
     async def close_tap(self, tap: TapDevice) -> None:

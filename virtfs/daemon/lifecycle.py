@@ -89,7 +89,9 @@ class Lifecycle:
             return
         files = descriptors.limit()
         if descriptors.interfaces(files) <= most:
-            raise VirtError(errno.EMFILE, f"{files} open files (RLIMIT_NOFILE) allow only {most} interfaces")
+            raise VirtError(
+                errno.EMFILE, f"{files} open files (RLIMIT_NOFILE) allow only {most} interfaces: destroy one first"
+            )
         raise VirtError(errno.ENOSPC, f"this mount allows at most {most} interfaces")
 
     async def create(
@@ -99,8 +101,8 @@ class Lifecycle:
 
         unit: None for the lowest free unit.
         names: returns the interface's entries in the root directory.
-        made: whether an earlier run of virtfs made the existing tap. Then `destroy` removes the tap.
-        netns: the network namespace in which an existing tap is searched first. A new tap is made in the namespace of
+        made: whether an earlier run of virtfs made the existing tap. If so, `destroy` removes the tap.
+        netns: the network namespace that is searched first for an existing tap. A new tap is made in the namespace of
         the daemon.
         cloned: whether an open of clone creates the interface.
         """

@@ -37,9 +37,9 @@ def without_move(command: Command, of_host: frozenset[str]) -> Command:
 
 
 async def move(kernel: Kernel, follower: Follower, interface: Interface, name: str) -> None:
-    """Move the tap to a network namespace, and restore there its addresses and the state UP, which a move removes.
+    """Move the tap to a network namespace. Then restore its addresses and its state UP, which the move removes.
 
-    VirtError: errors of open_netns and of the kernel. The tap is then in its old namespace.
+    VirtError: errors of open_netns() and from the kernel. After an error the tap is in its old namespace.
     """
     await kernel.call(_moved, kernel.links, interface.tap, name, interface.virt.host)
     if not interface.virt.lost:
@@ -60,7 +60,7 @@ def _moved(links: Links, tap: TapDevice, name: str, host: HostEnd) -> None:
             return descriptor
 
         namespace, before = hold(open_netns(name)), hold(tap.netns())
-        # Two spare descriptors are closed after the move, so that enough are free for the steps that follow it.
+        # Two spare descriptors are closed after the move, so that enough descriptors are free for the next steps.
         with ExitStack() as spare:
             for _ in range(2):
                 spare.callback(os.close, os.dup(namespace))

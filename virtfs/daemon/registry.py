@@ -28,7 +28,7 @@ class Registry:
         return self._all.get(interface.virt.unit) is interface
 
     def add(self, interface: Interface) -> None:
-        """Add an interface, whose unit must be free."""
+        """Add an interface. Its unit must be free."""
         self._all[interface.virt.unit] = interface
 
     def remove(self, interface: Interface) -> None:

@@ -1,4 +1,4 @@
-"""Recreates the interfaces, bridges and cables that an earlier mount has saved in the state file."""
+"""Recreates the interfaces, bridges and cables that an earlier mount saved in the state file."""
 
 import logging
 from dataclasses import replace
@@ -23,7 +23,7 @@ class Replay:
     """Runs the lines of a state file. If a line fails, the error is logged and the next line is run."""
 
     def __init__(self, commands: Commands, registry: Registry, failed: FailedLines, kernel: Kernel) -> None:
-        """failed: keeps the lines that fail for the next mount."""
+        """failed: stores the lines that fail, so that the next mount can try them again."""
         self._failed = failed
         self._commands = commands
         self._registry = registry
@@ -52,8 +52,8 @@ class Replay:
     async def _run(self, command: Command, made: frozenset[str]) -> None:
         """Run a line, with `ensure` in place of `create`.
 
-        A network namespace that was named by a process cannot be found again. So an interface that was in one is
-        created without the move, and set to LOST.
+        A network namespace that was given as a process ID cannot be found again. So an interface that was in such a
+        namespace is created without the verb netns, and enters the state LOST.
         """
         netns = destination(command.actions)
         by_process = netns.isdecimal()

@@ -1,4 +1,7 @@
-"""The texts of the report files: the state of interfaces, bridges and cables, which is queried from the kernel."""
+"""The texts of the report files. They show the state of interfaces, bridges and cables.
+
+`refresh` queries the kernel. The other methods return the state that was last seen.
+"""
 
 from virtfs.core.grammar import format_command
 from virtfs.core.status import describe, describe_bridge, describe_cable, status

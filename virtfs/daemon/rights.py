@@ -22,11 +22,11 @@ class Rights:
         self._follower = follower
 
     async def catch_up(self) -> None:
-        """Apply the kernel's pending reports, so that answers are up to date."""
+        """Apply the pending reports from the kernel, so that answers are up to date."""
         await self._follower.caught_up()
 
     async def set_mode(self, node: Node, mode: int, user: User) -> None:
-        """Apply chmod(2) of frame, which sets the mode of the interface.
+        """Apply a chmod(2) of the file frame: set the mode of the interface.
 
         VirtError: EPERM, the file is not frame; EINVAL, the mode has bits beyond 0777.
         """
@@ -41,7 +41,7 @@ class Rights:
         await self._change(node, (Action("mode", (mode,)),), user)
 
     async def set_owner(self, node: Node, owner: Uid | None, group: Gid | None, user: User) -> None:
-        """Apply chown(2) of any file of an interface. Only root may do this. An id of None is not changed."""
+        """Apply a chown(2) of any file of an interface. Only root may do this. None leaves the id unchanged."""
         actions = []
         if owner is not None:
             actions.append(Action("owner", (str(owner),)))

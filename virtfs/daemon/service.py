@@ -1,4 +1,4 @@
-"""Serve one mount: make every part bottom-up, run them all in one nursery, and take them down in order."""
+"""Serve one mount: make its parts bottom-up, run them in one nursery, and shut them down in order."""
 
 import errno
 import logging
@@ -50,8 +50,8 @@ log = logging.getLogger(__name__)
 # CAP_NET_ADMIN.
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
-BUFFER = 8 << 20  # bytes
-AGAIN = 2  # seconds after which saving the state is tried again if it has failed
+BUFFER = 8 << 20  # size of a socket buffer in bytes
+AGAIN = 2  # seconds after which a failed save of the state is tried again
 
 
 class Daemon:
@@ -126,7 +126,7 @@ class Daemon:
         self.root.children["bridge"] = self.bridges.directory
 
     def run_in(self, nursery: trio.Nursery) -> None:
-        """Start the tasks that follow the kernel and the readers of rx. They run until the nursery is cancelled."""
+        """Start the tasks that watch the kernel and the readers of rx. They run until the nursery is cancelled."""
         nursery.start_soon(self.follower.run)
         nursery.start_soon(lasting, "looking for readers of rx", self.fifos.run)
         nursery.start_soon(lasting, "looking at bridges", self.bridges.follow)
@@ -140,16 +140,16 @@ async def serve(
     state: Path | None = None,
     options: str = "",
 ) -> None:
-    """Serve a FUSE connection until the kernel ends it (unmounted) or `stop` is set.
+    """Serve a FUSE connection until the file system is unmounted or `stop` is set.
 
-    fuse_fd: a descriptor of /dev/fuse for the mount. The caller closes it after the return.
+    fuse_fd: a descriptor of /dev/fuse for the mount. The caller closes it after this function returns.
     ready: called once, when the mount works.
-    state: the path of the file that keeps the text of ctl for the next mount, or None. The interfaces in it are made
-    before any request is answered.
+    state: the path of the file that keeps the text of ctl for the next mount, or None. The interfaces in this file are
+    made before any request is answered.
     options: the mount options that status.json shows.
 
-    On return, blocked readers have got ENXIO, and the taps are removed or restored. VirtError: EPROTO, the kernel's
-    FUSE is too old; errors of opening netlink sockets.
+    On return, blocked readers have received ENXIO, and the taps are removed or restored.
+    VirtError: EPROTO, the kernel's FUSE is too old; errors from opening the netlink sockets.
     """
     os.set_blocking(fuse_fd, False)
     state_file = StateFile(state) if state else None
@@ -252,7 +252,7 @@ def _pair() -> tuple[trio.socket.SocketType, socket.socket, int]:
     size = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     if size < 4 * SLOW_REPLY:
         raise VirtError(errno.ENOBUFS, f"a socket buffer has only {size} bytes: increase net.core.wmem_max")
-    # The kernel counts its own overhead for a message against the buffer too (net/unix/af_unix.c).
+    # The kernel also charges its overhead for a message to the buffer (net/unix/af_unix.c), so use only half of it.
     return trio.socket.from_stdlib_socket(ours), theirs, min(size // 2, LONGEST_REQUEST)
 
 

@@ -1,4 +1,4 @@
-"""The state of a mount as text. The files ctl and the state file contain it."""
+"""The state of a mount as text. The ctl files and the state file contain it."""
 
 from collections.abc import Iterator
 
@@ -47,7 +47,7 @@ class State:
     def text(self) -> str:
         """Return the lines that recreate every interface, bridge and cable.
 
-        Comments record what the lines cannot: which taps and bridges that outlive the daemon were made by virtfs, which
+        Comments record what the lines cannot: which of the taps and bridges that outlive the daemon virtfs made, which
         interfaces belong to an open of clone, and which lines of the state file could not be replayed.
         """
         return "".join(f"{line}\n" for line in self._lines())
@@ -75,10 +75,11 @@ class State:
         return verbs_of(virt, user, group, makes=makes)
 
     async def keep(self) -> bool:
-        """Save the state if there is a file. False: that failed and was logged; it should be tried again.
+        """Save the state if there is a state file.
 
-        The caller does not hold the lock: a snapshot is taken between two commands, so a line is in it whole or not at
-        all.
+        Return False if this failed. The error is then logged, and the caller should try again later.
+        The caller must not hold the lock. The snapshot takes the lock, so that it contains each line completely or not
+        at all.
         """
         if self._file is None or self._ended:
             return True
@@ -86,7 +87,7 @@ class State:
         return await self._file.save(self._snapshot)
 
     async def _snapshot(self) -> str | None:
-        """Return the text, with what the kernel has reported by now; None at the end of the mount."""
+        """Apply the pending reports from the kernel, and return the text. Return None if the mount is ending."""
         async with self._lock:
             if self._ended:
                 return None
@@ -95,5 +96,5 @@ class State:
             return self.text()
 
     def end(self) -> None:
-        """Stop saving the state. From now on interfaces are removed only because the mount is ending."""
+        """Stop saving the state, so that the state file keeps the interfaces that the ending mount removes."""
         self._ended = True

@@ -16,20 +16,21 @@ from virtfs.forward.tasks import in_thread
 
 log = logging.getLogger(__name__)
 
-# Begins a comment line with the names of those taps and bridges that virtfs made and that outlive it.
+# Starts a comment line that lists the taps and bridges that virtfs made and that outlive the daemon.
 MADE = "# made: "
-MOST = 16 << 20  # bytes; 4000 interfaces take some 2 MiB
+MOST = 16 << 20  # maximum size of the file in bytes; 4000 interfaces take about 2 MiB
 
 
 class StateFile:
-    """One file with one user.
+    """One state file, which only one mount can use at a time.
 
-    It is replaced as a whole: a reader finds the old text or the new one, also after a crash. The file in use is locked
-    (flock(2)). The new file is locked before it takes the old one's place, so there is no moment without a lock.
+    The file is replaced as a whole. So a reader finds either the old text or the new one, even after a crash.
+    The file in use is locked (flock(2)). Each new file is locked before it replaces the old one, so another mount never
+    finds the file unlocked.
     """
 
     def __init__(self, path: Path) -> None:
-        """path: of the file. If it is a symbolic link, the file is where the link points to now."""
+        """path: the path of the file. A symbolic link is resolved here, and its later changes are ignored."""
         self._path = Path(os.path.realpath(path))
         self._locked = -1  # the descriptor that holds the lock
         self._text: str | None = None
@@ -37,12 +38,13 @@ class StateFile:
         self._one = trio.Lock()
 
     async def load(self) -> str:
-        """Lock the file, created if need be, and return its text.
+        """Create the file if it does not exist, lock it, and return its text.
 
-        VirtError: EBUSY, another mount uses it; EINVAL, it is not a regular file; EFBIG; the errors of open(2).
+        VirtError: EBUSY, another mount uses the file; EINVAL, it is not a regular file; EFBIG, it is larger than MOST;
+        errors of open(2).
         """
         try:
-            # abandon: a mount can end even if the file system of the state file hangs.
+            # The thread may be abandoned, so that a mount can end even if the file system of the state file hangs.
             self._locked, text = await in_thread(self._open, abandon=True)
         except OSError as refusal:
             raise VirtError(refusal.errno or 0, f'state file "{self._path}": {refusal.strerror}') from None
@@ -62,7 +64,8 @@ class StateFile:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise OSError(errno.EBUSY, "another mount uses it") from None
-                if os.path.samestat(found, os.stat(self._path)):  # else its user has just replaced it
+                # If the files differ, another mount replaced the file after the open(2) above. Try again.
+                if os.path.samestat(found, os.stat(self._path)):
                     return fd, _read(fd).decode("utf-8", "surrogateescape")
             except BaseException:
                 os.close(fd)
@@ -70,10 +73,10 @@ class StateFile:
             os.close(fd)
 
     async def save(self, snapshot: Callable[[], Awaitable[str | None]]) -> bool:
-        """Write a snapshot if it differs from the last one. False: that failed and was logged.
+        """Write a snapshot if it differs from the last one. Return False if this failed; the error is then logged.
 
-        snapshot: gives the text. It is called when it is this save's turn, so that a save never replaces a newer text.
-        None: the state is not to be saved any more.
+        snapshot: returns the text to save, or None if the state must not be saved any more. It is called after earlier
+        saves have ended, so that an older text never replaces a newer one.
         """
         async with self._one:
             try:
@@ -90,10 +93,14 @@ class StateFile:
             return True
 
     def _replace(self, text: str) -> int:
-        """Replace the file and return the descriptor that locks the new one. All is on the disk when this returns."""
+        """Replace the file and return the descriptor that locks the new one.
+
+        Both the text and the rename are on the disk when this function returns.
+        """
         new = self._path.with_name(self._path.name + ".new")
+        # A crash may have left a file of this name, or somebody may have made a symbolic link, which is not followed.
         with suppress(FileNotFoundError):
-            new.unlink()  # left by a crash, or a link that is not ours: it is not followed
+            new.unlink()
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -111,7 +118,7 @@ class StateFile:
             os.close(before)
         directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(directory)  # the rename, too
+            os.fsync(directory)  # writes the rename to the disk
         finally:
             os.close(directory)
         return fd

@@ -26,8 +26,9 @@ OpenTap = Callable[[Unit], Tap]
 class Found:
     """A tap as it was when virtfs opened it.
 
-    records: the addresses with all their attributes. bridge: the name of its bridge, or "".
-    membership: the membership in a bridge, with the settings of the port; None if it has no master.
+    records: the addresses with all their attributes.
+    bridge: the name of the tap's bridge, or "".
+    membership: the tap's membership in a bridge, with the settings of the port; None if the tap has no master.
     """
 
     link: Link
@@ -40,8 +41,8 @@ class Found:
 def open_tap(open_here: OpenTap, links: Links, unit: Unit, netns: str) -> tuple[Tap, Found]:
     """Attach to tap<unit>, or make it if it does not exist.
 
-    netns: the network namespace in which an existing tap is searched first, or "".
-    VirtError: EBUSY, another program has the tap; EMFILE, ENFILE or ENOMEM. Nothing is left behind then.
+    netns: the network namespace that is searched first for an existing tap, or "".
+    VirtError: EBUSY, another program uses the tap; EMFILE, ENFILE or ENOMEM. A failure leaves nothing behind.
     """
     tap = (_attach_in(open_here, netns, unit) if netns else None) or open_here(unit)
     try:
@@ -76,7 +77,7 @@ def _attach_in(open_here: OpenTap, name: str, unit: Unit) -> Tap | None:
 
 
 def look(links: Links, tap: TapDevice) -> tuple[Link, tuple[IpInterface, ...], str]:
-    """Ask the kernel for the link, its addresses and the name of its bridge: the arguments of Interface.set_host."""
+    """Query the kernel for the arguments of Interface.set_host: the link, its addresses and the name of its bridge."""
     link = links.get(tap)
     return link, links.addresses(tap), "" if link.master is None else bridge_of(tap)
 
@@ -101,8 +102,8 @@ def host_end(link: Link, addresses: tuple[IpInterface, ...], bridge: str = "") -
 def put_back(links: Links, tap: TapDevice, found: Found) -> None:
     """Restore those settings of an attached tap that verbs can change, even if another program has changed them.
 
-    Do not restore features, queueing disciplines, and the port settings of a tap that has stayed in its bridge.
-    VirtError: errors of the kernel. A tap that is gone is no error.
+    Do not restore features, queueing disciplines, or the port settings of a tap that has stayed in its bridge.
+    VirtError: errors from the kernel. If the tap is gone, this is not an error.
     """
     link = found.link
     try:

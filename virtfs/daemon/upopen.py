@@ -1,6 +1,7 @@
 """The verbs `upopen` and `carrier open`.
 
-With `upopen` the host's end is up only while frame or hex is open. With `carrier open` it has a carrier only then.
+With `upopen` the host's end is up only while the file frame or hex is open. With `carrier open` the host's end has a
+carrier only while one of these files is open.
 """
 
 import logging
@@ -47,12 +48,12 @@ class HostFollowsOpens:
         self._carrier = True  # the carrier as it was last set
 
     async def first_open(self) -> None:
-        """Set the host's end before the first open is answered. With an error of the kernel the open fails."""
+        """Update the host's end before the first open is answered. If the kernel returns an error, the open fails."""
         async with self._lock:
             await self.follow()
 
     def last_close(self) -> None:
-        """Start to set the host's end after the last close. Errors are logged, because no caller waits for them."""
+        """Start a task that updates the host's end after the last close. It logs errors, as no caller waits for it."""
         self._start(self._after_last_close)
 
     async def _after_last_close(self) -> None:
@@ -62,7 +63,9 @@ class HostFollowsOpens:
             log.warning("%s: cannot set the host's end after the last close: %s", self._virt.name, refusal.strerror)
 
     async def follow(self) -> None:
-        """Set the host's end as the current opens require. For a lost interface, do nothing.
+        """Set the state UP and the carrier of the host's end as the current opens require.
+
+        For a lost interface, do nothing.
 
         The caller holds the lock.
         """

@@ -30,8 +30,8 @@ def _extents(kind: str) -> tuple[tuple[int, int], ...]:
     return tuple((int(first), int(count)) for first, _, count in (line.split() for line in lines))
 
 
-# Read at the import, when a descriptor is free. The maps never change later: they are written before the first program
-# of a user namespace runs.
+# Read when the module is imported, because a descriptor is free then. The maps never change later: they are written
+# before the first program of a user namespace runs.
 _MAPPED = {kind: _extents(kind) for kind in ("uid", "gid")}
 
 
@@ -55,7 +55,7 @@ class Accounts:
         return uid
 
     async def group_id(self, text: str) -> Gid:
-        """Return the gid of a group name or number, and cache the group's name. Errors: as user_id."""
+        """Return the gid of a group name or number, and cache the group's name. Errors: as for user_id()."""
         gid = Gid(await self._id(text, _gid_of, f'group: there is no group "{text}"'))
         _check_mapped("group", "gid", gid, text)
         await self.learn([], [gid])
@@ -93,7 +93,7 @@ class Accounts:
         cache[number] = name
 
     async def _call(self, look_up: Callable[[T], U], argument: T) -> U:
-        """Look up in a thread. Cancellation abandons it, so a mount can end even if a server does not answer."""
+        """Run a lookup in a thread. Cancellation abandons the thread, so a mount can end even if a server hangs."""
         return await in_thread(look_up, argument, limiter=self._one, abandon=True)
 
     def user_name(self, uid: Uid) -> str:
@@ -105,8 +105,8 @@ class Accounts:
         return self._groups.get(gid, str(gid))
 
 
-# These functions block. If a lookup fails for lack of a free descriptor, Python raises KeyError as for an unknown name.
-# Then `one_left` raises the real error.
+# These functions block. If no descriptor is free, Python raises KeyError, as it does for an unknown name. In that
+# case `one_left` raises the real error.
 
 
 def _uid_of(name: str) -> int | None:
@@ -142,7 +142,7 @@ def _name_of_group(gid: Gid) -> str:
 
 
 def _check_mapped(verb: str, kind: str, number: int, text: str) -> None:
-    """Raise EINVAL, as chown(2) does, if the id is not mapped. Files would show the overflow id instead."""
+    """Raise EINVAL, as chown(2) does, if the id is not mapped. Files would show the overflow id for it."""
     extents = _MAPPED[kind]
     if any(first <= number < first + count for first, count in extents):
         return

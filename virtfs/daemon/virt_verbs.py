@@ -41,7 +41,7 @@ Effect = Callable[..., Awaitable[None]]
 class _Before:
     """The state of an interface before a line.
 
-    records: the addresses with all their attributes if the line may remove some, else None.
+    records: the addresses with all their attributes if the line may remove addresses, else None.
     rejoin: whether the line may take the tap out of its bridge.
     member: the tap's membership in a bridge if `rejoin` is set; None if it is in no bridge.
     """
@@ -53,7 +53,7 @@ class _Before:
 
 
 class VirtVerbs:
-    """The effects of the verbs on an interface. EFFECTS has them by verb."""
+    """The effects of the verbs on an interface. EFFECTS maps each verb to its effect."""
 
     def __init__(self, kernel: Kernel, follower: Follower, fifos: Fifos, accounts: Accounts) -> None:
         self._kernel = kernel
@@ -78,7 +78,7 @@ class VirtVerbs:
         tap, links = interface.tap, self._kernel.links
         verbs = {action.verb for action in actions}
         records = member = None
-        # A verb that fails removes no address by itself, so one that stands alone needs no records.
+        # A verb that fails has removed no address, so a line with a single verb needs no records.
         if len(actions) > 1 and any(_removes_addresses(action) for action in actions):
             records = await self._kernel.call(links.addresses_in_full, tap)
         if rejoin := bool(verbs & _BRIDGE):
@@ -86,7 +86,7 @@ class VirtVerbs:
         return _Before(interface.virt.snapshot(), records, member, rejoin)
 
     async def _undo(self, interface: Interface, before: _Before) -> None:
-        """Carry out the verbs that undo a line. Then restore addresses and the bridge. `up` or `down` comes last."""
+        """Carry out the verbs that undo a line. Then restore addresses and bridge. Run `up` or `down` last."""
         way_back = steps(interface.virt, before.virt)
         apart = _UP | _BRIDGE | (set() if before.records is None else _ADDRESSES)
         for action in way_back:
@@ -100,7 +100,7 @@ class VirtVerbs:
                 await self._attempt(interface, action.verb, self._act(interface, action))
 
     async def _attempt(self, interface: Interface, what: str, undo: Awaitable[None]) -> None:
-        """Undo one change. A failure is only logged, because the error to report is that of the line."""
+        """Undo one change. A failure is only logged, because the user gets the error of the line."""
         try:
             await undo
         except (OSError, MemoryError) as refusal:
@@ -127,7 +127,7 @@ class VirtVerbs:
     # The effects
 
     async def _set(self, interface: Interface, value: Any, *, field: str) -> None:
-        """Set a field of the Virt. It concerns only virtfs, not the kernel."""
+        """Set a field of the Virt that concerns only virtfs, not the kernel."""
         interface.virt.set(**{field: value})
 
     async def _owner(self, interface: Interface, name: str) -> None:
@@ -135,9 +135,9 @@ class VirtVerbs:
         self._fifos.set_rights(interface)
 
     async def _group(self, interface: Interface, name: str) -> None:
-        """Set the group, and the default mode for it.
+        """Set the group. If the mode is a default mode, set the default mode for the new group.
 
-        With a default mode, members of the group have access unless it is group 0. Other modes stay unchanged.
+        The default mode gives access to the members of any group except group 0. Other modes stay unchanged.
         """
         virt, gid = interface.virt, await self._accounts.group_id(name)
         modes = {MODE_NEW: MODE_GROUP} if gid else {MODE_GROUP: MODE_NEW}
@@ -149,7 +149,7 @@ class VirtVerbs:
         self._fifos.set_rights(interface)
 
     async def _set_link(self, interface: Interface, value: Any, *, name: str) -> None:
-        """Set a property of the host's end. name: that of the parameter of Links.set."""
+        """Set a property of the host's end. name: the name of the parameter of Links.set."""
         await self._kernel.call(partial(self._kernel.links.set, interface.tap, **{name: value}))
         await self._follower.look_after(interface)
 
@@ -157,7 +157,7 @@ class VirtVerbs:
         """Set the MTU.
 
         Below the minimum MTU of IPv6 (RFC 8200) the kernel removes the interface's IPv6 addresses and settings. When
-        the MTU grows again, it starts IPv6 with the default settings (`_quieten`).
+        the MTU grows again, the kernel starts IPv6 with its default settings, which `_quieten` changes.
         """
         host = interface.virt.host
         await self._set_link(interface, mtu, name="mtu")
@@ -199,7 +199,7 @@ class VirtVerbs:
         await interface.opening.follow()
 
     async def _impair(self, interface: Interface, impairments: Impairments) -> None:
-        # Only creating a path can fail. Create one first, so that no path is removed that an undo would create again.
+        # Only creating a path can fail. So create paths before removing any: an undo then need not create a path again.
         for direction, impairment in sorted(impairments, key=lambda one: one[1].harmless):
             interface.impairments.set(direction, impairment)
 
@@ -224,7 +224,10 @@ class VirtVerbs:
 
 
 def _removes_addresses(action: Action) -> bool:
-    """Whether a verb can remove addresses, which only the kernel's records of them bring back in full."""
+    """Return whether a verb can remove addresses.
+
+    Only the kernel's records of such addresses can restore them with all attributes.
+    """
     match action:
         case Action("-inet" | "-inet6"):
             return True
@@ -236,7 +239,7 @@ def _removes_addresses(action: Action) -> bool:
 def _quieten(links: Links, tap: TapDevice, addresses: tuple[IpInterface, ...]) -> None:
     """Turn off automatic IPv6 configuration, and remove the link-local address that it has added. Blocks.
 
-    IPv6 starts with its default settings whenever the MTU has become large enough for it again.
+    The kernel starts IPv6 with the default settings whenever the MTU becomes large enough for IPv6 again.
     addresses: the addresses to keep.
     """
     links.quiet(tap)

@@ -23,7 +23,7 @@ rtnetlink:
 
     rtnl                sends a request and reads its answer
     netlink_attributes  rtnetlink messages as raw bytes
-    netlink_parts       imports pyroute2's message classes without the rest of it
+    netlink_parts       imports pyroute2's message classes without the rest of pyroute2
     netlink_values      decodes interfaces and addresses
     links               the host's end of a tap: up, MTU, MAC, addresses
     ipconfig            addresses and routes as records that can be moved
@@ -45,7 +45,7 @@ Namespaces and mounts:
 
 The process:
 
-    descriptors         the limit of open files, and a reserve below it
+    descriptors         the limit on open files, and a reserve below it
     processes           looks up the thread that made a FUSE request
     threads             runs one call in a thread of its own
     libc                the C library, through ctypes

@@ -80,9 +80,9 @@ def compile_filter(expression: str) -> Program | None:
     """Compile an expression to a program for Ethernet frames.
 
     Return None for an empty expression, which accepts all frames. Blocks for some 0.2 ms, or up to 2 s for a hostile
-    expression, so call it in a thread. VirtError: EINVAL, libpcap rejects the expression (the error quotes libpcap), or
-    this kernel refuses the program; E2BIG, the expression is too long, or has too many terms or instructions;
-    EOPNOTSUPP, libpcap is not installed.
+    expression, so call it in a thread. VirtError: EINVAL, libpcap rejects the expression (the error quotes libpcap's
+    message), or this kernel refuses the program; E2BIG, the expression is too long, or has too many terms or
+    instructions; EOPNOTSUPP, libpcap is not installed.
     """
     expression = expression.strip()
     if not expression:
@@ -103,7 +103,7 @@ def sock_fprog(instructions: bytes) -> tuple[bytes, object]:
 
 
 def outgoing_only(program: Program) -> bytes:
-    """Return a program for a packet socket on the tap that filters only frames to the wire.
+    """Return a program that filters only the frames to the wire, for a packet socket on the tap.
 
     All frames from the wire pass. The three instructions that precede the original program test the direction
     (SKF_AD_PKTTYPE, linux/filter.h). Jumps are relative, so the original program needs no change.
@@ -155,7 +155,7 @@ def _libpcap() -> ctypes.CDLL:
     return library
 
 
-# pcap_compile() uses global variables in libpcap before 1.8, so only one thread may call it at a time.
+# In libpcap before 1.8, pcap_compile() uses global variables, so only one thread may call it at a time.
 _one_at_a_time = threading.Lock()
 
 
@@ -193,8 +193,8 @@ def _compile_once(library: ctypes.CDLL, expression: str, optimize: bool) -> byte
     try:
         text = os.fsencode(expression)
         if library.pcap_compile(handle, ctypes.byref(program), text, optimize, _NETMASK_UNKNOWN) != 0:
-            # If no descriptor is free, libpcap cannot open /etc/services and calls the names in it unknown. In that
-            # case one_left() raises EMFILE or ENFILE.
+            # If no descriptor is free, libpcap cannot open /etc/services, and reports service names in the filter as
+            # unknown. In that case one_left() raises EMFILE or ENFILE.
             one_left()
             message = library.pcap_geterr(handle).decode(errors="replace")
             raise VirtError(errno.EINVAL, f"filter {quoted(expression)}: {message}")
@@ -205,7 +205,7 @@ def _compile_once(library: ctypes.CDLL, expression: str, optimize: bool) -> byte
 
 
 def _forbid_sockets() -> None:
-    """Make every later socket(2) of the calling thread fail with EACCES. Other threads are not affected.
+    """Make every later socket(2) call of the calling thread fail with EACCES. Other threads are not affected.
 
     Does nothing if seccomp is unavailable, or if _SYS_SOCKET lacks this architecture. A compilation may then block as
     long as the resolver does.
@@ -230,7 +230,7 @@ def _forbid_sockets() -> None:
 def _ask_kernel(expression: str, instructions: bytes) -> None:
     """Let the kernel check a program by attaching it to an unused socket.
 
-    The kernel refuses loops, which `protochain` needs (net/core/filter.c bpf_check_classic).
+    The kernel refuses loops (net/core/filter.c bpf_check_classic), which libpcap generates for `protochain`.
     """
     fprog, _buffer = sock_fprog(instructions)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as unused:

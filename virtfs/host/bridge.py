@@ -49,7 +49,8 @@ _NUD_NOARP = 0x40  # linux/neighbour.h: a static entry, which never ages
 _NTF_MASTER = 0x04
 _NTF_STICKY = 0x40  # frames from another port do not move the entry
 
-# The attribute that each verb sets, and the factor from the verb's unit to the attribute's. Times are in s and 1/100 s.
+# For each verb: the attribute that it sets, and the factor by which the verb's value is multiplied. Verbs take times in
+# seconds, attributes in 1/100 s.
 _PARAMETERS: Final = {
     "maxage": ("IFLA_BR_MAX_AGE", 100),
     "fwddelay": ("IFLA_BR_FORWARD_DELAY", 100),
@@ -147,12 +148,12 @@ class HostBridge:
     def add(self, name: str) -> None:
         """Make an interface a member.
 
-        It must not be in another bridge, because Linux would silently remove it from that bridge.
+        The interface must not be in another bridge, because Linux would silently remove it from that bridge.
         """
         self._set_master(name, self.index, f'add "{name}"')
 
     def remove(self, name: str) -> None:
-        """Remove a member. Addresses and routes that the bridge adopted from the member move back to it."""
+        """Remove a member. Addresses and routes that the bridge adopted from the member move back to the member."""
         index, what = self._index(name), f'delete "{name}"'
         if index not in self.adoptions.brought:
             self._set_master(name, 0, what)
@@ -210,7 +211,10 @@ class HostBridge:
         self._ask(RTM_NEWLINK, change, f'"{name}"')
 
     def set_static(self, name: str, address: bytes) -> None:
-        """Add a static entry for an address, which never expires or moves. It replaces an existing entry."""
+        """Add a static entry for an address. It replaces any existing entry.
+
+        A static entry never expires and never moves to another port.
+        """
         entry = _entry(self._index(name), address)
         entry["state"] = _NUD_NOARP
         entry["flags"] = _NTF_MASTER | _NTF_STICKY
@@ -266,8 +270,8 @@ def find(rtnl: Rtnl, name: BridgeName) -> int | None:
 def make(rtnl: Rtnl, links: Links, name: BridgeName) -> int:
     """Create a bridge and return its index.
 
-    The bridge is down, has the defaults of brconfig(8), and sends no IPv6 packets of its own. VirtError: errors of the
-    kernel.
+    The bridge is down, has the defaults of brconfig(8), and sends no IPv6 packets of its own. VirtError: errors from
+    the kernel.
     """
     request = ifinfmsg()
     values = [("IFLA_BR_AGEING_TIME", TIMEOUT_DEFAULT * 100), ("IFLA_BR_FDB_MAX_LEARNED", MAXADDR_DEFAULT)]

@@ -5,7 +5,7 @@ So every address and route is copied to the bridge before it is removed from eth
 kernel. After any step the machine has each address and route at least once. Running the steps again from the start
 completes the move.
 
-While both interfaces have an address or route, the older one takes precedence. The machine is unreachable for some
+While an address or route is on both interfaces, the older copy takes precedence. The machine is unreachable for a few
 milliseconds: from the moment eth0 joins the bridge until the addresses and routes of eth0 are removed. During that time
 packets leave through eth0, but ARP replies arrive through the bridge.
 """
@@ -68,7 +68,7 @@ class Adoptions:
     """The adopted members of one bridge, and the addresses and routes that each of them brought.
 
     own: the addresses and routes of the bridge itself. They were there before any adoption, or were set by the verb
-    inet. brought: those of each adopted member, by interface index.
+    inet. brought: the addresses and routes of each adopted member, by interface index.
 
     An address or route of unknown origin is attributed to the member that was adopted first. Its origin is unknown if
     it was added later (by DHCP or by hand), or if an earlier daemon adopted the members.
@@ -108,11 +108,11 @@ def _key(address: IpInterface) -> tuple[object, ...]:
 
 
 def adopt(rtnl: Rtnl, bridge: int, port: int) -> Iterator[str]:
-    """Make `port` a member of `bridge` and move its addresses and routes there. Yield a word after each step.
+    """Make a port a member of a bridge, and move the port's addresses and routes to the bridge.
 
-    The bridge gets the port's MAC, under which the neighbours know those addresses. If the port is up, the bridge is
-    set up too, because routes need that. VirtError: errors of the kernel. After an error each address and route is on
-    the port, on the bridge, or on both.
+    Yield a description after each step. The bridge gets the port's MAC, under which the neighbours know those
+    addresses. If the port is up, the bridge is set up too, because routes need that. VirtError: errors from the kernel.
+    After an error each address and route is on the port, on the bridge, or on both.
     """
     wire, master = link(rtnl, port), link(rtnl, bridge)
     if master.address != wire.address:
@@ -125,7 +125,10 @@ def adopt(rtnl: Rtnl, bridge: int, port: int) -> Iterator[str]:
 
 
 def give_back(rtnl: Rtnl, bridge: int, port: int, staying: IpConfig) -> Iterator[str]:
-    """Undo adopt(): remove the port from the bridge, and move back to it the addresses and routes not in `staying`."""
+    """Undo adopt(): remove the port from the bridge, and move addresses and routes back to the port.
+
+    Those in `staying` stay on the bridge. Yield a description after each step.
+    """
     wire, master = link(rtnl, port), link(rtnl, bridge)
     yield from _move(rtnl, master, wire, staying, 0)
     if master.address == wire.address:
@@ -140,7 +143,8 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int
         if address.key not in there.addresses | staying.addresses:
             address.on(target.index, target.name, source.name).add(rtnl)
             yield "copied an address"
-    # Ask again, because the kernel has added routes for the new addresses. An interface that is down has no routes.
+    # Ask again, because the kernel has added routes for the new addresses. A target that is down cannot have routes, so
+    # none are copied.
     there = ip_config(rtnl, target.index)
     for route in routes(rtnl, source.index) if link(rtnl, target.index).up else ():
         # A route that the kernel made for an address stays where the address stays.
@@ -153,7 +157,8 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int
     if link(rtnl, port.index).master != (master or None):
         _set_master(rtnl, port.index, master)
         yield "member" if master else "no member"
-    # In reverse order: removing the first address of a subnet would remove the others (promote_secondaries).
+    # Remove addresses in reverse order: removing the first address of a subnet would also remove the others, unless the
+    # sysctl promote_secondaries is set.
     for address in reversed(addresses(rtnl, source.index)):
         if address.key not in staying.addresses:
             address.remove(rtnl)

@@ -15,10 +15,11 @@ from virtfs.host.netlink_values import link_of
 from virtfs.host.rtnl import Message, Rtnl
 
 AF_BRIDGE: Final = 7
-# An ageing time that means never: the maximum, in 1/100 s. Linux rounds it to ticks and reports a little less.
+# The maximum ageing time, in 1/100 s, which means that entries never expire. Linux rounds it to ticks and reports a
+# little less.
 NEVER: Final = 0xFFFFFFFF
 _NUD_NOARP = 0x40  # linux/neighbour.h: a static entry
-_NUD_PERMANENT = 0x80  # the entry for the own address of a port
+_NUD_PERMANENT = 0x80  # the entry for a port's own address
 
 # Attributes that Linux 4.20, 5.0, 5.16 and 6.7 added to linux/if_link.h. pyroute2 0.9 does not know them.
 _LATER: Final = (
@@ -44,7 +45,10 @@ _register_later_attributes()
 
 
 def ask_link(rtnl: Rtnl, which: int | str) -> Message | None:
-    """Return the RTM_NEWLINK message of an interface, None if there is no such interface. which: its index or name."""
+    """Return the RTM_NEWLINK message of an interface, None if there is no such interface.
+
+    which: the index or name of the interface.
+    """
     question = ifinfmsg()
     if isinstance(which, int):
         question["index"] = which
@@ -124,9 +128,9 @@ def settings_of(link: Message) -> Settings:
 def known_of(links: Iterable[Message], entries: Iterable[Message]) -> tuple[FdbEntry, ...]:
     """Return the address table without the ports' own addresses.
 
-    For each static address Linux keeps a second entry, in the default VLAN of the port (br_fdb.c br_fdb_add). Only the
-    first entry for each address and member is used, which is the one without a VLAN. With VLAN filtering, which no verb
-    turns on, every entry has a VLAN.
+    For each static address Linux keeps a second entry, in the default VLAN of the port (br_fdb.c br_fdb_add). So only
+    the first entry for each address and member is used, which is the one without a VLAN. If another program has turned
+    on VLAN filtering, every entry has a VLAN; no verb turns it on.
     """
     names = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in links}
     rows: dict[tuple[bytes, str], FdbEntry] = {}
@@ -149,7 +153,7 @@ def state_of(
         mtu=plain.mtu,
         address=plain.address,
         maxaddr=data.get_attr("IFLA_BR_FDB_MAX_LEARNED") or 0,
-        # Other programs can set less than a second. Round that up to 1, because 0 means never.
+        # Other programs can set less than a second. Round this up to 1 s, because 0 means never.
         timeout=0 if ageing >= NEVER - 100 else max(1, ageing // 100),
         maxage=data.get_attr("IFLA_BR_MAX_AGE") // 100,
         fwddelay=data.get_attr("IFLA_BR_FORWARD_DELAY") // 100,

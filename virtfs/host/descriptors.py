@@ -1,4 +1,4 @@
-"""The limit of open files (RLIMIT_NOFILE, getrlimit(2)), and a reserve below it.
+"""The limit on open files (RLIMIT_NOFILE, getrlimit(2)), and a reserve below it.
 
 open(2) returns the lowest free number, so a number near the limit means that all lower numbers are in use. Checking the
 number of a new descriptor is therefore enough to keep some free. Which numbers a descriptor may have depends on its
@@ -39,7 +39,7 @@ def limit() -> int:
 
 
 def reserve(most: int) -> int:
-    """Return how many descriptors interfaces must leave free. most: the limit of open files."""
+    """Return the number of descriptors that interfaces must leave free. most: the limit on open files."""
     return min(max(16, most // 8), 512)
 
 
@@ -51,7 +51,7 @@ def interfaces(most: int) -> int:
 def keep_reserve(fd: int) -> None:
     """Check that a new descriptor of an interface leaves the reserve free.
 
-    VirtError EMFILE: it does not. This function has closed the descriptor.
+    If it does not, close the descriptor and raise VirtError EMFILE.
     """
     most = limit()
     if fd >= most - reserve(most):
@@ -65,7 +65,7 @@ def keep_reserve(fd: int) -> None:
 def keep_spare(fd: int) -> None:
     """Check that a new descriptor that stays open leaves half of the reserve free.
 
-    VirtError EMFILE: it does not. The caller must close the descriptor.
+    If it does not, raise VirtError EMFILE. The caller must then close the descriptor.
     """
     most = limit()
     if fd >= most - reserve(most) // 2:
@@ -75,6 +75,6 @@ def keep_spare(fd: int) -> None:
 def one_left() -> None:
     """Raise OSError (EMFILE, ENFILE, ENOMEM) if no descriptor is free.
 
-    Call this after an error of a library that does not report the reason.
+    Call this when a library has failed without reporting the reason.
     """
     os.close(os.eventfd(0, os.EFD_CLOEXEC))

@@ -89,7 +89,7 @@ class FakeTap:
         self.offload = flags
 
     def set_filter(self, program: Program | None) -> None:
-        """Store the program in `filter`; every frame passes."""
+        """Store the program in `filter`, but do not run it: every frame passes."""
         self._be_there()
         self.filter = program
 

@@ -46,13 +46,14 @@ class Ethtool(IoctlEthtool):  # type: ignore[misc]  # pyroute2 has no types here
         try:
             super().set_features(features)
         except NotSupportedError as answer:
-            # pyroute2 raises this exception without arguments if the ioctl returns 2, and with one after ENOTSUP.
+            # pyroute2 raises this exception without arguments if the ioctl returns 2, but with an argument if the ioctl
+            # fails with ENOTSUP.
             if answer.args:
                 raise
 
 
 def keep_wanted(name: str, change: Callable[[], None]) -> None:
-    """Change the features that a tap's driver supports, but keep the wanted features.
+    """Change which features a tap's driver supports, and then restore the features that were wanted before.
 
     name: the name of the interface in the calling thread's network namespace. change: the function that calls
     TUNSETOFFLOAD; its errors are passed on. VirtError ENXIO: the interface is gone.
@@ -71,7 +72,10 @@ def keep_wanted(name: str, change: Callable[[], None]) -> None:
 
 
 def ethtool_error(refusal: Exception, sentence: str) -> VirtError:
-    """Return the VirtError for a failed ethtool ioctl. sentence: says what failed; the reason is appended to it."""
+    """Return the VirtError for a failed ethtool ioctl.
+
+    sentence: a description of what failed, to which the reason is appended.
+    """
     if isinstance(refusal, VirtError):
         return refusal
     if isinstance(refusal, NoSuchDevice):

@@ -44,13 +44,13 @@ class Fifo:
         except BaseException:
             os.close(fd)
             raise
-        # EPERM: the user has too many pipes. Keep the default size then.
+        # If the user has too many pipes (EPERM), keep the default size.
         with contextlib.suppress(OSError):
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _ROOM)
         return fd
 
     def remove(self) -> None:
-        """Remove the name; processes that have the FIFO open keep it."""
+        """Remove the name. Processes that have the FIFO open can still use it."""
         self.path.unlink(missing_ok=True)
 
 

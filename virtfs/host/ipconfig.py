@@ -57,14 +57,14 @@ class AddressRecord:
 
     @property
     def configuration(self) -> tuple[object, ...]:
-        """The configuration of the address without its lifetimes. It is comparable only between results of on()."""
+        """The configuration of the address without its lifetimes. Compare it only for records that on() returned."""
         return self.head, frozenset((kind, data) for kind, data in self.attributes.items() if kind != _IFA_CACHEINFO)
 
     def on(self, index: int, name: str, old_name: str) -> Self:
         """Return a copy of the record for another interface.
 
         A label such as eth0:1 gets the new interface name. If the result is too long for a label, the copy has none.
-        index, name: of the other interface. old_name: the interface name in the record's label.
+        index, name: the index and name of the other interface. old_name: the interface name in the record's label.
         """
         attributes = dict(self.attributes)
         flags = _U32.unpack(attributes.get(_IFA_FLAGS, _U32.pack(self.head[2])))[0] & _IFA_F_SET
@@ -166,7 +166,10 @@ class RouteRecord:
 
 
 def addresses(rtnl: Rtnl, index: int) -> list[AddressRecord]:
-    """Return the addresses of an interface in the kernel's order, without those that failed duplicate detection."""
+    """Return the addresses of an interface in the kernel's order.
+
+    IPv6 addresses that failed duplicate address detection are left out.
+    """
     found: list[AddressRecord] = []
     for message in rtnl.dump(RTM_GETADDR, Raw(_IFADDRMSG.pack(0, 0, 0, 0, index))):
         data = body(message)
@@ -180,7 +183,8 @@ def restore(rtnl: Rtnl, index: int, name: str, before: Sequence[AddressRecord], 
     """Restore the addresses that an interface had, with broadcast address, label and scope. Remove all others.
 
     An address that is present with the same configuration is not changed. An address that is added gets the lifetimes
-    that it had when it was recorded. name: the present name of the interface. old_name: its name at that time.
+    that it had when it was recorded. name: the present name of the interface. old_name: its name when
+    the addresses were recorded.
     """
     wanted = [address.on(index, name, old_name) for address in before]
 
@@ -213,7 +217,7 @@ def routes(rtnl: Rtnl, index: int) -> list[RouteRecord]:
 def _split_hops(route: RouteRecord) -> Iterator[RouteRecord]:
     """Yield a shared IPv6 route as one route for each next hop, and any other route as it is.
 
-    IPv6 stores next hops as separate routes, which come and go one by one; only a dump joins them.
+    IPv6 stores next hops as separate routes, which are added and removed one by one. Only a dump joins them.
     """
     if not route.shared or route.head[0] != socket.AF_INET6:
         yield route

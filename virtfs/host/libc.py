@@ -12,7 +12,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def check(result: int) -> int:
-    """Return the result of a C function. OSError: the result is negative; the error has the errno of the function."""
+    """Return the result of a C function. If it is negative, raise OSError with the errno that the function set."""
     if result < 0:
         raise last_error()
     return result

@@ -93,9 +93,9 @@ class Links:
     ) -> None:
         """Change the given properties, in the order address, txqlen, mtu, promisc, up.
 
-        If a change fails, the changes before it stay in effect. address: the MAC, 6 bytes. txqlen: frames. VirtError:
-        ERANGE, an MTU or queue length out of the device's range; EADDRNOTAVAIL, a multicast or zero MAC; EINVAL, a MAC
-        that is not 6 bytes; ENOMEM, no memory for such a queue.
+        If a change fails, the changes before it stay in effect. address: the MAC, 6 bytes. txqlen: the queue length in
+        frames. VirtError: ERANGE, the MTU or queue length is out of the device's range; EADDRNOTAVAIL, the MAC is
+        multicast or zero; EINVAL, the MAC is not 6 bytes long; ENOMEM, there is no memory for such a queue.
         """
         if address is not None:
             self._set_address(tap, address)
@@ -109,7 +109,7 @@ class Links:
             self._set_flag(tap, _IFF_UP, up, "up")
 
     def quiet(self, tap: Placed) -> None:
-        """Stop a new tap from sending over IPv6 by itself, and make it keep its IPv6 addresses while down.
+        """Stop a new tap from sending IPv6 packets of its own, and make it keep its IPv6 addresses while down.
 
         If the kernel has no IPv6, or /proc is read-only (in a container), log this and raise no error.
         """
@@ -136,7 +136,7 @@ class Links:
         self._change(tap, change, "netns")
 
     def addresses(self, tap: Placed) -> tuple[IpInterface, ...]:
-        """Return all addresses in the kernel's order, IPv4 first. They include those that the kernel made (fe80::)."""
+        """Return all addresses in the kernel's order, IPv4 first, including those that the kernel made (fe80::)."""
         return self._at(tap, _addresses)
 
     def add_address(self, tap: Placed, interface: IpInterface) -> None:
@@ -158,7 +158,7 @@ class Links:
         self._at(tap, ask, f'address "{interface}"')
 
     def remove_address(self, tap: Placed, address: IpInterface | IpAddress) -> None:
-        """Remove an address, as `ip address del` does. If it has no prefix length, remove the first match.
+        """Remove an address, as `ip address del` does. If `address` has no prefix length, remove the first match.
 
         As always on Linux, removing the first IPv4 address of a subnet also removes the others of that subnet, unless
         the sysctl net.ipv4.conf.*.promote_secondaries is set. VirtError EADDRNOTAVAIL: there is no such address.
@@ -180,7 +180,7 @@ class Links:
     def restore_addresses(self, tap: Placed, held: tuple[ipconfig.AddressRecord, ...], name: str) -> None:
         """Restore addresses that addresses_in_full() returned, and remove all others.
 
-        held: the addresses to restore. name: the name of the interface when they were recorded. VirtError: errors of
+        held: the addresses to restore. name: the name of the interface when they were recorded. VirtError: errors from
         the kernel.
         """
 
@@ -235,7 +235,7 @@ class Links:
     def _at(self, tap: Placed, request: Callable[[Rtnl, int], T], what: str = "") -> T:
         """Call `request` with a socket in the tap's namespace and the index of the tap's interface there.
 
-        what: names the request. An error sentence begins with it.
+        what: the name of the request, with which an error sentence begins.
         """
         try:
             return self._once(tap, request)

@@ -62,7 +62,7 @@ def membership(tap: Placed, links: Links) -> Membership | None:
 
 
 def join(tap: Placed, links: Links, name: str) -> None:
-    """Make the tap a member of a bridge. If it is in another bridge, it leaves that one.
+    """Make the tap a member of a bridge. If the tap is in another bridge, it leaves that bridge first.
 
     VirtError: ENXIO, there is no such bridge; EBUSY, the tap is part of another kind of interface, such as a bond.
     """

@@ -57,7 +57,7 @@ class LinkGone:
 
 @dataclass(frozen=True, slots=True)
 class AddressChanged:
-    """An address was added to an interface, removed from it, or changed its state."""
+    """An address was added to an interface or removed from it, or the state of an address has changed."""
 
     nsid: int | None
     index: int
@@ -69,7 +69,7 @@ class AddressChanged:
 class NamespaceGone:
     """A namespace was destroyed, and its nsid may be assigned again.
 
-    The taps in the namespace vanish within milliseconds, without a LinkGone.
+    The taps in the namespace vanish a few milliseconds later, without a LinkGone.
     """
 
     nsid: int
@@ -77,7 +77,7 @@ class NamespaceGone:
 
 @dataclass(frozen=True, slots=True)
 class Overflow:
-    """Notifications were lost (ENOBUFS). The receiver must read the state of everything again."""
+    """Notifications were lost (ENOBUFS). The receiver must read the state of all interfaces again."""
 
 
 Event = LinkChanged | LinkGone | AddressChanged | NamespaceGone | Overflow
@@ -118,7 +118,7 @@ class Monitor:
     def drain(self, limit: int = 8) -> list[Event]:
         """Return the notifications that have arrived, oldest first, without waiting.
 
-        Reads at most `limit` messages, some 0.2 ms each: call it again while the descriptor is readable.
+        Reads at most `limit` messages; each takes some 0.2 ms. Call drain() again while the descriptor is readable.
         """
         events: list[Event] = []
         for _ in range(limit):
@@ -179,14 +179,14 @@ class Monitor:
 
 
 def _link_changed(message: Message, nsid: int | None) -> Event | None:
-    """Return the event. Ignore messages about bridge ports (AF_BRIDGE), and wireless events, which have no MTU."""
+    """Return the event, or None for a message about a bridge port (AF_BRIDGE) or a wireless event (without an MTU)."""
     if message["family"] != socket.AF_UNSPEC or message.get_attr("IFLA_MTU") is None:
         return None
     return LinkChanged(nsid, link_of(message))
 
 
 def _link_gone(message: Message, nsid: int | None) -> Event | None:
-    """Return the event. Ignore family AF_BRIDGE: the interface has left its bridge, but still exists."""
+    """Return the event, or None for family AF_BRIDGE: the interface has left its bridge, but still exists."""
     if message["family"] != socket.AF_UNSPEC:
         return None
     return LinkGone(nsid, message["index"], message.get_attr("IFLA_IFNAME"))
@@ -198,7 +198,7 @@ def _address_changed(message: Message, nsid: int | None) -> Event | None:
 
 
 def _namespace_gone(message: Message, nsid: int | None) -> Event | None:
-    """Return the event. Ignore messages from other namespaces, because nsids in them differ from ours."""
+    """Return the event, or None for a message from another namespace, whose nsids differ from ours."""
     return NamespaceGone(message.get_attr("NETNSA_NSID")) if nsid is None else None
 
 

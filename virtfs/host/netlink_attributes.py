@@ -47,7 +47,7 @@ def parse(data: bytes) -> Attributes:
 
 
 def pack(attributes: Iterable[tuple[int, bytes]]) -> bytes:
-    """Return the bytes of some attributes, given as pairs of type and value. This is the reverse of parse()."""
+    """Encode attributes, given as pairs of type and value, as bytes. This is the reverse of parse()."""
     return b"".join(_padded(_ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value) for kind, value in attributes)
 
 

@@ -32,7 +32,10 @@ class _Package(ModuleType):
 
 
 def install() -> None:
-    """Put the stand-in in sys.modules, unless pyroute2 is loaded. ModuleNotFoundError: pyroute2 is not installed."""
+    """Put the stand-in in sys.modules, unless pyroute2 is already loaded.
+
+    ModuleNotFoundError: pyroute2 is not installed.
+    """
     if _NAME in sys.modules:
         return
     spec = importlib.util.find_spec(_NAME)

@@ -63,7 +63,7 @@ def where(device: Placed, function: Callable[[], T]) -> T:
     """Call a function in the network namespace of an interface, and return its result.
 
     If the calling thread is in another namespace, the function runs in a new thread, as in inside().
-    VirtError ENXIO: the interface is gone. PermissionError: its namespace may not be entered.
+    VirtError ENXIO: the interface is gone. PermissionError: this process may not enter its namespace.
     """
     fd = device.netns()
     try:

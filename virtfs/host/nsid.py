@@ -19,7 +19,7 @@ def nsid_of(namespace: int) -> int:
     """Return the nsid of a namespace, after assigning one if the namespace has none.
 
     The nsid is valid only in the calling thread's namespace. Blocks briefly. namespace: a descriptor. VirtError: EPERM;
-    ENOSPC; EINVAL, the descriptor is not one of a namespace.
+    ENOSPC; EINVAL, the descriptor does not refer to a namespace.
     """
     with Rtnl() as rtnl:
         nsid = _ask(rtnl, namespace)

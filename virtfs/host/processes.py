@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 from virtfs.host.libc import check, libc
 
-# How many times a thread that is about to sleep is checked. One check takes some µs.
+# Maximum number of times to check whether a running thread has gone to sleep. One check takes a few µs.
 _LOOKS = 100
-_VECTOR_MAX = 1024 * 16  # bytes of an array of IOV_MAX struct iovec
+_VECTOR_MAX = 1024 * 16  # bytes; the size of an array of IOV_MAX (1024) struct iovec
 _SETS = re.compile(r"^(SigPnd|ShdPnd|SigBlk|SigCgt):\s+([0-9a-f]+)$", re.MULTILINE)
 
-# The writing system calls by number. The value is 0 for write and pwrite64. For writev, pwritev and pwritev2 it is the
-# size of a word in struct iovec, in bytes. Sources: arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl, whose
-# numbers for these calls do not overlap; include/uapi/asm-generic/unistd.h.
+# The system calls that write, by number. The value is 0 for write and pwrite64. For writev, pwritev and pwritev2 it is
+# the size of a word in struct iovec, in bytes. Sources: arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl;
+# include/uapi/asm-generic/unistd.h. x86_64 has 64-bit and 32-bit calls, whose numbers do not overlap here.
 _WRITES = {
     "x86_64": {1: 0, 18: 0, 20: 8, 296: 8, 328: 8, 4: 0, 181: 0, 146: 4, 334: 4, 379: 4},
     "aarch64": {64: 0, 68: 0, 66: 8, 70: 8, 287: 8},
@@ -44,9 +44,10 @@ _process_vm_readv.argtypes = (
 
 
 def process_of(thread: int) -> int:
-    """Return the id of the process to which a thread belongs, as ps(1) shows it; the thread's own id if it is gone.
+    """Return the id of the process to which a thread belongs, as ps(1) shows it.
 
-    FUSE reports the id of the thread (fs/fuse/dev.c: pid_nr_ns(task_pid(current), …)).
+    If the thread is gone, return the id of the thread. FUSE reports thread ids, not process ids (fs/fuse/dev.c:
+    pid_nr_ns(task_pid(current), …)).
     """
     try:
         status = Path(f"/proc/{thread}/status").read_text(errors="replace")
@@ -74,10 +75,10 @@ class Buffer(NamedTuple):
 
 
 def buffers_written(thread: int) -> list[Buffer]:
-    """Return the buffers of the write(2) or writev(2) that a thread is blocked in; [] if it is in another call.
+    """Return the buffers of the write(2) or writev(2) that a thread is blocked in; [] if the thread is in another call.
 
-    OSError: the call cannot be determined; EPERM and EACCES as for ptrace(2). Source: proc_pid_syscall(5). Its file
-    contains "running" until the thread has gone to sleep, so it is read repeatedly.
+    OSError: the call cannot be determined; EPERM and EACCES as for ptrace(2). Source: the file described in
+    proc_pid_syscall(5). It contains "running" until the thread has gone to sleep, so it is read repeatedly.
     """
     for _ in range(_LOOKS):
         words = Path(f"/proc/{thread}/syscall").read_text().split()

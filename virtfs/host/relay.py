@@ -19,10 +19,10 @@ from virtfs.host.uring import Ring
 
 log = logging.getLogger(__name__)
 
-BATCH = 128  # packets in one call; with 64, each packet takes 0.03 µs longer
-ENOUGH = 1 << 19  # bytes after which a call ends; the size of eight of the largest segments
-# Packets that are smaller than this on average, in bytes, are moved in batches. Larger packets are faster with
-# CallRelay, whose single buffer stays in the processor's cache.
+BATCH = 128  # maximum number of packets in one carry(); with 64, each packet takes 0.03 µs longer
+ENOUGH = 1 << 19  # bytes after which a carry() ends; the size of eight of the largest segments
+# The average packet size, in bytes, below which packets are moved in batches. Larger packets are faster with CallRelay,
+# whose single buffer stays in the processor's cache.
 SMALL = 2048
 LONGEST = 70000  # bytes of the largest segment with its headers
 # Bytes from the start of one packet's slot to the next. With a multiple of the page size, all packets would start in
@@ -60,7 +60,7 @@ class Room:
     """
 
     def __init__(self) -> None:
-        """Allocate the memory. VirtError ENOMEM."""
+        """Allocate the memory. VirtError ENOMEM: there is not enough."""
         try:
             self._map = mmap.mmap(-1, BATCH * STRIDE)
         except OSError as refusal:
@@ -92,7 +92,7 @@ class CallRelay:
                     if not length:
                         gone = length is not None
                         break
-                    # Slice only when the length changes: a slice takes a tenth of the time to relay a small packet.
+                    # Slice only when the length changes: slicing costs a tenth of what relaying a small packet costs.
                     packet, last = buffer[:length], length
                 packets += 1
                 size += length
@@ -114,8 +114,8 @@ class CallRelay:
 class BatchRelay:
     """A relay that uses io_uring while a tap has many small packets waiting.
 
-    It switches to batches after a plain call that moved BATCH small packets, and back after the first batch that is not
-    full. If io_uring is missing or would block, it uses plain calls from then on.
+    It switches to batches after a CallRelay.carry() that moved BATCH small packets, and back after the first batch that
+    is not full or has large packets. If io_uring is missing or would block, it does not try batches again.
     """
 
     def __init__(self, source: int, sink: int, room: Room) -> None:
@@ -125,7 +125,7 @@ class BatchRelay:
         self._write = FileIO(sink, "r+b", closefd=False).write
         self._rings: tuple[Ring, Ring] | None = None  # made for the first batch
         self._usable = True
-        self.batches = False  # whether the next call is a batch
+        self.batches = False  # whether the next carry() moves a batch
         self._lengths = b""  # the packet lengths of the last full batch, as native int32
         self._size = 0  # the sum of _lengths, in bytes
 
@@ -170,7 +170,7 @@ class BatchRelay:
         return Load(BATCH, self._size, refused)
 
     def _write_partial(self, lengths: "array[int]") -> Load:
-        """Write one by one the packets of a batch that is not full. The next call is a plain one again."""
+        """Write the packets of a batch that is not full, one by one. The next carry() uses CallRelay again."""
         self.batches = False
         if -errno.EOPNOTSUPP in lengths:
             raise OSError(errno.EOPNOTSUPP, "the tap does not support RWF_NOWAIT")

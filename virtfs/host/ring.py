@@ -1,6 +1,6 @@
 """A capture ring: the frames that pass an interface in both directions, as tcpdump(8) gets them.
 
-A packet socket with TPACKET_V3; see packet(7) and Documentation/networking/packet_mmap.rst.
+The ring belongs to a packet socket with TPACKET_V3; see packet(7) and Documentation/networking/packet_mmap.rst.
 
 The kernel writes each frame with its timestamp into the current block of a ring in shared memory. It hands a block over
 to this process when the block is full or its time-out has expired. So one wake-up serves a whole block of frames. The
@@ -46,8 +46,8 @@ _STATUS, _FRAMES = 2, 3
 _DESCRIPTION = Struct("12x3I").unpack_from
 _FRAME_SIZE = 2048  # bytes; TPACKET_V3 ignores the frame size, but it must divide the block size
 
-# PACKET_RESERVE, in bytes. Without it, a frame would begin 82 bytes after its header begins. With it, that is 84 bytes,
-# a multiple of 4, so the frame can be copied in 32-bit words.
+# The value of PACKET_RESERVE, in bytes. It moves the start of a frame from 82 to 84 bytes after the start of the
+# frame's header. 84 is a multiple of 4, so the frame can be copied in 32-bit words.
 _RESERVE = 2
 
 
@@ -74,8 +74,9 @@ class Block:
     """Consecutive frames from the ring.
 
     memory: the whole block. frames: the number of frames in it. first: the offset of the first frame. Each frame is a
-    struct tpacket3_hdr, a struct sockaddr_ll and the data. used: the bytes of the block in use. lost: the number of
-    frames that were dropped before these, because the ring was full. A block may report lost frames and contain none.
+    struct tpacket3_hdr, a struct sockaddr_ll and the data. used: the number of bytes of the block in use. lost: the
+    number of frames that were dropped before these, because the ring was full. A block may report lost frames and
+    contain no frames.
     """
 
     memory: memoryview
@@ -91,7 +92,7 @@ class PacketRing:
     def __init__(self, listener: socket.socket, size: Size) -> None:
         """Take ownership of a socket. To make a ring, call PacketRing.open() instead."""
         self._socket = listener
-        # Python's mmap keeps a duplicate of the descriptor.
+        # Python's mmap keeps a duplicate of the descriptor, so a ring needs two descriptors.
         self._map = mmap.mmap(listener.fileno(), size.bytes)
         whole = memoryview(self._map)
         self._blocks = [whole[at : at + size.block] for at in range(0, size.bytes, size.block)]
@@ -105,8 +106,8 @@ class PacketRing:
 
         Blocks for some 20 ms, because the kernel waits for an RCU grace period. program: a filter for the frames to the
         wire, as on the tap itself. VirtError: EPERM, CAP_NET_RAW is missing in the interface's network namespace, or
-        that namespace may not be entered; ENXIO, the interface is gone; EAFNOSUPPORT, the kernel has no packet sockets;
-        EMFILE, ENFILE, ENOMEM.
+        this process may not enter that namespace; ENXIO, the interface is gone; EAFNOSUPPORT, the kernel has no packet
+        sockets; EMFILE, ENFILE, ENOMEM.
         """
         try:
             return netns.where(device, lambda: cls._open(device, size, program))
@@ -147,7 +148,8 @@ class PacketRing:
             memory, words = self._blocks[self._at], self._words[self._at]
             frames, first, used = _DESCRIPTION(memory, 0)
             yield Block(memory, frames, first, used, self._lost() if words[_STATUS] & _LOSING else 0)
-            # If the ring was full, the kernel reuses the block later. Until then ahead() must not see the old count.
+            # If the ring was full, some time passes before the kernel reuses the block. Clear the number of frames, so
+            # that ahead() does not count the old frames meanwhile.
             words[_FRAMES] = 0
             words[_STATUS] = 0
             self._at = (self._at + 1) % len(self._blocks)
@@ -157,7 +159,7 @@ class PacketRing:
         self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
     def ahead(self) -> int:
-        """Return how many blocks blocks() must yield until it has yielded every frame captured before this call."""
+        """Return the number of blocks that blocks() must still yield to cover all frames captured before this call."""
         for number in range(len(self._blocks)):
             at = (self._at + number) % len(self._blocks)
             if not self._words[at][_STATUS] & _OWNED_BY_US:

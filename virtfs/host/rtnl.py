@@ -25,7 +25,7 @@ _NETLINK_GET_STRICT_CHK = 12  # dumps respect the filter in the request's header
 _NLM_F_DUMP_INTR = 16  # linux/netlink.h: a change interrupted the dump
 ATTEMPTS = 10  # how many times an interrupted dump is tried
 
-# Bytes of the receive buffer. The largest message of a dump has 32 KiB (netlink(7), af_netlink.c netlink_dump).
+# Size of the receive buffer in bytes. A dump's messages are at most 32 KiB (netlink(7), af_netlink.c netlink_dump).
 ROOM = 1 << 16
 
 _SIOCGIFINDEX = 0x8933  # linux/sockios.h
@@ -80,9 +80,10 @@ class Rtnl:
         return index
 
     def ask(self, kind: int, message: Message, flags: int = 0) -> list[Message]:
-        """Send one request and return the messages of the answer. A bare acknowledgement gives an empty list.
+        """Send one request and return the messages of the answer.
 
-        kind: RTM_…. flags: NLM_F_…. VirtError: the kernel's errno, with the kernel's message if there is one.
+        The list is empty if the kernel only acknowledges the request. kind: RTM_…. flags: NLM_F_….
+        VirtError: the error that the kernel reported, with the kernel's message if there is one.
         """
         self._sequence += 1
         header = message["header"]
@@ -123,7 +124,7 @@ class Rtnl:
 
 
 def _refusal(error: Exception) -> Exception:
-    """Return the error that the kernel reported, or that of pyroute2 if pyroute2 cannot parse the message."""
+    """Return the error that the kernel reported, or pyroute2's own error if pyroute2 cannot parse the message."""
     if isinstance(error, NetlinkError):
         return VirtError(error.code, str(error.args[1]))
     if isinstance(error, OSError) and error.errno is not None:

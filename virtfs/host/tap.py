@@ -80,8 +80,8 @@ class Tap:
         """Attach to tap<unit> in the calling thread's network namespace, or create it if it does not exist.
 
         Blocks for some 0.2 ms if it creates the tap. VirtError: EBUSY, another program holds the tap, or the interface
-        with that name is not a tap; ENODEV, there is no /dev/net/tun; EPERM or EACCES, this process is not allowed to;
-        EMFILE, too few descriptors are left; other errors of the kernel.
+        with that name is not a tap; ENODEV, there is no /dev/net/tun; EPERM or EACCES, this process lacks the
+        permission; EMFILE, too few descriptors are left; other errors from the kernel.
         """
         name = f"tap{unit}"
         found = _find(name)
@@ -93,7 +93,7 @@ class Tap:
             tap._header_found = _INT.unpack(fcntl.ioctl(tap.fd, _TUNGETVNETHDRSZ, bytes(_INT.size)))[0]
             fcntl.ioctl(tap.fd, _TUNSETVNETHDRSZ, _INT.pack(VNET_HEADER))
             if not tap.made:
-                # The program that used the tap before may have left its own offload set.
+                # The program that used the tap before may have left offload turned on.
                 tap.set_offload(OFFLOAD_NONE)
         except BaseException:
             tap.close()
@@ -128,8 +128,8 @@ class Tap:
     def netns(self) -> int:
         """Return a new descriptor of the network namespace of the interface; the caller must close it.
 
-        VirtError ENXIO: the interface is gone, or its namespace is being destroyed. EPERM: the namespace may not be
-        entered. EMFILE, ENFILE, ENOMEM: no descriptor is left.
+        VirtError ENXIO: the interface is gone, or its namespace is being destroyed. EPERM: this process may not
+        enter the namespace. EMFILE, ENFILE, ENOMEM: no descriptor is left.
         """
         try:
             return fcntl.ioctl(self.fd, _TUNGETDEVNETNS)
@@ -153,8 +153,8 @@ class Tap:
     def set_offload(self, flags: int) -> None:
         """Set the offload of frames from the host to OFFLOAD_NONE or OFFLOAD_TCP.
 
-        Features that were turned off with ethtool(8) stay off. If the interface is in a namespace that may not be
-        entered, they are turned on again. Blocks for some ms. VirtError ENXIO: the interface is gone.
+        Features that were turned off with ethtool(8) stay off. If this process may not enter the namespace of the
+        interface, they are turned on again. Blocks for a few ms. VirtError ENXIO: the interface is gone.
         """
 
         def change() -> None:
@@ -171,8 +171,8 @@ class Tap:
         """Give the reader only the frames that a program accepts; with None, all frames.
 
         Blocks for some 3 ms. A filter replaces an earlier one atomically.
-        VirtError: ENXIO, the interface is gone; EPERM, its namespace may not be entered; ENOMEM, the program is larger
-        than net.core.optmem_max allows.
+        VirtError: ENXIO, the interface is gone; EPERM, this process may not enter its namespace; ENOMEM, the program
+        is larger than net.core.optmem_max allows.
         """
         if program is None:
             self._tell(_TUNDETACHFILTER, bytes(FPROG_SIZE))
@@ -217,14 +217,14 @@ class Tap:
             raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
 
     def close(self) -> None:
-        """Close the descriptor. A tap that existed before open() gets back its header size and has no offload.
+        """Close the descriptor. If the tap existed before open(), restore its header size and turn its offload off.
 
-        Blocks for some 16 ms. When it returns, another tap can use the unit.
+        Blocks for some 16 ms. When close() returns, another tap can use the unit.
         """
         if self._filtered:
-            # A persistent tap keeps the address that the program has in our memory. When another process attaches, the
-            # kernel reads this address in the memory of the other process, and the attach fails if no valid program is
-            # there (drivers/net/tun.c tun_attach). A process that sets IFF_NO_PI is not affected, because IFF_NO_PI is
+            # A persistent tap keeps a pointer to the program in our memory. When another process attaches, the kernel
+            # follows this pointer in the memory of that process, and the attach fails if no valid program is there
+            # (drivers/net/tun.c tun_attach). A process that sets IFF_NO_PI is not affected, because IFF_NO_PI is
             # the same bit as IFF_NOFILTER.
             with suppress(OSError):
                 self.set_filter(None)
@@ -289,7 +289,7 @@ def _open_device() -> int:
         if refusal.errno in _NO_DEVICE:
             raise VirtError(errno.ENODEV, _NO_DEVICE[refusal.errno]) from refusal
         if refusal.errno in (errno.EACCES, errno.EPERM):
-            sentence = f"cannot open {_DEVICE}: run as root, give it mode 0666, or allow it in the container"
+            sentence = f"cannot open {_DEVICE}: run as root, set its mode to 0666, or allow it in the container"
             raise VirtError(refusal.errno, sentence) from refusal
         raise VirtError(refusal.errno or errno.EIO, f"{_DEVICE}: {refusal.strerror}") from refusal
 
@@ -298,7 +298,7 @@ def _why_not(name: str, refusal: OSError) -> str:
     if refusal.errno == errno.EBUSY:
         return f'"{name}" is held by another program'
     if refusal.errno == errno.EPERM:
-        return f'"{name}" needs CAP_NET_ADMIN in this network namespace to be created or attached to'
+        return f'creating "{name}" or attaching to it needs CAP_NET_ADMIN in this network namespace'
     return f'"{name}": {refusal.strerror}'
 
 

@@ -29,7 +29,7 @@ class TapDevice(Protocol):
     """The far end of a tap: one descriptor with one owner. Frames are read and written through it, without blocking:
 
     os.readv(fd, [header, room]) reads one frame, header first. The result counts the header and the part of the frame
-    that fits in room; the rest of a longer frame is lost. BlockingIOError: no frame waits. Any other OSError, or 0
+    that fits in room; the rest of a longer frame is lost. BlockingIOError: no frame is waiting. Any other OSError, or 0
     bytes: the tap is gone.
 
     os.writev(fd, [NO_HEADER, frame]) sends one frame. OSError EIO: the interface is down.
@@ -41,7 +41,7 @@ class TapDevice(Protocol):
 
     @property
     def made(self) -> bool:
-        """Whether opening created the interface; False if it existed and was attached to."""
+        """Whether opening the tap created the interface; False if the interface existed before."""
 
     def name(self) -> str:
         """Return the interface's current name, even after a rename. VirtError ENXIO: it is gone."""
@@ -72,7 +72,7 @@ class TapDevice(Protocol):
         """Give the reader only the frames that a program accepts; with None, all frames.
 
         Rejected frames count in the interface's tx_dropped. Frames that are already queued are not checked. Blocks
-        for some ms.
+        for a few ms.
         """
 
     def close(self) -> None:

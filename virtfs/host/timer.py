@@ -1,4 +1,4 @@
-"""A timer that makes a descriptor readable, accurate to some microseconds (timerfd_create(2)).
+"""A timer that makes a descriptor readable, accurate to a few microseconds (timerfd_create(2)).
 
 trio.sleep() is too coarse for the delay of a frame, because epoll_wait(2), in which trio sleeps, counts milliseconds.
 """
@@ -31,7 +31,7 @@ class _Itimerspec(ctypes.Structure):
 
 
 class Timer:
-    """A descriptor that becomes readable at a set time. Times are time.monotonic_ns()."""
+    """A descriptor that becomes readable at a set time. Times are values of time.monotonic_ns()."""
 
     def __init__(self) -> None:
         """Create the timer, with no time set. VirtError: EMFILE, ENFILE, ENOMEM."""
@@ -46,8 +46,8 @@ class Timer:
     def set(self, due: int) -> None:
         """Set the time at which the descriptor becomes readable.
 
-        due: the time in ns. A time in the past means at once, and 0 means never. A time beyond the maximum of the
-        kernel's clock is clamped to that maximum, because ctypes would truncate it.
+        due: the time in ns. If it is in the past, the descriptor becomes readable at once; 0 stops the timer. A time
+        beyond the maximum of the kernel's clock is clamped to that maximum, because ctypes would truncate it.
         """
         value = _Itimerspec(_Timespec(0, 0), _Timespec(*divmod(min(due, _LAST), 1_000_000_000)))
         check(_timerfd_settime(self.fd, _TFD_TIMER_ABSTIME, ctypes.byref(value), None))

@@ -20,7 +20,7 @@ READ, WRITE = 22, 23  # IORING_OP_…
 # The numbers of io_uring_setup(2) and io_uring_enter(2), the same on every architecture (asm-generic/unistd.h).
 _SETUP, _ENTER = 425, 426
 _GETEVENTS = 1
-_SINGLE_MMAP = 1  # feature flag, since Linux 5.4: one mapping has both rings
+_SINGLE_MMAP = 1  # feature flag, since Linux 5.4: one mapping holds both rings
 _OFFSET_RINGS, _OFFSET_ENTRIES = 0, 0x10000000
 _RWF_NOWAIT = 8
 
@@ -42,11 +42,11 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 class Ring:
-    """A fixed set of reads or writes of one descriptor, each with a slot in memory of its own.
+    """A fixed set of reads or writes of one descriptor, each with its own slot in memory.
 
     operation: READ or WRITE. operations: the number of operations, a power of two. address: the address of the first
-    slot. stride: the bytes from one slot to the next. lengths: a memoryview of format "I" with the number of bytes for
-    each operation, initially `stride`.
+    slot. stride: the number of bytes from one slot to the next. lengths: a memoryview of format "I" with the number of
+    bytes for each operation, initially `stride`.
     OSError: ENOSYS, the kernel has no io_uring; EPERM, io_uring is not allowed; EMFILE, ENOMEM and so on.
     """
 
@@ -102,11 +102,11 @@ class Ring:
         return view
 
     def submit(self) -> bytes:
-        """Do all operations, in order; return their results as native int32. A negative result is a negated errno.
+        """Perform all operations and return their results, in order, as native int32.
 
-        A result of EAGAIN means that the operation would block. EOPNOTSUPP means that the descriptor does not support
-        RWF_NOWAIT, as taps of older kernels.
-        OSError: the kernel could not do all operations. The ring is unusable from then on.
+        A negative result is a negated errno. EAGAIN means that the operation would block. EOPNOTSUPP means that the
+        descriptor does not support RWF_NOWAIT; the taps of older kernels do not.
+        OSError: the kernel could not perform all operations. The ring cannot be used again.
         """
         words, count, before = self._words, self._count, self._submitted
         self._submitted = words[self._sq_tail] = before + count & _WORD

@@ -1,9 +1,11 @@
-"""Set where a frame that the host sends over a tap has its VLAN tag: in the frame, or beside it (skb->vlan_tci).
+"""Set where the kernel stores the VLAN tag of a frame that the host sends over a tap.
+
+The tag is either in the frame, or beside it (skb->vlan_tci).
 
 A tap claims that its hardware inserts tags (drivers/net/tun.c hw_features). So the tag of a frame from a VLAN interface
-or a bridge is beside the frame. The kernel inserts it only when the frame is read, after the filter has run. Measured
-on Linux 6.18: the filter "vlan" accepts none of these frames, and "ip" accepts all that carry IP. A filter works as
-expected only if tags are in the frames.
+or a bridge is beside the frame. The kernel inserts the tag only when the frame is read, after the filter has run.
+Measured on Linux 6.18: the filter "vlan" accepts none of these frames, and "ip" accepts all that carry IP. A filter
+works as expected only if tags are in the frames.
 """
 
 from collections.abc import Iterable
@@ -21,7 +23,7 @@ def put_in_frames(name: str) -> tuple[str, ...]:
     """Make the host put VLAN tags into the frames. Return the features that were turned off, to pass to put_back().
 
     name: the name of the tap in the calling thread's network namespace. Blocks for some 2 ms. VirtError: ENXIO, the
-    interface is gone; EPERM, not allowed.
+    interface is gone; EPERM, this process lacks the permission.
     """
     try:
         with closing(Ethtool(name)) as ethtool:

@@ -217,7 +217,7 @@ def test_quiet_without_proc_is_logged(
     monkeypatch.setattr(links_module, "open", read_only, raising=False)
     with caplog.at_level(logging.INFO):
         links.quiet(tap)
-    assert "tap3 loses its IPv6 addresses when set down" in caplog.text
+    assert "tap3 will lose its IPv6 addresses when it is set down" in caplog.text
 
 
 def test_drops_of_the_kernels_queue_are_counted(links: Links, tap: Tap) -> None:

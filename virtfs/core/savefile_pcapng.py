@@ -257,4 +257,4 @@ def _byte_order(magic: bytes) -> str:
 
 def _must_have(least: int, length: int) -> None:
     if length < least:
-        raise VirtError(EINVAL, f'"{length}" bytes are too few for a block of this type: it has at least {least}')
+        raise VirtError(EINVAL, f'"{length}" is too short for a block of this type: the minimum is {least} bytes')

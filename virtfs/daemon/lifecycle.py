@@ -90,7 +90,8 @@ class Lifecycle:
         files = descriptors.limit()
         if descriptors.interfaces(files) <= most:
             raise VirtError(
-                errno.EMFILE, f"{files} open files (RLIMIT_NOFILE) allow only {most} interfaces: destroy one first"
+                errno.EMFILE,
+                f"the limit of {files} open files (RLIMIT_NOFILE) allows only {most} interfaces: destroy one first",
             )
         raise VirtError(errno.ENOSPC, f"this mount allows at most {most} interfaces")
 

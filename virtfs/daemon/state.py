@@ -78,8 +78,8 @@ class State:
         """Save the state if there is a state file.
 
         Return False if this failed. The error is then logged, and the caller should try again later.
-        The caller must not hold the lock. The snapshot takes the lock, so that it contains each line completely or not
-        at all.
+        The caller must not hold the lock: _snapshot() takes it, so that the saved text reflects the effect of each
+        command completely or not at all.
         """
         if self._file is None or self._ended:
             return True

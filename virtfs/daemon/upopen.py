@@ -63,7 +63,7 @@ class HostFollowsOpens:
             log.warning("%s: cannot set the host's end after the last close: %s", self._virt.name, refusal.strerror)
 
     async def follow(self) -> None:
-        """Set the state UP and the carrier of the host's end as the current opens require.
+        """Set the host's end up or down, and set its carrier, as the current opens require.
 
         For a lost interface, do nothing.
 

@@ -39,7 +39,7 @@ Effect = Callable[..., Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """The state of an interface before a line.
+    """The state of an interface before a line runs, as far as undoing the line needs it.
 
     records: the addresses with all their attributes if the line may remove addresses, else None.
     rejoin: whether the line may take the tap out of its bridge.

@@ -62,8 +62,8 @@ async def in_thread(
 ) -> T:
     """Call a blocking function in a thread and return its result.
 
-    A call that has started always completes, because cancellation waits for it.
-    abandon: if true, cancellation does not wait for the call. Use it only for functions that only read and may hang.
+    By default, cancellation waits for a call that has started.
+    abandon: if true, cancellation does not wait for it. This is for functions that only read and may hang.
     VirtError ENOMEM: no thread can be started, or the function ran out of memory. Other errors are those of the
     function.
     """

@@ -283,7 +283,9 @@ def _keep_addresses(name: str) -> None:
     except OSError as refusal:
         if refusal.errno in NONE_LEFT:
             raise
-        _log.info("%s loses its IPv6 addresses when set down: %s", name, refusal)
+        _log.info(
+            "cannot set keep_addr_on_down, so %s will lose its IPv6 addresses when it is set down: %s", name, refusal
+        )
 
 
 def _named(refusal: OSError, tap: Placed, what: str) -> VirtError:

@@ -18,8 +18,8 @@ _INTERVAL = 0.02  # seconds between two checks
 def umount(directory: str) -> None:
     """Unmount a virtfs, and return once its server has answered all readers and closed its taps.
 
-    Detaching the mount makes the server end. An open descriptor of the mount's root keeps the file system alive.
-    fstat(2) on this descriptor fails once the server has closed /dev/fuse, its last action. VirtError: EINVAL, no
+    Detaching the mount makes the server end. To notice the end, this function keeps the mount's root open and calls
+    fstat(2) on it, which fails once the server has closed /dev/fuse, its last action. VirtError: EINVAL, no
     virtfs is mounted there; EPERM, the mount belongs to another user; ETIMEDOUT, the server has not ended after
     PATIENCE seconds; EIO, fusermount3 failed.
     """

@@ -198,7 +198,7 @@ def without(state: BridgeState, names: frozenset[str]) -> BridgeState:
 
 
 def steps_after(state: BridgeState, names: frozenset[str]) -> tuple[Action, ...]:
-    """Return the verbs that complete `state` after the members in `names` have joined.
+    """Return the verbs that bring a bridge the rest of the way to `state`, once the members in `names` have joined.
 
     The caller has already run the verbs of `steps(NEW, without(state, names))`.
     """

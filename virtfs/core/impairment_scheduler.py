@@ -55,7 +55,8 @@ class Scheduler:
     same result. Two directions that share a seed need different streams; otherwise the reply to a ping would pass
     whenever the request did. If settings.seed is not None, it is used instead of `seed`.
 
-    Each pushed frame, and each duplicate, is counted as lost, counted as over the limit, waiting, or popped.
+    Every pushed frame, and every duplicate, is in exactly one place: counted in counts.lost or counts.over_limit, still
+    waiting, or popped.
     """
 
     def __init__(self, settings: Impairment, seed: int, stream: str = "") -> None:

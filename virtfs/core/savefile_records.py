@@ -117,7 +117,7 @@ def alike(data: bytes, at: int, stride: int, most: int, places: Iterable[int]) -
 def must_be_a_frame(captured: int, most: int) -> None:
     """Raise EINVAL for a frame of more than `most` bytes."""
     if captured > most:
-        raise VirtError(EINVAL, f'"{captured}" is too long for this frame: the maximum is {most} bytes')
+        raise VirtError(EINVAL, f'a frame of "{captured}" bytes is too long: the maximum is {most} bytes')
 
 
 def must_be_ethernet(linktype: int) -> None:

@@ -91,20 +91,20 @@ class VirtVerbs:
         apart = _UP | _BRIDGE | (set() if before.records is None else _ADDRESSES)
         for action in way_back:
             if action.verb not in apart:
-                await self._attempt(interface, action.verb, self._act(interface, action))
+                await self._attempt(interface, f"undo {action.verb}", self._act(interface, action))
         if not interface.virt.lost:
-            await self._attempt(interface, "its addresses", self._restore_addresses(interface, before))
-            await self._attempt(interface, "its bridge", self._restore_membership(interface, before))
+            await self._attempt(interface, "restore its addresses", self._restore_addresses(interface, before))
+            await self._attempt(interface, "restore its bridge", self._restore_membership(interface, before))
         for action in way_back:
             if action.verb in _UP:
-                await self._attempt(interface, action.verb, self._act(interface, action))
+                await self._attempt(interface, f"undo {action.verb}", self._act(interface, action))
 
     async def _attempt(self, interface: Interface, what: str, undo: Awaitable[None]) -> None:
-        """Undo one change. A failure is only logged, because the user gets the error of the line."""
+        """Undo one change. what: names it in the log, after "cannot". A failure is only logged, because the user gets the error of the line."""
         try:
             await undo
         except (OSError, MemoryError) as refusal:
-            log.warning("%s: cannot undo %s: %s", interface.virt.name, what, refusal)
+            log.warning("%s: cannot %s: %s", interface.virt.name, what, refusal)
 
     async def _restore_addresses(self, interface: Interface, before: _Before) -> None:
         if before.records is not None:

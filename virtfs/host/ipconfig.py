@@ -68,7 +68,7 @@ class AddressRecord:
         """
         attributes = dict(self.attributes)
         flags = _U32.unpack(attributes.get(_IFA_FLAGS, _U32.pack(self.head[2])))[0] & _IFA_F_SET
-        # The address is already in use, so duplicate address detection, which takes time, is unnecessary.
+        # This host already had the address, so it need not wait for duplicate address detection again.
         attributes[_IFA_FLAGS] = _U32.pack(flags | (_IFA_F_NODAD if self.head[0] == socket.AF_INET6 else 0))
         label = attributes.pop(_IFA_LABEL, b"").rstrip(b"\0").decode(errors="surrogateescape")
         if label.startswith(f"{old_name}:") and len(new := name + label.removeprefix(old_name)) < 16:

@@ -100,7 +100,10 @@ class VirtVerbs:
                 await self._attempt(interface, f"undo {action.verb}", self._act(interface, action))
 
     async def _attempt(self, interface: Interface, what: str, undo: Awaitable[None]) -> None:
-        """Undo one change. what: names it in the log, after "cannot". A failure is only logged, because the user gets the error of the line."""
+        """Undo one change. A failure is only logged, because the user gets the error of the line.
+
+        what: names the attempt in the log, after "cannot".
+        """
         try:
             await undo
         except (OSError, MemoryError) as refusal:

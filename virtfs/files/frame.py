@@ -187,6 +187,7 @@ class FrameHandle(DeviceHandle):
     def ioctl(self, command: int, argument: bytes) -> bytes:
         if self.wire.virt.lost:
             raise VirtError(errno.ENXIO, f"{self.wire.virt.name} is gone")
+        self.wire.catch_up()  # the interface may just have been renamed
         name = self.wire.virt.host.name.encode()
         if command == TAPGIFNAME:
             return name.ljust(IFNAMSIZ, b"\0") + bytes(24)

@@ -51,7 +51,7 @@ class Inject(DeviceFile):
         self.told = told
         self.used = False
         self.waiters = Waiters()
-        # A wire listener returns whether anyone waits for a frame from the tap. The waiters here are writers, so: False.
+        # A wire listener returns whether anyone waits for a frame from the tap. Those who wait here are writers: False.
         wire.listeners.append(lambda: self.waiters.wake() and False)
 
     def open(self, flags: int, user: User) -> "InjectHandle":

@@ -61,6 +61,7 @@ class Wire:
         self.readers = 0
         self.taken_at = time_ns()
         self.path: Path | None = None
+        self.catch_up = catch_up
         self.out = Outward(virt, tap, catch_up, self._vanished)
         self._gone = gone
         self._dropped = dropped

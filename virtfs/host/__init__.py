@@ -7,7 +7,7 @@ Taps:
     tap_protocol        the methods of a tap, as a Protocol
     tap                 the far end of a tap: a descriptor of /dev/net/tun
     fakes               a tap made of a socket pair, for tests
-    features            offload features, shared with ethtool(8)
+    features            offload features, which ethtool(8) also controls
     vlantags            the setting that puts VLAN tags into the frames
     bpf                 tcpdump's filter language, compiled by libpcap
 

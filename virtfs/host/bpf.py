@@ -173,7 +173,8 @@ def _compile_confined(expression: str) -> bytes:
 def _compile(library: ctypes.CDLL, expression: str) -> bytes:
     """Compile an expression and return the instructions.
 
-    The first pass omits the optimizer. The size of its result shows whether the optimizer would take too long.
+    The first pass omits the optimizer. The size of the unoptimized program shows whether the optimizer would take too
+    long.
     """
     instructions = _compile_once(library, expression, optimize=False)
     if len(instructions) > UNOPTIMIZED_MAX * _INSTRUCTION.size:

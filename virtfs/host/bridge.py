@@ -186,7 +186,8 @@ class HostBridge:
         """Raise VirtError ENXIO if the bridge or the port has vanished during the steps of a move.
 
         The step that failed may have reported another errno. For example, adding a route via a gateway fails with
-        ENETUNREACH (fib_semantics.c fib_check_nh_gw). The bridge keeps the addresses and routes that it has so far.
+        ENETUNREACH (fib_semantics.c fib_check_nh_gw). The bridge keeps the addresses and routes that have already moved
+        to it.
         """
         self._link()
         if ask_link(self.rtnl, port) is None:

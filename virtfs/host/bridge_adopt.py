@@ -110,9 +110,10 @@ def _key(address: IpInterface) -> tuple[object, ...]:
 def adopt(rtnl: Rtnl, bridge: int, port: int) -> Iterator[str]:
     """Make a port a member of a bridge, and move the port's addresses and routes to the bridge.
 
-    Yield a description after each step. The bridge gets the port's MAC, under which the neighbours know those
-    addresses. If the port is up, the bridge is set up too, because routes need that. VirtError: errors from the kernel.
-    After an error each address and route is on the port, on the bridge, or on both.
+    Yield a description after each step. The bridge gets the port's MAC, because that is the MAC that the neighbours
+    have cached for those addresses. If the port is up, the bridge is brought up too, because a bridge that is down
+    cannot have routes. VirtError: errors from the kernel. After an error each address and route is on the port, on the
+    bridge, or on both.
     """
     wire, master = link(rtnl, port), link(rtnl, bridge)
     if master.address != wire.address:

@@ -129,8 +129,8 @@ def known_of(links: Iterable[Message], entries: Iterable[Message]) -> tuple[FdbE
     """Return the address table without the ports' own addresses.
 
     For each static address Linux keeps a second entry, in the default VLAN of the port (br_fdb.c br_fdb_add). So only
-    the first entry for each address and member is used. It is the one without a VLAN, unless another program has turned
-    on VLAN filtering, which no verb does; then every entry has a VLAN.
+    the first entry for each address and member is used. Normally this is the entry without a VLAN. If another program
+    has turned on VLAN filtering (no verb does), every entry has a VLAN.
     """
     names = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in links}
     rows: dict[tuple[bytes, str], FdbEntry] = {}

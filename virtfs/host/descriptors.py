@@ -17,7 +17,7 @@ from contextlib import suppress
 from virtfs.core.errors import VirtError
 
 OWN = 32  # descriptors of a server without interfaces, a generous estimate
-# Descriptors of one interface: the tap, and an epoll instance that waits for it edge-triggered.
+# Descriptors of one interface: the tap, and an edge-triggered epoll instance that watches the tap.
 OF_INTERFACE = 2
 # Errnos that mean that descriptors or memory have run out.
 NONE_LEFT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN))
@@ -63,7 +63,7 @@ def keep_reserve(fd: int) -> None:
 
 
 def keep_spare(fd: int) -> None:
-    """Check that a new descriptor that stays open leaves half of the reserve free.
+    """Check that a new descriptor that will stay open leaves half of the reserve free.
 
     If it does not, raise VirtError EMFILE. The caller must then close the descriptor.
     """

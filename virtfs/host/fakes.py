@@ -14,7 +14,7 @@ from virtfs.host.tap_protocol import NO_HEADER, OFFLOAD_NONE, VNET_HEADER
 class FakeTap:
     """A TapDevice for tests.
 
-    As with a tap, the SOCK_SEQPACKET sockets keep frame boundaries, truncate a frame that does not fit in the buffer,
+    Like a tap, the SOCK_SEQPACKET sockets keep frame boundaries, truncate a frame that does not fit in the buffer,
     and return EAGAIN when the queue is empty. Two things differ:
 
     - When the queue is full, the host's side gets EAGAIN and must drop the frame itself.

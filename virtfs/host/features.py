@@ -27,7 +27,7 @@ _USER_FEATURES = (
 )
 
 
-class Ethtool(IoctlEthtool):  # type: ignore[misc]  # pyroute2 has no types here
+class Ethtool(IoctlEthtool):  # type: ignore[misc]  # pyroute2 has no type annotations
     """The ethtool ioctls on one interface of the calling thread's network namespace. The caller must close it."""
 
     _names: list[str] | None = None  # names of the kernel's features, the same for every interface

@@ -57,13 +57,16 @@ class AddressRecord:
 
     @property
     def configuration(self) -> tuple[object, ...]:
-        """The configuration of the address without its lifetimes. Compare it only for records that on() returned."""
+        """The configuration of the address without its lifetimes.
+
+        Compare it only between records that on() returned, because on() clears the flags that report a state.
+        """
         return self.head, frozenset((kind, data) for kind, data in self.attributes.items() if kind != _IFA_CACHEINFO)
 
     def on(self, index: int, name: str, old_name: str) -> Self:
         """Return a copy of the record for another interface.
 
-        A label such as eth0:1 gets the new interface name. If the result is too long for a label, the copy has none.
+        In a label such as eth0:1, the interface name is replaced. If the new label is too long, the copy has no label.
         index, name: the index and name of the other interface. old_name: the interface name in the record's label.
         """
         attributes = dict(self.attributes)
@@ -153,7 +156,11 @@ class RouteRecord:
         return replace(self, head=(*self.head[:-1], self.head[-1] & _RTNH_F_ONLINK), attributes=attributes)
 
     def add(self, rtnl: Rtnl) -> None:
-        """Add the route beside existing ones. A shared route instead replaces the route from which it was copied."""
+        """Add the route; no error if it already exists.
+
+        Existing routes to the same destination stay. A shared route instead replaces the route from which it was
+        copied.
+        """
         how = NLM_F_REPLACE if self.shared else NLM_F_APPEND
         _tolerant(rtnl, RTM_NEWROUTE, self._message(), NLM_F_CREATE | how, EEXIST)
 
@@ -183,8 +190,8 @@ def restore(rtnl: Rtnl, index: int, name: str, before: Sequence[AddressRecord], 
     """Restore the addresses that an interface had, with broadcast address, label and scope. Remove all others.
 
     An address that is present with the same configuration is not changed. An address that is added gets the lifetimes
-    that it had when it was recorded. name: the present name of the interface. old_name: its name when
-    the addresses were recorded.
+    that it had when it was recorded. before: the recorded addresses. name: the current name of the interface. old_name:
+    the name of the interface when the addresses were recorded.
     """
     wanted = [address.on(index, name, old_name) for address in before]
 
@@ -217,7 +224,8 @@ def routes(rtnl: Rtnl, index: int) -> list[RouteRecord]:
 def _split_hops(route: RouteRecord) -> Iterator[RouteRecord]:
     """Yield a shared IPv6 route as one route for each next hop, and any other route as it is.
 
-    IPv6 stores next hops as separate routes, which are added and removed one by one. Only a dump joins them.
+    Linux stores each next hop of an IPv6 route as a separate route, which is added and removed on its own. Only a dump
+    combines them.
     """
     if not route.shared or route.head[0] != socket.AF_INET6:
         yield route

@@ -1,4 +1,4 @@
-"""The C library, for system calls that Python lacks on one of the supported versions.
+"""The C library, through ctypes, for system calls that some of the supported Python versions do not offer.
 
 virtfs supports Python 3.11. os.setns and os.CLONE_NEWNET are new in Python 3.12, and os.timerfd_create in 3.13. ctypes
 works on all versions, so there is one code path, which the tests cover on every version. The module os has no functions

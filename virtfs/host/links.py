@@ -1,8 +1,9 @@
 """The host's end of a tap: up, MTU, MAC, queue length and addresses, over rtnetlink(7).
 
-Every call asks the descriptor of the tap for the present namespace and name of the interface. So calls also work after
-the interface was renamed or moved. Links keeps one socket open, in the namespace of the thread that created Links. In
-other namespaces each request opens a socket of its own, because an open socket would keep a dead namespace alive.
+Every call asks the descriptor of the tap for the current namespace and name of the interface. So calls still work
+after the interface has been renamed or moved. Links keeps one socket open, in the namespace of the thread that created
+Links. In other namespaces each request opens a socket of its own, because an open socket would keep a dead namespace
+alive.
 
 A call blocks for some 0.1 to 0.3 ms, and longer while other programs configure the network, because the kernel has one
 lock for all network configuration (rtnl_mutex). Make calls in a worker thread, one at a time.

@@ -22,8 +22,8 @@ T = TypeVar("T")
 class Membership:
     """The state of a port that the kernel discards when the port leaves its bridge.
 
-    bridge: the name of the bridge. static: the static entries of the port in the address table. settings: the port
-    settings that no verb sets.
+    bridge: the name of the bridge. member: the port, with the settings that verbs set. static: the static entries of
+    the port in the address table. settings: the port settings that no verb sets.
     """
 
     bridge: str

@@ -10,15 +10,18 @@ _BIND, _RECURSIVE = 4096, 16384
 
 
 def mount_tmpfs(directory: str) -> None:
-    """Mount an empty tmpfs with mode 0755 on a directory. OSError: errors of mount(2); EACCES: AppArmor forbids it."""
+    """Mount an empty tmpfs with mode 0755 on a directory.
+
+    OSError: errors from mount(2), for example EACCES if AppArmor forbids the mount.
+    """
     _mount("tmpfs", directory, "tmpfs", _NOSUID | _NODEV, "mode=0755")
 
 
 def bind(source: str, target: str) -> None:
-    """Bind a file or directory, with all mounts below it, to another path. OSError: errors of mount(2).
+    """Bind a file or directory, with all mounts below it, to another path. OSError: errors from mount(2).
 
-    The mounts below must be included. In a user namespace the kernel refuses to bind a directory without them, because
-    that would reveal what they cover (mount_namespaces(7), "Restrictions on mount namespaces").
+    In a user namespace the kernel refuses to bind a directory without the mounts below it, because that would
+    reveal the files that those mounts cover (mount_namespaces(7), "Restrictions on mount namespaces").
     """
     _mount(source, target, None, _BIND | _RECURSIVE, None)
 

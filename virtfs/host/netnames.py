@@ -19,7 +19,7 @@ def open_netns(name: str) -> int:
 
     name: a name of ip-netns(8), the number of a process in the namespace, or "" for the daemon's own namespace.
     VirtError: ENXIO, there is no such namespace or process; EINVAL, the name does not refer to a network
-    namespace; other errors of open(2).
+    namespace; other errors from open(2).
     """
     if not name:
         return netns.own_netns()

@@ -16,7 +16,7 @@ _UNKNOWN = 0xFFFFFFFF  # NETNSA_NSID_NOT_ASSIGNED, linux/net_namespace.h
 
 
 def nsid_of(namespace: int) -> int:
-    """Return the nsid of a namespace, after assigning one if the namespace has none.
+    """Return the nsid of a namespace. If the namespace has none, assign one first.
 
     The nsid is valid only in the calling thread's namespace. Blocks briefly. namespace: a descriptor. VirtError: EPERM;
     ENOSPC; EINVAL, the descriptor does not refer to a namespace.

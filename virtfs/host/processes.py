@@ -77,8 +77,8 @@ class Buffer(NamedTuple):
 def buffers_written(thread: int) -> list[Buffer]:
     """Return the buffers of the write(2) or writev(2) that a thread is blocked in; [] if the thread is in another call.
 
-    OSError: the call cannot be determined; EPERM and EACCES as for ptrace(2). Source: the file described in
-    proc_pid_syscall(5). It contains "running" until the thread has gone to sleep, so it is read repeatedly.
+    OSError: the call cannot be determined; EPERM and EACCES as for ptrace(2). Source: /proc/TID/syscall
+    (proc_pid_syscall(5)). The file contains "running" until the thread has gone to sleep, so it is read repeatedly.
     """
     for _ in range(_LOOKS):
         words = Path(f"/proc/{thread}/syscall").read_text().split()
@@ -100,7 +100,7 @@ def buffers_written(thread: int) -> list[Buffer]:
 def fetch(thread: int, buffers: Sequence[Buffer], most: int) -> bytes:
     """Return the contents of a thread's buffers, concatenated, at most `most` bytes.
 
-    OSError: errors of process_vm_readv(2); EFAULT also if only a part of the buffers is mapped.
+    OSError: errors from process_vm_readv(2), and EFAULT if only a part of the buffers is mapped.
     """
     size = min(sum(length for _, length in buffers), most)
     room = ctypes.create_string_buffer(size)

@@ -24,7 +24,7 @@ ENOUGH = 1 << 19  # bytes after which a carry() ends; the size of eight of the l
 # The average packet size, in bytes, below which packets are moved in batches. Larger packets are faster with CallRelay,
 # whose single buffer stays in the processor's cache.
 SMALL = 2048
-LONGEST = 70000  # bytes of the largest segment with its headers
+LONGEST = 70000  # bytes; room for the largest segment with its headers
 # Bytes from the start of one packet's slot to the next. With a multiple of the page size, all packets would start in
 # the same few sets of the processor's cache.
 STRIDE = 70016
@@ -47,7 +47,7 @@ class Relay(Protocol):
     """Moves packets from one non-blocking descriptor to another, without owning either."""
 
     def carry(self) -> Load:
-        """Move the waiting packets, at most BATCH of them or a little more than ENOUGH bytes. Never blocks."""
+        """Move the waiting packets, up to BATCH packets or a little more than ENOUGH bytes. Never blocks."""
 
     def close(self) -> None:
         """Release resources. A second call does nothing."""
@@ -123,7 +123,7 @@ class BatchRelay:
         self._room = room
         self._calls = CallRelay(source, sink, room)
         self._write = FileIO(sink, "r+b", closefd=False).write
-        self._rings: tuple[Ring, Ring] | None = None  # made for the first batch
+        self._rings: tuple[Ring, Ring] | None = None  # created for the first batch
         self._usable = True
         self.batches = False  # whether the next carry() moves a batch
         self._lengths = b""  # the packet lengths of the last full batch, as native int32

@@ -40,7 +40,8 @@ _REQ3 = Struct("7I").pack
 # struct tpacket_stats_v3: frames including dropped ones, dropped frames, times the ring was full
 _STATISTICS = Struct("3I")
 _OWNED_BY_US, _LOSING = 1, 4  # TP_STATUS_USER, TP_STATUS_LOSING
-# Offsets in a block, in 32-bit words: of the status, which names the owner, and of the number of frames.
+# The offsets of two fields of a block, in 32-bit words. The status says whether the kernel or this process owns the
+# block.
 _STATUS, _FRAMES = 2, 3
 # Fields of a block: number of frames, offset of the first frame, bytes in use.
 _DESCRIPTION = Struct("12x3I").unpack_from

@@ -23,7 +23,7 @@ _NETLINK_EXT_ACK = 11  # extended ACKs: an error carries a message
 _NETLINK_GET_STRICT_CHK = 12  # dumps respect the filter in the request's header (Linux 4.20)
 
 _NLM_F_DUMP_INTR = 16  # linux/netlink.h: a change interrupted the dump
-ATTEMPTS = 10  # how many times an interrupted dump is tried
+ATTEMPTS = 10  # maximum number of attempts at one dump
 
 # Size of the receive buffer in bytes. A dump's messages are at most 32 KiB (netlink(7), af_netlink.c netlink_dump).
 ROOM = 1 << 16
@@ -32,7 +32,7 @@ _SIOCGIFINDEX = 0x8933  # linux/sockios.h
 _IFREQ = struct.Struct("16si20x")  # struct ifreq, linux/if.h: name and index
 _NAME_MAX = 15  # IFNAMSIZ - 1
 
-Message = Any  # a message of pyroute2, which has no types: a dict with get_attr(name)
+Message = Any  # a pyroute2 message: a dict with get_attr(name); pyroute2 has no type annotations
 
 
 class Rtnl:

@@ -62,7 +62,7 @@ _NO_DEVICE = {
 
 
 class Tap:
-    """The TapDevice of a real tap. TapDevice documents each method.
+    """An implementation of TapDevice with a real tap. TapDevice documents each method.
 
     A closed Tap behaves like one whose interface is gone.
     """
@@ -153,8 +153,8 @@ class Tap:
     def set_offload(self, flags: int) -> None:
         """Set the offload of frames from the host to OFFLOAD_NONE or OFFLOAD_TCP.
 
-        Features that were turned off with ethtool(8) stay off. If this process may not enter the namespace of the
-        interface, they are turned on again. Blocks for a few ms. VirtError ENXIO: the interface is gone.
+        Features that were turned off with ethtool(8) stay off, unless this process may not enter the namespace of the
+        interface. Blocks for a few ms. VirtError ENXIO: the interface is gone.
         """
 
         def change() -> None:
@@ -191,7 +191,7 @@ class Tap:
         self._filtered = True
 
     def _put_tags_back(self) -> None:
-        """Undo vlantags.put_in_frames(). A failure is harmless, because removing the next filter tries this again."""
+        """Undo vlantags.put_in_frames(). A failure is ignored; the next removal of a filter tries again."""
         found = self._tags_found
         if found:
             with suppress(OSError):

@@ -1,6 +1,6 @@
 """A timer that makes a descriptor readable, accurate to a few microseconds (timerfd_create(2)).
 
-trio.sleep() is too coarse for the delay of a frame, because epoll_wait(2), in which trio sleeps, counts milliseconds.
+trio.sleep() is too coarse for the delay of a frame, because trio sleeps in epoll_wait(2), whose time-out is in ms.
 """
 
 import ctypes

@@ -121,7 +121,10 @@ class Ring:
         return results if names == self._in_order else _sorted(names, results)
 
     def _complete(self, entered: int) -> None:
-        """Call io_uring_enter(2) until all operations are done, after a signal or a temporary lack of memory."""
+        """Repeat io_uring_enter(2) until all operations are done.
+
+        A signal or a temporary lack of memory can end a call early.
+        """
         rest = self._count
         while True:
             if entered < 0 and ctypes.get_errno() != errno.EINTR:

@@ -36,7 +36,7 @@ def put_in_frames(name: str) -> tuple[str, ...]:
 
 
 def put_back(name: str, features: Iterable[str]) -> None:
-    """Turn on again the features that put_in_frames() returned. VirtError: as in put_in_frames()."""
+    """Re-enable the features that put_in_frames() returned. VirtError: as in put_in_frames()."""
     try:
         with closing(Ethtool(name)) as ethtool:
             _set(ethtool, features, True)

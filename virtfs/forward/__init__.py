@@ -2,8 +2,8 @@
 
 Modules:
 
-    wire              between a tap and its virt: frames towards virt, and their readers
-    wire_out          the other direction: frames from virt into the tap
+    wire              takes frames from a tap towards its virt, for the readers
+    wire_out          puts frames from virt into the tap
     frame_runs        packets of one length, prepared for writing
     impaired_path     delays, loses and changes the frames of one direction
     wire_impairments  the impairments of a wire

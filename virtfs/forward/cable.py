@@ -78,8 +78,9 @@ class OneWay:
         """Start to turn offload on or off, as readers, impairments and settings require.
 
         The change takes a few ms, because it needs the kernel's rtnl_mutex. Until offload is off, large segments are
-        split here, including those already queued. Return False, because this method is a listener of
-        the wires, and waits for no frame.
+        split here, including those already queued.
+
+        A wire listener returns whether anyone is waiting for a frame. Nothing waits here, so return False.
         """
         if self._followed and self._needs_single() != self._single:
             self._single = not self._single
@@ -102,7 +103,7 @@ class OneWay:
     def impair(self, impairment: Impairment, stream: str) -> ImpairedPath | None:
         """Impair this direction. Return the new ImpairedPath, or None if the impairment is harmless.
 
-        The caller must start `run` of the new path. stream: as for ImpairedPath. VirtError: as for ImpairedPath.
+        The caller must start the new path's `run`. The parameter `stream` and the errors are those of ImpairedPath.
         """
         path = None if impairment.harmless else ImpairedPath(impairment, stream, self._passed, self.source.lose)
         if self.path is not None:
@@ -231,7 +232,7 @@ class Cable:
         self._scope = trio.CancelScope()
 
     async def run(self) -> None:
-        """Carry frames until `stop`, or until both taps are gone.
+        """Carry frames until `stop` is called, or until both taps are gone.
 
         Waking this task costs as much as carrying many frames, so a cable polls empty taps LOOKS times before it waits.
         There is a PAUSE between polls, so that several frames gather and are written together. The first write after a

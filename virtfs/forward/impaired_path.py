@@ -1,4 +1,4 @@
-"""One impaired direction of a wire or a cable: a Scheduler (core.impairment_scheduler), one task and one timer."""
+"""One impaired direction of a wire or a cable. It has a Scheduler (core.impairment_scheduler), a task and a timer."""
 
 from collections.abc import Callable
 from random import getrandbits

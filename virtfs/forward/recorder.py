@@ -1,4 +1,4 @@
-"""The recorder of a tap: shows the frames that pass it, in both directions, to captures and the history.
+"""The recorder of a tap: shows the frames that pass the tap, in both directions, to captures and the history.
 
 While a recorder has sinks, the kernel copies every frame into a packet ring on the tap (host.ring). The wire is not
 involved, so a capture does not slow down reading and writing. Captured frames wait in the ring, not in the tap's queue.
@@ -47,7 +47,7 @@ class Ring(Protocol):
 
 
 class Passed:
-    """Consecutive frames that have passed a tap. A sink must not use the object after the sink has returned.
+    """Consecutive frames that have passed a tap. A sink must not use this object after the sink has returned.
 
     frames: the number of these frames. lost: the number of frames that were lost before them.
     size: an upper bound on the length of these frames as pcapng, in bytes.
@@ -131,7 +131,7 @@ class Recorder:
         self._shown = trio.Event()  # set after each block, then replaced
 
     async def watch(self, sink: Sink) -> None:
-        """Show a sink all frames that pass from now on.
+        """Show all frames that pass from now on to `sink`.
 
         VirtError ENXIO: `end` has been called. Other errors are those of PacketRing.open.
         """
@@ -145,7 +145,7 @@ class Recorder:
             self._sinks[sink] = None
 
     def unwatch(self, sink: Sink) -> None:
-        """Stop showing frames to a sink. Idempotent. The ring is closed after the last sink."""
+        """Stop showing frames to a sink. Idempotent. The ring is closed when no sink is left."""
         if self._sinks.pop(sink, sink) is None and not self._sinks:
             self._start(self._close_unused)
 
@@ -188,7 +188,7 @@ class Recorder:
             pass
 
     def pending(self) -> bool:
-        """Return whether any frames that have passed have not been shown yet. They will be shown within a few ms."""
+        """Return whether frames have passed that have not been shown yet. They will be shown within a few ms."""
         return self._ring is not None and bool(self._ring.ahead())
 
     async def flush(self) -> None:
@@ -231,7 +231,8 @@ class Recorder:
                     await trio.lowlevel.wait_readable(ring.fileno())
                     for number, block in enumerate(ring.blocks()):
                         if number and not number % BLOCKS:
-                            # Yield before _show. After it, `flush` would count this block twice, by _given and ahead().
+                            # Yield before _show. After _show, `flush` would count this block twice, because both _given
+                            # and ahead() would include it.
                             await trio.lowlevel.checkpoint()
                         self._show(block)
         except Exception:

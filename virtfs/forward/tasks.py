@@ -30,7 +30,7 @@ async def lasting(what: str, work: Callable[[], Awaitable[None]]) -> None:
 
     A failure with the same message as the last one is not logged again. Return when `work` returns. Cancellation ends
     the work.
-    what: the name of the work in the log.
+    what: the name of the work, for the log.
     """
     pause, logged = FIRST, ""
     while True:
@@ -51,7 +51,7 @@ async def lasting(what: str, work: Callable[[], Awaitable[None]]) -> None:
 
 
 def only(failure: BaseException) -> BaseException:
-    """Return the only exception in nested exception groups, or the innermost group that has several."""
+    """Unwrap exception groups that contain one exception. Return that exception, or the first group with several."""
     while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
         failure = failure.exceptions[0]
     return failure

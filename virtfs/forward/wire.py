@@ -4,10 +4,11 @@
 
 `wire_out` is the other direction.
 
-The tap's queue in the kernel is virt's receive queue. A frame stays there until it is read, so it is copied once, from
-the tap into the answer of the read. The wire reads ahead only for three purposes: `peek`, which tells a frame's length
-before it is read; `backlog`, which keeps the last frames while nobody reads; and an impairment. Frames that are read
-ahead wait in a second queue of the same length. Captures have their own view of the tap (`recorder`).
+The tap's queue in the kernel is virt's receive queue. A frame stays there until it is read, so it is copied only
+once, from the tap into the reply to the read. The wire reads ahead only for three purposes: `peek`, which returns the
+length of a frame before the frame is read; `backlog`, which keeps the last frames while nobody reads; and an
+impairment. Frames that are read ahead wait in a second queue of the same length. Captures do not use the wire: they get
+their frames from `recorder`.
 
 Frames that arrive in the tap while the interface has no reader count as dropped, as on a closed tap(4). `settle` counts
 them at the next open, and when the counters are read.
@@ -38,10 +39,10 @@ class Wire:
     """Takes frames out of one tap, and never waits. Its attribute `out` puts frames into the tap.
 
     gone: called when the tap turns out to have vanished.
-    catch_up: applies the kernel's pending reports; called before a frame is rejected as too long.
+    catch_up: processes pending notifications from the kernel; called before a frame is rejected as too long.
     dropped: called with the number of frames that nobody will read.
-    listeners: called when a frame may have arrived, when virt has changed, and when a reader opens or closes. Each
-    returns whether somebody still waits for a frame from the tap.
+    listeners: functions that are called when a frame may have arrived, when virt has changed, and when a reader opens
+    or closes. Each returns whether anyone is still waiting for a frame from the tap.
     path: the impairment of frames towards virt, or None.
     rest: the end of a frame that did not fit into a read of at least SPLIT bytes. The frame file clears it after use.
     """
@@ -65,14 +66,14 @@ class Wire:
         self.out = Outward(virt, tap, catch_up, self._vanished)
         self._gone = gone
         self._dropped = dropped
-        self._onward: Callable[[bytes], None] | None = None  # while a cable reads the tap: takes its frames
+        self._onward: Callable[[bytes], None] | None = None  # takes the frames while a cable reads the tap
         self._counters = virt.counters
         self._fd = tap.fd
-        self._tap_read = FileIO(tap.fd, "r+b", closefd=False).readinto  # returns None where os.read raises
+        self._tap_read = FileIO(tap.fd, "r+b", closefd=False).readinto  # returns None where os.read raises EAGAIN
         self._kept = FrameQueue()
         self.rest = b""
         self._rest = memoryview(bytearray(LONGEST + VNET_HEADER))
-        self._refusal: tuple[int, str] | None = None  # why reads fail: EHOSTDOWN or ENXIO, and a sentence
+        self._refusal: tuple[int, str] | None = None  # if reads fail: EHOSTDOWN or ENXIO, and the sentence
         self._wanted = trio.Event()
         # Edge-triggered, so that pollers are woken by a new frame even if an older one is still unread.
         self._edge = select.epoll(flags=select.EPOLL_CLOEXEC)
@@ -127,7 +128,7 @@ class Wire:
         return size
 
     def _up_already(self) -> bool:
-        """Return whether the interface is up, although the kernel has not reported it yet. If so, enable reads."""
+        """Return whether the interface is up, even if the kernel has not reported this yet. If so, enable reads."""
         if self.virt.lost or not self._writable():
             return False
         self._refusal = None
@@ -169,7 +170,7 @@ class Wire:
             self.settle()
         elif self._refusal is None and not self._fed and not self._kept and (frame := self._read()) is not None:
             self._kept.add(frame, 1)
-            # Wake pollers here: the tap may be empty now, and then epoll reports nothing for this frame.
+            # Wake pollers here: the tap may be empty now, in which case epoll does not report this frame.
             self._tell()
         return self._kept.next_length()
 
@@ -183,7 +184,8 @@ class Wire:
         """Apply a change of virt, of the impairment or of the cable."""
         virt = self.virt
         self.out.update()
-        self._fed = self.path is not None or self._onward is not None  # frames do not come straight from the tap
+        # With an impairment or a cable, `take` does not read the tap itself. It takes frames only from _kept.
+        self._fed = self.path is not None or self._onward is not None
         if virt.lost:
             self._refusal = (errno.ENXIO, f"{virt.name} is gone")
         elif not virt.host.up and not self._writable():
@@ -221,7 +223,7 @@ class Wire:
             self._tell()
 
     def _tell(self) -> bool:
-        return True in [listener() for listener in self.listeners]  # a list, because `any` would skip some listeners
+        return True in [listener() for listener in self.listeners]  # a list, so that every listener is called
 
     def _ahead(self) -> bool:
         """Return whether frames are read from the tap before a reader asks for them."""

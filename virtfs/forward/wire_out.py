@@ -32,7 +32,7 @@ class Path(Protocol):
 class Outward:
     """Puts frames into one tap, and never waits.
 
-    catch_up: applies the kernel's pending reports; called before a frame is rejected as too long.
+    catch_up: processes pending notifications from the kernel; called before a frame is rejected as too long.
     vanished: called when the tap turns out to have vanished; returns the error to raise.
     path: the impairment of frames towards the tap, or None.
     """
@@ -47,7 +47,7 @@ class Outward:
         self._vanished = vanished
         self._counters = virt.counters
         self._fd = tap.fd
-        self._tap_write = FileIO(tap.fd, "r+b", closefd=False).write  # returns None where os.write raises
+        self._tap_write = FileIO(tap.fd, "r+b", closefd=False).write  # returns None where os.write raises EAGAIN
         self.update()
 
     def update(self) -> None:
@@ -65,7 +65,7 @@ class Outward:
         self.update()
 
     def clear(self) -> None:
-        """Drop the frames that an impairment delays."""
+        """Drop the frames that are delayed by an impairment."""
         if self.path is not None:
             self.lose(self.path.clear())
 
@@ -133,7 +133,7 @@ class Outward:
         return sent + others + in_runs
 
     def _put_run(self, run: Run, rows: Rows) -> None:
-        """Send a run of frames of equal length. For speed, the loop only writes, and frames are counted after it."""
+        """Send a run of frames of equal length. For speed, the loop only writes; the frames are counted afterwards."""
         fits = self._plain and self._shortest <= run.length <= self._longest
         packets = iter(rows.packets(run) if fits else ())
         count, failed, write = length_hint(packets), 0, self._tap_write
@@ -210,12 +210,12 @@ class Outward:
         self._counters.tx_bytes += size
 
     def count_refused(self, frames: int, down: int) -> None:
-        """Count frames of a cable that the tap rejected. down: the number rejected because the interface is down."""
+        """Count frames from a cable that the tap rejected. down: the number rejected because the interface is down."""
         self._counters.tx_dropped += frames
         self._counters.tx_down += down
 
     def cut(self) -> None:
-        """Count as oversize a frame that was sent without its end."""
+        """Count a frame that was sent without its end as dropped and as oversize."""
         self._counters.tx_dropped += 1
         self._counters.tx_oversize += 1
 

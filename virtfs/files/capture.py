@@ -36,7 +36,7 @@ from virtfs.host.descriptors import NONE_LEFT
 
 log = logging.getLogger(__name__)
 
-# The captures of a mount together may buffer as many bytes as this number of full buffers.
+# All captures of a mount together may buffer as many bytes as this many full buffers hold.
 READERS = 32
 SNAPLEN = 0  # snap length in bytes; 0 means no limit
 
@@ -119,7 +119,7 @@ class Capture(DeviceFile):
             await handle.appear(recorder)
 
     def vanish(self, recorder: Recorder) -> None:
-        """Remove an interface from every open capture, after its statistics block."""
+        """Stop capturing an interface in every open capture, and add its statistics block."""
         for handle in self._handles():
             handle.vanish(recorder)
 
@@ -236,7 +236,7 @@ class CaptureHandle(TextDeviceHandle):
         self.waiters.wake()
 
     def vanish(self, recorder: Recorder) -> None:
-        """Stop capturing an interface. Its recorder must have shown all its frames."""
+        """Stop capturing an interface. The recorder must have shown all frames of the interface."""
         watched = self._watched.pop(recorder, None)
         if watched is None:
             return

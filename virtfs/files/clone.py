@@ -38,7 +38,7 @@ class Clone(DeviceFile):
 
 
 class CloneHandle(TextDeviceHandle):
-    """One open of clone. The interface that it has created exists until the last close."""
+    """One open of clone. The interface that it created exists until the last close."""
 
     __slots__ = ("_destroy", "_text")
 
@@ -58,7 +58,7 @@ class CloneHandle(TextDeviceHandle):
         raise VirtError(errno.EINVAL, "clone takes no commands: write them to the ctl of the interface")
 
     def poll(self) -> int:
-        return select.POLLIN | select.POLLOUT  # POLLOUT: a write does not wait, it fails at once
+        return select.POLLIN | select.POLLOUT  # POLLOUT, because a write fails at once instead of waiting
 
     def release(self) -> None:
         super().release()

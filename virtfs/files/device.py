@@ -102,10 +102,10 @@ class DeviceHandle:
     kh: the poller to wake, or None. told: the events that were last reported to that poller.
 
     The other attributes are state of fuse/split_calls.py:
-    whole: for each writing thread, the minimum size in bytes of a write that is checked for being a piece of a split
-    call.
-    unfinished: if the rest of a split frame is still expected, the writing thread and the offset and length of this
-    rest; otherwise None.
+    whole: a size in bytes for each writing thread, by thread id. Writes of at least this size are checked, because they
+    may be pieces of a split call.
+    unfinished: the rest of a split frame that is still expected: (id of the writing thread, offset, length). None if no
+    rest is expected.
     splits: whether a piece of a split call has been seen.
     """
 
@@ -198,9 +198,9 @@ class DeviceHandle:
     def poll(self) -> int:
         """Return the events for poll(2).
 
-        POLLIN is set if the file is open for reading, unless a read would fail with EAGAIN. POLLOUT is the same for
-        writing. So each of them is also set if the call would fail with another error. POLLERR is added if a read would
-        fail, and POLLERR|POLLHUP once the interface is gone. Every change of the result wakes `waiters`.
+        POLLIN is set if the file is open for reading, unless a read would fail with EAGAIN. POLLOUT has the same
+        meaning for writing. So each of them is also set if the call would fail with another error. POLLERR is added if
+        a read would fail, and POLLERR|POLLHUP once the interface is gone. Every change of the result wakes `waiters`.
         """
         raise NotImplementedError
 
@@ -239,7 +239,7 @@ class FixedHandle(DeviceHandle):
 
 
 class WalkHandle(DeviceHandle):
-    """An open by a program that walks the tree (`walks`). Reads return `length` zero bytes in all.
+    """An open by a program that walks the tree (`walks`). Reads return `length` zero bytes in total.
 
     Such an open consumes no frames and does not affect the interface.
     """
@@ -297,8 +297,8 @@ class DeviceFile(Node):
     """A file that behaves like a character device.
 
     label: the path of the file, relative to the directory of the interface or to the mount point.
-    gives: whether this kind of file supports reading. takes: the same for writing. If false, such opens fail, whatever
-    the permission bits are.
+    gives: whether this kind of file can be read. If not, opens for reading fail, whatever the permission bits are.
+    takes: whether it can be written. If not, opens for writing fail in the same way.
     live: whether a read may wait or consume something. If so, programs that walk the tree must not read the file.
     """
 
@@ -320,7 +320,7 @@ class DeviceFile(Node):
     def size(self, user: User | None) -> int:
         """Return 1 for a readable file, else 0.
 
-        With a size of 0 splice(2) and io_uring would read nothing, because they never read beyond the size.
+        With a size of 0, splice(2) and io_uring would read nothing, because they never read beyond the size.
         """
         return int(self.gives)
 

@@ -26,7 +26,7 @@ class Events(DeviceFile):
     def emit(self, what: Event, name: str, **keys: object) -> None:
         """Report an event to every reader.
 
-        name: the interface or bridge. keys: the values of the event, which must not contain blanks.
+        name: the name of the interface or bridge. keys: the values of the event by key; they must not contain blanks.
         ValueError: the keys are not those of this event.
         """
         if tuple(keys) != EVENTS[what].keys:

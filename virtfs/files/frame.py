@@ -55,7 +55,7 @@ class Opening(Protocol):
     """Acts on the first open and the last close of frame and hex, for the verbs upopen and carrier."""
 
     async def first_open(self) -> None:
-        """Act on the first open, before it is answered. If this raises an OSError, the open fails."""
+        """Act on the first open, before open(2) returns. If this raises an OSError, the open fails."""
 
     def last_close(self) -> None:
         """Act on the last close. Start the necessary task and return without waiting for it."""
@@ -73,14 +73,14 @@ class Frame(DeviceFile):
         self.wire = wire
         self.seats = seats
         self.waiters = Waiters(started=wire.want)
-        # The end of the last frame that was longer than its read, and the handle that read it.
+        # The handle that last read only the beginning of a frame, and the rest of that frame.
         self.tail: tuple[DeviceHandle | None, bytes] = None, b""
         self._opening = opening
         wire.listeners.append(self.waiters.wake)
 
     @property
     def followed(self) -> bool:
-        """Whether the host's end follows the opens, because of the verb upopen or `carrier open`."""
+        """Whether opens and closes change the host's end, because of the verb upopen or `carrier open`."""
         return self.wire.virt.upopen or self.wire.virt.carrier == "open"
 
     def size(self, user: User | None) -> int:
@@ -100,7 +100,8 @@ class Frame(DeviceFile):
         """Open frame or hex, the two files that share the interface's queue.
 
         make: creates the handle, which must call `leave` when it is released.
-        VirtError: ENXIO, the tap is gone; EBUSY, the verb exclusive forbids the open. Others: as Opening.first_open.
+        VirtError: ENXIO, the tap is gone; EBUSY, the verb exclusive forbids the open.
+        Other errors are those of Opening.first_open.
         """
         virt = self.wire.virt
         if virt.lost:

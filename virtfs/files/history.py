@@ -11,7 +11,7 @@ from virtfs.files.capture import file_header, interface_block
 from virtfs.files.device import DeviceFile, FixedHandle, Opens, Waiters
 from virtfs.forward.recorder import Passed, Recorder
 
-PIECE = 65536  # bytes. Packet blocks are joined into pieces of up to this length.
+PIECE = 65536  # maximum length in bytes of a piece, which consists of joined packet blocks
 
 
 class History:
@@ -58,7 +58,7 @@ class History:
             self._size -= len(self._pieces.popleft())
 
     def _oldest(self) -> memoryview:
-        """Return the blocks of the oldest piece that are within the bound."""
+        """Return the oldest piece without those of its blocks that exceed the bound."""
         oldest = memoryview(self._pieces[0] if self._pieces else b"")
         over, left = self._size - self._bound, 0
         while left < over:

@@ -1,7 +1,7 @@
 """inject: sends the frames of a pcap or pcapng file that is written to it, many frames per write.
 
 If the verb pace is set, the recorded intervals between frames are kept, or scaled by a factor. A write then waits
-until its frames are sent. A signal ends a waiting write between two frames.
+until its frames are sent. A signal ends a waiting write at a frame boundary.
 """
 
 import errno
@@ -29,7 +29,7 @@ BURST = 2048  # frames sent before other tasks run
 class Inject(DeviceFile):
     """The inject file. Only one open is allowed at a time.
 
-    A second open is refused, because its writes would be stuck in the kernel while a write of the first one waits.
+    A second open is refused, because its writes would be stuck in the kernel while a write of the first open waits.
     start: runs a task until the mount ends. told: called with an error and the user, to set the user's last_error.
     """
 
@@ -51,7 +51,8 @@ class Inject(DeviceFile):
         self.told = told
         self.used = False
         self.waiters = Waiters()
-        # A wire listener returns whether anyone waits for a frame from the tap. Those who wait here are writers: False.
+        # A wire listener returns whether anyone is waiting for a frame from the tap. The waiters here are writers, so
+        # return False.
         wire.listeners.append(lambda: self.waiters.wake() and False)
 
     def open(self, flags: int, user: User) -> "InjectHandle":
@@ -99,7 +100,7 @@ class InjectHandle(DeviceHandle):
         self._unpaced: Iterator[bytes | Run] | None = None  # used instead of _records while `pace` is 0
         self._rows = Rows()
         self._frames = 0
-        self._writing = 0  # bytes of the waiting write
+        self._writing = 0  # length of the waiting write in bytes
         self._timer = Timer()  # created last: nothing would close it if a later line failed
 
     def write(self, data: memoryview) -> int | None:

@@ -21,7 +21,7 @@ from virtfs.forward.wire import Wire
 COUNTED: Final[dict[str, str]] = {
     "rx_frames": "Frames read from the interface.",
     "rx_bytes": "Bytes in frames read from the interface.",
-    "rx_dropped": "Frames from the host that were not read: no reader, a full queue, down, or rejected by a filter.",
+    "rx_dropped": "Frames from the host that were not read: no reader, queue full, down, or rejected by a filter.",
     "tx_frames": "Frames written to the interface and sent to the host.",
     "tx_bytes": "Bytes in frames sent to the host.",
     "tx_dropped": "Frames written to the interface and not sent to the host, for any reason.",

@@ -30,15 +30,16 @@ class Text(Node):
     """A file whose text is made when it is read.
 
     text: returns the whole text for a user.
-    write: applies the data of one write(2) completely, or raises and changes nothing. None for a read-only file.
+    write: applies the data of one write(2) completely, or raises an error and changes nothing. It is None for a
+    read-only file.
     refresh: queries the kernel for the state that `text` shows.
     refused: called with the error of a write that was rejected before it reached `write`, and with the user.
     personal: whether the text differs by user.
-    changes: returns a number that differs after each change, except changes of counters. Only texts about the whole
-    mount have it, because they may be long.
+    changes: returns a number that is different after every change of state. Counters do not affect this number. Only
+    texts about the whole mount have `changes`, because they may be long.
 
-    If making a text with `changes` took longer than CHEAP, the text is reused for as long as it took to make, unless
-    the number changes. So making texts takes at most half of the server's time.
+    If a text has `changes` and took longer than CHEAP to make, it is reused for as long as it took to make, unless the
+    number changes. So making texts takes at most half of the server's time.
     """
 
     __slots__ = (

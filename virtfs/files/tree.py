@@ -49,7 +49,7 @@ class Reports(Protocol):
         """Return the text of a ctl."""
 
     def changes(self) -> int:
-        """Return a number that grows with each change, except changes of counters."""
+        """Return a number that grows with every change of state. Counters do not affect it."""
 
     def wires(self) -> list[Wire]:
         """Return the wires of all interfaces, ordered by unit."""

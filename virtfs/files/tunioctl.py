@@ -62,7 +62,7 @@ class TunIoctls:
             get, least = _SET[command]
             (value,) = struct.unpack("<i", argument)
             if value < least:
-                raise VirtError(errno.EINVAL, f"ioctl {command:#x}: {value} is too small: at least {least}")
+                raise VirtError(errno.EINVAL, f"ioctl {command:#x}: {value} is too small: the minimum is {least}")
             self._kept[get] = int(bool(value)) if get == TUNGETVNETLE else value
             return b""
         if command == TUNGETFEATURES:

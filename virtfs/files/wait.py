@@ -87,7 +87,8 @@ def waits(wire: Wire, opens: Opens) -> dict[str, Wait]:
         "gone": lambda: virt.lost,
     }
     state = Waiters()
-    # A listener of the wire returns whether somebody waits for a frame from the tap. Nobody does so here.
+    # A wire listener returns whether anyone is waiting for a frame from the tap. These waiters wait for a change of
+    # state, so the result is False.
     wire.listeners.append(lambda: state.wake() and False)
     files = {name: Wait(virt, name, opens, holds, state) for name, holds in conditions.items()}
     return files | {"frame": FrameWait(wire, opens)}

@@ -5,15 +5,15 @@ Modules:
     service         makes every part bottom-up, and serves one mount
     kernel          the netlink sockets, and the thread that uses them
     task_starter    starts tasks
-    changes         notifies tasks when a text file shows something new
+    changes         notifies tasks when the text of a file has changed
     errors_by_user  the last error of each user
     userdb          names of users and groups
 
     interface       one interface, with everything that belongs to it
-    registry        all interfaces, looked up by unit, virt or place of the tap
+    registry        all interfaces, looked up by unit, by virt, or by the tap's namespace and index
     taps            opens, reads and restores the host's end
     lifecycle       creates and destroys interfaces
-    upopen          lets the host's end follow the opens of frame
+    upopen          sets the host's end up or down when frame or hex is opened or closed
     drops           emits the event drop
     follow          applies what the kernel reports
     bridges         the bridges

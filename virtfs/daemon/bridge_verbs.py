@@ -1,7 +1,7 @@
 """The effect of each verb on a bridge, and how a line is undone.
 
 All functions here block, as host.bridge does, and are called in a thread. To undo a line, `put_back` compares the
-bridge with its state before the line and runs the verbs that restore this state.
+bridge with its state before the line ran, and carries out the verbs that restore that state.
 """
 
 import logging
@@ -55,7 +55,8 @@ EFFECTS: Final[dict[str, Effect]] = {
     "-protect": _port("IFLA_BRPORT_ISOLATED", 0),
     "stp": lambda bridge, name: bridge.set_stp(True),
     "-stp": lambda bridge, name: bridge.set_stp(False),
-    # brconfig(8) allows 0 to 255. Linux allows 0 to 63 (net/bridge/br_private.h: BR_MAX_PORT_PRIORITY has 6 bits).
+    # brconfig(8) allows 0 to 255. Linux allows 0 to 63 (BR_MAX_PORT_PRIORITY in
+    # net/bridge/br_private.h has 6 bits), so the value is divided by 4.
     "ifpriority": lambda bridge, name, value: bridge.set_port(name, "IFLA_BRPORT_PRIORITY", value // 4),
     "ifpathcost": lambda bridge, name, value: bridge.set_port(name, "IFLA_BRPORT_COST", value),
     "ifgroupfwd": lambda bridge, name, mask: bridge.set_port(name, "IFLA_BRPORT_GROUP_FWD_MASK", mask),
@@ -68,7 +69,7 @@ EFFECTS: Final[dict[str, Effect]] = {
 def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str, str], ensure: bool) -> None:
     """Carry out a whole line, or raise and leave the bridge as it was.
 
-    taps: the current names of taps, keyed by virtN and by tapN. ensure: whether the line is an `ensure`.
+    taps: the current names of taps, keyed by virtN and by tapN. ensure: whether the command is `ensure`.
     """
     before, settings, own = bridge.look(), bridge.settings(), bridge.adoptions.own
     actions = renamed(actions, taps)
@@ -93,7 +94,7 @@ def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Setting
     settings: the port settings that no verb sets, keyed by member name. They are restored only for the members that
     this call adds to the bridge, and for those in `left`. Other members keep what other programs have set.
     left: the names of the members that the failed line removed. They may already be in the bridge again.
-    Errors are logged.
+    Errors are only logged.
     """
     try:
         members = tuple(a for a in steps(bridge.look(), to) if a.verb in ("add", "delete"))
@@ -110,7 +111,7 @@ def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Setting
 
 
 def as_found(bridge: HostBridge, found: BridgeState) -> BridgeState:
-    """Return the state to restore for a bridge that existed before virtfs.
+    """Return the state to restore for a bridge that existed before virtfs attached to it.
 
     If another program has removed a member, and the member has addresses of its own again, leave out this member and
     these addresses. Link-local addresses do not count.

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Managed:
-    """One bridge, and the data that releasing it needs.
+    """One bridge, and the data needed to release it.
 
     index: the interface index.
     found: the state of the bridge before virtfs attached to it, or None if virtfs made it.
@@ -46,7 +46,7 @@ class _Managed:
 
 
 class Bridges:
-    """All bridges of a mount, by name. They belong to root."""
+    """All bridges of a mount, by name. Their files belong to root."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Bridges:
         changes: Changes,
         report: Callable[[VirtError, User], None],
     ) -> None:
-        """taps: returns the current names of taps, keyed by virtN and by tapN. report: sets a user's last_error."""
+        """taps: returns a dict from virtN and tapN to the tap's current name. report: sets a user's last_error."""
         self.directory = Directory(ROOT)
         self._kernel = kernel
         self._taps = taps
@@ -80,8 +80,8 @@ class Bridges:
     async def run(self, command: Command, run: RunBridge, made: bool = False) -> None:
         """Carry out a line of the mount's ctl that names a bridge.
 
-        run: carries out writes to the ctl of the bridge.
-        made: whether an earlier run of virtfs made the existing bridge. Then `destroy` removes the bridge.
+        run: a function that carries out writes to the ctl of the bridge.
+        made: whether an earlier run of virtfs made the existing bridge. If so, `destroy` removes the bridge.
         """
         assert isinstance(command.target, str)
         name = BridgeName(command.target)
@@ -99,7 +99,7 @@ class Bridges:
     async def change(self, bridge: Bridge, actions: tuple[Action, ...], user: User) -> None:
         """Carry out a line of the ctl of a bridge.
 
-        VirtError: EPERM, the user is not root; ENXIO, the bridge is gone; errors of the verbs.
+        VirtError: EPERM, the user is not root; ENXIO, the bridge is gone; errors from the verbs.
         """
         if not user.root:
             raise VirtError(errno.EPERM, "only root may change a bridge")

@@ -1,4 +1,4 @@
-"""Notifies tasks of changes. A change is anything by which a command or the kernel alters the text of a file."""
+"""Notifies tasks of changes. A change happens when a command or the kernel alters the text that a file shows."""
 
 import trio
 

@@ -36,8 +36,8 @@ from virtfs.daemon.virt_verbs import VirtVerbs
 from virtfs.files.tree import Reports, Tree
 from virtfs.forward.tasks import Start
 
-AT_A_TIME = 8  # maximum number of writes of one user that wait for the lock
-YIELD = 64  # number of blank lines in a script after which other tasks run
+AT_A_TIME = 8  # maximum number of one user's writes that may run or wait at the same time
+YIELD = 64  # other tasks run after this many blank lines in a script
 
 
 class Commands:
@@ -78,7 +78,7 @@ class Commands:
         self._start = start
         self._waiting: Counter[Uid] = Counter()
 
-    # Methods of files.tree.Commands
+    # Methods of the protocol files.tree.Commands
 
     async def run(self, of: Virt | Bridge | None, script: Script, data: bytes, user: User) -> None:
         """Run the lines that this write completes. Stop at the first line that fails.
@@ -115,7 +115,7 @@ class Commands:
             raise self._errors.remember(located, user) from None
 
     async def set_value(self, virt: Virt, file: str, data: bytes, user: User) -> None:
-        """Carry out one write to an attribute file. file: its path relative to the directory of the interface."""
+        """Carry out one write to an attribute file. file: its path relative to the interface's directory."""
         text = data.decode(errors="surrogateescape")
         with self._admitted(user):
             try:
@@ -186,8 +186,9 @@ class Commands:
     async def run_line(self, text: str, user: User, made: frozenset[str] | None = None) -> None:
         """Carry out a line of the mount's ctl.
 
-        made: in a replay, the names of the taps and bridges that an earlier run of virtfs made. None if a user gives
-        the line. Then the line supersedes failed lines of the state file about the same interface or bridge.
+        made: the names of the taps and bridges that an earlier run of virtfs made, if the line is replayed from the
+        state file. None means that a user wrote the line. Such a line supersedes failed lines of the state file about
+        the same interface or bridge.
         """
         self._refuse_at_end()
         command = parse(text)

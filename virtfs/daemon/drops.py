@@ -8,7 +8,7 @@ import trio
 from virtfs.files.events import Events
 from virtfs.forward.tasks import Start
 
-PAUSE = 1  # minimum seconds from one event to the next
+PAUSE = 1  # minimum number of seconds between two events
 
 
 class Drops:

@@ -10,14 +10,14 @@ REMEMBERED = 1024  # maximum number of users whose last error is kept
 
 
 class ErrorsByUser:
-    """The last error of each user. If there are too many users, the oldest error is dropped."""
+    """The last error of each user. If more than REMEMBERED users have one, the oldest error is dropped."""
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
         self._errors: OrderedDict[Uid, str] = OrderedDict()
 
     def remember(self, refusal: VirtError, user: User) -> VirtError:
-        """Set the user's last error, and return it, so that the caller can raise it."""
+        """Set the user's last error. Return `refusal`, so that the caller can raise it."""
         self._errors[user.uid] = refusal.strerror
         self._errors.move_to_end(user.uid)
         if len(self._errors) > REMEMBERED:

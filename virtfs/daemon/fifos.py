@@ -18,7 +18,8 @@ from virtfs.forward.feed import Feed
 from virtfs.forward.tasks import Start
 from virtfs.host.fifo import Fifo
 
-# Must differ from the names of mount points that cli.shell makes, so that the daemon does not search its own mount.
+# cli.shell makes mount points whose names start with another prefix. If the prefixes were equal, make_directory()
+# would search the daemon's own mount.
 PREFIX = "virtfs-run-"
 LOCK = "lock"
 PAUSE = 0.25  # seconds between two checks for readers
@@ -27,14 +28,15 @@ PAUSE = 0.25  # seconds between two checks for readers
 def make_directory() -> tuple[Path, int]:
     """Make a run-time directory. Return its path, and the descriptor of the lock that marks it as in use.
 
-    For root the directory is in /run, for others in XDG_RUNTIME_DIR or the directory for temporary files. Other users
-    may open files in it by name, but not list it. Also remove directories that a killed daemon has left. They are
-    recognized by a lock that nobody holds.
+    For root, the directory is in /run. For other users, it is in XDG_RUNTIME_DIR or in the directory for temporary
+    files. Everyone may open files in it by name, but only its owner may list it. This function also removes the
+    directories that killed daemons have left. They are recognized by a lock that nobody holds.
     """
     places = ("/run" if os.geteuid() == 0 else "", os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir())
     base = next(Path(place) for place in places if place and os.access(place, os.W_OK))
     for old in base.glob(f"{PREFIX}*/{LOCK}"):
-        # A mount point here is a bind mount of `virtfs shell`. It could be emptied but not removed, so leave it.
+        # If the directory is a mount point, `virtfs shell` has bind-mounted it. Then rmtree() would empty the
+        # directory but could not remove it, so leave it alone.
         if not old.parent.is_mount():
             _clear(old)
     while True:
@@ -48,7 +50,7 @@ def make_directory() -> tuple[Path, int]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (directory / LOCK).exists():
             return directory, lock
-        # Another daemon has removed the directory before it was locked, because it seemed abandoned. Try again.
+        # Before the lock was taken, another daemon removed the directory, because it looked abandoned. Try again.
         os.close(lock)
 
 

@@ -23,7 +23,7 @@ from virtfs.host.netnames import name_of
 
 log = logging.getLogger(__name__)
 
-STORM = 256  # number of reports in a row after which other tasks run
+STORM = 256  # other tasks run after this many reports in a row
 # A query is repeated if the kernel sent reports during it, because a report may be newer than the answer.
 ATTEMPTS = 10  # maximum number of queries for the place of a tap
 REFRESHES = 5  # maximum number of queries for the state of a tap
@@ -54,7 +54,7 @@ class Follower:
     def catch_up(self) -> None:
         """Apply the pending reports from the kernel, without waiting.
 
-        Of several reports about the state of one link only the last is applied. An earlier report may be older than a
+        Of several reports about the state of one link, only the last is applied. An earlier report may be older than a
         query's answer that has already been applied.
         """
         events: list[Event] = []
@@ -105,7 +105,7 @@ class Follower:
                     self.doubt(interface)
 
     def _left(self, interface: Interface) -> None:
-        """Handle a report that a tap has left its namespace. Its descriptor shows whether it was deleted or moved."""
+        """Handle a report that a tap has left its namespace: its descriptor tells a deleted tap from a moved one."""
         if interface.tap.alive():
             self.doubt(interface)
         else:
@@ -213,7 +213,7 @@ class Follower:
         interface.set_host(*host)
         self.catch_up()
         # The recorder must move with the tap. If another task noticed the move first, that task moves the recorder, and
-        # this one waits for it.
+        # this task waits until that is done.
         await (interface.recorder.moved() if moved else interface.recorder.settled())
 
     def _find(self, interface: Interface) -> tuple[Place, str, tuple[Link, tuple[IpInterface, ...], str]]:

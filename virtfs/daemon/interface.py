@@ -40,7 +40,7 @@ class Interface:
         events: Events,
         start: Start,
     ) -> None:
-        """Join the parts.
+        """Store the parts of the interface.
 
         found: the tap as it was when virtfs opened it.
         opening: lets the host's end follow the opens of frame and hex.
@@ -57,7 +57,7 @@ class Interface:
         self.opening = opening
         self.impairments = WireImpairments(wire, start)
         self.place: Place = (None, virt.host.index)
-        # The index of the bridge or other master of the tap, in the namespace of the tap; None if there is no master.
+        # The interface index of the tap's master (for example a bridge) in the tap's namespace, or None.
         self.master = found.link.master
         self.reports = 0  # number of reports from the kernel about the host's end
         self._captures = captures
@@ -78,7 +78,7 @@ class Interface:
         """Apply the state of the host's end that the kernel reports. For a lost interface, do nothing.
 
         bridge: the name of the tap's bridge, or "" if the tap is in no bridge. None means that the name was not
-        queried; the known name then stays if the master is unchanged.
+        queried. In that case the known name is kept if the master is unchanged.
         """
         if self.virt.lost:
             return
@@ -101,7 +101,7 @@ class Interface:
             self.virt.set_host(replace(host, addresses=tuple(a for a in host.addresses if a != address)))
 
     def set_dropped(self, total: int) -> None:
-        """Store the kernel's count of frames that the tap has dropped. total: the count since the tap was made."""
+        """Update the number of dropped frames. total: the kernel's count since the tap was made."""
         dropped = total - self.found.link.tx_dropped
         if dropped != self.virt.host.dropped:
             self.virt.set_host(replace(self.virt.host, dropped=dropped))
@@ -125,7 +125,7 @@ class Interface:
             self._events.emit("lost", self.virt.name)
 
     async def _end_captures(self) -> None:
-        """End the captures, after they have shown all frames that passed."""
+        """End the captures, after they have shown all frames of the interface."""
         await self.recorder.flush()
         for capture in self._captures:
             capture.vanish(self.recorder)

@@ -93,7 +93,7 @@ class Lifecycle:
                 errno.EMFILE,
                 f"the limit of {files} open files (RLIMIT_NOFILE) allows only {most} interfaces: destroy one first",
             )
-        raise VirtError(errno.ENOSPC, f"this mount allows at most {most} interfaces")
+        raise VirtError(errno.ENOSPC, f"this mount allows at most {most} interfaces: destroy one first")
 
     async def create(
         self, unit: Unit | None, names: Names, made: bool = False, netns: str = "", cloned: bool = False
@@ -101,11 +101,11 @@ class Lifecycle:
         """Create virt<unit>. Create its tap, or attach to an existing tap. A failure leaves nothing behind.
 
         unit: None for the lowest free unit.
-        names: returns the interface's entries in the root directory.
+        names: a function that takes the interface's ports and returns the entries to add to the root directory.
         made: whether an earlier run of virtfs made the existing tap. If so, `destroy` removes the tap.
         netns: the network namespace that is searched first for an existing tap. A new tap is made in the namespace of
         the daemon.
-        cloned: whether an open of clone creates the interface.
+        cloned: whether the interface is created by an open(2) of the file clone.
         """
         self.check_room()
         if unit is None:
@@ -203,9 +203,9 @@ class Lifecycle:
             await self._follower.look_after(interface)
 
     async def destroy(self, interface: Interface, keep: bool = False) -> None:
-        """Destroy an interface: remove its files, answer its readers, and remove or restore its tap.
+        """Destroy an interface: remove its files, end blocked reads with ENXIO, and remove or restore its tap.
 
-        keep: whether a tap with the verb persist stays for the next mount.
+        keep: whether a tap with the verb persist is kept for the next mount.
         """
         virt = interface.virt
         was_lost = virt.lost

@@ -37,9 +37,9 @@ def without_move(command: Command, of_host: frozenset[str]) -> Command:
 
 
 async def move(kernel: Kernel, follower: Follower, interface: Interface, name: str) -> None:
-    """Move the tap to a network namespace. Then restore its addresses and its state UP, which the move removes.
+    """Move the tap to a network namespace. Then restore its addresses and its UP flag, which the move removes.
 
-    VirtError: errors of open_netns() and from the kernel. After an error the tap is in its old namespace.
+    VirtError: errors from open_netns() and from the kernel. After an error the tap is in its old namespace.
     """
     await kernel.call(_moved, kernel.links, interface.tap, name, interface.virt.host)
     if not interface.virt.lost:
@@ -89,7 +89,7 @@ async def refuse_moves(kernel: Kernel, interface: Interface, actions: tuple[Acti
 
     A move removes routes and queueing disciplines, and moving back would not restore them. So a move cannot be undone,
     and netns must be the last verb. A tap that is already in the namespace does not move, so its line is accepted.
-    VirtError: EINVAL, the line is refused; errors of open_netns.
+    VirtError: EINVAL, the line is refused; errors from open_netns().
     """
     for action in actions[:-1]:
         if action.verb == "netns" and not interface.virt.lost:

@@ -1,6 +1,6 @@
 """The texts of the report files. They show the state of interfaces, bridges and cables.
 
-`refresh` queries the kernel. The other methods return the state that was last seen.
+`refresh` queries the kernel. The other methods return the last known state.
 """
 
 from virtfs.core.grammar import format_command
@@ -42,7 +42,7 @@ class Reports:
     async def refresh(self, virt: Virt | None) -> None:
         """Query the kernel for the host's end of one interface. If `virt` is None, query all interfaces and bridges.
 
-        Commands may run meanwhile.
+        Commands may run while this method waits for the kernel.
         """
         if virt is None:
             await self._bridges.refresh(None)

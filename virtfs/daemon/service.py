@@ -46,8 +46,8 @@ from virtfs.fuse.protocol import LONGEST_REQUEST
 
 log = logging.getLogger(__name__)
 
-# From asm-generic/socket.h. Like SO_SNDBUF and SO_RCVBUF, but may exceed net.core.wmem_max and rmem_max with
-# CAP_NET_ADMIN.
+# From asm-generic/socket.h. They work like SO_SNDBUF and SO_RCVBUF, but with CAP_NET_ADMIN the size may exceed
+# net.core.wmem_max and rmem_max.
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 BUFFER = 8 << 20  # size of a socket buffer in bytes
@@ -126,7 +126,7 @@ class Daemon:
         self.root.children["bridge"] = self.bridges.directory
 
     def run_in(self, nursery: trio.Nursery) -> None:
-        """Start the tasks that watch the kernel and the readers of rx. They run until the nursery is cancelled."""
+        """Start the tasks that follow taps, readers of rx, and bridges. They run until the nursery is cancelled."""
         nursery.start_soon(self.follower.run)
         nursery.start_soon(lasting, "looking for readers of rx", self.fifos.run)
         nursery.start_soon(lasting, "looking at bridges", self.bridges.follow)
@@ -208,7 +208,7 @@ class _Mount:
         ready()
 
     async def _follow_changes(self) -> None:
-        """After each change, wake pollers of texts, and save changes made by other programs.
+        """After each change, wake the pollers of text files, and save changes made by other programs.
 
         A command saves its own changes before it is answered.
         """

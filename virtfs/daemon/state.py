@@ -47,8 +47,9 @@ class State:
     def text(self) -> str:
         """Return the lines that recreate every interface, bridge and cable.
 
-        Comments record what the lines cannot: which of the taps and bridges that outlive the daemon virtfs made, which
-        interfaces belong to an open of clone, and which lines of the state file could not be replayed.
+        Comments record what the lines cannot express: the taps and bridges that virtfs made and that outlive the
+        daemon, the interfaces that belong to an open of clone, and the lines of the state file that could not be
+        replayed.
         """
         return "".join(f"{line}\n" for line in self._lines())
 

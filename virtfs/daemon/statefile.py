@@ -98,7 +98,7 @@ class StateFile:
         Both the text and the rename are on the disk when this function returns.
         """
         new = self._path.with_name(self._path.name + ".new")
-        # A crash may have left a file of this name, or somebody may have made a symbolic link, which is not followed.
+        # A crash may have left a file of this name. If the name is a symbolic link, unlink(2) removes only the link.
         with suppress(FileNotFoundError):
             new.unlink()
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -69,7 +69,7 @@ def _attach_in(open_here: OpenTap, name: str, unit: Unit) -> Tap | None:
     except VirtError as refusal:
         if refusal.errno not in (ENXIO, EINVAL):
             raise
-        return None  # the verb netns runs later and reports the error
+        return None  # the verb netns, which runs later, reports the error
     try:
         return inside(namespace, attach)
     finally:
@@ -102,15 +102,16 @@ def host_end(link: Link, addresses: tuple[IpInterface, ...], bridge: str = "") -
 def put_back(links: Links, tap: TapDevice, found: Found) -> None:
     """Restore those settings of an attached tap that verbs can change, even if another program has changed them.
 
-    Do not restore features, queueing disciplines, or the port settings of a tap that has stayed in its bridge.
-    VirtError: errors from the kernel. If the tap is gone, this is not an error.
+    Features, queueing disciplines, and the port settings of a tap that has stayed in its bridge are not restored.
+    VirtError: errors from the kernel. It is not an error if the tap is gone.
     """
     link = found.link
     try:
         tap.set_carrier(True)
         tap.set_persist(True)
         links.set(tap, address=link.address, txqlen=link.txqlen, mtu=link.mtu, promisc=link.promisc, up=link.up)
-        links.restore_addresses(tap, found.records, link.name)  # after the MTU: a small MTU removes IPv6
+        # Restore the addresses after the MTU, because a small MTU makes the kernel remove the IPv6 addresses.
+        links.restore_addresses(tap, found.records, link.name)
         if found.bridge and bridge_of(tap) != found.bridge:
             if found.membership is None:
                 join(tap, links, found.bridge)

@@ -53,7 +53,7 @@ class HostFollowsOpens:
             await self.follow()
 
     def last_close(self) -> None:
-        """Start a task that updates the host's end after the last close. It logs errors, as no caller waits for it."""
+        """Start a task that updates the host's end after the last close. No caller waits, so the task logs errors."""
         self._start(self._after_last_close)
 
     async def _after_last_close(self) -> None:
@@ -65,9 +65,7 @@ class HostFollowsOpens:
     async def follow(self) -> None:
         """Set the host's end up or down, and set its carrier, as the current opens require.
 
-        For a lost interface, do nothing.
-
-        The caller holds the lock.
+        For a lost interface, do nothing. The caller holds the lock.
         """
         virt, is_open = self._virt, not self._seats.empty()
         if virt.lost:

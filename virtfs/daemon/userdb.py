@@ -30,8 +30,8 @@ def _extents(kind: str) -> tuple[tuple[int, int], ...]:
     return tuple((int(first), int(count)) for first, _, count in (line.split() for line in lines))
 
 
-# Read when the module is imported, because a descriptor is free then. The maps never change later: they are written
-# before the first program of a user namespace runs.
+# The maps are read when the module is imported, while a file descriptor is still free. They never change later, because
+# they are written before the first program of a user namespace runs.
 _MAPPED = {kind: _extents(kind) for kind in ("uid", "gid")}
 
 
@@ -105,8 +105,8 @@ class Accounts:
         return self._groups.get(gid, str(gid))
 
 
-# These functions block. If no descriptor is free, Python raises KeyError, as it does for an unknown name. In that
-# case `one_left` raises the real error.
+# These functions block. Python raises KeyError for an unknown name, but also if no file descriptor is free. If none is
+# free, one_left() raises the real error.
 
 
 def _uid_of(name: str) -> int | None:
@@ -142,7 +142,7 @@ def _name_of_group(gid: Gid) -> str:
 
 
 def _check_mapped(verb: str, kind: str, number: int, text: str) -> None:
-    """Raise EINVAL, as chown(2) does, if the id is not mapped. Files would show the overflow id for it."""
+    """Raise EINVAL, as chown(2) does, if the id is not mapped. Files would show the overflow id instead."""
     extents = _MAPPED[kind]
     if any(first <= number < first + count for first, count in extents):
         return

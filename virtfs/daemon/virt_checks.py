@@ -13,7 +13,7 @@ from virtfs.daemon.interface import Interface
 from virtfs.daemon.userdb import Accounts
 from virtfs.daemon.virt_verbs import EFFECTS
 
-# The verbs that act on the host's end. A lost interface no longer has one.
+# The verbs that act on the host's end. They fail for a lost interface, which no longer has a host's end.
 _OF_HOST = (
     "up down mtu queue taplink inet inet6 -inet -inet6 promisc -promisc bridge -bridge netns persist -persist"
     " upopen -upopen carrier filter -filter"
@@ -75,4 +75,4 @@ class VirtChecks:
 
 def _check_most(what: str, value: int, most: int) -> None:
     if value > most:
-        raise VirtError(errno.ERANGE, f'{what}: "{value}" is more than the {most} that this mount allows')
+        raise VirtError(errno.ERANGE, f"{what}: this mount allows at most {most}, not {value}")

@@ -1,8 +1,8 @@
 """What each verb of core.verbs does to an interface, and how a line that fails is undone.
 
 An effect is a method that takes an interface and the verb's arguments. It does not need to undo anything. If a line
-fails, the interface is compared with its state before the line, and the verbs that restore this state are carried out
-(core.virt_steps).
+fails, the interface is compared with its state before the line ran, and the verbs that restore that state are carried
+out (core.virt_steps).
 """
 
 import logging
@@ -100,9 +100,9 @@ class VirtVerbs:
                 await self._attempt(interface, f"undo {action.verb}", self._act(interface, action))
 
     async def _attempt(self, interface: Interface, what: str, undo: Awaitable[None]) -> None:
-        """Undo one change. A failure is only logged, because the user gets the error of the line.
+        """Await `undo`. If it fails, only log the error, because the user gets the error of the line.
 
-        what: names the attempt in the log, after "cannot".
+        what: describes the undo in the log message, in which it follows "cannot".
         """
         try:
             await undo
@@ -152,7 +152,7 @@ class VirtVerbs:
         self._fifos.set_rights(interface)
 
     async def _set_link(self, interface: Interface, value: Any, *, name: str) -> None:
-        """Set a property of the host's end. name: the name of the parameter of Links.set."""
+        """Set a property of the host's end. name: the parameter of Links.set() for this property."""
         await self._kernel.call(partial(self._kernel.links.set, interface.tap, **{name: value}))
         await self._follower.look_after(interface)
 

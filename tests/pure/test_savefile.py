@@ -228,7 +228,7 @@ _enhanced = partial(enhanced, "<", 0, 1, FRAME)
         (GOOD + struct.pack("<III", 9, 8, 8), AT + '"8" is not a block length'),
         (GOOD + struct.pack("<IIII", 9, 14, 0, 14), AT + '"14" is not a block length'),
         (GOOD + struct.pack("<III", 9, BLOCK_MAX + 4, 0), AT + f'"{BLOCK_MAX + 4}" is not a block length'),
-        (GOOD + struct.pack("<IIII", 9, 16, 0, 20), AT + 'the block length is "16" at its start but "20" at'),
+        (GOOD + struct.pack("<IIII", 9, 16, 0, 20), AT + 'the block length is "16" at the start of the block but "20"'),
         (GOOD + GOOD[:11], AT + "the file is truncated 11 bytes into the block or record"),
         (GOOD + interface("<") * INTERFACES_MAX, "the section has more than 65536 interfaces"),
     ],

@@ -129,7 +129,7 @@ Impairments = tuple[tuple[Direction, Impairment], ...]
 def take_impairments(words: Sequence[str]) -> tuple[Impairments, int]:
     """Parse the tc-netem words at the beginning of `words`.
 
-    They are one impairment for both directions, or an impairment after `in`, after `out`, or after each.
+    The words are one impairment for both directions, or an impairment after `in`, after `out`, or after both of them.
     Return the impairments and the number of words taken.
     """
     found, count = impairment_text.parse_impairments(words)
@@ -171,7 +171,7 @@ def parse_filter(text: str) -> str:
 def group_mask(refused: dict[int, str]) -> Argument:
     """Return the argument kind for a hexadecimal mask of link-local groups. Bit N is the group 01:80:c2:00:00:0N.
 
-    refused: maps each bit that Linux does not accept to the name of the frames sent to its group
+    refused: maps each bit that Linux does not accept to the name of the frames that are sent to the group of this bit
     (net/bridge/br_private.h BR_GROUPFWD_RESTRICTED, BR_GROUPFWD_MACPAUSE).
     """
 

@@ -91,7 +91,7 @@ class BridgeState:
     addresses: tuple[IpInterface, ...] = ()
 
     def member(self, name: str) -> Member | None:
-        """Return the member of that name, or None."""
+        """Return the member with this name; None if there is none."""
         return next((member for member in self.members if member.name == name), None)
 
 
@@ -101,7 +101,7 @@ class Bridge:
 
     name: BridgeName
     state: BridgeState
-    lost: bool = False  # deleted or renamed by another program
+    lost: bool = False  # whether another program has deleted or renamed the bridge
 
 
 def steps(now: BridgeState, to: BridgeState) -> tuple[Action, ...]:
@@ -140,8 +140,8 @@ def _steps(now: BridgeState, to: BridgeState) -> Iterator[Action]:
 def _parameters(now: BridgeState, to: BridgeState) -> Iterator[Action]:
     """Yield the verbs for parameters that differ.
 
-    The kernel can report a value that the verb refuses, such as fwddelay 0. Such a value is raised to
-    the verb's minimum.
+    The kernel can report a value that the verb refuses, such as fwddelay 0. Such a value is raised to the verb's
+    minimum.
     """
     for name, least in (
         ("priority", 0),

@@ -55,7 +55,7 @@ class Lines:
         self._kept = b""
 
     def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
-        """Store the data, and return an iterator of the frames in the lines that it completes, in order.
+        """Store the data, and return an iterator of the frames in the lines that this data completes, in order.
 
         An unfinished line is kept for the next write.
         Errors: those of parse_line(), and E2BIG for an unfinished line of more than LINE_MAX bytes. The iterator raises

@@ -16,8 +16,9 @@ shown; it is in the file tap/address. A scope id is the interface index of the t
 fe80::3%7.
 
 BROADCAST, SIMPLEX and MULTICAST are always set. RUNNING is set whenever UP is. PROMISC is set while the tap is in a
-bridge or captures run. An empty description is left out. The broadcast address is left out if the prefix is too long to
-have one (RFC 3021). A virt that has lost its tap is shown as down and without addresses.
+bridge, and while the verb `promisc` or another program has made the tap promiscuous. A capture does not
+set it. An empty description is left out. The broadcast address is left out if the prefix is too long to have one
+(RFC 3021). A virt that has lost its tap is shown as down and without addresses.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,7 +27,7 @@ from virtfs.core.ethernet import format_mac
 from virtfs.core.ip import IpInterface
 from virtfs.core.virt import Virt
 
-# The flags of NetBSD's sys/net/if.h, by ascending bit: the order in which snprintb(3) prints them.
+# The flags of NetBSD's sys/net/if.h, from the lowest bit to the highest, as snprintb(3) prints them.
 _UP = 0x1
 _BROADCAST = 0x2
 _RUNNING = 0x40
@@ -63,7 +64,8 @@ def _flags(virt: Virt) -> str:
     flags = _BROADCAST | _SIMPLEX | _MULTICAST
     if virt.host.up:
         flags |= _UP | _RUNNING
-    # The bridge is checked too, because Linux does not set IFF_PROMISC on the only port of a bridge.
+    # The bridge is checked too, because the kernel does not report IFF_PROMISC for a port that a bridge has made
+    # promiscuous.
     if (virt.host.promisc or virt.host.bridge) and not virt.lost:
         flags |= _PROMISC
     return f"{flags:#x}<{','.join(name for bit, name in _NAMES.items() if flags & bit)}>"

@@ -31,7 +31,8 @@ class Bursts:
 
     The wire is in one of two states, good and bad. A frame is lost with probability loss_good (1-k) in the good state
     and loss_bad (1-h) in the bad state. After each frame, the wire turns from good to bad with probability p, or from
-    bad to good with probability r. A burst lasts 100/r frames on average, and p/(p+r) of all frames meet a bad wire.
+    bad to good with probability r. A burst lasts 100/r frames on average. The wire is in the bad state for p/(p+r) of
+    all frames.
     """
 
     p: float
@@ -42,7 +43,7 @@ class Bursts:
 
 @dataclass(frozen=True, slots=True)
 class Impairment:
-    """The impairment of one direction. The default values do nothing.
+    """The impairment of one direction. With the default values, frames pass unchanged and without delay.
 
     delay, jitter: nanoseconds. delay_correlation: percent. gap: at least 1; at most every gap-th frame is reordered.
     rate: bits a second, 0 for no limit. limit: maximum number of waiting frames, at least 1. seed: seed of the random

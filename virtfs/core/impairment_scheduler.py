@@ -65,7 +65,7 @@ class Scheduler:
         self._random = self._seeded(seed)
         self._heap: list[tuple[int, int, bytes]] = []  # due time, sequence number, frame
         self._sequence = 0
-        self._link_free = 0  # time at which the last bit of the last frame has been sent
+        self._link_free = 0  # time at which the last bit of the last frame will have been sent
         # The remainder of the last division by the rate in _due(), in bits * nanoseconds / second.
         self._remainder = 0
         self.change(settings)
@@ -153,7 +153,7 @@ class Scheduler:
 
 
 class _Chance:
-    """A random source whose calls return True for a share of the frames."""
+    """A random source. Each call is for one frame; it returns True for the given share of the frames."""
 
     __slots__ = ("_correlation", "_last", "_probability", "_random")
 
@@ -170,7 +170,7 @@ class _Chance:
 
 
 class _Bursts:
-    """A random source whose calls return True in bursts (Gilbert-Elliott model). It starts in the good state."""
+    """A random source that returns True in bursts (Gilbert-Elliott model). The model starts in the good state."""
 
     __slots__ = ("_bad", "_chances", "_random")
 
@@ -194,7 +194,7 @@ def _chance(share: Share | Bursts, random: Random) -> _Chance | _Bursts | None:
 
 
 class _Jitter:
-    """A random source whose calls return a deviation from the delay, in nanoseconds."""
+    """A random source. Each call returns a deviation from the delay, in nanoseconds."""
 
     __slots__ = ("_correlation", "_jitter", "_last", "_random", "_table")
 

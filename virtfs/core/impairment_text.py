@@ -130,7 +130,7 @@ class _Reader:
         return self.peek()[:1] in tuple("0123456789")
 
     def percents(self, after: str, most: int) -> list[float]:
-        """Take one to `most` percentages. All except the first are optional."""
+        """Take and return at least one percentage and at most `most`. All except the first are optional."""
         found = [quantities.parse_percent(self.take(after))]
         while len(found) < most and self.number_follows():
             found.append(quantities.parse_percent(self.take(after)))
@@ -232,7 +232,7 @@ def _words(impairment: Impairment) -> Iterator[str]:
 
 
 def _bursts(loss: Bursts) -> str:
-    """Return the numbers that follow gemodel, without trailing defaults."""
+    """Return the numbers that follow gemodel. Defaults at the end of the list are left out."""
     numbers = [loss.p, loss.r, loss.loss_bad, loss.loss_good]
     while len(numbers) > 2 and numbers[-1] == (100.0, 0.0)[len(numbers) - 3]:
         numbers.pop()

@@ -9,7 +9,7 @@ from typing import Final
 from virtfs.core.ethernet import VLAN_LEN
 
 # The fields flags, gso_type, hdr_len, gso_size, csum_start and csum_offset. The kernel uses the machine's byte order;
-# this code assumes that it is little-endian.
+# this code assumes a little-endian machine.
 virtio_net_hdr: Final = struct.Struct("<BBHHHH")
 
 NEEDS_CSUM: Final = 1
@@ -23,8 +23,9 @@ _ETH_P_8021Q, _ETH_P_8021AD = b"\x81\x00", b"\x88\xa8"
 def complete_frames(header: memoryview | bytes, frame: memoryview | bytes) -> list[bytes]:
     """Return the complete frames that a real wire would carry instead of this header and frame.
 
-    Large TCP segments over IPv4 and IPv6 are cut into frames; TUN_F_TSO4 and TUN_F_TSO6 permit no other large segments.
-    ValueError: the large segment is of another kind.
+    A large TCP segment over IPv4 or IPv6 is cut into frames. The offload flags TUN_F_TSO4 and TUN_F_TSO6 permit the
+    kernel no other kind of large segment.
+    ValueError: the frame is a large segment of another kind.
     """
     flags, gso_type, _, gso_size, csum_start, csum_offset = virtio_net_hdr.unpack_from(header)
     kind = gso_type & ~GSO_ECN

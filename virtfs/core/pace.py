@@ -20,12 +20,13 @@ class Pace:
     def due(self, recorded: int | None, factor: float, now: int) -> int:
         """Return the time at which a frame is due, on the clock of `now`.
 
-        If this time is not after `now`, the frame is due at once.
+        The frame is due at once if this time is not after `now`. The first frame is always due at once, and so is the
+        first frame after a change of factor.
         recorded: nanoseconds since 1970, None if unknown. factor: 2 means twice as fast as recorded, 0 means as fast as
-        possible. now: nanoseconds of any monotonic clock. The first frame is due at once, and so is the first frame
-        after a change of factor.
+        possible. now: nanoseconds of any monotonic clock.
         VirtError ERANGE: the kernel's clocks cannot represent the due time. They count nanoseconds in 64 bits (ktime_t,
-        include/linux/ktime.h). pcapng timestamps can be that far apart, because a tick can be as long as a second.
+        include/linux/ktime.h). Timestamps in pcapng can be far enough apart for that, because a tick can
+        be as long as a second.
         """
         if recorded is None or not factor:
             self._base = None

@@ -71,7 +71,7 @@ def enhanced_packet(
 ) -> bytes:
     """Return the enhanced packet block of a frame.
 
-    This runs for each captured frame; compiling the structs in advance saves time.
+    The structs are compiled in advance to save time, because this function runs for each captured frame.
     frame: the captured bytes, which may be only the beginning of the frame. original_length: bytes of the whole frame.
     direction: INBOUND, OUTBOUND, or 0 if unknown.
     """
@@ -128,7 +128,7 @@ def split_packets(packets: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def whole_blocks(blocks: bytes | memoryview, size: int, least: int = 0) -> tuple[int, int]:
-    """Find out how many whole blocks from the beginning of `blocks` fit in `size` bytes.
+    """Measure the whole blocks at the beginning of `blocks` that fit in `size` bytes.
 
     Return the total length of these blocks in bytes, and the number of packet blocks among them.
     least: 1 to include the first block even if it does not fit, otherwise 0.
@@ -177,7 +177,7 @@ def interface_statistics(
 
     received: number of frames that the capture saw, including dropped frames; option isb_ifrecv.
     dropped: number of frames dropped; option isb_ifdrop. dumpcap gives both options the same meaning.
-    start_ns: None to leave out the times of start and end.
+    start_ns: beginning of the capture; None to leave out the times of beginning and end.
     """
     count = Struct("<Q").pack
     options = b"" if start_ns is None else _option(2, _time(start_ns)) + _option(3, _time(timestamp_ns))
@@ -191,7 +191,7 @@ def no_names() -> bytes:
 
 
 def _block(kind: int, body: bytes, options: bytes) -> bytes:
-    """Return a block. body, options: padded by the caller to whole 32-bit words."""
+    """Return a block. The caller has padded body and options to whole 32-bit words."""
     if options:
         options += _END_OF_OPTIONS
     total = 12 + len(body) + len(options)

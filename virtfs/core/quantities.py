@@ -1,4 +1,4 @@
-"""Parse and format numbers. The text that a format function returns is parsed into the same number again.
+"""Parse and format numbers. Parsing the text that a format function returns gives the same number again.
 
 The parse functions raise VirtError: EINVAL for malformed text, ERANGE for a number out of range. The sentence quotes
 the text. Digits are ASCII digits. Leading zeros are refused, because other tools would take the number for octal.

@@ -17,7 +17,8 @@ from virtfs.core.savefile_records import Run as Run
 
 T = TypeVar("T")
 
-# Bytes decoded at once. For 128 KiB or more, malloc(3) would map fresh pages (mallopt(3), M_MMAP_THRESHOLD).
+# Maximum number of bytes that are decoded at once, unless one record is longer. It is below 128 KiB, because malloc(3)
+# would map fresh pages for a buffer of that size or more (mallopt(3), M_MMAP_THRESHOLD).
 WINDOW = 96 << 10
 
 _KUZNETZOV = "is pcap with Kuznetzov's extended record headers: convert it with editcap -F pcap OLD NEW"
@@ -35,7 +36,7 @@ class Reader:
 
     A frame that the capture truncated to its snap length is returned as it is in the file, as in tcpreplay. The missing
     bytes are unknown, and a replay without the frame would be even less complete. Record.original_length is the full
-    length. If the file says that frames end with a frame check sequence (FCS), the captured part of it is removed.
+    length. If the file says that frames end with a frame check sequence (FCS), the captured part of the FCS is removed.
     """
 
     def __init__(self) -> None:
@@ -48,10 +49,10 @@ class Reader:
         self._short = False  # whether the pending bytes are an incomplete record or block
 
     def feed(self, data: bytes | memoryview) -> Iterator[Record]:
-        """Store a piece of the file, and return an iterator of the records that it completes, in order.
+        """Store a piece of the file, and return an iterator of the records that this piece completes.
 
         The iterator is valid until the next call of any method. A record counts as consumed when the next one is
-        requested; the next iterator begins with the records that were not consumed.
+        requested; the iterator of the next call begins with the records that were not consumed.
         Errors: EINVAL if the file is not a capture of Ethernet frames. The iterator raises this error after the last
         good record, and the sentence has the file offset of the broken block or record. All later calls of
         feed() raise the same error.
@@ -64,7 +65,8 @@ class Reader:
     ) -> Iterator[bytes | Run]:
         """Do the same as feed(), but return an iterator of frames and runs instead of records.
 
-        longest_run: called before each Run; returns the maximum number of frames in it. A Run is consumed as a whole.
+        longest_run: a function that returns the maximum number of frames in a Run. It is called before each Run.
+        A Run is consumed as a whole.
         """
         self._take(data)
         return self._decoded(lambda format, data: format.frames(data, longest_run))
@@ -99,9 +101,9 @@ class Reader:
         return max(consumed, 0)
 
     def refuse(self, error: VirtError) -> VirtError:
-        """Treat the last record returned as broken. Return the error, with the file offset of the record added.
+        """Treat the record that was returned last as broken.
 
-        All later calls of feed() raise the same error.
+        Return the error with the file offset of this record added. All later calls of feed() raise the same error.
         """
         self._trim()
         self._end = self._begin

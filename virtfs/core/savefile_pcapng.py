@@ -28,7 +28,7 @@ from virtfs.core.savefile_records import (
 
 BLOCK_MAX = 16 << 20  # bytes; Wireshark's MAX_BLOCK_SIZE
 # Maximum number of interfaces in one section. A limit is needed because the decoder keeps every interface until the
-# section ends. Nothing else in its memory grows with the file.
+# section ends. Nothing else that the decoder keeps grows with the file.
 INTERFACES_MAX = 65536
 
 _SECTION = 0x0A0D0D0A  # block type
@@ -39,7 +39,7 @@ _ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}  # the byte-order
 _IF_TSRESOL, _IF_FCSLEN, _IF_TSOFFSET = 9, 13, 14  # option codes
 # Code of the options epb_flags and pack_flags. Bits 5 to 8 are the length of the FCS in bytes, 0 if unknown.
 _FLAGS = 2
-_OPTIONS_MAX = 32  # bytes; a packet with longer options is not searched for a run
+_OPTIONS_MAX = 32  # bytes; a packet with longer options never begins a run
 
 
 class Pcapng:
@@ -76,7 +76,9 @@ class Pcapng:
                 return
             if data[at + 4 : at + 8] != data[end - 4 : end]:
                 again = section.one(data, end - 4)[0]
-                raise VirtError(EINVAL, f'the block length is "{length}" at its start but "{again}" at its end')
+                raise VirtError(
+                    EINVAL, f'the block length is "{length}" at the start of the block but "{again}" at its end'
+                )
             decode = _BLOCKS.get(kind)
             if decode and (record := decode(section, data, at, end)):
                 found: Record | Run = record
@@ -130,8 +132,8 @@ class _Section:
             elif code == _IF_TSOFFSET and len(value) == 8:
                 offset = Struct(self._order + "q").unpack(value)[0]
             elif code == _IF_FCSLEN and len(value) == 1:
-                # According to the draft's text, the unit is a bit. But its example, and the programs that write this
-                # option, give 4 for an FCS of 4 bytes.
+                # The text of the draft says that the value is in bits. But the example in the draft, and the programs
+                # that write this option, give 4 for an FCS of 4 bytes.
                 fcs = FCS if value[0] == FCS else value[0] // 8
             elif code in (_IF_TSRESOL, _IF_FCSLEN, _IF_TSOFFSET):
                 raise VirtError(EINVAL, f'"{len(value)}" is not a valid length for option {code} of an interface')
@@ -148,8 +150,8 @@ class _Section:
         """Return the number of enhanced packets in the run that begins at `at`; 1 if there is no run.
 
         at: offset of a packet block. length: block length. most: maximum number of packets.
-        The packets of a run have the same block length, interface, captured length, original length and options. So
-        they have the same FCS length too.
+        The packets of a run have the same block length, interface, captured length, original length and options. The
+        length of the FCS is then also the same.
         """
         options = _ENHANCED_HEAD + (self.one(data, at + 20)[0] + 3 & ~3)
         if most < SHORTEST_RUN or length - options > _OPTIONS_MAX:
@@ -225,9 +227,9 @@ class _Interface(NamedTuple):
     """An interface of a section.
 
     numerator, denominator: a clock tick is numerator / denominator nanoseconds. offset: nanoseconds added to each time.
-    snaplen: maximum captured bytes of a frame, 0 for no limit. linktype: checked when the first packet arrives, because
-    an interface without packets may have any link type. fcs: length in bytes of the FCS at the end of each frame,
-    unless the flags of the frame give another length.
+    snaplen: maximum captured bytes of a frame, 0 for no limit. linktype: link type of the frames. It is
+    checked with each packet, because an interface without packets may have any link type. fcs: length in bytes of the
+    FCS at the end of each frame, unless the flags of the frame give another length.
     """
 
     numerator: int

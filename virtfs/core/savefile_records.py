@@ -89,12 +89,13 @@ class Format(Protocol):
     def frames(self, data: bytes, longest_run: Callable[[], int]) -> Iterator[bytes | Run]:
         """Yield the frames of the complete records in data, with similar consecutive frames combined into a Run.
 
-        This is cheaper than records(). longest_run: called before each Run; returns the maximum number of frames in it.
+        This is cheaper than records().
+        longest_run: a function that returns the maximum number of frames in a Run. It is called before each Run.
         """
 
 
 def frame_of(data: bytes, begin: int, captured: int, length: int) -> bytes:
-    """Return the captured bytes of a frame, at most `length` of them, as Wireshark and tcpreplay do.
+    """Return the captured bytes of a frame, cut to `length` bytes as in Wireshark and tcpreplay. This removes the FCS.
 
     begin: offset of the frame in data. captured: number of captured bytes. length: bytes on the wire, without the FCS.
     """

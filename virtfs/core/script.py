@@ -19,7 +19,8 @@ WRITE_MAX = 1 << 20  # maximum bytes of one write, and of an unfinished line
 class Line:
     """A line without its newline.
 
-    text: a byte that is not UTF-8 becomes a surrogate escape, which the grammar refuses when the line runs.
+    text: the line as a string. A byte that is not UTF-8 becomes a surrogate escape, which the grammar refuses when the
+    line runs.
     number: position of the line, from 1, in the write that completed it. total: number of lines in that write.
     """
 
@@ -41,7 +42,7 @@ class Script:
         self._kept = b""
 
     def feed(self, data: bytes) -> Iterator[Line]:
-        """Store the data, and return an iterator of the lines that it completes, including blank ones, in order.
+        """Store the data, and return an iterator of the lines that this data completes, including blank ones.
 
         The caller runs the lines in order. If one fails, the caller calls forget() and does not run the others.
         Errors: E2BIG for a write of more than 1 MiB, and for an unfinished line of more than 1 MiB. In both cases the

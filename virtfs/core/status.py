@@ -4,7 +4,7 @@ The file is one JSON object (RFC 8259) and a newline. The object always has thes
 may add more:
 
     version     text: the version of virtfs
-    options     text: the mount's own options after -o that differ from the defaults
+    options     text: the mount options (-o) of virtfs that differ from their defaults
     virts       a list of objects, one for each interface, in the order of the units
     bridges     a list of objects, one for each bridge under bridge/
     cables      a list of objects, one for each cable

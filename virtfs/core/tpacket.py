@@ -78,7 +78,7 @@ def _equal(memory: memoryview, at: int, count: int, interface_id: int) -> tuple[
     Return the number of frames and their blocks; (0, b"") if the run is too short. at: offset of the first header.
     count: maximum number of frames.
     A frame with a VLAN tag in its data begins 4 bytes closer to its header (net/packet/af_packet.c tpacket_rcv:
-    macoff), so the comparison of the fields tp_mac ends the run at such a frame.
+    macoff), so comparing the tp_mac fields ends the run at such a frame.
     """
     step, seconds, _, captured, _, status, mac, *_ = _head(memory, at)
     words, word, stride = memory.cast("I"), at // 4, step // 4

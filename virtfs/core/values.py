@@ -49,7 +49,7 @@ def _bit(value: bool) -> str:
 
 
 def counter(virt: Virt, name: str) -> str:
-    """Return the contents of a file of stats/. The frames that the tap itself dropped are counted in rx_dropped."""
+    """Return the contents of a file of stats/. The file rx_dropped also counts the frames that the tap dropped."""
     count: int = getattr(virt.counters, name)
     return str(count + virt.host.dropped if name == "rx_dropped" else count)
 
@@ -58,8 +58,8 @@ def verbs_of(virt: Virt, owner: str, group: str, *, makes: bool = False) -> list
     """Return the lines of verbs that turn a new interface of the same unit into `virt`.
 
     owner, group: names or numbers, as arguments of the verbs `owner` and `group`.
-    makes: whether the first line will follow `create`. If not, `netns` must end its line, and the verbs that apply in
-    the new namespace are in the next line.
+    makes: whether the caller will put the first line after `create`. Otherwise `netns` must end its line, and the verbs
+    that apply in the new namespace are in the next line.
     Settings with default values are left out. The MAC addresses are always included, because a new interface gets
     random ones. There may be several lines, because `description` and `filter` each take the rest of a line.
     """

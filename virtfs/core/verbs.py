@@ -124,7 +124,7 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
     Verb("-bridge", (), "take the tap out of its bridge", file="tap/bridge", value="", root_only=True),
     Verb("owner", (arg.USER,), "the user who may use the interface, by name or number", root_only=True),
     Verb("group", (arg.GROUP,), "the group that may use it, by name or number (mode 0660)", root_only=True),
-    Verb("mode", (arg.MODE,), "permission bits of the streams, 0 to 0777; other files follow them"),
+    Verb("mode", (arg.MODE,), "permission bits of the streams, 0 to 0777; those of other files follow"),
     Verb("queue", (arg.QUEUE,), "maximum number of frames waiting for a reader, at least 1", file="queue"),
     Verb("backlog", (arg.BACKLOG,), "frames to keep while nobody reads, 0 for none", file="backlog"),
     *_switch(
@@ -147,12 +147,16 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
         root_only=True,
     ),
     *_switch(
-        "persist", "-persist", "the tap outlives the mount", "the tap is removed with it (default)", root_only=True
+        "persist",
+        "-persist",
+        "the tap outlives the mount",
+        "the tap is removed with the mount (default)",
+        root_only=True,
     ),
     *_switch(
         "upopen",
         "-upopen",
-        "the first open of frame sets the tap up, the last close down",
+        "the first open of frame sets the tap up, the last close sets it down",
         "opening and closing frame changes nothing (default)",
     ),
     Verb("carrier", (arg.CARRIER,), "the tap has a carrier always (default) or while frame is open", file="carrier"),
@@ -164,7 +168,7 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
         root_only=True,
         ends_change=True,
     ),
-    Verb("exclusive", (arg.EXCLUSIVE,), "the kind of open of frame that only one process may have", file="exclusive"),
+    Verb("exclusive", (arg.EXCLUSIVE,), "which opens of frame only one program at a time may have", file="exclusive"),
     Verb("impair", (arg.IMPAIRMENTS,), "delay, lose or change frames, in the words of tc-netem(8)", file="impair"),
     Verb("-impair", (), "no impairment in either direction (default)", file="impair", value=""),
     Verb("filter", (arg.FILTER,), "pass only frames that match a tcpdump expression", file="filter", rest_of_line=True),
@@ -238,5 +242,5 @@ def find(noun: Noun, name: str) -> Verb | None:
 
 
 def of_file(noun: Noun, file: str) -> tuple[Verb, ...]:
-    """Return the verbs that an attribute file mirrors; none if no verb has that file."""
+    """Return the verbs that an attribute file mirrors; () if no verb has that file."""
     return tuple(verb for verb in VERBS if verb.noun == noun and verb.file == file)

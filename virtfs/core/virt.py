@@ -64,7 +64,7 @@ class Counters:
 
     rx: frames from the host to virt. The host has sent rx_frames + rx_dropped frames, plus those that are still queued.
     tx: frames from virt to the host. Programs have written tx_frames + tx_dropped frames. tx_oversize, tx_short,
-    tx_down and tx_spoofed count the frames of tx_dropped by reason.
+    tx_down and tx_spoofed split tx_dropped by the reason for the drop.
     """
 
     rx_frames: int = 0
@@ -165,11 +165,11 @@ class Virt:
         TypeError: a keyword is not one of SETTINGS; other methods change the other fields.
         """
         if unknown := settings.keys() - SETTINGS:
-            raise TypeError(f"no settings: {unknown}")
+            raise TypeError(f"not settings: {unknown}")
         self._change(**settings)
 
     def set_host(self, host: HostEnd) -> None:
-        """Store the host's end as the kernel reports it. ValueError: the interface has no tap any more."""
+        """Store the host's end as the kernel reports it. ValueError: the interface no longer has a tap."""
         if host.up == self.host.up:
             if self.lost:
                 raise ValueError(f"{self.name} is {self.state.name}: it has no host's end")
@@ -178,7 +178,7 @@ class Virt:
             self._step("up" if host.up else "down", host=host)
 
     def move(self, netns: str) -> None:
-        """Record the network namespace that the tap is in now. ValueError: the interface has no tap any more."""
+        """Record the network namespace that the tap is in now. ValueError: the interface no longer has a tap."""
         self._step("move", netns=netns)
 
     def lose(self) -> None:

@@ -64,7 +64,7 @@ def _host_end(now: Virt, to: Virt) -> Iterator[Action]:
         yield Action("taplink", (there.address,))
     if here.mtu != there.mtu:
         yield Action("mtu", (there.mtu,))
-    # The addresses come after the MTU, because an MTU below 1280 has removed the IPv6 addresses.
+    # The addresses come after the MTU, because the kernel removes all IPv6 addresses while the MTU is below 1280.
     for address in here.addresses:
         if address not in there.addresses:
             yield Action("-inet" if address.version == 4 else "-inet6", (address,))

@@ -124,7 +124,7 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
     Verb("-bridge", (), "take the tap out of its bridge", file="tap/bridge", value="", root_only=True),
     Verb("owner", (arg.USER,), "the user who may use the interface, by name or number", root_only=True),
     Verb("group", (arg.GROUP,), "the group that may use it, by name or number (mode 0660)", root_only=True),
-    Verb("mode", (arg.MODE,), "permission bits of the streams, 0 to 0777; those of other files follow"),
+    Verb("mode", (arg.MODE,), "permission bits of the device files, 0 to 0777; others follow"),
     Verb("queue", (arg.QUEUE,), "maximum number of frames waiting for a reader, at least 1", file="queue"),
     Verb("backlog", (arg.BACKLOG,), "frames to keep while nobody reads, 0 for none", file="backlog"),
     *_switch(
@@ -156,7 +156,7 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
     *_switch(
         "upopen",
         "-upopen",
-        "the first open of frame sets the tap up, the last close sets it down",
+        "the first open of frame sets the tap up, the last close down",
         "opening and closing frame changes nothing (default)",
     ),
     Verb("carrier", (arg.CARRIER,), "the tap has a carrier always (default) or while frame is open", file="carrier"),

@@ -120,7 +120,7 @@ def test_a_file_size_limit(virt: Virt, size: int) -> None:
         with fails(errno.EFBIG):
             file.write(frame(1514, number))
         assert file.write(frame(size, number)) == size
-    said = f"the frame has 1514 bytes; the writer's RLIMIT_FSIZE (ulimit -f) is {size}"
+    said = f"the frame has 1514 bytes, but the writer's RLIMIT_FSIZE is {size}: raise it (ulimit -f)"
     assert said in virt.mount.read("last_error")
     assert [virt.host_gets() for _ in range(3)] == [frame(60), frame(size, 0), frame(size, 1)]
     assert (virt.count("tx_frames"), virt.count("tx_dropped")) == (3, 0)

@@ -56,8 +56,8 @@ class Answers:
         try:
             self.device.write(message)
         except OSError as error:
-            # ENOENT: the request was aborted. ENODEV, ECONNABORTED: the connection is gone, as the next read of
-            # /dev/fuse reports.
+            # ENOENT: the request was aborted. ENODEV, ECONNABORTED: the connection is gone, and the next read of
+            # /dev/fuse will fail too.
             if error.errno in (errno.ENOENT, errno.ENODEV, errno.ECONNABORTED):
                 return
             log.error("sending an answer of %d bytes failed: %s", len(message), error.strerror)

@@ -50,8 +50,8 @@ class Channel:
     """The server of one FUSE connection.
 
     fuse: the non-blocking descriptor of /dev/fuse. pair: the channel's end of the socket pair; libfuse has the other
-    end. The caller closes fuse and pair. longest: the largest message that the pair carries, in bytes. report: called
-    with the error and the user when an open fails or a write is too long.
+    end. The caller closes fuse and pair. longest: the size of the largest message that the pair carries, in bytes.
+    report: called with the error and the user when an open fails or a write is too long.
     """
 
     def __init__(
@@ -86,7 +86,8 @@ class Channel:
             p.FUSE_POLL: self._poll,
             p.FUSE_FALLOCATE: self._refused(errno.EOPNOTSUPP),
             p.FUSE_LSEEK: self._seek,
-            # On EOPNOTSUPP and EXDEV the kernel would splice. On EINVAL cat and cp fall back to read(2) and write(2).
+            # After EOPNOTSUPP or EXDEV the kernel itself would copy, by splicing. After EINVAL, cat and cp fall back to
+            # read(2) and write(2).
             p.FUSE_COPY_FILE_RANGE: self._refused(errno.EINVAL),
         }
 
@@ -347,7 +348,7 @@ class Channel:
         return device is not None
 
     async def texts_changed(self) -> None:
-        """Wake pollers of texts that have changed. Yields to other tasks between two texts."""
+        """Wake pollers of texts that have changed. Yield to other tasks between two texts."""
         for handle in list(self._handles.texts.values()):
             if handle.kh is not None:
                 await trio.lowlevel.checkpoint()

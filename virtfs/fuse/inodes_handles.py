@@ -46,7 +46,7 @@ class Inodes:
 
 
 class Handles:
-    """The open files of both planes, by handle number. Users except root may have OPEN_MAX files open.
+    """The open files of both planes, by handle number. Each user except root may have up to OPEN_MAX files open.
 
     fixed: opens of device files that can be read at any offset. devices: opens of all other device files. texts: opens
     of text files.
@@ -60,7 +60,10 @@ class Handles:
         self._next = count(1)
 
     def add_device(self, handle: DeviceHandle) -> HandleId:
-        """Return a handle number for an open device file. VirtError EMFILE: the user has OPEN_MAX files open."""
+        """Register an open device file and return its handle number.
+
+        VirtError EMFILE: the user has OPEN_MAX files open.
+        """
         number = self._number(handle.user)
         if isinstance(handle, FixedHandle):
             self.fixed[number] = handle
@@ -69,7 +72,10 @@ class Handles:
         return number
 
     def add_text(self, handle: TextHandle) -> HandleId:
-        """Return a handle number for an open text file. VirtError EMFILE: the user has OPEN_MAX files open."""
+        """Register an open text file and return its handle number.
+
+        VirtError EMFILE: the user has OPEN_MAX files open.
+        """
         number = self._number(handle.user)
         self.texts[number] = handle
         return number

@@ -19,7 +19,7 @@ class ProtocolTooOld(VirtError):
 
 
 class Pair:
-    """The channel's end of the socket pair. longest: the largest message that the pair carries, in bytes."""
+    """The channel's end of the socket pair. longest: the size of its largest message, in bytes."""
 
     def __init__(self, ours: trio.socket.SocketType, longest: int, answers: Answers) -> None:
         self._ours = ours
@@ -50,7 +50,7 @@ class Pair:
         self._more.set()
 
     def negotiate(self, unique: Unique, message: memoryview) -> None:
-        """Check a FUSE_INIT request before it is forwarded, and remove the splice flags, since the pair cannot splice.
+        """Check a FUSE_INIT request before it is forwarded. Clear its splice flags, because the pair cannot splice.
 
         VirtError EPROTO: the request is too short. ProtocolTooOld: the kernel's protocol is too old.
         """
@@ -77,10 +77,10 @@ class Pair:
             p.fuse_init_out.pack_into(reply, p.REPLY, *fields)
 
     def admit(self) -> None:
-        """Send the held answer to FUSE_INIT, which opens the mount to users.
+        """Open the mount to users by sending the answer to FUSE_INIT, which replies() has kept.
 
-        Before this answer the kernel holds back all other requests. Their callers block, but can be killed
-        (fs/fuse/dev.c fuse_get_req). So no user sees the tree before the state file is replayed.
+        Until the kernel gets this answer, it holds back all other requests. Their callers block, but can be killed
+        (fs/fuse/dev.c fuse_get_req). So no user sees the tree before the state file has been replayed.
         """
         if self._held is not None:
             self._answers.emit(memoryview(self._held))
@@ -95,7 +95,7 @@ class Pair:
             self._more = trio.Event()
 
     async def replies(self) -> None:
-        """Forward libfuse's answers to the kernel. Returns when libfuse has closed its end."""
+        """Forward libfuse's answers to the kernel. Return when libfuse has closed its end."""
         buffer = bytearray(p.LONGEST_REQUEST)
         view = memoryview(buffer)
         while length := await self._ours.recv_into(buffer):

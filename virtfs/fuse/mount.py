@@ -31,7 +31,7 @@ PATIENCE = 20.0  # seconds to wait for fusermount3, which normally takes millise
 _MS_REMOUNT = 32  # linux/mount.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
-_CONTAINER = "in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN"
+_CONTAINER = "a container needs --device /dev/fuse and --cap-add SYS_ADMIN"
 
 
 def attach(directory: str, source: str = "virtfs", flags: Sequence[str] = ()) -> int:
@@ -40,17 +40,17 @@ def attach(directory: str, source: str = "virtfs", flags: Sequence[str] = ()) ->
     The descriptor is close-on-exec and non-blocking. source: the mount's source in /proc/self/mountinfo. flags: more
     options for fusermount3, such as "ro".
 
-    On return the kernel has sent FUSE_INIT, and blocks all other requests until FUSE_INIT is answered. A mount by root
-    is open to all users (allow_other), any other mount only to its owner. If killed servers have left dead mounts at
-    the directory, these are detached first.
+    When this function returns, the kernel has sent FUSE_INIT, and blocks all other requests until FUSE_INIT is
+    answered. A mount by root is open to all users (allow_other). Any other mount is open only to its owner, unless
+    `flags` contains "allow_other". If killed servers have left dead mounts at the directory, these are detached first.
 
     VirtError: ENOENT, there is no such directory; ENOTDIR, it is not a directory; EBUSY, something is mounted there;
-    ENODEV, there is no /dev/fuse; ENOSYS, there is no fusermount3; EACCES, EPERM or EIO with the message of
-    fusermount3.
+    ENODEV, there is no /dev/fuse; ENOSYS, there is no fusermount3; EMFILE, this process has no free descriptor;
+    EACCES, EPERM or EIO, with the message of fusermount3.
     """
     _clear(directory)
     _check_device()
-    # fusermount3 removes the backslashes again (util/fusermount.c do_mount()).
+    # Escape commas and backslashes. fusermount3 removes the escapes (util/fusermount.c do_mount()).
     name = re.sub(r"([\\,])", r"\\\1", source)
     options = [f"fsname={name}", *OPTIONS, *flags]
     if os.geteuid() == 0 and "allow_other" not in flags:
@@ -88,7 +88,9 @@ def attach(directory: str, source: str = "virtfs", flags: Sequence[str] = ()) ->
 def change_flags(directory: str, flags: int) -> None:
     """Remount with the given flags of mount(2). They replace the present flags.
 
-    A FUSE remount accepts no other options (fs/fuse/inode.c fuse_parse_param). VirtError: EPERM unless root.
+    A FUSE remount accepts no other options (fs/fuse/inode.c fuse_parse_param).
+
+    VirtError: EPERM, the caller is not root.
     """
     if _libc.mount(b"none", os.fsencode(directory), None, ctypes.c_ulong(_MS_REMOUNT | flags), None) != 0:
         number = ctypes.get_errno()
@@ -136,9 +138,9 @@ async def wait_unmounted(mount: Mounted) -> None:
 
     FUSE itself notifies the server only when the last of these files is closed. Cancellation leaves nothing behind.
 
-    A thread polls the table, because poll(2) reports POLLPRI|POLLERR only once per change (proc(5)). trio cannot wait
-    for POLLPRI, and epoll(7) can lose the change: it polls the file twice (fs/eventpoll.c ep_modify(), then
-    ep_send_events()), and the second poll finds nothing.
+    A thread calls poll(2), because trio cannot wait for POLLPRI. epoll(7) would not be reliable: the table reports
+    POLLPRI|POLLERR only once per change (proc(5)), and epoll polls it twice (fs/eventpoll.c ep_modify(), then
+    ep_send_events()). If the first poll takes the event, the second finds nothing, and the change is lost.
     """
     cancelled = os.eventfd(0, os.EFD_CLOEXEC)
     try:
@@ -215,7 +217,7 @@ def _fusermount() -> str:
 
 
 def _last_line(said: bytes) -> str:
-    """Return the last line that fusermount3 printed, without its program name."""
+    """Return the last line that fusermount3 printed, without the program name at its beginning."""
     lines = said.decode(errors="replace").strip().splitlines()
     return re.sub("^[^ ]*fusermount3: ", "", lines[-1]) if lines else "fusermount3 gave no reason"
 

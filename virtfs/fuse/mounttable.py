@@ -79,7 +79,7 @@ def resolve(directory: str) -> str:
 
 
 def _parse(line: bytes) -> Mounted:
-    """Parse one line (proc(5)): 36 35 98:0 /root /directory options [more …] - type source options."""
+    """Parse a line of the form "36 35 98:0 /root /directory options [more …] - type source options" (proc(5))."""
     before, _, after = line.partition(b" - ")
     number, parent, device, _, directory, *_ = before.split()
     kind, source, options = after.split()[:3]

@@ -1,7 +1,7 @@
 """The slow plane: names, attributes and text files, as pyfuse3 operations.
 
 This is the only module that imports pyfuse3. An operation may wait for rtnetlink, but never for a user program. The
-kernel caches no entries or attributes, so a destroyed name is gone at the next lookup.
+kernel caches no entries or attributes, so the next lookup of a destroyed interface fails.
 """
 
 import errno
@@ -32,7 +32,7 @@ class Keeper(Protocol):
         """Apply pending kernel notifications, so that answers are up to date."""
 
     async def set_mode(self, node: Node, mode: int, user: User) -> None:
-        """Apply chmod(2). mode: the new mode, all bits of 0o7777. OSError EPERM: the node's mode cannot be set."""
+        """Apply chmod(2). mode: the new permission bits (mask 0o7777). OSError EPERM: the node's mode cannot be set."""
 
     async def set_owner(self, node: Node, owner: Uid | None, group: Gid | None, user: User) -> None:
         """Apply chown(2). owner, group: the new ids; None keeps the present one.
@@ -107,7 +107,7 @@ class Names(pyfuse3.Operations):
         entry.st_mode = pyfuse3.ModeT(node.kind | node.permissions())
         entry.st_uid, entry.st_gid = node.owner.owner, node.owner.group
         entry.st_size = node.size(user)
-        # cp and tar treat a file with fewer blocks as sparse.
+        # If st_blocks were too small for st_size, cp and tar would treat the file as sparse.
         entry.st_blocks = -(-entry.st_size // 512)
         entry.st_atime_ns, entry.st_mtime_ns = node.times()
         entry.st_ctime_ns = node.born
@@ -226,9 +226,9 @@ async def _denied(*args: Any) -> Any:
     raise pyfuse3.FUSEError(errno.EPERM)
 
 
-# Only the command `create` makes interfaces, and only `destroy` removes them. The methods for extended attributes are
-# not overridden: pyfuse3 answers ENOSYS. After the first ENOSYS the kernel no longer requests security.capability
-# before each write.
+# Deny these operations, because only the command `create` makes interfaces, and only `destroy` removes them.
+# The methods for extended attributes keep pyfuse3's default, which answers ENOSYS. After the first ENOSYS the kernel no
+# longer requests security.capability before each write.
 for _operation in ("mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "link", "create"):
     setattr(Names, _operation, _denied)
 

@@ -23,7 +23,7 @@ def ready(handle: DeviceHandle | TextHandle) -> int:
     try:
         return handle.poll()
     except Exception:
-        log.exception("poll of a handle failed")
+        log.exception("polling a handle failed")
         return select.POLLERR
 
 
@@ -31,7 +31,7 @@ class Waiting:
     """The waiting calls of one FUSE connection.
 
     Answering a call may wake another source. For example, a capture gets every frame that a reader of `frame` takes.
-    All answers share one buffer, so a source that is woken during serve() is queued and served after the present one.
+    All answers share one buffer, so a source that is woken during serve() is queued and served after the current one.
     """
 
     def __init__(self, answers: Answers) -> None:
@@ -74,15 +74,16 @@ class Waiting:
     def _interrupt_read(self, unique: Unique, read: ParkedRead) -> None:
         """End an interrupted read with filler data if its file has any, else with EINTR.
 
-        A FUSE server cannot answer ERESTARTSYS, so filler data is what lets a program continue after Ctrl-Z. A program
-        that handles one of the ENDING signals gets EINTR, because it may check for the signal only after a failed call.
+        A FUSE server cannot answer ERESTARTSYS, by which the kernel would repeat the call after Ctrl-Z. With filler
+        data the read succeeds, and the program continues. A program that handles one of the ENDING signals always gets
+        EINTR, because it may check for the signal only after a failed call.
         """
         taken = 0
         if not caught_signals(read.thread) & ENDING:
             try:
                 taken = read.handle.interrupted(self._reply, read.size)
             except Exception:
-                log.exception("interrupted read (request %d) failed", unique)
+                log.exception("ending the interrupted read (request %d) failed", unique)
         if taken:
             self._answer_read(unique, read, taken)
         else:
@@ -166,7 +167,7 @@ class Waiting:
                 handle.told = now
 
     def end(self) -> None:
-        """Answer every waiting read and write with ENXIO, at the end of the mount."""
+        """Answer every waiting read and write with ENXIO, because the mount ends."""
         for unique, waiters in self._parked.items():
             waiters.reads.pop(unique, None)
             waiters.writes.pop(unique, None)

@@ -83,6 +83,6 @@ request_head: Final = struct.Struct("<4xIQ16xI4xQQII8xI4x")
 # fuse_out_header and fuse_write_out in one pack: len error unique size padding
 written_reply: Final = struct.Struct("<IiQII")
 
-MAX_WRITE: Final = 1 << 20  # bytes of data in one WRITE: 256 pages, the kernel's limit for max_pages
+MAX_WRITE: Final = 1 << 20  # maximum bytes of data in one WRITE: 256 pages, the kernel's limit for max_pages
 PAGES: Final = MAX_WRITE // 4096
 LONGEST_REQUEST: Final = MAX_WRITE + 8192

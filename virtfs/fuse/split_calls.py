@@ -26,7 +26,7 @@ from virtfs.fuse import protocol as p
 from virtfs.host.processes import Buffer, buffers_written, fetch, file_size_limit
 
 THREADS = 64  # maximum number of writing threads that a handle remembers
-# The minimum size of the first piece of a call of more than 1 MiB, in bytes.
+# If a call writes more than 1 MiB, its first piece has at least this many bytes.
 FIRST_OF_MANY = p.MAX_WRITE - 4096
 _NEVER = 1 << 62  # more bytes than any WRITE has, so no WRITE is examined
 
@@ -62,7 +62,9 @@ def write_piece(handle: DeviceHandle, thread: int, offset: int, flags: int, data
     if total <= size:
         return handle.write(data)
     if limit is not None and limit - offset < total:
-        raise VirtError(errno.EFBIG, f"the frame has {total} bytes; the writer's RLIMIT_FSIZE (ulimit -f) is {limit}")
+        raise VirtError(
+            errno.EFBIG, f"the frame has {total} bytes, but the writer's RLIMIT_FSIZE is {limit}: raise it (ulimit -f)"
+        )
     handle.splits = True
     handle.whole[thread] = min(handle.whole[thread], SPLIT)
     handle.write(data if size > LONGEST else memoryview(fetch(thread, buffers, p.MAX_WRITE)))
@@ -71,11 +73,11 @@ def write_piece(handle: DeviceHandle, thread: int, offset: int, flags: int, data
 
 
 def _write_at(handle: DeviceHandle, thread: int, data: memoryview) -> int | None:
-    """Take a WRITE at an offset at which no write(2) on a device file begins.
+    """Take a WRITE at an offset above 0, without O_APPEND. No write(2) on a device file begins there.
 
     A later piece of a split call is dropped, because the first piece was sent as a frame. A complete call is sent as a
-    frame, and its offset is ignored. Such calls come from io_uring, splice(2), and pwritev2(2) with RWF_APPEND, which
-    choose offsets.
+    frame, and its offset is ignored. Complete calls at such offsets come from io_uring, splice(2), and pwritev2(2) with
+    RWF_APPEND, which choose the offset themselves.
     """
     size = len(data)
     buffers = _buffers(thread)

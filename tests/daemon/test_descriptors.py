@@ -69,7 +69,9 @@ def test_max_virts_is_lowered_to_what_the_limit_allows(caplog: pytest.LogCapture
     assert not caplog.records
     lowered = within(Limits(virts=4096), 1024)
     assert lowered == Limits(virts=descriptors.interfaces(1024))
-    assert caplog.messages == [f"max_virts is {lowered.virts}, not 4096: 1024 files may be open (RLIMIT_NOFILE)"]
+    assert caplog.messages == [
+        f"max_virts is {lowered.virts} instead of 4096: only 1024 files may be open (RLIMIT_NOFILE)"
+    ]
     with pytest.raises(VirtError) as caught:
         within(Limits(), 40)
     assert caught.value.errno == errno.EMFILE

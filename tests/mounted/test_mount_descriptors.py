@@ -136,7 +136,7 @@ def test_too_few_for_one_interface() -> None:
     try:
         pipe = subprocess.PIPE
         program = place.start(*files(40), *VIRTFS, "mount", DIR, env=ENVIRONMENT, cwd=PROJECT, stdout=pipe, stderr=pipe)
-        assert "40 open files (RLIMIT_NOFILE) are not enough for one interface" in finished(program)[1]
+        assert "40 open files (RLIMIT_NOFILE) is too low for one interface" in finished(program)[1]
         assert program.returncode == 1
         assert place.mounts() == []
     finally:

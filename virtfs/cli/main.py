@@ -50,7 +50,10 @@ namespaces end.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and return the exit status: 0, 1 for a failure, 2 for a usage error."""
+    """Run a command line and return the exit status: 0 for success, 1 for a failure.
+
+    `virtfs shell` returns the status of its command. A usage error raises SystemExit with status 2.
+    """
     accept_any_caller()
     words = sys.argv[1:] if arguments is None else arguments
     if len(words) == 4 and words[2] == "-o" and words[0] not in ("mount", "umount", "shell"):

@@ -67,7 +67,7 @@ def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool)
     except Exception as e:
         # serving.run() has already unmounted the directory.
         if isinstance(e, PermissionError) and not answers:
-            raise VirtError(errno.EPERM, "taps need CAP_NET_ADMIN: be root, or use `virtfs shell`") from None
+            raise VirtError(errno.EPERM, "taps need CAP_NET_ADMIN: run virtfs as root, or use `virtfs shell`") from None
         if isinstance(e, OSError) and e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) and not answers:
             raise VirtError(e.errno, f'cannot mount at "{path}": {e.strerror}') from None
         log.exception('the server of "%s" failed', path)

@@ -37,7 +37,7 @@ _REFUSED: Final = (
     ("(fs|def|root)?context|seclabel", "fusermount3 cannot set SELinux labels: the policy labels FUSE as fusefs_t"),
     ("subtype", "the type must be fuse.virtfs, by which virtfs and umount -t recognize the mount"),
     ("allow_root", "use allow_other to let other users in, root among them; root's mounts always have it"),
-    ("auto_unmount", "leave it out: the server unmounts when it ends, and the next mount replaces a dead one"),
+    ("auto_unmount", "leave it out: the server unmounts when it ends, and the next mount replaces a dead mount"),
     ("max_read|max_write|blksize|large_read", "sizes are fixed: one read is one frame, whatever its length"),
     ("fd|rootmode|user_id|group_id|blkdev", "leave it out: fusermount3 sets it"),
     ("bind|rbind|move|r?(shared|slave|private|unbindable)", "use mount(8) for it once virtfs is mounted"),
@@ -54,9 +54,10 @@ _MOST = 2**31 - 1
 class MountOptions:
     """The parsed options of one mount.
 
-    limits: see Limits. log, state: the absolute path of the file, or None. debug: log everything. source: the source in
-    the mount table. flags: names and values of the flags that the options set, see FLAGS. remount: change an existing
-    mount. given: the names of those of virtfs's own options that were present in the text.
+    limits: see Limits. log, state: the absolute path of the file, or None. debug: whether to log everything. source:
+    the source to show in the mount table, or None for the default. flags: names and values of the flags that the
+    options set, see FLAGS. remount: whether to change an existing mount. given: the names of virtfs's own options, see
+    own(), that the parsed text contained.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -69,7 +70,10 @@ class MountOptions:
     given: frozenset[str] = frozenset()
 
     def own(self) -> dict[str, str | None]:
-        """Return a map from the name of each of virtfs's own options to `name=value`, or to None if it is not set."""
+        """Return all of virtfs's own options by name, each as the text `name=value`, or None if it is not set.
+
+        The text of `debug` is only its name.
+        """
         limits = {option: f"{option}={getattr(self.limits, name)}" for option, name in _LIMITS.items()}
         sizes = {option: f"{option}={format_size(getattr(self.limits, name))}" for option, name in _SIZES.items()}
         files = {name: f"{name}={path}" if path else None for name, path in (("state", self.state), ("log", self.log))}

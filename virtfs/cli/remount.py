@@ -25,9 +25,9 @@ _KEPT = os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_SYNCHRO
 def remount(directory: str, text: str, sloppy: bool = False) -> None:
     """Apply the flags in a list of options to a mounted virtfs. Other flags keep their values.
 
-    mount(8) repeats the options from fstab(5) or from the mount table. So options that are not flags are accepted if
-    they have the value that the mount has. VirtError: EINVAL, no virtfs is mounted there, or an option that is not a
-    flag would change; EPERM, the caller is not root; any other errno, the mount's options cannot be read.
+    mount(8) repeats the options from fstab(5) or from the mount table. So an option that is not a flag is accepted if
+    it does not change the mount. VirtError: EINVAL, no virtfs is mounted there, or an option that is not a flag would
+    change; EPERM, the caller is not root; any other errno, the mount's options cannot be read.
     """
     path = resolve(directory)
     mount = mounted_at(path)
@@ -61,7 +61,7 @@ def _refuse_changes(mount: Mounted, options: MountOptions) -> None:
             raise VirtError(errno.EINVAL, f'cannot change "{now[name] or f"no {name}"}" to "{wanted[name]}" {again}')
     if options.source not in (None, mount.source):
         raise VirtError(errno.EINVAL, f'cannot change "fsname={mount.source}" to "fsname={options.source}" {again}')
-    # If the mount had allow_other, remount() would have removed the word from the list. So the word is new here.
+    # remount() has removed the options that the mount already has. So an allow_other that is still here is new.
     if dict(options.flags).get("allow_other"):
         raise VirtError(errno.EINVAL, f'cannot add "allow_other" {again}')
 

@@ -1,9 +1,9 @@
 """The life of one mount: attach, serve, detach.
 
 The order at the end matters. First the service ends: it answers all waiting readers and closes the taps. Then the
-mount is detached. /dev/fuse is closed last. Closing it fails the requests that arrived meanwhile, and `virtfs umount`
-waits until it is closed. Nothing here opens a path in the mount, because this process would have to answer the request
-itself.
+mount is detached. /dev/fuse is closed last, and `virtfs umount` waits for that. Requests that arrived after the end of
+the service fail when /dev/fuse is closed. Nothing here opens a path in the mount, because this process would have to
+answer the request itself.
 """
 
 import errno
@@ -46,17 +46,18 @@ def run(directory: str, options: MountOptions, ready: Callable[[], None]) -> Non
 
 
 def within(limits: Limits, files: int) -> Limits:
-    """Lower `limits.virts` to the number of interfaces that `files` open files allow, and return the limits.
+    """Return the limits, with `virts` lowered to the number of interfaces that the limit on open files allows.
 
-    Log a warning if `virts` is lowered. VirtError EMFILE: `files` is too low for one interface.
+    files: the maximum number of open files of this process. Log a warning if `virts` is lowered. VirtError EMFILE:
+    `files` is too low for one interface.
     """
     most = descriptors.interfaces(files)
     if not most:
-        sentence = f"{files} open files (RLIMIT_NOFILE) are not enough for one interface: raise the hard limit"
+        sentence = f"the limit of {files} open files (RLIMIT_NOFILE) is too low for one interface: raise the hard limit"
         raise VirtError(errno.EMFILE, sentence)
     if most >= limits.virts:
         return limits
-    log.warning("max_virts is %d, not %d: %d files may be open (RLIMIT_NOFILE)", most, limits.virts, files)
+    log.warning("max_virts is %d instead of %d: only %d files may be open (RLIMIT_NOFILE)", most, limits.virts, files)
     return replace(limits, virts=most)
 
 
@@ -69,7 +70,7 @@ async def _run(directory: str, options: MountOptions, ready: Callable[[], None])
         mount = mounted_at(directory)
         try:
             if mount is not None:
-                nursery.start_soon(lasting, "following the table of mounts", partial(_watch, mount, stop))
+                nursery.start_soon(lasting, "watching the mount table", partial(_watch, mount, stop))
             with hurry:
                 state = Path(options.state) if options.state else None
                 await serve(fuse, options.limits, ready, stop, state, options.text())

@@ -1,4 +1,4 @@
-"""`virtfs shell`: a command in new namespaces with a virtfs of its own. Needs no root.
+"""`virtfs shell`: a command in new namespaces with a virtfs of its own. Does not need root.
 
     virtfs shell ── unshare(1) ── shell_init.py, process 1 of the new pid namespace ─┬─ the server
                                                                                      └─ $SHELL or the command
@@ -85,7 +85,7 @@ def check_devices() -> None:
 def _run(directory: str, command: list[str]) -> int:
     # Process 1 writes a byte to this pipe once the namespaces exist.
     entered, entering = os.pipe()
-    # The end of file of this pipe tells process 1 that this process has died.
+    # End of file on this pipe tells process 1 that this process has died.
     lifeline, holding = os.pipe()
     package = os.path.dirname(os.path.dirname(os.path.abspath(virtfs.__file__)))
     names = "" if os.geteuid() else "names"
@@ -117,7 +117,10 @@ def _run(directory: str, command: list[str]) -> int:
 
 
 def _start(command: list[str], descriptors: list[int]) -> subprocess.Popen[bytes]:
-    """Start a command. If the caller is not root, run it as root of a new user namespace, if the system allows one."""
+    """Start a command. If the caller is not root, the command runs as root of a new user namespace.
+
+    If the system forbids user namespaces, the returned process fails without running the command.
+    """
     if not os.geteuid():
         return subprocess.Popen(command, pass_fds=descriptors)
     entered, entering = os.pipe()

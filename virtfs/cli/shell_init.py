@@ -25,14 +25,14 @@ PATIENCE = 10.0
 
 
 def main(arguments: list[str]) -> int:
-    """Start a server at DIR, run the command, and return its exit status.
+    """Start a server at DIR, run the command, and return the exit status of the command.
 
     arguments, in this order:
 
     - DIR
     - "names" to keep the named network namespaces visible, else ""
     - the number of the descriptor to which this process writes a byte to report that the namespaces exist
-    - the number of the descriptor whose end of file means that `virtfs shell` has died
+    - the number of the descriptor of a pipe: end of file on it means that `virtfs shell` has died
     - the command, as one or more words
     """
     directory, names, entering, lifeline, *command = arguments
@@ -63,7 +63,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _with_sbin(path: str) -> str:
-    """Append to a PATH those of the sbin directories and of virtfs's directory that it lacks, and return the result."""
+    """Return the PATH `path` with the sbin directories and the directory of the program `virtfs` appended.
+
+    Directories that `path` already contains are not appended again.
+    """
     directories = path.split(os.pathsep)
     ours = os.path.dirname(sys.executable)
     more = [*_SBIN, ours] if os.access(f"{ours}/virtfs", os.X_OK) else _SBIN

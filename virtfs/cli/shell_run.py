@@ -1,10 +1,10 @@
 """A private, writable /run for `virtfs shell` that still contains the entries of the system's /run.
 
-ip-netns(8) names namespaces in /run/netns, which an ordinary user cannot write to, and often cannot create.
-Other programs write to /run as well, for example iptables to /run/xtables.lock. A tmpfs covers /run in the mount
-namespace of the shell, and each old entry is bound into it, so that sockets (D-Bus, Wayland) and the target of
-/etc/resolv.conf stay reachable. An overlay would need only one mount, but connect(2) to a socket in its lower
-layer fails: unix_find_bsd() (net/unix/af_unix.c) compares inodes, and an overlay has inodes of its own.
+ip-netns(8) keeps named namespaces in /run/netns. An ordinary user cannot write to this directory, and often cannot
+create it. Other programs write to /run as well, for example iptables to /run/xtables.lock. So a tmpfs covers /run in
+the mount namespace of the shell. Each old entry is bind-mounted into the tmpfs, so that sockets (D-Bus, Wayland) and
+the target of /etc/resolv.conf stay reachable. An overlay would need only one mount, but connect(2) to a socket in its
+lower layer fails: unix_find_bsd() (net/unix/af_unix.c) compares inodes, and an overlay has inodes of its own.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _NAMED = "netns"
 def cover_run(names: bool) -> None:
     """Cover /run in this mount namespace with a tmpfs and bind the old entries into it.
 
-    names: keep the names of ip-netns(8) visible, which is useful if the caller is allowed to enter those namespaces.
+    names: whether to keep the named namespaces of ip-netns(8) visible. This is useful if the caller may enter them.
     OSError: mount(2) failed.
     """
     with os.scandir(_RUN) as entries:
@@ -45,7 +45,7 @@ def cover_run(names: bool) -> None:
 def _usable(entry: os.DirEntry[str]) -> bool:
     """Return whether this user can access an entry.
 
-    Any other entry, such as xtables.lock, would only keep the user from creating a file of that name.
+    An inaccessible entry, such as xtables.lock, would only keep the user from creating a file of that name.
     """
     return entry.is_symlink() or any(os.access(entry.path, how) for how in (os.R_OK, os.W_OK, os.X_OK))
 

@@ -1,7 +1,7 @@
 """Signal dispositions inherited from the caller: execve(2) keeps ignored and blocked signals.
 
-nohup(1) ignores SIGHUP, and a shell without job control ignores SIGINT and SIGQUIT in programs started with `&`. A
-foreground program respects that. A daemon resets all signals (daemon(7)).
+nohup(1) starts its command with SIGHUP ignored. A shell without job control starts background commands (`&`) with
+SIGINT and SIGQUIT ignored. A foreground program keeps ignoring these signals. A daemon resets all signals (daemon(7)).
 """
 
 import signal
@@ -30,5 +30,8 @@ def start_afresh() -> None:
 
 
 def unless_ignored(*numbers: signal.Signals) -> list[signal.Signals]:
-    """Return those of the given signals that the caller of this program does not ignore."""
+    """Return the given signals without those that this process ignores.
+
+    The caller of this program may have started it with a signal ignored, as nohup(1) does with SIGHUP.
+    """
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]

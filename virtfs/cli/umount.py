@@ -19,9 +19,10 @@ def umount(directory: str) -> None:
     """Unmount a virtfs, and return once its server has answered all readers and closed its taps.
 
     Detaching the mount makes the server end. To notice the end, this function keeps the mount's root open and calls
-    fstat(2) on it, which fails once the server has closed /dev/fuse, its last action. VirtError: EINVAL, no
-    virtfs is mounted there; EPERM, the mount belongs to another user; ETIMEDOUT, the server has not ended after
-    PATIENCE seconds; EIO, fusermount3 failed.
+    fstat(2) on it, which fails once the server has closed /dev/fuse, its last action.
+
+    VirtError: EINVAL, no virtfs is mounted there; EPERM, the mount belongs to another user; ETIMEDOUT, the server has
+    not ended after PATIENCE seconds; EIO, fusermount3 failed or the server cannot be watched.
     """
     path = resolve(directory)
     mount = mounted_at(path)
@@ -44,7 +45,7 @@ def _owner(mount: Mounted) -> int:
 
 
 def _wait(root: int, mount: Mounted) -> None:
-    """Wait until the file system of `root` has no server.
+    """Wait until the mount has no server. root: a descriptor of the root directory of the mount.
 
     A child process calls fstat(2) repeatedly, because only SIGKILL can end an fstat(2) that hangs.
     """

@@ -15,9 +15,9 @@ from pathlib import Path
 def map_users(process: int) -> None:
     """Map the ids in the new user namespace that a process has just entered.
 
-    Id 0 is mapped to the caller, and the ids from 1 on to the ranges. User ids and group ids are mapped separately.
-    If the ranges of one kind cannot be mapped, only id 0 of that kind is mapped. OSError: the process is gone, or is
-    not in a new user namespace.
+    Id 0 is mapped to the caller, and the ids from 1 on to the ranges. User ids and group ids are mapped separately: if
+    the ranges of one kind cannot be mapped, only id 0 of this kind is mapped. OSError: the process is gone, or is not
+    in a new user namespace.
     """
     for kind, own in (("gid", os.getegid()), ("uid", os.geteuid())):
         if not _map_ranges(process, kind, own):

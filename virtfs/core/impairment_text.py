@@ -72,7 +72,7 @@ def parse_impairment_verb(words: Sequence[str]) -> tuple[tuple[Direction, ...], 
 
 
 def parse_impairments(words: Sequence[str]) -> tuple[dict[Direction, Impairment], int]:
-    """Parse the arguments of the verb impair: `in …`, `out …`, `in … out …`, or an impairment without a direction.
+    """Parse the arguments of the verb `impair`: `in …`, `out …`, `in … out …`, or an impairment without a direction.
 
     An impairment without a direction applies to both. Return the impairments by direction, and the number of words
     taken. Errors: those of parse_impairment_verb(), and EINVAL if a direction is given twice.

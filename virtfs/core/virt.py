@@ -119,7 +119,7 @@ class Virt:
     upopen: bool = False
     carrier: Carrier = "always"
     persist: bool = False
-    filter: str = ""  # expression of tcpdump; "" passes all frames
+    filter: str = ""  # a filter expression of tcpdump(8); "" passes all frames
     impairment_in: Impairment = UNIMPAIRED
     impairment_out: Impairment = UNIMPAIRED
     pace: float = 0  # speed of inject relative to the recording; 0 means as fast as possible

@@ -205,7 +205,7 @@ class Lifecycle:
     async def destroy(self, interface: Interface, keep: bool = False) -> None:
         """Destroy an interface: remove its files, end blocked reads with ENXIO, and remove or restore its tap.
 
-        keep: whether a tap with the verb persist is kept for the next mount.
+        keep: whether a tap with the verb `persist` is kept for the next mount.
         """
         virt = interface.virt
         was_lost = virt.lost
@@ -227,7 +227,7 @@ class Lifecycle:
             self._events.emit("destroy", virt.name)
 
     async def destroy_all(self) -> None:
-        """Destroy every interface at the end of the mount. Taps with the verb persist stay."""
+        """Destroy every interface at the end of the mount. Taps with the verb `persist` stay."""
         # Closing a tap waits 16 ms for RCU, so destroy all interfaces concurrently.
         async with trio.open_nursery() as nursery:
             for interface in self._registry:

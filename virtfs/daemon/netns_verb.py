@@ -1,4 +1,4 @@
-"""The verb netns: moves a tap to another network namespace."""
+"""The verb `netns`: moves a tap to another network namespace."""
 
 import errno
 import logging
@@ -22,12 +22,12 @@ log = logging.getLogger(__name__)
 
 
 def destination(actions: tuple[Action, ...]) -> str:
-    """Return the namespace that the last verb netns of a line names, or "" if there is none."""
+    """Return the namespace that the last verb `netns` of a line names, or "" if there is none."""
     return next((str(action.args[0]) for action in reversed(actions) if action.verb == "netns"), "")
 
 
 def without_move(command: Command, of_host: frozenset[str]) -> Command:
-    """Return a line without its last verb netns, and without later verbs that act on the host's end.
+    """Return a line without its last verb `netns`, and without later verbs that act on the host's end.
 
     of_host: the verbs that act on the host's end.
     """

@@ -53,7 +53,7 @@ class Replay:
         """Run a line, with `ensure` in place of `create`.
 
         A network namespace that was given as a process ID cannot be found again. So an interface that was in such a
-        namespace is created without the verb netns, and enters the state LOST.
+        namespace is created without the verb `netns`, and enters the state LOST.
         """
         netns = destination(command.actions)
         by_process = netns.isdecimal()

@@ -69,7 +69,7 @@ def _attach_in(open_here: OpenTap, name: str, unit: Unit) -> Tap | None:
     except VirtError as refusal:
         if refusal.errno not in (ENXIO, EINVAL):
             raise
-        return None  # the verb netns, which runs later, reports the error
+        return None  # the verb `netns`, which runs later, reports the error
     try:
         return inside(namespace, attach)
     finally:

@@ -374,7 +374,7 @@ class TextDeviceHandle(DeviceHandle):
         return self.frames
 
     def ready(self) -> bool:
-        """Return whether a call of `more` would not return None: it has data, the end of file, or an error."""
+        """Return whether `more` has something to give now: data, the end of file, or an error. Else it returns None."""
         raise NotImplementedError
 
     def read(self, room: memoryview, size: int) -> int | None:

@@ -17,7 +17,7 @@ IFNAMSIZ = 16
 
 
 class Seats:
-    """Counts the opens of frame and hex of one interface, and refuses those that the verb exclusive forbids."""
+    """Counts the opens of frame and hex of one interface, and refuses those that the verb `exclusive` forbids."""
 
     __slots__ = ("readers", "writers")
 
@@ -80,7 +80,7 @@ class Frame(DeviceFile):
 
     @property
     def followed(self) -> bool:
-        """Whether opens and closes change the host's end, because of the verb upopen or `carrier open`."""
+        """Whether opens and closes change the host's end, because of the verb `upopen` or `carrier open`."""
         return self.wire.virt.upopen or self.wire.virt.carrier == "open"
 
     def size(self, user: User | None) -> int:
@@ -100,7 +100,7 @@ class Frame(DeviceFile):
         """Open frame or hex, the two files that share the interface's queue.
 
         make: creates the handle, which must call `leave` when it is released.
-        VirtError: ENXIO, the tap is gone; EBUSY, the verb exclusive forbids the open.
+        VirtError: ENXIO, the tap is gone; EBUSY, the verb `exclusive` forbids the open.
         Other errors are those of Opening.first_open.
         """
         virt = self.wire.virt

@@ -13,7 +13,7 @@ from virtfs.forward.wire import HEADROOM, LONGEST
 
 
 class Hex(DeviceFile):
-    """The hex file. `hex` and `frame` share one queue, and the limit on opens that the verb exclusive sets.
+    """The hex file. `hex` and `frame` share one queue, and one limit on opens, set by the verb `exclusive`.
 
     told: called with an error and the user, to set the user's last_error.
     """

@@ -1,6 +1,6 @@
 """inject: sends the frames of a pcap or pcapng file that is written to it, many frames per write.
 
-If the verb pace is set, the recorded intervals between frames are kept, or scaled by a factor. A write then waits
+If the verb `pace` is set, the recorded intervals between frames are kept, or scaled by a factor. A write then waits
 until its frames are sent. A signal ends a waiting write at a frame boundary.
 """
 

@@ -51,7 +51,7 @@ class OneWay:
         self.path: ImpairedPath | None = None
         self._start = start
         self._single = True  # whether to carry frames one by one, because offload is off or being turned off
-        self._offload = False  # whether offload was last turned on at the source's tap
+        self._offload = False  # the last offload setting of the source's tap: on or off
         self._setting = trio.Lock()
         self._followed = False
         self._gone = False

@@ -24,8 +24,9 @@ class Rows:
     def packets(self, run: Run) -> list[memoryview]:
         """Return the frames of a run, each preceded by a zero virtio_net_hdr, or an empty list if the run is too large.
 
-        The packets are valid until the next call. In the run, at least VNET_HEADER bytes must precede each frame. The
-        copies of these bytes are overwritten.
+        The packets are valid until the next call. The run is copied into a buffer, and there the headers are written
+        over the bytes before each frame. So at least VNET_HEADER bytes must precede each frame in the run, which itself
+        is not changed.
         """
         data, begin, length, stride, frames = run
         size = (frames - 1) * stride + VNET_HEADER + length

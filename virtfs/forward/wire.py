@@ -73,7 +73,7 @@ class Wire:
         self._kept = FrameQueue()
         self.rest = b""
         self._rest = memoryview(bytearray(LONGEST + VNET_HEADER))
-        self._refusal: tuple[int, str] | None = None  # if reads fail: EHOSTDOWN or ENXIO, and the sentence
+        self._refusal: tuple[int, str] | None = None  # the errno and message with which reads fail; None if they do not
         self._wanted = trio.Event()
         # Edge-triggered, so that pollers are woken by a new frame even if an older one is still unread.
         self._edge = select.epoll(flags=select.EPOLL_CLOEXEC)

@@ -58,7 +58,8 @@ def _refuse_changes(mount: Mounted, options: MountOptions) -> None:
     now, wanted = parse(said).own(), options.own()
     for name in sorted(options.given):
         if now[name] != wanted[name]:
-            raise VirtError(errno.EINVAL, f'cannot change "{now[name] or f"no {name}"}" to "{wanted[name]}" {again}')
+            change = f'change "{now[name]}" to' if now[name] else "add"
+            raise VirtError(errno.EINVAL, f'cannot {change} "{wanted[name]}" {again}')
     if options.source not in (None, mount.source):
         raise VirtError(errno.EINVAL, f'cannot change "fsname={mount.source}" to "fsname={options.source}" {again}')
     # remount() has removed the options that the mount already has. So an allow_other that is still here is new.

@@ -228,7 +228,7 @@ def _whole(text: str, value: Fraction, unit: str) -> int:
 
 
 def _format(value: int, scales: dict[str, int]) -> str:
-    """Format `value` in the largest unit of `scales` that divides it, and zero in the smallest unit.
+    """Format `value` in the largest unit of `scales` that divides it. Zero is formatted in the smallest unit.
 
     scales: maps each unit, from the smallest to the largest, to its size in the smallest unit.
     """

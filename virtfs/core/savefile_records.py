@@ -103,7 +103,7 @@ def frame_of(data: bytes, begin: int, captured: int, length: int) -> bytes:
 
 
 def alike(data: bytes, at: int, stride: int, most: int, places: Iterable[int]) -> int:
-    """Return the number of consecutive records, at most `most`, whose bytes at the offsets `places` are equal.
+    """Return how many records, from the first on, have the same bytes at the offsets `places`; at most `most`.
 
     at: offset of the first record in data. stride: bytes of a record. places: offsets in a record. Each offset is
     compared in all records at once, which is cheaper than decoding the records.

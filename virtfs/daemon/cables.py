@@ -48,7 +48,7 @@ class Cables:
         """
         for end in (first, second):
             if end.virt.lost:
-                raise VirtError(errno.ENXIO, f"{end.virt.name} has lost its tap: destroy it")
+                raise VirtError(errno.ENXIO, f"{end.virt.name} has lost its tap: destroy {end.virt.name}")
         there = self._between(first, second)
         if there is not None:
             raise VirtError(errno.EEXIST, f"{first.virt.name} and {second.virt.name} already have a cable")

@@ -26,7 +26,7 @@ class ErrorsByUser:
         return refusal
 
     def report(self, refusal: VirtError, user: User) -> None:
-        """Set the user's last error. Use this for an error that is raised elsewhere, or not at all."""
+        """Set the user's last error. Use this for an error that the caller does not raise itself."""
         self.remember(refusal, user)
 
     def last_error(self, user: User) -> str:

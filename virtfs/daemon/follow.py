@@ -68,7 +68,7 @@ class Follower:
             self._changes.publish()
 
     async def caught_up(self) -> None:
-        """Apply the pending reports, and wait at most PATIENCE seconds until all pending checks are done."""
+        """Apply the pending reports, and wait up to PATIENCE seconds for all pending checks to finish."""
         self.catch_up()
         with trio.move_on_after(PATIENCE):
             await self._certain.wait()

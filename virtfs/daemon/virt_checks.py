@@ -57,7 +57,7 @@ class VirtChecks:
         if action.verb == "link" and not user.root and virt.antispoof:
             raise VirtError(errno.EPERM, '"link" is for root alone while antispoof is on')
         if virt.lost and action.verb in OF_HOST:
-            raise VirtError(errno.ENXIO, f"{virt.name} has lost its tap: destroy it")
+            raise VirtError(errno.ENXIO, f"{virt.name} has lost its tap: destroy {virt.name}")
 
     def _check_limits(self, action: Action) -> None:
         limits = self._limits

@@ -18,7 +18,7 @@ class Rows:
 
     def __init__(self) -> None:
         self._room = bytearray(ROOM)
-        self._shape = (0, 0)  # length and stride of _packets, in bytes
+        self._shape = (0, 0)  # frame length and stride, in bytes, for which _packets was made
         self._packets: list[memoryview] = []
 
     def packets(self, run: Run) -> list[memoryview]:

@@ -130,7 +130,7 @@ def known_of(links: Iterable[Message], entries: Iterable[Message]) -> tuple[FdbE
 
     For each static address Linux keeps a second entry, in the default VLAN of the port (br_fdb.c br_fdb_add). So only
     the first entry for each address and member is used. Normally this is the entry without a VLAN. If another program
-    has turned on VLAN filtering (no verb does), every entry has a VLAN.
+    has turned on VLAN filtering (no verb does), all entries have a VLAN, and the first of them is used.
     """
     names = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in links}
     rows: dict[tuple[bytes, str], FdbEntry] = {}

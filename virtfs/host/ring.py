@@ -105,10 +105,10 @@ class PacketRing:
     def open(cls, device: Placed, size: Size, program: Program | None = None) -> Self:
         """Start to capture the frames of an interface.
 
-        Blocks for some 20 ms, because the kernel waits for an RCU grace period. program: a filter for the frames to the
-        wire, as on the tap itself. VirtError: EPERM, CAP_NET_RAW is missing in the interface's network namespace, or
-        this process may not enter that namespace; ENXIO, the interface is gone; EAFNOSUPPORT, the kernel has no packet
-        sockets; EMFILE, ENFILE, ENOMEM.
+        Blocks for some 20 ms, because the kernel waits for an RCU grace period. program: the filter that is attached to
+        the tap, or None. Only frames sent to the wire are filtered. VirtError: EPERM, CAP_NET_RAW is missing in the
+        interface's network namespace, or this process may not enter that namespace; ENXIO, the interface is gone;
+        EAFNOSUPPORT, the kernel has no packet sockets; EMFILE, ENFILE, ENOMEM.
         """
         try:
             return netns.where(device, lambda: cls._open(device, size, program))

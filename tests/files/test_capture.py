@@ -118,8 +118,9 @@ class Reader:
 
 
 async def opened(capture: Capture | HistoryFile) -> Reader:
-    """open(2)"""
-    return Reader(await capture.open(0, USER))
+    """Open the file as open(2) does."""
+    handle = capture.admit(0, USER)
+    return Reader(handle if isinstance(handle, DeviceHandle) else await handle)
 
 
 def numbers(count: int, begin: int = 0) -> list[bytes]:
@@ -312,8 +313,8 @@ async def test_an_interface_that_goes_while_it_appears() -> None:
 
 
 @in_trio
-async def test_who_sees_not_yet_waits_for_nothing() -> None:
-    """A reader gets no frames of an interface before its watch has begun."""
+async def test_an_open_is_listed_when_it_captures() -> None:
+    """A capture appears among the open files, and in `clients`, only when every later frame will be captured."""
     async with files(1) as (f, b):
         own = await opened(f.pcap)
         b.ring.passes(*numbers(1))
@@ -325,10 +326,10 @@ async def test_who_sees_not_yet_waits_for_nothing() -> None:
 
             nursery.start_soon(open_root)
             await trio.testing.wait_all_tasks_blocked()
-            (handle,) = f.root.opens
             assert own.handle.soon()
-            assert not handle.soon()
+            assert list(f.root.opens) == []
             b.ring.hand_over()
+        assert [handle.node for handle in f.root.opens] == [f.root]
         own.look()
         assert own.look().frames == numbers(1)
         assert not own.handle.soon()

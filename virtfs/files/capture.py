@@ -79,7 +79,7 @@ class Capture(DeviceFile):
     interface cannot be captured.
     """
 
-    __slots__ = ("alone", "application", "budget", "recorders", "start")
+    __slots__ = ("_handles", "alone", "application", "budget", "recorders", "start")
 
     def __init__(
         self,
@@ -98,14 +98,16 @@ class Capture(DeviceFile):
         self.application = application
         self.start = start
         self.alone = alone
+        self._handles: dict[CaptureHandle, None] = {}  # open handles, and those whose open is in progress
 
     def open(self, flags: int, user: User) -> Awaitable[DeviceHandle]:
         return self._open(user)
 
     async def _open(self, user: User) -> DeviceHandle:
         handle = CaptureHandle(self, user)
-        # Add the handle now, because `appear` and `vanish` must reach it while `begin` runs.
-        self.opens.add(handle)
+        # `appear` and `vanish` must reach the handle while `begin` runs. `opens`, which `clients` lists, gets it later:
+        # a program that waits for a row there may rely on every later frame being captured.
+        self._handles[handle] = None
         try:
             await handle.begin()
         except BaseException:
@@ -115,16 +117,17 @@ class Capture(DeviceFile):
 
     async def appear(self, recorder: Recorder) -> None:
         """Add a new interface to every open capture."""
-        for handle in self._handles():
+        for handle in tuple(self._handles):
             await handle.appear(recorder)
 
     def vanish(self, recorder: Recorder) -> None:
         """Stop capturing an interface in every open capture, and add its statistics block."""
-        for handle in self._handles():
+        for handle in tuple(self._handles):
             handle.vanish(recorder)
 
-    def _handles(self) -> "list[CaptureHandle]":
-        return [handle for handle in self.opens if isinstance(handle, CaptureHandle) and handle.node is self]
+    def forget(self, handle: "CaptureHandle") -> None:
+        """Remove a handle that is released. Idempotent."""
+        self._handles.pop(handle, None)
 
 
 class _Watched:
@@ -376,6 +379,7 @@ class CaptureHandle(TextDeviceHandle):
         return self.frames - self._pending
 
     def release(self) -> None:
+        self._capture.forget(self)
         for recorder, watched in self._watched.items():
             recorder.unwatch(watched.sink)
         self._watched = {}

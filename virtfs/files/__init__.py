@@ -5,13 +5,13 @@ The tree and kinds of files:
     tree      the names below the mount point
     node      directories, links, files
     text      text files: a value, a report, a script of commands
-    device    files that behave as a character device
+    device    files that behave like a character device
     ports     the device files of one interface, which share a wire
 
 Files of an interface:
 
     frame     one read or write is one frame
-    tunioctl  the ioctls that tap programs call on frame
+    tunioctl  the ioctls of frame, for programs written for taps
     hexlines  hex: frames as text
     capture   pcap: a live capture
     history   the last frames as pcapng

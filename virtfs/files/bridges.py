@@ -23,7 +23,7 @@ class Bridges(Protocol):
         """Update a bridge's state from the kernel. VirtError ENXIO: the bridge is gone."""
 
     def text(self, bridge: Bridge) -> str:
-        """Return the verbs that give a new bridge the current state of this one."""
+        """Return the commands that recreate the current state of a bridge."""
 
 
 def bridge_directory(
@@ -31,7 +31,7 @@ def bridge_directory(
 ) -> Directory:
     """Return the directory of one bridge.
 
-    run: runs the commands that are written to its ctl. report: sets a user's last_error.
+    run: runs the commands that are written to the bridge's ctl. report: sets a user's last_error.
     """
 
     async def refresh() -> None:

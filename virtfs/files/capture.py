@@ -1,8 +1,8 @@
 """pcap: the frames that pass an interface, as pcapng.
 
-A capture copies frames, and readers of `frame` still get all of them. Each open of a capture has its own bounded
-buffer. When the buffer is full, frames are dropped. Their number is in the dropcount of the next packet block. If the
-reader catches up before another frame passes, an interface statistics block reports the number.
+A capture copies frames: readers of `frame` still get all of them. Each open of a capture has its own bounded buffer.
+When the buffer is full, frames are dropped. The dropcount option of the next packet block reports their number. If the
+reader catches up before another frame passes, an interface statistics block reports the number instead.
 """
 
 import errno
@@ -36,8 +36,7 @@ from virtfs.host.descriptors import NONE_LEFT
 
 log = logging.getLogger(__name__)
 
-# All captures of a mount together may buffer as many bytes as this many full buffers hold.
-READERS = 32
+READERS = 32  # the memory limit of all open captures of a mount together, as a number of full buffers
 SNAPLEN = 0  # snap length in bytes; 0 means no limit
 
 
@@ -53,10 +52,10 @@ def interface_block(virt: Virt) -> bytes:
 
 @dataclass(slots=True)
 class Budget:
-    """The memory of all captures of a mount.
+    """The memory that the open captures of a mount use for their buffers, and its limits.
 
-    each: the maximum number of bytes that may wait for one reader.
-    held: the number of bytes that wait for all readers now.
+    each: the maximum number of bytes in the buffer of one open.
+    held: the number of bytes that are now in all buffers together.
     """
 
     each: int
@@ -64,7 +63,7 @@ class Budget:
 
     @property
     def most(self) -> int:
-        """The maximum number of bytes that may wait for all readers together."""
+        """The maximum number of bytes in all buffers together."""
         return READERS * self.each
 
 
@@ -75,8 +74,8 @@ class Capture(DeviceFile):
     budget: the memory limit, shared by all captures of the mount.
     application: the name of the program in the section header.
     start: runs a task until the mount ends.
-    alone: whether the file belongs to one interface. If so, there is nothing to merge, and an open fails if the
-    interface cannot be captured.
+    alone: true for the pcap file of one interface, false for that of the mount. If true, frames need no merging, and an
+    open fails if the interface cannot be captured.
     """
 
     __slots__ = ("_handles", "alone", "application", "budget", "recorders", "start")
@@ -131,19 +130,19 @@ class Capture(DeviceFile):
 
 
 class _Watched:
-    """One interface in one capture. number: its interface id in the pcapng section."""
+    """One interface in one open capture. number: the id of the interface in the pcapng section."""
 
     __slots__ = ("begun", "dropped", "missed", "number", "received", "sees", "sink")
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.sees = False  # whether the recorder shows frames to `sink`
+        self.sees = False  # whether the recorder delivers frames to `sink`
         self.begun = time_ns()
         self.sink: Sink = lambda passed: None
         self.received = self.dropped = self.missed = 0
 
     def miss(self, frames: int) -> None:
-        """Count frames that were dropped."""
+        """Count dropped frames: in `dropped`, and in `missed` until a block reports them."""
         self.missed += frames
         self.dropped += frames
 
@@ -177,11 +176,12 @@ class CaptureHandle(TextDeviceHandle):
         super().__init__(capture, user, Waiters())
         self._capture = capture
         self._budget = capture.budget
-        self._pieces: deque[tuple[memoryview, int]] = deque()  # blocks, and the number of frames in them
+        self._pieces: deque[tuple[memoryview, int]] = deque()  # joined blocks, and the number of frames in them
         self._size = self._pending = 0
         self._watched: dict[Recorder, _Watched] = {}
-        self._introduced = 0  # number of interface description blocks
-        # A block without frames. It ends an interrupted read if the capture has no interface.
+        self._introduced = 0  # number of interface description blocks so far
+        # What an interrupted read returns if the capture has no interface left: the last statistics block of an
+        # interface, or a name resolution block without names if there never was an interface.
         self._last = no_names()
         self._over = self._released = False
         self._full = False  # whether a frame was dropped and nothing has been read since
@@ -193,7 +193,8 @@ class CaptureHandle(TextDeviceHandle):
 
         Errors of a capture of one interface: those of PacketRing.open.
         Errors of a capture of all interfaces: EMFILE, ENFILE or ENOMEM, if any interface fails with one of these;
-        EPERM, if no interface can be captured. Other failures are logged, and the interface is left out.
+        EPERM, if no interface can be captured. After any other failure of an interface, log a warning and capture the
+        remaining interfaces.
         """
         refused: list[OSError] = []
         if self._merge is not None:
@@ -234,12 +235,15 @@ class CaptureHandle(TextDeviceHandle):
             log.warning("%s is missing from pcap: %s", recorder.virt.name, refusal.strerror)
             if refused is not None and (refusal.errno == errno.EPERM or refusal.errno in NONE_LEFT):
                 refused.append(refusal)
-        if self._watched.get(recorder) is not watched:  # the interface or this handle is gone by now
+        if self._watched.get(recorder) is not watched:  # vanish() or release() was called during watch()
             recorder.unwatch(watched.sink)
         self.waiters.wake()
 
     def vanish(self, recorder: Recorder) -> None:
-        """Stop capturing an interface. The recorder must have shown all frames of the interface."""
+        """Stop capturing an interface, and add its statistics block to the capture.
+
+        The recorder must already have delivered all frames of the interface.
+        """
         watched = self._watched.pop(recorder, None)
         if watched is None:
             return
@@ -320,9 +324,9 @@ class CaptureHandle(TextDeviceHandle):
         return taken
 
     def _next(self, size: int, least: int = 0) -> memoryview:
-        """Take whole blocks from the first piece: at most `size` bytes, but at least `least` blocks.
+        """Remove as many whole blocks from the start of the first piece as fit into `size` bytes, and return them.
 
-        If `least` is not 0, the result may be longer than `size` (see whole_blocks).
+        least: the number of blocks to remove in any case, even if they are longer than `size` (see whole_blocks).
         """
         blocks, frames = self._pieces[0]
         length = len(blocks)
@@ -350,9 +354,9 @@ class CaptureHandle(TextDeviceHandle):
                 self._add(watched.statistics())
 
     def interrupted(self, room: memoryview, size: int) -> int:
-        """End a waiting read with a statistics block as filler.
+        """End a waiting read after a signal. The read returns a block without frames as filler.
 
-        These blocks do not pile up, because a read waits only while the buffer is empty.
+        Fillers do not pile up in the buffer, because a read waits only while the buffer is empty.
         """
         watched = next(iter(self._watched.values()), None)
         if watched is not None:

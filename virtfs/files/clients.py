@@ -8,7 +8,9 @@ HEAD = ("PID", "COMMAND", "FILE", "TAKEN", "WAITING", "DROPPED")
 
 
 def clients_text(opens: Opens, command: Callable[[int], str]) -> str:
-    """Return a table with a header: process id, command, file, and the frames taken, waiting and dropped.
+    """Return a table with a header and one row per open.
+
+    The columns are process id, command and file, and the numbers of frames taken, waiting and dropped.
 
     command: returns the name of a process, given its id.
     """

@@ -18,7 +18,7 @@ class Ctl(Text):
     """A control file. A read returns commands that recreate the current state; a write runs commands.
 
     run: runs the lines completed by one write.
-    refused: called with an error and the user if a command is not run.
+    refused: called with the error and the user if a command is not run.
     """
 
     __slots__ = ("run",)
@@ -40,7 +40,7 @@ class Ctl(Text):
 
 
 async def _unused(data: bytes, user: User) -> None:
-    raise AssertionError("CtlHandle.write replaces this")
+    raise AssertionError("CtlHandle overrides write() and does not call this")
 
 
 class CtlHandle(TextHandle):

@@ -1,7 +1,7 @@
 """Device files: the base classes of files that behave like character devices, and their wait queues.
 
 A read returns the available data, or waits if there is none. A write normally completes at once. poll(2) reports
-which of the two would not wait. Handles never block. If a read finds no data, it returns None. The caller then adds
+which of the two would not wait. Handles never block. If there is no data, `read` returns None. The caller then adds
 the read to the `Waiters` of the handle, as the kernel adds a process to a wait_queue_head_t. The source of the data
 calls `wake()` when another attempt may succeed.
 """
@@ -41,7 +41,7 @@ def walks(flags: int) -> bool:
 
 
 class Server(Protocol):
-    """Answers waiting calls. The FUSE channel implements it."""
+    """Answers waiting calls. Implemented by the FUSE channel."""
 
     def serve(self, waiters: "Waiters") -> None:
         """Answer those calls in `waiters` that can finish now."""
@@ -104,8 +104,8 @@ class DeviceHandle:
     The other attributes are state of fuse/split_calls.py:
     whole: a size in bytes for each writing thread, by thread id. Writes of at least this size are checked, because they
     may be pieces of a split call.
-    unfinished: the rest of a split frame that is still expected: (id of the writing thread, offset, length). None if no
-    rest is expected.
+    unfinished: the part of a split frame that has not been written yet, as (id of the writing thread, offset, length).
+    None if there is no such part.
     splits: whether a piece of a split call has been seen.
     """
 
@@ -140,25 +140,26 @@ class DeviceHandle:
     def read(self, room: memoryview, size: int) -> int | None:
         """Put at most `size` bytes into `room` at HEADROOM. Return their number, or None if there is no data yet.
 
-        `room` has scratch space before HEADROOM, and space for the longest frame even if `size` is smaller. So a frame
-        can be read from the tap straight into the answer, with the header that the tap puts before the frame.
+        `room` has scratch space before HEADROOM, and space for the longest frame even if `size` is smaller. So a frame,
+        with the header that the tap puts before it, can be read from the tap straight into the reply buffer.
         """
         raise OSError(errno.EBADF, "the file is not open for reading")
 
     def filled(self, end: int) -> None:
         """Record that a FUSE_READ was filled completely, up to offset `end`.
 
-        If the kernel has split the read(2), its next piece starts at this offset.
+        If the kernel has split a read(2), the next piece of this call starts at `end`.
         """
         self._filled = end
 
     def read_on(self, room: memoryview, size: int, offset: int) -> int | None:
         """Answer a FUSE_READ at an offset above 0. Parameters and result are those of `read`.
 
-        Every read(2) of a device file begins at offset 0. The kernel splits a call of more than 256 buffers or 1 MiB,
-        and sends a piece only if the piece before it was filled (fs/fuse/file.c fuse_direct_io). So a later piece is
-        recognized by its offset, which is the end of the piece before it. A later piece never waits: if there is no
-        data, the result is 0, which ends the call. Any other offset was chosen by io_uring and is ignored.
+        Every read(2) of a device file begins at offset 0. The kernel splits a call of more than 256 buffers or 1 MiB
+        into several FUSE_READs, the pieces. It sends a piece only if the piece before was filled completely
+        (fs/fuse/file.c fuse_direct_io). So a later piece is recognized by its offset, which is the end of the piece
+        before. A later piece never waits: if there is no data, the result is 0, which ends the call. Any other offset
+        was chosen by io_uring and is ignored.
         """
         taken = self.read(room, size)
         return taken or 0 if offset == self._filled else taken
@@ -166,7 +167,7 @@ class DeviceHandle:
     def interrupted(self, room: memoryview, size: int) -> int:
         """End a waiting read after a signal.
 
-        Put filler data into `room` like `read` and return its length, or return 0 to fail with EINTR.
+        Put filler data into `room`, as `read` does, and return its length. Return 0 to make the read fail with EINTR.
         """
         return 0
 
@@ -198,9 +199,10 @@ class DeviceHandle:
     def poll(self) -> int:
         """Return the events for poll(2).
 
-        POLLIN is set if the file is open for reading, unless a read would fail with EAGAIN. POLLOUT has the same
-        meaning for writing. So each of them is also set if the call would fail with another error. POLLERR is added if
-        a read would fail, and POLLERR|POLLHUP once the interface is gone. Every change of the result wakes `waiters`.
+        POLLIN means that a read would not wait: it would return data, report the end of file, or fail at once. POLLOUT
+        means the same for a write. POLLIN is set only if the file is open for reading, POLLOUT only if it is open for
+        writing. POLLERR is added if a read would fail, and POLLERR|POLLHUP once the interface is gone. Every change of
+        the result wakes `waiters`.
         """
         raise NotImplementedError
 
@@ -209,11 +211,11 @@ class DeviceHandle:
         raise OSError(errno.ENOTTY, f"unknown ioctl {command:#x}")
 
     def taken(self) -> int:
-        """Return the number of frames taken through this handle. The file `clients` shows it."""
+        """Return the number of frames taken through this handle, for the file `clients`."""
         return self.reads
 
     def pending(self) -> int:
-        """Return the number of frames queued for this handle alone. The file `clients` shows it."""
+        """Return the number of frames queued for this handle alone, for the file `clients`."""
         return 0
 
     def release(self) -> None:
@@ -239,7 +241,7 @@ class FixedHandle(DeviceHandle):
 
 
 class WalkHandle(DeviceHandle):
-    """An open by a program that walks the tree (`walks`). Reads return `length` zero bytes in total.
+    """An open by a program that walks the tree (see `walks`). Reads return `length` zero bytes in total.
 
     Such an open consumes no frames and does not affect the interface.
     """
@@ -298,8 +300,8 @@ class DeviceFile(Node):
 
     label: the path of the file, relative to the directory of the interface or to the mount point.
     gives: whether this kind of file can be read. If not, opens for reading fail, whatever the permission bits are.
-    takes: whether it can be written. If not, opens for writing fail in the same way.
-    live: whether a read may wait or consume something. If so, programs that walk the tree must not read the file.
+    takes: whether this kind of file can be written. If not, opens for writing fail, whatever the permission bits are.
+    live: whether a read may wait or consume data. If so, a program that walks the tree gets a WalkHandle.
     """
 
     __slots__ = ("label", "opens", "rights")
@@ -325,10 +327,10 @@ class DeviceFile(Node):
         return int(self.gives)
 
     def admit(self, flags: int, user: User) -> DeviceHandle | Awaitable[DeviceHandle]:
-        """Open the file for open(2), and add the handle to `opens`.
+        """Carry out an open(2): call `open`, add the new handle to `opens`, and return it.
 
-        A program that walks the tree (`walks`) gets a WalkHandle for a live file, and `open` is not called.
-        VirtError EACCES: the file cannot be opened for reading, or for writing. Other errors are those of `open`.
+        If the file is live and the program walks the tree (see `walks`), return a WalkHandle instead, and add nothing.
+        VirtError EACCES: this kind of file cannot be read, or cannot be written. Other errors are those of `open`.
         """
         if self.live and walks(flags):
             return WalkHandle(self, user, self.size(user))
@@ -348,7 +350,7 @@ class DeviceFile(Node):
     def open(self, flags: int, user: User) -> DeviceHandle | Awaitable[DeviceHandle]:
         """Return a new handle. flags: as in open(2). The kernel has checked the permission bits.
 
-        If the open has to wait for the kernel, return an awaitable; only the opener waits for it.
+        If the open has to wait for the kernel, return an awaitable, so that only this open(2) waits.
         """
         raise NotImplementedError
 
@@ -356,7 +358,8 @@ class DeviceFile(Node):
 class TextDeviceHandle(DeviceHandle):
     """An open of a device file that is a stream of text or bytes. It can be read in pieces of any size.
 
-    `more` is called when all earlier data has been read. frames: the number of frames that `more` has returned.
+    `more` is called when all earlier data has been read.
+    frames: the number of frames that `more` has returned (in `events`, the number of events).
     """
 
     __slots__ = ("_rest", "frames")
@@ -374,7 +377,7 @@ class TextDeviceHandle(DeviceHandle):
         return self.frames
 
     def ready(self) -> bool:
-        """Return whether `more` has something to give now: data, the end of file, or an error. Else it returns None."""
+        """Return whether `more` would now return data or b"", or raise an error. If not, it would return None."""
         raise NotImplementedError
 
     def read(self, room: memoryview, size: int) -> int | None:

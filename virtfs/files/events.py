@@ -26,11 +26,11 @@ class Events(DeviceFile):
     def emit(self, what: Event, name: str, **keys: object) -> None:
         """Report an event to every reader.
 
-        name: the name of the interface or bridge. keys: the values of the event by key; they must not contain blanks.
+        name: the name of the interface or bridge. keys: the event's values by key. No value may contain a blank.
         ValueError: the keys are not those of this event.
         """
         if tuple(keys) != EVENTS[what].keys:
-            raise ValueError(f"{what} takes {EVENTS[what].keys}, not {tuple(keys)}")
+            raise ValueError(f"{what} has the keys {EVENTS[what].keys}, not {tuple(keys)}")
         text = " ".join([f"{time.time():.6f}", what, name, *(f"{key}={value}" for key, value in keys.items())])
         self.lines.append(f"{text}\n".encode())
         self.count += 1
@@ -45,7 +45,7 @@ class Events(DeviceFile):
 class EventsHandle(TextDeviceHandle):
     """One open of events.
 
-    A reader that is too slow misses events. It gets one line for them: `<unix time> lost <number>`.
+    A reader that is too slow misses events. Instead of them, it gets one line: `<unix time> lost <number>`.
     """
 
     __slots__ = ("_events", "_next")

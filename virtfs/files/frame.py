@@ -175,7 +175,7 @@ class FrameHandle(DeviceHandle):
         now = tail[:size] if owner is self else b""
         self.wire.rest = tail[size:]  # `filled` stores it as the next tail
         room[HEADROOM : HEADROOM + len(now)] = now
-        # The caller counts one frame per FUSE_READ, but the frame of this piece has already been counted.
+        # The caller counts one frame per FUSE_READ, but this frame was counted with its first piece.
         self.reads -= 1
         return len(now)
 
@@ -188,7 +188,7 @@ class FrameHandle(DeviceHandle):
     def ioctl(self, command: int, argument: bytes) -> bytes:
         if self.wire.virt.lost:
             raise VirtError(errno.ENXIO, f"{self.wire.virt.name} is gone")
-        self.wire.catch_up()  # the interface may just have been renamed
+        self.wire.catch_up()  # the host may just have renamed the tap
         name = self.wire.virt.host.name.encode()
         if command == TAPGIFNAME:
             return name.ljust(IFNAMSIZ, b"\0") + bytes(24)

@@ -19,7 +19,7 @@ class History:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._pieces: deque[bytes] = deque()  # each has one or more packet blocks; oldest first
+        self._pieces: deque[bytes] = deque()  # one or more packet blocks each, oldest first
         self._size = 0
         self._watches = False
 
@@ -42,7 +42,7 @@ class History:
             return
         packets = passed.pcapng(0)
         self._size += len(packets)
-        # Keep the number of pieces small, because each open copies their list.
+        # Keep the number of pieces small, because each open copies the list of pieces.
         if self._pieces and len(self._pieces[-1]) + len(packets) <= min(PIECE, self._bound // 8):
             self._pieces[-1] += packets
         else:
@@ -52,13 +52,13 @@ class History:
     def _trim(self) -> None:
         """Drop the oldest pieces that lie entirely beyond the bound.
 
-        `_oldest` skips the excess in the first remaining piece.
+        The first piece left may still be partly beyond the bound. `_oldest` leaves out this part.
         """
         while self._pieces and self._size - len(self._pieces[0]) >= self._bound:
             self._size -= len(self._pieces.popleft())
 
     def _oldest(self) -> memoryview:
-        """Return the oldest piece without those of its blocks that exceed the bound."""
+        """Return the oldest piece without the blocks at its start that exceed the bound."""
         oldest = memoryview(self._pieces[0] if self._pieces else b"")
         over, left = self._size - self._bound, 0
         while left < over:
@@ -93,7 +93,7 @@ class HistoryFile(DeviceFile):
         return file_header(self.application) + interface_block(self.virt)
 
     def size(self, user: User | None) -> int:
-        """Return the length in bytes of the content that the latest open sees.
+        """Return the length in bytes of the content of the latest open.
 
         If the file is not open, return the length for a new open, without frames that are still in the packet ring.
         """
@@ -107,7 +107,7 @@ class HistoryFile(DeviceFile):
 
 
 class HistoryHandle(FixedHandle):
-    """One open of history. It reads the frames that were kept when the file was opened."""
+    """One open of history. Its content is the frames that were kept when the file was opened."""
 
     __slots__ = ("_ends", "_pieces")
 

@@ -1,7 +1,7 @@
 """inject: sends the frames of a pcap or pcapng file that is written to it, many frames per write.
 
-If the verb `pace` is set, the recorded intervals between frames are kept, or scaled by a factor. A write then waits
-until its frames are sent. A signal ends a waiting write at a frame boundary.
+If `pace` is not 0, the recorded intervals between frames are kept, or scaled by a factor. A write then waits until its
+frames are sent. A signal ends a waiting write at a frame boundary.
 """
 
 import errno
@@ -57,7 +57,7 @@ class Inject(DeviceFile):
 
     def open(self, flags: int, user: User) -> "InjectHandle":
         if self.used:
-            raise VirtError(errno.EBUSY, f"{self.wire.virt.name}/inject is already open: one open at a time")
+            raise VirtError(errno.EBUSY, f"{self.wire.virt.name}/inject is already open: only one open is allowed")
         if self.wire.virt.lost:
             raise VirtError(errno.ENXIO, f"{self.wire.virt.name} is gone")
         handle = InjectHandle(self, user)
@@ -95,13 +95,13 @@ class InjectHandle(DeviceHandle):
         self._next: Record | None = None
         self._due = 0  # when _next is due, in ns (monotonic_ns)
         # The value of `pace` when a write was interrupted. While `pace` keeps this value, the next frame is not due
-        # before _due. It is None if no write was interrupted, or if _due has passed.
+        # before _due. _early is None if no write was interrupted, or if _due has passed.
         self._early: float | None = None
         self._unpaced: Iterator[bytes | Run] | None = None  # used instead of _records while `pace` is 0
         self._rows = Rows()
         self._frames = 0
         self._writing = 0  # length of the waiting write in bytes
-        self._timer = Timer()  # created last: nothing would close it if a later line failed
+        self._timer = Timer()  # created last: if a later statement failed, nothing would close the timer
 
     def write(self, data: memoryview) -> int | None:
         if self._file.wire.virt.pace:
@@ -143,7 +143,7 @@ class InjectHandle(DeviceHandle):
             self._frames += 1
             try:
                 wire.out.put(memoryview(record.frame))
-            except VirtError as refusal:  # an error reported because of `strict`, or the tap has vanished
+            except VirtError as refusal:  # `strict` is set and the frame was dropped, or the tap has vanished
                 self._report(refusal)
                 self._consume_last()
                 raise
@@ -179,7 +179,7 @@ class InjectHandle(DeviceHandle):
             raise
 
     def _consume_last(self) -> None:
-        """Mark the last frame as consumed by advancing the reader. The reader keeps the frame after it."""
+        """Mark the last frame as consumed by advancing the reader. The next frame stays in the reader, unconsumed."""
         with suppress(VirtError):
             next(self._records if self._unpaced is None else self._unpaced, None)
 
@@ -190,7 +190,7 @@ class InjectHandle(DeviceHandle):
     def interrupt(self) -> int:
         """End the waiting write after a signal.
 
-        Return the number of its bytes that were consumed, up to the last frame sent. Drop the rest.
+        Return the number of bytes consumed from this write, up to the last frame sent. Drop the remaining bytes.
         """
         if self._next is None:
             self._consume_last()
@@ -212,7 +212,7 @@ class InjectHandle(DeviceHandle):
         while True:
             await trio.lowlevel.wait_readable(self._timer.fd)
             self._timer.set(0)
-            # If _early is set, the timer may have been set for an earlier frame. If so, set it for the next frame.
+            # After an interrupted write, the timer may have expired for an earlier frame. If so, set it again.
             if self._early is not None and self._due > monotonic_ns():
                 self._timer.set(self._due)
             else:
@@ -223,7 +223,7 @@ class InjectHandle(DeviceHandle):
         return self._frames
 
     def poll(self) -> int:
-        """Return the events for poll(2), assuming that the next write continues the last one."""
+        """Return the events for poll(2). Assume that the next write continues an interrupted one, if there is any."""
         virt = self._file.wire.virt
         if virt.lost:
             return select.POLLOUT | select.POLLERR | select.POLLHUP

@@ -1,6 +1,7 @@
 """Nodes: the base class of all files, directories and symbolic links, and the rules for permission bits.
 
-A node knows its owner, permission bits, size and times. `tree` knows the names, `fuse` the inode numbers.
+A node knows its owner, permission bits, size and times. The module `tree` knows the names, and the package `fuse` knows
+the inode numbers.
 """
 
 import stat

@@ -36,7 +36,7 @@ class Ports:
         """Create the files.
 
         opens: keeps the open handles of all these files.
-        seats: counts the opens of frame and hex. opening: acts on the first of them and on the last close.
+        seats: counts the opens of frame and hex. opening: acts on the first of these opens and on the last close.
         budget: limits the memory of captures. application: the name of the program in captures.
         fifo: the path of the FIFO behind rx.
         report: sets a user's last_error.

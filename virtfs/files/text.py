@@ -38,8 +38,8 @@ class Text(Node):
     changes: returns a number that is different after every change of state. Counters do not affect this number. Only
     texts about the whole mount have `changes`, because they may be long.
 
-    If a text has `changes` and took longer than CHEAP to make, it is reused for as long as it took to make, unless the
-    number changes. So making texts takes at most half of the server's time.
+    If a text has `changes` and took longer than CHEAP to make, it is reused for as long as it took to make, unless
+    `changes` returns another number by then. So making texts takes at most half of the server's time.
     """
 
     __slots__ = (
@@ -112,7 +112,7 @@ class Text(Node):
         return len(self._measure(await self.fresh(user)))
 
     async def fresh(self, user: User) -> bytes:
-        """Refresh the text and return it encoded."""
+        """Return the encoded text: a new one made after a refresh, or an earlier one that may be reused (see Text)."""
         if self._kept() and self._fresh:
             return self._latest
         began = monotonic()
@@ -134,7 +134,7 @@ class Text(Node):
             self._made = self.changes()
         text = self.now(user)
         if text != self._latest:
-            # Keep the old object if the text is equal, so that all snapshots of it share one object.
+            # If the text is equal, keep the old object, so that all snapshots share one object.
             self._latest = text
         self._made_at = monotonic()
         self._cost = self._made_at - began
@@ -198,4 +198,4 @@ class TextHandle:
         return ready
 
     def release(self) -> None:
-        """Clean up after the last descriptor is closed; there is nothing to do."""
+        """Clean up after the last descriptor is closed. Here there is nothing to do; subclasses override this."""

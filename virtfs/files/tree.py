@@ -30,7 +30,7 @@ class Commands(Protocol):
     """Carries out writes to ctl and attribute files."""
 
     async def run(self, of: Virt | None, script: Script, data: bytes, user: User, /) -> None:
-        """Carry out one write to the ctl of an interface, or to that of the mount if `of` is None."""
+        """Carry out one write to the ctl of the interface `of`, or to the mount's ctl if `of` is None."""
 
     async def set_value(self, virt: Virt, file: str, data: bytes, user: User) -> None:
         """Carry out one write to an attribute file. file: its path relative to the directory of the interface."""
@@ -43,7 +43,7 @@ class Reports(Protocol):
     """Supplies the texts of report files. If `virt` is None, the text is about the whole mount."""
 
     async def refresh(self, virt: Virt | None) -> None:
-        """Ask the kernel for what it does not report by itself: counters, and the state of taps in other namespaces."""
+        """Query the kernel for state without notifications: counters, and the state of taps in other namespaces."""
 
     def ctl(self, virt: Virt | None) -> str:
         """Return the text of a ctl."""
@@ -65,7 +65,7 @@ class Errors(Protocol):
         """Set the user's last error."""
 
     def last_error(self, user: User) -> str:
-        """Return the user's last failed command and the reason."""
+        """Return the user's last failed command and the reason for the failure."""
 
 
 class Tree:

@@ -6,8 +6,8 @@ Numbers and layouts are from linux/if_tun.h, answers from drivers/net/tun.c __tu
 of the argument as the size field of the ioctl number says (fs/fuse/ioctl.c). If the argument is a struct ifreq, this
 field says 4, so only the first 4 of its 40 bytes are copied.
 
-Some ioctls pass an integer instead of an address (TUNSETOFFLOAD, TUNSETPERSIST, TUNSETOWNER …). FUSE takes the integer
-for an address, so these ioctls fail with EFAULT before a request reaches virtfs.
+Some ioctls pass an integer instead of an address (TUNSETOFFLOAD, TUNSETPERSIST, TUNSETOWNER …). FUSE treats the
+integer as an address, so these ioctls fail with EFAULT before a request reaches virtfs.
 """
 
 import errno
@@ -32,8 +32,8 @@ _VNET_HEADER = 10  # sizeof(struct virtio_net_hdr)
 _INT_MAX = (1 << 31) - 1
 # The low 16 bits (type and number) of the ioctls in if_tun.h, with space for future ones.
 _TUN = range(0x54C8, 0x5500)
-# Values that are stored without effect, as by a tap without IFF_VNET_HDR.
-# The keys are the ioctls (get, set), the values are (minimum, value of a new tap).
+# Integers that one ioctl sets and another returns. They have no other effect, as on a tap without IFF_VNET_HDR.
+# Each key is a pair of ioctls (get, set). Each value is a pair of integers (minimum, initial value).
 _KEPT = {
     (TUNGETSNDBUF, TUNSETSNDBUF): (1, _INT_MAX),
     (TUNGETVNETHDRSZ, TUNSETVNETHDRSZ): (_VNET_HEADER, _VNET_HEADER),

@@ -17,7 +17,7 @@ class Wait(DeviceFile):
 
     holds: returns whether the condition is true.
 
-    Once the interface is removed, a read fails with ENXIO, unless the condition is true.
+    Once the interface is gone, a read fails with ENXIO unless the condition is true.
     """
 
     __slots__ = ("holds", "virt", "waiters")

@@ -27,7 +27,7 @@ rtnetlink:
     netlink_values      decodes interfaces and addresses
     links               the host's end of a tap: up, MTU, MAC, addresses
     ipconfig            addresses and routes as records that can be moved
-    monitor             notifications about changes by others
+    monitor             notifications about changes to interfaces and addresses
 
 Bridges:
 
@@ -40,7 +40,7 @@ Namespaces and mounts:
 
     netns               runs a function inside a network namespace
     netnames            namespaces by name or process
-    nsid                the numbers by which our namespace knows others
+    nsid                the numbers that identify other namespaces in ours
     mount_call          mount(2)
 
 The process:

@@ -1,9 +1,9 @@
 """tcpdump's filter language, compiled by libpcap (pcap_compile(3PCAP)) to classic BPF.
 
-Expressions come from users and the compiler runs in the daemon, so their size is bounded. Measured with libpcap 1.10.3:
+Expressions come from users and the compiler runs in the daemon, so their size is limited. Measured with libpcap 1.10.3:
 the compile time grows with the square of the number of instructions that the alternatives ("or") need. An expression
-of 4 KiB can hold 1400 alternatives, which take 34 s to compile. The time of the optimizer grows faster still. The
-bounds below keep the whole compilation under 2 s.
+of 4 KiB can hold 1400 alternatives, which take 34 s to compile. The optimizer's time grows faster still. The limits
+below keep the whole compilation under 2 s.
 
 libpcap asks the resolver about every word that it takes for a host name. On a slow network each such lookup takes 10 s
 or more. So the compiler runs in a thread that cannot open sockets. Names from /etc/hosts, /etc/services, /etc/protocols
@@ -79,7 +79,7 @@ class Program:
 def compile_filter(expression: str) -> Program | None:
     """Compile an expression to a program for Ethernet frames.
 
-    Return None for an empty expression, which accepts all frames. Blocks for some 0.2 ms, or up to 2 s for a hostile
+    Return None for an empty expression, which accepts all frames. Blocks for about 0.2 ms, or up to 2 s for a hostile
     expression, so call it in a thread. VirtError: EINVAL, libpcap rejects the expression (the error quotes libpcap's
     message), or this kernel refuses the program; E2BIG, the expression is too long, or has too many terms or
     instructions; EOPNOTSUPP, libpcap is not installed.
@@ -103,10 +103,10 @@ def sock_fprog(instructions: bytes) -> tuple[bytes, object]:
 
 
 def outgoing_only(program: Program) -> bytes:
-    """Return a program that filters only the frames to the wire, for a packet socket on the tap.
+    """Return a copy of a program that also accepts all frames from the wire, for a packet socket on the tap.
 
-    All frames from the wire pass. The three instructions that precede the original program test the direction
-    (SKF_AD_PKTTYPE, linux/filter.h). Jumps are relative, so the original program needs no change.
+    Three added instructions test the direction of a frame (SKF_AD_PKTTYPE, linux/filter.h). Only frames to the wire
+    reach the original program. Its jumps are relative, so it works unchanged after the added instructions.
     """
     return b"".join(
         (
@@ -208,8 +208,8 @@ def _compile_once(library: ctypes.CDLL, expression: str, optimize: bool) -> byte
 def _forbid_sockets() -> None:
     """Make every later socket(2) call of the calling thread fail with EACCES. Other threads are not affected.
 
-    Does nothing if seccomp is unavailable, or if _SYS_SOCKET lacks this architecture. A compilation may then block as
-    long as the resolver does.
+    Does nothing if seccomp is unavailable, in a 32-bit process, or if _SYS_SOCKET lacks this architecture. A
+    compilation may then block as long as the resolver does.
     """
     number = _SYS_SOCKET.get(platform.machine())
     if number is None or struct.calcsize("P") != 8:

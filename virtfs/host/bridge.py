@@ -1,7 +1,7 @@
 """Configure a bridge of the host over rtnetlink (net/bridge/br_netlink.c, br_fdb.c; ip-link(8), bridge(8)).
 
-The bridge is in the network namespace of the thread that opened `Rtnl`. Every call blocks briefly, so make it in a
-worker thread.
+The bridge is in the network namespace of the thread that created the Rtnl socket. Every call blocks briefly, so make
+calls in a worker thread.
 """
 
 import errno
@@ -47,7 +47,7 @@ from virtfs.host.rtnl import Message, Rtnl
 _IFF_UP = 0x1  # linux/if.h
 _NUD_NOARP = 0x40  # linux/neighbour.h: a static entry, which never ages
 _NTF_MASTER = 0x04
-_NTF_STICKY = 0x40  # frames from another port do not move the entry
+_NTF_STICKY = 0x40  # a frame that arrives at another port does not move the entry there
 
 # For each verb: the attribute that it sets, and the factor by which the verb's value is multiplied. Verbs take times in
 # seconds, attributes in 1/100 s.
@@ -79,7 +79,7 @@ class HostBridge:
         return self.called
 
     def netns(self) -> int:
-        """Return a new descriptor of the bridge's network namespace, which is that of the calling thread."""
+        """Return a new descriptor of the calling thread's network namespace, which contains the bridge."""
         return own_netns()
 
     # Queries
@@ -99,7 +99,7 @@ class HostBridge:
         return {str(link.get_attr("IFLA_IFNAME")): settings_of(link) for link in dump_members(self.rtnl, self.index)}
 
     def addresses_of(self, name: str) -> tuple[IpInterface, ...]:
-        """Return the addresses of the interface with that name, () if there is none."""
+        """Return the addresses of the interface with that name, () if there is no such interface."""
         link = ask_link(self.rtnl, name)
         if link is None:
             return ()
@@ -118,7 +118,7 @@ class HostBridge:
     def set_parameter(self, verb: str, value: int) -> None:
         """Set a parameter of the bridge: maxage, fwddelay, hellotime, priority, maxaddr or groupfwd.
 
-        value: in the unit of the verb. VirtError EOPNOTSUPP: this kernel has no such parameter.
+        value: the new value, in the unit that the verb takes. VirtError EOPNOTSUPP: this kernel has no such parameter.
         """
         attribute, unit = _PARAMETERS[verb]
         self._set(attribute, value * unit, f'{verb} "{value}"')
@@ -185,9 +185,9 @@ class HostBridge:
     def _check_present(self, port: int, what: str) -> None:
         """Raise VirtError ENXIO if the bridge or the port has vanished during the steps of a move.
 
-        The step that failed may have reported another errno. For example, adding a route via a gateway fails with
-        ENETUNREACH (fib_semantics.c fib_check_nh_gw). The bridge keeps the addresses and routes that have already moved
-        to it.
+        Call this when a step has failed, because the step may have reported another errno. For example, adding a route
+        via a gateway then fails with ENETUNREACH (fib_semantics.c fib_check_nh_gw). The bridge keeps the addresses and
+        routes that have already moved to it.
         """
         self._link()
         if ask_link(self.rtnl, port) is None:
@@ -293,7 +293,7 @@ def make(rtnl: Rtnl, links: Links, name: BridgeName) -> int:
 
 
 def interface_index(rtnl: Rtnl, name: str) -> int:
-    """Return the index of an interface in the socket's network namespace. VirtError ENXIO: there is none."""
+    """Return the index of an interface in the network namespace of `rtnl`. VirtError ENXIO: no such interface."""
     try:
         return rtnl.index(name)
     except VirtError as refusal:
@@ -305,7 +305,7 @@ def interface_index(rtnl: Rtnl, name: str) -> int:
 def master_of(rtnl: Rtnl, name: str) -> str | None:
     """Return the name of the bridge or other master to which an interface belongs.
 
-    Return "" if it has no master, and None if there is no such interface.
+    Return "" if the interface has no master, and None if the interface does not exist.
     """
     link = ask_link(rtnl, name)
     if link is None:

@@ -2,8 +2,8 @@
 
 A machine that is reached through eth0 must stay reachable when eth0 joins a bridge, even if this process dies halfway.
 So every address and route is copied to the bridge before it is removed from eth0, and each step is one request to the
-kernel. After any step the machine has each address and route at least once. Running the steps again from the start
-completes the move.
+kernel. After any step each address and route is on at least one of the two interfaces. Running the steps again from
+the start completes the move.
 
 While an address or route is on both interfaces, the older copy takes precedence. The machine is unreachable for a few
 milliseconds: from the moment eth0 joins the bridge until the addresses and routes of eth0 are removed. During that time
@@ -31,7 +31,7 @@ _IFF_UP = 0x1  # linux/if.h
 
 @dataclass(frozen=True, slots=True)
 class IpConfig:
-    """A set of addresses and routes, given by their keys: AddressRecord.key and RouteRecord.key (ipconfig).
+    """A set of addresses and routes, identified by their keys: AddressRecord.key and RouteRecord.key (ipconfig).
 
     A key does not depend on the interface.
     """
@@ -67,8 +67,8 @@ def ip_config(rtnl: Rtnl, index: int) -> IpConfig:
 class Adoptions:
     """The adopted members of one bridge, and the addresses and routes that each of them brought.
 
-    own: the addresses and routes of the bridge itself. They were there before any adoption, or were set by the verb
-    inet. brought: the addresses and routes of each adopted member, by interface index.
+    own: the addresses and routes that the bridge had before any adoption, and those that the verb inet set. brought:
+    the addresses and routes of each adopted member, by interface index.
 
     An address or route of unknown origin is attributed to the member that was adopted first. Its origin is unknown if
     it was added later (by DHCP or by hand), or if an earlier daemon adopted the members.
@@ -144,11 +144,11 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int
         if address.key not in there.addresses | staying.addresses:
             address.on(target.index, target.name, source.name).add(rtnl)
             yield "copied an address"
-    # Ask again, because the kernel has added routes for the new addresses. A target that is down cannot have routes, so
-    # none are copied.
+    # Read the target again, because the kernel has added routes for the new addresses. An interface that is down cannot
+    # have routes, so copy none to it.
     there = ip_config(rtnl, target.index)
     for route in routes(rtnl, source.index) if link(rtnl, target.index).up else ():
-        # A route that the kernel made for an address stays where the address stays.
+        # If an address stays on the source, the route that the kernel made for the address stays there too.
         if route.key in staying.routes or route.network in staying.networks:
             continue
         if route.shared or route.key not in there.routes:
@@ -174,7 +174,7 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int
 
 
 def link(rtnl: Rtnl, index: int) -> Link:
-    """Return the interface with that index in the socket's network namespace. VirtError ENODEV: there is none."""
+    """Return the interface with that index in the network namespace of `rtnl`. VirtError ENODEV: there is none."""
     question = ifinfmsg()
     question["index"] = index
     (answer,) = rtnl.ask(RTM_GETLINK, question)

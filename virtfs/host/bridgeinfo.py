@@ -1,4 +1,4 @@
-"""Request rtnetlink messages about a bridge, its ports and its address table, and decode them to core.bridge types."""
+"""Request rtnetlink messages about a bridge, its ports and its address table; decode them into core.bridge types."""
 
 import errno
 from collections.abc import Iterable
@@ -15,8 +15,8 @@ from virtfs.host.netlink_values import link_of
 from virtfs.host.rtnl import Message, Rtnl
 
 AF_BRIDGE: Final = 7
-# The maximum ageing time, in 1/100 s, which means that entries never expire. Linux rounds it to ticks and reports a
-# little less.
+# The maximum ageing time, in 1/100 s. virtfs uses it for entries that never expire. Linux rounds it to ticks and
+# reports a little less.
 NEVER: Final = 0xFFFFFFFF
 _NUD_NOARP = 0x40  # linux/neighbour.h: a static entry
 _NUD_PERMANENT = 0x80  # the entry for a port's own address
@@ -71,7 +71,7 @@ def details(link: Message) -> Message | None:
 
 
 def dump_members(rtnl: Rtnl, bridge: int) -> list[Message]:
-    """Return the RTM_NEWLINK message of every port of a bridge. bridge: its interface index."""
+    """Return the RTM_NEWLINK message of every port of a bridge. bridge: the bridge's interface index."""
     question = ifinfmsg()
     question["attrs"] = [("IFLA_MASTER", bridge)]
     return [link for link in rtnl.dump(RTM_GETLINK, question) if link.get_attr("IFLA_MASTER") == bridge]
@@ -94,7 +94,8 @@ def members_of(links: Iterable[Message], adopted: frozenset[int]) -> tuple[Membe
     return tuple(sorted(members, key=lambda member: member.number))
 
 
-# Port settings that no verb sets. The kernel drops them when the port leaves (net/bridge/br_netlink.c br_setport).
+# Port settings that no verb sets. The kernel drops them when the port leaves its bridge
+# (net/bridge/br_netlink.c br_setport).
 _SETTINGS: Final = (
     "IFLA_BRPORT_MODE",
     "IFLA_BRPORT_GUARD",
@@ -113,7 +114,7 @@ _SETTINGS: Final = (
     "IFLA_BRPORT_MULTICAST_ROUTER",
     "IFLA_BRPORT_BACKUP_PORT",
 )
-Settings = tuple[tuple[str, int], ...]  # rtnetlink attributes and their values
+Settings = tuple[tuple[str, int], ...]  # pairs of an rtnetlink attribute and its value
 
 
 def settings_of(link: Message) -> Settings:
@@ -153,7 +154,7 @@ def state_of(
         mtu=plain.mtu,
         address=plain.address,
         maxaddr=data.get_attr("IFLA_BR_FDB_MAX_LEARNED") or 0,
-        # Other programs can set less than a second. Round this up to 1 s, because 0 means never.
+        # Other programs can set an ageing time below 1 s. Report it as 1 s, because 0 means that entries never expire.
         timeout=0 if ageing >= NEVER - 100 else max(1, ageing // 100),
         maxage=data.get_attr("IFLA_BR_MAX_AGE") // 100,
         fwddelay=data.get_attr("IFLA_BR_FORWARD_DELAY") // 100,

@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from virtfs.core.errors import VirtError
 
-OWN = 32  # descriptors of a server without interfaces, a generous estimate
+OWN = 32  # a generous estimate of the descriptors that a server without interfaces uses
 # Descriptors of one interface: the tap, and an edge-triggered epoll instance that watches the tap.
 OF_INTERFACE = 2
 # Errnos that mean that descriptors or memory have run out.
@@ -58,7 +58,8 @@ def keep_reserve(fd: int) -> None:
         os.close(fd)
         raise VirtError(
             errno.EMFILE,
-            f"too few of {most} descriptors (RLIMIT_NOFILE) are free for another interface: destroy one first",
+            f"too few of the {most} descriptors (RLIMIT_NOFILE) are free for another interface:"
+            " destroy an interface first",
         )
 
 
@@ -69,7 +70,9 @@ def keep_spare(fd: int) -> None:
     """
     most = limit()
     if fd >= most - reserve(most) // 2:
-        raise VirtError(errno.EMFILE, f"too few of {most} descriptors (RLIMIT_NOFILE) are free: close some files first")
+        raise VirtError(
+            errno.EMFILE, f"too few of the {most} descriptors (RLIMIT_NOFILE) are free: close some files first"
+        )
 
 
 def one_left() -> None:

@@ -17,10 +17,10 @@ class FakeTap:
     Like a tap, the SOCK_SEQPACKET sockets keep frame boundaries, truncate a frame that does not fit in the buffer,
     and return EAGAIN when the queue is empty. Two things differ:
 
-    - When the queue is full, the host's side gets EAGAIN and must drop the frame itself.
+    - When the queue is full, the host's end gets EAGAIN and must drop the frame itself.
     - Once the tap is gone, a read returns 0 bytes and a write fails with EPIPE.
 
-    peer: the socket of the host's side. A frame that is sent there, with its header, can be read from fd.
+    peer: the socket of the host's end. A frame that is sent to this socket, header first, can be read from fd.
     """
 
     def __init__(self, name: str = "tap0", made: bool = True) -> None:
@@ -34,14 +34,14 @@ class FakeTap:
         self.offload = OFFLOAD_NONE
         self.filter: Program | None = None
 
-    # The host's side
+    # The host's end
 
     def host_send(self, frame: bytes) -> None:
         """Send a frame from the host's end. BlockingIOError: the queue is full."""
         self.peer.send(NO_HEADER + frame)
 
     def host_receive(self) -> bytes:
-        """Return the next frame that arrives at the host's end. BlockingIOError: there is none."""
+        """Return the next frame that arrives at the host's end. BlockingIOError: no frame is waiting."""
         return self.peer.recv(1 << 17)[VNET_HEADER:]
 
     def rename(self, name: str) -> None:
@@ -65,11 +65,11 @@ class FakeTap:
         return self._name
 
     def alive(self) -> bool:
-        """Return whether the tap has neither vanished nor been closed."""
+        """Return whether the tap is open and has not vanished."""
         return self.fd >= 0 and not self._poll() & (select.POLLHUP | select.POLLERR)
 
     def netns(self) -> int:
-        """Return a new descriptor of the calling thread's own namespace; the caller closes it."""
+        """Return a new descriptor of the calling thread's network namespace, which the caller must close."""
         self._be_there()
         return own_netns()
 

@@ -1,7 +1,7 @@
 """The offload features of a tap, which both its reader and ethtool(8) control.
 
 TUNSETOFFLOAD sets which features the driver supports, and makes the same features wanted (drivers/net/tun.c
-set_offload). This would turn on features that somebody has turned off with `ethtool -K`. So the wanted features are
+set_offload). The ioctl alone would turn on features that were turned off with `ethtool -K`. So the wanted features are
 read before the ioctl and restored after it. ethtool(8) shows a wanted feature that the driver does not support as "off
 [requested on]".
 """
@@ -33,7 +33,7 @@ class Ethtool(IoctlEthtool):  # type: ignore[misc]  # pyroute2 has no type annot
     _names: list[str] | None = None  # names of the kernel's features, the same for every interface
 
     def get_stringset(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Return the names of the features, in the order of their numbers."""
+        """Return the names of the kernel's features, in the order of their numbers. Only the first call reads them."""
         if Ethtool._names is None:
             Ethtool._names = super().get_stringset(*args, **kwargs)
         return Ethtool._names

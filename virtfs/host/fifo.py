@@ -22,7 +22,7 @@ class Fifo:
         os.mkfifo(path, 0o600)
 
     def set_rights(self, uid: int, gid: int, mode: int) -> None:
-        """Set owner and permission bits. Without CAP_CHOWN the FIFO remains owned by the user of the server."""
+        """Set the owner, the group and the permission bits. Without CAP_CHOWN the FIFO keeps its owner and group."""
         os.chmod(self.path, mode)
         with contextlib.suppress(PermissionError):
             os.chown(self.path, uid, gid)
@@ -50,7 +50,7 @@ class Fifo:
         return fd
 
     def remove(self) -> None:
-        """Remove the name. Processes that have the FIFO open can still use it."""
+        """Remove the name of the FIFO. Processes that have the FIFO open can still use it."""
         self.path.unlink(missing_ok=True)
 
 

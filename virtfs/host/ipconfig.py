@@ -25,7 +25,7 @@ _U32 = struct.Struct("I")
 _IFADDRMSG = struct.Struct("BBBBi")  # family, prefix length, flags, scope, interface
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_CACHEINFO, _IFA_FLAGS = 1, 2, 3, 6, 8
 _IFA_F_NODAD = 0x02
-# The flags that are set by whoever adds an address. The other flags report the state of the address.
+# The flags that a program can set when it adds an address. The other flags report the state of the address.
 _IFA_F_SET = 0x10 | 0x100 | 0x200 | 0x400 | 0x800  # HOMEADDRESS MANAGETEMPADDR NOPREFIXROUTE MCAUTOJOIN STABLE_PRIVACY
 _IFA_F_DADFAILED = 0x08
 
@@ -158,8 +158,8 @@ class RouteRecord:
     def add(self, rtnl: Rtnl) -> None:
         """Add the route; no error if it already exists.
 
-        Existing routes to the same destination stay. A shared route instead replaces the route from which it was
-        copied.
+        A route with one next hop is added to the existing routes to the same destination. A shared route replaces the
+        route from which it was copied.
         """
         how = NLM_F_REPLACE if self.shared else NLM_F_APPEND
         _tolerant(rtnl, RTM_NEWROUTE, self._message(), NLM_F_CREATE | how, EEXIST)
@@ -201,7 +201,8 @@ def restore(rtnl: Rtnl, index: int, name: str, before: Sequence[AddressRecord], 
     for address in reversed(there()):
         if address.configuration not in [one.configuration for one in wanted]:
             address.remove(rtnl)
-    # Ask again, because removing the first address of a subnet may have removed the others (promote_secondaries).
+    # Read the addresses again: removing the first address of a subnet may have removed the others
+    # (promote_secondaries).
     kept = {address.configuration for address in there()}
     for address in wanted:
         if address.configuration not in kept:

@@ -1,11 +1,11 @@
-"""The host's end of a tap: up, MTU, MAC, queue length and addresses, over rtnetlink(7).
+"""The host's end of a tap: state UP, MTU, MAC, queue length and addresses, over rtnetlink(7).
 
 Every call asks the descriptor of the tap for the current namespace and name of the interface. So calls still work
-after the interface has been renamed or moved. Links keeps one socket open, in the namespace of the thread that created
-Links. In other namespaces each request opens a socket of its own, because an open socket would keep a dead namespace
-alive.
+after the interface has been renamed or moved. A Links object keeps one socket open, in the namespace of the thread
+that created the object. In other namespaces each request opens a socket of its own, because an open socket would keep
+a dead namespace alive.
 
-A call blocks for some 0.1 to 0.3 ms, and longer while other programs configure the network, because the kernel has one
+A call blocks for about 0.1 to 0.3 ms, and longer while other programs configure the network, because the kernel has one
 lock for all network configuration (rtnl_mutex). Make calls in a worker thread, one at a time.
 """
 
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 _IFF_UP = 0x1  # linux/if.h
 _IFF_PROMISC = 0x100
-# linux/rtnetlink.h: answers without per-protocol statistics, which makes them a quarter shorter
+# linux/rtnetlink.h: omit the per-protocol statistics from answers, which makes the answers a quarter shorter
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFLA_STATS_LINK_64 = 1  # linux/if_link.h
 _IN6_ADDR_GEN_MODE_NONE = 1  # linux/if_link.h
@@ -75,7 +75,7 @@ class Links:
     def dropped(self) -> dict[int, int]:
         """Return Link.tx_dropped by interface index, for all interfaces of the namespace in which Links was created.
 
-        One request gets all these counters. For 500 interfaces it takes 9 ms; get() for each of them takes 130 ms.
+        All counters come from one request, which takes 9 ms for 500 interfaces. Calling get() for each takes 130 ms.
         """
         question = ifstatsmsg()
         question["filter_mask"] = 1 << (_IFLA_STATS_LINK_64 - 1)
@@ -96,7 +96,7 @@ class Links:
 
         If a change fails, the changes before it stay in effect. address: the MAC, 6 bytes. txqlen: the queue length in
         frames. VirtError: ERANGE, the MTU or queue length is out of the device's range; EADDRNOTAVAIL, the MAC is
-        multicast or zero; EINVAL, the MAC is not 6 bytes long; ENOMEM, there is no memory for such a queue.
+        multicast or zero; EINVAL, the MAC is not 6 bytes long; ENOMEM, a queue of this length needs too much memory.
         """
         if address is not None:
             self._set_address(tap, address)
@@ -122,15 +122,15 @@ class Links:
         except VirtError as refusal:
             if refusal.errno == errno.ENXIO or refusal.errno in NONE_LEFT:
                 raise
-            _log.info("cannot set addrgenmode none: %s", refusal.strerror)
+            _log.info("cannot turn off automatic IPv6 addresses: %s", refusal.strerror)
             return
         self._at(tap, lambda _rtnl, _index: _keep_addresses(tap.name()))
 
     def move(self, tap: Placed, namespace: int) -> None:
         """Move the interface to another network namespace. It arrives down and without addresses (net/core/dev.c).
 
-        namespace: a descriptor of the namespace. VirtError: EEXIST, the namespace has an interface of that name; EPERM,
-        no permission for that namespace.
+        namespace: a descriptor of the namespace. VirtError: EEXIST, the namespace already has an interface of that
+        name; EPERM, this process lacks the permission for that namespace.
         """
         change = ifinfmsg()
         change["attrs"] = [("IFLA_NET_NS_FD", namespace)]
@@ -143,7 +143,8 @@ class Links:
     def add_address(self, tap: Placed, interface: IpInterface) -> None:
         """Add an address, as `ip address add A/n brd + dev TAP` does.
 
-        VirtError: EEXIST, the interface has the address; EINVAL, the kernel refuses it; EACCES, IPv6 is disabled.
+        VirtError: EEXIST, the interface already has the address; EINVAL, the kernel refuses the address; EACCES, IPv6
+        is disabled.
         """
         # A /31 has no broadcast address (RFC 3021).
         broadcast = interface.version == 4 and interface.network.prefixlen < 31
@@ -208,7 +209,7 @@ class Links:
         change = ifinfmsg()
         change["flags"] = flag if on else 0
         change["change"] = flag
-        self._change(tap, change, what if on else f"not {what}")
+        self._change(tap, change, what if on else f'clearing the flag "{what}"')
 
     def _set_number(self, tap: Placed, attribute: str, what: str, number: int) -> None:
         """Set a numeric attribute. VirtError ERANGE: the number is out of range.
@@ -236,14 +237,14 @@ class Links:
     def _at(self, tap: Placed, request: Callable[[Rtnl, int], T], what: str = "") -> T:
         """Call `request` with a socket in the tap's namespace and the index of the tap's interface there.
 
-        what: the name of the request, with which an error sentence begins.
+        what: the name of the request, which starts the sentence of an error.
         """
         try:
             return self._once(tap, request)
         except OSError as refusal:
             if refusal.errno not in (errno.ENODEV, errno.ENXIO):
                 raise _named(refusal, tap, what) from refusal
-        # The tap was renamed or moved meanwhile, or it is gone. Try once more; a second failure is final.
+        # The tap was renamed or moved during the request, or it is gone. Try once more; a second failure is final.
         return self._once(tap, request)
 
     def _once(self, tap: Placed, request: Callable[[Rtnl, int], T]) -> T:

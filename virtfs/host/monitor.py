@@ -1,8 +1,8 @@
-"""rtnetlink notifications: changes of interfaces and addresses, in this namespace and in watched ones.
+"""rtnetlink notifications: changes to interfaces and addresses, in this namespace and in watched ones.
 
 One socket receives the notifications of all these namespaces (NETLINK_LISTEN_ALL_NSID, netlink(7)). A message from
-another namespace carries an nsid, the number by which our namespace knows the other one. A socket in the other
-namespace would keep that namespace alive. An nsid does not.
+another namespace carries an nsid, the number by which our namespace knows the other one. A socket in each
+namespace would keep these namespaces alive. An nsid does not.
 """
 
 import errno
@@ -29,7 +29,7 @@ _NETLINK_LISTEN_ALL_NSID = 8
 _GROUPS = {"LINK": 1, "IPV4_IFADDR": 5, "IPV6_IFADDR": 9, "NSID": 28}  # RTNLGRP_…, linux/rtnetlink.h
 # asm-generic/socket.h: sets a size that may exceed net.core.rmem_max, but needs CAP_NET_ADMIN.
 _SO_RCVBUFFORCE = 33
-_BUFFER = 4 << 20  # bytes; room for some 2000 messages about links
+_BUFFER = 4 << 20  # bytes; room for about 2000 messages that describe an interface
 
 _INT = struct.Struct("i")
 _NSID_ROOM = socket.CMSG_SPACE(_INT.size)
@@ -47,7 +47,7 @@ class LinkChanged:
 class LinkGone:
     """An interface was deleted or was moved to another namespace.
 
-    The kernel sends the same message for both. Only the descriptor of the tap shows which of them happened.
+    The kernel sends the same message for both. Only the descriptor of the tap shows which of the two happened.
     """
 
     nsid: int | None
@@ -62,12 +62,12 @@ class AddressChanged:
     nsid: int | None
     index: int
     address: IpInterface
-    added: bool
+    added: bool  # False if the address was removed
 
 
 @dataclass(frozen=True, slots=True)
 class NamespaceGone:
-    """A namespace was destroyed, and its nsid may be assigned again.
+    """A namespace was destroyed, and its nsid may be assigned to another namespace.
 
     The taps in the namespace vanish a few milliseconds later, without a LinkGone.
     """
@@ -118,7 +118,7 @@ class Monitor:
     def drain(self, limit: int = 8) -> list[Event]:
         """Return the notifications that have arrived, oldest first, without waiting.
 
-        Reads at most `limit` messages; each takes some 0.2 ms. Call drain() again while the descriptor is readable.
+        Reads at most `limit` messages; each takes about 0.2 ms. Call drain() again while the descriptor is readable.
         """
         events: list[Event] = []
         for _ in range(limit):
@@ -139,7 +139,7 @@ class Monitor:
         return events
 
     def watch(self, namespace: int) -> int | None:
-        """Start to watch a namespace and return its nsid, or None for our own namespace.
+        """Start watching a namespace, and return its nsid; None for the monitor's own namespace.
 
         Earlier changes are not reported, so the caller must read the state of the namespace afterwards. The nsid is
         valid until the namespace is destroyed. Blocks briefly. namespace: a descriptor. VirtError: as in nsid_of().
@@ -169,7 +169,7 @@ class Monitor:
             if reader is None:
                 continue
             if header["error"] is not None:
-                _log.warning("unreadable rtnetlink message of type %d: %s", header["type"], header["error"])
+                _log.warning("cannot decode an rtnetlink message of type %d: %s", header["type"], header["error"])
                 events.append(Overflow())
                 continue
             event = reader(message, nsid)
@@ -221,7 +221,7 @@ def _nsid(ancillary: list[tuple[int, int, bytes]]) -> int | None:
 
 
 def _enlarge(listener: socket.socket) -> None:
-    """Enlarge the receive buffer. Exceed the limit net.core.rmem_max if this process is allowed to."""
+    """Enlarge the receive buffer. Only with CAP_NET_ADMIN can its size exceed net.core.rmem_max."""
     try:
         listener.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
     except PermissionError:

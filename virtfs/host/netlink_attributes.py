@@ -35,7 +35,7 @@ def body(message: Message) -> bytes:
 
 
 def parse(data: bytes) -> Attributes:
-    """Return the attributes by type. If a type occurs more than once, the last attribute counts."""
+    """Return the attributes by type. If a type occurs more than once, the last value is returned."""
     attributes: Attributes = {}
     while len(data) >= _ATTRIBUTE.size:
         length, kind = _ATTRIBUTE.unpack_from(data)
@@ -47,7 +47,7 @@ def parse(data: bytes) -> Attributes:
 
 
 def pack(attributes: Iterable[tuple[int, bytes]]) -> bytes:
-    """Encode attributes, given as pairs of type and value, as bytes. This is the reverse of parse()."""
+    """Encode attributes, given as pairs of type and value, as bytes. This is the inverse of parse()."""
     return b"".join(_padded(_ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value) for kind, value in attributes)
 
 

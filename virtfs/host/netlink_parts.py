@@ -2,8 +2,8 @@
 
 `import pyroute2.netlink` first runs pyroute2/__init__.py, which imports every part of the library, including its
 databases and asyncio. That takes a third of a server's start-up time, and the message classes need none of it. So
-install() registers a stand-in module, which has the path of the package but does not run its __init__.py. The first
-access to a public name that is not a submodule loads the whole package.
+install() registers a stand-in module for the package. Submodules are found as usual, but pyroute2/__init__.py does not
+run. The first access to a public name that is not a submodule loads the whole package.
 """
 
 import importlib

@@ -19,12 +19,12 @@ class Link:
     up: bool
     mtu: int
     address: bytes  # the MAC, 6 bytes for a tap
-    # Whether there is carrier ("status: active" in NetBSD). Linux reports it only while the interface is up.
+    # Whether the interface has a carrier ("status: active" in NetBSD). Linux reports it only while the interface is up.
     carrier: bool
     txqlen: int  # maximum number of frames that are queued for the tap's reader
-    tx_dropped: int  # frames for the tap's reader that found the queue full, or that a filter rejected
+    tx_dropped: int  # frames for the tap's reader, dropped because the queue was full or a filter rejected them
     master: int | None  # index of the bridge that the interface is in
-    promisc: bool  # the flag IFF_PROMISC, which a bridge or a capture does not set
+    promisc: bool  # the flag IFF_PROMISC; bridges and captures turn on promiscuous mode without this flag
 
 
 def link_of(message: Message) -> Link:

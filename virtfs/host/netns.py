@@ -48,8 +48,8 @@ def inside(fd: int, function: Callable[[], T]) -> T:
     """Call a function inside a network namespace and return its result, or raise its exception.
 
     The function runs in a new thread, and the calling thread stays in its namespace. A pool thread would have to return
-    to its own namespace afterwards, and would stay in the wrong one if that failed. Blocks until the function returns.
-    Starting the thread takes some 60 µs. VirtError ENOMEM: no thread can be started.
+    to its own namespace afterwards, and would stay in the wrong one if the return failed. Blocks until the function
+    returns. Starting the thread takes about 60 µs. VirtError ENOMEM: no thread can be started.
     """
 
     def run() -> T:
@@ -63,7 +63,8 @@ def where(device: Placed, function: Callable[[], T]) -> T:
     """Call a function in the network namespace of an interface, and return its result.
 
     If the calling thread is in another namespace, the function runs in a new thread, as in inside().
-    VirtError ENXIO: the interface is gone. PermissionError: this process may not enter its namespace.
+    VirtError ENXIO: the interface is gone. PermissionError: this process may not enter the interface's
+    namespace.
     """
     fd = device.netns()
     try:

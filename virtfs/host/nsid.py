@@ -1,4 +1,4 @@
-"""Network namespace ids (nsids): the numbers by which our namespace knows others (`ip netns set`, ip-netns(8)).
+"""Network namespace ids (nsids): the numbers that identify other namespaces in ours (`ip netns set`, ip-netns(8)).
 
 An nsid (RTM_NEWNSID, net/core/net_namespace.c) does not keep its namespace alive. After the namespace is destroyed, the
 kernel may assign the same nsid to another namespace.

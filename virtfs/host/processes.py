@@ -19,7 +19,7 @@ _SETS = re.compile(r"^(SigPnd|ShdPnd|SigBlk|SigCgt):\s+([0-9a-f]+)$", re.MULTILI
 
 # The system calls that write, by number. The value is 0 for write and pwrite64. For writev, pwritev and pwritev2 it is
 # the size of a word in struct iovec, in bytes. Sources: arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl;
-# include/uapi/asm-generic/unistd.h. x86_64 has 64-bit and 32-bit calls, whose numbers do not overlap here.
+# include/uapi/asm-generic/unistd.h. x86_64 has 64-bit and 32-bit calls, whose numbers do not overlap in this table.
 _WRITES = {
     "x86_64": {1: 0, 18: 0, 20: 8, 296: 8, 328: 8, 4: 0, 181: 0, 146: 4, 334: 4, 379: 4},
     "aarch64": {64: 0, 68: 0, 66: 8, 70: 8, 287: 8},

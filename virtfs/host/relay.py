@@ -25,8 +25,8 @@ ENOUGH = 1 << 19  # bytes after which a carry() ends; the size of eight of the l
 # whose single buffer stays in the processor's cache.
 SMALL = 2048
 LONGEST = 70000  # bytes; room for the largest segment with its headers
-# Bytes from the start of one packet's slot to the next. With a multiple of the page size, all packets would start in
-# the same few sets of the processor's cache.
+# Bytes from the start of one packet's slot to the next. If this were a multiple of the page size, all packets would
+# start in the same few sets of the processor's cache.
 STRIDE = 70016
 
 
@@ -34,7 +34,8 @@ class Load(NamedTuple):
     """The result of one call of carry().
 
     packets: the number of packets read from the source. size: their total size in bytes, including virtio_net_hdr.
-    refused: the length in bytes and the errno of each packet that the sink did not take. gone: the source has vanished.
+    refused: the length in bytes and the errno of each packet that the sink did not accept. gone: whether the source has
+    vanished.
     """
 
     packets: int
@@ -92,7 +93,7 @@ class CallRelay:
                     if not length:
                         gone = length is not None
                         break
-                    # Slice only when the length changes: slicing costs a tenth of what relaying a small packet costs.
+                    # Slice only when the length changes: a slice takes a tenth as long as relaying a small packet.
                     packet, last = buffer[:length], length
                 packets += 1
                 size += length
@@ -115,7 +116,8 @@ class BatchRelay:
     """A relay that uses io_uring while a tap has many small packets waiting.
 
     It switches to batches after a CallRelay.carry() that moved BATCH small packets, and back after the first batch that
-    is not full or has large packets. If io_uring is missing or would block, it does not try batches again.
+    is not full or has large packets. After an error, for example because io_uring is missing or
+    the tap does not support RWF_NOWAIT (a batch would block), it does not try batches again.
     """
 
     def __init__(self, source: int, sink: int, room: Room) -> None:
@@ -186,7 +188,7 @@ class BatchRelay:
         return Load(len(packets), sum(length for _, length in packets), tuple(refused), gone)
 
     def _give_up(self, failure: OSError) -> None:
-        log.info("io_uring is unavailable, so cables use plain system calls: %s", failure.strerror)
+        log.info("io_uring is unavailable, so a cable uses plain system calls: %s", failure.strerror)
         self._usable = self.batches = False
         self._close_rings()
 

@@ -35,7 +35,7 @@ _PACKET_STATISTICS = 6
 _PACKET_VERSION = 10
 _PACKET_RESERVE = 12
 _TPACKET_V3 = 2
-# struct tpacket_req3: block size, blocks, frame size, frames, ms until a block is handed over, 0, 0
+# struct tpacket_req3: block size, blocks, frame size, frames, time-out of a block in ms, 0, 0
 _REQ3 = Struct("7I").pack
 # struct tpacket_stats_v3: frames including dropped ones, dropped frames, times the ring was full
 _STATISTICS = Struct("3I")
@@ -103,10 +103,10 @@ class PacketRing:
 
     @classmethod
     def open(cls, device: Placed, size: Size, program: Program | None = None) -> Self:
-        """Start to capture the frames of an interface.
+        """Start capturing the frames of an interface.
 
-        Blocks for some 20 ms, because the kernel waits for an RCU grace period. program: the filter that is attached to
-        the tap, or None. Only frames sent to the wire are filtered. VirtError: EPERM, CAP_NET_RAW is missing in the
+        Blocks for about 20 ms, because the kernel waits for an RCU grace period. program: the filter that is attached
+        to the tap, or None. Only frames sent to the wire are filtered. VirtError: EPERM, CAP_NET_RAW is missing in the
         interface's network namespace, or this process may not enter that namespace; ENXIO, the interface is gone;
         EAFNOSUPPORT, the kernel has no packet sockets; EMFILE, ENFILE, ENOMEM.
         """
@@ -172,7 +172,10 @@ class PacketRing:
         return int(_STATISTICS.unpack(self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size))[1])
 
     def set_filter(self, program: Program | None) -> None:
-        """Filter the frames to the wire; with None, capture all of them. VirtError ENOMEM: see Tap.set_filter()."""
+        """Capture only the frames to the wire that a program accepts; with None, capture all.
+
+        Frames from the wire are always captured. VirtError ENOMEM: see Tap.set_filter().
+        """
         if program is None:
             with suppress(FileNotFoundError):  # no filter is attached
                 self._socket.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
@@ -184,7 +187,7 @@ class PacketRing:
             raise _refused(refusal) from refusal
 
     def close(self) -> None:
-        """Release the ring and its socket. Blocks for some 20 ms. A second call does nothing."""
+        """Release the ring and its socket. Blocks for about 20 ms. A second call does nothing."""
         for view in (*self._words, *self._blocks):
             view.release()
         self._words, self._blocks = [], []

@@ -1,7 +1,8 @@
 """rtnetlink requests and their answers, over a plain socket and with pyroute2's message classes.
 
-pyroute2's own IPRoute is not used. It keeps an asyncio loop and a socket for the thread that created it, and makes new
-ones for each call from another thread. A plain socket takes half the time and works in any thread.
+pyroute2's own IPRoute is not used. An IPRoute keeps an asyncio loop and a socket for the thread that created it. Each
+call from another thread creates a new loop and a new socket. A plain socket takes half the time and works in any
+thread.
 """
 
 import errno
@@ -67,7 +68,7 @@ class Rtnl:
     def index(self, name: str) -> int:
         """Return the index of the interface of that name. VirtError ENODEV: there is none.
 
-        if_nametoindex(3) is not used, because it opens a socket and reports ENODEV if that fails.
+        if_nametoindex(3) is not used, because it opens a socket and also reports ENODEV if opening the socket fails.
         """
         encoded = os.fsencode(name)
         if len(encoded) > _NAME_MAX:
@@ -98,7 +99,7 @@ class Rtnl:
         """Return all objects of a kind (NLM_F_DUMP) that match the message's header.
 
         A change during a dump can hide objects. The kernel reports this (NLM_F_DUMP_INTR), and the dump is repeated, up
-        to ATTEMPTS times in all.
+        to ATTEMPTS times in all. The last answer is returned even if objects may be missing.
         """
         for _ in range(ATTEMPTS):
             answer = self.ask(kind, message, NLM_F_DUMP)

@@ -79,7 +79,7 @@ class Tap:
     def open(cls, unit: Unit) -> Self:
         """Attach to tap<unit> in the calling thread's network namespace, or create it if it does not exist.
 
-        Blocks for some 0.2 ms if it creates the tap. VirtError: EBUSY, another program holds the tap, or the interface
+        Blocks for about 0.2 ms if it creates the tap. VirtError: EBUSY, another program holds the tap, or the interface
         with that name is not a tap; ENODEV, there is no /dev/net/tun; EPERM or EACCES, this process lacks the
         permission; EMFILE, too few descriptors are left; other errors from the kernel.
         """
@@ -113,7 +113,7 @@ class Tap:
             raise VirtError(refusal.errno or errno.EIO, _why_not(name, refusal)) from refusal
 
     def name(self) -> str:
-        """Return the interface's current name, even after a rename. VirtError ENXIO: it is gone."""
+        """Return the interface's current name, even after a rename. VirtError ENXIO: the interface is gone."""
         try:
             answer = fcntl.ioctl(self.fd, _TUNGETIFF, bytes(_IFREQ.size))
         except (OSError, ValueError) as refusal:
@@ -135,7 +135,7 @@ class Tap:
             return fcntl.ioctl(self.fd, _TUNGETDEVNETNS)
         except (OSError, ValueError) as refusal:
             if isinstance(refusal, OSError) and refusal.errno == errno.EPERM:
-                sentence = "the tap is in a network namespace that may not be entered"
+                sentence = "this process may not enter the tap's network namespace"
                 raise VirtError(errno.EPERM, sentence) from refusal
             if isinstance(refusal, OSError) and refusal.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
                 sentence = f"cannot open the tap's network namespace: {refusal.strerror}"
@@ -143,7 +143,7 @@ class Tap:
             raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
 
     def set_carrier(self, on: bool) -> None:
-        """Turn on or off the carrier that the host sees. VirtError ENXIO: the interface is gone."""
+        """Set whether the host sees a carrier. VirtError ENXIO: the interface is gone."""
         self._tell(_TUNSETCARRIER, _INT.pack(on))
 
     def set_persist(self, on: bool) -> None:
@@ -151,7 +151,7 @@ class Tap:
         self._tell(_TUNSETPERSIST, int(on))
 
     def set_offload(self, flags: int) -> None:
-        """Set the offload of frames from the host to OFFLOAD_NONE or OFFLOAD_TCP.
+        """Set the offload of frames that the host sends. flags: OFFLOAD_NONE or OFFLOAD_TCP.
 
         Features that were turned off with ethtool(8) stay off, unless this process may not enter the namespace of the
         interface. Blocks for a few ms. VirtError ENXIO: the interface is gone.
@@ -170,7 +170,7 @@ class Tap:
     def set_filter(self, program: Program | None) -> None:
         """Give the reader only the frames that a program accepts; with None, all frames.
 
-        Blocks for some 3 ms. A filter replaces an earlier one atomically.
+        Blocks for about 3 ms. A filter replaces an earlier one atomically.
         VirtError: ENXIO, the interface is gone; EPERM, this process may not enter its namespace; ENOMEM, the program
         is larger than net.core.optmem_max allows.
         """
@@ -191,7 +191,7 @@ class Tap:
         self._filtered = True
 
     def _put_tags_back(self) -> None:
-        """Undo vlantags.put_in_frames(). A failure is ignored; the next removal of a filter tries again."""
+        """Undo vlantags.put_in_frames(). If this fails, the next removal of a filter tries again."""
         found = self._tags_found
         if found:
             with suppress(OSError):
@@ -203,7 +203,7 @@ class Tap:
         try:
             return netns.where(self, function)
         except PermissionError as refusal:
-            sentence = "the tap is in a network namespace that may not be entered"
+            sentence = "this process may not enter the tap's network namespace"
             raise VirtError(errno.EPERM, sentence) from refusal
 
     def _tell(self, request: int, argument: int | bytes) -> None:
@@ -219,7 +219,7 @@ class Tap:
     def close(self) -> None:
         """Close the descriptor. If the tap existed before open(), restore its header size and turn its offload off.
 
-        Blocks for some 16 ms. When close() returns, another tap can use the unit.
+        Blocks for about 16 ms. When close() returns, another tap can use the unit.
         """
         if self._filtered:
             # A persistent tap keeps a pointer to the program in our memory. When another process attaches, the kernel
@@ -260,8 +260,8 @@ class _Found:
 def _find(name: str) -> _Found | None:
     """Return the interface of that name in the calling thread's network namespace; None if there is none.
 
-    If a tap has one queue, the kernel refuses a second attach. If it has many queues, the kernel would let several
-    programs share it, so this function counts the attached queues.
+    If a tap has a single queue, the kernel refuses a second attach. If a tap can have several queues, the kernel lets
+    several programs share it, so this function counts the attached queues.
     """
     question = ifinfmsg()
     question["attrs"] = [("IFLA_IFNAME", name)]
@@ -277,7 +277,7 @@ def _find(name: str) -> _Found | None:
     if kind != "tun" or data is None or data.get_attr("IFLA_TUN_TYPE") != _IFF_TAP:
         return _Found("exists but is not a tap", False)
     multi_queue = bool(data.get_attr("IFLA_TUN_MULTI_QUEUE"))
-    counts = ("IFLA_TUN_NUM_QUEUES", "IFLA_TUN_NUM_DISABLED_QUEUES")  # present only for taps with many queues
+    counts = ("IFLA_TUN_NUM_QUEUES", "IFLA_TUN_NUM_DISABLED_QUEUES")  # present only for IFF_MULTI_QUEUE
     queues = sum(data.get_attr(count) or 0 for count in counts)
     return _Found("is held by another program" if queues else "", multi_queue)
 
@@ -289,7 +289,7 @@ def _open_device() -> int:
         if refusal.errno in _NO_DEVICE:
             raise VirtError(errno.ENODEV, _NO_DEVICE[refusal.errno]) from refusal
         if refusal.errno in (errno.EACCES, errno.EPERM):
-            sentence = f"cannot open {_DEVICE}: run as root, set its mode to 0666, or allow it in the container"
+            sentence = f"cannot open {_DEVICE}: run as root, set its mode to 0666, or give the container access to it"
             raise VirtError(refusal.errno, sentence) from refusal
         raise VirtError(refusal.errno or errno.EIO, f"{_DEVICE}: {refusal.strerror}") from refusal
 
@@ -303,7 +303,7 @@ def _why_not(name: str, refusal: OSError) -> str:
 
 
 def _poll(fd: int) -> int:
-    """Return the poll(2) events of a descriptor now. Unlike select(2), poll(2) accepts numbers above 1023."""
+    """Return the current poll(2) events of a descriptor. Unlike select(2), poll(2) accepts numbers above 1023."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return next((events for _fd, events in poll.poll(0)), 0)

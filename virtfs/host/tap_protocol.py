@@ -16,7 +16,7 @@ class Placed(Protocol):
     """An interface that reports its present name and namespace, so that it can be found after a rename or move."""
 
     def name(self) -> str:
-        """Return the interface's current name. VirtError ENXIO: it is gone."""
+        """Return the interface's current name. VirtError ENXIO: the interface is gone."""
 
     def netns(self) -> int:
         """Return a new descriptor of the interface's network namespace, which the caller must close.
@@ -26,7 +26,7 @@ class Placed(Protocol):
 
 
 class TapDevice(Protocol):
-    """The far end of a tap: one descriptor with one owner. Frames are read and written through it, without blocking:
+    """The far end of a tap: one descriptor with one owner. Frames are read and written without blocking:
 
     os.readv(fd, [header, room]) reads one frame, header first. The result counts the header and the part of the frame
     that fits in room; the rest of a longer frame is lost. BlockingIOError: no frame is waiting. Any other OSError, or 0
@@ -44,7 +44,7 @@ class TapDevice(Protocol):
         """Whether opening the tap created the interface; False if the interface existed before."""
 
     def name(self) -> str:
-        """Return the interface's current name, even after a rename. VirtError ENXIO: it is gone."""
+        """Return the interface's current name, even after a rename. VirtError ENXIO: the interface is gone."""
 
     def alive(self) -> bool:
         """Return whether the interface still exists, in any namespace."""
@@ -56,13 +56,13 @@ class TapDevice(Protocol):
         """
 
     def set_carrier(self, on: bool) -> None:
-        """Turn on or off the carrier that the host sees."""
+        """Set whether the host sees a carrier."""
 
     def set_persist(self, on: bool) -> None:
         """Set whether the interface remains when the descriptor is closed."""
 
     def set_offload(self, flags: int) -> None:
-        """Set the offload of frames from the host.
+        """Set the offload of frames that the host sends.
 
         OFFLOAD_NONE: every frame is complete. OFFLOAD_TCP: checksums may be missing, and TCP segments may be larger
         than the MTU.

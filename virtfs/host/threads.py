@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def no_thread() -> VirtError:
-    """Return the error for a thread that cannot be started (pthread_create(3)). Python raises a bare RuntimeError."""
+    """Return the error for a thread that cannot be started (pthread_create(3)). Python's RuntimeError has no errno."""
     return VirtError(errno.ENOMEM, "cannot start a thread: too many processes, or out of memory")
 
 

@@ -58,7 +58,7 @@ class Ring:
         self._fd = -1
         self._fd = check(int(_syscall(_SETUP, operations, (ctypes.c_char * _params.size).from_buffer(params))))
         try:
-            # If this fails, the caller falls back to plain system calls.
+            # If too few descriptors are free, the caller falls back to plain system calls.
             keep_spare(self._fd)
             self._map(_params.unpack(params))
         except BaseException:

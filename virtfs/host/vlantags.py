@@ -20,9 +20,9 @@ _SENTENCE = 'cannot change the VLAN offload features of "{}"'
 
 
 def put_in_frames(name: str) -> tuple[str, ...]:
-    """Make the host put VLAN tags into the frames. Return the features that were turned off, to pass to put_back().
+    """Make the host put VLAN tags into the frames. Return the features that this call turned off, for put_back().
 
-    name: the name of the tap in the calling thread's network namespace. Blocks for some 2 ms. VirtError: ENXIO, the
+    name: the name of the tap in the calling thread's network namespace. Blocks for about 2 ms. VirtError: ENXIO, the
     interface is gone; EPERM, this process lacks the permission.
     """
     try:

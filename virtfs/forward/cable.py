@@ -5,8 +5,8 @@ segments TCP nor computes checksums, and the receiving host accepts such packets
 of up to 64 KiB.
 
 Some features need frames as on a real wire: a reader of `frame` or `hex`, an impairment, antispoof, and a smaller MTU
-at the far end. They turn offload off. Large segments that are still in the tap's queue at that time are split here
-(core.offload). Captures show them unsplit.
+at the far end. They turn offload off. Large segments that are still in the tap's queue at that time are split by the
+cable (core.offload). Captures contain them unsplit.
 """
 
 import errno
@@ -30,8 +30,8 @@ from virtfs.host.tap_protocol import OFFLOAD_NONE, OFFLOAD_TCP, VNET_HEADER
 
 log = logging.getLogger(__name__)
 
-BURST = 128  # maximum number of single frames carried in one direction before the other is served
-TURN = 1_000_000  # ns of carrying frames before other tasks run
+BURST = 128  # maximum number of single frames carried in one direction before the other direction is served
+TURN = 1_000_000  # maximum ns for which the cable carries frames before other tasks run
 LOOKS = 5  # polls of empty taps before the cable waits
 PAUSE = 30_000  # minimum ns between two polls
 # Errnos with which a tap rejects one packet. Any other errno means that the tap has vanished.
@@ -42,7 +42,8 @@ PLAIN = bytes(2)  # flags and gso_type of a virtio_net_hdr without offload
 class OneWay:
     """One direction of a cable, from the tap of the source to the tap of the sink.
 
-    room: the buffer, shared with the other direction. start: runs a task until the mount ends.
+    room: the buffer, shared with the other direction.
+    start: starts a background task, which is cancelled when the mount ends.
     """
 
     def __init__(self, source: Wire, sink: Wire, room: Room, start: Start) -> None:
@@ -51,7 +52,7 @@ class OneWay:
         self.path: ImpairedPath | None = None
         self._start = start
         self._single = True  # whether to carry frames one by one, because offload is off or being turned off
-        self._offload = False  # the last offload setting of the source's tap: on or off
+        self._offload = False  # the setting last requested from the source's tap; True: on
         self._setting = trio.Lock()
         self._followed = False
         self._gone = False
@@ -63,7 +64,7 @@ class OneWay:
     def _needs_single(self) -> bool:
         source, sink = self.source, self.sink
         impaired = self.path is not None or source.path is not None or sink.out.path is not None
-        # A large segment consists of frames that fit the source's MTU. They may be too long for the sink.
+        # A large segment consists of frames that fit the source's MTU. These frames may be too long for the sink.
         narrower = source.virt.host.mtu > sink.virt.host.mtu
         return bool(source.readers) or impaired or sink.virt.antispoof or narrower
 
@@ -75,12 +76,12 @@ class OneWay:
         self.update_offload()
 
     def update_offload(self) -> bool:
-        """Start to turn offload on or off, as readers, impairments and settings require.
+        """Start turning offload on or off, as readers, impairments and settings require.
 
-        The change takes a few ms, because it needs the kernel's rtnl_mutex. Until offload is off, large segments are
-        split here, including those already queued.
+        The change takes a few ms, because it needs the kernel's rtnl_mutex. Large segments that are already
+        queued, or that arrive before offload is off, are split by _single_burst().
 
-        A wire listener returns whether anyone is waiting for a frame. Nothing waits here, so return False.
+        A wire listener returns whether anyone is waiting for a frame from the tap. A cable is not, so return False.
         """
         if self._followed and self._needs_single() != self._single:
             self._single = not self._single
@@ -117,7 +118,7 @@ class OneWay:
         return self._gone or self.source.virt.lost
 
     async def quiesce(self) -> None:
-        """Turn offload off for good, so that the wire gets single frames when it reads the tap again."""
+        """Turn offload off for good, so that the wire gets single frames once it reads the tap again."""
         if self._followed:
             self.source.listeners.remove(self.update_offload)
             self.sink.listeners.remove(self.update_offload)
@@ -215,7 +216,8 @@ class Cable:
     def __init__(self, first: Wire, second: Wire, start: Start) -> None:
         """Connect two wires. Frames are carried once `run` is called.
 
-        start: runs a task until the mount ends. VirtError: EMFILE, ENFILE, ENOMEM; then nothing has changed.
+        start: starts a background task, which is cancelled when the mount ends.
+        VirtError: EMFILE, ENFILE, ENOMEM; then nothing has changed.
         """
         self.ends = first, second
         room = Room()
@@ -236,7 +238,7 @@ class Cable:
 
         Waking this task costs as much as carrying many frames, so a cable polls empty taps LOOKS times before it waits.
         There is a PAUSE between polls, so that several frames gather and are written together. The first write after a
-        pause wakes the receiver, which costs more than copying a large segment. An idle cable waits without polling.
+        pause wakes the receiver, and this costs more than copying a large segment. An idle cable waits without polling.
         """
         try:
             with self._scope:

@@ -18,7 +18,8 @@ BURST = 128  # frames written before other tasks run
 class Feed:
     """The feed of one FIFO.
 
-    A FIFO does not notify its writer when a reader opens or closes it, so the owner calls `look` a few times a second.
+    A FIFO does not notify its writer when a reader opens or closes it. So the Feed's owner calls `look` a few times a
+    second.
     busy: returns whether `frame` or `hex` of the interface is open for reading.
     """
 
@@ -33,7 +34,7 @@ class Feed:
     def look(self, start: Callable[[Callable[[], Awaitable[None]]], None]) -> None:
         """If the FIFO has a new reader, start feeding it. If the last reader has gone, stop.
 
-        start: runs a task.
+        start: starts a background task.
         """
         if self._fd < 0:
             fd = self.fifo.open()

@@ -1,6 +1,6 @@
 """Packets of equal length, prepared for writing into a tap.
 
-Prepending a virtio_net_hdr to a frame and slicing the packet out of a buffer takes a third as long as writing a small
+Prepending a virtio_net_hdr to a frame and slicing the packet out of a buffer take a third as long as writing a small
 packet. Capture files often have runs of frames of equal length. So a run is copied in one piece, including the record
 headers between its frames. Then all virtio_net_hdrs are written at once, over these record headers. The slices are
 reused if the next run has the same frame length and the same distance between frames.
@@ -22,11 +22,12 @@ class Rows:
         self._packets: list[memoryview] = []
 
     def packets(self, run: Run) -> list[memoryview]:
-        """Return the frames of a run, each preceded by a zero virtio_net_hdr, or an empty list if the run is too large.
+        """Return the frames of a run, each preceded by a virtio_net_hdr of zeros.
 
-        The packets are valid until the next call. The run is copied into a buffer, and there the headers are written
-        over the bytes before each frame. So at least VNET_HEADER bytes must precede each frame in the run, which itself
-        is not changed.
+        Return an empty list if the run is too large. The packets are valid until the next call.
+
+        The run is copied into a buffer, and there the headers are written over the bytes before each frame. So at least
+        VNET_HEADER bytes must precede each frame in the run. The run itself is not changed.
         """
         data, begin, length, stride, frames = run
         size = (frames - 1) * stride + VNET_HEADER + length

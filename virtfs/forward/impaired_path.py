@@ -13,7 +13,7 @@ from virtfs.host.timer import Timer
 
 
 class ImpairedPath:
-    """Takes frames by `push`, and calls `deliver` with each frame when it is due.
+    """Takes frames through `push`, and calls `deliver` with each frame when it is due.
 
     One task, `run`, serves any number of frames. A frame that is due at once is delivered before `push` returns.
     stream: a name that is mixed into the seed, so that two directions with the same seed get different random numbers.

@@ -1,7 +1,8 @@
 """Merge the frames of several recorders in the order of their timestamps.
 
-Each recorder shows its frames with a different delay, so a later frame of one may be shown before an earlier frame of
-another. Frames are therefore held until every recorder has shown all earlier frames. They are then delivered in order.
+Each recorder delivers its frames with a different delay, so a later frame from one recorder may arrive before an
+earlier frame from another. A Merge therefore holds each frame until every recorder has delivered all earlier frames.
+Then the Merge delivers the held frames in order.
 """
 
 from collections.abc import Callable, Iterable
@@ -33,7 +34,7 @@ class Merge:
         return bool(self._held)
 
     def add(self, packets: bytes) -> None:
-        """Add the packet blocks of some frames."""
+        """Add frames, given as pcapng packet blocks."""
         self._held.extend((time, block, 1) for time, block in split_packets(packets))
         self._news.set()
 

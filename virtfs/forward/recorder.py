@@ -1,7 +1,8 @@
-"""The recorder of a tap: shows the frames that pass the tap, in both directions, to captures and the history.
+"""The recorder of a tap: delivers copies of the frames that pass the tap to captures and the history.
 
-While a recorder has sinks, the kernel copies every frame into a packet ring on the tap (host.ring). The wire is not
-involved, so a capture does not slow down reading and writing. Captured frames wait in the ring, not in the tap's queue.
+While a recorder has sinks, the kernel copies the frames of both directions into a packet ring on the tap (host.ring).
+The wire is not involved, so a capture does not slow down reading and writing. Captured frames wait in the ring, not in
+the tap's queue.
 """
 
 import errno
@@ -23,13 +24,13 @@ from virtfs.host.tap_protocol import Placed
 
 log = logging.getLogger(__name__)
 
-# Sizes are in bytes. A block of a large ring holds the largest segment that a tap can get from TCP. With little traffic
+# Sizes are in bytes. A block of a large ring can hold the largest segment that a tap gets from TCP. With little traffic
 # the kernel closes a block every `wait` ms, full or not. So the server may then stall for `wait` times the number of
-# blocks before it loses frames.
+# blocks before frames are lost.
 LARGE = Size(block=128 << 10, blocks=32, wait=4)
 SMALL = Size(block=16 << 10, blocks=4, wait=10)
 LARGE_ONES = 32  # maximum number of large rings per mount; a mount may have thousands of rings
-BLOCKS = 4  # blocks shown before other tasks run
+BLOCKS = 4  # blocks delivered before other tasks run
 
 
 class Ring(Protocol):
@@ -82,15 +83,18 @@ class Rings:
     def __init__(self, make: Callable[[Placed, Size, Program | None], Ring] = PacketRing.open) -> None:
         self._make = make
         self._open = self._large = 0
-        # Several threads are useful, because opening and closing a ring wait for RCU.
+        # Several threads are useful, because opening and closing a ring wait for an RCU grace period.
         self._threads = trio.CapacityLimiter(16)
 
     async def open(self, tap: Placed, program: Program | None) -> tuple[Ring, Size]:
-        """Open a ring on a tap, and return it with its size. program: the filter. Errors: those of PacketRing.open."""
+        """Open a ring on a tap, and return it with its size.
+
+        program: the filter, or None to copy all frames. Errors: those of PacketRing.open.
+        """
         large = self._large < LARGE_ONES
         size = LARGE if large else SMALL
-        # A kernel timer visits each ring every `wait` ms, whether frames pass or not. The longer `wait` of later rings
-        # limits the total to about 30 visits per ms for 400 rings, and 50 for 1000 rings.
+        # Each ring has a kernel timer that fires every `wait` ms, whether frames pass or not. The longer `wait` of
+        # later rings limits the total to about 30 timer events per ms for 400 rings, and 50 for 1000 rings.
         size = Size(size.block, size.blocks, size.wait + self._open // LARGE_ONES)
         self._open += 1
         self._large += large
@@ -112,7 +116,10 @@ class Rings:
 
 
 class Recorder:
-    """The recorder of one tap. It has a ring only while there are sinks. start: runs a task until the mount ends."""
+    """The recorder of one tap. It has a ring only while there are sinks.
+
+    start: starts a background task, which is cancelled when the mount ends.
+    """
 
     def __init__(self, virt: Virt, tap: Placed, rings: Rings, start: Start) -> None:
         self.virt = virt
@@ -127,11 +134,11 @@ class Recorder:
         self._changing = trio.Lock()
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
-        self._given = 0  # blocks shown so far
-        self._shown = trio.Event()  # set after each block, then replaced
+        self._given = 0  # non-empty blocks delivered so far
+        self._shown = trio.Event()  # set after each non-empty block and at the end of a ring, then replaced
 
     async def watch(self, sink: Sink) -> None:
-        """Show all frames that pass from now on to `sink`.
+        """Deliver to `sink` all frames that pass the tap from now on.
 
         VirtError ENXIO: `end` has been called. Other errors are those of PacketRing.open.
         """
@@ -145,17 +152,17 @@ class Recorder:
             self._sinks[sink] = None
 
     def unwatch(self, sink: Sink) -> None:
-        """Stop showing frames to a sink. Idempotent. The ring is closed when no sink is left."""
+        """Stop delivering frames to a sink. Idempotent. The ring is closed when no sink is left."""
         if self._sinks.pop(sink, sink) is None and not self._sinks:
             self._start(self._close_unused)
 
     @property
     def program(self) -> Program | None:
-        """The filter for frames towards virt, or None if all of them are shown."""
+        """The filter for frames towards virt, or None if all of these frames are delivered."""
         return self._program
 
     async def refilter(self, program: Program | None) -> None:
-        """Show only those frames towards virt that a filter program accepts. If `program` is None, show all of them."""
+        """Deliver only those frames towards virt that `program` accepts, or all of them if `program` is None."""
         async with self._changing:
             if self._ring is not None:
                 self._ring.set_filter(program)
@@ -188,11 +195,11 @@ class Recorder:
             pass
 
     def pending(self) -> bool:
-        """Return whether frames have passed that have not been shown yet. They will be shown within a few ms."""
+        """Return whether frames that have passed the tap are not delivered yet. They will be within a few ms."""
         return self._ring is not None and bool(self._ring.ahead())
 
     async def flush(self) -> None:
-        """Wait until all frames that have passed so far have been shown."""
+        """Wait until all frames that have passed the tap so far have been delivered."""
         ring = self._ring
         if ring is not None:
             until = self._given + ring.ahead()
@@ -231,8 +238,8 @@ class Recorder:
                     await trio.lowlevel.wait_readable(ring.fileno())
                     for number, block in enumerate(ring.blocks()):
                         if number and not number % BLOCKS:
-                            # Yield before _show. After _show, `flush` would count this block twice, because both _given
-                            # and ahead() would include it.
+                            # Yield before _show, not after it. After _show, both _given and ahead() include this block,
+                            # so `flush` would count the block twice.
                             await trio.lowlevel.checkpoint()
                         self._show(block)
         except Exception:

@@ -1,6 +1,6 @@
 """Helpers for robust tasks: restart work after a failure, and call blocking functions in threads.
 
-Calls in threads also cope with a system that cannot start another thread.
+Both helpers for threads also handle the case that no thread can be started.
 """
 
 import errno
@@ -19,17 +19,17 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 Task = Callable[[], Awaitable[None]]
-Start = Callable[[Task], None]  # starts a task that runs until the mount ends
+Start = Callable[[Task], None]  # starts a background task, which is cancelled when the mount ends
 
 # The first and the longest pause in seconds between a failure and the next attempt. The pause doubles each time.
 FIRST, LONGEST = 0.1, 2.0
 
 
 async def lasting(what: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run work that lasts until the mount ends. When it fails, log the failure and run it again after a pause.
+    """Call `work`, which normally runs until the mount ends. If `work` fails, log this and call it again after a pause.
 
-    A failure with the same message as the last one is not logged again. Return when `work` returns. Cancellation ends
-    the work.
+    A failure with the same message as the last logged one is not logged again. Return when `work` returns. Cancellation
+    ends the work.
     what: the name of the work, for the log.
     """
     pause, logged = FIRST, ""
@@ -51,7 +51,7 @@ async def lasting(what: str, work: Callable[[], Awaitable[None]]) -> None:
 
 
 def only(failure: BaseException) -> BaseException:
-    """Unwrap exception groups that contain one exception. Return that exception, or the first group with several."""
+    """Unwrap exception groups that contain one exception. Return that exception, or the first group with more."""
     while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
         failure = failure.exceptions[0]
     return failure
@@ -87,7 +87,7 @@ async def in_thread(
 async def surely_in_thread(function: Callable[[], None], limiter: trio.CapacityLimiter | None = None) -> None:
     """Call a blocking function in a thread, or in this task if no thread can be started.
 
-    Use it for functions that release resources, and that must therefore always be called.
+    Use this for functions that release resources and must therefore always be called.
     """
     began = False
 

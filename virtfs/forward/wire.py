@@ -6,9 +6,9 @@
 
 The tap's queue in the kernel is virt's receive queue. A frame stays there until it is read, so it is copied only
 once, from the tap into the reply to the read. The wire reads ahead only for three purposes: `peek`, which returns the
-length of a frame before the frame is read; `backlog`, which keeps the last frames while nobody reads; and an
-impairment. Frames that are read ahead wait in a second queue of the same length. Captures do not use the wire: they get
-their frames from `recorder`.
+length of a frame before the frame is read; `backlog`, which keeps the last frames while there is no reader; and
+an impairment. Frames that are read ahead wait in a second queue of the same length. Captures do not use the wire: they
+get their frames from `recorder`.
 
 Frames that arrive in the tap while the interface has no reader count as dropped, as on a closed tap(4). `settle` counts
 them at the next open, and when the counters are read.
@@ -92,7 +92,7 @@ class Wire:
     # Frames for readers
 
     def take(self, room: memoryview, size: int) -> int | None:
-        """Put the next frame, truncated to `size`, into `room` at HEADROOM.
+        """Put the next frame, truncated to `size` bytes, into `room` at offset HEADROOM.
 
         Return the number of bytes put there, or None if there is no frame. The rest of a truncated frame is lost, as
         with tap(4). The tap's virtio_net_hdr is read into the headroom. `room` must have space for the largest frame,
@@ -154,9 +154,9 @@ class Wire:
         return self.ready() == select.POLLIN
 
     def disown(self, length: int) -> None:
-        """Correct the counters: the last frame that `take` returned was not received, but dropped.
+        """Count the last frame that `take` returned as dropped instead of received.
 
-        Called if that frame cannot be passed to the reader. length: its length in bytes.
+        Call this if the frame cannot be passed to the reader. length: its length in bytes.
         """
         self._counters.rx_frames -= 1
         self._counters.rx_bytes -= length
@@ -170,12 +170,12 @@ class Wire:
             self.settle()
         elif self._refusal is None and not self._fed and not self._kept and (frame := self._read()) is not None:
             self._kept.add(frame, 1)
-            # Wake pollers here: the tap may be empty now, in which case epoll does not report this frame.
+            # Wake pollers here: if the tap is empty now, epoll does not report this frame to `pump`.
             self._tell()
         return self._kept.next_length()
 
     def want(self) -> None:
-        """Make `pump` watch the tap, because a reader waits."""
+        """Make `pump` watch the tap, because a reader is waiting."""
         self._wanted.set()
 
     # State
@@ -203,7 +203,7 @@ class Wire:
         self._tell()
 
     def settle(self) -> None:
-        """Count the frames that nobody will read as dropped."""
+        """Drop the frames that nobody will read, and count them."""
         if not self.readers and not self._ahead() and self._onward is None:
             self._empty()
 
@@ -215,7 +215,7 @@ class Wire:
         self._tell()
 
     def closed(self) -> None:
-        """Stop counting a reader that has closed. After the last one, drop all queued frames except the backlog."""
+        """Remove a closed reader from the count. After the last one, drop all queued frames except the backlog."""
         self.readers -= 1
         if not self.readers:
             self.update()
@@ -232,7 +232,7 @@ class Wire:
         return self.path is not None or (bool(self.virt.backlog) and not self.readers)
 
     def _read_ahead(self) -> bool:
-        """Move frames from the tap into the impairment or the second queue. Return whether there may be more."""
+        """Move frames from the tap into the impairment or the second queue. Return whether the tap may hold more."""
         dropped = 0
         for _ in range(self._burst()):
             if (frame := self._read()) is None:
@@ -246,7 +246,10 @@ class Wire:
         return True
 
     def arrive(self, frame: bytes) -> None:
-        """Queue a frame that has passed the impairment, or pass it to the cable."""
+        """Take a frame that has passed the impairment.
+
+        Without a cable, queue the frame. With a cable, pass the frame to it, and queue a copy only for readers.
+        """
         if self._onward is None:
             self._drop(self._queue(frame))
             self._tell()
@@ -259,7 +262,7 @@ class Wire:
     # Frames for a cable
 
     def set_path(self, path: Path | None) -> None:
-        """Send frames towards virt through an impairment from now on. If `path` is None, send them to the queue."""
+        """Send frames towards virt through an impairment from now on. If `path` is None, queue them at once."""
         self.path = path
         self.update()
 
@@ -350,7 +353,7 @@ class Wire:
     # The task
 
     async def pump(self) -> None:
-        """Watch the tap while a reader waits, until cancelled."""
+        """Watch the tap whenever a reader is waiting, until cancelled."""
         while True:
             await self._wanted.wait()
             await trio.lowlevel.wait_readable(self._edge.fileno())
@@ -364,6 +367,6 @@ class Wire:
                 self._wanted = trio.Event()
 
     def close(self) -> None:
-        """Stop using the tap, which its owner closes. `pump` must have ended."""
+        """Stop using the tap. `pump` must have ended. The owner of the tap closes it."""
         self._edge.close()
         self._fd = -1

@@ -7,7 +7,10 @@ from virtfs.forward.wire import Wire
 
 
 class WireImpairments:
-    """The impairments of one wire. start: runs a task until the mount ends."""
+    """The impairments of one wire.
+
+    start: starts a background task, which is cancelled when the mount ends.
+    """
 
     def __init__(self, wire: Wire, start: Start) -> None:
         self._wire = wire
@@ -15,7 +18,7 @@ class WireImpairments:
         self._paths: dict[Direction, ImpairedPath] = {}
 
     def set(self, direction: Direction, impairment: Impairment) -> None:
-        """Impair the frames of one direction from now on. With a harmless impairment they pass unchanged.
+        """Impair the frames of one direction from now on. A harmless impairment lets them pass unchanged.
 
         Frames that are already delayed keep their due times. VirtError: EMFILE, ENFILE, ENOMEM; then nothing has
         changed.

@@ -1,6 +1,6 @@
 """Frames from virt into the tap, which is the host's end.
 
-a frame written → length check → impairment → antispoof → tap
+written frame → length check → impairment → antispoof → tap
 """
 
 import errno
@@ -194,7 +194,7 @@ class Outward:
         if error.errno not in (errno.EIO, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINVAL):
             raise self._vanished() from error
         self.virt.counters.tx_dropped += 1
-        if error.errno == errno.EIO:  # drivers/net/tun.c: the interface is not up
+        if error.errno == errno.EIO:  # the interface is not up (drivers/net/tun.c)
             self.virt.counters.tx_down += 1
             if self.virt.strict:
                 raise VirtError(errno.ENETDOWN, f"{self.virt.name} is down") from error
@@ -215,7 +215,7 @@ class Outward:
         self._counters.tx_down += down
 
     def cut(self) -> None:
-        """Count a frame that was sent without its end as dropped and as oversize."""
+        """Record that only the beginning of a frame was sent: count the frame as dropped and as oversize."""
         self._counters.tx_dropped += 1
         self._counters.tx_oversize += 1
 

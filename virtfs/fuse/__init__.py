@@ -5,7 +5,7 @@ answers nearly all other requests.
 
 Modules:
 
-    mount           mounts with fusermount3, and unmounts
+    mount           mounts and unmounts with fusermount3
     mounttable      reads /proc/self/mountinfo
     protocol        the layout of the messages (linux/fuse.h)
     channel         reads requests, answers those on device files, forwards the others

@@ -21,7 +21,7 @@ class Answers:
         self.device = FileIO(fuse, "r+b", closefd=False)
 
     def answer(self, unique: Unique, body: bytes = b"") -> None:
-        """Answer a request with success. body: the opcode's fuse_…_out structure, or the data of a READ."""
+        """Answer a request that has succeeded. body: the opcode's fuse_…_out structure, or the data of a READ."""
         self.emit(p.fuse_out_header.pack(p.REPLY + len(body), 0, unique) + body)
 
     def fail(self, unique: Unique, error: int) -> None:
@@ -60,7 +60,7 @@ class Answers:
             # /dev/fuse will fail too.
             if error.errno in (errno.ENOENT, errno.ENODEV, errno.ECONNABORTED):
                 return
-            log.error("sending an answer of %d bytes failed: %s", len(message), error.strerror)
+            log.error("cannot write a message of %d bytes to /dev/fuse: %s", len(message), error.strerror)
             unique = p.fuse_out_header.unpack_from(message)[2]
             if unique and len(message) > p.REPLY:  # an unanswered request blocks its caller
                 self.fail(unique, errno.EIO)

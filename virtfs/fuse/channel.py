@@ -1,7 +1,7 @@
 """The channel: one trio task between /dev/fuse and the two planes.
 
-The channel answers requests on open device files itself, in the wire protocol. It forwards all other requests through
-a SOCK_SEQPACKET pair to libfuse in `names`, and forwards the answers back. doc/design.md explains why.
+The channel answers requests on open device files itself, in the wire protocol. It forwards nearly all other requests
+through a SOCK_SEQPACKET pair to libfuse in `names`, and forwards the answers back. doc/design.md explains why.
 
 A wake-up through epoll(7) dominates the latency of FUSE. So after a request on a device file the channel polls
 /dev/fuse up to LOOKS times before it waits in trio. Between two polls it calls sched_yield(2), so that a client on the
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 LOOKS = 50  # maximum number of polls of /dev/fuse before waiting
 TURN = 2_000_000  # maximum time in ns that the channel polls and answers before it yields to other tasks
 LARGE = 32768  # bytes; after a larger request the channel yields to other tasks at once
-# FOPEN_NOFLUSH: there is no write-back, so close(2) has nothing to flush. Linux before 5.16 sends FLUSH all the same.
+# FOPEN_NOFLUSH: there is no write-back, so close(2) has nothing to flush. Linux before 5.16 sends FLUSH anyway.
 FIXED_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NOFLUSH
 DEVICE_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NONSEEKABLE | p.FOPEN_STREAM | p.FOPEN_NOFLUSH
 # Opcodes that the channel answers for text files too. libfuse would answer ENOSYS, and the kernel would then stop
@@ -273,10 +273,11 @@ class Channel:
         self._answers.grow(inode, size)
 
     def _read_at(self, unique: Unique, fh: HandleId, length: int) -> bool:
-        """Answer a READ of a fixed file. Refuse a READ that would fill the page cache of a device file.
+        """Answer a READ of a fixed file, that is, of a device file that can be read at any offset.
 
-        All opens of a file share its page cache, but each open of a device file has content of its own. So such a READ
-        fails with EINVAL, and programs fall back to read(2).
+        Refuse a READ that would fill the page cache of a device file. All opens of a file share its page cache, but
+        each open of a device file has content of its own. So such a READ fails with EINVAL, and programs fall back to
+        read(2).
         """
         handle = self._handles.fixed.get(fh)
         if length != p.DATA or handle is None:

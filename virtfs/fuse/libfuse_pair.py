@@ -19,13 +19,16 @@ class ProtocolTooOld(VirtError):
 
 
 class Pair:
-    """The channel's end of the socket pair. longest: the size of its largest message, in bytes."""
+    """The channel's end of the socket pair.
+
+    longest: the size of the largest message that the pair carries, in bytes.
+    """
 
     def __init__(self, ours: trio.socket.SocketType, longest: int, answers: Answers) -> None:
         self._ours = ours
         self._longest = longest
         self._answers = answers
-        self._waiting: deque[bytes] = deque()  # requests that requests() has not sent yet
+        self._waiting: deque[bytes] = deque()  # requests from forward() that requests() has not sent yet
         self._more = trio.Event()
         self._init: Unique | None = None
         self._held: bytearray | None = None
@@ -95,7 +98,10 @@ class Pair:
             self._more = trio.Event()
 
     async def replies(self) -> None:
-        """Forward libfuse's answers to the kernel. Return when libfuse has closed its end."""
+        """Forward libfuse's answers to the kernel. Return when libfuse has closed its end.
+
+        The answer to FUSE_INIT is kept for admit().
+        """
         buffer = bytearray(p.LONGEST_REQUEST)
         view = memoryview(buffer)
         while length := await self._ours.recv_into(buffer):

@@ -35,10 +35,10 @@ _CONTAINER = "a container needs --device /dev/fuse and --cap-add SYS_ADMIN"
 
 
 def attach(directory: str, source: str = "virtfs", flags: Sequence[str] = ()) -> int:
-    """Mount at a resolved directory and return the /dev/fuse descriptor, which the caller closes.
+    """Mount at a directory and return the /dev/fuse descriptor, which the caller closes.
 
-    The descriptor is close-on-exec and non-blocking. source: the mount's source in /proc/self/mountinfo. flags: more
-    options for fusermount3, such as "ro".
+    The descriptor is close-on-exec and non-blocking. directory: an absolute path without symbolic links. source: the
+    mount's source in /proc/self/mountinfo. flags: more options for fusermount3, such as "ro".
 
     When this function returns, the kernel has sent FUSE_INIT, and blocks all other requests until FUSE_INIT is
     answered. A mount by root is open to all users (allow_other). Any other mount is open only to its owner, unless
@@ -100,8 +100,8 @@ def change_flags(directory: str, flags: int) -> None:
 def detach_lazily(directory: str) -> None:
     """Detach the mount at a directory, as `umount -l` does. Open files keep working until they are closed.
 
-    Works even if the server no longer answers. Blocks for up to PATIENCE seconds while fusermount3 runs; call it in a
-    thread. VirtError EIO: fusermount3 failed or timed out.
+    This works even if the server no longer answers. It blocks for up to PATIENCE seconds while fusermount3 runs, so
+    call it in a thread. VirtError EIO: fusermount3 failed or timed out.
     """
     try:
         done = subprocess.run(
@@ -173,7 +173,10 @@ def _poll_table(mount: Mounted, cancelled: int) -> None:
 
 
 def _clear(directory: str) -> None:
-    """Detach dead virtfs mounts at a directory; raise VirtError if nothing can be mounted there."""
+    """Detach dead virtfs mounts at a directory, and check that a mount is possible there.
+
+    VirtError: EBUSY, another mount is there; ENOENT, there is no such directory; ENOTDIR, it is not a directory.
+    """
     while mount := mounted_at(directory):
         if not (mount.virtfs and _dead(directory)):
             what = "virtfs" if mount.virtfs else f"{mount.source} ({mount.type})"

@@ -47,7 +47,10 @@ def mounts() -> list[Mounted]:
 
 
 def mounted_at(directory: str) -> Mounted | None:
-    """Return the topmost mount at a resolved directory, or None if nothing is mounted there."""
+    """Return the topmost mount at a directory, or None if nothing is mounted there.
+
+    directory: a path in the form that resolve() returns.
+    """
     here = [mount for mount in mounts() if mount.directory == directory]
     covered = {mount.parent for mount in here}
     return next((mount for mount in here if mount.id not in covered), None)
@@ -56,7 +59,7 @@ def mounted_at(directory: str) -> Mounted | None:
 def still_mounted(mount: Mounted, table: BinaryIO | None = None) -> bool:
     """Return whether the table still has this mount, even if it has been moved to another directory.
 
-    table: the table as an open, unbuffered file. If it is None, the table is opened, which needs a free descriptor.
+    table: the table as an open, unbuffered file. If None, this function opens the table, which needs a free descriptor.
     """
     if table is None:
         now = mounts()

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Grow = Callable[[int, int], None]  # Answers.grow(); its arguments are an inode and a size in bytes
+Grow = Callable[[int, int], None]  # Answers.grow(); its arguments are an inode number and a size in bytes
 
 
 class Keeper(Protocol):
@@ -73,7 +73,7 @@ def user_of(ctx: pyfuse3.RequestContext) -> User:
 class Names(pyfuse3.Operations):
     """pyfuse3's operations on the tree.
 
-    keeper: carries out changes. grow: called with an inode and its size in bytes before an open is answered.
+    keeper: carries out changes. grow: called with an inode number and the size in bytes before an open is answered.
     """
 
     def __init__(self, root: Directory, inodes: Inodes, handles: Handles, keeper: Keeper, grow: Grow) -> None:
@@ -177,7 +177,7 @@ class Names(pyfuse3.Operations):
 
     @answered
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        """Report a file system of 0 blocks, which df(1) omits, as it omits proc and sysfs."""
+        """Report a file system of 0 blocks, so that df(1) omits it, like proc and sysfs."""
         data = pyfuse3.StatvfsData()
         data.f_bsize = data.f_frsize = 4096
         data.f_namemax = 255
@@ -195,7 +195,7 @@ class Names(pyfuse3.Operations):
             await self._keeper.catch_up()
             self._grow(inode, await node.opened(user))
         fh = self._handles.add_text(node.open(user))
-        # With direct I/O one read(2) or write(2) is one request.
+        # With direct I/O, one read(2) or write(2) is one request.
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(fh), direct_io=True)
 
     @answered
@@ -219,7 +219,7 @@ class Names(pyfuse3.Operations):
 
     @answered
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        """Do nothing, as in fsync()."""
+        """Do nothing: no directory has unwritten changes."""
 
 
 async def _denied(*args: Any) -> Any:
@@ -236,7 +236,7 @@ for _operation in ("mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "li
 def serve_on(root: Directory, inodes: Inodes, handles: Handles, keeper: Keeper, grow: Grow, descriptor: int) -> None:
     """Create the libfuse session.
 
-    descriptor: libfuse's end of the socket pair. libfuse uses it in place of /dev/fuse. close() closes it.
+    descriptor: libfuse's end of the socket pair. libfuse uses it in place of /dev/fuse. The function close() closes it.
     """
     pyfuse3.init(Names(root, inodes, handles, keeper, grow), f"/dev/fd/{descriptor}", {"fsname=virtfs"})
 

@@ -30,8 +30,9 @@ def ready(handle: DeviceHandle | TextHandle) -> int:
 class Waiting:
     """The waiting calls of one FUSE connection.
 
-    Answering a call may wake another source. For example, a capture gets every frame that a reader of `frame` takes.
-    All answers share one buffer, so a source that is woken during serve() is queued and served after the current one.
+    Each source of data has a wait queue (Waiters). Answering a call may wake another source. For example, a write of a
+    frame that is too long first processes pending kernel notifications, and these may change any interface. All answers
+    share one buffer, so a source that is woken during serve() is queued and served after the current one.
     """
 
     def __init__(self, answers: Answers) -> None:
@@ -72,11 +73,12 @@ class Waiting:
             self._end_write(unique, handle, errno.EINTR)
 
     def _interrupt_read(self, unique: Unique, read: ParkedRead) -> None:
-        """End an interrupted read with filler data if its file has any, else with EINTR.
+        """End an interrupted read with filler data or with EINTR.
 
-        A FUSE server cannot answer ERESTARTSYS, by which the kernel would repeat the call after Ctrl-Z. With filler
-        data the read succeeds, and the program continues. A program that handles one of the ENDING signals always gets
-        EINTR, because it may check for the signal only after a failed call.
+        A FUSE server cannot answer ERESTARTSYS, which would make the kernel repeat the call after Ctrl-Z. If the file
+        has filler data, the read returns that data instead, and the program continues. Otherwise the read fails with
+        EINTR. It also fails with EINTR if the program handles one of the ENDING signals, because such a program may
+        check for the signal only after a failed call.
         """
         taken = 0
         if not caught_signals(read.thread) & ENDING:

@@ -2,12 +2,13 @@
 
 The kernel splits a call of more than 256 buffers (writev(2)) or 1 MiB into several WRITEs (fs/fuse/file.c
 fuse_direct_io), and truncates a call at RLIMIT_FSIZE (fs/read_write.c generic_write_check_limits). A WRITE does not
-show whether more pieces follow. A write(2) on a device file begins at offset 0 or, with O_APPEND, at the file size that
+say whether more pieces follow. A write(2) on a device file begins at offset 0 or, with O_APPEND, at the file size that
 the kernel has cached. So without O_APPEND an offset above 0 marks a later piece. Nothing marks the first of several
 pieces.
 
 The arguments of the system call in which the writer is blocked show the length of the frame (host/processes.py). It
-takes about 10 µs to read them, so this is done only for WRITEs of at least 256 bytes, and among these:
+takes about 10 µs to read them. So this is done only for WRITEs that have at least 256 bytes or end at RLIMIT_FSIZE, and
+among these:
 
 - for the first WRITE of each thread;
 - for every WRITE, if the file is open with O_APPEND or the writer has a small RLIMIT_FSIZE;
@@ -92,7 +93,7 @@ def _write_at(handle: DeviceHandle, thread: int, data: memoryview) -> int | None
 def _buffers(thread: int) -> list[Buffer] | None:
     """Return the buffers that a thread is writing.
 
-    Return [] if the thread is in another call, and None if its call cannot be determined.
+    Return [] if the thread is in a call other than a write, and None if its call cannot be determined.
     """
     try:
         return buffers_written(thread)

@@ -317,7 +317,7 @@ def test_one_id_has_no_other_owner() -> None:
         grep -o 'line 1: .* no uid 1' /run/lab.log
         """,
     )
-    more = "; `virtfs shell` has more with new{0}map (package uidmap) and a range in /etc/sub{0}"
+    more = "; for more ids in `virtfs shell`, install new{0}map (package uidmap) and add a range to /etc/sub{0}"
     assert sentences == [
         f'"{line}": {why}{more.format("uid" if "uid" in why else "gid")}' for line, why in refused.items()
     ]

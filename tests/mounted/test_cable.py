@@ -338,8 +338,8 @@ def test_what_is_refused(mount: Mount, virts: Virts) -> None:
     for line, number, why in (
         (f"cable {a} {b}", errno.EEXIST, f"virt{a} and virt{b} already have a cable"),
         (f"cable {b} {a} delay 1ms", errno.EEXIST, f"virt{b} and virt{a} already have a cable"),
-        (f"cable {a} {c}", errno.EBUSY, f"virt{a} already has a cable: virt{a} and virt{b}"),
-        (f"cable {c} {b}", errno.EBUSY, f"virt{b} already has a cable: virt{a} and virt{b}"),
+        (f"cable {a} {c}", errno.EBUSY, f"virt{a} already has a cable, which connects virt{a} and virt{b}"),
+        (f"cable {c} {b}", errno.EBUSY, f"virt{b} already has a cable, which connects virt{a} and virt{b}"),
         (f"uncable {a} {c}", errno.ENOENT, f"there is no cable between virt{a} and virt{c}"),
         (f"cable {c} {c}", errno.EINVAL, f'"virt{c}" cannot be both ends of a cable'),
         (f"cable {a} 77", errno.ENXIO, "virt77"),

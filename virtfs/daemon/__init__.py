@@ -2,9 +2,9 @@
 
 Modules:
 
-    service         makes every part bottom-up, and serves one mount
+    service         makes the parts of one mount bottom-up, and serves it
     kernel          the netlink sockets, and the thread that uses them
-    task_starter    starts tasks
+    task_starter    starts tasks that outlive the command or request that needs them
     changes         notifies tasks when the text of a file has changed
     errors_by_user  the last error of each user
     userdb          names of users and groups
@@ -27,7 +27,7 @@ Modules:
     netns_verb      the verb netns
     rights          chmod and chown
 
-    state           the state as text
+    state           the state of a mount as text
     statefile       the file that keeps this text for the next mount
     failed_lines    lines of the state file that could not be replayed
     replay          recreates interfaces, bridges and cables from the state file

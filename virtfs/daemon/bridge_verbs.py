@@ -1,7 +1,7 @@
 """The effect of each verb on a bridge, and how a line is undone.
 
-All functions here block, as host.bridge does, and are called in a thread. To undo a line, `put_back` compares the
-bridge with its state before the line ran, and carries out the verbs that restore that state.
+The functions here block, because host.bridge does, so they are called in a thread. To undo a line, `put_back` compares
+the bridge with its state before the line ran, and carries out the verbs that restore that state.
 """
 
 import logging
@@ -67,9 +67,10 @@ EFFECTS: Final[dict[str, Effect]] = {
 
 
 def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str, str], ensure: bool) -> None:
-    """Carry out a whole line, or raise and leave the bridge as it was.
+    """Carry out a whole line. If a verb fails, restore the bridge as far as possible and raise the error.
 
-    taps: the current names of taps, keyed by virtN and by tapN. ensure: whether the command is `ensure`.
+    taps: the current names of taps, keyed by virtN and by tapN.
+    ensure: whether the command is `ensure`, so that verbs already in effect are skipped instead of refused.
     """
     before, settings, own = bridge.look(), bridge.settings(), bridge.adoptions.own
     actions = renamed(actions, taps)
@@ -89,12 +90,12 @@ def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str
 
 
 def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Settings], left: Collection[str] = ()) -> None:
-    """Restore a bridge as far as possible. Members come first, because addresses and the MTU depend on them.
+    """Restore the state `to` of a bridge as far as possible. Errors are only logged.
 
+    The members are restored first, because addresses and the MTU depend on them.
     settings: the port settings that no verb sets, keyed by member name. They are restored only for the members that
     this call adds to the bridge, and for those in `left`. Other members keep what other programs have set.
-    left: the names of the members that the failed line removed. They may already be in the bridge again.
-    Errors are only logged.
+    left: the names of the members that the failed line may have removed. The line may also have added them again.
     """
     try:
         members = tuple(a for a in steps(bridge.look(), to) if a.verb in ("add", "delete"))
@@ -113,8 +114,8 @@ def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Setting
 def as_found(bridge: HostBridge, found: BridgeState) -> BridgeState:
     """Return the state to restore for a bridge that existed before virtfs attached to it.
 
-    If another program has removed a member, and the member has addresses of its own again, leave out this member and
-    these addresses. Link-local addresses do not count.
+    Leave out a member if another program has removed it from the bridge and it now has addresses of its own. Leave out
+    these addresses too. Link-local addresses do not count.
     """
     now = bridge.look()
     for member in found.members:
@@ -137,4 +138,4 @@ def _do(bridge: HostBridge, actions: tuple[Action, ...]) -> None:
         try:
             EFFECTS[action.verb](bridge, *action.args)
         except VirtError as refusal:
-            log.info("%s: cannot restore %s: %s", bridge.called, action.verb, refusal.strerror)
+            log.info('%s: cannot run "%s" to restore its state: %s', bridge.called, action.verb, refusal.strerror)

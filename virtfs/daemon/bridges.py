@@ -1,4 +1,4 @@
-"""The bridges of a mount: those that virtfs made, and existing bridges to which `create` attached."""
+"""The bridges of a mount: those that virtfs made, and existing ones to which the command `create` attached."""
 
 import errno
 import logging
@@ -78,10 +78,10 @@ class Bridges:
         return [managed.bridge.name for managed in self._sorted() if managed.found is None]
 
     async def run(self, command: Command, run: RunBridge, made: bool = False) -> None:
-        """Carry out a line of the mount's ctl that names a bridge.
+        """Carry out a line of the mount's ctl whose target is a bridge.
 
         run: a function that carries out writes to the ctl of the bridge.
-        made: whether an earlier run of virtfs made the existing bridge. If so, `destroy` removes the bridge.
+        made: whether an earlier run of virtfs made the bridge. If so, `destroy` removes the bridge.
         """
         assert isinstance(command.target, str)
         name = BridgeName(command.target)
@@ -139,7 +139,7 @@ class Bridges:
         try:
             await self._kernel.call(self._look, managed)
         except OSError as refusal:
-            log.info("%s: %s", managed.bridge.name, refusal.strerror)
+            log.info("%s: cannot query the bridge, will try again: %s", managed.bridge.name, refusal.strerror)
             self._doubt.set()
 
     async def _destroy(self, managed: _Managed) -> None:
@@ -152,7 +152,7 @@ class Bridges:
     async def destroy_all(self) -> None:
         """Release every bridge at the end of the mount.
 
-        If a bridge cannot give back its adopted addresses and routes, the bridge stays.
+        If the adopted addresses and routes of a bridge cannot be given back to its members, the bridge stays.
         """
         for managed in self._sorted():
             try:
@@ -192,7 +192,7 @@ class Bridges:
         return any(managed.bridge.state.member(name) for managed in self._all.values())
 
     async def catch_up(self) -> None:
-        """Refresh the bridges now if a refresh is scheduled (`hear`). OSError: as for refresh()."""
+        """Refresh the bridges now if hear() has scheduled a refresh. OSError: as for refresh()."""
         if self._doubt.is_set():
             await self.refresh(None)
 
@@ -214,7 +214,7 @@ class Bridges:
     # The state as text
 
     def text(self, bridge: Bridge) -> str:
-        """Return the verbs that give a new bridge the current state of this one."""
+        """Return the verbs that give a new bridge the current state of `bridge`."""
         return format_actions(steps(NEW, _described(self._get(bridge.name))), BRIDGE) + "\n"
 
     def lines_before(self) -> Iterator[str]:
@@ -289,7 +289,7 @@ class Bridges:
 
 
 def _described(managed: _Managed) -> BridgeState:
-    """Return the state of a bridge to write as verbs: without the addresses that it adopted from members."""
+    """Return the state that ctl shows as verbs: that of the bridge, but without addresses adopted from members."""
     state = managed.bridge.state
     return replace(state, addresses=tuple(a for a in state.addresses if managed.adoptions.is_own(a)))
 

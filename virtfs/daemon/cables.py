@@ -55,7 +55,7 @@ class Cables:
         for end in (first, second):
             if (other := self._at(end)) is not None:
                 names = " and ".join(one.virt.name for one in other.ends)
-                raise VirtError(errno.EBUSY, f"{end.virt.name} already has a cable: {names}")
+                raise VirtError(errno.EBUSY, f"{end.virt.name} already has a cable, which connects {names}")
         joined = Joined(first, second, impairments, self._start)
         said = dict(impairments)
         directions: tuple[Direction, Direction] = ("out", "in")

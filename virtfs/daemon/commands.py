@@ -115,7 +115,10 @@ class Commands:
             raise self._errors.remember(located, user) from None
 
     async def set_value(self, virt: Virt, file: str, data: bytes, user: User) -> None:
-        """Carry out one write to an attribute file. file: its path relative to the interface's directory."""
+        """Carry out one write to an attribute file.
+
+        file: the path of the attribute file, relative to the interface's directory.
+        """
         text = data.decode(errors="surrogateescape")
         with self._admitted(user):
             try:
@@ -155,9 +158,9 @@ class Commands:
 
     @contextmanager
     def _admitted(self, user: User) -> Iterator[None]:
-        """Limit the number of waiting writes of a user who is not root. VirtError: EBUSY.
+        """Limit the waiting writes of a user who is not root. Each waiting write occupies a worker of the mount.
 
-        Each waiting write occupies a worker of the mount.
+        VirtError: EBUSY, the user already has AT_A_TIME writes that run or wait.
         """
         if user.root:
             yield
@@ -187,7 +190,7 @@ class Commands:
         """Carry out a line of the mount's ctl.
 
         made: the names of the taps and bridges that an earlier run of virtfs made, if the line is replayed from the
-        state file. None means that a user wrote the line. Such a line supersedes failed lines of the state file about
+        state file. None means that a user wrote the line. A user's line supersedes failed lines of the state file about
         the same interface or bridge.
         """
         self._refuse_at_end()
@@ -207,7 +210,7 @@ class Commands:
         """Carry out a command, and return its target: a unit or the name of a bridge."""
         if isinstance(command.target, str):
             await self._bridges.run(command, self.run, command.target in made)
-            await self._follower.caught_up()  # updates the taps that joined or left the bridge
+            await self._follower.caught_up()  # updates taps that joined or left the bridge
             return command.target
         unit = None if command.target is None else Unit(int(command.target))
         interface = None if unit is None else self._registry.find(unit)
@@ -268,7 +271,7 @@ class Commands:
         self._cables.join(first, second, cast(Impairments, impairments))
 
     def _existing(self, unit: Unit | None) -> Interface:
-        assert unit is not None  # the grammar requires it
+        assert unit is not None  # the grammar requires a unit here
         return self._registry.get(unit)
 
     def _refuse_at_end(self) -> None:

@@ -1,4 +1,4 @@
-"""The last failed command of each user, and the reason. The file last_error shows them."""
+"""The last error of each user. The file last_error shows it to that user."""
 
 from collections import OrderedDict
 
@@ -10,7 +10,7 @@ REMEMBERED = 1024  # maximum number of users whose last error is kept
 
 
 class ErrorsByUser:
-    """The last error of each user. If more than REMEMBERED users have one, the oldest error is dropped."""
+    """The last error of each user. If more than REMEMBERED users have an error, the oldest error is dropped."""
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes

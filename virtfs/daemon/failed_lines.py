@@ -31,7 +31,7 @@ class FailedLines:
             self._all.append(FailedLine(line, command, reason))
 
     def supersede(self, target: object) -> None:
-        """Drop the failed lines about an interface or a bridge, because a user has given a newer command for it.
+        """Drop the failed lines about an interface or a bridge for which a user has given a newer command.
 
         target: the unit of the interface or the name of the bridge.
         """

@@ -1,6 +1,6 @@
 """The FIFOs behind `rx`, in the run-time directory of the mount. Each file `rx` is a symbolic link to one of them.
 
-They cannot be in the mount, because the daemon opens them itself, and would have to answer its own open.
+The FIFOs cannot be in the mount, because the daemon opens them itself, and would have to answer its own open(2).
 """
 
 import fcntl
@@ -18,8 +18,8 @@ from virtfs.forward.feed import Feed
 from virtfs.forward.tasks import Start
 from virtfs.host.fifo import Fifo
 
-# cli.shell makes mount points whose names start with another prefix. If the prefixes were equal, make_directory()
-# would search the daemon's own mount.
+# This prefix must differ from the one that cli.shell uses for its mount points. Otherwise make_directory() would also
+# search these mount points, one of which may be the daemon's own mount.
 PREFIX = "virtfs-run-"
 LOCK = "lock"
 PAUSE = 0.25  # seconds between two checks for readers
@@ -30,7 +30,7 @@ def make_directory() -> tuple[Path, int]:
 
     For root, the directory is in /run. For other users, it is in XDG_RUNTIME_DIR or in the directory for temporary
     files. Everyone may open files in it by name, but only its owner may list it. This function also removes the
-    directories that killed daemons have left. They are recognized by a lock that nobody holds.
+    directories left behind by killed daemons. In these, no process holds the lock.
     """
     places = ("/run" if os.geteuid() == 0 else "", os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir())
     base = next(Path(place) for place in places if place and os.access(place, os.W_OK))
@@ -50,7 +50,7 @@ def make_directory() -> tuple[Path, int]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (directory / LOCK).exists():
             return directory, lock
-        # Before the lock was taken, another daemon removed the directory, because it looked abandoned. Try again.
+        # Another daemon found the directory unlocked, and removed it before this daemon took the lock. Try again.
         os.close(lock)
 
 

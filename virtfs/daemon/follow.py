@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 STORM = 256  # other tasks run after this many reports in a row
 # A query is repeated if the kernel sent reports during it, because a report may be newer than the answer.
-ATTEMPTS = 10  # maximum number of queries for the place of a tap
+ATTEMPTS = 10  # maximum number of queries for the place of a tap (interface.Place)
 REFRESHES = 5  # maximum number of queries for the state of a tap
-PATIENCE = 1  # maximum seconds that caught_up() waits, even if reports keep coming
+PATIENCE = 1  # maximum number of seconds that caught_up() waits, even if reports keep coming
 
 
 class Follower:
@@ -40,8 +40,8 @@ class Follower:
         self._changes = changes
         self._doubtful: dict[Interface, None] = {}
         self._doubt = trio.Event()
-        self._others = 0  # number of reports about interfaces that are not known to be our taps
-        self._certain = trio.Event()  # set while no interface is doubtful
+        self._others = 0  # number of reports about network interfaces that are not in the registry
+        self._certain = trio.Event()  # set while no check is pending, and when a check has failed
         self._certain.set()
 
     def doubt(self, interface: Interface) -> None:
@@ -79,7 +79,7 @@ class Follower:
             case LinkChanged(nsid, link):
                 if (interface := self._registry.at((nsid, link.index))) is not None:
                     if link.master != interface.master:
-                        # The report has only the index of the new bridge. Query its name.
+                        # The report contains only the index of the new bridge, so its name must be queried.
                         self.doubt(interface)
                     interface.reports += 1
                     interface.set_host(link, interface.virt.host.addresses)
@@ -105,7 +105,10 @@ class Follower:
                     self.doubt(interface)
 
     def _left(self, interface: Interface) -> None:
-        """Handle a report that a tap has left its namespace: its descriptor tells a deleted tap from a moved one."""
+        """Handle a report that a tap has left its namespace.
+
+        The tap's descriptor shows whether the tap was deleted or moved to another namespace.
+        """
         if interface.tap.alive():
             self.doubt(interface)
         else:
@@ -131,17 +134,17 @@ class Follower:
         self.catch_up()
 
     async def look_after(self, interface: Interface) -> None:
-        """Refresh an interface after a change. If this fails, the change stays, and the refresh is tried later."""
+        """Refresh an interface after a change. If this fails, the change stays, and a check is scheduled."""
         try:
             await self.refresh(interface)
         except OSError as refusal:
-            log.info("%s: %s", interface.virt.name, refusal.strerror)
+            log.info("%s: cannot query the host's end, will try again: %s", interface.virt.name, refusal.strerror)
             self.doubt(interface)
 
     async def refresh_all(self) -> None:
-        """Update the drop counter of every tap. In the daemon's own namespace the kernel reports all other changes.
+        """Update the drop counter of every tap, and the whole state of taps in other namespaces.
 
-        Taps in other namespaces are queried completely.
+        In the daemon's own namespace, the kernel reports all changes except those of the drop counter.
         """
         dropped = await self._kernel.call(self._kernel.links.dropped)
         for interface in self._registry:
@@ -182,10 +185,11 @@ class Follower:
             self._changes.publish()
 
     async def look_for(self, interface: Interface) -> None:
-        """Query the kernel for the place and the state of a tap. If the tap is gone, the interface is lost.
+        """Query the kernel for the place and the state of a tap. If the tap is gone, mark the interface as lost.
 
-        Until the answer arrives, reports about the new place are counted as reports about other interfaces. If there
-        were any, query again. OSError: EMFILE, ENFILE, ENOMEM; the state is then unknown.
+        If the tap has moved, reports that arrive during the query are not yet attributed to the tap, but counted in
+        _others. If that counter has changed, query again.
+        OSError: EMFILE, ENFILE, ENOMEM; the place and the state are then unknown.
         """
         for _ in range(ATTEMPTS):
             if interface.virt.lost:
@@ -196,11 +200,11 @@ class Follower:
             except OSError as refusal:
                 if refusal.errno in NONE_LEFT:
                     raise
-                log.info("%s: %s", interface.virt.name, refusal.strerror)
+                log.info("%s: cannot query the tap: %s", interface.virt.name, refusal.strerror)
                 if refusal.errno == errno.ENXIO:
                     interface.lose()
                 return
-            # The answer may be stale if the kernel has sent a report about the tap since the query.
+            # If the kernel has sent a report that may be about the tap since the query, the answer may be stale.
             if (interface.reports == reports) if place == interface.place else (self._others == others):
                 break
         if interface.virt.lost:
@@ -208,16 +212,16 @@ class Follower:
         moved, interface.place = place != interface.place, place
         if name != interface.virt.netns:
             interface.virt.move(name)
-        # Do not `await` between setting the new place and this call. Once the place is set, reports about it are
-        # applied. They are newer than this answer, which would overwrite them.
+        # Do not `await` between setting interface.place and calling set_host(). Once the place is set, reports about it
+        # are applied. They are newer than the answer in `host`, and set_host() would overwrite them.
         interface.set_host(*host)
         self.catch_up()
-        # The recorder must move with the tap. If another task noticed the move first, that task moves the recorder, and
-        # this task waits until that is done.
+        # The recorder must move with the tap. If another task noticed the move first, that task moves the recorder.
+        # This task then waits for it.
         await (interface.recorder.moved() if moved else interface.recorder.settled())
 
     def _find(self, interface: Interface) -> tuple[Place, str, tuple[Link, tuple[IpInterface, ...], str]]:
-        """Return the place of the tap, the name of its namespace and its state. Blocks."""
+        """Return the tap's place, the name of its network namespace, and the tap's state. Blocks."""
         namespace = interface.tap.netns()
         try:
             nsid = self._kernel.monitor.watch(namespace)
@@ -225,6 +229,6 @@ class Follower:
         finally:
             os.close(namespace)
         if interface.virt.origin is not Origin.FOUND and nsid != interface.place[0]:
-            self._kernel.links.quiet(interface.tap)  # the new namespace has applied its default settings
+            self._kernel.links.quiet(interface.tap)  # the new namespace has applied its own defaults
         host = look(self._kernel.links, interface.tap)
         return (nsid, host[0].index), name, host

@@ -43,7 +43,7 @@ class Interface:
         """Store the parts of the interface.
 
         found: the tap as it was when virtfs opened it.
-        opening: lets the host's end follow the opens of frame and hex.
+        opening: sets the host's end up or down, and its carrier, when frame or hex is opened or closed.
         captures: the pcap files that show this interface.
         events: publishes changes of the host's end.
         start: runs a task until the mount ends.
@@ -125,7 +125,7 @@ class Interface:
             self._events.emit("lost", self.virt.name)
 
     async def _end_captures(self) -> None:
-        """End the captures, after they have shown all frames of the interface."""
+        """Deliver the remaining frames to the captures, then remove the interface from them."""
         await self.recorder.flush()
         for capture in self._captures:
             capture.vanish(self.recorder)

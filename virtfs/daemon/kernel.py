@@ -16,7 +16,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class Kernel:
-    """The netlink sockets of a daemon. open_tap: makes tap<unit> or attaches to it; it blocks."""
+    """The netlink sockets of a daemon. open_tap: a blocking function that makes tap<unit> or attaches to it."""
 
     open_tap = staticmethod(Tap.open)
 

@@ -103,8 +103,8 @@ class Lifecycle:
         unit: None for the lowest free unit.
         names: a function that takes the interface's ports and returns the entries to add to the root directory.
         made: whether an earlier run of virtfs made the existing tap. If so, `destroy` removes the tap.
-        netns: the network namespace that is searched first for an existing tap. A new tap is made in the namespace of
-        the daemon.
+        netns: the network namespace that is searched first for an existing tap, or "". A new tap is made in the
+        namespace of the daemon.
         cloned: whether the interface is created by an open(2) of the file clone.
         """
         self.check_room()
@@ -205,7 +205,7 @@ class Lifecycle:
     async def destroy(self, interface: Interface, keep: bool = False) -> None:
         """Destroy an interface: remove its files, end blocked reads with ENXIO, and remove or restore its tap.
 
-        keep: whether a tap with the verb `persist` is kept for the next mount.
+        keep: whether to keep a tap with the verb `persist` for the next mount.
         """
         virt = interface.virt
         was_lost = virt.lost

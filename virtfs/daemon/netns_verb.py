@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def destination(actions: tuple[Action, ...]) -> str:
-    """Return the namespace that the last verb `netns` of a line names, or "" if there is none."""
+    """Return the argument of the last verb `netns` in a line, or "" if the line has no such verb."""
     return next((str(action.args[0]) for action in reversed(actions) if action.verb == "netns"), "")
 
 
@@ -37,7 +37,7 @@ def without_move(command: Command, of_host: frozenset[str]) -> Command:
 
 
 async def move(kernel: Kernel, follower: Follower, interface: Interface, name: str) -> None:
-    """Move the tap to a network namespace. Then restore its addresses and its UP flag, which the move removes.
+    """Move the tap to a network namespace. Then restore the addresses and the UP flag, which the move removes.
 
     VirtError: errors from open_netns() and from the kernel. After an error the tap is in its old namespace.
     """
@@ -47,7 +47,7 @@ async def move(kernel: Kernel, follower: Follower, interface: Interface, name: s
     try:
         await follower.look_for(interface)
     except OSError as refusal:  # the move itself has succeeded
-        log.info("%s: %s", interface.virt.name, refusal.strerror)
+        log.info("%s: cannot query the moved tap, will try again: %s", interface.virt.name, refusal.strerror)
         follower.doubt(interface)
 
 
@@ -60,7 +60,7 @@ def _moved(links: Links, tap: TapDevice, name: str, host: HostEnd) -> None:
             return descriptor
 
         namespace, before = hold(open_netns(name)), hold(tap.netns())
-        # Two spare descriptors are closed after the move, so that enough descriptors are free for the next steps.
+        # Reserve two descriptors and close them after the move, so that the next steps do not fail with EMFILE.
         with ExitStack() as spare:
             for _ in range(2):
                 spare.callback(os.close, os.dup(namespace))
@@ -96,11 +96,11 @@ async def refuse_moves(kernel: Kernel, interface: Interface, actions: tuple[Acti
             name = str(action.args[0])
             if not await kernel.call(_is_in, interface.tap, name):
                 what = f'{interface.virt.name} exists and is not in "{name}"'
-                raise VirtError(errno.EINVAL, f"{what}: netns cannot be undone, so it must end the line")
+                raise VirtError(errno.EINVAL, f"{what}: netns cannot be undone, so it must be the last verb")
 
 
 def _is_in(tap: TapDevice, name: str) -> bool:
-    """Return whether a tap is in the network namespace of that name. Blocks."""
+    """Return whether a tap is in the network namespace `name`. Blocks."""
     namespace = open_netns(name)
     try:
         there = tap.netns()

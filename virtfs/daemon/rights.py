@@ -1,4 +1,4 @@
-"""chmod(2) and chown(2) on the files of an interface. They run the verbs mode, owner and group."""
+"""Converts chmod(2) and chown(2) on the files of an interface into the verbs `mode`, `owner` and `group`."""
 
 import errno
 
@@ -14,7 +14,7 @@ from virtfs.files.node import Node, RootOwned
 
 
 class Rights:
-    """The operations of the daemon that the name space needs (fuse.names.Keeper)."""
+    """The operations that fuse.names needs from the daemon (its protocol Keeper)."""
 
     def __init__(self, commands: Commands, errors: ErrorsByUser, follower: Follower) -> None:
         self._commands = commands
@@ -36,12 +36,16 @@ class Rights:
             )
             raise self._errors.remember(refusal, user)
         if mode > 0o777:
-            refusal = VirtError(errno.EINVAL, f'chmod: "{mode:o}" has bits beyond 0777')
+            refusal = VirtError(errno.EINVAL, f"chmod: mode {mode:o} has bits beyond 0777")
             raise self._errors.remember(refusal, user)
         await self._change(node, (Action("mode", (mode,)),), user)
 
     async def set_owner(self, node: Node, owner: Uid | None, group: Gid | None, user: User) -> None:
-        """Apply a chown(2) of any file of an interface. Only root may do this. None leaves the id unchanged."""
+        """Apply a chown(2) of any file of an interface: set the owner and the group of the interface.
+
+        owner, group: the new ids. None leaves the owner or the group unchanged.
+        VirtError: EPERM, the user is not root, or the file belongs to no interface; errors from the verbs.
+        """
         actions = []
         if owner is not None:
             actions.append(Action("owner", (str(owner),)))

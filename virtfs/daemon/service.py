@@ -126,7 +126,10 @@ class Daemon:
         self.root.children["bridge"] = self.bridges.directory
 
     def run_in(self, nursery: trio.Nursery) -> None:
-        """Start the tasks that follow taps, readers of rx, and bridges. They run until the nursery is cancelled."""
+        """Start the tasks that follow the kernel, check rx for readers, and refresh bridges.
+
+        They run until the nursery is cancelled.
+        """
         nursery.start_soon(self.follower.run)
         nursery.start_soon(lasting, "looking for readers of rx", self.fifos.run)
         nursery.start_soon(lasting, "looking at bridges", self.bridges.follow)
@@ -143,7 +146,7 @@ async def serve(
     """Serve a FUSE connection until the file system is unmounted or `stop` is set.
 
     fuse_fd: a descriptor of /dev/fuse for the mount. The caller closes it after this function returns.
-    ready: called once, when the mount works.
+    ready: called once, when the mount answers requests.
     state: the path of the file that keeps the text of ctl for the next mount, or None. The interfaces in this file are
     made before any request is answered.
     options: the mount options that status.json shows.
@@ -247,12 +250,13 @@ def _pair() -> tuple[trio.socket.SocketType, socket.socket, int]:
         try:
             end.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER)
             end.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
-        except PermissionError:  # in a user namespace, where the limit of the system applies
+        except PermissionError:  # in a user namespace, where net.core.wmem_max applies
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
     size = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     if size < 4 * SLOW_REPLY:
         raise VirtError(errno.ENOBUFS, f"a socket buffer has only {size} bytes: increase net.core.wmem_max")
-    # The kernel also charges its overhead for a message to the buffer (net/unix/af_unix.c), so use only half of it.
+    # The kernel also charges its overhead for a message to the buffer (net/unix/af_unix.c). So a message may take only
+    # half of the buffer.
     return trio.socket.from_stdlib_socket(ours), theirs, min(size // 2, LONGEST_REQUEST)
 
 

@@ -41,7 +41,7 @@ class State:
         self._ended = False
 
     def verbs(self, virt: Virt) -> str:
-        """Return lines of verbs that give a new interface the current state of this one."""
+        """Return lines of verbs that give a new interface the current state of `virt`."""
         return "".join(format_actions(actions) + "\n" for actions in self._verbs_of(virt))
 
     def text(self) -> str:

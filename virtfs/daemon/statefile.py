@@ -34,7 +34,7 @@ class StateFile:
         self._path = Path(os.path.realpath(path))
         self._locked = -1  # the descriptor that holds the lock
         self._text: str | None = None
-        self._trouble = ""  # the last logged error
+        self._trouble = ""  # the last logged error, which is not logged again if it recurs
         self._one = trio.Lock()
 
     async def load(self) -> str:
@@ -64,7 +64,7 @@ class StateFile:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise OSError(errno.EBUSY, "another mount uses it") from None
-                # If the files differ, another mount replaced the file after the open(2) above. Try again.
+                # If the path now leads to another file, another mount replaced the file after open(2). Try again.
                 if os.path.samestat(found, os.stat(self._path)):
                     return fd, _read(fd).decode("utf-8", "surrogateescape")
             except BaseException:
@@ -73,8 +73,9 @@ class StateFile:
             os.close(fd)
 
     async def save(self, snapshot: Callable[[], Awaitable[str | None]]) -> bool:
-        """Write a snapshot if it differs from the last one. Return False if this failed; the error is then logged.
+        """Write a snapshot if it differs from the last one. Return False if this failed.
 
+        An error is logged, unless it is the same as the last logged error.
         snapshot: returns the text to save, or None if the state must not be saved any more. It is called after earlier
         saves have ended, so that an older text never replaces a newer one.
         """
@@ -86,7 +87,7 @@ class StateFile:
                 self._locked = await in_thread(self._replace, text)
             except OSError as refusal:
                 if (trouble := str(refusal.strerror)) != self._trouble:
-                    log.error('state file "%s": %s', self._path, trouble)
+                    log.error('cannot save the state file "%s": %s', self._path, trouble)
                 self._trouble = trouble
                 return False
             self._text, self._trouble = text, ""

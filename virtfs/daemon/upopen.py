@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class HostFollowsOpens:
-    """Lets the host's end of one interface follow the opens of frame and hex (files.frame.Opening).
+    """Sets the host's end up or down, and its carrier, when frame or hex is opened or closed (files.frame.Opening).
 
     seats: counts the opens.
     look: queries the state of the host's end after a change.
@@ -60,7 +60,7 @@ class HostFollowsOpens:
         try:
             await self.first_open()
         except OSError as refusal:
-            log.warning("%s: cannot set the host's end after the last close: %s", self._virt.name, refusal.strerror)
+            log.warning("%s: cannot update the host's end after the last close: %s", self._virt.name, refusal.strerror)
 
     async def follow(self) -> None:
         """Set the host's end up or down, and set its carrier, as the current opens require.

@@ -25,7 +25,7 @@ U = TypeVar("U")
 
 
 def _extents(kind: str) -> tuple[tuple[int, int], ...]:
-    """Return the first id and the count of each range in /proc/self/uid_map or gid_map (user_namespaces(7))."""
+    """Return the first id and the count of each range in /proc/self/{kind}_map (user_namespaces(7))."""
     lines = Path(f"/proc/self/{kind}_map").read_text().splitlines()
     return tuple((int(first), int(count)) for first, _, count in (line.split() for line in lines))
 
@@ -142,12 +142,17 @@ def _name_of_group(gid: Gid) -> str:
 
 
 def _check_mapped(verb: str, kind: str, number: int, text: str) -> None:
-    """Raise EINVAL, as chown(2) does, if the id is not mapped. Files would show the overflow id instead."""
+    """Raise EINVAL, as chown(2) does, if the id is not mapped.
+
+    stat(2) of a file whose owner or group is not mapped reports the overflow id (user_namespaces(7)).
+    """
     extents = _MAPPED[kind]
     if any(first <= number < first + count for first, count in extents):
         return
     what = f"{kind} {number}" if text.isdecimal() else f'{kind} {number}, "{text}"'
     sentence = f"{verb}: this user namespace has no {what}"
     if sum(count for _, count in extents) == 1:
-        sentence += f"; `virtfs shell` has more with new{kind}map (package uidmap) and a range in /etc/sub{kind}"
+        sentence += (
+            f"; for more ids in `virtfs shell`, install new{kind}map (package uidmap) and add a range to /etc/sub{kind}"
+        )
     raise VirtError(errno.EINVAL, sentence)

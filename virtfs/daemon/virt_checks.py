@@ -22,15 +22,16 @@ OF_HOST: Final = frozenset(_OF_HOST.split())
 
 
 class VirtChecks:
-    """Checks verbs against their user, the mount's limits and the state of the interface."""
+    """Checks verbs against the rights of the user, the mount's limits and the state of the interface."""
 
     def __init__(self, limits: Limits, accounts: Accounts) -> None:
         self._limits = limits
         self._accounts = accounts
 
     async def check(self, interface: Interface | None, actions: tuple[Action, ...], user: User) -> None:
-        """Raise VirtError for the first verb that cannot succeed. interface: None if the line creates it.
+        """Raise VirtError for the first verb that cannot succeed.
 
+        interface: the interface that the line changes, or None if the line creates an interface or a cable.
         EPERM: the user may not use the verb. ENXIO: the tap is gone. ERANGE: the value exceeds a limit of the mount.
         EINVAL: the verb, user or group is unknown.
         """

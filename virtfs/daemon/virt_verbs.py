@@ -1,8 +1,8 @@
 """What each verb of core.verbs does to an interface, and how a line that fails is undone.
 
-An effect is a method that takes an interface and the verb's arguments. It does not need to undo anything. If a line
-fails, the interface is compared with its state before the line ran, and the verbs that restore that state are carried
-out (core.virt_steps).
+An effect is a method that takes an interface and the verb's arguments. Effects contain no code for undoing a line. If a
+line fails, the interface is compared with its state before the line ran, and the verbs that restore that state are
+carried out (core.virt_steps).
 """
 
 import logging
@@ -41,9 +41,9 @@ Effect = Callable[..., Awaitable[None]]
 class _Before:
     """The state of an interface before a line runs, as far as undoing the line needs it.
 
-    records: the addresses with all their attributes if the line may remove addresses, else None.
+    records: the addresses with all their attributes, or None if undoing the line does not need them.
+    member: the tap's membership in a bridge, or None if the tap is in no bridge. It is queried only if `rejoin` is set.
     rejoin: whether the line may take the tap out of its bridge.
-    member: the tap's membership in a bridge if `rejoin` is set; None if it is in no bridge.
     """
 
     virt: Virt
@@ -102,7 +102,7 @@ class VirtVerbs:
     async def _attempt(self, interface: Interface, what: str, undo: Awaitable[None]) -> None:
         """Await `undo`. If it fails, only log the error, because the user gets the error of the line.
 
-        what: describes the undo in the log message, in which it follows "cannot".
+        what: the phrase that follows "cannot" in the log message.
         """
         try:
             await undo
@@ -229,7 +229,8 @@ class VirtVerbs:
 def _removes_addresses(action: Action) -> bool:
     """Return whether a verb can remove addresses.
 
-    Only the kernel's records of such addresses can restore them with all attributes.
+    Before such a verb runs, the kernel's records of the addresses must be saved, so that an undo can restore all
+    attributes.
     """
     match action:
         case Action("-inet" | "-inet6"):

@@ -161,7 +161,7 @@ class Follower:
         """Follow the kernel until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lasting, "listening to rtnetlink", self._listen)
-            nursery.start_soon(lasting, "looking for taps", self._clear_doubts)
+            nursery.start_soon(lasting, "checking taps", self._clear_doubts)
 
     async def _listen(self) -> None:
         while True:

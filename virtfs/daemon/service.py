@@ -131,8 +131,8 @@ class Daemon:
         They run until the nursery is cancelled.
         """
         nursery.start_soon(self.follower.run)
-        nursery.start_soon(lasting, "looking for readers of rx", self.fifos.run)
-        nursery.start_soon(lasting, "looking at bridges", self.bridges.follow)
+        nursery.start_soon(lasting, "checking rx for readers", self.fifos.run)
+        nursery.start_soon(lasting, "reading the state of bridges", self.bridges.follow)
 
 
 async def serve(

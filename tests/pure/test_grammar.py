@@ -223,7 +223,10 @@ def test_name_too_long() -> None:
 def test_a_line_has_so_many_verbs_and_no_more() -> None:
     assert len(parse_verbs("up " * VERBS_MAX)) == VERBS_MAX
     number, sentence = refused("virt3 " + "up " * VERBS_MAX + "down " * 300_000)
-    assert (number, sentence) == (errno.E2BIG, f'"down" is one verb too many: a line may have {VERBS_MAX}, so split it')
+    assert (number, sentence) == (
+        errno.E2BIG,
+        f'"down" is one verb too many: a line may have {VERBS_MAX} verbs, so split it',
+    )
 
 
 def test_verb_that_cannot_be_undone_ends_its_line() -> None:

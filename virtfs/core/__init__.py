@@ -3,10 +3,10 @@
 Interfaces:
 
     virt                  an interface: settings, state, counters
-    virt_steps            the verbs that return an interface to an earlier state
-    values                the contents of attribute files, and the verbs that create an interface again
-    bridge                a bridge, and the verbs that turn one state into another
-    bridgeplan            checks a line of bridge verbs before any takes effect
+    virt_steps            the verbs that restore an earlier state of an interface
+    values                the contents of attribute files, and the verbs that recreate an interface
+    bridge                a bridge, and the verbs that bring it from one state to another
+    bridgeplan            checks a line of bridge verbs before any of them takes effect
     events                the events that the file `events` reports
     limits                the maxima of a mount
 

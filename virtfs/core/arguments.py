@@ -1,4 +1,4 @@
-"""The kinds of arguments of ctl verbs. Each has a name for the help text, a parser and a formatter."""
+"""The kinds of arguments of ctl verbs. Each kind has a name for the help text, a parser and a formatter."""
 
 import ipaddress
 import re
@@ -13,7 +13,8 @@ from virtfs.core.impairment import BOTH, Direction, Impairment
 from virtfs.core.quoting import quoted
 
 # The kernel's maximum txqueuelen; a larger value fails with EPERM. A tap's ring is a single allocation of pointers, at
-# most KMALLOC_MAX_SIZE (4 MiB) long (include/linux/ptr_ring.h). A mount has a lower limit: core/limits.py.
+# most KMALLOC_MAX_SIZE (4 MiB) long (include/linux/ptr_ring.h). A mount has a lower limit by default:
+# core/limits.py.
 QUEUE_MAX = 524288
 DESCRIPTION_MAX = 256  # characters
 FILTER_MAX = 4096  # characters
@@ -22,7 +23,7 @@ IFNAME_MAX = 15  # bytes; IFNAMSIZ without the NUL
 ID_MAX = 2**32 - 2  # (uid_t)-1 means "unchanged" to chown(2)
 
 # The name of a user or group. A colon is not allowed (passwd(5)), but "@" is: directory services have names such as
-# user@example. The name cannot begin with "-", which starts a verb, or "#", which starts a comment.
+# user@example. The name cannot begin with "-", as in the verb -bridge, or "#", which starts a comment.
 _NAME = re.compile(r"[^-#:/,\s][^:/,\s]*")
 _NETNS = re.compile(r"[^#/\s][^/\s]*")  # a file name without white space, so that it is a single word of a line
 _DIGITS = re.compile(r"[0-9]+")
@@ -37,8 +38,8 @@ class Argument:
     name: what the help text calls the argument.
     parse: returns the value of a text. It raises VirtError with a sentence that quotes the text.
     format: returns the text of a value, so that parse(format(x)) == x.
-    take: parses an argument of several words. It gets the remaining words of the line, and returns the value and the
-    number of words that belong to it. None for an argument of one word.
+    take: a function that parses an argument of several words; None if the argument is a single word. The function gets
+    the remaining words of the line, and returns the value and the number of words that it has parsed.
     """
 
     name: str
@@ -80,7 +81,7 @@ def account(name: str) -> Argument:
 
 
 def parse_description(text: str) -> str:
-    """Check a description and return it unchanged. It is a text of 0 to 256 printable characters; "#" is allowed."""
+    """Check a description and return it unchanged: 0 to 256 printable characters; "#" is allowed."""
     if len(text) > DESCRIPTION_MAX:
         raise VirtError(EINVAL, f"{quoted(text)} has {len(text)} characters; at most {DESCRIPTION_MAX} are allowed")
     if not text.isprintable():
@@ -113,7 +114,7 @@ def parse_address6(text: str) -> ipaddress.IPv6Interface | ipaddress.IPv6Address
 def parse_interface_name(text: str) -> str:
     """Check the name of a host interface and return it unchanged (net/core/dev.c dev_valid_name).
 
-    virtN is a valid name here, and stands for the tap of that unit.
+    A name such as virt3 is also valid, and stands for the tap of that unit.
     """
     if len(text.encode("utf-8", "surrogateescape")) > IFNAME_MAX:
         raise VirtError(EINVAL, f"{quoted(text)} is longer than {IFNAME_MAX} bytes, the limit of an interface name")
@@ -137,7 +138,7 @@ def take_impairments(words: Sequence[str]) -> tuple[Impairments, int]:
 
 
 def parse_impairments(text: str) -> Impairments:
-    """Parse a text that consists of the words of take_impairments() and nothing else."""
+    """Parse a text of which take_impairments() must accept every word."""
     words = text.split()
     found, count = take_impairments(words)
     if count < len(words):
@@ -171,7 +172,7 @@ def parse_filter(text: str) -> str:
 def group_mask(refused: dict[int, str]) -> Argument:
     """Return the argument kind for a hexadecimal mask of link-local groups. Bit N is the group 01:80:c2:00:00:0N.
 
-    refused: maps each bit that Linux does not accept to the name of the frames that are sent to the group of this bit
+    refused: maps each bit that Linux does not accept to the name of the frames that are sent to this bit's group
     (net/bridge/br_private.h BR_GROUPFWD_RESTRICTED, BR_GROUPFWD_MACPAUSE).
     """
 
@@ -262,8 +263,9 @@ DESCRIPTION = Argument("TEXT", parse_description)
 IFACE = Argument("IF", parse_interface_name)
 BRIDGE = Argument("NAME", parse_interface_name)
 
-# The values of brconfig(8) that Linux accepts. Linux stores a timeout in hundredths of a second, as a 32-bit number
-# whose maximum means never. The limits of the spanning tree are those of IEEE 802.1D (net/bridge/br_private_stp.h).
+# The argument ranges of brconfig(8), as Linux accepts them. Linux stores a timeout in hundredths of a second, as a
+# 32-bit number whose maximum means never. The limits of the spanning tree are those of IEEE 802.1D
+# (net/bridge/br_private_stp.h).
 MAXADDR = number("N", 0, 2**32 - 1)
 TIMEOUT = number("SECONDS", 0, 42949671)
 MAXAGE = number("SECONDS", 6, 40)

@@ -1,4 +1,4 @@
-"""Bridges as text: in the layout of NetBSD's brconfig(8) (sbin/brconfig/brconfig.c), and as plain lists."""
+"""Bridges as text, in the layout of NetBSD's brconfig(8) (sbin/brconfig/brconfig.c), and as plain lists."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ _STATES = ("disabled", "listening", "learning", "forwarding", "blocking")
 
 
 def status(bridge: Bridge) -> str:
-    """Return the text that `brconfig bridge0` prints on NetBSD.
+    """Return the text that brconfig(8) on NetBSD prints for a bridge.
 
     The port numbers are those of Linux; NetBSD prints the interface index instead.
     """

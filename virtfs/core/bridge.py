@@ -1,4 +1,4 @@
-"""The state of a host bridge, and the verbs that turn one state into another.
+"""The state of a host bridge, and the verbs that bring a bridge from one state to another.
 
 steps() is used to give a new bridge a saved state, to undo a line that failed, and to restore a bridge that virtfs
 attached to.
@@ -55,7 +55,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class FdbEntry:
-    """An entry of a bridge's address table. The entries for the ports' own addresses are left out.
+    """An entry of a bridge's address table. virtfs leaves out the entries for the addresses of the ports themselves.
 
     member: name of the port. age: seconds since the last frame from the address. static: the entry never expires.
     """
@@ -105,9 +105,9 @@ class Bridge:
 
 
 def steps(now: BridgeState, to: BridgeState) -> tuple[Action, ...]:
-    """Return the verbs that turn the bridge `now` into the bridge `to`.
+    """Return the verbs that bring a bridge from the state `now` to the state `to`.
 
-    The verbs change neither the learned addresses nor the MAC address of the bridge.
+    Learned addresses and the MAC address of the bridge are not changed.
     """
     return tuple(_steps(now, to))
 
@@ -175,7 +175,7 @@ def _statics(now: BridgeState, to: BridgeState) -> Iterator[Action]:
     members = {member.name for member in to.members}
     addresses = {address for address, _ in wanted}
     for address, member in there:
-        # When a member leaves the bridge, the kernel removes the entries of this member.
+        # No verb is needed for a member that leaves, because the kernel then removes the entries of this member.
         if address not in addresses and member in members:
             yield Action("deladdr", (address,))
     for address, member in wanted:

@@ -1,4 +1,4 @@
-"""Check a line of bridge verbs against the current state, and keep those that change something.
+"""Check a line of bridge verbs against the current state, and keep the verbs that change something.
 
 The whole line is checked before any verb takes effect.
 """
@@ -40,9 +40,9 @@ def plan(state: BridgeState, actions: tuple[Action, ...], masters: Masters, ensu
     """Return the verbs that change something, in the same order.
 
     ensure: whether to leave out a verb that is already in effect, rather than refuse it.
-    Errors: ENXIO if an interface does not exist; EEXIST if an interface to add is already a member; EBUSY if it is in
-    another bridge; ENOENT if an interface is not a member, or if a MAC address to remove is not in the table;
-    EADDRNOTAVAIL if the bridge does not have an IP address that is to be removed.
+    Errors: ENXIO if an interface does not exist; EEXIST if an interface to add is already a member; EBUSY if an
+    interface to add is in another bridge; ENOENT if a verb other than `add` names an interface that is not a member, or
+    if a MAC address to remove is not in the table; EADDRNOTAVAIL if the bridge does not have the IP address to remove.
     """
     line = _Line(state, masters, ensure)
     return tuple(action for action in actions if line.apply(action))

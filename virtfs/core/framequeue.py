@@ -8,7 +8,7 @@ BYTES = 32 << 20  # maximum total length of the frames in one queue
 class FrameQueue:
     """A first-in, first-out queue of frames.
 
-    The maximum number of frames is a parameter of the methods, `most`, because it may change between calls.
+    The maximum number of frames may change between calls, so it is a parameter of the methods: `most`.
     """
 
     def __init__(self) -> None:

@@ -55,8 +55,8 @@ class Command:
 def parse(line: str) -> Command | None:
     """Parse one line of the mount's ctl, without its newline. Return None for a blank line or a comment.
 
-    Errors: VirtError with EINVAL (grammar), ERANGE (number out of range) or E2BIG (too many verbs). The sentence quotes
-    the text.
+    Errors: VirtError with EINVAL (grammar), ERANGE (number out of range) or E2BIG (too many verbs). The error
+    sentence quotes the offending text.
     """
     words = Words(line)
     first = words.take()
@@ -86,7 +86,7 @@ def file_action(file: str, text: str) -> Action:
     """Return the action that writing `text` to an attribute file performs. Surrounding white space is ignored.
 
     file: the name of the file in the verb table.
-    Errors: KeyError if no verb has that file; VirtError with EINVAL or ERANGE, whose sentence quotes the text.
+    Errors: KeyError if no verb has that file; VirtError with EINVAL or ERANGE; the error sentence quotes the text.
     """
     candidates = verbs.of_file(VIRT, file)
     if not candidates:
@@ -208,14 +208,16 @@ def _names_unit(word: str) -> bool:
 def _parse_actions(words: Words, noun: Noun, *, makes: bool = False) -> tuple[Action, ...]:
     actions: list[Action] = []
     # The last verb `bridge` of the line, unless `-bridge` follows it. A later `netns` is an error, because moving the
-    # tap to another namespace takes the tap out of this bridge.
+    # tap to another namespace takes the tap out of its bridge.
     bridge: Action | None = None
     while (word := words.take()) is not None:
         verb = verbs.find(noun, word)
         if verb is None:
             raise VirtError(EINVAL, f"unknown verb {quoted(word)}")
         if len(actions) == VERBS_MAX:
-            raise VirtError(E2BIG, f"{quoted(word)} is one verb too many: a line may have {VERBS_MAX}, so split it")
+            raise VirtError(
+                E2BIG, f"{quoted(word)} is one verb too many: a line may have {VERBS_MAX} verbs, so split it"
+            )
         action = Action(verb.name, tuple(_parse_arguments(verb, words)))
         actions.append(action)
         if verb.ends_line:

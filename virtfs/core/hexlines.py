@@ -59,8 +59,8 @@ class Lines:
 
         An unfinished line is kept for the next write.
         Errors: those of parse_line(), and E2BIG for an unfinished line of more than LINE_MAX bytes. The iterator raises
-        the error after the last good frame; the sentence has the line number if the write has several lines. The data
-        after the bad line is dropped.
+        the error after the last good frame. The error sentence contains the line number if the write has several lines.
+        The data after the bad line is dropped.
         """
         *lines, self._kept = (self._kept + data).split(b"\n")
         if len(self._kept) > LINE_MAX:

@@ -7,18 +7,18 @@
             inet 10.0.3.1/24 broadcast 10.0.3.255 flags 0
             inet6 fe80::3%virt3/64 flags 0 scopeid 0x7
 
-Every line but the first begins with a tab (sbin/ifconfig: ifconfig.c status(), af_inet.c, af_inet6.c).
+Every line except the first begins with a tab (sbin/ifconfig: ifconfig.c status(), af_inet.c, af_inet6.c).
 
 NetBSD shows virt3 and tap3 as two interfaces. Here a single entry, under the name of the virt, shows both ends of the
 wire. `address` is the MAC address of the virt, which the verb `link` sets. Flags, mtu, status and the inet lines belong
 to the tap; the verbs `up`, `mtu`, `inet` and `inet6` set them, and so does ip(8). The MAC address of the tap is not
-shown; it is in the file tap/address. A scope id is the interface index of the tap: the host knows the address above as
-fe80::3%7.
+shown; it is in the file tap/address. A scope id is the interface index of the tap: on the host, the link-local address
+above is written fe80::3%7.
 
 BROADCAST, SIMPLEX and MULTICAST are always set. RUNNING is set whenever UP is. PROMISC is set while the tap is in a
-bridge, and while the verb `promisc` or another program has made the tap promiscuous. A capture does not
-set it. An empty description is left out. The broadcast address is left out if the prefix is too long to have one
-(RFC 3021). A virt that has lost its tap is shown as down and without addresses.
+bridge, and while the verb `promisc` or another program has made the tap promiscuous. A capture does not set PROMISC. An
+empty description is left out. The broadcast address is left out if the prefix is too long to have one (RFC 3021). A
+virt that has lost its tap is shown as down and without addresses.
 """
 
 from collections.abc import Iterable, Iterator

@@ -6,8 +6,8 @@ The caller passes the time, in nanoseconds of any monotonic clock. A frame goes 
 2. loss: the frame is dropped. It is also dropped if `limit` frames are already waiting.
 3. corrupt: one bit is flipped.
 4. reorder: the frame is sent at once, ahead of all waiting frames and regardless of the rate.
-5. delay and jitter: the frame is sent later. Frames are sorted by their due times, so jitter can reorder them, as in
-   netem. If a rate is set, jitter does not reorder frames, because a link carries one frame after the other.
+5. delay and jitter: the frame is sent later. Frames are sent in the order of their due times. So jitter can reorder
+   frames, as in netem, but not if a rate is set, because a link carries one frame after the other.
 6. rate: transmission starts when the delay is over and the link is free. The frame arrives when its last bit has been
    sent.
 
@@ -55,8 +55,8 @@ class Scheduler:
     same result. Two directions that share a seed need different streams; otherwise the reply to a ping would pass
     whenever the request did. If settings.seed is not None, it is used instead of `seed`.
 
-    Every pushed frame, and every duplicate, is in exactly one place: counted in counts.lost or counts.over_limit, still
-    waiting, or popped.
+    Every pushed frame, and every duplicate, meets exactly one of these conditions: it is counted in counts.lost; it is
+    counted in counts.over_limit; it still waits; or pop() or clear() has removed it.
     """
 
     def __init__(self, settings: Impairment, seed: int, stream: str = "") -> None:
@@ -153,7 +153,7 @@ class Scheduler:
 
 
 class _Chance:
-    """A random source. Each call is for one frame; it returns True for the given share of the frames."""
+    """A random source. Each call decides about one frame. The result is True for the given share of the calls."""
 
     __slots__ = ("_correlation", "_last", "_probability", "_random")
 

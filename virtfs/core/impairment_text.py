@@ -14,7 +14,7 @@
 
 A TIME without a unit is in microseconds, and a RATE without a unit is in bits a second. The percent sign is optional.
 The lines above may come in any order, each at most once. Optional numbers belong to the word before them. Parsing stops
-at the first word that is neither a word of this list nor such a number.
+at the first word that is neither a keyword of this list nor such a number.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -56,8 +56,8 @@ def parse_impairment(words: Sequence[str]) -> tuple[Impairment, int]:
 def parse_impairment_verb(words: Sequence[str]) -> tuple[tuple[Direction, ...], Impairment, int]:
     """Parse an impairment with an optional direction: `in delay 20ms`, `out loss 1%` or `delay 20ms`.
 
-    An impairment without a direction applies to both. Return the directions, the impairment and the number of words
-    taken. Errors: those of parse_impairment(), and EINVAL if there is no impairment.
+    An impairment without a direction applies to both directions. Return the directions, the impairment and the number
+    of words taken. Errors: those of parse_impairment(), and EINVAL if there is no impairment.
     """
     directions = tuple(direction for direction in BOTH if words and words[0] == direction) or BOTH
     first = 2 - len(directions)
@@ -74,8 +74,8 @@ def parse_impairment_verb(words: Sequence[str]) -> tuple[tuple[Direction, ...], 
 def parse_impairments(words: Sequence[str]) -> tuple[dict[Direction, Impairment], int]:
     """Parse the arguments of the verb `impair`: `in …`, `out …`, `in … out …`, or an impairment without a direction.
 
-    An impairment without a direction applies to both. Return the impairments by direction, and the number of words
-    taken. Errors: those of parse_impairment_verb(), and EINVAL if a direction is given twice.
+    An impairment without a direction applies to both directions. Return the impairments by direction, and the number
+    of words taken. Errors: those of parse_impairment_verb(), and EINVAL if a direction is given twice.
     """
     found: dict[Direction, Impairment] = {}
     at = 0
@@ -130,7 +130,7 @@ class _Reader:
         return self.peek()[:1] in tuple("0123456789")
 
     def percents(self, after: str, most: int) -> list[float]:
-        """Take and return at least one percentage and at most `most`. All except the first are optional."""
+        """Take and return 1 to `most` percentages. All except the first are optional."""
         found = [quantities.parse_percent(self.take(after))]
         while len(found) < most and self.number_follows():
             found.append(quantities.parse_percent(self.take(after)))

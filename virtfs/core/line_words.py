@@ -13,7 +13,7 @@ _WORD = re.compile(r"[^ \t]+")
 class Words:
     """The words of a line that have not been taken yet.
 
-    A word that begins with "#" starts a comment, which is skipped. Only take_rest() returns such a word as text.
+    A word that begins with "#" starts a comment, which all methods skip except take_rest().
     Errors: the constructor raises EINVAL if the line contains a character that is neither printable nor a tab.
     """
 

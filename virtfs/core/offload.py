@@ -23,8 +23,8 @@ _ETH_P_8021Q, _ETH_P_8021AD = b"\x81\x00", b"\x88\xa8"
 def complete_frames(header: memoryview | bytes, frame: memoryview | bytes) -> list[bytes]:
     """Return the complete frames that a real wire would carry instead of this header and frame.
 
-    A large TCP segment over IPv4 or IPv6 is cut into frames. The offload flags TUN_F_TSO4 and TUN_F_TSO6 permit the
-    kernel no other kind of large segment.
+    A large TCP segment over IPv4 or IPv6 is cut into frames. With the offload flags TUN_F_TSO4 and TUN_F_TSO6, the
+    kernel sends no other kind of large segment.
     ValueError: the frame is a large segment of another kind.
     """
     flags, gso_type, _, gso_size, csum_start, csum_offset = virtio_net_hdr.unpack_from(header)

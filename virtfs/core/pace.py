@@ -14,7 +14,8 @@ class Pace:
     """Scales the intervals of a recording by a factor."""
 
     def __init__(self) -> None:
-        # The recorded time and the due time of the first frame with the current factor, and this factor.
+        # The recorded time and the due time of the first frame with the current factor, and this factor. None until
+        # there is such a frame.
         self._base: tuple[int, int, float] | None = None
 
     def due(self, recorded: int | None, factor: float, now: int) -> int:
@@ -25,8 +26,8 @@ class Pace:
         recorded: nanoseconds since 1970, None if unknown. factor: 2 means twice as fast as recorded, 0 means as fast as
         possible. now: nanoseconds of any monotonic clock.
         VirtError ERANGE: the kernel's clocks cannot represent the due time. They count nanoseconds in 64 bits (ktime_t,
-        include/linux/ktime.h). Timestamps in pcapng can be far enough apart for that, because a tick can
-        be as long as a second.
+        include/linux/ktime.h). Two timestamps in pcapng can be that far apart, because a clock tick can be
+        as long as a second.
         """
         if recorded is None or not factor:
             self._base = None

@@ -145,7 +145,7 @@ def whole_blocks(blocks: bytes | memoryview, size: int, least: int = 0) -> tuple
 
 
 def _equal_blocks(blocks: bytes | memoryview, size: int) -> tuple[int, int]:
-    """Do the same as whole_blocks(), but check all blocks together. This works only for blocks of equal length.
+    """Do the same as whole_blocks(), but faster, and only for blocks of equal length, which are checked together.
 
     Return (0, 0) if the lengths differ or if at most _FEW blocks fit.
     """

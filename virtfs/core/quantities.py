@@ -1,8 +1,8 @@
 """Parse and format numbers. Parsing the text that a format function returns gives the same number again.
 
-The parse functions raise VirtError: EINVAL for malformed text, ERANGE for a number out of range. The sentence quotes
-the text. Digits are ASCII digits. Leading zeros are refused, because other tools would take the number for octal.
-Only a mode, which is octal, may have them.
+The parse functions raise VirtError: EINVAL for malformed text, ERANGE for a number out of range. The error sentence
+quotes the text. Digits are ASCII digits. Leading zeros are refused, because other tools would read such a number as
+octal. Only a mode, which is octal, may have leading zeros.
 """
 
 import re
@@ -24,7 +24,8 @@ _NAME = re.compile(r"(virt|tap|)(.*)", re.DOTALL)
 _SIZE = re.compile(r"(0|[1-9][0-9]*)([KMGkmg]?)")
 _FACTOR = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _MEASURE = re.compile(r"((?:0|[1-9][0-9]*)(?:\.[0-9]+)?)([A-Za-z]*|%)")
-# Maximum number of digits, one more than 2**63 has. It is checked before int(), which refuses thousands of digits.
+# Maximum number of digits, one more than 2**63 has. It is checked before int(), which raises ValueError for thousands
+# of digits.
 _DIGITS = 20
 
 
@@ -210,7 +211,10 @@ def _measure(text: str, scales: dict[str, int], unit: str, example: str) -> int:
 
 
 def _bounded(text: str, number: str) -> str:
-    """Return `number`. VirtError: it has more than _DIGITS digits before or after the decimal point."""
+    """Return `number`, the numeric part of `text`.
+
+    VirtError: `number` has more than _DIGITS digits before or after the decimal point.
+    """
     whole, _, fraction = number.partition(".")
     if len(whole) > _DIGITS:
         raise VirtError(ERANGE, f"{quoted(text)} is too large")

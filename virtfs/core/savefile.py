@@ -1,7 +1,7 @@
 """Decode a capture file, pcap or pcapng, that arrives in pieces. A piece may begin and end anywhere in the file.
 
 The caller passes the bytes of the file and gets the frames; this module does not read files. An incomplete record is
-kept until the next piece. A reader keeps at most the longest piece and one incomplete block, which is at most 16 MiB.
+kept until the next piece. A reader keeps at most one incomplete block, of up to 16 MiB, and the longest piece.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ _OTHERS = {  # formats that users are likely to try
 class Reader:
     """A decoder of one capture file, from its beginning.
 
-    A frame that the capture truncated to its snap length is returned as it is in the file, as in tcpreplay. The missing
+    A frame that the capture truncated to its snap length is returned truncated, as in tcpreplay. The missing
     bytes are unknown, and a replay without the frame would be even less complete. Record.original_length is the full
     length. If the file says that frames end with a frame check sequence (FCS), the captured part of the FCS is removed.
     """
@@ -52,9 +52,9 @@ class Reader:
         """Store a piece of the file, and return an iterator of the records that this piece completes.
 
         The iterator is valid until the next call of any method. A record counts as consumed when the next one is
-        requested; the iterator of the next call begins with the records that were not consumed.
+        requested. The iterator of the next call of feed() begins with the records that were not consumed.
         Errors: EINVAL if the file is not a capture of Ethernet frames. The iterator raises this error after the last
-        good record, and the sentence has the file offset of the broken block or record. All later calls of
+        good record. The error sentence contains the file offset of the broken block or record. All later calls of
         feed() raise the same error.
         """
         self._take(data)

@@ -1,4 +1,4 @@
-"""Decode pcap (draft-ietf-opsawg-pcap, pcap-savefile(5)): a file header, then records of one interface."""
+"""Decode pcap (draft-ietf-opsawg-pcap, pcap-savefile(5)): a file header, then a record for each frame."""
 
 from collections.abc import Callable, Iterator
 from errno import EINVAL
@@ -21,9 +21,9 @@ from virtfs.core.savefile_records import (
 )
 
 # The link type field also holds the length of the FCS at the end of each frame, in one of two encodings. libpcap
-# (pcap/pcap.h) and Wireshark use the flag LT_FCS_LENGTH_PRESENT, and LT_FCS_LENGTH for the length in 16-bit words.
-# draft-gharris-opsawg-pcap-01 put the length into the three highest bits, with a flag "f" in the bit below them. Some
-# programs take this length for bytes, others for 16-bit words.
+# (pcap/pcap.h) and Wireshark set the flag LT_FCS_LENGTH_PRESENT, and store the length in LT_FCS_LENGTH, in 16-bit
+# words. draft-gharris-opsawg-pcap-01 puts the length into the three highest bits, and a flag "f" into the bit below
+# them. Some programs interpret this length as bytes, others as 16-bit words.
 _LINKTYPE = 0x0000FFFF
 _FCS_PRESENT = 0x04000000
 _FCS_PRESENT_IN_DRAFT = 0x10000000

@@ -68,7 +68,7 @@ class Pcapng:
                 kind, length = section.pair(data, at)
             if length < _BLOCK_MIN or length & 3 or length > BLOCK_MAX:
                 raise VirtError(
-                    EINVAL, f'"{length}" is not a block length: it must be a multiple of 4 from 12 to {BLOCK_MAX}'
+                    EINVAL, f'"{length}" is not a valid block length: it must be a multiple of 4 from 12 to {BLOCK_MAX}'
                 )
             end = at + length
             if end > size:
@@ -99,8 +99,8 @@ class Pcapng:
 class _Section:
     """The state of one section and the decoders of its blocks.
 
-    at, end: offsets in data at which the block begins and ends. The caller has checked that the block has at least
-    _BLOCK_MIN bytes.
+    The arguments of a decoder: data, a piece of the file; at and end, the offsets in data at which the block begins and
+    ends. The caller has checked that the block has at least _BLOCK_MIN bytes.
     """
 
     def __init__(self, order: str) -> None:
@@ -227,9 +227,9 @@ class _Interface(NamedTuple):
     """An interface of a section.
 
     numerator, denominator: a clock tick is numerator / denominator nanoseconds. offset: nanoseconds added to each time.
-    snaplen: maximum captured bytes of a frame, 0 for no limit. linktype: link type of the frames. It is
-    checked with each packet, because an interface without packets may have any link type. fcs: length in bytes of the
-    FCS at the end of each frame, unless the flags of the frame give another length.
+    snaplen: maximum captured bytes of a frame, 0 for no limit. linktype: link type of the frames. It is checked with
+    each packet, because an interface without packets may have any link type. fcs: length in bytes of the FCS at the end
+    of each frame, unless the flags of the frame give another length.
     """
 
     numerator: int
@@ -259,4 +259,4 @@ def _byte_order(magic: bytes) -> str:
 
 def _must_have(least: int, length: int) -> None:
     if length < least:
-        raise VirtError(EINVAL, f'"{length}" is too short for a block of this type: the minimum is {least} bytes')
+        raise VirtError(EINVAL, f"a block of {length} bytes is too short for its type: the minimum is {least} bytes")

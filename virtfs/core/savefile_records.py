@@ -103,10 +103,10 @@ def frame_of(data: bytes, begin: int, captured: int, length: int) -> bytes:
 
 
 def alike(data: bytes, at: int, stride: int, most: int, places: Iterable[int]) -> int:
-    """Return how many records, from the first on, have the same bytes at the offsets `places`; at most `most`.
+    """Return the number of consecutive records that have the same bytes as the first one at the offsets `places`.
 
-    at: offset of the first record in data. stride: bytes of a record. places: offsets in a record. Each offset is
-    compared in all records at once, which is cheaper than decoding the records.
+    at: offset of the first record in data. stride: bytes of a record. most: maximum number of records to compare.
+    places: offsets in a record. Each offset is compared in all records at once, which is cheaper than decoding them.
     """
     count = min(most, (len(data) - at) // stride)
     for place in places:
@@ -118,7 +118,7 @@ def alike(data: bytes, at: int, stride: int, most: int, places: Iterable[int]) -
 def must_be_a_frame(captured: int, most: int) -> None:
     """Raise EINVAL for a frame of more than `most` bytes."""
     if captured > most:
-        raise VirtError(EINVAL, f'a frame of "{captured}" bytes is too long: the maximum is {most} bytes')
+        raise VirtError(EINVAL, f"a frame of {captured} bytes is too long: the maximum is {most} bytes")
 
 
 def must_be_ethernet(linktype: int) -> None:

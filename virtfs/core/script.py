@@ -50,7 +50,7 @@ class Script:
         """
         if len(data) > WRITE_MAX:
             self.forget()
-            raise VirtError(E2BIG, f"a write of {len(data)} bytes is larger than the limit of {WRITE_MAX}")
+            raise VirtError(E2BIG, f"a write of {len(data)} bytes is too large: the maximum is {WRITE_MAX} bytes")
         *lines, last = (self._kept + data).split(b"\n")
         self._kept = b""
         if len(data) >= WHOLE_BELOW:

@@ -67,7 +67,7 @@ def _flag(text: str) -> bool:
     return text == "1"
 
 
-# Converters of files whose values are not text. A test fails if a file that holds a number is missing here.
+# Converters for the files whose values are not text. A test fails if a file that holds a number is missing here.
 _CONVERTERS: Final[dict[str, Callable[[str], Value]]] = {
     "mtu": int,
     "up": _flag,

@@ -1,4 +1,4 @@
-"""An interface as text: the contents of its attribute files, and the verbs that would create it again."""
+"""An interface as text: the contents of its attribute files, and the verbs that recreate the interface."""
 
 from collections.abc import Callable
 from typing import Final

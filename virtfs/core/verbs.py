@@ -72,13 +72,14 @@ class Verb:
     """One verb.
 
     file: path of the attribute file that mirrors the verb, relative to the interface's directory. Writing an argument
-    to this file runs the verb with that argument. Writing `value` runs a verb without arguments.
+    to this file runs the verb with that argument.
+    value: for a verb without arguments, the text that runs the verb when written to `file`.
     root_only: only root may use the verb, even if the interface has another owner.
     ends_line: the verb cannot be undone, so no verb may follow it in the line.
-    ends_change: the same, but only in a line that changes an interface. In a line that creates an interface, removing
-    the interface undoes the verb.
+    ends_change: the same as ends_line, but only in a line that changes an interface. In a line that creates an
+    interface, removing the interface undoes the verb.
     rest_of_line: the only argument is the rest of the line, including "#" and blanks. It may be empty.
-    option: a word that may follow the arguments. If given, it is the last value of the Action.
+    option: a word that may follow the arguments. If the line contains this word, it is the last value of the Action.
     """
 
     name: str
@@ -103,7 +104,8 @@ class Verb:
 def _switch(name: str, off: str, meaning: str, off_meaning: str, root_only: bool = False) -> tuple[Verb, Verb]:
     """Return a verb and its opposite.
 
-    One file mirrors both verbs. It has the name of the first verb, and holds 1 for this verb or 0 for its opposite.
+    One file mirrors both verbs. The file has the name of the first verb. It holds 1 while this verb is in effect, and 0
+    while its opposite is.
     """
     return (
         Verb(name, (), meaning, file=name, value="1", root_only=root_only),
@@ -124,7 +126,7 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
     Verb("-bridge", (), "take the tap out of its bridge", file="tap/bridge", value="", root_only=True),
     Verb("owner", (arg.USER,), "the user who may use the interface, by name or number", root_only=True),
     Verb("group", (arg.GROUP,), "the group that may use it, by name or number (mode 0660)", root_only=True),
-    Verb("mode", (arg.MODE,), "permission bits of the device files, 0 to 0777; others follow"),
+    Verb("mode", (arg.MODE,), "permission bits of the device files, 0 to 0777; other files follow"),
     Verb("queue", (arg.QUEUE,), "maximum number of frames waiting for a reader, at least 1", file="queue"),
     Verb("backlog", (arg.BACKLOG,), "frames to keep while nobody reads, 0 for none", file="backlog"),
     *_switch(
@@ -156,7 +158,7 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
     *_switch(
         "upopen",
         "-upopen",
-        "the first open of frame sets the tap up, the last close down",
+        "set the tap up at the first open of frame, down at the last close",
         "opening and closing frame changes nothing (default)",
     ),
     Verb("carrier", (arg.CARRIER,), "the tap has a carrier always (default) or while frame is open", file="carrier"),
@@ -168,7 +170,7 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
         root_only=True,
         ends_change=True,
     ),
-    Verb("exclusive", (arg.EXCLUSIVE,), "which opens of frame only one program at a time may have", file="exclusive"),
+    Verb("exclusive", (arg.EXCLUSIVE,), "directions in which frame may be open only once", file="exclusive"),
     Verb("impair", (arg.IMPAIRMENTS,), "delay, lose or change frames, in the words of tc-netem(8)", file="impair"),
     Verb("-impair", (), "no impairment in either direction (default)", file="impair", value=""),
     Verb("filter", (arg.FILTER,), "pass only frames that match a tcpdump expression", file="filter", rest_of_line=True),

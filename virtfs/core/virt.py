@@ -156,7 +156,7 @@ class Virt:
         return frame_bounds(self.host.mtu)
 
     def snapshot(self) -> "Virt":
-        """Return a copy of the interface. It keeps all fields except the listeners."""
+        """Return a copy of the interface with all fields except the listeners."""
         return replace(self, listeners=[])
 
     def set(self, **settings: Any) -> None:

@@ -1,4 +1,4 @@
-"""The verbs that return an interface to an earlier state, to undo a line that failed."""
+"""The verbs that restore an earlier state of an interface, to undo a line that failed."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ _FIELDS = {
 
 
 def steps(now: Virt, to: Virt) -> tuple[Action, ...]:
-    """Return the verbs that turn the interface `now` into its earlier state `to`, in an order that works.
+    """Return the verbs that bring an interface from the state `now` back to the earlier state `to`, in a valid order.
 
     If the tap is lost, only the settings of virt are restored. A tap that virtfs created is not moved back to another
     network namespace: only the line that created the tap can have moved it, and undoing this line destroys the tap.

@@ -41,7 +41,8 @@ def mount(directory: str, text: str, foreground: bool = False, sloppy: bool = Fa
 def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool) -> int:
     """Serve a mount at a resolved directory in this process until it ends, and return the exit status.
 
-    ready: called once the mount answers requests. VirtError: the mount or its server failed.
+    ready: a function that is called when the mount begins to answer requests.
+    VirtError: the mount or its server failed.
     """
     try:
         open_log(options.log, foreground, options.debug)

@@ -1,4 +1,4 @@
-"""Mount options, as given after `-o`: those of virtfs, flags of mount(2), and those for other programs."""
+"""Mount options, as given after `-o`: options of virtfs, flags of mount(2), and options for other programs."""
 
 import errno
 import os
@@ -36,11 +36,11 @@ _REFUSED: Final = (
     ("umask|fmask|dmask|mode", 'set the mode per interface: "virtN mode OCTAL" in ctl, or chmod'),
     ("(fs|def|root)?context|seclabel", "fusermount3 cannot set SELinux labels: the policy labels FUSE as fusefs_t"),
     ("subtype", "the type must be fuse.virtfs, by which virtfs and umount -t recognize the mount"),
-    ("allow_root", "use allow_other to let other users in, root among them; root's mounts always have it"),
+    ("allow_root", "use allow_other, which admits all users, including root; root's mounts always have it"),
     ("auto_unmount", "leave it out: the server unmounts when it ends, and the next mount replaces a dead mount"),
-    ("max_read|max_write|blksize|large_read", "sizes are fixed: one read is one frame, whatever its length"),
+    ("max_read|max_write|blksize|large_read", "leave it out: one read returns one frame, whatever its length"),
     ("fd|rootmode|user_id|group_id|blkdev", "leave it out: fusermount3 sets it"),
-    ("bind|rbind|move|r?(shared|slave|private|unbindable)", "use mount(8) for it once virtfs is mounted"),
+    ("bind|rbind|move|r?(shared|slave|private|unbindable)", "mount virtfs without it, then apply it with mount(8)"),
     ("loop|offset|sizelimit", "virtfs has neither an image nor a device"),
     ("nosymfollow", "tapN and rx are symbolic links, which would not work"),
 )
@@ -56,8 +56,8 @@ class MountOptions:
 
     limits: see Limits. log, state: the absolute path of the file, or None. debug: whether to log everything. source:
     the source to show in the mount table, or None for the default. flags: names and values of the flags that the
-    options set, see FLAGS. remount: whether to change an existing mount. given: the names of virtfs's own options, see
-    own(), that the parsed text contained.
+    options set, see FLAGS. remount: whether to change an existing mount. given: names of those of
+    virtfs's own options (see own()) that the parsed text contains.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -80,7 +80,7 @@ class MountOptions:
         return limits | sizes | files | {"debug": "debug" if self.debug else None}
 
     def text(self) -> str:
-        """Return virtfs's own options that differ from their defaults, in the format of parse()."""
+        """Return virtfs's own options that differ from their defaults, as a list that parse() accepts."""
         usual = MountOptions().own()
         return ",".join(word for name, word in self.own().items() if word is not None and word != usual[name])
 
@@ -89,7 +89,7 @@ def parse(text: str, sloppy: bool = False) -> MountOptions:
     """Parse a comma-separated list of options. Of several conflicting options, the last one applies.
 
     sloppy: ignore unknown and unsupported options, as `mount -s` requests. VirtError: EINVAL, ERANGE. The error
-    sentence quotes the option and names an alternative.
+    sentence quotes the option or its value. For an unsupported option, it names an alternative.
     """
     options = MountOptions()
     flags: dict[str, bool] = {}

@@ -9,7 +9,8 @@ from virtfs.core.errors import VirtError
 from virtfs.fuse.mount import change_flags
 from virtfs.fuse.mounttable import Mounted, mounted_at, resolve
 
-# From linux/mount.h; statvfs(3) has no such flag. The other flags have the same values in both.
+# MS_DIRSYNC of linux/mount.h; statvfs(3) has no such flag. The other flags have the same values in mount(2) and
+# statvfs(3).
 _MS_DIRSYNC = 128
 _FLAGS = {
     "ro": os.ST_RDONLY,
@@ -26,8 +27,8 @@ def remount(directory: str, text: str, sloppy: bool = False) -> None:
     """Apply the flags in a list of options to a mounted virtfs. Other flags keep their values.
 
     mount(8) repeats the options from fstab(5) or from the mount table. So an option that is not a flag is accepted if
-    it does not change the mount. VirtError: EINVAL, no virtfs is mounted there, or an option that is not a flag would
-    change; EPERM, the caller is not root; any other errno, the mount's options cannot be read.
+    it does not change the mount. VirtError: EINVAL, no virtfs is mounted at the directory, or an option that is not a
+    flag would change; EPERM, the caller is not root; any other errno, the mount's options cannot be read.
     """
     path = resolve(directory)
     mount = mounted_at(path)

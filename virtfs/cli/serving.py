@@ -3,7 +3,7 @@
 The order at the end matters. First the service ends: it answers all waiting readers and closes the taps. Then the
 mount is detached. /dev/fuse is closed last, and `virtfs umount` waits for that. Requests that arrived after the end of
 the service fail when /dev/fuse is closed. Nothing here opens a path in the mount, because this process would have to
-answer the request itself.
+answer its own request.
 """
 
 import errno
@@ -35,8 +35,8 @@ GRACE = 5  # seconds from the second signal to SIGALRM, which ends the process
 def run(directory: str, options: MountOptions, ready: Callable[[], None]) -> None:
     """Serve a mount at a resolved directory until it is unmounted or a signal ends the service.
 
-    ready: called once the mount answers requests. VirtError: the mount failed. Any other exception: the service failed.
-    In every case the directory is unmounted before this function returns or raises.
+    ready: a function that is called when the mount begins to answer requests. VirtError: the mount failed. Any other
+    exception: the service failed. In every case the directory is unmounted before this function returns or raises.
     """
     options = replace(options, limits=within(options.limits, descriptors.raise_limit()))
     try:
@@ -46,10 +46,9 @@ def run(directory: str, options: MountOptions, ready: Callable[[], None]) -> Non
 
 
 def within(limits: Limits, files: int) -> Limits:
-    """Return the limits, with `virts` lowered to the number of interfaces that the limit on open files allows.
+    """Return the limits. If the limit on open files allows fewer interfaces, lower `virts` and log a warning.
 
-    files: the maximum number of open files of this process. Log a warning if `virts` is lowered. VirtError EMFILE:
-    `files` is too low for one interface.
+    files: the maximum number of open files of this process. VirtError EMFILE: `files` is too low for one interface.
     """
     most = descriptors.interfaces(files)
     if not most:

@@ -1,4 +1,4 @@
-"""`virtfs shell`: a command in new namespaces with a virtfs of its own. Does not need root.
+"""`virtfs shell`: run a command in new namespaces, with a private virtfs. The caller need not be root.
 
     virtfs shell ── unshare(1) ── shell_init.py, process 1 of the new pid namespace ─┬─ the server
                                                                                      └─ $SHELL or the command
@@ -78,7 +78,7 @@ def check_devices() -> None:
         if not os.access(device, os.R_OK | os.W_OK):
             mode = device.stat().st_mode & 0o777
             raise VirtError(
-                errno.EACCES, f"you may not open {device} (mode {mode:04o}): as root, run `chmod 0666 {device}`"
+                errno.EACCES, f"no permission to open {device} (mode {mode:04o}): as root, run `chmod 0666 {device}`"
             )
 
 
@@ -100,7 +100,7 @@ def _run(directory: str, command: list[str]) -> int:
 
     for ours in unless_ignored(signal.SIGTERM, signal.SIGHUP):
         signal.signal(ours, end)
-    # Process 1 inherits this mask, so the signals are blocked in it from its start. It unblocks them for the command.
+    # Process 1 inherits this mask, so it starts with these signals blocked. It unblocks them for the command.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGQUIT])
     try:
         process = _start(outside, [entering, lifeline])
@@ -133,7 +133,7 @@ def _start(command: list[str], descriptors: list[int]) -> subprocess.Popen[bytes
         os.close(waiting)
     with open(entered, "rb") as pipe, open(mapped, "wb"):
         if pipe.read(1):
-            # If this fails, the command fails for lack of capabilities, and _advice() says what to change.
+            # If map_users() fails, the command fails for lack of capabilities, and _advice() says what to change.
             with contextlib.suppress(OSError):
                 map_users(process.pid)
     return process

@@ -81,8 +81,8 @@ def _run(command: list[str], server: int) -> int:
     program = command[0] if "/" in command[0] else shutil.which(command[0])
     if program is None:
         return _complain(f'"{command[0]}": command not found', 127)
-    # The command would inherit ignored and blocked signals through execve(2). Python ignores these two, and `virtfs
-    # shell` has blocked others.
+    # Reset the signals; otherwise the command would inherit ignored and blocked signals through execve(2). Python
+    # ignores these two, and `virtfs shell` has blocked others.
     default = [signal.SIGPIPE, signal.SIGXFSZ]
     try:
         child = os.posix_spawn(program, command, os.environ, setsigmask=[], setsigdef=default)
@@ -117,7 +117,7 @@ def _finish(server: int) -> None:
 
 
 def _end_with(lifeline: int) -> None:
-    """Exit when `virtfs shell` dies, which closes the other end of the pipe."""
+    """Exit when `virtfs shell` dies: its death closes the other end of the pipe, so that read(2) returns."""
     os.read(lifeline, 1)
     os._exit(128 + signal.SIGHUP)
 

@@ -1,4 +1,4 @@
-"""Signal dispositions inherited from the caller: execve(2) keeps ignored and blocked signals.
+"""Signal dispositions inherited from the caller: execve(2) leaves ignored signals ignored and blocked signals blocked.
 
 nohup(1) starts its command with SIGHUP ignored. A shell without job control starts background commands (`&`) with
 SIGINT and SIGQUIT ignored. A foreground program keeps ignoring these signals. A daemon resets all signals (daemon(7)).
@@ -30,7 +30,7 @@ def start_afresh() -> None:
 
 
 def unless_ignored(*numbers: signal.Signals) -> list[signal.Signals]:
-    """Return the given signals without those that this process ignores.
+    """Return the given signals, except those that this process ignores.
 
     The caller of this program may have started it with a signal ignored, as nohup(1) does with SIGHUP.
     """

@@ -1,4 +1,4 @@
-"""A mount without bridges, and other machines."""
+"""Fixtures: a mount without bridges, and places that stand for other machines."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from harness.waiting import Stuck
 
 @pytest.fixture
 def mount(mount: Mount) -> Iterator[Mount]:
-    """The module's mount, without a bridge."""
+    """Yield the module's mount, and destroy its bridges and cables after the test."""
     yield mount
     try:
         for name in mount.sh("ls bridge").split():
@@ -21,17 +21,17 @@ def mount(mount: Mount) -> Iterator[Mount]:
         raise
     for row in json.loads(mount.ip("-json link")):
         if not row["ifname"].startswith(("lo", "tap")):
-            # A cable goes with its other end, and may be just going with another machine.
+            # The kernel removes a veth with its peer, so this one may be vanishing with the other machine's namespace.
             mount.sh(f"ip link del {row['ifname']} 2>/dev/null || true")
 
 
 @pytest.fixture
 def peer(places: Callable[[], Place]) -> Place:
-    """Another machine."""
+    """Return a place that stands for another machine."""
     return places()
 
 
 @pytest.fixture
 def other(places: Callable[[], Place]) -> Place:
-    """A third one."""
+    """Return a place that stands for a third machine."""
     return places()

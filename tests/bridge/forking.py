@@ -1,4 +1,4 @@
-"""A program that runs a piece of Python repeatedly, each time in a fork of itself, so that it imports once."""
+"""A program that runs a piece of Python repeatedly, each time in a fork, so that modules are imported only once."""
 
 import subprocess
 import sys
@@ -23,7 +23,10 @@ for line in sys.stdin:
 
 
 class Forking:
-    """Such a program in a place. code: defines once(), which takes words and prints lines."""
+    """A forking program, running in a place.
+
+    code: Python source that defines once(), which takes words and prints lines.
+    """
 
     def __init__(self, place: Place, code: str) -> None:
         self._program: subprocess.Popen[str] = children.start(
@@ -32,13 +35,16 @@ class Forking:
         )  # fmt: skip
 
     def begin(self, *words: object) -> str:
-        """Call once() in a fork. Returns the first line that it prints, or `status` and its exit status."""
+        """Call once() in a fork.
+
+        Returns the first line that once() prints, or, if it prints none, the line `status N` with its exit status.
+        """
         assert self._program.stdin is not None
         print(*words, file=self._program.stdin, flush=True)
         return self._line()
 
     def status(self) -> int:
-        """Wait for the fork to end. Returns its exit status, -n if signal n ended it."""
+        """Wait for the fork to end. Returns its exit status, or -n if signal n ended it."""
         return int(self._line().removeprefix("status "))
 
     def close(self) -> None:

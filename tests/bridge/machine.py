@@ -1,4 +1,4 @@
-"""A machine that is reached through eth0, for tests that put eth0 into a bridge."""
+"""Set up a machine with eth0 as its uplink, for tests that put eth0 into a bridge."""
 
 from harness import told
 from harness.places import Place
@@ -22,11 +22,11 @@ route add 10.60.0.0/16 nexthop via 10.1.1.8 nexthop via 10.1.1.9 weight 2
 
 
 def machine(place: Place, peer: Place) -> None:
-    """Make eth0 with addresses and routes, and a neighbouring router."""
+    """Create eth0 with addresses and routes, and make `peer` a neighbouring router."""
     told.cable(place, "eth0", peer, "10.1.1.1/24")
     peer.ips("address add fd00::1/64 dev eth0 nodad\naddress replace 10.77.0.1/32 dev lo")
     place.ips(_ADDRESSES)
-    # The kernel adds the link-local address some time after the carrier comes (net/core/link_watch.c).
+    # The kernel adds the link-local address asynchronously, after the carrier appears (net/core/link_watch.c).
     until(lambda: any(a.startswith("fe80") for a in told.addresses(place, "eth0")), "a link-local address")
 
 

@@ -1,4 +1,4 @@
-"""An interface's addresses and routes move to the bridge and back. A process killed in between loses none of them."""
+"""An interface's addresses and routes move to the bridge and back, and survive a kill in between."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from harness.waiting import until
 from .forking import Forking
 from .machine import OWN, ROUTES, clear, machine, reached, reaches
 
-# The child that takes the steps and is killed after one of them.
+# A child that performs the steps of an adoption, or of its reversal, and kills itself after one of them.
 _CHILD = """
 import os, signal, socket, sys
 from virtfs.host.bridge_adopt import Adoptions, adopt, give_back
@@ -40,7 +40,7 @@ def once(way, last):
             os.kill(os.getpid(), signal.SIGKILL)
 """
 
-# A mount in the foreground; its process id comes first.
+# Mounts in the foreground, after printing the process id.
 _SERVER = """
 import os
 from virtfs.cli import main, serving
@@ -56,7 +56,7 @@ def test_moved_and_brought_back(mount: Mount, peer: Place) -> None:
     routes_before = mount.ip("route") + mount.ip("-6 route")
     mac = told.link(mount, "eth0")["address"]
     held = told.addresses(mount, "eth0")
-    assert held > OWN  # and a link-local one
+    assert held > OWN  # `held` also has a link-local address
     mount.ctl("create bridge0 inet 10.9.9.9/24 add eth0 adopt")
     assert told.addresses(mount, "eth0") == set()
     assert told.addresses(mount, "bridge0") == held | {"10.9.9.9/24"}
@@ -89,7 +89,7 @@ def test_added_plainly_nothing_moves(mount: Mount, peer: Place) -> None:
     assert told.addresses(mount, "eth0") == held
     assert told.addresses(mount, "bridge0") == set()
     mount.ctl("bridge0 add eth0")
-    mount.ctl("bridge0 add eth0 adopt")  # later
+    mount.ctl("bridge0 add eth0 adopt")  # adopts an interface that is already a member
     assert told.addresses(mount, "bridge0") == held
     reached(peer)
 
@@ -121,7 +121,7 @@ def test_two_adopted_take_their_own_back(mount: Mount, peer: Place, other: Place
     told.cable(mount, "eth1", other, "10.2.2.1/24")
     mount.ip("address add 10.2.2.2/24 dev eth1")
     mount.ctl("create bridge0 add eth0 adopt add eth1 adopt")
-    mount.ip("address add 10.3.3.3/24 dev bridge0")  # as by DHCP
+    mount.ip("address add 10.3.3.3/24 dev bridge0")  # as a DHCP client does
     mount.ctl("bridge0 delete eth1")
     assert {a for a in told.addresses(mount, "eth1") if not a.startswith("fe80")} == {"10.2.2.2/24"}
     other.sh("ping -c 1 -W 2 10.2.2.2")
@@ -131,7 +131,7 @@ def test_two_adopted_take_their_own_back(mount: Mount, peer: Place, other: Place
 
 
 def killed(program: Forking, way: str, step: int) -> bool:
-    """Take the steps in a process that is killed after one of them. Returns whether there was such a step."""
+    """Perform the steps in a process that kills itself after step `step`. Returns whether that step exists."""
     program.begin(way, step)
     status = program.status()
     assert status in (0, -signal.SIGKILL)
@@ -163,12 +163,12 @@ def test_killed_after_any_step_nothing_is_lost(alone: Alone, peer: Place, way: s
         step += 1
     program.close()
     server.close()
-    assert step > 15  # one for each address, each route, and more
+    assert step > 15  # each address and each route takes a step, and there are others
     assert seen == {False, True}
 
 
 def mounted_again(place: Place, *options: str) -> "subprocess.Popen[str]":
-    """Start a new server in the namespaces of one that has ended."""
+    """Start a new server in the namespaces of a server that has ended."""
     words = (sys.executable, "-m", "virtfs", "mount", "-f", *options, "/mnt/virt")
     server = place.start(*words, env=ENVIRONMENT, stderr=subprocess.PIPE)
     assert server.stderr is not None
@@ -177,20 +177,20 @@ def mounted_again(place: Place, *options: str) -> "subprocess.Popen[str]":
         said.append(line)
         if "is mounted" in line:
             return server
-    pytest.fail("the mount did not come:\n" + "".join(said))
+    pytest.fail("virtfs did not mount:\n" + "".join(said))
 
 
 def _torn(place: Place) -> bool:
-    """Return whether packets leave by one interface while ARP replies arrive at the other.
+    """Return whether the routes are on one interface while ARP replies arrive at the other.
 
-    It lasts some milliseconds, unless the process is killed.
+    This state lasts a few milliseconds, unless the process is killed.
     """
     member = place.has("bridge0") and "master" in told.link(place, "eth0")
     return bool(told.routes(place, "eth0") if member else place.has("bridge0") and told.routes(place, "bridge0"))
 
 
 def _completed(place: Place, server: Forking, peer: Place, step: int) -> None:
-    """Finish the line in a new mount, and undo it."""
+    """Complete the adoption in a new mount, then reverse it."""
     pid = int(server.begin("mount", "-f", DIR))
     until(place.mounts, "the mount")
     place.sh("echo ensure bridge0 add eth0 adopt >ctl")
@@ -209,7 +209,7 @@ def _completed(place: Place, server: Forking, peer: Place, step: int) -> None:
 
 
 def test_killed_daemon_and_its_state_file(alone: Alone, peer: Place) -> None:
-    """The state file keeps apart what was created and what was adopted."""
+    """The state file distinguishes the addresses set on the bridge from adopted ones."""
     mount = alone("state=/mnt/state")
     machine(mount, peer)
     mount.ctl("create bridge0 inet 10.9.9.9/24 add eth0 adopt")

@@ -10,25 +10,25 @@ from harness.waiting import until
 
 FORWARDED_BY_A_PORT = set(range(16)) - {1}
 FORWARDED_BY_A_BRIDGE = set(range(3, 16))
-WITHOUT_SPANNING_TREE = {0}  # its frames are like any others then (net/bridge/br_input.c br_handle_frame)
+WITHOUT_SPANNING_TREE = {0}  # without STP, group 0 is forwarded like any other (net/bridge/br_input.c br_handle_frame)
 
 
 def to_group(number: int) -> bytes:
-    """A frame that tells its group by its length too."""
+    """Return a frame to a group, with a length that differs for each group."""
     return bytes([1, 0x80, 0xC2, 0, 0, number]) + b"\2\0\0\0\0\7" + EXPERIMENTAL + bytes(46 + number)
 
 
 def joined(mount: Mount, virts: Virts, verbs: str = "") -> tuple[Virt, Virt]:
-    """Two interfaces in bridge0, which forwards."""
+    """Create bridge0 with two interfaces, and wait until it forwards between them."""
     mount.ctl(f"create bridge0 up {verbs}")
     one, two = virts("up bridge bridge0"), virts("up bridge bridge0")
     for virt in (one, two):
-        until(lambda: told.port(mount, virt.tap)["state"] == "forwarding", "it forwards")  # noqa: B023
+        until(lambda: told.port(mount, virt.tap)["state"] == "forwarding", "the port forwards")  # noqa: B023
     return one, two
 
 
 def passing(one: Virt, two: Virt) -> set[int]:
-    """The groups whose frames get from one to the other."""
+    """Return the groups whose frames get from `one` to `two`."""
     reader, writer = two.open(), one.open()
     found = set()
     for number in range(16):
@@ -53,7 +53,7 @@ def test_of_the_bridge(mount: Mount, virts: Virts, mask: str, groups: set[int]) 
 
 
 def test_of_a_member(mount: Mount, virts: Virts) -> None:
-    """It is for what comes from there, also with LACP; pause frames pass no bridge of Linux."""
+    """A member's mask affects frames received from it, LACP included. No Linux bridge forwards pause frames."""
     one, two = joined(mount, virts)
     mount.ctl(f"bridge0 ifgroupfwd {one.name} 0xfffd")
     assert passing(one, two) == FORWARDED_BY_A_PORT

@@ -1,4 +1,4 @@
-"""What other programs set of bridges and their ports stays, and comes back with a port that left."""
+"""Attributes of bridges and ports that other programs set are kept, and restored when a removed port is put back."""
 
 import errno
 from typing import Any
@@ -24,14 +24,14 @@ def set_by_hand(mount: Mount, bridge: str, port: str) -> None:
 
 
 def seen(mount: Mount, bridge: str, port: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What was set so."""
+    """Return the attributes of the bridge and of the port that set_by_hand() changes."""
     own, ports = told.data(mount, bridge), told.port(mount, port)
     return {name: own.get(name) for name in OF_BRIDGE}, {name: ports[name] for name in OF_PORT}
 
 
 @pytest.fixture
 def port(mount: Mount, virts: Virts) -> Virt:
-    """A port of bridge0. Another program has set attributes of the port and of the bridge."""
+    """Return a port of bridge0, after another program has set attributes of the port and of the bridge."""
     mount.ctl("create bridge0 up")
     virt = virts("up bridge bridge0")
     set_by_hand(mount, "bridge0", virt.tap)

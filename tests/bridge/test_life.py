@@ -1,4 +1,4 @@
-"""Bridges that others made, changed or took away; taps in and out of them; all of it made again elsewhere."""
+"""Bridges that other programs create, change or delete; taps that join and leave them; bridges recreated elsewhere."""
 
 import errno
 import json
@@ -15,14 +15,14 @@ from harness.process import fails
 from harness.serving import Mount, Virts, frame
 from harness.waiting import until
 
-# --- what passes
+# --- forwarding
 
 
 def test_ping_passes_over_the_bridge_and_not_without(mount: Mount, peer: Place, other: Place) -> None:
     told.cable(mount, "v0", peer, "10.0.3.1/24")
     told.cable(mount, "v1", other, "10.0.3.2/24")
     ping = "ping -c 1 -W 1 10.0.3.2"
-    passes = "ping -c 20 -i 0.1 -W 1 10.0.3.2 | grep -m 1 'bytes from'"  # an unanswered ARP request is repeated
+    passes = "ping -c 20 -i 0.1 -W 1 10.0.3.2 | grep -m 1 'bytes from'"  # the kernel repeats unanswered ARP requests
     peer.refused(ping)
     mount.ctl("create bridge0 up add v0 add v1")
     peer.sh(passes)
@@ -53,7 +53,7 @@ def test_frames_pass_between_virts(mount: Mount, virts: Virts) -> None:
     assert outside.begin_read(2048).result() == frame(number=2)
 
 
-# --- virt's own verbs
+# --- verbs of an interface
 
 
 def test_a_tap_goes_into_any_bridge_and_out(mount: Mount, virts: Virts) -> None:
@@ -145,7 +145,7 @@ def test_events_tell_of_bridges(mount: Mount, virts: Virts) -> None:
     ]
 
 
-# --- what others do
+# --- changes by other programs
 
 
 def test_what_ip_does_to_a_bridge_shows(mount: Mount, virts: Virts) -> None:
@@ -192,11 +192,11 @@ def test_a_bridge_that_others_take_away(mount: Mount, virts: Virts, blow: str) -
     assert mount.read("bridge/bridge0/members") == ""
 
 
-# --- bridges that were there before
+# --- bridges that existed before
 
 
 def found(mount: Mount) -> Any:
-    """A bridge of the host's and all that can be seen of it."""
+    """Return the visible state of bridge7 and its ports, without timers and counters."""
     rows = [json.loads(mount.ip(f"-details -json link show {name}"))[0] for name in ("bridge7", "v0", "v1")]
     for row in rows:
         for timer in ("gc_timer", "topology_change_timer", "hello_timer", "tcn_timer", "fdb_n_learned", "hold_timer",
@@ -256,7 +256,7 @@ def test_unmounting_removes_what_was_made_and_leaves_the_rest(alone: Alone) -> N
     mount.ip("link del bridge7")
 
 
-# --- made again
+# --- recreated from saved text
 
 
 def test_reading_ctl_makes_it_again(alone: Alone) -> None:
@@ -286,7 +286,7 @@ def test_reading_ctl_makes_it_again(alone: Alone) -> None:
         ["bridge0", "-learn"],
         ["bridge10", "protect"],
     ]
-    assert "10.1.1.2" not in text  # it comes with eth0
+    assert "10.1.1.2" not in text  # `adopt` takes it from eth0
     two.ctl(text)
     assert two.read("ctl") == text
     waits = " (listening|learning|forwarding)\n"

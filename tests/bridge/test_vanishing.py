@@ -1,4 +1,4 @@
-"""A port or the bridge can be deleted at any moment, even while addresses of a port are being moved."""
+"""Another program may delete a port or the bridge at any moment, even while a port's addresses are being moved."""
 
 import errno
 
@@ -10,8 +10,8 @@ from harness.places import Place
 from .forking import Forking
 from .machine import clear, machine
 
-# Carries out a line as the daemon does, and deletes the port or the bridge after one of its steps. Prints the errno of
-# the refusal, whether there was such a step, and how many adopted ports are remembered.
+# Carries out a line as the daemon does, and deletes the port or the bridge (`victim`) after step `last`. Prints the
+# errno of the failure (0 for success), whether step `last` exists, and how many adopted ports are remembered.
 _CHILD = """
 import subprocess, sys
 from virtfs.core.errors import VirtError
@@ -44,7 +44,7 @@ def once(way, last, victim):
 
 
 def interrupted(program: Forking, way: str, step: int, victim: str) -> tuple[int, bool, int]:
-    """See _CHILD."""
+    """Run once() of _CHILD. Returns the three values that it prints."""
     number, there, remembered = map(int, program.begin(way, step, victim).split())
     assert program.status() == 0
     return number, bool(there), remembered
@@ -53,7 +53,7 @@ def interrupted(program: Forking, way: str, step: int, victim: str) -> tuple[int
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("way", ["adopt", "give_back"])
 def test_a_member_goes_after_any_step(alone: Alone, peer: Place, way: str) -> None:
-    """The errno is ENXIO whatever the kernel refused, and nothing of the port is remembered."""
+    """The errno is ENXIO whatever the kernel returned, and nothing about the port is remembered."""
     place = alone()
     assert place.end() == 0
     program, step, there = Forking(place, _CHILD), 1, True

@@ -1,4 +1,4 @@
-"""Each verb of a bridge beside what `ip`, `bridge` and the files say, and every way to be refused."""
+"""The effect of each verb of a bridge, as `ip`, `bridge` and the files show it, and each error."""
 
 import errno
 
@@ -12,7 +12,7 @@ MAC = "02:00:00:00:00:09"
 
 
 def ports(mount: Mount, virts: Virts) -> tuple[str, str]:
-    """bridge0, up, with two members: their names."""
+    """Create bridge0, up, with two members. Returns the names of their taps."""
     one, two = virts(), virts()
     mount.ctl(f"create bridge0 up add {one.tap} add {two.name}")
     return one.tap, two.tap
@@ -32,7 +32,7 @@ def test_made_as_brconfig_says_and_removed(mount: Mount) -> None:
     assert "UP" not in told.link(mount, "bridge0")["flags"]
     mount.ctl("bridge0 up")
     assert mount.read("bridge/bridge0/status").startswith("bridge0: flags=41<UP,RUNNING>\n")
-    assert told.addresses(mount, "bridge0") == set()  # quiet, as taps are
+    assert told.addresses(mount, "bridge0") == set()  # no link-local address, as on taps
     mount.ctl("destroy bridge0")
     assert not mount.has("bridge0")
     assert not mount.exists("bridge/bridge0")
@@ -147,13 +147,13 @@ def test_the_table(mount: Mount, virts: Virts) -> None:
     assert entry["state"] == "static"
     assert "sticky" in entry["flags"]
     assert mount.read("bridge/bridge0/addresses") == f"{MAC} {one} 0 flags=1<STATIC>"
-    mount.ctl(f"bridge0 static {two} {MAC}")  # elsewhere from now on
+    mount.ctl(f"bridge0 static {two} {MAC}")  # moves the entry
     assert mount.read("bridge/bridge0/addresses").startswith(f"{MAC} {two} ")
     mount.ctl(f"bridge0 deladdr {MAC}")
     assert mount.read("bridge/bridge0/addresses") == ""
     with fails(errno.ENOENT):
         mount.ctl(f"bridge0 deladdr {MAC}")
-    with fails(errno.ENOENT):  # a port's own is none of the table's
+    with fails(errno.ENOENT):  # a port's own address is not an entry of the table
         mount.ctl(f"bridge0 deladdr {own.pop()}")
 
 
@@ -162,7 +162,7 @@ def station(number: int) -> bytes:
 
 
 def sends(virt: Virt, *stations: int) -> None:
-    """Frames from that many stations behind virt."""
+    """Send a frame from each of the numbered stations behind an interface."""
     file = virt.open()
     for number in stations:
         file.write(b"\xff" * 6 + station(number) + b"\x88\xb5" + bytes(46))
@@ -202,7 +202,7 @@ def test_no_more_than_maxaddr_are_learned(mount: Mount, virts: Virts) -> None:
     assert mount.read("bridge/bridge0/ctl").endswith("maxaddr 3 up")
     mount.ctl("bridge0 maxaddr 0")
     sends(virt, *range(1, 9))
-    until(lambda: len(learned(mount)) >= 8, "there is no limit")
+    until(lambda: len(learned(mount)) >= 8, "more than three addresses are learned")
 
 
 @pytest.mark.parametrize(

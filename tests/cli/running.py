@@ -1,4 +1,4 @@
-"""Running virtfs as a user does: a program, in namespaces that go with it, heard through pipes and a terminal."""
+"""Run virtfs as a user does: as a program with pipes or a terminal, in namespaces that end with it."""
 
 import os
 import pty
@@ -21,15 +21,16 @@ ROOT = Path(__file__).parents[2]
 VIRTFS = [sys.executable, "-m", "virtfs"]
 HELPER = [sys.executable, "-c", "import sys; from virtfs.cli.helper import main; sys.exit(main())"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C"}
-PATIENCE = 20.0  # seconds for what takes a fraction of one
+PATIENCE = 20.0  # time-out in seconds; what is waited for takes a fraction of a second
 
-# An ordinary user, who need not exist and may still reach wherever this checkout lies: root's own files, but no rights.
+# An ordinary user, who need not have an account. The user namespace maps root to this user, so root's files, such as
+# this checkout, can still be read; root's capabilities on the host are gone.
 USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
 NEW_NETWORK = ["unshare", "--net", "--"]
 
 
 def run(command: Sequence[str], seconds: float = PATIENCE, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; its output is text."""
+    """Run a command to completion, and return its status and its output as text."""
     return subprocess.run(
         command,
         env=ENVIRONMENT | environment,
@@ -42,21 +43,24 @@ def run(command: Sequence[str], seconds: float = PATIENCE, **environment: str) -
 
 
 def script(text: str, *arguments: str, before: Sequence[str] = NEW_NETWORK) -> subprocess.CompletedProcess[str]:
-    """Run a shell script in new network and mount namespaces. $virtfs is the command."""
+    """Run a shell script in new network and mount namespaces. $virtfs runs virtfs.
+
+    before: the command prefix that creates the network namespace
+    """
     return run(
         [*before, "unshare", "--mount", "--", "sh", "-euc", text, "sh", *arguments],
-        seconds=2 * PATIENCE,  # of several commands
+        seconds=2 * PATIENCE,  # a script runs several commands
         virtfs=" ".join(VIRTFS),
     )
 
 
 def until(condition: object, what: str) -> None:
-    """Wait for a condition, a function, to hold."""
+    """Wait until condition() is true. `what` names the awaited event in the error message."""
     assert callable(condition)
     end = time.monotonic() + PATIENCE
     pause = select.poll()
     while not condition():
-        assert time.monotonic() < end, f"{what} did not come"
+        assert time.monotonic() < end, f"timed out waiting for {what}"
         pause.poll(20)
 
 
@@ -70,16 +74,16 @@ class Server:
 
     process: subprocess.Popen[str]
     directory: Path
-    network: int  # a descriptor of the namespace, which outlives the process
+    network: int  # a descriptor of the network namespace, which keeps the namespace when the process has ended
 
     def ip(self, *arguments: str) -> str:
-        """ip(8) in the server's network."""
+        """Run ip(8) in the server's network namespace."""
         namespace = f"--net=/proc/{os.getpid()}/fd/{self.network}"
         done = subprocess.run(["nsenter", namespace, "ip", *arguments], capture_output=True, text=True, check=True)
         return done.stdout
 
     def reader(self) -> subprocess.Popen[str]:
-        """A dd that waits for a frame of virt3."""
+        """Start a dd(1) that waits for a frame of virt3."""
         reader = children.start(
             ["dd", f"if={self.directory}/virt3/frame", "of=/dev/null", "bs=2048", "count=1", "status=none"],
             stderr=subprocess.PIPE,
@@ -90,14 +94,17 @@ class Server:
 
 
 def _waits_in_read(pid: int) -> bool:
-    """Whether a process waits for a FUSE server to answer read(2), proc_pid_stack(5); it waits in open(2) as well."""
+    """Return whether a process waits in read(2) for a FUSE server, according to proc_pid_stack(5).
+
+    The stack tells this apart from waiting in open(2).
+    """
     stack = Path(f"/proc/{pid}/stack").read_text()
     return "vfs_read" in stack and "fuse" in stack
 
 
 @contextmanager
 def serving(directory: Path, *options: str, command: Sequence[str] = VIRTFS) -> Iterator[Server]:
-    """A server that answers; killed if the test leaves it."""
+    """Yield a server that has mounted. It is killed at the end if it still runs."""
     process = children.start(
         [*NEW_NETWORK, *command, "mount", "-f", *options, str(directory)],
         env=ENVIRONMENT,
@@ -109,7 +116,7 @@ def serving(directory: Path, *options: str, command: Sequence[str] = VIRTFS) -> 
         said = ""
         while "is mounted" not in said:
             line = process.stderr.readline()
-            assert line, f"it did not start: {said}"
+            assert line, f"the server did not start: {said}"
             said += line
         network = os.open(f"/proc/{process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         yield Server(process, directory, network)
@@ -134,15 +141,15 @@ class Terminal:
         os.write(self.master, text.encode())
 
     def expect(self, pattern: str) -> str:
-        """Wait until the program has printed something; what was before it is then forgotten."""
+        """Wait until the output matches `pattern`. Returns the match, and discards the output up to its end."""
         end = time.monotonic() + PATIENCE
         while not (found := re.search(pattern, self.seen)):
             ready, _, _ = select.select([self.master], [], [], max(0, end - time.monotonic()))
-            assert ready, f"{pattern!r} did not come, but {self.seen!r}"
+            assert ready, f"expected {pattern!r}, but the program printed {self.seen!r}"
             try:
                 self.seen += os.read(self.master, 65536).decode(errors="replace")
-            except OSError as e:  # EIO: the other end is closed
-                raise AssertionError(f"{pattern!r} did not come, but the end after {self.seen!r}") from e
+            except OSError as e:  # EIO: no process has the terminal open
+                raise AssertionError(f"expected {pattern!r}, but the program ended after {self.seen!r}") from e
         self.seen = self.seen[found.end() :]
         return found[0]
 
@@ -152,10 +159,10 @@ def terminal(command: list[str]) -> Iterator[Terminal]:
     """Run a command as the leader of a session with a new terminal."""
     pid, master = pty.fork()
     if pid == 0:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores SIGPIPE, and the command would inherit that
         os.execvpe(command[0], command, ENVIRONMENT | {"PS1": "ready> ", "TERM": "dumb"})
     try:
         yield Terminal(pid, master)
     finally:
-        os.close(master)  # SIGHUP to the remaining processes
+        os.close(master)  # sends SIGHUP to the session's leader and to its foreground processes
         os.waitpid(pid, 0)

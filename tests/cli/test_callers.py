@@ -1,4 +1,4 @@
-"""What ends a virtfs that nohup, a script with `&`, or a caller with odd signal dispositions has started."""
+"""Signals that end virtfs when nohup, a script with `&`, or a caller with unusual dispositions has started it."""
 
 import os
 import shutil
@@ -13,7 +13,8 @@ from harness import children
 
 from .running import ENVIRONMENT, NEW_NETWORK, ROOT, VIRTFS, mounted, run, serving, terminal, until
 
-# Runs the rest of the line with the signals of the first word ignored, and those of the second blocked.
+# Runs a command with some signals ignored (the first argument) and others blocked (the second). The arguments after
+# them are the command.
 _CALLER = """
 import os, signal, sys
 for name in filter(None, sys.argv[1].split(",")):
@@ -28,12 +29,12 @@ def caller(ignored: str, blocked: str = "") -> list[str]:
 
 
 def writer_of(file: Path) -> int:
-    """Return the process that has a file open."""
+    """Return the id of the process that has a file open."""
     for link in Path("/proc").glob("[0-9]*/fd/*"):
-        with suppress(OSError):  # it has ended, or closed it
+        with suppress(OSError):  # the process has ended, or has closed the descriptor
             if link.samefile(file):
                 return int(link.parts[2])
-    raise AssertionError(f"nobody has {file} open")
+    raise AssertionError(f"no process has {file} open")
 
 
 NOHUP = ["nohup"]
@@ -94,7 +95,7 @@ def test_a_shell_passes_the_status_on_whatever_its_caller_ignores() -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A directory with tools/run, whose .venv has this virtfs."""
+    """Return a directory that has tools/run, and a .venv with this virtfs."""
     (tmp_path / "tools").mkdir()
     shutil.copy(ROOT / "tools/run", tmp_path / "tools")
     program = tmp_path / ".venv/bin/virtfs"
@@ -117,7 +118,7 @@ def test_ctrl_c_ends_make_run(checkout: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("by", [NOHUP, BACKGROUND, []], ids=["nohup", "background", "plain"])
 def test_sigterm_ends_make_run(checkout: Path, monkeypatch: pytest.MonkeyPatch, by: list[str]) -> None:
-    """Also sent to the script alone, as make and service managers do."""
+    """SIGTERM to the script alone suffices; make and service managers send it so."""
     directory = checkout / "mount"
     monkeypatch.setitem(ENVIRONMENT, "MOUNT", str(directory))
     process = children.start(

@@ -1,4 +1,4 @@
-"""Mounting and unmounting, as programs see it."""
+"""Mounting and unmounting, as users and their programs see it."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from .running import HELPER, VIRTFS, mounted, run, script, serving
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    path = tmp_path / "a mount"  # a blank is escaped in the kernel's table
+    path = tmp_path / "a mount"  # the kernel's mount table escapes the space
     path.mkdir()
     return path
 
@@ -136,7 +136,7 @@ def test_an_ordinary_user_cannot_unmount_another_ones(directory: Path) -> None:
         """,
         str(directory),
     )
-    # In his user namespace the mount's owner has no number.
+    # The owner of the mount has no uid in the ordinary user's namespace, so the message cannot name the owner.
     assert "not by you" in done.stderr
     assert done.returncode == 0
 
@@ -167,14 +167,14 @@ def test_a_second_signal_ends_a_server_that_hangs(directory: Path) -> None:
         assert server.process.stderr is not None
         server.process.terminate()
         assert "SIGTERM: ending" in server.process.stderr.readline()
-        assert (directory / "version").read_text()  # it did not
+        assert (directory / "version").read_text()  # the server still runs
         server.process.terminate()
         server.process.wait(timeout=10)
         assert not mounted(directory)
 
 
 def test_mount_calls_the_helper(directory: Path, tmp_path: Path) -> None:
-    """mount(8) looks for /sbin/mount.virtfs; in this mount namespace there is nothing else in /sbin."""
+    """mount(8) runs /sbin/mount.virtfs, which is the only file of /sbin in this mount namespace."""
     helper = tmp_path / "mount.virtfs"
     helper.write_text(f"#!/bin/sh\nexec {HELPER[0]} -c '{HELPER[2]}' \"$@\"\n")
     helper.chmod(0o755)
@@ -194,7 +194,7 @@ def test_mount_calls_the_helper(directory: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert 'unknown mount option "colour"' in done.stderr
-    assert "2" in done.stdout.splitlines()[0]  # the limit
+    assert "2" in done.stdout.splitlines()[0]  # the error names the limit
     assert done.stdout.endswith("status 1\nstatus 32\n")
 
 
@@ -206,4 +206,4 @@ def test_the_helper_can_pretend(directory: Path) -> None:
 def test_version_and_help_are_there() -> None:
     assert run([*VIRTFS, "--version"]).stdout.startswith("virtfs 0.")
     for verb in ("mount", "umount", "shell"):
-        assert f"  virtfs {verb} " in run([*VIRTFS, verb, "--help"]).stdout  # the example
+        assert f"  virtfs {verb} " in run([*VIRTFS, verb, "--help"]).stdout  # an example of use

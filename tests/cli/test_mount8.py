@@ -1,4 +1,4 @@
-"""mount(8), umount(8) and fstab(5): the helper and virtfs are installed, in a mount namespace of the test's own."""
+"""mount(8), umount(8) and fstab(5), with mount.virtfs and virtfs installed in a mount namespace of each test."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 
 from .running import HELPER, run, script
 
-# /sbin has mount.virtfs and what the package fuse3 puts there; /usr/local/bin has virtfs; /etc/fstab is $1/fstab.
+# Fills /sbin with mount.virtfs and the helpers of the package fuse3, and /usr/local/bin with virtfs. /etc/fstab is
+# $1/fstab. `table` prints the options, the type and the source of a mount.
 _INSTALLED = f"""
 cd "$1"
 mkdir virt second sbin bin
@@ -24,14 +25,14 @@ table() {{ awk -v d="$PWD/$1" '$5 == d {{ print $6, $(NF-2), $(NF-1) }}' /proc/s
 
 
 def told(text: str, directory: Path) -> list[str]:
-    """What a script prints there, with its complaints."""
+    """Run a script with this installation. Returns the lines of its output and its errors."""
     done = script(f"{_INSTALLED}\nexec 2>&1\n{text}", str(directory))
     assert done.returncode == 0, done.stdout + done.stderr
     return [line.replace(str(directory), "HERE") for line in done.stdout.splitlines()]
 
 
 def test_both_types_in_fstab(tmp_path: Path) -> None:
-    """mount -a knows what is mounted; umount -t by the type that the kernel's table has."""
+    """`mount -a` skips mounts that exist. `umount -t` compares with the type in the kernel's mount table."""
     lines = told(
         """
         echo "virtfs $PWD/virt virtfs state=$PWD/state,allow_other,nofail,_netdev,x-systemd.automount 0 0" >fstab
@@ -83,7 +84,7 @@ def test_by_hand_as_either_type(tmp_path: Path, type_: str) -> None:
 
 
 def test_read_only_and_remounted(tmp_path: Path) -> None:
-    """ro is the kernel's: nothing opens for writing. What was kept is made all the same."""
+    """The kernel enforces `ro`: no file opens for writing. The server still recreates what the state file describes."""
     lines = told(
         """
         echo 'create 3 up' >state

@@ -1,4 +1,4 @@
-"""What may stand after -o."""
+"""Mount options, as given after -o."""
 
 import contextlib
 import errno
@@ -31,7 +31,7 @@ OWN = st.one_of(
 
 @given(st.lists(OWN), st.booleans())
 def test_a_mount_tells_its_options_as_they_are_read(said: list[tuple[str, object]], debug: bool) -> None:
-    """What `mount -o remount` compares."""
+    """Parsing the text of the options returns the same options; `mount -o remount` compares them."""
     options = parse(",".join([f"{name}={value}" for name, value in said] + ["debug"] * debug))
     assert parse(options.text()).own() == options.own()
 

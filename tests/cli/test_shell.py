@@ -19,7 +19,7 @@ WHO = pytest.mark.parametrize("who", [USER, []], ids=["user", "root"])
 
 @pytest.fixture(autouse=True)
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the mount points are made; empty when nothing is left behind."""
+    """Return the directory in which mount points are created. It is empty if nothing is left behind."""
     path = tmp_path / "temporary"
     path.mkdir()
     monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(path))
@@ -64,12 +64,12 @@ def test_its_exit_status_is_passed_on(temporary: Path, who: list[str], command: 
 
 
 def process_of(command: str) -> list[int]:
-    """The processes that run this command."""
+    """Return the ids of the processes that run a command."""
     found = []
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             text = (directory / "cmdline").read_bytes()
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended meanwhile
             continue
         if text == command.replace(" ", "\0").encode() + b"\0":
             found.append(int(directory.name))
@@ -95,7 +95,7 @@ def test_all_of_it_ends_with_the_shell_command(who: list[str], number: signal.Si
         assert process.stdout is not None
         assert process.stdout.readline() == "here\n"
         process.send_signal(number)
-        assert process.stdout.read() == ""  # the other end is closed
+        assert process.stdout.read() == ""  # no process has the write end open
     until(lambda: not process_of(left), "the end of what it started")
 
 
@@ -103,9 +103,9 @@ INTERACTIVE = ["bash", "--norc", "--noediting"]
 
 
 def in_the_foreground(terminal: Terminal, command: str) -> bool:
-    """Whether such a process runs and has this terminal, proc_pid_stat(5)."""
+    """Return whether a process of this command sleeps in the terminal's foreground group, proc_pid_stat(5)."""
     for process in process_of(command):
-        with suppress(OSError):  # it has ended meanwhile
+        with suppress(OSError):  # the process has ended meanwhile
             stat = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
             state, _, group, session, _, foreground, *_ = stat
             if state == "S" and group == foreground and session == str(terminal.pid):
@@ -115,7 +115,7 @@ def in_the_foreground(terminal: Terminal, command: str) -> bool:
 
 @WHO
 def test_job_control_works(who: list[str]) -> None:
-    """In a shell in a shell: Ctrl-C ends the command, Ctrl-Z suspends it, the server hears neither."""
+    """In a nested shell, Ctrl-C ends the command and Ctrl-Z suspends it. Neither signal reaches the server."""
     with terminal(INTERACTIVE) as outer:
         outer.expect("ready> ")
         outer.type(" ".join([*who, *SHELL, *INTERACTIVE]) + "; echo left=$?\n")
@@ -176,7 +176,7 @@ def test_shell_is_the_users_own() -> None:
 
 
 def shell_script(user: list[str], text: str) -> list[str]:
-    """Run a script in `virtfs shell` as an ordinary user; returns the lines it printed."""
+    """Run a script in `virtfs shell` as an ordinary user. Returns the lines that it prints."""
     done = run([*user, *HIS_VIRTFS, "shell", "sh", "-euc", text])
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     return done.stdout.splitlines()
@@ -224,7 +224,7 @@ chmod 700 /run/secret
 @IDS
 @pytest.mark.parametrize("names", ["", "ip netns add near;"], ids=["no-names", "names"])
 def test_run_is_its_own(user: list[str], names: str) -> None:
-    """/run is writable and has useful entries of the old one. Files made there are not seen outside."""
+    """/run is writable and has the readable entries of the system's /run. Files created there do not appear outside."""
     ids = "tourist:1000000:65536" if user == MANY_IDS else ""
     user = as_user(ids, f"{_OLD_RUN}{names}")
     inside = """
@@ -244,7 +244,7 @@ def test_run_is_its_own(user: list[str], names: str) -> None:
 
 
 def test_sockets_in_run_are_reached(tmp_path: Path) -> None:
-    """As that of D-Bus in /run/user."""
+    """Such as the socket of D-Bus in /run/user."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "socket"))
         (tmp_path / "socket").chmod(0o666)
@@ -256,7 +256,10 @@ def test_sockets_in_run_are_reached(tmp_path: Path) -> None:
 
 @WHO
 def test_roots_named_namespaces_stay_roots(who: list[str]) -> None:
-    """Root can still enter what ip-netns(8) has named; an ordinary user could not, and has the names free."""
+    """Root can still enter the namespaces that ip-netns(8) has named.
+
+    An ordinary user cannot, so the names are free in the user's shell.
+    """
     inside = 'ip netns list | cut -d" " -f1; ip netns add mine; ip netns exec mine true'
     done = script(
         f"mount -t tmpfs tmpfs /run; ip netns add blue; {' '.join([*who, *SHELL])} sh -euc '{inside}'; ls /run/netns"
@@ -294,7 +297,7 @@ def test_several_users_use_it() -> None:
 
 
 def test_one_id_has_no_other_owner() -> None:
-    """Not by a command, by chown(2), or from a state file."""
+    """No command, chown(2) or state file can set another owner."""
     refused = {
         "create 4 owner daemon": 'owner: this user namespace has no uid 1, "daemon"',
         "create 4 group daemon": 'group: this user namespace has no gid 1, "daemon"',
@@ -339,7 +342,7 @@ def test_one_id_has_no_other_owner() -> None:
     ],
 )
 def test_its_ids_are_those_of_subuid(ids: str, before: str, maps: tuple[str, ...]) -> None:
-    """As far as newuidmap and newgidmap map them; the user is root in any case."""
+    """The ids are those that newuidmap and newgidmap map. The user is root in any case."""
     printed = shell_script(as_user(ids, before), "cat /proc/self/uid_map /proc/self/gid_map; id -u; id -g")
     assert [f"{first} {count}" for first, _, count in map(str.split, printed[:-2])] == list(maps)
     assert printed[-2:] == ["0", "0"]

@@ -1,4 +1,4 @@
-"""A daemon without a kernel: the commands, on taps and links of the test's own."""
+"""A daemon without a kernel: commands run on fake taps and links."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -32,9 +32,9 @@ PATIENCE = 30
 
 
 class Host:
-    """The interfaces of a fake host, and the changes it refuses.
+    """The interfaces of a fake host.
 
-    refuse: called before every change with what is asked ("mtu", "up", "add_address" …); may raise.
+    refuse: called before every change with its kind ("mtu", "up", "add_address" …) and value; raises to refuse it.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Host:
         self._index = 1
 
     def add(self, name: str, persistent: bool = True) -> None:
-        """As `ip tuntap add`."""
+        """Add an interface, as `ip tuntap add` does."""
         self._index += 1
         mac = bytes((0x02, 0, 0, 0, 0, self._index & 0xFF))
         self.links[name] = Link(self._index, name, False, 1500, mac, False, 1000, 0, None, False)
@@ -56,12 +56,12 @@ class Host:
             self.persistent.add(name)
 
     def vanish(self, name: str) -> None:
-        """As `ip link del`."""
+        """Delete an interface, as `ip link del` does."""
         self.held.pop(name).vanish()
         del self.links[name], self.assigned[name]
 
     def open(self, unit: Unit) -> FakeTap:
-        """In the place of Kernel.open_tap."""
+        """Open a tap. Replaces Kernel.open_tap."""
         name = f"tap{unit}"
         self.refuse("open", unit)
         self._forget_closed()
@@ -81,7 +81,7 @@ class Host:
                     del self.links[name], self.assigned[name]
 
     def taps(self) -> set[str]:
-        """What `ip link` shows."""
+        """Return the names of the interfaces, as `ip link` lists them."""
         self._forget_closed()
         return set(self.links)
 
@@ -91,7 +91,7 @@ class Host:
             raise VirtError(ENXIO, "the tap's interface is gone")
         return name
 
-    # In the place of Links
+    # Methods that replace those of Links
 
     def get(self, tap: FakeTap) -> Link:
         return self.links[self._name(tap)]
@@ -143,7 +143,7 @@ class _Silence:
 
 
 class FakeKernel:
-    """In the place of Kernel: no threads."""
+    """Replaces Kernel, and starts no threads."""
 
     def __init__(self, host: Host) -> None:
         self.links = host
@@ -161,7 +161,7 @@ class FakeKernel:
 
 
 class Bench:
-    """A daemon, and the commands as users give them."""
+    """A daemon, and methods that write commands as users do."""
 
     def __init__(self, host: Host, made: Daemon) -> None:
         self.host = host
@@ -170,12 +170,12 @@ class Bench:
         self.registry = made.registry
 
     async def say(self, text: str, user: User = SUPER, unit: int | None = None, script: Script | None = None) -> None:
-        """One write to ctl, or to an interface's own."""
+        """Write once to the mount's ctl, or, if `unit` is given, to the ctl of that interface."""
         virt = None if unit is None else self.virt(unit)
         await self.daemon.commands.run(virt, script or Script(), text.encode(errors="surrogateescape"), user)
 
     async def refused(self, text: str, user: User = SUPER, unit: int | None = None) -> int:
-        """Return the errno of a write that must be refused. last_error must have its sentence."""
+        """Return the errno of a write, which must fail. Its error sentence must be in last_error."""
         with pytest.raises(VirtError) as caught:
             await self.say(text, user, unit)
         assert self.last_error(user) == caught.value.strerror
@@ -186,7 +186,7 @@ class Bench:
         return self.daemon.errors.last_error(user)
 
     def ctl(self, virt: Virt | None = None) -> str:
-        """The text of a ctl."""
+        """Return the text of the mount's ctl, or of an interface's."""
         return self.daemon.reports.ctl(virt)
 
     async def refresh(self) -> None:
@@ -196,13 +196,13 @@ class Bench:
         return self.registry.get(Unit(unit)).virt
 
     def names(self) -> set[str]:
-        """What the mount point shows besides its own files."""
+        """Return the names of the interfaces in the mount's root directory."""
         return {name for name in self.root.children if name.startswith(("virt", "tap"))}
 
 
 @asynccontextmanager
 async def daemon(limits: Limits | None = None) -> AsyncIterator[Bench]:
-    """Make a daemon. At the end it must have released everything."""
+    """Create a daemon. At the end it must have released everything."""
     host = Host()
     async with trio.open_nursery() as nursery:
         tasks = Tasks(nursery)

@@ -1,7 +1,7 @@
-"""Makes functions that take descriptors, threads or memory fail.
+"""Make functions that take descriptors, threads or memory fail. Such a function is called a door here.
 
-`nth` lets one call fail, the n-th from now, whichever it is. `table` leaves room for so many descriptors and no more,
-which finds the doors that nobody thought of, such as those of the C library.
+`nth` makes the n-th call of any known door fail. `table` limits the number of free descriptors, so that calls of
+other functions fail too, such as those inside the C library.
 """
 
 import builtins
@@ -25,12 +25,16 @@ import trio
 
 from virtfs.host import timer, uring
 
-SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))  # what a user is told
+SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))  # the errnos that a user gets for a lack of resources
 GIVES_DESCRIPTOR = 0x54E3  # TUNGETDEVNETNS
 
 
 class Nth:
-    """Counts calls. fired: the name of the door that failed, "" while none has. places: where each call came from."""
+    """Count the calls of doors, and choose the one that fails.
+
+    fired: name of the door that failed, "" if none has
+    places: for each call, its door and the lines of virtfs on its stack
+    """
 
     def __init__(self, n: int) -> None:
         self._n = n
@@ -39,7 +43,7 @@ class Nth:
         self.places: list[tuple[object, ...]] = []
 
     def now(self, door: str) -> bool:
-        """Whether this call is the one to fail."""
+        """Count a call of `door`, and return whether it must fail."""
         with self._lock:
             self.places.append((door, *_lines()))
             if len(self.places) == self._n:
@@ -48,14 +52,14 @@ class Nth:
         return False
 
     def worth_trying(self, thorough: bool) -> list[int]:
-        """Which calls to let fail: of those from one place the first, or also the last."""
+        """Return the numbers of the calls to make fail: the first from each place, and the last too if `thorough`."""
         first = {place: n for n, place in reversed([*enumerate(self.places, 1)])}
         last = {place: n for n, place in enumerate(self.places, 1)} if thorough else {}
         return sorted({*first.values(), *last.values()})
 
 
 def _lines() -> Iterator[tuple[str, int]]:
-    """The lines of virtfs that the calling thread is in."""
+    """Yield the file and line of each frame of virtfs on the caller's stack."""
     frame = sys._getframe(2)
     while (caller := frame.f_back) is not None:
         frame = caller
@@ -86,7 +90,7 @@ def _no_thread() -> RuntimeError:
 
 @contextmanager
 def nth(n: int) -> Iterator[Nth]:
-    """The n-th call at any of the doors fails: with ENFILE, ENOMEM, or as a thread that cannot be started."""
+    """Make the n-th call of any door fail, with ENFILE, with ENOMEM, or as a thread that cannot be started."""
     count = Nth(n)
     start, ioctl, syscall, create = threading.Thread.start, fcntl.ioctl, uring._syscall, timer._timerfd_create
 
@@ -137,7 +141,7 @@ def nth(n: int) -> Iterator[Nth]:
 
 @contextmanager
 def table(room: int) -> Iterator[None]:
-    """Leave room for so many descriptors."""
+    """Limit RLIMIT_NOFILE so that only `room` more descriptors can be opened."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = {int(fd) for fd in os.listdir("/proc/self/fd")}
     free = (fd for fd in range(soft) if fd not in used)

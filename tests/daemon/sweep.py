@@ -1,7 +1,8 @@
-"""Runs users' requests while each function that takes a resource fails in turn: a program in its own namespaces.
+"""Run users' requests, making each function that takes a resource fail in turn.
 
-Prints one line of JSON for each case: its name, how many failures were tried, and the faults found.
-Arguments: the cases to try, else all; --thorough tries more failures of each.
+This is a program, which runs in namespaces of its own. It prints one line of JSON for each case: its name, the number
+of failures tried, and the faults found.
+Arguments: the cases to try (default: all). --thorough tries more failures in each case.
 """
 
 import json
@@ -41,7 +42,7 @@ from .doors import SHORT, nth, table
 SUPER = User(Uid(0), Gid(0), 1)
 PATIENCE = 5  # seconds
 FAR = "far"
-QUICK = "/run/netns"  # a disk of memory
+QUICK = "/run/netns"  # a tmpfs
 
 
 class Daemon:
@@ -56,7 +57,7 @@ class Daemon:
         self._open: list[DeviceHandle] = []
 
     async def say(self, text: str) -> None:
-        """Write to ctl. last_error must have the sentence of a refusal."""
+        """Write to ctl. If the write fails, last_error must have its error sentence, which names the verb."""
         try:
             await self.made.commands.run(None, Script(), text.encode(), SUPER)
         except VirtError as refusal:
@@ -72,25 +73,25 @@ class Daemon:
         return node
 
     async def open(self, path: str, flags: int) -> None:
-        """Open a stream, to be closed by `close`."""
+        """Open a stream. close() closes it."""
         stream = self.node(path)
         assert isinstance(stream, DeviceFile)
         opening = stream.admit(flags, SUPER)
         self._open.append(opening if isinstance(opening, DeviceHandle) else await opening)
 
     async def close(self) -> None:
-        """Close what is open."""
+        """Close all open streams."""
         while self._open:
             self._open.pop().release()
 
     async def read(self, path: str) -> None:
-        """Read a text."""
+        """Open and read a text file, which must not be empty."""
         text = self.node(path)
         assert isinstance(text, Text)
         assert await text.open(SUPER).read(0, 1 << 20)
 
     def picture(self) -> dict[str, object]:
-        """Return all that a refused request must leave unchanged."""
+        """Return everything that a failed request must leave unchanged."""
         return {
             "tree": sorted(name for name in self.root.children if name.startswith(("virt", "tap"))),
             "bridges": sorted(self.made.bridges.directory.children),
@@ -113,7 +114,7 @@ def _links(rtnl: Rtnl) -> list[str]:
 
 
 def alike(picture: dict[str, object]) -> str:
-    """Return a picture without MAC addresses and indices, which differ each time."""
+    """Return a picture as text, without MAC addresses and indices, which differ in each run."""
 
     def masked(text: str) -> str:
         text = re.sub("([0-9a-f]{2}:){5}[0-9a-f]{2}", "MAC", text)
@@ -147,12 +148,19 @@ async def closed(daemon: Daemon) -> None:
 async def clone_closed(daemon: Daemon) -> None:
     """Close clone and wait until its interface is gone."""
     await daemon.close()
-    assert await until(lambda: daemon.made.state.text() == ""), "the interface stays"
+    assert await until(lambda: daemon.made.state.text() == ""), "the interface of clone remains after close(2)"
 
 
 @dataclass
 class Case:
-    """before: the set-up. what: the request that runs while doors fail. after: undoes it."""
+    """A request to try.
+
+    what: the request, which runs while doors fail
+    after: the steps that undo the request and the set-up
+    before: the steps that set up the state
+    wrong: the faults found
+    tried: the number of failures tried
+    """
 
     what: Step
     after: tuple[Step, ...] = ()
@@ -169,7 +177,7 @@ NO_BRIDGE = say("destroy bridge0")
 
 
 async def BRIDGE(daemon: Daemon) -> None:
-    """Make a bridge whose MAC address does not come from its ports."""
+    """Create a bridge whose MAC address does not come from its ports."""
     await daemon.say("create bridge0 up")
     subprocess.run(["ip", "link", "set", "bridge0", "address", "02:00:00:00:00:01"], check=True)
 
@@ -214,7 +222,7 @@ CASES = {
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[Daemon]:
-    """A daemon in the namespaces of this process."""
+    """Run a daemon in the namespaces of this process."""
     with tempfile.TemporaryDirectory(dir=QUICK) as directory:
         state = Path(directory, "state")
         kernel = Kernel()
@@ -232,7 +240,7 @@ async def serving() -> AsyncIterator[Daemon]:
 
 
 async def until(true: Callable[[], bool]) -> bool:
-    """Return whether a condition holds within PATIENCE."""
+    """Wait until true() holds. Returns False if it does not within PATIENCE."""
     end = trio.current_time() + PATIENCE
     while not true():
         if trio.current_time() > end:
@@ -252,7 +260,12 @@ async def do(daemon: Daemon, steps: tuple[Step, ...]) -> None:
 
 
 async def attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Awaitable[str]], done: str) -> None:
-    """Try one failure. trial: runs the request while a door fails. Returns the error sentence, "" on success."""
+    """Try one failure, and add the faults found to the case.
+
+    what: describes the failure in the faults
+    trial: runs the request while a door fails; returns the error sentence, "" on success
+    done: the picture after a successful request, as text
+    """
     case.tried += 1
     await do(daemon, case.before)
     await daemon.made.follower.caught_up()
@@ -280,7 +293,7 @@ async def attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Awa
 
 
 async def refusal(work: Awaitable[None]) -> str:
-    """Return the sentence of a refusal for lack of a resource, "" on success."""
+    """Return the error sentence of a request that fails for lack of a resource, "" on success."""
     try:
         await work
     except OSError as refused:

@@ -1,4 +1,4 @@
-"""No call that may block is made in trio's thread: harness.blocking watches every server that tests fork."""
+"""harness.blocking detects calls in trio's thread that may block. It watches every server that the tests fork."""
 
 import subprocess
 import sys
@@ -32,4 +32,4 @@ def test_a_blocking_call_is_noticed_in_trio_s_thread_only() -> None:
     assert program.returncode == 0, output
     assert before == ""
     assert after.startswith("Error: blocking call in trio's thread: pwd.getpwuid\n")
-    assert "in main" in after, "the stack is shown"
+    assert "in main" in after, "the report has the stack"

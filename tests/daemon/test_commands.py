@@ -1,4 +1,4 @@
-"""What commands change, and what is left of those that are refused."""
+"""What commands change, and that refused commands change nothing."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ FULL = (
 
 
 def refuse(what: str, error: int, value: object = None) -> Callable[[str, object], None]:
-    """A host that refuses one kind of change."""
+    """Return a function for Host.refuse that refuses one kind of change, with any value or only with `value`."""
 
     def check(asked: str, wanted: object) -> None:
         if asked == what and value in (None, wanted):
@@ -43,7 +43,7 @@ def refuse(what: str, error: int, value: object = None) -> Callable[[str, object
 
 
 def picture(bench: Bench) -> object:
-    """All that a refused command must leave as it was."""
+    """Return everything that a refused command must leave unchanged."""
     taps = bench.host.taps()
     return bench.names(), bench.ctl(), taps, dict(bench.host.links), dict(bench.host.assigned)
 
@@ -100,7 +100,7 @@ async def test_ensure_twice_is_once() -> None:
         assert bench.ctl(bench.virt(3)) == state
         await bench.say("ensure 3 mtu 1300")
         assert bench.virt(3).host.mtu == 1300
-        assert bench.virt(3).strict, "what is not said stays"
+        assert bench.virt(3).strict, "ensure keeps attributes that its line does not name"
 
 
 @in_trio
@@ -380,7 +380,7 @@ async def test_nothing_runs_after_the_end() -> None:
 
 @in_trio
 async def test_a_long_script_lets_others_have_their_turn() -> None:
-    """An owner's megabyte of lines must not keep frames from passing."""
+    """An owner who writes a megabyte of lines must not keep the server from forwarding frames."""
     async with daemon() as bench:
         await bench.say("create 3 owner 1000")
         turns = 0

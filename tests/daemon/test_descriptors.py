@@ -1,7 +1,7 @@
-"""Without descriptors, threads or memory, only the request at hand is refused.
+"""If descriptors, threads or memory run out, only the current request fails.
 
-A refused request leaves the state, the taps and the descriptors as before. Once there is room the same request
-succeeds. doors.py has the failures, sweep.py the requests.
+A failed request leaves the state, the taps and the descriptors unchanged. The same request succeeds as soon as
+resources are available again. doors.py has the failures, sweep.py the requests.
 """
 
 import errno
@@ -33,7 +33,7 @@ COMMAND = ("unshare", "--net", "--mount", "--propagation", "private", sys.execut
 
 @pytest.fixture(scope="module")
 def swept() -> dict[str, tuple[int, list[str]]]:
-    """Return for each case how many failures were tried, and the faults found."""
+    """Return, for each case, the number of failures tried and the faults found."""
     need_taps()
     environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
     pipe, names = subprocess.PIPE, list(CASES)
@@ -119,7 +119,7 @@ def test_lasting_work_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
         "work: [Errno 24] Too many open files",
         "work: ZeroDivisionError: ",
         "work: [Errno 24] Too many open files",
-    ], "what comes again and again is logged once"
+    ], "a repeated error is logged once"
     assert [bool(record.exc_info) for record in caplog.records] == [False, True, False]
 
 

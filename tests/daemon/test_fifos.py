@@ -1,4 +1,4 @@
-"""The run-time directory: what a killed daemon left is cleared away, what is in use or another's is not touched."""
+"""The run-time directory: files of a killed daemon are removed; files in use and files of others are not touched."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from virtfs.daemon import fifos
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a user without a run-time directory of his own has it."""
+    """Return the directory that the FIFOs of a non-root user are made in."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     return tmp_path
@@ -28,7 +28,7 @@ def test_what_is_left_goes_and_what_is_used_stays(place: Path) -> None:
 
 
 def test_the_mount_point_of_a_shell_is_not_looked_into(place: Path) -> None:
-    """It may be this daemon's own: the look would wait for itself."""
+    """It may be the mount of this daemon, and the lookup would then wait for the daemon itself."""
     (place / "virtfs-abcdefgh").mkdir()
     (place / "virtfs-abcdefgh" / fifos.LOCK).touch()
     _, lock = fifos.make_directory()

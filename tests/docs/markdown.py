@@ -11,7 +11,11 @@ _FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 @dataclass(frozen=True)
 class Block:
-    """One block: its language, its text, the line it begins at, and the text block right after it, if there is one."""
+    """A fenced block.
+
+    line: number of the line that it begins at
+    output: contents of the `text` block directly after it, "" if there is none
+    """
 
     language: str
     text: str
@@ -20,7 +24,7 @@ class Block:
 
 
 def blocks(text: str) -> list[Block]:
-    """All blocks, in order."""
+    """Return all blocks, in order."""
     found = list(_FENCED.finditer(text))
     result = []
     for at, match in enumerate(found):
@@ -32,7 +36,7 @@ def blocks(text: str) -> list[Block]:
 
 
 def section(text: str, heading: str) -> str:
-    """What stands under a heading of the second level."""
+    """Return the text under a second-level heading."""
     _, _, rest = text.partition(f"\n## {heading}\n")
     assert rest, f"there is no section {heading}"
     return rest.partition("\n## ")[0]

@@ -1,4 +1,7 @@
-"""The first command that a newcomer types shows its frame at once, wherever it stands, however busy the machine is."""
+"""The first command that a newcomer types prints a frame at once, also on a busy machine.
+
+This holds for each text that has the command.
+"""
 
 import os
 import re
@@ -15,7 +18,7 @@ _FIRST = r"^ *(?:# )?(echo create 3 .*)\n *(?:# )?(ping .*)\n *(?:# )?(dd .*)$"
 
 
 def commands(text: str) -> str:
-    """The three lines, without what stands before them in a manual or a message."""
+    """Return the three lines of the first command, without the prompt or indentation before them."""
     found = re.search(_FIRST, text, re.MULTILINE)
     assert found, "the first command is not there"
     return "\n".join(found.groups())
@@ -27,7 +30,7 @@ FIRST = commands(README)
 
 @pytest.fixture
 def busy(mount: Mount) -> Iterator[None]:
-    """A program for each processor that does nothing but compute."""
+    """Run one busy loop per processor."""
     for _ in range(os.cpu_count() or 1):
         mount.start("sh", "-c", "while :; do :; done")
     yield
@@ -42,7 +45,7 @@ def test_it_is_the_same_wherever_it_stands() -> None:
 
 @pytest.mark.usefixtures("busy")
 def test_it_shows_the_first_request(mount: Mount) -> None:
-    """The host asks again after a second: the frame is there before that if the tap has sent no other by then."""
+    """The frame is the host's first ARP request. The host repeats it after a second, so the tap must have sent only one."""
     again = f"{FIRST}\nip -s -o link show dev tap3\nkill $!; wait; echo destroy 3 >ctl"
     lines = mount.sh(f"for n in {{1..{_RUNS}}}; do\n{again}\ndone", seconds=50).splitlines()
     assert len(lines) == 4 * _RUNS
@@ -52,12 +55,12 @@ def test_it_shows_the_first_request(mount: Mount) -> None:
         assert re.match(r"00000020: 0000 0000 0000 0a00 0302 ", third)
         sent = re.search(r"TX: .*?\\ *\d+ +(\d+) ", counters)
         assert sent
-        assert sent[1] == "1", f"run {at // 4} came too late"
+        assert sent[1] == "1", f"run {at // 4}: the reader missed the first request"
 
 
 @pytest.mark.parametrize("tour", ["A tour of two minutes", "A second tour: streams"])
 def test_no_reader_of_a_tour_can_be_too_late(tour: str) -> None:
-    """Each block of a tour waits for its reader, or keeps a frame for it."""
+    """Each block of a tour waits for its reader, or has a backlog that keeps frames for it."""
     created: dict[str, str] = {}
     read = 0
     for block in blocks(section(README, "A tour of two minutes") + section(README, tour)):
@@ -69,7 +72,7 @@ def test_no_reader_of_a_tour_can_be_too_late(tour: str) -> None:
 
 
 def test_a_command_is_on_the_path_before_it_is_used() -> None:
-    """And the line that puts it there works."""
+    """The README installs virtfs before its first use, and the line that does so works."""
     steps = [block.text for block in blocks(README) if block.language == "sh"]
     lines = [line for step in steps for line in step.splitlines()]
     uses = [at for at, line in enumerate(lines) if re.match(r"virtfs ", line)]

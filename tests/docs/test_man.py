@@ -25,8 +25,9 @@ FILES = (ROOT / "man/virtfs.5").read_text()
 
 _MACROS = re.compile(r"\b(?:Cm|Ar|Li|Oo|Oc|Op|Ns)\b ?")
 
-# Every file of a mount, with its permission bits and for what root can open it (one way, or else both), the numbers of
-# interfaces and bridges replaced by N. rx leads out of the mount, to a FIFO whose open waits for the other end.
+# Prints every file of a mount with its permission bits and the ways in which root can open it ("r" or "w"; other text
+# means both). Numbers of interfaces and bridges become N. rx is left out: it links to a FIFO outside the mount, and
+# opening that would wait for a writer.
 _ALL = r"""
 echo create 3 >/mnt/virt/ctl
 echo create bridge3 >/mnt/virt/ctl
@@ -44,24 +45,27 @@ echo destroy 3 >/mnt/virt/ctl
 
 
 def items(text: str, macro: str) -> list[str]:
-    """What stands after `.It MACRO` at the beginning of a line."""
+    """Return the rest of each line that begins with `.It MACRO`."""
     return re.findall(rf"^\.It {macro} (.*)$", text, re.MULTILINE)
 
 
 def part(heading: str) -> str:
-    """A section or subsection of virtfs(5), up to the next of either."""
+    """Return a section or subsection of virtfs(5), up to the next section or subsection."""
     _, found, rest = FILES.partition(f" {heading}\n")
     assert found, f"no section {heading}"
     return re.split(r"^\.S[hs] ", rest, maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def rights(mode: int, opens: str) -> str:
-    """What can be done: "r", "w" or "rw". opens: for what root can open it, any text for both."""
+    """Return the access that a file allows: "r", "w" or "rw".
+
+    opens: the ways in which root can open the file; each of the letters r and w in it counts
+    """
     return "".join(way for way in opens if mode & {"r": 0o400, "w": 0o200}[way])
 
 
 def verbs_under(*headings: str) -> list[str]:
-    """The verbs with their arguments that have an item there, sorted."""
+    """Return the sorted items of these sections: verbs with their arguments."""
     return sorted(_MACROS.sub("", item).strip() for heading in headings for item in items(part(heading), "Cm"))
 
 
@@ -106,7 +110,7 @@ def test_readme_names_every_verb() -> None:
 
 
 def option_of(limit: str) -> str:
-    """The mount option that sets a limit."""
+    """Return the mount option that sets a limit."""
     for option in (f"max_{limit}", limit):
         with suppress(VirtError):
             if getattr(parse(f"{option}=7").limits, limit) == 7:

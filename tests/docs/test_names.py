@@ -1,4 +1,4 @@
-"""The documents name only what is in the tree: files, modules, classes, functions, folders, other documents.
+"""The documents name only files, modules, classes, functions, folders and documents that exist in the tree.
 
 Names are checked in backticks outside of fenced blocks. A path or a name with a dot must resolve. A single word is
 checked if it can only be a name in the code: with a capital inside, or with an underscore.
@@ -16,7 +16,7 @@ import test_layers
 from .markdown import ROOT, section
 
 DOCUMENTS = sorted(["README.md", "CONTRIBUTING.md", *(f"doc/{path.name}" for path in (ROOT / "doc").glob("*.md"))])
-# Where names of the kernel stand in backticks as well, so that only paths can be checked.
+# These documents also have names of the kernel in backticks, so only paths can be checked in them.
 KERNELS = {"doc/kernel.md", "README.md", "doc/works-with.md"}
 BELOW_AN_INTERFACE = {"stats/", "wait/", "tap/"}
 FOREIGN = {"trio", "pyfuse3", "pyroute2"}
@@ -29,18 +29,18 @@ _FOLDERS = {"virtfs", "tests", "doc", "man", "tools", "bench", "examples", ".ci"
 
 
 def layers() -> set[str]:
-    """The folders of the package."""
+    """Return the folders of the package."""
     return {path.parent.name for path in (ROOT / "virtfs").glob("*/__init__.py")}
 
 
 def spans(document: str) -> list[str]:
-    """The texts in backticks, without a call's parentheses."""
+    """Return the texts in backticks, without the parentheses of calls."""
     text = _FENCED.sub("", (ROOT / document).read_text())
     return [span.removesuffix("()") for span in re.findall(r"`([^`\n]+)`", text)]
 
 
 def members(tree: ast.AST) -> Iterator[str]:
-    """Every name that a piece of code defines or keeps, and every word of its short texts."""
+    """Yield every name that a piece of code defines or assigns, and every word of its short strings."""
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         match node:
@@ -54,7 +54,7 @@ def members(tree: ast.AST) -> Iterator[str]:
 
 @cache
 def modules() -> dict[str, ast.Module]:
-    """The modules of the package, of the tests but these, and of the benchmark, by dotted name."""
+    """Return the modules of the package, the tests (except tests/docs) and the benchmark, by dotted name."""
     paths = [path for folder in ("virtfs", "tests", "bench") for path in (ROOT / folder).rglob("*.py")]
     return {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_text())
@@ -65,19 +65,19 @@ def modules() -> dict[str, ast.Module]:
 
 @cache
 def names_of(module: str) -> frozenset[str]:
-    """Every name in one module."""
+    """Return every name in one module."""
     return frozenset(members(modules()[module]))
 
 
 @cache
 def names() -> frozenset[str]:
-    """Every name in the code."""
+    """Return every name in the code."""
     return frozenset().union(*map(names_of, modules()))
 
 
 @cache
 def classes() -> dict[str, list[ast.ClassDef]]:
-    """The classes, by name."""
+    """Return the classes, by name."""
     found: dict[str, list[ast.ClassDef]] = {}
     for tree in modules().values():
         for node in ast.walk(tree):
@@ -87,7 +87,7 @@ def classes() -> dict[str, list[ast.ClassDef]]:
 
 
 def has(name: str, member: str) -> bool:
-    """Whether a class, or one that it derives from, has this member."""
+    """Return whether a class or one of its bases has this member."""
     return any(
         member in members(node) or any(has(base.id, member) for base in node.bases if isinstance(base, ast.Name))
         for node in classes().get(name, [])
@@ -99,7 +99,7 @@ def is_there(path: str) -> bool:
 
 
 def resolves(dotted: str) -> bool:
-    """Whether `Class.member`, `folder.module`, `module.name` or a longer chain of these is there."""
+    """Return whether `Class.member`, `folder.module`, `module.name` or a longer chain of these exists."""
     first, *rest = dotted.split(".")
     if first in classes():
         return has(first, rest[0])
@@ -112,7 +112,7 @@ def resolves(dotted: str) -> bool:
 
 
 def objection(span: str, document: str) -> str | None:
-    """Why this text cannot stand in backticks, or None."""
+    """Return why a text in backticks is wrong, or None if it is right."""
     if _PATH.fullmatch(span) and ("/" in span or span.endswith(".py")):
         ours = span.endswith((".py", ".md", ".sh", "/")) or span.partition("/")[0] in _FOLDERS | layers()
         if span in BELOW_AN_INTERFACE or not ours:
@@ -147,7 +147,7 @@ def test_links_lead_somewhere(document: str) -> None:
 
 
 def anchors(path: Path) -> set[str]:
-    """The anchors that a forge makes of the headings of a document, and those that it sets itself."""
+    """Return the anchors that a forge generates from the headings, and those that the document sets itself."""
     text = _FENCED.sub("", path.read_text())
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     made = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,4 +1,4 @@
-"""README: its shell and Python code is valid, and its tour prints what it shows."""
+"""README: its shell and Python code is valid, and its tours print the output that it shows."""
 
 import ast
 import subprocess

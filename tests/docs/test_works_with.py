@@ -1,6 +1,7 @@
-"""Each line of README's section "Works with", and each block of doc/works-with.md, does what it says.
+"""Each line of README's section "Works with", and each block of doc/works-with.md, works as described.
 
-The lines are taken from there; only what they leave open (a program, a certificate, a container) is made here.
+The tests run the lines of these documents, and add only what the lines presuppose (a program, a certificate, a
+container).
 """
 
 import re
@@ -27,20 +28,20 @@ _SLOW = pytest.mark.timeout(120)
 
 
 def more(heading: str) -> list[str]:
-    """The blocks of a section of doc/works-with.md."""
+    """Return the blocks of a section of doc/works-with.md."""
     return [block.text for block in blocks(section(_MORE, heading))]
 
 
 @pytest.fixture
 def host(mount: Mount) -> Mount:
-    """A mount with README's interface 3."""
+    """Return a mount with README's interface 3."""
     mount.sh(_CREATE)
     return mount
 
 
 @pytest.fixture
 def hosts(alone: Callable[..., Mount]) -> Iterator[tuple[Mount, Mount]]:
-    """Two machines, 192.0.2.1 and 192.0.2.2, each with an interface 3, which is 10.0.3.1 and 10.0.3.2."""
+    """Yield two machines, 192.0.2.1 and 192.0.2.2, each with an interface 3, whose taps have 10.0.3.1 and 10.0.3.2."""
     both = alone(), alone()
     both[0].ip(f"link add name wire0 type veth peer name wire1 netns {both[1].pid}")
     for number, here in enumerate(both):
@@ -52,7 +53,7 @@ def hosts(alone: Callable[..., Mount]) -> Iterator[tuple[Mount, Mount]]:
 
 
 def start(place: Place, commands: str) -> "subprocess.Popen[str]":
-    """Start commands on the empty disk, the last of them in place of the shell."""
+    """Run commands in /mnt, which is empty. The last one replaces the shell, and keeps running."""
     *before, last = commands.strip().splitlines()
     return place.start("bash", "-c", "\n".join(["cd /mnt", *before, f"exec {last}"]), stdin=subprocess.DEVNULL)
 
@@ -66,7 +67,7 @@ def test_all_of_them_are_tried() -> None:
 
 @_SLOW
 def test_qemu_gets_its_address_from_dnsmasq(host: Mount) -> None:
-    """The machine's firmware boots from the network."""
+    """The firmware of the virtual machine boots from the network."""
     host.sh("mount -t tmpfs tmpfs /var/lib/misc")  # the leases
     start(host, f"{_LINES['dnsmasq'].strip()} --no-ping 2>/mnt/served")
     until(lambda: "sockets bound" in host.sh("cat /mnt/served || true"), "dnsmasq serves")
@@ -85,7 +86,7 @@ def test_lwip(host: Mount, tmp_path: Path) -> None:
 
 
 def test_slirp4netns(host: Mount) -> None:
-    """The namespace reads what an address of the host alone serves."""
+    """A program in the namespace reads from a server that listens only on an address of the host."""
     host.sh("ip netns add far; ip address add 192.0.2.9/32 dev lo; echo hello >/mnt/page")
     start(host, "socat -U TCP-LISTEN:8000,bind=192.0.2.9,reuseaddr OPEN:/mnt/page")
     start(host, f"{_LINES['slirp4netns'].strip()} >/mnt/said 2>&1")
@@ -96,7 +97,7 @@ def test_slirp4netns(host: Mount) -> None:
 
 
 def test_slirp4netns_for_a_shell(host: Mount) -> None:
-    """Any namespace will do: it is made from outside."""
+    """The block works for any existing namespace, here that of a shell."""
     shell = host.start("unshare", "--net", "cat", stdin=subprocess.PIPE)
     until(lambda: Path(f"/proc/{shell.pid}/comm").read_text() == "cat\n", "a shell in its namespace")
     start(host, more("slirp4netns")[0].replace("$PID", str(shell.pid)).strip() + " >/mnt/said 2>&1")
@@ -105,7 +106,7 @@ def test_slirp4netns_for_a_shell(host: Mount) -> None:
 
 
 def connected(hosts: tuple[Mount, Mount]) -> None:
-    """Each reaches the other by its tap, with small and full frames."""
+    """Assert that the machines reach each other over their taps, with small and full-sized frames."""
     hosts[0].sh("cat virt3/wait/reader; ping -q -c2 -i0.1 -w5 10.0.3.2; ping -q -c50 -i0.002 -s1472 -w5 10.0.3.2")
     hosts[1].sh("ping -q -c2 -i0.1 -w5 10.0.3.1")
 
@@ -133,7 +134,7 @@ def test_socat_over_a_byte_stream(hosts: tuple[Mount, Mount], tls: bool) -> None
 
 
 def test_vxlan(hosts: tuple[Mount, Mount]) -> None:
-    """What is written to one frame file is read from the other."""
+    """A frame written to one machine's frame file is read from the other machine's."""
     for number, here in enumerate(hosts):
         here.sh(_LINES["VXLAN"].replace("192.0.2.2", f"192.0.2.{2 - number}"))
     near, far = (host.root.open("virt3/frame") for host in hosts)
@@ -144,7 +145,7 @@ def test_vxlan(hosts: tuple[Mount, Mount]) -> None:
 
 
 def test_a_container(host: Mount) -> None:
-    """It has the interface; the frames are ours. `docker` is a function that knows its PID."""
+    """The container has the tap; its frames are read outside. A shell function `docker` prints the container's PID."""
     container = host.start("unshare", "--net", "cat", stdin=subprocess.PIPE)
     until(lambda: Path(f"/proc/{container.pid}/comm").read_text() == "cat\n", "a container")
     docker = f'docker() {{ test "$*" = "inspect -f {{{{.State.Pid}}}} NAME" && echo {container.pid}; }}'

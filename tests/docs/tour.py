@@ -1,6 +1,6 @@
-"""The shell of a reader of README: root's at /mnt/virt, or the one of `virtfs shell`.
+"""The shell in which a reader of README follows a tour: root's with a mount at /mnt/virt, or that of `virtfs shell`.
 
-In namespaces that go with it.
+It runs in namespaces that end with it.
 """
 
 import os
@@ -18,10 +18,10 @@ from harness.users import HIS_VIRTFS, MANY_IDS
 
 from .markdown import ROOT, Block
 
-_PATIENCE = 20.0  # seconds for what takes a fraction of one
-_DONE = "-- done --"  # what the shell says between two steps
+_PATIENCE = 20.0  # time-out in seconds; what is waited for takes a fraction of a second
+_DONE = "-- done --"  # printed by the shell after each step
 
-# All that is started in these namespaces ends with unshare(1).
+# All processes that are started in these namespaces end with unshare(1).
 _NAMESPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
 _BEGIN = f"""\
 set -e
@@ -35,7 +35,7 @@ virtfs() {{ "{sys.executable}" -m virtfs "$@"; }}
 set +e
 cd /mnt/virt
 """
-# As Ctrl-C does to the mount of `make run`: nothing is left.
+# Unmount, as Ctrl-C does in `make run`. No interface but lo may remain.
 _END = f"""\
 "{sys.executable}" -m virtfs umount /mnt/virt
 ip -brief link | cut -d" " -f1
@@ -43,9 +43,9 @@ ip -brief link | cut -d" " -f1
 
 _MASKS = (
     (r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", "MAC"),
-    # A frame in hexadecimal: the sender's address in an Ethernet header, then in an ARP packet, and both as characters.
+    # The hexadecimal dump of an ARP request: its first two lines contain the sender's MAC address, also as characters.
     (r"^(000000[01]0: (?:[0-9a-f]{4} ){3})(?:[0-9a-f]{4} ){3}(.*?)  .*$", r"\1MAC \2"),
-    # A delay that was asked for shows by its tens; it is never shorter.
+    # A configured delay is compared by its tens of milliseconds. A round trip is never shorter than the delay.
     (r"\btime=[23][0-9](?:\.[0-9]+)? ms", "time=20+ ms"),
     (r"\btime=[4-9][0-9](?:\.[0-9]+)? ms", "time=40+ ms"),
     (r"\btime=[0-9.]+ ms", "time=T ms"),
@@ -54,14 +54,14 @@ _MASKS = (
     (r"\b[A-Z][a-z]{2} [ 0-9]\d \d\d:\d\d\b", "DATE"),
     (r"\bid \d+, seq", "id N, seq"),
     (r" 0\.00-1\.\d\d +sec.*/sec +\d+ ", " 0.00-1.00 sec RATE "),  # iperf3
-    (r"MAC (tap\d+) \d+ flags=0", r"MAC \1 AGE flags=0"),  # brconfig: seconds until an address is forgotten
+    (r"MAC (tap\d+) \d+ flags=0", r"MAC \1 AGE flags=0"),  # brconfig's layout: seconds until the address expires
     (r"^(?:/\S*/)?bash: line \d+: (?=echo)", "bash: "),
     (r"^bash: (?=echo)", "bash: "),
 )
 
 
 def masked(text: str) -> list[str]:
-    """The lines, without blank ones, and without what differs from run to run."""
+    """Return the lines that are not blank, with the parts that differ between runs masked."""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     for pattern, instead in _MASKS:
         lines = [re.sub(pattern, instead, line) for line in lines]
@@ -69,7 +69,7 @@ def masked(text: str) -> list[str]:
 
 
 class Tour:
-    """The shell. A command that hangs is the test's time limit's."""
+    """A shell that runs the steps of a tour. pytest's time limit ends a command that hangs."""
 
     def __init__(self, shell: subprocess.Popen[Any]) -> None:
         assert shell.stdin is not None
@@ -79,13 +79,13 @@ class Tour:
         self._out = shell.stdout.fileno()
 
     def leave(self) -> int:
-        """End the shell; its exit status."""
+        """End the shell. Returns its exit status."""
         self._in.write(b"exit 0\n")
         self._in.close()
         return self._shell.wait(_PATIENCE)
 
     def run(self, commands: str, lines: int) -> str:
-        """Run commands. Returns what they and programs in the background print, once that is so many lines."""
+        """Run commands. Returns the output of the commands and of background programs, once it has `lines` lines."""
         self._in.write(f'{commands}\necho "{_DONE}"\n'.encode())
         self._in.flush()
         printed = ""
@@ -93,7 +93,7 @@ class Tour:
         while _DONE not in printed or len(masked(printed.replace(_DONE, ""))) < lines:
             ready, _, _ = select.select([self._out], [], [], max(0, end - time.monotonic()))
             if not ready:
-                break  # fewer lines than expected: the comparison shows which
+                break  # the caller's comparison shows which lines are missing
             more = os.read(self._out, 65536)
             assert more, f"the shell has ended: {printed}"
             printed += more.decode()
@@ -101,14 +101,17 @@ class Tour:
 
 
 def prints_what_it_says(tour: Tour, step: Block) -> None:
-    """Run a step and compare line by line and masked; in any order, since the background prints when it likes."""
+    """Run a step, and compare its masked lines with the expected ones.
+
+    The order is ignored, because background programs print at any time.
+    """
     expected = masked(step.output)
     printed = tour.run(step.text, len(expected))
     assert sorted(undelayed(masked(printed), expected)) == sorted(expected), printed
 
 
 def undelayed(lines: list[str], expected: list[str]) -> list[str]:
-    """The masked lines, with any delay if none is expected: a busy machine takes its time."""
+    """Return the masked lines. Unless delays are expected, their delays are masked, since a busy machine is slow."""
     if any("0+ ms" in line for line in expected):
         return lines
     return [re.sub(r"\btime=\d0\+ ms", "time=T ms", line) for line in lines]
@@ -116,7 +119,7 @@ def undelayed(lines: list[str], expected: list[str]) -> list[str]:
 
 @contextmanager
 def touring() -> Iterator[Tour]:
-    """A root shell, in a mount at /mnt/virt."""
+    """Yield a root shell, in a mount at /mnt/virt."""
     with _shell([*_NAMESPACES, "bash", "--norc", "-s"]) as tour:
         said = tour.run(_BEGIN, 0)
         assert said.strip() == "", said
@@ -127,7 +130,7 @@ def touring() -> Iterator[Tour]:
 
 @contextmanager
 def touring_without_root() -> Iterator[Tour]:
-    """The shell that an ordinary user gets by `virtfs shell`."""
+    """Yield the shell that `virtfs shell` runs for an ordinary user."""
     with _shell([*MANY_IDS, *HIS_VIRTFS, "shell", "bash", "--norc", "-s"]) as tour:
         tour.run(f'virtfs() {{ {" ".join(HIS_VIRTFS)} "$@"; }}', 0)
         yield tour

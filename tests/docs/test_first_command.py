@@ -45,7 +45,7 @@ def test_it_is_the_same_wherever_it_stands() -> None:
 
 @pytest.mark.usefixtures("busy")
 def test_it_shows_the_first_request(mount: Mount) -> None:
-    """The frame is the host's first ARP request. The host repeats it after a second, so the tap must have sent only one."""
+    """The frame is the host's first ARP request: the host repeats it after a second, but the tap has sent only one."""
     again = f"{FIRST}\nip -s -o link show dev tap3\nkill $!; wait; echo destroy 3 >ctl"
     lines = mount.sh(f"for n in {{1..{_RUNS}}}; do\n{again}\ndone", seconds=50).splitlines()
     assert len(lines) == 4 * _RUNS

@@ -25,9 +25,9 @@ FILES = (ROOT / "man/virtfs.5").read_text()
 
 _MACROS = re.compile(r"\b(?:Cm|Ar|Li|Oo|Oc|Op|Ns)\b ?")
 
-# Prints every file of a mount with its permission bits and the ways in which root can open it ("r" or "w"; other text
-# means both). Numbers of interfaces and bridges become N. rx is left out: it links to a FIFO outside the mount, and
-# opening that would wait for a writer.
+# Prints every file of a mount with its permission bits and how root can open it: r, w or rw. Opening for both at once
+# is tried if neither alone works. Numbers of interfaces and bridges become N. rx is left out: it links to a FIFO
+# outside the mount, and opening a FIFO for reading waits for a writer.
 _ALL = r"""
 echo create 3 >/mnt/virt/ctl
 echo create bridge3 >/mnt/virt/ctl

@@ -1,10 +1,10 @@
-"""What an example leaves."""
+"""A check that an example has cleaned up."""
 
 from harness.serving import Mount
 
 
 def nothing_left(mount: Mount) -> None:
-    """Assert that what an example made is gone."""
+    """Assert that nothing that an example created is left."""
     assert mount.read("ctl") == ""
     assert mount.sh("ls bridge") == ""
     assert mount.links() == ["lo"]

@@ -1,4 +1,4 @@
-"""Every example does what its head comment says."""
+"""The examples do what their head comments say."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def test_there_are_no_others() -> None:
 
 @pytest.mark.parametrize("named", ["argument", "environment"])
 def test_cable(mount: Mount, named: str) -> None:
-    mount.ctl("create 0")  # is not the example's to use
+    mount.ctl("create 0")  # the example must not use an interface that exists
     before = mount.read("ctl")
     words = [str(EXAMPLES / "cable.sh"), *([DIR] if named == "argument" else [])]
     pipe = subprocess.PIPE
@@ -74,7 +74,7 @@ def test_responder(virt: Virt) -> None:
         sys.executable, str(EXAMPLES / "responder.py"), f"{DIR}/{virt.name}", address, stderr=subprocess.PIPE
     )
     for size in (0, 1, 56, 1472):
-        virt.mount.sh(f"ping -q -c2 -i0.02 -w5 -s {size} {address}")  # succeeds once two are answered
+        virt.mount.sh(f"ping -q -c2 -i0.02 -w5 -s {size} {address}")  # -w with -c: succeeds after two replies
     virt.mount.sh(f"arping -q -c1 -w5 -I {virt.tap} {address}")
     assert virt.read("address") in virt.mount.ip(f"neigh show {address}")
     for length in (14, 20, 30):
@@ -88,7 +88,7 @@ def test_responder(virt: Virt) -> None:
 
 
 def test_sniff(virt: Virt) -> None:
-    """One frame a line, as it comes, none lost."""
+    """sniff.sh prints each frame on a line as it arrives, and loses none."""
     sniffer = virt.mount.start(str(EXAMPLES / "sniff.sh"), f"{DIR}/{virt.name}/frame", stdout=subprocess.PIPE)
     readers = _reader(virt)
     until_it_waits(readers)
@@ -101,7 +101,7 @@ def test_sniff(virt: Virt) -> None:
 
 
 def _reader(virt: Virt) -> int:
-    """The dd that sniff.sh has started."""
+    """Return the process id of the dd(1) that sniff.sh has started."""
     found: list[int] = []
 
     def look() -> bool:

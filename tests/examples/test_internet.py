@@ -1,4 +1,4 @@
-"""internet.sh and fetch.py: a program with a stack of its own reaches a server through a bridge and a router."""
+"""internet.sh and fetch.py: a program with its own network stack reaches a server through a bridge and a router."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ def test_ctrl_c_cleans_up(mount: Mount) -> None:
 
 
 def test_a_page_of_many_segments(mount: Mount) -> None:
-    """More than one window, by a line that loses frames."""
+    """The page is larger than a TCP window, and the wire loses frames."""
     mount.ctl("create 3 up inet 10.0.3.1/24 impair in loss 1% seed 7")
     mount.sh("mkdir /mnt/site && seq 20000 >/mnt/site/index.html")
     web = mount.start(

@@ -1,4 +1,4 @@
-"""lab.ctl and lab.sh: three machines, a bridge and a user's program, out of one file of commands."""
+"""lab.ctl and lab.sh: one file of commands creates three machines, a bridge and an interface for a user's program."""
 
 import os
 import re
@@ -31,7 +31,7 @@ def test_everybody_reaches_everybody(mount: Mount) -> None:
 
 
 def test_the_file_alone(mount: Mount) -> None:
-    """It is all that makes the network: its text, and what ctl says then, are equivalent."""
+    """lab.ctl alone creates the network, and the text that ctl then has recreates it."""
     for machine in ("left", "middle", "right"):
         mount.ip(f"netns add lab-{machine}")
     mount.root.call(Path.write_text, Path("/mnt/lab.ctl"), CTL.read_text())

@@ -20,12 +20,12 @@ PIPE = subprocess.PIPE
 
 
 def test_capture(virt: Virt) -> None:
-    """Each line as it comes, in both directions."""
+    """capture.sh prints a line for each frame as it passes, in both directions."""
     watcher = virt.mount.start(
         str(EXAMPLES / "capture.sh"), f"{DIR}/{virt.name}", stdout=PIPE, stderr=PIPE, start_new_session=True
     )
     assert watcher.stdout is not None
-    until(lambda: "pcap" in virt.read("clients"), "it captures")
+    until(lambda: "pcap" in virt.read("clients"), "capture.sh captures")
     virt.host_sends(frame(60))
     assert re.match(rf"{virt.name} > b2:0a:00:0b:0e:01 .* 60 ", line := watcher.stdout.readline().strip()), line
     virt.open(os.O_WRONLY).write(frame(61))
@@ -55,7 +55,7 @@ def _tshark(mount: Mount) -> list[int]:
 
 
 def recording(mount: Mount, apart: float) -> str:
-    """Five frames in a file; its path."""
+    """Write a pcap file of five frames, `apart` seconds apart. Returns its path."""
     blocks = [struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)]
     for number in range(5):
         blocks.append(struct.pack("<IIII", 100, int(number * apart * 1e6), 60, 60) + frame(60, number))
@@ -79,7 +79,7 @@ def test_replay_ends_with_ctrl_c(virt: Virt) -> None:
     running = virt.mount.start(
         str(EXAMPLES / "replay.sh"), path, f"{DIR}/{virt.name}", "0.001", stdout=PIPE, start_new_session=True
     )
-    until(lambda: virt.count("tx_frames") == 1, "the first is sent")
+    until(lambda: virt.count("tx_frames") == 1, "the first frame is sent")
     os.killpg(running.pid, signal.SIGINT)
     output, _ = finished(running)
     assert (running.returncode, output) == (130, "1 frames sent\n")
@@ -98,7 +98,7 @@ def test_replay_says_what_is_wrong(virt: Virt) -> None:
 
 @pytest.mark.timeout(40)
 def test_wan(mount: Mount) -> None:
-    mount.ctl("create 0")  # is not the example's to use
+    mount.ctl("create 0")  # the example must not use an interface that exists
     before = mount.read("ctl")
     running = mount.start(str(EXAMPLES / "wan.sh"), DIR, stdout=PIPE, stderr=PIPE)
     output, complaint = finished(running, 30)
@@ -109,7 +109,7 @@ def test_wan(mount: Mount) -> None:
     sent = re.search(r"([\d.]+) ([KMG])bits/sec +(\d+) +sender", output)
     assert sent, output
     assert sent[2] != "G"
-    assert int(sent[3]) > 0, "some is sent again"
+    assert int(sent[3]) > 0, "TCP has retransmitted some segments"
     assert mount.read("ctl") == before
     assert mount.links() == ["lo", "tap0"]
 

@@ -1,4 +1,4 @@
-"""pcap and history on rings that a test fills: what a reader gets, which losses it sees, and what is released."""
+"""pcap and history on fake rings: the frames that a reader gets, the losses that it sees, and what is released."""
 
 import errno
 import struct
@@ -27,7 +27,7 @@ EACH = 64 << 10
 
 
 class Files:
-    """The captures of a mount: each interface's, and the root's."""
+    """Capture files of a mount: pcap and history of the first interface, and pcap of the root directory."""
 
     def __init__(self, b: Bench, count: int = 1, each: int = EACH) -> None:
         self.bench = b
@@ -40,7 +40,7 @@ class Files:
         return Capture(ROOT, "pcap", Opens(), recorders, self.budget, "virtfs test", self.bench.start, alone)
 
     async def vanish(self, recorder: Recorder) -> None:
-        """An interface goes."""
+        """Remove an interface."""
         recorder.virt.lose()
         await recorder.flush()
         for capture in (self.pcap, self.root):
@@ -48,14 +48,14 @@ class Files:
         await recorder.end()
 
     def given_back(self) -> None:
-        """All that was held."""
+        """Assert that no memory is held and no file is open."""
         assert self.budget.held == 0
         assert list(self.pcap.opens) == list(self.root.opens) == []
 
 
 @asynccontextmanager
 async def files(count: int = 1, each: int = EACH) -> AsyncIterator[tuple[Files, Bench]]:
-    """At the end everything is given back; the test closes its readers."""
+    """Yield capture files. The test closes its readers; at the end everything must have been released."""
     async with bench() as b:
         made = Files(b, count, each)
         yield made, b
@@ -64,7 +64,7 @@ async def files(count: int = 1, each: int = EACH) -> AsyncIterator[tuple[Files, 
 
 
 class Reader:
-    """An open capture, or history."""
+    """A reader of an open pcap or history file."""
 
     def __init__(self, handle: DeviceHandle) -> None:
         self.handle = handle
@@ -73,7 +73,7 @@ class Reader:
         self._room = memoryview(bytearray(HEADROOM + (1 << 20)))
 
     def read(self, size: int = 1 << 20) -> bytes | None:
-        """Once. None: nothing there."""
+        """Read once. Returns None if no data is available."""
         if isinstance(self.handle, FixedHandle):
             piece = b"".join(self.handle.read_at(len(self.data), size))
         else:
@@ -86,13 +86,13 @@ class Reader:
         return piece
 
     def look(self) -> Captured:
-        """Everything that is there."""
+        """Read all available data. Returns everything that has been read so far."""
         while self.read():
             pass
         return Captured(self.data)
 
     def frames(self) -> int:
-        """Read all that is there. Returns the number of frames so far, the enhanced packet blocks."""
+        """Read all available data. Returns the number of enhanced packet blocks (frames) read so far."""
         while self.read():
             pass
         frames = at = 0
@@ -103,13 +103,13 @@ class Reader:
         return frames
 
     async def until(self, frames: int) -> Captured:
-        """So many frames."""
+        """Read until there are at least `frames` frames."""
         while len((seen := self.look()).frames) < frames:
             await trio.lowlevel.checkpoint()
         return seen
 
     def waiting(self) -> int:
-        """Bytes that are held for it."""
+        """Return the number of bytes that are held for this reader."""
         assert isinstance(self.handle, CaptureHandle)
         return self.handle._size
 
@@ -118,9 +118,8 @@ class Reader:
 
 
 async def opened(capture: Capture | HistoryFile) -> Reader:
-    """Open the file as open(2) does."""
-    handle = capture.admit(0, USER)
-    return Reader(handle if isinstance(handle, DeviceHandle) else await handle)
+    """Open a file, as open(2) does."""
+    return Reader(await capture.open(0, USER))
 
 
 def numbers(count: int, begin: int = 0) -> list[bytes]:
@@ -166,7 +165,7 @@ async def test_losses_with_nothing_behind_them_are_summed_up() -> None:
 
 @in_trio
 async def test_what_waits_is_bounded_and_given_back() -> None:
-    """For each reader, and of the root's also what waits for its turn."""
+    """The limit holds for each reader. For the root's pcap it includes frames that wait to be merged."""
     async with files(2) as (f, b):
         own, root = await opened(f.pcap), await opened(f.root)
         for turn in range(50):
@@ -201,7 +200,7 @@ async def test_all_readers_together_are_bounded() -> None:
         await f.recorders[0].flush()
         assert f.budget.held <= f.budget.most + EACH
         late = await opened(f.pcap)
-        assert late.look().interfaces == ["virt0"], "still it is opened"
+        assert late.look().interfaces == ["virt0"], "a file can be opened while the budget is used up"
         for reader in [*readers, late]:
             reader.close()
 
@@ -218,7 +217,7 @@ async def test_once_read_a_full_one_takes_frames_again() -> None:
         own.close()
 
 
-# --- the root's
+# --- pcap of the root directory
 
 
 @in_trio
@@ -251,7 +250,7 @@ async def test_order_of_time_over_all_with_statistics_behind_their_frames() -> N
 
 @in_trio
 async def test_interfaces_that_come_and_go() -> None:
-    """Each interface has a number of its own in the stream, and a removed one is not kept."""
+    """Each interface has its own number in the stream, and nothing is kept of removed interfaces."""
     async with files(1) as (f, b):
         root = await opened(f.root)
         for number in range(50):
@@ -271,7 +270,7 @@ async def test_interfaces_that_come_and_go() -> None:
 
 @in_trio
 async def test_a_reader_that_closes_while_an_interface_appears() -> None:
-    """And one behind it."""
+    """Another reader of the file closes at the same time."""
     async with files(0) as (f, b):
         readers = [await opened(f.root), await opened(f.root)]
         recorder = b.recorder(5)
@@ -309,12 +308,12 @@ async def test_an_interface_that_goes_while_it_appears() -> None:
         root.close()
 
 
-# --- reads that may not wait
+# --- non-blocking reads
 
 
 @in_trio
-async def test_an_open_is_listed_when_it_captures() -> None:
-    """A capture appears among the open files, and in `clients`, only when every later frame will be captured."""
+async def test_who_sees_not_yet_waits_for_nothing() -> None:
+    """A reader gets no frames that pass before it watches the interface."""
     async with files(1) as (f, b):
         own = await opened(f.pcap)
         b.ring.passes(*numbers(1))
@@ -351,7 +350,7 @@ async def test_soon_is_soon() -> None:
         one.hand_over()
         await trio.testing.wait_all_tasks_blocked()
         assert root.look().frames == []
-        assert root.handle.soon(), "it waits for the other's"
+        assert root.handle.soon(), "the merge waits for frames of the other interface"
         other.hand_over()
         await root.until(2)
         assert not root.handle.soon()
@@ -378,7 +377,7 @@ async def test_a_refusal_leaves_nothing() -> None:
 
 @in_trio
 async def test_the_root_s_is_refused_where_none_may_be_seen() -> None:
-    """And has those that may."""
+    """It captures the interfaces that may be captured."""
     async with files(2) as (f, b):
         b.refusal = VirtError(errno.EPERM, "not here")
         with pytest.raises(VirtError, match="pcap: not here") as caught:

@@ -1,4 +1,4 @@
-"""metrics, read back with Prometheus' own parser."""
+"""metrics, parsed with the parser of Prometheus."""
 
 from collections.abc import Iterator
 
@@ -89,12 +89,12 @@ def test_a_label_is_escaped(wires: list[Wire]) -> None:
 
 
 def test_nothing_but_the_mount(wires: list[Wire]) -> None:
-    """There are no figures about the process; node_exporter has them."""
+    """There are no metrics of the process, because node_exporter has them."""
     assert all(name.startswith("virtfs_") for name in read(wires))
 
 
 def test_names_keep_prometheus_rules(wires: list[Wire]) -> None:
-    """As `promtool check metrics`: a HELP and a TYPE for all, _total for counters and only for them, base units."""
+    """The rules of `promtool check metrics`: each metric has HELP and TYPE, and only counters end in _total."""
     text = metrics("1.2", wires)
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
     helped = [line.split()[2] for line in text.splitlines() if line.startswith("# HELP") and len(line.split()) > 3]

@@ -1,4 +1,4 @@
-"""A failed open leaves nothing behind: no line in `clients`, no seat, no reference."""
+"""A failed open leaves nothing behind: no line in `clients`, no reader count, no reference."""
 
 import errno
 import os
@@ -22,10 +22,10 @@ Start = Callable[[Callable[[], Awaitable[None]]], None]
 
 
 def silent(error: VirtError, user: User) -> None:
-    """In the place of last_error."""
+    """Ignore an error that would go to last_error."""
 
 
-# How to make each file, and what its handle needs that may not be had.
+# For each file, a function that creates it, and the name of something that its handle needs and that can fail.
 FILES: dict[str, tuple[Callable[[Wire, Opens, Start], DeviceFile], str]] = {
     "frame": (lambda wire, opens, start: frame_file(wire, opens), "virtfs.files.frame.FrameHandle"),
     "hex": (lambda wire, opens, start: Hex(frame_file(wire, opens), opens, silent), "virtfs.files.hexlines.Lines"),
@@ -34,7 +34,7 @@ FILES: dict[str, tuple[Callable[[Wire, Opens, Start], DeviceFile], str]] = {
 
 
 def refuse(*args: object) -> None:
-    """As when the process has no descriptor left."""
+    """Fail as if the process had no free descriptor."""
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 

@@ -13,14 +13,14 @@ from virtfs.forward.cable import Cable
 
 @contextmanager
 def two_wires() -> Iterator[tuple[Bench, Bench]]:
-    """Both up."""
+    """Yield two wires that are up."""
     with wire() as first, wire() as second:
         yield first, second
 
 
 @asynccontextmanager
 async def running(first: Bench, second: Bench) -> AsyncIterator[Cable]:
-    """Lay a cable that carries frames until the end of the block; then it ends by itself."""
+    """Run a cable until the end of the block, then stop it. Its task must end."""
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             cable = Cable(first.wire, second.wire, nursery.start_soon)
@@ -30,6 +30,6 @@ async def running(first: Bench, second: Bench) -> AsyncIterator[Cable]:
 
 
 async def received(bench: Bench) -> list[bytes]:
-    """Return what a host has received, once all tasks are idle."""
+    """Wait until all tasks are idle, and return the frames that a host has received."""
     await trio.testing.wait_all_tasks_blocked()
     return what_came(bench)

@@ -1,4 +1,4 @@
-"""A cable between two fake taps: what crosses, whole or in segments, and when offload is set on which tap."""
+"""A cable between two fake taps: the frames and TCP segments that it carries, and when each tap has offload."""
 
 import os
 import select
@@ -18,12 +18,12 @@ from virtfs.host.tap_protocol import NO_HEADER, OFFLOAD_NONE, OFFLOAD_TCP
 from .bench import received, running, two_wires
 
 MS = 10**6
-GSO_UDP_L4 = 5  # linux/virtio_net.h, not among what is asked for
+GSO_UDP_L4 = 5  # linux/virtio_net.h; virtfs does not enable offload of this type
 ON, OFF = [OFFLOAD_TCP] * 2, [OFFLOAD_NONE] * 2
 
 
 def segment(payload: int, size: int, kind: int = GSO_TCPV4) -> tuple[bytes, bytes]:
-    """A TCP segment as a host leaves it undone: its virtio_net_hdr and the frame."""
+    """Return a TCP segment that the host has left to offload: its virtio_net_hdr and the frame."""
     ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 40 + payload, 7, 0, 64, 6, 0, bytes(4), bytes((10, 0, 0, 1)))
     tcp = struct.pack(">HHIIBBHHH", 1, 2, 1000, 0, 5 << 4, 0x18, 500, 0, 0)
     data = bytes(12) + b"\x08\x00" + ip + tcp + bytes(index % 256 for index in range(payload))
@@ -35,7 +35,7 @@ def offloads(ends: tuple[Bench, Bench]) -> list[int]:
 
 
 def _has_something(bench: Bench) -> bool:
-    """Its host has something to receive."""
+    """Return whether a frame waits for the host."""
     poll = select.poll()
     poll.register(bench.tap.peer, select.POLLIN)
     return bool(poll.poll(0))
@@ -78,7 +78,7 @@ async def test_segments_cross_as_they_are_while_nobody_looks_on() -> None:
 
 @in_trio
 async def test_a_reader_has_single_frames() -> None:
-    """Also of what was in the tap's queue before offload went off."""
+    """This also holds for a segment that entered the tap's queue before offload was disabled."""
     with two_wires() as ends:
         first, second = ends
         async with running(first, second):
@@ -111,7 +111,7 @@ async def test_a_checksum_left_undone_is_done_for_a_reader() -> None:
 
 @in_trio
 async def test_a_segment_of_another_kind_ends_nothing() -> None:
-    """It cannot be cut: it is dropped, and the cable carries on."""
+    """A segment that virtfs cannot split is dropped, and the cable continues."""
     with two_wires() as (first, second):
         async with running(first, second):
             first.wire.opened()
@@ -122,7 +122,7 @@ async def test_a_segment_of_another_kind_ends_nothing() -> None:
 
 
 def never(task: Task) -> None:
-    raise AssertionError("a cable that does not run starts a task")
+    raise AssertionError("a cable that is not running has started a task")
 
 
 @in_trio
@@ -180,7 +180,7 @@ async def test_taken_out_it_leaves_nothing_behind() -> None:
             for number in range(250):
                 first.tap.host_send(frame(number))
             assert len(await received(second)) == 250
-        assert len(os.listdir("/proc/self/fd")) <= before  # threads of other tests may have closed theirs
+        assert len(os.listdir("/proc/self/fd")) <= before  # fewer if threads of other tests have closed descriptors
         await until(lambda: offloads(ends) == OFF)
         assert [len(end.wire.listeners) for end in ends] == listeners
         first.tap.host_send(frame(1))

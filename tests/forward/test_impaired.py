@@ -1,4 +1,4 @@
-"""An impaired direction on a real clock: when frames come out, and that all are accounted for."""
+"""An impaired path on a real clock: when frames leave it, and that every frame is accounted for."""
 
 import os
 from collections.abc import AsyncIterator
@@ -15,7 +15,10 @@ MS = 10**6
 
 
 class Way:
-    """One, with what came out of it: when, in seconds since the way was made, and what."""
+    """An impaired path and its output.
+
+    out: the frames that left it, each with its time in seconds since the path was created
+    """
 
     def __init__(self, impairment: Impairment) -> None:
         self.begun = monotonic()
@@ -36,7 +39,7 @@ class Way:
 
 @asynccontextmanager
 async def impaired(impairment: Impairment) -> AsyncIterator[Way]:
-    """A way that runs; at the end it is stopped and its task ends."""
+    """Run an impaired path. At the end it is stopped, and its task must end."""
     way = Way(impairment)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(way.way.run)
@@ -46,7 +49,7 @@ async def impaired(impairment: Impairment) -> AsyncIterator[Way]:
 
 @in_trio
 async def test_a_frame_comes_out_when_its_time_has_come() -> None:
-    """No frame leaves before its time, and each leaves. The benchmark measures how late."""
+    """Every frame leaves, and none before its time. The benchmark measures how late frames are."""
     async with impaired(Impairment(delay=30 * MS)) as way:
         way.way.push(b"1")
         assert way.out == []
@@ -69,7 +72,7 @@ async def test_what_is_due_at_once_goes_on_within_push() -> None:
 
 
 def timers() -> int:
-    """The number of timerfds that are open; other descriptors of this process come and go."""
+    """Return the number of open timerfds. Other descriptors of this process come and go."""
     count = 0
     for number in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):
@@ -92,7 +95,7 @@ async def test_many_frames_one_timer() -> None:
 
 @in_trio
 async def test_an_earlier_frame_moves_the_timer() -> None:
-    """A frame behind it may be due before one that waits."""
+    """A frame that is pushed later may be due before one that already waits."""
     async with impaired(Impairment(delay=5000 * MS)) as way:
         way.way.push(b"late")
         way.way.change(Impairment(delay=10 * MS))

@@ -1,4 +1,4 @@
-"""Frames of several taps in the order of time, whatever each recorder is behind by."""
+"""Frames of several taps are merged in order of time, however far each recorder lags."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ SECOND = 10**9
 
 
 class Stream:
-    """What comes out of a merge. frames: as it was told, times: of its blocks."""
+    """The output of a merge. frames: the count that the merge reported. times: the timestamps of its blocks."""
 
     def __init__(self, recorders: list[Recorder]) -> None:
         self.data = b""
@@ -38,7 +38,7 @@ class Stream:
 
 @asynccontextmanager
 async def merging(b: Bench, count: int) -> AsyncIterator[tuple[Stream, list[FakeRing]]]:
-    """Make a merge of several recorders, and their rings."""
+    """Yield the output of a merge of several recorders, and their rings."""
     recorders = [b.recorder(unit) for unit in range(count)]
     stream = Stream(recorders)
     b.start(stream.merge.run)
@@ -96,7 +96,7 @@ async def test_frames_of_one_moment_stay_as_they_were_shown() -> None:
 
 @in_trio
 async def test_a_clock_that_was_set_back_holds_nothing_up() -> None:
-    """Frames from before that have a time to come: they are shown, and those after them too."""
+    """Frames from before the change have times in the future. They and the later frames are delivered."""
     async with bench() as b, merging(b, 2) as (stream, (one, other)):
         ahead = time_ns() + 3600 * SECOND
         one.shows(b"1", time=ahead)
@@ -126,7 +126,7 @@ async def test_a_block_of_another_kind_takes_its_place() -> None:
 
 @in_trio
 async def test_once_stopped_it_shows_nothing() -> None:
-    """Also when it is stopped before it has begun."""
+    """The same holds for a merge that is stopped before it starts."""
     async with bench() as b:
         stream = Stream([])
         stream.merge.stop()

@@ -18,7 +18,7 @@ PROGRAM = Program("arp", bytes(8))
 
 
 class Sink:
-    """Sees frames."""
+    """A watcher that collects frames."""
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
@@ -49,14 +49,14 @@ async def test_everybody_sees_all_that_passes() -> None:
         b.ring.shows(*numbers(3, 3))
         await recorder.flush()
         assert one.frames == other.frames == numbers(6)
-        assert one.texts[0] is other.texts[0], "made once for all"
+        assert one.texts[0] is other.texts[0], "the blocks are encoded once for all watchers"
         assert len(b.made) == 1
         await recorder.end()
 
 
 @in_trio
 async def test_a_flush_waits_for_what_has_passed() -> None:
-    """Though the kernel has not handed it over."""
+    """It waits even for frames in a block that the kernel has not handed over."""
     async with bench() as b:
         recorder, sink = b.recorder(), Sink()
         await recorder.flush()
@@ -83,7 +83,7 @@ async def test_a_flush_waits_for_what_has_passed() -> None:
 
 @in_trio
 async def test_a_flush_amid_a_burst_ends_with_it() -> None:
-    """Others have their turn between blocks: what was shown by then comes no second time."""
+    """Other tasks run between blocks. Frames delivered by then are not delivered twice."""
     async with bench() as b:
         recorder, sink = b.recorder(), Sink()
         await recorder.watch(sink.see)
@@ -109,7 +109,7 @@ async def test_a_flush_amid_a_burst_ends_with_it() -> None:
 
 @in_trio
 async def test_what_has_been_shown_is_pending_no_more() -> None:
-    """Or a read that may not wait would wait for the next frame, whenever that comes."""
+    """Otherwise a non-blocking read would wait for the next frame, which may never come."""
     async with bench() as b:
         recorder, sink = b.recorder(), Sink()
         await recorder.watch(sink.see)
@@ -168,7 +168,7 @@ async def test_the_last_to_go_closes_the_ring() -> None:
 
 @in_trio
 async def test_coming_and_going_quickly() -> None:
-    """What is asked for last holds."""
+    """The last request prevails."""
     async with bench() as b:
         recorder, sinks = b.recorder(), [Sink() for _ in range(20)]
         for sink in sinks:
@@ -205,7 +205,7 @@ async def test_one_that_fails_harms_no_other(caplog: pytest.LogCaptureFixture) -
 
 @in_trio
 async def test_what_is_lost_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """With the next frames, or alone."""
+    """Losses are reported with the next frames, or alone."""
     async with bench() as b:
         recorder, sink = b.recorder(), Sink()
         await recorder.watch(sink.see)
@@ -287,7 +287,7 @@ async def test_where_it_may_not_look_it_looks_again_after_the_next_move(caplog: 
         await recorder.end()
 
 
-# --- refused, and gone
+# --- refused watchers and removed interfaces
 
 
 @in_trio
@@ -300,13 +300,13 @@ async def test_a_refusal_is_who_asks_s_own() -> None:
                 await recorder.watch(sink.see)
         b.refusal = None
         await recorder.watch(sink.see)
-        assert b.ring.size == LARGE, "a refused one takes no place"
+        assert b.ring.size == LARGE, "refused watchers do not count as rings"
         await recorder.end()
 
 
 @in_trio
 async def test_the_end_while_one_begins_to_watch() -> None:
-    """And another waits to."""
+    """Another watcher waits meanwhile, and gets ENXIO."""
     async with bench() as b:
         recorder, sinks = b.recorder(), [Sink(), Sink()]
         b.gate.clear()

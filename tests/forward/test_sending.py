@@ -1,4 +1,4 @@
-"""Many frames at once: single ones and runs are sent, dropped and counted as one by one."""
+"""Sending many frames at once: they are sent, dropped and counted as if sent one by one, also in runs."""
 
 import errno
 import os
@@ -12,11 +12,11 @@ from virtfs.core.savefile import Run
 from virtfs.forward.frame_runs import ROOM, RUN, Rows
 
 ALL = 1 << 20
-GAP = 16  # bytes between frames, as of a pcap's record heads; none of them may get into a frame
+GAP = 16  # bytes between frames, such as the record headers of a pcap file; none of them may become part of a frame
 
 
 def run(numbers: range, size: int = 60) -> Run:
-    """Frames side by side as in a file."""
+    """Return a run of frames, laid out as in a file."""
     data = b"".join(os.urandom(GAP) + frame(number, size) for number in numbers)
     return Run(data, GAP, size, GAP + size, len(numbers))
 
@@ -43,7 +43,7 @@ def test_what_is_written_has_an_empty_header_before_each_frame() -> None:
 
 
 def test_runs_of_other_shapes_in_the_same_room() -> None:
-    """Of another length, at another distance, shorter than the one before, as long as a run can be."""
+    """The runs differ in frame length, in the gap between frames, and in their number of frames."""
     with wire() as bench:
         rows = Rows()
         for number, (size, gap, many) in enumerate([(60, 16, RUN), (61, 16, 9), (60, 17, 9), (60, 16, 8), (60, 10, 9)]):
@@ -68,7 +68,7 @@ def test_a_run_that_does_not_fit_is_dropped(size: int, counter: str) -> None:
 
 
 def test_a_run_that_is_larger_than_the_room() -> None:
-    """As many as the fake tap takes; the rest is dropped."""
+    """The fake tap takes as many frames as it has room for; the others are dropped."""
     with wire() as bench:
         bench.virt.set_host(replace(bench.virt.host, mtu=65521))
         bench.wire.update()
@@ -121,7 +121,7 @@ def test_strict_refuses_a_run_s_first() -> None:
 
 
 def test_what_lies_before_a_frame_stays_in_the_file() -> None:
-    """Only a copy of it is overwritten."""
+    """The bytes before each frame are overwritten only in a copy."""
     heads = [struct.pack("<IIII", number, number, 60, 60) for number in range(8)]
     data = b"".join(head + frame(number) for number, head in enumerate(heads))
     with wire() as bench:

@@ -1,4 +1,4 @@
-"""Fixtures of the tests that meet the kernel."""
+"""Fixtures for tests that use the kernel."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from virtfs.host.monitor import Monitor
 
 @pytest.fixture
 def network() -> Iterator[None]:
-    """The test runs in a new, empty network namespace."""
+    """Run the test in a new, empty network namespace."""
     need_taps()
     with fresh():
         yield
@@ -19,7 +19,7 @@ def network() -> Iterator[None]:
 
 @pytest.fixture
 def elsewhere(network: None) -> Iterator[Namespace]:
-    """Another new, empty network namespace."""
+    """Yield another new, empty network namespace."""
     with Namespace() as namespace:
         yield namespace
 

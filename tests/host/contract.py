@@ -1,4 +1,4 @@
-"""The contract of a tap (virtfs.host.tap_protocol), checked on the real one and on the fake."""
+"""Checks of the contract of a tap (virtfs.host.tap_protocol), for the real tap and the fake one."""
 
 import errno
 import os
@@ -20,12 +20,12 @@ TO_VIRT = bytes.fromhex("020000000002 020000000001 88b5") + b"to the far end" * 
 
 
 class Host(Protocol):
-    """The other end of the wire, and the power to delete it."""
+    """The host's end of a tap."""
 
     def send(self, frame: bytes) -> None: ...
 
     def receive(self) -> bytes:
-        """The next frame that came; BlockingIOError: none."""
+        """Return the next frame from the tap. Raises BlockingIOError if there is none."""
 
     def vanish(self) -> None: ...
 
@@ -34,21 +34,24 @@ Make = Callable[[], AbstractContextManager[tuple[TapDevice, Host]]]
 
 
 def check_tap(make: Make) -> None:
-    """Every promise of TapDevice. `make` gives a new one, up, with an empty queue, and the host's end of it."""
+    """Check everything that TapDevice promises.
+
+    make: creates a tap that is up and has an empty queue, and the host's end of it
+    """
     for check in (_frames, _borders, _short_room, _empty_and_full, _whole_sizes, _knobs, _gone, _closed):
         with make() as (tap, host):
             check(tap, host)
 
 
 def read(tap: TapDevice, room: int = 1 << 16) -> bytes:
-    """One frame, as the forwarder takes it."""
+    """Read a frame, as the forwarder does."""
     header, space = bytearray(VNET_HEADER), bytearray(room)
     count = os.readv(tap.fd, [header, space])
     return bytes(space[: count - VNET_HEADER])
 
 
 def readable(tap: TapDevice) -> bool:
-    """Whether a frame waits."""
+    """Return whether a frame waits."""
     return bool(select.select([tap.fd], [], [], 0)[0])
 
 
@@ -74,7 +77,7 @@ def _borders(tap: TapDevice, host: Host) -> None:
 
 
 def _short_room(tap: TapDevice, host: Host) -> None:
-    """A frame longer than the room loses its tail, the count says only what fitted, and the next one is whole."""
+    """A frame longer than the buffer is truncated, the count covers the bytes read, and the next frame is intact."""
     host.send(TO_VIRT)
     host.send(TO_VIRT)
     header, room = bytearray(VNET_HEADER), bytearray(20)
@@ -91,7 +94,7 @@ def _empty_and_full(tap: TapDevice, host: Host) -> None:
             host.send(TO_VIRT)
         except BlockingIOError:
             break
-    assert read(tap) == TO_VIRT, "what was there first is kept, what does not fit is lost"
+    assert read(tap) == TO_VIRT, "frames already in the queue are kept, frames that do not fit are lost"
 
 
 def _whole_sizes(tap: TapDevice, host: Host) -> None:
@@ -126,12 +129,12 @@ def _gone(tap: TapDevice, host: Host) -> None:
     assert not tap.alive()
     _every_method_is_enxio(tap)
     outcomes = [_outcome(lambda: os.readv(tap.fd, [bytearray(VNET_HEADER), bytearray(2000)])) for _ in range(3)]
-    assert outcomes[-1] not in (errno.EAGAIN, None), "frames that came before may be read, then it is at its end"
+    assert outcomes[-1] not in (errno.EAGAIN, None), "after earlier frames, reads report an error or end of file"
     assert _outcome(lambda: os.writev(tap.fd, [NO_HEADER, TO_HOST])) not in (errno.EAGAIN, None)
 
 
 def _outcome(call: Callable[[], int]) -> int | None:
-    """The errno of a call, 0 for the end of the file, None for a frame."""
+    """Return the errno of a call, 0 for end of file, or None for a frame."""
     try:
         return None if call() else 0
     except OSError as failure:

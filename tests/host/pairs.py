@@ -1,4 +1,4 @@
-"""Two taps, real or fake, with what their hosts do at the far ends: one to carry from, one to carry to."""
+"""Pairs of taps, real or fake, between which a relay carries frames, with the actions of their hosts."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ _ETH_P_ALL = 3
 
 
 class Pair(Protocol):
-    """source and sink, and the hosts behind them."""
+    """Two taps and the hosts behind them. A relay carries from source to sink."""
 
     @property
     def source(self) -> TapDevice: ...
@@ -28,13 +28,13 @@ class Pair(Protocol):
     def sink(self) -> TapDevice: ...
 
     def send(self, frame: bytes) -> None:
-        """Out of the source's host."""
+        """Send a frame from the source's host."""
 
     def receive(self, count: int) -> list[bytes]:
-        """Return the next frames that the sink's host received, at most so many."""
+        """Return the next frames that the sink's host has received, at most `count`."""
 
     def refuse(self) -> int:
-        """Have the sink take nothing more; the errno it refuses with."""
+        """Make the sink refuse further frames. Returns the errno that it refuses them with."""
 
     def vanish(self) -> None:
         """Delete the source."""
@@ -63,7 +63,7 @@ class _Fakes:
 
 
 class _Taps:
-    """Packet sockets on the interfaces. They send through the tap and receive what the tap is given."""
+    """Real taps. The host's ends are packet sockets on their interfaces."""
 
     def __init__(self, source: Tap, sink: Tap) -> None:
         self.source, self.sink = source, sink
@@ -98,14 +98,14 @@ class _Taps:
 
 @contextmanager
 def fakes() -> Iterator[Pair]:
-    """Needs nothing."""
+    """Yield a pair of fake taps."""
     with FakeTap("tap1") as source, FakeTap("tap2") as sink:
         yield _Fakes(source, sink)
 
 
 @contextmanager
 def taps() -> Iterator[Pair]:
-    """Both up, in the calling thread's network namespace."""
+    """Yield a pair of real taps that are up, in the calling thread's network namespace."""
     with Tap.open(Unit(1)) as source, Tap.open(Unit(2)) as sink:
         for tap in source, sink:
             ip(f"link set {tap.name()} addrgenmode none")

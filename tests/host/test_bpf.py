@@ -1,4 +1,4 @@
-"""tcpdump's language, compiled and run by the kernel on what the host sends over real taps."""
+"""Filters in tcpdump's language, compiled, and run by the kernel on frames that the host sends over real taps."""
 
 import errno
 import fcntl
@@ -41,7 +41,7 @@ def ipv4(protocol: int, payload: bytes) -> bytes:
         "!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), 0, 0, 64, protocol, 0, b"\x0a\0\0\1", b"\x0a\0\0\2"
     )
     words = sum(struct.unpack("!10H", header))
-    checksum = ~(words + (words >> 16)) & 0xFFFF  # a bridge drops what has it wrong
+    checksum = ~(words + (words >> 16)) & 0xFFFF  # a bridge drops packets with a wrong checksum
     return header[:10] + struct.pack("!H", checksum) + header[12:] + payload
 
 
@@ -75,7 +75,7 @@ def tap(network: None) -> Iterator[Tap]:
 
 @pytest.fixture
 def host(tap: Tap) -> Iterator[socket.socket]:
-    """What is sent here the host sends over the tap."""
+    """Yield a packet socket that sends from the host over the tap."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender:
         sender.bind(("tap3", 0))
         yield sender
@@ -99,7 +99,7 @@ def waiting(tap: Tap) -> list[bytes]:
 
 
 def passed(tap: Tap, host: socket.socket) -> set[str]:
-    """The names of the frames that get through; each of them is whole."""
+    """Send all of FRAMES. Returns the names of those that pass the filter; they must be unchanged."""
     for frame in FRAMES.values():
         host.send(frame)
     names = {frame: name for name, frame in FRAMES.items()}
@@ -179,7 +179,7 @@ def test_names_of_this_machines_files_are_known() -> None:
 
 
 def test_names_are_not_asked_of_the_network(tap: Tap) -> None:
-    """A resolver that does not answer delays nothing, since it is never asked."""
+    """The resolver is never asked, so one that does not answer causes no delay."""
     for words in ("address add 10.0.3.1/24 dev tap3", "route add default via 10.0.3.2", "link set lo up"):
         ip(words)
     ip("neigh add 10.0.3.2 lladdr 02:00:00:00:00:02 dev tap3")
@@ -199,7 +199,7 @@ def test_without_libpcap(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "libpcap0.8" in refusal.strerror
     assert compile_filter("") is None
     monkeypatch.undo()
-    assert compile_filter("arp"), "once it is installed it is found"
+    assert compile_filter("arp"), "libpcap is found once it is installed"
 
 
 def test_many_threads_at_once() -> None:
@@ -251,7 +251,7 @@ def test_any_text_gives_a_program_or_a_refusal(text: str) -> None:
     ],
 )
 def test_what_passes(tap: Tap, host: socket.socket, expression: str, names: set[str]) -> None:
-    """The program sees the frame from its first byte, without the header of virtio-net before it."""
+    """The program sees the frame from its first byte on, without the virtio_net_hdr before it."""
     set_filter(tap, expression)
     if expression == "less 42":
         names = {name for name, frame in FRAMES.items() if len(frame) <= 42}
@@ -277,7 +277,7 @@ def test_a_filter_takes_over_from_another_and_goes(tap: Tap, host: socket.socket
     set_filter(tap, "arp")
     host.send(FRAMES["arp"])
     set_filter(tap, "ip6")
-    assert passed(tap, host) == {"arp", "ip6"}, "what waited already stays"
+    assert passed(tap, host) == {"arp", "ip6"}, "frames that already wait are kept"
     assert passed(tap, host) == {"ip6"}
     set_filter(tap, "")
     assert passed(tap, host) == set(FRAMES)
@@ -321,7 +321,7 @@ def test_what_virt_sends_is_not_filtered(tap: Tap) -> None:
     ],
 )
 def test_tags_of_frames_over_a_bridge_are_seen(tap: Tap, expression: str, names: set[str]) -> None:
-    """A bridge hands a tag on beside its frame, where no program looks."""
+    """A bridge passes the tag in the skb's metadata, which a filter program does not read."""
     ip("link add name bridge0 type bridge mcast_snooping 0")
     ip("link set bridge0 addrgenmode none")
     with Tap.open(Unit(4)) as source:
@@ -337,7 +337,7 @@ def test_tags_of_frames_over_a_bridge_are_seen(tap: Tap, expression: str, names:
 
 
 def _insertion(where: Namespace | None = None) -> list[str]:
-    """Whether tap3's "hardware" inserts tags, as ethtool(8) shows it."""
+    """Return the features of VLAN tag insertion "by hardware" that are active on tap3, as ethtool(8) shows them."""
     found: list[str] = []
 
     def ask() -> None:
@@ -372,7 +372,7 @@ def test_a_tap_that_moved_is_filtered_where_it_is(elsewhere: Namespace) -> None:
 
 
 def test_a_tap_that_stays_is_left_without_a_filter(network: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel remembers where a program lay; one that is still there keeps the next descriptor from attaching."""
+    """The kernel keeps the address of the program. If the program is still set, the next attach fails."""
     kept: list[object] = []
 
     def keeping(instructions: bytes) -> tuple[bytes, object]:
@@ -385,9 +385,9 @@ def test_a_tap_that_stays_is_left_without_a_filter(network: None, monkeypatch: p
     with Tap.open(Unit(3)) as tap:
         set_filter(tap, "arp")
     with open("/dev/net/tun", "r+b", buffering=0, opener=_without_blocking) as tun:
-        # Without IFF_NO_PI, the bit of which also says IFF_NOFILTER.
+        # Without IFF_NO_PI, because IFF_NOFILTER is the same bit.
         fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH22x", b"tap3", _IFF_TAP))
-        assert tun.read(2000) is None, "attached, and nothing waits"
+        assert tun.read(2000) is None, "the tap is attached, and no frame waits"
     assert _insertion() == before
 
 
@@ -396,7 +396,7 @@ def _without_blocking(path: str, flags: int) -> int:
 
 
 def test_a_tap_whose_owner_was_killed_can_be_had_again(network: None) -> None:
-    """The kernel remembers that there was a filter, and where in the memory of the dead it lay."""
+    """The kernel remembers that there was a filter, and its address in the memory of the killed process."""
     ip("tuntap add tap3 mode tap")
     program = (
         "import sys; from virtfs.core.ids import Unit; from virtfs.host.bpf import *; from virtfs.host.tap import Tap;"

@@ -1,4 +1,4 @@
-"""One contract, two taps."""
+"""The real tap and the fake tap fulfil the same contract."""
 
 import select
 import socket
@@ -26,7 +26,7 @@ class _FakeHost:
 
 
 class _RealHost:
-    """A packet socket on the interface: what it sends leaves by the tap, what the tap sends it hears."""
+    """The host's end of a real tap: packet sockets on the interface."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -1,4 +1,4 @@
-"""What `ip` shows after Links did it, wherever the tap is."""
+"""Changes made by Links, as `ip` shows them, in each namespace that the tap may be in."""
 
 import errno
 import json
@@ -30,7 +30,7 @@ def tap(network: None) -> Iterator[Tap]:
 
 
 class Place:
-    """Where the tap is, and under which name."""
+    """The namespace and the name of the tap."""
 
     def __init__(self, name: str, namespace: Namespace | None) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""What `ip` does is heard: here, in namespaces that are watched, and when namespaces die."""
+"""The monitor reports changes made by `ip`: here, in watched namespaces, and when namespaces are removed."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ def tap(monitor: Monitor) -> Iterator[Tap]:
 
 
 def _hear(monitor: Monitor, wanted: Callable[[Event], bool]) -> Event:
-    """The first event from now on that is wanted; waits for it. What comes after it stays unread."""
+    """Wait for the next event for which wanted() is true, and return it. Later events stay unread."""
     poll = select.poll()
     poll.register(monitor.fileno(), select.POLLIN)
     heard: list[Event] = []
@@ -42,7 +42,7 @@ def _hear(monitor: Monitor, wanted: Callable[[Event], bool]) -> Event:
             heard.append(event)
             if wanted(event):
                 return event
-    pytest.fail(f"not among what was heard: {heard}")
+    pytest.fail(f"the awaited event is not among these: {heard}")
 
 
 def _link(monitor: Monitor, nsid: int | None, wanted: Callable[[LinkChanged], bool]) -> LinkChanged:
@@ -55,7 +55,10 @@ def _link(monitor: Monitor, nsid: int | None, wanted: Callable[[LinkChanged], bo
 
 
 def _changes(monitor: Monitor, nsid: int | None, place: Callable[[str], str]) -> None:
-    """up, down, mtu, MAC, queue length and addresses of tap3, changed by `ip` at a place and heard with an nsid."""
+    """Assert that changes of tap3 are reported with `nsid`.
+
+    place: runs ip(8) in the namespace of tap3
+    """
     place("link set tap3 up")
     index = _link(monitor, nsid, lambda event: event.link.up).link.index
     place("link set tap3 mtu 1400")
@@ -87,7 +90,7 @@ def test_changes_elsewhere(monitor: Monitor, tap: Tap, elsewhere: Namespace) -> 
 def test_a_namespace_that_has_no_number_yet_can_be_watched(monitor: Monitor, elsewhere: Namespace) -> None:
     first = monitor.watch(elsewhere.fd)
     assert first is not None
-    assert monitor.watch(elsewhere.fd) == first, "asking again changes nothing"
+    assert monitor.watch(elsewhere.fd) == first, "watching a namespace again returns the same nsid"
     elsewhere.ip("link add bridge0 type bridge")
     _link(monitor, first, lambda event: event.link.name == "bridge0")
 
@@ -126,7 +129,7 @@ def test_a_move_is_gone_from_here_but_alive(monitor: Monitor, tap: Tap, elsewher
 
 
 def test_a_bridge_lets_go_of_a_port_that_stays(monitor: Monitor, tap: Tap) -> None:
-    """The kernel tells it as RTM_DELLINK of family AF_BRIDGE."""
+    """The kernel reports a port leaving its bridge as RTM_DELLINK of family AF_BRIDGE."""
     ip("link add bridge0 type bridge")
     ip("link set tap3 master bridge0")
     _link(monitor, None, lambda event: event.link.name == "tap3" and event.link.master is not None)
@@ -164,11 +167,11 @@ def test_a_storm_is_taken_in_portions(monitor: Monitor, tap: Tap) -> None:
         ip("link set tap3 promisc on")
         ip("link set tap3 promisc off")
     assert 0 < len(monitor.drain(limit=3)) <= 3
-    assert monitor.drain(limit=3), "the rest is still there"
+    assert monitor.drain(limit=3), "the other events are still unread"
 
 
 def test_overflow_is_told_and_hearing_goes_on(network: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(monitor_module, "_BUFFER", 1)  # the kernel makes it its minimum
+    monkeypatch.setattr(monitor_module, "_BUFFER", 1)  # the kernel raises it to its minimum
     with Monitor() as monitor, Tap.open(Unit(3)):
         for number in range(10):
             ip(f"link set tap3 mtu {1000 + number}")

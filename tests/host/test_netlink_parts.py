@@ -1,4 +1,4 @@
-"""pyroute2 without the parts that virtfs does not use. Other programs still get all of it."""
+"""virtfs imports pyroute2 without the parts that it does not use. Other programs can still import all of it."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Running something inside another namespace moves nothing and leaves nothing."""
+"""Running a function in another namespace neither moves the calling thread nor leaks anything."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""One contract, two carriers, on taps and on fake ones."""
+"""Both kinds of relay fulfil the same contract, on real and on fake taps."""
 
 import errno
 from array import array
@@ -15,7 +15,7 @@ from virtfs.host.uring import READ, Ring
 from .pairs import MakePair, Pair, fakes, taps
 
 HEAD = bytes.fromhex("020000000001 020000000002 88b5")
-MANY = 2 * BATCH + 8  # a call's worth, a batch, and one that is not full
+MANY = 2 * BATCH + 8  # BATCH packets by single calls, one full batch, and one that is not full
 
 
 def frame(number: int, size: int = 60) -> bytes:
@@ -39,7 +39,7 @@ def kind(request: pytest.FixtureRequest) -> type[CallRelay] | type[BatchRelay]:
 
 
 def carry_all(relay: Relay) -> Load:
-    """Until nothing is there; all of it together."""
+    """Carry until no frame waits. Returns the sum of all loads."""
     loads = [relay.carry()]
     while loads[-1].packets:
         loads.append(relay.carry())
@@ -57,7 +57,7 @@ def test_packets_arrive_in_order_and_are_counted(
 ) -> None:
     with make() as pair:
         relay = kind(pair.source.fd, pair.sink.fd, Room())
-        for begin in 0, 1000, 2000:  # the second time all that is kept for the next time is there
+        for begin in 0, 1000, 2000:  # later rounds reuse the state that the first one created
             frames = [
                 frame(begin + number, sizes[number % len(sizes)]) for number in range(60 if 1514 in sizes else MANY)
             ]
@@ -138,7 +138,7 @@ def test_two_share_a_room(make: MakePair, kind: type[CallRelay | BatchRelay]) ->
 
 
 def test_nothing_is_left_open(make: MakePair, kind: type[CallRelay | BatchRelay]) -> None:
-    """And nothing holds the taps: their names are free when they are closed."""
+    """The names of the taps are also free once the taps are closed."""
     for _ in range(3):
         with make() as pair:
             before = descriptors()
@@ -151,7 +151,7 @@ def test_nothing_is_left_open(make: MakePair, kind: type[CallRelay | BatchRelay]
             assert descriptors() == before
 
 
-# What is told of the batches alone.
+# Tests of BatchRelay alone
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def without_io_uring(*arguments: object) -> Ring:
 
 
 class _Waiting:
-    """A ring on a descriptor that cannot say that it would have to wait."""
+    """A ring on a descriptor that does not support non-blocking operations (EOPNOTSUPP)."""
 
     closed = 0
 

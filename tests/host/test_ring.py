@@ -1,4 +1,4 @@
-"""The ring on real taps: what passes, both ways, what finds no room, and what an interface's fate makes of it."""
+"""The packet ring on real taps: frames in both directions, lost frames, and interfaces that go down or vanish."""
 
 import errno
 import select
@@ -25,12 +25,12 @@ from virtfs.host.tap import Tap
 from virtfs.host.tap_protocol import NO_HEADER
 
 SIZE = Size(block=32 << 10, blocks=8, wait=1)
-LASTING = Size(block=4096, blocks=4, wait=60_000)  # hands over none but full blocks
+LASTING = Size(block=4096, blocks=4, wait=60_000)  # long enough that only full blocks are handed over
 WAYS = {INBOUND: "in", OUTBOUND: "out"}
 
 
 class Seen(NamedTuple):
-    """A frame in a ring. length: on the wire. time: ns since 1970."""
+    """A frame in a ring. way: its direction. length: bytes on the wire. time: ns since 1970."""
 
     frame: bytes
     way: str
@@ -39,7 +39,7 @@ class Seen(NamedTuple):
 
 
 class Look:
-    """What a ring has given so far. lost: frames that found no room."""
+    """A ring and its output so far. lost: the number of frames for which the ring had no room."""
 
     def __init__(self, ring: PacketRing) -> None:
         self.ring = ring
@@ -51,7 +51,7 @@ class Look:
         return [seen.frame for seen in self.seen]
 
     def look(self) -> None:
-        """At what has been handed over."""
+        """Read the blocks that the kernel has handed over."""
         for block in self.ring.blocks():
             self.lost += block.lost
             if block.frames:
@@ -60,7 +60,7 @@ class Look:
                 self.seen += [_seen(time, packet) for time, packet in split_packets(made)]
 
     def until(self, frames: int) -> None:
-        """Until so many have been seen or were lost."""
+        """Wait until `frames` frames have been seen or lost."""
         poll = select.poll()
         poll.register(self.ring.fileno(), select.POLLIN)
         self.look()
@@ -70,13 +70,13 @@ class Look:
 
 
 def _seen(time: int, packet: bytes) -> Seen:
-    """What an enhanced packet block says; its only option, the way, stands at its end."""
+    """Return the contents of an enhanced packet block. Its only option, at its end, is the direction."""
     captured, length = struct.unpack_from("<II", packet, 20)
     return Seen(packet[28 : 28 + captured], WAYS[packet[-12]], length, time)
 
 
 class Watched:
-    """A tap, up, and what its host and its virt send."""
+    """A tap that is up, and methods that send from its host and from its virt."""
 
     def __init__(self) -> None:
         self.tap = Tap.open(Unit(3))
@@ -87,7 +87,7 @@ class Watched:
         self.looks: list[Look] = []
 
     def look(self, size: Size = SIZE, expression: str = "") -> Look:
-        """One more ring."""
+        """Open another ring."""
         self.looks.append(Look(PacketRing.open(self.tap, size, compile_filter(expression))))
         return self.looks[-1]
 
@@ -151,7 +151,7 @@ def test_a_tag_is_where_it_was(watched: Watched, kind: str) -> None:
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(1, 40), st.sampled_from([*TAGGED, "88b5"]), st.booleans()), max_size=6))
 def test_tagged_and_plain_frames_of_one_length(watched: Watched, runs: list[tuple[int, str, bool]]) -> None:
-    """In a ring the first begin elsewhere behind their heads."""
+    """In a ring, tagged frames begin at another offset after their headers."""
     look = watched.look()
     sent = [
         (frame(number, 60, kind), "in" if inwards else "out")
@@ -165,7 +165,7 @@ def test_tagged_and_plain_frames_of_one_length(watched: Watched, runs: list[tupl
 
 
 def vlan_interface(protocol: str) -> None:
-    """v1, the VLAN 7 of tap3."""
+    """Create v1, the interface of VLAN 7 on tap3."""
     words = f"link add link tap3 name v1 type vlan id 7 protocol {protocol}"
     done = subprocess.run(["ip", *words.split()], capture_output=True, text=True, check=False)
     if "Unknown device type" in done.stderr:
@@ -192,7 +192,7 @@ def test_from_a_vlan_interface(watched: Watched, protocol: str, expression: str)
 
 @pytest.mark.parametrize("expression", ["", "vlan 7"])
 def test_tags_of_frames_over_a_bridge(watched: Watched, expression: str) -> None:
-    """A bridge hands a tag on beside its frame."""
+    """A bridge passes the tag in the skb's metadata, not in the frame."""
     ip("link add name bridge0 type bridge mcast_snooping 0")
     ip("link set bridge0 addrgenmode none")
     ip("link set bridge0 up")
@@ -209,13 +209,13 @@ def test_tags_of_frames_over_a_bridge(watched: Watched, expression: str) -> None
         seen = [each for each in sent if each[14:16] == b"\0\7"]
     else:
         seen = [*sent, *(frame(number) for number in range(20))]
-    while len(ours(look.frames)) < len(seen):  # the bridge has something to say for itself, too
+    while len(ours(look.frames)) < len(seen):  # the bridge also sends frames of its own
         look.until(len(look.seen) + 1)
     assert ours(look.frames) == seen
 
 
 def ours(frames: list[bytes]) -> list[bytes]:
-    """Test frames among others."""
+    """Return the frames that the test has sent."""
     return [each for each in frames if each[:12] == frame(0)[:12]]
 
 
@@ -250,7 +250,7 @@ def test_a_filter_that_jumps_and_one_that_rejects_all(watched: Watched) -> None:
 
 
 def test_ahead_counts_what_will_come(watched: Watched) -> None:
-    """A frame is ahead from the moment it has passed, and not once its block has been given."""
+    """A frame counts as ahead from the moment it passes until its block is yielded."""
     look = watched.look()
     assert look.ring.ahead() == 0
     for number in range(200):
@@ -272,7 +272,7 @@ def test_ahead_counts_what_will_come(watched: Watched) -> None:
 
 
 def fill(watched: Watched, ring: PacketRing, blocks: int) -> int:
-    """Frames until the ring is full and then some; how many."""
+    """Send frames until the ring is full, and a few more. Returns their number."""
     sent = 0
     while ring.ahead() < blocks:
         watched.virt_sends(frame(sent, 1000))
@@ -293,11 +293,11 @@ def test_a_full_ring_counts_what_it_loses(watched: Watched) -> None:
 
 
 def test_nothing_is_ahead_of_a_full_ring_once_it_is_empty(watched: Watched) -> None:
-    """The kernel opens its next block only with the next frame, or its clock: till then an old one's head is there."""
+    """The kernel opens the next block only with the next frame or timer. Until then the block has its old header."""
     look = watched.look(LASTING)
     fill(watched, look.ring, LASTING.blocks)
     aheads = [look.ring.ahead() for _ in look.ring.blocks()]
-    assert aheads == [4, 3, 2, 1, 0], "and what was lost"
+    assert aheads == [4, 3, 2, 1, 0], "four blocks, then the report of the lost frames"
     assert look.ring.ahead() == 0
     watched.virt_sends(frame(1))
     assert look.ring.ahead() == 1
@@ -318,8 +318,9 @@ def test_it_goes_on_after_it_was_full(watched: Watched) -> None:
 
 
 def test_a_burst_of_thousands(watched: Watched) -> None:
-    """The tap's own queue, which has no reader, holds 500 of them."""
-    look = watched.look(Size(block=128 << 10, blocks=32, wait=60))  # 2 s before it is full, however few frames come
+    """The tap's queue, which has no reader, holds only 500 of them."""
+    # 32 blocks of 60 ms: even if each block ends by its time-out, the ring lasts for 2 s.
+    look = watched.look(Size(block=128 << 10, blocks=32, wait=60))
     sent = [frame(number) for number in range(5000)]
     watched.host_sends(*sent)
     look.until(5000)
@@ -346,7 +347,7 @@ def test_it_goes_on_over_down_and_up(watched: Watched) -> None:
         watched.virt_sends(frame(number))
         ip("link set tap3 down")
         look.until(number + 1)
-        assert not poll.poll(0), "the error has been asked for"
+        assert not poll.poll(0), "the pending error has been read"
         ip("link set tap3 up")
     assert look.frames == [frame(number) for number in range(3)]
 

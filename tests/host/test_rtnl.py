@@ -1,4 +1,4 @@
-"""Questions to rtnetlink: a dump during which something changed is asked for again."""
+"""rtnetlink requests: a dump is repeated if something changed during it."""
 
 import ipaddress
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ INTERRUPTED = 16  # NLM_F_DUMP_INTR, linux/netlink.h
 
 
 class Changing(Rtnl):
-    """A kernel in which something changes during the first dumps, and it says so."""
+    """An Rtnl whose first `changes` dumps are marked as interrupted by a change."""
 
     def __init__(self, changes: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ def addresses(rtnl: Rtnl) -> list[str]:
 
 @pytest.fixture
 def everything() -> list[str]:
-    """Every address of this network namespace."""
+    """Return every address of this network namespace."""
     with Rtnl() as rtnl:
         return addresses(rtnl)
 

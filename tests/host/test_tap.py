@@ -1,4 +1,4 @@
-"""What happens to taps of one name that others made, hold, rename, move or delete; and what is left afterwards."""
+"""Taps that other programs create, hold, rename, move or delete, and what is left when virtfs closes them."""
 
 import errno
 import fcntl
@@ -29,7 +29,7 @@ _IFF_TAP, _IFF_MULTI_QUEUE, _IFF_NO_PI, _IFF_VNET_HDR = 2, 0x100, 0x1000, 0x4000
 
 @contextmanager
 def _another_program(name: str, flags: int = 0) -> Iterator[int]:
-    """A descriptor as another tap program would hold it."""
+    """Attach to a tap as another program would. Yields the descriptor."""
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     try:
         request = struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | flags)
@@ -47,7 +47,7 @@ def _refused(unit: int) -> VirtError:
     before = descriptors()
     with pytest.raises(VirtError) as caught:
         Tap.open(Unit(unit))
-    assert descriptors() == before, "what was taken is given back"
+    assert descriptors() == before, "all descriptors are closed"
     return caught.value
 
 
@@ -154,7 +154,7 @@ def test_deleted_from_outside(network: None) -> None:
         ip("link del tap3")
         assert not tap.alive()
         with Tap.open(Unit(3)) as again:
-            assert again.made, "the unit can be made anew while the lost one is still open"
+            assert again.made, "the unit can be created again while the lost tap is still open"
 
 
 def test_a_dying_namespace_takes_the_tap_along_and_is_not_held(elsewhere: Namespace) -> None:
@@ -186,12 +186,18 @@ WISHES = "tx-checksum-ip-generic tx-tcp-segmentation tx-tcp-ecn-segmentation tx-
 
 
 def ethtool(*words: str) -> str:
-    """Its output, in the calling thread's network namespace. It fails when the driver allows none of what it wants."""
+    """Run ethtool(8) in the calling thread's network namespace, and return its output.
+
+    Its exit status is ignored, because it fails if the driver allows none of the requested features.
+    """
     return subprocess.run(["ethtool", *words], capture_output=True, text=True, check=False).stdout
 
 
 def features(name: str) -> dict[str, tuple[bool, bool]]:
-    """What ethtool(8) says of the features a tap's reader has a say in: whether each is active, and wanted."""
+    """Return which features are active and which are requested, according to ethtool(8).
+
+    The features are those that a tap's reader can control.
+    """
     shown = json.loads(ethtool("--json", "-k", name))[0]
     return {feature: (shown[feature]["active"], shown[feature]["requested"]) for feature in WISHES.split()}
 
@@ -210,7 +216,7 @@ def features(name: str) -> dict[str, tuple[bool, bool]]:
 )
 @pytest.mark.parametrize("when", [OFFLOAD_NONE, OFFLOAD_TCP])
 def test_what_ethtool_turned_off_stays_off(network: None, made: bool, words: str, turned_off: str, when: int) -> None:
-    """Whether it was said while the offload was on or off, and until the tap is let go."""
+    """This holds whether offload was on or off at that time, and until the tap is closed."""
     if not made:
         ip("tuntap add tap3 mode tap")
     tap = Tap.open(Unit(3))

@@ -18,7 +18,7 @@ def timer() -> Iterator[Timer]:
 
 
 def fires(timer: Timer, seconds: float) -> bool:
-    """Whether it becomes readable within that time."""
+    """Return whether the timer becomes readable within `seconds`."""
     return bool(select.select([timer.fd], [], [], seconds)[0])
 
 

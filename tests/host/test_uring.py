@@ -1,4 +1,4 @@
-"""Many reads or writes with one call: what they return, where they read to, and when they do not."""
+"""Many reads or writes in one system call: their results, the memory they use, and descriptors that would block."""
 
 import ctypes
 import errno
@@ -18,7 +18,7 @@ COUNT, STRIDE = 8, 100
 
 
 class Places:
-    """Memory for COUNT operations, and a pair of sockets that keep the borders of what is sent."""
+    """Memory for COUNT operations, and a pair of sockets that preserve message boundaries."""
 
     def __init__(self) -> None:
         self.memory = mmap.mmap(-1, COUNT * STRIDE)
@@ -56,7 +56,7 @@ def message(number: int) -> bytes:
 
 def test_reads_go_to_their_places_in_order(places: Places) -> None:
     ring = places.ring(READ)
-    for begin in range(0, 40 * COUNT, COUNT):  # many times round
+    for begin in range(0, 40 * COUNT, COUNT):  # wraps around the queues many times
         sent = [message(number) for number in range(begin, begin + COUNT)]
         for one in sent:
             places.theirs.send(one)
@@ -89,7 +89,7 @@ def test_what_would_wait_is_told_at_once_and_nothing_is_read_later(places: Place
 
 
 def test_a_descriptor_that_would_wait_is_told(places: Places) -> None:
-    """A pseudo-terminal has no way to."""
+    """A pseudo-terminal does not support non-blocking operations of io_uring."""
     master, slave = os.openpty()
     ring = places.ring(READ, slave)
     assert results(ring) == [-errno.EOPNOTSUPP] * COUNT

@@ -1,4 +1,4 @@
-"""A bridge without a kernel: the verbs between two states, what is refused beforehand, brconfig's layout."""
+"""A bridge without a kernel: the verbs between two states, checks before any change, and brconfig's layout."""
 
 import errno
 from dataclasses import replace
@@ -61,7 +61,7 @@ def states(draw: st.DrawFn) -> BridgeState:
 
 
 def done(state: BridgeState, actions: tuple[Action, ...]) -> BridgeState:
-    """What a kernel makes of them."""
+    """Return the state after a kernel has carried out the actions."""
     for action in actions:
         state = _done(state, action.verb, action.args)
     return state
@@ -112,7 +112,7 @@ def unordered(state: BridgeState) -> tuple[object, ...]:
 def test_the_steps_lead_there(now: BridgeState, to: BridgeState) -> None:
     # Without a member no verb can set or clear the spanning tree.
     expected = to if to.members else replace(to, stp=now.stp)
-    # A cost that Linux may have chosen itself is not said of a new member; here it chooses 100.
+    # For a new member, steps() omits a path cost that Linux may have chosen itself. In this model Linux chooses 100.
     assert unordered(done(now, steps(now, to))) == unordered(expected)
     assert steps(to, to) == ()
 
@@ -134,7 +134,7 @@ def test_what_no_verb_can_say_is_said_nearly() -> None:
     assert steps(NEW, replace(NEW, fwddelay=0)) == (Action("fwddelay", (2,)),)
 
 
-# --- what is refused before anything is done
+# --- lines that are refused before any change
 
 HERE = BridgeState(
     members=(Member("tap3"), Member("eth0", adopted=True), Member("eth1")),

@@ -1,4 +1,4 @@
-"""Frames that wait for a reader."""
+"""The queue of frames that wait for a reader."""
 
 import pytest
 from hypothesis import given

@@ -35,13 +35,13 @@ def refused(line: str) -> tuple[int | None, str]:
 
 
 def check_refusal(error: VirtError) -> None:
-    """What every refusal is: one of two errnos, and one printable line."""
+    """Assert what holds for every refusal: one of two errnos, and one printable line that quotes something."""
     assert error.errno in (errno.EINVAL, errno.ERANGE)
     assert '"' in str(error.strerror)
     assert str(error.strerror).isprintable()
 
 
-# --- what a line means
+# --- the meaning of a line
 
 
 @pytest.mark.parametrize("line", ["", " ", "\t \t", "#", "# create 3", "  #create 3"])
@@ -125,7 +125,7 @@ def test_verbs(line: str, action: Action) -> None:
     assert parse(f"create {line}") == Command("create", None, (action,))
 
 
-# --- what is refused, and how it is said
+# --- refused lines and their error sentences
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_file_without_a_verb() -> None:
         file_action("stats/rx_frames", "1")
 
 
-# --- the table and its help
+# --- the table of verbs and the help
 
 
 def test_help_has_every_command_and_verb() -> None:
@@ -360,7 +360,7 @@ def test_root_only_verbs() -> None:
     }  # fmt: skip
 
 
-# --- there and back
+# --- formatting and parsing are inverse
 
 NAMES = st.from_regex(r"[a-z_][a-z0-9_.@#-]{0,30}", fullmatch=True)
 ACCOUNTS = NAMES | st.integers(0, arguments.ID_MAX).map(str)
@@ -434,7 +434,10 @@ def actions_of(verb: Verb) -> st.SearchStrategy[Action]:
 
 
 def chains_of(noun: Noun, *, makes: bool) -> st.SearchStrategy[tuple[Action, ...]]:
-    """Verbs of one line. makes: after create or ensure, where netns stands anywhere."""
+    """Return a strategy for the verbs of one line.
+
+    makes: whether the line begins with create or ensure; netns may then be anywhere in it
+    """
 
     def ends(verb: Verb) -> bool:
         return verb.rest_of_line or verb.ends_line or (verb.ends_change and not makes)
@@ -450,7 +453,7 @@ def chains_of(noun: Noun, *, makes: bool) -> st.SearchStrategy[tuple[Action, ...
 
 
 def taken_away(chain: tuple[Action, ...]) -> bool:
-    """Whether a bridge is named that a later netns takes the tap out of."""
+    """Return whether a later netns would take the tap out of the bridge that the line names."""
     names = " ".join(action.verb for action in chain if action.verb in ("bridge", "-bridge", "netns"))
     return re.search("(^| )bridge netns", names) is not None
 
@@ -521,7 +524,7 @@ def test_any_text_is_a_value_or_refused(file: str, text: str) -> None:
     except VirtError as error:
         check_refusal(error)
     else:
-        if action != Action("netns", ("",)):  # home, which only the file can say
+        if action != Action("netns", ("",)):  # only the file accepts "" for the mount's namespace
             assert parse_verbs(format_actions((action,))) == (action,)
 
 
@@ -652,11 +655,6 @@ def test_lines_about_bridges(line: str, command: Command) -> None:
         ("bridge0 maxage 5", errno.ERANGE, 'maxage: "5" is out of range 6 to 40'),
         ("bridge0 fwddelay 31", errno.ERANGE, 'fwddelay: "31" is out of range 2 to 30'),
         ("bridge0 ifpriority tap3 256", errno.ERANGE, 'ifpriority: "256" is out of range 0 to 255'),
-        (
-            "bridge0 flush up",
-            errno.EINVAL,
-            '"up" is one word too many: flush cannot be undone, so it must end its line',
-        ),
     ],
 )
 def test_wrong_lines_about_bridges(line: str, number: int, sentence: str) -> None:

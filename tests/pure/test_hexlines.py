@@ -9,7 +9,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.hexlines import LINE_MAX, Lines, format_frame, parse_line
 
 FRAME = bytes(range(256))[:60]
-LONGEST = bytes(65539)  # an MTU of 65521, a header, a VLAN tag
+LONGEST = bytes(65539)  # an MTU of 65521, an Ethernet header and a VLAN tag
 
 
 def printed_by(*command: str, frame: bytes = FRAME) -> bytes:

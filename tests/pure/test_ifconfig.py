@@ -1,4 +1,4 @@
-"""ifconfig's layout, exactly, so that scripts for NetBSD's output work on it."""
+"""The exact layout of ifconfig, so that scripts for NetBSD's output can parse it."""
 
 from dataclasses import replace
 from ipaddress import ip_interface

@@ -1,4 +1,4 @@
-"""What an impaired wire does to many frames. Chance is seeded, so each test sees the same luck every time."""
+"""The effect of an impaired wire on many frames. Random numbers are seeded, so every run gives the same result."""
 
 import math
 from collections import Counter
@@ -41,7 +41,7 @@ def run(scheduler: Scheduler, count: int, every: int, size: int = 60) -> list[tu
     out: list[tuple[int, bytes]] = []
     next_due, pop, push, padding = scheduler.next_due, scheduler.pop, scheduler.push, bytes(size - 8)
     for now in range(0, count * every, every):
-        while (due := next_due()) is not None and due <= now:  # as drained(), which would be most of a test's time
+        while (due := next_due()) is not None and due <= now:  # drained(), inlined for speed
             out += zip(repeat(due), pop(due), strict=False)
         push(now, (now // every).to_bytes(8, "big") + padding)
     return out + drained(scheduler, FOREVER)
@@ -55,18 +55,18 @@ def drained(scheduler: Scheduler, until: int) -> list[tuple[int, bytes]]:
 
 
 def passed(words: str, count: int = MANY, every: int = MS) -> list[int]:
-    """The numbers of the frames that come out, in their order."""
+    """Return the numbers of the frames that come out, in their order."""
     return [number_of(frame) for _when, frame in run(Scheduler(settings(words), 1), count, every)]
 
 
 def delays(words: str) -> list[int]:
-    """How long each of many frames waits."""
+    """Return how long each of MANY frames waits, in ns."""
     limit = " limit 524288"
     return [when - number_of(frame) * MS for when, frame in run(Scheduler(settings(words + limit), 1), MANY, MS)]
 
 
 def within(share: float, probability: float, count: int = MANY) -> bool:
-    """Whether a share observed is likely: at most 4 standard deviations of a binomial from what is expected."""
+    """Return whether a share is within 4 standard deviations (of a binomial distribution) of its probability."""
     return abs(share - probability) <= 4 * math.sqrt(probability * (1 - probability) / count)
 
 
@@ -101,7 +101,7 @@ def test_frames_of_one_time_leave_as_they_came() -> None:
     assert [number_of(frame) for frame in scheduler.pop(MS)] == list(range(100))
 
 
-# The values of iproute2's own tables (tc/*.dist): mean and standard deviation in units of the jitter.
+# Mean and standard deviation of iproute2's tables (tc/*.dist), in units of the jitter.
 @pytest.mark.parametrize(
     ("distribution", "mean", "deviation"),
     [("uniform", 0, 1 / math.sqrt(3)), ("normal", 0, 1), ("pareto", -0.0335, 0.820), ("paretonormal", -0.0253, 0.834)],
@@ -121,14 +121,14 @@ def test_the_reach_of_jitter() -> None:
     assert 23.99 * MS < max(uniform) <= 24 * MS
     assert max(delays("delay 20ms 4ms distribution normal")) <= 36 * MS
     pareto = delays("delay 20ms 3ms distribution pareto")
-    assert min(pareto) == pytest.approx(18 * MS, abs=1000), "the shortest is two thirds of the jitter below the delay"
-    assert max(pareto) == 32 * MS, "a long tail, cut at four times the jitter"
+    assert min(pareto) == pytest.approx(18 * MS, abs=1000), "the shortest wait: delay - 2/3 jitter"
+    assert max(pareto) == 32 * MS, "the longest wait: delay + 4 jitter"
 
 
 def test_jitter_never_sends_before_the_frame_came() -> None:
     waited = delays("delay 1ms 5ms")
     assert min(waited) == 0
-    assert within(waited.count(0) / MANY, 0.4), "from -4ms to 6ms: four tenths are below zero"
+    assert within(waited.count(0) / MANY, 0.4), "waits of -4 ms to 6 ms: four tenths are negative, and become 0"
 
 
 def test_jitter_correlates() -> None:
@@ -206,7 +206,7 @@ def test_a_duplicate_has_a_fate_of_its_own() -> None:
     scheduler = Scheduler(settings("duplicate 100% loss 50%"), 1)
     out = [number_of(frame) for _when, frame in run(scheduler, MANY, MS)]
     copies = Counter(out)
-    assert set(copies.values()) == {1, 2}, "never is a duplicate duplicated"
+    assert set(copies.values()) == {1, 2}, "a duplicate is not duplicated again"
     assert within(len(copies) / MANY, 0.75)
     assert within(len(out) / MANY / 2, 0.5, 2 * MANY)
 
@@ -237,7 +237,7 @@ def test_corrupt_flips_one_bit_anywhere() -> None:
     assert within(len(wrong) / MANY, 0.1)
     assert len(wrong) == scheduler.counts.corrupted
     assert {value.bit_count() for value in wrong} == {1}
-    assert {value.bit_length() for value in wrong} == set(range(1, 481)), "every bit has its turn"
+    assert {value.bit_length() for value in wrong} == set(range(1, 481)), "every bit is flipped at least once"
 
 
 @pytest.mark.parametrize(("rate", "bits"), [("10mbit", 10**7), ("3mbit", 3 * 10**6), ("70gbit", 7 * 10**10)])
@@ -248,7 +248,7 @@ def test_rate_is_exact(rate: str, bits: int) -> None:
     out = drained(scheduler, FOREVER)
     assert [number_of(frame) for _when, frame in out] == list(range(10_000))
     assert out[0][0] == 1500 * 8 * SECOND // bits
-    assert out[-1][0] == 10_000 * 1500 * 8 * SECOND // bits, "nothing is gained by rounding"
+    assert out[-1][0] == 10_000 * 1500 * 8 * SECOND // bits, "rounding errors do not add up"
 
 
 def test_an_idle_link_saves_nothing_up() -> None:
@@ -313,7 +313,7 @@ def test_clear_forgets_what_waits() -> None:
 
 def test_the_same_seed_gives_the_same_fate() -> None:
     first, second = (run(Scheduler(settings(EVERYTHING), seed), 5000, 10 * US) for seed in (1, 2))
-    assert first == second, "the seed that the settings name prevails"
+    assert first == second, "the seed of the settings overrides the argument"
     unnamed = settings(EVERYTHING.removesuffix("seed 42"))
     assert run(Scheduler(unnamed, 42), 5000, 10 * US) == first
     assert run(Scheduler(unnamed, 43), 5000, 10 * US) != first
@@ -351,7 +351,7 @@ def test_naming_the_seed_again_starts_anew() -> None:
     st.integers(0, 100),
 )
 def test_every_frame_is_accounted_for(words: str, steps: list[tuple[int, bool]], seed: int) -> None:
-    """pushed + duplicated = lost + over the limit + waiting + popped; none is popped early or left after its time."""
+    """pushed + duplicated = lost + over the limit + waiting + popped. No frame is popped early or kept too long."""
     scheduler = Scheduler(settings(words), seed)
     now = pushed = popped = 0
     for pause, pushes in steps:

@@ -1,4 +1,4 @@
-"""The words of impair: their meaning, refused words, and that the text of a setting parses to it."""
+"""The words of impair: their meaning, refused words, and that the text of an impairment parses to the same one."""
 
 import errno
 from dataclasses import replace
@@ -33,7 +33,7 @@ _times = st.integers(0, 2**63 - 1)
 
 @st.composite
 def impairments(draw: st.DrawFn) -> Impairment:
-    """Any that words can say."""
+    """Draw any impairment that can be written in words."""
     jitter = draw(st.just(0) | _times)
     delay = draw(st.just(0) | _times)
     waits = delay or jitter

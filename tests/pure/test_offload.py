@@ -1,4 +1,4 @@
-"""Segments and checksums that a host left undone, done, checked against the headers' own arithmetic."""
+"""Segmentation and checksums that a host left to offload are completed. The tests verify the resulting checksums."""
 
 import struct
 from ipaddress import ip_address
@@ -24,13 +24,13 @@ PLAIN = virtio_net_hdr.pack(0, GSO_NONE, 0, 0, 0, 0)
 
 
 def tcp4(payload: bytes, flags: int = 0x18, sequence: int = 1000, identification: int = 7) -> bytes:
-    """An Ethernet frame of TCP over IPv4 whose checksums are not filled in."""
+    """Return an Ethernet frame of TCP over IPv4 whose checksums are not filled in."""
     ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 40 + len(payload), identification, 0x4000, 64, 6, 0, A4, B4)
     return bytes(12) + b"\x08\x00" + ip + tcp(flags, sequence) + payload
 
 
 def tcp6(payload: bytes, flags: int = 0x18, sequence: int = 1000) -> bytes:
-    """The same over IPv6."""
+    """Return an Ethernet frame of TCP over IPv6 whose checksum is not filled in."""
     return (
         bytes(12)
         + b"\x86\xdd"
@@ -45,7 +45,7 @@ def tcp(flags: int, sequence: int) -> bytes:
 
 
 def good(frame: bytes) -> bool:
-    """Every checksum in the frame is right: summed up with it, a header gives zero."""
+    """Return whether every checksum is right: the checksum over a range that includes a right one is zero."""
     if frame[12:14] == b"\x08\x00":
         total = struct.unpack_from(">H", frame, 16)[0]
         pseudo = frame[26:34] + struct.pack(">HH", 6, total - 20)

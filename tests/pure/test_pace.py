@@ -1,4 +1,4 @@
-"""The schedule of a replay, by a clock of the test's own."""
+"""The schedule of a replay, with times supplied by the test."""
 
 import errno
 
@@ -31,7 +31,7 @@ def test_distances_are_those_recorded_over_the_factor(factor: float, apart: int)
 
 
 def test_a_late_frame_does_not_delay_the_others() -> None:
-    """The schedule is that of the first frame; what was sent late does not add up."""
+    """Times are relative to the first frame, so delays do not add up."""
     pace = Pace()
     assert pace.due(RECORDED, 1, NOW) == NOW
     assert pace.due(RECORDED + 10 * MS, 1, NOW + 35 * MS) == NOW + 10 * MS
@@ -71,7 +71,7 @@ def test_order_and_total(times: list[int], factor: float) -> None:
     assert due[-1] - NOW == pytest.approx((times[-1] - times[0]) / factor, abs=1, rel=1e-9)
 
 
-# What a file may contain: ticks of 64 bits, each of up to a second, and an offset of 64 bits in seconds.
+# The times that a file can contain: 64-bit counts of ticks of up to a second, plus a signed 64-bit offset in seconds.
 _recorded = st.integers(-(2**63) * NANOSECOND, 2**65 * NANOSECOND)
 
 
@@ -80,7 +80,7 @@ _recorded = st.integers(-(2**63) * NANOSECOND, 2**65 * NANOSECOND)
 @example(0, 2**63 - 1 - NOW, 1, NOW)
 @example(0, 2**63 - NOW, 1, NOW)
 def test_no_time_is_beyond_the_clock(first: int, second: int, factor: float, now: int) -> None:
-    """A frame is due at a time that a clock of 64 bits has, or its refusal says by how much it is not."""
+    """A frame is due at a time that fits a 64-bit clock, or the error says how many years away it is."""
     pace = Pace()
     assert pace.due(first, factor, now) == now
     apart = (second - first) / factor

@@ -1,4 +1,4 @@
-"""The encoder: what it writes is read back, blocks are kept whole. tests/tools has other programs read it."""
+"""The encoder: virtfs reads its own output back, and blocks are kept whole. tests/tools tries other programs."""
 
 import struct
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from virtfs.core.savefile import Reader, Record
 
 
 def test_times_of_the_statistics_have_their_upper_half_first() -> None:
-    """As the draft says; python-pcapng takes them for one number."""
+    """The pcapng draft says so. python-pcapng reads such a time as one 64-bit number."""
     block = pcapng.interface_statistics(0, 3 << 32 | 4, 0, 0, 1 << 32 | 2)
     assert struct.pack("<II", 3, 4) == block[12:20]
     assert struct.pack("<HHII", 2, 8, 1, 2) + struct.pack("<HHII", 3, 8, 3, 4) == block[20:44]
@@ -53,7 +53,7 @@ def test_our_own_reader_gets_back_what_was_written(packets: list[Packet]) -> Non
 
 
 def packet(number: int, length: int, direction: int = INBOUND) -> bytes:
-    """A block, told apart by its time and its bytes."""
+    """Return an enhanced packet block that its time and its bytes identify."""
     return pcapng.enhanced_packet(0, NOW + number, bytes([number % 256]) * length, length, direction)
 
 

@@ -14,7 +14,7 @@ HUGE = "9" * 5000  # more digits than int() reads
 
 
 def check_refusal(error: VirtError) -> None:
-    """What every refusal is: one of two errnos, and one printable line that begins with the text."""
+    """Assert what holds for every refusal: one of two errnos, and a printable line that begins with a quoted text."""
     assert error.errno in (errno.EINVAL, errno.ERANGE)
     assert str(error.strerror).startswith('"')
     assert str(error.strerror).isprintable()

@@ -193,7 +193,7 @@ def test_records_before_the_broken_one_come_first() -> None:
     with pytest.raises(VirtError) as again:
         reader.feed(b"more")
     assert again.value.strerror == caught.value.strerror
-    reader.finish()  # said already
+    reader.finish()  # does not report the error again
 
 
 GOOD = section("<") + interface("<") + enhanced("<", 0, 1, FRAME)
@@ -255,7 +255,7 @@ def test_a_block_of_16_mib_is_passed_over_and_let_go_of() -> None:
     assert read(enhanced("<", 0, 1, FRAME), reader) == [Record(1000, FRAME, 0, 60)]
 
 
-# Interfaces of other link types than Ethernet: they may have no packets.
+# Interfaces with link types other than Ethernet are allowed, but not packets from them.
 
 
 @ORDERS
@@ -291,20 +291,20 @@ def test_a_run_ends_where_another_interface_begins() -> None:
     assert frames == [FRAME] * 20
 
 
-# Frames that have their frame check sequence (FCS) at their end, as the file announces.
+# Frames that end with a frame check sequence (FCS), as the file announces.
 
 
 @ORDERS
 @pytest.mark.parametrize(
     ("announced", "fcs"),
     [
-        (0x24000000, 4),  # libpcap's pcap/pcap.h: words of 16 bits, a flag
+        (0x24000000, 4),  # libpcap's pcap/pcap.h: the length in 16-bit words, and a flag
         (0x14000000, 2),
         (0x04000000, 0),
-        (0x50000000, 4),  # draft-gharris-opsawg-pcap-01, read as words
-        (0x90000000, 4),  # and as bytes
+        (0x50000000, 4),  # draft-gharris-opsawg-pcap-01, the length read as words
+        (0x90000000, 4),  # the same, the length read as bytes
         (0x10000000, 0),
-        (0x20000000, 0),  # without either flag a length means nothing
+        (0x20000000, 0),  # without either flag, the length is ignored
         (0, 0),
     ],
 )
@@ -329,7 +329,7 @@ def test_an_interface_announces_its_fcs(order: str, value: int, fcs: int) -> Non
 
 @ORDERS
 def test_a_packet_s_flags_tell_of_its_fcs(order: str) -> None:
-    """Where they do, they count more than what its interface says. A comment may come before them."""
+    """An FCS length in a packet's flags overrides that of its interface. A comment may come before the flags."""
     comment = option(order, 1, b"no")
     packets = [
         flagged(order, 2, FRAME + b"!!"),
@@ -355,7 +355,7 @@ def test_a_run_ends_where_the_fcs_is_another(before: int) -> None:
 
 @pytest.mark.parametrize("kind", ["pcap", "pcapng"])
 def test_an_fcs_that_the_capture_cut_is_left_out_as_far_as_it_is_there(kind: str) -> None:
-    """tshark 4.0 counts the same bytes as data."""
+    """tshark 4.0 treats the same bytes as data."""
     for cut_off in range(8):
         kept = (FRAME + FCS)[: 64 - cut_off]
         if kind == "pcap":
@@ -373,7 +373,7 @@ def test_a_frame_shorter_than_its_fcs_is_empty() -> None:
     assert list(singly(Reader().feed_frames(file, lambda: 100))) == [b""] * 20
 
 
-# Frames without the rest of their records, in runs where they are alike.
+# feed_frames(): only the frames of the records, and runs of frames that are laid out alike.
 
 
 def singly(found: Iterable[bytes | Run]) -> Iterator[bytes]:
@@ -430,7 +430,7 @@ def test_runs_among_other_frames_are_found(kind: str) -> None:
 
 
 def test_a_run_of_cut_frames_and_of_too_long_ones() -> None:
-    """Captured less than there was, and more, which is nothing's."""
+    """Records whose captured length is below the original length, and above it, which makes no sense."""
     file = pcap("<", [pcap_packet("<", number, FRAME, 1514) for number in range(20)])
     file += b"".join(pcap_packet("<", number, FRAME, 50) for number in range(20))
     found = list(Reader().feed_frames(file, lambda: 100))
@@ -438,7 +438,7 @@ def test_a_run_of_cut_frames_and_of_too_long_ones() -> None:
     assert any(isinstance(one, Run) for one in found)
 
 
-@pytest.mark.parametrize("place", [4, 100])  # its length at the head, at the end
+@pytest.mark.parametrize("place", [4, 100])  # offsets of the block length at its start and at its end
 def test_a_broken_block_ends_a_run(place: int) -> None:
     head, packets = section("<") + interface("<"), [enhanced("<", 0, number, FRAME) for number in range(30)]
     broken = bytearray(packets[20])
@@ -465,7 +465,7 @@ def test_a_run_is_done_with_as_a_whole() -> None:
 
 @KINDS
 def test_a_piece_larger_than_what_is_decoded_at_once(kind: str) -> None:
-    """And a block that alone is larger."""
+    """One block alone is larger, too."""
     frames = [number.to_bytes(2, "big") * 30 for number in range(3 * WINDOW // 60)]
     frames[1000:1000] = [bytes(WINDOW + 1)]
     file = frames_file(kind, "<", frames)
@@ -473,7 +473,7 @@ def test_a_piece_larger_than_what_is_decoded_at_once(kind: str) -> None:
     assert list(singly(Reader().feed_frames(file, lambda: 100))) == frames
 
 
-# A write that a signal ends.
+# A write that a signal interrupts.
 
 
 def test_what_was_not_asked_for_comes_first_the_next_time() -> None:
@@ -488,7 +488,7 @@ def test_what_was_not_asked_for_comes_first_the_next_time() -> None:
 @pytest.mark.parametrize("file", [PCAP, MIXED], ids=["pcap", "pcapng"])
 @given(writes=st.lists(st.tuples(st.integers(1, 600), st.integers(0, 5))))
 def test_writes_that_end_early_and_are_continued(file: bytes, writes: list[tuple[int, int]]) -> None:
-    """A program that goes on where each write(2) says it ended, before the record that was in hand."""
+    """A program continues where the last write(2) ended, which is before the record that was being sent."""
     reader = Reader()
     sent: list[Record] = []
     at = 0

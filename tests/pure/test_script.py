@@ -17,7 +17,7 @@ def texts(lines: Iterable[Line]) -> list[str]:
 
 
 def with_rest(lines: list[str], script: Script) -> list[str]:
-    """The lines, and the last one also if a long write left it without its newline."""
+    """Return the lines, including a last line that a long write left without its newline."""
     return [*lines, script.rest()] if script.rest() else lines
 
 
@@ -110,7 +110,7 @@ def test_bytes_that_are_not_utf8_fail_when_their_turn_comes() -> None:
 
 @st.composite
 def cut_scripts(draw: st.DrawFn) -> list[bytes]:
-    """A script of any bytes, cut anywhere into writes that are long but for the last."""
+    """Draw a script of any bytes, cut anywhere into writes. All of them but the last are long."""
     seeds = draw(st.lists(st.binary(max_size=50), min_size=1, max_size=5))
     data = b"\n".join(seeds * draw(st.integers(1, 400)))
     writes = []

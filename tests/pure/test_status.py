@@ -1,4 +1,4 @@
-"""status.json says all that the files say, each thing in its own kind."""
+"""status.json has everything that the files have, each value with its JSON type."""
 
 import json
 from dataclasses import fields
@@ -72,7 +72,7 @@ def as_text(value: object) -> str:
 
 
 def test_each_file_is_there_in_its_kind(virt: Virt) -> None:
-    """What a file says, and a number is none that has to be parsed out of a text."""
+    """The values are those of the files, and numbers are not strings."""
     one = shown(virt)
     told = {name: (one[name], value(virt)) for name, value in VALUES.items()}
     told |= {
@@ -81,7 +81,7 @@ def test_each_file_is_there_in_its_kind(virt: Virt) -> None:
     told |= {f"stats/{name}": (one["stats"][name], counter(virt, name)) for name in COUNTERS}
     for file, (value, text) in told.items():
         assert as_text(value) == text, file
-        assert not (isinstance(value, str) and text.isdecimal()), f"{file} holds a number: say so in core.status"
+        assert not (isinstance(value, str) and text.isdecimal()), f"{file} holds a number: declare it in core.status"
 
 
 def test_one_line_of_its_own(virt: Virt) -> None:
@@ -110,7 +110,7 @@ def test_a_bridge() -> None:
     assert (told["address"], told["inet"]) == ("02:00:00:00:00:01", ["10.0.0.1/8"])
     assert told["members"][0]["learn"] is False
     assert told["addresses"] == [{"address": "02:00:00:00:00:09", "member": "tap3", "age": 7, "static": False}]
-    assert {f.name for f in fields(BridgeState)} - {"known", "addresses"} <= set(told), "all of a bridge is told"
+    assert {f.name for f in fields(BridgeState)} - {"known", "addresses"} <= set(told), "every attribute is reported"
 
 
 def test_keys_keep_their_order(virt: Virt) -> None:

@@ -1,4 +1,4 @@
-"""From a ring's block to pcapng, against the encoder of single frames: runs of equal frames are made together."""
+"""Converting a ring's block to pcapng, with runs of equal frames at once, gives the same as frame by frame."""
 
 import struct
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from virtfs.core.pcapng import INBOUND, OUTBOUND, enhanced_packet
 from virtfs.core.tpacket import C_VLAN, OUTGOING, RUN, RUN_LONGEST, SECOND, TPID_VALID, VLAN_VALID, pcapng
 
 FIRST = 48  # bytes that describe a block, linux/if_packet.h: BLK_PLUS_PRIV(0)
-MAC = 84  # where a frame without a tag begins; its network header stands at a multiple of 16 and 2
+MAC = 84  # offset of an untagged frame: its network header, 14 bytes on, begins 2 bytes after a multiple of 16
 S_VLAN = 0x88A8
 WRAP = 1 << 32  # ns, the lower half of a timestamp
 CHECKED = 1 << 7  # TP_STATUS_CSUM_VALID
@@ -19,9 +19,10 @@ CHECKED = 1 << 7  # TP_STATUS_CSUM_VALID
 
 @dataclass(frozen=True)
 class Passed:
-    """A frame as the kernel lays it into a ring.
+    """A frame as the kernel stores it in a ring.
 
-    cut: bytes of it that found no room. tag: what stands beside it, with its type where the kernel tells that.
+    cut: number of bytes that did not fit
+    tag: the VLAN tag in the metadata: its TCI, and its TPID if the kernel reports it
     """
 
     frame: bytes
@@ -33,7 +34,7 @@ class Passed:
     status: int = 1
 
     def blocks(self, interface_id: int) -> bytes:
-        """What it is in pcapng."""
+        """Return the frame as a pcapng block."""
         frame, added = self.frame, 0
         if self.tag is not None:
             tci, tpid = self.tag
@@ -42,7 +43,10 @@ class Passed:
         return enhanced_packet(interface_id, self.time, frame, len(self.frame) + self.cut + added, way)
 
     def laid(self, last: bool) -> bytes:
-        """In the ring: struct tpacket3_hdr, struct sockaddr_ll, the frame. The last one tells of none behind it."""
+        """Return the frame as in the ring: struct tpacket3_hdr, struct sockaddr_ll, the frame.
+
+        last: whether this is the last frame of its block, whose offset of the next frame is 0
+        """
         tci, tpid, status = 0, 0, self.status
         if self.tag is not None:
             tci, status = self.tag[0], status | VLAN_VALID
@@ -62,20 +66,20 @@ class Passed:
 
 
 def block(frames: Sequence[Passed], behind: int = 0) -> memoryview:
-    """Such a block, with so many bytes behind the last frame in which an older one may have left something."""
+    """Return a block of frames. It ends with `behind` bytes of stale data."""
     laid = b"".join(frame.laid(frame is frames[-1]) for frame in frames)
     return memoryview(bytearray(bytes(FIRST) + laid + b"\x55" * behind))
 
 
 def check(frames: Sequence[Passed], interface_id: int = 0, behind: int = 0) -> None:
-    """The same as frame by frame."""
+    """Assert that converting a block gives the same as encoding its frames one by one."""
     made = pcapng(block(frames, behind), FIRST, len(frames), interface_id)
     assert made == b"".join(frame.blocks(interface_id) for frame in frames)
 
 
 @st.composite
 def times(draw: st.DrawFn, count: int) -> list[int]:
-    """Of frames in a row: often near a border, mostly forwards."""
+    """Draw the times of consecutive frames, often near an overflow, and mostly increasing."""
     second = draw(st.integers(1_700_000_000, (1 << 32) - 100)) * SECOND
     wrap = (second // WRAP + 1) * WRAP
     base = draw(st.sampled_from([second, wrap, second + SECOND // 2])) - draw(st.integers(0, 2000))
@@ -85,7 +89,7 @@ def times(draw: st.DrawFn, count: int) -> list[int]:
 
 @st.composite
 def runs(draw: st.DrawFn) -> list[Passed]:
-    """Frames that are alike, but for one or two that are not."""
+    """Draw frames that are alike, except for one or two."""
     count = draw(st.integers(1, 3 * RUN))
     length = draw(st.one_of(st.integers(14, RUN_LONGEST + 6), st.integers(14, 2000)))
     like = Passed(
@@ -119,7 +123,7 @@ def runs(draw: st.DrawFn) -> list[Passed]:
 
 
 def equal(count: int, length: int = 60, base: int = 1_700_000_000 * SECOND, step: int = 100) -> list[Passed]:
-    """A run."""
+    """Return a run of frames."""
     return [
         Passed(bytes((number + at) % 256 for at in range(length)), base + number * step, kind=4 * (number % 3 == 0))
         for number in range(count)

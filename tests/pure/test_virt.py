@@ -1,4 +1,4 @@
-"""An interface's states: every way through the table, and what the listeners are told."""
+"""An interface's states: every transition in the table, and the notifications of listeners."""
 
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
@@ -18,7 +18,7 @@ def virt(up: bool = False, origin: Origin = Origin.MADE) -> Virt:
 
 
 def steps(one: Virt) -> dict[Step, Callable[[], None]]:
-    """What can be tried in any state."""
+    """Return the steps, which can be tried in any state."""
     return {
         "up": lambda: one.set_host(replace(one.host, up=True)),
         "down": lambda: one.set_host(replace(one.host, up=False)),
@@ -29,7 +29,7 @@ def steps(one: Virt) -> dict[Step, Callable[[], None]]:
 
 
 def in_state(state: State) -> Virt:
-    """Return an interface that has come to a state by the steps that lead there."""
+    """Return an interface that has reached a state by the regular steps."""
     one = virt(up=state is State.UP)
     if state in (State.LOST, State.DESTROYED):
         one.lose()
@@ -45,11 +45,11 @@ def test_each_step_in_each_state(state: State, step: Step) -> None:
     one, told = in_state(state), []
     one.listeners.append(lambda: told.append(one.state))
     allowed = TRANSITIONS[state]
-    same = (step, state) in {("up", State.UP), ("down", State.DOWN)}  # the host's end is as it was
+    same = (step, state) in {("up", State.UP), ("down", State.DOWN)}  # no transition: the host's end does not change
     if step in allowed or same:
         steps(one)[step]()
         assert one.state is allowed.get(step, state)
-        assert told == [one.state], "listeners are told once, when the change holds"
+        assert told == [one.state], "listeners are notified once, after the change"
     else:
         with pytest.raises(ValueError, match=f"virt3 is {state.name}"):
             steps(one)[step]()
@@ -77,7 +77,7 @@ def test_fields_change_by_methods_only() -> None:
 
 
 class Life(RuleBasedStateMachine):
-    """One interface, and a model of it: a state, and whether the wire has seen the last change."""
+    """An interface, and a model of it: its state, and the number of changes that listeners must have seen."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Life(RuleBasedStateMachine):
         assert self.virt.state is self.state
         assert self.virt.host.up == (self.state is State.UP)
         assert self.virt.lost == (self.state in (State.LOST, State.DESTROYED))
-        assert len(self.seen) == self.changes, "the wire is told of each change"
+        assert len(self.seen) == self.changes, "listeners are notified of each change"
         if self.seen:
             assert self.seen[-1] == (self.virt.state, self.virt.host.up, self.virt.lost)
 

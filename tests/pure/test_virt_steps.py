@@ -1,4 +1,4 @@
-"""The verbs that lead an interface back: carried out on a model, they make it what it was."""
+"""The verbs that undo changes of an interface: carried out on a model, they restore its former state."""
 
 from dataclasses import replace
 from ipaddress import ip_interface
@@ -56,7 +56,7 @@ virts = st.builds(
 
 
 def carry_out(one: Virt, action: Action) -> None:
-    """What a verb does, as the manual says."""
+    """Carry out a verb as the manual describes it."""
     host, verb, args = one.host, action.verb, action.args
     flag = verb.removeprefix("-")
     match verb:
@@ -96,7 +96,7 @@ def carry_out(one: Virt, action: Action) -> None:
 
 
 def shown(one: Virt) -> tuple[object, ...]:
-    """Everything that verbs set."""
+    """Return everything that verbs can set."""
     names = [name for name in one.__slots__ if name not in ("host", "listeners", "counters", "state")]
     host = replace(one.host, addresses=tuple(sorted(one.host.addresses, key=str)))
     return (host, *(getattr(one, name) for name in names))

@@ -32,13 +32,13 @@ class Refused(Exception):
 
 @dataclass
 class Modelled:
-    """One interface. values: contents of attribute files."""
+    """One interface. values: contents of the attribute files, by name."""
 
     inets: set[str] = field(default_factory=set)
     values: dict[str, str] = field(default_factory=lambda: dict(NEW))
 
     def apply(self, verbs: Iterable[str]) -> None:
-        """Apply the verbs of a line. Refused: some are applied, so the caller keeps a copy."""
+        """Apply the verbs of a line. If Refused is raised, some are applied already; the caller must restore a copy."""
         for verb in verbs:
             match verb.split(" ", 1):
                 case ["up" | "down" as name]:
@@ -52,7 +52,7 @@ class Modelled:
                         raise Refused(errno.EADDRNOTAVAIL)
                     self.inets.remove(address)
                 case ["bridge", _]:
-                    raise Refused(errno.ENXIO)  # there is none
+                    raise Refused(errno.ENXIO)  # the test has no bridge
                 case ["link", address]:
                     self.values["address"] = address
                 case ["taplink", address]:
@@ -72,7 +72,7 @@ class Model:
         self.all: dict[int, Modelled] = {}
 
     def line(self, kind: str, unit: int | None, verbs: list[str]) -> None:
-        """Apply a line of the mount's ctl. Refused: nothing has changed."""
+        """Apply a line of the mount's ctl. If Refused is raised, nothing has changed."""
         if kind == "create" and unit is None:
             unit = next(n for n in range(len(self.all) + 1) if n not in self.all)
         assert unit is not None

@@ -1,6 +1,7 @@
-"""After any sequence of verbs, writes to files and commands of ip(8), the state is the model's.
+"""After any sequence of verbs, writes to files and commands of ip(8), the state equals that of a model.
 
-After each step the files, ctl and the kernel are compared with it. At the end the text of ctl recreates the state.
+After each step, the files, ctl and the kernel are compared with the model. At the end, the text of ctl must recreate
+the state.
 """
 
 import json
@@ -16,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from .model import SUBNETS, Model, Refused
 
 units = st.integers(0, 3)
-mtus = st.sampled_from([1280, 1400, 1500, 9000, 65521]).map(str)  # with less the kernel takes IPv6 away
+mtus = st.sampled_from([1280, 1400, 1500, 9000, 65521]).map(str)  # below 1280 the kernel disables IPv6
 inets = st.integers(1, SUBNETS).map(lambda n: f"10.{n}.0.1/24")
 macs = st.integers(0, 255).map(lambda n: f"02:00:00:00:00:{n:02x}")
 texts = st.text("ab #=\\\"'é", min_size=1, max_size=20).map(str.strip).filter(bool)
@@ -102,7 +103,7 @@ class Verbs(RuleBasedStateMachine):
     @precondition(lambda self: self.model.all)
     @rule(data=st.data(), mtu=mtus, inet=inets, is_up=st.booleans())
     def by_ip(self, data: st.DataObject, mtu: str, inet: str, is_up: bool) -> None:
-        """From outside."""
+        """Change an interface with ip(8)."""
         unit = data.draw(st.sampled_from(sorted(self.model.all)))
         up = "up" if is_up else "down"
         self.mount.ips(f"link set tap{unit} mtu {mtu} {up}\naddr replace {inet} dev tap{unit}")
@@ -141,7 +142,7 @@ class Verbs(RuleBasedStateMachine):
 
     @staticmethod
     def seen(link: dict[str, Any]) -> dict[str, Any]:
-        """Return the same from ip(8)'s report."""
+        """Return, in the form of expected(), what ip(8) reports."""
         return {
             "mtu": link["mtu"],
             "up": "UP" in link["flags"],
@@ -179,7 +180,7 @@ def test_any_sequence(mount: Mount) -> None:
         stateful_step_count=15,
         deadline=None,
         database=None,
-        phases=[Phase.generate],  # a step takes a while: fifteen are soon read, and shrinking them would not end
+        phases=[Phase.generate],  # no shrinking: steps are slow, and fifteen of them are easily read
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(machine, settings=few)

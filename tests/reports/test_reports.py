@@ -1,4 +1,4 @@
-"""ifconfig, status.json and metrics, beside what `ip` and the other files say."""
+"""ifconfig, status.json and metrics, compared with `ip` and the other files."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ REPORTS = ["ifconfig", "status.json", "metrics"]
 
 
 def shown(virt: Virt) -> list[str]:
-    """The interface's lines of ifconfig."""
+    """Return the lines of ifconfig about an interface."""
     lines = virt.mount.read("ifconfig").splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith(f"{virt.name}:"))
     rest = next((n for n in range(first + 1, len(lines)) if not lines[n].startswith("\t")), len(lines))
@@ -21,12 +21,12 @@ def shown(virt: Virt) -> list[str]:
 
 
 def status(virt: Virt) -> dict[str, Any]:
-    """The interface's object of status.json."""
+    """Return the object of status.json about an interface."""
     return next(one for one in json.loads(virt.mount.read("status.json"))["virts"] if one["name"] == virt.name)
 
 
 def metrics(virt: Virt) -> dict[str, float]:
-    """The interface's values of metrics."""
+    """Return the values of metrics about an interface, by name."""
     families = text_string_to_metric_families(virt.mount.read("metrics") + "\n")
     return {s.name: s.value for family in families for s in family.samples if s.labels.get("virt") == virt.name}
 
@@ -135,7 +135,7 @@ def test_metrics_and_status_are_what_stats_say(virt: Virt) -> None:
 
 @pytest.mark.parametrize("away", [False, True], ids=["at home", "in another namespace"])
 def test_what_the_kernel_dropped_is_counted_at_the_first_look(virt: Virt, elsewhere: Place, away: bool) -> None:
-    """The tap's queue is full: its drops are the kernel's to count, and no event tells of them."""
+    """The kernel counts the drops of a full tap queue, and sends no notification about them."""
     host: Place = virt.mount
     if away:
         virt.mount.ip(f"link set {virt.tap} netns {elsewhere.pid}")
@@ -153,11 +153,11 @@ def test_what_the_kernel_dropped_is_counted_at_the_first_look(virt: Virt, elsewh
         of_status, of_metrics = status(virt)["stats"]["rx_dropped"], metrics(virt)["virtfs_rx_dropped_total"]
         return bool(of_status == of_metrics == virt.count("rx_dropped"))
 
-    until(alike, "all three files agree")  # between two looks the host may send a frame of IPv6's
+    until(alike, "all three files agree")  # the host may send an IPv6 frame between two of the reads
 
 
 def test_a_scrape_of_many_is_one_question(mount: Mount) -> None:
-    """200 interfaces; the text is longer than one read(2) and comes whole from one moment."""
+    """The text about 200 interfaces takes several read(2) calls, but is a snapshot of one moment."""
     mount.ctl("\n".join(f"create {unit}" for unit in range(2000, 2200)))
     families = list(text_string_to_metric_families(mount.sh("cat metrics")))
     assert {len(family.samples) for family in families if family.name != "virtfs_info"} == {200}

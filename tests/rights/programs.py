@@ -1,4 +1,4 @@
-"""What a user's program tries: these functions run in the agent's process."""
+"""Actions of a user's program. These functions run in the agent's process."""
 
 import os
 from collections.abc import Iterable
@@ -17,12 +17,12 @@ def opens(path: str, flags: int) -> int:
 
 
 def each_opens(tries: Iterable[tuple[str, int]]) -> list[int]:
-    """Do `opens` with each path and flags."""
+    """Call opens() with each pair of path and flags, and return the results."""
     return [opens(path, flags) for path, flags in tries]
 
 
 def says(path: str, line: str) -> int:
-    """Open a ctl and write a line. Returns 0 or the errno of whichever fails."""
+    """Open a ctl and write a line. Returns 0, or the errno of the call that fails."""
     try:
         fd = os.open(Path(DIR, path), os.O_WRONLY)
         try:

@@ -1,11 +1,11 @@
-"""Permissions, as data. The tests try each row on a mount and compare the man page with it."""
+"""The table of permissions. The tests try each row on a mount, and compare the man page with the table."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-# May always, may never, or may when the interface's mode has this bit.
+# True: always allowed. False: never allowed. A number: allowed if the interface's mode has this bit.
 Cell = bool | int
 
 
@@ -20,7 +20,7 @@ class Row:
     others: Cell
 
     def allows(self, who: str, mode: int) -> bool:
-        """Whether one of the four may do it on an interface of this mode."""
+        """Return whether a class of users (root, owner, group or others) may do this if the interface has `mode`."""
         cell: Cell = getattr(self, who)
         return cell if isinstance(cell, bool) else bool(mode & cell)
 
@@ -44,7 +44,7 @@ READ, WRITE = "read frame", "write frame"
 TEXT, VALUE, VERBS, CHMOD = "read text files", "write values", "use its verbs", "chmod frame"
 ROOTS, MOUNTS, BRIDGES = "verbs for root alone", "the mount's ctl, clone", "bridges"
 
-# A file, below the interface's directory or the mount's: the rows for opening it to read and to write.
+# For each file in the interface's directory, or in the mount's: the rows for opening it to read and to write.
 VIRT_FILES: Final[dict[str, tuple[str, str | None]]] = {
     "ctl": (TEXT, VERBS),
     "frame": (READ, WRITE),
@@ -67,7 +67,7 @@ VIRT_FILES: Final[dict[str, tuple[str, str | None]]] = {
         ),
         (TEXT, None),
     ),
-    "stats/": (TEXT, None),  # whatever is in there
+    "stats/": (TEXT, None),  # all files in this directory
 }  # fmt: skip
 MOUNT_FILES: Final[dict[str, tuple[str, str | None]]] = {
     "ctl": (TEXT, MOUNTS),
@@ -82,7 +82,7 @@ BRIDGE_FILES: Final[dict[str, tuple[str, str | None]]] = {
     **dict.fromkeys(("status", "members", "addresses"), (TEXT, None)),
 }
 
-# For each verb a line that uses it, and the row of the users who may, of those who may write the interface's ctl.
+# For each verb, a line that uses it, and the row that says who may use it, among the users who may write the ctl.
 VERB: Final[dict[str, tuple[str, str]]] = {
     "up": ("up", VERBS),
     "down": ("down", VERBS),
@@ -122,17 +122,17 @@ VERB: Final[dict[str, tuple[str, str]]] = {
     "owner": ("owner 4001", ROOTS),
     "group": ("group 4002", ROOTS),
 }
-SETTING: Final = "inet 10.9.0.1/24 inet6 fd00:9::1/64"  # what the lines above take away
+SETTING: Final = "inet 10.9.0.1/24 inet6 fd00:9::1/64"  # the addresses that the lines above remove
 
 
 def rows_of(name: str, files: dict[str, tuple[str, str | None]]) -> tuple[Row, Row]:
-    """The rows for reading and writing a file; KeyError when the table lacks it."""
+    """Return the rows for reading and for writing a file. Raises KeyError if the table lacks the file."""
     read, write = files.get(name.partition("/")[0] + "/") or files[name]
     return ROW.get(read, NEVER), NEVER if write is None else ROW[write]
 
 
 def man_rows(page: str) -> Iterator[Row]:
-    """The table in the man page's section RIGHTS."""
+    """Yield the rows of the table in the man page's section RIGHTS."""
     section = page[page.index(".Sh RIGHTS") :]
     cells: dict[str, Cell] = {"yes": True, "no": False}
     for what, rest in re.findall(r'^\.It "?([^"\n]+?)"? Ta (.*)$', section[: section.index("\n.El")], re.MULTILINE):
@@ -141,6 +141,6 @@ def man_rows(page: str) -> Iterator[Row]:
 
 
 def man_verbs(page: str, section: str) -> set[str]:
-    """The verbs that a subsection of the man page lists."""
+    """Return the verbs that a subsection of the man page lists."""
     rest = page[page.index(f".Ss {section}\n") :]
     return set(re.findall(r"^\.It Cm (\S+)", rest[: rest.index("\n.El")], re.MULTILINE))

@@ -12,14 +12,14 @@ HIS, ANOTHERS = "02:00:00:00:00:21", "02:00:00:00:00:22"
 
 
 def sent_by(source: str, number: int = 0, length: int = 60) -> bytes:
-    """A frame with that source address."""
+    """Return a frame with a source address."""
     whole = frame(length, number)
     return whole[:6] + bytes.fromhex(source.replace(":", "")) + whole[12:]
 
 
 @pytest.fixture
 def given(virt: Virt) -> tuple[Virt, File]:
-    """An interface under antispoof, and its owner's open frame file."""
+    """Return an interface with antispoof, and the frame file that its owner has opened."""
     virt.set(f"link {HIS} owner {ALICE} antispoof")
     return virt, virt.open(os.O_RDWR, virt.mount.process(ALICE))
 
@@ -46,7 +46,7 @@ def test_strict(given: tuple[Virt, File]) -> None:
 
 
 def test_for_root_too(given: tuple[Virt, File]) -> None:
-    """It is a property of the interface."""
+    """antispoof is a property of the interface, so it holds for all users."""
     virt, _ = given
     virt.open(os.O_WRONLY).write(sent_by(ANOTHERS))
     assert virt.count("tx_spoofed") == 1
@@ -112,7 +112,7 @@ def test_reading_is_not_its_matter(given: tuple[Virt, File]) -> None:
 
 
 def test_each_drop_counts_once(given: tuple[Virt, File]) -> None:
-    """Too short, too long, down: for that, whatever the source."""
+    """A frame that is too short or too long, or sent while down, counts only as such, whatever its source address."""
     virt, file = given
     file.write(sent_by(ANOTHERS)[:13])
     file.write(sent_by(ANOTHERS, 0, 1519))

@@ -1,7 +1,7 @@
 """A flood of commands from one user does not delay others.
 
-Writes to one file come one after another by the kernel's own doing (fs/fuse/file.c fuse_direct_write_iter holds the
-inode's lock), so that a flood is one of many files.
+The kernel serializes writes to one file (fs/fuse/file.c fuse_direct_write_iter holds the inode's lock), so the flood
+writes to many files.
 """
 
 import errno
@@ -17,17 +17,17 @@ from harness.waiting import until
 
 ALICE, BOB = 4001, 4002
 AT_A_TIME = 8
-AT_ONCE = 2.0  # seconds for what must not wait for the flood, on a busy machine too
-MTUS = [f"mtu {1400 + number % 2}\n" for number in range(250)]  # 2250 bytes, a script that takes a while
+AT_ONCE = 2.0  # limit in seconds for operations that must not wait for the flood, even on a busy machine
+MTUS = [f"mtu {1400 + number % 2}\n" for number in range(250)]  # 2250 bytes: a script that runs for a while
 
 
 def in_the_server(thread: int) -> bool:
-    """Whether a thread waits for the answer to a request."""
+    """Return whether a thread waits for the server's answer to a request."""
     return Path(f"/proc/{thread}/wchan").read_text() == "request_wait_answer"
 
 
 def begin(files: list[File], script: str) -> list[Pending[int]]:
-    """Write it to all at once."""
+    """Start writing a script to all files at once."""
     return [file.process.begin(os.write, file.fd, script.encode()) for file in files]
 
 
@@ -41,7 +41,7 @@ def test_eight_wait_a_ninth_is_busy_and_others_go_on(virts: Virts, mount: Mount)
     file = bob.open(f"{his.name}/ctl", os.O_WRONLY)
     writes = begin(files, "".join(MTUS))
     for write in writes:
-        until(partial(in_the_server, write.thread), "it waits for its answer")
+        until(partial(in_the_server, write.thread), "the write waits for its answer")
     begun = time.monotonic()
     for busy, text in zip(more, ("up\n", "1400\n", "hello\n"), strict=True):
         with fails(errno.EBUSY):
@@ -53,7 +53,7 @@ def test_eight_wait_a_ninth_is_busy_and_others_go_on(virts: Virts, mount: Mount)
     assert f"create {his.unit} " in mount.read("ctl")
     assert alice.call(os.listdir, "/mnt/virt")
     assert time.monotonic() - begun < AT_ONCE
-    assert all(in_the_server(write.thread) for write in writes), "the flood was over too early to show anything"
+    assert all(in_the_server(write.thread) for write in writes), "the flood has ended too early for this test"
     assert (his.read("mtu"), his.read("up")) == ("1300", "1")
     assert "waiting" in mount.sh("cat last_error", uid=ALICE)
     assert {write.result(120) for write in writes} == {2250}
@@ -61,7 +61,7 @@ def test_eight_wait_a_ninth_is_busy_and_others_go_on(virts: Virts, mount: Mount)
 
 
 def test_a_crowd(virts: Virts, mount: Mount) -> None:
-    """Each script is carried out whole, or told that it is not."""
+    """Each script is carried out completely, or its write fails with EBUSY."""
     hers = [virts(f"owner {ALICE}") for _ in range(20)]
     alice = mount.process(ALICE)
     writes = begin([alice.open(f"{virt.name}/ctl", os.O_WRONLY) for virt in hers], "".join(MTUS[:60]))
@@ -74,7 +74,7 @@ def test_a_crowd(virts: Virts, mount: Mount) -> None:
 
 
 def test_roots_are_not_counted(virts: Virts, mount: Mount) -> None:
-    """Root's own flood is root's own affair."""
+    """The limit does not apply to root."""
     files = [mount.root.open(f"{virts().name}/ctl", os.O_WRONLY) for _ in range(12)]
     assert {write.result(30) for write in begin(files, "".join(MTUS[:60]))} == {540}
 

@@ -1,4 +1,4 @@
-"""Tries the table on a mount as root, as an interface's owner, as a member of its group and as another user."""
+"""Try the table on a mount as root, as an interface's owner, as a member of its group and as another user."""
 
 import errno
 import os
@@ -16,31 +16,34 @@ from . import programs, table
 
 PAGE = Path(__file__).parents[2] / "man/virtfs.5"
 OWNER, GROUP = 4001, 4002
-USERS = {"root": 0, "owner": OWNER, "group": GROUP, "others": 4003}  # each in the group of his own number
+USERS = {"root": 0, "owner": OWNER, "group": GROUP, "others": 4003}  # the gid of each equals the uid
 FLAGS = (os.O_RDONLY, os.O_WRONLY)
 MODES = [0o600, 0o660, 0o640, 0o606, 0o444, 0o222, 0o060, 0o000]
 
 
 @pytest.fixture
 def users(mount: Mount) -> dict[str, Process]:
-    """A program of each."""
+    """Return a program run by each user."""
     return {who: mount.process(uid) for who, uid in USERS.items()}
 
 
 def opens(user: Process, path: str, flags: int) -> int:
-    """0 or the errno of an open(2)."""
+    """Return 0, or the errno of an open(2)."""
     return user.call(programs.opens, path, flags)
 
 
 def answers(row: table.Row, who: str, mode: int) -> set[int]:
-    """What an open may answer. For root a text that only tells can be opened; then the write says EACCES."""
+    """Return the permitted results of an open.
+
+    Root can open a read-only text for writing. The write then fails with EACCES.
+    """
     if row is table.NEVER and who == "root":
         return {0, errno.EACCES}
     return {0} if row.allows(who, mode) else {errno.EACCES}
 
 
 def files(mount: Mount, directory: str) -> list[str]:
-    """The paths below a directory, links left out."""
+    """Return the paths of the files below a directory, without symbolic links."""
     return mount.sh(f"cd {directory} && find . -type f -printf '%P\\n'").split()
 
 
@@ -77,12 +80,12 @@ def test_what_only_tells_cannot_be_written_by_root_either(virt: Virt) -> None:
 
 
 def said(user: Process, path: str, line: str) -> int:
-    """0 or the errno of opening a ctl and writing a line."""
+    """Return 0, or the errno of opening a ctl and writing a line."""
     return user.call(programs.says, path, line)
 
 
 def test_every_verb_is_in_the_table(mount: Mount) -> None:
-    """And help says of the same ones that they are root's."""
+    """help marks the same verbs as root's."""
     told = mount.read("help")
     told = told[told.index("Verbs of virtN") : told.index("Verbs of bridgeN")]
     rows = re.findall(r"^  (-?[a-z0-9]+).*?( \(root\))?$", told, re.MULTILINE)
@@ -92,14 +95,14 @@ def test_every_verb_is_in_the_table(mount: Mount) -> None:
 
 
 def verbs(mount: Mount) -> list[str]:
-    """Those of the table that there are."""
+    """Return the verbs of the table that help lists."""
     told = mount.read("help")
     return [verb for verb in table.VERB if re.search(rf"^  {re.escape(verb)}[ \n]", told, re.MULTILINE)]
 
 
 @pytest.fixture
 def _surroundings(mount: Mount) -> Iterator[None]:
-    """A bridge and a namespace that the lines name."""
+    """Create a bridge and a namespace that the lines name."""
     mount.ip("link add br9 type bridge")
     mount.ip("netns add net9")
     yield
@@ -109,20 +112,20 @@ def _surroundings(mount: Mount) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_surroundings")
 def test_verbs(virts: Virts, mount: Mount, users: dict[str, Process]) -> None:
-    """Each of the four says each verb to virtN/ctl, then to the mount's."""
+    """Each user writes each verb to virtN/ctl, then to the mount's ctl."""
     for verb in verbs(mount):
         line, whose = table.VERB[verb]
         for mode in (0o660, 0o600):
             virt = virts(f"up owner {OWNER} group {GROUP} mode {mode:o} {table.SETTING}")
             before = virt.read("ctl")
-            for who, user in reversed(users.items()):  # root at last, for he succeeds
+            for who, user in reversed(users.items()):  # root last, since its write changes the interface
                 expected = 0
                 if not table.ROW["use its verbs"].allows(who, mode):
                     expected = errno.EACCES
                 elif not table.ROW[whose].allows(who, mode):
                     expected = errno.EPERM
                 got = said(user, f"{virt.name}/ctl", line)
-                assert got == expected, f"{who} says {line} under mode {mode:o}: {got}"
+                assert got == expected, f"{who} writes {line} under mode {mode:o}: {got}"
                 if expected:
                     assert virt.read("ctl") == before
                 got = said(user, "ctl", f"{virt.name} {line}")
@@ -136,7 +139,7 @@ def test_a_forbidden_verb_forbids_its_line(virt: Virt, users: dict[str, Process]
     before = virt.read("ctl")
     for line in ("mtu 1400 owner 4003", "owner 4003 mtu 1400", "mtu 1400 description x\nowner 4001"):
         assert said(users["owner"], f"{virt.name}/ctl", line) == errno.EPERM
-    assert virt.read("ctl") != before, "the line before the forbidden one holds"
+    assert virt.read("ctl") != before, "the line before the refused one has taken effect"
     assert "mtu 1400" in virt.read("ctl")
     assert f"owner {OWNER}" in virt.read("ctl")
 
@@ -174,7 +177,7 @@ def test_by_call(
     arguments: tuple[object, ...],
     answers: dict[str, int],
 ) -> None:
-    """Users without an answer in the row get EPERM, or EACCES where the mode of the directory is checked first."""
+    """Users without an errno in the row get EPERM, or EACCES if the mode of the directory is checked first."""
     virt = virts(f"owner {OWNER} group {GROUP} mode 660")
     before = virt.read("ctl"), virt.mount.sh(f"stat -c '%n %A %U %G' * {virt.name}/*")
     for who, user in reversed(users.items()):
@@ -195,7 +198,7 @@ def test_chmod_counts_only_as_the_mode(virt: Virt) -> None:
     virt.mount.sh(f"chmod u=rw,g=r,o= {virt.name}/frame", uid=OWNER)
     assert "mode 0640" in virt.read("ctl")
     virt.mount.sh(f"chmod 604 {virt.tap}", uid=OWNER)
-    assert "mode 0604" in virt.read("ctl"), "by the link too"
+    assert "mode 0604" in virt.read("ctl"), "chmod through a symbolic link works too"
     virt.mount.sh(f"chown 4003:4003 {virt.tap}")
     assert "owner 4003 group 4003" in virt.read("ctl")
 
@@ -217,7 +220,7 @@ def test_the_owner_counts_before_the_group(virt: Virt) -> None:
 
 
 def test_given_and_taken(virt: Virt, users: dict[str, Process]) -> None:
-    """What was opened stays open; what is opened later asks anew."""
+    """Open files stay usable. Each later open is checked against the current owner and mode."""
     path = f"{virt.name}/frame"
     for owner, mine, others in (("owner", 0, errno.EACCES), ("others", errno.EACCES, 0)):
         virt.set(f"owner {USERS[owner]}")
@@ -232,7 +235,7 @@ def test_the_man_pages_table() -> None:
 
 
 def test_the_man_pages_verbs() -> None:
-    """Each stands under the heading that says whose it is."""
+    """The man page lists verbs for root alone under their own heading."""
     page = PAGE.read_text()
     assert {table.VERB[verb][1] for verb in table.man_verbs(page, "Verbs for root alone")} == {table.ROOTS}
     assert table.ROOTS not in {table.VERB[verb][1] for verb in table.man_verbs(page, "Verbs")}

@@ -13,7 +13,7 @@ BOB = 4002
 
 
 def allowed(user: Process, path: str, flags: int) -> bool:
-    """Whether an open succeeds; a refusal must be EACCES."""
+    """Return whether an open succeeds. If it fails, the errno must be EACCES."""
     try:
         user.open(path, flags).close()
     except OSError as refusal:
@@ -75,7 +75,7 @@ def test_what_stays_roots_alone(virt: Virt, verb: str) -> None:
 
 
 def test_an_owner_gives_nothing_away(virt: Virt) -> None:
-    """chown is root's, as everywhere, and so are files that are root's own."""
+    """Only root may chown, as in any file system, and an owner may not change files that belong to root."""
     virt.set(f"owner {ALICE}")
     for script in (f"chown {BOB} {virt.name}/frame", "chmod 666 ctl", f"echo x >{virt.name}/tap/address"):
         virt.mount.refused(script, uid=ALICE)
@@ -84,7 +84,7 @@ def test_an_owner_gives_nothing_away(virt: Virt) -> None:
 
 def test_a_groups_members(virt: Virt) -> None:
     virt.set(f"group {BOB} mode 660")
-    bob = virt.mount.process(BOB)  # whose group has his number
+    bob = virt.mount.process(BOB)  # whose gid equals the uid
     virt.open(os.O_RDWR, bob).write(frame())
     virt.mount.sh(f"echo 1400 >{virt.name}/mtu; echo down >{virt.name}/ctl", uid=BOB)
     assert not allowed(virt.mount.process(ALICE), f"{virt.name}/frame", os.O_WRONLY)
@@ -100,7 +100,7 @@ def test_mode_reaches_ctl_and_values(virt: Virt) -> None:
 
 
 def test_rights_are_the_openers(virt: Virt) -> None:
-    """Kept over a change of mode, and over a change of hands."""
+    """An open file keeps its rights when the mode or the owner changes."""
     virt.set(f"owner {ALICE}")
     file = virt.open(os.O_RDWR, virt.mount.process(ALICE))
     ctl = virt.mount.process(ALICE).open(f"{virt.name}/ctl", os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""Files of the encoder, read by tshark, capinfos, tcpdump and python-pcapng."""
+"""tshark, capinfos, tcpdump and python-pcapng read the encoder's files."""
 
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from virtfs.core.pcapng import INBOUND, OUTBOUND
 
 
 def fields(path: Path, *names: str) -> list[list[str]]:
-    """What tshark says of each frame."""
+    """Return what tshark prints for each frame: the values of the fields `frame.NAME`."""
     wanted = [word for name in names for word in ("-e", "frame." + name)]
     return [line.split("\t") for line in run("tshark", "-r", path, "-T", "fields", *wanted).splitlines()]
 
 
 @pytest.fixture
 def capture(tmp_path: Path) -> Path:
-    """Frames with each padding, both ways, the second after a loss, and statistics at the end."""
+    """Write a capture: frames with each length of padding, in both directions, the second after a loss; statistics."""
     file = HEADER + VIRT3
     for number, frame in enumerate(FRAMES):
         direction = OUTBOUND if number % 2 else INBOUND
@@ -131,6 +131,10 @@ def test_what_is_not_said_is_left_out(tmp_path: Path) -> None:
     )
     section, interface, packet, statistics = blocks(path)
     assert list(section.options) == []
-    assert list(interface.options) == ["if_name", "if_MACaddr", "if_tsresol"]  # part of a filter is another
+    assert list(interface.options) == [
+        "if_name",
+        "if_MACaddr",
+        "if_tsresol",
+    ]  # no if_filter: a truncated filter would be a different filter
     assert packet.options["epb_flags"].inout == "NA"
     assert list(statistics.options) == ["isb_ifrecv", "isb_ifdrop"]

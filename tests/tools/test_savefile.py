@@ -1,4 +1,4 @@
-"""Capture files as editcap, tcpdump, tshark, mergecap and text2pcap write them, and as tshark reads them."""
+"""Capture files written by editcap, tcpdump, tshark, mergecap and text2pcap. tshark's reading is the reference."""
 
 import subprocess
 from pathlib import Path
@@ -26,7 +26,7 @@ from virtfs.core import pcapng
 
 @pytest.fixture
 def original(tmp_path: Path) -> Path:
-    """A capture with times of ns."""
+    """Write a capture file with timestamps in ns."""
     file = pcapng.section_header("", "", "") + pcapng.interface_description("virt1", "", bytes(6), 0)
     for number in range(1, 50):
         frame = bytes(12) + b"\x88\xb5" + bytes(number)

@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["harness.fixtures"]
 
-LIMIT = 60.0  # seconds for a test with its fixtures; @pytest.mark.timeout(seconds) says otherwise
-_AFTER = 10.0  # how much later a test that is stuck in the kernel loses its children
+LIMIT = 60.0  # seconds for a test and its fixtures, unless @pytest.mark.timeout(seconds) sets another limit
+_AFTER = 10.0  # seconds from the time-out of a test to the SIGKILL of its child processes
 _IN_CI = os.environ.get("CI") == "true"
 
 
-# On a busy machine an example, or making one up, takes any time. Examples differ from run to run, so fewer in one run
-# find the same in the end.
+# On a busy machine, generating or running an example may take any length of time, so there is no deadline. Examples
+# differ from run to run, so that many runs with few examples find the same faults.
 for name, examples in (("busy", 50), ("quick", 15)):
     settings.register_profile(name, deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=examples)
 
@@ -42,7 +42,7 @@ def _limit(item: pytest.Item) -> float:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with the slowest tests first, so that no worker is alone with one at the end."""
+    """Put the files with the slowest tests first. Otherwise a worker might start one when all others have finished."""
     longest: defaultdict[Path, float] = defaultdict(float)
     for item in items:
         longest[item.path] = max(longest[item.path], _limit(item))
@@ -58,11 +58,11 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 @pytest.fixture(autouse=True)
 def _time_limit(request: pytest.FixtureRequest) -> Generator[None]:
-    """Dump all stacks and fail a test that takes too long.
+    """Dump all stacks and fail the test if it takes too long.
 
-    Whoever waits for a server that hangs does not even hear SIGALRM (fs/fuse/dev.c request_wait_answer). So a
-    little later the test's child processes are killed, its servers among them: the kernel then ends all that
-    waits for them.
+    A thread that waits for a hung server does not handle SIGALRM (fs/fuse/dev.c request_wait_answer). Therefore
+    the test's child processes, including its servers, are killed a little later. The kernel then ends every wait
+    for those servers.
     """
     seconds = _limit(request.node)
 
@@ -109,7 +109,7 @@ def pytest_make_collect_report(
 
 
 def _no_silent_skip(report: Report) -> Report:
-    """With CI=true a skip is a failure, unless it is the kernel that lacks something."""
+    """With CI=true, turn a skip into a failure, unless the kernel lacks a feature."""
     if not (_IN_CI and report.skipped) or hasattr(report, "wasxfail"):
         return report
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)

@@ -1,6 +1,6 @@
-"""Tests that depend on signals and process groups pass under any caller of pytest.
+"""Tests that depend on signals and process groups pass however pytest was started.
 
-Each run here is a pytest of its own over a few of them.
+Each case runs a few of those tests in a separate pytest process.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Forks behave as the programs they stand for: exit status, signals, standard error, namespaces."""
+"""Forked programs behave like executed ones: exit status, signals, standard error, namespaces."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ def test_a_signal_is_its_exit_status(place: Place) -> None:
         fork.wait(0.01)
     fork.send_signal(signal.SIGTERM)
     assert fork.wait(10) == -signal.SIGTERM
-    fork.kill()  # too late, and no error
+    fork.kill()  # the program has ended, so that this does nothing
 
 
 def test_a_killed_server_is_replaced(place: Place) -> None:
@@ -52,6 +52,6 @@ def test_a_killed_server_is_replaced(place: Place) -> None:
     assert server is not None
     process.kill()
     server._process.kill()
-    until(lambda: not server.runs(), "it is dead")
+    until(lambda: not server.runs(), "the fork server has ended")
     assert Process(place).call(Path.exists, Path("/proc/self"))
     assert forks._server is not server

@@ -1,4 +1,4 @@
-"""Imports go one way only, and each foreign library has one door (doc/design.md, "Layers")."""
+"""Imports go down the layers only, and few modules may import a foreign library (doc/design.md, "Layers")."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "virtfs"
 LAYERS = ("core", "host", "forward", "files", "fuse", "daemon", "cli")
 
-# Which modules may import what is not the standard library's, or is a system call's door.
+# The modules or packages that may import each foreign library, and those that may call ioctl(2) or C functions.
 DOORS = {
     "pyfuse3": ("virtfs.fuse.names",),
     "pyroute2": ("virtfs.host",),
@@ -21,7 +21,7 @@ DOORS = {
     "trio": tuple(f"virtfs.{layer}" for layer in LAYERS if layer not in ("core", "host")),
 }
 
-# core thinks and does nothing else: it is told the time, and what was read.
+# core makes no system calls: its callers pass it the time and the data that they have read.
 NOT_IN_CORE = {"asyncio", "ctypes", "fcntl", "mmap", "multiprocessing", "os", "pathlib", "resource", "select"}
 NOT_IN_CORE |= {"selectors", "shutil", "signal", "socket", "subprocess", "tempfile", "threading", "time"}
 
@@ -32,7 +32,7 @@ def module_name(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """The line and the dotted name of everything a module imports, and of fcntl.ioctl where it is used."""
+    """Yield the line and the dotted name of every import in a module, and of every use of fcntl.ioctl."""
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         match node:
             case ast.Import(names=names):
@@ -48,7 +48,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def layer(module: str) -> int:
-    """Where it stands; what lies beside the layers (virtfs, virtfs.__main__) is above them all."""
+    """Return the index of a module's layer. A module outside the layers (virtfs, virtfs.__main__) is above them all."""
     parts = module.split(".")
     return LAYERS.index(parts[1]) if len(parts) > 1 and parts[1] in LAYERS else len(LAYERS)
 
@@ -58,18 +58,18 @@ def within(module: str, doors: tuple[str, ...]) -> bool:
 
 
 def objection(module: str, imported: str) -> str | None:
-    """Why this module may not import that, or None."""
+    """Return why `module` may not import `imported`, or None if it may."""
     top = imported.partition(".")[0]
     if imported == "(relative)":
         return "import by the full name"
     if top == "virtfs":
-        # "virtfs" itself holds the version and nothing else.
+        # The package "virtfs" itself holds only the version, which every layer may import.
         inside = imported.count(".") and not imported.startswith("virtfs.__")
         upward = inside and layer(imported) > layer(module)
         return "imports go down only: " + " < ".join(LAYERS) if upward else None
     for library, doors in DOORS.items():
         if imported == library or imported.startswith(library + "."):
-            return None if within(module, doors) else f"its door is {', '.join(doors)}"
+            return None if within(module, doors) else f"only {', '.join(doors)} may import it"
     if top not in sys.stdlib_module_names:
         return "a library that the project does not use"
     if within(module, ("virtfs.core",)) and top in NOT_IN_CORE:
@@ -90,7 +90,7 @@ def test_a_module_imports_only_what_lies_below_it(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("__init__.py")), ids=module_name)
 def test_a_docstring_that_lists_modules_lists_them_all(path: Path) -> None:
-    """A line of a list is a name (a folder's with "/" at its end), at least two blanks, and its meaning."""
+    """A line of such a list is a name (with "/" after a folder's), at least two spaces, and a description."""
     listed = re.findall(r"^ *(\w+/?) {2,}\S", ast.get_docstring(ast.parse(path.read_text())) or "", re.MULTILINE)
     modules = [f"{found.parent.name}/" for found in path.parent.glob("*/__init__.py")]
     modules += [found.stem for found in path.parent.glob("[!_]*.py")]
@@ -136,7 +136,7 @@ def test_a_right_import_is_let_pass(module: str, imported: str) -> None:
 
 
 def modules() -> dict[str, set[str]]:
-    """Every module, and those of virtfs that it imports."""
+    """Return the modules of virtfs that each module of virtfs imports."""
     paths = {module_name(path): path for path in ROOT.rglob("*.py")}
     found: dict[str, set[str]] = {}
     for module, path in paths.items():
@@ -146,7 +146,7 @@ def modules() -> dict[str, set[str]]:
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:
-    """Return modules that import each other in a circle, or nothing."""
+    """Return the modules of an import cycle, or an empty list if there is none."""
     done: set[str] = set()
 
     def follow(module: str, way: list[str]) -> list[str]:
@@ -169,7 +169,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 def callables(tree: ast.Module) -> set[str]:
-    """The public attributes that a module's classes give their objects for a function to be called."""
+    """Return the names of public attributes in which the classes of a module keep a function to call."""
     found: set[str] = set()
     for node in ast.walk(tree):
         match node:
@@ -182,7 +182,7 @@ def callables(tree: ast.Module) -> set[str]:
 
 
 def set_from_outside(tree: ast.Module) -> set[str]:
-    """The attributes that a module sets of objects other than self."""
+    """Return the names of the attributes that a module sets on objects other than self."""
     return {
         node.attr
         for node in ast.walk(tree)
@@ -192,7 +192,7 @@ def set_from_outside(tree: ast.Module) -> set[str]:
 
 
 def test_no_callback_is_assigned_from_outside() -> None:
-    """What an object calls is a constructor argument, or joins a list of listeners (doc/design.md, "Callbacks")."""
+    """A callback is a constructor argument, or an entry in a list of listeners (doc/design.md, "Callbacks")."""
     trees = [ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))]
     hooks = set().union(*map(callables, trees))
     assert hooks & set().union(*map(set_from_outside, trees)) == set()
@@ -206,7 +206,7 @@ FOLDERS = sorted(path.name for path in TESTS.iterdir() if path.is_dir() and list
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_test_folders_share_only_the_harness(folder: str) -> None:
-    """What tests of two folders need is in tests/harness, and the harness needs none of them."""
+    """Code that several test folders need is in tests/harness, which imports nothing from those folders."""
     others = {*FOLDERS} - {folder, "harness"}
     wrong = [
         f"{path.relative_to(TESTS)}:{line}: {imported}"
@@ -217,12 +217,12 @@ def test_test_folders_share_only_the_harness(folder: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-# What needs no root: these modules make no namespace, tap or mount, and start no program.
+# Modules that need no root: they make no namespace, tap or mount, and start no program.
 PURE_HARNESS = {f"harness.{name}" for name in ("captured", "in_trio", "rings", "savefiles", "wires", "written")}
 
 
 def needs_no_root(folder: str) -> bool:
-    """Whether all that a folder's modules import of the harness is in PURE_HARNESS."""
+    """Return whether the only harness modules that a folder imports are in PURE_HARNESS."""
     used = {imported for path in (TESTS / folder).rglob("*.py") for _, imported in imports(path)}
     return {name.rpartition(".")[0] for name in used if name.startswith("harness.")} <= PURE_HARNESS
 

@@ -1,6 +1,7 @@
-"""A program that makes calls for a test, each in a thread of its own: the other side of `process.Process`.
+"""A program that makes calls for a test, each in its own thread. The test controls it through `process.Process`.
 
-harness.forks runs it with words FD and UID; FD is a Connection's.
+harness.forks runs it with two arguments: the descriptor of the connection to the test, and the user ID to change to
+(0: remain root).
 """
 
 import os
@@ -9,11 +10,11 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from harness import programs  # noqa: F401  for unpickling, before the rights to read it are given away
+from harness import programs  # noqa: F401  needed for unpickling; another user may be unable to read the file
 
 
 def main(fd: str, uid: str) -> None:
-    """Serve until the test closes its end."""
+    """Serve until the test closes its end of the connection."""
     if int(uid):
         os.setgroups([])
         os.setresgid(int(uid), int(uid), int(uid))

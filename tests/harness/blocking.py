@@ -1,6 +1,7 @@
-"""Finds calls that may block and are made in trio's thread, where they would hold up every frame and every answer.
+"""Finds blocking calls in trio's thread, where they would delay every frame and every answer.
 
-Every server that tests fork is watched: such a call is written to its standard error, and its mount's test fails.
+Every server that tests fork is watched. It writes each such call to its standard error, and the test that made the
+mount fails.
 """
 
 import functools
@@ -22,9 +23,9 @@ from virtfs.host.ring import PacketRing
 from virtfs.host.rtnl import Rtnl
 from virtfs.host.tap import Tap
 
-# A lookup of a name may ask a server. rtnetlink, ethtool and the ioctls of a tap wait for rtnl_mutex (drivers/net/tun.c
-# __tun_chr_ioctl). A tap and a ring are closed behind RCU. A call in another namespace and a compiled filter wait for a
-# thread. The rest waits for a disk or a child.
+# Functions that may block. A name lookup may ask a server. rtnetlink, ethtool and the ioctls of a tap wait for
+# rtnl_mutex (drivers/net/tun.c __tun_chr_ioctl). Closing a tap or a ring waits for RCU. A call in another namespace and
+# the compilation of a filter wait for a thread. The others wait for a disk or for a child process.
 DOORS: list[tuple[object, str]] = [
     (pwd, "getpwnam"),
     (pwd, "getpwuid"),
@@ -49,7 +50,7 @@ DOORS: list[tuple[object, str]] = [
 
 
 def watch() -> None:
-    """Watch this process from now on."""
+    """Report blocking calls in this process's trio thread from now on."""
     for place, name in DOORS:
         real = getattr(place, name)
         setattr(place, name, _watched(f"{getattr(place, '__name__', place)}.{name}", real))

@@ -1,4 +1,4 @@
-"""Capture files: read with python-pcapng, and pcap files to inject."""
+"""Parses capture files with python-pcapng, and builds pcap files to inject."""
 
 import io
 import struct
@@ -14,7 +14,11 @@ WAYS = {"inbound": "in", "outbound": "out"}
 
 
 class Packet(NamedTuple):
-    """One frame. way: in or out. time: ns since 1970. lost: frames missing before it. interface: its name."""
+    """One captured frame.
+
+    way: "in", "out" or "" (unknown). time: ns since 1970. lost: number of frames lost just before this one. interface:
+    name of the interface.
+    """
 
     frame: bytes
     way: str
@@ -48,7 +52,7 @@ class Captured:
 
     @property
     def statistics(self) -> list[tuple[int, int]]:
-        """The frames received and dropped, for each statistics block."""
+        """The numbers of frames received and dropped, for each statistics block."""
         blocks = [block for block in self.blocks if isinstance(block, InterfaceStatistics)]
         return [(block.options["isb_ifrecv"], block.options["isb_ifdrop"]) for block in blocks]
 
@@ -66,7 +70,7 @@ def _packet(block: EnhancedPacket) -> Packet:
 
 
 def pcap(frames: Iterable[tuple[float, bytes]], order: str = "<", nano: bool = False) -> bytes:
-    """Return a pcap file. frames: time in seconds, content."""
+    """Return a pcap file. frames: pairs of time in seconds and content. nano: whether timestamps have nanoseconds."""
     blocks = [struct.pack(order + "IHHiIII", 0xA1B23C4D if nano else 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1)]
     for time, frame in frames:
         seconds, fraction = divmod(round(time * SECOND), SECOND)

@@ -2,7 +2,7 @@
 
 Also gives pytest a mount namespace that it shares with no other run.
 
-A shell ignores SIGINT and SIGQUIT in what it runs with `&`, nohup(1) ignores SIGHUP, cron(8) starts its jobs in an
+A shell ignores SIGINT and SIGQUIT in commands run with `&`, nohup(1) ignores SIGHUP, cron(8) starts its jobs in an
 orphaned process group, and execve(2) keeps ignored and blocked signals as they are.
 """
 
@@ -35,9 +35,9 @@ def accept_any_caller() -> None:
 
 
 def private_mounts() -> None:
-    """Give this process a mount namespace of its own, without the virtfs mounts of others.
+    """Give this process a mount namespace of its own, without the virtfs mounts of other runs.
 
-    Without it, another process that copies the mount namespace would keep a test's mount alive.
+    A process that copied a shared mount namespace during a test would keep the test's mount alive.
     """
     if os.geteuid() == 0:
         if _libc.unshare(_CLONE_NEWNS) or _libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None):
@@ -54,10 +54,10 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 
 
 def start(words: Sequence[str], **popen: Any) -> "subprocess.Popen[str]":
-    """Start a program in a new session, its standard input empty. popen: what subprocess.Popen takes.
+    """Start a program in a new session, with empty standard input. popen: keyword arguments of subprocess.Popen.
 
-    With process_group=0 it stays in this session: the kernel drops SIGTSTP in a session of one process group, which is
-    an orphaned one (kernel/signal.c get_signal).
+    With process_group=0 the program stays in this session: the kernel drops SIGTSTP in a session of one process group,
+    which is an orphaned one (kernel/signal.c get_signal).
     """
     settings = {"stdin": subprocess.DEVNULL, "text": True, "start_new_session": "process_group" not in popen}
     return subprocess.Popen(words, **settings | popen)

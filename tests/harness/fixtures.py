@@ -1,7 +1,8 @@
 """Fixtures of the tests that drive real mounts with real tools.
 
-mount: a virtfs for all tests of a module. Each test finds it without interfaces. virt: a new interface of it. alone:
-makes mounts for one test. lasting: makes mounts whose servers end and start again. places, elsewhere: other machines.
+mount: a virtfs shared by the tests of a module; it has no interfaces when a test begins. virt: a new interface of
+`mount`. virts: makes interfaces of `mount`. alone: makes mounts for one test. lasting: makes mounts whose servers end
+and start again. places, elsewhere: namespaces that stand for other machines.
 
 The report of a failed test shows the server's log and stacks. A mount that hung is killed, and the next test gets a new
 one.
@@ -19,7 +20,7 @@ from harness.places import Place
 from harness.serving import Mount, Virt, Virts
 from harness.waiting import Stuck
 
-# Each mount counts for itself, so that a unit is small enough to be part of an address.
+# Units are counted per mount, so that a unit is small enough to be part of an address.
 _units: WeakKeyDictionary[Mount, Iterator[int]] = WeakKeyDictionary()
 
 
@@ -28,7 +29,7 @@ def _next_unit(mount: Mount) -> int:
 
 
 class Current:
-    """The mount of a module. It is made when first used, and again after it broke."""
+    """The mount of a module. It is made when first used, and replaced after it has broken."""
 
     def __init__(self) -> None:
         self._mount: Mount | None = None
@@ -43,7 +44,7 @@ class Current:
         return self._mount
 
     def end(self) -> list[str]:
-        """End the mount. Returns the faults of all mounts so far."""
+        """End the mount. Returns the faults of all mounts that this object has made."""
         if self._mount is not None:
             self._wrong += self._mount.stop()
             self._mount = None
@@ -57,7 +58,7 @@ class Alone:
         self.made: list[Mount] = []
 
     def __call__(self, options: str = "", before: Sequence[str] = ()) -> Mount:
-        """Make one more. The arguments are Mount's."""
+        """Make another mount. The arguments are those of Mount."""
         self.made.append(Mount(options, before))
         return self.made[-1]
 
@@ -130,7 +131,7 @@ def lasting(alone: Alone) -> Iterator[LastingOnes]:
 
 @pytest.fixture
 def places() -> Iterator[Callable[[], Place]]:
-    """A function that makes network and mount namespaces: other machines."""
+    """A function that makes network and mount namespaces, which stand for other machines."""
     made: list[Place] = []
 
     def make() -> Place:
@@ -145,7 +146,7 @@ def places() -> Iterator[Callable[[], Place]]:
 
 @pytest.fixture
 def elsewhere(places: Callable[[], Place]) -> Place:
-    """Another machine's network."""
+    """A network and a mount namespace that stand for another machine."""
     return places()
 
 

@@ -1,12 +1,12 @@
-"""Python programs without their start: a server with all modules imported forks a child for each.
+"""Starts Python programs fast: a server that has imported all modules forks a child for each program.
 
-A virtfs takes 0.4 s of processor time to import what it needs, a fork of one that has done so 10 ms. Each pytest
-process starts one fork server when it first needs one, and a new one if that has been killed. The server has one
-thread. A child is the leader of a new session, enters the namespaces it is asked to, and ends as any Python program
+virtfs needs 0.4 s of processor time for its imports. A fork of a process that has imported them takes 10 ms. Each
+pytest process starts one fork server when it first needs one, and a new one if that server has been killed. The server
+has one thread. A child leads a new session, enters the namespaces given in the request, and ends as any Python program
 does.
 
-`start` sends a request and returns a `Fork`, which has what tests use of subprocess.Popen. Programs that are tested
-for how they start (environment, limits, standard streams) are started by `children.start` instead.
+`start` sends a request and returns a `Fork`, which has those members of subprocess.Popen that tests use. Tests of how a
+program starts (environment, limits, standard streams) use `children.start` instead.
 """
 
 import ctypes
@@ -29,15 +29,19 @@ from typing import IO, NamedTuple
 from harness import children
 
 TESTS = Path(__file__).parents[1]
-FIRST = 3  # the descriptor that the first of a program's `files` becomes
+FIRST = 3  # the descriptor number of a program's first file (see `start`)
 _NAMESPACES = ("net", "mnt")
-_STATUS = struct.Struct("?i")  # in a status pipe: whether the child has ended, its process id or exit status
-_ROOM, _MOST_FILES = 1 << 20, 16  # of a request
-_CLOSED = -signal.SIGKILL  # the exit status of a child whose server has been killed, and with it the child
+# A message in a status pipe: whether the child has ended, and its exit status if it has, otherwise its process ID.
+_STATUS = struct.Struct("?i")
+_ROOM, _MOST_FILES = 1 << 20, 16  # the largest request: bytes, descriptors
+_CLOSED = -signal.SIGKILL  # the exit status to report if the server has been killed, presumably together with the child
 
 
 class Request(NamedTuple):
-    """What is sent with the descriptors: status pipe, standard streams, namespaces, the program's files."""
+    """A request to start a program. namespaces: how many of the descriptors sent with it refer to namespaces.
+
+    These descriptors are, in this order: status pipe, standard streams, namespaces, the program's files.
+    """
 
     program: str
     words: Sequence[str]
@@ -46,7 +50,7 @@ class Request(NamedTuple):
 
 
 class Fork:
-    """A program that the server has started. The attributes and methods are those of subprocess.Popen."""
+    """A program that the server has started. The attributes and methods work like those of subprocess.Popen."""
 
     def __init__(self, args: list[str], status: int, stderr: IO[str] | None) -> None:
         self.args = args
@@ -58,7 +62,7 @@ class Fork:
         self._read()
 
     def _read(self) -> None:
-        """Wait until the child is in its namespaces, and then until it has ended."""
+        """Wait for the next message: first that the child is in its namespaces, then that it has ended."""
         data = self._status.read(_STATUS.size)
         ended, number = _STATUS.unpack(data) if data else (True, _CLOSED)
         if ended:
@@ -68,13 +72,13 @@ class Fork:
             self.pid = number
 
     def poll(self) -> int | None:
-        """Return the exit status, None while the program runs."""
+        """Return the exit status, or None while the program runs."""
         with suppress(subprocess.TimeoutExpired):
             self.wait(0)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end and return the exit status. TimeoutExpired: not within that many seconds."""
+        """Wait for the program to end and return its exit status. TimeoutExpired: `timeout` seconds have passed."""
         if self.returncode is None:
             poller = select.poll()
             poller.register(self._status, select.POLLIN)
@@ -85,7 +89,7 @@ class Fork:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str | None, str | None]:
-        """Wait for the end. Returns what is left on standard error, if that is a pipe."""
+        """Wait for the program to end. Returns None and the rest of its standard error (None if not a pipe)."""
         self.wait(timeout)
         return None, self.stderr.read() if self.stderr else None
 
@@ -116,7 +120,7 @@ class _Server:
             )  # fmt: skip
 
     def runs(self) -> bool:
-        """Whether it has not ended."""
+        """Return whether the server is running."""
         return self._process.poll() is None
 
     def ask(self, request: Request, files: Sequence[int]) -> None:
@@ -124,7 +128,7 @@ class _Server:
         socket.send_fds(self._control, [pickle.dumps(request)], files)
 
     def end(self) -> None:
-        """End the server. Its children go on."""
+        """End the server. Its children keep running."""
         self._control.close()
         self._process.wait()
 
@@ -151,8 +155,8 @@ def start(
 ) -> Fork:
     """Start one of PROGRAMS.
 
-    place: a process in whose network and mount namespaces it runs. stdout, stderr: as of subprocess.Popen, but
-    stdout cannot be a pipe. files: descriptors that the program gets as 3, 4 …
+    place: ID of a process in whose network and mount namespaces the program runs (0: in those of the server). stdout,
+    stderr: as for subprocess.Popen, but stdout cannot be a pipe. files: descriptors that the program inherits as 3, 4 …
     """
     global _server
     if _server is None or not _server.runs():
@@ -204,7 +208,7 @@ PROGRAMS: dict[str, Callable[..., int]] = {"virtfs": _virtfs, "agent": _agent}
 
 
 def serve(control: socket.socket) -> Callable[[], int] | None:
-    """Fork children until the tests close their end; return in each child what it is to do."""
+    """Fork children until the tests close their end of the socket. Returns, in each child, the function to call."""
     running: dict[int, tuple[int, int]] = {}  # process id and status pipe, by pidfd
     poller = select.poll()
     poller.register(control, select.POLLIN)
@@ -238,7 +242,7 @@ def _tell(status: int, ended: bool, number: int) -> None:
 
 
 def _child(request: Request, status: int, files: list[int]) -> int:
-    """Become the program. files: standard streams, namespaces, the program's own."""
+    """Run the requested program in this process. files: standard streams, namespaces, the program's files."""
     os.setsid()
     gc.enable()
     spaces = files[3 : 3 + request.namespaces]
@@ -248,7 +252,7 @@ def _child(request: Request, status: int, files: list[int]) -> int:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     _tell(status, False, os.getpid())
     own = files[:3] + files[3 + request.namespaces :]
-    above = max(files) + len(own)  # where no number is that a file gets
+    above = max(files) + len(own)  # from here on, no number is in use or is a final one
     for number, fd in enumerate(own):
         os.dup2(fd, above + number)
     for number in range(len(own)):

@@ -1,4 +1,4 @@
-"""Async tests."""
+"""Runs async tests with trio."""
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
@@ -7,11 +7,11 @@ from typing import Any, ParamSpec
 import trio
 
 P = ParamSpec("P")
-PATIENCE = 30  # seconds until an async test fails
+PATIENCE = 30  # time limit of an async test, in seconds
 
 
 def in_trio(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run an async test by trio. It fails with its own exception, not with the groups of the nurseries around it."""
+    """Run an async test with trio. If it fails, raise its own exception without the exception groups of nurseries."""
 
     @wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -31,6 +31,6 @@ def in_trio(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
 
 
 async def until(true: Callable[[], object]) -> None:
-    """Let other tasks run until a condition is true. The test's time limit ends a wait that is in vain."""
+    """Let other tasks run until a condition is true. Only the test's time limit ends the wait otherwise."""
     while not true():
         await trio.lowlevel.checkpoint()

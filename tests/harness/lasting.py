@@ -11,7 +11,7 @@ class Lasting(Mount):
     """A mount whose namespaces outlive its servers."""
 
     def kill(self) -> None:
-        """Kill the server with SIGKILL and unmount what it leaves, so that the directory can be entered."""
+        """Kill the server with SIGKILL and detach the dead mount, so that the directory is usable again."""
         self.server.kill()
         self.server.wait()
         self._listener.join()

@@ -1,4 +1,4 @@
-"""Network namespaces without names. They end with their test, and no process has to hold them."""
+"""Unnamed network namespaces. They end with their test and need no process to keep them alive."""
 
 import ctypes
 import gc
@@ -15,7 +15,7 @@ from virtfs.host import netns
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
-PATIENCE = 10_000  # ms until a condition that should come is given up
+PATIENCE = 10_000  # time limit of a wait, in ms
 
 
 def unshare() -> None:
@@ -26,7 +26,7 @@ def unshare() -> None:
 
 
 def need(there: bool, what: str) -> None:
-    """Skip the test unless the condition holds. With CI=true fail it instead."""
+    """Skip the test unless the condition holds. With CI=true, fail instead."""
     if not there:
         if os.environ.get("CI") == "true":
             pytest.fail(f"needs {what}")
@@ -34,14 +34,14 @@ def need(there: bool, what: str) -> None:
 
 
 def need_taps() -> None:
-    """Skip the test without root or /dev/net/tun."""
+    """Skip the test if it does not run as root or cannot use /dev/net/tun."""
     need(os.geteuid() == 0, "root")
     need(os.access("/dev/net/tun", os.R_OK | os.W_OK), "/dev/net/tun")
 
 
 @contextmanager
 def fresh() -> Iterator[None]:
-    """Put the calling thread, and programs it starts, into a new network namespace for the body."""
+    """Run the body of the `with` statement, and the programs it starts, in a new network namespace."""
     before = netns.own_netns()
     try:
         unshare()
@@ -92,10 +92,10 @@ def ip(words: str) -> str:
 
 def descriptors() -> list[str]:
     """Return what the open descriptors of this process refer to."""
-    gc.collect()  # what an earlier test dropped
+    gc.collect()  # closes files that an earlier test dropped
     names = []
     for fd in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # the one that listed them
+        with suppress(FileNotFoundError):  # the descriptor that listed the directory
             names.append(os.readlink(f"/proc/self/fd/{fd}"))
     return sorted(names)
 

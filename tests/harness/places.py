@@ -1,7 +1,7 @@
 """A private network namespace and mount namespace, in which a server under test and its tools run.
 
-A holder process (cat, on a pipe that ends with us) keeps them. Everything else enters by nsenter(1), which execs,
-so that a Popen's pid is the tool's own.
+A holder process keeps them alive: cat, which reads from a pipe that is closed when this process ends. Other programs
+enter with nsenter(1), which executes the tool in its own process, so that a Popen's pid is that of the tool.
 """
 
 import os
@@ -30,8 +30,8 @@ exec cat >/dev/null
 
 
 class Place:
-    """Such a pair of namespaces. In it /mnt is an empty tmpfs with a directory for the mount point, and
-    /run/netns is private."""
+    """A network namespace and a mount namespace, in which /mnt is an empty tmpfs with a directory for the mount
+    point, and /run/netns is private."""
 
     def __init__(self) -> None:
         self._holder = children.start(
@@ -67,7 +67,7 @@ class Place:
         return self.start("bash", "-c", f"cd {DIR} && {script}", uid=uid, **popen)
 
     def sh(self, script: str, uid: int = 0, seconds: float = PATIENCE) -> str:
-        """Run a bash script and return its output. AssertionError, with its standard error: it failed."""
+        """Run a bash script and return its output. AssertionError: it failed, with this standard error."""
         pipe = subprocess.PIPE
         program = self.shell(f"{{\n{script}\n}}", uid=uid, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
         return _output(program, script, seconds)
@@ -105,7 +105,7 @@ class Place:
         return [row[4] for row in rows if "fuse" in row[row.index("-") + 1]]
 
     def processes(self) -> dict[int, str]:
-        """Return all processes in either namespace but the holder, with their command lines, by process id."""
+        """Return the command lines, by process ID, of all processes in either namespace except the holder."""
         ours = {_identity(self.pid, kind) for kind in ("net", "mnt")}
         found = {}
         for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()):
@@ -117,7 +117,7 @@ class Place:
         return found
 
     def tidy(self, *keep: int) -> dict[int, str]:
-        """Kill all processes in the namespaces except some. Returns the killed ones, as `processes` does."""
+        """Kill all processes in the namespaces except `keep`. Returns the killed ones, as `processes` does."""
         left = {pid: line for pid, line in self.processes().items() if pid not in keep}
         for pid in left:
             with suppress(ProcessLookupError):
@@ -129,10 +129,10 @@ class Place:
         return left
 
     def close(self) -> dict[int, str]:
-        """Kill what runs in the namespaces and release them. Returns the processes that were killed."""
+        """Kill all processes in the namespaces and release the namespaces. Returns the processes that were killed."""
         left = self.tidy()
         with suppress(Stuck):
-            until(lambda: not self.processes(), "killed processes are gone")
+            until(lambda: not self.processes(), "the killed processes are gone")
         assert self._holder.stdin is not None
         assert self._holder.stdout is not None
         self._holder.stdin.close()
@@ -164,7 +164,7 @@ def shown(words: object) -> str:
 
 
 def _rows(pid: int, name: str) -> list[str]:
-    """Return the lines of a file that the kernel has about a process."""
+    """Return the lines of a process's file in /proc."""
     return Path(f"/proc/{pid}/{name}").read_text().splitlines()
 
 

@@ -1,6 +1,6 @@
 """A program that makes system calls for a test and returns their results.
 
-Each call is a thread of its own in that program, so that one can wait in a read while another writes.
+Each call runs in its own thread of that program, so that one can wait in a read while another writes.
 """
 
 import errno
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Refusal:
-    """See fails()."""
+    """The context that fails() returns."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -32,9 +32,9 @@ class Refusal:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
         name = errno.errorcode[self._number]
-        assert kind is not None, f"succeeded, no {name}"
+        assert kind is not None, f"succeeded, expected {name}"
         if isinstance(error, OSError):
-            assert error.errno == self._number, f"{error}, not {name}"
+            assert error.errno == self._number, f"{error}, expected {name}"
             return True
         return False
 
@@ -67,7 +67,7 @@ class Pending(Generic[T]):
 
 
 class Process:
-    """One such program, run as root or as another user."""
+    """A program that makes calls (harness/agent.py), run as root or as another user."""
 
     def __init__(self, place: Place, uid: int = 0) -> None:
         ours, theirs = Pipe()
@@ -129,7 +129,7 @@ class Process:
 
 
 class File:
-    """A descriptor of such a program."""
+    """A descriptor in the program of a Process."""
 
     def __init__(self, process: Process, path: str, fd: int) -> None:
         self.process = process
@@ -149,7 +149,7 @@ class File:
         return self.process.call(os.write, self.fd, data.encode() if isinstance(data, str) else data)
 
     def poll(self, events: int = select.POLLIN | select.POLLOUT, seconds: float = 0) -> int:
-        """poll(2). Returns the events, 0 after so many seconds without one."""
+        """poll(2). Returns the events, or 0 if there is none within `seconds`."""
         return self.begin_poll(events, seconds).result(seconds + PATIENCE)
 
     def begin_poll(self, events: int, seconds: float = PATIENCE) -> Pending[int]:
@@ -165,7 +165,7 @@ class File:
         return self.process.call(function, self.fd, *arguments)
 
     def set_blocking(self, blocking: bool) -> None:
-        """O_NONBLOCK by fcntl(2)."""
+        """Set or clear O_NONBLOCK with fcntl(2)."""
         self.call(os.set_blocking, blocking)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Functions of more than one system call that tests run in an agent (harness/agent.py)."""
+"""Functions that tests run in an agent (harness/agent.py) when a single system call is not enough."""
 
 import asyncio
 import fcntl
@@ -15,7 +15,7 @@ EXPERIMENTAL = b"\x88\xb5"  # IEEE 802's ethertype for local experiments: no sta
 
 
 def poll(fd: int, events: int, seconds: float) -> int:
-    """Return the events of one descriptor, 0 after so many seconds without one."""
+    """Return the events of a descriptor, or 0 if there is none within `seconds`."""
     poller = select.poll()
     poller.register(fd, events)
     return next((events for _, events in poller.poll(seconds * 1000)), 0)
@@ -43,7 +43,7 @@ def ioctls(fd: int, requests: list[tuple[str, int, bytes]]) -> list[tuple[str, b
 
 
 def ioctls_of_a_tap(name: str, requests: list[tuple[str, int, bytes]]) -> list[tuple[str, bytes | int]]:
-    """Do the same on a new tap of the kernel, with the flags IFF_TAP and IFF_NO_PI."""
+    """Do what `ioctls` does, on a new kernel tap with the flags IFF_TAP and IFF_NO_PI."""
     tap = os.open("/dev/net/tun", os.O_RDWR)
     try:
         fcntl.ioctl(tap, 0x400454CA, struct.pack("16sH22x", name.encode(), 0x1002))
@@ -73,7 +73,7 @@ def send(wire: int, frames: tuple[bytes, ...]) -> None:
 
 
 def next_from_virt(wire: int, seconds: float) -> bytes:
-    """Return the next test frame that the host receives on a packet socket. Frames it sends do not count."""
+    """Return the next test frame that the host receives on a packet socket. Frames that the host sends do not count."""
     with _socket(wire) as packets:
         packets.settimeout(seconds)
         while True:
@@ -83,7 +83,7 @@ def next_from_virt(wire: int, seconds: float) -> bytes:
 
 
 def _socket(wire: int) -> socket.socket:
-    """Return the packet socket without a pending ENETDOWN from an earlier `down` (net/packet/af_packet.c)."""
+    """Return the packet socket, clearing a pending ENETDOWN from an earlier `down` (net/packet/af_packet.c)."""
     packets = socket.socket(fileno=os.dup(wire))
     packets.setblocking(True)
     packets.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -98,13 +98,13 @@ def epoll_on(fd: int, events: int) -> int:
 
 
 def epoll_wait(epoll: int, seconds: float) -> int:
-    """Return the events of an epoll descriptor, 0 after so many seconds without one."""
+    """Return the events of an epoll descriptor, or 0 if there is none within `seconds`."""
     with select.epoll.fromfd(os.dup(epoll)) as watcher:
         return next((events for _, events in watcher.poll(seconds)), 0)
 
 
 def select_on(fd: int, seconds: float) -> tuple[bool, bool]:
-    """Return what select(2) reports: readable, writable."""
+    """Return whether select(2) reports a descriptor as readable, and whether as writable."""
     readable, writable, _ = select.select([fd], [fd], [], seconds)
     return bool(readable), bool(writable)
 
@@ -154,7 +154,7 @@ def let_go(link: int) -> bool:
                 return False
     for fd in map(int, os.listdir("/proc/self/fd")):
         if fd > 2 and fd != link:
-            with suppress(OSError):  # the one that listed them
+            with suppress(OSError):  # the descriptor that listed the directory
                 os.close(fd)
     return True
 

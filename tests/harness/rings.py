@@ -20,7 +20,7 @@ from virtfs.host.ring import Block, Size
 from virtfs.host.tap_protocol import Placed
 
 SECOND = 10**9
-FIRST, MAC = 48, 84  # where in a block its first frame's head is, and how far behind its head a frame begins
+FIRST, MAC = 48, 84  # offset of the first frame's header in a block; offset of a frame from its header
 OUTGOING = 4
 
 
@@ -34,10 +34,10 @@ def laid(frame: bytes, time: int, kind: int = OUTGOING) -> bytes:
 
 
 class FakeRing:
-    """A PacketRing whose frames, and the hand-over of its blocks, are up to the test.
+    """A fake PacketRing. The test adds the frames and decides when a block is handed over.
 
-    tap: the name of what it is on. program: its filter. A recorder closes its ring in a worker thread, so a call from
-    the test may come while that happens; the lock keeps it from using the closed descriptor number.
+    tap: name of the captured tap. program: the filter. A recorder closes its ring in a worker thread, perhaps during a
+    call from the test. The lock keeps that call from using the number of the closed descriptor.
     """
 
     def __init__(self, tap: str, size: Size, program: Program | None) -> None:
@@ -45,7 +45,7 @@ class FakeRing:
         self.size = size
         self.program = program
         self.closed = False
-        self.broken: OSError | None = None  # what the next look fails with
+        self.broken: OSError | None = None  # what blocks() raises
         self._closing = threading.Lock()
         self._ready = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._handed: deque[tuple[list[bytes], int]] = deque()
@@ -69,7 +69,7 @@ class FakeRing:
         self.hand_over()
 
     def loses(self, frames: int) -> None:
-        """Count frames that found no room."""
+        """Count frames for which the ring had no room."""
         self._lost += frames
         self._wake()
 
@@ -88,7 +88,7 @@ class FakeRing:
             frames, lost = self._handed[0]
             memory = memoryview(bytearray(bytes(FIRST) + b"".join(frames)))
             yield Block(memory, len(frames), FIRST, len(memory), lost)
-            memory.release()  # whoever kept it is found out
+            memory.release()  # a later use of the block's memory raises ValueError
             self._handed.popleft()
         if self._lost and not self._current:
             lost, self._lost = self._lost, 0
@@ -111,7 +111,7 @@ class FakeRing:
 class Bench:
     """The fake rings of a mount.
 
-    made: every ring there was. refusal: what the next open fails with. gate: opens wait until it is set.
+    made: every ring ever opened. refusal: the error with which opens fail. gate: opens wait until it is set.
     """
 
     def __init__(self, nursery: trio.Nursery) -> None:
@@ -119,7 +119,7 @@ class Bench:
         self.refusal: VirtError | None = None
         self.gate = threading.Event()
         self.gate.set()
-        self.waiting = 0  # opens under way
+        self.waiting = 0  # number of opens that wait for the gate
         self.rings = Rings(self._make)
         self.start = nursery.start_soon
         self._taps: list[FakeTap] = []
@@ -145,7 +145,7 @@ class Bench:
         return ring
 
     def ring_of(self, recorder: Recorder) -> FakeRing:
-        """Return the open ring of a recorder. Rings that are requested at once open in any order."""
+        """Return the open ring of a recorder. Rings requested at the same time may open in any order."""
         (ring,) = [ring for ring in self.open if ring.tap == recorder.virt.tap]
         return ring
 
@@ -163,7 +163,7 @@ class Bench:
 
 @asynccontextmanager
 async def bench() -> AsyncIterator[Bench]:
-    """Make such rings, and assert at the end that the test has closed them all."""
+    """Yield a bench, and assert at the end that all its rings are closed."""
     async with trio.open_nursery() as nursery:
         made = Bench(nursery)
         try:

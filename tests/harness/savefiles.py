@@ -1,4 +1,4 @@
-"""Capture files put together by hand: what no tool at hand writes, such as the other byte order and obsolete blocks."""
+"""Builds capture files that no common tool writes, such as those with the other byte order or with obsolete blocks."""
 
 import errno
 import struct
@@ -63,13 +63,13 @@ def simple(order: str, frame: bytes, length: int) -> bytes:
 
 
 def others(order: str) -> bytes:
-    """Blocks without packets: names, statistics, a journal entry, secrets, custom ones, unknown ones."""
+    """Return blocks without packets: names, statistics, a journal entry, secrets, custom ones, unknown ones."""
     kinds = (4, 5, 9, 10, 0xBAD, 0x40000BAD, 0x80000001)
     return b"".join(block(order, kind, bytes(range(kind % 50))) for kind in kinds) + block(order, 0x777, b"")
 
 
 def read(data: bytes | memoryview, reader: Reader | None = None) -> list[Record]:
-    """The records of a whole file."""
+    """Return the records of a whole file."""
     reader = reader or Reader()
     records = list(reader.feed(data))
     reader.finish()
@@ -77,7 +77,7 @@ def read(data: bytes | memoryview, reader: Reader | None = None) -> list[Record]
 
 
 def read_until_broken(pieces: Iterable[bytes]) -> tuple[list[Record], str]:
-    """The records before the error, and its sentence ("" if there was none)."""
+    """Return the records before the error, and the error's message ("" if there was no error)."""
     reader = Reader()
     records: list[Record] = []
     try:
@@ -97,7 +97,7 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
 
 
 def flagged(order: str, fcs: int, frame: bytes, length: int | None = None, before: bytes = b"") -> bytes:
-    """Return an enhanced packet whose flags announce so many bytes of FCS, 0 for unknown."""
+    """Return an enhanced packet whose flags announce an FCS of `fcs` bytes (0: of unknown length)."""
     head = struct.pack(order + "IIIII", 0, 0, 0, len(frame), len(frame) if length is None else length)
     flags = option(order, 2, struct.pack(order + "I", 0xFF00_0000 | fcs << 5 | 1))
     return block(order, 6, head + frame + bytes(-len(frame) % 4) + before + flags + bytes(4))

@@ -1,4 +1,4 @@
-"""A server under test, in a process and in namespaces of its own."""
+"""A server under test, in its own process and namespaces."""
 
 import os
 import re
@@ -29,10 +29,11 @@ _PROGRAM = (
 
 
 class Mount(Place):
-    """A virtfs at /mnt/virt, alone in its namespaces. Paths are relative to it.
+    """A virtfs mounted at /mnt/virt, in its own namespaces. Path arguments are relative to the mount.
 
-    options: as after -o. before: a command that starts its arguments, such as prlimit(1): the server is then a program
-    that it has executed. broken: a program or the server hung; nobody should use it any more.
+    options: mount options, as after -o. before: a command that executes its arguments, such as prlimit(1); the server
+    is then started by this command, not forked. broken: whether a program or the server has hung; such a mount must not
+    be used any more.
     """
 
     def __init__(self, options: str = "", before: Sequence[str] = ()) -> None:
@@ -51,10 +52,10 @@ class Mount(Place):
         """Start a server and wait for the mount."""
         if not self.begin(options).wait(PATIENCE) or self.server.poll() is not None:
             self.broken = True
-            raise Stuck("the mount did not come:\n" + "".join(self.log))
+            raise Stuck("the server has not mounted:\n" + "".join(self.log))
 
     def begin(self, options: str = "") -> threading.Event:
-        """Start a server. Returns an event for when it is mounted, or has ended."""
+        """Start a server. Returns an event that is set when the server has mounted or ended."""
         words = ["mount", "-f", *(["-o", options] if options else []), DIR]
         streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         self.server: Program
@@ -74,11 +75,11 @@ class Mount(Place):
             self.log.append(line)
             if "is mounted" in line:
                 mounted.set()
-        mounted.set()  # it has ended
+        mounted.set()  # the server has ended
 
     @property
     def root(self) -> Process:
-        """The agent of root that stays from test to test."""
+        """The agent that runs as root and is kept from test to test."""
         if self._root is None:
             self._root = Process(self)
         return self._root
@@ -125,7 +126,7 @@ class Mount(Place):
         return sorted(names)
 
     def clean(self) -> None:
-        """Kill the programs of a test and destroy its interfaces. The agent of root stays if it is idle."""
+        """Kill the programs of a test and destroy its interfaces. The root agent is kept if it is idle."""
         if self.server.poll() is not None or self.broken:
             self.end_programs()
             return
@@ -136,7 +137,7 @@ class Mount(Place):
             self.end_programs()
 
     def end_programs(self) -> None:
-        """Kill all processes but the server."""
+        """Kill all processes in the namespaces except the server."""
         self._root = None
         self.tidy(self.server.pid)
 
@@ -193,7 +194,7 @@ class Mount(Place):
 
 
 class Virt:
-    """An interface of a mount, made for one test: up, with the defaults of `create`."""
+    """An interface made for one test, with the defaults of `create`. verbs: settings that differ from them."""
 
     def __init__(self, mount: Mount, unit: int, verbs: str = "up") -> None:
         self.mount = mount
@@ -236,7 +237,7 @@ class Virt:
         return self.mount.root.call(programs.next_from_virt, self._wire, PATIENCE / 2)
 
 
-Virts = Callable[..., Virt]  # the fixture `virts`: makes an interface with these verbs
+Virts = Callable[..., Virt]  # the type of the fixture `virts`
 
 
 def frame(length: int = 60, number: int = 0) -> bytes:

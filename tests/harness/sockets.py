@@ -18,5 +18,5 @@ class There:
         self._process.call(programs.send, self._wire, frames)
 
     def get(self) -> bytes:
-        """Return the next test frame that it received."""
+        """Return the next test frame that the host's end receives."""
         return self._process.call(programs.next_from_virt, self._wire, PATIENCE / 2)

@@ -44,7 +44,7 @@ def addresses(place: Place, name: str, options: str = "") -> set[str]:
 def routes(place: Place, name: str) -> set[str]:
     """Return the routes through an interface, of both families, except those that the kernel made.
 
-    IPv4 routes with several next hops are left out. IPv6 routes are not, because ip(8) lists each hop.
+    IPv4 routes with several next hops are left out. IPv6 routes with several are included, one row for each hop.
     """
     rows = [row for row in json.loads(place.ip("-json route")) if "dev" in row]
     for row in json.loads(place.ip("-json -6 route")):
@@ -54,6 +54,6 @@ def routes(place: Place, name: str) -> set[str]:
 
 
 def cable(one: Place, name: str, other: Place, address: str) -> None:
-    """Join an interface of one machine with eth0 of another, which gets an address. Both are up."""
+    """Connect a new interface of one machine to a new eth0 of another. eth0 gets the address. Both are set up."""
     one.ips(f"link add {name} type veth peer name far-{name} netns {other.pid}\nlink set {name} up")
     other.ips(f"link set far-{name} name eth0\naddress add {address} dev eth0\nlink set eth0 up")

@@ -8,7 +8,7 @@ import pytest
 
 
 def need(tool: str) -> str:
-    """Return where a program is. Skips the test if it is not installed."""
+    """Return the path of a program. Skips the test if it is not installed."""
     path = shutil.which(tool)
     if path is None:
         pytest.skip(f"{tool} is not installed")

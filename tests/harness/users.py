@@ -1,7 +1,7 @@
-"""An ordinary user made for a test.
+"""Runs commands as an ordinary user that exists for one test.
 
-The user exists in copies of /etc/passwd, /etc/group, /etc/subuid and /etc/subgid, bound over the system's files in a
-private mount namespace: nothing is left behind, and tests can run in parallel. The namespace also has device nodes
+The user exists in copies of /etc/passwd, /etc/group, /etc/subuid and /etc/subgid, bind-mounted over the system's files in
+a private mount namespace: nothing is left behind, and tests can run in parallel. The namespace also has device nodes
 with mode 0666 and this checkout at a path that every user can reach.
 """
 
@@ -35,7 +35,7 @@ exec setpriv --reuid=54321 --regid=54321 --init-groups -- "$@"
 
 
 def as_user(ids: str = "", before: str = "") -> list[str]:
-    """Return the command prefix that runs a command as that user.
+    """Return the command prefix that runs a command as the test's user.
 
     ids: contents of /etc/subuid and /etc/subgid. before: a shell script that root runs first in the namespace.
     """

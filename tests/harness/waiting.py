@@ -7,8 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-PATIENCE = 10.0  # seconds until what should come at once is given up
-_LOOK = 0.005
+PATIENCE = 10.0  # time limit for something that should happen at once, in seconds
+_LOOK = 0.005  # seconds between two checks of a condition
 _READ = {"x86_64": "0", "aarch64": "63", "riscv64": "63"}.get(os.uname().machine, "")
 
 
@@ -17,7 +17,7 @@ class Stuck(AssertionError):
 
 
 def until(true: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """Check a condition every few milliseconds until it holds. Stuck: not within so many seconds."""
+    """Check a condition every few milliseconds until it holds. Stuck: it has not held within `seconds`."""
     end = time.monotonic() + seconds
     pause = threading.Event()
     while not true():

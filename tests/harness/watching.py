@@ -1,4 +1,4 @@
-"""Reads captures of a mount: pcap while it grows, history at once."""
+"""Reads captures of a mount: `pcap` while it grows, `history` as a whole."""
 
 import os
 from contextlib import suppress

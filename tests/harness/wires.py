@@ -20,7 +20,7 @@ HEAD = bytes.fromhex("020000000001 020000000002 88b5")
 
 
 def frame(number: int, size: int = 60) -> bytes:
-    """Return a frame that its number distinguishes from others."""
+    """Return a frame whose content depends on its number."""
     return (HEAD + number.to_bytes(4, "big") * (size // 4 + 1))[:size]
 
 
@@ -45,7 +45,7 @@ def frame_file(wire: Wire, opens: Opens | None = None) -> Frame:
 
 
 class Bench:
-    """A wire whose two ends the test uses. gone: called when the wire finds its tap gone."""
+    """A wire whose two ends the test uses. gone: called when the wire finds that its tap is gone."""
 
     def __init__(self, tap: FakeTap, queue: int) -> None:
         self.tap = tap
@@ -57,7 +57,7 @@ class Bench:
         self._filled = 0
 
     def take(self, size: int = LONGEST) -> bytes | None:
-        """Return the frame that a reader gets, None if it would wait."""
+        """Return the frame that a reader gets, or None if the reader would wait."""
         taken = self.wire.take(self._room, size)
         return None if taken is None else bytes(self._room[HEADROOM : HEADROOM + taken])
 
@@ -75,7 +75,7 @@ class Bench:
         return self.wire.out.put(memoryview(data))
 
     def down(self) -> None:
-        """Fill the fake tap, since a tap that is down is not writable (drivers/net/tun.c: no EPOLLOUT)."""
+        """Set the tap down. Its fake is also filled: a tap that is down is not writable (drivers/net/tun.c)."""
         try:
             while True:
                 os.write(self.tap.fd, b"filler" * 700)
@@ -110,7 +110,7 @@ def wire(queue: int = 256) -> Iterator[Bench]:
 
 
 def refusal(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> int:
-    """Return the errno that a call is refused with, 0 if it succeeds."""
+    """Return the errno with which a call fails, or 0 if it succeeds."""
     try:
         call(*args, **kwargs)
     except VirtError as error:

@@ -1,4 +1,4 @@
-"""The beginning of a pcapng file as virtfs writes it, and frames to go on with."""
+"""The beginning of a pcapng file as virtfs writes it, and frames to store in it."""
 
 from virtfs.core import pcapng
 

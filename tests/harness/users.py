@@ -1,7 +1,7 @@
 """Runs commands as an ordinary user that exists for one test.
 
-The user exists in copies of /etc/passwd, /etc/group, /etc/subuid and /etc/subgid, bind-mounted over the system's files in
-a private mount namespace: nothing is left behind, and tests can run in parallel. The namespace also has device nodes
+The user exists in copies of /etc/passwd, /etc/group, /etc/subuid and /etc/subgid, bind-mounted over the system's files
+in a private mount namespace: nothing is left behind, and tests can run in parallel. The namespace also has device nodes
 with mode 0666 and this checkout at a path that every user can reach.
 """
 

@@ -1,4 +1,4 @@
-"""Hosts with networks of their own behind the taps."""
+"""Fixture that makes interfaces whose taps are in separate network namespaces."""
 
 from collections.abc import Callable
 

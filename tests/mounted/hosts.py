@@ -1,4 +1,4 @@
-"""Hosts at the ends of wires: interfaces whose taps are in separate network namespaces."""
+"""Interfaces whose taps are in separate network namespaces, each of which stands for a host."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from harness.waiting import until
 
 
 class Host(Virt):
-    """virt<number>, whose tap has 10.0.0.<number>/24 in `place`."""
+    """The interface virt<number>. Its tap is in the namespaces of `place`, with the address 10.0.0.<number>/24."""
 
     def __init__(self, mount: Mount, place: Place, number: int, verbs: str = "") -> None:
         super().__init__(mount, number, f"{verbs} up")
@@ -26,12 +26,12 @@ class Host(Virt):
         self.until("up", "1")
 
     def ping(self, other: "Host", options: str = "-c5 -i0.02 -W2") -> "Ping":
-        """What ping(8) tells of the way to another and back."""
+        """Ping another host and return the summary."""
         return Ping(self.place.sh(f"ping -q {options} {other.address} || true", seconds=30))
 
     @contextmanager
     def serving(self) -> Iterator["subprocess.Popen[str]"]:
-        """iperf3's server, for one client."""
+        """Run an iperf3 server for one client while the body runs, and wait for the server to end."""
         server = self.place.start("stdbuf", "-oL", "iperf3", "-s", "-1", "--forceflush", stdout=subprocess.PIPE)
         assert server.stdout is not None
         until(lambda: "listening" in server.stdout.readline(), "iperf3 listens")  # type: ignore[union-attr]
@@ -39,7 +39,7 @@ class Host(Virt):
         finished(server)
 
     def iperf3(self, other: "Host", options: str) -> dict[str, Any]:
-        """What iperf3(1) reports of a connection to another: `end` of its report."""
+        """Run iperf3(1) to another host and return the member `end` of its report."""
         with other.serving():
             report = json.loads(self.place.sh(f"iperf3 -J -c {other.address} {options}", seconds=30))
         end: dict[str, Any] = report["end"]
@@ -47,7 +47,10 @@ class Host(Virt):
 
 
 class Ping:
-    """ping(8)'s summary. rtt: the mean, in ms. shortest: of all; with no load on the machine the delay itself."""
+    """The summary that ping(8) prints. rtt, shortest: the mean and the minimum round-trip time, in ms.
+
+    On an idle machine, `shortest` is the delay of the path.
+    """
 
     def __init__(self, text: str) -> None:
         counts = re.search(r"(\d+) packets transmitted, (\d+) received", text)
@@ -58,5 +61,5 @@ class Ping:
         self.shortest = float(found[1]) if (found := re.search(r"= ([\d.]+)/", text)) else 0.0
 
     def shows(self, delay: float) -> bool:
-        """Return whether the delay is that of the path, in ms: never less, and less than 1.8 times as much."""
+        """Return whether `shortest` fits a delay in ms: not less, and below 1.8 times the delay (or below 10 ms)."""
         return delay <= self.shortest < max(1.8 * delay, 10)

@@ -1,4 +1,4 @@
-"""What a test's programs do in a loop of their own, where a stream is faster than a test that looks at each piece."""
+"""Loops that tests run in an agent, for streams that are too fast for one call per read or write."""
 
 import os
 import select
@@ -8,12 +8,12 @@ _ENHANCED_PACKET = 6
 
 
 def longest_read(fd: int, frames: int) -> int:
-    """Read as many frames from a frame file; how many bytes the longest of them has."""
+    """Read `frames` frames from a frame file. Returns the length of the longest in bytes."""
     return max(len(os.read(fd, 70000)) for _ in range(frames))
 
 
 def longest_captured(fd: int, frames: int) -> int:
-    """Read as many from a pcap file, whole blocks a read; how many bytes the longest of them has."""
+    """Read `frames` frames from a pcap file, whose reads return whole blocks. Returns the length of the longest."""
     longest = 0
     while frames > 0:
         data = os.read(fd, 1 << 20)
@@ -29,7 +29,7 @@ def longest_captured(fd: int, frames: int) -> int:
 
 
 def write_by_epoll(fd: int, data: bytes, events: int) -> int:
-    """Write all of it, waiting in epoll alone; how often a write was EAGAIN."""
+    """Write all of `data`, waiting only in epoll_wait(2). Returns how many writes failed with EAGAIN."""
     refused = 0
     with select.epoll() as poll:
         poll.register(fd, events)

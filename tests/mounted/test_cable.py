@@ -1,4 +1,4 @@
-"""cable: two interfaces joined in user space, which the hosts behind their taps do not notice."""
+"""cable: two interfaces joined in user space. To the hosts behind the taps it looks like an Ethernet cable."""
 
 import errno
 import json
@@ -22,7 +22,7 @@ from .hosts import Host
 from .programs import longest_captured, longest_read
 
 Pair = tuple[Host, Host]
-FULL = 1500 + 14 + 4  # the longest frame on the wire of an MTU of 1500
+FULL = 1500 + 14 + 4  # the longest frame with an MTU of 1500, including a VLAN tag
 
 
 @pytest.fixture
@@ -35,14 +35,14 @@ def pair(mount: Mount, hosts: Hosts) -> Pair:
 
 @pytest.fixture
 def joined(virts: Virts) -> tuple[Virt, Virt]:
-    """Two virts whose taps are at hand, and a cable between them."""
+    """Two virts whose taps are in the mount's namespace, and a cable between them."""
     first, second = virts(), virts()
     first.mount.ctl(f"cable {first.unit} {second.unit}")
     return first, second
 
 
 def counts(virt: Virt) -> dict[str, int]:
-    """Its counters that are not 0."""
+    """Return the counters of an interface that are not 0."""
     names = ("rx_frames", "rx_dropped", "tx_frames", "tx_dropped")
     return {name: count for name in names if (count := virt.count(name))}
 
@@ -67,7 +67,7 @@ def test_ping(pair: Pair) -> None:
 
 
 def test_iperf3_crosses_in_large_pieces(pair: Pair) -> None:
-    """The captures of both ends see segments that no wire would carry."""
+    """A capture shows segments that are too long for a real wire."""
     left, right = pair
     before = [counts(end) for end in pair]
     watch = Watch(left.mount, f"{left.name}/pcap")
@@ -96,28 +96,28 @@ def test_udp_and_ipv6(pair: Pair) -> None:
 
 @contextmanager
 def transfer(left: Host, right: Host) -> Iterator[None]:
-    """iperf3 from one to the other in the background, as long as the block takes. Some bytes must get across in it."""
+    """Run iperf3 in the background while the body runs. Afterwards the transfer must still make progress."""
     with right.serving():
         client = left.place.start("iperf3", "-t", "60", "-c", right.address, stdout=subprocess.DEVNULL)
-        until(lambda: left.count("rx_bytes") > 1_000_000, "it runs")
+        until(lambda: left.count("rx_bytes") > 1_000_000, "the transfer runs")
         yield
         assert client.poll() is None
         crossed = right.count("tx_bytes")
-        until(lambda: right.count("tx_bytes") > crossed + 1_000_000, "it still runs")
+        until(lambda: right.count("tx_bytes") > crossed + 1_000_000, "the transfer still runs")
         client.terminate()
         finished(client)
 
 
 @contextmanager
 def capture(virt: Virt) -> Iterator[Callable[[int], int]]:
-    """Open an interface's pcap. The result reads so many frames and returns the length of the longest."""
+    """Open an interface's pcap. Yields a function that reads a number of frames and returns the greatest length."""
     file = virt.mount.root.open(f"{virt.name}/pcap", os.O_RDONLY)
     yield lambda frames: file.call(longest_captured, frames)
     file.close()
 
 
 def test_a_reader_comes_and_goes_while_iperf3_runs(pair: Pair) -> None:
-    """The reader sees single frames and the connection goes on. Without it the large segments return."""
+    """While there is a reader, single frames cross and the connection continues. Afterwards large segments return."""
     left, right = pair
     with transfer(left, right):
         with capture(right) as longest:
@@ -161,7 +161,7 @@ def test_captures_come_and_go_while_iperf3_runs(pair: Pair) -> None:
 
 
 def test_a_reader_takes_nothing_from_the_cable(pair: Pair) -> None:
-    """It sees frames as on a real wire, which go on across."""
+    """The reader gets the frames as on a real wire, and they still cross the cable."""
     left, right = pair
     reader = left.open(os.O_RDONLY | os.O_NONBLOCK)
     assert left.ping(right, "-c5 -i0.02 -W2").received == 5
@@ -183,7 +183,7 @@ def test_a_reader_that_does_not_read_holds_nobody_up(pair: Pair) -> None:
 
 
 def checksums(data: bytes) -> bool:
-    """An IPv4 header adds up, or it is none."""
+    """Return whether the checksum of an IPv4 header is correct. True for frames of other protocols."""
     if data[12:14] != b"\x08\x00":
         return True
     words = [int.from_bytes(data[at : at + 2], "big") for at in range(14, 34, 2)]
@@ -191,11 +191,11 @@ def checksums(data: bytes) -> bool:
 
 
 def test_single_frames_have_their_checksums(pair: Pair) -> None:
-    """tcpdump says so of what a reader gets, that is of what a virt puts on a wire."""
+    """tcpdump finds correct checksums in the frames that a reader gets."""
     left, right = pair
     left.set("exclusive none")
     reader = left.mount.shell(f"exec timeout -s INT 5 head -c 200000 {left.name}/hex >/mnt/lines")
-    until(lambda: left.read("clients").count("hex"), "it reads")
+    until(lambda: left.read("clients").count("hex"), "head reads")
     left.iperf3(right, "-n 300K")
     finished(reader)
     virt = left.mount
@@ -206,7 +206,7 @@ def test_single_frames_have_their_checksums(pair: Pair) -> None:
 
 
 def test_the_far_end_writes_too(pair: Pair) -> None:
-    """A program with frame open sends to the host at its end, with or without a cable."""
+    """A program that writes to frame sends to the host at that end of the cable, as without a cable."""
     left, right = pair
     left.open(os.O_WRONLY).write(frame())
     wire = left.place
@@ -247,7 +247,7 @@ def test_loss_is_the_same_with_the_same_seed(joined: tuple[Virt, Virt]) -> None:
         watch = Watch(second.mount, f"{second.name}/pcap")
         before = sum(counts(first).values())
         first.host_sends(*(frame(60, number) for number in range(200)))
-        until(lambda: sum(counts(first).values()) - before == 200, "all have met their fate")  # noqa: B023
+        until(lambda: sum(counts(first).values()) - before == 200, "all are delivered or dropped")  # noqa: B023
         fates.append([packet.frame for packet in watch.look().packets if packet.way == "out"])
         watch.file.close()
     assert fates[0] == fates[1]
@@ -255,7 +255,7 @@ def test_loss_is_the_same_with_the_same_seed(joined: tuple[Virt, Virt]) -> None:
 
 
 def test_rate(mount: Mount, hosts: Hosts) -> None:
-    """iperf3 tells of payload: 1448 bytes of each frame's 1514."""
+    """iperf3 reports payload, which is 1448 of the 1514 bytes in each frame."""
     left, right = hosts(1), hosts(2)
     mount.ctl("cable 1 2 out rate 20mbit limit 100")
     end = left.iperf3(right, "-t 2 -O 1")
@@ -274,7 +274,7 @@ def test_rate_of_udp(mount: Mount, hosts: Hosts) -> None:
 
 
 def test_an_end_s_own_impairment_and_filter_hold(pair: Pair) -> None:
-    """Of the virt the frames come from, and of the one they go to."""
+    """Both those of the virt that frames come from, and those of the virt they go to."""
     left, right = pair
     left.ping(right, "-c1 -W2")
     left.set("impair in delay 20ms")
@@ -301,7 +301,7 @@ def test_captures_of_both_ends(joined: tuple[Virt, Virt]) -> None:
 
 
 def test_uncable(joined: tuple[Virt, Virt]) -> None:
-    """Frames are dropped again, or go to a reader."""
+    """After uncable, frames are dropped or go to a reader, as before the cable."""
     first, second = joined
     first.mount.ctl(f"uncable {second.unit} {first.unit}")
     first.host_sends(frame(60, 1))
@@ -354,7 +354,7 @@ def test_what_is_refused(mount: Mount, virts: Virts) -> None:
 
 
 def test_one_end_is_destroyed(joined: tuple[Virt, Virt]) -> None:
-    """The other is as it was before the cable."""
+    """The other end works as it did before the cable."""
     first, second = joined
     mount = first.mount
     file = first.open()
@@ -372,7 +372,7 @@ def test_one_end_s_tap_is_deleted(joined: tuple[Virt, Virt]) -> None:
     first, second = joined
     second.mount.ip(f"link del {second.tap}")
     first.host_sends(frame(60, 1))
-    until(lambda: not second.mount.has(second.tap), "it is gone")
+    until(lambda: not second.mount.has(second.tap), "the tap is gone")
     file = first.open()
     first.host_sends(frame(60, 2))
     assert file.read() == frame(60, 2)
@@ -381,11 +381,11 @@ def test_one_end_s_tap_is_deleted(joined: tuple[Virt, Virt]) -> None:
 
 
 def test_down_and_up(joined: tuple[Virt, Virt]) -> None:
-    """What goes to an end that is down is dropped and counted there."""
+    """Frames for an end that is down are dropped and counted there."""
     first, second = joined
     second.set("down")
     first.host_sends(frame(60, 1))
-    until(lambda: counts(second) == {"tx_dropped": 1}, "it is dropped there")
+    until(lambda: counts(second) == {"tx_dropped": 1}, "the frame is dropped there")
     assert (second.count("tx_down"), second.count("tx_bytes")) == (1, 0)
     assert counts(first) == {"rx_frames": 1}
     second.set("up")
@@ -421,7 +421,7 @@ def test_it_comes_back_after_a_crash(alone: Alone) -> None:
 
 
 def test_different_mtus(mount: Mount, hosts: Hosts) -> None:
-    """A frame too long for the end it goes to is dropped and counted there, large pieces included."""
+    """Frames and large segments that are too long for the receiving end are dropped and counted there."""
     left, right = hosts(1, "mtu 9000"), hosts(2)
     mount.ctl("cable 1 2")
     assert left.ping(right, "-c2 -i0.02 -W2 -s 1400").received == 2
@@ -434,7 +434,7 @@ def test_different_mtus(mount: Mount, hosts: Hosts) -> None:
 
 
 def test_a_stream_of_small_frames(joined: tuple[Virt, Virt]) -> None:
-    """So many that they are carried in batches: all of them, in order."""
+    """Enough frames to be carried in batches: all arrive, in order."""
     first, second = joined
     first.set("queue 4096")
     watch = Watch(second.mount, f"{second.name}/pcap")
@@ -459,12 +459,12 @@ def test_tagged_frames(joined: tuple[Virt, Virt]) -> None:
 
 
 def test_antispoof_of_the_end_it_goes_to(joined: tuple[Virt, Virt]) -> None:
-    """A virt's own address is the only one that may come out of its tap."""
+    """With antispoof, only frames with the virt's own source address reach the tap."""
     first, second = joined
     second.set("antispoof link b2:0a:00:0b:0e:77")
     first.host_sends(frame(60, 1))
-    until(lambda: second.count("tx_spoofed") == 1, "it is dropped")
-    second.set("link b2:0a:00:0b:0e:01")  # as test frames say
+    until(lambda: second.count("tx_spoofed") == 1, "the frame is dropped")
+    second.set("link b2:0a:00:0b:0e:01")  # the source address of test frames
     first.host_sends(frame(60, 2))
     assert second.host_gets() == frame(60, 2)
 

@@ -1,7 +1,7 @@
-"""DHCP over a cable, with the programs that people have: dnsmasq serves, udhcpc asks from a packet socket.
+"""DHCP over a cable with common programs: dnsmasq is the server, udhcpc a client that uses a packet socket.
 
-While the cable's offload is on, UDP checksums are left undone, as over a veth pair. What reads a packet socket is told
-so (TP_STATUS_CSUMNOTREADY, packet(7)), which DHCP clients heed; other programs see a wrong checksum.
+While the cable's offload is on, UDP checksums are not computed, as over a veth pair. Readers of a packet socket are
+told so by TP_STATUS_CSUMNOTREADY (packet(7)), which DHCP clients honour. Other programs see a wrong checksum.
 """
 
 import os
@@ -19,7 +19,7 @@ from .hosts import Host
 
 Pair = tuple[Host, Host]
 
-# Tells of each of the server's answers: whether its checksum is right, and whether it is said not to be ready.
+# Prints for each answer of the server whether its checksum is right, and whether TP_STATUS_CSUMNOTREADY is set.
 _WATCH = """
 import socket, struct, sys
 packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
@@ -39,7 +39,7 @@ while True:
 
 @pytest.fixture
 def pair(mount: Mount, hosts: Hosts) -> Iterator[Pair]:
-    """A server of addresses, a client without one, and a cable between them."""
+    """A DHCP server, a client without an address, and a cable between them."""
     server, client = hosts(1), hosts(2)
     mount.ctl("cable 1 2")
     client.place.ip(f"address flush dev {client.tap}")
@@ -54,7 +54,7 @@ def pair(mount: Mount, hosts: Hosts) -> Iterator[Pair]:
 
 
 def asked(client: Host) -> set[str]:
-    """Let udhcpc have an address; what a packet socket beside it saw of the answers."""
+    """Run udhcpc until it has an address. Returns what _WATCH printed for the answers."""
     watch = client.place.start(sys.executable, "-c", _WATCH, client.tap, stdout=subprocess.PIPE)
     assert watch.stdout is not None
     assert watch.stdout.readline() == "listening\n"
@@ -68,7 +68,7 @@ def asked(client: Host) -> set[str]:
 
 
 def test_with_offload(pair: Pair) -> None:
-    """The checksum is undone, and marked so: udhcpc goes by the mark."""
+    """The checksum is not computed, and the kernel says so. udhcpc accepts the answers."""
     server, client = pair
     assert asked(client) == {"wrong unready"}
     assert client.place.sh(f"ping -q -c1 -W2 {server.address}")
@@ -82,7 +82,7 @@ def test_with_somebody_who_reads(pair: Pair) -> None:
 
 
 def test_with_the_server_s_checksums_turned_on_by_hand(pair: Pair) -> None:
-    """ethtool's word holds when the cable's offload comes back behind a reader."""
+    """A setting made with ethtool survives when the cable's offload returns after a reader has closed."""
     server, client = pair
     server.place.sh(f"ethtool -K {server.tap} tx off")
     assert asked(client) == {"right ready"}

@@ -13,7 +13,7 @@ HEAD = ["PID", "COMMAND", "FILE", "TAKEN", "WAITING", "DROPPED"]
 
 
 def rows(virt: Virt) -> list[list[str]]:
-    """The table without its head."""
+    """Return the rows of the table without its header."""
     head, *rest = [line.split() for line in virt.read("clients").splitlines()]
     assert head == HEAD
     return rest
@@ -48,7 +48,7 @@ def test_frames_taken_and_waiting(virt: Virt) -> None:
     writer.write(frame())
     assert [row[2:4] for row in rows(virt)] == [["frame", "3"], ["frame", "0"]]
     reader.close()
-    until(lambda: len(rows(virt)) == 1, "one is closed")
+    until(lambda: len(rows(virt)) == 1, "the reader's row is gone")
 
 
 def test_of_its_own_interface_only(virts: Virts) -> None:
@@ -72,7 +72,7 @@ def test_columns_are_aligned(virt: Virt) -> None:
 
 
 def test_a_crowd(virt: Virt, mount: Mount) -> None:
-    """Longer than one read of a small buffer."""
+    """The table is longer than one read into a small buffer."""
     crowd = mount.process()
     for _ in range(300):
         crowd.open(f"{virt.name}/wait/gone", os.O_RDONLY)
@@ -83,7 +83,7 @@ def test_a_crowd(virt: Virt, mount: Mount) -> None:
 
 
 def test_a_name_with_blanks_or_worse(virt: Virt) -> None:
-    """One program, one line."""
+    """Each program has one line, even if its name contains a newline."""
     script = r"printf 'a b\nc' >/proc/$$/comm; exec 3<" + f"{virt.name}/wait/gone; echo; read x"
     shell = virt.mount.shell(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert shell.stdout is not None
@@ -106,7 +106,7 @@ def test_poll_tells_of_comers_and_goers(virt: Virt) -> None:
 
 
 def test_from_another_namespace(virt: Virt, places: Callable[[], Place]) -> None:
-    """Moving the tap changes nothing at the other end."""
+    """Moving the tap does not change the table."""
     file = virt.open(os.O_RDONLY)
     virt.set(f"netns {places().pid}")
     assert [row[2] for row in rows(virt)] == ["frame"]

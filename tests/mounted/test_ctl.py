@@ -1,4 +1,4 @@
-"""ctl: lines, several verbs a line, what is undone, and that its text recreates the state."""
+"""ctl: lines with one or more verbs, undoing of lines that fail, and its text, which recreates the state."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ def test_create_as_ifconfig_does(mount: Mount) -> None:
 
 
 def test_a_new_virt(mount: Mount) -> None:
-    """Down, MTU 1500, NetBSD's kind of MAC, and quiet."""
+    """It is down, has MTU 1500 and a MAC address like NetBSD's, and no IPv6 address when it is set up."""
     mount.ctl("create 300")
     assert (mount.read("virt300/up"), mount.read("virt300/mtu")) == ("0", "1500")
     mac = mount.read("virt300/address")
@@ -125,7 +125,7 @@ def test_the_shell_says_why(mount: Mount) -> None:
 
 
 def test_a_line_is_undone_when_the_kernel_refuses(virt: Virt) -> None:
-    """IPv6 disabled there: the kernel says so only when it is asked."""
+    """IPv6 is disabled on the tap, which virtfs learns only when the kernel refuses the address."""
     virt.set("mtu 2000 inet 10.7.0.1/24")
     before = virt.read("ctl")
     virt.mount.sh(f"echo 1 >/proc/sys/net/ipv6/conf/{virt.tap}/disable_ipv6")
@@ -160,7 +160,7 @@ def test_a_value_that_the_kernel_refuses(virt: Virt) -> None:
 
 
 def test_a_script_cut_anywhere(mount: Mount) -> None:
-    """cat of 300 KB: its writes end within lines."""
+    """cat of 300 KB makes writes that end within lines."""
     note = "n" * 210
     lines = [f"ensure {i % 7} description {note} {i}" for i in range(1300)]
     script = "\n".join(lines) + "\n"
@@ -175,7 +175,7 @@ def test_a_script_cut_anywhere(mount: Mount) -> None:
 
 @pytest.mark.parametrize("size", [4095, 4096, 4097, 5000])
 def test_where_a_write_ends_a_line(mount: Mount, size: int) -> None:
-    """Under 4096 bytes the last line is whole; a longer write may go on in the next."""
+    """A write of less than 4096 bytes ends its last line. The line of a longer write may continue in the next write."""
     line = "create 1".ljust(size - 8, " ") + "# comment"[: size - len("create 1".ljust(size - 8))]
     assert len(line) == size
     file = mount.process().open("ctl", os.O_WRONLY)
@@ -237,14 +237,14 @@ def test_reading_gives_what_would_rebuild(mount: Mount, alone: Alone) -> None:
 
 
 def test_one_interfaces_state_is_verbs(virts: Virts) -> None:
-    """What virtN/ctl says another virt can be told."""
+    """The text of one interface's ctl can be written to that of another."""
     one, other = virts("up mtu 1234 inet 10.8.0.1/24 backlog 3 description of mine"), virts()
     other.set(one.read("ctl").replace("10.8.0.1", "10.8.0.2"))
     assert other.read("ctl").replace("10.8.0.2", "10.8.0.1") == one.read("ctl")
 
 
 def test_cp_of_ctl(mount: Mount) -> None:
-    """The state saved and restored with a shell."""
+    """A shell can save and restore the state."""
     mount.ctl("create 1 up\ncreate 2 mtu 1400 description two")
     mount.sh("cat ctl >../saved; echo destroy 1 >ctl; echo destroy 2 >ctl; cat ../saved >ctl; cmp ctl ../saved")
 
@@ -348,7 +348,7 @@ def test_100_pairs_leak_no_descriptor(alone: Alone) -> None:
 
 
 def test_a_killed_writer_leaves_the_mount_well(mount: Mount) -> None:
-    """In the middle of a long script."""
+    """The writer is killed in the middle of a long script."""
     writer = mount.shell("while :; do cat; done >ctl <<<$'create 1\\ndestroy 1'", stdin=subprocess.PIPE)
     writer.kill()
     finished(writer)

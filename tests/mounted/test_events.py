@@ -16,11 +16,11 @@ from harness.serving import Mount, Virt, frame
 from harness.waiting import until, until_it_waits
 
 LINE = re.compile(r"(\d+\.\d{6}) ([a-z]+) ([a-z]+\d+)((?: [a-z]+=\S*)*)\n")
-KEPT = 4096  # lines for a reader that does not read
+KEPT = 4096  # number of lines kept for a reader that does not read
 
 
 class Told(NamedTuple):
-    """One line."""
+    """One event: its type, the interface, and the keys with their values."""
 
     what: str
     name: str
@@ -36,14 +36,14 @@ class Listener:
         self._rest = ""
 
     def line(self) -> str:
-        """The next line; waits for it."""
+        """Wait for the next line and return it."""
         while "\n" not in self._rest:
             self._rest += self.file.read(self._size).decode()
         line, _, self._rest = self._rest.partition("\n")
         return f"{line}\n"
 
     def next(self) -> Told:
-        """The next event."""
+        """Wait for the next event and return it."""
         line = self.line()
         match = LINE.fullmatch(line)
         assert match, line
@@ -51,14 +51,14 @@ class Listener:
         return Told(match[2], match[3], dict(pair.split("=", 1) for pair in match[4].split()))
 
     def until(self, what: str, name: str) -> list[Told]:
-        """The events up to this one, which is the last of them."""
+        """Return the events up to and including one of this type and interface."""
         heard = [self.next()]
         while heard[-1][:2] != (what, name):
             heard.append(self.next())
         return heard
 
     def silent(self) -> bool:
-        """Whether there is nothing to read."""
+        """Return whether there is nothing to read."""
         return not self._rest and self.file.poll(select.POLLIN) == 0
 
 
@@ -72,7 +72,7 @@ def test_a_life(mount: Mount) -> None:
     assert listener.next() == Told("mtu", "virt3", {"mtu": "1400"})
     mount.ctl("virt3 down")
     assert listener.next() == Told("down", "virt3", {})
-    mount.ctl("virt3 down mtu 1400")  # as it is already
+    mount.ctl("virt3 down mtu 1400")  # changes nothing
     mount.ctl("destroy 3")
     assert listener.next() == Told("destroy", "virt3", {})
     assert listener.silent()
@@ -99,7 +99,7 @@ def test_opens_and_closes(virt: Virt) -> None:
 
 
 def test_the_pid_of_a_program_with_threads(virt: Virt) -> None:
-    """The program's, whichever of its threads opens."""
+    """It is the ID of the process, whichever of its threads opens the file."""
     listener = Listener(virt.mount)
     program = virt.mount.process()
     virt.open(os.O_RDONLY, program)
@@ -148,7 +148,7 @@ def test_carrier(virt: Virt) -> None:
 
 
 def test_drops(virt: Virt) -> None:
-    """What waited when the interface was set down, and what was left in the queue."""
+    """Frames in the queue are dropped when the interface is set down, and when the reader closes."""
     file = virt.open()
     listener = Listener(virt.mount)
     virt.host_sends(*(frame(60, number) for number in range(5)))
@@ -181,7 +181,7 @@ def test_a_clone(mount: Mount) -> None:
 
 
 def test_a_line_that_was_taken_back_tells_what_was(mount: Mount) -> None:
-    """A reader's picture, made of the lines alone, is right at the end."""
+    """A reader that follows only the events ends with the right state."""
     listener = Listener(mount)
     with pytest.raises(OSError, match=r"\[Errno"):
         mount.ctl("create 3 up mtu 1400 bridge nosuch")
@@ -190,7 +190,7 @@ def test_a_line_that_was_taken_back_tells_what_was(mount: Mount) -> None:
 
 
 def test_every_reader_gets_all(mount: Mount) -> None:
-    """The size of reads and the user do not matter."""
+    """All readers get the same events, whatever the size of their reads and their user."""
     everybody = mount.process(4001)
     listeners = [Listener(mount), Listener(mount, 1), Listener(mount, 7), Listener(mount, 65536, everybody)]
     for _ in range(5):
@@ -202,7 +202,7 @@ def test_every_reader_gets_all(mount: Mount) -> None:
 
 
 def test_bash_reads_lines(mount: Mount) -> None:
-    """One byte at a time."""
+    """bash reads one byte at a time."""
     script = "exec 3<events; echo ready; while read -r when what name rest <&3; do echo $what $name $rest; done"
     shell = mount.shell(script, stdout=subprocess.PIPE)
     assert shell.stdout is not None
@@ -241,14 +241,14 @@ def test_without_waiting(mount: Mount) -> None:
 
 
 def test_one_who_does_not_read_is_told_what_he_missed(virt: Virt) -> None:
-    """A slow reader delays no other, who reads all of it meanwhile."""
+    """A slow reader learns how many events it missed. It does not delay another reader, which gets them all."""
     mount = virt.mount
     slow = Listener(mount)
     quick = mount.shell("exec cat events", stdout=subprocess.PIPE)
     until_it_waits(quick.pid)
     opens = 2100
     mount.sh(f"cd {virt.name}/wait; for ((i = 0; i < {opens}; i++)); do : <up; done", seconds=50)
-    until(lambda: len(virt.read("clients").splitlines()) == 1, "the last is closed")
+    until(lambda: len(virt.read("clients").splitlines()) == 1, "the last file is closed")
     mount.ctl(f"destroy {virt.unit}")
     missed = re.fullmatch(r"\d+\.\d{6} lost (\d+)\n", slow.line())
     assert missed

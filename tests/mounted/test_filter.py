@@ -8,7 +8,7 @@ from harness.process import fails
 from harness.serving import Virt, Virts, frame
 from harness.watching import Watch
 
-NUMBER = "ether[17]"  # where test frames have their number
+NUMBER = "ether[17]"  # the last byte of the number in a test frame
 
 
 def test_only_what_matches_is_read(virt: Virt) -> None:

@@ -1,4 +1,4 @@
-"""frame: one read is one frame, one write is one frame, and what happens to frames that cannot be delivered."""
+"""frame: each read or write transfers one frame, and frames that cannot be delivered are dropped and counted."""
 
 import errno
 import os
@@ -40,7 +40,7 @@ def test_a_short_read_cuts_the_frame_and_loses_the_rest(virt: Virt) -> None:
 
 
 def test_dd_takes_one_frame(virt: Virt) -> None:
-    """What a user types first: dd for one frame, ping makes the ARP request, tcpdump sees it go."""
+    """What a user may try first: dd reads the ARP request that ping causes."""
     virt.set(f"inet 10.0.{virt.unit}.1/24")
     script = f"""
         dd if={virt.name}/frame bs=2048 count=1 status=none | xxd -p -c 99 &
@@ -52,7 +52,7 @@ def test_dd_takes_one_frame(virt: Virt) -> None:
 
 
 def test_arping_is_answered_from_the_shell(virt: Virt) -> None:
-    """A station of a few lines: one ARP request in, its answer out by printf."""
+    """A few lines of shell read an ARP request and write the answer."""
     virt.set(f"inet 10.0.{virt.unit}.1/24")
     mac = virt.read("address").replace(":", "")
     script = f"""
@@ -171,7 +171,7 @@ def test_backlog_keeps_the_last(virt: Virt) -> None:
 
 
 def test_backlog_is_for_the_next_reader_too(virt: Virt) -> None:
-    """What a reader leaves unread is the backlog of the next."""
+    """Frames that a reader leaves unread become the backlog for the next reader."""
     virt.write("backlog", "2\n")
     first = virt.open(os.O_RDONLY)
     virt.host_sends(frame(60, 1), frame(60, 2), frame(60, 3), frame(60, 4))
@@ -282,7 +282,7 @@ def test_appending_and_truncating_mean_nothing(virt: Virt) -> None:
 
 
 def test_stat_tells_of_frames(virt: Virt) -> None:
-    """st_size: the next frame's length, 1 when there is none; mtime: the last write; atime: the last read."""
+    """st_size is the next frame's length (1 if there is none), mtime the last write, and atime the last read."""
 
     def stat() -> os.stat_result:
         return virt.mount.root.call(os.stat, f"/mnt/virt/{virt.name}/frame")
@@ -301,7 +301,7 @@ def test_stat_tells_of_frames(virt: Virt) -> None:
 
 
 def test_the_taps_other_name(virt: Virt, mount: Mount) -> None:
-    """tap<n> is the drop-in for /dev/tap<n>."""
+    """tap<n> takes the place of NetBSD's /dev/tap<n>."""
     file = mount.root.open(virt.tap)
     virt.host_sends(frame(99))
     assert file.read() == frame(99)

@@ -13,7 +13,7 @@ from .conftest import Hosts
 
 @pytest.fixture
 def sides(mount: Mount, hosts: Hosts) -> tuple[Place, Place]:
-    """Two machines, 10.0.0.1 and 10.0.0.2, joined by two cats."""
+    """Two machines, 10.0.0.1 and 10.0.0.2, connected by two cat processes."""
     places = hosts(1).place, hosts(2).place
     for a, b in ((1, 2), (2, 1)):
         cat = mount.shell(f"exec cat virt{a}/frame >virt{b}/frame")
@@ -22,7 +22,7 @@ def sides(mount: Mount, hosts: Hosts) -> tuple[Place, Place]:
 
 
 def test_ping(sides: tuple[Place, Place]) -> None:
-    """ping -c N -w S succeeds once N are answered."""
+    """`ping -c N -w S` succeeds once N requests have been answered."""
     sides[0].sh("ping -q -c5 -i0.02 -w5 10.0.0.2")
     sides[1].sh("ping -q -c2 -i0.02 -w5 -M do -s 1472 10.0.0.1")
 
@@ -38,7 +38,7 @@ def test_iperf3(sides: tuple[Place, Place]) -> None:
 
 
 def test_a_cable_of_cats_stopped_and_resumed_pings(mount: Mount, sides: tuple[Place, Place]) -> None:
-    """kill -STOP, kill -CONT, by bash's job control."""
+    """bash's builtin kill sends SIGSTOP and SIGCONT to the cat processes."""
     sides[0].sh("ping -q -c2 -i0.02 -w5 10.0.0.2")
     cats = [pid for pid, line in mount.processes().items() if line.startswith("cat virt")]
     assert len(cats) == 2

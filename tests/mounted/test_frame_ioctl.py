@@ -1,4 +1,4 @@
-"""ioctl on frame, and a program for /dev/net/tun that is given a frame file instead."""
+"""ioctl(2) on frame, and a program for /dev/net/tun that uses a frame file instead."""
 
 import errno
 import os
@@ -31,7 +31,7 @@ print(len(frame))
 
 
 def test_tapgifname(virt: Virt) -> None:
-    """Of tap(4): which interface is this?"""
+    """TAPGIFNAME of tap(4) returns the interface's name."""
     file = virt.open()
     assert file.ioctl(TAPGIFNAME, bytes(40)).split(b"\0")[0].decode() == virt.tap
     virt.mount.ip(f"link set {virt.tap} name elsewise")
@@ -41,7 +41,7 @@ def test_tapgifname(virt: Virt) -> None:
 @pytest.mark.parametrize("length", [14, 60, 1514])
 def test_fionread_straight_after_fstat(virt: Virt, length: int) -> None:
     file = virt.open()
-    assert file.call(programs.size_after_stat, FIONREAD) == 1  # shorter than any frame: there is none
+    assert file.call(programs.size_after_stat, FIONREAD) == 1  # shorter than any frame: no frame is waiting
     virt.host_sends(frame(length), frame(99))
     assert file.call(programs.size_after_stat, FIONREAD) == length
     assert file.read() == frame(length)
@@ -54,7 +54,7 @@ def test_tun_features(virt: Virt) -> None:
 
 
 def test_tun_names(virt: Virt) -> None:
-    """As far as 4 bytes go, which is all that FUSE hands over."""
+    """FUSE passes only 4 bytes of the argument, so that only the start of a name is compared or returned."""
     file = virt.open()
     for name in (virt.tap, "tap%d", ""):
         file.ioctl(TUNSETIFF, struct.pack("<16sH22x", name.encode(), IFF_TAP | IFF_NO_PI))
@@ -62,7 +62,7 @@ def test_tun_names(virt: Virt) -> None:
 
 
 ONE, TWELVE, FOUR, MANY, NONE = (struct.pack("<i", number) for number in (1, 12, 4, 10_000, 0))
-AS_OF_A_TAP = [  # linux/if_tun.h: each with a pointer, in turn, so that what was set is read back
+AS_OF_A_TAP = [  # linux/if_tun.h: all with a pointer, made in this order, so that values set are read back
     ("TUNGETSNDBUF", 0x800454D3, bytes(4)),
     ("TUNSETSNDBUF", 0x400454D4, MANY),
     ("TUNGETSNDBUF", 0x800454D3, bytes(4)),
@@ -81,7 +81,7 @@ AS_OF_A_TAP = [  # linux/if_tun.h: each with a pointer, in turn, so that what wa
 
 
 def test_what_tap_programs_ask_is_answered_as_by_a_tap(virt: Virt) -> None:
-    """One without offloads, several queues and headers."""
+    """They are answered as by a kernel tap without offloads, multiple queues and headers."""
     file = virt.open()
     answers = file.call(programs.ioctls, AS_OF_A_TAP)
     assert answers == file.process.call(programs.ioctls_of_a_tap, "compared", AS_OF_A_TAP)
@@ -94,7 +94,7 @@ def test_each_descriptor_has_settings_of_its_own(virt: Virt) -> None:
 
 
 def test_an_integer_for_an_argument_is_efault(virt: Virt) -> None:
-    """The kernel takes it for an address before it asks (fs/fuse/ioctl.c): why QEMU prints one line."""
+    """The kernel treats it as an address before it asks the server (fs/fuse/ioctl.c). QEMU prints a warning for it."""
     file = virt.open()
     with fails(errno.EFAULT):
         file.process.call(programs.ioctl_number, file.fd, 0x400454D0, 0)  # TUNSETOFFLOAD
@@ -102,7 +102,7 @@ def test_an_integer_for_an_argument_is_efault(virt: Virt) -> None:
 
 def test_an_unknown_one(virt: Virt) -> None:
     with fails(errno.ENOTTY):
-        virt.open().ioctl(0x5401, bytes(60))  # TCGETS: isatty(3) asks
+        virt.open().ioctl(0x5401, bytes(60))  # TCGETS, which isatty(3) uses
 
 
 def test_a_terminal_it_is_not(virt: Virt) -> None:
@@ -110,7 +110,7 @@ def test_a_terminal_it_is_not(virt: Virt) -> None:
 
 
 def test_a_tap_program_runs_as_it_is(virt: Virt) -> None:
-    """frame bind-mounted over /dev/net/tun in a mount namespace of the program's own."""
+    """frame is bind-mounted over /dev/net/tun in the program's own mount namespace."""
     program = virt.mount.start(
         "unshare", "--mount", "--propagation", "private", "sh", "-c",
         f"mount --bind /mnt/virt/{virt.name}/frame /dev/net/tun && exec \"$@\"",

@@ -1,4 +1,4 @@
-"""Programs whose calls the kernel splits or shortens: one call is one frame."""
+"""Calls that the kernel splits or shortens: each call still transfers one frame."""
 
 import errno
 import os
@@ -26,12 +26,12 @@ def scatter(fd: int, count: int, size: int) -> bytes:
 
 
 def whole_then_gathered(fd: int, *frames: bytes) -> list[int]:
-    """One thread's writes: the first frame from one buffer, the others from many."""
+    """Write frames in one thread: the first from one buffer, the others from many."""
     return [os.write(fd, frames[0]), *(gather(fd, frame, 4) for frame in frames[1:])]
 
 
 def limit(size: int) -> None:
-    """ulimit -f, in bytes."""
+    """Set the soft RLIMIT_FSIZE, in bytes, as `ulimit -f` does."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
@@ -49,7 +49,7 @@ def test_a_frame_of_many_buffers(virt: Virt, flags: int) -> None:
 
 
 def test_many_buffers_after_whole_frames(virt: Virt) -> None:
-    """The first is cut and counted, because frames are not inspected one by one. Its rest becomes no frame."""
+    """The first such frame is cut and counted, because not every write is inspected. Its rest is not sent."""
     file = virt.open()
     sent = frame(1514, 1), frame(1200, 2), frame(1200, 3)
     assert file.call(whole_then_gathered, *sent) == [1514, 1200, 1200]
@@ -58,7 +58,7 @@ def test_many_buffers_after_whole_frames(virt: Virt) -> None:
 
 
 def test_another_program_on_the_same_descriptor(virt: Virt) -> None:
-    """A shell's `exec 3<>frame` is every command's."""
+    """All commands of a shell share the descriptor of `exec 3<>frame`."""
     script = "import os; d = os.read(0, 2000); os.writev(3, [d[i:i+4] for i in range(0, 1200, 4)])"
     virt.mount.sh(
         f"xxd -r -p <<<{frame(1200, 5).hex()} >/mnt/one; exec 3<>{virt.name}/frame;"
@@ -97,7 +97,7 @@ def test_more_than_a_megabyte(virt: Virt, flags: int) -> None:
 
 
 def test_appended_frames_past_a_megabyte(virt: Virt) -> None:
-    """With O_APPEND the kernel says an offset that grows; it is no later piece."""
+    """With O_APPEND the kernel passes a growing offset, which must not be taken for that of a later piece."""
     file = virt.open(APPEND)
     for number in range(800):
         file.write(frame(1514, number))
@@ -105,7 +105,7 @@ def test_appended_frames_past_a_megabyte(virt: Virt) -> None:
 
 
 def limited(virt: Virt, size: int) -> tuple[Process, File]:
-    """A program with that RLIMIT_FSIZE, and its frame file."""
+    """Return a program with that RLIMIT_FSIZE in bytes, and its frame file."""
     process = virt.mount.process()
     process.call(limit, size)
     return process, virt.open(os.O_RDWR, process)
@@ -113,7 +113,7 @@ def limited(virt: Virt, size: int) -> tuple[Process, File]:
 
 @pytest.mark.parametrize("size", [100, 1024])
 def test_a_file_size_limit(virt: Virt, size: int) -> None:
-    """A frame that the kernel cuts is refused, with a sentence; it is not sent in two."""
+    """A frame that the kernel would cut is refused with an explanation, not sent as two frames."""
     _, file = limited(virt, size)
     assert file.write(frame(60)) == 60
     for number in range(2):
@@ -135,7 +135,7 @@ def test_a_shell_s_limit(virt: Virt) -> None:
 
 
 def test_a_limit_lets_streams_of_bytes_pass(virt: Virt) -> None:
-    """A short write is nothing to them."""
+    """A short write does no harm to them."""
     process = virt.mount.process()
     process.call(limit, 100)
     file = process.open(f"{virt.name}/hex", os.O_WRONLY)

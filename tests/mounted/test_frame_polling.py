@@ -11,12 +11,12 @@ from harness.process import File, fails
 from harness.serving import Mount, Virt, frame
 
 IN, OUT, PRI, ERR, HUP = select.POLLIN, select.POLLOUT, select.POLLPRI, select.POLLERR, select.POLLHUP
-GO = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET  # as Go's runtime asks (netpoll_epoll.go)
-QUIET = 0.2  # seconds in which nothing must come
+GO = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET  # used by Go's runtime (netpoll_epoll.go)
+QUIET = 0.2  # seconds in which no event must occur
 
 
 def watch(file: File, events: int) -> Callable[[float], int]:
-    """An epoll on it; the answer waits for as long as it is told and gives the events."""
+    """Add a file to a new epoll. Returns a function that waits for events, at most for the given seconds."""
     epoll = file.call(programs.epoll_on, events)
     return lambda seconds: file.process.call(programs.epoll_wait, epoll, seconds)
 
@@ -52,7 +52,7 @@ def test_a_descriptor_of_one_direction_is_told_of_that(virt: Virt, name: str, fl
 @pytest.mark.parametrize("name", ["frame", "hex"])
 @pytest.mark.parametrize("by", ["host", "ctl"])
 def test_a_waiting_poll_hears_of_down(virt: Virt, name: str, by: str) -> None:
-    """As a waiting read does."""
+    """It returns as a waiting read does."""
     file = virt.mount.root.open(f"{virt.name}/{name}", os.O_RDONLY)
     for _ in range(2):
         polling, reading = file.begin_poll(IN), file.begin_read().waiting()
@@ -146,7 +146,7 @@ def test_epoll_by_level(virt: Virt) -> None:
 
 
 def test_epoll_by_edge(virt: Virt) -> None:
-    """One event an arrival, also while an earlier frame stays unread, and none without one."""
+    """Each arrival is one event, also while an earlier frame is unread. Nothing else is an event."""
     file = virt.open()
     wait = watch(file, select.EPOLLIN | select.EPOLLET)
     assert wait(0) == 0
@@ -161,7 +161,7 @@ def test_epoll_by_edge(virt: Virt) -> None:
 
 
 def test_epoll_by_edge_after_emptying(virt: Virt) -> None:
-    """As an event loop works: after each event it reads until EAGAIN."""
+    """An event loop reads until EAGAIN after each event."""
     file = virt.open(os.O_RDWR | os.O_NONBLOCK)
     wait = watch(file, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
     assert wait(2) == select.EPOLLOUT
@@ -194,7 +194,7 @@ def test_an_unread_frame_lets_nobody_spin(virt: Virt, flags: int) -> None:
 
 
 def test_polling_a_text_then_a_frame(virt: Virt) -> None:
-    """A kernel that once hears ENOSYS for a poll takes every file to be always ready."""
+    """A kernel that gets ENOSYS for one poll treats every file of the mount as always ready."""
     root = virt.mount.root
     for name in ("ctl", "help", "version", "last_error", f"{virt.name}/mtu", f"{virt.name}/stats/rx_frames"):
         assert root.open(name, os.O_RDONLY).poll() & IN, name
@@ -217,7 +217,7 @@ CHANGES = [
 
 @pytest.mark.parametrize(("name", "value", "change"), CHANGES, ids=[name for name, _, _ in CHANGES])
 def test_a_text_that_changes_wakes(virt: Virt, name: str, value: str, change: Callable[[Virt], object]) -> None:
-    """As on sysfs: POLLPRI|POLLERR, until it is read again from its start."""
+    """As on sysfs, poll reports POLLPRI|POLLERR until the file is read again from its start."""
     file = virt.mount.process().open(f"{virt.name}/{name}", os.O_RDONLY)
     file.read()
     assert file.poll(PRI) == 0
@@ -230,7 +230,7 @@ def test_a_text_that_changes_wakes(virt: Virt, name: str, value: str, change: Ca
 
 
 def test_the_state_that_changes_wakes(virt: Virt, mount: Mount) -> None:
-    """ctl, for a program that follows the whole mount."""
+    """A program that polls ctl can follow the whole mount."""
     file = mount.process().open("ctl", os.O_RDONLY)
     assert virt.name.removeprefix("virt") in file.read().decode()
     waiting = file.begin_poll(PRI)

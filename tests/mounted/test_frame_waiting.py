@@ -1,4 +1,4 @@
-"""Waiting readers: what ends them, and that nothing else waits with them."""
+"""Waiting readers: what ends their wait, and that nothing else waits with them."""
 
 import errno
 import os
@@ -22,11 +22,11 @@ def test_a_signal_ends_a_waiting_reader(virt: Virt, tool: str, number: int) -> N
     until_it_waits(reader.pid)
     reader.send_signal(number)
     assert reader.wait(timeout=5) == -number
-    virt.open()  # his seat is free
+    virt.open()  # the reader's seat is free again
 
 
 def test_a_signal_that_is_caught_is_eintr(virt: Virt) -> None:
-    """As read(2) says, where SA_RESTART is not asked for; perl never does."""
+    """read(2) fails so unless SA_RESTART is set, which perl never does."""
     script = "$SIG{USR1} = sub {}; print defined sysread(STDIN, $frame, 99) ? q(a frame) : $!"
     reader = virt.mount.shell(f"LC_ALL=C exec perl -e '{script}' <{virt.name}/frame", stdout=subprocess.PIPE)
     until_it_waits(reader.pid)
@@ -86,7 +86,7 @@ def test_500_waiting_readers_are_killed_at_once(virt: Virt) -> None:
 
 
 def test_destroyed_while_waiting(virt: Virt) -> None:
-    """ENXIO, and from then on every call."""
+    """The read fails with ENXIO, and so does every later call."""
     file = virt.open()
     waiting = file.begin_read().waiting()
     other = virt.mount.process().open(virt.tap, os.O_WRONLY)
@@ -103,7 +103,7 @@ def test_destroyed_while_waiting(virt: Virt) -> None:
 
 
 def test_a_reader_of_an_earlier_one_reads_nothing_of_the_next(virt: Virt) -> None:
-    """The same unit again is another interface."""
+    """A new interface with the same unit is a different interface."""
     old = virt.open()
     virt.mount.ctl(f"destroy {virt.unit}")
     again = Virt(virt.mount, virt.unit)
@@ -115,7 +115,7 @@ def test_a_reader_of_an_earlier_one_reads_nothing_of_the_next(virt: Virt) -> Non
 
 
 def test_what_finds_the_same_unit_again(virt: Virt) -> None:
-    """A bind mount is of the file, which is gone with its interface; a name is looked up again."""
+    """A bind mount refers to the old file, which is gone with its interface. A name is looked up again."""
     script = f"""
         mkdir /mnt/names; cd /mnt/names; touch bound; mkdir all
         mount --bind {DIR}/{virt.tap} bound; mount --bind {DIR} all; ln -s {DIR}/{virt.tap} link
@@ -168,7 +168,7 @@ def _is_gone(file: File) -> None:
 
 
 def test_a_cable_of_cats_is_suspended_and_resumed(virts: Virts, mount: Mount) -> None:
-    """Ctrl-Z and fg."""
+    """As by Ctrl-Z and fg."""
     left, right = virts(), virts()
     cats = [
         mount.shell(f"exec cat {a.name}/frame >{b.name}/frame", stderr=subprocess.PIPE, process_group=0)
@@ -181,7 +181,7 @@ def test_a_cable_of_cats_is_suspended_and_resumed(virts: Virts, mount: Mount) ->
     for stop in (signal.SIGTSTP, signal.SIGSTOP):
         for cat in cats:
             cat.send_signal(stop)
-            until(partial(_suspended, cat.pid), "it is suspended")
+            until(partial(_suspended, cat.pid), "cat is suspended")
         for cat in cats:
             cat.send_signal(signal.SIGCONT)
         left.host_sends(frame(60, 2))

@@ -1,4 +1,4 @@
-"""hex: the frames of frame as text, for shells."""
+"""hex: frames as text, for shells."""
 
 import errno
 import os
@@ -57,7 +57,7 @@ def test_what_others_print_is_understood(virt: Virt, printed: str) -> None:
 
 
 def test_read_r_takes_one_line_and_leaves_the_next(virt: Virt) -> None:
-    """bash reads a byte at a time from what it cannot seek in."""
+    """bash reads a byte at a time from files that cannot seek."""
     reader = virt.mount.shell(
         f"exec 5<{virt.name}/hex; echo; while read -r line <&5; do echo $line; done", stdout=subprocess.PIPE
     )
@@ -71,7 +71,7 @@ def test_read_r_takes_one_line_and_leaves_the_next(virt: Virt) -> None:
 
 
 def test_both_ways_on_one_descriptor(virt: Virt) -> None:
-    """An answer is what was asked, its addresses exchanged."""
+    """The program answers with the same frame, its addresses swapped."""
     station = virt.mount.shell(
         f"exec 5<>{virt.name}/hex; echo; read -r q <&5; echo ${{q:12:12}}${{q:0:12}}${{q:24}} >&5",
         stdout=subprocess.PIPE,
@@ -92,7 +92,7 @@ def test_both_ways_on_one_descriptor(virt: Virt) -> None:
     ],
 )
 def test_a_bad_line_is_refused(virt: Virt, line: str, why: str) -> None:
-    """It sends nothing; what stood before it has been sent."""
+    """The bad line sends nothing. The lines before it have been sent."""
     file = virt.mount.root.open(f"{virt.name}/hex", os.O_WRONLY)
     with fails(errno.EINVAL):
         file.write(f"{line}\n")
@@ -107,7 +107,7 @@ def test_a_bad_line_is_refused(virt: Virt, line: str, why: str) -> None:
 
 @pytest.mark.parametrize("size", [1, 999, 1000, 5000])
 def test_a_line_in_several_writes(virt: Virt, size: int) -> None:
-    """As cat, dd and a pipe cut a file."""
+    """cat, dd and pipes split files in this way."""
     lines = "".join(f"{frame(1000, number).hex()}\n" for number in range(20))
     virt.mount.sh(f"cat >/mnt/lines <<'EOT'\n{lines}EOT\ndd if=/mnt/lines of={virt.name}/hex bs={size} status=none")
     assert [virt.host_gets() for _ in range(20)] == [frame(1000, number) for number in range(20)]
@@ -125,7 +125,7 @@ def test_a_line_that_never_ends_is_told_of(virt: Virt) -> None:
 
 
 def test_a_pipe_from_hex_to_hex(virts: Virts) -> None:
-    """dd writes as many bytes as it has been told, wherever a line ends."""
+    """dd writes blocks of a fixed size, wherever a line ends."""
     first, second = virts(), virts()
     copier = first.mount.shell(f"exec cat {first.name}/hex > >(exec dd bs=1000 of={second.name}/hex status=none)")
     until_it_waits(copier.pid)
@@ -176,7 +176,7 @@ def test_it_shares_the_seat_of_frame(virt: Virt) -> None:
 
 
 def test_it_shares_the_queue_of_frame(virt: Virt) -> None:
-    """A frame goes to one of them."""
+    """Each frame goes to a reader of one of the two files."""
     virt.write("exclusive", "none\n")
     frames = virt.open(os.O_RDONLY | os.O_NONBLOCK)
     lines = virt.mount.root.open(f"{virt.name}/hex", os.O_RDONLY | os.O_NONBLOCK)

@@ -27,7 +27,7 @@ def test_reading_takes_nothing_away(virt: Virt) -> None:
     assert "history 4M" in virt.read("ctl")
     virt.host_sends(frame(60, 1))
     virt.open(os.O_WRONLY).write(frame(60, 2))
-    until(lambda: len(history(virt).frames) == 2, "both are there")
+    until(lambda: len(history(virt).frames) == 2, "both frames are in history")
     for _ in range(3):
         assert {(packet.frame, packet.way) for packet in history(virt).packets} == {
             (frame(60, 1), "in"),
@@ -88,7 +88,7 @@ def test_it_takes_nothing_from_a_reader(virt: Virt) -> None:
 
 
 def test_programs_that_seek_in_it(virt: Virt) -> None:
-    """tshark in two passes, reordercap, and python-pcapng's scanner, which asks where it is."""
+    """tshark in two passes, reordercap, and python-pcapng's scanner, which calls tell()."""
     virt.set("history 4M")
     file = virt.open(os.O_WRONLY)
     for number in range(300):
@@ -103,7 +103,7 @@ def test_programs_that_seek_in_it(virt: Virt) -> None:
 
 
 def size(virt: Virt) -> int:
-    """st_size of the file."""
+    """Return the st_size of history."""
     return int(virt.mount.sh(f"stat -c %s {virt.name}/history"))
 
 
@@ -125,10 +125,10 @@ def test_each_open_has_its_own_length(virt: Virt) -> None:
         assert len(file.call(os.pread, 1 << 20, length - 10)) == 10
         assert file.call(os.pread, 10, length) == b""
     opens.pop().close()
-    until(lambda: size(virt) == sizes[1], "the one before is the latest")
+    until(lambda: size(virt) == sizes[1], "the size is that of the latest open")
     for file in opens:
         file.close()
-    until(lambda: size(virt) == sizes[2] + each, "what an open would give")
+    until(lambda: size(virt) == sizes[2] + each, "the size is that of a new open")
 
 
 def test_the_ends_of_reads_are_anywhere(virt: Virt) -> None:

@@ -21,7 +21,7 @@ FRAMES = [frame(60, number) for number in range(200)]
 
 
 def taken(file: File, at_least: int = 0) -> list[bytes]:
-    """All that can be read, once there is as much."""
+    """Return all frames that can be read, once there are `at_least` of them."""
     frames: list[bytes] = []
 
     def look() -> bool:
@@ -36,11 +36,11 @@ def taken(file: File, at_least: int = 0) -> list[bytes]:
 
 
 def station(virt: Virt) -> str:
-    """A program that answers pings; its address."""
+    """Start a program that answers pings, and return its address."""
     virt.set("inet 10.4.0.1/24")
     address = "10.4.0.2"
     virt.mount.start(sys.executable, str(RESPONDER), f"{DIR}/{virt.name}", address, stderr=subprocess.DEVNULL)
-    until(lambda: virt.mount.sh(f"ping -q -c1 -W1 {address} || true").count(" 0% packet"), "it answers")
+    until(lambda: virt.mount.sh(f"ping -q -c1 -W1 {address} || true").count(" 0% packet"), "the program answers")
     return address
 
 
@@ -53,7 +53,7 @@ def test_delay_in_both_directions_and_in_one(virt: Virt) -> None:
     assert ping(virt, address).shows(0)
     for words, expected in (
         ("delay 5ms", 10),
-        ("in delay 30ms", 35),  # out stays
+        ("in delay 30ms", 35),  # out is unchanged
         ("out delay 60ms", 90),
         ("in delay 0 out delay 0", 0),
     ):
@@ -64,7 +64,7 @@ def test_delay_in_both_directions_and_in_one(virt: Virt) -> None:
 
 
 def test_it_changes_while_ping_runs(virt: Virt) -> None:
-    """Not one echo is lost over the changes."""
+    """No echo is lost when the delay changes."""
     address = station(virt)
     virt.set("impair delay 50ms")
     running = virt.mount.shell(f"exec ping -q -c40 -i0.02 -W2 {address}", stdout=subprocess.PIPE)
@@ -97,7 +97,7 @@ def test_loss_in_is_the_same_with_the_same_seed(virt: Virt, words: str) -> None:
         virt.set(f"impair in {words}{seed}")
         before = virt.count("rx_dropped")
         virt.host_sends(*FRAMES)
-        until(lambda: virt.read("next") != "0", "frames come")
+        until(lambda: virt.read("next") != "0", "frames arrive")
         fates.append(taken(file))
         until(lambda: virt.count("rx_dropped") - before == 200 - len(fates[-1]), "the lost ones are counted")  # noqa: B023
     assert fates[0] == fates[1] != fates[2]
@@ -149,7 +149,7 @@ def test_reorder(virt: Virt) -> None:
 
 
 def test_rate_spreads_frames(virt: Virt) -> None:
-    """125 bytes are a millisecond at 1 Mbit/s."""
+    """At 1 Mbit/s, 125 bytes take a millisecond."""
     virt.set("impair out rate 1mbit")
     watch, file = Watch(virt.mount, f"{virt.name}/pcap"), virt.open(os.O_WRONLY)
     for _ in range(40):
@@ -162,7 +162,7 @@ def test_limit_drops_and_counts(virt: Virt) -> None:
     virt.set("impair in delay 200ms limit 5")
     file = virt.open(os.O_RDONLY | os.O_NONBLOCK)
     virt.host_sends(*FRAMES[:20])
-    until(lambda: virt.count("rx_dropped") == 15, "what is over the limit is dropped")
+    until(lambda: virt.count("rx_dropped") == 15, "frames over the limit are dropped")
     assert taken(file, 5) == FRAMES[:5]
 
 
@@ -185,7 +185,7 @@ def test_down_empties_it_and_counts(virt: Virt) -> None:
     virt.host_sends(*FRAMES[:5])
     for one in FRAMES[:3]:
         file.write(one)
-    until(lambda: virt.mount.exists(virt.name) and virt.read("next") == "0", "they are on their way")
+    until(lambda: virt.mount.exists(virt.name) and virt.read("next") == "0", "the frames are delayed")
     virt.set("down")
     virt.set("up")
     assert virt.count("rx_dropped") == 5
@@ -202,12 +202,12 @@ def test_without_it_what_was_on_its_way_arrives(virt: Virt) -> None:
     virt.host_sends(*FRAMES[:5])
     for one in FRAMES[:3]:
         file.write(one)
-    until(lambda: virt.read("next") == "0", "they are on their way")
+    until(lambda: virt.read("next") == "0", "the frames are delayed")
     virt.set("-impair")
     virt.host_sends(frame(60, 99))
     assert sorted(taken(file, 6)) == sorted([*FRAMES[:5], frame(60, 99)])
     assert (virt.count("rx_frames"), virt.count("rx_dropped")) == (6, 0)
-    until(lambda: virt.count("tx_frames") == 3, "each that was written is sent")
+    until(lambda: virt.count("tx_frames") == 3, "all written frames are sent")
 
 
 def test_captures_see_what_is_lost_in_and_not_what_is_lost_out(virt: Virt) -> None:

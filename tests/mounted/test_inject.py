@@ -1,4 +1,4 @@
-"""inject: a capture file written to it is sent, as fast as possible or at the recorded times."""
+"""inject: the frames of a capture file written to it are sent, as fast as possible or at the recorded times."""
 
 import errno
 import itertools
@@ -26,14 +26,14 @@ FILE = pcap(enumerate(SENT))
 
 
 def put(mount: Mount, name: str, data: bytes) -> str:
-    """A file on the place's own disk; its path there."""
+    """Write a file in the mount namespace, outside the mount, and return its path."""
     path = f"/mnt/{name}"
     mount.root.call(Path.write_bytes, Path(path), data)
     return path
 
 
 def write(virt: Virt, data: bytes) -> None:
-    """A whole file, in one write."""
+    """Write a whole capture file to inject in one write(2)."""
     file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
     assert file.write(data) == len(data)
     file.close()
@@ -64,7 +64,7 @@ def test_several_sections(virt: Virt) -> None:
 
 @pytest.mark.parametrize("strict", ["", "strict"])
 def test_an_fcs_that_the_file_announces_is_not_sent(virt: Virt, strict: str) -> None:
-    """Nor does it count: a full frame with a VLAN tag is as long as a frame may be."""
+    """Nor does it count towards the length: a full frame with a VLAN tag and an FCS is not too long."""
     virt.set(f"{strict} up")
     sent = [frame(60, 1), frame(1514, 2), frame(1518, 3)] + [frame(60, number) for number in range(20)]
     file = pcap(enumerate(one + b"FCS!" for one in sent))
@@ -75,13 +75,13 @@ def test_an_fcs_that_the_file_announces_is_not_sent(virt: Virt, strict: str) -> 
 
 @pytest.mark.parametrize("pace", ["0", "1000000"])
 def test_an_interface_of_another_link_type(virt: Virt, pace: str) -> None:
-    """What comes before its first packet is sent, and where that is, is told."""
+    """Frames before its first packet are sent. last_error gives the offset of that packet."""
     virt.set(f"pace {pace}")
     first, second = clocked(6, 0, SENT[0]), clocked(6, 1, SENT[1])[28 + 32 :]
     loopback = struct.pack("<IIHHII", 1, 20, 0, 0, 0, 20)
     good = first + loopback + second
     packet = bytearray(second)
-    packet[8] = 1  # its interface
+    packet[8] = 1  # the number of its interface
     file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
     with fails(errno.EINVAL):
         file.write(good + bytes(packet) + second)
@@ -95,7 +95,7 @@ def test_an_interface_of_another_link_type(virt: Virt, pace: str) -> None:
 
 
 def test_what_was_captured_is_replayed(virts: Virts) -> None:
-    """One virt's pcap, statistics and all, into another's inject."""
+    """One virt's pcap, statistics blocks included, is written to another's inject."""
     first, second = virts(), virts()
     watch = Watch(first.mount, f"{first.name}/pcap")
     first.host_sends(*SENT)
@@ -118,7 +118,7 @@ def test_cut_anywhere(virt: Virt, kind: str, size: int) -> None:
 @pytest.mark.parametrize("kind", ["pcap", "pcapng"])
 @pytest.mark.parametrize("size", [1000, 1 << 20])
 def test_equal_frames_in_a_row(virt: Virt, kind: str, size: int) -> None:
-    """They are sent many at a time: in order, unmixed, and others between them."""
+    """Frames of equal length are sent in batches. They stay in order, also with others between them."""
     sent = [frame(60, number) for number in range(100)] + [frame(61)] + [frame(1514, number) for number in range(50)]
     path = put(virt.mount, "recorded", pcap(enumerate(sent)))
     virt.mount.sh(f"editcap -F {kind} {path} /mnt/o && dd if=/mnt/o of={virt.name}/inject bs={size} status=none")
@@ -127,7 +127,7 @@ def test_equal_frames_in_a_row(virt: Virt, kind: str, size: int) -> None:
 
 
 def test_equal_frames_behind_one_that_is_refused(virt: Virt) -> None:
-    """With `strict` a write ends there; what follows it in the file is sent with the next."""
+    """With `strict` the write fails at that frame. The frames after it are sent by the next write."""
     virt.set("strict")
     sent = [frame(60, number) for number in range(41)]
     data = pcap(enumerate([*sent[:20], frame(2000), *sent[20:40], frame(2000), sent[40]]))
@@ -151,7 +151,7 @@ def test_equal_frames_while_down(virt: Virt) -> None:
 
 
 def test_frames_go_as_soon_as_they_are_whole(virt: Virt) -> None:
-    """A pipe of tcpdump's, say, that comes bit by bit."""
+    """For instance, from a pipe that tcpdump fills bit by bit."""
     file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
     file.write(FILE[: 24 + 16 + 60])
     assert virt.host_gets() == SENT[0]
@@ -164,7 +164,7 @@ def test_frames_go_as_soon_as_they_are_whole(virt: Virt) -> None:
 
 @pytest.mark.parametrize("size", [None, 7])
 def test_a_broken_file(virt: Virt, size: int | None) -> None:
-    """What came before it is sent; the offset is told; nothing more is taken."""
+    """Frames before the error are sent, last_error gives its offset, and further writes fail."""
     file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
     broken = FILE + struct.pack("<IIII", 1, 0, 0x7FFFFFFF, 60) + FILE[24:]
     with fails(errno.EINVAL):
@@ -206,7 +206,7 @@ def test_a_file_cut_short_is_told_of_at_close(virt: Virt) -> None:
 
 
 def distances(captured: Captured) -> list[float]:
-    """Seconds between one frame out and the next."""
+    """Return the seconds between consecutive frames."""
     return [(b.time - a.time) / 1e9 for a, b in itertools.pairwise(captured.packets)]
 
 
@@ -242,11 +242,11 @@ def test_writes_cut_a_paced_file_anywhere(virt: Virt) -> None:
 
 
 def waiting(virt: Virt, times: tuple[float, ...] = (0, 1000, 2000)) -> "subprocess.Popen[str]":
-    """cat, which writes a file whose frames are far apart; the first is out."""
+    """Start a cat of a file whose frames are far apart, and return it once the first frame has been sent."""
     virt.write("pace", "1\n")
     path = put(virt.mount, "slow", pcap((at, frame(60, number)) for number, at in enumerate(times)))
     writer = virt.mount.shell(f"exec cat {path} >{virt.name}/inject", stderr=subprocess.PIPE)
-    until(lambda: virt.count("tx_frames") == 1, "the first is sent")
+    until(lambda: virt.count("tx_frames") == 1, "the first frame is sent")
     return writer
 
 
@@ -266,7 +266,7 @@ def test_a_signal_ends_a_waiting_write_and_frees_the_file(virt: Virt, number: in
 @pytest.mark.parametrize("resolution", [0, 0x80, 6, 9, 19, 127, 0xFF])
 @pytest.mark.parametrize("pace", ["1", "0.001", "1000000"])
 def test_a_recording_of_any_clock(virt: Virt, resolution: int, pace: str) -> None:
-    """The largest distance that times can have: the second frame is refused by a true sentence, waits, or goes."""
+    """With the largest interval possible, the second frame is refused with the right time, waits, or is sent."""
     virt.set(f"pace {pace}")
     head, last = clocked(resolution, 0, SENT[0]), clocked(resolution, 2**64 - 1, SENT[1])[28 + 32 :]
     seconds = 2**64 / (2 if resolution & 0x80 else 10) ** (resolution & 0x7F) / float(pace)
@@ -288,7 +288,10 @@ def test_a_recording_of_any_clock(virt: Virt, resolution: int, pace: str) -> Non
 
 
 def clocked(resolution: int, ticks: int, data: bytes) -> bytes:
-    """A pcapng of one frame, by a clock of that if_tsresol; the section and the interface take 60 bytes of it."""
+    """Return a pcapng file with one frame. resolution: if_tsresol.
+
+    The section header and the interface description take the first 60 bytes.
+    """
     section = struct.pack("<IIIHHqI", 0x0A0D0D0A, 28, 0x1A2B3C4D, 1, 0, -1, 28)
     interface = struct.pack("<IIHHIHHB3xHHI", 1, 32, 1, 0, 0, 9, 1, resolution, 0, 0, 32)
     body = (
@@ -299,7 +302,7 @@ def clocked(resolution: int, ticks: int, data: bytes) -> bytes:
 
 
 def test_a_refused_frame_is_told_of_at_the_end_too(virt: Virt) -> None:
-    """What is left of the file is no second mistake."""
+    """The incomplete rest of the file is not reported as a second error."""
     virt.set("strict")
     file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
     with fails(errno.EMSGSIZE):
@@ -330,7 +333,7 @@ def test_pace_changes_while_a_write_waits(virt: Virt) -> None:
 
 
 def test_pace_changes_on_the_way(virt: Virt) -> None:
-    """From the next frame on."""
+    """The new pace applies from the next frame on."""
     watch = Watch(virt.mount, f"{virt.name}/pcap")
     virt.write("pace", "1\n")
     path = put(virt.mount, "slow", pcap((number / 20, frame(60, number)) for number in range(40)))
@@ -420,7 +423,7 @@ def test_poll_while_another_thread_s_write_waits(virt: Virt) -> None:
     virt.write("pace", "1\n")
     file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
     writing = file.process.begin(os.write, file.fd, pcap([(0, SENT[0]), (1000, SENT[1])]))
-    until(lambda: virt.count("tx_frames") == 1, "the first is sent")
+    until(lambda: virt.count("tx_frames") == 1, "the first frame is sent")
     assert file.poll() == 0
     polling = file.begin_poll(select.POLLOUT)
     virt.write("pace", "0\n")
@@ -448,7 +451,7 @@ def test_a_hundred_thousand_frames_all_arrive(virt: Virt) -> None:
 
 
 def _received(virt: Virt) -> int:
-    """The host's own count."""
+    """Return the number of frames received according to the host."""
     row = json.loads(virt.mount.ip(f"-s -json link show dev {virt.tap}"))[0]
     received: int = row["stats64"]["rx"]["packets"]
     return received

@@ -1,10 +1,10 @@
-"""A mount that is bound into another root directory, as into a container."""
+"""A mount that is bind-mounted into another root directory, as for a container."""
 
 from collections.abc import Callable
 
 from harness.serving import Virt, frame
 
-# /run is another there, as it is in a container.
+# As in a container, /run is a separate file system there.
 _ROOT = """
 mkdir /mnt/root
 mount --bind / /mnt/root

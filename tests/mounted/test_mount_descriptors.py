@@ -1,4 +1,4 @@
-"""A server without free descriptors refuses what needs one, and goes on."""
+"""A server without free descriptors refuses calls that need one, and keeps running."""
 
 import errno
 import os
@@ -17,17 +17,17 @@ from harness.waiting import until
 
 from .test_mount_ending import VIRTFS
 
-FEW = 8  # poll(2) wants no more descriptors than that
+FEW = 8  # enough for poll(2), which fails with EINVAL for more descriptors than RLIMIT_NOFILE
 
 
 def files(most: int) -> tuple[str, ...]:
-    """Return the command that starts a program which may have so many files open, and cannot change that."""
+    """Return a command that starts a program with at most `most` open files, a limit that it cannot raise."""
     return ("prlimit", f"--nofile={most}:{most}")
 
 
 @contextmanager
 def no_descriptor_left(mount: Mount) -> Iterator[None]:
-    """The server can open no file meanwhile."""
+    """Keep the server from opening any file while the body runs."""
     before = resource.prlimit(mount.server.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(mount.server.pid, resource.RLIMIT_NOFILE, (FEW, before[1]))
     try:
@@ -59,7 +59,7 @@ def test_interfaces_until_the_descriptors_are_spent(alone: Alone) -> None:
 
 
 def test_opens_until_the_descriptors_are_spent(alone: Alone) -> None:
-    """What stays open leaves enough for what needs one for a moment."""
+    """Enough descriptors are reserved for operations that need one only briefly."""
     mount = alone("max_virts=8", files(64))
     mount.ctl("".join(f"create {unit} up\n" for unit in range(1, 9)))
     with fails(errno.EMFILE):
@@ -75,8 +75,8 @@ def test_opens_until_the_descriptors_are_spent(alone: Alone) -> None:
     assert mount.read("ctl") == state
     mount.ctl("create bridge0 up add virt1\nvirt1 mtu 1400 filter arp")
     mount.ip("link set tap1 mtu 1300")
-    until(lambda: mount.read("virt1/mtu") == "1300", "the server hears of it")
-    mount.end_programs()  # and what they have open
+    until(lambda: mount.read("virt1/mtu") == "1300", "the server follows the change")
+    mount.end_programs()  # which closes their files
     mount.ctl("cable 1 2")
     assert mount.read("ctl").endswith("cable 1 2")
 
@@ -90,7 +90,7 @@ def test_max_virts_within_the_limit_holds(alone: Alone) -> None:
 
 
 def test_what_happens_while_no_descriptor_is_left(alone: Alone) -> None:
-    """What is done in the background waits until there are some again."""
+    """Background tasks wait until descriptors are available again."""
     mount = alone()
     mount.ctl("create 1 up\ncreate 2 up\ncreate bridge0 up add virt1")
     virt = Virt(mount, 3)
@@ -112,12 +112,12 @@ def test_what_happens_while_no_descriptor_is_left(alone: Alone) -> None:
         mount.ip("link set bridge0 down")
         mount.sh("mkdir /mnt/other; mount -t tmpfs none /mnt/other; umount /mnt/other")
         mount.ip("link set tap2 mtu 1280")
-        until(lambda: mount.read("virt2/mtu") == "1280", "what is reported is taken in")
-        for task in ("checking rx for readers", "reading the state of bridges"):
+        until(lambda: mount.read("virt2/mtu") == "1280", "notifications are processed")
+        for task in ("looking for readers of rx", "looking at bridges"):
             until(partial(logged, task), f"{task} waits")
         assert mount.server.poll() is None
         assert virt.read("up") == "1"
-    until(lambda: "up" not in mount.read("bridge/bridge0/ctl").split(), "the bridge is looked at")
+    until(lambda: "up" not in mount.read("bridge/bridge0/ctl").split(), "the change of the bridge is noticed")
     mount.ctl("create 4 up\ncable 2 4")
 
     def fed() -> bool:

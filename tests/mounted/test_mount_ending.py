@@ -17,14 +17,14 @@ VIRTFS = [sys.executable, "-m", "virtfs"]
 
 
 def busy(mount: Mount) -> tuple[File, Pending[bytes]]:
-    """Two interfaces, one with a waiting reader."""
+    """Create two interfaces and start a read on one. Returns the file and the waiting read."""
     mount.ctl("create 1 up\ncreate 2")
     file = mount.process().open("virt1/frame")
     return file, file.begin_read().waiting()
 
 
 def all_gone(mount: Mount) -> None:
-    """Nothing of it is left."""
+    """Assert that the server ends with status 0 and leaves nothing behind."""
     assert mount.ended() == 0
     assert mount.mounts() == []
     assert mount.links() == ["lo"]
@@ -43,7 +43,7 @@ def test_a_signal(alone: Alone, number: int) -> None:
 
 
 def test_virtfs_umount(alone: Alone) -> None:
-    """Returns when all is gone."""
+    """It returns when the taps are gone."""
     mount = alone()
     _, waiting = busy(mount)
     umount = mount.start(*VIRTFS, "umount", DIR, env=ENVIRONMENT, cwd=PROJECT)
@@ -66,7 +66,7 @@ def test_umount_lazy_from_outside(alone: Alone) -> None:
 
 @pytest.mark.parametrize("command", ["fusermount3 -u", "umount"])
 def test_unmounted_as_any_fuse(alone: Alone, command: str) -> None:
-    """Busy while a file is open, as everywhere."""
+    """umount(8) fails while a file is open, as for any file system."""
     mount = alone()
     file, waiting = busy(mount)
     unmounting = mount.start(*command.split(), DIR, stderr=subprocess.PIPE)
@@ -87,7 +87,7 @@ def test_a_mount_ends_in_the_middle_of_commands(alone: Alone) -> None:
     mount.process().open("ctl", os.O_WRONLY)
     script = "while :; do echo create 5 up; echo destroy 5; done >ctl 2>/dev/null"
     mount.shell(script)
-    until(lambda: mount.has("tap5"), "the script is on its way")
+    until(lambda: mount.has("tap5"), "the script runs")
     mount.server.send_signal(signal.SIGTERM)
     mount.ended()
     mount.end_programs()
@@ -95,7 +95,7 @@ def test_a_mount_ends_in_the_middle_of_commands(alone: Alone) -> None:
 
 
 def test_a_killed_server_is_noticed_and_cleaned(alone: Alone) -> None:
-    """kill -9 leaves a dead mount; readers are not stuck, and the next mount cleans it."""
+    """SIGKILL leaves a dead mount. Waiting readers get an error, and the next `virtfs mount` removes the dead mount."""
     mount = alone()
     _, waiting = busy(mount)
     mount.server.kill()
@@ -113,7 +113,7 @@ def test_a_killed_server_is_noticed_and_cleaned(alone: Alone) -> None:
 
 
 def test_in_the_background(alone: Alone) -> None:
-    """`virtfs mount` returns when the mount answers: no waiting for it in a script."""
+    """`virtfs mount` returns when the mount answers, so that scripts need not wait for it."""
     mount = alone()
     place = Place()
     try:

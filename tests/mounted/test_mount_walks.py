@@ -18,7 +18,7 @@ WALKS = {
 
 
 def everything(mount: Mount) -> str:
-    """Return the state of the mount and the host, without what changes with time."""
+    """Return the state of the mount and the host, except values that change with time."""
     return mount.sh("cat ctl status.json metrics */clients last_error; ip -br link; ip -br addr") + str(mount.links())
 
 
@@ -45,17 +45,17 @@ def test_a_walk_changes_nothing(mount: Mount) -> None:
 
 
 def test_a_look_is_no_open(virt: Virt) -> None:
-    """With O_NOFOLLOW, with which programs open what they found in a directory."""
+    """An open with O_NOFOLLOW or O_NOATIME, as by programs that walk a directory, does not count as an open."""
     looker = virt.mount.process()
     virt.set("backlog 4 exclusive both")
     virt.host_sends(frame(60))
-    until(lambda: virt.read("next") == "60", "it waits")
+    until(lambda: virt.read("next") == "60", "the frame waits")
     for flags in (os.O_NOFOLLOW, os.O_NOATIME):
         for name in ("frame", "hex", "pcap", "inject", "wait/gone"):
             file = looker.open(f"{virt.name}/{name}", os.O_RDONLY | flags)
             size = file.call(os.fstat).st_size
             assert size == {"frame": 60, "inject": 0}.get(name, 1)
-            assert file.read() == bytes(size)  # as many as stat(2) announced, lest tar complain
+            assert file.read() == bytes(size)  # as many bytes as st_size: tar complains otherwise
             assert file.read() == b""
         file = looker.open("clone", os.O_RDONLY | flags)
         assert file.read() == b"\0"

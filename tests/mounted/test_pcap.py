@@ -1,4 +1,4 @@
-"""pcap: the frames that pass, live, for any number of readers."""
+"""pcap: a live capture for any number of readers."""
 
 import os
 import select
@@ -78,7 +78,7 @@ def test_everybody_reads_it_afterwards(virt: Virt) -> None:
     until_it_waits(writer.pid)
     virt.host_sends(*(frame(60 + number, number) for number in range(50)))
     virt.open(os.O_WRONLY).write(frame(1000))
-    until(lambda: virt.count("tx_frames"), "it is sent")
+    until(lambda: virt.count("tx_frames"), "the frame is sent")
     mount.ctl(f"destroy {virt.unit}")
     finished(writer)
     assert writer.returncode == 0
@@ -128,7 +128,7 @@ def test_it_takes_nothing_from_a_reader(virt: Virt) -> None:
 
 
 def test_it_keeps_a_waiting_reader_waiting_for_its_own(virt: Virt) -> None:
-    """A read that waits before the capture begins gets its frame as soon as before."""
+    """A read that waits when a capture begins or ends still gets its frame at once."""
     reader = virt.open()
     waiting = reader.begin_read().waiting()
     watch = Watch(virt.mount, f"{virt.name}/pcap")
@@ -171,7 +171,7 @@ SMALL = 64 << 10
 
 
 def captured(virt: Virt, frames: int) -> None:
-    """Wait until an interface's only capture has seen so many frames: taken, waiting, and dropped."""
+    """Wait until the only capture of an interface has seen `frames` frames: taken, waiting and dropped ones."""
 
     def seen() -> bool:
         (client,) = [line for line in virt.read("clients").splitlines() if "pcap" in line]
@@ -182,7 +182,7 @@ def captured(virt: Virt, frames: int) -> None:
 
 @pytest.mark.parametrize("size", [1 << 20, 1000])
 def test_a_full_buffer_drops_and_says_so(alone: Alone, size: int) -> None:
-    """Once the reader has caught up a statistics block tells, whether another frame comes or not."""
+    """Once the reader has caught up, a statistics block reports the drops, without waiting for another frame."""
     virt = Virt(alone("capture=64K"), 1, "queue 512 up")
     watch = Watch(virt.mount, f"{virt.name}/pcap", size)
     writer = virt.open(os.O_WRONLY)
@@ -202,7 +202,7 @@ def test_a_full_buffer_drops_and_says_so(alone: Alone, size: int) -> None:
 
 
 def test_the_next_frame_counts_those_before_it(alone: Alone) -> None:
-    """Where the buffer never ran empty in between, epb_dropcount tells."""
+    """If the buffer has not run empty since the drops, epb_dropcount of the next frame reports them."""
     virt = Virt(alone("capture=64K"), 1)
     watch = Watch(virt.mount, f"{virt.name}/pcap", size=8192)
     writer = virt.open(os.O_WRONLY)
@@ -243,7 +243,7 @@ def test_reads_of_any_size(virt: Virt, size: int) -> None:
 
 
 def test_a_large_read_gives_many_whole_blocks(virt: Virt) -> None:
-    """As many as fit; the rest stays whole for the next."""
+    """A read returns as many blocks as fit. The other blocks stay whole for the next read."""
     watch = Watch(virt.mount, f"{virt.name}/pcap")
     writer = virt.open(os.O_WRONLY)
     for number in range(100):

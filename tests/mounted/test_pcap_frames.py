@@ -1,4 +1,4 @@
-"""Which frames a capture has, and in which form: VLAN tags, filters, bursts, frames not read and frames not sent."""
+"""Which frames a capture contains, and in which form: VLAN tags, filters, bursts, and frames not read or not sent."""
 
 import errno
 import os
@@ -20,11 +20,11 @@ TAGS = {
     "QinQ": "88a8 0005 8100 0007",
     "two of 802.1Q": "8100 0005 8100 0007",
 }
-NUMBER = "ether[17]"  # where test frames have their number
+NUMBER = "ether[17]"  # the last byte of the number in a test frame
 
 
 def tagged(tag: str, number: int = 0, length: int = 60) -> bytes:
-    """A test frame with a tag, so many bytes with it."""
+    """Return a test frame with a VLAN tag. length: in bytes, including the tag."""
     plain = frame(2000, number)
     return (plain[:12] + bytes.fromhex(tag) + plain[12:])[:length]
 
@@ -59,7 +59,7 @@ def test_tshark_sees_the_tags(virt: Virt) -> None:
 
 
 def test_tagged_and_plain_ones_of_one_length_in_a_row(virt: Virt) -> None:
-    """They lie at other places in the ring."""
+    """Tagged and plain frames have different offsets in the ring."""
     watch = Watch(virt.mount, f"{virt.name}/pcap")
     sent = [tagged(TAGS["802.1Q"] if number % 2 else "", number) for number in range(200)]
     virt.host_sends(*sent)
@@ -81,7 +81,7 @@ def test_a_filter_for_a_vlan_with_a_capture(virt: Virt, tag: str) -> None:
 
 
 def vlan(virt: Virt, words: str) -> None:
-    """v1 on the host's end, or a skip where the kernel knows none."""
+    """Create the VLAN interface v1 on the host's end. Skips the test if the kernel has no VLAN interfaces."""
     try:
         virt.mount.ip(f"link add link {virt.tap} name v1 type vlan {words}")
     except AssertionError as refusal:
@@ -107,7 +107,7 @@ def test_from_a_vlan_interface_of_the_host(virt: Virt, words: str, tag: str, exp
 
 @pytest.fixture
 def bridged(virts: Virts) -> Iterator[tuple[Virt, Virt]]:
-    """Two in a bridge."""
+    """Two interfaces that are members of a bridge."""
     one, other = virts(), virts()
     one.mount.ctl(f"create bridge9 up\nbridge9 add {one.tap}\nbridge9 add {other.tap}")
     yield one, other
@@ -116,7 +116,7 @@ def bridged(virts: Virts) -> Iterator[tuple[Virt, Virt]]:
 
 @pytest.mark.parametrize("expression", ["", "vlan 7"])
 def test_over_a_bridge(bridged: tuple[Virt, Virt], expression: str) -> None:
-    """It hands a tag on beside its frame."""
+    """The bridge passes the tag on as metadata, outside the frame."""
     one, other = bridged
     other.write("filter", f"{expression}\n")
     watch, reader, writer = Watch(one.mount, f"{other.name}/pcap"), other.open(), one.open(os.O_WRONLY)
@@ -125,15 +125,15 @@ def test_over_a_bridge(bridged: tuple[Virt, Virt], expression: str) -> None:
         writer.write(each)
     passing = [each for each in sent if not expression or each[14:16] in (b"\0\7", b"\xe0\7")]
     read: list[bytes] = []
-    while len(read) < len(passing):  # the bridge has something to say for itself, too
+    while len(read) < len(passing):  # the bridge sends frames of its own, too
         read += ours([reader.read()])
     assert read == passing
-    until(lambda: len(ours(watch.look().frames)) >= len(passing), "they are captured")
+    until(lambda: len(ours(watch.look().frames)) >= len(passing), "the frames are captured")
     assert ours(watch.look().frames) == passing
 
 
 def ours(frames: list[bytes]) -> list[bytes]:
-    """Test frames among others."""
+    """Return only the test frames."""
     return [each for each in frames if each[:12] == frame()[:12]]
 
 
@@ -180,7 +180,7 @@ def test_the_root_s_holds_each_one_s_filter(virts: Virts) -> None:
 
 
 def test_a_long_filter(virt: Virt) -> None:
-    """Its jumps reach far; what virt sends passes by them all."""
+    """The jumps of its program are long. Frames that virtfs sends pass regardless of the filter."""
     virt.set("filter " + " or ".join(f"ether[17:2] = {number}" for number in range(3, 40)))
     watch = Watch(virt.mount, f"{virt.name}/pcap")
     virt.open(os.O_WRONLY).write(frame(60, 1))
@@ -193,7 +193,7 @@ def test_a_long_filter(virt: Virt) -> None:
 
 @pytest.mark.parametrize("reading", [False, True])
 def test_frames_that_a_full_queue_dropped_are_there(virt: Virt, reading: bool) -> None:
-    """As tcpdump shows them."""
+    """tcpdump on the tap would show them, too."""
     virt.set("queue 1")
     watch = Watch(virt.mount, f"{virt.name}/pcap")
     file = virt.open(os.O_RDONLY | os.O_NONBLOCK) if reading else None
@@ -209,7 +209,7 @@ def test_frames_that_a_full_queue_dropped_are_there(virt: Virt, reading: bool) -
 
 @pytest.mark.parametrize("length", [60, 1514])
 def test_nothing_of_a_burst_is_lost(virt: Virt, length: int) -> None:
-    """frame is not read at all, and pcap only afterwards."""
+    """frame is never read, and pcap is read only after the burst."""
     watch = Watch(virt.mount, f"{virt.name}/pcap")
     sent = [frame(length, number) for number in range(3000 if length == 60 else 1000)]
     virt.host_sends(*sent)
@@ -234,7 +234,7 @@ def test_a_burst_both_ways(virt: Virt) -> None:
 
 @pytest.fixture
 def one_processor(mount: Mount) -> Iterator[None]:
-    """The server, the test and its programs share it."""
+    """Run the server, the test and its programs on one processor."""
     before, server = os.sched_getaffinity(0), mount.server.pid
     whose = (0, server, mount.root.pid)
     for pid in whose:
@@ -245,7 +245,7 @@ def one_processor(mount: Mount) -> Iterator[None]:
 
 
 def test_requests_one_after_the_other_leave_a_turn_to_captures(virt: Virt, one_processor: None) -> None:
-    """A ring hands over a block each ms, so it is soon full where it is not looked at."""
+    """A ring hands over a block every millisecond, so that it is soon full if nothing reads it."""
     watch, file = Watch(virt.mount, f"{virt.name}/pcap"), virt.open(os.O_WRONLY)
     for number in range(300):
         file.write(frame(60, number))
@@ -278,7 +278,7 @@ def test_lost_on_the_way_out_and_delayed_on_the_way_in(virt: Virt) -> None:
     assert watch.until(2).frames == [frame(60, 2), frame(60, 3)]
 
 
-# --- at once
+# --- several readers, and frames that were just sent
 
 
 def test_history_has_what_was_just_sent(virt: Virt) -> None:
@@ -346,7 +346,7 @@ def _toggle(path: str, times: int) -> None:
 
 
 def test_a_read_that_may_not_wait_finds_what_was_just_sent(virt: Virt) -> None:
-    """The kernel shows it some ms later; with nothing on its way there is EAGAIN at once."""
+    """The kernel hands a frame over a few milliseconds later. If none is pending, the read fails at once (EAGAIN)."""
     virt.set("history 1M")
     file, writer = virt.mount.root.open(f"{virt.name}/pcap", os.O_RDONLY | os.O_NONBLOCK), virt.open(os.O_WRONLY)
     root = virt.mount.root.open("pcap", os.O_RDONLY | os.O_NONBLOCK)

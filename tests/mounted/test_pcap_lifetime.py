@@ -1,4 +1,4 @@
-"""Captures while interfaces appear, move and go: nothing hangs, frames are there, descriptors are released."""
+"""Captures while interfaces appear, move and disappear: nothing hangs, no frame is lost, descriptors are released."""
 
 import errno
 import os
@@ -32,12 +32,12 @@ def net(mount: Mount) -> Iterator[str]:
 
 
 def packet_sockets(mount: Mount) -> int:
-    """In the mount's network namespace."""
+    """Return the number of packet sockets in the mount's network namespace."""
     return len(mount.sh("cat /proc/net/packet").splitlines()) - 1
 
 
 def open_files(mount: Mount) -> list[str]:
-    """What the server has open, without the numbers."""
+    """Return what the server's open descriptors refer to, without inode numbers."""
     return [name.split(":")[0] for name in mount.descriptors()]
 
 
@@ -72,12 +72,12 @@ def test_moved_by_another_s_hand(virt: Virt, places: Callable[[], Place]) -> Non
     own, root = Watch(virt.mount, f"{virt.name}/pcap"), Watch(virt.mount, "pcap")
     virt.mount.ip(f"link set {virt.tap} netns {there.pid}")
     there.ip(f"link set {virt.tap} addrgenmode none")
-    until(lambda: virt.read("tap/netns"), "the server has heard of it")
+    until(lambda: virt.read("tap/netns"), "the server has noticed the move")
     there.ip(f"link set {virt.tap} up")
     virt.until("up", "1")
     sender = There(there, virt.tap)
 
-    def seen() -> bool:  # the capture follows once the server has heard of the move
+    def seen() -> bool:  # the capture follows once the server has noticed the move
         sender.send(frame(60, 1))
         return frame(60, 1) in own.look().frames and frame(60, 1) in root.look().frames
 
@@ -93,7 +93,7 @@ def test_a_capture_that_begins_there(virt: Virt, net: str) -> None:
 
 
 def test_a_namespace_that_is_deleted_while_a_capture_runs(virt: Virt, net: str) -> None:
-    """It lives on without its name till the capture ends, and so does the tap in it."""
+    """The namespace, with the tap in it, stays without its name until the capture ends."""
     virt.set(f"netns {net}")
     watch = Watch(virt.mount, f"{virt.name}/pcap")
     virt.open(os.O_WRONLY).write(frame(60, 1))
@@ -106,18 +106,18 @@ def test_a_namespace_that_is_deleted_while_a_capture_runs(virt: Virt, net: str) 
     assert "gone" in virt.mount.read("last_error")
 
 
-# --- deleted
+# --- interfaces that are deleted
 
 
 def test_deleted_by_the_host(virts: Virts) -> None:
-    """Its own capture ends with statistics; the root's goes on, as does every other."""
+    """The interface's capture ends with statistics. The root's capture and those of other interfaces continue."""
     virt, other = virts(), virts()
     mount = virt.mount
     own, root, others = (Watch(mount, name) for name in (f"{virt.name}/pcap", "pcap", f"{other.name}/pcap"))
     virt.set("history 1M")
     virt.host_sends(*(frame(60, number) for number in range(20)))
     mount.ip(f"link del {virt.tap}")
-    until(lambda: own.look() and own.ended, "its own ends")
+    until(lambda: own.look() and own.ended, "the interface's capture ends")
     assert own.look().frames == [frame(60, number) for number in range(20)]
     assert own.look().statistics == [(20, 0)]
     other.host_sends(frame(60, 99))
@@ -146,7 +146,7 @@ def test_deleted_while_a_read_and_a_poll_wait(virts: Virts) -> None:
 
 
 def test_opened_while_it_is_destroyed(virts: Virts) -> None:
-    """An open succeeds, or is ENXIO; what was opened ends; nothing of it stays."""
+    """An open succeeds, or fails with ENXIO or ENOENT. Opened captures end, and nothing is left behind."""
     mount = virts().mount
     before, sockets = open_files(mount), packet_sockets(mount)
     process = mount.process()
@@ -217,7 +217,7 @@ def test_renamed(virt: Virt) -> None:
     assert late.until(1).frames == [frame(60, 2)]
 
 
-# --- the root's
+# --- the root's capture
 
 
 def test_order_of_time_over_interfaces(virts: Virts) -> None:
@@ -229,7 +229,7 @@ def test_order_of_time_over_interfaces(virts: Virts) -> None:
     seen = watch.until(1000)
     assert [packet.frame for packet in seen.packets] == [
         frame(60, number) for number in range(200) for _ in range(5)
-    ], "in the order they were written"
+    ], "in the order in which they were written"
     times = [packet.time for packet in seen.packets]
     assert times == sorted(times)
     assert [packet.interface for packet in seen.packets[:5]] == [virt.name for virt in some]
@@ -242,7 +242,7 @@ def _alternate(fds: list[int], frames: list[bytes], times: int) -> None:
 
 
 def test_one_goes_amid_others_frames(virts: Virts) -> None:
-    """Its statistics stand behind its frames."""
+    """The statistics of a destroyed interface follow its frames."""
     one, other, gone = virts(), virts(), virts()
     mount = one.mount
     watch = Watch(mount, "pcap")
@@ -257,7 +257,7 @@ def test_one_goes_amid_others_frames(virts: Virts) -> None:
     times = [packet.time for packet in seen.packets]
     assert times == sorted(times)
     assert len(seen.packets) == 1300
-    until(lambda: watch.look().statistics, "statistics come")
+    until(lambda: watch.look().statistics, "statistics appear")
     seen = watch.look()
     assert seen.statistics == [(100, 0)]
     of_it = [type(block).__name__ for block in seen.blocks[1:] if _interface(block) == gone.name]
@@ -265,14 +265,14 @@ def test_one_goes_amid_others_frames(virts: Virts) -> None:
 
 
 def _interface(block: Any) -> str:
-    """The name of the interface that a block is about."""
+    """Return the name of the interface that a block is about."""
     name: str = getattr(block, "interface", block).options["if_name"]
     return name
 
 
 @pytest.mark.timeout(120)
 def test_many_interfaces(alone: Alone) -> None:
-    """More than have a large ring; every descriptor and every packet socket comes back."""
+    """More interfaces than get a large ring. Every descriptor and every packet socket is released."""
     mount = alone()
     mount.ctl("\n".join(f"create {unit} up" for unit in range(40)))
     before, sockets = open_files(mount), packet_sockets(mount)
@@ -296,7 +296,7 @@ def test_many_interfaces(alone: Alone) -> None:
 
 
 def test_a_long_frame_in_a_small_ring_is_cut_and_says_so(alone: Alone) -> None:
-    """Rings beyond the first ones have small blocks."""
+    """Rings after the first 32 have small blocks."""
     mount = alone()
     mount.ctl("\n".join(f"create {unit} mtu 40000 up" for unit in range(34)))
     watch = Watch(mount, "pcap")
@@ -311,7 +311,7 @@ def test_a_long_frame_in_a_small_ring_is_cut_and_says_so(alone: Alone) -> None:
 
 
 def one_beyond(alone: Alone, others: int) -> tuple[Mount, Watch]:
-    """A capture of virt99, begun after that of so many others. Beyond 32 its ring is small."""
+    """Start captures of `others` interfaces, then one of virt99, whose ring is small if there are 32 others."""
     mount = alone()
     mount.ctl("\n".join(f"create {unit} up" for unit in (*range(others), 99)))
     for unit in range(others):
@@ -323,7 +323,7 @@ def one_beyond(alone: Alone, others: int) -> tuple[Mount, Watch]:
 
 @pytest.mark.parametrize("others", [0, 32])
 def test_a_server_that_is_held_up_loses_nothing_of_a_trickle(alone: Alone, others: int) -> None:
-    """As on a busy machine. The kernel hands a block over by its clock, however few frames it has: for 25 ms."""
+    """The server is stopped for 25 ms, as on a busy machine. The kernel hands over blocks by its clock meanwhile."""
     mount, watch = one_beyond(alone, others)
     wire = mount.root.call(programs.wire, "tap99")
     expected: list[bytes] = []
@@ -337,13 +337,13 @@ def test_a_server_that_is_held_up_loses_nothing_of_a_trickle(alone: Alone, other
 
 
 def test_what_the_kernel_has_no_room_for_is_counted(alone: Alone) -> None:
-    """In the stream and in clients, and with the next frames the capture goes on."""
+    """The loss is reported in the stream and in clients. The capture continues with the next frames."""
     mount, watch = one_beyond(alone, 32)
     wire = mount.root.call(programs.wire, "tap99")
     mount.server.send_signal(signal.SIGSTOP)
     mount.root.call(programs.send, wire, tuple(frame(60, number) for number in range(2000)))
     mount.server.send_signal(signal.SIGCONT)
-    until(lambda: watch.look().statistics, "the loss is summed up")
+    until(lambda: watch.look().statistics, "the loss is reported")
     seen = watch.look()
     held = len(seen.frames)
     assert 100 < held < 1000
@@ -356,7 +356,7 @@ def test_what_the_kernel_has_no_room_for_is_counted(alone: Alone) -> None:
 
 
 def _trickle(wire: int, seconds: float) -> int:
-    """Send for so long, with a pause after each; how many."""
+    """Send frames for that many seconds, with a pause of 1 ms after each. Returns how many were sent."""
     end, number = time.monotonic() + seconds, 0
     while time.monotonic() < end:
         programs.send(wire, (frame(60, number),))
@@ -365,7 +365,7 @@ def _trickle(wire: int, seconds: float) -> int:
     return number
 
 
-# --- the end of it all
+# --- the end of the mount, and of readers
 
 
 def test_the_mount_ends_while_captures_run(alone: Alone) -> None:
@@ -408,11 +408,11 @@ def test_a_reader_that_is_killed(virt: Virt) -> None:
         file.read()
         file.begin_read().waiting()
         process.kill()
-    until(lambda: packet_sockets(mount) == sockets, "its ring is given back")
+    until(lambda: packet_sockets(mount) == sockets, "the ring is released")
 
 
 def test_readers_that_come_and_go(virt: Virt) -> None:
-    """While frames pass; the last to go gives the ring back."""
+    """Readers open and close while frames pass. The last close releases the ring."""
     mount = virt.mount
     before, sockets = open_files(mount), packet_sockets(mount)
     file = virt.open(os.O_WRONLY)
@@ -437,7 +437,7 @@ def bare(alone: Alone) -> Mount:
 
 
 def test_without_the_capability(bare: Mount) -> None:
-    """pcap is EPERM and last_error says why; all else is as ever."""
+    """Opening pcap fails with EPERM, and last_error says why. Everything else works."""
     virt = Virt(bare, 1)
     before = open_files(bare)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Signals for a waiting reader: captures survive Ctrl-Z and strace, and all readers end when told to."""
+"""Signals to waiting readers: captures survive Ctrl-Z and strace, and a signal that asks readers to end ends them."""
 
 import os
 import signal
@@ -23,9 +23,9 @@ READERS = {
 
 
 def stop_and_go(mount: Mount, pid: int) -> None:
-    """Ctrl-Z and fg. SIGTSTP does not stop a process of an orphaned group, SIGSTOP does the same to any."""
+    """Do what Ctrl-Z and fg do. SIGTSTP does not stop a process in an orphaned group, so SIGSTOP is sent instead."""
     os.kill(pid, signal.SIGSTOP)
-    until(partial(_state, pid, "T"), "it is stopped")
+    until(partial(_state, pid, "T"), "the program is stopped")
     os.kill(pid, signal.SIGCONT)
 
 
@@ -39,7 +39,7 @@ def _has(copy: Path, statistics: int) -> bool:
 
 
 def trace(mount: Mount, pid: int) -> None:
-    """strace -p, for a moment."""
+    """Attach strace(1) briefly."""
     tracer = mount.start("strace", "-o", "/dev/null", "-p", str(pid), stderr=subprocess.PIPE)
     assert tracer.stderr is not None
     assert "attached" in tracer.stderr.readline()
@@ -48,7 +48,7 @@ def trace(mount: Mount, pid: int) -> None:
 
 
 def change_window(mount: Mount, pid: int) -> None:
-    """As a terminal does."""
+    """Send SIGWINCH, as a terminal does when its size changes."""
     os.kill(pid, signal.SIGWINCH)
 
 
@@ -80,14 +80,14 @@ print STDERR "$caught";
 
 
 def test_a_handler_runs_and_the_capture_goes_on(virt: Virt) -> None:
-    """What is read instead of EINTR are statistics blocks with true numbers."""
+    """Instead of EINTR, reads return statistics blocks with correct numbers."""
     reader = virt.mount.shell(
         f"exec perl -e '{COUNTER}' <{virt.name}/pcap >/mnt/copy", stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     until_it_waits(reader.pid)
     virt.host_sends(frame(60, 1), frame(60, 2))
     copy = Path(f"/proc/{virt.mount.pid}/root/mnt/copy")
-    until(lambda: len(Captured(copy.read_bytes()).frames) == 2, "both are captured")
+    until(lambda: len(Captured(copy.read_bytes()).frames) == 2, "both frames are captured")
     for number in range(50):
         until_it_waits(reader.pid)
         reader.send_signal(signal.SIGUSR1)
@@ -101,7 +101,7 @@ def test_a_handler_runs_and_the_capture_goes_on(virt: Virt) -> None:
 
 
 def test_a_reader_of_single_bytes_gets_no_more_than_it_reads(virt: Virt) -> None:
-    """A flood of signals leaves one block at most."""
+    """Many signals leave at most one unread statistics block."""
     script = "$SIG{USR1} = sub {}; 1 while sysread(STDIN, $b, 1)"
     reader = virt.mount.shell(f"exec perl -e '{script}' <{virt.name}/pcap", stdin=subprocess.DEVNULL)
     until_it_waits(reader.pid)
@@ -115,7 +115,7 @@ def test_a_reader_of_single_bytes_gets_no_more_than_it_reads(virt: Virt) -> None
 
 
 def test_the_root_s_capture_without_an_interface(mount: Mount) -> None:
-    """A block without meaning, which every reader skips."""
+    """Reads return a block without content, which every program skips."""
     reader = mount.shell(f"exec perl -e '{COUNTER}' <pcap >/mnt/copy", stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     until_it_waits(reader.pid)
     for _ in range(3):
@@ -128,7 +128,7 @@ def test_the_root_s_capture_without_an_interface(mount: Mount) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM])
 def test_a_handler_that_asks_a_capture_to_end_is_heard(virt: Virt, number: signal.Signals) -> None:
-    """It may look at its flag only between two reads, as tcpdump does."""
+    """Like tcpdump, a program may check the flag set by its handler only between two reads."""
     name = number.name.removeprefix("SIG")
     script = f"$SIG{{{name}}} = sub {{}}; syswrite(STDOUT, qq(read\\n)) while sysread(STDIN, $b, 65536); print $!"
     reader = virt.mount.shell(

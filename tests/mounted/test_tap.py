@@ -1,4 +1,4 @@
-"""Changes that other programs make to taps are followed."""
+"""virtfs follows changes that other programs make to taps."""
 
 import errno
 import os
@@ -112,7 +112,7 @@ def test_moves_are_followed_while_somebody_looks(virts: Virts, elsewhere: Place)
 
 
 def test_its_namespace_ends(virts: Virts) -> None:
-    """And takes the tap with it, as it does with every interface that is not a physical one."""
+    """The end of a namespace deletes the tap in it, like every interface that is not physical."""
     virt, other = virts(), virts()
     place = Place()
     virt.mount.ip(f"link set {virt.tap} netns {place.pid}")
@@ -133,7 +133,7 @@ def test_its_namespace_ends(virts: Virts) -> None:
 
 
 def test_deleted_and_made_anew_by_somebody_else(virt: Virt, mount: Mount) -> None:
-    """His tap of the same name is not ours."""
+    """Another program's tap with the same name is not taken for virtfs's own."""
     mount.ip(f"link del {virt.tap}")
     mount.ip(f"tuntap add {virt.tap} mode tap")
     with fails(errno.ENXIO):
@@ -145,7 +145,7 @@ def test_deleted_and_made_anew_by_somebody_else(virt: Virt, mount: Mount) -> Non
 
 
 def test_a_reader_alone_notices_the_deletion(virt: Virt) -> None:
-    """Nothing else asks the mount meanwhile."""
+    """No other program uses the mount meanwhile."""
     waiting = virt.open(os.O_RDONLY).begin_read().waiting()
     virt.mount.ip(f"link del {virt.tap}")
     with fails(errno.ENXIO):
@@ -153,6 +153,6 @@ def test_a_reader_alone_notices_the_deletion(virt: Virt) -> None:
 
 
 def _until_silent(file: File) -> None:
-    """Read away what the host said by itself when the interface came up."""
+    """Read and discard the frames that the host sends by itself when the interface comes up."""
     while file.poll(select.POLLIN, 0.3):
         file.read()

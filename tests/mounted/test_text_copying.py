@@ -17,8 +17,9 @@ from . import ways
 
 Way = Callable[[str, str, bool], bytes]
 
-# What is refused is refused with one of these; the programs that copy so then copy by read(2). For copy_file_range(2)
-# to another file system the kernel gives EXDEV itself (fs/read_write.c), and before Linux 5.19 it copies by splice.
+# The errors with which a way of copying may fail. Programs that copy in this way then fall back to read(2). For
+# copy_file_range(2) to another file system the kernel itself returns EXDEV (fs/read_write.c); before Linux 5.19 it
+# copies by splice.
 REFUSED: dict[Way, set[int]] = {
     ways.by_splice: {errno.EINVAL},
     ways.by_sendfile: {errno.EINVAL},
@@ -30,19 +31,22 @@ REFUSED: dict[Way, set[int]] = {
 }
 TEXTS = ["ctl", "help", "status.json", "metrics", "ifconfig", "version", "clients", "up", "stats/rx_dropped", "filter"]
 OF_TEXT: set[Way] = {ways.by_copy_file_range, ways.by_shared_mmap}
-# The page cache is one for all opens: not for what differs by open or user.
+# All opens share the page cache, so that it cannot be used for files that differ by open or by user.
 OF_LAST_ERROR = OF_TEXT | {ways.by_splice, ways.by_sendfile}
 OF_HISTORY = OF_LAST_ERROR
 OF_STREAM: set[Way] = set(REFUSED)
-# Before Linux 6.5 splice(2) reads as read(2) does.
+# Before Linux 6.5, splice(2) reads from the file as read(2) does and succeeds.
 _KERNEL = tuple(map(int, os.uname().release.split(".")[:2]))
 OLDER: set[Way] = {ways.by_splice, ways.by_sendfile, ways.by_copy_file_range} if _KERNEL < (6, 5) else set()
 BY_SIZE: set[Way] = {ways.by_size, ways.by_size_before}
-MAPPED_NOT = [way for way in ways.WAYS if way is not ways.by_mmap]  # for that see below
+MAPPED_NOT = [way for way in ways.WAYS if way is not ways.by_mmap]  # see test_what_cannot_be_mapped_ends_who_maps_it
 
 
 def copied(mount: Mount, way: Way, path: str, refused: set[Way], after: str = "", stream: bool = False) -> bytes | None:
-    """What a program got that copied in this way; None when it was refused as it should be."""
+    """Return the content that a program gets in this way, or None if the way fails as it should.
+
+    refused: the ways that must fail, except those in OLDER. after, stream: see mounted/ways.py.
+    """
     try:
         got = mount.root.call(way, f"{DIR}/{path}", after and f"{DIR}/{after}", stream)
     except OSError as refusal:
@@ -124,7 +128,7 @@ def test_what_cannot_be_mapped_ends_who_maps_it(virt: Virt, name: str) -> None:
 
 
 def test_a_text_is_never_cut(virt: Virt) -> None:
-    """What splice(2) gives after a stat is the text that was measured, though a counter has one digit more by now."""
+    """After a stat, splice(2) returns the text that was measured, although the counter has gained a digit since."""
     mount = virt.mount
     file = virt.open(os.O_WRONLY)
     for _ in range(9):
@@ -136,7 +140,7 @@ def test_a_text_is_never_cut(virt: Virt) -> None:
     target = reader.call(os.open, "/tmp", os.O_TMPFILE | os.O_RDWR)
     assert reader.call(os.sendfile, target, fd, 0, 100) == 2
     assert reader.call(os.pread, target, 100, 0) == b"9\n"
-    assert reader.call(os.read, fd, 100) == b"10\n"  # and a read is fresh
+    assert reader.call(os.read, fd, 100) == b"10\n"  # a read(2) returns the current text
     assert reader.call(os.fstat, fd).st_size == 3
     assert reader.call(os.sendfile, target, fd, 0, 100) == 3
     assert reader.call(os.pread, target, 100, 2) == b"10\n"
@@ -144,19 +148,19 @@ def test_a_text_is_never_cut(virt: Virt) -> None:
 
 @pytest.mark.parametrize("program", ["coreutils cat", "busybox cat", "cat", "pv -q"])
 def test_programs_that_print(virt: Virt, program: str) -> None:
-    """uutils' cat splices, busybox sends files, GNU's reads."""
+    """cat of uutils uses splice(2), cat of busybox sendfile(2), and GNU cat read(2)."""
     mount = virt.mount
     for path in ("ctl", "metrics", "last_error", f"{virt.name}/stats/rx_frames"):
         assert mount.sh(f"{program} {path}") == mount.sh(f"cat {path}")
     virt.set("backlog 8")
     virt.host_sends(frame(100))
-    until(lambda: virt.read("next") == "100", "it waits")
+    until(lambda: virt.read("next") == "100", "the frame waits")
     printing = virt.mount.shell(f"exec {program} {virt.name}/hex", stdout=subprocess.PIPE)
     assert printing.stdout is not None
     assert bytes.fromhex(printing.stdout.readline()) == frame(100)
     printing.kill()
     following = virt.mount.shell(f"exec {program} events", stdout=subprocess.PIPE)
-    until(lambda: "events" in mount.sh(f"ls -l /proc/{following.pid}/fd"), "it is open")
+    until(lambda: "events" in mount.sh(f"ls -l /proc/{following.pid}/fd"), "events is open")
     mount.ctl("create 99 description an event")
     assert following.stdout is not None
     assert "create virt99" in following.stdout.readline()
@@ -190,7 +194,7 @@ def test_programs_that_copy(virt: Virt) -> None:
 
 
 def test_mtime_tells_that_a_text_is_another(virt: Virt) -> None:
-    """For what copies by size and mtime, as rsync does."""
+    """Programs such as rsync copy a file only if its size or mtime has changed."""
     seen = []
     for mtu in ("1400", "1300"):
         virt.set(f"mtu {mtu}")
@@ -202,7 +206,7 @@ def test_mtime_tells_that_a_text_is_another(virt: Virt) -> None:
 
 
 def test_over_http(virt: Virt) -> None:
-    """http.server announces st_size."""
+    """http.server sends st_size as the length."""
     mount = virt.mount
     server = mount.shell("exec python3 -u -m http.server 8000 --bind 127.0.0.1", stdout=subprocess.PIPE)
     assert server.stdout is not None

@@ -14,23 +14,23 @@ from harness.waiting import until
 
 PRI = select.POLLPRI
 CHANGED = select.POLLPRI | select.POLLERR
-QUIET = 0.1  # seconds in which nothing must come
+QUIET = 0.1  # seconds in which no event must occur
 
-Change = tuple[str, str, Callable[[Virt], object]]
+Change = tuple[str, str, Callable[[Virt], object]]  # a text file, its new value, a function that changes it
 
 
 def by_verb(name: str, value: str, verb: str) -> Change:
-    """A verb in the interface's ctl."""
+    """Return a change made by a verb in the interface's ctl."""
     return name, value, lambda virt: virt.set(verb)
 
 
 def by_file(name: str, value: str, other: str = "", text: str = "") -> Change:
-    """A write to the file, or to another."""
+    """Return a change made by a write of `text` or `value` to the file `other`, or to the file itself."""
     return name, value, lambda virt: virt.write(other or name, f"{text or value}\n")
 
 
 def by_ip(name: str, value: str, words: str) -> Change:
-    """ip(8), from outside."""
+    """Return a change made with ip(8)."""
     return name, value, lambda virt: virt.mount.ip(words.format(tap=virt.tap))
 
 
@@ -67,14 +67,14 @@ CHANGES: dict[str, Change] = {
 
 @pytest.fixture
 def virt(virts: Virts, mount: Mount) -> Iterator[Virt]:
-    """An interface, and a bridge of the host's."""
+    """An interface. The host also has a bridge br7, which virtfs did not create."""
     mount.ip("link add br7 type bridge")
     yield virts()
     mount.ip("link del br7")
 
 
 def read(virt: Virt, name: str) -> File:
-    """One of its files, open and read."""
+    """Open and read a file of the interface, or of the mount's root if the name begins with "/"."""
     path = name.removeprefix("/") if name.startswith("/") else f"{virt.name}/{name}"
     file = virt.mount.process().open(path, os.O_RDONLY)
     file.read()
@@ -82,14 +82,14 @@ def read(virt: Virt, name: str) -> File:
 
 
 def again(file: File) -> str:
-    """Read it from its start."""
+    """Read a file again from its start."""
     file.call(os.lseek, 0, os.SEEK_SET)
     return file.read().decode()
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_it_wakes(virt: Virt, change: Change) -> None:
-    """Once, until it is read again."""
+    """A change wakes a poll, and later polls report it until the file is read again."""
     name, value, do = change
     file = read(virt, name)
     waiting = file.begin_poll(PRI)
@@ -151,7 +151,7 @@ def test_clients_wakes(virt: Virt) -> None:
 
 
 def test_counters_tell_that_they_changed(virt: Virt) -> None:
-    """A new poll(2) reports it. Frames are too frequent to wake pollers for each."""
+    """A new poll(2) reports the change. Frames are too frequent to wake pollers for each of them."""
     file = read(virt, "stats/tx_frames")
     assert file.poll(PRI) == 0
     virt.open(os.O_WRONLY).write(frame())
@@ -160,7 +160,7 @@ def test_counters_tell_that_they_changed(virt: Virt) -> None:
 
 
 def test_nothing_wakes_for_what_stays(virt: Virt, virts: Virts) -> None:
-    """Neither what is said again, nor what another interface does."""
+    """Neither setting the same value again nor a change of another value or interface wakes a poll."""
     other = virts()
     file = read(virt, "mtu")
     waiting = file.begin_poll(PRI, 0.5)
@@ -179,7 +179,7 @@ def test_before_the_first_read_nothing_has_changed(virt: Virt) -> None:
 
 
 def test_there_and_back_again_is_no_change(virt: Virt) -> None:
-    """The text is what was read."""
+    """The text is again the one that was read."""
     file = read(virt, "mtu")
     virt.set("mtu 1400")
     virt.set("mtu 1500")
@@ -197,7 +197,7 @@ def test_everybody_who_polls_wakes(virt: Virt, mount: Mount) -> None:
 
 
 def test_epoll(virt: Virt) -> None:
-    """By edge, as an event loop watches sysfs."""
+    """Edge-triggered, as an event loop watches sysfs."""
     file = read(virt, "mtu")
     epoll = file.call(programs.epoll_on, select.EPOLLPRI | select.EPOLLET)
     for mtu in (1400, 1401, 1402):

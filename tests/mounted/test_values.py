@@ -1,4 +1,4 @@
-"""Conventions of the tree: one value a file, writes without effect, refused values."""
+"""Conventions of the tree: one value per file, writes without effect, refused values."""
 
 import errno
 import os
@@ -31,7 +31,7 @@ def test_what_is_written_is_read(virt: Virt, name: str, first: str | None, other
     assert raw == f"{before}\n".encode(), "one line, ended by a newline"
     virt.write(name, f"{other}\n")
     assert virt.read(name) == other
-    virt.write(name, before or "\n")  # without a newline, too
+    virt.write(name, before or "\n")  # also without a newline
     assert virt.read(name) == before
     virt.write(name, f" \t{other}  \n")
     assert virt.read(name) == other
@@ -68,7 +68,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("name", "text", "number"), REFUSED, ids=[f"{n}-{t[:12]}" for n, t, _ in REFUSED])
 def test_a_refused_value_changes_nothing(virt: Virt, name: str, text: str, number: int | None) -> None:
-    """It is the write(2) that fails, and last_error tells why."""
+    """write(2) itself fails, and last_error says why."""
     before = virt.read("ctl")
     file = virt.mount.root.open(f"{virt.name}/{name}", os.O_WRONLY)
     if number is None:
@@ -85,7 +85,7 @@ def test_a_refused_value_changes_nothing(virt: Virt, name: str, text: str, numbe
 
 
 def test_a_value_holds_when_write_returns(virt: Virt) -> None:
-    """Not at close: the descriptor stays open, and takes more than one value."""
+    """It does not wait for close(2): one descriptor can set several values."""
     file = virt.mount.root.open(f"{virt.name}/mtu", os.O_WRONLY)
     for mtu in ("1400", "9000", "68"):
         file.write(f"{mtu}\n")
@@ -131,7 +131,7 @@ def test_df_and_ls(virt: Virt) -> None:
 
 
 def test_cat_all_text_of_a_virt(virt: Virt) -> None:
-    """grep . shows an interface at a glance, as with sysfs."""
+    """As with sysfs, `grep -r .` prints all values of an interface."""
     shown = virt.mount.sh(f"grep -r . {virt.name}/stats {virt.name}/tap {virt.name}/mtu")
     assert f"{virt.name}/mtu:1500" in shown
     assert f"{virt.name}/tap/name:{virt.tap}" in shown
@@ -175,7 +175,7 @@ DENIED = [
 
 
 def test_only_ctl_changes_the_tree(virt: Virt) -> None:
-    tree = "ls -lR --ignore=last_error"  # whose text, and so its size, changes
+    tree = "ls -lR --ignore=last_error"  # last_error changes, and so does its size
     before = virt.mount.sh(tree)
     for script in DENIED:
         complaint = virt.mount.refused("export LC_ALL=C; " + script.format(v=virt.name, t=virt.tap))
@@ -188,7 +188,7 @@ def test_root_chmods_and_chowns(virt: Virt) -> None:
     shown = virt.mount.sh(f"cd {virt.name} && stat -c '%a %U %g' frame mtu ctl next stats/rx_frames")
     assert shown.split("\n")[:-1] == [f"{mode} nobody 4007" for mode in (660, 664, 664, 444, 444)]
     assert "owner nobody group 4007" in virt.read("ctl")
-    assert "mode" not in virt.read("ctl"), "0660 is what a group's interface has"
+    assert "mode" not in virt.read("ctl"), "0660 is the default with a group"
     virt.mount.sh(f"chmod 640 {virt.name}/frame")
     assert "owner nobody group 4007 mode 0640" in virt.read("ctl")
 

@@ -15,7 +15,7 @@ from harness.waiting import until, until_it_waits
 IN = select.POLLIN
 NAMES = ["up", "down", "carrier", "frame", "reader", "gone"]
 
-# How a fresh interface is made for which it is not so, and what makes it so.
+# For each condition, the verbs that make a new interface for which it does not hold (see make_so).
 NOT_YET: dict[str, str] = {
     "up": "",
     "down": "up",
@@ -27,7 +27,7 @@ NOT_YET: dict[str, str] = {
 
 
 def make_so(virt: Virt, name: str) -> None:
-    """What each waits for."""
+    """Make the condition hold."""
     match name:
         case "up" | "down":
             virt.set(name)
@@ -42,7 +42,7 @@ def make_so(virt: Virt, name: str) -> None:
 
 
 def opened(virt: Virt, name: str) -> File:
-    """One of wait/, open."""
+    """Open a file of wait/ in a new program."""
     return virt.mount.process().open(f"{virt.name}/wait/{name}", os.O_RDONLY)
 
 
@@ -71,23 +71,19 @@ def test_at_once_when_it_is_so_already(virts: Virts, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_cat_waits(virts: Virts, name: str) -> None:
-    """The read ends, so that a script can continue."""
+@pytest.mark.parametrize(
+    ("script", "output"),
+    [("exec cat {file}", "1\n"), ("read -r it <{file}; echo it is $it", "it is 1\n")],
+    ids=["cat", "bash"],
+)
+def test_a_script_waits(virts: Virts, name: str, script: str, output: str) -> None:
+    """The read ends, so that the script can continue."""
     virt = virts(NOT_YET[name])
-    cat = virt.mount.shell(f"exec cat {virt.name}/wait/{name}", stdout=subprocess.PIPE)
-    until_it_waits(cat.pid)
-    make_so(virt, name)
-    assert finished(cat, 2)[0] == "1\n"
-    assert cat.returncode == 0
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_bash_reads_it(virts: Virts, name: str) -> None:
-    virt = virts(NOT_YET[name])
-    shell = virt.mount.shell(f"read -r it <{virt.name}/wait/{name}; echo it is $it", stdout=subprocess.PIPE)
+    shell = virt.mount.shell(script.format(file=f"{virt.name}/wait/{name}"), stdout=subprocess.PIPE)
     until_it_waits(shell.pid)
     make_so(virt, name)
-    assert finished(shell, 2)[0] == "it is 1\n"
+    assert finished(shell, 2)[0] == output
+    assert shell.returncode == 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -103,7 +99,9 @@ def test_a_signal_ends_it(virts: Virts, name: str, number: int) -> None:
 @pytest.mark.parametrize("end", ["destroy", "link del"])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_interface_goes(virts: Virts, name: str, end: str) -> None:
-    """ENXIO, except for readers of wait/gone. For the kernel a deletion begins with a down (net/core/dev.c)."""
+    """Reads fail with ENXIO, except those of wait/gone. The kernel sets an interface down before it deletes it
+    (net/core/dev.c), which ends a read of wait/down.
+    """
     virt = virts(NOT_YET[name])
     file = opened(virt, name)
     waiting = file.begin_read().waiting()
@@ -178,7 +176,7 @@ def test_what_ip_does_counts(virts: Virts) -> None:
 
 
 def test_a_condition_that_was_so_for_a_moment(virt: Virt) -> None:
-    """One open tells once; what it told stays told."""
+    """An open file reports the condition once, even if the condition no longer holds when the rest is read."""
     file = opened(virt, "up")
     assert file.read(1) == b"1"
     virt.set("down")
@@ -187,7 +185,7 @@ def test_a_condition_that_was_so_for_a_moment(virt: Virt) -> None:
 
 
 def test_a_crowd_waits(virt: Virt, mount: Mount) -> None:
-    """All waiting programs of all users are answered, and none delays another."""
+    """The reads of all programs and users are answered, and waiting reads delay no other call."""
     crowd = [mount.process(), mount.process(4001)]
     files = [user.open(f"{virt.name}/wait/down", os.O_RDONLY) for user in crowd for _ in range(100)]
     reads = [file.begin_read() for file in files]
@@ -198,7 +196,7 @@ def test_a_crowd_waits(virt: Virt, mount: Mount) -> None:
 
 
 def test_a_virt_that_was_destroyed_and_made_again(virt: Virt, mount: Mount) -> None:
-    """Another one, whose life the old descriptor does not share."""
+    """It is a different interface, to which the old descriptor does not refer."""
     old = opened(virt, "gone")
     new = opened(Virt(mount, 3000), "gone")
     mount.ctl(f"destroy {virt.unit}\ncreate {virt.unit} up")
@@ -208,7 +206,7 @@ def test_a_virt_that_was_destroyed_and_made_again(virt: Virt, mount: Mount) -> N
 
 
 def test_a_script_that_waits_for_its_turn(virts: Virts) -> None:
-    """What wait/ is for."""
+    """The intended use of wait/."""
     virt = virts("")
     script = (
         f"cat {virt.name}/wait/up {virt.name}/wait/reader >/dev/null && "

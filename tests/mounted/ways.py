@@ -1,6 +1,7 @@
-"""The ways in which programs copy a file, each a function that returns the content. They run in an agent.
+"""The ways in which programs copy a file. Each is a function that opens the file and returns its content, in an agent.
 
-Each opens the file, as a program does. after: a file to open and close next, which gives a stream something to tell.
+after: a file to open and close after that, so that events has something to report. stream: whether to read only once,
+because the file has no end.
 """
 
 import ctypes
@@ -22,7 +23,7 @@ def _opened(path: str, after: str, flags: int = os.O_RDONLY) -> int:
 
 
 def _all(part: Callable[[int], bytes], stream: bool) -> bytes:
-    """Parts from growing offsets up to the end; of a stream the first alone."""
+    """Return all parts, from growing offsets up to the end. Of a stream, return only the first part."""
     got = b""
     while piece := part(len(got)):
         got += piece
@@ -38,7 +39,7 @@ def by_read(path: str, after: str, stream: bool) -> bytes:
 
 
 def by_small_reads(path: str, after: str, stream: bool) -> bytes:
-    """read(2) of 7 bytes each; of a stream of frames that would cut them."""
+    """read(2) of 7 bytes each, but one large read of a stream, because a small one would cut a frame."""
     fd = _opened(path, after)
     return _all(lambda at: os.read(fd, SIZE if stream else 7), stream)
 
@@ -111,10 +112,10 @@ def by_uring(path: str, after: str, stream: bool) -> bytes:
     fd = _opened(path, after)
     room = ctypes.create_string_buffer(SIZE)
     ring = Ring(READ, fd, 1, ctypes.addressof(room), SIZE)
-    ring._entries[_RW_FLAGS] = bytes(4)  # each may wait
+    ring._entries[_RW_FLAGS] = bytes(4)  # without RWF_NOWAIT, so that each read may wait
 
     def part(at: int) -> bytes:
-        if not stream:  # where the descriptor's position stays as it was (io_uring/rw.c, -EIOCBQUEUED)
+        if not stream:  # a read does not advance the descriptor's position (io_uring/rw.c, -EIOCBQUEUED)
             ring._entries[_OFFSET] = at.to_bytes(8, "little")
         taken = int.from_bytes(ring.submit(), "little", signed=True)
         if taken < 0:
@@ -146,13 +147,13 @@ def by_size(path: str, after: str, stream: bool) -> bytes:
 
 
 def by_size_before(path: str, after: str, stream: bool) -> bytes:
-    """stat(2), then one read of so much."""
+    """stat(2), then one read of st_size bytes."""
     size = os.stat(path).st_size
     return os.read(_opened(path, after), size)
 
 
 def by_end(path: str, after: str, stream: bool) -> bytes:
-    """SEEK_END tells how much, as fseek and ftell in old C programs."""
+    """One read of the size found with SEEK_END, as by fseek and ftell in old C programs."""
     fd = _opened(path, after)
     size = os.lseek(fd, 0, os.SEEK_END)
     os.lseek(fd, 0, os.SEEK_SET)

@@ -1,4 +1,4 @@
-"""A channel on the bench: a fake kernel before it, a fake libfuse behind it, streams of the test's own."""
+"""A channel between a fake kernel and a fake libfuse, with streams that the test controls."""
 
 import os
 import select
@@ -25,9 +25,9 @@ from virtfs.fuse.inodes_handles import Handles, Inodes
 P = ParamSpec("P")
 
 SO_SNDBUFFORCE = 32  # asm-generic/socket.h
-ROOM = 4 << 20  # for several messages of the largest size
+ROOM = 4 << 20  # bytes, for several messages of the largest size
 LARGE_ENOUGH = p.LONGEST_REQUEST
-PATIENCE = 30  # seconds until a channel that does not answer fails its test
+PATIENCE = 30  # time limit of a test, in seconds, in case the channel does not answer
 
 NOTIFICATIONS = (p.FUSE_NOTIFY_POLL, p.FUSE_NOTIFY_STORE)
 
@@ -62,7 +62,7 @@ class Talk(DeviceFile):
         return TalkHandle(self, user)
 
     def say(self, *more: Say) -> None:
-        """Something has come for the readers."""
+        """Add items for the readers and wake them."""
         self.to_say.extend(more)
         self.waiters.wake()
 
@@ -135,23 +135,23 @@ class Bench:
 
     @property
     def has_room(self) -> bool:
-        """Whether the socket to the kernel has room for hundreds of answers. Only root can make it so large (_pair)."""
+        """Whether the kernel's socket has room for hundreds of answers. Only root can make it so large (_pair)."""
         return self._kernel.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) >= ROOM
 
     # The kernel's side
 
     def send(self, message: bytes) -> None:
-        """Any bytes, as one message."""
+        """Send bytes to the channel as one message from the kernel."""
         self._kernel.send(message)
 
     def request(self, opcode: int, inode: int = 1, body: bytes = b"") -> int:
-        """Send a request. Returns its unique number, which is even as the kernel's are."""
+        """Send a request. Returns its unique number, which is even, as with the kernel."""
         self._unique += 2
         self.send(request(opcode, self._unique, inode, body))
         return self._unique
 
     async def answers(self) -> list[Answer]:
-        """All that the channel has told the kernel since, once it has nothing more to do."""
+        """Wait until the channel has nothing to do. Returns its messages to the kernel since the last call."""
         await trio.testing.wait_all_tasks_blocked()
         return [_answer(message) for message in _drain(self._kernel)]
 
@@ -165,35 +165,35 @@ class Bench:
     # libfuse's side
 
     async def forwarded(self) -> list[bytes]:
-        """What has been handed to libfuse since."""
+        """Wait until the channel has nothing to do. Returns its messages to libfuse since the last call."""
         await trio.testing.wait_all_tasks_blocked()
         return list(_drain(self._libfuse))
 
     def reply(self, message: bytes) -> None:
-        """libfuse answers."""
+        """Send an answer to the channel as libfuse does."""
         self._libfuse.send(message)
 
     # Streams, as the kernel uses them
 
     def place(self, stream: DeviceFile, name: str = "talk") -> int:
-        """Give a stream a place in the tree; returns its inode number."""
+        """Add a stream to the root directory. Returns its inode number."""
         self.root.children[name] = stream
         return self.inodes.number(stream)
 
     async def open(self, stream: DeviceFile, flags: int = os.O_RDWR) -> int:
-        """Open it; returns the fh."""
+        """Open a stream. Returns its file handle (fh)."""
         answer = await self.ask(p.FUSE_OPEN, self.place(stream), p.fuse_open_in.pack(flags, 0))
         assert answer.error == 0
         fh: int = p.fuse_open_out.unpack(answer.body)[0]
         return fh
 
     def read(self, fh: int, size: int = 4096, flags: int = os.O_RDWR, offset: int = 0) -> int:
-        """Begin a read(2); returns its unique."""
+        """Begin a read(2). Returns its unique number."""
         how = p.FUSE_READ_LOCKOWNER
         return self.request(p.FUSE_READ, 2, p.fuse_read_in.pack(fh, offset, size, how, 7, flags, 0))
 
     def read_cached(self, fh: int, size: int = 4096, offset: int = 0) -> int:
-        """Begin a read of the page cache's; returns its unique."""
+        """Begin a read for the kernel's page cache. Returns its unique number."""
         return self.request(p.FUSE_READ, 2, p.fuse_read_in.pack(fh, offset, size, 0, 0, os.O_RDONLY, 0))
 
     async def answer_to(self, unique: int) -> Answer:
@@ -203,29 +203,31 @@ class Bench:
         return answer
 
     def write(self, fh: int, data: bytes) -> int:
-        """Begin a write; returns its unique."""
+        """Begin a write(2). Returns its unique number."""
         return self.request(p.FUSE_WRITE, 2, p.fuse_write_in.pack(fh, 0, len(data), 0, 0, os.O_RDWR, 0) + data)
 
     async def poll(self, fh: int, kh: int, schedule: bool) -> int:
-        """poll(2)'s question; returns the events."""
+        """Send a poll request and return the events. kh: the kernel's poll handle. schedule: ask for a wake-up."""
         answer = await self.ask(p.FUSE_POLL, 2, p.fuse_poll_in.pack(fh, kh, int(schedule), select.POLLIN))
         assert answer.error == 0
         events: int = p.fuse_poll_out.unpack(answer.body)[0]
         return events
 
     def open_text(self, text: Callable[[User], str]) -> int:
-        """Open a text file, as the name space does it; returns the fh."""
+        """Open a text file as the name space does. Returns its file handle (fh)."""
         return self.handles.add_text(Text(ROOT, text).open(User(Uid(0), Gid(0), 1)))
 
 
 def notification(kh: int) -> Answer:
-    """What wakes a poll: FUSE_NOTIFY_POLL, which is 1, with unique 0."""
+    """Return the message that wakes a poll: FUSE_NOTIFY_POLL, which is 1, with unique 0."""
     return Answer(1, 0, kh.to_bytes(8, "little"))
 
 
 @asynccontextmanager
 async def channel(longest: int = LARGE_ENOUGH) -> AsyncIterator[Bench]:
-    """A running channel; it must live as long as the test."""
+    """Run a channel while the body runs, and assert that its tasks do not end.
+    longest: maximum length of a message to libfuse, in bytes.
+    """
     kernel, fuse = _pair()
     libfuse, ours = _pair()
     try:
@@ -255,7 +257,7 @@ async def _never_ending(task: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
-    """As /dev/fuse: borders kept, EAGAIN when nothing is there."""
+    """Return sockets that work like /dev/fuse: they keep message boundaries, and EAGAIN means no message."""
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in ends:
         end.setblocking(False)
@@ -272,7 +274,7 @@ def _drain(end: socket.socket) -> Iterable[bytes]:
 
 def _answer(message: bytes) -> Answer:
     length, error, unique = p.fuse_out_header.unpack_from(message)
-    assert length == len(message), "the kernel refuses an answer whose length is not said"
+    assert length == len(message), "the kernel refuses an answer with a wrong length"
     told = -512 < error <= 0 or error in NOTIFICATIONS
-    assert told, "the kernel refuses such an errno, and whoever asked waits for ever"
+    assert told, "the kernel refuses such an errno, and the calling program waits for ever"
     return Answer(error, unique, message[p.REPLY :])

@@ -1,4 +1,4 @@
-"""Messages as Linux 6.18 (FUSE 7.45) sent them and took them, byte for byte: they check the structs themselves.
+"""Messages recorded from Linux 6.18 (FUSE 7.45), byte for byte. They check the definitions of the structs.
 
 A program opened ctl and wrote `create 3 up`, then opened frame (inode 4) as fh 2 with O_RDWR, wrote the bytes 0 to
 19, asked for TAPGIFNAME, read with and without O_NONBLOCK, polled with epoll, and was interrupted by a signal.
@@ -17,7 +17,7 @@ INIT = _bytes(
     07000000 2d000000 00000200 fbffff73 fd050000"""
     + 11 * " 00000000"
 )
-# libfuse's, rewritten by the channel, as the kernel took it: max_write 1 MiB, 256 pages.
+# libfuse's answer after the channel has rewritten it, as the kernel accepted it: max_write 1 MiB, 256 pages.
 INIT_REPLY = _bytes("""
     50000000 00000000 0200000000000000
     07000000 1f000000 00000200 39b04040 0000 0000 00001000 01000000 0001 0000 00000000
@@ -28,7 +28,8 @@ GETATTR = _bytes("""
 LOOKUP = _bytes("2c000000 01000000 0600000000000000 0100000000000000 00000000 00000000 b2790000 0000 0000 63746c00")
 OPEN = _bytes("""
     30000000 0e000000 2e00000000000000 0400000000000000 00000000 00000000 bd790000 0000 0000 02800000 00000000""")
-# Recorded as 15, before FOPEN_NOFLUSH (20) was added; the kernel then sends no FLUSH at close, which is kept below.
+# The flags were recorded as 0x15, before FOPEN_NOFLUSH (0x20) was added. With FOPEN_NOFLUSH the kernel sends no FLUSH
+# at close; the recorded FLUSH is kept below.
 OPEN_REPLY = _bytes("20000000 00000000 2e00000000000000 0200000000000000 35000000 00000000")
 WRITE = _bytes("""
     64000000 10000000 3000000000000000 0400000000000000 00000000 00000000 bd790000 0000 0000
@@ -68,7 +69,7 @@ RELEASE = _bytes("""
     0200000000000000 02800000 00000000 0000000000000000""")
 RELEASE_REPLY = _bytes("10000000 00000000 3e00000000000000")
 
-# In the order they came; None: nothing was answered then.
+# Requests and answers in the recorded order. None: there was no answer before the next request.
 FRAME_SESSION: list[tuple[bytes, bytes | None]] = [
     (OPEN, OPEN_REPLY),
     (WRITE, WRITE_REPLY),

@@ -32,7 +32,7 @@ FRAME = bytes.fromhex("020000000001 020000000002 88b5") + bytes(range(46))
 
 @asynccontextmanager
 async def frame(mtu: int = 1500) -> AsyncIterator[tuple[Bench, Frame, FakeTap]]:
-    """virt3's frame file, up, its wire pumping."""
+    """The frame file of virt3, which is up, with its wire's task running."""
     with FakeTap("tap3") as tap:
         virt = Virt(Unit(3), bytes(6), HostEnd("tap3", 7, True, mtu, bytes(6), True, queue=256))
         wire = plain_wire(virt, tap, virt.lose)
@@ -76,7 +76,7 @@ def test_every_size_both_ways(size: int) -> None:
             tap.host_send(data)
             unique = bench.read(fh, size=1 << 17)
             assert await bench.answers() == [Answer(0, unique, data)]
-            unique = bench.read(fh, size=1 << 17)  # and as one that has to wait
+            unique = bench.read(fh, size=1 << 17)  # this read has to wait
             assert await bench.answers() == []
             tap.host_send(data)
             assert await bench.answers() == [Answer(0, unique, data)]
@@ -109,7 +109,7 @@ async def test_two_waiting_readers_get_a_frame_each_in_order() -> None:
 
 @in_trio
 async def test_a_stat_in_between_takes_nothing_from_a_waiting_reader() -> None:
-    """The frame has come and a stat(2), which looks at its length, is quicker than the wire's task."""
+    """A frame has arrived, and a stat(2), which peeks at its length, runs before the wire's task."""
     async with frame() as (bench, file, tap):
         fh = await bench.open(file)
         unique = bench.read(fh)
@@ -148,7 +148,10 @@ async def test_down_wakes_readers() -> None:
 
 
 def set_down(wire: Wire, tap: FakeTap) -> int:
-    """A tap that is down takes nothing (EPOLLOUT is not set, drivers/net/tun.c), a fake one when it is full."""
+    """Set the tap down. Returns the number of frames with which the fake tap was filled.
+
+    A tap that is down is not writable (drivers/net/tun.c does not set EPOLLOUT). A fake tap is not writable when full.
+    """
     filled = 0
     try:
         while True:

@@ -1,4 +1,4 @@
-"""Any bytes may come: the channel lives, and answers the next good request."""
+"""Whatever bytes arrive, the channel keeps running and answers the next valid request."""
 
 import logging
 import os
@@ -35,7 +35,7 @@ made_up = st.builds(
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A recorded message with a few bytes changed, and perhaps cut or longer."""
+    """Return a recorded message with up to four bytes changed, perhaps truncated or extended."""
     message = bytearray(draw(st.sampled_from(EVERY)))
     for _ in range(draw(st.integers(0, 4))):
         message[draw(st.integers(0, len(message) - 1))] = draw(st.integers(0, 255))
@@ -48,7 +48,7 @@ patient = settings(deadline=None, max_examples=100, suppress_health_check=[Healt
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """What the channel complains of is not of interest here."""
+    """Disable logging, because complaints of the channel are expected here."""
     logging.disable(logging.CRITICAL)
     try:
         yield
@@ -57,14 +57,14 @@ def quiet() -> Iterator[None]:
 
 
 def too_old(message: bytes) -> bool:
-    """An INIT that rightly ends the mount."""
+    """Return whether a message is an INIT with a protocol version too old for the mount."""
     return message[4:8] == (p.FUSE_INIT).to_bytes(4, "little") and tuple(
         int.from_bytes(message[at : at + 4], "little") for at in (p.BODY, p.BODY + 4)
     ) < (p.MAJOR, p.OLDEST_MINOR)
 
 
 async def works(bench: Bench) -> None:
-    """A good request of each plane has its answer."""
+    """Assert that valid requests are answered, both those for streams and those for libfuse."""
     await bench.answers()
     await bench.forwarded()
     fresh = Talk(b"still here")
@@ -105,7 +105,7 @@ def test_any_bytes(received: list[bytes]) -> None:
             bench.open_text(lambda user: "text\n")
             for message in received:
                 bench.send(message)
-                await bench.answers()  # each of them such as the kernel would take
+                await bench.answers()  # asserts that the kernel would accept each
                 await bench.forwarded()
             talk.say(b"more", b"and more")
             await works(bench)

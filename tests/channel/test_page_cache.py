@@ -21,7 +21,7 @@ CONTENT = bytes(range(256)) * 40
 
 
 class Book(DeviceFile):
-    """A file that stays as it is."""
+    """A file whose content does not change."""
 
     __slots__ = ()
 
@@ -32,7 +32,7 @@ class Book(DeviceFile):
 
 
 class Pages(FixedHandle):
-    """One open of it."""
+    """One open of a Book."""
 
     __slots__ = ()
 
@@ -45,7 +45,7 @@ class Pages(FixedHandle):
 
 
 def text(bench: Bench, *texts: str) -> tuple[Text, int]:
-    """A text that differs each time it is made, and the fh of an open file."""
+    """Return a text file that has the next of `texts` each time its text is made, and the fh of an open."""
     said = iter(texts)
     node = Text(ROOT, lambda user: next(said))
     return node, bench.handles.add_text(node.open(USER))
@@ -64,7 +64,7 @@ async def test_a_stream_is_not_for_the_page_cache() -> None:
 
 @in_trio
 async def test_a_text_is_as_it_was_measured() -> None:
-    """However long it is, and whatever it has become."""
+    """The page cache gets the text whose size was reported, however long, even if it has changed since."""
     async with channel() as bench:
         long = "x" * 200_000
         node, fh = text(bench, "9\n", "10\n", long)
@@ -136,7 +136,7 @@ async def test_a_look_opens_nothing() -> None:
 
 @in_trio
 async def test_a_long_text_is_made_once_while_nothing_changes() -> None:
-    """For as long as it took to make, and not longer."""
+    """The text is reused only for as long as it took to make."""
     now, changes = 0.0, 0
 
     def slow(user: User) -> str:

@@ -1,7 +1,7 @@
-"""One rule for poll on every stream, over random histories, through the channel and on fakes.
+"""One rule for poll(2) on every stream, tested with random histories, through the channel and on fakes.
 
-POLLIN (POLLOUT) exactly when a read (write) is not EAGAIN; POLLERR in addition where a read fails. Whoever was told
-less than holds now has been woken.
+POLLIN (POLLOUT) is set exactly when a read (write) would not fail with EAGAIN. POLLERR is set, too, when a read would
+fail with another error. A poller is woken when an event holds that poll has not reported to it.
 """
 
 import errno
@@ -46,9 +46,9 @@ Step = Callable[[], object]
 
 
 class Polled:
-    """A stream under test: an edge-triggered poller waits on one open of it, which also reads and writes.
+    """A stream under test. An edge-triggered poller waits on an open of the stream, which is also read and written.
 
-    steps: what can happen to it. settle: lets time pass.
+    steps: what can happen to the stream, by name. settle: called after each step to let time pass.
     """
 
     def __init__(self, bench: Bench, stream: DeviceFile, flags: int, steps: dict[str, Step]) -> None:
@@ -68,13 +68,13 @@ class Polled:
 
     async def begin(self) -> None:
         self.bench.request(p.FUSE_OPEN, self.bench.place(self.stream), p.fuse_open_in.pack(self.flags, 0))
-        while not (answers := await self.bench.answers()):  # a thread opens a ring
+        while not (answers := await self.bench.answers()):  # a ring is opened in a thread
             await trio.lowlevel.checkpoint()
         self.fh = p.fuse_open_out.unpack(answers[0].body)[0]
         self.told = await self.bench.poll(self.fh, KH, schedule=True)
 
     async def do(self, step: str) -> None:
-        """Let it happen; the poller must know of what it has made possible."""
+        """Do a step. Assert that the poller has been woken for each event that is new."""
         done = self.steps[step]()
         if isinstance(done, Awaitable):
             await done
@@ -85,11 +85,11 @@ class Polled:
             self.woken = False
             self.told = await self.bench.poll(self.fh, KH, schedule=True)
         else:
-            assert not now & ~self.told, f"nobody was woken for {now:#x}, {self.told:#x} was told"
+            assert not now & ~self.told, f"the poller was not woken for {now:#x}, having been told {self.told:#x}"
             self.told &= now
 
     async def answers(self) -> list[Answer]:
-        """What the kernel is told, wake-ups noted."""
+        """Return the answers to the kernel, and note whether there were wake-ups among its messages."""
         told = await self.bench.answers()
         self.woken = self.woken or any(answer.unique == 0 for answer in told)
         return [answer for answer in told if answer.unique]
@@ -104,7 +104,7 @@ class Polled:
         assert (errors != [-errno.EAGAIN]) == bool(events & IN), (errors, events)
         failed = errors not in ([], [0], [-errno.EAGAIN])
         told = events & (IN | ERR) == IN | ERR
-        # POLLHUP comes with the loss, while the rest of a line can still be read.
+        # After the interface is lost, POLLHUP is set although the rest of a line can still be read.
         assert failed == told or (told and events & select.POLLHUP), (errors, events)
 
     async def write(self) -> None:
@@ -116,7 +116,7 @@ class Polled:
         assert (error != -errno.EAGAIN) == bool(events & OUT)
 
     async def send(self, data: bytes) -> tuple[int, int]:
-        """A write(2): its error, and how much was taken."""
+        """Make a write(2). Returns its error (0: none) and the number of bytes written."""
         body = p.fuse_write_in.pack(self.fh, 0, len(data), 0, 0, self.flags, 0) + data
         unique = self.bench.request(p.FUSE_WRITE, 2, body)
         (answer,) = [answer for answer in await self.answers() if answer.unique == unique]
@@ -127,7 +127,7 @@ class Polled:
 
 
 class Held:
-    """An impairment that holds every frame until it is told."""
+    """An impairment that holds every frame until let_go() is called."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
@@ -150,7 +150,7 @@ class Held:
 
 
 class Side:
-    """An interface's wire and what a host and its administrator do there."""
+    """An interface's wire, and what the host and an administrator can do to the interface."""
 
     def __init__(self, tap: FakeTap) -> None:
         self.tap = tap
@@ -252,7 +252,7 @@ def on_wait(name: str) -> Callable[[], AbstractAsyncContextManager[Polled]]:
 
 @asynccontextmanager
 async def on_inject() -> AsyncIterator[Polled]:
-    """Frames that are due at once or in a thousand seconds; the writer goes on where it was."""
+    """inject, with frames that are due at once or in a thousand seconds. Each write continues where the last ended."""
     async with side() as (bench, it, nursery):
         head = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
         times = (1000 * (number // 2) for number in range(100_000))
@@ -267,11 +267,11 @@ async def on_inject() -> AsyncIterator[Polled]:
             error, taken = await polled.send(rest[:size])
             if not events & OUT and size > 100:  # a part of a record is always taken
                 assert error == -errno.EAGAIN
-            elif cut:  # so it was known what comes next
+            elif cut:  # poll knew the next frame
                 assert error != -errno.EAGAIN
             rest, cut = rest[taken:], taken < size
             if not cut:
-                polled.told |= OUT  # a write that is taken whole tells by itself that more can be written
+                polled.told |= OUT  # a complete write tells the writer that it can write more
             if cut and not it.virt.lost:
                 assert bool(await polled.events() & OUT) == (not it.virt.pace)
 

@@ -1,4 +1,4 @@
-"""What the channel passes to libfuse and back."""
+"""Requests that the channel passes to libfuse, and their answers."""
 
 import errno
 import os
@@ -20,12 +20,12 @@ async def test_requests_and_replies_pass_byte_for_byte() -> None:
         others = [
             GETATTR,
             LOOKUP,
-            request(14, 10, 1, p.fuse_open_in.pack(0, 0)),  # an OPEN of what is no stream
+            request(14, 10, 1, p.fuse_open_in.pack(0, 0)),  # an OPEN of a file that is not a stream
             request(15, 12, 2, p.fuse_read_in.pack(77, 0, 4096, 0, 0, 0, 0)),
             request(16, 14, 2, p.fuse_write_in.pack(77, 0, 3, 0, 0, 0, 0) + b"1 2"),
             request(18, 16, 2, p.fuse_fh.pack(77) + bytes(16)),
             request(38, 18, 0),
-            request(4711, 20, 2, os.urandom(300)),  # an opcode of a kernel to come
+            request(4711, 20, 2, os.urandom(300)),  # an opcode of a future kernel
         ]
         for message in others:
             bench.send(message)
@@ -69,12 +69,12 @@ async def test_init_offers_no_splicing_and_gets_large_writes() -> None:
         p.fuse_init_out.pack_into(small, p.REPLY, *fields)
         bench.reply(bytes(small))
         await bench.channel.pair.negotiated.wait()
-        assert await bench.answers() == [], "nobody is let in yet"
+        assert await bench.answers() == [], "the kernel waits until admit()"
         bench.channel.pair.admit()
         (answer,) = await bench.answers()
-        assert answer == Answer(0, 2, INIT_REPLY[p.REPLY :]), "what the kernel was seen to take"
+        assert answer == Answer(0, 2, INIT_REPLY[p.REPLY :]), "the recorded answer, which the kernel accepted"
         bench.channel.pair.admit()
-        assert await bench.answers() == [], "once"
+        assert await bench.answers() == [], "INIT is answered only once"
 
 
 @in_trio
@@ -158,7 +158,7 @@ async def test_order_is_kept_while_the_pair_is_full() -> None:
             bench.send(message)
             assert await bench.answers() == []
         got = await bench.forwarded()
-        assert 0 < len(got) < len(sent), "more than the pair holds was meant to be sent"
+        assert 0 < len(got) < len(sent), "the test must send more than the pair holds"
         while len(got) < len(sent):
             more = await bench.forwarded()
             assert more

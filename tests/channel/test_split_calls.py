@@ -1,4 +1,4 @@
-"""Reads and writes that the kernel splits: one call is one frame."""
+"""Reads and writes that the kernel splits: each call transfers one frame."""
 
 import errno
 import os
@@ -21,7 +21,11 @@ APPEND = os.O_WRONLY | os.O_APPEND
 
 
 class Writer:
-    """A thread that writes `message`. asked: how often it has been examined."""
+    """A fake of the thread that writes `message`.
+
+    limit: its RLIMIT_FSIZE in bytes. hidden: whether virtfs may not examine it. elsewhere: whether its system call is
+    not a write. asked: how often it has been examined.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.message = b""
@@ -44,7 +48,7 @@ class Writer:
 
 
 class Whole(DeviceHandle):
-    """Takes messages."""
+    """A handle that records the messages written to it. cuts: how often a message has been cut."""
 
     messages = True
 
@@ -71,7 +75,7 @@ def writer(monkeypatch: pytest.MonkeyPatch) -> Writer:
 def send(
     handle: Whole, message: bytes, pieces_of: int, offset: int = 0, flags: int = os.O_WRONLY, thread: int = 7
 ) -> int:
-    """One write(2), in pieces as the channel takes them: how many of its bytes were taken."""
+    """Make a write(2), in pieces of at most `pieces_of` bytes. Returns the number of bytes written."""
     taken = 0
     while taken < len(message):
         data = memoryview(message)[taken : taken + pieces_of]
@@ -113,7 +117,7 @@ def test_a_later_piece_that_nobody_expects_is_dropped_and_counted(writer: Writer
     send(handle, LONG, 1024)
     assert handle.got == [LONG, LONG[:1024]]
     assert handle.cuts == 1
-    send(handle, LONG, 1024)  # from now on it is looked at
+    send(handle, LONG, 1024)  # from now on, the thread is examined
     assert handle.got[2:] == [LONG]
 
 
@@ -148,7 +152,7 @@ def test_a_message_cut_to_a_file_size_limit_is_refused(writer: Writer, limit: in
 
 
 def test_a_write_of_more_than_a_megabyte(writer: Writer) -> None:
-    """Its first piece is too long for any frame, and what follows is no other frame."""
+    """The first piece is too long for any frame, and the later pieces are not taken for other frames."""
     handle = Whole()
     writer.message = LONG
     send(handle, LONG, 1 << 20)
@@ -182,7 +186,7 @@ async def test_a_read_in_pieces() -> None:
 
 @in_trio
 async def test_a_piece_after_a_whole_frame_ends_the_call() -> None:
-    """The first piece was exactly as long as the frame. It does not wait for another, nor take one."""
+    """The first read was exactly as long as the frame. The next piece neither waits for another frame nor takes one."""
     async with frame() as (bench, file, tap):
         fh = await bench.open(file)
         for following in ([], [FRAME]):

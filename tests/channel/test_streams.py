@@ -17,7 +17,7 @@ from .recorded import FRAME_SESSION, IOCTL
 
 
 def stumble(*methods: str) -> Callable[[str], None]:
-    """A fault in these methods of a handle."""
+    """Return a function for Talk.first that raises ValueError in the given methods."""
 
     def first(method: str) -> None:
         if method in methods:
@@ -29,13 +29,13 @@ def stumble(*methods: str) -> Callable[[str], None]:
 @in_trio
 async def test_recorded_session_is_answered_as_recorded() -> None:
     async with channel() as bench:
-        bench.open_text(lambda user: "")  # as ctl was, which took the first number
+        bench.open_text(lambda user: "")  # the recorded session had ctl open, with the first fh
         assert [bench.place(Talk(), name) for name in ("ctl", "virt3", "frame")] == [2, 3, 4]
         for message, reply in FRAME_SESSION:
             bench.send(message)
             answers = await bench.answers()
             if message is IOCTL:
-                continue  # its answer is frame's: see test_frame
+                continue  # only the frame file answers so: see test_frame
             if reply is None:
                 assert answers == []
             else:
@@ -225,23 +225,23 @@ async def test_poll_notifies_once_and_only_whom_asked() -> None:
         talk.say(b"frame")
         assert await bench.answers() == [notification(8)]
         talk.say(b"another")
-        assert await bench.answers() == [], "a wake that nobody asked for"
+        assert await bench.answers() == [], "a wake-up that no poll asked for"
         assert await bench.poll(looks, kh=7, schedule=False) == select.POLLOUT | select.POLLIN
         assert await bench.poll(asks, kh=8, schedule=True) == select.POLLOUT | select.POLLIN
-        talk.say(b"a third")  # edge-triggered epoll(7) hears of it though the others still wait
+        talk.say(b"a third")  # edge-triggered epoll(7) needs a wake-up although earlier frames are unread
         assert await bench.answers() == [notification(8)]
 
 
 @in_trio
 async def test_poll_of_a_text_then_of_a_stream() -> None:
-    """An ENOSYS for the first would make every stream ready for ever: fs/fuse/file.c fuse_file_poll, no_poll."""
+    """ENOSYS for the text would make every stream always ready (fs/fuse/file.c fuse_file_poll, no_poll)."""
     now = "old\n"
     async with channel() as bench:
         text = bench.open_text(lambda user: now)
         assert await bench.poll(text, kh=1, schedule=True) == select.POLLIN | select.POLLOUT
         handle = bench.handles.texts[next(iter(bench.handles.texts))]
         assert await handle.read(0, 100) == b"old\n"
-        await bench.channel.texts_changed()  # something else
+        await bench.channel.texts_changed()  # another text has changed
         assert await bench.answers() == []
         now = "new\n"
         await bench.channel.texts_changed()
@@ -321,7 +321,7 @@ async def test_release_forgets_the_poll() -> None:
 
 @in_trio
 async def test_release_with_a_waiting_read_ends_nothing_else() -> None:
-    """The kernel holds a release back until the last read is answered; here it does not."""
+    """The kernel sends a release only after the last read is answered. This test sends it earlier."""
     async with channel() as bench:
         talk = Talk()
         closed, still = await bench.open(talk), await bench.open(talk)
@@ -371,7 +371,7 @@ async def test_never_says_enosys() -> None:
 
 @in_trio
 async def test_fault_in_poll_does_not_reach_whoever_wakes(caplog: pytest.LogCaptureFixture) -> None:
-    """A wire's task wakes; were it ended by a faulty handle, the mount would be."""
+    """Wake-ups run in a wire's task. If a faulty handle ended that task, the mount would end."""
     async with channel() as bench:
         talk = Talk()
         fh = await bench.open(talk)
@@ -385,7 +385,7 @@ async def test_fault_in_poll_does_not_reach_whoever_wakes(caplog: pytest.LogCapt
 
 @in_trio
 async def test_a_read_that_wakes_the_others_disturbs_nobody() -> None:
-    """A source may wake from within a read: one that makes room, say."""
+    """A source may wake waiters during a read, for instance because the read makes room."""
     async with channel() as bench:
         talk = Talk()
         fh = await bench.open(talk)

@@ -1,4 +1,4 @@
-"""Writes that wait, as those of inject do while a frame's time has not come."""
+"""Writes that wait, as those to inject do until a frame is due."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from .bench import Answer, Bench, Talk, channel
 
 
 class Slow(DeviceFile):
-    """Takes of each write what `allowed` lets it; the rest waits."""
+    """A device file that takes `allowed` bytes. The rest of a write waits."""
 
     takes = True
 
@@ -32,13 +32,13 @@ class Slow(DeviceFile):
         return SlowHandle(self, user)
 
     def go_on(self, size: int) -> None:
-        """As much more may be taken."""
+        """Allow `size` more bytes and wake the waiting writes."""
         self.allowed += size
         self.waiters.wake()
 
 
 class SlowHandle(DeviceHandle):
-    """One open of it."""
+    """One open of a Slow."""
 
     def __init__(self, slow: Slow, user: User) -> None:
         super().__init__(slow, user, slow.waiters)
@@ -93,7 +93,7 @@ async def test_it_is_answered_when_all_is_taken() -> None:
         assert await bench.answers() == [], "answered twice"
         assert not slow.waiters
         unique = write(bench, fh, b"abc")
-        assert await bench.answers() == [taken(unique, 3)], "at once"
+        assert await bench.answers() == [taken(unique, 3)], "answered at once"
 
 
 @in_trio
@@ -206,7 +206,7 @@ async def test_others_go_on_meanwhile() -> None:
 
 @in_trio
 async def test_the_pieces_of_one_long_write() -> None:
-    """The kernel cuts what is longer than max_write, and says by the offset which piece it is."""
+    """The kernel splits writes longer than max_write. The offset says which piece a request has."""
     async with channel() as bench:
         slow = Slow()
         slow.allowed = 100

@@ -1,4 +1,4 @@
-"""What a test's programs do in a loop of their own."""
+"""Loops that tests run in an agent."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ from harness.places import DIR
 
 
 def contents_until(last: str) -> set[frozenset[str]]:
-    """Every content that a virt's directory was seen with, until one named `last` is gone."""
+    """List the directories of all interfaces until the interface `last` is gone. Returns every listing seen."""
     seen: set[frozenset[str]] = set()
     while os.path.lexists(f"{DIR}/{last}"):
         for name in os.listdir(DIR):
@@ -23,7 +23,7 @@ def contents_until(last: str) -> set[frozenset[str]]:
 
 
 def texts_until(path: str, last: str) -> set[str]:
-    """Every text that a file was read with, until a virt named `last` is gone."""
+    """Read a file repeatedly until the interface `last` is gone. Returns every text seen."""
     seen: set[str] = set()
     while os.path.lexists(f"{DIR}/{last}"):
         with suppress(FileNotFoundError):

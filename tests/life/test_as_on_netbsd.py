@@ -1,6 +1,7 @@
-"""What NetBSD's tests of if_tap try (tests/net/if_tap/t_tap.sh): create and destroy, stand alone, in a bridge.
+"""The cases of NetBSD's tests for if_tap (tests/net/if_tap/t_tap.sh): create and destroy, stand-alone, bridged.
 
-There a rump kernel pings; here another network namespace does, and a program on the frame file answers.
+NetBSD's tests ping from a rump kernel. These ping from another network namespace, and a program on the frame file
+answers.
 """
 
 import subprocess
@@ -19,7 +20,7 @@ HOST, TAP, PROGRAM, PEER = "10.0.0.1", "10.0.1.1", "10.0.1.2", "10.0.0.2"
 
 @pytest.fixture
 def peer(mount: Mount, elsewhere: Place) -> Iterator[Place]:
-    """Another machine, on an Ethernet with the host: 10.0.0.1 is the host, 10.0.0.2 the other one."""
+    """Another machine on an Ethernet with the host. The host has 10.0.0.1, the other machine 10.0.0.2."""
     mount.ip("link add v0 type veth peer name v1")
     mount.ip(f"link set v1 netns {elsewhere.pid}")
     mount.ip(f"addr add {HOST}/24 dev v0")
@@ -31,17 +32,17 @@ def peer(mount: Mount, elsewhere: Place) -> Iterator[Place]:
 
 
 def pings(place: Place, address: str) -> bool:
-    """Whether an answer comes; that none did before is forgotten."""
+    """Flush the neighbour cache, which may hold an earlier failure, and return whether a ping is answered."""
     return "1 received" in place.sh(f"ip neigh flush all; ping -q -c1 -W5 {address} || true")
 
 
 def silent(place: Place, address: str) -> bool:
-    """Whether no answer comes, not within a second."""
+    """Return whether a ping is not answered within a second."""
     return "1 received" not in place.sh(f"ping -q -c1 -W1 {address} || true")
 
 
 def answers(virt: Virt, address: str) -> None:
-    """A program on its frame file is a host of that address, from now on."""
+    """Start a program on the frame file that answers as a host with that address."""
     virt.mount.start(sys.executable, str(RESPONDER), f"{DIR}/{virt.name}", address, stderr=subprocess.PIPE)
     assert virt.read("wait/reader") == "1"
 
@@ -54,7 +55,7 @@ def test_create_and_destroy(mount: Mount) -> None:
 
 
 def test_stand_alone(mount: Mount, virts: Virts, peer: Place) -> None:
-    """A separate network: the host reaches it, and the other machine does once the host routes."""
+    """The tap is a separate network. The host reaches it, and the other machine does once it has a route."""
     virt = virts(f"inet {TAP}/24 up")
     assert pings(mount, PEER)
     assert pings(mount, TAP)
@@ -69,7 +70,7 @@ def test_stand_alone(mount: Mount, virts: Virts, peer: Place) -> None:
 
 
 def test_bridged(mount: Mount, virts: Virts, peer: Place) -> None:
-    """One Ethernet: the program answers the other machine over the bridge, and does not without."""
+    """The program answers the other machine over the bridge, but not without the bridge."""
     virt = virts("up")
     answers(virt, "10.0.0.3")
     assert silent(peer, "10.0.0.3")
@@ -95,7 +96,7 @@ def test_bridged(mount: Mount, virts: Virts, peer: Place) -> None:
 
 
 def test_two_programs_on_one_bridge(mount: Mount, virts: Virts, peer: Place) -> None:
-    """Neither is in the other's way, and each has the frames that are for it."""
+    """The programs do not disturb each other, and each gets the frames that are for it."""
     one, other = virts("up"), virts("up")
     mount.ctl(f"create bridge0 up add v0 add {one.tap} add {other.tap}")
     answers(one, "10.0.0.3")

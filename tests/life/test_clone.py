@@ -19,17 +19,17 @@ from . import programs
 
 @pytest.fixture(autouse=True)
 def _closed(mount: Mount) -> Iterator[None]:
-    """What a test left open has been closed, and that has been seen, before the next begins."""
+    """Close the files that the test left open, and wait until their interfaces are gone."""
     yield
     mount.end_programs()
-    until(lambda: "of an open clone" not in mount.read("ctl"), "none is left")
+    until(lambda: "of an open clone" not in mount.read("ctl"), "no interface of a clone is left")
     for name in mount.links():
         if name != "lo" and not mount.exists(name):
             mount.ip(f"link del {name}")
 
 
 def gone(mount: Mount, unit: int) -> None:
-    """Return once the interface and its tap are gone."""
+    """Wait until the interface and its tap are gone."""
     until(lambda: not mount.exists(f"virt{unit}") and not mount.has(f"tap{unit}"), f"virt{unit} is gone")
 
 
@@ -93,12 +93,12 @@ def test_bash_reads_it_one_byte_at_a_time(mount: Mount) -> None:
 
 
 def test_each_cat_has_its_own(mount: Mount) -> None:
-    """What one made is gone before long, so the unit may be had again; the number is right in any case."""
+    """Each cat creates an interface and prints its unit. A later cat may get the same unit again."""
     for _ in range(5):
         number = mount.sh("cat <>clone")
         assert number.strip().isdecimal()
         assert number.endswith("\n")
-    until(lambda: not mount.units(), "all are gone")
+    until(lambda: not mount.units(), "all interfaces are gone")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -134,7 +134,7 @@ def test_a_crowd_is_killed(mount: Mount) -> None:
     numbers = {int(crowd.open("clone", os.O_RDWR).read()) for _ in range(20)}
     assert numbers == set(range(20))
     crowd.kill()
-    until(lambda: not mount.units() and mount.links() == ["lo"], "all are gone")
+    until(lambda: not mount.units() and mount.links() == ["lo"], "all interfaces are gone")
 
 
 def test_the_directory_appears_whole(mount: Mount) -> None:
@@ -155,12 +155,12 @@ def test_the_directory_appears_whole(mount: Mount) -> None:
 
 
 def test_destroyed_by_another_hand(mount: Mount) -> None:
-    """The number may belong to another interface by then, which the close must not affect."""
+    """By the time of the close, another interface may have the unit. The close must not affect that interface."""
     file = mount.process().open("clone", os.O_RDWR)
     mount.ctl("destroy 0")
     mount.ctl("create 0 description another")
     file.close()
-    mount.ctl("create 1\ndestroy 1")  # commands take their turns, so the close has had its own
+    mount.ctl("create 1\ndestroy 1")  # commands and closes run in order, so that the close is complete after these
     assert mount.read("virt0/description") == "another"
 
 
@@ -184,7 +184,7 @@ def test_the_state_tells_of_it_in_a_comment(mount: Mount) -> None:
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY])
 def test_it_is_opened_for_both(mount: Mount, flags: int) -> None:
-    """Reading the attributes of every file of the mount creates no interface."""
+    """An open for only reading or only writing is refused, so that a program that opens all files creates nothing."""
     with fails(errno.EACCES):
         mount.root.open("clone", flags)
     assert mount.read("last_error") == "clone must be opened for reading and writing: exec 3<>clone"

@@ -1,4 +1,4 @@
-"""A tap that was there before virtfs has its addresses back after `destroy`, with all that belongs to each."""
+"""After `destroy`, a tap that existed before virtfs has its addresses back, with all their attributes."""
 
 import re
 
@@ -18,9 +18,9 @@ ADDRESSES = (
 
 
 def held(mount: Mount, name: str = "tap3") -> list[str]:
-    """Return what ip(8) prints for each address but the link-local one, which depends on the carrier.
+    """Return what ip(8) prints for each address except the link-local one, which depends on the carrier.
 
-    "nodad" says only how one was made.
+    "nodad" is removed, because it says only how an address was added.
     """
     lines = mount.ip(f"-oneline address show dev {name}").replace(name, "tap3").splitlines()
     return sorted(re.sub(r" nodad| +", " ", line) for line in lines if " fe80::" not in line)
@@ -31,8 +31,8 @@ def held(mount: Mount, name: str = "tap3") -> list[str]:
     [
         "echo -inet 10.0.3.1 -inet 10.0.4.1 -inet6 fd00:3::1 >virt3/ctl",
         "ip address flush dev tap3",
-        "echo inet 10.9.9.9/24 mtu 1000 >virt3/ctl",  # too small for IPv6
-        "ip address delete 10.0.3.1/24 dev tap3; echo inet 10.0.3.1/24 >virt3/ctl",  # now it has one
+        "echo inet 10.9.9.9/24 mtu 1000 >virt3/ctl",  # an MTU too small for IPv6
+        "ip address delete 10.0.3.1/24 dev tap3; echo inet 10.0.3.1/24 >virt3/ctl",  # adds a broadcast address
         "ip address flush dev tap3; ip link set tap3 down; ip link set tap3 name lan; ip link set lan up",
     ],
 )

@@ -28,7 +28,7 @@ def net(mount: Mount) -> Iterator[str]:
 
 
 def passes(virt: Virt, there: Place) -> None:
-    """Frames cross both ways."""
+    """Assert that frames pass in both directions. there: where the tap is."""
     end, file = There(there, virt.tap), virt.open()
     end.send(frame(70, 1))
     assert file.read() == frame(70, 1)
@@ -46,7 +46,7 @@ def test_by_the_name_and_home_by_an_empty_line(virt: Virt, net: str) -> None:
     there = told.link(mount, virt.tap, f"-n {net}")
     assert (there["mtu"], there["txqlen"], "UP" in there["flags"]) == (1400, 99, True)
     assert int(virt.read("tap/index")) == there["ifindex"]
-    assert {"10.0.3.1/24", "fd00:3::1/64"} == told.addresses(mount, virt.tap, f"-n {net}"), "and quiet"
+    assert {"10.0.3.1/24", "fd00:3::1/64"} == told.addresses(mount, virt.tap, f"-n {net}"), "no link-local address"
     assert virt.read("ctl").rstrip().endswith(f"netns {net}")
     virt.write("tap/netns", "\n")
     assert virt.read("tap/netns") == ""
@@ -86,7 +86,7 @@ def test_where_it_is_made(mount: Mount, elsewhere: Place) -> None:
 
 
 def test_ping_from_there(virt: Virt, elsewhere: Place) -> None:
-    """The kernel there talks by it: its question for the neighbour comes out of frame."""
+    """The other namespace's kernel uses the tap: a reader of frame gets its ARP request."""
     virt.set("inet 10.0.3.1/24")
     virt.set(f"netns {elsewhere.pid}")
     file = virt.open()
@@ -173,8 +173,8 @@ def test_what_ip_does_there_shows_and_wakes(virt: Virt, elsewhere: Place, words:
     until(lambda: virt.read(name) == value, f"{name} is {value}")
 
 
-def test_a_reader_waits_on_over_the_move(virt: Virt, elsewhere: Place) -> None:
-    """The move is down and up again to the kernel; frame tells what it tells of any down."""
+def test_an_open_file_survives_the_move(virt: Virt, elsewhere: Place) -> None:
+    """For the kernel, a move is a down and an up, so that reads fail as after any down. The open file keeps working."""
     file = virt.open()
     virt.set(f"netns {elsewhere.pid}")
     There(elsewhere, virt.tap).send(frame(70))
@@ -188,8 +188,8 @@ def test_moved_from_outside(virt: Virt, net: str) -> None:
     waiting = file.begin_poll(PRI)
     mount.ip(f"link set {virt.tap} netns {net}")
     assert waiting.result(2) & PRI
-    until(lambda: virt.read("tap/netns") == net, "it is known where it is")
-    assert virt.read("up") == "0", "the kernel sets down what it moves"
+    until(lambda: virt.read("tap/netns") == net, "the new namespace is known")
+    assert virt.read("up") == "0", "the kernel sets an interface down when it moves it"
     reader = virt.open()
     with fails(errno.EHOSTDOWN):
         reader.read()
@@ -197,14 +197,14 @@ def test_moved_from_outside(virt: Virt, net: str) -> None:
     virt.set("up mtu 1300 inet 10.4.0.1/24")
     assert told.addresses(mount, virt.tap, f"-n {net}") >= {"10.4.0.1/24"}
     mount.ip(f"-n {net} link set {virt.tap} netns {mount.pid}")
-    until(lambda: virt.read("tap/netns") == "", "it is home")
+    until(lambda: virt.read("tap/netns") == "", "the tap is in the mount's namespace again")
     virt.set("up")
     passes(virt, mount)
 
 
 def test_moved_from_outside_to_one_without_a_name(virt: Virt, elsewhere: Place) -> None:
     virt.mount.ip(f"link set {virt.tap} netns {elsewhere.pid}")
-    until(lambda: virt.read("tap/netns"), "it is known that it moved")
+    until(lambda: virt.read("tap/netns"), "the move is noticed")
     virt.set("up inet 10.4.0.1/24")
     assert told.addresses(elsewhere, virt.tap) >= {"10.4.0.1/24"}
     passes(virt, elsewhere)
@@ -213,7 +213,7 @@ def test_moved_from_outside_to_one_without_a_name(virt: Virt, elsewhere: Place) 
 
 
 def is_lost(virt: Virt, file: File) -> None:
-    """Every call says so, and destroy is the way out."""
+    """Assert that calls fail with ENXIO once the tap is lost, and that `destroy` removes the interface."""
     with fails(errno.ENXIO):
         file.read()
     with fails(errno.ENXIO):
@@ -250,10 +250,10 @@ def test_the_process_of_the_namespace_dies(virt: Virt) -> None:
 
 
 def test_one_that_moved_from_outside_dies_with_its_namespace(virt: Virt, net: str) -> None:
-    """virtfs does not keep a dead namespace alive, however it came to know it."""
+    """virtfs does not keep a namespace alive, even if another program has moved the tap there."""
     file = virt.open()
     virt.mount.ip(f"link set {virt.tap} netns {net}")
-    until(lambda: virt.read("tap/netns") == net, "it is known where it is")
+    until(lambda: virt.read("tap/netns") == net, "the new namespace is known")
     virt.mount.ip(f"-n {net} link set {virt.tap} addrgenmode none")  # so that it sends nothing by itself
     virt.set("up")
     waiting = file.begin_read().waiting()
@@ -329,7 +329,7 @@ def test_anywhere_in_a_line_that_makes_it(mount: Mount, net: str, kind: str, ver
 
 
 def test_verbs_after_it_act_there(mount: Mount, net: str) -> None:
-    """The bridge is one of that namespace, and ctl tells all of it in one line."""
+    """The bridge is one in that namespace, and ctl shows all verbs in one line."""
     mount.ip(f"-n {net} link add br9 type bridge")
     mount.ctl(f"create 903 netns {net} bridge br9 queue 31 description there")
     assert told.link(mount, "tap903", f"-n {net}")["master"] == "br9"
@@ -340,7 +340,7 @@ def test_verbs_after_it_act_there(mount: Mount, net: str) -> None:
     mount.ctl("destroy 903")
     mount.ctl(line)
     assert mount.read("ctl") == line
-    mount.write("virt903/ctl", f"{verbs}\n")  # as every file: what was read can be written
+    mount.write("virt903/ctl", f"{verbs}\n")  # as for every file, what was read can be written
     assert mount.read("ctl") == line
 
 

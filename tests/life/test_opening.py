@@ -22,21 +22,21 @@ def carrier(virt: Virt) -> bool:
 
 
 def up(virt: Virt) -> bool:
-    """Return whether it is up, after comparing ip(8) with `up` and tap/up."""
+    """Return whether the interface is up, after comparing ip(8) with `up` and tap/up."""
     is_up = "UP" in told.flags(virt.mount, virt.tap)
     assert virt.read("up") == virt.read("tap/up") == str(int(is_up))
     return is_up
 
 
 def loses_carrier(virt: Virt) -> None:
-    """Wait until closing has pulled out the cable: close(2) does not wait for that."""
-    until(lambda: virt.read("tap/carrier") == "0", "the cable is pulled out")
+    """Wait until the carrier is lost after a close. close(2) does not wait for that."""
+    until(lambda: virt.read("tap/carrier") == "0", "the carrier is lost")
     assert not carrier(virt)
 
 
 def comes_down(virt: Virt) -> None:
-    """Wait until closing has set it down: close(2) does not wait for that."""
-    until(lambda: virt.read("up") == virt.read("tap/up") == "0", "it is set down")
+    """Wait until the interface is down after a close. close(2) does not wait for that."""
+    until(lambda: virt.read("up") == virt.read("tap/up") == "0", "the interface is down")
     assert not up(virt)
 
 
@@ -107,7 +107,7 @@ def test_upopen(virts: Virts) -> None:
 
 
 def test_upopen_lets_the_first_read_wait(virts: Virts, mount: Mount) -> None:
-    """No EHOSTDOWN: it is up before open(2) returns."""
+    """The read does not fail with EHOSTDOWN, because the interface is up before open(2) returns."""
     virt = virts("upopen")
     for _ in range(10):
         file = virt.open(os.O_RDONLY | os.O_NONBLOCK, mount.root)
@@ -131,7 +131,7 @@ def test_a_killed_program_sets_it_down(virts: Virts) -> None:
 
 
 def test_upopen_and_verbs_of_ones_own(virts: Virts) -> None:
-    """up and down still say what they say, until the next open or close."""
+    """The verbs up and down still have their effect, until the next open or close."""
     virt = virts("upopen")
     file = virt.open()
     virt.set("down")
@@ -144,7 +144,7 @@ def test_upopen_and_verbs_of_ones_own(virts: Virts) -> None:
 
 
 def test_opened_and_closed_again_and_again(virts: Virts) -> None:
-    """The last word is right, however fast they follow each other."""
+    """The final state is right, however fast opens and closes follow each other."""
     virt = virts("upopen carrier open")
     for _ in range(20):
         virt.open().close()
@@ -162,7 +162,7 @@ def test_opened_and_closed_again_and_again(virts: Virts) -> None:
 
 
 def test_events_of_opening(virts: Virts) -> None:
-    """wait/carrier and wait/up follow."""
+    """Reads of wait/up and wait/carrier return when the open sets the interface up."""
     virt = virts("upopen carrier open")
     waits = [virt.mount.process().open(f"{virt.name}/wait/{what}", os.O_RDONLY) for what in ("up", "carrier")]
     reads = [wait.begin_read(9).waiting() for wait in waits]

@@ -1,4 +1,4 @@
-"""persist: the tap outlives the mount, and the next one finds it."""
+"""persist: the tap outlives the mount, and the next mount finds it."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ def test_the_tap_outlives_the_mount(lasting: LastingOnes, way: str) -> None:
     for what in ("ifindex", "address", "mtu", "master", "txqlen"):
         assert after[what] == before[what], what
     assert {"10.0.3.1/24", "fd00:3::1/64"} <= told.addresses(mount, "tap3")
-    assert {"UP", "NO-CARRIER"} <= set(after["flags"]), "nobody holds it"
+    assert {"UP", "NO-CARRIER"} <= set(after["flags"]), "no process holds it"
     assert not mount.has("tap4")
     mount.again()
     mount.ctl("create 3")
@@ -66,7 +66,7 @@ def test_destroy_removes_what_virtfs_made(mount: Mount) -> None:
 
 
 def test_of_another_mount_it_is_somebody_elses(lasting: LastingOnes) -> None:
-    """Nothing says that virtfs made it, so destroy leaves it."""
+    """Without a state file, the next mount does not know that virtfs made the tap, so `destroy` leaves it."""
     mount = lasting()
     mount.ctl("create 3 persist inet 10.0.3.1/24")
     mount.end()

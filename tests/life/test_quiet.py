@@ -1,4 +1,4 @@
-"""A tap that virtfs made has no IPv6 address before one is said, and sends nothing by itself."""
+"""A tap that virtfs created has no IPv6 address until one is set, and sends nothing by itself."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ def test_no_address_of_its_own(virts: Virts, lines: list[str]) -> None:
 
 
 def test_nothing_is_sent(virts: Virts) -> None:
-    """Not in the time that Linux takes for its first report of multicast listeners."""
+    """The test waits long enough for the first multicast listener report that Linux would send."""
     virt = virts("upopen")
     file = virt.open(os.O_RDONLY | os.O_NONBLOCK)
     assert file.poll(1, 0.5) == 0
@@ -41,7 +41,7 @@ def test_nothing_is_sent(virts: Virts) -> None:
 
 
 def test_what_was_there_keeps_its_own(mount: Mount) -> None:
-    """Of a tap of the host's virtfs does not decide that."""
+    """virtfs does not change how a tap of the host gets its link-local address."""
     mount.ip("tuntap add tap3 mode tap")
     mount.ctl("create 3 up")
     assert told.link(mount, "tap3")["inet6_addr_gen_mode"] == "eui64"

@@ -1,4 +1,4 @@
-"""What other programs set of a tap: no verb undoes it, and what virtfs has a word for shows in ctl."""
+"""Settings that other programs make on a tap: no verb undoes them, and ctl shows those that virtfs has a verb for."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ VERBS = (
 
 
 def seen(mount: Mount, tap: str) -> dict[str, Any]:
-    """All that was set so."""
+    """Return the current values of the settings in BY_HAND."""
     link = told.link(mount, tap, "-details")
     names = ["ifalias", "group", "txqlen", "mtu", "address", "gso_max_size", "allmulti", "promiscuity"]
     features = "tx-tcp-segmentation: tx-tcp6-segmentation: generic-receive-offload: tx-vlan-stag-hw-insert:"
@@ -81,7 +81,7 @@ def test_verbs_leave_it_alone(virts: Virts) -> None:
 
 @pytest.mark.parametrize("line", ["create 3 up", "create 3 queue 5 mtu 1300 filter arp", "create 3 carrier open"])
 def test_a_tap_that_was_found_keeps_it(alone: Alone, line: str) -> None:
-    """After destroy as before."""
+    """After `destroy` its settings are as before."""
     mount = alone()
     mount.ip("tuntap add tap3 mode tap")
     mount.ip("link set tap3 up")

@@ -1,4 +1,4 @@
-"""-o state=FILE: what reading ctl gives, always, and for the next mount."""
+"""-o state=FILE: the file always has the text of ctl, from which the next mount recreates the state."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ VIRTFS = f"env PYTHONPATH={PROJECT} {sys.executable} -m virtfs"
 
 
 def kept(mount: Mount) -> str:
-    """The file's text, without the newline at its end."""
+    """Return the state file's text, without the newline at its end."""
     return mount.root.call(Path.read_text, Path(STATE)).removesuffix("\n")
 
 
@@ -109,7 +109,7 @@ OUTSIDE = [
 
 
 def _follows(mount: Mount, before: str) -> bool:
-    """The file is another than before, and it is what ctl is."""
+    """Return whether the state file has changed and has the text of ctl."""
     return kept(mount) not in (before, "") and kept(mount) == mount.read("ctl")
 
 
@@ -128,11 +128,11 @@ def test_it_follows_what_ip_does(alone: Alone) -> None:
     mount.ip("link del br5")
 
 
-# --- killed
+# --- replaying the file after a kill or a normal end
 
 
 def snapshot(mount: Mount, names: list[str]) -> dict[str, str]:
-    """All that can be read of the interfaces, but for what counts."""
+    """Return all that can be read of the interfaces, except counters."""
     files = "address mtu up queue backlog strict exclusive promisc antispoof persist upopen carrier description"
     tap = "tap/name tap/address tap/addresses tap/netns tap/bridge tap/up"
     texts = {f"{name}/{file}": mount.read(f"{name}/{file}") for name in names for file in f"{files} {tap}".split()}
@@ -153,7 +153,7 @@ bridge0 -learn tap1
 
 
 def furnish(mount: Lasting) -> None:
-    """Interfaces of every sort."""
+    """Create interfaces of every kind."""
     mount.ip("netns add net1")
     mount.write("ctl", ALL)
 
@@ -167,7 +167,7 @@ def test_everything_comes_again(lasting: LastingOnes, way: str) -> None:
     indices = {tap: told.link(mount, tap)["ifindex"] for tap in ("tap1", "tap3")}
     there = told.link(mount, "tap7", "-n net1")["ifindex"]
     mount.kill() if way == "SIGKILL" else mount.end()
-    assert kept(mount) == file, "the end of a mount is not the end of what it keeps"
+    assert kept(mount) == file, "the end of a mount does not change the file"
     assert {tap: told.link(mount, tap)["ifindex"] for tap in indices} == indices
     assert {"10.0.1.1/24", "fd00:1::1/64"} <= told.addresses(mount, "tap1")
     if way == "SIGKILL":
@@ -179,8 +179,8 @@ def test_everything_comes_again(lasting: LastingOnes, way: str) -> None:
     assert same(mount) == file
     assert {tap: told.link(mount, tap)["ifindex"] for tap in indices} == indices
     assert told.link(mount, "tap7", "-n net1")["ifindex"] == there
-    assert "LOWER_UP" in told.flags(mount, "tap1"), "carrier is back"
-    assert "NO-CARRIER" in told.flags(mount, "tap3"), "its carrier is to be open"
+    assert "LOWER_UP" in told.flags(mount, "tap1"), "the tap has a carrier again"
+    assert "NO-CARRIER" in told.flags(mount, "tap3"), "carrier open: there is none until frame is opened"
     for name in names:
         mount.ctl(f"destroy {name}")
     assert [name for name in mount.links() if name.startswith("tap")] == []
@@ -211,7 +211,7 @@ def test_the_owner_goes_on_as_before(lasting: LastingOnes) -> None:
 
 
 def test_killed_in_the_middle_of_commands(lasting: LastingOnes) -> None:
-    """What is there again is what the file said; at most the running command is missing."""
+    """All that the file contains is recreated. At most the command that was running is missing."""
     mount = lasting(OPTION)
     shell = mount.shell("for n in {0..200}; do echo create $n up >ctl && echo $n; done", stdout=-1)
     assert shell.stdout is not None
@@ -246,7 +246,7 @@ def test_the_namespace_of_a_process_is_lost(lasting: LastingOnes, elsewhere: Pla
 
 
 def test_verbs_after_the_namespace_of_a_process(lasting: LastingOnes, elsewhere: Place) -> None:
-    """Those of the tap would act here now, so they are left out."""
+    """Verbs for the tap would now act in the mount's namespace, so they are left out."""
     mount = lasting(OPTION)
     elsewhere.ip("link add br9 type bridge")
     mount.ctl(f"create 3 netns {elsewhere.pid} bridge br9 up description far")
@@ -261,7 +261,7 @@ def test_verbs_after_the_namespace_of_a_process(lasting: LastingOnes, elsewhere:
 
 
 def test_a_file_with_a_line_for_what_follows_netns(lasting: LastingOnes) -> None:
-    """As versions before wrote it."""
+    """Earlier versions wrote such files."""
     mount = lasting()
     mount.ip("netns add net1")
     mount.ip("-n net1 link add br9 type bridge")
@@ -274,7 +274,7 @@ def test_a_file_with_a_line_for_what_follows_netns(lasting: LastingOnes) -> None
 
 
 def test_a_named_namespace_that_is_gone(lasting: LastingOnes) -> None:
-    """Its line is logged, the others come."""
+    """Its line is logged. The other interfaces are recreated."""
     mount = lasting(OPTION)
     furnish(mount)
     mount.kill()
@@ -309,9 +309,9 @@ def test_a_clone_does_not_come_again(lasting: LastingOnes) -> None:
     same(mount)
 
 
-# --- while it is being made again
+# --- while the state is being recreated
 
-MANY = 20  # interfaces: making them takes longer than a reader's first look
+MANY = 20  # number of interfaces: creating them takes longer than a program needs to begin its first read
 _FIRST_READ = f"""
 until mapfile rows </proc/self/mountinfo && [[ ${{rows[*]}} == *" {DIR} "*fuse.virtfs* ]]; do :; done
 exec cat {DIR}/ctl
@@ -319,7 +319,7 @@ exec cat {DIR}/ctl
 
 
 def _begun(mount: Lasting, text: str) -> None:
-    """Start a server that has this to make again; it is not mounted yet, or not ready."""
+    """Start a server that is to replay `text`. Returns before the server is mounted or ready."""
     mount.end()
     mount.root.call(Path.write_text, Path(STATE), text)
     mount.end_programs()
@@ -358,7 +358,7 @@ ENDS: dict[str, Callable[[Lasting], object]] = {
 
 
 def _waits(pid: int) -> bool:
-    """Whether a process waits until a FUSE server lets anybody in, proc_pid_stack(5)."""
+    """Return whether a process waits until the FUSE server has answered FUSE_INIT (proc_pid_stack(5))."""
     return "fuse_get_req" in Path(f"/proc/{pid}/stack").read_text()
 
 
@@ -370,16 +370,16 @@ def test_a_mount_that_ends_before_it_is_complete(lasting: LastingOnes, way: str)
     _begun(mount, text)
     reader, killed = _reader(mount), _reader(mount)
     for one in (reader, killed):
-        until(partial(_waits, one.pid), "it waits for the answer to FUSE_INIT", 30)
+        until(partial(_waits, one.pid), "the program waits for the answer to FUSE_INIT", 30)
     killed.send_signal(signal.SIGINT)
     finished(killed, 1)
-    # Not by Place.has, which would enter the mount.
+    # Place.has would enter the mount and wait, too.
     there = mount.command("ip", "-br", "link", "show", "tap5")
-    until(lambda: subprocess.run(there, capture_output=True, check=False).returncode == 0, "some are made", 30)
+    until(lambda: subprocess.run(there, capture_output=True, check=False).returncode == 0, "some interfaces exist", 30)
     ENDS[way](mount)
     assert mount.ended() == 0
     said = "".join(mount.log)
-    assert "is mounted" not in said, "for nobody was let in"
+    assert "is mounted" not in said, "the mount was never ready"
     assert "line" not in said, "lines that were not tried have not failed"
     output, complaint = finished(reader)
     assert (output, "cat: " in complaint) == ("", True)
@@ -388,7 +388,7 @@ def test_a_mount_that_ends_before_it_is_complete(lasting: LastingOnes, way: str)
     assert mount.mounts() == []
 
 
-# --- the file itself
+# --- the file
 
 
 def test_it_is_never_seen_half_written(alone: Alone) -> None:
@@ -457,7 +457,7 @@ def test_one_with_nothing_in_it(lasting: LastingOnes, text: bytes) -> None:
 
 
 def test_a_full_disk_spares_what_was_kept(lasting: LastingOnes) -> None:
-    """The log reports it, the commands hold, and the file follows once there is room."""
+    """The log reports the error and commands take effect. The file is updated once there is room."""
     mount = lasting()
     mount.end()
     mount.sh("mkdir /mnt/small && mount -t tmpfs -o size=16k tmpfs /mnt/small")
@@ -469,7 +469,7 @@ def test_a_full_disk_spares_what_was_kept(lasting: LastingOnes) -> None:
     mount.ctl("create 4 up description " + "x" * 200)
     assert mount.read("virt4/up") == "1"
     assert mount.sh("cat /mnt/small/state") == before
-    until(lambda: "/mnt/small/state" in "".join(mount.log), "the log tells")
+    until(lambda: "/mnt/small/state" in "".join(mount.log), "the log reports it")
     mount.sh("rm /mnt/small/fill")
     mount.ctl("create 5")
     assert mount.sh("cat /mnt/small/state") == mount.read("ctl") + "\n"
@@ -491,7 +491,7 @@ def test_a_full_disk_spares_what_was_kept(lasting: LastingOnes) -> None:
 def test_a_file_that_cannot_keep_the_state_is_refused(
     lasting: LastingOnes, made: str, option: str, sentence: str
 ) -> None:
-    """Better no mount than one that forgets without a word."""
+    """The mount fails rather than lose the state unnoticed."""
     mount = lasting()
     mount.end()
     mount.sh(made)
@@ -502,7 +502,7 @@ def test_a_file_that_cannot_keep_the_state_is_refused(
 
 
 def test_a_link_is_followed_and_what_lies_in_the_way_is_not(lasting: LastingOnes) -> None:
-    """The temporary file beside the state file may be a link that somebody else has made."""
+    """The name of the temporary file beside the state file may be taken by a link, which must not be followed."""
     mount = lasting()
     mount.end()
     mount.sh(
@@ -528,7 +528,7 @@ def test_two_mounts_do_not_share_one(lasting: LastingOnes) -> None:
 
 
 def test_a_line_that_fails_is_kept_and_tried_again(lasting: LastingOnes) -> None:
-    """A namespace that is not there yet at boot, for instance."""
+    """For instance, a namespace may not exist yet at boot."""
     mount = lasting(OPTION)
     mount.ctl("create 3 up")
     mount.end()
@@ -546,7 +546,7 @@ def test_a_line_that_fails_is_kept_and_tried_again(lasting: LastingOnes) -> None
     assert sorted(mount.units()) == ["virt3", "virt5"]
     assert mount.read("virt5/tap/netns") == "late"
     assert "not replayed: create 5" not in same(mount)
-    mount.ctl("virt5 description here")  # about another interface
+    mount.ctl("virt5 description here")  # the other failed line is about virt3
     assert "frobnicate" in same(mount)
 
 
@@ -572,7 +572,7 @@ def test_bytes_of_any_locale(lasting: LastingOnes) -> None:
 
 
 def test_a_directory_is_none(lasting: LastingOnes) -> None:
-    """Better no mount than one that forgets without a word."""
+    """The mount fails rather than lose the state unnoticed."""
     mount = lasting()
     mount.end()
     mount.sh("mkdir /mnt/dir")

@@ -247,7 +247,7 @@ def test_loss_is_the_same_with_the_same_seed(joined: tuple[Virt, Virt]) -> None:
         watch = Watch(second.mount, f"{second.name}/pcap")
         before = sum(counts(first).values())
         first.host_sends(*(frame(60, number) for number in range(200)))
-        until(lambda: sum(counts(first).values()) - before == 200, "all are delivered or dropped")  # noqa: B023
+        until(lambda: sum(counts(first).values()) - before == 200, "each frame is delivered or dropped")  # noqa: B023
         fates.append([packet.frame for packet in watch.look().packets if packet.way == "out"])
         watch.file.close()
     assert fates[0] == fates[1]

@@ -79,7 +79,7 @@ def test_a_crowd(virt: Virt, mount: Mount) -> None:
     assert len(rows(virt)) == 300
     assert len(mount.sh(f"dd bs=100 if={virt.name}/clients status=none").splitlines()) == 301
     crowd.kill()
-    until(lambda: rows(virt) == [], "all are gone")
+    until(lambda: rows(virt) == [], "all rows are gone")
 
 
 def test_a_name_with_blanks_or_worse(virt: Virt) -> None:

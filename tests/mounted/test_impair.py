@@ -237,7 +237,7 @@ def test_captures_see_frames_in_before_their_delay_and_out_after(virt: Virt) -> 
     assert 0.5 <= second < 0.9
 
 
-def test_hex_and_inject_go_the_same_way(virt: Virt) -> None:
+def test_frames_written_to_hex_are_impaired(virt: Virt) -> None:
     virt.set("impair out loss 100%")
     virt.write("hex", f"{frame().hex()}\n")
     assert (virt.count("tx_frames"), virt.count("tx_dropped")) == (0, 1)

@@ -46,7 +46,7 @@ def test_interfaces_until_the_descriptors_are_spent(alone: Alone) -> None:
     assert "1024" in mount.read("last_error")
     assert "RLIMIT_NOFILE" in mount.read("last_error")
     assert made > 400
-    assert any(f"max_virts is {made}" in line for line in mount.log), "the start says so"
+    assert any(f"max_virts is {made}" in line for line in mount.log), "logged at the start"
     for unit in range(40):
         mount.root.open(f"virt{unit}/inject", os.O_WRONLY)
     mount.ctl("virt1 up history 64K impair delay 1ms filter arp\ncable 2 3\ncreate bridge0 add virt4")

@@ -159,7 +159,7 @@ def test_opened_while_it_is_destroyed(virts: Virts) -> None:
         for root in roots:
             process.call(os.close, root.result())
     until(lambda: packet_sockets(mount) == sockets, "no packet socket is left")
-    until(lambda: open_files(mount) == before, "all descriptors are given back")
+    until(lambda: open_files(mount) == before, "all descriptors are released")
 
 
 def _open_and_read(path: str) -> str:
@@ -187,7 +187,7 @@ def test_made_while_the_root_s_is_closed(mount: Mount) -> None:
     until(lambda: packet_sockets(mount) == sockets, "no packet socket is left")
     for turn in range(10):
         mount.ctl(f"destroy {900 + turn}")
-    until(lambda: open_files(mount) == before, "all descriptors are given back")
+    until(lambda: open_files(mount) == before, "all descriptors are released")
 
 
 def _write(path: str, text: str) -> None:
@@ -292,7 +292,7 @@ def test_many_interfaces(alone: Alone) -> None:
     for each in (watch, *owns):
         each.file.close()
     until(lambda: packet_sockets(mount) == sockets, "no packet socket is left")
-    until(lambda: open_files(mount) == before, "all descriptors are given back")
+    until(lambda: open_files(mount) == before, "all descriptors are released")
 
 
 def test_a_long_frame_in_a_small_ring_is_cut_and_says_so(alone: Alone) -> None:
@@ -424,7 +424,7 @@ def test_readers_that_come_and_go(virt: Virt) -> None:
             watch.file.close()
     file.close()
     until(lambda: packet_sockets(mount) == sockets, "no packet socket is left")
-    until(lambda: open_files(mount) == before, "all descriptors are given back")
+    until(lambda: open_files(mount) == before, "all descriptors are released")
 
 
 # --- without permission

@@ -95,7 +95,7 @@ def test_it_wakes(virt: Virt, change: Change) -> None:
     waiting = file.begin_poll(PRI)
     do(virt)
     assert waiting.result(2) & CHANGED == CHANGED
-    assert file.poll(PRI) & CHANGED == CHANGED, "still"
+    assert file.poll(PRI) & CHANGED == CHANGED, "reported until the next read"
     assert again(file) == f"{value}\n"
     assert file.poll(PRI, QUIET) == 0
     assert file.poll(select.POLLIN | select.POLLOUT) == select.POLLIN | select.POLLOUT

@@ -1,4 +1,4 @@
-"""No frame is lost without being counted, whatever is done in whatever order."""
+"""Every lost frame is counted, whatever happens in whatever order."""
 
 from typing import Any
 
@@ -13,7 +13,11 @@ QUEUE = 64
 
 
 class Counting(RuleBasedStateMachine):
-    """The host's frames = rx_frames + rx_dropped + those that wait; the writer's = tx_frames + tx_dropped."""
+    """A wire with random operations.
+
+    The number of frames from the host is rx_frames + rx_dropped + the number waiting. The number of frames written is
+    tx_frames + tx_dropped.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,12 +55,12 @@ class Counting(RuleBasedStateMachine):
         counters = self.bench.counters
         for _ in range(count):
             if len(self.sent) - counters.rx_frames - counters.rx_dropped >= QUEUE:
-                break  # a real tap has no room for more, where the fake has
+                break  # a real tap has no room for more, but the fake has
             one = frame(len(self.sent), size)
             try:
                 self.bench.tap.host_send(one)
             except BlockingIOError:
-                break  # the kernel's own queue is full: its own counter
+                break  # the queue of the fake is full; the kernel would count such a frame itself
             self.sent.append(one)
 
     @precondition(lambda self: self.readers)
@@ -126,7 +130,7 @@ class Counting(RuleBasedStateMachine):
                 assert not (fits and self.up)
 
     def _receive(self) -> None:
-        """The host takes what came."""
+        """Receive all frames that have reached the host."""
         try:
             while True:
                 self.bench.tap.host_receive()
@@ -155,7 +159,7 @@ class Counting(RuleBasedStateMachine):
 
     @invariant()
     def order_is_kept(self) -> None:
-        """Each taken frame is one that was sent, none twice, none before an earlier one."""
+        """The frames taken are frames that were sent, in the same order and each at most once."""
         sent: Any = iter(self.sent)
         for one in self.taken:
             assert any(other[: len(one)] == one for other in sent)

@@ -1,4 +1,4 @@
-"""What stands in a wire's way: impairments that hold frames up, a cable that takes it over."""
+"""Impairments on the path of a wire, which hold frames, and cables, which take over the wire."""
 
 import errno
 import select
@@ -13,7 +13,7 @@ SOURCE = HEAD[6:12]
 
 
 class Held:
-    """A way that holds frames until the test lets them go."""
+    """A path that holds frames until the test takes them."""
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
@@ -28,7 +28,7 @@ class Held:
 
 
 def look_for_frames(bench: Bench) -> None:
-    """Let the wire's task do what it has to, with what lies in the tap."""
+    """Run the wire's task until it has handled the frames in the tap."""
     trio.run(pumping, bench, lambda: None)
 
 
@@ -66,7 +66,7 @@ def test_what_arrives_and_nobody_reads_is_dropped() -> None:
 
 
 def test_frames_out_wait_in_the_way_and_are_then_sent() -> None:
-    """Antispoof comes behind an impairment, which may have corrupted the address."""
+    """The antispoof check follows the impairment, which may have corrupted the address."""
     with wire() as bench:
         way = Held()
         bench.virt.set(antispoof=True, address=SOURCE)
@@ -124,7 +124,7 @@ def test_a_cable_has_what_is_received_and_the_tap_is_left_to_it() -> None:
         bench.wire.settle()
         assert bench.wire.peek() == 0
         assert (carried, bench.counters.rx_dropped) == ([], 0)
-        assert select.select([bench.tap.fd], [], [], 0)[0], "the cable is to read it"
+        assert select.select([bench.tap.fd], [], [], 0)[0], "the frame is left for the cable to read"
         bench.wire.count_in(1, 60)
         bench.wire.receive(frame(1))
         assert carried == [frame(1)]

@@ -1,4 +1,4 @@
-"""What a wire gives, takes, keeps and counts."""
+"""A wire: which frames it delivers, sends, keeps and counts."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ def test_take_cuts_to_the_size_asked_for(peeked: bool) -> None:
             assert bench.wire.peek() == 60
         assert bench.take(20) == frame(1)[:20]
         assert bench.take(60) == frame(2)
-        assert bench.counters.rx_bytes == 120, "what the host sent, not what was asked for"
+        assert bench.counters.rx_bytes == 120, "the length that the host sent, not the size of the read"
 
 
 def test_peek_tells_the_next_length_and_takes_nothing() -> None:
@@ -57,7 +57,7 @@ def test_what_comes_while_nobody_reads_is_dropped_and_counted() -> None:
     with wire() as bench:
         for n in range(3):
             bench.tap.host_send(frame(n))
-        assert bench.counters.rx_dropped == 0, "nobody has looked yet"
+        assert bench.counters.rx_dropped == 0, "the tap has not been read yet"
         bench.wire.settle()
         assert bench.counters.rx_dropped == 3
         bench.tap.host_send(frame(3))
@@ -66,7 +66,7 @@ def test_what_comes_while_nobody_reads_is_dropped_and_counted() -> None:
         assert bench.take() is None
         bench.tap.host_send(frame(4))
         bench.wire.settle()
-        assert bench.take() == frame(4), "somebody reads: nothing is settled away"
+        assert bench.take() == frame(4), "with a reader, settle() drops nothing"
         bench.tap.host_send(frame(5))
         bench.wire.closed()
         assert bench.counters.rx_dropped == 5
@@ -194,7 +194,7 @@ def test_vanished_tap_is_told_once_it_is_touched(call: Callable[[Bench], object]
             assert refusal(bench.take) == errno.ENXIO
             assert refusal(bench.put, frame(1)) == errno.ENXIO
             assert refusal(bench.put, b"") == errno.ENXIO
-        assert told == [True], "the owner knows already"
+        assert told == [True], "the owner is told only once"
         assert bench.counters.tx_dropped == 0
 
 
@@ -213,7 +213,7 @@ def test_vanished_tap_counts_nothing() -> None:
 
 
 def test_closed_wire_can_still_be_asked() -> None:
-    """Descriptors of a destroyed interface stay open as long as their programs like."""
+    """Programs may keep descriptors of a destroyed interface open."""
     with wire() as bench:
         bench.wire.opened()
         bench.lose()
@@ -230,7 +230,7 @@ def test_closed_wire_can_still_be_asked() -> None:
 
 
 async def pumping(bench: Bench, then: Callable[[], object]) -> None:
-    """Run the pump, do something, and let all that follows from it happen."""
+    """Run the pump, call `then`, and return once all tasks are blocked again."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.wire.pump)
         await trio.testing.wait_all_tasks_blocked()
@@ -250,7 +250,7 @@ def test_pump_wakes_once_for_what_comes_while_somebody_waits() -> None:
         bench.wire.opened()
         bench.on_ready(ready)
         trio.run(pumping, bench, lambda: bench.tap.host_send(frame(1)))
-        assert woken == [], "nobody waits"
+        assert woken == [], "no reader waits"
         bench.take_all()
         bench.wire.want()
 
@@ -262,11 +262,11 @@ def test_pump_wakes_once_for_what_comes_while_somebody_waits() -> None:
         assert sum(woken) == 3
         rounds = len(woken)
         trio.run(pumping, bench, lambda: bench.tap.host_send(frame(4)))
-        assert len(woken) == rounds, "who does not wait any more is not woken"
+        assert len(woken) == rounds, "a listener that no longer waits is not called"
 
 
 def test_pump_wakes_for_a_new_frame_while_an_old_one_lies_there() -> None:
-    """As edge-triggered epoll(7) on the frame file wants it."""
+    """Edge-triggered epoll(7) on the frame file needs this."""
     with wire() as bench:
         woken: list[bool] = []
 
@@ -301,7 +301,7 @@ def test_pump_keeps_the_backlog_while_nobody_reads() -> None:
 
         bench.set_backlog(4)
         trio.run(pumping, bench, send)
-        assert bench.counters.rx_dropped == 16, "before anybody looked"
+        assert bench.counters.rx_dropped == 16, "dropped before a reader opened"
         bench.wire.opened()
         assert bench.take_all() == [frame(n) for n in range(16, 20)]
 

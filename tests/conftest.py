@@ -42,7 +42,7 @@ def _limit(item: pytest.Item) -> float:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with the slowest tests first. Otherwise a worker might start one when all others have finished."""
+    """Put the files with the slowest tests first. Otherwise a worker might begin one when all others are done."""
     longest: defaultdict[Path, float] = defaultdict(float)
     for item in items:
         longest[item.path] = max(longest[item.path], _limit(item))

@@ -219,7 +219,7 @@ async def side() -> AsyncIterator[tuple[Bench, Side, trio.Nursery]]:
 
 
 def told(error: VirtError, user: User) -> None:
-    """Ignore what would go to last_error."""
+    """Ignore an error that virtfs would report in last_error."""
 
 
 def on_frame(flags: int) -> Callable[[], AbstractAsyncContextManager[Polled]]:
@@ -267,7 +267,7 @@ async def on_inject() -> AsyncIterator[Polled]:
             error, taken = await polled.send(rest[:size])
             if not events & OUT and size > 100:  # a part of a record is always taken
                 assert error == -errno.EAGAIN
-            elif cut:  # poll knew the next frame
+            elif cut:  # this continues a write that was cut, so that poll knew the next frame
                 assert error != -errno.EAGAIN
             rest, cut = rest[taken:], taken < size
             if not cut:

@@ -90,7 +90,7 @@ async def test_read_waits_and_is_answered_on_wake() -> None:
         unique = bench.read(fh, size=3)
         assert await bench.answers() == []
         assert talk.started == 1
-        talk.waiters.wake()  # for nothing
+        talk.waiters.wake()  # without data
         assert await bench.answers() == []
         talk.say(b"frame")
         assert await bench.answers() == [Answer(0, unique, b"fra")]
@@ -220,7 +220,7 @@ async def test_poll_notifies_once_and_only_whom_asked() -> None:
         assert await bench.poll(looks, kh=7, schedule=False) == select.POLLOUT
         assert await bench.poll(asks, kh=8, schedule=True) == select.POLLOUT
         assert talk.started == 1
-        talk.waiters.wake()  # nothing to tell yet
+        talk.waiters.wake()  # without a new event
         assert await bench.answers() == []
         talk.say(b"frame")
         assert await bench.answers() == [notification(8)]

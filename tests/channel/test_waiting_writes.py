@@ -83,7 +83,7 @@ async def test_it_is_answered_when_all_is_taken() -> None:
         fh = await bench.open(slow)
         unique = write(bench, fh, b"0123456789")
         assert await bench.answers() == []
-        slow.waiters.wake()  # for nothing
+        slow.waiters.wake()  # while nothing more is allowed
         slow.go_on(4)
         assert await bench.answers() == []
         slow.go_on(6)

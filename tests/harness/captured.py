@@ -32,7 +32,7 @@ class Captured:
 
     def __init__(self, data: bytes) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # python-pcapng's own
+            warnings.simplefilter("ignore", DeprecationWarning)  # raised by python-pcapng itself
             self.blocks: list[Any] = list(FileScanner(io.BytesIO(data)))
 
     @property

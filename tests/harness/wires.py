@@ -62,7 +62,7 @@ class Bench:
         return None if taken is None else bytes(self._room[HEADROOM : HEADROOM + taken])
 
     def on_ready(self, listener: Callable[[], bool]) -> None:
-        """Set the only listener for new frames. It returns whether it waits for more."""
+        """Set the only listener for new frames. The listener returns whether it waits for more."""
         self.wire.listeners[:] = [listener]
 
     def take_all(self) -> list[bytes]:
@@ -75,7 +75,7 @@ class Bench:
         return self.wire.out.put(memoryview(data))
 
     def down(self) -> None:
-        """Set the tap down. Its fake is also filled: a tap that is down is not writable (drivers/net/tun.c)."""
+        """Set the tap down. Also fill the fake: a tap that is down is not writable (drivers/net/tun.c: no EPOLLOUT)."""
         try:
             while True:
                 os.write(self.tap.fd, b"filler" * 700)

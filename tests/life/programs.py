@@ -16,7 +16,7 @@ def contents_until(last: str) -> set[frozenset[str]]:
             if name.startswith("virt"):
                 try:
                     seen.add(frozenset(os.listdir(f"{DIR}/{name}")))
-                except OSError as refusal:  # destroyed before its name was looked up, or after
+                except OSError as refusal:  # destroyed before or after the lookup of its name
                     if refusal.errno not in (errno.ENOENT, errno.ENXIO):
                         raise
     return seen

@@ -20,7 +20,7 @@ PRI, ERR = select.POLLPRI, select.POLLERR
 
 @pytest.fixture
 def net(mount: Mount) -> Iterator[str]:
-    """A named namespace of the mount's machine."""
+    """A named network namespace on the mount's machine."""
     mount.ip("netns add net1")
     yield "net1"
     if "net1" in mount.ip("netns list"):
@@ -72,7 +72,7 @@ def test_from_one_to_another(virt: Virt, elsewhere: Place, net: str) -> None:
         passes(virt, elsewhere)
         virt.set(f"netns {net}")
         assert told.addresses(virt.mount, virt.tap, f"-n {net}") == {"10.0.3.1/24"}
-    virt.set(f"netns {net}")  # where it is already
+    virt.set(f"netns {net}")  # where the tap is already
     virt.write("tap/netns", f"{net}\n")
     assert virt.read("tap/netns") == net
 
@@ -254,7 +254,7 @@ def test_one_that_moved_from_outside_dies_with_its_namespace(virt: Virt, net: st
     file = virt.open()
     virt.mount.ip(f"link set {virt.tap} netns {net}")
     until(lambda: virt.read("tap/netns") == net, "the new namespace is known")
-    virt.mount.ip(f"-n {net} link set {virt.tap} addrgenmode none")  # so that it sends nothing by itself
+    virt.mount.ip(f"-n {net} link set {virt.tap} addrgenmode none")  # so that the host sends nothing by itself
     virt.set("up")
     waiting = file.begin_read().waiting()
     virt.mount.ip(f"netns del {net}")

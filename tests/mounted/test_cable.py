@@ -1,4 +1,4 @@
-"""cable: two interfaces joined in user space. To the hosts behind the taps it looks like an Ethernet cable."""
+"""cable: joins two interfaces in user space. To the hosts behind the taps it looks like an Ethernet cable."""
 
 import errno
 import json
@@ -274,7 +274,7 @@ def test_rate_of_udp(mount: Mount, hosts: Hosts) -> None:
 
 
 def test_an_end_s_own_impairment_and_filter_hold(pair: Pair) -> None:
-    """Both those of the virt that frames come from, and those of the virt they go to."""
+    """The settings of both ends apply: of the virt that a frame comes from, and of the virt that it goes to."""
     left, right = pair
     left.ping(right, "-c1 -W2")
     left.set("impair in delay 20ms")

@@ -52,7 +52,7 @@ def test_a_descriptor_of_one_direction_is_told_of_that(virt: Virt, name: str, fl
 @pytest.mark.parametrize("name", ["frame", "hex"])
 @pytest.mark.parametrize("by", ["host", "ctl"])
 def test_a_waiting_poll_hears_of_down(virt: Virt, name: str, by: str) -> None:
-    """It returns as a waiting read does."""
+    """A waiting poll returns when the interface is set down, as a waiting read does."""
     file = virt.mount.root.open(f"{virt.name}/{name}", os.O_RDONLY)
     for _ in range(2):
         polling, reading = file.begin_poll(IN), file.begin_read().waiting()

@@ -26,7 +26,7 @@ def test_a_signal_ends_a_waiting_reader(virt: Virt, tool: str, number: int) -> N
 
 
 def test_a_signal_that_is_caught_is_eintr(virt: Virt) -> None:
-    """read(2) fails so unless SA_RESTART is set, which perl never does."""
+    """read(2) fails with EINTR unless the handler was installed with SA_RESTART, which perl never uses."""
     script = "$SIG{USR1} = sub {}; print defined sysread(STDIN, $frame, 99) ? q(a frame) : $!"
     reader = virt.mount.shell(f"LC_ALL=C exec perl -e '{script}' <{virt.name}/frame", stdout=subprocess.PIPE)
     until_it_waits(reader.pid)
@@ -137,7 +137,7 @@ def test_the_tap_deleted_from_outside_while_waiting(virts: Virts) -> None:
     virt.mount.ip(f"link del {virt.tap}")
     with fails(errno.ENXIO):
         waiting.result(2)
-    assert polling.result(2) & select.POLLERR  # the kernel may report it down before it reports it gone
+    assert polling.result(2) & select.POLLERR  # the kernel may report the tap as down before it reports it as gone
     assert file.poll(select.POLLIN) & (select.POLLERR | select.POLLHUP) == select.POLLERR | select.POLLHUP
     _is_gone(file)
     with fails(errno.ENXIO):

@@ -151,7 +151,7 @@ def test_equal_frames_while_down(virt: Virt) -> None:
 
 
 def test_frames_go_as_soon_as_they_are_whole(virt: Virt) -> None:
-    """For instance, from a pipe that tcpdump fills bit by bit."""
+    """The file may come bit by bit, for instance from a pipe that tcpdump fills."""
     file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
     file.write(FILE[: 24 + 16 + 60])
     assert virt.host_gets() == SENT[0]
@@ -266,7 +266,10 @@ def test_a_signal_ends_a_waiting_write_and_frees_the_file(virt: Virt, number: in
 @pytest.mark.parametrize("resolution", [0, 0x80, 6, 9, 19, 127, 0xFF])
 @pytest.mark.parametrize("pace", ["1", "0.001", "1000000"])
 def test_a_recording_of_any_clock(virt: Virt, resolution: int, pace: str) -> None:
-    """With the largest interval possible, the second frame is refused with the right time, waits, or is sent."""
+    """The timestamps differ as much as the clock allows. The second frame waits or is sent, depending on the pace.
+
+    If it is due after more nanoseconds than 63 bits hold, it is refused, with the right number of years.
+    """
     virt.set(f"pace {pace}")
     head, last = clocked(resolution, 0, SENT[0]), clocked(resolution, 2**64 - 1, SENT[1])[28 + 32 :]
     seconds = 2**64 / (2 if resolution & 0x80 else 10) ** (resolution & 0x7F) / float(pace)

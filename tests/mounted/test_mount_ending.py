@@ -43,7 +43,7 @@ def test_a_signal(alone: Alone, number: int) -> None:
 
 
 def test_virtfs_umount(alone: Alone) -> None:
-    """It returns when the taps are gone."""
+    """`virtfs umount` returns once the taps are gone."""
     mount = alone()
     _, waiting = busy(mount)
     umount = mount.start(*VIRTFS, "umount", DIR, env=ENVIRONMENT, cwd=PROJECT)

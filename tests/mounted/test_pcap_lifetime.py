@@ -24,7 +24,7 @@ from harness.watching import Watch
 
 @pytest.fixture
 def net(mount: Mount) -> Iterator[str]:
-    """A named namespace of the mount's machine."""
+    """A named network namespace on the mount's machine."""
     mount.ip("netns add net1")
     yield "net1"
     if "net1" in mount.ip("netns list"):
@@ -380,7 +380,7 @@ def test_the_mount_ends_while_captures_run(alone: Alone) -> None:
         waiting.append(file.begin_read().waiting())
     assert mount.end(signal.SIGTERM) == 0
     for each in waiting:
-        with suppress(OSError):  # ENXIO, if not the end
+        with suppress(OSError):  # ENXIO, unless the read has returned the end of the file
             each.result()
 
 

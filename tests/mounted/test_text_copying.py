@@ -1,4 +1,4 @@
-"""However a program copies a file, it gets all of it, or an error after which it falls back to read(2)."""
+"""However a program copies a file, it gets the whole content, or an error after which it falls back to read(2)."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""wait/*: a read that returns once a condition holds."""
+"""wait/*: files whose reads return once a condition holds."""
 
 import errno
 import os

@@ -1,8 +1,8 @@
-"""A place of its own to measure in, and the servers measured there.
+"""Namespaces in which a benchmark runs, and the servers that it measures.
 
-`enter` moves the program into new network, mount and process namespaces. Its processes, taps and mounts end with it,
-however it ends: the first process of a pid namespace takes all others along (pid_namespaces(7)), the rest goes with
-the last of them. Files lie on a tmpfs over /run, seen from inside only.
+`enter` moves the program into new network, mount and pid namespaces, so nothing outlives it. When the first process of
+a pid namespace ends, the kernel kills all others (pid_namespaces(7)). Taps and mounts vanish with the last of them.
+Files are on a tmpfs over /run, which only processes in the mount namespace can see.
 """
 
 import contextlib
@@ -31,18 +31,21 @@ _INSIDE = "VIRTFS_BENCH_INSIDE"
 
 
 def enter() -> None:
-    """Returns inside the namespaces; outside, it starts the program again in there and ends with its status."""
+    """Make sure that the program runs in namespaces of its own.
+
+    Outside, run the program again in new namespaces and exit with its status. Inside, mount the tmpfs and return.
+    """
     if os.environ.get(_INSIDE):
         subprocess.run(["mount", "-t", "tmpfs", "bench", RUN], check=True)
         return
     if os.geteuid():
-        raise SystemExit("bench: needs root, for taps and namespaces of its own")
+        raise SystemExit("bench: run this as root: it creates taps and namespaces")
     say_load()
     raise SystemExit(_supervise())
 
 
 def _supervise() -> int:
-    """Runs this program in the namespaces and takes it along when it ends itself, by whatever signal."""
+    """Run this program in new namespaces and return its exit status. If this process dies, so does the one inside."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
     command = ["setpriv", "--pdeathsig", "KILL", "--", *unshare, sys.executable, *sys.argv]
@@ -56,7 +59,7 @@ def _supervise() -> int:
 
 
 def say_load() -> None:
-    """Prints what else the machine does: its figures are worth little while others compute."""
+    """Print the load of the machine: results are of little value while other programs use the CPUs."""
     before, start = _cpu_seconds(), time.monotonic()
     select.select([], [], [], 1)
     elapsed = time.monotonic() - start
@@ -74,20 +77,23 @@ def say_load() -> None:
 
 
 class Others:
-    """How much of the machine other programs take from now on; for use inside the namespaces."""
+    """A meter of the CPU time that other programs use, from its creation on. Works only inside the namespaces."""
 
     def __init__(self) -> None:
         self._start, self._busy, self._own = time.monotonic(), _busy_seconds(), sum(_cpu_seconds().values())
         self._reaped = _reaped_seconds()
 
     def share(self) -> float:
-        """Of one CPU, 1.0 being all of it. The servers must still be running."""
+        """Return the CPUs used by other programs, 1.0 for one whole CPU. The servers must still be running."""
         own = sum(_cpu_seconds().values()) - self._own + _reaped_seconds() - self._reaped
         return max(0.0, (_busy_seconds() - self._busy - own) / (time.monotonic() - self._start))
 
 
 def _busy_seconds() -> float:
-    """What all CPUs have worked: the first line of /proc/stat without idle and iowait, which knows no namespace."""
+    """Return the busy seconds of all CPUs: the first line of /proc/stat without idle and iowait.
+
+    Inside a pid namespace, too, that line counts all processes of the machine.
+    """
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(
         int, Path("/proc/stat").read_text().split()[1:9]
     )
@@ -112,16 +118,16 @@ def _stat_name(entry: Path) -> str:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of all threads of a process so far (proc(5): fields 14 and 15, in ticks)."""
+    """Return the user and system time of all threads of a process so far (proc(5): fields 14 and 15, in ticks)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
-# -- what is measured ---------------------------------------------------------------------------------------
+# -- programs under test -------------------------------------------------------------------------------------
 
 
 def build(source: str, *packages: str) -> Path:
-    """Compiles bench/SOURCE.c onto the tmpfs."""
+    """Compile bench/`source`.c with the pkg-config packages `packages`. Return the program, which is on the tmpfs."""
     program = RUN / source
     flags = []
     if packages:
@@ -137,7 +143,7 @@ def build(source: str, *packages: str) -> Path:
 
 
 def make_tap(ifname: str, address: str, queue: int) -> None:
-    """A persistent tap, up and quiet, for a rival to attach to."""
+    """Create a persistent tap for a rival to attach to. It is up, and sends no IPv6 packets on its own."""
     for command in (
         f"tuntap add dev {ifname} mode tap",
         f"link set {ifname} txqueuelen {queue} addrgenmode none up",
@@ -147,7 +153,7 @@ def make_tap(ifname: str, address: str, queue: int) -> None:
 
 
 def attach(ifname: str) -> int:
-    """A descriptor of an existing tap; reads and writes do not wait."""
+    """Return a non-blocking descriptor of an existing tap."""
     tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     fcntl.ioctl(tap, TUNSETIFF, struct.pack("16sH22x", ifname.encode(), IFF_TAP | IFF_NO_PI))
     return tap
@@ -161,21 +167,24 @@ class Server:
     pid: int
 
     def pin(self, cpus: Iterable[int]) -> None:
-        """Confines all its threads to these CPUs."""
+        """Restrict all threads of the server to `cpus`."""
         for thread in os.listdir(f"/proc/{self.pid}/task"):
             os.sched_setaffinity(int(thread), cpus)
 
 
 @contextlib.contextmanager
 def serve(name: str, command: list[str | Path], ready: str) -> Iterator[Server]:
-    """Runs COMMAND with a new directory as its last argument, until DIR/READY is there; ends it by SIGTERM."""
+    """Run `command` with a new mount point as its last argument, and end it with SIGTERM.
+
+    Yield the server when it has mounted and the file `ready` exists in its mount.
+    """
     directory = RUN / name
     directory.mkdir()
     environment = {**os.environ, "PYTHONPATH": f"{BENCH.parent}:{BENCH}"}
     with subprocess.Popen([*command, directory], env=environment) as process:
         try:
             _await_mount(directory, process)
-            # A stat in another process: a server that hangs must not hang this one.
+            # In a child process with a time limit, because a stat in a hung mount never returns.
             subprocess.run(["test", "-e", directory / ready], check=True, timeout=READY_SECONDS)
             yield Server(directory, process.pid)
         finally:
@@ -183,12 +192,15 @@ def serve(name: str, command: list[str | Path], ready: str) -> Iterator[Server]:
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
-                print(f"{name} did not end by SIGTERM", file=sys.stderr)
+                print(f"{name} did not end within 10 s of SIGTERM, so it is killed", file=sys.stderr)
                 process.kill()
 
 
 def _await_mount(directory: Path, process: subprocess.Popen[bytes]) -> None:
-    """Waits until DIRECTORY is a mount point (mountinfo polls with POLLPRI, proc(5)) or the server has ended."""
+    """Wait until `directory` is a mount point. Poll reports a change of mountinfo as POLLPRI (proc(5)).
+
+    Exit with an error if the server ends, or mounts nothing in READY_SECONDS.
+    """
     deadline = time.monotonic() + READY_SECONDS
     poll = select.poll()
     with open("/proc/self/mountinfo") as mounts, open(os.pidfd_open(process.pid)) as ended:

@@ -1,9 +1,9 @@
-/* Frames out of an interface, through a packet socket, that every capture on it sees.
+/* Send frames through a packet socket on an interface. Every capture on the interface sees them.
  *
- *   blast IFNAME SECONDS SIZE [RATE]     as fast as it goes, or RATE frames a second, one by one at even distances
+ *   blast IFNAME SECONDS SIZE [RATE]     as fast as possible, or RATE frames per second, singly and evenly spaced
  *
- * It prints one line: frames sent, and nanoseconds they took (CLOCK_MONOTONIC). A frame that the interface drops (ENOBUFS)
- * has been sent. */
+ * Prints one line: the number of frames sent, and the nanoseconds taken (CLOCK_MONOTONIC). A frame that the interface
+ * drops (ENOBUFS) counts as sent. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <err.h>
@@ -18,7 +18,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { BATCH = 32, LARGEST = 65536, LOCAL_EXPERIMENTAL = 0x88b5 /* IEEE 802, nobody's: the kernel drops it */ };
+enum { BATCH = 32, LARGEST = 65536, LOCAL_EXPERIMENTAL = 0x88b5 /* for experiments (IEEE 802): the kernel drops it */ };
 
 static int64_t now(void)
 {
@@ -37,7 +37,8 @@ static int sender(const char *ifname)
 	return fd;
 }
 
-/* How many more frames the kernel is done with: sendmmsg(2) ends at the first one that was dropped. */
+/* Return the number of messages that the kernel has processed. sendmmsg(2) stops at the first frame that was dropped;
+ * this function counts that frame too. */
 static int send_some(int fd, struct mmsghdr *messages, int count)
 {
 	int sent = sendmmsg(fd, messages, (unsigned)count, 0);

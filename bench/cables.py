@@ -1,7 +1,7 @@
-"""A cable beside a kernel bridge between veths, and beside vde_switch with two taps: TCP, and smallest frames.
+"""A cable compared with a kernel bridge between veths and with vde_switch between two taps.
 
-The sender of the frames has one CPU, the carrier the other. For TCP, whose two ends need CPUs as well, all are free to
-move.
+TCP and frames of the smallest size are measured. For these frames, the sender has one CPU and the program that carries
+them has the other. For TCP, whose two ends need CPUs as well, the scheduler places all programs freely.
 """
 
 import contextlib
@@ -20,7 +20,10 @@ BLAST_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Carried:
-    """Two namespaces that something joins: the interface in each. pid: who does the work, 0 if that is the kernel."""
+    """A link between two namespaces: their names and the interface in each.
+
+    pid: the process that carries the frames, 0 if the kernel does.
+    """
 
     near: str
     near_if: str
@@ -29,12 +32,12 @@ class Carried:
     pid: int
 
     def bits(self) -> float:
-        """Gbit of TCP's payload a second."""
+        """Return the TCP payload carried, in Gbit/s."""
         _pin(self.pid, [FIRST, LAST])
         return Rate(self.near, self.far, ADDRESS[1]).tcp(SECONDS) / 1e9
 
     def frames(self, lab: Lab) -> float:
-        """Smallest frames that come out a second."""
+        """Return the number of smallest frames that are delivered per second."""
         _pin(self.pid, [LAST])
         before = received(self.far, self.far_if)
         _, seconds = lab.blast(self.near_if, BLAST_SECONDS, inside=self.near)
@@ -42,7 +45,7 @@ class Carried:
 
 
 def measure(lab: Lab) -> None:
-    """All of it."""
+    """Measure and print the part "cable"."""
     with contextlib.ExitStack() as stack:
         carriers = {
             SUBJECT: stack.enter_context(cabled(lab)),
@@ -52,7 +55,7 @@ def measure(lab: Lab) -> None:
         tcp = lab.rounds_of({name: carried.bits for name, carried in carriers.items()})
         lab.compare("cable: TCP by iperf3, one connection", "Gbit/s", tcp, {BRIDGE: 0.9, VDE: 10})
         frames = lab.rounds_of({name: _framed(carried, lab) for name, carried in carriers.items()})
-        lab.compare("cable: 60-byte frames that come out", "frames/s", frames, {VDE: 2})
+        lab.compare("cable: 60-byte frames delivered", "frames/s", frames, {VDE: 2})
 
 
 def _framed(carried: Carried, lab: Lab) -> Callable[[], float]:
@@ -61,7 +64,7 @@ def _framed(carried: Carried, lab: Lab) -> Callable[[], float]:
 
 @contextlib.contextmanager
 def cabled(lab: Lab) -> Iterator[Carried]:
-    """virt1 and virt2, their taps in namespaces a and b."""
+    """Connect virt1 and virt2 by a cable, with their taps in the namespaces a and b."""
     with namespaces("a", "b"):
         for unit, name, address in (1, "a", ADDRESS[0]), (2, "b", ADDRESS[1]):
             lab.ctl(f"create {unit} up", f"virt{unit} netns {name}")

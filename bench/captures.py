@@ -1,7 +1,7 @@
-"""pcap beside tcpdump -w, each with its defaults, under smallest frames from the host.
+"""pcap compared with tcpdump -w, each with its defaults, while the host sends frames of the smallest size.
 
-The sender has one CPU, the capture the other. Measured is what is captured of all that one CPU can send, and the
-highest even rate at which no frame is lost, found by halving.
+The sender has one CPU, the capture the other. Two rates are measured: the frames captured per second while the sender
+sends as fast as one CPU can, and the highest steady rate without a lost frame, found by bisection.
 """
 
 import re
@@ -16,28 +16,28 @@ from arena import RUN
 from lab import LAST, SUBJECT, Lab, attached, pause, program, remove, until
 
 SECONDS = 0.5
-HALVINGS = 6
+HALVINGS = 6  # steps of the bisection
 RIVAL = "tcpdump -w"
 SNIFFED = "sniffed"  # the rival's tap
 _PACKET = 6  # type of an enhanced packet block
-_QUIET = 0.3  # s without a new byte: all has been written
-_RING = 1.2  # s: tcpdump gets a part of its ring that is not full after 1 s
+_QUIET = 0.3  # seconds without a new byte, after which the file is taken as complete
+_RING = 1.2  # seconds; the kernel hands tcpdump a block of its ring that is not full after 1 s
 
 
 @dataclass(frozen=True)
 class Taken:
-    """One capture: frames sent, how many of them were captured, and how long the sending took."""
+    """The result of a capture: frames sent, frames captured, and the seconds that sending took."""
 
     sent: int
     captured: int
     seconds: float
 
 
-Capture = Callable[[float], Taken]  # of frames at this rate, 0 for all that one CPU sends
+Capture = Callable[[float], Taken]  # its argument is the frames to send per second; 0 means as fast as one CPU can
 
 
 def measure(lab: Lab) -> None:
-    """All of it."""
+    """Measure and print the part "pcap"."""
     with attached(SNIFFED):
         lab.ctl("create 3 up")
         captures: dict[str, Capture] = {
@@ -45,9 +45,9 @@ def measure(lab: Lab) -> None:
             RIVAL: lambda rate: _tcpdump(lab, rate),
         }
         full = lab.rounds_of({name: _captured(capture) for name, capture in captures.items()})
-        lab.compare("pcap: captured a second of all that one CPU sends", "frames/s", full, {})
+        lab.compare("pcap: captured while one CPU sends as fast as it can", "frames/s", full, {})
         whole = lab.rounds_of({name: _highest(capture) for name, capture in captures.items()})
-        lab.compare("pcap: highest even rate without a frame lost", "frames/s", whole, {RIVAL: 1.0})
+        lab.compare("pcap: highest steady rate without a lost frame", "frames/s", whole, {RIVAL: 1.0})
         lab.ctl("destroy 3")
 
 
@@ -60,7 +60,7 @@ def _captured(capture: Capture) -> Callable[[], float]:
 
 
 def _highest(capture: Capture) -> Callable[[], float]:
-    """The highest rate found that was taken whole; 0 if none was."""
+    """Return a function that finds the highest rate without a lost frame, or 0 if every rate tried lost frames."""
 
     def figure() -> float:
         taken = capture(0)
@@ -84,7 +84,7 @@ def _virtfs(lab: Lab, rate: float) -> Taken:
     lab.server.pin([LAST])
     command = ["taskset", "-c", LAST, "cat", lab.server.directory / "virt3/pcap"]
     with open(file, "wb") as out, program(*command, stdout=out):
-        until("a capture's head", lambda: file.stat().st_size > 0)
+        until("the header of the capture", lambda: file.stat().st_size > 0)
         sent, seconds = lab.blast("tap3", SECONDS, rate)
         _until_still(file)
     captured = _packets(file.read_bytes())
@@ -117,7 +117,7 @@ def _until_still(file: Path) -> None:
 
 
 def _packets(capture: bytes) -> int:
-    """How many packets a little-endian pcapng has."""
+    """Return the number of packets in a little-endian pcapng file."""
     head, at, count = struct.Struct("<II").unpack_from, 0, 0
     while at < len(capture):
         kind, length = head(capture, at)

@@ -1,8 +1,8 @@
-"""Does anything leak? Creates and destroys one interface again and again: python bench/churn.py [--pairs N] (root).
+"""A search for leaks: create and destroy an interface many times. python bench/churn.py [--pairs N], as root.
 
-Prints the daemon's descriptors and resident memory as it goes, and ends with status 1 if either grows. Memory moves
-up and down with the garbage collector by some 2 MiB, so what is compared is the lowest of the first half, from when
-what is bounded is full, and the lowest of the second.
+Prints the daemon's descriptors and resident memory at intervals, and exits with status 1 if either grows. The garbage
+collector makes memory vary by about 2 MiB. Therefore the lowest value of the second half is compared with the lowest of
+the first half, not counting the first SETTLED pairs, in which bounded buffers fill.
 """
 
 import argparse
@@ -16,15 +16,16 @@ from arena import Server, enter, serve
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 STEPS = 10
-LOOKS = 10  # at the memory, within one step; the lowest counts
-SETTLED = 2_000  # pairs, after which the last 4096 lines of `events`, and caches, take no more memory
-ENOUGH = 5_000  # pairs to judge memory by
-LEAK = 400  # bytes a pair: a forgotten interface is some KiB, and what the collector has not got to yet a quarter of it
+LOOKS = 10  # readings of the memory in each step, of which the lowest counts
+SETTLED = 2_000  # pairs after which caches and the 4096 lines kept for `events` have reached their full size
+ENOUGH = 5_000  # the fewest pairs from which a growth of memory can be judged
+# Bytes per pair. A leaked interface takes a few KiB; garbage not yet collected amounts to a quarter of LEAK.
+LEAK = 400
 
 
 @dataclass(frozen=True)
 class Use:
-    """What the daemon holds after so many pairs."""
+    """The resources that the daemon holds after `pairs` pairs of create and destroy."""
 
     pairs: int
     descriptors: int
@@ -43,7 +44,7 @@ def churn(ctl: Path, pairs: int) -> None:
 
 
 def step(server: Server, before: int, pairs: int) -> Use:
-    """So many pairs more, and what is held then."""
+    """Run `pairs` more pairs, after `before` earlier ones, and return the resources held then."""
     lowest = sys.maxsize
     for look in range(LOOKS):
         churn(server.directory / "ctl", pairs * (look + 1) // LOOKS - pairs * look // LOOKS)
@@ -52,23 +53,23 @@ def step(server: Server, before: int, pairs: int) -> Use:
 
 
 def verdict(uses: list[Use]) -> str:
-    """Why it leaks; empty if it does not."""
+    """Return what leaks, as a phrase for the user, or an empty string if nothing does."""
     more = uses[-1].descriptors - uses[0].descriptors
     if more > 0:
         return f"{more} descriptors more than before"
     if uses[-1].pairs < ENOUGH:
-        print(f"memory is judged from {ENOUGH} pairs on")
+        print(f"too few pairs to judge the memory: {ENOUGH} are needed")
         return ""
     middle = uses[-1].pairs / 2
     early = min(use.memory for use in uses if SETTLED <= use.pairs <= middle)
     late = min(use.memory for use in uses if use.pairs > middle)
     grown = (late - early) / (uses[-1].pairs / 2)
-    print(f"from the first half's lowest to the second's: {grown:.1f} bytes of memory a pair")
-    return f"{grown:.0f} bytes a pair" if grown > LEAK else ""
+    print(f"memory grew by {grown:.1f} bytes per pair, from the lowest of the first half to the lowest of the second")
+    return f"{grown:.0f} bytes per pair" if grown > LEAK else ""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="create and destroy, and look for leaks")
+    parser = argparse.ArgumentParser(description="create and destroy an interface many times, and look for leaks")
     parser.add_argument("--pairs", type=int, default=10_000)
     options = parser.parse_args()
     if options.pairs < STEPS:
@@ -87,7 +88,7 @@ def main() -> int:
             uses.append(now)
             print(f"{now.pairs:7}{now.descriptors:13}{now.memory // 1024:12}{rate:9.1f}", flush=True)
     leak = verdict(uses)
-    print(f"IT LEAKS: {leak}" if leak else "it does not leak")
+    print(f"LEAK FOUND: {leak}" if leak else "no leak found")
     return 1 if leak else 0
 
 

@@ -1,10 +1,11 @@
-/* The same cheap client for every server that is measured: frames through one descriptor, and what they took.
+/* The client for every server under test. It is in C, so that it adds little to the time measured.
  *
- *   client write     FILE SECONDS SIZE          writes frames of SIZE bytes which the host's kernel ignores
- *   client read      FILE SECONDS SIZE IFNAME   fills the queue of tap IFNAME, reads it empty; only the reads are timed
- *   client roundtrip FILE SECONDS ADDRESS       asks for ADDRESS by ARP and reads the answer, one at a time
+ *   client write     FILE SECONDS SIZE          write frames of SIZE bytes, which the host's kernel ignores
+ *   client read      FILE SECONDS SIZE IFNAME   fill the queue of tap IFNAME, then read all; only the reads are timed
+ *   client roundtrip FILE SECONDS ADDRESS       send an ARP request for ADDRESS and read the answer, one at a time
  *
- * It prints one line: frames, and nanoseconds spent on them (CLOCK_MONOTONIC). A stuck server ends it by SIGALRM. */
+ * Prints one line: the number of frames, and the nanoseconds spent on them (CLOCK_MONOTONIC). SIGALRM kills it after
+ * STUCK_SECONDS if the server hangs. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <err.h>
@@ -22,8 +23,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Below virtfs' queue of 256, so that nothing is dropped and no read of a batch has to wait. */
-enum { BATCH = 200, LARGEST = 65536, STUCK_SECONDS = 20, LOCAL_EXPERIMENTAL = 0x88b5 /* IEEE 802, nobody's */ };
+/* BATCH is below virtfs' queue of 256 frames, so that no frame of a batch is dropped and no read of a batch waits. */
+enum { BATCH = 200, LARGEST = 65536, STUCK_SECONDS = 20, LOCAL_EXPERIMENTAL = 0x88b5 /* for experiments (IEEE 802) */ };
 
 static int64_t now(void)
 {
@@ -40,7 +41,7 @@ static int open_file(const char *path, int flags)
 	return fd;
 }
 
-/* A broadcast of a type that no protocol of the kernel takes: it is dropped right after reception. */
+/* Write the header of a broadcast whose EtherType no protocol of the kernel handles, so the kernel drops the frame. */
 static void ignored_frame(unsigned char *frame)
 {
 	struct ether_header *h = (void *)frame;
@@ -64,7 +65,8 @@ static long write_frames(const char *path, int64_t budget, size_t size, int64_t 
 	return count;
 }
 
-/* A packet socket past the queueing discipline: the frames are in the tap's own queue when send(2) returns (packet(7)). */
+/* Open a packet socket that bypasses the queueing discipline (packet(7)), so that a frame is in the tap's own queue
+ * when send(2) returns. */
 static int sender(const char *ifname)
 {
 	struct sockaddr_ll to = { .sll_family = AF_PACKET, .sll_ifindex = (int)if_nametoindex(ifname) };
@@ -76,7 +78,8 @@ static int sender(const char *ifname)
 	return fd;
 }
 
-/* Behind a FIFO the server may come a moment after open(2) has returned: send until frames come, and take those away. */
+/* Wait until the server feeds a FIFO, which may begin only after open(2) has returned: send frames until one arrives,
+ * and discard those that arrive. Do nothing for other files. */
 static void await_feeder(int fd, int out, const unsigned char *frame, size_t size)
 {
 	static unsigned char got[LARGEST];
@@ -114,7 +117,7 @@ static long read_frames(const char *path, int64_t budget, size_t size, const cha
 	return count;
 }
 
-/* An ARP request (RFC 826) from the address after the one asked for. */
+/* Write an ARP request (RFC 826) for `address`; the sender has the address that follows it. */
 static void arp_request(unsigned char *frame, const char *address)
 {
 	static const unsigned char fixed[] = { 0, 1, 8, 0, 6, 4, 0, 1 };

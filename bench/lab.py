@@ -1,4 +1,4 @@
-"""What the parts of traffic.py have in common: the network around, and how figures become a table and a verdict."""
+"""Helpers shared by the parts of traffic.py: the test network, and the tables of results compared with the goals."""
 
 import contextlib
 import json
@@ -13,16 +13,20 @@ from typing import Any
 
 from arena import RUN, Server, attach, fail, make_tap
 
-QUEUE = 256  # virtfs' default; the rivals' taps get the same
-SIZE = 60  # bytes of a smallest frame, without its FCS
-PATIENCE = 30  # seconds for any program that is to come to an end
+QUEUE = 256  # frames; the default of virtfs, and set for the rivals' taps too
+SIZE = 60  # bytes of the smallest Ethernet frame, without its FCS
+PATIENCE = 30  # seconds after which a program that has not ended counts as hung
 FIRST, LAST = min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))
 SUBJECT = "virtfs"
 
 
 @dataclass
 class Lab:
-    """What every part gets. missed: the goals that were not reached, to be told at the end."""
+    """The environment of every part.
+
+    blaster: the compiled program blast. rounds: how often each measurement is repeated. missed: the goals that were
+    not reached, as lines for the summary at the end.
+    """
 
     server: Server
     blaster: Path
@@ -30,20 +34,23 @@ class Lab:
     missed: list[str] = field(default_factory=list)
 
     def ctl(self, *lines: str) -> None:
-        """Commands for virtfs, each to hold when this returns."""
+        """Write commands to virtfs' ctl. All have taken effect when this returns."""
         for line in lines:
             (self.server.directory / "ctl").write_text(f"{line}\n")
 
     def blast(self, ifname: str, seconds: float, rate: float = 0, inside: str = "") -> tuple[int, float]:
-        """Smallest frames out of an interface, from the first CPU: how many, in how many seconds. rate 0: all."""
+        """Send smallest frames through an interface, on the first CPU. Return their number and the seconds taken.
+
+        rate: frames per second; 0 means as fast as possible. inside: the namespace of the interface, if not this one.
+        """
         command = [self.blaster, ifname, seconds, SIZE, *([rate] if rate else [])]
         frames, nanoseconds = map(int, run("taskset", "-c", FIRST, *entering(inside), *command).split())
         return frames, nanoseconds / 1e9
 
-    # Telling
+    # Reporting
 
     def rounds_of(self, rivals: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
-        """Each rival's figure in each round; they take turns."""
+        """Measure every rival once in each round, in turn. Return the results by rival, one per round."""
         samples: dict[str, list[float]] = {name: [] for name in rivals}
         for _ in range(self.rounds):
             for name, figure in rivals.items():
@@ -51,10 +58,13 @@ class Lab:
         return samples
 
     def compare(self, title: str, unit: str, samples: dict[str, list[float]], goals: dict[str, float]) -> None:
-        """virtfs beside each rival: the median of the ratios of one round. The first one is the subject."""
+        """Print a table that compares the subject, the first of `samples`, with each rival.
+
+        A ratio divides two results of the same round; the median of the ratios is compared with the goal.
+        """
         subject, *_ = samples
         print(f"\n{title}")
-        print(f"  {'':28}{unit:>12}   {subject} is … times it: median (lowest–highest)")
+        print(f"  {'':28}{unit:>12}   {subject} divided by it: median (lowest–highest)")
         for name, figures in samples.items():
             middle = statistics.median(figures)
             row = f"  {name:28}{middle:12,.{0 if middle >= 1000 else 2}f}"
@@ -63,51 +73,51 @@ class Lab:
                 ratios = [mine / its if its else float("inf") for mine, its in pairs]
                 row += f"   {statistics.median(ratios):6.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
                 if goal := goals.get(name):
-                    row += f"  to reach: {goal}"
+                    row += f"  goal: {goal}"
                     if statistics.median(ratios) < goal:
                         row += "  MISSED"
-                        self.missed.append(f"{title}: {statistics.median(ratios):.2f} of {name}, not {goal}")
+                        self.missed.append(f"{title}: {statistics.median(ratios):.2f} times {name}, the goal is {goal}")
             print(row, flush=True)
 
     def within(self, title: str, unit: str, samples: dict[str, list[float]], most: float) -> None:
-        """How far virtfs is off, the others for comparison: medians, which may be `most` in either direction."""
+        """Print the median error of each program. The goal for virtfs is at most `most`; 0 means no goal."""
         print(f"\n{title}")
         for name, figures in samples.items():
             median = statistics.median(figures)
             row = f"  {name:28}{median:12.3f} {unit} ({min(figures):.3f} … {max(figures):.3f})"
             if name.startswith(SUBJECT) and most:
-                row += f"  to reach: within {most}"
+                row += f"  goal: at most {most}"
                 if abs(median) > most:
                     row += "  MISSED"
-                    self.missed.append(f"{title}: {name} is off by {median:.3f} {unit}, not {most}")
+                    self.missed.append(f"{title}: {name} has an error of {median:.3f} {unit}, the goal is {most}")
             print(row, flush=True)
 
 
 def run(*command: object, **options: Any) -> str:
-    """What a program that has to succeed prints."""
+    """Run a command and return its standard output. Exit with an error if the command fails or hangs."""
     words = [str(word) for word in command]
     try:
         done = subprocess.run(words, stdout=subprocess.PIPE, text=True, timeout=PATIENCE, **options)
     except subprocess.TimeoutExpired:
-        fail(f"{' '.join(words)} hangs")
+        fail(f"{' '.join(words)} has not ended in {PATIENCE} s")
     if done.returncode:
-        fail(f"{' '.join(words)} ended with {done.returncode}: {done.stdout}")
+        fail(f"{' '.join(words)} ended with status {done.returncode}: {done.stdout}")
     return str(done.stdout)
 
 
 def ip(words: str) -> None:
-    """ip(8), quietly."""
+    """Run ip(8) with these arguments."""
     run("ip", *words.split())
 
 
 def entering(namespace: str) -> list[str]:
-    """What to put in front of a command that is to run in there."""
+    """Return the words that, put before a command, run it in the namespace; none for the current one (\"\")."""
     return ["ip", "netns", "exec", namespace] if namespace else []
 
 
 @contextlib.contextmanager
 def namespaces(*names: str) -> Iterator[None]:
-    """Network namespaces by name; the interfaces that are in them go with them, taps stay with their holder."""
+    """Create network namespaces by name. Delete them, and with them their interfaces, at the end."""
     for name in names:
         ip(f"netns add {name}")
         ip(f"-n {name} link set lo up")
@@ -119,30 +129,30 @@ def namespaces(*names: str) -> Iterator[None]:
 
 
 def settle(namespace: str, ifname: str, address: str) -> None:
-    """Give an interface that has been moved there its address, and no IPv6 of its own accord."""
+    """Configure an interface that has been moved to `namespace`: an address, no automatic IPv6 address, and up."""
     ip(f"-n {namespace} link set {ifname} addrgenmode none")
     ip(f"-n {namespace} addr add {address}/24 dev {ifname}")
     ip(f"-n {namespace} link set {ifname} up")
 
 
 def received(namespace: str, ifname: str) -> int:
-    """Frames that have come out of this interface so far."""
+    """Return the number of frames that the interface has received so far."""
     told = json.loads(run(*entering(namespace), "ip", "-j", "-s", "link", "show", "dev", ifname))
     return int(told[0]["stats64"]["rx"]["packets"])
 
 
 def until(what: str, held: Callable[[], bool]) -> None:
-    """Wait until something holds which nothing tells of."""
+    """Poll until `held` returns true, for a condition without a notification. `what` names it in the error message."""
     for _ in range(PATIENCE * 100):
         if held():
             return
         pause(0.01)
-    fail(f"in vain waited for: {what}")
+    fail(f"still waiting for {what} after {PATIENCE} s")
 
 
 @contextlib.contextmanager
 def program(*command: object, **options: Any) -> Iterator[subprocess.Popen[Any]]:
-    """A program in the background; ends it by SIGTERM if it has not ended."""
+    """Run a program in the background, and send it SIGTERM at the end."""
     with subprocess.Popen([str(word) for word in command], **options) as process:
         try:
             yield process
@@ -152,18 +162,21 @@ def program(*command: object, **options: Any) -> Iterator[subprocess.Popen[Any]]
 
 @dataclass(frozen=True)
 class Rate:
-    """What iperf3 measures between two namespaces: bits of payload a second, as received."""
+    """A measurement by iperf3 between two namespaces: bits of payload received per second.
+
+    near: the namespace of the sender. far, address: that of the receiver, and its IPv4 address.
+    """
 
     near: str
     far: str
     address: str
 
     def tcp(self, seconds: float) -> float:
-        """One TCP connection."""
+        """Return the rate of one TCP connection."""
         return float(self._run("-t", seconds, "-O", 0.2)["sum_received"]["bits_per_second"])
 
     def udp(self, seconds: float, offered: int, size: int) -> float:
-        """Datagrams of so many bytes, so many bits of them offered a second."""
+        """Return the rate of UDP datagrams of `size` bytes, of which the sender sends `offered` bits per second."""
         told = self._run("-t", seconds, "-u", "-b", offered, "-l", size)
         return float(told["sum_received"]["bits_per_second"])
 
@@ -182,7 +195,10 @@ class Rate:
 
 @contextlib.contextmanager
 def attached(name: str, queue: int = QUEUE) -> Iterator[int]:
-    """A tap that is up, under a name which no program takes for its own, as its descriptor; nobody reads it."""
+    """Create a tap that is up and that nobody reads, and yield its descriptor.
+
+    name: its name. Some programs would open an interface called tapN as a tap of their own (tcpreplay does).
+    """
     make_tap("tap999", "10.78.0.1", queue)
     tap = attach("tap999")
     try:
@@ -195,11 +211,11 @@ def attached(name: str, queue: int = QUEUE) -> Iterator[int]:
 
 
 def pause(seconds: float) -> None:
-    """For what tells nobody that it is ready."""
+    """Sleep, while waiting for a condition without a notification."""
     select.select([], [], [], seconds)
 
 
 def remove(path: Path) -> None:
-    """A file of ours on the tmpfs, if it is there."""
+    """Remove a file on the tmpfs, if it exists."""
     assert RUN in path.parents
     path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""The rival in plain pyfuse3: one file "frame" over one tap, as its documentation would have it.
+"""The rival in plain pyfuse3: one file "frame" for one tap, written as pyfuse3's documentation recommends.
 
-python plain_pyfuse3.py IFNAME DIR (root). IFNAME is an existing persistent tap.
+Run as root: python plain_pyfuse3.py IFNAME DIR. IFNAME is an existing persistent tap.
 """
 
 import errno
@@ -16,7 +16,7 @@ FRAME = pyfuse3.InodeT(2)
 
 
 class Frame(pyfuse3.Operations):
-    """A read waits in its own worker task, a write goes straight to the tap."""
+    """A file system with one file. Each read waits in its own worker task; a write is passed directly to the tap."""
 
     def __init__(self, tap: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The upper bound in Python: what client.c does, on the tap's own descriptor, with no file system between.
+"""The upper bound for Python: the work of client.c on the tap's own descriptor, without a file system.
 
-python raw_tap.py write|read|roundtrip IFNAME SECONDS SIZE|ADDRESS; prints as client.c does. The frames are the same.
-The kernel's side is the other way round: here "write" hands a frame to the kernel, "read" takes one from it.
+python raw_tap.py write|read|roundtrip IFNAME SECONDS SIZE|ADDRESS. The frames and the output are those of client.c.
+The modes are named from the program's point of view: "write" sends a frame to the host, "read" receives one from it.
 """
 
 import os
@@ -16,7 +16,7 @@ from arena import attach
 
 BATCH = 200
 LARGEST = 65536
-PATIENCE = 0.1
+PATIENCE = 0.1  # seconds
 SOL_PACKET, PACKET_QDISC_BYPASS = 263, 20  # linux/if_packet.h
 BROADCAST, OURS = b"\xff" * 6, b"\x02\0\0\0\0\x02"
 IGNORED = BROADCAST + OURS + b"\x88\xb5"
@@ -54,7 +54,7 @@ def arp_request(address: str) -> bytes:
 
 
 def answered(tap: int) -> bool:
-    """Takes frames up to the ARP reply; False if none comes for a while."""
+    """Read frames up to and including the ARP reply. Return false if no frame arrives for PATIENCE seconds."""
     while True:
         try:
             frame = os.read(tap, LARGEST)
@@ -62,13 +62,14 @@ def answered(tap: int) -> bool:
             if not select.select([tap], [], [], PATIENCE)[0]:
                 return False
         else:
-            if frame[12:22:9] == b"\x08\x02":  # ARP's type and "reply", by one byte each
+            if frame[12:22:9] == b"\x08\x02":  # one byte of the type (0x0806) and one of the operation (2)
                 return True
 
 
 def round_trips(tap: int, budget: int, address: str) -> tuple[int, int]:
     request, count = arp_request(address), 0
-    # Attaching turns the carrier on, but the tap sends only when linkwatch has seen it (net/core/link_watch.c).
+    # Attaching turns the carrier on, but the host sends nothing before linkwatch has processed the change
+    # (net/core/link_watch.c).
     os.write(tap, request)
     while not answered(tap):
         os.write(tap, request)

@@ -1,4 +1,4 @@
-"""rx beside frame: what a frame costs its reader while more wait, the reader on a CPU of its own."""
+"""rx compared with frame: frames read per second from a full queue. The reader has a CPU to itself."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ RX, FRAME = "virtfs, rx", "virtfs, frame"
 
 
 def measure(lab: Lab) -> None:
-    """All of it."""
+    """Measure and print the part "rx"."""
     client = build("client")
     lab.ctl("create 3 up")
     lab.server.pin([LAST])
@@ -20,7 +20,7 @@ def measure(lab: Lab) -> None:
         return lambda: _rate(run("taskset", "-c", FIRST, *command))
 
     rates = lab.rounds_of({RX: reads("rx"), FRAME: reads("frame")})
-    lab.compare("rx: 60-byte frames read, 200 at a time wait", "frames/s", rates, {FRAME: 5})
+    lab.compare("rx: 60-byte frames read, in batches of 200 that wait already", "frames/s", rates, {FRAME: 5})
     lab.ctl("destroy 3")
 
 

@@ -1,7 +1,7 @@
-"""inject beside tcpreplay: how fast, and how true to the recording.
+"""inject compared with tcpreplay: its speed, and how exactly it keeps the recorded timing.
 
-tcpreplay knows two ways to send: through a packet socket, here out of a veth whose other end receives as the tap's host
-does, and, if its interface is called tapN, through a tap of its own, which is what inject does.
+tcpreplay can send in two ways. The usual one is a packet socket, here on one end of a veth pair, so that the host
+receives the frames at the other end. If the interface is called tapN, it writes to a tap that it opens, as inject does.
 """
 
 import socket
@@ -15,15 +15,15 @@ from arena import RUN, make_tap
 from lab import LAST, QUEUE, SIZE, SUBJECT, Lab, ip, remove, run
 
 FRAMES = 200_000
-PACED, APART = 500, 3_000_000  # frames, and ns between them
-IGNORED = b"\xff" * 6 + b"\x02\0\0\0\0\x02" + b"\x88\xb5"  # a broadcast of a type that no protocol takes
+PACED, APART = 500, 3_000_000  # frames, and the ns between two of them
+IGNORED = b"\xff" * 6 + b"\x02\0\0\0\0\x02" + b"\x88\xb5"  # a broadcast with an EtherType that the kernel ignores
 SOL_SOCKET, SO_TIMESTAMPNS = socket.SOL_SOCKET, 35  # asm-generic/socket.h
 ETH_P_ALL = 3
 SOCKET, OWN = "tcpreplay, packet socket", "tcpreplay, tap of its own"
 
 
 def measure(lab: Lab) -> None:
-    """All of it."""
+    """Measure and print the part "inject"."""
     file, slow = RUN / "fast.pcap", RUN / "slow.pcap"
     file.write_bytes(pcap(FRAMES, 1000))
     slow.write_bytes(pcap(PACED, APART))
@@ -38,17 +38,17 @@ def measure(lab: Lab) -> None:
         SOCKET: lambda: _tcpreplay("replay", file),
         OWN: lambda: _tcpreplay("tap998", file),
     }
-    lab.compare("inject: as fast as it goes", "frames/s", lab.rounds_of(rivals), {SOCKET: 1.0})
+    lab.compare("inject: as fast as possible", "frames/s", lab.rounds_of(rivals), {SOCKET: 1.0})
     lab.ctl("virt3 pace 1")
     drifts: dict[str, Callable[[], tuple[float, float, float]]] = {
         SUBJECT: lambda: _drift("tap3", lambda: _inject(lab, slow)),
         SOCKET: lambda: _drift("replay", lambda: _tcpreplay("replay", slow, topspeed=False)),
     }
     offs = {name: [figure() for _ in range(lab.rounds)] for name, figure in drifts.items()}
-    for what, index in (("the last frame's", 0), ("the median", 1), ("the largest", 2)):
+    for what, index in (("last frame", 0), ("median", 1), ("largest", 2)):
         samples = {name: [off[index] for off in rounds] for name, rounds in offs.items()}
         seconds = PACED * APART / 1e9
-        lab.within(f"pace 1: {what} distance from the recorded time, {seconds:.1f} s", "ms", samples, 0)
+        lab.within(f"pace 1: error of the send times in a replay of {seconds:.1f} s, {what}", "ms", samples, 0)
     lab.ctl("destroy 3")
     ip("link del replay")
     ip("link del tap998")
@@ -57,7 +57,7 @@ def measure(lab: Lab) -> None:
 
 
 def pcap(frames: int, apart: int) -> bytes:
-    """Smallest frames, so many ns apart (pcap-savefile(5), with nanoseconds)."""
+    """Return a pcap file of smallest frames that are `apart` ns apart (pcap-savefile(5), with nanoseconds)."""
     head = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)
     frame = IGNORED.ljust(SIZE, b"\0")
     record = struct.Struct("<IIII")
@@ -67,14 +67,14 @@ def pcap(frames: int, apart: int) -> bytes:
 
 
 def _inject(lab: Lab, file: Path) -> float:
-    """By dd's own clock, as the rivals by theirs; a write(2) returns when its frames have been sent."""
+    """Return the frames sent per second, by the time that dd reports: a write(2) returns when its frames are sent."""
     dd = ["dd", f"if={file}", f"of={lab.server.directory}/virt3/inject", "bs=1M"]
     told = run("taskset", "-c", LAST, "env", "LC_ALL=C", *dd, stderr=subprocess.STDOUT)
     return FRAMES / float(told.split(" copied, ")[1].split()[0])
 
 
 def _tcpreplay(ifname: str, file: Path, topspeed: bool = True) -> float:
-    """By its own clock, which leaves out how long it takes to start: the interface and the file."""
+    """Return the packets sent per second, as tcpreplay reports: without the time to open the interface and the file."""
     told = run("taskset", "-c", LAST, "tcpreplay", *(["-t"] if topspeed else []), "-i", ifname, file)
     rate = next(line for line in told.splitlines() if line.startswith("Actual:"))
     packets, seconds = int(rate.split()[1]), float(rate.split(" in ")[1].split()[0])
@@ -82,7 +82,10 @@ def _tcpreplay(ifname: str, file: Path, topspeed: bool = True) -> float:
 
 
 def _drift(ifname: str, replay: Callable[[], object]) -> tuple[float, float, float]:
-    """ms: of the last frame, and of all frames the median and the largest. By the kernel's time stamps."""
+    """Return the errors of the send times in ms: of the last frame, the median and the largest.
+
+    An error is measured by the kernel's time stamps, against the first frame's time plus the recorded distance.
+    """
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)) as sniffer:
         sniffer.setsockopt(SOL_SOCKET, SO_TIMESTAMPNS, 1)
         sniffer.setsockopt(SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)

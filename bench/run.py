@@ -1,7 +1,7 @@
-"""One frame through `frame`, against what else could carry it: python bench/run.py [--quick] [WORK …] (root).
+"""One frame at a time through `frame`, compared with other servers. As root: python bench/run.py [--quick] [WORK …].
 
-Everything is compared within one run: the servers wait side by side, each kind of work goes round them several times
-(A B C A B C …), and what counts is the median of the ratios of one round. Rates alone say more about the machine.
+Results are ratios within one run, since absolute rates mainly describe the machine. All servers run at the same time.
+For each kind of work they take turns (A B C A B C …), and the result is the median of the ratios of each round.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from arena import BENCH, Others, Server, build, cpu_seconds, enter, fail, make_tap, serve
 
-QUEUE = 256  # virtfs' default; the rivals' taps get the same
+QUEUE = 256  # frames; the default of virtfs, and set for the rivals' taps too
 CLIENT_SECONDS = 60
 VIRTFS, PLAIN, RAW = "virtfs", "plain pyfuse3", "raw tap, Python"
 C_ONE, C_POOL = "C daemon, 1 thread", "C daemon, pool"
@@ -24,7 +24,7 @@ C_ONE, C_POOL = "C daemon, 1 thread", "C daemon, pool"
 
 @dataclass(frozen=True)
 class Work:
-    """What the client does: `mode` and `size` are client.c's."""
+    """A kind of work for the client; `mode` and `size` are arguments of client.c."""
 
     name: str
     title: str
@@ -43,7 +43,7 @@ WORKS = [
 
 @dataclass(frozen=True)
 class Setting:
-    """Where client and server may run, and what is to be reached there: virtfs' rate over the rival's."""
+    """The CPUs on which client and server may run, and the goals: by rival, virtfs' rate divided by the rival's."""
 
     name: str
     title: str
@@ -54,7 +54,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Sample:
-    """One run of the client."""
+    """The result of one run of the client.
+
+    seconds: the time that the client took. server_seconds: the CPU time that the server used, 0 without a server.
+    """
 
     frames: int
     seconds: float
@@ -67,7 +70,7 @@ class Sample:
 
 @dataclass
 class Rival:
-    """Something that carries frames: a server with a file, or the bare tap."""
+    """A program under test: a server with a frame file or, if `server` is None, the tap alone."""
 
     name: str
     tap: str
@@ -82,7 +85,7 @@ class Rival:
         return [str(client), work.mode, str(self.server.directory / "frame"), str(seconds), what, self.tap]
 
     def run(self, work: Work, seconds: float, client: Path, setting: Setting) -> Sample:
-        """One run of the client."""
+        """Run the client once and return its result."""
         if self.server:
             self.server.pin(setting.server)
         before = cpu_seconds(self.server.pid) if self.server else 0.0
@@ -90,9 +93,9 @@ class Rival:
         try:
             done = subprocess.run(pinned, stdout=subprocess.PIPE, text=True, timeout=CLIENT_SECONDS)
         except subprocess.TimeoutExpired:
-            fail(f"{self.name}: the client of {work.name} hangs")
+            fail(f"{self.name}: the client for {work.name} has not ended in {CLIENT_SECONDS} s")
         if done.returncode:
-            fail(f"{self.name}: the client of {work.name} ended with {done.returncode}")
+            fail(f"{self.name}: the client for {work.name} ended with status {done.returncode}")
         frames, nanoseconds = map(int, done.stdout.split())
         used = cpu_seconds(self.server.pid) - before if self.server else 0.0
         return Sample(frames, nanoseconds / 1e9, used)
@@ -103,7 +106,7 @@ class Rival:
 
 @contextlib.contextmanager
 def rivals(with_virtfs: bool) -> Iterator[list[Rival]]:
-    """All of them, running, virtfs first."""
+    """Start all programs under test and yield them, virtfs first."""
     daemon = build("tapfuse", "fuse3")
     servers: dict[str, list[str | Path] | None] = {
         C_ONE: [daemon, "-s"],
@@ -131,14 +134,14 @@ def virtfs() -> Iterator[Rival]:
         yield Rival(VIRTFS, "tap3", address, Server(server.directory / "virt3", server.pid))
 
 
-# -- measuring and telling ----------------------------------------------------------------------------------
+# -- measuring and reporting --------------------------------------------------------------------------------
 
 
 def measure(
     work: Work, setting: Setting, carriers: list[Rival], rounds: int, seconds: float, client: Path
 ) -> None:
     for rival in carriers:
-        rival.run(work, seconds / 4, client, setting)  # to warm up
+        rival.run(work, seconds / 4, client, setting)  # to warm up; this sample is discarded
         rival.samples = []
     for _ in range(rounds):
         for rival in carriers:
@@ -146,9 +149,9 @@ def measure(
 
 
 def tell(work: Work, setting: Setting, carriers: list[Rival]) -> list[str]:
-    """Prints the table of one work in one setting; gives back the goals that were missed."""
+    """Print the table for one kind of work in one setting. Return the goals that were missed, as lines of text."""
     print(f"\n{work.title}; {setting.title}")
-    print(f"  {'':20}{'frames/s':>10}{'µs/frame':>10}{'server CPU s':>14}   virtfs is … times it")
+    print(f"  {'':20}{'frames/s':>10}{'µs/frame':>10}{'server CPU s':>14}   virtfs divided by it")
     print(f"  {'':20}{'':>10}{'':>10}{'per 1e6':>14}   median (lowest–highest)")
     missed = []
     subject = carriers[0]
@@ -162,16 +165,19 @@ def tell(work: Work, setting: Setting, carriers: list[Rival]) -> list[str]:
             median, goal = statistics.median(ratios), setting.goals.get(rival.name)
             row += f"   {median:5.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
             if goal:
-                row += f"  to reach: {goal}"
+                row += f"  goal: {goal}"
                 if median < goal:
                     row += "  MISSED"
-                    missed.append(f"{work.name}, {setting.title}: {median:.2f} of {rival.name}, not {goal}")
+                    missed.append(f"{work.name}, {setting.title}: {median:.2f} times {rival.name}, the goal is {goal}")
         print(row, flush=True)
     return missed
 
 
 def settings() -> list[Setting]:
-    """Free, the scheduler decides from moment to moment which of the other two it is."""
+    """Return the settings that this machine allows.
+
+    In "free", the scheduler decides from moment to moment whether client and server share a CPU.
+    """
     usable = frozenset(os.sched_getaffinity(0))
     first, last = frozenset({min(usable)}), frozenset({max(usable)})
     free = {C_ONE: 2.5, C_POOL: 2.5, PLAIN: 2.0}
@@ -181,16 +187,16 @@ def settings() -> list[Setting]:
         Setting("one", "client and server on one CPU", last, last, one_cpu),
     ]
     if first != last:
-        found.insert(1, Setting("two", "client and server each on a CPU of its own", first, last, {}))
+        found.insert(1, Setting("two", "client and server each on its own CPU", first, last, {}))
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="frames through virtfs and its rivals, as ratios")
+    parser = argparse.ArgumentParser(description="compare virtfs with other programs, one frame at a time")
     parser.add_argument("works", metavar="WORK", nargs="*", help=", ".join(w.name for w in WORKS))
-    parser.add_argument("--quick", action="store_true", help="a few short rounds")
-    parser.add_argument("--rivals-only", action="store_true", help="without virtfs")
-    parser.add_argument("--setting", choices=["free", "two", "one"], action="append", help="only this one")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    parser.add_argument("--rivals-only", action="store_true", help="measure only the other programs")
+    parser.add_argument("--setting", choices=["free", "two", "one"], action="append", help="only in this setting")
     options = parser.parse_args()
     if unknown := set(options.works) - {w.name for w in WORKS}:
         parser.error(f"unknown work {', '.join(sorted(unknown))}")
@@ -209,7 +215,7 @@ def main() -> None:
         print(f"\nother programs meanwhile: {others.share():.0%} of a CPU")
     if options.rivals_only:
         return
-    print("\nmissed goals:" if missed else "\nevery goal is reached")
+    print("\nmissed goals:" if missed else "\nall goals are reached")
     for line in missed:
         print(f"  {line}")
 

@@ -1,9 +1,9 @@
-/* The rival in C: one file "frame" over one tap, by libfuse's low-level interface, as a careful C programmer would write it.
+/* The rival in C: one file "frame" for one tap, with libfuse's low-level interface, written with care.
  *
- *   tapfuse [-s] IFNAME DIR     -s: one thread for the requests, otherwise libfuse's pool with its defaults
+ *   tapfuse [-s] IFNAME DIR     -s: one thread for all requests; without it, libfuse's thread pool with its defaults
  *
- * IFNAME is an existing persistent tap. A read that finds nothing is parked; a thread of its own waits for the tap and
- * answers it, so that no request blocks a worker, and FUSE_INTERRUPT ends it with EINTR. */
+ * IFNAME is an existing persistent tap. A read that finds no frame is parked, so that it does not occupy a worker. A
+ * separate thread waits for the tap and answers parked reads. FUSE_INTERRUPT ends a parked read with EINTR. */
 #define FUSE_USE_VERSION 35
 #include <err.h>
 #include <errno.h>
@@ -61,7 +61,7 @@ static void on_open(fuse_req_t request, fuse_ino_t inode, struct fuse_file_info 
 	fuse_reply_open(request, info);
 }
 
-/* Answers with the tap's next frame; 0 if there is none yet. */
+/* Answer the request with the tap's next frame. Return 0, without answering, if there is none yet. */
 static int answer(fuse_req_t request, size_t size)
 {
 	char frame[LARGEST];
@@ -185,7 +185,7 @@ int main(int argc, char **argv)
 	if (!session || fuse_set_signal_handlers(session) || fuse_session_mount(session, argv[argc - 1]))
 		return 1;
 	if (pthread_create(&thread, NULL, answer_parked, NULL))
-		errx(1, "no thread");
+		errx(1, "cannot create the thread that answers parked reads");
 	int status = one_thread ? fuse_session_loop(session) : fuse_session_loop_mt(session, &pool);
 	fuse_session_unmount(session);
 	return status != 0;

@@ -1,7 +1,7 @@
-"""The streams and cables of virtfs against what else does the same: python bench/traffic.py [--quick] [PART …] (root).
+"""Streams and cables of virtfs, compared with other programs. As root: python bench/traffic.py [--quick] [PART …].
 
-As in run.py everything is compared within one run: the rivals take turns, and what counts is the median of the ratios
-of one round.
+As in run.py, results are ratios within one run: the programs take turns, and the result is the median of the ratios of
+each round.
 """
 
 import argparse
@@ -25,9 +25,9 @@ PARTS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="virtfs' streams and cables, and their rivals, as ratios")
+    parser = argparse.ArgumentParser(description="compare the streams and cables of virtfs with other programs")
     parser.add_argument("parts", metavar="PART", nargs="*", help=", ".join(PARTS))
-    parser.add_argument("--quick", action="store_true", help="few rounds")
+    parser.add_argument("--quick", action="store_true", help="one round instead of five")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"unknown part {', '.join(sorted(unknown))}")
@@ -39,7 +39,7 @@ def main() -> None:
             if name in (options.parts or PARTS):
                 measure(lab)
         print(f"\nother programs meanwhile: {others.share():.0%} of a CPU")
-    print("\nmissed goals:" if lab.missed else "\nevery goal is reached")
+    print("\nmissed goals:" if lab.missed else "\nall goals are reached")
     for line in lab.missed:
         print(f"  {line}")
 

@@ -2,8 +2,8 @@
 MOUNT = /mnt/virt
 ARGS =
 export MOUNT
-# One worker more than processors, since many tests only wait. The tests of a file share a mount, so they stay together;
-# conftest.py orders the files. Bytecode files save each program that a test executes 0.3 s of compiling.
+# Two workers more than processors, since many tests only wait. The tests of a file share a mount, so one worker runs
+# them all; conftest.py orders the files. Bytecode files save 0.3 s of compiling for each program that a test starts.
 PYTEST = PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n $$(($$(nproc) + 2)) --dist loadfile --no-loadscope-reorder
 
 # The folders whose tests need no root, no device and no mount. tests/test_layers.py keeps the list complete.

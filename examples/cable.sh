@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Two cats are an Ethernet cable: two network namespaces, an interface in each, and ping across.
+# Two cat processes as an Ethernet cable between interfaces in two network namespaces, and a ping across it.
 #
 #     sudo virtfs mount /mnt/virt
 #     sudo examples/cable.sh /mnt/virt          (or VIRTFS=/mnt/virt examples/cable.sh)
@@ -44,6 +44,6 @@ until [ "$(cat "$left/up" "$right/up")" = $'1\n1' ]; do sleep 0.01; done
 
 cat "$left/frame" >"$right/frame" & cats+=($!)
 cat "$right/frame" >"$left/frame" & cats+=($!)
-cat "$left/wait/reader" "$right/wait/reader" >/dev/null # both cats read
+cat "$left/wait/reader" "$right/wait/reader" >/dev/null # wait until both cats read
 
 ip netns exec "${spaces[0]}" ping -c 3 -i 0.2 -w 5 10.0.0.2

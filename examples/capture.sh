@@ -4,7 +4,7 @@
 #     echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
 #     examples/capture.sh /mnt/virt/virt3
 #     ping -c 3 10.0.3.2                                          (in another terminal)
-#     examples/capture.sh /mnt/virt -Y arp                        (every interface; the rest goes to tshark)
+#     examples/capture.sh /mnt/virt -Y arp                        (all interfaces; other arguments go to tshark)
 #
 # Each line begins with the interface and the direction: > towards virt, < from virt.
 set -euo pipefail

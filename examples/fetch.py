@@ -52,7 +52,7 @@ class Stack:
         os.write(self.frames, ETHERNET.pack(to, self.mac, kind) + packet)
 
     def receive(self) -> tuple[int, bytes] | None:
-        """Return the next packet and its type, or None after PATIENCE seconds. Answers ARP requests for our address."""
+        """Return the type and payload of the next frame, or None after PATIENCE seconds. Answer ARP requests."""
         if not self.ready.poll(PATIENCE * 1000):
             return None
         frame = os.read(self.frames, 65536)
@@ -92,7 +92,7 @@ class Stack:
 
 
 class Connection:
-    """A TCP connection that we open."""
+    """The client's end of a TCP connection."""
 
     def __init__(self, stack: Stack, server: str, port: int) -> None:
         self.stack, self.server = stack, socket.inet_aton(server)
@@ -113,12 +113,12 @@ class Connection:
             theirs, ours, sequence, acknowledged, offset, flags, *_ = TCP_HEADER.unpack_from(packet)
             if (theirs, ours) == (self.theirs, self.ours):
                 if flags & RST:
-                    raise ConnectionRefusedError("the server refuses")
+                    raise ConnectionRefusedError("the server refuses or resets the connection")
                 return Segment(sequence, acknowledged, flags, packet[(offset >> 4) * 4 :])
         return None
 
     def say(self, flags: int, data: bytes = b"") -> Segment:
-        """Send until it is acknowledged. Return the acknowledging segment."""
+        """Send a segment again and again until it is acknowledged. Return the segment with the acknowledgement."""
         after = (self.sequence + len(data) + bool(flags & (SYN | FIN))) & 0xFFFFFFFF
         for _ in range(TRIES):
             self.send(flags, data)
@@ -134,7 +134,7 @@ class Connection:
         self.send(ACK)
 
     def ask(self, question: bytes) -> Iterator[bytes]:
-        """Send a request. Yield the response piece by piece until the server closes."""
+        """Send a request. Yield the response in pieces until the server closes the connection."""
         segment: Segment | None = self.say(PSH | ACK, question)
         early: dict[int, Segment] = {}  # segments that came out of order, by sequence number
         silence = 0
@@ -151,7 +151,7 @@ class Connection:
                     return
             self.send(ACK)
             segment = self.receive()
-        raise TimeoutError("the server falls silent")
+        raise TimeoutError("the server has stopped sending before the end of its response")
 
 
 def main(virt: str, address: str, gateway: str, server: str) -> None:

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# An ARP request written with printf, and its answer parsed with read, without any other program.
+# Send an ARP request with printf and parse the answer with read. No other program is needed.
 #
 #     echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
 #     examples/frames.sh /mnt/virt/virt3 10.0.3.1 10.0.3.2
 #
-# asks for 10.0.3.1 as 10.0.3.2. In the file hex each frame is a line of hex digits; blanks are ignored. If there may be
-# no answer, use `timeout 5 examples/frames.sh …`: read -t of bash works only for terminals, pipes and the like.
+# asks for the MAC address of 10.0.3.1, as 10.0.3.2. In the file hex each frame is a line of hex digits; blanks are
+# ignored. If there may be no answer, use `timeout 5 examples/frames.sh …`: read -t of bash works only for terminals,
+# pipes and the like.
 set -euo pipefail
 virt=${1:?usage: frames.sh .../virtN ADDRESS OWN-ADDRESS} asked=${2:?which address?} own=${3:?as which address?}
 

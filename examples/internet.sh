@@ -8,7 +8,7 @@
 #     10.0.7.2                 10.0.7.1  192.0.2.254                          192.0.2.1
 #
 # The router is a separate namespace, so this machine's configuration does not change. The server has no route to
-# 10.0.7.2: nftables (or iptables) hides it behind the router's address. Without either, the server gets a route.
+# 10.0.7.2: nftables (or iptables) hides it behind the router's address. Without both, the server gets a route.
 # Cleans up on exit, also after Ctrl-C.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")

@@ -10,11 +10,11 @@ here=$(dirname "$(readlink -f "$0")")
 virtfs=${1:-${VIRTFS:-/mnt/virt}}
 [ -e "$virtfs/ctl" ] || { echo "lab.sh: no virtfs at $virtfs (virtfs mount $virtfs)" >&2; exit 1; }
 
-# Nothing that the file creates may exist yet, since it is destroyed at the end.
+# Nothing that lab.ctl creates may exist yet, since all of it is destroyed at the end.
 made=$(sed -n 's/^create \([^ ]*\).*/\1/p' "$here/lab.ctl")
 for name in $made; do
     for path in "$virtfs/virt$name" "$virtfs/bridge/$name" "/sys/class/net/tap$name" "/sys/class/net/$name"; do
-        [ ! -e "$path" ] || { echo "lab.sh: there is a $path already" >&2; exit 1; }
+        [ ! -e "$path" ] || { echo "lab.sh: $path already exists; remove it first" >&2; exit 1; }
     done
 done
 

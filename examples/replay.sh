@@ -2,10 +2,10 @@
 # Send a recording (pcap or pcapng) through an interface, with the recorded distances between frames.
 #
 #     tcpdump -i eth0 -c 100 -w /tmp/some.pcap
-#     examples/replay.sh /tmp/some.pcap /mnt/virt/virt3           (at its own speed)
+#     examples/replay.sh /tmp/some.pcap /mnt/virt/virt3           (at the recorded speed)
 #     examples/replay.sh /tmp/some.pcap /mnt/virt/virt3 10        (ten times as fast; 0 is as fast as possible)
 #
-# `echo 2 >/mnt/virt/virt3/pace` changes the speed meanwhile. Ctrl-C ends it between two frames.
+# `echo 2 >/mnt/virt/virt3/pace` changes the speed during the replay. Ctrl-C ends the replay between two frames.
 set -euo pipefail
 file=${1:?usage: replay.sh FILE .../virtN [PACE]} virt=${2:?usage: replay.sh FILE .../virtN [PACE]}
 

@@ -51,7 +51,7 @@ def answer_ping(packet: bytes, ip: bytes) -> bytes | None:
 
 
 def answer(frame: bytes, mac: bytes, ip: bytes) -> bytes | None:
-    """Return the frame with which a host of this address answers a frame, or None."""
+    """Return the answer to a frame, from a host with these addresses, or None if it does not answer."""
     _, source, kind = ETHERNET.unpack_from(frame)
     packet = frame[ETHERNET.size :]
     said = None

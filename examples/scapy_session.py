@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A scapy session on a frame file: find the owner of an address and ping it.
+"""A scapy session on a frame file: find the MAC address of a host and ping the host.
 
     echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
     examples/scapy_session.py /mnt/virt/virt3 10.0.3.1 10.0.3.2
 
-asks for 10.0.3.1 as 10.0.3.2. With FrameSocket, scapy's send, sr, sr1, sniff and answering machines work on a virt as
-on any interface. `python3 -i examples/scapy_session.py …` gives you a prompt with the socket `wire`.
+asks for the MAC address of 10.0.3.1, as 10.0.3.2. With FrameSocket, scapy's send, sr, sr1, sniff and answering machines
+work on a virt as on any interface. `python3 -i examples/scapy_session.py …` gives a prompt with the socket `wire`.
 """
 
 import os
@@ -45,14 +45,14 @@ def ask(wire: FrameSocket, own_mac: str, own: str, other: str) -> None:
     who_has = Ether(src=own_mac, dst="ff:ff:ff:ff:ff:ff") / ARP(hwsrc=own_mac, psrc=own, pdst=other)
     found = wire.sr1(who_has, timeout=PATIENCE, verbose=False)
     if found is None:
-        sys.exit(f"nobody has {other}")
+        sys.exit(f"{other} does not answer the ARP request")
     mac = found[ARP].hwsrc
     print(f"{other} is at {mac}")
 
     ping = Ether(src=own_mac, dst=mac) / IP(src=own, dst=other) / ICMP() / Raw(b"hello from a file")
     answer = wire.sr1(ping, timeout=PATIENCE, verbose=False)
     if answer is None:
-        sys.exit(f"{other} does not answer")
+        sys.exit(f"{other} does not answer the ping")
     print(answer.summary())
 
 

@@ -4,7 +4,7 @@
 #     echo create 3 up inet 10.0.3.1/24 backlog 8 >/mnt/virt/ctl
 #     examples/sniff.sh /mnt/virt/virt3/frame &  ping -c 1 10.0.3.2
 #
-# Each dd makes one read, which is one frame. They share one descriptor, so no frame is lost in between.
+# Each dd makes one read, which is one frame. All of them share one descriptor, so no frame is lost between two dds.
 set -euo pipefail
 exec 3<"${1:?usage: sniff.sh .../virtN/frame}"
 

@@ -6,7 +6,7 @@
 #     sudo examples/wan.sh /mnt/virt            (or VIRTFS=/mnt/virt examples/wan.sh)
 #     sudo examples/wan.sh /mnt/virt delay 5ms rate 10mbit
 #
-# The words after the directory are another impairment, as in tc-netem(8). Cleans up on exit, also after Ctrl-C.
+# Words after the directory, as in tc-netem(8), replace this impairment. Cleans up on exit, also after Ctrl-C.
 set -euo pipefail
 virtfs=${1:-${VIRTFS:-/mnt/virt}}
 [ -e "$virtfs/ctl" ] || { echo "wan.sh: no virtfs at $virtfs (virtfs mount $virtfs)" >&2; exit 1; }

@@ -70,7 +70,7 @@ def test_flags_of_the_mount_and_its_name() -> None:
         ("subtype=other", "fuse.virtfs"),
         ("allow_root", "allow_other"),
         ("auto_unmount", "leave it out"),
-        ("max_read=4096", "one read is one frame"),
+        ("max_read=4096", "one read returns one frame"),
         ("user_id=0", "fusermount3"),
         ("bind", "mount(8)"),
         ("rshared", "mount(8)"),

@@ -162,7 +162,7 @@ def test_verbs(line: str, action: Action) -> None:
         ("virt3 inet 10.0.3.1", 'inet: "10.0.3.1" needs a prefix length, as in 10.0.3.1/24'),
         ("virt3 inet 10.0.3/24", 'inet: "10.0.3" is not an IPv4 address'),
         ("virt3 inet 1.2.3.4/08", 'inet: "1.2.3.4/08": prefix length "08" is not a number in plain decimal'),
-        ("virt3 inet fd00::1/64", 'inet: "fd00::1/64": prefix length "64" is out of range 0 to 32'),
+        ("virt3 inet fd00::1/64", 'inet: "fd00::1/64": prefix length "64" is outside the range 0 to 32'),
         ("virt3 inet 0.0.0.0/0", 'inet: "0.0.0.0" cannot be assigned to an interface'),
         ("virt3 inet 224.0.0.1/24", 'inet: "224.0.0.1" cannot be assigned to an interface'),
         ("virt3 inet6 10.0.3.1/24", 'inet6: "10.0.3.1" is not an IPv6 address'),
@@ -185,24 +185,24 @@ def test_verbs(line: str, action: Action) -> None:
     ],
 )  # fmt: skip
 def test_bad_grammar(line: str, sentence: str) -> None:
-    number = errno.ERANGE if "out of range" in sentence else errno.EINVAL
+    number = errno.ERANGE if "outside the range" in sentence else errno.EINVAL
     assert refused(line) == (number, sentence)
 
 
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("create 2147483640", '"2147483640": the number is out of range 0 to 2147483639'),
-        ("virt2147483640 up", '"virt2147483640": the number is out of range 0 to 2147483639'),
-        ("virt3 mtu 99999999", 'mtu: "99999999" is out of range 68 to 65521'),
-        ("virt3 mtu 67", 'mtu: "67" is out of range 68 to 65521'),
-        ("virt3 mtu -1", 'mtu: "-1" is out of range 68 to 65521'),
-        ("virt3 queue 0", 'queue: "0" is out of range 1 to 524288'),
-        ("virt3 backlog 524289", 'backlog: "524289" is out of range 0 to 524288'),
-        ("virt3 mode 1777", 'mode: "1777" is out of range 0 to 0777'),
-        ("virt3 owner 4294967295", 'owner: "4294967295" is out of range 0 to 4294967294'),
-        ("virt3 inet 10.0.3.1/33", 'inet: "10.0.3.1/33": prefix length "33" is out of range 0 to 32'),
-        ("virt3 inet6 fd00::1/129", 'inet6: "fd00::1/129": prefix length "129" is out of range 0 to 128'),
+        ("create 2147483640", '"2147483640": the number is outside the range 0 to 2147483639'),
+        ("virt2147483640 up", '"virt2147483640": the number is outside the range 0 to 2147483639'),
+        ("virt3 mtu 99999999", 'mtu: "99999999" is outside the range 68 to 65521'),
+        ("virt3 mtu 67", 'mtu: "67" is outside the range 68 to 65521'),
+        ("virt3 mtu -1", 'mtu: "-1" is outside the range 68 to 65521'),
+        ("virt3 queue 0", 'queue: "0" is outside the range 1 to 524288'),
+        ("virt3 backlog 524289", 'backlog: "524289" is outside the range 0 to 524288'),
+        ("virt3 mode 1777", 'mode: "1777" is outside the range 0 to 0777'),
+        ("virt3 owner 4294967295", 'owner: "4294967295" is outside the range 0 to 4294967294'),
+        ("virt3 inet 10.0.3.1/33", 'inet: "10.0.3.1/33": prefix length "33" is outside the range 0 to 32'),
+        ("virt3 inet6 fd00::1/129", 'inet6: "fd00::1/129": prefix length "129" is outside the range 0 to 128'),
     ],
 )
 def test_number_out_of_range(line: str, sentence: str) -> None:
@@ -304,7 +304,7 @@ def test_writing_a_file(file: str, text: str, action: Action) -> None:
         ("strict", "yes", errno.EINVAL, 'strict: "yes" is not 0 or 1'),
         ("mtu", "", errno.EINVAL, 'mtu: "" is not a number in plain decimal'),
         ("mtu", "1400\n1500\n", errno.EINVAL, 'mtu: "1400\\n1500" is not a number in plain decimal'),
-        ("mtu", "99999999\n", errno.ERANGE, 'mtu: "99999999" is out of range 68 to 65521'),
+        ("mtu", "99999999\n", errno.ERANGE, 'mtu: "99999999" is outside the range 68 to 65521'),
         ("mtu", "9" * 257, errno.EINVAL, f'mtu: "{"9" * 64}…" is longer than 256 characters'),
         ("address", "1:2", errno.EINVAL, 'address: "1:2" is not a MAC address such as b2:0a:00:0b:0e:03'),
         ("exclusive", "read both", errno.EINVAL, 'exclusive: "read both" is not one of read, both, none'),
@@ -622,7 +622,7 @@ def test_lines_about_bridges(line: str, command: Command) -> None:
         (
             "create bridge1000000000",
             errno.ERANGE,
-            '"bridge1000000000": the number is out of range 0 to 999999999',
+            '"bridge1000000000": the number is outside the range 0 to 999999999',
         ),
         ("bridge0 strict", errno.EINVAL, 'unknown verb "strict"'),
         ("virt0 add eth0", errno.EINVAL, 'unknown verb "add"'),
@@ -635,7 +635,7 @@ def test_lines_about_bridges(line: str, command: Command) -> None:
         ),
         ("bridge0 groupfwd 8", errno.EINVAL, 'groupfwd: "8" is not a hexadecimal mask such as 0x4008'),
         ("bridge0 groupfwd 0x", errno.EINVAL, 'groupfwd: "0x" is not a hexadecimal mask such as 0x4008'),
-        ("bridge0 groupfwd 0x10000", errno.ERANGE, 'groupfwd: "0x10000" is out of range 0x0 to 0xffff'),
+        ("bridge0 groupfwd 0x10000", errno.ERANGE, 'groupfwd: "0x10000" is outside the range 0x0 to 0xffff'),
         (
             "bridge0 groupfwd 0x4",
             errno.ERANGE,
@@ -651,10 +651,10 @@ def test_lines_about_bridges(line: str, command: Command) -> None:
             errno.ERANGE,
             'ifgroupfwd: "0xffff" has bit 0x2 set: clear it, since Linux does not forward pause frames',
         ),
-        ("bridge0 hellotime 11", errno.ERANGE, 'hellotime: "11" is out of range 1 to 10'),
-        ("bridge0 maxage 5", errno.ERANGE, 'maxage: "5" is out of range 6 to 40'),
-        ("bridge0 fwddelay 31", errno.ERANGE, 'fwddelay: "31" is out of range 2 to 30'),
-        ("bridge0 ifpriority tap3 256", errno.ERANGE, 'ifpriority: "256" is out of range 0 to 255'),
+        ("bridge0 hellotime 11", errno.ERANGE, 'hellotime: "11" is outside the range 1 to 10'),
+        ("bridge0 maxage 5", errno.ERANGE, 'maxage: "5" is outside the range 6 to 40'),
+        ("bridge0 fwddelay 31", errno.ERANGE, 'fwddelay: "31" is outside the range 2 to 30'),
+        ("bridge0 ifpriority tap3 256", errno.ERANGE, 'ifpriority: "256" is outside the range 0 to 255'),
     ],
 )
 def test_wrong_lines_about_bridges(line: str, number: int, sentence: str) -> None:

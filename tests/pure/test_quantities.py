@@ -54,7 +54,7 @@ def test_unit_name_form(text: str) -> None:
 
 
 def test_unit_name_range() -> None:
-    with pytest.raises(VirtError, match=r'"virt2147483640".* out of range 0 to 2147483639') as caught:
+    with pytest.raises(VirtError, match=r'"virt2147483640".* outside the range 0 to 2147483639') as caught:
         quantities.parse_unit_name("virt2147483640", "virt")
     assert caught.value.errno == errno.ERANGE
 

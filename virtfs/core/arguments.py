@@ -142,7 +142,7 @@ def parse_impairments(text: str) -> Impairments:
     words = text.split()
     found, count = take_impairments(words)
     if count < len(words):
-        raise VirtError(EINVAL, f"{quoted(words[count])} is not a word of an impairment")
+        raise VirtError(EINVAL, f"{quoted(words[count])} is not part of an impairment")
     return found
 
 
@@ -181,7 +181,7 @@ def group_mask(refused: dict[int, str]) -> Argument:
             raise VirtError(EINVAL, f"{quoted(text)} is not a hexadecimal mask such as 0x4008")
         mask = int(text, 16)
         if mask > 0xFFFF:
-            raise VirtError(ERANGE, f"{quoted(text)} is out of range 0x0 to 0xffff")
+            raise VirtError(ERANGE, f"{quoted(text)} is outside the range 0x0 to 0xffff")
         for bit, what in refused.items():
             if mask & bit:
                 raise VirtError(
@@ -193,12 +193,12 @@ def group_mask(refused: dict[int, str]) -> Argument:
 
 
 def parse_netns(text: str) -> str:
-    """Check the name of a network namespace (ip-netns(8)) or a process number, and return it unchanged.
+    """Check the name of a network namespace (ip-netns(8)) or a process ID, and return it unchanged.
 
     "" means the daemon's own namespace.
     """
     if text and (text in (".", "..") or len(text) > NAME_MAX or not _NETNS.fullmatch(text) or not text.isprintable()):
-        raise VirtError(EINVAL, f"{quoted(text)} is neither a network namespace name nor a process number")
+        raise VirtError(EINVAL, f"{quoted(text)} is neither a network namespace name nor a process ID")
     return text
 
 

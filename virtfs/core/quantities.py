@@ -52,7 +52,7 @@ def parse_unit_name(text: str, *prefixes: str) -> Unit:
     try:
         return parse_unit(digits)
     except VirtError:
-        raise VirtError(ERANGE, f"{quoted(text)}: the number is out of range 0 to {UNIT_MAX}") from None
+        raise VirtError(ERANGE, f"{quoted(text)}: the number is outside the range 0 to {UNIT_MAX}") from None
 
 
 def parse_bridge_name(text: str) -> BridgeName:
@@ -63,7 +63,7 @@ def parse_bridge_name(text: str) -> BridgeName:
     try:
         parse_int(digits, 0, BRIDGE_MAX)
     except VirtError:
-        raise VirtError(ERANGE, f"{quoted(text)}: the number is out of range 0 to {BRIDGE_MAX}") from None
+        raise VirtError(ERANGE, f"{quoted(text)}: the number is outside the range 0 to {BRIDGE_MAX}") from None
     return BridgeName(text)
 
 
@@ -75,7 +75,7 @@ def parse_int(text: str, low: int, high: int) -> int:
     if not _INTEGER.fullmatch(text):
         raise VirtError(EINVAL, f"{quoted(text)} is not a number in plain decimal")
     if len(text) > _DIGITS or not low <= int(text) <= high:
-        raise VirtError(ERANGE, f"{quoted(text)} is out of range {low} to {high}")
+        raise VirtError(ERANGE, f"{quoted(text)} is outside the range {low} to {high}")
     return int(text)
 
 
@@ -86,7 +86,7 @@ def parse_mode(text: str) -> int:
     # No check of the number of digits is needed: int() has no limit on digits if the base is a power of two.
     bits = int(text, 8)
     if bits > MODE_MAX:
-        raise VirtError(ERANGE, f"{quoted(text)} is out of range 0 to 0777")
+        raise VirtError(ERANGE, f"{quoted(text)} is outside the range 0 to 0777")
     return bits
 
 
@@ -172,7 +172,7 @@ def parse_percent(text: str) -> float:
         raise VirtError(EINVAL, f"{quoted(text)} is not a percentage such as 0.5%")
     percent = float(match[1])
     if percent > 100:
-        raise VirtError(ERANGE, f"{quoted(text)} is out of range 0% to 100%")
+        raise VirtError(ERANGE, f"{quoted(text)} is outside the range 0% to 100%")
     return percent
 
 
@@ -227,7 +227,7 @@ def _whole(text: str, value: Fraction, unit: str) -> int:
     if value.denominator != 1:
         raise VirtError(EINVAL, f"{quoted(text)} is not a whole number of {unit}")
     if value > INT64_MAX:
-        raise VirtError(ERANGE, f"{quoted(text)} is out of range 0 to {INT64_MAX} {unit}")
+        raise VirtError(ERANGE, f"{quoted(text)} is outside the range 0 to {INT64_MAX} {unit}")
     return int(value)
 
 

@@ -24,5 +24,5 @@ def _escaped(char: str) -> str:
 
 
 def is_stray_byte(char: str) -> bool:
-    """Return whether "surrogateescape" (PEP 383) has made this character from a byte that is not UTF-8."""
+    """Return whether this character is a surrogate escape (PEP 383), which stands for a byte that is not UTF-8."""
     return 0xDC80 <= ord(char) <= 0xDCFF

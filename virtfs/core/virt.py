@@ -125,7 +125,7 @@ class Virt:
     pace: float = 0  # speed of inject relative to the recording; 0 means as fast as possible
     history_size: int = 0  # bytes
     description: str = ""
-    netns: str = ""  # network namespace of the host's end, as name or process number; "" is the daemon's own
+    netns: str = ""  # network namespace of the host's end, as a name or a process ID; "" is the daemon's own
     origin: Origin = Origin.MADE
     state: State = State.DOWN
     counters: Counters = field(default_factory=Counters)

@@ -36,7 +36,7 @@ from virtfs.host.descriptors import NONE_LEFT
 
 log = logging.getLogger(__name__)
 
-READERS = 32  # the memory limit of all open captures of a mount together, as a number of full buffers
+READERS = 32  # the memory limit for all open captures of a mount, in units of one full buffer
 SNAPLEN = 0  # snap length in bytes; 0 means no limit
 
 
@@ -125,7 +125,7 @@ class Capture(DeviceFile):
             handle.vanish(recorder)
 
     def forget(self, handle: "CaptureHandle") -> None:
-        """Remove a handle that is released. Idempotent."""
+        """Remove a released handle. Idempotent."""
         self._handles.pop(handle, None)
 
 

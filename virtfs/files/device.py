@@ -224,7 +224,10 @@ class DeviceHandle:
 
 
 class FixedHandle(DeviceHandle):
-    """An open of a file whose content is fixed at the open: it has a length and can be read at any offset."""
+    """An open of a file whose content no longer changes after open(2).
+
+    The content has a known length and can be read at any offset.
+    """
 
     __slots__ = ()
 

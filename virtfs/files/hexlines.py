@@ -26,7 +26,7 @@ class Hex(DeviceFile):
         super().__init__(frame.owner, "hex", opens)
         self.frame = frame
         self.told = told
-        # Holds a frame only while the frame is formatted, so all readers can share one buffer.
+        # Holds a frame only while it is being formatted, so all readers can share one buffer.
         self.room = memoryview(bytearray(LONGEST + HEADROOM))
 
     def open(self, flags: int, user: User) -> DeviceHandle | Awaitable[DeviceHandle]:

@@ -19,7 +19,7 @@ from virtfs.core.ids import User
 from virtfs.files.device import PollId
 from virtfs.files.node import Node, Owner, Rights
 
-CHEAP = 0.005  # seconds. A text that can be made in less time is made anew for each reader.
+CHEAP = 0.005  # seconds. A text that takes less time to generate is generated again for each reader.
 
 
 async def nothing() -> None:

@@ -51,7 +51,10 @@ async def lasting(what: str, work: Callable[[], Awaitable[None]]) -> None:
 
 
 def only(failure: BaseException) -> BaseException:
-    """Unwrap exception groups that contain one exception. Return that exception, or the first group with more."""
+    """Unwrap nested exception groups that hold a single exception.
+
+    Return the innermost exception, or the first group that holds more than one.
+    """
     while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
         failure = failure.exceptions[0]
     return failure

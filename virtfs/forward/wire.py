@@ -30,8 +30,8 @@ from virtfs.host.tap_protocol import VNET_HEADER, TapDevice
 
 HEADROOM = 16  # bytes that a reader leaves free before the frame
 LONGEST = 65536 + 32  # maximum bytes of a frame from a tap: the largest MTU, and space for any link header
-# The minimum size in bytes of the first piece of a read(2) that FUSE splits. FUSE splits calls of more than 256
-# buffers, and each buffer has at least one byte (fuse/split_calls.py).
+# FUSE splits a readv(2) or writev(2) of more than 256 buffers. Each buffer has at least one byte, so the first piece of
+# a split call has at least this many bytes (fuse/split_calls.py).
 SPLIT = 256
 
 

@@ -29,7 +29,7 @@ from virtfs.host.processes import Buffer, buffers_written, fetch, file_size_limi
 THREADS = 64  # maximum number of writing threads that a handle remembers
 # If a call writes more than 1 MiB, its first piece has at least this many bytes.
 FIRST_OF_MANY = p.MAX_WRITE - 4096
-_NEVER = 1 << 62  # more bytes than any WRITE has, so no WRITE is examined
+_NEVER = 1 << 62  # a threshold above the size of any WRITE, so that no WRITE is examined
 
 
 def write_piece(handle: DeviceHandle, thread: int, offset: int, flags: int, data: memoryview) -> int | None:

@@ -63,10 +63,7 @@ def say_load() -> None:
     before, start = _cpu_seconds(), time.monotonic()
     select.select([], [], [], 1)
     elapsed = time.monotonic() - start
-    busy = {
-        process: (seconds - before.get(process, seconds)) / elapsed
-        for process, seconds in _cpu_seconds().items()
-    }
+    busy = {process: (seconds - before.get(process, seconds)) / elapsed for process, seconds in _cpu_seconds().items()}
     others = sorted(((share, *process) for process, share in busy.items() if share >= 0.02), reverse=True)
     average, running = Path("/proc/loadavg").read_text().rsplit(" ", 2)[:2]
     print(f"load average {average}; running or runnable {running}; {os.cpu_count()} CPUs")
@@ -94,9 +91,7 @@ def _busy_seconds() -> float:
 
     Inside a pid namespace, too, that line counts all processes of the machine.
     """
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(
-        int, Path("/proc/stat").read_text().split()[1:9]
-    )
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
     return (user + nice + system + irq + softirq + steal) / TICK
 
 

@@ -61,9 +61,7 @@ def pcap(frames: int, apart: int) -> bytes:
     head = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)
     frame = IGNORED.ljust(SIZE, b"\0")
     record = struct.Struct("<IIII")
-    return head + b"".join(
-        record.pack(*divmod(n * apart, 1_000_000_000), SIZE, SIZE) + frame for n in range(frames)
-    )
+    return head + b"".join(record.pack(*divmod(n * apart, 1_000_000_000), SIZE, SIZE) + frame for n in range(frames))
 
 
 def _inject(lab: Lab, file: Path) -> float:

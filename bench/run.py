@@ -137,9 +137,7 @@ def virtfs() -> Iterator[Rival]:
 # -- measuring and reporting --------------------------------------------------------------------------------
 
 
-def measure(
-    work: Work, setting: Setting, carriers: list[Rival], rounds: int, seconds: float, client: Path
-) -> None:
+def measure(work: Work, setting: Setting, carriers: list[Rival], rounds: int, seconds: float, client: Path) -> None:
     for rival in carriers:
         rival.run(work, seconds / 4, client, setting)  # to warm up; this sample is discarded
         rival.samples = []

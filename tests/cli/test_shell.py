@@ -11,6 +11,8 @@ import pytest
 from harness import children
 from harness.users import HIS_VIRTFS, MANY_IDS, ONE_ID, as_user
 
+from virtfs.host.privileges import Capability
+
 from .running import ENVIRONMENT, USER, VIRTFS, Terminal, run, script, terminal, until
 
 SHELL = [*VIRTFS, "shell"]
@@ -61,6 +63,16 @@ def test_its_exit_status_is_passed_on(temporary: Path, who: list[str], command: 
     done = run([*who, *SHELL, *command])
     assert done.returncode == status, done.stderr
     assert not list(temporary.iterdir())
+
+
+@WHO
+def test_the_server_drops_capabilities_and_the_command_does_not(who: list[str]) -> None:
+    """The processes are: 1, the server as its first child, and the command."""
+    script = "cut -f2 <(grep -h -e CapEff -e NoNewPrivs /proc/1/status /proc/{$(pgrep -P1 | head -1),self}/status)"
+    done = run([*who, *SHELL, "bash", "-c", script])
+    first, _, server, bound, command, free = done.stdout.split()
+    assert (command, free) == (first, "0"), "as process 1"
+    assert (int(server, 16), bound) == (int(first, 16) & sum(1 << number for number in Capability), "1")
 
 
 def process_of(command: str) -> list[int]:

@@ -57,9 +57,9 @@ class Alone:
     def __init__(self) -> None:
         self.made: list[Mount] = []
 
-    def __call__(self, options: str = "", before: Sequence[str] = ()) -> Mount:
+    def __call__(self, options: str = "", before: Sequence[str] = (), lacks: str = "") -> Mount:
         """Make another mount. The arguments are those of Mount."""
-        self.made.append(Mount(options, before))
+        self.made.append(Mount(options, before, lacks))
         return self.made[-1]
 
 

@@ -196,6 +196,14 @@ def _virtfs(*words: str) -> int:
     return main.main()
 
 
+def _lacking(capability: str, *words: str) -> int:
+    """Run virtfs without one of the capabilities that it needs."""
+    from virtfs.host import privileges
+
+    privileges.drop(set(privileges.Capability) - {privileges.Capability[capability]})
+    return _virtfs(*words)
+
+
 def _agent(*words: str) -> int:
     from harness import agent
 
@@ -204,7 +212,7 @@ def _agent(*words: str) -> int:
 
 
 _USED = ("harness.blocking", "harness.agent", "virtfs.cli.main", "virtfs.cli.serving")
-PROGRAMS: dict[str, Callable[..., int]] = {"virtfs": _virtfs, "agent": _agent}
+PROGRAMS: dict[str, Callable[..., int]] = {"virtfs": _virtfs, "lacking": _lacking, "agent": _agent}
 
 
 def serve(control: socket.socket) -> Callable[[], int] | None:

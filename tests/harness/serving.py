@@ -33,12 +33,13 @@ class Mount(Place):
 
     options: mount options, as after -o. before: a command that executes its arguments, such as prlimit(1); the server
     is then started by this command, not forked. broken: whether a program or the server has hung; such a mount must not
-    be used any more.
+    be used any more. lacks: the name of a capability that the server does not get.
     """
 
-    def __init__(self, options: str = "", before: Sequence[str] = ()) -> None:
+    def __init__(self, options: str = "", before: Sequence[str] = (), lacks: str = "") -> None:
         super().__init__()
         self._before = before
+        self._program = ["lacking", lacks] if lacks else ["virtfs"]
         self.broken = False
         self.log: list[str] = []
         self._root: Process | None = None
@@ -50,7 +51,7 @@ class Mount(Place):
 
     def _serve(self, options: str) -> None:
         """Start a server and wait for the mount."""
-        if not self.begin(options).wait(PATIENCE) or self.server.poll() is not None:
+        if not self.begin(options).wait(PATIENCE) or not any("is mounted" in line for line in self.log):
             self.broken = True
             raise Stuck("the server has not mounted:\n" + "".join(self.log))
 
@@ -63,7 +64,7 @@ class Mount(Place):
             command = self.command(*self._before, sys.executable, "-c", _PROGRAM, *words)
             self.server = children.start(command, env=ENVIRONMENT, **streams)
         else:
-            self.server = forks.start("virtfs", *words, place=self.pid, environment=ENVIRONMENT, **streams)
+            self.server = forks.start(*self._program, *words, place=self.pid, environment=ENVIRONMENT, **streams)
         mounted = threading.Event()
         self._listener = threading.Thread(target=self._listen, args=[mounted], daemon=True)
         self._listener.start()

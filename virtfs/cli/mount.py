@@ -33,6 +33,8 @@ def mount(directory: str, text: str, foreground: bool = False, sloppy: bool = Fa
     if options.state and os.path.realpath(options.state).startswith(f"{path}/"):
         raise VirtError(errno.EINVAL, f'"state={options.state}" is inside the mount: name a file outside "{path}"')
     if foreground:
+        # An inherited descriptor would keep a file system busy, or a pipe open, as long as the mount lasts.
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         return serve_here(path, options, lambda: None, foreground=True)
     spawn(lambda ready: serve_here(path, options, ready, foreground=False))
     return 0
@@ -68,7 +70,8 @@ def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool)
     except Exception as e:
         # serving.run() has already unmounted the directory.
         if isinstance(e, PermissionError) and not answers:
-            raise VirtError(errno.EPERM, "taps need CAP_NET_ADMIN: run virtfs as root, or use `virtfs shell`") from None
+            needed = "taps need CAP_NET_ADMIN and CAP_NET_BROADCAST"
+            raise VirtError(errno.EPERM, f"{needed}: run virtfs as root, or use `virtfs shell`") from None
         if isinstance(e, OSError) and e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) and not answers:
             raise VirtError(e.errno, f'cannot mount at "{path}": {e.strerror}') from None
         log.exception('the server of "%s" failed', path)

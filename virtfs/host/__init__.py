@@ -46,6 +46,7 @@ Namespaces and mounts:
 The process:
 
     descriptors         the limit on open files, and a reserve below it
+    privileges          drops the capabilities that a server does not need
     processes           looks up the thread that made a FUSE request
     threads             runs one call in a thread of its own
     libc                the C library, through ctypes

@@ -7,6 +7,7 @@ import os
 import select
 from pathlib import Path
 
+from virtfs.core.errors import VirtError
 from virtfs.host.descriptors import keep_spare
 
 PACKET = 4096  # bytes; PIPE_BUF, the maximum size of a packet
@@ -22,10 +23,21 @@ class Fifo:
         os.mkfifo(path, 0o600)
 
     def set_rights(self, uid: int, gid: int, mode: int) -> None:
-        """Set the owner, the group and the permission bits. Without CAP_CHOWN the FIFO keeps its owner and group."""
-        os.chmod(self.path, mode)
-        with contextlib.suppress(PermissionError):
+        """Set the owner, the group and the permission bits.
+
+        If this process is not root, the FIFO keeps its owner and group. VirtError EPERM: root lacks CAP_FOWNER or
+        CAP_CHOWN.
+        """
+        try:
+            os.chmod(self.path, mode)
+        except PermissionError as refusal:
+            raise VirtError(errno.EPERM, "cannot set the mode of `rx`: the server lacks CAP_FOWNER") from refusal
+        try:
             os.chown(self.path, uid, gid)
+        except PermissionError as refusal:
+            if os.geteuid() == 0:
+                sentence = f"cannot give `rx` to user {uid}, group {gid}: the server lacks CAP_CHOWN"
+                raise VirtError(errno.EPERM, sentence) from refusal
 
     def open(self) -> int | None:
         """Return a non-blocking descriptor for writing packets, None if no process has the reading end open.

@@ -11,6 +11,8 @@ Modules:
     background  starts a server in a session of its own
     options     parses the options after -o
     logs        opens the log of a server
+    log_writer  writes the log in a thread of its own
+    log_sinks   the places that a log can go to
     signals     resets signals that the caller ignores or blocks
     shell       virtfs shell
     shell_init  process 1 of virtfs shell

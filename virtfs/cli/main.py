@@ -25,8 +25,8 @@ options, after -o, separated by commas:
   max_history=SIZE maximum of `history`, in bytes, or with K, M, G (64M)
   capture=SIZE     maximum amount of data queued for one reader of a pcap file (8M)
   state=FILE       save the interfaces and bridges to FILE, and restore them from it at mount
-  log=FILE         log to FILE (default: syslog, or stderr with -f)
-  debug            log everything
+  log=FILE         log to FILE (default: journal or syslog, or stderr with -f)
+  debug            log every request and its result
   ro               mount read-only
   allow_other      admit other users: always set for root, else needs user_allow_other in /etc/fuse.conf
   fsname=NAME      the source shown in the mount table (virtfs)

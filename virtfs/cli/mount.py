@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 
 from virtfs.cli.background import Ready, spawn
-from virtfs.cli.logs import open_log
+from virtfs.cli.logs import close_log, open_log
 from virtfs.cli.options import MountOptions, parse
 from virtfs.cli.remount import remount
 from virtfs.core.errors import VirtError
@@ -46,11 +46,21 @@ def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool)
     ready: a function that is called when the mount begins to answer requests.
     VirtError: the mount or its server failed.
     """
+    # These modules import pyfuse3 and pyroute2, so import them only when needed, and after the fork.
+    from virtfs.host import privileges
+
+    privileges.drop()
     try:
         open_log(options.log, foreground, options.debug)
     except OSError as e:
         raise VirtError(e.errno or errno.EIO, f'cannot open the log file "{options.log}": {e.strerror}') from None
-    # serving imports pyfuse3 and pyroute2, so import it only when needed, and after the fork.
+    try:
+        return _serve(path, options, ready, foreground)
+    finally:
+        close_log()
+
+
+def _serve(path: str, options: MountOptions, ready: Ready, foreground: bool) -> int:
     from virtfs.cli import serving
 
     answers = False

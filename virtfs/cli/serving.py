@@ -25,7 +25,7 @@ from virtfs.daemon.service import serve
 from virtfs.forward.tasks import lasting, only, surely_in_thread
 from virtfs.fuse.mount import attach, detach_own, wait_unmounted
 from virtfs.fuse.mounttable import Mounted, mounted_at
-from virtfs.host import descriptors, privileges
+from virtfs.host import descriptors
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ def run(directory: str, options: MountOptions, ready: Callable[[], None]) -> Non
     ready: a function that is called when the mount begins to answer requests. VirtError: the mount failed. Any other
     exception: the service failed. In every case the directory is unmounted before this function returns or raises.
     """
-    privileges.drop()
     options = replace(options, limits=within(options.limits, descriptors.raise_limit()))
     try:
         trio.run(_run, directory, options, ready)

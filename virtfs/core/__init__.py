@@ -8,6 +8,7 @@ Interfaces:
     bridge                a bridge, and the verbs that bring it from one state to another
     bridgeplan            checks a line of bridge verbs before any of them takes effect
     events                the events that the file `events` reports
+    ratelimit             limits how often events of one kind are logged
     limits                the maxima of a mount
 
 The language of ctl:

@@ -23,6 +23,11 @@ def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 
+def one_line(text: str) -> str:
+    """Return a sentence with its unprintable characters escaped. Text that is already escaped is unchanged."""
+    return text if text.isprintable() else "".join(char if char in '"\\' else _escaped(char) for char in text)
+
+
 def is_stray_byte(char: str) -> bool:
     """Return whether this character is a surrogate escape (PEP 383), which stands for a byte that is not UTF-8."""
     return 0xDC80 <= ord(char) <= 0xDCFF

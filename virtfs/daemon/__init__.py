@@ -31,5 +31,6 @@ Modules:
     statefile       the file that keeps this text for the next mount
     failed_lines    lines of the state file that could not be replayed
     replay          recreates interfaces, bridges and cables from the state file
+    diagnosis       the state of a server, for its log
     reports         the texts of the report files
 """

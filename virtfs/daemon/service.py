@@ -18,6 +18,7 @@ from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.changes import Changes
 from virtfs.daemon.commands import Commands
+from virtfs.daemon.diagnosis import Diagnosis, log_unexpected_end, on_signal
 from virtfs.daemon.errors_by_user import ErrorsByUser
 from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.follow import Follower
@@ -65,6 +66,7 @@ class Daemon:
         state: the file that keeps interfaces, bridges and cables for the next mount, or None if nothing is kept.
         options: the mount options that status.json shows.
         """
+        self.options = options
         self.kernel = kernel
         self.fifos = fifos
         self.changes = Changes()
@@ -171,7 +173,8 @@ async def serve(
                     closing.callback(mount.close)
                     libfuse.start_soon(names.run, mount.workers)
                     ending.callback(names.end)
-                    await mount.run(nursery, ready, stop, state_file)
+                    with on_signal(mount.diagnosis):
+                        await mount.run(nursery, ready, stop, state_file)
 
 
 class _Mount:
@@ -182,6 +185,7 @@ class _Mount:
         self._ours, theirs, longest = _pair()
         self.workers = _workers(longest)
         inodes, handles = Inodes(daemon.root), Handles()
+        self.diagnosis = Diagnosis(daemon.registry, daemon.state, handles, daemon.options)
         self._channel = Channel(fuse_fd, self._ours, longest, inodes, handles, daemon.errors.report)
         names.serve_on(daemon.root, inodes, handles, daemon.rights, self._channel.grow, theirs.detach())
 
@@ -196,6 +200,11 @@ class _Mount:
         nursery.start_soon(self._until, stop, nursery)
         try:
             await self._channel.run(nursery)
+        except VirtError:
+            raise
+        except Exception:
+            log_unexpected_end(self.diagnosis)
+            raise
         finally:
             with trio.CancelScope(shield=True):
                 await self._end()

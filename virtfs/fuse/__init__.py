@@ -10,6 +10,7 @@ Modules:
     protocol        the layout of the messages (linux/fuse.h)
     channel         reads requests, answers those on device files, forwards the others
     answers         writes answers and notifications
+    trace           logs requests and answers, for -o debug
     parked          reads, writes and polls that wait
     split_calls     reassembles writes that the kernel has split
     libfuse_pair    the socket pair to the slow plane

@@ -2,10 +2,10 @@
 
 import errno
 import logging
-from io import FileIO
 
 from virtfs.files.device import PollId, Unique
 from virtfs.fuse import protocol as p
+from virtfs.fuse.trace import Device
 
 log = logging.getLogger(__name__)
 
@@ -13,12 +13,11 @@ log = logging.getLogger(__name__)
 class Answers:
     """The sending side of one FUSE connection.
 
-    fuse: the non-blocking descriptor of /dev/fuse, owned by the caller.
+    device: /dev/fuse, non-blocking.
     """
 
-    def __init__(self, fuse: int) -> None:
-        # FileIO.readinto() returns None where os.read() would raise EAGAIN.
-        self.device = FileIO(fuse, "r+b", closefd=False)
+    def __init__(self, device: Device) -> None:
+        self.device = device
 
     def answer(self, unique: Unique, body: bytes = b"") -> None:
         """Answer a request that has succeeded. body: the opcode's fuse_…_out structure, or the data of a READ."""

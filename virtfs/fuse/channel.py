@@ -29,6 +29,7 @@ from virtfs.fuse.inodes_handles import HandleId, Handles, Inodes
 from virtfs.fuse.libfuse_pair import Pair, ProtocolTooOld
 from virtfs.fuse.parked import Waiting, ready
 from virtfs.fuse.split_calls import write_piece
+from virtfs.fuse.trace import device_of
 from virtfs.host.processes import process_of
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Channel:
         report: Callable[[VirtError, User], None],
     ) -> None:
         self._fuse = fuse
-        self._answers = Answers(fuse)
+        self._answers = Answers(device_of(fuse, inodes))
         self._waiting = Waiting(self._answers)
         self.pair = Pair(pair, longest, self._answers)
         self._inodes = inodes

@@ -1,0 +1,120 @@
+"""The log of a server, written by a thread of its own.
+
+A terminal can be stopped with Ctrl-S, a disk can hang, and a log daemon can be slow. None of these may delay the
+thread that serves all users. So lines wait in a queue for the thread that writes them. If the queue is full, lines are
+lost and counted.
+"""
+
+import logging
+import queue
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+from time import monotonic
+
+from virtfs.cli.log_sinks import LONGEST, Sink
+from virtfs.core.quoting import one_line
+from virtfs.core.ratelimit import RateLimit
+
+ROOM = 10_000  # lines that may wait to be written
+MOST, INTERVAL = 20, 10.0  # records from one place in the program that are logged in so many seconds
+PATIENCE = 2.0  # seconds that close() waits for the lines to be written
+
+Line = tuple[int, str, str]  # level, module, text
+
+
+class LogWriter(logging.Handler):
+    """A handler that passes each record to a sink as one line.
+
+    A traceback, and the items of the attribute `lines` of a record, are further lines.
+
+    Of the records that the same place in the program makes, only MOST are logged in INTERVAL seconds. Records of level
+    DEBUG have no such limit.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        super().__init__()
+        self._sink = sink
+        self._limit: RateLimit[tuple[str, str]] = RateLimit(MOST, INTERVAL)
+        # SimpleQueue.put() is reentrant, so a signal handler may log.
+        self._lines: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
+        self._lost = 0
+        self._closed = False
+        self._thread: threading.Thread | None = threading.Thread(target=self._run, name="log", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # too many threads: then this thread writes
+            self._thread = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the lines of a record."""
+        try:
+            now = monotonic()
+            self._report_suppressed(now)
+            kind = record.name, str(record.msg)
+            if record.levelno <= logging.DEBUG or self._limit.admit(kind, now):
+                for line in _lines(record):
+                    self._put((record.levelno, record.name, line))
+            elif self._lines.empty():
+                self._lines.put(None)  # wake the thread, so that it reports the number when the interval ends
+        except Exception:
+            self.handleError(record)
+
+    def _report_suppressed(self, now: float) -> None:
+        for (module, message), count in self._limit.due(now):
+            text = one_line(f'{count} more lines like "{message}" suppressed')
+            self._put((logging.WARNING, module, text))
+
+    def _put(self, line: Line) -> None:
+        if self._thread is None:
+            self._write(line)
+        elif self._lines.qsize() < ROOM:
+            self._lines.put(line)
+        else:
+            self._lost += 1
+
+    def _run(self) -> None:
+        """Write the lines, until close() is called and no line is left."""
+        while True:
+            self.acquire()
+            try:
+                self._report_suppressed(monotonic())
+                due = self._limit.next_due()
+            finally:
+                self.release()
+            try:
+                line = self._lines.get(timeout=None if due is None else max(0.01, due - monotonic()))
+            except queue.Empty:
+                continue
+            if line is not None:
+                self._write(line)
+            elif self._closed and self._lines.empty():
+                return
+
+    def _write(self, line: Line) -> None:
+        lost, self._lost = self._lost, 0
+        with suppress(OSError, ValueError):
+            self._sink.write(*line)
+            if lost:
+                self._sink.write(logging.WARNING, __name__, f"the log is slow: {lost} lines were lost here")
+
+    def close(self) -> None:
+        """Write what waits, for up to PATIENCE seconds."""
+        if not self._closed:
+            self._report_suppressed(monotonic() + INTERVAL)
+            self._closed = True
+            if self._thread is not None:
+                self._lines.put(None)
+                self._thread.join(PATIENCE)
+        super().close()
+
+
+def _lines(record: logging.LogRecord) -> Iterator[str]:
+    """Yield the line of a record, and its further lines. Unprintable characters are escaped."""
+    yield one_line(record.getMessage())[:LONGEST]
+    if record.exc_info:
+        for part in traceback.format_exception(record.exc_info[1]):
+            yield from (f"  {one_line(line)}"[:LONGEST] for line in part.rstrip("\n").split("\n"))
+    for line in getattr(record, "lines", ()):
+        yield f"  {one_line(line)}"[:LONGEST]

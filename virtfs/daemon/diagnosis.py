@@ -1,0 +1,104 @@
+"""The state of a server as lines for its log: at an unexpected end, and whenever the server gets SIGUSR2."""
+
+import logging
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from itertools import islice
+from types import FrameType
+
+import trio
+
+from virtfs.daemon.registry import Registry
+from virtfs.daemon.state import State
+from virtfs.fuse.inodes_handles import Handles
+
+log = logging.getLogger(__name__)
+
+OPENS = 100  # maximum number of open files to list
+
+
+class Diagnosis:
+    """Describes one mount. options: the mount options."""
+
+    def __init__(self, registry: Registry, state: State, handles: Handles, options: str) -> None:
+        self._registry = registry
+        self._state = state
+        self._handles = handles
+        self._options = options
+
+    def lines(self) -> list[str]:
+        """Return the options, the text of ctl, the counters, the open files, the tasks and the threads."""
+        return [
+            f"options: {self._options or 'none'}",
+            *(f"ctl: {line}" for line in self._state.text().splitlines()),
+            *self._counters(),
+            *self._opens(),
+            *_tasks(),
+            *_threads(),
+        ]
+
+    def _counters(self) -> Iterator[str]:
+        for virt in (interface.virt for interface in self._registry):
+            counts = [f"{name} {count}" for name, count in asdict(virt.counters).items() if count]
+            yield f"{virt.name}: {', '.join(counts) or 'no frames'}"
+
+    def _opens(self) -> Iterator[str]:
+        tables = self._handles
+        yield f"open files: {len(tables.devices)} waiting, {len(tables.fixed)} fixed, {len(tables.texts)} text"
+        for handle in islice((*tables.devices.values(), *tables.fixed.values()), OPENS):
+            owner = handle.node.owner
+            place = getattr(owner, "name", "")
+            yield f"open: {place}/{handle.node.label}, user {handle.user.uid}, process {handle.user.pid}"
+
+
+def log_unexpected_end(diagnosis: Diagnosis) -> None:
+    """Log the state of a mount that ends because of an exception. Call this while the exception is handled."""
+    log.critical("the mount ends unexpectedly", exc_info=True, extra={"lines": diagnosis.lines()})
+
+
+@contextmanager
+def on_signal(diagnosis: Diagnosis) -> Iterator[None]:
+    """Log the state of a mount at each SIGUSR2, even if trio's loop does not run."""
+
+    def describe(number: int, frame: FrameType | None) -> None:
+        # This runs between two instructions of the main thread, which may hold a lock of the log. So another thread
+        # logs what is collected here.
+        lines = diagnosis.lines()
+        with suppress(RuntimeError):  # too many threads
+            threading.Thread(target=_log, args=[lines], daemon=True).start()
+
+    before = signal.signal(signal.SIGUSR2, describe)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def _log(lines: list[str]) -> None:
+    log.info("SIGUSR2: the state follows", extra={"lines": lines})
+
+
+def _tasks() -> Iterator[str]:
+    """Yield a line for each trio task, indented below its parent, with the place where it waits."""
+    root = trio.lowlevel.current_root_task()
+    waiting: list[tuple[int, trio.lowlevel.Task]] = [(0, root)] if root else []
+    while waiting:
+        depth, task = waiting.pop()
+        where = [f"{frame.f_code.co_filename}:{line}" for frame, line in task.iter_await_frames()]
+        ours = [place for place in where if "/virtfs/" in place]
+        yield f"task: {'  ' * depth}{task.name} at {(ours or where or ['its start'])[-1]}"
+        waiting += [(depth + 1, child) for nursery in task.child_nurseries for child in nursery.child_tasks]
+
+
+def _threads() -> Iterator[str]:
+    """Yield the stack of each thread."""
+    names: dict[int | None, str] = {thread.ident: thread.name for thread in threading.enumerate()}
+    for ident, frame in sys._current_frames().items():
+        yield f"thread {names.get(ident, ident)}:"
+        for part in traceback.format_stack(frame):
+            yield from part.rstrip().split("\n")

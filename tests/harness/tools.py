@@ -1,4 +1,4 @@
-"""Programs that read and write capture files."""
+"""Programs of others: those that read and write capture files, and those of systemd."""
 
 import shutil
 import subprocess
@@ -18,3 +18,8 @@ def need(tool: str) -> str:
 def run(tool: str, *words: str | Path) -> str:
     """Run a program that must succeed, and return its output."""
     return subprocess.run([need(tool), *words], capture_output=True, text=True, check=True).stdout
+
+
+def complaints(tool: str, *words: str | Path) -> str:
+    """Run a program that must succeed, and return its standard error."""
+    return subprocess.run([need(tool), *words], capture_output=True, text=True, check=True).stderr

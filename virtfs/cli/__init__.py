@@ -9,6 +9,7 @@ Modules:
     umount      virtfs umount
     serving     serves one mount, from attach to detach
     background  starts a server in a session of its own
+    notify      tells systemd the state of the service
     options     parses the options after -o
     logs        opens the log of a server
     log_writer  writes the log in a thread of its own

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from virtfs.cli.notify import not_the_service
 from virtfs.cli.signals import start_afresh
 from virtfs.core.errors import VirtError
 
@@ -53,6 +54,7 @@ def _child(run: Callable[[Ready], int], telling: int) -> None:
     try:
         os.setsid()
         start_afresh()
+        not_the_service()
         os.chdir("/")
         null = os.open(os.devnull, os.O_RDWR)
         for standard in range(3):

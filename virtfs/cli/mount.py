@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from virtfs.cli.background import Ready, spawn
 from virtfs.cli.logs import close_log, open_log
+from virtfs.cli.notify import notify
 from virtfs.cli.options import MountOptions, parse
 from virtfs.cli.remount import remount
 from virtfs.core.errors import VirtError
@@ -35,7 +36,7 @@ def mount(directory: str, text: str, foreground: bool = False, sloppy: bool = Fa
     if foreground:
         # An inherited descriptor would keep a file system busy, or a pipe open, as long as the mount lasts.
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-        return serve_here(path, options, lambda: None, foreground=True)
+        return serve_here(path, options, lambda: notify("READY=1", f"STATUS=Serving {path}"), foreground=True)
     spawn(lambda ready: serve_here(path, options, ready, foreground=False))
     return 0
 
@@ -74,6 +75,7 @@ def _serve(path: str, options: MountOptions, ready: Ready, foreground: bool) -> 
     try:
         serving.run(path, options, now_ready)
     except VirtError as e:
+        notify(f"STATUS={e.strerror}", f"ERRNO={e.errno}")
         if not foreground:
             log.error("%s", e.strerror)
         raise

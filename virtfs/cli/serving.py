@@ -17,6 +17,7 @@ from pathlib import Path
 
 import trio
 
+from virtfs.cli.notify import notify
 from virtfs.cli.options import MountOptions
 from virtfs.cli.signals import unless_ignored
 from virtfs.core.errors import VirtError
@@ -92,6 +93,7 @@ async def _listen(
         task_status.started()
         async for number in signals:
             log.info("%s: ending", signal.Signals(number).name)
+            notify("STOPPING=1", "STATUS=Removing the interfaces")
             if stop.is_set():
                 break
             stop.set()
@@ -102,4 +104,5 @@ async def _listen(
 
 async def _watch(mount: Mounted, stop: trio.Event) -> None:
     await wait_unmounted(mount)
+    notify("STOPPING=1", "STATUS=Removing the interfaces")
     stop.set()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from harness.fixtures import Alone
 from harness.process import fails
-from harness.serving import Mount
+from harness.serving import PROJECT, Mount
 from harness.waiting import Stuck
 
 from virtfs.host.privileges import REASONS, Capability
@@ -119,5 +120,12 @@ def test_a_mount_is_refused_without(capability: str, reason: str, tmp_path: Path
         Mount(f"state={directory}/state", lacks=capability)
 
 
-def test_each_has_a_reason() -> None:
+def test_each_has_a_reason_and_the_documents_have_the_same() -> None:
     assert set(REASONS) == set(Capability)
+    document = (PROJECT / "doc/security.md").read_text()
+    assert re.findall(r"^\| (CAP_\w+) \| (.*) \|$", document, re.MULTILINE) == [
+        (capability.name, reason) for capability, reason in REASONS.items()
+    ]
+    manual = (PROJECT / "man/virtfs.1").read_text()
+    listed = re.findall(r"CAP_\w+", " ".join(re.findall(r"^\.It (CAP_.*)$", manual, re.MULTILINE)))
+    assert sorted(listed) == sorted(capability.name for capability in Capability)

@@ -2,21 +2,22 @@
 
 Modules:
 
-    main        the command line of virtfs
-    helper      mount.virtfs
-    mount       virtfs mount
-    remount     mount -o remount
-    umount      virtfs umount
-    serving     serves one mount, from attach to detach
-    background  starts a server in a session of its own
-    notify      tells systemd the state of the service
-    options     parses the options after -o
-    logs        opens the log of a server
-    log_writer  writes the log in a thread of its own
-    log_sinks   the places that a log can go to
-    signals     resets signals that the caller ignores or blocks
-    shell       virtfs shell
-    shell_init  process 1 of virtfs shell
-    shell_run   a private /run for virtfs shell
-    usermap     the id maps of a user namespace for virtfs shell
+    main          the command line of virtfs
+    helper        mount.virtfs
+    mount         virtfs mount
+    remount       mount -o remount
+    umount        virtfs umount
+    serving       serves one mount, from attach to detach
+    background    starts a server in a session of its own
+    notify        tells systemd the state of the service
+    options       parses the options after -o
+    logs          opens the log of a server
+    log_writer    writes the log in a thread of its own
+    log_sinks     the places that a log can go to
+    surroundings  opens closed standard streams, and sets UTF-8 mode
+    signals       resets signals that the caller ignores or blocks
+    shell         virtfs shell
+    shell_init    process 1 of virtfs shell
+    shell_run     a private /run for virtfs shell
+    usermap       the id maps of a user namespace for virtfs shell
 """

@@ -6,12 +6,12 @@ For the type fuse.virtfs, mount.fuse3(8) runs `virtfs SRC DIR -o OPTIONS` instea
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from virtfs.cli.mount import mount
 from virtfs.cli.options import parse
+from virtfs.cli.surroundings import complain, sentence_of, settle
 from virtfs.core.errors import VirtError
 
 # Exit statuses of mount(8): "incorrect invocation" and "mount failure".
@@ -27,6 +27,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run mount.virtfs and return an exit status of mount(8): 0, 1 (incorrect invocation) or 32 (failure)."""
+    if arguments is None:
+        settle()
     given = _parser().parse_args(arguments)
     options = ",".join(given.options + given.access)
     try:
@@ -36,19 +38,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parse(options, sloppy=given.sloppy or "remount" in options.split(","))
     except VirtError as e:
         return _refused(e.strerror, MISUSED)
+    except OSError as e:
+        return _refused(sentence_of(e), FAILED)
     if given.fake:
         return 0
     try:
         mount(given.directory, options, sloppy=given.sloppy, source=given.source)
     except VirtError as e:
         return _refused(e.strerror, FAILED)
+    except OSError as e:
+        return _refused(sentence_of(e), FAILED)
     if given.verbose:
         print(f"mount.virtfs: {given.source} mounted on {given.directory}.")
     return 0
 
 
 def _refused(why: str, status: int) -> int:
-    print(f"mount.virtfs: {why}", file=sys.stderr)
+    complain("mount.virtfs", why)
     return status
 
 

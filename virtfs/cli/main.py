@@ -9,6 +9,7 @@ from virtfs.cli import helper
 from virtfs.cli.mount import mount
 from virtfs.cli.shell import shell
 from virtfs.cli.signals import accept_any_caller
+from virtfs.cli.surroundings import complain, sentence_of, settle
 from virtfs.cli.umount import umount
 from virtfs.core.errors import VirtError
 
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     `virtfs shell` returns the status of its command. A usage error raises SystemExit with status 2.
     """
+    if arguments is None:
+        settle()
     accept_any_caller()
     words = sys.argv[1:] if arguments is None else arguments
     if len(words) == 4 and words[2] == "-o" and words[0] not in ("mount", "umount", "shell"):
@@ -71,8 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 command: list[str] = given.command
                 return shell(command[1:] if command[:1] == ["--"] else command)
     except VirtError as e:
-        print(f"virtfs: {e.strerror}", file=sys.stderr)
-        return 1
+        complain("virtfs", e.strerror)
+    except OSError as e:
+        complain("virtfs", sentence_of(e))
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ from virtfs.cli.options import MountOptions, parse
 from virtfs.core.errors import VirtError
 from virtfs.fuse.mount import change_flags
 from virtfs.fuse.mounttable import Mounted, mounted_at, resolve
+from virtfs.host.textfiles import read_text
 
 # MS_DIRSYNC of linux/mount.h; statvfs(3) has no such flag. The other flags have the same values in mount(2) and
 # statvfs(3).
@@ -52,8 +53,7 @@ def remount(directory: str, text: str, sloppy: bool = False) -> None:
 def _refuse_changes(mount: Mounted, options: MountOptions) -> None:
     again = f'while "{mount.directory}" is mounted: run "virtfs umount {mount.directory}", then mount it again'
     try:
-        with open(os.path.join(mount.directory, "status.json")) as status:
-            said: str = json.load(status)["options"]
+        said: str = json.loads(read_text(os.path.join(mount.directory, "status.json")))["options"]
     except OSError as e:
         raise _unreadable(mount.directory, e) from None
     now, wanted = parse(said).own(), options.own()

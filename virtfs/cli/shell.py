@@ -23,6 +23,7 @@ import virtfs
 from virtfs.cli.signals import unless_ignored
 from virtfs.cli.usermap import map_users
 from virtfs.core.errors import VirtError
+from virtfs.host.textfiles import read_text
 
 # The program of process 1. Python runs it with -P, so that no module is imported from the working directory.
 # sys.argv[1] is the directory that contains the package, so that a checkout need not be installed.
@@ -89,7 +90,20 @@ def _run(directory: str, command: list[str]) -> int:
     lifeline, holding = os.pipe()
     package = os.path.dirname(os.path.dirname(os.path.abspath(virtfs.__file__)))
     names = "" if os.geteuid() else "names"
-    inside = [sys.executable, "-P", "-c", _INSIDE, package, directory, names, str(entering), str(lifeline), *command]
+    inside = [
+        sys.executable,
+        "-X",
+        "utf8",
+        "-P",
+        "-c",
+        _INSIDE,
+        package,
+        directory,
+        names,
+        str(entering),
+        str(lifeline),
+        *command,
+    ]
     outside = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--", *inside]
 
     def end(number: int, frame: object) -> None:
@@ -153,6 +167,6 @@ def _advice() -> str:
 
 def _sysctl(name: str) -> str | None:
     try:
-        return Path("/proc/sys", *name.split(".")).read_text().strip()
+        return read_text(Path("/proc/sys", *name.split("."))).strip()
     except OSError:
         return None

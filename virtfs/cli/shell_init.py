@@ -16,6 +16,7 @@ from virtfs.cli.background import spawn
 from virtfs.cli.mount import serve_here
 from virtfs.cli.options import MountOptions
 from virtfs.cli.shell_run import cover_run
+from virtfs.cli.surroundings import complain
 from virtfs.core.errors import VirtError
 
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not in the PATH of ordinary users on Debian
@@ -123,5 +124,5 @@ def _end_with(lifeline: int) -> None:
 
 
 def _complain(sentence: str, status: int) -> int:
-    print(f"virtfs: {sentence}", file=sys.stderr, flush=True)
+    complain("virtfs", sentence)
     return status

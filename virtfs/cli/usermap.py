@@ -8,8 +8,14 @@ these programs too, but only since util-linux 2.38.
 import contextlib
 import os
 import pwd
+import re
 import subprocess
 from pathlib import Path
+
+from virtfs.host.textfiles import read_text, write_text
+
+# Ids have 32 bits. int() refuses thousands of digits.
+_RANGE = re.compile(r"([^:]*):([0-9]{1,10}):([0-9]{1,10})")
 
 
 def map_users(process: int) -> None:
@@ -23,8 +29,8 @@ def map_users(process: int) -> None:
         if not _map_ranges(process, kind, own):
             # An unprivileged process must deny setgroups(2) before it writes gid_map.
             if kind == "gid":
-                Path(f"/proc/{process}/setgroups").write_text("deny")
-            Path(f"/proc/{process}/{kind}_map").write_text(f"0 {own} 1")
+                write_text(f"/proc/{process}/setgroups", "deny")
+            write_text(f"/proc/{process}/{kind}_map", f"0 {own} 1")
 
 
 def _map_ranges(process: int, kind: str, own: int) -> bool:
@@ -55,12 +61,8 @@ def ranges(file: Path) -> list[tuple[int, int]]:
     with contextlib.suppress(KeyError):
         names.add(pwd.getpwuid(user).pw_name)
     try:
-        lines = file.read_text(errors="replace").splitlines()
+        lines = read_text(file).split("\n")
     except OSError:
         return []
-    fields = [line.split(":") for line in lines]
-    return [
-        (int(field[1]), int(field[2]))
-        for field in fields
-        if len(field) == 3 and field[0] in names and field[1].isdecimal() and field[2].isdecimal() and int(field[2])
-    ]
+    found = (_RANGE.fullmatch(line) for line in lines)
+    return [(int(match[2]), int(match[3])) for match in found if match and match[1] in names and int(match[3])]

@@ -19,7 +19,8 @@ The language of ctl:
     verbs                 the tables of commands and verbs
     arguments             the kinds of arguments, each with its parser and formatter
     quantities            parses and formats numbers, sizes, rates and times
-    quoting               quotes a user's text in an error sentence
+    quoting               shows text from outside: escapes what a terminal would interpret
+    bytestext             names as bytes and as text
     errors                VirtError, an errno with a sentence
 
 Frames:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from virtfs.core.bridge import Bridge, BridgeState, FdbEntry, Member
 from virtfs.core.ethernet import format_mac
+from virtfs.core.quoting import word
 
 _STATES = ("disabled", "listening", "learning", "forwarding", "blocking")
 
@@ -18,7 +19,7 @@ def status(bridge: Bridge) -> str:
 
 def members(state: BridgeState) -> str:
     """Return the names of the members, one a line."""
-    return "".join(f"{member.name}\n" for member in state.members)
+    return "".join(f"{word(member.name)}\n" for member in state.members)
 
 
 def addresses(state: BridgeState) -> str:
@@ -26,7 +27,9 @@ def addresses(state: BridgeState) -> str:
 
     A line has the MAC address, the member, the seconds since the last frame, and the flags as brconfig prints them.
     """
-    return "".join(f"{format_mac(known.address)} {known.member} {known.age} {_flags(known)}\n" for known in state.known)
+    return "".join(
+        f"{format_mac(known.address)} {word(known.member)} {known.age} {_flags(known)}\n" for known in state.known
+    )
 
 
 def _status(name: str, state: BridgeState) -> Iterator[str]:
@@ -44,13 +47,13 @@ def _status(name: str, state: BridgeState) -> Iterator[str]:
     yield f"\tAddress cache (max cache: {state.maxaddr}, timeout: {state.timeout}):"
     for known in state.known:
         left = 0 if known.static or not state.timeout else max(0, state.timeout - known.age)
-        yield f"\t\t{format_mac(known.address)} {known.member} {left} {_flags(known)}"
+        yield f"\t\t{format_mac(known.address)} {word(known.member)} {left} {_flags(known)}"
 
 
 def _member(member: Member, stp: bool) -> Iterator[str]:
     names = {1: "LEARNING", 2: "DISCOVER", 4: "STP", 8: "PROTECTED"}
     flags = member.learn | member.discover << 1 | stp << 2 | member.protect << 3
-    yield f"\t\t{member.name} {_bits(flags, names)}"
+    yield f"\t\t{word(member.name)} {_bits(flags, names)}"
     tree = f" path cost {member.cost} {_state(member.state)}" if stp else ""
     groups = f" groupfwd {member.groupfwd:#x}" if member.groupfwd else ""
     yield f"\t\t\tport {member.number} priority {member.priority}{groups}{tree}"

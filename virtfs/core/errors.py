@@ -2,19 +2,22 @@
 
 import errno
 
+from virtfs.core.quoting import one_line
+
 
 class VirtError(OSError):
     """An error that a user sees.
 
     errno: the errno with which the user's system call (write(2), open(2), read(2) and so on) fails.
-    strerror: one line of plain English that quotes the offending text. The file `last_error` shows this line.
+    strerror: one line of plain English that quotes the offending text. The file `last_error` shows this line. It may
+    quote names from outside, so the constructor escapes unprintable characters.
     """
 
     errno: int
     strerror: str
 
     def __init__(self, errno: int, sentence: str) -> None:
-        super().__init__(errno, sentence)
+        super().__init__(errno, one_line(sentence))
 
 
 def refused(failure: OSError | MemoryError) -> VirtError:

@@ -6,16 +6,17 @@ rights of the user, and whether the objects exist, are checked when the command 
 """
 
 import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from errno import E2BIG, EINVAL
 
 from virtfs.core import verbs
-from virtfs.core.arguments import Argument
+from virtfs.core.arguments import Argument, take_impairments
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName, Unit
 from virtfs.core.line_words import BLANKS, Words
 from virtfs.core.quantities import parse_bridge_name, parse_unit_name
-from virtfs.core.quoting import quoted
+from virtfs.core.quoting import quoted, word
 from virtfs.core.verbs import BRIDGE, FORMS, VIRT, Form, Kind, Noun, Verb
 
 # Maximum number of verbs in a line. A limit is needed because all other commands wait while a line runs.
@@ -130,6 +131,24 @@ def format_actions(actions: tuple[Action, ...], noun: Noun = VIRT, *, makes: boo
     return " ".join(_format_action(action, noun) for action in actions)
 
 
+def writable(actions: Iterable[Action], noun: Noun = VIRT) -> tuple[tuple[Action, ...], tuple[Action, ...]]:
+    """Divide actions into those that a line can express and the others.
+
+    Other programs give interfaces and network namespaces names that a line cannot contain, such as names with control
+    characters.
+    """
+    divided: dict[bool, list[Action]] = {True: [], False: []}
+    for action in actions:
+        divided[_can_be_written(action, noun)].append(action)
+    return tuple(divided[True]), tuple(divided[False])
+
+
+def unwritable_comment(subject: str, action: Action) -> str:
+    """Return a comment for a line of ctl that would express an action, if the name in it could be written."""
+    names = " ".join(word(str(arg)) for arg in action.args if isinstance(arg, str))
+    return f"# {subject} {action.verb} {names}: a line cannot contain this name"
+
+
 def help_text() -> str:
     """Return the text of the file help: the grammar of ctl and every verb."""
     commands = [(form.usage, form.meaning) for form in FORMS]
@@ -149,14 +168,14 @@ def help_text() -> str:
 
 def _parse_cable(form: Form, target: Unit | BridgeName | None, words: Words) -> Command:
     peer = _parse_target(form, words)
-    assert isinstance(peer, int)
+    if not isinstance(peer, int):
+        raise VirtError(EINVAL, f"{quoted(form.kind)} needs two interfaces: {form.usage}")
     if peer == target:
         raise VirtError(EINVAL, f"{quoted(f'virt{peer}')} cannot be both ends of a cable")
-    impair = verbs.find(VIRT, "impair")
-    assert impair is not None
+    impair = _known("impair", VIRT)
     actions: tuple[Action, ...] = ()
     if form.kind == "cable" and words.peek() is not None:
-        actions = (Action("impair", (_take_words(impair, impair.arguments[0], words),)),)
+        actions = (Action("impair", (_take_words(impair, take_impairments, words),)),)
     words.expect_end(form.usage)
     return Command(form.kind, target, actions, peer)
 
@@ -238,7 +257,7 @@ def _parse_arguments(verb: Verb, words: Words) -> list[object]:
     values = []
     for argument in verb.arguments:
         if argument.take is not None:
-            values.append(_take_words(verb, argument, words))
+            values.append(_take_words(verb, argument.take, words))
             continue
         word = words.take()
         if word is None:
@@ -249,10 +268,9 @@ def _parse_arguments(verb: Verb, words: Words) -> list[object]:
     return values
 
 
-def _take_words(verb: Verb, argument: Argument, words: Words) -> object:
-    assert argument.take is not None
+def _take_words(verb: Verb, take: Callable[[Sequence[str]], tuple[object, int]], words: Words) -> object:
     try:
-        value, count = argument.take(words.rest())
+        value, count = take(words.rest())
     except VirtError as error:
         raise VirtError(error.errno, f"{verb.name}: {error.strerror}") from None
     for _ in range(count):
@@ -285,6 +303,19 @@ def _format_action(action: Action, noun: Noun) -> str:
     texts = [argument.format(value) for argument, value in zip(verb.arguments, action.args, strict=not verb.option)]
     option = [verb.option] if verb.option and len(action.args) > len(verb.arguments) else []
     return " ".join((verb.name, *texts, *option)).rstrip(BLANKS)
+
+
+def _can_be_written(action: Action, noun: Noun) -> bool:
+    verb = _known(action.verb, noun)
+    for argument, value in zip(verb.arguments, action.args, strict=False):
+        if isinstance(value, str):
+            if value.startswith("#") and not verb.rest_of_line:
+                return False
+            try:
+                argument.parse(value)
+            except VirtError:
+                return False
+    return True
 
 
 def _usages(noun: Noun) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from binascii import Error, hexlify, unhexlify
 from collections.abc import Iterator
 from errno import E2BIG, EINVAL
 
+from virtfs.core.bytestext import to_text
 from virtfs.core.errors import VirtError
 from virtfs.core.ethernet import MTU_MAX, frame_bounds
 from virtfs.core.quoting import quoted
@@ -90,9 +91,8 @@ class Lines:
 def _complaint(text: bytes) -> str:
     """Return the error sentence for a line that does not parse."""
     if wrong := _NO_DIGIT.search(text):
-        what = quoted(wrong.group().decode("utf-8", "surrogateescape"))
+        what = quoted(to_text(wrong.group()))
         return f"{what} at column {wrong.start() + 1} is not hexadecimal"
-    odd = _LAST_DIGIT.search(text)
-    # The number of digits is odd, so there is at least one.
-    assert odd is not None
+    if (odd := _LAST_DIGIT.search(text)) is None:
+        return "the line has no digits"
     return f"{quoted(odd.group().decode())} at column {odd.start() + 1} is half a byte: write two digits for each byte"

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from struct import Struct
 
+from virtfs.core.quoting import one_line
+
 LINKTYPE_ETHERNET = 1
 INBOUND, OUTBOUND = 1, 2  # values of the direction in epb_flags
 
@@ -208,7 +210,7 @@ def _text(code: int, text: str) -> bytes:
 
 
 def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "replace")
+    return one_line(text).encode()
 
 
 def _option(code: int, value: bytes) -> bytes:

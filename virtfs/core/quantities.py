@@ -20,7 +20,6 @@ MODE_MAX = 0o777
 _NATURAL = re.compile(r"0|[1-9][0-9]*")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 _OCTAL = re.compile(r"[0-7]+")
-_NAME = re.compile(r"(virt|tap|)(.*)", re.DOTALL)
 _SIZE = re.compile(r"(0|[1-9][0-9]*)([KMGkmg]?)")
 _FACTOR = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _MEASURE = re.compile(r"((?:0|[1-9][0-9]*)(?:\.[0-9]+)?)([A-Za-z]*|%)")
@@ -41,9 +40,8 @@ def parse_unit_name(text: str, *prefixes: str) -> Unit:
 
     prefixes: the prefixes that are allowed before the number; "" allows a number without a prefix.
     """
-    match = _NAME.fullmatch(text)
-    assert match is not None  # the pattern matches any text
-    prefix, digits = match.groups()
+    prefix = next((prefix for prefix in ("virt", "tap") if text.startswith(prefix)), "")
+    digits = text.removeprefix(prefix)
     if prefix not in prefixes or not _NATURAL.fullmatch(digits):
         allowed = " or ".join(f"{prefix}N" for prefix in prefixes)
         raise VirtError(

@@ -1,31 +1,69 @@
-"""Quote text from a user. The result is a single line, without characters that a terminal would interpret."""
+r"""Show text that comes from outside: from users, from other programs, and from the kernel.
+
+The name of a process, interface or network namespace may contain any byte except NUL, and a few more. A newline in such
+a name would forge a line of a report; an escape sequence or a bidirectional override (Unicode UAX #9) would change what
+a terminal shows. So no text of virtfs contains an unprintable character (str.isprintable) other than the newlines and
+tabs of its own layout. An unprintable character is shown as an escape:
+
+    \n \t \r            newline, tab, carriage return
+    \x1b                any other ASCII control character
+    \xff                a byte that is not UTF-8 (decoded with "surrogateescape", PEP 383)
+    \u202e \U000e0001   any other unprintable character
+
+Each function is for one place:
+
+    quoted     a text inside a sentence
+    word       a name that is one word of a line, or one value of a file
+    one_line   a whole sentence or line of a log
+    encode     a whole text file
+"""
+
+import re
 
 _SHOWN = 64  # characters; longer quotations would make last_error hard to read
+_NOT_ASCII_TEXT = re.compile(r"[^\t\n\x20-\x7e]")
 
 
 def quoted(text: str) -> str:
     r"""Return `text` in double quotes.
 
-    Double quotes, backslashes and unprintable characters are escaped as in Python. A byte that was not UTF-8 (decoded
-    with "surrogateescape") becomes \xNN. "…" replaces everything after the first 64 characters.
+    Double quotes, backslashes and unprintable characters are escaped. "…" replaces everything after the first 64
+    characters.
     """
     rest = "…" if len(text) > _SHOWN else ""
-    return '"' + "".join(map(_escaped, text[:_SHOWN])) + rest + '"'
+    return '"' + "".join(f"\\{char}" if char in '"\\' else _visible(char) for char in text[:_SHOWN]) + rest + '"'
 
 
-def _escaped(char: str) -> str:
-    if char in '"\\':
-        return "\\" + char
-    if char.isprintable():
-        return char
-    if is_stray_byte(char):
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode("ascii")
+def word(name: str) -> str:
+    r"""Return a name as one word: unprintable characters and blanks are escaped.
+
+    A blank becomes \x20. If anything is escaped, each backslash is doubled, so that two names never look the same.
+    """
+    if name.isprintable() and " " not in name:
+        return name
+    return "".join({" ": "\\x20", "\\": "\\\\"}.get(char) or _visible(char) for char in name)
 
 
 def one_line(text: str) -> str:
     """Return a sentence with its unprintable characters escaped. Text that is already escaped is unchanged."""
-    return text if text.isprintable() else "".join(char if char in '"\\' else _escaped(char) for char in text)
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def encode(text: str) -> bytes:
+    """Return the contents of a text file. Newlines and tabs stay; other unprintable characters are escaped."""
+    if _NOT_ASCII_TEXT.search(text):
+        text = "".join(char if char in "\n\t" else _visible(char) for char in text)
+    return text.encode()
+
+
+def _visible(char: str) -> str:
+    if char.isprintable():
+        return char
+    if is_stray_byte(char):
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    if "\x80" <= char <= "\xff":
+        return f"\\u{ord(char):04x}"  # \xNN stands for a byte
+    return char.encode("unicode_escape").decode("ascii")
 
 
 def is_stray_byte(char: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from errno import E2BIG
 
+from virtfs.core.bytestext import to_text
 from virtfs.core.errors import VirtError
 
 WHOLE_BELOW = 4096  # bytes; the last line of a shorter write is complete even without a newline
@@ -75,4 +76,4 @@ class Script:
 
 
 def _decode(line: bytes) -> str:
-    return line.decode("utf-8", "surrogateescape")
+    return to_text(line)

@@ -56,6 +56,7 @@ from virtfs.core.bridge import Bridge
 from virtfs.core.ethernet import format_mac
 from virtfs.core.ids import Gid, Uid
 from virtfs.core.quantities import format_mode, parse_size
+from virtfs.core.quoting import one_line, word
 from virtfs.core.values import TAP_VALUES, VALUES, counter
 from virtfs.core.virt import COUNTERS, Virt
 
@@ -96,7 +97,7 @@ def status(
 ) -> str:
     """Return the text of the file, from the objects that describe(), describe_bridge() and describe_cable() return."""
     lists = {"virts": list(virts), "bridges": list(bridges), "cables": list(cables)}
-    return json.dumps({"version": version, "options": options, **lists}) + "\n"
+    return json.dumps({"version": version, "options": one_line(options), **lists}) + "\n"
 
 
 def describe_cable(words: Sequence[str]) -> dict[str, object]:
@@ -153,8 +154,11 @@ def describe_bridge(bridge: Bridge) -> dict[str, object]:
         "groupfwd": state.groupfwd,
         "address": format_mac(state.address),
         "inet": [str(address) for address in state.addresses],
-        "members": [asdict(member) for member in state.members],
-        "addresses": [{**asdict(known), "address": format_mac(known.address)} for known in state.known],
+        "members": [{**asdict(member), "name": word(member.name)} for member in state.members],
+        "addresses": [
+            {**asdict(known), "address": format_mac(known.address), "member": word(known.member)}
+            for known in state.known
+        ],
     }
 
 
@@ -163,4 +167,4 @@ def _value(file: str, text: str) -> Value:
 
 
 def _name(number: int, name: str) -> str | None:
-    return None if name == str(number) else name
+    return None if name == str(number) else word(name)

@@ -8,6 +8,7 @@ from virtfs.core.grammar import Action
 from virtfs.core.impairment import UNIMPAIRED, Direction, Impairment
 from virtfs.core.impairment_text import format_impairments
 from virtfs.core.quantities import format_factor, format_size
+from virtfs.core.quoting import word
 from virtfs.core.virt import MODE_GROUP, MODE_NEW, QUEUE, Virt
 
 # The contents of each attribute file of an interface. A file that mirrors a verb is writable.
@@ -33,14 +34,14 @@ VALUES: Final[dict[str, Callable[[Virt], str]]] = {
 
 # The contents of each file of the directory tap/, which shows the host's end.
 TAP_VALUES: Final[dict[str, Callable[[Virt], str]]] = {
-    "name": lambda virt: virt.host.name,
+    "name": lambda virt: word(virt.host.name),
     "index": lambda virt: str(virt.host.index),
     "address": lambda virt: format_mac(virt.host.address),
     "up": lambda virt: _bit(virt.host.up),
     "carrier": lambda virt: _bit(virt.host.carrier),
     "mtu": lambda virt: str(virt.host.mtu),
-    "netns": lambda virt: virt.netns,
-    "bridge": lambda virt: virt.host.bridge,
+    "netns": lambda virt: word(virt.netns),
+    "bridge": lambda virt: word(virt.host.bridge),
 }
 
 

@@ -10,7 +10,7 @@ import trio
 
 from virtfs.core.bridge import NEW, Bridge, BridgeState, steps, steps_after, without
 from virtfs.core.errors import VirtError
-from virtfs.core.grammar import Action, Command, format_actions, format_command
+from virtfs.core.grammar import Action, Command, format_actions, format_command, unwritable_comment, writable
 from virtfs.core.ids import BridgeName, User
 from virtfs.core.verbs import BRIDGE
 from virtfs.daemon.bridge_verbs import as_found, carry_out, put_back
@@ -83,8 +83,7 @@ class Bridges:
         run: a function that carries out writes to the ctl of the bridge.
         made: whether an earlier run of virtfs made the bridge. If so, `destroy` removes the bridge.
         """
-        assert isinstance(command.target, str)
-        name = BridgeName(command.target)
+        name = BridgeName(str(command.target))
         managed = self._all.get(name)
         match command.kind:
             case "create" if managed is not None:
@@ -215,15 +214,19 @@ class Bridges:
 
     def text(self, bridge: Bridge) -> str:
         """Return the verbs that give a new bridge the current state of `bridge`."""
-        return format_actions(steps(NEW, _described(self._get(bridge.name))), BRIDGE) + "\n"
+        actions, unwritable = writable(steps(NEW, _described(self._get(bridge.name))), BRIDGE)
+        lines = [format_actions(actions, BRIDGE), *(unwritable_comment(bridge.name, action) for action in unwritable)]
+        return "".join(f"{line}\n" for line in lines)
 
     def lines_before(self) -> Iterator[str]:
         """Yield the lines that create the bridges. They must run before the lines that create interfaces."""
         taps = frozenset(self._taps().values())
         for managed in self._sorted():
             if not managed.bridge.lost:
-                actions = steps(NEW, without(_described(managed), taps))
+                actions, unwritable = writable(steps(NEW, without(_described(managed), taps)), BRIDGE)
                 yield format_command(Command("create", managed.bridge.name, actions))
+                for action in unwritable:
+                    yield unwritable_comment(managed.bridge.name, action)
 
     def lines_after(self) -> Iterator[str]:
         """Yield the lines that configure the taps of this mount as bridge ports.
@@ -232,7 +235,7 @@ class Bridges:
         """
         taps = frozenset(self._taps().values())
         for managed in self._sorted():
-            if not managed.bridge.lost and (actions := steps_after(_described(managed), taps)):
+            if not managed.bridge.lost and (actions := writable(steps_after(_described(managed), taps), BRIDGE)[0]):
                 yield format_command(Command("change", managed.bridge.name, actions))
 
     # Blocking functions, for Kernel.call

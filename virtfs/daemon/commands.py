@@ -13,6 +13,7 @@ import trio
 
 from virtfs.core.arguments import Impairments
 from virtfs.core.bridge import Bridge
+from virtfs.core.bytestext import to_text
 from virtfs.core.errors import VirtError, refused
 from virtfs.core.grammar import Action, Command, file_action, parse, parse_verbs
 from virtfs.core.ids import Uid, Unit, User
@@ -119,7 +120,7 @@ class Commands:
 
         file: the path of the attribute file, relative to the interface's directory.
         """
-        text = data.decode(errors="surrogateescape")
+        text = to_text(data)
         with self._admitted(user):
             try:
                 async with self.lock:
@@ -271,7 +272,8 @@ class Commands:
         self._cables.join(first, second, cast(Impairments, impairments))
 
     def _existing(self, unit: Unit | None) -> Interface:
-        assert unit is not None  # the grammar requires a unit here
+        if unit is None:
+            raise VirtError(errno.EINVAL, "the command needs an interface")
         return self._registry.get(unit)
 
     def _refuse_at_end(self) -> None:

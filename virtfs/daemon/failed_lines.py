@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from virtfs.core.grammar import Command
+from virtfs.core.quoting import one_line
 
 PREFIX = "# not replayed: "
 
@@ -41,7 +42,7 @@ class FailedLines:
         """Yield the comments for the state file: each failed line, and then the reason for its failure."""
         for one in self._all:
             yield PREFIX + one.line
-            yield f"#     {one.reason}"
+            yield f"#     {one_line(one.reason)}"
 
 
 def _targets(command: Command) -> tuple[object, ...]:

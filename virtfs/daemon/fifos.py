@@ -3,14 +3,17 @@
 The FIFOs cannot be in the mount, because the daemon opens them itself, and would have to answer its own open(2).
 """
 
+import errno
 import fcntl
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import trio
 
+from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
 from virtfs.core.virt import Virt
 from virtfs.daemon.interface import Interface
@@ -29,11 +32,34 @@ def make_directory() -> tuple[Path, int]:
     """Make a run-time directory. Return its path, and the descriptor of the lock that marks it as in use.
 
     For root, the directory is in /run. For other users, it is in XDG_RUNTIME_DIR or in the directory for temporary
-    files. Everyone may open files in it by name, but only its owner may list it. This function also removes the
-    directories left behind by killed daemons. In these, no process holds the lock.
+    files. If one of these places is full or cannot be written, the next one is tried.
+    Everyone may open files in it by name, but only its owner may list it. This function also removes the directories
+    left behind by killed daemons. In these, no process holds the lock.
+
+    VirtError: no place is usable; the errno is that of the last attempt.
     """
-    places = ("/run" if os.geteuid() == 0 else "", os.environ.get("XDG_RUNTIME_DIR", ""), tempfile.gettempdir())
-    base = next(Path(place) for place in places if place and os.access(place, os.W_OK))
+    places = _places()
+    failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    for place in places:
+        try:
+            return _make_in(place)
+        except OSError as refusal:
+            failure = refusal
+    tried = ", ".join(map(str, places)) or "/run, /tmp"
+    raise VirtError(
+        failure.errno or errno.EIO, f"cannot make a run-time directory in any of {tried}: {failure.strerror}"
+    ) from failure
+
+
+def _places() -> list[Path]:
+    places = ["/run"] if os.geteuid() == 0 else []
+    places.append(os.environ.get("XDG_RUNTIME_DIR", ""))
+    with suppress(FileNotFoundError):  # no directory for temporary files is usable
+        places.append(tempfile.gettempdir())
+    return [Path(place) for place in places if place and os.access(place, os.W_OK)]
+
+
+def _make_in(base: Path) -> tuple[Path, int]:
     for old in base.glob(f"{PREFIX}*/{LOCK}"):
         # If the directory is a mount point, `virtfs shell` has bind-mounted it. Then rmtree() would empty the
         # directory but could not remove it, so leave it alone.
@@ -56,6 +82,8 @@ def make_directory() -> tuple[Path, int]:
 
 def _clear(lock: Path) -> None:
     try:
+        if lock.parent.lstat().st_uid != os.getuid():
+            return  # in /tmp, anybody can make such a directory
         fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return

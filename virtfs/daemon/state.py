@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import trio
 
-from virtfs.core.grammar import Action, Command, format_actions, format_command
+from virtfs.core.grammar import Action, Command, format_actions, format_command, unwritable_comment, writable
 from virtfs.core.values import verbs_of
 from virtfs.core.virt import Origin, Virt
 from virtfs.daemon.bridges import Bridges
@@ -42,7 +42,9 @@ class State:
 
     def verbs(self, virt: Virt) -> str:
         """Return lines of verbs that give a new interface the current state of `virt`."""
-        return "".join(format_actions(actions) + "\n" for actions in self._verbs_of(virt))
+        lines, unwritable = self._verbs_of(virt)
+        comments = [unwritable_comment(virt.name, action) for action in unwritable]
+        return "".join(f"{line}\n" for line in (*map(format_actions, lines), *comments))
 
     def text(self) -> str:
         """Return the lines that recreate every interface, bridge and cable.
@@ -63,17 +65,21 @@ class State:
             if virt.origin is Origin.CLONED:
                 yield f"# {virt.name} is the interface of an open clone"
                 continue
-            first, *more = self._verbs_of(virt, makes=True)
+            (first, *more), unwritable = self._verbs_of(virt, makes=True)
             yield format_command(Command("create", virt.unit, first))
             for actions in more:
                 yield format_command(Command("change", virt.unit, actions))
+            for action in unwritable:
+                yield unwritable_comment(virt.name, action)
         yield from self._bridges.lines_after()
         yield from map(format_command, self._cables.lines())
         yield from self.failed.comments()
 
-    def _verbs_of(self, virt: Virt, *, makes: bool = False) -> list[tuple[Action, ...]]:
+    def _verbs_of(self, virt: Virt, *, makes: bool = False) -> tuple[list[tuple[Action, ...]], list[Action]]:
+        """Return the lines of verbs, and the actions that no line can express."""
         user, group = self._accounts.user_name(virt.owner), self._accounts.group_name(virt.group)
-        return verbs_of(virt, user, group, makes=makes)
+        divided = [writable(actions) for actions in verbs_of(virt, user, group, makes=makes)]
+        return [line for line, _ in divided if line], [action for _, others in divided for action in others]
 
     async def keep(self) -> bool:
         """Save the state if there is a state file.

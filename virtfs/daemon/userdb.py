@@ -7,16 +7,17 @@ import errno
 import grp
 import pwd
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TypeVar
 
 import trio
 
+from virtfs.core.arguments import GROUP, USER, Argument
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid
 from virtfs.core.virt import Virt
 from virtfs.forward.tasks import in_thread
 from virtfs.host.descriptors import one_left
+from virtfs.host.textfiles import read_text
 
 CACHED = 1024  # maximum number of cached user names, and of cached group names
 
@@ -26,7 +27,7 @@ U = TypeVar("U")
 
 def _extents(kind: str) -> tuple[tuple[int, int], ...]:
     """Return the first id and the count of each range in /proc/self/{kind}_map (user_namespaces(7))."""
-    lines = Path(f"/proc/self/{kind}_map").read_text().splitlines()
+    lines = read_text(f"/proc/self/{kind}_map").splitlines()
     return tuple((int(first), int(count)) for first, _, count in (line.split() for line in lines))
 
 
@@ -127,7 +128,7 @@ def _gid_of(name: str) -> int | None:
 
 def _name_of_user(uid: Uid) -> str:
     try:
-        return pwd.getpwuid(uid).pw_name
+        return _or_number(USER, pwd.getpwuid(uid).pw_name, uid)
     except KeyError:
         one_left()
         return str(uid)
@@ -135,10 +136,19 @@ def _name_of_user(uid: Uid) -> str:
 
 def _name_of_group(gid: Gid) -> str:
     try:
-        return grp.getgrgid(gid).gr_name
+        return _or_number(GROUP, grp.getgrgid(gid).gr_name, gid)
     except KeyError:
         one_left()
         return str(gid)
+
+
+def _or_number(kind: Argument, name: str, number: int) -> str:
+    """Return the name of an account, or its number if a line of ctl cannot contain the name or reads it as a number."""
+    try:
+        kind.parse(name)
+    except VirtError:
+        return str(number)
+    return str(number) if name.isdecimal() else name
 
 
 def _check_mapped(verb: str, kind: str, number: int, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from virtfs.core.quoting import word
 from virtfs.files.device import Opens
 
 HEAD = ("PID", "COMMAND", "FILE", "TAKEN", "WAITING", "DROPPED")
@@ -12,12 +13,12 @@ def clients_text(opens: Opens, command: Callable[[int], str]) -> str:
 
     The columns are process id, command and file, and the numbers of frames taken, waiting and dropped.
 
-    command: returns the name of a process, given its id.
+    command: returns the name of a process, given its id. A process chooses its name (prctl(2), PR_SET_NAME).
     """
     rows = [HEAD] + [
         (
             str(handle.user.pid),
-            command(handle.user.pid),
+            word(command(handle.user.pid)),
             handle.node.label,
             str(handle.taken()),
             str(handle.pending()),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from virtfs.core.events import EVENTS, Event
 from virtfs.core.ids import User
+from virtfs.core.quoting import word
 from virtfs.files.device import DeviceFile, Opens, TextDeviceHandle, Waiters
 from virtfs.files.node import ROOT, Rights
 
@@ -26,12 +27,14 @@ class Events(DeviceFile):
     def emit(self, what: Event, name: str, **keys: object) -> None:
         """Report an event to every reader.
 
-        name: the name of the interface or bridge. keys: the event's values by key. No value may contain a blank.
+        name: the name of the interface or bridge. keys: the event's values by key.
         ValueError: the keys are not those of this event.
         """
         if tuple(keys) != EVENTS[what].keys:
             raise ValueError(f"{what} has the keys {EVENTS[what].keys}, not {tuple(keys)}")
-        text = " ".join([f"{time.time():.6f}", what, name, *(f"{key}={value}" for key, value in keys.items())])
+        text = " ".join(
+            [f"{time.time():.6f}", what, word(name), *(f"{key}={word(str(value))}" for key, value in keys.items())]
+        )
         self.lines.append(f"{text}\n".encode())
         self.count += 1
         for handle in self.opens:

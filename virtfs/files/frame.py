@@ -5,6 +5,7 @@ import select
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from virtfs.core.bytestext import to_bytes
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.core.virt import Exclusive
@@ -189,7 +190,7 @@ class FrameHandle(DeviceHandle):
         if self.wire.virt.lost:
             raise VirtError(errno.ENXIO, f"{self.wire.virt.name} is gone")
         self.wire.catch_up()  # the host may just have renamed the tap
-        name = self.wire.virt.host.name.encode()
+        name = to_bytes(self.wire.virt.host.name)
         if command == TAPGIFNAME:
             return name.ljust(IFNAMSIZ, b"\0") + bytes(24)
         answer = self._tun.answer(command, argument, name)

@@ -4,6 +4,7 @@ A node knows its owner, permission bits, size and times. The module `tree` knows
 the inode numbers.
 """
 
+import os
 import stat
 import time
 from collections.abc import Mapping
@@ -115,4 +116,4 @@ class Symlink(Node):
         return 0o777
 
     def size(self, user: User | None) -> int:
-        return len(self.target.encode())
+        return len(os.fsencode(self.target))

@@ -16,6 +16,7 @@ from time import monotonic
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
+from virtfs.core.quoting import encode
 from virtfs.files.device import PollId
 from virtfs.files.node import Node, Owner, Rights
 
@@ -121,7 +122,7 @@ class Text(Node):
 
     def now(self, user: User) -> bytes:
         """Return the encoded text without a refresh."""
-        return self.text(user).encode(errors="surrogateescape")
+        return encode(self.text(user))
 
     def _measure(self, text: bytes) -> bytes:
         if not self.personal and text != self.measured:

@@ -13,6 +13,7 @@ integer as an address, so these ioctls fail with EFAULT before a request reaches
 import errno
 import struct
 
+from virtfs.core.bytestext import to_text
 from virtfs.core.errors import VirtError
 
 TUNSETIFF = 0x400454CA
@@ -85,6 +86,6 @@ def _attach(asked: bytes, name: bytes) -> bytes:
     """
     asked = asked.split(b"\0")[0].split(b"%")[0]
     if asked[:3] == b"tap" and not name.startswith(asked):
-        wanted = asked.decode(errors="replace")
-        raise VirtError(errno.EBUSY, f'"{wanted}…" cannot be attached here: this is the frame file of {name.decode()}')
+        wanted = to_text(asked)
+        raise VirtError(errno.EBUSY, f'"{wanted}…" cannot be attached here: this is the frame file of {to_text(name)}')
     return b""

@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 import pyfuse3
 
+from virtfs.core.bytestext import to_bytes, to_text
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.files.node import Directory, Node, Symlink
 from virtfs.files.text import Text
@@ -119,7 +120,7 @@ class Names(pyfuse3.Operations):
     @answered
     async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         await self._keeper.catch_up()
-        node = self._directory(parent_inode).children.get(os.fsdecode(name))
+        node = self._directory(parent_inode).children.get(to_text(name))
         if node is None:
             raise pyfuse3.FUSEError(errno.ENOENT)
         return self._attributes(node)
@@ -168,7 +169,7 @@ class Names(pyfuse3.Operations):
         listing = self._listings[fh]
         for next_id, (name, node) in enumerate(listing[start_id:], start=start_id + 1):
             entry = self._attributes(node)
-            if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(os.fsencode(name)), entry, next_id):
+            if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(to_bytes(name)), entry, next_id):
                 break
 
     @answered

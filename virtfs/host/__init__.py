@@ -50,6 +50,7 @@ The process:
     processes           looks up the thread that made a FUSE request
     threads             runs one call in a thread of its own
     libc                the C library, through ctypes
+    textfiles           reads and writes small text files
 """
 
 from virtfs.host.netlink_parts import install

@@ -12,7 +12,6 @@ and /etc/ethers still work. Any other name is reported as unknown at once.
 
 import ctypes
 import errno
-import os
 import platform
 import re
 import socket
@@ -21,6 +20,7 @@ import threading
 from dataclasses import dataclass
 from functools import cache
 
+from virtfs.core.bytestext import to_bytes, to_text
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import quoted
 from virtfs.host.descriptors import one_left
@@ -121,7 +121,7 @@ def outgoing_only(program: Program) -> bytes:
 def _check_size(expression: str) -> None:
     if "\0" in expression:
         raise VirtError(errno.EINVAL, f"filter {quoted(expression)} contains a NUL byte")
-    if len(os.fsencode(expression)) > EXPRESSION_MAX:
+    if len(to_bytes(expression)) > EXPRESSION_MAX:
         raise VirtError(errno.E2BIG, f"filter {quoted(expression)} is longer than {EXPRESSION_MAX} bytes")
     if len(_BETWEEN_TERMS.findall(expression)) >= TERMS_MAX:
         raise VirtError(errno.E2BIG, f"filter {quoted(expression)} has more than {TERMS_MAX} terms")
@@ -192,12 +192,12 @@ def _compile_once(library: ctypes.CDLL, expression: str, optimize: bool) -> byte
         raise VirtError(errno.ENOMEM, "libpcap cannot allocate a handle to compile a filter")
     program = _BpfProgram()
     try:
-        text = os.fsencode(expression)
+        text = to_bytes(expression)
         if library.pcap_compile(handle, ctypes.byref(program), text, optimize, _NETMASK_UNKNOWN) != 0:
             # If no descriptor is free, libpcap cannot open /etc/services, and reports service names in the filter as
             # unknown. In that case one_left() raises EMFILE or ENFILE.
             one_left()
-            message = library.pcap_geterr(handle).decode(errors="replace")
+            message = to_text(library.pcap_geterr(handle))
             raise VirtError(errno.EINVAL, f"filter {quoted(expression)}: {message}")
         return ctypes.string_at(program.instructions, program.length * _INSTRUCTION.size)
     finally:

@@ -42,7 +42,7 @@ from virtfs.host.bridgeinfo import (
 from virtfs.host.links import Links
 from virtfs.host.netlink_values import address_of
 from virtfs.host.netns import own_netns
-from virtfs.host.rtnl import Message, Rtnl
+from virtfs.host.rtnl import Message, Rtnl, name_of
 
 _IFF_UP = 0x1  # linux/if.h
 _NUD_NOARP = 0x40  # linux/neighbour.h: a static entry, which never ages
@@ -96,7 +96,7 @@ class HostBridge:
 
     def settings(self) -> dict[str, Settings]:
         """Return the port settings that no verb sets, by member name. Other programs may have changed them."""
-        return {str(link.get_attr("IFLA_IFNAME")): settings_of(link) for link in dump_members(self.rtnl, self.index)}
+        return {name_of(link): settings_of(link) for link in dump_members(self.rtnl, self.index)}
 
     def addresses_of(self, name: str) -> tuple[IpInterface, ...]:
         """Return the addresses of the interface with that name, () if there is no such interface."""
@@ -109,7 +109,7 @@ class HostBridge:
 
     def _link(self) -> Message:
         link = ask_link(self.rtnl, self.index)
-        if link is None or link.get_attr("IFLA_IFNAME") != self.called or details(link) is None:
+        if link is None or name_of(link) != self.called or details(link) is None:
             raise VirtError(errno.ENXIO, f'bridge "{self.called}" no longer exists')
         return link
 
@@ -311,7 +311,7 @@ def master_of(rtnl: Rtnl, name: str) -> str | None:
     if link is None:
         return None
     master = ask_link(rtnl, link.get_attr("IFLA_MASTER")) if link.get_attr("IFLA_MASTER") else None
-    return "" if master is None else str(master.get_attr("IFLA_IFNAME"))
+    return "" if master is None else name_of(master)
 
 
 def _change(index: int) -> Message:

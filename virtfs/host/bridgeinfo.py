@@ -9,10 +9,11 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
 from virtfs.core.bridge import BridgeState, FdbEntry, Member
+from virtfs.core.bytestext import to_bytes
 from virtfs.core.errors import VirtError
 from virtfs.core.ip import IpInterface
 from virtfs.host.netlink_values import link_of
-from virtfs.host.rtnl import Message, Rtnl
+from virtfs.host.rtnl import Message, Rtnl, name_of
 
 AF_BRIDGE: Final = 7
 # The maximum ageing time, in 1/100 s. virtfs uses it for entries that never expire. Linux rounds it to ticks and
@@ -53,7 +54,7 @@ def ask_link(rtnl: Rtnl, which: int | str) -> Message | None:
     if isinstance(which, int):
         question["index"] = which
     else:
-        question["attrs"] = [("IFLA_IFNAME", which)]
+        question["attrs"] = [("IFLA_IFNAME", to_bytes(which))]
     try:
         (answer,) = rtnl.ask(RTM_GETLINK, question)
     except VirtError as refusal:
@@ -133,7 +134,7 @@ def known_of(links: Iterable[Message], entries: Iterable[Message]) -> tuple[FdbE
     the first entry for each address and member is used. Normally this is the entry without a VLAN. If another program
     has turned on VLAN filtering (no verb does), all entries have a VLAN, and the first of them is used.
     """
-    names = {link["index"]: str(link.get_attr("IFLA_IFNAME")) for link in links}
+    names = {link["index"]: name_of(link) for link in links}
     rows: dict[tuple[bytes, str], FdbEntry] = {}
     for entry in entries:
         if not entry["state"] & _NUD_PERMANENT and entry["ifindex"] in names:
@@ -145,9 +146,10 @@ def known_of(links: Iterable[Message], entries: Iterable[Message]) -> tuple[FdbE
 def state_of(
     link: Message, members: tuple[Member, ...], known: tuple[FdbEntry, ...], addresses: tuple[IpInterface, ...]
 ) -> BridgeState:
-    """Return the state of a bridge. link: its RTM_NEWLINK message."""
+    """Return the state of a bridge. link: its RTM_NEWLINK message. VirtError ENXIO: it is not a bridge."""
     data, plain = details(link), link_of(link)
-    assert data is not None
+    if data is None:
+        raise VirtError(errno.ENXIO, f'"{plain.name}" is not a bridge')
     ageing = data.get_attr("IFLA_BR_AGEING_TIME")
     return BridgeState(
         up=plain.up,
@@ -171,7 +173,7 @@ def state_of(
 def _member(link: Message, adopted: bool) -> Member:
     data = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA")
     return Member(
-        name=link.get_attr("IFLA_IFNAME"),
+        name=name_of(link),
         number=data.get_attr("IFLA_BRPORT_NO"),
         learn=bool(data.get_attr("IFLA_BRPORT_LEARNING")),
         discover=bool(data.get_attr("IFLA_BRPORT_UNICAST_FLOOD")),

@@ -29,6 +29,7 @@ from virtfs.host.descriptors import NONE_LEFT
 from virtfs.host.netlink_values import Link, address_of, link_of
 from virtfs.host.rtnl import Message, Rtnl
 from virtfs.host.tap_protocol import Placed
+from virtfs.host.textfiles import write_text
 
 _log = logging.getLogger(__name__)
 
@@ -280,8 +281,7 @@ def _with_socket(request: Callable[[Rtnl], T]) -> T:
 def _keep_addresses(name: str) -> None:
     """Set the sysctl net.ipv6.conf.NAME.keep_addr_on_down (ip-sysctl.rst) in the calling thread's namespace."""
     try:
-        with open(f"/proc/sys/net/ipv6/conf/{name}/keep_addr_on_down", "w") as knob:
-            knob.write("1")
+        write_text(f"/proc/sys/net/ipv6/conf/{name}/keep_addr_on_down", "1")
     except OSError as refusal:
         if refusal.errno in NONE_LEFT:
             raise

@@ -12,7 +12,7 @@ from virtfs.host import netns
 from virtfs.host.bridge import HostBridge
 from virtfs.host.bridgeinfo import Settings, ask_link, details
 from virtfs.host.links import Links
-from virtfs.host.rtnl import Rtnl
+from virtfs.host.rtnl import Rtnl, name_of
 from virtfs.host.tap_protocol import Placed
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ def bridge_of(tap: Placed) -> str:
     def ask(rtnl: Rtnl) -> str:
         bridge = _bridge_index(rtnl, tap.name())
         link = ask_link(rtnl, bridge) if bridge else None
-        return "" if link is None else str(link.get_attr("IFLA_IFNAME"))
+        return "" if link is None else name_of(link)
 
     return _at(tap, ask)
 
@@ -52,7 +52,7 @@ def membership(tap: Placed, links: Links) -> Membership | None:
         link = ask_link(rtnl, index) if index else None
         if link is None:
             return None
-        bridge = HostBridge(rtnl, links, BridgeName(link.get_attr("IFLA_IFNAME")), link["index"])
+        bridge = HostBridge(rtnl, links, BridgeName(name_of(link)), link["index"])
         members, known = bridge.ports()
         member = next(member for member in members if member.name == name)
         static = tuple(k for k in known if k.member == name and k.static)

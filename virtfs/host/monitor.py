@@ -20,7 +20,7 @@ from virtfs.core.ip import IpInterface
 from virtfs.host import netns
 from virtfs.host.netlink_values import Link, address_of, link_of
 from virtfs.host.nsid import nsid_of
-from virtfs.host.rtnl import ROOM, SOL_NETLINK, Message
+from virtfs.host.rtnl import ROOM, SOL_NETLINK, Message, name_of
 
 _log = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ def _link_gone(message: Message, nsid: int | None) -> Event | None:
     """Return the event, or None for family AF_BRIDGE: the interface has left its bridge, but still exists."""
     if message["family"] != socket.AF_UNSPEC:
         return None
-    return LinkGone(nsid, message["index"], message.get_attr("IFLA_IFNAME"))
+    return LinkGone(nsid, message["index"], name_of(message))
 
 
 def _address_changed(message: Message, nsid: int | None) -> Event | None:

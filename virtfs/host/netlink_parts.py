@@ -25,8 +25,8 @@ class _Package(ModuleType):
         except ModuleNotFoundError:
             pass
         self.__class__ = ModuleType  # type: ignore[assignment]
-        assert self.__spec__ is not None
-        assert self.__spec__.loader is not None
+        if self.__spec__ is None or self.__spec__.loader is None:
+            raise AttributeError(name)
         self.__spec__.loader.exec_module(self)
         return getattr(self, name)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from ipaddress import ip_interface
 
 from virtfs.core.ip import IpInterface
-from virtfs.host.rtnl import Message
+from virtfs.host.rtnl import Message, name_of
 
 _IFF_UP = 0x1  # linux/if.h
 _IFF_PROMISC = 0x100
@@ -32,7 +32,7 @@ def link_of(message: Message) -> Link:
     statistics = message.get_attr("IFLA_STATS64") or {}
     return Link(
         index=message["index"],
-        name=message.get_attr("IFLA_IFNAME"),
+        name=name_of(message),
         up=bool(message["flags"] & _IFF_UP),
         mtu=message.get_attr("IFLA_MTU") or 0,
         address=bytes.fromhex((message.get_attr("IFLA_ADDRESS") or "").replace(":", "")),

@@ -7,10 +7,10 @@ import re
 import resource
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from virtfs.host.libc import check, libc
+from virtfs.host.textfiles import read_text
 
 # Maximum number of times to check whether a running thread has gone to sleep. One check takes a few µs.
 _LOOKS = 100
@@ -50,7 +50,7 @@ def process_of(thread: int) -> int:
     pid_nr_ns(task_pid(current), …)).
     """
     try:
-        status = Path(f"/proc/{thread}/status").read_text(errors="replace")
+        status = read_text(f"/proc/{thread}/status")
     except OSError:
         return thread
     for line in status.splitlines():
@@ -60,9 +60,12 @@ def process_of(thread: int) -> int:
 
 
 def command_of(pid: int) -> str:
-    """Return the command name of a process, "?" if it is gone or in another pid namespace."""
+    """Return the command name of a process, "?" if it is gone or in another pid namespace.
+
+    A process can choose any name of up to 15 bytes (prctl(2), PR_SET_NAME), so quote it before showing it.
+    """
     try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip() or "?"
+        return read_text(f"/proc/{pid}/comm").removesuffix("\n") or "?"
     except OSError:
         return "?"
 
@@ -81,7 +84,7 @@ def buffers_written(thread: int) -> list[Buffer]:
     (proc_pid_syscall(5)). The file contains "running" until the thread has gone to sleep, so it is read repeatedly.
     """
     for _ in range(_LOOKS):
-        words = Path(f"/proc/{thread}/syscall").read_text().split()
+        words = read_text(f"/proc/{thread}/syscall").split()
         if words[0] != "running":
             break
         os.sched_yield()
@@ -126,7 +129,7 @@ def caught_signals(thread: int) -> frozenset[int]:
     Return an empty set if they cannot be determined. Source: proc_pid_status(5).
     """
     try:
-        status = Path(f"/proc/{thread}/status").read_text(errors="replace")
+        status = read_text(f"/proc/{thread}/status")
     except OSError:
         return frozenset()
     sets = {key: int(value, 16) for key, value in _SETS.findall(status)}

@@ -108,12 +108,16 @@ class PacketRing:
         Blocks for about 20 ms, because the kernel waits for an RCU grace period. program: the filter that is attached
         to the tap, or None. Only frames sent to the wire are filtered. VirtError: EPERM, CAP_NET_RAW is missing in the
         interface's network namespace, or this process may not enter that namespace; ENXIO, the interface is gone;
-        EAFNOSUPPORT, the kernel has no packet sockets; EMFILE, ENFILE, ENOMEM.
+        EINVAL, its name is not UTF-8; EAFNOSUPPORT, the kernel has no packet sockets; EMFILE, ENFILE, ENOMEM.
         """
         try:
             return netns.where(device, lambda: cls._open(device, size, program))
         except VirtError:
             raise
+        except UnicodeEncodeError:  # from bind(), which takes the name as text
+            raise VirtError(
+                errno.EINVAL, "the name of the tap is not UTF-8: rename the tap to capture its frames"
+            ) from None
         except OSError as refusal:
             raise _refused(refusal) from refusal
 

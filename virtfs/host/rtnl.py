@@ -17,6 +17,7 @@ from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, N
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
+from virtfs.core.bytestext import to_bytes, to_text
 from virtfs.core.errors import VirtError
 
 SOL_NETLINK = 270  # linux/socket.h; the options are in linux/netlink.h
@@ -34,6 +35,16 @@ _IFREQ = struct.Struct("16si20x")  # struct ifreq, linux/if.h: name and index
 _NAME_MAX = 15  # IFNAMSIZ - 1
 
 Message = Any  # a pyroute2 message: a dict with get_attr(name); pyroute2 has no type annotations
+
+
+def text_of(value: str | bytes) -> str:
+    """Return the text of a string attribute. pyroute2 leaves a value that is not UTF-8 as bytes, with its NUL."""
+    return value if isinstance(value, str) else to_text(value.rstrip(b"\0"))
+
+
+def name_of(link: Message) -> str:
+    """Return the interface name in a link message."""
+    return text_of(link.get_attr("IFLA_IFNAME") or "")
 
 
 class Rtnl:
@@ -70,7 +81,7 @@ class Rtnl:
 
         if_nametoindex(3) is not used, because it opens a socket and also reports ENODEV if opening the socket fails.
         """
-        encoded = os.fsencode(name)
+        encoded = to_bytes(name)
         if len(encoded) > _NAME_MAX:
             raise VirtError(errno.ENODEV, os.strerror(errno.ENODEV))
         try:

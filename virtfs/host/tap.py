@@ -18,6 +18,7 @@ from typing import Self, TypeVar
 from pyroute2.netlink.rtnl import RTM_GETLINK
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
+from virtfs.core.bytestext import to_text
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
 from virtfs.host import features, netns, vlantags
@@ -119,7 +120,7 @@ class Tap:
         except (OSError, ValueError) as refusal:
             # EBADFD: the interface was deleted. ValueError: the tap is closed, and fd is -1.
             raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
-        return str(_IFREQ.unpack(answer)[0].rstrip(b"\0").decode())
+        return to_text(_IFREQ.unpack(answer)[0].rstrip(b"\0"))
 
     def alive(self) -> bool:
         """Return whether the interface still exists, in any namespace."""

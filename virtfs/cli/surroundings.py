@@ -65,5 +65,6 @@ def _stream(stream: object, number: int) -> io.TextIOWrapper:
     """Return a standard stream that accepts every character. PYTHONIOENCODING may have chosen another encoding."""
     if not isinstance(stream, io.TextIOWrapper):  # None if the descriptor was closed
         stream = io.TextIOWrapper(io.FileIO(number, "w", closefd=False), encoding="utf-8", line_buffering=True)
-    stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    with contextlib.suppress(OSError):  # for example from the flush of earlier output to a full disk
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     return stream

@@ -218,7 +218,8 @@ def test_test_folders_share_only_the_harness(folder: str) -> None:
 
 
 # Modules that need no root: they make no namespace, tap or mount, and start no program.
-PURE_HARNESS = {f"harness.{name}" for name in ("captured", "in_trio", "rings", "savefiles", "wires", "written")}
+_PURE = ("captured", "channels", "in_trio", "recorded", "rings", "savefiles", "wires", "written")
+PURE_HARNESS = {f"harness.{name}" for name in _PURE}
 
 
 def needs_no_root(folder: str) -> bool:

@@ -10,7 +10,9 @@ from dataclasses import replace
 
 import pytest
 import trio
+from harness.channels import Answer, Bench, Talk, channel, notification
 from harness.in_trio import in_trio
+from harness.recorded import FRAME_SESSION
 from harness.wires import frame_file, plain_wire
 
 from virtfs.core.errors import VirtError
@@ -22,9 +24,6 @@ from virtfs.files.tunioctl import TUNGETFEATURES, TUNGETIFF, TUNSETIFF
 from virtfs.forward.wire import Wire
 from virtfs.fuse import protocol as p
 from virtfs.host.fakes import FakeTap
-
-from .bench import Answer, Bench, Talk, channel, notification
-from .recorded import FRAME_SESSION
 
 GONE = select.POLLIN | select.POLLOUT | select.POLLERR | select.POLLHUP
 FRAME = bytes.fromhex("020000000001 020000000002 88b5") + bytes(range(46))

@@ -5,15 +5,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from harness.channels import Bench, Talk, channel, request
 from harness.in_trio import in_trio
+from harness.recorded import EVERY
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from virtfs.fuse import protocol as p
 from virtfs.fuse.libfuse_pair import ProtocolTooOld
-
-from .bench import Bench, Talk, channel, request
-from .recorded import EVERY
 
 OPCODES = tuple(sorted({value for name, value in vars(p).items() if name.startswith("FUSE_") and name.isupper()}))
 small = st.integers(0, 4)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Awaitable
 
 import pytest
+from harness.channels import Answer, Bench, Talk, channel
 from harness.in_trio import in_trio
 
 from virtfs.core.ids import Gid, Uid, User
@@ -13,8 +14,6 @@ from virtfs.files.device import DeviceFile, FixedHandle, Opens, Waiters, WalkHan
 from virtfs.files.node import ROOT
 from virtfs.files.text import Text
 from virtfs.fuse import protocol as p
-
-from .bench import Answer, Bench, Talk, channel
 
 USER = User(Uid(0), Gid(0), 1)
 CONTENT = bytes(range(256)) * 40

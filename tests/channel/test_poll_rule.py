@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import pytest
 import trio
+from harness.channels import Answer, Bench, channel
 from harness.in_trio import in_trio
 from harness.rings import bench as ring_bench
 from harness.wires import frame_file, plain_wire
@@ -35,7 +36,6 @@ from virtfs.forward.wire import Wire
 from virtfs.fuse import protocol as p
 from virtfs.host.fakes import FakeTap
 
-from .bench import Answer, Bench, channel
 from .test_frame import set_down, set_up
 
 IN, OUT, ERR = select.POLLIN, select.POLLOUT, select.POLLERR

@@ -5,13 +5,12 @@ import os
 
 import pytest
 import trio
+from harness.channels import Answer, channel, request
 from harness.in_trio import in_trio
+from harness.recorded import GETATTR, INIT, INIT_REPLY, LOOKUP
 
 from virtfs.fuse import protocol as p
 from virtfs.fuse.libfuse_pair import SLOW_REPLY, ProtocolTooOld
-
-from .bench import Answer, channel, request
-from .recorded import GETATTR, INIT, INIT_REPLY, LOOKUP
 
 
 @in_trio

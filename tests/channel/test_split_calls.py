@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 
 import pytest
+from harness.channels import channel
 from harness.in_trio import in_trio
 
 from virtfs.files.device import DeviceHandle, Opens
@@ -13,7 +14,6 @@ from virtfs.fuse import split_calls
 from virtfs.fuse.split_calls import FIRST_OF_MANY, THREADS
 from virtfs.host.processes import Buffer
 
-from .bench import channel
 from .test_frame import FRAME, frame
 
 LONG = bytes(range(256)) * 5

@@ -6,14 +6,13 @@ import select
 from collections.abc import Callable
 
 import pytest
+from harness.channels import Answer, Talk, TalkHandle, channel, notification
 from harness.in_trio import in_trio
+from harness.recorded import FRAME_SESSION, IOCTL
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.fuse import protocol as p
-
-from .bench import Answer, Talk, TalkHandle, channel, notification
-from .recorded import FRAME_SESSION, IOCTL
 
 
 def stumble(*methods: str) -> Callable[[str], None]:

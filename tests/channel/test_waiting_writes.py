@@ -5,6 +5,7 @@ import os
 import select
 
 import pytest
+from harness.channels import Answer, Bench, Talk, channel
 from harness.in_trio import in_trio
 
 from virtfs.core.errors import VirtError
@@ -12,8 +13,6 @@ from virtfs.core.ids import User
 from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Waiters
 from virtfs.files.node import ROOT
 from virtfs.fuse import protocol as p
-
-from .bench import Answer, Bench, Talk, channel
 
 
 class Slow(DeviceFile):

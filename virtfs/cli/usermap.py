@@ -10,6 +10,7 @@ import os
 import pwd
 import re
 import subprocess
+from collections.abc import Container
 from pathlib import Path
 
 from virtfs.host.textfiles import read_text, write_text
@@ -55,14 +56,21 @@ def _map_ranges(process: int, kind: str, own: int) -> bool:
 
 
 def ranges(file: Path) -> list[tuple[int, int]]:
-    """Return the caller's ranges from a file in the format of subuid(5), each as its first id and its number of ids."""
+    """Return the caller's ranges from a file in the format of subuid(5). The result is that of ranges_of()."""
     user = os.geteuid()
     names = {str(user)}
     with contextlib.suppress(KeyError):
         names.add(pwd.getpwuid(user).pw_name)
     try:
-        lines = read_text(file).split("\n")
+        return ranges_of(names, read_text(file))
     except OSError:
         return []
-    found = (_RANGE.fullmatch(line) for line in lines)
+
+
+def ranges_of(names: Container[str], text: str) -> list[tuple[int, int]]:
+    """Return the ranges of a user in a text in the format of subuid(5), each as its first id and its number of ids.
+
+    names: the user's name and number. Lines in another format are skipped.
+    """
+    found = map(_RANGE.fullmatch, text.split("\n"))
     return [(int(match[2]), int(match[3])) for match in found if match and match[1] in names and int(match[3])]

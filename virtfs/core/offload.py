@@ -17,6 +17,8 @@ GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_ECN = 0, 1, 4, 0x80
 
 _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
 _TCP: Final = 6
+_TCP_HEADER = 20  # bytes, without options
+_GSO_MIN = 8  # bytes in a segment, include/net/tcp.h TCP_MIN_GSO_SIZE
 _ETH_P_8021Q, _ETH_P_8021AD = b"\x81\x00", b"\x88\xa8"
 
 
@@ -25,7 +27,8 @@ def complete_frames(header: memoryview | bytes, frame: memoryview | bytes) -> li
 
     A large TCP segment over IPv4 or IPv6 is cut into frames. With the offload flags TUN_F_TSO4 and TUN_F_TSO6, the
     kernel sends no other kind of large segment.
-    ValueError: the frame is a large segment of another kind.
+    ValueError: the frame is a large segment of another kind, or the header does not fit the frame. A program can send
+    such a header (packet(7), PACKET_VNET_HDR).
     """
     flags, gso_type, _, gso_size, csum_start, csum_offset = virtio_net_hdr.unpack_from(header)
     kind = gso_type & ~GSO_ECN
@@ -64,7 +67,14 @@ def _segments(frame: bytes, tcp: int, size: int, four: bool) -> list[bytes]:
     than 6.
     """
     ip = 14 + VLAN_LEN * (frame[12:14] in (_ETH_P_8021Q, _ETH_P_8021AD))
+    if size < _GSO_MIN or tcp < ip + (20 if four else 40) or len(frame) < tcp + _TCP_HEADER:
+        raise ValueError(
+            f"segments of {size} bytes with a TCP header at {tcp} do not fit a frame of {len(frame)} bytes"
+        )
     payload_at = tcp + (frame[tcp + 12] >> 4) * 4
+    longest = payload_at - ip + min(size, len(frame) - payload_at)
+    if not tcp + _TCP_HEADER <= payload_at <= len(frame) or longest > 0xFFFF:
+        raise ValueError(f"the TCP header ends at {payload_at}, in a frame of {len(frame)} bytes")
     head, payload = frame[:payload_at], frame[payload_at:]
     (sequence,) = struct.unpack_from(">I", frame, tcp + 4)
     (identification,) = struct.unpack_from(">H", frame, ip + 4)

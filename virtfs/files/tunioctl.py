@@ -31,6 +31,7 @@ IFF_NO_PI = 0x1000
 
 _VNET_HEADER = 10  # sizeof(struct virtio_net_hdr)
 _INT_MAX = (1 << 31) - 1
+_INT = struct.Struct("<i")
 # The low 16 bits (type and number) of the ioctls in if_tun.h, with space for future ones.
 _TUN = range(0x54C8, 0x5500)
 # Integers that one ioctl sets and another returns. They have no other effect, as on a tap without IFF_VNET_HDR.
@@ -58,10 +59,12 @@ class TunIoctls:
         VirtError: EBUSY, TUNSETIFF names another tap; EINVAL, the value is too small or the ioctl is not supported.
         """
         if command in _GET:
-            return struct.pack("<i", self._kept.get(command, _GET[command]))
+            return _INT.pack(self._kept.get(command, _GET[command]))
         if command in _SET:
             get, least = _SET[command]
-            (value,) = struct.unpack("<i", argument)
+            if len(argument) != _INT.size:
+                raise VirtError(errno.EINVAL, f"ioctl {command:#x}: the argument is not 4 bytes long")
+            (value,) = _INT.unpack(argument)
             if value < least:
                 raise VirtError(errno.EINVAL, f"ioctl {command:#x}: {value} is too small: the minimum is {least}")
             self._kept[get] = int(bool(value)) if get == TUNGETVNETLE else value

@@ -6,6 +6,7 @@ loop would have to answer the request.
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -43,7 +44,7 @@ class Mounted:
 def mounts() -> list[Mounted]:
     """Return all mounts that this process can reach."""
     with open(TABLE, "rb") as table:
-        return [_parse(line) for line in table]
+        return parse(table.read())
 
 
 def mounted_at(directory: str) -> Mounted | None:
@@ -65,7 +66,7 @@ def still_mounted(mount: Mounted, table: BinaryIO | None = None) -> bool:
         now = mounts()
     else:
         table.seek(0)
-        now = [_parse(line) for line in table.read().splitlines()]
+        now = parse(table.read())
     return any(other.id == mount.id and other.device == mount.device for other in now)
 
 
@@ -81,11 +82,24 @@ def resolve(directory: str) -> str:
     return path if mounted_at(path) else os.path.realpath(path)
 
 
+def parse(table: bytes) -> list[Mounted]:
+    """Return the mounts in a text in the format of /proc/self/mountinfo (proc(5)). Malformed lines are skipped.
+
+    Any user can mount at a directory of any name. So one line that cannot be parsed must not hide the others.
+    """
+    found = []
+    for line in table.split(b"\n"):
+        with suppress(ValueError):
+            found.append(_parse(line))
+    return found
+
+
 def _parse(line: bytes) -> Mounted:
-    """Parse a line of the form "36 35 98:0 /root /directory options [more …] - type source options" (proc(5))."""
+    """Parse a line of the form "36 35 98:0 /root /directory options [more …] - type source options"."""
     before, _, after = line.partition(b" - ")
-    number, parent, device, _, directory, *_ = before.split()
-    kind, source, options = after.split()[:3]
+    # Only blanks separate fields. A name may contain other white space, and a source may be empty.
+    number, parent, device, _, directory, *_ = before.split(b" ")
+    kind, source, options = after.split(b" ")[:3]
     return Mounted(
         int(number),
         int(parent),
@@ -99,4 +113,4 @@ def _parse(line: bytes) -> Mounted:
 
 def _unescape(text: bytes) -> str:
     """Decode octal escapes of blanks, newlines and backslashes (fs/proc_namespace.c mangle())."""
-    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), text))
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8) & 0xFF]), text))

@@ -135,7 +135,7 @@ class Monitor:
             if flags & socket.MSG_TRUNC:
                 events.append(Overflow())
             elif sender == 0:  # sent by the kernel
-                events.extend(self._read(data, _nsid(ancillary)))
+                events.extend(events_in(data, _nsid(ancillary), self._marshal))
         return events
 
     def watch(self, namespace: int) -> int | None:
@@ -161,21 +161,29 @@ class Monitor:
                 if refusal.errno != errno.ENOBUFS:
                     raise
 
-    def _read(self, data: bytes, nsid: int | None) -> list[Event]:
-        events: list[Event] = []
-        for message in self._marshal.parse(data):
+
+def events_in(data: bytes, nsid: int | None, marshal: MarshalRtnl) -> list[Event]:
+    """Return the notifications in a datagram from rtnetlink.
+
+    A message that cannot be decoded counts as lost, so it becomes an Overflow.
+    nsid: of the namespace from which the datagram comes. marshal: pyroute2's decoder.
+    """
+    events: list[Event] = []
+    try:
+        for message in marshal.parse(data):
             header = message["header"]
             reader = _READERS.get(header["type"])
             if reader is None:
                 continue
             if header["error"] is not None:
-                _log.warning("cannot decode an rtnetlink message of type %d: %s", header["type"], header["error"])
-                events.append(Overflow())
-                continue
+                raise ValueError(header["error"])
             event = reader(message, nsid)
             if event is not None:
                 events.append(event)
-        return events
+    except Exception as failure:  # pyroute2 and the readers raise many kinds
+        _log.warning("cannot decode an rtnetlink message: %.200r", failure)
+        events.append(Overflow())
+    return events
 
 
 def _link_changed(message: Message, nsid: int | None) -> Event | None:

@@ -135,10 +135,10 @@ class Rtnl:
                 yield message
 
 
-def _refusal(error: Exception) -> Exception:
-    """Return the error that the kernel reported, or pyroute2's own error if pyroute2 cannot parse the message."""
+def _refusal(error: Exception) -> VirtError:
+    """Return the error that the kernel reported; EIO if pyroute2 cannot decode the message."""
     if isinstance(error, NetlinkError):
         return VirtError(error.code, str(error.args[1]))
     if isinstance(error, OSError) and error.errno is not None:
         return VirtError(error.errno, error.strerror or os.strerror(error.errno))
-    return error
+    return VirtError(errno.EIO, f"cannot decode the kernel's answer: {error!r}")

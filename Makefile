@@ -9,7 +9,7 @@ PYTEST = PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n $$(($$(nproc) + 
 # The folders whose tests need no root, no device and no mount. tests/test_layers.py keeps the list complete.
 PURE = channel files forward pure wire
 
-.PHONY: run test test-pure check bench clean help
+.PHONY: run test test-pure check fuzz bench clean help
 run:
 	@tools/setup run
 	@tools/run
@@ -28,6 +28,12 @@ check:
 	.venv/bin/mypy
 	.venv/bin/python -m pytest -q tests/test_layers.py
 
+# Without atheris (https://github.com/google/atheris), all inputs are made by plain mutation.
+fuzz:
+	@tools/setup test
+	@.venv/bin/python -c 'import atheris' 2>/dev/null || .venv/bin/pip install -q -e '.[fuzz]' || true
+	cd tests && PYTHONPATH=.:.. ../.venv/bin/python -m fuzz.run $(ARGS)
+
 bench:
 	@tools/setup bench
 	.venv/bin/python bench/run.py $(ARGS)
@@ -43,5 +49,6 @@ help:
 	@echo 'sudo make test           all tests, in separate network namespaces (ARGS="-k frame -x"; -n0: one at a time)'
 	@echo 'make test-pure           the tests that need no root, in 20 s: parsers, queues, tasks on a fake tap and kernel'
 	@echo 'make check               ruff, mypy --strict, and the imports between folders'
+	@echo 'sudo make fuzz           a million random inputs to every parser, the channel and a mount (ARGS="--inputs 9000000")'
 	@echo 'sudo make bench          frames per second, compared with other programs (ARGS=--quick), and leaks'
 	@echo 'make clean               remove .venv and the files that tools left in the checkout'

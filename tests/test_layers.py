@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1] / "virtfs"
 LAYERS = ("core", "host", "forward", "files", "fuse", "daemon", "cli")
 
+_PATHS = ("virtfs.fuse", "virtfs.files.node", "virtfs.host.mount_call", "virtfs.cli")
+
 # The modules or packages that may import each foreign library, and those that may call ioctl(2) or C functions.
 DOORS = {
     "pyfuse3": ("virtfs.fuse.names",),
@@ -18,6 +20,10 @@ DOORS = {
     "prometheus_client": ("virtfs.files.metrics",),
     "ctypes": ("virtfs.host", "virtfs.fuse.mount"),
     "fcntl.ioctl": ("virtfs.host", "virtfs.fuse.mount"),
+    # The locale must not decide what a name is: names are decoded with core.bytestext, and only paths with these two.
+    "locale": (),
+    "os.fsencode": _PATHS,
+    "os.fsdecode": _PATHS,
     "trio": tuple(f"virtfs.{layer}" for layer in LAYERS if layer not in ("core", "host")),
 }
 
@@ -32,7 +38,7 @@ def module_name(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the line and the dotted name of every import in a module, and of every use of fcntl.ioctl."""
+    """Yield the line and the dotted name of every import in a module, and of every use of the functions in DOORS."""
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         match node:
             case ast.Import(names=names):
@@ -45,6 +51,8 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, "(relative)"
             case ast.Attribute(value=ast.Name(id="fcntl"), attr="ioctl"):
                 yield node.lineno, "fcntl.ioctl"
+            case ast.Attribute(value=ast.Name(id="os"), attr="fsencode" | "fsdecode" as attribute):
+                yield node.lineno, f"os.{attribute}"
 
 
 def layer(module: str) -> int:
@@ -111,6 +119,8 @@ def test_a_docstring_that_lists_modules_lists_them_all(path: Path) -> None:
         ("virtfs.daemon.kernel", "pyroute2.NetNS"),
         ("virtfs.fuse.channel", "pyfuse3"),
         ("virtfs.fuse.channel", "fcntl.ioctl"),
+        ("virtfs.host.rtnl", "os.fsencode"),
+        ("virtfs.cli.main", "locale.setlocale"),
         ("virtfs.files.frame", "ctypes"),
         ("virtfs.cli.main", "click"),
         ("virtfs.files.frame", "(relative)"),

@@ -193,6 +193,12 @@ def _create(storm: Storm) -> None:
         os.close(fd)
 
 
+def _close(storm: Storm) -> None:
+    fd = storm.fd()
+    storm.open.remove(fd)
+    os.close(fd)
+
+
 def _xattr(storm: Storm) -> None:
     name = storm.random.choice(("user.x", "security.capability", "trusted.y", "x"))
     storm.random.choice((lambda path: os.getxattr(path, name), lambda path: os.setxattr(path, name, b"v"), os.listxattr,
@@ -232,7 +238,7 @@ _CALLS: list[tuple[str, _Call]] = [
         "setfl",
         lambda s: fcntl.fcntl(s.fd(), fcntl.F_SETFL, os.O_NONBLOCK | s.random.choice((0, os.O_APPEND, os.O_DIRECT))),
     ),
-    ("close", lambda s: os.close(s.open.pop())),
+    ("close", _close),
     ("stat", lambda s: os.lstat(s.path())),
     ("access", lambda s: os.access(s.path(), s.random.randrange(8))),
     ("readlink", lambda s: os.readlink(s.path())),

@@ -64,7 +64,7 @@ def test_rfc_1071_example() -> None:
     assert checksum(bytes.fromhex("0001f203f4f5f6f7")) == 0xFFFF ^ 0xDDF2
 
 
-@given(st.binary(max_size=4000), st.integers(1, 1460), st.integers(0, 2**32 - 1), st.booleans())
+@given(st.binary(max_size=4000), st.integers(8, 1460), st.integers(0, 2**32 - 1), st.booleans())
 def test_segments_carry_the_payload_with_right_checksums(payload: bytes, size: int, sequence: int, four: bool) -> None:
     frame, start = (tcp4(payload, sequence=sequence), 34) if four else (tcp6(payload, sequence=sequence), 54)
     header = virtio_net_hdr.pack(NEEDS_CSUM, GSO_TCPV4 if four else GSO_TCPV6, start + 20, size, start, 16)
@@ -103,3 +103,24 @@ def test_a_checksum_alone_is_filled_in() -> None:
 def test_other_segments_are_refused() -> None:
     with pytest.raises(ValueError, match="gso_type 3"):
         complete_frames(virtio_net_hdr.pack(NEEDS_CSUM, 3, 42, 100, 34, 6), tcp4(bytes(300)))
+
+
+@pytest.mark.parametrize(
+    ("tcp", "size", "length"),
+    [
+        (34, 1000, 40),
+        (34, 0, 2000),
+        (34, 7, 2000),
+        (14, 1000, 2000),
+        (2000, 1000, 2000),
+        (65535, 1000, 2000),
+        (34, 65535, 70000),
+    ],
+)
+def test_a_header_that_does_not_fit_the_frame_is_refused(tcp: int, size: int, length: int) -> None:
+    """A program can send such headers: packet(7), PACKET_VNET_HDR."""
+    header = virtio_net_hdr.pack(NEEDS_CSUM, GSO_TCPV4, tcp, size, tcp, 16)
+    frame = bytearray(length)
+    frame[46:47] = b"\x50"
+    with pytest.raises(ValueError, match=r"TCP|gso_type"):
+        complete_frames(header, bytes(frame))

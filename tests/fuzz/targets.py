@@ -17,6 +17,7 @@ from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 from virtfs.cli import helper, main, options
 from virtfs.cli.usermap import ranges_of
 from virtfs.core import ethernet, grammar, hexlines, quantities, verbs
+from virtfs.core.arguments import parse_filter
 from virtfs.core.bytestext import to_text
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action
@@ -30,6 +31,7 @@ from virtfs.daemon.statefile import made_before
 from virtfs.files.tunioctl import TunIoctls
 from virtfs.fuse import mounttable
 from virtfs.host import netlink_attributes
+from virtfs.host.bpf import compile_filter
 from virtfs.host.monitor import events_in
 
 Target = Callable[[bytes], None]
@@ -217,6 +219,12 @@ def netlink(data: bytes) -> None:
     assert netlink_attributes.parse(netlink_attributes.pack(attributes.items())).keys() == attributes.keys()
 
 
+def filter_expression(data: bytes) -> None:
+    """A filter, up to the kernel. The compiler, libpcap, is written in C, where a fault ends the process."""
+    with may_refuse():
+        compile_filter(parse_filter(to_text(data)))
+
+
 def ioctl(data: bytes) -> None:
     """ioctl(2) of a frame file, as the channel passes it: a command of 4 bytes and an argument of any length."""
     if len(data) < 4:
@@ -233,6 +241,6 @@ TARGETS: Final[dict[str, Target]] = {
     target.__name__: target
     for target in (
         ctl_line, verbs_line, script, value, numbers, impairment, hex_lines, capture_file, offload, quoting, state_file,
-        mount_options, command_line, mount_table, subuid, netlink, ioctl,
+        mount_options, command_line, mount_table, subuid, netlink, ioctl, filter_expression,
     )
 }  # fmt: skip

@@ -32,11 +32,10 @@ DELETED = 'cd "$(mktemp -d)"; rmdir "$PWD"; '
 MANY = 'for n in {10..300}; do eval "exec $n</dev/null"; done; '
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0"}  # in this locale Python decodes with ASCII
 CALLERS = {
-    "no standard input, ASCII, umask 0777": Caller("0", ASCII, "umask 0777; "),
     "no standard output, optimized, in a deleted directory": Caller(
         "1", {"PYTHONOPTIMIZE": "2", "PYTHONIOENCODING": "ascii", "TZ": ":///x"}, f"umask 0; {DELETED}"
     ),
-    "no standard error, many descriptors": Caller("2", {"HOME": "/proc"}, MANY),
+    "no standard error, many descriptors, umask 0777": Caller("2", {**ASCII, "HOME": "/x"}, f"umask 0777; {MANY}"),
     "no streams, no environment, small files only": Caller("012", ASCII, "ulimit -f 0; ", bare=True),
 }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from virtfs.core.errors import VirtError
 from virtfs.daemon import fifos
 
 
@@ -33,4 +34,25 @@ def test_the_mount_point_of_a_shell_is_not_looked_into(place: Path) -> None:
     (place / "virtfs-abcdefgh" / fifos.LOCK).touch()
     _, lock = fifos.make_directory()
     assert (place / "virtfs-abcdefgh" / fifos.LOCK).exists()
+    os.close(lock)
+
+
+def test_a_full_place_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/run may be full, read-only or missing."""
+    monkeypatch.setattr(fifos, "_places", lambda: [tmp_path / "missing", tmp_path])
+    directory, lock = fifos.make_directory()
+    assert directory.parent == tmp_path
+    os.close(lock)
+    monkeypatch.setattr(fifos, "_places", lambda: [tmp_path / "missing"])
+    with pytest.raises(VirtError, match=r"cannot make a run-time directory in any of .*missing: No such file"):
+        fifos.make_directory()
+
+
+def test_a_directory_of_another_user_is_left_alone(place: Path) -> None:
+    """In /tmp, any user can make a directory with this name."""
+    left, lock = fifos.make_directory()
+    os.close(lock)
+    os.chown(left, 4001, 4001)
+    _, lock = fifos.make_directory()
+    assert left.exists()
     os.close(lock)

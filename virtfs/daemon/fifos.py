@@ -31,8 +31,8 @@ PAUSE = 0.25  # seconds between two checks for readers
 def make_directory() -> tuple[Path, int]:
     """Make a run-time directory. Return its path, and the descriptor of the lock that marks it as in use.
 
-    For root, the directory is in /run. For other users, it is in XDG_RUNTIME_DIR or in the directory for temporary
-    files. If one of these places is full or cannot be written, the next one is tried.
+    For root, the directory is in /run, and for other users in XDG_RUNTIME_DIR. If this place is full, missing or
+    read-only, the directory is in the directory for temporary files.
     Everyone may open files in it by name, but only its owner may list it. This function also removes the directories
     left behind by killed daemons. In these, no process holds the lock.
 
@@ -52,8 +52,8 @@ def make_directory() -> tuple[Path, int]:
 
 
 def _places() -> list[Path]:
-    places = ["/run"] if os.geteuid() == 0 else []
-    places.append(os.environ.get("XDG_RUNTIME_DIR", ""))
+    # Other users cannot search root's XDG_RUNTIME_DIR.
+    places = ["/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")]
     with suppress(FileNotFoundError):  # no directory for temporary files is usable
         places.append(tempfile.gettempdir())
     return [Path(place) for place in places if place and os.access(place, os.W_OK)]

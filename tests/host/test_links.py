@@ -214,7 +214,7 @@ def test_quiet_without_proc_is_logged(
     def read_only(*_: Any) -> Any:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(links_module, "open", read_only, raising=False)
+    monkeypatch.setattr(links_module, "write_text", read_only)
     with caplog.at_level(logging.INFO):
         links.quiet(tap)
     assert "tap3 will lose its IPv6 addresses when it is set down" in caplog.text

@@ -159,6 +159,33 @@ async def test_an_impairment_of_one_direction() -> None:
 
 
 @in_trio
+async def test_frames_delayed_in_a_removed_cable_are_counted() -> None:
+    """This includes the frames that are still in the tap when the cable is removed."""
+    with two_wires() as (first, second):
+        cable = Cable(first.wire, second.wire, lambda task: None)
+        impaired = cable.directions[0].impair(Impairment(delay=1000_000 * MS, duplicate=Share(100)), "1>2")
+        assert impaired is not None
+        first.wire.receive(frame(1))
+        first.tap.host_send(frame(2))
+        assert (first.counters.rx_dropped, first.counters.rx_duplicated) == (0, 1)
+        cable.discard()
+        impaired.push(frame(3))
+        impaired.close()
+        assert (first.counters.rx_dropped, first.counters.rx_duplicated) == (5, 2)
+        assert await received(second) == []
+
+
+@in_trio
+async def test_frames_for_a_vanished_tap_are_counted() -> None:
+    with two_wires() as (first, second):
+        second.gone = second.lose
+        second.tap.vanish()
+        async with running(first, second) as cable:
+            cable.directions[0].source.receive(frame(1))
+            assert (first.counters.rx_frames, second.counters.tx_dropped) == (1, 1)
+
+
+@in_trio
 async def test_a_tap_that_vanishes_ends_its_direction() -> None:
     with two_wires() as (first, second):
         first.gone = first.lose

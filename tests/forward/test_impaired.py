@@ -23,14 +23,17 @@ class Way:
     def __init__(self, impairment: Impairment) -> None:
         self.begun = monotonic()
         self.out: list[tuple[float, bytes]] = []
-        self.lost = 0
-        self.way = ImpairedPath(impairment, "test", self._deliver, self._lose)
+        self.lost = self.duplicates = 0
+        self.way = ImpairedPath(impairment, "test", self._deliver, self._lose, self._duplicate)
 
     def _deliver(self, frame: bytes) -> None:
         self.out.append((monotonic() - self.begun, frame))
 
     def _lose(self, frames: int) -> None:
         self.lost += frames
+
+    def _duplicate(self, frames: int) -> None:
+        self.duplicates += frames
 
     @property
     def frames(self) -> list[bytes]:
@@ -69,6 +72,7 @@ async def test_what_is_due_at_once_goes_on_within_push() -> None:
     async with impaired(Impairment(duplicate=Share(100))) as way:
         way.way.push(b"1")
         assert way.frames == [b"1", b"1"]
+        assert way.duplicates == 1
 
 
 def timers() -> int:

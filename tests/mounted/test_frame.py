@@ -196,6 +196,19 @@ def test_the_queue_bounds_a_slow_reader(virt: Virt) -> None:
     assert virt.count("rx_dropped") == 15
 
 
+def test_a_shorter_queue_counts_the_frames_that_it_drops(virt: Virt) -> None:
+    reader = virt.open(os.O_RDONLY | os.O_NONBLOCK)
+    sent = [frame(60, number) for number in range(100)]
+    virt.host_sends(*sent)
+    virt.set("queue 10")
+    virt.host_sends(*sent[:5])
+    assert virt.read("stats/rx_dropped") == "90"
+    assert [reader.read() for _ in range(15)] == sent[:10] + sent[:5]
+    with fails(errno.EAGAIN):
+        reader.read()
+    assert (virt.count("rx_frames"), virt.count("rx_dropped")) == (15, 90)
+
+
 def test_in_is_read_plus_dropped(virt: Virt) -> None:
     file = virt.open(os.O_RDONLY | os.O_NONBLOCK)
     virt.host_sends(*(frame(60, i) for i in range(300)))

@@ -74,8 +74,8 @@ def test_frames_out_wait_in_the_way_and_are_then_sent() -> None:
         assert bench.put(frame(1)) == 60
         assert (way.frames, received(bench)) == ([frame(1)], [])
         assert bench.counters.tx_frames == 0
-        bench.wire.out.send(frame(1))
-        bench.wire.out.send(HEAD[:6] + bytes(6) + frame(1)[12:])
+        bench.wire.out.arrive(frame(1))
+        bench.wire.out.arrive(HEAD[:6] + bytes(6) + frame(1)[12:])
         assert received(bench) == [frame(1)]
         assert (bench.counters.tx_frames, bench.counters.tx_spoofed) == (1, 1)
         bench.wire.out.lose(5)

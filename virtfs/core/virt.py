@@ -62,17 +62,22 @@ TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
 class Counters:
     """Frames and bytes since the interface was created. The files of stats/ have the names of these fields.
 
-    rx: frames from the host to virt. The host has sent rx_frames + rx_dropped frames, plus those that are still queued.
-    tx: frames from virt to the host. Programs have written tx_frames + tx_dropped frames. tx_oversize, tx_short,
-    tx_down and tx_spoofed split tx_dropped by the reason for the drop.
+    rx: frames from the host to virt. tx: frames from virt to the host. In both directions, at all times:
+
+        frames sent + duplicated = frames + dropped + frames that wait in a queue or in an impairment
+
+    duplicated counts the additional frames that the impairment `duplicate` has made. tx_oversize, tx_short, tx_down and
+    tx_spoofed split tx_dropped by the reason for the drop. doc/reliability.md has the details.
     """
 
     rx_frames: int = 0
     rx_bytes: int = 0
     rx_dropped: int = 0  # dropped by virtfs; the file stats/rx_dropped adds the frames that the tap dropped
+    rx_duplicated: int = 0
     tx_frames: int = 0
     tx_bytes: int = 0
     tx_dropped: int = 0
+    tx_duplicated: int = 0
     tx_oversize: int = 0
     tx_short: int = 0
     tx_down: int = 0

@@ -156,6 +156,10 @@ class VirtVerbs:
         await self._kernel.call(partial(self._kernel.links.set, interface.tap, **{name: value}))
         await self._follower.look_after(interface)
 
+    async def _queue(self, interface: Interface, queue: int) -> None:
+        interface.wire.shorten(queue)
+        await self._set_link(interface, queue, name="txqlen")
+
     async def _mtu(self, interface: Interface, mtu: int) -> None:
         """Set the MTU.
 
@@ -262,7 +266,7 @@ EFFECTS: Final[dict[str, Effect]] = {
     "up": partial(_set_link, value=True, name="up"),
     "down": partial(_set_link, value=False, name="up"),
     "mtu": VirtVerbs._mtu,
-    "queue": partial(_set_link, name="txqlen"),
+    "queue": VirtVerbs._queue,
     "taplink": partial(_set_link, name="address"),
     "inet": VirtVerbs._add_address,
     "inet6": VirtVerbs._add_address,

@@ -106,7 +106,9 @@ class OneWay:
 
         The caller must start the new path's `run`. The parameter `stream` and the errors are those of ImpairedPath.
         """
-        path = None if impairment.harmless else ImpairedPath(impairment, stream, self._passed, self.source.lose)
+        source, path = self.source, None
+        if not impairment.harmless:
+            path = ImpairedPath(impairment, stream, self._passed, source.lose, source.count_duplicates)
         if self.path is not None:
             self.path.stop()
         self.path = path
@@ -129,13 +131,14 @@ class OneWay:
     def stop(self) -> None:
         """Remove this direction. `quiesce` must have been called.
 
-        Carry the frames that the source's tap has queued, then let the source's wire read the tap again.
+        Carry the frames that the source's tap has queued, then let the source's wire read the tap again. Frames that
+        the cable's impairment delays are lost.
         """
-        if self.path is not None:
-            self.path.stop()
         for _ in range(self.source.virt.host.queue // BURST + 1):  # enough to empty the tap's queue
             if not self._single_burst():
                 break
+        if self.path is not None:
+            self.path.stop()
         self._relay.close()
         self.source.give_back()
 

@@ -84,15 +84,23 @@ class Feed:
                     wire.want()
                     await self._news.wait()
                     break
-                if taken > PACKET:
-                    wire.disown(taken)
-                    continue
-                packet = room[HEADROOM : HEADROOM + taken]
-                while True:
-                    try:
-                        os.write(fd, packet)
-                        break
-                    except BlockingIOError:
-                        await trio.lowlevel.wait_writable(fd)
+                counted, passed = wire.counted, False
+                try:
+                    if taken <= PACKET:
+                        await _put(fd, room[HEADROOM : HEADROOM + taken])
+                        passed = True
+                finally:
+                    if counted and not passed:
+                        wire.disown(taken)
             else:
                 await trio.lowlevel.checkpoint()
+
+
+async def _put(fd: int, packet: memoryview) -> None:
+    """Write one packet into the FIFO, and wait while the FIFO is full. BrokenPipeError: the FIFO has no reader."""
+    while True:
+        try:
+            os.write(fd, packet)
+            return
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(fd)

@@ -17,24 +17,35 @@ class ImpairedPath:
 
     One task, `run`, serves any number of frames. A frame that is due at once is delivered before `push` returns.
     stream: a name that is mixed into the seed, so that two directions with the same seed get different random numbers.
-    lost: called with the number of newly lost frames.
+    deliver: called with each frame when it is due. It must not raise an exception.
+    lost, duplicated: called with the number of newly lost frames, and of newly made duplicates.
     The constructor raises VirtError: EMFILE, ENFILE, ENOMEM.
     """
 
     def __init__(
-        self, impairment: Impairment, stream: str, deliver: Callable[[bytes], None], lost: Callable[[int], None]
+        self,
+        impairment: Impairment,
+        stream: str,
+        deliver: Callable[[bytes], None],
+        lost: Callable[[int], None],
+        duplicated: Callable[[int], None],
     ) -> None:
         self._scheduler = Scheduler(impairment, getrandbits(64), stream)
         self._deliver = deliver
         self._lost = lost
-        self._counted = 0
+        self._duplicated = duplicated
+        self._counted_lost = self._counted_duplicates = 0
         self._gone: Callable[[], None] | None = None
         self._timer = Timer()
         self._set_for = 0
+        self._stopped = False
         self._scope = trio.CancelScope()
 
     def push(self, frame: bytes) -> None:
-        """Take one more frame."""
+        """Take one more frame. After `stop`, drop it."""
+        if self._stopped:
+            self._lost(1)
+            return
         self._scheduler.push(monotonic_ns(), frame)
         self._move_on()
 
@@ -55,21 +66,28 @@ class ImpairedPath:
         return self._scheduler.clear()
 
     def _move_on(self) -> None:
-        """Deliver the frames that are due, set the timer for the next frame, and report lost frames."""
+        """Deliver the frames that are due, set the timer for the next frame, and report lost frames and duplicates."""
         scheduler = self._scheduler
+        self._report()
         for frame in scheduler.pop(monotonic_ns()):
             self._deliver(frame)
         due = scheduler.next_due() or 0
         if due != self._set_for:
             self._timer.set(due)
             self._set_for = due
-        counted = scheduler.counts.lost + scheduler.counts.over_limit
-        if counted != self._counted:
-            self._lost(counted - self._counted)
-            self._counted = counted
         if self._gone is not None and not len(scheduler):
             gone, self._gone = self._gone, None
             gone()
+
+    def _report(self) -> None:
+        counts = self._scheduler.counts
+        if counts.duplicated != self._counted_duplicates:
+            self._duplicated(counts.duplicated - self._counted_duplicates)
+            self._counted_duplicates = counts.duplicated
+        lost = counts.lost + counts.over_limit
+        if lost != self._counted_lost:
+            self._lost(lost - self._counted_lost)
+            self._counted_lost = lost
 
     async def run(self) -> None:
         """Deliver frames until `stop` is called."""
@@ -91,5 +109,6 @@ class ImpairedPath:
 
     def stop(self) -> None:
         """End `run`. Frames that are still delayed are lost."""
+        self._stopped = True
         self._lost(self.clear())
         self._scope.cancel()

@@ -23,7 +23,7 @@ from time import time_ns
 import trio
 
 from virtfs.core.errors import VirtError
-from virtfs.core.framequeue import FrameQueue
+from virtfs.core.framequeue import Copy, FrameQueue
 from virtfs.core.virt import Virt
 from virtfs.forward.wire_out import Outward, Path
 from virtfs.host.tap_protocol import VNET_HEADER, TapDevice
@@ -44,6 +44,7 @@ class Wire:
     listeners: functions that are called when a frame may have arrived, when virt has changed, and when a reader opens
     or closes. Each returns whether anyone is still waiting for a frame from the tap.
     path: the impairment of frames towards virt, or None.
+    counted: whether the last frame that `take` returned was counted. A copy of a frame in a cable is not.
     rest: the end of a frame that did not fit into a read of at least SPLIT bytes. The frame file clears it after use.
     """
 
@@ -61,6 +62,7 @@ class Wire:
         self.listeners: list[Callable[[], bool]] = []
         self.readers = 0
         self.taken_at = time_ns()
+        self.counted = True
         self.path: Path | None = None
         self.catch_up = catch_up
         self.out = Outward(virt, tap, catch_up, self._vanished)
@@ -104,6 +106,7 @@ class Wire:
             frame = self._kept.take()
             length = len(frame)
             room[HEADROOM : HEADROOM + length] = frame
+            self.counted = counted = type(frame) is not Copy
         elif self._fed:
             return None
         else:
@@ -116,7 +119,8 @@ class Wire:
                     return None
                 raise self._vanished()
             length -= VNET_HEADER
-        if self._onward is None:  # else the cable has already counted the frame
+            self.counted = counted = True
+        if counted:
             counters = self._counters
             counters.rx_frames += 1
             counters.rx_bytes += length
@@ -154,9 +158,9 @@ class Wire:
         return self.ready() == select.POLLIN
 
     def disown(self, length: int) -> None:
-        """Count the last frame that `take` returned as dropped instead of received.
+        """Count a frame that `take` returned as dropped instead of received.
 
-        Call this if the frame cannot be passed to the reader. length: its length in bytes.
+        Call this if the frame cannot be passed to the reader and was `counted`. length: its length in bytes.
         """
         self._counters.rx_frames -= 1
         self._counters.rx_bytes -= length
@@ -204,8 +208,11 @@ class Wire:
 
     def settle(self) -> None:
         """Drop the frames that nobody will read, and count them."""
-        if not self.readers and not self._ahead() and self._onward is None:
-            self._empty()
+        if not self.readers and not self._ahead():
+            if self._onward is None:
+                self._empty()
+            else:
+                self._drop(self._kept.trim(0))  # a cable takes later frames, so there is no backlog
 
     def opened(self) -> None:
         """Count a new reader. The first reader gets the backlog and all frames from now on."""
@@ -255,7 +262,7 @@ class Wire:
             self._tell()
             return
         if self.readers:
-            self._drop(self._queue(frame))
+            self._queue(Copy(frame))
             self._tell()
         self._onward(frame)
 
@@ -286,6 +293,26 @@ class Wire:
         else:
             self.arrive(frame)
 
+    def shorten(self, queue: int) -> None:
+        """Prepare for a shorter queue of the tap: read the frames that the tap holds, and drop those beyond `queue`.
+
+        The kernel drops frames that do not fit into the new queue, but does not count them (drivers/net/tun.c
+        tun_queue_resize).
+        """
+        if self._refusal is not None or self._onward is not None or queue >= self.virt.host.queue:
+            return
+        if self._ahead():
+            self._read_ahead()
+        elif not self.readers:
+            self.settle()
+        else:
+            dropped = 0
+            for _ in range(self._burst()):
+                if (frame := self._read()) is None:
+                    break
+                dropped += self._kept.add(frame, queue)
+            self._drop(dropped)
+
     def count_in(self, frames: int, size: int) -> None:
         """Count frames that a cable has read from the tap. size: their total length in bytes."""
         self._counters.rx_frames += frames
@@ -295,17 +322,21 @@ class Wire:
         """Count frames that an impairment has lost."""
         self._drop(frames)
 
+    def count_duplicates(self, frames: int) -> None:
+        """Count frames that an impairment has added."""
+        self._counters.rx_duplicated += frames
+
     def vanished(self) -> None:
         """Report that the tap has vanished."""
         self._vanished()
 
     def _queue(self, frame: bytes) -> int:
-        """Put a frame into the second queue, and return the number of frames dropped.
+        """Put a frame into the second queue, and return the number of frames to count as dropped.
 
         A full queue drops this frame; a full backlog drops its oldest frame.
         """
         if self._refusal is not None:
-            return 1
+            return type(frame) is not Copy
         if self.readers:
             return self._kept.add(frame, self.virt.host.queue)
         return self._kept.keep(frame, self.virt.backlog)

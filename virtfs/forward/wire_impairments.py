@@ -26,8 +26,9 @@ class WireImpairments:
         wire, virt = self._wire, self._wire.virt
         path, new = self._paths.get(direction), None
         if path is None and not impairment.harmless:
-            deliver, lost = (wire.arrive, wire.lose) if direction == "in" else (wire.out.send, wire.out.lose)
-            new = ImpairedPath(impairment, f"{virt.name} {direction}", deliver, lost)
+            end = wire if direction == "in" else wire.out
+            stream = f"{virt.name} {direction}"
+            new = ImpairedPath(impairment, stream, end.arrive, end.lose, end.count_duplicates)
         virt.set(**{f"impairment_{direction}": impairment})
         if new is not None:
             self._replace(direction, new)

@@ -5,7 +5,6 @@ written frame → length check → impairment → antispoof → tap
 
 import errno
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from io import FileIO
 from operator import length_hint
 from os import writev
@@ -90,11 +89,13 @@ class Outward:
             self._not_fitting(length)
         elif self.path is not None:
             if not self.virt.host.up:
+                self._catch_up()  # the interface may just have been set up
+            if not self.virt.host.up:
                 self._not_sent(OSError(errno.EIO, "down"))
             else:
                 self.path.push(bytes(frame))
         else:
-            self.send(frame)
+            self._send(frame)
         return length
 
     def put_all(self, frames: Iterable[bytes | Run], rows: Rows, most: int) -> int:
@@ -155,8 +156,22 @@ class Outward:
             for frame in run.singly():
                 self.put(memoryview(frame))
 
-    def send(self, frame: memoryview | bytes) -> None:
-        """Send a frame that has passed the impairment."""
+    def arrive(self, frame: bytes) -> None:
+        """Send a frame that has passed the impairment. If it cannot be sent, it is dropped and counted.
+
+        The write of this frame has succeeded earlier, so there is no program that an error could be reported to.
+        """
+        try:
+            self._send(frame)
+        except VirtError as error:
+            self._count_unless_counted(error)
+
+    def _count_unless_counted(self, error: VirtError) -> None:
+        """Count a frame that failed with ENXIO. With any other error, it is already counted."""
+        if error.errno == errno.ENXIO:
+            self._counters.tx_dropped += 1
+
+    def _send(self, frame: memoryview | bytes) -> None:
         if self._source is not None and frame[6:12] != self._source:
             self._counters.tx_dropped += 1
             self._counters.tx_spoofed += 1
@@ -201,8 +216,10 @@ class Outward:
 
     def pass_on(self, frame: bytes) -> None:
         """Send a frame from a cable. If it cannot be sent, it is dropped and counted."""
-        with suppress(VirtError):
+        try:
             self.put(memoryview(frame))
+        except VirtError as error:
+            self._count_unless_counted(error)
 
     def count(self, frames: int, size: int) -> None:
         """Count frames that a cable has written into the tap. size: their total length in bytes."""
@@ -222,3 +239,7 @@ class Outward:
     def lose(self, frames: int) -> None:
         """Count frames that an impairment has lost."""
         self._counters.tx_dropped += frames
+
+    def count_duplicates(self, frames: int) -> None:
+        """Count frames that an impairment has added."""
+        self._counters.tx_duplicated += frames

@@ -9,7 +9,7 @@ PYTEST = PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n $$(($$(nproc) + 
 # The folders whose tests need no root, no device and no mount. tests/test_layers.py keeps the list complete.
 PURE = channel files forward pure wire
 
-.PHONY: run test test-pure check fuzz bench clean help
+.PHONY: run test test-pure check fuzz soak bench clean help
 run:
 	@tools/setup run
 	@tools/run
@@ -34,6 +34,10 @@ fuzz:
 	@.venv/bin/python -c 'import atheris' 2>/dev/null || .venv/bin/pip install -q -e '.[fuzz]' || true
 	cd tests && PYTHONPATH=.:.. ../.venv/bin/python -m fuzz.run $(ARGS)
 
+soak:
+	@tools/setup test
+	PYTHONPATH=tests:. .venv/bin/python -m soak.main $(ARGS)
+
 bench:
 	@tools/setup bench
 	.venv/bin/python bench/run.py $(ARGS)
@@ -50,5 +54,6 @@ help:
 	@echo 'make test-pure           the tests that need no root, in 20 s: parsers, queues, tasks on a fake tap and kernel'
 	@echo 'make check               ruff, mypy --strict, and the imports between folders'
 	@echo 'sudo make fuzz           a million random inputs to every parser, the channel and a mount (ARGS="--inputs 9000000")'
+	@echo 'sudo make soak           10 minutes of users, faults and kills against a model (ARGS="--minutes 2 --seed 7")'
 	@echo 'sudo make bench          frames per second, compared with other programs (ARGS=--quick), and leaks'
 	@echo 'make clean               remove .venv and the files that tools left in the checkout'

@@ -15,7 +15,7 @@ _COUNTED = {errno.EMSGSIZE, errno.ENETDOWN, errno.EPERM}
 
 
 def write_all(fd: int, frames: list[bytes]) -> int:
-    """Write frames, and return the number of frames that virtfs must have counted. A vanished interface ends the loop."""
+    """Write frames, and return the number of frames that virtfs must have counted. Stop if the interface is gone."""
     counted = 0
     for frame in frames:
         try:

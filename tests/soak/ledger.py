@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from harness.process import File
 from harness.programs import EXPERIMENTAL
@@ -84,7 +85,7 @@ class Ledger:
         wrong = []
         for way, frames in (("in", self.frames_in), ("out", self.frames_out)):
             for sender, numbers in sequences(frames).items():
-                if not self.disturbed and any(b <= a for a, b in zip(numbers, numbers[1:], strict=False)):
+                if not self.disturbed and any(b <= a for a, b in pairwise(numbers)):
                     wrong.append(f"{way}, from {sender.hex(':')}: {numbers}")
             frames.clear()
         return wrong

@@ -1,7 +1,7 @@
 """A soak: users, faults, traffic, outside changes and kills against one mount, compared with a model.
 
-make soak ARGS="--minutes 2 --seed 7", as root. It prints a table. The exit status is 1 if anything differed or grew; the
-last operations are then printed.
+make soak ARGS="--minutes 2 --seed 7", as root. It prints a table. If anything differed or grew, it also prints the last
+operations, and the exit status is 1.
 
 A cycle creates interfaces, carries out random operations, compares everything, and destroys all. Then the server's
 memory and descriptors are measured. The server is killed once in each cycle of the first half, so that the second half
@@ -23,7 +23,9 @@ from harness import children, forks
 from harness.lasting import Lasting
 from harness.waiting import Stuck
 
-from .lab import CHOICES, Lab, Mismatch
+from .lab import Lab
+from .model import Mismatch
+from .operations import CHOICES, do
 
 CYCLE = 60  # operations
 CHECK = 20  # operations between two comparisons
@@ -129,9 +131,9 @@ class Soak:
             begun = time.monotonic()
             if step == kill_at:
                 self._result.processor += processor_seconds(lab.mount.server.pid)
-                lab.do("kill the server")
+                do(lab, "kill the server")
                 lab.checkpoint()
-            lab.do(lab.random.choice(CHOICES) if step else "create")
+            do(lab, lab.random.choice(CHOICES) if step else "create")
             if step % CHECK == CHECK - 1:
                 lab.checkpoint()
             pause.wait(begun + 1 / PACE - time.monotonic())

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from .lab import CHOICES, OPERATIONS, Lab
+from .lab import Lab
+from .operations import CHOICES, OPERATIONS, do
 
 # Operations that take seconds; the soak has them.
 SLOW = {"full disk"}
@@ -23,12 +24,12 @@ class Frames(RuleBasedStateMachine):
     @rule(name=operations, random=st.randoms(use_true_random=False))
     def operate(self, name: str, random: Random) -> None:
         self.lab.random = random
-        self.lab.do(name)
+        do(self.lab, name)
 
     @rule(random=st.randoms(use_true_random=False))
     def create(self, random: Random) -> None:
         self.lab.random = random
-        self.lab.do("create")
+        do(self.lab, "create")
 
     def teardown(self) -> None:
         self.lab.checkpoint()
@@ -58,7 +59,7 @@ def test_any_sequence(lab: Lab) -> None:
 
 def test_a_frame_that_is_not_counted_would_be_seen(lab: Lab) -> None:
     lab.random = Random(1)
-    lab.do("create")
+    do(lab, "create")
     ((number, unit),) = lab.units.items()
     lab.checkpoint()
     unit.ledger.written += 1

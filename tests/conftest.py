@@ -23,8 +23,8 @@ _AFTER = 10.0  # seconds from the time-out of a test to the SIGKILL of its child
 _IN_CI = os.environ.get("CI") == "true"
 
 
-# The profile `thorough` is for a search that may take an hour. On a busy machine, generating or running an example may take any length of time, so there is no deadline. Examples
-# differ from run to run, so that many runs with few examples find the same faults.
+# On a busy machine, generating or running an example may take any length of time, so there is no deadline. Examples
+# differ from run to run, so that many runs with few examples find the same faults. The profile `thorough` takes hours.
 for name, examples in (("busy", 50), ("quick", 15), ("thorough", 1000)):
     settings.register_profile(name, deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=examples)
 

@@ -20,6 +20,8 @@ OPERATIONS: Final[dict[str, Callable[[Lab], None]]] = {
     "hex": users.hexadecimal,
     "reader": users.reader,
     "capture": users.capture,
+    "history": users.history,
+    "clone": users.clone,
     "kill a client": users.kill_client,
     "stop a client": users.stop_client,
     "full disk": faults.full_disk,

@@ -2,9 +2,12 @@
 
 import os
 import signal
+from pathlib import Path
 
 from harness import traffic
+from harness.places import DIR
 from harness.savefiles import pcap, pcap_packet
+from harness.waiting import until
 
 from .lab import Lab
 from .ledger import NONBLOCK
@@ -103,6 +106,28 @@ def capture(lab: Lab) -> None:
     _write(lab, number, unit)
     file.read(1 << 16)
     file.close()
+
+
+def history(lab: Lab) -> None:
+    """Keep a history, read it after some traffic, and stop keeping it."""
+    if (found := lab.pick()) is None:
+        return
+    number, unit = found
+    lab.say(f"virt{number}/ctl", "history 64K", unit.owner)
+    if unit.values["up"]:
+        _flood(lab, number, unit)
+    lab.users[unit.owner].call(Path.read_bytes, Path(DIR, f"virt{number}/history"))
+    lab.say(f"virt{number}/ctl", "-history", unit.owner)
+
+
+def clone(lab: Lab) -> None:
+    """Create an interface by opening clone, and end it by the close."""
+    file = lab.users[0].open("clone", os.O_RDWR)
+    name = f"virt{int(file.read())}"
+    lab.history.append(f"clone of {name}")
+    lab.same(f"{name} is there", name in lab.mount.units(), True)
+    file.close()
+    until(lambda: name not in lab.mount.units(), f"{name} is gone")
 
 
 def kill_client(lab: Lab) -> None:

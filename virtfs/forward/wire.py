@@ -164,7 +164,7 @@ class Wire:
         """
         self._counters.rx_frames -= 1
         self._counters.rx_bytes -= length
-        self._drop(1)
+        self.lose(1)
 
     def peek(self) -> int:
         """Return the length of the next frame in bytes, or 0 if there is none."""
@@ -212,7 +212,7 @@ class Wire:
             if self._onward is None:
                 self._empty()
             else:
-                self._drop(self._kept.trim(0))  # a cable takes later frames, so there is no backlog
+                self.lose(self._kept.trim(0))  # a cable takes later frames, so there is no backlog
 
     def opened(self) -> None:
         """Count a new reader. The first reader gets the backlog and all frames from now on."""
@@ -243,13 +243,13 @@ class Wire:
         dropped = 0
         for _ in range(self._burst()):
             if (frame := self._read()) is None:
-                self._drop(dropped)
+                self.lose(dropped)
                 return False
             if self.path is not None:
                 self.path.push(frame)
             else:
                 dropped += self._queue(frame)
-        self._drop(dropped)
+        self.lose(dropped)
         return True
 
     def arrive(self, frame: bytes) -> None:
@@ -258,7 +258,7 @@ class Wire:
         Without a cable, queue the frame. With a cable, pass the frame to it, and queue a copy only for readers.
         """
         if self._onward is None:
-            self._drop(self._queue(frame))
+            self.lose(self._queue(frame))
             self._tell()
             return
         if self.readers:
@@ -311,16 +311,12 @@ class Wire:
                 if (frame := self._read()) is None:
                     break
                 dropped += self._kept.add(frame, queue)
-            self._drop(dropped)
+            self.lose(dropped)
 
     def count_in(self, frames: int, size: int) -> None:
         """Count frames that a cable has read from the tap. size: their total length in bytes."""
         self._counters.rx_frames += frames
         self._counters.rx_bytes += size
-
-    def lose(self, frames: int) -> None:
-        """Count frames that an impairment has lost."""
-        self._drop(frames)
 
     def count_duplicates(self, frames: int) -> None:
         """Count frames that an impairment has added."""
@@ -344,7 +340,7 @@ class Wire:
     def _trim(self) -> None:
         """If there is no reader, drop all queued frames except the backlog."""
         if not self.readers:
-            self._drop(self._kept.trim(self.virt.backlog))
+            self.lose(self._kept.trim(self.virt.backlog))
 
     def _empty(self) -> None:
         dropped = self._kept.trim(0)
@@ -355,9 +351,10 @@ class Wire:
             if self._read() is None:
                 break
             dropped += 1
-        self._drop(dropped)
+        self.lose(dropped)
 
-    def _drop(self, frames: int) -> None:
+    def lose(self, frames: int) -> None:
+        """Count frames as dropped."""
         if frames > 0:
             self._counters.rx_dropped += frames
             self._dropped(frames)

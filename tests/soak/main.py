@@ -61,7 +61,10 @@ class Result:
         return [use for use in self.uses if use.server == self.uses[-1].server][1:]
 
     def slope(self) -> float:
-        """Return the growth of the last server's memory in KiB per minute: a line fitted to the measurements."""
+        """Return the growth of the last server's memory in KiB per minute: a line fitted to the measurements.
+
+        Bounded buffers, such as the lines kept for `events`, fill during the first minutes.
+        """
         uses = self.last()
         if len(uses) < 2:
             return 0.0
@@ -86,17 +89,14 @@ class Result:
             ("minutes", f"{self.seconds / 60:.1f}"),
             ("operations", sum(self.done.values())),
             ("frames sent and written", self.frames),
-            ("servers", len({use.server for use in self.uses})),
             ("processor seconds of the servers", f"{self.processor:.1f}"),
         ]
         if uses := self.last():
             memory = [use.memory >> 10 for use in uses]
+            shown = memory[:: len(memory) // 10 + 1] + memory[-1:]
             rows += [
                 ("empty mounts measured, last server", len(uses)),
-                (
-                    "memory KiB: first, lowest, highest, last",
-                    f"{memory[0]}, {min(memory)}, {max(memory)}, {memory[-1]}",
-                ),
+                ("memory, KiB", " ".join(map(str, shown))),
                 ("memory growth, fitted, KiB per minute", f"{self.slope():.1f}"),
                 ("descriptors: first, last", f"{uses[0].descriptors}, {uses[-1].descriptors}"),
             ]

@@ -63,9 +63,10 @@ class Result:
     def slope(self) -> float:
         """Return the growth of the last server's memory in KiB per minute: a line fitted to the measurements.
 
-        Bounded buffers, such as the lines kept for `events`, fill during the first minutes.
+        The first third of the measurements is left out, because buffers and the allocator's arenas fill then.
         """
         uses = self.last()
+        uses = uses[len(uses) // 3 :]
         if len(uses) < 2:
             return 0.0
         return linear_regression([use.at for use in uses], [use.memory for use in uses]).slope * 60 / 1024

@@ -306,12 +306,10 @@ class Wire:
         elif not self.readers:
             self.settle()
         else:
-            dropped = 0
             for _ in range(self._burst()):
                 if (frame := self._read()) is None:
                     break
-                dropped += self._kept.add(frame, queue)
-            self.lose(dropped)
+                self.lose(self._kept.add(frame, queue))
 
     def count_in(self, frames: int, size: int) -> None:
         """Count frames that a cable has read from the tap. size: their total length in bytes."""

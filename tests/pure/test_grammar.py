@@ -23,6 +23,7 @@ from virtfs.core.grammar import (
 )
 from virtfs.core.ids import BridgeName, Unit
 from virtfs.core.impairment import Impairment, Share
+from virtfs.core.line_words import LINE_MAX, WORDS_MAX, Words
 from virtfs.core.verbs import BRIDGE, FORMS, VERBS, VIRT, Kind, Noun, Verb
 
 MAC = parse_station_mac("b2:0a:00:0b:0e:03")
@@ -220,9 +221,50 @@ def test_name_too_long() -> None:
     assert refused("virt3 owner " + "a" * 257)[0] == errno.EINVAL
 
 
+def test_a_line_has_so_many_bytes_and_no_more() -> None:
+    assert parse("#" * LINE_MAX) is None
+    for line in ("#" * (LINE_MAX + 1), "ä" * (LINE_MAX // 2) + "#"):
+        assert refused(line) == (errno.E2BIG, f"the line has {LINE_MAX + 1} bytes; at most {LINE_MAX} are allowed")
+
+
+def test_a_value_is_no_longer_than_a_line() -> None:
+    with pytest.raises(VirtError, match=r"impair: .* longer than 65536 bytes") as caught:
+        file_action("impair", "loss 1 " * 100_000)
+    assert caught.value.errno == errno.E2BIG
+
+
+def test_no_argument_takes_more_words_than_it_is_offered() -> None:
+    """The longest impairment: each keyword with every optional number, for each direction."""
+    way = (
+        "delay 20ms 5ms 10% distribution normal loss gemodel 1% 2% 3% 4% duplicate 1% 2% reorder 1% 2% gap 5"
+        " corrupt 1% 2% rate 1mbit limit 10 seed 1"
+    )
+    line = f"impair in {way} out {way}"
+    assert len(line.split()) - 1 <= WORDS_MAX
+    (action, up) = parse_verbs(f"{line} up")
+    assert (action.verb, up.verb) == ("impair", "up")
+
+
+def test_work_for_a_line_is_proportional_to_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many verbs that look at the words after them, and many words after them. Counts words, because time varies."""
+    seen = 0
+    rest = Words.rest
+
+    def counted(self: Words) -> list[str]:
+        nonlocal seen
+        words = rest(self)
+        seen += len(words)
+        return words
+
+    monkeypatch.setattr(Words, "rest", counted)
+    number, _ = refused("virt3 " + "impair loss 1 " * (VERBS_MAX - 1) + "a " * 30_000)
+    assert number == errno.EINVAL
+    assert 0 < seen <= VERBS_MAX * WORDS_MAX
+
+
 def test_a_line_has_so_many_verbs_and_no_more() -> None:
     assert len(parse_verbs("up " * VERBS_MAX)) == VERBS_MAX
-    number, sentence = refused("virt3 " + "up " * VERBS_MAX + "down " * 300_000)
+    number, sentence = refused("virt3 " + "up " * VERBS_MAX + "down " * 10_000)
     assert (number, sentence) == (
         errno.E2BIG,
         f'"down" is one verb too many: a line may have {VERBS_MAX} verbs, so split it',

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import parse
+from virtfs.core.line_words import LINE_MAX
 from virtfs.core.script import WHOLE_BELOW, WRITE_MAX, Line, Script
 
 LONG_COMMENT = b"#" * WHOLE_BELOW + b"\n"
@@ -27,8 +28,8 @@ def with_rest(lines: list[str], script: Script) -> list[str]:
         (b"create 3\n", ["create 3"]),
         (b"create 3", ["create 3"]),
         (b"create 3\nvirt3 up", ["create 3", "virt3 up"]),
-        (b"create 3\n\nvirt3 up\n", ["create 3", "", "virt3 up"]),
-        (b"\n", [""]),
+        (b"create 3\n\nvirt3 up\n", ["create 3", "virt3 up"]),
+        (b"\n", []),
         (b"", []),
         ("description Ärger\n".encode(), ["description Ärger"]),
     ],
@@ -42,6 +43,21 @@ def test_short_write_is_whole(data: bytes, lines: list[str]) -> None:
 def test_lines_know_their_number() -> None:
     lines = list(Script().feed(b"one\ntwo\nthree"))
     assert lines == [Line("one", 1, 3), Line("two", 2, 3), Line("three", 3, 3)]
+
+
+def test_blank_lines_count_but_are_passed_over() -> None:
+    script = b" \n\n \t\n up\n\r\n\n  down\n\n"
+    assert list(Script().feed(script)) == [Line(" up", 4, 8), Line("  down", 7, 8)]
+
+
+@given(st.lists(st.sampled_from([b"", b" ", b"\t\v", b"up", b" up ", b"\x1f"]), max_size=40), st.booleans())
+def test_numbers_are_those_of_an_editor(lines: list[bytes], ends: bool) -> None:
+    data = b"\n".join(lines) + (b"\n" if ends else b"")
+    numbered = list(Script().feed(data))
+    assert {line.number: line.text for line in numbered if line.text.strip(" \t\v")} == {
+        number: text.decode() for number, text in enumerate(data.split(b"\n"), start=1) if text.strip(b" \t\v")
+    }
+    assert all(line.total == data.count(b"\n") + (not data.endswith(b"\n")) for line in numbered)
 
 
 def test_error_names_the_line_among_several() -> None:
@@ -88,12 +104,15 @@ def test_write_over_1_mib() -> None:
         script.feed(b"\n" * (WRITE_MAX + 1))
     assert caught.value.errno == errno.E2BIG
     assert script.rest() == ""
-    assert next(script.feed(b"\n" * WRITE_MAX)) == Line("", 1, WRITE_MAX)
+    assert list(script.feed(b"\n" * WRITE_MAX)) == []
+    assert list(script.feed(b"\n" * (WRITE_MAX - 2) + b"up")) == []
+    assert list(script.feed(b"\n")) == [Line("up", 1, 1)]
 
 
 def test_line_without_end() -> None:
     script = Script()
-    script.feed(b"#" * WRITE_MAX)
+    script.feed(b"#" * LINE_MAX)
+    assert len(script.rest()) == LINE_MAX
     with pytest.raises(VirtError) as caught:
         script.feed(b"#" * WHOLE_BELOW)
     assert caught.value.errno == errno.E2BIG

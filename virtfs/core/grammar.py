@@ -14,7 +14,7 @@ from virtfs.core import verbs
 from virtfs.core.arguments import Argument, take_impairments
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName, Unit
-from virtfs.core.line_words import BLANKS, Words
+from virtfs.core.line_words import BLANKS, LINE_MAX, Words, too_long
 from virtfs.core.quantities import parse_bridge_name, parse_unit_name
 from virtfs.core.quoting import quoted, word
 from virtfs.core.verbs import BRIDGE, FORMS, VIRT, Form, Kind, Noun, Verb
@@ -56,7 +56,7 @@ class Command:
 def parse(line: str) -> Command | None:
     """Parse one line of the mount's ctl, without its newline. Return None for a blank line or a comment.
 
-    Errors: VirtError with EINVAL (grammar), ERANGE (number out of range) or E2BIG (too many verbs). The error
+    Errors: VirtError with EINVAL (grammar), ERANGE (number out of range) or E2BIG (too many verbs or bytes). The error
     sentence quotes the offending text.
     """
     words = Words(line)
@@ -87,12 +87,15 @@ def file_action(file: str, text: str) -> Action:
     """Return the action that writing `text` to an attribute file performs. Surrounding white space is ignored.
 
     file: the name of the file in the verb table.
-    Errors: KeyError if no verb has that file; VirtError with EINVAL or ERANGE; the error sentence quotes the text.
+    Errors: KeyError if no verb has that file; VirtError with EINVAL or ERANGE, or with E2BIG for more than LINE_MAX
+    bytes; the error sentence quotes the text.
     """
     candidates = verbs.of_file(VIRT, file)
     if not candidates:
         raise KeyError(file)
     value = text.strip(_WHITE_SPACE)
+    if too_long(value):
+        raise VirtError(E2BIG, f"{file}: {quoted(value)} is longer than {LINE_MAX} bytes")
     for verb in candidates:
         if verb.value == value:
             return Action(verb.name)

@@ -1,12 +1,17 @@
 """Split a line of ctl into words, one at a time."""
 
 import re
-from errno import EINVAL
+from errno import E2BIG, EINVAL
+from itertools import islice
 
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import is_stray_byte, quoted
 
 BLANKS = " \t"
+LINE_MAX = 65536  # bytes in a line
+# Maximum number of words that one argument can take. An impairment of both directions, with every keyword and every
+# optional number, has 60 words.
+WORDS_MAX = 64
 _WORD = re.compile(r"[^ \t]+")
 
 
@@ -14,10 +19,14 @@ class Words:
     """The words of a line that have not been taken yet.
 
     A word that begins with "#" starts a comment, which all methods skip except take_rest().
-    Errors: the constructor raises EINVAL if the line contains a character that is neither printable nor a tab.
+    Errors: the constructor raises E2BIG if the line has more than LINE_MAX bytes, and EINVAL if it contains a character
+    that is neither printable nor a tab.
     """
 
     def __init__(self, line: str) -> None:
+        if too_long(line):
+            size = len(line.encode("utf-8", "surrogateescape"))
+            raise VirtError(E2BIG, f"the line has {size} bytes; at most {LINE_MAX} are allowed")
         _check_characters(line)
         self._line = line
         self._at = 0
@@ -35,8 +44,12 @@ class Words:
         return word
 
     def rest(self) -> list[str]:
-        """Return all remaining words without taking them."""
-        words = _WORD.findall(self._line, self._at)
+        """Return the remaining words without taking them, at most WORDS_MAX.
+
+        The limit keeps the work for a line proportional to its length, since a line may have many verbs that look at
+        the words after them.
+        """
+        words = [match[0] for match in islice(_WORD.finditer(self._line, self._at), WORDS_MAX)]
         comment = next((at for at, word in enumerate(words) if word.startswith("#")), len(words))
         return words[:comment]
 
@@ -51,6 +64,12 @@ class Words:
         word = self.take()
         if word is not None:
             raise VirtError(EINVAL, f"{quoted(word)} is one word too many: {why}")
+
+
+def too_long(text: str) -> bool:
+    """Return whether a text has more than LINE_MAX bytes in UTF-8."""
+    # A character has at most 4 bytes, so most texts need not be encoded.
+    return 4 * len(text) > LINE_MAX and len(text.encode("utf-8", "surrogateescape")) > LINE_MAX
 
 
 def _check_characters(line: str) -> None:

@@ -21,7 +21,6 @@ async def test_requests_and_replies_pass_byte_for_byte() -> None:
             LOOKUP,
             request(14, 10, 1, p.fuse_open_in.pack(0, 0)),  # an OPEN of a file that is not a stream
             request(15, 12, 2, p.fuse_read_in.pack(77, 0, 4096, 0, 0, 0, 0)),
-            request(16, 14, 2, p.fuse_write_in.pack(77, 0, 3, 0, 0, 0, 0) + b"1 2"),
             request(18, 16, 2, p.fuse_fh.pack(77) + bytes(16)),
             request(38, 18, 0),
             request(4711, 20, 2, os.urandom(300)),  # an opcode of a future kernel
@@ -124,35 +123,18 @@ async def test_reads_of_texts_and_directories_ask_for_no_more_than_the_pair_take
 @in_trio
 async def test_what_the_pair_cannot_take_is_too_big() -> None:
     async with channel(longest=10_000) as bench:
-        exact = 10_000 - p.DATA
-        unique = bench.write(77, bytes(exact))
+        unique = bench.request(38, 2, bytes(10_000 - p.BODY))
         assert [len(message) for message in await bench.forwarded()] == [10_000]
         assert await bench.answers() == []
-        unique = bench.write(77, bytes(exact + 1))
+        unique = bench.request(38, 2, bytes(10_001 - p.BODY))
         assert await bench.answers() == [Answer(-errno.E2BIG, unique, b"")]
         assert await bench.forwarded() == []
 
 
 @in_trio
-async def test_a_piece_of_a_longer_write_is_too_big() -> None:
-    async with channel() as bench:
-        try:
-            unique = bench.write(77, bytes(p.MAX_WRITE))
-        except OSError:
-            pytest.skip("needs root: a socket buffer of more than a megabyte")
-        assert await bench.answers() == [Answer(-errno.E2BIG, unique, b"")]
-        bench.write(77, bytes(p.MAX_WRITE - 4096))
-        assert await bench.answers() == []
-        assert len(await bench.forwarded()) == 1
-
-
-@in_trio
 async def test_order_is_kept_while_the_pair_is_full() -> None:
     async with channel() as bench:
-        sent = [
-            request(p.FUSE_WRITE, 2 * n, 2, p.fuse_write_in.pack(77, 0, 60_000, 0, 0, 0, 0) + bytes(60_000))
-            for n in range(1, 200)
-        ]
+        sent = [request(38, 2 * n, 2, bytes(60_000)) for n in range(1, 200)]
         for message in sent:
             bench.send(message)
             assert await bench.answers() == []

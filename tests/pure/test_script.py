@@ -60,6 +60,32 @@ def test_numbers_are_those_of_an_editor(lines: list[bytes], ends: bool) -> None:
     assert all(line.total == data.count(b"\n") + (not data.endswith(b"\n")) for line in numbered)
 
 
+@given(cut=st.integers(0, 12), kept=st.booleans(), ends=st.booleans())
+def test_an_interrupted_write_goes_on_where_it_stopped(cut: int, kept: bool, ends: bool) -> None:
+    """The program writes what is left again, which may be short, and no line is lost, run twice or cut."""
+    script = Script()
+    before = b"# " + b"x" * WHOLE_BELOW if kept else b""
+    script.feed(before) if kept else None
+    data = b"".join(b"up %d\n\n" % number for number in range(9)) + b"#" * WHOLE_BELOW + b"\nlast" + b"\n" * ends
+    ran = []
+    lines = script.feed(data)
+    for _ in range(cut):
+        if (line := next(lines, None)) is None:
+            break
+        ran.append(line.text)
+    else:
+        next(lines, None)  # the interrupted one, which has not run
+    number, taken = script.line, script.give_back()
+    assert 0 <= taken <= len(data)
+    assert taken or len(ran) == 0
+    if taken < len(data):
+        ran += [line.text for line in script.feed(data[taken:])]
+    whole = Script()
+    assert ran == [line.text for line in whole.feed(before + data)]
+    assert script.rest() == whole.rest()
+    assert number >= 1
+
+
 def test_error_names_the_line_among_several() -> None:
     error = VirtError(errno.ENXIO, "no interface virt3")
     assert Line("virt3 up", 3, 4).locate(error).strerror == "line 3: no interface virt3"

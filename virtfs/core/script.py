@@ -48,26 +48,55 @@ class Script:
 
     def __init__(self) -> None:
         self._kept = b""
+        self._lines = _Lines(b"", 0)
+        self._before = b""  # the unfinished line before the last write
+        self._size = 0  # length of the last write in bytes
+        self._left = 0  # number of bytes that the program will write again after an interrupted write; 0 if none
 
     def feed(self, data: bytes) -> Iterator[Line]:
         """Store the data, and return an iterator of the lines that this data completes, except blank ones.
 
-        The caller runs the lines in order. If one fails, the caller calls forget() and does not run the others.
+        The caller runs the lines in order. A line counts as run when the next one is requested. If one fails, the
+        caller calls forget() and does not run the others.
         Errors: E2BIG for a write of more than 1 MiB, and for an unfinished line of more than LINE_MAX bytes. In both
         cases the whole write and the unfinished line are dropped. The grammar refuses a complete line that is too long.
         """
         if len(data) > WRITE_MAX:
             self.forget()
             raise VirtError(E2BIG, f"a write of {len(data)} bytes is too large: the maximum is {WRITE_MAX} bytes")
+        # The rest of a long write that was interrupted is still a part of that write, even if the rest is short.
+        long = len(data) >= WHOLE_BELOW or len(data) == self._left
         text = self._kept + data
+        self._before, self._size, self._left = self._kept, len(data), 0
         self._kept = b""
         end = text.rfind(b"\n") + 1
-        if len(data) < WHOLE_BELOW:
+        if not long:
             end = len(text)
         elif len(text) - end > LINE_MAX:
             raise VirtError(E2BIG, f"the unfinished line is longer than {LINE_MAX} bytes")
         self._kept = text[end:]
-        return _lines(text, end)
+        self._lines = _Lines(text, end)
+        return self._lines.each()
+
+    def give_back(self) -> int:
+        """Drop the lines of the last write that have not run. Return how many bytes of this write have run.
+
+        This is for a write(2) that a signal interrupts. The system call returns this number, or fails with EINTR if it
+        is 0. The program then writes the remaining bytes again.
+        """
+        run = self._lines.at - len(self._before)
+        if run <= 0:
+            self._kept = self._before
+            run = 0
+        else:
+            self._kept = b""
+        self._left = self._size - run if self._size >= WHOLE_BELOW else 0
+        return run
+
+    @property
+    def line(self) -> int:
+        """The number of the first line of the last write that has not run, from 1."""
+        return self._lines.number
 
     def forget(self) -> None:
         """Drop the unfinished line, for example because its write failed."""
@@ -78,21 +107,33 @@ class Script:
         return _decode(self._kept)
 
 
-def _lines(text: bytes, end: int) -> Iterator[Line]:
-    """Yield the lines of text[:end], of which the last may lack its newline. Pass over blank lines in one step."""
-    total = text.count(b"\n", 0, end) + (end > 0 and text[end - 1 : end] != b"\n")
-    number, at = 1, 0
-    while at < end:
-        blank = _BLANK.match(text, at, end)
-        assert blank is not None  # it matches the empty text
-        if (start := text.rfind(b"\n", at, blank.end()) + 1) > at:
-            number, at = number + text.count(b"\n", at, start), start
-            if at == end:
-                return
-        newline = text.find(b"\n", at, end)
-        line_end = newline if newline >= 0 else end
-        yield Line(_decode(text[at:line_end]), number, total)
-        number, at = number + 1, line_end + 1
+class _Lines:
+    """The lines of text[:end], of which the last may lack its newline.
+
+    at, number: the offset and the number of the first line that has not run.
+    """
+
+    def __init__(self, text: bytes, end: int) -> None:
+        self._text = text
+        self._end = end
+        self.at, self.number = 0, 1
+
+    def each(self) -> Iterator[Line]:
+        """Yield the lines. Pass over blank lines in one step."""
+        text, end = self._text, self._end
+        total = text.count(b"\n", 0, end) + (end > 0 and text[end - 1 : end] != b"\n")
+        while self.at < end:
+            blank = _BLANK.match(text, self.at, end)
+            assert blank is not None  # it matches the empty text
+            if (start := text.rfind(b"\n", self.at, blank.end()) + 1) > self.at:
+                self.number += text.count(b"\n", self.at, start)
+                self.at = start
+                if start == end:
+                    return
+            newline = text.find(b"\n", self.at, end)
+            line_end = newline if newline >= 0 else end
+            yield Line(_decode(text[self.at : line_end]), self.number, total)
+            self.number, self.at = self.number + 1, min(line_end + 1, end)
 
 
 def _decode(line: bytes) -> str:

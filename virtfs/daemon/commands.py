@@ -1,6 +1,9 @@
 """Carries out commands: turns the bytes written to a ctl into changes, or into an errno.
 
 One command runs at a time. If a command fails, its user finds the reason in last_error.
+
+A signal to the writer cancels the methods below that take a user. Cancellation ends the wait for the lock and for the
+lookup of a user. A line that has begun to take effect completes, so it is shielded from there on.
 """
 
 import errno
@@ -39,6 +42,11 @@ from virtfs.forward.tasks import Start
 
 AT_A_TIME = 8  # maximum number of one user's writes that may run or wait at the same time
 YIELD = 64  # other tasks run after this many blank lines in a script
+
+
+def whole() -> trio.CancelScope:
+    """Return the scope of work that must complete once it has begun, even if the writer gets a signal."""
+    return trio.CancelScope(shield=True)
 
 
 class Commands:
@@ -88,6 +96,7 @@ class Commands:
         script: keeps the unfinished line between writes.
         """
         with self._admitted(user):
+            await self._follower.caught_up()
             try:
                 lines = script.feed(data)
             except VirtError as refusal:
@@ -99,7 +108,8 @@ class Commands:
                     elif not line.number % YIELD:
                         await trio.lowlevel.checkpoint()
             finally:
-                await self._state.keep()
+                with whole():
+                    await self._state.keep()
 
     async def _run_locked(self, of: Virt | Bridge | None, script: Script, line: Line, user: User) -> None:
         try:
@@ -122,6 +132,7 @@ class Commands:
         """
         text = to_text(data)
         with self._admitted(user):
+            await self._follower.caught_up()
             try:
                 async with self.lock:
                     await self._change(self._registry.of(virt), (file_action(file, text),), user)
@@ -129,7 +140,8 @@ class Commands:
                 refusal = refused(failure)
                 sentence = f"{virt.name}/{file}: {refusal.strerror.removeprefix(f'{file}: ')}"
                 raise self._errors.remember(VirtError(refusal.errno, sentence), user) from None
-            await self._state.keep()
+            with whole():
+                await self._state.keep()
 
     async def change(self, virt: Virt, actions: tuple[Action, ...], user: User) -> None:
         """Carry out the verbs that correspond to a system call: chmod(2) or chown(2)."""
@@ -139,14 +151,16 @@ class Commands:
                     await self._change(self._registry.of(virt), actions, user)
             except (OSError, MemoryError) as failure:
                 raise self._errors.remember(refused(failure), user) from None
-            await self._state.keep()
+            with whole():
+                await self._state.keep()
 
     async def make_clone(self, user: User) -> tuple[Unit, Callable[[], None]]:
         """Create an interface for one open of clone. Return its unit, and a function that destroys it."""
         async with self.lock:
             self._refuse_at_end()
-            interface = await self._lifecycle.create(None, self.tree.interface, cloned=True)
-            await self._verbs.give(interface, user)
+            with whole():
+                interface = await self._lifecycle.create(None, self.tree.interface, cloned=True)
+                await self._verbs.give(interface, user)
             self._changes.publish()
 
         async def destroy() -> None:
@@ -210,8 +224,9 @@ class Commands:
     async def _run_command(self, command: Command, user: User, made: frozenset[str]) -> object:
         """Carry out a command, and return its target: a unit or the name of a bridge."""
         if isinstance(command.target, str):
-            await self._bridges.run(command, self.run, command.target in made)
-            await self._follower.caught_up()  # updates taps that joined or left the bridge
+            with whole():
+                await self._bridges.run(command, self.run, command.target in made)
+                await self._follower.caught_up()  # updates taps that joined or left the bridge
             return command.target
         unit = None if command.target is None else Unit(int(command.target))
         interface = None if unit is None else self._registry.find(unit)
@@ -226,7 +241,8 @@ class Commands:
             case "ensure" if interface is None:
                 await self._create(unit, command.actions, user, made)
             case "destroy":
-                await self._lifecycle.destroy(self._existing(unit))
+                with whole():
+                    await self._lifecycle.destroy(self._existing(unit))
             case _:
                 existing = self._existing(unit)
                 await refuse_moves(self._kernel, existing, command.actions)
@@ -237,8 +253,9 @@ class Commands:
         """Carry out a line of the ctl of an interface or a bridge."""
         self._refuse_at_end()
         if isinstance(of, Bridge):
-            await self._bridges.change(of, parse_verbs(text, BRIDGE), user)
-            await self._follower.caught_up()
+            with whole():
+                await self._bridges.change(of, parse_verbs(text, BRIDGE), user)
+                await self._follower.caught_up()
             self._state.failed.supersede(of.name)
         else:
             await self._change(self._registry.of(of), parse_verbs(text), user)
@@ -248,24 +265,27 @@ class Commands:
         self._lifecycle.check_room()
         await self._checks.check(None, actions, user)
         netns = destination(actions)
-        interface = await self._lifecycle.create(unit, self.tree.interface, f"tap{unit}" in made, netns)
-        try:
-            await self._verbs.carry_out(interface, actions)
-        except BaseException:
-            await self._lifecycle.destroy(interface)
-            raise
+        with whole():
+            interface = await self._lifecycle.create(unit, self.tree.interface, f"tap{unit}" in made, netns)
+            try:
+                await self._verbs.carry_out(interface, actions)
+            except BaseException:
+                await self._lifecycle.destroy(interface)
+                raise
         return interface.virt.unit
 
     async def _change(self, interface: Interface, actions: tuple[Action, ...], user: User) -> None:
         await self._checks.check(interface, actions, user)
         try:
-            await self._verbs.carry_out(interface, actions)
+            with whole():
+                await self._verbs.carry_out(interface, actions)
         finally:
             self._changes.publish()
 
     async def _cable(self, command: Command, first: Interface, second: Interface, user: User) -> None:
         if command.kind == "uncable":
-            await self._cables.separate(first, second)
+            with whole():
+                await self._cables.separate(first, second)
             return
         await self._checks.check(None, command.actions, user)
         impairments = command.actions[0].args[0] if command.actions else ()

@@ -187,7 +187,8 @@ class _Mount:
         inodes, handles = Inodes(daemon.root), Handles()
         self.diagnosis = Diagnosis(daemon.registry, daemon.state, handles, daemon.options)
         self._channel = Channel(fuse_fd, self._ours, longest, inodes, handles, daemon.errors.report)
-        names.serve_on(daemon.root, inodes, handles, daemon.rights, self._channel.grow, theirs.detach())
+        interrupts = self._channel.pair.interrupts
+        names.serve_on(daemon.root, inodes, handles, daemon.rights, self._channel.grow, interrupts, theirs.detach())
 
     async def run(
         self, nursery: trio.Nursery, ready: Callable[[], None], stop: trio.Event, state: StateFile | None

@@ -48,9 +48,13 @@ class HostFollowsOpens:
         self._carrier = True  # the carrier as it was last set
 
     async def first_open(self) -> None:
-        """Update the host's end before the first open is answered. If the kernel returns an error, the open fails."""
+        """Update the host's end before the first open is answered. If the kernel returns an error, the open fails.
+
+        Cancellation ends the wait for the lock. An update that has begun completes.
+        """
         async with self._lock:
-            await self.follow()
+            with trio.CancelScope(shield=True):
+                await self.follow()
 
     def last_close(self) -> None:
         """Start a task that updates the host's end after the last close. No caller waits, so the task logs errors."""

@@ -56,6 +56,12 @@ class CtlHandle(TextHandle):
     async def write(self, data: bytes) -> None:
         await self.ctl.run(self.script, data, self.user)
 
+    def interrupt(self) -> int:
+        line, taken = self.script.line, self.script.give_back()
+        said = f"line {line}: not run, because a signal interrupted the write; the lines before it have run"
+        self.ctl.refused(VirtError(errno.EINTR, said), self.user)
+        return taken
+
     def refused(self, error: VirtError) -> None:
         self.script.forget()
         self.ctl.refused(error, self.user)

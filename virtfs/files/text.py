@@ -31,8 +31,8 @@ class Text(Node):
     """A file whose text is made when it is read.
 
     text: returns the whole text for a user.
-    write: applies the data of one write(2) completely, or raises an error and changes nothing. It is None for a
-    read-only file.
+    write: applies the data of one write(2) completely, or raises an error and changes nothing. If it is cancelled, it
+    ends before the data or between two lines of a script. It is None for a read-only file.
     refresh: queries the kernel for the state that `text` shows.
     refused: called with the error of a write that was rejected before it reached `write`, and with the user.
     personal: whether the text differs by user.
@@ -182,10 +182,17 @@ class TextHandle:
         return self.node.measured[offset : offset + size]
 
     async def write(self, data: bytes) -> None:
-        """Apply the data of one write(2). OSError EACCES: the file cannot be written."""
+        """Apply the data of one write(2). Cancellation takes effect before the data or between two lines of a script.
+
+        OSError EACCES: the file cannot be written.
+        """
         if self.node.write is None:
             raise OSError(errno.EACCES, "this file cannot be written")
         await self.node.write(data, self.user)
+
+    def interrupt(self) -> int:
+        """End a write that a signal has cancelled. Return the number of bytes that have taken effect."""
+        return 0
 
     def refused(self, error: VirtError) -> None:
         """Report the error of a write that was rejected before it reached `write`."""

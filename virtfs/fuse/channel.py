@@ -15,7 +15,7 @@ import logging
 import os
 import select
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import monotonic_ns
 
 import trio
@@ -26,7 +26,9 @@ from virtfs.files.device import DeviceFile, DeviceHandle, FixedHandle, ParkedRea
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.inodes_handles import HandleId, Handles, Inodes
+from virtfs.fuse.later import Later
 from virtfs.fuse.libfuse_pair import Pair, ProtocolTooOld
+from virtfs.fuse.offsets import TOO_SHORT, Offsets
 from virtfs.fuse.parked import Waiting, ready
 from virtfs.fuse.split_calls import write_piece
 from virtfs.fuse.trace import device_of
@@ -44,7 +46,9 @@ DEVICE_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NONSEEKABLE | p.FOPEN_STREAM | p.FOPE
 # sending the opcode for any file of the connection.
 FOR_ALL_FILES = frozenset((p.FUSE_POLL, p.FUSE_FLUSH, p.FUSE_COPY_FILE_RANGE))
 
-TOO_SHORT = "the request is too short for its opcode"
+# A longer write to a text may be the first piece of a call that the kernel has split at a page boundary. A script must
+# not be carried out in part, so it is refused.
+TEXT_MAX = p.MAX_WRITE - 4096
 
 
 class Channel:
@@ -67,6 +71,8 @@ class Channel:
         self._fuse = fuse
         self._answers = Answers(device_of(fuse, inodes))
         self._waiting = Waiting(self._answers)
+        self._later = Later(self._answers, report)
+        self._offsets = Offsets(self._answers, handles)
         self.pair = Pair(pair, longest, self._answers)
         self._inodes = inodes
         self._handles = handles
@@ -78,7 +84,7 @@ class Channel:
         # Opcodes that the channel answers itself. Each function takes unique, fh, and the length of the message in
         # self._in. It returns whether another request is likely to follow immediately.
         self._own: dict[int, Callable[[Unique, HandleId, int], bool]] = {
-            p.FUSE_READ: self._read_at,  # only for fixed files; `run` answers the READs of other device files
+            p.FUSE_READ: self._read_fixed,  # `run` answers the READs of other device files
             p.FUSE_WRITE: self._refused(errno.EINVAL),
             p.FUSE_RELEASE: self._release,
             p.FUSE_FLUSH: self._flush,
@@ -97,7 +103,7 @@ class Channel:
     async def run(self, tasks: trio.Nursery) -> None:
         """Answer requests until the kernel ends the connection.
 
-        tasks: the nursery for opens that have to wait.
+        tasks: the nursery for opens that have to wait, and for writes to texts.
 
         READ and WRITE of device files are nearly all of the traffic. They are handled inline, because a function call
         costs a measurable part of the 5 µs that a frame takes.
@@ -193,7 +199,14 @@ class Channel:
                 raise VirtError(errno.EINVAL, "the request is too short for a file handle")
             if fh in self._handles.devices or fh in self._handles.fixed or opcode in FOR_ALL_FILES:
                 return own(unique, fh, length)
-            if opcode == p.FUSE_READ and length == p.DATA and self._cached(unique, fh):
+            if (
+                opcode == p.FUSE_READ
+                and length == p.DATA
+                and self._offsets.read_cached(unique, fh, self._data[:length])
+            ):
+                return False
+            if opcode == p.FUSE_WRITE:
+                self._write_text(unique, fh, length)
                 return False
         elif opcode == p.FUSE_OPEN:
             node = self._inodes.node(p.fuse_in_header.unpack_from(self._in)[3])
@@ -204,19 +217,30 @@ class Channel:
         elif opcode == p.FUSE_INTERRUPT:
             if length < p.BODY + p.fuse_interrupt_in.size:
                 raise VirtError(errno.EINVAL, TOO_SHORT)
-            self._waiting.interrupt(*p.fuse_interrupt_in.unpack_from(self._in, p.BODY))
+            self._interrupt(*p.fuse_interrupt_in.unpack_from(self._in, p.BODY))
             return False
         elif opcode in (p.FUSE_FORGET, p.FUSE_BATCH_FORGET):
             return False  # inodes_handles does not need the kernel's lookup counts
         elif opcode == p.FUSE_INIT:
             self.pair.negotiate(unique, self._data[:length])
-        try:
-            self.pair.forward(opcode, self._data[:length])
-        except VirtError as refusal:
-            if (text := self._handles.texts.get(fh)) is not None:
-                text.refused(refusal)
-            raise
+        self.pair.forward(opcode, self._data[:length])
         return False
+
+    def _interrupt(self, unique: Unique) -> None:
+        """End a request whose caller got a signal, wherever it waits. Requests that do not wait are answered anyway."""
+        self._waiting.interrupt(unique)
+        self._later.interrupt(unique)
+        self.pair.interrupt(unique)
+
+    def _write_text(self, unique: Unique, fh: HandleId, length: int) -> None:
+        text = self._handles.texts.get(fh)
+        if text is None or length < p.DATA:
+            raise VirtError(errno.EBADF, "the file handle is not open")
+        if length - p.DATA > TEXT_MAX:
+            refusal = VirtError(errno.E2BIG, f"one write takes at most {TEXT_MAX} bytes: split the text at a newline")
+            text.refused(refusal)
+            raise refusal
+        self._tasks.start_soon(self._later.write, unique, text, bytes(self._data[p.DATA : length]))
 
     # Device files
 
@@ -239,7 +263,7 @@ class Channel:
             if isinstance(opened, DeviceHandle):
                 self._opened(unique, opened)
             else:
-                self._tasks.start_soon(self._open_later, unique, opened, user)
+                self._tasks.start_soon(self._later.open, unique, opened, user, self._opened)
         except (OSError, MemoryError) as failure:
             refusal = refused(failure)
             self._report(refusal, user)
@@ -258,69 +282,16 @@ class Channel:
             self.grow(self._inodes.number(handle.node), handle.length())
         self._answers.answer(unique, p.fuse_open_out.pack(fh, flags, 0))
 
-    async def _open_later(self, unique: Unique, opening: Awaitable[DeviceHandle], user: User) -> None:
-        try:
-            self._opened(unique, await opening)
-        except (OSError, MemoryError) as failure:
-            refusal = refused(failure)
-            self._report(refusal, user)
-            self._answers.fail(unique, refusal.errno)
-        except Exception:
-            log.exception("open (request %d) failed", unique)
-            self._answers.fail(unique, errno.EIO)
-
     def grow(self, inode: int, size: int) -> None:
         """Raise the size that the kernel has cached for an inode to at least `size` bytes; see Answers.grow()."""
         self._answers.grow(inode, size)
 
-    def _read_at(self, unique: Unique, fh: HandleId, length: int) -> bool:
-        """Answer a READ of a fixed file, that is, of a device file that can be read at any offset.
-
-        Refuse a READ that would fill the page cache of a device file. All opens of a file share its page cache, but
-        each open of a device file has content of its own. So such a READ fails with EINVAL, and programs fall back to
-        read(2).
-        """
-        handle = self._handles.fixed.get(fh)
-        if length != p.DATA or handle is None:
-            raise VirtError(errno.EINVAL, "a device file has no page cache: use read(2)")
-        _, offset, size, how, _, _, _ = p.fuse_read_in.unpack_from(self._in, p.BODY)
-        if not how & p.FUSE_READ_LOCKOWNER:
-            raise VirtError(errno.EINVAL, "each open has its own content, so the file cannot be cached: use read(2)")
-        end = p.REPLY
-        for piece in handle.read_at(offset, min(size, p.MAX_WRITE)):
-            self._reply[end : end + len(piece)] = piece
-            end += len(piece)
-        handle.reads += 1
-        p.fuse_out_header.pack_into(self._out, 0, end, 0, unique)
-        self._answers.emit(self._reply[:end])
-        return True
-
-    def _cached(self, unique: Unique, fh: HandleId) -> bool:
-        """Answer a READ that fills the page cache of a text file. Return False for any other READ.
-
-        The slow plane cannot answer such a READ. It limits answers to SLOW_REPLY bytes, and the kernel treats a short
-        answer as the end of the file (fs/fuse/file.c fuse_short_read).
-        """
-        _, offset, size, how, _, _, _ = p.fuse_read_in.unpack_from(self._in, p.BODY)
-        text = self._handles.texts.get(fh)
-        if text is None or how & p.FUSE_READ_LOCKOWNER:
-            return False
-        self._answers.answer(unique, text.cached(offset, size))
+    def _read_fixed(self, unique: Unique, fh: HandleId, length: int) -> bool:
+        self._offsets.read(unique, fh, self._data[:length])
         return True
 
     def _seek(self, unique: Unique, fh: HandleId, length: int) -> bool:
-        """Answer lseek(2) with SEEK_DATA or SEEK_HOLE in a file without holes. The kernel handles other seeks."""
-        if length < p.BODY + p.fuse_lseek_in.size:
-            raise VirtError(errno.EINVAL, TOO_SHORT)
-        _, offset, whence, _ = p.fuse_lseek_in.unpack_from(self._in, p.BODY)
-        handle = self._handles.fixed.get(fh)
-        if handle is None:
-            raise VirtError(errno.ESPIPE, "a device file has no position")
-        if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
-            raise VirtError(errno.EINVAL, "lseek takes SEEK_DATA or SEEK_HOLE")
-        if offset >= handle.length():
-            raise VirtError(errno.ENXIO, "the offset is beyond the end of the file")
-        self._answers.answer(unique, p.fuse_lseek_out.pack(handle.length() if whence == os.SEEK_HOLE else offset))
+        self._offsets.seek(unique, fh, self._data[:length])
         return True
 
     def _write_piece(self, handle: DeviceHandle, thread: int, offset: int, flags: int, data: memoryview) -> int | None:
@@ -390,6 +361,7 @@ class Channel:
     def end(self) -> None:
         """Answer every waiting read and write with ENXIO, and wake every poller."""
         self._waiting.end()
+        self._later.end()
         for handle in self._handles.devices.values():
             if handle.kh is not None:
                 self._answers.notify(handle.kh)

@@ -1,7 +1,13 @@
-"""The connection to the slow plane: a SOCK_SEQPACKET socket pair. libfuse uses its end in place of /dev/fuse."""
+"""The connection to the slow plane: a SOCK_SEQPACKET socket pair. libfuse uses its end in place of /dev/fuse.
+
+A request whose caller gets a signal is answered with EINTR at once, and the later answer of libfuse is dropped. If the
+request was an open that has succeeded meanwhile, the pair closes the file again. A change of attributes cannot be
+answered early, because it may take effect later; `interrupts` cancels it instead.
+"""
 
 import errno
 from collections import deque
+from itertools import count
 
 import trio
 
@@ -9,9 +15,14 @@ from virtfs.core.errors import VirtError
 from virtfs.files.device import Unique
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
+from virtfs.fuse.interrupts import Interrupts
 
 # Maximum number of bytes of a text file or directory in one answer from the slow plane.
 SLOW_REPLY = 65536
+# Requests that do not change anything, except that an open makes a handle. The kernel waits for their answers.
+INTERRUPTIBLE = {p.FUSE_LOOKUP, p.FUSE_GETATTR, p.FUSE_READLINK, p.FUSE_OPEN, p.FUSE_READ, p.FUSE_STATFS}
+INTERRUPTIBLE |= {p.FUSE_OPENDIR, p.FUSE_READDIR, p.FUSE_READDIRPLUS, p.FUSE_FSYNC}
+_RELEASES = {p.FUSE_OPEN: p.FUSE_RELEASE, p.FUSE_OPENDIR: p.FUSE_RELEASEDIR}
 
 
 class ProtocolTooOld(VirtError):
@@ -30,6 +41,11 @@ class Pair:
         self._answers = answers
         self._waiting: deque[bytes] = deque()  # requests from forward() that requests() has not sent yet
         self._more = trio.Event()
+        self.interrupts = Interrupts()
+        self._asked: dict[Unique, tuple[int, int]] = {}  # opcode and thread of each request that is not answered yet
+        self._cut: dict[Unique, int] = {}  # opcode of each request that was answered before libfuse has answered it
+        # The numbers of requests that the pair makes itself. Those of the kernel count up from 2, in steps of 2.
+        self._own = count((1 << 63) + 1)
         self._init: Unique | None = None
         self._held: bytearray | None = None
         # Set once libfuse has answered FUSE_INIT. Call admit() only after that.
@@ -38,19 +54,31 @@ class Pair:
     def forward(self, opcode: int, message: memoryview) -> None:
         """Queue a request for libfuse.
 
-        VirtError E2BIG: a WRITE is larger than the pair carries, or may be the first piece of a write(2) of more than
-        1 MiB. The kernel splits such a write at page boundaries into WRITEs of up to 1 MiB.
+        VirtError E2BIG: the request is larger than the pair carries.
         """
         length = len(message)
-        if length > self._longest or (opcode == p.FUSE_WRITE and length > p.DATA + p.MAX_WRITE - 4096):
-            most = min(self._longest - p.DATA, p.MAX_WRITE - 4096)
-            raise VirtError(errno.E2BIG, f"one write takes at most {most} bytes: split the text at a newline")
+        if length > self._longest:
+            raise VirtError(errno.E2BIG, f"the request is longer than {self._longest} bytes")
         if opcode in (p.FUSE_READ, p.FUSE_READDIR, p.FUSE_READDIRPLUS) and length >= p.DATA:
             fields = list(p.fuse_read_in.unpack_from(message, p.BODY))
             fields[2] = min(fields[2], SLOW_REPLY)
             p.fuse_read_in.pack_into(message, p.BODY, *fields)
+        _, _, unique, _, _, _, thread, _, _ = p.fuse_in_header.unpack_from(message)
+        self._asked[Unique(unique)] = opcode, thread
         self._waiting.append(bytes(message))
         self._more.set()
+
+    def interrupt(self, unique: Unique) -> None:
+        """End a forwarded request whose caller got a signal. Ignore any other request."""
+        if unique not in self._asked:
+            return
+        opcode, thread = self._asked[unique]
+        if opcode == p.FUSE_SETATTR:
+            self.interrupts.interrupt(thread)
+        elif opcode in INTERRUPTIBLE:
+            del self._asked[unique]
+            self._cut[unique] = opcode
+            self._answers.fail(unique, errno.EINTR)
 
     def negotiate(self, unique: Unique, message: memoryview) -> None:
         """Check a FUSE_INIT request before it is forwarded. Clear its splice flags, because the pair cannot splice.
@@ -111,5 +139,22 @@ class Pair:
                 self._negotiated(self._held)
                 self._init = None
                 self.negotiated.set()
+            elif unique in self._cut:
+                self._drop(self._cut.pop(unique), view[:length])
             else:
+                opcode, thread = self._asked.pop(unique, (0, 0))
+                if opcode == p.FUSE_SETATTR:
+                    self.interrupts.answered(thread)
                 self._answers.emit(view[:length])
+
+    def _drop(self, opcode: int, reply: memoryview) -> None:
+        """Drop the answer to an interrupted request. Close the file that it has opened."""
+        _, error, _ = p.fuse_out_header.unpack_from(reply)
+        release = _RELEASES.get(opcode)
+        if release is None or error or len(reply) < p.REPLY + p.fuse_open_out.size:
+            return
+        fh, _, _ = p.fuse_open_out.unpack_from(reply, p.REPLY)
+        unique, body = Unique(next(self._own)), p.fuse_release_in.pack(fh, 0, 0, 0)
+        self._cut[unique] = release
+        self._waiting.append(p.fuse_in_header.pack(p.BODY + len(body), release, unique, 0, 0, 0, 0, 0, 0) + body)
+        self._more.set()

@@ -18,6 +18,7 @@ from virtfs.core.ids import Gid, Uid, User
 from virtfs.files.node import Directory, Node, Symlink
 from virtfs.files.text import Text
 from virtfs.fuse.inodes_handles import HandleId, Handles, Inodes
+from virtfs.fuse.interrupts import Interrupts
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +76,14 @@ class Names(pyfuse3.Operations):
     """pyfuse3's operations on the tree.
 
     keeper: carries out changes. grow: called with an inode number and the size in bytes before an open is answered.
+    interrupts: cancels changes whose caller gets a signal.
     """
 
-    def __init__(self, root: Directory, inodes: Inodes, handles: Handles, keeper: Keeper, grow: Grow) -> None:
+    def __init__(
+        self, root: Directory, inodes: Inodes, handles: Handles, keeper: Keeper, grow: Grow, interrupts: Interrupts
+    ) -> None:
         super().__init__()
+        self._interrupts = interrupts
         self._grow = grow
         self._root = root
         self._inodes = inodes
@@ -142,12 +147,15 @@ class Names(pyfuse3.Operations):
         """Apply chmod(2) and chown(2), as the verbs mode, owner and group do. Ignore other changes, as sysfs does."""
         node = self._node(inode)
         user = user_of(ctx)
-        if fields.update_mode:
-            await self._keeper.set_mode(node, attr.st_mode & 0o7777, user)
-        if fields.update_uid or fields.update_gid:
-            owner = Uid(attr.st_uid) if fields.update_uid else None
-            group = Gid(attr.st_gid) if fields.update_gid else None
-            await self._keeper.set_owner(node, owner, group, user)
+        with self._interrupts.cancellable(ctx.pid) as scope:
+            if fields.update_mode:
+                await self._keeper.set_mode(node, attr.st_mode & 0o7777, user)
+            if fields.update_uid or fields.update_gid:
+                owner = Uid(attr.st_uid) if fields.update_uid else None
+                group = Gid(attr.st_gid) if fields.update_gid else None
+                await self._keeper.set_owner(node, owner, group, user)
+        if scope.cancelled_caught:
+            raise pyfuse3.FUSEError(errno.EINTR)
         return self._attributes(node)
 
     @answered
@@ -184,7 +192,7 @@ class Names(pyfuse3.Operations):
         data.f_namemax = 255
         return data
 
-    # Text files. The channel answers all requests on open device files.
+    # Text files. The channel answers the writes, and all requests on open device files.
 
     @answered
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
@@ -203,12 +211,6 @@ class Names(pyfuse3.Operations):
     async def read(self, fh: int, off: int, size: int) -> bytes:
         await self._keeper.catch_up()
         return await self._handles.texts[HandleId(fh)].read(off, size)
-
-    @answered
-    async def write(self, fh: int, off: int, buf: bytes) -> int:
-        await self._keeper.catch_up()
-        await self._handles.texts[HandleId(fh)].write(buf)
-        return len(buf)
 
     @answered
     async def release(self, fh: int) -> None:
@@ -234,12 +236,20 @@ for _operation in ("mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "li
     setattr(Names, _operation, _denied)
 
 
-def serve_on(root: Directory, inodes: Inodes, handles: Handles, keeper: Keeper, grow: Grow, descriptor: int) -> None:
+def serve_on(
+    root: Directory,
+    inodes: Inodes,
+    handles: Handles,
+    keeper: Keeper,
+    grow: Grow,
+    interrupts: Interrupts,
+    descriptor: int,
+) -> None:
     """Create the libfuse session.
 
     descriptor: libfuse's end of the socket pair. libfuse uses it in place of /dev/fuse. The function close() closes it.
     """
-    pyfuse3.init(Names(root, inodes, handles, keeper, grow), f"/dev/fd/{descriptor}", {"fsname=virtfs"})
+    pyfuse3.init(Names(root, inodes, handles, keeper, grow, interrupts), f"/dev/fd/{descriptor}", {"fsname=virtfs"})
 
 
 async def run(workers: int) -> None:

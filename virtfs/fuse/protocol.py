@@ -13,15 +13,22 @@ OLDEST_MINOR: Final = 34
 
 FUSE_ROOT_ID: Final = 1
 
+FUSE_LOOKUP: Final = 1
 FUSE_FORGET: Final = 2
+FUSE_GETATTR: Final = 3
+FUSE_SETATTR: Final = 4
+FUSE_READLINK: Final = 5
 FUSE_OPEN: Final = 14
 FUSE_READ: Final = 15
 FUSE_WRITE: Final = 16
+FUSE_STATFS: Final = 17
 FUSE_RELEASE: Final = 18
 FUSE_FSYNC: Final = 20
 FUSE_FLUSH: Final = 25
 FUSE_INIT: Final = 26
+FUSE_OPENDIR: Final = 27
 FUSE_READDIR: Final = 28
+FUSE_RELEASEDIR: Final = 29
 FUSE_INTERRUPT: Final = 36
 FUSE_IOCTL: Final = 39
 FUSE_POLL: Final = 40
@@ -61,6 +68,7 @@ fuse_ioctl_in: Final = struct.Struct("<QIIQII")  # fh flags cmd arg in_size out_
 fuse_lseek_in: Final = struct.Struct("<QQII")  # fh offset whence padding
 fuse_poll_in: Final = struct.Struct("<QQII")  # fh kh flags events
 fuse_init_in: Final = struct.Struct("<IIII")  # major minor max_readahead flags; more follows since FUSE 7.36
+fuse_release_in: Final = struct.Struct("<QIIQ")  # fh flags release_flags lock_owner
 fuse_fh: Final = struct.Struct("<Q")  # the body of every request on an open file begins with its fh
 
 fuse_open_out: Final = struct.Struct("<QII")  # fh open_flags padding

@@ -1,0 +1,65 @@
+"""Requests at an offset of a file with fixed content: READ and LSEEK of `history`, and page cache reads of texts."""
+
+import errno
+import os
+
+from virtfs.core.errors import VirtError
+from virtfs.files.device import Unique
+from virtfs.fuse import protocol as p
+from virtfs.fuse.answers import Answers
+from virtfs.fuse.inodes_handles import HandleId, Handles
+
+TOO_SHORT = "the request is too short for its opcode"
+
+
+class Offsets:
+    """Answers these requests of one FUSE connection."""
+
+    def __init__(self, answers: Answers, handles: Handles) -> None:
+        self._answers = answers
+        self._handles = handles
+
+    def read(self, unique: Unique, fh: HandleId, message: memoryview) -> None:
+        """Answer a READ of a fixed file, that is, of a device file that can be read at any offset.
+
+        Refuse a READ that would fill the page cache of a device file. All opens of a file share its page cache, but
+        each open of a device file has content of its own. So such a READ fails with EINVAL, and programs fall back to
+        read(2).
+        """
+        handle = self._handles.fixed.get(fh)
+        if len(message) != p.DATA or handle is None:
+            raise VirtError(errno.EINVAL, "a device file has no page cache: use read(2)")
+        _, offset, size, how, _, _, _ = p.fuse_read_in.unpack_from(message, p.BODY)
+        if not how & p.FUSE_READ_LOCKOWNER:
+            raise VirtError(errno.EINVAL, "each open has its own content, so the file cannot be cached: use read(2)")
+        pieces = handle.read_at(offset, min(size, p.MAX_WRITE))
+        handle.reads += 1
+        head = p.fuse_out_header.pack(p.REPLY + sum(map(len, pieces)), 0, unique)
+        self._answers.emit(b"".join([head, *pieces]))
+
+    def read_cached(self, unique: Unique, fh: HandleId, message: memoryview) -> bool:
+        """Answer a READ that fills the page cache of a text file. Return False for any other READ.
+
+        The slow plane cannot answer such a READ. It limits answers to SLOW_REPLY bytes, and the kernel treats a short
+        answer as the end of the file (fs/fuse/file.c fuse_short_read).
+        """
+        _, offset, size, how, _, _, _ = p.fuse_read_in.unpack_from(message, p.BODY)
+        text = self._handles.texts.get(fh)
+        if text is None or how & p.FUSE_READ_LOCKOWNER:
+            return False
+        self._answers.answer(unique, text.cached(offset, size))
+        return True
+
+    def seek(self, unique: Unique, fh: HandleId, message: memoryview) -> None:
+        """Answer lseek(2) with SEEK_DATA or SEEK_HOLE in a file without holes. The kernel handles other seeks."""
+        if len(message) < p.BODY + p.fuse_lseek_in.size:
+            raise VirtError(errno.EINVAL, TOO_SHORT)
+        _, offset, whence, _ = p.fuse_lseek_in.unpack_from(message, p.BODY)
+        handle = self._handles.fixed.get(fh)
+        if handle is None:
+            raise VirtError(errno.ESPIPE, "a device file has no position")
+        if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
+            raise VirtError(errno.EINVAL, "lseek takes SEEK_DATA or SEEK_HOLE")
+        if offset >= handle.length():
+            raise VirtError(errno.ENXIO, "the offset is beyond the end of the file")
+        self._answers.answer(unique, p.fuse_lseek_out.pack(handle.length() if whence == os.SEEK_HOLE else offset))

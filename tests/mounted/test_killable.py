@@ -1,0 +1,112 @@
+"""Every call that waits ends within a second of SIGINT, SIGTERM and SIGKILL."""
+
+import os
+import re
+import signal
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import pytest
+from harness.captured import pcap
+from harness.places import DIR
+from harness.serving import Mount, Virt, frame
+from harness.waiting import until
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
+LINES = 20_000  # takes the server more than 10 s
+SOON = 5  # seconds within which a killed program must end; one is normal, the rest is for a busy machine
+
+# What waits, as a shell script in the mount point.
+WAITING = {
+    "read frame": "exec cat {virt}/frame >/dev/null",
+    "read hex": "exec cat {virt}/hex >/dev/null",
+    "read pcap": "exec cat {virt}/pcap >/dev/null",
+    "read events": "exec cat events >/dev/null",
+    "read wait/gone": "exec cat {virt}/wait/gone",
+    "write inject": "echo pace 1 >{virt}/ctl; exec cat /mnt/hour >{virt}/inject",
+    "write ctl": "exec cat /mnt/script >{virt}/ctl",
+    "write the mount's ctl": "sed 's/^/{virt} /' /mnt/script >/mnt/whole; exec cat /mnt/whole >ctl #script",
+}
+
+
+def _waits(pid: int) -> bool:
+    return Path(f"/proc/{pid}/wchan").read_text() == "request_wait_answer"
+
+
+def script(virt: Virt) -> None:
+    """Make /mnt/script, whose lines tell how far it has come."""
+    lines = "".join(f"mtu {1400 + n % 2} description {n}\n" for n in range(1, LINES + 1))
+    virt.mount.root.call(Path("/mnt/script").write_text, lines)
+
+
+def reached(virt: Virt) -> int:
+    return int(virt.read("description") or 0)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("waiting", WAITING)
+def test_a_signal_ends_what_waits(virt: Virt, waiting: str, number: signal.Signals) -> None:
+    mount = virt.mount
+    if "script" in WAITING[waiting]:
+        script(virt)
+    if "hour" in WAITING[waiting]:
+        mount.root.call(Path("/mnt/hour").write_bytes, pcap([(0, frame()), (3600, frame())]))
+    program = mount.shell(WAITING[waiting].format(virt=virt.name), stderr=subprocess.DEVNULL)
+    until(partial(_waits, program.pid), "the program waits in the mount")
+    if "script" in WAITING[waiting]:
+        until(lambda: reached(virt) > 10, "some lines have run")
+    program.send_signal(number)
+    assert program.wait(timeout=SOON) == -number
+    if "script" in WAITING[waiting]:
+        came = reached(virt)
+        assert 10 < came < LINES
+        last = mount.read("last_error")
+        assert re.fullmatch(r"line \d+: not run, because a signal interrupted the write; .*", last), last
+        virt.set("up")
+        assert reached(virt) == came, "the rest must not run"
+
+
+def test_a_script_that_was_interrupted_goes_on(virt: Virt) -> None:
+    """A program that catches the signal gets the number of bytes whose lines have run, and writes the others."""
+    program = """
+$SIG{USR1} = sub { $caught++ };
+$rest = join '', map { 'mtu ' . (1400 + $_ % 2) . " description $_\\n" } 1 .. 150;
+while (length $rest) {
+  $taken = syswrite(STDOUT, $rest) // ($!{EINTR} ? 0 : die "$!");
+  substr($rest, 0, $taken) = '';
+  $writes++;
+}
+print STDERR "$caught $writes";
+"""
+    writer = virt.mount.start(
+        "bash", "-c", f'exec perl -MErrno -e "$0" >{DIR}/{virt.name}/ctl', program, stderr=subprocess.PIPE
+    )
+    for goal in (20, 60, 100):
+        until(lambda goal=goal: reached(virt) > goal, f"line {goal} has run")  # type: ignore[misc]
+        os.kill(writer.pid, signal.SIGUSR1)
+    said = writer.communicate(timeout=30)[1]
+    assert reached(virt) == 150
+    caught, writes = map(int, said.split())
+    assert 1 <= caught < writes
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_calls_beside_a_script(mount: Mount, virt: Virt, number: signal.Signals) -> None:
+    """Calls that wait only for the server itself end too, while a script keeps it busy."""
+    script(virt)
+    writer = mount.shell(f"exec cat /mnt/script >{virt.name}/ctl")
+    until(lambda: reached(virt) > 10, "some lines have run")
+    for call in (
+        "cat status.json",
+        f"echo 64 >{virt.name}/queue",
+        f"chmod 600 {virt.name}/frame",
+        f"ls -l {virt.name}",
+    ):
+        program = mount.shell(f"while :; do {call}; done", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = reached(virt)
+        until(lambda before=before: reached(virt) > before + 20, "the calls are running")  # type: ignore[misc]
+        os.killpg(program.pid, number)
+        program.wait(timeout=SOON)
+    writer.kill()
+    writer.wait(timeout=SOON)

@@ -2,11 +2,11 @@
 
 import errno
 import os
-import select
-import signal
+import sys
 import time
 
 from virtfs.core.errors import VirtError
+from virtfs.fuse.hanging import STOPPED, Child, stopped_servers
 from virtfs.fuse.mount import detach_lazily
 from virtfs.fuse.mounttable import Mounted, mounted_at, resolve
 
@@ -49,43 +49,34 @@ def _wait(root: int, mount: Mounted) -> None:
 
     A child process calls fstat(2) repeatedly, because only SIGKILL can end an fstat(2) that hangs.
     """
-    child = os.fork()
-    if child == 0:
-        _watch(root, mount)
-    pidfd = os.pidfd_open(child)
-    try:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        if not poll.poll(PATIENCE * 1000):
-            os.kill(child, signal.SIGKILL)
+    with Child(lambda: _watch(root, mount)) as child:
+        if not child.ended(STOPPED) and (stopped := stopped_servers()):
+            print(
+                f'virtfs: "{mount.directory}" is unmounted, but its server may be stopped ({stopped}); waiting for it',
+                file=sys.stderr,
+                flush=True,
+            )
+        if not child.ended(PATIENCE - STOPPED):
             raise VirtError(
                 errno.ETIMEDOUT,
                 f'"{mount.directory}" is unmounted, but its server has not ended within {PATIENCE:.0f} s',
             )
-        if status := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
-            sentence = f'"{mount.directory}" is unmounted, but its server cannot be watched (status {status})'
+        if child.status:
+            sentence = f'"{mount.directory}" is unmounted, but its server cannot be watched (status {child.status})'
             raise VirtError(errno.EIO, sentence)
-    finally:
-        os.close(pidfd)
 
 
-def _watch(root: int, mount: Mounted) -> None:
-    """Run in the forked child: call fstat(2) until it fails, then exit. This function never returns.
-
-    The exit status is 0 if the server is gone, and 1 after any other error.
-    """
-    status = 1
+def _watch(root: int, mount: Mounted) -> int:
+    """Run in the forked child: call fstat(2) until it fails. Return 0 if the server is gone, 1 after another error."""
+    if os.geteuid() == 0 and (owner := _owner(mount)):
+        # Without allow_other only the owner may call fstat(2), and root may not (fs/fuse/dir.c
+        # fuse_permissible_uidgid).
+        group = int(mount.option("group_id") or 0)
+        os.setresgid(group, group, group)
+        os.setresuid(owner, owner, owner)
     try:
-        if os.geteuid() == 0 and (owner := _owner(mount)):
-            # Without allow_other only the owner may call fstat(2), and root may not (fs/fuse/dir.c
-            # fuse_permissible_uidgid).
-            group = int(mount.option("group_id") or 0)
-            os.setresgid(group, group, group)
-            os.setresuid(owner, owner, owner)
         while True:
             os.fstat(root)
             time.sleep(_INTERVAL)
     except OSError as e:
-        status = 0 if e.errno in (errno.ENOTCONN, errno.ECONNABORTED) else 1
-    finally:
-        os._exit(status)
+        return 0 if e.errno in (errno.ENOTCONN, errno.ECONNABORTED) else 1

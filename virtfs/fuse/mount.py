@@ -21,6 +21,7 @@ import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.forward.tasks import in_thread
+from virtfs.fuse.hanging import STOPPED, Child, stopped_servers
 from virtfs.fuse.mounttable import TABLE, Mounted, mounted_at, still_mounted
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 OPTIONS = ("subtype=virtfs", "default_permissions")
 PATIENCE = 20.0  # seconds to wait for fusermount3, which normally takes milliseconds
 
+_DEAD = 2  # an exit status
 _MS_REMOUNT = 32  # linux/mount.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -192,12 +194,26 @@ def _clear(directory: str) -> None:
 
 
 def _dead(directory: str) -> bool:
-    """Return whether the server of a FUSE mount has died."""
-    try:
-        os.stat(directory)
-    except OSError as e:
-        return e.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-    return False
+    """Return whether the server of a FUSE mount has died.
+
+    VirtError EBUSY: the server does not answer within STOPPED seconds.
+    """
+
+    def look() -> int:
+        try:
+            os.stat(directory)
+        except OSError as e:
+            return _DEAD if e.errno in (errno.ENOTCONN, errno.ECONNABORTED) else 0
+        return 0
+
+    with Child(look) as child:
+        if child.ended(STOPPED):
+            return child.status == _DEAD
+        stopped = stopped_servers()
+    why = f"may be stopped ({stopped}): continue it with kill -CONT" if stopped else "does not answer"
+    raise VirtError(
+        errno.EBUSY, f'"{directory}" is busy: the server of the virtfs there {why}, or end it with virtfs umount'
+    )
 
 
 def _check_device() -> None:

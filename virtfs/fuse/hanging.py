@@ -1,0 +1,64 @@
+"""Calls that hang if the server of a mount hangs, for example because it got SIGSTOP.
+
+A child process makes such a call. Only SIGKILL ends a call that waits for a server, and the caller itself must be able
+to give up.
+"""
+
+import os
+import select
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+STOPPED = 3.0  # seconds without an answer after which a server is probably stopped
+
+
+class Child:
+    """A forked process that calls a function. Leaving the context kills it.
+
+    call: returns the exit status. status: the exit status, once ended() has returned true.
+    """
+
+    def __init__(self, call: Callable[[], int]) -> None:
+        self.status: int | None = None
+        self._pid = os.fork()
+        if self._pid == 0:
+            status = 1
+            try:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                status = call()
+            finally:
+                os._exit(status)
+        self._pidfd = os.pidfd_open(self._pid)
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def ended(self, seconds: float) -> bool:
+        """Wait up to `seconds` for the end of the process, and return whether it has ended."""
+        if self.status is None and select.select([self._pidfd], [], [], seconds)[0]:
+            self.status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        return self.status is not None
+
+    def __exit__(self, *_: object) -> None:
+        if self.status is None:
+            # If the server has read the request before it was stopped, the child dies later, when the server ends.
+            os.kill(self._pid, signal.SIGKILL)
+        os.close(self._pidfd)
+
+
+def stopped_servers() -> str:
+    """Return the stopped processes that have /dev/fuse open, as "pid 1, pid 2"; "" if none can be found.
+
+    The kernel does not tell which process serves a mount. Processes of other users are visible to root only.
+    """
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):
+                state = (entry / "stat").read_bytes().rpartition(b")")[2].split()[0]
+                if state == b"T" and any(os.readlink(fd) == "/dev/fuse" for fd in (entry / "fd").iterdir()):
+                    found.append(f"pid {entry.name}")
+    return ", ".join(found)

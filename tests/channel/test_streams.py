@@ -13,6 +13,7 @@ from harness.recorded import FRAME_SESSION, IOCTL
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.fuse import protocol as p
+from virtfs.fuse.text_pollers import texts_changed
 
 
 def stumble(*methods: str) -> Callable[[str], None]:
@@ -240,11 +241,11 @@ async def test_poll_of_a_text_then_of_a_stream() -> None:
         assert await bench.poll(text, kh=1, schedule=True) == select.POLLIN | select.POLLOUT
         handle = bench.handles.texts[next(iter(bench.handles.texts))]
         assert await handle.read(0, 100) == b"old\n"
-        await bench.channel.texts_changed()  # another text has changed
+        await texts_changed(bench.handles, bench.channel.answers)  # another text has changed
         assert await bench.answers() == []
         now = "new\n"
-        await bench.channel.texts_changed()
-        await bench.channel.texts_changed()
+        await texts_changed(bench.handles, bench.channel.answers)
+        await texts_changed(bench.handles, bench.channel.answers)
         assert await bench.answers() == [notification(1)]
         expected = select.POLLIN | select.POLLOUT | select.POLLPRI | select.POLLERR
         assert await bench.poll(text, kh=1, schedule=True) == expected

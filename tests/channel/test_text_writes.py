@@ -12,7 +12,7 @@ from virtfs.core.ids import Gid, Uid, User
 from virtfs.files.node import ROOT
 from virtfs.files.text import Text, TextHandle
 from virtfs.fuse import protocol as p
-from virtfs.fuse.channel import TEXT_MAX
+from virtfs.fuse.later import TEXT_MAX
 
 from .bench import Answer, Bench, channel, request
 
@@ -115,6 +115,7 @@ async def test_what_has_begun_to_take_effect_completes() -> None:
                 await go.wait()
 
         unique = bench.write(opened(bench, whole), b"1400")
+        await bench.answers()
         interrupt(bench, unique)
         assert await bench.answers() == []
         go.set()

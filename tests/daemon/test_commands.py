@@ -16,6 +16,7 @@ from virtfs.core.grammar import parse
 from virtfs.core.ids import Gid, Uid, Unit, User
 from virtfs.core.limits import Limits
 from virtfs.core.script import Script
+from virtfs.daemon.commands import at_once
 from virtfs.daemon.errors_by_user import REMEMBERED
 from virtfs.files.ctl import Ctl
 from virtfs.files.device import DeviceHandle
@@ -225,7 +226,7 @@ async def test_unfinished_line_is_joined_or_told_of() -> None:
         assert "virt5" in bench.names()
         run = partial(bench.daemon.commands.run, None)
         ctl = Ctl(ROOT, lambda user: "", run, bench.daemon.errors.report, nothing).open(SUPER)
-        await ctl.write((padding + "create 6").encode())
+        await ctl.write((padding + "create 6").encode(), at_once)
         ctl.release()
         assert '"create 6"' in bench.last_error(SUPER)
         assert "virt6" not in bench.names()

@@ -116,9 +116,9 @@ class Answer:
     body: bytes
 
 
-def request(opcode: int, unique: int, inode: int, body: bytes = b"") -> bytes:
+def request(opcode: int, unique: int, inode: int, body: bytes = b"", uid: int = 1000) -> bytes:
     """A request of user 1000, group 1001, process 42."""
-    return p.fuse_in_header.pack(p.BODY + len(body), opcode, unique, inode, 1000, 1001, 42, 0, 0) + body
+    return p.fuse_in_header.pack(p.BODY + len(body), opcode, unique, inode, uid, 1001, 42, 0, 0) + body
 
 
 class Bench:

@@ -1,5 +1,6 @@
 import errno
 import subprocess
+from itertools import islice
 
 import pytest
 from hypothesis import given
@@ -107,7 +108,7 @@ def test_the_longest_frame_fits_as_wide_as_it_can_be_written() -> None:
 
 def test_a_line_ends_at_its_newline_only() -> None:
     lines = Lines()
-    assert list(lines.feed(b"0011\n\n# nothing\n22 33")) == [b"\x00\x11"]
+    assert list(lines.feed(b"0011\n\n# nothing\n22 33")) == [b"\x00\x11", None]
     assert lines.rest() == b"22 33"
     assert list(lines.feed(memoryview(b"4"))) == list(lines.feed(b"4")) == []
     assert list(lines.feed(b"\n55\n")) == [b"\x22\x33\x44", b"\x55"]
@@ -131,6 +132,7 @@ def test_the_data_is_taken_before_the_frames_are() -> None:
 def test_lines_before_a_bad_one_are_frames_and_it_is_named_by_number() -> None:
     lines = Lines()
     frames = lines.feed(b"# a comment\n0011\nno\n2233\n44")
+    assert next(frames) is None
     assert next(frames) == b"\x00\x11"
     with pytest.raises(VirtError, match=r'^\[Errno 22\] line 3: "no" at column 1') as caught:
         next(frames)
@@ -161,8 +163,38 @@ def test_a_line_without_an_end_is_bounded() -> None:
 def test_writes_cut_anywhere_give_the_same_frames(frames: list[bytes], sizes: list[int]) -> None:
     text = b"".join(map(format_frame, frames))
     lines = Lines()
-    found: list[bytes] = []
+    found: list[bytes | None] = []
     for size in sizes:
         piece, text = text[:size], text[size:]
         found += lines.feed(piece)
     assert [*found, *lines.feed(text)] == frames
+
+
+def test_blank_lines_are_passed_over_in_one_step() -> None:
+    """A write may consist of a million of them, and other requests are served only between two items."""
+    lines = Lines()
+    assert list(lines.feed(b"\n" * (1 << 20))) == []
+    assert list(lines.feed(b" \t\n:\n" * 1000 + b"00\n" + b"\n" * 1000 + b"#")) == [b"\x00"]
+    with pytest.raises(VirtError, match='line 1003: "no" at column 3') as caught:
+        list(lines.feed(b"\n\n" + b" :\n" * 1000 + b"  no\n"))
+    assert caught.value.errno == errno.EINVAL
+
+
+@given(
+    st.lists(st.sampled_from([b"00", b"11 22", b"# comment", b"", b" \t"]), min_size=1, max_size=20),
+    st.integers(0, 20),
+    st.sampled_from([b"", b"33", b"# un"]),
+)
+def test_an_interrupted_write_goes_on_where_it_stopped(text: list[bytes], count: int, kept: bytes) -> None:
+    lines = Lines()
+    assert list(lines.feed(kept)) == []
+    data = b"\n".join(text)
+    items = lines.feed(data)
+    found = [item for item in islice(items, count) if item]
+    whole = Lines()
+    expected = [item for item in whole.feed(kept + data) if item]
+    next(items, None)  # the last one is consumed when the next one is requested
+    taken = lines.give_back()
+    found += [item for item in lines.feed(data[taken:]) if item]
+    assert found == expected
+    assert lines.rest() == whole.rest()

@@ -26,6 +26,7 @@ The language of ctl:
 Frames:
 
     ethernet              MAC addresses, and bounds on the frame length
+    fair_share            divides the time of a server among its users
     framequeue            a queue of frames waiting for a reader
     offload               fills in checksums and cuts large TCP segments
     hexlines              frames as lines of hexadecimal text

@@ -18,6 +18,7 @@ from virtfs.core.quoting import quoted
 # Maximum number of bytes in a line. This is enough for the longest frame with every byte written as "0xff ".
 LINE_MAX = frame_bounds(MTU_MAX)[1] * len("0xff ")
 
+_BLANK = re.compile(rb"[ \t\r\n\v\f:]*")
 _IGNORED = b" \t\r\n\v\f:"
 _PREFIX = re.compile(rb"(?<![0-9A-Fa-fxX])0[xX](?=[0-9A-Fa-f])")
 _NO_DIGIT = re.compile(rb"[^0-9A-Fa-f\s:]\S*")
@@ -54,19 +55,37 @@ class Lines:
 
     def __init__(self) -> None:
         self._kept = b""
+        self._before = b""  # the unfinished line before the last write
+        self._at = 0  # offset of the first line that is not consumed, in _before and the last write together
 
-    def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
-        """Store the data, and return an iterator of the frames in the lines that this data completes, in order.
+    def feed(self, data: bytes | memoryview, first: int = 1, several: bool | None = None) -> Iterator[bytes | None]:
+        """Store the data, and return an iterator of the lines that this data completes, in order.
 
-        An unfinished line is kept for the next write.
+        first, several: if the data are a piece of a write, the number of the line that continues in them, and whether
+        the write has several lines.
+
+        An item is a frame, or None for a comment. Runs of blank lines are passed over in one step, so the work between
+        two items is bounded by the length of a line. A line counts as consumed when the next one is requested. An
+        unfinished line is kept for the next write.
         Errors: those of parse_line(), and E2BIG for an unfinished line of more than LINE_MAX bytes. The iterator raises
         the error after the last good frame. The error sentence contains the line number if the write has several lines.
         The data after the bad line is dropped.
         """
-        *lines, self._kept = (self._kept + data).split(b"\n")
+        self._before, self._at = self._kept, 0
+        text = self._kept + data
+        end = text.rfind(b"\n") + 1
+        self._kept = text[end:]
         if len(self._kept) > LINE_MAX:
-            lines.append(self._kept)
-        return self._frames(lines)
+            end = len(text)
+        if several is None:
+            several = text.count(b"\n", 0, end) + (not text.endswith(b"\n", 0, end)) > 1
+        return self._items(text, end, first, several)
+
+    def give_back(self) -> int:
+        """Drop the lines of the last write that are not consumed. Return how many bytes of this write were consumed."""
+        consumed = self._at - len(self._before)
+        self._kept = self._before if consumed <= 0 else b""
+        return max(consumed, 0)
 
     def forget(self) -> None:
         """Drop the unfinished line, for example because its write failed."""
@@ -76,16 +95,24 @@ class Lines:
         """Return the unfinished line, or b"" if it is blank or a comment. Closing the file would lose this line."""
         return self._kept if self._kept.partition(b"#")[0].translate(None, _IGNORED) else b""
 
-    def _frames(self, lines: list[bytes]) -> Iterator[bytes]:
-        for number, line in enumerate(lines, start=1):
+    def _items(self, text: bytes, end: int, number: int, several: bool) -> Iterator[bytes | None]:
+        while self._at < end:
+            blank = _BLANK.match(text, self._at, end)
+            assert blank is not None  # it matches the empty text
+            if (start := text.rfind(b"\n", self._at, blank.end()) + 1) > self._at:
+                number += text.count(b"\n", self._at, start)
+                self._at = start
+                continue
+            newline = text.find(b"\n", self._at, end)
+            line_end = newline if newline >= 0 else end
             try:
-                frame = parse_line(line)
+                frame = parse_line(text[self._at : line_end])
             except VirtError as error:
                 self.forget()
-                where = f"line {number}: " if len(lines) > 1 else ""
+                where = f"line {number}: " if several else ""
                 raise VirtError(error.errno, where + error.strerror) from None
-            if frame is not None:
-                yield frame
+            yield frame
+            number, self._at = number + 1, min(line_end + 1, end)
 
 
 def _complaint(text: bytes) -> str:

@@ -2,7 +2,6 @@
 
 import re
 from errno import E2BIG, EINVAL
-from itertools import islice
 
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import is_stray_byte, quoted
@@ -29,18 +28,20 @@ class Words:
             raise VirtError(E2BIG, f"the line has {size} bytes; at most {LINE_MAX} are allowed")
         _check_characters(line)
         self._line = line
-        self._at = 0
+        self._ends = [match.end() for match in _WORD.finditer(line)]
+        self._words = _WORD.findall(line)
+        self._next = 0  # the position of the next word in _words
 
     def peek(self) -> str | None:
         """Return the next word without taking it; None at the end."""
-        match = _WORD.search(self._line, self._at)
-        return None if match is None or match[0].startswith("#") else match[0]
+        word = self._words[self._next] if self._next < len(self._words) else "#"
+        return None if word.startswith("#") else word
 
     def take(self) -> str | None:
         """Take and return the next word; None at the end."""
         word = self.peek()
         if word is not None:
-            self._at = self._line.index(word, self._at) + len(word)
+            self._next += 1
         return word
 
     def rest(self) -> list[str]:
@@ -49,15 +50,15 @@ class Words:
         The limit keeps the work for a line proportional to its length, since a line may have many verbs that look at
         the words after them.
         """
-        words = [match[0] for match in islice(_WORD.finditer(self._line, self._at), WORDS_MAX)]
+        words = self._words[self._next : self._next + WORDS_MAX]
         comment = next((at for at, word in enumerate(words) if word.startswith("#")), len(words))
         return words[:comment]
 
     def take_rest(self) -> str:
         """Take and return the rest of the line as one text, in which "#" and inner blanks have no special meaning."""
-        rest = self._line[self._at :].strip(BLANKS)
-        self._at = len(self._line)
-        return rest
+        at = self._ends[self._next - 1] if self._next else 0
+        self._next = len(self._words)
+        return self._line[at:].strip(BLANKS)
 
     def expect_end(self, why: str) -> None:
         """Raise EINVAL if a word is left. why: the part of the error sentence after the colon."""

@@ -37,11 +37,17 @@ from virtfs.daemon.registry import Registry
 from virtfs.daemon.state import State
 from virtfs.daemon.virt_checks import VirtChecks
 from virtfs.daemon.virt_verbs import VirtVerbs
+from virtfs.files.text import Turn
 from virtfs.files.tree import Reports, Tree
 from virtfs.forward.tasks import Start
 
 AT_A_TIME = 8  # maximum number of one user's writes that may run or wait at the same time
 YIELD = 64  # other tasks run after this many blank lines in a script
+
+
+async def at_once(user: User) -> None:
+    """Let other tasks run. This is the turn of a caller that is no user of the mount."""
+    await trio.lowlevel.checkpoint()
 
 
 def whole() -> trio.CancelScope:
@@ -89,11 +95,13 @@ class Commands:
 
     # Methods of the protocol files.tree.Commands
 
-    async def run(self, of: Virt | Bridge | None, script: Script, data: bytes, user: User) -> None:
+    async def run(
+        self, of: Virt | Bridge | None, script: Script, data: bytes, user: User, turn: Turn = at_once
+    ) -> None:
         """Run the lines that this write completes. Stop at the first line that fails.
 
         of: the interface or bridge to which the ctl belongs, or None for the ctl of the mount.
-        script: keeps the unfinished line between writes.
+        script: keeps the unfinished line between writes. turn: waits until it is the user's turn.
         """
         with self._admitted(user):
             await self._follower.caught_up()
@@ -104,6 +112,7 @@ class Commands:
             try:
                 for line in lines:
                     if line.text and not line.text.isspace():
+                        await turn(user)
                         await self._run_locked(of, script, line, user)
                     elif not line.number % YIELD:
                         await trio.lowlevel.checkpoint()
@@ -113,7 +122,6 @@ class Commands:
 
     async def _run_locked(self, of: Virt | Bridge | None, script: Script, line: Line, user: User) -> None:
         try:
-            await trio.lowlevel.checkpoint()
             async with self.lock:
                 if of is None:
                     await self.run_line(line.text, user)

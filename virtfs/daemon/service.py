@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
-from math import inf
 from pathlib import Path
 
 import trio
@@ -44,6 +43,7 @@ from virtfs.fuse.channel import Channel
 from virtfs.fuse.inodes_handles import Handles, Inodes
 from virtfs.fuse.libfuse_pair import SLOW_REPLY
 from virtfs.fuse.protocol import LONGEST_REQUEST
+from virtfs.fuse.text_pollers import texts_changed
 
 log = logging.getLogger(__name__)
 
@@ -186,9 +186,12 @@ class _Mount:
         self.workers = _workers(longest)
         inodes, handles = Inodes(daemon.root), Handles()
         self.diagnosis = Diagnosis(daemon.registry, daemon.state, handles, daemon.options)
+        self._handles = handles
         self._channel = Channel(fuse_fd, self._ours, longest, inodes, handles, daemon.errors.report)
         interrupts = self._channel.pair.interrupts
-        names.serve_on(daemon.root, inodes, handles, daemon.rights, self._channel.grow, interrupts, theirs.detach())
+        names.serve_on(
+            daemon.root, inodes, handles, daemon.rights, self._channel.answers.grow, interrupts, theirs.detach()
+        )
 
     async def run(
         self, nursery: trio.Nursery, ready: Callable[[], None], stop: trio.Event, state: StateFile | None
@@ -229,8 +232,8 @@ class _Mount:
         while True:
             seen = changes.count
             kept = await self._daemon.state.keep()
-            await self._channel.texts_changed()
-            with trio.move_on_after(inf if kept else AGAIN):
+            later = await texts_changed(self._handles, self._channel.answers)
+            with trio.move_on_after(later if kept else min(later, AGAIN)):
                 await changes.after(seen)
 
     async def _until(self, stop: trio.Event, nursery: trio.Nursery) -> None:

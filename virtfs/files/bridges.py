@@ -10,10 +10,10 @@ from virtfs.core.ids import User
 from virtfs.core.script import Script
 from virtfs.files.ctl import Ctl
 from virtfs.files.node import ROOT, Directory
-from virtfs.files.text import Text
+from virtfs.files.text import Text, Turn
 
 # Runs the lines completed by one write to the ctl of a bridge.
-RunBridge = Callable[[Bridge, Script, bytes, User], Awaitable[None]]
+RunBridge = Callable[[Bridge, Script, bytes, User, Turn], Awaitable[None]]
 
 
 class Bridges(Protocol):
@@ -46,7 +46,7 @@ def bridge_directory(
             "ctl": Ctl(
                 ROOT,
                 text=lambda user: bridges.text(bridge),
-                run=lambda script, data, user: run(bridge, script, data, user),
+                run=lambda script, data, user, turn: run(bridge, script, data, user, turn),
                 refused=report,
                 refresh=refresh,
             ),

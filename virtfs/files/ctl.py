@@ -8,10 +8,11 @@ from virtfs.core.ids import User
 from virtfs.core.quoting import quoted
 from virtfs.core.script import Script
 from virtfs.files.node import Owner
-from virtfs.files.text import Text, TextHandle
+from virtfs.files.text import Text, TextHandle, Turn
 
 # Runs the lines completed by one write. The Script keeps an unfinished line for the next write of the same open.
-Run = Callable[[Script, bytes, User], Awaitable[None]]
+# Each line waits for a Turn.
+Run = Callable[[Script, bytes, User, Turn], Awaitable[None]]
 
 
 class Ctl(Text):
@@ -53,8 +54,8 @@ class CtlHandle(TextHandle):
         self.ctl = ctl
         self.script = Script()
 
-    async def write(self, data: bytes) -> None:
-        await self.ctl.run(self.script, data, self.user)
+    async def write(self, data: bytes, turn: Turn) -> None:
+        await self.ctl.run(self.script, data, self.user, turn)
 
     def interrupt(self) -> int:
         line, taken = self.script.line, self.script.give_back()

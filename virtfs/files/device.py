@@ -20,6 +20,8 @@ from virtfs.forward.wire import HEADROOM
 Unique = NewType("Unique", int)  # the kernel's number for a request
 PollId = NewType("PollId", int)  # the kernel's number for a poller (kh in linux/fuse.h)
 
+SLICE = 1_000_000  # ns after which a long write gives way to other requests, until the channel calls written()
+
 
 def reads(flags: int) -> bool:
     """Return whether an open(2) with these flags may read."""
@@ -178,7 +180,7 @@ class DeviceHandle:
     def write(self, data: memoryview) -> int | None:
         """Take `data`, which is valid only during the call.
 
-        Return the number of bytes taken, or None if the write must wait.
+        Return the number of bytes taken, or None if the write must wait, as it must after SLICE ns.
         """
         raise OSError(errno.EBADF, "the file is not open for writing")
 
@@ -191,6 +193,10 @@ class DeviceHandle:
         Return the number of bytes taken, or None if the write must wait longer.
         """
         raise NotImplementedError
+
+    def waits_for_turn(self) -> bool:
+        """Return whether the waiting write can continue now, and has only given way to other requests."""
+        return False
 
     def interrupt(self) -> int:
         """End a waiting write after a signal. Return the number of bytes taken so far."""
@@ -211,7 +217,7 @@ class DeviceHandle:
         raise OSError(errno.ENOTTY, f"unknown ioctl {command:#x}")
 
     def taken(self) -> int:
-        """Return the number of frames taken through this handle, for the file `clients`."""
+        """Return the number of frames taken through this handle, for `clients`."""
         return self.reads
 
     def pending(self) -> int:

@@ -2,14 +2,18 @@
 
 import errno
 import select
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from time import monotonic_ns
 
 from virtfs.core.errors import VirtError
 from virtfs.core.hexlines import Lines, format_frame
 from virtfs.core.ids import User
-from virtfs.files.device import DeviceFile, DeviceHandle, Opens, TextDeviceHandle
+from virtfs.files.device import SLICE, DeviceFile, DeviceHandle, Opens, TextDeviceHandle
 from virtfs.files.frame import Frame
 from virtfs.forward.wire import HEADROOM, LONGEST
+
+PIECE = 65536  # bytes of a write that are split into lines at once
 
 
 class Hex(DeviceFile):
@@ -36,7 +40,7 @@ class Hex(DeviceFile):
 class HexHandle(TextDeviceHandle):
     """One open of hex. It keeps the unread rest of a line, and the beginning of a line that is only partly written."""
 
-    __slots__ = ("_file", "_flags", "_lines", "_room", "_wire")
+    __slots__ = ("_base", "_data", "_fed", "_file", "_flags", "_items", "_line", "_lines", "_room", "_several", "_wire")
 
     def __init__(self, file: Hex, user: User, flags: int) -> None:
         super().__init__(file, user, file.frame.waiters)
@@ -44,6 +48,10 @@ class HexHandle(TextDeviceHandle):
         self._flags = flags
         self._wire = file.frame.wire
         self._lines = Lines()
+        self._data = b""  # the write in progress
+        self._base = self._fed = 0  # begin and end of the piece of _data that was passed to _lines last
+        self._line, self._several = 1, False  # the number of the line at _fed; whether the write has several lines
+        self._items: Iterator[bytes | None] = iter(())  # the lines of this piece
         self._room = file.room
 
     def more(self) -> bytes | None:
@@ -57,15 +65,43 @@ class HexHandle(TextDeviceHandle):
         events = self._file.frame.poll(self._flags)
         return events | select.POLLIN if self._rest else events
 
-    def write(self, data: memoryview) -> int:
+    def write(self, data: memoryview) -> int | None:
+        self._data = bytes(data)
+        self._base = self._fed = 0
+        self._line, self._several = 1, self._data.count(b"\n") > 1
+        self._items = iter(())
+        return self.written()
+
+    def written(self) -> int | None:
+        put, end = self._wire.out.put, monotonic_ns() + SLICE
         try:
-            for frame in self._lines.feed(data):
-                self._wire.out.put(memoryview(frame))
+            while True:
+                for frame in self._items:
+                    if frame is not None:
+                        put(memoryview(frame))
+                    if monotonic_ns() > end:
+                        return None
+                if self._fed == len(self._data):
+                    return self._fed
+                if monotonic_ns() > end:
+                    return None
+                piece = self._data[self._fed : self._fed + PIECE]
+                self._items = self._lines.feed(piece, self._line, self._several)
+                self._base, self._fed = self._fed, self._fed + len(piece)
+                self._line += piece.count(b"\n")
         except VirtError as error:
             self._lines.forget()
             self._report(error)
             raise
-        return len(data)
+
+    def waits_for_turn(self) -> bool:
+        return True
+
+    def interrupt(self) -> int:
+        with suppress(VirtError):
+            next(self._items, None)  # the last frame has been sent, so mark it as consumed
+        self._items = iter(())
+        return self._base + self._lines.give_back()
 
     def _report(self, error: VirtError) -> None:
         where = f"{self._wire.virt.name}/hex"

@@ -17,13 +17,14 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.core.pace import Pace
 from virtfs.core.savefile import Reader, Record, Run
-from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Waiters
+from virtfs.files.device import SLICE, DeviceFile, DeviceHandle, Opens, Waiters
 from virtfs.forward.frame_runs import RUN, Rows
 from virtfs.forward.tasks import lasting
 from virtfs.forward.wire import Wire
 from virtfs.host.timer import Timer
 
-BURST = 2048  # frames sent before other tasks run
+BURST = 512  # frames sent between two looks at the clock
+PIECE = 49152  # bytes of a write that are decoded at once
 
 
 class Inject(DeviceFile):
@@ -70,19 +71,22 @@ class InjectHandle(DeviceHandle):
     """One open of inject, and the capture file written to it."""
 
     __slots__ = (
+        "_base",
+        "_data",
         "_due",
         "_early",
+        "_fed",
         "_file",
         "_frames",
         "_next",
         "_pace",
+        "_paced",
         "_reader",
         "_records",
         "_rows",
         "_scope",
         "_timer",
         "_unpaced",
-        "_writing",
     )
 
     def __init__(self, file: Inject, user: User) -> None:
@@ -100,18 +104,29 @@ class InjectHandle(DeviceHandle):
         self._unpaced: Iterator[bytes | Run] | None = None  # used instead of _records while `pace` is 0
         self._rows = Rows()
         self._frames = 0
-        self._writing = 0  # length of the waiting write in bytes
+        self._data = b""  # the waiting write
+        self._base = self._fed = 0  # begin and end of the piece of _data that was fed to the reader last
+        self._paced = False  # whether `pace` was set when the write began
         self._timer = Timer()  # created last: if a later statement failed, nothing would close the timer
 
     def write(self, data: memoryview) -> int | None:
-        if self._file.wire.virt.pace:
-            self._records, self._unpaced = self._reader.feed(data), None
-        else:
-            self._unpaced = self._reader.feed_frames(data, self._longest_run)
+        self._data = bytes(data)
+        self._fed = 0
+        self._paced = bool(self._file.wire.virt.pace)
+        if not self._paced:
             self._pace = Pace()
-        self._writing = len(data)
         self._early = None
+        self._feed()
         return self.written()
+
+    def _feed(self) -> None:
+        """Pass the next piece of the write to the reader."""
+        piece = self._data[self._fed : self._fed + PIECE]
+        self._base, self._fed = self._fed, self._fed + len(piece)
+        if self._paced:
+            self._records, self._unpaced = self._reader.feed(piece), None
+        else:
+            self._unpaced = self._reader.feed_frames(piece, self._longest_run)
 
     def written(self) -> int | None:
         """Continue the waiting write.
@@ -121,12 +136,22 @@ class InjectHandle(DeviceHandle):
         wire = self._file.wire
         if wire.virt.lost:
             raise VirtError(errno.ENXIO, f"{wire.virt.name} is gone")
-        if self._unpaced is not None:
-            return self._burst(wire, self._unpaced)
-        for _ in range(BURST):
+        end = monotonic_ns() + SLICE
+        while True:
+            through = self._replay(wire, end) if self._unpaced is None else self._burst(wire, self._unpaced)
+            if through:
+                if self._fed == len(self._data):
+                    return len(self._data)
+                self._feed()
+            if self._next is not None or monotonic_ns() > end:
+                return None
+
+    def _replay(self, wire: Wire, end: int) -> bool:
+        """Send the records of this piece that are due. Return whether all are sent. end: when to stop, in ns."""
+        while True:
             record = self._next or self._record()
             if record is None:
-                return self._writing
+                return True
             now = monotonic_ns()
             try:
                 due = self._pace.due(record.timestamp_ns, wire.virt.pace, now)
@@ -138,7 +163,7 @@ class InjectHandle(DeviceHandle):
             if due > now:
                 self._next, self._due = record, due
                 self._timer.set(due)
-                return None
+                return False
             self._next = None
             self._frames += 1
             try:
@@ -147,8 +172,11 @@ class InjectHandle(DeviceHandle):
                 self._report(refusal)
                 self._consume_last()
                 raise
-        self._timer.set(monotonic_ns())
-        return None
+            if now > end:
+                return False
+
+    def waits_for_turn(self) -> bool:
+        return self._next is None
 
     def _longest_run(self) -> int:
         """Return the maximum number of frames per run.
@@ -157,8 +185,8 @@ class InjectHandle(DeviceHandle):
         """
         return 1 if self._file.wire.virt.strict else RUN
 
-    def _burst(self, wire: Wire, frames: Iterator[bytes | Run]) -> int | None:
-        """Send up to BURST frames in one loop, which keeps the cost per frame low. The result is that of `written`."""
+    def _burst(self, wire: Wire, frames: Iterator[bytes | Run]) -> bool:
+        """Send up to BURST frames in one loop, which keeps the cost per frame low. Return whether no frame is left."""
         try:
             sent = wire.out.put_all(islice(frames, BURST), self._rows, BURST)
         except VirtError as error:
@@ -166,10 +194,7 @@ class InjectHandle(DeviceHandle):
             self._consume_last()
             raise
         self._frames += sent
-        if sent < BURST:
-            return self._writing
-        self._timer.set(monotonic_ns())
-        return None
+        return sent < BURST
 
     def _record(self) -> Record | None:
         try:
@@ -198,7 +223,7 @@ class InjectHandle(DeviceHandle):
             self._early = self._file.wire.virt.pace
         self._next = None
         self._records, self._unpaced = iter(()), None
-        return self._reader.give_back()
+        return self._base + self._reader.give_back()
 
     async def run(self) -> None:
         """Wake the waiting write whenever its next frame is due, until the file is closed."""

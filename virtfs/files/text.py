@@ -12,6 +12,7 @@ import errno
 import select
 import time
 from collections.abc import Awaitable, Callable
+from math import inf
 from time import monotonic
 
 from virtfs.core.errors import VirtError
@@ -21,6 +22,10 @@ from virtfs.files.device import PollId
 from virtfs.files.node import Node, Owner, Rights
 
 CHEAP = 0.005  # seconds. A text that takes less time to generate is generated again for each reader.
+
+PAUSE = 20  # a text for pollers is made at most every PAUSE times as long as making it takes
+
+Turn = Callable[[User], Awaitable[None]]
 
 
 async def nothing() -> None:
@@ -81,7 +86,7 @@ class Text(Node):
         self.changed = self.born
         self.rights = Rights.VALUE if write else Rights.REPORT
         self._latest = b""
-        self._made = 0  # the value of changes() when _latest was made
+        self._made = -1  # the value of changes() when _latest was made
         # The time at which _latest was made (monotonic()), and how long it took to make, both in seconds.
         self._made_at = self._cost = 0.0
         self._fresh = False  # whether _latest was made after a refresh
@@ -123,6 +128,25 @@ class Text(Node):
     def now(self, user: User) -> bytes:
         """Return the encoded text without a refresh."""
         return encode(self.text(user))
+
+    def known(self, user: User) -> bytes:
+        """Return the encoded text for poll(2), without a refresh.
+
+        All pollers of a text with `changes` share one text. It is made again after a change, but not before PAUSE times
+        as long as making it takes has passed, so that pollers of a long text cannot keep the server busy. Until then
+        the earlier text is returned, and `outdated` tells when a new one may be made.
+        """
+        if self.changes is None:
+            return self.now(user)
+        if self._made != self.changes() and self.outdated() <= 0:
+            self._make(user, monotonic())
+        return self._latest
+
+    def outdated(self) -> float:
+        """Return the time in seconds until the text for pollers may be made again; inf if it is up to date."""
+        if self.changes is None or self._made == self.changes():
+            return inf
+        return max(self._made_at + PAUSE * self._cost - monotonic(), 0.0)
 
     def _measure(self, text: bytes) -> bytes:
         if not self.personal and text != self.measured:
@@ -181,13 +205,15 @@ class TextHandle:
             raise VirtError(errno.EINVAL, "the text differs by user, so it cannot be cached: use read(2)")
         return self.node.measured[offset : offset + size]
 
-    async def write(self, data: bytes) -> None:
-        """Apply the data of one write(2). Cancellation takes effect before the data or between two lines of a script.
+    async def write(self, data: bytes, turn: Turn) -> None:
+        """Apply the data of one write(2). turn: waits until it is the user's turn.
 
+        Cancellation takes effect before the data or between two lines of a script.
         OSError EACCES: the file cannot be written.
         """
         if self.node.write is None:
             raise OSError(errno.EACCES, "this file cannot be written")
+        await turn(self.user)
         await self.node.write(data, self.user)
 
     def interrupt(self) -> int:
@@ -201,7 +227,7 @@ class TextHandle:
     def poll(self) -> int:
         """Return POLLIN|POLLOUT, and POLLPRI|POLLERR if the text differs from the snapshot."""
         ready = select.POLLIN | select.POLLOUT
-        if self.snapshot is not None and self.node.now(self.user) != self.snapshot:
+        if self.snapshot is not None and self.node.known(self.user) != self.snapshot:
             ready |= select.POLLPRI | select.POLLERR
         return ready
 

@@ -20,7 +20,7 @@ from virtfs.files.events import Events
 from virtfs.files.metrics import metrics
 from virtfs.files.node import ROOT, Directory, Node, RootOwned, Symlink
 from virtfs.files.ports import Ports
-from virtfs.files.text import Text
+from virtfs.files.text import Text, Turn
 from virtfs.files.wait import waits
 from virtfs.forward.wire import Wire
 from virtfs.host.processes import command_of
@@ -29,8 +29,11 @@ from virtfs.host.processes import command_of
 class Commands(Protocol):
     """Carries out writes to ctl and attribute files."""
 
-    async def run(self, of: Virt | None, script: Script, data: bytes, user: User, /) -> None:
-        """Carry out one write to the ctl of the interface `of`, or to the mount's ctl if `of` is None."""
+    async def run(self, of: Virt | None, script: Script, data: bytes, user: User, turn: Turn, /) -> None:
+        """Carry out one write to the ctl of the interface `of`, or to the mount's ctl if `of` is None.
+
+        turn: waits until it is the user's turn; called before each line.
+        """
 
     async def set_value(self, virt: Virt, file: str, data: bytes, user: User) -> None:
         """Carry out one write to an attribute file. file: its path relative to the directory of the interface."""
@@ -114,7 +117,7 @@ class Tree:
                 "history": ports.history_file,
                 "next": Text(virt, _line(lambda: str(wire.peek()))),
                 "wait": Directory(virt, waits(wire, opens)),
-                "clients": Text(virt, lambda user: clients_text(opens, command_of)),
+                "clients": Text(virt, lambda user: clients_text(opens, command_of), changes=self._reports.changes),
                 **{name: self._value(virt, name, value) for name, value in VALUES.items()},
                 "stats": Directory(virt, {name: self._counter(virt, name) for name in COUNTERS}),
                 "tap": Directory(virt, self._tap(virt)),
@@ -137,7 +140,7 @@ class Tree:
         return Ctl(
             virt or ROOT,
             text=lambda user: reports.ctl(virt),
-            run=lambda script, data, user: commands.run(virt, script, data, user),
+            run=lambda script, data, user, turn: commands.run(virt, script, data, user, turn),
             refused=self._errors.report,
             refresh=lambda: reports.refresh(virt),
             changes=reports.changes if virt is None else None,

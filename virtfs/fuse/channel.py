@@ -1,7 +1,7 @@
-"""The channel: one trio task between /dev/fuse and the two planes.
+"""The channel: one trio task between /dev/fuse and the two planes; see doc/design.md.
 
 The channel answers requests on open device files itself, in the wire protocol. It forwards nearly all other requests
-through a SOCK_SEQPACKET pair to libfuse in `names`, and forwards the answers back. doc/design.md explains why.
+through a SOCK_SEQPACKET pair to libfuse in `names`, and forwards the answers back.
 
 A wake-up through epoll(7) dominates the latency of FUSE. So after a request on a device file the channel polls
 /dev/fuse up to LOOKS times before it waits in trio. Between two polls it calls sched_yield(2), so that a client on the
@@ -13,7 +13,6 @@ nanoseconds.
 import errno
 import logging
 import os
-import select
 import struct
 from collections.abc import Callable
 from time import monotonic_ns
@@ -29,15 +28,17 @@ from virtfs.fuse.inodes_handles import HandleId, Handles, Inodes
 from virtfs.fuse.later import Later
 from virtfs.fuse.libfuse_pair import Pair, ProtocolTooOld
 from virtfs.fuse.offsets import TOO_SHORT, Offsets
-from virtfs.fuse.parked import Waiting, ready
+from virtfs.fuse.parked import Waiting
 from virtfs.fuse.split_calls import write_piece
 from virtfs.fuse.trace import device_of
+from virtfs.fuse.turns import NOBODY, Turns
 from virtfs.host.processes import process_of
 
 log = logging.getLogger(__name__)
 
 LOOKS = 50  # maximum number of polls of /dev/fuse before waiting
 TURN = 2_000_000  # maximum time in ns that the channel polls and answers before it yields to other tasks
+CROWDED_TURN = 100_000  # the same in ns while there are several users and other tasks work for one of them
 LARGE = 32768  # bytes; after a larger request the channel yields to other tasks at once
 # FOPEN_NOFLUSH: there is no write-back, so close(2) has nothing to flush. Linux before 5.16 sends FLUSH anyway.
 FIXED_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NOFLUSH
@@ -46,17 +47,14 @@ DEVICE_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NONSEEKABLE | p.FOPEN_STREAM | p.FOPE
 # sending the opcode for any file of the connection.
 FOR_ALL_FILES = frozenset((p.FUSE_POLL, p.FUSE_FLUSH, p.FUSE_COPY_FILE_RANGE))
 
-# A longer write to a text may be the first piece of a call that the kernel has split at a page boundary. A script must
-# not be carried out in part, so it is refused.
-TEXT_MAX = p.MAX_WRITE - 4096
-
 
 class Channel:
     """The server of one FUSE connection.
 
     fuse: the non-blocking descriptor of /dev/fuse. pair: the channel's end of the socket pair; libfuse has the other
     end. The caller closes fuse and pair. longest: the size of the largest message that the pair carries, in bytes.
-    report: called with the error and the user when an open fails or a write is too long.
+    report: called with the error and the user when an open fails or a write is too long. answers: sends messages to the
+    kernel.
     """
 
     def __init__(
@@ -69,20 +67,21 @@ class Channel:
         report: Callable[[VirtError, User], None],
     ) -> None:
         self._fuse = fuse
-        self._answers = Answers(device_of(fuse, inodes))
-        self._waiting = Waiting(self._answers)
-        self._later = Later(self._answers, report)
-        self._offsets = Offsets(self._answers, handles)
-        self.pair = Pair(pair, longest, self._answers)
+        self.answers = Answers(device_of(fuse, inodes))
+        self._turns = Turns(handles, self.answers.fail)
+        self._waiting = Waiting(self.answers, self._turns)
+        self._later = Later(self.answers, handles, report, self._turns)
+        self.pair = Pair(pair, longest, self.answers, self._turns)
+        self._offsets = Offsets(self.answers, handles)
         self._inodes = inodes
         self._handles = handles
         self._report = report
-        self._in = bytearray(p.LONGEST_REQUEST)
-        self._data = memoryview(self._in)
+        self._room = memoryview(bytearray(p.LONGEST_REQUEST))
+        self._data = self._room  # the request that is being answered: in _room, or in a queue of _turns
         self._out = bytearray(p.LONGEST_REQUEST)
         self._reply = memoryview(self._out)
         # Opcodes that the channel answers itself. Each function takes unique, fh, and the length of the message in
-        # self._in. It returns whether another request is likely to follow immediately.
+        # self._data. It returns whether another request is likely to follow immediately.
         self._own: dict[int, Callable[[Unique, HandleId, int], bool]] = {
             p.FUSE_READ: self._read_fixed,  # `run` answers the READs of other device files
             p.FUSE_WRITE: self._refused(errno.EINVAL),
@@ -109,30 +108,44 @@ class Channel:
         costs a measurable part of the 5 µs that a frame takes.
         """
         self._tasks = tasks
-        data, devices = self._data, self._handles.devices
+        data = room = self._room
+        devices, turns = self._handles.devices, self._turns
         read, write, look_again, unpack = (
-            self._answers.device.readinto,
-            self._answers.device.write,
+            self.answers.device.readinto,
+            self.answers.device.write,
             os.sched_yield,
             p.request_head.unpack_from,
         )
         written, head, out, reply = p.written_reply.pack, p.fuse_out_header.pack_into, self._out, self._reply
         WRITE, READ, DATA, HEAD, NONBLOCK = p.FUSE_WRITE, p.FUSE_READ, p.DATA, p.REPLY, os.O_NONBLOCK
         DIRECT = p.FUSE_READ_LOCKOWNER
-        looks = 0
-        clock, turn = monotonic_ns, 0
+        looks, alone = 0, NOBODY
+        clock, turn, began = monotonic_ns, 0, 0
         while True:
             try:
-                length = read(data)
+                if turns.crowded:
+                    data, length = turns.next(read, room)
+                    self._data, began = data, clock()
+                else:
+                    length = read(room)
             except OSError as error:
                 if error.errno in (errno.ENODEV, errno.ECONNABORTED):  # unmounted, or aborted
                     return
                 if error.errno in (errno.ENOENT, errno.EINTR):  # the request was aborted
                     continue
                 raise
+            except Exception:
+                log.exception("sharing the server between users failed")
+                turns.end_all(errno.EIO)
+                continue
             if length is None:
-                if not looks:
-                    await trio.lowlevel.wait_readable(self._fuse)
+                if turns.crowded and turns.waiting:
+                    if turns.held and clock() < turn:
+                        look_again()
+                        continue
+                    await self._proceed(began)
+                elif not looks:
+                    await turns.wait(self._fuse)
                 elif clock() < turn:
                     looks -= 1
                     look_again()
@@ -141,7 +154,12 @@ class Channel:
                     await trio.lowlevel.checkpoint()
                 turn = clock() + TURN
                 continue
-            opcode, unique, thread, fh, offset, size, how, flags = unpack(data)
+            opcode, unique, uid, thread, fh, offset, size, how, flags = unpack(data)
+            if uid != alone:
+                if not turns.crowded:
+                    turns.meet(uid, opcode)
+                    began = clock()
+                alone = turns.alone
             hot = True
             try:
                 if opcode == WRITE and length == DATA + size and fh in devices:
@@ -165,7 +183,7 @@ class Channel:
                         head(out, 0, taken, 0, unique)
                         write(reply[:taken])
                     elif flags & NONBLOCK and not handle.soon():
-                        self._answers.fail(unique, errno.EAGAIN)
+                        self.answers.fail(unique, errno.EAGAIN)
                     else:
                         self._waiting.park(unique, ParkedRead(handle, size, offset, thread))
                 else:
@@ -173,18 +191,43 @@ class Channel:
             except ProtocolTooOld:
                 raise
             except OSError as error:
-                self._answers.fail(unique, error.errno or errno.EIO)
+                self.answers.fail(unique, error.errno or errno.EIO)
             except MemoryError:
-                self._answers.fail(unique, errno.ENOMEM)
+                self.answers.fail(unique, errno.ENOMEM)
             except Exception:
                 log.exception("request %d (opcode %d) failed", unique, opcode)
-                self._answers.fail(unique, errno.EIO)
-            if clock() >= turn or length > LARGE:
+                self.answers.fail(unique, errno.EIO)
+            now = clock()
+            if turns.crowded:
+                turns.spent(now - began, now)
+                if turns.elsewhere and now + TURN >= turn + CROWDED_TURN:
+                    await self._let_others_work()
+                    turn = clock() + TURN
+            elif now >= turn or length > LARGE:
                 await trio.lowlevel.checkpoint()
                 turn = clock() + TURN
             elif hot:
                 looks = LOOKS
                 look_again()
+
+    async def _proceed(self, began: int) -> None:
+        """Continue a write whose turn has come, or wait for a turn. began: the time before the turn was chosen."""
+        if (continued := self._turns.continued()) is None:
+            await self._turns.wait(self._fuse)
+            return
+        if isinstance(continued, trio.Event):
+            continued.set()
+        else:
+            self._waiting.proceed(continued)
+        now = monotonic_ns()
+        self._turns.spent(now - began, now)
+        await self._let_others_work()
+
+    async def _let_others_work(self) -> None:
+        """Let other tasks run, and charge their users for the time."""
+        began = monotonic_ns()
+        await trio.lowlevel.checkpoint()
+        self._turns.spent_elsewhere(monotonic_ns() - began)
 
     def _other(self, opcode: int, unique: Unique, fh: HandleId, length: int) -> bool:
         """Answer or forward a request that `run` does not answer inline.
@@ -206,10 +249,10 @@ class Channel:
             ):
                 return False
             if opcode == p.FUSE_WRITE:
-                self._write_text(unique, fh, length)
+                self._later.begin_write(self._tasks, unique, fh, self._data[p.DATA : length])
                 return False
         elif opcode == p.FUSE_OPEN:
-            node = self._inodes.node(p.fuse_in_header.unpack_from(self._in)[3])
+            node = self._inodes.node(p.fuse_in_header.unpack_from(self._data)[3])
             if isinstance(node, DeviceFile):
                 return self._open(node, unique, length)
             if node is None:
@@ -217,7 +260,7 @@ class Channel:
         elif opcode == p.FUSE_INTERRUPT:
             if length < p.BODY + p.fuse_interrupt_in.size:
                 raise VirtError(errno.EINVAL, TOO_SHORT)
-            self._interrupt(*p.fuse_interrupt_in.unpack_from(self._in, p.BODY))
+            self._interrupt(*p.fuse_interrupt_in.unpack_from(self._data, p.BODY))
             return False
         elif opcode in (p.FUSE_FORGET, p.FUSE_BATCH_FORGET):
             return False  # inodes_handles does not need the kernel's lookup counts
@@ -228,19 +271,10 @@ class Channel:
 
     def _interrupt(self, unique: Unique) -> None:
         """End a request whose caller got a signal, wherever it waits. Requests that do not wait are answered anyway."""
+        self._turns.interrupt(unique)
         self._waiting.interrupt(unique)
         self._later.interrupt(unique)
         self.pair.interrupt(unique)
-
-    def _write_text(self, unique: Unique, fh: HandleId, length: int) -> None:
-        text = self._handles.texts.get(fh)
-        if text is None or length < p.DATA:
-            raise VirtError(errno.EBADF, "the file handle is not open")
-        if length - p.DATA > TEXT_MAX:
-            refusal = VirtError(errno.E2BIG, f"one write takes at most {TEXT_MAX} bytes: split the text at a newline")
-            text.refused(refusal)
-            raise refusal
-        self._tasks.start_soon(self._later.write, unique, text, bytes(self._data[p.DATA : length]))
 
     # Device files
 
@@ -250,13 +284,13 @@ class Channel:
         return self._handles.devices.get(fh) or self._handles.fixed[fh]
 
     def _user(self) -> User:
-        _, _, _, _, uid, gid, pid, _, _ = p.fuse_in_header.unpack_from(self._in)
+        _, _, _, _, uid, gid, pid, _, _ = p.fuse_in_header.unpack_from(self._data)
         return User(Uid(uid), Gid(gid), process_of(pid))
 
     def _open(self, node: DeviceFile, unique: Unique, length: int) -> bool:
         if length < p.BODY + p.fuse_open_in.size:
             raise VirtError(errno.EINVAL, TOO_SHORT)
-        flags, _ = p.fuse_open_in.unpack_from(self._in, p.BODY)
+        flags, _ = p.fuse_open_in.unpack_from(self._data, p.BODY)
         user = self._user()
         try:
             opened = node.admit(flags, user)
@@ -279,12 +313,8 @@ class Channel:
         flags = DEVICE_FLAGS
         if isinstance(handle, FixedHandle):
             flags = FIXED_FLAGS
-            self.grow(self._inodes.number(handle.node), handle.length())
-        self._answers.answer(unique, p.fuse_open_out.pack(fh, flags, 0))
-
-    def grow(self, inode: int, size: int) -> None:
-        """Raise the size that the kernel has cached for an inode to at least `size` bytes; see Answers.grow()."""
-        self._answers.grow(inode, size)
+            self.answers.grow(self._inodes.number(handle.node), handle.length())
+        self.answers.answer(unique, p.fuse_open_out.pack(fh, flags, 0))
 
     def _read_fixed(self, unique: Unique, fh: HandleId, length: int) -> bool:
         self._offsets.read(unique, fh, self._data[:length])
@@ -305,7 +335,7 @@ class Channel:
     def _poll(self, unique: Unique, fh: HandleId, length: int) -> bool:
         if length < p.BODY + p.fuse_poll_in.size:
             raise VirtError(errno.EINVAL, TOO_SHORT)
-        _, kh, flags, _ = p.fuse_poll_in.unpack_from(self._in, p.BODY)
+        _, kh, flags, _ = p.fuse_poll_in.unpack_from(self._data, p.BODY)
         device = self._handles.devices.get(fh)
         handle = device or self._handles.fixed.get(fh) or self._handles.texts.get(fh)
         if handle is None:
@@ -317,28 +347,19 @@ class Channel:
                 device.told = revents
                 device.waiters.park_poll(PollId(kh), device, self._waiting)
                 device.waiters.started()
-        self._answers.answer(unique, p.fuse_poll_out.pack(revents, 0))
+        self.answers.answer(unique, p.fuse_poll_out.pack(revents, 0))
         return device is not None
-
-    async def texts_changed(self) -> None:
-        """Wake pollers of texts that have changed. Yield to other tasks between two texts."""
-        for handle in list(self._handles.texts.values()):
-            if handle.kh is not None:
-                await trio.lowlevel.checkpoint()
-                if handle.kh is not None and ready(handle) & select.POLLPRI:
-                    self._answers.notify(handle.kh)
-                    handle.kh = None
 
     def _ioctl(self, unique: Unique, fh: HandleId, length: int) -> bool:
         handle = self._device(fh, length, p.fuse_ioctl_in)
-        _, _, command, _, _, out_size = p.fuse_ioctl_in.unpack_from(self._in, p.BODY)
+        _, _, command, _, _, out_size = p.fuse_ioctl_in.unpack_from(self._data, p.BODY)
         argument = bytes(self._data[p.BODY + p.fuse_ioctl_in.size : length])
         answer = handle.ioctl(command, argument)[:out_size]
-        self._answers.answer(unique, p.fuse_ioctl_out.pack(0, 0, 0, 0) + answer)
+        self.answers.answer(unique, p.fuse_ioctl_out.pack(0, 0, 0, 0) + answer)
         return True
 
     def _flush(self, unique: Unique, fh: HandleId, length: int) -> bool:
-        self._answers.answer(unique)
+        self.answers.answer(unique)
         return fh in self._handles.devices
 
     def _release(self, unique: Unique, fh: HandleId, length: int) -> bool:
@@ -346,12 +367,12 @@ class Channel:
         if handle.kh is not None:
             handle.waiters.polls.pop(handle.kh, None)
         handle.release()
-        self._answers.answer(unique)
+        self.answers.answer(unique)
         return True
 
     def _refused(self, error: int) -> Callable[[Unique, HandleId, int], bool]:
         def refuse(unique: Unique, fh: HandleId, length: int) -> bool:
-            self._answers.fail(unique, error)
+            self.answers.fail(unique, error)
             return True
 
         return refuse
@@ -360,8 +381,9 @@ class Channel:
 
     def end(self) -> None:
         """Answer every waiting read and write with ENXIO, and wake every poller."""
+        self._turns.end_all(errno.ENXIO)
         self._waiting.end()
         self._later.end()
         for handle in self._handles.devices.values():
             if handle.kh is not None:
-                self._answers.notify(handle.kh)
+                self.answers.notify(handle.kh)

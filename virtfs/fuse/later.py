@@ -15,18 +15,29 @@ from virtfs.files.device import DeviceHandle, Unique
 from virtfs.files.text import TextHandle
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
+from virtfs.fuse.inodes_handles import HandleId, Handles
+from virtfs.fuse.turns import Turns
 
 log = logging.getLogger(__name__)
+
+
+# A longer write to a text may be the first piece of a call that the kernel has split at a page boundary. A script must
+# not be carried out in part, so it is refused.
+TEXT_MAX = p.MAX_WRITE - 4096
 
 
 class Later:
     """The requests of one FUSE connection that run in tasks.
 
-    report: called with the error and the user when an open fails.
+    report: called with the error and the user when an open fails. turns: told for whom the tasks work.
     """
 
-    def __init__(self, answers: Answers, report: Callable[[VirtError, User], None]) -> None:
+    def __init__(
+        self, answers: Answers, handles: Handles, report: Callable[[VirtError, User], None], turns: Turns
+    ) -> None:
         self._answers = answers
+        self._handles = handles
+        self._turns = turns
         self._report = report
         self._scopes: dict[Unique, trio.CancelScope] = {}
 
@@ -44,16 +55,31 @@ class Later:
 
         await self._run(
             unique,
+            user,
             work,
             interrupted=lambda: self._answers.fail(unique, errno.EINTR),
             failed=lambda refusal: self._report(refusal, user),
         )
 
-    async def write(self, unique: Unique, handle: TextHandle, data: bytes) -> None:
+    def begin_write(self, tasks: trio.Nursery, unique: Unique, fh: HandleId, data: memoryview) -> None:
+        """Start a task that writes to a text file.
+
+        VirtError: EBADF, there is no such handle; E2BIG, the write may be a piece of a longer one.
+        """
+        handle = self._handles.texts.get(fh)
+        if handle is None:
+            raise VirtError(errno.EBADF, "the file handle is not open")
+        if len(data) > TEXT_MAX:
+            refusal = VirtError(errno.E2BIG, f"one write takes at most {TEXT_MAX} bytes: split the text at a newline")
+            handle.refused(refusal)
+            raise refusal
+        tasks.start_soon(self._write, unique, handle, bytes(data))
+
+    async def _write(self, unique: Unique, handle: TextHandle, data: bytes) -> None:
         """Write to a text file. An interrupted write returns the number of bytes that have taken effect, if any."""
 
         async def work() -> None:
-            await handle.write(data)
+            await handle.write(data, self._turns.turn)
             self._answers.answer(unique, p.fuse_write_out.pack(len(data), 0))
 
         def interrupted() -> None:
@@ -62,15 +88,17 @@ class Later:
             else:
                 self._answers.fail(unique, errno.EINTR)
 
-        await self._run(unique, work, interrupted, failed=lambda refusal: None)
+        await self._run(unique, handle.user, work, interrupted, failed=lambda refusal: None)
 
     async def _run(
         self,
         unique: Unique,
+        user: User,
         work: Callable[[], Awaitable[None]],
         interrupted: Callable[[], None],
         failed: Callable[[VirtError], None],
     ) -> None:
+        self._turns.begin(user.uid, slow=False)
         try:
             with trio.CancelScope() as scope:
                 self._scopes[unique] = scope
@@ -87,6 +115,8 @@ class Later:
         except Exception:
             log.exception("request %d failed", unique)
             self._answers.fail(unique, errno.EIO)
+        finally:
+            self._turns.end(user.uid, slow=False)
 
     def interrupt(self, unique: Unique) -> None:
         """Cancel a request whose caller got a signal. Ignore any other request."""

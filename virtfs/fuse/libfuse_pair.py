@@ -8,6 +8,7 @@ answered early, because it may take effect later; `interrupts` cancels it instea
 import errno
 from collections import deque
 from itertools import count
+from typing import NamedTuple
 
 import trio
 
@@ -16,6 +17,7 @@ from virtfs.files.device import Unique
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.interrupts import Interrupts
+from virtfs.fuse.turns import Turns
 
 # Maximum number of bytes of a text file or directory in one answer from the slow plane.
 SLOW_REPLY = 65536
@@ -29,21 +31,30 @@ class ProtocolTooOld(VirtError):
     """The kernel's FUSE protocol is older than 7.34, the version of Linux 5.15. This error ends the mount."""
 
 
+class _Asked(NamedTuple):
+    """A request that libfuse has not answered yet. thread: the caller, 0 if unknown."""
+
+    opcode: int
+    uid: int
+    thread: int
+
+
 class Pair:
     """The channel's end of the socket pair.
 
-    longest: the size of the largest message that the pair carries, in bytes.
+    longest: the size of the largest message that the pair carries, in bytes. turns: told for whom libfuse works.
     """
 
-    def __init__(self, ours: trio.socket.SocketType, longest: int, answers: Answers) -> None:
+    def __init__(self, ours: trio.socket.SocketType, longest: int, answers: Answers, turns: Turns) -> None:
+        self._turns = turns
         self._ours = ours
         self._longest = longest
         self._answers = answers
         self._waiting: deque[bytes] = deque()  # requests from forward() that requests() has not sent yet
         self._more = trio.Event()
         self.interrupts = Interrupts()
-        self._asked: dict[Unique, tuple[int, int]] = {}  # opcode and thread of each request that is not answered yet
-        self._cut: dict[Unique, int] = {}  # opcode of each request that was answered before libfuse has answered it
+        self._asked: dict[Unique, _Asked] = {}  # the requests that are not answered yet
+        self._cut: dict[Unique, _Asked] = {}  # the requests that were answered before libfuse has answered them
         # The numbers of requests that the pair makes itself. Those of the kernel count up from 2, in steps of 2.
         self._own = count((1 << 63) + 1)
         self._init: Unique | None = None
@@ -63,8 +74,10 @@ class Pair:
             fields = list(p.fuse_read_in.unpack_from(message, p.BODY))
             fields[2] = min(fields[2], SLOW_REPLY)
             p.fuse_read_in.pack_into(message, p.BODY, *fields)
-        _, _, unique, _, _, _, thread, _, _ = p.fuse_in_header.unpack_from(message)
-        self._asked[Unique(unique)] = opcode, thread
+        _, _, unique, _, uid, _, thread, _, _ = p.fuse_in_header.unpack_from(message)
+        self._done(Unique(unique))  # the kernel does not use the number of a pending request again
+        self._asked[Unique(unique)] = _Asked(opcode, uid, thread)
+        self._turns.begin(uid, slow=True)
         self._waiting.append(bytes(message))
         self._more.set()
 
@@ -72,12 +85,11 @@ class Pair:
         """End a forwarded request whose caller got a signal. Ignore any other request."""
         if unique not in self._asked:
             return
-        opcode, thread = self._asked[unique]
-        if opcode == p.FUSE_SETATTR:
-            self.interrupts.interrupt(thread)
-        elif opcode in INTERRUPTIBLE:
-            del self._asked[unique]
-            self._cut[unique] = opcode
+        asked = self._asked[unique]
+        if asked.opcode == p.FUSE_SETATTR:
+            self.interrupts.interrupt(asked.thread)
+        elif asked.opcode in INTERRUPTIBLE:
+            self._cut[unique] = self._asked.pop(unique)
             self._answers.fail(unique, errno.EINTR)
 
     def negotiate(self, unique: Unique, message: memoryview) -> None:
@@ -134,27 +146,35 @@ class Pair:
         view = memoryview(buffer)
         while length := await self._ours.recv_into(buffer):
             _, _, unique = p.fuse_out_header.unpack_from(buffer)
+            if unique in self._cut:
+                self._drop(self._cut.pop(unique), view[:length])
+                continue
+            self._done(unique)
             if self._init is not None and unique == self._init:
                 self._held = bytearray(view[:length])
                 self._negotiated(self._held)
                 self._init = None
                 self.negotiated.set()
-            elif unique in self._cut:
-                self._drop(self._cut.pop(unique), view[:length])
             else:
-                opcode, thread = self._asked.pop(unique, (0, 0))
-                if opcode == p.FUSE_SETATTR:
-                    self.interrupts.answered(thread)
                 self._answers.emit(view[:length])
 
-    def _drop(self, opcode: int, reply: memoryview) -> None:
+    def _done(self, unique: Unique) -> None:
+        """Record that a request is answered."""
+        if (asked := self._asked.pop(unique, None)) is not None:
+            self._turns.end(asked.uid, slow=True)
+            if asked.opcode == p.FUSE_SETATTR:
+                self.interrupts.answered(asked.thread)
+
+    def _drop(self, asked: _Asked, reply: memoryview) -> None:
         """Drop the answer to an interrupted request. Close the file that it has opened."""
+        self._turns.end(asked.uid, slow=True)
         _, error, _ = p.fuse_out_header.unpack_from(reply)
-        release = _RELEASES.get(opcode)
+        release = _RELEASES.get(asked.opcode)
         if release is None or error or len(reply) < p.REPLY + p.fuse_open_out.size:
             return
         fh, _, _ = p.fuse_open_out.unpack_from(reply, p.REPLY)
         unique, body = Unique(next(self._own)), p.fuse_release_in.pack(fh, 0, 0, 0)
-        self._cut[unique] = release
+        self._cut[unique] = _Asked(release, asked.uid, 0)
+        self._turns.begin(asked.uid, slow=True)
         self._waiting.append(p.fuse_in_header.pack(p.BODY + len(body), release, unique, 0, 0, 0, 0, 0, 0) + body)
         self._more.set()

@@ -10,6 +10,7 @@ from virtfs.files.device import DeviceHandle, ParkedRead, Unique, Waiters
 from virtfs.files.text import TextHandle
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
+from virtfs.fuse.turns import Turns
 from virtfs.host.processes import caught_signals
 
 log = logging.getLogger(__name__)
@@ -35,8 +36,9 @@ class Waiting:
     share one buffer, so a source that is woken during serve() is queued and served after the current one.
     """
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, turns: Turns) -> None:
         self._answers = answers
+        self._turns = turns
         self._parked: dict[Unique, Waiters] = {}
         self._reply = memoryview(bytearray(p.LONGEST_REQUEST))
         self._woken: dict[Waiters, None] = {}
@@ -60,6 +62,8 @@ class Waiting:
         waiters = handle.waiters
         self._parked[unique] = waiters
         waiters.park_write(unique, handle, self)
+        if handle.waits_for_turn():
+            self._turns.again(handle.user.uid, unique)
         handle.told &= ready(handle)
 
     def interrupt(self, unique: Unique) -> None:
@@ -143,19 +147,31 @@ class Waiting:
 
     def _serve_writes(self, waiters: Waiters) -> None:
         for unique, handle in list(waiters.writes.items()):
-            try:
-                taken = handle.written()
-            except OSError as error:
-                self._answers.fail(unique, error.errno or errno.EIO)
-            except Exception:
-                log.exception("pending write (request %d) failed", unique)
-                self._answers.fail(unique, errno.EIO)
-            else:
-                if taken is None:
-                    continue
-                self._answers.answer(unique, p.fuse_write_out.pack(taken, 0))
-            waiters.writes.pop(unique, None)
-            self._parked.pop(unique, None)
+            if not handle.waits_for_turn():  # otherwise proceed() continues it
+                self._serve_write(waiters, unique, handle)
+
+    def _serve_write(self, waiters: Waiters, unique: Unique, handle: DeviceHandle) -> None:
+        try:
+            taken = handle.written()
+        except OSError as error:
+            self._answers.fail(unique, error.errno or errno.EIO)
+        except Exception:
+            log.exception("pending write (request %d) failed", unique)
+            self._answers.fail(unique, errno.EIO)
+        else:
+            if taken is None:
+                if handle.waits_for_turn():
+                    self._turns.again(handle.user.uid, unique)
+                return
+            self._answers.answer(unique, p.fuse_write_out.pack(taken, 0))
+        waiters.writes.pop(unique, None)
+        self._parked.pop(unique, None)
+
+    def proceed(self, unique: Unique) -> None:
+        """Continue a write whose turn has come, if it still waits."""
+        waiters = self._parked.get(unique)
+        if waiters is not None and (handle := waiters.writes.get(unique)) is not None:
+            self._serve_write(waiters, unique, handle)
 
     def _serve_polls(self, waiters: Waiters) -> None:
         for kh, handle in list(waiters.polls.items()):

@@ -86,8 +86,8 @@ DATA: Final = BODY + fuse_write_in.size  # where the data of a WRITE begin
 REPLY: Final = fuse_out_header.size  # where the body of an answer begins
 
 # The fields of fuse_in_header and fuse_read_in that the channel's loop needs, in one unpack:
-# opcode unique pid fh offset size read_flags flags
-request_head: Final = struct.Struct("<4xIQ16xI4xQQII8xI4x")
+# opcode unique uid pid fh offset size read_flags flags
+request_head: Final = struct.Struct("<4xIQ8xI4xI4xQQII8xI4x")
 # fuse_out_header and fuse_write_out in one pack: len error unique size padding
 written_reply: Final = struct.Struct("<IiQII")
 

@@ -1,0 +1,28 @@
+"""Wakes the pollers of text files. A text does not know its pollers, so all of them are looked at after a change."""
+
+import select
+from math import inf
+
+import trio
+
+from virtfs.fuse.answers import Answers
+from virtfs.fuse.inodes_handles import Handles
+from virtfs.fuse.parked import ready
+
+
+async def texts_changed(handles: Handles, answers: Answers) -> float:
+    """Wake pollers of texts that have changed. Yield to other tasks between two texts.
+
+    Return the time in seconds after which to call this again, because a text could not be made yet; inf if there is no
+    such text.
+    """
+    again = inf
+    for handle in list(handles.texts.values()):
+        if handle.kh is not None:
+            await trio.lowlevel.checkpoint()
+            if handle.kh is not None and ready(handle) & select.POLLPRI:
+                answers.notify(handle.kh)
+                handle.kh = None
+            else:
+                again = min(again, handle.node.outdated())
+    return again

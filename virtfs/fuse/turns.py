@@ -1,0 +1,281 @@
+"""Which request of /dev/fuse is next, when several users send requests at the same time.
+
+While one user is alone, the channel reads requests and answers them in order. As soon as a second user appears, it
+reads ahead: requests are copied into a queue for each user, so that the requests of one user do not stand between
+another user and the channel, and core.fair_share chooses the next. A program waits for its answer, so the queue of a
+user has at most one request for each thread. Its bytes are bounded too.
+
+A user has two queues: one for the requests that the channel answers itself, and one for those that other tasks answer.
+Of the latter, only AT_ONCE are in progress at a time, because those tasks work in the order of arrival.
+"""
+
+import errno
+from collections import Counter, deque
+from collections.abc import Callable
+from time import monotonic_ns
+
+import trio
+
+from virtfs.core.fair_share import FairShare
+from virtfs.core.ids import User
+from virtfs.files.device import Unique
+from virtfs.fuse import protocol as p
+from virtfs.fuse.inodes_handles import HandleId, Handles
+
+NOBODY = -1  # no uid
+# Maximum number of one user's requests in progress in the slow plane, while there are other users. A request that takes
+# longer than LAPSE ns waits for the kernel, and does not count.
+AT_ONCE, LAPSE = 2, 5_000_000
+# Charge in ns for a request to the slow plane. Its true cost cannot be measured, because several tasks work on it.
+PRICE = 150_000
+CALM = 20_000_000  # ns without a request of another user after which a user is alone
+READS = 64  # maximum number of requests read before one is answered
+EACH, ALL = 16 << 20, 64 << 20  # maximum bytes in the queues of one user, and of all users
+_OVERHEAD = 256  # bytes of memory that a queued request takes beyond its own length
+
+# Requests without a user: the header has uid 0 whoever has caused them (fs/fuse/dev.c fuse_args_to_req, nocreds).
+_OF_NOBODY = frozenset((p.FUSE_INTERRUPT, p.FUSE_FORGET, p.FUSE_BATCH_FORGET, p.FUSE_INIT))
+_RELEASES = frozenset((p.FUSE_RELEASE, p.FUSE_RELEASEDIR))
+
+
+# A request and its length; the array has at least the length of request_head. Or the number of a write that continues.
+# Or the event that lets a script run its next line.
+_Message = tuple[bytearray, int] | Unique | trio.Event
+
+
+class Turns:
+    """The requests of one FUSE connection that have been read and not begun.
+
+    crowded: whether there is more than one user. alone: the uid of the only user, or NOBODY.
+    user: the uid of the request that next() has returned last, or NOBODY.
+    fail: answers a request with an errno.
+    """
+
+    def __init__(self, handles: Handles, fail: Callable[[Unique, int], None]) -> None:
+        self.crowded = False
+        self.alone = NOBODY
+        self.user = NOBODY
+        self._handles = handles
+        self._fail = fail
+        self._share: FairShare[int] = FairShare()
+        self._queues: dict[tuple[int, bool], deque[_Message]] = {}
+        self._bytes: Counter[int] = Counter()
+        self._slow: Counter[int] = Counter()  # requests in progress in the slow plane
+        self._elsewhere: Counter[int] = Counter()  # those, and others that tasks work on
+        self._begun: dict[int, int] = {}  # when the last of these requests of each user began
+        self._held = False  # whether the last choice was to hold requests
+        self._wake = trio.CancelScope()
+        self._continued: Unique | trio.Event | None = None
+        self._empty = 0  # when /dev/fuse was last found empty
+        self._look = 0  # when to look whether the crowd has gone
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a queue has a request, or a write is to continue."""
+        return bool(self._queues) or self._continued is not None
+
+    @property
+    def held(self) -> bool:
+        """Whether requests are held for a user whose request is likely to come, and no other task has work."""
+        return self._held and not self._elsewhere
+
+    async def wait(self, fuse: int) -> None:
+        """Wait until next() may return another result: for /dev/fuse, the slow plane, a write that is to continue."""
+        if self._held:
+            await trio.lowlevel.checkpoint()
+            return
+        with trio.CancelScope() as self._wake:
+            if self._queues:
+                self._wake.deadline = trio.current_time() + LAPSE / 1e9
+            await trio.lowlevel.wait_readable(fuse)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether other tasks work on a request."""
+        return bool(self._elsewhere)
+
+    def meet(self, uid: int, opcode: int) -> None:
+        """Take note of a request that has been read while `alone` was another user or nobody."""
+        if opcode in _OF_NOBODY or opcode in _RELEASES:
+            return
+        if self.alone == NOBODY:
+            self.alone = uid
+            return
+        now = monotonic_ns()
+        self.crowded, self._look = True, now + CALM
+        self._share = FairShare()
+        for user, requests in self._elsewhere.items():
+            for _ in range(requests):
+                self._share.begin(user, now)
+        self._empty = now
+        for user in (self.alone, uid):
+            self._share.arrive(user, now, now)
+        self.user, self.alone = uid, NOBODY
+
+    def next(self, read: Callable[[memoryview], int | None], room: memoryview) -> tuple[memoryview, int | None]:
+        """Return the request to answer now and its length. The length is None if there is none, or if all are held.
+
+        read: reads a request from /dev/fuse into `room`. The result is valid until the next call.
+        OSError: reading /dev/fuse failed.
+        """
+        now = monotonic_ns()
+        self._held = False
+        for _ in range(READS):
+            length = read(room)
+            if length is None:
+                self._empty = now
+                break
+            _, opcode, unique, _, uid, _, _, _, _ = p.fuse_in_header.unpack_from(room)
+            if length < p.BODY or opcode in _OF_NOBODY:
+                self.user = NOBODY
+                return room, length
+            fh = HandleId(p.fuse_fh.unpack_from(room, p.BODY)[0] if length >= p.BODY + p.fuse_fh.size else 0)
+            if opcode in _RELEASES:
+                uid = self._opener(fh)
+            self._share.arrive(uid, now, self._empty)
+            slow = not (fh in self._handles.devices or fh in self._handles.fixed)
+            if not self._queues and self._may(uid, slow, now) and self._share.choose((uid,), now) is not None:
+                self.user = uid
+                return room, length
+            self._queue((uid, slow), Unique(unique), room[:length])
+            before, now = now, monotonic_ns()
+            self._share.spend(uid, now - before, now, bulk=True)
+        users = {uid for uid, slow in self._queues if self._may(uid, slow, now)}
+        uid = self._share.choose(users, now)
+        if uid is None:
+            self._held = bool(users)
+            if now > self._look:
+                self._look_around(now)
+            return room, None
+        self.user = uid
+        message = self._pop((uid, (uid, False) not in self._queues))
+        if not isinstance(message, tuple):
+            self._continued = message
+            return room, None
+        return memoryview(message[0]), message[1]
+
+    def again(self, uid: int, unique: Unique) -> None:
+        """Let a write that has given way continue when it is its user's turn."""
+        now = monotonic_ns()
+        if not self.crowded:
+            self.crowded, self._look = True, now + CALM
+            self._share, self.alone = FairShare(), NOBODY
+        self._share.arrive(uid, now, now)
+        self._queues.setdefault((uid, False), deque()).append(unique)
+        self._wake.cancel()
+
+    async def turn(self, user: User) -> None:
+        """Wait until it is the turn of a user's script. Cancellation leaves nothing behind that matters."""
+        if not self.crowded:
+            await trio.lowlevel.checkpoint()
+            return
+        event = trio.Event()
+        now = monotonic_ns()
+        self._share.arrive(user.uid, now, now)
+        self._queues.setdefault((user.uid, False), deque()).append(event)
+        self._wake.cancel()
+        await event.wait()
+
+    def continued(self) -> Unique | trio.Event | None:
+        """Return what is to continue now. It is returned once, after next() has returned no request."""
+        continued, self._continued = self._continued, None
+        return continued
+
+    def _may(self, uid: int, slow: bool, now: int) -> bool:
+        return not slow or self._slow[uid] < AT_ONCE or now - self._begun.get(uid, 0) > LAPSE
+
+    def _opener(self, fh: HandleId) -> int:
+        handle = self._handles.devices.get(fh) or self._handles.fixed.get(fh) or self._handles.texts.get(fh)
+        return 0 if handle is None else handle.user.uid
+
+    def _queue(self, key: tuple[int, bool], unique: Unique, message: memoryview) -> None:
+        size = len(message) + _OVERHEAD
+        uid, _ = key
+        if len(message) > p.DATA and (self._bytes[uid] + size > EACH or self._bytes.total() + size > ALL):
+            self._fail(unique, errno.ENOMEM)
+            return
+        self._bytes[uid] += size
+        room = bytearray(max(len(message), p.request_head.size))
+        room[: len(message)] = message
+        self._queues.setdefault(key, deque()).append((room, len(message)))
+
+    def _pop(self, key: tuple[int, bool]) -> _Message:
+        message = self._queues[key].popleft()
+        self._removed(key, message)
+        return message
+
+    def _removed(self, key: tuple[int, bool], message: _Message) -> None:
+        if not self._queues[key]:
+            del self._queues[key]
+        uid, _ = key
+        if not isinstance(message, tuple):
+            return
+        self._bytes[uid] -= message[1] + _OVERHEAD
+        if not self._bytes[uid]:
+            del self._bytes[uid]
+
+    def _look_around(self, now: int) -> None:
+        """End the crowd if at most one user is left."""
+        self._look = now + CALM
+        users = self._share.forget([uid for uid, _ in self._queues], now, CALM)
+        if len(users) <= 1 and not self._queues:
+            self.crowded, self.alone = False, users[0] if users else NOBODY
+
+    # The time that requests take
+
+    def spent(self, time: int, now: int) -> None:
+        """Charge the user of the last request for `time` ns that it took."""
+        if self.user != NOBODY:
+            bulk = (self.user, False) in self._queues or (self.user, True) in self._queues
+            self._share.spend(self.user, time, now, bulk)
+
+    def spent_elsewhere(self, time: int) -> None:
+        """Charge the users of the slow plane for `time` ns of other tasks."""
+        self._share.spend_elsewhere(time)
+
+    def begin(self, uid: int, slow: bool) -> None:
+        """Record that another task works on a request. slow: whether this is the slow plane."""
+        now = monotonic_ns()
+        self._elsewhere[uid] += 1
+        if slow:
+            self._slow[uid] += 1
+            self._begun[uid] = now
+        if self.crowded:
+            self._share.begin(uid, now)
+            if slow:
+                self._share.spend(uid, PRICE, now, bulk=(uid, True) in self._queues)
+
+    def end(self, uid: int, slow: bool) -> None:
+        """Record that the other task has answered the request."""
+        self._elsewhere -= Counter((uid,))
+        if slow:
+            self._slow -= Counter((uid,))
+            if not self._slow[uid]:
+                self._begun.pop(uid, None)
+        if self.crowded:
+            self._share.end(uid, monotonic_ns())
+            self._wake.cancel()
+
+    # Requests that are not begun
+
+    def interrupt(self, unique: Unique) -> None:
+        """Answer a request that has not been begun with EINTR, because its caller got a signal. Ignore any other."""
+        for key, queue in self._queues.items():
+            for message in queue:
+                if isinstance(message, tuple) and p.fuse_in_header.unpack_from(message[0])[2] == unique:
+                    queue.remove(message)
+                    self._removed(key, message)
+                    self._fail(unique, errno.EINTR)
+                    return
+
+    def end_all(self, error: int) -> None:
+        """Answer every request that has not been begun with an errno, and begin anew."""
+        for queue in self._queues.values():
+            for message in queue:
+                if isinstance(message, trio.Event):
+                    message.set()
+                elif isinstance(message, tuple):
+                    self._fail(Unique(p.fuse_in_header.unpack_from(message[0])[2]), error)
+        self._queues.clear()
+        self._bytes.clear()
+        self.crowded, self.alone = False, NOBODY

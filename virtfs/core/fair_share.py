@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable
 from typing import Generic, TypeVar
 
 HOLD = 400_000  # maximum time in ns that requests are held for another user who has no request waiting
+HOLD_BUSY = 2_000_000  # the same while another task works on a request of that user
 SLACK = 50_000  # ns added to the expected pause of a user, because pauses vary
 BULK = 3  # weight of the time spent on a user who has more requests waiting
 GONE = 2_000_000  # ns; a user without a request for so long has left
@@ -130,5 +131,5 @@ class FairShare(Generic[K]):
 def _comes(account: _Account, now: int) -> bool:
     """Return whether a request of a user, or the end of one, is likely to come soon."""
     if account.busy:
-        return now - account.begun < HOLD
+        return now - account.begun < HOLD_BUSY
     return account.pause < HOLD and now - account.ended < min(2 * account.pause + SLACK, HOLD)

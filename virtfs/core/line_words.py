@@ -1,7 +1,9 @@
 """Split a line of ctl into words, one at a time."""
 
 import re
+from collections.abc import Iterator
 from errno import E2BIG, EINVAL
+from itertools import islice
 
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import is_stray_byte, quoted
@@ -28,14 +30,15 @@ class Words:
             raise VirtError(E2BIG, f"the line has {size} bytes; at most {LINE_MAX} are allowed")
         _check_characters(line)
         self._line = line
-        self._ends = [match.end() for match in _WORD.finditer(line)]
-        self._words = _WORD.findall(line)
+        self._found: Iterator[re.Match[str]] = _WORD.finditer(line)
+        self._words: list[str] = []  # the words found so far, as many as were needed
+        self._ends: list[int] = []  # the offset in the line at which each of them ends
         self._next = 0  # the position of the next word in _words
 
     def peek(self) -> str | None:
         """Return the next word without taking it; None at the end."""
-        word = self._words[self._next] if self._next < len(self._words) else "#"
-        return None if word.startswith("#") else word
+        self._find(self._next + 1)
+        return self._words[self._next] if self._next < len(self._words) else None
 
     def take(self) -> str | None:
         """Take and return the next word; None at the end."""
@@ -50,15 +53,24 @@ class Words:
         The limit keeps the work for a line proportional to its length, since a line may have many verbs that look at
         the words after them.
         """
-        words = self._words[self._next : self._next + WORDS_MAX]
-        comment = next((at for at, word in enumerate(words) if word.startswith("#")), len(words))
-        return words[:comment]
+        self._find(self._next + WORDS_MAX)
+        return self._words[self._next : self._next + WORDS_MAX]
 
     def take_rest(self) -> str:
         """Take and return the rest of the line as one text, in which "#" and inner blanks have no special meaning."""
         at = self._ends[self._next - 1] if self._next else 0
-        self._next = len(self._words)
+        self._words, self._found = self._words[: self._next], iter(())
         return self._line[at:].strip(BLANKS)
+
+    def _find(self, count: int) -> None:
+        """Find words until `count` are known, if the line has so many before a comment."""
+        for match in islice(self._found, max(count - len(self._words), 0)):
+            word = match[0]
+            if word[0] == "#":
+                self._found = iter(())
+                return
+            self._words.append(word)
+            self._ends.append(match.end())
 
     def expect_end(self, why: str) -> None:
         """Raise EINVAL if a word is left. why: the part of the error sentence after the colon."""

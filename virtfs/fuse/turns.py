@@ -25,9 +25,9 @@ from virtfs.fuse.inodes_handles import HandleId, Handles
 NOBODY = -1  # no uid
 # Maximum number of one user's requests in progress in the slow plane, while there are other users. A request that takes
 # longer than LAPSE ns waits for the kernel, and does not count.
-AT_ONCE, LAPSE = 2, 5_000_000
+AT_ONCE, LAPSE = 1, 5_000_000
 # Charge in ns for a request to the slow plane. Its true cost cannot be measured, because several tasks work on it.
-PRICE = 150_000
+PRICE = 250_000
 CALM = 20_000_000  # ns without a request of another user after which a user is alone
 READS = 64  # maximum number of requests read before one is answered
 EACH, ALL = 16 << 20, 64 << 20  # maximum bytes in the queues of one user, and of all users

@@ -119,6 +119,11 @@ class FairShare(Generic[K]):
         self._now_at = used
         return first
 
+    def least(self, user: K) -> bool:
+        """Return whether no other user has a lower account than this one."""
+        used = self._accounts[user].used
+        return all(account.used >= used for account in self._accounts.values())
+
     def forget(self, waiting: Iterable[K], now: int, age: int) -> list[K]:
         """Forget the users without a request for `age` ns. Return the others. waiting: the users to keep."""
         keep = set(waiting)

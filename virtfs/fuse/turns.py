@@ -134,7 +134,9 @@ class Turns:
                 uid = self._opener(fh)
             self._share.arrive(uid, now, self._empty)
             slow = not (fh in self._handles.devices or fh in self._handles.fixed)
-            if not self._queues and self._may(uid, slow, now) and self._share.choose((uid,), now) is not None:
+            # No request behind this one can be that of a user who comes first, so it needs no queue.
+            if not self._queues and self._may(uid, slow, now) and self._share.least(uid):
+                self._share.choose((uid,), now)
                 self.user = uid
                 return room, length
             self._queue((uid, slow), Unique(unique), room[:length])

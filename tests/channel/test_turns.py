@@ -1,0 +1,96 @@
+"""Several users at one channel: the requests of one do not stand between another and the channel."""
+
+import errno
+from time import monotonic_ns
+
+import pytest
+from harness.in_trio import in_trio
+
+from virtfs.fuse import protocol as p
+from virtfs.fuse import turns
+
+from .bench import Answer, Bench, Talk, channel, request
+
+ALICE, BOB = 1000, 1001
+MS = 1_000_000
+
+
+def work(method: str) -> None:
+    """Take a millisecond of the channel's time, as a long write does."""
+    end = monotonic_ns() + MS
+    while monotonic_ns() < end:
+        pass
+
+
+def write(bench: Bench, fh: int, unique: int, uid: int, data: bytes = b"data") -> None:
+    body = p.fuse_write_in.pack(fh, 0, len(data), 0, 0, 0, 0) + data
+    bench.send(request(p.FUSE_WRITE, unique, 2, body, uid))
+
+
+@in_trio
+async def test_a_request_of_another_user_overtakes_those_that_wait() -> None:
+    async with channel() as bench:
+        talk = Talk()
+        fh = await bench.open(talk)
+        talk.first = work
+        write(bench, fh, 2, BOB)
+        for unique in range(100, 160, 2):
+            write(bench, fh, unique, ALICE)
+        write(bench, fh, 1000, BOB)
+        order = [answer.unique for answer in await bench.answers()]
+        assert sorted(order) == [2, *range(100, 160, 2), 1000], "each is answered once"
+        alice = [unique for unique in order if 100 <= unique < 160]
+        assert alice == [*range(100, 160, 2)], "in order for each user"
+        assert order.index(1000) < 10
+        assert len(talk.heard) == 32
+
+
+@in_trio
+async def test_a_signal_ends_a_request_that_waits_for_its_turn() -> None:
+    async with channel() as bench:
+        talk = Talk()
+        fh = await bench.open(talk)
+        talk.first = work
+        write(bench, fh, 2, BOB)
+        for unique in range(100, 140, 2):
+            write(bench, fh, unique, ALICE)
+        bench.send(request(p.FUSE_INTERRUPT, 139, 0, p.fuse_interrupt_in.pack(138), 0))
+        answers = await bench.answers()
+        assert Answer(-errno.EINTR, 138, b"") in answers
+        assert len(answers) == 21
+        assert len(talk.heard) == 20, "the interrupted write has no effect"
+
+
+@in_trio
+async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "EACH", 100_000)
+    async with channel() as bench:
+        talk = Talk()
+        fh = await bench.open(talk)
+        talk.first = work
+        write(bench, fh, 2, BOB)
+        for unique in range(100, 120, 2):
+            write(bench, fh, unique, ALICE, bytes(30_000))
+        answers = await bench.answers()
+        assert len(answers) == 11
+        refused = [answer.unique for answer in answers if answer.error == -errno.ENOMEM]
+        assert refused
+        assert len(talk.heard) == 11 - len(refused)
+
+
+@in_trio
+async def test_the_slow_plane_gets_one_request_of_a_user_at_a_time() -> None:
+    async with channel() as bench:
+        inode = bench.inodes.number(bench.root)
+        bench.send(request(3, 2, inode, bytes(16), BOB))
+        for unique in range(100, 110, 2):
+            bench.send(request(3, unique, inode, bytes(16), ALICE))
+        seen = []
+        while messages := await bench.forwarded():
+            for message in messages:
+                unique = p.fuse_in_header.unpack_from(message)[2]
+                seen.append(unique)
+                bench.reply(p.fuse_out_header.pack(p.REPLY, -errno.ENOENT, unique))
+            await bench.answers()
+        assert sorted(seen) == [2, *range(100, 110, 2)]
+        assert not bench.channel._turns.elsewhere

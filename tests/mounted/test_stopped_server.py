@@ -55,8 +55,9 @@ def test_ctrl_c(stopped: Mount, command: str) -> None:
         assert program.stderr is not None
         program.stderr.readline()
     program.send_signal(signal.SIGINT)
-    finished(program, 2)
-    assert program.returncode != 0
+    said = finished(program, 2)[1]
+    assert program.returncode in (130, -signal.SIGINT)  # the latter before Python has installed its handler
+    assert "Traceback" not in said
     os.kill(stopped.server.pid, signal.SIGCONT)
     if command == "umount":
         assert stopped.ended() == 0

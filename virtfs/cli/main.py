@@ -1,6 +1,7 @@
 """The command `virtfs`."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -53,7 +54,8 @@ namespaces end.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit status: 0 for success, 1 for a failure.
 
-    `virtfs shell` returns the status of its command. A usage error raises SystemExit with status 2.
+    `virtfs shell` returns the status of its command. The status is 130 after Ctrl-C. A usage error raises SystemExit
+    with status 2.
     """
     if arguments is None:
         settle()
@@ -77,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain("virtfs", e.strerror)
     except OSError as e:
         complain("virtfs", sentence_of(e))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     return 1
 
 

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
+from harness.channels import Answer, Bench, channel, request
 from harness.in_trio import in_trio
 
 from virtfs.core.errors import VirtError
@@ -13,8 +14,6 @@ from virtfs.files.node import ROOT
 from virtfs.files.text import Text, TextHandle
 from virtfs.fuse import protocol as p
 from virtfs.fuse.later import TEXT_MAX
-
-from .bench import Answer, Bench, channel, request
 
 Write = Callable[[bytes, User], Awaitable[None]]
 

@@ -4,12 +4,11 @@ import errno
 from time import monotonic_ns
 
 import pytest
+from harness.channels import Answer, Bench, Talk, channel, request
 from harness.in_trio import in_trio
 
 from virtfs.fuse import protocol as p
 from virtfs.fuse import turns
-
-from .bench import Answer, Bench, Talk, channel, request
 
 ALICE, BOB = 1000, 1001
 MS = 1_000_000

@@ -124,7 +124,7 @@ def hex_lines(data: bytes) -> None:
     for piece in data.split(b"\xff"):
         with may_refuse():
             for frame in lines.feed(piece):
-                assert hexlines.parse_line(hexlines.format_frame(frame)) == frame
+                assert frame is None or hexlines.parse_line(hexlines.format_frame(frame)) == frame
     lines.rest()
 
 

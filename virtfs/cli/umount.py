@@ -2,9 +2,9 @@
 
 import errno
 import os
-import sys
 import time
 
+from virtfs.cli.surroundings import complain
 from virtfs.core.errors import VirtError
 from virtfs.fuse.hanging import STOPPED, Child, stopped_servers
 from virtfs.fuse.mount import detach_lazily
@@ -51,11 +51,8 @@ def _wait(root: int, mount: Mounted) -> None:
     """
     with Child(lambda: _watch(root, mount)) as child:
         if not child.ended(STOPPED) and (stopped := stopped_servers()):
-            print(
-                f'virtfs: "{mount.directory}" is unmounted, but its server may be stopped ({stopped}); waiting for it',
-                file=sys.stderr,
-                flush=True,
-            )
+            said = f'"{mount.directory}" is unmounted, but its server may be stopped ({stopped}); waiting for it'
+            complain("virtfs", said)
         if not child.ended(PATIENCE - STOPPED):
             raise VirtError(
                 errno.ETIMEDOUT,

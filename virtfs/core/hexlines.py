@@ -18,7 +18,7 @@ from virtfs.core.quoting import quoted
 # Maximum number of bytes in a line. This is enough for the longest frame with every byte written as "0xff ".
 LINE_MAX = frame_bounds(MTU_MAX)[1] * len("0xff ")
 
-_BLANK = re.compile(rb"[ \t\r\n\v\f:]*")
+_NOT_BLANK = re.compile(rb"[^ \t\r\n\v\f:]")
 _IGNORED = b" \t\r\n\v\f:"
 _PREFIX = re.compile(rb"(?<![0-9A-Fa-fxX])0[xX](?=[0-9A-Fa-f])")
 _NO_DIGIT = re.compile(rb"[^0-9A-Fa-f\s:]\S*")
@@ -97,9 +97,8 @@ class Lines:
 
     def _items(self, text: bytes, end: int, number: int, several: bool) -> Iterator[bytes | None]:
         while self._at < end:
-            blank = _BLANK.match(text, self._at, end)
-            assert blank is not None  # it matches the empty text
-            if (start := text.rfind(b"\n", self._at, blank.end()) + 1) > self._at:
+            first = _NOT_BLANK.search(text, self._at, end)
+            if (start := text.rfind(b"\n", self._at, first.start() if first else end) + 1) > self._at:
                 number += text.count(b"\n", self._at, start)
                 self._at = start
                 continue

@@ -20,7 +20,7 @@ from virtfs.core.line_words import LINE_MAX
 WHOLE_BELOW = 4096  # bytes; the last line of a shorter write is complete even without a newline
 WRITE_MAX = 1 << 20  # maximum bytes of one write
 
-_BLANK = re.compile(rb"[ \t\n\r\v\f]*")
+_NOT_BLANK = re.compile(rb"[^ \t\n\r\v\f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +123,8 @@ class _Lines:
         text, end = self._text, self._end
         total = text.count(b"\n", 0, end) + (end > 0 and text[end - 1 : end] != b"\n")
         while self.at < end:
-            blank = _BLANK.match(text, self.at, end)
-            assert blank is not None  # it matches the empty text
-            if (start := text.rfind(b"\n", self.at, blank.end()) + 1) > self.at:
+            first = _NOT_BLANK.search(text, self.at, end)
+            if (start := text.rfind(b"\n", self.at, first.start() if first else end) + 1) > self.at:
                 self.number += text.count(b"\n", self.at, start)
                 self.at = start
                 if start == end:

@@ -105,7 +105,8 @@ ATTACKS: dict[str, tuple[int, str]] = {
         _FORK
         + "import threading\nthreading.stack_size(65536)\n"
         + "def wait(f):\n    while True: os.read(f, 1 << 16)\n"
-        + "for k in range(2000): threading.Thread(target=wait, args=[os.open(f'{d}/virt10/frame', 0)], daemon=True).start()\n"
+        + "for k in range(2000):\n    f = os.open(f'{d}/virt10/frame', 0)\n"
+        + "    threading.Thread(target=wait, args=[f], daemon=True).start()\n"
         + "f = os.open(f'{d}/virt11/frame', 1)\nwhile True: os.write(f, b'\\xff' * 60)",
     ),
 }

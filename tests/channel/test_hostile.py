@@ -62,18 +62,10 @@ def too_old(message: bytes) -> bool:
     ) < (p.MAJOR, p.OLDEST_MINOR)
 
 
-async def refuse_all(bench: Bench) -> None:
-    """Answer everything that libfuse has got. While a user has unanswered requests, others of that user may be held."""
-    while messages := await bench.forwarded():
-        for message in messages:
-            bench.reply(p.fuse_out_header.pack(p.REPLY, -2, p.fuse_in_header.unpack_from(message)[2]))
-        await bench.answers()
-
-
 async def works(bench: Bench) -> None:
     """Assert that valid requests are answered, both those for streams and those for libfuse."""
     await bench.answers()
-    await refuse_all(bench)
+    await bench.refuse_all()
     fresh = Talk(b"still here")
     inode = bench.place(fresh, "fresh")
     opening, unknown = 2**40, 2**40 + 2
@@ -113,7 +105,7 @@ def test_any_bytes(received: list[bytes]) -> None:
             for message in received:
                 bench.send(message)
                 await bench.answers()  # asserts that the kernel would accept each
-                await refuse_all(bench)
+                await bench.refuse_all()
             talk.say(b"more", b"and more")
             await works(bench)
 

@@ -169,6 +169,13 @@ class Bench:
         await trio.testing.wait_all_tasks_blocked()
         return list(_drain(self._libfuse))
 
+    async def refuse_all(self) -> None:
+        """Refuse what libfuse has got. While a user has unanswered requests, others of that user are held."""
+        while messages := await self.forwarded():
+            for message in messages:
+                self.reply(p.fuse_out_header.pack(p.REPLY, -2, p.fuse_in_header.unpack_from(message)[2]))
+            await self.answers()
+
     def reply(self, message: bytes) -> None:
         """Send an answer to the channel as libfuse does."""
         self._libfuse.send(message)

@@ -9,7 +9,7 @@ PYTEST = PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n $$(($$(nproc) + 
 # The folders whose tests need no root, no device and no mount. tests/test_layers.py keeps the list complete.
 PURE = channel files forward pure wire
 
-.PHONY: run test test-pure check fuzz soak bench clean help
+.PHONY: run test test-pure check fuzz soak attacks bench clean help
 run:
 	@tools/setup run
 	@tools/run
@@ -38,6 +38,10 @@ soak:
 	@tools/setup test
 	PYTHONPATH=tests:. .venv/bin/python -m soak.main $(ARGS)
 
+attacks:
+	@tools/setup test
+	ATTACKS=8 PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -q -n0 -s tests/rights/test_memory.py $(ARGS)
+
 bench:
 	@tools/setup bench
 	.venv/bin/python bench/run.py $(ARGS)
@@ -55,5 +59,6 @@ help:
 	@echo 'make check               ruff, mypy --strict, and the imports between folders'
 	@echo 'sudo make fuzz           a million random inputs to every parser, the channel and a mount (ARGS="--inputs 9000000")'
 	@echo 'sudo make soak           10 minutes of users, faults and kills against a model (ARGS="--minutes 2 --seed 7")'
+	@echo 'sudo make attacks        what one user can make the server hold: long attacks, and the peaks of its memory'
 	@echo 'sudo make bench          frames per second, compared with other programs (ARGS=--quick), and leaks'
 	@echo 'make clean               remove .venv and the files that tools left in the checkout'

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit, User
+from virtfs.core.memory import Memory
 from virtfs.core.virt import HostEnd, Virt
 from virtfs.files.capture import Budget, Capture
 from virtfs.files.clone import Clone
@@ -317,7 +318,7 @@ def on_capture(alone: bool) -> Callable[[], AbstractAsyncContextManager[Polled]]
     async def make() -> AsyncIterator[Polled]:
         async with channel() as bench, ring_bench() as b:
             recorders = [b.recorder(unit) for unit in range(1 if alone else 2)]
-            capture = Capture(ROOT, "pcap", Opens(), lambda: recorders, Budget(2000), "test", b.start, alone)
+            capture = Capture(ROOT, "pcap", Opens(), lambda: recorders, Budget(2000, Memory()), "test", b.start, alone)
 
             async def go(number: int) -> None:
                 hand_over()

@@ -24,6 +24,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.core.limits import Limits
+from virtfs.core.memory import Memory
 from virtfs.core.script import Script
 from virtfs.daemon import service
 from virtfs.daemon.fifos import Fifos
@@ -88,7 +89,7 @@ class Daemon:
         """Open and read a text file, which must not be empty."""
         text = self.node(path)
         assert isinstance(text, Text)
-        assert await text.open(SUPER).read(0, 1 << 20)
+        assert await text.open(SUPER, Memory()).read(0, 1 << 20)
 
     def picture(self) -> dict[str, object]:
         """Return everything that a failed request must leave unchanged."""

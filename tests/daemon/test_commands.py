@@ -15,6 +15,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.grammar import parse
 from virtfs.core.ids import Gid, Uid, Unit, User
 from virtfs.core.limits import Limits
+from virtfs.core.memory import Memory
 from virtfs.core.script import Script
 from virtfs.daemon.errors_by_user import REMEMBERED
 from virtfs.files.ctl import Ctl
@@ -224,7 +225,7 @@ async def test_unfinished_line_is_joined_or_told_of() -> None:
         await bench.say("te 5\n", script=script)
         assert "virt5" in bench.names()
         run = partial(bench.daemon.commands.run, None)
-        ctl = Ctl(ROOT, lambda user: "", run, bench.daemon.errors.report, nothing).open(SUPER)
+        ctl = Ctl(ROOT, lambda user: "", run, bench.daemon.errors.report, nothing).open(SUPER, Memory())
         await ctl.write((padding + "create 6").encode())
         ctl.release()
         assert '"create 6"' in bench.last_error(SUPER)

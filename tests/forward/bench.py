@@ -9,6 +9,7 @@ from harness.wires import Bench, wire
 from harness.wires import received as what_came
 
 from virtfs.forward.cable import Cable
+from virtfs.host.relay import Room
 
 
 @contextmanager
@@ -23,7 +24,7 @@ async def running(first: Bench, second: Bench) -> AsyncIterator[Cable]:
     """Run a cable until the end of the block, then stop it. Its task must end."""
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
-            cable = Cable(first.wire, second.wire, nursery.start_soon)
+            cable = Cable(first.wire, second.wire, Room(), nursery.start_soon)
             nursery.start_soon(cable.run)
             yield cable
             await cable.stop()

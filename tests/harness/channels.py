@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 from virtfs.core.ids import Gid, Uid, User
+from virtfs.core.memory import Memory
 from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Waiters
 from virtfs.files.node import ROOT, Directory
 from virtfs.files.text import Text
@@ -215,7 +216,7 @@ class Bench:
 
     def open_text(self, text: Callable[[User], str]) -> int:
         """Open a text file as the name space does. Returns its file handle (fh)."""
-        return self.handles.add_text(Text(ROOT, text).open(User(Uid(0), Gid(0), 1)))
+        return self.handles.add_text(Text(ROOT, text).open(User(Uid(0), Gid(0), 1), self.handles.memory))
 
 
 def notification(kh: int) -> Answer:
@@ -224,7 +225,7 @@ def notification(kh: int) -> Answer:
 
 
 @asynccontextmanager
-async def channel(longest: int = LARGE_ENOUGH) -> AsyncIterator[Bench]:
+async def channel(longest: int = LARGE_ENOUGH, memory: Memory | None = None) -> AsyncIterator[Bench]:
     """Run a channel while the body runs, and assert that its tasks do not end.
     longest: maximum length of a message to libfuse, in bytes.
     """
@@ -237,7 +238,7 @@ async def channel(longest: int = LARGE_ENOUGH) -> AsyncIterator[Bench]:
             trio.socket.from_stdlib_socket(ours),
             longest,
             Inodes(root),
-            Handles(),
+            Handles(memory or Memory()),
             lambda refusal, user: None,
         )
         async with trio.open_nursery() as nursery:

@@ -12,6 +12,7 @@ import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
+from virtfs.core.memory import Memory
 from virtfs.core.virt import HostEnd, Virt
 from virtfs.forward.recorder import Recorder, Rings
 from virtfs.host.bpf import Program
@@ -114,13 +115,13 @@ class Bench:
     made: every ring ever opened. refusal: the error with which opens fail. gate: opens wait until it is set.
     """
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, memory: Memory | None = None) -> None:
         self.made: list[FakeRing] = []
         self.refusal: VirtError | None = None
         self.gate = threading.Event()
         self.gate.set()
         self.waiting = 0  # number of opens that wait for the gate
-        self.rings = Rings(self._make)
+        self.rings = Rings(memory or Memory(), self._make)
         self.start = nursery.start_soon
         self._taps: list[FakeTap] = []
 
@@ -162,10 +163,10 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench() -> AsyncIterator[Bench]:
+async def bench(memory: Memory | None = None) -> AsyncIterator[Bench]:
     """Yield a bench, and assert at the end that all its rings are closed."""
     async with trio.open_nursery() as nursery:
-        made = Bench(nursery)
+        made = Bench(nursery, memory)
         try:
             yield made
             assert made.open == []

@@ -10,6 +10,7 @@ Interfaces:
     events                the events that the file `events` reports
     ratelimit             limits how often events of one kind are logged
     limits                the maxima of a mount
+    memory                accounts for the memory that clients hold
 
 The language of ctl:
 

@@ -68,6 +68,11 @@ class Lines:
             lines.append(self._kept)
         return self._frames(lines)
 
+    @property
+    def size(self) -> int:
+        """The length of the unfinished line in bytes."""
+        return len(self._kept)
+
     def forget(self) -> None:
         """Drop the unfinished line, for example because its write failed."""
         self._kept = b""

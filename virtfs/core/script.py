@@ -61,6 +61,11 @@ class Script:
         # A generator, because a write may have a million lines, and the caller serves other users between two lines.
         return (Line(_decode(line), number, len(lines)) for number, line in enumerate(lines, start=1))
 
+    @property
+    def size(self) -> int:
+        """The length of the unfinished line in bytes."""
+        return len(self._kept)
+
     def forget(self) -> None:
         """Drop the unfinished line, for example because its write failed."""
         self._kept = b""

@@ -8,6 +8,9 @@ may add more:
     virts       a list of objects, one for each interface, in the order of the units
     bridges     a list of objects, one for each bridge under bridge/
     cables      a list of objects, one for each cable
+    limits      an object: the limits of the mount, under the names of the fields of core.limits.Limits; sizes in bytes
+    memory      an object: for each kind of memory that clients hold (core.memory) an object: bytes (now in use),
+                highest (the largest number so far) and refused (requests and frames refused for lack of memory)
 
 An interface:
 
@@ -94,10 +97,16 @@ def status(
     bridges: Iterable[Object] = (),
     cables: Iterable[Object] = (),
     options: str = "",
+    limits: Object | None = None,
+    memory: Object | None = None,
 ) -> str:
-    """Return the text of the file, from the objects that describe(), describe_bridge() and describe_cable() return."""
+    """Return the text of the file, from the objects that describe(), describe_bridge() and describe_cable() return.
+
+    limits: the fields of Limits. memory: the result of Memory.describe().
+    """
     lists = {"virts": list(virts), "bridges": list(bridges), "cables": list(cables)}
-    return json.dumps({"version": version, "options": one_line(options), **lists}) + "\n"
+    head = {"version": version, "options": one_line(options)}
+    return json.dumps({**head, **lists, "limits": limits or {}, "memory": memory or {}}) + "\n"
 
 
 def describe_cable(words: Sequence[str]) -> dict[str, object]:

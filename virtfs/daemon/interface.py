@@ -135,6 +135,7 @@ class Interface:
         """End the interface. Blocked readers get ENXIO."""
         self.virt.destroy()
         await self._end_captures()
+        self.ports.history.end()
         self.impairments.stop()
         self._pump.cancel()
         await self._ended.wait()

@@ -77,7 +77,7 @@ class Lifecycle:
         self._lock = lock
         self._report = report
         self._start = start
-        self._rings = Rings()
+        self._rings = Rings(pcap.budget.memory)
 
     def check_room(self) -> None:
         """Raise VirtError if there is no room for one more interface.
@@ -164,8 +164,13 @@ class Lifecycle:
         )  # fmt: skip
         drops = Drops(virt.name, self._events, self._start)
         wire = Wire(
-            virt, tap, gone=partial(self._doubt, unit), catch_up=self._follower.catch_up, dropped=drops.add
-        )  # fmt: skip
+            virt,
+            tap,
+            gone=partial(self._doubt, unit),
+            catch_up=self._follower.catch_up,
+            dropped=drops.add,
+            memory=self._pcap.budget.memory,
+        )
         try:
             recorder = Recorder(virt, tap, self._rings, self._start)
             seats = Seats()

@@ -14,6 +14,7 @@ import trio
 from virtfs import __version__
 from virtfs.core.errors import VirtError
 from virtfs.core.limits import Limits
+from virtfs.core.memory import OF_INTERFACES, Kind, Memory
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.changes import Changes
@@ -68,6 +69,7 @@ class Daemon:
         """
         self.options = options
         self.kernel = kernel
+        self.memory = Memory(limits.memory, limits.user_memory)
         self.fifos = fifos
         self.changes = Changes()
         self.errors = ErrorsByUser(self.changes)
@@ -83,14 +85,23 @@ class Daemon:
             "pcap",
             Opens(),
             self.registry.recorders,
-            Budget(limits.capture),
+            Budget(limits.capture, self.memory),
             application,
             tasks.start,
             alone=False,
         )
         self.state = State(self.registry, self.bridges, self.cables, self.follower, accounts, state, lock)
         self.reports = Reports(
-            self.registry, self.bridges, self.cables, self.follower, accounts, self.state, self.changes, options
+            self.registry,
+            self.bridges,
+            self.cables,
+            self.follower,
+            accounts,
+            self.state,
+            self.changes,
+            options,
+            limits,
+            self.memory,
         )
         lifecycle = Lifecycle(
             kernel,
@@ -184,10 +195,13 @@ class _Mount:
         self._daemon = daemon
         self._ours, theirs, longest = _pair()
         self.workers = _workers(longest)
-        inodes, handles = Inodes(daemon.root), Handles()
+        inodes, handles = Inodes(daemon.root), Handles(daemon.memory)
+        self._handles = handles
         self.diagnosis = Diagnosis(daemon.registry, daemon.state, handles, daemon.options)
         self._channel = Channel(fuse_fd, self._ours, longest, inodes, handles, daemon.errors.report)
-        names.serve_on(daemon.root, inodes, handles, daemon.rights, self._channel.grow, theirs.detach())
+        names.serve_on(
+            daemon.root, inodes, handles, daemon.rights, self._channel.grow, daemon.errors.report, theirs.detach()
+        )
 
     async def run(
         self, nursery: trio.Nursery, ready: Callable[[], None], stop: trio.Event, state: StateFile | None
@@ -208,6 +222,7 @@ class _Mount:
         finally:
             with trio.CancelScope(shield=True):
                 await self._end()
+                self._check_memory()
             nursery.cancel_scope.cancel()
 
     async def _begin(self, nursery: trio.Nursery, ready: Callable[[], None], state: StateFile | None) -> None:
@@ -241,6 +256,12 @@ class _Mount:
     async def _end(self) -> None:
         await self._daemon.commands.end()
         self._channel.end()
+
+    def _check_memory(self) -> None:
+        """Log memory that is still charged after the end of every interface: a buffer has not given it back."""
+        kinds = OF_INTERFACES if self._handles else tuple(kind for kind in Kind if kind is not Kind.REQUESTS)
+        if left := self._daemon.memory.left(kinds):
+            log.error("the accounts of memory failed: %s", left)
 
     def close(self) -> None:
         """Free libfuse's session and our end of the socket pair."""

@@ -15,10 +15,11 @@ import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
+from virtfs.core.memory import Kind
 from virtfs.core.pace import Pace
 from virtfs.core.savefile import Reader, Record, Run
 from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Waiters
-from virtfs.forward.frame_runs import RUN, Rows
+from virtfs.forward.frame_runs import ROOM, RUN, Rows
 from virtfs.forward.tasks import lasting
 from virtfs.forward.wire import Wire
 from virtfs.host.timer import Timer
@@ -74,6 +75,7 @@ class InjectHandle(DeviceHandle):
         "_early",
         "_file",
         "_frames",
+        "_hold",
         "_next",
         "_pace",
         "_reader",
@@ -98,12 +100,21 @@ class InjectHandle(DeviceHandle):
         # before _due. _early is None if no write was interrupted, or if _due has passed.
         self._early: float | None = None
         self._unpaced: Iterator[bytes | Run] | None = None  # used instead of _records while `pace` is 0
+        self._hold = file.wire.memory.hold(Kind.INPUT, user.uid)
         self._rows = Rows()
         self._frames = 0
         self._writing = 0  # length of the waiting write in bytes
         self._timer = Timer()  # created last: if a later statement failed, nothing would close the timer
 
     def write(self, data: memoryview) -> int | None:
+        """Take a piece of a capture file. VirtError ENOBUFS: there is no memory for it; nothing is taken."""
+        needed = ROOM + self._reader.memory(len(data))
+        if needed > self._hold.size:
+            try:
+                self._hold.resize(needed)
+            except VirtError as error:
+                self._report(error)
+                raise
         if self._file.wire.virt.pace:
             self._records, self._unpaced = self._reader.feed(data), None
         else:
@@ -236,4 +247,5 @@ class InjectHandle(DeviceHandle):
             self._reader.finish()
         except VirtError as error:
             self._report(error)
+        self._hold.release()
         super().release()

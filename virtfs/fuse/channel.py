@@ -66,8 +66,8 @@ class Channel:
     ) -> None:
         self._fuse = fuse
         self._answers = Answers(device_of(fuse, inodes))
-        self._waiting = Waiting(self._answers)
-        self.pair = Pair(pair, longest, self._answers)
+        self._waiting = Waiting(self._answers, handles.memory)
+        self.pair = Pair(pair, longest, self._answers, handles.memory)
         self._inodes = inodes
         self._handles = handles
         self._report = report
@@ -235,11 +235,16 @@ class Channel:
         flags, _ = p.fuse_open_in.unpack_from(self._in, p.BODY)
         user = self._user()
         try:
-            opened = node.admit(flags, user)
-            if isinstance(opened, DeviceHandle):
-                self._opened(unique, opened)
-            else:
-                self._tasks.start_soon(self._open_later, unique, opened, user)
+            self._handles.begin(user)
+            try:
+                opened = node.admit(flags, user)
+                if isinstance(opened, DeviceHandle):
+                    self._opened(unique, opened)
+                else:
+                    self._tasks.start_soon(self._open_later, unique, opened, user)
+            except BaseException:
+                self._handles.closed(user)
+                raise
         except (OSError, MemoryError) as failure:
             refusal = refused(failure)
             self._report(refusal, user)
@@ -247,11 +252,7 @@ class Channel:
         return True
 
     def _opened(self, unique: Unique, handle: DeviceHandle) -> None:
-        try:
-            fh = self._handles.add_device(handle)
-        except VirtError:
-            handle.release()
-            raise
+        fh = self._handles.add_device(handle)
         flags = DEVICE_FLAGS
         if isinstance(handle, FixedHandle):
             flags = FIXED_FLAGS
@@ -260,14 +261,18 @@ class Channel:
 
     async def _open_later(self, unique: Unique, opening: Awaitable[DeviceHandle], user: User) -> None:
         try:
-            self._opened(unique, await opening)
+            handle = await opening
         except (OSError, MemoryError) as failure:
+            self._handles.closed(user)
             refusal = refused(failure)
             self._report(refusal, user)
             self._answers.fail(unique, refusal.errno)
         except Exception:
+            self._handles.closed(user)
             log.exception("open (request %d) failed", unique)
             self._answers.fail(unique, errno.EIO)
+        else:
+            self._opened(unique, handle)
 
     def grow(self, inode: int, size: int) -> None:
         """Raise the size that the kernel has cached for an inode to at least `size` bytes; see Answers.grow()."""

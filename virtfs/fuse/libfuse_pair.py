@@ -6,12 +6,16 @@ from collections import deque
 import trio
 
 from virtfs.core.errors import VirtError
+from virtfs.core.ids import Uid
+from virtfs.core.memory import REQUEST, Kind, Memory
 from virtfs.files.device import Unique
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 
 # Maximum number of bytes of a text file or directory in one answer from the slow plane.
 SLOW_REPLY = 65536
+# Requests that are never refused: INIT begins the connection, and refusing the others would leak a handle.
+_ALWAYS = frozenset((p.FUSE_INIT, p.FUSE_RELEASE, p.FUSE_RELEASEDIR))
 
 
 class ProtocolTooOld(VirtError):
@@ -22,13 +26,16 @@ class Pair:
     """The channel's end of the socket pair.
 
     longest: the size of the largest message that the pair carries, in bytes.
+    memory: the accountant of the mount. It charges the requests that libfuse has not taken yet.
     """
 
-    def __init__(self, ours: trio.socket.SocketType, longest: int, answers: Answers) -> None:
+    def __init__(self, ours: trio.socket.SocketType, longest: int, answers: Answers, memory: Memory) -> None:
         self._ours = ours
+        self._memory = memory
         self._longest = longest
         self._answers = answers
-        self._waiting: deque[bytes] = deque()  # requests from forward() that requests() has not sent yet
+        # Requests from forward() that requests() has not sent yet, and the user of each.
+        self._waiting: deque[tuple[bytes, Uid]] = deque()
         self._more = trio.Event()
         self._init: Unique | None = None
         self._held: bytearray | None = None
@@ -39,7 +46,8 @@ class Pair:
         """Queue a request for libfuse.
 
         VirtError E2BIG: a WRITE is larger than the pair carries, or may be the first piece of a write(2) of more than
-        1 MiB. The kernel splits such a write at page boundaries into WRITEs of up to 1 MiB.
+        1 MiB. The kernel splits such a write at page boundaries into WRITEs of up to 1 MiB. ENOBUFS: too many requests
+        of the user wait.
         """
         length = len(message)
         if length > self._longest or (opcode == p.FUSE_WRITE and length > p.DATA + p.MAX_WRITE - 4096):
@@ -49,7 +57,11 @@ class Pair:
             fields = list(p.fuse_read_in.unpack_from(message, p.BODY))
             fields[2] = min(fields[2], SLOW_REPLY)
             p.fuse_read_in.pack_into(message, p.BODY, *fields)
-        self._waiting.append(bytes(message))
+        uid = Uid(p.fuse_in_header.unpack_from(message)[4])
+        if opcode not in _ALWAYS:
+            self._memory.check(Kind.REQUESTS, uid, REQUEST + length)
+        self._memory.add(Kind.REQUESTS, uid, REQUEST + length)
+        self._waiting.append((bytes(message), uid))
         self._more.set()
 
     def negotiate(self, unique: Unique, message: memoryview) -> None:
@@ -94,7 +106,10 @@ class Pair:
         while True:
             await self._more.wait()
             while self._waiting:
-                await self._ours.send(self._waiting.popleft())
+                message, uid = self._waiting[0]
+                await self._ours.send(message)
+                self._waiting.popleft()
+                self._memory.add(Kind.REQUESTS, uid, -(REQUEST + len(message)))
             self._more = trio.Event()
 
     async def replies(self) -> None:

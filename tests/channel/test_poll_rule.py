@@ -18,7 +18,7 @@ from harness.channels import Answer, Bench, channel
 from harness.in_trio import in_trio
 from harness.rings import bench as ring_bench
 from harness.wires import frame_file, plain_wire
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from virtfs.core.errors import VirtError
@@ -385,6 +385,7 @@ STREAMS: dict[str, Callable[[], AbstractAsyncContextManager[Polled]]] = {
 def test_poll_tells_what_the_call_does(stream: str) -> None:
     @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.integers(0, 99), max_size=15))
+    @example([3, 0, 80, 0])  # hex: the rest of a line is read while the interface is down
     def check(numbers: list[int]) -> None:
         @in_trio
         async def run() -> None:

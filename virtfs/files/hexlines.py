@@ -75,7 +75,11 @@ class HexHandle(TextDeviceHandle):
 
     def poll(self) -> int:
         events = self._file.frame.poll(self._flags)
-        return events | select.POLLIN if self._rest else events
+        if self._rest:  # the next read returns it, even if the interface is down
+            events |= select.POLLIN
+            if not events & select.POLLHUP:
+                events &= ~select.POLLERR
+        return events
 
     def write(self, data: memoryview) -> int:
         try:

@@ -31,9 +31,11 @@ from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.lifecycle import Lifecycle
 from virtfs.daemon.netns_verb import destination, refuse_moves
 from virtfs.daemon.registry import Registry
+from virtfs.daemon.replay import Replay
 from virtfs.daemon.state import State
 from virtfs.daemon.virt_checks import VirtChecks
 from virtfs.daemon.virt_verbs import VirtVerbs
+from virtfs.files.events import Events
 from virtfs.files.tree import Reports, Tree
 from virtfs.forward.tasks import Start
 
@@ -60,11 +62,13 @@ class Commands:
         changes: Changes,
         lock: trio.Lock,
         start: Start,
+        events: Events,
     ) -> None:
         """lock: held while interfaces change. start: runs a task until the mount ends."""
         self.lock = lock
         self.ended = False
         self.tree = Tree(self, reports, errors)
+        self.replay = Replay(self, registry, state.failed, kernel, events)
         self._kernel = kernel
         self._registry = registry
         self._lifecycle = lifecycle
@@ -98,12 +102,17 @@ class Commands:
                         await self._run_locked(of, script, line, user)
                     elif not line.number % YIELD:
                         await trio.lowlevel.checkpoint()
-            finally:
+            except BaseException:
                 await self._state.keep()
+                raise
+            await self._keep(user)
 
     async def _run_locked(self, of: Virt | Bridge | None, script: Script, line: Line, user: User) -> None:
         try:
             await trio.lowlevel.checkpoint()
+            if of is None and line.text.split(maxsplit=1)[0] == "retry":
+                await self._retry(line.text, user)
+                return
             async with self.lock:
                 if of is None:
                     await self.run_line(line.text, user)
@@ -114,6 +123,14 @@ class Commands:
             refusal = refused(failure)
             located = line.locate(VirtError(refusal.errno, f"{quoted(line.text.strip())}: {refusal.strerror}"))
             raise self._errors.remember(located, user) from None
+
+    async def _retry(self, text: str, user: User) -> None:
+        """Run the failed lines of the state file again. The caller does not hold the lock: each line takes it."""
+        self._refuse_at_end()
+        parse(text)
+        if not user.root:
+            raise VirtError(errno.EPERM, "only root may use this ctl; write to the ctl of your interface")
+        await self.replay.retry()
 
     async def set_value(self, virt: Virt, file: str, data: bytes, user: User) -> None:
         """Carry out one write to an attribute file.
@@ -129,7 +146,7 @@ class Commands:
                 refusal = refused(failure)
                 sentence = f"{virt.name}/{file}: {refusal.strerror.removeprefix(f'{file}: ')}"
                 raise self._errors.remember(VirtError(refusal.errno, sentence), user) from None
-            await self._state.keep()
+            await self._keep(user)
 
     async def change(self, virt: Virt, actions: tuple[Action, ...], user: User) -> None:
         """Carry out the verbs that correspond to a system call: chmod(2) or chown(2)."""
@@ -139,7 +156,13 @@ class Commands:
                     await self._change(self._registry.of(virt), actions, user)
             except (OSError, MemoryError) as failure:
                 raise self._errors.remember(refused(failure), user) from None
-            await self._state.keep()
+            await self._keep(user)
+
+    async def _keep(self, user: User) -> None:
+        """Save the state after a command. If this fails, the command stays in effect, and last_error has the reason."""
+        if not await self._state.keep() and (unsaved := self._state.unsaved) is not None:
+            sentence = f"the command took effect, but virtfs {unsaved.refusal.strerror}"
+            self._errors.remember(VirtError(unsaved.refusal.errno, sentence), user)
 
     async def make_clone(self, user: User) -> tuple[Unit, Callable[[], None]]:
         """Create an interface for one open of clone. Return its unit, and a function that destroys it."""
@@ -196,7 +219,7 @@ class Commands:
         """
         self._refuse_at_end()
         command = parse(text)
-        if command is None or command.kind == "help":
+        if command is None or command.kind in ("help", "retry"):
             return
         if not user.root:
             raise VirtError(errno.EPERM, "only root may use this ctl; write to the ctl of your interface")

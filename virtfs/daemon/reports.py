@@ -84,5 +84,16 @@ class Reports:
         virts = [describe(wire.virt, wire.readers, *names) for wire in self.wires()]
         cables = [format_command(command).split(maxsplit=3)[1:] for command in self._cables.lines()]
         bridges = map(describe_bridge, self._bridges)
-        limits, memory = asdict(self._limits), self.memory.describe()
-        return status(version, virts, bridges, map(describe_cable, cables), self._options, limits, memory)
+        state, limits, memory = self._state.report(), asdict(self._limits), self.memory.describe()
+        return status(version, virts, bridges, map(describe_cable, cables), self._options, state, limits, memory)
+
+    def state_gauges(self) -> dict[str, float] | None:
+        """Return the values of the metrics of the state file. None if there is no state file."""
+        if self._state.file is None:
+            return None
+        unsaved = self._state.unsaved
+        return {
+            "saved": float(unsaved is None),
+            "unsaved_since_seconds": 0.0 if unsaved is None else unsaved.since,
+            "failed_lines": float(len(self._state.failed)),
+        }

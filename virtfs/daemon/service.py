@@ -26,7 +26,6 @@ from virtfs.daemon.follow import Follower
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.lifecycle import Lifecycle
 from virtfs.daemon.registry import Registry
-from virtfs.daemon.replay import Replay
 from virtfs.daemon.reports import Reports
 from virtfs.daemon.rights import Rights
 from virtfs.daemon.state import State
@@ -90,7 +89,7 @@ class Daemon:
             tasks.start,
             alone=False,
         )
-        self.state = State(self.registry, self.bridges, self.cables, self.follower, accounts, state, lock)
+        self.state = State(self.registry, self.bridges, self.cables, self.follower, accounts, state, lock, self.events)
         self.reports = Reports(
             self.registry,
             self.bridges,
@@ -132,9 +131,9 @@ class Daemon:
             self.changes,
             lock,
             tasks.start,
+            self.events,
         )
         self.rights = Rights(self.commands, self.errors, self.follower)
-        self.replay = Replay(self.commands, self.registry, self.state.failed, kernel)
         self.root.children.update(self.commands.tree.root(__version__, self.events, pcap))
         self.root.children["bridge"] = self.bridges.directory
 
@@ -228,7 +227,7 @@ class _Mount:
     async def _begin(self, nursery: trio.Nursery, ready: Callable[[], None], state: StateFile | None) -> None:
         """Recreate the saved state, then admit requests."""
         await self._channel.pair.negotiated.wait()
-        if state is not None and not await self._daemon.replay.run(await state.load()):
+        if state is not None and not await self._daemon.commands.replay.run(await state.load()):
             return  # the mount is ending
         self._channel.pair.admit()
         nursery.start_soon(lasting, "saving the state", self._follow_changes)

@@ -5,7 +5,7 @@ metrics of the server process to those of the interfaces. Names follow the rules
 end in _total, names contain the base unit, and every metric has a HELP line.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
@@ -50,21 +50,31 @@ _MEMORY: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-def metrics(version: str, wires: Iterable[Wire], memory: Memory) -> str:
+# The HELP text of each gauge about the state file.
+_STATE: Final[dict[str, str]] = {
+    "saved": "Whether the state file has the current state, 1 or 0.",
+    "unsaved_since_seconds": "Time since which the state file does not have the current state, in Unix time, or 0.",
+    "failed_lines": "Lines of the state file that could not be replayed.",
+}
+
+
+def metrics(version: str, wires: Iterable[Wire], memory: Memory, state: Mapping[str, float] | None = None) -> str:
     """Return the text, with one line per metric and interface. Interfaces are in the order of `wires`.
 
+    state: the value of each gauge about the state file, or None if there is no state file.
     The label `virt` names the interface, as in virt="virt3".
     """
-    return generate_latest(_Mount(version, list(wires), memory)).decode()
+    return generate_latest(_Mount(version, list(wires), memory, state or {})).decode()
 
 
 class _Mount(Collector):
     """The metrics of a mount, as the collector that generate_latest needs."""
 
-    def __init__(self, version: str, wires: list[Wire], memory: Memory) -> None:
+    def __init__(self, version: str, wires: list[Wire], memory: Memory, state: Mapping[str, float]) -> None:
         self._version = version
         self._wires = wires
         self._memory = memory
+        self._state = state
 
     def collect(self) -> Iterator[Metric]:
         yield InfoMetricFamily("virtfs", "The virtfs that serves this mount.", {"version": self._version})
@@ -78,6 +88,8 @@ class _Mount(Collector):
             for wire in self._wires:
                 gauge.add_metric([wire.virt.name], value(wire))
             yield gauge
+        for name, number in self._state.items():
+            yield GaugeMetricFamily(f"virtfs_state_{name}", _STATE[name], value=number)
         yield from self._of_memory()
 
     def _of_memory(self) -> Iterator[Metric]:

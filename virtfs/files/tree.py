@@ -62,6 +62,9 @@ class Reports(Protocol):
     def status(self, version: str) -> str:
         """Return the text of status.json."""
 
+    def state_gauges(self) -> dict[str, float] | None:
+        """Return the values of the metrics of the state file. None if there is no state file."""
+
 
 class Errors(Protocol):
     """Keeps each user's last error."""
@@ -95,7 +98,10 @@ class Tree:
                 ROOT, lambda user: ifconfig(wire.virt for wire in reports.wires()), changes=reports.changes
             ),
             "status.json": self._report(lambda: reports.status(version), b'"memory": {'),
-            "metrics": self._report(lambda: metrics(version, reports.wires(), reports.memory), b"# HELP virtfs_memory"),
+            "metrics": self._report(
+                lambda: metrics(version, reports.wires(), reports.memory, reports.state_gauges()),
+                b"# HELP virtfs_memory",
+            ),
             "memory": Text(ROOT, lambda user: reports.memory.text(), rights=Rights.PRIVATE),
             "version": Text(ROOT, lambda user: f"virtfs {version}\n"),
         }

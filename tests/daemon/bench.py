@@ -145,6 +145,8 @@ class _Silence:
 class FakeKernel:
     """Replaces Kernel, and starts no threads."""
 
+    mark = ""
+
     def __init__(self, host: Host) -> None:
         self.links = host
         self.monitor = _Silence()

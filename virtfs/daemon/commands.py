@@ -20,7 +20,7 @@ from virtfs.core.ids import Uid, Unit, User
 from virtfs.core.quoting import quoted
 from virtfs.core.script import Line, Script
 from virtfs.core.verbs import BRIDGE
-from virtfs.core.virt import Virt
+from virtfs.core.virt import Origin, Virt
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.changes import Changes
@@ -233,7 +233,7 @@ class Commands:
     async def _run_command(self, command: Command, user: User, made: frozenset[str]) -> object:
         """Carry out a command, and return its target: a unit or the name of a bridge."""
         if isinstance(command.target, str):
-            await self._bridges.run(command, self.run, command.target in made)
+            await self._bridges.run(command, self.run, made)
             await self._follower.caught_up()  # updates taps that joined or left the bridge
             return command.target
         unit = None if command.target is None else Unit(int(command.target))
@@ -272,10 +272,13 @@ class Commands:
         await self._checks.check(None, actions, user)
         netns = destination(actions)
         interface = await self._lifecycle.create(unit, self.tree.interface, f"tap{unit}" in made, netns)
+        attached = not interface.tap.made
         try:
+            if attached and interface.virt.origin is Origin.MADE:
+                await self._verbs.renew(interface, actions)
             await self._verbs.carry_out(interface, actions)
         except BaseException:
-            await self._lifecycle.destroy(interface)
+            await self._lifecycle.destroy(interface, keep=attached)
             raise
         return interface.virt.unit
 

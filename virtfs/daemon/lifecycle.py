@@ -157,7 +157,8 @@ class Lifecycle:
         raise VirtError(errno.ENOSPC, "every unit is taken: destroy an interface first")
 
     def _assemble(self, unit: Unit, tap: Tap, found: Found, made: bool, cloned: bool) -> Interface:
-        origin = Origin.CLONED if cloned else Origin.MADE if tap.made or made else Origin.FOUND
+        ours = tap.made or made or bool(self._kernel.mark and found.link.alias == self._kernel.mark)
+        origin = Origin.CLONED if cloned else Origin.MADE if ours else Origin.FOUND
         host = replace(host_end(found.link, found.addresses, found.bridge), dropped=0)
         virt = Virt(
             unit, new_mac(unit, random.randrange(256)), host, persist=not tap.made, origin=origin

@@ -12,6 +12,7 @@ from virtfs.core.ids import Gid, Uid, Unit, User
 from virtfs.core.quoting import quoted
 from virtfs.daemon.failed_lines import FailedLine, FailedLines, replayable
 from virtfs.daemon.kernel import Kernel
+from virtfs.daemon.leftovers import sweep, wanted_by
 from virtfs.daemon.netns_verb import destination, without_move
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.statefile import made_before
@@ -44,9 +45,12 @@ class Replay:
         self._kernel = kernel
         self._events = events
 
-    async def run(self, text: str) -> bool:
-        """Run every line. Return False if the mount ended before all lines had run."""
-        self._failed.made = made_before(text)
+    async def run(self, text: str, created: bool = False) -> bool:
+        """Run every line. Return False if the mount ended before all lines had run.
+
+        created: whether the state file did not exist before this mount.
+        """
+        self._failed.made = made_before(text) | await self._sweep(text, created)
         for number, text_line in enumerate(text.splitlines(), start=1):
             if self._lines.ended:
                 break
@@ -55,6 +59,14 @@ class Replay:
                 log.error("state file, line %d: %s: %s", number, quoted(line), failure.reason)
                 self._failed.add(failure)
         return not self._lines.ended
+
+    async def _sweep(self, text: str, created: bool) -> frozenset[str]:
+        """Remove what a killed server has left and the state does not mention. Return the names of what it has left."""
+        kernel = self._kernel
+        if not kernel.mark:
+            return frozenset()
+        wanted = None if created else wanted_by(text)
+        return await kernel.call(sweep, kernel.links, kernel.mark, wanted, kernel.open_tap)
 
     async def retry(self) -> None:
         """Run the lines again that have failed, each as a line of its own. Other lines may run in between.

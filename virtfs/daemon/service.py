@@ -44,6 +44,7 @@ from virtfs.fuse.channel import Channel
 from virtfs.fuse.inodes_handles import Handles, Inodes
 from virtfs.fuse.libfuse_pair import SLOW_REPLY
 from virtfs.fuse.protocol import LONGEST_REQUEST
+from virtfs.host.marks import mark_of
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +172,7 @@ async def serve(
     with ExitStack() as closing:
         if state_file is not None:
             closing.callback(state_file.close)
-        kernel = Kernel()
+        kernel = Kernel(mark_of(state_file.path) if state_file else "")
         closing.callback(kernel.close)
         async with trio.open_nursery() as libfuse:
             with ExitStack() as ending:
@@ -227,7 +228,7 @@ class _Mount:
     async def _begin(self, nursery: trio.Nursery, ready: Callable[[], None], state: StateFile | None) -> None:
         """Recreate the saved state, then admit requests."""
         await self._channel.pair.negotiated.wait()
-        if state is not None and not await self._daemon.commands.replay.run(await state.load()):
+        if state is not None and not await self._daemon.commands.replay.run(await state.load(), state.created):
             return  # the mount is ending
         self._channel.pair.admit()
         nursery.start_soon(lasting, "saving the state", self._follow_changes)

@@ -42,6 +42,7 @@ class StateFile:
     def __init__(self, path: Path) -> None:
         """path: the path of the file. A symbolic link is resolved here, and its later changes are ignored."""
         self.path = Path(os.path.realpath(path))
+        self.created = False  # whether load() has created the file
         self._locked = -1  # the descriptor that holds the lock
         self._text: str | None = None
         self.unsaved: Unsaved | None = None  # None if the last save() has succeeded
@@ -61,6 +62,7 @@ class StateFile:
         return text
 
     def _open(self) -> tuple[int, str]:
+        self.created = not self.path.exists()
         while True:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             fd = os.open(self.path, flags, 0o600)

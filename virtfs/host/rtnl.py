@@ -35,6 +35,7 @@ _IFREQ = struct.Struct("16si20x")  # struct ifreq, linux/if.h: name and index
 _NAME_MAX = 15  # IFNAMSIZ - 1
 
 Message = Any  # a pyroute2 message: a dict with get_attr(name); pyroute2 has no type annotations
+Request = tuple[int, Message, int]  # the arguments of Rtnl.ask
 
 
 def text_of(value: str | bytes) -> str:
@@ -97,14 +98,35 @@ class Rtnl:
         The list is empty if the kernel only acknowledges the request. kind: RTM_…. flags: NLM_F_….
         VirtError: the error that the kernel reported, with the kernel's message if there is one.
         """
+        self._socket.sendto(self._encoded(kind, message, flags), (0, 0))
+        return list(self._answer())
+
+    def ask_both(self, first: Request, second: Request) -> None:
+        """Send two requests in one system call, so that a kill of this process comes before or after both.
+
+        The kernel handles the second even if it refuses the first (af_netlink.c netlink_rcv_skb). VirtError: the error
+        of the first that was refused.
+        """
+        data = [self._encoded(*request) for request in (first, second)]
+        sequence = self._sequence
+        self._socket.sendto(b"".join(one.ljust(-(-len(one) // 4) * 4, b"\0") for one in data), (0, 0))
+        failures = []
+        for self._sequence in (sequence - 1, sequence):
+            try:
+                list(self._answer())
+            except OSError as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[0]
+
+    def _encoded(self, kind: int, message: Message, flags: int) -> bytes:
         self._sequence += 1
         header = message["header"]
         header["type"] = kind
         header["flags"] = NLM_F_REQUEST | NLM_F_ACK | flags
         header["sequence_number"] = self._sequence
         message.encode()
-        self._socket.sendto(bytes(message.data), (0, 0))
-        return list(self._answer())
+        return bytes(message.data)
 
     def dump(self, kind: int, message: Message) -> list[Message]:
         """Return all objects of a kind (NLM_F_DUMP) that match the message's header.

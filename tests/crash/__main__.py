@@ -1,16 +1,21 @@
 """Kill a server with SIGKILL at system calls and at random times, and compare what remains with a model.
 
-python -m crash [--kills N] [--seed N] [--keep-going]
-
 Each acknowledged line must be there whole, the line in progress whole or not at all, and nothing else. The kernel, ctl
 and the state file must agree. A mismatch prints the seed and the history; the exit status is then 1.
 """
 
 import argparse
+import os
 import sys
 import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 
-from .machine import Machine, Mismatch
+from harness import children
+
+from .machine import Machine
+
+EACH = 100  # kills with one seed, and so with one history
 
 
 def crash(kills: int, seed: int) -> tuple[int, str, dict[str, int]]:
@@ -22,7 +27,7 @@ def crash(kills: int, seed: int) -> tuple[int, str, dict[str, int]]:
         machine.start()
         while machine.kills < kills:
             machine.round()
-    except Mismatch as mismatch:
+    except AssertionError as mismatch:
         history = "\n".join(machine.history)
         wrong = f"seed {seed}, after {machine.kills} kills:\n{history}\n{mismatch}"
     finally:
@@ -31,19 +36,25 @@ def crash(kills: int, seed: int) -> tuple[int, str, dict[str, int]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--kills", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
+    """Run the command line. Returns its exit status."""
+    parser = argparse.ArgumentParser(prog="make crash")
+    parser.add_argument("--kills", type=int, default=2000, help="number of kills (2000)")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="seed of the first EACH kills")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="number of servers at a time")
     options = parser.parse_args()
+    children.accept_any_caller()
+    children.private_mounts()
     done = mismatches = 0
-    seed = options.seed
-    while done < options.kills:
-        kills, wrong, kept = crash(min(100, options.kills - done), seed)
-        done += kills
-        mismatches += bool(wrong)
-        print(wrong or f"seed {seed}: {kills} kills, {kept}", flush=True)
-        seed += 1
-    print(f"{done} kills, {mismatches} mismatches")
+    kept: Counter[str] = Counter()
+    portions = [min(EACH, options.kills - begun) for begun in range(0, options.kills, EACH)]
+    seeds = range(options.seed, options.seed + len(portions))
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for seed, (kills, wrong, ends) in zip(seeds, pool.map(crash, portions, seeds), strict=True):
+            done += kills
+            mismatches += bool(wrong)
+            kept.update(ends)
+            print(wrong or f"seed {seed}: {kills} kills", flush=True)
+    print(f"{done} kills, {mismatches} mismatches; of the last lines {dict(kept)}")
     return 1 if mismatches else 0
 
 

@@ -64,6 +64,8 @@ class Lines:
             said.append(f"bridge {bridge}")
         if random.random() < 0.3:
             said.append(f"description {random.choice(['a note', 'the # second', 'ü persist'])}")
+        elif random.random() < 0.2:
+            said.append(random.choice(["filter arp", "filter tcp port 80", "-filter"]))
         for verb in said:
             name, _, value = verb.partition(" ")
             put(words, name, value)

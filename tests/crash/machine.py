@@ -45,6 +45,19 @@ def write(text: str) -> str:
     return "done"
 
 
+def use_clone() -> str:
+    """Open clone, make its tap persistent, and close it again. Return "done" or "died"."""
+    try:
+        fd = os.open(f"{DIR}/clone", os.O_RDWR)
+        try:
+            unit = os.read(fd, 20).decode().strip()
+            return write(f"virt{unit} persist up inet 10.8.8.1/24\n")
+        finally:
+            os.close(fd)
+    except OSError:
+        return "died"
+
+
 def look() -> tuple[str, str, str, dict[str, list[dict[str, Any]]]]:
     """Return the texts of ctl, status.json and the state file, and what ip(8) shows in each namespace."""
     spaces = {"": _LOOK, **{name: ["ip", "-n", name, *_LOOK[1:]] for name in NAMESPACES}}
@@ -92,6 +105,9 @@ class Machine:
         for _ in range(self._random.randrange(3)):
             kind, line, after = self._lines.next(self._model)
             self._run([(kind, line, after)], "no kill")
+        if self._random.random() < 0.05:
+            self._run([("clone", "", self._model)], self._random.choice(["call", "time"]))
+            return
         script = []
         model = self._model
         for _ in range(self._random.choice([1, 1, 1, 2, 3])):
@@ -109,7 +125,7 @@ class Machine:
         """Start a server. with_kills: kill some before they have replayed everything."""
         while with_kills and self._random.random() < 0.7:
             self._countdown.left = self._random.randrange(1, 60 + 60 * len(self._model.virts))
-            self._note(f"killed at call {self._countdown.left} of a start")
+            self.history.append(f"killed at call {self._countdown.left} of a start")
             mounted = self._begin()
             self._countdown.left = 0
             self._die()
@@ -130,7 +146,7 @@ class Machine:
         for line in self._server.stderr:
             if "is mounted" in line:
                 return True
-            self._note(f"the server says: {line.strip()}")
+            self.history.append(f"the server says: {line.strip()}")
         return False
 
     def _die(self) -> None:
@@ -139,7 +155,7 @@ class Machine:
         self._server.kill()
         self._server.wait()
         for line in self._server.stderr:
-            self._note(f"the server said: {line.strip()}")
+            self.history.append(f"the server said: {line.strip()}")
         self._server.stderr.close()
         self._server = None
         while self._agent.call(detach) == 0:
@@ -153,17 +169,17 @@ class Machine:
         timer = None
         if way == "call":
             self._countdown.left = at
-            self._note(f"{text.strip()!r}, killed at call {at}")
+            self.history.append(f"{text.strip()!r}, killed at call {at}")
         elif way == "time":
             assert self._server is not None
             pause = self._random.random() * 0.03
-            self._note(f"{text.strip()!r}, killed after {pause * 1000:.1f} ms")
+            self.history.append(f"{text.strip()!r}, killed after {pause * 1000:.1f} ms")
             timer = threading.Timer(pause, partial(os.kill, self._server.pid, signal.SIGKILL))
             timer.start()
         else:
-            self._note(repr(text.strip()))
-        answer = self._agent.call(write, text)
-        self._note(answer)
+            self.history.append(repr(text.strip()))
+        answer = self._agent.call(write, text) if text.strip() else self._agent.call(use_clone)
+        self.history.append(answer)
         if timer is not None:
             timer.join()
         if way != "no kill":
@@ -229,16 +245,13 @@ class Machine:
         for netns, rows in shown.items():
             self._indices |= {(row["ifname"], netns): row["ifindex"] for row in rows}
         for unit, words in models[0].virts.items():
-            name, netns = f"tap{unit}", str(words.get("netns", ""))
-            same = [
-                "persist" in one.virts.get(unit, {}) and str(one.virts[unit].get("netns", "")) == netns
+            place = f"tap{unit}", str(words.get("netns", ""))
+            stays = all(
+                "persist" in one.virts.get(unit, {}) and one.virts[unit].get("netns") == words.get("netns")
                 for one in models
-            ]
-            if all(same) and before.get((name, netns)) != (now := self._indices.get((name, netns))):
-                raise Mismatch(f"{name} had the index {before.get((name, netns))} and has {now}")
-
-    def _note(self, what: str) -> None:
-        self.history.append(what)
+            )
+            if stays and before.get(place) != (now := self._indices.get(place)):
+                raise Mismatch(f"{place} had the index {before.get(place)} and has {now}")
 
 
 def _expected(model: Model) -> dict[str, dict[str, object]]:

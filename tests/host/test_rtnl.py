@@ -1,13 +1,18 @@
-"""rtnetlink requests: a dump is repeated if something changed during it."""
+"""rtnetlink requests: a dump is repeated if something changed during it, and two requests can be sent in one call."""
 
+import errno
 import ipaddress
 from collections.abc import Iterator
 
 import pytest
-from pyroute2.netlink.rtnl import RTM_GETADDR
+from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL
+from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from virtfs.host.rtnl import ATTEMPTS, Message, Rtnl
+from virtfs.core.errors import VirtError
+from virtfs.host.marks import marking
+from virtfs.host.rtnl import ATTEMPTS, Message, Request, Rtnl
 
 INTERRUPTED = 16  # NLM_F_DUMP_INTR, linux/netlink.h
 
@@ -52,3 +57,31 @@ def test_it_does_not_ask_for_ever(everything: list[str]) -> None:
     with Changing(100) as rtnl:
         assert addresses(rtnl) == everything
         assert rtnl.asked == ATTEMPTS
+
+
+def alias(rtnl: Rtnl, name: str) -> str:
+    question = ifinfmsg()
+    question["attrs"] = [("IFLA_IFNAME", name)]
+    (link,) = rtnl.ask(RTM_GETLINK, question)
+    return str(link.get_attr("IFLA_IFALIAS"))
+
+
+def creation() -> Request:
+    made = ifinfmsg()
+    made["attrs"] = [("IFLA_IFNAME", "both"), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge")]})]
+    return RTM_NEWLINK, made, NLM_F_CREATE | NLM_F_EXCL
+
+
+def test_two_requests_in_one_call(network: None) -> None:
+    """The second can name what the first makes. If the first is refused, the second is still carried out."""
+    with Rtnl() as rtnl:
+        rtnl.ask_both(creation(), (RTM_SETLINK, marking("one", "both"), 0))
+        assert alias(rtnl, "both") == "one"
+        with pytest.raises(VirtError) as refusal:
+            rtnl.ask_both(creation(), (RTM_SETLINK, marking("two", "both"), 0))
+        assert refusal.value.errno == errno.EEXIST
+        assert alias(rtnl, "both") == "two"
+        with pytest.raises(VirtError) as refusal:
+            rtnl.ask_both((RTM_SETLINK, marking("three", "both"), 0), (RTM_SETLINK, marking("x", "nosuch"), 0))
+        assert refusal.value.errno == errno.ENODEV
+        assert alias(rtnl, "both") == "three"

@@ -30,6 +30,7 @@ Modules:
     state           the state of a mount as text
     statefile       the file that keeps this text for the next mount
     failed_lines    lines of the state file that could not be replayed
+    leftovers       removes what a killed server has left and no line mentions
     replay          recreates interfaces, bridges and cables from the state file
     diagnosis       the state of a server, for its log
     reports         the texts of the report files

@@ -66,7 +66,9 @@ class Bridges:
         self._changes = changes
         self._report = report
         self._all: dict[BridgeName, _Managed] = {}
-        self._doubt = trio.Event()
+        self._doubts = 0  # number of reasons so far to refresh the bridges
+        self._settled = 0  # the number of reasons for which that has been done
+        self._doubted = trio.Event()
 
     def _sorted(self) -> list[_Managed]:
         return [self._all[name] for name in sorted(self._all, key=lambda name: (len(name), name))]
@@ -141,7 +143,7 @@ class Bridges:
             await self._kernel.call(self._look, managed)
         except OSError as refusal:
             log.info("%s: cannot query the bridge, will try again: %s", managed.bridge.name, refusal.strerror)
-            self._doubt.set()
+            self._doubt()
 
     async def _destroy(self, managed: _Managed) -> None:
         await self._kernel.call(self._let_go, managed)
@@ -187,15 +189,26 @@ class Bridges:
             case _:
                 concerned = isinstance(event, Overflow)
         if concerned:
-            self._doubt.set()
+            self._doubt()
+
+    def _doubt(self) -> None:
+        """Schedule a refresh of the bridges."""
+        self._doubts += 1
+        self._doubted.set()
 
     def _is_member(self, name: str) -> bool:
         return any(managed.bridge.state.member(name) for managed in self._all.values())
 
     async def catch_up(self) -> None:
-        """Refresh the bridges now if hear() has scheduled a refresh. OSError: as for refresh()."""
-        if self._doubt.is_set():
+        """Refresh the bridges if an event has not been processed yet, even if follow() has begun to process it.
+
+        On return the state is no older than the last event, so that a text made of it has no member that is gone.
+        OSError: as for refresh().
+        """
+        if self._settled != self._doubts:
+            doubts = self._doubts
             await self.refresh(None)
+            self._settled = max(self._settled, doubts)
 
     async def follow(self) -> None:
         """Refresh the bridges after each event that concerns one of them, until cancelled.
@@ -203,12 +216,12 @@ class Bridges:
         May be called again after a failure.
         """
         while True:
-            await self._doubt.wait()
-            self._doubt = trio.Event()
+            await self._doubted.wait()
+            self._doubted = trio.Event()
             try:
-                await self.refresh(None)
+                await self.catch_up()
             except BaseException:
-                self._doubt.set()
+                self._doubted.set()
                 raise
             self._changes.publish()
 

@@ -6,6 +6,7 @@ and the state file must agree. A mismatch prints the seed and the history; the e
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -44,6 +45,8 @@ def main() -> int:
     options = parser.parse_args()
     children.accept_any_caller()
     children.private_mounts()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers are ended, too
     done = mismatches = 0
     kept: Counter[str] = Counter()
     portions = [min(EACH, options.kills - begun) for begun in range(0, options.kills, EACH)]

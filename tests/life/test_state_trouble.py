@@ -85,6 +85,19 @@ def test_retry_without_failed_lines_does_nothing(lasting: LastingOnes) -> None:
     assert mount.sh("cat last_error", uid=4001).startswith('"retry": unknown verb')
 
 
+def test_destroy_drops_lines_that_have_failed(lasting: LastingOnes) -> None:
+    mount = begun(lasting, f"create bridge0 add nosuch\n{LATE}\nvirt5 filter arp\ncreate 3\n")
+    assert len(state(mount)["failed_lines"]) == 3
+    mount.ctl("destroy 5")
+    assert [one["line"] for one in state(mount)["failed_lines"]] == ["create bridge0 add nosuch"]
+    mount.ctl("destroy bridge0")
+    assert state(mount)["failed_lines"] == []
+    for line in ("destroy 5", "destroy bridge0"):
+        with fails(errno.ENXIO):
+            mount.ctl(line)
+    assert mount.units() == ["virt3"]
+
+
 def test_without_a_state_file_there_is_nothing_to_tell(lasting: LastingOnes) -> None:
     mount = lasting()
     mount.ctl("retry")

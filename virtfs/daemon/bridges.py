@@ -73,6 +73,9 @@ class Bridges:
     def _sorted(self) -> list[_Managed]:
         return [self._all[name] for name in sorted(self._all, key=lambda name: (len(name), name))]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._all
+
     def __iter__(self) -> Iterator[Bridge]:
         return iter([managed.bridge for managed in self._sorted()])
 

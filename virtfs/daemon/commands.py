@@ -232,6 +232,8 @@ class Commands:
 
     async def _run_command(self, command: Command, user: User, made: frozenset[str]) -> object:
         """Carry out a command, and return its target: a unit or the name of a bridge."""
+        if command.kind == "destroy" and self._only_failed(command):
+            return command.target
         if isinstance(command.target, str):
             await self._bridges.run(command, self.run, made)
             await self._follower.caught_up()  # updates taps that joined or left the bridge
@@ -255,6 +257,12 @@ class Commands:
                 await refuse_moves(self._kernel, existing, command.actions)
                 await self._change(existing, command.actions, user)
         return unit
+
+    def _only_failed(self, command: Command) -> bool:
+        """Return whether a target exists only in lines of the state file that have failed. destroy drops such lines."""
+        target = command.target
+        there = target in self._bridges if isinstance(target, str) else self._registry.find(Unit(int(target or 0)))
+        return not there and self._state.failed.about(target)
 
     async def _run_verbs(self, of: Virt | Bridge, text: str, user: User) -> None:
         """Carry out a line of the ctl of an interface or a bridge."""

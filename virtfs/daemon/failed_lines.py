@@ -58,6 +58,10 @@ class FailedLines:
         """
         self._all = [one for one in self._all if target not in _targets(one.command)]
 
+    def about(self, target: object) -> bool:
+        """Return whether a failed line is about an interface or a bridge. target: as for supersede()."""
+        return any(target in _targets(one.command) for one in self._all)
+
     def still_made(self) -> list[str]:
         """Return the names in `made` that the failed lines are about, in order."""
         targets = {target for one in self._all for target in _targets(one.command)}

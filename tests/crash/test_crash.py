@@ -9,7 +9,7 @@ from harness.nets import need_taps
 from .__main__ import crash
 from .model import Model, of_ctl, parsed
 
-KILLS = 8
+KILLS = 5
 
 
 @pytest.mark.timeout(120)

@@ -1,8 +1,8 @@
 """Removes what a killed server has left behind and the state file does not mention.
 
 The state file has each line whole or not at all. A server that is killed during a line may have made a persistent tap
-or a bridge that is not recorded yet, or have moved a persistent tap to a namespace in which its line does not look for
-it. Their marks (host.marks) tell them from those of the host.
+or a bridge that is not recorded yet, or have moved a persistent tap to another namespace than that of its line. The
+marks of such taps and bridges (host.marks) tell them from those of the host.
 """
 
 import logging
@@ -25,6 +25,7 @@ from virtfs.host.tap import Tap
 
 log = logging.getLogger(__name__)
 
+_TAP = re.compile(r"tap(?:0|[1-9][0-9]*)")
 _LIKE_A_LINE = re.compile(r"(?:create|ensure) (bridge\d+|\d+)\b")
 
 # Maps the name of each tap and bridge of a state file to the namespace in which its line looks for it: a name, "" for
@@ -57,8 +58,8 @@ def _note(command: Command, wanted: Wanted) -> None:
 def sweep(links: Links, mark: str, wanted: Wanted | None, open_tap: Callable[[Unit], Tap]) -> frozenset[str]:
     """Remove the marked taps and bridges that are not wanted where they are. Return the names of the others. Blocks.
 
-    wanted: None if the state file did not exist. Its removal must not cost a user persistent taps, so they then only
-    lose their marks, and are the host's from now on.
+    wanted: None if the state file did not exist. A user who removes it may still need the persistent taps. So they only
+    lose their marks, and belong to the host from then on.
     A bridge that may have adopted addresses stays, since deleting it could cut the machine off. What cannot be removed
     is logged.
     """
@@ -80,7 +81,7 @@ def sweep(links: Links, mark: str, wanted: Wanted | None, open_tap: Callable[[Un
 
 def _removable(found: marks.Marked) -> bool:
     """Return whether no other program has renamed the interface, which would mean that it has a use for it."""
-    return found.kind == "bridge" or found.name.removeprefix("tap").isdecimal()
+    return found.kind == "bridge" or _TAP.fullmatch(found.name) is not None
 
 
 def _unmark(index: int) -> None:

@@ -88,9 +88,9 @@ class Replay:
         if done or refusals:
             self._events.emit("retry", "state", done=done, failed=len(refusals))
         if refusals:
-            first = refusals[0]
-            counts = f"{len(refusals)} of {done + len(refusals)} lines failed again"
-            raise VirtError(first.errno, f"{counts}; the first is {first.strerror}")
+            first, tried = refusals[0], done + len(refusals)
+            counts = f"{len(refusals)} of {tried} lines failed again; the first is " if tried > 1 else ""
+            raise VirtError(first.errno, f"{counts}{first.strerror}")
 
     async def _attempt(self, line: str) -> FailedLine | None:
         """Run a line. Return it with the reason if it fails."""

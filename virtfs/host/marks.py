@@ -1,8 +1,7 @@
 """Marks in the kernel: the alias of an interface (ip-link(8)) tells that virtfs made it for a certain state file.
 
-A persistent tap and a bridge outlive a killed server, even one that is killed before it has recorded them. They have
-their mark from the moment on at which they would: a bridge gets it in the system call that creates it, and a tap before
-TUNSETPERSIST.
+Persistent taps and bridges outlive a killed server, even one that is killed before it has recorded them in the state
+file. So a bridge gets its mark in the system call that creates it, and a tap gets it before TUNSETPERSIST.
 """
 
 import errno

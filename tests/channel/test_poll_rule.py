@@ -15,7 +15,7 @@ from dataclasses import replace
 import pytest
 import trio
 from harness.channels import Answer, Bench, channel
-from harness.in_trio import in_trio
+from harness.in_trio import in_trio, start_in
 from harness.rings import bench as ring_bench
 from harness.wires import frame_file, plain_wire
 from hypothesis import HealthCheck, example, given, settings
@@ -287,7 +287,7 @@ async def on_inject() -> AsyncIterator[Polled]:
             "pace 0": lambda: pace(0),
             "pace 1": lambda: pace(1),
         }
-        polled = Polled(bench, Inject(it.wire, Opens(), nursery.start_soon, told), os.O_WRONLY, steps)
+        polled = Polled(bench, Inject(it.wire, Opens(), start_in(nursery), told), os.O_WRONLY, steps)
         yield polled
 
 

@@ -18,7 +18,7 @@ from virtfs.core.virt import Virt
 from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.service import Daemon
-from virtfs.daemon.task_starter import Tasks
+from virtfs.forward.supervisor import supervised
 from virtfs.host.fakes import FakeTap
 from virtfs.host.monitor import Event
 from virtfs.host.netlink_values import Link
@@ -206,8 +206,7 @@ class Bench:
 async def daemon(limits: Limits | None = None) -> AsyncIterator[Bench]:
     """Create a daemon. At the end it must have released everything."""
     host = Host()
-    async with trio.open_nursery() as nursery:
-        tasks = Tasks(nursery)
+    async with supervised() as tasks:
         fifos = Fifos(tasks.start)
         try:
             made = Daemon(cast(Kernel, FakeKernel(host)), fifos, tasks, limits or Limits(), None, "")
@@ -217,6 +216,6 @@ async def daemon(limits: Limits | None = None) -> AsyncIterator[Bench]:
             await made.commands.end()
             assert bench.names() == set()
             assert host.taps() == host.persistent & set(host.links)
-            nursery.cancel_scope.cancel()
+            tasks.cancel()
         finally:
             fifos.remove()

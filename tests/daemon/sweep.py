@@ -30,10 +30,10 @@ from virtfs.daemon import service
 from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.statefile import StateFile
-from virtfs.daemon.task_starter import Tasks
 from virtfs.files.device import DeviceFile, DeviceHandle
 from virtfs.files.node import Directory
 from virtfs.files.text import Text
+from virtfs.forward.supervisor import supervised
 from virtfs.host import descriptors, netns
 from virtfs.host.netnames import open_netns
 from virtfs.host.rtnl import Rtnl
@@ -227,15 +227,14 @@ async def serving() -> AsyncIterator[Daemon]:
     with tempfile.TemporaryDirectory(dir=QUICK) as directory:
         state = Path(directory, "state")
         kernel = Kernel()
-        async with trio.open_nursery() as nursery:
-            tasks = Tasks(nursery)
+        async with supervised() as tasks:
             fifos = Fifos(tasks.start)
             made = service.Daemon(kernel, fifos, tasks, Limits(), StateFile(state), "")
-            made.run_in(nursery)
+            made.run_in(tasks)
             with Rtnl() as here, netns.inside(FAR_NAMESPACE, Rtnl) as far:
                 yield Daemon(made, state, here, far)
             await made.commands.end()
-            nursery.cancel_scope.cancel()
+            tasks.cancel()
     fifos.remove()
     kernel.close()
 

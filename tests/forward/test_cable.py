@@ -122,7 +122,7 @@ async def test_a_segment_of_another_kind_ends_nothing() -> None:
             assert await received(second) == [frame(1)]
 
 
-def never(task: Task) -> None:
+def never(task: Task, /, *, name: str) -> None:
     raise AssertionError("a cable that is not running has started a task")
 
 

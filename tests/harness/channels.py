@@ -13,6 +13,7 @@ from typing import Any, ParamSpec
 import trio
 import trio.testing
 
+from harness.in_trio import start_in
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.core.memory import Memory
 from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Waiters
@@ -242,7 +243,7 @@ async def channel(longest: int = LARGE_ENOUGH, memory: Memory | None = None) -> 
             lambda refusal, user: None,
         )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_never_ending, partial(made.run, nursery))
+            nursery.start_soon(_never_ending, partial(made.run, start_in(nursery)))
             nursery.start_soon(_never_ending, made.pair.requests)
             nursery.start_soon(_never_ending, made.pair.replies)
             yield Bench(kernel, libfuse, made, root)

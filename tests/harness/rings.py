@@ -10,6 +10,7 @@ from time import time_ns
 
 import trio
 
+from harness.in_trio import start_in
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
 from virtfs.core.memory import Memory
@@ -122,7 +123,7 @@ class Bench:
         self.gate.set()
         self.waiting = 0  # number of opens that wait for the gate
         self.rings = Rings(memory or Memory(), self._make)
-        self.start = nursery.start_soon
+        self.start = start_in(nursery)
         self._taps: list[FakeTap] = []
 
     def _make(self, tap: Placed, size: Size, program: Program | None) -> FakeRing:

@@ -4,7 +4,6 @@ Modules:
 
     service         makes the parts of one mount bottom-up, and serves it
     kernel          the netlink sockets, and the thread that uses them
-    task_starter    starts tasks that outlive the command or request that needs them
     changes         notifies tasks when the text of a file has changed
     errors_by_user  the last error of each user
     userdb          names of users and groups

@@ -74,8 +74,9 @@ class Cables:
                 one.close()
             raise
         self._all.append(joined)
+        name = f"the cable between {first.virt.name} and {second.virt.name}"
         for work in (*(one.run for one in impaired), joined.cable.run):
-            self._start(work)
+            self._start(work, name=name)
 
     async def separate(self, first: Interface, second: Interface) -> None:
         """Remove the cable between two interfaces. VirtError: ENOENT, there is none."""

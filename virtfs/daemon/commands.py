@@ -5,8 +5,8 @@ One command runs at a time. If a command fails, its user finds the reason in las
 
 import errno
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import cast
 
 import trio
@@ -113,7 +113,7 @@ class Commands:
             if of is None and line.text.split(maxsplit=1)[0] == "retry":
                 await self._retry(line.text, user)
                 return
-            async with self.lock:
+            async with self._line():
                 if of is None:
                     await self.run_line(line.text, user)
                 else:
@@ -140,7 +140,7 @@ class Commands:
         text = to_text(data)
         with self._admitted(user):
             try:
-                async with self.lock:
+                async with self._line():
                     await self._change(self._registry.of(virt), (file_action(file, text),), user)
             except (OSError, MemoryError) as failure:
                 refusal = refused(failure)
@@ -152,7 +152,7 @@ class Commands:
         """Carry out the verbs that correspond to a system call: chmod(2) or chown(2)."""
         with self._admitted(user):
             try:
-                async with self.lock:
+                async with self._line():
                     await self._change(self._registry.of(virt), actions, user)
             except (OSError, MemoryError) as failure:
                 raise self._errors.remember(refused(failure), user) from None
@@ -166,19 +166,28 @@ class Commands:
 
     async def make_clone(self, user: User) -> tuple[Unit, Callable[[], None]]:
         """Create an interface for one open of clone. Return its unit, and a function that destroys it."""
-        async with self.lock:
+        async with self._line():
             self._refuse_at_end()
             interface = await self._lifecycle.create(None, self.tree.interface, cloned=True)
             await self._verbs.give(interface, user)
             self._changes.publish()
 
         async def destroy() -> None:
-            async with self.lock:
+            async with self._line():
                 if interface in self._registry:
                     await self._lifecycle.destroy(interface)
             self._changes.publish()
 
-        return interface.virt.unit, lambda: self._start(destroy)
+        return interface.virt.unit, lambda: self._start(
+            destroy, name=f"destroying {interface.virt.name} of a closed clone"
+        )
+
+    @asynccontextmanager
+    async def _line(self) -> AsyncIterator[None]:
+        """Hold the lock while a line runs. A line that has begun is completed or undone, even if it is cancelled."""
+        async with self.lock:
+            with trio.CancelScope(shield=True):
+                yield
 
     @contextmanager
     def _admitted(self, user: User) -> Iterator[None]:

@@ -15,7 +15,6 @@ from virtfs.daemon.interface import Interface, Place
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.taps import look
-from virtfs.forward.tasks import lasting
 from virtfs.host.descriptors import NONE_LEFT
 from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, NamespaceGone, Overflow
 from virtfs.host.netlink_values import Link
@@ -58,14 +57,19 @@ class Follower:
         query's answer that has already been applied.
         """
         events: list[Event] = []
-        while (more := self._kernel.monitor.drain()) and len(events) < STORM:
-            events.extend(more)
-        last = {(event.nsid, event.link.index): event for event in events if isinstance(event, LinkChanged)}
-        for event in events:
-            if not isinstance(event, LinkChanged) or last[event.nsid, event.link.index] is event:
-                self._take(event)
-        if events:
-            self._changes.publish()
+        try:
+            while len(events) < STORM and (more := self._kernel.monitor.drain()):
+                events.extend(more)
+            last = {(event.nsid, event.link.index): event for event in events if isinstance(event, LinkChanged)}
+            for event in events:
+                if not isinstance(event, LinkChanged) or last[event.nsid, event.link.index] is event:
+                    self._take(event)
+        except BaseException:
+            self._take(Overflow())  # the reports that are not applied yet are lost
+            raise
+        finally:
+            if events:
+                self._changes.publish()
 
     async def caught_up(self) -> None:
         """Apply the pending reports, and wait up to PATIENCE seconds for all pending checks to finish."""
@@ -157,18 +161,14 @@ class Follower:
                 await self.refresh(interface)
             interface.wire.settle()
 
-    async def run(self) -> None:
-        """Follow the kernel until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lasting, "listening to rtnetlink", self._listen)
-            nursery.start_soon(lasting, "checking taps", self._clear_doubts)
-
-    async def _listen(self) -> None:
+    async def listen(self) -> None:
+        """Apply reports from the kernel until cancelled. May be called again after a failure."""
         while True:
             await trio.lowlevel.wait_readable(self._kernel.monitor.fileno())
             self.catch_up()
 
-    async def _clear_doubts(self) -> None:
+    async def clear_doubts(self) -> None:
+        """Check the interfaces that doubt() names, until cancelled. May be called again after a failure."""
         while True:
             await self._doubt.wait()
             self._doubt = trio.Event()

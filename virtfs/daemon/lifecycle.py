@@ -32,6 +32,7 @@ from virtfs.files.frame import Seats
 from virtfs.files.node import Directory, Node
 from virtfs.files.ports import Ports
 from virtfs.forward.recorder import Recorder, Rings
+from virtfs.forward.supervisor import together
 from virtfs.forward.tasks import Start
 from virtfs.forward.wire import Wire
 from virtfs.host import descriptors
@@ -120,7 +121,7 @@ class Lifecycle:
             raise
         self._registry.add(interface)
         self._follower.catch_up()
-        self._start(interface.run)
+        self._start(interface.run, name=f"{interface.virt.name}: forwarding frames")
         self._root.children.update(names(interface.ports))
         try:
             await self._pcap.appear(interface.recorder)
@@ -235,6 +236,4 @@ class Lifecycle:
     async def destroy_all(self) -> None:
         """Destroy every interface at the end of the mount. Taps with the verb `persist` stay."""
         # Closing a tap waits 16 ms for RCU, so destroy all interfaces concurrently.
-        async with trio.open_nursery() as nursery:
-            for interface in self._registry:
-                nursery.start_soon(partial(self.destroy, interface, keep=True))
+        await together(*(partial(self.destroy, interface, keep=True) for interface in self._registry))

@@ -10,8 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-
-import trio
+from functools import partial
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
@@ -22,6 +21,7 @@ from virtfs.files.device import DeviceFile, DeviceHandle, Opens, TextDeviceHandl
 from virtfs.files.node import Owner
 from virtfs.forward.merge import Merge
 from virtfs.forward.recorder import Passed, Recorder, Sink
+from virtfs.forward.supervisor import together
 from virtfs.forward.tasks import Start
 from virtfs.forward.wire import HEADROOM
 from virtfs.host.descriptors import NONE_LEFT
@@ -158,15 +158,13 @@ class CaptureHandle(TextDeviceHandle):
         """
         refused: list[OSError] = []
         if self._merge is not None:
-            self._capture.start(self._merge.run)
+            self._capture.start(self._merge.run, name="merging the frames of a capture")
         while new := [recorder for recorder in self._capture.recorders() if recorder not in self._watched]:
             introduced = [(recorder, self._introduce(recorder)) for recorder in new]
             if self._capture.alone:
                 await self._watch(*introduced[0])
                 break
-            async with trio.open_nursery() as nursery:
-                for recorder, watched in introduced:
-                    nursery.start_soon(self._watch, recorder, watched, refused)
+            await together(*(partial(self._watch, *one, refused) for one in introduced))
         short = [refusal for refusal in refused if refusal.errno in NONE_LEFT]
         if short or (refused and not any(watched.sees for watched in self._watched.values())):
             refusal = (short or refused)[0]

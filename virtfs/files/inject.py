@@ -6,7 +6,7 @@ frames are sent. A signal ends a waiting write at a frame boundary.
 
 import errno
 import select
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
 from time import monotonic_ns
@@ -20,7 +20,7 @@ from virtfs.core.pace import Pace
 from virtfs.core.savefile import Reader, Record, Run
 from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Waiters
 from virtfs.forward.frame_runs import ROOM, RUN, Rows
-from virtfs.forward.tasks import lasting
+from virtfs.forward.tasks import Start, lasting
 from virtfs.forward.wire import Wire
 from virtfs.host.timer import Timer
 
@@ -43,7 +43,7 @@ class Inject(DeviceFile):
         self,
         wire: Wire,
         opens: Opens,
-        start: Callable[[Callable[[], Awaitable[None]]], None],
+        start: Start,
         told: Callable[[VirtError, User], None],
     ) -> None:
         super().__init__(wire.virt, "inject", opens)
@@ -63,7 +63,7 @@ class Inject(DeviceFile):
             raise VirtError(errno.ENXIO, f"{self.wire.virt.name} is gone")
         handle = InjectHandle(self, user)
         self.used = True
-        self.start(handle.run)
+        self.start(handle.run, name=f"{self.wire.virt.name}: waking the writer of inject")
         return handle
 
 

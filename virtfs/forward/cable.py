@@ -86,7 +86,7 @@ class OneWay:
         """
         if self._followed and self._needs_single() != self._single:
             self._single = not self._single
-            self._start(self._set_offload)
+            self._start(self._set_offload, name=f"{self.source.virt.name}: setting offload")
         return False
 
     async def _set_offload(self) -> None:

@@ -174,7 +174,7 @@ class Recorder:
     def unwatch(self, sink: Sink) -> None:
         """Stop delivering frames to a sink. Idempotent. The ring is closed when no sink is left."""
         if self._sinks.pop(sink, sink) is None and not self._sinks:
-            self._start(self._close_unused)
+            self._start(self._close_unused, name=f"{self.virt.name}: closing the capture ring")
 
     @property
     def program(self) -> Program | None:
@@ -199,7 +199,8 @@ class Recorder:
                 await self._open()
             except OSError as refusal:
                 if refusal.errno in NONE_LEFT:
-                    self._start(partial(lasting, f"capturing {self.virt.name}", self._open_again))
+                    name = f"capturing {self.virt.name}"
+                    self._start(partial(lasting, name, self._open_again), name=name)
                     return
                 log.warning("%s: capturing has stopped: %s", self.virt.name, refusal.strerror)
 
@@ -236,7 +237,8 @@ class Recorder:
     async def _open(self) -> None:
         self._ring, self._size = await self._rings.open(self._tap, self._program, self._hold)
         self._scope, self._ended = trio.CancelScope(), trio.Event()
-        self._start(partial(self._run, self._ring, self._scope, self._ended))
+        work = partial(self._run, self._ring, self._scope, self._ended)
+        self._start(work, name=f"{self.virt.name}: capturing")
 
     async def _close_unused(self) -> None:
         async with self._changing:

@@ -34,7 +34,7 @@ class WireImpairments:
         virt.set(**{f"impairment_{direction}": impairment})
         if new is not None:
             self._replace(direction, new)
-            self._start(new.run)
+            self._start(new.run, name=f"{virt.name}: impairing {direction}")
         elif path is not None and impairment.harmless:
             path.retire(lambda: self._replace(direction, None))
         elif path is not None:

@@ -16,6 +16,7 @@ import os
 import select
 import struct
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic_ns
 
 import trio
@@ -23,6 +24,7 @@ import trio
 from virtfs.core.errors import VirtError, refused
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.files.device import DeviceFile, DeviceHandle, FixedHandle, ParkedRead, PollId, Unique
+from virtfs.forward.tasks import Start
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.inodes_handles import HandleId, Handles, Inodes
@@ -94,15 +96,16 @@ class Channel:
 
     # Requests
 
-    async def run(self, tasks: trio.Nursery) -> None:
+    async def run(self, start: Start) -> None:
         """Answer requests until the kernel ends the connection.
 
-        tasks: the nursery for opens that have to wait.
+        start: starts a task for an open that has to wait. ProtocolTooOld: the kernel is too old.
+        After any other exception, `run` can be called again.
 
         READ and WRITE of device files are nearly all of the traffic. They are handled inline, because a function call
         costs a measurable part of the 5 µs that a frame takes.
         """
-        self._tasks = tasks
+        self._start = start
         data, devices = self._data, self._handles.devices
         read, write, look_again, unpack = (
             self._answers.device.readinto,
@@ -241,7 +244,8 @@ class Channel:
                 if isinstance(opened, DeviceHandle):
                     self._opened(unique, opened)
                 else:
-                    self._tasks.start_soon(self._open_later, unique, opened, user)
+                    work = partial(self._open_later, unique, opened, user)
+                    self._start(work, name=f"opening {node.label}")
             except BaseException:
                 self._handles.closed(user)
                 raise

@@ -1,6 +1,7 @@
 """The connection to the slow plane: a SOCK_SEQPACKET socket pair. libfuse uses its end in place of /dev/fuse."""
 
 import errno
+import logging
 from collections import deque
 
 import trio
@@ -11,6 +12,8 @@ from virtfs.core.memory import REQUEST, Kind, Memory
 from virtfs.files.device import Unique
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
+
+log = logging.getLogger(__name__)
 
 # Maximum number of bytes of a text file or directory in one answer from the slow plane.
 SLOW_REPLY = 65536
@@ -36,6 +39,7 @@ class Pair:
         self._answers = answers
         # Requests from forward() that requests() has not sent yet, and the user of each.
         self._waiting: deque[tuple[bytes, Uid]] = deque()
+        self._sent: set[Unique] = set()  # requests that libfuse has not answered yet
         self._more = trio.Event()
         self._init: Unique | None = None
         self._held: bytearray | None = None
@@ -102,25 +106,38 @@ class Pair:
             self._held = None
 
     async def requests(self) -> None:
-        """Forward queued requests to libfuse, until cancelled."""
+        """Forward queued requests to libfuse, until cancelled. A request that cannot be forwarded fails with ENOMEM."""
         while True:
             await self._more.wait()
             while self._waiting:
                 message, uid = self._waiting[0]
-                await self._ours.send(message)
+                unique = Unique(p.fuse_in_header.unpack_from(message)[2])
+                self._sent.add(unique)
+                try:
+                    await self._ours.send(message)
+                except OSError as failure:
+                    log.warning("cannot forward request %d: %s", unique, failure.strerror)
+                    self._sent.discard(unique)
+                    self._answers.fail(unique, errno.ENOMEM)
                 self._waiting.popleft()
                 self._memory.add(Kind.REQUESTS, uid, -(REQUEST + len(message)))
             self._more = trio.Event()
 
+    def give_up(self) -> None:
+        """Answer the requests that libfuse has received but not answered with EIO. libfuse has failed."""
+        while self._sent:
+            self._answers.fail(self._sent.pop(), errno.EIO)
+
     async def replies(self) -> None:
         """Forward libfuse's answers to the kernel. Return when libfuse has closed its end.
 
-        The answer to FUSE_INIT is kept for admit().
+        The answer to FUSE_INIT is kept for admit(). May be called again after a failure.
         """
         buffer = bytearray(p.LONGEST_REQUEST)
         view = memoryview(buffer)
         while length := await self._ours.recv_into(buffer):
             _, _, unique = p.fuse_out_header.unpack_from(buffer)
+            self._sent.discard(Unique(unique))
             if self._init is not None and unique == self._init:
                 self._held = bytearray(view[:length])
                 self._negotiated(self._held)

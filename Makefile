@@ -9,7 +9,7 @@ PYTEST = PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n $$(($$(nproc) + 
 # The folders whose tests need no root, no device and no mount. tests/test_layers.py keeps the list complete.
 PURE = channel files forward pure wire
 
-.PHONY: run test test-pure check crash fuzz soak attacks bench clean help
+.PHONY: run test test-pure check sweep crash fuzz soak attacks bench clean help
 run:
 	@tools/setup run
 	@tools/run
@@ -21,6 +21,12 @@ test:
 test-pure:
 	@tools/setup pure
 	$(PYTEST) -n $$(nproc) --hypothesis-profile=quick -q $(PURE:%=tests/%) $(ARGS)
+
+# Its own network and mount namespaces: the cases create tap1, bridge0 and so on.
+sweep:
+	@tools/setup test
+	cd tests && PYTHONPATH=..:. unshare --net --mount --propagation private \
+		../.venv/bin/python -m daemon.sweep --table $(ARGS)
 
 crash:
 	@tools/setup test
@@ -60,6 +66,7 @@ help:
 	@echo 'sudo make run            mount at $(MOUNT) (MOUNT=DIR); without root, a shell with a private virtfs'
 	@echo 'sudo make test           all tests, in separate network namespaces (ARGS="-k frame -x"; -n0: one at a time)'
 	@echo 'make test-pure           the tests that need no root, in 20 s: parsers, queues, tasks on a fake tap and kernel'
+	@echo 'sudo make sweep          each call to the kernel fails in turn, with each errno (ARGS="create netns")'
 	@echo 'sudo make crash          kill servers at every system call, and compare what remains (ARGS="--kills 100 --seed 7")'
 	@echo 'make check               ruff, mypy --strict, and the imports between folders'
 	@echo 'sudo make fuzz           a million random inputs to every parser, the channel and a mount (ARGS="--inputs 9000000")'

@@ -22,6 +22,7 @@ from virtfs.forward.supervisor import supervised
 from virtfs.host.fakes import FakeTap
 from virtfs.host.monitor import Event
 from virtfs.host.netlink_values import Link
+from virtfs.host.tap import TapTaken
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,7 +67,7 @@ class Host:
         self.refuse("open", unit)
         self._forget_closed()
         if name in self.held or name in self.held_by_others:
-            raise VirtError(EBUSY, f'"{name}" is held by another program')
+            raise TapTaken(EBUSY, f'"{name}" is held by another program')
         made = name not in self.links
         if made:
             self.add(name, persistent=False)
@@ -135,11 +136,11 @@ class Host:
         self.assigned[self._name(tap)] = held
 
 
-class _Silence:
-    """A Monitor that reports nothing."""
+class FakeMonitor:
+    """A Monitor that reports what `drain` returns, at first nothing."""
 
-    def drain(self) -> list[Event]:
-        return []
+    def __init__(self) -> None:
+        self.drain: Callable[[], list[Event]] = list
 
 
 class FakeKernel:
@@ -149,7 +150,7 @@ class FakeKernel:
 
     def __init__(self, host: Host) -> None:
         self.links = host
-        self.monitor = _Silence()
+        self.monitor = FakeMonitor()
         self.open_tap = host.open
 
     async def close_tap(self, tap: FakeTap) -> None:
@@ -168,6 +169,7 @@ class Bench:
     def __init__(self, host: Host, made: Daemon) -> None:
         self.host = host
         self.daemon = made
+        self.monitor = cast(FakeKernel, made.kernel).monitor
         self.root = made.root
         self.registry = made.registry
 

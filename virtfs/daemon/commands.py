@@ -169,8 +169,13 @@ class Commands:
         async with self._line():
             self._refuse_at_end()
             interface = await self._lifecycle.create(None, self.tree.interface, cloned=True)
-            await self._verbs.give(interface, user)
-            self._changes.publish()
+            try:
+                await self._verbs.give(interface, user)
+            except BaseException:
+                await self._lifecycle.destroy(interface)
+                raise
+            finally:
+                self._changes.publish()
 
         async def destroy() -> None:
             async with self._line():

@@ -36,7 +36,7 @@ from virtfs.forward.supervisor import together
 from virtfs.forward.tasks import Start
 from virtfs.forward.wire import Wire
 from virtfs.host import descriptors
-from virtfs.host.tap import Tap
+from virtfs.host.tap import Tap, TapTaken
 
 log = logging.getLogger(__name__)
 
@@ -147,9 +147,7 @@ class Lifecycle:
                 continue
             try:
                 tap, found = await self._open(unit, "")
-            except VirtError as refusal:
-                if refusal.errno != errno.EBUSY:
-                    raise
+            except TapTaken:
                 continue
             if tap.made:
                 return unit, tap, found

@@ -241,9 +241,7 @@ class _Mount:
         """Recreate the saved state, then admit requests. If this fails, the mount fails."""
         try:
             await self._channel.pair.negotiated.wait()
-            if state is not None and not await self._daemon.commands.replay.run(
-                await state.load(), state.created
-            ):
+            if state is not None and not await self._daemon.commands.replay.run(await state.load(), state.created):
                 return  # the mount is ending
             self._channel.pair.admit()
             tasks.keep(self._follow_changes, name="saving the state")

@@ -287,12 +287,13 @@ def make(rtnl: Rtnl, links: Links, name: BridgeName, mark: str = "") -> int:
             rtnl.ask(RTM_NEWLINK, request, NLM_F_CREATE | NLM_F_EXCL)
     except VirtError as refusal:
         raise VirtError(refusal.errno, f'"{name}": {refusal.strerror}') from refusal
-    index = interface_index(rtnl, name)
-    bridge = HostBridge(rtnl, links, name, index)
     try:
-        links.quiet(bridge)
+        index = interface_index(rtnl, name)
+        links.quiet(HostBridge(rtnl, links, name, index))
     except BaseException:
-        bridge.delete()
+        made = ifinfmsg()
+        made["attrs"] = [("IFLA_IFNAME", name)]
+        rtnl.ask(RTM_DELLINK, made)
         raise
     return index
 

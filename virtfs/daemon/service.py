@@ -266,8 +266,10 @@ class _Mount:
     async def _until(self, stop: trio.Event) -> None:
         """End the mount once `stop` is set. The channel still answers requests while the taps are removed."""
         await stop.wait()
-        await self._end()
-        self._serving.cancel()
+        try:
+            await self._end()
+        finally:
+            self._serving.cancel()
 
     async def _end(self) -> None:
         try:

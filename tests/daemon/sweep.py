@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -473,7 +474,9 @@ async def sweep_life(life: Life, sample: int, chance: random.Random) -> None:
             if not (life.whole and isinstance(fault, OSError) and fault.strerror):
                 life.wrong.append(f"{failure}: {type(fault).__name__}: {fault}")
         left = [name for _, name in socket.if_nameindex() if name != "lo"]
-        left += [str(path) for path in Path("/run").glob(f"{fifos.PREFIX}*")]
+        for path in Path("/run").glob(f"{fifos.PREFIX}*"):
+            left.append(str(path))
+            shutil.rmtree(path)
         if left:
             life.wrong.append(f"{failure}: left behind: {left}")
         if (lost := count() - before) > 0:

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import trio
@@ -65,21 +65,21 @@ def _places() -> list[Path]:
 def _make_in(base: Path) -> tuple[Path, int]:
     for old in base.glob(f"{PREFIX}*/{LOCK}"):
         # If the directory is a mount point, `virtfs shell` has bind-mounted it. Then rmtree() would empty the
-        # directory but could not remove it, so leave it alone.
-        if not old.parent.is_mount():
-            _clear(old)
+        # directory but could not remove it, so leave it alone. The directory may vanish at any time.
+        with suppress(OSError):
+            if not old.parent.is_mount():
+                _clear(old)
     while True:
         directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-        try:
+        with ExitStack() as undo:
+            undo.callback(shutil.rmtree, directory, ignore_errors=True)
             directory.chmod(0o711)
             lock = _locked(directory)
-        except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
-        if (directory / LOCK).exists():
-            return directory, lock
-        # Another daemon found the directory unlocked, and removed it before this daemon took the lock. Try again.
-        os.close(lock)
+            undo.callback(os.close, lock)
+            if (directory / LOCK).exists():
+                undo.pop_all()
+                return directory, lock
+            # Another daemon found the directory unlocked, and removed it before this daemon took the lock. Try again.
 
 
 def _locked(directory: Path) -> int:

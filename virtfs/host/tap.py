@@ -124,7 +124,10 @@ class Tap:
             answer = fcntl.ioctl(self.fd, _TUNGETIFF, bytes(_IFREQ.size))
         except (OSError, ValueError) as refusal:
             # EBADFD: the interface was deleted. ValueError: the tap is closed, and fd is -1.
-            raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
+            number = getattr(refusal, "errno", errno.EBADFD)
+            if number in (errno.EBADFD, errno.EBADF):
+                raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
+            raise VirtError(number, f"cannot ask for the tap's name: {os.strerror(number)}") from refusal
         return to_text(_IFREQ.unpack(answer)[0].rstrip(b"\0"))
 
     def alive(self) -> bool:

@@ -14,20 +14,20 @@ import errno, io, signal, sys
 from itertools import count
 
 import pyfuse3, trio
-from virtfs.fuse import answers, libfuse_pair
+from virtfs.fuse import libfuse_pair, trace
 
 reads = count(1)
 
 class Device(io.FileIO):
     def readinto(self, room):
         number = next(reads)
-        if number in (500, 1500):
+        if number in (120, 200):
             raise OSError(errno.ENOMEM, "no memory for a request")
-        if number == 1000:
+        if number == 160:
             raise ZeroDivisionError("a fault in the loop")
         return super().readinto(room)
 
-answers.FileIO = Device
+trace.FileIO = Device
 replies, libfuse, tries = libfuse_pair.Pair.replies, pyfuse3.main, count(1)
 
 async def failing(pair):

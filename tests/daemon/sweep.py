@@ -406,7 +406,7 @@ async def start(daemon: Daemon) -> None:
 
 async def replay(daemon: Daemon) -> None:
     """Recreate saved interfaces. A line that fails must be kept as a comment."""
-    await daemon.made.replay.run(REPLAYED)
+    await daemon.made.commands.replay.run(REPLAYED)
     shown = daemon.made.state.text()
     for line in REPLAYED.splitlines():
         target = " ".join(line.split()[:2])

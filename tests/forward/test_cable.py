@@ -122,6 +122,10 @@ async def test_a_segment_of_another_kind_ends_nothing() -> None:
             assert await received(second) == [frame(1)]
 
 
+def forget(task: Task, /, *, name: str) -> None:
+    """Start nothing."""
+
+
 def never(task: Task, /, *, name: str) -> None:
     raise AssertionError("a cable that is not running has started a task")
 
@@ -163,7 +167,7 @@ async def test_an_impairment_of_one_direction() -> None:
 async def test_frames_delayed_in_a_removed_cable_are_counted() -> None:
     """This includes the frames that are still in the tap when the cable is removed."""
     with two_wires() as (first, second):
-        cable = Cable(first.wire, second.wire, Room(), lambda task: None)
+        cable = Cable(first.wire, second.wire, Room(), forget)
         impaired = cable.directions[0].impair(Impairment(delay=1000_000 * MS, duplicate=Share(100)), "1>2")
         assert impaired is not None
         first.wire.receive(frame(1))

@@ -9,7 +9,7 @@ PYTEST = PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n $$(($$(nproc) + 
 # The folders whose tests need no root, no device and no mount. tests/test_layers.py keeps the list complete.
 PURE = channel files forward pure wire
 
-.PHONY: run test test-pure check fuzz soak bench clean help
+.PHONY: run test test-pure check sweep crash fuzz soak attacks bench clean help
 run:
 	@tools/setup run
 	@tools/run
@@ -21,6 +21,16 @@ test:
 test-pure:
 	@tools/setup pure
 	$(PYTEST) -n $$(nproc) --hypothesis-profile=quick -q $(PURE:%=tests/%) $(ARGS)
+
+# Its own network and mount namespaces: the cases create tap1, bridge0 and so on.
+sweep:
+	@tools/setup test
+	cd tests && PYTHONPATH=..:. unshare --net --mount --propagation private \
+		../.venv/bin/python -m daemon.sweep --table $(ARGS)
+
+crash:
+	@tools/setup test
+	cd tests && PYTHONPATH=..:. ../.venv/bin/python -m crash $(ARGS)
 
 check:
 	@tools/setup dev
@@ -38,6 +48,10 @@ soak:
 	@tools/setup test
 	PYTHONPATH=tests:. .venv/bin/python -m soak.main $(ARGS)
 
+attacks:
+	@tools/setup test
+	ATTACKS=8 PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -q -n0 -s tests/rights/test_memory.py $(ARGS)
+
 bench:
 	@tools/setup bench
 	.venv/bin/python bench/run.py $(ARGS)
@@ -53,8 +67,11 @@ help:
 	@echo 'sudo make run            mount at $(MOUNT) (MOUNT=DIR); without root, a shell with a private virtfs'
 	@echo 'sudo make test           all tests, in separate network namespaces (ARGS="-k frame -x"; -n0: one at a time)'
 	@echo 'make test-pure           the tests that need no root, in 20 s: parsers, queues, tasks on a fake tap and kernel'
+	@echo 'sudo make sweep          each call to the kernel fails in turn, with each errno (ARGS="create netns")'
+	@echo 'sudo make crash          kill servers at every system call, and compare what remains (ARGS="--kills 100 --seed 7")'
 	@echo 'make check               ruff, mypy --strict, and the imports between folders'
 	@echo 'sudo make fuzz           a million random inputs to every parser, the channel and a mount (ARGS="--inputs 9000000")'
 	@echo 'sudo make soak           10 minutes of users, faults and kills against a model (ARGS="--minutes 2 --seed 7")'
+	@echo 'sudo make attacks        what one user can make the server hold: long attacks, and the peaks of its memory'
 	@echo 'sudo make bench          frames per second, compared with other programs (ARGS=--quick), and leaks'
 	@echo 'make clean               remove .venv and the files that tools left in the checkout'

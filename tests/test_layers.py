@@ -210,6 +210,39 @@ def test_no_callback_is_assigned_from_outside() -> None:
     assert callables(wired) & set_from_outside(wired) == {"told"}
 
 
+# The modules that may start a task or a thread. Others pass a function to forward.supervisor.
+STARTERS = {
+    "open_nursery": ("virtfs.forward.supervisor",),
+    "start_soon": ("virtfs.forward.supervisor",),
+    "spawn_system_task": (),
+    "start_thread_soon": (),
+    "Thread": ("virtfs.host.threads", "virtfs.daemon.diagnosis", "virtfs.cli.log_writer", "virtfs.cli.shell_init"),
+}
+
+
+def starts(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield the line and the name of each function that starts a task or a thread."""
+    for node in ast.walk(tree):
+        name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+        if name in STARTERS:
+            yield node.lineno, name  # type: ignore[attr-defined]
+
+
+def test_one_module_starts_all_tasks() -> None:
+    """A task started elsewhere would end the mount if it failed (doc/design.md, "Errors")."""
+    wrong = [
+        f"{path.relative_to(ROOT.parent)}:{line}: {name}"
+        for path in sorted(ROOT.rglob("*.py"))
+        for line, name in starts(ast.parse(path.read_text()))
+        if module_name(path) not in STARTERS[name]
+    ]
+    assert not wrong, "\n".join(wrong)
+    assert list(starts(ast.parse("async with trio.open_nursery() as n:\n n.start_soon(f)"))) == [
+        (1, "open_nursery"),
+        (2, "start_soon"),
+    ]
+
+
 TESTS = Path(__file__).parent
 FOLDERS = sorted(path.name for path in TESTS.iterdir() if path.is_dir() and list(path.glob("*.py")))
 

@@ -9,6 +9,7 @@ from harness.channels import Answer, Bench, Talk, channel
 from harness.in_trio import in_trio
 
 from virtfs.core.ids import Gid, Uid, User
+from virtfs.core.memory import Memory
 from virtfs.files import text as texts
 from virtfs.files.device import DeviceFile, FixedHandle, Opens, Waiters, WalkHandle
 from virtfs.files.node import ROOT
@@ -47,7 +48,7 @@ def text(bench: Bench, *texts: str) -> tuple[Text, int]:
     """Return a text file that has the next of `texts` each time its text is made, and the fh of an open."""
     said = iter(texts)
     node = Text(ROOT, lambda user: next(said))
-    return node, bench.handles.add_text(node.open(USER))
+    return node, bench.handles.add_text(node.open(USER, Memory()))
 
 
 @in_trio
@@ -85,7 +86,7 @@ async def test_a_text_is_as_it_was_measured() -> None:
 async def test_a_text_that_differs_by_user_is_not_for_the_page_cache() -> None:
     async with channel() as bench:
         node = Text(ROOT, lambda user: f"{user.uid}\n", personal=True)
-        fh = bench.handles.add_text(node.open(USER))
+        fh = bench.handles.add_text(node.open(USER, Memory()))
         assert await node.opened(USER) == 2
         unique = bench.read_cached(fh)
         assert await bench.answers() == [Answer(-errno.EINVAL, unique, b"")]
@@ -146,7 +147,7 @@ async def test_a_long_text_is_made_once_while_nothing_changes() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(texts, "monotonic", lambda: now)
         node = Text(ROOT, slow, changes=lambda: changes)
-        handle = node.open(USER)
+        handle = node.open(USER, Memory())
         await node.opened(USER)
         assert node.size(USER) == 5
         now += 0.04

@@ -47,6 +47,9 @@ async def test_forget_has_no_answer_and_goes_nowhere() -> None:
         assert await bench.forwarded() == []
 
 
+STAT = 3  # FUSE_GETATTR, linux/fuse.h
+
+
 @in_trio
 async def test_init_offers_no_splicing_and_gets_large_writes() -> None:
     async with channel() as bench:
@@ -147,3 +150,32 @@ async def test_order_is_kept_while_the_pair_is_full() -> None:
             assert more
             got += more
         assert got == sent
+
+
+@in_trio
+async def test_requests_that_libfuse_has_not_answered_fail_with_it() -> None:
+    """Their callers could not be killed, since the kernel waits for an answer to each request that was read."""
+    async with channel() as bench:
+        answered, left = (bench.request(STAT, 1, bytes(16)) for _ in range(2))
+        assert len(await bench.forwarded()) == 2
+        bench.reply(p.fuse_out_header.pack(p.REPLY, 0, answered))
+        assert await bench.answers() == [Answer(0, answered, b"")]
+        bench.channel.pair.give_up()
+        assert await bench.answers() == [Answer(-errno.EIO, left, b"")]
+        bench.channel.pair.give_up()
+        assert await bench.answers() == []
+
+
+@in_trio
+async def test_a_request_that_cannot_be_forwarded_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with channel() as bench:
+
+        async def send(data: bytes) -> int:
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+
+        with monkeypatch.context() as without:
+            without.setattr(bench.channel.pair._ours, "send", send)
+            unique = bench.request(STAT, 1, bytes(16))
+            assert await bench.answers() == [Answer(-errno.ENOMEM, unique, b"")]
+        bench.request(STAT, 1, bytes(16))
+        assert len(await bench.forwarded()) == 1

@@ -21,7 +21,9 @@ Write = Callable[[bytes, User], Awaitable[None]]
 def opened(bench: Bench, write: Write | None, refused: Callable[[VirtError, User], None] = lambda e, u: None) -> int:
     """Open a text file. Returns its file handle (fh)."""
     text = Text(ROOT, lambda user: "", write, refused=refused)
-    return bench.handles.add_text(TextHandle(text, User(Uid(0), Gid(0), 1)))
+    user = User(Uid(0), Gid(0), 1)
+    bench.handles.begin(user)
+    return bench.handles.add_text(TextHandle(text, user, bench.handles.memory))
 
 
 def written(size: int, unique: int) -> Answer:

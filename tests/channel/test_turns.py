@@ -3,12 +3,11 @@
 import errno
 from time import monotonic_ns
 
-import pytest
 from harness.channels import Answer, Bench, Talk, channel, request
 from harness.in_trio import in_trio
 
+from virtfs.core.memory import Kind, Memory
 from virtfs.fuse import protocol as p
-from virtfs.fuse import turns
 
 ALICE, BOB = 1000, 1001
 MS = 1_000_000
@@ -61,9 +60,8 @@ async def test_a_signal_ends_a_request_that_waits_for_its_turn() -> None:
 
 
 @in_trio
-async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "EACH", 100_000)
-    async with channel() as bench:
+async def test_what_waits_is_bounded() -> None:
+    async with channel(memory=(memory := Memory(each=100_000))) as bench:
         talk = Talk()
         fh = await bench.open(talk)
         talk.first = work
@@ -72,8 +70,9 @@ async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             write(bench, fh, unique, ALICE, bytes(30_000))
         answers = await bench.answers()
         assert len(answers) == 11
-        refused = [answer.unique for answer in answers if answer.error == -errno.ENOMEM]
+        refused = [answer.unique for answer in answers if answer.error == -errno.ENOBUFS]
         assert refused
+        assert memory.left([Kind.REQUESTS]) == {}
         assert len(talk.heard) == 11 - len(refused)
 
 

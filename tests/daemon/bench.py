@@ -18,10 +18,11 @@ from virtfs.core.virt import Virt
 from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.service import Daemon
-from virtfs.daemon.task_starter import Tasks
+from virtfs.forward.supervisor import supervised
 from virtfs.host.fakes import FakeTap
 from virtfs.host.monitor import Event
 from virtfs.host.netlink_values import Link
+from virtfs.host.tap import TapTaken
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,7 +67,7 @@ class Host:
         self.refuse("open", unit)
         self._forget_closed()
         if name in self.held or name in self.held_by_others:
-            raise VirtError(EBUSY, f'"{name}" is held by another program')
+            raise TapTaken(EBUSY, f'"{name}" is held by another program')
         made = name not in self.links
         if made:
             self.add(name, persistent=False)
@@ -135,19 +136,21 @@ class Host:
         self.assigned[self._name(tap)] = held
 
 
-class _Silence:
-    """A Monitor that reports nothing."""
+class FakeMonitor:
+    """A Monitor that reports what `drain` returns, at first nothing."""
 
-    def drain(self) -> list[Event]:
-        return []
+    def __init__(self) -> None:
+        self.drain: Callable[[], list[Event]] = list
 
 
 class FakeKernel:
     """Replaces Kernel, and starts no threads."""
 
+    mark = ""
+
     def __init__(self, host: Host) -> None:
         self.links = host
-        self.monitor = _Silence()
+        self.monitor = FakeMonitor()
         self.open_tap = host.open
 
     async def close_tap(self, tap: FakeTap) -> None:
@@ -166,6 +169,7 @@ class Bench:
     def __init__(self, host: Host, made: Daemon) -> None:
         self.host = host
         self.daemon = made
+        self.monitor = cast(FakeKernel, made.kernel).monitor
         self.root = made.root
         self.registry = made.registry
 
@@ -204,8 +208,7 @@ class Bench:
 async def daemon(limits: Limits | None = None) -> AsyncIterator[Bench]:
     """Create a daemon. At the end it must have released everything."""
     host = Host()
-    async with trio.open_nursery() as nursery:
-        tasks = Tasks(nursery)
+    async with supervised() as tasks:
         fifos = Fifos(tasks.start)
         try:
             made = Daemon(cast(Kernel, FakeKernel(host)), fifos, tasks, limits or Limits(), None, "")
@@ -215,6 +218,6 @@ async def daemon(limits: Limits | None = None) -> AsyncIterator[Bench]:
             await made.commands.end()
             assert bench.names() == set()
             assert host.taps() == host.persistent & set(host.links)
-            nursery.cancel_scope.cancel()
+            tasks.cancel()
         finally:
             fifos.remove()

@@ -1,54 +1,61 @@
-"""Run users' requests, making each function that takes a resource fail in turn.
+"""Run users' requests, making each function that reaches the kernel fail in turn, with each errno that it can give.
 
 This is a program, which runs in namespaces of its own. It prints one line of JSON for each case: its name, the number
-of failures tried, and the faults found.
-Arguments: the cases to try (default: all). --thorough tries more failures in each case.
+of calls of doors, the number of failures tried, and the faults found.
+Arguments: the cases to try (default: all). --sample COUNT SEED tries only COUNT random failures of each case.
 """
 
 import json
+import logging
 import os
+import random
 import re
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from contextlib import closing as closes
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
-from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.core.limits import Limits
+from virtfs.core.memory import Memory
 from virtfs.core.script import Script
-from virtfs.daemon import service
+from virtfs.daemon import fifos, service
 from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.statefile import StateFile
-from virtfs.daemon.task_starter import Tasks
 from virtfs.files.device import DeviceFile, DeviceHandle
 from virtfs.files.node import Directory
 from virtfs.files.text import Text
+from virtfs.forward import tasks
+from virtfs.forward.supervisor import supervised
+from virtfs.forward.tasks import only
 from virtfs.host import descriptors, netns
 from virtfs.host.netnames import open_netns
-from virtfs.host.rtnl import Rtnl
 
-from .doors import SHORT, nth, table
+from .doors import Calls, Failure, failing, table
+from .seen import Seen
+from .seen import descriptors as count
 
 SUPER = User(Uid(0), Gid(0), 1)
-PATIENCE = 5  # seconds
+PATIENCE = 5  # time limit for something that should happen soon, in seconds
+LIMIT = 60  # time limit of one failure, in seconds
 FAR = "far"
-QUICK = "/run/netns"  # a tmpfs
+QUICK = "/run"  # a tmpfs of this process
 
 
 class Daemon:
     """A daemon without a mount."""
 
-    def __init__(self, made: service.Daemon, state: Path, here: Rtnl, far: Rtnl) -> None:
+    def __init__(self, made: service.Daemon, state: Path, here: Seen, far: Seen) -> None:
         self.made = made
         self.root = made.root
         self._here = here
@@ -88,7 +95,7 @@ class Daemon:
         """Open and read a text file, which must not be empty."""
         text = self.node(path)
         assert isinstance(text, Text)
-        assert await text.open(SUPER).read(0, 1 << 20)
+        assert await text.open(SUPER, Memory()).read(0, 1 << 20)
 
     def picture(self) -> dict[str, object]:
         """Return everything that a failed request must leave unchanged."""
@@ -96,29 +103,17 @@ class Daemon:
             "tree": sorted(name for name in self.root.children if name.startswith(("virt", "tap"))),
             "bridges": sorted(self.made.bridges.directory.children),
             "ctl": self.made.state.text(),
-            "here": _links(self._here),
-            "far": _links(self._far),
+            "here": self._here.links(),
+            "far": self._far.links(),
         }
 
 
-def _links(rtnl: Rtnl) -> list[str]:
-    """Return the interfaces of a network namespace and their addresses."""
-    found = []
-    for link in rtnl.dump(RTM_GETLINK, ifinfmsg()):
-        get = link.get_attr
-        about = [get("IFLA_IFNAME"), get("IFLA_MTU"), get("IFLA_TXQLEN"), get("IFLA_ADDRESS"), link["flags"] & 1]
-        found.append(f"{about} of {get('IFLA_MASTER')}")
-    for address in rtnl.dump(RTM_GETADDR, ifaddrmsg()):
-        found.append(f"{address['index']} {address.get_attr('IFA_ADDRESS')}/{address['prefixlen']}")
-    return sorted(found)
-
-
 def alike(picture: dict[str, object]) -> str:
-    """Return a picture as text, without MAC addresses and indices, which differ in each run."""
+    """Return a picture as text, without MAC addresses and the kernel's own IPv6 addresses, which differ."""
 
     def masked(text: str) -> str:
         text = re.sub("([0-9a-f]{2}:){5}[0-9a-f]{2}", "MAC", text)
-        return re.sub(r"of \d+$|^\d+ (?=[0-9a-f]+[.:])", "", text)
+        return re.sub(" inet6 fe80::[^ ]*", "", text)
 
     return json.dumps({
         part: sorted(map(masked, shown)) if isinstance(shown, list) else masked(str(shown))
@@ -159,6 +154,7 @@ class Case:
     after: the steps that undo the request and the set-up
     before: the steps that set up the state
     wrong: the faults found
+    calls: the number of calls of doors
     tried: the number of failures tried
     """
 
@@ -166,6 +162,7 @@ class Case:
     after: tuple[Step, ...] = ()
     before: tuple[Step, ...] = ()
     wrong: list[str] = field(default_factory=list)
+    calls: int = 0
     tried: int = 0
 
 
@@ -222,21 +219,29 @@ CASES = {
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[Daemon]:
-    """Run a daemon in the namespaces of this process."""
-    with tempfile.TemporaryDirectory(dir=QUICK) as directory:
-        state = Path(directory, "state")
+    """Run a daemon in the namespaces of this process. OSError: it cannot start."""
+    with ExitStack() as closing:
+        directory = closing.enter_context(tempfile.TemporaryDirectory(dir=QUICK))
         kernel = Kernel()
-        async with trio.open_nursery() as nursery:
-            tasks = Tasks(nursery)
-            fifos = Fifos(tasks.start)
-            made = service.Daemon(kernel, fifos, tasks, Limits(), StateFile(state), "")
-            made.run_in(nursery)
-            with Rtnl() as here, netns.inside(FAR_NAMESPACE, Rtnl) as far:
-                yield Daemon(made, state, here, far)
-            await made.commands.end()
-            nursery.cancel_scope.cancel()
-    fifos.remove()
-    kernel.close()
+        closing.callback(kernel.close)
+        async with supervised() as supervisor:
+            try:
+                made_fifos = Fifos(supervisor.start)
+                closing.callback(made_fifos.remove)
+                state = Path(directory, "state")
+                file = StateFile(state)
+                closing.callback(file.close)
+                made = service.Daemon(kernel, made_fifos, supervisor, Limits(), file, "")
+                made.run_in(supervisor)
+                here = closing.enter_context(closes(Seen()))
+                far = closing.enter_context(closes(netns.inside(FAR_NAMESPACE, Seen)))
+                try:
+                    yield Daemon(made, state, here, far)
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await made.commands.end()
+            finally:
+                supervisor.cancel()
 
 
 async def until(true: Callable[[], bool]) -> bool:
@@ -249,17 +254,21 @@ async def until(true: Callable[[], bool]) -> bool:
     return True
 
 
-def count() -> int:
-    """Return the number of open descriptors."""
-    return len(os.listdir("/proc/self/fd"))
-
-
 async def do(daemon: Daemon, steps: tuple[Step, ...]) -> None:
     for step in steps:
         await step(daemon)
 
 
 async def attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Awaitable[str]], done: str) -> None:
+    """Try one failure within LIMIT seconds."""
+    with trio.move_on_after(LIMIT) as limit:
+        await _attempt(daemon, case, what, trial, done)
+    if limit.cancelled_caught:
+        case.wrong.append(f"{what}: the request or the way back hangs")
+        raise AssertionError(f"{what} hangs")
+
+
+async def _attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Awaitable[str]], done: str) -> None:
     """Try one failure, and add the faults found to the case.
 
     what: describes the failure in the faults
@@ -293,72 +302,221 @@ async def attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Awa
 
 
 async def refusal(work: Awaitable[None]) -> str:
-    """Return the error sentence of a request that fails for lack of a resource, "" on success."""
+    """Return the error sentence of a request that fails, "" on success."""
     try:
         await work
     except OSError as refused:
-        if refused.errno not in SHORT or not refused.strerror:
+        if not refused.errno or not refused.strerror:
             raise AssertionError(f"errno {refused.errno}: {refused.strerror}") from refused
         return refused.strerror
     return ""
 
 
-async def sweep(daemon: Daemon, case: Case, thorough: bool) -> None:
-    """Try every failure of one case."""
+@dataclass
+class Course:
+    """The failures of one case that are still to be tried.
+
+    done: the picture after a successful request, as text. room: the number of descriptors left in the next attempt, -1
+    once the request has succeeded with so few.
+    """
+
+    done: str
+    failures: list[Failure]
+    room: int
+    step: int
+
+
+async def prepare(daemon: Daemon, case: Case, sample: int, chance: random.Random) -> Course:
+    """Run the request once, and choose the failures to try: all of them, or `sample` ones if that is not 0."""
     await do(daemon, case.before)
-    with nth(0) as calls:
+    with failing() as calls:
         await case.what(daemon)
     await daemon.made.follower.caught_up()
+    case.calls = calls.times.total()
     done = alike(daemon.picture())
     await do(daemon, case.after)
-    fired = ""
-    for n in calls.worth_trying(thorough):
+    failures = calls.failures()
+    if sample:
+        return Course(done, chance.sample(failures, min(sample, len(failures))), chance.randrange(4), -1)
+    return Course(done, failures, 0, 1)
 
-        async def one_fails(n: int = n) -> str:
-            nonlocal fired
-            with nth(n) as fault:
-                try:
-                    return await refusal(case.what(daemon))
-                finally:
-                    fired = fault.fired
 
-        fired = ""
-        known = len(case.wrong)
-        await attempt(daemon, case, f"call {n}", one_fails, done)
-        case.wrong[known:] = [f"{wrong} [{fired}]" for wrong in case.wrong[known:]]
-    going, room = True, -1
-    while going:
-        room += 1
+async def proceed(daemon: Daemon, case: Case, course: Course) -> None:
+    """Try failures until one of them finds a fault, or none is left."""
+    known = len(case.wrong)
+    while course.failures and len(case.wrong) == known:
+        failure = course.failures.pop()
+
+        async def one_fails(failure: Failure = failure) -> str:
+            with failing(failure):
+                return await refusal(case.what(daemon))
+
+        await attempt(daemon, case, str(failure), one_fails, course.done)
+    while course.room >= 0 and len(case.wrong) == known:
+        room, course.room = course.room, course.room + 1
 
         async def full(room: int = room) -> str:
-            nonlocal going
             with table(room):
                 said = await refusal(case.what(daemon))
-                going = bool(said)
+                if not said or course.step < 0:
+                    course.room = -1
                 return said
 
-        await attempt(daemon, case, f"{room} descriptors left", full, done)
+        await attempt(daemon, case, f"{room} descriptors left", full, course.done)
 
 
-async def main(names: list[str], thorough: bool) -> None:
-    descriptors.reserve = lambda most: 0
-    async with serving() as daemon:
-        for name, case in CASES.items():
-            if names and name not in names:
-                continue
-            try:
-                await sweep(daemon, case, thorough)
-            except BaseException as failure:
-                case.wrong.append(f"{type(failure).__name__}: {failure}")
+async def sweep(case: Case, sample: int, chance: random.Random) -> None:
+    """Try the failures of one case. After a fault, go on with a new daemon."""
+    course = None
+    while course is None or course.failures or course.room >= 0:
+        known = len(case.wrong)
+        try:
+            async with serving() as daemon:
+                if course is None:
+                    course = await prepare(daemon, case, sample, chance)
+                await daemon.made.state.keep()  # takes the descriptor that locks the state file
+                await proceed(daemon, case, course)
+        except Exception as failure:
+            if course is None:
                 raise
-            finally:
-                print(json.dumps([name, case.tried, case.wrong]), flush=True)
+            if len(case.wrong) == known:
+                case.wrong.append(f"{type(only(failure)).__name__}: {only(failure)}")
+        clean()
+
+
+def clean() -> None:
+    """Delete the interfaces that a fault has left."""
+    for _, name in socket.if_nameindex():
+        if name != "lo":
+            subprocess.run(["ip", "link", "del", name], check=False, capture_output=True)
+
+
+REPLAYED = f"""\
+create bridge0 up inet 10.7.7.1/24
+create 1 up mtu 1400 inet 10.0.1.1/24 impair delay 1ms history 64K
+create 2 up netns {FAR}
+create 3 bridge bridge0 persist
+cable 1 3
+"""
+
+
+async def start(daemon: Daemon) -> None:
+    """Do nothing more than serving() does."""
+
+
+async def replay(daemon: Daemon) -> None:
+    """Recreate saved interfaces. A line that fails must be kept as a comment."""
+    await daemon.made.commands.replay.run(REPLAYED)
+    shown = daemon.made.state.text()
+    for line in REPLAYED.splitlines():
+        target = " ".join(line.split()[:2])
+        if f"\n{target}" not in f"\n{shown}" and f"# not replayed: {line}" not in shown:
+            raise AssertionError(f"{line} is lost: {shown}")
+    await daemon.say("ensure 3 -persist")
+
+
+async def full(daemon: Daemon) -> None:
+    """Make interfaces, a bridge and a cable."""
+    await daemon.say(REPLAYED.replace(" persist", ""))
+
+
+@dataclass
+class Life:
+    """The life of a daemon, of which a part runs while doors fail: its start, a replay or its end.
+
+    before: runs first, without failures. what: runs with failures. whole: whether the start fails too. end: whether the
+    end fails too.
+    """
+
+    what: Step
+    before: Step = start
+    whole: bool = False
+    end: bool = False
+    wrong: list[str] = field(default_factory=list)
+    calls: int = 0
+    tried: int = 0
+
+
+LIVES = {
+    "start of a mount": Life(start, whole=True),
+    "replay": Life(replay),
+    "end of a mount": Life(start, full, end=True),
+}
+
+
+async def live(life: Life, failure: Failure | None) -> Calls:
+    """Run a daemon from its start to its end. OSError: it has not started."""
+    with ExitStack() as doors:
+        calls = doors.enter_context(failing(failure)) if life.whole else Calls(None)
+        async with serving() as daemon:
+            doors.close()
+            await life.before(daemon)
+            with failing(failure) as within:
+                await life.what(daemon)
+                if life.end:
+                    await daemon.made.commands.end()
+    return calls if life.whole else within
+
+
+async def sweep_life(life: Life, sample: int, chance: random.Random) -> None:
+    """Try the failures of a daemon's start, replay or end. Afterwards nothing may be left."""
+    calls = await live(life, None)
+    life.calls = calls.times.total()
+    failures = calls.failures()
+    for failure in chance.sample(failures, min(sample, len(failures))) if sample else failures:
+        life.tried += 1
+        before = count()
+        try:
+            with trio.fail_after(LIMIT):
+                await live(life, failure)
+        except Exception as group:
+            fault = only(group)
+            if not (life.whole and isinstance(fault, OSError) and fault.strerror):
+                life.wrong.append(f"{failure}: {type(fault).__name__}: {fault}")
+        left = [name for _, name in socket.if_nameindex() if name != "lo"]
+        for path in Path("/run").glob(f"{fifos.PREFIX}*"):
+            left.append(str(path))
+            shutil.rmtree(path)
+        if left:
+            life.wrong.append(f"{failure}: left behind: {left}")
+        if (lost := count() - before) > 0:
+            life.wrong.append(f"{failure}: {lost} descriptors lost")
+        clean()
+
+
+async def main(names: list[str], sample: int, seed: str) -> None:
+    descriptors.reserve = lambda most: 0
+    tasks.FIRST, tasks.LONGEST, fifos.PAUSE = 0.01, 0.05, 0.05  # a failed task soon tries again
+    for name, case in CASES.items():
+        if not names or name in names:
+            await sweep(case, sample, random.Random(f"{name} {seed}"))
+            tell(name, case)
+    for name, life in LIVES.items():
+        if not names or name in names:
+            await sweep_life(life, sample, random.Random(f"{name} {seed}"))
+            tell(name, life)
+
+
+def tell(name: str, case: Case | Life) -> None:
+    """Print the result of a case: as JSON, or as a row of a table."""
+    if TABLE:
+        print(f"{name:20} {case.calls:7} {case.tried:7} {len(case.wrong):7}", *case.wrong, sep="\n    ", flush=True)
+    else:
+        print(json.dumps([name, case.calls, case.tried, case.wrong]), flush=True)
 
 
 if __name__ == "__main__":
-    os.makedirs("/run/netns", exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run/netns"], check=True)
+    logging.basicConfig(level=logging.CRITICAL)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
     subprocess.run(["ip", "netns", "add", FAR], check=True)
     FAR_NAMESPACE = open_netns(FAR)
-    NAMES = [word for word in sys.argv[1:] if word != "--thorough"]
-    trio.run(main, NAMES, "--thorough" in sys.argv)
+    words = sys.argv[1:]
+    SAMPLE, SEED = 0, ""
+    if TABLE := "--table" in words:
+        words.remove("--table")
+        print(f"{'case':20} {'calls':>7} {'tried':>7} {'faults':>7}", flush=True)
+    if "--sample" in words:
+        at = words.index("--sample")
+        SAMPLE, SEED = int(words[at + 1]), words[at + 2]
+        del words[at : at + 3]
+    trio.run(main, words, SAMPLE, SEED)

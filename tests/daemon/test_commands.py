@@ -15,6 +15,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.grammar import parse
 from virtfs.core.ids import Gid, Uid, Unit, User
 from virtfs.core.limits import Limits
+from virtfs.core.memory import Memory
 from virtfs.core.script import Script
 from virtfs.daemon.commands import at_once
 from virtfs.daemon.errors_by_user import REMEMBERED
@@ -22,6 +23,7 @@ from virtfs.files.ctl import Ctl
 from virtfs.files.device import DeviceHandle
 from virtfs.files.node import ROOT
 from virtfs.files.text import nothing
+from virtfs.host.monitor import AddressChanged, Event
 
 from .bench import ALICE, SUPER, Bench, daemon
 
@@ -225,7 +227,7 @@ async def test_unfinished_line_is_joined_or_told_of() -> None:
         await bench.say("te 5\n", script=script)
         assert "virt5" in bench.names()
         run = partial(bench.daemon.commands.run, None)
-        ctl = Ctl(ROOT, lambda user: "", run, bench.daemon.errors.report, nothing).open(SUPER)
+        ctl = Ctl(ROOT, lambda user: "", run, bench.daemon.errors.report, nothing).open(SUPER, Memory())
         await ctl.write((padding + "create 6").encode(), at_once)
         ctl.release()
         assert '"create 6"' in bench.last_error(SUPER)
@@ -429,3 +431,37 @@ async def test_a_refusal_at_the_last_close_ends_nothing_else() -> None:
         handle.release()
         await trio.testing.wait_all_tasks_blocked()
         await bench.say("virt3 strict")
+
+
+@in_trio
+async def test_no_report_of_a_storm_is_lost() -> None:
+    async with daemon() as d:
+        await d.say("create 1")
+        index = d.virt(1).host.index
+        addresses = [IPv4Interface(f"10.0.{number // 250}.{number % 250}/16") for number in range(400)]
+        reports: list[Event] = [AddressChanged(None, index, address, True) for address in addresses]
+
+        def drain() -> list[Event]:
+            some = reports[:8]
+            del reports[:8]
+            return some
+
+        d.monitor.drain = drain
+        while reports:
+            d.daemon.follower.catch_up()
+        assert list(d.virt(1).host.addresses) == addresses
+        d.monitor.drain = list
+
+
+@in_trio
+async def test_reports_that_cannot_be_read_fail_no_command(caplog: pytest.LogCaptureFixture) -> None:
+    async with daemon() as d:
+
+        def drain() -> list[Event]:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+        d.monitor.drain = drain
+        await d.say("create 1 mtu 1400")
+        assert d.virt(1).host.mtu == 1400
+        assert "will check all interfaces: [Errno 12]" in caplog.text
+        d.monitor.drain = list

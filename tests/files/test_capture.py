@@ -15,7 +15,8 @@ from harness.rings import Bench, bench
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid, User
-from virtfs.files.capture import READERS, Budget, Capture, CaptureHandle
+from virtfs.core.memory import Kind, Memory
+from virtfs.files.capture import Budget, Capture, CaptureHandle
 from virtfs.files.device import DeviceHandle, FixedHandle, Opens
 from virtfs.files.history import History, HistoryFile
 from virtfs.files.node import ROOT
@@ -31,13 +32,19 @@ class Files:
 
     def __init__(self, b: Bench, count: int = 1, each: int = EACH) -> None:
         self.bench = b
-        self.budget = Budget(each)
+        self.memory = b.rings.memory
+        self.budget = Budget(each, self.memory)
         self.recorders = [b.recorder(unit) for unit in range(count)]
         self.pcap = self._capture(lambda: self.recorders[:1], True)
         self.root = self._capture(lambda: [each for each in self.recorders if not each.virt.lost], False)
 
     def _capture(self, recorders: Callable[[], list[Recorder]], alone: bool) -> Capture:
         return Capture(ROOT, "pcap", Opens(), recorders, self.budget, "virtfs test", self.bench.start, alone)
+
+    @property
+    def held(self) -> int:
+        """The number of bytes charged for captures."""
+        return self.memory.all.kinds[Kind.CAPTURES].now
 
     async def vanish(self, recorder: Recorder) -> None:
         """Remove an interface."""
@@ -49,14 +56,14 @@ class Files:
 
     def given_back(self) -> None:
         """Assert that no memory is held and no file is open."""
-        assert self.budget.held == 0
+        assert self.held == 0
         assert list(self.pcap.opens) == list(self.root.opens) == []
 
 
 @asynccontextmanager
-async def files(count: int = 1, each: int = EACH) -> AsyncIterator[tuple[Files, Bench]]:
+async def files(count: int = 1, each: int = EACH, memory: Memory | None = None) -> AsyncIterator[tuple[Files, Bench]]:
     """Yield capture files. The test closes its readers; at the end everything must have been released."""
-    async with bench() as b:
+    async with bench(memory) as b:
         made = Files(b, count, each)
         yield made, b
         made.given_back()
@@ -176,7 +183,7 @@ async def test_what_waits_is_bounded_and_given_back() -> None:
                 await recorder.flush()
             assert own.waiting() <= EACH + 100
             assert root.waiting() <= EACH + 100
-            assert f.budget.held == own.waiting() + root.waiting()
+            assert f.held >= own.waiting() + root.waiting()
         await trio.testing.wait_all_tasks_blocked()
         for reader in (own, root):
             seen = reader.look()
@@ -184,22 +191,24 @@ async def test_what_waits_is_bounded_and_given_back() -> None:
             assert sum(dropped for _, dropped in seen.statistics) == reader.handle.dropped > 0
             assert reader.handle.pending() == 0
             assert reader.waiting() == 0
-        assert f.budget.held == 0
-        b.ring_of(f.recorders[0]).shows(*numbers(3))
+        assert f.held < 32768
+        before = f.held
+        b.ring_of(f.recorders[0]).shows(*(b"%1400d" % number for number in range(40)))
         await f.recorders[0].flush()
-        assert f.budget.held > 0
+        assert f.held > before
         own.close()
         root.close()
 
 
 @in_trio
 async def test_all_readers_together_are_bounded() -> None:
-    async with files() as (f, b):
-        readers = [await opened(f.pcap) for _ in range(3 * READERS)]
+    async with files(memory=Memory(total=10 << 20)) as (f, b):
+        most = f.memory.all.most[Kind.CAPTURES.level]
+        readers = [await opened(f.pcap) for _ in range(3 * most // EACH)]
         for turn in range(100):
             b.ring.shows(*(b"%1400d" % (100 * turn + number) for number in range(10)))
         await f.recorders[0].flush()
-        assert f.budget.held <= f.budget.most + EACH
+        assert most // 2 < f.held <= most
         late = await opened(f.pcap)
         assert late.look().interfaces == ["virt0"], "a file can be opened while the budget is used up"
         for reader in [*readers, late]:
@@ -266,6 +275,24 @@ async def test_interfaces_that_come_and_go() -> None:
         assert len(b.open) == 1
         assert isinstance(root.handle, CaptureHandle)
         assert list(root.handle._watched) == f.recorders
+        root.close()
+
+
+@in_trio
+async def test_a_stopped_reader_of_interfaces_that_come_and_go() -> None:
+    """Its capture ends when the blocks that describe the interfaces fill the buffer twice."""
+    async with files(1, each=2000) as (f, b):
+        root = await opened(f.root)
+        for unit in range(100, 160):
+            recorder = b.recorder(unit)
+            f.recorders.append(recorder)
+            await f.root.appear(recorder)
+            await f.vanish(recorder)
+            f.recorders.remove(recorder)
+        await trio.testing.wait_all_tasks_blocked()
+        assert root.waiting() < 3 * 2000
+        assert root.look().interfaces[0] == "virt0"
+        assert root.ended
         root.close()
 
 

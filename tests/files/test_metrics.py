@@ -8,6 +8,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from virtfs.core.ids import Unit
+from virtfs.core.memory import Memory
 from virtfs.core.virt import COUNTERS, HostEnd, Virt
 from virtfs.files.metrics import COUNTED, metrics
 from virtfs.forward.wire import Wire
@@ -45,7 +46,7 @@ def _virt(unit: int) -> Virt:
 
 
 def read(wires: list[Wire], version: str = "1.2") -> Read:
-    return {family.name: family for family in text_string_to_metric_families(metrics(version, wires))}
+    return {family.name: family for family in text_string_to_metric_families(metrics(version, wires, Memory()))}
 
 
 def values(family: Metric) -> dict[str, float]:
@@ -95,7 +96,7 @@ def test_nothing_but_the_mount(wires: list[Wire]) -> None:
 
 def test_names_keep_prometheus_rules(wires: list[Wire]) -> None:
     """The rules of `promtool check metrics`: each metric has HELP and TYPE, and only counters end in _total."""
-    text = metrics("1.2", wires)
+    text = metrics("1.2", wires, Memory())
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
     helped = [line.split()[2] for line in text.splitlines() if line.startswith("# HELP") and len(line.split()) > 3]
     assert names == helped

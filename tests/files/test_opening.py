@@ -2,11 +2,11 @@
 
 import errno
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import pytest
 import trio
-from harness.in_trio import in_trio
+from harness.in_trio import in_trio, start_in
 from harness.wires import frame_file, wire
 
 from virtfs.core.errors import VirtError
@@ -14,11 +14,10 @@ from virtfs.core.ids import Gid, Uid, User
 from virtfs.files.device import DeviceFile, DeviceHandle, Opens
 from virtfs.files.hexlines import Hex
 from virtfs.files.inject import Inject
+from virtfs.forward.tasks import Start
 from virtfs.forward.wire import Wire
 
 USER = User(Uid(0), Gid(0), 1)
-
-Start = Callable[[Callable[[], Awaitable[None]]], None]
 
 
 def silent(error: VirtError, user: User) -> None:
@@ -46,7 +45,7 @@ async def test_an_open_that_fails(name: str, monkeypatch: pytest.MonkeyPatch) ->
         async with trio.open_nursery() as nursery:
             told: list[str] = []
             opens = Opens(lambda event, handle: told.append(event))
-            file = make(bench.wire, opens, nursery.start_soon)
+            file = make(bench.wire, opens, start_in(nursery))
             flags = os.O_RDWR if file.takes and file.gives else os.O_WRONLY if file.takes else os.O_RDONLY
             with monkeypatch.context() as without:
                 without.setattr(needs, refuse)

@@ -5,10 +5,12 @@ from contextlib import asynccontextmanager, contextmanager
 
 import trio
 import trio.testing
+from harness.in_trio import start_in
 from harness.wires import Bench, wire
 from harness.wires import received as what_came
 
 from virtfs.forward.cable import Cable
+from virtfs.host.relay import Room
 
 
 @contextmanager
@@ -23,7 +25,7 @@ async def running(first: Bench, second: Bench) -> AsyncIterator[Cable]:
     """Run a cable until the end of the block, then stop it. Its task must end."""
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
-            cable = Cable(first.wire, second.wire, nursery.start_soon)
+            cable = Cable(first.wire, second.wire, Room(), start_in(nursery))
             nursery.start_soon(cable.run)
             yield cable
             await cable.stop()

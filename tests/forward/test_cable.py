@@ -13,6 +13,7 @@ from virtfs.core.impairment import Impairment, Share
 from virtfs.core.offload import GSO_TCPV4, NEEDS_CSUM, checksum, virtio_net_hdr
 from virtfs.forward.cable import Cable
 from virtfs.forward.tasks import Task
+from virtfs.host.relay import Room
 from virtfs.host.tap_protocol import NO_HEADER, OFFLOAD_NONE, OFFLOAD_TCP
 
 from .bench import received, running, two_wires
@@ -121,7 +122,11 @@ async def test_a_segment_of_another_kind_ends_nothing() -> None:
             assert await received(second) == [frame(1)]
 
 
-def never(task: Task) -> None:
+def forget(task: Task, /, *, name: str) -> None:
+    """Start nothing."""
+
+
+def never(task: Task, /, *, name: str) -> None:
     raise AssertionError("a cable that is not running has started a task")
 
 
@@ -162,7 +167,7 @@ async def test_an_impairment_of_one_direction() -> None:
 async def test_frames_delayed_in_a_removed_cable_are_counted() -> None:
     """This includes the frames that are still in the tap when the cable is removed."""
     with two_wires() as (first, second):
-        cable = Cable(first.wire, second.wire, lambda task: None)
+        cable = Cable(first.wire, second.wire, Room(), forget)
         impaired = cable.directions[0].impair(Impairment(delay=1000_000 * MS, duplicate=Share(100)), "1>2")
         assert impaired is not None
         first.wire.receive(frame(1))
@@ -221,7 +226,7 @@ def test_what_lies_in_the_tap_when_it_is_taken_out_still_crosses(tail: int) -> N
     @in_trio
     async def run() -> None:
         with two_wires() as (first, second):
-            cable = Cable(first.wire, second.wire, never)
+            cable = Cable(first.wire, second.wire, Room(), never)
             header, data = segment(3000 + tail, 1448)
             first.tap.peer.send(header + data)
             cable.discard()

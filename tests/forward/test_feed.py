@@ -6,7 +6,7 @@ from typing import cast
 
 import trio
 import trio.testing
-from harness.in_trio import in_trio
+from harness.in_trio import in_trio, start_in
 from harness.wires import Bench, frame, wire
 
 from virtfs.forward.feed import Feed
@@ -41,7 +41,7 @@ async def test_a_frame_for_a_closed_fifo_is_dropped() -> None:
         feed = Feed(bench.wire, cast(Fifo, fifo), busy=lambda: False)
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
-                feed.look(nursery.start_soon)
+                feed.look(start_in(nursery))
                 await trio.testing.wait_all_tasks_blocked()
                 for number, size in enumerate((60, 5000, 60)):
                     bench.tap.host_send(frame(number, size))

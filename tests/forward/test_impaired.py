@@ -9,6 +9,7 @@ import trio
 from harness.in_trio import in_trio, until
 
 from virtfs.core.impairment import Impairment, Share
+from virtfs.core.memory import Kind, Memory
 from virtfs.forward.impaired_path import ImpairedPath
 
 MS = 10**6
@@ -24,7 +25,8 @@ class Way:
         self.begun = monotonic()
         self.out: list[tuple[float, bytes]] = []
         self.lost = self.duplicates = 0
-        self.way = ImpairedPath(impairment, "test", self._deliver, self._lose, self._duplicate)
+        hold = Memory().hold(Kind.DELAYED)
+        self.way = ImpairedPath(impairment, "test", self._deliver, self._lose, self._duplicate, hold)
 
     def _deliver(self, frame: bytes) -> None:
         self.out.append((monotonic() - self.begun, frame))

@@ -41,7 +41,7 @@ async def merging(b: Bench, count: int) -> AsyncIterator[tuple[Stream, list[Fake
     """Yield the output of a merge of several recorders, and their rings."""
     recorders = [b.recorder(unit) for unit in range(count)]
     stream = Stream(recorders)
-    b.start(stream.merge.run)
+    b.start(stream.merge.run, name="merging")
     for recorder in recorders:
         await recorder.watch(stream.see)
     yield stream, list(b.made)

@@ -71,7 +71,7 @@ async def test_a_flush_waits_for_what_has_passed() -> None:
             await recorder.flush()
             flushed.append(list(sink.frames))
 
-        b.start(flush)
+        b.start(flush, name="flushing")
         await trio.testing.wait_all_tasks_blocked()
         assert flushed == []
         b.ring.hand_over()

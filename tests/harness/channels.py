@@ -13,7 +13,9 @@ from typing import Any, ParamSpec
 import trio
 import trio.testing
 
+from harness.in_trio import start_in
 from virtfs.core.ids import Gid, Uid, User
+from virtfs.core.memory import Memory
 from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Waiters
 from virtfs.files.node import ROOT, Directory
 from virtfs.files.text import Text
@@ -222,7 +224,7 @@ class Bench:
 
     def open_text(self, text: Callable[[User], str]) -> int:
         """Open a text file as the name space does. Returns its file handle (fh)."""
-        return self.handles.add_text(Text(ROOT, text).open(User(Uid(0), Gid(0), 1)))
+        return self.handles.add_text(Text(ROOT, text).open(User(Uid(0), Gid(0), 1), self.handles.memory))
 
 
 def notification(kh: int) -> Answer:
@@ -231,7 +233,7 @@ def notification(kh: int) -> Answer:
 
 
 @asynccontextmanager
-async def channel(longest: int = LARGE_ENOUGH) -> AsyncIterator[Bench]:
+async def channel(longest: int = LARGE_ENOUGH, memory: Memory | None = None) -> AsyncIterator[Bench]:
     """Run a channel while the body runs, and assert that its tasks do not end.
     longest: maximum length of a message to libfuse, in bytes.
     """
@@ -244,11 +246,11 @@ async def channel(longest: int = LARGE_ENOUGH) -> AsyncIterator[Bench]:
             trio.socket.from_stdlib_socket(ours),
             longest,
             Inodes(root),
-            Handles(),
+            Handles(memory or Memory()),
             lambda refusal, user: None,
         )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_never_ending, partial(made.run, nursery))
+            nursery.start_soon(_never_ending, partial(made.run, start_in(nursery)))
             nursery.start_soon(_never_ending, made.pair.requests)
             nursery.start_soon(_never_ending, made.pair.replies)
             yield Bench(kernel, libfuse, made, root)

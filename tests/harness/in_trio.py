@@ -6,6 +6,8 @@ from typing import Any, ParamSpec
 
 import trio
 
+from virtfs.forward.tasks import Start, Task
+
 P = ParamSpec("P")
 PATIENCE = 30  # time limit of an async test, in seconds
 
@@ -34,3 +36,12 @@ async def until(true: Callable[[], object]) -> None:
     """Let other tasks run until a condition is true. Only the test's time limit ends the wait otherwise."""
     while not true():
         await trio.lowlevel.checkpoint()
+
+
+def start_in(nursery: trio.Nursery) -> Start:
+    """Return a function that starts tasks as forward.supervisor.Tasks does, but whose failures fail the test."""
+
+    def start(work: Task, /, *, name: str) -> None:
+        nursery.start_soon(work, name=name)
+
+    return start

@@ -10,8 +10,10 @@ from time import time_ns
 
 import trio
 
+from harness.in_trio import start_in
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
+from virtfs.core.memory import Memory
 from virtfs.core.virt import HostEnd, Virt
 from virtfs.forward.recorder import Recorder, Rings
 from virtfs.host.bpf import Program
@@ -114,14 +116,14 @@ class Bench:
     made: every ring ever opened. refusal: the error with which opens fail. gate: opens wait until it is set.
     """
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, memory: Memory | None = None) -> None:
         self.made: list[FakeRing] = []
         self.refusal: VirtError | None = None
         self.gate = threading.Event()
         self.gate.set()
         self.waiting = 0  # number of opens that wait for the gate
-        self.rings = Rings(self._make)
-        self.start = nursery.start_soon
+        self.rings = Rings(memory or Memory(), self._make)
+        self.start = start_in(nursery)
         self._taps: list[FakeTap] = []
 
     def _make(self, tap: Placed, size: Size, program: Program | None) -> FakeRing:
@@ -162,10 +164,10 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench() -> AsyncIterator[Bench]:
+async def bench(memory: Memory | None = None) -> AsyncIterator[Bench]:
     """Yield a bench, and assert at the end that all its rings are closed."""
     async with trio.open_nursery() as nursery:
-        made = Bench(nursery)
+        made = Bench(nursery, memory)
         try:
             yield made
             assert made.open == []

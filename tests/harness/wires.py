@@ -8,6 +8,7 @@ from typing import ParamSpec
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
+from virtfs.core.memory import Memory
 from virtfs.core.virt import HostEnd, Virt
 from virtfs.files.device import Opens
 from virtfs.files.frame import Frame, Seats
@@ -26,7 +27,7 @@ def frame(number: int, size: int = 60) -> bytes:
 
 def plain_wire(virt: Virt, tap: FakeTap, gone: Callable[[], None] = lambda: None) -> Wire:
     """Return a wire that reports no drops, on a host that reports no changes."""
-    return Wire(virt, tap, gone=gone, catch_up=lambda: None, dropped=lambda frames: None)
+    return Wire(virt, tap, gone=gone, catch_up=lambda: None, dropped=lambda frames: None, memory=Memory())
 
 
 class Unfollowed:

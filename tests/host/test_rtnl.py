@@ -1,13 +1,21 @@
-"""rtnetlink requests: a dump is repeated if something changed during it."""
+"""rtnetlink requests: repeated dumps, lost answers, and two requests in one call."""
 
+import errno
 import ipaddress
+import os
+import socket
 from collections.abc import Iterator
 
 import pytest
-from pyroute2.netlink.rtnl import RTM_GETADDR
+from harness.nets import fresh, need_taps
+from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL
+from pyroute2.netlink.rtnl import RTM_DELLINK, RTM_GETADDR, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from virtfs.host.rtnl import ATTEMPTS, Message, Rtnl
+from virtfs.core.errors import VirtError
+from virtfs.host.marks import marking
+from virtfs.host.rtnl import ATTEMPTS, Message, Request, Rtnl
 
 INTERRUPTED = 16  # NLM_F_DUMP_INTR, linux/netlink.h
 
@@ -52,3 +60,74 @@ def test_it_does_not_ask_for_ever(everything: list[str]) -> None:
     with Changing(100) as rtnl:
         assert addresses(rtnl) == everything
         assert rtnl.asked == ATTEMPTS
+
+
+def alias(rtnl: Rtnl, name: str) -> str:
+    question = ifinfmsg()
+    question["attrs"] = [("IFLA_IFNAME", name)]
+    (link,) = rtnl.ask(RTM_GETLINK, question)
+    return str(link.get_attr("IFLA_IFALIAS"))
+
+
+def creation() -> Request:
+    made = ifinfmsg()
+    made["attrs"] = [("IFLA_IFNAME", "both"), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge")]})]
+    return RTM_NEWLINK, made, NLM_F_CREATE | NLM_F_EXCL
+
+
+def test_two_requests_in_one_call(network: None) -> None:
+    """The second can name what the first makes. If the first is refused, the second is still carried out."""
+    with Rtnl() as rtnl:
+        rtnl.ask_both(creation(), (RTM_SETLINK, marking("one", "both"), 0))
+        assert alias(rtnl, "both") == "one"
+        with pytest.raises(VirtError) as refusal:
+            rtnl.ask_both(creation(), (RTM_SETLINK, marking("two", "both"), 0))
+        assert refusal.value.errno == errno.EEXIST
+        assert alias(rtnl, "both") == "two"
+        with pytest.raises(VirtError) as refusal:
+            rtnl.ask_both((RTM_SETLINK, marking("three", "both"), 0), (RTM_SETLINK, marking("x", "nosuch"), 0))
+        assert refusal.value.errno == errno.ENODEV
+        assert alias(rtnl, "both") == "three"
+
+
+class Forgetful(Rtnl):
+    """An Rtnl that loses the first `losses` answers, as the kernel does if it has no memory for them."""
+
+    def __init__(self, losses: int) -> None:
+        super().__init__()
+        self.losses = losses
+
+    def _answer(self) -> Iterator[Message]:
+        if self.losses:
+            self.losses -= 1
+            self._socket.recv(1 << 16)
+            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+        yield from super()._answer()
+
+
+def link(index: int, *attributes: tuple[str, object]) -> Message:
+    message = ifinfmsg()
+    message["index"] = index
+    message["attrs"] = list(attributes)
+    return message
+
+
+@pytest.mark.parametrize("losses", [1, 2])
+def test_a_request_whose_answer_is_lost_is_sent_again(losses: int) -> None:
+    need_taps()
+    new = link(0, ("IFLA_IFNAME", "one"), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge")]}))
+    with fresh():
+        with Forgetful(losses) as rtnl:
+            rtnl.ask(RTM_NEWLINK, new, NLM_F_CREATE | NLM_F_EXCL)
+        index = socket.if_nametoindex("one")
+        with Forgetful(0) as rtnl, pytest.raises(VirtError) as caught:
+            rtnl.ask(RTM_NEWLINK, new, NLM_F_CREATE | NLM_F_EXCL)
+        assert caught.value.errno == errno.EEXIST, "if no answer was lost, this is an error"
+        with Forgetful(losses) as rtnl:
+            rtnl.ask(RTM_SETLINK, link(index, ("IFLA_MTU", 1400)))
+        with Forgetful(losses) as rtnl, pytest.raises(VirtError) as caught:
+            rtnl.ask(RTM_SETLINK, link(index, ("IFLA_ADDRESS", "ff:ff:ff:ff:ff:ff")))
+        assert caught.value.errno == errno.EADDRNOTAVAIL
+        with Forgetful(losses) as rtnl:
+            rtnl.ask(RTM_DELLINK, link(index))
+        assert [name for _, name in socket.if_nameindex()] == ["lo"]

@@ -240,3 +240,13 @@ def test_in_another_namespace(virt: Virt, places: Callable[[], Place]) -> None:
 
 def _is(virt: Virt, name: str, value: str) -> bool:
     return virt.read(name) == value
+
+
+@pytest.mark.parametrize("name", ["status.json", "metrics"])
+def test_a_read_does_not_change_the_memory_that_it_shows(virt: Virt, name: str) -> None:
+    """Each read changes the numbers of memory. A program that reads and polls must not spin."""
+    first, other = (virt.mount.root.open(name, os.O_RDONLY) for _ in range(2))
+    assert b"memory" in first.read(1 << 20)
+    assert first.poll(PRI) == 0
+    other.read(1 << 20)
+    assert first.poll(PRI) == 0

@@ -90,7 +90,7 @@ def test_one_line_of_its_own(virt: Virt) -> None:
     assert text.endswith("}\n")
     assert text.count("\n") == 1
     read = json.loads(text)
-    assert list(read) == ["version", "options", "virts", "bridges", "cables"]
+    assert list(read) == ["version", "options", "virts", "bridges", "cables", "state", "limits", "memory"]
     assert read["version"] == "1.2"
     assert read["virts"][0]["description"] == virt.description
     assert read["bridges"] == [{"name": "bridge0"}]
@@ -116,4 +116,13 @@ def test_a_bridge() -> None:
 def test_keys_keep_their_order(virt: Virt) -> None:
     other = Virt(Unit(4), virt.address, virt.host, state=State.LOST, description="x")
     assert json.dumps(list(shown(virt))) == json.dumps(list(shown(other)))
-    assert list(json.loads(status("1.2", []))) == ["version", "options", "virts", "bridges", "cables"]
+    assert list(json.loads(status("1.2", []))) == [
+        "version",
+        "options",
+        "virts",
+        "bridges",
+        "cables",
+        "state",
+        "limits",
+        "memory",
+    ]

@@ -73,6 +73,7 @@ MOUNT_FILES: Final[dict[str, tuple[str, str | None]]] = {
     "ctl": (TEXT, MOUNTS),
     "clone": (MOUNTS, MOUNTS),
     "pcap": (MOUNTS, None),
+    "memory": (MOUNTS, None),
     **dict.fromkeys(
         ("events", "last_error", "help", "ifconfig", "status.json", "metrics", "version"), (TEXT, None)
     ),

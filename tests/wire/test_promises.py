@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from virtfs.core.errors import VirtError
 from virtfs.core.impairment import Direction, Impairment, Share
+from virtfs.core.memory import Kind
 from virtfs.forward.impaired_path import ImpairedPath
 from virtfs.host.tap_protocol import VNET_HEADER
 
@@ -120,7 +121,8 @@ class Promises(RuleBasedStateMachine):
         if direction in self.paths:
             self.paths[direction].change(impairment)
         else:
-            path = ImpairedPath(impairment, direction, end.arrive, end.lose, end.count_duplicates)
+            hold = self.bench.wire.memory.hold(Kind.DELAYED)
+            path = ImpairedPath(impairment, direction, end.arrive, end.lose, end.count_duplicates, hold)
             self.paths[direction] = path
             end.set_path(path)
 

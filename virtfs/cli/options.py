@@ -46,7 +46,12 @@ _REFUSED: Final = (
 )
 # The field of Limits that each option sets.
 _LIMITS = {"max_virts": "virts", "max_queue": "queue", "max_backlog": "backlog"}
-_SIZES = {"max_history": "history", "capture": "capture"}  # values in bytes, or with a suffix K, M or G
+_SIZES = {
+    "max_history": "history",
+    "capture": "capture",
+    "max_memory": "memory",
+    "max_user_memory": "user_memory",
+}  # values in bytes, or with a suffix K, M or G
 _MOST = 2**31 - 1
 
 

@@ -23,7 +23,8 @@ from virtfs.cli.signals import unless_ignored
 from virtfs.core.errors import VirtError
 from virtfs.core.limits import Limits
 from virtfs.daemon.service import serve
-from virtfs.forward.tasks import lasting, only, surely_in_thread
+from virtfs.forward.supervisor import supervised
+from virtfs.forward.tasks import only, surely_in_thread
 from virtfs.fuse.mount import attach, detach_own, wait_unmounted
 from virtfs.fuse.mounttable import Mounted, mounted_at
 from virtfs.host import descriptors
@@ -62,15 +63,16 @@ def within(limits: Limits, files: int) -> Limits:
 
 
 async def _run(directory: str, options: MountOptions, ready: Callable[[], None]) -> None:
-    stop, hurry = trio.Event(), trio.CancelScope()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(_listen, stop, hurry)
+    stop, hurry, listening = trio.Event(), trio.CancelScope(), trio.Event()
+    async with supervised() as tasks:
+        tasks.keep(partial(_listen, stop, hurry, listening), name="listening to signals")
+        await listening.wait()
         flags = [flag for flag, on in options.flags if on]
         fuse = await trio.to_thread.run_sync(attach, directory, options.source or "virtfs", flags)
         mount = mounted_at(directory)
         try:
             if mount is not None:
-                nursery.start_soon(lasting, "watching the mount table", partial(_watch, mount, stop))
+                tasks.keep(partial(_watch, mount, stop), name="watching the mount table")
             with hurry:
                 state = Path(options.state) if options.state else None
                 await serve(fuse, options.limits, ready, stop, state, options.text())
@@ -81,16 +83,14 @@ async def _run(directory: str, options: MountOptions, ready: Callable[[], None])
                         await surely_in_thread(partial(detach_own, mount), trio.CapacityLimiter(1))
             finally:
                 os.close(fuse)
-        nursery.cancel_scope.cancel()
+        tasks.cancel()
     log.info('"%s" is unmounted', directory)
 
 
-async def _listen(
-    stop: trio.Event, hurry: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
+async def _listen(stop: trio.Event, hurry: trio.CancelScope, listening: trio.Event) -> None:
     """End the service at the first signal, and cancel it at the second. A third signal has its default action."""
     with trio.open_signal_receiver(signal.SIGTERM, *unless_ignored(signal.SIGINT, signal.SIGHUP)) as signals:
-        task_status.started()
+        listening.set()
         async for number in signals:
             log.info("%s: ending", signal.Signals(number).name)
             notify("STOPPING=1", "STATUS=Removing the interfaces")

@@ -2,7 +2,22 @@
 
 from typing import Final, Literal, NamedTuple
 
-Event = Literal["create", "destroy", "lost", "up", "down", "mtu", "carrier", "bridge", "open", "close", "drop"]
+Event = Literal[
+    "create",
+    "destroy",
+    "lost",
+    "up",
+    "down",
+    "mtu",
+    "carrier",
+    "bridge",
+    "open",
+    "close",
+    "drop",
+    "unsaved",
+    "saved",
+    "retry",
+]
 
 
 class Meaning(NamedTuple):
@@ -24,4 +39,7 @@ EVENTS: Final[dict[Event, Meaning]] = {
     "open": Meaning("a device file was opened", ("file", "uid", "pid")),
     "close": Meaning("the last descriptor of an open was closed", ("file", "uid", "pid")),
     "drop": Meaning("frames were dropped because nobody read them", ("frames",)),
+    "unsaved": Meaning("the state file could not be written", ("errno",)),
+    "saved": Meaning("the state file is complete again"),
+    "retry": Meaning("the failed lines of the state file were run again", ("done", "failed")),
 }

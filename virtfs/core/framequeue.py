@@ -1,7 +1,11 @@
-"""A queue of frames waiting for a reader, with a limit on frames and a limit on bytes."""
+"""A queue of frames waiting for a reader, with a limit on frames and limits on bytes."""
 
 from collections import deque
 
+from virtfs.core.memory import Hold
+
+EACH = 64  # bytes that a frame takes in addition to its own
+_IDLE = 8192  # bytes that an empty queue may keep, so that a frame at a time needs no calls
 BYTES = 32 << 20  # maximum total length of the frames in one queue
 
 
@@ -16,11 +20,14 @@ class FrameQueue:
 
     The maximum number of frames may change between calls, so it is a parameter of the methods: `most`.
     The methods that drop frames return the number of frames to count as dropped. This number excludes each Copy.
+    hold: charges the bytes of the queue. A queue is full if it refuses more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hold: Hold) -> None:
         self._frames: deque[bytes] = deque()
-        self._size = 0
+        self._size = 0  # with EACH for each frame
+        self._hold = hold
+        self._granted = 0  # bytes that the queue may hold without a call of _grow()
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -32,7 +39,9 @@ class FrameQueue:
     def take(self) -> bytes:
         """Remove and return the next frame. IndexError: the queue is empty."""
         frame = self._frames.popleft()
-        self._size -= len(frame)
+        self._size -= len(frame) + EACH
+        if not self._frames and self._granted > _IDLE:
+            self._shrink()
         return frame
 
     def add(self, frame: bytes, most: int) -> int:
@@ -40,10 +49,11 @@ class FrameQueue:
 
         Return the number of frames to count as dropped, 0 or 1.
         """
-        if len(self._frames) >= most or self._size + len(frame) > BYTES:
+        size = self._size + len(frame) + EACH
+        if len(self._frames) >= most or (size > self._granted and not self._grow(size)):
             return _counted(frame)
         self._frames.append(frame)
-        self._size += len(frame)
+        self._size = size
         return 0
 
     def keep(self, frame: bytes, most: int) -> int:
@@ -52,14 +62,34 @@ class FrameQueue:
         Return the number of frames to count as dropped.
         """
         self._frames.append(frame)
-        self._size += len(frame)
-        return self.trim(most)
+        self._size += len(frame) + EACH
+        dropped = self._drop(most)
+        while self._size > self._granted and not self._grow(self._size):
+            dropped += self._drop(len(self._frames) - 1)
+        return dropped
 
     def trim(self, most: int) -> int:
-        """Drop the oldest frames until at most `most` frames and BYTES bytes are left.
+        """Drop the oldest frames until at most `most` frames and BYTES bytes are left, and give back their memory.
 
         Return the number of frames to count as dropped.
         """
+        dropped = self._drop(most)
+        self._shrink()
+        return dropped
+
+    def _grow(self, size: int) -> bool:
+        """Charge a queue of `size` bytes. Return False if that is too much."""
+        if size > BYTES or not self._hold.cover(size):
+            return False
+        self._granted = min(self._hold.size, BYTES)
+        return True
+
+    def _shrink(self) -> None:
+        """Give back the memory that the queue does not need now."""
+        self._hold.resize(min(self._size, self._hold.size))
+        self._granted = min(self._hold.size, BYTES)
+
+    def _drop(self, most: int) -> int:
         dropped = 0
         while len(self._frames) > most or self._size > BYTES:
             dropped += _counted(self.take())

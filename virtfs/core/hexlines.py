@@ -87,6 +87,11 @@ class Lines:
         self._kept = self._before if consumed <= 0 else b""
         return max(consumed, 0)
 
+    @property
+    def size(self) -> int:
+        """The length of the unfinished line in bytes."""
+        return len(self._kept)
+
     def forget(self) -> None:
         """Drop the unfinished line, for example because its write failed."""
         self._kept = b""

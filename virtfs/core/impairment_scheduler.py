@@ -29,8 +29,10 @@ from random import Random
 from statistics import NormalDist
 
 from virtfs.core.impairment import Bursts, Distribution, Impairment, Share
+from virtfs.core.memory import Hold, Kind, Memory
 
 _SECOND = 10**9
+_EACH = 256  # bytes that a waiting frame takes in addition to its own
 _TABLE = 4096  # entries in a distribution table, as in tc's files
 # Maximum deviation from the delay, in units of the jitter. netem has the same limit: the entries of its tables are
 # signed 16-bit numbers in units of 1/8192 of the jitter (NETEM_DIST_SCALE), and 2**15 / 8192 is 4.
@@ -39,7 +41,7 @@ _REACH = 4.0
 
 @dataclass(slots=True)
 class Counts:
-    """Numbers of frames. over_limit: frames that were dropped because `limit` frames were already waiting."""
+    """Numbers of frames. over_limit: dropped because `limit` frames, or as many bytes as allowed, waited."""
 
     lost: int = 0
     over_limit: int = 0
@@ -54,16 +56,19 @@ class Scheduler:
     seed, stream: the random numbers depend on both. Runs with the same settings, seed, stream and frame times give the
     same result. Two directions that share a seed need different streams; otherwise the reply to a ping would pass
     whenever the request did. If settings.seed is not None, it is used instead of `seed`.
+    hold: charges the waiting frames; None for the default limits of a mount.
 
     Every pushed frame, and every duplicate, meets exactly one of these conditions: it is counted in counts.lost; it is
     counted in counts.over_limit; it still waits; or pop() or clear() has removed it.
     """
 
-    def __init__(self, settings: Impairment, seed: int, stream: str = "") -> None:
+    def __init__(self, settings: Impairment, seed: int, stream: str = "", hold: Hold | None = None) -> None:
         self.counts = Counts()
         self._stream = stream
         self._random = self._seeded(seed)
         self._heap: list[tuple[int, int, bytes]] = []  # due time, sequence number, frame
+        self._size = 0  # bytes of the waiting frames, with _EACH for each
+        self._hold = hold or Memory().hold(Kind.DELAYED)
         self._sequence = 0
         self._link_free = 0  # time at which the last bit of the last frame will have been sent
         # The remainder of the last division by the rate in _due(), in bits * nanoseconds / second.
@@ -98,7 +103,11 @@ class Scheduler:
         heap = self._heap
         due = []
         while heap and heap[0][0] <= now:
-            due.append(heapq.heappop(heap)[2])
+            frame = heapq.heappop(heap)[2]
+            self._size -= len(frame) + _EACH
+            due.append(frame)
+        if due:
+            self._hold.relax(self._size)
         return due
 
     def next_due(self) -> int | None:
@@ -109,13 +118,14 @@ class Scheduler:
         """Drop all waiting frames; return the number dropped."""
         count = len(self._heap)
         self._heap.clear()
-        self._link_free = 0
+        self._size = self._link_free = 0
+        self._hold.release()
         return count
 
     def _take(self, now: int, frame: bytes) -> None:
         if self._loss is not None and self._loss():
             self.counts.lost += 1
-        elif len(self._heap) >= self.settings.limit:
+        elif len(self._heap) >= self.settings.limit or not self._room(len(frame)):
             self.counts.over_limit += 1
         else:
             if self._corrupt is not None and self._corrupt():
@@ -123,6 +133,12 @@ class Scheduler:
                 frame = self._flip_a_bit(frame)
             self._sequence += 1
             heapq.heappush(self._heap, (self._due(now, len(frame)), self._sequence, frame))
+            self._size += len(frame) + _EACH
+
+    def _room(self, length: int) -> bool:
+        """Return whether there is memory for one more frame of this length."""
+        size = self._size + length + _EACH
+        return size <= self._hold.size or self._hold.cover(size)
 
     def _due(self, now: int, length: int) -> int:
         settings = self.settings

@@ -13,6 +13,8 @@ class Limits:
     backlog: maximum N of the verb `backlog N`, in frames; a larger N fails with ERANGE.
     history: maximum SIZE of the verb `history SIZE`, in bytes; a larger SIZE fails with ERANGE.
     capture: maximum number of bytes that wait for one reader of a capture. The reader misses any further frames.
+    memory: maximum number of bytes that all clients together can make the server hold (core.memory).
+    user_memory: maximum number of bytes that one user other than root can make the server hold.
     """
 
     virts: int = 4096
@@ -20,3 +22,5 @@ class Limits:
     backlog: int = 65536
     history: int = 64 << 20
     capture: int = 8 << 20
+    memory: int = 192 << 20
+    user_memory: int = 64 << 20

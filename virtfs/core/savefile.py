@@ -83,6 +83,13 @@ class Reader:
         room += bytes(max(self._end - len(room), 0))
         room[rest : self._end] = data
 
+    def memory(self, more: int) -> int:
+        """Return the bytes of memory that the reader needs for a piece of `more` bytes.
+
+        While a long block is decoded, there are two copies of it.
+        """
+        return 2 * max(len(self._room), self._waiting() + more)
+
     def _waiting(self) -> int:
         return self._end - self._begin
 

@@ -98,6 +98,11 @@ class Script:
         """The number of the first line of the last write that has not run, from 1."""
         return self._lines.number
 
+    @property
+    def size(self) -> int:
+        """The length of the unfinished line in bytes."""
+        return len(self._kept)
+
     def forget(self) -> None:
         """Drop the unfinished line, for example because its write failed."""
         self._kept = b""

@@ -8,6 +8,10 @@ may add more:
     virts       a list of objects, one for each interface, in the order of the units
     bridges     a list of objects, one for each bridge under bridge/
     cables      a list of objects, one for each cable
+    state       an object about the state file, null if the mount has none
+    limits      an object: the limits of the mount, under the names of the fields of core.limits.Limits; sizes in bytes
+    memory      an object: for each kind of memory that clients hold (core.memory) an object: bytes (now in use),
+                highest (the largest number so far) and refused (requests and frames refused for lack of memory)
 
 An interface:
 
@@ -42,6 +46,14 @@ A cable:
 
     ends        a list of texts: the names of the two interfaces
     impair      text: the impairments, in the words of the command `cable`; "" if there are none
+
+The state file:
+
+    file            text: its path
+    saved           boolean: whether it has the current state
+    unsaved_since   number: the time since which it has not, in seconds since 1970, null if it has
+    error           text: the reason for the last failure to save it, null if it has the current state
+    failed_lines    a list of objects, one for each line that could not be replayed: line and reason
 
 The value of a file is a boolean if the file holds 0 or 1 for off or on, a number if the file holds a number, and text
 otherwise. The value of an empty file is "".
@@ -94,10 +106,18 @@ def status(
     bridges: Iterable[Object] = (),
     cables: Iterable[Object] = (),
     options: str = "",
+    state: Object | None = None,
+    limits: Object | None = None,
+    memory: Object | None = None,
 ) -> str:
-    """Return the text of the file, from the objects that describe(), describe_bridge() and describe_cable() return."""
+    """Return the text of the file, from the objects that describe(), describe_bridge() and describe_cable() return.
+
+    state: the object about the state file. limits: the fields of Limits. memory: the result of Memory.describe().
+    """
     lists = {"virts": list(virts), "bridges": list(bridges), "cables": list(cables)}
-    return json.dumps({"version": version, "options": one_line(options), **lists}) + "\n"
+    head = {"version": version, "options": one_line(options)}
+    # `memory` is the last, because pollers of the file ignore what follows its key.
+    return json.dumps({**head, **lists, "state": state, "limits": limits or {}, "memory": memory or {}}) + "\n"
 
 
 def describe_cable(words: Sequence[str]) -> dict[str, object]:

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from virtfs.core import arguments as arg
 from virtfs.core.arguments import Argument
 
-Kind = Literal["create", "ensure", "destroy", "change", "cable", "uncable", "help"]
+Kind = Literal["create", "ensure", "destroy", "change", "cable", "uncable", "retry", "help"]
 Noun = Literal["virt", "bridge"]
 VIRT: Final = "virt"
 BRIDGE: Final = "bridge"
@@ -63,6 +63,7 @@ FORMS: Final = (
     Form("change", "required", True, "bridgeN VERB ...", "change the bridge", BRIDGE),
     Form("cable", "required", False, "cable A B [IMPAIRMENT ...]", "carry frames from virtA to virtB, and back"),
     Form("uncable", "required", False, "uncable A B", "remove that cable"),
+    Form("retry", "none", False, "retry", "run the lines of the state file again that could not be replayed"),
     Form("help", "none", False, "help", "do nothing; this text is in the file help"),
 )
 

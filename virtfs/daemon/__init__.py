@@ -4,7 +4,6 @@ Modules:
 
     service         makes the parts of one mount bottom-up, and serves it
     kernel          the netlink sockets, and the thread that uses them
-    task_starter    starts tasks that outlive the command or request that needs them
     changes         notifies tasks when the text of a file has changed
     errors_by_user  the last error of each user
     userdb          names of users and groups
@@ -30,6 +29,7 @@ Modules:
     state           the state of a mount as text
     statefile       the file that keeps this text for the next mount
     failed_lines    lines of the state file that could not be replayed
+    leftovers       removes what a killed server has left and no line mentions
     replay          recreates interfaces, bridges and cables from the state file
     diagnosis       the state of a server, for its log
     reports         the texts of the report files

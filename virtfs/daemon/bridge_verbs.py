@@ -99,14 +99,14 @@ def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Setting
     """
     try:
         members = tuple(a for a in steps(bridge.look(), to) if a.verb in ("add", "delete"))
-        _do(bridge, members)
+        do(bridge, members)
         for name in {*left, *(str(action.args[0]) for action in members if action.verb == "add")}:
             if name in settings:
                 _set_again(bridge, name, settings[name])
         now = bridge.look()
         if now.address != to.address:
             bridge.links.set(bridge, address=to.address)
-        _do(bridge, steps(now, to))
+        do(bridge, steps(now, to))
     except VirtError as refusal:
         log.info("cannot restore %s: %s", bridge.called, refusal.strerror)
 
@@ -133,7 +133,8 @@ def _set_again(bridge: HostBridge, name: str, settings: Settings) -> None:
         log.info("%s: cannot restore the settings of %s: %s", bridge.called, name, refusal.strerror)
 
 
-def _do(bridge: HostBridge, actions: tuple[Action, ...]) -> None:
+def do(bridge: HostBridge, actions: tuple[Action, ...]) -> None:
+    """Carry out verbs that restore a state. Errors are only logged."""
     for action in actions:
         try:
             EFFECTS[action.verb](bridge, *action.args)

@@ -12,8 +12,9 @@ from virtfs.core.bridge import NEW, Bridge, BridgeState, steps, steps_after, wit
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action, Command, format_actions, format_command, unwritable_comment, writable
 from virtfs.core.ids import BridgeName, User
+from virtfs.core.leftover import bridge_before
 from virtfs.core.verbs import BRIDGE
-from virtfs.daemon.bridge_verbs import as_found, carry_out, put_back
+from virtfs.daemon.bridge_verbs import as_found, carry_out, do, put_back
 from virtfs.daemon.changes import Changes
 from virtfs.daemon.kernel import Kernel
 from virtfs.files.bridges import RunBridge, bridge_directory
@@ -21,7 +22,8 @@ from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
 from virtfs.host.bridge import HostBridge, find, make
 from virtfs.host.bridge_adopt import Adoptions
-from virtfs.host.bridgeinfo import Settings
+from virtfs.host.bridgeinfo import Settings, ask_link
+from virtfs.host.marks import ADOPTING, is_marked, set_mark
 from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, Overflow
 from virtfs.host.rtnl import Rtnl
 
@@ -64,10 +66,15 @@ class Bridges:
         self._changes = changes
         self._report = report
         self._all: dict[BridgeName, _Managed] = {}
-        self._doubt = trio.Event()
+        self._doubts = 0  # number of reasons so far to refresh the bridges
+        self._settled = 0  # the number of reasons for which that has been done
+        self._doubted = trio.Event()
 
     def _sorted(self) -> list[_Managed]:
         return [self._all[name] for name in sorted(self._all, key=lambda name: (len(name), name))]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._all
 
     def __iter__(self) -> Iterator[Bridge]:
         return iter([managed.bridge for managed in self._sorted()])
@@ -77,11 +84,11 @@ class Bridges:
         """The names of the bridges that virtfs made."""
         return [managed.bridge.name for managed in self._sorted() if managed.found is None]
 
-    async def run(self, command: Command, run: RunBridge, made: bool = False) -> None:
+    async def run(self, command: Command, run: RunBridge, made: frozenset[str] = frozenset()) -> None:
         """Carry out a line of the mount's ctl whose target is a bridge.
 
         run: a function that carries out writes to the ctl of the bridge.
-        made: whether an earlier run of virtfs made the bridge. If so, `destroy` removes the bridge.
+        made: the names of the bridges and taps that an earlier run of virtfs made. `destroy` removes such a bridge.
         """
         name = BridgeName(str(command.target))
         managed = self._all.get(name)
@@ -113,14 +120,14 @@ class Bridges:
             raise VirtError(errno.ENXIO, f'there is no "{name}"')
         return managed
 
-    async def _create(self, command: Command, name: BridgeName, run: RunBridge, made: bool) -> None:
-        managed = await self._kernel.call(self._open, name)
-        if made:
-            managed.found = None
+    async def _create(self, command: Command, name: BridgeName, run: RunBridge, made: frozenset[str]) -> None:
+        managed, left = await self._kernel.call(self._open, name, name in made)
         try:
+            if left:
+                await self._kernel.call(self._renew, managed, command.actions, made)
             await self._change(managed, command.actions, command.kind == "ensure")
         except BaseException:
-            if not made:
+            if not left:
                 await self._kernel.call(self._let_go, managed)
             raise
         self._all[name] = managed
@@ -139,7 +146,7 @@ class Bridges:
             await self._kernel.call(self._look, managed)
         except OSError as refusal:
             log.info("%s: cannot query the bridge, will try again: %s", managed.bridge.name, refusal.strerror)
-            self._doubt.set()
+            self._doubt()
 
     async def _destroy(self, managed: _Managed) -> None:
         await self._kernel.call(self._let_go, managed)
@@ -185,15 +192,26 @@ class Bridges:
             case _:
                 concerned = isinstance(event, Overflow)
         if concerned:
-            self._doubt.set()
+            self._doubt()
+
+    def _doubt(self) -> None:
+        """Schedule a refresh of the bridges."""
+        self._doubts += 1
+        self._doubted.set()
 
     def _is_member(self, name: str) -> bool:
         return any(managed.bridge.state.member(name) for managed in self._all.values())
 
     async def catch_up(self) -> None:
-        """Refresh the bridges now if hear() has scheduled a refresh. OSError: as for refresh()."""
-        if self._doubt.is_set():
+        """Refresh the bridges if an event has not been processed yet, even if follow() has begun to process it.
+
+        On return the state is no older than the last event, so that a text made of it has no member that is gone.
+        OSError: as for refresh().
+        """
+        if self._settled != self._doubts:
+            doubts = self._doubts
             await self.refresh(None)
+            self._settled = max(self._settled, doubts)
 
     async def follow(self) -> None:
         """Refresh the bridges after each event that concerns one of them, until cancelled.
@@ -201,12 +219,12 @@ class Bridges:
         May be called again after a failure.
         """
         while True:
-            await self._doubt.wait()
-            self._doubt = trio.Event()
+            await self._doubted.wait()
+            self._doubted = trio.Event()
             try:
-                await self.refresh(None)
+                await self.catch_up()
             except BaseException:
-                self._doubt.set()
+                self._doubted.set()
                 raise
             self._changes.publish()
 
@@ -240,12 +258,17 @@ class Bridges:
 
     # Blocking functions, for Kernel.call
 
-    def _open(self, name: BridgeName) -> _Managed:
+    def _open(self, name: BridgeName, ours: bool) -> tuple[_Managed, bool]:
+        """Attach to a bridge, or make it. Return it, and whether it is one that a killed server has left.
+
+        ours: whether the state file says that an earlier run of virtfs made the bridge.
+        """
         with Rtnl() as rtnl:
             index = find(rtnl, name)
             made = index is None
             if index is None:
-                index = make(rtnl, self._kernel.links, name)
+                index = make(rtnl, self._kernel.links, name, self._kernel.mark)
+            left = not made and (ours or is_marked(ask_link(rtnl, index), self._kernel.mark))
             host = HostBridge(rtnl, self._kernel.links, name, index)
             try:
                 state, settings = host.look(), host.settings()
@@ -253,13 +276,25 @@ class Bridges:
                 if made:
                     host.delete()
                 raise
-            return _Managed(Bridge(name, state), index, None if made else state, settings, host.adoptions)
+            found = None if made or left else state
+            return _Managed(Bridge(name, state), index, found, settings, host.adoptions), left
+
+    def _renew(self, managed: _Managed, actions: tuple[Action, ...], made: frozenset[str]) -> None:
+        """Undo what the bridge of a killed server has and its line does not say. made: what that server had made."""
+        with Rtnl() as rtnl:
+            host = self._host(rtnl, managed)
+            self._kernel.links.quiet(host)
+            now, link = host.look(), ask_link(rtnl, managed.index)
+            adopting = link is not None and link.get_attr("IFLA_IFALIAS") == self._kernel.mark + ADOPTING
+            do(host, steps(now, bridge_before(now, actions, made, adopting or any(map(_adopts, actions)))))
 
     def _host(self, rtnl: Rtnl, managed: _Managed) -> HostBridge:
         return HostBridge(rtnl, self._kernel.links, managed.bridge.name, managed.index, managed.adoptions)
 
     def _carry_out(self, managed: _Managed, actions: tuple[Action, ...], taps: dict[str, str], ensure: bool) -> None:
         with Rtnl() as rtnl:
+            if self._kernel.mark and managed.found is None and any(map(_adopts, actions)):
+                set_mark(rtnl, self._kernel.mark + ADOPTING, managed.index)
             carry_out(self._host(rtnl, managed), actions, taps, ensure)
 
     def _look(self, managed: _Managed) -> None:
@@ -295,6 +330,10 @@ def _described(managed: _Managed) -> BridgeState:
     """Return the state that ctl shows as verbs: that of the bridge, but without addresses adopted from members."""
     state = managed.bridge.state
     return replace(state, addresses=tuple(a for a in state.addresses if managed.adoptions.is_own(a)))
+
+
+def _adopts(action: Action) -> bool:
+    return action.verb == "add" and len(action.args) > 1
 
 
 @contextmanager

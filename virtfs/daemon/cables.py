@@ -13,15 +13,16 @@ from virtfs.daemon.interface import Interface
 from virtfs.forward.cable import Cable
 from virtfs.forward.impaired_path import ImpairedPath
 from virtfs.forward.tasks import Start
+from virtfs.host.relay import Room
 
 
 class Joined:
     """One cable, with its ends and its impairments."""
 
-    def __init__(self, first: Interface, second: Interface, impairments: Impairments, start: Start) -> None:
+    def __init__(self, first: Interface, second: Interface, impairments: Impairments, room: Room, start: Start) -> None:
         self.ends = first, second
         self.impairments = impairments
-        self.cable = Cable(first.wire, second.wire, start)
+        self.cable = Cable(first.wire, second.wire, room, start)
         self.removing = trio.Lock()
 
 
@@ -30,6 +31,7 @@ class Cables:
 
     def __init__(self, start: Start) -> None:
         self._start = start
+        self._room: Room | None = None  # created for the first cable
         self._all: list[Joined] = []
 
     def lines(self) -> Iterator[Command]:
@@ -56,7 +58,9 @@ class Cables:
             if (other := self._at(end)) is not None:
                 names = " and ".join(one.virt.name for one in other.ends)
                 raise VirtError(errno.EBUSY, f"{end.virt.name} already has a cable, which connects {names}")
-        joined = Joined(first, second, impairments, self._start)
+        if self._room is None:
+            self._room = Room()
+        joined = Joined(first, second, impairments, self._room, self._start)
         said = dict(impairments)
         directions: tuple[Direction, Direction] = ("out", "in")
         impaired: list[ImpairedPath] = []
@@ -70,8 +74,9 @@ class Cables:
                 one.close()
             raise
         self._all.append(joined)
+        name = f"the cable between {first.virt.name} and {second.virt.name}"
         for work in (*(one.run for one in impaired), joined.cable.run):
-            self._start(work)
+            self._start(work, name=name)
 
     async def separate(self, first: Interface, second: Interface) -> None:
         """Remove the cable between two interfaces. VirtError: ENOENT, there is none."""

@@ -23,7 +23,7 @@ from virtfs.core.ids import Uid, Unit, User
 from virtfs.core.quoting import quoted
 from virtfs.core.script import Line, Script
 from virtfs.core.verbs import BRIDGE
-from virtfs.core.virt import Virt
+from virtfs.core.virt import Origin, Virt
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.changes import Changes
@@ -34,9 +34,11 @@ from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.lifecycle import Lifecycle
 from virtfs.daemon.netns_verb import destination, refuse_moves
 from virtfs.daemon.registry import Registry
+from virtfs.daemon.replay import Replay
 from virtfs.daemon.state import State
 from virtfs.daemon.virt_checks import VirtChecks
 from virtfs.daemon.virt_verbs import VirtVerbs
+from virtfs.files.events import Events
 from virtfs.files.text import Turn
 from virtfs.files.tree import Reports, Tree
 from virtfs.forward.tasks import Start
@@ -51,7 +53,7 @@ async def at_once(user: User) -> None:
 
 
 def whole() -> trio.CancelScope:
-    """Return the scope of work that must complete once it has begun, even if the writer gets a signal."""
+    """Return the scope of work that is completed or undone once it has begun, even if the writer gets a signal."""
     return trio.CancelScope(shield=True)
 
 
@@ -74,11 +76,13 @@ class Commands:
         changes: Changes,
         lock: trio.Lock,
         start: Start,
+        events: Events,
     ) -> None:
         """lock: held while interfaces change. start: runs a task until the mount ends."""
         self.lock = lock
         self.ended = False
         self.tree = Tree(self, reports, errors)
+        self.replay = Replay(self, registry, state.failed, kernel, events)
         self._kernel = kernel
         self._registry = registry
         self._lifecycle = lifecycle
@@ -116,12 +120,17 @@ class Commands:
                         await self._run_locked(of, script, line, user)
                     elif not line.number % YIELD:
                         await trio.lowlevel.checkpoint()
-            finally:
+            except BaseException:
                 with whole():
                     await self._state.keep()
+                raise
+            await self._keep(user)
 
     async def _run_locked(self, of: Virt | Bridge | None, script: Script, line: Line, user: User) -> None:
         try:
+            if of is None and line.text.split(maxsplit=1)[0] == "retry":
+                await self._retry(line.text, user)
+                return
             async with self.lock:
                 if of is None:
                     await self.run_line(line.text, user)
@@ -132,6 +141,14 @@ class Commands:
             refusal = refused(failure)
             located = line.locate(VirtError(refusal.errno, f"{quoted(line.text.strip())}: {refusal.strerror}"))
             raise self._errors.remember(located, user) from None
+
+    async def _retry(self, text: str, user: User) -> None:
+        """Run the failed lines of the state file again. The caller does not hold the lock: each line takes it."""
+        self._refuse_at_end()
+        parse(text)
+        if not user.root:
+            raise VirtError(errno.EPERM, "only root may use this ctl; write to the ctl of your interface")
+        await self.replay.retry()
 
     async def set_value(self, virt: Virt, file: str, data: bytes, user: User) -> None:
         """Carry out one write to an attribute file.
@@ -148,8 +165,7 @@ class Commands:
                 refusal = refused(failure)
                 sentence = f"{virt.name}/{file}: {refusal.strerror.removeprefix(f'{file}: ')}"
                 raise self._errors.remember(VirtError(refusal.errno, sentence), user) from None
-            with whole():
-                await self._state.keep()
+            await self._keep(user)
 
     async def change(self, virt: Virt, actions: tuple[Action, ...], user: User) -> None:
         """Carry out the verbs that correspond to a system call: chmod(2) or chown(2)."""
@@ -159,8 +175,18 @@ class Commands:
                     await self._change(self._registry.of(virt), actions, user)
             except (OSError, MemoryError) as failure:
                 raise self._errors.remember(refused(failure), user) from None
-            with whole():
-                await self._state.keep()
+            await self._keep(user)
+
+    async def _keep(self, user: User) -> None:
+        """Save the state after a command, even if the writer gets a signal.
+
+        If this fails, the command stays in effect, and last_error has the reason.
+        """
+        with whole():
+            kept = await self._state.keep()
+        if not kept and (unsaved := self._state.unsaved) is not None:
+            sentence = f"the command took effect, but virtfs {unsaved.refusal.strerror}"
+            self._errors.remember(VirtError(unsaved.refusal.errno, sentence), user)
 
     async def make_clone(self, user: User) -> tuple[Unit, Callable[[], None]]:
         """Create an interface for one open of clone. Return its unit, and a function that destroys it."""
@@ -168,16 +194,24 @@ class Commands:
             self._refuse_at_end()
             with whole():
                 interface = await self._lifecycle.create(None, self.tree.interface, cloned=True)
-                await self._verbs.give(interface, user)
-            self._changes.publish()
+                try:
+                    await self._verbs.give(interface, user)
+                except BaseException:
+                    await self._lifecycle.destroy(interface)
+                    raise
+                finally:
+                    self._changes.publish()
 
         async def destroy() -> None:
             async with self.lock:
                 if interface in self._registry:
-                    await self._lifecycle.destroy(interface)
+                    with whole():
+                        await self._lifecycle.destroy(interface)
             self._changes.publish()
 
-        return interface.virt.unit, lambda: self._start(destroy)
+        return interface.virt.unit, lambda: self._start(
+            destroy, name=f"destroying {interface.virt.name} of a closed clone"
+        )
 
     @contextmanager
     def _admitted(self, user: User) -> Iterator[None]:
@@ -218,7 +252,7 @@ class Commands:
         """
         self._refuse_at_end()
         command = parse(text)
-        if command is None or command.kind == "help":
+        if command is None or command.kind in ("help", "retry"):
             return
         if not user.root:
             raise VirtError(errno.EPERM, "only root may use this ctl; write to the ctl of your interface")
@@ -231,9 +265,11 @@ class Commands:
 
     async def _run_command(self, command: Command, user: User, made: frozenset[str]) -> object:
         """Carry out a command, and return its target: a unit or the name of a bridge."""
+        if command.kind == "destroy" and self._only_failed(command):
+            return command.target
         if isinstance(command.target, str):
             with whole():
-                await self._bridges.run(command, self.run, command.target in made)
+                await self._bridges.run(command, self.run, made)
                 await self._follower.caught_up()  # updates taps that joined or left the bridge
             return command.target
         unit = None if command.target is None else Unit(int(command.target))
@@ -257,6 +293,12 @@ class Commands:
                 await self._change(existing, command.actions, user)
         return unit
 
+    def _only_failed(self, command: Command) -> bool:
+        """Return whether a target exists only in lines of the state file that have failed. destroy drops such lines."""
+        target = command.target
+        there = target in self._bridges if isinstance(target, str) else self._registry.find(Unit(int(target or 0)))
+        return not there and self._state.failed.about(target)
+
     async def _run_verbs(self, of: Virt | Bridge, text: str, user: User) -> None:
         """Carry out a line of the ctl of an interface or a bridge."""
         self._refuse_at_end()
@@ -275,10 +317,13 @@ class Commands:
         netns = destination(actions)
         with whole():
             interface = await self._lifecycle.create(unit, self.tree.interface, f"tap{unit}" in made, netns)
+            attached = not interface.tap.made
             try:
+                if attached and interface.virt.origin is Origin.MADE:
+                    await self._verbs.renew(interface, actions)
                 await self._verbs.carry_out(interface, actions)
             except BaseException:
-                await self._lifecycle.destroy(interface)
+                await self._lifecycle.destroy(interface, keep=attached)
                 raise
         return interface.virt.unit
 

@@ -26,7 +26,7 @@ class Drops:
         self._unreported += frames
         if not self._reporting:
             self._reporting = True
-            self._start(self._report)
+            self._start(self._report, name=f"{self._name}: reporting drops")
 
     async def _report(self) -> None:
         while self._unreported:

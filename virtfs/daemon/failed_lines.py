@@ -1,6 +1,6 @@
 """Lines of the state file that could not be replayed.
 
-They stay in the file as comments, and the next mount tries them again.
+They stay in the file as comments. The command `retry` and the next mount try them again.
 """
 
 from collections.abc import Iterator
@@ -24,19 +24,48 @@ class FailedLines:
     """The failed lines of one mount, in the order of the state file."""
 
     def __init__(self) -> None:
+        self.made: frozenset[str] = frozenset()  # names of the taps and bridges that an earlier run of virtfs made
         self._all: list[FailedLine] = []
 
-    def add(self, line: str, command: Command | None, reason: str) -> None:
+    def __iter__(self) -> Iterator[FailedLine]:
+        return iter(list(self._all))
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __contains__(self, one: object) -> bool:
+        return any(one is kept for kept in self._all)
+
+    def add(self, failed: FailedLine) -> None:
         """Keep a failed line. A line with unprintable characters is dropped, because virtfs never writes one."""
-        if line.isprintable():
-            self._all.append(FailedLine(line, command, reason))
+        if failed.line.isprintable():
+            self._all.append(failed)
+
+    def replace(self, before: FailedLine, after: FailedLine | None) -> None:
+        """Store a newer reason for a line. With None, drop the line, because it has now run.
+
+        Nothing happens if the line has been superseded meanwhile.
+        """
+        for at, one in enumerate(self._all):
+            if one is before:
+                self._all[at : at + 1] = [] if after is None else [after]
+                return
 
     def supersede(self, target: object) -> None:
         """Drop the failed lines about an interface or a bridge for which a user has given a newer command.
 
         target: the unit of the interface or the name of the bridge.
         """
-        self._all = [one for one in self._all if one.command is None or target not in _targets(one.command)]
+        self._all = [one for one in self._all if target not in _targets(one.command)]
+
+    def about(self, target: object) -> bool:
+        """Return whether a failed line is about an interface or a bridge. target: as for supersede()."""
+        return any(target in _targets(one.command) for one in self._all)
+
+    def still_made(self) -> list[str]:
+        """Return the names in `made` that the failed lines are about, in order."""
+        targets = {target for one in self._all for target in _targets(one.command)}
+        return sorted(self.made & {f"tap{target}" if isinstance(target, int) else str(target) for target in targets})
 
     def comments(self) -> Iterator[str]:
         """Yield the comments for the state file: each failed line, and then the reason for its failure."""
@@ -45,8 +74,11 @@ class FailedLines:
             yield f"#     {one_line(one.reason)}"
 
 
-def _targets(command: Command) -> tuple[object, ...]:
-    return command.target, command.peer
+def _targets(command: Command | None) -> tuple[object, ...]:
+    """Return the interfaces and bridges of a command, without the gap that a missing peer leaves."""
+    if command is None:
+        return ()
+    return tuple(target for target in (command.target, command.peer) if target is not None)
 
 
 def replayable(line: str) -> str:

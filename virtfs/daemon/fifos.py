@@ -5,10 +5,11 @@ The FIFOs cannot be in the mount, because the daemon opens them itself, and woul
 
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import trio
@@ -20,6 +21,8 @@ from virtfs.daemon.interface import Interface
 from virtfs.forward.feed import Feed
 from virtfs.forward.tasks import Start
 from virtfs.host.fifo import Fifo
+
+log = logging.getLogger(__name__)
 
 # This prefix must differ from the one that cli.shell uses for its mount points. Otherwise make_directory() would also
 # search these mount points, one of which may be the daemon's own mount.
@@ -62,22 +65,32 @@ def _places() -> list[Path]:
 def _make_in(base: Path) -> tuple[Path, int]:
     for old in base.glob(f"{PREFIX}*/{LOCK}"):
         # If the directory is a mount point, `virtfs shell` has bind-mounted it. Then rmtree() would empty the
-        # directory but could not remove it, so leave it alone.
-        if not old.parent.is_mount():
-            _clear(old)
+        # directory but could not remove it, so leave it alone. The directory may vanish at any time.
+        with suppress(OSError):
+            if not old.parent.is_mount():
+                _clear(old)
     while True:
         directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-        try:
+        with ExitStack() as undo:
+            undo.callback(shutil.rmtree, directory, ignore_errors=True)
             directory.chmod(0o711)
-            lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
+            lock = _locked(directory)
+            undo.callback(os.close, lock)
+            if (directory / LOCK).exists():
+                undo.pop_all()
+                return directory, lock
+            # Another daemon found the directory unlocked, and removed it before this daemon took the lock. Try again.
+
+
+def _locked(directory: Path) -> int:
+    """Make the lock file of a run-time directory, and return a descriptor that holds the lock."""
+    lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if (directory / LOCK).exists():
-            return directory, lock
-        # Another daemon found the directory unlocked, and removed it before this daemon took the lock. Try again.
+    except BaseException:
         os.close(lock)
+        raise
+    return lock
 
 
 def _clear(lock: Path) -> None:
@@ -104,20 +117,37 @@ class Fifos:
         self.directory, self._lock = make_directory()
         self._start = start
         self._feeds: dict[Unit, tuple[Interface, Feed]] = {}
+        self._troubles: dict[str, str] = {}  # the last logged failure, by virt; it is not logged again
 
     def path(self, virt: Virt) -> Path:
         """Return the path of an interface's FIFO."""
         return self.directory / f"{virt.name}.rx"
 
     def appear(self, interface: Interface) -> None:
-        """Make the FIFO of a new interface, and its feed."""
+        """Make the FIFO of a new interface, and its feed. VirtError: the FIFO cannot be made."""
+        self._ensure_directory()
         fifo = Fifo(self.path(interface.virt))
         feed = Feed(interface.wire, fifo, lambda: bool(interface.ports.frame.seats.readers))
         self._feeds[interface.virt.unit] = interface, feed
         self.set_rights(interface)
 
+    def _ensure_directory(self) -> None:
+        """Make the run-time directory anew if somebody has removed it. VirtError: it cannot be made."""
+        if self.directory.is_dir():
+            return
+        try:
+            self.directory.mkdir(0o711)
+            self.directory.chmod(0o711)
+            lock = _locked(self.directory)
+        except OSError as refusal:
+            sentence = f'rx: cannot make the run-time directory "{self.directory}": {refusal.strerror}'
+            raise VirtError(refusal.errno or errno.EIO, sentence) from refusal
+        os.close(self._lock)
+        self._lock = lock
+
     def vanish(self, interface: Interface) -> None:
         """Remove the FIFO of an interface that is being destroyed."""
+        self._troubles.pop(interface.virt.name, None)
         if (found := self._feeds.pop(interface.virt.unit, None)) is not None:
             found[1].stop()
 
@@ -128,11 +158,27 @@ class Fifos:
             found[1].fifo.set_rights(virt.owner, virt.group, virt.mode & 0o444)
 
     async def run(self) -> None:
-        """Check all FIFOs for readers every PAUSE seconds, until cancelled."""
+        """Check all FIFOs for readers every PAUSE seconds, until cancelled. A failure of one does not affect others."""
         while True:
             await trio.sleep(PAUSE)
-            for _, feed in tuple(self._feeds.values()):
-                feed.look(self._start)
+            for interface, feed in tuple(self._feeds.values()):
+                try:
+                    self._look(interface, feed)
+                except OSError as failure:
+                    if self._troubles.get(interface.virt.name) != (trouble := str(failure.strerror)):
+                        log.warning("checking rx of %s for readers: %s", interface.virt.name, trouble)
+                        self._troubles[interface.virt.name] = trouble
+                else:
+                    self._troubles.pop(interface.virt.name, None)
+
+    def _look(self, interface: Interface, feed: Feed) -> None:
+        try:
+            feed.look(self._start)
+        except VirtError as failure:
+            if failure.errno != errno.ENOENT:
+                raise
+            self._ensure_directory()
+            self.set_rights(interface)  # makes the FIFO anew
 
     def remove(self) -> None:
         """Remove the directory at the end of the mount."""

@@ -15,8 +15,6 @@ from virtfs.daemon.interface import Interface, Place
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.taps import look
-from virtfs.forward.tasks import lasting
-from virtfs.host.descriptors import NONE_LEFT
 from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, NamespaceGone, Overflow
 from virtfs.host.netlink_values import Link
 from virtfs.host.netnames import name_of
@@ -54,18 +52,34 @@ class Follower:
     def catch_up(self) -> None:
         """Apply the pending reports from the kernel, without waiting.
 
+        If this fails, all interfaces are checked later. The caller's request does not fail, since it may already have
+        changed something.
+        """
+        try:
+            self._apply_reports()
+        except Exception as failure:
+            log.warning("cannot apply the reports from the kernel, will check all interfaces: %s", failure)
+
+    def _apply_reports(self) -> None:
+        """Apply the pending reports from the kernel. If this fails, schedule a check of all interfaces.
+
         Of several reports about the state of one link, only the last is applied. An earlier report may be older than a
         query's answer that has already been applied.
         """
         events: list[Event] = []
-        while (more := self._kernel.monitor.drain()) and len(events) < STORM:
-            events.extend(more)
-        last = {(event.nsid, event.link.index): event for event in events if isinstance(event, LinkChanged)}
-        for event in events:
-            if not isinstance(event, LinkChanged) or last[event.nsid, event.link.index] is event:
-                self._take(event)
-        if events:
-            self._changes.publish()
+        try:
+            while len(events) < STORM and (more := self._kernel.monitor.drain()):
+                events.extend(more)
+            last = {(event.nsid, event.link.index): event for event in events if isinstance(event, LinkChanged)}
+            for event in events:
+                if not isinstance(event, LinkChanged) or last[event.nsid, event.link.index] is event:
+                    self._take(event)
+        except BaseException:
+            self._take(Overflow())  # the reports that are not applied yet are lost
+            raise
+        finally:
+            if events:
+                self._changes.publish()
 
     async def caught_up(self) -> None:
         """Apply the pending reports, and wait up to PATIENCE seconds for all pending checks to finish."""
@@ -157,39 +171,40 @@ class Follower:
                 await self.refresh(interface)
             interface.wire.settle()
 
-    async def run(self) -> None:
-        """Follow the kernel until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lasting, "listening to rtnetlink", self._listen)
-            nursery.start_soon(lasting, "checking taps", self._clear_doubts)
-
-    async def _listen(self) -> None:
+    async def listen(self) -> None:
+        """Apply reports from the kernel until cancelled. May be called again after a failure."""
         while True:
             await trio.lowlevel.wait_readable(self._kernel.monitor.fileno())
-            self.catch_up()
+            self._apply_reports()
 
-    async def _clear_doubts(self) -> None:
+    async def clear_doubts(self) -> None:
+        """Check the interfaces that doubt() names, until cancelled. May be called again after a failure."""
         while True:
             await self._doubt.wait()
             self._doubt = trio.Event()
-            while self._doubtful:
-                interface, _ = self._doubtful.popitem()
-                try:
-                    await self.look_for(interface)
-                except BaseException:
-                    self._doubtful[interface] = None
+            failures: dict[Interface, Exception] = {}
+            try:
+                while self._doubtful:
+                    interface, _ = self._doubtful.popitem()
+                    try:
+                        await self.look_for(interface)
+                    except Exception as failure:
+                        failures[interface] = failure  # the other interfaces do not wait for this one
+            finally:
+                self._certain.set()  # callers of caught_up() do not wait for the next attempt
+                if failures:
+                    self._doubtful |= dict.fromkeys(failures)
                     self._doubt.set()
-                    self._certain.set()  # callers of caught_up() must not wait for the next attempt
-                    raise
-            self._certain.set()
             self._changes.publish()
+            if failures:
+                raise next(iter(failures.values()))
 
     async def look_for(self, interface: Interface) -> None:
         """Query the kernel for the place and the state of a tap. If the tap is gone, mark the interface as lost.
 
         If the tap has moved, reports that arrive during the query are not yet attributed to the tap, but counted in
         _others. If that counter has changed, query again.
-        OSError: EMFILE, ENFILE, ENOMEM; the place and the state are then unknown.
+        OSError: the kernel has not answered; the place and the state are then unknown.
         """
         for _ in range(ATTEMPTS):
             if interface.virt.lost:
@@ -198,11 +213,9 @@ class Follower:
             try:
                 place, name, host = await self._kernel.call(self._find, interface)
             except OSError as refusal:
-                if refusal.errno in NONE_LEFT:
+                if refusal.errno != errno.ENXIO:
                     raise
-                log.info("%s: cannot query the tap: %s", interface.virt.name, refusal.strerror)
-                if refusal.errno == errno.ENXIO:
-                    interface.lose()
+                interface.lose()
                 return
             # If the kernel has sent a report that may be about the tap since the query, the answer may be stale.
             if (interface.reports == reports) if place == interface.place else (self._others == others):

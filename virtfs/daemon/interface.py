@@ -121,7 +121,7 @@ class Interface:
         """Record that the tap has vanished. Readers get ENXIO, and no more frames are sent. Idempotent."""
         if not self.virt.lost:
             self.virt.lose()
-            self._start(self._end_captures)
+            self._start(self._end_captures, name=f"{self.virt.name}: ending its captures")
             self._events.emit("lost", self.virt.name)
 
     async def _end_captures(self) -> None:
@@ -135,6 +135,7 @@ class Interface:
         """End the interface. Blocked readers get ENXIO."""
         self.virt.destroy()
         await self._end_captures()
+        self.ports.history.end()
         self.impairments.stop()
         self._pump.cancel()
         await self._ended.wait()

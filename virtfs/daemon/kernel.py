@@ -20,7 +20,9 @@ class Kernel:
 
     open_tap = staticmethod(Tap.open)
 
-    def __init__(self) -> None:
+    def __init__(self, mark: str = "") -> None:
+        """mark: the mark of what virtfs makes and what outlives a killed server (host.marks), or "" for none."""
+        self.mark = mark
         self.links = Links()
         try:
             self.monitor = Monitor()

@@ -32,10 +32,11 @@ from virtfs.files.frame import Seats
 from virtfs.files.node import Directory, Node
 from virtfs.files.ports import Ports
 from virtfs.forward.recorder import Recorder, Rings
+from virtfs.forward.supervisor import together
 from virtfs.forward.tasks import Start
 from virtfs.forward.wire import Wire
 from virtfs.host import descriptors
-from virtfs.host.tap import Tap
+from virtfs.host.tap import Tap, TapTaken
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Lifecycle:
         self._lock = lock
         self._report = report
         self._start = start
-        self._rings = Rings()
+        self._rings = Rings(pcap.budget.memory)
 
     def check_room(self) -> None:
         """Raise VirtError if there is no room for one more interface.
@@ -120,7 +121,7 @@ class Lifecycle:
             raise
         self._registry.add(interface)
         self._follower.catch_up()
-        self._start(interface.run)
+        self._start(interface.run, name=f"{interface.virt.name}: forwarding frames")
         self._root.children.update(names(interface.ports))
         try:
             await self._pcap.appear(interface.recorder)
@@ -146,9 +147,7 @@ class Lifecycle:
                 continue
             try:
                 tap, found = await self._open(unit, "")
-            except VirtError as refusal:
-                if refusal.errno != errno.EBUSY:
-                    raise
+            except TapTaken:
                 continue
             if tap.made:
                 return unit, tap, found
@@ -157,15 +156,21 @@ class Lifecycle:
         raise VirtError(errno.ENOSPC, "every unit is taken: destroy an interface first")
 
     def _assemble(self, unit: Unit, tap: Tap, found: Found, made: bool, cloned: bool) -> Interface:
-        origin = Origin.CLONED if cloned else Origin.MADE if tap.made or made else Origin.FOUND
+        ours = tap.made or made or bool(self._kernel.mark and found.link.alias == self._kernel.mark)
+        origin = Origin.CLONED if cloned else Origin.MADE if ours else Origin.FOUND
         host = replace(host_end(found.link, found.addresses, found.bridge), dropped=0)
         virt = Virt(
             unit, new_mac(unit, random.randrange(256)), host, persist=not tap.made, origin=origin
         )  # fmt: skip
         drops = Drops(virt.name, self._events, self._start)
         wire = Wire(
-            virt, tap, gone=partial(self._doubt, unit), catch_up=self._follower.catch_up, dropped=drops.add
-        )  # fmt: skip
+            virt,
+            tap,
+            gone=partial(self._doubt, unit),
+            catch_up=self._follower.catch_up,
+            dropped=drops.add,
+            memory=self._pcap.budget.memory,
+        )
         try:
             recorder = Recorder(virt, tap, self._rings, self._start)
             seats = Seats()
@@ -229,6 +234,4 @@ class Lifecycle:
     async def destroy_all(self) -> None:
         """Destroy every interface at the end of the mount. Taps with the verb `persist` stay."""
         # Closing a tap waits 16 ms for RCU, so destroy all interfaces concurrently.
-        async with trio.open_nursery() as nursery:
-            for interface in self._registry:
-                nursery.start_soon(partial(self.destroy, interface, keep=True))
+        await together(*(partial(self.destroy, interface, keep=True) for interface in self._registry))

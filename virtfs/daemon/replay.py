@@ -2,70 +2,136 @@
 
 import logging
 from dataclasses import replace
+from typing import Protocol
 
-from virtfs.core.grammar import Command, format_command, parse
+import trio
+
+from virtfs.core.errors import VirtError
+from virtfs.core.grammar import format_command, parse
 from virtfs.core.ids import Gid, Uid, Unit, User
 from virtfs.core.quoting import quoted
-from virtfs.daemon.commands import Commands
-from virtfs.daemon.failed_lines import FailedLines, replayable
+from virtfs.daemon.failed_lines import FailedLine, FailedLines, replayable
 from virtfs.daemon.kernel import Kernel
+from virtfs.daemon.leftovers import sweep, wanted_by
 from virtfs.daemon.netns_verb import destination, without_move
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.statefile import made_before
 from virtfs.daemon.virt_checks import OF_HOST
+from virtfs.files.events import Events
 
 log = logging.getLogger(__name__)
 
 ROOT_USER = User(Uid(0), Gid(0), 0)
 
 
+class Lines(Protocol):
+    """Runs lines of the mount's ctl."""
+
+    lock: trio.Lock
+    ended: bool
+
+    async def run_line(self, text: str, user: User, made: frozenset[str] | None = None) -> None:
+        """Run a line. The caller holds the lock. made: what an earlier run of virtfs made; None for a user's line."""
+
+
 class Replay:
     """Runs the lines of a state file. If a line fails, the error is logged and the next line is run."""
 
-    def __init__(self, commands: Commands, registry: Registry, failed: FailedLines, kernel: Kernel) -> None:
-        """failed: stores the lines that fail, so that the next mount can try them again."""
-        self._failed = failed
-        self._commands = commands
+    def __init__(self, lines: Lines, registry: Registry, failed: FailedLines, kernel: Kernel, events: Events) -> None:
+        """failed: stores the lines that fail, so that `retry` and the next mount can try them again."""
+        self._lines = lines
         self._registry = registry
+        self._failed = failed
         self._kernel = kernel
+        self._events = events
 
-    async def run(self, text: str) -> bool:
-        """Run every line. Return False if the mount ended before all lines had run."""
-        made = made_before(text)
+    async def run(self, text: str, created: bool = False) -> bool:
+        """Run every line. Return False if the mount ended before all lines had run.
+
+        created: whether the state file did not exist before this mount.
+        """
+        self._failed.made = made_before(text) | await self._sweep(text, created)
         for number, text_line in enumerate(text.splitlines(), start=1):
-            if self._commands.ended:
+            if self._lines.ended:
                 break
             line = replayable(text_line)
-            command = None
-            try:
-                command = parse(line)
-                if command is not None:
-                    await self._run(command, made)
-            except OSError as refusal:
-                log.error("state file, line %d: %s: %s", number, quoted(line), refusal.strerror)
-                self._failed.add(line, command, str(refusal.strerror))
-            except Exception as failure:
-                log.exception("state file, line %d: %s", number, quoted(line))
-                self._failed.add(line, command, f"{type(failure).__name__}: {failure}")
-        return not self._commands.ended
+            if (failure := await self._attempt(line)) is not None:
+                log.error("state file, line %d: %s: %s", number, quoted(line), failure.reason)
+                self._failed.add(failure)
+        return not self._lines.ended
 
-    async def _run(self, command: Command, made: frozenset[str]) -> None:
+    async def _sweep(self, text: str, created: bool) -> frozenset[str]:
+        """Remove what a killed server has left and the state does not mention. Return the names of what it has left."""
+        kernel = self._kernel
+        if not kernel.mark:
+            return frozenset()
+        wanted = None if created else wanted_by(text)
+        return await kernel.call(sweep, kernel.links, kernel.mark, wanted, kernel.open_tap)
+
+    async def retry(self) -> None:
+        """Run the lines again that have failed, each as a line of its own. Other lines may run in between.
+
+        VirtError: some have failed again; the errno and the reason are those of the first.
+        """
+        refusals, done = [], 0
+        for one in self._failed:
+            if one not in self._failed:
+                continue  # superseded meanwhile by a user's line
+            try:
+                await self._run(one.line)
+            except OSError as refusal:
+                self._failed.replace(one, one._replace(reason=str(refusal.strerror)))
+                refusals.append(VirtError(refusal.errno or 0, f"{quoted(one.line)}: {refusal.strerror}"))
+            else:
+                done += 1
+                self._failed.replace(one, None)
+        if done or refusals:
+            self._events.emit("retry", "state", done=done, failed=len(refusals))
+        if refusals:
+            first, tried = refusals[0], done + len(refusals)
+            counts = f"{len(refusals)} of {tried} lines failed again; the first is " if tried > 1 else ""
+            raise VirtError(first.errno, f"{counts}{first.strerror}")
+
+    async def _attempt(self, line: str) -> FailedLine | None:
+        """Run a line. Return it with the reason if it fails."""
+        try:
+            await self._run(line)
+        except OSError as refusal:
+            reason = str(refusal.strerror)
+        except Exception as failure:
+            log.exception("cannot replay %s", quoted(line))
+            reason = " ".join(f"{type(failure).__name__}: {failure}".split())
+        else:
+            return None
+        try:
+            command = parse(line)
+        except VirtError:
+            command = None
+        return FailedLine(line, command, reason)
+
+    async def _run(self, line: str) -> None:
         """Run a line, with `ensure` in place of `create`.
 
         A network namespace that was given as a process ID cannot be found again. So an interface that was in such a
         namespace is created without the verb `netns`, and enters the state LOST.
         """
+        command = parse(line)
+        if command is None:
+            return
         netns = destination(command.actions)
         by_process = netns.isdecimal()
         if by_process:
             command = without_move(command, OF_HOST)
         kind = "ensure" if command.kind == "create" else command.kind
-        async with self._commands.lock:
-            if self._commands.ended:
+        async with self._lines.lock:
+            if self._lines.ended:
                 return
-            await self._commands.run_line(format_command(replace(command, kind=kind)), ROOT_USER, made)
+            await self._lines.run_line(format_command(replace(command, kind=kind)), ROOT_USER, self._failed.made)
             if by_process and isinstance(command.target, int):
-                interface = self._registry.get(Unit(command.target))
-                interface.virt.move(netns)
-                interface.lose()
-                await self._kernel.call(interface.tap.close)
+                await self._lose(Unit(command.target), netns)
+
+    async def _lose(self, unit: Unit, netns: str) -> None:
+        interface = self._registry.get(unit)
+        interface.virt.move(netns)
+        interface.lose()
+        await self._kernel.call(interface.tap.close)

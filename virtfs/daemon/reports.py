@@ -3,7 +3,11 @@
 `refresh` queries the kernel. The other methods return the last known state.
 """
 
+from dataclasses import asdict
+
 from virtfs.core.grammar import format_command
+from virtfs.core.limits import Limits
+from virtfs.core.memory import Memory
 from virtfs.core.status import describe, describe_bridge, describe_cable, status
 from virtfs.core.virt import Virt
 from virtfs.daemon.bridges import Bridges
@@ -17,7 +21,10 @@ from virtfs.forward.wire import Wire
 
 
 class Reports:
-    """Makes the texts (files.tree.Reports). options: the mount options that status.json shows."""
+    """Makes the texts (files.tree.Reports).
+
+    options, limits: the mount options and limits that status.json shows. memory: the accountant of the mount.
+    """
 
     def __init__(
         self,
@@ -29,6 +36,8 @@ class Reports:
         state: State,
         changes: Changes,
         options: str,
+        limits: Limits,
+        memory: Memory,
     ) -> None:
         self._registry = registry
         self._bridges = bridges
@@ -38,6 +47,8 @@ class Reports:
         self._state = state
         self._changes = changes
         self._options = options
+        self._limits = limits
+        self.memory = memory
 
     async def refresh(self, virt: Virt | None) -> None:
         """Query the kernel for the host's end of one interface. If `virt` is None, query all interfaces and bridges.
@@ -73,4 +84,16 @@ class Reports:
         virts = [describe(wire.virt, wire.readers, *names) for wire in self.wires()]
         cables = [format_command(command).split(maxsplit=3)[1:] for command in self._cables.lines()]
         bridges = map(describe_bridge, self._bridges)
-        return status(version, virts, bridges, map(describe_cable, cables), self._options)
+        state, limits, memory = self._state.report(), asdict(self._limits), self.memory.describe()
+        return status(version, virts, bridges, map(describe_cable, cables), self._options, state, limits, memory)
+
+    def state_gauges(self) -> dict[str, float] | None:
+        """Return the values of the metrics of the state file. None if there is no state file."""
+        if self._state.file is None:
+            return None
+        unsaved = self._state.unsaved
+        return {
+            "saved": float(unsaved is None),
+            "unsaved_since_seconds": 0.0 if unsaved is None else unsaved.since,
+            "failed_lines": float(len(self._state.failed)),
+        }

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -13,6 +14,7 @@ import trio
 from virtfs import __version__
 from virtfs.core.errors import VirtError
 from virtfs.core.limits import Limits
+from virtfs.core.memory import OF_INTERFACES, Kind, Memory
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.changes import Changes
@@ -24,12 +26,10 @@ from virtfs.daemon.follow import Follower
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.lifecycle import Lifecycle
 from virtfs.daemon.registry import Registry
-from virtfs.daemon.replay import Replay
 from virtfs.daemon.reports import Reports
 from virtfs.daemon.rights import Rights
 from virtfs.daemon.state import State
 from virtfs.daemon.statefile import StateFile
-from virtfs.daemon.task_starter import Tasks
 from virtfs.daemon.userdb import Accounts
 from virtfs.daemon.virt_checks import VirtChecks
 from virtfs.daemon.virt_verbs import VirtVerbs
@@ -37,13 +37,15 @@ from virtfs.files.capture import Budget, Capture
 from virtfs.files.device import Opens
 from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
+from virtfs.forward.supervisor import Tasks, supervised
 from virtfs.forward.tasks import lasting
 from virtfs.fuse import names
 from virtfs.fuse.channel import Channel
 from virtfs.fuse.inodes_handles import Handles, Inodes
-from virtfs.fuse.libfuse_pair import SLOW_REPLY
+from virtfs.fuse.libfuse_pair import SLOW_REPLY, ProtocolTooOld
 from virtfs.fuse.protocol import LONGEST_REQUEST
 from virtfs.fuse.text_pollers import texts_changed
+from virtfs.host.marks import mark_of
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ class Daemon:
         """
         self.options = options
         self.kernel = kernel
+        self.memory = Memory(limits.memory, limits.user_memory)
         self.fifos = fifos
         self.changes = Changes()
         self.errors = ErrorsByUser(self.changes)
@@ -83,14 +86,23 @@ class Daemon:
             "pcap",
             Opens(),
             self.registry.recorders,
-            Budget(limits.capture),
+            Budget(limits.capture, self.memory),
             application,
             tasks.start,
             alone=False,
         )
-        self.state = State(self.registry, self.bridges, self.cables, self.follower, accounts, state, lock)
+        self.state = State(self.registry, self.bridges, self.cables, self.follower, accounts, state, lock, self.events)
         self.reports = Reports(
-            self.registry, self.bridges, self.cables, self.follower, accounts, self.state, self.changes, options
+            self.registry,
+            self.bridges,
+            self.cables,
+            self.follower,
+            accounts,
+            self.state,
+            self.changes,
+            options,
+            limits,
+            self.memory,
         )
         lifecycle = Lifecycle(
             kernel,
@@ -121,20 +133,21 @@ class Daemon:
             self.changes,
             lock,
             tasks.start,
+            self.events,
         )
         self.rights = Rights(self.commands, self.errors, self.follower)
-        self.replay = Replay(self.commands, self.registry, self.state.failed, kernel)
         self.root.children.update(self.commands.tree.root(__version__, self.events, pcap))
         self.root.children["bridge"] = self.bridges.directory
 
-    def run_in(self, nursery: trio.Nursery) -> None:
+    def run_in(self, tasks: Tasks) -> None:
         """Start the tasks that follow the kernel, check rx for readers, and refresh bridges.
 
-        They run until the nursery is cancelled.
+        They run until the tasks are cancelled.
         """
-        nursery.start_soon(self.follower.run)
-        nursery.start_soon(lasting, "checking rx for readers", self.fifos.run)
-        nursery.start_soon(lasting, "reading the state of bridges", self.bridges.follow)
+        tasks.keep(self.follower.listen, name="listening to rtnetlink")
+        tasks.keep(self.follower.clear_doubts, name="checking taps")
+        tasks.keep(self.fifos.run, name="checking rx for readers")
+        tasks.keep(self.bridges.follow, name="reading the state of bridges")
 
 
 async def serve(
@@ -161,20 +174,19 @@ async def serve(
     with ExitStack() as closing:
         if state_file is not None:
             closing.callback(state_file.close)
-        kernel = Kernel()
+        kernel = Kernel(mark_of(state_file.path) if state_file else "")
         closing.callback(kernel.close)
-        async with trio.open_nursery() as libfuse:
+        async with supervised() as libfuse:
             with ExitStack() as ending:
-                async with trio.open_nursery() as nursery:
-                    tasks = Tasks(nursery)
+                async with supervised() as tasks:
                     fifos = Fifos(tasks.start)
                     closing.callback(fifos.remove)
                     mount = _Mount(fuse_fd, Daemon(kernel, fifos, tasks, limits, state_file, options))
                     closing.callback(mount.close)
-                    libfuse.start_soon(names.run, mount.workers)
+                    libfuse.keep(mount.names, name="answering requests for names and texts")
                     ending.callback(names.end)
                     with on_signal(mount.diagnosis):
-                        await mount.run(nursery, ready, stop, state_file)
+                        await mount.run(tasks, ready, stop, state_file)
 
 
 class _Mount:
@@ -183,27 +195,45 @@ class _Mount:
     def __init__(self, fuse_fd: int, daemon: Daemon) -> None:
         self._daemon = daemon
         self._ours, theirs, longest = _pair()
-        self.workers = _workers(longest)
-        inodes, handles = Inodes(daemon.root), Handles()
-        self.diagnosis = Diagnosis(daemon.registry, daemon.state, handles, daemon.options)
+        self._workers = _workers(longest)
+        self._serving = trio.CancelScope()
+        self._failure: Exception | None = None
+        inodes, handles = Inodes(daemon.root), Handles(daemon.memory)
         self._handles = handles
+        self.diagnosis = Diagnosis(daemon.registry, daemon.state, handles, daemon.options)
         self._channel = Channel(fuse_fd, self._ours, longest, inodes, handles, daemon.errors.report)
         interrupts = self._channel.pair.interrupts
         names.serve_on(
-            daemon.root, inodes, handles, daemon.rights, self._channel.answers.grow, interrupts, theirs.detach()
+            daemon.root,
+            inodes,
+            handles,
+            daemon.rights,
+            self._channel.answers.grow,
+            daemon.errors.report,
+            interrupts,
+            theirs.detach(),
         )
 
-    async def run(
-        self, nursery: trio.Nursery, ready: Callable[[], None], stop: trio.Event, state: StateFile | None
-    ) -> None:
-        """Serve until the connection ends or `stop` is set. Then end the interfaces, and after them the channel."""
-        self._daemon.run_in(nursery)
-        nursery.start_soon(self._channel.pair.requests)
-        nursery.start_soon(self._channel.pair.replies)
-        nursery.start_soon(self._begin, nursery, ready, state)
-        nursery.start_soon(self._until, stop, nursery)
+    async def names(self) -> None:
+        """Run libfuse until names.end() is called. May be called again after a failure."""
         try:
-            await self._channel.run(nursery)
+            await names.run(self._workers)
+        except Exception:
+            self._channel.pair.give_up()
+            raise
+
+    async def run(self, tasks: Tasks, ready: Callable[[], None], stop: trio.Event, state: StateFile | None) -> None:
+        """Serve until the connection ends or `stop` is set. Then end the interfaces, and after them the channel."""
+        self._daemon.run_in(tasks)
+        tasks.keep(self._channel.pair.requests, name="forwarding requests to libfuse")
+        tasks.keep(self._channel.pair.replies, name="forwarding the answers of libfuse")
+        tasks.start(partial(self._begin, tasks, ready, state), name="starting the mount")
+        tasks.start(partial(self._until, stop), name="ending the mount")
+        try:
+            with self._serving:
+                await lasting("answering requests", partial(self._channel.run, tasks.start), ends=ProtocolTooOld)
+            if self._failure is not None:
+                raise self._failure
         except VirtError:
             raise
         except Exception:
@@ -212,16 +242,21 @@ class _Mount:
         finally:
             with trio.CancelScope(shield=True):
                 await self._end()
-            nursery.cancel_scope.cancel()
+                self._check_memory()
+            tasks.cancel()
 
-    async def _begin(self, nursery: trio.Nursery, ready: Callable[[], None], state: StateFile | None) -> None:
-        """Recreate the saved state, then admit requests."""
-        await self._channel.pair.negotiated.wait()
-        if state is not None and not await self._daemon.replay.run(await state.load()):
-            return  # the mount is ending
-        self._channel.pair.admit()
-        nursery.start_soon(lasting, "saving the state", self._follow_changes)
-        ready()
+    async def _begin(self, tasks: Tasks, ready: Callable[[], None], state: StateFile | None) -> None:
+        """Recreate the saved state, then admit requests. If this fails, the mount fails."""
+        try:
+            await self._channel.pair.negotiated.wait()
+            if state is not None and not await self._daemon.commands.replay.run(await state.load(), state.created):
+                return  # the mount is ending
+            self._channel.pair.admit()
+            tasks.keep(self._follow_changes, name="saving the state")
+            ready()
+        except Exception as failure:
+            self._failure = failure
+            self._serving.cancel()
 
     async def _follow_changes(self) -> None:
         """After each change, wake the pollers of text files, and save changes made by other programs.
@@ -236,15 +271,26 @@ class _Mount:
             with trio.move_on_after(later if kept else min(later, AGAIN)):
                 await changes.after(seen)
 
-    async def _until(self, stop: trio.Event, nursery: trio.Nursery) -> None:
+    async def _until(self, stop: trio.Event) -> None:
         """End the mount once `stop` is set. The channel still answers requests while the taps are removed."""
         await stop.wait()
-        await self._end()
-        nursery.cancel_scope.cancel()
+        try:
+            await self._end()
+        finally:
+            self._serving.cancel()
 
     async def _end(self) -> None:
-        await self._daemon.commands.end()
+        try:
+            await self._daemon.commands.end()
+        except Exception:
+            log.exception("cannot remove every interface")
         self._channel.end()
+
+    def _check_memory(self) -> None:
+        """Log memory that is still charged after the end of every interface: a buffer has not given it back."""
+        kinds = OF_INTERFACES if self._handles else tuple(kind for kind in Kind if kind is not Kind.REQUESTS)
+        if left := self._daemon.memory.left(kinds):
+            log.error("the accounts of memory failed: %s", left)
 
     def close(self) -> None:
         """Free libfuse's session and our end of the socket pair."""

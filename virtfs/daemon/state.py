@@ -1,6 +1,7 @@
 """The state of a mount as text. The ctl files and the state file contain it."""
 
 from collections.abc import Iterator
+from errno import errorcode
 
 import trio
 
@@ -12,8 +13,9 @@ from virtfs.daemon.cables import Cables
 from virtfs.daemon.failed_lines import FailedLines
 from virtfs.daemon.follow import Follower
 from virtfs.daemon.registry import Registry
-from virtfs.daemon.statefile import MADE, StateFile
+from virtfs.daemon.statefile import MADE, StateFile, Unsaved
 from virtfs.daemon.userdb import Accounts
+from virtfs.files.events import Events
 
 
 class State:
@@ -28,17 +30,20 @@ class State:
         accounts: Accounts,
         file: StateFile | None,
         lock: trio.Lock,
+        events: Events,
     ) -> None:
         """file: keeps the state for the next mount, or None. lock: held while interfaces change."""
         self.failed = FailedLines()
+        self.file = file
         self._registry = registry
         self._bridges = bridges
         self._cables = cables
         self._follower = follower
         self._accounts = accounts
-        self._file = file
         self._lock = lock
+        self._events = events
         self._ended = False
+        self._told = 0  # errno of the last event `unsaved`; 0 after `saved`
 
     def verbs(self, virt: Virt) -> str:
         """Return lines of verbs that give a new interface the current state of `virt`."""
@@ -57,7 +62,8 @@ class State:
 
     def _lines(self) -> Iterator[str]:
         made = [i.virt.tap for i in self._registry if i.virt.persist and i.virt.origin is Origin.MADE]
-        if made := made + self._bridges.made:
+        made += self._bridges.made
+        if made := made + [name for name in self.failed.still_made() if name not in made]:
             yield MADE + " ".join(made)
         yield from self._bridges.lines_before()
         for interface in self._registry:
@@ -84,14 +90,43 @@ class State:
     async def keep(self) -> bool:
         """Save the state if there is a state file.
 
-        Return False if this failed. The error is then logged, and the caller should try again later.
+        Return False if this failed. The caller should then try again later. `unsaved` has the reason.
         The caller must not hold the lock: _snapshot() takes it, so that the saved text reflects the effect of each
         command completely or not at all.
         """
-        if self._file is None or self._ended:
+        if self.file is None or self._ended:
             return True
         await self._accounts.learn_all(interface.virt for interface in self._registry)
-        return await self._file.save(self._snapshot)
+        kept = await self.file.save(self._snapshot)
+        self._tell(0 if self.file.unsaved is None else self.file.unsaved.refusal.errno)
+        return kept
+
+    def _tell(self, number: int) -> None:
+        """Emit an event if the errno of the last save differs from the one before. 0 means success."""
+        if number != self._told:
+            self._told = number
+            if number:
+                self._events.emit("unsaved", "state", errno=errorcode.get(number, number))
+            else:
+                self._events.emit("saved", "state")
+
+    @property
+    def unsaved(self) -> Unsaved | None:
+        """Why the state file does not have the current state. None if it has it, or if there is no state file."""
+        return None if self.file is None else self.file.unsaved
+
+    def report(self) -> dict[str, object] | None:
+        """Return the object `state` of status.json (core.status). None if there is no state file."""
+        if self.file is None:
+            return None
+        unsaved = self.file.unsaved
+        return {
+            "file": str(self.file.path),
+            "saved": unsaved is None,
+            "unsaved_since": None if unsaved is None else round(unsaved.since, 6),
+            "error": None if unsaved is None else unsaved.refusal.strerror,
+            "failed_lines": [{"line": one.line, "reason": one.reason} for one in self.failed],
+        }
 
     async def _snapshot(self) -> str | None:
         """Apply the pending reports from the kernel, and return the text. Return None if the mount is ending."""

@@ -8,10 +8,13 @@ import stat
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from time import time
+from typing import NamedTuple
 
 import trio
 
-from virtfs.core.errors import VirtError
+from virtfs.core.errors import VirtError, refused
+from virtfs.core.quoting import quoted
 from virtfs.forward.tasks import in_thread
 
 log = logging.getLogger(__name__)
@@ -19,6 +22,13 @@ log = logging.getLogger(__name__)
 # Starts a comment line that lists the taps and bridges that virtfs made and that outlive the daemon.
 MADE = "# made: "
 MOST = 16 << 20  # maximum size of the file in bytes; 4000 interfaces take about 2 MiB
+
+
+class Unsaved(NamedTuple):
+    """Why the file does not have the current state. since: when that began, in seconds since 1970."""
+
+    refusal: VirtError
+    since: float
 
 
 class StateFile:
@@ -31,10 +41,11 @@ class StateFile:
 
     def __init__(self, path: Path) -> None:
         """path: the path of the file. A symbolic link is resolved here, and its later changes are ignored."""
-        self._path = Path(os.path.realpath(path))
+        self.path = Path(os.path.realpath(path))
+        self.created = False  # whether load() has created the file
         self._locked = -1  # the descriptor that holds the lock
         self._text: str | None = None
-        self._trouble = ""  # the last logged error, which is not logged again if it recurs
+        self.unsaved: Unsaved | None = None  # None if the last save() has succeeded
         self._one = trio.Lock()
 
     async def load(self) -> str:
@@ -47,13 +58,14 @@ class StateFile:
             # The thread may be abandoned, so that a mount can end even if the file system of the state file hangs.
             self._locked, text = await in_thread(self._open, abandon=True)
         except OSError as refusal:
-            raise VirtError(refusal.errno or 0, f'state file "{self._path}": {refusal.strerror}') from None
+            raise VirtError(refusal.errno or 0, f"state file {quoted(str(self.path))}: {refusal.strerror}") from None
         return text
 
     def _open(self) -> tuple[int, str]:
+        self.created = not self.path.exists()
         while True:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            fd = os.open(self._path, flags, 0o600)
+            fd = os.open(self.path, flags, 0o600)
             try:
                 found = os.fstat(fd)
                 if not stat.S_ISREG(found.st_mode):
@@ -65,7 +77,7 @@ class StateFile:
                 except BlockingIOError:
                     raise OSError(errno.EBUSY, "another mount uses it") from None
                 # If the path now leads to another file, another mount replaced the file after open(2). Try again.
-                if os.path.samestat(found, os.stat(self._path)):
+                if os.path.samestat(found, os.stat(self.path)):
                     return fd, _read(fd).decode("utf-8", "surrogateescape")
             except BaseException:
                 os.close(fd)
@@ -75,7 +87,7 @@ class StateFile:
     async def save(self, snapshot: Callable[[], Awaitable[str | None]]) -> bool:
         """Write a snapshot if it differs from the last one. Return False if this failed.
 
-        An error is logged, unless it is the same as the last logged error.
+        An error is kept in `unsaved`. It is logged, unless it is the same as the error before.
         snapshot: returns the text to save, or None if the state must not be saved any more. It is called after earlier
         saves have ended, so that an older text never replaces a newer one.
         """
@@ -85,39 +97,49 @@ class StateFile:
                 if text is None or text == self._text:
                     return True
                 self._locked = await in_thread(self._replace, text)
-            except OSError as refusal:
-                if (trouble := str(refusal.strerror)) != self._trouble:
-                    log.error('cannot save the state file "%s": %s', self._path, trouble)
-                self._trouble = trouble
+            except (OSError, MemoryError) as failure:
+                self._fail(refused(failure))
                 return False
-            self._text, self._trouble = text, ""
+            self._text, self.unsaved = text, None
             return True
+
+    def _fail(self, failure: VirtError) -> None:
+        refusal = VirtError(failure.errno, f"cannot save the state file {quoted(str(self.path))}: {failure.strerror}")
+        before = self.unsaved
+        if before is None or before.refusal.strerror != refusal.strerror:
+            log.error("%s", refusal.strerror)
+        self.unsaved = Unsaved(refusal, time() if before is None else before.since)
 
     def _replace(self, text: str) -> int:
         """Replace the file and return the descriptor that locks the new one.
 
-        Both the text and the rename are on the disk when this function returns.
+        Both the text and the rename are on the disk when this function returns. The descriptor is open for reading
+        only, since one that is open for writing would keep the file system from being remounted read-only.
         """
-        new = self._path.with_name(self._path.name + ".new")
+        new = self.path.with_name(self.path.name + ".new")
         # A crash may have left a file of this name. If the name is a symbolic link, unlink(2) removes only the link.
         with suppress(FileNotFoundError):
             new.unlink()
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fd = -1
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with open(fd, "wb", closefd=False) as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(new, flags, 0o600), "wb") as file:
                 file.write(text.encode("utf-8", "surrogateescape"))
-            os.fsync(fd)
-            new.replace(self._path)
+                file.flush()
+                os.fsync(file.fileno())
+                fd = os.open(new, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            new.replace(self.path)
         except BaseException:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
             with suppress(OSError):
                 new.unlink()
             raise
         before, self._locked = self._locked, fd
         if before >= 0:
             os.close(before)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(directory)  # writes the rename to the disk
         finally:

@@ -58,7 +58,7 @@ class HostFollowsOpens:
 
     def last_close(self) -> None:
         """Start a task that updates the host's end after the last close. No caller waits, so the task logs errors."""
-        self._start(self._after_last_close)
+        self._start(self._after_last_close, name=f"{self._virt.name}: updating the host's end after the last close")
 
     async def _after_last_close(self) -> None:
         try:

@@ -9,6 +9,7 @@ from virtfs.core.ids import User
 from virtfs.core.impairment import LIMIT_DEFAULT
 from virtfs.core.limits import Limits
 from virtfs.core.verbs import VIRT, find
+from virtfs.core.virt import HostEnd
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.userdb import Accounts
 from virtfs.daemon.virt_verbs import EFFECTS
@@ -19,6 +20,7 @@ _OF_HOST = (
     " upopen -upopen carrier filter -filter"
 )
 OF_HOST: Final = frozenset(_OF_HOST.split())
+_SKB = 800  # bytes that the kernel adds to the payload of a frame in a tap's queue (struct sk_buff, headroom, header)
 
 
 class VirtChecks:
@@ -33,8 +35,10 @@ class VirtChecks:
 
         interface: the interface that the line changes, or None if the line creates an interface or a cable.
         EPERM: the user may not use the verb. ENXIO: the tap is gone. ERANGE: the value exceeds a limit of the mount.
-        EINVAL: the verb, user or group is unknown.
+        EINVAL: the verb, user or group is unknown. ENOBUFS: the tap's queue could take too much kernel memory.
         """
+        if interface is not None and not user.root:
+            self._check_queue(interface.virt.host, actions)
         for action in actions:
             self._check_rights(interface, action, user)
             self._check_limits(action)
@@ -59,6 +63,23 @@ class VirtChecks:
             raise VirtError(errno.EPERM, '"link" is for root alone while antispoof is on')
         if virt.lost and action.verb in OF_HOST:
             raise VirtError(errno.ENXIO, f"{virt.name} has lost its tap: destroy {virt.name}")
+
+    def _check_queue(self, host: HostEnd, actions: tuple[Action, ...]) -> None:
+        """Check the kernel memory that the tap's queue can hold, which the accountant does not see."""
+        frames, mtu = host.queue, host.mtu
+        for action in actions:
+            match action:
+                case Action("queue", (int(number),)):
+                    frames = number
+                case Action("mtu", (int(number),)):
+                    mtu = number
+        size, most = frames * (mtu + _SKB), self._limits.user_memory
+        if (frames, mtu) != (host.queue, host.mtu) and size > most:
+            raise VirtError(
+                errno.ENOBUFS,
+                f"{frames} frames of {mtu} bytes can take {size} bytes of kernel memory: "
+                f"one user may take {most} (mount option max_user_memory)",
+            )
 
     def _check_limits(self, action: Action) -> None:
         limits = self._limits

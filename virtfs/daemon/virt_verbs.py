@@ -16,6 +16,7 @@ from virtfs.core.grammar import Action
 from virtfs.core.ids import User
 from virtfs.core.impairment import UNIMPAIRED
 from virtfs.core.ip import IpInterface
+from virtfs.core.leftover import virt_before
 from virtfs.core.virt import MODE_GROUP, MODE_NEW, Carrier, Origin, Virt
 from virtfs.core.virt_steps import steps
 from virtfs.daemon.fifos import Fifos
@@ -70,6 +71,11 @@ class VirtVerbs:
         except BaseException:
             await self._undo(interface, before)
             raise
+
+    async def renew(self, interface: Interface, actions: tuple[Action, ...]) -> None:
+        """Undo what a tap of a killed server has and its line does not say. actions: the verbs of the line."""
+        for action in steps(interface.virt, virt_before(interface.virt, actions)):
+            await self._act(interface, action)
 
     async def _act(self, interface: Interface, action: Action) -> None:
         await EFFECTS[action.verb](self, interface, *action.args)
@@ -194,6 +200,8 @@ class VirtVerbs:
         await self._follower.look_after(interface)
 
     async def _persist(self, interface: Interface, on: bool) -> None:
+        if on and self._kernel.mark and interface.virt.origin is not Origin.FOUND:
+            await self._kernel.call(self._kernel.links.mark, interface.tap, self._kernel.mark)
         await self._kernel.call(interface.tap.set_persist, on)
         interface.virt.set(persist=on)
 

@@ -14,6 +14,7 @@ Files of an interface:
     tunioctl  the ioctls of frame, for programs written for taps
     hexlines  hex: frames as text
     capture   pcap: a live capture
+    capture_blocks  the blocks that describe a capture and its interfaces
     history   the last frames as pcapng
     inject    sends the frames of a capture file
     clients   lists the open device files and their processes

@@ -7,64 +7,41 @@ reader catches up before another frame passes, an interface statistics block rep
 
 import errno
 import logging
-import platform
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from time import time_ns
-
-import trio
+from functools import partial
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
-from virtfs.core.pcapng import (
-    interface_description,
-    interface_statistics,
-    no_names,
-    section_header,
-    whole_blocks,
-    with_dropcount,
-)
-from virtfs.core.virt import Virt
+from virtfs.core.memory import Kind, Memory
+from virtfs.core.pcapng import no_names, whole_blocks, with_dropcount
+from virtfs.files.capture_blocks import Watched, file_header, interface_block
 from virtfs.files.device import DeviceFile, DeviceHandle, Opens, TextDeviceHandle, Waiters
 from virtfs.files.node import Owner
 from virtfs.forward.merge import Merge
 from virtfs.forward.recorder import Passed, Recorder, Sink
+from virtfs.forward.supervisor import together
 from virtfs.forward.tasks import Start
 from virtfs.forward.wire import HEADROOM
 from virtfs.host.descriptors import NONE_LEFT
 
 log = logging.getLogger(__name__)
 
-READERS = 32  # the memory limit for all open captures of a mount, in units of one full buffer
-SNAPLEN = 0  # snap length in bytes; 0 means no limit
-
-
-def file_header(application: str) -> bytes:
-    """Return the section header block, which begins every capture."""
-    return section_header(platform.machine(), f"{platform.system()} {platform.release()}", application)
-
-
-def interface_block(virt: Virt) -> bytes:
-    """Return the interface description block of an interface."""
-    return interface_description(virt.name, virt.description, virt.address, SNAPLEN, virt.filter or None)
+_MERGING = 160  # bytes that a frame takes in addition to its block while it is merged with others
+_WATCHED = 1024  # bytes that each interface of a capture takes
 
 
 @dataclass(slots=True)
 class Budget:
-    """The memory that the open captures of a mount use for their buffers, and its limits.
+    """The limits on the buffers of open captures.
 
     each: the maximum number of bytes in the buffer of one open.
-    held: the number of bytes that are now in all buffers together.
+    memory: the accountant of the mount. A buffer is charged to the user who opened the capture.
     """
 
     each: int
-    held: int = 0
-
-    @property
-    def most(self) -> int:
-        """The maximum number of bytes in all buffers together."""
-        return READERS * self.each
+    memory: Memory
 
 
 class Capture(DeviceFile):
@@ -129,28 +106,6 @@ class Capture(DeviceFile):
         self._handles.pop(handle, None)
 
 
-class _Watched:
-    """One interface in one open capture. number: the id of the interface in the pcapng section."""
-
-    __slots__ = ("begun", "dropped", "missed", "number", "received", "sees", "sink")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.sees = False  # whether the recorder delivers frames to `sink`
-        self.begun = time_ns()
-        self.sink: Sink = lambda passed: None
-        self.received = self.dropped = self.missed = 0
-
-    def miss(self, frames: int) -> None:
-        """Count dropped frames: in `dropped`, and in `missed` until a block reports them."""
-        self.missed += frames
-        self.dropped += frames
-
-    def statistics(self) -> bytes:
-        """Return the interface statistics block."""
-        return interface_statistics(self.number, time_ns(), self.received, self.dropped, self.begun)
-
-
 class CaptureHandle(TextDeviceHandle):
     """One open of a capture.
 
@@ -161,6 +116,7 @@ class CaptureHandle(TextDeviceHandle):
         "_budget",
         "_capture",
         "_full",
+        "_hold",
         "_introduced",
         "_last",
         "_merge",
@@ -169,6 +125,7 @@ class CaptureHandle(TextDeviceHandle):
         "_pieces",
         "_released",
         "_size",
+        "_used",
         "_watched",
     )
 
@@ -176,16 +133,19 @@ class CaptureHandle(TextDeviceHandle):
         super().__init__(capture, user, Waiters())
         self._capture = capture
         self._budget = capture.budget
-        self._pieces: deque[tuple[memoryview, int]] = deque()  # joined blocks, and the number of frames in them
+        self._hold = capture.budget.memory.hold(Kind.CAPTURES, user.uid)
+        # Joined blocks, the number of frames in them, and the bytes that they took before some of them were read.
+        self._pieces: deque[tuple[memoryview, int, int]] = deque()
         self._size = self._pending = 0
-        self._watched: dict[Recorder, _Watched] = {}
+        self._used = 0  # bytes of memory: whole pieces, of which some blocks have been read, and overhead
+        self._watched: dict[Recorder, Watched] = {}
         self._introduced = 0  # number of interface description blocks so far
         # What an interrupted read returns if the capture has no interface left: the last statistics block of an
         # interface, or a name resolution block without names if there never was an interface.
         self._last = no_names()
         self._over = self._released = False
         self._full = False  # whether a frame was dropped and nothing has been read since
-        self._merge = None if capture.alone else Merge(lambda: self._watched, self._deliver)
+        self._merge = None if capture.alone else Merge(lambda: self._watched, self._deliver_merged)
         self._add(file_header(capture.application))
 
     async def begin(self) -> None:
@@ -198,33 +158,41 @@ class CaptureHandle(TextDeviceHandle):
         """
         refused: list[OSError] = []
         if self._merge is not None:
-            self._capture.start(self._merge.run)
+            self._capture.start(self._merge.run, name="merging the frames of a capture")
         while new := [recorder for recorder in self._capture.recorders() if recorder not in self._watched]:
             introduced = [(recorder, self._introduce(recorder)) for recorder in new]
             if self._capture.alone:
                 await self._watch(*introduced[0])
                 break
-            async with trio.open_nursery() as nursery:
-                for recorder, watched in introduced:
-                    nursery.start_soon(self._watch, recorder, watched, refused)
+            await together(*(partial(self._watch, *one, refused) for one in introduced))
         short = [refusal for refusal in refused if refusal.errno in NONE_LEFT]
         if short or (refused and not any(watched.sees for watched in self._watched.values())):
             refusal = (short or refused)[0]
             raise VirtError(refusal.errno or errno.EIO, f"pcap: {refusal.strerror}")
 
     async def appear(self, recorder: Recorder) -> None:
-        """Capture one more interface."""
-        if recorder not in self._watched and not recorder.virt.lost and not self._released:
+        """Capture one more interface. If the reader does not even take the blocks of interfaces, end the capture."""
+        if self._size > 2 * self._budget.each:
+            self._end()
+        elif recorder not in self._watched and not recorder.virt.lost and not self._released:
             await self._watch(recorder, self._introduce(recorder))
 
-    def _introduce(self, recorder: Recorder) -> _Watched:
-        watched = self._watched[recorder] = _Watched(self._introduced)
+    def _end(self) -> None:
+        """Capture nothing more. The reader gets the end of the file after the blocks that wait."""
+        self._over = True
+        for recorder, watched in self._watched.items():
+            recorder.unwatch(watched.sink)
+        self._watched = {}
+
+    def _introduce(self, recorder: Recorder) -> Watched:
+        watched = self._watched[recorder] = Watched(self._introduced)
         self._introduced += 1
+        self._use(_WATCHED)
         watched.sink = self._sink(watched)
         self._add(interface_block(recorder.virt))
         return watched
 
-    async def _watch(self, recorder: Recorder, watched: _Watched, refused: list[OSError] | None = None) -> None:
+    async def _watch(self, recorder: Recorder, watched: Watched, refused: list[OSError] | None = None) -> None:
         try:
             await recorder.watch(watched.sink)
             watched.sees = True
@@ -253,20 +221,24 @@ class CaptureHandle(TextDeviceHandle):
             self._add(statistics)
             self._over = True
         else:
-            self._account(len(statistics))
+            self._size += len(statistics)
+            self._use(len(statistics) - _WATCHED)
             self._merge.add_block(statistics)
         self.waiters.wake()
 
-    def _sink(self, watched: _Watched) -> Sink:
+    def _sink(self, watched: Watched) -> Sink:
         budget, number = self._budget, watched.number
-        bound, most = budget.each, budget.most
+        bound, hold = budget.each, self._hold
+        overhead = _MERGING if self._merge is not None else 0
 
         def see(passed: Passed) -> None:
             watched.received += passed.lost + passed.frames
             watched.miss(passed.lost)
             self.dropped += passed.lost
-            room = 0 if self._full or budget.held > most else bound - self._size
-            frames = passed.frames
+            room, frames = 0 if self._full else bound - self._size, passed.frames
+            used = self._used + passed.size + frames * overhead
+            if frames and room > 0 and used > hold.size and not hold.cover(used):
+                room = 0
             if passed.size <= room:
                 packets = passed.pcapng(number)
             elif room > 0:
@@ -279,7 +251,8 @@ class CaptureHandle(TextDeviceHandle):
                 if watched.missed:
                     packets = with_dropcount(packets, watched.missed)
                     watched.missed = 0
-                self._account(len(packets))
+                self._size += len(packets)
+                self._used += len(packets) + frames * overhead
                 self.frames += frames
                 if self._merge is None:
                     self._deliver(packets, frames)
@@ -294,19 +267,25 @@ class CaptureHandle(TextDeviceHandle):
 
         return see
 
+    def _deliver_merged(self, blocks: bytes, frames: int) -> None:
+        self._used -= frames * _MERGING
+        self._deliver(blocks, frames)
+
     def _deliver(self, blocks: bytes, frames: int) -> None:
-        self._pieces.append((memoryview(blocks), frames))
+        self._pieces.append((memoryview(blocks), frames, len(blocks)))
         self._pending += frames
         self.waiters.wake()
 
-    def _account(self, size: int) -> None:
-        """Count `size` bytes that are added to the buffer. A negative size counts bytes that are removed."""
-        self._size += size
-        self._budget.held += size
+    def _use(self, size: int) -> None:
+        """Charge `size` more bytes, or fewer if it is negative, for something that is not a frame."""
+        self._used += size
+        self._hold.force(max(self._used, self._hold.size))
+        self._hold.relax(self._used)
 
     def _add(self, block: bytes) -> None:
-        self._account(len(block))
-        self._pieces.append((memoryview(block), 0))
+        self._size += len(block)
+        self._use(len(block))
+        self._pieces.append((memoryview(block), 0, len(block)))
 
     def read(self, room: memoryview, size: int) -> int | None:
         if not self._rest:
@@ -318,7 +297,10 @@ class CaptureHandle(TextDeviceHandle):
                 self._add_statistics()
                 return at - HEADROOM or (0 if self._over else None)
             self._rest = bytes(self._next(0, least=1))
+            self._use(len(self._rest))
+        before = len(self._rest)
         taken = super().read(room, size)
+        self._use(len(self._rest) - before)
         if not self._rest:
             self._add_statistics()
         return taken
@@ -328,21 +310,26 @@ class CaptureHandle(TextDeviceHandle):
 
         least: the number of blocks to remove in any case, even if they are longer than `size` (see whole_blocks).
         """
-        blocks, frames = self._pieces[0]
+        blocks, frames, whole = self._pieces[0]
         length = len(blocks)
         if length > size:
             length, taken = whole_blocks(blocks, size, least)
             if length == len(blocks):
-                self._pieces.popleft()
+                self._drop_piece()
             elif length:
-                self._pieces[0] = blocks[length:], frames - taken
+                self._pieces[0] = blocks[length:], frames - taken, whole
         else:
-            self._pieces.popleft()
+            self._drop_piece()
             taken = frames
         self._pending -= taken
-        self._account(-length)
+        self._size -= length
         self._full = False
         return blocks[:length]
+
+    def _drop_piece(self) -> None:
+        """Remove the first piece. Its memory is free only now, even if its blocks were read one by one."""
+        self._used -= self._pieces.popleft()[2]
+        self._hold.relax(self._used)
 
     def _add_statistics(self) -> None:
         """If the reader has caught up, add a statistics block for each interface with unreported drops."""
@@ -384,11 +371,9 @@ class CaptureHandle(TextDeviceHandle):
 
     def release(self) -> None:
         self._capture.forget(self)
-        for recorder, watched in self._watched.items():
-            recorder.unwatch(watched.sink)
-        self._watched = {}
+        self._end()
         self._released = True
         if self._merge is not None:
             self._merge.stop()
-        self._account(-self._size)
+        self._hold.release()
         super().release()

@@ -34,7 +34,11 @@ class Clone(DeviceFile):
 
     async def _make(self, user: User) -> "CloneHandle":
         unit, destroy = await self.make(user)
-        return CloneHandle(self, user, unit, destroy)
+        try:
+            return CloneHandle(self, user, unit, destroy)
+        except BaseException:
+            destroy()
+            raise
 
 
 class CloneHandle(TextDeviceHandle):

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
+from virtfs.core.memory import Memory
 from virtfs.core.quoting import quoted
 from virtfs.core.script import Script
 from virtfs.files.node import Owner
@@ -36,8 +37,8 @@ class Ctl(Text):
         super().__init__(owner, text, write=_unused, refresh=refresh, refused=refused, changes=changes)
         self.run = run
 
-    def open(self, user: User) -> "CtlHandle":
-        return CtlHandle(self, user)
+    def open(self, user: User, memory: Memory) -> "CtlHandle":
+        return CtlHandle(self, user, memory)
 
 
 async def _unused(data: bytes, user: User) -> None:
@@ -49,13 +50,18 @@ class CtlHandle(TextHandle):
 
     __slots__ = ("ctl", "script")
 
-    def __init__(self, ctl: Ctl, user: User) -> None:
-        super().__init__(ctl, user)
+    def __init__(self, ctl: Ctl, user: User, memory: Memory) -> None:
+        super().__init__(ctl, user, memory)
         self.ctl = ctl
         self.script = Script()
 
-    async def write(self, data: bytes, turn: Turn) -> None:
-        await self.ctl.run(self.script, data, self.user, turn)
+    async def apply(self, data: bytes, turn: Turn) -> None:
+        kept = self.script.size
+        try:
+            await self.ctl.run(self.script, data, self.user, turn)
+        finally:
+            # The line came with `data`, for which more has been charged, so this cannot exceed a limit.
+            self._input.force(self._input.size + self.script.size - kept)
 
     def interrupt(self) -> int:
         line, taken = self.script.line, self.script.give_back()
@@ -64,6 +70,7 @@ class CtlHandle(TextHandle):
         return taken
 
     def refused(self, error: VirtError) -> None:
+        self._input.resize(self._input.size - self.script.size)
         self.script.forget()
         self.ctl.refused(error, self.user)
 
@@ -71,3 +78,4 @@ class CtlHandle(TextHandle):
         if rest := self.script.rest():
             said = f"{quoted(rest)}: not run, because the file was closed before a newline"
             self.ctl.refused(VirtError(errno.EINVAL, said), self.user)
+        super().release()

@@ -102,6 +102,7 @@ class DeviceHandle:
     reads: the number of answered reads.
     dropped: the number of frames that were dropped because the reader was too slow.
     kh: the poller to wake, or None. told: the events that were last reported to that poller.
+    parked: the number of reads and writes that wait.
 
     The other attributes are state of fuse/split_calls.py:
     whole: a size in bytes for each writing thread, by thread id. Writes of at least this size are checked, because they
@@ -116,6 +117,7 @@ class DeviceHandle:
         "dropped",
         "kh",
         "node",
+        "parked",
         "reads",
         "splits",
         "told",
@@ -137,7 +139,7 @@ class DeviceHandle:
         self.unfinished: tuple[int, int, int] | None = None
         self.splits = False
         self._filled = 0
-        self.reads = self.dropped = 0
+        self.reads = self.dropped = self.parked = 0
 
     def read(self, room: memoryview, size: int) -> int | None:
         """Put at most `size` bytes into `room` at HEADROOM. Return their number, or None if there is no data yet.

@@ -9,11 +9,14 @@ from time import monotonic_ns
 from virtfs.core.errors import VirtError
 from virtfs.core.hexlines import Lines, format_frame
 from virtfs.core.ids import User
+from virtfs.core.memory import Kind
 from virtfs.files.device import SLICE, DeviceFile, DeviceHandle, Opens, TextDeviceHandle
 from virtfs.files.frame import Frame
 from virtfs.forward.wire import HEADROOM, LONGEST
 
 PIECE = 65536  # bytes of a write that are split into lines at once
+# Holds a frame only while it is being formatted, so that one buffer serves all readers.
+_ROOM = memoryview(bytearray(LONGEST + HEADROOM))
 
 
 class Hex(DeviceFile):
@@ -22,7 +25,7 @@ class Hex(DeviceFile):
     told: called with an error and the user, to set the user's last_error.
     """
 
-    __slots__ = ("frame", "room", "told")
+    __slots__ = ("frame", "told")
 
     takes = True
 
@@ -30,8 +33,6 @@ class Hex(DeviceFile):
         super().__init__(frame.owner, "hex", opens)
         self.frame = frame
         self.told = told
-        # Holds a frame only while it is being formatted, so all readers can share one buffer.
-        self.room = memoryview(bytearray(LONGEST + HEADROOM))
 
     def open(self, flags: int, user: User) -> DeviceHandle | Awaitable[DeviceHandle]:
         return self.frame.seat(flags, lambda: HexHandle(self, user, flags))
@@ -40,7 +41,20 @@ class Hex(DeviceFile):
 class HexHandle(TextDeviceHandle):
     """One open of hex. It keeps the unread rest of a line, and the beginning of a line that is only partly written."""
 
-    __slots__ = ("_base", "_data", "_fed", "_file", "_flags", "_items", "_line", "_lines", "_room", "_several", "_wire")
+    __slots__ = (
+        "_base",
+        "_data",
+        "_fed",
+        "_file",
+        "_flags",
+        "_input",
+        "_items",
+        "_line",
+        "_lines",
+        "_several",
+        "_unread",
+        "_wire",
+    )
 
     def __init__(self, file: Hex, user: User, flags: int) -> None:
         super().__init__(file, user, file.frame.waiters)
@@ -52,20 +66,49 @@ class HexHandle(TextDeviceHandle):
         self._base = self._fed = 0  # begin and end of the piece of _data that was passed to _lines last
         self._line, self._several = 1, False  # the number of the line at _fed; whether the write has several lines
         self._items: Iterator[bytes | None] = iter(())  # the lines of this piece
-        self._room = file.room
+        self._input = self._wire.memory.hold(Kind.INPUT, user.uid)
+        self._unread = self._wire.memory.hold(Kind.CONTENTS, user.uid)
+
+    def read(self, room: memoryview, size: int) -> int | None:
+        """Return the next bytes of a line. VirtError ENOBUFS: there is no memory for the rest of a long line."""
+        taken = super().read(room, size)
+        if taken is not None and len(self._rest) > self._unread.size:
+            try:
+                self._unread.resize(len(self._rest))
+            except VirtError as error:
+                if self._wire.counted:
+                    self._wire.disown((taken + len(self._rest)) // 2)
+                self.frames -= 1
+                self._rest = b""
+                self._report(error)
+                raise
+        elif not self._rest and self._unread.size:
+            self._unread.release()
+        return taken
 
     def more(self) -> bytes | None:
-        length = self._wire.take(self._room, LONGEST)
+        length = self._wire.take(_ROOM, LONGEST)
         if length is None:
             return None
         self.frames += 1
-        return format_frame(self._room[HEADROOM : HEADROOM + length])
+        return format_frame(_ROOM[HEADROOM : HEADROOM + length])
 
     def poll(self) -> int:
         events = self._file.frame.poll(self._flags)
-        return events | select.POLLIN if self._rest else events
+        if self._rest:  # the next read returns it, even if the interface is down
+            events |= select.POLLIN
+            if not events & select.POLLHUP:
+                events &= ~select.POLLERR
+        return events
 
     def write(self, data: memoryview) -> int | None:
+        try:
+            self._input.resize(self._lines.size + len(data))  # before the first frame is sent
+        except VirtError as error:
+            self._lines.forget()
+            self._input.release()
+            self._report(error)
+            raise
         self._data = bytes(data)
         self._base = self._fed = 0
         self._line, self._several = 1, self._data.count(b"\n") > 1
@@ -82,6 +125,7 @@ class HexHandle(TextDeviceHandle):
                     if monotonic_ns() > end:
                         return None
                 if self._fed == len(self._data):
+                    self._end()
                     return self._fed
                 if monotonic_ns() > end:
                     return None
@@ -91,6 +135,7 @@ class HexHandle(TextDeviceHandle):
                 self._line += piece.count(b"\n")
         except VirtError as error:
             self._lines.forget()
+            self._input.release()
             self._report(error)
             raise
 
@@ -101,7 +146,14 @@ class HexHandle(TextDeviceHandle):
         with suppress(VirtError):
             next(self._items, None)  # the last frame has been sent, so mark it as consumed
         self._items = iter(())
-        return self._base + self._lines.give_back()
+        taken = self._base + self._lines.give_back()
+        self._end()
+        return taken
+
+    def _end(self) -> None:
+        """Free the memory of a write that has ended. Only its unfinished line is kept."""
+        self._data = b""
+        self._input.resize(self._lines.size)
 
     def _report(self, error: VirtError) -> None:
         where = f"{self._wire.virt.name}/hex"
@@ -110,5 +162,7 @@ class HexHandle(TextDeviceHandle):
     def release(self) -> None:
         if self._lines.rest():
             self._report(VirtError(errno.EINVAL, "the last line was not sent: the file was closed before its newline"))
+        self._input.release()
+        self._unread.release()
         super().release()
         self._file.frame.leave(self._flags)

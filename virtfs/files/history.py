@@ -5,9 +5,10 @@ from collections import deque
 from itertools import accumulate, islice
 
 from virtfs.core.ids import User
+from virtfs.core.memory import Kind
 from virtfs.core.pcapng import whole_blocks
 from virtfs.core.virt import Virt
-from virtfs.files.capture import file_header, interface_block
+from virtfs.files.capture_blocks import file_header, interface_block
 from virtfs.files.device import DeviceFile, FixedHandle, Opens, Waiters
 from virtfs.forward.recorder import Passed, Recorder
 
@@ -15,12 +16,17 @@ PIECE = 65536  # maximum length in bytes of a piece, which consists of joined pa
 
 
 class History:
-    """The last frames of one interface: at most `history_size` bytes of pcapng packet blocks."""
+    """The last frames of one interface: at most `history_size` bytes of pcapng packet blocks.
+
+    They are charged to the owner of the interface. If memory is short, fewer frames are kept.
+    """
 
     def __init__(self, recorder: Recorder) -> None:
+        self.memory = recorder.memory
         self._recorder = recorder
         self._pieces: deque[bytes] = deque()  # one or more packet blocks each, oldest first
         self._size = 0
+        self._hold = recorder.memory.hold(Kind.HISTORY, lambda: recorder.virt.owner)
         self._watches = False
 
     @property
@@ -48,6 +54,8 @@ class History:
         else:
             self._pieces.append(packets)
         self._trim()
+        while self._size > self._hold.size and not self._hold.cover(self._size):
+            self._size -= len(self._pieces.popleft())
 
     def _trim(self) -> None:
         """Drop the oldest pieces that lie entirely beyond the bound.
@@ -56,6 +64,13 @@ class History:
         """
         while self._pieces and self._size - len(self._pieces[0]) >= self._bound:
             self._size -= len(self._pieces.popleft())
+        self._hold.relax(self._size)
+
+    def end(self) -> None:
+        """Drop all frames, because the interface is destroyed. Opens keep theirs."""
+        self._pieces.clear()
+        self._size = 0
+        self._hold.release()
 
     def _oldest(self) -> memoryview:
         """Return the oldest piece without the blocks at its start that exceed the bound."""
@@ -103,18 +118,21 @@ class HistoryFile(DeviceFile):
         return len(self.head()) + self.history.length()
 
     async def open(self, flags: int, user: User) -> FixedHandle:
+        """Return a handle with the frames kept now. VirtError ENOBUFS: the user may not hold that much memory."""
         return HistoryHandle(self, await self.history.blocks(), user)
 
 
 class HistoryHandle(FixedHandle):
     """One open of history. Its content is the frames that were kept when the file was opened."""
 
-    __slots__ = ("_ends", "_pieces")
+    __slots__ = ("_ends", "_hold", "_pieces")
 
     def __init__(self, file: HistoryFile, blocks: list[memoryview], user: User) -> None:
         super().__init__(file, user, Waiters())
         self._pieces = [memoryview(file.head()), *blocks]
         self._ends = list(accumulate(map(len, self._pieces)))
+        self._hold = file.history.memory.hold(Kind.CONTENTS, user.uid)
+        self._hold.resize(self._ends[-1])
 
     def length(self) -> int:
         return self._ends[-1]
@@ -129,3 +147,7 @@ class HistoryHandle(FixedHandle):
             pieces.append(piece[begin : begin + end - offset])
             offset, number = last, number + 1
         return pieces
+
+    def release(self) -> None:
+        self._hold.release()
+        super().release()

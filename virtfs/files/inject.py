@@ -6,7 +6,7 @@ frames are sent. A signal ends a waiting write at a frame boundary.
 
 import errno
 import select
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
 from time import monotonic_ns
@@ -15,11 +15,12 @@ import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
+from virtfs.core.memory import Kind
 from virtfs.core.pace import Pace
 from virtfs.core.savefile import Reader, Record, Run
 from virtfs.files.device import SLICE, DeviceFile, DeviceHandle, Opens, Waiters
-from virtfs.forward.frame_runs import RUN, Rows
-from virtfs.forward.tasks import lasting
+from virtfs.forward.frame_runs import ROOM, RUN, Rows
+from virtfs.forward.tasks import Start, lasting
 from virtfs.forward.wire import Wire
 from virtfs.host.timer import Timer
 
@@ -43,7 +44,7 @@ class Inject(DeviceFile):
         self,
         wire: Wire,
         opens: Opens,
-        start: Callable[[Callable[[], Awaitable[None]]], None],
+        start: Start,
         told: Callable[[VirtError, User], None],
     ) -> None:
         super().__init__(wire.virt, "inject", opens)
@@ -63,7 +64,7 @@ class Inject(DeviceFile):
             raise VirtError(errno.ENXIO, f"{self.wire.virt.name} is gone")
         handle = InjectHandle(self, user)
         self.used = True
-        self.start(handle.run)
+        self.start(handle.run, name=f"{self.wire.virt.name}: waking the writer of inject")
         return handle
 
 
@@ -78,6 +79,7 @@ class InjectHandle(DeviceHandle):
         "_fed",
         "_file",
         "_frames",
+        "_hold",
         "_next",
         "_pace",
         "_paced",
@@ -102,6 +104,7 @@ class InjectHandle(DeviceHandle):
         # before _due. _early is None if no write was interrupted, or if _due has passed.
         self._early: float | None = None
         self._unpaced: Iterator[bytes | Run] | None = None  # used instead of _records while `pace` is 0
+        self._hold = file.wire.memory.hold(Kind.INPUT, user.uid)
         self._rows = Rows()
         self._frames = 0
         self._data = b""  # the waiting write
@@ -110,6 +113,14 @@ class InjectHandle(DeviceHandle):
         self._timer = Timer()  # created last: if a later statement failed, nothing would close the timer
 
     def write(self, data: memoryview) -> int | None:
+        """Take a piece of a capture file. VirtError ENOBUFS: there is no memory for it; nothing is taken."""
+        needed = ROOM + self._reader.memory(len(data)) + len(data)
+        if needed > self._hold.size:
+            try:
+                self._hold.resize(needed)
+            except VirtError as error:
+                self._report(error)
+                raise
         self._data = bytes(data)
         self._fed = 0
         self._paced = bool(self._file.wire.virt.pace)
@@ -261,4 +272,5 @@ class InjectHandle(DeviceHandle):
             self._reader.finish()
         except VirtError as error:
             self._report(error)
+        self._hold.release()
         super().release()

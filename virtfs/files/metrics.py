@@ -5,7 +5,7 @@ metrics of the server process to those of the interfaces. Names follow the rules
 end in _total, names contain the base unit, and every metric has a HELP line.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
@@ -13,6 +13,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from virtfs.core.memory import Memory
 from virtfs.core.values import counter
 from virtfs.core.virt import COUNTERS
 from virtfs.forward.wire import Wire
@@ -42,20 +43,38 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[Wire], int]]]] = {
 }
 
 
-def metrics(version: str, wires: Iterable[Wire]) -> str:
+# The HELP text of each number that the accountant keeps of a kind of memory, under the name of the metric.
+_MEMORY: Final[dict[str, tuple[str, str]]] = {
+    "memory_bytes": ("now", "Bytes that clients make the server hold, by kind."),
+    "memory_highest_bytes": ("highest", "Largest value of virtfs_memory_bytes so far."),
+}
+
+
+# The HELP text of each gauge about the state file.
+_STATE: Final[dict[str, str]] = {
+    "saved": "Whether the state file has the current state, 1 or 0.",
+    "unsaved_since_seconds": "Time since which the state file does not have the current state, in Unix time, or 0.",
+    "failed_lines": "Lines of the state file that could not be replayed.",
+}
+
+
+def metrics(version: str, wires: Iterable[Wire], memory: Memory, state: Mapping[str, float] | None = None) -> str:
     """Return the text, with one line per metric and interface. Interfaces are in the order of `wires`.
 
+    state: the value of each gauge about the state file, or None if there is no state file.
     The label `virt` names the interface, as in virt="virt3".
     """
-    return generate_latest(_Mount(version, list(wires))).decode()
+    return generate_latest(_Mount(version, list(wires), memory, state or {})).decode()
 
 
 class _Mount(Collector):
     """The metrics of a mount, as the collector that generate_latest needs."""
 
-    def __init__(self, version: str, wires: list[Wire]) -> None:
+    def __init__(self, version: str, wires: list[Wire], memory: Memory, state: Mapping[str, float]) -> None:
         self._version = version
         self._wires = wires
+        self._memory = memory
+        self._state = state
 
     def collect(self) -> Iterator[Metric]:
         yield InfoMetricFamily("virtfs", "The virtfs that serves this mount.", {"version": self._version})
@@ -69,3 +88,21 @@ class _Mount(Collector):
             for wire in self._wires:
                 gauge.add_metric([wire.virt.name], value(wire))
             yield gauge
+        for name, number in self._state.items():
+            yield GaugeMetricFamily(f"virtfs_state_{name}", _STATE[name], value=number)
+        yield from self._of_memory()
+
+    def _of_memory(self) -> Iterator[Metric]:
+        kinds = self._memory.all.kinds
+        for name, (field, meaning) in _MEMORY.items():
+            gauge = GaugeMetricFamily(f"virtfs_{name}", meaning, labels=["kind"])
+            for kind, usage in kinds.items():
+                gauge.add_metric([kind.label], getattr(usage, field))
+            yield gauge
+        yield GaugeMetricFamily("virtfs_memory_limit_bytes", "Limit of all users together.", self._memory.all.limit)
+        refused = CounterMetricFamily(
+            "virtfs_memory_refused", "Requests and frames refused for lack of memory, by kind.", labels=["kind"]
+        )
+        for kind, usage in kinds.items():
+            refused.add_metric([kind.label], usage.refused)
+        yield refused

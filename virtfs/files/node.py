@@ -54,11 +54,14 @@ class Rights(Enum):
     DEVICE = "for files that send or receive frames: exactly the mode"
     VALUE = "for values: readable by all, writable as the mode says"
     REPORT = "for reports: readable by all, never writable"
+    PRIVATE = "for reports about users: readable by the owner"
 
     def bits(self, mode: int) -> int:
         """Return the permission bits of a file whose owner has this mode."""
         if self is Rights.DEVICE:
             return mode
+        if self is Rights.PRIVATE:
+            return mode & 0o400
         return mode & 0o666 | 0o444 if self is Rights.VALUE else 0o444
 
 

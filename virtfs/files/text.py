@@ -17,10 +17,12 @@ from time import monotonic
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
+from virtfs.core.memory import Kind, Memory
 from virtfs.core.quoting import encode
 from virtfs.files.device import PollId
 from virtfs.files.node import Node, Owner, Rights
 
+_COPIES = 4  # of the data of a write, at most, while it is applied: as it arrived, joined, decoded, and a line of it
 CHEAP = 0.005  # seconds. A text that takes less time to generate is generated again for each reader.
 
 PAUSE = 20  # a text for pollers is made at most every PAUSE times as long as making it takes
@@ -41,6 +43,8 @@ class Text(Node):
     refresh: queries the kernel for the state that `text` shows.
     refused: called with the error of a write that was rejected before it reached `write`, and with the user.
     personal: whether the text differs by user.
+    unsteady: the text from these bytes on is no change for poll(2), since every read changes it. Empty for none.
+    rights: how the permission bits derive from the owner's mode; None for those of a value or a report.
     changes: returns a number that is different after every change of state. Counters do not affect this number. Only
     texts about the whole mount have `changes`, because they may be long.
 
@@ -54,6 +58,7 @@ class Text(Node):
         "_latest",
         "_made",
         "_made_at",
+        "_unsteady",
         "changed",
         "changes",
         "measured",
@@ -74,6 +79,8 @@ class Text(Node):
         refused: Callable[[VirtError, User], None] = lambda error, user: None,
         personal: bool = False,
         changes: Callable[[], int] | None = None,
+        rights: Rights | None = None,
+        unsteady: bytes = b"",
     ) -> None:
         super().__init__(owner)
         self.text = text
@@ -81,10 +88,11 @@ class Text(Node):
         self.refresh = refresh
         self.refused = refused
         self.personal = personal
+        self._unsteady = unsteady
         self.changes = changes
         self.measured = b""
         self.changed = self.born
-        self.rights = Rights.VALUE if write else Rights.REPORT
+        self.rights = rights or (Rights.VALUE if write else Rights.REPORT)
         self._latest = b""
         self._made = -1  # the value of changes() when _latest was made
         # The time at which _latest was made (monotonic()), and how long it took to make, both in seconds.
@@ -148,6 +156,13 @@ class Text(Node):
             return inf
         return max(self._made_at + PAUSE * self._cost - monotonic(), 0.0)
 
+    def differs(self, snapshot: bytes, user: User) -> bool:
+        """Return whether the text has changed since a snapshot, as poll(2) reports it."""
+        now = self.known(user)
+        if self._unsteady:
+            now, snapshot = now.partition(self._unsteady)[0], snapshot.partition(self._unsteady)[0]
+        return now != snapshot
+
     def _measure(self, text: bytes) -> bytes:
         if not self.personal and text != self.measured:
             self.measured = text
@@ -174,26 +189,36 @@ class Text(Node):
             and monotonic() - self._made_at < self._cost
         )
 
-    def open(self, user: User) -> "TextHandle":
-        """Return a new handle. The kernel has already checked the permission bits."""
-        return TextHandle(self, user)
+    def open(self, user: User, memory: Memory) -> "TextHandle":
+        """Return a new handle. The kernel has already checked the permission bits.
+
+        memory: the accountant of the mount.
+        """
+        return TextHandle(self, user, memory)
 
 
 class TextHandle:
-    """One open of a text file."""
+    """One open of a text file. Its snapshot, and the data of a write while it is applied, are charged to the user."""
 
-    __slots__ = ("kh", "node", "snapshot", "user")
+    __slots__ = ("_content", "_input", "kh", "node", "snapshot", "user")
 
-    def __init__(self, node: Text, user: User) -> None:
+    def __init__(self, node: Text, user: User, memory: Memory) -> None:
         self.node = node
         self.user = user
+        self._content = memory.hold(Kind.CONTENTS, user.uid)
+        self._input = memory.hold(Kind.INPUT, user.uid)
         self.snapshot: bytes | None = None
         self.kh: PollId | None = None
 
     async def read(self, offset: int, size: int) -> bytes:
-        """Return at most `size` bytes of the snapshot, starting at `offset`. Return b"" at the end."""
+        """Return at most `size` bytes of the snapshot, starting at `offset`. Return b"" at the end.
+
+        VirtError ENOBUFS: the user may not hold the memory for a snapshot.
+        """
         if offset == 0 or self.snapshot is None:
-            self.snapshot = await self.node.fresh(self.user)
+            snapshot = await self.node.fresh(self.user)
+            self._content.resize(len(snapshot))
+            self.snapshot = snapshot
         return self.snapshot[offset : offset + size]
 
     def cached(self, offset: int, size: int) -> bytes:
@@ -209,8 +234,21 @@ class TextHandle:
         """Apply the data of one write(2). turn: waits until it is the user's turn.
 
         Cancellation takes effect before the data or between two lines of a script.
-        OSError EACCES: the file cannot be written.
+        OSError EACCES: the file cannot be written. VirtError ENOBUFS: there is no memory for the data.
         """
+        charged = _COPIES * len(data)
+        try:
+            self._input.grow(charged)
+        except VirtError as refusal:
+            self.refused(refusal)
+            raise
+        try:
+            await self.apply(data, turn)
+        finally:
+            self._input.resize(self._input.size - charged)
+
+    async def apply(self, data: bytes, turn: Turn) -> None:
+        """Apply the data of one write(2), for which memory has been charged."""
         if self.node.write is None:
             raise OSError(errno.EACCES, "this file cannot be written")
         await turn(self.user)
@@ -227,9 +265,11 @@ class TextHandle:
     def poll(self) -> int:
         """Return POLLIN|POLLOUT, and POLLPRI|POLLERR if the text differs from the snapshot."""
         ready = select.POLLIN | select.POLLOUT
-        if self.snapshot is not None and self.node.known(self.user) != self.snapshot:
+        if self.snapshot is not None and self.node.differs(self.snapshot, self.user):
             ready |= select.POLLPRI | select.POLLERR
         return ready
 
     def release(self) -> None:
-        """Clean up after the last descriptor is closed. Here there is nothing to do; subclasses override this."""
+        """Clean up after the last descriptor is closed."""
+        self._content.release()
+        self._input.release()

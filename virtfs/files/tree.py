@@ -7,6 +7,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.grammar import help_text
 from virtfs.core.ids import Unit, User
 from virtfs.core.ifconfig import ifconfig
+from virtfs.core.memory import Memory
 from virtfs.core.script import Script
 from virtfs.core.values import TAP_VALUES, VALUES, counter
 from virtfs.core.verbs import VIRT, of_file
@@ -18,7 +19,7 @@ from virtfs.files.ctl import Ctl
 from virtfs.files.device import Opens
 from virtfs.files.events import Events
 from virtfs.files.metrics import metrics
-from virtfs.files.node import ROOT, Directory, Node, RootOwned, Symlink
+from virtfs.files.node import ROOT, Directory, Node, Rights, RootOwned, Symlink
 from virtfs.files.ports import Ports
 from virtfs.files.text import Text, Turn
 from virtfs.files.wait import waits
@@ -51,6 +52,10 @@ class Reports(Protocol):
     def ctl(self, virt: Virt | None) -> str:
         """Return the text of a ctl."""
 
+    @property
+    def memory(self) -> Memory:
+        """The accountant of the mount."""
+
     def changes(self) -> int:
         """Return a number that grows with every change of state. Counters do not affect it."""
 
@@ -59,6 +64,9 @@ class Reports(Protocol):
 
     def status(self, version: str) -> str:
         """Return the text of status.json."""
+
+    def state_gauges(self) -> dict[str, float] | None:
+        """Return the values of the metrics of the state file. None if there is no state file."""
 
 
 class Errors(Protocol):
@@ -92,8 +100,12 @@ class Tree:
             "ifconfig": Text(
                 ROOT, lambda user: ifconfig(wire.virt for wire in reports.wires()), changes=reports.changes
             ),
-            "status.json": self._report(lambda: reports.status(version)),
-            "metrics": self._report(lambda: metrics(version, reports.wires())),
+            "status.json": self._report(lambda: reports.status(version), b'"memory": {'),
+            "metrics": self._report(
+                lambda: metrics(version, reports.wires(), reports.memory, reports.state_gauges()),
+                b"# HELP virtfs_memory",
+            ),
+            "memory": Text(ROOT, lambda user: reports.memory.text(), rights=Rights.PRIVATE),
             "version": Text(ROOT, lambda user: f"virtfs {version}\n"),
         }
 
@@ -130,10 +142,16 @@ class Tree:
         values = {name: self._value(virt, f"tap/{name}", value) for name, value in TAP_VALUES.items()}
         return {**values, "addresses": addresses}
 
-    def _report(self, text: Callable[[], str]) -> Text:
-        """Return a text that contains the counters of every interface."""
+    def _report(self, text: Callable[[], str], unsteady: bytes) -> Text:
+        """Return a text that contains the counters of every interface. It ends with numbers that every read changes."""
         reports = self._reports
-        return Text(ROOT, lambda user: text(), refresh=lambda: reports.refresh(None), changes=reports.changes)
+        return Text(
+            ROOT,
+            lambda user: text(),
+            refresh=lambda: reports.refresh(None),
+            changes=reports.changes,
+            unsteady=unsteady,
+        )
 
     def _ctl(self, virt: Virt | None) -> Ctl:
         commands, reports = self._commands, self._reports

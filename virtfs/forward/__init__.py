@@ -11,5 +11,6 @@ Modules:
     recorder          delivers a copy of each passing frame to captures and the history
     merge             puts the frames of several recorders into timestamp order
     feed              writes frames into the FIFO rx
+    supervisor        starts every background task, and logs its failure
     tasks             restarts failed tasks, and runs blocking calls in threads
 """

@@ -20,6 +20,7 @@ import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.impairment import Impairment
+from virtfs.core.memory import Kind
 from virtfs.core.offload import complete_frames
 from virtfs.forward.impaired_path import ImpairedPath
 from virtfs.forward.tasks import Start, lasting, surely_in_thread
@@ -42,7 +43,7 @@ PLAIN = bytes(2)  # flags and gso_type of a virtio_net_hdr without offload
 class OneWay:
     """One direction of a cable, from the tap of the source to the tap of the sink.
 
-    room: the buffer, shared with the other direction.
+    room: the buffer, shared by all cables: it holds packets only while they are carried.
     start: starts a background task, which is cancelled when the mount ends.
     """
 
@@ -85,7 +86,7 @@ class OneWay:
         """
         if self._followed and self._needs_single() != self._single:
             self._single = not self._single
-            self._start(self._set_offload)
+            self._start(self._set_offload, name=f"{self.source.virt.name}: setting offload")
         return False
 
     async def _set_offload(self) -> None:
@@ -108,7 +109,8 @@ class OneWay:
         """
         source, path = self.source, None
         if not impairment.harmless:
-            path = ImpairedPath(impairment, stream, self._passed, source.lose, source.count_duplicates)
+            hold = source.memory.hold(Kind.DELAYED, lambda: source.virt.owner)
+            path = ImpairedPath(impairment, stream, self._passed, source.lose, source.count_duplicates, hold)
         if self.path is not None:
             self.path.stop()
         self.path = path
@@ -216,14 +218,14 @@ class Cable:
     directions: the direction from the first interface to the second, and the opposite direction.
     """
 
-    def __init__(self, first: Wire, second: Wire, start: Start) -> None:
+    def __init__(self, first: Wire, second: Wire, room: Room, start: Start) -> None:
         """Connect two wires. Frames are carried once `run` is called.
 
+        room: the buffer, shared by all cables.
         start: starts a background task, which is cancelled when the mount ends.
         VirtError: EMFILE, ENFILE, ENOMEM; then nothing has changed.
         """
         self.ends = first, second
-        room = Room()
         self._taps = _epoll_of(first.tap.fd, second.tap.fd)
         out = None
         try:

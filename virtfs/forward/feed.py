@@ -4,11 +4,12 @@ It writes the frames of an interface into the FIFO while the FIFO has a reader a
 """
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import trio
 
 from virtfs.core.errors import VirtError
+from virtfs.forward.tasks import Start
 from virtfs.forward.wire import HEADROOM, LONGEST, Wire
 from virtfs.host.fifo import PACKET, Fifo, has_reader
 
@@ -31,7 +32,7 @@ class Feed:
         self._scope: trio.CancelScope | None = None
         self._news = trio.Event()
 
-    def look(self, start: Callable[[Callable[[], Awaitable[None]]], None]) -> None:
+    def look(self, start: Start) -> None:
         """If the FIFO has a new reader, start feeding it. If the last reader has gone, stop.
 
         start: starts a background task.
@@ -40,7 +41,7 @@ class Feed:
             fd = self.fifo.open()
             if fd is not None:
                 self._fd = fd
-                start(self._run)
+                start(self._run, name=f"{self._wire.virt.name}: feeding rx")
         elif not has_reader(self._fd) and self._scope is not None:
             self._scope.cancel()
 

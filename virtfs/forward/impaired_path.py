@@ -8,6 +8,7 @@ import trio
 
 from virtfs.core.impairment import UNIMPAIRED, Impairment
 from virtfs.core.impairment_scheduler import Scheduler
+from virtfs.core.memory import Hold
 from virtfs.forward.tasks import lasting
 from virtfs.host.timer import Timer
 
@@ -19,6 +20,7 @@ class ImpairedPath:
     stream: a name that is mixed into the seed, so that two directions with the same seed get different random numbers.
     deliver: called with each frame when it is due. It must not raise an exception.
     lost, duplicated: called with the number of newly lost frames, and of newly made duplicates.
+    hold: charges the delayed frames.
     The constructor raises VirtError: EMFILE, ENFILE, ENOMEM.
     """
 
@@ -29,8 +31,9 @@ class ImpairedPath:
         deliver: Callable[[bytes], None],
         lost: Callable[[int], None],
         duplicated: Callable[[int], None],
+        hold: Hold,
     ) -> None:
-        self._scheduler = Scheduler(impairment, getrandbits(64), stream)
+        self._scheduler = Scheduler(impairment, getrandbits(64), stream, hold)
         self._deliver = deliver
         self._lost = lost
         self._duplicated = duplicated

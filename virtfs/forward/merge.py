@@ -13,6 +13,7 @@ import trio
 
 from virtfs.core.pcapng import split_packets
 from virtfs.forward.recorder import Recorder
+from virtfs.forward.tasks import lasting
 
 
 class Merge:
@@ -46,13 +47,17 @@ class Merge:
     async def run(self) -> None:
         """Deliver the added blocks until `stop` is called."""
         with self._scope:
-            while True:
-                await self._news.wait()
-                self._news = trio.Event()
-                there, until = len(self._held), time_ns()
-                for recorder in tuple(self._recorders()):
-                    await recorder.flush()
-                self._deliver_due(there, until)
+            await lasting("merging the frames of a capture", self._merge)
+
+    async def _merge(self) -> None:
+        self._news.set()  # after a failure, there may be held blocks
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            there, until = len(self._held), time_ns()
+            for recorder in tuple(self._recorders()):
+                await recorder.flush()
+            self._deliver_due(there, until)
 
     def _deliver_due(self, there: int, until: int) -> None:
         """Deliver the first `there` held items, and any later items whose timestamp is at most `until`, in ns.

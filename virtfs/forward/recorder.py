@@ -8,12 +8,14 @@ the tap's queue.
 import errno
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
 import trio
 
 from virtfs.core.errors import VirtError
+from virtfs.core.memory import Hold, Kind, Memory
 from virtfs.core.tpacket import pcapng
 from virtfs.core.virt import Virt
 from virtfs.forward.tasks import Start, in_thread, lasting, surely_in_thread
@@ -77,22 +79,23 @@ class Rings:
     """The packet rings of a mount.
 
     While LARGE_ONES large rings are open, new rings are small. The more rings are open, the longer the `wait` of a new
-    ring.
+    ring. memory: the accountant of the mount; a ring is also small if `memory` refuses a large one.
     """
 
-    def __init__(self, make: Callable[[Placed, Size, Program | None], Ring] = PacketRing.open) -> None:
+    def __init__(self, memory: Memory, make: Callable[[Placed, Size, Program | None], Ring] = PacketRing.open) -> None:
+        self.memory = memory
         self._make = make
         self._open = self._large = 0
         # Several threads are useful, because opening and closing a ring wait for an RCU grace period.
         self._threads = trio.CapacityLimiter(16)
 
-    async def open(self, tap: Placed, program: Program | None) -> tuple[Ring, Size]:
+    async def open(self, tap: Placed, program: Program | None, hold: Hold) -> tuple[Ring, Size]:
         """Open a ring on a tap, and return it with its size.
 
-        program: the filter, or None to copy all frames. Errors: those of PacketRing.open.
+        program: the filter, or None to copy all frames. hold: charges the ring. Errors: those of PacketRing.open.
         """
-        large = self._large < LARGE_ONES
-        size = LARGE if large else SMALL
+        size = self._charged(hold)
+        large = size is LARGE
         # Each ring has a kernel timer that fires every `wait` ms, whether frames pass or not. The longer `wait` of
         # later rings limits the total to about 30 timer events per ms for 400 rings, and 50 for 1000 rings.
         size = Size(size.block, size.blocks, size.wait + self._open // LARGE_ONES)
@@ -102,29 +105,46 @@ class Rings:
             return await in_thread(self._make, tap, size, program, limiter=self._threads), size
         except BaseException:
             self._forget(size)
+            hold.release()
             raise
+
+    def _charged(self, hold: Hold) -> Size:
+        """Charge a ring, and return its size.
+
+        A small ring is never refused. Otherwise an owner who holds much memory would be missing from the root's pcap.
+        """
+        if self._large < LARGE_ONES:
+            with suppress(VirtError):
+                hold.resize(LARGE.bytes)
+                return LARGE
+        hold.force(SMALL.bytes)
+        return SMALL
 
     def _forget(self, size: Size) -> None:
         self._open -= 1
         self._large -= size.block == LARGE.block
 
-    async def close(self, ring: Ring, size: Size) -> None:
-        """Close a ring."""
+    async def close(self, ring: Ring, size: Size, hold: Hold) -> None:
+        """Close a ring. The size and the hold are those of open()."""
         self._forget(size)
         with trio.CancelScope(shield=True):
             await surely_in_thread(ring.close, self._threads)
+        hold.release()
 
 
 class Recorder:
     """The recorder of one tap. It has a ring only while there are sinks.
 
     start: starts a background task, which is cancelled when the mount ends.
+    memory: the accountant of the mount. The ring is charged to the owner of the interface.
     """
 
     def __init__(self, virt: Virt, tap: Placed, rings: Rings, start: Start) -> None:
         self.virt = virt
         self._tap = tap
+        self.memory = rings.memory
         self._rings = rings
+        self._hold = rings.memory.hold(Kind.RINGS, lambda: virt.owner)
         self._start = start
         self._program: Program | None = None
         self._sinks: dict[Sink, None] = {}
@@ -154,7 +174,7 @@ class Recorder:
     def unwatch(self, sink: Sink) -> None:
         """Stop delivering frames to a sink. Idempotent. The ring is closed when no sink is left."""
         if self._sinks.pop(sink, sink) is None and not self._sinks:
-            self._start(self._close_unused)
+            self._start(self._close_unused, name=f"{self.virt.name}: closing the capture ring")
 
     @property
     def program(self) -> Program | None:
@@ -179,7 +199,8 @@ class Recorder:
                 await self._open()
             except OSError as refusal:
                 if refusal.errno in NONE_LEFT:
-                    self._start(partial(lasting, f"capturing {self.virt.name}", self._open_again))
+                    name = f"capturing {self.virt.name}"
+                    self._start(partial(lasting, name, self._open_again), name=name)
                     return
                 log.warning("%s: capturing has stopped: %s", self.virt.name, refusal.strerror)
 
@@ -214,9 +235,10 @@ class Recorder:
             await self._close()
 
     async def _open(self) -> None:
-        self._ring, self._size = await self._rings.open(self._tap, self._program)
+        self._ring, self._size = await self._rings.open(self._tap, self._program, self._hold)
         self._scope, self._ended = trio.CancelScope(), trio.Event()
-        self._start(partial(self._run, self._ring, self._scope, self._ended))
+        work = partial(self._run, self._ring, self._scope, self._ended)
+        self._start(work, name=f"{self.virt.name}: capturing")
 
     async def _close_unused(self) -> None:
         async with self._changing:
@@ -228,7 +250,7 @@ class Recorder:
         if ring is not None:
             self._scope.cancel()
             await self._ended.wait()
-            await self._rings.close(ring, self._size)
+            await self._rings.close(ring, self._size, self._hold)
             self._notify()
 
     async def _run(self, ring: Ring, scope: trio.CancelScope, ended: trio.Event) -> None:

@@ -6,7 +6,7 @@ Both helpers for threads also handle the case that no thread can be started.
 import errno
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, TypeVarTuple
+from typing import Protocol, TypeVar, TypeVarTuple
 
 import trio
 
@@ -19,18 +19,27 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 Task = Callable[[], Awaitable[None]]
-Start = Callable[[Task], None]  # starts a background task, which is cancelled when the mount ends
+
+
+class Start(Protocol):
+    """Starts a background task, which is cancelled when the mount ends (forward.supervisor.Tasks.start).
+
+    name: a phrase for the log that says what the task does.
+    """
+
+    def __call__(self, work: Task, /, *, name: str) -> None: ...
+
 
 # The first and the longest pause in seconds between a failure and the next attempt. The pause doubles each time.
 FIRST, LONGEST = 0.1, 2.0
 
 
-async def lasting(what: str, work: Callable[[], Awaitable[None]]) -> None:
+async def lasting(what: str, work: Task, ends: type[Exception] | tuple[()] = ()) -> None:
     """Call `work`, which normally runs until the mount ends. If `work` fails, log this and call it again after a pause.
 
     A failure with the same message as the last logged one is not logged again. Return when `work` returns. Cancellation
     ends the work.
-    what: the name of the work, for the log.
+    what: the name of the work, for the log. ends: the exception after which the work cannot resume. It is raised.
     """
     pause, logged = FIRST, ""
     while True:
@@ -38,6 +47,8 @@ async def lasting(what: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
             return
+        except ends:
+            raise
         except Exception as group:
             failure = only(group)
             if trio.current_time() - began > 2 * LONGEST:

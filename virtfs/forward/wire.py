@@ -24,12 +24,15 @@ import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.framequeue import Copy, FrameQueue
+from virtfs.core.memory import Kind, Memory
 from virtfs.core.virt import Virt
 from virtfs.forward.wire_out import Outward, Path
 from virtfs.host.tap_protocol import VNET_HEADER, TapDevice
 
 HEADROOM = 16  # bytes that a reader leaves free before the frame
 LONGEST = 65536 + 32  # maximum bytes of a frame from a tap: the largest MTU, and space for any link header
+# Holds a frame only while it is read and copied, so that one buffer serves all wires.
+_ROOM = memoryview(bytearray(LONGEST + VNET_HEADER))
 # FUSE splits a readv(2) or writev(2) of more than 256 buffers. Each buffer has at least one byte, so the first piece of
 # a split call has at least this many bytes (fuse/split_calls.py).
 SPLIT = 256
@@ -43,6 +46,7 @@ class Wire:
     dropped: called with the number of frames that nobody will read.
     listeners: functions that are called when a frame may have arrived, when virt has changed, and when a reader opens
     or closes. Each returns whether anyone is still waiting for a frame from the tap.
+    memory: the accountant of the mount. Frames that are read ahead are charged to the owner of the interface.
     path: the impairment of frames towards virt, or None.
     counted: whether the last frame that `take` returned was counted. A copy of a frame in a cable is not.
     rest: the end of a frame that did not fit into a read of at least SPLIT bytes. The frame file clears it after use.
@@ -56,6 +60,7 @@ class Wire:
         gone: Callable[[], None],
         catch_up: Callable[[], None],
         dropped: Callable[[int], None],
+        memory: Memory,
     ) -> None:
         self.virt = virt
         self.tap = tap
@@ -65,6 +70,7 @@ class Wire:
         self.counted = True
         self.path: Path | None = None
         self.catch_up = catch_up
+        self.memory = memory
         self.out = Outward(virt, tap, catch_up, self._vanished)
         self._gone = gone
         self._dropped = dropped
@@ -72,9 +78,8 @@ class Wire:
         self._counters = virt.counters
         self._fd = tap.fd
         self._tap_read = FileIO(tap.fd, "r+b", closefd=False).readinto  # returns None where os.read raises EAGAIN
-        self._kept = FrameQueue()
+        self._kept = FrameQueue(memory.hold(Kind.FRAMES, lambda: virt.owner))
         self.rest = b""
-        self._rest = memoryview(bytearray(LONGEST + VNET_HEADER))
         self._refusal: tuple[int, str] | None = None  # the errno and message with which reads fail; None if they do not
         self._wanted = trio.Event()
         # Edge-triggered, so that pollers are woken by a new frame even if an older one is still unread.
@@ -366,10 +371,10 @@ class Wire:
 
     def _read(self) -> bytes | None:
         try:
-            length = self._tap_read(self._rest)
+            length = self._tap_read(_ROOM)
         except OSError:
             return None
-        return bytes(self._rest[VNET_HEADER:length]) if length else None
+        return bytes(_ROOM[VNET_HEADER:length]) if length else None
 
     def _vanished(self) -> VirtError:
         if not self.virt.lost:

@@ -1,6 +1,7 @@
 """The impairments of one interface, at most one per direction. They can change while frames flow."""
 
 from virtfs.core.impairment import Direction, Impairment
+from virtfs.core.memory import Kind
 from virtfs.forward.impaired_path import ImpairedPath
 from virtfs.forward.tasks import Start
 from virtfs.forward.wire import Wire
@@ -28,11 +29,12 @@ class WireImpairments:
         if path is None and not impairment.harmless:
             end = wire if direction == "in" else wire.out
             stream = f"{virt.name} {direction}"
-            new = ImpairedPath(impairment, stream, end.arrive, end.lose, end.count_duplicates)
+            hold = wire.memory.hold(Kind.DELAYED, lambda: virt.owner)
+            new = ImpairedPath(impairment, stream, end.arrive, end.lose, end.count_duplicates, hold)
         virt.set(**{f"impairment_{direction}": impairment})
         if new is not None:
             self._replace(direction, new)
-            self._start(new.run)
+            self._start(new.run, name=f"{virt.name}: impairing {direction}")
         elif path is not None and impairment.harmless:
             path.retire(lambda: self._replace(direction, None))
         elif path is not None:

@@ -15,6 +15,7 @@ import logging
 import os
 import struct
 from collections.abc import Callable
+from functools import partial
 from time import monotonic_ns
 
 import trio
@@ -22,6 +23,7 @@ import trio
 from virtfs.core.errors import VirtError, refused
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.files.device import DeviceFile, DeviceHandle, FixedHandle, ParkedRead, PollId, Unique
+from virtfs.forward.tasks import Start
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.inodes_handles import HandleId, Handles, Inodes
@@ -69,9 +71,9 @@ class Channel:
         self._fuse = fuse
         self.answers = Answers(device_of(fuse, inodes))
         self._turns = Turns(handles, self.answers.fail)
-        self._waiting = Waiting(self.answers, self._turns)
+        self._waiting = Waiting(self.answers, self._turns, handles.memory)
         self._later = Later(self.answers, handles, report, self._turns)
-        self.pair = Pair(pair, longest, self.answers, self._turns)
+        self.pair = Pair(pair, longest, self.answers, self._turns, handles.memory)
         self._offsets = Offsets(self.answers, handles)
         self._inodes = inodes
         self._handles = handles
@@ -99,15 +101,16 @@ class Channel:
 
     # Requests
 
-    async def run(self, tasks: trio.Nursery) -> None:
+    async def run(self, start: Start) -> None:
         """Answer requests until the kernel ends the connection.
 
-        tasks: the nursery for opens that have to wait, and for writes to texts.
+        start: starts a task for an open that has to wait, or for a write to a text.
+        ProtocolTooOld: the kernel is too old. After any other exception, `run` can be called again.
 
         READ and WRITE of device files are nearly all of the traffic. They are handled inline, because a function call
         costs a measurable part of the 5 µs that a frame takes.
         """
-        self._tasks = tasks
+        self._start = start
         data = room = self._room
         devices, turns = self._handles.devices, self._turns
         read, write, look_again, unpack = (
@@ -249,7 +252,7 @@ class Channel:
             ):
                 return False
             if opcode == p.FUSE_WRITE:
-                self._later.begin_write(self._tasks, unique, fh, self._data[p.DATA : length])
+                self._later.begin_write(self._start, unique, fh, self._data[p.DATA : length])
                 return False
         elif opcode == p.FUSE_OPEN:
             node = self._inodes.node(p.fuse_in_header.unpack_from(self._data)[3])
@@ -293,11 +296,17 @@ class Channel:
         flags, _ = p.fuse_open_in.unpack_from(self._data, p.BODY)
         user = self._user()
         try:
-            opened = node.admit(flags, user)
-            if isinstance(opened, DeviceHandle):
-                self._opened(unique, opened)
-            else:
-                self._tasks.start_soon(self._later.open, unique, opened, user, self._opened)
+            self._handles.begin(user)
+            try:
+                opened = node.admit(flags, user)
+                if isinstance(opened, DeviceHandle):
+                    self._opened(unique, opened)
+                else:
+                    work = partial(self._later.open, unique, opened, user, self._opened)
+                    self._start(work, name=f"opening {node.label}")
+            except BaseException:
+                self._handles.closed(user)
+                raise
         except (OSError, MemoryError) as failure:
             refusal = refused(failure)
             self._report(refusal, user)
@@ -305,11 +314,7 @@ class Channel:
         return True
 
     def _opened(self, unique: Unique, handle: DeviceHandle) -> None:
-        try:
-            fh = self._handles.add_device(handle)
-        except VirtError:
-            handle.release()
-            raise
+        fh = self._handles.add_device(handle)
         flags = DEVICE_FLAGS
         if isinstance(handle, FixedHandle):
             flags = FIXED_FLAGS

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Uid, User
+from virtfs.core.memory import OPEN, Kind, Memory
 from virtfs.files.device import DeviceHandle, FixedHandle
 from virtfs.files.node import Node
 from virtfs.files.text import TextHandle
@@ -48,23 +49,44 @@ class Inodes:
 class Handles:
     """The open files of both planes, by handle number. Each user except root may have up to OPEN_MAX files open.
 
+    memory: the accountant of the mount. It charges each open to its user.
     fixed: opens of device files that can be read at any offset. devices: opens of all other device files. texts: opens
     of text files.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
         self.devices: dict[HandleId, DeviceHandle] = {}
         self.fixed: dict[HandleId, FixedHandle] = {}
         self.texts: dict[HandleId, TextHandle] = {}
         self._of_user: Counter[Uid] = Counter()
         self._next = count(1)
 
-    def add_device(self, handle: DeviceHandle) -> HandleId:
-        """Register an open device file and return its handle number.
+    def __bool__(self) -> bool:
+        """Return whether any file or directory is open, or being opened."""
+        return bool(self._of_user)
 
-        VirtError EMFILE: the user has OPEN_MAX files open.
+    def begin(self, user: User) -> None:
+        """Count an open(2) that begins. Call closed() if it fails, or after the last close.
+
+        VirtError: EMFILE, the user has OPEN_MAX files open; ENOBUFS, a limit on memory is exceeded.
         """
-        number = self._number(handle.user)
+        if not user.root and self._of_user[user.uid] >= OPEN_MAX:
+            raise VirtError(errno.EMFILE, f"user {user.uid} has {OPEN_MAX} files of this mount open: close some first")
+        self.memory.check(Kind.OPENS, user.uid, OPEN)
+        self.memory.add(Kind.OPENS, user.uid, OPEN)
+        self._of_user[user.uid] += 1
+
+    def closed(self, user: User) -> None:
+        """Count the last close of a file or directory, or the end of an open(2) that failed."""
+        self.memory.add(Kind.OPENS, user.uid, -OPEN)
+        self._of_user[user.uid] -= 1
+        if not self._of_user[user.uid]:
+            del self._of_user[user.uid]
+
+    def add_device(self, handle: DeviceHandle) -> HandleId:
+        """Register an open device file and return its handle number. begin() must have been called."""
+        number = HandleId(next(self._next))
         if isinstance(handle, FixedHandle):
             self.fixed[number] = handle
         else:
@@ -72,33 +94,19 @@ class Handles:
         return number
 
     def add_text(self, handle: TextHandle) -> HandleId:
-        """Register an open text file and return its handle number.
-
-        VirtError EMFILE: the user has OPEN_MAX files open.
-        """
-        number = self._number(handle.user)
+        """Register an open text file and return its handle number. begin() must have been called."""
+        number = HandleId(next(self._next))
         self.texts[number] = handle
         return number
 
     def remove_device(self, number: HandleId) -> DeviceHandle:
         """Remove the handle of a closed device file and return it."""
         handle = self.fixed.pop(number) if number in self.fixed else self.devices.pop(number)
-        self._closed(handle.user)
+        self.closed(handle.user)
         return handle
 
     def remove_text(self, number: HandleId) -> TextHandle:
         """Remove the handle of a closed text file and return it."""
         handle = self.texts.pop(number)
-        self._closed(handle.user)
+        self.closed(handle.user)
         return handle
-
-    def _number(self, user: User) -> HandleId:
-        if not user.root and self._of_user[user.uid] >= OPEN_MAX:
-            raise VirtError(errno.EMFILE, f"user {user.uid} has {OPEN_MAX} files of this mount open: close some first")
-        self._of_user[user.uid] += 1
-        return HandleId(next(self._next))
-
-    def _closed(self, user: User) -> None:
-        self._of_user[user.uid] -= 1
-        if not self._of_user[user.uid]:
-            del self._of_user[user.uid]

@@ -6,6 +6,7 @@ A signal to the caller cancels the task. What the task has begun to change it co
 import errno
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 
@@ -13,6 +14,7 @@ from virtfs.core.errors import VirtError, refused
 from virtfs.core.ids import User
 from virtfs.files.device import DeviceHandle, Unique
 from virtfs.files.text import TextHandle
+from virtfs.forward.tasks import Start
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.inodes_handles import HandleId, Handles
@@ -48,20 +50,28 @@ class Later:
         user: User,
         opened: Callable[[Unique, DeviceHandle], None],
     ) -> None:
-        """Wait for an open. opened: registers the handle and answers the request."""
+        """Wait for an open, which Handles.begin() has counted. opened: registers the handle and answers the request."""
+        done = False
 
         async def work() -> None:
-            opened(unique, await opening)
+            nonlocal done
+            handle = await opening
+            opened(unique, handle)
+            done = True
 
-        await self._run(
-            unique,
-            user,
-            work,
-            interrupted=lambda: self._answers.fail(unique, errno.EINTR),
-            failed=lambda refusal: self._report(refusal, user),
-        )
+        try:
+            await self._run(
+                unique,
+                user,
+                work,
+                interrupted=lambda: self._answers.fail(unique, errno.EINTR),
+                failed=lambda refusal: self._report(refusal, user),
+            )
+        finally:
+            if not done:
+                self._handles.closed(user)
 
-    def begin_write(self, tasks: trio.Nursery, unique: Unique, fh: HandleId, data: memoryview) -> None:
+    def begin_write(self, start: Start, unique: Unique, fh: HandleId, data: memoryview) -> None:
         """Start a task that writes to a text file.
 
         VirtError: EBADF, there is no such handle; E2BIG, the write may be a piece of a longer one.
@@ -73,7 +83,7 @@ class Later:
             refusal = VirtError(errno.E2BIG, f"one write takes at most {TEXT_MAX} bytes: split the text at a newline")
             handle.refused(refusal)
             raise refusal
-        tasks.start_soon(self._write, unique, handle, bytes(data))
+        start(partial(self._write, unique, handle, bytes(data)), name=f"writing to handle {fh}")
 
     async def _write(self, unique: Unique, handle: TextHandle, data: bytes) -> None:
         """Write to a text file. An interrupted write returns the number of bytes that have taken effect, if any."""

@@ -6,6 +6,7 @@ answered early, because it may take effect later; `interrupts` cancels it instea
 """
 
 import errno
+import logging
 from collections import deque
 from itertools import count
 from typing import NamedTuple
@@ -13,11 +14,15 @@ from typing import NamedTuple
 import trio
 
 from virtfs.core.errors import VirtError
+from virtfs.core.ids import Uid
+from virtfs.core.memory import REQUEST, Kind, Memory
 from virtfs.files.device import Unique
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.interrupts import Interrupts
 from virtfs.fuse.turns import Turns
+
+log = logging.getLogger(__name__)
 
 # Maximum number of bytes of a text file or directory in one answer from the slow plane.
 SLOW_REPLY = 65536
@@ -25,6 +30,8 @@ SLOW_REPLY = 65536
 INTERRUPTIBLE = {p.FUSE_LOOKUP, p.FUSE_GETATTR, p.FUSE_READLINK, p.FUSE_OPEN, p.FUSE_READ, p.FUSE_STATFS}
 INTERRUPTIBLE |= {p.FUSE_OPENDIR, p.FUSE_READDIR, p.FUSE_READDIRPLUS, p.FUSE_FSYNC}
 _RELEASES = {p.FUSE_OPEN: p.FUSE_RELEASE, p.FUSE_OPENDIR: p.FUSE_RELEASEDIR}
+# Requests that are never refused: INIT begins the connection, and refusing the others would leak a handle.
+_ALWAYS = frozenset((p.FUSE_INIT, p.FUSE_RELEASE, p.FUSE_RELEASEDIR))
 
 
 class ProtocolTooOld(VirtError):
@@ -43,14 +50,20 @@ class Pair:
     """The channel's end of the socket pair.
 
     longest: the size of the largest message that the pair carries, in bytes. turns: told for whom libfuse works.
+    memory: the accountant of the mount. It charges the requests that libfuse has not taken yet.
     """
 
-    def __init__(self, ours: trio.socket.SocketType, longest: int, answers: Answers, turns: Turns) -> None:
+    def __init__(
+        self, ours: trio.socket.SocketType, longest: int, answers: Answers, turns: Turns, memory: Memory
+    ) -> None:
         self._turns = turns
         self._ours = ours
+        self._memory = memory
         self._longest = longest
         self._answers = answers
-        self._waiting: deque[bytes] = deque()  # requests from forward() that requests() has not sent yet
+        # Requests from forward() that requests() has not sent yet, and the user of each.
+        self._waiting: deque[tuple[bytes, Uid]] = deque()
+        self._sent: set[Unique] = set()  # requests that libfuse has not answered yet
         self._more = trio.Event()
         self.interrupts = Interrupts()
         self._asked: dict[Unique, _Asked] = {}  # the requests that are not answered yet
@@ -65,7 +78,7 @@ class Pair:
     def forward(self, opcode: int, message: memoryview) -> None:
         """Queue a request for libfuse.
 
-        VirtError E2BIG: the request is larger than the pair carries.
+        VirtError: E2BIG, the request is larger than the pair carries; ENOBUFS, too many requests of the user wait.
         """
         length = len(message)
         if length > self._longest:
@@ -75,10 +88,16 @@ class Pair:
             fields[2] = min(fields[2], SLOW_REPLY)
             p.fuse_read_in.pack_into(message, p.BODY, *fields)
         _, _, unique, _, uid, _, thread, _, _ = p.fuse_in_header.unpack_from(message)
+        if opcode not in _ALWAYS:
+            self._memory.check(Kind.REQUESTS, Uid(uid), REQUEST + length)
         self._done(Unique(unique))  # the kernel does not use the number of a pending request again
         self._asked[Unique(unique)] = _Asked(opcode, uid, thread)
         self._turns.begin(uid, slow=True)
-        self._waiting.append(bytes(message))
+        self._queue(bytes(message), Uid(uid))
+
+    def _queue(self, message: bytes, uid: Uid) -> None:
+        self._memory.add(Kind.REQUESTS, uid, REQUEST + len(message))
+        self._waiting.append((message, uid))
         self._more.set()
 
     def interrupt(self, unique: Unique) -> None:
@@ -130,22 +149,46 @@ class Pair:
             self._held = None
 
     async def requests(self) -> None:
-        """Forward queued requests to libfuse, until cancelled."""
+        """Forward queued requests to libfuse, until cancelled. A request that cannot be forwarded fails with ENOMEM."""
         while True:
             await self._more.wait()
             while self._waiting:
-                await self._ours.send(self._waiting.popleft())
+                message, uid = self._waiting[0]
+                unique = Unique(p.fuse_in_header.unpack_from(message)[2])
+                self._sent.add(unique)
+                try:
+                    await self._ours.send(message)
+                except OSError as failure:
+                    log.warning("cannot forward request %d: %s", unique, failure.strerror)
+                    self._sent.discard(unique)
+                    self._fail(unique, errno.ENOMEM)
+                self._waiting.popleft()
+                self._memory.add(Kind.REQUESTS, uid, -(REQUEST + len(message)))
             self._more = trio.Event()
+
+    def give_up(self) -> None:
+        """Answer the requests that libfuse has received but not answered with EIO. libfuse has failed."""
+        while self._sent:
+            self._fail(self._sent.pop(), errno.EIO)
+
+    def _fail(self, unique: Unique, error: int) -> None:
+        """Answer a request that libfuse will not answer, unless a signal has ended it before."""
+        if (asked := self._cut.pop(unique, None)) is not None:
+            self._turns.end(asked.uid, slow=True)
+        else:
+            self._done(unique)
+            self._answers.fail(unique, error)
 
     async def replies(self) -> None:
         """Forward libfuse's answers to the kernel. Return when libfuse has closed its end.
 
-        The answer to FUSE_INIT is kept for admit().
+        The answer to FUSE_INIT is kept for admit(). May be called again after a failure.
         """
         buffer = bytearray(p.LONGEST_REQUEST)
         view = memoryview(buffer)
         while length := await self._ours.recv_into(buffer):
             _, _, unique = p.fuse_out_header.unpack_from(buffer)
+            self._sent.discard(Unique(unique))
             if unique in self._cut:
                 self._drop(self._cut.pop(unique), view[:length])
                 continue
@@ -176,5 +219,5 @@ class Pair:
         unique, body = Unique(next(self._own)), p.fuse_release_in.pack(fh, 0, 0, 0)
         self._cut[unique] = _Asked(release, asked.uid, 0)
         self._turns.begin(asked.uid, slow=True)
-        self._waiting.append(p.fuse_in_header.pack(p.BODY + len(body), release, unique, 0, 0, 0, 0, 0, 0) + body)
-        self._more.set()
+        header = p.fuse_in_header.pack(p.BODY + len(body), release, unique, 0, 0, 0, 0, 0, 0)
+        self._queue(header + body, Uid(asked.uid))

@@ -16,10 +16,12 @@ import socket
 import stat
 import subprocess
 from collections.abc import Sequence
+from functools import partial
 
 import trio
 
 from virtfs.core.errors import VirtError
+from virtfs.forward.supervisor import supervised
 from virtfs.forward.tasks import in_thread
 from virtfs.fuse.hanging import STOPPED, Child, stopped_servers
 from virtfs.fuse.mounttable import TABLE, Mounted, mounted_at, still_mounted
@@ -146,12 +148,12 @@ async def wait_unmounted(mount: Mounted) -> None:
     """
     cancelled = os.eventfd(0, os.EFD_CLOEXEC)
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_set_when_cancelled, cancelled)
+        async with supervised() as tasks:
+            tasks.start(partial(_set_when_cancelled, cancelled), name="ending the wait for an unmount")
             # This thread lives as long as the mount, so it must not hold one of the 40 tokens of trio's default
             # limiter.
             await in_thread(_poll_table, mount, cancelled, limiter=trio.CapacityLimiter(1))
-            nursery.cancel_scope.cancel()
+            tasks.cancel()
     finally:
         os.close(cancelled)
 

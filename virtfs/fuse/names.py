@@ -8,13 +8,16 @@ import errno
 import functools
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import pyfuse3
 
 from virtfs.core.bytestext import to_bytes, to_text
+from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid, User
+from virtfs.core.memory import NAME, Hold, Kind
 from virtfs.files.node import Directory, Node, Symlink
 from virtfs.files.text import Text
 from virtfs.fuse.inodes_handles import HandleId, Handles, Inodes
@@ -25,6 +28,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 Grow = Callable[[int, int], None]  # Answers.grow(); its arguments are an inode number and a size in bytes
+Report = Callable[[VirtError, User], None]  # sets a user's last_error
 
 
 class Keeper(Protocol):
@@ -67,6 +71,24 @@ def answered(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coro
     return guarded
 
 
+class Listing:
+    """An open directory: the names that it had when it was opened.
+
+    It holds names only. An entry that has been removed since then is left out, so that its interface can be freed.
+    """
+
+    def __init__(self, directory: Directory, user: User, hold: Hold) -> None:
+        self.directory = directory
+        self.user = user
+        self.names = (".", "..", *directory.children)
+        self.hold = hold
+        hold.resize(NAME * len(self.names))
+
+    def node(self, name: str) -> Node | None:
+        """Return the node of a name, or None if it has been removed."""
+        return self.directory if name in (".", "..") else self.directory.children.get(name)
+
+
 def user_of(ctx: pyfuse3.RequestContext) -> User:
     """Return the user and process that sent a request."""
     return User(Uid(ctx.uid), Gid(ctx.gid), ctx.pid)
@@ -76,20 +98,29 @@ class Names(pyfuse3.Operations):
     """pyfuse3's operations on the tree.
 
     keeper: carries out changes. grow: called with an inode number and the size in bytes before an open is answered.
+    report: called with the error and the user if an open or a read exceeds a limit.
     interrupts: cancels changes whose caller gets a signal.
     """
 
     def __init__(
-        self, root: Directory, inodes: Inodes, handles: Handles, keeper: Keeper, grow: Grow, interrupts: Interrupts
+        self,
+        root: Directory,
+        inodes: Inodes,
+        handles: Handles,
+        keeper: Keeper,
+        grow: Grow,
+        report: Report,
+        interrupts: Interrupts,
     ) -> None:
         super().__init__()
         self._interrupts = interrupts
         self._grow = grow
+        self._report = report
         self._root = root
         self._inodes = inodes
         self._handles = handles
         self._keeper = keeper
-        self._listings: dict[int, list[tuple[str, Node]]] = {}
+        self._listings: dict[int, Listing] = {}
         self._next_listing = 1
 
     # Names
@@ -167,22 +198,48 @@ class Names(pyfuse3.Operations):
 
     @answered
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
-        directory = self._directory(inode)
+        user = user_of(ctx)
+        with self._opening(user):
+            hold = self._handles.memory.hold(Kind.CONTENTS, user.uid)
+            listing = Listing(self._directory(inode), user, hold)
         self._next_listing += 1
-        self._listings[self._next_listing] = [(".", directory), ("..", directory), *directory.children.items()]
+        self._listings[self._next_listing] = listing
         return self._next_listing
+
+    @contextmanager
+    def _opening(self, user: User) -> Iterator[None]:
+        """Count an open that begins, and undo this if it fails. Report a VirtError to the user."""
+        with self._reporting(user):
+            self._handles.begin(user)
+            try:
+                yield
+            except BaseException:
+                self._handles.closed(user)
+                raise
+
+    @contextmanager
+    def _reporting(self, user: User) -> Iterator[None]:
+        try:
+            yield
+        except VirtError as refusal:
+            self._report(refusal, user)
+            raise
 
     @answered
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         listing = self._listings[fh]
-        for next_id, (name, node) in enumerate(listing[start_id:], start=start_id + 1):
+        for next_id, name in enumerate(listing.names[start_id:], start=start_id + 1):
+            if (node := listing.node(name)) is None:
+                continue
             entry = self._attributes(node)
             if not pyfuse3.readdir_reply(token, pyfuse3.FileNameT(to_bytes(name)), entry, next_id):
                 break
 
     @answered
     async def releasedir(self, fh: int) -> None:
-        del self._listings[fh]
+        listing = self._listings.pop(fh)
+        listing.hold.release()
+        self._handles.closed(listing.user)
 
     @answered
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
@@ -200,18 +257,22 @@ class Names(pyfuse3.Operations):
         if not isinstance(node, Text):
             raise pyfuse3.FUSEError(errno.EISDIR)
         user = user_of(ctx)
-        if flags & os.O_ACCMODE != os.O_WRONLY:
-            await self._keeper.catch_up()
-            self._grow(inode, await node.opened(user))
-        fh = self._handles.add_text(node.open(user))
+        with self._opening(user):
+            if flags & os.O_ACCMODE != os.O_WRONLY:
+                await self._keeper.catch_up()
+                self._grow(inode, await node.opened(user))
+            fh = self._handles.add_text(node.open(user, self._handles.memory))
         # With direct I/O, one read(2) or write(2) is one request.
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(fh), direct_io=True)
 
     @answered
     async def read(self, fh: int, off: int, size: int) -> bytes:
         await self._keeper.catch_up()
-        return await self._handles.texts[HandleId(fh)].read(off, size)
+        handle = self._handles.texts[HandleId(fh)]
+        with self._reporting(handle.user):
+            return await handle.read(off, size)
 
+    @answered
     @answered
     async def release(self, fh: int) -> None:
         self._handles.remove_text(HandleId(fh)).release()
@@ -242,14 +303,16 @@ def serve_on(
     handles: Handles,
     keeper: Keeper,
     grow: Grow,
+    report: Report,
     interrupts: Interrupts,
     descriptor: int,
 ) -> None:
-    """Create the libfuse session.
+    """Create the libfuse session. The other parameters are those of Names.
 
     descriptor: libfuse's end of the socket pair. libfuse uses it in place of /dev/fuse. The function close() closes it.
     """
-    pyfuse3.init(Names(root, inodes, handles, keeper, grow, interrupts), f"/dev/fd/{descriptor}", {"fsname=virtfs"})
+    names = Names(root, inodes, handles, keeper, grow, report, interrupts)
+    pyfuse3.init(names, f"/dev/fd/{descriptor}", {"fsname=virtfs"})
 
 
 async def run(workers: int) -> None:

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 
+from virtfs.core.memory import REQUEST, Kind, Memory
 from virtfs.files.device import DeviceHandle, ParkedRead, Unique, Waiters
 from virtfs.files.text import TextHandle
 from virtfs.fuse import protocol as p
@@ -36,17 +37,29 @@ class Waiting:
     share one buffer, so a source that is woken during serve() is queued and served after the current one.
     """
 
-    def __init__(self, answers: Answers, turns: Turns) -> None:
+    def __init__(self, answers: Answers, turns: Turns, memory: Memory) -> None:
+        """turns: lets a write that has given way continue. memory: the accountant of the mount.
+
+        It charges the second and each further call that waits on one open file. The first is part of core.memory.OPEN.
+        """
         self._answers = answers
         self._turns = turns
+        self._memory = memory
         self._parked: dict[Unique, Waiters] = {}
         self._reply = memoryview(bytearray(p.LONGEST_REQUEST))
         self._woken: dict[Waiters, None] = {}
         self._serving = False
 
     def park(self, unique: Unique, read: ParkedRead) -> None:
-        """Park a read that found no data. It waits until its source wakes it or interrupt() ends it."""
-        waiters = read.handle.waiters
+        """Park a read that found no data. It waits until its source wakes it or interrupt() ends it.
+
+        VirtError ENOBUFS: too many calls wait.
+        """
+        handle = read.handle
+        if handle.parked:
+            self._charge(handle)
+        handle.parked += 1
+        waiters = handle.waiters
         self._parked[unique] = waiters
         waiters.park_read(unique, read, self)
 
@@ -59,6 +72,9 @@ class Waiting:
         if flags & os.O_NONBLOCK:
             self._end_write(unique, handle, errno.EAGAIN)
             return
+        if handle.parked:
+            self._charge(handle)
+        handle.parked += 1
         waiters = handle.waiters
         self._parked[unique] = waiters
         waiters.park_write(unique, handle, self)
@@ -72,9 +88,21 @@ class Waiting:
         if waiters is None:
             return
         if (read := waiters.reads.pop(unique, None)) is not None:
+            self._ended(read.handle)
             self._interrupt_read(unique, read)
         elif (handle := waiters.writes.pop(unique, None)) is not None:
+            self._ended(handle)
             self._end_write(unique, handle, errno.EINTR)
+
+    def _charge(self, handle: DeviceHandle) -> None:
+        self._memory.check(Kind.REQUESTS, handle.user.uid, REQUEST)
+        self._memory.add(Kind.REQUESTS, handle.user.uid, REQUEST)
+
+    def _ended(self, handle: DeviceHandle) -> None:
+        """Count a call that no longer waits."""
+        handle.parked -= 1
+        if handle.parked:
+            self._memory.add(Kind.REQUESTS, handle.user.uid, -REQUEST)
 
     def _interrupt_read(self, unique: Unique, read: ParkedRead) -> None:
         """End an interrupted read with filler data or with EINTR.
@@ -144,6 +172,7 @@ class Waiting:
                 self._answer_read(unique, read, taken)
             waiters.reads.pop(unique, None)
             self._parked.pop(unique, None)
+            self._ended(read.handle)
 
     def _serve_writes(self, waiters: Waiters) -> None:
         for unique, handle in list(waiters.writes.items()):
@@ -166,6 +195,7 @@ class Waiting:
             self._answers.answer(unique, p.fuse_write_out.pack(taken, 0))
         waiters.writes.pop(unique, None)
         self._parked.pop(unique, None)
+        self._ended(handle)
 
     def proceed(self, unique: Unique) -> None:
         """Continue a write whose turn has come, if it still waits."""
@@ -187,7 +217,9 @@ class Waiting:
     def end(self) -> None:
         """Answer every waiting read and write with ENXIO, because the mount ends."""
         for unique, waiters in self._parked.items():
-            waiters.reads.pop(unique, None)
-            waiters.writes.pop(unique, None)
+            if (read := waiters.reads.pop(unique, None)) is not None:
+                self._ended(read.handle)
+            elif (handle := waiters.writes.pop(unique, None)) is not None:
+                self._ended(handle)
             self._answers.fail(unique, errno.ENXIO)
         self._parked.clear()

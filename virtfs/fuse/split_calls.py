@@ -26,7 +26,7 @@ from virtfs.forward.wire import LONGEST, SPLIT
 from virtfs.fuse import protocol as p
 from virtfs.host.processes import Buffer, buffers_written, fetch, file_size_limit
 
-THREADS = 64  # maximum number of writing threads that a handle remembers
+THREADS = 32  # maximum number of writing threads that a handle remembers; core.memory.OPEN has room for them
 # If a call writes more than 1 MiB, its first piece has at least this many bytes.
 FIRST_OF_MANY = p.MAX_WRITE - 4096
 _NEVER = 1 << 62  # a threshold above the size of any WRITE, so that no WRITE is examined

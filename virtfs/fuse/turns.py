@@ -9,15 +9,17 @@ A user has two queues: one for the requests that the channel answers itself, and
 Of the latter, only AT_ONCE are in progress at a time, because those tasks work in the order of arrival.
 """
 
-import errno
 from collections import Counter, deque
 from collections.abc import Callable
+from errno import EINTR
 from time import monotonic_ns
 
 import trio
 
+from virtfs.core.errors import VirtError
 from virtfs.core.fair_share import FairShare
-from virtfs.core.ids import User
+from virtfs.core.ids import Uid, User
+from virtfs.core.memory import REQUEST, Kind
 from virtfs.files.device import Unique
 from virtfs.fuse import protocol as p
 from virtfs.fuse.inodes_handles import HandleId, Handles
@@ -30,8 +32,6 @@ AT_ONCE, LAPSE = 1, 5_000_000
 PRICE = 250_000
 CALM = 20_000_000  # ns without a request of another user after which a user is alone
 READS = 64  # maximum number of requests read before one is answered
-EACH, ALL = 16 << 20, 64 << 20  # maximum bytes in the queues of one user, and of all users
-_OVERHEAD = 256  # bytes of memory that a queued request takes beyond its own length
 
 # Requests without a user: the header has uid 0 whoever has caused them (fs/fuse/dev.c fuse_args_to_req, nocreds).
 _OF_NOBODY = frozenset((p.FUSE_INTERRUPT, p.FUSE_FORGET, p.FUSE_BATCH_FORGET, p.FUSE_INIT))
@@ -59,7 +59,6 @@ class Turns:
         self._fail = fail
         self._share: FairShare[int] = FairShare()
         self._queues: dict[tuple[int, bool], deque[_Message]] = {}
-        self._bytes: Counter[int] = Counter()
         self._slow: Counter[int] = Counter()  # requests in progress in the slow plane
         self._elsewhere: Counter[int] = Counter()  # those, and others that tasks work on
         self._begun: dict[int, int] = {}  # when the last of these requests of each user began
@@ -191,12 +190,15 @@ class Turns:
         return 0 if handle is None else handle.user.uid
 
     def _queue(self, key: tuple[int, bool], unique: Unique, message: memoryview) -> None:
-        size = len(message) + _OVERHEAD
-        uid, _ = key
-        if len(message) > p.DATA and (self._bytes[uid] + size > EACH or self._bytes.total() + size > ALL):
-            self._fail(unique, errno.ENOMEM)
-            return
-        self._bytes[uid] += size
+        uid, memory = Uid(key[0]), self._handles.memory
+        size = REQUEST + len(message)
+        if len(message) > p.DATA:
+            try:
+                memory.check(Kind.REQUESTS, uid, size)
+            except VirtError as refusal:
+                self._fail(unique, refusal.errno)
+                return
+        memory.add(Kind.REQUESTS, uid, size)
         room = bytearray(max(len(message), p.request_head.size))
         room[: len(message)] = message
         self._queues.setdefault(key, deque()).append((room, len(message)))
@@ -209,12 +211,8 @@ class Turns:
     def _removed(self, key: tuple[int, bool], message: _Message) -> None:
         if not self._queues[key]:
             del self._queues[key]
-        uid, _ = key
-        if not isinstance(message, tuple):
-            return
-        self._bytes[uid] -= message[1] + _OVERHEAD
-        if not self._bytes[uid]:
-            del self._bytes[uid]
+        if isinstance(message, tuple):
+            self._handles.memory.add(Kind.REQUESTS, Uid(key[0]), -(REQUEST + message[1]))
 
     def _look_around(self, now: int) -> None:
         """End the crowd if at most one user is left."""
@@ -267,17 +265,16 @@ class Turns:
                 if isinstance(message, tuple) and p.fuse_in_header.unpack_from(message[0])[2] == unique:
                     queue.remove(message)
                     self._removed(key, message)
-                    self._fail(unique, errno.EINTR)
+                    self._fail(unique, EINTR)
                     return
 
     def end_all(self, error: int) -> None:
         """Answer every request that has not been begun with an errno, and begin anew."""
-        for queue in self._queues.values():
-            for message in queue:
+        for key in tuple(self._queues):
+            while key in self._queues:
+                message = self._pop(key)
                 if isinstance(message, trio.Event):
                     message.set()
                 elif isinstance(message, tuple):
                     self._fail(Unique(p.fuse_in_header.unpack_from(message[0])[2]), error)
-        self._queues.clear()
-        self._bytes.clear()
         self.crowded, self.alone = False, NOBODY

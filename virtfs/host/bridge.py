@@ -25,7 +25,7 @@ from virtfs.core.bridge import MAXADDR_DEFAULT, TIMEOUT_DEFAULT, BridgeState, Fd
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName
 from virtfs.core.ip import IpInterface
-from virtfs.host import bridge_adopt
+from virtfs.host import bridge_adopt, marks
 from virtfs.host.bridgeinfo import (
     AF_BRIDGE,
     NEVER,
@@ -268,8 +268,8 @@ def find(rtnl: Rtnl, name: BridgeName) -> int | None:
     return index
 
 
-def make(rtnl: Rtnl, links: Links, name: BridgeName) -> int:
-    """Create a bridge and return its index.
+def make(rtnl: Rtnl, links: Links, name: BridgeName, mark: str = "") -> int:
+    """Create a bridge and return its index. mark: the alias that it has from the beginning (host.marks), "" for none.
 
     The bridge is down, has the defaults of brconfig(8), and sends no IPv6 packets of its own. VirtError: errors from
     the kernel.
@@ -279,15 +279,21 @@ def make(rtnl: Rtnl, links: Links, name: BridgeName) -> int:
     info = [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": values})]
     request["attrs"] = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", {"attrs": info})]
     try:
-        rtnl.ask(RTM_NEWLINK, request, NLM_F_CREATE | NLM_F_EXCL)
+        if mark:
+            # RTM_NEWLINK ignores IFLA_IFALIAS (net/core/rtnetlink.c rtnl_create_link).
+            creation = RTM_NEWLINK, request, NLM_F_CREATE | NLM_F_EXCL
+            rtnl.ask_both(creation, (RTM_SETLINK, marks.marking(mark, name), 0))
+        else:
+            rtnl.ask(RTM_NEWLINK, request, NLM_F_CREATE | NLM_F_EXCL)
     except VirtError as refusal:
         raise VirtError(refusal.errno, f'"{name}": {refusal.strerror}') from refusal
-    index = interface_index(rtnl, name)
-    bridge = HostBridge(rtnl, links, name, index)
     try:
-        links.quiet(bridge)
+        index = interface_index(rtnl, name)
+        links.quiet(HostBridge(rtnl, links, name, index))
     except BaseException:
-        bridge.delete()
+        made = ifinfmsg()
+        made["attrs"] = [("IFLA_IFNAME", name)]
+        rtnl.ask(RTM_DELLINK, made)
         raise
     return index
 

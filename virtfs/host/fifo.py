@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import select
+from collections.abc import Iterator
 from pathlib import Path
 
 from virtfs.core.errors import VirtError
@@ -16,38 +17,70 @@ _ROOM = 1 << 20
 
 
 class Fifo:
-    """The writing end of a FIFO. It can be opened only while a process has the reading end open."""
+    """The writing end of a FIFO. It can be opened only while a process has the reading end open.
+
+    Methods raise VirtError with the errno of the system call.
+    """
 
     def __init__(self, path: Path) -> None:
+        """Make the FIFO. A file of this name, which an earlier failure may have left, is removed."""
         self.path = path
-        os.mkfifo(path, 0o600)
+        with self._explained("make"):
+            path.unlink(missing_ok=True)
+            os.mkfifo(path, 0o600)
 
     def set_rights(self, uid: int, gid: int, mode: int) -> None:
-        """Set the owner, the group and the permission bits.
+        """Set the owner, the group and the permission bits. Make the FIFO anew if somebody has removed it.
 
-        If this process is not root, the FIFO keeps its owner and group. VirtError EPERM: root lacks CAP_FOWNER or
-        CAP_CHOWN.
+        If this process is not root, the FIFO keeps its owner and group. Without CAP_DAC_OVERRIDE a FIFO of this process
+        is also writable for its owner. VirtError: EPERM, root lacks CAP_FOWNER or CAP_CHOWN; EACCES, this process could
+        not write into the FIFO of another user.
         """
+        with self._explained("change"):
+            if not self.path.exists():
+                os.mkfifo(self.path, 0o600)
+            try:
+                os.chmod(self.path, mode)
+            except PermissionError as refusal:
+                raise VirtError(errno.EPERM, "cannot set the mode of `rx`: the server lacks CAP_FOWNER") from refusal
+            try:
+                os.chown(self.path, uid, gid)
+            except PermissionError as refusal:
+                if os.geteuid() == 0:
+                    sentence = f"cannot give `rx` to user {uid}, group {gid}: the server lacks CAP_CHOWN"
+                    raise VirtError(errno.EPERM, sentence) from refusal
+            if self._writable():
+                return
+            if self.path.stat().st_uid == os.geteuid():
+                os.chmod(self.path, mode | 0o200)
+            if not self._writable():
+                sentence = f"rx: writing into a FIFO of user {uid} needs CAP_DAC_OVERRIDE, which the server lacks"
+                raise VirtError(errno.EACCES, sentence)
+
+    def _writable(self) -> bool:
+        return os.access(self.path, os.W_OK, effective_ids=True)
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Turn an OSError into a VirtError whose sentence names the path."""
         try:
-            os.chmod(self.path, mode)
-        except PermissionError as refusal:
-            raise VirtError(errno.EPERM, "cannot set the mode of `rx`: the server lacks CAP_FOWNER") from refusal
-        try:
-            os.chown(self.path, uid, gid)
-        except PermissionError as refusal:
-            if os.geteuid() == 0:
-                sentence = f"cannot give `rx` to user {uid}, group {gid}: the server lacks CAP_CHOWN"
-                raise VirtError(errno.EPERM, sentence) from refusal
+            yield
+        except VirtError:
+            raise
+        except OSError as refusal:
+            sentence = f'rx: cannot {what} the FIFO "{self.path}": {refusal.strerror}'
+            raise VirtError(refusal.errno or errno.EIO, sentence) from refusal
 
     def open(self) -> int | None:
         """Return a non-blocking descriptor for writing packets, None if no process has the reading end open.
 
-        OSError: EMFILE, ENFILE, ENOMEM.
+        VirtError: ENOENT, somebody has removed the FIFO; EMFILE, ENFILE, ENOMEM; EACCES.
         """
         try:
-            fd = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as refusal:
-            if refusal.errno in (errno.ENXIO, errno.ENOENT):
+            with self._explained("open"):
+                fd = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except VirtError as refusal:
+            if refusal.errno == errno.ENXIO:
                 return None
             raise
         try:
@@ -63,7 +96,8 @@ class Fifo:
 
     def remove(self) -> None:
         """Remove the name of the FIFO. Processes that have the FIFO open can still use it."""
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the directory is removed at the end of the mount
+            self.path.unlink()
 
 
 def has_reader(fd: int) -> bool:

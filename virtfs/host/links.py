@@ -24,7 +24,7 @@ from pyroute2.netlink.rtnl.ifstatsmsg import ifstatsmsg
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ip import IpAddress, IpInterface
-from virtfs.host import ipconfig, netns
+from virtfs.host import ipconfig, marks, netns
 from virtfs.host.descriptors import NONE_LEFT
 from virtfs.host.netlink_values import Link, address_of, link_of
 from virtfs.host.rtnl import Message, Rtnl
@@ -126,6 +126,10 @@ class Links:
             _log.info("cannot turn off automatic IPv6 addresses: %s", refusal.strerror)
             return
         self._at(tap, lambda _rtnl, _index: _keep_addresses(tap.name()))
+
+    def mark(self, tap: Placed, mark: str) -> None:
+        """Give the interface a mark as its alias (host.marks)."""
+        self._change(tap, marks.marking(mark, 0), "alias")
 
     def move(self, tap: Placed, namespace: int) -> None:
         """Move the interface to another network namespace. It arrives down and without addresses (net/core/dev.c).

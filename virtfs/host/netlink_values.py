@@ -25,6 +25,7 @@ class Link:
     tx_dropped: int  # frames for the tap's reader, dropped because the queue was full or a filter rejected them
     master: int | None  # index of the bridge that the interface is in
     promisc: bool  # the flag IFF_PROMISC; bridges and captures turn on promiscuous mode without this flag
+    alias: str = ""  # a text that programs may set (ip-link(8)); host.marks has its use here
 
 
 def link_of(message: Message) -> Link:
@@ -41,6 +42,7 @@ def link_of(message: Message) -> Link:
         tx_dropped=statistics.get("tx_dropped", 0),
         master=message.get_attr("IFLA_MASTER"),
         promisc=bool(message["flags"] & _IFF_PROMISC),
+        alias=message.get_attr("IFLA_IFALIAS") or "",
     )
 
 

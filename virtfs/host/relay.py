@@ -55,9 +55,10 @@ class Relay(Protocol):
 
 
 class Room:
-    """Memory for BATCH packets. It is used only during carry(), so several relays can share it.
+    """Memory for BATCH packets. It is used only during carry(), so all relays of a mount share one.
 
-    Its size is 8.5 MiB, of which the kernel allocates only the pages in use, usually 0.5 MiB.
+    Its size is 8.5 MiB, of which the kernel allocates only the pages in use: 0.5 MiB, unless large packets come among
+    small ones.
     """
 
     def __init__(self) -> None:

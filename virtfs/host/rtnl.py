@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any, Self
 
-from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR
+from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
@@ -25,7 +25,7 @@ _NETLINK_EXT_ACK = 11  # extended ACKs: an error carries a message
 _NETLINK_GET_STRICT_CHK = 12  # dumps respect the filter in the request's header (Linux 4.20)
 
 _NLM_F_DUMP_INTR = 16  # linux/netlink.h: a change interrupted the dump
-ATTEMPTS = 10  # maximum number of attempts at one dump
+ATTEMPTS = 10  # maximum number of attempts at one request whose answer was lost, or at one dump
 
 # Size of the receive buffer in bytes. A dump's messages are at most 32 KiB (netlink(7), af_netlink.c netlink_dump).
 ROOM = 1 << 16
@@ -35,6 +35,7 @@ _IFREQ = struct.Struct("16si20x")  # struct ifreq, linux/if.h: name and index
 _NAME_MAX = 15  # IFNAMSIZ - 1
 
 Message = Any  # a pyroute2 message: a dict with get_attr(name); pyroute2 has no type annotations
+Request = tuple[int, Message, int]  # the arguments of Rtnl.ask
 
 
 def text_of(value: str | bytes) -> str:
@@ -95,16 +96,72 @@ class Rtnl:
         """Send one request and return the messages of the answer.
 
         The list is empty if the kernel only acknowledges the request. kind: RTM_…. flags: NLM_F_….
+        If the kernel loses its answer, the request is sent again.
         VirtError: the error that the kernel reported, with the kernel's message if there is one.
         """
+        return self._ask(kind, message, flags, lost=False)
+
+    def _ask(self, kind: int, message: Message, flags: int, *, lost: bool) -> list[Message]:
+        """Carry out `ask`. lost: whether the same request was sent before and its answer was lost."""
+        for _ in range(ATTEMPTS):
+            try:
+                self._send(self._encoded(kind, message, flags))
+                return list(self._answer())
+            except VirtError as refusal:
+                if lost and refusal.errno in _done_before(kind, flags):
+                    return []
+                raise
+            except OSError as failure:
+                # The kernel has carried out the request, but had no memory for the answer (af_netlink.c netlink_ack).
+                # Ask again: the new answer tells whether the first request has succeeded.
+                if failure.errno != errno.ENOBUFS:
+                    raise
+                lost = True
+        raise VirtError(errno.ENOBUFS, "the kernel has no memory for its answer")
+
+    def ask_both(self, first: Request, second: Request) -> None:
+        """Send two requests in one system call, so that a kill of this process comes before or after both.
+
+        The kernel handles the second even if it refuses the first (af_netlink.c netlink_rcv_skb). VirtError: the error
+        of the first that was refused.
+        """
+        data = [self._encoded(*request) for request in (first, second)]
+        sequence = self._sequence
+        self._send(b"".join(one.ljust(-(-len(one) // 4) * 4, b"\0") for one in data))
+        failures = []
+        try:
+            for self._sequence in (sequence - 1, sequence):
+                try:
+                    list(self._answer())
+                except VirtError as failure:
+                    failures.append(failure)
+        except OSError as failure:
+            # An answer was lost, as in _ask(). The other one may be lost too, so do not wait for it.
+            if failure.errno != errno.ENOBUFS:
+                raise
+            self._sequence, failures = sequence, []
+            for request in (first, second):
+                try:
+                    self._ask(*request, lost=True)
+                except VirtError as refusal:
+                    failures.append(refusal)
+        if failures:
+            raise failures[0]
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.sendto(data, (0, 0))
+        except OSError as failure:
+            raise VirtError(failure.errno or errno.EIO, str(failure.strerror)) from failure
+
+    def _encoded(self, kind: int, message: Message, flags: int) -> bytes:
         self._sequence += 1
         header = message["header"]
         header["type"] = kind
         header["flags"] = NLM_F_REQUEST | NLM_F_ACK | flags
         header["sequence_number"] = self._sequence
         message.encode()
-        self._socket.sendto(bytes(message.data), (0, 0))
-        return list(self._answer())
+        return bytes(message.data)
 
     def dump(self, kind: int, message: Message) -> list[Message]:
         """Return all objects of a kind (NLM_F_DUMP) that match the message's header.
@@ -133,6 +190,14 @@ class Rtnl:
                 if header["type"] in (NLMSG_ERROR, NLMSG_DONE):
                     return
                 yield message
+
+
+def _done_before(kind: int, flags: int) -> frozenset[int]:
+    """Return the errors which say that an earlier, identical request has been carried out."""
+    if flags & NLM_F_EXCL:
+        return frozenset((errno.EEXIST,))
+    deletes = kind % 4 == 1  # each object has four consecutive types: RTM_NEW…, RTM_DEL…, RTM_GET…, RTM_SET…
+    return frozenset((errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT) if deletes else ())
 
 
 def _refusal(error: Exception) -> VirtError:

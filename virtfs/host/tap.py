@@ -62,6 +62,10 @@ _NO_DEVICE = {
 }
 
 
+class TapTaken(VirtError):
+    """Another program holds the tap, or the interface of that name is not a tap. The errno is EBUSY."""
+
+
 class Tap:
     """An implementation of TapDevice with a real tap. TapDevice documents each method.
 
@@ -80,9 +84,9 @@ class Tap:
     def open(cls, unit: Unit) -> Self:
         """Attach to tap<unit> in the calling thread's network namespace, or create it if it does not exist.
 
-        Blocks for about 0.2 ms if it creates the tap. VirtError: EBUSY, another program holds the tap, or the interface
-        with that name is not a tap; ENODEV, there is no /dev/net/tun; EPERM or EACCES, this process lacks the
-        permission; EMFILE, too few descriptors are left; other errors from the kernel.
+        Blocks for about 0.2 ms if it creates the tap. TapTaken: another program holds the tap, or the interface
+        with that name is not a tap. VirtError: ENODEV, there is no /dev/net/tun; EPERM or EACCES, this process lacks
+        the permission; EMFILE, too few descriptors are left; other errors from the kernel.
         """
         name = f"tap{unit}"
         found = _find(name)
@@ -105,13 +109,14 @@ class Tap:
         if found is None:
             flags = _FLAGS | _IFF_TUN_EXCL
         elif found.busy:
-            raise VirtError(errno.EBUSY, f'"{name}" {found.busy}')
+            raise TapTaken(errno.EBUSY, f'"{name}" {found.busy}')
         else:
             flags = _FLAGS | (_IFF_MULTI_QUEUE if found.multi_queue else 0)
         try:
             fcntl.ioctl(self.fd, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
         except OSError as refusal:
-            raise VirtError(refusal.errno or errno.EIO, _why_not(name, refusal)) from refusal
+            error = TapTaken if refusal.errno == errno.EBUSY else VirtError
+            raise error(refusal.errno or errno.EIO, _why_not(name, refusal)) from refusal
 
     def name(self) -> str:
         """Return the interface's current name, even after a rename. VirtError ENXIO: the interface is gone."""
@@ -119,7 +124,10 @@ class Tap:
             answer = fcntl.ioctl(self.fd, _TUNGETIFF, bytes(_IFREQ.size))
         except (OSError, ValueError) as refusal:
             # EBADFD: the interface was deleted. ValueError: the tap is closed, and fd is -1.
-            raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
+            number = getattr(refusal, "errno", errno.EBADFD)
+            if number in (errno.EBADFD, errno.EBADF):
+                raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
+            raise VirtError(number, f"cannot ask for the tap's name: {os.strerror(number)}") from refusal
         return to_text(_IFREQ.unpack(answer)[0].rstrip(b"\0"))
 
     def alive(self) -> bool:

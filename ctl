@@ -1,1 +1,0 @@
-create 3 up

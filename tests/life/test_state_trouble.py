@@ -1,0 +1,145 @@
+"""Lines that cannot be replayed, and a state file that cannot be written: what users see, and how it ends."""
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.lasting import Lasting, LastingOnes
+from harness.process import File, fails
+from harness.waiting import until
+
+STATE = "/mnt/kept/lab/state"
+OPTION = f"state={STATE}"
+LATE = "create 5 netns late inet 10.0.5.1/24 up"
+
+
+def begun(lasting: LastingOnes, text: str = "") -> Lasting:
+    """Return a mount whose state file has this text, in a directory of its own that holds 64 KiB."""
+    mount = lasting()
+    mount.end()
+    mount.sh("mkdir /mnt/kept && mount -t tmpfs -o size=64k tmpfs /mnt/kept && mkdir /mnt/kept/lab")
+    mount.root.call(Path.write_text, Path(STATE), text)
+    mount.again(OPTION)
+    return mount
+
+
+def state(mount: Lasting) -> dict[str, Any]:
+    """Return the object about the state file in status.json."""
+    told: dict[str, Any] = json.loads(mount.read("status.json"))["state"]
+    return told
+
+
+def gauges(mount: Lasting) -> dict[str, float]:
+    """Return the metrics of the state file."""
+    lines = (line for line in mount.read("metrics").splitlines() if line.startswith("virtfs_state_"))
+    return {name.removeprefix("virtfs_state_"): float(value) for name, value in map(str.split, lines)}
+
+
+def news(events: File) -> list[str]:
+    """Return the events about the state file that have happened since the last call."""
+    lines = []
+    while events.poll():
+        lines += events.read().decode().splitlines()
+    return [" ".join([name, *keys]) for _, name, about, *keys in map(str.split, lines) if about == "state"]
+
+
+def test_retry_runs_the_lines_that_have_failed(lasting: LastingOnes) -> None:
+    text = f"# made: tap5 tap9\n{LATE}\nvirt5 filter arp\ncreate 6 netns later persist\nfrobnicate\n"
+    mount = begun(lasting, text)
+    failed = state(mount)["failed_lines"]
+    assert [one["line"] for one in failed] == [LATE, "virt5 filter arp", "create 6 netns later persist", "frobnicate"]
+    assert failed[0]["reason"] == 'there is no network namespace "late"'
+    assert gauges(mount)["failed_lines"] == 4
+    assert mount.read("ctl").startswith("# made: tap5\n"), "what virtfs made is remembered for lines that failed"
+    events = mount.root.open("events", os.O_RDONLY)
+    mount.ip("netns add late")
+    with fails(errno.ENXIO):
+        mount.ctl("retry")
+    assert mount.read("last_error") == (
+        '"retry": 2 of 4 lines failed again; the first is "create 6 netns later persist": '
+        'there is no network namespace "later"'
+    )
+    assert news(events) == ["retry done=2 failed=2"]
+    assert (mount.read("virt5/tap/netns"), mount.read("virt5/filter"), mount.read("virt5/up")) == ("late", "arp", "1")
+    assert [one["line"] for one in state(mount)["failed_lines"]] == ["create 6 netns later persist", "frobnicate"]
+    assert mount.sh(f"cat {STATE}") == mount.read("ctl") + "\n"
+    mount.ip("netns add later")
+    with fails(errno.EINVAL):
+        mount.ctl("retry # again")
+    assert mount.read("virt6/tap/netns") == "later"
+    assert [one["line"] for one in state(mount)["failed_lines"]] == ["frobnicate"]
+    mount.ctl("destroy 6")
+
+
+def test_retry_without_failed_lines_does_nothing(lasting: LastingOnes) -> None:
+    mount = begun(lasting, "create 3 owner 4001")
+    before = mount.read("ctl")
+    mount.ctl("retry")
+    assert mount.read("ctl") == before
+    with fails(errno.EINVAL):
+        mount.ctl("retry 3")
+    assert mount.refused("echo retry >virt3/ctl", uid=4001)
+    assert mount.sh("cat last_error", uid=4001).startswith('"retry": unknown verb')
+
+
+def test_destroy_drops_lines_that_have_failed(lasting: LastingOnes) -> None:
+    mount = begun(lasting, f"create bridge0 add nosuch\n{LATE}\nvirt5 filter arp\ncreate 3\n")
+    assert len(state(mount)["failed_lines"]) == 3
+    mount.ctl("destroy 5")
+    assert [one["line"] for one in state(mount)["failed_lines"]] == ["create bridge0 add nosuch"]
+    mount.ctl("destroy bridge0")
+    assert state(mount)["failed_lines"] == []
+    for line in ("destroy 5", "destroy bridge0"):
+        with fails(errno.ENXIO):
+            mount.ctl(line)
+    assert mount.units() == ["virt3"]
+
+
+def test_without_a_state_file_there_is_nothing_to_tell(lasting: LastingOnes) -> None:
+    mount = lasting()
+    mount.ctl("retry")
+    assert state(mount) is None
+    assert gauges(mount) == {}
+
+
+TROUBLE = {
+    "full": ("head -c 100000 /dev/zero >/mnt/kept/fill || true", "rm /mnt/kept/fill", errno.ENOSPC),
+    "read-only": ("mount -o remount,ro /mnt/kept", "mount -o remount,rw /mnt/kept", errno.EROFS),
+    "removed": ("rm -r /mnt/kept/lab", "mkdir /mnt/kept/lab", errno.ENOENT),
+}
+
+
+@pytest.mark.parametrize("kind", TROUBLE)
+def test_a_state_that_cannot_be_saved_is_told(lasting: LastingOnes, kind: str) -> None:
+    """The command takes effect and write(2) succeeds. The writer, status.json, metrics and events have the reason."""
+    begin, end, number = TROUBLE[kind]
+    mount = begun(lasting)
+    mount.ctl("create 3 up owner 4001")
+    assert (state(mount)["saved"], state(mount)["error"], state(mount)["unsaved_since"]) == (True, None, None)
+    events = mount.root.open("events", os.O_RDONLY)
+    mount.sh(begin)
+    mount.ctl("create 4 up description " + "x" * 200)
+    assert mount.read("virt4/up") == "1"
+    sentence = f'cannot save the state file "{STATE}": {os.strerror(number)}'
+    assert mount.read("last_error") == f"the command took effect, but virtfs {sentence}"
+    mount.sh("echo 1400 >virt3/mtu; cat virt3/mtu", uid=4001)
+    assert sentence in mount.sh("cat last_error", uid=4001)
+    told = state(mount)
+    assert (told["file"], told["saved"], told["error"]) == (STATE, False, sentence)
+    assert gauges(mount) == {
+        "saved": 0,
+        "unsaved_since_seconds": pytest.approx(told["unsaved_since"]),
+        "failed_lines": 0,
+    }
+    assert news(events) == [f"unsaved errno={errno.errorcode[number]}"]
+    with fails(errno.ENXIO):
+        mount.ctl("virt9 up")
+    assert "virt9" in mount.read("last_error"), "the error of a refused command comes first"
+    mount.sh(end)
+    until(lambda: state(mount)["saved"], "the state is saved without a further command")
+    assert mount.sh(f"cat {STATE}") == mount.read("ctl") + "\n"
+    assert news(events) == ["saved"]
+    assert gauges(mount) == {"saved": 1, "unsaved_since_seconds": 0, "failed_lines": 0}

@@ -1,0 +1,72 @@
+"""What virtfs made and a killed server left behind, before the line of the state file about it runs.
+
+A line of ctl names only what differs from a new interface or bridge. Whatever else a line that was cut short has
+changed in the kernel must therefore be undone first. The functions here return the state from which the line leads to
+what it describes, and keep all that the line says anyway, so that a working interface or bridge is not disturbed.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from virtfs.core.bridge import NEW, BridgeState, Member
+from virtfs.core.ethernet import MTU_DEFAULT
+from virtfs.core.grammar import Action
+from virtfs.core.virt import QUEUE, Virt
+
+# The parameters of a bridge that a line may set. Its MTU is not among them: unless it is set, it follows the members.
+_PARAMETERS: Final = ("maxaddr", "timeout", "maxage", "fwddelay", "hellotime", "priority", "groupfwd", "up", "stp")
+
+
+def virt_before(now: Virt, actions: tuple[Action, ...]) -> Virt:
+    """Return the state of an interface before the verbs of its line. now: the state in which its tap was found."""
+    host, said = now.host, {action.verb for action in actions}
+    addresses = _arguments(actions, "inet", "inet6")
+    return replace(
+        now.snapshot(),
+        persist=now.persist and "persist" in said,
+        host=replace(
+            host,
+            mtu=host.mtu if "mtu" in said else MTU_DEFAULT,
+            queue=host.queue if "queue" in said else QUEUE,
+            promisc=host.promisc and "promisc" in said,
+            addresses=tuple(address for address in host.addresses if address in addresses),
+            bridge=host.bridge if host.bridge in _arguments(actions, "bridge") else "",
+            up=host.up and "up" in said,
+        ),
+    )
+
+
+def bridge_before(
+    now: BridgeState, actions: tuple[Action, ...], ours: frozenset[str], adopting: bool = False
+) -> BridgeState:
+    """Return the state of a bridge before the verbs of its line.
+
+    ours: the names of taps whose own lines say whether they are members. adopting: whether members may have brought
+    addresses, which then stay on the bridge, as the members do.
+    """
+    said = {action.verb for action in actions}
+    addresses, added = _arguments(actions, "inet", "inet6"), _arguments(actions, "add") | ours
+    return replace(
+        now,
+        **{name: getattr(NEW, name) for name in _PARAMETERS if name not in said},
+        members=tuple(_new(member) for member in now.members if member.name in added or adopting),
+        known=(),
+        addresses=tuple(address for address in now.addresses if address in addresses or adopting),
+    )
+
+
+def _arguments(actions: tuple[Action, ...], *verbs: str) -> frozenset[object]:
+    return frozenset(action.args[0] for action in actions if action.verb in verbs and action.args)
+
+
+def _new(member: Member) -> Member:
+    """Return a member with the settings of a new one, except for its cost, which cannot be made automatic again."""
+    fresh = Member(member.name)
+    return replace(
+        member,
+        learn=fresh.learn,
+        discover=fresh.discover,
+        protect=fresh.protect,
+        priority=fresh.priority,
+        groupfwd=fresh.groupfwd,
+    )

@@ -1,0 +1,256 @@
+"""Account for the memory that clients can make a mount hold, and refuse what exceeds a limit.
+
+Each buffer that a client can fill has a Hold. The Hold charges the buffer's bytes to a kind of memory and to a user:
+the user who opened the file, or the owner of the interface whose frames wait. Two limits apply, one to all users
+together and one to each user except root.
+
+Kinds belong to levels. A level may use only a share of each limit, and the memory of lower levels counts against it:
+
+    COPIES   copies of frames, for history and captures. Frames that do not fit are missing there.
+    QUEUES   waiting frames. Frames that do not fit are dropped, but never because of copies alone.
+    CONTENT  the content of open files, unfinished input, capture rings. An open, a read or a write is refused.
+    BASIC    open files and waiting requests.
+
+So a user whose frames fill a limit can still open ctl to change that, and can still read a history of that size. The
+last eighth of the limit of all users together is for root, who must be able to repair a mount that others have filled.
+
+Sizes are estimates that include the overhead of Python's objects. An accountant costs about 1 µs a call, too much for
+each frame. So Hold.cover charges in steps that grow with the buffer, and most frames cost only a comparison.
+"""
+
+import errno
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum, IntEnum
+from fractions import Fraction
+
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import Uid
+from virtfs.core.limits import Limits
+
+ROOT = Uid(0)
+_USUAL = Limits()
+OPEN = 4096  # bytes charged for an open file: its objects, one waiting read or write, and a poller
+REQUEST = 1024  # bytes charged for each further request that waits, and for each message on its way to libfuse
+NAME = 96  # bytes charged for each name in an open directory
+
+
+class Level(IntEnum):
+    """How early the memory of a kind is refused. The numbers are indices of SHARES."""
+
+    COPIES = 0
+    QUEUES = 1
+    CONTENT = 2
+    BASIC = 3
+
+
+SHARES = (Fraction(1, 3), Fraction(1, 2), Fraction(7, 8), Fraction(1))  # of a limit, by level
+_OTHERS = Fraction(7, 8)  # the part of the limit of all users together that is not reserved for root
+
+
+class Kind(Enum):
+    """The kinds of memory: the name in reports, the level, and a description."""
+
+    FRAMES = "frames", Level.QUEUES, "frames read ahead of a reader, and the backlog"
+    DELAYED = "delayed", Level.QUEUES, "frames delayed by an impairment of an interface or a cable"
+    HISTORY = "history", Level.COPIES, "frames kept for the file history"
+    CAPTURES = "captures", Level.COPIES, "frames waiting for readers of pcap"
+    RINGS = "rings", Level.CONTENT, "packet rings of captured interfaces"
+    CONTENTS = "contents", Level.CONTENT, "contents of open histories, texts and directories, and unread lines of hex"
+    INPUT = "input", Level.CONTENT, "unfinished lines, incomplete capture files, and writes in progress"
+    OPENS = "opens", Level.BASIC, "open files and directories"
+    REQUESTS = "requests", Level.BASIC, "further waiting requests"
+
+    def __init__(self, label: str, level: Level, meaning: str) -> None:
+        self.label = label
+        self.level = level
+        self.meaning = meaning
+
+
+# The kinds that belong to an interface, not to an open file.
+OF_INTERFACES = (Kind.FRAMES, Kind.DELAYED, Kind.HISTORY, Kind.RINGS)
+
+
+class Usage:
+    """The bytes in use of one kind, the largest number so far, and the number of refusals."""
+
+    __slots__ = ("highest", "now", "refused")
+
+    def __init__(self) -> None:
+        self.now = self.highest = self.refused = 0
+
+
+class Account:
+    """The memory of one user, or of all users together.
+
+    limit: the maximum in bytes. kinds: the usage of each kind. upto: by level, the bytes in use of this level and the
+    lower ones. most, others: by level, the maximum of `upto`, for root and for other users.
+    """
+
+    __slots__ = ("kinds", "limit", "most", "others", "upto")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.kinds = {kind: Usage() for kind in Kind}
+        self.upto = [0] * len(SHARES)
+        self.most = [int(limit * share) for share in SHARES]
+        self.others = [int(limit * share * _OTHERS) for share in SHARES]
+
+    @property
+    def used(self) -> int:
+        """The number of bytes in use."""
+        return self.upto[Level.BASIC]
+
+    def fits(self, kind: Kind, size: int, most: Sequence[int]) -> bool:
+        """Return whether `size` more bytes of a kind fit. most: `most` or `others`."""
+        return all(self.upto[level] + size <= most[level] for level in range(kind.level, len(most)))
+
+    def add(self, kind: Kind, size: int) -> None:
+        """Count `size` more bytes, or fewer if it is negative."""
+        usage = self.kinds[kind]
+        usage.now += size
+        usage.highest = max(usage.highest, usage.now)
+        for level in range(kind.level, len(SHARES)):
+            self.upto[level] += size
+
+
+class Memory:
+    """The accountant of one mount.
+
+    total: the limit in bytes of all users together. each: the limit in bytes of each user except root.
+    users: the accounts of the users who hold memory now.
+    """
+
+    def __init__(self, total: int = _USUAL.memory, each: int = _USUAL.user_memory) -> None:
+        self.all = Account(total)
+        self.each = each
+        self.users: dict[Uid, Account] = {}
+        self._newcomer = Account(each)
+
+    def hold(self, kind: Kind, uid: Uid | Callable[[], Uid] = ROOT) -> "Hold":
+        """Return an empty Hold. uid: the user to charge, or a function that returns the present one."""
+        return Hold(self, kind, uid if callable(uid) else lambda: uid)
+
+    def exceeded(self, kind: Kind, uid: Uid, size: int) -> Account | None:
+        """Return the account whose limit `size` more bytes of a kind would exceed, or None if they fit."""
+        if uid == ROOT:
+            return None if self.all.fits(kind, size, self.all.most) else self.all
+        user = self.users.get(uid, self._newcomer)
+        if not user.fits(kind, size, user.most):
+            return user
+        return None if self.all.fits(kind, size, self.all.others) else self.all
+
+    def refuse(self, kind: Kind, uid: Uid) -> None:
+        """Count a refusal."""
+        self.all.kinds[kind].refused += 1
+        if uid in self.users:
+            self.users[uid].kinds[kind].refused += 1
+
+    def check(self, kind: Kind, uid: Uid, size: int) -> None:
+        """Raise VirtError if `size` more bytes of a kind do not fit. ENOBUFS: a limit would be exceeded."""
+        full = self.exceeded(kind, uid, size)
+        if full is not None:
+            self.refuse(kind, uid)
+            whose, option = ("this mount", "max_memory") if full is self.all else (f"user {uid}", "max_user_memory")
+            raise VirtError(
+                errno.ENOBUFS,
+                f"no memory for {size} more bytes of {kind.label}: "
+                f"{whose} holds {full.used} of {full.limit} bytes (mount option {option})",
+            )
+
+    def add(self, kind: Kind, uid: Uid, size: int) -> None:
+        """Count `size` more bytes of a kind, or fewer if it is negative, whatever the limits are."""
+        if not size:
+            return
+        self.all.add(kind, size)
+        user = self.users.get(uid)
+        if user is None:
+            user = self.users[uid] = Account(self.each)
+        user.add(kind, size)
+        if not user.used:
+            del self.users[uid]
+
+    def left(self, kinds: Iterable[Kind]) -> dict[str, int]:
+        """Return the bytes in use of those kinds that have any, by name."""
+        return {kind.label: now for kind in kinds if (now := self.all.kinds[kind].now)}
+
+    def text(self) -> str:
+        """Return the file `memory`: a heading, and a line for each kind in use, of all users and of each user."""
+        lines = ["USER KIND BYTES HIGHEST REFUSED"]
+        accounts = [("all", self.all), *((str(uid), self.users[uid]) for uid in sorted(self.users))]
+        for name, account in accounts:
+            for kind, usage in account.kinds.items():
+                if usage.highest or usage.refused:
+                    lines.append(f"{name} {kind.label} {usage.now} {usage.highest} {usage.refused}")
+        return "".join(f"{line}\n" for line in lines)
+
+    def describe(self) -> dict[str, object]:
+        """Return the object `memory` of status.json: for each kind its bytes, the highest number, and refusals."""
+        return {
+            kind.label: {"bytes": usage.now, "highest": usage.highest, "refused": usage.refused}
+            for kind, usage in self.all.kinds.items()
+        }
+
+
+class Hold:
+    """The memory of one buffer.
+
+    size: the number of bytes charged. They stay charged to the user who held the buffer when it last grew.
+    """
+
+    __slots__ = ("_kind", "_memory", "_payer", "_uid", "size")
+
+    def __init__(self, memory: Memory, kind: Kind, payer: Callable[[], Uid]) -> None:
+        self._memory = memory
+        self._kind = kind
+        self._payer = payer
+        self._uid = ROOT
+        self.size = 0
+
+    def resize(self, size: int) -> None:
+        """Charge `size` bytes from now on. VirtError: ENOBUFS, a limit is exceeded; then nothing has changed.
+
+        Charging fewer bytes than before cannot fail.
+        """
+        if size > self.size:
+            uid = self._payer()
+            self._memory.check(self._kind, uid, size - (self.size if uid == self._uid else 0))
+        self.force(size)
+
+    def grow(self, size: int) -> None:
+        """Charge `size` more bytes. The errors are those of resize()."""
+        self.resize(self.size + size)
+
+    def cover(self, size: int) -> bool:
+        """Charge at least `size` bytes, and some more, so that the next calls are rare.
+
+        Return False if a limit is exceeded; then nothing has changed. A caller whose `size` is at most that of the Hold
+        need not call this.
+        """
+        uid = self._payer()
+        held = self.size if uid == self._uid else 0
+        for wanted in (size + (size >> 3) + 2048, size):
+            if self._memory.exceeded(self._kind, uid, wanted - held) is None:
+                self.force(wanted)
+                return True
+        self._memory.refuse(self._kind, uid)
+        return False
+
+    def relax(self, size: int) -> None:
+        """Give back memory that a buffer of `size` bytes no longer needs, if it is worth a call."""
+        if self.size > 4 * size + 8192:
+            self.resize(size + (size >> 3) + 2048)
+
+    def force(self, size: int) -> None:
+        """Charge `size` bytes from now on, whatever the limits are. The caller bounds the size in another way."""
+        uid = self._payer() if size > self.size else self._uid
+        if uid == self._uid:
+            self._memory.add(self._kind, uid, size - self.size)
+        else:
+            self._memory.add(self._kind, self._uid, -self.size)
+            self._memory.add(self._kind, uid, size)
+            self._uid = uid
+        self.size = size
+
+    def release(self) -> None:
+        """Give back all bytes. Idempotent."""
+        self.force(0)

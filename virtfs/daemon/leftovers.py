@@ -1,0 +1,117 @@
+"""Removes what a killed server has left behind and the state file does not mention.
+
+The state file has each line whole or not at all. A server that is killed during a line may have made a persistent tap
+or a bridge that is not recorded yet, or have moved a persistent tap to another namespace than that of its line. The
+marks of such taps and bridges (host.marks) tell them from those of the host.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Callable
+from functools import partial
+
+from virtfs.core.errors import VirtError
+from virtfs.core.grammar import Command, parse
+from virtfs.core.ids import BridgeName, Unit
+from virtfs.daemon.failed_lines import replayable
+from virtfs.daemon.netns_verb import destination
+from virtfs.host import marks, netns
+from virtfs.host.bridge import HostBridge
+from virtfs.host.links import Links
+from virtfs.host.netnames import open_netns
+from virtfs.host.rtnl import Rtnl
+from virtfs.host.tap import Tap
+
+log = logging.getLogger(__name__)
+
+_TAP = re.compile(r"tap(?:0|[1-9][0-9]*)")
+_LIKE_A_LINE = re.compile(r"(?:create|ensure) (bridge\d+|\d+)\b")
+
+# Maps the name of each tap and bridge of a state file to the namespace in which its line looks for it: a name, "" for
+# that of the mount, None if it cannot be known.
+Wanted = dict[str, str | None]
+
+
+def wanted_by(text: str) -> Wanted:
+    """Return the taps and bridges that a state file mentions, also in lines that have failed."""
+    wanted: Wanted = {}
+    for line in map(replayable, text.splitlines()):
+        try:
+            command = parse(line)
+        except VirtError:
+            if (like := _LIKE_A_LINE.match(line)) is not None:
+                wanted[like[1] if like[1].startswith("bridge") else f"tap{like[1]}"] = None
+            continue
+        if command is not None and command.target is not None:
+            _note(command, wanted)
+    return wanted
+
+
+def _note(command: Command, wanted: Wanted) -> None:
+    name = f"tap{command.target}" if isinstance(command.target, int) else str(command.target)
+    where = destination(command.actions)
+    if command.kind in ("create", "ensure") or where:
+        wanted[name] = None if where.isdecimal() else where
+
+
+def sweep(links: Links, mark: str, wanted: Wanted | None, open_tap: Callable[[Unit], Tap]) -> frozenset[str]:
+    """Remove the marked taps and bridges that are not wanted where they are. Return the names of the others. Blocks.
+
+    wanted: None if the state file did not exist. A user who removes it may still need the persistent taps. So they only
+    lose their marks, and belong to the host from then on.
+    A bridge that may have adopted addresses stays, since deleting it could cut the machine off. What cannot be removed
+    is logged.
+    """
+    kept = set()
+    for found in marks.find_marked(mark):
+        if wanted is not None and found.name in wanted and _is_at(found.netns, wanted[found.name]):
+            kept.add(found.name)
+            continue
+        try:
+            if wanted is None or found.adopting or not _removable(found):
+                marks.inside(found, partial(_unmark, found.index))
+            else:
+                _remove(links, found, open_tap)
+                log.info("removed %s, which an earlier server had left", found.name)
+        except OSError as refusal:
+            log.warning("cannot remove %s, which an earlier server has left: %s", found.name, refusal.strerror)
+    return frozenset(kept)
+
+
+def _removable(found: marks.Marked) -> bool:
+    """Return whether no other program has renamed the interface, which would mean that it has a use for it."""
+    return found.kind == "bridge" or _TAP.fullmatch(found.name) is not None
+
+
+def _unmark(index: int) -> None:
+    with Rtnl() as rtnl:
+        marks.set_mark(rtnl, "", index)
+
+
+def _is_at(place: tuple[int, int], name: str | None) -> bool:
+    """Return whether a namespace has this name, or may have it because the name cannot be resolved now."""
+    if name is None:
+        return True
+    try:
+        fd = open_netns(name)
+    except VirtError:
+        return True
+    try:
+        return netns.identity(fd) == place
+    finally:
+        os.close(fd)
+
+
+def _remove(links: Links, found: marks.Marked, open_tap: Callable[[Unit], Tap]) -> None:
+    if found.kind == "bridge":
+        with Rtnl() as rtnl:
+            HostBridge(rtnl, links, BridgeName(found.name), found.index).delete()
+        return
+
+    def end() -> None:
+        # Attaching fails with EBUSY if a server still uses the tap.
+        with open_tap(Unit(int(found.name.removeprefix("tap")))) as tap:
+            tap.set_persist(False)
+
+    marks.inside(found, end)

@@ -1,0 +1,91 @@
+"""Starts every background task of a mount. No other module starts a task (tests/test_layers.py).
+
+Each task has a name, which the log shows, and one of three policies for a failure:
+
+    start      log the failure with its traceback. Only this task ends
+    keep       log the failure, and call the function again after a pause (forward.tasks.lasting)
+    together   finish the other functions of the same call, then raise the first failure in the caller
+
+So a failure never reaches a nursery, where it would cancel all other tasks. A mount ends only when it is told to: by
+an unmount, by the end of the FUSE connection, or by a signal.
+"""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import trio
+
+from virtfs.forward.tasks import Task, lasting, only
+
+log = logging.getLogger(__name__)
+
+
+class Tasks:
+    """Starts background tasks in one nursery."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+
+    def start(self, work: Task, *, name: str) -> None:
+        """Start a task, which is cancelled when the mount ends. If it fails, the failure is logged.
+
+        name: a phrase for the log that says what the task does.
+        """
+        self._nursery.start_soon(_guarded, work, name, name=name)
+
+    def keep(self, work: Task, *, name: str) -> None:
+        """Start a task that should run until the mount ends. If it fails, it is started again after a pause.
+
+        `work` must be able to resume. It is not started again after it has returned.
+        """
+        self.start(partial(lasting, name, work), name=name)
+
+    def cancel(self) -> None:
+        """Cancel all tasks."""
+        self._nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def supervised() -> AsyncIterator[Tasks]:
+    """Run tasks beside the body of the `with` statement. At the end, wait until all of them have ended."""
+    async with trio.open_nursery() as nursery:
+        yield Tasks(nursery)
+
+
+async def _guarded(work: Task, name: str) -> None:
+    """Call `work`. Log its failure, and let only cancellation pass."""
+    try:
+        await work()
+    except Exception as failure:
+        log.error("%s: failed", name, exc_info=only(failure))
+    except BaseExceptionGroup as group:
+        # A nursery that is cancelled while one of its tasks fails raises both.
+        failures, rest = group.split(Exception)
+        if failures is not None:
+            log.error("%s: failed", name, exc_info=only(failures))
+        if rest is not None:
+            raise rest from None
+
+
+async def together(*works: Task) -> None:
+    """Call functions concurrently, and wait until all have ended.
+
+    If some of them failed, log all failures but the first, and then raise the first.
+    """
+    failures: list[Exception] = []
+
+    async def collect(work: Task) -> None:
+        try:
+            await work()
+        except Exception as failure:
+            failures.append(failure)
+
+    async with trio.open_nursery() as nursery:
+        for work in works:
+            nursery.start_soon(collect, work)
+    for failure in failures[1:]:
+        log.error("another failure", exc_info=failure)
+    if failures:
+        raise failures[0]

@@ -8,7 +8,7 @@ A program that waits for each answer before it sends its next request has nothin
 anticipation, a user with long requests would be served at each of these moments. So the server holds the request of a
 user while another one with a lower account is likely to send a request soon. This is anticipatory scheduling (Iyer,
 Druschel, SOSP 2001): "soon" is learned from the pauses between an answer and the next request of the same user, and
-there is an upper limit.
+there is an upper limit. Short requests are not held, because the server would be idle for longer than they take.
 
 This module has no clock: the caller passes times in nanoseconds.
 """
@@ -27,13 +27,14 @@ K = TypeVar("K")
 
 
 class _Account:
-    __slots__ = ("begun", "busy", "ended", "pause", "used")
+    __slots__ = ("begun", "busy", "cost", "ended", "pause", "used")
 
     def __init__(self, used: int, now: int) -> None:
         self.used = used  # time spent on this user, in ns
         self.ended = now  # when the last request was answered
         self.busy = 0  # requests that another task is working on
         self.begun = now  # when the last of these began
+        self.cost = 0  # expected time that a request takes
         self.pause = HOLD  # expected time from an answer to the next request; a new user has to show that it is short
 
 
@@ -72,6 +73,7 @@ class FairShare(Generic[K]):
         account = self._accounts.get(user)
         if account is not None:
             account.used += BULK * time if bulk else time
+            account.cost += (time - account.cost) // 4
             account.ended = now
 
     def begin(self, user: K, now: int) -> None:
@@ -113,8 +115,9 @@ class FairShare(Generic[K]):
                 first, used = user, account.used
         if first is None:
             return None
+        cost = accounts[first].cost
         for user, account in accounts.items():
-            if account.used < used and user not in waiting and _comes(account, now):
+            if account.used < used and user not in waiting and _comes(account, cost, now):
                 return None
         self._now_at = used
         return first
@@ -133,8 +136,14 @@ class FairShare(Generic[K]):
         return list(self._accounts)
 
 
-def _comes(account: _Account, now: int) -> bool:
-    """Return whether a request of a user, or the end of one, is likely to come soon."""
+def _comes(account: _Account, cost: int, now: int) -> bool:
+    """Return whether a request of a user, or the end of one, is likely to come soon, and is worth a wait.
+
+    cost: the expected time of the request that would be held. If it is shorter than a turn of this user, from one
+    request to the next, then it can delay the user by less than that, and the user keeps more than half of the rate.
+    """
     if account.busy:
         return now - account.begun < HOLD_BUSY
+    if cost < account.pause + account.cost:
+        return False
     return account.pause < HOLD and now - account.ended < min(2 * account.pause + SLACK, HOLD)

@@ -65,6 +65,7 @@ class Text(Node):
         "personal",
         "refresh",
         "refused",
+        "reported",
         "rights",
         "text",
         "write",
@@ -91,6 +92,7 @@ class Text(Node):
         self._unsteady = unsteady
         self.changes = changes
         self.measured = b""
+        self.reported = 0  # the length that the kernel has cached, in bytes
         self.changed = self.born
         self.rights = rights or (Rights.VALUE if write else Rights.REPORT)
         self._latest = b""
@@ -114,9 +116,9 @@ class Text(Node):
 
         If user is None, return the length that was last reported to the kernel.
         """
-        if user is None:
-            return len(self.measured)
-        return len(self._measure(self._latest if self._kept() else self._make(user, monotonic())))
+        if user is not None:
+            self.reported = len(self._measure(self._latest if self._kept() else self._make(user, monotonic())))
+        return self.reported
 
     async def opened(self, user: User) -> int:
         """Refresh the text and return its length in bytes. Called at each open for reading.

@@ -39,16 +39,20 @@ class Answers:
         size = p.REPLY + p.fuse_notify_poll_wakeup_out.size
         self.emit(p.fuse_out_header.pack(size, p.FUSE_NOTIFY_POLL, 0) + p.fuse_notify_poll_wakeup_out.pack(kh))
 
-    def grow(self, inode: int, size: int) -> None:
+    def grow(self, inode: int, size: int, last: bytes) -> None:
         """Raise the size that the kernel has cached for an inode to at least `size` bytes.
 
         Call this before answering OPEN. splice(2), sendfile(2), mmap(2) and io_uring stop at the cached size, and the
-        answer to OPEN has no field for the size. An empty FUSE_NOTIFY_STORE at offset `size` sets the cached size
-        (fs/fuse/dev.c fuse_notify_store), and needs no lock that a pending request could hold.
+        answer to OPEN has no field for the size. A FUSE_NOTIFY_STORE of the last byte sets the cached size; an empty
+        one does not (fs/fuse/dev.c fuse_notify_store, fs/fuse/file.c fuse_write_update_attr).
+        last: the last byte of the file.
+
+        Blocks while another program reads the last page into the page cache, so the thread that answers requests must
+        not call this.
         """
-        length = p.REPLY + p.fuse_notify_store_out.size
+        length = p.REPLY + p.fuse_notify_store_out.size + len(last)
         head = p.fuse_out_header.pack(length, p.FUSE_NOTIFY_STORE, 0)
-        self.emit(head + p.fuse_notify_store_out.pack(inode, size, 0, 0))
+        self.emit(head + p.fuse_notify_store_out.pack(inode, size - len(last), len(last), 0) + last)
 
     def emit(self, message: bytes | memoryview) -> None:
         """Write one message, with its fuse_out_header. If the kernel rejects an answer, log that and answer EIO."""

@@ -43,7 +43,6 @@ TURN = 2_000_000  # maximum time in ns that the channel polls and answers before
 CROWDED_TURN = 100_000  # the same in ns while there are several users and other tasks work for one of them
 LARGE = 32768  # bytes; after a larger request the channel yields to other tasks at once
 # FOPEN_NOFLUSH: there is no write-back, so close(2) has nothing to flush. Linux before 5.16 sends FLUSH anyway.
-FIXED_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NOFLUSH
 DEVICE_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NONSEEKABLE | p.FOPEN_STREAM | p.FOPEN_NOFLUSH
 # Opcodes that the channel answers for text files too. libfuse would answer ENOSYS, and the kernel would then stop
 # sending the opcode for any file of the connection.
@@ -315,11 +314,11 @@ class Channel:
 
     def _opened(self, unique: Unique, handle: DeviceHandle) -> None:
         fh = self._handles.add_device(handle)
-        flags = DEVICE_FLAGS
         if isinstance(handle, FixedHandle):
-            flags = FIXED_FLAGS
-            self.answers.grow(self._inodes.number(handle.node), handle.length())
-        self.answers.answer(unique, p.fuse_open_out.pack(fh, flags, 0))
+            inode = self._inodes.number(handle.node)
+            self._start(partial(self._offsets.opened, unique, fh, inode), name=f"opening {handle.node.label}")
+        else:
+            self.answers.answer(unique, p.fuse_open_out.pack(fh, DEVICE_FLAGS, 0))
 
     def _read_fixed(self, unique: Unique, fh: HandleId, length: int) -> bool:
         self._offsets.read(unique, fh, self._data[:length])

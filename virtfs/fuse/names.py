@@ -20,6 +20,7 @@ from virtfs.core.ids import Gid, Uid, User
 from virtfs.core.memory import NAME, Hold, Kind
 from virtfs.files.node import Directory, Node, Symlink
 from virtfs.files.text import Text
+from virtfs.forward.tasks import in_thread
 from virtfs.fuse.inodes_handles import HandleId, Handles, Inodes
 from virtfs.fuse.interrupts import Interrupts
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Grow = Callable[[int, int], None]  # Answers.grow(); its arguments are an inode number and a size in bytes
+Grow = Callable[[int, int, bytes], None]  # Answers.grow()
 Report = Callable[[VirtError, User], None]  # sets a user's last_error
 
 
@@ -97,7 +98,8 @@ def user_of(ctx: pyfuse3.RequestContext) -> User:
 class Names(pyfuse3.Operations):
     """pyfuse3's operations on the tree.
 
-    keeper: carries out changes. grow: called with an inode number and the size in bytes before an open is answered.
+    keeper: carries out changes. grow: Answers.grow(). It is called in a thread before an open is answered if the text
+    has grown since the lookup.
     report: called with the error and the user if an open or a read exceeds a limit.
     interrupts: cancels changes whose caller gets a signal.
     """
@@ -260,7 +262,10 @@ class Names(pyfuse3.Operations):
         with self._opening(user):
             if flags & os.O_ACCMODE != os.O_WRONLY:
                 await self._keeper.catch_up()
-                self._grow(inode, await node.opened(user))
+                size = await node.opened(user)
+                if size > node.reported and not node.personal:
+                    await in_thread(self._grow, inode, size, node.measured[-1:])
+                    node.reported = size
             fh = self._handles.add_text(node.open(user, self._handles.memory))
         # With direct I/O, one read(2) or write(2) is one request.
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(fh), direct_io=True)

@@ -5,10 +5,12 @@ import os
 
 from virtfs.core.errors import VirtError
 from virtfs.files.device import Unique
+from virtfs.forward.tasks import in_thread
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
-from virtfs.fuse.inodes_handles import HandleId, Handles
+from virtfs.fuse.inodes_handles import HandleId, Handles, Inode
 
+FIXED_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NOFLUSH  # FOPEN_NOFLUSH: as in channel.DEVICE_FLAGS
 TOO_SHORT = "the request is too short for its opcode"
 
 
@@ -18,6 +20,19 @@ class Offsets:
     def __init__(self, answers: Answers, handles: Handles) -> None:
         self._answers = answers
         self._handles = handles
+
+    async def opened(self, unique: Unique, fh: HandleId, inode: Inode) -> None:
+        """Answer an open of a fixed file. First tell the kernel its length, which may have grown since the lookup."""
+        handle = self._handles.fixed[fh]
+        try:
+            if length := handle.length():
+                last = b"".join(handle.read_at(length - 1, 1))
+                await in_thread(self._answers.grow, inode, length, last)
+        except VirtError as refusal:
+            self._handles.remove_device(fh).release()
+            self._answers.fail(unique, refusal.errno)
+        else:
+            self._answers.answer(unique, p.fuse_open_out.pack(fh, FIXED_FLAGS, 0))
 
     def read(self, unique: Unique, fh: HandleId, message: memoryview) -> None:
         """Answer a READ of a fixed file, that is, of a device file that can be read at any offset.

@@ -106,6 +106,18 @@ def delete(lab: Lab) -> None:
     unit.ledger.close()
 
 
+def _base(lab: Lab, number: int) -> tuple[int, int, int]:
+    """Return the kernel's counters of a tap in a bridge, less what the new server has counted.
+
+    A bridge sends reports of its own, and the kernel drops them while no server has the tap.
+    """
+    while True:
+        received, transmitted, refused = before = lab.devices()[number]
+        stats = lab.stats(number)
+        if lab.devices()[number] == before:
+            return received - stats["tx_frames"], transmitted, refused - stats["rx_frames"] - stats["rx_dropped"]
+
+
 def kill(lab: Lab) -> None:
     """Kill the server with SIGKILL and mount again. The state must be as before."""
     for number in [number for number, unit in lab.units.items() if unit.lost]:
@@ -121,7 +133,7 @@ def kill(lab: Lab) -> None:
         raise Mismatch(f"after a kill, ctl is\n{after}\nand not\n{before}")
     for number, unit in lab.units.items():
         disturbed = unit.values["impair"] != "" or unit.ledger.disturbed
-        base = devices.get(number, (0, 0, 0))
+        base = _base(lab, number) if number in devices and unit.bridge else devices.get(number, (0, 0, 0))
         unit.ledger = Ledger(base=base, mixed=bool(unit.bridge), unread=unit.cable is not None)
         unit.ledger.disturbed = disturbed
         lab.plug_in(number, unit)

@@ -15,7 +15,7 @@ from dataclasses import replace
 import pytest
 import trio
 from harness.channels import Answer, Bench, channel
-from harness.in_trio import in_trio, start_in
+from harness.in_trio import forget, in_trio, start_in
 from harness.rings import bench as ring_bench
 from harness.wires import frame_file, plain_wire
 from hypothesis import HealthCheck, example, given, settings
@@ -294,7 +294,7 @@ async def on_inject() -> AsyncIterator[Polled]:
 @asynccontextmanager
 async def on_events() -> AsyncIterator[Polled]:
     async with channel() as bench:
-        events = Events(Opens(), lambda: None)
+        events = Events(Opens(), lambda: None, forget)
 
         def emit(count: int) -> None:
             for _ in range(count):

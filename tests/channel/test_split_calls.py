@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 from harness.channels import channel
-from harness.in_trio import in_trio
+from harness.in_trio import forget, in_trio
 
 from virtfs.files.device import DeviceHandle, Opens
 from virtfs.files.events import Events
@@ -226,7 +226,7 @@ async def test_a_read_that_waits_goes_on_in_pieces_too() -> None:
 @in_trio
 async def test_text_goes_on_and_never_waits() -> None:
     async with channel() as bench:
-        events = Events(Opens(), lambda: None)
+        events = Events(Opens(), lambda: None, forget)
         fh = await bench.open(events, os.O_RDONLY)
         events.emit("up", "virt3")
         (line,) = events.lines

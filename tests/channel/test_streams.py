@@ -421,3 +421,20 @@ async def test_end_answers_all_who_wait() -> None:
         assert notification(5) in answers
         talk.say(b"late")
         assert [answer for answer in await bench.answers() if answer.unique] == []
+
+
+@in_trio
+async def test_readers_of_one_queue_are_not_all_tried() -> None:
+    """A frame for one of a hundred waiting readers must not cost a hundred reads."""
+    async with channel() as bench:
+        talk = Talk()
+        talk.waiters.one_queue = True
+        fh = await bench.open(talk)
+        readers = [bench.read(fh, 100) for _ in range(100)]
+        assert await bench.answers() == []
+        calls: list[str] = []
+        talk.first = calls.append
+        talk.to_say.append(b"one")
+        talk.waiters.wake()
+        assert await bench.answers() == [Answer(0, readers[0], b"one")]
+        assert calls.count("read") == 2

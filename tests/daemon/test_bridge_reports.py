@@ -2,7 +2,7 @@
 
 import trio
 import trio.testing
-from harness.in_trio import in_trio
+from harness.in_trio import forget, in_trio
 
 from virtfs.core.bridge import Bridge
 from virtfs.daemon.bridges import Bridges
@@ -18,7 +18,7 @@ class Slow(Bridges):
 
     def __init__(self, kernel: Kernel) -> None:
         changes = Changes()
-        super().__init__(kernel, dict, Events(Opens(), changes.publish), changes, lambda error, user: None)
+        super().__init__(kernel, dict, Events(Opens(), changes.publish, forget), changes, lambda error, user: None)
         self.gate = trio.Event()
         self.begun = self.done = 0
 

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 import trio.testing
-from harness.in_trio import in_trio, until
+from harness.in_trio import forget, in_trio, until
 from harness.wires import Bench, frame
 
 from virtfs.core.impairment import Impairment, Share
@@ -120,10 +120,6 @@ async def test_a_segment_of_another_kind_ends_nothing() -> None:
             first.tap.peer.send(header + data)
             first.tap.host_send(frame(1))
             assert await received(second) == [frame(1)]
-
-
-def forget(task: Task, /, *, name: str) -> None:
-    """Start nothing."""
 
 
 def never(task: Task, /, *, name: str) -> None:

@@ -45,3 +45,7 @@ def start_in(nursery: trio.Nursery) -> Start:
         nursery.start_soon(work, name=name)
 
     return start
+
+
+def forget(task: Task, /, *, name: str) -> None:
+    """Start nothing. This is the Start of an object whose tasks a test does not need."""

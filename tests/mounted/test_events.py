@@ -15,6 +15,8 @@ from harness.process import Process
 from harness.serving import Mount, Virt, frame
 from harness.waiting import until, until_it_waits
 
+from virtfs.files.events import AT_ONCE
+
 LINE = re.compile(r"(\d+\.\d{6}) ([a-z]+) ([a-z]+\d+)((?: [a-z]+=\S*)*)\n")
 KEPT = 4096  # number of lines kept for a reader that does not read
 
@@ -285,3 +287,17 @@ def test_the_mount_ends(alone: Callable[..., Mount]) -> None:
     assert mount.end() == 0
     output, _ = finished(reader)
     assert re.findall(r" ([a-z]+ virt3)", output) in (["destroy virt3"], [])
+
+
+def test_more_readers_than_are_woken_at_once(mount: Mount) -> None:
+    """Each of many waiting readers gets the event, also one that comes while they are woken."""
+    files = [mount.root.open("events", os.O_RDONLY) for _ in range(2 * AT_ONCE + 3)]
+    waiting = [file.begin_read(4096) for file in files]
+    for read in waiting:
+        read.waiting()
+    mount.ctl("create 900\ndestroy 900")
+    for file, read in zip(files, waiting, strict=True):
+        text = read.result()
+        while b"destroy virt900" not in text:
+            text += file.read(4096)
+        assert b"create virt900" in text

@@ -74,7 +74,7 @@ class Daemon:
         self.fifos = fifos
         self.changes = Changes()
         self.errors = ErrorsByUser(self.changes)
-        self.events = Events(Opens(), self.changes.publish)
+        self.events = Events(Opens(), self.changes.publish, tasks.start)
         self.registry = Registry()
         self.bridges = Bridges(kernel, self.registry.tap_names, self.events, self.changes, self.errors.report)
         self.follower = Follower(kernel, self.registry, self.bridges, self.changes)

@@ -56,16 +56,18 @@ class Waiters:
     writes: the handle of each waiting write.
     polls: the handle of each poller. A poller is woken once.
     started: called when a read or a poller begins to wait.
+    one_queue: whether all reads take from one queue. If one of them finds nothing, the others need not be tried.
     """
 
-    __slots__ = ("_server", "polls", "reads", "started", "writes")
+    __slots__ = ("_server", "one_queue", "polls", "reads", "started", "writes")
 
-    def __init__(self, started: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, started: Callable[[], None] = lambda: None, one_queue: bool = False) -> None:
         self.reads: dict[Unique, ParkedRead] = {}
         self.polls: dict[PollId, DeviceHandle] = {}
         self.writes: dict[Unique, DeviceHandle] = {}
         self._server: Server | None = None
         self.started = started
+        self.one_queue = one_queue
 
     def __bool__(self) -> bool:
         return bool(self.reads or self.polls or self.writes)

@@ -4,25 +4,34 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+import trio
+
 from virtfs.core.events import EVENTS, Event
 from virtfs.core.ids import User
 from virtfs.core.quoting import word
 from virtfs.files.device import DeviceFile, Opens, TextDeviceHandle, Waiters
 from virtfs.files.node import ROOT, Rights
+from virtfs.forward.tasks import Start
 
 MOST = 4096  # lines kept for slow readers
+AT_ONCE = 64  # readers that are woken before other tasks run
 
 
 class Events(DeviceFile):
-    """The events file. `emit` publishes an event. changed: called after each event."""
+    """The events file. `emit` publishes an event.
 
-    __slots__ = ("_changed", "count", "lines")
+    changed: called after each event. start: starts a background task.
+    """
 
-    def __init__(self, opens: Opens, changed: Callable[[], None]) -> None:
+    __slots__ = ("_changed", "_start", "_waking", "count", "lines")
+
+    def __init__(self, opens: Opens, changed: Callable[[], None], start: Start) -> None:
         super().__init__(ROOT, "events", opens, Rights.REPORT)
         self.lines: deque[bytes] = deque(maxlen=MOST)
         self.count = 0  # number of all events so far
         self._changed = changed
+        self._start = start
+        self._waking = False  # whether the task that wakes many readers runs
 
     def emit(self, what: Event, name: str, **keys: object) -> None:
         """Report an event to every reader.
@@ -37,9 +46,27 @@ class Events(DeviceFile):
         )
         self.lines.append(f"{text}\n".encode())
         self.count += 1
-        for handle in self.opens:
-            handle.waiters.wake()
+        readers = tuple(self.opens)
+        if len(readers) <= AT_ONCE:
+            for handle in readers:
+                handle.waiters.wake()
+        elif not self._waking:
+            self._waking = True
+            self._start(self._wake, name="waking readers of events")
         self._changed()
+
+    async def _wake(self) -> None:
+        """Wake many readers. Other tasks run after each AT_ONCE of them."""
+        seen = -1
+        try:
+            while seen != self.count:
+                seen = self.count
+                for number, handle in enumerate(self.opens, start=1):
+                    handle.waiters.wake()
+                    if not number % AT_ONCE:
+                        await trio.lowlevel.checkpoint()
+        finally:
+            self._waking = False
 
     def open(self, flags: int, user: User) -> "EventsHandle":
         return EventsHandle(self, user)

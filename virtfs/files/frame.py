@@ -73,7 +73,7 @@ class Frame(DeviceFile):
         super().__init__(wire.virt, "frame", opens)
         self.wire = wire
         self.seats = seats
-        self.waiters = Waiters(started=wire.want)
+        self.waiters = Waiters(started=wire.want, one_queue=True)
         # The handle that last read only the beginning of a frame, and the rest of that frame.
         self.tail: tuple[DeviceHandle | None, bytes] = None, b""
         self._opening = opening

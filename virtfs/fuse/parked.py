@@ -168,6 +168,8 @@ class Waiting:
                 self._answers.fail(unique, errno.EIO)
             else:
                 if taken is None:
+                    if waiters.one_queue:
+                        break
                     continue
                 self._answer_read(unique, read, taken)
             waiters.reads.pop(unique, None)

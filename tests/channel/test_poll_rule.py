@@ -32,6 +32,7 @@ from virtfs.files.events import Events
 from virtfs.files.hexlines import Hex
 from virtfs.files.inject import Inject
 from virtfs.files.node import ROOT
+from virtfs.files.stream import Stream
 from virtfs.files.wait import waits
 from virtfs.forward.wire import Wire
 from virtfs.fuse import protocol as p
@@ -241,6 +242,15 @@ def on_hex(flags: int) -> Callable[[], AbstractAsyncContextManager[Polled]]:
     return make
 
 
+def on_stream(flags: int) -> Callable[[], AbstractAsyncContextManager[Polled]]:
+    @asynccontextmanager
+    async def make() -> AsyncIterator[Polled]:
+        async with side() as (bench, it, _):
+            yield Polled(bench, Stream(frame_file(it.wire), Opens(), told), flags, it.steps())
+
+    return make
+
+
 def on_wait(name: str) -> Callable[[], AbstractAsyncContextManager[Polled]]:
     @asynccontextmanager
     async def make() -> AsyncIterator[Polled]:
@@ -371,6 +381,7 @@ STREAMS: dict[str, Callable[[], AbstractAsyncContextManager[Polled]]] = {
     "frame, written": on_frame(os.O_WRONLY),
     "hex": on_hex(os.O_RDWR),
     "hex, written": on_hex(os.O_WRONLY),
+    "stream": on_stream(os.O_RDWR),
     "inject": on_inject,
     "pcap": on_capture(True),
     "pcap of all": on_capture(False),

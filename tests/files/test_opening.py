@@ -14,6 +14,7 @@ from virtfs.core.ids import Gid, Uid, User
 from virtfs.files.device import DeviceFile, DeviceHandle, Opens
 from virtfs.files.hexlines import Hex
 from virtfs.files.inject import Inject
+from virtfs.files.stream import Stream
 from virtfs.forward.tasks import Start
 from virtfs.forward.wire import Wire
 
@@ -28,6 +29,10 @@ def silent(error: VirtError, user: User) -> None:
 FILES: dict[str, tuple[Callable[[Wire, Opens, Start], DeviceFile], str]] = {
     "frame": (lambda wire, opens, start: frame_file(wire, opens), "virtfs.files.frame.FrameHandle"),
     "hex": (lambda wire, opens, start: Hex(frame_file(wire, opens), opens, silent), "virtfs.files.hexlines.Lines"),
+    "stream": (
+        lambda wire, opens, start: Stream(frame_file(wire, opens), opens, silent),
+        "virtfs.files.stream.RecordWriter",
+    ),
     "inject": (lambda wire, opens, start: Inject(wire, opens, start, silent), "virtfs.files.inject.Timer"),
 }
 

@@ -36,7 +36,7 @@ def test_poll(virt: Virt) -> None:
     assert file.poll() == OUT
 
 
-@pytest.mark.parametrize("name", ["frame", "hex"])
+@pytest.mark.parametrize("name", ["frame", "hex", "stream"])
 @pytest.mark.parametrize(("flags", "way"), [(os.O_RDONLY, IN), (os.O_WRONLY, OUT)])
 def test_a_descriptor_of_one_direction_is_told_of_that(virt: Virt, name: str, flags: int, way: int) -> None:
     file = virt.mount.root.open(f"{virt.name}/{name}", flags)
@@ -49,7 +49,7 @@ def test_a_descriptor_of_one_direction_is_told_of_that(virt: Virt, name: str, fl
     assert file.poll() == way | ERR | HUP
 
 
-@pytest.mark.parametrize("name", ["frame", "hex"])
+@pytest.mark.parametrize("name", ["frame", "hex", "stream"])
 @pytest.mark.parametrize("by", ["host", "ctl"])
 def test_a_waiting_poll_hears_of_down(virt: Virt, name: str, by: str) -> None:
     """A waiting poll returns when the interface is set down, as a waiting read does."""

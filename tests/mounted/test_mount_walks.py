@@ -53,7 +53,7 @@ def test_a_look_is_no_open(virt: Virt) -> None:
     virt.host_sends(frame(60))
     until(lambda: virt.read("next") == "60", "the frame waits")
     for flags in (os.O_NOFOLLOW, os.O_NOATIME):
-        for name in ("frame", "hex", "pcap", "inject", "wait/gone"):
+        for name in ("frame", "hex", "stream", "pcap", "inject", "wait/gone"):
             file = looker.open(f"{virt.name}/{name}", os.O_RDONLY | flags)
             size = file.call(os.fstat).st_size
             assert size == {"frame": 60, "inject": 0}.get(name, 1)

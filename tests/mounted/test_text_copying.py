@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -102,7 +103,7 @@ def test_history(virt: Virt) -> None:
         assert copied(virt.mount, way, f"{virt.name}/history", OF_HISTORY) in (None, want), way.__doc__
 
 
-@pytest.mark.parametrize("name", ["frame", "hex", "pcap", "wait/up", "wait/reader", "events", "/pcap"])
+@pytest.mark.parametrize("name", ["frame", "hex", "stream", "pcap", "wait/up", "wait/reader", "events", "/pcap"])
 def test_streams(virt: Virt, name: str) -> None:
     mount = virt.mount
     path = name.removeprefix("/") if name in ("events", "/pcap") else f"{virt.name}/{name}"
@@ -123,6 +124,8 @@ def test_streams(virt: Virt, name: str) -> None:
             assert len(got) == 1
         elif name == "hex":
             assert bytes.fromhex(got.decode()) == frame(60)
+        elif name == "stream":
+            assert got == struct.pack(">I", 60) + frame(60)
         elif name == "events":
             assert b" open " in got
         else:

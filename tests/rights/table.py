@@ -49,6 +49,7 @@ VIRT_FILES: Final[dict[str, tuple[str, str | None]]] = {
     "ctl": (TEXT, VERBS),
     "frame": (READ, WRITE),
     "hex": (READ, WRITE),
+    "stream": (READ, WRITE),
     "pcap": (READ, None),
     "history": (READ, None),
     "inject": ("", WRITE),

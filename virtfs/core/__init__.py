@@ -32,6 +32,7 @@ Frames:
     framequeue            a queue of frames waiting for a reader
     offload               fills in checksums and cuts large TCP segments
     hexlines              frames as lines of hexadecimal text
+    framestream           frames in a byte stream, each after its length
 
 Impairments and timing:
 

@@ -55,8 +55,12 @@ class Kind(Enum):
     HISTORY = "history", Level.COPIES, "frames kept for the file history"
     CAPTURES = "captures", Level.COPIES, "frames waiting for readers of pcap"
     RINGS = "rings", Level.CONTENT, "packet rings of captured interfaces"
-    CONTENTS = "contents", Level.CONTENT, "contents of open histories, texts and directories, and unread lines of hex"
-    INPUT = "input", Level.CONTENT, "unfinished lines, incomplete capture files, and writes in progress"
+    CONTENTS = (
+        "contents",
+        Level.CONTENT,
+        "contents of open histories, texts and directories, unread parts of frames",
+    )
+    INPUT = "input", Level.CONTENT, "unfinished lines and records, incomplete capture files, and writes in progress"
     OPENS = "opens", Level.BASIC, "open files and directories"
     REQUESTS = "requests", Level.BASIC, "further waiting requests"
 

@@ -13,6 +13,7 @@ Files of an interface:
     frame     one read or write is one frame
     tunioctl  the ioctls of frame, for programs written for taps
     hexlines  hex: frames as text
+    stream    frames as a byte stream
     capture   pcap: a live capture
     capture_blocks  the blocks that describe a capture and its interfaces
     history   the last frames as pcapng

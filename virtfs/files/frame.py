@@ -18,7 +18,7 @@ IFNAMSIZ = 16
 
 
 class Seats:
-    """Counts the opens of frame and hex of one interface, and refuses those that the verb `exclusive` forbids."""
+    """Counts the opens of frame, hex and stream of one interface, and refuses what the verb `exclusive` forbids."""
 
     __slots__ = ("readers", "writers")
 
@@ -43,7 +43,7 @@ class Seats:
         return self.readers > reads(flags) or self.writers > writes(flags)
 
     def empty(self) -> bool:
-        """Return whether neither frame nor hex is open."""
+        """Return whether none of frame, hex and stream is open."""
         return not self.readers and not self.writers
 
     def leave(self, flags: int) -> None:
@@ -53,7 +53,7 @@ class Seats:
 
 
 class Opening(Protocol):
-    """Acts on the first open and the last close of frame and hex, for the verbs upopen and carrier."""
+    """Acts on the first open and the last close of frame, hex and stream, for the verbs upopen and carrier."""
 
     async def first_open(self) -> None:
         """Act on the first open, before open(2) returns. If this raises an OSError, the open fails."""
@@ -98,7 +98,7 @@ class Frame(DeviceFile):
         return self.seat(flags, lambda: FrameHandle(self, user, flags))
 
     def seat(self, flags: int, make: Callable[[], DeviceHandle]) -> DeviceHandle | Awaitable[DeviceHandle]:
-        """Open frame or hex, the two files that share the interface's queue.
+        """Open frame, hex or stream, the files that share the interface's queue.
 
         make: creates the handle, which must call `leave` when it is released.
         VirtError: ENXIO, the tap is gone; EBUSY, the verb `exclusive` forbids the open.

@@ -11,6 +11,7 @@ from virtfs.files.hexlines import Hex
 from virtfs.files.history import History, HistoryFile
 from virtfs.files.inject import Inject
 from virtfs.files.node import Symlink
+from virtfs.files.stream import Stream
 from virtfs.forward.recorder import Recorder
 from virtfs.forward.tasks import Start
 from virtfs.forward.wire import Wire
@@ -36,7 +37,7 @@ class Ports:
         """Create the files.
 
         opens: keeps the open handles of all these files.
-        seats: counts the opens of frame and hex. opening: acts on the first of these opens and on the last close.
+        seats: counts the opens of frame, hex and stream. opening: acts on the first of them and on the last close.
         budget: limits the memory of captures. application: the name of the program in captures.
         fifo: the path of the FIFO behind rx.
         report: sets a user's last_error.
@@ -46,6 +47,7 @@ class Ports:
         self.opens = opens
         self.frame = Frame(wire, opens, seats, opening)
         self.hex = Hex(self.frame, opens, report)
+        self.stream = Stream(self.frame, opens, report)
         self.pcap = Capture(wire.virt, "pcap", opens, lambda: [recorder], budget, application, start, alone=True)
         self.inject = Inject(wire, opens, start, report)
         self.history = History(recorder)

@@ -123,6 +123,7 @@ class Tree:
                 "ctl": self._ctl(virt),
                 "frame": ports.frame,
                 "hex": ports.hex,
+                "stream": ports.stream,
                 "pcap": ports.pcap,
                 "inject": ports.inject,
                 "rx": ports.rx,

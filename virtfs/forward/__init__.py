@@ -10,6 +10,7 @@ Modules:
     cable             carries all frames between two virts, in both directions
     recorder          delivers a copy of each passing frame to captures and the history
     merge             puts the frames of several recorders into timestamp order
+    records           the frames of a wire as a byte stream
     feed              writes frames into the FIFO rx
     supervisor        starts every background task, and logs its failure
     tasks             restarts failed tasks, and runs blocking calls in threads

@@ -71,7 +71,7 @@ class Wire:
         self.path: Path | None = None
         self.catch_up = catch_up
         self.memory = memory
-        self.out = Outward(virt, tap, catch_up, self._vanished)
+        self.out = Outward(virt, tap, catch_up, self.vanished)
         self._gone = gone
         self._dropped = dropped
         self._onward: Callable[[bytes], None] | None = None  # takes the frames while a cable reads the tap
@@ -118,11 +118,11 @@ class Wire:
             try:
                 length = self._tap_read(room[HEADROOM - VNET_HEADER :])
             except OSError as error:
-                raise self._vanished() from error
+                raise self.vanished() from error
             if not length:
                 if length is None:
                     return None
-                raise self._vanished()
+                raise self.vanished()
             length -= VNET_HEADER
             self.counted = counted = True
         if counted:
@@ -135,6 +135,25 @@ class Wire:
         if size >= SPLIT:
             self.rest = bytes(room[HEADROOM + size : HEADROOM + length])
         return size
+
+    def expect_up(self) -> None:
+        """Do nothing if reads succeed now. VirtError: EHOSTDOWN, the interface is down; ENXIO, its tap has vanished."""
+        if self._refusal is not None and not self._up_already():
+            raise VirtError(*self._refusal)
+
+    def sources(self) -> tuple[FrameQueue, int]:
+        """Return the queue of frames that were read ahead, and the tap's descriptor.
+
+        A reader takes the queued frames first. Frames are next read from the descriptor, a virtio_net_hdr before each.
+        The descriptor is -1 if an impairment or a cable reads the tap.
+        """
+        return self._kept, -1 if self._fed else self._fd
+
+    def count(self, frames: int, size: int) -> None:
+        """Count frames that a reader has taken from `sources`, without any Copy. size: their total length in bytes."""
+        self._counters.rx_frames += frames
+        self._counters.rx_bytes += size
+        self.taken_at = time_ns()
 
     def _up_already(self) -> bool:
         """Return whether the interface is up, even if the kernel has not reported this yet. If so, enable reads."""
@@ -325,10 +344,6 @@ class Wire:
         """Count frames that an impairment has added."""
         self._counters.rx_duplicated += frames
 
-    def vanished(self) -> None:
-        """Report that the tap has vanished."""
-        self._vanished()
-
     def _queue(self, frame: bytes) -> int:
         """Put a frame into the second queue, and return the number of frames to count as dropped.
 
@@ -376,7 +391,8 @@ class Wire:
             return None
         return bytes(_ROOM[VNET_HEADER:length]) if length else None
 
-    def _vanished(self) -> VirtError:
+    def vanished(self) -> VirtError:
+        """Report that the tap has vanished. Return the error with which a read fails."""
         if not self.virt.lost:
             self._gone()
         return VirtError(errno.ENXIO, f"{self.virt.name} is gone")
@@ -390,7 +406,7 @@ class Wire:
             await trio.lowlevel.wait_readable(self._edge.fileno())
             events = self._edge.poll(0)
             if any(event & (select.EPOLLERR | select.EPOLLHUP) for _, event in events) and not self.tap.alive():
-                self._vanished()
+                self.vanished()
             while self._ahead() and self._read_ahead():
                 self._tell()
                 await trio.lowlevel.checkpoint()

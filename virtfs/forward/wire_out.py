@@ -34,6 +34,7 @@ class Outward:
     catch_up: processes pending notifications from the kernel; called before a frame is rejected as too long.
     vanished: called when the tap turns out to have vanished; returns the error to raise.
     path: the impairment of frames towards the tap, or None.
+    tap_write: write(2) to the tap, for a frame with a virtio_net_hdr before it. Returns None instead of EAGAIN.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Outward:
         self._vanished = vanished
         self._counters = virt.counters
         self._fd = tap.fd
-        self._tap_write = FileIO(tap.fd, "r+b", closefd=False).write  # returns None where os.write raises EAGAIN
+        self.tap_write = FileIO(tap.fd, "r+b", closefd=False).write  # returns None where os.write raises EAGAIN
         self.update()
 
     def update(self) -> None:
@@ -80,7 +81,7 @@ class Outward:
             try:
                 writev(self._fd, (NO_HEADER, frame))
             except OSError as error:
-                self._not_sent(error)
+                self.not_sent(error)
             else:
                 counters = self._counters
                 counters.tx_frames += 1
@@ -91,7 +92,7 @@ class Outward:
             if not self.virt.host.up:
                 self._catch_up()  # the interface may just have been set up
             if not self.virt.host.up:
-                self._not_sent(OSError(errno.EIO, "down"))
+                self.not_sent(OSError(errno.EIO, "down"))
             else:
                 self.path.push(bytes(frame))
         else:
@@ -104,7 +105,7 @@ class Outward:
         rows: the buffer for the packets of a run.
         most: stop once the runs sent contain at least this many frames. The last run is sent completely.
         """
-        write, head, shortest, longest = self._tap_write, NO_HEADER, self._shortest, self._longest
+        write, head, shortest, longest = self.tap_write, NO_HEADER, self._shortest, self._longest
         sent = others = size = in_runs = 0
         try:
             for frame in frames:
@@ -121,9 +122,9 @@ class Outward:
                             sent += 1
                             size += length
                             continue
-                        self._not_sent(BlockingIOError(errno.EAGAIN, "full"))
+                        self.not_sent(BlockingIOError(errno.EAGAIN, "full"))
                     except OSError as error:
-                        self._not_sent(error)
+                        self.not_sent(error)
                 else:
                     self.put(memoryview(frame))
                 others += 1
@@ -133,11 +134,18 @@ class Outward:
         self.put_at = time_ns()
         return sent + others + in_runs
 
+    def bounds(self) -> tuple[int, int]:
+        """Return the shortest and the longest frame that may be written straight to the tap.
+
+        All other frames must go through `put`. The result is (1, 0) if frames pass an impairment or antispoof.
+        """
+        return (self._shortest, self._longest) if self._plain else (1, 0)
+
     def _put_run(self, run: Run, rows: Rows) -> None:
         """Send a run of frames of equal length. For speed, the loop only writes; the frames are counted afterwards."""
         fits = self._plain and self._shortest <= run.length <= self._longest
         packets = iter(rows.packets(run) if fits else ())
-        count, failed, write = length_hint(packets), 0, self._tap_write
+        count, failed, write = length_hint(packets), 0, self.tap_write
         try:
             for packet in packets:
                 try:
@@ -147,7 +155,7 @@ class Outward:
                 except OSError as refusal:
                     error = refusal
                 failed += 1
-                self._not_sent(error)
+                self.not_sent(error)
         finally:
             sent = count - length_hint(packets) - failed
             self._counters.tx_frames += sent
@@ -181,7 +189,7 @@ class Outward:
         try:
             writev(self._fd, (NO_HEADER, frame))
         except OSError as error:
-            self._not_sent(error)
+            self.not_sent(error)
             return
         self._counters.tx_frames += 1
         self._counters.tx_bytes += len(frame)
@@ -205,7 +213,11 @@ class Outward:
         if virt.strict:
             raise VirtError(errno.EMSGSIZE, sentence)
 
-    def _not_sent(self, error: OSError) -> None:
+    def not_sent(self, error: OSError) -> None:
+        """Count a frame that the tap has refused. error: the errno of write(2) to the tap.
+
+        VirtError: ENXIO, the tap has vanished; with `strict`, ENETDOWN, the interface is down.
+        """
         if error.errno not in (errno.EIO, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINVAL):
             raise self._vanished() from error
         self.virt.counters.tx_dropped += 1

@@ -1,0 +1,79 @@
+"""Frames in a byte stream, as the file `stream` and its peers carry them.
+
+A record is the length of a frame, 4 bytes in network byte order, and then the frame. This is the framing of QEMU's
+`-netdev stream` and `-netdev socket`, of passt and of gvproxy.
+"""
+
+import struct
+from errno import EINVAL
+
+from virtfs.core.errors import VirtError
+
+PREFIX = struct.Struct(">I")
+FRAME_MAX = 65535 + 18  # bytes: the largest packet, with an Ethernet header and a VLAN tag
+
+
+class Records:
+    """Splits a byte stream, cut anywhere, into records.
+
+    offset: the number of bytes of the stream in the records that have been taken so far.
+    """
+
+    __slots__ = ("_kept", "offset")
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+        self.offset = 0
+
+    def first(self, data: memoryview) -> tuple[bytes | None, int]:
+        """Complete an unfinished record with the beginning of `data`.
+
+        Return its frame, or None if `data` does not complete a record, and the number of bytes used. Without an
+        unfinished record, return (None, 0).
+        VirtError EINVAL: the record's length cannot be that of a frame. The unfinished record is dropped.
+        """
+        kept = self._kept
+        if not kept:
+            return None, 0
+        used = 0
+        if len(kept) < PREFIX.size:
+            used = min(PREFIX.size - len(kept), len(data))
+            kept += data[:used]
+            if len(kept) < PREFIX.size:
+                return None, used
+        size = PREFIX.size + self.length(kept, 0)
+        more = min(size - len(kept), len(data) - used)
+        kept += data[used : used + more]
+        used += more
+        if len(kept) < size:
+            return None, used
+        self._kept = bytearray()
+        self.offset += size
+        return bytes(kept[PREFIX.size :]), used
+
+    def length(self, data: memoryview | bytearray, at: int) -> int:
+        """Return the length of the frame whose record begins at `at`.
+
+        VirtError EINVAL: no frame has this length. The sentence gives the offset of the record in the stream.
+        """
+        (length,) = PREFIX.unpack_from(data, at)
+        if 0 < length <= FRAME_MAX:
+            return int(length)
+        self.forget()
+        raise VirtError(
+            EINVAL,
+            f'byte {self.offset}: no frame has the length "{length}": write 4 bytes of length, in network byte order, '
+            f"before each frame of 1 to {FRAME_MAX} bytes",
+        )
+
+    def keep(self, data: memoryview) -> None:
+        """Keep the beginning of a record, which a later call completes. Its length has been checked if it is there."""
+        self._kept += data
+
+    def unfinished(self) -> int:
+        """Return the number of bytes of an unfinished record."""
+        return len(self._kept)
+
+    def forget(self) -> None:
+        """Drop the unfinished record."""
+        self._kept = bytearray()

@@ -1,0 +1,176 @@
+"""The frames of a wire as a byte stream of records (core.framestream), many of them in one call."""
+
+import errno
+from os import readv
+
+from virtfs.core.errors import VirtError
+from virtfs.core.framequeue import Copy
+from virtfs.core.framestream import FRAME_MAX, PREFIX, Records
+from virtfs.core.memory import Hold
+from virtfs.forward.wire import HEADROOM, LONGEST, Wire
+from virtfs.forward.wire_out import Outward
+from virtfs.host.tap_protocol import NO_HEADER, VNET_HEADER
+
+MOST = 512  # frames in one call: less than 1 ms of work
+_BEFORE = VNET_HEADER - PREFIX.size  # bytes by which a virtio_net_hdr reaches beyond the length of its frame
+
+
+class RecordReader:
+    """Takes frames out of a wire, as records.
+
+    rest: the part of a record that did not fit into the last read. hold: charges it.
+    """
+
+    __slots__ = ("_header", "_hold", "_wire", "rest")
+
+    def __init__(self, wire: Wire, hold: Hold) -> None:
+        self._wire = wire
+        self._hold = hold
+        self._header = bytearray(VNET_HEADER)
+        self.rest = b""
+
+    def read(self, room: memoryview, size: int) -> tuple[int, int]:
+        """Put waiting frames into `room` at HEADROOM, each as a record, and at most MOST of them.
+
+        Only whole records are put there, unless the first one is longer than `size`. The next read continues it.
+        Return the number of bytes put there, and the number of frames taken from the wire. (0, 0): no frame waits.
+        VirtError: EHOSTDOWN, the interface is down; ENXIO, its tap has vanished; ENOBUFS, there is no memory for the
+        rest of a long record, which is dropped.
+        """
+        # After each record, the room must have space for one more frame of any length.
+        end = min(HEADROOM + size, len(room) - LONGEST - PREFIX.size)
+        at, frames = HEADROOM, 0
+        if rest := self.rest:
+            at = min(at + len(rest), end)
+            room[HEADROOM:at] = rest[: at - HEADROOM]
+            self._keep(rest[at - HEADROOM :])
+            if self.rest:
+                return at - HEADROOM, 0
+        wire, first, last = self._wire, at, at
+        copies = copied = 0
+        try:
+            wire.expect_up()
+            kept, fd = wire.sources()
+            header, pack = self._header, PREFIX.pack_into
+            while frames < MOST and at < end:
+                begin = at + 4
+                if kept:
+                    frame = kept.take()
+                    stop = begin + len(frame)
+                    room[begin:stop] = frame
+                    if type(frame) is Copy:
+                        copies += 1
+                        copied += len(frame)
+                elif fd >= 0:
+                    stop = begin + readv(fd, (header, room[begin:])) - VNET_HEADER
+                    if stop <= begin:
+                        raise wire.vanished()
+                else:
+                    break
+                pack(room, at, stop - begin)
+                frames += 1
+                last, at = at, stop
+        except BlockingIOError:
+            pass
+        except VirtError:
+            if at == HEADROOM:
+                raise
+        except OSError as error:
+            if at == HEADROOM:
+                raise wire.vanished() from error
+        wire.count(frames - copies, at - first - copied - frames * PREFIX.size)
+        if at <= end:
+            return at - HEADROOM, frames
+        fits = end if last == HEADROOM else last
+        try:
+            self._keep(bytes(room[fits:at]))
+        except VirtError:
+            if frames > copies:  # no frame that counts comes after a Copy
+                wire.disown(at - last - PREFIX.size)
+            if last == HEADROOM:
+                raise
+            fits, frames = last, frames - 1
+        return fits - HEADROOM, frames
+
+    def _keep(self, rest: bytes) -> None:
+        self._hold.resize(len(rest))
+        self.rest = rest
+
+
+class RecordWriter:
+    """Sends the frames in a byte stream of records, which may be cut anywhere."""
+
+    __slots__ = ("_out", "_records", "frames")
+
+    def __init__(self, out: Outward) -> None:
+        self._out = out
+        self._records = Records()
+        self.frames = 0  # number of frames sent or dropped so far
+
+    def unfinished(self) -> int:
+        """Return the number of bytes of the last record, which is not complete yet."""
+        return self._records.unfinished()
+
+    def forget(self) -> None:
+        """Drop the unfinished record."""
+        self._records.forget()
+
+    def write(self, data: memoryview) -> int:
+        """Send the frames of the records that this data completes, at most MOST of them. Return the bytes used.
+
+        If the result is less than the length of the data, call again with the rest.
+        data: must be writable, because the header of a packet is written over the bytes before its frame.
+        VirtError EINVAL: a record has a length that no frame has; the frames before it have been sent. Other errors are
+        those of Outward.put.
+        """
+        records = self._records
+        frame, at = records.first(data)
+        if frame is not None:
+            self.frames += 1
+            self._out.put(memoryview(frame))
+        if records.unfinished():
+            return at
+        begin, at = at, self._send(data, at)
+        records.offset += at - begin
+        left = len(data) - at
+        if left >= PREFIX.size and PREFIX.size + records.length(data, at) <= left:
+            return at  # MOST frames were sent, and there are more
+        records.keep(data[at:])
+        return len(data)
+
+    def _send(self, data: memoryview, at: int) -> int:
+        """Send complete records that begin at `at`. Return where the first record begins that was not sent.
+
+        The rest of the data is an incomplete or invalid record, or MOST frames have been sent.
+        """
+        out, unpack = self._out, PREFIX.unpack_from
+        write = out.tap_write
+        shortest, longest = out.bounds()
+        end, last, size, sent, others = len(data), len(data) - PREFIX.size, 0, 0, 0
+        try:
+            while at <= last and sent + others < MOST:
+                (length,) = unpack(data, at)
+                begin = at + 4
+                stop = begin + length
+                if stop > end or not 0 < length <= FRAME_MAX:
+                    break
+                if shortest <= length <= longest and at >= _BEFORE:
+                    packet = at - _BEFORE
+                    data[packet:begin] = NO_HEADER
+                    try:
+                        if write(data[packet:stop]):
+                            sent += 1
+                            size += length
+                            at = stop
+                            continue
+                        out.not_sent(BlockingIOError(errno.EAGAIN, "full"))
+                    except OSError as error:
+                        out.not_sent(error)
+                else:
+                    out.put(data[begin:stop])
+                others += 1
+                at = stop
+        finally:
+            out.count(sent, size)
+            self.frames += sent + others
+        return at

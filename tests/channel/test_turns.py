@@ -1,12 +1,15 @@
 """Several users at one channel: the requests of one do not stand between another and the channel."""
 
 import errno
+import os
 from time import monotonic_ns
 
-from harness.channels import Answer, Bench, Talk, channel, request
+from harness.channels import Answer, Bench, Talk, TalkHandle, channel, request
 from harness.in_trio import in_trio
 
+from virtfs.core.ids import User
 from virtfs.core.memory import Kind, Memory
+from virtfs.forward.wire import HEADROOM
 from virtfs.fuse import protocol as p
 
 ALICE, BOB = 1000, 1001
@@ -57,6 +60,35 @@ async def test_a_signal_ends_a_request_that_waits_for_its_turn() -> None:
         assert Answer(-errno.EINTR, 138, b"") in answers
         assert len(answers) == 21
         assert len(talk.heard) == 20, "the interrupted write has no effect"
+
+
+class Filled(Talk):
+    """A file whose interrupted reads return a filler, as those of pcap do."""
+
+    def open(self, flags: int, user: User) -> TalkHandle:
+        return FilledHandle(self, user)
+
+
+class FilledHandle(TalkHandle):
+    def interrupted(self, room: memoryview, size: int) -> int:
+        room[HEADROOM : HEADROOM + 6] = b"filler"
+        return 6
+
+
+@in_trio
+async def test_a_signal_to_a_read_that_waits_for_its_turn() -> None:
+    """It ends as if it had waited for data: a reader of pcap survives Ctrl-Z and strace."""
+    async with channel() as bench:
+        talk = Filled()
+        fh = await bench.open(talk)
+        talk.first = work
+        write(bench, fh, 2, BOB)
+        for unique in range(100, 120, 2):
+            write(bench, fh, unique, ALICE)
+        body = p.fuse_read_in.pack(fh, 0, 4096, p.FUSE_READ_LOCKOWNER, 7, os.O_RDWR, 0)
+        bench.send(request(p.FUSE_READ, 120, 2, body, ALICE))
+        bench.send(request(p.FUSE_INTERRUPT, 121, 0, p.fuse_interrupt_in.pack(120), 0))
+        assert Answer(0, 120, b"filler") in await bench.answers()
 
 
 @in_trio

@@ -273,7 +273,8 @@ class Channel:
 
     def _interrupt(self, unique: Unique) -> None:
         """End a request whose caller got a signal, wherever it waits. Requests that do not wait are answered anyway."""
-        self._turns.interrupt(unique)
+        if (read := self._turns.interrupt(unique)) is not None:
+            self._waiting.end_read(unique, read)
         self._waiting.interrupt(unique)
         self._later.interrupt(unique)
         self.pair.interrupt(unique)

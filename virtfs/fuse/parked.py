@@ -89,7 +89,7 @@ class Waiting:
             return
         if (read := waiters.reads.pop(unique, None)) is not None:
             self._ended(read.handle)
-            self._interrupt_read(unique, read)
+            self.end_read(unique, read)
         elif (handle := waiters.writes.pop(unique, None)) is not None:
             self._ended(handle)
             self._end_write(unique, handle, errno.EINTR)
@@ -104,8 +104,8 @@ class Waiting:
         if handle.parked:
             self._memory.add(Kind.REQUESTS, handle.user.uid, -REQUEST)
 
-    def _interrupt_read(self, unique: Unique, read: ParkedRead) -> None:
-        """End an interrupted read with filler data or with EINTR.
+    def end_read(self, unique: Unique, read: ParkedRead) -> None:
+        """End a read whose caller got a signal, with filler data or with EINTR.
 
         A FUSE server cannot answer ERESTARTSYS, which would make the kernel repeat the call after Ctrl-Z. If the file
         has filler data, the read returns that data instead, and the program continues. Otherwise the read fails with

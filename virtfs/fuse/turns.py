@@ -20,7 +20,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.fair_share import FairShare
 from virtfs.core.ids import Uid, User
 from virtfs.core.memory import REQUEST, Kind
-from virtfs.files.device import Unique
+from virtfs.files.device import ParkedRead, Unique
 from virtfs.fuse import protocol as p
 from virtfs.fuse.inodes_handles import HandleId, Handles
 
@@ -258,15 +258,22 @@ class Turns:
 
     # Requests that are not begun
 
-    def interrupt(self, unique: Unique) -> None:
-        """Answer a request that has not been begun with EINTR, because its caller got a signal. Ignore any other."""
+    def interrupt(self, unique: Unique) -> ParkedRead | None:
+        """Answer a request that has not been begun with EINTR, because its caller got a signal. Ignore any other.
+
+        If it is a read of a device file, return it instead. The caller ends it as a read that has waited.
+        """
         for key, queue in self._queues.items():
             for message in queue:
                 if isinstance(message, tuple) and p.fuse_in_header.unpack_from(message[0])[2] == unique:
                     queue.remove(message)
                     self._removed(key, message)
+                    opcode, _, _, thread, fh, offset, size, _, _ = p.request_head.unpack_from(message[0])
+                    if opcode == p.FUSE_READ and message[1] == p.DATA and (handle := self._handles.devices.get(fh)):
+                        return ParkedRead(handle, size, offset, thread)
                     self._fail(unique, EINTR)
-                    return
+                    return None
+        return None
 
     def end_all(self, error: int) -> None:
         """Answer every request that has not been begun with an errno, and begin anew."""

@@ -66,8 +66,8 @@ class Bridges:
         self._changes = changes
         self._report = report
         self._all: dict[BridgeName, _Managed] = {}
-        self._doubts = 0  # number of reasons so far to refresh the bridges
-        self._settled = 0  # the number of reasons for which that has been done
+        self._doubts = 0  # number of refreshes scheduled so far
+        self._settled = 0  # value of _doubts that the last refresh covers
         self._doubted = trio.Event()
 
     def _sorted(self) -> list[_Managed]:
@@ -88,7 +88,7 @@ class Bridges:
         """Carry out a line of the mount's ctl whose target is a bridge.
 
         run: a function that carries out writes to the ctl of the bridge.
-        made: the names of the bridges and taps that an earlier run of virtfs made. `destroy` removes such a bridge.
+        made: the names of the bridges and taps that an earlier run of virtfs made. `destroy` deletes such bridges.
         """
         name = BridgeName(str(command.target))
         managed = self._all.get(name)
@@ -205,7 +205,7 @@ class Bridges:
     async def catch_up(self) -> None:
         """Refresh the bridges if an event has not been processed yet, even if follow() has begun to process it.
 
-        On return the state is no older than the last event, so that a text made of it has no member that is gone.
+        On return the state is no older than the last event. So a text made from it lists no member that is gone.
         OSError: as for refresh().
         """
         if self._settled != self._doubts:
@@ -259,7 +259,7 @@ class Bridges:
     # Blocking functions, for Kernel.call
 
     def _open(self, name: BridgeName, ours: bool) -> tuple[_Managed, bool]:
-        """Attach to a bridge, or make it. Return it, and whether it is one that a killed server has left.
+        """Attach to a bridge, or make it. Return the bridge, and whether a killed server has left it behind.
 
         ours: whether the state file says that an earlier run of virtfs made the bridge.
         """
@@ -280,7 +280,10 @@ class Bridges:
             return _Managed(Bridge(name, state), index, found, settings, host.adoptions), left
 
     def _renew(self, managed: _Managed, actions: tuple[Action, ...], made: frozenset[str]) -> None:
-        """Undo what the bridge of a killed server has and its line does not say. made: what that server had made."""
+        """Undo the settings that a killed server gave a bridge and that its line does not contain.
+
+        made: the names of the taps and bridges that the killed server made.
+        """
         with Rtnl() as rtnl:
             host = self._host(rtnl, managed)
             self._kernel.links.quiet(host)

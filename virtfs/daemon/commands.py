@@ -2,8 +2,8 @@
 
 One command runs at a time. If a command fails, its user finds the reason in last_error.
 
-A signal to the writer cancels the methods below that take a user. Cancellation ends the wait for the lock and for the
-lookup of a user. A line that has begun to take effect completes, so it is shielded from there on.
+A signal to the writer cancels the methods below that have a parameter `user`. Cancellation ends a wait for the lock or
+for the lookup of a user. Once a line has begun to take effect, it is shielded from cancellation, so it completes.
 """
 
 import errno
@@ -48,12 +48,12 @@ YIELD = 64  # other tasks run after this many blank lines in a script
 
 
 async def at_once(user: User) -> None:
-    """Let other tasks run. This is the turn of a caller that is no user of the mount."""
+    """Let other tasks run. This is the `turn` of callers that are not users of the mount."""
     await trio.lowlevel.checkpoint()
 
 
 def whole() -> trio.CancelScope:
-    """Return the scope of work that is completed or undone once it has begun, even if the writer gets a signal."""
+    """Return a scope for work that must be completed or undone once it has begun, even if the writer gets a signal."""
     return trio.CancelScope(shield=True)
 
 
@@ -143,7 +143,7 @@ class Commands:
             raise self._errors.remember(located, user) from None
 
     async def _retry(self, text: str, user: User) -> None:
-        """Run the failed lines of the state file again. The caller does not hold the lock: each line takes it."""
+        """Run the failed lines of the state file again. The caller must not hold the lock, since each line takes it."""
         self._refuse_at_end()
         parse(text)
         if not user.root:
@@ -294,7 +294,7 @@ class Commands:
         return unit
 
     def _only_failed(self, command: Command) -> bool:
-        """Return whether a target exists only in lines of the state file that have failed. destroy drops such lines."""
+        """Return whether a target exists only in failed lines of the state file. `destroy` drops such lines."""
         target = command.target
         there = target in self._bridges if isinstance(target, str) else self._registry.find(Unit(int(target or 0)))
         return not there and self._state.failed.about(target)

@@ -1,4 +1,4 @@
-"""The state of a server as lines for its log: at an unexpected end, and whenever the server gets SIGUSR2."""
+"""Logs the state of a server when its mount ends unexpectedly, and whenever the server gets SIGUSR2."""
 
 import logging
 import signal
@@ -66,10 +66,10 @@ def on_signal(diagnosis: Diagnosis) -> Iterator[None]:
     """Log the state of a mount at each SIGUSR2, even if trio's loop does not run."""
 
     def describe(number: int, frame: FrameType | None) -> None:
-        # This runs between two instructions of the main thread, which may hold a lock of the log. So another thread
-        # logs what is collected here.
+        # A signal handler interrupts the main thread, which may hold a lock of the log. So the lines are collected
+        # here, and another thread logs them.
         lines = diagnosis.lines()
-        with suppress(RuntimeError):  # too many threads
+        with suppress(RuntimeError):  # no more threads can be started
             threading.Thread(target=_log, args=[lines], daemon=True).start()
 
     before = signal.signal(signal.SIGUSR2, describe)

@@ -42,9 +42,9 @@ class FailedLines:
             self._all.append(failed)
 
     def replace(self, before: FailedLine, after: FailedLine | None) -> None:
-        """Store a newer reason for a line. With None, drop the line, because it has now run.
+        """Replace a failed line by the same line with a newer reason. If `after` is None, the line has run: drop it.
 
-        Nothing happens if the line has been superseded meanwhile.
+        If the line has been superseded meanwhile, do nothing.
         """
         for at, one in enumerate(self._all):
             if one is before:
@@ -63,7 +63,7 @@ class FailedLines:
         return any(target in _targets(one.command) for one in self._all)
 
     def still_made(self) -> list[str]:
-        """Return the names in `made` that the failed lines are about, in order."""
+        """Return the names in `made` of the interfaces and bridges that failed lines are about, sorted."""
         targets = {target for one in self._all for target in _targets(one.command)}
         return sorted(self.made & {f"tap{target}" if isinstance(target, int) else str(target) for target in targets})
 
@@ -75,7 +75,7 @@ class FailedLines:
 
 
 def _targets(command: Command | None) -> tuple[object, ...]:
-    """Return the interfaces and bridges of a command, without the gap that a missing peer leaves."""
+    """Return the target and the peer of a command, without those that are None."""
     if command is None:
         return ()
     return tuple(target for target in (command.target, command.peer) if target is not None)

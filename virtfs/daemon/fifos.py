@@ -34,12 +34,12 @@ PAUSE = 0.25  # seconds between two checks for readers
 def make_directory() -> tuple[Path, int]:
     """Make a run-time directory. Return its path, and the descriptor of the lock that marks it as in use.
 
-    For root, the directory is in /run, and for other users in XDG_RUNTIME_DIR. If this place is full, missing or
-    read-only, the directory is in the directory for temporary files.
+    For root, the directory is in /run, and for other users in XDG_RUNTIME_DIR. If that place is full, missing or
+    read-only, the run-time directory is in the directory for temporary files.
     Everyone may open files in it by name, but only its owner may list it. This function also removes the directories
     left behind by killed daemons. In these, no process holds the lock.
 
-    VirtError: no place is usable; the errno is that of the last attempt.
+    VirtError: none of these places is usable; the errno is that of the last attempt.
     """
     places = _places()
     failure = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -96,7 +96,7 @@ def _locked(directory: Path) -> int:
 def _clear(lock: Path) -> None:
     try:
         if lock.parent.lstat().st_uid != os.getuid():
-            return  # in /tmp, anybody can make such a directory
+            return  # in /tmp, any user can make such a directory
         fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return
@@ -117,7 +117,7 @@ class Fifos:
         self.directory, self._lock = make_directory()
         self._start = start
         self._feeds: dict[Unit, tuple[Interface, Feed]] = {}
-        self._troubles: dict[str, str] = {}  # the last logged failure, by virt; it is not logged again
+        self._troubles: dict[str, str] = {}  # the last failure logged for each virt; not logged again if it recurs
 
     def path(self, virt: Virt) -> Path:
         """Return the path of an interface's FIFO."""
@@ -132,7 +132,7 @@ class Fifos:
         self.set_rights(interface)
 
     def _ensure_directory(self) -> None:
-        """Make the run-time directory anew if somebody has removed it. VirtError: it cannot be made."""
+        """Recreate the run-time directory if another program has removed it. VirtError: it cannot be made."""
         if self.directory.is_dir():
             return
         try:
@@ -158,7 +158,7 @@ class Fifos:
             found[1].fifo.set_rights(virt.owner, virt.group, virt.mode & 0o444)
 
     async def run(self) -> None:
-        """Check all FIFOs for readers every PAUSE seconds, until cancelled. A failure of one does not affect others."""
+        """Check all FIFOs for readers every PAUSE seconds, until cancelled. One that fails does not affect the rest."""
         while True:
             await trio.sleep(PAUSE)
             for interface, feed in tuple(self._feeds.values()):
@@ -178,7 +178,7 @@ class Fifos:
             if failure.errno != errno.ENOENT:
                 raise
             self._ensure_directory()
-            self.set_rights(interface)  # makes the FIFO anew
+            self.set_rights(interface)  # recreates the FIFO
 
     def remove(self) -> None:
         """Remove the directory at the end of the mount."""

@@ -75,7 +75,7 @@ class Follower:
                 if not isinstance(event, LinkChanged) or last[event.nsid, event.link.index] is event:
                     self._take(event)
         except BaseException:
-            self._take(Overflow())  # the reports that are not applied yet are lost
+            self._take(Overflow())  # the remaining reports are lost
             raise
         finally:
             if events:
@@ -189,9 +189,9 @@ class Follower:
                     try:
                         await self.look_for(interface)
                     except Exception as failure:
-                        failures[interface] = failure  # the other interfaces do not wait for this one
+                        failures[interface] = failure  # check the remaining interfaces first
             finally:
-                self._certain.set()  # callers of caught_up() do not wait for the next attempt
+                self._certain.set()  # callers of caught_up() must not wait for the next attempt
                 if failures:
                     self._doubtful |= dict.fromkeys(failures)
                     self._doubt.set()
@@ -204,7 +204,7 @@ class Follower:
 
         If the tap has moved, reports that arrive during the query are not yet attributed to the tap, but counted in
         _others. If that counter has changed, query again.
-        OSError: the kernel has not answered; the place and the state are then unknown.
+        OSError: the query failed; the place and the state are then unknown.
         """
         for _ in range(ATTEMPTS):
             if interface.virt.lost:

@@ -1,8 +1,8 @@
-"""Removes what a killed server has left behind and the state file does not mention.
+"""Removes taps and bridges that a killed server has left behind and that the state file does not mention.
 
-The state file has each line whole or not at all. A server that is killed during a line may have made a persistent tap
-or a bridge that is not recorded yet, or have moved a persistent tap to another namespace than that of its line. The
-marks of such taps and bridges (host.marks) tell them from those of the host.
+The state file reflects each command completely or not at all. A server that is killed during a command may have made a
+persistent tap or a bridge that is not recorded yet. It may also have moved a persistent tap to a namespace other than
+the one that the state file names. Marks (host.marks) distinguish such taps and bridges from those of the host.
 """
 
 import logging
@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 _TAP = re.compile(r"tap(?:0|[1-9][0-9]*)")
 _LIKE_A_LINE = re.compile(r"(?:create|ensure) (bridge\d+|\d+)\b")
 
-# Maps the name of each tap and bridge of a state file to the namespace in which its line looks for it: a name, "" for
-# that of the mount, None if it cannot be known.
+# Maps the name of each tap and bridge in a state file to the name of its network namespace. The name is "" for the
+# namespace of the mount, and None if the namespace cannot be known.
 Wanted = dict[str, str | None]
 
 
 def wanted_by(text: str) -> Wanted:
-    """Return the taps and bridges that a state file mentions, also in lines that have failed."""
+    """Return the taps and bridges that a state file mentions, including those in failed lines."""
     wanted: Wanted = {}
     for line in map(replayable, text.splitlines()):
         try:
@@ -56,12 +56,13 @@ def _note(command: Command, wanted: Wanted) -> None:
 
 
 def sweep(links: Links, mark: str, wanted: Wanted | None, open_tap: Callable[[Unit], Tap]) -> frozenset[str]:
-    """Remove the marked taps and bridges that are not wanted where they are. Return the names of the others. Blocks.
+    """Remove the marked taps and bridges, except those that `wanted` has in the same namespace. Blocks.
 
-    wanted: None if the state file did not exist. A user who removes it may still need the persistent taps. So they only
-    lose their marks, and belong to the host from then on.
-    A bridge that may have adopted addresses stays, since deleting it could cut the machine off. What cannot be removed
-    is logged.
+    Return the names of these exceptions.
+    wanted: None if the state file did not exist. A user who has removed that file may still need the persistent
+    taps and bridges. So they only lose their marks, and belong to the host from then on.
+    A bridge that may have adopted addresses also only loses its mark, since deleting it could cut the machine off from
+    the network. Failures are logged.
     """
     kept = set()
     for found in marks.find_marked(mark):
@@ -80,7 +81,7 @@ def sweep(links: Links, mark: str, wanted: Wanted | None, open_tap: Callable[[Un
 
 
 def _removable(found: marks.Marked) -> bool:
-    """Return whether no other program has renamed the interface, which would mean that it has a use for it."""
+    """Return whether no other program has renamed the interface. A renamed interface is presumably in use."""
     return found.kind == "bridge" or _TAP.fullmatch(found.name) is not None
 
 
@@ -90,7 +91,10 @@ def _unmark(index: int) -> None:
 
 
 def _is_at(place: tuple[int, int], name: str | None) -> bool:
-    """Return whether a namespace has this name, or may have it because the name cannot be resolved now."""
+    """Return whether a namespace has this name. Return True if the name is unknown or cannot be resolved now.
+
+    place: the identity of the namespace (netns.identity).
+    """
     if name is None:
         return True
     try:

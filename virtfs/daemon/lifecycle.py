@@ -1,4 +1,4 @@
-"""Create and destroy interfaces: make the parts of an interface bottom-up, and end them in order."""
+"""Create and destroy interfaces: make the parts of an interface bottom-up, and end them in a safe order."""
 
 import errno
 import logging

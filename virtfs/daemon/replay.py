@@ -31,7 +31,10 @@ class Lines(Protocol):
     ended: bool
 
     async def run_line(self, text: str, user: User, made: frozenset[str] | None = None) -> None:
-        """Run a line. The caller holds the lock. made: what an earlier run of virtfs made; None for a user's line."""
+        """Run a line. The caller holds the lock.
+
+        made: the names of the taps and bridges that an earlier run of virtfs made. None for a user's line.
+        """
 
 
 class Replay:
@@ -61,7 +64,7 @@ class Replay:
         return not self._lines.ended
 
     async def _sweep(self, text: str, created: bool) -> frozenset[str]:
-        """Remove what a killed server has left and the state does not mention. Return the names of what it has left."""
+        """Remove the leftovers of a killed server that are not in the state file. Return the names of those kept."""
         kernel = self._kernel
         if not kernel.mark:
             return frozenset()
@@ -69,14 +72,14 @@ class Replay:
         return await kernel.call(sweep, kernel.links, kernel.mark, wanted, kernel.open_tap)
 
     async def retry(self) -> None:
-        """Run the lines again that have failed, each as a line of its own. Other lines may run in between.
+        """Run the failed lines again, each as a separate command. Users' commands may run in between.
 
-        VirtError: some have failed again; the errno and the reason are those of the first.
+        VirtError: some lines have failed again; the errno and the reason are those of the first such line.
         """
         refusals, done = [], 0
         for one in self._failed:
             if one not in self._failed:
-                continue  # superseded meanwhile by a user's line
+                continue  # a user's line has superseded it meanwhile
             try:
                 await self._run(one.line)
             except OSError as refusal:
@@ -93,7 +96,7 @@ class Replay:
             raise VirtError(first.errno, f"{counts}{first.strerror}")
 
     async def _attempt(self, line: str) -> FailedLine | None:
-        """Run a line. Return it with the reason if it fails."""
+        """Run a line. If it fails, return the line with the reason."""
         try:
             await self._run(line)
         except OSError as refusal:

@@ -21,9 +21,9 @@ from virtfs.forward.wire import Wire
 
 
 class Reports:
-    """Makes the texts (files.tree.Reports).
+    """Makes the texts of report files (files.tree.Reports).
 
-    options, limits: the mount options and limits that status.json shows. memory: the accountant of the mount.
+    options: the mount options. limits: the limits of the mount. memory: its accountant. status.json shows all three.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Reports:
         return status(version, virts, bridges, map(describe_cable, cables), self._options, state, limits, memory)
 
     def state_gauges(self) -> dict[str, float] | None:
-        """Return the values of the metrics of the state file. None if there is no state file."""
+        """Return the values of the metrics about the state file. Return None if there is no state file."""
         if self._state.file is None:
             return None
         unsaved = self._state.unsaved

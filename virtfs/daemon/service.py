@@ -287,7 +287,10 @@ class _Mount:
         self._channel.end()
 
     def _check_memory(self) -> None:
-        """Log memory that is still charged after the end of every interface: a buffer has not given it back."""
+        """Log memory that is still charged after all interfaces have been destroyed.
+
+        Such memory means that some buffer was not released.
+        """
         kinds = OF_INTERFACES if self._handles else tuple(kind for kind in Kind if kind is not Kind.REQUESTS)
         if left := self._daemon.memory.left(kinds):
             log.error("the accounts of memory failed: %s", left)

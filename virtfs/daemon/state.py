@@ -82,7 +82,7 @@ class State:
         yield from self.failed.comments()
 
     def _verbs_of(self, virt: Virt, *, makes: bool = False) -> tuple[list[tuple[Action, ...]], list[Action]]:
-        """Return the lines of verbs, and the actions that no line can express."""
+        """Return the lines of verbs that verbs() describes, and the actions that no line can express."""
         user, group = self._accounts.user_name(virt.owner), self._accounts.group_name(virt.group)
         divided = [writable(actions) for actions in verbs_of(virt, user, group, makes=makes)]
         return [line for line, _ in divided if line], [action for _, others in divided for action in others]
@@ -102,7 +102,7 @@ class State:
         return kept
 
     def _tell(self, number: int) -> None:
-        """Emit an event if the errno of the last save differs from the one before. 0 means success."""
+        """Emit an event if the errno of a save differs from that of the save before. number: the errno; 0, success."""
         if number != self._told:
             self._told = number
             if number:
@@ -112,7 +112,7 @@ class State:
 
     @property
     def unsaved(self) -> Unsaved | None:
-        """Why the state file does not have the current state. None if it has it, or if there is no state file."""
+        """The reason why the state file is out of date. None if it is up to date, or if there is no state file."""
         return None if self.file is None else self.file.unsaved
 
     def report(self) -> dict[str, object] | None:

@@ -25,7 +25,7 @@ MOST = 16 << 20  # maximum size of the file in bytes; 4000 interfaces take about
 
 
 class Unsaved(NamedTuple):
-    """Why the file does not have the current state. since: when that began, in seconds since 1970."""
+    """The reason why the file is out of date. since: the time of the first failed save, in seconds since 1970."""
 
     refusal: VirtError
     since: float
@@ -87,7 +87,7 @@ class StateFile:
     async def save(self, snapshot: Callable[[], Awaitable[str | None]]) -> bool:
         """Write a snapshot if it differs from the last one. Return False if this failed.
 
-        An error is kept in `unsaved`. It is logged, unless it is the same as the error before.
+        An error is stored in `unsaved`. It is logged, unless the previous save failed with the same error.
         snapshot: returns the text to save, or None if the state must not be saved any more. It is called after earlier
         saves have ended, so that an older text never replaces a newer one.
         """
@@ -113,8 +113,8 @@ class StateFile:
     def _replace(self, text: str) -> int:
         """Replace the file and return the descriptor that locks the new one.
 
-        Both the text and the rename are on the disk when this function returns. The descriptor is open for reading
-        only, since one that is open for writing would keep the file system from being remounted read-only.
+        Both the text and the rename are on the disk when this function returns. The descriptor is
+        read-only, because a writable one would keep the file system from being remounted read-only.
         """
         new = self.path.with_name(self.path.name + ".new")
         # A crash may have left a file of this name. If the name is a symbolic link, unlink(2) removes only the link.

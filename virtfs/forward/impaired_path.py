@@ -19,7 +19,7 @@ class ImpairedPath:
     One task, `run`, serves any number of frames. A frame that is due at once is delivered before `push` returns.
     stream: a name that is mixed into the seed, so that two directions with the same seed get different random numbers.
     deliver: called with each frame when it is due. It must not raise an exception.
-    lost, duplicated: called with the number of newly lost frames, and of newly made duplicates.
+    lost: called with the number of frames lost since its last call. duplicated: likewise for duplicates made.
     hold: charges the delayed frames.
     The constructor raises VirtError: EMFILE, ENFILE, ENOMEM.
     """
@@ -45,7 +45,7 @@ class ImpairedPath:
         self._scope = trio.CancelScope()
 
     def push(self, frame: bytes) -> None:
-        """Take one more frame. After `stop`, drop it."""
+        """Take one more frame. After `stop`, count it as lost."""
         if self._stopped:
             self._lost(1)
             return
@@ -69,7 +69,7 @@ class ImpairedPath:
         return self._scheduler.clear()
 
     def _move_on(self) -> None:
-        """Deliver the frames that are due, set the timer for the next frame, and report lost frames and duplicates."""
+        """Report lost frames and duplicates, deliver the frames that are due, and set the timer for the next frame."""
         scheduler = self._scheduler
         self._report()
         for frame in scheduler.pop(monotonic_ns()):

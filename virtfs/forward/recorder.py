@@ -27,8 +27,8 @@ from virtfs.host.tap_protocol import Placed
 log = logging.getLogger(__name__)
 
 # Sizes are in bytes. A block of a large ring can hold the largest segment that a tap gets from TCP. With little traffic
-# the kernel closes a block every `wait` ms, full or not. So the server may then stall for `wait` times the number of
-# blocks before frames are lost.
+# the kernel closes a block every `wait` ms, full or not. The ring then absorbs a stall of the server of up to `wait`
+# times `blocks` ms without losing frames.
 LARGE = Size(block=128 << 10, blocks=32, wait=4)
 SMALL = Size(block=16 << 10, blocks=4, wait=10)
 LARGE_ONES = 32  # maximum number of large rings per mount; a mount may have thousands of rings
@@ -79,7 +79,7 @@ class Rings:
     """The packet rings of a mount.
 
     While LARGE_ONES large rings are open, new rings are small. The more rings are open, the longer the `wait` of a new
-    ring. memory: the accountant of the mount; a ring is also small if `memory` refuses a large one.
+    ring. memory: the accountant of the mount. If it refuses a large ring, the new ring is small too.
     """
 
     def __init__(self, memory: Memory, make: Callable[[Placed, Size, Program | None], Ring] = PacketRing.open) -> None:
@@ -111,7 +111,8 @@ class Rings:
     def _charged(self, hold: Hold) -> Size:
         """Charge a ring, and return its size.
 
-        A small ring is never refused. Otherwise an owner who holds much memory would be missing from the root's pcap.
+        A small ring is never refused. Otherwise `pcap` in the mount's root would lack the interfaces of an owner
+        with much memory in use.
         """
         if self._large < LARGE_ONES:
             with suppress(VirtError):
@@ -125,7 +126,7 @@ class Rings:
         self._large -= size.block == LARGE.block
 
     async def close(self, ring: Ring, size: Size, hold: Hold) -> None:
-        """Close a ring. The size and the hold are those of open()."""
+        """Close a ring. size: what open() returned. hold: what open() was called with."""
         self._forget(size)
         with trio.CancelScope(shield=True):
             await surely_in_thread(ring.close, self._threads)
@@ -178,7 +179,7 @@ class Recorder:
 
     @property
     def program(self) -> Program | None:
-        """The filter for frames towards virt, or None if all of these frames are delivered."""
+        """The filter for the frames that virt receives, or None if all of them are delivered."""
         return self._program
 
     async def refilter(self, program: Program | None) -> None:

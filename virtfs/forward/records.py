@@ -1,4 +1,4 @@
-"""The frames of a wire as a byte stream of records (core.framestream), many of them in one call."""
+"""The frames of a wire as a byte stream of records (core.framestream). One call transfers many frames."""
 
 import errno
 from os import readv
@@ -11,14 +11,14 @@ from virtfs.forward.wire import HEADROOM, LONGEST, Wire
 from virtfs.forward.wire_out import Outward
 from virtfs.host.tap_protocol import NO_HEADER, VNET_HEADER
 
-MOST = 512  # frames in one call: less than 1 ms of work
-_BEFORE = VNET_HEADER - PREFIX.size  # bytes by which a virtio_net_hdr reaches beyond the length of its frame
+MOST = 512  # maximum number of frames per call, which is less than 1 ms of work
+_BEFORE = VNET_HEADER - PREFIX.size  # bytes by which a virtio_net_hdr is longer than the prefix of a record
 
 
 class RecordReader:
     """Takes frames out of a wire, as records.
 
-    rest: the part of a record that did not fit into the last read. hold: charges it.
+    rest: the part of a record that did not fit into the last read. hold: charges this part.
     """
 
     __slots__ = ("_header", "_hold", "_wire", "rest")
@@ -30,12 +30,12 @@ class RecordReader:
         self.rest = b""
 
     def read(self, room: memoryview, size: int) -> tuple[int, int]:
-        """Put waiting frames into `room` at HEADROOM, each as a record, and at most MOST of them.
+        """Write up to MOST waiting frames as records into `room`, starting at HEADROOM, and at most `size` bytes.
 
-        Only whole records are put there, unless the first one is longer than `size`. The next read continues it.
-        Return the number of bytes put there, and the number of frames taken from the wire. (0, 0): no frame waits.
+        Only whole records are written, unless the first one is longer than `size`. The next read continues that record.
+        Return the number of bytes written, and the number of frames taken from the wire. (0, 0): no frame waits.
         VirtError: EHOSTDOWN, the interface is down; ENXIO, its tap has vanished; ENOBUFS, there is no memory for the
-        rest of a long record, which is dropped.
+        rest of a record that is longer than `size`. That record is dropped.
         """
         # After each record, the room must have space for one more frame of any length.
         end = min(HEADROOM + size, len(room) - LONGEST - PREFIX.size)
@@ -85,7 +85,7 @@ class RecordReader:
         try:
             self._keep(bytes(room[fits:at]))
         except VirtError:
-            if frames > copies:  # no frame that counts comes after a Copy
+            if frames > copies:  # no frame after a Copy is counted
                 wire.disown(at - last - PREFIX.size)
             if last == HEADROOM:
                 raise
@@ -108,7 +108,7 @@ class RecordWriter:
         self.frames = 0  # number of frames sent or dropped so far
 
     def unfinished(self) -> int:
-        """Return the number of bytes of the last record, which is not complete yet."""
+        """Return the number of bytes received of a record that is not complete yet."""
         return self._records.unfinished()
 
     def forget(self) -> None:
@@ -116,12 +116,13 @@ class RecordWriter:
         self._records.forget()
 
     def write(self, data: memoryview) -> int:
-        """Send the frames of the records that this data completes, at most MOST of them. Return the bytes used.
+        """Send the frames of the records that this data completes. Return the number of bytes used.
 
-        If the result is less than the length of the data, call again with the rest.
-        data: must be writable, because the header of a packet is written over the bytes before its frame.
-        VirtError EINVAL: a record has a length that no frame has; the frames before it have been sent. Other errors are
-        those of Outward.put.
+        One call completes the unfinished record, if any, and then sends at most MOST more frames. If the result is
+        less than the length of the data, call again with the rest.
+        data: must be writable, because the virtio_net_hdr of a frame overwrites the bytes before the frame.
+        VirtError EINVAL: a record has a length that no frame can have; the frames before it have been sent. Other
+        errors are those of Outward.put.
         """
         records = self._records
         frame, at = records.first(data)
@@ -139,9 +140,9 @@ class RecordWriter:
         return len(data)
 
     def _send(self, data: memoryview, at: int) -> int:
-        """Send complete records that begin at `at`. Return where the first record begins that was not sent.
+        """Send the complete records from offset `at` on. Return the offset of the first record that was not sent.
 
-        The rest of the data is an incomplete or invalid record, or MOST frames have been sent.
+        Stop at an incomplete or invalid record, or after MOST frames.
         """
         out, unpack = self._out, PREFIX.unpack_from
         write = out.tap_write

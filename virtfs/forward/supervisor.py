@@ -2,12 +2,12 @@
 
 Each task has a name, which the log shows, and one of three policies for a failure:
 
-    start      log the failure with its traceback. Only this task ends
+    start      log the failure with its traceback; only this task ends
     keep       log the failure, and call the function again after a pause (forward.tasks.lasting)
-    together   finish the other functions of the same call, then raise the first failure in the caller
+    together   wait for the functions that were passed to the same call, then raise the first failure in the caller
 
-So a failure never reaches a nursery, where it would cancel all other tasks. A mount ends only when it is told to: by
-an unmount, by the end of the FUSE connection, or by a signal.
+So a failure never reaches a nursery, where it would cancel all other tasks. A mount ends only because of an
+unmount, the end of the FUSE connection, or a signal.
 """
 
 import logging
@@ -55,13 +55,13 @@ async def supervised() -> AsyncIterator[Tasks]:
 
 
 async def _guarded(work: Task, name: str) -> None:
-    """Call `work`. Log its failure, and let only cancellation pass."""
+    """Call `work`. If it fails, log the failure instead of raising it. Only cancellation is passed on."""
     try:
         await work()
     except Exception as failure:
         log.error("%s: failed", name, exc_info=only(failure))
     except BaseExceptionGroup as group:
-        # A nursery that is cancelled while one of its tasks fails raises both.
+        # If one task of a nursery fails while the nursery is cancelled, the group contains both exceptions.
         failures, rest = group.split(Exception)
         if failures is not None:
             log.error("%s: failed", name, exc_info=only(failures))
@@ -72,7 +72,7 @@ async def _guarded(work: Task, name: str) -> None:
 async def together(*works: Task) -> None:
     """Call functions concurrently, and wait until all have ended.
 
-    If some of them failed, log all failures but the first, and then raise the first.
+    If some of them fail, log all failures except the first, and then raise the first.
     """
     failures: list[Exception] = []
 

@@ -48,7 +48,7 @@ class Wire:
     or closes. Each returns whether anyone is still waiting for a frame from the tap.
     memory: the accountant of the mount. Frames that are read ahead are charged to the owner of the interface.
     path: the impairment of frames towards virt, or None.
-    counted: whether the last frame that `take` returned was counted. A copy of a frame in a cable is not.
+    counted: whether `take` counted the last frame that it returned. It does not count copies of a cable's frames.
     rest: the end of a frame that did not fit into a read of at least SPLIT bytes. The frame file clears it after use.
     """
 
@@ -144,13 +144,14 @@ class Wire:
     def sources(self) -> tuple[FrameQueue, int]:
         """Return the queue of frames that were read ahead, and the tap's descriptor.
 
-        A reader takes the queued frames first. Frames are next read from the descriptor, a virtio_net_hdr before each.
+        A reader takes the queued frames first. It then reads from the descriptor. A virtio_net_hdr precedes each
+        of these frames.
         The descriptor is -1 if an impairment or a cable reads the tap.
         """
         return self._kept, -1 if self._fed else self._fd
 
     def count(self, frames: int, size: int) -> None:
-        """Count frames that a reader has taken from `sources`, without any Copy. size: their total length in bytes."""
+        """Count frames that a reader has taken from `sources`, excluding copies. size: their total length in bytes."""
         self._counters.rx_frames += frames
         self._counters.rx_bytes += size
         self.taken_at = time_ns()
@@ -184,7 +185,7 @@ class Wire:
     def disown(self, length: int) -> None:
         """Count a frame that `take` returned as dropped instead of received.
 
-        Call this if the frame cannot be passed to the reader and was `counted`. length: its length in bytes.
+        Call this if the frame was `counted` but cannot be passed to the reader. length: that of the frame in bytes.
         """
         self._counters.rx_frames -= 1
         self._counters.rx_bytes -= length
@@ -236,7 +237,7 @@ class Wire:
             if self._onward is None:
                 self._empty()
             else:
-                self.lose(self._kept.trim(0))  # a cable takes later frames, so there is no backlog
+                self.lose(self._kept.trim(0))  # the cable takes all frames, so there is no backlog
 
     def opened(self) -> None:
         """Count a new reader. The first reader gets the backlog and all frames from now on."""
@@ -318,10 +319,10 @@ class Wire:
             self.arrive(frame)
 
     def shorten(self, queue: int) -> None:
-        """Prepare for a shorter queue of the tap: read the frames that the tap holds, and drop those beyond `queue`.
+        """Prepare the tap for a shorter queue. Read the frames that it holds, and drop those beyond `queue` frames.
 
-        The kernel drops frames that do not fit into the new queue, but does not count them (drivers/net/tun.c
-        tun_queue_resize).
+        Otherwise the kernel would drop the frames that do not fit into the new queue, without counting them
+        (drivers/net/tun.c tun_queue_resize).
         """
         if self._refusal is not None or self._onward is not None or queue >= self.virt.host.queue:
             return
@@ -341,7 +342,7 @@ class Wire:
         self._counters.rx_bytes += size
 
     def count_duplicates(self, frames: int) -> None:
-        """Count frames that an impairment has added."""
+        """Count the duplicates of frames that an impairment has made."""
         self._counters.rx_duplicated += frames
 
     def _queue(self, frame: bytes) -> int:

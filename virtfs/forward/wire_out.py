@@ -19,7 +19,7 @@ from virtfs.host.tap_protocol import NO_HEADER, TapDevice
 
 
 class Path(Protocol):
-    """An impaired path. It delays, loses or changes frames, and delivers the remaining ones."""
+    """An impaired path. It delays, loses or changes frames, and delivers the rest."""
 
     def push(self, frame: bytes) -> None:
         """Take one more frame."""
@@ -34,7 +34,7 @@ class Outward:
     catch_up: processes pending notifications from the kernel; called before a frame is rejected as too long.
     vanished: called when the tap turns out to have vanished; returns the error to raise.
     path: the impairment of frames towards the tap, or None.
-    tap_write: write(2) to the tap, for a frame with a virtio_net_hdr before it. Returns None instead of EAGAIN.
+    tap_write: calls write(2) on the tap with a virtio_net_hdr and a frame. Returns None instead of raising EAGAIN.
     """
 
     def __init__(
@@ -137,7 +137,8 @@ class Outward:
     def bounds(self) -> tuple[int, int]:
         """Return the shortest and the longest frame that may be written straight to the tap.
 
-        All other frames must go through `put`. The result is (1, 0) if frames pass an impairment or antispoof.
+        All other frames must go through `put`. The result is (1, 0), which no frame satisfies, while an impairment or
+        antispoof is in use.
         """
         return (self._shortest, self._longest) if self._plain else (1, 0)
 
@@ -167,7 +168,7 @@ class Outward:
     def arrive(self, frame: bytes) -> None:
         """Send a frame that has passed the impairment. If it cannot be sent, it is dropped and counted.
 
-        The write of this frame has succeeded earlier, so there is no program that an error could be reported to.
+        The program's write of this frame has already succeeded, so an error can no longer be reported to that program.
         """
         try:
             self._send(frame)
@@ -175,7 +176,7 @@ class Outward:
             self._count_unless_counted(error)
 
     def _count_unless_counted(self, error: VirtError) -> None:
-        """Count a frame that failed with ENXIO. With any other error, it is already counted."""
+        """Count a frame as dropped if its error is ENXIO. After any other error, the frame has already been counted."""
         if error.errno == errno.ENXIO:
             self._counters.tx_dropped += 1
 
@@ -214,7 +215,7 @@ class Outward:
             raise VirtError(errno.EMSGSIZE, sentence)
 
     def not_sent(self, error: OSError) -> None:
-        """Count a frame that the tap has refused. error: the errno of write(2) to the tap.
+        """Count a frame that the tap has refused. error: the error of write(2) to the tap.
 
         VirtError: ENXIO, the tap has vanished; with `strict`, ENETDOWN, the interface is down.
         """
@@ -253,5 +254,5 @@ class Outward:
         self._counters.tx_dropped += frames
 
     def count_duplicates(self, frames: int) -> None:
-        """Count frames that an impairment has added."""
+        """Count the duplicates of frames that an impairment has made."""
         self._counters.tx_duplicated += frames

@@ -28,8 +28,8 @@ from virtfs.host.descriptors import NONE_LEFT
 
 log = logging.getLogger(__name__)
 
-_MERGING = 160  # bytes that a frame takes in addition to its block while it is merged with others
-_WATCHED = 1024  # bytes that each interface of a capture takes
+_MERGING = 160  # bytes of memory that a frame takes, in addition to its block, while it is in the merge
+_WATCHED = 1024  # bytes of memory that each interface of a capture takes
 
 
 @dataclass(slots=True)
@@ -134,14 +134,14 @@ class CaptureHandle(TextDeviceHandle):
         self._capture = capture
         self._budget = capture.budget
         self._hold = capture.budget.memory.hold(Kind.CAPTURES, user.uid)
-        # Joined blocks, the number of frames in them, and the bytes that they took before some of them were read.
+        # Each piece: joined blocks, the number of frames in them, and the original length before any blocks were read.
         self._pieces: deque[tuple[memoryview, int, int]] = deque()
         self._size = self._pending = 0
-        self._used = 0  # bytes of memory: whole pieces, of which some blocks have been read, and overhead
+        self._used = 0  # bytes of memory: overhead, and each piece in full until all its blocks are read
         self._watched: dict[Recorder, Watched] = {}
         self._introduced = 0  # number of interface description blocks so far
-        # What an interrupted read returns if the capture has no interface left: the last statistics block of an
-        # interface, or a name resolution block without names if there never was an interface.
+        # An interrupted read returns this block if the capture has no interface left. It is the last statistics block
+        # of an interface, or a name resolution block without names if there never was an interface.
         self._last = no_names()
         self._over = self._released = False
         self._full = False  # whether a frame was dropped and nothing has been read since
@@ -171,14 +171,14 @@ class CaptureHandle(TextDeviceHandle):
             raise VirtError(refusal.errno or errno.EIO, f"pcap: {refusal.strerror}")
 
     async def appear(self, recorder: Recorder) -> None:
-        """Capture one more interface. If the reader does not even take the blocks of interfaces, end the capture."""
+        """Capture one more interface. If the reader is so slow that blocks of interfaces pile up, end the capture."""
         if self._size > 2 * self._budget.each:
             self._end()
         elif recorder not in self._watched and not recorder.virt.lost and not self._released:
             await self._watch(recorder, self._introduce(recorder))
 
     def _end(self) -> None:
-        """Capture nothing more. The reader gets the end of the file after the blocks that wait."""
+        """Stop capturing. The reader gets the blocks in the buffer, then the end of the file."""
         self._over = True
         for recorder, watched in self._watched.items():
             recorder.unwatch(watched.sink)
@@ -277,7 +277,7 @@ class CaptureHandle(TextDeviceHandle):
         self.waiters.wake()
 
     def _use(self, size: int) -> None:
-        """Charge `size` more bytes, or fewer if it is negative, for something that is not a frame."""
+        """Charge `size` more bytes for data other than frames. A negative `size` reduces the charge."""
         self._used += size
         self._hold.force(max(self._used, self._hold.size))
         self._hold.relax(self._used)
@@ -308,7 +308,7 @@ class CaptureHandle(TextDeviceHandle):
     def _next(self, size: int, least: int = 0) -> memoryview:
         """Remove as many whole blocks from the start of the first piece as fit into `size` bytes, and return them.
 
-        least: the number of blocks to remove in any case, even if they are longer than `size` (see whole_blocks).
+        least: the minimum number of blocks to remove, even if they are longer than `size` (see whole_blocks).
         """
         blocks, frames, whole = self._pieces[0]
         length = len(blocks)
@@ -327,7 +327,7 @@ class CaptureHandle(TextDeviceHandle):
         return blocks[:length]
 
     def _drop_piece(self) -> None:
-        """Remove the first piece. Its memory is free only now, even if its blocks were read one by one."""
+        """Remove the first piece and free its memory. Reading only some of its blocks does not free any memory."""
         self._used -= self._pieces.popleft()[2]
         self._hold.relax(self._used)
 

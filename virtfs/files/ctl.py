@@ -1,4 +1,4 @@
-"""ctl: takes a script of commands, one per line. A script may be split anywhere into several writes of one open."""
+"""ctl: takes a script of commands, one per line. Several writes to one open file may split a script anywhere."""
 
 import errno
 from collections.abc import Awaitable, Callable
@@ -11,8 +11,8 @@ from virtfs.core.script import Script
 from virtfs.files.node import Owner
 from virtfs.files.text import Text, TextHandle, Turn
 
-# Runs the lines completed by one write. The Script keeps an unfinished line for the next write of the same open.
-# Each line waits for a Turn.
+# Runs the lines completed by one write. The Script keeps an unfinished line for the next write to the same open file.
+# Before each line, the Turn waits until it is the user's turn.
 Run = Callable[[Script, bytes, User, Turn], Awaitable[None]]
 
 
@@ -60,7 +60,8 @@ class CtlHandle(TextHandle):
         try:
             await self.ctl.run(self.script, data, self.user, turn)
         finally:
-            # The line came with `data`, for which more has been charged, so this cannot exceed a limit.
+            # The unfinished line is part of `data`, and write() has charged more than this for `data`. So the charge
+            # cannot exceed a limit.
             self._input.force(self._input.size + self.script.size - kept)
 
     def interrupt(self) -> int:

@@ -14,7 +14,7 @@ from virtfs.files.node import ROOT, Rights
 from virtfs.forward.tasks import Start
 
 MOST = 4096  # lines kept for slow readers
-AT_ONCE = 64  # readers that are woken before other tasks run
+AT_ONCE = 64  # maximum number of readers to wake before other tasks run
 
 
 class Events(DeviceFile):
@@ -31,7 +31,7 @@ class Events(DeviceFile):
         self.count = 0  # number of all events so far
         self._changed = changed
         self._start = start
-        self._waking = False  # whether the task that wakes many readers runs
+        self._waking = False  # whether the task that wakes the readers is running
 
     def emit(self, what: Event, name: str, **keys: object) -> None:
         """Report an event to every reader.
@@ -56,7 +56,7 @@ class Events(DeviceFile):
         self._changed()
 
     async def _wake(self) -> None:
-        """Wake many readers. Other tasks run after each AT_ONCE of them."""
+        """Wake all readers. Let other tasks run after every AT_ONCE readers."""
         seen = -1
         try:
             while seen != self.count:

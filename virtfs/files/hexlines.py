@@ -14,7 +14,7 @@ from virtfs.files.device import SLICE, DeviceFile, DeviceHandle, Opens, TextDevi
 from virtfs.files.frame import Frame
 from virtfs.forward.wire import HEADROOM, LONGEST
 
-PIECE = 65536  # bytes of a write that are split into lines at once
+PIECE = 65536  # maximum number of bytes of a write that are split into lines at a time
 # Holds a frame only while it is being formatted, so that one buffer serves all readers.
 _ROOM = memoryview(bytearray(LONGEST + HEADROOM))
 
@@ -63,14 +63,14 @@ class HexHandle(TextDeviceHandle):
         self._wire = file.frame.wire
         self._lines = Lines()
         self._data = b""  # the write in progress
-        self._base = self._fed = 0  # begin and end of the piece of _data that was passed to _lines last
+        self._base = self._fed = 0  # start and end, in _data, of the piece that was last passed to _lines
         self._line, self._several = 1, False  # the number of the line at _fed; whether the write has several lines
         self._items: Iterator[bytes | None] = iter(())  # the lines of this piece
         self._input = self._wire.memory.hold(Kind.INPUT, user.uid)
         self._unread = self._wire.memory.hold(Kind.CONTENTS, user.uid)
 
     def read(self, room: memoryview, size: int) -> int | None:
-        """Return the next bytes of a line. VirtError ENOBUFS: there is no memory for the rest of a long line."""
+        """Read the next bytes of a line. VirtError ENOBUFS: there is no memory to keep the rest of a long line."""
         taken = super().read(room, size)
         if taken is not None and len(self._rest) > self._unread.size:
             try:
@@ -151,7 +151,7 @@ class HexHandle(TextDeviceHandle):
         return taken
 
     def _end(self) -> None:
-        """Free the memory of a write that has ended. Only its unfinished line is kept."""
+        """Free the memory of a write that has ended, except for its unfinished line."""
         self._data = b""
         self._input.resize(self._lines.size)
 

@@ -18,7 +18,7 @@ PIECE = 65536  # maximum length in bytes of a piece, which consists of joined pa
 class History:
     """The last frames of one interface: at most `history_size` bytes of pcapng packet blocks.
 
-    They are charged to the owner of the interface. If memory is short, fewer frames are kept.
+    The blocks are charged to the owner of the interface. If a limit on memory is reached, fewer frames are kept.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -118,7 +118,7 @@ class HistoryFile(DeviceFile):
         return len(self.head()) + self.history.length()
 
     async def open(self, flags: int, user: User) -> FixedHandle:
-        """Return a handle with the frames kept now. VirtError ENOBUFS: the user may not hold that much memory."""
+        """Return a handle with the frames kept now. VirtError ENOBUFS: they would exceed a limit on memory."""
         return HistoryHandle(self, await self.history.blocks(), user)
 
 

@@ -25,7 +25,7 @@ from virtfs.forward.wire import Wire
 from virtfs.host.timer import Timer
 
 BURST = 512  # frames sent between two looks at the clock
-PIECE = 49152  # bytes of a write that are decoded at once
+PIECE = 49152  # maximum number of bytes of a write that are decoded at a time
 
 
 class Inject(DeviceFile):
@@ -108,12 +108,12 @@ class InjectHandle(DeviceHandle):
         self._rows = Rows()
         self._frames = 0
         self._data = b""  # the waiting write
-        self._base = self._fed = 0  # begin and end of the piece of _data that was fed to the reader last
+        self._base = self._fed = 0  # start and end, in _data, of the piece that was last fed to the reader
         self._paced = False  # whether `pace` was set when the write began
         self._timer = Timer()  # created last: if a later statement failed, nothing would close the timer
 
     def write(self, data: memoryview) -> int | None:
-        """Take a piece of a capture file. VirtError ENOBUFS: there is no memory for it; nothing is taken."""
+        """Take a piece of a capture file. VirtError ENOBUFS: there is no memory for it, so nothing is taken."""
         needed = ROOM + self._reader.memory(len(data)) + len(data)
         if needed > self._hold.size:
             try:
@@ -158,7 +158,10 @@ class InjectHandle(DeviceHandle):
                 return None
 
     def _replay(self, wire: Wire, end: int) -> bool:
-        """Send the records of this piece that are due. Return whether all are sent. end: when to stop, in ns."""
+        """Send those records of this piece that are due. Return whether all are sent.
+
+        end: when to stop, in ns (monotonic_ns).
+        """
         while True:
             record = self._next or self._record()
             if record is None:

@@ -43,7 +43,7 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[Wire], int]]]] = {
 }
 
 
-# The HELP text of each number that the accountant keeps of a kind of memory, under the name of the metric.
+# For each metric of the memory in use: the attribute of core.memory that has its value, and its HELP text.
 _MEMORY: Final[dict[str, tuple[str, str]]] = {
     "memory_bytes": ("now", "Bytes that clients make the server hold, by kind."),
     "memory_highest_bytes": ("highest", "Largest value of virtfs_memory_bytes so far."),

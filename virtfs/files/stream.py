@@ -1,4 +1,4 @@
-"""stream: the frames of an interface as a byte stream, for pipes, sockets and programs that move many frames a call."""
+"""stream: an interface's frames as a byte stream, for pipes, sockets and programs that move many frames per call."""
 
 import errno
 import select
@@ -13,7 +13,7 @@ from virtfs.forward.records import RecordReader, RecordWriter
 
 
 class Stream(DeviceFile):
-    """The stream file. It shares the queue of `frame`, and the limit on opens that the verb `exclusive` sets.
+    """The stream file. It shares a queue with `frame`, and the limit on opens that the verb `exclusive` sets.
 
     report: called with an error and the user, to set the user's last_error.
     """
@@ -32,7 +32,7 @@ class Stream(DeviceFile):
 
 
 class StreamHandle(DeviceHandle):
-    """One open of stream. It keeps the unread rest of a record, and the beginning of a partly written one."""
+    """One open of stream. It keeps the unread rest of a record, and the beginning of a partly written record."""
 
     __slots__ = ("_file", "_flags", "_frames", "_input", "_left", "_reader", "_taken", "_unread", "_writer")
 
@@ -64,7 +64,7 @@ class StreamHandle(DeviceHandle):
         try:
             self._input.resize(len(rest))
         except VirtError:
-            return taken  # the writer keeps the rest, as after any short write
+            return taken  # a short write: the caller keeps the rest
         self._left = memoryview(bytearray(rest))  # `data` is valid only during this call
         return None
 

@@ -4,8 +4,8 @@ A read at offset 0 takes a new snapshot, and reads at higher offsets continue in
 as on sysfs, once the text differs from the snapshot.
 
 splice(2), sendfile(2) and mmap(2) read from the page cache, which all opens share. The page cache ends at the file
-size that virtfs last reported to the kernel. A text that has grown since then would be cut off there. So `measured`
-keeps the text whose length was last reported, and the page cache is filled from this text alone.
+size that virtfs last reported to the kernel, so a text that has grown since then would be cut off. `measured` keeps the
+text whose length was last reported, and the page cache is filled only from that text.
 """
 
 import errno
@@ -22,10 +22,11 @@ from virtfs.core.quoting import encode
 from virtfs.files.device import PollId
 from virtfs.files.node import Node, Owner, Rights
 
-_COPIES = 4  # of the data of a write, at most, while it is applied: as it arrived, joined, decoded, and a line of it
+# Maximum number of copies of the data of a write while it is applied: as it arrived, joined, decoded, and one line.
+_COPIES = 4
 CHEAP = 0.005  # seconds. A text that takes less time to generate is generated again for each reader.
 
-PAUSE = 20  # a text for pollers is made at most every PAUSE times as long as making it takes
+PAUSE = 20  # the minimum time between two texts for pollers, as a multiple of the time to make one
 
 Turn = Callable[[User], Awaitable[None]]
 
@@ -38,18 +39,20 @@ class Text(Node):
     """A file whose text is made when it is read.
 
     text: returns the whole text for a user.
-    write: applies the data of one write(2) completely, or raises an error and changes nothing. If it is cancelled, it
-    ends before the data or between two lines of a script. It is None for a read-only file.
+    write: applies the data of one write(2) completely, or raises an error and changes nothing. Cancellation takes
+    effect before the data or between two lines of a script. None for a read-only file.
     refresh: queries the kernel for the state that `text` shows.
     refused: called with the error of a write that was rejected before it reached `write`, and with the user.
     personal: whether the text differs by user.
-    unsteady: the text from these bytes on is no change for poll(2), since every read changes it. Empty for none.
-    rights: how the permission bits derive from the owner's mode; None for those of a value or a report.
+    unsteady: the bytes at which the part of the text begins that every read changes. poll(2) ignores changes in this
+    part. Empty if there is no such part.
+    rights: how the permission bits derive from the owner's mode. None selects Rights.VALUE for a writable file and
+    Rights.REPORT for a read-only file.
     changes: returns a number that is different after every change of state. Counters do not affect this number. Only
     texts about the whole mount have `changes`, because they may be long.
 
-    If a text has `changes` and took longer than CHEAP to make, it is reused for as long as it took to make, unless
-    `changes` returns another number by then. So making texts takes at most half of the server's time.
+    A text that has `changes` and took longer than CHEAP to make is reused for the time that it took to make, or until
+    `changes` returns another number. So making texts takes at most half of the server's time.
     """
 
     __slots__ = (
@@ -142,9 +145,9 @@ class Text(Node):
     def known(self, user: User) -> bytes:
         """Return the encoded text for poll(2), without a refresh.
 
-        All pollers of a text with `changes` share one text. It is made again after a change, but not before PAUSE times
-        as long as making it takes has passed, so that pollers of a long text cannot keep the server busy. Until then
-        the earlier text is returned, and `outdated` tells when a new one may be made.
+        All pollers of a file with `changes` share one text. It is made again after a change, but only after a pause of
+        PAUSE times the time that it took to make. So pollers of a long text cannot keep the server busy. Until then
+        the earlier text is returned. outdated() returns the time that remains.
         """
         if self.changes is None:
             return self.now(user)
@@ -215,7 +218,7 @@ class TextHandle:
     async def read(self, offset: int, size: int) -> bytes:
         """Return at most `size` bytes of the snapshot, starting at `offset`. Return b"" at the end.
 
-        VirtError ENOBUFS: the user may not hold the memory for a snapshot.
+        VirtError ENOBUFS: the snapshot would exceed a limit on memory.
         """
         if offset == 0 or self.snapshot is None:
             snapshot = await self.node.fresh(self.user)
@@ -250,14 +253,14 @@ class TextHandle:
             self._input.resize(self._input.size - charged)
 
     async def apply(self, data: bytes, turn: Turn) -> None:
-        """Apply the data of one write(2), for which memory has been charged."""
+        """Apply the data of one write(2). write() has charged the memory for it."""
         if self.node.write is None:
             raise OSError(errno.EACCES, "this file cannot be written")
         await turn(self.user)
         await self.node.write(data, self.user)
 
     def interrupt(self) -> int:
-        """End a write that a signal has cancelled. Return the number of bytes that have taken effect."""
+        """Clean up after a write that a signal has cancelled. Return the number of bytes that have taken effect."""
         return 0
 
     def refused(self, error: VirtError) -> None:

@@ -66,7 +66,7 @@ class Reports(Protocol):
         """Return the text of status.json."""
 
     def state_gauges(self) -> dict[str, float] | None:
-        """Return the values of the metrics of the state file. None if there is no state file."""
+        """Return the value of each metric of the state file by name, or None if there is no state file."""
 
 
 class Errors(Protocol):
@@ -144,7 +144,10 @@ class Tree:
         return {**values, "addresses": addresses}
 
     def _report(self, text: Callable[[], str], unsteady: bytes) -> Text:
-        """Return a text that contains the counters of every interface. It ends with numbers that every read changes."""
+        """Return a text that contains the counters of every interface.
+
+        unsteady: the beginning of its last part, whose numbers every read changes.
+        """
         reports = self._reports
         return Text(
             ROOT,

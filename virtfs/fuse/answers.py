@@ -43,12 +43,12 @@ class Answers:
         """Raise the size that the kernel has cached for an inode to at least `size` bytes.
 
         Call this before answering OPEN. splice(2), sendfile(2), mmap(2) and io_uring stop at the cached size, and the
-        answer to OPEN has no field for the size. A FUSE_NOTIFY_STORE of the last byte sets the cached size; an empty
-        one does not (fs/fuse/dev.c fuse_notify_store, fs/fuse/file.c fuse_write_update_attr).
+        answer to OPEN has no field for the size. A FUSE_NOTIFY_STORE of the last byte sets the cached size; one without
+        data does not (fs/fuse/dev.c fuse_notify_store, fs/fuse/file.c fuse_write_update_attr).
         last: the last byte of the file.
 
-        Blocks while another program reads the last page into the page cache, so the thread that answers requests must
-        not call this.
+        This call blocks while another program reads the last page into the page cache. So the thread that answers
+        requests must not make it.
         """
         length = p.REPLY + p.fuse_notify_store_out.size + len(last)
         head = p.fuse_out_header.pack(length, p.FUSE_NOTIFY_STORE, 0)

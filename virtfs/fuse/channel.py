@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 LOOKS = 50  # maximum number of polls of /dev/fuse before waiting
 TURN = 2_000_000  # maximum time in ns that the channel polls and answers before it yields to other tasks
-CROWDED_TURN = 100_000  # the same in ns while there are several users and other tasks work for one of them
+CROWDED_TURN = 100_000  # replaces TURN while there are several users and other tasks work on a request
 LARGE = 32768  # bytes; after a larger request the channel yields to other tasks at once
 # FOPEN_NOFLUSH: there is no write-back, so close(2) has nothing to flush. Linux before 5.16 sends FLUSH anyway.
 DEVICE_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NONSEEKABLE | p.FOPEN_STREAM | p.FOPEN_NOFLUSH
@@ -213,7 +213,10 @@ class Channel:
                 look_again()
 
     async def _proceed(self, began: int) -> None:
-        """Continue a write whose turn has come, or wait for a turn. began: the time before the turn was chosen."""
+        """Continue the write or script whose turn it is, or wait until it is the turn of one.
+
+        began: when the choice of the turn began, in ns.
+        """
         if (continued := self._turns.continued()) is None:
             await self._turns.wait(self._fuse)
             return
@@ -226,7 +229,7 @@ class Channel:
         await self._let_others_work()
 
     async def _let_others_work(self) -> None:
-        """Let other tasks run, and charge their users for the time."""
+        """Let other tasks run, and charge the time to the users for whom they work."""
         began = monotonic_ns()
         await trio.lowlevel.checkpoint()
         self._turns.spent_elsewhere(monotonic_ns() - began)
@@ -272,7 +275,7 @@ class Channel:
         return False
 
     def _interrupt(self, unique: Unique) -> None:
-        """End a request whose caller got a signal, wherever it waits. Requests that do not wait are answered anyway."""
+        """End a waiting request whose caller got a signal. A request that does not wait is answered as usual."""
         if (read := self._turns.interrupt(unique)) is not None:
             self._waiting.end_read(unique, read)
         self._waiting.interrupt(unique)

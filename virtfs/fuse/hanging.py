@@ -1,7 +1,6 @@
-"""Calls that hang if the server of a mount hangs, for example because it got SIGSTOP.
+"""System calls that block while the server of a mount does not answer, for example because it got SIGSTOP.
 
-A child process makes such a call. Only SIGKILL ends a call that waits for a server, and the caller itself must be able
-to give up.
+Only SIGKILL ends such a call. So a child process makes the call, and the caller kills the child to give up.
 """
 
 import os
@@ -44,15 +43,15 @@ class Child:
 
     def __exit__(self, *_: object) -> None:
         if self.status is None:
-            # If the server has read the request before it was stopped, the child dies later, when the server ends.
+            # If the server was stopped after it had read the request, the child dies only when the server ends.
             os.kill(self._pid, signal.SIGKILL)
         os.close(self._pidfd)
 
 
 def stopped_servers() -> str:
-    """Return the stopped processes that have /dev/fuse open, as "pid 1, pid 2"; "" if none can be found.
+    """Return the stopped processes that have /dev/fuse open, as "pid 1, pid 2", or "" if none is found.
 
-    The kernel does not tell which process serves a mount. Processes of other users are visible to root only.
+    The kernel does not report which process serves a mount. Only root can inspect the processes of other users.
     """
     found = []
     for entry in Path("/proc").iterdir():

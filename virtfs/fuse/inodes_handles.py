@@ -49,7 +49,7 @@ class Inodes:
 class Handles:
     """The open files of both planes, by handle number. Each user except root may have up to OPEN_MAX files open.
 
-    memory: the accountant of the mount. It charges each open to its user.
+    memory: the accountant of the mount. Each open is charged to its user.
     fixed: opens of device files that can be read at any offset. devices: opens of all other device files. texts: opens
     of text files.
     """
@@ -63,11 +63,11 @@ class Handles:
         self._next = count(1)
 
     def __bool__(self) -> bool:
-        """Return whether any file or directory is open, or being opened."""
+        """Return whether any file or directory is open or being opened."""
         return bool(self._of_user)
 
     def begin(self, user: User) -> None:
-        """Count an open(2) that begins. Call closed() if it fails, or after the last close.
+        """Count the start of an open(2). Call closed() if the open fails, or after the last close.
 
         VirtError: EMFILE, the user has OPEN_MAX files open; ENOBUFS, a limit on memory is exceeded.
         """
@@ -78,7 +78,7 @@ class Handles:
         self._of_user[user.uid] += 1
 
     def closed(self, user: User) -> None:
-        """Count the last close of a file or directory, or the end of an open(2) that failed."""
+        """Uncount an open, after the last close of the file or directory or because the open(2) failed."""
         self.memory.add(Kind.OPENS, user.uid, -OPEN)
         self._of_user[user.uid] -= 1
         if not self._of_user[user.uid]:

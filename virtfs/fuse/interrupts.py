@@ -1,7 +1,7 @@
-"""Cancels changes in the slow plane whose caller gets a signal.
+"""Cancel changes in the slow plane whose callers get a signal.
 
-pyfuse3 does not tell an operation the number of its request. But it tells the thread that makes the call, and a thread
-waits for one call at a time.
+pyfuse3 does not pass the number of a request to an operation. But it passes the id of the calling thread. This id is
+sufficient, because a thread waits for one call at a time.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import trio
 
 
 class Interrupts:
-    """The changes that can be interrupted, by the thread id of the caller, as in fuse_in_header."""
+    """The changes that can be interrupted, by the thread id of their caller (`pid` in fuse_in_header)."""
 
     def __init__(self) -> None:
         self._scopes: dict[int, trio.CancelScope] = {}
@@ -31,9 +31,9 @@ class Interrupts:
                     del self._scopes[thread]
 
     def interrupt(self, thread: int) -> None:
-        """Cancel the change of a thread, even if the change has not begun yet.
+        """Cancel the change that a thread has requested, even if the change has not begun yet.
 
-        thread: 0 stands for any thread of a pid namespace that the server cannot see, so nothing is cancelled.
+        thread: 0 stands for every thread in a pid namespace that the server cannot see. Nothing is cancelled then.
         """
         if not thread:
             return
@@ -43,5 +43,5 @@ class Interrupts:
             self._early.add(thread)
 
     def answered(self, thread: int) -> None:
-        """Forget an interruption, because the change has been answered."""
+        """Forget an interruption of a thread's change, because the change has been answered."""
         self._early.discard(thread)

@@ -1,6 +1,6 @@
 """Requests that the channel answers from a task: opens that wait for the kernel, and writes to text files.
 
-A signal to the caller cancels the task. What the task has begun to change it completes, and then answers as usual.
+A signal to the caller cancels the task. A task that has begun a change completes the change and answers as usual.
 """
 
 import errno
@@ -31,7 +31,7 @@ TEXT_MAX = p.MAX_WRITE - 4096
 class Later:
     """The requests of one FUSE connection that run in tasks.
 
-    report: called with the error and the user when an open fails. turns: told for whom the tasks work.
+    report: called with the error and the user when an open fails. turns: records the users for whom the tasks work.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Later:
         user: User,
         opened: Callable[[Unique, DeviceHandle], None],
     ) -> None:
-        """Wait for an open, which Handles.begin() has counted. opened: registers the handle and answers the request."""
+        """Complete an open that Handles.begin() has counted. opened: registers the handle and answers the request."""
         done = False
 
         async def work() -> None:

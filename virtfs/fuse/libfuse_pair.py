@@ -1,8 +1,8 @@
 """The connection to the slow plane: a SOCK_SEQPACKET socket pair. libfuse uses its end in place of /dev/fuse.
 
-A request whose caller gets a signal is answered with EINTR at once, and the later answer of libfuse is dropped. If the
-request was an open that has succeeded meanwhile, the pair closes the file again. A change of attributes cannot be
-answered early, because it may take effect later; `interrupts` cancels it instead.
+If the caller of a request gets a signal, the pair answers EINTR at once and drops libfuse's later answer. If that
+answer is a successful open, the pair closes the file again. A change of attributes cannot be answered early, because it
+may still take effect. Instead, `interrupts` cancels it.
 """
 
 import errno
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 
 # Maximum number of bytes of a text file or directory in one answer from the slow plane.
 SLOW_REPLY = 65536
-# Requests that do not change anything, except that an open makes a handle. The kernel waits for their answers.
+# Requests that change nothing, except that an open creates a handle. The kernel waits for their answers.
 INTERRUPTIBLE = {p.FUSE_LOOKUP, p.FUSE_GETATTR, p.FUSE_READLINK, p.FUSE_OPEN, p.FUSE_READ, p.FUSE_STATFS}
 INTERRUPTIBLE |= {p.FUSE_OPENDIR, p.FUSE_READDIR, p.FUSE_READDIRPLUS, p.FUSE_FSYNC}
 _RELEASES = {p.FUSE_OPEN: p.FUSE_RELEASE, p.FUSE_OPENDIR: p.FUSE_RELEASEDIR}
-# Requests that are never refused: INIT begins the connection, and refusing the others would leak a handle.
+# Requests that are never refused: INIT begins the connection, and a refused RELEASE or RELEASEDIR would leak a handle.
 _ALWAYS = frozenset((p.FUSE_INIT, p.FUSE_RELEASE, p.FUSE_RELEASEDIR))
 
 
@@ -49,8 +49,9 @@ class _Asked(NamedTuple):
 class Pair:
     """The channel's end of the socket pair.
 
-    longest: the size of the largest message that the pair carries, in bytes. turns: told for whom libfuse works.
-    memory: the accountant of the mount. It charges the requests that libfuse has not taken yet.
+    longest: the size of the largest message that the pair carries, in bytes.
+    turns: records the users for whom libfuse works.
+    memory: the accountant of the mount. Requests are charged to it until libfuse has received them.
     """
 
     def __init__(
@@ -66,9 +67,9 @@ class Pair:
         self._sent: set[Unique] = set()  # requests that libfuse has not answered yet
         self._more = trio.Event()
         self.interrupts = Interrupts()
-        self._asked: dict[Unique, _Asked] = {}  # the requests that are not answered yet
-        self._cut: dict[Unique, _Asked] = {}  # the requests that were answered before libfuse has answered them
-        # The numbers of requests that the pair makes itself. Those of the kernel count up from 2, in steps of 2.
+        self._asked: dict[Unique, _Asked] = {}  # requests that have not been answered yet
+        self._cut: dict[Unique, _Asked] = {}  # requests answered with EINTR that libfuse has not answered yet
+        # Numbers of requests that the pair itself creates. The kernel numbers its requests 2, 4, 6, …
         self._own = count((1 << 63) + 1)
         self._init: Unique | None = None
         self._held: bytearray | None = None
@@ -90,7 +91,7 @@ class Pair:
         _, _, unique, _, uid, _, thread, _, _ = p.fuse_in_header.unpack_from(message)
         if opcode not in _ALWAYS:
             self._memory.check(Kind.REQUESTS, Uid(uid), REQUEST + length)
-        self._done(Unique(unique))  # the kernel does not use the number of a pending request again
+        self._done(Unique(unique))  # the kernel never reuses the number of a pending request
         self._asked[Unique(unique)] = _Asked(opcode, uid, thread)
         self._turns.begin(uid, slow=True)
         self._queue(bytes(message), Uid(uid))
@@ -167,12 +168,12 @@ class Pair:
             self._more = trio.Event()
 
     def give_up(self) -> None:
-        """Answer the requests that libfuse has received but not answered with EIO. libfuse has failed."""
+        """Fail with EIO all requests that libfuse has received but not answered. Called after libfuse has failed."""
         while self._sent:
             self._fail(self._sent.pop(), errno.EIO)
 
     def _fail(self, unique: Unique, error: int) -> None:
-        """Answer a request that libfuse will not answer, unless a signal has ended it before."""
+        """Fail a request that libfuse will not answer, unless it was already answered because of a signal."""
         if (asked := self._cut.pop(unique, None)) is not None:
             self._turns.end(asked.uid, slow=True)
         else:
@@ -202,14 +203,14 @@ class Pair:
                 self._answers.emit(view[:length])
 
     def _done(self, unique: Unique) -> None:
-        """Record that a request is answered."""
+        """Record that a request has been answered."""
         if (asked := self._asked.pop(unique, None)) is not None:
             self._turns.end(asked.uid, slow=True)
             if asked.opcode == p.FUSE_SETATTR:
                 self.interrupts.answered(asked.thread)
 
     def _drop(self, asked: _Asked, reply: memoryview) -> None:
-        """Drop the answer to an interrupted request. Close the file that it has opened."""
+        """Drop libfuse's answer to an interrupted request. If the request opened a file, close that file."""
         self._turns.end(asked.uid, slow=True)
         _, error, _ = p.fuse_out_header.unpack_from(reply)
         release = _RELEASES.get(asked.opcode)

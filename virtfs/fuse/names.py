@@ -75,7 +75,7 @@ def answered(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coro
 class Listing:
     """An open directory: the names that it had when it was opened.
 
-    It holds names only. An entry that has been removed since then is left out, so that its interface can be freed.
+    It stores names and not nodes, so that a removed interface can be freed. readdir() skips names removed since then.
     """
 
     def __init__(self, directory: Directory, user: User, hold: Hold) -> None:
@@ -98,10 +98,10 @@ def user_of(ctx: pyfuse3.RequestContext) -> User:
 class Names(pyfuse3.Operations):
     """pyfuse3's operations on the tree.
 
-    keeper: carries out changes. grow: Answers.grow(). It is called in a thread before an open is answered if the text
-    has grown since the lookup.
+    keeper: carries out changes.
+    grow: Answers.grow(). If a text has grown since its lookup, it is called in a thread before the open is answered.
     report: called with the error and the user if an open or a read exceeds a limit.
-    interrupts: cancels changes whose caller gets a signal.
+    interrupts: cancels changes whose callers get a signal.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class Names(pyfuse3.Operations):
 
     @contextmanager
     def _opening(self, user: User) -> Iterator[None]:
-        """Count an open that begins, and undo this if it fails. Report a VirtError to the user."""
+        """Count an open at its start, and uncount it if it fails. Report a VirtError to the user."""
         with self._reporting(user):
             self._handles.begin(user)
             try:

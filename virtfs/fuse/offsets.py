@@ -15,14 +15,17 @@ TOO_SHORT = "the request is too short for its opcode"
 
 
 class Offsets:
-    """Answers these requests of one FUSE connection."""
+    """Answers the requests at an offset that one FUSE connection receives."""
 
     def __init__(self, answers: Answers, handles: Handles) -> None:
         self._answers = answers
         self._handles = handles
 
     async def opened(self, unique: Unique, fh: HandleId, inode: Inode) -> None:
-        """Answer an open of a fixed file. First tell the kernel its length, which may have grown since the lookup."""
+        """Answer an open of a fixed file.
+
+        First report the file's length to the kernel, because the file may have grown since the lookup.
+        """
         handle = self._handles.fixed[fh]
         try:
             if length := handle.length():

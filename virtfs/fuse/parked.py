@@ -38,9 +38,10 @@ class Waiting:
     """
 
     def __init__(self, answers: Answers, turns: Turns, memory: Memory) -> None:
-        """turns: lets a write that has given way continue. memory: the accountant of the mount.
+        """turns: continues a write that let other requests go first.
 
-        It charges the second and each further call that waits on one open file. The first is part of core.memory.OPEN.
+        memory: the accountant of the mount. The first waiting call of an open file is part of core.memory.OPEN. Each
+        further one is charged separately.
         """
         self._answers = answers
         self._turns = turns
@@ -99,7 +100,7 @@ class Waiting:
         self._memory.add(Kind.REQUESTS, handle.user.uid, REQUEST)
 
     def _ended(self, handle: DeviceHandle) -> None:
-        """Count a call that no longer waits."""
+        """Record that a call no longer waits."""
         handle.parked -= 1
         if handle.parked:
             self._memory.add(Kind.REQUESTS, handle.user.uid, -REQUEST)
@@ -200,7 +201,7 @@ class Waiting:
         self._ended(handle)
 
     def proceed(self, unique: Unique) -> None:
-        """Continue a write whose turn has come, if it still waits."""
+        """Continue a write whose turn it is, if the write still waits."""
         waiters = self._parked.get(unique)
         if waiters is not None and (handle := waiters.writes.get(unique)) is not None:
             self._serve_write(waiters, unique, handle)

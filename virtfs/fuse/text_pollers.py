@@ -1,4 +1,4 @@
-"""Wakes the pollers of text files. A text does not know its pollers, so all of them are looked at after a change."""
+"""Wake the pollers of text files. A text does not know its pollers, so each change makes virtfs check all pollers."""
 
 import select
 from math import inf
@@ -13,8 +13,8 @@ from virtfs.fuse.parked import ready
 async def texts_changed(handles: Handles, answers: Answers) -> float:
     """Wake pollers of texts that have changed. Yield to other tasks between two texts.
 
-    Return the time in seconds after which to call this again, because a text could not be made yet; inf if there is no
-    such text.
+    Some texts may be too recent to be made again (see Text.known). Return the time in seconds until the first of them
+    may be made again, so that the caller calls this function then. Return inf if there is no such text.
     """
     again = inf
     for handle in list(handles.texts.values()):

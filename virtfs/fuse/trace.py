@@ -1,7 +1,7 @@
 """The log of all FUSE requests and answers, for `-o debug`.
 
-A Trace has the two methods of FileIO that the channel calls on /dev/fuse. It takes the place of the FileIO only in a
-mount with `-o debug`, so the channel has no test for it, and other mounts pay nothing.
+A Trace has the two methods of FileIO that the channel calls on /dev/fuse, and replaces the FileIO in a mount with
+`-o debug`. So the channel need not check whether requests are logged, and other mounts bear no cost.
 """
 
 import errno
@@ -30,8 +30,8 @@ _NOTIFICATIONS = {p.FUSE_NOTIFY_POLL: "NOTIFY_POLL", p.FUSE_NOTIFY_STORE: "NOTIF
 _WITHOUT_ANSWER = {"FORGET", "BATCH_FORGET", "INTERRUPT"}
 _WITH_SIZE = {"READ", "WRITE", "READDIR", "READDIRPLUS"}
 _WITH_FH = _WITH_SIZE | {"RELEASE", "FLUSH", "FSYNC", "IOCTL", "POLL", "FALLOCATE", "LSEEK", "RELEASEDIR"}
-_HEAD = 512  # bytes of a request that are decoded
-_MOST = 100_000  # requests that wait for an answer; beyond this, the trace forgets all of them
+_HEAD = 512  # only this many bytes of a request are decoded
+_MOST = 100_000  # maximum number of unanswered requests; at the next one, the trace forgets them all
 
 
 class Device(Protocol):
@@ -49,7 +49,7 @@ class _Request(NamedTuple):
 
 
 class Trace:
-    """A /dev/fuse that logs each message. inodes: the numbers of the nodes in the tree."""
+    """A wrapper of /dev/fuse that logs each message. inodes: the inode numbers of the nodes in the tree."""
 
     def __init__(self, device: FileIO, inodes: Inodes) -> None:
         self._device = device
@@ -86,7 +86,7 @@ class Trace:
         log.debug("%s%s, user %d, group %d, thread %d", what, _arguments(opcode, message), uid, gid, pid)
 
     def _path(self, inode: int) -> str:
-        """Return the path of a node, relative to the mount point, "-" if the request has no node."""
+        """Return the path of a node below the mount point, or "-" if the request has no node (inode 0)."""
         if not inode:
             return "-"
         node = self._inodes.node(inode)
@@ -105,7 +105,7 @@ class Trace:
 
 
 def _arguments(opcode: str, message: bytes) -> str:
-    """Return the arguments of a request as text. A request that is too short has none."""
+    """Return the arguments of a request as text, or " (too short)" if the request is too short for its opcode."""
     try:
         if opcode == "LOOKUP":
             return f' "{message[p.BODY :].rstrip(bytes(1)).decode(errors="surrogateescape")}"'
@@ -141,7 +141,7 @@ def _result(opcode: str, error: int, message: bytes | memoryview) -> str:
 
 
 def device_of(fuse: int, inodes: Inodes) -> Device:
-    """Return the device for a descriptor of /dev/fuse. If the log has the level DEBUG, each message is logged."""
+    """Return an object to read and write /dev/fuse. It logs each message if the log level is DEBUG."""
     # FileIO.readinto() returns None where os.read() would raise EAGAIN.
     device = FileIO(fuse, "r+b", closefd=False)
     return Trace(device, inodes) if log.isEnabledFor(logging.DEBUG) else device

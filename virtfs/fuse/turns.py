@@ -1,12 +1,12 @@
-"""Which request of /dev/fuse is next, when several users send requests at the same time.
+"""Choose the next request from /dev/fuse when several users send requests at the same time.
 
-While one user is alone, the channel reads requests and answers them in order. As soon as a second user appears, it
-reads ahead: requests are copied into a queue for each user, so that the requests of one user do not stand between
-another user and the channel, and core.fair_share chooses the next. A program waits for its answer, so the queue of a
-user has at most one request for each thread. Its bytes are bounded too.
+While only one user sends requests, the channel reads and answers them in order. As soon as a second user appears, the
+channel reads ahead. It copies requests into a queue for each user, so that one user's requests do not delay another's.
+core.fair_share chooses the user to serve next. A thread waits for the answer to its request, so a user's queue has at
+most one request for each thread. The bytes in a queue are bounded too.
 
-A user has two queues: one for the requests that the channel answers itself, and one for those that other tasks answer.
-Of the latter, only AT_ONCE are in progress at a time, because those tasks work in the order of arrival.
+A user has two queues: one for requests that the channel answers itself, and one for requests that other tasks answer.
+At most AT_ONCE of the latter are in progress at a time, because those tasks work in the order of arrival.
 """
 
 from collections import Counter, deque
@@ -25,29 +25,29 @@ from virtfs.fuse import protocol as p
 from virtfs.fuse.inodes_handles import HandleId, Handles
 
 NOBODY = -1  # no uid
-# Maximum number of one user's requests in progress in the slow plane, while there are other users. A request that takes
-# longer than LAPSE ns waits for the kernel, and does not count.
+# AT_ONCE: while there are several users, the maximum number of one user's requests in progress in the slow plane. A
+# request that takes longer than LAPSE ns is assumed to wait for the kernel and does not count.
 AT_ONCE, LAPSE = 1, 5_000_000
 # Charge in ns for a request to the slow plane. Its true cost cannot be measured, because several tasks work on it.
 PRICE = 250_000
-CALM = 20_000_000  # ns without a request of another user after which a user is alone
+CALM = 20_000_000  # a user counts as alone after this many ns without a request from another user
 READS = 64  # maximum number of requests read before one is answered
 
-# Requests without a user: the header has uid 0 whoever has caused them (fs/fuse/dev.c fuse_args_to_req, nocreds).
+# Requests without a user: their header has uid 0, whoever caused them (fs/fuse/dev.c fuse_args_to_req, nocreds).
 _OF_NOBODY = frozenset((p.FUSE_INTERRUPT, p.FUSE_FORGET, p.FUSE_BATCH_FORGET, p.FUSE_INIT))
 _RELEASES = frozenset((p.FUSE_RELEASE, p.FUSE_RELEASEDIR))
 
 
-# A request and its length; the array has at least the length of request_head. Or the number of a write that continues.
-# Or the event that lets a script run its next line.
+# One of: a request and its length, in an array at least as long as request_head; the number of a write to continue; the
+# event that lets a script run its next line.
 _Message = tuple[bytearray, int] | Unique | trio.Event
 
 
 class Turns:
-    """The requests of one FUSE connection that have been read and not begun.
+    """The requests of one FUSE connection that have been read but not begun.
 
     crowded: whether there is more than one user. alone: the uid of the only user, or NOBODY.
-    user: the uid of the request that next() has returned last, or NOBODY.
+    user: the uid of the request that next() returned last, or NOBODY.
     fail: answers a request with an errno.
     """
 
@@ -60,26 +60,30 @@ class Turns:
         self._share: FairShare[int] = FairShare()
         self._queues: dict[tuple[int, bool], deque[_Message]] = {}
         self._slow: Counter[int] = Counter()  # requests in progress in the slow plane
-        self._elsewhere: Counter[int] = Counter()  # those, and others that tasks work on
-        self._begun: dict[int, int] = {}  # when the last of these requests of each user began
+        self._elsewhere: Counter[int] = Counter()  # those, and others that tasks are working on
+        self._begun: dict[int, int] = {}  # when each user's latest request to the slow plane began
         self._held = False  # whether the last choice was to hold requests
         self._wake = trio.CancelScope()
         self._continued: Unique | trio.Event | None = None
         self._empty = 0  # when /dev/fuse was last found empty
-        self._look = 0  # when to look whether the crowd has gone
+        self._look = 0  # when to check next whether there are still several users
 
     @property
     def waiting(self) -> bool:
-        """Whether a queue has a request, or a write is to continue."""
+        """Whether a queue has an entry, or a write can continue now."""
         return bool(self._queues) or self._continued is not None
 
     @property
     def held(self) -> bool:
-        """Whether requests are held for a user whose request is likely to come, and no other task has work."""
+        """Whether requests are held for a user who is likely to send one soon, and no other task works on a request."""
         return self._held and not self._elsewhere
 
     async def wait(self, fuse: int) -> None:
-        """Wait until next() may return another result: for /dev/fuse, the slow plane, a write that is to continue."""
+        """Wait until next() may return another result.
+
+        A request on /dev/fuse, an answer by another task, or a newly queued write or script ends the wait. If requests
+        are queued, it ends after LAPSE ns at the latest.
+        """
         if self._held:
             await trio.lowlevel.checkpoint()
             return
@@ -94,7 +98,10 @@ class Turns:
         return bool(self._elsewhere)
 
     def meet(self, uid: int, opcode: int) -> None:
-        """Take note of a request that has been read while `alone` was another user or nobody."""
+        """Record a request whose user is not `alone`.
+
+        The first such user becomes `alone`. When a request of a second user is recorded, `crowded` becomes true.
+        """
         if opcode in _OF_NOBODY or opcode in _RELEASES:
             return
         if self.alone == NOBODY:
@@ -112,7 +119,7 @@ class Turns:
         self.user, self.alone = uid, NOBODY
 
     def next(self, read: Callable[[memoryview], int | None], room: memoryview) -> tuple[memoryview, int | None]:
-        """Return the request to answer now and its length. The length is None if there is none, or if all are held.
+        """Return the request to answer now, and its length. The length is None if there is no request or all are held.
 
         read: reads a request from /dev/fuse into `room`. The result is valid until the next call.
         OSError: reading /dev/fuse failed.
@@ -133,7 +140,7 @@ class Turns:
                 uid = self._opener(fh)
             self._share.arrive(uid, now, self._empty)
             slow = not (fh in self._handles.devices or fh in self._handles.fixed)
-            # No request behind this one can be that of a user who comes first, so it needs no queue.
+            # No request read later can be from a user who goes before this one, so the request needs no queue.
             if not self._queues and self._may(uid, slow, now) and self._share.least(uid):
                 self._share.choose((uid,), now)
                 self.user = uid
@@ -156,7 +163,7 @@ class Turns:
         return memoryview(message[0]), message[1]
 
     def again(self, uid: int, unique: Unique) -> None:
-        """Let a write that has given way continue when it is its user's turn."""
+        """Queue a write that let other requests go first. It continues when it is its user's turn."""
         now = monotonic_ns()
         if not self.crowded:
             self.crowded, self._look = True, now + CALM
@@ -166,7 +173,7 @@ class Turns:
         self._wake.cancel()
 
     async def turn(self, user: User) -> None:
-        """Wait until it is the turn of a user's script. Cancellation leaves nothing behind that matters."""
+        """Wait until it is the turn of a user's script. After cancellation the queue entry has no effect."""
         if not self.crowded:
             await trio.lowlevel.checkpoint()
             return
@@ -178,7 +185,10 @@ class Turns:
         await event.wait()
 
     def continued(self) -> Unique | trio.Event | None:
-        """Return what is to continue now. It is returned once, after next() has returned no request."""
+        """Return the write or script to continue now, or None. Call this after next() has returned no request.
+
+        A second call returns None.
+        """
         continued, self._continued = self._continued, None
         return continued
 
@@ -224,17 +234,17 @@ class Turns:
     # The time that requests take
 
     def spent(self, time: int, now: int) -> None:
-        """Charge the user of the last request for `time` ns that it took."""
+        """Charge the user of the last request for the `time` ns that it took."""
         if self.user != NOBODY:
             bulk = (self.user, False) in self._queues or (self.user, True) in self._queues
             self._share.spend(self.user, time, now, bulk)
 
     def spent_elsewhere(self, time: int) -> None:
-        """Charge the users of the slow plane for `time` ns of other tasks."""
+        """Charge the users for whom other tasks work for `time` ns of the work of these tasks."""
         self._share.spend_elsewhere(time)
 
     def begin(self, uid: int, slow: bool) -> None:
-        """Record that another task works on a request. slow: whether this is the slow plane."""
+        """Record that another task starts to work on a request. slow: whether the task belongs to the slow plane."""
         now = monotonic_ns()
         self._elsewhere[uid] += 1
         if slow:
@@ -246,7 +256,7 @@ class Turns:
                 self._share.spend(uid, PRICE, now, bulk=(uid, True) in self._queues)
 
     def end(self, uid: int, slow: bool) -> None:
-        """Record that the other task has answered the request."""
+        """Record that another task has answered a request. slow: as in begin()."""
         self._elsewhere -= Counter((uid,))
         if slow:
             self._slow -= Counter((uid,))
@@ -256,12 +266,12 @@ class Turns:
             self._share.end(uid, monotonic_ns())
             self._wake.cancel()
 
-    # Requests that are not begun
+    # Requests that have not begun
 
     def interrupt(self, unique: Unique) -> ParkedRead | None:
-        """Answer a request that has not been begun with EINTR, because its caller got a signal. Ignore any other.
+        """Answer a queued request with EINTR, because its caller got a signal. Ignore any other request.
 
-        If it is a read of a device file, return it instead. The caller ends it as a read that has waited.
+        If the request is a read of a device file, return it unanswered. The channel then ends it like a waiting read.
         """
         for key, queue in self._queues.items():
             for message in queue:
@@ -276,7 +286,7 @@ class Turns:
         return None
 
     def end_all(self, error: int) -> None:
-        """Answer every request that has not been begun with an errno, and begin anew."""
+        """Answer every queued request with an errno, let queued scripts continue, and forget all users."""
         for key in tuple(self._queues):
             while key in self._queues:
                 message = self._pop(key)

@@ -1,4 +1,4 @@
-"""The places that a log can go to. A sink writes single lines without a newline, and may block."""
+"""The possible destinations of a log. A sink is passed one line at a time, without its newline, and may block."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ class Sink(Protocol):
 
 
 class Stream:
-    """A terminal or a pipe, for people. Levels other than INFO are named."""
+    """A terminal or a pipe, read by people. A line begins with its level, unless that is INFO."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -35,9 +35,9 @@ class Stream:
 
 
 class File:
-    """A file. Each line has the time, the level and the module.
+    """A file. Each line begins with the time, the level and the module.
 
-    A new file is readable by its owner only. OSError: the file cannot be opened.
+    A new file is readable and writable by its owner only. OSError: the file cannot be opened.
     """
 
     def __init__(self, path: str) -> None:
@@ -75,7 +75,7 @@ class Journal(Datagrams):
 
 
 def goes_to_journal(fd: int) -> bool:
-    """Return whether a descriptor is a stream to the journal, as systemd says in JOURNAL_STREAM (systemd.exec(5))."""
+    """Return whether a descriptor is the stream to the journal that JOURNAL_STREAM identifies (systemd.exec(5))."""
     with suppress(OSError):
         status = os.fstat(fd)
         return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

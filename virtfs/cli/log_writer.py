@@ -18,7 +18,7 @@ from virtfs.core.quoting import one_line
 from virtfs.core.ratelimit import RateLimit
 
 ROOM = 10_000  # lines that may wait to be written
-MOST, INTERVAL = 20, 10.0  # records from one place in the program that are logged in so many seconds
+MOST, INTERVAL = 20, 10.0  # at most MOST records from one place in the program are logged in INTERVAL seconds
 PATIENCE = 2.0  # seconds that close() waits for the lines to be written
 
 Line = tuple[int, str, str]  # level, module, text
@@ -27,10 +27,10 @@ Line = tuple[int, str, str]  # level, module, text
 class LogWriter(logging.Handler):
     """A handler that passes each record to a sink as one line.
 
-    A traceback, and the items of the attribute `lines` of a record, are further lines.
+    A traceback adds lines, and so does each item of the record's attribute `lines`, if it has one.
 
-    Of the records that the same place in the program makes, only MOST are logged in INTERVAL seconds. Records of level
-    DEBUG have no such limit.
+    At most MOST records from one place in the program are logged in INTERVAL seconds. Records of level DEBUG have no
+    such limit.
     """
 
     def __init__(self, sink: Sink) -> None:
@@ -44,7 +44,7 @@ class LogWriter(logging.Handler):
         self._thread: threading.Thread | None = threading.Thread(target=self._run, name="log", daemon=True)
         try:
             self._thread.start()
-        except RuntimeError:  # too many threads: then this thread writes
+        except RuntimeError:  # too many threads: the calling threads write the lines
             self._thread = None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -75,7 +75,7 @@ class LogWriter(logging.Handler):
             self._lost += 1
 
     def _run(self) -> None:
-        """Write the lines, until close() is called and no line is left."""
+        """Write lines until close() has been called and the queue is empty."""
         while True:
             self.acquire()
             try:
@@ -100,7 +100,7 @@ class LogWriter(logging.Handler):
                 self._sink.write(logging.WARNING, __name__, f"the log is slow: {lost} lines were lost here")
 
     def close(self) -> None:
-        """Write what waits, for up to PATIENCE seconds."""
+        """Wait up to PATIENCE seconds for the queued lines to be written, then stop."""
         if not self._closed:
             self._report_suppressed(monotonic() + INTERVAL)
             self._closed = True
@@ -111,7 +111,7 @@ class LogWriter(logging.Handler):
 
 
 def _lines(record: logging.LogRecord) -> Iterator[str]:
-    """Yield the line of a record, and its further lines. Unprintable characters are escaped."""
+    """Yield the message of a record as one line, then its further lines. Unprintable characters are escaped."""
     yield one_line(record.getMessage())[:LONGEST]
     if record.exc_info:
         for part in traceback.format_exception(record.exc_info[1]):

@@ -13,15 +13,19 @@ SYSLOG = "/dev/log"
 
 
 def open_log(file: str | None, foreground: bool, debug: bool) -> None:
-    """Open the log: `file` if it is given, otherwise stderr in the foreground, and the system's log in the background.
+    """Open the log of a server.
 
-    The system's log is the journal of systemd or else syslog; without either, nothing is logged. If stderr leads to the
-    journal, the server writes to the journal itself, which preserves the levels. OSError: the file cannot be opened.
+    The log is `file` if it is given. Otherwise a server in the foreground logs to stderr, and a server in the
+    background to the system's log: the journal of systemd, or else syslog. If the system has neither, a server in the
+    background logs nothing.
+
+    If stderr is a stream to the journal, a server in the foreground also uses the system's log if there is one, because
+    the stream would lose the levels. OSError: the file cannot be opened.
     """
     sink = _sink(file, foreground)
     handler = LogWriter(sink) if sink is not None else logging.NullHandler()
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler], force=True)
-    # A handler cannot log a fatal signal, such as SIGSEGV.
+    # A logging handler cannot report a fatal signal, such as SIGSEGV.
     if isinstance(sink, File):
         faulthandler.enable(sink.fd)
     elif foreground and sys.stderr is not None:
@@ -41,5 +45,5 @@ def _sink(file: str | None, foreground: bool) -> Sink | None:
 
 
 def close_log() -> None:
-    """Write all lines that wait in the log."""
+    """Write the lines that are still queued, and close the log."""
     logging.shutdown()

@@ -1,6 +1,7 @@
 """The command `virtfs`.
 
-Each subcommand is imported when it is needed: `virtfs shell` would wait 0.15 s for the modules of `virtfs mount`.
+Each subcommand is imported only when it is needed. Otherwise importing the modules of `virtfs mount` would delay
+`virtfs shell` by 0.15 s.
 """
 
 import argparse
@@ -56,7 +57,7 @@ namespaces end.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit status: 0 for success, 1 for a failure.
 
-    `virtfs shell` returns the status of its command. The status is 130 after Ctrl-C. A usage error raises SystemExit
+    `virtfs shell` returns the status of its command. After Ctrl-C the status is 130. A usage error raises SystemExit
     with status 2.
     """
     if arguments is None:

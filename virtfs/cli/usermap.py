@@ -15,16 +15,16 @@ from pathlib import Path
 
 from virtfs.host.textfiles import read_text, write_text
 
-# Ids have 32 bits. int() refuses thousands of digits.
+# Ids have 32 bits, so at most 10 digits. int() raises ValueError for thousands of digits.
 _RANGE = re.compile(r"([^:]*):([0-9]{1,10}):([0-9]{1,10})")
 
 
 def map_users(process: int) -> None:
     """Map the ids in the new user namespace that a process has just entered.
 
-    Id 0 is mapped to the caller, and the ids from 1 on to the ranges. User ids and group ids are mapped separately: if
-    the ranges of one kind cannot be mapped, only id 0 of this kind is mapped. OSError: the process is gone, or is not
-    in a new user namespace.
+    Id 0 is mapped to the caller. The ids from 1 on are mapped to the caller's ranges in /etc/subuid and /etc/subgid.
+    User ids and group ids are mapped separately: if the ranges of one kind cannot be mapped, only id 0 of this kind is
+    mapped. OSError: the process is gone, or is not in a new user namespace.
     """
     for kind, own in (("gid", os.getegid()), ("uid", os.geteuid())):
         if not _map_ranges(process, kind, own):
@@ -56,7 +56,7 @@ def _map_ranges(process: int, kind: str, own: int) -> bool:
 
 
 def ranges(file: Path) -> list[tuple[int, int]]:
-    """Return the caller's ranges from a file in the format of subuid(5). The result is that of ranges_of()."""
+    """Return the caller's ranges in /etc/subuid or /etc/subgid (subuid(5)), in the form of ranges_of()."""
     user = os.geteuid()
     names = {str(user)}
     with contextlib.suppress(KeyError):
@@ -70,7 +70,7 @@ def ranges(file: Path) -> list[tuple[int, int]]:
 def ranges_of(names: Container[str], text: str) -> list[tuple[int, int]]:
     """Return the ranges of a user in a text in the format of subuid(5), each as its first id and its number of ids.
 
-    names: the user's name and number. Lines in another format are skipped.
+    names: the user's name and uid, as they may appear in the first field. Lines in another format are skipped.
     """
     found = map(_RANGE.fullmatch, text.split("\n"))
     return [(int(match[2]), int(match[3])) for match in found if match and match[1] in names and int(match[3])]

@@ -1,14 +1,15 @@
 """Share the time of one server between users: fair queueing by time, with anticipation.
 
-Each user has an account of the time that the server has spent on the user's requests. The next request is that of the
-user with the lowest account. This is start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996) with measured costs: a
-user who returns after a pause starts at the account of the user in service, so time that was not used cannot be saved.
+Each user has an account of the time that the server has spent on the user's requests. The next request served is that
+of the user with the lowest account. This is start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996) with measured
+costs: a user who returns after a pause starts with the account of the user in service. So a user cannot save up unused
+time.
 
-A program that waits for each answer before it sends its next request has nothing waiting at most moments. Without
-anticipation, a user with long requests would be served at each of these moments. So the server holds the request of a
-user while another one with a lower account is likely to send a request soon. This is anticipatory scheduling (Iyer,
-Druschel, SOSP 2001): "soon" is learned from the pauses between an answer and the next request of the same user, and
-there is an upper limit. Short requests are not held, because the server would be idle for longer than they take.
+A program that waits for each answer before it sends its next request has no request waiting most of the time. Without
+anticipation, a user with long requests would be served in each of these gaps. So the server holds a user's request
+while another user, who has a lower account, is likely to send one soon. This is anticipatory scheduling (Iyer,
+Druschel, SOSP 2001). "Soon" is learned from the pauses between an answer and the next request of the same user, and has
+an upper limit. Short requests are not held, because the server would be idle for longer than they take.
 
 This module has no clock: the caller passes times in nanoseconds.
 """
@@ -17,11 +18,11 @@ from collections.abc import Collection, Iterable
 from typing import Generic, TypeVar
 
 HOLD = 400_000  # maximum time in ns that requests are held for another user who has no request waiting
-HOLD_BUSY = 2_000_000  # the same while another task works on a request of that user
+HOLD_BUSY = 2_000_000  # maximum time in ns that requests are held for a user while another task works for that user
 SLACK = 50_000  # ns added to the expected pause of a user, because pauses vary
 BULK = 3  # weight of the time spent on a user who has more requests waiting
-GONE = 2_000_000  # ns; a user without a request for so long has left
-OWED = 4_000_000  # maximum time in ns by which the account of a user may lag behind
+GONE = 2_000_000  # ns; a user who has sent no request for longer than this has left
+OWED = 4_000_000  # maximum time in ns by which a user's account may be below that of the user served last
 
 K = TypeVar("K")
 
@@ -33,9 +34,9 @@ class _Account:
         self.used = used  # time spent on this user, in ns
         self.ended = now  # when the last request was answered
         self.busy = 0  # requests that another task is working on
-        self.begun = now  # when the last of these began
+        self.begun = now  # when another task last began a request
         self.cost = 0  # expected time that a request takes
-        self.pause = HOLD  # expected time from an answer to the next request; a new user has to show that it is short
+        self.pause = HOLD  # expected time from an answer to the next request; long until measured
 
 
 class FairShare(Generic[K]):
@@ -43,14 +44,13 @@ class FairShare(Generic[K]):
 
     def __init__(self) -> None:
         self._accounts: dict[K, _Account] = {}
-        self._now_at = 0  # the account of the user who was served last, at that time
+        self._now_at = 0  # the account of the user served last, when choose() returned that user
 
     def arrive(self, user: K, now: int, empty: int) -> None:
         """Record that a request of a user has arrived.
 
-        empty: when the server last looked for requests and found none. The request has arrived between `empty` and
-        `now`. The server may have worked for somebody else meanwhile, so the pause of the user ended at `empty` or
-        later.
+        empty: when the server last looked for requests and found none. The request arrived between `empty` and `now`.
+        The server may have worked for another user in between, so the pause is measured up to `empty`, not `now`.
         """
         account = self._accounts.get(user)
         if account is None:
@@ -67,8 +67,8 @@ class FairShare(Generic[K]):
     def spend(self, user: K, time: int, now: int, bulk: bool = False) -> None:
         """Charge a user for `time` ns of work that has just ended.
 
-        bulk: whether the user has more requests waiting. Time is then charged BULK times, because a user who waits for
-        each answer loses more by a delay than the other one gains.
+        bulk: whether the user has more requests waiting. The time is then multiplied by BULK, because a user who waits
+        for each answer loses more by a delay than a user with several waiting requests gains.
         """
         account = self._accounts.get(user)
         if account is not None:
@@ -92,7 +92,7 @@ class FairShare(Generic[K]):
             account.ended = now
 
     def spend_elsewhere(self, time: int) -> None:
-        """Charge the users for whom other tasks work, for `time` ns of the work of these tasks."""
+        """Divide `time` ns of the work of other tasks among the users for whom these tasks work."""
         busy = [account for account in self._accounts.values() if account.busy]
         for account in busy:
             account.used += time // len(busy)
@@ -128,7 +128,10 @@ class FairShare(Generic[K]):
         return all(account.used >= used for account in self._accounts.values())
 
     def forget(self, waiting: Iterable[K], now: int, age: int) -> list[K]:
-        """Forget the users without a request for `age` ns. Return the others. waiting: the users to keep."""
+        """Forget users who have sent no request in the last `age` ns, except those in `waiting`.
+
+        Users for whom another task works are also kept. Return the remaining users.
+        """
         keep = set(waiting)
         for user, account in list(self._accounts.items()):
             if user not in keep and not account.busy and now - account.ended > age:
@@ -137,10 +140,12 @@ class FairShare(Generic[K]):
 
 
 def _comes(account: _Account, cost: int, now: int) -> bool:
-    """Return whether a request of a user, or the end of one, is likely to come soon, and is worth a wait.
+    """Return whether to hold another user's request for this user.
 
-    cost: the expected time of the request that would be held. If it is shorter than a turn of this user, from one
-    request to the next, then it can delay the user by less than that, and the user keeps more than half of the rate.
+    This is worthwhile if the user is likely to send a request soon, or if another task will soon have answered one.
+    cost: the expected time of the request that would be held. If it is shorter than the user's cycle, from one request
+    to the next, it delays the user by less than one cycle. The user then keeps more than half of the usual rate, so the
+    request is not held.
     """
     if account.busy:
         return now - account.begun < HOLD_BUSY

@@ -4,13 +4,13 @@ from collections import deque
 
 from virtfs.core.memory import Hold
 
-EACH = 64  # bytes that a frame takes in addition to its own
-_IDLE = 8192  # bytes that an empty queue may keep, so that a frame at a time needs no calls
+EACH = 64  # bytes of overhead for each frame
+_IDLE = 8192  # bytes that may stay charged to an empty queue, so that one frame at a time needs no call of the Hold
 BYTES = 32 << 20  # maximum total length of the frames in one queue
 
 
 class Copy(bytes):
-    """A copy of a frame that a cable has carried. The cable has counted the frame, so its copies are not counted."""
+    """A copy of a frame that a cable has carried. It is never counted as dropped, as the cable counts the frame."""
 
     __slots__ = ()
 
@@ -19,15 +19,15 @@ class FrameQueue:
     """A first-in, first-out queue of frames.
 
     The maximum number of frames may change between calls, so it is a parameter of the methods: `most`.
-    The methods that drop frames return the number of frames to count as dropped. This number excludes each Copy.
-    hold: charges the bytes of the queue. A queue is full if it refuses more.
+    The methods that drop frames return the number of frames to count as dropped. Frames of the type Copy are excluded.
+    hold: the Hold that is charged for the queue. The queue is also full if the Hold refuses more bytes.
     """
 
     def __init__(self, hold: Hold) -> None:
         self._frames: deque[bytes] = deque()
-        self._size = 0  # with EACH for each frame
+        self._size = 0  # bytes of the frames, plus EACH for each frame
         self._hold = hold
-        self._granted = 0  # bytes that the queue may hold without a call of _grow()
+        self._granted = 0  # maximum of _size without a call of _grow()
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -69,7 +69,7 @@ class FrameQueue:
         return dropped
 
     def trim(self, most: int) -> int:
-        """Drop the oldest frames until at most `most` frames and BYTES bytes are left, and give back their memory.
+        """Drop the oldest frames until at most `most` frames and BYTES bytes are left, and reduce the charge.
 
         Return the number of frames to count as dropped.
         """
@@ -78,14 +78,14 @@ class FrameQueue:
         return dropped
 
     def _grow(self, size: int) -> bool:
-        """Charge a queue of `size` bytes. Return False if that is too much."""
+        """Raise the charge for a queue of `size` bytes. Return False if a limit would be exceeded."""
         if size > BYTES or not self._hold.cover(size):
             return False
         self._granted = min(self._hold.size, BYTES)
         return True
 
     def _shrink(self) -> None:
-        """Give back the memory that the queue does not need now."""
+        """Reduce the charge to the present size of the queue."""
         self._hold.resize(min(self._size, self._hold.size))
         self._granted = min(self._hold.size, BYTES)
 

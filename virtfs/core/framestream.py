@@ -1,7 +1,7 @@
-"""Frames in a byte stream, as the file `stream` and its peers carry them.
+"""Frames in a byte stream, in the format of the file `stream`.
 
-A record is the length of a frame, 4 bytes in network byte order, and then the frame. This is the framing of QEMU's
-`-netdev stream` and `-netdev socket`, of passt and of gvproxy.
+A record consists of the length of a frame, as 4 bytes in network byte order, and the frame. This is the framing of
+QEMU's `-netdev stream` and `-netdev socket`, of passt and of gvproxy.
 """
 
 import struct
@@ -14,9 +14,9 @@ FRAME_MAX = 65535 + 18  # bytes: the largest packet, with an Ethernet header and
 
 
 class Records:
-    """Splits a byte stream, cut anywhere, into records.
+    """Splits a byte stream into records. The stream arrives in pieces, which may end anywhere.
 
-    offset: the number of bytes of the stream in the records that have been taken so far.
+    offset: the total size in bytes of the complete records so far.
     """
 
     __slots__ = ("_kept", "offset")
@@ -28,9 +28,9 @@ class Records:
     def first(self, data: memoryview) -> tuple[bytes | None, int]:
         """Complete an unfinished record with the beginning of `data`.
 
-        Return its frame, or None if `data` does not complete a record, and the number of bytes used. Without an
-        unfinished record, return (None, 0).
-        VirtError EINVAL: the record's length cannot be that of a frame. The unfinished record is dropped.
+        Return two values: the record's frame, or None if the record is still unfinished; and the number of bytes of
+        `data` that were used. If there is no unfinished record, return (None, 0).
+        VirtError EINVAL: no frame has the length that the record gives. The unfinished record is dropped.
         """
         kept = self._kept
         if not kept:
@@ -67,11 +67,14 @@ class Records:
         )
 
     def keep(self, data: memoryview) -> None:
-        """Keep the beginning of a record, which a later call completes. Its length has been checked if it is there."""
+        """Keep the beginning of a record until a later call of first() completes it.
+
+        If the data contains the record's length, the caller has checked it with length().
+        """
         self._kept += data
 
     def unfinished(self) -> int:
-        """Return the number of bytes of an unfinished record."""
+        """Return the number of bytes kept of an unfinished record."""
         return len(self._kept)
 
     def forget(self) -> None:

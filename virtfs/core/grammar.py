@@ -135,10 +135,10 @@ def format_actions(actions: tuple[Action, ...], noun: Noun = VIRT, *, makes: boo
 
 
 def writable(actions: Iterable[Action], noun: Noun = VIRT) -> tuple[tuple[Action, ...], tuple[Action, ...]]:
-    """Divide actions into those that a line can express and the others.
+    """Return two tuples: the actions that a line can express, and those that it cannot.
 
-    Other programs give interfaces and network namespaces names that a line cannot contain, such as names with control
-    characters.
+    Other programs can give an interface or network namespace a name that a line cannot contain, such as one with a
+    control character.
     """
     divided: dict[bool, list[Action]] = {True: [], False: []}
     for action in actions:
@@ -147,7 +147,7 @@ def writable(actions: Iterable[Action], noun: Noun = VIRT) -> tuple[tuple[Action
 
 
 def unwritable_comment(subject: str, action: Action) -> str:
-    """Return a comment for a line of ctl that would express an action, if the name in it could be written."""
+    """Return a comment line of ctl that describes an action whose name a line cannot contain."""
     names = " ".join(word(str(arg)) for arg in action.args if isinstance(arg, str))
     return f"# {subject} {action.verb} {names}: a line cannot contain this name"
 

@@ -56,15 +56,15 @@ class Lines:
     def __init__(self) -> None:
         self._kept = b""
         self._before = b""  # the unfinished line before the last write
-        self._at = 0  # offset of the first line that is not consumed, in _before and the last write together
+        self._at = 0  # offset of the first line not consumed, in the text that consists of _before and the last write
 
     def feed(self, data: bytes | memoryview, first: int = 1, several: bool | None = None) -> Iterator[bytes | None]:
-        """Store the data, and return an iterator of the lines that this data completes, in order.
+        """Store the data, and return an iterator over the lines that this data completes, in order.
 
-        first, several: if the data are a piece of a write, the number of the line that continues in them, and whether
-        the write has several lines.
+        If the data is a piece of a larger write: first is the line number in the write with which the piece begins, and
+        several is whether the write has several lines.
 
-        An item is a frame, or None for a comment. Runs of blank lines are passed over in one step, so the work between
+        An item is a frame, or None for a comment. Runs of blank lines are skipped in one step, so the work between
         two items is bounded by the length of a line. A line counts as consumed when the next one is requested. An
         unfinished line is kept for the next write.
         Errors: those of parse_line(), and E2BIG for an unfinished line of more than LINE_MAX bytes. The iterator raises
@@ -82,7 +82,7 @@ class Lines:
         return self._items(text, end, first, several)
 
     def give_back(self) -> int:
-        """Drop the lines of the last write that are not consumed. Return how many bytes of this write were consumed."""
+        """Drop the lines of the last write that were not consumed. Return the number of bytes of it that were."""
         consumed = self._at - len(self._before)
         self._kept = self._before if consumed <= 0 else b""
         return max(consumed, 0)

@@ -32,7 +32,7 @@ from virtfs.core.impairment import Bursts, Distribution, Impairment, Share
 from virtfs.core.memory import Hold, Kind, Memory
 
 _SECOND = 10**9
-_EACH = 256  # bytes that a waiting frame takes in addition to its own
+_EACH = 256  # bytes of overhead for each waiting frame
 _TABLE = 4096  # entries in a distribution table, as in tc's files
 # Maximum deviation from the delay, in units of the jitter. netem has the same limit: the entries of its tables are
 # signed 16-bit numbers in units of 1/8192 of the jitter (NETEM_DIST_SCALE), and 2**15 / 8192 is 4.
@@ -41,7 +41,7 @@ _REACH = 4.0
 
 @dataclass(slots=True)
 class Counts:
-    """Numbers of frames. over_limit: dropped because `limit` frames, or as many bytes as allowed, waited."""
+    """Numbers of frames. over_limit: dropped because `limit` frames were waiting, or for lack of memory."""
 
     lost: int = 0
     over_limit: int = 0
@@ -56,7 +56,7 @@ class Scheduler:
     seed, stream: the random numbers depend on both. Runs with the same settings, seed, stream and frame times give the
     same result. Two directions that share a seed need different streams; otherwise the reply to a ping would pass
     whenever the request did. If settings.seed is not None, it is used instead of `seed`.
-    hold: charges the waiting frames; None for the default limits of a mount.
+    hold: the Hold that is charged for the waiting frames; None for one of its own, with the default limits of a mount.
 
     Every pushed frame, and every duplicate, meets exactly one of these conditions: it is counted in counts.lost; it is
     counted in counts.over_limit; it still waits; or pop() or clear() has removed it.
@@ -67,7 +67,7 @@ class Scheduler:
         self._stream = stream
         self._random = self._seeded(seed)
         self._heap: list[tuple[int, int, bytes]] = []  # due time, sequence number, frame
-        self._size = 0  # bytes of the waiting frames, with _EACH for each
+        self._size = 0  # bytes of the waiting frames, plus _EACH for each frame
         self._hold = hold or Memory().hold(Kind.DELAYED)
         self._sequence = 0
         self._link_free = 0  # time at which the last bit of the last frame will have been sent

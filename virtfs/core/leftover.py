@@ -1,8 +1,9 @@
-"""What virtfs made and a killed server left behind, before the line of the state file about it runs.
+"""The state to which to reset an interface or bridge that a killed server left behind, before replaying its line.
 
-A line of ctl names only what differs from a new interface or bridge. Whatever else a line that was cut short has
-changed in the kernel must therefore be undone first. The functions here return the state from which the line leads to
-what it describes, and keep all that the line says anyway, so that a working interface or bridge is not disturbed.
+A line of the state file gives only the settings that differ from those of a new interface or bridge. If the server was
+killed while it ran a line, the kernel may have other settings too, and these must be undone first. The functions here
+return the state in which running the line gives exactly the settings of the line. They keep the present settings that
+the line would set anyway, so that a working interface or bridge is not disturbed.
 """
 
 from dataclasses import replace
@@ -13,12 +14,12 @@ from virtfs.core.ethernet import MTU_DEFAULT
 from virtfs.core.grammar import Action
 from virtfs.core.virt import QUEUE, Virt
 
-# The parameters of a bridge that a line may set. Its MTU is not among them: unless it is set, it follows the members.
+# The parameters of a bridge that a line may set, except its MTU. Unless the MTU is set, it follows the members.
 _PARAMETERS: Final = ("maxaddr", "timeout", "maxage", "fwddelay", "hellotime", "priority", "groupfwd", "up", "stp")
 
 
 def virt_before(now: Virt, actions: tuple[Action, ...]) -> Virt:
-    """Return the state of an interface before the verbs of its line. now: the state in which its tap was found."""
+    """Return the state of an interface in which to run the verbs of its line. now: the state of its tap when found."""
     host, said = now.host, {action.verb for action in actions}
     addresses = _arguments(actions, "inet", "inet6")
     return replace(
@@ -39,10 +40,10 @@ def virt_before(now: Virt, actions: tuple[Action, ...]) -> Virt:
 def bridge_before(
     now: BridgeState, actions: tuple[Action, ...], ours: frozenset[str], adopting: bool = False
 ) -> BridgeState:
-    """Return the state of a bridge before the verbs of its line.
+    """Return the state of a bridge in which to run the verbs of its line.
 
-    ours: the names of taps whose own lines say whether they are members. adopting: whether members may have brought
-    addresses, which then stay on the bridge, as the members do.
+    ours: the names of taps whose own lines determine whether they are members. adopting: whether the bridge may have
+    taken over addresses of its members. Then all addresses and members stay.
     """
     said = {action.verb for action in actions}
     addresses, added = _arguments(actions, "inet", "inet6"), _arguments(actions, "add") | ours
@@ -60,7 +61,7 @@ def _arguments(actions: tuple[Action, ...], *verbs: str) -> frozenset[object]:
 
 
 def _new(member: Member) -> Member:
-    """Return a member with the settings of a new one, except for its cost, which cannot be made automatic again."""
+    """Return a member with the settings of a new member. Its cost stays, because it cannot be made automatic again."""
     fresh = Member(member.name)
     return replace(
         member,

@@ -31,8 +31,8 @@ class Words:
         _check_characters(line)
         self._line = line
         self._found: Iterator[re.Match[str]] = _WORD.finditer(line)
-        self._words: list[str] = []  # the words found so far, as many as were needed
-        self._ends: list[int] = []  # the offset in the line at which each of them ends
+        self._words: list[str] = []  # the words found so far; words are found when they are needed
+        self._ends: list[int] = []  # by position in _words: the offset in the line at which the word ends
         self._next = 0  # the position of the next word in _words
 
     def peek(self) -> str | None:
@@ -48,10 +48,10 @@ class Words:
         return word
 
     def rest(self) -> list[str]:
-        """Return the remaining words without taking them, at most WORDS_MAX.
+        """Return at most WORDS_MAX of the remaining words, without taking them.
 
-        The limit keeps the work for a line proportional to its length, since a line may have many verbs that look at
-        the words after them.
+        A line may have many verbs, and each may call this. The limit keeps the work for a line proportional to its
+        length.
         """
         self._find(self._next + WORDS_MAX)
         return self._words[self._next : self._next + WORDS_MAX]
@@ -63,7 +63,7 @@ class Words:
         return self._line[at:].strip(BLANKS)
 
     def _find(self, count: int) -> None:
-        """Find words until `count` are known, if the line has so many before a comment."""
+        """Find words until `count` are known, or until a comment or the end of the line."""
         for match in islice(self._found, max(count - len(self._words), 0)):
             word = match[0]
             if word[0] == "#":

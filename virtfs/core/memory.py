@@ -1,21 +1,23 @@
-"""Account for the memory that clients can make a mount hold, and refuse what exceeds a limit.
+"""Account for the memory that clients can make a mount hold, and refuse requests for more than the limits allow.
 
 Each buffer that a client can fill has a Hold. The Hold charges the buffer's bytes to a kind of memory and to a user:
 the user who opened the file, or the owner of the interface whose frames wait. Two limits apply, one to all users
 together and one to each user except root.
 
-Kinds belong to levels. A level may use only a share of each limit, and the memory of lower levels counts against it:
+Kinds belong to levels. The memory of a level and of all lower levels together may use only a share of each limit. From
+the lowest level to the highest:
 
     COPIES   copies of frames, for history and captures. Frames that do not fit are missing there.
     QUEUES   waiting frames. Frames that do not fit are dropped, but never because of copies alone.
-    CONTENT  the content of open files, unfinished input, capture rings. An open, a read or a write is refused.
+    CONTENT  the content of open files, unfinished input, capture rings. An open, read or write that does not fit fails.
     BASIC    open files and waiting requests.
 
-So a user whose frames fill a limit can still open ctl to change that, and can still read a history of that size. The
-last eighth of the limit of all users together is for root, who must be able to repair a mount that others have filled.
+So a user whose frames use their whole share can still open ctl to free memory, and can still read a history of that
+size. The last eighth of the limit of all users together is reserved for root, who must be able to repair a mount that
+other users have filled.
 
-Sizes are estimates that include the overhead of Python's objects. An accountant costs about 1 µs a call, too much for
-each frame. So Hold.cover charges in steps that grow with the buffer, and most frames cost only a comparison.
+Sizes are estimates that include the overhead of Python's objects. A charge takes about 1 µs, which is too much for
+each frame. So Hold.cover() charges in steps that grow with the buffer, and most frames cost only a comparison.
 """
 
 import errno
@@ -35,7 +37,7 @@ NAME = 96  # bytes charged for each name in an open directory
 
 
 class Level(IntEnum):
-    """How early the memory of a kind is refused. The numbers are indices of SHARES."""
+    """The levels of memory. A lower level is refused earlier. The values are indices into SHARES."""
 
     COPIES = 0
     QUEUES = 1
@@ -44,7 +46,7 @@ class Level(IntEnum):
 
 
 SHARES = (Fraction(1, 3), Fraction(1, 2), Fraction(7, 8), Fraction(1))  # of a limit, by level
-_OTHERS = Fraction(7, 8)  # the part of the limit of all users together that is not reserved for root
+_OTHERS = Fraction(7, 8)  # the share of the mount's limit that users other than root may use
 
 
 class Kind(Enum):
@@ -75,7 +77,7 @@ OF_INTERFACES = (Kind.FRAMES, Kind.DELAYED, Kind.HISTORY, Kind.RINGS)
 
 
 class Usage:
-    """The bytes in use of one kind, the largest number so far, and the number of refusals."""
+    """The memory of one kind. now: the bytes in use. highest: their peak. refused: the number of refusals."""
 
     __slots__ = ("highest", "now", "refused")
 
@@ -86,8 +88,9 @@ class Usage:
 class Account:
     """The memory of one user, or of all users together.
 
-    limit: the maximum in bytes. kinds: the usage of each kind. upto: by level, the bytes in use of this level and the
-    lower ones. most, others: by level, the maximum of `upto`, for root and for other users.
+    limit: the maximum in bytes. kinds: the usage of each kind. upto: by level, the bytes in use of this level and all
+    lower levels. most: by level, the maximum of `upto`. others: the same for users other than root, in the account of
+    all users together.
     """
 
     __slots__ = ("kinds", "limit", "most", "others", "upto")
@@ -105,7 +108,7 @@ class Account:
         return self.upto[Level.BASIC]
 
     def fits(self, kind: Kind, size: int, most: Sequence[int]) -> bool:
-        """Return whether `size` more bytes of a kind fit. most: `most` or `others`."""
+        """Return whether `size` more bytes of a kind fit. most: the attribute `most` or `others` of this account."""
         return all(self.upto[level] + size <= most[level] for level in range(kind.level, len(most)))
 
     def add(self, kind: Kind, size: int) -> None:
@@ -118,7 +121,7 @@ class Account:
 
 
 class Memory:
-    """The accountant of one mount.
+    """The accounts of one mount.
 
     total: the limit in bytes of all users together. each: the limit in bytes of each user except root.
     users: the accounts of the users who hold memory now.
@@ -131,11 +134,11 @@ class Memory:
         self._newcomer = Account(each)
 
     def hold(self, kind: Kind, uid: Uid | Callable[[], Uid] = ROOT) -> "Hold":
-        """Return an empty Hold. uid: the user to charge, or a function that returns the present one."""
+        """Return an empty Hold. uid: the user to charge, or a function that returns the user to charge now."""
         return Hold(self, kind, uid if callable(uid) else lambda: uid)
 
     def exceeded(self, kind: Kind, uid: Uid, size: int) -> Account | None:
-        """Return the account whose limit `size` more bytes of a kind would exceed, or None if they fit."""
+        """Return the account that has no room for `size` more bytes of a kind, or None if they fit."""
         if uid == ROOT:
             return None if self.all.fits(kind, size, self.all.most) else self.all
         user = self.users.get(uid, self._newcomer)
@@ -150,7 +153,7 @@ class Memory:
             self.users[uid].kinds[kind].refused += 1
 
     def check(self, kind: Kind, uid: Uid, size: int) -> None:
-        """Raise VirtError if `size` more bytes of a kind do not fit. ENOBUFS: a limit would be exceeded."""
+        """Raise VirtError ENOBUFS if `size` more bytes of a kind would exceed a limit. Count this as a refusal."""
         full = self.exceeded(kind, uid, size)
         if full is not None:
             self.refuse(kind, uid)
@@ -174,11 +177,14 @@ class Memory:
             del self.users[uid]
 
     def left(self, kinds: Iterable[Kind]) -> dict[str, int]:
-        """Return the bytes in use of those kinds that have any, by name."""
+        """Return the bytes in use by the name of the kind. Kinds without bytes in use are left out."""
         return {kind.label: now for kind in kinds if (now := self.all.kinds[kind].now)}
 
     def text(self) -> str:
-        """Return the file `memory`: a heading, and a line for each kind in use, of all users and of each user."""
+        """Return the text of the file `memory`: a heading, and the lines of all users together and of each user.
+
+        Kinds that have never been used or refused are left out.
+        """
         lines = ["USER KIND BYTES HIGHEST REFUSED"]
         accounts = [("all", self.all), *((str(uid), self.users[uid]) for uid in sorted(self.users))]
         for name, account in accounts:
@@ -188,7 +194,10 @@ class Memory:
         return "".join(f"{line}\n" for line in lines)
 
     def describe(self) -> dict[str, object]:
-        """Return the object `memory` of status.json: for each kind its bytes, the highest number, and refusals."""
+        """Return the object `memory` of status.json.
+
+        It contains for each kind the bytes in use, their peak, and the number of refusals.
+        """
         return {
             kind.label: {"bytes": usage.now, "highest": usage.highest, "refused": usage.refused}
             for kind, usage in self.all.kinds.items()
@@ -198,7 +207,8 @@ class Memory:
 class Hold:
     """The memory of one buffer.
 
-    size: the number of bytes charged. They stay charged to the user who held the buffer when it last grew.
+    size: the number of bytes charged. When it grows, all bytes are charged to the user who owns the buffer at that
+    time. Shrinking does not change the user.
     """
 
     __slots__ = ("_kind", "_memory", "_payer", "_uid", "size")
@@ -211,9 +221,9 @@ class Hold:
         self.size = 0
 
     def resize(self, size: int) -> None:
-        """Charge `size` bytes from now on. VirtError: ENOBUFS, a limit is exceeded; then nothing has changed.
+        """Set the charge to `size` bytes. VirtError ENOBUFS: a limit would be exceeded, and the charge is unchanged.
 
-        Charging fewer bytes than before cannot fail.
+        Reducing the charge cannot fail.
         """
         if size > self.size:
             uid = self._payer()
@@ -225,10 +235,10 @@ class Hold:
         self.resize(self.size + size)
 
     def cover(self, size: int) -> bool:
-        """Charge at least `size` bytes, and some more, so that the next calls are rare.
+        """Set the charge to `size` bytes and a reserve, so that few further calls are needed.
 
-        Return False if a limit is exceeded; then nothing has changed. A caller whose `size` is at most that of the Hold
-        need not call this.
+        If the reserve does not fit, charge `size` bytes only. Return False if even these would exceed a limit; the
+        charge is then unchanged. While the buffer is no larger than `self.size`, no call is needed.
         """
         uid = self._payer()
         held = self.size if uid == self._uid else 0
@@ -240,12 +250,12 @@ class Hold:
         return False
 
     def relax(self, size: int) -> None:
-        """Give back memory that a buffer of `size` bytes no longer needs, if it is worth a call."""
+        """Reduce the charge of a buffer that has shrunk to `size` bytes, if the difference is large."""
         if self.size > 4 * size + 8192:
             self.resize(size + (size >> 3) + 2048)
 
     def force(self, size: int) -> None:
-        """Charge `size` bytes from now on, whatever the limits are. The caller bounds the size in another way."""
+        """Set the charge to `size` bytes, whatever the limits are. The caller bounds the size in another way."""
         uid = self._payer() if size > self.size else self._uid
         if uid == self._uid:
             self._memory.add(self._kind, uid, size - self.size)
@@ -256,5 +266,5 @@ class Hold:
         self.size = size
 
     def release(self) -> None:
-        """Give back all bytes. Idempotent."""
+        """Reduce the charge to 0. Idempotent."""
         self.force(0)

@@ -1,16 +1,16 @@
-r"""Show text that comes from outside: from users, from other programs, and from the kernel.
+r"""Show text that comes from users, from other programs or from the kernel.
 
-The name of a process, interface or network namespace may contain any byte except NUL, and a few more. A newline in such
-a name would forge a line of a report; an escape sequence or a bidirectional override (Unicode UAX #9) would change what
-a terminal shows. So no text of virtfs contains an unprintable character (str.isprintable) other than the newlines and
-tabs of its own layout. An unprintable character is shown as an escape:
+The name of a process, interface or network namespace may contain any byte except NUL and a few others. A newline in
+such a name could forge a line of a report. An escape sequence or a bidirectional override (Unicode UAX #9) could change
+what a terminal shows. So the only unprintable characters (str.isprintable) in the output of virtfs are the newlines and
+tabs of its own layout. Any other unprintable character is shown as an escape:
 
     \n \t \r            newline, tab, carriage return
     \x1b                any other ASCII control character
     \xff                a byte that is not UTF-8 (decoded with "surrogateescape", PEP 383)
     \u202e \U000e0001   any other unprintable character
 
-Each function is for one place:
+The functions differ in where the text appears:
 
     quoted     a text inside a sentence
     word       a name that is one word of a line, or one value of a file

@@ -7,15 +7,15 @@ Kind = TypeVar("Kind", bound=Hashable)
 
 
 class RateLimit(Generic[Kind]):
-    """Admit `most` events of each kind in an interval, and count the others.
+    """Admit at most `most` events of each kind in an interval, and count the rest.
 
-    interval: in seconds. The interval of a kind begins with its first event. Callers pass the time.
+    interval: in seconds. The interval of a kind begins with the first event of that kind. Callers pass the time.
     """
 
     def __init__(self, most: int, interval: float) -> None:
         self._most = most
         self._interval = interval
-        self._intervals: dict[Kind, tuple[float, int]] = {}  # by kind: the end of the interval, and the events in it
+        self._intervals: dict[Kind, tuple[float, int]] = {}  # by kind: the end of the interval, the number of events
 
     def admit(self, kind: Kind, now: float) -> bool:
         """Count an event, and return whether to report it. Call due() first."""
@@ -24,11 +24,14 @@ class RateLimit(Generic[Kind]):
         return count < self._most
 
     def due(self, now: float) -> list[tuple[Kind, int]]:
-        """Forget the intervals that have ended. Return the kinds and numbers of the events not admitted in them."""
+        """Forget the intervals that have ended.
+
+        Return the kinds of which events were not admitted in these intervals, each with the number of such events.
+        """
         ended = [kind for kind, (end, _) in self._intervals.items() if end <= now]
         counts = [(kind, self._intervals.pop(kind)[1] - self._most) for kind in ended]
         return [(kind, count) for kind, count in counts if count > 0]
 
     def next_due(self) -> float | None:
-        """Return the time at which due() will next have events to return, None if no event waits to be reported."""
+        """Return the time from which due() will have events to return; None if there are none to return."""
         return min((end for end, count in self._intervals.values() if count > self._most), default=None)

@@ -5,7 +5,7 @@ last line of a write of 4096 bytes or more may be unfinished, and the next write
 shorter write is complete even without a newline.
 
 A line has at most LINE_MAX bytes, and a write may consist of a million blank lines. So lines are split off one by one,
-and the work between two lines is bounded.
+and blank lines are skipped in one step. This bounds the work between two lines.
 """
 
 import re
@@ -54,17 +54,17 @@ class Script:
         self._left = 0  # number of bytes that the program will write again after an interrupted write; 0 if none
 
     def feed(self, data: bytes) -> Iterator[Line]:
-        """Store the data, and return an iterator of the lines that this data completes, except blank ones.
+        """Store the data, and return an iterator over the lines that this data completes, except blank lines.
 
-        The caller runs the lines in order. A line counts as run when the next one is requested. If one fails, the
-        caller calls forget() and does not run the others.
+        The caller runs the lines in order. A line counts as run when the next one is requested. If a line fails, the
+        caller calls forget() and does not run the lines after it.
         Errors: E2BIG for a write of more than 1 MiB, and for an unfinished line of more than LINE_MAX bytes. In both
         cases the whole write and the unfinished line are dropped. The grammar refuses a complete line that is too long.
         """
         if len(data) > WRITE_MAX:
             self.forget()
             raise VirtError(E2BIG, f"a write of {len(data)} bytes is too large: the maximum is {WRITE_MAX} bytes")
-        # The rest of a long write that was interrupted is still a part of that write, even if the rest is short.
+        # The rest of a long write that was interrupted belongs to that write, however short the rest is.
         long = len(data) >= WHOLE_BELOW or len(data) == self._left
         text = self._kept + data
         self._before, self._size, self._left = self._kept, len(data), 0
@@ -79,10 +79,10 @@ class Script:
         return self._lines.each()
 
     def give_back(self) -> int:
-        """Drop the lines of the last write that have not run. Return how many bytes of this write have run.
+        """Drop the lines of the last write that have not run. Return the number of bytes of it that have run.
 
-        This is for a write(2) that a signal interrupts. The system call returns this number, or fails with EINTR if it
-        is 0. The program then writes the remaining bytes again.
+        Call this when a signal interrupts a write(2). The system call returns this number, or fails with EINTR if the
+        number is 0. The program then writes the remaining bytes again.
         """
         run = self._lines.at - len(self._before)
         if run <= 0:
@@ -113,7 +113,7 @@ class Script:
 
 
 class _Lines:
-    """The lines of text[:end], of which the last may lack its newline.
+    """The lines of text[:end]. The last line may lack its newline.
 
     at, number: the offset and the number of the first line that has not run.
     """

@@ -9,9 +9,9 @@ may add more:
     bridges     a list of objects, one for each bridge under bridge/
     cables      a list of objects, one for each cable
     state       an object about the state file, null if the mount has none
-    limits      an object: the limits of the mount, under the names of the fields of core.limits.Limits; sizes in bytes
-    memory      an object: for each kind of memory that clients hold (core.memory) an object: bytes (now in use),
-                highest (the largest number so far) and refused (requests and frames refused for lack of memory)
+    limits      an object: the limits of the mount, named like the fields of core.limits.Limits; sizes are in bytes
+    memory      an object with one object for each kind of memory that clients hold (core.memory). Each has bytes (in
+                use now), highest (their peak) and refused (the requests and frames refused for lack of memory)
 
 An interface:
 
@@ -50,10 +50,10 @@ A cable:
 The state file:
 
     file            text: its path
-    saved           boolean: whether it has the current state
-    unsaved_since   number: the time since which it has not, in seconds since 1970, null if it has
-    error           text: the reason for the last failure to save it, null if it has the current state
-    failed_lines    a list of objects, one for each line that could not be replayed: line and reason
+    saved           boolean: whether the file has the current state
+    unsaved_since   number: when the file ceased to have the current state, in seconds since 1970; null if saved
+    error           text: why the last attempt to save the file failed; null if saved
+    failed_lines    a list of objects, one for each line that could not be replayed, with the texts line and reason
 
 The value of a file is a boolean if the file holds 0 or 1 for off or on, a number if the file holds a number, and text
 otherwise. The value of an empty file is "".
@@ -116,7 +116,7 @@ def status(
     """
     lists = {"virts": list(virts), "bridges": list(bridges), "cables": list(cables)}
     head = {"version": version, "options": one_line(options)}
-    # `memory` is the last, because pollers of the file ignore what follows its key.
+    # `memory` is last, because pollers of the file ignore changes after its key.
     return json.dumps({**head, **lists, "state": state, "limits": limits or {}, "memory": memory or {}}) + "\n"
 
 

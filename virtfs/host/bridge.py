@@ -185,9 +185,9 @@ class HostBridge:
     def _check_present(self, port: int, what: str) -> None:
         """Raise VirtError ENXIO if the bridge or the port has vanished during the steps of a move.
 
-        Call this when a step has failed, because the step may have reported another errno. For example, adding a route
-        via a gateway then fails with ENETUNREACH (fib_semantics.c fib_check_nh_gw). The bridge keeps the addresses and
-        routes that have already moved to it.
+        Call this when a step has failed, because the step may have reported an errno other than ENXIO. For example,
+        adding a route via a gateway then fails with ENETUNREACH (fib_semantics.c fib_check_nh_gw). The bridge keeps the
+        addresses and routes that have already moved to it.
         """
         self._link()
         if ask_link(self.rtnl, port) is None:
@@ -269,8 +269,9 @@ def find(rtnl: Rtnl, name: BridgeName) -> int | None:
 
 
 def make(rtnl: Rtnl, links: Links, name: BridgeName, mark: str = "") -> int:
-    """Create a bridge and return its index. mark: the alias that it has from the beginning (host.marks), "" for none.
+    """Create a bridge and return its index.
 
+    mark: the alias set in the system call that creates the bridge (host.marks); "" for none.
     The bridge is down, has the defaults of brconfig(8), and sends no IPv6 packets of its own. VirtError: errors from
     the kernel.
     """

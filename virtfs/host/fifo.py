@@ -23,18 +23,18 @@ class Fifo:
     """
 
     def __init__(self, path: Path) -> None:
-        """Make the FIFO. A file of this name, which an earlier failure may have left, is removed."""
+        """Make the FIFO. An existing file with this path, perhaps left by an earlier failure, is removed first."""
         self.path = path
         with self._explained("make"):
             path.unlink(missing_ok=True)
             os.mkfifo(path, 0o600)
 
     def set_rights(self, uid: int, gid: int, mode: int) -> None:
-        """Set the owner, the group and the permission bits. Make the FIFO anew if somebody has removed it.
+        """Set the owner, the group and the permission bits. Make the FIFO again if it has been removed.
 
-        If this process is not root, the FIFO keeps its owner and group. Without CAP_DAC_OVERRIDE a FIFO of this process
-        is also writable for its owner. VirtError: EPERM, root lacks CAP_FOWNER or CAP_CHOWN; EACCES, this process could
-        not write into the FIFO of another user.
+        If this process is not root, the FIFO keeps its owner and group. If this process lacks CAP_DAC_OVERRIDE and owns
+        the FIFO, the owner's write permission is always set. VirtError: EPERM, the process lacks CAP_FOWNER, or is root
+        and lacks CAP_CHOWN; EACCES, the FIFO belongs to another user and this process could not write into it.
         """
         with self._explained("change"):
             if not self.path.exists():
@@ -74,7 +74,7 @@ class Fifo:
     def open(self) -> int | None:
         """Return a non-blocking descriptor for writing packets, None if no process has the reading end open.
 
-        VirtError: ENOENT, somebody has removed the FIFO; EMFILE, ENFILE, ENOMEM; EACCES.
+        VirtError: ENOENT, the FIFO has been removed; EMFILE, ENFILE, ENOMEM; EACCES.
         """
         try:
             with self._explained("open"):

@@ -1,4 +1,4 @@
-"""Marks in the kernel: the alias of an interface (ip-link(8)) tells that virtfs made it for a certain state file.
+"""Mark interfaces in the kernel: the alias (ip-link(8)) identifies the state file for which virtfs made them.
 
 Persistent taps and bridges outlive a killed server, even one that is killed before it has recorded them in the state
 file. So a bridge gets its mark in the system call that creates it, and a tap gets it before TUNSETPERSIST.
@@ -20,12 +20,15 @@ from virtfs.host import netns
 from virtfs.host.netnames import NAMED, open_netns
 from virtfs.host.rtnl import Message, Rtnl
 
-ADOPTING = " adopts"  # follows the mark of a bridge that may have addresses and routes of its members
+ADOPTING = " adopts"  # suffix of the mark of a bridge that may have taken over addresses and routes of its members
 
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """An interface with a mark. netns: the identity of its network namespace (netns.identity)."""
+    """An interface with a mark.
+
+    adopting: whether the mark ends in ADOPTING. netns: the identity of its network namespace (netns.identity).
+    """
 
     name: str
     index: int
@@ -35,10 +38,11 @@ class Marked:
 
 
 def mark_of(path: Path) -> str:
-    """Return the mark for a state file, "" if its directory does not exist.
+    """Return the mark for a state file; "" if its directory cannot be examined, for example because it is missing.
 
-    path: the path of the file, without symbolic links. The mark depends on the file's directory and name, so it stays
-    the same when the file is replaced, and differs from that of a file with the same path in a container.
+    path: the path of the file, without symbolic links. The mark depends on the name of the file and on the device and
+    inode of its directory. So it stays the same when the file is replaced. A file with the same path in a container has
+    another mark.
     """
     try:
         place = path.parent.stat()
@@ -60,7 +64,7 @@ def marking(mark: str, which: int | str) -> Message:
 
 
 def set_mark(rtnl: Rtnl, mark: str, index: int) -> None:
-    """Give an interface in the namespace of `rtnl` a mark, or with "" none. VirtError: errors from the kernel."""
+    """Set the mark of an interface in the namespace of `rtnl`; "" removes it. VirtError: errors from the kernel."""
     rtnl.ask(RTM_SETLINK, marking(mark, index))
 
 
@@ -70,7 +74,7 @@ def is_marked(link: Message | None, mark: str) -> bool:
 
 
 def find_marked(mark: str) -> list[Marked]:
-    """Return all interfaces with this mark in the own namespace and in those that ip-netns(8) has named.
+    """Return all interfaces with this mark in this process's network namespace and in those named by ip-netns(8).
 
     A namespace that cannot be entered is left out.
     """
@@ -89,7 +93,10 @@ def find_marked(mark: str) -> list[Marked]:
 
 
 def inside(marked: Marked, function: Callable[[], None]) -> None:
-    """Call a function in the network namespace of a marked interface. VirtError ENXIO: the namespace is gone."""
+    """Call a function in the network namespace of a marked interface.
+
+    VirtError ENXIO: the namespace is gone, or has no name any more.
+    """
     if marked.netns == netns.own_identity():
         function()
         return

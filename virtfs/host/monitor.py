@@ -165,8 +165,8 @@ class Monitor:
 def events_in(data: bytes, nsid: int | None, marshal: MarshalRtnl) -> list[Event]:
     """Return the notifications in a datagram from rtnetlink.
 
-    A message that cannot be decoded counts as lost, so it becomes an Overflow.
-    nsid: of the namespace from which the datagram comes. marshal: pyroute2's decoder.
+    If a message cannot be decoded, it and the rest of the datagram count as lost, and the last event is an Overflow.
+    nsid: the id of the namespace from which the datagram comes. marshal: pyroute2's decoder.
     """
     events: list[Event] = []
     try:
@@ -180,7 +180,7 @@ def events_in(data: bytes, nsid: int | None, marshal: MarshalRtnl) -> list[Event
             event = reader(message, nsid)
             if event is not None:
                 events.append(event)
-    except Exception as failure:  # pyroute2 and the readers raise many kinds
+    except Exception as failure:  # pyroute2 and the readers raise many types
         _log.warning("cannot decode an rtnetlink message: %.200r", failure)
         events.append(Overflow())
     return events

@@ -1,4 +1,4 @@
-"""The capabilities of a server (capabilities(7)). It drops all others when it starts, and cannot regain them.
+"""The capabilities that a server keeps (capabilities(7)). It drops all others at its start, and cannot regain them.
 
 tests/life/test_privileges.py shows that each capability is needed.
 """
@@ -60,10 +60,11 @@ class _Data(ctypes.Structure):
 def drop(keep: Iterable[int] = Capability) -> None:
     """Drop every capability of this thread that is not in `keep`, and set the umask to 077.
 
-    Threads started later have the same capabilities, so call this before any thread is started.
+    A thread inherits the capabilities of the thread that starts it, so call this before any other thread is started.
 
-    For root, also set no_new_privs and reduce the bounding set, so that programs started by this process get no
-    more. A server of another user needs the setuid program fusermount3 to unmount, so it cannot set no_new_privs.
+    If this process is root, also set no_new_privs and reduce the bounding set, so that the programs it starts cannot
+    gain capabilities. The server of another user cannot set no_new_privs, because it needs the setuid program
+    fusermount3 to unmount.
 
     OSError: errors from capget(2) and capset(2).
     """

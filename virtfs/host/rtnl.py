@@ -25,7 +25,7 @@ _NETLINK_EXT_ACK = 11  # extended ACKs: an error carries a message
 _NETLINK_GET_STRICT_CHK = 12  # dumps respect the filter in the request's header (Linux 4.20)
 
 _NLM_F_DUMP_INTR = 16  # linux/netlink.h: a change interrupted the dump
-ATTEMPTS = 10  # maximum number of attempts at one request whose answer was lost, or at one dump
+ATTEMPTS = 10  # maximum number of attempts at a dump, or at a request whose answers are lost
 
 # Size of the receive buffer in bytes. A dump's messages are at most 32 KiB (netlink(7), af_netlink.c netlink_dump).
 ROOM = 1 << 16
@@ -39,7 +39,7 @@ Request = tuple[int, Message, int]  # the arguments of Rtnl.ask
 
 
 def text_of(value: str | bytes) -> str:
-    """Return the text of a string attribute. pyroute2 leaves a value that is not UTF-8 as bytes, with its NUL."""
+    """Return a string attribute as text. pyroute2 returns a value that is not UTF-8 as bytes, with its NUL."""
     return value if isinstance(value, str) else to_text(value.rstrip(b"\0"))
 
 
@@ -102,7 +102,7 @@ class Rtnl:
         return self._ask(kind, message, flags, lost=False)
 
     def _ask(self, kind: int, message: Message, flags: int, *, lost: bool) -> list[Message]:
-        """Carry out `ask`. lost: whether the same request was sent before and its answer was lost."""
+        """Implement ask(). lost: whether the same request was sent before and its answer was lost."""
         for _ in range(ATTEMPTS):
             try:
                 self._send(self._encoded(kind, message, flags))
@@ -112,18 +112,18 @@ class Rtnl:
                     return []
                 raise
             except OSError as failure:
-                # The kernel has carried out the request, but had no memory for the answer (af_netlink.c netlink_ack).
-                # Ask again: the new answer tells whether the first request has succeeded.
+                # The kernel has handled the request, but had no memory for the answer (af_netlink.c netlink_ack).
+                # Send it again: the new answer shows whether the first request succeeded.
                 if failure.errno != errno.ENOBUFS:
                     raise
                 lost = True
         raise VirtError(errno.ENOBUFS, "the kernel has no memory for its answer")
 
     def ask_both(self, first: Request, second: Request) -> None:
-        """Send two requests in one system call, so that a kill of this process comes before or after both.
+        """Send two requests in one system call, so that SIGKILL cannot end this process between them.
 
-        The kernel handles the second even if it refuses the first (af_netlink.c netlink_rcv_skb). VirtError: the error
-        of the first that was refused.
+        The kernel handles the second request even if it refuses the first (af_netlink.c netlink_rcv_skb). VirtError:
+        the error of the first request, or of the second if only that was refused.
         """
         data = [self._encoded(*request) for request in (first, second)]
         sequence = self._sequence
@@ -193,7 +193,7 @@ class Rtnl:
 
 
 def _done_before(kind: int, flags: int) -> frozenset[int]:
-    """Return the errors which say that an earlier, identical request has been carried out."""
+    """Return the errors that a repeated request gets if the first, identical one was carried out."""
     if flags & NLM_F_EXCL:
         return frozenset((errno.EEXIST,))
     deletes = kind % 4 == 1  # each object has four consecutive types: RTM_NEW…, RTM_DEL…, RTM_GET…, RTM_SET…
@@ -201,7 +201,7 @@ def _done_before(kind: int, flags: int) -> frozenset[int]:
 
 
 def _refusal(error: Exception) -> VirtError:
-    """Return the error that the kernel reported; EIO if pyroute2 cannot decode the message."""
+    """Return the error that the kernel reported, or EIO if pyroute2 cannot decode the message."""
     if isinstance(error, NetlinkError):
         return VirtError(error.code, str(error.args[1]))
     if isinstance(error, OSError) and error.errno is not None:

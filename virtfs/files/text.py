@@ -205,23 +205,27 @@ class Text(Node):
 class TextHandle:
     """One open of a text file. Its snapshot, and the data of a write while it is applied, are charged to the user."""
 
-    __slots__ = ("_content", "_input", "kh", "node", "snapshot", "user")
+    __slots__ = ("_content", "_input", "_released", "kh", "node", "snapshot", "user")
 
     def __init__(self, node: Text, user: User, memory: Memory) -> None:
         self.node = node
         self.user = user
         self._content = memory.hold(Kind.CONTENTS, user.uid)
         self._input = memory.hold(Kind.INPUT, user.uid)
+        self._released = False
         self.snapshot: bytes | None = None
         self.kh: PollId | None = None
 
     async def read(self, offset: int, size: int) -> bytes:
         """Return at most `size` bytes of the snapshot, starting at `offset`. Return b"" at the end.
 
-        VirtError ENOBUFS: the snapshot would exceed a limit on memory.
+        VirtError: ENOBUFS, the snapshot would exceed a limit on memory; EBADF, the file was closed meanwhile, which can
+        happen after a signal has ended the read(2).
         """
         if offset == 0 or self.snapshot is None:
             snapshot = await self.node.fresh(self.user)
+            if self._released:
+                raise VirtError(errno.EBADF, "the file is closed")
             self._content.resize(len(snapshot))
             self.snapshot = snapshot
         return self.snapshot[offset : offset + size]
@@ -276,5 +280,6 @@ class TextHandle:
 
     def release(self) -> None:
         """Clean up after the last descriptor is closed."""
+        self._released = True
         self._content.release()
         self._input.release()

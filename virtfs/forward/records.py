@@ -48,6 +48,7 @@ class RecordReader:
                 return at - HEADROOM, 0
         wire, first, last = self._wire, at, at
         copies = copied = 0
+        counted = True  # whether the last frame is no Copy
         try:
             wire.expect_up()
             kept, fd = wire.sources()
@@ -58,11 +59,13 @@ class RecordReader:
                     frame = kept.take()
                     stop = begin + len(frame)
                     room[begin:stop] = frame
-                    if type(frame) is Copy:
+                    counted = type(frame) is not Copy
+                    if not counted:
                         copies += 1
                         copied += len(frame)
                 elif fd >= 0:
                     stop = begin + readv(fd, (header, room[begin:])) - VNET_HEADER
+                    counted = True
                     if stop <= begin:
                         raise wire.vanished()
                 else:
@@ -85,7 +88,7 @@ class RecordReader:
         try:
             self._keep(bytes(room[fits:at]))
         except VirtError:
-            if frames > copies:  # no frame after a Copy is counted
+            if counted:
                 wire.disown(at - last - PREFIX.size)
             if last == HEADROOM:
                 raise

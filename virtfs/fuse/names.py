@@ -278,7 +278,6 @@ class Names(pyfuse3.Operations):
             return await handle.read(off, size)
 
     @answered
-    @answered
     async def release(self, fh: int) -> None:
         self._handles.remove_text(HandleId(fh)).release()
 

@@ -2,9 +2,9 @@
 MOUNT = /mnt/virt
 ARGS =
 export MOUNT
-# Two workers more than processors, since many tests only wait. The tests of a file share a mount, so one worker runs
+# Three workers more than processors, since many tests only wait. The tests of a file share a mount, so one worker runs
 # them all; conftest.py orders the files. Bytecode files save 0.3 s of compiling for each program that a test starts.
-PYTEST = PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n $$(($$(nproc) + 2)) --dist loadfile --no-loadscope-reorder
+PYTEST = PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n $$(($$(nproc) + 3)) --dist loadfile --no-loadscope-reorder
 
 # The folders whose tests need no root, no device and no mount. tests/test_layers.py keeps the list complete.
 PURE = channel files forward pure wire

@@ -188,7 +188,7 @@ def mounted() -> Iterator[Server]:
 
 
 def measure(lab: Lab, name: str, rounds: int, seconds: float) -> tuple[float, float, float]:
-    """Return the share of the rate that is left, and the times of `ls` and `cat mtu` in ms."""
+    """Return the rate as a fraction of the rate alone, and the times of `ls` and `cat mtu` in ms."""
     quiet, busy = Figures([], [], []), Figures([], [], [])
     for _ in range(rounds):
         lab.round(quiet, seconds)

@@ -76,7 +76,7 @@ class Polled:
         self.told = await self.bench.poll(self.fh, KH, schedule=True)
 
     async def do(self, step: str) -> None:
-        """Do a step. Assert that the poller has been woken for each event that is new."""
+        """Do a step. Assert that the poller has been woken for each new event."""
         done = self.steps[step]()
         if isinstance(done, Awaitable):
             await done

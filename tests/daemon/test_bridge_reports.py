@@ -30,7 +30,7 @@ class Slow(Bridges):
 
 @in_trio
 async def test_a_refresh_that_has_begun_counts_only_when_it_is_done() -> None:
-    """Otherwise the saved state has a member that is gone."""
+    """A destroyed interface must not stay in the saved state as a member of the bridge."""
     kernel = Kernel()
     bridges = Slow(kernel)
     async with trio.open_nursery() as nursery:

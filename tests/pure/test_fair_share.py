@@ -48,7 +48,7 @@ def serve(users: list[User], time: int = 200 * MS, fair: bool = True) -> list[in
 
 
 def rate_left(attacker: User, fair: bool = True) -> float:
-    """Return the share of the rate of a ping-pong that is left beside another user."""
+    """Return the rate of a ping-pong beside another user, as a fraction of its rate alone."""
     (alone,) = serve([User(10_000, 25_000)], fair=fair)
     beside, _ = serve([User(10_000, 25_000), attacker], fair=fair)
     return beside / alone

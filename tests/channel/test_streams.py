@@ -6,7 +6,7 @@ import select
 from collections.abc import Callable
 
 import pytest
-from harness.channels import Answer, Talk, TalkHandle, channel, notification
+from harness.channels import CALLER, Answer, Talk, TalkHandle, channel, notification
 from harness.in_trio import in_trio
 from harness.recorded import FRAME_SESSION, IOCTL
 
@@ -55,7 +55,7 @@ async def test_open_says_direct_nonseekable_stream_and_who_opens() -> None:
         assert said & 0b11111 == 1 | 4 | 16  # linux/fuse.h: FOPEN_DIRECT_IO, FOPEN_NONSEEKABLE, FOPEN_STREAM
         ((opened_with, user),) = talk.opened
         assert opened_with == flags
-        assert (user.uid, user.gid, user.pid) == (1000, 1001, 42)
+        assert (user.uid, user.gid, user.pid) == (1000, 1001, CALLER)
         assert fh != await bench.open(talk)
 
 

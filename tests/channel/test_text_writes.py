@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from harness.channels import Answer, Bench, channel, request
+from harness.channels import CALLER, Answer, Bench, channel, request
 from harness.in_trio import in_trio
 
 from virtfs.core.errors import VirtError
@@ -178,7 +178,7 @@ async def test_a_change_of_attributes_is_cancelled_and_answered_by_libfuse() -> 
         interrupts = bench.channel.pair.interrupts
         unique = bench.request(p.FUSE_SETATTR, 1, bytes(88))
         await bench.forwarded()
-        with interrupts.cancellable(42) as scope:  # 42: the process in the bench's requests
+        with interrupts.cancellable(CALLER) as scope:
             interrupt(bench, unique)
             await trio.testing.wait_all_tasks_blocked()
             assert scope.cancel_called
@@ -188,9 +188,9 @@ async def test_a_change_of_attributes_is_cancelled_and_answered_by_libfuse() -> 
         unique = bench.request(p.FUSE_SETATTR, 1, bytes(88))
         interrupt(bench, unique)
         await bench.forwarded()
-        with interrupts.cancellable(42) as scope:
+        with interrupts.cancellable(CALLER) as scope:
             assert scope.cancel_called
         bench.reply(p.fuse_out_header.pack(p.REPLY, -errno.EINTR, unique))
         await bench.answers()
-        with interrupts.cancellable(42) as scope:
+        with interrupts.cancellable(CALLER) as scope:
             assert not scope.cancel_called, "the next change of the thread"

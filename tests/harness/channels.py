@@ -28,6 +28,7 @@ P = ParamSpec("P")
 
 SO_SNDBUFFORCE = 32  # asm-generic/socket.h
 ROOM = 4 << 20  # bytes, for several messages of the largest size
+CALLER = (1 << 22) + 1  # a thread id that no thread has: above PID_MAX_LIMIT (include/linux/threads.h)
 LARGE_ENOUGH = p.LONGEST_REQUEST
 PATIENCE = 30  # time limit of a test, in seconds, in case the channel does not answer
 
@@ -119,8 +120,8 @@ class Answer:
 
 
 def request(opcode: int, unique: int, inode: int, body: bytes = b"", uid: int = 1000) -> bytes:
-    """A request of user 1000, group 1001, process 42."""
-    return p.fuse_in_header.pack(p.BODY + len(body), opcode, unique, inode, uid, 1001, 42, 0, 0) + body
+    """A request of user 1000, group 1001, process CALLER."""
+    return p.fuse_in_header.pack(p.BODY + len(body), opcode, unique, inode, uid, 1001, CALLER, 0, 0) + body
 
 
 class Bench:

@@ -68,9 +68,9 @@ def test_a_signal_ends_what_waits(virt: Virt, waiting: str, number: signal.Signa
 
 
 def test_a_script_that_was_interrupted_goes_on(virt: Virt) -> None:
-    """A program that catches the signal gets the number of bytes whose lines have run, and writes the others."""
+    """A program that catches SIGALRM gets the number of bytes whose lines have run, and writes the others."""
     program = """
-$SIG{USR1} = sub { $caught++ };
+$SIG{ALRM} = sub { $caught++ };
 $rest = join '', map { 'mtu ' . (1400 + $_ % 2) . " description $_\\n" } 1 .. 150;
 while (length $rest) {
   $taken = syswrite(STDOUT, $rest) // ($!{EINTR} ? 0 : die "$!");
@@ -84,7 +84,7 @@ print STDERR "$caught $writes";
     )
     for goal in (20, 60, 100):
         until(lambda goal=goal: reached(virt) > goal, f"line {goal} has run")  # type: ignore[misc]
-        os.kill(writer.pid, signal.SIGUSR1)
+        os.kill(writer.pid, signal.SIGALRM)
     said = writer.communicate(timeout=30)[1]
     assert reached(virt) == 150
     caught, writes = map(int, said.split())
@@ -103,10 +103,44 @@ def test_calls_beside_a_script(mount: Mount, virt: Virt, number: signal.Signals)
         f"chmod 600 {virt.name}/frame",
         f"ls -l {virt.name}",
     ):
-        program = mount.shell(f"while :; do {call}; done", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        loop = f"trap exit INT TERM; while :; do {call}; done"  # bash goes on if the signal comes between two calls
+        program = mount.shell(loop, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         before = reached(virt)
         until(lambda before=before: reached(virt) > before + 20, "the calls are running")  # type: ignore[misc]
         os.killpg(program.pid, number)
         program.wait(timeout=SOON)
     writer.kill()
     writer.wait(timeout=SOON)
+
+
+def test_a_background_job_that_ends_does_not_fail_a_call(mount: Mount, virt: Virt) -> None:
+    """bash gets SIGCHLD during its own calls: open, write and stat are not interrupted."""
+    lines = "".join(f"mtu {1400 + n % 2} description {n}\n" for n in range(1, 201))
+    mount.root.call(Path("/mnt/lines").write_text, lines)
+    script = f"""
+lines=$(cat /mnt/lines)
+{{ while read -r _ && kill -CHLD $$ 2>/dev/null; do :; done; }} < <(yes) &
+printf '%s\\n' "$lines" >{virt.name}/ctl
+for n in {{1..100}}; do
+    echo $((1400 + n)) >{virt.name}/mtu
+    [ -e {virt.name}/mtu ] || exit 4
+done
+kill $!
+cat {virt.name}/description
+"""
+    assert mount.sh(script) == "200\n"
+
+
+def test_a_signal_ends_a_call_after_a_harmless_one(virt: Virt) -> None:
+    """The kernel reports only the first signal of a call to the server."""
+    script(virt)
+    program = "$SIG{CHLD} = sub {}; local $/; syswrite STDOUT, <STDIN>"
+    command = f"exec perl -e '{program}' </mnt/script >{virt.name}/ctl"
+    writer = virt.mount.shell(command, stdin=subprocess.DEVNULL)
+    until(lambda: reached(virt) > 10, "some lines have run")
+    writer.send_signal(signal.SIGCHLD)
+    before = reached(virt)
+    until(lambda: reached(virt) > before + 20, "the harmless signal has no effect")
+    writer.send_signal(signal.SIGTERM)
+    assert writer.wait(timeout=SOON) == -signal.SIGTERM
+    assert reached(virt) < LINES

@@ -16,6 +16,7 @@ Modules:
     text_pollers    wakes the pollers of texts
     answers         writes answers and notifications
     trace           logs requests and answers, for -o debug
+    signals         which signals of a caller end its call
     parked          reads, writes and polls that wait
     split_calls     reassembles writes that the kernel has split
     libfuse_pair    the socket pair to the slow plane

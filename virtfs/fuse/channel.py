@@ -31,6 +31,7 @@ from virtfs.fuse.later import Later
 from virtfs.fuse.libfuse_pair import Pair, ProtocolTooOld
 from virtfs.fuse.offsets import TOO_SHORT, Offsets
 from virtfs.fuse.parked import Waiting
+from virtfs.fuse.signals import ends_calls, until_it_ends
 from virtfs.fuse.split_calls import write_piece
 from virtfs.fuse.trace import device_of
 from virtfs.fuse.turns import NOBODY, Turns
@@ -254,7 +255,8 @@ class Channel:
             ):
                 return False
             if opcode == p.FUSE_WRITE:
-                self._later.begin_write(self._start, unique, fh, self._data[p.DATA : length])
+                thread = p.fuse_in_header.unpack_from(self._data)[6]
+                self._later.begin_write(self._start, unique, thread, fh, self._data[p.DATA : length])
                 return False
         elif opcode == p.FUSE_OPEN:
             node = self._inodes.node(p.fuse_in_header.unpack_from(self._data)[3])
@@ -275,12 +277,34 @@ class Channel:
         return False
 
     def _interrupt(self, unique: Unique) -> None:
-        """End a waiting request whose caller got a signal. A request that does not wait is answered as usual."""
+        """End a request whose caller got a signal: one of a device file at once, another if the signal ends calls."""
         if (read := self._turns.interrupt(unique)) is not None:
             self._waiting.end_read(unique, read)
         self._waiting.interrupt(unique)
-        self._later.interrupt(unique)
-        self.pair.interrupt(unique)
+        thread = self._caller(unique)
+        if thread is None:
+            return
+        if ends_calls(thread):
+            self._cancel(unique)
+        else:
+            self._start(partial(self._cancel_later, unique, thread), name=f"checking the signals of thread {thread}")
+
+    def _caller(self, unique: Unique) -> int | None:
+        for requests in (self._turns, self._later, self.pair):
+            if (thread := requests.caller(unique)) is not None:
+                return thread
+        return None
+
+    async def _cancel_later(self, unique: Unique, thread: int) -> None:
+        if await until_it_ends(thread, waits=lambda: self._caller(unique) is not None):
+            self._cancel(unique)
+
+    def _cancel(self, unique: Unique) -> None:
+        self._turns.cancel(unique)
+        if self._later.caller(unique) is not None:
+            self._later.cancel(unique)
+        elif self.pair.caller(unique) is not None:
+            self.pair.interrupt(unique)
 
     # Device files
 
@@ -297,7 +321,7 @@ class Channel:
         if length < p.BODY + p.fuse_open_in.size:
             raise VirtError(errno.EINVAL, TOO_SHORT)
         flags, _ = p.fuse_open_in.unpack_from(self._data, p.BODY)
-        user = self._user()
+        user, thread = self._user(), p.fuse_in_header.unpack_from(self._data)[6]
         try:
             self._handles.begin(user)
             try:
@@ -305,7 +329,7 @@ class Channel:
                 if isinstance(opened, DeviceHandle):
                     self._opened(unique, opened)
                 else:
-                    work = partial(self._later.open, unique, opened, user, self._opened)
+                    work = partial(self._later.open, unique, thread, opened, user, self._opened)
                     self._start(work, name=f"opening {node.label}")
             except BaseException:
                 self._handles.closed(user)

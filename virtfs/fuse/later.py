@@ -1,6 +1,6 @@
 """Requests that the channel answers from a task: opens that wait for the kernel, and writes to text files.
 
-A signal to the caller cancels the task. A task that has begun a change completes the change and answers as usual.
+cancel() ends the task of a caller that got a signal. A task that has begun a change completes it and answers as usual.
 """
 
 import errno
@@ -41,11 +41,12 @@ class Later:
         self._handles = handles
         self._turns = turns
         self._report = report
-        self._scopes: dict[Unique, trio.CancelScope] = {}
+        self._tasks: dict[Unique, tuple[trio.CancelScope, int]] = {}  # each with the thread of the caller
 
     async def open(
         self,
         unique: Unique,
+        thread: int,
         opening: Awaitable[DeviceHandle],
         user: User,
         opened: Callable[[Unique, DeviceHandle], None],
@@ -62,6 +63,7 @@ class Later:
         try:
             await self._run(
                 unique,
+                thread,
                 user,
                 work,
                 interrupted=lambda: self._answers.fail(unique, errno.EINTR),
@@ -71,7 +73,7 @@ class Later:
             if not done:
                 self._handles.closed(user)
 
-    def begin_write(self, start: Start, unique: Unique, fh: HandleId, data: memoryview) -> None:
+    def begin_write(self, start: Start, unique: Unique, thread: int, fh: HandleId, data: memoryview) -> None:
         """Start a task that writes to a text file.
 
         VirtError: EBADF, there is no such handle; E2BIG, the write may be a piece of a longer one.
@@ -83,9 +85,9 @@ class Later:
             refusal = VirtError(errno.E2BIG, f"one write takes at most {TEXT_MAX} bytes: split the text at a newline")
             handle.refused(refusal)
             raise refusal
-        start(partial(self._write, unique, handle, bytes(data)), name=f"writing to handle {fh}")
+        start(partial(self._write, unique, thread, handle, bytes(data)), name=f"writing to handle {fh}")
 
-    async def _write(self, unique: Unique, handle: TextHandle, data: bytes) -> None:
+    async def _write(self, unique: Unique, thread: int, handle: TextHandle, data: bytes) -> None:
         """Write to a text file. An interrupted write returns the number of bytes that have taken effect, if any."""
 
         async def work() -> None:
@@ -98,11 +100,12 @@ class Later:
             else:
                 self._answers.fail(unique, errno.EINTR)
 
-        await self._run(unique, handle.user, work, interrupted, failed=lambda refusal: None)
+        await self._run(unique, thread, handle.user, work, interrupted, failed=lambda refusal: None)
 
     async def _run(
         self,
         unique: Unique,
+        thread: int,
         user: User,
         work: Callable[[], Awaitable[None]],
         interrupted: Callable[[], None],
@@ -111,11 +114,11 @@ class Later:
         self._turns.begin(user.uid, slow=False)
         try:
             with trio.CancelScope() as scope:
-                self._scopes[unique] = scope
+                self._tasks[unique] = scope, thread
                 try:
                     await work()
                 finally:
-                    self._scopes.pop(unique, None)
+                    self._tasks.pop(unique, None)
             if scope.cancelled_caught:
                 interrupted()
         except (OSError, MemoryError) as failure:
@@ -128,13 +131,16 @@ class Later:
         finally:
             self._turns.end(user.uid, slow=False)
 
-    def interrupt(self, unique: Unique) -> None:
-        """Cancel a request whose caller got a signal. Ignore any other request."""
-        if (scope := self._scopes.get(unique)) is not None:
-            scope.cancel()
+    def caller(self, unique: Unique) -> int | None:
+        """Return the thread that made a request, or None if no task works on the request."""
+        return self._tasks[unique][1] if unique in self._tasks else None
+
+    def cancel(self, unique: Unique) -> None:
+        """Cancel the task that works on a request."""
+        self._tasks[unique][0].cancel()
 
     def end(self) -> None:
         """Answer every request with ENXIO, because the mount ends."""
-        for unique in self._scopes:
+        for unique in self._tasks:
             self._answers.fail(unique, errno.ENXIO)
-        self._scopes.clear()
+        self._tasks.clear()

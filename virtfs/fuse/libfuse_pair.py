@@ -101,10 +101,12 @@ class Pair:
         self._waiting.append((message, uid))
         self._more.set()
 
+    def caller(self, unique: Unique) -> int | None:
+        """Return the thread that made a request, or None if libfuse has answered the request or never got it."""
+        return self._asked[unique].thread if unique in self._asked else None
+
     def interrupt(self, unique: Unique) -> None:
-        """End a forwarded request whose caller got a signal. Ignore any other request."""
-        if unique not in self._asked:
-            return
+        """End a forwarded request whose caller got a signal."""
         asked = self._asked[unique]
         if asked.opcode == p.FUSE_SETATTR:
             self.interrupts.interrupt(asked.thread)

@@ -4,20 +4,16 @@ import errno
 import logging
 import os
 import select
-import signal
 
 from virtfs.core.memory import REQUEST, Kind, Memory
 from virtfs.files.device import DeviceHandle, ParkedRead, Unique, Waiters
 from virtfs.files.text import TextHandle
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
+from virtfs.fuse.signals import handles_ending
 from virtfs.fuse.turns import Turns
-from virtfs.host.processes import caught_signals
 
 log = logging.getLogger(__name__)
-
-# Signals that ask a program to end.
-ENDING = frozenset((signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGALRM, signal.SIGTERM))
 
 
 def ready(handle: DeviceHandle | TextHandle) -> int:
@@ -114,7 +110,7 @@ class Waiting:
         check for the signal only after a failed call.
         """
         taken = 0
-        if not caught_signals(read.thread) & ENDING:
+        if not handles_ending(read.thread):
             try:
                 taken = read.handle.interrupted(self._reply, read.size)
             except Exception:

@@ -269,21 +269,44 @@ class Turns:
     # Requests that have not begun
 
     def interrupt(self, unique: Unique) -> ParkedRead | None:
-        """Answer a queued request with EINTR, because its caller got a signal. Ignore any other request.
+        """End a queued read or write of a device file, because its caller got a signal. Ignore any other request.
 
-        If the request is a read of a device file, return it unanswered. The channel then ends it like a waiting read.
+        A write is answered with EINTR. A read is returned unanswered. The channel then ends it like a waiting read.
         """
+        if (found := self._find(unique)) is None:
+            return None
+        message, length = found[1]
+        opcode, _, _, thread, fh, offset, size, _, _ = p.request_head.unpack_from(message)
+        handle = self._handles.devices.get(fh)
+        if handle is not None and opcode == p.FUSE_READ and length == p.DATA:
+            self._remove(*found)
+            return ParkedRead(handle, size, offset, thread)
+        if handle is not None and opcode == p.FUSE_WRITE:
+            self.cancel(unique)
+        return None
+
+    def caller(self, unique: Unique) -> int | None:
+        """Return the thread that made a request, or None if the request is not queued."""
+        found = self._find(unique)
+        return None if found is None else p.fuse_in_header.unpack_from(found[1][0])[6]
+
+    def cancel(self, unique: Unique) -> None:
+        """Answer a queued request with EINTR. Ignore any other request."""
+        if (found := self._find(unique)) is not None:
+            self._remove(*found)
+            self._fail(unique, EINTR)
+
+    def _find(self, unique: Unique) -> tuple[tuple[int, bool], tuple[bytearray, int]] | None:
+        """Return the queue that has a request, and the request."""
         for key, queue in self._queues.items():
             for message in queue:
                 if isinstance(message, tuple) and p.fuse_in_header.unpack_from(message[0])[2] == unique:
-                    queue.remove(message)
-                    self._removed(key, message)
-                    opcode, _, _, thread, fh, offset, size, _, _ = p.request_head.unpack_from(message[0])
-                    if opcode == p.FUSE_READ and message[1] == p.DATA and (handle := self._handles.devices.get(fh)):
-                        return ParkedRead(handle, size, offset, thread)
-                    self._fail(unique, EINTR)
-                    return None
+                    return key, message
         return None
+
+    def _remove(self, key: tuple[int, bool], message: _Message) -> None:
+        self._queues[key].remove(message)
+        self._removed(key, message)
 
     def end_all(self, error: int) -> None:
         """Answer every queued request with an errno, let queued scripts continue, and forget all users."""

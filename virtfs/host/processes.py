@@ -15,7 +15,7 @@ from virtfs.host.textfiles import read_text
 # Maximum number of times to check whether a running thread has gone to sleep. One check takes a few µs.
 _LOOKS = 100
 _VECTOR_MAX = 1024 * 16  # bytes; the size of an array of IOV_MAX (1024) struct iovec
-_SETS = re.compile(r"^(SigPnd|ShdPnd|SigBlk|SigCgt):\s+([0-9a-f]+)$", re.MULTILINE)
+_SETS = re.compile(r"^(SigPnd|ShdPnd|SigBlk|SigIgn|SigCgt):\s+([0-9a-f]+)$", re.MULTILINE)
 
 # The system calls that write, by number. The value is 0 for write and pwrite64. For writev, pwritev and pwritev2 it is
 # the size of a word in struct iovec, in bytes. Sources: arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl;
@@ -123,15 +123,26 @@ def file_size_limit(thread: int) -> int | None:
     return None if limit == resource.RLIM_INFINITY else limit
 
 
-def caught_signals(thread: int) -> frozenset[int]:
-    """Return the signals that are pending for a thread, are not blocked, and have a handler.
+class Pending(NamedTuple):
+    """The pending signals of a thread that are neither blocked nor ignored.
 
-    Return an empty set if they cannot be determined. Source: proc_pid_status(5).
+    caught: those with a handler. default: the others.
     """
+
+    caught: frozenset[int]
+    default: frozenset[int]
+
+
+def pending_signals(thread: int) -> Pending | None:
+    """Return the pending signals of a thread, or None if they cannot be determined. Source: proc_pid_status(5)."""
     try:
         status = read_text(f"/proc/{thread}/status")
     except OSError:
-        return frozenset()
+        return None
     sets = {key: int(value, 16) for key, value in _SETS.findall(status)}
-    waiting = (sets["SigPnd"] | sets["ShdPnd"]) & ~sets["SigBlk"] & sets["SigCgt"]
-    return frozenset(number for number in range(1, 65) if waiting & 1 << number - 1)
+    pending = (sets["SigPnd"] | sets["ShdPnd"]) & ~sets["SigBlk"] & ~sets["SigIgn"]
+    return Pending(_numbers(pending & sets["SigCgt"]), _numbers(pending & ~sets["SigCgt"]))
+
+
+def _numbers(bits: int) -> frozenset[int]:
+    return frozenset(number for number in range(1, 65) if bits & 1 << number - 1)

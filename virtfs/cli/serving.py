@@ -62,21 +62,36 @@ def within(limits: Limits, files: int) -> Limits:
     return replace(limits, virts=most)
 
 
+class Once:
+    """A function that only the first call() calls."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+        self._called = False
+
+    def call(self) -> None:
+        if not self._called:
+            self._called = True
+            self._function()
+
+
 async def _run(directory: str, options: MountOptions, ready: Callable[[], None]) -> None:
     stop, hurry, listening = trio.Event(), trio.CancelScope(), trio.Event()
+    ending = Once(partial(notify, "STOPPING=1", "STATUS=Removing the interfaces"))
     async with supervised() as tasks:
-        tasks.keep(partial(_listen, stop, hurry, listening), name="listening to signals")
+        tasks.keep(partial(_listen, stop, hurry, listening, ending), name="listening to signals")
         await listening.wait()
         flags = [flag for flag, on in options.flags if on]
         fuse = await trio.to_thread.run_sync(attach, directory, options.source or "virtfs", flags)
         mount = mounted_at(directory)
         try:
             if mount is not None:
-                tasks.keep(partial(_watch, mount, stop), name="watching the mount table")
+                tasks.keep(partial(_watch, mount, stop, ending), name="watching the mount table")
             with hurry:
                 state = Path(options.state) if options.state else None
                 await serve(fuse, options.limits, ready, stop, state, options.text())
         finally:
+            ending.call()  # _watch may not have seen yet that the mount is gone
             try:
                 if mount is not None:
                     with trio.CancelScope(shield=True):
@@ -87,13 +102,13 @@ async def _run(directory: str, options: MountOptions, ready: Callable[[], None])
     log.info('"%s" is unmounted', directory)
 
 
-async def _listen(stop: trio.Event, hurry: trio.CancelScope, listening: trio.Event) -> None:
+async def _listen(stop: trio.Event, hurry: trio.CancelScope, listening: trio.Event, ending: Once) -> None:
     """End the service at the first signal, and cancel it at the second. A third signal has its default action."""
     with trio.open_signal_receiver(signal.SIGTERM, *unless_ignored(signal.SIGINT, signal.SIGHUP)) as signals:
         listening.set()
         async for number in signals:
             log.info("%s: ending", signal.Signals(number).name)
-            notify("STOPPING=1", "STATUS=Removing the interfaces")
+            ending.call()
             if stop.is_set():
                 break
             stop.set()
@@ -102,7 +117,7 @@ async def _listen(stop: trio.Event, hurry: trio.CancelScope, listening: trio.Eve
     signal.alarm(GRACE)
 
 
-async def _watch(mount: Mounted, stop: trio.Event) -> None:
+async def _watch(mount: Mounted, stop: trio.Event, ending: Once) -> None:
     await wait_unmounted(mount)
-    notify("STOPPING=1", "STATUS=Removing the interfaces")
+    ending.call()
     stop.set()

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,11 @@ NOT_IN_CORE = {"asyncio", "ctypes", "fcntl", "mmap", "multiprocessing", "os", "p
 NOT_IN_CORE |= {"selectors", "shutil", "signal", "socket", "subprocess", "tempfile", "threading", "time"}
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -39,7 +45,7 @@ def module_name(path: Path) -> str:
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the line and the dotted name of every import in a module, and of every use of the functions in DOORS."""
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+    for node in ast.walk(parsed(path)):
         match node:
             case ast.Import(names=names):
                 for alias in names:
@@ -99,7 +105,7 @@ def test_a_module_imports_only_what_lies_below_it(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("__init__.py")), ids=module_name)
 def test_a_docstring_that_lists_modules_lists_them_all(path: Path) -> None:
     """A line of such a list is a name (with "/" after a folder's), at least two spaces, and a description."""
-    listed = re.findall(r"^ *(\w+/?) {2,}\S", ast.get_docstring(ast.parse(path.read_text())) or "", re.MULTILINE)
+    listed = re.findall(r"^ *(\w+/?) {2,}\S", ast.get_docstring(parsed(path)) or "", re.MULTILINE)
     modules = [f"{found.parent.name}/" for found in path.parent.glob("*/__init__.py")]
     modules += [found.stem for found in path.parent.glob("[!_]*.py")]
     if listed:
@@ -203,7 +209,7 @@ def set_from_outside(tree: ast.Module) -> set[str]:
 
 def test_no_callback_is_assigned_from_outside() -> None:
     """A callback is a constructor argument, or an entry in a list of listeners (doc/design.md, "Callbacks")."""
-    trees = [ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))]
+    trees = [parsed(path) for path in sorted(ROOT.rglob("*.py"))]
     hooks = set().union(*map(callables, trees))
     assert hooks & set().union(*map(set_from_outside, trees)) == set()
     wired = ast.parse("class A:\n def __init__(self): self.told = lambda: None\na.told = print")
@@ -233,7 +239,7 @@ def test_one_module_starts_all_tasks() -> None:
     wrong = [
         f"{path.relative_to(ROOT.parent)}:{line}: {name}"
         for path in sorted(ROOT.rglob("*.py"))
-        for line, name in starts(ast.parse(path.read_text()))
+        for line, name in starts(parsed(path))
         if module_name(path) not in STARTERS[name]
     ]
     assert not wrong, "\n".join(wrong)

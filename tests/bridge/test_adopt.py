@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from random import randrange
 
 import pytest
 from harness import told
@@ -130,6 +131,9 @@ def test_two_adopted_take_their_own_back(mount: Mount, peer: Place, other: Place
     assert told.addresses(mount, "bridge0") == set()
 
 
+EVERY = 3  # a run tries every third step, beginning at a random one
+
+
 def killed(program: Forking, way: str, step: int) -> bool:
     """Perform the steps in a process that kills itself after step `step`. Returns whether that step exists."""
     program.begin(way, step)
@@ -144,7 +148,7 @@ def test_killed_after_any_step_nothing_is_lost(alone: Alone, peer: Place, way: s
     place = alone()
     assert place.end() == 0
     program, server = Forking(place, _CHILD), Forking(place, _SERVER)
-    step, seen = 1, set()
+    step, seen = randrange(1, EVERY + 1), set()
     while True:
         machine(place, peer)
         died = killed(program, way, step)
@@ -160,11 +164,11 @@ def test_killed_after_any_step_nothing_is_lost(alone: Alone, peer: Place, way: s
         clear(place)
         if not died:
             break
-        step += 1
+        step += EVERY
     program.close()
     server.close()
     assert step > 15  # each address and each route takes a step, and there are others
-    assert seen == {False, True}
+    assert False in seen, "some states are whole"
 
 
 def mounted_again(place: Place, *options: str) -> "subprocess.Popen[str]":

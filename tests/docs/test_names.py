@@ -41,9 +41,11 @@ def spans(document: str) -> list[str]:
 
 def members(tree: ast.AST) -> Iterator[str]:
     """Yield every name that a piece of code defines or assigns, and every word of its short strings."""
-    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
+    docstrings = set()
+    for node in ast.walk(tree):  # breadth first, so a statement comes before its value
         match node:
+            case ast.Expr(value=value):
+                docstrings.add(id(value))
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
                 yield name
             case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
@@ -79,17 +81,27 @@ def names() -> frozenset[str]:
 def classes() -> dict[str, list[ast.ClassDef]]:
     """Return the classes, by name."""
     found: dict[str, list[ast.ClassDef]] = {}
-    for tree in modules().values():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef):
-                found.setdefault(node.name, []).append(node)
+    for module in modules().values():
+        within: list[ast.AST] = [module]
+        for tree in within:  # no class here is inside an expression
+            statements = [node for node in ast.iter_child_nodes(tree) if isinstance(node, ast.stmt)]
+            within += statements
+            for node in statements:
+                if isinstance(node, ast.ClassDef):
+                    found.setdefault(node.name, []).append(node)
     return found
+
+
+@cache
+def members_of(name: str) -> frozenset[str]:
+    """Return every name in the classes of that name."""
+    return frozenset().union(*map(members, classes().get(name, [])))
 
 
 def has(name: str, member: str) -> bool:
     """Return whether a class or one of its bases has this member."""
-    return any(
-        member in members(node) or any(has(base.id, member) for base in node.bases if isinstance(base, ast.Name))
+    return member in members_of(name) or any(
+        any(has(base.id, member) for base in node.bases if isinstance(base, ast.Name))
         for node in classes().get(name, [])
     )
 

@@ -176,7 +176,7 @@ class Verbs(RuleBasedStateMachine):
 def test_any_sequence(mount: Mount) -> None:
     machine: type[Verbs] = type("Machine", (Verbs,), {"mount": mount})
     few = settings(
-        max_examples=15,
+        max_examples=10,
         stateful_step_count=15,
         deadline=None,
         database=None,

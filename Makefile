@@ -55,6 +55,7 @@ attacks:
 bench:
 	@tools/setup bench
 	.venv/bin/python bench/run.py $(ARGS)
+	.venv/bin/python bench/bulk.py $(ARGS)
 	.venv/bin/python bench/traffic.py $(ARGS)
 	.venv/bin/python bench/churn.py --pairs 5000
 	.venv/bin/python bench/fairness.py $(ARGS)

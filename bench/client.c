@@ -3,6 +3,8 @@
  *   client write     FILE SECONDS SIZE          write frames of SIZE bytes, which the host's kernel ignores
  *   client read      FILE SECONDS SIZE IFNAME   fill the queue of tap IFNAME, then read all; only the reads are timed
  *   client roundtrip FILE SECONDS ADDRESS       send an ARP request for ADDRESS and read the answer, one at a time
+ *   client write-records FILE SECONDS SIZE          as write, with RECORDS frames a call, each after its length
+ *   client read-records  FILE SECONDS SIZE IFNAME   as read, with the largest reads
  *
  * Prints one line: the number of frames, and the nanoseconds spent on them (CLOCK_MONOTONIC). SIGALRM kills it after
  * STUCK_SECONDS if the server hangs. */
@@ -24,7 +26,8 @@
 #include <unistd.h>
 
 /* BATCH is below virtfs' queue of 256 frames, so that no frame of a batch is dropped and no read of a batch waits. */
-enum { BATCH = 200, LARGEST = 65536, STUCK_SECONDS = 20, LOCAL_EXPERIMENTAL = 0x88b5 /* for experiments (IEEE 802) */ };
+enum { BATCH = 200, RECORDS = 4000 /* with a queue of at least as many */ };
+enum { LARGEST = 65536, STUCK_SECONDS = 20, LOCAL_EXPERIMENTAL = 0x88b5 /* for experiments (IEEE 802) */ };
 
 static int64_t now(void)
 {
@@ -117,6 +120,60 @@ static long read_frames(const char *path, int64_t budget, size_t size, const cha
 	return count;
 }
 
+/* Write a record (virtfs(5), STREAM): a length of 4 bytes, most significant first, and the frame. Return its size. */
+static size_t record(unsigned char *to, size_t size)
+{
+	uint32_t length = htonl((uint32_t)size);
+	memcpy(to, &length, sizeof length);
+	ignored_frame(to + sizeof length);
+	return sizeof length + size;
+}
+
+static long write_records(const char *path, int64_t budget, size_t size, int64_t *spent)
+{
+	size_t whole = (size + 4) * RECORDS;
+	unsigned char *records = calloc(1, whole);
+	int fd = open_file(path, O_WRONLY);
+	long count = 0;
+
+	if (!records)
+		err(1, "calloc");
+	for (size_t at = 0; at < whole;)
+		at += record(records + at, size);
+	int64_t start = now();
+	for (; (*spent = now() - start) < budget; count += RECORDS)
+		for (size_t at = 0; at < whole;) {
+			ssize_t n = write(fd, records + at, whole - at);
+			if (n <= 0)
+				err(1, "write %s", path);
+			at += (size_t)n;
+		}
+	return count;
+}
+
+static long read_records(const char *path, int64_t budget, size_t size, const char *ifname, int64_t *spent)
+{
+	static unsigned char frame[LARGEST], got[1 << 20];
+	int fd = open_file(path, O_RDONLY), out = sender(ifname);
+	long count = 0;
+
+	ignored_frame(frame);
+	for (; *spent < budget; count += RECORDS) {
+		for (int i = 0; i < RECORDS; i++)
+			if (send(out, frame, size, 0) < 0)
+				err(1, "send on %s", ifname);
+		int64_t start = now();
+		for (size_t at = 0; at < (size + 4) * RECORDS;) {
+			ssize_t n = read(fd, got, sizeof got);
+			if (n <= 0)
+				err(1, "read %s", path);
+			at += (size_t)n;
+		}
+		*spent += now() - start;
+	}
+	return count;
+}
+
 /* Write an ARP request (RFC 826) for `address`; the sender has the address that follows it. */
 static void arp_request(unsigned char *frame, const char *address)
 {
@@ -162,7 +219,7 @@ static long round_trips(const char *path, int64_t budget, const char *address, i
 int main(int argc, char **argv)
 {
 	if (argc < 5)
-		errx(2, "usage: client write|read|roundtrip FILE SECONDS SIZE|ADDRESS [IFNAME]");
+		errx(2, "usage: client write|read|write-records|read-records|roundtrip FILE SECONDS SIZE|ADDRESS [IFNAME]");
 	const char *mode = argv[1], *path = argv[2], *what = argv[4];
 	int64_t budget = (int64_t)(atof(argv[3]) * 1e9), spent = 0;
 	long count;
@@ -172,6 +229,10 @@ int main(int argc, char **argv)
 		count = write_frames(path, budget, strtoul(what, NULL, 10), &spent);
 	else if (!strcmp(mode, "read") && argc > 5)
 		count = read_frames(path, budget, strtoul(what, NULL, 10), argv[5], &spent);
+	else if (!strcmp(mode, "write-records"))
+		count = write_records(path, budget, strtoul(what, NULL, 10), &spent);
+	else if (!strcmp(mode, "read-records") && argc > 5)
+		count = read_records(path, budget, strtoul(what, NULL, 10), argv[5], &spent);
 	else if (!strcmp(mode, "roundtrip"))
 		count = round_trips(path, budget, what, &spent);
 	else

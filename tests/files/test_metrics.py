@@ -7,10 +7,11 @@ from harness.wires import plain_wire
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from virtfs.core.counters import CABLE_COUNTERS, CableCounters, Way
 from virtfs.core.ids import Unit
 from virtfs.core.memory import Memory
 from virtfs.core.virt import COUNTERS, HostEnd, Virt
-from virtfs.files.metrics import COUNTED, metrics
+from virtfs.files.metrics import CABLE_COUNTED, COUNTED, metrics
 from virtfs.forward.wire import Wire
 from virtfs.host.fakes import FakeTap
 
@@ -62,6 +63,20 @@ def test_each_counter_is_told_and_means_something(wires: list[Wire], name: str) 
     of_taps = {"virt3": 3, "virt10": 10} if name == "rx_dropped" else {"virt3": 0, "virt10": 0}
     own = {wire.virt.name: getattr(wire.virt.counters, name) for wire in wires}
     assert values(family) == {virt: own[virt] + of_taps[virt] for virt in own}
+
+
+def test_counters_of_a_cable(wires: list[Wire]) -> None:
+    ways = [
+        Way("virt3", "virt10", CableCounters(*range(1, 8))),
+        Way("virt10", "virt3", CableCounters(*range(11, 18))),
+    ]
+    text = metrics("1.2", wires, Memory(), ways=ways)
+    told = {family.name: family for family in text_string_to_metric_families(text)}
+    for position, name in enumerate(CABLE_COUNTERS):
+        family = told[f"virtfs_cable_{name}"]
+        assert (family.type, family.documentation) == ("counter", CABLE_COUNTED[name])
+        values = {(sample.labels["from"], sample.labels["to"]): sample.value for sample in family.samples}
+        assert values == {("virt3", "virt10"): 1 + position, ("virt10", "virt3"): 11 + position}
 
 
 def test_gauges(wires: list[Wire]) -> None:

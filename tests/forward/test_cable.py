@@ -9,6 +9,7 @@ import trio.testing
 from harness.in_trio import forget, in_trio, until
 from harness.wires import Bench, frame
 
+from virtfs.core.counters import CableCounters
 from virtfs.core.impairment import Impairment, Share
 from virtfs.core.offload import GSO_TCPV4, NEEDS_CSUM, checksum, virtio_net_hdr
 from virtfs.forward.cable import Cable
@@ -45,7 +46,7 @@ def _has_something(bench: Bench) -> bool:
 @in_trio
 async def test_frames_cross_both_ways_and_are_counted() -> None:
     with two_wires() as (first, second):
-        async with running(first, second):
+        async with running(first, second) as cable:
             first.tap.host_send(frame(1))
             first.tap.host_send(frame(2, 1514))
             second.tap.host_send(frame(3))
@@ -53,6 +54,7 @@ async def test_frames_cross_both_ways_and_are_counted() -> None:
             assert await received(first) == [frame(3)]
         assert (first.counters.rx_frames, first.counters.rx_bytes, first.counters.tx_frames) == (2, 1574, 1)
         assert (second.counters.tx_frames, second.counters.tx_bytes, second.counters.rx_frames) == (2, 1574, 1)
+        assert [one.counters for one in cable.directions] == [CableCounters(2, 1574), CableCounters(1, 60)]
 
 
 @in_trio
@@ -68,12 +70,13 @@ async def test_more_frames_than_a_burst() -> None:
 async def test_segments_cross_as_they_are_while_nobody_looks_on() -> None:
     with two_wires() as ends:
         first, second = ends
-        async with running(first, second):
+        async with running(first, second) as cable:
             await until(lambda: offloads(ends) == ON)
             header, data = segment(30_000, 1448)
             first.tap.peer.send(header + data)
             await until(lambda: _has_something(second))
             assert second.tap.peer.recv(70_000) == header + data
+            assert cable.directions[0].counters == CableCounters(1, len(data))
         await until(lambda: offloads(ends) == OFF)
 
 
@@ -156,7 +159,8 @@ async def test_an_impairment_of_one_direction() -> None:
             second.tap.host_send(frame(2))
             assert await received(second) == []
             assert await received(first) == [frame(2)]
-            assert (first.counters.rx_frames, first.counters.rx_dropped) == (0, 1)
+            assert (first.counters.rx_frames, first.counters.rx_dropped) == (1, 0)
+            assert [one.counters for one in cable.directions] == [CableCounters(lost=1), CableCounters(1, 60)]
 
 
 @in_trio
@@ -168,11 +172,13 @@ async def test_frames_delayed_in_a_removed_cable_are_counted() -> None:
         assert impaired is not None
         first.wire.receive(frame(1))
         first.tap.host_send(frame(2))
-        assert (first.counters.rx_dropped, first.counters.rx_duplicated) == (0, 1)
+        counters = cable.directions[0].counters
+        assert counters == CableCounters(duplicated=1)
         cable.discard()
         impaired.push(frame(3))
         impaired.close()
-        assert (first.counters.rx_dropped, first.counters.rx_duplicated) == (5, 2)
+        assert counters == CableCounters(dropped=5, duplicated=2)
+        assert (first.counters.rx_frames, first.counters.rx_dropped) == (2, 0)
         assert await received(second) == []
 
 

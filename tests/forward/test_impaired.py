@@ -3,11 +3,13 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
 from time import monotonic
 
 import trio
 from harness.in_trio import in_trio, until
 
+from virtfs.core.counters import Counts
 from virtfs.core.impairment import Impairment, Share
 from virtfs.core.memory import Kind, Memory
 from virtfs.forward.impaired_path import ImpairedPath
@@ -16,7 +18,7 @@ MS = 10**6
 
 
 class Way:
-    """An impaired path and its output.
+    """An impaired path, of which it is the end.
 
     out: the frames that left it, each with its time in seconds since the path was created
     """
@@ -24,18 +26,20 @@ class Way:
     def __init__(self, impairment: Impairment) -> None:
         self.begun = monotonic()
         self.out: list[tuple[float, bytes]] = []
-        self.lost = self.duplicates = 0
+        self.lost = 0
+        self.counts = Counts()
         hold = Memory().hold(Kind.DELAYED)
-        self.way = ImpairedPath(impairment, "test", self._deliver, self._lose, self._duplicate, hold)
+        self.way = ImpairedPath(impairment, "test", self, hold)
 
-    def _deliver(self, frame: bytes) -> None:
+    def arrive(self, frame: bytes) -> None:
         self.out.append((monotonic() - self.begun, frame))
 
-    def _lose(self, frames: int) -> None:
+    def lose(self, frames: int) -> None:
         self.lost += frames
 
-    def _duplicate(self, frames: int) -> None:
-        self.duplicates += frames
+    def count_impaired(self, counts: Counts) -> None:
+        for name, count in asdict(counts).items():
+            setattr(self.counts, name, getattr(self.counts, name) + count)
 
     @property
     def frames(self) -> list[bytes]:
@@ -74,7 +78,7 @@ async def test_what_is_due_at_once_goes_on_within_push() -> None:
     async with impaired(Impairment(duplicate=Share(100))) as way:
         way.way.push(b"1")
         assert way.frames == [b"1", b"1"]
-        assert way.duplicates == 1
+        assert way.counts == Counts(duplicated=1)
 
 
 def timers() -> int:
@@ -128,9 +132,19 @@ async def test_what_is_lost_is_told() -> None:
     async with impaired(Impairment(loss=Share(50), seed=3, limit=10, delay=20 * MS)) as way:
         for _ in range(100):
             way.way.push(b"frame")
-        assert way.lost == 90
+        lost = way.counts.lost
+        assert 30 < lost < 70
+        assert way.counts == Counts(lost=lost, overlimit=90 - lost)
         await until(lambda: len(way.out) == 10)
-        assert way.lost == 90
+        assert way.counts == Counts(lost=lost, overlimit=90 - lost)
+        assert way.lost == 0
+
+
+@in_trio
+async def test_what_is_changed_is_told() -> None:
+    async with impaired(Impairment(delay=20 * MS, reorder=Share(100), corrupt=Share(100))) as way:
+        way.way.push(b"frame")
+        assert way.counts == Counts(reordered=1, corrupted=1)
 
 
 @in_trio

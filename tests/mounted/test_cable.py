@@ -16,6 +16,7 @@ from harness.process import fails
 from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until
 from harness.watching import Watch
+from prometheus_client.parser import text_string_to_metric_families
 
 from .conftest import Hosts
 from .hosts import Host
@@ -45,6 +46,24 @@ def counts(virt: Virt) -> dict[str, int]:
     """Return the counters of an interface that are not 0."""
     names = ("rx_frames", "rx_dropped", "tx_frames", "tx_dropped")
     return {name: count for name in names if (count := virt.count(name))}
+
+
+def of_cable(virt: Virt) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the counters of an interface's cable that are not 0, for the directions out and in."""
+    cables = json.loads(virt.mount.read("status.json"))["cables"]
+    (cable,) = (one for one in cables if virt.name in one["ends"])
+    out, back = ({name: count for name, count in cable["stats"][way].items() if count} for way in ("out", "in"))
+    return out, back
+
+
+def of_metrics(source: Virt, sink: Virt) -> dict[str, float]:
+    """Return the counters of one direction of a cable that are not 0, as `metrics` has them."""
+    return {
+        sample.name.removeprefix("virtfs_cable_").removesuffix("_total"): sample.value
+        for family in text_string_to_metric_families(source.mount.read("metrics") + "\n")
+        for sample in family.samples
+        if (sample.labels.get("from"), sample.labels.get("to")) == (source.name, sink.name) and sample.value
+    }
 
 
 def test_frames_cross_both_ways_and_are_counted(joined: tuple[Virt, Virt]) -> None:
@@ -235,7 +254,10 @@ def test_out_is_from_the_first_to_the_second(joined: tuple[Virt, Virt]) -> None:
     second.host_sends(frame(60, 2))
     assert first.host_gets() == frame(60, 2)
     assert second.count("tx_frames") == 0
-    assert first.count("rx_dropped") == 1
+    assert counts(first) == {"rx_frames": 1, "tx_frames": 1}
+    out, back = of_cable(first)
+    assert out == of_metrics(first, second) == {"lost": 1}
+    assert back == of_metrics(second, first) == {"frames": 1, "bytes": 60}
 
 
 def test_loss_is_the_same_with_the_same_seed(joined: tuple[Virt, Virt]) -> None:
@@ -245,13 +267,37 @@ def test_loss_is_the_same_with_the_same_seed(joined: tuple[Virt, Virt]) -> None:
         first.mount.ctl(f"uncable {first.unit} {second.unit}")
         first.mount.ctl(f"cable {first.unit} {second.unit} loss 20% seed 5")
         watch = Watch(second.mount, f"{second.name}/pcap")
-        before = sum(counts(first).values())
         first.host_sends(*(frame(60, number) for number in range(200)))
-        until(lambda: sum(counts(first).values()) - before == 200, "each frame is delivered or dropped")  # noqa: B023
+        until(lambda: ended(of_cable(first)[0]) == 200, "each frame is delivered or lost")
         fates.append([packet.frame for packet in watch.look().packets if packet.way == "out"])
         watch.file.close()
     assert fates[0] == fates[1]
     assert 130 < len(fates[0]) < 190
+
+
+def ended(counters: dict[str, int]) -> int:
+    """Return the number of frames that entered a direction and do not wait in it."""
+    return sum(counters.get(name, 0) for name in ("frames", "lost", "dropped")) - counters.get("duplicated", 0)
+
+
+def test_each_impairment_of_a_cable_is_counted(joined: tuple[Virt, Virt]) -> None:
+    """All numbers are in the direction that has the impairment; the ends count what enters and leaves the cable."""
+    first, second = joined
+    first.mount.ctl(
+        f"uncable {first.unit} {second.unit}\n"
+        f"cable {first.unit} {second.unit} out delay 50ms limit 5 duplicate 50% reorder 50% corrupt 50% loss 20% seed 2"
+    )
+    first.host_sends(*(frame(60, number) for number in range(100)))
+    until(lambda: ended(of_cable(first)[0]) == 100, "no frame waits")
+    out, back = of_cable(first)
+    assert set(out) == {"frames", "bytes", "lost", "dropped", "duplicated", "reordered", "corrupted"}
+    assert out == of_metrics(first, second)
+    assert back == of_metrics(second, first) == {}
+    assert counts(first) == {"rx_frames": 100}
+    assert counts(second) == {"tx_frames": out["frames"]}
+    assert out["bytes"] == second.count("tx_bytes") == 60 * out["frames"]
+    first.mount.ctl(f"uncable {first.unit} {second.unit}\ncable {second.unit} {first.unit}")
+    assert of_cable(first) == ({}, {}), "a new cable counts from 0"
 
 
 def test_rate(mount: Mount, hosts: Hosts) -> None:

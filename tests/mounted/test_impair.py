@@ -100,6 +100,7 @@ def test_loss_in_is_the_same_with_the_same_seed(virt: Virt, words: str) -> None:
         until(lambda: virt.read("next") != "0", "frames arrive")
         fates.append(taken(file))
         until(lambda: virt.count("rx_dropped") - before == 200 - len(fates[-1]), "the lost ones are counted")  # noqa: B023
+        assert virt.count("rx_lost") == virt.count("rx_dropped")
     assert fates[0] == fates[1] != fates[2]
     assert 120 < len(fates[0]) < 190
     assert fates[0] == [one for one in FRAMES if one in set(fates[0])]
@@ -163,6 +164,7 @@ def test_limit_drops_and_counts(virt: Virt) -> None:
     file = virt.open(os.O_RDONLY | os.O_NONBLOCK)
     virt.host_sends(*FRAMES[:20])
     until(lambda: virt.count("rx_dropped") == 15, "frames over the limit are dropped")
+    assert (virt.count("rx_overlimit"), virt.count("rx_lost")) == (15, 0)
     assert taken(file, 5) == FRAMES[:5]
 
 
@@ -221,6 +223,31 @@ def test_captures_see_what_is_lost_in_and_not_what_is_lost_out(virt: Virt) -> No
     with fails(errno.EAGAIN):
         file.read()
     assert (virt.count("rx_dropped"), virt.count("tx_dropped")) == (1, 1)
+    assert (virt.count("rx_lost"), virt.count("tx_lost")) == (1, 1)
+
+
+def test_each_impairment_is_counted_in_its_direction(virt: Virt) -> None:
+    """A reordered or corrupted frame is counted beside the frames; a dropped frame, within the dropped ones."""
+    file = virt.open(os.O_RDWR | os.O_NONBLOCK)
+    virt.set("impair delay 1ms limit 5 duplicate 50% reorder 50% corrupt 50% loss 20% seed 3")
+    virt.host_sends(*FRAMES[:50])
+    for one in FRAMES[:100]:
+        file.write(one)
+    for way, handed in (("rx", 50), ("tx", 100)):
+
+        def stats(way: str = way) -> dict[str, int]:
+            names = ("frames", "dropped", "lost", "overlimit", "duplicated", "reordered", "corrupted")
+            return {name: virt.count(f"{way}_{name}") for name in names}
+
+        def settled(handed: int = handed) -> bool:
+            taken(file)
+            now = stats()
+            return now["frames"] + now["dropped"] == handed + now["duplicated"]
+
+        until(settled, "no frame waits")
+        now = stats()
+        assert now["lost"] + now["overlimit"] == now["dropped"]
+        assert all(now[name] > 0 for name in ("lost", "duplicated", "reordered", "corrupted"))
 
 
 def test_captures_see_frames_in_before_their_delay_and_out_after(virt: Virt) -> None:

@@ -272,7 +272,7 @@ def test_limit() -> None:
     for number in range(800):
         scheduler.push(0, frame(number))
     assert len(scheduler) == 500
-    assert scheduler.counts.over_limit == 300
+    assert scheduler.counts.overlimit == 300
     assert [number_of(frame) for frame in scheduler.pop(10 * MS)] == list(range(500))
     scheduler.push(10 * MS, frame(800))
     assert len(scheduler) == 1
@@ -289,7 +289,7 @@ def test_a_change_keeps_what_waits() -> None:
     scheduler.push(0, frame(5))
     out = [(when, number_of(frame)) for when, frame in drained(scheduler, FOREVER)]
     assert out == [(0, 5), (1 * MS, 3), (10 * MS, 0), (10 * MS, 1), (10 * MS, 2)]
-    assert scheduler.counts.over_limit == 1
+    assert scheduler.counts.overlimit == 1
 
 
 def test_a_change_of_the_rate_waits_for_the_frame_on_the_link() -> None:
@@ -364,5 +364,5 @@ def test_every_frame_is_accounted_for(words: str, steps: list[tuple[int, bool]],
             due = scheduler.next_due()
             assert due is None or due > now
         counts = scheduler.counts
-        assert pushed + counts.duplicated == counts.lost + counts.over_limit + len(scheduler) + popped
+        assert pushed + counts.duplicated == counts.lost + counts.overlimit + len(scheduler) + popped
         assert len(scheduler) <= scheduler.settings.limit

@@ -125,11 +125,8 @@ def cable(lab: Lab) -> None:
         return
     one, two = lab.random.sample(sorted(free), 2)
     words = lab.random.choice(["", "", " delay 2ms", " out loss 50%", " duplicate 20%"])
-    lab.settle()
-    before = {number: lab.stats(number)["rx_frames"] for number in (one, two)}
     lab.say("ctl", f"cable {one} {two}{words}")
     for number, other in ((one, two), (two, one)):
         unit = lab.units[number]
         unit.cable, unit.ledger.unread = other, True
         unit.ledger.disturbed |= bool(words) or lab.units[other].ledger.disturbed
-        unit.ledger.written -= before[other]

@@ -14,7 +14,7 @@ from harness.lasting import Lasting
 from harness.process import File
 from harness.waiting import Stuck, until
 
-from .ledger import NONBLOCK
+from .ledger import NONBLOCK, outgoing
 from .model import BRIDGE, DISK, FAR, STATE, STATS, USERS, Mismatch, Unit
 
 
@@ -103,17 +103,15 @@ class Lab:
         unit = self.units[number]
         assert unit.cable is not None
         ends = {number: unit.cable, unit.cable: number}
-        if line.startswith("destroy"):
-            self.settle()
-            before = self.stats(number)["rx_frames"]
-            self.say("ctl", line)
-            self.units[unit.cable].ledger.written += before
-        else:
-            self.say("ctl", line)
-            for end, other in ends.items():
-                self.units[end].ledger.written += self.stats(other)["rx_frames"]
-        for end in ends:
+        self.settle()
+        carried = self.carried()
+        self.say("ctl", line)
+        for end, other in ends.items():
             self.units[end].cable = None
+            self.units[end].ledger.written += carried[end]
+            if line.startswith("uncable") and self.units[other].ledger.mixed:
+                # A bridge may have sent a frame after settle().
+                self.units[end].ledger.written = outgoing(self.stats(end))
 
     def names(self) -> set[int]:
         """Return the units of the directories in the mount."""
@@ -128,6 +126,14 @@ class Lab:
         """Return an interface's counters of frames."""
         texts = self.mount.texts(f"virt{number}/stats/{name}" for name in STATS)
         return dict(zip(STATS, map(int, texts), strict=True))
+
+    def carried(self) -> dict[int, int]:
+        """Return the number of frames that a cable has handed to each interface, by unit."""
+        ends = {}
+        for cable in json.loads(self.mount.read("status.json"))["cables"]:
+            for name, direction in zip(cable["ends"], ("in", "out"), strict=True):
+                ends[int(name.removeprefix("virt"))] = cable["stats"][direction]["frames"]
+        return ends
 
     def saved(self) -> bool:
         """Return whether the state file has the text of ctl."""
@@ -163,12 +169,12 @@ class Lab:
             if self.units[number].values["up"]:
                 self.drain(number)
         stats = {number: self.stats(number) for number in there}
+        carried = self.carried()
         devices = self.devices()
         wrong = []
         for number in there:
             unit = self.units[number]
-            carried = 0 if unit.cable is None else stats[unit.cable]["rx_frames"]
-            sums = unit.ledger.wrong_counts(stats[number], devices[number], carried)
+            sums = unit.ledger.wrong_counts(stats[number], devices[number], carried.get(number, 0))
             wrong += [f"virt{number}: {one}; {stats[number]}, kernel {devices[number]}, {unit}" for one in sums]
         return wrong
 

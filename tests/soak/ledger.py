@@ -25,12 +25,17 @@ def sequences(frames: list[bytes]) -> dict[bytes, list[int]]:
     return found
 
 
+def outgoing(stats: dict[str, int]) -> int:
+    """Return the number of frames that were written to an interface, or came from a cable, and do not wait."""
+    return stats["tx_frames"] + stats["tx_dropped"] - stats["tx_duplicated"]
+
+
 @dataclass
 class Ledger:
     """The frames of one interface since its creation.
 
-    sent: frames that the test has sent through the tap. written: frames written that virtfs must have counted; in a
-    cable, less the frames that the other end had received when the cable was made. read: frames read by programs.
+    sent: frames that the test has sent through the tap. written: frames written that virtfs must have counted,
+    and frames that removed cables have handed to the interface. read: frames read by programs.
     base: the kernel's counters when this ledger began.
     mixed: whether others than the test can send through the tap, because it has been in a bridge.
     unread: whether frames were read that the test does not know of, by a killed program or as copies from a cable.
@@ -63,16 +68,15 @@ class Ledger:
     def wrong_counts(self, stats: dict[str, int], kernel: tuple[int, int, int], carried: int) -> list[str]:
         """Return the sums that do not add up, while nothing waits.
 
-        kernel: the received, transmitted and dropped packets of the tap. carried: frames that the interface at the
-        other end of the cable has received.
+        kernel: the received, transmitted and dropped packets of the tap. carried: frames that the cable of the
+        interface has handed to it.
         """
         received, transmitted, refused = (now - then for now, then in zip(kernel, self.base, strict=True))
         incoming = stats["rx_frames"] + stats["rx_dropped"] - stats["rx_duplicated"]
-        outgoing = stats["tx_frames"] + stats["tx_dropped"] - stats["tx_duplicated"]
         sums = {
             "frames in, and the packets that the tap gave and dropped": (incoming, transmitted + refused),
             "frames out, and the packets that the tap received": (stats["tx_frames"], received),
-            "frames out, and frames written": (outgoing, self.written + carried),
+            "frames out, and frames written": (outgoing(stats), self.written + carried),
         }
         if not self.mixed:
             sums["frames in, and frames sent"] = incoming, self.sent

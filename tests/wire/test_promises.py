@@ -1,18 +1,20 @@
 """Every frame is in exactly one place, also with impairments, a cable, a shorter queue and a tap that vanishes."""
 
-import os
 from contextlib import suppress
 
-from harness.wires import frame, wire
+from harness.in_trio import forget
+from harness.wires import frame, received, wire
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from virtfs.core.counters import CableCounters
 from virtfs.core.errors import VirtError
-from virtfs.core.impairment import Direction, Impairment, Share
+from virtfs.core.impairment import UNIMPAIRED, Direction, Impairment, Share
 from virtfs.core.memory import Kind
-from virtfs.forward.impaired_path import ImpairedPath
-from virtfs.host.tap_protocol import VNET_HEADER
+from virtfs.forward.cable import OneWay
+from virtfs.forward.impaired_path import End, ImpairedPath
+from virtfs.host.relay import Room
 
 QUEUE = 64
 impairments = st.sampled_from(
@@ -28,19 +30,25 @@ directions = st.sampled_from(["in", "out"])
 
 
 class Promises(RuleBasedStateMachine):
-    """One wire with random operations. The test carries the frames of its cable.
+    """One wire with random operations, and a cable from it to a second wire, which is up.
 
-    taken: frames that readers got, without copies. carried: frames that left the wire through the cable.
+    taken: frames that readers got, without copies. cable: this direction of the cable, which can have an impairment.
+    cables: the counters of this cable and of those that were removed.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.context = wire(QUEUE)
         self.bench = self.context.__enter__()
+        self.far_context = wire(QUEUE)
+        self.far = self.far_context.__enter__()
+        self.room = Room()
+        self.cable: OneWay | None = None
+        self.cables: list[CableCounters] = []
+        self.in_cable: list[ImpairedPath] = []
         self.paths: dict[Direction, ImpairedPath] = {}
-        self.sent = self.taken = self.carried = self.written = self.readers = self.arrived = 0
+        self.sent = self.taken = self.written = self.readers = self.arrived = 0
         self.up = True
-        self.cabled = False
 
     @initialize(strict=st.booleans())
     def begin(self, strict: bool) -> None:
@@ -54,10 +62,13 @@ class Promises(RuleBasedStateMachine):
                 self.bench.down()
             self._nothing_waits()
         finally:
-            for path in self.paths.values():
+            for path in (*self.paths.values(), *self.in_cable):
                 path.stop()
                 path.close()
+            if self.cable is not None:
+                self.cable.stop()
             self.context.__exit__(None, None, None)
+            self.far_context.__exit__(None, None, None)
 
     def _nothing_waits(self) -> None:
         counters = self.bench.counters
@@ -74,7 +85,7 @@ class Promises(RuleBasedStateMachine):
                     break  # a real tap has no room for more, but the fake has
                 self.bench.tap.host_send(frame(self.sent))
                 self.sent += 1
-        if not self.cabled and "in" in self.paths:
+        if self.cable is None and "in" in self.paths:
             self.bench.wire.update()  # the pump would read the frames now
 
     @precondition(lambda self: self.readers)
@@ -117,14 +128,14 @@ class Promises(RuleBasedStateMachine):
 
     @rule(direction=directions, impairment=impairments)
     def impair(self, direction: Direction, impairment: Impairment) -> None:
-        end = self.bench.wire if direction == "in" else self.bench.wire.out
+        wire = self.bench.wire
+        end: End = wire if direction == "in" else wire.out
         if direction in self.paths:
             self.paths[direction].change(impairment)
         else:
-            hold = self.bench.wire.memory.hold(Kind.DELAYED)
-            path = ImpairedPath(impairment, direction, end.arrive, end.lose, end.count_duplicates, hold)
+            path = ImpairedPath(impairment, direction, end, wire.memory.hold(Kind.DELAYED))
             self.paths[direction] = path
-            end.set_path(path)
+            (wire if direction == "in" else wire.out).set_path(path)
 
     @rule(direction=directions)
     def unimpair(self, direction: Direction) -> None:
@@ -137,28 +148,30 @@ class Promises(RuleBasedStateMachine):
         path.stop()
         path.close()
 
-    @precondition(lambda self: not self.cabled)
+    @precondition(lambda self: self.cable is None)
     @rule()
     def plug(self) -> None:
-        self.cabled = True
-        self.bench.wire.take_over(self._carry)
+        self.cable = OneWay(self.bench.wire, self.far.wire, self.room, forget)
+        self.cables.append(self.cable.counters)
 
-    def _carry(self, one: bytes) -> None:
-        self.carried += 1
-        self.bench.wire.count_in(1, len(one))
+    @rule(impairment=impairments | st.just(UNIMPAIRED))
+    def impair_cable(self, impairment: Impairment) -> None:
+        if self.cable is not None and (path := self.cable.impair(impairment, "1>2")) is not None:
+            self.in_cable.append(path)
 
-    @precondition(lambda self: self.cabled)
-    @rule(count=st.integers(1, 30))
-    def cable_carries(self, count: int) -> None:
-        with suppress(BlockingIOError):
-            for _ in range(count):
-                self.bench.wire.receive(os.read(self.bench.tap.fd, 1 << 17)[VNET_HEADER:])
+    @rule()
+    def cable_carries(self) -> None:
+        if self.cable is not None:
+            self.cable.burst()
+            received(self.far)
 
-    @precondition(lambda self: self.cabled)
+    @precondition(lambda self: self.cable is not None)
     @rule()
     def unplug(self) -> None:
-        self.cabled = False
-        self.bench.wire.give_back()
+        cable, self.cable = self.cable, None
+        assert cable is not None
+        cable.stop()
+        received(self.far)
 
     @rule()
     def down(self) -> None:
@@ -198,8 +211,14 @@ class Promises(RuleBasedStateMachine):
 
     @invariant()
     def each_frame_is_in_one_place(self) -> None:
-        counters = self.bench.counters
-        assert counters.rx_frames == self.taken + self.carried
+        counters, far = self.bench.counters, self.far.counters
+        entered = counters.rx_frames - self.taken
+        ended = sum(one.frames + one.lost + one.dropped - one.duplicated for one in self.cables)
+        assert ended <= entered
+        if self.cable is None or self.cable.path is None:
+            assert ended == entered
+        assert far.tx_frames + far.tx_dropped == sum(one.frames for one in self.cables)
+        assert far.tx_bytes <= sum(one.bytes for one in self.cables)
         assert counters.rx_frames + counters.rx_dropped <= self.sent + counters.rx_duplicated
         delayed = self.written + counters.tx_duplicated - counters.tx_frames - counters.tx_dropped
         assert delayed >= 0

@@ -3,6 +3,7 @@
 Interfaces:
 
     virt                  an interface: settings, state, counters
+    counters              what impairments and cables count
     virt_steps            the verbs that restore an earlier state of an interface
     values                the contents of attribute files, and the verbs that recreate an interface
     bridge                a bridge, and the verbs that bring it from one state to another

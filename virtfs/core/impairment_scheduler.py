@@ -23,11 +23,11 @@ and consecutive frames correlate as requested.
 import heapq
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from random import Random
 from statistics import NormalDist
 
+from virtfs.core.counters import Counts
 from virtfs.core.impairment import Bursts, Distribution, Impairment, Share
 from virtfs.core.memory import Hold, Kind, Memory
 
@@ -39,17 +39,6 @@ _TABLE = 4096  # entries in a distribution table, as in tc's files
 _REACH = 4.0
 
 
-@dataclass(slots=True)
-class Counts:
-    """Numbers of frames. over_limit: dropped because `limit` frames were waiting, or for lack of memory."""
-
-    lost: int = 0
-    over_limit: int = 0
-    duplicated: int = 0
-    corrupted: int = 0
-    reordered: int = 0
-
-
 class Scheduler:
     """The waiting frames of one direction.
 
@@ -59,7 +48,7 @@ class Scheduler:
     hold: the Hold that is charged for the waiting frames; None for one of its own, with the default limits of a mount.
 
     Every pushed frame, and every duplicate, meets exactly one of these conditions: it is counted in counts.lost; it is
-    counted in counts.over_limit; it still waits; or pop() or clear() has removed it.
+    counted in counts.overlimit; it still waits; or pop() or clear() has removed it.
     """
 
     def __init__(self, settings: Impairment, seed: int, stream: str = "", hold: Hold | None = None) -> None:
@@ -114,6 +103,14 @@ class Scheduler:
         """Return the time at which the next frame is due; None if no frame waits."""
         return self._heap[0][0] if self._heap else None
 
+    def take_counts(self) -> Counts | None:
+        """Return the counts since the last call, and begin again at 0. Return None if nothing was counted."""
+        counts = self.counts
+        if counts.lost or counts.overlimit or counts.duplicated or counts.reordered or counts.corrupted:
+            self.counts = Counts()
+            return counts
+        return None
+
     def clear(self) -> int:
         """Drop all waiting frames; return the number dropped."""
         count = len(self._heap)
@@ -126,7 +123,7 @@ class Scheduler:
         if self._loss is not None and self._loss():
             self.counts.lost += 1
         elif len(self._heap) >= self.settings.limit or not self._room(len(frame)):
-            self.counts.over_limit += 1
+            self.counts.overlimit += 1
         else:
             if self._corrupt is not None and self._corrupt():
                 self.counts.corrupted += 1

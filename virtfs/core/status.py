@@ -46,6 +46,8 @@ A cable:
 
     ends        a list of texts: the names of the two interfaces
     impair      text: the impairments, in the words of the command `cable`; "" if there are none
+    stats       an object with the objects out (from the first end to the second) and in, in the words of the
+                impairments. Each has a number for each field of core.counters.CableCounters
 
 The state file:
 
@@ -60,17 +62,18 @@ otherwise. The value of an empty file is "".
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Final
 
 from virtfs.core.bridge import Bridge
+from virtfs.core.counters import Way
 from virtfs.core.ethernet import format_mac
 from virtfs.core.ids import Gid, Uid
 from virtfs.core.quantities import format_mode, parse_size
 from virtfs.core.quoting import one_line, word
-from virtfs.core.values import TAP_VALUES, VALUES, counter
-from virtfs.core.virt import COUNTERS, Virt
+from virtfs.core.values import TAP_VALUES, VALUES, counters
+from virtfs.core.virt import Virt
 
 Value = str | int | float | bool | None
 Object = Mapping[str, object]
@@ -120,13 +123,13 @@ def status(
     return json.dumps({**head, **lists, "state": state, "limits": limits or {}, "memory": memory or {}}) + "\n"
 
 
-def describe_cable(words: Sequence[str]) -> dict[str, object]:
+def describe_cable(impairment: str, out: Way, back: Way) -> dict[str, object]:
     """Return a cable as a JSON object.
 
-    words: the words after `cable` in the line that creates the cable: two units, then the words of the impairment.
+    impairment: the words of the impairment in the line that creates the cable. out, back: its two directions.
     """
-    first, second, *impairment = words
-    return {"ends": [f"virt{first}", f"virt{second}"], "impair": " ".join(impairment)}
+    stats = {"out": dict(out.items()), "in": dict(back.items())}
+    return {"ends": [out.source, out.sink], "impair": impairment, "stats": stats}
 
 
 def describe(
@@ -148,7 +151,7 @@ def describe(
         "mode": format_mode(virt.mode),
         **{file: _value(file, value(virt)) for file, value in VALUES.items()},
         "readers": readers,
-        "stats": {name: int(counter(virt, name)) for name in COUNTERS},
+        "stats": dict(counters(virt)),
         "tap": {
             **{file: _value(f"tap/{file}", value(virt)) for file, value in TAP_VALUES.items()},
             "addresses": [str(address) for address in virt.host.addresses],

@@ -1,6 +1,6 @@
 """An interface as text: the contents of its attribute files, and the verbs that recreate the interface."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from virtfs.core.ethernet import MTU_DEFAULT, format_mac
@@ -9,7 +9,7 @@ from virtfs.core.impairment import UNIMPAIRED, Direction, Impairment
 from virtfs.core.impairment_text import format_impairments
 from virtfs.core.quantities import format_factor, format_size
 from virtfs.core.quoting import word
-from virtfs.core.virt import MODE_GROUP, MODE_NEW, QUEUE, Virt
+from virtfs.core.virt import COUNTERS, MODE_GROUP, MODE_NEW, QUEUE, Virt
 
 # The contents of each attribute file of an interface. A file that mirrors a verb is writable.
 VALUES: Final[dict[str, Callable[[Virt], str]]] = {
@@ -49,10 +49,16 @@ def _bit(value: bool) -> str:
     return "1" if value else "0"
 
 
-def counter(virt: Virt, name: str) -> str:
-    """Return the contents of a file of stats/. The file rx_dropped also counts the frames that the tap dropped."""
+def counter(virt: Virt, name: str) -> int:
+    """Return the number in a file of stats/. rx_dropped also counts the frames that the tap dropped."""
     count: int = getattr(virt.counters, name)
-    return str(count + virt.host.dropped if name == "rx_dropped" else count)
+    return count + virt.host.dropped if name == "rx_dropped" else count
+
+
+def counters(virt: Virt) -> Iterator[tuple[str, int]]:
+    """Yield the name and the number of each file of stats/, in the order of COUNTERS."""
+    for name in COUNTERS:
+        yield name, counter(virt, name)
 
 
 def verbs_of(virt: Virt, owner: str, group: str, *, makes: bool = False) -> list[tuple[Action, ...]]:

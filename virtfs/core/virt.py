@@ -66,18 +66,27 @@ class Counters:
 
         frames sent + duplicated = frames + dropped + frames that wait in a queue or in an impairment
 
-    duplicated counts the additional frames that the impairment `duplicate` has made. tx_oversize, tx_short, tx_down and
-    tx_spoofed split tx_dropped by the reason for the drop. doc/reliability.md has the details.
+    duplicated counts the additional frames that the impairment `duplicate` has made. rx_lost, rx_overlimit, tx_lost,
+    tx_overlimit, tx_oversize, tx_short, tx_down and tx_spoofed count frames in rx_dropped and tx_dropped by the reason
+    for the drop. reordered and corrupted frames are counted elsewhere too. doc/reliability.md has the details.
     """
 
     rx_frames: int = 0
     rx_bytes: int = 0
     rx_dropped: int = 0  # dropped by virtfs; the file stats/rx_dropped adds the frames that the tap dropped
+    rx_lost: int = 0
+    rx_overlimit: int = 0
     rx_duplicated: int = 0
+    rx_reordered: int = 0
+    rx_corrupted: int = 0
     tx_frames: int = 0
     tx_bytes: int = 0
     tx_dropped: int = 0
+    tx_lost: int = 0
+    tx_overlimit: int = 0
     tx_duplicated: int = 0
+    tx_reordered: int = 0
+    tx_corrupted: int = 0
     tx_oversize: int = 0
     tx_short: int = 0
     tx_down: int = 0

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import trio
 
 from virtfs.core.arguments import Impairments
+from virtfs.core.counters import Way
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action, Command
 from virtfs.core.impairment import UNIMPAIRED, Direction
@@ -40,6 +41,12 @@ class Cables:
             first, second = (end.virt.unit for end in joined.ends)
             actions = (Action("impair", (joined.impairments,)),) if joined.impairments else ()
             yield Command("cable", first, actions, second)
+
+    def ways(self) -> Iterator[tuple[Way, Way]]:
+        """Yield the two directions of each cable, in the order of `lines`: from its first end, and to its first end."""
+        for joined in self._all:
+            out, back = joined.cable.directions
+            yield out.way, back.way
 
     def join(self, first: Interface, second: Interface, impairments: Impairments) -> None:
         """Connect two interfaces with a cable.

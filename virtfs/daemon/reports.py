@@ -5,6 +5,7 @@
 
 from dataclasses import asdict
 
+from virtfs.core.counters import Way
 from virtfs.core.grammar import format_command
 from virtfs.core.limits import Limits
 from virtfs.core.memory import Memory
@@ -78,14 +79,19 @@ class Reports:
         """Return the wires of all interfaces, ordered by unit."""
         return self._registry.wires()
 
+    def ways(self) -> list[Way]:
+        """Return both directions of each cable, with their counters."""
+        return [way for ways in self._cables.ways() for way in ways]
+
     def status(self, version: str) -> str:
         """Return every interface, bridge and cable as JSON."""
         names = self._accounts.user_name, self._accounts.group_name
         virts = [describe(wire.virt, wire.readers, *names) for wire in self.wires()]
-        cables = [format_command(command).split(maxsplit=3)[1:] for command in self._cables.lines()]
+        words = ("".join(format_command(line).split(maxsplit=3)[3:]) for line in self._cables.lines())
+        cables = [describe_cable(said, *ways) for said, ways in zip(words, self._cables.ways(), strict=True)]
         bridges = map(describe_bridge, self._bridges)
         state, limits, memory = self._state.report(), asdict(self._limits), self.memory.describe()
-        return status(version, virts, bridges, map(describe_cable, cables), self._options, state, limits, memory)
+        return status(version, virts, bridges, cables, self._options, state, limits, memory)
 
     def state_gauges(self) -> dict[str, float] | None:
         """Return the values of the metrics about the state file. Return None if there is no state file."""

@@ -13,6 +13,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from virtfs.core.counters import CABLE_COUNTERS, Way
 from virtfs.core.memory import Memory
 from virtfs.core.values import counter
 from virtfs.core.virt import COUNTERS
@@ -23,15 +24,34 @@ COUNTED: Final[dict[str, str]] = {
     "rx_frames": "Frames read from the interface.",
     "rx_bytes": "Bytes in frames read from the interface.",
     "rx_dropped": "Frames from the host that were not read: no reader, queue full, down, or rejected by a filter.",
+    "rx_lost": "Frames from the host that an impairment lost.",
+    "rx_overlimit": "Frames from the host that an impairment dropped because its limit was reached.",
     "rx_duplicated": "Additional frames from the host that an impairment made.",
+    "rx_reordered": "Frames from the host that an impairment sent ahead of delayed frames.",
+    "rx_corrupted": "Frames from the host in which an impairment flipped a bit.",
     "tx_frames": "Frames written to the interface and sent to the host.",
     "tx_bytes": "Bytes in frames sent to the host.",
     "tx_dropped": "Frames written to the interface and not sent to the host, for any reason.",
+    "tx_lost": "Frames towards the host that an impairment lost.",
+    "tx_overlimit": "Frames towards the host that an impairment dropped because its limit was reached.",
     "tx_duplicated": "Additional frames towards the host that an impairment made.",
+    "tx_reordered": "Frames towards the host that an impairment sent ahead of delayed frames.",
+    "tx_corrupted": "Frames towards the host in which an impairment flipped a bit.",
     "tx_oversize": "Frames written and dropped because they were longer than the MTU allows.",
     "tx_short": "Frames written and dropped because they were shorter than an Ethernet header.",
     "tx_down": "Frames written and dropped because the interface was down.",
     "tx_spoofed": "Frames written and dropped because their source was not the address of the interface.",
+}
+
+# The HELP text of each field of core.counters.CableCounters.
+CABLE_COUNTED: Final[dict[str, str]] = {
+    "frames": "Frames that the cable has carried to its other end.",
+    "bytes": "Bytes in frames that the cable has carried to its other end.",
+    "lost": "Frames that the impairment of the cable lost.",
+    "dropped": "Frames that the cable dropped: the limit of its impairment was reached, or the impairment ended.",
+    "duplicated": "Additional frames that the impairment of the cable made.",
+    "reordered": "Frames that the impairment of the cable sent ahead of delayed frames.",
+    "corrupted": "Frames in which the impairment of the cable flipped a bit.",
 }
 
 _GAUGES: Final[dict[str, tuple[str, Callable[[Wire], int]]]] = {
@@ -58,30 +78,45 @@ _STATE: Final[dict[str, str]] = {
 }
 
 
-def metrics(version: str, wires: Iterable[Wire], memory: Memory, state: Mapping[str, float] | None = None) -> str:
+def metrics(
+    version: str,
+    wires: Iterable[Wire],
+    memory: Memory,
+    state: Mapping[str, float] | None = None,
+    ways: Iterable[Way] = (),
+) -> str:
     """Return the text, with one line per metric and interface. Interfaces are in the order of `wires`.
 
     state: the value of each gauge about the state file, or None if there is no state file.
-    The label `virt` names the interface, as in virt="virt3".
+    ways: both directions of each cable.
+    The label `virt` names the interface, as in virt="virt3". The labels `from` and `to` name the ends of a cable.
     """
-    return generate_latest(_Mount(version, list(wires), memory, state or {})).decode()
+    return generate_latest(_Mount(version, list(wires), memory, state or {}, list(ways))).decode()
 
 
 class _Mount(Collector):
     """The metrics of a mount, as the collector that generate_latest needs."""
 
-    def __init__(self, version: str, wires: list[Wire], memory: Memory, state: Mapping[str, float]) -> None:
+    def __init__(
+        self, version: str, wires: list[Wire], memory: Memory, state: Mapping[str, float], ways: list[Way]
+    ) -> None:
         self._version = version
         self._wires = wires
         self._memory = memory
         self._state = state
+        self._ways = ways
 
     def collect(self) -> Iterator[Metric]:
         yield InfoMetricFamily("virtfs", "The virtfs that serves this mount.", {"version": self._version})
         for name in COUNTERS:
             count = CounterMetricFamily(f"virtfs_{name}", COUNTED[name], labels=["virt"])
             for wire in self._wires:
-                count.add_metric([wire.virt.name], int(counter(wire.virt, name)))
+                count.add_metric([wire.virt.name], counter(wire.virt, name))
+            yield count
+        for name in CABLE_COUNTERS:
+            count = CounterMetricFamily(f"virtfs_cable_{name}", CABLE_COUNTED[name], labels=["from", "to"])
+            for way in self._ways:
+                count.add_metric([way.source, way.sink], getattr(way.counters, name))
             yield count
         for name, (meaning, value) in _GAUGES.items():
             gauge = GaugeMetricFamily(f"virtfs_{name}", meaning, labels=["virt"])

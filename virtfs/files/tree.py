@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from virtfs.core.counters import Way
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import help_text
 from virtfs.core.ids import Unit, User
@@ -62,6 +63,9 @@ class Reports(Protocol):
     def wires(self) -> list[Wire]:
         """Return the wires of all interfaces, ordered by unit."""
 
+    def ways(self) -> list[Way]:
+        """Return both directions of each cable, with their counters."""
+
     def status(self, version: str) -> str:
         """Return the text of status.json."""
 
@@ -102,7 +106,7 @@ class Tree:
             ),
             "status.json": self._report(lambda: reports.status(version), b'"memory": {'),
             "metrics": self._report(
-                lambda: metrics(version, reports.wires(), reports.memory, reports.state_gauges()),
+                lambda: metrics(version, reports.wires(), reports.memory, reports.state_gauges(), reports.ways()),
                 b"# HELP virtfs_memory",
             ),
             "memory": Text(ROOT, lambda user: reports.memory.text(), rights=Rights.PRIVATE),
@@ -185,7 +189,7 @@ class Tree:
         )
 
     def _counter(self, virt: Virt, name: str) -> Text:
-        return Text(virt, _line(lambda: counter(virt, name)), refresh=lambda: self._reports.refresh(virt))
+        return Text(virt, _line(lambda: str(counter(virt, name))), refresh=lambda: self._reports.refresh(virt))
 
 
 def _line(value: Callable[[], str]) -> Callable[[User], str]:

@@ -18,6 +18,7 @@ from time import monotonic_ns
 
 import trio
 
+from virtfs.core.counters import Counts, Way
 from virtfs.core.errors import VirtError
 from virtfs.core.impairment import Impairment
 from virtfs.core.memory import Kind
@@ -51,6 +52,8 @@ class OneWay:
         self.source = source
         self.sink = sink
         self.path: ImpairedPath | None = None
+        self.way = Way(source.virt.name, sink.virt.name)
+        self.counters = self.way.counters
         self._start = start
         self._single = True  # whether to carry frames one by one, because offload is off or being turned off
         self._offload = False  # the setting last requested from the source's tap; True: on
@@ -110,7 +113,7 @@ class OneWay:
         source, path = self.source, None
         if not impairment.harmless:
             hold = source.memory.hold(Kind.DELAYED, lambda: source.virt.owner)
-            path = ImpairedPath(impairment, stream, self._passed, source.lose, source.count_duplicates, hold)
+            path = ImpairedPath(impairment, stream, self, hold)
         if self.path is not None:
             self.path.stop()
         self.path = path
@@ -134,7 +137,7 @@ class OneWay:
         """Remove this direction. `quiesce` must have been called.
 
         Carry the frames that the source's tap has queued, then let the source's wire read the tap again. Frames that
-        the cable's impairment delays are lost.
+        the cable's impairment delays are dropped.
         """
         for _ in range(self.source.virt.host.queue // BURST + 1):  # enough to empty the tap's queue
             if not self._single_burst():
@@ -154,6 +157,7 @@ class OneWay:
         if load.packets:
             size = load.size - load.packets * VNET_HEADER
             self.source.count_in(load.packets, size)
+            self.counters.count(load.packets, size)
             if load.refused:
                 size -= self._refused(load)
             self.sink.out.count(load.packets - len(load.refused), size)
@@ -201,15 +205,26 @@ class OneWay:
 
     def _onward(self, frame: bytes) -> None:
         """Take a frame that has passed the impairment of the source's wire."""
+        self.source.count_in(1, len(frame))
         if self.path is not None:
             self.path.push(frame)
         else:
-            self._passed(frame)
+            self.arrive(frame)
 
-    def _passed(self, frame: bytes) -> None:
+    # The end of the path (impaired_path.End)
+
+    def arrive(self, frame: bytes) -> None:
         """Deliver a frame to the sink."""
-        self.source.count_in(1, len(frame))
+        self.counters.count(1, len(frame))
         self.sink.out.pass_on(frame)
+
+    def lose(self, frames: int) -> None:
+        """Count frames that the impairment of this direction has dropped because it ended."""
+        self.counters.lose(frames)
+
+    def count_impaired(self, counts: Counts) -> None:
+        """Add what the impairment of this direction has counted."""
+        self.counters.count_impaired(counts)
 
 
 class Cable:

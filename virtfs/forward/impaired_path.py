@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from random import getrandbits
 from time import monotonic_ns
+from typing import Protocol
 
 import trio
 
+from virtfs.core.counters import Counts
 from virtfs.core.impairment import UNIMPAIRED, Impairment
 from virtfs.core.impairment_scheduler import Scheduler
 from virtfs.core.memory import Hold
@@ -13,13 +15,25 @@ from virtfs.forward.tasks import lasting
 from virtfs.host.timer import Timer
 
 
+class End(Protocol):
+    """Where an impaired path leads to. It has the counters of the frames that the path loses and changes."""
+
+    def arrive(self, frame: bytes) -> None:
+        """Take a frame that is due. Must not raise an exception."""
+
+    def lose(self, frames: int) -> None:
+        """Count frames that the path has dropped because it ended."""
+
+    def count_impaired(self, counts: Counts) -> None:
+        """Add what the path has counted since the last call."""
+
+
 class ImpairedPath:
-    """Takes frames through `push`, and calls `deliver` with each frame when it is due.
+    """Takes frames through `push`, and delivers each frame to `end` when it is due.
 
     One task, `run`, serves any number of frames. A frame that is due at once is delivered before `push` returns.
     stream: a name that is mixed into the seed, so that two directions with the same seed get different random numbers.
-    deliver: called with each frame when it is due. It must not raise an exception.
-    lost: called with the number of frames lost since its last call. duplicated: likewise for duplicates made.
+    end: gets the frames that are due, and counts what happens to the others.
     hold: charges the delayed frames.
     The constructor raises VirtError: EMFILE, ENFILE, ENOMEM.
     """
@@ -28,16 +42,11 @@ class ImpairedPath:
         self,
         impairment: Impairment,
         stream: str,
-        deliver: Callable[[bytes], None],
-        lost: Callable[[int], None],
-        duplicated: Callable[[int], None],
+        end: End,
         hold: Hold,
     ) -> None:
         self._scheduler = Scheduler(impairment, getrandbits(64), stream, hold)
-        self._deliver = deliver
-        self._lost = lost
-        self._duplicated = duplicated
-        self._counted_lost = self._counted_duplicates = 0
+        self._end = end
         self._gone: Callable[[], None] | None = None
         self._timer = Timer()
         self._set_for = 0
@@ -45,9 +54,9 @@ class ImpairedPath:
         self._scope = trio.CancelScope()
 
     def push(self, frame: bytes) -> None:
-        """Take one more frame. After `stop`, count it as lost."""
+        """Take one more frame. After `stop`, drop it."""
         if self._stopped:
-            self._lost(1)
+            self._end.lose(1)
             return
         self._scheduler.push(monotonic_ns(), frame)
         self._move_on()
@@ -69,11 +78,12 @@ class ImpairedPath:
         return self._scheduler.clear()
 
     def _move_on(self) -> None:
-        """Report lost frames and duplicates, deliver the frames that are due, and set the timer for the next frame."""
+        """Report what was counted, deliver the frames that are due, and set the timer for the next frame."""
         scheduler = self._scheduler
-        self._report()
+        if (counts := scheduler.take_counts()) is not None:
+            self._end.count_impaired(counts)
         for frame in scheduler.pop(monotonic_ns()):
-            self._deliver(frame)
+            self._end.arrive(frame)
         due = scheduler.next_due() or 0
         if due != self._set_for:
             self._timer.set(due)
@@ -81,16 +91,6 @@ class ImpairedPath:
         if self._gone is not None and not len(scheduler):
             gone, self._gone = self._gone, None
             gone()
-
-    def _report(self) -> None:
-        counts = self._scheduler.counts
-        if counts.duplicated != self._counted_duplicates:
-            self._duplicated(counts.duplicated - self._counted_duplicates)
-            self._counted_duplicates = counts.duplicated
-        lost = counts.lost + counts.over_limit
-        if lost != self._counted_lost:
-            self._lost(lost - self._counted_lost)
-            self._counted_lost = lost
 
     async def run(self) -> None:
         """Deliver frames until `stop` is called."""
@@ -111,7 +111,7 @@ class ImpairedPath:
         self._timer.close()
 
     def stop(self) -> None:
-        """End `run`. Frames that are still delayed are lost."""
+        """End `run`. Frames that are still delayed are dropped."""
         self._stopped = True
-        self._lost(self.clear())
+        self._end.lose(self.clear())
         self._scope.cancel()

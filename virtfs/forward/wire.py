@@ -22,6 +22,7 @@ from time import time_ns
 
 import trio
 
+from virtfs.core.counters import Counts
 from virtfs.core.errors import VirtError
 from virtfs.core.framequeue import Copy, FrameQueue
 from virtfs.core.memory import Kind, Memory
@@ -341,9 +342,15 @@ class Wire:
         self._counters.rx_frames += frames
         self._counters.rx_bytes += size
 
-    def count_duplicates(self, frames: int) -> None:
-        """Count the duplicates of frames that an impairment has made."""
-        self._counters.rx_duplicated += frames
+    def count_impaired(self, counts: Counts) -> None:
+        """Add what the impairment of this direction has counted."""
+        counters = self._counters
+        counters.rx_lost += counts.lost
+        counters.rx_overlimit += counts.overlimit
+        counters.rx_duplicated += counts.duplicated
+        counters.rx_reordered += counts.reordered
+        counters.rx_corrupted += counts.corrupted
+        self.lose(counts.lost + counts.overlimit)
 
     def _queue(self, frame: bytes) -> int:
         """Put a frame into the second queue, and return the number of frames to count as dropped.

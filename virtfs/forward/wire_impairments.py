@@ -2,7 +2,7 @@
 
 from virtfs.core.impairment import Direction, Impairment
 from virtfs.core.memory import Kind
-from virtfs.forward.impaired_path import ImpairedPath
+from virtfs.forward.impaired_path import End, ImpairedPath
 from virtfs.forward.tasks import Start
 from virtfs.forward.wire import Wire
 
@@ -27,10 +27,10 @@ class WireImpairments:
         wire, virt = self._wire, self._wire.virt
         path, new = self._paths.get(direction), None
         if path is None and not impairment.harmless:
-            end = wire if direction == "in" else wire.out
+            end: End = wire if direction == "in" else wire.out
             stream = f"{virt.name} {direction}"
             hold = wire.memory.hold(Kind.DELAYED, lambda: virt.owner)
-            new = ImpairedPath(impairment, stream, end.arrive, end.lose, end.count_duplicates, hold)
+            new = ImpairedPath(impairment, stream, end, hold)
         virt.set(**{f"impairment_{direction}": impairment})
         if new is not None:
             self._replace(direction, new)
@@ -51,6 +51,6 @@ class WireImpairments:
         self._wire.update()
 
     def stop(self) -> None:
-        """End the impairments of both directions. Frames that are still delayed are lost."""
+        """End the impairments of both directions. Frames that are still delayed are dropped."""
         for path in self._paths.values():
             path.stop()

@@ -11,6 +11,7 @@ from os import writev
 from time import time_ns
 from typing import Protocol
 
+from virtfs.core.counters import Counts
 from virtfs.core.errors import VirtError
 from virtfs.core.savefile import Run
 from virtfs.core.virt import Virt
@@ -250,9 +251,15 @@ class Outward:
         self._counters.tx_oversize += 1
 
     def lose(self, frames: int) -> None:
-        """Count frames that an impairment has lost."""
+        """Count frames as dropped."""
         self._counters.tx_dropped += frames
 
-    def count_duplicates(self, frames: int) -> None:
-        """Count the duplicates of frames that an impairment has made."""
-        self._counters.tx_duplicated += frames
+    def count_impaired(self, counts: Counts) -> None:
+        """Add what the impairment of this direction has counted."""
+        counters = self._counters
+        counters.tx_lost += counts.lost
+        counters.tx_overlimit += counts.overlimit
+        counters.tx_duplicated += counts.duplicated
+        counters.tx_reordered += counts.reordered
+        counters.tx_corrupted += counts.corrupted
+        self.lose(counts.lost + counts.overlimit)

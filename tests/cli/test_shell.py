@@ -47,7 +47,6 @@ def test_a_command_has_a_virtfs_to_work_with(temporary: Path, who: list[str]) ->
     assert "tap3" not in run(["ip", "link"]).stdout
 
 
-@WHO
 @pytest.mark.parametrize(
     ("command", "status"),
     [
@@ -59,8 +58,8 @@ def test_a_command_has_a_virtfs_to_work_with(temporary: Path, who: list[str]) ->
         (["/etc/passwd"], 126),
     ],
 )
-def test_its_exit_status_is_passed_on(temporary: Path, who: list[str], command: list[str], status: int) -> None:
-    done = run([*who, *SHELL, *command])
+def test_its_exit_status_is_passed_on(temporary: Path, command: list[str], status: int) -> None:
+    done = run([*USER, *SHELL, *command])
     assert done.returncode == status, done.stderr
     assert not list(temporary.iterdir())
 

@@ -9,7 +9,7 @@ Folders, lowest layer first. Each imports only folders listed before it; tests/t
     forward/   trio tasks that carry frames between a tap and its virt
     files/     one small class for each kind of file, with methods named after the system calls
     fuse/      the FUSE server. mount: mounts and unmounts. protocol: the messages of /dev/fuse.
-               channel: answers requests on device files. names: answers nearly all others, with pyfuse3
+               channel: reads the requests. answerers: who answers which. names: answers rare ones, with pyfuse3
     daemon/    owns the interfaces, carries out commands, undoes those that fail
     cli/       the commands `virtfs …` and `mount.virtfs`
 

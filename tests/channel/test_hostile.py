@@ -79,7 +79,7 @@ async def works(bench: Bench) -> None:
     unique = bench.write(fh, b"heard")
     (answer,) = await bench.answers()
     assert (answer.unique, fresh.heard) == (unique, [b"heard"])
-    message = request(3, unknown, 1, bytes(16))
+    message = request(p.FUSE_STATFS, unknown, 1)
     bench.send(message)
     assert await bench.forwarded() == [message]
     bench.reply(p.fuse_out_header.pack(p.REPLY, -2, unknown))

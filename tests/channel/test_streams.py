@@ -240,7 +240,8 @@ async def test_poll_of_a_text_then_of_a_stream() -> None:
         text = bench.open_text(lambda user: now)
         assert await bench.poll(text, kh=1, schedule=True) == select.POLLIN | select.POLLOUT
         handle = bench.handles.texts[next(iter(bench.handles.texts))]
-        assert await handle.read(0, 100) == b"old\n"
+        await handle.renew()
+        assert handle.read(0, 100) == b"old\n"
         await texts_changed(bench.handles, bench.channel.answers)  # another text has changed
         assert await bench.answers() == []
         now = "new\n"

@@ -139,37 +139,13 @@ async def test_the_end_answers_writes() -> None:
 @in_trio
 async def test_a_signal_ends_a_forwarded_request_at_once() -> None:
     async with channel() as bench:
-        unique = bench.request(p.FUSE_GETATTR, 1, bytes(16))
+        unique = bench.request(p.FUSE_STATFS, 1)
         assert len(await bench.forwarded()) == 1
         interrupt(bench, unique)
         assert await bench.answers() == [Answer(-errno.EINTR, unique, b"")]
         bench.reply(p.fuse_out_header.pack(p.REPLY + 8, 0, unique) + bytes(8))
         assert await bench.answers() == [], "the late answer is dropped"
         assert await bench.forwarded() == []
-
-
-@pytest.mark.parametrize(("opcode", "release"), [(14, p.FUSE_RELEASE), (p.FUSE_OPENDIR, p.FUSE_RELEASEDIR)])
-@in_trio
-async def test_an_open_that_succeeds_after_the_signal_is_closed(opcode: int, release: int) -> None:
-    async with channel() as bench:
-        inode = bench.inodes.number(bench.root)
-        for error in (0, -errno.EMFILE):
-            unique = bench.request(opcode, inode, p.fuse_open_in.pack(0, 0))
-            await bench.forwarded()
-            interrupt(bench, unique)
-            assert await bench.answers() == [Answer(-errno.EINTR, unique, b"")]
-            body = p.fuse_open_out.pack(99, 0, 0) if not error else b""
-            bench.reply(p.fuse_out_header.pack(p.REPLY + len(body), error, unique) + body)
-            closed = await bench.forwarded()
-            if error:
-                assert closed == []
-                continue
-            (message,) = closed
-            _, asked, own, *_ = p.fuse_in_header.unpack_from(message)
-            assert asked == release
-            assert p.fuse_release_in.unpack_from(message, p.BODY)[0] == 99
-            bench.reply(p.fuse_out_header.pack(p.REPLY, 0, own))
-            assert await bench.answers() == [], "the kernel did not ask for this"
 
 
 @in_trio

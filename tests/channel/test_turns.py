@@ -112,9 +112,9 @@ async def test_what_waits_is_bounded() -> None:
 async def test_the_slow_plane_gets_one_request_of_a_user_at_a_time() -> None:
     async with channel() as bench:
         inode = bench.inodes.number(bench.root)
-        bench.send(request(3, 2, inode, bytes(16), BOB))
+        bench.send(request(p.FUSE_STATFS, 2, inode, b"", BOB))
         for unique in range(100, 110, 2):
-            bench.send(request(3, unique, inode, bytes(16), ALICE))
+            bench.send(request(p.FUSE_STATFS, unique, inode, b"", ALICE))
         seen = []
         while messages := await bench.forwarded():
             for message in messages:

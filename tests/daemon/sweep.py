@@ -95,7 +95,9 @@ class Daemon:
         """Open and read a text file, which must not be empty."""
         text = self.node(path)
         assert isinstance(text, Text)
-        assert await text.open(SUPER, Memory()).read(0, 1 << 20)
+        handle = text.open(SUPER, Memory())
+        await handle.renew()
+        assert handle.read(0, 1 << 20)
 
     def picture(self) -> dict[str, object]:
         """Return everything that a failed request must leave unchanged."""

@@ -32,7 +32,7 @@ CALLER = (1 << 22) + 1  # a thread id that no thread has: above PID_MAX_LIMIT (i
 LARGE_ENOUGH = p.LONGEST_REQUEST
 PATIENCE = 30  # time limit of a test, in seconds, in case the channel does not answer
 
-NOTIFICATIONS = (p.FUSE_NOTIFY_POLL, p.FUSE_NOTIFY_STORE)
+NOTIFICATIONS = (p.FUSE_NOTIFY_POLL, p.FUSE_NOTIFY_INVAL_INODE, p.FUSE_NOTIFY_STORE)
 
 Say = bytes | OSError | ValueError
 
@@ -124,6 +124,16 @@ def request(opcode: int, unique: int, inode: int, body: bytes = b"", uid: int = 
     return p.fuse_in_header.pack(p.BODY + len(body), opcode, unique, inode, uid, 1001, CALLER, 0, 0) + body
 
 
+class Quiet:
+    """A kernel that reports no changes."""
+
+    def up_to_date(self) -> bool:
+        return True
+
+    async def caught_up(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
 class Bench:
     """The two sides of a channel as a test sees them: messages to the kernel, and messages to libfuse."""
 
@@ -187,7 +197,7 @@ class Bench:
 
     def place(self, stream: DeviceFile, name: str = "talk") -> int:
         """Add a stream to the root directory. Returns its inode number."""
-        self.root.children[name] = stream
+        self.root.add({name: stream})
         return self.inodes.number(stream)
 
     async def open(self, stream: DeviceFile, flags: int = os.O_RDWR) -> int:
@@ -248,6 +258,7 @@ async def channel(longest: int = LARGE_ENOUGH, memory: Memory | None = None) -> 
             longest,
             Inodes(root),
             Handles(memory or Memory()),
+            Quiet(),
             lambda refusal, user: None,
         )
         async with trio.open_nursery() as nursery:

@@ -131,7 +131,7 @@ class Bridges:
                 await self._kernel.call(self._let_go, managed)
             raise
         self._all[name] = managed
-        self.directory.children[name] = bridge_directory(managed.bridge, self, run, self._report)
+        self.directory.add({name: bridge_directory(managed.bridge, self, run, self._report)})
         self._events.emit("create", name)
 
     async def _change(self, managed: _Managed, actions: tuple[Action, ...], ensure: bool) -> None:
@@ -152,7 +152,7 @@ class Bridges:
         await self._kernel.call(self._let_go, managed)
         managed.bridge.lost = True
         del self._all[managed.bridge.name]
-        self.directory.children.pop(managed.bridge.name, None)
+        self.directory.remove(managed.bridge.name)
         self._events.emit("destroy", managed.bridge.name)
 
     async def destroy_all(self) -> None:

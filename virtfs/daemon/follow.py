@@ -81,6 +81,11 @@ class Follower:
             if events:
                 self._changes.publish()
 
+    def up_to_date(self) -> bool:
+        """Apply the pending reports. Return whether no check is pending, so that caught_up() would not wait."""
+        self.catch_up()
+        return self._certain.is_set()
+
     async def caught_up(self) -> None:
         """Apply the pending reports, and wait up to PATIENCE seconds for all pending checks to finish."""
         self.catch_up()

@@ -122,7 +122,7 @@ class Lifecycle:
         self._registry.add(interface)
         self._follower.catch_up()
         self._start(interface.run, name=f"{interface.virt.name}: forwarding frames")
-        self._root.children.update(names(interface.ports))
+        self._root.add(names(interface.ports))
         try:
             await self._pcap.appear(interface.recorder)
             self._fifos.appear(interface)
@@ -215,7 +215,7 @@ class Lifecycle:
         virt = interface.virt
         was_lost = virt.lost
         for name in (virt.name, virt.tap):
-            self._root.children.pop(name, None)
+            self._root.remove(name)
         await self._cables.remove(interface)
         self._fifos.vanish(interface)
         await interface.stop()

@@ -8,7 +8,6 @@ from virtfs.core.ids import Gid, Uid, User
 from virtfs.core.virt import Virt
 from virtfs.daemon.commands import Commands
 from virtfs.daemon.errors_by_user import ErrorsByUser
-from virtfs.daemon.follow import Follower
 from virtfs.files.frame import Frame
 from virtfs.files.node import Node, RootOwned
 
@@ -16,14 +15,9 @@ from virtfs.files.node import Node, RootOwned
 class Rights:
     """The operations that fuse.names needs from the daemon (its protocol Keeper)."""
 
-    def __init__(self, commands: Commands, errors: ErrorsByUser, follower: Follower) -> None:
+    def __init__(self, commands: Commands, errors: ErrorsByUser) -> None:
         self._commands = commands
         self._errors = errors
-        self._follower = follower
-
-    async def catch_up(self) -> None:
-        """Apply the pending reports from the kernel, so that answers are up to date."""
-        await self._follower.caught_up()
 
     async def set_mode(self, node: Node, mode: int, user: User) -> None:
         """Apply a chmod(2) of the file frame: set the mode of the interface.

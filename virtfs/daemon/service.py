@@ -135,9 +135,9 @@ class Daemon:
             tasks.start,
             self.events,
         )
-        self.rights = Rights(self.commands, self.errors, self.follower)
-        self.root.children.update(self.commands.tree.root(__version__, self.events, pcap))
-        self.root.children["bridge"] = self.bridges.directory
+        self.rights = Rights(self.commands, self.errors)
+        self.root.add(self.commands.tree.root(__version__, self.events, pcap))
+        self.root.add({"bridge": self.bridges.directory})
 
     def run_in(self, tasks: Tasks) -> None:
         """Start the tasks that follow the kernel, check rx for readers, and refresh bridges.
@@ -201,18 +201,9 @@ class _Mount:
         inodes, handles = Inodes(daemon.root), Handles(daemon.memory)
         self._handles = handles
         self.diagnosis = Diagnosis(daemon.registry, daemon.state, handles, daemon.options)
-        self._channel = Channel(fuse_fd, self._ours, longest, inodes, handles, daemon.errors.report)
+        self._channel = Channel(fuse_fd, self._ours, longest, inodes, handles, daemon.follower, daemon.errors.report)
         interrupts = self._channel.pair.interrupts
-        names.serve_on(
-            daemon.root,
-            inodes,
-            handles,
-            daemon.rights,
-            self._channel.answers.grow,
-            daemon.errors.report,
-            interrupts,
-            theirs.detach(),
-        )
+        names.serve_on(inodes, self._channel.attributes, daemon.rights, interrupts, theirs.detach())
 
     async def names(self) -> None:
         """Run libfuse until names.end() is called. May be called again after a failure."""

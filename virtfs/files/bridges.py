@@ -54,4 +54,5 @@ def bridge_directory(
             "members": shown(lambda: brconfig.members(bridge.state)),
             "addresses": shown(lambda: brconfig.addresses(bridge.state)),
         },
+        steady=True,
     )

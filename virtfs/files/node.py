@@ -7,9 +7,10 @@ the inode numbers.
 import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import Protocol
 
 from virtfs.core.ids import Gid, Uid, User
@@ -90,15 +91,45 @@ class Node:
 
 
 class Directory(Node):
-    """A directory. The daemon adds and removes entries in `children`; users cannot."""
+    """A directory. The daemon adds and removes entries; users cannot.
 
-    __slots__ = ("children",)
+    children: the nodes by name. links: st_nlink. listeners: called after each change of `links`.
+    steady: whether the names never change while the directory exists, so that the kernel may cache them.
+    """
+
+    __slots__ = ("_children", "children", "links", "listeners", "steady")
 
     kind = stat.S_IFDIR
 
-    def __init__(self, owner: Owner, children: Mapping[str, Node] | None = None) -> None:
+    def __init__(self, owner: Owner, children: Mapping[str, Node] | None = None, steady: bool = False) -> None:
         super().__init__(owner)
-        self.children: dict[str, Node] = dict(children or {})
+        self._children: dict[str, Node] = {}
+        self.children: Mapping[str, Node] = MappingProxyType(self._children)
+        self.links = 2
+        self.listeners: list[Callable[[], None]] = []
+        self.steady = False
+        self.add(children or {})
+        self.steady = steady
+
+    def add(self, children: Mapping[str, Node]) -> None:
+        """Add entries, or replace those of the same names. ValueError: the directory is steady."""
+        for name, node in children.items():
+            self.remove(name)
+            self._children[name] = node
+            if isinstance(node, Directory):
+                self._link(1)
+
+    def remove(self, name: str) -> None:
+        """Remove an entry. If there is none of that name, do nothing. ValueError: the directory is steady."""
+        if self.steady:
+            raise ValueError("the kernel may have cached the names of this directory")
+        if isinstance(self._children.pop(name, None), Directory):
+            self._link(-1)
+
+    def _link(self, change: int) -> None:
+        self.links += change
+        for listener in self.listeners:
+            listener()
 
     def permissions(self) -> int:
         return 0o755

@@ -123,20 +123,31 @@ class Text(Node):
             self.reported = len(self._measure(self._latest if self._kept() else self._make(user, monotonic())))
         return self.reported
 
-    async def opened(self, user: User) -> int:
-        """Refresh the text and return its length in bytes. Called at each open for reading.
+    @property
+    def waits(self) -> bool:
+        """Whether a new text needs a refresh first, which may wait for the kernel."""
+        return self.refresh is not nothing
+
+    def opened(self, text: bytes) -> int:
+        """Take the text of an open for reading, and return its length in bytes.
 
         splice(2) needs the length before its first read.
         """
-        return len(self._measure(await self.fresh(user)))
+        return len(self._measure(text))
 
     async def fresh(self, user: User) -> bytes:
         """Return the encoded text: a new one made after a refresh, or an earlier one that may be reused (see Text)."""
-        if self._kept() and self._fresh:
-            return self._latest
+        if (text := self.ready(user)) is not None:
+            return text
         began = monotonic()
         await self.refresh()
         return self._make(user, began, fresh=True)
+
+    def ready(self, user: User) -> bytes | None:
+        """Return what fresh() returns, or None if that needs a refresh."""
+        if self._kept() and self._fresh:
+            return self._latest
+        return None if self.waits else self._make(user, monotonic(), fresh=True)
 
     def now(self, user: User) -> bytes:
         """Return the encoded text without a refresh."""
@@ -203,9 +214,12 @@ class Text(Node):
 
 
 class TextHandle:
-    """One open of a text file. Its snapshot, and the data of a write while it is applied, are charged to the user."""
+    """One open of a text file. Its snapshot, and the data of a write while it is applied, are charged to the user.
 
-    __slots__ = ("_content", "_input", "_released", "kh", "node", "snapshot", "user")
+    waiting: the number of reads that wait for a refresh.
+    """
+
+    __slots__ = ("_content", "_input", "_released", "kh", "node", "snapshot", "user", "waiting")
 
     def __init__(self, node: Text, user: User, memory: Memory) -> None:
         self.node = node
@@ -215,20 +229,30 @@ class TextHandle:
         self._released = False
         self.snapshot: bytes | None = None
         self.kh: PollId | None = None
+        self.waiting = 0
 
-    async def read(self, offset: int, size: int) -> bytes:
-        """Return at most `size` bytes of the snapshot, starting at `offset`. Return b"" at the end.
+    def continues(self, offset: int) -> bool:
+        """Return whether a read at this offset continues in the snapshot. Any other read takes a new one."""
+        return offset != 0 and self.snapshot is not None
+
+    def take(self, snapshot: bytes) -> None:
+        """Keep a text as the snapshot.
 
         VirtError: ENOBUFS, the snapshot would exceed a limit on memory; EBADF, the file was closed meanwhile, which can
         happen after a signal has ended the read(2).
         """
-        if offset == 0 or self.snapshot is None:
-            snapshot = await self.node.fresh(self.user)
-            if self._released:
-                raise VirtError(errno.EBADF, "the file is closed")
-            self._content.resize(len(snapshot))
-            self.snapshot = snapshot
-        return self.snapshot[offset : offset + size]
+        if self._released:
+            raise VirtError(errno.EBADF, "the file is closed")
+        self._content.resize(len(snapshot))
+        self.snapshot = snapshot
+
+    async def renew(self) -> None:
+        """Take a new snapshot after a refresh. Errors: as for take()."""
+        self.take(await self.node.fresh(self.user))
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return at most `size` bytes of the snapshot, starting at `offset`. Return b"" at the end."""
+        return (self.snapshot or b"")[offset : offset + size]
 
     def cached(self, offset: int, size: int) -> bytes:
         """Return at most `size` bytes for the page cache, starting at `offset`.

@@ -133,12 +133,13 @@ class Tree:
                 "rx": ports.rx,
                 "history": ports.history_file,
                 "next": Text(virt, _line(lambda: str(wire.peek()))),
-                "wait": Directory(virt, waits(wire, opens)),
+                "wait": Directory(virt, waits(wire, opens), steady=True),
                 "clients": Text(virt, lambda user: clients_text(opens, command_of), changes=self._reports.changes),
                 **{name: self._value(virt, name, value) for name, value in VALUES.items()},
-                "stats": Directory(virt, {name: self._counter(virt, name) for name in COUNTERS}),
-                "tap": Directory(virt, self._tap(virt)),
+                "stats": Directory(virt, {name: self._counter(virt, name) for name in COUNTERS}, steady=True),
+                "tap": Directory(virt, self._tap(virt), steady=True),
             },
+            steady=True,
         )
 
     def _tap(self, virt: Virt) -> dict[str, Node]:

@@ -1,7 +1,7 @@
 """/dev/fuse: mounting, the protocol, and the two planes that answer requests.
 
-One plane is `channel`, which answers requests on open device files itself. The other is the slow plane, `names`, which
-answers nearly all other requests.
+One plane is `channel`, which answers the requests that programs make often itself. The other is the slow plane,
+`names`, which answers the others with libfuse. `answerers` has the table.
 
 Modules:
 
@@ -9,10 +9,17 @@ Modules:
     mounttable      reads /proc/self/mountinfo
     hanging         calls that hang if a server is stopped
     protocol        the layout of the messages (linux/fuse.h)
-    channel         reads requests, answers those on device files, forwards the others
+    channel         reads requests, answers READ and WRITE of device files
+    answerers       who answers which request
+    request         one request
     turns           chooses the next request if there are several users
-    later           opens that wait and writes to texts, in tasks of their own
+    devices         other requests on device files
     offsets         requests at an offset of a file with fixed content
+    texts           requests on text files
+    lookups         names and attributes
+    attributes      the attributes of nodes as stat(2) shows them
+    directories     open directories
+    later           requests that wait and writes to texts, in tasks of their own
     text_pollers    wakes the pollers of texts
     answers         writes answers and notifications
     trace           logs requests and answers, for -o debug
@@ -21,6 +28,6 @@ Modules:
     split_calls     reassembles writes that the kernel has split
     libfuse_pair    the socket pair to the slow plane
     interrupts      cancels changes in the slow plane
-    names           the slow plane: names, attributes and text files, with pyfuse3
+    names           the slow plane: changes of attributes, and all that is rare, with pyfuse3
     inodes_handles  inode and handle numbers
 """

@@ -39,6 +39,17 @@ class Answers:
         size = p.REPLY + p.fuse_notify_poll_wakeup_out.size
         self.emit(p.fuse_out_header.pack(size, p.FUSE_NOTIFY_POLL, 0) + p.fuse_notify_poll_wakeup_out.pack(kh))
 
+    def forget_attributes(self, inode: int) -> None:
+        """Make the kernel ask for the attributes of an inode again (FUSE_NOTIFY_INVAL_INODE).
+
+        With a negative offset the kernel waits for no page and no request (fs/fuse/inode.c fuse_reverse_inval_inode),
+        so the loop may call this. The answer to a GETATTR that the kernel has not processed yet has no effect then
+        (fuse_change_attributes, attr_version).
+        """
+        size = p.REPLY + p.fuse_notify_inval_inode_out.size
+        head = p.fuse_out_header.pack(size, p.FUSE_NOTIFY_INVAL_INODE, 0)
+        self.emit(head + p.fuse_notify_inval_inode_out.pack(inode, -1, 0))
+
     def grow(self, inode: int, size: int, last: bytes) -> None:
         """Raise the size that the kernel has cached for an inode to at least `size` bytes.
 

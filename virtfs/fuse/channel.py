@@ -1,9 +1,9 @@
 """The channel: one trio task between /dev/fuse and the two planes; see doc/design.md.
 
-The channel answers requests on open device files itself, in the wire protocol. It forwards nearly all other requests
-through a SOCK_SEQPACKET pair to libfuse in `names`, and forwards the answers back.
+The channel answers the requests that programs make often itself, in the wire protocol; `answerers` has the table. It
+forwards the others through a SOCK_SEQPACKET pair to libfuse in `names`, and forwards the answers back.
 
-A wake-up through epoll(7) dominates the latency of FUSE. So after a request on a device file the channel polls
+A wake-up through epoll(7) dominates the latency of FUSE. So after a request that it has answered, the channel polls
 /dev/fuse up to LOOKS times before it waits in trio. Between two polls it calls sched_yield(2), so that a client on the
 same processor can run. A client may run for any length of time, so there is no upper bound on how long LOOKS polls
 take. Therefore the channel uses the clock to decide when to yield to other trio tasks. It yields at least every TURN
@@ -13,29 +13,33 @@ nanoseconds.
 import errno
 import logging
 import os
-import struct
 from collections.abc import Callable
 from functools import partial
 from time import monotonic_ns
 
 import trio
 
-from virtfs.core.errors import VirtError, refused
-from virtfs.core.ids import Gid, Uid, User
-from virtfs.files.device import DeviceFile, DeviceHandle, FixedHandle, ParkedRead, PollId, Unique
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import User
+from virtfs.files.device import DeviceHandle, ParkedRead, Unique
 from virtfs.forward.tasks import Start
 from virtfs.fuse import protocol as p
+from virtfs.fuse.answerers import Answerers
 from virtfs.fuse.answers import Answers
+from virtfs.fuse.attributes import Attributes
+from virtfs.fuse.devices import Devices
+from virtfs.fuse.directories import Directories
 from virtfs.fuse.inodes_handles import HandleId, Handles, Inodes
-from virtfs.fuse.later import Later
+from virtfs.fuse.later import Later, Reports
 from virtfs.fuse.libfuse_pair import Pair, ProtocolTooOld
-from virtfs.fuse.offsets import TOO_SHORT, Offsets
+from virtfs.fuse.lookups import Lookups
 from virtfs.fuse.parked import Waiting
+from virtfs.fuse.request import Request
 from virtfs.fuse.signals import ends_calls, until_it_ends
 from virtfs.fuse.split_calls import write_piece
+from virtfs.fuse.texts import Texts
 from virtfs.fuse.trace import device_of
 from virtfs.fuse.turns import NOBODY, Turns
-from virtfs.host.processes import process_of
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +47,6 @@ LOOKS = 50  # maximum number of polls of /dev/fuse before waiting
 TURN = 2_000_000  # maximum time in ns that the channel polls and answers before it yields to other tasks
 CROWDED_TURN = 100_000  # replaces TURN while there are several users and other tasks work on a request
 LARGE = 32768  # bytes; after a larger request the channel yields to other tasks at once
-# FOPEN_NOFLUSH: there is no write-back, so close(2) has nothing to flush. Linux before 5.16 sends FLUSH anyway.
-DEVICE_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NONSEEKABLE | p.FOPEN_STREAM | p.FOPEN_NOFLUSH
-# Opcodes that the channel answers for text files too. libfuse would answer ENOSYS, and the kernel would then stop
-# sending the opcode for any file of the connection.
-FOR_ALL_FILES = frozenset((p.FUSE_POLL, p.FUSE_FLUSH, p.FUSE_COPY_FILE_RANGE))
 
 
 class Channel:
@@ -55,6 +54,7 @@ class Channel:
 
     fuse: the non-blocking descriptor of /dev/fuse. pair: the channel's end of the socket pair; libfuse has the other
     end. The caller closes fuse and pair. longest: the size of the largest message that the pair carries, in bytes.
+    reports: applies the reports of the kernel before a request for a name, an attribute or a text is answered.
     report: called with the error and the user when an open fails or a write is too long. answers: sends messages to the
     kernel.
     """
@@ -66,6 +66,7 @@ class Channel:
         longest: int,
         inodes: Inodes,
         handles: Handles,
+        reports: Reports,
         report: Callable[[VirtError, User], None],
     ) -> None:
         self._fuse = fuse
@@ -74,7 +75,17 @@ class Channel:
         self._waiting = Waiting(self.answers, self._turns, handles.memory)
         self._later = Later(self.answers, handles, report, self._turns)
         self.pair = Pair(pair, longest, self.answers, self._turns, handles.memory)
-        self._offsets = Offsets(self.answers, handles)
+        self.attributes = Attributes(inodes, self.answers)
+        lookups = Lookups(self.answers, inodes, self.attributes, reports, self._later)
+        self._answerers = Answerers(
+            self.answers,
+            handles,
+            Devices(self.answers, inodes, handles, self._waiting, self._later, report),
+            Texts(self.answers, handles, reports, self._later, report),
+            lookups,
+            Directories(self.answers, inodes, handles, self.attributes, lookups, report),
+            self._later,
+        )
         self._inodes = inodes
         self._handles = handles
         self._report = report
@@ -82,22 +93,6 @@ class Channel:
         self._data = self._room  # the request that is being answered: in _room, or in a queue of _turns
         self._out = bytearray(p.LONGEST_REQUEST)
         self._reply = memoryview(self._out)
-        # Opcodes that the channel answers itself. Each function takes unique, fh, and the length of the message in
-        # self._data. It returns whether another request is likely to follow immediately.
-        self._own: dict[int, Callable[[Unique, HandleId, int], bool]] = {
-            p.FUSE_READ: self._read_fixed,  # `run` answers the READs of other device files
-            p.FUSE_WRITE: self._refused(errno.EINVAL),
-            p.FUSE_RELEASE: self._release,
-            p.FUSE_FLUSH: self._flush,
-            p.FUSE_FSYNC: self._refused(errno.EINVAL),  # fsync(2) also fails with EINVAL on a character device
-            p.FUSE_IOCTL: self._ioctl,
-            p.FUSE_POLL: self._poll,
-            p.FUSE_FALLOCATE: self._refused(errno.EOPNOTSUPP),
-            p.FUSE_LSEEK: self._seek,
-            # After EOPNOTSUPP or EXDEV the kernel itself would copy, by splicing. After EINVAL, cat and cp fall back to
-            # read(2) and write(2).
-            p.FUSE_COPY_FILE_RANGE: self._refused(errno.EINVAL),
-        }
 
     # Requests
 
@@ -111,8 +106,9 @@ class Channel:
         costs a measurable part of the 5 µs that a frame takes.
         """
         self._start = start
+        self._later.begin_in(start)
         data = room = self._room
-        devices, turns = self._handles.devices, self._turns
+        devices, turns, slow = self._handles.devices, self._turns, self._answerers.slow
         read, write, look_again, unpack = (
             self.answers.device.readinto,
             self.answers.device.write,
@@ -127,7 +123,7 @@ class Channel:
         while True:
             try:
                 if turns.crowded:
-                    data, length = turns.next(read, room)
+                    data, length = turns.next(read, room, slow)
                     self._data, began = data, clock()
                 else:
                     length = read(room)
@@ -242,36 +238,14 @@ class Channel:
         """
         if length < p.BODY:
             raise VirtError(errno.EINVAL, "the request is shorter than a fuse_in_header")
-        own = self._own.get(opcode)
-        if own is not None:
-            if length < p.BODY + p.fuse_fh.size:
-                raise VirtError(errno.EINVAL, "the request is too short for a file handle")
-            if fh in self._handles.devices or fh in self._handles.fixed or opcode in FOR_ALL_FILES:
-                return own(unique, fh, length)
-            if (
-                opcode == p.FUSE_READ
-                and length == p.DATA
-                and self._offsets.read_cached(unique, fh, self._data[:length])
-            ):
-                return False
-            if opcode == p.FUSE_WRITE:
-                thread = p.fuse_in_header.unpack_from(self._data)[6]
-                self._later.begin_write(self._start, unique, thread, fh, self._data[p.DATA : length])
-                return False
-        elif opcode == p.FUSE_OPEN:
-            node = self._inodes.node(p.fuse_in_header.unpack_from(self._data)[3])
-            if isinstance(node, DeviceFile):
-                return self._open(node, unique, length)
-            if node is None:
-                raise VirtError(errno.ENXIO, "the file has been removed")
-        elif opcode == p.FUSE_INTERRUPT:
-            if length < p.BODY + p.fuse_interrupt_in.size:
-                raise VirtError(errno.EINVAL, TOO_SHORT)
-            self._interrupt(*p.fuse_interrupt_in.unpack_from(self._data, p.BODY))
+        if (answer := self._answerers.find(opcode, fh)) is not None:
+            return answer(Request.parse(self._data[:length]))
+        if opcode == p.FUSE_INTERRUPT:
+            self._interrupt(*Request.parse(self._data[:length]).body(p.fuse_interrupt_in))
             return False
-        elif opcode in (p.FUSE_FORGET, p.FUSE_BATCH_FORGET):
+        if opcode in (p.FUSE_FORGET, p.FUSE_BATCH_FORGET):
             return False  # inodes_handles does not need the kernel's lookup counts
-        elif opcode == p.FUSE_INIT:
+        if opcode == p.FUSE_INIT:
             self.pair.negotiate(unique, self._data[:length])
         self.pair.forward(opcode, self._data[:length])
         return False
@@ -306,56 +280,6 @@ class Channel:
         elif self.pair.caller(unique) is not None:
             self.pair.interrupt(unique)
 
-    # Device files
-
-    def _device(self, fh: HandleId, length: int, layout: struct.Struct) -> DeviceHandle:
-        if length < p.BODY + layout.size:
-            raise VirtError(errno.EINVAL, TOO_SHORT)
-        return self._handles.devices.get(fh) or self._handles.fixed[fh]
-
-    def _user(self) -> User:
-        _, _, _, _, uid, gid, pid, _, _ = p.fuse_in_header.unpack_from(self._data)
-        return User(Uid(uid), Gid(gid), process_of(pid))
-
-    def _open(self, node: DeviceFile, unique: Unique, length: int) -> bool:
-        if length < p.BODY + p.fuse_open_in.size:
-            raise VirtError(errno.EINVAL, TOO_SHORT)
-        flags, _ = p.fuse_open_in.unpack_from(self._data, p.BODY)
-        user, thread = self._user(), p.fuse_in_header.unpack_from(self._data)[6]
-        try:
-            self._handles.begin(user)
-            try:
-                opened = node.admit(flags, user)
-                if isinstance(opened, DeviceHandle):
-                    self._opened(unique, opened)
-                else:
-                    work = partial(self._later.open, unique, thread, opened, user, self._opened)
-                    self._start(work, name=f"opening {node.label}")
-            except BaseException:
-                self._handles.closed(user)
-                raise
-        except (OSError, MemoryError) as failure:
-            refusal = refused(failure)
-            self._report(refusal, user)
-            raise refusal from failure
-        return True
-
-    def _opened(self, unique: Unique, handle: DeviceHandle) -> None:
-        fh = self._handles.add_device(handle)
-        if isinstance(handle, FixedHandle):
-            inode = self._inodes.number(handle.node)
-            self._start(partial(self._offsets.opened, unique, fh, inode), name=f"opening {handle.node.label}")
-        else:
-            self.answers.answer(unique, p.fuse_open_out.pack(fh, DEVICE_FLAGS, 0))
-
-    def _read_fixed(self, unique: Unique, fh: HandleId, length: int) -> bool:
-        self._offsets.read(unique, fh, self._data[:length])
-        return True
-
-    def _seek(self, unique: Unique, fh: HandleId, length: int) -> bool:
-        self._offsets.seek(unique, fh, self._data[:length])
-        return True
-
     def _write_piece(self, handle: DeviceHandle, thread: int, offset: int, flags: int, data: memoryview) -> int | None:
         try:
             return write_piece(handle, thread, offset, flags, data)
@@ -363,51 +287,6 @@ class Channel:
             if refusal.errno == errno.EFBIG:
                 self._report(refusal, handle.user)
             raise
-
-    def _poll(self, unique: Unique, fh: HandleId, length: int) -> bool:
-        if length < p.BODY + p.fuse_poll_in.size:
-            raise VirtError(errno.EINVAL, TOO_SHORT)
-        _, kh, flags, _ = p.fuse_poll_in.unpack_from(self._data, p.BODY)
-        device = self._handles.devices.get(fh)
-        handle = device or self._handles.fixed.get(fh) or self._handles.texts.get(fh)
-        if handle is None:
-            raise VirtError(errno.EBADF, "the file handle is not open")
-        revents = handle.poll()
-        if flags & p.FUSE_POLL_SCHEDULE_NOTIFY:
-            handle.kh = PollId(kh)
-            if device is not None:
-                device.told = revents
-                device.waiters.park_poll(PollId(kh), device, self._waiting)
-                device.waiters.started()
-        self.answers.answer(unique, p.fuse_poll_out.pack(revents, 0))
-        return device is not None
-
-    def _ioctl(self, unique: Unique, fh: HandleId, length: int) -> bool:
-        handle = self._device(fh, length, p.fuse_ioctl_in)
-        _, _, command, _, _, out_size = p.fuse_ioctl_in.unpack_from(self._data, p.BODY)
-        argument = bytes(self._data[p.BODY + p.fuse_ioctl_in.size : length])
-        answer = handle.ioctl(command, argument)[:out_size]
-        self.answers.answer(unique, p.fuse_ioctl_out.pack(0, 0, 0, 0) + answer)
-        return True
-
-    def _flush(self, unique: Unique, fh: HandleId, length: int) -> bool:
-        self.answers.answer(unique)
-        return fh in self._handles.devices
-
-    def _release(self, unique: Unique, fh: HandleId, length: int) -> bool:
-        handle = self._handles.remove_device(fh)
-        if handle.kh is not None:
-            handle.waiters.polls.pop(handle.kh, None)
-        handle.release()
-        self.answers.answer(unique)
-        return True
-
-    def _refused(self, error: int) -> Callable[[Unique, HandleId, int], bool]:
-        def refuse(unique: Unique, fh: HandleId, length: int) -> bool:
-            self.answers.fail(unique, error)
-            return True
-
-        return refuse
 
     # The end
 

@@ -15,6 +15,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import Uid, User
 from virtfs.core.memory import OPEN, Kind, Memory
 from virtfs.files.device import DeviceHandle, FixedHandle
+from virtfs.files.listing import Listing
 from virtfs.files.node import Node
 from virtfs.files.text import TextHandle
 from virtfs.fuse.protocol import FUSE_ROOT_ID
@@ -47,11 +48,11 @@ class Inodes:
 
 
 class Handles:
-    """The open files of both planes, by handle number. Each user except root may have up to OPEN_MAX files open.
+    """The open files and directories, by handle number. Each user except root may have up to OPEN_MAX of them.
 
     memory: the accountant of the mount. Each open is charged to its user.
     fixed: opens of device files that can be read at any offset. devices: opens of all other device files. texts: opens
-    of text files.
+    of text files. listings: open directories.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -59,6 +60,7 @@ class Handles:
         self.devices: dict[HandleId, DeviceHandle] = {}
         self.fixed: dict[HandleId, FixedHandle] = {}
         self.texts: dict[HandleId, TextHandle] = {}
+        self.listings: dict[HandleId, Listing] = {}
         self._of_user: Counter[Uid] = Counter()
         self._next = count(1)
 
@@ -99,6 +101,19 @@ class Handles:
         self.texts[number] = handle
         return number
 
+    def add_listing(self, listing: Listing) -> HandleId:
+        """Register an open directory and return its handle number. begin() must have been called."""
+        number = HandleId(next(self._next))
+        self.listings[number] = listing
+        return number
+
+    def opener(self, number: HandleId) -> User | None:
+        """Return the user who opened a file or directory, or None if there is no such handle."""
+        for handles in (self.devices, self.fixed, self.texts, self.listings):
+            if (handle := handles.get(number)) is not None:
+                return handle.user
+        return None
+
     def remove_device(self, number: HandleId) -> DeviceHandle:
         """Remove the handle of a closed device file and return it."""
         handle = self.fixed.pop(number) if number in self.fixed else self.devices.pop(number)
@@ -110,3 +125,9 @@ class Handles:
         handle = self.texts.pop(number)
         self.closed(handle.user)
         return handle
+
+    def remove_listing(self, number: HandleId) -> Listing:
+        """Remove the handle of a closed directory and return it."""
+        listing = self.listings.pop(number)
+        self.closed(listing.user)
+        return listing

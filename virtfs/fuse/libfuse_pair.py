@@ -1,14 +1,12 @@
 """The connection to the slow plane: a SOCK_SEQPACKET socket pair. libfuse uses its end in place of /dev/fuse.
 
-If the caller of a request gets a signal, the pair answers EINTR at once and drops libfuse's later answer. If that
-answer is a successful open, the pair closes the file again. A change of attributes cannot be answered early, because it
-may still take effect. Instead, `interrupts` cancels it.
+If the caller of a request gets a signal, the pair answers EINTR at once and drops libfuse's later answer. A change of
+attributes cannot be answered early, because it may still take effect. Instead, `interrupts` cancels it.
 """
 
 import errno
 import logging
 from collections import deque
-from itertools import count
 from typing import NamedTuple
 
 import trio
@@ -24,14 +22,10 @@ from virtfs.fuse.turns import Turns
 
 log = logging.getLogger(__name__)
 
-# Maximum number of bytes of a text file or directory in one answer from the slow plane.
+# More than the bytes in any answer of libfuse: it answers no request for the contents of a file or directory.
 SLOW_REPLY = 65536
-# Requests that change nothing, except that an open creates a handle. The kernel waits for their answers.
-INTERRUPTIBLE = {p.FUSE_LOOKUP, p.FUSE_GETATTR, p.FUSE_READLINK, p.FUSE_OPEN, p.FUSE_READ, p.FUSE_STATFS}
-INTERRUPTIBLE |= {p.FUSE_OPENDIR, p.FUSE_READDIR, p.FUSE_READDIRPLUS, p.FUSE_FSYNC}
-_RELEASES = {p.FUSE_OPEN: p.FUSE_RELEASE, p.FUSE_OPENDIR: p.FUSE_RELEASEDIR}
-# Requests that are never refused: INIT begins the connection, and a refused RELEASE or RELEASEDIR would leak a handle.
-_ALWAYS = frozenset((p.FUSE_INIT, p.FUSE_RELEASE, p.FUSE_RELEASEDIR))
+# Requests that change nothing and for whose answers the kernel waits.
+INTERRUPTIBLE = frozenset((p.FUSE_STATFS, p.FUSE_FSYNC))
 
 
 class ProtocolTooOld(VirtError):
@@ -69,8 +63,6 @@ class Pair:
         self.interrupts = Interrupts()
         self._asked: dict[Unique, _Asked] = {}  # requests that have not been answered yet
         self._cut: dict[Unique, _Asked] = {}  # requests answered with EINTR that libfuse has not answered yet
-        # Numbers of requests that the pair itself creates. The kernel numbers its requests 2, 4, 6, …
-        self._own = count((1 << 63) + 1)
         self._init: Unique | None = None
         self._held: bytearray | None = None
         # Set once libfuse has answered FUSE_INIT. Call admit() only after that.
@@ -84,12 +76,8 @@ class Pair:
         length = len(message)
         if length > self._longest:
             raise VirtError(errno.E2BIG, f"the request is longer than {self._longest} bytes")
-        if opcode in (p.FUSE_READ, p.FUSE_READDIR, p.FUSE_READDIRPLUS) and length >= p.DATA:
-            fields = list(p.fuse_read_in.unpack_from(message, p.BODY))
-            fields[2] = min(fields[2], SLOW_REPLY)
-            p.fuse_read_in.pack_into(message, p.BODY, *fields)
         _, _, unique, _, uid, _, thread, _, _ = p.fuse_in_header.unpack_from(message)
-        if opcode not in _ALWAYS:
+        if opcode != p.FUSE_INIT:
             self._memory.check(Kind.REQUESTS, Uid(uid), REQUEST + length)
         self._done(Unique(unique))  # the kernel never reuses the number of a pending request
         self._asked[Unique(unique)] = _Asked(opcode, uid, thread)
@@ -106,7 +94,7 @@ class Pair:
         return self._asked[unique].thread if unique in self._asked else None
 
     def interrupt(self, unique: Unique) -> None:
-        """End a forwarded request whose caller got a signal."""
+        """End a forwarded request whose caller got a signal, if that is possible."""
         asked = self._asked[unique]
         if asked.opcode == p.FUSE_SETATTR:
             self.interrupts.interrupt(asked.thread)
@@ -193,7 +181,7 @@ class Pair:
             _, _, unique = p.fuse_out_header.unpack_from(buffer)
             self._sent.discard(Unique(unique))
             if unique in self._cut:
-                self._drop(self._cut.pop(unique), view[:length])
+                self._turns.end(self._cut.pop(unique).uid, slow=True)
                 continue
             self._done(unique)
             if self._init is not None and unique == self._init:
@@ -210,17 +198,3 @@ class Pair:
             self._turns.end(asked.uid, slow=True)
             if asked.opcode == p.FUSE_SETATTR:
                 self.interrupts.answered(asked.thread)
-
-    def _drop(self, asked: _Asked, reply: memoryview) -> None:
-        """Drop libfuse's answer to an interrupted request. If the request opened a file, close that file."""
-        self._turns.end(asked.uid, slow=True)
-        _, error, _ = p.fuse_out_header.unpack_from(reply)
-        release = _RELEASES.get(asked.opcode)
-        if release is None or error or len(reply) < p.REPLY + p.fuse_open_out.size:
-            return
-        fh, _, _ = p.fuse_open_out.unpack_from(reply, p.REPLY)
-        unique, body = Unique(next(self._own)), p.fuse_release_in.pack(fh, 0, 0, 0)
-        self._cut[unique] = _Asked(release, asked.uid, 0)
-        self._turns.begin(asked.uid, slow=True)
-        header = p.fuse_in_header.pack(p.BODY + len(body), release, unique, 0, 0, 0, 0, 0, 0)
-        self._queue(header + body, Uid(asked.uid))

@@ -1,4 +1,4 @@
-"""Requests at an offset of a file with fixed content: READ and LSEEK of `history`, and page cache reads of texts."""
+"""Requests at an offset of a file with fixed content: READ and LSEEK of `history`."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.inodes_handles import HandleId, Handles, Inode
 
-FIXED_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NOFLUSH  # FOPEN_NOFLUSH: as in channel.DEVICE_FLAGS
+FIXED_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NOFLUSH  # FOPEN_NOFLUSH: as in devices.DEVICE_FLAGS
 TOO_SHORT = "the request is too short for its opcode"
 
 
@@ -54,19 +54,6 @@ class Offsets:
         handle.reads += 1
         head = p.fuse_out_header.pack(p.REPLY + sum(map(len, pieces)), 0, unique)
         self._answers.emit(b"".join([head, *pieces]))
-
-    def read_cached(self, unique: Unique, fh: HandleId, message: memoryview) -> bool:
-        """Answer a READ that fills the page cache of a text file. Return False for any other READ.
-
-        The slow plane cannot answer such a READ. It limits answers to SLOW_REPLY bytes, and the kernel treats a short
-        answer as the end of the file (fs/fuse/file.c fuse_short_read).
-        """
-        _, offset, size, how, _, _, _ = p.fuse_read_in.unpack_from(message, p.BODY)
-        text = self._handles.texts.get(fh)
-        if text is None or how & p.FUSE_READ_LOCKOWNER:
-            return False
-        self._answers.answer(unique, text.cached(offset, size))
-        return True
 
     def seek(self, unique: Unique, fh: HandleId, message: memoryview) -> None:
         """Answer lseek(2) with SEEK_DATA or SEEK_HOLE in a file without holes. The kernel handles other seeks."""

@@ -39,6 +39,7 @@ FUSE_LSEEK: Final = 46
 FUSE_COPY_FILE_RANGE: Final = 47
 
 FUSE_NOTIFY_POLL: Final = 1
+FUSE_NOTIFY_INVAL_INODE: Final = 2
 FUSE_NOTIFY_STORE: Final = 4
 
 FUSE_SPLICE_WRITE: Final = 1 << 7
@@ -71,12 +72,19 @@ fuse_init_in: Final = struct.Struct("<IIII")  # major minor max_readahead flags;
 fuse_release_in: Final = struct.Struct("<QIIQ")  # fh flags release_flags lock_owner
 fuse_fh: Final = struct.Struct("<Q")  # the body of every request on an open file begins with its fh
 
+# ino size blocks atime mtime ctime atimensec mtimensec ctimensec mode nlink uid gid rdev blksize flags
+_FUSE_ATTR: Final = "QQQQQQIIIIIIIIII"
+# nodeid generation entry_valid attr_valid entry_valid_nsec attr_valid_nsec attr
+fuse_entry_out: Final = struct.Struct("<QQQQII" + _FUSE_ATTR)
+fuse_attr_out: Final = struct.Struct("<QII" + _FUSE_ATTR)  # attr_valid attr_valid_nsec dummy attr
+fuse_dirent: Final = struct.Struct("<QQII")  # ino off namelen type; the name follows, padded to 8 bytes
 fuse_open_out: Final = struct.Struct("<QII")  # fh open_flags padding
 fuse_write_out: Final = struct.Struct("<II")  # size padding
 fuse_ioctl_out: Final = struct.Struct("<iIII")  # result flags in_iovs out_iovs
 fuse_lseek_out: Final = struct.Struct("<Q")  # offset
 fuse_poll_out: Final = struct.Struct("<II")  # revents padding
 fuse_notify_poll_wakeup_out: Final = struct.Struct("<Q")  # kh
+fuse_notify_inval_inode_out: Final = struct.Struct("<Qqq")  # ino off len
 fuse_notify_store_out: Final = struct.Struct("<QQII")  # nodeid offset size padding
 # major minor max_readahead flags max_background congestion_threshold max_write time_gran max_pages
 fuse_init_out: Final = struct.Struct("<IIIIHHIIH")

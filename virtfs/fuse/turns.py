@@ -118,10 +118,16 @@ class Turns:
             self._share.arrive(user, now, now)
         self.user, self.alone = uid, NOBODY
 
-    def next(self, read: Callable[[memoryview], int | None], room: memoryview) -> tuple[memoryview, int | None]:
+    def next(
+        self,
+        read: Callable[[memoryview], int | None],
+        room: memoryview,
+        is_slow: Callable[[int, int, HandleId], bool],
+    ) -> tuple[memoryview, int | None]:
         """Return the request to answer now, and its length. The length is None if there is no request or all are held.
 
-        read: reads a request from /dev/fuse into `room`. The result is valid until the next call.
+        read: reads a request from /dev/fuse into `room`. The result is valid until the next call. is_slow: returns
+        whether another task answers a request; its arguments are those of Answerers.slow().
         OSError: reading /dev/fuse failed.
         """
         now = monotonic_ns()
@@ -131,7 +137,7 @@ class Turns:
             if length is None:
                 self._empty = now
                 break
-            _, opcode, unique, _, uid, _, _, _, _ = p.fuse_in_header.unpack_from(room)
+            _, opcode, unique, inode, uid, _, _, _, _ = p.fuse_in_header.unpack_from(room)
             if length < p.BODY or opcode in _OF_NOBODY:
                 self.user = NOBODY
                 return room, length
@@ -139,7 +145,7 @@ class Turns:
             if opcode in _RELEASES:
                 uid = self._opener(fh)
             self._share.arrive(uid, now, self._empty)
-            slow = not (fh in self._handles.devices or fh in self._handles.fixed)
+            slow = is_slow(opcode, inode, fh)
             # No request read later can be from a user who goes before this one, so the request needs no queue.
             if not self._queues and self._may(uid, slow, now) and self._share.least(uid):
                 self._share.choose((uid,), now)
@@ -196,8 +202,8 @@ class Turns:
         return not slow or self._slow[uid] < AT_ONCE or now - self._begun.get(uid, 0) > LAPSE
 
     def _opener(self, fh: HandleId) -> int:
-        handle = self._handles.devices.get(fh) or self._handles.fixed.get(fh) or self._handles.texts.get(fh)
-        return 0 if handle is None else handle.user.uid
+        opener = self._handles.opener(fh)
+        return 0 if opener is None else opener.uid
 
     def _queue(self, key: tuple[int, bool], unique: Unique, message: memoryview) -> None:
         uid, memory = Uid(key[0]), self._handles.memory

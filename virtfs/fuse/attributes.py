@@ -1,0 +1,101 @@
+"""The attributes of nodes as stat(2) shows them, in the layout of struct fuse_attr (linux/fuse.h).
+
+The kernel asks for the attributes of a file each time, because they contain rights and a size. It may keep those of a
+directory, whose mode never changes. It checks them for each part of a path, so this saves half of the requests of a
+stat(2). After a change of owner or st_nlink the kernel is told to forget them.
+"""
+
+from functools import partial
+from weakref import ReferenceType, WeakKeyDictionary, ref
+
+from virtfs.core.ids import User
+from virtfs.core.virt import Virt
+from virtfs.files.node import Directory, Node
+from virtfs.fuse import protocol as p
+from virtfs.fuse.answers import Answers
+from virtfs.fuse.inodes_handles import Inodes
+
+BLOCK = 4096  # st_blksize
+# How long the kernel may cache a name of a steady directory, in seconds: in effect, as long as the directory exists.
+# The kernel looks up the directory itself each time, and drops the names below a directory that is gone or has been
+# replaced (fs/namei.c lookup_fast, fs/dcache.c d_invalidate).
+FOR_GOOD = 1 << 24
+# How long the kernel may keep the attributes of a directory that it has looked up, in ns: for the rest of a path. A
+# notification has no effect until the kernel has made an inode for the answer, so this must be short.
+WALK = 4_000_000
+SECOND = 1_000_000_000  # ns
+
+_Fields = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
+
+
+class Attributes:
+    """Makes the attributes of the nodes of one tree. inodes: their inode numbers. answers: sends notifications."""
+
+    def __init__(self, inodes: Inodes, answers: Answers) -> None:
+        self._inodes = inodes
+        self._answers = answers
+        # The directories whose attributes the kernel may keep, and those attributes of them that can change.
+        self._kept: WeakKeyDictionary[Directory, tuple[int, int, int]] = WeakKeyDictionary()
+        self._watched: WeakKeyDictionary[Directory, None] = WeakKeyDictionary()
+
+    def of(self, node: Node, user: User | None = None) -> _Fields:
+        """Return the fields of a struct fuse_attr.
+
+        user: the user who sees the size. If it is None, the size is the one that the kernel was told last.
+        """
+        size = node.size(user)
+        accessed, modified = node.times()
+        born = node.born
+        owner = node.owner
+        return (
+            self._inodes.number(node),
+            size,
+            # If st_blocks were too small for st_size, cp and tar would treat the file as sparse.
+            -(-size // 512),
+            accessed // SECOND,
+            modified // SECOND,
+            born // SECOND,
+            accessed % SECOND,
+            modified % SECOND,
+            born % SECOND,
+            node.kind | node.permissions(),
+            node.links if isinstance(node, Directory) else 1,
+            owner.owner,
+            owner.group,
+            0,
+            BLOCK,
+            0,
+        )
+
+    def answer(self, node: Node, user: User) -> bytes:
+        """Return a fuse_attr_out, the body of the answer to a GETATTR."""
+        valid = 0
+        if isinstance(node, Directory):
+            self._keep(node)
+            valid = FOR_GOOD
+        return p.fuse_attr_out.pack(valid, 0, 0, *self.of(node, user))
+
+    def entry(self, directory: Directory, node: Node) -> bytes:
+        """Return a fuse_entry_out for a node in a directory."""
+        fields = self.of(node)
+        valid = WALK if isinstance(node, Directory) else 0
+        return p.fuse_entry_out.pack(fields[0], 0, FOR_GOOD if directory.steady else 0, 0, 0, valid, *fields)
+
+    def _keep(self, directory: Directory) -> None:
+        if directory not in self._watched:
+            self._watched[directory] = None
+            changed = partial(self._changed, ref(directory))
+            directory.listeners.append(changed)
+            if isinstance(directory.owner, Virt):
+                directory.owner.listeners.append(changed)
+        self._kept[directory] = _changing(directory)
+
+    def _changed(self, of: "ReferenceType[Directory]") -> None:
+        directory = of()
+        if directory is not None and self._kept.get(directory, now := _changing(directory)) != now:
+            del self._kept[directory]
+            self._answers.forget_attributes(self._inodes.number(directory))
+
+
+def _changing(directory: Directory) -> tuple[int, int, int]:
+    return directory.links, directory.owner.owner, directory.owner.group

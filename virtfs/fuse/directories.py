@@ -1,0 +1,104 @@
+"""Open directories: OPENDIR, READDIR, READDIRPLUS and RELEASEDIR."""
+
+import errno
+from collections.abc import Callable
+
+from virtfs.core.bytestext import to_bytes
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import User
+from virtfs.files.listing import Listing
+from virtfs.files.node import Directory, Node
+from virtfs.fuse import protocol as p
+from virtfs.fuse.answers import Answers
+from virtfs.fuse.attributes import Attributes
+from virtfs.fuse.inodes_handles import Handles, Inodes
+from virtfs.fuse.lookups import Lookups
+from virtfs.fuse.request import Request
+
+_NO_ENTRY = bytes(p.fuse_entry_out.size)
+
+
+class Directories:
+    """Answers requests about open directories.
+
+    report: called with the error and the user if an open exceeds a limit.
+    """
+
+    def __init__(
+        self,
+        answers: Answers,
+        inodes: Inodes,
+        handles: Handles,
+        attributes: Attributes,
+        lookups: Lookups,
+        report: Callable[[VirtError, User], None],
+    ) -> None:
+        self._answers = answers
+        self._inodes = inodes
+        self._handles = handles
+        self._lookups = lookups
+        self._report = report
+        self._attributes = attributes
+
+    def opendir(self, request: Request) -> bool:
+        user = request.user
+        directory = self._lookups.node(request.inode)
+        if not isinstance(directory, Directory):
+            raise VirtError(errno.ENOTDIR, "the file is not a directory")
+        try:
+            self._handles.begin(user)
+            try:
+                listing = Listing(directory, user, self._handles.memory)
+            except BaseException:
+                self._handles.closed(user)
+                raise
+        except VirtError as refusal:
+            self._report(refusal, user)
+            raise
+        self._answers.answer(request.unique, p.fuse_open_out.pack(self._handles.add_listing(listing), 0, 0))
+        return True
+
+    def readdir(self, request: Request) -> bool:
+        return self._read(request, lambda directory, name, node: b"")
+
+    def readdirplus(self, request: Request) -> bool:
+        """Answer a READDIRPLUS. The kernel uses the attributes only of names that it may cache.
+
+        It does not cache an entry with nodeid 0 (fs/fuse/readdir.c fuse_direntplus_link).
+        """
+
+        def entry(directory: Directory, name: str, node: Node) -> bytes:
+            cached = directory.steady and node is not directory
+            return self._attributes.entry(directory, node) if cached else _NO_ENTRY
+
+        return self._read(request, entry)
+
+    def _read(self, request: Request, before: Callable[[Directory, str, Node], bytes]) -> bool:
+        """Answer with as many names as fit. before: returns what precedes the fuse_dirent of each name."""
+        fh, offset, size, *_ = request.body(p.fuse_read_in)
+        listing = self._handles.listings.get(fh)
+        if listing is None:
+            raise VirtError(errno.EBADF, "the directory is not open")
+        names, parts, room = listing.names, [], min(size, p.MAX_WRITE)
+        for number in range(min(offset, len(names)), len(names)):
+            name = names[number]
+            if (node := listing.node(name)) is None:
+                continue
+            encoded = to_bytes(name)
+            head = before(listing.directory, name, node)
+            inode, kind = self._inodes.number(node), node.kind >> 12
+            entry = head + p.fuse_dirent.pack(inode, number + 1, len(encoded), kind) + encoded
+            entry += bytes(-len(entry) % 8)
+            room -= len(entry)
+            if room < 0:
+                break
+            parts.append(entry)
+        self._answers.answer(request.unique, b"".join(parts))
+        return True
+
+    def releasedir(self, request: Request) -> bool:
+        if request.fh not in self._handles.listings:
+            raise VirtError(errno.EBADF, "the directory is not open")
+        self._handles.remove_listing(request.fh).release()
+        self._answers.answer(request.unique)
+        return True

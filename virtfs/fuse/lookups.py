@@ -1,0 +1,70 @@
+"""Names and attributes: LOOKUP, GETATTR and READLINK."""
+
+import errno
+import os
+
+from virtfs.core.bytestext import to_text
+from virtfs.core.errors import VirtError
+from virtfs.files.node import Directory, Node, Symlink
+from virtfs.fuse import protocol as p
+from virtfs.fuse.answers import Answers
+from virtfs.fuse.attributes import Attributes
+from virtfs.fuse.inodes_handles import Inodes
+from virtfs.fuse.later import Later, Reports
+from virtfs.fuse.request import Request
+
+
+class Lookups:
+    """Answers requests for names and attributes.
+
+    later: answers a request after a wait for `reports`.
+    """
+
+    def __init__(
+        self, answers: Answers, inodes: Inodes, attributes: Attributes, reports: Reports, later: Later
+    ) -> None:
+        self._answers = answers
+        self._inodes = inodes
+        self._reports = reports
+        self._later = later
+        self._attributes = attributes
+
+    def find(self, inode: int) -> Node | None:
+        """Return a node, or None if the file has been removed."""
+        return self._inodes.node(inode)
+
+    def node(self, inode: int) -> Node:
+        """Return a node. VirtError ENXIO: the file has been removed."""
+        node = self._inodes.node(inode)
+        if node is None:
+            raise VirtError(errno.ENXIO, "the file has been removed")
+        return node
+
+    def lookup(self, request: Request) -> bool:
+        name = to_text(bytes(request.message[p.BODY :]).partition(b"\0")[0])
+
+        def answer() -> bytes:
+            directory = self.node(request.inode)
+            if not isinstance(directory, Directory):
+                raise VirtError(errno.ENOTDIR, "the file is not a directory")
+            node = directory.children.get(name)
+            if node is None:
+                raise VirtError(errno.ENOENT, "there is no such file")
+            return self._attributes.entry(directory, node)
+
+        return self._later.when_up_to_date(request, self._reports, answer)
+
+    def getattr(self, request: Request) -> bool:
+        user = request.user
+
+        def answer() -> bytes:
+            return self._attributes.answer(self.node(request.inode), user)
+
+        return self._later.when_up_to_date(request, self._reports, answer)
+
+    def readlink(self, request: Request) -> bool:
+        node = self.node(request.inode)
+        if not isinstance(node, Symlink):
+            raise VirtError(errno.EINVAL, "the file is not a symbolic link")
+        self._answers.answer(request.unique, os.fsencode(node.target))
+        return True

@@ -37,7 +37,7 @@ class Lines:
             "queue": lambda: f"queue {random.choice([99, 256, 300])}",
             "backlog": lambda: f"backlog {random.choice([0, 5])}",
             "exclusive": lambda: f"exclusive {random.choice(['read', 'both', 'none'])}",
-            "carrier": lambda: f"carrier {random.choice(['always', 'open'])}",
+            "carrier": lambda: f"carrier {random.choice(['always', 'open', 'off'])}",
             "owner": lambda: f"owner {random.choice([4001, 4002])}",
             "link": lambda: f"link {self._mac()}",
             "taplink": lambda: f"taplink {self._mac()}",

@@ -1,5 +1,6 @@
 import errno
 import re
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 import pytest
@@ -24,7 +25,7 @@ from virtfs.core.grammar import (
 from virtfs.core.ids import BridgeName, Unit
 from virtfs.core.impairment import Impairment, Share
 from virtfs.core.line_words import LINE_MAX, WORDS_MAX, Words
-from virtfs.core.verbs import BRIDGE, FORMS, VERBS, VIRT, Kind, Noun, Verb
+from virtfs.core.verbs import BRIDGE, FORMS, VERBS, VIRT, Form, Kind, Noun, Verb
 
 MAC = parse_station_mac("b2:0a:00:0b:0e:03")
 
@@ -441,7 +442,8 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "backlog": st.integers(0, arguments.QUEUE_MAX),
     "exclusive": st.sampled_from(["read", "both", "none"]),
     "description": PRINTABLE,
-    "carrier": st.sampled_from(["always", "open"]),
+    "mark": PRINTABLE.filter(lambda text: 0 < len(text) <= 256),
+    "carrier": st.sampled_from(["always", "open", "off"]),
     "netns": NAMES.filter(lambda name: name != "."),
     "pace": st.sampled_from([0.0, 0.001, 0.5, 1.0, 2.0, 10.25, 1e6]),
     "history": st.integers(0, 2**40),
@@ -514,7 +516,20 @@ def cables(draw: st.DrawFn, kind: Kind) -> Command:
 
 @st.composite
 def commands(draw: st.DrawFn) -> Command:
-    form = draw(st.sampled_from(FORMS))
+    form = draw(st.sampled_from([form for form in FORMS if form.kind != "check"]))
+    command = draw(commands_of(form))
+    return replace(command, checks=draw(st.booleans()))
+
+
+def mark_command() -> st.SearchStrategy[Command]:
+    mark = next(verb for verb in VERBS if verb.name == "mark")
+    return actions_of(mark).map(lambda action: Command("mark", None, (action,)))
+
+
+@st.composite
+def commands_of(draw: st.DrawFn, form: Form) -> Command:
+    if form.kind == "mark":
+        return draw(mark_command())
     if form.kind in ("cable", "uncable"):
         return draw(cables(form.kind))
     target: Unit | BridgeName | None = None

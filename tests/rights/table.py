@@ -102,6 +102,7 @@ VERB: Final[dict[str, tuple[str, str]]] = {
     "carrier": ("carrier open", VERBS),
     "exclusive": ("exclusive both", VERBS),
     "description": ("description a note", VERBS),
+    "mark": ("mark a moment", VERBS),
     "filter": ("filter arp", VERBS),
     "-filter": ("-filter", VERBS),
     "impair": ("impair delay 1ms", VERBS),

@@ -89,6 +89,13 @@ def parse_description(text: str) -> str:
     return text
 
 
+def parse_mark(text: str) -> str:
+    """Check the text of a mark and return it unchanged: 1 to 256 printable characters; "#" is allowed."""
+    if not text:
+        raise VirtError(EINVAL, f"{quoted(text)} is not a text: a mark needs one, as in mark login begins")
+    return parse_description(text)
+
+
 def parse_interface4(text: str) -> ipaddress.IPv4Interface:
     """Parse an IPv4 address with a prefix length, such as "10.0.3.1/24"."""
     address, length = _address_and_length(text, "10.0.3.1/24", 32)
@@ -252,7 +259,7 @@ INET6_KNOWN = Argument("A[/n]", parse_address6)
 USER = account("USER")
 GROUP = account("GROUP")
 MODE = Argument("OCTAL", quantities.parse_mode, quantities.format_mode)
-CARRIER = one_of("always", "open")
+CARRIER = one_of("always", "open", "off")
 NETNS = Argument("NAME|PID", parse_netns)
 EXCLUSIVE = one_of("read", "both", "none")
 IMPAIRMENTS = Argument("[in|out] IMPAIRMENT ...", parse_impairments, format_impairments, take_impairments)
@@ -260,6 +267,7 @@ FILTER = Argument("EXPRESSION", parse_filter)
 FACTOR = Argument("FACTOR", quantities.parse_factor, quantities.format_factor)
 SIZE = Argument("SIZE", quantities.parse_size, quantities.format_size)
 DESCRIPTION = Argument("TEXT", parse_description)
+MARK = Argument("TEXT", parse_mark)
 IFACE = Argument("IF", parse_interface_name)
 BRIDGE = Argument("NAME", parse_interface_name)
 

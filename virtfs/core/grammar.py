@@ -7,7 +7,7 @@ rights of the user, and whether the objects exist, are checked when the command 
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import E2BIG, EINVAL
 
 from virtfs.core import verbs
@@ -25,6 +25,7 @@ VALUE_MAX = 256  # characters in a value written to an attribute file
 
 _WHITE_SPACE = " \t\n\v\f\r"  # isspace(3) in the C locale
 _FORM_OF_WORD: dict[tuple[str, Noun], Form] = {(form.kind, form.noun): form for form in FORMS if form.kind != "change"}
+_CHECK = re.compile(r"[ \t]*check(?:[ \t]+|$)")
 _LIKE_A_BRIDGE = re.compile(r"bridge[-+]?[0-9]")
 _LIKE_A_UNIT = re.compile(r"[-+]?[0-9]|virt|tap(?:[0-9]|$)")
 
@@ -44,13 +45,29 @@ class Command:
     target: the interface or bridge. None for `help`, and for a `create` that takes the lowest free unit.
     actions: the verbs, in order. The impairments of a cable are a single action `impair`, in which `in` is the
     direction from the peer and `out` the direction to the peer.
+    A `mark` has a single action `mark`.
     peer: the interface at the other end of a cable; None for other commands.
+    checks: whether the line is only checked, because it begins with "check".
     """
 
     kind: Kind
     target: Unit | BridgeName | None = None
     actions: tuple[Action, ...] = ()
     peer: Unit | None = None
+    checks: bool = False
+
+
+def split_check(line: str) -> tuple[bool, str]:
+    """Return whether a line begins with "check", and the line without this word. Repeated words count as one.
+
+    VirtError: EINVAL, there is nothing to check.
+    """
+    checks = False
+    while match := _CHECK.match(line):
+        checks, line = True, line[match.end() :]
+    if checks and not line:
+        raise VirtError(EINVAL, '"check" needs a line after it')
+    return checks, line
 
 
 def parse(line: str) -> Command | None:
@@ -59,7 +76,12 @@ def parse(line: str) -> Command | None:
     Errors: VirtError with EINVAL (grammar), ERANGE (number out of range) or E2BIG (too many verbs or bytes). The error
     sentence quotes the offending text.
     """
-    words = Words(line)
+    checks, line = split_check(line)
+    command = _parse_line(Words(line))
+    return replace(command, checks=True) if command and checks else command
+
+
+def _parse_line(words: Words) -> Command | None:
     first = words.take()
     if first is None:
         return None
@@ -70,6 +92,9 @@ def parse(line: str) -> Command | None:
     target = _parse_target(form, words)
     if form.kind in ("cable", "uncable"):
         return _parse_cable(form, target, words)
+    if form.kind == "mark":
+        mark = _known("mark", VIRT)
+        return Command("mark", None, (Action("mark", tuple(_parse_arguments(mark, words))),))
     actions = _parse_actions(words, form.noun, makes=True) if form.verbs else ()
     words.expect_end(form.usage)
     return Command(form.kind, target, actions)
@@ -109,6 +134,10 @@ def file_action(file: str, text: str) -> Action:
 
 def format_command(command: Command) -> str:
     """Return the line that parse() turns into this command."""
+    if command.checks:
+        return f"check {format_command(replace(command, checks=False))}"
+    if command.kind == "mark":
+        return format_actions(command.actions)
     if command.kind == "change":
         start = f"virt{command.target}" if isinstance(command.target, int) else str(command.target)
     else:

@@ -16,10 +16,14 @@ from virtfs.core.quoting import one_line
 LINKTYPE_ETHERNET = 1
 INBOUND, OUTBOUND = 1, 2  # values of the direction in epb_flags
 
+# The Ethernet header of a mark: no addresses, and the type that IEEE 802 reserves for local experiments.
+MARK_HEAD = bytes(12) + b"\x88\xb5"
+
 PACKET, _INTERFACE, _NAMES, _STATISTICS, _SECTION = 6, 1, 4, 5, 0x0A0D0D0A  # block types
 
 _END_OF_OPTIONS = bytes(4)
 _OPTION_MAX = 0xFFFF  # bytes; the length field of an option has 16 bits
+_COMMENT = 1  # opt_comment
 # The code and the length of an option, as one 32-bit number.
 _FLAGS = 2 | 4 << 16  # epb_flags: code 2, length 4
 _DROPCOUNT = 4 | 8 << 16  # epb_dropcount: code 4, length 8
@@ -83,6 +87,20 @@ def enhanced_packet(
         PACKET, total, interface_id, timestamp_ns >> 32, timestamp_ns & 0xFFFFFFFF, captured, original_length
     )
     return b"".join((head, frame, tail))
+
+
+def mark(interface_id: int, timestamp_ns: int, text: str) -> bytes:
+    """Return the packet block of a mark, whose text is a comment on the packet (option opt_comment).
+
+    The packet is no frame of the wire. Wireshark calls an empty packet malformed, so this one has an Ethernet header
+    without addresses, of the type MARK, and the text as its payload.
+    """
+    comment = _encoded(text)
+    frame = MARK_HEAD + comment
+    body = Struct("<IIIII").pack(
+        interface_id, timestamp_ns >> 32, timestamp_ns & 0xFFFFFFFF, len(frame), len(frame)
+    ) + frame.ljust(len(frame) + 3 & ~3, b"\0")
+    return _block(PACKET, body, _option(_COMMENT, comment))
 
 
 @lru_cache(4096)

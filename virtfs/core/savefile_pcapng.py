@@ -11,6 +11,7 @@ from struct import Struct
 from typing import NamedTuple, cast
 
 from virtfs.core.errors import VirtError
+from virtfs.core.pcapng import MARK_HEAD
 from virtfs.core.savefile_records import (
     ETHERNET,
     FCS,
@@ -37,6 +38,7 @@ _ENHANCED_HEAD = 28  # bytes of type, length, interface, time in two halves, cap
 _BLOCK_MIN = 12  # bytes of type, length, and the length again at the end
 _ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}  # the byte-order magic 0x1a2b3c4d
 _IF_TSRESOL, _IF_FCSLEN, _IF_TSOFFSET = 9, 13, 14  # option codes
+_COMMENT = 1  # option code
 # Code of the options epb_flags and pack_flags. Bits 5 to 8 are the length of the FCS in bytes, 0 if unknown.
 _FLAGS = 2
 _OPTIONS_MAX = 32  # bytes; a packet with longer options never begins a run
@@ -141,8 +143,10 @@ class _Section:
         clock = SECOND // common, frequency // common, offset * SECOND
         self._interfaces.append(_Interface(*clock, snaplen, linktype, fcs))
 
-    def enhanced_packet(self, data: bytes, at: int, end: int) -> Record:
+    def enhanced_packet(self, data: bytes, at: int, end: int) -> Record | None:
         _must_have(32, end - at)
+        if data.startswith(MARK_HEAD, at + _ENHANCED_HEAD) and self._has_comment(data, at, end):
+            return None  # a mark is no frame (core.pcapng)
         number, upper, lower, captured, length = self._enhanced(data, at + 8)
         return self._record(number, upper << 32 | lower, data, at + _ENHANCED_HEAD, end, captured, length)
 
@@ -203,6 +207,11 @@ class _Section:
         """Return the value of a packet's flags option, 0 if the packet has none."""
         found = (value for code, value in self._options(data, at, end) if code == _FLAGS and len(value) == 4)
         return int(self.one(next(found, bytes(4)))[0])
+
+    def _has_comment(self, data: bytes, at: int, end: int) -> bool:
+        captured = self.one(data, at + 20)[0]
+        options = at + _ENHANCED_HEAD + (captured + 3 & ~3)
+        return any(code == _COMMENT for code, _ in self._options(data, options, end - 4))
 
     def _interface(self, number: int) -> "_Interface":
         try:

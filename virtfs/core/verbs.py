@@ -10,7 +10,7 @@ from typing import Final, Literal
 from virtfs.core import arguments as arg
 from virtfs.core.arguments import Argument
 
-Kind = Literal["create", "ensure", "destroy", "change", "cable", "uncable", "retry", "help"]
+Kind = Literal["create", "ensure", "destroy", "change", "cable", "uncable", "mark", "check", "retry", "help"]
 Noun = Literal["virt", "bridge"]
 VIRT: Final = "virt"
 BRIDGE: Final = "bridge"
@@ -63,6 +63,8 @@ FORMS: Final = (
     Form("change", "required", True, "bridgeN VERB ...", "change the bridge", BRIDGE),
     Form("cable", "required", False, "cable A B [IMPAIRMENT ...]", "carry frames from virtA to virtB, and back"),
     Form("uncable", "required", False, "uncable A B", "remove that cable"),
+    Form("mark", "none", False, "mark TEXT", "put TEXT into captures, histories and events"),
+    Form("check", "none", False, "check LINE", "answer as LINE would, but change nothing"),
     Form("retry", "none", False, "retry", "run the lines of the state file again that could not be replayed"),
     Form("help", "none", False, "help", "do nothing; this text is in the file help"),
 )
@@ -162,7 +164,12 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
         "set the tap up at the first open of frame, down at the last close",
         "opening and closing frame changes nothing (default)",
     ),
-    Verb("carrier", (arg.CARRIER,), "the tap has a carrier always (default) or while frame is open", file="carrier"),
+    Verb(
+        "carrier",
+        (arg.CARRIER,),
+        "the carrier: always (default), while frame is open, or off",
+        file="carrier",
+    ),
     Verb(
         "netns",
         (arg.NETNS,),
@@ -186,6 +193,7 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
         file="description",
         rest_of_line=True,
     ),
+    Verb("mark", (arg.MARK,), "put a text into open captures, history and events", rest_of_line=True),
 )
 
 # The verbs of brconfig(8), and those that NetBSD has in ifconfig(8) instead. Only root may use bridges, so no verb

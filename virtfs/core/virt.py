@@ -25,7 +25,7 @@ from virtfs.core.impairment import UNIMPAIRED, Impairment
 from virtfs.core.ip import IpInterface
 
 Exclusive = Literal["read", "both", "none"]
-Carrier = Literal["always", "open"]
+Carrier = Literal["always", "open", "off"]
 
 MODE_NEW, MODE_GROUP = 0o600, 0o660  # mode of the device files of a new interface, and after the verb `group`
 QUEUE = 256  # frames; default of the verb `queue`

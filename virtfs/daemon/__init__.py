@@ -20,6 +20,7 @@ Modules:
     fifos           the FIFOs behind rx
 
     commands        runs the lines written to ctl files
+    check           answers as a line would, without running it
     virt_checks     rejects verbs that cannot succeed, before their line runs
     virt_verbs      the effect of each verb on an interface, and how a line is undone
     bridge_verbs    the effect of each verb on a bridge, and how a line is undone

@@ -15,6 +15,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action
 from virtfs.host.bridge import HostBridge, master_of
 from virtfs.host.bridgeinfo import Settings
+from virtfs.host.rtnl import Rtnl
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +75,7 @@ def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str
     """
     before, settings, own = bridge.look(), bridge.settings(), bridge.adoptions.own
     actions = renamed(actions, taps)
-    masters = {name: master for name in interfaces_of(actions) if (master := master_of(bridge.rtnl, name)) is not None}
-    todo = plan(before, actions, masters, ensure)
+    todo = _plan(bridge.rtnl, before, actions, ensure)
     try:
         for action in todo:
             EFFECTS[action.verb](bridge, *action.args)
@@ -87,6 +87,16 @@ def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str
     for action in actions:
         if action.verb in ("inet", "inet6"):
             bridge.adoptions.keep(action.args[0])  # type: ignore[arg-type]
+
+
+def check(rtnl: Rtnl, before: BridgeState, actions: tuple[Action, ...], taps: Mapping[str, str], ensure: bool) -> None:
+    """Raise the error with which carry_out() would refuse a line. before: the state of the bridge."""
+    _plan(rtnl, before, renamed(actions, taps), ensure)
+
+
+def _plan(rtnl: Rtnl, before: BridgeState, actions: tuple[Action, ...], ensure: bool) -> tuple[Action, ...]:
+    masters = {name: master for name in interfaces_of(actions) if (master := master_of(rtnl, name)) is not None}
+    return plan(before, actions, masters, ensure)
 
 
 def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Settings], left: Collection[str] = ()) -> None:

@@ -14,7 +14,7 @@ from virtfs.core.grammar import Action, Command, format_actions, format_command,
 from virtfs.core.ids import BridgeName, User
 from virtfs.core.leftover import bridge_before
 from virtfs.core.verbs import BRIDGE
-from virtfs.daemon.bridge_verbs import as_found, carry_out, do, put_back
+from virtfs.daemon.bridge_verbs import as_found, carry_out, check, do, put_back
 from virtfs.daemon.changes import Changes
 from virtfs.daemon.kernel import Kernel
 from virtfs.files.bridges import RunBridge, bridge_directory
@@ -107,12 +107,32 @@ class Bridges:
 
         VirtError: EPERM, the user is not root; ENXIO, the bridge is gone; errors from the verbs.
         """
+        await self._change(self._allowed(bridge, user), actions, ensure=False)
+
+    async def check(self, command: Command) -> None:
+        """Raise the error with which run() would refuse a command, as far as that is known beforehand."""
+        name = BridgeName(str(command.target))
+        managed = self._all.get(name)
+        if command.kind == "create" and managed is not None:
+            raise VirtError(errno.EEXIST, f'"{name}" already exists')
+        if command.kind not in ("create", "ensure"):
+            self._get(name)
+        if command.kind != "destroy":
+            ensure = command.kind == "ensure"
+            await self._kernel.call(self._check, name, managed, command.actions, self._taps(), ensure)
+
+    async def check_change(self, bridge: Bridge, actions: tuple[Action, ...], user: User) -> None:
+        """Raise the error with which change() would refuse a line, as far as that is known beforehand."""
+        managed = self._allowed(bridge, user)
+        await self._kernel.call(self._check, bridge.name, managed, actions, self._taps(), False)
+
+    def _allowed(self, bridge: Bridge, user: User) -> _Managed:
         if not user.root:
             raise VirtError(errno.EPERM, "only root may change a bridge")
         managed = self._get(bridge.name)
         if managed.bridge is not bridge:
             raise VirtError(errno.ENXIO, f"{bridge.name} is gone")
-        await self._change(managed, actions, ensure=False)
+        return managed
 
     def _get(self, name: BridgeName) -> _Managed:
         managed = self._all.get(name)
@@ -299,6 +319,22 @@ class Bridges:
             if self._kernel.mark and managed.found is None and any(map(_adopts, actions)):
                 set_mark(rtnl, self._kernel.mark + ADOPTING, managed.index)
             carry_out(self._host(rtnl, managed), actions, taps, ensure)
+
+    def _check(
+        self,
+        name: BridgeName,
+        managed: _Managed | None,
+        actions: tuple[Action, ...],
+        taps: dict[str, str],
+        ensure: bool,
+    ) -> None:
+        with Rtnl() as rtnl:
+            if managed is not None:
+                before = self._host(rtnl, managed).look()
+            else:
+                index = find(rtnl, name)
+                before = NEW if index is None else HostBridge(rtnl, self._kernel.links, name, index).look()
+            check(rtnl, before, actions, taps, ensure)
 
     def _look(self, managed: _Managed) -> None:
         with Rtnl() as rtnl:

@@ -55,16 +55,7 @@ class Cables:
         VirtError: EEXIST, the two already have a cable; EBUSY, one of them has a cable to a third interface; ENXIO, one
         has lost its tap; EMFILE, ENFILE, ENOMEM.
         """
-        for end in (first, second):
-            if end.virt.lost:
-                raise VirtError(errno.ENXIO, f"{end.virt.name} has lost its tap: destroy {end.virt.name}")
-        there = self._between(first, second)
-        if there is not None:
-            raise VirtError(errno.EEXIST, f"{first.virt.name} and {second.virt.name} already have a cable")
-        for end in (first, second):
-            if (other := self._at(end)) is not None:
-                names = " and ".join(one.virt.name for one in other.ends)
-                raise VirtError(errno.EBUSY, f"{end.virt.name} already has a cable, which connects {names}")
+        self.check_join(first, second)
         if self._room is None:
             self._room = Room()
         joined = Joined(first, second, impairments, self._room, self._start)
@@ -85,12 +76,29 @@ class Cables:
         for work in (*(one.run for one in impaired), joined.cable.run):
             self._start(work, name=name)
 
+    def check_join(self, first: Interface, second: Interface) -> None:
+        """Raise the error with which join() would refuse a cable because of its ends."""
+        for end in (first, second):
+            if end.virt.lost:
+                raise VirtError(errno.ENXIO, f"{end.virt.name} has lost its tap: destroy {end.virt.name}")
+        there = self._between(first, second)
+        if there is not None:
+            raise VirtError(errno.EEXIST, f"{first.virt.name} and {second.virt.name} already have a cable")
+        for end in (first, second):
+            if (other := self._at(end)) is not None:
+                names = " and ".join(one.virt.name for one in other.ends)
+                raise VirtError(errno.EBUSY, f"{end.virt.name} already has a cable, which connects {names}")
+
     async def separate(self, first: Interface, second: Interface) -> None:
         """Remove the cable between two interfaces. VirtError: ENOENT, there is none."""
+        await self._remove(self.get(first, second))
+
+    def get(self, first: Interface, second: Interface) -> Joined:
+        """Return the cable between two interfaces. VirtError: ENOENT, there is none."""
         joined = self._between(first, second)
         if joined is None:
             raise VirtError(errno.ENOENT, f"there is no cable between {first.virt.name} and {second.virt.name}")
-        await self._remove(joined)
+        return joined
 
     async def remove(self, interface: Interface) -> None:
         """Remove the cable of an interface that is being destroyed."""

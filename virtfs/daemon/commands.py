@@ -10,6 +10,7 @@ import errno
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import cast
 
 import trio
@@ -18,7 +19,7 @@ from virtfs.core.arguments import Impairments
 from virtfs.core.bridge import Bridge
 from virtfs.core.bytestext import to_text
 from virtfs.core.errors import VirtError, refused
-from virtfs.core.grammar import Action, Command, file_action, parse, parse_verbs
+from virtfs.core.grammar import Action, Command, file_action, parse, parse_verbs, split_check
 from virtfs.core.ids import Uid, Unit, User
 from virtfs.core.quoting import quoted
 from virtfs.core.script import Line, Script
@@ -27,6 +28,7 @@ from virtfs.core.virt import Origin, Virt
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.changes import Changes
+from virtfs.daemon.check import LineChecks
 from virtfs.daemon.errors_by_user import ErrorsByUser
 from virtfs.daemon.follow import Follower
 from virtfs.daemon.interface import Interface
@@ -41,6 +43,8 @@ from virtfs.daemon.virt_verbs import VirtVerbs
 from virtfs.files.events import Events
 from virtfs.files.text import Turn
 from virtfs.files.tree import Reports, Tree
+from virtfs.forward.recorder import Mark
+from virtfs.forward.supervisor import together
 from virtfs.forward.tasks import Start
 
 AT_A_TIME = 8  # maximum number of one user's writes that may run or wait at the same time
@@ -90,6 +94,8 @@ class Commands:
         self._cables = cables
         self._follower = follower
         self._checks = checks
+        self._line_checks = LineChecks(kernel, registry, lifecycle, bridges, cables, checks, state.failed)
+        self._events = events
         self._verbs = verbs
         self._state = state
         self._errors = errors
@@ -252,10 +258,16 @@ class Commands:
         """
         self._refuse_at_end()
         command = parse(text)
-        if command is None or command.kind in ("help", "retry"):
+        if command is None or command.kind == "help":
             return
         if not user.root:
             raise VirtError(errno.EPERM, "only root may use this ctl; write to the ctl of your interface")
+        if command.checks:
+            await self._line_checks.command(command, user)
+            return
+        if command.kind == "mark":
+            await self._mark(str(command.actions[0].args[0]))
+            return
         try:
             target = await self._run_command(command, user, made or frozenset())
             if made is None:
@@ -302,7 +314,10 @@ class Commands:
     async def _run_verbs(self, of: Virt | Bridge, text: str, user: User) -> None:
         """Carry out a line of the ctl of an interface or a bridge."""
         self._refuse_at_end()
-        if isinstance(of, Bridge):
+        checks, text = split_check(text)
+        if checks:
+            await self._line_checks.verbs(of, text, user)
+        elif isinstance(of, Bridge):
             with whole():
                 await self._bridges.change(of, parse_verbs(text, BRIDGE), user)
                 await self._follower.caught_up()
@@ -310,6 +325,13 @@ class Commands:
         else:
             await self._change(self._registry.of(of), parse_verbs(text), user)
             self._state.failed.supersede(of.unit)
+
+    async def _mark(self, text: str) -> None:
+        """Mark this moment in the captures and histories of all interfaces."""
+        mark = Mark(text)
+        with whole():
+            await together(*(partial(interface.recorder.mark, mark) for interface in self._registry))
+            self._events.emit("mark", "mount", text=text)
 
     async def _create(self, unit: Unit | None, actions: tuple[Action, ...], user: User, made: frozenset[str]) -> Unit:
         self._lifecycle.check_room()

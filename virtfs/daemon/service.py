@@ -126,7 +126,7 @@ class Daemon:
             self.cables,
             self.follower,
             VirtChecks(limits, accounts),
-            VirtVerbs(kernel, self.follower, fifos, accounts),
+            VirtVerbs(kernel, self.follower, fifos, accounts, self.events),
             self.state,
             self.reports,
             self.errors,

@@ -1,7 +1,7 @@
-"""The verbs `upopen` and `carrier open`.
+"""The verbs `upopen` and `carrier`.
 
 With `upopen` the host's end is up only while the file frame or hex is open. With `carrier open` the host's end has a
-carrier only while one of these files is open.
+carrier only while one of these files is open; with `carrier off` it never has one.
 """
 
 import logging
@@ -74,7 +74,7 @@ class HostFollowsOpens:
         virt, is_open = self._virt, not self._seats.empty()
         if virt.lost:
             return
-        carrier = is_open or virt.carrier == "always"
+        carrier = virt.carrier == "always" or (is_open and virt.carrier == "open")
         if carrier != self._carrier:
             await self._kernel.call(self._tap.set_carrier, carrier)
             self._carrier = carrier

@@ -25,7 +25,9 @@ from virtfs.daemon.interface import Interface
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.netns_verb import move
 from virtfs.daemon.userdb import Accounts
-from virtfs.host.bpf import Program, compile_filter
+from virtfs.files.events import Events
+from virtfs.forward.recorder import Mark
+from virtfs.host.bpf import REJECT_ALL, Program, compile_filter
 from virtfs.host.ipconfig import AddressRecord
 from virtfs.host.links import Links
 from virtfs.host.membership import Membership, join, leave, membership, restore
@@ -56,11 +58,12 @@ class _Before:
 class VirtVerbs:
     """The effects of the verbs on an interface. EFFECTS maps each verb to its effect."""
 
-    def __init__(self, kernel: Kernel, follower: Follower, fifos: Fifos, accounts: Accounts) -> None:
+    def __init__(self, kernel: Kernel, follower: Follower, fifos: Fifos, accounts: Accounts, events: Events) -> None:
         self._kernel = kernel
         self._follower = follower
         self._fifos = fifos
         self._accounts = accounts
+        self._events = events
 
     async def carry_out(self, interface: Interface, actions: tuple[Action, ...]) -> None:
         """Carry out the verbs in order. If one fails, undo the verbs carried out so far and raise its error."""
@@ -206,6 +209,14 @@ class VirtVerbs:
         interface.virt.set(persist=on)
 
     async def _carrier(self, interface: Interface, when: Carrier) -> None:
+        """Set when the tap has a carrier. Unplug it or plug it in.
+
+        After a loss of carrier, the kernel sends frames to the tap for up to a second (net/core/link_watch.c), so the
+        filter of an unplugged tap rejects all of them.
+        """
+        if (when == "off") != (interface.virt.carrier == "off"):
+            program = REJECT_ALL if when == "off" else interface.recorder.program
+            await self._kernel.call(interface.tap.set_filter, program)
         interface.virt.set(carrier=when)
         await interface.opening.follow()
 
@@ -226,12 +237,19 @@ class VirtVerbs:
     async def _attach(self, interface: Interface, program: Program | None) -> None:
         """Attach a filter to the tap and to its recorder. If one of them fails, both keep their earlier filter."""
         before = interface.recorder.program
+        if interface.virt.carrier == "off":
+            await interface.recorder.refilter(program)  # the tap rejects all frames
+            return
         await self._kernel.call(interface.tap.set_filter, program)
         try:
             await interface.recorder.refilter(program)
         except OSError:
             await self._kernel.call(interface.tap.set_filter, before)
             raise
+
+    async def _mark(self, interface: Interface, text: str) -> None:
+        await interface.recorder.mark(Mark(text))
+        self._events.emit("mark", interface.virt.name, text=text)
 
     async def _history(self, interface: Interface, size: int) -> None:
         interface.virt.set(history_size=size)
@@ -301,6 +319,7 @@ EFFECTS: Final[dict[str, Effect]] = {
     "-impair": partial(VirtVerbs._impair, impairments=(("in", UNIMPAIRED), ("out", UNIMPAIRED))),
     "filter": VirtVerbs._filter,
     "-filter": partial(VirtVerbs._filter, expression=""),
+    "mark": VirtVerbs._mark,
     "pace": partial(_set, field="pace"),
     "history": VirtVerbs._history,
     "-history": partial(VirtVerbs._history, size=0),

@@ -20,7 +20,7 @@ from virtfs.files.capture_blocks import Watched, file_header, interface_block
 from virtfs.files.device import DeviceFile, DeviceHandle, Opens, TextDeviceHandle, Waiters
 from virtfs.files.node import Owner
 from virtfs.forward.merge import Merge
-from virtfs.forward.recorder import Passed, Recorder, Sink
+from virtfs.forward.recorder import Mark, Passed, Recorder, Sink
 from virtfs.forward.supervisor import together
 from virtfs.forward.tasks import Start
 from virtfs.forward.wire import HEADROOM
@@ -119,6 +119,7 @@ class CaptureHandle(TextDeviceHandle):
         "_hold",
         "_introduced",
         "_last",
+        "_mark",
         "_merge",
         "_over",
         "_pending",
@@ -144,6 +145,7 @@ class CaptureHandle(TextDeviceHandle):
         # of an interface, or a name resolution block without names if there never was an interface.
         self._last = no_names()
         self._over = self._released = False
+        self._mark: Mark | None = None  # the last mark
         self._full = False  # whether a frame was dropped and nothing has been read since
         self._merge = None if capture.alone else Merge(lambda: self._watched, self._deliver_merged)
         self._add(file_header(capture.application))
@@ -232,6 +234,8 @@ class CaptureHandle(TextDeviceHandle):
         overhead = _MERGING if self._merge is not None else 0
 
         def see(passed: Passed) -> None:
+            if type(passed) is Mark and not self._is_first(passed):
+                return
             watched.received += passed.lost + passed.frames
             watched.miss(passed.lost)
             self.dropped += passed.lost
@@ -266,6 +270,11 @@ class CaptureHandle(TextDeviceHandle):
                 self.waiters.wake()
 
         return see
+
+    def _is_first(self, mark: Mark) -> bool:
+        """Return whether no other interface of this capture has delivered the mark."""
+        first, self._mark = self._mark is not mark, mark
+        return first
 
     def _deliver_merged(self, blocks: bytes, frames: int) -> None:
         self._used -= frames * _MERGING

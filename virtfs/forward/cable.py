@@ -70,7 +70,8 @@ class OneWay:
         impaired = self.path is not None or source.path is not None or sink.out.path is not None
         # A large segment consists of frames that fit the source's MTU. These frames may be too long for the sink.
         narrower = source.virt.host.mtu > sink.virt.host.mtu
-        return bool(source.readers) or impaired or sink.virt.antispoof or narrower
+        sink_checks = sink.virt.antispoof or sink.virt.carrier == "off"
+        return bool(source.readers) or impaired or sink_checks or narrower
 
     def begin(self) -> None:
         """Adapt offload to readers, impairments and settings from now on."""

@@ -10,12 +10,14 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from time import time_ns
 from typing import Protocol
 
 import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.memory import Hold, Kind, Memory
+from virtfs.core.pcapng import mark
 from virtfs.core.tpacket import pcapng
 from virtfs.core.virt import Virt
 from virtfs.forward.tasks import Start, in_thread, lasting, surely_in_thread
@@ -70,6 +72,23 @@ class Passed:
             block = self._block
             text = self._texts[interface_id] = pcapng(block.memory, block.first, block.frames, interface_id)
         return text
+
+
+class Mark(Passed):
+    """A moment that a user has marked. Sinks get it between frames, and treat it as one.
+
+    A capture of several interfaces gets a mark from each of their recorders, and keeps only the first.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.frames, self.lost = 1, 0
+        self._text = text
+        self._time = time_ns()
+        self.size = len(self.pcapng(0))
+
+    def pcapng(self, interface_id: int) -> bytes:
+        """Return the mark as a pcapng packet block of the interface `interface_id`."""
+        return mark(interface_id, self._time, self._text)
 
 
 Sink = Callable[[Passed], None]
@@ -228,6 +247,11 @@ class Recorder:
             while ring is self._ring and self._given < until and not self._ended.is_set():
                 await self._shown.wait()
 
+    async def mark(self, mark: Mark) -> None:
+        """Deliver a mark to all sinks, after the frames that have passed the tap so far."""
+        await self.flush()
+        self._give(mark)
+
     async def end(self) -> None:
         """Drop all sinks and close the ring. Called when the interface is removed."""
         async with self._changing:
@@ -272,15 +296,17 @@ class Recorder:
             self._notify()
 
     def _show(self, block: Block) -> None:
-        passed = Passed(block)
+        self._give(Passed(block))
+        if block.frames:
+            self._given += 1
+            self._notify()
+
+    def _give(self, passed: Passed) -> None:
         for sink in tuple(self._sinks):
             try:
                 sink(passed)
             except Exception:
                 log.exception("%s: a sink of the recorder failed", self.virt.name)
-        if block.frames:
-            self._given += 1
-            self._notify()
 
     def _notify(self) -> None:
         self._shown.set()

@@ -57,6 +57,9 @@ class Outward:
         self._shortest, self._longest = virt.bounds
         if virt.lost:
             self._longest = 0  # every frame is too long, so none is written to the tap
+        self._unplugged = virt.carrier == "off"
+        if self._unplugged:
+            self._longest = 0
         self._source = virt.address if virt.antispoof else None
         self._plain = self._source is None and self.path is None
 
@@ -74,7 +77,7 @@ class Outward:
         """Send one frame, or drop it and count the drop, as tap(4) does. Return the length of the frame in both cases.
 
         VirtError: ENXIO, the tap has vanished. With `strict`, a dropped frame also raises: ENETDOWN, the interface is
-        down; EMSGSIZE, the frame is too short or too long; EPERM, antispoof rejects its source address.
+        down or unplugged; EMSGSIZE, the frame is too short or too long; EPERM, antispoof rejects its source address.
         """
         length = len(frame)
         self.put_at = time_ns()
@@ -188,6 +191,9 @@ class Outward:
             if self.virt.strict and self.path is None:
                 raise VirtError(errno.EPERM, f"the frame's source is not the address of {self.virt.name}")
             return
+        if self._unplugged:  # the impairment has delayed the frame
+            self.not_sent(OSError(errno.EIO, "unplugged"))
+            return
         try:
             writev(self._fd, (NO_HEADER, frame))
         except OSError as error:
@@ -197,7 +203,7 @@ class Outward:
         self._counters.tx_bytes += len(frame)
 
     def _fits(self, length: int) -> bool:
-        if length > self._longest and not self.virt.lost:
+        if length > self._longest and not self.virt.lost and not self._unplugged:
             self._catch_up()
         return self._shortest <= length <= self._longest
 
@@ -205,6 +211,9 @@ class Outward:
         virt, counters = self.virt, self._counters
         if virt.lost:
             raise self._vanished()
+        if self._unplugged:
+            self.not_sent(OSError(errno.EIO, "unplugged"))
+            return
         counters.tx_dropped += 1
         if length < self._shortest:
             counters.tx_short += 1
@@ -218,7 +227,7 @@ class Outward:
     def not_sent(self, error: OSError) -> None:
         """Count a frame that the tap has refused. error: the error of write(2) to the tap.
 
-        VirtError: ENXIO, the tap has vanished; with `strict`, ENETDOWN, the interface is down.
+        VirtError: ENXIO, the tap has vanished; with `strict`, ENETDOWN, the interface is down or unplugged.
         """
         if error.errno not in (errno.EIO, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINVAL):
             raise self._vanished() from error
@@ -226,7 +235,8 @@ class Outward:
         if error.errno == errno.EIO:  # the interface is not up (drivers/net/tun.c)
             self.virt.counters.tx_down += 1
             if self.virt.strict:
-                raise VirtError(errno.ENETDOWN, f"{self.virt.name} is down") from error
+                state = "unplugged" if self._unplugged else "down"
+                raise VirtError(errno.ENETDOWN, f"{self.virt.name} is {state}") from error
 
     def pass_on(self, frame: bytes) -> None:
         """Send a frame from a cable. If it cannot be sent, it is dropped and counted."""

@@ -76,6 +76,10 @@ class Program:
         return len(self.instructions) // _INSTRUCTION.size
 
 
+# Rejects every frame: BPF_RET with the length 0.
+REJECT_ALL = Program("", _INSTRUCTION.pack(0x06, 0, 0, 0))
+
+
 def compile_filter(expression: str) -> Program | None:
     """Compile an expression to a program for Ethernet frames.
 

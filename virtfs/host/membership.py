@@ -61,6 +61,12 @@ def membership(tap: Placed, links: Links) -> Membership | None:
     return _at(tap, ask)
 
 
+def expect_bridge(links: Links, name: str) -> None:
+    """Check that this network namespace has a bridge of this name. VirtError ENXIO: it has none."""
+    with Rtnl() as rtnl:
+        _bridge(rtnl, links, name)
+
+
 def join(tap: Placed, links: Links, name: str) -> None:
     """Make the tap a member of a bridge. If the tap is in another bridge, it leaves that bridge first.
 

@@ -1,4 +1,4 @@
-"""The command line: `virtfs mount`, `virtfs umount`, `virtfs shell`, and mount.virtfs for mount(8).
+"""The command line: `virtfs mount`, `umount`, `shell`, `ls` and `ctl`, and mount.virtfs for mount(8).
 
 Modules:
 
@@ -7,6 +7,9 @@ Modules:
     mount         virtfs mount
     remount       mount -o remount
     umount        virtfs umount
+    mounts        the mounts that a user can see, and access to them that does not hang
+    ls            virtfs ls
+    ctl           virtfs ctl
     serving       serves one mount, from attach to detach
     background    starts a server in a session of its own
     notify        tells systemd the state of the service

@@ -52,6 +52,20 @@ namespaces end.
 
   virtfs shell sh -c 'echo create 3 up >ctl; cat ifconfig'
 """
+_LS = """\
+List the mounts that you can see, with their interfaces, bridges and cables. RX/S and TX/S are frames
+a second, from the host and to it; DROPPED is their number so far.
+
+  virtfs ls
+  virtfs ls --json | jq '.mounts[].status.virts[].name'
+"""
+_CTL = """\
+Write LINE to the file ctl of a mount. If the line is refused, print the reason and exit with status 1.
+The mount is that at DIR, $VIRTFS, the one of the working directory, or the only one.
+
+  virtfs ctl create 3 up inet 10.0.3.1/24
+  virtfs ctl virt3 mtu 1400
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,12 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settle()
     accept_any_caller()
     words = sys.argv[1:] if arguments is None else arguments
-    if len(words) == 4 and words[2] == "-o" and words[0] not in ("mount", "umount", "shell"):
+    if len(words) == 4 and words[2] == "-o" and words[0] not in ("mount", "umount", "shell", "ls", "ctl"):
         # mount.fuse3(8) calls virtfs like this for the type fuse.virtfs.
         from virtfs.cli import helper
 
         return helper.main(words)
-    given = _parser().parse_args(words)
+    given = _parser().parse_args(_with_line_apart(words))
     try:
         match given.verb:
             case "mount":
@@ -80,6 +94,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 from virtfs.cli.umount import umount
 
                 umount(given.directory)
+                return 0
+            case "ls":
+                from virtfs.cli.ls import ls
+
+                return ls(given.json)
+            case "ctl":
+                from virtfs.cli.ctl import ctl
+
+                line = given.line  # some versions of Python keep the "--"
+                ctl(given.directory, line[1:] if line[:1] == ["--"] else line)
                 return 0
             case _:
                 from virtfs.cli.shell import shell
@@ -93,6 +117,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 1
+
+
+def _with_line_apart(words: Sequence[str]) -> list[str]:
+    """Return a command line with "--" before the LINE of `virtfs ctl`, which may begin with a verb such as -strict."""
+    words = list(words)
+    if words[:1] != ["ctl"] or {"-h", "--help"} & set(words[1:2]):
+        return words
+    at = 3 if words[1:2] == ["-d"] else 1
+    return words if words[at : at + 1] == ["--"] else [*words[:at], "--", *words[at:]]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,4 +149,11 @@ def _parser() -> argparse.ArgumentParser:
 
     one = verbs.add_parser("shell", help="run a shell in a private virtfs", description=_SHELL, formatter_class=raw)
     one.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER)
+
+    one = verbs.add_parser("ls", help="list mounts and interfaces", description=_LS, formatter_class=raw)
+    one.add_argument("--json", action="store_true", help="print one JSON object, see virtfs(1)")
+
+    one = verbs.add_parser("ctl", help="write a line to ctl", description=_CTL, formatter_class=raw)
+    one.add_argument("-d", dest="directory", metavar="DIR", help="the mount, or the directory of one interface")
+    one.add_argument("line", metavar="LINE", nargs=argparse.REMAINDER, help="a line of ctl, or its words")
     return parser

@@ -20,7 +20,7 @@ class Mounted:
 
     id: the mount's number, unique among present mounts; `mount --move` does not change it. parent: the id of the mount
     on which this one is mounted. device: st_dev as "major:minor". options: the super block's options, such as
-    user_id=0.
+    user_id=0. root: the directory of the file system that is mounted; other than "/" for a bind mount of a part.
     """
 
     id: int
@@ -30,6 +30,7 @@ class Mounted:
     type: str
     source: str
     options: tuple[str, ...]
+    root: str = "/"
 
     @property
     def virtfs(self) -> bool:
@@ -98,7 +99,7 @@ def _parse(line: bytes) -> Mounted:
     """Parse a line of the form "36 35 98:0 /root /directory options [more …] - type source options"."""
     before, _, after = line.partition(b" - ")
     # Only blanks separate fields. A name may contain other white space, and a source may be empty.
-    number, parent, device, _, directory, *_ = before.split(b" ")
+    number, parent, device, root, directory, *_ = before.split(b" ")
     kind, source, options = after.split(b" ")[:3]
     return Mounted(
         int(number),
@@ -108,6 +109,7 @@ def _parse(line: bytes) -> Mounted:
         _unescape(kind),
         _unescape(source),
         tuple(os.fsdecode(options).split(",")),
+        _unescape(root),
     )
 
 

@@ -1,0 +1,161 @@
+"""virtfs ls and virtfs ctl on a mount: what they print and how they end."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from harness.fixtures import Alone
+from harness.forks import Program
+from harness.places import DIR, finished
+from harness.serving import ENVIRONMENT, PROJECT, Mount, Virt, Virts, frame
+
+from virtfs.cli.ls import RATES
+
+VIRTFS = f"PYTHONPATH={PROJECT} {sys.executable} -m virtfs"
+
+
+def start(mount: Mount, *words: str, **environment: str) -> Program:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return mount.start(
+        sys.executable, "-m", "virtfs", *words, env=ENVIRONMENT | environment, cwd=PROJECT, **pipes
+    )  # fmt: skip
+
+
+def run(mount: Mount, *words: str, **environment: str) -> tuple[int, str, str]:
+    """Run virtfs, and return its status, standard output and standard error."""
+    program = start(mount, *words, **environment)
+    out, said = finished(program)
+    assert program.returncode is not None
+    return program.returncode, out, said
+
+
+def about(text: str, directory: str = DIR) -> list[str]:
+    """Return the lines of `virtfs ls` about one mount. The mounts of other tests may be listed too."""
+    return next(part.splitlines() for part in text.split("\n\n") if part.startswith(f"{directory}  "))
+
+
+def listed(mount: Mount) -> dict[str, Any]:
+    """Return the object of `virtfs ls --json` about the mount."""
+    found: list[dict[str, Any]] = json.loads(run(mount, "ls", "--json")[1])["mounts"]
+    return next(one for one in found if one["directory"] == DIR)
+
+
+def test_ls_shows_interfaces_bridges_and_cables(mount: Mount) -> None:
+    mount.ctl("create 3 up inet 10.0.3.1/24 owner nobody description the third\ncreate 4 up carrier off\ncreate 5")
+    mount.ctl("create bridge0 up add virt4\ncable 3 5 delay 20ms")
+    reader = mount.process().open("virt3/frame", os.O_RDONLY)
+    lines = about(run(mount, "ls")[1])
+    reader.close()
+    mount.ctl("destroy bridge0")
+    assert lines[0] == f"{DIR}  3 interfaces, 1 bridge, 1 cable"
+    words = [line.split() for line in lines]
+    assert words[1] == ["INTERFACE", "STATE", "OWNER", "READERS", "RX/S", "TX/S", "DROPPED", "HOST"]
+    assert words[2][:4] + words[2][7:] == ["virt3", "up", "nobody", "1", "10.0.3.1/24", "#", "the", "third"]
+    assert words[3][:3] + words[3][7:] == ["virt4", "nolink", "root", "bridge", "bridge0"]
+    assert words[4][:2] == ["virt5", "down"]
+    assert ["bridge0", "up", "tap4"] in words
+    assert words[-1] == ["virt3", "-", "virt5", "delay", "20ms"]
+
+
+def test_ls_fits_the_terminal(mount: Mount) -> None:
+    mount.ctl("create 3 up inet 10.0.3.1/24 inet6 fd00:3::1/64 description " + "long " * 50)
+    assert max(len(line) for line in about(run(mount, "ls")[1])) == 80
+    assert max(len(line) for line in about(run(mount, "ls", COLUMNS="60")[1])) == 60
+
+
+def test_ls_json_has_the_status_and_the_rates(virt: Virt) -> None:
+    program = start(virt.mount, "ls", "--json")
+    while program.poll() is None:
+        virt.host_sends(*(frame(100, number) for number in range(10)))
+    found = json.loads(finished(program)[0])["mounts"]
+    one = next(one for one in found if one["directory"] == DIR)
+    assert one.keys() == {"directory", "source", "error", "status", "rates"}
+    assert (one["source"], one["error"]) == ("virtfs", None)
+    assert one["status"].keys() == json.loads(virt.mount.read("status.json")).keys()
+    assert [each["name"] for each in one["status"]["virts"]] == [virt.name] == list(one["rates"])
+    assert tuple(one["rates"][virt.name]) == RATES
+    assert one["rates"][virt.name]["rx_dropped"] > 0
+
+
+def test_ls_of_a_stopped_server_does_not_hang(alone: Alone) -> None:
+    mount = alone()
+    os.kill(mount.server.pid, signal.SIGSTOP)
+    try:
+        status, out, _ = run(mount, "ls")
+    finally:
+        os.kill(mount.server.pid, signal.SIGCONT)
+    assert status == 1
+    assert "no answer" in about(out)[0]
+    assert f"pid {mount.server.pid}" in about(out)[0]
+
+
+def test_ls_of_another_users_private_mount(mount: Mount) -> None:
+    """Everybody can see a mount of root. See harness.serving.Mount."""
+    mount.ctl("create 3 owner nobody")
+    out = mount.sh(f"setpriv --reuid=65534 --clear-groups env {VIRTFS} ls")
+    assert about(out)[2].split()[:3] == ["virt3", "down", "nobody"]
+
+
+def test_ctl_writes_the_line(mount: Mount) -> None:
+    assert run(mount, "ctl", "-d", DIR, "create", "3", "up", "mtu", "1400") == (0, "", "")
+    assert run(mount, "ctl", "-d", DIR, "virt3 description a  note\ncreate 4") == (0, "", "")
+    assert run(mount, "ctl", "-d", f"{DIR}/virt3", "-strict", "mtu", "1300") == (0, "", "")
+    assert run(mount, "ctl", "virt3", "strict", VIRTFS=DIR) == (0, "", "")
+    files = ("mtu", "description", "strict", "up")
+    assert [mount.read(f"virt3/{file}") for file in files] == ["1300", "a  note", "1", "1"]
+    assert mount.sh(f"{VIRTFS} ctl destroy 4; ls -d virt*").split() == ["virt3"]  # the mount of the working directory
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("destroy", "9"), '"destroy 9": there is no "virt9"'),
+        (("create", "4", "frob"), '"create 4 frob": unknown verb "frob"'),
+        (("create 4\ncreate 4",), 'line 2: "create 4": "virt4" already exists'),
+        ((), "ctl needs a line, as in virtfs ctl create 3 up"),
+    ],
+)
+def test_ctl_says_why_a_line_is_refused(mount: Mount, words: tuple[str, ...], sentence: str) -> None:
+    assert run(mount, "ctl", "-d", DIR, *words) == (1, "", f"virtfs: {sentence}\n")
+
+
+def test_ctl_of_an_owner(virt: Virt) -> None:
+    """A line about the own interface goes to the ctl of the interface, since the mount's is for root."""
+    mount = virt.mount
+    virt.set("owner nobody")
+    nobody = f"setpriv --reuid=65534 --clear-groups env {VIRTFS} ctl"
+    mount.sh(f"{nobody} {virt.name} mtu 1300")
+    assert virt.read("mtu") == "1300"
+    refused = mount.sh(f"{nobody} {virt.name} inet 10.9.9.1/24 2>&1 || echo status $?").splitlines()
+    assert refused == ['virtfs: "inet 10.9.9.1/24": "inet" is for root alone', "status 1"]
+    refused = mount.sh(f"{nobody} create 9 2>&1 || echo status $?").splitlines()
+    assert refused == [f'virtfs: "{DIR}/ctl": {os.strerror(errno.EACCES)}', "status 1"]
+
+
+def test_ctl_of_a_stopped_server_says_so_and_ctrl_c_ends_it(alone: Alone) -> None:
+    mount = alone()
+    os.kill(mount.server.pid, signal.SIGSTOP)
+    try:
+        program = start(mount, "ctl", "-d", DIR, "create", "3")
+        assert program.stderr is not None
+        assert f"pid {mount.server.pid}" in program.stderr.readline()
+        program.send_signal(signal.SIGINT)
+        finished(program)
+    finally:
+        os.kill(mount.server.pid, signal.SIGCONT)
+    assert program.returncode == 130
+
+
+def test_nothing_is_counted_by_a_listing(virts: Virts) -> None:
+    """ls takes no frame and opens no stream."""
+    virt = virts("up backlog 4")
+    virt.host_sends(frame(60, 1))
+    events = virt.mount.process().open("events", os.O_RDONLY | os.O_NONBLOCK)
+    assert listed(virt.mount)["status"]["virts"][0]["readers"] == 0
+    assert virt.open().read() == frame(60, 1)
+    assert "file=frame" in events.read().decode().split("\n")[0]

@@ -1,0 +1,60 @@
+"""`virtfs ctl`: write a line to the ctl of a mount, and explain a refusal."""
+
+import errno
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+
+from virtfs.cli.mounts import ask_patiently, chosen, read
+from virtfs.cli.surroundings import complain, sentence_of
+from virtfs.core.errors import VirtError
+
+_OF_ONE = re.compile(r"\s*(virt[0-9]+)\s+(.*)", re.DOTALL)
+
+
+def ctl(directory: str | None, words: Sequence[str]) -> None:
+    """Write a line to the ctl of a mount.
+
+    directory: the mount, or the directory of an interface or bridge; None for the default (mounts.chosen). words: the
+    line, or the words of the line.
+    VirtError: the errno of the write, with the sentence of last_error; EINVAL, there is no line.
+    """
+    line = " ".join(words)
+    if not line.strip():
+        raise VirtError(errno.EINVAL, "ctl needs a line, as in virtfs ctl create 3 up")
+    warning = ask_patiently(chosen(directory), partial(_write, line=line))
+    if warning:
+        complain("virtfs", warning.decode("utf-8", "surrogateescape"))
+
+
+def _write(directory: str, line: str) -> bytes:
+    """Write a line. Return a warning of last_error about a line that has succeeded, or b"". Runs in a child."""
+    file = os.path.join(directory, "ctl")
+    # The owner of an interface may not write to the mount's ctl, but to that of the interface.
+    if (match := _OF_ONE.fullmatch(line)) and not os.access(file, os.W_OK):
+        own = os.path.join(directory, match[1], "ctl")
+        if os.access(own, os.W_OK):
+            file, line = own, match[2]
+    before = _last_error(directory)
+    fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        data = line.encode("utf-8", "surrogateescape")
+        while data:
+            data = data[os.write(fd, data) :]
+    except OSError as error:
+        raise VirtError(error.errno or errno.EIO, _last_error(directory) or sentence_of(error)) from None
+    finally:
+        os.close(fd)
+    after = _last_error(directory)
+    return after.encode("utf-8", "surrogateescape") if after != before else b""
+
+
+def _last_error(directory: str) -> str:
+    """Return the text of the mount's last_error. directory: that of the mount, of an interface or of a bridge."""
+    for above in (".", "..", "../.."):
+        with suppress(OSError):
+            text = read(directory, f"{above}/last_error").decode("utf-8", "surrogateescape").strip()
+            return "" if text == "ok" else text
+    return ""

@@ -1,0 +1,160 @@
+"""`virtfs ls`: the mounts that the user can see, with their interfaces, bridges and cables."""
+
+import errno
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from virtfs.cli.mounts import Answer, ask, read, say, visible
+from virtfs.core.quoting import one_line
+from virtfs.fuse.mounttable import Mounted
+
+Object = Mapping[str, Any]
+
+INTERVAL = 0.25  # seconds between the two samples from which the rates are computed
+RATES: Final = ("rx_frames", "rx_bytes", "rx_dropped", "tx_frames", "tx_bytes", "tx_dropped")
+_UNITS = " kMGT"
+
+
+def ls(as_json: bool) -> int:
+    """Print the mounts that the user can see. Return the exit status: 1 if a mount does not answer."""
+    found = visible()
+    answers = ask([mount.directory for mount in found], _samples)
+    seen = [describe(mount, answer) for mount, answer in zip(found, answers, strict=True)]
+    if as_json:
+        say(json.dumps({"mounts": seen}, ensure_ascii=False) + "\n")
+    else:
+        width = shutil.get_terminal_size((80, 24)).columns
+        say("\n".join("".join(f"{line}\n" for line in lines(one, width)) for one in seen))
+    return int(any(one.error is not None and one.error.errno == errno.ETIMEDOUT for one in answers))
+
+
+def _samples(directory: str) -> bytes:
+    """Return two samples of status.json with their times, as JSON. Runs in a child."""
+    first, at = read(directory, "status.json"), time.monotonic()
+    time.sleep(INTERVAL)
+    second, then = read(directory, "status.json"), time.monotonic()
+    return b'{"seconds": %f, "first": %s, "second": %s}' % (then - at, first, second)
+
+
+def describe(mount: Mounted, answer: Answer) -> dict[str, object]:
+    """Return a mount as an object of `virtfs ls --json`."""
+    status, rates = None, {}
+    if answer.error is None:
+        samples = json.loads(answer.data)
+        status = samples["second"]
+        rates = rates_of(samples["first"], status, samples["seconds"])
+    return {
+        "directory": mount.directory,
+        "source": mount.source,
+        "error": None if answer.error is None else answer.error.strerror,
+        "status": status,
+        "rates": rates,
+    }
+
+
+def rates_of(first: Object, second: Object, seconds: float) -> dict[str, dict[str, float]]:
+    """Return the rates a second of each interface that is in both samples of status.json, by name.
+
+    An interface that has been destroyed and created again between the samples has the rate 0.
+    """
+    before = {virt["name"]: virt["stats"] for virt in first["virts"]}
+    return {
+        virt["name"]: {
+            name: max(0.0, round((virt["stats"][name] - before[virt["name"]][name]) / seconds, 3)) for name in RATES
+        }
+        for virt in second["virts"]
+        if virt["name"] in before
+    }
+
+
+def lines(one: Object, width: int) -> Iterator[str]:
+    """Yield the lines about a mount. width: the maximum number of characters in a line."""
+    status: Object | None = one["status"]
+    if status is None:
+        yield cut(f"{one_line(one['directory'])}  {one_line(one['error'])}", width)
+        return
+    virts, bridges, cables = status["virts"], status["bridges"], status["cables"]
+    counts = [_count(len(virts), "interface"), _count(len(bridges), "bridge"), _count(len(cables), "cable")]
+    yield cut(f"{one_line(one['directory'])}  {', '.join(counts)}", width)
+    if virts:
+        heads = ("", "INTERFACE", "STATE", "OWNER", "READERS", "RX/S", "TX/S", "DROPPED", "HOST")
+        rows = [_row(virt, one["rates"].get(virt["name"], {})) for virt in virts]
+        yield from table([heads, *rows], "<<<<>>>><", width)
+    if bridges:
+        rows = [("", bridge["name"], _state(bridge), _members(bridge)) for bridge in bridges]
+        yield from table([("", "BRIDGE", "STATE", "MEMBERS"), *rows], "<<<<", width)
+    if cables:
+        rows = [("", " - ".join(cable["ends"]), cable["impair"]) for cable in cables]
+        yield from table([("", "CABLE", "IMPAIRMENT"), *rows], "<<<", width)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _row(virt: Object, rates: Mapping[str, float]) -> tuple[str, ...]:
+    stats = virt["stats"]
+    return (
+        "",
+        virt["name"],
+        state_of(virt),
+        cut(virt["owner_name"] or str(virt["owner"]), 8),
+        str(virt["readers"]),
+        short(rates.get("rx_frames", 0)),
+        short(rates.get("tx_frames", 0)),
+        short(stats["rx_dropped"] + stats["tx_dropped"]),
+        host_of(virt),
+    )
+
+
+def state_of(virt: Object) -> str:
+    """Return the state of an interface in one word."""
+    tap = virt["tap"]
+    return "lost" if virt["lost"] else "down" if not virt["up"] else "up" if tap["carrier"] else "nolink"
+
+
+def host_of(virt: Object) -> str:
+    """Return the host's end of an interface: its name if that is unusual, addresses, bridge and namespace."""
+    tap = virt["tap"]
+    parts = [] if tap["name"] == f"tap{virt['unit']}" else [tap["name"]]
+    parts += tap["addresses"]
+    parts += [f"bridge {tap['bridge']}"] if tap["bridge"] else []
+    parts += [f"netns {tap['netns']}"] if tap["netns"] else []
+    parts += [f"# {virt['description']}"] if virt["description"] else []
+    return " ".join(parts)
+
+
+def _state(bridge: Object) -> str:
+    return "lost" if bridge["lost"] else "up" if bridge["up"] else "down"
+
+
+def _members(bridge: Object) -> str:
+    return " ".join(member["name"] for member in bridge["members"])
+
+
+def short(number: float) -> str:
+    """Return a number in at most five characters: 999, 12.3k, 4.56M."""
+    if number and number < 10 and number != int(number):
+        return f"{number:.1f}"
+    for unit in _UNITS:
+        if round(number) < 1000:
+            return f"{number:.{0 if unit == ' ' else max(0, 3 - len(str(int(number))))}f}{unit.strip()}"
+        number /= 1000
+    return f"{number:.0f}P"
+
+
+def cut(text: str, width: int) -> str:
+    """Return a text of at most `width` characters. "…" replaces what is cut off."""
+    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+
+
+def table(rows: Sequence[Sequence[str]], alignment: str, width: int) -> Iterator[str]:
+    """Yield the lines of a table, whose last column takes the rest of the line. alignment: "<" or ">" a column."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(alignment))]
+    align: dict[str, Callable[[str, int], str]] = {"<": str.ljust, ">": str.rjust}
+    for row in rows:
+        cells = [align[side](cell, size) for cell, size, side in zip(row, widths, alignment, strict=True)]
+        yield cut(" ".join(cells).rstrip(), width)

@@ -1,0 +1,155 @@
+"""The virtfs mounts that a user can see, and how commands use their files without hanging.
+
+A command reads a mount through its files, like any other program. A call on a file hangs while the server of the mount
+is stopped, and only SIGKILL ends it. So a child process makes the calls of each mount and sends its result through a
+pipe (fuse.hanging).
+"""
+
+import errno
+import os
+import selectors
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import NamedTuple
+
+from virtfs.cli.surroundings import complain, sentence_of
+from virtfs.core.errors import VirtError
+from virtfs.core.quoting import quoted
+from virtfs.fuse.hanging import STOPPED, Child, stopped_servers
+from virtfs.fuse.mounttable import Mounted, mounts, resolve
+
+PATIENCE = 5.0  # seconds to wait for the answer of a mount; a loaded machine may need more than one
+
+Work = Callable[[str], bytes]
+
+
+class Answer(NamedTuple):
+    """What a mount has answered. data: the result. error: None, or a sentence that says why there is no result."""
+
+    data: bytes
+    error: OSError | None = None
+
+
+def visible() -> list[Mounted]:
+    """Return the virtfs mounts in the mount table, each file system once, in the order of their directories."""
+    found = {mount.device: mount for mount in reversed(mounts()) if mount.virtfs and mount.root == "/"}
+    return sorted(found.values(), key=lambda mount: mount.directory)
+
+
+def chosen(directory: str | None) -> str:
+    """Return the directory of the mount that a command means.
+
+    directory: what the user has given. None: use $VIRTFS, or the mount that contains the working directory, or the only
+    mount. VirtError: ENOENT, there is no mount; EINVAL, there are several.
+    """
+    if directory := directory or os.environ.get("VIRTFS"):
+        return resolve(directory)
+    seen = [mount.directory for mount in visible()]
+    here = os.getcwd()
+    inside = [mount for mount in seen if f"{here}/".startswith(f"{mount.rstrip('/')}/")]
+    if inside:
+        return max(inside, key=len)
+    if not seen:
+        raise VirtError(errno.ENOENT, "there is no virtfs mount: make one with virtfs mount DIR")
+    if len(seen) > 1:
+        raise VirtError(errno.EINVAL, f"there are several mounts, choose one with -d: {', '.join(seen)}")
+    return seen[0]
+
+
+def ask(directories: Sequence[str], work: Work, seconds: float = PATIENCE) -> list[Answer]:
+    """Call `work` for each directory at the same time, and return the answers in the same order.
+
+    work: reads or writes files of the mount, in a child process. It may raise OSError.
+    The answer of a mount that does not answer within `seconds` has the error ETIMEDOUT.
+    """
+    answers: dict[int, bytes] = dict.fromkeys(range(len(directories)), b"")
+    with _children(directories, work) as (pipes, children):
+        end = time.monotonic() + seconds
+        while pipes.get_map() and (left := end - time.monotonic()) > 0:
+            for key, _ in pipes.select(left):
+                if data := os.read(key.fd, 1 << 20):
+                    answers[key.data] += data
+                else:
+                    pipes.unregister(key.fd)
+        silent = {key.data for key in pipes.get_map().values()}
+        failed = {at: child.status for at, child in enumerate(children) if at not in silent and child.ended(STOPPED)}
+    return [_answer(data, at in silent, failed.get(at)) for at, data in answers.items()]
+
+
+def ask_patiently(directory: str, work: Work) -> bytes:
+    """Call `work` for one directory, however long it takes, and return its result. OSError: what `work` has raised.
+
+    If that takes long because the server of the mount is stopped, say so. Ctrl-C ends the wait.
+    """
+    data, told = b"", False
+    with _children([directory], work) as (pipes, (child,)):
+        while pipes.get_map():
+            ready = pipes.select(None if told else STOPPED)
+            if not ready:
+                told = True
+                if stopped := stopped_servers():
+                    complain("virtfs", f"{quoted(directory)}: its server may be stopped ({stopped}); waiting for it")
+            for key, _ in ready:
+                if more := os.read(key.fd, 1 << 20):
+                    data += more
+                else:
+                    pipes.unregister(key.fd)
+        child.ended(STOPPED)
+        answer = _answer(data, False, child.status)
+    if answer.error is not None:
+        raise answer.error
+    return answer.data
+
+
+@contextmanager
+def _children(directories: Sequence[str], work: Work) -> Iterator[tuple[selectors.DefaultSelector, list[Child]]]:
+    with ExitStack() as ending:
+        pipes = ending.enter_context(selectors.DefaultSelector())
+        children = []
+        for at, directory in enumerate(directories):
+            reader, writer = os.pipe()
+            ending.callback(os.close, reader)
+            children.append(ending.enter_context(Child(partial(_report, work, directory, writer))))
+            os.close(writer)
+            pipes.register(reader, selectors.EVENT_READ, at)
+        yield pipes, children
+
+
+def _report(work: Work, directory: str, pipe: int) -> int:
+    """Run in a child: call `work`, and write its result into the pipe. Return 0, or 1 for the text of an OSError."""
+    try:
+        data, status = work(directory), 0
+    except OSError as error:
+        data, status = f"{error.errno or errno.EIO} {sentence_of(error)}".encode(errors="surrogateescape"), 1
+    with open(pipe, "wb", closefd=False) as out:
+        out.write(data)
+    return status
+
+
+def _answer(data: bytes, silent: bool, status: int | None) -> Answer:
+    if silent:
+        stopped = stopped_servers()
+        return Answer(
+            b"", VirtError(errno.ETIMEDOUT, f"no answer; is its server stopped{stopped and f' ({stopped})'}?")
+        )
+    if status == 0:
+        return Answer(data)
+    number, _, reason = data.decode(errors="surrogateescape").partition(" ")
+    if not number.isdecimal():
+        return Answer(b"", VirtError(errno.EIO, "it cannot be read"))
+    return Answer(b"", VirtError(int(number), reason))
+
+
+def read(directory: str, name: str) -> bytes:
+    """Return the contents of a file of a mount. Call it in a child."""
+    with open(os.path.join(directory, name), "rb") as file:
+        return file.read()
+
+
+def say(text: str) -> None:
+    """Print to standard output."""
+    sys.stdout.write(text)
+    sys.stdout.flush()

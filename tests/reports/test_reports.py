@@ -9,7 +9,7 @@ from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until
 from prometheus_client.parser import text_string_to_metric_families
 
-REPORTS = ["ifconfig", "status.json", "metrics"]
+REPORTS = ["ifconfig", "status.json", "topology", "metrics"]
 
 
 def shown(virt: Virt) -> list[str]:

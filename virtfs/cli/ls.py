@@ -3,13 +3,16 @@
 import errno
 import json
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
-from virtfs.cli.mounts import Answer, ask, read, say, visible
-from virtfs.core.quoting import one_line
-from virtfs.fuse.mounttable import Mounted
+from virtfs.cli.mounts import Answer, ask, chosen, read, say, visible
+from virtfs.core.errors import VirtError
+from virtfs.core.quoting import one_line, quoted
+from virtfs.fuse.mounttable import Mounted, resolve
 
 Object = Mapping[str, Any]
 
@@ -18,9 +21,16 @@ RATES: Final = ("rx_frames", "rx_bytes", "rx_dropped", "tx_frames", "tx_bytes", 
 _UNITS = " kMGT"
 
 
-def ls(as_json: bool) -> int:
-    """Print the mounts that the user can see. Return the exit status: 1 if a mount does not answer."""
+def ls(directory: str | None, as_json: bool) -> int:
+    """Print a mount, or all mounts that the user can see. Return the exit status: 1 if a mount does not answer.
+
+    directory: the mount point; None for all mounts. VirtError: EINVAL, no virtfs is mounted there.
+    """
     found = visible()
+    if directory is not None:
+        found = [mount for mount in found if mount.directory == resolve(directory)]
+        if not found:
+            raise VirtError(errno.EINVAL, f"{quoted(directory)} is not a virtfs mount")
     answers = ask([mount.directory for mount in found], _samples)
     seen = [describe(mount, answer) for mount, answer in zip(found, answers, strict=True)]
     if as_json:
@@ -29,6 +39,27 @@ def ls(as_json: bool) -> int:
         width = shutil.get_terminal_size((80, 24)).columns
         say("\n".join("".join(f"{line}\n" for line in lines(one, width)) for one in seen))
     return int(any(one.error is not None and one.error.errno == errno.ETIMEDOUT for one in answers))
+
+
+def draw(directory: str | None, file: str) -> None:
+    """Draw the topology of a mount as an SVG image.
+
+    directory: the mount point; None for the default (mounts.chosen). file: the name of the image, "-" for standard
+    output. VirtError: ENOENT, there is no dot; ETIMEDOUT, the mount does not answer; EIO, dot has failed.
+    """
+    dot = shutil.which("dot")
+    if dot is None:
+        raise VirtError(errno.ENOENT, 'drawing needs the program "dot": install Graphviz (package graphviz)')
+    (answer,) = ask([chosen(directory)], lambda mount: read(mount, "topology"))
+    if answer.error is not None:
+        raise answer.error
+    done = subprocess.run([dot, "-Tsvg"], input=answer.data, capture_output=True, check=False)
+    if done.returncode:
+        raise VirtError(errno.EIO, f"dot has failed: {done.stderr.decode(errors='replace').strip()}")
+    if file == "-":
+        say(done.stdout.decode())
+    else:
+        Path(file).write_bytes(done.stdout)
 
 
 def _samples(directory: str) -> bytes:

@@ -57,6 +57,7 @@ List the mounts that you can see, with their interfaces, bridges and cables. RX/
 a second, from the host and to it; DROPPED is their number so far.
 
   virtfs ls
+  virtfs ls --svg lab.svg
   virtfs ls --json | jq '.mounts[].status.virts[].name'
 """
 _CTL = """\
@@ -96,9 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 umount(given.directory)
                 return 0
             case "ls":
-                from virtfs.cli.ls import ls
+                from virtfs.cli.ls import draw, ls
 
-                return ls(given.json)
+                if given.svg is None:
+                    return ls(given.directory, given.json)
+                draw(given.directory, given.svg)
+                return 0
             case "ctl":
                 from virtfs.cli.ctl import ctl
 
@@ -151,7 +155,10 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER)
 
     one = verbs.add_parser("ls", help="list mounts and interfaces", description=_LS, formatter_class=raw)
-    one.add_argument("--json", action="store_true", help="print one JSON object, see virtfs(1)")
+    one.add_argument("-d", dest="directory", metavar="DIR", help="the mount; without it, all mounts")
+    form = one.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object, see virtfs(1)")
+    form.add_argument("--svg", metavar="FILE", help="draw the network of one mount with Graphviz; - is stdout")
 
     one = verbs.add_parser("ctl", help="write a line to ctl", description=_CTL, formatter_class=raw)
     one.add_argument("-d", dest="directory", metavar="DIR", help="the mount, or the directory of one interface")

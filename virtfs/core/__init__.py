@@ -56,6 +56,7 @@ Reports:
     ifconfig              interfaces in the layout of NetBSD's ifconfig(8)
     brconfig              bridges in the layout of NetBSD's brconfig(8)
     status                the file status.json
+    topology              the file topology
 
 Small types:
 

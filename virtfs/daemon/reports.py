@@ -9,7 +9,8 @@ from virtfs.core.counters import Way
 from virtfs.core.grammar import format_command
 from virtfs.core.limits import Limits
 from virtfs.core.memory import Memory
-from virtfs.core.status import describe, describe_bridge, describe_cable, status
+from virtfs.core.status import Object, describe, describe_bridge, describe_cable, status
+from virtfs.core.topology import topology
 from virtfs.core.virt import Virt
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
@@ -85,13 +86,22 @@ class Reports:
 
     def status(self, version: str) -> str:
         """Return every interface, bridge and cable as JSON."""
-        names = self._accounts.user_name, self._accounts.group_name
-        virts = [describe(wire.virt, wire.readers, *names) for wire in self.wires()]
-        words = ("".join(format_command(line).split(maxsplit=3)[3:]) for line in self._cables.lines())
-        cables = [describe_cable(said, *ways) for said, ways in zip(words, self._cables.ways(), strict=True)]
-        bridges = map(describe_bridge, self._bridges)
         state, limits, memory = self._state.report(), asdict(self._limits), self.memory.describe()
-        return status(version, virts, bridges, cables, self._options, state, limits, memory)
+        return status(version, *self._objects(), self._options, state, limits, memory)
+
+    def topology(self) -> str:
+        """Return the network as a graph for Graphviz."""
+        return topology(*self._objects())
+
+    def _objects(self) -> tuple[list[Object], list[Object], list[Object]]:
+        """Return interfaces, bridges and cables as the objects of status.json."""
+        names = self._accounts.user_name, self._accounts.group_name
+        virts: list[Object] = [describe(wire.virt, wire.readers, *names) for wire in self.wires()]
+        words = ("".join(format_command(line).split(maxsplit=3)[3:]) for line in self._cables.lines())
+        cables: list[Object] = [
+            describe_cable(said, *ways) for said, ways in zip(words, self._cables.ways(), strict=True)
+        ]
+        return virts, [describe_bridge(bridge) for bridge in self._bridges], cables
 
     def state_gauges(self) -> dict[str, float] | None:
         """Return the values of the metrics about the state file. Return None if there is no state file."""

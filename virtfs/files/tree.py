@@ -69,6 +69,9 @@ class Reports(Protocol):
     def status(self, version: str) -> str:
         """Return the text of status.json."""
 
+    def topology(self) -> str:
+        """Return the text of topology."""
+
     def state_gauges(self) -> dict[str, float] | None:
         """Return the value of each metric of the state file by name, or None if there is no state file."""
 
@@ -110,6 +113,7 @@ class Tree:
                 b"# HELP virtfs_memory",
             ),
             "memory": Text(ROOT, lambda user: reports.memory.text(), rights=Rights.PRIVATE),
+            "topology": self._report(reports.topology),
             "version": Text(ROOT, lambda user: f"virtfs {version}\n"),
         }
 
@@ -148,10 +152,10 @@ class Tree:
         values = {name: self._value(virt, f"tap/{name}", value) for name, value in TAP_VALUES.items()}
         return {**values, "addresses": addresses}
 
-    def _report(self, text: Callable[[], str], unsteady: bytes) -> Text:
-        """Return a text that contains the counters of every interface.
+    def _report(self, text: Callable[[], str], unsteady: bytes = b"") -> Text:
+        """Return a text about every interface, for which a read queries the kernel.
 
-        unsteady: the beginning of its last part, whose numbers every read changes.
+        unsteady: the beginning of its last part, whose numbers every read changes; b"" if there is none.
         """
         reports = self._reports
         return Text(

@@ -1,0 +1,142 @@
+r"""The file topology: the network of a mount as a graph, in the language dot of Graphviz.
+
+    virt3 ═══ tap3 ─── bridge0 ─── eth0         ═══ wire   ─── port of a bridge   ┄┄┄ cable
+      ┆
+    virt4 ═══ tap4 (in a box for its network namespace)
+
+The graph is made from the objects of status.json (core.status), so its names are already escaped (core.quoting).
+Counters are left out, so the text changes only when the network does.
+
+In a quoted string of dot only \" is an escape, but a label has its own escapes, such as \n and \N, and entities such
+as &lt; (graphviz.org, "escString" and "Character encodings"). So text doubles each backslash and escapes each quote
+and ampersand.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+Object = Mapping[str, Any]
+
+_HEAD = """\
+graph virtfs {
+  graph [rankdir=LR, fontname="sans-serif", style=rounded];
+  node [shape=box, fontname="sans-serif", fontsize=11];
+  edge [fontname="sans-serif", fontsize=9];
+"""
+
+
+def topology(virts: Iterable[Object], bridges: Iterable[Object], cables: Iterable[Object]) -> str:
+    """Return the text of the file, from the objects that the functions of core.status return."""
+    return "".join(
+        (_HEAD, *(f"  {line}\n" for line in _Graph(list(virts), list(bridges), list(cables)).lines()), "}\n")
+    )
+
+
+class _Graph:
+    """Makes the lines of one graph. Each node has an id that begins with its kind, because names may be equal."""
+
+    def __init__(self, virts: list[Object], bridges: list[Object], cables: list[Object]) -> None:
+        self._virts = virts
+        self._bridges = bridges
+        self._cables = cables
+        # The nodes in each network namespace by its name, "" for that of the mount: id and attributes.
+        self._nodes: dict[str, dict[str, str]] = {}
+        self._edges: dict[tuple[str, str], str] = {}
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines between the braces."""
+        for bridge in self._bridges:
+            self._add_bridge(bridge)
+        for virt in self._virts:
+            yield f"{_quoted(virt['name'])} [{_label(*_virt_lines(virt))}, style={_style(virt)}];"
+            self._add_tap(virt)
+        for netns, nodes in self._nodes.items():
+            named = [f"{_quoted(node)} [{attributes}];" for node, attributes in nodes.items()]
+            if netns:
+                yield f"subgraph {_quoted(f'cluster {netns}')} {{"
+                yield f"  label={_quoted(f'netns {netns}')};"
+                yield from (f"  {line}" for line in named)
+                yield "}"
+            else:
+                yield from named
+        for (one, other), attributes in self._edges.items():
+            yield f"{_quoted(one)} -- {_quoted(other)} [{attributes}];"
+        yield from self._cable_lines()
+
+    def _add_bridge(self, bridge: Object) -> None:
+        state = "lost" if bridge["lost"] else "up" if bridge["up"] else "down"
+        node = _bridge_id("", bridge["name"])
+        label = _label(bridge["name"], state, *bridge["inet"])
+        self._node("", node, f"{label}, shape=hexagon, style={_style(bridge)}")
+        taps = {virt["tap"]["name"] for virt in self._virts if not virt["tap"]["netns"]}
+        for member in bridge["members"]:
+            if member["name"] not in taps:
+                self._node("", f"host {member['name']}", f"{_label(member['name'])}, shape=ellipse")
+                self._edges[node, f"host {member['name']}"] = "style=solid"
+
+    def _add_tap(self, virt: Object) -> None:
+        tap = virt["tap"]
+        netns, node = tap["netns"], f"tap{virt['unit']}"
+        self._node(netns, node, f"{_label(tap['name'], *tap['addresses'])}, style={_style(virt)}")
+        self._edges[virt["name"], node] = f"{_label(*_wire_lines(virt))}, penwidth=3, style={_style(virt)}"
+        if tap["bridge"]:
+            bridge = _bridge_id(netns, tap["bridge"])
+            if bridge not in self._nodes.get(netns, {}):  # a bridge that other programs have made
+                self._node(netns, bridge, f"{_label(tap['bridge'])}, shape=hexagon")
+            self._edges[node, bridge] = "style=solid"
+
+    def _node(self, netns: str, node: str, attributes: str) -> None:
+        self._nodes.setdefault(netns, {})[node] = attributes
+
+    def _cable_lines(self) -> Iterator[str]:
+        names = {virt["name"] for virt in self._virts}
+        for cable in self._cables:
+            for end in cable["ends"]:
+                if end not in names:
+                    yield f"{_quoted(end)} [{_label(end)}, shape=ellipse];"
+            one, other = cable["ends"]
+            impaired = [cable["impair"]] if cable["impair"] else []
+            yield f"{_quoted(one)} -- {_quoted(other)} [{_label('cable', *impaired)}, style=dashed, constraint=false];"
+
+
+def _virt_lines(virt: Object) -> Iterator[str]:
+    """Yield the lines of the label of an interface."""
+    yield virt["name"]
+    yield virt["address"]
+    if virt["owner"]:
+        yield f"owner {virt['owner_name'] or virt['owner']}"
+    if virt["group"]:
+        yield f"group {virt['group_name'] or virt['group']}"
+    if virt["description"]:
+        yield virt["description"]
+
+
+def _wire_lines(virt: Object) -> Iterator[str]:
+    """Yield the lines of the label of a wire: its state, and what differs from a new one."""
+    plugged = virt["tap"]["carrier"] or not virt["up"]
+    yield "lost" if virt["lost"] else "down" if not virt["up"] else "up" if plugged else "no carrier"
+    yield f"mtu {virt['mtu']}"
+    if virt["impair"]:
+        yield f"impair {virt['impair']}"
+    if virt["filter"]:
+        yield f"filter {virt['filter']}"
+
+
+def _style(one: Object) -> str:
+    return "dotted" if one["lost"] or not one["up"] else "solid"
+
+
+def _bridge_id(netns: str, name: str) -> str:
+    return f"bridge {netns}/{name}"
+
+
+def _label(*lines: str) -> str:
+    return 'label="' + "\\n".join(_escaped(line) for line in lines) + '"'
+
+
+def _quoted(text: str) -> str:
+    return f'"{_escaped(text)}"'
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;")

@@ -195,6 +195,8 @@ CASES = {
     "values": Case(say("virt1 mtu 1300 down taplink 02:00:00:00:00:09 queue 9 -inet 10.0.1.1"), (GONE,), (ONE,)),
     "small mtu": Case(say("virt1 mtu 1400"), (GONE,), (say("create 1 up mtu 1000"),)),
     "opening": Case(say("virt1 carrier open upopen"), (GONE,), (ONE,)),
+    "unplug": Case(say("virt1 carrier off"), (GONE,), (say("create 1 up history 64K filter icmp"),)),
+    "check": Case(say(f"check virt1 filter tcp port 80\ncheck create 2 netns {FAR}"), (GONE,), (ONE,)),
     "owner": Case(say("virt1 owner daemon group daemon"), (GONE,), (ONE,)),
     "destroy": Case(GONE, (), (ONE,)),
     "bridge": Case(say("create bridge0 up add tap1 inet 10.7.7.1/24"), (NO_BRIDGE, GONE), (ONE,)),

@@ -59,9 +59,9 @@ def start(place: Place, commands: str) -> "subprocess.Popen[str]":
 
 
 def test_all_of_them_are_tried() -> None:
-    assert list(_LINES) == ["QEMU", "lwIP", "slirp4netns", "socat", "VXLAN", "container", "dnsmasq", "scapy"]
+    assert list(_LINES) == ["QEMU", "socket", "lwIP", "slirp4netns", "socat", "VXLAN", "container", "dnsmasq", "scapy"]
     assert {line for line in re.findall("^## (.*)", _MORE, re.MULTILINE) if more(line)} == {
-        "slirp4netns", "socat", "scapy"
+        "Sockets", "slirp4netns", "socat", "scapy"
     }  # fmt: skip
 
 
@@ -75,6 +75,50 @@ def test_qemu_gets_its_address_from_dnsmasq(host: Mount) -> None:
     until(lambda: "DHCPACK(tap3) 10.0.3." in host.sh("cat /mnt/served"), "a lease", 60)
     host.end_programs()
     host.sh("umount /var/lib/misc")
+
+
+@pytest.mark.parametrize("commands", [_LINES["socket"], more("Sockets")[0]], ids=["stream", "dgram"])
+def test_qemu_over_a_socket(host: Mount, commands: str) -> None:
+    """The firmware halts the processor of the virtual machine at once. QEMU itself sends and records frames."""
+    cable, _, qemu = commands.replace("/tmp/", "/mnt/").strip().partition("\n")
+    host.sh(cable)
+    host.sh("(head -c 65520 /dev/zero; printf '\\372\\364'; head -c 14 /dev/zero) >/mnt/halt")  # cli, hlt
+    more = "-bios /mnt/halt -display none -monitor stdio -object filter-dump,id=d,netdev=n,file=/mnt/dump"
+    machine = host.start("bash", "-c", f"{qemu} {more} >/mnt/screen 2>&1", stdin=subprocess.PIPE)
+    assert machine.stdin is not None
+    until(lambda: '"state": "connected"' in host.read("status.json"), "QEMU is connected")
+    machine.stdin.write("announce_self\n")
+    machine.stdin.flush()
+    until(lambda: host.read("virt3/stats/tx_frames") != "0", "a frame from QEMU")
+    host.sh("ping -c1 -W0.1 10.0.3.2 >/dev/null || true")
+    until(lambda: "who-has 10.0.3.2" in host.sh("tcpdump -nr /mnt/dump arp 2>/dev/null || true"), "a frame to QEMU")
+
+
+def test_passt(host: Mount) -> None:
+    """A program in the namespace reads from a server that listens only on an address of the host."""
+    host.sh("ip netns add far; ip link add up0 type veth peer name up1; ip address add 192.0.2.9/24 dev up0")
+    host.sh("ip link set up1 up; ip link set up0 up; ip route add default via 192.0.2.1")
+    host.sh("mkdir -m 777 /mnt/open; echo hello >/mnt/page")
+    start(host, "socat -U TCP-LISTEN:8000,bind=192.0.2.9,reuseaddr OPEN:/mnt/page")
+    start(host, more("Sockets")[1].replace("/tmp/", "/mnt/open/").strip() + " 2>/mnt/said")
+    until(lambda: '"state": "connected"' in host.read("status.json"), "passt is connected")
+    assert host.sh("ip netns exec far socat -u TCP:192.0.2.9:8000 -") == "hello\n"
+    host.end_programs()
+    host.sh("ip netns delete far; ip link delete up0; rm -r /mnt/open")
+
+
+def test_slirp4netns_over_a_socket(host: Mount) -> None:
+    start(host, more("Sockets")[2].replace("/tmp/", "/mnt/").strip() + " >/mnt/said 2>&1")
+    until(lambda: '"state": "connected"' in host.read("status.json"), "slirp4netns is connected")
+    host.sh("ping -q -c1 -w5 10.0.2.2")
+
+
+def test_two_hosts_over_tcp(hosts: tuple[Mount, Mount]) -> None:
+    there, here = more("Sockets")[3:]
+    hosts[1].sh(there)
+    hosts[0].sh(here)
+    until(lambda: '"state": "connected"' in hosts[0].read("status.json"), "the hosts are connected")
+    reach_each_other(hosts)
 
 
 def test_lwip(host: Mount, tmp_path: Path) -> None:
@@ -106,8 +150,14 @@ def test_slirp4netns_for_a_shell(host: Mount) -> None:
 
 
 def connected(hosts: tuple[Mount, Mount]) -> None:
+    """Assert that the machines reach each other once a program has opened the frame file."""
+    hosts[0].sh("cat virt3/wait/reader")
+    reach_each_other(hosts)
+
+
+def reach_each_other(hosts: tuple[Mount, Mount]) -> None:
     """Assert that the machines reach each other over their taps, with small and full-sized frames."""
-    hosts[0].sh("cat virt3/wait/reader; ping -q -c2 -i0.1 -w5 10.0.3.2; ping -q -c50 -i0.002 -s1472 -w5 10.0.3.2")
+    hosts[0].sh("ping -q -c2 -i0.1 -w5 10.0.3.2; ping -q -c50 -i0.002 -s1472 -w5 10.0.3.2")
     hosts[1].sh("ping -q -c2 -i0.1 -w5 10.0.3.1")
 
 

@@ -18,14 +18,15 @@ from typing import Any
 import trio
 
 from virtfs.daemon.statefile import StateFile
-from virtfs.host import bpf, features, netns, tap
+from virtfs.host import bpf, features, netns, sockets, tap
 from virtfs.host.ring import PacketRing
 from virtfs.host.rtnl import Rtnl
 from virtfs.host.tap import Tap
 
 # Functions that may block. A name lookup may ask a server. rtnetlink, ethtool and the ioctls of a tap wait for
 # rtnl_mutex (drivers/net/tun.c __tun_chr_ioctl). Closing a tap or a ring waits for RCU. A call in another namespace and
-# the compilation of a filter wait for a thread. The others wait for a disk or for a child process.
+# the compilation of a filter wait for a thread. The others wait for a disk, for a child
+# process, or for the look-up of a path, which can lead into the mount itself.
 DOORS: list[tuple[object, str]] = [
     (pwd, "getpwnam"),
     (pwd, "getpwuid"),
@@ -46,6 +47,11 @@ DOORS: list[tuple[object, str]] = [
     (Tap, "close"),
     (PacketRing, "close"),
     (StateFile, "_replace"),
+    (sockets, "connect_path"),
+    (sockets, "connect_to"),
+    (sockets, "bind_datagrams"),
+    (sockets, "listen"),
+    (sockets.OwnSocket, "close"),
 ]
 
 

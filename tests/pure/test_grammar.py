@@ -25,6 +25,8 @@ from virtfs.core.grammar import (
 from virtfs.core.ids import BridgeName, Unit
 from virtfs.core.impairment import Impairment, Share
 from virtfs.core.line_words import LINE_MAX, WORDS_MAX, Words
+from virtfs.core.socketname import FORMS as SOCKET_FORMS
+from virtfs.core.socketname import SocketName
 from virtfs.core.verbs import BRIDGE, FORMS, VERBS, VIRT, Form, Kind, Noun, Verb
 
 MAC = parse_station_mac("b2:0a:00:0b:0e:03")
@@ -506,12 +508,22 @@ CHAINS = {(noun, makes): chains_of(noun, makes=makes) for noun in (VIRT, BRIDGE)
 UNITS = st.integers(0, 2147483639).map(Unit)
 BRIDGES = st.integers(0, 999999999).map(lambda number: BridgeName(f"bridge{number}"))
 
+PATHS = st.text("ab,:#/é", max_size=40).map("/{}".format)
+HOSTS = st.sampled_from(["", "example.org", "192.0.2.1", "2001:db8::1", "fe80::1%eth0"])
+SOCKETS = st.one_of(
+    st.builds(SocketName, st.sampled_from(["unix", "unix-listen", "seqpacket"]), PATHS),
+    st.builds(SocketName, st.just("dgram"), PATHS.map(lambda path: path.replace(",", "")), st.just("") | PATHS),
+    st.builds(SocketName, st.just("tcp-listen"), host=HOSTS, port=st.integers(1, 65535)),
+    st.builds(SocketName, st.just("tcp"), host=HOSTS.filter(bool), port=st.integers(1, 65535)),
+)
+
 
 @st.composite
 def cables(draw: st.DrawFn, kind: Kind) -> Command:
     first, second = draw(st.lists(UNITS, min_size=2, max_size=2, unique=True))
     impaired = kind == "cable" and draw(st.booleans())
-    return Command(kind, first, (Action("impair", (draw(IMPAIRED),)),) if impaired else (), second)
+    peer = draw(st.one_of(st.just(second), SOCKETS))
+    return Command(kind, first, (Action("impair", (draw(IMPAIRED),)),) if impaired else (), peer)
 
 
 @st.composite
@@ -559,6 +571,7 @@ def test_no_verb_follows_a_text() -> None:
 
 
 WORDS = "create ensure destroy help virt3 3 tap3 # \t 1500 -1 10.0.3.1/24 fd00::1/64 b2:0a:00:0b:0e:03 alice 0660 both"
+WORDS += " unix:/a unix-listen:/ dgram:/a,/b dgram:/a, seqpacket:a tcp:h:1 tcp:[::1]:70000 tcp-listen:4000 udp:1"
 WORDS += " bridge0 bridge bridge1000000000 adopt eth0 cable uncable virt4 4 in out delay 20ms loss 1% seed limit"
 VOCABULARY = st.sampled_from([*(verb.name for verb in VERBS), *WORDS.split(" "), "\x00", "\udcff"])
 LINES = st.text() | st.lists(VOCABULARY | st.text(max_size=3), max_size=8).map(" ".join)
@@ -588,6 +601,8 @@ def test_any_text_is_a_value_or_refused(file: str, text: str) -> None:
 # --- impairments, filters and cables
 
 LAN = Impairment(delay=20_000_000, loss=Share(1))
+LOSS = Impairment(loss=Share(1))
+BRACKETS = "; an IPv6 address stands in brackets"
 
 
 @pytest.mark.parametrize(
@@ -613,6 +628,17 @@ LAN = Impairment(delay=20_000_000, loss=Share(1))
             ),
         ),
         ("uncable 4 3", Command("uncable", Unit(4), (), Unit(3))),
+        (
+            "cable 3 dgram:/run/a,/run/b loss 1%",
+            Command(
+                "cable",
+                Unit(3),
+                (Action("impair", ((("in", LOSS), ("out", LOSS)),)),),
+                SocketName("dgram", "/run/a", "/run/b"),
+            ),
+        ),
+        ("uncable 3 tcp:[::1]:4000", Command("uncable", Unit(3), (), SocketName("tcp", host="::1", port=4000))),
+        ("cable 3 tcp-listen:4000", Command("cable", Unit(3), (), SocketName("tcp-listen", port=4000))),
     ],
 )  # fmt: skip
 def test_lines_about_wires(line: str, command: Command) -> None:
@@ -626,12 +652,19 @@ def test_lines_about_wires(line: str, command: Command) -> None:
         ("virt3 impair in", 'impair: "in" needs an impairment such as delay 20ms or loss 1%'),
         ("virt3 impair up", 'impair: "up" is not an impairment such as delay 20ms or loss 1%'),
         ("virt3 impair in loss 1% in loss 2%", 'impair: "in" is given twice'),
-        ("cable 3", '"cable" needs an interface: cable A B [IMPAIRMENT ...]'),
+        ("cable 3", '"cable" needs an interface: cable A B|SOCKET [IMPAIRMENT ...]'),
         ("cable 3 3", '"virt3" cannot be both ends of a cable'),
         ("cable 3 bridge0", '"bridge0" is not an interface name: it must be N or virtN, with N in plain decimal'),
         ("cable 3 4 up", 'impair: "up" is not an impairment such as delay 20ms or loss 1%'),
-        ("cable 3 4 loss 1% up", '"up" is one word too many: cable A B [IMPAIRMENT ...]'),
-        ("uncable 3 4 loss 1%", '"loss" is one word too many: uncable A B'),
+        ("cable 3 4 loss 1% up", '"up" is one word too many: cable A B|SOCKET [IMPAIRMENT ...]'),
+        ("cable 3 udp:h:1", f'"udp:h:1" is not a socket: it must be {SOCKET_FORMS}'),
+        ("cable 3 unix:run/a", '"run/a" is not an absolute path'),
+        ("cable 3 dgram:/run/a,", '"" is not an absolute path'),
+        ("cable 3 tcp:4000", f'"tcp:4000" is not tcp:HOST:PORT{BRACKETS}'),
+        ("cable 3 tcp-listen:::1", f'"tcp-listen:::1" is not tcp-listen:[HOST:]PORT{BRACKETS}'),
+        ("cable 3 tcp:h:http", '"http" is not a number in plain decimal'),
+        (f"cable 3 unix:/{'a' * 107}", f'"/{"a" * 63}…" is too long: the path of a socket has at most 107 bytes'),
+        ("uncable 3 4 loss 1%", '"loss" is one word too many: uncable A B|SOCKET'),
     ],
 )
 def test_wrong_lines_about_wires(line: str, sentence: str) -> None:

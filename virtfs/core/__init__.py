@@ -21,6 +21,7 @@ The language of ctl:
     grammar               parses lines into commands, and formats commands as lines
     verbs                 the tables of commands and verbs
     arguments             the kinds of arguments, each with its parser and formatter
+    socketname            the names of sockets at the far end of cables
     quantities            parses and formats numbers, sizes, rates and times
     quoting               shows text from outside: escapes what a terminal would interpret
     bytestext             names as bytes and as text

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from errno import E2BIG, EINVAL
+from textwrap import fill
 
 from virtfs.core import verbs
 from virtfs.core.arguments import Argument, take_impairments
@@ -17,6 +18,8 @@ from virtfs.core.ids import BridgeName, Unit
 from virtfs.core.line_words import BLANKS, LINE_MAX, Words, too_long
 from virtfs.core.quantities import parse_bridge_name, parse_unit_name
 from virtfs.core.quoting import quoted, word
+from virtfs.core.socketname import FORMS as SOCKETS
+from virtfs.core.socketname import SocketName, names_socket, parse_socket
 from virtfs.core.verbs import BRIDGE, FORMS, VIRT, Form, Kind, Noun, Verb
 
 # Maximum number of verbs in a line. A limit is needed because all other commands wait while a line runs.
@@ -46,14 +49,14 @@ class Command:
     actions: the verbs, in order. The impairments of a cable are a single action `impair`, in which `in` is the
     direction from the peer and `out` the direction to the peer.
     A `mark` has a single action `mark`.
-    peer: the interface at the other end of a cable; None for other commands.
+    peer: the interface or the socket at the other end of a cable; None for other commands.
     checks: whether the line is only checked, because it begins with "check".
     """
 
     kind: Kind
     target: Unit | BridgeName | None = None
     actions: tuple[Action, ...] = ()
-    peer: Unit | None = None
+    peer: Unit | SocketName | None = None
     checks: bool = False
 
 
@@ -188,7 +191,8 @@ def help_text() -> str:
         "Commands of ctl, one a line. A word that begins with # starts a comment.\n"
         "A line is checked as a whole before any of it takes effect.\n"
         "netns must be the last verb of its line, except after create and ensure.\n"
-        f"\n{_columns(commands)}\n"
+        f"\n{_columns(commands)}"
+        f"{fill(f'SOCKET is {SOCKETS}.', 100)}\n\n"
         "Verbs of virtN, any number in a line. In virtN/ctl they are written without the name virtN.\n"
         "(root): only root may use the verb, even if the interface has another owner.\n"
         f"\n{_columns(_usages(VIRT))}\n"
@@ -199,9 +203,9 @@ def help_text() -> str:
 
 
 def _parse_cable(form: Form, target: Unit | BridgeName | None, words: Words) -> Command:
-    peer = _parse_target(form, words)
-    if not isinstance(peer, int):
-        raise VirtError(EINVAL, f"{quoted(form.kind)} needs two interfaces: {form.usage}")
+    peer = _parse_peer(form, words)
+    if peer is None:
+        raise VirtError(EINVAL, f"{quoted(form.kind)} needs two ends: {form.usage}")
     if peer == target:
         raise VirtError(EINVAL, f"{quoted(f'virt{peer}')} cannot be both ends of a cable")
     impair = _known("impair", VIRT)
@@ -210,6 +214,15 @@ def _parse_cable(form: Form, target: Unit | BridgeName | None, words: Words) -> 
         actions = (Action("impair", (_take_words(impair, take_impairments, words),)),)
     words.expect_end(form.usage)
     return Command(form.kind, target, actions, peer)
+
+
+def _parse_peer(form: Form, words: Words) -> Unit | SocketName | None:
+    word = words.peek()
+    if word is None or not names_socket(word):
+        peer = _parse_target(form, words)
+        return peer if isinstance(peer, int) else None
+    words.take()
+    return parse_socket(word)
 
 
 def _parse_change(first: str, words: Words) -> Command:

@@ -53,7 +53,7 @@ _OTHERS = Fraction(7, 8)  # the share of the mount's limit that users other than
 class Kind(Enum):
     """The kinds of memory: the name in reports, the level, and a description."""
 
-    FRAMES = "frames", Level.QUEUES, "frames read ahead of a reader, and the backlog"
+    FRAMES = "frames", Level.QUEUES, "frames read ahead of a reader or a cable, and the backlog"
     DELAYED = "delayed", Level.QUEUES, "frames delayed by an impairment of an interface or a cable"
     HISTORY = "history", Level.COPIES, "frames kept for the file history"
     CAPTURES = "captures", Level.COPIES, "frames waiting for readers of pcap"

@@ -44,10 +44,13 @@ A bridge:
 
 A cable:
 
-    ends        a list of texts: the names of the two interfaces
+    ends        a list of texts: the names of the two interfaces, or of the interface and the socket
     impair      text: the impairments, in the words of the command `cable`; "" if there are none
     stats       an object with the objects out (from the first end to the second) and in, in the words of the
                 impairments. Each has a number for each field of core.counters.CableCounters
+    socket      null if both ends are interfaces, else an object: state ("connecting", "listening" or "connected"),
+                peer (text: the address of a TCP peer, or ""), connections (number: how often it has been connected),
+                error (text: why there is no connection, or null)
 
 The state file:
 
@@ -123,13 +126,14 @@ def status(
     return json.dumps({**head, **lists, "state": state, "limits": limits or {}, "memory": memory or {}}) + "\n"
 
 
-def describe_cable(impairment: str, out: Way, back: Way) -> dict[str, object]:
+def describe_cable(impairment: str, out: Way, back: Way, socket: Object | None = None) -> dict[str, object]:
     """Return a cable as a JSON object.
 
     impairment: the words of the impairment in the line that creates the cable. out, back: its two directions.
+    socket: the state of the socket, if the second end is one.
     """
     stats = {"out": dict(out.items()), "in": dict(back.items())}
-    return {"ends": [out.source, out.sink], "impair": impairment, "stats": stats}
+    return {"ends": [out.source, out.sink], "impair": impairment, "stats": stats, "socket": socket}
 
 
 def describe(

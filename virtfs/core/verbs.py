@@ -61,11 +61,17 @@ FORMS: Final = (
     ),
     Form("destroy", "required", False, "destroy bridgeN", "remove the bridge; restore one that existed before", BRIDGE),
     Form("change", "required", True, "bridgeN VERB ...", "change the bridge", BRIDGE),
-    Form("cable", "required", False, "cable A B [IMPAIRMENT ...]", "carry frames from virtA to virtB, and back"),
-    Form("uncable", "required", False, "uncable A B", "remove that cable"),
+    Form(
+        "cable",
+        "required",
+        False,
+        "cable A B|SOCKET [IMPAIRMENT ...]",
+        "carry frames from virtA to virtB or to a socket, and back",
+    ),
+    Form("uncable", "required", False, "uncable A B|SOCKET", "remove that cable"),
     Form("mark", "none", False, "mark TEXT", "put TEXT into captures, histories and events"),
     Form("check", "none", False, "check LINE", "answer as LINE would, but change nothing"),
-    Form("retry", "none", False, "retry", "run the lines of the state file again that could not be replayed"),
+    Form("retry", "none", False, "retry", "run the failed lines of the state file again"),
     Form("help", "none", False, "help", "do nothing; this text is in the file help"),
 )
 

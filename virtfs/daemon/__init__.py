@@ -17,6 +17,7 @@ Modules:
     follow          applies what the kernel reports
     bridges         the bridges
     cables          the cables between interfaces
+    socket_cables   the cables between an interface and a socket
     fifos           the FIFOs behind rx
 
     commands        runs the lines written to ctl files

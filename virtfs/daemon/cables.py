@@ -1,4 +1,4 @@
-"""The cables of a mount: pairs of interfaces that are connected in user space, and the impairments between them."""
+"""The cables of a mount, and their impairments. A cable connects two interfaces, or an interface and a socket."""
 
 import errno
 from collections.abc import Iterator
@@ -10,7 +10,10 @@ from virtfs.core.counters import Way
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action, Command
 from virtfs.core.impairment import UNIMPAIRED, Direction
+from virtfs.core.socketname import SocketName
 from virtfs.daemon.interface import Interface
+from virtfs.daemon.socket_cables import Plugged, SocketCables
+from virtfs.files.events import Events
 from virtfs.forward.cable import Cable
 from virtfs.forward.impaired_path import ImpairedPath
 from virtfs.forward.tasks import Start
@@ -28,25 +31,40 @@ class Joined:
 
 
 class Cables:
-    """All cables of a mount. An interface has at most one. start: runs a task until the mount ends."""
+    """All cables of a mount. An interface has at most one.
 
-    def __init__(self, start: Start) -> None:
+    sockets: the cables whose far end is a socket. start: runs a task until the mount ends.
+    """
+
+    def __init__(self, events: Events, start: Start) -> None:
+        self.sockets = SocketCables(events, start)
         self._start = start
         self._room: Room | None = None  # created for the first cable
         self._all: list[Joined] = []
 
     def lines(self) -> Iterator[Command]:
         """Yield the commands that would recreate the cables."""
-        for joined in self._all:
-            first, second = (end.virt.unit for end in joined.ends)
-            actions = (Action("impair", (joined.impairments,)),) if joined.impairments else ()
-            yield Command("cable", first, actions, second)
+        for line, _, _ in self.described():
+            yield line
 
     def ways(self) -> Iterator[tuple[Way, Way]]:
         """Yield the two directions of each cable, in the order of `lines`: from its first end, and to its first end."""
+        for _, ways, _ in self.described():
+            yield ways
+
+    def described(self) -> Iterator[tuple[Command, tuple[Way, Way], dict[str, object] | None]]:
+        """Yield three values for each cable.
+
+        They are the command that would recreate it; its directions, from its first end and to it; and the object
+        `socket` of status.json, or None.
+        """
         for joined in self._all:
+            first, second = (end.virt.unit for end in joined.ends)
+            actions = (Action("impair", (joined.impairments,)),) if joined.impairments else ()
             out, back = joined.cable.directions
-            yield out.way, back.way
+            yield Command("cable", first, actions, second), (out.way, back.way), None
+        for plugged in self.sockets:
+            yield plugged.line(), plugged.cable.ways, plugged.describe()
 
     def join(self, first: Interface, second: Interface, impairments: Impairments) -> None:
         """Connect two interfaces with a cable.
@@ -76,34 +94,49 @@ class Cables:
         for work in (*(one.run for one in impaired), joined.cable.run):
             self._start(work, name=name)
 
-    def check_join(self, first: Interface, second: Interface) -> None:
-        """Raise the error with which join() would refuse a cable because of its ends."""
-        for end in (first, second):
+    async def plug(self, interface: Interface, name: SocketName, impairments: Impairments) -> None:
+        """Connect an interface with a socket. VirtError: those of check_join() and SocketCables.plug()."""
+        self.check_join(interface, name)
+        await self.sockets.plug(interface, name, impairments)
+
+    def check_join(self, first: Interface, second: Interface | SocketName) -> None:
+        """Raise the error with which join() or plug() would refuse a cable because of its ends."""
+        ends = (first, second) if isinstance(second, Interface) else (first,)
+        for end in ends:
             if end.virt.lost:
                 raise VirtError(errno.ENXIO, f"{end.virt.name} has lost its tap: destroy {end.virt.name}")
-        there = self._between(first, second)
-        if there is not None:
-            raise VirtError(errno.EEXIST, f"{first.virt.name} and {second.virt.name} already have a cable")
-        for end in (first, second):
-            if (other := self._at(end)) is not None:
-                names = " and ".join(one.virt.name for one in other.ends)
-                raise VirtError(errno.EBUSY, f"{end.virt.name} already has a cable, which connects {names}")
+        if self._find(first, second) is not None:
+            raise VirtError(errno.EEXIST, f"{first.virt.name} and {_name(second)} already have a cable")
+        for end in ends:
+            if (joined := self._at(end)) is not None:
+                names = " and ".join(one.virt.name for one in joined.ends)
+            elif (plugged := self.sockets.at(end)) is not None:
+                names = f"{end.virt.name} and {plugged.name}"
+            else:
+                continue
+            raise VirtError(errno.EBUSY, f"{end.virt.name} already has a cable, which connects {names}")
 
-    async def separate(self, first: Interface, second: Interface) -> None:
-        """Remove the cable between two interfaces. VirtError: ENOENT, there is none."""
-        await self._remove(self.get(first, second))
+    async def separate(self, first: Interface, second: Interface | SocketName) -> None:
+        """Remove the cable between two ends. VirtError: ENOENT, there is none."""
+        found = self.get(first, second)
+        if isinstance(found, Joined):
+            await self._remove(found)
+        else:
+            await self.sockets.unplug(found)
 
-    def get(self, first: Interface, second: Interface) -> Joined:
-        """Return the cable between two interfaces. VirtError: ENOENT, there is none."""
-        joined = self._between(first, second)
-        if joined is None:
-            raise VirtError(errno.ENOENT, f"there is no cable between {first.virt.name} and {second.virt.name}")
-        return joined
+    def get(self, first: Interface, second: Interface | SocketName) -> Joined | Plugged:
+        """Return the cable between two ends. VirtError: ENOENT, there is none."""
+        found = self._find(first, second)
+        if found is None:
+            raise VirtError(errno.ENOENT, f"there is no cable between {first.virt.name} and {_name(second)}")
+        return found
 
     async def remove(self, interface: Interface) -> None:
         """Remove the cable of an interface that is being destroyed."""
         if (joined := self._at(interface)) is not None:
             await self._remove(joined)
+        if (plugged := self.sockets.at(interface)) is not None:
+            await self.sockets.unplug(plugged)
 
     async def _remove(self, joined: Joined) -> None:
         # Both ends may be destroyed at the same time. The second call waits until the first has removed the cable.
@@ -115,9 +148,16 @@ class Cables:
     def _at(self, interface: Interface) -> Joined | None:
         return next((joined for joined in self._all if interface in joined.ends), None)
 
-    def _between(self, first: Interface, second: Interface) -> Joined | None:
+    def _find(self, first: Interface, second: Interface | SocketName) -> Joined | Plugged | None:
+        if isinstance(second, SocketName):
+            plugged = self.sockets.at(first)
+            return plugged if plugged is not None and plugged.name == second else None
         joined = self._at(first)
         return joined if joined is not None and second in joined.ends else None
+
+
+def _name(end: Interface | SocketName) -> str:
+    return str(end) if isinstance(end, SocketName) else end.virt.name
 
 
 def _streams(first: Interface, second: Interface) -> tuple[str, str]:

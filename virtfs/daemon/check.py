@@ -13,6 +13,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action, Command, parse_verbs
 from virtfs.core.ids import Unit, User
 from virtfs.core.ip import IpInterface
+from virtfs.core.socketname import SocketName
 from virtfs.core.verbs import BRIDGE
 from virtfs.core.virt import Virt
 from virtfs.daemon.bridges import Bridges
@@ -71,7 +72,9 @@ class LineChecks:
             return
         existing = self._existing(command.target)
         if command.peer is not None:
-            await self._cable(command, existing, self._existing(command.peer), user)
+            peer = command.peer
+            other = peer if isinstance(peer, SocketName) else self._existing(peer)
+            await self._cable(command, existing, other, user)
             return
         if command.kind != "destroy":
             await refuse_moves(self._kernel, existing, command.actions)
@@ -104,7 +107,7 @@ class LineChecks:
                 case Action("-inet" | "-inet6", (address,)):
                     addresses -= _removed(addresses, address)
 
-    async def _cable(self, command: Command, first: Interface, second: Interface, user: User) -> None:
+    async def _cable(self, command: Command, first: Interface, second: Interface | SocketName, user: User) -> None:
         if command.kind == "uncable":
             self._cables.get(first, second)
             return

@@ -23,6 +23,7 @@ from virtfs.core.grammar import Action, Command, file_action, parse, parse_verbs
 from virtfs.core.ids import Uid, Unit, User
 from virtfs.core.quoting import quoted
 from virtfs.core.script import Line, Script
+from virtfs.core.socketname import SocketName
 from virtfs.core.verbs import BRIDGE
 from virtfs.core.virt import Origin, Virt
 from virtfs.daemon.bridges import Bridges
@@ -287,7 +288,7 @@ class Commands:
         unit = None if command.target is None else Unit(int(command.target))
         interface = None if unit is None else self._registry.find(unit)
         if command.peer is not None:
-            await self._cable(command, self._existing(unit), self._existing(command.peer), user)
+            await self._cable(command, self._existing(unit), command.peer, user)
             return unit
         match command.kind:
             case "create" if interface is not None:
@@ -357,14 +358,18 @@ class Commands:
         finally:
             self._changes.publish()
 
-    async def _cable(self, command: Command, first: Interface, second: Interface, user: User) -> None:
+    async def _cable(self, command: Command, first: Interface, peer: Unit | SocketName, user: User) -> None:
+        other = peer if isinstance(peer, SocketName) else self._existing(peer)
         if command.kind == "uncable":
             with whole():
-                await self._cables.separate(first, second)
+                await self._cables.separate(first, other)
             return
         await self._checks.check(None, command.actions, user)
-        impairments = command.actions[0].args[0] if command.actions else ()
-        self._cables.join(first, second, cast(Impairments, impairments))
+        impairments = cast(Impairments, command.actions[0].args[0] if command.actions else ())
+        if isinstance(other, SocketName):
+            await self._cables.plug(first, other, impairments)
+        else:
+            self._cables.join(first, other, impairments)
 
     def _existing(self, unit: Unit | None) -> Interface:
         if unit is None:

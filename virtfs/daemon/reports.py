@@ -19,6 +19,7 @@ from virtfs.daemon.follow import Follower
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.state import State
 from virtfs.daemon.userdb import Accounts
+from virtfs.forward.socket_cable import SocketCable
 from virtfs.forward.wire import Wire
 
 
@@ -97,11 +98,15 @@ class Reports:
         """Return interfaces, bridges and cables as the objects of status.json."""
         names = self._accounts.user_name, self._accounts.group_name
         virts: list[Object] = [describe(wire.virt, wire.readers, *names) for wire in self.wires()]
-        words = ("".join(format_command(line).split(maxsplit=3)[3:]) for line in self._cables.lines())
         cables: list[Object] = [
-            describe_cable(said, *ways) for said, ways in zip(words, self._cables.ways(), strict=True)
+            describe_cable("".join(format_command(line).split(maxsplit=3)[3:]), *ways, socket)
+            for line, ways, socket in self._cables.described()
         ]
         return virts, [describe_bridge(bridge) for bridge in self._bridges], cables
+
+    def socket_cables(self) -> list[SocketCable]:
+        """Return the cables whose far end is a socket."""
+        return [plugged.cable for plugged in self._cables.sockets]
 
     def state_gauges(self) -> dict[str, float] | None:
         """Return the values of the metrics about the state file. Return None if there is no state file."""

@@ -78,7 +78,7 @@ class Daemon:
         self.registry = Registry()
         self.bridges = Bridges(kernel, self.registry.tap_names, self.events, self.changes, self.errors.report)
         self.follower = Follower(kernel, self.registry, self.bridges, self.changes)
-        self.cables = Cables(tasks.start)
+        self.cables = Cables(self.events, tasks.start)
         self.root = Directory(ROOT)
         accounts, lock, application = Accounts(), trio.Lock(), f"virtfs {__version__}"
         pcap = Capture(

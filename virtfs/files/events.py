@@ -23,13 +23,13 @@ class Events(DeviceFile):
     changed: called after each event. start: starts a background task.
     """
 
-    __slots__ = ("_changed", "_start", "_waking", "count", "lines")
+    __slots__ = ("_start", "_waking", "changed", "count", "lines")
 
     def __init__(self, opens: Opens, changed: Callable[[], None], start: Start) -> None:
         super().__init__(ROOT, "events", opens, Rights.REPORT)
         self.lines: deque[bytes] = deque(maxlen=MOST)
         self.count = 0  # number of all events so far
-        self._changed = changed
+        self.changed = changed
         self._start = start
         self._waking = False  # whether the task that wakes the readers is running
 
@@ -53,7 +53,7 @@ class Events(DeviceFile):
         elif not self._waking:
             self._waking = True
             self._start(self._wake, name="waking readers of events")
-        self._changed()
+        self.changed()
 
     async def _wake(self) -> None:
         """Wake all readers. Let other tasks run after every AT_ONCE readers."""

@@ -17,6 +17,7 @@ from virtfs.core.counters import CABLE_COUNTERS, Way
 from virtfs.core.memory import Memory
 from virtfs.core.values import counter
 from virtfs.core.virt import COUNTERS
+from virtfs.forward.socket_cable import SocketCable
 from virtfs.forward.wire import Wire
 
 # The HELP text of each field of core.virt.Counters. rx is the direction towards virt, tx towards the host.
@@ -84,27 +85,37 @@ def metrics(
     memory: Memory,
     state: Mapping[str, float] | None = None,
     ways: Iterable[Way] = (),
+    sockets: Iterable[SocketCable] = (),
 ) -> str:
     """Return the text, with one line per metric and interface. Interfaces are in the order of `wires`.
 
+    sockets: the cables whose far end is a socket.
     state: the value of each gauge about the state file, or None if there is no state file.
     ways: both directions of each cable.
     The label `virt` names the interface, as in virt="virt3". The labels `from` and `to` name the ends of a cable.
     """
-    return generate_latest(_Mount(version, list(wires), memory, state or {}, list(ways))).decode()
+    mount = _Mount(version, list(wires), memory, state or {}, list(ways), list(sockets))
+    return generate_latest(mount).decode()
 
 
 class _Mount(Collector):
     """The metrics of a mount, as the collector that generate_latest needs."""
 
     def __init__(
-        self, version: str, wires: list[Wire], memory: Memory, state: Mapping[str, float], ways: list[Way]
+        self,
+        version: str,
+        wires: list[Wire],
+        memory: Memory,
+        state: Mapping[str, float],
+        ways: list[Way],
+        sockets: list[SocketCable],
     ) -> None:
         self._version = version
         self._wires = wires
         self._memory = memory
         self._state = state
         self._ways = ways
+        self._sockets = sockets
 
     def collect(self) -> Iterator[Metric]:
         yield InfoMetricFamily("virtfs", "The virtfs that serves this mount.", {"version": self._version})
@@ -123,9 +134,27 @@ class _Mount(Collector):
             for wire in self._wires:
                 gauge.add_metric([wire.virt.name], value(wire))
             yield gauge
+        yield from self._of_sockets()
         for name, number in self._state.items():
             yield GaugeMetricFamily(f"virtfs_state_{name}", _STATE[name], value=number)
         yield from self._of_memory()
+
+    def _of_sockets(self) -> Iterator[Metric]:
+        if not self._sockets:
+            return
+        labels = ["virt", "socket"]
+        connected = GaugeMetricFamily(
+            "virtfs_cable_connected", "Whether the socket of a cable is connected, 1 or 0.", labels=labels
+        )
+        connections = CounterMetricFamily(
+            "virtfs_cable_connections", "Connections that the socket of a cable has had.", labels=labels
+        )
+        for cable in self._sockets:
+            ends = [cable.wire.virt.name, str(cable.name)]
+            connected.add_metric(ends, cable.state == "connected")
+            connections.add_metric(ends, cable.connections)
+        yield connected
+        yield connections
 
     def _of_memory(self) -> Iterator[Metric]:
         kinds = self._memory.all.kinds

@@ -24,6 +24,7 @@ from virtfs.files.node import ROOT, Directory, Node, Rights, RootOwned, Symlink
 from virtfs.files.ports import Ports
 from virtfs.files.text import Text, Turn
 from virtfs.files.wait import waits
+from virtfs.forward.socket_cable import SocketCable
 from virtfs.forward.wire import Wire
 from virtfs.host.processes import command_of
 
@@ -75,6 +76,9 @@ class Reports(Protocol):
     def state_gauges(self) -> dict[str, float] | None:
         """Return the value of each metric of the state file by name, or None if there is no state file."""
 
+    def socket_cables(self) -> list[SocketCable]:
+        """Return the cables whose far end is a socket."""
+
 
 class Errors(Protocol):
     """Keeps each user's last error."""
@@ -109,7 +113,14 @@ class Tree:
             ),
             "status.json": self._report(lambda: reports.status(version), b'"memory": {'),
             "metrics": self._report(
-                lambda: metrics(version, reports.wires(), reports.memory, reports.state_gauges(), reports.ways()),
+                lambda: metrics(
+                    version,
+                    reports.wires(),
+                    reports.memory,
+                    reports.state_gauges(),
+                    reports.ways(),
+                    reports.socket_cables(),
+                ),
                 b"# HELP virtfs_memory",
             ),
             "memory": Text(ROOT, lambda user: reports.memory.text(), rights=Rights.PRIVATE),

@@ -8,6 +8,8 @@ Modules:
     impaired_path     delays, loses and changes the frames of one direction
     wire_impairments  the impairments of a wire
     cable             carries all frames between two virts, in both directions
+    socket_cable      carries all frames between a virt and a socket, and connects again
+    socket_ways       the two directions of a connection of such a cable
     recorder          delivers a copy of each passing frame to captures and the history
     merge             puts the frames of several recorders into timestamp order
     records           the frames of a wire as a byte stream

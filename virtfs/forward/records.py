@@ -1,14 +1,15 @@
 """The frames of a wire as a byte stream of records (core.framestream). One call transfers many frames."""
 
 import errno
+from collections.abc import Callable
 from os import readv
+from typing import Protocol
 
 from virtfs.core.errors import VirtError
 from virtfs.core.framequeue import Copy
 from virtfs.core.framestream import FRAME_MAX, PREFIX, Records
 from virtfs.core.memory import Hold
 from virtfs.forward.wire import HEADROOM, LONGEST, Wire
-from virtfs.forward.wire_out import Outward
 from virtfs.host.tap_protocol import NO_HEADER, VNET_HEADER
 
 MOST = 512  # maximum number of frames per call, which is less than 1 ms of work
@@ -100,12 +101,32 @@ class RecordReader:
         self.rest = rest
 
 
+class Sink(Protocol):
+    """Takes the frames of a byte stream (wire_out.Outward)."""
+
+    @property
+    def tap_write(self) -> Callable[[bytes | memoryview], int | None]:
+        """write(2) of the tap. Returns None instead of raising EAGAIN."""
+
+    def put(self, frame: memoryview) -> object:
+        """Send one frame, or drop it and count the drop."""
+
+    def bounds(self) -> tuple[int, int]:
+        """Return the shortest and the longest frame that may be written straight to the tap."""
+
+    def refused(self, error: OSError, length: int) -> None:
+        """Count a frame that the tap has refused. error: the error of write(2). length: that of the frame in bytes."""
+
+    def count(self, frames: int, size: int) -> None:
+        """Count frames that were written straight to the tap."""
+
+
 class RecordWriter:
     """Sends the frames in a byte stream of records, which may be cut anywhere."""
 
     __slots__ = ("_out", "_records", "frames")
 
-    def __init__(self, out: Outward) -> None:
+    def __init__(self, out: Sink) -> None:
         self._out = out
         self._records = Records()
         self.frames = 0  # number of frames sent or dropped so far
@@ -167,9 +188,9 @@ class RecordWriter:
                             size += length
                             at = stop
                             continue
-                        out.not_sent(BlockingIOError(errno.EAGAIN, "full"))
+                        out.refused(BlockingIOError(errno.EAGAIN, "full"), length)
                     except OSError as error:
-                        out.not_sent(error)
+                        out.refused(error, length)
                 else:
                     out.put(data[begin:stop])
                 others += 1

@@ -238,12 +238,23 @@ class Outward:
                 state = "unplugged" if self._unplugged else "down"
                 raise VirtError(errno.ENETDOWN, f"{self.virt.name} is {state}") from error
 
-    def pass_on(self, frame: bytes) -> None:
+    def refused(self, error: OSError, length: int) -> None:
+        """Count a frame that the tap has refused, as `not_sent` does. length: that of the frame in bytes, not used."""
+        self.not_sent(error)
+
+    def pass_on(self, frame: bytes | memoryview) -> None:
         """Send a frame from a cable. If it cannot be sent, it is dropped and counted."""
         try:
             self.put(memoryview(frame))
         except VirtError as error:
             self._count_unless_counted(error)
+
+    def not_passed_on(self, error: OSError) -> None:
+        """Count a frame from a cable that the tap has refused. error: the error of write(2) to the tap."""
+        try:
+            self.not_sent(error)
+        except VirtError as refusal:
+            self._count_unless_counted(refusal)
 
     def count(self, frames: int, size: int) -> None:
         """Count frames that a cable has written into the tap. size: their total length in bytes."""

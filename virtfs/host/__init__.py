@@ -17,6 +17,7 @@ Moving frames:
     uring               many reads or writes in one system call (io_uring)
     ring                the ring of a packet socket, for captures
     fifo                a FIFO in packet mode
+    sockets             the sockets at the far end of cables
     timer               a timer that makes a descriptor readable
 
 rtnetlink:

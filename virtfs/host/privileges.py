@@ -38,8 +38,8 @@ class Capability(IntEnum):
 
 # What each capability is for. doc/security.md has the same table.
 REASONS: Final = {
-    Capability.CAP_CHOWN: "give the FIFO behind `rx` to the owner of its interface",
-    Capability.CAP_DAC_OVERRIDE: "open that FIFO to write, and a state file in a directory of another user",
+    Capability.CAP_CHOWN: "give the FIFO behind `rx`, and the socket of a cable, to the owner of the interface",
+    Capability.CAP_DAC_OVERRIDE: "open that FIFO, sockets of cables, and a state file in a directory of another user",
     Capability.CAP_FOWNER: "change the mode of a FIFO that another user owns",
     Capability.CAP_NET_BROADCAST: "hear of changes in other network namespaces (NETLINK_LISTEN_ALL_NSID in netlink(7))",
     Capability.CAP_NET_ADMIN: "create and configure taps and bridges",

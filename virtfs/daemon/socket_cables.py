@@ -1,0 +1,168 @@
+"""The cables of a mount whose far end is a socket."""
+
+import errno
+import logging
+from collections.abc import Iterator
+from functools import partial
+
+import trio
+
+from virtfs.core.arguments import Impairments
+from virtfs.core.errors import VirtError
+from virtfs.core.grammar import Action, Command
+from virtfs.core.impairment import BOTH, UNIMPAIRED
+from virtfs.core.socketname import SocketName
+from virtfs.daemon.interface import Interface
+from virtfs.files.events import Events
+from virtfs.forward.impaired_path import ImpairedPath
+from virtfs.forward.socket_cable import SocketCable
+from virtfs.forward.socket_ways import Room
+from virtfs.forward.tasks import Start, in_thread, surely_in_thread
+from virtfs.host import sockets
+from virtfs.host.sockets import OwnSocket, Rights
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 5  # seconds that making the socket may take; other commands wait meanwhile
+
+
+class Plugged:
+    """One cable, with its interface and its impairments. It reports what happens to the connection."""
+
+    def __init__(
+        self,
+        interface: Interface,
+        name: SocketName,
+        impairments: Impairments,
+        own: OwnSocket | None,
+        room: Room,
+        events: Events,
+    ) -> None:
+        self.interface = interface
+        self.name = name
+        self.impairments = impairments
+        self.cable = SocketCable(interface.wire, name, own, room, self)
+        self.removing = trio.Lock()
+        self._events = events
+        self._logged = ""
+
+    def line(self) -> Command:
+        """Return the command that would recreate the cable."""
+        actions = (Action("impair", (self.impairments,)),) if self.impairments else ()
+        return Command("cable", self.interface.virt.unit, actions, self.name)
+
+    def connected(self, peer: str) -> None:
+        """Report a new connection. peer: the address of a TCP peer, or ""."""
+        virt = self.interface.virt.name
+        log.info("%s: connected to %s%s", virt, self.name, f", peer {peer}" if peer else "")
+        self._logged = ""
+        self._events.emit("connect", virt, socket=self.name)
+
+    def disconnected(self, reason: VirtError | None) -> None:
+        """Report the end of a connection. reason: None if the cable has been removed."""
+        virt = self.interface.virt.name
+        if reason is not None:
+            log.warning("%s: disconnected from %s: %s", virt, self.name, reason.strerror)
+        number = 0 if reason is None else reason.errno
+        self._events.emit("disconnect", virt, socket=self.name, errno=errno.errorcode.get(number, number))
+
+    def cannot_connect(self, reason: VirtError) -> None:
+        """Report a failed attempt to connect, unless the last attempt failed for the same reason."""
+        if reason.strerror != self._logged:
+            self._logged = reason.strerror
+            log.warning("%s: %s; trying again", self.interface.virt.name, reason.strerror)
+            self._events.changed()
+
+    def describe(self) -> dict[str, object]:
+        """Return the object `socket` of status.json (core.status)."""
+        cable = self.cable
+        return {
+            "state": cable.state,
+            "peer": cable.peer,
+            "connections": cable.connections,
+            "error": None if cable.error is None else cable.error.strerror,
+        }
+
+
+class SocketCables:
+    """All cables of a mount whose far end is a socket. start: runs a task until the mount ends."""
+
+    def __init__(self, events: Events, start: Start) -> None:
+        self._events = events
+        self._start = start
+        self._room: Room | None = None  # created for the first cable
+        self._all: list[Plugged] = []
+
+    def __iter__(self) -> Iterator[Plugged]:
+        return iter(list(self._all))
+
+    def at(self, interface: Interface) -> Plugged | None:
+        """Return the cable of an interface, or None."""
+        return next((one for one in self._all if one.interface is interface), None)
+
+    async def plug(self, interface: Interface, name: SocketName, impairments: Impairments) -> None:
+        """Connect an interface, which has no cable, with a socket.
+
+        impairments: "in" is the direction from the socket, and "out" is the opposite direction.
+        VirtError: those of host.sockets.listen() if the cable has a socket of its own; ETIMEDOUT, making that socket
+        takes too long; EMFILE, ENFILE, ENOMEM.
+        """
+        own = await self._own_socket(interface, name)
+        impaired: list[ImpairedPath] = []
+        try:
+            if self._room is None:
+                self._room = Room()
+            plugged = Plugged(interface, name, impairments, own, self._room, self._events)
+            said = dict(impairments)
+            unit = interface.virt.unit
+            for direction in BOTH:
+                # The names of the random streams are the same in each run of virtfs.
+                stream = f"{unit}>{name}" if direction == "out" else f"{name}>{unit}"
+                path = plugged.cable.impair(said.get(direction, UNIMPAIRED), direction, stream)
+                if path is not None:
+                    impaired.append(path)
+        except BaseException:
+            for path in impaired:
+                path.close()
+            if own is not None:
+                with trio.CancelScope(shield=True):
+                    await surely_in_thread(own.close)
+            raise
+        self._all.append(plugged)
+        for work in (*(path.run for path in impaired), plugged.cable.run):
+            self._start(work, name=f"the cable between {interface.virt.name} and {name}")
+
+    async def _own_socket(self, interface: Interface, name: SocketName) -> OwnSocket | None:
+        """Return the bound socket of a cable that listens or exchanges datagrams, else None."""
+        virt = interface.virt
+        path, rights = name.own_path(virt.unit), Rights(virt.owner, virt.group, virt.mode)
+        if name.kind == "dgram":
+            make = partial(sockets.bind_datagrams, path, rights)
+        elif name.listens:
+            make = partial(sockets.listen, name, rights)
+        else:
+            return None
+        abandoned = False
+
+        def made() -> OwnSocket:
+            own = make()
+            if abandoned:
+                own.close()
+            return own
+
+        try:
+            with trio.fail_after(PATIENCE):
+                return await in_thread(made, abandon=True)
+        except BaseException as failure:
+            abandoned = True
+            if isinstance(failure, trio.TooSlowError):
+                raise VirtError(errno.ETIMEDOUT, f"making the socket {name} takes more than {PATIENCE} s") from None
+            raise
+
+    async def unplug(self, plugged: Plugged) -> None:
+        """Remove a cable."""
+        # The cable may be removed twice at the same time. The second call waits until the first has removed it.
+        async with plugged.removing:
+            if plugged in self._all:
+                await plugged.cable.stop()
+                self._all.remove(plugged)

@@ -12,6 +12,7 @@ from virtfs.core.ids import User
 from virtfs.files.node import ROOT, Directory, Symlink
 from virtfs.files.text import Text
 from virtfs.fuse import protocol as p
+from virtfs.fuse.attributes import MOMENT
 
 # Opcodes of linux/fuse.h that libfuse answers, whatever the file: those that change names or attributes, and rare ones.
 RARE = (4, 6, 8, 9, 10, 11, 12, 13, 17, 21, 22, 23, 24, 30, 31, 32, 33, 34, 35, 37, 38, 41, 45, 48, 49, 50, 51, 52)
@@ -130,14 +131,22 @@ async def test_a_change_of_a_directory_makes_the_kernel_ask_again() -> None:
         bench.root.add({"virt3": Directory(ROOT, {})})
         assert await bench.answers() == [], "the kernel has not asked yet"
         kept = p.fuse_attr_out.unpack(the_body(await bench.ask(p.FUSE_GETATTR, 1, bytes(16))))
-        assert kept[0] > 1e6
+        assert kept[:2] == (0, MOMENT)
         assert kept[13] == 3, "st_nlink"
         bench.root.add({"virt4": Directory(ROOT, {})})
         bench.root.add({"virt5": Directory(ROOT, {}), "tap5": Symlink(ROOT, "virt5/frame")})
         assert await bench.answers() == [Answer(p.FUSE_NOTIFY_INVAL_INODE, 0, forget)], "one is enough"
         assert p.fuse_attr_out.unpack(the_body(await bench.ask(p.FUSE_GETATTR, 1, bytes(16))))[13] == 5
+        virt4 = bench.root.children["virt4"]
+        number = bench.inodes.number(virt4)
+        await bench.ask(p.FUSE_GETATTR, number, bytes(16))
         bench.root.remove("virt4")
-        assert await bench.answers() == [Answer(p.FUSE_NOTIFY_INVAL_INODE, 0, forget)]
+        forget_virt4 = p.fuse_notify_inval_inode_out.pack(number, -1, 0)
+        told = [answer.body for answer in await bench.answers()]
+        assert told == [forget, forget_virt4]
+        gone = p.fuse_attr_out.unpack(the_body(await bench.ask(p.FUSE_GETATTR, number, bytes(16))))
+        assert gone[:2] == (0, 0)
+        assert gone[13] == 0
 
 
 def names_in(body: bytes, plus: bool = False) -> list[tuple[int, int, bytes, int]]:

@@ -58,6 +58,7 @@ Reports:
     brconfig              bridges in the layout of NetBSD's brconfig(8)
     status                the file status.json
     topology              the file topology
+    stats                 the file stats
 
 Small types:
 

@@ -49,6 +49,10 @@ def _bit(value: bool) -> str:
     return "1" if value else "0"
 
 
+# The counters to which the kernel contributes. It does not report changes, so it must be asked.
+OF_KERNEL: Final = frozenset(("rx_dropped",))
+
+
 def counter(virt: Virt, name: str) -> int:
     """Return the number in a file of stats/. rx_dropped also counts the frames that the tap dropped."""
     count: int = getattr(virt.counters, name)

@@ -21,6 +21,7 @@ from virtfs.host.netnames import name_of
 
 log = logging.getLogger(__name__)
 
+SLICE = 32  # interfaces of refresh_all() between which other tasks run
 STORM = 256  # other tasks run after this many reports in a row
 # A query is repeated if the kernel sent reports during it, because a report may be newer than the answer.
 ATTEMPTS = 10  # maximum number of queries for the place of a tap (interface.Place)
@@ -166,7 +167,9 @@ class Follower:
         In the daemon's own namespace, the kernel reports all changes except those of the drop counter.
         """
         dropped = await self._kernel.call(self._kernel.links.dropped)
-        for interface in self._registry:
+        for number, interface in enumerate(self._registry, start=1):
+            if not number % SLICE:
+                await trio.lowlevel.checkpoint()
             if interface.virt.lost:
                 continue
             nsid, index = interface.place

@@ -101,9 +101,12 @@ class Interface:
             self.virt.set_host(replace(host, addresses=tuple(a for a in host.addresses if a != address)))
 
     def set_dropped(self, total: int) -> None:
-        """Update the number of dropped frames. total: the kernel's count since the tap was made."""
+        """Update the number of dropped frames. total: the kernel's count since the tap was made.
+
+        A lower number is an old answer. It is ignored, because counters never decrease.
+        """
         dropped = total - self.found.link.tx_dropped
-        if dropped != self.virt.host.dropped:
+        if dropped > self.virt.host.dropped:
             self.virt.set_host(replace(self.virt.host, dropped=dropped))
 
     def _report(self, before: HostEnd, now: HostEnd) -> None:

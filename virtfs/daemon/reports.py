@@ -69,6 +69,10 @@ class Reports:
             interface.wire.settle()
         await self._accounts.learn_all([virt])
 
+    async def count(self) -> None:
+        """Query the kernel for the counters of all interfaces."""
+        await self._follower.refresh_all()
+
     def ctl(self, virt: Virt | None) -> str:
         """Return the verbs of one interface. If `virt` is None, return the lines that recreate the whole mount."""
         return self._state.text() if virt is None else self._state.verbs(virt)

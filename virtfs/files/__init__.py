@@ -27,6 +27,7 @@ Files of a mount:
     ctl       commands, one per line
     clone     creates an interface when opened
     events    one line per event
+    stats     counters of all interfaces, a line each
     metrics   counters for Prometheus
     bridges   the directory of a bridge, such as bridge/bridge0/
 """

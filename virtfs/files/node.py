@@ -93,7 +93,8 @@ class Node:
 class Directory(Node):
     """A directory. The daemon adds and removes entries; users cannot.
 
-    children: the nodes by name. links: st_nlink. listeners: called after each change of `links`.
+    children: the nodes by name. links: st_nlink, 0 once the directory has been removed. listeners: called after each
+    change of `links`.
     steady: whether the names never change while the directory exists, so that the kernel may cache them.
     """
 
@@ -123,8 +124,15 @@ class Directory(Node):
         """Remove an entry. If there is none of that name, do nothing. ValueError: the directory is steady."""
         if self.steady:
             raise ValueError("the kernel may have cached the names of this directory")
-        if isinstance(self._children.pop(name, None), Directory):
+        if isinstance(node := self._children.pop(name, None), Directory):
             self._link(-1)
+            node._vanish()
+
+    def _vanish(self) -> None:
+        self._link(-self.links)
+        for node in self._children.values():
+            if isinstance(node, Directory):
+                node._vanish()
 
     def _link(self, change: int) -> None:
         self.links += change

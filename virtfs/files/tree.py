@@ -1,6 +1,7 @@
 """The names below the mount point, and the object that serves each file."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from virtfs.core.counters import Way
@@ -10,7 +11,7 @@ from virtfs.core.ids import Unit, User
 from virtfs.core.ifconfig import ifconfig
 from virtfs.core.memory import Memory
 from virtfs.core.script import Script
-from virtfs.core.values import TAP_VALUES, VALUES, counter
+from virtfs.core.values import OF_KERNEL, TAP_VALUES, VALUES, counter
 from virtfs.core.verbs import VIRT, of_file
 from virtfs.core.virt import COUNTERS, Virt
 from virtfs.files.capture import Capture
@@ -22,7 +23,8 @@ from virtfs.files.events import Events
 from virtfs.files.metrics import metrics
 from virtfs.files.node import ROOT, Directory, Node, Rights, RootOwned, Symlink
 from virtfs.files.ports import Ports
-from virtfs.files.text import Text, Turn
+from virtfs.files.stats import Stats
+from virtfs.files.text import Text, Turn, nothing
 from virtfs.files.wait import waits
 from virtfs.forward.socket_cable import SocketCable
 from virtfs.forward.wire import Wire
@@ -50,6 +52,9 @@ class Reports(Protocol):
 
     async def refresh(self, virt: Virt | None) -> None:
         """Query the kernel for state without notifications: counters, and the state of taps in other namespaces."""
+
+    async def count(self) -> None:
+        """Query the kernel for the counters of all interfaces."""
 
     def ctl(self, virt: Virt | None) -> str:
         """Return the text of a ctl."""
@@ -112,6 +117,7 @@ class Tree:
                 ROOT, lambda user: ifconfig(wire.virt for wire in reports.wires()), changes=reports.changes
             ),
             "status.json": self._report(lambda: reports.status(version), b'"memory": {'),
+            "stats": Stats(reports.wires, reports.count, reports.changes),
             "metrics": self._report(
                 lambda: metrics(
                     version,
@@ -205,7 +211,8 @@ class Tree:
         )
 
     def _counter(self, virt: Virt, name: str) -> Text:
-        return Text(virt, _line(lambda: str(counter(virt, name))), refresh=lambda: self._reports.refresh(virt))
+        refresh = partial(self._reports.refresh, virt) if name in OF_KERNEL else nothing
+        return Text(virt, _line(lambda: str(counter(virt, name))), refresh=refresh)
 
 
 def _line(value: Callable[[], str]) -> Callable[[User], str]:

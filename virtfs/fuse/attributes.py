@@ -1,8 +1,9 @@
 """The attributes of nodes as stat(2) shows them, in the layout of struct fuse_attr (linux/fuse.h).
 
 The kernel asks for the attributes of a file each time, because they contain rights and a size. It may keep those of a
-directory, whose mode never changes. It checks them for each part of a path, so this saves half of the requests of a
-stat(2). After a change of owner or st_nlink the kernel is told to forget them.
+directory for a moment, since the mode of a directory never changes. It checks them for each part of a path, so this
+saves half of the requests of a program that looks at many files. After a change of owner or st_nlink the kernel is told
+to forget them. A moment is short, because a program notices the end of a server when a stat(2) fails.
 """
 
 from functools import partial
@@ -20,6 +21,8 @@ BLOCK = 4096  # st_blksize
 # The kernel looks up the directory itself each time, and drops the names below a directory that is gone or has been
 # replaced (fs/namei.c lookup_fast, fs/dcache.c d_invalidate).
 FOR_GOOD = 1 << 24
+# How long the kernel may keep the attributes of a directory, in ns.
+MOMENT = 20_000_000
 # How long the kernel may keep the attributes of a directory that it has looked up, in ns: for the rest of a path. A
 # notification has no effect until the kernel has made an inode for the answer, so this must be short.
 WALK = 4_000_000
@@ -70,10 +73,10 @@ class Attributes:
     def answer(self, node: Node, user: User) -> bytes:
         """Return a fuse_attr_out, the body of the answer to a GETATTR."""
         valid = 0
-        if isinstance(node, Directory):
+        if isinstance(node, Directory) and node.links:
             self._keep(node)
-            valid = FOR_GOOD
-        return p.fuse_attr_out.pack(valid, 0, 0, *self.of(node, user))
+            valid = MOMENT
+        return p.fuse_attr_out.pack(0, valid, 0, *self.of(node, user))
 
     def entry(self, directory: Directory, node: Node) -> bytes:
         """Return a fuse_entry_out for a node in a directory."""

@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import socket
+import struct
 from collections.abc import Callable
 from typing import Self, TypeVar
 
@@ -38,6 +39,9 @@ _IFF_PROMISC = 0x100
 # linux/rtnetlink.h: omit the per-protocol statistics from answers, which makes the answers a quarter shorter
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFLA_STATS_LINK_64 = 1  # linux/if_link.h
+_IF_STATS = struct.Struct("<4xI4x")  # struct if_stats_msg, linux/if_link.h: ifindex
+_ATTRIBUTE = struct.Struct("<HH")  # struct nlattr, linux/netlink.h: length, type
+_TX_DROPPED = struct.Struct("<56xQ")  # struct rtnl_link_stats64, linux/if_link.h: the eighth number
 _IN6_ADDR_GEN_MODE_NONE = 1  # linux/if_link.h
 _RT_SCOPE_HOST = 254  # linux/rtnetlink.h
 
@@ -76,12 +80,11 @@ class Links:
     def dropped(self) -> dict[int, int]:
         """Return Link.tx_dropped by interface index, for all interfaces of the namespace in which Links was created.
 
-        All counters come from one request, which takes 9 ms for 500 interfaces. Calling get() for each takes 130 ms.
+        All counters come from one request, which takes 2 ms for 1000 interfaces. Calling get() for each takes 260 ms.
         """
         question = ifstatsmsg()
         question["filter_mask"] = 1 << (_IFLA_STATS_LINK_64 - 1)
-        answers = self._rtnl.dump(RTM_GETSTATS, question)
-        return {answer["ifindex"]: answer.get_attr("IFLA_STATS_LINK_64")["tx_dropped"] for answer in answers}
+        return dict(map(_dropped, self._rtnl.dump_raw(RTM_GETSTATS, question)))
 
     def set(
         self,
@@ -260,6 +263,18 @@ class Links:
             return netns.inside(namespace, lambda: _with_socket(lambda rtnl: request(rtnl, rtnl.index(tap.name()))))
         finally:
             os.close(namespace)
+
+
+def _dropped(answer: bytes) -> tuple[int, int]:
+    """Return the index and the tx_dropped of a message RTM_NEWSTATS: struct if_stats_msg, then attributes."""
+    (index,) = _IF_STATS.unpack_from(answer)
+    at = _IF_STATS.size
+    while at + _ATTRIBUTE.size <= len(answer):
+        length, kind = _ATTRIBUTE.unpack_from(answer, at)
+        if kind == _IFLA_STATS_LINK_64:
+            return index, _TX_DROPPED.unpack_from(answer, at + _ATTRIBUTE.size)[0]
+        at += max(-(-length // 4) * 4, _ATTRIBUTE.size)
+    return index, 0
 
 
 def _addresses(rtnl: Rtnl, index: int) -> tuple[IpInterface, ...]:

@@ -1,0 +1,24 @@
+"""The file stats: a heading, then a line for each interface with its counters, for programs that read them often."""
+
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
+from typing import Final
+
+from virtfs.core.virt import COUNTERS, Virt
+
+HEADING: Final = f"INTERFACE {' '.join(COUNTERS)}\n"
+_RX_DROPPED = COUNTERS.index("rx_dropped")
+_LINE = f"%s{' %d' * len(COUNTERS)}\n"
+_values = attrgetter(*COUNTERS)
+
+
+def line_of(virt: Virt) -> str:
+    """Return the line of an interface. It has the same numbers as values.counters(), in a fraction of the time."""
+    values = list(_values(virt.counters))
+    values[_RX_DROPPED] += virt.host.dropped
+    return _LINE % (virt.name, *values)
+
+
+def table(virts: Iterable[Virt], lines: Mapping[str, str]) -> str:
+    """Return the text. lines: the lines that have been made already, by the name of the interface."""
+    return HEADING + "".join([lines.get(virt.name) or line_of(virt) for virt in virts])

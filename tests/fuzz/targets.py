@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from pyroute2.netlink.rtnl.marshal import MarshalRtnl
-
 from virtfs.cli import helper, main, options
 from virtfs.cli.usermap import ranges_of
 from virtfs.core import ethernet, grammar, hexlines, quantities, verbs
@@ -207,14 +205,11 @@ def subuid(data: bytes) -> None:
         assert count > 0
 
 
-_MARSHAL: Final = MarshalRtnl()
-
-
 def netlink(data: bytes) -> None:
     """A message of rtnetlink, with a valid length field, since the kernel sets it."""
     fixed = struct.pack("=I", len(data) + 4) + data
     for message in (fixed, data):
-        events_in(message, None, _MARSHAL)
+        events_in(message, None)
     attributes = netlink_attributes.parse(data)
     assert netlink_attributes.parse(netlink_attributes.pack(attributes.items())).keys() == attributes.keys()
 

@@ -1,4 +1,6 @@
-"""Import pyroute2's message classes without the rest of pyroute2.
+"""Import pyroute2's message classes without the rest of pyroute2, and only when they are first used.
+
+Only bridges need these classes, so a server without bridges never imports them.
 
 `import pyroute2.netlink` first runs pyroute2/__init__.py, which imports every part of the library, including its
 databases and asyncio. That takes a third of a server's start-up time, and the message classes need none of it. So
@@ -9,9 +11,20 @@ run. The first access to a public name that is not a submodule loads the whole p
 import importlib
 import importlib.util
 import sys
+from functools import cache
 from types import ModuleType
+from typing import Any, Final
 
 _NAME = "pyroute2"
+
+# Attributes that Linux 4.20, 5.0, 5.16 and 6.7 added to linux/if_link.h. pyroute2 0.9 does not know them.
+_LATER: Final = (
+    ("IFLA_BR_VLAN_STATS_PER_PORT", "uint8"),
+    ("IFLA_BR_MULTI_BOOLOPT", "hex"),
+    ("IFLA_BR_MCAST_QUERIER_STATE", "hex"),
+    ("IFLA_BR_FDB_N_LEARNED", "uint32"),
+    ("IFLA_BR_FDB_MAX_LEARNED", "uint32"),
+)
 
 
 class _Package(ModuleType):
@@ -45,3 +58,31 @@ def install() -> None:
     package.__spec__, package.__path__ = spec, list(spec.submodule_search_locations)
     package.__file__ = spec.origin
     sys.modules[_NAME] = package
+
+
+@cache
+def marshal() -> Any:
+    """Return pyroute2's decoder of rtnetlink messages."""
+    return importlib.import_module("pyroute2.netlink.rtnl.marshal").MarshalRtnl()
+
+
+def ifinfmsg() -> Any:
+    """Return a new message about a link."""
+    return _link_message()()
+
+
+def ndmsg() -> Any:
+    """Return a new message about an entry of a neighbour or address table."""
+    return importlib.import_module("pyroute2.netlink.rtnl.ndmsg").ndmsg()
+
+
+@cache
+def _link_message() -> Any:
+    """Return the class ifinfmsg, with the attributes in _LATER that pyroute2 lacks."""
+    link = importlib.import_module("pyroute2.netlink.rtnl.ifinfmsg").ifinfmsg
+    known = link.ifinfo.bridge_data
+    names = dict(known.nla_map)
+    if later := tuple(entry for entry in _LATER if entry[0] not in names):
+        data = type("bridge_data", (known,), {"nla_map": (*known.nla_map, *later)})
+        link.ifinfo.register_link_kind(module={"bridge": data})
+    return link

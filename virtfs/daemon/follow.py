@@ -227,7 +227,8 @@ class Follower:
                 break
         if interface.virt.lost:
             return
-        moved, interface.place = place != interface.place, place
+        moved = place != interface.place
+        self._registry.move(interface, place)
         if name != interface.virt.netns:
             interface.virt.move(name)
         # Do not `await` between setting interface.place and calling set_host(). Once the place is set, reports about it

@@ -123,28 +123,27 @@ class Tree:
         return {virt.name: self._directory(ports), virt.tap: Symlink(ROOT, f"{virt.name}/frame")}
 
     def _directory(self, ports: Ports) -> Directory:
+        return Directory(ports.wire.virt, lambda: self._files(ports), steady=True, directories=3)
+
+    def _files(self, ports: Ports) -> dict[str, Node]:
         wire, opens = ports.wire, ports.opens
         virt = wire.virt
-        return Directory(
-            virt,
-            {
-                "ctl": self._ctl(virt),
-                "frame": ports.frame,
-                "hex": ports.hex,
-                "stream": ports.stream,
-                "pcap": ports.pcap,
-                "inject": ports.inject,
-                "rx": ports.rx,
-                "history": ports.history_file,
-                "next": Text(virt, _line(lambda: str(wire.peek()))),
-                "wait": Directory(virt, waits(wire, opens), steady=True),
-                "clients": Text(virt, lambda user: clients_text(opens, command_of), changes=self._reports.changes),
-                **{name: self._value(virt, name, value) for name, value in VALUES.items()},
-                "stats": Directory(virt, {name: self._counter(virt, name) for name in COUNTERS}, steady=True),
-                "tap": Directory(virt, self._tap(virt), steady=True),
-            },
-            steady=True,
-        )
+        return {
+            "ctl": self._ctl(virt),
+            "frame": ports.frame,
+            "hex": ports.hex,
+            "stream": ports.stream,
+            "pcap": ports.pcap,
+            "inject": ports.inject,
+            "rx": ports.rx,
+            "history": ports.history_file,
+            "next": Text(virt, _line(lambda: str(wire.peek()))),
+            "wait": Directory(virt, lambda: waits(wire, opens), steady=True),
+            "clients": Text(virt, lambda user: clients_text(opens, command_of), changes=self._reports.changes),
+            **{name: self._value(virt, name, value) for name, value in VALUES.items()},
+            "stats": Directory(virt, lambda: {name: self._counter(virt, name) for name in COUNTERS}, steady=True),
+            "tap": Directory(virt, lambda: self._tap(virt), steady=True),
+        }
 
     def _tap(self, virt: Virt) -> dict[str, Node]:
         """Return the files of tap/, which show the host's end. Only root can write them."""

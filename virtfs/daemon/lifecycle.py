@@ -121,7 +121,6 @@ class Lifecycle:
             raise
         self._registry.add(interface)
         self._follower.catch_up()
-        self._start(interface.run, name=f"{interface.virt.name}: forwarding frames")
         self._root.add(names(interface.ports))
         try:
             await self._pcap.appear(interface.recorder)
@@ -166,6 +165,7 @@ class Lifecycle:
         wire = Wire(
             virt,
             tap,
+            watch=self._kernel.watch,
             gone=partial(self._doubt, unit),
             catch_up=self._follower.catch_up,
             dropped=drops.add,

@@ -144,6 +144,7 @@ class Daemon:
 
         They run until the tasks are cancelled.
         """
+        tasks.keep(self.kernel.watch.run, name="watching the taps")
         tasks.keep(self.follower.listen, name="listening to rtnetlink")
         tasks.keep(self.follower.clear_doubts, name="checking taps")
         tasks.keep(self.fifos.run, name="checking rx for readers")

@@ -185,6 +185,7 @@ class Lifecycle:
                 budget=self._pcap.budget,
                 application=self._pcap.application,
                 fifo=str(self._fifos.path(virt)),
+                followed=partial(self._fifos.followed, unit),
                 report=self._report,
                 start=self._start,
             )

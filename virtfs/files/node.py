@@ -156,7 +156,7 @@ class Directory(Node):
 
 
 class Symlink(Node):
-    """A symbolic link to a file in the tree or in the run-time directory."""
+    """A symbolic link to a file in the tree or in the run-time directory. target: its text."""
 
     __slots__ = ("target",)
 
@@ -165,6 +165,10 @@ class Symlink(Node):
     def __init__(self, owner: Owner, target: str) -> None:
         super().__init__(owner)
         self.target = target
+
+    def follow(self) -> str:
+        """Return the target to a program that follows the link, which it may open next."""
+        return self.target
 
     def permissions(self) -> int:
         return 0o777

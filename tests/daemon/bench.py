@@ -1,6 +1,6 @@
 """A daemon without a kernel: commands run on fake taps and links."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from errno import EADDRNOTAVAIL, EBUSY, EEXIST, ENXIO
@@ -159,6 +159,10 @@ class FakeKernel:
         self.monitor = FakeMonitor()
         self.watch = TapWatch()
         self.open_tap = host.open
+
+    async def delete_taps(self, taps: Sequence[FakeTap]) -> None:
+        for tap in taps:
+            tap.close()
 
     async def close_tap(self, tap: FakeTap) -> None:
         tap.close()

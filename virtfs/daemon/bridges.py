@@ -203,7 +203,8 @@ class Bridges:
         """Schedule a refresh of the bridges if an event concerns one of them or one of their members."""
         indices = {managed.index for managed in self._all.values()}
         match event:
-            case LinkChanged(None, link):
+            case LinkChanged(None) if indices:
+                link = event.link
                 concerned = bool(indices & {link.index, link.master}) or self._is_member(link.name)
             case LinkGone(None, index, name):
                 concerned = index in indices or self._is_member(name)

@@ -1,6 +1,6 @@
 """Access to the kernel. Tasks run blocking calls in a thread, one at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TypeVar, TypeVarTuple
 
@@ -47,8 +47,21 @@ class Kernel:
         """Close a tap. Closing only waits for RCU in the kernel, so several taps can be closed at the same time."""
         await surely_in_thread(tap.close, self._closing)
 
+    async def delete_taps(self, taps: Sequence[TapDevice]) -> None:
+        """Delete and close taps of the daemon's network namespace. A tap that cannot be deleted is not closed."""
+        await self.call(_delete, self.links, taps)
+
     def close(self) -> None:
         """Close the descriptors."""
         self.links.close()
         self.monitor.close()
         self.watch.close()
+
+
+def _delete(links: Links, taps: Sequence[TapDevice]) -> None:
+    try:
+        links.delete(taps)
+    finally:
+        for tap in taps:
+            if not tap.alive():
+                tap.close()

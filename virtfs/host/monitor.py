@@ -10,13 +10,13 @@ import logging
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from virtfs.core.ip import IpInterface
 from virtfs.host import netlink_messages as m
 from virtfs.host import netns
-from virtfs.host.netlink_attributes import parse, text
+from virtfs.host.netlink_attributes import find, parse, text
 from virtfs.host.netlink_values import Link, address_of, link_of
 from virtfs.host.nsid import nsid_of
 from virtfs.host.rtnl import ROOM, SOL_NETLINK, replies
@@ -39,7 +39,13 @@ class LinkChanged:
     """An interface appeared, or one of its properties may have changed."""
 
     nsid: int | None  # None for the namespace of the thread that created the Monitor
-    link: Link
+    index: int
+    body: bytes = field(repr=False)  # the message
+
+    @property
+    def link(self) -> Link:
+        """The new state. It is decoded here, since most of a storm of reports are superseded or about others."""
+        return link_of(self.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +185,10 @@ def events_in(data: bytes, nsid: int | None) -> list[Event]:
 
 def _link_changed(_kind: int, body: bytes, nsid: int | None) -> Event | None:
     """Return the event, or None for a message about a bridge port (AF_BRIDGE) or a wireless event (without an MTU)."""
-    family, *_ = m.IFINFOMSG.unpack_from(body)
-    if family != socket.AF_UNSPEC or not (link := link_of(body)).mtu:
+    family, _type, index, *_ = m.IFINFOMSG.unpack_from(body)
+    if family != socket.AF_UNSPEC or find(body, m.IFINFOMSG.size, m.IFLA_MTU) is None:
         return None
-    return LinkChanged(nsid, link)
+    return LinkChanged(nsid, index, body)
 
 
 def _link_gone(_kind: int, body: bytes, nsid: int | None) -> Event | None:
@@ -190,7 +196,7 @@ def _link_gone(_kind: int, body: bytes, nsid: int | None) -> Event | None:
     family, _type, index, *_ = m.IFINFOMSG.unpack_from(body)
     if family != socket.AF_UNSPEC:
         return None
-    return LinkGone(nsid, index, text(parse(body, m.IFINFOMSG.size).get(m.IFLA_IFNAME, b"")))
+    return LinkGone(nsid, index, text(find(body, m.IFINFOMSG.size, m.IFLA_IFNAME) or b""))
 
 
 def _address_changed(kind: int, body: bytes, nsid: int | None) -> Event | None:

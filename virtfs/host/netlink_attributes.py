@@ -28,6 +28,19 @@ def parse(data: bytes, at: int = 0) -> Attributes:
     return attributes
 
 
+def find(data: bytes, at: int, kind: int) -> bytes | None:
+    """Return the first attribute of a type, None if there is none. at: the offset of the first attribute."""
+    end, unpack, head = len(data), _ATTRIBUTE.unpack_from, _ATTRIBUTE.size
+    while end - at >= head:
+        length, this = unpack(data, at)
+        if length < head:
+            break
+        if this & _TYPE == kind:
+            return data[at + head : at + length]
+        at += length + 3 & ~3
+    return None
+
+
 def pack(attributes: Iterable[tuple[int, bytes]]) -> bytes:
     """Encode attributes, given as pairs of type and value, as bytes. This is the inverse of parse()."""
     return b"".join(_padded(_ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value) for kind, value in attributes)

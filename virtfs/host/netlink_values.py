@@ -29,10 +29,13 @@ class Link:
 
 
 def link_of(body: bytes) -> Link:
-    """Return the Link of an RTM_NEWLINK message. body: the message without the netlink header."""
+    """Return the Link of an RTM_NEWLINK message, in which missing attributes are 0 or empty.
+
+    body: the message without the netlink header, at least struct ifinfomsg.
+    """
     _family, _kind, index, flags, _change = m.IFINFOMSG.unpack_from(body)
     attributes = parse(body, m.IFINFOMSG.size)
-    statistics = attributes.get(m.IFLA_STATS64)
+    statistics = attributes.get(m.IFLA_STATS64, b"")[m.STATS_TX_DROPPED :]
     return Link(
         index=index,
         name=text(attributes.get(m.IFLA_IFNAME, b"")),
@@ -41,7 +44,7 @@ def link_of(body: bytes) -> Link:
         address=attributes.get(m.IFLA_ADDRESS, b""),
         carrier=any(attributes.get(m.IFLA_CARRIER, b"")),
         txqlen=number(attributes, m.IFLA_TXQLEN) or 0,
-        tx_dropped=m.U64.unpack_from(statistics, m.STATS_TX_DROPPED)[0] if statistics else 0,
+        tx_dropped=int.from_bytes(statistics[: m.U64.size], sys.byteorder),
         master=number(attributes, m.IFLA_MASTER),
         promisc=bool(flags & m.IFF_PROMISC),
         alias=text(attributes.get(m.IFLA_IFALIAS, b"")),

@@ -1,6 +1,7 @@
 """The names below the mount point, and the object that serves each file."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from importlib import import_module
 from typing import Protocol
 
 from virtfs.core.counters import Way
@@ -19,11 +20,11 @@ from virtfs.files.clone import Clone
 from virtfs.files.ctl import Ctl
 from virtfs.files.device import Opens
 from virtfs.files.events import Events
-from virtfs.files.metrics import metrics
 from virtfs.files.node import ROOT, Directory, Node, Rights, RootOwned, Symlink
 from virtfs.files.ports import Ports
-from virtfs.files.text import Text, Turn
+from virtfs.files.text import Text, Turn, nothing
 from virtfs.files.wait import waits
+from virtfs.forward.tasks import in_thread
 from virtfs.forward.wire import Wire
 from virtfs.host.processes import command_of
 
@@ -108,10 +109,7 @@ class Tree:
                 ROOT, lambda user: ifconfig(wire.virt for wire in reports.wires()), changes=reports.changes
             ),
             "status.json": self._report(lambda: reports.status(version), b'"memory": {'),
-            "metrics": self._report(
-                lambda: metrics(version, reports.wires(), reports.memory, reports.state_gauges(), reports.ways()),
-                b"# HELP virtfs_memory",
-            ),
+            "metrics": self._report(lambda: self._metrics(version), b"# HELP virtfs_memory", load_metrics),
             "memory": Text(ROOT, lambda user: reports.memory.text(), rights=Rights.PRIVATE),
             "topology": self._report(reports.topology),
             "version": Text(ROOT, lambda user: f"virtfs {version}\n"),
@@ -151,16 +149,30 @@ class Tree:
         values = {name: self._value(virt, f"tap/{name}", value) for name, value in TAP_VALUES.items()}
         return {**values, "addresses": addresses}
 
-    def _report(self, text: Callable[[], str], unsteady: bytes = b"") -> Text:
+    def _metrics(self, version: str) -> str:
+        from virtfs.files.metrics import metrics  # a module that takes 25 ms to load
+
+        reports = self._reports
+        return metrics(version, reports.wires(), reports.memory, reports.state_gauges(), reports.ways())
+
+    def _report(
+        self, text: Callable[[], str], unsteady: bytes = b"", before: Callable[[], Awaitable[None]] = nothing
+    ) -> Text:
         """Return a text about every interface, for which a read queries the kernel.
 
         unsteady: the beginning of its last part, whose numbers every read changes; b"" if there is none.
+        before: called before that query.
         """
         reports = self._reports
+
+        async def refresh() -> None:
+            await before()
+            await reports.refresh(None)
+
         return Text(
             ROOT,
             lambda user: text(),
-            refresh=lambda: reports.refresh(None),
+            refresh=refresh,
             changes=reports.changes,
             unsteady=unsteady,
         )
@@ -194,6 +206,11 @@ class Tree:
 
     def _counter(self, virt: Virt, name: str) -> Text:
         return Text(virt, _line(lambda: str(counter(virt, name))), refresh=lambda: self._reports.refresh(virt))
+
+
+async def load_metrics() -> None:
+    """Load the module of the file metrics in a thread, which a server does when the file is first opened."""
+    await in_thread(import_module, "virtfs.files.metrics")
 
 
 def _line(value: Callable[[], str]) -> Callable[[User], str]:

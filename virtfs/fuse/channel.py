@@ -22,6 +22,7 @@ import trio
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.files.device import DeviceHandle, ParkedRead, Unique
+from virtfs.forward.tapwatch import TapWatch
 from virtfs.forward.tasks import Start
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answerers import Answerers
@@ -46,6 +47,7 @@ log = logging.getLogger(__name__)
 LOOKS = 50  # maximum number of polls of /dev/fuse before waiting
 TURN = 2_000_000  # maximum time in ns that the channel polls and answers before it yields to other tasks
 CROWDED_TURN = 100_000  # replaces TURN while there are several users and other tasks work on a request
+EACH = 32  # requests after which the channel looks at the taps of waiting readers
 LARGE = 32768  # bytes; after a larger request the channel yields to other tasks at once
 
 
@@ -56,7 +58,7 @@ class Channel:
     end. The caller closes fuse and pair. longest: the size of the largest message that the pair carries, in bytes.
     reports: applies the reports of the kernel before a request for a name, an attribute or a text is answered.
     report: called with the error and the user when an open fails or a write is too long. answers: sends messages to the
-    kernel.
+    kernel. watch: its look() serves the readers of taps that have become readable.
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class Channel:
         handles: Handles,
         reports: Reports,
         report: Callable[[VirtError, User], None],
+        watch: TapWatch,
     ) -> None:
+        self._watch = watch
         self._fuse = fuse
         self.answers = Answers(device_of(fuse, inodes))
         self._turns = Turns(handles, self.answers.fail)
@@ -120,6 +124,7 @@ class Channel:
         DIRECT = p.FUSE_READ_LOCKOWNER
         looks, alone = 0, NOBODY
         clock, turn, began = monotonic_ns, 0, 0
+        left, look_at_taps = EACH, self._watch.look
         while True:
             try:
                 if turns.crowded:
@@ -196,6 +201,10 @@ class Channel:
             except Exception:
                 log.exception("request %d (opcode %d) failed", unique, opcode)
                 self.answers.fail(unique, errno.EIO)
+            left -= 1
+            if not left:
+                left = EACH
+                look_at_taps()
             now = clock()
             if turns.crowded:
                 turns.spent(now - began, now)

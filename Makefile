@@ -59,6 +59,8 @@ bench:
 	.venv/bin/python bench/traffic.py $(ARGS)
 	.venv/bin/python bench/churn.py --pairs 5000
 	.venv/bin/python bench/fairness.py $(ARGS)
+	.venv/bin/python bench/scale.py $(ARGS)
+	.venv/bin/python bench/latency.py $(ARGS)
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

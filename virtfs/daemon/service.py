@@ -144,7 +144,6 @@ class Daemon:
 
         They run until the tasks are cancelled.
         """
-        tasks.keep(self.kernel.watch.run, name="watching the taps")
         tasks.keep(self.follower.listen, name="listening to rtnetlink")
         tasks.keep(self.follower.clear_doubts, name="checking taps")
         tasks.keep(self.fifos.run, name="checking rx for readers")
@@ -292,6 +291,7 @@ class _Mount:
         """Free libfuse's session and our end of the socket pair."""
         names.close()
         self._ours.close()
+        self._channel.close()
 
 
 def _pair() -> tuple[trio.socket.SocketType, socket.socket, int]:

@@ -56,7 +56,7 @@ class TapWatch:
                 self._epoll.unregister(tap)
 
     async def run(self) -> None:
-        """Serve the taps until cancelled."""
+        """Serve the taps until cancelled. This is for tests that have no channel, which serves them otherwise."""
         while True:
             if self._more:
                 await trio.lowlevel.checkpoint()
@@ -64,8 +64,17 @@ class TapWatch:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
             self.look()
 
-    def look(self) -> None:
-        """Serve the taps that have become readable, at most AT_ONCE of them."""
+    def fileno(self) -> int:
+        """Return the descriptor, which is readable while look() would serve a tap."""
+        return self._epoll.fileno()
+
+    @property
+    def more(self) -> bool:
+        """Whether look() should be called again soon, although the descriptor may not be readable."""
+        return bool(self._more)
+
+    def look(self) -> bool:
+        """Serve the taps that have become readable, at most AT_ONCE of them. Return whether there were any."""
         ready = dict.fromkeys(self._more, 0)
         self._more.clear()
         ready.update(self._epoll.poll(0, AT_ONCE))
@@ -77,6 +86,7 @@ class TapWatch:
                     self._more[tap] = None
             except Exception:
                 log.exception("serving a tap failed")
+        return bool(ready)
 
     def close(self) -> None:
         """Close the epoll descriptor. A second call does nothing."""

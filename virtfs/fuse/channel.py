@@ -13,6 +13,7 @@ nanoseconds.
 import errno
 import logging
 import os
+import select
 from collections.abc import Callable
 from functools import partial
 from time import monotonic_ns
@@ -73,6 +74,9 @@ class Channel:
         watch: TapWatch,
     ) -> None:
         self._watch = watch
+        self._both = select.epoll(flags=select.EPOLL_CLOEXEC)  # /dev/fuse and the taps
+        self._both.register(fuse, select.EPOLLIN)
+        self._both.register(watch.fileno(), select.EPOLLIN)
         self._fuse = fuse
         self.answers = Answers(device_of(fuse, inodes))
         self._turns = Turns(handles, self.answers.fail)
@@ -149,13 +153,15 @@ class Channel:
                         continue
                     await self._proceed(began)
                 elif not looks:
-                    await turns.wait(self._fuse)
+                    await self._wait()
                 elif clock() < turn:
                     looks -= 1
                     look_again()
                     continue
                 else:
                     await trio.lowlevel.checkpoint()
+                if look_at_taps():
+                    looks = LOOKS  # a reader that got a frame probably writes an answer soon
                 turn = clock() + TURN
                 continue
             opcode, unique, uid, thread, fh, offset, size, how, flags = unpack(data)
@@ -224,7 +230,7 @@ class Channel:
         began: when the choice of the turn began, in ns.
         """
         if (continued := self._turns.continued()) is None:
-            await self._turns.wait(self._fuse)
+            await self._wait()
             return
         if isinstance(continued, trio.Event):
             continued.set()
@@ -233,6 +239,13 @@ class Channel:
         now = monotonic_ns()
         self._turns.spent(now - began, now)
         await self._let_others_work()
+
+    async def _wait(self) -> None:
+        """Wait for a request, for a frame in a tap, or for what else ends Turns.wait()."""
+        if self._watch.more:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._turns.wait(self._both.fileno())
 
     async def _let_others_work(self) -> None:
         """Let other tasks run, and charge the time to the users for whom they work."""
@@ -307,3 +320,7 @@ class Channel:
         for handle in self._handles.devices.values():
             if handle.kh is not None:
                 self.answers.notify(handle.kh)
+
+    def close(self) -> None:
+        """Close the descriptor of the channel. A second call does nothing."""
+        self._both.close()

@@ -60,6 +60,8 @@ bench:
 	.venv/bin/python bench/churn.py --pairs 5000
 	.venv/bin/python bench/fairness.py $(ARGS)
 	.venv/bin/python bench/names.py $(ARGS)
+	.venv/bin/python bench/scale.py $(ARGS)
+	.venv/bin/python bench/latency.py $(ARGS)
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -38,7 +38,7 @@ async def frame(mtu: int = 1500) -> AsyncIterator[tuple[Bench, Frame, FakeTap]]:
         file = frame_file(wire)
         async with channel() as bench:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(wire.pump)
+                nursery.start_soon(wire.watch.run)
                 yield bench, file, tap
                 nursery.cancel_scope.cancel()
             virt.destroy()  # wakes pollers, through the channel's descriptor

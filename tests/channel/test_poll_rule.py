@@ -213,7 +213,7 @@ async def side() -> AsyncIterator[tuple[Bench, Side, trio.Nursery]]:
         made = Side(tap)
         async with channel() as bench:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(made.wire.pump)
+                nursery.start_soon(made.wire.watch.run)
                 yield bench, made, nursery
                 nursery.cancel_scope.cancel()
             made.lose()  # wakes pollers, through the channel's descriptor

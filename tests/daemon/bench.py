@@ -1,6 +1,6 @@
 """A daemon without a kernel: commands run on fake taps and links."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from errno import EADDRNOTAVAIL, EBUSY, EEXIST, ENXIO
@@ -19,6 +19,7 @@ from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.service import Daemon
 from virtfs.forward.supervisor import supervised
+from virtfs.forward.tapwatch import TapWatch
 from virtfs.host.fakes import FakeTap
 from virtfs.host.monitor import Event
 from virtfs.host.netlink_values import Link
@@ -110,6 +111,11 @@ class Host:
     def quiet(self, tap: FakeTap) -> None:
         self.refuse("quiet", None)
 
+    def begin(self, tap: FakeTap, txqlen: int) -> Link:
+        self.quiet(tap)
+        self.set(tap, txqlen=txqlen)
+        return self.get(tap)
+
     def addresses(self, tap: FakeTap) -> tuple[IpInterface, ...]:
         return self.assigned[self._name(tap)]
 
@@ -151,7 +157,12 @@ class FakeKernel:
     def __init__(self, host: Host) -> None:
         self.links = host
         self.monitor = FakeMonitor()
+        self.watch = TapWatch()
         self.open_tap = host.open
+
+    async def delete_taps(self, taps: Sequence[FakeTap]) -> None:
+        for tap in taps:
+            tap.close()
 
     async def close_tap(self, tap: FakeTap) -> None:
         tap.close()

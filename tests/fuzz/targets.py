@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from pyroute2.netlink.rtnl.marshal import MarshalRtnl
-
 from virtfs.cli import helper, main, options
 from virtfs.cli.usermap import ranges_of
 from virtfs.core import ethernet, grammar, hexlines, quantities, verbs
@@ -32,7 +30,7 @@ from virtfs.files.tunioctl import TunIoctls
 from virtfs.fuse import mounttable
 from virtfs.host import netlink_attributes
 from virtfs.host.bpf import compile_filter
-from virtfs.host.monitor import events_in
+from virtfs.host.monitor import LinkChanged, events_in
 
 Target = Callable[[bytes], None]
 
@@ -207,14 +205,13 @@ def subuid(data: bytes) -> None:
         assert count > 0
 
 
-_MARSHAL: Final = MarshalRtnl()
-
-
 def netlink(data: bytes) -> None:
     """A message of rtnetlink, with a valid length field, since the kernel sets it."""
     fixed = struct.pack("=I", len(data) + 4) + data
     for message in (fixed, data):
-        events_in(message, None, _MARSHAL)
+        for event in events_in(message, None):
+            if isinstance(event, LinkChanged):
+                assert event.link.index == event.index
     attributes = netlink_attributes.parse(data)
     assert netlink_attributes.parse(netlink_attributes.pack(attributes.items())).keys() == attributes.keys()
 

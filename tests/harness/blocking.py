@@ -36,6 +36,7 @@ DOORS: list[tuple[object, str]] = [
     (time, "sleep"),
     (subprocess, "Popen"),
     (Rtnl, "ask"),
+    (Rtnl, "ask_all"),
     (Rtnl, "dump"),
     (netns, "call_apart"),
     (bpf, "call_apart"),

@@ -19,6 +19,7 @@ from virtfs.core.memory import Memory
 from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Waiters
 from virtfs.files.node import ROOT, Directory
 from virtfs.files.text import Text
+from virtfs.forward.tapwatch import TapWatch
 from virtfs.forward.wire import HEADROOM
 from virtfs.fuse import protocol as p
 from virtfs.fuse.channel import Channel
@@ -260,6 +261,7 @@ async def channel(longest: int = LARGE_ENOUGH, memory: Memory | None = None) -> 
             Handles(memory or Memory()),
             Quiet(),
             lambda refusal, user: None,
+            TapWatch(),
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_never_ending, partial(made.run, start_in(nursery)))

@@ -12,6 +12,7 @@ from virtfs.core.memory import Memory
 from virtfs.core.virt import HostEnd, Virt
 from virtfs.files.device import Opens
 from virtfs.files.frame import Frame, Seats
+from virtfs.forward.tapwatch import TapWatch
 from virtfs.forward.wire import HEADROOM, LONGEST, Wire
 from virtfs.host.fakes import FakeTap
 
@@ -27,7 +28,15 @@ def frame(number: int, size: int = 60) -> bytes:
 
 def plain_wire(virt: Virt, tap: FakeTap, gone: Callable[[], None] = lambda: None) -> Wire:
     """Return a wire that reports no drops, on a host that reports no changes."""
-    return Wire(virt, tap, gone=gone, catch_up=lambda: None, dropped=lambda frames: None, memory=Memory())
+    return Wire(
+        virt,
+        tap,
+        watch=TapWatch(),
+        gone=gone,
+        catch_up=lambda: None,
+        dropped=lambda frames: None,
+        memory=Memory(),
+    )
 
 
 class Unfollowed:

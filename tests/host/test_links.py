@@ -5,6 +5,7 @@ import json
 import logging
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
@@ -260,3 +261,26 @@ def test_nothing_is_left_open_and_a_namespace_may_die(elsewhere: Namespace) -> N
         elsewhere.close()
         wait_gone(tap.fd)
         assert _refused(lambda: links.get(tap)).errno == errno.ENXIO
+
+
+def test_only_these_taps_are_deleted(links: Links, elsewhere: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taps in another namespace stay, and an interface that gets the name of a deleted tap meanwhile."""
+    monkeypatch.setattr(links_module, "DELETED_AT_ONCE", 3)
+    with ExitStack() as closing:
+        taps = [closing.enter_context(Tap.open(Unit(unit))) for unit in range(8)]
+        ip(f"link set tap6 netns {elsewhere.path}")
+        ip("link set tap5 name other")
+        real = links._rtnl.index
+
+        def index(name: str) -> int:
+            if name == "tap3" and taps[3].alive():  # as if another program did this between two calls
+                ip("link del tap3")
+                ip("link add tap3 type bridge")
+            return real(name)
+
+        monkeypatch.setattr(links._rtnl, "index", index)
+        links.delete(taps[:7])
+        assert [tap.alive() for tap in taps] == [False] * 6 + [True, True]
+        assert {name for _, name in socket.if_nameindex()} == {"lo", "tap3", "tap7"}
+        links.delete(taps[:7])
+        assert taps[6].alive()

@@ -1,7 +1,6 @@
 """rtnetlink requests: repeated dumps, lost answers, and two requests in one call."""
 
 import errno
-import ipaddress
 import os
 import socket
 from collections.abc import Iterator
@@ -10,12 +9,14 @@ import pytest
 from harness.nets import fresh, need_taps
 from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL
 from pyroute2.netlink.rtnl import RTM_DELLINK, RTM_GETADDR, RTM_GETLINK, RTM_NEWLINK, RTM_SETLINK
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from virtfs.core.errors import VirtError
+from virtfs.core.ip import IpInterface
 from virtfs.host.marks import marking
-from virtfs.host.rtnl import ATTEMPTS, Message, Request, Rtnl
+from virtfs.host.netlink_messages import addresses as question
+from virtfs.host.netlink_values import address_of
+from virtfs.host.rtnl import ATTEMPTS, Message, Reply, Request, Rtnl
 
 INTERRUPTED = 16  # NLM_F_DUMP_INTR, linux/netlink.h
 
@@ -28,35 +29,33 @@ class Changing(Rtnl):
         self.changes = changes
         self.asked = 0
 
-    def _answer(self) -> Iterator[Message]:
+    def _answer(self) -> Iterator[Reply]:
         self.asked += 1
-        answer = list(super()._answer())
-        if self.asked <= self.changes:
-            for message in answer:
-                message["header"]["flags"] |= INTERRUPTED
-        yield from answer
+        mark = INTERRUPTED if self.asked <= self.changes else 0
+        for reply in list(super()._answer()):
+            yield reply._replace(flags=reply.flags | mark)
 
 
-def addresses(rtnl: Rtnl) -> list[str]:
-    return [message.get_attr("IFA_ADDRESS") for message in rtnl.dump(RTM_GETADDR, ifaddrmsg())]
+def addresses(rtnl: Rtnl) -> list[IpInterface]:
+    return [address_of(reply.body) for reply in rtnl.dump(RTM_GETADDR, question(0))]
 
 
 @pytest.fixture
-def everything() -> list[str]:
+def everything() -> list[IpInterface]:
     """Return every address of this network namespace."""
     with Rtnl() as rtnl:
         return addresses(rtnl)
 
 
 @pytest.mark.parametrize("changes", [0, 1, 3])
-def test_an_interrupted_dump_is_asked_for_again(everything: list[str], changes: int) -> None:
-    assert any(ipaddress.ip_address(address).is_loopback for address in everything)
+def test_an_interrupted_dump_is_asked_for_again(everything: list[IpInterface], changes: int) -> None:
+    assert any(address.ip.is_loopback for address in everything)
     with Changing(changes) as rtnl:
         assert addresses(rtnl) == everything
         assert rtnl.asked == changes + 1
 
 
-def test_it_does_not_ask_for_ever(everything: list[str]) -> None:
+def test_it_does_not_ask_for_ever(everything: list[IpInterface]) -> None:
     with Changing(100) as rtnl:
         assert addresses(rtnl) == everything
         assert rtnl.asked == ATTEMPTS
@@ -97,7 +96,7 @@ class Forgetful(Rtnl):
         super().__init__()
         self.losses = losses
 
-    def _answer(self) -> Iterator[Message]:
+    def _answer(self) -> Iterator[Reply]:
         if self.losses:
             self.losses -= 1
             self._socket.recv(1 << 16)

@@ -232,7 +232,7 @@ def test_closed_wire_can_still_be_asked() -> None:
 async def pumping(bench: Bench, then: Callable[[], object]) -> None:
     """Run the pump, call `then`, and return once all tasks are blocked again."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(bench.wire.pump)
+        nursery.start_soon(bench.wire.watch.run)
         await trio.testing.wait_all_tasks_blocked()
         then()
         await trio.testing.wait_all_tasks_blocked()
@@ -280,7 +280,7 @@ def test_pump_wakes_for_a_new_frame_while_an_old_one_lies_there() -> None:
 
         async def run() -> None:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(bench.wire.pump)
+                nursery.start_soon(bench.wire.watch.run)
                 for n in range(3):
                     before = len(woken)
                     bench.tap.host_send(frame(n))

@@ -5,6 +5,7 @@ derived from the tables.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, Literal
 
 from virtfs.core import arguments as arg
@@ -258,6 +259,7 @@ def find(noun: Noun, name: str) -> Verb | None:
     return _BY_NAME.get((noun, name))
 
 
+@cache
 def of_file(noun: Noun, file: str) -> tuple[Verb, ...]:
     """Return the verbs that an attribute file mirrors; () if no verb has that file."""
     return tuple(verb for verb in VERBS if verb.noun == noun and verb.file == file)

@@ -22,8 +22,8 @@ from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
 from virtfs.host.bridge import HostBridge, find, make
 from virtfs.host.bridge_adopt import Adoptions
-from virtfs.host.bridgeinfo import Settings, ask_link
-from virtfs.host.marks import ADOPTING, is_marked, set_mark
+from virtfs.host.bridgeinfo import Settings
+from virtfs.host.marks import ADOPTING, alias_of, is_marked, set_mark
 from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, Overflow
 from virtfs.host.rtnl import Rtnl
 
@@ -203,7 +203,8 @@ class Bridges:
         """Schedule a refresh of the bridges if an event concerns one of them or one of their members."""
         indices = {managed.index for managed in self._all.values()}
         match event:
-            case LinkChanged(None, link):
+            case LinkChanged(None) if indices:
+                link = event.link
                 concerned = bool(indices & {link.index, link.master}) or self._is_member(link.name)
             case LinkGone(None, index, name):
                 concerned = index in indices or self._is_member(name)
@@ -288,7 +289,7 @@ class Bridges:
             made = index is None
             if index is None:
                 index = make(rtnl, self._kernel.links, name, self._kernel.mark)
-            left = not made and (ours or is_marked(ask_link(rtnl, index), self._kernel.mark))
+            left = not made and (ours or is_marked(alias_of(rtnl, index), self._kernel.mark))
             host = HostBridge(rtnl, self._kernel.links, name, index)
             try:
                 state, settings = host.look(), host.settings()
@@ -307,8 +308,7 @@ class Bridges:
         with Rtnl() as rtnl:
             host = self._host(rtnl, managed)
             self._kernel.links.quiet(host)
-            now, link = host.look(), ask_link(rtnl, managed.index)
-            adopting = link is not None and link.get_attr("IFLA_IFALIAS") == self._kernel.mark + ADOPTING
+            now, adopting = host.look(), alias_of(rtnl, managed.index) == self._kernel.mark + ADOPTING
             do(host, steps(now, bridge_before(now, actions, made, adopting or any(map(_adopts, actions)))))
 
     def _host(self, rtnl: Rtnl, managed: _Managed) -> HostBridge:

@@ -129,9 +129,23 @@ class Commands:
                         await trio.lowlevel.checkpoint()
             except BaseException:
                 with whole():
+                    await self._reap_locked()
                     await self._state.keep()
                 raise
+            await self._reap_locked()
             await self._keep(user)
+
+    async def _reap_locked(self) -> None:
+        """Remove the taps of the interfaces that the lines of a script have destroyed, before the write returns."""
+        if self._lifecycle.retired:
+            with whole():
+                async with self.lock:
+                    await self._lifecycle.reap()
+
+    async def _reap(self) -> None:
+        """Remove these taps before a line that may refer to their names. The caller holds the lock."""
+        with whole():
+            await self._lifecycle.reap()
 
     async def _run_locked(self, of: Virt | Bridge | None, script: Script, line: Line, user: User) -> None:
         try:
@@ -264,6 +278,7 @@ class Commands:
         if not user.root:
             raise VirtError(errno.EPERM, "only root may use this ctl; write to the ctl of your interface")
         if command.checks:
+            await self._reap()
             await self._line_checks.command(command, user)
             return
         if command.kind == "mark":
@@ -273,11 +288,15 @@ class Commands:
             target = await self._run_command(command, user, made or frozenset())
             if made is None:
                 self._state.failed.supersede(target)
+            else:
+                await self._reap()  # the lines of the state file are not one script
         finally:
             self._changes.publish()
 
     async def _run_command(self, command: Command, user: User, made: frozenset[str]) -> object:
         """Carry out a command, and return its target: a unit or the name of a bridge."""
+        if command.kind != "destroy" or isinstance(command.target, str):
+            await self._reap()
         if command.kind == "destroy" and self._only_failed(command):
             return command.target
         if isinstance(command.target, str):
@@ -299,7 +318,7 @@ class Commands:
                 await self._create(unit, command.actions, user, made)
             case "destroy":
                 with whole():
-                    await self._lifecycle.destroy(self._existing(unit))
+                    await self._lifecycle.retire(self._existing(unit))
             case _:
                 existing = self._existing(unit)
                 await refuse_moves(self._kernel, existing, command.actions)
@@ -315,6 +334,7 @@ class Commands:
     async def _run_verbs(self, of: Virt | Bridge, text: str, user: User) -> None:
         """Carry out a line of the ctl of an interface or a bridge."""
         self._refuse_at_end()
+        await self._reap()
         checks, text = split_check(text)
         if checks:
             await self._line_checks.verbs(of, text, user)
@@ -352,6 +372,7 @@ class Commands:
 
     async def _change(self, interface: Interface, actions: tuple[Action, ...], user: User) -> None:
         await self._checks.check(interface, actions, user)
+        await self._reap()
         try:
             with whole():
                 await self._verbs.carry_out(interface, actions)

@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections import OrderedDict
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -29,6 +30,11 @@ log = logging.getLogger(__name__)
 PREFIX = "virtfs-run-"
 LOCK = "lock"
 PAUSE = 0.25  # seconds between two checks for readers
+# After a program has followed the link rx, it normally opens the FIFO at once. So the FIFO is checked after these times
+# in seconds, and then at every check for SOUGHT seconds.
+SOON = (0.001, 0.01, 0.1)
+SOUGHT = 60.0
+IN_TURN = 16  # FIFOs whose link nobody has followed, and of which a check looks at the next
 
 
 def make_directory() -> tuple[Path, int]:
@@ -116,7 +122,10 @@ class Fifos:
     def __init__(self, start: Start) -> None:
         self.directory, self._lock = make_directory()
         self._start = start
-        self._feeds: dict[Unit, tuple[Interface, Feed]] = {}
+        self._feeds: OrderedDict[Unit, tuple[Interface, Feed]] = OrderedDict()  # the one to look at next is first
+        self._sought: dict[Unit, float] = {}  # until when every check looks at these FIFOs (trio.current_time)
+        self._soon: list[float] = []  # the pauses before the next checks, the last one first
+        self._follows = trio.Event()
         self._troubles: dict[str, str] = {}  # the last failure logged for each virt; not logged again if it recurs
 
     def path(self, virt: Virt) -> Path:
@@ -148,6 +157,7 @@ class Fifos:
     def vanish(self, interface: Interface) -> None:
         """Remove the FIFO of an interface that is being destroyed."""
         self._troubles.pop(interface.virt.name, None)
+        self._sought.pop(interface.virt.unit, None)
         if (found := self._feeds.pop(interface.virt.unit, None)) is not None:
             found[1].stop()
 
@@ -157,19 +167,53 @@ class Fifos:
         if (found := self._feeds.get(virt.unit)) is not None:
             found[1].fifo.set_rights(virt.owner, virt.group, virt.mode & 0o444)
 
+    def followed(self, unit: Unit) -> None:
+        """Look for a reader of a FIFO soon, because a program has followed the link to it."""
+        if unit in self._feeds:
+            self._sought[unit] = trio.current_time() + SOUGHT
+            self._soon[:] = reversed(SOON)
+            self._follows.set()
+
     async def run(self) -> None:
-        """Check all FIFOs for readers every PAUSE seconds, until cancelled. One that fails does not affect the rest."""
+        """Check FIFOs for readers every PAUSE seconds, until cancelled. One that fails does not affect the rest.
+
+        A check looks at all FIFOs that are fed or sought, and at the next IN_TURN of the others. So it takes no longer
+        for thousands of interfaces. Opening a FIFO cannot be noticed in a cheaper way: inotify(7) reports it only after
+        the open(2), which waits for a writer.
+        """
         while True:
-            await trio.sleep(PAUSE)
-            for interface, feed in tuple(self._feeds.values()):
-                try:
-                    self._look(interface, feed)
-                except OSError as failure:
-                    if self._troubles.get(interface.virt.name) != (trouble := str(failure.strerror)):
-                        log.warning("checking rx of %s for readers: %s", interface.virt.name, trouble)
-                        self._troubles[interface.virt.name] = trouble
-                else:
-                    self._troubles.pop(interface.virt.name, None)
+            with trio.move_on_after(self._soon.pop() if self._soon else PAUSE):
+                await self._follows.wait()
+                await trio.sleep(self._soon.pop())
+            self._follows = trio.Event()
+            self.check()
+
+    def check(self) -> None:
+        """Look for readers once. This is for run() and tests."""
+        now = trio.current_time()
+        for unit in [unit for unit, until in self._sought.items() if until < now]:
+            del self._sought[unit]
+        for unit in self._next():
+            interface, feed = self._feeds[unit]
+            try:
+                self._look(interface, feed)
+            except OSError as failure:
+                if self._troubles.get(interface.virt.name) != (trouble := str(failure.strerror)):
+                    log.warning("checking rx of %s for readers: %s", interface.virt.name, trouble)
+                    self._troubles[interface.virt.name] = trouble
+            else:
+                self._troubles.pop(interface.virt.name, None)
+            if feed.fed:
+                self._sought[unit] = now + SOUGHT
+
+    def _next(self) -> list[Unit]:
+        """Return the units that a check looks at."""
+        units = dict.fromkeys(self._sought)
+        for _ in range(min(IN_TURN, len(self._feeds))):
+            unit = next(iter(self._feeds))
+            self._feeds.move_to_end(unit)
+            units[unit] = None
+        return list(units)
 
     def _look(self, interface: Interface, feed: Feed) -> None:
         try:

@@ -71,9 +71,9 @@ class Follower:
         try:
             while len(events) < STORM and (more := self._kernel.monitor.drain()):
                 events.extend(more)
-            last = {(event.nsid, event.link.index): event for event in events if isinstance(event, LinkChanged)}
+            last = {(event.nsid, event.index): event for event in events if isinstance(event, LinkChanged)}
             for event in events:
-                if not isinstance(event, LinkChanged) or last[event.nsid, event.link.index] is event:
+                if not isinstance(event, LinkChanged) or last[event.nsid, event.index] is event:
                     self._take(event)
         except BaseException:
             self._take(Overflow())  # the remaining reports are lost
@@ -96,8 +96,9 @@ class Follower:
     def _take(self, event: Event) -> None:
         self._bridges.hear(event)
         match event:
-            case LinkChanged(nsid, link):
-                if (interface := self._registry.at((nsid, link.index))) is not None:
+            case LinkChanged(nsid, index):
+                if (interface := self._registry.at((nsid, index))) is not None:
+                    link = event.link
                     if link.master != interface.master:
                         # The report contains only the index of the new bridge, so its name must be queried.
                         self.doubt(interface)
@@ -230,7 +231,8 @@ class Follower:
                 break
         if interface.virt.lost:
             return
-        moved, interface.place = place != interface.place, place
+        moved = place != interface.place
+        self._registry.move(interface, place)
         if name != interface.virt.netns:
             interface.virt.move(name)
         # Do not `await` between setting interface.place and calling set_host(). Once the place is set, reports about it

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import trio
-
 from virtfs.core.ip import IpInterface
 from virtfs.core.virt import HostEnd, Virt
 from virtfs.daemon.taps import Found, host_end
@@ -13,7 +11,7 @@ from virtfs.files.capture import Capture
 from virtfs.files.events import Events
 from virtfs.files.ports import Ports
 from virtfs.forward.recorder import Recorder
-from virtfs.forward.tasks import Start, lasting
+from virtfs.forward.tasks import Start
 from virtfs.forward.wire import Wire
 from virtfs.forward.wire_impairments import WireImpairments
 from virtfs.host.netlink_values import Link
@@ -63,16 +61,6 @@ class Interface:
         self._captures = captures
         self._events = events
         self._start = start
-        self._pump = trio.CancelScope()
-        self._ended = trio.Event()
-
-    async def run(self) -> None:
-        """Forward frames until `stop` is called."""
-        try:
-            with self._pump:
-                await lasting(self.virt.name, self.wire.pump)
-        finally:
-            self._ended.set()
 
     def set_host(self, link: Link, addresses: tuple[IpInterface, ...], bridge: str | None = None) -> None:
         """Apply the state of the host's end that the kernel reports. For a lost interface, do nothing.
@@ -140,6 +128,4 @@ class Interface:
         await self._end_captures()
         self.ports.history.end()
         self.impairments.stop()
-        self._pump.cancel()
-        await self._ended.wait()
         self.wire.close()

@@ -1,10 +1,12 @@
 """Access to the kernel. Tasks run blocking calls in a thread, one at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TypeVar, TypeVarTuple
 
 import trio
 
+from virtfs.forward.tapwatch import TapWatch
 from virtfs.forward.tasks import in_thread, surely_in_thread
 from virtfs.host.links import Links
 from virtfs.host.monitor import Monitor
@@ -16,19 +18,23 @@ Ts = TypeVarTuple("Ts")
 
 
 class Kernel:
-    """The netlink sockets of a daemon. open_tap: a blocking function that makes tap<unit> or attaches to it."""
+    """The netlink sockets of a daemon, and the watch over its taps.
+
+    open_tap: a blocking function that makes tap<unit> or attaches to it.
+    """
 
     open_tap = staticmethod(Tap.open)
 
     def __init__(self, mark: str = "") -> None:
         """mark: the mark of what virtfs makes and what outlives a killed server (host.marks), or "" for none."""
         self.mark = mark
-        self.links = Links()
-        try:
+        with ExitStack() as undo:
+            self.links = Links()
+            undo.callback(self.links.close)
             self.monitor = Monitor()
-        except BaseException:
-            self.links.close()
-            raise
+            undo.callback(self.monitor.close)
+            self.watch = TapWatch()
+            undo.pop_all()
         # One call at a time, because Links has one socket. rtnl_mutex serializes rtnetlink requests anyway.
         self._one = trio.CapacityLimiter(1)
         self._closing = trio.CapacityLimiter(32)
@@ -41,7 +47,21 @@ class Kernel:
         """Close a tap. Closing only waits for RCU in the kernel, so several taps can be closed at the same time."""
         await surely_in_thread(tap.close, self._closing)
 
+    async def delete_taps(self, taps: Sequence[TapDevice]) -> None:
+        """Delete and close taps of the daemon's network namespace. A tap that cannot be deleted is not closed."""
+        await self.call(_delete, self.links, taps)
+
     def close(self) -> None:
-        """Close the sockets."""
+        """Close the descriptors."""
         self.links.close()
         self.monitor.close()
+        self.watch.close()
+
+
+def _delete(links: Links, taps: Sequence[TapDevice]) -> None:
+    try:
+        links.delete(taps)
+    finally:
+        for tap in taps:
+            if not tap.alive():
+                tap.close()

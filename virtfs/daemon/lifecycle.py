@@ -37,6 +37,7 @@ from virtfs.forward.tasks import Start
 from virtfs.forward.wire import Wire
 from virtfs.host import descriptors
 from virtfs.host.tap import Tap, TapTaken
+from virtfs.host.tap_protocol import TapDevice
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ class Lifecycle:
         self._report = report
         self._start = start
         self._rings = Rings(pcap.budget.memory)
+        # The retired interfaces: the name, the tap, and whether the tap is to be deleted.
+        self._retired: list[tuple[str, TapDevice, bool]] = []
 
     def check_room(self) -> None:
         """Raise VirtError if there is no room for one more interface.
@@ -109,6 +112,7 @@ class Lifecycle:
         cloned: whether the interface is created by an open(2) of the file clone.
         """
         self.check_room()
+        await self.reap()
         if unit is None:
             unit, tap, found = await self._lowest()
         else:
@@ -121,7 +125,6 @@ class Lifecycle:
             raise
         self._registry.add(interface)
         self._follower.catch_up()
-        self._start(interface.run, name=f"{interface.virt.name}: forwarding frames")
         self._root.add(names(interface.ports))
         try:
             await self._pcap.appear(interface.recorder)
@@ -166,6 +169,7 @@ class Lifecycle:
         wire = Wire(
             virt,
             tap,
+            watch=self._kernel.watch,
             gone=partial(self._doubt, unit),
             catch_up=self._follower.catch_up,
             dropped=drops.add,
@@ -185,6 +189,7 @@ class Lifecycle:
                 budget=self._pcap.budget,
                 application=self._pcap.application,
                 fifo=str(self._fifos.path(virt)),
+                followed=partial(self._fifos.followed, unit),
                 report=self._report,
                 start=self._start,
             )
@@ -212,26 +217,57 @@ class Lifecycle:
 
         keep: whether to keep a tap with the verb `persist` for the next mount.
         """
+        await self.retire(interface, keep)
+        await self.reap()
+
+    async def retire(self, interface: Interface, keep: bool = False) -> None:
+        """Destroy an interface, but leave the removal of its tap to reap(), which must follow.
+
+        Removing a tap waits 16 ms for RCU in the kernel. reap() removes many taps in the time of one.
+        """
         virt = interface.virt
-        was_lost = virt.lost
+        was_lost, found = virt.lost, virt.origin is Origin.FOUND
+        stays = was_lost or found or (virt.persist and keep) or interface.place[0] is not None
         for name in (virt.name, virt.tap):
             self._root.remove(name)
         await self._cables.remove(interface)
         self._fifos.vanish(interface)
-        await interface.stop()
         try:
-            if not was_lost and virt.origin is Origin.FOUND:
+            await interface.stop()
+            if not was_lost and found:
                 await self._kernel.call(put_back, self._kernel.links, interface.tap, interface.found)
             elif not was_lost and virt.persist and not keep:
                 await self._kernel.call(interface.tap.set_persist, False)
         except OSError as refusal:
             log.warning("%s: cannot restore the tap to its earlier state: %s", virt.tap, refusal.strerror)
         finally:
-            await self._kernel.close_tap(interface.tap)
             self._registry.remove(interface)
-            self._events.emit("destroy", virt.name)
+            self._retired.append((virt.name, interface.tap, not stays))
+
+    async def reap(self) -> None:
+        """Remove the taps of retired interfaces. Those of the host, and persistent ones that are kept, stay."""
+        if not (retired := self._retired):
+            return
+        self._retired = []
+        doomed = [tap for _name, tap, deleted in retired if deleted]
+        try:
+            if len(doomed) > 1:
+                await self._kernel.delete_taps(doomed)
+        except (OSError, MemoryError) as refusal:
+            log.warning("cannot remove %d taps at once, so they are removed one by one: %s", len(doomed), refusal)
+        finally:
+            # Closing a tap that is not persistent removes it, too.
+            await together(*(partial(self._kernel.close_tap, tap) for _name, tap, _deleted in retired if tap.fd >= 0))
+            for name, _tap, _deleted in retired:
+                self._events.emit("destroy", name)
+
+    @property
+    def retired(self) -> bool:
+        """Whether an interface was retired, and its tap is not removed yet."""
+        return bool(self._retired)
 
     async def destroy_all(self) -> None:
         """Destroy every interface at the end of the mount. Taps with the verb `persist` stay."""
-        # Closing a tap waits 16 ms for RCU, so destroy all interfaces concurrently.
-        await together(*(partial(self.destroy, interface, keep=True) for interface in self._registry))
+        # Restoring a tap of the host takes long, so do it concurrently.
+        await together(*(partial(self.retire, interface, keep=True) for interface in self._registry))
+        await self.reap()

@@ -16,6 +16,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._all: dict[Unit, Interface] = {}
+        self._by_place: dict[Place, Interface] = {}
 
     def __len__(self) -> int:
         return len(self._all)
@@ -30,10 +31,23 @@ class Registry:
     def add(self, interface: Interface) -> None:
         """Add an interface. Its unit must be free."""
         self._all[interface.virt.unit] = interface
+        self._by_place[interface.place] = interface
 
     def remove(self, interface: Interface) -> None:
         """Remove an interface."""
         del self._all[interface.virt.unit]
+        self._leave(interface)
+
+    def move(self, interface: Interface, place: Place) -> None:
+        """Set the place of an interface whose tap has moved."""
+        self._leave(interface)
+        interface.place = place
+        if interface in self:
+            self._by_place[place] = interface
+
+    def _leave(self, interface: Interface) -> None:
+        if self._by_place.get(interface.place) is interface:
+            del self._by_place[interface.place]
 
     def find(self, unit: Unit) -> Interface | None:
         """Return the interface of a unit, or None."""
@@ -55,7 +69,8 @@ class Registry:
 
     def at(self, place: Place) -> Interface | None:
         """Return the interface whose tap is at a place, or None."""
-        return next((i for i in self._all.values() if i.place == place and not i.virt.lost), None)
+        interface = self._by_place.get(place)
+        return None if interface is None or interface.virt.lost else interface
 
     def wires(self) -> list[Wire]:
         """Return the wires of all interfaces, ordered by unit."""

@@ -201,7 +201,8 @@ class _Mount:
         inodes, handles = Inodes(daemon.root), Handles(daemon.memory)
         self._handles = handles
         self.diagnosis = Diagnosis(daemon.registry, daemon.state, handles, daemon.options)
-        self._channel = Channel(fuse_fd, self._ours, longest, inodes, handles, daemon.follower, daemon.errors.report)
+        report, watch = daemon.errors.report, daemon.kernel.watch
+        self._channel = Channel(fuse_fd, self._ours, longest, inodes, handles, daemon.follower, report, watch)
         interrupts = self._channel.pair.interrupts
         names.serve_on(inodes, self._channel.attributes, daemon.rights, interrupts, theirs.detach())
 
@@ -290,6 +291,7 @@ class _Mount:
         """Free libfuse's session and our end of the socket pair."""
         names.close()
         self._ours.close()
+        self._channel.close()
 
 
 def _pair() -> tuple[trio.socket.SocketType, socket.socket, int]:

@@ -47,9 +47,7 @@ def open_tap(open_here: OpenTap, links: Links, unit: Unit, netns: str) -> tuple[
     tap = (_attach_in(open_here, netns, unit) if netns else None) or open_here(unit)
     try:
         if tap.made:
-            links.quiet(tap)
-            links.set(tap, txqlen=QUEUE)
-            return tap, Found(links.get(tap))
+            return tap, Found(links.begin(tap, QUEUE))
         link, addresses, bridge = look(links, tap)
         member = None if link.master is None else membership(tap, links)
         return tap, Found(link, addresses, links.addresses_in_full(tap), bridge, member)

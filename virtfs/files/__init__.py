@@ -19,6 +19,7 @@ Files of an interface:
     capture_blocks  the blocks that describe a capture and its interfaces
     history   the last frames as pcapng
     inject    sends the frames of a capture file
+    rx        the link to a FIFO with the frames
     clients   lists the open device files and their processes
     wait      wait/*: a read returns once a condition is true
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from types import MappingProxyType
 from typing import Protocol
 
 from virtfs.core.ids import Gid, Uid, User
@@ -93,24 +92,44 @@ class Node:
 class Directory(Node):
     """A directory. The daemon adds and removes entries; users cannot.
 
-    children: the nodes by name. links: st_nlink, 0 once the directory has been removed. listeners: called after each
-    change of `links`.
+    links: st_nlink, 0 once the directory has been removed. listeners: called after each change of `links`.
     steady: whether the names never change while the directory exists, so that the kernel may cache them.
     """
 
-    __slots__ = ("_children", "children", "links", "listeners", "steady")
+    __slots__ = ("_children", "_make", "links", "listeners", "steady")
 
     kind = stat.S_IFDIR
 
-    def __init__(self, owner: Owner, children: Mapping[str, Node] | None = None, steady: bool = False) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        children: Mapping[str, Node] | Callable[[], Mapping[str, Node]] | None = None,
+        steady: bool = False,
+        directories: int = 0,
+    ) -> None:
+        """children: the entries, or a function that makes them when they are first used.
+
+        directories: the number of directories among the entries that the function makes.
+        """
         super().__init__(owner)
         self._children: dict[str, Node] = {}
-        self.children: Mapping[str, Node] = MappingProxyType(self._children)
-        self.links = 2
+        self._make = children if callable(children) else None
+        self.links = 2 + directories
         self.listeners: list[Callable[[], None]] = []
         self.steady = False
-        self.add(children or {})
+        if children and not callable(children):
+            self.add(children)
         self.steady = steady
+
+    @property
+    def children(self) -> Mapping[str, Node]:
+        """The nodes by name. Thousands of interfaces have dozens of files each, most of which nobody ever uses."""
+        if self._make is not None:
+            make, self._make = self._make, None
+            self._children.update(make())
+            for child in self._children.values():
+                child.born = self.born
+        return self._children
 
     def add(self, children: Mapping[str, Node]) -> None:
         """Add entries, or replace those of the same names. ValueError: the directory is steady."""
@@ -144,7 +163,7 @@ class Directory(Node):
 
 
 class Symlink(Node):
-    """A symbolic link to a file in the tree or in the run-time directory."""
+    """A symbolic link to a file in the tree or in the run-time directory. target: its text."""
 
     __slots__ = ("target",)
 
@@ -153,6 +172,10 @@ class Symlink(Node):
     def __init__(self, owner: Owner, target: str) -> None:
         super().__init__(owner)
         self.target = target
+
+    def follow(self) -> str:
+        """Return the target to a program that follows the link, which it may open next."""
+        return self.target
 
     def permissions(self) -> int:
         return 0o777

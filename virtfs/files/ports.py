@@ -10,7 +10,7 @@ from virtfs.files.frame import Frame, Opening, Seats
 from virtfs.files.hexlines import Hex
 from virtfs.files.history import History, HistoryFile
 from virtfs.files.inject import Inject
-from virtfs.files.node import Symlink
+from virtfs.files.rx import Rx
 from virtfs.files.stream import Stream
 from virtfs.forward.recorder import Recorder
 from virtfs.forward.tasks import Start
@@ -31,6 +31,7 @@ class Ports:
         budget: Budget,
         application: str,
         fifo: str,
+        followed: Callable[[], None],
         report: Callable[[VirtError, User], None],
         start: Start,
     ) -> None:
@@ -39,7 +40,7 @@ class Ports:
         opens: keeps the open handles of all these files.
         seats: counts the opens of frame, hex and stream. opening: acts on the first of them and on the last close.
         budget: limits the memory of captures. application: the name of the program in captures.
-        fifo: the path of the FIFO behind rx.
+        fifo: the path of the FIFO behind rx. followed: called when a program follows the link rx.
         report: sets a user's last_error.
         start: runs a task until the mount ends.
         """
@@ -51,5 +52,5 @@ class Ports:
         self.pcap = Capture(wire.virt, "pcap", opens, lambda: [recorder], budget, application, start, alone=True)
         self.inject = Inject(wire, opens, start, report)
         self.history = History(recorder)
-        self.rx = Symlink(wire.virt, fifo)
+        self.rx = Rx(wire.virt, fifo, followed)
         self.history_file = HistoryFile(wire.virt, opens, self.history, application)

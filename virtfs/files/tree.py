@@ -1,7 +1,8 @@
 """The names below the mount point, and the object that serves each file."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
+from importlib import import_module
 from typing import Protocol
 
 from virtfs.core.counters import Way
@@ -20,13 +21,13 @@ from virtfs.files.clone import Clone
 from virtfs.files.ctl import Ctl
 from virtfs.files.device import Opens
 from virtfs.files.events import Events
-from virtfs.files.metrics import metrics
 from virtfs.files.node import ROOT, Directory, Node, Rights, RootOwned, Symlink
 from virtfs.files.ports import Ports
 from virtfs.files.stats import Stats
 from virtfs.files.text import Text, Turn, nothing
 from virtfs.files.wait import waits
 from virtfs.forward.socket_cable import SocketCable
+from virtfs.forward.tasks import in_thread
 from virtfs.forward.wire import Wire
 from virtfs.host.processes import command_of
 
@@ -118,17 +119,7 @@ class Tree:
             ),
             "status.json": self._report(lambda: reports.status(version), b'"memory": {'),
             "stats": Stats(reports.wires, reports.count, reports.changes),
-            "metrics": self._report(
-                lambda: metrics(
-                    version,
-                    reports.wires(),
-                    reports.memory,
-                    reports.state_gauges(),
-                    reports.ways(),
-                    reports.socket_cables(),
-                ),
-                b"# HELP virtfs_memory",
-            ),
+            "metrics": self._report(lambda: self._metrics(version), b"# HELP virtfs_memory", load_metrics),
             "memory": Text(ROOT, lambda user: reports.memory.text(), rights=Rights.PRIVATE),
             "topology": self._report(reports.topology),
             "version": Text(ROOT, lambda user: f"virtfs {version}\n"),
@@ -140,28 +131,27 @@ class Tree:
         return {virt.name: self._directory(ports), virt.tap: Symlink(ROOT, f"{virt.name}/frame")}
 
     def _directory(self, ports: Ports) -> Directory:
+        return Directory(ports.wire.virt, lambda: self._files(ports), steady=True, directories=3)
+
+    def _files(self, ports: Ports) -> dict[str, Node]:
         wire, opens = ports.wire, ports.opens
         virt = wire.virt
-        return Directory(
-            virt,
-            {
-                "ctl": self._ctl(virt),
-                "frame": ports.frame,
-                "hex": ports.hex,
-                "stream": ports.stream,
-                "pcap": ports.pcap,
-                "inject": ports.inject,
-                "rx": ports.rx,
-                "history": ports.history_file,
-                "next": Text(virt, _line(lambda: str(wire.peek()))),
-                "wait": Directory(virt, waits(wire, opens), steady=True),
-                "clients": Text(virt, lambda user: clients_text(opens, command_of), changes=self._reports.changes),
-                **{name: self._value(virt, name, value) for name, value in VALUES.items()},
-                "stats": Directory(virt, {name: self._counter(virt, name) for name in COUNTERS}, steady=True),
-                "tap": Directory(virt, self._tap(virt), steady=True),
-            },
-            steady=True,
-        )
+        return {
+            "ctl": self._ctl(virt),
+            "frame": ports.frame,
+            "hex": ports.hex,
+            "stream": ports.stream,
+            "pcap": ports.pcap,
+            "inject": ports.inject,
+            "rx": ports.rx,
+            "history": ports.history_file,
+            "next": Text(virt, _line(lambda: str(wire.peek()))),
+            "wait": Directory(virt, lambda: waits(wire, opens), steady=True),
+            "clients": Text(virt, lambda user: clients_text(opens, command_of), changes=self._reports.changes),
+            **{name: self._value(virt, name, value) for name, value in VALUES.items()},
+            "stats": Directory(virt, lambda: {name: self._counter(virt, name) for name in COUNTERS}, steady=True),
+            "tap": Directory(virt, lambda: self._tap(virt), steady=True),
+        }
 
     def _tap(self, virt: Virt) -> dict[str, Node]:
         """Return the files of tap/, which show the host's end. Only root can write them."""
@@ -169,16 +159,37 @@ class Tree:
         values = {name: self._value(virt, f"tap/{name}", value) for name, value in TAP_VALUES.items()}
         return {**values, "addresses": addresses}
 
-    def _report(self, text: Callable[[], str], unsteady: bytes = b"") -> Text:
+    def _metrics(self, version: str) -> str:
+        from virtfs.files.metrics import metrics  # a module that takes 25 ms to load
+
+        reports = self._reports
+        return metrics(
+            version,
+            reports.wires(),
+            reports.memory,
+            reports.state_gauges(),
+            reports.ways(),
+            reports.socket_cables(),
+        )
+
+    def _report(
+        self, text: Callable[[], str], unsteady: bytes = b"", before: Callable[[], Awaitable[None]] = nothing
+    ) -> Text:
         """Return a text about every interface, for which a read queries the kernel.
 
         unsteady: the beginning of its last part, whose numbers every read changes; b"" if there is none.
+        before: called before that query.
         """
         reports = self._reports
+
+        async def refresh() -> None:
+            await before()
+            await reports.refresh(None)
+
         return Text(
             ROOT,
             lambda user: text(),
-            refresh=lambda: reports.refresh(None),
+            refresh=refresh,
             changes=reports.changes,
             unsteady=unsteady,
         )
@@ -213,6 +224,11 @@ class Tree:
     def _counter(self, virt: Virt, name: str) -> Text:
         refresh = partial(self._reports.refresh, virt) if name in OF_KERNEL else nothing
         return Text(virt, _line(lambda: str(counter(virt, name))), refresh=refresh)
+
+
+async def load_metrics() -> None:
+    """Load the module of the file metrics in a thread, which a server does when the file is first opened."""
+    await in_thread(import_module, "virtfs.files.metrics")
 
 
 def _line(value: Callable[[], str]) -> Callable[[User], str]:

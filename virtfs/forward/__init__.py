@@ -2,6 +2,7 @@
 
 Modules:
 
+    tapwatch          tells a wire that its tap has become readable
     wire              takes frames out of a tap, for the readers of its virt
     wire_out          puts frames from virt into the tap
     frame_runs        prepares packets of equal length for writing

@@ -45,6 +45,11 @@ class Feed:
         elif not has_reader(self._fd) and self._scope is not None:
             self._scope.cancel()
 
+    @property
+    def fed(self) -> bool:
+        """Whether the FIFO had a reader when look() was last called."""
+        return self._fd >= 0
+
     def stop(self) -> None:
         """End the feed and remove the FIFO. Called when the interface is removed."""
         if self._scope is not None:

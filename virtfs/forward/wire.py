@@ -20,13 +20,12 @@ from collections.abc import Callable
 from io import FileIO
 from time import time_ns
 
-import trio
-
 from virtfs.core.counters import Counts
 from virtfs.core.errors import VirtError
 from virtfs.core.framequeue import Copy, FrameQueue
 from virtfs.core.memory import Kind, Memory
 from virtfs.core.virt import Virt
+from virtfs.forward.tapwatch import TapWatch
 from virtfs.forward.wire_out import Outward, Path
 from virtfs.host.tap_protocol import VNET_HEADER, TapDevice
 
@@ -42,6 +41,7 @@ SPLIT = 256
 class Wire:
     """Takes frames out of one tap, and never waits. Its attribute `out` puts frames into the tap.
 
+    watch: calls ready_to_read() when the tap may have a frame for a waiting reader.
     gone: called when the tap turns out to have vanished.
     catch_up: processes pending notifications from the kernel; called before a frame is rejected as too long.
     dropped: called with the number of frames that nobody will read.
@@ -58,6 +58,7 @@ class Wire:
         virt: Virt,
         tap: TapDevice,
         *,
+        watch: TapWatch,
         gone: Callable[[], None],
         catch_up: Callable[[], None],
         dropped: Callable[[int], None],
@@ -82,14 +83,11 @@ class Wire:
         self._kept = FrameQueue(memory.hold(Kind.FRAMES, lambda: virt.owner))
         self.rest = b""
         self._refusal: tuple[int, str] | None = None  # the errno and message with which reads fail; None if they do not
-        self._wanted = trio.Event()
-        # Edge-triggered, so that pollers are woken by a new frame even if an older one is still unread.
-        self._edge = select.epoll(flags=select.EPOLL_CLOEXEC)
-        try:
-            self._edge.register(self._fd, select.EPOLLIN | select.EPOLLET)
-        except BaseException:
-            self._edge.close()
-            raise
+        self.watch = watch
+        self._watched = False  # whether `watch` calls ready_to_read()
+        self._wanted = False  # whether a reader or an impairment waits for frames
+        self._missed = False  # whether ready_to_read() was called while nobody waited
+        watch.add(self._fd, self.ready_to_read)
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
         self._poll_out = select.poll()
@@ -200,13 +198,16 @@ class Wire:
             self.settle()
         elif self._refusal is None and not self._fed and not self._kept and (frame := self._read()) is not None:
             self._kept.add(frame, 1)
-            # Wake pollers here: if the tap is empty now, epoll does not report this frame to `pump`.
+            # Wake pollers here: if the tap is empty now, epoll does not report this frame.
             self._tell()
         return self._kept.next_length()
 
     def want(self) -> None:
-        """Make `pump` watch the tap, because a reader is waiting."""
-        self._wanted.set()
+        """Watch the tap, because a reader is waiting."""
+        self._wanted = True
+        if not self._watched or self._missed:
+            self._watched, self._missed = True, False
+            self.watch.watch(self._fd)
 
     # State
 
@@ -252,6 +253,9 @@ class Wire:
         self.readers -= 1
         if not self.readers:
             self.update()
+            if self._watched and not self._wanted:
+                self._watched = self._missed = False
+                self.watch.rest(self._fd)
         else:
             self._tell()
 
@@ -405,23 +409,26 @@ class Wire:
             self._gone()
         return VirtError(errno.ENXIO, f"{self.virt.name} is gone")
 
-    # The task
+    # Called by the watch
 
-    async def pump(self) -> None:
-        """Watch the tap whenever a reader is waiting, until cancelled."""
-        while True:
-            await self._wanted.wait()
-            await trio.lowlevel.wait_readable(self._edge.fileno())
-            events = self._edge.poll(0)
-            if any(event & (select.EPOLLERR | select.EPOLLHUP) for _, event in events) and not self.tap.alive():
-                self.vanished()
-            while self._ahead() and self._read_ahead():
-                self._tell()
-                await trio.lowlevel.checkpoint()
-            if not self._tell() and not self._ahead():
-                self._wanted = trio.Event()
+    def ready_to_read(self, events: int) -> bool:
+        """Wake waiting readers, or read ahead, because the tap has become readable.
+
+        Return whether the tap may hold more frames to read ahead. events: those of epoll(7).
+        """
+        if not self._wanted:
+            self._missed = True
+            return False
+        if events & (select.EPOLLERR | select.EPOLLHUP) and not self.tap.alive():
+            self.vanished()
+        if self._ahead() and self._read_ahead():
+            self._tell()
+            return True
+        if not self._tell() and not self._ahead():
+            self._wanted = False
+        return False
 
     def close(self) -> None:
-        """Stop using the tap. `pump` must have ended. The owner of the tap closes it."""
-        self._edge.close()
+        """Stop using the tap. The owner of the tap closes it."""
+        self.watch.remove(self._fd, self.ready_to_read)
         self._fd = -1

@@ -13,6 +13,7 @@ nanoseconds.
 import errno
 import logging
 import os
+import select
 from collections.abc import Callable
 from functools import partial
 from time import monotonic_ns
@@ -22,6 +23,7 @@ import trio
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.files.device import DeviceHandle, ParkedRead, Unique
+from virtfs.forward.tapwatch import TapWatch
 from virtfs.forward.tasks import Start
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answerers import Answerers
@@ -46,6 +48,7 @@ log = logging.getLogger(__name__)
 LOOKS = 50  # maximum number of polls of /dev/fuse before waiting
 TURN = 2_000_000  # maximum time in ns that the channel polls and answers before it yields to other tasks
 CROWDED_TURN = 100_000  # replaces TURN while there are several users and other tasks work on a request
+EACH = 32  # requests after which the channel looks at the taps of waiting readers
 LARGE = 32768  # bytes; after a larger request the channel yields to other tasks at once
 
 
@@ -56,7 +59,7 @@ class Channel:
     end. The caller closes fuse and pair. longest: the size of the largest message that the pair carries, in bytes.
     reports: applies the reports of the kernel before a request for a name, an attribute or a text is answered.
     report: called with the error and the user when an open fails or a write is too long. answers: sends messages to the
-    kernel.
+    kernel. watch: its look() serves the readers of taps that have become readable.
     """
 
     def __init__(
@@ -68,7 +71,12 @@ class Channel:
         handles: Handles,
         reports: Reports,
         report: Callable[[VirtError, User], None],
+        watch: TapWatch,
     ) -> None:
+        self._watch = watch
+        self._both = select.epoll(flags=select.EPOLL_CLOEXEC)  # /dev/fuse and the taps
+        self._both.register(fuse, select.EPOLLIN)
+        self._both.register(watch.fileno(), select.EPOLLIN)
         self._fuse = fuse
         self.answers = Answers(device_of(fuse, inodes))
         self._turns = Turns(handles, self.answers.fail)
@@ -120,6 +128,7 @@ class Channel:
         DIRECT = p.FUSE_READ_LOCKOWNER
         looks, alone = 0, NOBODY
         clock, turn, began = monotonic_ns, 0, 0
+        left, look_at_taps = EACH, self._watch.look
         while True:
             try:
                 if turns.crowded:
@@ -144,13 +153,15 @@ class Channel:
                         continue
                     await self._proceed(began)
                 elif not looks:
-                    await turns.wait(self._fuse)
+                    await self._wait()
                 elif clock() < turn:
                     looks -= 1
                     look_again()
                     continue
                 else:
                     await trio.lowlevel.checkpoint()
+                if look_at_taps():
+                    looks = LOOKS  # a reader that got a frame probably writes an answer soon
                 turn = clock() + TURN
                 continue
             opcode, unique, uid, thread, fh, offset, size, how, flags = unpack(data)
@@ -196,6 +207,10 @@ class Channel:
             except Exception:
                 log.exception("request %d (opcode %d) failed", unique, opcode)
                 self.answers.fail(unique, errno.EIO)
+            left -= 1
+            if not left:
+                left = EACH
+                look_at_taps()
             now = clock()
             if turns.crowded:
                 turns.spent(now - began, now)
@@ -215,7 +230,7 @@ class Channel:
         began: when the choice of the turn began, in ns.
         """
         if (continued := self._turns.continued()) is None:
-            await self._turns.wait(self._fuse)
+            await self._wait()
             return
         if isinstance(continued, trio.Event):
             continued.set()
@@ -224,6 +239,13 @@ class Channel:
         now = monotonic_ns()
         self._turns.spent(now - began, now)
         await self._let_others_work()
+
+    async def _wait(self) -> None:
+        """Wait for a request, for a frame in a tap, or for what else ends Turns.wait()."""
+        if self._watch.more:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._turns.wait(self._both.fileno())
 
     async def _let_others_work(self) -> None:
         """Let other tasks run, and charge the time to the users for whom they work."""
@@ -298,3 +320,7 @@ class Channel:
         for handle in self._handles.devices.values():
             if handle.kh is not None:
                 self.answers.notify(handle.kh)
+
+    def close(self) -> None:
+        """Close the descriptor of the channel. A second call does nothing."""
+        self._both.close()

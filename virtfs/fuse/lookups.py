@@ -66,5 +66,5 @@ class Lookups:
         node = self.node(request.inode)
         if not isinstance(node, Symlink):
             raise VirtError(errno.EINVAL, "the file is not a symbolic link")
-        self._answers.answer(request.unique, os.fsencode(node.target))
+        self._answers.answer(request.unique, os.fsencode(node.follow()))
         return True

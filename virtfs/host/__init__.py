@@ -23,8 +23,9 @@ Moving frames:
 rtnetlink:
 
     rtnl                sends a request and reads its answer
-    netlink_attributes  rtnetlink messages as raw bytes
-    netlink_parts       imports pyroute2's message classes without the rest of pyroute2
+    netlink_messages    messages about links and addresses, and the numbers in them
+    netlink_attributes  the attributes of a message
+    netlink_parts       imports pyroute2's message classes, for bridges
     netlink_values      decodes interfaces and addresses
     links               the host's end of a tap: up, MTU, MAC, addresses
     ipconfig            addresses and routes as records that can be moved

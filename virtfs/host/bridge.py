@@ -8,19 +8,6 @@ import errno
 from dataclasses import dataclass, field
 from typing import Final
 
-from pyroute2.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE
-from pyroute2.netlink.rtnl import (
-    RTM_DELLINK,
-    RTM_DELNEIGH,
-    RTM_GETADDR,
-    RTM_NEWLINK,
-    RTM_NEWNEIGH,
-    RTM_SETLINK,
-)
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.ndmsg import ndmsg
-
 from virtfs.core.bridge import MAXADDR_DEFAULT, TIMEOUT_DEFAULT, BridgeState, FdbEntry, Member
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName
@@ -40,11 +27,20 @@ from virtfs.host.bridgeinfo import (
     state_of,
 )
 from virtfs.host.links import Links
+from virtfs.host.netlink_messages import (
+    RTM_DELLINK,
+    RTM_DELNEIGH,
+    RTM_GETADDR,
+    RTM_NEWLINK,
+    RTM_NEWNEIGH,
+    RTM_SETLINK,
+    addresses,
+)
+from virtfs.host.netlink_parts import ifinfmsg, ndmsg
 from virtfs.host.netlink_values import address_of
 from virtfs.host.netns import own_netns
-from virtfs.host.rtnl import Message, Rtnl, name_of
+from virtfs.host.rtnl import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Message, Rtnl, name_of
 
-_IFF_UP = 0x1  # linux/if.h
 _NUD_NOARP = 0x40  # linux/neighbour.h: a static entry, which never ages
 _NTF_MASTER = 0x04
 _NTF_STICKY = 0x40  # a frame that arrives at another port does not move the entry there
@@ -103,9 +99,7 @@ class HostBridge:
         link = ask_link(self.rtnl, name)
         if link is None:
             return ()
-        question = ifaddrmsg()
-        question["index"] = link["index"]
-        return tuple(address_of(answer) for answer in self.rtnl.dump(RTM_GETADDR, question))
+        return tuple(address_of(answer.body) for answer in self.rtnl.dump(RTM_GETADDR, addresses(link["index"])))
 
     def _link(self) -> Message:
         link = ask_link(self.rtnl, self.index)

@@ -18,15 +18,11 @@ from functools import reduce
 from ipaddress import ip_network
 from typing import Any
 
-from pyroute2.netlink.rtnl import RTM_GETLINK, RTM_SETLINK
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
 from virtfs.core.ip import IpInterface
+from virtfs.host import netlink_messages as m
 from virtfs.host.ipconfig import addresses, routes
 from virtfs.host.netlink_values import Link, link_of
 from virtfs.host.rtnl import Rtnl
-
-_IFF_UP = 0x1  # linux/if.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,28 +171,17 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int
 
 def link(rtnl: Rtnl, index: int) -> Link:
     """Return the interface with that index in the network namespace of `rtnl`. VirtError ENODEV: there is none."""
-    question = ifinfmsg()
-    question["index"] = index
-    (answer,) = rtnl.ask(RTM_GETLINK, question)
-    return link_of(answer)
+    (answer,) = rtnl.ask(m.RTM_GETLINK, m.link(index))
+    return link_of(answer.body)
 
 
 def _set_address(rtnl: Rtnl, index: int, address: bytes) -> None:
-    change = ifinfmsg()
-    change["index"] = index
-    change["attrs"] = [("IFLA_ADDRESS", address.hex(":"))]
-    rtnl.ask(RTM_SETLINK, change)
+    rtnl.ask(m.RTM_SETLINK, m.link(index, (m.IFLA_ADDRESS, address)))
 
 
 def _set_up(rtnl: Rtnl, index: int) -> None:
-    change = ifinfmsg()
-    change["index"] = index
-    change["flags"] = change["change"] = _IFF_UP
-    rtnl.ask(RTM_SETLINK, change)
+    rtnl.ask(m.RTM_SETLINK, m.link(index, flags=m.IFF_UP, change=m.IFF_UP))
 
 
 def _set_master(rtnl: Rtnl, index: int, master: int) -> None:
-    change = ifinfmsg()
-    change["index"] = index
-    change["attrs"] = [("IFLA_MASTER", master)]
-    rtnl.ask(RTM_SETLINK, change)
+    rtnl.ask(m.RTM_SETLINK, m.link(index, (m.IFLA_MASTER, m.U32.pack(master))))

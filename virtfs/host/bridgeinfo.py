@@ -4,15 +4,12 @@ import errno
 from collections.abc import Iterable
 from typing import Final
 
-from pyroute2.netlink.rtnl import RTM_GETLINK, RTM_GETNEIGH
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.ndmsg import ndmsg
-
 from virtfs.core.bridge import BridgeState, FdbEntry, Member
 from virtfs.core.bytestext import to_bytes
 from virtfs.core.errors import VirtError
 from virtfs.core.ip import IpInterface
-from virtfs.host.netlink_values import link_of
+from virtfs.host.netlink_messages import IFF_UP, RTM_GETLINK, RTM_GETNEIGH
+from virtfs.host.netlink_parts import ifinfmsg, ndmsg
 from virtfs.host.rtnl import Message, Rtnl, name_of
 
 AF_BRIDGE: Final = 7
@@ -21,28 +18,6 @@ AF_BRIDGE: Final = 7
 NEVER: Final = 0xFFFFFFFF
 _NUD_NOARP = 0x40  # linux/neighbour.h: a static entry
 _NUD_PERMANENT = 0x80  # the entry for a port's own address
-
-# Attributes that Linux 4.20, 5.0, 5.16 and 6.7 added to linux/if_link.h. pyroute2 0.9 does not know them.
-_LATER: Final = (
-    ("IFLA_BR_VLAN_STATS_PER_PORT", "uint8"),
-    ("IFLA_BR_MULTI_BOOLOPT", "hex"),
-    ("IFLA_BR_MCAST_QUERIER_STATE", "hex"),
-    ("IFLA_BR_FDB_N_LEARNED", "uint32"),
-    ("IFLA_BR_FDB_MAX_LEARNED", "uint32"),
-)
-
-
-def _register_later_attributes() -> None:
-    """Register the attributes in _LATER that pyroute2 lacks, through its register_link_kind()."""
-    known = ifinfmsg.ifinfo.bridge_data
-    names = dict(known.nla_map)
-    later = tuple(entry for entry in _LATER if entry[0] not in names)
-    if later:
-        data = type("bridge_data", (known,), {"nla_map": (*known.nla_map, *later)})
-        ifinfmsg.ifinfo.register_link_kind(module={"bridge": data})
-
-
-_register_later_attributes()
 
 
 def ask_link(rtnl: Rtnl, which: int | str) -> Message | None:
@@ -147,14 +122,14 @@ def state_of(
     link: Message, members: tuple[Member, ...], known: tuple[FdbEntry, ...], addresses: tuple[IpInterface, ...]
 ) -> BridgeState:
     """Return the state of a bridge. link: its RTM_NEWLINK message. VirtError ENXIO: it is not a bridge."""
-    data, plain = details(link), link_of(link)
+    data = details(link)
     if data is None:
-        raise VirtError(errno.ENXIO, f'"{plain.name}" is not a bridge')
+        raise VirtError(errno.ENXIO, f'"{name_of(link)}" is not a bridge')
     ageing = data.get_attr("IFLA_BR_AGEING_TIME")
     return BridgeState(
-        up=plain.up,
-        mtu=plain.mtu,
-        address=plain.address,
+        up=bool(link["flags"] & IFF_UP),
+        mtu=link.get_attr("IFLA_MTU") or 0,
+        address=bytes.fromhex((link.get_attr("IFLA_ADDRESS") or "").replace(":", "")),
         maxaddr=data.get_attr("IFLA_BR_FDB_MAX_LEARNED") or 0,
         # Other programs can set an ageing time below 1 s. Report it as 1 s, because 0 means that entries never expire.
         timeout=0 if ageing >= NEVER - 100 else max(1, ageing // 100),

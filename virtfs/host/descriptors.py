@@ -17,8 +17,7 @@ from contextlib import suppress
 from virtfs.core.errors import VirtError
 
 OWN = 32  # a generous estimate of the descriptors that a server without interfaces uses
-# Descriptors of one interface: the tap, and an edge-triggered epoll instance that watches the tap.
-OF_INTERFACE = 2
+OF_INTERFACE = 1  # descriptors of one interface: the tap
 # Errnos that mean that descriptors or memory have run out.
 NONE_LEFT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN))
 

@@ -97,7 +97,7 @@ class Fifo:
     def remove(self) -> None:
         """Remove the name of the FIFO. Processes that have the FIFO open can still use it."""
         with contextlib.suppress(OSError):  # the directory is removed at the end of the mount
-            self.path.unlink()
+            os.unlink(self.path)
 
 
 def has_reader(fd: int) -> bool:

@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from errno import EADDRNOTAVAIL, EEXIST, ESRCH
 from typing import Final, Self
 
-from pyroute2.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE
-from pyroute2.netlink.rtnl import RTM_DELADDR, RTM_DELROUTE, RTM_GETADDR, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWROUTE
-
 from virtfs.core.errors import VirtError
-from virtfs.host.netlink_attributes import Attributes, Raw, body, pack, parse
-from virtfs.host.rtnl import Rtnl
+from virtfs.host.netlink_attributes import Attributes, pack, parse
+from virtfs.host.netlink_messages import RTM_DELADDR, RTM_DELROUTE, RTM_GETADDR, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWROUTE
+from virtfs.host.rtnl import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Rtnl
 
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 _U32 = struct.Struct("I")
@@ -178,9 +176,8 @@ def addresses(rtnl: Rtnl, index: int) -> list[AddressRecord]:
     IPv6 addresses that failed duplicate address detection are left out.
     """
     found: list[AddressRecord] = []
-    for message in rtnl.dump(RTM_GETADDR, Raw(_IFADDRMSG.pack(0, 0, 0, 0, index))):
-        data = body(message)
-        address = AddressRecord(_IFADDRMSG.unpack_from(data), parse(data[_IFADDRMSG.size :]))
+    for reply in rtnl.dump(RTM_GETADDR, _IFADDRMSG.pack(0, 0, 0, 0, index)):
+        address = AddressRecord(_IFADDRMSG.unpack_from(reply.body), parse(reply.body, _IFADDRMSG.size))
         if address.head[0] in _FAMILIES and address.head[4] == index and not address.head[2] & _IFA_F_DADFAILED:
             found.append(address)
     return found
@@ -213,9 +210,8 @@ def routes(rtnl: Rtnl, index: int) -> list[RouteRecord]:
     """Return the unicast routes that lead out of an interface, from all routing tables."""
     found: list[RouteRecord] = []
     for family in _FAMILIES:
-        for message in rtnl.dump(RTM_GETROUTE, Raw(_RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))):
-            data = body(message)
-            route = RouteRecord(_RTMSG.unpack_from(data), parse(data[_RTMSG.size :]))
+        for reply in rtnl.dump(RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+            route = RouteRecord(_RTMSG.unpack_from(reply.body), parse(reply.body, _RTMSG.size))
             *_, kind, flags = route.head
             if kind == _RTN_UNICAST and not flags & _RTM_F_CLONED:
                 found.extend(part for part in _split_hops(route) if part.leads_out_of(index))
@@ -238,7 +234,7 @@ def _split_hops(route: RouteRecord) -> Iterator[RouteRecord]:
 
 def _tolerant(rtnl: Rtnl, kind: int, message: bytes, flags: int, harmless: int) -> None:
     try:
-        rtnl.ask(kind, Raw(message), flags)
+        rtnl.ask(kind, message, flags)
     except VirtError as refusal:
         if refusal.errno != harmless:
             raise

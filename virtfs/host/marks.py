@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from pyroute2.netlink.rtnl import RTM_GETLINK, RTM_SETLINK
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
 from virtfs.core.errors import VirtError
+from virtfs.host import netlink_messages as m
 from virtfs.host import netns
+from virtfs.host.netlink_attributes import parse, text
+from virtfs.host.netlink_values import link_of
 from virtfs.host.netnames import NAMED, open_netns
-from virtfs.host.rtnl import Message, Rtnl
+from virtfs.host.rtnl import Rtnl
 
 ADOPTING = " adopts"  # suffix of the mark of a bridge that may have taken over addresses and routes of its members
 
@@ -52,25 +52,35 @@ def mark_of(path: Path) -> str:
     return f"virtfs state {blake2b(identity, digest_size=8).hexdigest()}"
 
 
-def marking(mark: str, which: int | str) -> Message:
+def alias(mark: str) -> tuple[int, bytes]:
+    """Return the attribute that holds a mark."""
+    return m.IFLA_IFALIAS, mark.encode() + b"\0"
+
+
+def marking(mark: str, which: int | str) -> bytes:
     """Return the RTM_SETLINK message that gives an interface its mark. which: the index or the name."""
-    change = ifinfmsg()
-    change["attrs"] = [("IFLA_IFALIAS", mark)]
-    if isinstance(which, int):
-        change["index"] = which
-    else:
-        change["attrs"].append(("IFLA_IFNAME", which))
-    return change
+    return m.link(which, alias(mark)) if isinstance(which, int) else m.link(0, alias(mark), m.named(which))
 
 
 def set_mark(rtnl: Rtnl, mark: str, index: int) -> None:
     """Set the mark of an interface in the namespace of `rtnl`; "" removes it. VirtError: errors from the kernel."""
-    rtnl.ask(RTM_SETLINK, marking(mark, index))
+    rtnl.ask(m.RTM_SETLINK, marking(mark, index))
 
 
-def is_marked(link: Message | None, mark: str) -> bool:
-    """Return whether an RTM_NEWLINK message is about an interface with this mark."""
-    return bool(mark) and link is not None and link.get_attr("IFLA_IFALIAS") in (mark, mark + ADOPTING)
+def alias_of(rtnl: Rtnl, index: int) -> str:
+    """Return the alias of an interface; "" if it has none, or if there is no such interface."""
+    try:
+        (answer,) = rtnl.ask(m.RTM_GETLINK, m.link(index))
+    except VirtError as refusal:
+        if refusal.errno != errno.ENODEV:
+            raise
+        return ""
+    return link_of(answer.body).alias
+
+
+def is_marked(alias: str, mark: str) -> bool:
+    """Return whether an alias is this mark."""
+    return bool(mark) and alias in (mark, mark + ADOPTING)
 
 
 def find_marked(mark: str) -> list[Marked]:
@@ -123,14 +133,14 @@ def _names() -> Iterator[str]:
 
 def _marked_here(mark: str) -> list[Marked]:
     with Rtnl() as rtnl:
-        return [
-            Marked(
-                str(link.get_attr("IFLA_IFNAME")),
-                link["index"],
-                str(link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")),
-                link.get_attr("IFLA_IFALIAS") == mark + ADOPTING,
-                netns.own_identity(),
-            )
-            for link in rtnl.dump(RTM_GETLINK, ifinfmsg())
-            if is_marked(link, mark)
-        ]
+        bodies = [reply.body for reply in rtnl.dump(m.RTM_GETLINK, m.link(0))]
+    return [
+        Marked(link.name, link.index, _kind(body), link.alias == mark + ADOPTING, netns.own_identity())
+        for body in bodies
+        if is_marked((link := link_of(body)).alias, mark)
+    ]
+
+
+def _kind(body: bytes) -> str:
+    information = parse(parse(body, m.IFINFOMSG.size).get(m.IFLA_LINKINFO, b""))
+    return text(information.get(m.IFLA_INFO_KIND, b""))

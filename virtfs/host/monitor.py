@@ -10,17 +10,16 @@ import logging
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
-from pyroute2.netlink.rtnl import RTM_DELADDR, RTM_DELLINK, RTM_DELNSID, RTM_NEWADDR, RTM_NEWLINK
-from pyroute2.netlink.rtnl.marshal import MarshalRtnl
-
 from virtfs.core.ip import IpInterface
+from virtfs.host import netlink_messages as m
 from virtfs.host import netns
+from virtfs.host.netlink_attributes import find, parse, text
 from virtfs.host.netlink_values import Link, address_of, link_of
 from virtfs.host.nsid import nsid_of
-from virtfs.host.rtnl import ROOM, SOL_NETLINK, Message, name_of
+from virtfs.host.rtnl import ROOM, SOL_NETLINK, replies
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +39,13 @@ class LinkChanged:
     """An interface appeared, or one of its properties may have changed."""
 
     nsid: int | None  # None for the namespace of the thread that created the Monitor
-    link: Link
+    index: int
+    body: bytes = field(repr=False)  # the message
+
+    @property
+    def link(self) -> Link:
+        """The new state. It is decoded here, since most of a storm of reports are superseded or about others."""
+        return link_of(self.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,6 @@ class Monitor:
         self._home = netns.own_identity()
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
-        self._marshal = MarshalRtnl()
         try:
             _enlarge(self._socket)
             self._socket.setsockopt(SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID, 1)
@@ -118,7 +122,7 @@ class Monitor:
     def drain(self, limit: int = 8) -> list[Event]:
         """Return the notifications that have arrived, oldest first, without waiting.
 
-        Reads at most `limit` messages; each takes about 0.2 ms. Call drain() again while the descriptor is readable.
+        Reads at most `limit` messages; each takes about 20 µs. Call drain() again while the descriptor is readable.
         """
         events: list[Event] = []
         for _ in range(limit):
@@ -135,7 +139,7 @@ class Monitor:
             if flags & socket.MSG_TRUNC:
                 events.append(Overflow())
             elif sender == 0:  # sent by the kernel
-                events.extend(events_in(data, _nsid(ancillary), self._marshal))
+                events.extend(events_in(data, _nsid(ancillary)))
         return events
 
     def watch(self, namespace: int) -> int | None:
@@ -162,60 +166,58 @@ class Monitor:
                     raise
 
 
-def events_in(data: bytes, nsid: int | None, marshal: MarshalRtnl) -> list[Event]:
+def events_in(data: bytes, nsid: int | None) -> list[Event]:
     """Return the notifications in a datagram from rtnetlink.
 
     If a message cannot be decoded, it and the rest of the datagram count as lost, and the last event is an Overflow.
-    nsid: the id of the namespace from which the datagram comes. marshal: pyroute2's decoder.
+    nsid: the id of the namespace from which the datagram comes.
     """
     events: list[Event] = []
     try:
-        for message in marshal.parse(data):
-            header = message["header"]
-            reader = _READERS.get(header["type"])
-            if reader is None:
-                continue
-            if header["error"] is not None:
-                raise ValueError(header["error"])
-            event = reader(message, nsid)
-            if event is not None:
+        for kind, _flags, _sequence, body in replies(data):
+            if (reader := _READERS.get(kind)) is not None and (event := reader(kind, body, nsid)) is not None:
                 events.append(event)
-    except Exception as failure:  # pyroute2 and the readers raise many types
+    except (struct.error, ValueError) as failure:
         _log.warning("cannot decode an rtnetlink message: %.200r", failure)
         events.append(Overflow())
     return events
 
 
-def _link_changed(message: Message, nsid: int | None) -> Event | None:
+def _link_changed(_kind: int, body: bytes, nsid: int | None) -> Event | None:
     """Return the event, or None for a message about a bridge port (AF_BRIDGE) or a wireless event (without an MTU)."""
-    if message["family"] != socket.AF_UNSPEC or message.get_attr("IFLA_MTU") is None:
+    family, _type, index, *_ = m.IFINFOMSG.unpack_from(body)
+    if family != socket.AF_UNSPEC or find(body, m.IFINFOMSG.size, m.IFLA_MTU) is None:
         return None
-    return LinkChanged(nsid, link_of(message))
+    return LinkChanged(nsid, index, body)
 
 
-def _link_gone(message: Message, nsid: int | None) -> Event | None:
+def _link_gone(_kind: int, body: bytes, nsid: int | None) -> Event | None:
     """Return the event, or None for family AF_BRIDGE: the interface has left its bridge, but still exists."""
-    if message["family"] != socket.AF_UNSPEC:
+    family, _type, index, *_ = m.IFINFOMSG.unpack_from(body)
+    if family != socket.AF_UNSPEC:
         return None
-    return LinkGone(nsid, message["index"], name_of(message))
+    return LinkGone(nsid, index, text(find(body, m.IFINFOMSG.size, m.IFLA_IFNAME) or b""))
 
 
-def _address_changed(message: Message, nsid: int | None) -> Event | None:
-    added = message["header"]["type"] == RTM_NEWADDR
-    return AddressChanged(nsid, message["index"], address_of(message), added)
+def _address_changed(kind: int, body: bytes, nsid: int | None) -> Event | None:
+    *_, index = m.IFADDRMSG.unpack_from(body)
+    return AddressChanged(nsid, index, address_of(body), kind == m.RTM_NEWADDR)
 
 
-def _namespace_gone(message: Message, nsid: int | None) -> Event | None:
+def _namespace_gone(_kind: int, body: bytes, nsid: int | None) -> Event | None:
     """Return the event, or None for a message from another namespace, whose nsids differ from ours."""
-    return NamespaceGone(message.get_attr("NETNSA_NSID")) if nsid is None else None
+    if nsid is not None:
+        return None
+    value = parse(body, m.RTGENMSG.size).get(m.NETNSA_NSID, b"")
+    return NamespaceGone(m.U32.unpack(value)[0])
 
 
-_READERS: dict[int, Callable[[Message, int | None], Event | None]] = {
-    RTM_NEWLINK: _link_changed,
-    RTM_DELLINK: _link_gone,
-    RTM_NEWADDR: _address_changed,
-    RTM_DELADDR: _address_changed,
-    RTM_DELNSID: _namespace_gone,
+_READERS: dict[int, Callable[[int, bytes, int | None], Event | None]] = {
+    m.RTM_NEWLINK: _link_changed,
+    m.RTM_DELLINK: _link_gone,
+    m.RTM_NEWADDR: _address_changed,
+    m.RTM_DELADDR: _address_changed,
+    m.RTM_DELNSID: _namespace_gone,
 }
 
 

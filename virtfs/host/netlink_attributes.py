@@ -1,49 +1,44 @@
-"""rtnetlink messages as raw bytes, so that the attributes of one interface can be copied to another unchanged."""
+"""The attributes of rtnetlink messages as raw bytes: struct nlattr of linux/netlink.h."""
 
 import struct
 from collections.abc import Iterable
 
-from virtfs.host.rtnl import Message
+from virtfs.core.bytestext import to_text
 
-_HEADER = struct.Struct("IHHII")  # struct nlmsghdr, linux/netlink.h
 _ATTRIBUTE = struct.Struct("HH")  # struct nlattr: length including this header, type
 _TYPE = 0x3FFF  # NLA_TYPE_MASK
+_NESTED = 0x8000  # NLA_F_NESTED
 
 Attributes = dict[int, bytes]
 
 
-class Raw(dict[str, dict[str, int]]):
-    """A message for Rtnl.ask(), made from the bytes that follow the netlink header."""
+def parse(data: bytes, at: int = 0) -> Attributes:
+    """Return the attributes by type. If a type occurs more than once, the last value is returned.
 
-    def __init__(self, body: bytes) -> None:
-        super().__init__(header={})
-        self.data = b""
-        self._body = body
-
-    def encode(self) -> None:
-        """Set `data` to the whole message: the header, which Rtnl.ask() has filled in, and the body."""
-        header = self["header"]
-        length = _HEADER.size + len(self._body)
-        numbers = (length, header["type"], header["flags"], header["sequence_number"], 0)
-        self.data = _HEADER.pack(*numbers) + self._body
-
-
-def body(message: Message) -> bytes:
-    """Return the bytes that follow the netlink header of a received message."""
-    start: int = message.offset
-    return bytes(message.data[start + _HEADER.size : start + message["header"]["length"]])
-
-
-def parse(data: bytes) -> Attributes:
-    """Return the attributes by type. If a type occurs more than once, the last value is returned."""
+    at: the offset of the first attribute in `data`.
+    """
     attributes: Attributes = {}
-    while len(data) >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(data)
-        if length < _ATTRIBUTE.size:
+    end, unpack, head = len(data), _ATTRIBUTE.unpack_from, _ATTRIBUTE.size
+    while end - at >= head:
+        length, kind = unpack(data, at)
+        if length < head:
             break
-        attributes[kind & _TYPE] = data[_ATTRIBUTE.size : length]
-        data = data[_aligned(length) :]
+        attributes[kind & _TYPE] = data[at + head : at + length]
+        at += length + 3 & ~3
     return attributes
+
+
+def find(data: bytes, at: int, kind: int) -> bytes | None:
+    """Return the first attribute of a type, None if there is none. at: the offset of the first attribute."""
+    end, unpack, head = len(data), _ATTRIBUTE.unpack_from, _ATTRIBUTE.size
+    while end - at >= head:
+        length, this = unpack(data, at)
+        if length < head:
+            break
+        if this & _TYPE == kind:
+            return data[at + head : at + length]
+        at += length + 3 & ~3
+    return None
 
 
 def pack(attributes: Iterable[tuple[int, bytes]]) -> bytes:
@@ -51,9 +46,15 @@ def pack(attributes: Iterable[tuple[int, bytes]]) -> bytes:
     return b"".join(_padded(_ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value) for kind, value in attributes)
 
 
+def nested(kind: int, *attributes: tuple[int, bytes]) -> tuple[int, bytes]:
+    """Return an attribute that contains attributes."""
+    return kind | _NESTED, pack(attributes)
+
+
+def text(value: bytes) -> str:
+    """Return the text in an attribute that is a string, which ends with a NUL byte."""
+    return to_text(value.partition(b"\0")[0])
+
+
 def _padded(data: bytes) -> bytes:
-    return data + bytes(_aligned(len(data)) - len(data))
-
-
-def _aligned(length: int) -> int:
-    return length + 3 & ~3
+    return data + bytes((len(data) + 3 & ~3) - len(data))

@@ -1,13 +1,13 @@
 """Interfaces and addresses as values, decoded from rtnetlink messages for `links` and `monitor`."""
 
+import socket
+import sys
 from dataclasses import dataclass
-from ipaddress import ip_interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 from virtfs.core.ip import IpInterface
-from virtfs.host.rtnl import Message, name_of
-
-_IFF_UP = 0x1  # linux/if.h
-_IFF_PROMISC = 0x100
+from virtfs.host import netlink_messages as m
+from virtfs.host.netlink_attributes import Attributes, parse, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +28,43 @@ class Link:
     alias: str = ""  # a text that programs may set (ip-link(8)); host.marks has its use here
 
 
-def link_of(message: Message) -> Link:
-    """Return the Link of an RTM_NEWLINK message."""
-    statistics = message.get_attr("IFLA_STATS64") or {}
+def link_of(body: bytes) -> Link:
+    """Return the Link of an RTM_NEWLINK message, in which missing attributes are 0 or empty.
+
+    body: the message without the netlink header, at least struct ifinfomsg.
+    """
+    _family, _kind, index, flags, _change = m.IFINFOMSG.unpack_from(body)
+    attributes = parse(body, m.IFINFOMSG.size)
+    statistics = attributes.get(m.IFLA_STATS64, b"")[m.STATS_TX_DROPPED :]
     return Link(
-        index=message["index"],
-        name=name_of(message),
-        up=bool(message["flags"] & _IFF_UP),
-        mtu=message.get_attr("IFLA_MTU") or 0,
-        address=bytes.fromhex((message.get_attr("IFLA_ADDRESS") or "").replace(":", "")),
-        carrier=bool(message.get_attr("IFLA_CARRIER")),
-        txqlen=message.get_attr("IFLA_TXQLEN") or 0,
-        tx_dropped=statistics.get("tx_dropped", 0),
-        master=message.get_attr("IFLA_MASTER"),
-        promisc=bool(message["flags"] & _IFF_PROMISC),
-        alias=message.get_attr("IFLA_IFALIAS") or "",
+        index=index,
+        name=text(attributes.get(m.IFLA_IFNAME, b"")),
+        up=bool(flags & m.IFF_UP),
+        mtu=number(attributes, m.IFLA_MTU) or 0,
+        address=attributes.get(m.IFLA_ADDRESS, b""),
+        carrier=any(attributes.get(m.IFLA_CARRIER, b"")),
+        txqlen=number(attributes, m.IFLA_TXQLEN) or 0,
+        tx_dropped=int.from_bytes(statistics[: m.U64.size], sys.byteorder),
+        master=number(attributes, m.IFLA_MASTER),
+        promisc=bool(flags & m.IFF_PROMISC),
+        alias=text(attributes.get(m.IFLA_IFALIAS, b"")),
     )
 
 
-def address_of(message: Message) -> IpInterface:
-    """Return the address in an RTM_NEWADDR or RTM_DELADDR message; on a point-to-point link, the local address."""
-    address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    return ip_interface(f"{address}/{message['prefixlen']}")
+def number(attributes: Attributes, kind: int) -> int | None:
+    """Return the value of an attribute that is a number of 32 bits, None if there is no such attribute."""
+    value = attributes.get(kind)
+    return None if value is None else int.from_bytes(value[: m.U32.size], sys.byteorder)
+
+
+def address_of(body: bytes) -> IpInterface:
+    """Return the address in an RTM_NEWADDR or RTM_DELADDR message; on a point-to-point link, the local address.
+
+    body: the message without the netlink header. ValueError: it has no valid address.
+    """
+    family, length, _flags, _scope, _index = m.IFADDRMSG.unpack_from(body)
+    attributes = parse(body, m.IFADDRMSG.size)
+    own = attributes.get(m.IFA_LOCAL) or attributes.get(m.IFA_ADDRESS) or b""
+    if family == socket.AF_INET:
+        return IPv4Interface((IPv4Address(own), length))
+    return IPv6Interface((IPv6Address(own), length))

@@ -6,13 +6,12 @@ kernel may assign the same nsid to another namespace.
 
 import errno
 
-from pyroute2.netlink.rtnl import RTM_GETNSID, RTM_NEWNSID
-from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
-
 from virtfs.core.errors import VirtError
-from virtfs.host.rtnl import Message, Rtnl
+from virtfs.host import netlink_messages as m
+from virtfs.host.netlink_attributes import parse
+from virtfs.host.rtnl import Rtnl
 
-_UNKNOWN = 0xFFFFFFFF  # NETNSA_NSID_NOT_ASSIGNED, linux/net_namespace.h
+_UNKNOWN = b"\xff\xff\xff\xff"  # NETNSA_NSID_NOT_ASSIGNED, linux/net_namespace.h
 
 
 def nsid_of(namespace: int) -> int:
@@ -25,23 +24,17 @@ def nsid_of(namespace: int) -> int:
         nsid = _ask(rtnl, namespace)
         if nsid == _UNKNOWN:
             try:
-                rtnl.ask(RTM_NEWNSID, _message(namespace, ("NETNSA_NSID", _UNKNOWN)))  # the kernel chooses one
+                rtnl.ask(m.RTM_NEWNSID, m.namespace(namespace, (m.NETNSA_NSID, _UNKNOWN)))  # the kernel chooses one
             except VirtError as refusal:
                 if refusal.errno != errno.EEXIST:  # EEXIST: another program assigned one meanwhile
                     raise
             nsid = _ask(rtnl, namespace)
     if nsid == _UNKNOWN:
         raise VirtError(errno.EIO, "the kernel assigned no nsid to the network namespace")
-    return nsid
+    number: int = m.U32.unpack(nsid)[0]
+    return number
 
 
-def _ask(rtnl: Rtnl, namespace: int) -> int:
-    (answer,) = rtnl.ask(RTM_GETNSID, _message(namespace))
-    nsid: int = answer.get_attr("NETNSA_NSID")
-    return nsid
-
-
-def _message(namespace: int, *more: tuple[str, int]) -> Message:
-    message = nsidmsg()
-    message["attrs"] = [("NETNSA_FD", namespace), *more]
-    return message
+def _ask(rtnl: Rtnl, namespace: int) -> bytes:
+    (answer,) = rtnl.ask(m.RTM_GETNSID, m.namespace(namespace))
+    return parse(answer.body, m.RTGENMSG.size)[m.NETNSA_NSID]

@@ -15,15 +15,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
-from pyroute2.netlink.rtnl import RTM_GETLINK
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
 from virtfs.core.bytestext import to_text
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
-from virtfs.host import features, netns, vlantags
+from virtfs.host import netlink_messages as m
+from virtfs.host import netns
 from virtfs.host.bpf import FPROG_SIZE, Program, sock_fprog
 from virtfs.host.descriptors import keep_reserve
+from virtfs.host.netlink_attributes import parse, text
+from virtfs.host.netlink_values import number
 from virtfs.host.rtnl import Rtnl
 from virtfs.host.tap_protocol import OFFLOAD_NONE, VNET_HEADER
 
@@ -89,29 +89,40 @@ class Tap:
         the permission; EMFILE, too few descriptors are left; other errors from the kernel.
         """
         name = f"tap{unit}"
-        found = _find(name)
         fd = _open_device()
         keep_reserve(fd)
-        tap = cls(fd, made=found is None)
+        tap = cls(fd, made=True)
         try:
-            tap._attach(name, found)
-            tap._header_found = _INT.unpack(fcntl.ioctl(tap.fd, _TUNGETVNETHDRSZ, bytes(_INT.size)))[0]
-            fcntl.ioctl(tap.fd, _TUNSETVNETHDRSZ, _INT.pack(VNET_HEADER))
-            if not tap.made:
-                # The program that used the tap before may have left offload turned on.
-                tap.set_offload(OFFLOAD_NONE)
+            if not tap._create(name):
+                tap._attach(name)
         except BaseException:
             tap.close()
             raise
         return tap
 
-    def _attach(self, name: str, found: "_Found | None") -> None:
+    def _create(self, name: str) -> bool:
+        """Create the interface. Return False if there is an interface with that name."""
+        try:
+            self._set_interface(name, _FLAGS | _IFF_TUN_EXCL)
+        except TapTaken:
+            return False
+        return True
+
+    def _attach(self, name: str) -> None:
+        """Attach to an existing tap, and store its settings."""
+        found = _find(name)
         if found is None:
-            flags = _FLAGS | _IFF_TUN_EXCL
-        elif found.busy:
+            raise TapTaken(errno.EBUSY, f'"{name}" existed, but was deleted meanwhile')
+        if found.busy:
             raise TapTaken(errno.EBUSY, f'"{name}" {found.busy}')
-        else:
-            flags = _FLAGS | (_IFF_MULTI_QUEUE if found.multi_queue else 0)
+        self._set_interface(name, _FLAGS | (_IFF_MULTI_QUEUE if found.multi_queue else 0))
+        self.made = False
+        self._header_found = _INT.unpack(fcntl.ioctl(self.fd, _TUNGETVNETHDRSZ, bytes(_INT.size)))[0]
+        fcntl.ioctl(self.fd, _TUNSETVNETHDRSZ, _INT.pack(VNET_HEADER))
+        # The program that used the tap before may have left offload turned on.
+        self.set_offload(OFFLOAD_NONE)
+
+    def _set_interface(self, name: str, flags: int) -> None:
         try:
             fcntl.ioctl(self.fd, _TUNSETIFF, _IFREQ.pack(name.encode(), flags))
         except OSError as refusal:
@@ -169,6 +180,8 @@ class Tap:
         def change() -> None:
             self._tell(_TUNSETOFFLOAD, flags)
 
+        from virtfs.host import features  # imports a part of pyroute2, which takes 40 ms
+
         try:
             self._in_its_netns(lambda: features.keep_wanted(self.name(), change))
         except VirtError as refusal:
@@ -188,6 +201,8 @@ class Tap:
             self._filtered = False
             self._put_tags_back()
             return
+        from virtfs.host import vlantags
+
         if not self._filtered:
             self._tags_found += self._in_its_netns(lambda: vlantags.put_in_frames(self.name()))
         fprog, _buffer = sock_fprog(program.instructions)
@@ -201,6 +216,8 @@ class Tap:
 
     def _put_tags_back(self) -> None:
         """Undo vlantags.put_in_frames(). If this fails, the next removal of a filter tries again."""
+        from virtfs.host import vlantags
+
         found = self._tags_found
         if found:
             with suppress(OSError):
@@ -272,22 +289,20 @@ def _find(name: str) -> _Found | None:
     If a tap has a single queue, the kernel refuses a second attach. If a tap can have several queues, the kernel lets
     several programs share it, so this function counts the attached queues.
     """
-    question = ifinfmsg()
-    question["attrs"] = [("IFLA_IFNAME", name)]
     try:
         with Rtnl() as rtnl:
-            (link,) = rtnl.ask(RTM_GETLINK, question)
+            (link,) = rtnl.ask(m.RTM_GETLINK, m.link(0, m.named(name)))
     except VirtError as refusal:
         if refusal.errno == errno.ENODEV:
             return None
         raise
-    kind = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")
-    data = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
-    if kind != "tun" or data is None or data.get_attr("IFLA_TUN_TYPE") != _IFF_TAP:
+    information = parse(parse(link.body, m.IFINFOMSG.size).get(m.IFLA_LINKINFO, b""))
+    data = parse(information.get(m.IFLA_INFO_DATA, b""))
+    if text(information.get(m.IFLA_INFO_KIND, b"")) != "tun" or data.get(m.IFLA_TUN_TYPE) != bytes([_IFF_TAP]):
         return _Found("exists but is not a tap", False)
-    multi_queue = bool(data.get_attr("IFLA_TUN_MULTI_QUEUE"))
-    counts = ("IFLA_TUN_NUM_QUEUES", "IFLA_TUN_NUM_DISABLED_QUEUES")  # present only for IFF_MULTI_QUEUE
-    queues = sum(data.get_attr(count) or 0 for count in counts)
+    multi_queue = any(data.get(m.IFLA_TUN_MULTI_QUEUE, b""))
+    # These counts are present only for IFF_MULTI_QUEUE.
+    queues = sum(number(data, count) or 0 for count in (m.IFLA_TUN_NUM_QUEUES, m.IFLA_TUN_NUM_DISABLED_QUEUES))
     return _Found("is held by another program" if queues else "", multi_queue)
 
 

@@ -96,7 +96,13 @@ async def test_what_waits_is_bounded() -> None:
     async with channel(memory=(memory := Memory(each=100_000))) as bench:
         talk = Talk()
         fh = await bench.open(talk)
-        talk.first = work
+        quick = iter([None])  # the first write, Bob's; otherwise Alice might have her turn until he has used less
+
+        def first(method: str) -> None:
+            if next(quick, method):
+                work(method)
+
+        talk.first = first
         write(bench, fh, 2, BOB)
         for unique in range(100, 120, 2):
             write(bench, fh, unique, ALICE, bytes(30_000))

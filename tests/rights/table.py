@@ -76,7 +76,8 @@ MOUNT_FILES: Final[dict[str, tuple[str, str | None]]] = {
     "pcap": (MOUNTS, None),
     "memory": (MOUNTS, None),
     **dict.fromkeys(
-        ("events", "last_error", "help", "ifconfig", "status.json", "topology", "metrics", "version"), (TEXT, None)
+        ("events", "last_error", "help", "ifconfig", "status.json", "topology", "stats", "metrics", "version"),
+        (TEXT, None),
     ),
 }  # fmt: skip
 BRIDGE_FILES: Final[dict[str, tuple[str, str | None]]] = {

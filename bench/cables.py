@@ -1,21 +1,24 @@
 """A cable compared with a kernel bridge between veths and with vde_switch between two taps.
 
-TCP and frames of the smallest size are measured. For these frames, the sender has one CPU and the program that carries
-them has the other. For TCP, whose two ends need CPUs as well, the scheduler places all programs freely.
+TCP, UDP datagrams that are sent together, and frames of the smallest size are measured. For these frames, the sender
+has one CPU and the program that carries them has the other. For TCP and UDP, whose two ends need CPUs as well, the
+scheduler places all programs freely.
 """
 
 import contextlib
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from arena import RUN, Server
-from lab import FIRST, LAST, QUEUE, SUBJECT, Lab, Rate, ip, namespaces, program, received, settle, until
+from arena import BENCH, RUN, Server
+from lab import FIRST, LAST, QUEUE, SUBJECT, Lab, Rate, entering, ip, namespaces, program, received, run, settle, until
 
 BRIDGE, VDE = "kernel bridge, veths", "vde_switch"
 ADDRESS = "10.79.0.1", "10.79.0.2"
 SECONDS = 1.0
 BLAST_SECONDS = 0.5
+PORT = 4000
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,17 @@ class Carried:
         _pin(self.pid, [FIRST, LAST])
         return Rate(self.near, self.far, ADDRESS[1]).tcp(SECONDS) / 1e9
 
+    def datagrams(self) -> float:
+        """Return the UDP payload received, in Gbit/s, of datagrams that are sent and received many at a time."""
+        _pin(self.pid, [FIRST, LAST])
+        program_of = [sys.executable, BENCH / "datagrams.py"]
+        command = [*entering(self.far), *program_of, "receive", PORT, SECONDS]
+        with program(*command, stdout=subprocess.PIPE, text=True) as receiver:
+            assert receiver.stdout
+            assert receiver.stdout.readline() == "bound\n"
+            run(*entering(self.near), *program_of, "send", ADDRESS[1], PORT, SECONDS + 0.5)
+            return float(receiver.stdout.readline()) / 1e9
+
     def frames(self, lab: Lab) -> float:
         """Return the number of smallest frames that are delivered per second."""
         _pin(self.pid, [LAST])
@@ -54,6 +68,8 @@ def measure(lab: Lab) -> None:
         }
         tcp = lab.rounds_of({name: carried.bits for name, carried in carriers.items()})
         lab.compare("cable: TCP by iperf3, one connection", "Gbit/s", tcp, {BRIDGE: 0.9, VDE: 10})
+        datagrams = lab.rounds_of({name: carried.datagrams for name, carried in carriers.items()})
+        lab.compare("cable: UDP datagrams sent together", "Gbit/s", datagrams, {})
         frames = lab.rounds_of({name: _framed(carried, lab) for name, carried in carriers.items()})
         lab.compare("cable: 60-byte frames delivered", "frames/s", frames, {VDE: 2})
 

@@ -1,4 +1,6 @@
-"""pcap compared with tcpdump -w, each with its defaults, while the host sends frames of the smallest size.
+"""pcap compared with tcpdump -w, each with its defaults, while the host sends frames.
+
+The frames are of the smallest size, or of mixed lengths (lengths.py).
 
 The sender has one CPU, the capture the other. Two rates are measured: the frames captured per second while the sender
 sends as fast as one CPU can, and the highest steady rate without a lost frame, found by bisection.
@@ -8,15 +10,17 @@ import re
 import signal
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from arena import RUN
-from lab import LAST, SUBJECT, Lab, attached, pause, program, remove, until
+from lab import LAST, SIZE, SUBJECT, Lab, attached, pause, program, remove, until
+from lengths import MIXTURES
 
 SECONDS = 0.5
 HALVINGS = 6  # steps of the bisection
+LENGTHS = 1000  # how many lengths of a mixture are sent in turn
 RIVAL = "tcpdump -w"
 SNIFFED = "sniffed"  # the rival's tap
 _PACKET = 6  # type of an enhanced packet block
@@ -37,17 +41,27 @@ Capture = Callable[[float], Taken]  # its argument is the frames to send per sec
 
 
 def measure(lab: Lab) -> None:
-    """Measure and print the part "pcap"."""
+    """Measure and print the part "pcap": the smallest frames."""
+    _compare(lab, "", [SIZE])
+
+
+def measure_mixed(lab: Lab) -> None:
+    """Measure and print the part "pcap-mixed": frames of mixed lengths."""
+    for mixture, lengths in MIXTURES.items():
+        _compare(lab, f", {mixture}", lengths(LENGTHS))
+
+
+def _compare(lab: Lab, of: str, lengths: Sequence[int]) -> None:
     with attached(SNIFFED):
         lab.ctl("create 3 up")
         captures: dict[str, Capture] = {
-            SUBJECT: lambda rate: _virtfs(lab, rate),
-            RIVAL: lambda rate: _tcpdump(lab, rate),
+            SUBJECT: lambda rate: _virtfs(lab, rate, lengths),
+            RIVAL: lambda rate: _tcpdump(lab, rate, lengths),
         }
         full = lab.rounds_of({name: _captured(capture) for name, capture in captures.items()})
-        lab.compare("pcap: captured while one CPU sends as fast as it can", "frames/s", full, {})
+        lab.compare(f"pcap: captured while one CPU sends as fast as it can{of}", "frames/s", full, {})
         whole = lab.rounds_of({name: _highest(capture) for name, capture in captures.items()})
-        lab.compare("pcap: highest steady rate without a lost frame", "frames/s", whole, {RIVAL: 1.0})
+        lab.compare(f"pcap: highest steady rate without a lost frame{of}", "frames/s", whole, {RIVAL: 1.0})
         lab.ctl("destroy 3")
 
 
@@ -79,20 +93,20 @@ def _highest(capture: Capture) -> Callable[[], float]:
     return figure
 
 
-def _virtfs(lab: Lab, rate: float) -> Taken:
+def _virtfs(lab: Lab, rate: float, lengths: Sequence[int]) -> Taken:
     file = RUN / "virtfs.pcapng"
     lab.server.pin([LAST])
     command = ["taskset", "-c", LAST, "cat", lab.server.directory / "virt3/pcap"]
     with open(file, "wb") as out, program(*command, stdout=out):
         until("the header of the capture", lambda: file.stat().st_size > 0)
-        sent, seconds = lab.blast("tap3", SECONDS, rate)
+        sent, seconds = lab.blast("tap3", SECONDS, rate, lengths=lengths)
         _until_still(file)
     captured = _packets(file.read_bytes())
     remove(file)
     return Taken(sent, captured, seconds)
 
 
-def _tcpdump(lab: Lab, rate: float) -> Taken:
+def _tcpdump(lab: Lab, rate: float, lengths: Sequence[int]) -> Taken:
     file = RUN / "tcpdump.pcap"
     command = ["taskset", "-c", LAST, "tcpdump", "-Z", "root", "-ni", SNIFFED, "-w", file]
     with program(*command, stderr=subprocess.PIPE, text=True) as process:
@@ -100,7 +114,7 @@ def _tcpdump(lab: Lab, rate: float) -> Taken:
         for line in process.stderr:
             if "listening on" in line:
                 break
-        sent, seconds = lab.blast(SNIFFED, SECONDS, rate)
+        sent, seconds = lab.blast(SNIFFED, SECONDS, rate, lengths=lengths)
         pause(_RING)
         process.send_signal(signal.SIGINT)
         told = process.stderr.read()

@@ -6,7 +6,7 @@ import os
 import select
 import statistics
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,15 @@ class Lab:
         for line in lines:
             (self.server.directory / "ctl").write_text(f"{line}\n")
 
-    def blast(self, ifname: str, seconds: float, rate: float = 0, inside: str = "") -> tuple[int, float]:
-        """Send smallest frames through an interface, on the first CPU. Return their number and the seconds taken.
+    def blast(
+        self, ifname: str, seconds: float, rate: float = 0, inside: str = "", lengths: Sequence[int] = (SIZE,)
+    ) -> tuple[int, float]:
+        """Send frames through an interface, on the first CPU. Return their number and the seconds taken.
 
         rate: frames per second; 0 means as fast as possible. inside: the namespace of the interface, if not this one.
+        lengths: those of the frames in turn, in bytes. By default all frames are of the smallest size.
         """
-        command = [self.blaster, ifname, seconds, SIZE, *([rate] if rate else [])]
+        command = [self.blaster, ifname, seconds, ",".join(map(str, lengths)), *([rate] if rate else [])]
         frames, nanoseconds = map(int, run("taskset", "-c", FIRST, *entering(inside), *command).split())
         return frames, nanoseconds / 1e9
 

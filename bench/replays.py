@@ -1,18 +1,22 @@
 """inject compared with tcpreplay: its speed, and how exactly it keeps the recorded timing.
 
+The speed is measured with frames of the smallest size, and with frames of mixed lengths (lengths.py).
+
 tcpreplay can send in two ways. The usual one is a packet socket, here on one end of a veth pair, so that the host
 receives the frames at the other end. If the interface is called tapN, it writes to a tap that it opens, as inject does.
 """
 
+import contextlib
 import socket
 import statistics
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from arena import RUN, make_tap
 from lab import LAST, QUEUE, SIZE, SUBJECT, Lab, ip, remove, run
+from lengths import MIXTURES
 
 FRAMES = 200_000
 PACED, APART = 500, 3_000_000  # frames, and the ns between two of them
@@ -23,22 +27,56 @@ SOCKET, OWN = "tcpreplay, packet socket", "tcpreplay, tap of its own"
 
 
 def measure(lab: Lab) -> None:
-    """Measure and print the part "inject"."""
-    file, slow = RUN / "fast.pcap", RUN / "slow.pcap"
-    file.write_bytes(pcap(FRAMES, 1000))
-    slow.write_bytes(pcap(PACED, APART))
+    """Measure and print the part "inject": the smallest frames."""
+    with _ends(lab):
+        _compare(lab, "as fast as possible", [SIZE] * FRAMES)
+
+
+def measure_mixed(lab: Lab) -> None:
+    """Measure and print the part "inject-mixed": frames of mixed lengths."""
+    with _ends(lab):
+        for mixture, lengths in MIXTURES.items():
+            _compare(lab, f"as fast as possible, {mixture}", lengths(FRAMES))
+
+
+def measure_pace(lab: Lab) -> None:
+    """Measure and print the part "pace": the send times of a replay with the recorded timing."""
+    with _ends(lab):
+        _measure_drift(lab)
+
+
+@contextlib.contextmanager
+def _ends(lab: Lab) -> Iterator[None]:
+    """Create the interfaces of virtfs and of tcpreplay."""
     lab.ctl("create 3 up")
     lab.server.pin([LAST])
     ip("link add replay type veth peer name replayed")
     for end in ("replay", "replayed"):
         ip(f"link set {end} addrgenmode none up")
     make_tap("tap998", "10.78.1.1", QUEUE)
+    try:
+        yield
+    finally:
+        lab.ctl("destroy 3")
+        ip("link del replay")
+        ip("link del tap998")
+
+
+def _compare(lab: Lab, what: str, lengths: Sequence[int]) -> None:
+    file = RUN / "fast.pcap"
+    file.write_bytes(pcap(lengths, 1000))
     rivals: dict[str, Callable[[], float]] = {
         SUBJECT: lambda: _inject(lab, file),
         SOCKET: lambda: _tcpreplay("replay", file),
         OWN: lambda: _tcpreplay("tap998", file),
     }
-    lab.compare("inject: as fast as possible", "frames/s", lab.rounds_of(rivals), {SOCKET: 1.0})
+    lab.compare(f"inject: {what}", "frames/s", lab.rounds_of(rivals), {SOCKET: 1.0})
+    remove(file)
+
+
+def _measure_drift(lab: Lab) -> None:
+    slow = RUN / "slow.pcap"
+    slow.write_bytes(pcap([SIZE] * PACED, APART))
     lab.ctl("virt3 pace 1")
     drifts: dict[str, Callable[[], tuple[float, float, float]]] = {
         SUBJECT: lambda: _drift("tap3", lambda: _inject(lab, slow)),
@@ -49,19 +87,17 @@ def measure(lab: Lab) -> None:
         samples = {name: [off[index] for off in rounds] for name, rounds in offs.items()}
         seconds = PACED * APART / 1e9
         lab.within(f"pace 1: error of the send times in a replay of {seconds:.1f} s, {what}", "ms", samples, 0)
-    lab.ctl("destroy 3")
-    ip("link del replay")
-    ip("link del tap998")
-    remove(file)
     remove(slow)
 
 
-def pcap(frames: int, apart: int) -> bytes:
-    """Return a pcap file of smallest frames that are `apart` ns apart (pcap-savefile(5), with nanoseconds)."""
-    head = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)
-    frame = IGNORED.ljust(SIZE, b"\0")
+def pcap(lengths: Iterable[int], apart: int) -> bytes:
+    """Return a pcap file of frames of these lengths that are `apart` ns apart (pcap-savefile(5), with nanoseconds)."""
+    pieces = [struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)]
     record = struct.Struct("<IIII")
-    return head + b"".join(record.pack(*divmod(n * apart, 1_000_000_000), SIZE, SIZE) + frame for n in range(frames))
+    for number, length in enumerate(lengths):
+        pieces.append(record.pack(*divmod(number * apart, 1_000_000_000), length, length))
+        pieces.append(IGNORED.ljust(length, b"\0"))
+    return b"".join(pieces)
 
 
 def _inject(lab: Lab, file: Path) -> float:

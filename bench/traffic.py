@@ -17,7 +17,10 @@ from lab import Lab
 
 PARTS = {
     "pcap": captures.measure,
+    "pcap-mixed": captures.measure_mixed,
     "inject": replays.measure,
+    "inject-mixed": replays.measure_mixed,
+    "pace": replays.measure_pace,
     "rx": received.measure,
     "cable": cables.measure,
     "impair": impairments.measure,

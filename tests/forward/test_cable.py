@@ -15,13 +15,13 @@ from virtfs.core.offload import GSO_TCPV4, NEEDS_CSUM, checksum, virtio_net_hdr
 from virtfs.forward.cable import Cable
 from virtfs.forward.tasks import Task
 from virtfs.host.relay import Room
-from virtfs.host.tap_protocol import NO_HEADER, OFFLOAD_NONE, OFFLOAD_TCP
+from virtfs.host.tap_protocol import NO_HEADER, OFFLOAD_ALL, OFFLOAD_NONE
 
 from .bench import received, running, two_wires
 
 MS = 10**6
-GSO_UDP_L4 = 5  # linux/virtio_net.h; virtfs does not enable offload of this type
-ON, OFF = [OFFLOAD_TCP] * 2, [OFFLOAD_NONE] * 2
+GSO_UDP = 3  # linux/virtio_net.h; virtfs does not enable offload of this type
+ON, OFF = [OFFLOAD_ALL] * 2, [OFFLOAD_NONE] * 2
 
 
 def segment(payload: int, size: int, kind: int = GSO_TCPV4) -> tuple[bytes, bytes]:
@@ -89,7 +89,7 @@ async def test_a_reader_has_single_frames() -> None:
             header, data = segment(3000, 1448)
             first.tap.peer.send(header + data)
             first.wire.opened()
-            await until(lambda: offloads(ends) == [OFFLOAD_NONE, OFFLOAD_TCP])
+            await until(lambda: offloads(ends) == [OFFLOAD_NONE, OFFLOAD_ALL])
             crossed = await received(second)
             assert [len(one) for one in crossed] == [54 + 1448, 54 + 1448, 54 + 104]
             assert b"".join(one[54:] for one in crossed) == data[54:]
@@ -119,7 +119,7 @@ async def test_a_segment_of_another_kind_ends_nothing() -> None:
     with two_wires() as (first, second):
         async with running(first, second):
             first.wire.opened()
-            header, data = segment(3000, 1448, kind=GSO_UDP_L4)
+            header, data = segment(3000, 1448, kind=GSO_UDP)
             first.tap.peer.send(header + data)
             first.tap.host_send(frame(1))
             assert await received(second) == [frame(1)]
@@ -137,12 +137,12 @@ async def test_impairments_and_antispoof_want_single_frames() -> None:
             impaired = cable.directions[0].impair(Impairment(delay=MS), "1>2")
             assert impaired is not None
             nursery.start_soon(impaired.run)
-            await until(lambda: offloads(ends) == [OFFLOAD_NONE, OFFLOAD_TCP])
+            await until(lambda: offloads(ends) == [OFFLOAD_NONE, OFFLOAD_ALL])
             assert cable.directions[0].impair(Impairment(), "1>2") is None
             await until(lambda: offloads(ends) == ON)
             first.virt.set(antispoof=True)
             first.wire.update()
-            await until(lambda: offloads(ends) == [OFFLOAD_TCP, OFFLOAD_NONE])
+            await until(lambda: offloads(ends) == [OFFLOAD_ALL, OFFLOAD_NONE])
             first.virt.set(antispoof=False)
             first.wire.update()
             await until(lambda: offloads(ends) == ON)

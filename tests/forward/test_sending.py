@@ -3,12 +3,14 @@
 import errno
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from harness.wires import Bench, frame, received, refusal, wire
 
-from virtfs.core.savefile import Run
+from virtfs.core.savefile import Group, Run
 from virtfs.forward.frame_runs import ROOM, RUN, Rows
 
 ALL = 1 << 20
@@ -28,9 +30,15 @@ def sent(bench: Bench) -> tuple[int, int, int]:
 
 def test_a_run_between_single_frames() -> None:
     with wire() as bench:
-        frames: list[bytes | Run]
-        frames = [frame(0, 61), run(range(1, 50)), frame(50, 14), run(range(51, 60), 15), run(range(60, 70), 15)]
-        assert bench.wire.out.put_all(frames, Rows(), ALL) == 70
+        groups: list[Group]
+        groups = [
+            iter([frame(0, 61)]),
+            run(range(1, 50)),
+            iter([frame(50, 14)]),
+            run(range(51, 60), 15),
+            run(range(60, 70), 15),
+        ]
+        assert bench.wire.out.put_all(groups, Rows(), ALL) == 70
         sizes = [61] + [60] * 49 + [14] + [15] * 19
         assert received(bench) == [frame(number, size) for number, size in enumerate(sizes)]
         assert sent(bench) == (70, sum(sizes), 0)
@@ -52,17 +60,17 @@ def test_runs_of_other_shapes_in_the_same_room() -> None:
             assert received(bench) == [frame(number + index, size) for index in range(many)]
 
 
-def test_it_ends_after_the_run_with_which_they_are_enough() -> None:
+def test_it_ends_after_the_group_with_which_they_are_enough() -> None:
     with wire() as bench:
-        frames = iter([run(range(8)), run(range(8)), run(range(8, 16))])
-        assert bench.wire.out.put_all(frames, Rows(), 9) == 16
-        assert len(list(frames)) == 1
+        groups: Iterator[Group] = iter([run(range(8)), iter([frame(8), frame(9)]), run(range(8, 16))])
+        assert bench.wire.out.put_all(groups, Rows(), 9) == 10
+        assert len(list(groups)) == 1
 
 
 @pytest.mark.parametrize(("size", "counter"), [(13, "tx_short"), (1519, "tx_oversize")])
 def test_a_run_that_does_not_fit_is_dropped(size: int, counter: str) -> None:
     with wire() as bench:
-        assert bench.wire.out.put_all([run(range(8), size), frame(1)], Rows(), ALL) == 9
+        assert bench.wire.out.put_all([run(range(8), size), iter([frame(1)])], Rows(), ALL) == 9
         assert received(bench) == [frame(1)]
         assert (getattr(bench.counters, counter), bench.counters.tx_dropped) == (8, 8)
 
@@ -127,3 +135,56 @@ def test_what_lies_before_a_frame_stays_in_the_file() -> None:
     with wire() as bench:
         bench.wire.out.put_all([Run(data, 16, 60, 76, 8)], Rows(), ALL)
     assert [data[at : at + 16] for at in range(0, len(data), 76)] == heads
+
+
+SIZES = [14, 60, 1514, 61, 15, 900] * 4
+
+
+def mixed(number: int = 0) -> list[bytes]:
+    """Return frames of different lengths, numbered from `number` on."""
+    return [frame(number + index, size) for index, size in enumerate(SIZES)]
+
+
+def test_frames_of_mixed_lengths_keep_their_order() -> None:
+    with wire() as bench:
+        frames = mixed()
+        assert bench.wire.out.put_all([iter(frames[:10]), run(range(90, 99)), iter(frames[10:])], Rows(), ALL) == 33
+        assert received(bench) == [*frames[:10], *(frame(number) for number in range(90, 99)), *frames[10:]]
+        assert sent(bench) == (33, sum(SIZES) + 9 * 60, 0)
+
+
+@pytest.mark.parametrize(("size", "counter"), [(13, "tx_short"), (0, "tx_short"), (1519, "tx_oversize")])
+def test_among_mixed_lengths_only_frames_that_do_not_fit_are_dropped(size: int, counter: str) -> None:
+    with wire() as bench:
+        frames = mixed()
+        bench.wire.out.put_all([iter([*frames[:7], frame(99, size), *frames[7:]])], Rows(), ALL)
+        assert received(bench) == frames
+        assert sent(bench) == (len(frames), sum(SIZES), 1)
+        assert getattr(bench.counters, counter) == 1
+
+
+def test_mixed_lengths_that_the_tap_does_not_take_are_counted() -> None:
+    """The fake tap takes some frames, then none."""
+    with wire() as bench:
+        frames = [frame(number, 1000 + number) for number in range(300)]
+        bench.wire.out.put_all([iter(frames)], Rows(), ALL)
+        came = received(bench)
+        assert came == frames[: len(came)]
+        assert 0 < len(came) < 300
+        assert sent(bench) == (len(came), sum(map(len, came)), 300 - len(came))
+
+
+def test_a_tap_that_vanishes_amid_mixed_lengths() -> None:
+    with wire() as bench:
+        bench.gone = bench.lose
+        write, frames = bench.wire.out.tap_write, mixed()
+        left = iter(range(5, -1, -1))
+
+        def vanish_later(packet: Any) -> Any:
+            if not next(left):
+                bench.tap.vanish()
+            return write(packet)
+
+        bench.wire.out.tap_write = vanish_later
+        assert refusal(bench.wire.out.put_all, [iter(frames)], Rows(), ALL) == errno.ENXIO
+        assert sent(bench) == (5, sum(SIZES[:5]), 0)

@@ -22,7 +22,7 @@ from virtfs.core.grammar import Action
 from virtfs.core.impairment_text import parse_impairment_verb
 from virtfs.core.offload import complete_frames
 from virtfs.core.quoting import encode, one_line, quoted, word
-from virtfs.core.savefile import Reader
+from virtfs.core.savefile import Reader, Run
 from virtfs.core.script import Script
 from virtfs.daemon.failed_lines import replayable
 from virtfs.daemon.statefile import made_before
@@ -127,7 +127,7 @@ def hex_lines(data: bytes) -> None:
 
 
 def capture_file(data: bytes) -> None:
-    """pcap or pcapng, in pieces. The frames do not depend on the pieces, nor on whether frames come in runs."""
+    """pcap or pcapng, in pieces. The frames do not depend on the pieces, nor on whether frames come in groups."""
     step = (data[-1] if data else 0) + 1
     results: list[list[bytes]] = []
     for size, by_frames in ((len(data) or 1, True), (step * 7, False), (step, True)):
@@ -136,7 +136,7 @@ def capture_file(data: bytes) -> None:
             for at in range(0, len(data), size):
                 if by_frames:
                     for one in reader.feed_frames(data[at : at + size], lambda: 16):
-                        found += [one] if isinstance(one, bytes) else list(one.singly())
+                        found += one.singly() if isinstance(one, Run) else one
                 else:
                     for record in reader.feed(data[at : at + size]):
                         found.append(bytes(record.frame))

@@ -12,7 +12,7 @@ import pytest
 
 from virtfs.core.errors import VirtError
 from virtfs.host.bpf import Program
-from virtfs.host.tap_protocol import NO_HEADER, OFFLOAD_NONE, OFFLOAD_TCP, VNET_HEADER, TapDevice
+from virtfs.host.tap_protocol import NO_HEADER, OFFLOAD_ALL, OFFLOAD_NONE, VNET_HEADER, TapDevice
 
 TO_HOST = bytes.fromhex("020000000001 020000000002 88b5") + b"to the host" * 5
 _ACCEPT_ALL = Program("", struct.pack("HBBI", 0x06, 0, 0, 0x40000))  # ret #262144
@@ -117,7 +117,7 @@ def _knobs(tap: TapDevice, host: Host) -> None:
         tap.set_carrier(on)
     for on in (True, False):
         tap.set_persist(on)
-    for flags in (OFFLOAD_TCP, OFFLOAD_NONE):
+    for flags in (OFFLOAD_ALL, OFFLOAD_NONE):
         tap.set_offload(flags)
     for program in (_ACCEPT_ALL, None, None):
         tap.set_filter(program)

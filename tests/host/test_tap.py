@@ -19,9 +19,10 @@ from virtfs.core.ids import UNIT_MAX, Unit
 from virtfs.host import netns
 from virtfs.host import tap as tap_module
 from virtfs.host.tap import Tap
-from virtfs.host.tap_protocol import OFFLOAD_NONE, OFFLOAD_TCP
+from virtfs.host.tap_protocol import OFFLOAD_ALL, OFFLOAD_NONE, OFFLOAD_UDP
 
 _TUNSETIFF = 0x400454CA
+_TUNSETOFFLOAD = 0x400454D0
 _TUNSETVNETHDRSZ = 0x400454D8
 _TUNGETVNETHDRSZ = 0x800454D7
 _IFF_TAP, _IFF_MULTI_QUEUE, _IFF_NO_PI, _IFF_VNET_HDR = 2, 0x100, 0x1000, 0x4000
@@ -214,7 +215,7 @@ def features(name: str) -> dict[str, tuple[bool, bool]]:
         ("tx-udp-segmentation off", "tx-udp-segmentation"),
     ],
 )
-@pytest.mark.parametrize("when", [OFFLOAD_NONE, OFFLOAD_TCP])
+@pytest.mark.parametrize("when", [OFFLOAD_NONE, OFFLOAD_ALL])
 def test_what_ethtool_turned_off_stays_off(network: None, made: bool, words: str, turned_off: str, when: int) -> None:
     """This holds whether offload was on or off at that time, and until the tap is closed."""
     if not made:
@@ -224,11 +225,11 @@ def test_what_ethtool_turned_off_stays_off(network: None, made: bool, words: str
     if words:
         ethtool("-K", "tap3", *words.split())
     wanted = {feature: feature not in turned_off.split() for feature in WISHES.split()}
-    for flags in (OFFLOAD_TCP, OFFLOAD_NONE, OFFLOAD_TCP):
+    for flags in (OFFLOAD_ALL, OFFLOAD_NONE, OFFLOAD_ALL):
         tap.set_offload(flags)
         assert {feature: requested for feature, (_, requested) in features("tap3").items()} == wanted
         for feature in ("tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-tcp6-segmentation"):
-            assert features("tap3")[feature][0] == (flags == OFFLOAD_TCP and wanted[feature])
+            assert features("tap3")[feature][0] == (flags == OFFLOAD_ALL and wanted[feature])
     if turned_off:
         ethtool("-K", "tap3", "tx", "on", "tso", "on", "tx-udp-segmentation", "on")
         assert all(features("tap3")[feature][0] for feature in ("tx-checksum-ip-generic", "tx-tcp-segmentation"))
@@ -240,6 +241,29 @@ def test_what_ethtool_turned_off_stays_off(network: None, made: bool, words: str
             assert features("tap3") == {feature: (False, wanted[feature]) for feature in WISHES.split()}
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_offload_of_datagrams_needs_linux_6_2(network: None, monkeypatch: pytest.MonkeyPatch, old: bool) -> None:
+    """An older kernel refuses the flags for UDP; then TCP alone is offloaded."""
+    ioctl = fcntl.ioctl
+
+    def refusing(fd: int, request: int, argument: int | bytes = 0) -> int | bytes:
+        if request == _TUNSETOFFLOAD and isinstance(argument, int) and argument & OFFLOAD_UDP:
+            raise OSError(errno.EINVAL, "as Linux 6.1 does")
+        return ioctl(fd, request, argument)
+
+    if old:
+        monkeypatch.setattr(fcntl, "ioctl", refusing)
+    elif tuple(map(int, os.uname().release.split(".")[:2])) < (6, 2):
+        pytest.skip("kernel lacks offload of UDP datagrams to a tap (TUN_F_USO4, Linux 6.2)")
+    with Tap.open(Unit(3)) as tap:
+        tap.set_offload(OFFLOAD_ALL)
+        active = {feature: on for feature, (on, _) in features("tap3").items()}
+        assert active["tx-tcp-segmentation"]
+        assert active["tx-udp-segmentation"] == (not old)
+        tap.set_offload(OFFLOAD_NONE)
+        assert not any(on for on, _ in features("tap3").values())
+
+
 def test_a_new_tap_s_features_are_left_alone(network: None) -> None:
     with Tap.open(Unit(3)):
         assert features("tap3") == dict.fromkeys(WISHES.split(), (False, True))
@@ -249,7 +273,7 @@ def test_offload_where_the_tap_is(elsewhere: Namespace) -> None:
     with Tap.open(Unit(3)) as tap:
         ip(f"link set tap3 netns {elsewhere.path}")
         elsewhere.call(lambda: ethtool("-K", "tap3", "tx-tcp-segmentation", "off"))
-        tap.set_offload(OFFLOAD_TCP)
+        tap.set_offload(OFFLOAD_ALL)
         shown = netns.inside(elsewhere.fd, lambda: features("tap3"))
         assert (shown["tx-tcp-segmentation"][0], shown["tx-tcp6-segmentation"][0]) == (False, True)
         tap.set_offload(OFFLOAD_NONE)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -111,6 +112,61 @@ def test_udp_and_ipv6(pair: Pair) -> None:
     assert report["end"]["sum_received"]["bytes"] > 1e6
     end = left.iperf3(right, "-u -b 20M -l 1400 -n 1M")
     assert end["sum"]["lost_percent"] < 1
+
+
+_RECEIVE = """
+import socket
+receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+receiver.settimeout(10)
+receiver.bind(("", 4000))
+print("bound", flush=True)
+datagrams = [receiver.recv(2000) for _ in range(20)]
+assert b"".join(datagrams) == bytes(range(250)) * 78, "other contents"
+print(*map(len, datagrams))
+"""
+# Linux combines the datagrams of one call if UDP_SEGMENT (103) is set; see udp(7).
+_SEND = """
+import socket, sys
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender.setsockopt(socket.SOL_UDP, 103, 1000)
+sender.sendto(bytes(range(250)) * 78, (sys.argv[1], 4000))
+"""
+
+
+def sends_together(left: Host, right: Host) -> str:
+    """Send 20 datagrams with one call, and return the lengths with which they are received."""
+    receiver = right.place.start(sys.executable, "-c", _RECEIVE, stdout=subprocess.PIPE)
+    assert receiver.stdout is not None
+    assert receiver.stdout.readline() == "bound\n"
+    finished(left.place.start(sys.executable, "-c", _SEND, right.address))
+    lengths = receiver.stdout.read()
+    finished(receiver)
+    return lengths
+
+
+def test_datagrams_sent_together_cross_together(pair: Pair) -> None:
+    """They are one frame in the cable, and as many frames as datagrams for a reader."""
+    if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 2):
+        pytest.skip("kernel lacks offload of UDP datagrams to a tap (TUN_F_USO4, Linux 6.2)")
+    left, right = pair
+
+    def offload() -> bool:
+        return "tx-udp-segmentation: on" in left.place.sh(f"ethtool -k {left.tap}")
+
+    until(offload, "offload is on")
+    assert left.ping(right, "-c1 -W2").received == 1
+    before = left.count("rx_frames")
+    lengths = "1000 " * 19 + "500\n"
+    assert sends_together(left, right) == lengths
+    assert left.count("rx_frames") < before + 10
+    reader = left.open(os.O_RDONLY | os.O_NONBLOCK)
+    until(lambda: not offload(), "offload is off")
+    assert sends_together(left, right) == lengths
+    seen = []
+    with fails(errno.EAGAIN):
+        while True:
+            seen.append(len(reader.read()))
+    assert [length for length in seen if length in (1042, 542)] == [1042] * 19 + [542]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from virtfs.core.offload import (
     GSO_NONE,
     GSO_TCPV4,
     GSO_TCPV6,
+    GSO_UDP_L4,
     NEEDS_CSUM,
     checksum,
     complete_frames,
@@ -44,14 +45,23 @@ def tcp(flags: int, sequence: int) -> bytes:
     return struct.pack(">HHIIBBHHH", 80, 4000, sequence, 0, 5 << 4, flags, 1000, 0, 0)
 
 
-def good(frame: bytes) -> bool:
+def udp(payload: bytes, four: bool, identification: int = 7) -> bytes:
+    """Return an Ethernet frame of UDP whose checksums are not filled in."""
+    packet = struct.pack(">HHHH", 53, 4000, 8 + len(payload), 0) + payload
+    if four:
+        ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(packet), identification, 0, 64, 17, 0, A4, B4)
+        return bytes(12) + b"\x08\x00" + ip + packet
+    return bytes(12) + b"\x86\xdd" + struct.pack(">IHBB16s16s", 6 << 28, len(packet), 17, 64, A6, B6) + packet
+
+
+def good(frame: bytes, protocol: int = 6) -> bool:
     """Return whether every checksum is right: the checksum over a range that includes a right one is zero."""
     if frame[12:14] == b"\x08\x00":
         total = struct.unpack_from(">H", frame, 16)[0]
-        pseudo = frame[26:34] + struct.pack(">HH", 6, total - 20)
+        pseudo = frame[26:34] + struct.pack(">HH", protocol, total - 20)
         return total == len(frame) - 14 and checksum(frame[14:34]) == 0 and checksum(pseudo + frame[34:]) == 0
     length = struct.unpack_from(">H", frame, 18)[0]
-    pseudo = frame[22:54] + struct.pack(">II", length, 6)
+    pseudo = frame[22:54] + struct.pack(">II", length, protocol)
     return length == len(frame) - 54 and checksum(pseudo + frame[54:]) == 0
 
 
@@ -91,6 +101,35 @@ def test_identification_counts_on() -> None:
     assert [struct.unpack_from(">H", piece, 18)[0] for piece in pieces] == [0xFFFF, 0, 1]
 
 
+@given(st.binary(min_size=1, max_size=4000), st.integers(32, 1472), st.booleans())
+def test_datagrams_sent_together_are_taken_apart(payload: bytes, size: int, four: bool) -> None:
+    start = 34 if four else 54
+    header = virtio_net_hdr.pack(NEEDS_CSUM, GSO_UDP_L4, start + 8, size, start, 6)
+    pieces = complete_frames(header, udp(payload, four))
+    assert [piece[start + 8 :] for piece in pieces] == [payload[at : at + size] for at in range(0, len(payload), size)]
+    assert all(good(piece, 17) for piece in pieces)
+    assert [struct.unpack_from(">H", piece, start + 4)[0] for piece in pieces] == [len(one) - start for one in pieces]
+    assert not four or [piece[19] for piece in pieces] == list(range(7, 7 + len(pieces)))
+
+
+def test_a_udp_checksum_is_never_zero() -> None:
+    """Zero means that there is none (RFC 768)."""
+    header = virtio_net_hdr.pack(NEEDS_CSUM, GSO_UDP_L4, 42, 2, 34, 6)
+    summed = complete_frames(header, udp(bytes(2), four=True))[0]
+    (piece,) = complete_frames(header, udp(summed[40:42], four=True))
+    assert piece[40:42] == b"\xff\xff"
+
+
+@pytest.mark.parametrize(
+    ("start", "size", "length"),
+    [(34, 10, 42 + 1281), (34, 65535, 2000), (14, 100, 2000), (1999, 100, 2000), (34, 1, 8)],
+)
+def test_datagrams_that_do_not_fit_the_frame_are_refused(start: int, size: int, length: int) -> None:
+    header = virtio_net_hdr.pack(NEEDS_CSUM, GSO_UDP_L4, start + 8, size, start, 6)
+    with pytest.raises(ValueError, match="fit a frame"):
+        complete_frames(header, udp(bytes(2000), four=True)[:length].ljust(length, b"\0"))
+
+
 def test_a_checksum_alone_is_filled_in() -> None:
     """The field holds the pseudo header's sum (linux/virtio_net.h: VIRTIO_NET_HDR_F_NEEDS_CSUM)."""
     frame = bytearray(tcp4(b"abc"))
@@ -122,5 +161,5 @@ def test_a_header_that_does_not_fit_the_frame_is_refused(tcp: int, size: int, le
     header = virtio_net_hdr.pack(NEEDS_CSUM, GSO_TCPV4, tcp, size, tcp, 16)
     frame = bytearray(length)
     frame[46:47] = b"\x50"
-    with pytest.raises(ValueError, match=r"TCP|gso_type"):
+    with pytest.raises(ValueError, match=r"segments|header|gso_type"):
         complete_frames(header, bytes(frame))

@@ -30,7 +30,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from virtfs.core.errors import VirtError
-from virtfs.core.savefile import WINDOW, Reader, Record, Run
+from virtfs.core.pcapng import mark
+from virtfs.core.savefile import WINDOW, Group, Reader, Record, Run
 from virtfs.core.savefile_pcapng import BLOCK_MAX, INTERFACES_MAX
 from virtfs.core.savefile_records import FRAME_MAX, SHORTEST_RUN
 
@@ -348,7 +349,7 @@ def test_a_run_ends_where_the_fcs_is_another(before: int) -> None:
     comment = option("<", 1, bytes(before)) if before else b""
     packets = [flagged("<", 4 * (number // 20 % 2), FRAME, before=comment) for number in range(60)]
     file = section("<") + interface("<") + b"".join(packets)
-    found = list(Reader().feed_frames(file, lambda: 100))
+    found = listed(Reader().feed_frames(file, lambda: 100))
     assert list(singly(found)) == [FRAME] * 20 + [FRAME[:-4]] * 20 + [FRAME] * 20
     assert any(isinstance(one, Run) for one in found) == (before < 100)
 
@@ -373,12 +374,12 @@ def test_a_frame_shorter_than_its_fcs_is_empty() -> None:
     assert list(singly(Reader().feed_frames(file, lambda: 100))) == [b""] * 20
 
 
-# feed_frames(): only the frames of the records, and runs of frames that are laid out alike.
+# feed_frames(): only the frames of the records, in groups; frames that are laid out alike in a Run.
 
 
-def singly(found: Iterable[bytes | Run]) -> Iterator[bytes]:
+def singly(found: Iterable[Group | list[bytes]]) -> Iterator[bytes]:
     for one in found:
-        yield from one.singly() if isinstance(one, Run) else (one,)
+        yield from one.singly() if isinstance(one, Run) else one
 
 
 def frames_file(kind: str, order: str, frames: Iterable[bytes]) -> bytes:
@@ -386,6 +387,11 @@ def frames_file(kind: str, order: str, frames: Iterable[bytes]) -> bytes:
         return pcap(order, [pcap_packet(order, number, frame) for number, frame in enumerate(frames)])
     packets = [enhanced(order, 0, number, frame, len(frame)) for number, frame in enumerate(frames)]
     return section(order) + interface(order) + b"".join(packets)
+
+
+def listed(found: Iterable[Group]) -> list[Run | list[bytes]]:
+    """Return groups as they are, but with lists for iterators."""
+    return [one if isinstance(one, Run) else list(one) for one in found]
 
 
 KINDS = pytest.mark.parametrize("kind", ["pcap", "pcapng"])
@@ -405,27 +411,25 @@ def test_frames_are_the_same_in_runs(
     frames = [bytes([number % 256]) * size for number, size in enumerate(sizes)]
     file = frames_file(kind, order, frames)
     reader = Reader()
-    found = [one for piece in cut(file, places) for one in reader.feed_frames(piece, lambda: longest)]
+    found = [one for piece in cut(file, places) for one in listed(reader.feed_frames(piece, lambda: longest))]
     assert list(singly(found)) == frames
-    assert all(one.frames <= longest for one in found if isinstance(one, Run))
+    assert all(0 < (one.frames if isinstance(one, Run) else len(one)) <= longest for one in found)
     reader.finish()
 
 
 @KINDS
 def test_equal_frames_come_in_long_runs(kind: str) -> None:
     frames = [bytes([number]) * 60 for number in range(250)]
-    found = list(Reader().feed_frames(frames_file(kind, "<", frames), lambda: 100))
+    found = listed(Reader().feed_frames(frames_file(kind, "<", frames), lambda: 100))
     assert [one.frames for one in found if isinstance(one, Run)] == [100, 100, 50]
     assert len(found) == 3
-    assert [len(one) for one in Reader().feed_frames(frames_file(kind, "<", frames)) if isinstance(one, bytes)] == (
-        [60] * 250
-    )
+    assert listed(Reader().feed_frames(frames_file(kind, "<", frames))) == [[frame] for frame in frames]
 
 
 @KINDS
 def test_runs_among_other_frames_are_found(kind: str) -> None:
     frames = [bytes(14 + number % 50) for number in range(100)] + [bytes(99)] * 200
-    found = list(Reader().feed_frames(frames_file(kind, "<", frames), lambda: 100))
+    found = listed(Reader().feed_frames(frames_file(kind, "<", frames), lambda: 100))
     assert sum(one.frames for one in found if isinstance(one, Run)) > 150
 
 
@@ -433,7 +437,7 @@ def test_a_run_of_cut_frames_and_of_too_long_ones() -> None:
     """Records whose captured length is below the original length, and above it, which makes no sense."""
     file = pcap("<", [pcap_packet("<", number, FRAME, 1514) for number in range(20)])
     file += b"".join(pcap_packet("<", number, FRAME, 50) for number in range(20))
-    found = list(Reader().feed_frames(file, lambda: 100))
+    found = listed(Reader().feed_frames(file, lambda: 100))
     assert [len(frame) for frame in singly(found)] == [60] * 20 + [50] * 20
     assert any(isinstance(one, Run) for one in found)
 
@@ -461,6 +465,64 @@ def test_a_run_is_done_with_as_a_whole() -> None:
     assert [len(list(singly([next(found)]))) for _ in range(3)] == [10, 10, 10]
     assert reader.give_back() == 24 + 20 * 76
     assert list(singly(reader.feed_frames(file[24 + 20 * 76 :]))) == [FRAME] * 10
+
+
+def bare(captured: int, kind: int = 6) -> bytes:
+    """Return a block with the layout of an enhanced packet without options, for a frame of 60 bytes."""
+    return block("<", kind, struct.pack("<IIIII", 0, 0, 7, captured, captured) + FRAME)
+
+
+# A packet, and what is done to its bytes: the place and the value of a byte that is changed.
+packets = st.tuples(
+    st.one_of(
+        st.builds(
+            enhanced,
+            st.just("<"),
+            st.integers(0, 2),
+            st.just(7),
+            st.binary(max_size=70),
+            st.integers(0, 80),
+        ),
+        st.builds(flagged, st.just("<"), st.sampled_from([0, 0, 4]), st.binary(min_size=60, max_size=64)),
+        st.builds(simple, st.just("<"), st.just(FRAME), st.just(60)),
+        st.builds(obsolete, st.just("<"), st.just(0), st.just(7), st.just(FRAME)),
+        st.sampled_from([interface("<"), interface("<", option("<", 13, b"\4")), block("<", 9, b"abcd")]),
+    ),
+    st.none() | st.tuples(st.integers(0, 139), st.integers(0, 255)),
+)
+
+
+@given(
+    st.lists(packets.map(lambda packet: (packet[0], None)) | packets, max_size=30),
+    st.sets(st.integers(0, 3000), max_size=3),
+    st.sampled_from([1, 2, 100]),
+)
+@example([(enhanced("<", 0, 0, FRAME), None)] * 2 + [(enhanced("<", 0, 0, FRAME, captured=73), None)], set(), 100)
+@example([(enhanced("<", 0, 0, FRAME), None), (enhanced("<", 0, 0, FRAME), (107, 1))], set(), 100)
+@example([(enhanced("<", 0, 0, FRAME), None), (flagged("<", 4, FRAME + FCS), None)], set(), 100)
+@example([(enhanced("<", 0, 0, FRAME), None), (enhanced("<", 1, 0, FRAME + FCS), None)], set(), 100)
+@example([(bare(60), None), (bare(61), None)], set(), 100)
+@example([(bare(60), None), (bare(60, kind=9), None)], set(), 100)
+@example([(enhanced("<", 0, 0, FRAME), None), (mark(0, 7, "here"), None), (bare(60), None)], set(), 100)
+def test_groups_have_the_frames_of_the_records(
+    parts: list[tuple[bytes, tuple[int, int] | None]], places: set[int], most: int
+) -> None:
+    """Also if blocks are damaged: the frames before the damage are the same, and so is the error."""
+    file = bytearray(section("<") + interface("<") + interface("<", option("<", 13, b"\4")))
+    for part, damage in parts:
+        file += part
+        if damage and damage[0] < len(part):
+            file[damage[0] - len(part)] = damage[1]
+    records, told = read_until_broken(cut(bytes(file), places))
+    reader, frames, error = Reader(), list[bytes](), ""
+    try:
+        for piece in cut(bytes(file), places):
+            for frame in singly(reader.feed_frames(piece, lambda: most)):
+                frames.append(frame)
+        reader.finish()
+    except VirtError as refusal:
+        error = refusal.strerror
+    assert (frames, error) == ([record.frame for record in records], told)
 
 
 @KINDS

@@ -1,6 +1,7 @@
-"""Finish frames that the kernel has left for a network card to finish: fill in checksums, cut large TCP segments.
+"""Finish frames that the kernel has left for a network card to finish: fill in checksums, cut large segments.
 
 A tap with offload puts a struct virtio_net_hdr (linux/virtio_net.h) before each frame. The header says what is missing.
+A large segment is either one TCP segment or several UDP datagrams that were sent together.
 """
 
 import struct
@@ -13,30 +14,35 @@ from virtfs.core.ethernet import VLAN_LEN
 virtio_net_hdr: Final = struct.Struct("<BBHHHH")
 
 NEEDS_CSUM: Final = 1
-GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_ECN = 0, 1, 4, 0x80
+GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, GSO_ECN = 0, 1, 4, 5, 0x80
 
 _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
-_TCP: Final = 6
-_TCP_HEADER = 20  # bytes, without options
+_TCP, _UDP = 6, 17  # protocol numbers in an IP header
+_TCP_HEADER, _UDP_HEADER = 20, 8  # bytes, without options
 _GSO_MIN = 8  # bytes in a segment, include/net/tcp.h TCP_MIN_GSO_SIZE
+_DATAGRAMS_MAX = 128  # in one frame, include/linux/udp.h UDP_MAX_SEGMENTS
 _ETH_P_8021Q, _ETH_P_8021AD = b"\x81\x00", b"\x88\xa8"
 
 
 def complete_frames(header: memoryview | bytes, frame: memoryview | bytes) -> list[bytes]:
     """Return the complete frames that a real wire would carry instead of this header and frame.
 
-    A large TCP segment over IPv4 or IPv6 is cut into frames. With the offload flags TUN_F_TSO4 and TUN_F_TSO6, the
-    kernel sends no other kind of large segment.
-    ValueError: the frame is a large segment of another kind, or the header does not fit the frame. A program can send
-    such a header (packet(7), PACKET_VNET_HDR).
+    A large TCP segment and UDP datagrams that a program sent together (udp(7), UDP_SEGMENT) are cut into frames. With
+    the offload flags of a cable (TUN_F_TSO4 and so on, linux/if_tun.h), the kernel sends no other large frames.
+    ValueError: the frame is a large one of another kind, or the header does not fit the frame. A program can send such
+    a header (packet(7), PACKET_VNET_HDR).
     """
     flags, gso_type, _, gso_size, csum_start, csum_offset = virtio_net_hdr.unpack_from(header)
     kind = gso_type & ~GSO_ECN
     if kind == GSO_NONE:
         return [_summed(frame, csum_start, csum_offset) if flags & NEEDS_CSUM else bytes(frame)]
-    if kind not in (GSO_TCPV4, GSO_TCPV6) or not gso_size:
-        raise ValueError(f"gso_type {gso_type} is neither TCPv4 nor TCPv6")
-    return _segments(bytes(frame), csum_start, gso_size, four=kind == GSO_TCPV4)
+    if kind not in (GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4) or not gso_size:
+        raise ValueError(f"gso_type {gso_type} is neither TCPv4 nor TCPv6 nor UDP")
+    whole = bytes(frame)
+    ip = 14 + VLAN_LEN * (whole[12:14] in (_ETH_P_8021Q, _ETH_P_8021AD))
+    if kind == GSO_UDP_L4:
+        return _datagrams(whole, ip, csum_start, gso_size)
+    return _segments(whole, ip, csum_start, gso_size, four=kind == GSO_TCPV4)
 
 
 def checksum(data: bytes, start: int = 0) -> int:
@@ -60,47 +66,84 @@ def _summed(frame: memoryview | bytes, start: int, offset: int) -> bytes:
     return bytes(summed)
 
 
-def _segments(frame: bytes, tcp: int, size: int, four: bool) -> list[bytes]:
+def _segments(frame: bytes, ip: int, tcp: int, size: int, four: bool) -> list[bytes]:
     """Cut a large TCP segment into frames.
 
-    tcp: offset of the TCP header. size: maximum payload of a frame, in bytes. four: whether the IP version is 4 rather
-    than 6.
+    ip, tcp: offsets of the IP and the TCP header. size: maximum payload of a frame, in bytes. four: whether the IP
+    version is 4 rather than 6.
     """
-    ip = 14 + VLAN_LEN * (frame[12:14] in (_ETH_P_8021Q, _ETH_P_8021AD))
-    if size < _GSO_MIN or tcp < ip + (20 if four else 40) or len(frame) < tcp + _TCP_HEADER:
-        raise ValueError(
-            f"segments of {size} bytes with a TCP header at {tcp} do not fit a frame of {len(frame)} bytes"
-        )
+    if size < _GSO_MIN:
+        raise ValueError(f"segments of {size} bytes are too short")
+    _must_hold(frame, ip, tcp, _TCP_HEADER, four)
     payload_at = tcp + (frame[tcp + 12] >> 4) * 4
     longest = payload_at - ip + min(size, len(frame) - payload_at)
     if not tcp + _TCP_HEADER <= payload_at <= len(frame) or longest > 0xFFFF:
         raise ValueError(f"the TCP header ends at {payload_at}, in a frame of {len(frame)} bytes")
-    head, payload = frame[:payload_at], frame[payload_at:]
     (sequence,) = struct.unpack_from(">I", frame, tcp + 4)
-    (identification,) = struct.unpack_from(">H", frame, ip + 4)
-    pseudo = head[ip + 12 : ip + 20] if four else head[ip + 8 : ip + 40]
-    cuts = range(0, len(payload), size) or range(1)
+    cuts = range(payload_at, len(frame), size) or range(payload_at, payload_at + 1)
     segments = []
     for number, at in enumerate(cuts):
-        piece = payload[at : at + size]
-        done = bytearray(head)
-        if four:
-            struct.pack_into(">H", done, ip + 2, len(head) - ip + len(piece))
-            struct.pack_into(">H", done, ip + 4, (identification + number) & 0xFFFF)
-            struct.pack_into(">H", done, ip + 10, 0)
-            struct.pack_into(">H", done, ip + 10, checksum(bytes(done[ip:tcp])))
-        else:
-            struct.pack_into(">H", done, ip + 4, len(head) - ip - 40 + len(piece))
-        struct.pack_into(">I", done, tcp + 4, (sequence + at) & 0xFFFFFFFF)
+        done = _cut(frame, ip, tcp, payload_at, at, size, number, four)
+        struct.pack_into(">I", done, tcp + 4, (sequence + at - payload_at) & 0xFFFFFFFF)
         if number:
             done[tcp + 13] &= ~_CWR & 0xFF
         if at != cuts[-1]:
             done[tcp + 13] &= ~(_FIN | _PSH) & 0xFF
-        struct.pack_into(">H", done, tcp + 16, 0)
-        done += piece
-        length = len(done) - tcp
-        rest = struct.pack(">IHH", 0, _TCP, length) if not four else struct.pack(">HH", _TCP, length)
-        start = 0xFFFF ^ checksum(pseudo + rest)
-        struct.pack_into(">H", done, tcp + 16, checksum(bytes(done[tcp:]), start))
+        _fill_in(done, ip, tcp, tcp + 16, _TCP, four)
         segments.append(bytes(done))
     return segments
+
+
+def _datagrams(frame: bytes, ip: int, udp: int, size: int) -> list[bytes]:
+    """Cut UDP datagrams that were sent together into frames.
+
+    ip, udp: offsets of the IP and the UDP header. size: payload of each datagram but the last, in bytes.
+    """
+    four = frame[ip : ip + 1] < b"\x50"  # the IP version is in the upper four bits
+    _must_hold(frame, ip, udp, _UDP_HEADER, four)
+    payload_at = udp + _UDP_HEADER
+    if len(frame) - payload_at > size * _DATAGRAMS_MAX or payload_at - ip + size > 0xFFFF:
+        raise ValueError(f"datagrams of {size} bytes do not fit a frame of {len(frame)} bytes")
+    datagrams = []
+    for number, at in enumerate(range(payload_at, len(frame), size) or range(payload_at, payload_at + 1)):
+        done = _cut(frame, ip, udp, payload_at, at, size, number, four)
+        struct.pack_into(">H", done, udp + 4, len(done) - udp)
+        _fill_in(done, ip, udp, udp + 6, _UDP, four)
+        datagrams.append(bytes(done))
+    return datagrams
+
+
+def _must_hold(frame: bytes, ip: int, transport: int, header: int, four: bool) -> None:
+    """Raise ValueError unless the frame has space for its headers. header: bytes of the transport header."""
+    if transport < ip + (20 if four else 40) or len(frame) < transport + header:
+        raise ValueError(f"a transport header at {transport} does not fit a frame of {len(frame)} bytes")
+
+
+def _cut(
+    frame: bytes, ip: int, transport: int, payload_at: int, at: int, size: int, number: int, four: bool
+) -> bytearray:
+    """Return the headers of the frame and the payload from offset `at` on, with the fields of the IP header adapted.
+
+    ip, transport, payload_at: offsets of the headers and the payload. size: maximum payload of a piece, in bytes.
+    number: number of the piece, from 0.
+    """
+    done = bytearray(frame[:payload_at] + frame[at : at + size])
+    if four:
+        (identification,) = struct.unpack_from(">H", frame, ip + 4)
+        struct.pack_into(">HH", done, ip + 2, len(done) - ip, (identification + number) & 0xFFFF)
+        struct.pack_into(">H", done, ip + 10, 0)
+        struct.pack_into(">H", done, ip + 10, checksum(bytes(done[ip:transport])))
+    else:
+        struct.pack_into(">H", done, ip + 4, len(done) - ip - 40)
+    return done
+
+
+def _fill_in(frame: bytearray, ip: int, transport: int, field: int, protocol: int, four: bool) -> None:
+    """Compute the checksum of the transport header and its payload. field: the offset of the checksum."""
+    length = len(frame) - transport
+    addresses = frame[ip + 12 : ip + 20] if four else frame[ip + 8 : ip + 40]
+    pseudo = bytes(addresses) + struct.pack(">IHH", length, 0, protocol)
+    struct.pack_into(">H", frame, field, 0)
+    summed = checksum(bytes(frame[transport:]), 0xFFFF ^ checksum(pseudo))
+    # UDP sends 0 as 0xFFFF, because 0 means that there is no checksum (RFC 768).
+    struct.pack_into(">H", frame, field, summed or (0xFFFF if protocol == _UDP else 0))

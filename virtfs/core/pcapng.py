@@ -25,24 +25,26 @@ _END_OF_OPTIONS = bytes(4)
 _OPTION_MAX = 0xFFFF  # bytes; the length field of an option has 16 bits
 _COMMENT = 1  # opt_comment
 # The code and the length of an option, as one 32-bit number.
-_FLAGS = 2 | 4 << 16  # epb_flags: code 2, length 4
+FLAGS = 2 | 4 << 16  # epb_flags: code 2, length 4
 _DROPCOUNT = 4 | 8 << 16  # epb_dropcount: code 4, length 8
 
 _ONE, _TWO = Struct("<I").pack, Struct("<II").pack
 _option_head = Struct("<HH").pack
 
 # The parts of a packet block before and after the frame. Head: PACKET, block length, interface number, upper and lower
-# half of the time, captured length, original length. Tail: padding to four bytes, head and value of epb_flags, end of
-# options, block length.
+# half of the time, captured length, original length. Tail, by the number of padding bytes: head and value of epb_flags,
+# end of options, block length.
 packet_head = Struct("<IIIIIII").pack
-_PACKET_TAILS = [Struct(f"<{padding}xIIII").pack for padding in range(4)]
+packet_tails = [Struct(f"<{padding}xIIII").pack for padding in range(4)]
+# The tail of a block and the head of the next one, together.
+packet_joints = [Struct(f"<{padding}xIIII IIIIIII").pack for padding in range(4)]
 
 _KIND_AND_LENGTH = Struct("<II").unpack_from
 _LENGTH_AND_TIME = Struct("<4xI4xII").unpack_from
 # Masks for the last word of a frame, by the number of padding bytes. They clear the padding.
 _PADDING_MASKS = [0xFFFFFFFF >> 8 * padding for padding in range(4)]
 _FEW = 16  # checking up to this many blocks one by one is faster than checking them together
-_BARE = 7 * 4 + 4 * 4  # bytes of head and tail without padding
+PACKET_BARE = 7 * 4 + 4 * 4  # bytes of head and tail without padding
 _DROPCOUNT_LEN = 12  # bytes of the option epb_dropcount, including its code and length
 
 
@@ -110,8 +112,8 @@ def packet_tail(captured: int, direction: int) -> tuple[int, bytes]:
     captured: number of captured bytes of the frame.
     """
     padding = -captured & 3
-    total = _BARE + captured + padding
-    return total, _PACKET_TAILS[padding](_FLAGS, direction, 0, total)
+    total = PACKET_BARE + captured + padding
+    return total, packet_tails[padding](FLAGS, direction, 0, total)
 
 
 def equal_packets(

@@ -12,6 +12,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.savefile_pcap import Pcap
 from virtfs.core.savefile_pcapng import Pcapng
 from virtfs.core.savefile_records import Format
+from virtfs.core.savefile_records import Group as Group
 from virtfs.core.savefile_records import Record as Record
 from virtfs.core.savefile_records import Run as Run
 
@@ -60,16 +61,14 @@ class Reader:
         self._take(data)
         return self._decoded(lambda format, data: format.records(data))
 
-    def feed_frames(
-        self, data: bytes | memoryview, longest_run: Callable[[], int] = lambda: 1
-    ) -> Iterator[bytes | Run]:
-        """Do the same as feed(), but return an iterator of frames and runs instead of records.
+    def feed_frames(self, data: bytes | memoryview, most: Callable[[], int] = lambda: 1) -> Iterator[Group]:
+        """Do the same as feed(), but return an iterator of groups of frames instead of records.
 
-        longest_run: a function that returns the maximum number of frames in a Run. It is called before each Run.
-        A Run is consumed as a whole.
+        most: a function that returns the maximum number of frames in a group. It is called before each group.
+        A group is consumed as a whole.
         """
         self._take(data)
-        return self._decoded(lambda format, data: format.frames(data, longest_run))
+        return self._decoded(lambda format, data: format.frames(data, most))
 
     def _take(self, data: bytes | memoryview) -> None:
         if self._broken:

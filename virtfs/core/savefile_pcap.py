@@ -10,8 +10,8 @@ from virtfs.core.savefile_records import (
     FCS,
     FRAME_MAX,
     SECOND,
-    SHORTEST_RUN,
     SINGLES,
+    Group,
     Record,
     Run,
     alike,
@@ -74,34 +74,45 @@ class Pcap:
             yield Record(time, frame_of(data, begin, captured, length), 0, length)
             self.taken = at = end
 
-    def frames(self, data: bytes, longest_run: Callable[[], int]) -> Iterator[bytes | Run]:
-        lengths, fcs, size = self._lengths, self._fcs, len(data)
-        at = singles = 0
+    def frames(self, data: bytes, most: Callable[[], int]) -> Iterator[Group]:
+        at, size = 0, len(data)
         self.needed = _RECORD_HEAD
         while at + _RECORD_HEAD <= size:
+            captured, length = self._lengths(data, at)
+            stride = _RECORD_HEAD + captured
+            must_be_a_frame(captured, FRAME_MAX)
+            if at + stride > size:
+                self.needed = stride
+                return
+            limit = most()
+            count = alike(data, at, stride, limit, _LENGTHS)
+            if count > 1:
+                length = min(captured, max(length - self._fcs, 0))
+                yield Run(data, at + _RECORD_HEAD, length, stride, count)
+                self.taken = at + count * stride
+            else:
+                yield self._singles(data, at, min(limit, SINGLES))
+            at = self.taken
+
+    def _singles(self, data: bytes, at: int, most: int) -> Iterator[bytes]:
+        """Yield the frames of the records from offset `at` on, and set `taken`.
+
+        Stop at an incomplete or invalid record, or after `most` frames.
+        """
+        lengths, fcs, size = self._lengths, self._fcs, len(data)
+        last = size - _RECORD_HEAD
+        for _ in range(most):
+            if at > last:
+                break
             captured, length = lengths(data, at)
             begin = at + _RECORD_HEAD
             end = begin + captured
-            if captured > FRAME_MAX:
-                must_be_a_frame(captured, FRAME_MAX)
-            if end > size:
-                self.needed = end - at
-                return
+            if end > size or captured > FRAME_MAX:
+                break
             if fcs:
                 length = max(length - fcs, 0)
-            frame: bytes | Run = data[begin:end] if captured <= length else frame_of(data, begin, captured, length)
-            if singles:
-                singles -= 1
-            else:
-                stride = end - at
-                count = alike(data, at, stride, longest_run(), _LENGTHS)
-                if count >= SHORTEST_RUN:
-                    frame = Run(data, begin, len(frame), stride, count)
-                    end = at + count * stride
-                else:
-                    singles = SINGLES
-            yield frame
             self.taken = at = end
+            yield data[begin:end] if captured <= length else frame_of(data, begin, captured, length)
 
 
 def _fcs_length(linktype: int) -> int:

@@ -8,7 +8,7 @@ from errno import EINVAL
 from itertools import chain
 from math import gcd
 from struct import Struct
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from virtfs.core.errors import VirtError
 from virtfs.core.pcapng import MARK_HEAD
@@ -17,8 +17,8 @@ from virtfs.core.savefile_records import (
     FCS,
     FRAME_MAX,
     SECOND,
-    SHORTEST_RUN,
     SINGLES,
+    Group,
     Record,
     Run,
     alike,
@@ -35,6 +35,7 @@ INTERFACES_MAX = 65536
 _SECTION = 0x0A0D0D0A  # block type
 _ENHANCED = 6  # block type
 _ENHANCED_HEAD = 28  # bytes of type, length, interface, time in two halves, captured length, original length
+_ENHANCED_MIN = _ENHANCED_HEAD + 4  # bytes; the length follows again at the end
 _BLOCK_MIN = 12  # bytes of type, length, and the length again at the end
 _ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}  # the byte-order magic 0x1a2b3c4d
 _IF_TSRESOL, _IF_FCSLEN, _IF_TSOFFSET = 9, 13, 14  # option codes
@@ -42,6 +43,8 @@ _COMMENT = 1  # option code
 # Code of the options epb_flags and pack_flags. Bits 5 to 8 are the length of the FCS in bytes, 0 if unknown.
 _FLAGS = 2
 _OPTIONS_MAX = 32  # bytes; a packet with longer options never begins a run
+_END_OF_OPTIONS = bytes(4)
+_PLAIN_OPTIONS_MAX = 64  # how many different options are remembered as plain
 
 
 class Pcapng:
@@ -54,48 +57,78 @@ class Pcapng:
         self._section = _Section("<")
 
     def records(self, data: bytes) -> Iterator[Record]:
-        return cast(Iterator[Record], self._packets(data, lambda: 1))
-
-    def frames(self, data: bytes, longest_run: Callable[[], int]) -> Iterator[bytes | Run]:
-        return (found.frame if isinstance(found, Record) else found for found in self._packets(data, longest_run))
-
-    def _packets(self, data: bytes, longest_run: Callable[[], int]) -> Iterator[Record | Run]:
-        section, size = self._section, len(data)
-        at = singles = 0
+        at = 0
         self.needed = _BLOCK_MIN
-        while at + _BLOCK_MIN <= size:
-            kind, length = section.pair(data, at)
-            if kind == _SECTION:
-                section = _Section(_byte_order(data[at + 8 : at + 12]))
-                kind, length = section.pair(data, at)
-            if length < _BLOCK_MIN or length & 3 or length > BLOCK_MAX:
-                raise VirtError(
-                    EINVAL, f'"{length}" is not a valid block length: it must be a multiple of 4 from 12 to {BLOCK_MAX}'
-                )
-            end = at + length
-            if end > size:
-                self.needed = length
-                return
-            if data[at + 4 : at + 8] != data[end - 4 : end]:
-                again = section.one(data, end - 4)[0]
-                raise VirtError(
-                    EINVAL, f'the block length is "{length}" at the start of the block but "{again}" at its end'
-                )
-            decode = _BLOCKS.get(kind)
-            if decode and (record := decode(section, data, at, end)):
-                found: Record | Run = record
-                if singles:
-                    singles -= 1
-                elif kind == _ENHANCED:
-                    count = section.alike(data, at, length, longest_run())
-                    if count >= SHORTEST_RUN:
-                        found = Run(data, at + _ENHANCED_HEAD, len(record.frame), length, count)
-                        end = at + count * length
-                    else:
-                        singles = SINGLES
-                yield found
-            self._section = section
+        while (block := self._block(data, at)) is not None:
+            if block.record:
+                yield block.record
+            self._section = block.section
+            self.taken = at = block.end
+
+    def frames(self, data: bytes, most: Callable[[], int]) -> Iterator[Group]:
+        at = 0
+        self.needed = _BLOCK_MIN
+        while (block := self._block(data, at)) is not None:
+            self._section, record, end = block
+            if record:
+                limit, length = most(), end - at
+                count = self._section.alike(data, at, length, limit)
+                if count > 1:
+                    end = at + count * length
+                    yield Run(data, at + _ENHANCED_HEAD, len(record.frame), length, count)
+                else:
+                    self.taken = end
+                    yield chain((record.frame,), self._plain_frames(data, end, min(limit, SINGLES) - 1))
+                    end = self.taken
             self.taken = at = end
+
+    def _plain_frames(self, data: bytes, at: int, most: int) -> Iterator[bytes]:
+        """Yield the frames of plain packets from offset `at` on, and set `taken`.
+
+        A plain packet is a complete enhanced packet of a plain interface with plain options. Interface and options are
+        plain if _Section._record() has decoded a packet with them before, that packet had no FCS, and it had no options
+        but its flags. So a mark, which has a comment, is never plain. Comparing is cheaper than decoding.
+        most: maximum number of frames.
+        """
+        section, last = self._section, len(data) - _ENHANCED_MIN
+        head, options, interfaces = section.enhanced_head, section.plain_options, section.plain_interfaces
+        for _ in range(most):
+            if at > last:
+                break
+            kind, length, number, captured, original = head(data, at)
+            begin, end = at + _ENHANCED_HEAD, at + length
+            padded = begin + (captured + 3 & ~3)
+            if kind != _ENHANCED or number not in interfaces or padded > end - 4 or captured > FRAME_MAX:
+                break
+            if data[padded : end - 4] not in options or data[at + 4 : at + 8] != data[end - 4 : end]:
+                break
+            self.taken = at = end
+            yield data[begin : begin + (captured if captured < original else original)]
+
+    def _block(self, data: bytes, at: int) -> "_Block | None":
+        """Decode the block at offset `at`. If it is incomplete, set `needed` and return None."""
+        section, size = self._section, len(data)
+        if at + _BLOCK_MIN > size:
+            return None
+        kind, length = section.pair(data, at)
+        if kind == _SECTION:
+            section = _Section(_byte_order(data[at + 8 : at + 12]))
+            kind, length = section.pair(data, at)
+        if length < _BLOCK_MIN or length & 3 or length > BLOCK_MAX:
+            raise VirtError(
+                EINVAL, f'"{length}" is not a valid block length: it must be a multiple of 4 from 12 to {BLOCK_MAX}'
+            )
+        end = at + length
+        if end > size:
+            self.needed = length
+            return None
+        if data[at + 4 : at + 8] != data[end - 4 : end]:
+            again = section.one(data, end - 4)[0]
+            raise VirtError(
+                EINVAL, f'the block length is "{length}" at the start of the block but "{again}" at its end'
+            )
+        decode = _BLOCKS.get(kind)
+        return _Block(section, decode(section, data, at, end) if decode else None, end)
 
 
 class _Section:
@@ -113,6 +146,10 @@ class _Section:
         self._obsolete = Struct(order + "HHIIII").unpack_from
         self._flags_head = Struct(order + "HH").pack(_FLAGS, 4)
         self._interfaces: list[_Interface] = []
+        # For Pcapng._plain_frames: fields of an enhanced packet, and the options and interfaces that it accepts.
+        self.enhanced_head = Struct(order + "III8xII").unpack_from
+        self.plain_options: set[bytes] = set()
+        self.plain_interfaces: set[int] = set()
 
     def section_header(self, data: bytes, at: int, end: int) -> None:
         _must_have(28, end - at)
@@ -144,7 +181,7 @@ class _Section:
         self._interfaces.append(_Interface(*clock, snaplen, linktype, fcs))
 
     def enhanced_packet(self, data: bytes, at: int, end: int) -> Record | None:
-        _must_have(32, end - at)
+        _must_have(_ENHANCED_MIN, end - at)
         if data.startswith(MARK_HEAD, at + _ENHANCED_HEAD) and self._has_comment(data, at, end):
             return None  # a mark is no frame (core.pcapng)
         number, upper, lower, captured, length = self._enhanced(data, at + 8)
@@ -153,12 +190,14 @@ class _Section:
     def alike(self, data: bytes, at: int, length: int, most: int) -> int:
         """Return the number of enhanced packets in the run that begins at `at`; 1 if there is no run.
 
-        at: offset of a packet block. length: block length. most: maximum number of packets.
+        at: offset of a packet block of any type. length: block length. most: maximum number of packets.
         The packets of a run have the same block length, interface, captured length, original length and options. The
         length of the FCS is then also the same.
         """
+        if self.one(data, at)[0] != _ENHANCED:
+            return 1
         options = _ENHANCED_HEAD + (self.one(data, at + 20)[0] + 3 & ~3)
-        if most < SHORTEST_RUN or length - options > _OPTIONS_MAX:
+        if length - options > _OPTIONS_MAX:
             return 1
         return alike(data, at, length, most, chain(range(12), range(20, _ENHANCED_HEAD), range(options, length)))
 
@@ -201,6 +240,12 @@ class _Section:
             fcs = flags >> 5 & 0xF or fcs
         if fcs:
             length = max(length - fcs, 0)
+        elif options:
+            self.plain_interfaces.add(number)
+            found = data[at : end - 4]
+            flags_alone = found.startswith(self._flags_head) and found[8:] in (b"", _END_OF_OPTIONS)
+            if (not found or flags_alone) and len(self.plain_options) < _PLAIN_OPTIONS_MAX:
+                self.plain_options.add(found)
         return Record(time, frame_of(data, begin, captured, length), number, length)
 
     def _flags(self, data: bytes, at: int, end: int) -> int:
@@ -230,6 +275,18 @@ class _Section:
                 raise VirtError(EINVAL, f'option {code} has length "{length}" and extends past the end of its block')
             yield code, data[at : at + length]
             at += (length + 3) & ~3
+
+
+class _Block(NamedTuple):
+    """A decoded block.
+
+    section: the section that it belongs to or begins. record: None if the block has no frame. end: offset of the next
+    block.
+    """
+
+    section: _Section
+    record: Record | None
+    end: int
 
 
 class _Interface(NamedTuple):

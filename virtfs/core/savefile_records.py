@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from virtfs.core.errors import VirtError
 
 SHORTEST_RUN = 8  # frames
-SINGLES = 32  # number of frames that are decoded one by one after a failed search for a run
+SINGLES = 64  # maximum number of frames that are decoded one by one before the next search for a run
 FRAME_MAX = 262144  # bytes; libpcap's MAXIMUM_SNAPLEN. A longer frame is a sign of a broken file
 SECOND = 10**9  # nanoseconds
 ETHERNET = 1  # https://www.tcpdump.org/linktypes.html
@@ -73,6 +73,11 @@ class Run(NamedTuple):
             yield self.data[begin : begin + self.length]
 
 
+# Consecutive frames of a file: a Run, or an iterator of at least one frame. A group must be used before the next one is
+# requested.
+Group = Run | Iterator[bytes]
+
+
 class Format(Protocol):
     """A decoder of one capture file format.
 
@@ -86,11 +91,12 @@ class Format(Protocol):
     def records(self, data: bytes) -> Iterator[Record]:
         """Yield the complete records in data. VirtError: the record or block at the offset `taken` is broken."""
 
-    def frames(self, data: bytes, longest_run: Callable[[], int]) -> Iterator[bytes | Run]:
-        """Yield the frames of the complete records in data, with similar consecutive frames combined into a Run.
+    def frames(self, data: bytes, most: Callable[[], int]) -> Iterator[Group]:
+        """Yield the frames of the complete records in data, in groups. This is cheaper than records().
 
-        This is cheaper than records().
-        longest_run: a function that returns the maximum number of frames in a Run. It is called before each Run.
+        most: a function that returns the maximum number of frames in a group. It is called before each group.
+        A Run counts as consumed when the next group is requested, a frame of an iterator at once.
+        VirtError: as for records(). The frames before the broken record or block have been yielded.
         """
 
 
@@ -105,14 +111,17 @@ def frame_of(data: bytes, begin: int, captured: int, length: int) -> bytes:
 def alike(data: bytes, at: int, stride: int, most: int, places: Iterable[int]) -> int:
     """Return the number of consecutive records that have the same bytes as the first one at the offsets `places`.
 
+    Return 1 if the number is less than SHORTEST_RUN.
     at: offset of the first record in data. stride: bytes of a record. most: maximum number of records to compare.
     places: offsets in a record. Each offset is compared in all records at once, which is cheaper than decoding them.
     """
     count = min(most, (len(data) - at) // stride)
     for place in places:
+        if count < SHORTEST_RUN:
+            return 1
         column = data[at + place : at + count * stride : stride]
         count -= len(column.lstrip(column[:1]))
-    return count
+    return count if count >= SHORTEST_RUN else 1
 
 
 def must_be_a_frame(captured: int, most: int) -> None:

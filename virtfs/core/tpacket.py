@@ -10,7 +10,17 @@ import sys
 from array import array
 from struct import Struct
 
-from virtfs.core.pcapng import INBOUND, OUTBOUND, PACKET, enhanced_packet, equal_packets, packet_head, packet_tail
+from virtfs.core.pcapng import (
+    FLAGS,
+    INBOUND,
+    OUTBOUND,
+    PACKET,
+    PACKET_BARE,
+    equal_packets,
+    packet_head,
+    packet_joints,
+    packet_tails,
+)
 
 SECOND = 10**9
 TAG = 4  # bytes of a VLAN tag
@@ -20,17 +30,23 @@ C_VLAN = 0x8100
 OUTGOING = 4  # PACKET_OUTGOING: the host has sent the frame, towards virt
 
 # Consecutive frames of the same length are converted together if there are more than RUN of them, and if this length is
-# at most RUN_LONGEST bytes.
+# at most RUN_LONGEST bytes. If there is no run, the next SINGLES frames are converted one by one.
 RUN = 16 if sys.byteorder == "little" else sys.maxsize
 RUN_LONGEST = 128
+SINGLES = 32
 
-# The fields tp_next_offset, tp_sec, tp_nsec, tp_snaplen, tp_len, tp_status, tp_mac, tp_vlan_tci, tp_vlan_tpid and
-# sll_pkttype.
-_head = Struct("=6IH6xIH20xB").unpack_from
+# A block with fewer than DENSE bytes a frame is copied as a whole before its frames are converted one by one, because
+# slicing bytes is cheaper than slicing a memoryview.
+DENSE = 400
+
+# The fields tp_next_offset, tp_sec, tp_nsec, tp_snaplen, tp_len, tp_status, tp_mac and sll_pkttype.
+_head = Struct("=6IH32xB").unpack_from
+_vlan = Struct("=32xIH").unpack_from  # tp_vlan_tci, tp_vlan_tpid
 _tag = Struct(">HH").pack
-_SECONDS, _NANOSECONDS, _CAPTURED, _LENGTH, _STATUS, _BEGIN = 1, 2, 3, 4, 5, 6  # offsets in 32-bit words
+_STEP, _SECONDS, _NANOSECONDS, _CAPTURED, _LENGTH, _STATUS, _BEGIN = range(7)  # offsets in 32-bit words
 _KIND = 58  # offset of sll_pkttype in bytes
 _WAYS = bytes(INBOUND if kind == OUTGOING else OUTBOUND for kind in range(256))  # pcapng direction by sll_pkttype
+_WRAP = 1 << 32
 
 
 def pcapng(memory: memoryview, first: int, count: int, interface_id: int) -> bytes:
@@ -39,37 +55,63 @@ def pcapng(memory: memoryview, first: int, count: int, interface_id: int) -> byt
     memory: the block of the ring. first: offset of the first struct tpacket3_hdr. count: number of frames in the block.
     interface_id: number of the interface in the pcapng file.
     """
-    at, before, equal = first, 0, 0
+    at = first
+    data: bytes | memoryview = memory
     pieces: list[bytes | memoryview] = []
-    add = pieces.append
     while count:
-        step, seconds, nanoseconds, captured, length, status, mac, tci, tpid, kind = _head(memory, at)
-        if captured == before:
-            equal += 1
-            if equal == 2 and captured <= RUN_LONGEST and count > RUN:
-                run, blocks = _equal(memory, at, min(count, (len(memory) - at) // step), interface_id)
-                if run:
-                    add(blocks)
-                    at += step * run
-                    count -= run
-                    before = 0
-                    continue
+        done, blocks = _equal(memory, at, count, interface_id)
+        if done:
+            pieces.append(blocks)
+            at += _head(memory, at)[_STEP] * done
         else:
-            before, equal = captured, 0
-        begin = at + mac
-        at += step
-        count -= 1
-        time = seconds * SECOND + nanoseconds
-        if status & VLAN_VALID:
-            tag = _tag(tpid if status & TPID_VALID else C_VLAN, tci & 0xFFFF)
-            frame = b"".join((memory[begin : begin + ADDRESSES], tag, memory[begin + ADDRESSES : begin + captured]))
-            add(enhanced_packet(interface_id, time, frame, length + TAG, _WAYS[kind]))
-        else:
-            total, tail = packet_tail(captured, _WAYS[kind])
-            add(packet_head(PACKET, total, interface_id, time >> 32, time & 0xFFFFFFFF, captured, length))
-            add(memory[begin : begin + captured])
-            add(tail)
+            done = min(count, SINGLES)
+            if data is memory and len(memory) < count * DENSE:
+                data = memory.tobytes()
+            at = _each(data, at, done, interface_id, pieces)
+        count -= done
     return b"".join(pieces)
+
+
+def _each(data: bytes | memoryview, at: int, count: int, interface_id: int, pieces: list[bytes | memoryview]) -> int:
+    """Append the packet blocks of `count` frames to `pieces`. Return the offset of the next frame.
+
+    at: offset of the first struct tpacket3_hdr in data.
+    A piece has the tail of one block and the head of the next, since one call that packs both is cheaper than two.
+    """
+    add, second, joint = pieces.append, -1, _head_alone
+    total = way = padding = high = base = 0
+    for _ in range(count):
+        step, seconds, nanoseconds, captured, length, status, mac, kind = _head(data, at)
+        frame = data[at + mac : at + mac + captured]
+        if status & VLAN_VALID:
+            frame = _tagged(frame, status, *_vlan(data, at))
+            captured += TAG
+            length += TAG
+        if seconds != second:
+            second = seconds
+            high, base = divmod(seconds * SECOND, _WRAP)
+        upper, lower = high, base + nanoseconds
+        if lower >= _WRAP:
+            upper, lower = upper + 1, lower - _WRAP
+        padding = -captured & 3
+        last, total = total, PACKET_BARE + captured + padding
+        add(joint(FLAGS, way, 0, last, PACKET, total, interface_id, upper, lower, captured, length))
+        add(frame)
+        joint, way = packet_joints[padding], _WAYS[kind]
+        at += step
+    add(packet_tails[padding](FLAGS, way, 0, total))
+    return at
+
+
+def _head_alone(_flags: int, _way: int, _end: int, _total: int, *head: int) -> bytes:
+    """Do the same as one of packet_joints, but without the tail: there is no block before this one."""
+    return packet_head(*head)
+
+
+def _tagged(frame: bytes | memoryview, status: int, tci: int, tpid: int) -> bytes:
+    """Return a frame with its VLAN tag inserted. status: tp_status, which says whether the kernel reports the TPID."""
+    tag = _tag(tpid if status & TPID_VALID else C_VLAN, tci & 0xFFFF)
+    return b"".join((frame[:ADDRESSES], tag, frame[ADDRESSES:]))
 
 
 def _equal(memory: memoryview, at: int, count: int, interface_id: int) -> tuple[int, bytes]:
@@ -80,7 +122,11 @@ def _equal(memory: memoryview, at: int, count: int, interface_id: int) -> tuple[
     A frame with a VLAN tag in its data begins 4 bytes closer to its header (net/packet/af_packet.c tpacket_rcv:
     macoff), so comparing the tp_mac fields ends the run at such a frame.
     """
-    step, seconds, _, captured, _, status, mac, *_ = _head(memory, at)
+    step, seconds, _, captured, _, status, mac, _ = _head(memory, at)
+    if count <= RUN or captured > RUN_LONGEST or (count := min(count, (len(memory) - at) // step)) <= RUN:
+        return 0, b""
+    if _head(memory, at + RUN * step)[_CAPTURED] != captured:  # checked first, because it is cheap
+        return 0, b""
     words, word, stride = memory.cast("I"), at // 4, step // 4
     begin = words[word + _BEGIN]  # tp_mac and tp_net, 16 bits each
 

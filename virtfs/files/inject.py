@@ -8,7 +8,6 @@ import errno
 import select
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import islice
 from time import monotonic_ns
 
 import trio
@@ -17,7 +16,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.core.memory import Kind
 from virtfs.core.pace import Pace
-from virtfs.core.savefile import Reader, Record, Run
+from virtfs.core.savefile import Group, Reader, Record
 from virtfs.files.device import SLICE, DeviceFile, DeviceHandle, Opens, Waiters
 from virtfs.forward.frame_runs import ROOM, RUN, Rows
 from virtfs.forward.tasks import Start, lasting
@@ -103,7 +102,7 @@ class InjectHandle(DeviceHandle):
         # The value of `pace` when a write was interrupted. While `pace` keeps this value, the next frame is not due
         # before _due. _early is None if no write was interrupted, or if _due has passed.
         self._early: float | None = None
-        self._unpaced: Iterator[bytes | Run] | None = None  # used instead of _records while `pace` is 0
+        self._unpaced: Iterator[Group] | None = None  # used instead of _records while `pace` is 0
         self._hold = file.wire.memory.hold(Kind.INPUT, user.uid)
         self._rows = Rows()
         self._frames = 0
@@ -132,12 +131,12 @@ class InjectHandle(DeviceHandle):
 
     def _feed(self) -> None:
         """Pass the next piece of the write to the reader."""
-        piece = self._data[self._fed : self._fed + PIECE]
+        piece = memoryview(self._data)[self._fed : self._fed + PIECE]
         self._base, self._fed = self._fed, self._fed + len(piece)
         if self._paced:
             self._records, self._unpaced = self._reader.feed(piece), None
         else:
-            self._unpaced = self._reader.feed_frames(piece, self._longest_run)
+            self._unpaced = self._reader.feed_frames(piece, self._largest_group)
 
     def written(self) -> int | None:
         """Continue the waiting write.
@@ -192,17 +191,17 @@ class InjectHandle(DeviceHandle):
     def waits_for_turn(self) -> bool:
         return self._next is None
 
-    def _longest_run(self) -> int:
-        """Return the maximum number of frames per run.
+    def _largest_group(self) -> int:
+        """Return the maximum number of frames in a group.
 
         With `strict` it is 1, because an error must end the write at the frame that causes it.
         """
         return 1 if self._file.wire.virt.strict else RUN
 
-    def _burst(self, wire: Wire, frames: Iterator[bytes | Run]) -> bool:
-        """Send up to BURST frames in one loop, which keeps the cost per frame low. Return whether no frame is left."""
+    def _burst(self, wire: Wire, groups: Iterator[Group]) -> bool:
+        """Send groups of frames, BURST frames or a little more. Return whether no frame is left."""
         try:
-            sent = wire.out.put_all(islice(frames, BURST), self._rows, BURST)
+            sent = wire.out.put_all(groups, self._rows, BURST)
         except VirtError as error:
             self._report(error)
             self._consume_last()

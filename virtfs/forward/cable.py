@@ -28,7 +28,7 @@ from virtfs.forward.tasks import Start, lasting, surely_in_thread
 from virtfs.forward.wire import Wire
 from virtfs.host.descriptors import keep_spare
 from virtfs.host.relay import LONGEST, BatchRelay, Load, Relay, Room
-from virtfs.host.tap_protocol import OFFLOAD_NONE, OFFLOAD_TCP, VNET_HEADER
+from virtfs.host.tap_protocol import OFFLOAD_ALL, OFFLOAD_NONE, VNET_HEADER
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class OneWay:
             if wanted == self._offload or self.source.virt.lost:
                 return
             self._offload = wanted
-            set_it = partial(self.source.tap.set_offload, OFFLOAD_TCP if wanted else OFFLOAD_NONE)
+            set_it = partial(self.source.tap.set_offload, OFFLOAD_ALL if wanted else OFFLOAD_NONE)
             try:
                 await surely_in_thread(set_it)
             except VirtError as refusal:

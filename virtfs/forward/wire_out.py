@@ -13,7 +13,7 @@ from typing import Protocol
 
 from virtfs.core.counters import Counts
 from virtfs.core.errors import VirtError
-from virtfs.core.savefile import Run
+from virtfs.core.savefile import Group, Run
 from virtfs.core.virt import Virt
 from virtfs.forward.frame_runs import Rows
 from virtfs.host.tap_protocol import NO_HEADER, TapDevice
@@ -103,24 +103,37 @@ class Outward:
             self._send(frame)
         return length
 
-    def put_all(self, frames: Iterable[bytes | Run], rows: Rows, most: int) -> int:
+    def put_all(self, groups: Iterable[Group], rows: Rows, most: int) -> int:
         """Send frames as `put` does, but without a call for each frame. Return the number of frames.
 
         rows: the buffer for the packets of a run.
-        most: stop once the runs sent contain at least this many frames. The last run is sent completely.
+        most: stop once at least this many frames have been sent. The last group is sent completely.
         """
-        write, head, shortest, longest = self.tap_write, NO_HEADER, self._shortest, self._longest
-        sent = others = size = in_runs = 0
+        frames = 0
+        for group in groups:
+            frames += self._put_run(group, rows) if isinstance(group, Run) else self._put_singles(group)
+            if frames >= most:
+                break
+        self.put_at = time_ns()
+        return frames
+
+    def bounds(self) -> tuple[int, int]:
+        """Return the shortest and the longest frame that may be written straight to the tap.
+
+        All other frames must go through `put`. The result is (1, 0), which no frame satisfies, while an impairment or
+        antispoof is in use.
+        """
+        return (self._shortest, self._longest) if self._plain else (1, 0)
+
+    def _put_singles(self, frames: Iterable[bytes]) -> int:
+        """Send frames of any length, and return their number. Frames that fit are counted together, for speed."""
+        write, head = self.tap_write, NO_HEADER
+        shortest, longest = self.bounds()
+        sent = others = size = 0
         try:
             for frame in frames:
-                if isinstance(frame, Run):
-                    self._put_run(frame, rows)
-                    in_runs += frame.frames
-                    if in_runs >= most:
-                        break
-                    continue
                 length = len(frame)
-                if self._plain and shortest <= length <= longest:
+                if shortest <= length <= longest:
                     try:
                         if write(head + frame):
                             sent += 1
@@ -133,24 +146,19 @@ class Outward:
                     self.put(memoryview(frame))
                 others += 1
         finally:
-            self._counters.tx_frames += sent
-            self._counters.tx_bytes += size
-        self.put_at = time_ns()
-        return sent + others + in_runs
+            self.count(sent, size)
+        return sent + others
 
-    def bounds(self) -> tuple[int, int]:
-        """Return the shortest and the longest frame that may be written straight to the tap.
+    def _put_run(self, run: Run, rows: Rows) -> int:
+        """Send a run of frames of equal length, and return their number.
 
-        All other frames must go through `put`. The result is (1, 0), which no frame satisfies, while an impairment or
-        antispoof is in use.
+        For speed, the loop only writes; the frames are counted afterwards.
         """
-        return (self._shortest, self._longest) if self._plain else (1, 0)
-
-    def _put_run(self, run: Run, rows: Rows) -> None:
-        """Send a run of frames of equal length. For speed, the loop only writes; the frames are counted afterwards."""
-        fits = self._plain and self._shortest <= run.length <= self._longest
-        packets = iter(rows.packets(run) if fits else ())
+        shortest, longest = self.bounds()
+        packets = iter(rows.packets(run) if shortest <= run.length <= longest else ())
         count, failed, write = length_hint(packets), 0, self.tap_write
+        if not count:
+            return self._put_singles(run.singly())
         try:
             for packet in packets:
                 try:
@@ -163,11 +171,8 @@ class Outward:
                 self.not_sent(error)
         finally:
             sent = count - length_hint(packets) - failed
-            self._counters.tx_frames += sent
-            self._counters.tx_bytes += sent * run.length
-        if not count:
-            for frame in run.singly():
-                self.put(memoryview(frame))
+            self.count(sent, sent * run.length)
+        return count
 
     def arrive(self, frame: bytes) -> None:
         """Send a frame that has passed the impairment. If it cannot be sent, it is dropped and counted.
@@ -257,7 +262,7 @@ class Outward:
             self._count_unless_counted(refusal)
 
     def count(self, frames: int, size: int) -> None:
-        """Count frames that a cable has written into the tap. size: their total length in bytes."""
+        """Count frames that have been written into the tap. size: their total length in bytes."""
         self._counters.tx_frames += frames
         self._counters.tx_bytes += size
 

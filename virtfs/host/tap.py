@@ -25,7 +25,7 @@ from virtfs.host.descriptors import keep_reserve
 from virtfs.host.netlink_attributes import parse, text
 from virtfs.host.netlink_values import number
 from virtfs.host.rtnl import Rtnl
-from virtfs.host.tap_protocol import OFFLOAD_NONE, VNET_HEADER
+from virtfs.host.tap_protocol import OFFLOAD_NONE, OFFLOAD_UDP, VNET_HEADER
 
 T = TypeVar("T")
 
@@ -171,14 +171,20 @@ class Tap:
         self._tell(_TUNSETPERSIST, int(on))
 
     def set_offload(self, flags: int) -> None:
-        """Set the offload of frames that the host sends. flags: OFFLOAD_NONE or OFFLOAD_TCP.
+        """Set the offload of frames that the host sends. flags: OFFLOAD_NONE or OFFLOAD_ALL.
 
+        OFFLOAD_ALL does not include OFFLOAD_UDP if the kernel is older than Linux 6.2.
         Features that were turned off with ethtool(8) stay off, unless this process may not enter the namespace of the
         interface. Blocks for a few ms. VirtError ENXIO: the interface is gone.
         """
 
         def change() -> None:
-            self._tell(_TUNSETOFFLOAD, flags)
+            try:
+                self._tell(_TUNSETOFFLOAD, flags)
+            except VirtError as refusal:
+                if refusal.errno != errno.EINVAL or not flags & OFFLOAD_UDP:
+                    raise
+                self._tell(_TUNSETOFFLOAD, flags & ~OFFLOAD_UDP)
 
         from virtfs.host import features  # imports a part of pyroute2, which takes 40 ms
 

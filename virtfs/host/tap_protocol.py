@@ -9,7 +9,10 @@ VNET_HEADER = 10
 NO_HEADER = bytes(VNET_HEADER)  # the header of a frame that needs no offload: its checksum is filled in
 
 OFFLOAD_NONE = 0
-OFFLOAD_TCP = 0x01 | 0x02 | 0x04  # TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 (linux/if_tun.h)
+# Flags of TUNSETOFFLOAD (linux/if_tun.h). A kernel before Linux 6.2 refuses OFFLOAD_UDP.
+OFFLOAD_TCP = 0x01 | 0x02 | 0x04  # TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6
+OFFLOAD_UDP = 0x20 | 0x40  # TUN_F_USO4 | TUN_F_USO6
+OFFLOAD_ALL = OFFLOAD_TCP | OFFLOAD_UDP
 
 
 class Placed(Protocol):
@@ -64,8 +67,8 @@ class TapDevice(Protocol):
     def set_offload(self, flags: int) -> None:
         """Set the offload of frames that the host sends.
 
-        OFFLOAD_NONE: every frame is complete. OFFLOAD_TCP: checksums may be missing, and TCP segments may be larger
-        than the MTU.
+        OFFLOAD_NONE: every frame is complete. OFFLOAD_ALL: checksums may be missing, and a frame may hold several TCP
+        segments or UDP datagrams. A kernel before Linux 6.2 does not combine UDP datagrams.
         """
 
     def set_filter(self, program: Program | None) -> None:

@@ -40,7 +40,6 @@ ATTEMPTS = 10  # maximum number of attempts at a dump, or at a request whose ans
 # Size of the receive buffer in bytes. A dump's messages are at most 32 KiB (netlink(7), af_netlink.c netlink_dump).
 ROOM = 1 << 16
 
-_HEADER = struct.Struct("<IHHI4x")  # struct nlmsghdr, linux/netlink.h: length, type, flags, sequence number
 _SIOCGIFINDEX = 0x8933  # linux/sockios.h
 _IFREQ = struct.Struct("16si20x")  # struct ifreq, linux/if.h: name and index
 _NAME_MAX = 15  # IFNAMSIZ - 1

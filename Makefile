@@ -9,7 +9,7 @@ PYTEST = PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n $$(($$(nproc) + 
 # The folders whose tests need no root, no device and no mount. tests/test_layers.py keeps the list complete.
 PURE = channel files forward pure wire
 
-.PHONY: run test test-pure check sweep crash fuzz soak attacks bench clean help
+.PHONY: run test test-pure check sweep crash fuzz soak attacks boot bench clean help
 run:
 	@tools/setup run
 	@tools/run
@@ -52,10 +52,16 @@ attacks:
 	@tools/setup test
 	ATTACKS=8 PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -q -n0 -s tests/rights/test_memory.py $(ARGS)
 
+# QEMU boots from the network over each way to an interface. With KVM it is faster.
+boot:
+	@tools/setup test
+	PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -q -n0 tests/docs/boots.py $(ARGS)
+
 bench:
 	@tools/setup bench
 	.venv/bin/python bench/run.py $(ARGS)
 	.venv/bin/python bench/bulk.py $(ARGS)
+	.venv/bin/python bench/descriptor.py $(ARGS)
 	.venv/bin/python bench/traffic.py $(ARGS)
 	.venv/bin/python bench/churn.py --pairs 5000
 	.venv/bin/python bench/fairness.py $(ARGS)
@@ -77,5 +83,6 @@ help:
 	@echo 'sudo make fuzz           a million random inputs to every parser, the channel and a mount (ARGS="--inputs 9000000")'
 	@echo 'sudo make soak           10 minutes of users, faults and kills against a model (ARGS="--minutes 2 --seed 7")'
 	@echo 'sudo make attacks        what one user can make the server hold: long attacks, and the peaks of its memory'
+	@echo 'sudo make boot           QEMU boots by DHCP and TFTP over frame, `virtfs exec` and a bind mount: a minute'
 	@echo 'sudo make bench          frames per second, compared with other programs (ARGS=--quick), and leaks'
 	@echo 'make clean               remove .venv and the files that tools left in the checkout'

@@ -24,13 +24,15 @@ from pathlib import Path
 import trio
 
 from virtfs.core.errors import VirtError
-from virtfs.core.ids import Gid, Uid, User
+from virtfs.core.ids import Gid, Uid, Unit, User
 from virtfs.core.limits import Limits
+from virtfs.core.loan import Request
 from virtfs.core.memory import Memory
 from virtfs.core.script import Script
 from virtfs.daemon import fifos, service
 from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.kernel import Kernel
+from virtfs.daemon.loans import Loan
 from virtfs.daemon.statefile import StateFile
 from virtfs.files.device import DeviceFile, DeviceHandle
 from virtfs.files.node import Directory
@@ -40,6 +42,7 @@ from virtfs.forward.supervisor import supervised
 from virtfs.forward.tasks import only
 from virtfs.host import descriptors, netns
 from virtfs.host.netnames import open_netns
+from virtfs.host.peers import Peer
 
 from .doors import Calls, Failure, failing, table
 from .seen import Seen
@@ -62,6 +65,7 @@ class Daemon:
         self._far = far
         self.state = state
         self._open: list[DeviceHandle] = []
+        self.loan: Loan | None = None
 
     async def say(self, text: str) -> None:
         """Write to ctl. If the write fails, last_error must have its error sentence, which names the verb."""
@@ -142,6 +146,21 @@ async def closed(daemon: Daemon) -> None:
     await daemon.close()
 
 
+def given(request: Request) -> Step:
+    """Return a step that gives the tap of virt1 to a program."""
+
+    async def give(daemon: Daemon) -> None:
+        interface = daemon.made.registry.get(Unit(1))
+        daemon.loan = await daemon.made.loans.give(interface, request, Peer(1, Uid(0), Gid(0), ()))
+
+    return give
+
+
+async def taken_back(daemon: Daemon) -> None:
+    assert daemon.loan is not None
+    await daemon.made.loans.take_back(daemon.loan)
+
+
 async def clone_closed(daemon: Daemon) -> None:
     """Close clone and wait until its interface is gone."""
     await daemon.close()
@@ -214,6 +233,9 @@ CASES = {
     "root's pcap": Case(opened("pcap"), (closed, BOTH_GONE), (ONE, TWO)),
     "inject": Case(opened("virt1/inject", os.O_WRONLY), (closed, GONE), (ONE,)),
     "frame": Case(opened("virt1/frame", os.O_RDWR), (closed, GONE), (say("create 1 upopen carrier open"),)),
+    "fd": Case(given(Request()), (taken_back, GONE), (ONE,)),
+    "fd without header": Case(given(Request(header=False)), (taken_back, GONE), (ONE,)),
+    "fd lent": Case(given(Request(lend=True)), (taken_back, GONE), (ONE,)),
     "clone": Case(opened("clone", os.O_RDWR), (clone_closed,)),
     "ctl": Case(read("ctl"), (BOTH_GONE,), (ONE, say(f"create 2 netns {FAR}"))),
     "status": Case(read("status.json"), (NO_BRIDGE, GONE), (ONE, BRIDGE)),

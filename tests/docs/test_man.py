@@ -26,13 +26,13 @@ FILES = (ROOT / "man/virtfs.5").read_text()
 _MACROS = re.compile(r"\b(?:Cm|Ar|Li|Oo|Oc|Op|Ns)\b ?")
 
 # Prints every file of a mount with its permission bits and how root can open it: r, w or rw. Opening for both at once
-# is tried if neither alone works. Numbers of interfaces and bridges become N. rx is left out: it links to a FIFO
-# outside the mount, and opening a FIFO for reading waits for a writer.
+# is tried if neither alone works. Numbers of interfaces and bridges become N. rx and fd are left out. They link out of
+# the mount: rx to a FIFO, whose open for reading waits for a writer, and fd to a socket, which cannot be opened.
 _ALL = r"""
 echo create 3 >/mnt/virt/ctl
 echo create bridge3 >/mnt/virt/ctl
 cd /mnt/virt
-for file in $(find . ! -type d ! -name rx -printf '%P\n'); do
+for file in $(find . ! -type d ! -name rx ! -name fd -printf '%P\n'); do
     read=; (: <$file) 2>/dev/null && read=r
     write=; (: >>$file) 2>/dev/null && write=w
     [ "$read$write" ] || { (: <>$file) 2>/dev/null && read=rw; }
@@ -84,7 +84,7 @@ def test_groff_and_mandoc_read_it_without_a_warning(page: Path) -> None:
 def test_every_file_of_the_tree_has_its_item_and_no_other_has() -> None:
     with touring() as shell:
         found = [line.split() for line in shell.run(_ALL, 0).splitlines()]
-    there = {path: rights(int(mode, 8), opens) for path, mode, opens in found} | {"virtN/rx": "r"}
+    there = {path: rights(int(mode, 8), opens) for path, mode, opens in found} | {"virtN/rx": "r", "virtN/fd": "rw"}
     documented = dict(item.split(" Pq ") for item in items(FILES, "Pa"))
     assert documented == there
 

@@ -52,6 +52,15 @@ def hosts(alone: Callable[..., Mount]) -> Iterator[tuple[Mount, Mount]]:
     both[0].ip("link delete wire0")
 
 
+AS_DAEMON = "setpriv --reuid=1 --regid=1 --clear-groups"
+
+
+def with_virtfs(host: Mount, line: str) -> str:
+    """Return a line that runs `virtfs` as the user daemon, from a copy of this checkout that every user can read."""
+    host.sh(f"mountpoint -q /mnt/checkout || {{ mkdir /mnt/checkout; mount --rbind {ROOT} /mnt/checkout; }}")
+    return line.replace("virtfs exec", f"env PYTHONPATH=/mnt/checkout {AS_DAEMON} {sys.executable} -m virtfs exec")
+
+
 def start(place: Place, commands: str) -> "subprocess.Popen[str]":
     """Run commands in /mnt, which is empty. The last one replaces the shell, and keeps running."""
     *before, last = commands.strip().splitlines()
@@ -61,7 +70,7 @@ def start(place: Place, commands: str) -> "subprocess.Popen[str]":
 def test_all_of_them_are_tried() -> None:
     assert list(_LINES) == ["QEMU", "socket", "lwIP", "slirp4netns", "socat", "VXLAN", "container", "dnsmasq", "scapy"]
     assert {line for line in re.findall("^## (.*)", _MORE, re.MULTILINE) if more(line)} == {
-        "Sockets", "slirp4netns", "socat", "scapy"
+        "Native speed", "Sockets", "slirp4netns", "socat", "scapy"
     }  # fmt: skip
 
 
@@ -121,12 +130,34 @@ def test_two_hosts_over_tcp(hosts: tuple[Mount, Mount]) -> None:
     reach_each_other(hosts)
 
 
-def test_lwip(host: Mount, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def lwip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compile the program lwip.c, and return its path."""
+    program = tmp_path_factory.mktemp("lwip") / "lwip"
     flags = subprocess.run(["pkg-config", "--cflags", "--libs", "lwip"], check=True, capture_output=True, text=True)
     source = Path(__file__).with_name("lwip.c")
-    subprocess.run(["gcc", "-o", str(tmp_path / "lwip"), str(source), *flags.stdout.split()], check=True)
-    start(host, _LINES["lwIP"].replace("./lwip", f"{tmp_path}/lwip 10.0.3.2"))
+    subprocess.run(["gcc", "-o", str(program), str(source), *flags.stdout.split()], check=True)
+    return program
+
+
+@pytest.mark.parametrize("way", ["bind", "exec"])
+def test_lwip(host: Mount, lwip: Path, way: str) -> None:
+    """The owner of the interface runs it, without root."""
+    host.sh(f"echo virt3 owner daemon >ctl; cp {lwip} /mnt")
+    line = _LINES["lwIP"].replace("exec ./", f"exec {AS_DAEMON} ./") if way == "bind" else more("Native speed")[1]
+    start(host, with_virtfs(host, line.replace("./lwip", "./lwip 10.0.3.2")))
     host.sh("cat virt3/wait/reader; ping -q -c2 -i0.1 -w5 10.0.3.2")
+    assert host.sh("echo hello, lwIP | socat -t5 - TCP:10.0.3.2:7") == "hello, lwIP\n"
+
+
+def test_qemu_accepts_the_descriptor(host: Mount) -> None:
+    """Boots over it take 8 s of processor time each: see boots.py."""
+    host.sh("echo virt3 owner daemon >ctl")
+    line = with_virtfs(host, more("Native speed")[0].strip())
+    command = f"{line} -S -display none -monitor stdio -nodefaults <<<'info network\nquit'"
+    output = host.sh(f"cd /mnt; {command}", seconds=60)
+    assert "type=tap,fd=3" in output
+    assert " fd " not in output
 
 
 def test_slirp4netns(host: Mount) -> None:

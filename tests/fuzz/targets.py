@@ -20,6 +20,7 @@ from virtfs.core.bytestext import to_text
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action
 from virtfs.core.impairment_text import parse_impairment_verb
+from virtfs.core.loan import parse_request
 from virtfs.core.offload import complete_frames
 from virtfs.core.quoting import encode, one_line, quoted, word
 from virtfs.core.savefile import Reader, Run
@@ -234,10 +235,16 @@ def ioctl(data: bytes) -> None:
             assert answer is None or len(answer) <= 40
 
 
+def loan(data: bytes) -> None:
+    """A request for the descriptor of a tap, as it arrives at the socket of fd."""
+    with may_refuse():
+        parse_request(data)
+
+
 TARGETS: Final[dict[str, Target]] = {
     target.__name__: target
     for target in (
         ctl_line, verbs_line, script, value, numbers, impairment, hex_lines, capture_file, offload, quoting, state_file,
-        mount_options, command_line, mount_table, subuid, netlink, ioctl, filter_expression,
+        mount_options, command_line, mount_table, subuid, netlink, ioctl, filter_expression, loan,
     )
 }  # fmt: skip

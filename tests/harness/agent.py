@@ -10,7 +10,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from harness import programs, traffic  # noqa: F401  needed for unpickling; another user may be unable to read the file
+from harness import borrowing, programs, traffic  # noqa: F401  needed for unpickling; another user may be unable to read the file
 
 
 def main(fd: str, uid: str) -> None:

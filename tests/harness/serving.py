@@ -203,7 +203,11 @@ class Virt:
         self.name = f"virt{unit}"
         self.tap = f"tap{unit}"
         mount.ctl(f"ensure {unit} {verbs}")
-        self._wire = mount.root.call(programs.wire, self.tap)
+        self.listen()
+
+    def listen(self) -> None:
+        """Open the sockets of `host_sends` and `host_gets` again, for a tap that may have been made again."""
+        self._wire = self.mount.root.call(programs.wire, self.tap)
 
     def set(self, verbs: str) -> None:
         """Write verbs to the interface's ctl."""

@@ -1,4 +1,4 @@
-"""The command line: `virtfs mount`, `umount`, `shell`, `ls` and `ctl`, and mount.virtfs for mount(8).
+"""The command line: `virtfs mount`, `umount`, `shell`, `exec`, `ls` and `ctl`, and mount.virtfs for mount(8).
 
 Modules:
 
@@ -19,6 +19,7 @@ Modules:
     log_sinks     the places that a log can go to
     surroundings  opens closed standard streams, and sets UTF-8 mode
     signals       resets signals that the caller ignores or blocks
+    execute       virtfs exec
     shell         virtfs shell
     shell_init    process 1 of virtfs shell
     shell_run     a private /run for virtfs shell

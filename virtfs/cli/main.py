@@ -69,6 +69,16 @@ The mount is that at DIR, $VIRTFS, the one of the working directory, or the only
 """
 
 
+_EXEC = """\
+Run CMD with the tap of an interface as descriptor 3, at the speed of the bare tap. The interface is
+given by its number or by the path of its directory. Until CMD and all processes that it started
+have ended, no other program can read the interface. Exits with the status of CMD.
+
+  virtfs exec 3 -- qemu-system-x86_64 -netdev tap,id=n,fd=3 -device virtio-net-pci,netdev=n
+  virtfs exec 3 --tun -- ./program tap3
+"""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit status: 0 for success, 1 for a failure.
 
@@ -84,7 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from virtfs.cli import helper
 
         return helper.main(words)
-    given = _parser().parse_args(_with_line_apart(words))
+    words, command = _split(words)
+    parser = _parser()
+    given = parser.parse_args(_with_line_apart(words))
+    if given.verb == "exec" and (given.stray or not command):
+        parser.error("put the command after --, as in `virtfs exec 3 -- CMD`")
     try:
         match given.verb:
             case "mount":
@@ -109,10 +123,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 line = given.line  # some versions of Python keep the "--"
                 ctl(given.directory, line[1:] if line[:1] == ["--"] else line)
                 return 0
+            case "exec":
+                from virtfs.cli.execute import execute
+
+                return execute(given.interface, command, number=given.fd, header=given.vnet_hdr, tun=given.tun)
             case _:
                 from virtfs.cli.shell import shell
 
-                command: list[str] = given.command
+                command = given.command
                 return shell(command[1:] if command[:1] == ["--"] else command)
     except VirtError as e:
         complain("virtfs", e.strerror)
@@ -130,6 +148,17 @@ def _with_line_apart(words: Sequence[str]) -> list[str]:
         return words
     at = 3 if words[1:2] == ["-d"] else 1
     return words if words[at : at + 1] == ["--"] else [*words[:at], "--", *words[at:]]
+
+
+def _split(words: Sequence[str]) -> tuple[Sequence[str], list[str]]:
+    """Split the arguments of `virtfs exec` at "--" into its own and the command. Leave those of other commands whole.
+
+    argparse cannot do this, since options may follow N, and the command may have options of the same names.
+    """
+    if words[:1] == ["exec"] and "--" in words:
+        at = words.index("--")
+        return words[:at], list(words[at + 1 :])
+    return words, []
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -150,6 +179,19 @@ def _parser() -> argparse.ArgumentParser:
 
     one = verbs.add_parser("umount", help="unmount and end a virtfs", description=_UMOUNT, formatter_class=raw)
     one.add_argument("directory", metavar="DIR")
+
+    one = verbs.add_parser(
+        "exec",
+        help="run a program with the tap of an interface",
+        usage="virtfs exec N [--fd FD] [--vnet-hdr] [--tun] -- CMD ...",
+        description=_EXEC,
+        formatter_class=raw,
+    )
+    one.add_argument("interface", metavar="N", help="number of the interface, or path of its directory")
+    one.add_argument("stray", nargs="*", help=argparse.SUPPRESS)
+    one.add_argument("--fd", type=int, default=3, help="number of the descriptor (3)")
+    one.add_argument("--vnet-hdr", action="store_true", help="precede each frame with a struct virtio_net_hdr")
+    one.add_argument("--tun", action="store_true", help="let CMD attach to the tap through /dev/net/tun")
 
     one = verbs.add_parser("shell", help="run a shell in a private virtfs", description=_SHELL, formatter_class=raw)
     one.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER)

@@ -12,6 +12,7 @@ Interfaces:
     events                the events that the file `events` reports
     ratelimit             limits how often events of one kind are logged
     limits                the maxima of a mount
+    loan                  requests for the descriptor of a tap, and their answers
     memory                accounts for the memory that clients hold
 
 The language of ctl:

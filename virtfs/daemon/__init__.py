@@ -19,6 +19,8 @@ Modules:
     cables          the cables between interfaces
     socket_cables   the cables between an interface and a socket
     fifos           the FIFOs behind rx
+    loans           gives taps to programs, and takes them back
+    loan_sockets    the sockets behind fd
 
     commands        runs the lines written to ctl files
     check           answers as a line would, without running it

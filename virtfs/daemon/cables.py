@@ -70,8 +70,8 @@ class Cables:
         """Connect two interfaces with a cable.
 
         impairments: "in" is the direction from `second` to `first`, and "out" is the opposite direction.
-        VirtError: EEXIST, the two already have a cable; EBUSY, one of them has a cable to a third interface; ENXIO, one
-        has lost its tap; EMFILE, ENFILE, ENOMEM.
+        VirtError: EEXIST, the two already have a cable; EBUSY, one of them has a cable to a third interface, or a
+        program has its tap; ENXIO, one has lost its tap; EMFILE, ENFILE, ENOMEM.
         """
         self.check_join(first, second)
         if self._room is None:
@@ -105,6 +105,7 @@ class Cables:
         for end in ends:
             if end.virt.lost:
                 raise VirtError(errno.ENXIO, f"{end.virt.name} has lost its tap: destroy {end.virt.name}")
+            end.expect_no_holder()
         if self._find(first, second) is not None:
             raise VirtError(errno.EEXIST, f"{first.virt.name} and {_name(second)} already have a cable")
         for end in ends:
@@ -144,6 +145,10 @@ class Cables:
             if joined in self._all:
                 await joined.cable.stop()
                 self._all.remove(joined)
+
+    def has(self, interface: Interface) -> bool:
+        """Return whether an interface has a cable."""
+        return self._at(interface) is not None or self.sockets.at(interface) is not None
 
     def _at(self, interface: Interface) -> Joined | None:
         return next((joined for joined in self._all if interface in joined.ends), None)

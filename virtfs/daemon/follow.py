@@ -174,7 +174,7 @@ class Follower:
             if interface.virt.lost:
                 continue
             nsid, index = interface.place
-            if nsid is None and index in dropped:
+            if nsid is None and index in dropped and interface.meter is None:
                 interface.set_dropped(dropped[index])
             else:
                 await self.refresh(interface)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from virtfs.core.ip import IpInterface
+from virtfs.core.loan import Meter
 from virtfs.core.virt import HostEnd, Virt
 from virtfs.daemon.taps import Found, host_end
 from virtfs.daemon.upopen import HostFollowsOpens
@@ -15,7 +16,7 @@ from virtfs.forward.tasks import Start
 from virtfs.forward.wire import Wire
 from virtfs.forward.wire_impairments import WireImpairments
 from virtfs.host.netlink_values import Link
-from virtfs.host.tap_protocol import TapDevice
+from virtfs.host.tap import Tap
 
 # Identifies a network interface in reports from the kernel: the nsid of its network namespace, or None for the daemon's
 # own namespace, and the interface index in that namespace.
@@ -28,7 +29,7 @@ class Interface:
     def __init__(
         self,
         virt: Virt,
-        tap: TapDevice,
+        tap: Tap,
         found: Found,
         wire: Wire,
         recorder: Recorder,
@@ -58,6 +59,9 @@ class Interface:
         # The interface index of the tap's master (for example a bridge) in the tap's namespace, or None.
         self.master = found.link.master
         self.reports = 0  # number of reports from the kernel about the host's end
+        # Whether virtfs is not attached to the tap. Then a vanished tap is made again when virtfs attaches (loans).
+        self.away = False
+        self.meter: Meter | None = None  # counts the frames of a program that has the tap
         self._captures = captures
         self._events = events
         self._start = start
@@ -70,6 +74,8 @@ class Interface:
         """
         if self.virt.lost:
             return
+        if self.meter is not None and link.traffic is not None:
+            self.meter.update(link.traffic)
         before = self.virt.host
         if bridge is None:
             bridge = before.bridge if link.master == self.master else ""
@@ -109,11 +115,18 @@ class Interface:
             emit("carrier", name, carrier=int(now.carrier))
 
     def lose(self) -> None:
-        """Record that the tap has vanished. Readers get ENXIO, and no more frames are sent. Idempotent."""
-        if not self.virt.lost:
+        """Record that the tap has vanished. Readers get ENXIO, and no more frames are sent. Idempotent.
+
+        Nothing happens while virtfs is not attached to the tap.
+        """
+        if not self.virt.lost and not self.away:
             self.virt.lose()
             self._start(self._end_captures, name=f"{self.virt.name}: ending its captures")
             self._events.emit("lost", self.virt.name)
+
+    def expect_no_holder(self) -> None:
+        """Raise VirtError EBUSY if a program has the tap, through the file fd."""
+        self.ports.frame.seats.expect_no_holder(self.virt.name)
 
     async def _end_captures(self) -> None:
         """Deliver the remaining frames to the captures, then remove the interface from them."""

@@ -22,6 +22,8 @@ from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.follow import Follower
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.kernel import Kernel
+from virtfs.daemon.loan_sockets import LoanSockets
+from virtfs.daemon.loans import Loans
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.taps import Found, host_end, open_tap, put_back
 from virtfs.daemon.upopen import HostFollowsOpens
@@ -54,6 +56,8 @@ class Lifecycle:
         follower: Follower,
         cables: Cables,
         fifos: Fifos,
+        loans: Loans,
+        sockets: LoanSockets,
         events: Events,
         root: Directory,
         pcap: Capture,
@@ -72,6 +76,8 @@ class Lifecycle:
         self._follower = follower
         self._cables = cables
         self._fifos = fifos
+        self._loans = loans
+        self._sockets = sockets
         self._events = events
         self._root = root
         self._pcap = pcap
@@ -190,6 +196,8 @@ class Lifecycle:
                 application=self._pcap.application,
                 fifo=str(self._fifos.path(virt)),
                 followed=partial(self._fifos.followed, unit),
+                socket=str(self._sockets.path(virt)),
+                listen=partial(self._sockets.listen, virt),
                 report=self._report,
                 start=self._start,
             )
@@ -226,10 +234,12 @@ class Lifecycle:
         Removing a tap waits 16 ms for RCU in the kernel. reap() removes many taps in the time of one.
         """
         virt = interface.virt
-        was_lost, found = virt.lost, virt.origin is Origin.FOUND
-        stays = was_lost or found or (virt.persist and keep) or interface.place[0] is not None
         for name in (virt.name, virt.tap):
             self._root.remove(name)
+        self._sockets.close(virt)
+        await self._loans.end(interface, keep)
+        was_lost, found = virt.lost, virt.origin is Origin.FOUND
+        stays = was_lost or found or (virt.persist and keep) or interface.place[0] is not None
         await self._cables.remove(interface)
         self._fifos.vanish(interface)
         try:

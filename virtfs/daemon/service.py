@@ -25,6 +25,8 @@ from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.follow import Follower
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.lifecycle import Lifecycle
+from virtfs.daemon.loan_sockets import LoanSockets
+from virtfs.daemon.loans import Loans
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.reports import Reports
 from virtfs.daemon.rights import Rights
@@ -104,12 +106,16 @@ class Daemon:
             limits,
             self.memory,
         )
+        self.loans = Loans(kernel, self.registry, self.follower, self.cables.has, lock)
+        sockets = LoanSockets(fifos.directory, self.registry, self.loans, self.memory, self.errors.report, tasks.start)
         lifecycle = Lifecycle(
             kernel,
             self.registry,
             self.follower,
             self.cables,
             fifos,
+            self.loans,
+            sockets,
             self.events,
             self.root,
             pcap,

@@ -48,12 +48,17 @@ def open_tap(open_here: OpenTap, links: Links, unit: Unit, netns: str) -> tuple[
     try:
         if tap.made:
             return tap, Found(links.begin(tap, QUEUE))
-        link, addresses, bridge = look(links, tap)
-        member = None if link.master is None else membership(tap, links)
-        return tap, Found(link, addresses, links.addresses_in_full(tap), bridge, member)
+        return tap, find(links, tap)
     except BaseException:
         tap.close()
         raise
+
+
+def find(links: Links, tap: TapDevice) -> Found:
+    """Return an attached tap as it is now."""
+    link, addresses, bridge = look(links, tap)
+    member = None if link.master is None else membership(tap, links)
+    return Found(link, addresses, links.addresses_in_full(tap), bridge, member)
 
 
 def _attach_in(open_here: OpenTap, name: str, unit: Unit) -> Tap | None:

@@ -47,6 +47,11 @@ class HostFollowsOpens:
         self._start = start
         self._carrier = True  # the carrier as it was last set
 
+    @property
+    def carrier(self) -> bool:
+        """The carrier as it was last set."""
+        return self._carrier
+
     async def first_open(self) -> None:
         """Update the host's end before the first open is answered. If the kernel returns an error, the open fails.
 

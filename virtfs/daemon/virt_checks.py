@@ -20,6 +20,10 @@ _OF_HOST = (
     " upopen -upopen carrier filter -filter"
 )
 OF_HOST: Final = frozenset(_OF_HOST.split())
+# The verbs that fail while a program has the tap: it reads the frames itself, and its changes of the tap are undone.
+HELD: Final = frozenset(("impair", "netns", "taplink"))
+# The verbs that need the descriptor of the tap.
+OF_DESCRIPTOR: Final = frozenset(("persist", "-persist", "carrier", "filter", "-filter"))
 _SKB = 800  # bytes that the kernel adds to the payload of a frame in a tap's queue (struct sk_buff, headroom, header)
 
 
@@ -35,7 +39,8 @@ class VirtChecks:
 
         interface: the interface that the line changes, or None if the line creates an interface or a cable.
         EPERM: the user may not use the verb. ENXIO: the tap is gone. ERANGE: the value exceeds a limit of the mount.
-        EINVAL: the verb, user or group is unknown. ENOBUFS: the tap's queue could take too much kernel memory.
+        EINVAL: the verb, user or group is unknown. EBUSY: a program has the tap. ENOBUFS: the tap's
+        queue could take too much kernel memory.
         """
         if interface is not None and not user.root:
             self._check_queue(interface.virt.host, actions)
@@ -61,6 +66,13 @@ class VirtChecks:
             raise VirtError(errno.EPERM, '"mode" is for root and for the owner')
         if action.verb == "link" and not user.root and virt.antispoof:
             raise VirtError(errno.EPERM, '"link" is for root alone while antispoof is on')
+        holder = interface.ports.frame.seats.holder
+        if holder is not None and (
+            action.verb in HELD
+            or (holder.alone and action.verb in OF_DESCRIPTOR)
+            or (action.verb == "antispoof" and holder.uid != 0)
+        ):
+            interface.expect_no_holder()
         if virt.lost and action.verb in OF_HOST:
             raise VirtError(errno.ENXIO, f"{virt.name} has lost its tap: destroy {virt.name}")
 

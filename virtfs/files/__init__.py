@@ -21,6 +21,7 @@ Files of an interface:
     inject    sends the frames of a capture file
     rx        the link to a FIFO with the frames
     clients   lists the open device files and their processes
+    fd        the link to the socket that gives a program the tap
     wait      wait/*: a read returns once a condition is true
 
 Files of a mount:

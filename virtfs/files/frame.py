@@ -3,11 +3,12 @@
 import errno
 import select
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from virtfs.core.bytestext import to_bytes
 from virtfs.core.errors import VirtError
-from virtfs.core.ids import User
+from virtfs.core.ids import Uid, User
 from virtfs.core.virt import Exclusive
 from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Waiters, reads, writes
 from virtfs.files.tunioctl import TunIoctls
@@ -17,20 +18,56 @@ TAPGIFNAME = 0x80286500  # ioctl of NetBSD's tap(4): _IOR('e', 0, struct ifreq)
 IFNAMSIZ = 16
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A program that has the tap, through the file `fd`.
+
+    alone: whether virtfs is not attached to the tap meanwhile, so that no other program can write.
+    """
+
+    pid: int
+    uid: Uid
+    alone: bool
+
+
 class Seats:
     """Counts the opens of frame, hex and stream of one interface, and refuses what the verb `exclusive` forbids."""
 
-    __slots__ = ("readers", "writers")
+    __slots__ = ("holder", "readers", "writers")
 
     def __init__(self) -> None:
         self.readers = 0
         self.writers = 0
+        self.holder: Holder | None = None
+
+    def give(self, name: str, holder: "Holder", rx: bool) -> None:
+        """Count a program that gets the tap through the file `fd`. It is the only reader until `regain` is called.
+
+        rx: whether `rx` has a reader. VirtError EBUSY: another program reads; with `lend`, another program writes.
+        """
+        self.expect_no_holder(name)
+        if self.readers or rx:
+            raise VirtError(errno.EBUSY, f"{name}/fd: another program reads {name}")
+        if self.writers and holder.alone:
+            raise VirtError(errno.EBUSY, f"{name}/fd: another program writes to {name}")
+        self.holder = holder
+
+    def regain(self) -> None:
+        """Stop counting the program that had the tap."""
+        self.holder = None
+
+    def expect_no_holder(self, name: str) -> None:
+        """Raise VirtError EBUSY if a program has the tap."""
+        if self.holder is not None:
+            raise VirtError(errno.EBUSY, f"{name}: process {self.holder.pid} has the tap (see clients)")
 
     def take(self, name: str, exclusive: Exclusive, flags: int) -> None:
         """Count an open with these flags. VirtError EBUSY: `exclusive` forbids it.
 
         name: the interface, for the error sentence.
         """
+        if self.holder is not None and (reads(flags) or self.holder.alone):
+            self.expect_no_holder(name)
         if exclusive != "none" and reads(flags) and self.readers:
             raise VirtError(errno.EBUSY, f"{name} is already open for reading (exclusive {exclusive})")
         if exclusive == "both" and writes(flags) and self.writers:
@@ -40,11 +77,11 @@ class Seats:
 
     def others(self, flags: int) -> bool:
         """Return whether there is an open besides the one with these flags, which is already counted."""
-        return self.readers > reads(flags) or self.writers > writes(flags)
+        return self.readers > reads(flags) or self.writers > writes(flags) or self.holder is not None
 
     def empty(self) -> bool:
-        """Return whether none of frame, hex and stream is open."""
-        return not self.readers and not self.writers
+        """Return whether none of frame, hex and stream is open, and no program has the tap."""
+        return not self.readers and not self.writers and self.holder is None
 
     def leave(self, flags: int) -> None:
         """Stop counting an open with these flags, because it is closed."""

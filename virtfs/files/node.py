@@ -174,7 +174,7 @@ class Symlink(Node):
         self.target = target
 
     def follow(self) -> str:
-        """Return the target to a program that follows the link, which it may open next."""
+        """Return the target to a program that follows the link, which it may open next. OSError: it cannot follow."""
         return self.target
 
     def permissions(self) -> int:

@@ -6,6 +6,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.files.capture import Budget, Capture
 from virtfs.files.device import Opens
+from virtfs.files.fd import FdLink
 from virtfs.files.frame import Frame, Opening, Seats
 from virtfs.files.hexlines import Hex
 from virtfs.files.history import History, HistoryFile
@@ -32,6 +33,8 @@ class Ports:
         application: str,
         fifo: str,
         followed: Callable[[], None],
+        socket: str,
+        listen: Callable[[], None],
         report: Callable[[VirtError, User], None],
         start: Start,
     ) -> None:
@@ -41,6 +44,7 @@ class Ports:
         seats: counts the opens of frame, hex and stream. opening: acts on the first of them and on the last close.
         budget: limits the memory of captures. application: the name of the program in captures.
         fifo: the path of the FIFO behind rx. followed: called when a program follows the link rx.
+        socket: the path of the socket behind fd. listen: makes this socket.
         report: sets a user's last_error.
         start: runs a task until the mount ends.
         """
@@ -52,5 +56,6 @@ class Ports:
         self.pcap = Capture(wire.virt, "pcap", opens, lambda: [recorder], budget, application, start, alone=True)
         self.inject = Inject(wire, opens, start, report)
         self.history = History(recorder)
-        self.rx = Rx(wire.virt, fifo, followed)
+        self.rx = Rx(wire.virt, fifo, seats, followed)
+        self.fd = FdLink(wire.virt, socket, listen)
         self.history_file = HistoryFile(wire.virt, opens, self.history, application)

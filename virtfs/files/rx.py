@@ -2,18 +2,26 @@
 
 from collections.abc import Callable
 
-from virtfs.files.node import Owner, Symlink
+from virtfs.core.virt import Virt
+from virtfs.files.frame import Seats
+from virtfs.files.node import Symlink
 
 
 class Rx(Symlink):
-    """The link. followed: called when a program follows it, since the program may then open the FIFO."""
+    """The link. followed: called when a program follows it, since the program may then open the FIFO.
 
-    __slots__ = ("_followed",)
+    Nobody can follow it while a program has the tap.
+    """
 
-    def __init__(self, owner: Owner, target: str, followed: Callable[[], None]) -> None:
-        super().__init__(owner, target)
+    __slots__ = ("_followed", "_name", "_seats")
+
+    def __init__(self, virt: Virt, target: str, seats: Seats, followed: Callable[[], None]) -> None:
+        super().__init__(virt, target)
+        self._name = virt.name
+        self._seats = seats
         self._followed = followed
 
     def follow(self) -> str:
+        self._seats.expect_no_holder(self._name)
         self._followed()
         return self.target

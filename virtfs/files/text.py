@@ -44,8 +44,8 @@ class Text(Node):
     refresh: queries the kernel for the state that `text` shows.
     refused: called with the error of a write that was rejected before it reached `write`, and with the user.
     personal: whether the text differs by user.
-    unsteady: the bytes at which the part of the text begins that every read changes. poll(2) ignores changes in this
-    part. Empty if there is no such part.
+    unsteady: the bytes at which the part of the text begins that every read changes. poll(2) and stat(2) ignore changes
+    in this part. Empty if there is no such part.
     rights: how the permission bits derive from the owner's mode. None selects Rights.VALUE for a writable file and
     Rights.REPORT for a read-only file.
     changes: returns a number that is different after every change of state. Counters do not affect this number. Only
@@ -120,7 +120,9 @@ class Text(Node):
         If user is None, return the length that was last reported to the kernel.
         """
         if user is not None:
-            self.reported = len(self._measure(self._latest if self._kept() else self._make(user, monotonic())))
+            text = self._latest if self._kept() else self._make(user, monotonic())
+            # tar(1) fails if a file grows, or if its time changes, while it is read.
+            self.reported = len(self.measured if self._alike(text, self.measured) else self._measure(text))
         return self.reported
 
     @property
@@ -175,14 +177,18 @@ class Text(Node):
     def differs(self, snapshot: bytes, user: User) -> bool:
         """Return whether the text has changed since a snapshot, as poll(2) reports it."""
         now = self.known(user)
-        if self._unsteady:
-            now, snapshot = now.partition(self._unsteady)[0], snapshot.partition(self._unsteady)[0]
-        return now != snapshot
+        return now != snapshot and not self._alike(now, snapshot)
+
+    def _alike(self, one: bytes, other: bytes) -> bool:
+        """Return whether this text has an unsteady part, and two versions of it do not differ elsewhere."""
+        unsteady = self._unsteady
+        return bool(unsteady) and one.partition(unsteady)[0] == other.partition(unsteady)[0]
 
     def _measure(self, text: bytes) -> bytes:
         if not self.personal and text != self.measured:
+            if not self._alike(text, self.measured):
+                self.changed = time.time_ns()
             self.measured = text
-            self.changed = time.time_ns()
         return text
 
     def _make(self, user: User, began: float, fresh: bool = False) -> bytes:

@@ -144,10 +144,11 @@ class Tree:
             "pcap": ports.pcap,
             "inject": ports.inject,
             "rx": ports.rx,
+            "fd": ports.fd,
             "history": ports.history_file,
             "next": Text(virt, _line(lambda: str(wire.peek()))),
             "wait": Directory(virt, lambda: waits(wire, opens), steady=True),
-            "clients": Text(virt, lambda user: clients_text(opens, command_of), changes=self._reports.changes),
+            "clients": self._clients(ports),
             **{name: self._value(virt, name, value) for name, value in VALUES.items()},
             "stats": Directory(virt, lambda: {name: self._counter(virt, name) for name in COUNTERS}, steady=True),
             "tap": Directory(virt, lambda: self._tap(virt), steady=True),
@@ -158,6 +159,16 @@ class Tree:
         addresses = Text(virt, lambda user: "".join(f"{address}\n" for address in virt.host.addresses))
         values = {name: self._value(virt, f"tap/{name}", value) for name, value in TAP_VALUES.items()}
         return {**values, "addresses": addresses}
+
+    def _clients(self, ports: Ports) -> Text:
+        """Return the file clients. The frames of a program that has the tap are counted by the kernel."""
+        virt, opens, seats = ports.wire.virt, ports.opens, ports.frame.seats
+
+        async def refresh() -> None:
+            if seats.holder is not None:
+                await self._reports.refresh(virt)
+
+        return Text(virt, lambda user: clients_text(opens, command_of), refresh=refresh, changes=self._reports.changes)
 
     def _metrics(self, version: str) -> str:
         from virtfs.files.metrics import metrics  # a module that takes 25 ms to load

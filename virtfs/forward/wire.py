@@ -26,7 +26,7 @@ from virtfs.core.framequeue import Copy, FrameQueue
 from virtfs.core.memory import Kind, Memory
 from virtfs.core.virt import Virt
 from virtfs.forward.tapwatch import TapWatch
-from virtfs.forward.wire_out import Outward, Path
+from virtfs.forward.wire_out import Given, Outward, Path
 from virtfs.host.tap_protocol import VNET_HEADER, TapDevice
 
 HEADROOM = 16  # bytes that a reader leaves free before the frame
@@ -77,6 +77,7 @@ class Wire:
         self._gone = gone
         self._dropped = dropped
         self._onward: Callable[[bytes], None] | None = None  # takes the frames while a cable reads the tap
+        self._given = False  # whether a program has the tap, and reads it instead of this wire
         self._counters = virt.counters
         self._fd = tap.fd
         self._tap_read = FileIO(tap.fd, "r+b", closefd=False).readinto  # returns None where os.read raises EAGAIN
@@ -157,7 +158,7 @@ class Wire:
 
     def _up_already(self) -> bool:
         """Return whether the interface is up, even if the kernel has not reported this yet. If so, enable reads."""
-        if self.virt.lost or not self._writable():
+        if self.virt.lost or self._given or not self._writable():
             return False
         self._refusal = None
         return True
@@ -215,11 +216,12 @@ class Wire:
         """Apply a change of virt, of the impairment or of the cable."""
         virt = self.virt
         self.out.update()
-        # With an impairment or a cable, `take` does not read the tap itself. It takes frames only from _kept.
-        self._fed = self.path is not None or self._onward is not None
+        # With an impairment or a cable, or while a program has the tap, `take` does not read the tap itself. It takes
+        # frames only from _kept.
+        self._fed = self.path is not None or self._onward is not None or self._given
         if virt.lost:
             self._refusal = (errno.ENXIO, f"{virt.name} is gone")
-        elif not virt.host.up and not self._writable():
+        elif not virt.host.up and (self._given or not self._writable()):
             self._refusal = (errno.EHOSTDOWN, f"{virt.name} is down")
         else:
             self._refusal = None
@@ -236,10 +238,11 @@ class Wire:
     def settle(self) -> None:
         """Drop the frames that nobody will read, and count them."""
         if not self.readers and not self._ahead():
-            if self._onward is None:
+            if self._onward is None and not self._given:
                 self._empty()
             else:
-                self.lose(self._kept.trim(0))  # the cable takes all frames, so there is no backlog
+                # The cable takes all frames, or the program that has the tap, so there is no backlog.
+                self.lose(self._kept.trim(0))
 
     def opened(self) -> None:
         """Count a new reader. The first reader gets the backlog and all frames from now on."""
@@ -264,7 +267,7 @@ class Wire:
 
     def _ahead(self) -> bool:
         """Return whether frames are read from the tap before a reader asks for them."""
-        if self._refusal is not None or self._onward is not None:
+        if self._refusal is not None or self._onward is not None or self._given:
             return False
         return self.path is not None or (bool(self.virt.backlog) and not self.readers)
 
@@ -316,6 +319,29 @@ class Wire:
         self._onward = None
         self.update()
 
+    # A program that has the tap
+
+    def give(self, way: Given) -> None:
+        """Stop reading the tap, because a program gets it. Frames that were read ahead are dropped and counted.
+
+        way: how frames from other programs reach the host meanwhile.
+        """
+        self._given = True
+        # A watched tap wakes its watcher for each frame, which delays the program.
+        self.watch.remove(self._fd, self.ready_to_read)
+        self.out.give(way)
+        self.update()
+        self.lose(self._kept.trim(0))
+
+    def regain(self) -> None:
+        """Read the tap again, whose descriptor has the same number as before but may be another."""
+        self.watch.add(self._fd, self.ready_to_read)
+        self._given = self._watched = self._missed = False
+        if self._wanted:
+            self.want()
+        self.out.regain()
+        self.update()
+
     def receive(self, frame: bytes) -> None:
         """Take one complete frame that the cable has read from the tap. Large segments must have been split."""
         if self.path is not None:
@@ -329,7 +355,7 @@ class Wire:
         Otherwise the kernel would drop the frames that do not fit into the new queue, without counting them
         (drivers/net/tun.c tun_queue_resize).
         """
-        if self._refusal is not None or self._onward is not None or queue >= self.virt.host.queue:
+        if self._refusal is not None or self._onward is not None or self._given or queue >= self.virt.host.queue:
             return
         if self._ahead():
             self._read_ahead()
@@ -377,7 +403,7 @@ class Wire:
         if self._refusal is not None:
             dropped += 0 if self.path is None else self.path.clear()
             self.out.clear()
-        for _ in range(0 if self.virt.lost else self._burst()):
+        for _ in range(0 if self.virt.lost or self._given else self._burst()):
             if self._read() is None:
                 break
             dropped += 1

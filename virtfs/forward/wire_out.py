@@ -5,9 +5,10 @@ written frame → length check → impairment → antispoof → tap
 
 import errno
 from collections.abc import Callable, Iterable
+from enum import Enum
 from io import FileIO
 from operator import length_hint
-from os import writev
+from os import RWF_NOWAIT, pwritev, writev
 from time import time_ns
 from typing import Protocol
 
@@ -17,6 +18,14 @@ from virtfs.core.savefile import Group, Run
 from virtfs.core.virt import Virt
 from virtfs.forward.frame_runs import Rows
 from virtfs.host.tap_protocol import NO_HEADER, TapDevice
+
+
+class Given(Enum):
+    """How frames reach the host while a program has the tap."""
+
+    SHARED = "through the same tap, with a virtio_net_hdr before each frame"
+    PLAIN = "through the same tap, without this header"
+    AWAY = "not at all: virtfs is not attached to the tap, and the frames are dropped"
 
 
 class Path(Protocol):
@@ -43,6 +52,7 @@ class Outward:
     ) -> None:
         self.virt = virt
         self.path: Path | None = None
+        self._given: Given | None = None  # None while no program has the tap
         self.put_at = time_ns()
         self._catch_up = catch_up
         self._vanished = vanished
@@ -61,11 +71,21 @@ class Outward:
         if self._unplugged:
             self._longest = 0
         self._source = virt.address if virt.antispoof else None
-        self._plain = self._source is None and self.path is None
+        self._plain = self._source is None and self.path is None and self._given is None
 
     def set_path(self, path: Path | None) -> None:
         """Send frames through an impairment from now on. If `path` is None, send them straight to the tap."""
         self.path = path
+        self.update()
+
+    def give(self, way: Given) -> None:
+        """Record that a program has the tap."""
+        self._given = way
+        self.update()
+
+    def regain(self) -> None:
+        """Record that virtfs alone has the tap again."""
+        self._given = None
         self.update()
 
     def clear(self) -> None:
@@ -200,12 +220,28 @@ class Outward:
             self.not_sent(OSError(errno.EIO, "unplugged"))
             return
         try:
-            writev(self._fd, (NO_HEADER, frame))
+            self._write(frame)
         except OSError as error:
             self.not_sent(error)
             return
         self._counters.tx_frames += 1
         self._counters.tx_bytes += len(frame)
+
+    def _write(self, frame: memoryview | bytes) -> None:
+        """Write a frame to the tap. OSError: it was not sent; the error of write(2)."""
+        if self._given is None:
+            writev(self._fd, (NO_HEADER, frame))
+        elif self._given is Given.AWAY:
+            raise BlockingIOError(errno.EAGAIN, "the tap is lent")
+        else:
+            try:
+                # The program can make the shared descriptor block. This flag works since Linux 6.4 (drivers/net/tun.c
+                # sets FMODE_NOWAIT); older kernels refuse it.
+                pwritev(self._fd, (b"" if self._given is Given.PLAIN else NO_HEADER, frame), -1, RWF_NOWAIT)
+            except OSError as refusal:
+                if refusal.errno != errno.EOPNOTSUPP:
+                    raise
+                raise BlockingIOError(errno.EAGAIN, "the kernel cannot write without waiting") from refusal
 
     def _fits(self, length: int) -> bool:
         if length > self._longest and not self.virt.lost and not self._unplugged:

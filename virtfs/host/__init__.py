@@ -6,6 +6,9 @@ Taps:
 
     tap_protocol        the methods of a tap, as a Protocol
     tap                 the far end of a tap: a descriptor of /dev/net/tun
+    tap_found           an interface that exists before virtfs attaches to it
+    tap_absent          a tap to which virtfs is not attached
+    tap_loan            restores what another process can change on a tap
     fakes               a tap made of a socket pair, for tests
     features            offload features, which ethtool(8) also controls
     vlantags            the setting that puts VLAN tags into the frames
@@ -51,6 +54,7 @@ The process:
     descriptors         the limit on open files, and a reserve below it
     privileges          drops the capabilities that a server does not need
     processes           looks up the thread that made a FUSE request
+    peers               Unix sockets, and the processes that connect to them
     threads             runs one call in a thread of its own
     libc                the C library, through ctypes
     textfiles           reads and writes small text files

@@ -71,6 +71,29 @@ def keep_wanted(name: str, change: Callable[[], None]) -> None:
         raise ethtool_error(refusal, f'cannot set the offload features of "{name}"') from refusal
 
 
+def wanted(name: str) -> dict[str, bool]:
+    """Return which features that TUNSETOFFLOAD sets are wanted. VirtError ENXIO: the interface is gone."""
+    try:
+        with closing(Ethtool(name)) as ethtool:
+            features = ethtool.get_features()
+            return {feature: bool(features.is_requested(feature)) for feature in _USER_FEATURES if feature in features}
+    except (EthtoolError, OSError) as refusal:
+        raise ethtool_error(refusal, f'cannot read the offload features of "{name}"') from refusal
+
+
+def want(name: str, features: dict[str, bool]) -> None:
+    """Set which features are wanted, as wanted() returned them. VirtError ENXIO: the interface is gone."""
+    try:
+        with closing(Ethtool(name)) as ethtool:
+            after = ethtool.get_features()
+            for feature, on in features.items():
+                if after.is_requested(feature) != on:
+                    after.set_value(feature, on)
+            ethtool.set_features(after)
+    except (EthtoolError, OSError) as refusal:
+        raise ethtool_error(refusal, f'cannot set the offload features of "{name}"') from refusal
+
+
 def ethtool_error(refusal: Exception, sentence: str) -> VirtError:
     """Return the VirtError for a failed ethtool ioctl.
 

@@ -206,6 +206,14 @@ class Links:
         for start in range(0, len(requests), _ASKED_AT_ONCE):
             self._rtnl.ask_all(requests[start : start + _ASKED_AT_ONCE])
 
+    def delete_one(self, tap: Placed) -> None:
+        """Delete the interface in any namespace, even if another process has it open."""
+
+        def ask(rtnl: Rtnl, index: int) -> None:
+            rtnl.ask(m.RTM_DELLINK, m.link(index))
+
+        self._at(tap, ask, "deleting")
+
     def addresses(self, tap: Placed) -> tuple[IpInterface, ...]:
         """Return all addresses in the kernel's order, IPv4 first, including those that the kernel made (fe80::)."""
         return self._at(tap, _addresses)

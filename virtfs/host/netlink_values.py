@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 from virtfs.core.ip import IpInterface
+from virtfs.core.loan import Traffic
 from virtfs.host import netlink_messages as m
 from virtfs.host.netlink_attributes import Attributes, parse, text
 
@@ -26,6 +27,15 @@ class Link:
     master: int | None  # index of the bridge that the interface is in
     promisc: bool  # the flag IFF_PROMISC; bridges and captures turn on promiscuous mode without this flag
     alias: str = ""  # a text that programs may set (ip-link(8)); host.marks has its use here
+    traffic: Traffic | None = None  # frames and bytes so far; None if the message has no counters
+
+
+def _traffic(statistics: bytes) -> Traffic | None:
+    """Return the frames and bytes in a struct rtnl_link_stats64, None if there is none."""
+    if len(statistics) < m.STATS_TRAFFIC.size:
+        return None
+    rx_frames, tx_frames, rx_bytes, tx_bytes = m.STATS_TRAFFIC.unpack_from(statistics)
+    return Traffic(tx_frames, tx_bytes, rx_frames, rx_bytes)
 
 
 def link_of(body: bytes) -> Link:
@@ -48,6 +58,7 @@ def link_of(body: bytes) -> Link:
         master=number(attributes, m.IFLA_MASTER),
         promisc=bool(flags & m.IFF_PROMISC),
         alias=text(attributes.get(m.IFLA_IFALIAS, b"")),
+        traffic=_traffic(attributes.get(m.IFLA_STATS64, b"")),
     )
 
 

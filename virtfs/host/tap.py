@@ -12,19 +12,18 @@ import select
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Self, TypeVar
 
-from virtfs.core.bytestext import to_text
+from virtfs.core.bytestext import to_bytes, to_text
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
 from virtfs.host import netlink_messages as m
 from virtfs.host import netns
 from virtfs.host.bpf import FPROG_SIZE, Program, sock_fprog
 from virtfs.host.descriptors import keep_reserve
-from virtfs.host.netlink_attributes import parse, text
-from virtfs.host.netlink_values import number
 from virtfs.host.rtnl import Rtnl
+from virtfs.host.tap_absent import Absent
+from virtfs.host.tap_found import find
 from virtfs.host.tap_protocol import OFFLOAD_NONE, OFFLOAD_UDP, VNET_HEADER
 
 T = TypeVar("T")
@@ -42,6 +41,8 @@ _TUNSETCARRIER = 0x400454E2
 _TUNATTACHFILTER = 0x400054D5 | FPROG_SIZE << 16
 _TUNDETACHFILTER = 0x400054D6 | FPROG_SIZE << 16
 _TUNGETDEVNETNS = 0x54E3
+_TUNSETOWNER = 0x400454CC
+_TUNSETIFINDEX = 0x400454DA
 
 _IFF_TAP = 0x0002
 _IFF_MULTI_QUEUE = 0x0100
@@ -79,6 +80,8 @@ class Tap:
         self._header_found = VNET_HEADER
         self._filtered = False
         self._tags_found: tuple[str, ...] = ()  # features to turn on again when the filter is removed
+        self._absent: Absent | None = None
+        self.multi_queue = False
 
     @classmethod
     def open(cls, unit: Unit) -> Self:
@@ -110,11 +113,12 @@ class Tap:
 
     def _attach(self, name: str) -> None:
         """Attach to an existing tap, and store its settings."""
-        found = _find(name)
+        found = find(name)
         if found is None:
             raise TapTaken(errno.EBUSY, f'"{name}" existed, but was deleted meanwhile')
         if found.busy:
             raise TapTaken(errno.EBUSY, f'"{name}" {found.busy}')
+        self.multi_queue = found.multi_queue
         self._set_interface(name, _FLAGS | (_IFF_MULTI_QUEUE if found.multi_queue else 0))
         self.made = False
         self._header_found = _INT.unpack(fcntl.ioctl(self.fd, _TUNGETVNETHDRSZ, bytes(_INT.size)))[0]
@@ -131,6 +135,8 @@ class Tap:
 
     def name(self) -> str:
         """Return the interface's current name, even after a rename. VirtError ENXIO: the interface is gone."""
+        if self._absent is not None:
+            return self._absent.name()
         try:
             answer = fcntl.ioctl(self.fd, _TUNGETIFF, bytes(_IFREQ.size))
         except (OSError, ValueError) as refusal:
@@ -143,6 +149,8 @@ class Tap:
 
     def alive(self) -> bool:
         """Return whether the interface still exists, in any namespace."""
+        if self._absent is not None:
+            return self._absent.alive()
         return self.fd >= 0 and not _poll(self.fd) & (select.POLLERR | select.POLLNVAL)
 
     def netns(self) -> int:
@@ -151,6 +159,8 @@ class Tap:
         VirtError ENXIO: the interface is gone, or its namespace is being destroyed. EPERM: this process may not
         enter the namespace. EMFILE, ENFILE, ENOMEM: no descriptor is left.
         """
+        if self._absent is not None:
+            return self._absent.netns()
         try:
             return fcntl.ioctl(self.fd, _TUNGETDEVNETNS)
         except (OSError, ValueError) as refusal:
@@ -230,6 +240,102 @@ class Tap:
                 self._in_its_netns(lambda: vlantags.put_back(self.name(), found))
                 self._tags_found = ()
 
+    @property
+    def attached(self) -> bool:
+        """Whether the descriptor is attached to the interface: False after let_go() and after a failure of renew()."""
+        return self._absent is None
+
+    def renew(self, header: bool = True) -> None:
+        """Attach to the interface with a new open file description, and close the old one, which others may share.
+
+        The interface becomes persistent. Its carrier is off for a moment. Blocks for about 16 ms.
+        header: whether a virtio_net_hdr precedes each frame from now on.
+        VirtError: TapTaken, another process has a copy of the old description, or has attached to the tap; ENXIO, the
+        interface is gone. After these errors the tap is not attached, and another renew() may succeed.
+        """
+
+        def attach() -> None:
+            self._detach()
+            flags = _FLAGS if header else _FLAGS & ~_IFF_VNET_HDR
+            name = self.name()
+            try:
+                fcntl.ioctl(self.fd, _TUNSETIFF, _IFREQ.pack(to_bytes(name), flags))
+            except OSError as refusal:
+                error = TapTaken if refusal.errno == errno.EBUSY else VirtError
+                raise error(refusal.errno or errno.EIO, _why_not(name, refusal)) from refusal
+            self._be_present()
+
+        self._in_its_netns(attach)
+
+    def let_go(self, owner: int) -> None:
+        """Detach from the interface, which stays. A process of the user `owner` may then attach to it.
+
+        Afterwards renew() or make_again() is necessary. Blocks for about 16 ms. VirtError: ENXIO, the interface is
+        gone; EINVAL, the user namespace does not have the user.
+        """
+        self._in_its_netns(lambda: self._detach(owner))
+
+    def make_again(self) -> None:
+        """Delete the interface, if it still exists, and create it with the same name, index and namespace.
+
+        A process that has a copy of the tap's descriptor can then no longer use it. Everything but the name and the
+        index is lost. The caller must have called renew() or let_go(). VirtError: errors from the kernel.
+        """
+        absent = self._absent
+        if absent is None:
+            raise ValueError("the tap is attached")
+
+        def create() -> None:
+            name = absent.last_name
+            with suppress(VirtError):
+                name = absent.name()
+                with Rtnl() as rtnl:
+                    rtnl.ask(m.RTM_DELLINK, m.link(absent.index))
+            fresh = _open_device()
+            os.dup2(fresh, self.fd, inheritable=False)
+            os.close(fresh)
+            try:
+                fcntl.ioctl(self.fd, _TUNSETIFINDEX, _INT.pack(absent.index))
+                fcntl.ioctl(self.fd, _TUNSETIFF, _IFREQ.pack(to_bytes(name), _FLAGS | _IFF_TUN_EXCL))
+                fcntl.ioctl(self.fd, _TUNSETVNETHDRSZ, _INT.pack(VNET_HEADER))
+            except OSError as refusal:
+                raise VirtError(refusal.errno or errno.EIO, f'"{name}": {refusal.strerror}') from refusal
+            self._filtered, self._tags_found = False, ()
+            self._be_present()
+
+        self._in_its_netns(create)
+
+    def _detach(self, owner: int | None = None) -> None:
+        """Replace the descriptor by one that is not attached. owner: the user who may attach, or None for root only.
+
+        Runs in the namespace of the interface, because the new descriptor can only attach there.
+        """
+        fresh = _open_device()
+        try:
+            if self._absent is None:
+                absent = Absent(self.netns, self.name())
+                try:
+                    # Any user could attach to a persistent tap without an owner (drivers/net/tun.c tun_not_capable).
+                    if self.made or owner is not None:
+                        self._tell(_TUNSETOWNER, os.geteuid() if owner is None else owner)
+                    self._tell(_TUNSETPERSIST, 1)
+                except BaseException:
+                    absent.close()
+                    raise
+                self._absent = absent
+            os.dup2(fresh, self.fd, inheritable=False)
+        finally:
+            os.close(fresh)
+
+    def _be_present(self) -> None:
+        absent, self._absent = self._absent, None
+        if absent is not None:
+            absent.close()
+
+    def tell(self, request: int, argument: int | bytes) -> None:
+        """Make an ioctl of linux/if_tun.h. VirtError: ENXIO, the interface is gone; the error of the ioctl."""
+        self._tell(request, argument)
+
     def _in_its_netns(self, function: Callable[[], T]) -> T:
         """Call a function in the interface's network namespace."""
         try:
@@ -263,6 +369,7 @@ class Tap:
         if self.fd >= 0 and not self.made:
             with suppress(OSError):
                 self.set_offload(OFFLOAD_NONE)
+        self._be_present()
         fd, self.fd = self.fd, -1
         if fd < 0:
             return
@@ -279,37 +386,6 @@ class Tap:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """An existing interface with the tap's name."""
-
-    busy: str  # the reason why virtfs cannot attach to it, "" if there is none
-    multi_queue: bool
-
-
-def _find(name: str) -> _Found | None:
-    """Return the interface of that name in the calling thread's network namespace; None if there is none.
-
-    If a tap has a single queue, the kernel refuses a second attach. If a tap can have several queues, the kernel lets
-    several programs share it, so this function counts the attached queues.
-    """
-    try:
-        with Rtnl() as rtnl:
-            (link,) = rtnl.ask(m.RTM_GETLINK, m.link(0, m.named(name)))
-    except VirtError as refusal:
-        if refusal.errno == errno.ENODEV:
-            return None
-        raise
-    information = parse(parse(link.body, m.IFINFOMSG.size).get(m.IFLA_LINKINFO, b""))
-    data = parse(information.get(m.IFLA_INFO_DATA, b""))
-    if text(information.get(m.IFLA_INFO_KIND, b"")) != "tun" or data.get(m.IFLA_TUN_TYPE) != bytes([_IFF_TAP]):
-        return _Found("exists but is not a tap", False)
-    multi_queue = any(data.get(m.IFLA_TUN_MULTI_QUEUE, b""))
-    # These counts are present only for IFF_MULTI_QUEUE.
-    queues = sum(number(data, count) or 0 for count in (m.IFLA_TUN_NUM_QUEUES, m.IFLA_TUN_NUM_DISABLED_QUEUES))
-    return _Found("is held by another program" if queues else "", multi_queue)
 
 
 def _open_device() -> int:

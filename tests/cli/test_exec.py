@@ -1,0 +1,137 @@
+"""virtfs exec: a program runs with the tap of an interface."""
+
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from harness.forks import Fork
+from harness.places import finished
+from harness.serving import Virt, Virts, frame
+from harness.waiting import until
+
+from virtfs.cli import execute, main
+from virtfs.core.errors import VirtError
+from virtfs.fuse.mounttable import VIRTFS, Mounted
+
+PIPE = subprocess.PIPE
+ROOT = str(Path(__file__).parents[2])
+# Prints one frame from descriptor FD, and sends it back.
+ECHO = "import os, sys; fd = int(sys.argv[1]); frame = os.read(fd, 4096); print(frame.hex()); os.write(fd, frame)"
+ATTACH = (
+    "import fcntl, os, struct; fd = os.open('/dev/net/tun', os.O_RDWR);"
+    "fcntl.ioctl(fd, 0x400454CA, struct.pack('16sH22x', b'%s', 0x1002));"
+    "frame = os.read(fd, 4096); print(frame.hex()); os.write(fd, frame)"
+)
+
+
+def run(virt: Virt, *words: str) -> "subprocess.Popen[str]":
+    """Start `virtfs exec` as the user daemon, from a copy of this checkout that every user can read."""
+    mount = virt.mount
+    mount.sh(f"mountpoint -q /mnt/checkout || {{ mkdir -p /mnt/checkout; mount --rbind {ROOT} /mnt/checkout; }}")
+    script = 'cd /mnt/virt && PYTHONPATH=/mnt/checkout exec "$0" -m virtfs exec "$@"'
+    command = ["sh", "-c", script, sys.executable, str(virt.unit), *words]
+    return mount.start(*command, uid=1, stdin=subprocess.DEVNULL, stdout=PIPE, stderr=PIPE)
+
+
+def fork(virt: Virt, *words: str) -> Fork:
+    """Start `virtfs exec` as root."""
+    return virt.mount.fork("virtfs", "exec", f"/mnt/virt/{virt.name}", *words, stderr=PIPE)
+
+
+def is_back(virt: Virt) -> None:
+    until(lambda: " fd " not in virt.read("clients"), "the tap is back")
+
+
+def echoes(virt: Virt, program: "subprocess.Popen[str]", header: str = "") -> None:
+    """Send a frame to a program that runs ECHO or ATTACH, and check what it prints and sends."""
+    until(lambda: " fd " in virt.read("clients"), "the program has the tap")
+    until(lambda: virt.read("tap/carrier") == "1", "the tap has a carrier")
+    virt.host_sends(frame(99))
+    assert finished(program) == (f"{header}{frame(99).hex()}\n", "")
+    assert program.returncode == 0
+    assert virt.host_gets() == frame(99)
+    is_back(virt)
+
+
+def test_the_owner_runs_a_program(virts: Virts) -> None:
+    virt = virts("up owner daemon")
+    echoes(virt, run(virt, "--fd", "9", "--vnet-hdr", "--", sys.executable, "-c", ECHO, "9"), "00" * 10)
+
+
+def test_the_owner_attaches_to_the_tap(virts: Virts) -> None:
+    virt = virts("up owner daemon")
+    echoes(virt, run(virt, "--tun", "--", sys.executable, "-c", ATTACH % virt.tap))
+
+
+def test_another_user(virt: Virt) -> None:
+    program = run(virt, "--", "true")
+    assert finished(program) == ("", f"virtfs: exec: {virt.name}/fd: the mode 0600 does not let user 1 use it\n")
+    assert program.returncode == 1
+
+
+def test_the_status_is_that_of_the_command(virt: Virt) -> None:
+    for script, status in (("exit 7", 7), ("kill -9 $$", -signal.SIGKILL), ("kill -PIPE $$", -signal.SIGPIPE)):
+        program = fork(virt, "--", "sh", "-c", script)
+        finished(program)
+        assert program.returncode == status
+        is_back(virt)
+    for path, status in (("/nonexistent", 127), ("/", 126)):
+        program = fork(virt, "--", path)
+        assert finished(program)[1].startswith(f'virtfs: exec: "{path}": ')
+        assert program.returncode == status
+
+
+def test_the_command_inherits_only_the_tap_and_the_connection(virt: Virt) -> None:
+    """It has the tap as descriptor 3, and takes the place of virtfs."""
+    program = fork(virt, "--", "sleep", "100")
+    without = virt.mount.fork("virtfs", "exec", "/", "--", "true", stderr=PIPE)
+    finished(without)
+    until(lambda: f"{program.pid} sleep" in " ".join(virt.read("clients").split()), "sleep has the tap")
+    links = {int(path.name): str(path.readlink()) for path in Path(f"/proc/{program.pid}/fd").iterdir()}
+    assert links[3] == "/dev/net/tun"
+    assert Counter(link.partition(":")[0] for link in links.values())["/dev/net/tun"] == 1
+    assert [number for number in links if number > 3] == [100]
+    program.send_signal(signal.SIGKILL)
+    finished(program)
+    is_back(virt)
+
+
+@pytest.mark.parametrize("words", [["3"], ["3", "true"], ["3", "--fd", "4"]])
+def test_a_command_must_follow_two_hyphens(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main.main(["exec", *words])
+    assert caught.value.code == 2
+    assert "put the command after --" in capsys.readouterr().err
+
+
+def at(directory: Path) -> Mounted:
+    return Mounted(1, 0, "0:1", str(directory), VIRTFS, "virtfs", ())
+
+
+def test_which_interface_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number is looked for in $VIRTFS, then in the working directory, then in all mounts."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    for directory in (one / "virt3", other / "virt3", other / "virt4"):
+        directory.mkdir(parents=True)
+        (directory / "fd").symlink_to("/nowhere")
+    monkeypatch.setattr(execute, "mounts", lambda: [at(one), at(other)])
+    monkeypatch.delenv("VIRTFS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert execute.find("virt4") == execute.find("4") == execute.find(str(other / "virt4")) == other / "virt4"
+    for word, sentence in (
+        ("3", f"several mounts have virt3: give a path, {one}/virt3 or {other}/virt3"),
+        ("999", "no mount of virtfs has virt999"),
+        ("x", '"x" is neither a number, nor virtN, nor a path'),
+        ("03", '"03" is neither'),
+        (str(one), "is not the directory of an interface"),
+    ):
+        with pytest.raises(VirtError) as caught:
+            execute.find(word)
+        assert sentence in caught.value.strerror
+    monkeypatch.chdir(other / "virt4")
+    assert execute.find("3") == other / "virt3"
+    monkeypatch.setenv("VIRTFS", str(one))
+    assert execute.find("3") == one / "virt3"

@@ -1,0 +1,113 @@
+"""`virtfs exec`: run a program that has the tap of an interface.
+
+This process connects to the socket behind `fd`, gets the descriptor, and executes the program, which inherits the
+connection. So the server takes the tap back when the program and all of its children have ended, however they end.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import re
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+from virtfs.cli.surroundings import complain
+from virtfs.core.errors import VirtError
+from virtfs.fuse.mounttable import mounts
+
+# The connection gets the lowest free number from here on, where few programs expect a descriptor of their own.
+_CONNECTION = 100
+_ANSWER = 4096  # bytes
+_PATIENCE = 30  # seconds that the server has for its answer
+# The module signal of Python has ignored these, and an ignored signal stays ignored in the executed program.
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+def execute(interface: str, command: list[str], *, number: int, header: bool, tun: bool) -> int:
+    """Replace this process by a command that has the tap of an interface.
+
+    number: the descriptor that the command gets. header: whether a virtio_net_hdr precedes each frame. tun: whether the
+    command gets no descriptor, and attaches to the tap itself. Returns only if the command cannot be run: 127, there is
+    no such program; 126, it cannot be executed. VirtError: there is no such interface, or the server refuses.
+    """
+    if number < 0:
+        raise VirtError(errno.EINVAL, f"exec: --fd {number} is not the number of a descriptor")
+    directory = find(interface)
+    connection, tap = borrow(directory, {"lend": True} if tun else {} if header else {"vnet_hdr": 0})
+    try:
+        _arrange(connection, tap, number)
+        for ignored in _IGNORED:
+            signal.signal(ignored, signal.SIG_DFL)
+        os.execvp(command[0], command)
+    except OSError as refusal:
+        complain("virtfs", f'exec: "{command[0]}": {refusal.strerror}')
+        return 127 if refusal.errno == errno.ENOENT else 126
+
+
+def find(interface: str) -> Path:
+    """Return the directory of an interface, given by its path, by its number, or by its name.
+
+    For a number or a name, the mount is $VIRTFS, or the mount of the working directory, or the only mount that has the
+    interface. VirtError: EINVAL, there are several; ENXIO, there is none.
+    """
+    if "/" in interface or interface in (".", ".."):
+        return _checked(Path(interface))
+    if not re.fullmatch(r"(virt)?(0|[1-9][0-9]*)", interface):
+        raise VirtError(errno.EINVAL, f'exec: "{interface}" is neither a number, nor virtN, nor a path')
+    name = f"virt{interface.removeprefix('virt')}"
+    all_mounts = sorted({mount.directory for mount in mounts() if mount.virtfs})
+    here = os.getcwd()
+    near = [os.environ.get("VIRTFS", ""), *(top for top in all_mounts if f"{here}/".startswith(f"{top}/"))]
+    for directory in near:
+        if directory and Path(directory, name).is_dir():
+            return _checked(Path(directory, name))
+    having = [directory for directory in all_mounts if Path(directory, name).is_dir()]
+    if len(having) > 1:
+        paths = " or ".join(f"{directory}/{name}" for directory in having)
+        raise VirtError(errno.EINVAL, f"exec: several mounts have {name}: give a path, {paths}")
+    if not having:
+        raise VirtError(errno.ENXIO, f"exec: no mount of virtfs has {name}")
+    return _checked(Path(having[0], name))
+
+
+def _checked(directory: Path) -> Path:
+    if not os.path.lexists(directory / "fd"):
+        raise VirtError(errno.ENXIO, f'exec: "{directory}" is not the directory of an interface')
+    return directory
+
+
+def borrow(directory: Path, request: dict[str, Any]) -> tuple[socket.socket, int]:
+    """Get the tap of an interface. Return the connection, and the descriptor of the tap, or -1 if the answer has none.
+
+    VirtError: the server refuses the request or does not answer.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.settimeout(_PATIENCE)
+    try:
+        connection.connect(os.fspath(directory / "fd"))
+        connection.send(json.dumps(request).encode())
+        data, descriptors, _, _ = socket.recv_fds(connection, _ANSWER, 1)
+    except OSError as refusal:
+        reason = refusal.strerror or str(refusal)
+        raise VirtError(refusal.errno or errno.EIO, f"exec: {directory}/fd: {reason}") from refusal
+    connection.settimeout(None)
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)  # recv_fds() of Python 3.11 ignores the flag MSG_CMSG_CLOEXEC
+    answer: dict[str, Any] = (
+        json.loads(data) if data else {"errno": errno.EIO, "error": f"{directory}/fd: the server does not answer"}
+    )
+    if "errno" in answer:
+        raise VirtError(answer["errno"], f"exec: {answer['error']}")
+    return connection, descriptors[0] if descriptors else -1
+
+
+def _arrange(connection: socket.socket, tap: int, number: int) -> None:
+    """Give the tap its number, and let the program inherit both descriptors."""
+    os.set_inheritable(fcntl.fcntl(connection.detach(), fcntl.F_DUPFD, max(_CONNECTION, number + 1)), True)
+    if tap == number:
+        os.set_inheritable(tap, True)
+    elif tap >= 0:
+        os.dup2(tap, number)

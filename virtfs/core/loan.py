@@ -1,0 +1,120 @@
+"""The messages on the socket behind `fd`, through which a program borrows a tap, and the rights that it needs.
+
+A program sends one request, a JSON object, and gets one answer, another JSON object. See "FD" in virtfs(5).
+"""
+
+import errno
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import Gid, Uid
+from virtfs.core.quoting import quoted
+from virtfs.core.virt import Counters, Virt
+
+
+class Traffic(NamedTuple):
+    """The frames and bytes of a tap in the kernel's counters. tx: from the host, taken by a reader. rx: to the host."""
+
+    tx_frames: int = 0
+    tx_bytes: int = 0
+    rx_frames: int = 0
+    rx_bytes: int = 0
+
+
+class Meter:
+    """Counts the frames of a program that has the tap, which virtfs does not see, from the counters of the kernel."""
+
+    def __init__(self, counters: Counters, before: Traffic) -> None:
+        self._counters = counters
+        self._before = before
+        self._written = counters.tx_frames, counters.tx_bytes
+        self.taken = 0  # frames that the program has read
+
+    def update(self, now: Traffic) -> None:
+        """Count the frames that have passed since the last call. now: the counters of the kernel."""
+        before, counters = self._before, self._counters
+        if now < before:  # the tap has been made again
+            before = Traffic()
+        frames = now.tx_frames - before.tx_frames
+        self.taken += frames
+        counters.rx_frames += frames
+        counters.rx_bytes += now.tx_bytes - before.tx_bytes
+        # The kernel also counts the frames that virtfs has written into the tap and counted itself.
+        frames, size = self._written
+        counters.tx_frames += max(0, now.rx_frames - before.rx_frames - (counters.tx_frames - frames))
+        counters.tx_bytes += max(0, now.rx_bytes - before.rx_bytes - (counters.tx_bytes - size))
+        self._before, self._written = now, (counters.tx_frames, counters.tx_bytes)
+
+
+REQUEST = 4096  # maximum length of a request in bytes
+HEADER = 10  # bytes; size of the struct virtio_net_hdr that precedes each frame of a tap (linux/virtio_net.h)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request for a tap.
+
+    header: whether a virtio_net_hdr precedes each frame. lend: whether the program attaches to the tap itself, instead
+    of getting a descriptor.
+    """
+
+    header: bool = True
+    lend: bool = False
+
+
+def parse_request(data: bytes) -> Request:
+    """Parse a request. VirtError EINVAL: the message is not a request."""
+    text = data.decode(errors="replace")
+    try:
+        request = json.loads(text)
+    except (ValueError, RecursionError):
+        request = None
+    if not isinstance(request, dict) or len(data) > REQUEST:
+        raise VirtError(errno.EINVAL, f'fd: {quoted(text[:80])} is not a JSON object such as {{"vnet_hdr":0}}')
+    for key, value in request.items():
+        _check(key, value)
+    lend = request.get("lend", False)
+    if lend and "vnet_hdr" in request:
+        raise VirtError(errno.EINVAL, "fd: with lend the program chooses vnet_hdr itself, when it attaches to the tap")
+    return Request(request.get("vnet_hdr", HEADER) == HEADER, lend)
+
+
+def _check(key: str, value: object) -> None:
+    if key == "vnet_hdr":
+        if type(value) is not int or value not in (0, HEADER):
+            raise VirtError(errno.EINVAL, f"fd: vnet_hdr: {quoted(json.dumps(value))} is neither 0 nor {HEADER}")
+    elif key == "lend":
+        if type(value) is not bool:
+            raise VirtError(errno.EINVAL, f"fd: lend: {quoted(json.dumps(value))} is neither true nor false")
+    else:
+        raise VirtError(errno.EINVAL, f"fd: unknown key {quoted(key)}: the keys are vnet_hdr and lend")
+
+
+def granted(virt: Virt, request: Request) -> bytes:
+    """Return the answer to a request that succeeds."""
+    answer = {"name": virt.name, "tap": virt.host.name, "address": virt.address.hex(":"), "mtu": virt.host.mtu}
+    header = HEADER if request.header else 0
+    return json.dumps({**answer, **({"lend": True} if request.lend else {"vnet_hdr": header})}).encode()
+
+
+def refusal(error: VirtError) -> bytes:
+    """Return the answer to a request that fails."""
+    return json.dumps({"errno": error.errno, "error": error.strerror}).encode()
+
+
+def check_rights(virt: Virt, uid: Uid, groups: Collection[Gid]) -> None:
+    """Check that a user may open `frame` for reading and writing. Root always may.
+
+    groups: the group of the user, and the supplementary groups.
+    VirtError: EACCES, the user may not; EPERM, antispoof is on, which a holder of the tap could circumvent.
+    """
+    if uid == 0:
+        return
+    shift = 6 if uid == virt.owner else 3 if virt.group in groups else 0
+    if virt.mode >> shift & 0o6 != 0o6:
+        raise VirtError(errno.EACCES, f"{virt.name}/fd: the mode {virt.mode:04o} does not let user {uid} use it")
+    if virt.antispoof:
+        raise VirtError(errno.EPERM, f"{virt.name}/fd is for root alone while antispoof is on")

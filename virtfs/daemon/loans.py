@@ -1,0 +1,285 @@
+"""Gives the tap of an interface to a program, and takes it back when the program's connection closes.
+
+A program that has the descriptor of a tap can change the tap, and can keep a copy of the descriptor. So virtfs
+never uses this descriptor again: it attaches to the tap anew (Tap.renew). If that fails because a copy exists, it makes
+the tap again (Tap.make_again), and the copy becomes useless.
+"""
+
+import errno
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import count
+
+import trio
+
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import User
+from virtfs.core.loan import Meter, Request, Traffic, check_rights, granted
+from virtfs.core.virt import Origin
+from virtfs.daemon.follow import Follower
+from virtfs.daemon.interface import Interface
+from virtfs.daemon.kernel import Kernel
+from virtfs.daemon.registry import Registry
+from virtfs.daemon.taps import Found, find, put_back
+from virtfs.files.fd import Held
+from virtfs.files.frame import Holder
+from virtfs.forward.tasks import LONGEST
+from virtfs.forward.wire_out import Given
+from virtfs.host.bpf import REJECT_ALL
+from virtfs.host.links import Links
+from virtfs.host.peers import Peer
+from virtfs.host.tap import Tap, TapTaken
+from virtfs.host.tap_loan import Before, before, restore
+
+log = logging.getLogger(__name__)
+
+# A killed process closes its descriptors one after the other, and its children may end a little later.
+TRIES, PAUSE = 20, 0.025  # attempts to attach to a tap before it is made again, and seconds between two attempts
+
+
+class Loan:
+    """A tap that a program has. answer: the message for the program. was, found: the tap as it was before."""
+
+    def __init__(
+        self, interface: Interface, request: Request, way: Given, user: User, was: Before, found: Found
+    ) -> None:
+        self.answer = granted(interface.virt, request)
+        self.interface = interface
+        self.way = way
+        self.was = was
+        self.found = found
+        meter = Meter(interface.virt.counters, found.link.traffic or Traffic())
+        self.held = Held(interface.virt, interface.ports.opens, user, meter)
+        self.over = False
+        self.ended = trio.CancelScope()  # cancelled when the interface is destroyed
+
+
+class Loans:
+    """The taps that programs have. lock: held while interfaces change."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        registry: Registry,
+        follower: Follower,
+        has_cable: Callable[[Interface], bool],
+        lock: trio.Lock,
+    ) -> None:
+        self._kernel = kernel
+        self._registry = registry
+        self._follower = follower
+        self._has_cable = has_cable
+        self._lock = lock
+        self._all: dict[Interface, Loan] = {}
+
+    async def give(self, interface: Interface, request: Request, peer: Peer) -> Loan:
+        """Give the tap to a program. The caller passes on the descriptor, unless the way is AWAY.
+
+        VirtError: ENXIO, the interface is gone; EACCES, EPERM, the user lacks the right; EBUSY, another program reads
+        the interface or has its tap, or it has a cable or an impairment; EOPNOTSUPP, the tap has several queues. Then
+        nothing has changed.
+        """
+        way = Given.AWAY if request.lend else Given.SHARED if request.header else Given.PLAIN
+        holder = Holder(peer.pid, peer.uid, alone=way is Given.AWAY)
+        async with self._lock:
+            self._check(interface, peer)
+            seats, wire = interface.ports.frame.seats, interface.wire
+            seats.give(interface.virt.name, holder, rx=wire.readers > seats.readers)
+            wire.opened()
+            with trio.CancelScope(shield=True):
+                try:
+                    loan = await self._part(interface, request, way, peer)
+                except BaseException:
+                    self._leave(interface)
+                    raise
+        return loan
+
+    def _check(self, interface: Interface, peer: Peer) -> None:
+        virt, wire = interface.virt, interface.wire
+        if virt.lost or interface not in self._registry:
+            raise VirtError(errno.ENXIO, f"{virt.name} is gone")
+        check_rights(virt, peer.uid, peer.groups)
+        interface.expect_no_holder()
+        if self._has_cable(interface):
+            raise VirtError(errno.EBUSY, f"{virt.name}/fd: {virt.name} has a cable")
+        if wire.path is not None or wire.out.path is not None:
+            raise VirtError(errno.EBUSY, f"{virt.name}/fd: {virt.name} has an impairment")
+        if interface.tap.multi_queue:
+            raise VirtError(errno.EOPNOTSUPP, f"{virt.name}/fd: {virt.host.name} has several queues")
+
+    async def _part(self, interface: Interface, request: Request, way: Given, peer: Peer) -> Loan:
+        call, tap, links = self._kernel.call, interface.tap, self._kernel.links
+        if interface.ports.frame.followed:
+            await interface.opening.follow()
+        was, found = await call(before, tap, links), await call(find, links, tap)
+        if self._kernel.mark and interface.virt.origin is not Origin.FOUND:
+            # While the tap persists, it outlives a killed server.
+            await call(links.mark, tap, self._kernel.mark)
+        loan = Loan(interface, request, way, User(peer.uid, peer.gid, peer.pid), was, found)
+        interface.wire.give(way)
+        interface.away = way is not Given.SHARED
+        try:
+            if way is Given.AWAY:
+                await call(tap.let_go, peer.uid)
+            elif way is Given.PLAIN:
+                await call(_attach_plain, tap, interface.virt.persist)
+                interface.away = False
+            if way is not Given.AWAY:
+                os.set_blocking(tap.fd, True)  # as open(2) of /dev/net/tun would give it
+        except BaseException:
+            if tap.attached:
+                interface.away = False
+                interface.wire.regain()
+            else:
+                if not await self._attach(loan, force=True):
+                    interface.away = False
+                    interface.lose()
+                await self._restore(loan)
+            raise
+        self._all[interface] = loan
+        interface.meter = loan.held.meter
+        loan.held.node.opens.add(loan.held)
+        return loan
+
+    async def take_back(self, loan: Loan) -> None:
+        """Take the tap back and restore it, or do nothing if the interface has been destroyed meanwhile."""
+        with trio.CancelScope(shield=True):
+            for attempt in count():
+                async with self._lock:
+                    if loan.over:
+                        return
+                    if not attempt and not loan.interface.virt.lost:
+                        await self._follower.look_after(loan.interface)  # counts the frames of the holder
+                        loan.interface.meter = None
+                    if await self._attach(loan, force=attempt >= TRIES):
+                        await self._end(loan)
+                        return
+                await trio.sleep(PAUSE if attempt < TRIES else LONGEST)
+
+    async def _attach(self, loan: Loan, force: bool) -> bool:
+        """Attach to the tap again. Return False if that fails, for example because another process still has the tap.
+
+        force: whether to make the tap again in this case.
+        """
+        interface, call = loan.interface, self._kernel.call
+        if interface.virt.lost:
+            return True
+        interface.away = True  # the tap may vanish for a moment
+        try:
+            await call(interface.tap.renew)
+            return True
+        except TapTaken:
+            if not force:
+                return False
+            log.warning("%s: a process has kept the tap; it is made again", interface.virt.tap)
+        except OSError as refusal:
+            gone = refusal.errno == errno.ENXIO
+            if interface.tap.attached:
+                interface.away = False
+                if gone:
+                    interface.lose()
+                return gone
+            if not (force or gone):
+                return False
+            log.info("%s: the tap is made again: %s", interface.virt.tap, refusal.strerror)
+        try:
+            await call(_make_again, interface, self._kernel.links, loan)
+        except OSError as refusal:
+            log.warning("%s: cannot attach to the tap again, will try again: %s", interface.virt.tap, refusal.strerror)
+            return False
+        link = replace(interface.found.link, tx_dropped=-interface.virt.host.dropped)  # the kernel begins at 0
+        interface.found = replace(interface.found, link=link)
+        await interface.recorder.moved()
+        return True
+
+    async def _restore(self, loan: Loan) -> None:
+        """Restore the settings of a tap to which virtfs is attached, and let the wire read it."""
+        interface = loan.interface
+        interface.away = False
+        virt = interface.virt
+        program = REJECT_ALL if virt.carrier == "off" else interface.recorder.program
+        try:
+            if not virt.lost:
+                await self._kernel.call(
+                    partial(
+                        restore,
+                        interface.tap,
+                        self._kernel.links,
+                        loan.was,
+                        carrier=interface.opening.carrier,
+                        persist=virt.persist,
+                        program=program,
+                    )
+                )
+        except OSError as refusal:
+            log.warning("%s: cannot restore the tap: %s", virt.tap, refusal.strerror)
+        interface.wire.regain()
+
+    async def _end(self, loan: Loan) -> None:
+        loan.over = True
+        interface = loan.interface
+        del self._all[interface]
+        await self._restore(loan)
+        loan.held.release()
+        self._leave(interface)
+        self._follower.doubt(interface)
+
+    def _leave(self, interface: Interface) -> None:
+        interface.ports.frame.seats.regain()
+        interface.wire.closed()
+        if interface.ports.frame.followed:
+            interface.opening.last_close()
+
+    async def end(self, interface: Interface, keep: bool) -> None:
+        """End the loan of an interface that is being destroyed. The caller holds the lock.
+
+        The program's descriptor becomes useless, unless the tap stays: if virtfs has found it, or with `keep`.
+        """
+        loan = self._all.pop(interface, None)
+        if loan is None:
+            return
+        loan.over = True
+        interface.meter = None
+        loan.ended.cancel()
+        virt, call, tap, links = interface.virt, self._kernel.call, interface.tap, self._kernel.links
+        try:
+            if virt.lost:
+                pass
+            elif virt.origin is not Origin.FOUND and not (keep and virt.persist):
+                interface.away = True
+                await call(links.delete_one, tap)
+                virt.lose()
+            elif loan.way is Given.AWAY:
+                await call(tap.renew)
+            else:
+                os.set_blocking(tap.fd, False)
+        except OSError as refusal:
+            log.info("%s: cannot take the tap from its holder: %s", virt.tap, refusal.strerror)
+        await self._restore(loan)
+        loan.held.release()
+        interface.ports.frame.seats.regain()
+        interface.wire.closed()
+
+
+def _attach_plain(tap: Tap, persist: bool) -> None:
+    tap.renew(header=False)
+    tap.set_persist(persist)
+
+
+def _make_again(interface: Interface, links: Links, loan: Loan) -> None:
+    """Make a tap again and give it the settings that it had. Blocks."""
+    tap, host = interface.tap, interface.virt.host
+    try:
+        found = find(links, tap)
+    except VirtError:  # it is gone
+        link = replace(loan.found.link, mtu=host.mtu, txqlen=host.queue)  # the kernel sets it down before it vanishes
+        found = replace(loan.found, link=link)
+    tap.make_again()
+    links.quiet(tap)
+    if found.link.alias:
+        links.mark(tap, found.link.alias)
+    put_back(links, tap, found)
+    links.set(tap, address=loan.was.address)

@@ -1,0 +1,35 @@
+"""fd: a symbolic link to the socket through which a program gets the tap itself (daemon.loans)."""
+
+from collections.abc import Callable
+
+from virtfs.core.ids import User
+from virtfs.core.loan import Meter
+from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Waiters
+from virtfs.files.node import Owner, Symlink
+
+
+class FdLink(Symlink):
+    """The symbolic link `fd`. listen: makes the socket if there is none. OSError: it cannot be made."""
+
+    __slots__ = ("_listen",)
+
+    def __init__(self, owner: Owner, target: str, listen: Callable[[], None]) -> None:
+        super().__init__(owner, target)
+        self._listen = listen
+
+    def follow(self) -> str:
+        self._listen()
+        return self.target
+
+
+class Held(DeviceHandle):
+    """A program that has the tap, as `clients` and `events` show it. It makes no requests of the mount."""
+
+    __slots__ = ("meter",)
+
+    def __init__(self, owner: Owner, opens: Opens, user: User, meter: Meter) -> None:
+        super().__init__(DeviceFile(owner, "fd", opens), user, Waiters())
+        self.meter = meter
+
+    def taken(self) -> int:
+        return self.meter.taken

@@ -1,0 +1,59 @@
+"""The name and the namespace of a tap to which virtfs is not attached, so that no descriptor can be asked for them."""
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+
+from virtfs.core.bytestext import to_bytes
+from virtfs.core.errors import VirtError
+from virtfs.host import netns
+
+
+def _index(name: str) -> int:
+    """Return the index of an interface of the calling thread's namespace. VirtError ENXIO: there is none."""
+    try:
+        return socket.if_nametoindex(to_bytes(name))  # type: ignore[arg-type]  # it also takes bytes
+    except OSError as refusal:
+        raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
+
+
+class Absent:
+    """An interface, by its namespace and its index there. It keeps the namespace alive.
+
+    If another program moves the interface to another namespace, the interface counts as gone.
+    """
+
+    def __init__(self, netns_of: Callable[[], int], name: str) -> None:
+        """Look up the interface in the calling thread's namespace. netns_of: returns a descriptor of this namespace."""
+        self.last_name = name
+        self.index = _index(name)
+        self._namespace = netns_of()
+
+    def name(self) -> str:
+        """Return the current name of the interface. VirtError ENXIO: it is gone."""
+
+        def ask() -> str:
+            return socket.if_indextoname(self.index)
+
+        here = netns.identity(self._namespace) == netns.own_identity()
+        try:
+            self.last_name = ask() if here else netns.inside(self._namespace, ask)
+        except OSError as refusal:
+            raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
+        return self.last_name
+
+    def alive(self) -> bool:
+        """Return whether the interface still exists in this namespace."""
+        try:
+            return bool(self.name())
+        except VirtError:
+            return False
+
+    def netns(self) -> int:
+        """Return a new descriptor of the namespace, which the caller must close."""
+        return os.dup(self._namespace)
+
+    def close(self) -> None:
+        """Release the namespace."""
+        os.close(self._namespace)

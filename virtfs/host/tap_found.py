@@ -1,0 +1,70 @@
+"""An interface that exists before virtfs attaches to it, and the user and group who may attach."""
+
+from dataclasses import dataclass
+from errno import ENODEV
+
+from virtfs.core.errors import VirtError
+from virtfs.host import netlink_messages as m
+from virtfs.host.netlink_attributes import Attributes, parse, text
+from virtfs.host.netlink_values import number
+from virtfs.host.rtnl import Rtnl
+
+_IFF_TAP = 0x0002  # linux/if_tun.h
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An existing interface with the tap's name."""
+
+    busy: str  # the reason why virtfs cannot attach to it, "" if there is none
+    multi_queue: bool
+
+
+def find(name: str) -> Found | None:
+    """Return the interface of that name in the calling thread's network namespace; None if there is none.
+
+    If a tap has a single queue, the kernel refuses a second attach. If a tap can have several queues, the kernel lets
+    several programs share it, so this function counts the attached queues.
+    """
+    try:
+        link = _ask(name)
+    except VirtError as refusal:
+        if refusal.errno == ENODEV:
+            return None
+        raise
+    information = parse(link.get(m.IFLA_LINKINFO, b""))
+    data = parse(information.get(m.IFLA_INFO_DATA, b""))
+    if text(information.get(m.IFLA_INFO_KIND, b"")) != "tun" or data.get(m.IFLA_TUN_TYPE) != bytes([_IFF_TAP]):
+        return Found("exists but is not a tap", False)
+    multi_queue = any(data.get(m.IFLA_TUN_MULTI_QUEUE, b""))
+    # These counts are present only for IFF_MULTI_QUEUE.
+    queues = sum(number(data, count) or 0 for count in (m.IFLA_TUN_NUM_QUEUES, m.IFLA_TUN_NUM_DISABLED_QUEUES))
+    return Found("is held by another program" if queues else "", multi_queue)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What any holder of a tap's descriptor can change, and rtnetlink reports.
+
+    owner, group: who may attach (TUNSETOWNER, TUNSETGROUP), None if the tap has none. type: the link type (TUNSETLINK),
+    a number of linux/if_arp.h.
+    """
+
+    owner: int | None
+    group: int | None
+    type: int
+
+
+def standing(name: str) -> Standing:
+    """Return the standing of a tap in the calling thread's namespace. VirtError ENODEV: there is no such interface."""
+    with Rtnl() as rtnl:
+        (link,) = rtnl.ask(m.RTM_GETLINK, m.link(0, m.named(name)))
+    _family, link_type, _index, _flags, _change = m.IFINFOMSG.unpack_from(link.body)
+    data = parse(parse(parse(link.body, m.IFINFOMSG.size).get(m.IFLA_LINKINFO, b"")).get(m.IFLA_INFO_DATA, b""))
+    return Standing(number(data, m.IFLA_TUN_OWNER), number(data, m.IFLA_TUN_GROUP), link_type)
+
+
+def _ask(name: str) -> Attributes:
+    with Rtnl() as rtnl:
+        (link,) = rtnl.ask(m.RTM_GETLINK, m.link(0, m.named(name)))
+    return parse(link.body, m.IFINFOMSG.size)

@@ -1,0 +1,99 @@
+"""What another process can change on a tap through a descriptor, and how to restore it.
+
+The ioctls of a tap need no privilege, once a process has an attached descriptor (drivers/net/tun.c __tun_chr_ioctl).
+"""
+
+import errno
+import os
+import struct
+from dataclasses import dataclass
+
+from virtfs.core.errors import VirtError
+from virtfs.host import features, netns
+from virtfs.host.bpf import Program
+from virtfs.host.links import Links
+from virtfs.host.tap import Tap
+from virtfs.host.tap_found import Standing, standing
+from virtfs.host.tap_protocol import OFFLOAD_NONE, VNET_HEADER
+
+# linux/if_tun.h, as numbered by asm-generic/ioctl.h
+_TUNSETOWNER = 0x400454CC
+_TUNSETLINK = 0x400454CD
+_TUNSETGROUP = 0x400454CE
+_TUNSETTXFILTER = 0x400454D1
+_TUNSETSNDBUF = 0x400454D4
+_TUNSETVNETHDRSZ = 0x400454D8
+_TUNSETVNETLE = 0x400454DC
+_TUNSETVNETBE = 0x400454DE
+_TUNSETSTEERINGEBPF = 0x800454E0
+_TUNSETFILTEREBPF = 0x800454E1
+_INT = struct.Struct("i")
+_INT_MAX = (1 << 31) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """A tap before it was given away. address: its MAC. features: the features that are wanted."""
+
+    address: bytes
+    standing: Standing
+    features: dict[str, bool]
+
+
+def before(tap: Tap, links: Links) -> Before:
+    """Return what restore() needs. Blocks. VirtError ENXIO: the interface is gone."""
+    address = links.get(tap).address
+    return netns.where(tap, lambda: Before(address, standing(tap.name()), features.wanted(tap.name())))
+
+
+def restore(tap: Tap, links: Links, was: Before, *, carrier: bool, persist: bool, program: Program | None) -> None:
+    """Restore everything that a holder of the descriptor can change. Blocks for about 10 ms.
+
+    carrier, persist, program: the settings that the tap should have. VirtError: ENXIO, the interface is gone.
+    """
+    tap.tell(_TUNSETVNETHDRSZ, _INT.pack(VNET_HEADER))
+    tap.tell(_TUNSETSNDBUF, _INT.pack(_INT_MAX))
+    tap.tell(_TUNSETTXFILTER, bytes(_INT.size))  # struct tun_filter: no flags, no addresses
+    for request, argument in (
+        (_TUNSETVNETLE, 0),
+        (_TUNSETVNETBE, 0),
+        (_TUNSETSTEERINGEBPF, -1),
+        (_TUNSETFILTEREBPF, -1),
+    ):
+        _try(tap, request, _INT.pack(argument))
+    tap.set_filter(program)
+    tap.set_offload(OFFLOAD_NONE)
+    netns.where(tap, lambda: features.want(tap.name(), was.features))
+    tap.set_carrier(carrier)
+    now = netns.where(tap, lambda: standing(tap.name()))
+    _give(tap, _TUNSETOWNER, was.standing.owner, now.owner, os.geteuid())
+    _give(tap, _TUNSETGROUP, was.standing.group, now.group, os.getegid())
+    if now.type != was.standing.type:
+        _set_type(tap, links, was.standing.type)
+    links.set(tap, address=was.address)
+    tap.set_persist(persist)
+
+
+def _try(tap: Tap, request: int, argument: bytes) -> None:
+    """Make an ioctl that some kernels do not have, or that depends on their configuration."""
+    try:
+        tap.tell(request, argument)
+    except VirtError as refusal:
+        if refusal.errno == errno.ENXIO:
+            raise
+
+
+def _give(tap: Tap, request: int, was: int | None, now: int | None, root: int) -> None:
+    """Set the owner or the group of a tap again. The kernel cannot remove one, so `root` then takes its place."""
+    if now != was:
+        tap.tell(request, root if was is None else was)
+
+
+def _set_type(tap: Tap, links: Links, link_type: int) -> None:
+    """Set the link type, which the kernel allows only while the interface is down."""
+    was_up = links.get(tap).up
+    links.set(tap, up=False)
+    try:
+        tap.tell(_TUNSETLINK, link_type)
+    finally:
+        links.set(tap, up=was_up)

@@ -1,0 +1,49 @@
+"""virtfs.mount(): a server of one's own, as a program. The example of its docstring has a temporary directory."""
+
+import subprocess
+import sys
+
+from harness.places import DIR, Place, finished
+from harness.serving import ENVIRONMENT
+
+# Relative paths are those of this program; its working directory has no module of virtfs.
+_PROGRAM = """
+import os, sys, virtfs
+os.chdir("/mnt")
+with virtfs.mount("virt", max_virts=2, state="lab.state", ro=None, debug=False) as net:
+    print(net, net.create(3, up=True), net.status()["options"])
+    try:
+        virtfs.mount("virt")
+    except OSError as error:
+        print(error)
+net.close()
+print(os.listdir("virt"), open("lab.state").read().split()[-1])
+try:
+    virtfs.mount(wobble=3)
+except OSError as error:
+    print(error.errno, error.strerror)
+try:
+    virtfs.mount("nothing")
+except FileNotFoundError as error:
+    print(error)
+print(os.listdir("."), {name.partition(".")[0] for name in sys.modules} & {"trio", "pyfuse3", "pyroute2"})
+"""
+
+
+def test_a_mount_of_its_own(elsewhere: Place) -> None:
+    environment = {**ENVIRONMENT, "TMPDIR": "/mnt"}
+    program = elsewhere.start(
+        sys.executable, "-c", _PROGRAM, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    output, complaint = finished(program, 40)
+    assert complaint == ""
+    assert output.splitlines() == [
+        f"Started({DIR!r}) virt3 max_virts=2,state=/mnt/lab.state",
+        f"[Errno 16] \"{DIR}\" is busy: virtfs is already mounted there: '{DIR}'",
+        "[] up",
+        '22 unknown mount option "wobble=3"',
+        "[Errno 2] \"/mnt/nothing\": No such file or directory: '/mnt/nothing'",
+        "['lab.state', 'virt'] set()",
+    ]
+    assert elsewhere.mounts() == []
+    assert elsewhere.links() == ["lo"]

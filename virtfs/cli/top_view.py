@@ -18,7 +18,7 @@ Key = tuple[str, int]  # of an interface: see Interface.key
 
 PLOT_MIN = 10  # cells
 _NAME_MAX = 24  # cells
-_HEIGHT = 4  # lines of a plot on the page of one interface
+_HEIGHT = 3  # lines of a plot on the page of one interface
 _NO_MOUNT = "there is no virtfs mount: make one with virtfs mount DIR"
 _NO_INTERFACE = "there is no interface: make one with virtfs ctl create 3 up"
 
@@ -223,13 +223,14 @@ class View:
         head = [Line(f"{one.virt['name']}  {state_of(one.virt)}  {one.directory}", "title")] if height > 2 else []
         head += _sentences({directory: why for directory, why in troubles.items() if directory == one.directory})
         foot = [Line("q quit  Enter back  up down scroll  h help", "title")] if height > 5 else []
-        body = [*map(Line, _facts(one)), Line(""), *_counters(one)]
+        body = [*map(Line, _facts(one)), Line("")]
+        rows = clients.splitlines()
+        body += [*(Line(row, "plain" if at else "heads") for at, row in enumerate(rows)), Line("")] if rows else []
         for way, name in enumerate(("rx", "tx")):
             numbers = [rates[way] for rates in one.past][-width:]
-            body += [Line(""), Line(f"{name} frames/s, at most {short(max(numbers, default=0))}", "heads")]
+            body.append(Line(f"{name} frames/s, at most {short(max(numbers, default=0))}", "heads"))
             body += map(Line, plot(numbers, width, _HEIGHT, self._marks))
-        rows = clients.splitlines()
-        body += [Line(""), *(Line(row, "plain" if at else "heads") for at, row in enumerate(rows))] if rows else []
+        body += [Line(""), *_counters(one)]
         self._room = max(1, height - len(head) - len(foot))
         self._first = max(0, min(self._first, len(body) - self._room))
         body = body[self._first : self._first + self._room]

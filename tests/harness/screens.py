@@ -1,0 +1,80 @@
+"""Programs in a real terminal: tmux, driven in its control mode (tmux(1), CONTROL MODE).
+
+In this mode tmux reads commands from a pipe, answers between %begin and %end, and reports each output of the program in
+the terminal, so that a test can wait for the next one.
+"""
+
+import re
+import subprocess
+from pathlib import Path
+
+from harness.places import Place, finished
+from harness.waiting import until
+
+
+class Screen:
+    """A terminal in which a shell script runs. environment: of tmux and the script."""
+
+    def __init__(self, place: Place, directory: Path, script: str, environment: dict[str, str]) -> None:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        words = ["tmux", "-u", "-S", str(directory / "tmux"), "-f", "/dev/null", "-C"]
+        size = ["-x", "80", "-y", "24"]
+        self._tmux = place.start(*words, "new-session", *size, script, env=environment, **pipes)
+        assert self._tmux.stdin is not None
+        assert self._tmux.stdout is not None
+        self._in, self._out = self._tmux.stdin, self._tmux.stdout
+        self.resize(80, 24)
+
+    def ask(self, command: str) -> list[str]:
+        """Give tmux a command and return its answer."""
+        self._in.write(f"{command}\n")
+        self._in.flush()
+        answer: list[str] | None = None
+        for line in self._out:
+            if answer is None:
+                # The flag 1 marks answers to commands from the pipe.
+                answer = [] if re.match(r"%begin \d+ \d+ 1", line) else None
+            elif re.match(r"%(end|error) \d+ \d+ 1", line):
+                assert line.startswith("%end"), f"{command}: {answer}"
+                return answer
+            else:
+                answer.append(line.removesuffix("\n"))
+        raise AssertionError(f"tmux has ended before {command}")
+
+    def resize(self, width: int, height: int) -> None:
+        """Change the size of the terminal."""
+        self.ask(f"refresh-client -C {width}x{height}")
+
+    def press(self, *keys: str) -> None:
+        """Press keys: characters, or names such as Enter, Down and C-c."""
+        self.ask(f"send-keys {' '.join(keys)}")
+
+    def type(self, line: str) -> None:
+        """Type a line of text and Enter."""
+        self.ask(f"send-keys -l '{line}'")
+        self.press("Enter")
+
+    def text(self, colours: bool = False) -> str:
+        """Return what the terminal shows. colours: with the escape sequences of colours and attributes."""
+        return "\n".join(self.ask(f"capture-pane -p{'e' if colours else ''}")).rstrip()
+
+    def until(self, pattern: str) -> str:
+        """Wait until the terminal shows a text that matches, and return what the terminal shows."""
+        seen = [""]
+
+        def shows() -> bool:
+            seen[0] = self.text()
+            return re.search(pattern, seen[0], re.MULTILINE) is not None
+
+        try:
+            until(shows, f"a terminal that shows {pattern!r}")
+        except AssertionError as stuck:
+            raise type(stuck)(f"{stuck}, but:\n{seen[0]}") from None
+        return seen[0]
+
+    def close(self) -> None:
+        """End tmux and the programs in the terminal."""
+        self._in.write("kill-server\n")
+        self._in.close()
+        self._tmux.stdin = None
+        finished(self._tmux)

@@ -6,9 +6,13 @@ the terminal, so that a test can wait for the next one.
 
 import re
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 from harness.places import Place, finished
+from harness.serving import ENVIRONMENT
 from harness.waiting import until
 
 
@@ -78,3 +82,22 @@ class Screen:
         self._in.close()
         self._tmux.stdin = None
         finished(self._tmux)
+
+
+Screens = Callable[..., Screen]  # the type of the fixture `screens`
+
+
+@pytest.fixture
+def screens(tmp_path: Path) -> Iterator[Screens]:
+    """A function that starts a shell script in a terminal: screens(place, script, **environment)."""
+    made: list[Screen] = []
+
+    def make(place: Place, script: str, **environment: str) -> Screen:
+        directory = tmp_path / f"terminal{len(made)}"
+        directory.mkdir()
+        made.append(Screen(place, directory, script, ENVIRONMENT | {"LC_ALL": "C.UTF-8"} | environment))
+        return made[-1]
+
+    yield make
+    for screen in made:
+        screen.close()

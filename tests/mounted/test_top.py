@@ -4,35 +4,15 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
 from harness.fixtures import Alone
 from harness.places import DIR, Place
-from harness.screens import Screen
-from harness.serving import ENVIRONMENT, PROJECT, Mount, Virts, frame
+from harness.screens import Screen, Screens
+from harness.serving import PROJECT, Mount, Virts, frame
 from harness.waiting import until
 
 TOP = f"{sys.executable} -m virtfs top"
-Screens = Callable[..., Screen]
-
-
-@pytest.fixture
-def screens(tmp_path: Path) -> Iterator[Screens]:
-    """A function that starts a shell script in a terminal."""
-    made: list[Screen] = []
-
-    def make(place: Place, script: str, **environment: str) -> Screen:
-        directory = tmp_path / str(len(made))
-        directory.mkdir()
-        environment = ENVIRONMENT | {"LC_ALL": "C.UTF-8", "PWD": str(PROJECT)} | environment
-        made.append(Screen(place, directory, script, environment))
-        return made[-1]
-
-    yield make
-    for screen in made:
-        screen.close()
 
 
 def shell(screens: Screens, place: Place, **environment: str) -> Screen:

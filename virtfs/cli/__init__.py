@@ -17,6 +17,8 @@ Modules:
     rates         rates of interfaces, from samples
     plot          plots as text
     ctl           virtfs ctl
+    completion    candidates for the completion of command lines
+    completion_line         candidates for a line of ctl
     serving       serves one mount, from attach to detach
     background    starts a server in a session of its own
     notify        tells systemd the state of the service

@@ -89,6 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settle()
     accept_any_caller()
     words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["__complete"]:
+        from virtfs.cli.completion import complete
+
+        complete(_parser(), words[1:])
+        return 0
     if len(words) == 4 and words[2] == "-o" and words[0] not in ("mount", "umount", "shell", "ls", "top", "ctl"):
         # mount.fuse3(8) calls virtfs like this for the type fuse.virtfs.
         from virtfs.cli import helper

@@ -4,8 +4,11 @@ In this mode tmux reads commands from a pipe, answers between %begin and %end, a
 the terminal, so that a test can wait for the next one.
 """
 
+import os
 import re
+import select
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +16,9 @@ import pytest
 
 from harness.places import Place, finished
 from harness.serving import ENVIRONMENT
-from harness.waiting import until
+from harness.waiting import PATIENCE, Stuck
+
+_LOOK = 0.5  # seconds without a report from tmux, after which to look anyway
 
 
 class Screen:
@@ -26,6 +31,7 @@ class Screen:
         self._tmux = place.start(*words, "new-session", *size, script, env=environment, **pipes)
         assert self._tmux.stdin is not None
         assert self._tmux.stdout is not None
+        self._data = b""
         self._in, self._out = self._tmux.stdin, self._tmux.stdout
         self.resize(80, 24)
 
@@ -34,7 +40,8 @@ class Screen:
         self._in.write(f"{command}\n")
         self._in.flush()
         answer: list[str] | None = None
-        for line in self._out:
+        while True:
+            line = self._line()
             if answer is None:
                 # The flag 1 marks answers to commands from the pipe.
                 answer = [] if re.match(r"%begin \d+ \d+ 1", line) else None
@@ -42,8 +49,22 @@ class Screen:
                 assert line.startswith("%end"), f"{command}: {answer}"
                 return answer
             else:
-                answer.append(line.removesuffix("\n"))
-        raise AssertionError(f"tmux has ended before {command}")
+                answer.append(line)
+
+    def _line(self) -> str:
+        """Return the next line from tmux."""
+        while b"\n" not in self._data:
+            more = os.read(self._out.fileno(), 1 << 16)
+            assert more, "tmux has ended"
+            self._data += more
+        line, _, self._data = self._data.partition(b"\n")
+        return line.decode()
+
+    def _wait(self, seconds: float) -> None:
+        """Wait until tmux reports something, most likely output of the program."""
+        select.select([self._out], [], [], seconds)
+        while b"\n" in self._data or select.select([self._out], [], [], 0)[0]:
+            self._line()
 
     def resize(self, width: int, height: int) -> None:
         """Change the size of the terminal."""
@@ -64,17 +85,12 @@ class Screen:
 
     def until(self, pattern: str) -> str:
         """Wait until the terminal shows a text that matches, and return what the terminal shows."""
-        seen = [""]
-
-        def shows() -> bool:
-            seen[0] = self.text()
-            return re.search(pattern, seen[0], re.MULTILINE) is not None
-
-        try:
-            until(shows, f"a terminal that shows {pattern!r}")
-        except AssertionError as stuck:
-            raise type(stuck)(f"{stuck}, but:\n{seen[0]}") from None
-        return seen[0]
+        end = time.monotonic() + PATIENCE
+        while not re.search(pattern, text := self.text(), re.MULTILINE):
+            if time.monotonic() > end:
+                raise Stuck(f"not within {PATIENCE:g} s: a terminal that shows {pattern!r}, but:\n{text}")
+            self._wait(_LOOK)
+        return text
 
     def close(self) -> None:
         """End tmux and the programs in the terminal."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.fixtures import Alone
 from harness.places import DIR, Place
 from harness.screens import Screen, Screens
-from harness.serving import PROJECT, Mount, Virts, frame
+from harness.serving import Mount, Virts, frame
 from harness.waiting import until
 
 TOP = f"{sys.executable} -m virtfs top"
@@ -99,6 +99,14 @@ def test_every_end_restores_the_terminal(alone: Alone, screens: Screens) -> None
     (pid,) = [pid for pid, line in mount.processes().items() if " top " in line and child(pid)]
     os.kill(pid, signal.SIGTERM)
     assert "Terminated" in check_restored(screen, 143)
+    os.kill(mount.server.pid, signal.SIGSTOP)
+    try:
+        screen.type(f"clear; {TOP} -i 0.1")
+        screen.until(f"^{DIR}: no answer for [0-9]+ s; is its server stopped .pid {mount.server.pid}")
+        screen.press("q")
+        check_restored(screen, 0)
+    finally:
+        os.kill(mount.server.pid, signal.SIGCONT)
     screen.type(f"clear; {TOP} -d {DIR}")
     screen.until("^virt3 ")
     mount.end()
@@ -108,21 +116,3 @@ def test_every_end_restores_the_terminal(alone: Alone, screens: Screens) -> None
 def child(pid: int) -> bool:
     """Return whether a process has children."""
     return Path(f"/proc/{pid}/task/{pid}/children").read_text() != ""
-
-
-def test_a_stopped_server_does_not_stop_top(alone: Alone, screens: Screens) -> None:
-    mount = alone()
-    mount.ctl("create 3")
-    os.kill(mount.server.pid, signal.SIGSTOP)
-    try:
-        screen = shell(screens, mount)
-        screen.type(f"{TOP} -i 0.1")
-        screen.until(f"^{DIR}: no answer for [0-9]+ s; is its server stopped .pid {mount.server.pid}")
-        screen.press("q")
-        check_restored(screen, 0)
-    finally:
-        os.kill(mount.server.pid, signal.SIGCONT)
-
-
-def test_top_needs_a_terminal(mount: Mount) -> None:
-    assert "top needs a terminal" in mount.refused(f"PYTHONPATH={PROJECT} {TOP}")

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from virtfs.cli import terminal
 from virtfs.cli.columns import cells, cut, padded
+from virtfs.cli.main import main
 from virtfs.cli.plot import ASCII, plot
 from virtfs.cli.rates import Interface, Interfaces, rates_of
 from virtfs.cli.top_view import HELP, View
@@ -197,3 +199,33 @@ def test_widths_are_counted_in_cells() -> None:
 
 def test_an_interface_knows_its_place() -> None:
     assert Interface(MOUNT, virt(3)).key == (MOUNT, 3)
+
+
+def test_top_needs_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.isatty", lambda fd: False)
+    assert main(["top"]) == 1
+    assert "top needs a terminal" in capsys.readouterr().err
+    monkeypatch.setattr("os.isatty", lambda fd: True)
+    monkeypatch.setenv("TERM", "dumb")
+    assert main(["top"]) == 1
+    assert 'cursor can be moved, which "dumb" cannot' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("interval", ["0", "0.05", "61", "-1", "x", "1e0", ""])
+def test_intervals_out_of_range(interval: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["top", "-i", interval])
+
+
+@pytest.mark.parametrize(
+    ("environment", "shows"),
+    [
+        ({}, False),
+        ({"LANG": "de_DE.UTF-8"}, True),
+        ({"LANG": "C.utf8", "LC_ALL": ""}, True),
+        ({"LANG": "C.UTF-8", "LC_ALL": "C"}, False),
+        ({"LANG": "C", "LC_CTYPE": "C.UTF-8"}, True),
+    ],
+)
+def test_the_locale_says_whether_blocks_are_shown(environment: dict[str, str], shows: bool) -> None:
+    assert terminal.shows_unicode(environment) == shows

@@ -16,7 +16,7 @@ import pytest
 from harness import children, forks
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["harness.fixtures"]
+pytest_plugins = ["harness.fixtures", "harness.screens"]
 
 LIMIT = 60.0  # seconds for a test and its fixtures, unless @pytest.mark.timeout(seconds) sets another limit
 _AFTER = 10.0  # seconds from the time-out of a test to the SIGKILL of its child processes

@@ -15,7 +15,7 @@ from harness.places import DIR, finished
 from harness.serving import ENVIRONMENT, PROJECT, Mount, Virt, Virts, frame
 
 from virtfs.cli.ctl import ctl
-from virtfs.cli.ls import RATES
+from virtfs.cli.rates import RATES
 from virtfs.core.errors import VirtError
 
 VIRTFS = f"PYTHONPATH={PROJECT} {sys.executable} -m virtfs"

@@ -1,4 +1,4 @@
-"""The command line: `virtfs mount`, `umount`, `shell`, `exec`, `ls` and `ctl`, and mount.virtfs for mount(8).
+"""The command line: `virtfs mount`, `umount`, `shell`, `exec`, `ls`, `top` and `ctl`, and mount.virtfs for mount(8).
 
 Modules:
 
@@ -9,7 +9,16 @@ Modules:
     umount        virtfs umount
     mounts        the mounts that a user can see, and access to them that does not hang
     ls            virtfs ls
+    top           virtfs top
+    top_view      the lines that virtfs top shows, and its keys
+    sampling      samples of mounts at intervals
+    terminal      curses, keys and signals
+    columns       interfaces in columns of text
+    rates         rates of interfaces, from samples
+    plot          plots as text
     ctl           virtfs ctl
+    completion    candidates for the completion of command lines
+    completion_line         candidates for a line of ctl
     serving       serves one mount, from attach to detach
     background    starts a server in a session of its own
     notify        tells systemd the state of the service

@@ -5,20 +5,17 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
 
+from virtfs.cli.columns import cut, host_of, short, state_of, table
 from virtfs.cli.mounts import Answer, ask, chosen, read, say, visible
+from virtfs.cli.rates import Object, rates_of
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import one_line, quoted
 from virtfs.fuse.mounttable import Mounted, resolve
 
-Object = Mapping[str, Any]
-
 INTERVAL = 0.25  # seconds between the two samples from which the rates are computed
-RATES: Final = ("rx_frames", "rx_bytes", "rx_dropped", "tx_frames", "tx_bytes", "tx_dropped")
-_UNITS = " kMGT"
 
 
 def ls(directory: str | None, as_json: bool) -> int:
@@ -86,21 +83,6 @@ def describe(mount: Mounted, answer: Answer) -> dict[str, object]:
     }
 
 
-def rates_of(first: Object, second: Object, seconds: float) -> dict[str, dict[str, float]]:
-    """Return the rates a second of each interface that is in both samples of status.json, by name.
-
-    An interface that has been destroyed and created again between the samples has the rate 0.
-    """
-    before = {virt["name"]: virt["stats"] for virt in first["virts"]}
-    return {
-        virt["name"]: {
-            name: max(0.0, round((virt["stats"][name] - before[virt["name"]][name]) / seconds, 3)) for name in RATES
-        }
-        for virt in second["virts"]
-        if virt["name"] in before
-    }
-
-
 def lines(one: Object, width: int) -> Iterator[str]:
     """Yield the lines about a mount. width: the maximum number of characters in a line."""
     status: Object | None = one["status"]
@@ -141,51 +123,9 @@ def _row(virt: Object, rates: Mapping[str, float]) -> tuple[str, ...]:
     )
 
 
-def state_of(virt: Object) -> str:
-    """Return the state of an interface in one word."""
-    tap = virt["tap"]
-    return "lost" if virt["lost"] else "down" if not virt["up"] else "up" if tap["carrier"] else "nolink"
-
-
-def host_of(virt: Object) -> str:
-    """Return the host's end of an interface: its name if that is unusual, addresses, bridge and namespace."""
-    tap = virt["tap"]
-    parts = [] if tap["name"] == f"tap{virt['unit']}" else [tap["name"]]
-    parts += tap["addresses"]
-    parts += [f"bridge {tap['bridge']}"] if tap["bridge"] else []
-    parts += [f"netns {tap['netns']}"] if tap["netns"] else []
-    parts += [f"# {virt['description']}"] if virt["description"] else []
-    return " ".join(parts)
-
-
 def _state(bridge: Object) -> str:
     return "lost" if bridge["lost"] else "up" if bridge["up"] else "down"
 
 
 def _members(bridge: Object) -> str:
     return " ".join(member["name"] for member in bridge["members"])
-
-
-def short(number: float) -> str:
-    """Return a number in at most five characters: 999, 12.3k, 4.56M."""
-    if number and number < 10 and number != int(number):
-        return f"{number:.1f}"
-    for unit in _UNITS:
-        if round(number) < 1000:
-            return f"{number:.{0 if unit == ' ' else max(0, 3 - len(str(int(number))))}f}{unit.strip()}"
-        number /= 1000
-    return f"{number:.0f}P"
-
-
-def cut(text: str, width: int) -> str:
-    """Return a text of at most `width` characters. "…" replaces what is cut off."""
-    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
-
-
-def table(rows: Sequence[Sequence[str]], alignment: str, width: int) -> Iterator[str]:
-    """Yield the lines of a table, whose last column takes the rest of the line. alignment: "<" or ">" a column."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(alignment))]
-    align: dict[str, Callable[[str, int], str]] = {"<": str.ljust, ">": str.rjust}
-    for row in rows:
-        cells = [align[side](cell, size) for cell, size, side in zip(row, widths, alignment, strict=True)]
-        yield cut(" ".join(cells).rstrip(), width)

@@ -6,6 +6,7 @@ Each subcommand is imported only when it is needed. Otherwise importing the modu
 
 import argparse
 import errno
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import virtfs
 from virtfs.cli.signals import accept_any_caller
 from virtfs.cli.surroundings import complain, sentence_of, settle
 from virtfs.core.errors import VirtError
+from virtfs.core.quoting import quoted
 
 _MOUNT = """\
 Mount virtfs at DIR, with taps in this network namespace. Returns when the mount is ready.
@@ -61,6 +63,14 @@ a second, from the host and to it; DROPPED is their number so far.
   virtfs ls --svg lab.svg
   virtfs ls --json | jq '.mounts[].status.virts[].name'
 """
+_TOP = """\
+Show the interfaces of all mounts that you can see, live: frames and bits a second, drops, readers,
+and a plot of the frames received and transmitted. Press h for the keys, q to quit.
+
+  virtfs top
+  virtfs top -d /mnt/virt -i 0.5
+"""
+_INTERVAL = "time between two samples, 0.1 to 60 (1)"
 _CTL = """\
 Write LINE to the file ctl of a mount. If the line is refused, print the reason and exit with status 1.
 The mount is that at DIR, $VIRTFS, the one of the working directory, or the only one.
@@ -90,7 +100,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settle()
     accept_any_caller()
     words = sys.argv[1:] if arguments is None else arguments
-    if len(words) == 4 and words[2] == "-o" and words[0] not in ("mount", "umount", "shell", "ls", "ctl"):
+    if words[:1] == ["__complete"]:
+        from virtfs.cli.completion import complete
+
+        complete(_parser(), words[1:])
+        return 0
+    if len(words) == 4 and words[2] == "-o" and words[0] not in ("mount", "umount", "shell", "ls", "top", "ctl"):
         # mount.fuse3(8) calls virtfs like this for the type fuse.virtfs.
         from virtfs.cli import helper
 
@@ -117,6 +132,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if given.svg is None:
                     return ls(given.directory, given.json)
                 draw(given.directory, given.svg)
+                return 0
+            case "top":
+                from virtfs.cli.top import top
+
+                top(given.directory, given.interval)
                 return 0
             case "ctl":
                 from virtfs.cli.ctl import ctl
@@ -164,6 +184,12 @@ def _split(words: Sequence[str]) -> tuple[Sequence[str], list[str]]:
     return words, []
 
 
+def _interval(text: str) -> float:
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) or not 0.1 <= float(text) <= 60:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not a number of seconds from 0.1 to 60")
+    return float(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
@@ -204,6 +230,17 @@ def _parser() -> argparse.ArgumentParser:
     form = one.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object, see virtfs(1)")
     form.add_argument("--svg", metavar="FILE", help="draw the network of one mount with Graphviz; - is stdout")
+
+    one = verbs.add_parser("top", help="show rates live", description=_TOP, formatter_class=raw)
+    one.add_argument("-d", dest="directory", metavar="DIR", help="the mount; without it, all mounts")
+    one.add_argument(
+        "-i",
+        dest="interval",
+        metavar="SECONDS",
+        type=_interval,
+        default=1.0,
+        help="time between samples, 0.1 to 60 (1)",
+    )
 
     one = verbs.add_parser("ctl", help="write a line to ctl", description=_CTL, formatter_class=raw)
     one.add_argument("-d", dest="directory", metavar="DIR", help="the mount, or the directory of one interface")

@@ -192,6 +192,7 @@ _PARSERS: Final[dict[str, _Parser]] = {
     "limit": _whole("limit", 1, LIMIT_MAX),
     "seed": _whole("seed", 0, SEED_MAX),
 }
+WORDS: Final = tuple(_PARSERS)  # the words that may begin a part of an impairment
 
 
 def _check(impairment: Impairment, seen: set[str]) -> None:

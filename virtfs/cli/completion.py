@@ -1,0 +1,142 @@
+"""Completion of command lines. The scripts in completions/ ask `virtfs __complete WORD ...` for the candidates.
+
+WORD is each word after `virtfs`, up to the one to complete. The first line of the answer tells the script what else the
+shell itself shall offer: "none", "files", "directories", or "command N" if the words from number N on are a command
+line of their own. Each further line is a candidate, a tab, and the meaning of the candidate.
+"""
+
+import argparse
+import grp
+import json
+import os
+import pwd
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from virtfs.cli.columns import host_of
+from virtfs.cli.completion_line import Candidate, Names, of_line, of_verbs
+from virtfs.cli.mounts import ask, chosen, read, say, visible
+from virtfs.core.verbs import BRIDGE, VIRT
+from virtfs.fuse.mounttable import resolve
+
+_PATIENCE = 1.0  # seconds to wait for a mount; the user waits, too
+_OF_ONE = re.compile(r"(virt|bridge)[0-9]+")
+_OPTION = re.compile(r"^  (\w+=?)[A-Z]* *(.*)$", re.MULTILINE)  # of the option -o, in the help text
+
+
+class Given(NamedTuple):
+    """The options and words of a command that precede the word to complete."""
+
+    options: dict[str, str]
+    words: list[str]
+
+
+def complete(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Print the answer for a command line, whose last word is to be completed."""
+    *before, current = words or [""]
+    shell, candidates = _candidates(parser, before, current)
+    shown = (f"{word}\t{meaning}" for word, meaning in candidates if word.startswith(current))
+    say("".join(f"{line}\n" for line in (shell, *dict.fromkeys(shown)) if line.replace("\t", "").isprintable()))
+
+
+def _candidates(
+    parser: argparse.ArgumentParser, before: Sequence[str], current: str
+) -> tuple[str, Iterator[Candidate] | list[Candidate]]:
+    commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    if not before:
+        helps = [(action.dest, action.help or "") for action in commands._choices_actions]
+        return "none", [*helps, *_options(parser)]
+    chosen_one = commands.choices.get(before[0])
+    if chosen_one is None:
+        return "none", []
+    given, action, at = _walk(chosen_one, before)
+    metavar = "" if action is None else str(action.metavar)
+    if current.startswith("-") and metavar not in ("LINE", "OPTIONS") and not given.words:
+        return "none", _options(chosen_one)
+    match metavar:
+        case "DIR":
+            mounts = [] if before[0] == "mount" else [(mount.directory, "a mount") for mount in visible()]
+            return "directories", mounts
+        case "FILE":
+            return "files", []
+        case "CMD":
+            return f"command {at}", []
+        case "OPTIONS":
+            return "none", _mount_options(chosen_one.description or "", current)
+        case "LINE":
+            options = [] if given.words else _options(chosen_one)
+            return "none", [*_of_ctl(given), *options]
+    return "none", []
+
+
+def _options(parser: argparse.ArgumentParser) -> list[Candidate]:
+    return [(option, action.help or "") for action in parser._actions for option in action.option_strings]
+
+
+def _walk(parser: argparse.ArgumentParser, before: Sequence[str]) -> tuple[Given, argparse.Action | None, int]:
+    """Return what precedes the word to complete, the action that takes this word, and where the words begin."""
+    by_name = {option: action for action in parser._actions for option in action.option_strings}
+    places = [action for action in parser._actions if not action.option_strings]
+    options: dict[str, str] = {}
+    at = 1
+    while at < len(before) and before[at].startswith("-"):
+        action = by_name.get(before[at])
+        at += 1
+        if before[at - 1] == "--":
+            break
+        if action is not None and action.nargs != 0:
+            if at == len(before):
+                return Given(options, []), action, at
+            options[action.dest] = before[at]
+            at += 1
+    words = list(before[at:])
+    action = places[0] if places and (not words or places[0].nargs == argparse.REMAINDER) else None
+    return Given(options, words), action, at
+
+
+def _mount_options(text: str, current: str) -> list[Candidate]:
+    """Return the candidates for a list of mount options: the list so far with one more option."""
+    so_far = current[: current.rfind(",") + 1]
+    used = {option.partition("=")[0] for option in so_far.split(",")}
+    found = _OPTION.findall(text.partition("options, after -o")[2])
+    return [(so_far + option, meaning) for option, meaning in found if option.strip("=") not in used]
+
+
+def _of_ctl(given: Given) -> Iterator[Candidate]:
+    directory = given.options.get("directory")
+    names, target = Names(), ""
+    with suppress(OSError):
+        where = chosen(directory)
+        if _OF_ONE.fullmatch(os.path.basename(where)):
+            target = os.path.basename(where)
+            where = where.removesuffix(f"/{target}").removesuffix("/bridge")
+        names = names_of(where)
+    line = [word for words in given.words for word in words.split()]
+    if target:
+        return of_verbs(BRIDGE if target.startswith(BRIDGE) else VIRT, target, line, names)
+    return of_line(line, names)
+
+
+def names_of(directory: str) -> Names:
+    """Return the names in a mount and on the host. If the mount does not answer soon, its names are missing."""
+    (answer,) = ask([resolve(directory)], lambda mount: read(mount, "status.json"), _PATIENCE)
+    status = {"virts": [], "bridges": [], "cables": []} if answer.error else json.loads(answer.data)
+    links = sorted(os.listdir("/sys/class/net"))
+    namespaces: list[str] = []
+    with suppress(OSError):
+        namespaces = sorted(os.listdir("/run/netns"))
+    return Names(
+        virts={virt["name"]: host_of(virt) for virt in status["virts"]},
+        members={bridge["name"]: [member["name"] for member in bridge["members"]] for bridge in status["bridges"]},
+        addresses={virt["name"]: virt["tap"]["addresses"] for virt in status["virts"]}
+        | {bridge["name"]: bridge["inet"] for bridge in status["bridges"]},
+        cables=[(cable["ends"][0], cable["ends"][1]) for cable in status["cables"]],
+        interfaces=links,
+        bridges=[link for link in links if Path("/sys/class/net", link, "bridge").exists()],
+        namespaces=namespaces,
+        users=[user.pw_name for user in pwd.getpwall()],
+        groups=[group.gr_name for group in grp.getgrall()],
+    )

@@ -2,7 +2,15 @@
 
     host kernel ── tap3 ══════ wire ══════ virt3 ── files under /mnt/virt/virt3 ── your program
 
-Folders, lowest layer first. Each imports only folders listed before it; tests/test_layers.py checks this.
+For programs that use virtfs, doc/python.md describes the names below:
+
+    with virtfs.Mount("/mnt/virt") as net:
+        v = net.create(3, up=True, inet="10.0.3.1/24")
+        with v.open() as port:
+            port.send(b"…"); frame = port.recv()
+
+For those who change virtfs: folders, lowest layer first. Each imports only folders listed before it, and client only
+core; tests/test_layers.py checks this.
 
     core/      pure: grammar, queues, numbers, states. Standard library only, no system calls
     host/      the kernel's interfaces, one module each: taps, links (with pyroute2), namespaces
@@ -11,9 +19,78 @@ Folders, lowest layer first. Each imports only folders listed before it; tests/t
     fuse/      the FUSE server. mount: mounts and unmounts. protocol: the messages of /dev/fuse.
                channel: reads the requests. answerers: who answers which. names: answers rare ones, with pyfuse3
     daemon/    owns the interfaces, carries out commands, undoes those that fail
+    client/    the Python API, over the files of a mount
     cli/       the commands `virtfs …` and `mount.virtfs`
+
+    aio        the Python API for asyncio and trio; belongs to client
 
 The docstring of each folder lists its modules; doc/design.md gives the reasons.
 """
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Bridge",
+    "Cable",
+    "Client",
+    "Event",
+    "Events",
+    "Host",
+    "Known",
+    "Loan",
+    "Mount",
+    "Port",
+    "Stats",
+    "Stream",
+    "Tap",
+    "Virt",
+    "aio",
+    "mount",
+]
+
+TYPE_CHECKING = False  # typing.TYPE_CHECKING for checkers, without the import
+if TYPE_CHECKING:
+    from virtfs import aio
+    from virtfs.client.bridge import Bridge, Known
+    from virtfs.client.events import Event, Events
+    from virtfs.client.mount import Cable, Mount
+    from virtfs.client.native import Loan, Tap
+    from virtfs.client.port import Port
+    from virtfs.client.started import mount
+    from virtfs.client.stream import Stream
+    from virtfs.client.virt import Client, Host, Stats, Virt
+
+# The module of each name of the API. It is imported at the first use, so that the server and the commands, which import
+# this package too, do not wait for it.
+_MODULES = {
+    "Bridge": "bridge",
+    "Cable": "mount",
+    "Client": "virt",
+    "Event": "events",
+    "Events": "events",
+    "Host": "virt",
+    "Known": "bridge",
+    "Loan": "native",
+    "Mount": "mount",
+    "Port": "port",
+    "Stats": "virt",
+    "Stream": "stream",
+    "Tap": "native",
+    "Virt": "virt",
+    "mount": "started",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a name of the API (PEP 562)."""
+    from importlib import import_module
+
+    if name == "aio":
+        return import_module("virtfs.aio")
+    if name in _MODULES:
+        return globals().setdefault(name, getattr(import_module(f"virtfs.client.{_MODULES[name]}"), name))
+    raise AttributeError(f"module 'virtfs' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

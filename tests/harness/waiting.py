@@ -35,6 +35,13 @@ def waits_in_read(thread: int) -> bool:
     return False
 
 
+def polls(thread: int) -> bool:
+    """Return whether a thread waits in poll(2), select(2) or epoll_wait(2)."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return "poll" in Path(f"/proc/{thread}/wchan").read_text()
+    return False
+
+
 def until_it_waits(thread: int) -> None:
     """Wait until a thread waits for a frame in read(2)."""
     until(lambda: waits_in_read(thread), f"thread {thread} waits in read")

@@ -5,6 +5,7 @@ Each subcommand is imported only when it is needed. Otherwise importing the modu
 """
 
 import argparse
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -114,10 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
                 command: list[str] = given.command
                 return shell(command[1:] if command[:1] == ["--"] else command)
-    except VirtError as e:
-        complain("virtfs", e.strerror)
     except OSError as e:
-        complain("virtfs", sentence_of(e))
+        sentence = e.strerror if isinstance(e, VirtError) else sentence_of(e)
+        complain("virtfs", sentence)
+        from virtfs.cli.notify import notify
+
+        notify(f"STATUS={sentence}", f"ERRNO={e.errno or errno.EIO}")
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 1

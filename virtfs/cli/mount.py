@@ -75,7 +75,6 @@ def _serve(path: str, options: MountOptions, ready: Ready, foreground: bool) -> 
     try:
         serving.run(path, options, now_ready)
     except VirtError as e:
-        notify(f"STATUS={e.strerror}", f"ERRNO={e.errno}")
         if not foreground:
             log.error("%s", e.strerror)
         raise

@@ -1,0 +1,1 @@
+"""The Python API on a mount, and against servers that the tests play."""

@@ -1,0 +1,46 @@
+"""Each public name of the API has a docstring with an example, and the examples do what they show."""
+
+import pytest
+from harness.serving import Mount
+
+import virtfs
+from virtfs.client import events, lines, values
+
+from . import examples
+
+# The example of these needs more than a mount; test_native.py runs them.
+_ELSEWHERE = {"Tap", "Loan", "Virt.tap", "Virt.lend"}
+_ALSO = {"lines.words": lines.words, "lines.impairment": lines.impairment, "values.text_of": values.text_of}
+THINGS = dict(examples.documented())
+
+
+def test_the_names_of_the_package_are_there() -> None:
+    assert {name.partition(".")[0] for name in THINGS} == {*virtfs.__all__} - {"aio"}
+    assert {"Virt.mtu", "Virt.open", "Host.addresses", "Mount.__getitem__", "Port.recv", "Virt.read"} <= {*THINGS}
+    assert dir(virtfs) == sorted({*dir(virtfs), *virtfs.__all__})
+    with pytest.raises(AttributeError, match="no attribute 'wobble'"):
+        virtfs.wobble  # noqa: B018
+
+
+def test_each_public_name_has_a_docstring_with_an_example() -> None:
+    lacking = [
+        name
+        for name, thing in THINGS.items()
+        if ">>>" not in examples.docstring(thing) and name not in _ELSEWHERE and name.split(".")[0] not in _ELSEWHERE
+    ]
+    assert lacking == []
+
+
+def test_the_examples_do_what_they_show(mount: Mount) -> None:
+    things = THINGS | _ALSO
+    texts = [(name, examples.docstring(thing)) for name, thing in things.items() if name not in _ELSEWHERE]
+    assert mount.root.begin(examples.run, texts).result(50) == ""
+
+
+def test_the_example_of_parsing_an_event() -> None:
+    assert events.parse("1764380000.250000 carrier virt3 carrier=1") == events.Event(
+        1764380000.25, "carrier", "virt3", {"carrier": 1}
+    )
+    assert events.parse("1.5 lost 7") == events.Event(1.5, "missed", "", {"events": 7})
+    assert events.parse("1.5 bridge virt3 bridge=5").values == {"bridge": "5"}
+    assert events.parse("1.5 bridge virt3 bridge=").values == {"bridge": ""}

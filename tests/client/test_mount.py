@@ -1,0 +1,312 @@
+"""Mount, Virt, Bridge, cables and events: what a program says, the kernel and other programs see, and back."""
+
+import errno
+import io
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from harness.fixtures import Alone
+from harness.serving import Mount, frame
+from harness.waiting import PATIENCE
+
+import virtfs
+from virtfs.client import lines
+from virtfs.core.verbs import BRIDGE
+
+from .conftest import seen
+from .examples import RECORDING
+from .waiting import Waiting, fails
+
+
+def test_the_values_of_an_interface(mount: Mount, v: virtfs.Virt) -> None:
+    v.mtu, v.backlog, v.strict, v.pace, v.description = 1400, 5, True, 0.5, "a # b"
+    v.history_size = "64K"
+    assert "mtu 1400" in mount.ip("link show tap3")
+    mount.ctl("virt3 queue 17")
+    assert (v.mtu, v.queue, v.backlog, v.strict, v.promisc, v.pace) == (1400, 17, 5, True, False, 0.5)
+    assert (v.history_size, v.description, v.carrier, v.exclusive) == (65536, "a # b", "always", "read")
+    assert {type(value) for value in (v.mtu, v.history_size, v.host.index, v.next)} == {int}
+    v.filter = "arp"
+    v.filter = ""
+    assert v.filter == ""
+
+
+def test_the_attributes_are_those_of_status_json(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    """Also their types: a new file needs an attribute that agrees with status.json."""
+    v.set(pace=2, history="64K", inet="10.0.3.1/24")
+    told = net.status()["virts"][0]
+    for name, value in told.items():
+        if name in ("unit", "lost", "owner_name", "group_name", "mode", "readers"):
+            continue
+        if name == "stats":
+            assert dict(v.stats) == value
+        elif name == "tap":
+            assert {file: getattr(v.host, file) for file in value} == value
+        else:
+            mine = getattr(v, name)
+            assert (mine, type(mine) in (type(value), float)) == (value, True), name
+
+
+def test_a_refusal_has_the_errno_and_the_sentence(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    with fails(errno.ERANGE) as caught:
+        v.mtu = 66000
+    error = caught.value
+    assert (error.errno, error.filename) == (errno.ERANGE, str(v.path / "mtu"))
+    assert error.strerror == 'virt3/mtu: "66000" is outside the range 68 to 65521' == net.last_error
+    with pytest.raises(FileExistsError, match='"virt3" already exists'):
+        net.create(3)
+    with pytest.raises(OSError, match=r"line 2.*wobble"):
+        net.ctl("virt3 up\nvirt3 wobble\nvirt3 down")
+    with pytest.raises(OSError, match="unknown verb"):
+        net.create(5, mtu=1400, wobble=3)  # type: ignore[call-arg]
+    assert 5 not in net
+    with pytest.raises(AttributeError, match="next cannot be set"):
+        v.next = 3
+
+
+def test_a_refusal_by_the_kernel_has_its_own_sentence(v: virtfs.Virt) -> None:
+    v.destroy()
+    with pytest.raises(FileNotFoundError, match=r"No such file or directory: .*virt3/mtu"):
+        v.mtu  # noqa: B018
+    with pytest.raises(FileNotFoundError):
+        v.stats["rx_frames"]
+
+
+def test_interfaces_are_a_collection(net: virtfs.Mount) -> None:
+    assert (len(net), list(net), bool(net)) == (0, [], True)
+    v = net.create(30)
+    w = net.create(4, up=True)
+    assert list(net) == [w, v]
+    assert net[30] == v
+    assert v != w
+    assert len({v, net[30]}) == 1
+    assert (3 in net, 4 in net, "virt4" in net) == (False, True, False)
+    with pytest.raises(KeyError):
+        net[3]
+    net.destroy(v)
+    net.destroy("virt4")
+    assert len(net) == 0
+    with fails(errno.ENXIO, "virt30"):
+        net.destroy(30)
+    with pytest.raises(KeyError):
+        net.ensure(3).stats["wobble"]
+
+
+def test_the_lowest_free_number(mount: Mount, net: virtfs.Mount) -> None:
+    """Like `create` without a number, it leaves alone what the host has, whoever else creates interfaces."""
+    mount.ip("tuntap add tap0 mode tap")
+    net.create(1)
+    assert net.create(up=True).number == 2
+    assert net.create(link="02-00-00-00-00-0A").address == "02:00:00:00:00:0a"
+    made: list[virtfs.Virt] = []
+    threads = [threading.Thread(target=lambda: made.extend(net.create() for _ in range(3))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert sorted(virt.number for virt in made) == list(range(4, 13))
+    mount.ip("tuntap delete tap0 mode tap")
+
+
+def test_several_verbs_are_one_line(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    v.set(mtu=1400, inet=["10.0.3.1/24", "10.0.4.1/24"], strict=True, impair="in delay 20ms", description="x y")
+    assert v.host.addresses == ["10.0.3.1/24", "10.0.4.1/24"]
+    with pytest.raises(OSError, match="wobble"):
+        v.set(strict=False, no_inet="10.0.3.1/24", impair="wobble")
+    assert (v.strict, len(v.host.addresses)) == (True, 2)
+    v.set(strict=False, no_inet="10.0.3.1/24", impair=False, filter="arp", upopen=None)
+    assert (v.strict, v.host.addresses, v.impair, v.filter) == (False, ["10.0.4.1/24"], "", "arp")
+    v.set()
+    for wrong in ("", " ", "a\nb", "#", "a #b"):
+        with pytest.raises(OSError, match=r"owner: .* is not an argument"):
+            v.set(owner=wrong, up=False)
+    with pytest.raises(OSError, match="needs a line of its own"):
+        v.set(description="a", filter="arp")
+    assert v.up
+
+
+def test_owner_group_and_mode(mount: Mount, v: virtfs.Virt) -> None:
+    v.owner, v.group = "nobody", 1
+    v.mode = 0o640
+    assert (v.owner, v.group, v.mode) == (65534, 1, 0o640)
+    assert mount.sh("stat -c '%u %g %a' virt3/frame") == "65534 1 640\n"
+
+
+def test_the_host_end(mount: Mount, net: virtfs.Mount, v: virtfs.Virt) -> None:
+    net.bridge("bridge0", up=True)
+    v.host.address, v.host.bridge = "02:00:00:00:00:aa", "bridge0"
+    assert "02:00:00:00:00:aa" in mount.ip("link show tap3 master bridge0")
+    assert (v.host.bridge, v.host.name, v.host.up) == ("bridge0", "tap3", True)
+
+
+def test_who_has_it_open(v: virtfs.Virt) -> None:
+    with v.open("w") as port:
+        port.send(frame(60))
+        (client,) = v.clients
+    assert (client.pid, client.file, client.taken, client.dropped) == (os.getpid(), "frame", 0, 0)
+
+
+@pytest.mark.parametrize("how", ["path", "contents", "file"])
+def test_inject(v: virtfs.Virt, tmp_path: Path, how: str) -> None:
+    path = tmp_path / "three.pcap"
+    path.write_bytes(RECORDING)
+    v.inject(path if how == "path" else RECORDING if how == "contents" else io.BytesIO(RECORDING))
+    assert v.stats["tx_frames"] == 3
+
+
+def test_inject_says_what_is_wrong(v: virtfs.Virt) -> None:
+    with fails(errno.EINVAL, r"byte 0"):
+        v.inject(b"no capture at all")
+    with open(v.path / "inject", "wb", buffering=0), fails(errno.EBUSY):
+        v.inject(RECORDING)
+
+
+def test_captures(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    v.history_size = 65536
+    with v.capture() as one, net.capture() as all_of_them:
+        v.inject(RECORDING)
+        for file in (one, all_of_them):
+            capture = b""
+            while capture.count(RECORDING[40:100]) < 3:
+                capture += file.read(65536)
+    assert v.history().count(RECORDING[40:100]) == 3
+
+
+def test_waiting(v: virtfs.Virt) -> None:
+    v.wait("up")
+    with pytest.raises(TimeoutError):
+        v.wait("down", timeout=0.02)
+    waiting = Waiting(v.wait, "down", PATIENCE)
+    waiting.asleep()
+    v.up = False
+    waiting.result()
+    gone, up = Waiting(v.wait, "gone"), Waiting(v.wait, "up")
+    for each in (gone, up):
+        each.asleep()
+    v.destroy()
+    gone.result()
+    with fails(errno.ENXIO):
+        up.result()
+
+
+def test_a_clone_ends_with_its_block(net: virtfs.Mount) -> None:
+    with net.clone() as v:
+        v.set(up=True, mtu=1400)
+        assert [v] == list(net)
+    Waiting(v.wait, "gone").result() if v.path.exists() else None
+    assert v not in list(net)
+
+
+def test_cables(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    w = net.create(4, up=True)
+    cable = net.cable(3, w, "out loss 1%")
+    assert net.cables == [cable]
+    cable.destroy()
+    assert net.cable(v, 4, delay="20ms 5ms", loss="1%", seed=7).impair == "delay 20ms 5ms loss 1% seed 7"
+    assert net.cables[0].impair == "delay 20ms 5ms loss 1% seed 7"
+    with pytest.raises(FileExistsError):
+        net.cable(3, 4)
+    net.uncable(3, 4)
+    with pytest.raises(FileNotFoundError, match="cable"):
+        cable.destroy()
+    with pytest.raises(OSError, match="wobble"):
+        net.cable(3, 4, wobble=3)  # type: ignore[call-arg]
+
+
+def test_bridges(mount: Mount, net: virtfs.Mount, v: virtfs.Virt) -> None:
+    bridge = net.bridge("bridge0", up=True, add=[v], timeout=600)
+    assert bridge == net.bridges["bridge0"]
+    assert (bridge.members, str(bridge)) == (["tap3"], "bridge0")
+    bridge.set(no_learn=v, static="virt3 02:00:00:00:00:07")
+    assert ("02:00:00:00:00:07", "tap3", True) in {(k.address, k.member, k.static) for k in bridge.addresses}
+    assert "tap3 flags=2<DISCOVER>" in bridge.status
+    with pytest.raises(FileExistsError):
+        bridge.add("virt3")
+    mount.ip("link add host0 type veth peer name host1")
+    bridge.add("host0", adopt=True)
+    bridge.delete("host0")
+    bridge.delete(v)
+    with pytest.raises(FileNotFoundError, match=r"tap3|virt3"):
+        bridge.delete(v)
+    assert "timeout 600" in bridge.script
+    bridge.destroy()
+    assert net.bridges == {}
+    mount.ip("link delete host0")
+    assert lines.words({"add": "eth0 adopt", "flush": True}, BRIDGE) == "add eth0 adopt flush"
+
+
+def test_events(net: virtfs.Mount) -> None:
+    with net.events() as events:
+        with pytest.raises(TimeoutError):
+            events.get(timeout=0)
+        v = net.create(3, up=True)
+        with v.open():
+            pass
+        v.mtu = 1400
+        got: list[virtfs.Event] = []
+        while not {"create", "close", "mtu"} <= {event.kind for event in got}:
+            got.append(events.get(PATIENCE))
+        net.destroy(3)
+        assert next(events).kind in ("down", "destroy", "carrier")
+    told = {event.kind: event.values for event in got}
+    assert told["create"] == {}
+    assert told["mtu"] == {"mtu": 1400}
+    assert told["open"] == {"file": "frame", "uid": 0, "pid": os.getpid()}
+    assert {event.name for event in got} == {"virt3"}
+
+
+def test_reports(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    assert net.version == f"virtfs {virtfs.__version__}"
+    assert net.read("version") == net.version
+    assert net.ifconfig.startswith("virt3: ")
+    assert v.script in net.script
+    with pytest.raises(IsADirectoryError):
+        net.read("virt3")
+
+
+def test_an_interface_is_rebuilt_from_its_script(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    v.set(mtu=1400, inet="10.0.3.1/24", impair="delay 20ms", description="the printer")
+    script = net.script
+    v.destroy()
+    net.ctl(script)
+    assert net.script == script
+
+
+def test_another_user(alone: Alone) -> None:
+    """A user who owns an interface uses it, and is refused the rest with a sentence."""
+    mount = alone()
+    seen(mount).create(3, up=True, owner="nobody")
+    program = mount.process(uid=65534)
+    assert program.call(_as_owner) == (1400, 1, "PermissionError", '"inet 10.0.3.1/24": "inet" is for root alone')
+
+
+def _as_owner() -> tuple[int, int, str, str]:
+    net = virtfs.Mount("/mnt/virt")
+    v = net[3]
+    v.mtu = 1400
+    with v.open() as port:
+        port.send(frame(60))
+    try:
+        net.create(4)
+    except PermissionError as error:
+        assert error.strerror == "Permission denied"  # noqa: PT017 (a refused open has no sentence)
+    try:
+        v.set(inet="10.0.3.1/24")
+    except OSError as error:
+        return v.mtu, v.stats["tx_frames"], type(error).__name__, error.strerror or ""
+    raise AssertionError("not refused")
+
+
+def test_the_death_of_the_server(alone: Alone) -> None:
+    mount = alone()
+    net = seen(mount)
+    v = net.create(3, up=True)
+    waiting = Waiting(v.open().recv)
+    waiting.asleep()
+    mount.end()
+    with fails(errno.ENXIO):
+        waiting.result()
+    with pytest.raises(FileNotFoundError, match="no virtfs is mounted here"):
+        seen(mount)

@@ -1,0 +1,172 @@
+"""Port and Stream: frames, time-outs, threads, and the errors at the end of an interface."""
+
+import errno
+import os
+import select
+import threading
+from collections.abc import Callable
+
+import pytest
+from harness.serving import Mount, frame
+from harness.waiting import PATIENCE, until
+
+import virtfs
+
+from .waiting import Waiting, fails
+
+
+@pytest.fixture
+def host(mount: Mount, v: virtfs.Virt) -> Callable[..., None]:
+    """Return a function that sends frames from the host through the tap of virt3."""
+    from harness import programs
+
+    wire = mount.root.call(programs.wire, "tap3")
+    return lambda *frames: mount.root.call(programs.send, wire, frames)
+
+
+def test_frames_come_one_by_one(v: virtfs.Virt, host: Callable[..., None]) -> None:
+    with v.open() as port:
+        host(frame(60, 1), frame(1514, 2), frame(60, 3))
+        assert port.recv() == frame(60, 1)
+        assert port.recv(timeout=PATIENCE) == frame(1514, 2)
+        assert next(iter(port)) == frame(60, 3)
+
+
+def test_frames_reach_the_host(mount: Mount, v: virtfs.Virt) -> None:
+    from harness import programs
+
+    wire = mount.root.call(programs.wire, "tap3")
+    with v.open("w") as port:
+        for sent in (frame(60), bytearray(frame(61)), memoryview(frame(62))):
+            port.send(sent)
+    for length in (60, 61, 62):
+        assert mount.root.call(programs.next_from_virt, wire, PATIENCE) == frame(length)
+
+
+def test_a_time_out(v: virtfs.Virt, host: Callable[..., None]) -> None:
+    with v.open() as port:
+        for seconds in (0, 0.05):
+            with pytest.raises(TimeoutError, match=f"nothing arrived within {seconds:g} s.*frame"):
+                port.recv(timeout=seconds)
+        waiting = Waiting(port.recv)  # waits for ever, although the descriptor has O_NONBLOCK now
+        host(frame(60, 1))
+        assert waiting.result() == frame(60, 1)
+
+
+def test_of_several_threads_each_gets_other_frames(v: virtfs.Virt, host: Callable[..., None]) -> None:
+    with v.open() as port:
+        readers = [Waiting(port.recv) for _ in range(3)] + [Waiting(port.recv, PATIENCE) for _ in range(2)]
+        for reader in readers:
+            reader.asleep()
+        for _ in range(5):
+            port.send(frame(60))  # passes the readers
+        host(*(frame(60, number) for number in range(5)))
+        assert sorted(reader.result() for reader in readers) == sorted(frame(60, number) for number in range(5))
+
+
+@pytest.mark.parametrize("seconds", [None, PATIENCE], ids=["blocking", "with a time-out"])
+@pytest.mark.parametrize("kind", ["open", "stream"])
+@pytest.mark.parametrize(("verb", "number"), [("down", errno.EHOSTDOWN), ("destroy", errno.ENXIO)])
+def test_the_end_of_an_interface_ends_a_wait(
+    net: virtfs.Mount, v: virtfs.Virt, kind: str, seconds: float | None, verb: str, number: int
+) -> None:
+    port = getattr(v, kind)()
+    waiting = Waiting(port.recv, seconds)
+    waiting.asleep()
+    net.ctl("virt3 down" if verb == "down" else "destroy 3")
+    with fails(number, str(port.path)):
+        waiting.result()
+    port.close()
+
+
+def test_iteration_ends_with_the_error(v: virtfs.Virt) -> None:
+    with v.open() as port:
+        v.up = False
+        with pytest.raises(OSError, match=r"Host is down.*virt3/frame"):
+            list(port)
+
+
+def test_strict_tells_the_sender(v: virtfs.Virt) -> None:
+    v.strict = True
+    with v.open() as port:
+        with fails(errno.EMSGSIZE, "virt3/frame"):
+            port.send(frame(9000))
+        v.up = False
+        with fails(errno.ENETDOWN):
+            port.send(frame(60))
+
+
+def test_opens_that_are_refused(v: virtfs.Virt) -> None:
+    with v.open("r"), fails(errno.EBUSY, r"busy"):
+        v.open("r")
+    with pytest.raises(FileNotFoundError):
+        virtfs.Port(v.path / "nothing")
+
+
+def test_a_port_can_be_polled_and_closed(v: virtfs.Virt, host: Callable[..., None]) -> None:
+    port = v.open()
+    assert select.select([port], [], [], 0)[0] == []
+    host(frame(60))
+    assert select.select([port], [], [], PATIENCE)[0] == [port]
+    fd = port.fileno()
+    assert "closed" not in repr(port)
+    port.close()
+    port.close()
+    assert port.closed
+    assert "closed" in repr(port)
+    with pytest.raises(ValueError, match="closed"):
+        port.recv()
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
+
+
+def test_a_forgotten_port_is_closed(v: virtfs.Virt) -> None:
+    v.open()
+    until(lambda: v.clients == [], "the port is closed")
+
+
+def test_a_stream_has_many_frames(v: virtfs.Virt, host: Callable[..., None]) -> None:
+    frames = [frame(60 + number, number) for number in range(40)]
+    with v.stream() as stream:
+        stream.send(frames)
+        stream.send([])
+        assert v.stats["tx_frames"] == 40
+        host(*frames)
+        got: list[bytes] = []
+        while len(got) < 40:
+            got += stream.recv(timeout=PATIENCE)
+        assert got == frames
+        with pytest.raises(TimeoutError):
+            stream.recv(timeout=0)
+        host(*frames[:2])
+        both = iter(stream)
+        assert [next(both), next(both)] == frames[:2]
+
+
+def test_a_long_stream(v: virtfs.Virt) -> None:
+    """More frames than one write(2) takes."""
+    with v.stream("w") as stream:
+        stream.send(frame(1514, number) for number in range(1500))
+    assert v.stats["tx_frames"] == 1500
+
+
+def test_a_stream_reports_a_frame_that_no_frame_can_be(v: virtfs.Virt) -> None:
+    with v.stream() as stream, pytest.raises(OSError, match=r"no frame has the length .*0"):
+        stream.send([frame(60), b""])
+    assert v.stats["tx_frames"] == 1
+
+
+def test_threads_of_one_program_both_ways(v: virtfs.Virt, host: Callable[..., None]) -> None:
+    got: list[bytes] = []
+
+    def receive() -> None:
+        got.extend(port.recv(PATIENCE) for _ in range(20))
+
+    with v.open() as port:
+        receiver = threading.Thread(target=receive, daemon=True)
+        receiver.start()
+        for number in range(20):
+            port.send(frame(60, number))
+            host(frame(60, number))
+        receiver.join(PATIENCE)
+    assert got == [frame(60, number) for number in range(20)]

@@ -1,0 +1,139 @@
+"""Ports and events for asyncio and trio, through anyio.
+
+    async with virtfs.aio.open(v) as port:
+        await port.send(frame)
+        async for frame in port:
+            ...
+
+Only what waits is here. Everything else returns at once, and is called as in virtfs: `v.mtu = 1400`. Calls that change
+something wait for the kernel, a few milliseconds; `anyio.to_thread.run_sync(net.create, 3)` keeps them off the loop.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+from virtfs.client import events as sync_events
+from virtfs.client.events import Event
+from virtfs.client.folder import named
+from virtfs.client.mount import Mount
+from virtfs.client.port import FLAGS, ROOM, Mode, Opened
+from virtfs.client.virt import Condition, Virt
+
+__all__ = ["Events", "Port", "events", "open", "wait"]
+
+A = TypeVar("A", bound="_Async")
+
+
+class _Async:
+    """An open file of a mount whose reads wait in the event loop. `async with` opens and closes it."""
+
+    def __init__(self, path: Path, flags: int) -> None:
+        self._path = path
+        self._flags = flags
+        self._file: Opened | None = None
+
+    async def __aenter__(self: A) -> A:
+        # The open of frame may have to set the interface up (upopen), so it runs in a thread.
+        self._file = await anyio.to_thread.run_sync(Opened, self._path, self._flags | os.O_NONBLOCK)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """Return the descriptor, which has O_NONBLOCK. ValueError: the file is not open."""
+        if self._file is None:
+            raise ValueError(f"{self._path} is not open: use `async with`")
+        return self._file.fileno()
+
+    def close(self) -> None:
+        """Close the file; idempotent. A task that waits for it gets anyio.ClosedResourceError."""
+        if self._file is not None and not self._file.closed:
+            anyio.notify_closing(self._file.fileno())
+            self._file.close()
+
+    async def _read(self, size: int) -> bytes:
+        """Read, and wait for data. Cancellation loses no frame."""
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            try:
+                data = os.read(self.fileno(), size)
+            except BlockingIOError:
+                await anyio.wait_readable(self.fileno())
+            except OSError as error:
+                raise named(error, self._path) from None
+            else:
+                await anyio.lowlevel.cancel_shielded_checkpoint()
+                return data
+
+
+class Port(_Async):
+    """The asynchronous form of virtfs.Port. Several tasks may share one."""
+
+    async def send(self, frame: "bytes | bytearray | memoryview") -> None:
+        """Send a frame. It never waits for frames, and is a checkpoint. OSError: as for virtfs.Port.send()."""
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        try:
+            os.write(self.fileno(), frame)
+        except OSError as error:
+            raise named(error, self._path) from None
+        await anyio.lowlevel.cancel_shielded_checkpoint()
+
+    async def recv(self) -> bytes:
+        """Wait for a frame and return it. Cancellation loses no frame. OSError: as for virtfs.Port.recv().
+
+        Use anyio.fail_after() for a time-out.
+        """
+        return await self._read(ROOM)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield frames for ever. It ends with the OSError of recv(), such as EHOSTDOWN or ENXIO."""
+        while True:
+            yield await self.recv()
+
+
+class Events(_Async):
+    """The asynchronous form of virtfs.Events. Several tasks must not share one."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, os.O_RDONLY)
+        self._lines = sync_events.Lines()
+
+    async def get(self) -> Event:
+        """Wait for an event and return it. OSError: ENXIO, the mount has ended."""
+        while (event := self._lines.next()) is None:
+            self._lines.feed(await self._read(ROOM))
+        return event
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        """Yield events for ever. It ends with the OSError of get()."""
+        while True:
+            yield await self.get()
+
+
+def open(virt: "Virt | str | os.PathLike[str]", mode: Mode = "rw") -> Port:
+    """Return a port, to be opened by `async with`. virt: an interface, or the path of a frame file.
+
+    OSError, from `async with`: EBUSY, another program receives frames; EACCES, you may not.
+    """
+    return Port(virt.path / "frame" if isinstance(virt, Virt) else Path(virt), FLAGS[mode])
+
+
+def events(net: Mount) -> Events:
+    """Return the events of a mount, to be opened by `async with`."""
+    return Events(net.path / "events")
+
+
+async def wait(virt: Virt, condition: Condition) -> None:
+    """Wait until a condition of an interface is true. OSError: as for Virt.wait()."""
+    async with _Async(virt.path / "wait" / condition, os.O_RDONLY) as file:
+        await file._read(16)

@@ -1,0 +1,17 @@
+"""The Python API: a thin layer over the files of a mount, for programs that use virtfs. virtfs/__init__.py exports it.
+
+It imports only core: a program that uses virtfs needs neither the server's modules nor their libraries.
+
+    mount       Mount: an existing mount, its interfaces, bridges and cables
+    started     mount(): starts a server as a program, and ends it
+    virt        Virt: an interface; Host: the host's end of its wire; Stats: its counters
+    bridge      Bridge: a bridge
+    port        Port: frames, one for each call
+    stream      Stream: frames, many for each call
+    native      Tap: the descriptor of the tap itself
+    events      Events: what happens in a mount, as objects
+    lines       verbs and impairments as keyword arguments
+    values      texts of files as int, bool, str and list
+    folder      reads and writes files, with the sentence of last_error
+    waiting     waits for descriptors, with a time-out
+"""

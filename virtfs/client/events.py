@@ -1,0 +1,117 @@
+"""Events: what happens in a mount, from the file `events`."""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from virtfs.client import waiting
+from virtfs.client.port import Opened
+from virtfs.core.events import Event as Kind
+
+_ROOM = 65536
+# The keys whose values are names, even if they consist of digits.
+_TEXTS: Final = {"bridge", "file"}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event: a line of the file `events`.
+
+    time: when it happened, in seconds since 1970. kind: what happened, as in virtfs(5), EVENTS; "missed" stands for
+    events that this reader was too slow for, and values["events"] is their number. name: the interface or bridge, or
+    "state". values: what the event tells, by key: numbers as int, others as str.
+
+    >>> with net.events() as events:
+    ...     v.mtu = 1400
+    ...     event = events.get(timeout=5)
+    >>> event.kind, event.name, event.values
+    ('mtu', 'virt3', {'mtu': 1400})
+    """
+
+    time: float
+    kind: Kind | Literal["missed"]
+    name: str
+    values: Mapping[str, str | int] = field(default_factory=dict)
+
+
+def parse(line: str) -> Event:
+    """Return the event that a line describes.
+
+    >>> parse("1764380000.250000 carrier virt3 carrier=1")
+    Event(time=1764380000.25, kind='carrier', name='virt3', values={'carrier': 1})
+    """
+    time, kind, name, *pairs = line.split(" ")
+    if kind == "lost" and name.isdecimal():
+        return Event(float(time), "missed", "", {"events": int(name)})
+    values = {key: _value(key, text) for key, _, text in (pair.partition("=") for pair in pairs)}
+    return Event(float(time), kind, name, values)  # type: ignore[arg-type]
+
+
+def _value(key: str, text: str) -> str | int:
+    return int(text) if key not in _TEXTS and text.isdecimal() else text
+
+
+class Lines:
+    """Splits what the file `events` returns into events."""
+
+    def __init__(self) -> None:
+        self._begun = b""  # the beginning of a line
+        self._lines: deque[bytes] = deque()
+
+    def feed(self, data: bytes) -> None:
+        """Take what a read(2) has returned."""
+        *lines, self._begun = (self._begun + data).split(b"\n")
+        self._lines.extend(lines)
+
+    def next(self) -> Event | None:
+        """Return the next event, or None if it has not been read yet."""
+        return parse(self._lines.popleft().decode(errors="surrogateescape")) if self._lines else None
+
+
+class Events(Opened):
+    """An open `events`: an iterator of the events that happen from its open on. Threads must not share one.
+
+    A read takes several events, so select(2) tells only when get(timeout=0) has raised TimeoutError.
+
+    >>> with net.events() as events:
+    ...     v.up = False
+    ...     next(events).kind
+    'down'
+    """
+
+    __slots__ = ("_lines",)
+
+    def __init__(self, path: "str | os.PathLike[str]") -> None:
+        """Open the file. path: that of `events`."""
+        super().__init__(path, os.O_RDONLY)
+        self._lines = Lines()
+
+    def get(self, timeout: float | None = None) -> Event:
+        """Wait for an event and return it.
+
+        timeout: the longest time to wait, in seconds; None waits for ever.
+        OSError: TimeoutError, no event in this time; ENXIO, the mount has ended.
+
+        >>> with net.events() as events:
+        ...     v.up = False
+        ...     events.get(timeout=5).name
+        'virt3'
+        """
+        while (event := self._lines.next()) is None:
+            self._lines.feed(waiting.read(self.fileno(), _ROOM, self.path, timeout))
+        return event
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        """Wait for an event and return it. It never raises StopIteration; OSError: ENXIO, the mount has ended.
+
+        >>> with net.events() as events:
+        ...     v.up = False
+        ...     next(events).name
+        'virt3'
+        """
+        return self.get()

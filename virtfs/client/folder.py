@@ -1,0 +1,95 @@
+"""Read and write the text files of a directory of a mount. A refused write raises the sentence of last_error."""
+
+import os
+from pathlib import Path
+
+_ROOM = 65536  # bytes; a read that returns fewer has reached the end of a text
+
+
+class Folder:
+    """A directory of a mount.
+
+    path: the directory. top: the mount point, which has the file last_error.
+    """
+
+    __slots__ = ("path", "top")
+
+    def __init__(self, path: Path, top: Path) -> None:
+        self.path = path
+        self.top = top
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.path == self.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def read(self, file: str) -> str:
+        """Return the text of a file of this directory, without the newline at its end.
+
+        It reads any text file, also one that has no attribute of its own. OSError: the file cannot be read.
+
+        >>> v.read("stats/rx_frames")
+        '0'
+        """
+        return read_text(self.path / file).removesuffix("\n")
+
+    def write(self, file: str, text: str) -> None:
+        """Write a text to a file of this directory, with a newline at its end.
+
+        OSError: virtfs refuses the text; `strerror` is the sentence of last_error.
+
+        >>> v.write("mtu", "1400")
+        """
+        write_text(self.path / file, text, self.top)
+
+
+def read_text(path: Path) -> str:
+    """Return the whole text of a file. It is one snapshot, although it may take several reads."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pieces = [os.read(fd, _ROOM)]
+        while len(pieces[-1]) == _ROOM:
+            pieces.append(os.read(fd, _ROOM))
+    except OSError as error:
+        raise named(error, path) from None
+    finally:
+        os.close(fd)
+    return b"".join(pieces).decode(errors="surrogateescape")
+
+
+def write_text(path: Path, text: str, top: Path) -> None:
+    """Write a text and a newline to a file in one write(2).
+
+    After a signal with a handler, a ctl may have carried out only a part of the lines. The rest is then written again.
+    """
+    left = memoryview(f"{text}\n".encode(errors="surrogateescape"))
+    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        while left:
+            left = left[os.write(fd, left) :]
+    except OSError as error:
+        raise explained(error, path, top) from None
+    finally:
+        os.close(fd)
+
+
+def named(error: OSError, path: Path) -> OSError:
+    """Return an error of a call on a descriptor with the path of its file, which the call does not know."""
+    return OSError(error.errno, error.strerror, str(path))
+
+
+def explained(error: OSError, path: Path, top: Path) -> OSError:
+    """Return the error of a write with the sentence of last_error.
+
+    The server keeps one last_error for each user. It is read at once, but another program of the same user, or another
+    thread, may have been refused something in between; the sentence is then about that.
+    """
+    try:
+        sentence = read_text(top / "last_error").removesuffix("\n")
+    except OSError:
+        sentence = "ok"
+    return OSError(error.errno, error.strerror if sentence == "ok" else sentence, str(path))

@@ -1,0 +1,326 @@
+"""Mount: a mounted virtfs, with its interfaces, bridges and cables."""
+
+import errno
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar, Unpack, cast
+
+from virtfs.client import lines
+from virtfs.client.bridge import Bridge
+from virtfs.client.events import Events
+from virtfs.client.folder import Folder
+from virtfs.client.lines import BridgeVerbs, Impairment, VirtVerbs
+from virtfs.client.port import Opened
+from virtfs.client.values import Value
+from virtfs.client.virt import Virt
+from virtfs.core.verbs import BRIDGE
+
+M = TypeVar("M", bound="Mount")
+End = int | str | Virt  # an end of a cable: a number, a Virt, or what a line of ctl has there
+
+
+@dataclass(frozen=True, slots=True)
+class Cable:
+    """A cable between two interfaces. impair: its own impairment, in the words of `cable`.
+
+    >>> net.cable(3, 4, delay="20ms").impair
+    'delay 20ms'
+    """
+
+    net: "Mount"
+    ends: tuple[str, str]
+    impair: str
+
+    def destroy(self) -> None:
+        """Remove the cable. OSError: ENOENT, it does not exist any more.
+
+        >>> net.cable(3, 4).destroy()
+        >>> net.cables
+        []
+        """
+        self.net.ctl(f"uncable {' '.join(self.ends)}")
+
+
+class Mount(Folder):
+    """A mounted virtfs.
+
+    It can be used in a `with` statement, which ends a mount made by virtfs.mount(), and does nothing to another one.
+
+    >>> with virtfs.Mount("/mnt/virt") as net:
+    ...     len(net)
+    2
+    """
+
+    __slots__ = ()
+
+    def __init__(self, directory: "str | os.PathLike[str] | None" = None) -> None:
+        """Return the object of a mount that exists.
+
+        directory: the mount point; by default $VIRTFS, which `virtfs shell` sets, or /mnt/virt.
+        OSError: ENOENT, no virtfs is mounted there; ENOTCONN, its server is dead.
+
+        >>> virtfs.Mount("/nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: [Errno 2] no virtfs is mounted here: '/nowhere'
+        """
+        path = Path(os.environ.get("VIRTFS", "/mnt/virt") if directory is None else directory).absolute()
+        super().__init__(path, path)
+        try:
+            found = self.read("version").startswith("virtfs ")
+        except (FileNotFoundError, NotADirectoryError):
+            found = False
+        if not found:
+            raise OSError(errno.ENOENT, "no virtfs is mounted here", str(path))
+
+    def __enter__(self: M) -> M:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End a mount made by virtfs.mount(); do nothing to another one.
+
+        >>> net.close()
+        """
+
+    # Interfaces
+
+    def __getitem__(self, number: int) -> Virt:
+        """Return an interface. KeyError: there is none of this number.
+
+        >>> net[3].name
+        'virt3'
+        """
+        virt = Virt(self.path, number)
+        if not virt.path.exists():
+            raise KeyError(number)
+        return virt
+
+    def __contains__(self, number: object) -> bool:
+        """Return whether an interface of this number exists.
+
+        >>> 3 in net, 7 in net
+        (True, False)
+        """
+        return isinstance(number, int) and (self.path / f"virt{number}").exists()
+
+    def __iter__(self) -> Iterator[Virt]:
+        """Yield the interfaces, by number.
+
+        >>> [v.name for v in net]
+        ['virt3', 'virt4']
+        """
+        return (Virt(self.path, number) for number in self._numbers())
+
+    def __len__(self) -> int:
+        """Return how many interfaces there are.
+
+        >>> len(net)
+        2
+        """
+        return len(self._numbers())
+
+    def __bool__(self) -> bool:
+        return True
+
+    def _numbers(self) -> list[int]:
+        names = (name.removeprefix("virt") for name in os.listdir(self.path) if name.startswith("virt"))
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def create(self, number: int | None = None, **verbs: Unpack[VirtVerbs]) -> Virt:
+        """Create an interface with these verbs, and return it.
+
+        Without a number, it gets the lowest free one, and a random `link` unless you give one.
+        The verbs are those of Virt.set(). OSError: EEXIST, it exists; EPERM or EACCES, you are not root; otherwise a
+        verb is refused, and nothing is created. `strerror` is the sentence of last_error.
+
+        >>> net.create(5, up=True, mtu=1400, inet="10.0.5.1/24", owner="nobody")
+        Virt('/mnt/virt/virt5')
+        """
+        if number is None:
+            return self._create_free(verbs)
+        self.ctl(f"create {number} {lines.words(verbs)}")
+        return Virt(self.path, number)
+
+    def _create_free(self, verbs: VirtVerbs) -> Virt:
+        """Create the lowest free interface. The server does not say its number, so it is recognised by its address.
+
+        Another program may create an interface at the same time, so being new is not enough.
+        """
+        address = verbs.get("link") or f"b2:0a:{os.urandom(4).hex(':')}"
+        before = {*self._numbers()}
+        self.ctl(f"create {lines.words({**verbs, 'link': address})}")
+        for virt in sorted(self, key=lambda virt: virt.number in before):
+            with suppress(FileNotFoundError):  # it has been destroyed meanwhile
+                if virt.address == address.lower().replace("-", ":"):
+                    return virt
+        raise OSError(errno.ENOENT, "the new interface has already been destroyed", str(self.path))
+
+    def ensure(self, number: int, **verbs: Unpack[VirtVerbs]) -> Virt:
+        """Create an interface unless it exists, apply verbs to it, and return it; idempotent. Errors: as for create().
+
+        >>> net.ensure(3, mtu=1400) == net.ensure(3, mtu=1400) == v
+        True
+        """
+        self.ctl(f"ensure {number} {lines.words(verbs)}")
+        return Virt(self.path, number)
+
+    def destroy(self, what: int | str | Virt | Bridge) -> None:
+        """Destroy an interface or a bridge: a number, a name, or an object. OSError: ENXIO, it does not exist.
+
+        >>> net.destroy(3)
+        """
+        self.ctl(f"destroy {what}")
+
+    @contextmanager
+    def clone(self) -> Iterator[Virt]:
+        """Create the lowest free interface for a `with` statement, which destroys it at its end.
+
+        It is destroyed also if the program is killed.
+
+        >>> with net.clone() as temporary:
+        ...     temporary.up = True
+        """
+        with Opened(self.path / "clone", os.O_RDWR) as file:
+            yield Virt(self.path, int(os.read(file.fileno(), 64)))
+
+    # Commands
+
+    def ctl(self, text: str) -> None:
+        """Write one or several lines of commands to ctl.
+
+        OSError: a line is refused, and those before it stay in effect. `strerror` is the sentence of last_error.
+
+        >>> net.ctl("create 5 up mtu 9000")
+        >>> net.ctl("virt5 mtu 66000")
+        Traceback (most recent call last):
+        OSError: [Errno 34] "virt5 mtu 66000": mtu: "66000" is outside the range 68 to 65521: '/mnt/virt/ctl'
+        """
+        self.write("ctl", text)
+
+    def retry(self) -> None:
+        """Run the lines of the state file again that could not be replayed. OSError: some fail again.
+
+        >>> net.retry()
+        """
+        self.ctl("retry")
+
+    def cable(self, a: End, b: End, impair: str = "", **words: Unpack[Impairment]) -> Cable:
+        """Carry every frame from virtA to virtB and back, and return the cable.
+
+        The impairment of the cable is a text (`"in delay 20ms out loss 1%"`) or keyword arguments for both directions.
+        OSError: EEXIST, the cable exists; EBUSY, one of the two has another cable.
+
+        >>> net.cable(3, 4, delay="20ms", loss="1%", seed=7).ends
+        ('virt3', 'virt4')
+        """
+        ends = (_end(a), _end(b))
+        text = " ".join(filter(None, (impair, lines.impairment(words))))
+        self.ctl(f"cable {' '.join(ends)} {text}")
+        return Cable(self, ends, text)
+
+    def uncable(self, a: End, b: End) -> None:
+        """Remove the cable between the two. OSError: ENOENT, there is none.
+
+        >>> cable = net.cable(3, 4)
+        >>> net.uncable(4, 3)
+        """
+        self.ctl(f"uncable {_end(a)} {_end(b)}")
+
+    @property
+    def cables(self) -> list[Cable]:
+        """The cables.
+
+        >>> cable = net.cable(3, 4, delay="20ms")
+        >>> [cable.ends for cable in net.cables]
+        [('virt3', 'virt4')]
+        """
+        return [Cable(self, tuple(cable["ends"]), cable["impair"]) for cable in self.status()["cables"]]
+
+    def bridge(self, name: str, **verbs: Unpack[BridgeVerbs]) -> Bridge:
+        """Create a bridge unless it exists, apply verbs to it, and return it; idempotent.
+
+        >>> net.bridge("bridge0", up=True, add=[net[3], net[4]]).members
+        ['tap3', 'tap4']
+        """
+        self.ctl(f"ensure {name} {lines.words(verbs, BRIDGE)}")
+        return Bridge(self.path, name)
+
+    @property
+    def bridges(self) -> dict[str, Bridge]:
+        """The bridges, by name.
+
+        >>> list(net.bridges)
+        ['bridge0']
+        """
+        return {name: Bridge(self.path, name) for name in sorted(os.listdir(self.path / "bridge"))}
+
+    # Streams and reports
+
+    def events(self) -> Events:
+        """Open the stream of what happens in this mount from now on.
+
+        >>> with net.events() as events:
+        ...     v.up = False
+        ...     next(events).kind
+        'down'
+        """
+        return Events(self.path / "events")
+
+    def capture(self) -> io.FileIO:
+        """Open a live capture of all interfaces, also later ones: an unbuffered file of pcapng.
+
+        >>> with net.capture() as file:
+        ...     file.read(4).hex()
+        '0a0d0d0a'
+        """
+        return io.FileIO(self.path / "pcap", "r")
+
+    def status(self) -> dict[str, Any]:
+        """Return everything about the mount: the object of status.json, see virtfs(5), STATUS.
+
+        >>> net.status()["virts"][0]["name"]
+        'virt3'
+        """
+        return cast("dict[str, Any]", json.loads(self.read("status.json")))
+
+    @property
+    def last_error(self) -> str:
+        """The last command of this user that was refused, and the reason; "ok" if there was none.
+
+        Its sentence is already the `strerror` of the exception. Another program of this user may replace it.
+
+        >>> net.ctl("wobble")
+        Traceback (most recent call last):
+        OSError: [Errno 22] "wobble": unknown command "wobble": '/mnt/virt/ctl'
+        >>> net.last_error
+        '"wobble": unknown command "wobble"'
+        """
+        return self.read("last_error")
+
+    script = Value("ctl", str, "The lines that rebuild everything.\n\n>>> 'create 3 link' in net.script\nTrue")
+    ifconfig = Value(
+        "ifconfig", str, "Every interface in ifconfig's layout.\n\n>>> net.ifconfig.split(':')[0]\n'virt3'"
+    )
+    metrics = Value(
+        "metrics",
+        str,
+        "Every counter, in the text format of Prometheus.\n\n>>> 'virtfs_rx_frames_total' in net.metrics\nTrue",
+    )
+    memory = Value("memory", str, "The memory that each user makes the server hold.\n\n>>> 'BYTES' in net.memory\nTrue")
+    help = Value("help", str, "The commands and verbs of ctl.\n\n>>> 'create' in net.help\nTrue")
+    version = Value("version", str, "The version of the server.\n\n>>> net.version.split()[0]\n'virtfs'")
+
+
+def _end(end: End) -> str:
+    """Return an end of a cable as a line of ctl has it."""
+    return f"virt{end}" if isinstance(end, int) else str(end)

@@ -1,0 +1,144 @@
+"""Port: a file object over `frame`. One call receives one frame, one call sends one."""
+
+import os
+from collections.abc import Iterator
+from errno import ENXIO
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, TypeVar
+
+from virtfs.client import waiting
+from virtfs.client.folder import named
+
+ROOM: Final = 65536  # bytes; a buffer that is long enough for every frame
+Mode = Literal["r", "w", "rw"]
+FLAGS: Final[dict[Mode, int]] = {"r": os.O_RDONLY, "w": os.O_WRONLY, "rw": os.O_RDWR}
+
+O = TypeVar("O", bound="Opened")  # noqa: E741
+
+
+class Opened:
+    """An open file of a mount: a descriptor that is closed at the end of a `with` statement.
+
+    path: the file. flags: those of open(2).
+    """
+
+    __slots__ = ("_fd", "path")
+
+    def __init__(self, path: "str | os.PathLike[str]", flags: int) -> None:
+        self._fd = -1
+        self.path = Path(path)
+        self._fd = os.open(path, flags | os.O_CLOEXEC)
+
+    def fileno(self) -> int:
+        """Return the descriptor, for select, poll and epoll. ValueError: the file is closed.
+
+        >>> with v.open() as port:
+        ...     select.select([port], [], [], 0)
+        ([], [], [])
+        """
+        if self._fd < 0:
+            raise ValueError(f"{self.path} is closed")
+        return self._fd
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file is closed.
+
+        >>> port = v.open()
+        >>> port.close()
+        >>> port.closed
+        True
+        """
+        return self._fd < 0
+
+    def close(self) -> None:
+        """Close the file; idempotent.
+
+        A thread that waits in a call on this file is not woken, and its descriptor may soon belong to another file.
+        To end such a wait, set the interface down or use time-outs.
+
+        >>> port = v.open()
+        >>> port.close()
+        """
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self: O) -> O:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {str(self.path)!r}{' closed' if self.closed else ''}>"
+
+
+class Port(Opened):
+    """An open `frame`, or another file whose reads and writes are single frames.
+
+    Threads may share a port, in any number and in both directions. Each frame goes to one of the threads that receive.
+    Only close() must wait until no other thread uses the port.
+
+    >>> with v.open() as port:
+    ...     port.send(frame)
+    ...     port.recv(timeout=0)
+    Traceback (most recent call last):
+    TimeoutError: [Errno 110] nothing arrived within 0 s: '/mnt/virt/virt3/frame'
+    """
+
+    __slots__ = ()
+
+    def __init__(self, path: "str | os.PathLike[str]", mode: Mode = "rw") -> None:
+        """Open a file of frames. OSError: EBUSY, another program has it open; EACCES, the mode does not allow it."""
+        super().__init__(path, FLAGS[mode])
+
+    def send(self, frame: "bytes | bytearray | memoryview") -> None:
+        """Send a frame, from its Ethernet header on and without a checksum at its end. It never waits.
+
+        virtfs drops and counts a frame that cannot be sent. With `strict` the call fails instead.
+        OSError: EMSGSIZE, too short or too long; ENETDOWN, the interface is down; EPERM, the source address is wrong
+        under antispoof; ENXIO, the interface is destroyed.
+
+        >>> with v.open() as port:
+        ...     port.send(frame)
+        """
+        try:
+            os.write(self.fileno(), frame)
+        except OSError as error:
+            raise named(error, self.path) from None
+
+    def recv(self, timeout: float | None = None) -> bytes:
+        """Wait for a frame and return it.
+
+        timeout: the longest time to wait, in seconds; 0 does not wait, None waits for ever. The first call with a
+        time-out sets O_NONBLOCK on the descriptor, which only a program that reads the descriptor itself notices.
+        OSError: TimeoutError, no frame in this time; EHOSTDOWN, the interface is down or was set down; ENXIO, it was
+        destroyed.
+
+        >>> with v.open() as port:
+        ...     ping(v)
+        ...     port.recv(timeout=5)[12:14].hex()
+        '0806'
+        """
+        data = waiting.read(self.fileno(), ROOM, self.path, timeout)
+        if not data:  # a FIFO whose writer has closed it
+            raise OSError(ENXIO, os.strerror(ENXIO), str(self.path))
+        return data
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield frames for ever. It ends with the OSError of recv(), such as EHOSTDOWN or ENXIO.
+
+        >>> with v.open() as port:
+        ...     ping(v)
+        ...     next(iter(port))[12:14].hex()
+        '0806'
+        """
+        while True:
+            yield self.recv()

@@ -1,0 +1,106 @@
+"""mount(): start a server as a program, and end it."""
+
+import errno
+import os
+import shutil
+import site
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from virtfs.client.mount import Mount
+
+
+class Started(Mount):
+    """A mount made by mount(). close() ends it."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self, directory: Path, made: bool) -> None:
+        """made: whether the directory was made for this mount, and is removed with it."""
+        super().__init__(directory)
+        self._made = made
+
+    def close(self) -> None:
+        """End the server: readers get ENXIO, and interfaces and bridges are gone when it returns; idempotent.
+
+        OSError: it cannot be ended, or has already been ended by another program.
+        """
+        if not os.path.ismount(self.path):
+            return
+        _run("umount", str(self.path))
+        if self._made:
+            self.path.rmdir()
+
+
+def mount(directory: "str | os.PathLike[str] | None" = None, **options: "str | int | bool | None") -> Mount:
+    """Start a server, as `virtfs mount` does, and return its mount when it is ready. close() and `with` end it.
+
+    directory: an existing directory; by default a temporary one, which only this user can enter.
+    options: those of `virtfs mount -o`: max_virts=16, state="/var/lib/lab.state", debug=True. False and None leave an
+    option out.
+    The server outlives this program if that is killed: `virtfs umount DIR` ends it then. It logs to the journal or to
+    syslog, or to the file of the option log.
+    OSError: EPERM, you are not root: run the program in `virtfs shell`; EINVAL, an option is wrong; EBUSY, a virtfs is
+    mounted there; and others that virtfs(1) mentions.
+
+    >>> with virtfs.mount(max_virts=16) as own:
+    ...     own.create(up=True)
+    ...     own.status()["options"]
+    Virt('/tmp/virtfs-.../virt0')
+    'max_virts=16'
+    """
+    text = ",".join(
+        name if value is True else f"{name}={value}" for name, value in options.items() if value not in (False, None)
+    )
+    made = directory is None
+    path = Path(tempfile.mkdtemp(prefix="virtfs-") if directory is None else directory).absolute()
+    try:
+        _run("mount", *(["-o", text] if text else []), str(path))
+        return Started(path, made)
+    except BaseException:
+        if made and not os.path.ismount(path):
+            path.rmdir()
+        raise
+
+
+def _run(*words: str) -> None:
+    """Run a command of virtfs in a process of its own.
+
+    OSError: it fails. The errno comes from the message that the command sends to a service manager (sd_notify(3)), the
+    sentence from its standard error.
+    """
+    folder = tempfile.mkdtemp(prefix="virtfs-")
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
+            manager.bind(f"{folder}/notify")
+            environment = {**os.environ, "NOTIFY_SOCKET": f"{folder}/notify", "PYTHONPATH": _search_path()}
+            command = [sys.executable, "-P", "-m", "virtfs", *words]
+            done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+            if done.returncode:
+                sentence = done.stderr.decode(errors="replace").strip().rpartition("\n")[2].removeprefix("virtfs: ")
+                raise OSError(_errno(manager), sentence or f"virtfs {words[0]} has failed", words[-1])
+    finally:
+        shutil.rmtree(folder)
+
+
+def _errno(manager: socket.socket) -> int:
+    """Return the errno of the last message with one, EINVAL if there is none: the command line is then wrong."""
+    number = errno.EINVAL
+    try:
+        while message := manager.recv(65536):
+            for line in message.decode(errors="replace").splitlines():
+                if line.startswith("ERRNO="):
+                    number = int(line.removeprefix("ERRNO="))
+    except BlockingIOError:
+        pass
+    return number
+
+
+def _search_path() -> str:
+    """Return a PYTHONPATH with which the program finds this virtfs, also if it is not installed."""
+    here = str(Path(__file__).parents[2])
+    installed = [*site.getsitepackages(), site.getusersitepackages()]
+    return os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), *([here] if here not in installed else [])])

@@ -1,0 +1,63 @@
+"""Attributes that are files: reading one reads the file, setting it writes the file."""
+
+from collections.abc import Callable
+from typing import Generic, TypeVar, overload
+
+from virtfs.client.folder import Folder
+from virtfs.core.quantities import parse_size
+
+T = TypeVar("T")
+S = TypeVar("S", bound="Value[object]")
+
+
+class Value(Generic[T]):
+    """An attribute whose value is the text of a file.
+
+    file: the name of the file in the directory. parse: converts its text. doc: the docstring of the attribute.
+    """
+
+    def __init__(self, file: str, parse: Callable[[str], T], doc: str) -> None:
+        self.file = file
+        self.parse = parse
+        self.__doc__ = doc
+
+    @overload
+    def __get__(self: S, folder: None, of: type) -> S: ...
+    @overload
+    def __get__(self, folder: Folder, of: type) -> T: ...
+    def __get__(self, folder: Folder | None, of: type) -> object:
+        return self if folder is None else self.parse(folder.read(self.file))
+
+    def __set__(self, folder: Folder, value: T) -> None:
+        raise AttributeError(f"{self.file} cannot be set")
+
+
+class Setting(Value[T]):
+    """An attribute that can be set. A text is written as it is, so `v.history_size = "64K"` works too."""
+
+    def __set__(self, folder: Folder, value: T | str) -> None:
+        folder.write(self.file, text_of(value))
+
+
+def text_of(value: object) -> str:
+    """Return the text that a file has for a value: 1 and 0 for a switch, digits for a number.
+
+    >>> text_of(True), text_of(1500), text_of("open")
+    ('1', '1500', 'open')
+    """
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def switch(text: str) -> bool:
+    """Return the value of a switch."""
+    return text == "1"
+
+
+def size(text: str) -> int:
+    """Return a number of bytes."""
+    return parse_size(text)
+
+
+def lines(text: str) -> list[str]:
+    """Return the lines of a text."""
+    return text.splitlines()

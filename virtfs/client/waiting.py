@@ -1,0 +1,42 @@
+"""Wait until a call on a descriptor need not wait, with a time-out."""
+
+import os
+import select
+from collections.abc import Callable
+from errno import ETIMEDOUT
+from pathlib import Path
+from time import monotonic
+from typing import TypeVar
+
+from virtfs.client.folder import named
+
+T = TypeVar("T")
+
+
+def read(fd: int, size: int, path: Path, timeout: float | None) -> bytes:
+    """Read from a descriptor, and wait at most `timeout` seconds for data; None waits for ever.
+
+    A descriptor that is read with a time-out gets O_NONBLOCK, because another reader may take the data after poll(2)
+    has reported them. OSError: that of read(2), with the path; TimeoutError: the time is over.
+    """
+    if timeout is not None and os.get_blocking(fd):
+        os.set_blocking(fd, False)
+    return repeat(lambda: os.read(fd, size), fd, select.POLLIN, path, timeout)
+
+
+def repeat(call: Callable[[], T], fd: int, events: int, path: Path, timeout: float | None) -> T:
+    """Repeat a call until it no longer fails with EAGAIN, and wait in between. Errors: those of read()."""
+    end = None if timeout is None else monotonic() + timeout
+    while True:
+        try:
+            return call()
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise named(error, path) from None
+        left = None if end is None else max(0.0, end - monotonic())
+        poller = select.poll()
+        poller.register(fd, events)
+        # poll(2) counts in milliseconds, and a time-out must not be shorter than the caller said.
+        if not poller.poll(None if left is None else int(left * 1000) + (left > 0)) and left is not None:
+            raise TimeoutError(ETIMEDOUT, f"nothing arrived within {timeout:g} s", str(path))

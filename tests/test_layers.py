@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "virtfs"
-LAYERS = ("core", "host", "forward", "files", "fuse", "daemon", "cli")
+LAYERS = ("core", "host", "forward", "files", "fuse", "daemon", "client", "cli")
+# Modules of the package that belong to a layer although they are not in its folder, so that users can name them.
+BESIDE = {"aio": "client"}
 
 _PATHS = ("virtfs.fuse", "virtfs.files.node", "virtfs.host.mount_call", "virtfs.cli")
 
@@ -19,13 +21,14 @@ DOORS = {
     "pyfuse3": ("virtfs.fuse.names",),
     "pyroute2": ("virtfs.host",),
     "prometheus_client": ("virtfs.files.metrics",),
+    "anyio": ("virtfs.aio",),
     "ctypes": ("virtfs.host", "virtfs.fuse.mount"),
     "fcntl.ioctl": ("virtfs.host", "virtfs.fuse.mount"),
     # The locale must not decide what a name is: names are decoded with core.bytestext, and only paths with these two.
     "locale": (),
     "os.fsencode": _PATHS,
     "os.fsdecode": _PATHS,
-    "trio": tuple(f"virtfs.{layer}" for layer in LAYERS if layer not in ("core", "host")),
+    "trio": tuple(f"virtfs.{layer}" for layer in LAYERS if layer not in ("core", "host", "client")),
 }
 
 # core makes no system calls: its callers pass it the time and the data that they have read.
@@ -63,8 +66,14 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 
 def layer(module: str) -> int:
     """Return the index of a module's layer. A module outside the layers (virtfs, virtfs.__main__) is above them all."""
-    parts = module.split(".")
-    return LAYERS.index(parts[1]) if len(parts) > 1 and parts[1] in LAYERS else len(LAYERS)
+    folder = folder_of(module)
+    return LAYERS.index(folder) if folder in LAYERS else len(LAYERS)
+
+
+def folder_of(module: str) -> str:
+    """Return the name of a module's layer, or the name of a module outside the layers."""
+    first = module.partition(".")[2].partition(".")[0]
+    return BESIDE.get(first, first)
 
 
 def within(module: str, doors: tuple[str, ...]) -> bool:
@@ -79,6 +88,8 @@ def objection(module: str, imported: str) -> str | None:
     if top == "virtfs":
         # The package "virtfs" itself holds only the version, which every layer may import.
         inside = imported.count(".") and not imported.startswith("virtfs.__")
+        if inside and folder_of(module) == "client" and folder_of(imported) not in ("client", "core"):
+            return "client imports only core: its users need neither a server nor the libraries of one"
         upward = inside and layer(imported) > layer(module)
         return "imports go down only: " + " < ".join(LAYERS) if upward else None
     for library, doors in DOORS.items():
@@ -127,6 +138,11 @@ def test_a_docstring_that_lists_modules_lists_them_all(path: Path) -> None:
         ("virtfs.fuse.channel", "fcntl.ioctl"),
         ("virtfs.host.rtnl", "os.fsencode"),
         ("virtfs.cli.main", "locale.setlocale"),
+        ("virtfs.client.port", "virtfs.host.tap"),
+        ("virtfs.aio", "virtfs.daemon.service"),
+        ("virtfs.daemon.service", "virtfs.client.mount"),
+        ("virtfs.client.port", "trio"),
+        ("virtfs.client.port", "anyio"),
         ("virtfs.files.frame", "ctypes"),
         ("virtfs.cli.main", "click"),
         ("virtfs.files.frame", "(relative)"),
@@ -145,6 +161,9 @@ def test_a_wrong_import_would_be_seen(module: str, imported: str) -> None:
         ("virtfs.cli.main", "virtfs"),
         ("virtfs.files.text", "virtfs.__version__"),
         ("virtfs.__main__", "virtfs.cli.main"),
+        ("virtfs.client.port", "virtfs.core.framestream.PREFIX"),
+        ("virtfs.aio", "virtfs.client.port.Port"),
+        ("virtfs.cli.main", "virtfs.client.mount"),
     ],
 )
 def test_a_right_import_is_let_pass(module: str, imported: str) -> None:

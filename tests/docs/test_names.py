@@ -19,7 +19,9 @@ DOCUMENTS = sorted(["README.md", "CONTRIBUTING.md", *(f"doc/{path.name}" for pat
 # These documents also have names of the kernel in backticks, so only paths can be checked in them.
 KERNELS = {"doc/kernel.md", "README.md", "doc/works-with.md"}
 BELOW_AN_INTERFACE = {"stats/", "wait/", "tap/"}
-FOREIGN = {"trio", "pyfuse3", "pyroute2"}
+FOREIGN = {"trio", "pyfuse3", "pyroute2", "anyio"}
+# Variables of the examples in doc/python.md, and their classes.
+VARIABLES = {"net": "Mount", "v": "Virt"}
 
 _FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 _PATH = re.compile(r"\.?[a-z_][\w.]*(?:/\w[\w.-]*)*/?")
@@ -134,6 +136,8 @@ def objection(span: str, document: str) -> str | None:
     if document in KERNELS:
         return None
     if _DOTTED.fullmatch(span):
+        first, _, rest = span.partition(".")
+        span = f"{VARIABLES.get(first, first)}.{rest}"
         ours = span.partition(".")[0] in classes() or not span.endswith((".5", ".1", ".8", ".md"))
         return "no such name" if ours and span.partition(".")[0] not in FOREIGN and not resolves(span) else None
     if _CODE_ONLY.fullmatch(span) and span not in names():

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness.places import DIR, finished
-from harness.serving import Mount, Virt, frame
+from harness.places import DIR, Place, finished
+from harness.serving import ENVIRONMENT, Mount, Virt, frame
 from harness.waiting import until, until_it_waits
 
 from .test_streams import TESTED
@@ -17,8 +17,38 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_there_are_no_others() -> None:
-    tested = {"cable.sh", "responder.py", "sniff.sh", "lab.ctl", "lab.sh", "fetch.py", "internet.sh"} | TESTED
+    tested = {
+        "cable.sh",
+        "responder.py",
+        "many_hosts.py",
+        "sniff.sh",
+        "lab.ctl",
+        "lab.sh",
+        "fetch.py",
+        "internet.sh",
+    } | TESTED
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == tested
+
+
+def test_many_hosts(elsewhere: Place) -> None:
+    running = elsewhere.start(
+        sys.executable,
+        str(EXAMPLES / "many_hosts.py"),
+        "3",
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    output, complaint = finished(running, 30)
+    assert (running.returncode, complaint) == (0, "")
+    lines = [line.split() for line in output.splitlines()]
+    assert [line[:3] for line in lines] == [
+        ["virt1", "answers", "10.7.1.2:"],
+        ["virt2", "answers", "10.7.2.2:"],
+        ["virt3", "answers", "10.7.3.2:"],
+    ]
+    assert all(int(line[3]) >= 4 for line in lines)  # an ARP request, three echo requests, or more
+    assert (elsewhere.mounts(), elsewhere.links()) == ([], ["lo"])
 
 
 @pytest.mark.parametrize("named", ["argument", "environment"])

@@ -83,7 +83,7 @@ class BridgeVerbs(TypedDict, total=False):
     priority: Number
     ifpriority: Several
     ifpathcost: Several
-    groupfwd: Number
+    groupfwd: Text
     ifgroupfwd: Several
     mtu: Number
     inet: Several

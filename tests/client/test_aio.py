@@ -1,0 +1,163 @@
+"""virtfs.aio: ports, events and waits for tasks, under trio and under asyncio."""
+
+import errno
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+import pytest
+from harness import programs
+from harness.serving import Mount, frame
+from harness.waiting import PATIENCE
+
+import virtfs
+
+from .waiting import fails
+
+T = TypeVar("T")
+Host = Callable[..., None]
+
+
+@pytest.fixture(params=["trio", "asyncio"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def host(mount: Mount, v: virtfs.Virt) -> Host:
+    """Return a function that sends frames from the host through the tap of virt3."""
+    wire = mount.root.call(programs.wire, "tap3")
+    return lambda *frames: mount.root.call(programs.send, wire, frames)
+
+
+def run(backend: str, main: Callable[[], Awaitable[T]]) -> T:
+    """Run a task with a time limit."""
+
+    async def limited() -> T:
+        with anyio.fail_after(PATIENCE):
+            return await main()
+
+    return anyio.run(limited, backend=backend)
+
+
+def test_frames_both_ways(backend: str, v: virtfs.Virt, host: Host) -> None:
+    async def main() -> list[bytes]:
+        async with virtfs.aio.open(v) as port, anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.to_thread.run_sync, host, *(frame(60, number) for number in range(3)))
+            got = [await port.recv()]
+            await port.send(frame(60))
+            async for received in port:
+                got.append(received)
+                if len(got) == 3:
+                    return got
+        raise AssertionError("the iteration has ended")
+
+    assert run(backend, main) == [frame(60, number) for number in range(3)]
+    assert v.stats["tx_frames"] == 1
+
+
+def test_the_end_of_an_interface(backend: str, net: virtfs.Mount, v: virtfs.Virt) -> None:
+    async def main() -> None:
+        async with virtfs.aio.open(v.path / "frame") as port, anyio.create_task_group() as tasks:
+            tasks.start_soon(lower)
+            with fails(errno.EHOSTDOWN, "virt3/frame"):
+                await port.recv()
+            tasks.start_soon(anyio.to_thread.run_sync, net.destroy, 3)
+            with fails(errno.ENXIO, "virt3/frame"):
+                while True:
+                    try:
+                        await port.recv()
+                    except OSError as error:
+                        if error.errno != errno.EHOSTDOWN:
+                            raise
+                        await anyio.lowlevel.checkpoint()
+
+    async def lower() -> None:
+        await anyio.wait_all_tasks_blocked()
+        v.up = False
+
+    run(backend, main)
+
+
+def test_cancellation_loses_no_frame(backend: str, v: virtfs.Virt, host: Host) -> None:
+    async def main() -> None:
+        async with virtfs.aio.open(v) as port:
+            with anyio.move_on_after(0.01):
+                await port.recv()
+            host(frame(60, 1))
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await port.recv()
+            assert await port.recv() == frame(60, 1)
+            assert scope.cancelled_caught
+
+    run(backend, main)
+
+
+def test_closing_wakes_a_task(backend: str, v: virtfs.Virt) -> None:
+    async def main() -> None:
+        port = virtfs.aio.open(v)
+        with pytest.raises(ValueError, match="async with"):
+            port.fileno()
+
+        async def close() -> None:
+            await anyio.wait_all_tasks_blocked()
+            port.close()
+            port.close()
+
+        async with port, anyio.create_task_group() as tasks:
+            tasks.start_soon(close)
+            with pytest.raises(anyio.ClosedResourceError):
+                await port.recv()
+
+    run(backend, main)
+
+
+def test_an_open_that_is_refused(backend: str, v: virtfs.Virt) -> None:
+    async def main() -> None:
+        async with virtfs.aio.open(v, "r"):
+            with fails(errno.EBUSY):
+                async with virtfs.aio.open(v, "r"):
+                    pass
+        v.strict = True
+        async with virtfs.aio.open(v, "w") as port:
+            with fails(errno.EMSGSIZE, "virt3/frame"):
+                await port.send(b"short")
+
+    run(backend, main)
+
+
+def test_events_and_waits(backend: str, net: virtfs.Mount, v: virtfs.Virt) -> None:
+    async def main() -> list[str]:
+        async with virtfs.aio.events(net) as events, anyio.create_task_group() as tasks:
+            tasks.start_soon(virtfs.aio.wait, v, "down")
+            await anyio.wait_all_tasks_blocked()
+            v.up = False
+            v.mtu = 1400
+            got = [(await events.get()).kind]
+            async for event in events:
+                got.append(event.kind)
+                if event.kind == "mtu":
+                    return [*got]
+        raise AssertionError("the iteration has ended")
+
+    told = run(backend, main)
+    assert "down" in told
+    with fails(errno.ENXIO):
+        run(backend, lambda: gone(net, v))
+
+
+async def gone(net: virtfs.Mount, v: virtfs.Virt) -> None:
+    """Wait for an interface that is destroyed meanwhile."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_destroy, net)
+        try:
+            await virtfs.aio.wait(v, "up")
+        except OSError as error:
+            caught = error
+    raise caught
+
+
+async def _destroy(net: virtfs.Mount) -> None:
+    await anyio.wait_all_tasks_blocked()
+    net.destroy(3)

@@ -99,8 +99,6 @@ def run(things: list[tuple[str, str]]) -> str:
     lab = Laboratory()
     report: list[str] = []
     for name, text in things:
-        if "events()" in text:  # it would wait for ever for a change that an earlier example has made
-            lab.renew()
         if not lab.passes(name, text, lambda said: None):
             lab.renew()
             lab.passes(name, text, report.append)

@@ -8,8 +8,8 @@ from virtfs.client import events, lines, values
 
 from . import examples
 
-# The example of these needs more than a mount; test_native.py runs them.
-_ELSEWHERE = {"Tap", "Loan", "Virt.tap", "Virt.lend"}
+# These are run elsewhere: by test_native.py, and by tests/docs/test_python.py, because starting a server takes long.
+_ELSEWHERE = {"Tap", "Loan", "Virt.tap", "Virt.lend", "mount"}
 _ALSO = {"lines.words": lines.words, "lines.impairment": lines.impairment, "values.text_of": values.text_of}
 THINGS = dict(examples.documented())
 

@@ -269,10 +269,9 @@ class Mount(Folder):
     def events(self) -> Events:
         """Open the stream of what happens in this mount from now on.
 
-        >>> with net.events() as events:
-        ...     v.up = False
+        >>> with net.events() as events, net.clone() as temporary:
         ...     next(events).kind
-        'down'
+        'create'
         """
         return Events(self.path / "events")
 

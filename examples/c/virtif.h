@@ -1,0 +1,153 @@
+/*
+ * virtif.h: create, open and destroy the interfaces of a virtfs mount from C. C11 and POSIX, no library.
+ *
+ *     #include "virtif.h"
+ *
+ *     int fd, error = virtif_create(3);               // "create 3 up" into ctl; 0 or an errno
+ *     if (error)
+ *         errx(1, "%s", virtif_error());              // the sentence of last_error
+ *     fd = virtif_open(3);                            // read(2) receives one frame, write(2) sends one
+ *
+ * The mount is that of `virtfs shell` ($VIRTFS), or /mnt/virt. Creating and destroying need root; the owner of an
+ * interface may open it. rump_pub_virtif_create() has the name and the meaning of the function of NetBSD's rump kernels
+ * (sys/rump/net/lib/libvirtif/if_virt.c), for programs that were written for it.
+ *
+ * Threads may call all functions except rump_pub_virtif_create(), virtif_fd() and virtif_destroy() for one number at
+ * the same time. virtif_error() has one buffer for each thread.
+ */
+#ifndef VIRTIF_H
+#define VIRTIF_H
+
+#ifndef _POSIX_C_SOURCE
+#define _POSIX_C_SOURCE 200809L /* O_CLOEXEC; include this file first, or define it yourself */
+#endif
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define VIRTIF_FRAME_MAX 65553 /* bytes; the longest frame: a buffer of this size is enough for every read(2) */
+#define VIRTIF_RUMP_MAX 0x100  /* rump kernels have the interfaces virt0 to virt255 */
+
+static int virtif_kept_[VIRTIF_RUMP_MAX]; /* descriptors of rump_pub_virtif_create(), plus 1; 0: none */
+
+/* Store the path of a file of the mount. Return 0, or ENAMETOOLONG. */
+static inline int
+virtif_path_(char path[PATH_MAX], const char *format, int num)
+{
+	const char *mount = getenv("VIRTFS");
+	int used = snprintf(path, PATH_MAX, "%s/", mount && *mount ? mount : "/mnt/virt");
+	int more;
+
+	if (used < 0 || used >= PATH_MAX)
+		return ENAMETOOLONG;
+	more = snprintf(path + used, PATH_MAX - (size_t)used, format, num);
+	return more < 0 || more >= PATH_MAX - used ? ENAMETOOLONG : 0;
+}
+
+/* Write a line to ctl in one write(2). Return 0, or the errno of open(2) or write(2). */
+static inline int
+virtif_ctl_(const char *format, int num)
+{
+	char path[PATH_MAX], line[64];
+	int fd, error = virtif_path_(path, "ctl", 0);
+
+	if (error)
+		return error;
+	if ((fd = open(path, O_WRONLY | O_CLOEXEC)) == -1)
+		return errno;
+	(void)snprintf(line, sizeof(line), format, num);
+	if (write(fd, line, strlen(line)) == -1)
+		error = errno;
+	(void)close(fd);
+	return error;
+}
+
+/*
+ * Create the interface virt<num>, up. Return 0 or an errno: EEXIST, it exists; EACCES, you are not root; EINVAL, the
+ * number is negative; EBUSY, another program holds tap<num>; ENOENT, no virtfs is mounted.
+ */
+static inline int
+virtif_create(int num)
+{
+	return num < 0 ? EINVAL : virtif_ctl_("create %d up\n", num);
+}
+
+/* Open the frames of virt<num>. Return a descriptor, or -1 with errno: EBUSY, another program has it open. */
+static inline int
+virtif_open(int num)
+{
+	char path[PATH_MAX];
+	int error = virtif_path_(path, "virt%d/frame", num);
+
+	if (error) {
+		errno = error;
+		return -1;
+	}
+	return open(path, O_RDWR | O_CLOEXEC);
+}
+
+/* Return the descriptor that rump_pub_virtif_create(num) has opened, or -1. */
+static inline int
+virtif_fd(int num)
+{
+	return num < 0 || num >= VIRTIF_RUMP_MAX ? -1 : virtif_kept_[num] - 1;
+}
+
+/* Destroy virt<num>, and close virtif_fd(num). Return 0 or an errno: ENXIO, there is no such interface. */
+static inline int
+virtif_destroy(int num)
+{
+	if (virtif_fd(num) != -1) {
+		(void)close(virtif_fd(num));
+		virtif_kept_[num] = 0;
+	}
+	return num < 0 ? EINVAL : virtif_ctl_("destroy %d\n", num);
+}
+
+/*
+ * Attach to virt<num> as a rump kernel does: create it unless the host has it, and open it. Return 0 or an errno, with
+ * the meanings that they have there: E2BIG, the number is 256 or more; EBUSY, it is attached already, by this program
+ * or another one; ENOENT or EACCES, it does not exist and you cannot create it. virtif_fd() has the descriptor.
+ */
+static inline int
+rump_pub_virtif_create(int num)
+{
+	int fd, error;
+
+	if (num >= VIRTIF_RUMP_MAX)
+		return E2BIG;
+	if (num < 0)
+		return ENOENT; /* that of open("/dev/tap-1") */
+	error = virtif_create(num);
+	if ((fd = virtif_open(num)) == -1)
+		return error && error != EEXIST ? error : errno;
+	virtif_kept_[num] = fd + 1;
+	return 0;
+}
+
+/* Return the sentence of this user's last refused command, "ok" if there was none. */
+static inline const char *
+virtif_error(void)
+{
+	static _Thread_local char text[1024];
+	char path[PATH_MAX];
+	ssize_t size = -1;
+	int fd;
+
+	if (virtif_path_(path, "last_error", 0) == 0 && (fd = open(path, O_RDONLY | O_CLOEXEC)) != -1) {
+		size = read(fd, text, sizeof(text) - 1);
+		(void)close(fd);
+	}
+	if (size < 0)
+		return "no virtfs is mounted";
+	text[size] = '\0';
+	text[strcspn(text, "\n")] = '\0';
+	return text;
+}
+
+#endif /* VIRTIF_H */

@@ -1,0 +1,106 @@
+//! A host in Rust: answers ARP and ping for one address, over a frame file. Standard library only.
+//!
+//!     echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
+//!     rustc -o responder examples/rust/responder.rs
+//!     ./responder /mnt/virt/virt3 10.0.3.2 &
+//!     ping -c 3 10.0.3.2
+//!
+//! One read receives one frame, one write sends one. File is unbuffered, as this needs.
+
+use std::fs::{read_to_string, OpenOptions};
+use std::io::{self, Read, Write};
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::exit;
+
+// Lengths of headers in bytes.
+const ETHER: usize = 14;
+const ARP: usize = 28;
+const IP: usize = 20;
+const ICMP: usize = 8;
+
+/// Return the Internet checksum (RFC 1071).
+fn checksum(data: &[u8]) -> [u8; 2] {
+    let mut sum: u32 = data.iter().enumerate().map(|(i, b)| u32::from(*b) << (8 * (1 - i % 2))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    (!(sum as u16)).to_be_bytes()
+}
+
+/// Turn a frame into the answer of a host with these addresses. Return its length, or None for no answer.
+fn answer(frame: &mut [u8], mac: &[u8; 6], ip: &[u8; 4]) -> Option<usize> {
+    if frame.len() < ETHER + ARP {
+        return None;
+    }
+    let (head, packet) = frame.split_at_mut(ETHER);
+    let length = match head[12..14] {
+        // RFC 826: Ethernet, IPv4, 6, 4, request
+        [8, 6] if packet[..8] == [0, 1, 8, 0, 6, 4, 0, 1] && packet[24..28] == ip[..] => {
+            packet[7] = 2; // reply: the sender becomes the target
+            packet.copy_within(8..18, 18);
+            packet[8..14].copy_from_slice(mac);
+            packet[14..18].copy_from_slice(ip);
+            ARP
+        }
+        // RFC 791 and 792
+        [8, 0] => {
+            let start = usize::from(packet[0] & 15) * 4;
+            let size = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
+            let fragment = packet[6] & 0x3f != 0 || packet[7] != 0;
+            if start < IP || size < start + ICMP || packet.len() < size || packet[9] != 1 || fragment {
+                return None;
+            }
+            if packet[start] != 8 || packet[16..20] != ip[..] {
+                return None;
+            }
+            packet[start..start + 4].fill(0); // echo reply
+            let sum = checksum(&packet[start..size]);
+            packet[start + 2..start + 4].copy_from_slice(&sum);
+            packet.copy_within(12..16, 16);
+            packet[12..16].copy_from_slice(ip);
+            packet[10..12].fill(0);
+            let sum = checksum(&packet[..start]);
+            packet[10..12].copy_from_slice(&sum);
+            size
+        }
+        _ => return None,
+    };
+    head.copy_within(6..12, 0);
+    head[6..12].copy_from_slice(mac);
+    Some(ETHER + length)
+}
+
+/// Answer until the interface is set down or destroyed, which makes read fail.
+fn serve(virt: &Path, ip: &[u8; 4]) -> io::Result<()> {
+    let text = read_to_string(virt.join("address"))?;
+    let mut mac = [0u8; 6];
+    for (byte, digits) in mac.iter_mut().zip(text.trim().split(':')) {
+        *byte = u8::from_str_radix(digits, 16).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    }
+    let mut frames = OpenOptions::new().read(true).write(true).open(virt.join("frame"))?;
+    let mut buffer = [0u8; 65536];
+    loop {
+        let length = frames.read(&mut buffer)?;
+        if let Some(length) = answer(&mut buffer[..length], &mac, ip) {
+            let _ = frames.write(&buffer[..length])?;
+        }
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let address = arguments.get(2).and_then(|text| text.parse::<Ipv4Addr>().ok());
+    match (arguments.len(), address) {
+        (3, Some(ip)) => {
+            if let Err(error) = serve(Path::new(&arguments[1]), &ip.octets()) {
+                eprintln!("responder: {error}");
+            }
+            exit(1);
+        }
+        _ => {
+            eprintln!("usage: responder .../virtN ADDRESS");
+            exit(2);
+        }
+    }
+}

@@ -31,10 +31,11 @@ def test_each_public_name_has_a_docstring_with_an_example() -> None:
     assert lacking == []
 
 
+@pytest.mark.timeout(120)
 def test_the_examples_do_what_they_show(mount: Mount) -> None:
     things = THINGS | _ALSO
     texts = [(name, examples.docstring(thing)) for name, thing in things.items() if name not in _ELSEWHERE]
-    assert mount.root.begin(examples.run, texts).result(50) == ""
+    assert mount.root.begin(examples.run, texts).result(100) == ""
 
 
 def test_the_example_of_parsing_an_event() -> None:

@@ -12,7 +12,7 @@ from virtfs.core.events import Event as Kind
 
 _ROOM = 65536
 # The keys whose values are names, even if they consist of digits.
-_TEXTS: Final = {"bridge", "file"}
+_TEXTS: Final = {"bridge", "file", "text"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Event:
 
     time: when it happened, in seconds since 1970. kind: what happened, as in virtfs(5), EVENTS; "missed" stands for
     events that this reader was too slow for, and values["events"] is their number. name: the interface or bridge, or
-    "state". values: what the event tells, by key: numbers as int, others as str.
+    "state". values: what the event tells, by key: numbers as int, others as str, with \\x20 for a blank as in the file.
 
     >>> with net.events() as events, net.clone() as temporary:
     ...     temporary.mtu = 1400

@@ -54,6 +54,7 @@ class VirtVerbs(TypedDict, total=False):
     filter: "Text | bool"
     pace: "float | Text"
     history: "Number | bool"
+    mark: Text
     description: Text
 
 

@@ -37,6 +37,21 @@ class Cable:
     ends: tuple[str, str]
     impair: str
 
+    @property
+    def stats(self) -> dict[str, dict[str, int]]:
+        """The counters of both directions: "out" is from the first end to the second, "in" the way back.
+
+        OSError ENOENT: the cable does not exist any more.
+
+        >>> net.cable(3, 4).stats["out"]["frames"]
+        0
+        """
+        for cable in self.net.status()["cables"]:
+            if {*cable["ends"]} == {*self.ends}:
+                out, back = ("out", "in") if cable["ends"] == [*self.ends] else ("in", "out")
+                return {"out": cable["stats"][out], "in": cable["stats"][back]}
+        raise OSError(errno.ENOENT, f"there is no cable between {' and '.join(self.ends)}")
+
     def destroy(self) -> None:
         """Remove the cable. OSError: ENOENT, it does not exist any more.
 
@@ -214,6 +229,22 @@ class Mount(Folder):
         """
         self.ctl("retry")
 
+    def mark(self, text: str) -> None:
+        """Put a text into the open captures and histories of all interfaces, and into the events.
+
+        >>> net.mark("step 2")
+        """
+        self.ctl(f"mark {text}")
+
+    def check(self, line: str) -> None:
+        """Answer as a line of ctl would, but change nothing. OSError: the line would be refused.
+
+        >>> net.check("create 7 up mtu 9000")
+        >>> 7 in net
+        False
+        """
+        self.ctl(f"check {line}")
+
     def cable(self, a: End, b: End, impair: str = "", **words: Unpack[Impairment]) -> Cable:
         """Carry every frame from virtA to virtB and back, and return the cable.
 
@@ -316,6 +347,7 @@ class Mount(Folder):
         "Every counter, in the text format of Prometheus.\n\n>>> 'virtfs_rx_frames_total' in net.metrics\nTrue",
     )
     memory = Value("memory", str, "The memory that each user makes the server hold.\n\n>>> 'BYTES' in net.memory\nTrue")
+    topology = Value("topology", str, "The network as Graphviz dot.\n\n>>> 'graph' in net.topology\nTrue")
     help = Value("help", str, "The commands and verbs of ctl.\n\n>>> 'create' in net.help\nTrue")
     version = Value("version", str, "The version of the server.\n\n>>> net.version.split()[0]\n'virtfs'")
 

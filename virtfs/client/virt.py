@@ -245,6 +245,16 @@ class Virt(Folder):
         """
         self.write("ctl", line)
 
+    def mark(self, text: str) -> None:
+        """Put a text into the open captures and the history of the interface, and into the events of the mount.
+
+        >>> with v.capture() as file:
+        ...     v.mark("step 2")
+        ...     b"step 2" in file.read(65536)
+        True
+        """
+        self.set(mark=text)
+
     def destroy(self) -> None:
         """Destroy the interface. Programs that wait on its files get ENXIO.
 

@@ -34,5 +34,6 @@ Modules:
     leftovers       removes what a killed server has left and no line mentions
     replay          recreates interfaces, bridges and cables from the state file
     diagnosis       the state of a server, for its log
+    steps           the longest steps of trio's tasks, for the same log
     reports         the texts of the report files
 """

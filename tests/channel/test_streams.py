@@ -13,6 +13,7 @@ from harness.recorded import FRAME_SESSION, IOCTL
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.fuse import protocol as p
+from virtfs.fuse.parked import AT_ONCE
 from virtfs.fuse.text_pollers import texts_changed
 
 
@@ -439,3 +440,39 @@ async def test_readers_of_one_queue_are_not_all_tried() -> None:
         talk.waiters.wake()
         assert await bench.answers() == [Answer(0, readers[0], b"one")]
         assert calls.count("read") == 2
+
+
+@in_trio
+async def test_many_waiting_calls_are_served_in_slices() -> None:
+    """All of them are served, in the order of their arrival, and other requests are answered in between."""
+    async with channel() as bench:
+        talk, other = Talk(), Talk(b"other")
+        fh, free = await bench.open(talk), await bench.open(other)
+        readers = [bench.read(fh, 100) for _ in range(5 * AT_ONCE)]
+        polls = [await bench.open(talk) for _ in range(2)]
+        for kh, poller in enumerate(polls):
+            assert await bench.poll(poller, kh, schedule=True) == select.POLLOUT
+        assert await bench.answers() == []
+        between = bench.read(free, 100)
+        talk.say(*(b"%d" % number for number in range(len(readers))))
+        answers = await bench.answers()
+        assert [answer for answer in answers if not answer.unique] == [notification(kh) for kh in range(2)]
+        order = [answer.unique for answer in answers if answer.unique]
+        assert order.index(between) <= 2 * AT_ONCE
+        order.remove(between)
+        assert order[:AT_ONCE] == readers[:AT_ONCE]
+        assert sorted(order) == readers
+
+
+@in_trio
+async def test_a_wake_while_many_calls_are_served_loses_none() -> None:
+    async with channel() as bench:
+        talk = Talk()
+        fh = await bench.open(talk)
+        readers = [bench.read(fh, 100) for _ in range(5 * AT_ONCE)]
+        assert await bench.answers() == []
+        talk.waiters.wake()  # nobody finds anything
+        for number in range(len(readers)):
+            talk.say(b"%d" % number)
+        answers = await bench.answers()
+        assert sorted(answer.unique for answer in answers) == readers

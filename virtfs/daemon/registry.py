@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Iterator
+from weakref import WeakValueDictionary
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
@@ -16,6 +17,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._all: dict[Unit, Interface] = {}
+        # Where `at` has found an interface, which may be elsewhere by now. Does not keep removed interfaces.
+        self._found: WeakValueDictionary[Place, Interface] = WeakValueDictionary()
 
     def __len__(self) -> int:
         return len(self._all)
@@ -55,7 +58,12 @@ class Registry:
 
     def at(self, place: Place) -> Interface | None:
         """Return the interface whose tap is at a place, or None."""
-        return next((i for i in self._all.values() if i.place == place and not i.virt.lost), None)
+        found = self._found.get(place)
+        if found is None or found.place != place or found.virt.lost or found not in self:
+            found = next((i for i in self._all.values() if i.place == place and not i.virt.lost), None)
+            if found is not None:
+                self._found[place] = found
+        return found
 
     def wires(self) -> list[Wire]:
         """Return the wires of all interfaces, ordered by unit."""

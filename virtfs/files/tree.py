@@ -1,6 +1,6 @@
 """The names below the mount point, and the object that serves each file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
 
@@ -56,8 +56,8 @@ class Reports(Protocol):
     async def count(self) -> None:
         """Query the kernel for the counters of all interfaces."""
 
-    def ctl(self, virt: Virt | None) -> str:
-        """Return the text of a ctl."""
+    def ctl(self, virt: Virt | None) -> str | Iterator[str]:
+        """Return the text of a ctl, that of the mount in pieces."""
 
     @property
     def memory(self) -> Memory:
@@ -72,11 +72,11 @@ class Reports(Protocol):
     def ways(self) -> list[Way]:
         """Return both directions of each cable, with their counters."""
 
-    def status(self, version: str) -> str:
-        """Return the text of status.json."""
+    def status(self, version: str) -> Iterator[str]:
+        """Yield the text of status.json in pieces."""
 
-    def topology(self) -> str:
-        """Return the text of topology."""
+    def topology(self) -> Iterator[str]:
+        """Yield the text of topology in pieces."""
 
     def state_gauges(self) -> dict[str, float] | None:
         """Return the value of each metric of the state file by name, or None if there is no state file."""
@@ -169,7 +169,7 @@ class Tree:
         values = {name: self._value(virt, f"tap/{name}", value) for name, value in TAP_VALUES.items()}
         return {**values, "addresses": addresses}
 
-    def _report(self, text: Callable[[], str], unsteady: bytes = b"") -> Text:
+    def _report(self, text: Callable[[], Iterator[str]], unsteady: bytes = b"") -> Text:
         """Return a text about every interface, for which a read queries the kernel.
 
         unsteady: the beginning of its last part, whose numbers every read changes; b"" if there is none.

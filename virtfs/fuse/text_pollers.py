@@ -5,9 +5,17 @@ from math import inf
 
 import trio
 
+from virtfs.core.ids import User
+from virtfs.files.text import Text
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.inodes_handles import Handles
 from virtfs.fuse.parked import ready
+
+
+async def made_for_poller(text: Text, user: User, handles: Handles, answers: Answers) -> None:
+    """Make a long text for its pollers, and wake those for whom it has changed."""
+    await text.renew(user)
+    await texts_changed(handles, answers)
 
 
 async def texts_changed(handles: Handles, answers: Answers) -> float:
@@ -20,6 +28,7 @@ async def texts_changed(handles: Handles, answers: Answers) -> float:
     for handle in list(handles.texts.values()):
         if handle.kh is not None:
             await trio.lowlevel.checkpoint()
+            await handle.node.renew(handle.user)
             if handle.kh is not None and ready(handle) & select.POLLPRI:
                 answers.notify(handle.kh)
                 handle.kh = None

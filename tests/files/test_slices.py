@@ -1,0 +1,121 @@
+"""Long texts are made in slices: other tasks run between them. Time passes only where a test lets it pass."""
+
+from collections.abc import Iterator
+
+import pytest
+import trio
+from harness.in_trio import in_trio
+
+from virtfs.core.ids import Gid, Uid, User
+from virtfs.core.memory import Memory
+from virtfs.files import text as texts
+from virtfs.files.node import ROOT
+from virtfs.files.text import LONG, Text, TextHandle
+from virtfs.forward.slices import SLICE, Slices
+
+USER = User(Uid(4001), Gid(4001), 1)
+PIECES = 20
+
+
+class Clock:
+    """The clock of Slices, in ns. `turns` counts how often another task ran."""
+
+    def __init__(self) -> None:
+        self.now = 1
+        self.turns = 0
+
+    def read(self) -> int:
+        return self.now
+
+    async def beside(self) -> None:
+        while True:
+            self.turns += 1
+            await trio.lowlevel.checkpoint()
+
+
+@in_trio
+async def test_a_slice_ends_when_its_time_is_over() -> None:
+    clock = Clock()
+    sliced = Slices(clock.read)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.beside)
+        await sliced.pause()
+        assert clock.turns == 0
+        for _ in range(2):  # trio runs tasks in random order, so the other may miss one turn
+            clock.now += SLICE
+            await sliced.pause()
+        assert clock.turns > 0
+        clock.now += SLICE // 2
+        turns = clock.turns
+        await sliced.pause()
+        assert clock.turns == turns
+        nursery.cancel_scope.cancel()
+    assert sliced.worked == 2 * SLICE + SLICE // 2
+
+
+class Long:
+    """A long text in pieces, each of which takes the time of a slice. version: the number of changes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = Clock()
+        self.version = 0
+        self.made = 0
+        self.seconds = 0.0
+        monkeypatch.setattr(texts, "monotonic", lambda: self.seconds)
+        monkeypatch.setattr(texts, "Slices", lambda: Slices(self.clock.read))
+        self.node = Text(ROOT, self.pieces, changes=lambda: self.version)
+
+    def pieces(self, user: User) -> Iterator[str]:
+        self.made += 1
+        for _ in range(PIECES):
+            self.clock.now += SLICE
+            yield f"{self.version}" * LONG
+
+    def handle(self) -> TextHandle:
+        return self.node.open(USER, Memory())
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> Long:
+    return Long(monkeypatch)
+
+
+@in_trio
+async def test_other_tasks_run_while_a_text_is_made(long: Long) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(long.clock.beside)
+        text = await long.handle().read(0, 1 << 20)
+        nursery.cancel_scope.cancel()
+    assert text == b"0" * (PIECES * LONG)
+    assert long.clock.turns >= PIECES // 2
+
+
+@in_trio
+async def test_a_stat_and_a_poll_do_not_make_a_long_text(long: Long) -> None:
+    handle = long.handle()
+    assert long.node.size(USER) == PIECES * LONG, "a text that was never made"
+    await handle.read(0, 1)
+    made, length = long.made, len(handle.snapshot or b"")
+    long.version += 10
+    long.seconds += 1000
+    assert long.node.size(USER) == length
+    assert not handle.poll() & 2
+    assert long.made == made
+    assert long.node.due()
+    await long.node.renew(USER)
+    assert handle.poll() & 2, "POLLPRI after the text has been made"
+    assert long.made == made + 1
+    assert long.node.size(USER) == 2 * length
+
+
+@in_trio
+async def test_pollers_share_the_text_that_is_being_made(long: Long) -> None:
+    await long.handle().read(0, 1)
+    long.version += 1
+    long.seconds += 1000
+    made = long.made
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(long.node.renew, USER)
+    assert long.made == made + 1
+    assert not long.node.due()

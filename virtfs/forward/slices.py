@@ -1,0 +1,42 @@
+"""Divides long work into slices, between which other tasks run."""
+
+from collections.abc import Callable, Iterable
+from time import monotonic_ns
+
+import trio
+
+SLICE = 1_000_000  # ns of work after which other tasks run
+
+
+class Slices:
+    """Measures the work of a task since the last slice. The task calls pause() between two steps of its work.
+
+    clock: returns the time in ns.
+    """
+
+    def __init__(self, clock: Callable[[], int] = monotonic_ns) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._worked = 0
+
+    async def pause(self) -> None:
+        """Let other tasks run if the slice has lasted SLICE ns or longer."""
+        if self._clock() - self._began >= SLICE:
+            self._worked = self.worked
+            await trio.lowlevel.checkpoint()
+            self._began = self._clock()
+
+    @property
+    def worked(self) -> int:
+        """The time in ns that the work has taken so far, without the time of other tasks."""
+        return self._worked + self._clock() - self._began
+
+
+async def in_slices(pieces: Iterable[str], slices: Slices | None = None) -> str:
+    """Join the pieces of a text. Other tasks may run between two pieces."""
+    slices = slices or Slices()
+    made = []
+    for piece in pieces:
+        made.append(piece)
+        await slices.pause()
+    return "".join(made)

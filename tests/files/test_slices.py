@@ -6,12 +6,13 @@ import pytest
 import trio
 from harness.in_trio import in_trio
 
+from virtfs.core.grammar import VERBS_MAX, Action, Parsing, parse_verbs, parsing_verbs
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.core.memory import Memory
 from virtfs.files import text as texts
 from virtfs.files.node import ROOT
 from virtfs.files.text import LONG, Text, TextHandle
-from virtfs.forward.slices import SLICE, Slices
+from virtfs.forward.slices import SLICE, Slices, in_steps
 
 USER = User(Uid(4001), Gid(4001), 1)
 PIECES = 20
@@ -51,6 +52,31 @@ async def test_a_slice_ends_when_its_time_is_over() -> None:
         assert clock.turns == turns
         nursery.cancel_scope.cancel()
     assert sliced.worked == 2 * SLICE + SLICE // 2
+
+
+@in_trio
+async def test_other_tasks_run_while_a_line_is_parsed() -> None:
+    """A line may have 256 verbs with long arguments."""
+    clock = Clock()
+    line = "impair loss 1% " * VERBS_MAX
+
+    def parsing() -> Parsing[tuple[Action, ...]]:
+        work = parsing_verbs(line)
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                result: tuple[Action, ...] = end.value
+                return result
+            clock.now += SLICE // 8
+            yield
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.beside)
+        actions = await in_steps(parsing(), Slices(clock.read))
+        nursery.cancel_scope.cancel()
+    assert actions == parse_verbs(line)
+    assert clock.turns >= VERBS_MAX // 16
 
 
 class Long:

@@ -1,9 +1,12 @@
 """Divides long work into slices, between which other tasks run."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from time import monotonic_ns
+from typing import TypeVar
 
 import trio
+
+T = TypeVar("T")
 
 SLICE = 1_000_000  # ns of work after which other tasks run
 
@@ -40,3 +43,15 @@ async def in_slices(pieces: Iterable[str], slices: Slices | None = None) -> str:
         made.append(piece)
         await slices.pause()
     return "".join(made)
+
+
+async def in_steps(work: Generator[None, None, T], slices: Slices | None = None) -> T:
+    """Return the result of work that stops after each of its steps. Other tasks may run between two steps."""
+    slices = slices or Slices()
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        await slices.pause()

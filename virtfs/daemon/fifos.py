@@ -19,6 +19,7 @@ from virtfs.core.ids import Unit
 from virtfs.core.virt import Virt
 from virtfs.daemon.interface import Interface
 from virtfs.forward.feed import Feed
+from virtfs.forward.slices import Slices
 from virtfs.forward.tasks import Start
 from virtfs.host.fifo import Fifo
 
@@ -161,7 +162,10 @@ class Fifos:
         """Check all FIFOs for readers every PAUSE seconds, until cancelled. One that fails does not affect the rest."""
         while True:
             await trio.sleep(PAUSE)
+            slices = Slices()
             for interface, feed in tuple(self._feeds.values()):
+                if self._feeds.get(interface.virt.unit) != (interface, feed):
+                    continue  # destroyed meanwhile
                 try:
                     self._look(interface, feed)
                 except OSError as failure:
@@ -170,6 +174,7 @@ class Fifos:
                         self._troubles[interface.virt.name] = trouble
                 else:
                     self._troubles.pop(interface.virt.name, None)
+                await slices.pause()
 
     def _look(self, interface: Interface, feed: Feed) -> None:
         try:

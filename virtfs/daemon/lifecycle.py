@@ -20,6 +20,7 @@ from virtfs.daemon.cables import Cables
 from virtfs.daemon.drops import Drops
 from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.follow import Follower
+from virtfs.daemon.garbage import Garbage
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.registry import Registry
@@ -60,11 +61,13 @@ class Lifecycle:
         lock: trio.Lock,
         report: Callable[[VirtError, User], None],
         start: Start,
+        garbage: Garbage,
     ) -> None:
         """Store the parts of the mount that interfaces need.
 
         root: the directory of the mount point. pcap: the capture of all interfaces. lock: held while interfaces
         change. report: sets a user's last_error. start: runs a task until the mount ends.
+        garbage: collects the objects of destroyed interfaces.
         """
         self._kernel = kernel
         self._registry = registry
@@ -77,6 +80,7 @@ class Lifecycle:
         self._limits = limits
         self._lock = lock
         self._report = report
+        self._garbage = garbage
         self._start = start
         self._rings = Rings(pcap.budget.memory)
 
@@ -120,6 +124,7 @@ class Lifecycle:
                 await self._kernel.close_tap(tap)
             raise
         self._registry.add(interface)
+        self._garbage.made(len(self._registry))
         self._follower.catch_up()
         self._start(interface.run, name=f"{interface.virt.name}: forwarding frames")
         self._root.add(names(interface.ports))
@@ -229,6 +234,7 @@ class Lifecycle:
         finally:
             await self._kernel.close_tap(interface.tap)
             self._registry.remove(interface)
+            self._garbage.destroyed()
             self._events.emit("destroy", virt.name)
 
     async def destroy_all(self) -> None:

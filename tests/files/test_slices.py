@@ -12,7 +12,7 @@ from virtfs.core.memory import Memory
 from virtfs.files import text as texts
 from virtfs.files.node import ROOT
 from virtfs.files.text import LONG, Text, TextHandle
-from virtfs.forward.slices import SLICE, Slices, in_steps
+from virtfs.forward.slices import SLICE, Slices, give_way, in_steps
 
 USER = User(Uid(4001), Gid(4001), 1)
 PIECES = 20
@@ -52,6 +52,23 @@ async def test_a_slice_ends_when_its_time_is_over() -> None:
         assert clock.turns == turns
         nursery.cancel_scope.cancel()
     assert sliced.worked == 2 * SLICE + SLICE // 2
+
+
+@in_trio
+async def test_a_slice_of_a_request_ends_with_the_turn_of_its_user() -> None:
+    turns = []
+
+    async def turn() -> None:
+        turns.append(clock.now)
+        await trio.lowlevel.checkpoint()
+
+    clock = Clock()
+    sliced = Slices(clock.read)
+    give_way.set(turn)
+    for _ in range(4):
+        clock.now += SLICE // 2
+        await sliced.pause()
+    assert turns == [1 + SLICE, 1 + 2 * SLICE]
 
 
 @in_trio
@@ -110,7 +127,7 @@ def long(monkeypatch: pytest.MonkeyPatch) -> Long:
 async def test_other_tasks_run_while_a_text_is_made(long: Long) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(long.clock.beside)
-        text = await long.handle().read(0, 1 << 20)
+        text = await long.node.fresh(USER)
         nursery.cancel_scope.cancel()
     assert text == b"0" * (PIECES * LONG)
     assert long.clock.turns >= PIECES // 2
@@ -120,7 +137,7 @@ async def test_other_tasks_run_while_a_text_is_made(long: Long) -> None:
 async def test_a_stat_and_a_poll_do_not_make_a_long_text(long: Long) -> None:
     handle = long.handle()
     assert long.node.size(USER) == PIECES * LONG, "a text that was never made"
-    await handle.read(0, 1)
+    handle.take(await long.node.fresh(USER))
     made, length = long.made, len(handle.snapshot or b"")
     long.version += 10
     long.seconds += 1000
@@ -136,7 +153,7 @@ async def test_a_stat_and_a_poll_do_not_make_a_long_text(long: Long) -> None:
 
 @in_trio
 async def test_pollers_share_the_text_that_is_being_made(long: Long) -> None:
-    await long.handle().read(0, 1)
+    await long.node.fresh(USER)
     long.version += 1
     long.seconds += 1000
     made = long.made

@@ -1,10 +1,15 @@
 """Divides long work into slices, between which other tasks run."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from contextvars import ContextVar
 from time import monotonic_ns
 from typing import TypeVar
 
 import trio
+
+# What a task awaits between two slices. For work on a user's request, it waits until it is the user's turn: a task that
+# only let others run would take a slice whenever the channel does so, and most of the server's time.
+give_way: ContextVar[Callable[[], Awaitable[None]]] = ContextVar("give_way", default=trio.lowlevel.checkpoint)
 
 T = TypeVar("T")
 
@@ -26,7 +31,7 @@ class Slices:
         """Let other tasks run if the slice has lasted SLICE ns or longer."""
         if self._clock() - self._began >= SLICE:
             self._worked = self.worked
-            await trio.lowlevel.checkpoint()
+            await give_way.get()()
             self._began = self._clock()
 
     @property

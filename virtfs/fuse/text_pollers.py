@@ -1,19 +1,22 @@
 """Wake the pollers of text files. A text does not know its pollers, so each change makes virtfs check all pollers."""
 
 import select
+from functools import partial
 from math import inf
 
 import trio
 
 from virtfs.core.ids import User
-from virtfs.files.text import Text
+from virtfs.files.text import Text, Turn
+from virtfs.forward.slices import give_way
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.inodes_handles import Handles
 from virtfs.fuse.parked import ready
 
 
-async def made_for_poller(text: Text, user: User, handles: Handles, answers: Answers) -> None:
-    """Make a long text for its pollers, and wake those for whom it has changed."""
+async def made_for_poller(text: Text, user: User, turn: Turn, handles: Handles, answers: Answers) -> None:
+    """Make a long text for its pollers, and wake those for whom it has changed. turn: waits for the user's turn."""
+    give_way.set(partial(turn, user))
     await text.renew(user)
     await texts_changed(handles, answers)
 

@@ -72,7 +72,7 @@ def test_counters_of_a_cable(wires: list[Wire]) -> None:
         Way("virt3", "virt10", CableCounters(*range(1, 8))),
         Way("virt10", "virt3", CableCounters(*range(11, 18))),
     ]
-    text = metrics("1.2", wires, Memory(), ways=ways)
+    text = "".join(metrics("1.2", wires, Memory(), ways=ways))
     told = {family.name: family for family in text_string_to_metric_families(text)}
     for position, name in enumerate(CABLE_COUNTERS):
         family = told[f"virtfs_cable_{name}"]

@@ -6,12 +6,16 @@ import select
 from collections.abc import Callable
 
 import pytest
+import trio
 from harness.channels import CALLER, Answer, Talk, TalkHandle, channel, notification
 from harness.in_trio import in_trio
 from harness.recorded import FRAME_SESSION, IOCTL
 
 from virtfs.core.errors import VirtError
-from virtfs.core.ids import User
+from virtfs.core.ids import Gid, Uid, User
+from virtfs.core.memory import Memory
+from virtfs.files.node import ROOT
+from virtfs.files.text import Text
 from virtfs.fuse import protocol as p
 from virtfs.fuse.parked import AT_ONCE
 from virtfs.fuse.text_pollers import texts_changed
@@ -476,3 +480,23 @@ async def test_a_wake_while_many_calls_are_served_loses_none() -> None:
             talk.say(b"%d" % number)
         answers = await bench.answers()
         assert sorted(answer.unique for answer in answers) == readers
+
+
+@in_trio
+async def test_a_poll_after_a_change_is_woken_when_the_text_may_be_made_again() -> None:
+    """The change came before the poll, and the text is too recent to be made again at once."""
+    async with channel() as bench:
+        version = 1
+        node = Text(ROOT, lambda user: f"{version}\n", changes=lambda: version)
+        handle = node.open(User(Uid(0), Gid(0), 1), Memory())
+        fh = bench.handles.add_text(handle)
+        handle.take(await node.fresh(handle.user))
+        node._work = 0.005  # so the next text for pollers may be made after 0.1 s
+        version = 2
+        assert await bench.poll(fh, 7, schedule=True) == select.POLLIN | select.POLLOUT
+        answers: list[Answer] = []
+        while not answers:
+            answers = await bench.answers()
+            await trio.sleep(0.01)
+        assert answers == [notification(7)]
+        assert await bench.poll(fh, 7, schedule=False) & select.POLLPRI

@@ -62,6 +62,7 @@ class Text(Node):
     """
 
     __slots__ = (
+        "_claimed",
         "_cost",
         "_fresh",
         "_latest",
@@ -69,6 +70,7 @@ class Text(Node):
         "_made_at",
         "_renewing",
         "_unsteady",
+        "_work",
         "changed",
         "changes",
         "measured",
@@ -107,8 +109,10 @@ class Text(Node):
         self.rights = rights or (Rights.VALUE if write else Rights.REPORT)
         self._latest = b""
         self._made = -1  # the value of changes() when _latest was made
-        # The time at which _latest was made (monotonic()), and how long it took to make, both in seconds.
-        self._made_at = self._cost = 0.0
+        # When _latest was made (monotonic()), how long that took, and how long with the refresh before it, all
+        # in seconds.
+        self._made_at = self._work = self._cost = 0.0
+        self._claimed = False  # whether a task waits until it may make the text for a poller
         self._renewing: trio.Event | None = None  # set when the task that makes the text for pollers has finished
         self._fresh = False  # whether _latest was made after a refresh
 
@@ -128,7 +132,7 @@ class Text(Node):
         If user is None, return the length that was last reported to the kernel.
         """
         if user is not None:
-            text = self._latest if self._long() or self._kept() else self._make(user, monotonic())
+            text = self._latest if self._long() or self._kept() else self._make(user)
             self.reported = len(self._measure(text))
         return self.reported
 
@@ -153,13 +157,16 @@ class Text(Node):
             return text
         began = monotonic()
         await self.refresh()
-        return await self._make_in_slices(user, began, fresh=True)
+        refreshed = monotonic() - began
+        text = await self._make_in_slices(user)
+        self._cost, self._fresh = refreshed + self._work, True
+        return text
 
     def ready(self, user: User) -> bytes | None:
         """Return what fresh() returns, or None if that may take time."""
         if self._kept() and self._fresh:
             return self._latest
-        return None if self.waits else self._make(user, monotonic(), fresh=True)
+        return None if self.waits else self._make(user)
 
     def now(self, user: User) -> bytes:
         """Return the encoded text without a refresh."""
@@ -176,30 +183,45 @@ class Text(Node):
         if self.changes is None:
             return self.now(user)
         if not self._long() and self.outdated() <= 0:
-            self._make(user, monotonic())
+            self._make(user)
         return self._latest
 
     async def renew(self, user: User) -> None:
         """Make a long text for pollers again, in slices, if it is outdated. If another task does so, wait for it."""
         if self._renewing is not None:
             await self._renewing.wait()
-        elif self.due():
+        elif self._long() and self.outdated() <= 0:
             self._renewing = trio.Event()
             try:
-                await self._make_in_slices(user, monotonic())
+                await self._make_in_slices(user)
             finally:
                 self._renewing.set()
                 self._renewing = None
 
-    def due(self) -> bool:
-        """Return whether a poller needs renew(), because the text is long and outdated."""
-        return self._long() and self.outdated() <= 0 and self._renewing is None
+    def claim(self) -> bool:
+        """Return whether a poller needs a task that makes the text, because it is outdated and no task does it yet.
+
+        The task calls renewed().
+        """
+        if self._claimed or self.outdated() == inf:
+            return False
+        self._claimed = True
+        return True
+
+    async def renewed(self, user: User) -> None:
+        """Make the text for pollers as soon as that is allowed, after claim() has returned true."""
+        try:
+            while 0 < (wait := self.outdated()) < inf:
+                await trio.sleep(wait)
+            await self.renew(user)
+        finally:
+            self._claimed = False
 
     def outdated(self) -> float:
         """Return the time in seconds until the text for pollers may be made again; inf if it is up to date."""
         if self.changes is None or self._made == self.changes():
             return inf
-        return max(self._made_at + PAUSE * self._cost - monotonic(), 0.0)
+        return max(self._made_at + PAUSE * self._work - monotonic(), 0.0)
 
     def differs(self, snapshot: bytes, user: User) -> bool:
         """Return whether the text has changed since a snapshot, as poll(2) reports it."""
@@ -214,29 +236,31 @@ class Text(Node):
             self.changed = time.time_ns()
         return text
 
-    def _make(self, user: User, began: float, fresh: bool = False) -> bytes:
-        version = 0 if self.changes is None else self.changes()
+    def _make(self, user: User) -> bytes:
+        version, began = self._version(), monotonic()
         text = self.now(user)
-        return self._take(text, version, monotonic() - began, fresh)
+        return self._take(text, version, monotonic() - began)
 
-    async def _make_in_slices(self, user: User, began: float, fresh: bool = False) -> bytes:
-        """Make the text. began: the time when the refresh before began."""
-        version, refreshed = 0 if self.changes is None else self.changes(), monotonic()
-        text = self.text(user)
+    def _version(self) -> int:
+        return 0 if self.changes is None else self.changes()
+
+    async def _make_in_slices(self, user: User) -> bytes:
+        version, began, text = self._version(), monotonic(), self.text(user)
         if isinstance(text, str):
-            return self._take(encode(text), version, monotonic() - began, fresh)
+            return self._take(encode(text), version, monotonic() - began)
         slices = Slices()
         text = await in_slices(text, slices)
-        return self._take(encode(text), version, refreshed - began + slices.worked / 1e9, fresh)
+        return self._take(encode(text), version, slices.worked / 1e9)
 
-    def _take(self, text: bytes, version: int, cost: float, fresh: bool) -> bytes:
-        """Keep a text that has been made. version: the value of changes() when the work began. cost: in seconds."""
+    def _take(self, text: bytes, version: int, work: float) -> bytes:
+        """Keep a text that has been made. version: the value of changes() when the work began. work: in seconds."""
         if version < self._made and self.changes is not None:
             return text  # another task has finished a later one meanwhile
         if text != self._latest:
             # If the text is equal, keep the old object, so that all snapshots share one object.
             self._latest = text
-        self._made, self._made_at, self._cost, self._fresh = version, monotonic(), cost, fresh
+        self._made, self._made_at, self._fresh = version, monotonic(), False
+        self._work = self._cost = work
         return self._latest
 
     def _kept(self) -> bool:

@@ -96,7 +96,7 @@ class Devices:
                 device.told = revents
                 device.waiters.park_poll(PollId(kh), device, self._waiting)
                 device.waiters.started()
-        if isinstance(handle, TextHandle) and handle.node.due():
+        if isinstance(handle, TextHandle) and handle.node.claim():
             work = partial(made_for_poller, handle.node, handle.user, self._later.turn, self._handles, self._answers)
             self._later.start(work, name="making a text for a poller")
         self._answers.answer(request.unique, p.fuse_poll_out.pack(revents, 0))

@@ -15,9 +15,9 @@ from virtfs.fuse.parked import ready
 
 
 async def made_for_poller(text: Text, user: User, turn: Turn, handles: Handles, answers: Answers) -> None:
-    """Make a long text for its pollers, and wake those for whom it has changed. turn: waits for the user's turn."""
+    """Make an outdated text for its pollers, and wake those for whom it has changed. turn: waits for a user's turn."""
     give_way.set(partial(turn, user))
-    await text.renew(user)
+    await text.renewed(user)
     await texts_changed(handles, answers)
 
 

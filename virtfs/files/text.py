@@ -31,6 +31,7 @@ CHEAP = 0.005  # seconds. A text that takes less time to generate is generated a
 # Bytes. A longer text about the whole mount may take more than 2 ms, so it is made only in slices: not by a stat or a
 # poll, which cannot wait. The limit is not a time, because times depend on the load.
 LONG = 8192
+PIECES = 64  # a text of more pieces is long, too
 
 PAUSE = 20  # the minimum time between two texts for pollers, as a multiple of the time to make one
 
@@ -187,10 +188,10 @@ class Text(Node):
         return self._latest
 
     async def renew(self, user: User) -> None:
-        """Make a long text for pollers again, in slices, if it is outdated. If another task does so, wait for it."""
+        """Make the text for pollers again, in slices, if it is outdated. If another task does so, wait for it."""
         if self._renewing is not None:
             await self._renewing.wait()
-        elif self._long() and self.outdated() <= 0:
+        elif self.outdated() <= 0:
             self._renewing = trio.Event()
             try:
                 await self._make_in_slices(user)
@@ -237,9 +238,17 @@ class Text(Node):
         return text
 
     def _make(self, user: User) -> bytes:
-        version, began = self._version(), monotonic()
-        text = self.now(user)
-        return self._take(text, version, monotonic() - began)
+        """Make the text in one step. If it turns out to be long, give up: return an earlier text or its beginning."""
+        version, began, text = self._version(), monotonic(), self.text(user)
+        if not isinstance(text, str):
+            pieces, size = [], 0
+            for piece in text:
+                pieces.append(piece)
+                size += len(piece)
+                if self.changes is not None and (size > LONG or len(pieces) > PIECES):
+                    return self._latest or encode("".join(pieces))
+            text = "".join(pieces)
+        return self._take(encode(text), version, monotonic() - began)
 
     def _version(self) -> int:
         return 0 if self.changes is None else self.changes()

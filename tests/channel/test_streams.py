@@ -6,13 +6,18 @@ import select
 from collections.abc import Callable
 
 import pytest
+import trio
 from harness.channels import CALLER, Answer, Talk, TalkHandle, channel, notification
 from harness.in_trio import in_trio
 from harness.recorded import FRAME_SESSION, IOCTL
 
 from virtfs.core.errors import VirtError
-from virtfs.core.ids import User
+from virtfs.core.ids import Gid, Uid, User
+from virtfs.core.memory import Memory
+from virtfs.files.node import ROOT
+from virtfs.files.text import Text
 from virtfs.fuse import protocol as p
+from virtfs.fuse.parked import AT_ONCE
 from virtfs.fuse.text_pollers import texts_changed
 
 
@@ -439,3 +444,59 @@ async def test_readers_of_one_queue_are_not_all_tried() -> None:
         talk.waiters.wake()
         assert await bench.answers() == [Answer(0, readers[0], b"one")]
         assert calls.count("read") == 2
+
+
+@in_trio
+async def test_many_waiting_calls_are_served_in_slices() -> None:
+    """All of them are served, in the order of their arrival, and other requests are answered in between."""
+    async with channel() as bench:
+        talk, other = Talk(), Talk(b"other")
+        fh, free = await bench.open(talk), await bench.open(other)
+        readers = [bench.read(fh, 100) for _ in range(5 * AT_ONCE)]
+        polls = [await bench.open(talk) for _ in range(2)]
+        for kh, poller in enumerate(polls):
+            assert await bench.poll(poller, kh, schedule=True) == select.POLLOUT
+        assert await bench.answers() == []
+        between = bench.read(free, 100)
+        talk.say(*(b"%d" % number for number in range(len(readers))))
+        answers = await bench.answers()
+        assert [answer for answer in answers if not answer.unique] == [notification(kh) for kh in range(2)]
+        order = [answer.unique for answer in answers if answer.unique]
+        assert order.index(between) <= 2 * AT_ONCE
+        order.remove(between)
+        assert order[:AT_ONCE] == readers[:AT_ONCE]
+        assert sorted(order) == readers
+
+
+@in_trio
+async def test_a_wake_while_many_calls_are_served_loses_none() -> None:
+    async with channel() as bench:
+        talk = Talk()
+        fh = await bench.open(talk)
+        readers = [bench.read(fh, 100) for _ in range(5 * AT_ONCE)]
+        assert await bench.answers() == []
+        talk.waiters.wake()  # nobody finds anything
+        for number in range(len(readers)):
+            talk.say(b"%d" % number)
+        answers = await bench.answers()
+        assert sorted(answer.unique for answer in answers) == readers
+
+
+@in_trio
+async def test_a_poll_after_a_change_is_woken_when_the_text_may_be_made_again() -> None:
+    """The change came before the poll, and the text is too recent to be made again at once."""
+    async with channel() as bench:
+        version = 1
+        node = Text(ROOT, lambda user: f"{version}\n", changes=lambda: version)
+        handle = node.open(User(Uid(0), Gid(0), 1), Memory())
+        fh = bench.handles.add_text(handle)
+        handle.take(await node.fresh(handle.user))
+        node._work = 0.005  # so the next text for pollers may be made after 0.1 s
+        version = 2
+        assert await bench.poll(fh, 7, schedule=True) == select.POLLIN | select.POLLOUT
+        answers: list[Answer] = []
+        while not answers:
+            answers = await bench.answers()
+            await trio.sleep(0.01)
+        assert answers == [notification(7)]
+        assert await bench.poll(fh, 7, schedule=False) & select.POLLPRI

@@ -237,6 +237,9 @@ def test_sigusr2_logs_the_state(mount: Mount) -> None:
         assert expected in text
     file.close()
     assert mount.read("virt3/description") == "a state to log"
+    mount.server.send_signal(signal.SIGUSR2)
+    line = re.compile(r"step: [0-9.]+ ms, [0-9.]+ ms of processor time, [0-9.]+ s ago: \w")
+    until(lambda: line.search("".join(mount.log)), "the longest steps since the first SIGUSR2")
 
 
 def test_an_unexpected_end_logs_the_state(log: logging.Logger, paper: Paper, monkeypatch: pytest.MonkeyPatch) -> None:

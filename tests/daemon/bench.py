@@ -202,7 +202,8 @@ class Bench:
 
     def ctl(self, virt: Virt | None = None) -> str:
         """Return the text of the mount's ctl, or of an interface's."""
-        return self.daemon.reports.ctl(virt)
+        text = self.daemon.reports.ctl(virt)
+        return text if isinstance(text, str) else "".join(text)
 
     async def refresh(self) -> None:
         await self.daemon.reports.refresh(None)

@@ -47,7 +47,9 @@ def _virt(unit: int) -> Virt:
 
 
 def read(wires: list[Wire], version: str = "1.2") -> Read:
-    return {family.name: family for family in text_string_to_metric_families(metrics(version, wires, Memory()))}
+    return {
+        family.name: family for family in text_string_to_metric_families("".join(metrics(version, wires, Memory())))
+    }
 
 
 def values(family: Metric) -> dict[str, float]:
@@ -70,7 +72,7 @@ def test_counters_of_a_cable(wires: list[Wire]) -> None:
         Way("virt3", "virt10", CableCounters(*range(1, 8))),
         Way("virt10", "virt3", CableCounters(*range(11, 18))),
     ]
-    text = metrics("1.2", wires, Memory(), ways=ways)
+    text = "".join(metrics("1.2", wires, Memory(), ways=ways))
     told = {family.name: family for family in text_string_to_metric_families(text)}
     for position, name in enumerate(CABLE_COUNTERS):
         family = told[f"virtfs_cable_{name}"]
@@ -111,7 +113,7 @@ def test_nothing_but_the_mount(wires: list[Wire]) -> None:
 
 def test_names_keep_prometheus_rules(wires: list[Wire]) -> None:
     """The rules of `promtool check metrics`: each metric has HELP and TYPE, and only counters end in _total."""
-    text = metrics("1.2", wires, Memory())
+    text = "".join(metrics("1.2", wires, Memory()))
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
     helped = [line.split()[2] for line in text.splitlines() if line.startswith("# HELP") and len(line.split()) > 3]
     assert names == helped

@@ -130,3 +130,16 @@ def test_a_request_whose_answer_is_lost_is_sent_again(losses: int) -> None:
         with Forgetful(losses) as rtnl:
             rtnl.ask(RTM_DELLINK, link(index))
         assert [name for _, name in socket.if_nameindex()] == ["lo"]
+
+
+@pytest.mark.parametrize("losses", [1, 2])
+def test_two_requests_whose_answer_is_lost_are_sent_again(network: None, losses: int) -> None:
+    """A loss of one answer says nothing about the other, so both requests are repeated."""
+    with Forgetful(losses) as rtnl:
+        rtnl.ask_both(creation(), (RTM_SETLINK, marking("one", "both"), 0))
+        assert alias(rtnl, "both") == "one"
+    with Forgetful(losses) as rtnl, pytest.raises(VirtError) as caught:
+        rtnl.ask_both((RTM_SETLINK, marking("two", "both"), 0), (RTM_SETLINK, marking("x", "nosuch"), 0))
+    assert caught.value.errno == errno.ENODEV
+    with Rtnl() as rtnl:
+        assert alias(rtnl, "both") == "two"

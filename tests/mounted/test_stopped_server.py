@@ -35,6 +35,16 @@ def test_mount(stopped: Mount) -> None:
     assert "kill -CONT" in said
 
 
+def test_remount(stopped: Mount) -> None:
+    program = virtfs(stopped, "mount", "-o", "remount,noatime")
+    said = finished(program)[1]
+    os.kill(stopped.server.pid, signal.SIGCONT)
+    assert program.returncode == 1
+    assert f'"{DIR}" is busy' in said
+    assert "kill -CONT" in said
+    assert "noatime" not in stopped.sh(f"grep ' {DIR} ' /proc/self/mountinfo"), "nothing has changed"
+
+
 def test_umount(stopped: Mount) -> None:
     """The command says why it waits, and ends as soon as the server continues."""
     program = virtfs(stopped, "umount")

@@ -9,7 +9,7 @@ import pytest
 
 from virtfs.core.bridge import Bridge, BridgeState, FdbEntry, Member
 from virtfs.core.ids import BridgeName, Gid, Uid, Unit
-from virtfs.core.status import describe, describe_bridge, status
+from virtfs.core.status import describe, describe_bridge, status_pieces
 from virtfs.core.values import TAP_VALUES, VALUES, counter
 from virtfs.core.virt import COUNTERS, HostEnd, State, Virt
 
@@ -35,9 +35,13 @@ def virt() -> Virt:
     return virt
 
 
+def text_of(*arguments: Any, **keys: Any) -> str:
+    return "".join(status_pieces(*arguments, **keys))
+
+
 def shown(virt: Virt) -> Shown:
     one = describe(virt, 1, lambda uid: {1000: "alice"}.get(uid, str(uid)), str)
-    read: Shown = json.loads(status("1.2", [one]))["virts"][0]
+    read: Shown = json.loads(text_of("1.2", [one]))["virts"][0]
     return read
 
 
@@ -86,7 +90,7 @@ def test_each_file_is_there_in_its_kind(virt: Virt) -> None:
 
 def test_one_line_of_its_own(virt: Virt) -> None:
     virt.set(description='a "quoted" \\ back – slash')
-    text = status("1.2", [describe(virt, 0, str, str)], [{"name": "bridge0"}])
+    text = text_of("1.2", [describe(virt, 0, str, str)], [{"name": "bridge0"}])
     assert text.endswith("}\n")
     assert text.count("\n") == 1
     read = json.loads(text)
@@ -105,7 +109,7 @@ def test_a_bridge() -> None:
         known=(known,),
         addresses=(ip_interface("10.0.0.1/8"),),
     )
-    told = json.loads(status("1.2", [], [describe_bridge(Bridge(BridgeName("bridge0"), state))]))["bridges"][0]
+    told = json.loads(text_of("1.2", [], [describe_bridge(Bridge(BridgeName("bridge0"), state))]))["bridges"][0]
     assert (told["name"], told["lost"], told["up"], told["maxaddr"]) == ("bridge0", False, True, 100)
     assert (told["address"], told["inet"]) == ("02:00:00:00:00:01", ["10.0.0.1/8"])
     assert told["members"][0]["learn"] is False
@@ -116,7 +120,7 @@ def test_a_bridge() -> None:
 def test_keys_keep_their_order(virt: Virt) -> None:
     other = Virt(Unit(4), virt.address, virt.host, state=State.LOST, description="x")
     assert json.dumps(list(shown(virt))) == json.dumps(list(shown(other)))
-    assert list(json.loads(status("1.2", []))) == [
+    assert list(json.loads(text_of("1.2", []))) == [
         "version",
         "options",
         "virts",

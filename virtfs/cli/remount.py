@@ -3,9 +3,11 @@
 import errno
 import json
 import os
+from contextlib import suppress
 
 from virtfs.cli.options import MountOptions, parse
 from virtfs.core.errors import VirtError
+from virtfs.fuse.hanging import unless_stopped
 from virtfs.fuse.mount import change_flags
 from virtfs.fuse.mounttable import Mounted, mounted_at, resolve
 from virtfs.host.textfiles import read_text
@@ -29,7 +31,8 @@ def remount(directory: str, text: str, sloppy: bool = False) -> None:
 
     mount(8) repeats the options from fstab(5) or from the mount table. So an option that is not a flag is accepted if
     it does not change the mount. VirtError: EINVAL, no virtfs is mounted at the directory, or an option that is not a
-    flag would change; EPERM, the caller is not root; any other errno, the mount's options cannot be read.
+    flag would change; EPERM, the caller is not root; EBUSY, the server is stopped; any other errno, the mount's options
+    cannot be read.
     """
     path = resolve(directory)
     mount = mounted_at(path)
@@ -37,6 +40,7 @@ def remount(directory: str, text: str, sloppy: bool = False) -> None:
         what = "is not mounted" if mount is None else f"is not a virtfs mount but {mount.source} ({mount.type})"
         raise VirtError(errno.EINVAL, f'"{directory}" {what}')
     options = parse(",".join(word for word in text.split(",") if word not in mount.options), sloppy)
+    unless_stopped(path, lambda: _ask(path))
     _refuse_changes(mount, options)
     try:
         flags = os.statvfs(path).f_flag & _KEPT
@@ -48,6 +52,13 @@ def remount(directory: str, text: str, sloppy: bool = False) -> None:
         if name in _FLAGS:
             flags = flags | _FLAGS[name] if on else flags & ~_FLAGS[name]
     change_flags(path, flags)
+
+
+def _ask(path: str) -> int:
+    """Wait until the server of a mount answers. Later calls report its errors."""
+    with suppress(OSError):
+        os.statvfs(path)
+    return 0
 
 
 def _refuse_changes(mount: Mounted, options: MountOptions) -> None:

@@ -6,10 +6,11 @@ rights of the user, and whether the objects exist, are checked when the command 
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from errno import E2BIG, EINVAL
 from textwrap import fill
+from typing import TypeVar
 
 from virtfs.core import verbs
 from virtfs.core.arguments import Argument, take_impairments
@@ -73,34 +74,18 @@ def split_check(line: str) -> tuple[bool, str]:
     return checks, line
 
 
+# A parser that stops after each verb, so that its caller can let other tasks run. It returns the result at the end.
+T = TypeVar("T")
+Parsing = Generator[None, None, T]
+
+
 def parse(line: str) -> Command | None:
     """Parse one line of the mount's ctl, without its newline. Return None for a blank line or a comment.
 
     Errors: VirtError with EINVAL (grammar), ERANGE (number out of range) or E2BIG (too many verbs or bytes). The error
     sentence quotes the offending text.
     """
-    checks, line = split_check(line)
-    command = _parse_line(Words(line))
-    return replace(command, checks=True) if command and checks else command
-
-
-def _parse_line(words: Words) -> Command | None:
-    first = words.take()
-    if first is None:
-        return None
-    form = _FORM_OF_WORD.get((first, VIRT))
-    if form is None:
-        return _parse_change(first, words)
-    form = _FORM_OF_WORD.get((first, _kind_named(words.peek())), form)
-    target = _parse_target(form, words)
-    if form.kind in ("cable", "uncable"):
-        return _parse_cable(form, target, words)
-    if form.kind == "mark":
-        mark = _known("mark", VIRT)
-        return Command("mark", None, (Action("mark", tuple(_parse_arguments(mark, words))),))
-    actions = _parse_actions(words, form.noun, makes=True) if form.verbs else ()
-    words.expect_end(form.usage)
-    return Command(form.kind, target, actions)
+    return _whole(parsing(line))
 
 
 def parse_verbs(line: str, noun: Noun = VIRT) -> tuple[Action, ...]:
@@ -108,6 +93,46 @@ def parse_verbs(line: str, noun: Noun = VIRT) -> tuple[Action, ...]:
 
     Return () for a blank line or a comment. Errors: those of parse().
     """
+    return _whole(parsing_verbs(line, noun))
+
+
+def _whole(steps: Parsing[T]) -> T:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def parsing(line: str) -> Parsing[Command | None]:
+    """Parse one line as parse() does, in steps."""
+    checks, line = split_check(line)
+    command = yield from _parse_line(Words(line))
+    return replace(command, checks=True) if command and checks else command
+
+
+def _parse_line(words: Words) -> Parsing[Command | None]:
+    first = words.take()
+    if first is None:
+        return None
+    form = _FORM_OF_WORD.get((first, VIRT))
+    if form is None:
+        return (yield from _parse_change(first, words))
+    form = _FORM_OF_WORD.get((first, _kind_named(words.peek())), form)
+    target = _parse_target(form, words)
+    if form.kind in ("cable", "uncable"):
+        return _parse_cable(form, target, words)
+    if form.kind == "mark":
+        mark = _known("mark", VIRT)
+        return Command("mark", None, (Action("mark", tuple(_parse_arguments(mark, words))),))
+    actions = (yield from _parse_actions(words, form.noun, makes=True)) if form.verbs else ()
+    words.expect_end(form.usage)
+    return Command(form.kind, target, actions)
+
+
+def parsing_verbs(line: str, noun: Noun = VIRT) -> Parsing[tuple[Action, ...]]:
+    """Parse one line as parse_verbs() does, in steps."""
     return _parse_actions(Words(line), noun)
 
 
@@ -225,9 +250,10 @@ def _parse_peer(form: Form, words: Words) -> Unit | SocketName | None:
     return parse_socket(word)
 
 
-def _parse_change(first: str, words: Words) -> Command:
+def _parse_change(first: str, words: Words) -> Parsing[Command]:
     if _kind_named(first) == BRIDGE:
-        return _with_verbs(Command("change", parse_bridge_name(first), _parse_actions(words, BRIDGE)), first)
+        actions = yield from _parse_actions(words, BRIDGE)
+        return _with_verbs(Command("change", parse_bridge_name(first), actions), first)
     if not first.startswith("virt"):
         hint = ""
         if verbs.find(VIRT, first):
@@ -235,7 +261,8 @@ def _parse_change(first: str, words: Words) -> Command:
         elif _LIKE_A_UNIT.match(first):
             hint = ": a line that changes an interface begins with virtN"
         raise VirtError(EINVAL, f"unknown command {quoted(first)}{hint}")
-    return _with_verbs(Command("change", parse_unit_name(first, "virt"), _parse_actions(words, VIRT)), first)
+    unit = parse_unit_name(first, "virt")
+    return _with_verbs(Command("change", unit, (yield from _parse_actions(words, VIRT))), first)
 
 
 def _with_verbs(command: Command, first: str) -> Command:
@@ -269,7 +296,7 @@ def _names_unit(word: str) -> bool:
     return verbs.find(VIRT, word) is None and _LIKE_A_UNIT.match(word) is not None
 
 
-def _parse_actions(words: Words, noun: Noun, *, makes: bool = False) -> tuple[Action, ...]:
+def _parse_actions(words: Words, noun: Noun, *, makes: bool = False) -> Parsing[tuple[Action, ...]]:
     actions: list[Action] = []
     # The last verb `bridge` of the line, unless `-bridge` follows it. A later `netns` is an error, because moving the
     # tap to another namespace takes the tap out of its bridge.
@@ -293,6 +320,7 @@ def _parse_actions(words: Words, noun: Noun, *, makes: bool = False) -> tuple[Ac
         if action.verb == "netns" and bridge is not None:
             name = quoted(f"bridge {bridge.args[0]}")
             raise VirtError(EINVAL, f"netns takes the tap out of its bridge: put {name} after netns")
+        yield
     return tuple(actions)
 
 

@@ -44,9 +44,10 @@ _NAMES = {
 }
 
 
-def ifconfig(virts: Iterable[Virt]) -> str:
-    """Return the text of the file, with the interfaces in the given order; "" if there are none."""
-    return "".join(f"{line}\n" for virt in virts for line in _lines(virt))
+def ifconfig(virts: Iterable[Virt]) -> Iterator[str]:
+    """Yield the lines of the file, with the interfaces in the given order. The lines of one are of one moment."""
+    for virt in virts:
+        yield "".join(f"{line}\n" for line in _lines(virt))
 
 
 def _lines(virt: Virt) -> Iterator[str]:

@@ -65,7 +65,7 @@ otherwise. The value of an empty file is "".
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Final
 
@@ -106,7 +106,7 @@ _CONVERTERS: Final[dict[str, Callable[[str], Value]]] = {
 }
 
 
-def status(
+def status_pieces(
     version: str,
     virts: Iterable[Object],
     bridges: Iterable[Object] = (),
@@ -115,15 +115,23 @@ def status(
     state: Object | None = None,
     limits: Object | None = None,
     memory: Object | None = None,
-) -> str:
-    """Return the text of the file, from the objects that describe(), describe_bridge() and describe_cable() return.
+) -> Iterator[str]:
+    """Yield the text of the file in pieces, from the objects of describe(), describe_bridge() and describe_cable().
 
+    An object is taken from its iterable when its piece is made, so its values are of one moment.
     state: the object about the state file. limits: the fields of Limits. memory: the result of Memory.describe().
     """
-    lists = {"virts": list(virts), "bridges": list(bridges), "cables": list(cables)}
-    head = {"version": version, "options": one_line(options)}
+    yield f'{{"version": {json.dumps(version)}, "options": {json.dumps(one_line(options))}'
+    for key, objects in (("virts", virts), ("bridges", bridges), ("cables", cables)):
+        yield f', "{key}": ['
+        between = ""
+        for one in objects:
+            yield f"{between}{json.dumps(one)}"
+            between = ", "
+        yield "]"
+    yield f', "state": {json.dumps(state)}, "limits": {json.dumps(limits or {})}'
     # `memory` is last, because pollers of the file ignore changes after its key.
-    return json.dumps({**head, **lists, "state": state, "limits": limits or {}, "memory": memory or {}}) + "\n"
+    yield f', "memory": {json.dumps(memory or {})}}}\n'
 
 
 def describe_cable(impairment: str, out: Way, back: Way, socket: Object | None = None) -> dict[str, object]:

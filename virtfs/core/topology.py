@@ -25,11 +25,19 @@ graph virtfs {
 """
 
 
-def topology(virts: Iterable[Object], bridges: Iterable[Object], cables: Iterable[Object]) -> str:
-    """Return the text of the file, from the objects that the functions of core.status return."""
-    return "".join(
-        (_HEAD, *(f"  {line}\n" for line in _Graph(list(virts), list(bridges), list(cables)).lines()), "}\n")
-    )
+def topology(virts: Iterable[Object], bridges: Iterable[Object], cables: Iterable[Object]) -> Iterator[str]:
+    """Yield the text of the file in pieces, from the objects that the functions of core.status return.
+
+    An object is taken from its iterable in one step, so its values are of one moment.
+    """
+    taken: tuple[list[Object], list[Object], list[Object]] = [], [], []
+    for objects, some in zip((virts, bridges, cables), taken, strict=True):
+        for one in objects:
+            some.append(one)
+            yield ""
+    yield _HEAD
+    yield from (f"  {line}\n" for line in _Graph(*taken).lines())
+    yield "}\n"
 
 
 class _Graph:

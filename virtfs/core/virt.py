@@ -144,6 +144,7 @@ class Virt:
     state: State = State.DOWN
     counters: Counters = field(default_factory=Counters)
     listeners: list[Callable[[], None]] = field(default_factory=list, repr=False)  # called after each change
+    version: int = field(default=0, repr=False)  # the number of changes so far
 
     def __post_init__(self) -> None:
         if self.host.up and self.state is State.DOWN:
@@ -217,8 +218,9 @@ class Virt:
     def _replace(self, **changes: object) -> None:
         for name, value in changes.items():
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "version", self.version + 1)
 
 
 # The fields that set() does not change.
-_KERNEL = {"unit", "host", "netns", "origin", "state", "counters", "listeners"}
+_KERNEL = {"unit", "host", "netns", "origin", "state", "counters", "listeners", "version"}
 SETTINGS: Final = frozenset(f.name for f in fields(Virt)) - _KERNEL

@@ -36,5 +36,7 @@ Modules:
     leftovers       removes what a killed server has left and no line mentions
     replay          recreates interfaces, bridges and cables from the state file
     diagnosis       the state of a server, for its log
+    garbage         when Python's garbage collector runs
+    steps           the longest steps of trio's tasks, for the same log
     reports         the texts of the report files
 """

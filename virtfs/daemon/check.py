@@ -10,7 +10,7 @@ from functools import partial
 
 from virtfs.core.bridge import Bridge
 from virtfs.core.errors import VirtError
-from virtfs.core.grammar import Action, Command, parse_verbs
+from virtfs.core.grammar import Action, Command, parsing_verbs
 from virtfs.core.ids import Unit, User
 from virtfs.core.ip import IpInterface
 from virtfs.core.socketname import SocketName
@@ -25,6 +25,7 @@ from virtfs.daemon.lifecycle import Lifecycle
 from virtfs.daemon.netns_verb import refuse_moves
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.virt_checks import VirtChecks
+from virtfs.forward.slices import in_steps
 from virtfs.host.bpf import compile_filter
 from virtfs.host.membership import expect_bridge
 from virtfs.host.netnames import open_netns
@@ -83,9 +84,9 @@ class LineChecks:
     async def verbs(self, of: Virt | Bridge, text: str, user: User) -> None:
         """Check a line of the ctl of an interface or a bridge. VirtError: the error with which the line would fail."""
         if isinstance(of, Bridge):
-            await self._bridges.check_change(of, parse_verbs(text, BRIDGE), user)
+            await self._bridges.check_change(of, await in_steps(parsing_verbs(text, BRIDGE)), user)
         else:
-            await self._verbs(self._registry.of(of), parse_verbs(text), user)
+            await self._verbs(self._registry.of(of), await in_steps(parsing_verbs(text)), user)
 
     async def _verbs(self, interface: Interface | None, actions: tuple[Action, ...], user: User) -> None:
         await self._checks.check(interface, actions, user)

@@ -19,12 +19,12 @@ from virtfs.core.arguments import Impairments
 from virtfs.core.bridge import Bridge
 from virtfs.core.bytestext import to_text
 from virtfs.core.errors import VirtError, refused
-from virtfs.core.grammar import Action, Command, file_action, parse, parse_verbs, split_check
+from virtfs.core.grammar import Action, Command, file_action, parse, parsing, parsing_verbs, split_check
 from virtfs.core.ids import Uid, Unit, User
 from virtfs.core.quoting import quoted
 from virtfs.core.script import Line, Script
 from virtfs.core.socketname import SocketName
-from virtfs.core.verbs import BRIDGE
+from virtfs.core.verbs import BRIDGE, VIRT
 from virtfs.core.virt import Origin, Virt
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
@@ -45,6 +45,7 @@ from virtfs.files.events import Events
 from virtfs.files.text import Turn
 from virtfs.files.tree import Reports, Tree
 from virtfs.forward.recorder import Mark
+from virtfs.forward.slices import in_steps
 from virtfs.forward.supervisor import together
 from virtfs.forward.tasks import Start
 
@@ -272,7 +273,7 @@ class Commands:
         the same interface or bridge.
         """
         self._refuse_at_end()
-        command = parse(text)
+        command = await in_steps(parsing(text))
         if command is None or command.kind == "help":
             return
         if not user.root:
@@ -338,13 +339,15 @@ class Commands:
         checks, text = split_check(text)
         if checks:
             await self._line_checks.verbs(of, text, user)
-        elif isinstance(of, Bridge):
+            return
+        actions = await in_steps(parsing_verbs(text, BRIDGE if isinstance(of, Bridge) else VIRT))
+        if isinstance(of, Bridge):
             with whole():
-                await self._bridges.change(of, parse_verbs(text, BRIDGE), user)
+                await self._bridges.change(of, actions, user)
                 await self._follower.caught_up()
             self._state.failed.supersede(of.name)
         else:
-            await self._change(self._registry.of(of), parse_verbs(text), user)
+            await self._change(self._registry.of(of), actions, user)
             self._state.failed.supersede(of.unit)
 
     async def _mark(self, text: str) -> None:

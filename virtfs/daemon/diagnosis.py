@@ -15,6 +15,7 @@ import trio
 
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.state import State
+from virtfs.daemon.steps import Steps
 from virtfs.fuse.inodes_handles import Handles
 
 log = logging.getLogger(__name__)
@@ -30,14 +31,16 @@ class Diagnosis:
         self._state = state
         self._handles = handles
         self._options = options
+        self.steps = Steps()
 
     def lines(self) -> list[str]:
-        """Return the options, the text of ctl, the counters, the open files, the tasks and the threads."""
+        """Return the options, the text of ctl, the counters, the open files, steps, the tasks and the threads."""
         return [
             f"options: {self._options or 'none'}",
             *(f"ctl: {line}" for line in self._state.text().splitlines()),
             *self._counters(),
             *self._opens(),
+            *self.steps.lines(),
             *_tasks(),
             *_threads(),
         ]
@@ -63,7 +66,8 @@ def log_unexpected_end(diagnosis: Diagnosis) -> None:
 
 @contextmanager
 def on_signal(diagnosis: Diagnosis) -> Iterator[None]:
-    """Log the state of a mount at each SIGUSR2, even if trio's loop does not run."""
+    """Log the state of a mount at each SIGUSR2, even if trio's loop does not run. Measure steps from then on."""
+    token = trio.lowlevel.current_trio_token()
 
     def describe(number: int, frame: FrameType | None) -> None:
         # A signal handler interrupts the main thread, which may hold a lock of the log. So the lines are collected
@@ -71,6 +75,8 @@ def on_signal(diagnosis: Diagnosis) -> Iterator[None]:
         lines = diagnosis.lines()
         with suppress(RuntimeError):  # no more threads can be started
             threading.Thread(target=_log, args=[lines], daemon=True).start()
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(diagnosis.steps.begin)
 
     before = signal.signal(signal.SIGUSR2, describe)
     try:

@@ -15,17 +15,19 @@ from virtfs.daemon.interface import Interface, Place
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.taps import look
+from virtfs.forward.slices import Slices
 from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, NamespaceGone, Overflow
 from virtfs.host.netlink_values import Link
 from virtfs.host.netnames import name_of
 
 log = logging.getLogger(__name__)
 
-SLICE = 32  # interfaces of refresh_all() between which other tasks run
-STORM = 256  # other tasks run after this many reports in a row
+STORM = 256  # maximum number of reports that are applied without letting other tasks run
 # A query is repeated if the kernel sent reports during it, because a report may be newer than the answer.
 ATTEMPTS = 10  # maximum number of queries for the place of a tap (interface.Place)
 REFRESHES = 5  # maximum number of queries for the state of a tap
+FEW = 8  # number of reports whose application is one step; each takes up to 0.2 ms
+_FAILED = "cannot apply the reports from the kernel, will check all interfaces: %s"
 PATIENCE = 1  # maximum number of seconds that caught_up() waits, even if reports keep coming
 
 
@@ -59,17 +61,19 @@ class Follower:
         try:
             self._apply_reports()
         except Exception as failure:
-            log.warning("cannot apply the reports from the kernel, will check all interfaces: %s", failure)
+            log.warning(_FAILED, failure)
 
-    def _apply_reports(self) -> None:
-        """Apply the pending reports from the kernel. If this fails, schedule a check of all interfaces.
+    def _apply_reports(self, most: int = STORM) -> bool:
+        """Apply the pending reports from the kernel, up to `most` of them. Return whether there were any.
+
+        If this fails, schedule a check of all interfaces.
 
         Of several reports about the state of one link, only the last is applied. An earlier report may be older than a
         query's answer that has already been applied.
         """
         events: list[Event] = []
         try:
-            while len(events) < STORM and (more := self._kernel.monitor.drain()):
+            while len(events) < most and (more := self._kernel.monitor.drain()):
                 events.extend(more)
             last = {(event.nsid, event.index): event for event in events if isinstance(event, LinkChanged)}
             for event in events:
@@ -81,6 +85,7 @@ class Follower:
         finally:
             if events:
                 self._changes.publish()
+        return bool(events)
 
     def up_to_date(self) -> bool:
         """Apply the pending reports. Return whether no check is pending, so that caught_up() would not wait."""
@@ -88,8 +93,17 @@ class Follower:
         return self._certain.is_set()
 
     async def caught_up(self) -> None:
-        """Apply the pending reports, and wait up to PATIENCE seconds for all pending checks to finish."""
-        self.catch_up()
+        """Apply the pending reports, and wait up to PATIENCE seconds for all pending checks to finish.
+
+        Other tasks run between the reports, unless there are few.
+        """
+        try:
+            for _ in range(STORM // FEW):
+                if not self._apply_reports(FEW):
+                    break
+                await trio.lowlevel.checkpoint()
+        except Exception as failure:
+            log.warning(_FAILED, failure)
         with trio.move_on_after(PATIENCE):
             await self._certain.wait()
 
@@ -167,10 +181,8 @@ class Follower:
 
         In the daemon's own namespace, the kernel reports all changes except those of the drop counter.
         """
-        dropped = await self._kernel.call(self._kernel.links.dropped)
-        for number, interface in enumerate(self._registry, start=1):
-            if not number % SLICE:
-                await trio.lowlevel.checkpoint()
+        dropped, slices = await self._kernel.call(self._kernel.links.dropped), Slices()
+        for interface in self._registry:
             if interface.virt.lost:
                 continue
             nsid, index = interface.place
@@ -179,12 +191,13 @@ class Follower:
             else:
                 await self.refresh(interface)
             interface.wire.settle()
+            await slices.pause()
 
     async def listen(self) -> None:
         """Apply reports from the kernel until cancelled. May be called again after a failure."""
         while True:
             await trio.lowlevel.wait_readable(self._kernel.monitor.fileno())
-            self._apply_reports()
+            self._apply_reports(FEW)
 
     async def clear_doubts(self) -> None:
         """Check the interfaces that doubt() names, until cancelled. May be called again after a failure."""

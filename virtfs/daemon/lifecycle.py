@@ -20,6 +20,7 @@ from virtfs.daemon.cables import Cables
 from virtfs.daemon.drops import Drops
 from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.follow import Follower
+from virtfs.daemon.garbage import Garbage
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.loan_sockets import LoanSockets
@@ -65,11 +66,13 @@ class Lifecycle:
         lock: trio.Lock,
         report: Callable[[VirtError, User], None],
         start: Start,
+        garbage: Garbage,
     ) -> None:
         """Store the parts of the mount that interfaces need.
 
         root: the directory of the mount point. pcap: the capture of all interfaces. lock: held while interfaces
         change. report: sets a user's last_error. start: runs a task until the mount ends.
+        garbage: collects the objects of destroyed interfaces.
         """
         self._kernel = kernel
         self._registry = registry
@@ -84,6 +87,7 @@ class Lifecycle:
         self._limits = limits
         self._lock = lock
         self._report = report
+        self._garbage = garbage
         self._start = start
         self._rings = Rings(pcap.budget.memory)
         # The retired interfaces: the name, the tap, and whether the tap is to be deleted.
@@ -130,6 +134,7 @@ class Lifecycle:
                 await self._kernel.close_tap(tap)
             raise
         self._registry.add(interface)
+        self._garbage.made(len(self._registry))
         self._follower.catch_up()
         self._root.add(names(interface.ports))
         try:
@@ -253,6 +258,7 @@ class Lifecycle:
         finally:
             self._registry.remove(interface)
             self._retired.append((virt.name, interface.tap, not stays))
+            self._garbage.destroyed()
 
     async def reap(self) -> None:
         """Remove the taps of retired interfaces. Those of the host, and persistent ones that are kept, stay."""

@@ -3,13 +3,14 @@
 `refresh` queries the kernel. The other methods return the last known state.
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from virtfs.core.counters import Way
 from virtfs.core.grammar import format_command
 from virtfs.core.limits import Limits
 from virtfs.core.memory import Memory
-from virtfs.core.status import Object, describe, describe_bridge, describe_cable, status
+from virtfs.core.status import Object, describe, describe_bridge, describe_cable, status_pieces
 from virtfs.core.topology import topology
 from virtfs.core.virt import Virt
 from virtfs.daemon.bridges import Bridges
@@ -73,9 +74,12 @@ class Reports:
         """Query the kernel for the counters of all interfaces."""
         await self._follower.refresh_all()
 
-    def ctl(self, virt: Virt | None) -> str:
-        """Return the verbs of one interface. If `virt` is None, return the lines that recreate the whole mount."""
-        return self._state.text() if virt is None else self._state.verbs(virt)
+    def ctl(self, virt: Virt | None) -> str | Iterator[str]:
+        """Return the verbs of one interface. If `virt` is None, return the lines that recreate the whole mount.
+
+        The lines come in pieces, but all of them are of one moment.
+        """
+        return self._state.pieces() if virt is None else self._state.verbs(virt)
 
     def changes(self) -> int:
         """Return the number of changes so far."""
@@ -89,24 +93,25 @@ class Reports:
         """Return both directions of each cable, with their counters."""
         return [way for ways in self._cables.ways() for way in ways]
 
-    def status(self, version: str) -> str:
-        """Return every interface, bridge and cable as JSON."""
+    def status(self, version: str) -> Iterator[str]:
+        """Yield every interface, bridge and cable as JSON, in pieces. Each interface is of one moment."""
         state, limits, memory = self._state.report(), asdict(self._limits), self.memory.describe()
-        return status(version, *self._objects(), self._options, state, limits, memory)
+        return status_pieces(version, *self._objects(), self._options, state, limits, memory)
 
-    def topology(self) -> str:
-        """Return the network as a graph for Graphviz."""
+    def topology(self) -> Iterator[str]:
+        """Yield the network as a graph for Graphviz, in pieces. Each interface is of one moment."""
         return topology(*self._objects())
 
-    def _objects(self) -> tuple[list[Object], list[Object], list[Object]]:
+    def _objects(self) -> tuple[Iterator[Object], Iterator[Object], Iterator[Object]]:
         """Return interfaces, bridges and cables as the objects of status.json."""
         names = self._accounts.user_name, self._accounts.group_name
-        virts: list[Object] = [describe(wire.virt, wire.readers, *names) for wire in self.wires()]
-        cables: list[Object] = [
+        virts = (describe(wire.virt, wire.readers, *names) for wire in self.wires())
+        bridges = (describe_bridge(bridge) for bridge in list(self._bridges))
+        cables = (
             describe_cable("".join(format_command(line).split(maxsplit=3)[3:]), *ways, socket)
-            for line, ways, socket in self._cables.described()
-        ]
-        return virts, [describe_bridge(bridge) for bridge in self._bridges], cables
+            for line, ways, socket in list(self._cables.described())
+        )
+        return virts, bridges, cables
 
     def socket_cables(self) -> list[SocketCable]:
         """Return the cables whose far end is a socket."""

@@ -23,6 +23,7 @@ from virtfs.daemon.diagnosis import Diagnosis, log_unexpected_end, on_signal
 from virtfs.daemon.errors_by_user import ErrorsByUser
 from virtfs.daemon.fifos import Fifos
 from virtfs.daemon.follow import Follower
+from virtfs.daemon.garbage import Garbage, settle
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.lifecycle import Lifecycle
 from virtfs.daemon.loan_sockets import LoanSockets
@@ -81,6 +82,7 @@ class Daemon:
         self.bridges = Bridges(kernel, self.registry.tap_names, self.events, self.changes, self.errors.report)
         self.follower = Follower(kernel, self.registry, self.bridges, self.changes)
         self.cables = Cables(self.events, tasks.start)
+        self._garbage = Garbage()
         self.root = Directory(ROOT)
         accounts, lock, application = Accounts(), trio.Lock(), f"virtfs {__version__}"
         pcap = Capture(
@@ -123,6 +125,7 @@ class Daemon:
             lock,
             self.errors.report,
             tasks.start,
+            self._garbage,
         )
         self.commands = Commands(
             kernel,
@@ -154,6 +157,7 @@ class Daemon:
         tasks.keep(self.follower.clear_doubts, name="checking taps")
         tasks.keep(self.fifos.run, name="checking rx for readers")
         tasks.keep(self.bridges.follow, name="reading the state of bridges")
+        tasks.keep(self._garbage.run, name="collecting garbage")
 
 
 async def serve(
@@ -189,6 +193,7 @@ async def serve(
                     closing.callback(fifos.remove)
                     mount = _Mount(fuse_fd, Daemon(kernel, fifos, tasks, limits, state_file, options))
                     closing.callback(mount.close)
+                    settle()
                     libfuse.keep(mount.names, name="answering requests for names and texts")
                     ending.callback(names.end)
                     with on_signal(mount.diagnosis):

@@ -6,6 +6,7 @@ from errno import errorcode
 import trio
 
 from virtfs.core.grammar import Action, Command, format_actions, format_command, unwritable_comment, writable
+from virtfs.core.ids import Unit
 from virtfs.core.values import verbs_of
 from virtfs.core.virt import Origin, Virt
 from virtfs.daemon.bridges import Bridges
@@ -16,6 +17,7 @@ from virtfs.daemon.registry import Registry
 from virtfs.daemon.statefile import MADE, StateFile, Unsaved
 from virtfs.daemon.userdb import Accounts
 from virtfs.files.events import Events
+from virtfs.forward.slices import in_slices
 
 
 class State:
@@ -43,6 +45,8 @@ class State:
         self._lock = lock
         self._events = events
         self._ended = False
+        # By unit, the lines of `ctl` of each interface, with what they were made from: virt, its version, owner, group.
+        self._made: dict[Unit, tuple[tuple[object, ...], list[str]]] = {}
         self._told = 0  # errno of the last event `unsaved`; 0 after `saved`
 
     def verbs(self, virt: Virt) -> str:
@@ -58,7 +62,17 @@ class State:
         daemon, the interfaces that belong to an open of clone, and the lines of the state file that could not be
         replayed.
         """
-        return "".join(f"{line}\n" for line in self._lines())
+        text = "".join(f"{line}\n" for line in self._lines())
+        if len(self._made) > len(self._registry):
+            self._made = {unit: lines for unit, lines in self._made.items() if self._registry.find(unit) is not None}
+        return text
+
+    def pieces(self) -> Iterator[str]:
+        """Yield the text in pieces, between which other tasks may run. All of the text is of one moment, the last."""
+        for interface in self._registry:
+            self._lines_of(interface.virt)
+            yield ""
+        yield self.text()
 
     def _lines(self) -> Iterator[str]:
         made = [i.virt.tap for i in self._registry if i.virt.persist and i.virt.origin is Origin.MADE]
@@ -67,19 +81,29 @@ class State:
             yield MADE + " ".join(made)
         yield from self._bridges.lines_before()
         for interface in self._registry:
-            virt = interface.virt
-            if virt.origin is Origin.CLONED:
-                yield f"# {virt.name} is the interface of an open clone"
-                continue
-            (first, *more), unwritable = self._verbs_of(virt, makes=True)
-            yield format_command(Command("create", virt.unit, first))
-            for actions in more:
-                yield format_command(Command("change", virt.unit, actions))
-            for action in unwritable:
-                yield unwritable_comment(virt.name, action)
+            yield from self._lines_of(interface.virt)
         yield from self._bridges.lines_after()
         yield from map(format_command, self._cables.lines())
         yield from self.failed.comments()
+
+    def _lines_of(self, virt: Virt) -> list[str]:
+        """Return the lines that recreate an interface. They are made again only after a change of the interface."""
+        names = self._accounts.user_name(virt.owner), self._accounts.group_name(virt.group)
+        source = virt, virt.version, *names
+        known = self._made.get(virt.unit)
+        if known is None or known[0] != source:
+            self._made[virt.unit] = known = source, self._make_lines(virt)
+        return known[1]
+
+    def _make_lines(self, virt: Virt) -> list[str]:
+        if virt.origin is Origin.CLONED:
+            return [f"# {virt.name} is the interface of an open clone"]
+        (first, *more), unwritable = self._verbs_of(virt, makes=True)
+        return [
+            format_command(Command("create", virt.unit, first)),
+            *(format_command(Command("change", virt.unit, actions)) for actions in more),
+            *(unwritable_comment(virt.name, action) for action in unwritable),
+        ]
 
     def _verbs_of(self, virt: Virt, *, makes: bool = False) -> tuple[list[tuple[Action, ...]], list[Action]]:
         """Return the lines of verbs that verbs() describes, and the actions that no line can express."""
@@ -135,7 +159,7 @@ class State:
                 return None
             self._follower.catch_up()
             await self._bridges.catch_up()
-            return self.text()
+            return await in_slices(self.pieces())
 
     def end(self) -> None:
         """Stop saving the state, so that the state file keeps the interfaces that the ending mount removes."""

@@ -13,6 +13,7 @@ from virtfs.core.virt import HostEnd
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.userdb import Accounts
 from virtfs.daemon.virt_verbs import EFFECTS
+from virtfs.forward.slices import Slices
 
 # The verbs that act on the host's end. They fail for a lost interface, which no longer has a host's end.
 _OF_HOST = (
@@ -44,7 +45,9 @@ class VirtChecks:
         """
         if interface is not None and not user.root:
             self._check_queue(interface.virt.host, actions)
+        slices = Slices()
         for action in actions:
+            await slices.pause()
             self._check_rights(interface, action, user)
             self._check_limits(action)
             match action:

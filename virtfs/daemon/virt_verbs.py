@@ -27,6 +27,7 @@ from virtfs.daemon.netns_verb import move
 from virtfs.daemon.userdb import Accounts
 from virtfs.files.events import Events
 from virtfs.forward.recorder import Mark
+from virtfs.forward.slices import Slices
 from virtfs.host.bpf import REJECT_ALL, Program, compile_filter
 from virtfs.host.ipconfig import AddressRecord
 from virtfs.host.links import Links
@@ -67,10 +68,11 @@ class VirtVerbs:
 
     async def carry_out(self, interface: Interface, actions: tuple[Action, ...]) -> None:
         """Carry out the verbs in order. If one fails, undo the verbs carried out so far and raise its error."""
-        before = await self._look(interface, actions)
+        before, slices = await self._look(interface, actions), Slices()
         try:
             for action in actions:
                 await self._act(interface, action)
+                await slices.pause()
         except BaseException:
             await self._undo(interface, before)
             raise

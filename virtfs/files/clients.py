@@ -1,6 +1,6 @@
 """clients: the open device files of an interface."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from virtfs.core.quoting import word
 from virtfs.files.device import Opens
@@ -8,25 +8,26 @@ from virtfs.files.device import Opens
 HEAD = ("PID", "COMMAND", "FILE", "TAKEN", "WAITING", "DROPPED")
 
 
-def clients_text(opens: Opens, command: Callable[[int], str]) -> str:
-    """Return a table with a header and one row per open.
+def clients_text(opens: Opens, command: Callable[[int], str]) -> Iterator[str]:
+    """Yield a table with a header and one row per open, after an empty piece for each row.
 
     The columns are process id, command and file, and the numbers of frames taken, waiting and dropped.
 
     command: returns the name of a process, given its id. A process chooses its name (prctl(2), PR_SET_NAME).
     """
-    rows = [HEAD] + [
-        (
-            str(handle.user.pid),
-            word(command(handle.user.pid)),
-            handle.node.label,
-            str(handle.taken()),
-            str(handle.pending()),
-            str(handle.dropped),
+    rows = [HEAD]
+    for handle in opens:
+        rows.append(
+            (
+                str(handle.user.pid),
+                word(command(handle.user.pid)),
+                handle.node.label,
+                str(handle.taken()),
+                str(handle.pending()),
+                str(handle.dropped),
+            )
         )
-        for handle in opens
-    ]
+        yield ""
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    return "".join(
-        " ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
-    )
+    for row in rows:
+        yield " ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n"

@@ -1,7 +1,7 @@
 """ctl: takes a script of commands, one per line. Several writes to one open file may split a script anywhere."""
 
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
@@ -28,7 +28,7 @@ class Ctl(Text):
     def __init__(
         self,
         owner: Owner,
-        text: Callable[[User], str],
+        text: Callable[[User], str | Iterator[str]],
         run: Run,
         refused: Callable[[VirtError, User], None],
         refresh: Callable[[], Awaitable[None]],

@@ -6,7 +6,7 @@ end in _total, names contain the base unit, and every metric has a HELP line.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.exposition import generate_latest
@@ -64,6 +64,10 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[Wire], int]]]] = {
 }
 
 
+T = TypeVar("T")
+
+AT_ONCE = 64  # maximum number of interfaces in a piece of the text
+
 # For each metric of the memory in use: the attribute of core.memory that has its value, and its HELP text.
 _MEMORY: Final[dict[str, tuple[str, str]]] = {
     "memory_bytes": ("now", "Bytes that clients make the server hold, by kind."),
@@ -86,20 +90,42 @@ def metrics(
     state: Mapping[str, float] | None = None,
     ways: Iterable[Way] = (),
     sockets: Iterable[SocketCable] = (),
-) -> str:
-    """Return the text, with one line per metric and interface. Interfaces are in the order of `wires`.
+) -> Iterator[str]:
+    """Yield the text in pieces, with one line per metric and interface. Interfaces are in the order of `wires`.
+
+    The lines of a piece are of one moment.
 
     sockets: the cables whose far end is a socket.
     state: the value of each gauge about the state file, or None if there is no state file.
     ways: both directions of each cable.
     The label `virt` names the interface, as in virt="virt3". The labels `from` and `to` name the ends of a cable.
     """
-    mount = _Mount(version, list(wires), memory, state or {}, list(ways), list(sockets))
-    return generate_latest(mount).decode()
+    described = ""
+    for metric in _Mount(version, list(wires), memory, state or {}, list(ways), list(sockets)).collect():
+        text = generate_latest(_One(metric)).decode()
+        if metric.name == described:  # the metric continues, so leave out the lines HELP and TYPE
+            text = text.split("\n", 2)[2]
+        described = metric.name
+        yield text
 
 
-class _Mount(Collector):
-    """The metrics of a mount, as the collector that generate_latest needs."""
+def _groups(all_: list[T]) -> list[list[T]]:
+    """Divide a list into groups of at most AT_ONCE. An empty list is one empty group."""
+    return [all_[at : at + AT_ONCE] for at in range(0, len(all_), AT_ONCE)] or [[]]
+
+
+class _One(Collector):
+    """A single metric, as the collector that generate_latest needs."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._metric
+
+
+class _Mount:
+    """The metrics of a mount. A metric of many interfaces is divided into several with the same name."""
 
     def __init__(
         self,
@@ -118,22 +144,26 @@ class _Mount(Collector):
         self._sockets = sockets
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the metrics."""
         yield InfoMetricFamily("virtfs", "The virtfs that serves this mount.", {"version": self._version})
         for name in COUNTERS:
-            count = CounterMetricFamily(f"virtfs_{name}", COUNTED[name], labels=["virt"])
-            for wire in self._wires:
-                count.add_metric([wire.virt.name], counter(wire.virt, name))
-            yield count
+            for wires in _groups(self._wires):
+                count = CounterMetricFamily(f"virtfs_{name}", COUNTED[name], labels=["virt"])
+                for wire in wires:
+                    count.add_metric([wire.virt.name], counter(wire.virt, name))
+                yield count
         for name in CABLE_COUNTERS:
-            count = CounterMetricFamily(f"virtfs_cable_{name}", CABLE_COUNTED[name], labels=["from", "to"])
-            for way in self._ways:
-                count.add_metric([way.source, way.sink], getattr(way.counters, name))
-            yield count
+            for ways in _groups(self._ways):
+                count = CounterMetricFamily(f"virtfs_cable_{name}", CABLE_COUNTED[name], labels=["from", "to"])
+                for way in ways:
+                    count.add_metric([way.source, way.sink], getattr(way.counters, name))
+                yield count
         for name, (meaning, value) in _GAUGES.items():
-            gauge = GaugeMetricFamily(f"virtfs_{name}", meaning, labels=["virt"])
-            for wire in self._wires:
-                gauge.add_metric([wire.virt.name], value(wire))
-            yield gauge
+            for wires in _groups(self._wires):
+                gauge = GaugeMetricFamily(f"virtfs_{name}", meaning, labels=["virt"])
+                for wire in wires:
+                    gauge.add_metric([wire.virt.name], value(wire))
+                yield gauge
         yield from self._of_sockets()
         for name, number in self._state.items():
             yield GaugeMetricFamily(f"virtfs_state_{name}", _STATE[name], value=number)

@@ -11,9 +11,11 @@ text whose length was last reported, and the page cache is filled only from that
 import errno
 import select
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from math import inf
 from time import monotonic
+
+import trio
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
@@ -21,10 +23,15 @@ from virtfs.core.memory import Kind, Memory
 from virtfs.core.quoting import encode
 from virtfs.files.device import PollId
 from virtfs.files.node import Node, Owner, Rights
+from virtfs.forward.slices import Slices, in_slices
 
 # Maximum number of copies of the data of a write while it is applied: as it arrived, joined, decoded, and one line.
 _COPIES = 4
 CHEAP = 0.005  # seconds. A text that takes less time to generate is generated again for each reader.
+# Bytes. A longer text about the whole mount may take more than 2 ms, so it is made only in slices: not by a stat or a
+# poll, which cannot wait. The limit is not a time, because times depend on the load.
+LONG = 8192
+PIECES = 64  # a text of more pieces is long, too
 
 PAUSE = 20  # the minimum time between two texts for pollers, as a multiple of the time to make one
 
@@ -38,7 +45,7 @@ async def nothing() -> None:
 class Text(Node):
     """A file whose text is made when it is read.
 
-    text: returns the whole text for a user.
+    text: returns the whole text for a user, or yields it in pieces. Other tasks may run between two pieces.
     write: applies the data of one write(2) completely, or raises an error and changes nothing. Cancellation takes
     effect before the data or between two lines of a script. None for a read-only file.
     refresh: queries the kernel for the state that `text` shows.
@@ -56,12 +63,15 @@ class Text(Node):
     """
 
     __slots__ = (
+        "_claimed",
         "_cost",
         "_fresh",
         "_latest",
         "_made",
         "_made_at",
+        "_renewing",
         "_unsteady",
+        "_work",
         "changed",
         "changes",
         "measured",
@@ -77,7 +87,7 @@ class Text(Node):
     def __init__(
         self,
         owner: Owner,
-        text: Callable[[User], str],
+        text: Callable[[User], str | Iterator[str]],
         write: Callable[[bytes, User], Awaitable[None]] | None = None,
         refresh: Callable[[], Awaitable[None]] = nothing,
         refused: Callable[[VirtError, User], None] = lambda error, user: None,
@@ -100,8 +110,11 @@ class Text(Node):
         self.rights = rights or (Rights.VALUE if write else Rights.REPORT)
         self._latest = b""
         self._made = -1  # the value of changes() when _latest was made
-        # The time at which _latest was made (monotonic()), and how long it took to make, both in seconds.
-        self._made_at = self._cost = 0.0
+        # When _latest was made (monotonic()), how long that took, and how long with the refresh before it, all
+        # in seconds.
+        self._made_at = self._work = self._cost = 0.0
+        self._claimed = False  # whether a task waits until it may make the text for a poller
+        self._renewing: trio.Event | None = None  # set when the task that makes the text for pollers has finished
         self._fresh = False  # whether _latest was made after a refresh
 
     def permissions(self) -> int:
@@ -115,20 +128,23 @@ class Text(Node):
         return self.born, self.changed
 
     def size(self, user: User | None) -> int:
-        """Return the length of the text in bytes, without a refresh.
+        """Return the length of the text in bytes, without a refresh. A long text is the one that was made last.
 
         If user is None, return the length that was last reported to the kernel.
         """
         if user is not None:
-            text = self._latest if self._kept() else self._make(user, monotonic())
+            text = self._latest if self._long() or self._kept() else self._make(user)
             # tar(1) fails if a file grows, or if its time changes, while it is read.
             self.reported = len(self.measured if self._alike(text, self.measured) else self._measure(text))
         return self.reported
 
+    def _long(self) -> bool:
+        return self.changes is not None and len(self._latest) > LONG
+
     @property
     def waits(self) -> bool:
-        """Whether a new text needs a refresh first, which may wait for the kernel."""
-        return self.refresh is not nothing
+        """Whether a new text may take time: it needs a refresh first, or it is about the whole mount."""
+        return self.refresh is not nothing or self.changes is not None
 
     def opened(self, text: bytes) -> int:
         """Take the text of an open for reading, and return its length in bytes.
@@ -143,36 +159,71 @@ class Text(Node):
             return text
         began = monotonic()
         await self.refresh()
-        return self._make(user, began, fresh=True)
+        refreshed = monotonic() - began
+        text = await self._make_in_slices(user)
+        self._cost, self._fresh = refreshed + self._work, True
+        return text
 
     def ready(self, user: User) -> bytes | None:
-        """Return what fresh() returns, or None if that needs a refresh."""
+        """Return what fresh() returns, or None if that may take time."""
         if self._kept() and self._fresh:
             return self._latest
-        return None if self.waits else self._make(user, monotonic(), fresh=True)
+        return None if self.waits else self._make(user)
 
     def now(self, user: User) -> bytes:
         """Return the encoded text without a refresh."""
-        return encode(self.text(user))
+        text = self.text(user)
+        return encode(text if isinstance(text, str) else "".join(text))
 
     def known(self, user: User) -> bytes:
         """Return the encoded text for poll(2), without a refresh.
 
         All pollers of a file with `changes` share one text. It is made again after a change, but only after a pause of
         PAUSE times the time that it took to make. So pollers of a long text cannot keep the server busy. Until then
-        the earlier text is returned. outdated() returns the time that remains.
+        the earlier text is returned. outdated() returns the time that remains. A long text is made by renew().
         """
         if self.changes is None:
             return self.now(user)
-        if self._made != self.changes() and self.outdated() <= 0:
-            self._make(user, monotonic())
+        if not self._long() and self.outdated() <= 0:
+            self._make(user)
         return self._latest
+
+    async def renew(self, user: User) -> None:
+        """Make the text for pollers again, in slices, if it is outdated. If another task does so, wait for it."""
+        if self._renewing is not None:
+            await self._renewing.wait()
+        elif self.outdated() <= 0:
+            self._renewing = trio.Event()
+            try:
+                await self._make_in_slices(user)
+            finally:
+                self._renewing.set()
+                self._renewing = None
+
+    def claim(self) -> bool:
+        """Return whether a poller needs a task that makes the text, because it is outdated and no task does it yet.
+
+        The task calls renewed().
+        """
+        if self._claimed or self.outdated() == inf:
+            return False
+        self._claimed = True
+        return True
+
+    async def renewed(self, user: User) -> None:
+        """Make the text for pollers as soon as that is allowed, after claim() has returned true."""
+        try:
+            while 0 < (wait := self.outdated()) < inf:
+                await trio.sleep(wait)
+            await self.renew(user)
+        finally:
+            self._claimed = False
 
     def outdated(self) -> float:
         """Return the time in seconds until the text for pollers may be made again; inf if it is up to date."""
         if self.changes is None or self._made == self.changes():
             return inf
-        return max(self._made_at + PAUSE * self._cost - monotonic(), 0.0)
+        return max(self._made_at + PAUSE * self._work - monotonic(), 0.0)
 
     def differs(self, snapshot: bytes, user: User) -> bool:
         """Return whether the text has changed since a snapshot, as poll(2) reports it."""
@@ -191,16 +242,39 @@ class Text(Node):
             self.measured = text
         return text
 
-    def _make(self, user: User, began: float, fresh: bool = False) -> bytes:
-        if self.changes is not None:
-            self._made = self.changes()
-        text = self.now(user)
+    def _make(self, user: User) -> bytes:
+        """Make the text in one step. If it turns out to be long, give up: return an earlier text or its beginning."""
+        version, began, text = self._version(), monotonic(), self.text(user)
+        if not isinstance(text, str):
+            pieces, size = [], 0
+            for piece in text:
+                pieces.append(piece)
+                size += len(piece)
+                if self.changes is not None and (size > LONG or len(pieces) > PIECES):
+                    return self._latest or encode("".join(pieces))
+            text = "".join(pieces)
+        return self._take(encode(text), version, monotonic() - began)
+
+    def _version(self) -> int:
+        return 0 if self.changes is None else self.changes()
+
+    async def _make_in_slices(self, user: User) -> bytes:
+        version, began, text = self._version(), monotonic(), self.text(user)
+        if isinstance(text, str):
+            return self._take(encode(text), version, monotonic() - began)
+        slices = Slices()
+        text = await in_slices(text, slices)
+        return self._take(encode(text), version, slices.worked / 1e9)
+
+    def _take(self, text: bytes, version: int, work: float) -> bytes:
+        """Keep a text that has been made. version: the value of changes() when the work began. work: in seconds."""
+        if version < self._made and self.changes is not None:
+            return text  # another task has finished a later one meanwhile
         if text != self._latest:
             # If the text is equal, keep the old object, so that all snapshots share one object.
             self._latest = text
-        self._made_at = monotonic()
-        self._cost = self._made_at - began
-        self._fresh = fresh
+        self._made, self._made_at, self._fresh = version, monotonic(), False
+        self._work = self._cost = work
         return self._latest
 
     def _kept(self) -> bool:

@@ -1,6 +1,6 @@
 """The names below the mount point, and the object that serves each file."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from importlib import import_module
 from typing import Protocol
@@ -57,8 +57,8 @@ class Reports(Protocol):
     async def count(self) -> None:
         """Query the kernel for the counters of all interfaces."""
 
-    def ctl(self, virt: Virt | None) -> str:
-        """Return the text of a ctl."""
+    def ctl(self, virt: Virt | None) -> str | Iterator[str]:
+        """Return the text of a ctl, that of the mount in pieces."""
 
     @property
     def memory(self) -> Memory:
@@ -73,11 +73,11 @@ class Reports(Protocol):
     def ways(self) -> list[Way]:
         """Return both directions of each cable, with their counters."""
 
-    def status(self, version: str) -> str:
-        """Return the text of status.json."""
+    def status(self, version: str) -> Iterator[str]:
+        """Yield the text of status.json in pieces."""
 
-    def topology(self) -> str:
-        """Return the text of topology."""
+    def topology(self) -> Iterator[str]:
+        """Yield the text of topology in pieces."""
 
     def state_gauges(self) -> dict[str, float] | None:
         """Return the value of each metric of the state file by name, or None if there is no state file."""
@@ -170,7 +170,7 @@ class Tree:
 
         return Text(virt, lambda user: clients_text(opens, command_of), refresh=refresh, changes=self._reports.changes)
 
-    def _metrics(self, version: str) -> str:
+    def _metrics(self, version: str) -> Iterator[str]:
         from virtfs.files.metrics import metrics  # a module that takes 25 ms to load
 
         reports = self._reports
@@ -184,7 +184,7 @@ class Tree:
         )
 
     def _report(
-        self, text: Callable[[], str], unsteady: bytes = b"", before: Callable[[], Awaitable[None]] = nothing
+        self, text: Callable[[], Iterator[str]], unsteady: bytes = b"", before: Callable[[], Awaitable[None]] = nothing
     ) -> Text:
         """Return a text about every interface, for which a read queries the kernel.
 

@@ -16,17 +16,27 @@ class Wait(DeviceFile):
     """A file that waits for a condition of an interface.
 
     holds: returns whether the condition is true.
+    came: how often the condition has become true. Many waiting reads are served in slices, so the condition may have
+    become false again when it is the turn of a read.
 
     Once the interface is gone, a read fails with ENXIO unless the condition is true.
     """
 
-    __slots__ = ("holds", "virt", "waiters")
+    __slots__ = ("_held", "came", "holds", "virt", "waiters")
 
     def __init__(self, virt: Virt, label: str, opens: Opens, holds: Callable[[], bool], waiters: Waiters) -> None:
         super().__init__(virt, f"wait/{label}", opens, Rights.REPORT)
         self.virt = virt
         self.holds = holds
+        self.came = 0
+        self._held = holds()
         self.waiters = waiters
+
+    def look(self) -> bool:
+        """Return whether the condition has become true or false since the last call."""
+        before, self._held = self._held, self.holds()
+        self.came += self._held > before
+        return self._held != before
 
     def open(self, flags: int, user: User) -> "WaitHandle":
         return WaitHandle(self, user)
@@ -35,25 +45,32 @@ class Wait(DeviceFile):
 class WaitHandle(TextDeviceHandle):
     """One open of a wait file."""
 
-    __slots__ = ("_done", "_wait")
+    __slots__ = ("_done", "_seen", "_wait")
 
     def __init__(self, wait: Wait, user: User) -> None:
         super().__init__(wait, user, wait.waiters)
         self._wait = wait
         self._done = False
+        self._seen: int | None = None  # the value of Wait.came when the wait began
 
     def more(self) -> bytes | None:
         if self._done:
             return b""
-        if self._wait.holds():
+        if self._holds():
             self._done = True
             return b"1\n"
         if self._wait.virt.lost:
             raise VirtError(errno.ENXIO, f"{self._wait.virt.name} is gone")
         return None
 
+    def _holds(self) -> bool:
+        """Return whether the condition is true, or has been since the first call."""
+        if self._seen is None:
+            self._seen = self._wait.came
+        return self._wait.holds() or self._wait.came != self._seen
+
     def ready(self) -> bool:
-        return self._done or self._wait.holds()
+        return self._done or self._holds()
 
     def poll(self) -> int:
         if not (events := super().poll()) and self._wait.virt.lost:
@@ -87,8 +104,14 @@ def waits(wire: Wire, opens: Opens) -> dict[str, Wait]:
         "gone": lambda: virt.lost,
     }
     state = Waiters()
-    # A wire listener returns whether anyone is waiting for a frame from the tap. These waiters wait for a change of
-    # state, so the result is False.
-    wire.listeners.append(lambda: state.wake() and False)
     files = {name: Wait(virt, name, opens, holds, state) for name, holds in conditions.items()}
-    return files | {"frame": FrameWait(wire, opens)}
+
+    def listen() -> bool:
+        """Wake the reads after a change of state. Return False, because none of them waits for a frame from the tap."""
+        looks = [file.look() for file in files.values()]
+        if any(looks) or virt.lost:
+            state.wake()
+        return False
+
+    wire.listeners.append(listen)
+    return {**files, "frame": FrameWait(wire, opens)}

@@ -16,5 +16,6 @@ Modules:
     records           the frames of a wire as a byte stream
     feed              writes frames into the FIFO rx
     supervisor        starts every background task, and logs its failure
+    slices            divides long work into slices, between which other tasks run
     tasks             restarts failed tasks, and runs blocking calls in threads
 """

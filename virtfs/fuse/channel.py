@@ -24,7 +24,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.files.device import DeviceHandle, ParkedRead, Unique
 from virtfs.forward.tapwatch import TapWatch
-from virtfs.forward.tasks import Start
+from virtfs.forward.tasks import Start, Task
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answerers import Answerers
 from virtfs.fuse.answers import Answers
@@ -80,7 +80,7 @@ class Channel:
         self._fuse = fuse
         self.answers = Answers(device_of(fuse, inodes))
         self._turns = Turns(handles, self.answers.fail)
-        self._waiting = Waiting(self.answers, self._turns, handles.memory)
+        self._waiting = Waiting(self.answers, self._turns, handles.memory, self._start_task)
         self._later = Later(self.answers, handles, report, self._turns)
         self.pair = Pair(pair, longest, self.answers, self._turns, handles.memory)
         self.attributes = Attributes(inodes, self.answers)
@@ -223,6 +223,9 @@ class Channel:
             elif hot:
                 looks = LOOKS
                 look_again()
+
+    def _start_task(self, work: Task, /, *, name: str) -> None:
+        self._start(work, name=name)
 
     async def _proceed(self, began: int) -> None:
         """Continue the write or script whose turn it is, or wait until it is the turn of one.

@@ -7,6 +7,7 @@ from functools import partial
 from virtfs.core.errors import VirtError, refused
 from virtfs.core.ids import User
 from virtfs.files.device import DeviceFile, DeviceHandle, FixedHandle, PollId, Unique
+from virtfs.files.text import TextHandle
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.inodes_handles import Handles, Inodes
@@ -14,6 +15,7 @@ from virtfs.fuse.later import Later
 from virtfs.fuse.offsets import Offsets
 from virtfs.fuse.parked import Waiting
 from virtfs.fuse.request import Request
+from virtfs.fuse.text_pollers import made_for_poller
 
 # FOPEN_NOFLUSH: there is no write-back, so close(2) has nothing to flush. Linux before 5.16 sends FLUSH anyway.
 DEVICE_FLAGS = p.FOPEN_DIRECT_IO | p.FOPEN_NONSEEKABLE | p.FOPEN_STREAM | p.FOPEN_NOFLUSH
@@ -94,6 +96,9 @@ class Devices:
                 device.told = revents
                 device.waiters.park_poll(PollId(kh), device, self._waiting)
                 device.waiters.started()
+        if isinstance(handle, TextHandle) and handle.node.claim():
+            work = partial(made_for_poller, handle.node, handle.user, self._later.turn, self._handles, self._answers)
+            self._later.start(work, name="making a text for a poller")
         self._answers.answer(request.unique, p.fuse_poll_out.pack(revents, 0))
         return device is not None
 

@@ -3,12 +3,15 @@
 Only SIGKILL ends such a call. So a child process makes the call, and the caller kills the child to give up.
 """
 
+import errno
 import os
 import select
 import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from virtfs.core.errors import VirtError
 
 STOPPED = 3.0  # seconds without an answer after which a server is probably stopped
 
@@ -46,6 +49,20 @@ class Child:
             # If the server was stopped after it had read the request, the child dies only when the server ends.
             os.kill(self._pid, signal.SIGKILL)
         os.close(self._pidfd)
+
+
+def unless_stopped(directory: str, call: Callable[[], int]) -> int:
+    """Make a system call on a mount in a child process, and return the result of `call`, 0 to 255.
+
+    VirtError EBUSY: the server does not answer within STOPPED seconds.
+    """
+    with Child(call) as child:
+        if child.ended(STOPPED) and child.status is not None:
+            return child.status
+        stopped = stopped_servers()
+    why = f"may be stopped ({stopped}): continue it with kill -CONT" if stopped else "does not answer"
+    sentence = f'"{directory}" is busy: the server of the virtfs there {why}, or end it with virtfs umount'
+    raise VirtError(errno.EBUSY, sentence)
 
 
 def stopped_servers() -> str:

@@ -17,6 +17,7 @@ from virtfs.core.ids import User
 from virtfs.core.memory import REQUEST, Kind
 from virtfs.files.device import DeviceHandle, Unique
 from virtfs.files.text import TextHandle
+from virtfs.forward.slices import give_way
 from virtfs.forward.tasks import Start
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
@@ -54,7 +55,7 @@ class Later:
     """The requests of one FUSE connection that run in tasks.
 
     report: called with the error and the user when an open of a device file fails.
-    turns: records the users for whom the tasks work.
+    turns: records the users for whom the tasks work. turn: waits until it is the turn of a user.
     start: starts a task. begin_in() sets it, and must be called first.
     """
 
@@ -66,6 +67,7 @@ class Later:
         self._answers = answers
         self._handles = handles
         self._turns = turns
+        self.turn = turns.turn
         self._report = report
         self._tasks: dict[Unique, _Task] = {}
 
@@ -114,6 +116,7 @@ class Later:
         self._turns.begin(user.uid, slow)
 
         async def run() -> None:
+            give_way.set(partial(self.turn, user))
             try:
                 await self._carry_out(
                     unique,
@@ -205,6 +208,7 @@ class Later:
         failed: Callable[[OSError | MemoryError], None],
     ) -> None:
         task = self._tasks[unique] = _Task(trio.CancelScope(), thread, query=False)
+        give_way.set(partial(self.turn, user))
         self._turns.begin(user.uid, slow=False)
         try:
             await self._carry_out(unique, task, work, interrupted, failed)

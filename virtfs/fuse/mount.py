@@ -23,7 +23,7 @@ import trio
 from virtfs.core.errors import VirtError
 from virtfs.forward.supervisor import supervised
 from virtfs.forward.tasks import in_thread
-from virtfs.fuse.hanging import STOPPED, Child, stopped_servers
+from virtfs.fuse.hanging import unless_stopped
 from virtfs.fuse.mounttable import TABLE, Mounted, mounted_at, still_mounted
 
 log = logging.getLogger(__name__)
@@ -196,10 +196,7 @@ def _clear(directory: str) -> None:
 
 
 def _dead(directory: str) -> bool:
-    """Return whether the server of a FUSE mount has died.
-
-    VirtError EBUSY: the server does not answer within STOPPED seconds.
-    """
+    """Return whether the server of a FUSE mount has died. VirtError: as in unless_stopped()."""
 
     def look() -> int:
         try:
@@ -208,14 +205,7 @@ def _dead(directory: str) -> bool:
             return _DEAD if e.errno in (errno.ENOTCONN, errno.ECONNABORTED) else 0
         return 0
 
-    with Child(look) as child:
-        if child.ended(STOPPED):
-            return child.status == _DEAD
-        stopped = stopped_servers()
-    why = f"may be stopped ({stopped}): continue it with kill -CONT" if stopped else "does not answer"
-    raise VirtError(
-        errno.EBUSY, f'"{directory}" is busy: the server of the virtfs there {why}, or end it with virtfs umount'
-    )
+    return unless_stopped(directory, look) == _DEAD
 
 
 def _check_device() -> None:

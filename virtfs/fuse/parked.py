@@ -4,16 +4,25 @@ import errno
 import logging
 import os
 import select
+from itertools import islice
+from typing import Literal
+
+import trio
 
 from virtfs.core.memory import REQUEST, Kind, Memory
-from virtfs.files.device import DeviceHandle, ParkedRead, Unique, Waiters
+from virtfs.files.device import DeviceHandle, ParkedRead, PollId, Unique, Waiters
 from virtfs.files.text import TextHandle
+from virtfs.forward.tasks import Start
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.signals import handles_ending
 from virtfs.fuse.turns import Turns
 
+AT_ONCE = 64  # maximum number of calls that wait for one source and are served in one step
+
 log = logging.getLogger(__name__)
+
+_Call = tuple[Unique, Literal["read"]] | tuple[PollId, Literal["poll"]]
 
 
 def ready(handle: DeviceHandle | TextHandle) -> int:
@@ -33,9 +42,10 @@ class Waiting:
     share one buffer, so a source that is woken during serve() is queued and served after the current one.
     """
 
-    def __init__(self, answers: Answers, turns: Turns, memory: Memory) -> None:
-        """turns: continues a write that let other requests go first.
+    def __init__(self, answers: Answers, turns: Turns, memory: Memory, start: Start) -> None:
+        """start: starts the task that serves the rest of many calls.
 
+        turns: continues a write that let other requests go first.
         memory: the accountant of the mount. The first waiting call of an open file is part of core.memory.OPEN. Each
         further one is charged separately.
         """
@@ -46,6 +56,10 @@ class Waiting:
         self._reply = memoryview(bytearray(p.LONGEST_REQUEST))
         self._woken: dict[Waiters, None] = {}
         self._serving = False
+        self._start = start
+        # By source, the calls that a task is still to serve, each with whether it is a read or a poll.
+        self._rest: dict[Waiters, dict[_Call, None]] = {}
+        self._resting = False  # whether that task runs
 
     def park(self, unique: Unique, read: ParkedRead) -> None:
         """Park a read that found no data. It waits until its source wakes it or interrupt() ends it.
@@ -145,16 +159,60 @@ class Waiting:
         try:
             while self._woken:
                 waiters, _ = self._woken.popitem()
-                self._serve_reads(waiters)
+                if len(waiters.reads) > AT_ONCE or len(waiters.polls) > AT_ONCE:
+                    self._divide(waiters)
+                else:
+                    self._serve_reads(waiters, list(waiters.reads))
+                    self._serve_polls(waiters, list(waiters.polls))
                 self._serve_writes(waiters)
-                self._serve_polls(waiters)
         finally:
             self._serving = False
 
-    def _serve_reads(self, waiters: Waiters) -> None:
+    def _divide(self, waiters: Waiters) -> None:
+        """Serve some calls of a source now, and the others from a task."""
+        reads, polls = list(waiters.reads), list(waiters.polls)
+        waiting = self._serve_reads(waiters, reads[:AT_ONCE])
+        self._serve_polls(waiters, polls[:AT_ONCE])
+        rest = self._rest.setdefault(waiters, {})  # a call that is there already keeps its place
+        if waiting:
+            rest.update({(unique, "read"): None for unique in reads[AT_ONCE:]})
+        rest.update({(kh, "poll"): None for kh in polls[AT_ONCE:]})
+        if not self._resting:
+            self._resting = True
+            self._start(self._serve_rest, name="serving many waiting calls")
+
+    async def _serve_rest(self) -> None:
+        """Serve the calls in _rest, AT_ONCE at a time."""
+        try:
+            while self._rest:
+                await trio.lowlevel.checkpoint()
+                self._serve_some()
+        finally:
+            self._resting = False
+
+    def _serve_some(self) -> None:
+        """Serve the next AT_ONCE calls in _rest."""
+        waiters, rest = next(iter(self._rest.items()))
+        some = list(islice(rest, AT_ONCE))
+        for call in some:
+            del rest[call]
+        self._serving = True
+        try:
+            if not self._serve_reads(waiters, [call[0] for call in some if call[1] == "read"]):
+                self._rest[waiters] = rest = {call: None for call in rest if call[1] == "poll"}
+            self._serve_polls(waiters, [call[0] for call in some if call[1] == "poll"])
+        finally:
+            self._serving = False
+        if not rest:
+            del self._rest[waiters]
+        if self._woken:
+            self.serve(next(iter(self._woken)))
+
+    def _serve_reads(self, waiters: Waiters, some: list[Unique]) -> bool:
+        """Try some of the reads. Return whether the others should be tried too."""
         reply = self._reply
-        for unique, read in list(waiters.reads.items()):
-            if unique not in waiters.reads:
+        for unique in some:
+            if (read := waiters.reads.get(unique)) is None:
                 continue
             try:
                 taken = read.handle.read(reply, read.size)
@@ -166,12 +224,13 @@ class Waiting:
             else:
                 if taken is None:
                     if waiters.one_queue:
-                        break
+                        return False
                     continue
                 self._answer_read(unique, read, taken)
             waiters.reads.pop(unique, None)
             self._parked.pop(unique, None)
             self._ended(read.handle)
+        return True
 
     def _serve_writes(self, waiters: Waiters) -> None:
         for unique, handle in list(waiters.writes.items()):
@@ -202,8 +261,10 @@ class Waiting:
         if waiters is not None and (handle := waiters.writes.get(unique)) is not None:
             self._serve_write(waiters, unique, handle)
 
-    def _serve_polls(self, waiters: Waiters) -> None:
-        for kh, handle in list(waiters.polls.items()):
+    def _serve_polls(self, waiters: Waiters, some: list[PollId]) -> None:
+        for kh in some:
+            if (handle := waiters.polls.get(kh)) is None:
+                continue
             now, told = ready(handle), handle.told
             # Notify of POLLIN even if it was reported before, because there may be another frame. An edge-triggered
             # poller must be notified of each frame.

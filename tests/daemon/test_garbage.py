@@ -1,0 +1,48 @@
+"""When the garbage collector runs."""
+
+import gc
+
+import pytest
+import trio
+from harness.in_trio import in_trio
+
+from virtfs.daemon import garbage
+from virtfs.daemon.garbage import MANY, Garbage
+
+
+@pytest.fixture
+def collected(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    calls: list[str] = []
+    monkeypatch.setattr(gc, "collect", lambda: calls.append("collect"))
+    return calls
+
+
+def test_many_destroyed_interfaces_are_collected_when_others_are_made(collected: list[str]) -> None:
+    one = Garbage()
+    for _ in range(MANY - 1):
+        one.destroyed()
+    one.made(1)
+    assert collected == []
+    one.destroyed()
+    assert collected == []
+    one.made(2)
+    one.made(3)
+    assert collected == ["collect"]
+
+
+def test_the_more_exist_the_more_must_be_destroyed(collected: list[str]) -> None:
+    one = Garbage()
+    for _ in range(MANY):
+        one.destroyed()
+    one.made(5 * MANY)
+    assert collected == []
+    one.made(4 * MANY)
+    assert collected == ["collect"]
+
+
+@in_trio
+async def test_the_rest_is_collected_once_in_a_while(collected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage, "WHILE", 0)
+    with trio.move_on_after(0.001):
+        await Garbage().run()
+    assert collected

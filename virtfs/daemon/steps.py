@@ -1,0 +1,82 @@
+"""Measures the steps of trio's tasks. A step is what a task does from one checkpoint to the next; nothing else runs
+meanwhile, so a long step delays everybody.
+
+Measuring costs several µs a step, so it begins with the first SIGUSR2 (daemon/diagnosis.py).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic_ns, thread_time_ns
+
+import trio
+
+MOST = 10  # the number of longest steps that are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a task: its length, the processor time that it took, both in ns, and when it ended."""
+
+    length: int
+    computed: int
+    ended: int
+    task: str
+
+
+class Steps(trio.abc.Instrument):
+    """Keeps the MOST longest steps since `begin`. Functions are called in trio's thread.
+
+    clock: returns the time in ns. processor: returns the processor time of the thread in ns.
+    """
+
+    def __init__(self, clock: Callable[[], int] = monotonic_ns, processor: Callable[[], int] = thread_time_ns) -> None:
+        self._clock = clock
+        self._processor = processor
+        self._begun = 0
+        self._step = 0, 0  # when the current step began, by both clocks; 0 if there is none
+        self._longest: list[Step] = []
+        self._enough = 0  # steps that are not longer are not kept
+        self.running = False
+        self.count = 0  # the number of steps
+
+    def begin(self) -> None:
+        """Forget all steps, and measure from now on."""
+        if not self.running:
+            trio.lowlevel.add_instrument(self)
+            self.running = True
+        self._longest, self._enough, self.count, self._begun = [], 0, 0, self._clock()
+
+    def longest(self) -> list[Step]:
+        """Return the longest steps, the longest first."""
+        return sorted(self._longest, key=lambda step: -step.length)
+
+    def lines(self) -> list[str]:
+        """Return a line about the measurement, and one for each of the longest steps."""
+        if not self.running:
+            return ["steps: not measured before the first SIGUSR2"]
+        now = self._clock()
+        return [
+            f"steps: {self.count} in {(now - self._begun) / 1e9:.1f} s; the longest:",
+            *(
+                f"step: {step.length / 1e6:.1f} ms, {step.computed / 1e6:.1f} ms of processor time, "
+                f"{(now - step.ended) / 1e9:.1f} s ago: {step.task}"
+                for step in self.longest()
+            ),
+        ]
+
+    # Methods of trio.abc.Instrument
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._step = self._clock(), self._processor()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        began, used = self._step
+        if not began:
+            return  # begin() was called in this step
+        now = self._clock()
+        self.count += 1
+        if now - began > self._enough:
+            longest = self.longest()[: MOST - 1]
+            self._longest = [*longest, Step(now - began, self._processor() - used, now, task.name)]
+            if len(self._longest) == MOST:
+                self._enough = min(step.length for step in self._longest)

@@ -6,6 +6,7 @@ import select
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from harness.places import DIR
@@ -73,8 +74,10 @@ class Laboratory:
 
     def renew(self) -> None:
         """Make the interfaces and the bridge anew."""
-        lines = [f"destroy {thing}" for thing in (*self.net.bridges, *self.net)]
-        self.net.ctl("\n".join([*lines, "create 3 up", "create 4 up", "create bridge0"]))
+        for thing in (*self.net.bridges.values(), *self.net):
+            with suppress(OSError):  # an interface of clone may vanish meanwhile
+                thing.destroy()
+        self.net.ctl("create 3 up\ncreate 4 up\ncreate bridge0")
         self.net[3].wait("carrier", timeout=5)
 
     def names(self) -> dict[str, Any]:

@@ -62,6 +62,12 @@ class Cable:
         self.net.ctl(f"uncable {' '.join(self.ends)}")
 
 
+def _counters(text: str) -> dict[str, dict[str, int]]:
+    """Return the numbers in the file `stats`: a heading, and a line for each interface."""
+    heading, *rows = (line.split() for line in text.splitlines())
+    return {name: dict(zip(heading[1:], map(int, numbers), strict=True)) for name, *numbers in rows}
+
+
 class Mount(Folder):
     """A mounted virtfs.
 
@@ -337,6 +343,11 @@ class Mount(Folder):
         """
         return self.read("last_error")
 
+    stats = Value(
+        "stats",
+        _counters,
+        "The counters of every interface, by name, in one read.\n\n>>> net.stats['virt3']['tx_frames'] >= 0\nTrue",
+    )
     script = Value("ctl", str, "The lines that rebuild everything.\n\n>>> 'create 3 link' in net.script\nTrue")
     ifconfig = Value(
         "ifconfig", str, "Every interface in ifconfig's layout.\n\n>>> net.ifconfig.split(':')[0]\n'virt3'"

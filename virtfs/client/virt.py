@@ -69,8 +69,8 @@ class Stats(Folder, Mapping[str, int]):
 
     >>> v.stats["tx_frames"]
     0
-    >>> sorted(v.stats)[:2]
-    ['rx_bytes', 'rx_dropped']
+    >>> "rx_dropped" in v.stats, len(v.stats) > 8
+    (True, True)
     """
 
     __slots__ = ()

@@ -39,8 +39,6 @@ METHODS = {
     },
 }
 FOLDERS = {"": virtfs.Mount, "virtN/": virtfs.Virt, "virtN/tap/": virtfs.Host, "bridge/bridgeN/": virtfs.Bridge}
-# The contract names this file before every server has it.
-_NEW = {"virtN/fd"}
 # An argument for each verb that needs one, if "1" is none.
 _ARGUMENTS = {
     "link": "02:00:00:00:00:01", "taplink": "02:00:00:00:00:01", "deladdr": "02:00:00:00:00:01", "mode": "600",
@@ -127,7 +125,7 @@ def test_every_file_is_reachable(net: virtfs.Mount) -> None:
     named = reachable() | {f"virtN/stats/{name}": False for name in v.stats}
     net.destroy("bridge3")
     assert there.keys() - named.keys() == set()
-    assert named.keys() - there.keys() - _NEW == set()
+    assert named.keys() - there.keys() == set()
     others = {*METHODS[virtfs.Virt], *METHODS[virtfs.Mount], "ctl"}  # streams, and files with a method that writes
     settable = {path for path, writable in there.items() if writable and path.split("/")[-1] not in others}
     assert settable == {path for path, setting in named.items() if setting}

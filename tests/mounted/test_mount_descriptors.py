@@ -57,7 +57,7 @@ def test_interfaces_until_the_descriptors_are_spent(alone: Alone) -> None:
 
 def test_opens_until_the_descriptors_are_spent(alone: Alone) -> None:
     """Enough descriptors are reserved for operations that need one only briefly."""
-    mount = alone("max_virts=8", files(64))
+    mount = alone("max_virts=8", files(56))
     mount.ctl("".join(f"create {unit} up\n" for unit in range(1, 9)))
     with fails(errno.EMFILE):
         for unit in range(1, 9):

@@ -83,7 +83,7 @@ def test_the_next_word(line: str, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "shell", "found"),
     [
-        ([], "none", {"mount", "umount", "shell", "ls", "top", "ctl", "-h", "--help", "--version"}),
+        ([], "none", {"mount", "umount", "shell", "exec", "ls", "top", "ctl", "-h", "--help", "--version"}),
         (["m"], "none", {"mount"}),
         (["nonsense", ""], "none", set()),
         (["ls", "-"], "none", {"-h", "--help", "-d", "--json", "--svg"}),

@@ -33,6 +33,8 @@ def installed(tmp_path: Path) -> Path:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/virtfs").write_text(f'#!/bin/sh\nexec {sys.executable} -m virtfs "$@"\n')
     (tmp_path / "bin/virtfs").chmod(0o755)
+    # Without this folder, fish reads all man pages when it first starts.
+    (tmp_path / ".local/share/fish/generated_completions").mkdir(parents=True)
     return tmp_path
 
 

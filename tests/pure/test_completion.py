@@ -106,6 +106,7 @@ def test_the_next_word_of_a_command(
     words: list[str], shell: str, found: set[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(completion, "names_of", lambda directory: NAMES)
+    monkeypatch.setenv("VIRTFS", "/")
     assert main(["__complete", *words]) == 0
     first, *lines = capsys.readouterr().out.splitlines()
     assert (first, {line.partition("\t")[0] for line in lines}) == (shell, found)

@@ -6,7 +6,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from harness.places import DIR
 from harness.screens import Screens
 from harness.serving import PROJECT, Mount
 
@@ -58,5 +57,4 @@ def test_tab(shell: str, mount: Mount, screens: Screens, installed: Path) -> Non
         screen.press("C-u")
 
     tab("virtfs ctl check destroy virt1", "virtfs ctl check destroy virt12")
-    tab(f"virtfs umount {DIR[:-2]}", f"virtfs umount {DIR}")
     tab("virtfs shell -- runus", "virtfs shell -- runuser")

@@ -55,6 +55,8 @@ _MASKS = (
     (r"\bid \d+, seq", "id N, seq"),
     (r" 0\.00-1\.\d\d +sec.*/sec +\d+ ", " 0.00-1.00 sec RATE "),  # iperf3
     (r"MAC (tap\d+) \d+ flags=0", r"MAC \1 AGE flags=0"),  # brconfig's layout: seconds until the address expires
+    (r"^/\S+  (\d+ interfaces?, )", r"MOUNT  \1"),  # virtfs ls
+    (r"^( virt\d+ +\S+ +\S+ +\d+) +[0-9.]+ +[0-9.]+ +\d+ ", r"\1 RATES "),
     (r"^(?:/\S*/)?bash: line \d+: (?=echo)", "bash: "),
     (r"^bash: (?=echo)", "bash: "),
 )

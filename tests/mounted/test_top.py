@@ -38,7 +38,7 @@ def test_rates_pages_and_keys(virts: Virts, screens: Screens) -> None:
     one, two = virts(), virts()
     reader = one.mount.shell(f"exec cat {one.name}/frame >/dev/null")
     screen = shell(screens, one.mount)
-    screen.type(f"{TOP} -i 0.1")
+    screen.type(f"{TOP} -i 0.2")
     screen.until(f"^{one.name} ")
 
     def sends(*patterns: str) -> bool:
@@ -69,7 +69,7 @@ def test_rates_pages_and_keys(virts: Virts, screens: Screens) -> None:
 
 def test_many_interfaces_in_terminals_of_any_size(mount: Mount, screens: Screens) -> None:
     mount.ctl("\n".join(f"create {unit}" for unit in range(30)))
-    screen = screens(mount, f"{TOP} -d {DIR} -i 0.1", TERM="vt100", NO_COLOR="1")
+    screen = screens(mount, f"{TOP} -d {DIR}", TERM="vt100", NO_COLOR="1")
     first = screen.until("^virt20 ")
     assert "30 interfaces" in first
     assert "virt21" not in first
@@ -101,7 +101,7 @@ def test_every_end_restores_the_terminal(alone: Alone, screens: Screens) -> None
     assert "Terminated" in check_restored(screen, 143)
     os.kill(mount.server.pid, signal.SIGSTOP)
     try:
-        screen.type(f"clear; {TOP} -i 0.1")
+        screen.type(f"clear; {TOP} -i 0.5")
         screen.until(f"^{DIR}: no answer for [0-9]+ s; is its server stopped .pid {mount.server.pid}")
         screen.press("q")
         check_restored(screen, 0)

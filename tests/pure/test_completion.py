@@ -7,6 +7,7 @@ from virtfs.cli.completion_line import Names, of_line
 from virtfs.cli.main import main
 from virtfs.core.impairment_text import WORDS
 from virtfs.core.verbs import BRIDGE, FORMS, VERBS, VIRT, Noun
+from virtfs.fuse.mounttable import Mounted
 
 NAMES = Names(
     virts={"virt0": "10.0.0.1/24", "virt3": "", "virt4": ""},
@@ -91,11 +92,15 @@ def test_the_next_word(line: str, words: list[str]) -> None:
         (["ls", ""], "none", set()),
         (["top", "-i", ""], "none", set()),
         (["mount", "x"], "directories", set()),
+        (["umount", "/mnt/v"], "directories", {"/mnt/virt"}),
+        (["ls", "-d", ""], "directories", {"/mnt/virt"}),
         (["mount", "-f", "-o", "ro,max_m"], "none", {"ro,max_memory="}),
         (["mount", "-o", "debug,deb"], "none", set()),
         (["mount", "-o", "x", "-"], "none", {"-h", "--help", "-f", "-o"}),
         (["shell", "--", "ca"], "command 2", set()),
         (["shell", "cat", "x"], "command 1", set()),
+        (["exec", "--fd", "4", ""], "directories", {"0", "3", "4"}),
+        (["exec", "3", "--tun", "--", "ca"], "command 4", set()),
         (["ctl", "-d", "/virt3", "car"], "none", {"carrier"}),
         (["ctl", "-d", "/", "check", "-"], "none", set()),
     ],
@@ -104,6 +109,8 @@ def test_the_next_word_of_a_command(
     words: list[str], shell: str, found: set[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(completion, "names_of", lambda directory: NAMES)
+    monkeypatch.setattr(completion, "visible", lambda: [Mounted(1, 0, "0:9", "/mnt/virt", "fuse.virtfs", "virtfs", ())])
+    monkeypatch.setenv("VIRTFS", "/")
     assert main(["__complete", *words]) == 0
     first, *lines = capsys.readouterr().out.splitlines()
     assert (first, {line.partition("\t")[0] for line in lines}) == (shell, found)

@@ -11,7 +11,7 @@ import json
 import os
 import pwd
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +25,9 @@ from virtfs.fuse.mounttable import resolve
 _PATIENCE = 1.0  # seconds to wait for a mount; the user waits, too
 _OF_ONE = re.compile(r"(virt|bridge)[0-9]+")
 _OPTION = re.compile(r"^  (\w+=?)[A-Z]* *(.*)$", re.MULTILINE)  # of the option -o, in the help text
+
+
+_COMMAND = argparse.Action([], "command", metavar="CMD")  # what follows the "--" of exec
 
 
 class Given(NamedTuple):
@@ -66,6 +69,8 @@ def _candidates(
             return f"command {at}", []
         case "OPTIONS":
             return "none", _mount_options(chosen_one.description or "", current)
+        case "N":
+            return "directories", [(name.removeprefix(VIRT), note) for name, note in _names({}).virts.items()]
         case "LINE":
             options = [] if given.words else _options(chosen_one)
             return "none", [*_of_ctl(given), *options]
@@ -81,6 +86,8 @@ def _walk(parser: argparse.ArgumentParser, before: Sequence[str]) -> tuple[Given
     by_name = {option: action for action in parser._actions for option in action.option_strings}
     places = [action for action in parser._actions if not action.option_strings]
     options: dict[str, str] = {}
+    if before[0] == "exec" and "--" in before:
+        return Given(options, []), _COMMAND, list(before).index("--") + 1
     at = 1
     while at < len(before) and before[at].startswith("-"):
         action = by_name.get(before[at])
@@ -106,18 +113,20 @@ def _mount_options(text: str, current: str) -> list[Candidate]:
 
 
 def _of_ctl(given: Given) -> Iterator[Candidate]:
-    directory = given.options.get("directory")
-    names, target = Names(), ""
-    with suppress(OSError):
-        where = chosen(directory)
-        if _OF_ONE.fullmatch(os.path.basename(where)):
-            target = os.path.basename(where)
-            where = where.removesuffix(f"/{target}").removesuffix("/bridge")
-        names = names_of(where)
+    target = os.path.basename(os.path.abspath(given.options.get("directory", "/")))
+    target = target if _OF_ONE.fullmatch(target) else ""
+    names = _names(given.options, f"/{target}")
     line = [word for words in given.words for word in words.split()]
     if target:
         return of_verbs(BRIDGE if target.startswith(BRIDGE) else VIRT, target, line, names)
     return of_line(line, names)
+
+
+def _names(options: Mapping[str, str], below: str = "/") -> Names:
+    """Return the names in the mount that a command means, and on the host. below: a path to remove from that of -d."""
+    with suppress(OSError):
+        return names_of(chosen(options.get("directory")).removesuffix(below).removesuffix("/bridge"))
+    return Names()
 
 
 def names_of(directory: str) -> Names:

@@ -163,8 +163,8 @@ class Waiting:
                     self._divide(waiters)
                 else:
                     self._serve_reads(waiters, list(waiters.reads))
-                    self._serve_polls(waiters, list(waiters.polls))
-                self._serve_writes(waiters)
+                    self._serve_writes(waiters)
+                    self._serve_polls(waiters, list(waiters.polls))  # after the writes: a write that ends makes room
         finally:
             self._serving = False
 
@@ -172,6 +172,7 @@ class Waiting:
         """Serve some calls of a source now, and the others from a task."""
         reads, polls = list(waiters.reads), list(waiters.polls)
         waiting = self._serve_reads(waiters, reads[:AT_ONCE])
+        self._serve_writes(waiters)
         self._serve_polls(waiters, polls[:AT_ONCE])
         rest = self._rest.setdefault(waiters, {})  # a call that is there already keeps its place
         if waiting:
@@ -260,6 +261,7 @@ class Waiting:
         waiters = self._parked.get(unique)
         if waiters is not None and (handle := waiters.writes.get(unique)) is not None:
             self._serve_write(waiters, unique, handle)
+            self._serve_polls(waiters, list(islice(waiters.polls, AT_ONCE)))
 
     def _serve_polls(self, waiters: Waiters, some: list[PollId]) -> None:
         for kh in some:

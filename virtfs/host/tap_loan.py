@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 
 from virtfs.core.errors import VirtError
-from virtfs.host import features, netns
+from virtfs.host import netns
 from virtfs.host.bpf import Program
 from virtfs.host.links import Links
 from virtfs.host.tap import Tap
@@ -42,6 +42,8 @@ class Before:
 
 def before(tap: Tap, links: Links) -> Before:
     """Return what restore() needs. Blocks. VirtError ENXIO: the interface is gone."""
+    from virtfs.host import features  # imports a part of pyroute2, which takes 40 ms
+
     address = links.get(tap).address
     return netns.where(tap, lambda: Before(address, standing(tap.name()), features.wanted(tap.name())))
 
@@ -51,6 +53,8 @@ def restore(tap: Tap, links: Links, was: Before, *, carrier: bool, persist: bool
 
     carrier, persist, program: the settings that the tap should have. VirtError: ENXIO, the interface is gone.
     """
+    from virtfs.host import features
+
     tap.tell(_TUNSETVNETHDRSZ, _INT.pack(VNET_HEADER))
     tap.tell(_TUNSETSNDBUF, _INT.pack(_INT_MAX))
     tap.tell(_TUNSETTXFILTER, bytes(_INT.size))  # struct tun_filter: no flags, no addresses

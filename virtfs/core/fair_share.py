@@ -22,6 +22,7 @@ HOLD_BUSY = 2_000_000  # maximum time in ns that requests are held for a user wh
 SLACK = 50_000  # ns added to the expected pause of a user, because pauses vary
 BULK = 3  # weight of the time spent on a user who has more requests waiting
 GONE = 2_000_000  # ns; a user who has sent no request for longer than this has left
+FORGETTING = 256  # steps of other tasks after which about two thirds of an expected cost are forgotten
 OWED = 4_000_000  # maximum time in ns by which a user's account may be below that of the user served last
 
 K = TypeVar("K")
@@ -92,10 +93,16 @@ class FairShare(Generic[K]):
             account.ended = now
 
     def spend_elsewhere(self, time: int) -> None:
-        """Divide `time` ns of the work of other tasks among the users for whom these tasks work."""
+        """Divide `time` ns of the work of other tasks among the users for whom these tasks work.
+
+        A task works in steps, and many of them are short. So the expected cost of a user's request rises with the long
+        ones, and falls slowly.
+        """
         busy = [account for account in self._accounts.values() if account.busy]
         for account in busy:
-            account.used += time // len(busy)
+            share = time // len(busy)
+            account.used += share
+            account.cost += (share - account.cost) // (4 if share > account.cost else FORGETTING)
 
     @property
     def busy(self) -> bool:

@@ -236,11 +236,11 @@ class Channel:
             await self._wait()
             return
         if isinstance(continued, trio.Event):
-            continued.set()
+            continued.set()  # the script's task works later, at a cost that spent_elsewhere() learns
         else:
             self._waiting.proceed(continued)
-        now = monotonic_ns()
-        self._turns.spent(now - began, now)
+            now = monotonic_ns()
+            self._turns.spent(now - began, now)
         await self._let_others_work()
 
     async def _wait(self) -> None:

@@ -169,15 +169,25 @@ class Waiting:
             self._serving = False
 
     def _divide(self, waiters: Waiters) -> None:
-        """Serve some calls of a source now, and the others from a task."""
-        reads, polls = list(waiters.reads), list(waiters.polls)
-        waiting = self._serve_reads(waiters, reads[:AT_ONCE])
+        """Serve some calls of a source now, and the others from a task.
+
+        If all reads take from one queue, most wake-ups serve one read of many, so nothing here goes through all of
+        them then.
+        """
+        reads = list(islice(waiters.reads, AT_ONCE))
+        waiting = self._serve_reads(waiters, reads)
         self._serve_writes(waiters)
-        self._serve_polls(waiters, polls[:AT_ONCE])
-        rest = self._rest.setdefault(waiters, {})  # a call that is there already keeps its place
+        polls = list(islice(waiters.polls, AT_ONCE))
+        self._serve_polls(waiters, polls)
+        rest: dict[_Call, None] = {}
         if waiting:
-            rest.update({(unique, "read"): None for unique in reads[AT_ONCE:]})
-        rest.update({(kh, "poll"): None for kh in polls[AT_ONCE:]})
+            tried = set(reads)
+            rest.update({(unique, "read"): None for unique in waiters.reads if unique not in tried})
+        told = set(polls)
+        rest.update({(kh, "poll"): None for kh in waiters.polls if kh not in told})
+        if not rest:
+            return
+        self._rest.setdefault(waiters, {}).update(rest)  # a call that is there already keeps its place
         if not self._resting:
             self._resting = True
             self._start(self._serve_rest, name="serving many waiting calls")

@@ -85,7 +85,9 @@ class Turns:
         are queued, it ends after LAPSE ns at the latest.
         """
         if self._held:
+            began = monotonic_ns()
             await trio.lowlevel.checkpoint()
+            self.spent_elsewhere(monotonic_ns() - began)
             return
         with trio.CancelScope() as self._wake:
             if self._queues:

@@ -3,7 +3,7 @@
 Interfaces:
 
     virt                  an interface: settings, state, counters
-    counters              what impairments and cables count
+    counters              the counters of impairments and cables
     virt_steps            the verbs that restore an earlier state of an interface
     values                the contents of attribute files, and the verbs that recreate an interface
     bridge                a bridge, and the verbs that bring it from one state to another
@@ -12,7 +12,7 @@ Interfaces:
     events                the events that the file `events` reports
     ratelimit             limits how often events of one kind are logged
     limits                the maxima of a mount
-    loan                  requests for the descriptor of a tap, and their answers
+    loan                  the messages with which a program borrows a tap
     memory                accounts for the memory that clients hold
 
 The language of ctl:

@@ -1,12 +1,13 @@
-"""What an impairment counts, and what a direction of a cable counts. core.virt.Counters has those of an interface.
+"""The counters of impairments, and of each direction of a cable. core.virt.Counters has those of an interface.
 
-Every frame is counted in the place where it ends. For a direction of a cable, at all times:
+Every frame is counted at the place where it is delivered, lost or dropped. For each direction of a cable, this equation
+always holds:
 
     frames that entered + duplicated = frames + lost + dropped + frames that wait in the impairment
 
-The frames that enter a direction have been counted by the end that they come from, in rx_frames if that end is an
-interface. `frames` are the frames that were handed to the other end. If that is an interface, it counts each of them in
-tx_frames or tx_dropped.
+The end that a frame comes from has counted it before it enters the direction. If this end is an interface, the counter
+is rx_frames. `frames` is the number of frames that were handed to the other end. If the other end is an interface, it
+counts each of these frames in tx_frames or tx_dropped.
 """
 
 from collections.abc import Iterator
@@ -17,8 +18,8 @@ from dataclasses import asdict, dataclass, field, fields
 class Counts:
     """The numbers of frames that an impairment has lost, dropped, duplicated and changed.
 
-    lost: by `loss`. overlimit: dropped because `limit` frames were waiting, or for lack of memory. duplicated: the
-    additional frames.
+    lost: frames lost by `loss`. overlimit: frames dropped because `limit` frames were already waiting, or because a
+    memory limit was reached. duplicated: the additional frames.
     """
 
     lost: int = 0
@@ -30,10 +31,11 @@ class Counts:
 
 @dataclass(slots=True)
 class CableCounters:
-    """Frames and bytes of one direction of a cable, since the cable was made.
+    """The counters of one direction of a cable, since the cable was created.
 
-    frames, bytes: handed to the other end. lost: by `loss`. dropped: because `limit` frames were waiting, for lack of
-    memory, or because the impairment ended while it delayed them.
+    frames, bytes: those handed to the other end. lost: frames lost by `loss`. dropped: frames dropped because `limit`
+    frames were already waiting, because a memory limit was reached, or because the impairment ended while it delayed
+    them. In the direction to a socket, also frames for which the socket had no connection or no room.
     """
 
     frames: int = 0
@@ -50,7 +52,7 @@ class CableCounters:
         self.bytes += size
 
     def count_impaired(self, counts: Counts) -> None:
-        """Add what the impairment of this direction has counted."""
+        """Add the counts of this direction's impairment."""
         self.lost += counts.lost
         self.dropped += counts.overlimit
         self.duplicated += counts.duplicated

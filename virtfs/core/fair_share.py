@@ -22,7 +22,7 @@ HOLD_BUSY = 2_000_000  # maximum time in ns that requests are held for a user wh
 SLACK = 50_000  # ns added to the expected pause of a user, because pauses vary
 BULK = 3  # weight of the time spent on a user who has more requests waiting
 GONE = 2_000_000  # ns; a user who has sent no request for longer than this has left
-FORGETTING = 256  # steps of other tasks after which about two thirds of an expected cost are forgotten
+FORGETTING = 256  # after this many short steps of other tasks, an expected cost has fallen by about two thirds
 OWED = 4_000_000  # maximum time in ns by which a user's account may be below that of the user served last
 
 K = TypeVar("K")
@@ -93,10 +93,10 @@ class FairShare(Generic[K]):
             account.ended = now
 
     def spend_elsewhere(self, time: int) -> None:
-        """Divide `time` ns of the work of other tasks among the users for whom these tasks work.
+        """Charge `time` ns of work by other tasks to the users for whom they work, in equal shares.
 
-        A task works in steps, and many of them are short. So the expected cost of a user's request rises with the long
-        ones, and falls slowly.
+        A task works in steps, many of which are short. The expected cost of a user's request therefore rises quickly
+        after a long step, and falls slowly after short ones.
         """
         busy = [account for account in self._accounts.values() if account.busy]
         for account in busy:

@@ -51,7 +51,7 @@ class Command:
     direction from the peer and `out` the direction to the peer.
     A `mark` has a single action `mark`.
     peer: the interface or the socket at the other end of a cable; None for other commands.
-    checks: whether the line is only checked, because it begins with "check".
+    checks: whether the line begins with "check". Such a line is checked but not carried out.
     """
 
     kind: Kind
@@ -62,9 +62,9 @@ class Command:
 
 
 def split_check(line: str) -> tuple[bool, str]:
-    """Return whether a line begins with "check", and the line without this word. Repeated words count as one.
+    """Return whether a line begins with the word "check", and the rest of the line. Repeating the word has no effect.
 
-    VirtError: EINVAL, there is nothing to check.
+    VirtError: EINVAL, nothing follows "check".
     """
     checks = False
     while match := _CHECK.match(line):
@@ -74,7 +74,8 @@ def split_check(line: str) -> tuple[bool, str]:
     return checks, line
 
 
-# A parser that stops after each verb, so that its caller can let other tasks run. It returns the result at the end.
+# A generator that parses a line and pauses after each verb, so that its caller can let other tasks run. The result is
+# its return value.
 T = TypeVar("T")
 Parsing = Generator[None, None, T]
 

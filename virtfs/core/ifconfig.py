@@ -45,7 +45,10 @@ _NAMES = {
 
 
 def ifconfig(virts: Iterable[Virt]) -> Iterator[str]:
-    """Yield the lines of the file, with the interfaces in the given order. The lines of one are of one moment."""
+    """Yield the text of the file, one piece for each interface, in the given order.
+
+    All values in a piece are from the same moment.
+    """
     for virt in virts:
         yield "".join(f"{line}\n" for line in _lines(virt))
 

@@ -104,7 +104,7 @@ class Scheduler:
         return self._heap[0][0] if self._heap else None
 
     def take_counts(self) -> Counts | None:
-        """Return the counts since the last call, and begin again at 0. Return None if nothing was counted."""
+        """Return the counts since the last call, and reset them to 0. Return None if all of them are 0."""
         counts = self.counts
         if counts.lost or counts.overlimit or counts.duplicated or counts.reordered or counts.corrupted:
             self.counts = Counts()

@@ -1,4 +1,4 @@
-"""The messages on the socket behind `fd`, through which a program borrows a tap, and the rights that it needs.
+"""The messages with which a program borrows a tap through the socket behind `fd`, and the check of its rights.
 
 A program sends one request, a JSON object, and gets one answer, another JSON object. See "FD" in virtfs(5).
 """
@@ -16,7 +16,10 @@ from virtfs.core.virt import Counters, Virt
 
 
 class Traffic(NamedTuple):
-    """The frames and bytes of a tap in the kernel's counters. tx: from the host, taken by a reader. rx: to the host."""
+    """The kernel's counters of a tap's frames and bytes.
+
+    tx: sent by the host, and read from the tap. rx: written to the tap, and received by the host.
+    """
 
     tx_frames: int = 0
     tx_bytes: int = 0
@@ -25,7 +28,10 @@ class Traffic(NamedTuple):
 
 
 class Meter:
-    """Counts the frames of a program that has the tap, which virtfs does not see, from the counters of the kernel."""
+    """Counts the frames that a program reads from and writes to a tap that it has.
+
+    virtfs does not see these frames, so their numbers are computed from the kernel's counters.
+    """
 
     def __init__(self, counters: Counters, before: Traffic) -> None:
         self._counters = counters
@@ -34,15 +40,15 @@ class Meter:
         self.taken = 0  # frames that the program has read
 
     def update(self, now: Traffic) -> None:
-        """Count the frames that have passed since the last call. now: the counters of the kernel."""
+        """Count the frames that have passed since the last call. now: the current counters of the kernel."""
         before, counters = self._before, self._counters
-        if now < before:  # the tap has been made again
+        if now < before:  # the tap was re-created, so its counters began at 0 again
             before = Traffic()
         frames = now.tx_frames - before.tx_frames
         self.taken += frames
         counters.rx_frames += frames
         counters.rx_bytes += now.tx_bytes - before.tx_bytes
-        # The kernel also counts the frames that virtfs has written into the tap and counted itself.
+        # The kernel's counters include the frames that virtfs wrote into the tap. virtfs has already counted these.
         frames, size = self._written
         counters.tx_frames += max(0, now.rx_frames - before.rx_frames - (counters.tx_frames - frames))
         counters.tx_bytes += max(0, now.rx_bytes - before.rx_bytes - (counters.tx_bytes - size))
@@ -108,8 +114,9 @@ def refusal(error: VirtError) -> bytes:
 def check_rights(virt: Virt, uid: Uid, groups: Collection[Gid]) -> None:
     """Check that a user may open `frame` for reading and writing. Root always may.
 
-    groups: the group of the user, and the supplementary groups.
-    VirtError: EACCES, the user may not; EPERM, antispoof is on, which a holder of the tap could circumvent.
+    groups: the primary and the supplementary groups of the user.
+    VirtError: EACCES, the mode of the interface does not allow it; EPERM, antispoof is on, and a program that has the
+    tap could circumvent it.
     """
     if uid == 0:
         return

@@ -72,7 +72,7 @@ class Kind(Enum):
         self.level = level
         self.meaning = meaning
 
-    # Enum's own hash is a function in Python, which takes longer than the rest of a charge.
+    # Enum.__hash__() is written in Python and takes longer than the rest of a charge.
     __hash__ = object.__hash__
 
 
@@ -94,7 +94,7 @@ _KINDS = tuple(Kind)
 
 @cache
 def _shares(limit: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the attributes `most` and `others` of an account. A user who opens a file often gets a new account."""
+    """Return the attributes `most` and `others` of an account. Cached, because opening a file often creates one."""
     return tuple(int(limit * share) for share in SHARES), tuple(int(limit * share * _OTHERS) for share in SHARES)
 
 

@@ -1,4 +1,4 @@
-"""Finish frames that the kernel has left for a network card to finish: fill in checksums, cut large segments.
+"""Complete frames that the kernel left for a network card to complete: fill in checksums and cut large segments.
 
 A tap with offload puts a struct virtio_net_hdr (linux/virtio_net.h) before each frame. The header says what is missing.
 A large segment is either one TCP segment or several UDP datagrams that were sent together.
@@ -29,8 +29,8 @@ def complete_frames(header: memoryview | bytes, frame: memoryview | bytes) -> li
 
     A large TCP segment and UDP datagrams that a program sent together (udp(7), UDP_SEGMENT) are cut into frames. With
     the offload flags of a cable (TUN_F_TSO4 and so on, linux/if_tun.h), the kernel sends no other large frames.
-    ValueError: the frame is a large one of another kind, or the header does not fit the frame. A program can send such
-    a header (packet(7), PACKET_VNET_HDR).
+    ValueError: the frame is a large frame of another kind, or the header does not fit the frame. A program can cause
+    both errors with a header of its own (packet(7), PACKET_VNET_HDR).
     """
     flags, gso_type, _, gso_size, csum_start, csum_offset = virtio_net_hdr.unpack_from(header)
     kind = gso_type & ~GSO_ECN
@@ -95,9 +95,9 @@ def _segments(frame: bytes, ip: int, tcp: int, size: int, four: bool) -> list[by
 
 
 def _datagrams(frame: bytes, ip: int, udp: int, size: int) -> list[bytes]:
-    """Cut UDP datagrams that were sent together into frames.
+    """Cut a frame that contains several UDP datagrams into one frame for each datagram.
 
-    ip, udp: offsets of the IP and the UDP header. size: payload of each datagram but the last, in bytes.
+    ip, udp: offsets of the IP and the UDP header. size: payload of each datagram except the last, in bytes.
     """
     four = frame[ip : ip + 1] < b"\x50"  # the IP version is in the upper four bits
     _must_hold(frame, ip, udp, _UDP_HEADER, four)
@@ -114,7 +114,7 @@ def _datagrams(frame: bytes, ip: int, udp: int, size: int) -> list[bytes]:
 
 
 def _must_hold(frame: bytes, ip: int, transport: int, header: int, four: bool) -> None:
-    """Raise ValueError unless the frame has space for its headers. header: bytes of the transport header."""
+    """Raise ValueError unless the frame has space for its headers. header: length of the transport header in bytes."""
     if transport < ip + (20 if four else 40) or len(frame) < transport + header:
         raise ValueError(f"a transport header at {transport} does not fit a frame of {len(frame)} bytes")
 
@@ -122,10 +122,10 @@ def _must_hold(frame: bytes, ip: int, transport: int, header: int, four: bool) -
 def _cut(
     frame: bytes, ip: int, transport: int, payload_at: int, at: int, size: int, number: int, four: bool
 ) -> bytearray:
-    """Return the headers of the frame and the payload from offset `at` on, with the fields of the IP header adapted.
+    """Return one piece of a frame: its headers with the IP fields adapted, and the payload from offset `at` on.
 
-    ip, transport, payload_at: offsets of the headers and the payload. size: maximum payload of a piece, in bytes.
-    number: number of the piece, from 0.
+    ip, transport, payload_at: offsets of the IP header, the transport header and the payload. size: maximum payload of
+    a piece, in bytes. number: number of the piece, from 0.
     """
     done = bytearray(frame[:payload_at] + frame[at : at + size])
     if four:
@@ -139,7 +139,7 @@ def _cut(
 
 
 def _fill_in(frame: bytearray, ip: int, transport: int, field: int, protocol: int, four: bool) -> None:
-    """Compute the checksum of the transport header and its payload. field: the offset of the checksum."""
+    """Compute the checksum of the transport header and its payload, and store it at the offset `field`."""
     length = len(frame) - transport
     addresses = frame[ip + 12 : ip + 20] if four else frame[ip + 8 : ip + 40]
     pseudo = bytes(addresses) + struct.pack(">IHH", length, 0, protocol)

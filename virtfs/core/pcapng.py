@@ -16,7 +16,7 @@ from virtfs.core.quoting import one_line
 LINKTYPE_ETHERNET = 1
 INBOUND, OUTBOUND = 1, 2  # values of the direction in epb_flags
 
-# The Ethernet header of a mark: no addresses, and the type that IEEE 802 reserves for local experiments.
+# The Ethernet header of a mark: zero addresses, and an EtherType that IEEE 802 reserves for local experiments.
 MARK_HEAD = bytes(12) + b"\x88\xb5"
 
 PACKET, _INTERFACE, _NAMES, _STATISTICS, _SECTION = 6, 1, 4, 5, 0x0A0D0D0A  # block types
@@ -32,11 +32,11 @@ _ONE, _TWO = Struct("<I").pack, Struct("<II").pack
 _option_head = Struct("<HH").pack
 
 # The parts of a packet block before and after the frame. Head: PACKET, block length, interface number, upper and lower
-# half of the time, captured length, original length. Tail, by the number of padding bytes: head and value of epb_flags,
-# end of options, block length.
+# half of the time, captured length, original length. Tail: padding, head and value of epb_flags, end of options, block
+# length. The index of a tail is its number of padding bytes.
 packet_head = Struct("<IIIIIII").pack
 packet_tails = [Struct(f"<{padding}xIIII").pack for padding in range(4)]
-# The tail of a block and the head of the next one, together.
+# The tail of a block and the head of the next one together, with the same index.
 packet_joints = [Struct(f"<{padding}xIIII IIIIIII").pack for padding in range(4)]
 
 _KIND_AND_LENGTH = Struct("<II").unpack_from
@@ -92,10 +92,10 @@ def enhanced_packet(
 
 
 def mark(interface_id: int, timestamp_ns: int, text: str) -> bytes:
-    """Return the packet block of a mark, whose text is a comment on the packet (option opt_comment).
+    """Return the packet block of a mark. The text of the mark is the comment of the packet (option opt_comment).
 
-    The packet is no frame of the wire. Wireshark calls an empty packet malformed, so this one has an Ethernet header
-    without addresses, of the type MARK, and the text as its payload.
+    The packet was never on the wire. Wireshark reports an empty packet as malformed. So this packet consists of the
+    Ethernet header MARK_HEAD and the text as its payload.
     """
     comment = _encoded(text)
     frame = MARK_HEAD + comment

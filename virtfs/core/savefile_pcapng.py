@@ -35,7 +35,7 @@ INTERFACES_MAX = 65536
 _SECTION = 0x0A0D0D0A  # block type
 _ENHANCED = 6  # block type
 _ENHANCED_HEAD = 28  # bytes of type, length, interface, time in two halves, captured length, original length
-_ENHANCED_MIN = _ENHANCED_HEAD + 4  # bytes; the length follows again at the end
+_ENHANCED_MIN = _ENHANCED_HEAD + 4  # bytes; the block length is repeated at the end
 _BLOCK_MIN = 12  # bytes of type, length, and the length again at the end
 _ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}  # the byte-order magic 0x1a2b3c4d
 _IF_TSRESOL, _IF_FCSLEN, _IF_TSOFFSET = 9, 13, 14  # option codes
@@ -44,7 +44,7 @@ _COMMENT = 1  # option code
 _FLAGS = 2
 _OPTIONS_MAX = 32  # bytes; a packet with longer options never begins a run
 _END_OF_OPTIONS = bytes(4)
-_PLAIN_OPTIONS_MAX = 64  # how many different options are remembered as plain
+_PLAIN_OPTIONS_MAX = 64  # maximum size of _Section.plain_options
 
 
 class Pcapng:
@@ -85,9 +85,10 @@ class Pcapng:
     def _plain_frames(self, data: bytes, at: int, most: int) -> Iterator[bytes]:
         """Yield the frames of plain packets from offset `at` on, and set `taken`.
 
-        A plain packet is a complete enhanced packet of a plain interface with plain options. Interface and options are
-        plain if _Section._record() has decoded a packet with them before, that packet had no FCS, and it had no options
-        but its flags. So a mark, which has a comment, is never plain. Comparing is cheaper than decoding.
+        A plain packet is a complete enhanced packet of a plain interface with plain options. An interface becomes plain
+        when _Section._record() decodes one of its packets and finds that it has no FCS. The options of that packet
+        become plain if they are empty or consist of the flags only. A mark has a comment, so it is never plain.
+        Comparing a packet with known values is cheaper than decoding it.
         most: maximum number of frames.
         """
         section, last = self._section, len(data) - _ENHANCED_MIN
@@ -146,7 +147,7 @@ class _Section:
         self._obsolete = Struct(order + "HHIIII").unpack_from
         self._flags_head = Struct(order + "HH").pack(_FLAGS, 4)
         self._interfaces: list[_Interface] = []
-        # For Pcapng._plain_frames: fields of an enhanced packet, and the options and interfaces that it accepts.
+        # For Pcapng._plain_frames(): a decoder of the head of an enhanced packet, and the plain options and interfaces.
         self.enhanced_head = Struct(order + "III8xII").unpack_from
         self.plain_options: set[bytes] = set()
         self.plain_interfaces: set[int] = set()
@@ -183,7 +184,7 @@ class _Section:
     def enhanced_packet(self, data: bytes, at: int, end: int) -> Record | None:
         _must_have(_ENHANCED_MIN, end - at)
         if data.startswith(MARK_HEAD, at + _ENHANCED_HEAD) and self._has_comment(data, at, end):
-            return None  # a mark is no frame (core.pcapng)
+            return None  # a mark is not a frame (core.pcapng)
         number, upper, lower, captured, length = self._enhanced(data, at + 8)
         return self._record(number, upper << 32 | lower, data, at + _ENHANCED_HEAD, end, captured, length)
 
@@ -280,8 +281,8 @@ class _Section:
 class _Block(NamedTuple):
     """A decoded block.
 
-    section: the section that it belongs to or begins. record: None if the block has no frame. end: offset of the next
-    block.
+    section: the section that the block belongs to, or that it begins. record: None if the block has no frame. end:
+    offset of the next block.
     """
 
     section: _Section

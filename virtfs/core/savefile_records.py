@@ -95,8 +95,9 @@ class Format(Protocol):
         """Yield the frames of the complete records in data, in groups. This is cheaper than records().
 
         most: a function that returns the maximum number of frames in a group. It is called before each group.
-        A Run counts as consumed when the next group is requested, a frame of an iterator at once.
-        VirtError: as for records(). The frames before the broken record or block have been yielded.
+        A Run counts as consumed when the next group is requested. A frame from an iterator counts as consumed when it
+        is yielded.
+        VirtError: as for records(), but only after the frames before the broken record or block have been yielded.
         """
 
 

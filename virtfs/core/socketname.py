@@ -24,7 +24,7 @@ Kind = Literal["unix", "unix-listen", "seqpacket", "dgram", "tcp", "tcp-listen"]
 PATH_MAX = 107  # bytes; sun_path of unix(7) without the NUL
 FORMS: Final = "unix:PATH, unix-listen:PATH, seqpacket:PATH, dgram:PATH[,OWN], tcp:HOST:PORT or tcp-listen:[HOST:]PORT"
 
-# A name of the DNS or an IPv4 address, or an IPv6 address in brackets, with an optional zone (RFC 4007).
+# A DNS name, an IPv4 address, or an IPv6 address in brackets. The IPv6 address may have a zone (RFC 4007).
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}|\[[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9._-]{1,15})?\]")
 
 
@@ -32,8 +32,8 @@ _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}|\[[0-9A-Fa-f:.]{2,45}(?:%
 class SocketName:
     """The name of a socket. str() returns the word that parse_socket() turns into it.
 
-    path: of the socket, "" for TCP. own: the path of the cable's own socket, "" for the default (dgram only).
-    host: without brackets, "" for every address. port: the TCP port, 0 for a Unix socket.
+    path: the path in the name, "" for TCP. own: the path of the cable's own socket, "" for the default (dgram only).
+    host: the host without brackets, "" for every address. port: the TCP port, 0 for a Unix socket.
     """
 
     kind: Kind
@@ -53,7 +53,7 @@ class SocketName:
         return self.kind not in ("seqpacket", "dgram")
 
     def own_path(self, unit: Unit) -> str:
-        """Return the path that the cable's own socket has, "" if it has none. VirtError EINVAL: it is too long."""
+        """Return the path of the cable's own socket, "" if it has none. VirtError EINVAL: the path is too long."""
         if self.kind == "dgram":
             return self.own or _path(f"{self.path}.virt{unit}")
         return self.path if self.listens else ""
@@ -66,7 +66,7 @@ class SocketName:
 
 
 def names_socket(word: str) -> bool:
-    """Return whether a word is meant as a socket, even if it is not a valid one."""
+    """Return whether a word is meant as the name of a socket, valid or not."""
     return ":" in word
 
 

@@ -1,4 +1,4 @@
-"""The file stats: a heading, then a line for each interface with its counters, for programs that read them often."""
+"""The file stats, for programs that read counters often: a heading, then one line of counters for each interface."""
 
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
@@ -13,12 +13,12 @@ _values = attrgetter(*COUNTERS)
 
 
 def line_of(virt: Virt) -> str:
-    """Return the line of an interface. It has the same numbers as values.counters(), in a fraction of the time."""
+    """Return the line of an interface. The numbers are those of values.counters(), but take a fraction of the time."""
     values = list(_values(virt.counters))
     values[_RX_DROPPED] += virt.host.dropped
     return _LINE % (virt.name, *values)
 
 
 def table(virts: Iterable[Virt], lines: Mapping[str, str]) -> str:
-    """Return the text. lines: the lines that have been made already, by the name of the interface."""
+    """Return the text of the file. lines: the lines that have already been made, by interface name."""
     return HEADING + "".join([lines.get(virt.name) or line_of(virt) for virt in virts])

@@ -46,11 +46,11 @@ A cable:
 
     ends        a list of texts: the names of the two interfaces, or of the interface and the socket
     impair      text: the impairments, in the words of the command `cable`; "" if there are none
-    stats       an object with the objects out (from the first end to the second) and in, in the words of the
-                impairments. Each has a number for each field of core.counters.CableCounters
+    stats       an object with the keys out (from the first end to the second) and in (the opposite direction), as in
+                `impair`. Each value is an object with a number for each field of core.counters.CableCounters
     socket      null if both ends are interfaces, else an object: state ("connecting", "listening" or "connected"),
-                peer (text: the address of a TCP peer, or ""), connections (number: how often it has been connected),
-                error (text: why there is no connection, or null)
+                peer (text: the address of a TCP peer, or ""), connections (number of connections so far), error (text:
+                why there is no connection, or null)
 
 The state file:
 
@@ -118,7 +118,7 @@ def status_pieces(
 ) -> Iterator[str]:
     """Yield the text of the file in pieces, from the objects of describe(), describe_bridge() and describe_cable().
 
-    An object is taken from its iterable when its piece is made, so its values are of one moment.
+    Each object is taken from its iterable when its piece is made, so all values of an object are from the same moment.
     state: the object about the state file. limits: the fields of Limits. memory: the result of Memory.describe().
     """
     yield f'{{"version": {json.dumps(version)}, "options": {json.dumps(one_line(options))}'
@@ -138,7 +138,7 @@ def describe_cable(impairment: str, out: Way, back: Way, socket: Object | None =
     """Return a cable as a JSON object.
 
     impairment: the words of the impairment in the line that creates the cable. out, back: its two directions.
-    socket: the state of the socket, if the second end is one.
+    socket: the state of the socket; None if both ends are interfaces.
     """
     stats = {"out": dict(out.items()), "in": dict(back.items())}
     return {"ends": [out.source, out.sink], "impair": impairment, "stats": stats, "socket": socket}

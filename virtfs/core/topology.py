@@ -1,4 +1,4 @@
-r"""The file topology: the network of a mount as a graph, in the language dot of Graphviz.
+r"""The file topology: the network of a mount as a graph, in Graphviz's DOT language.
 
     virt3 ═══ tap3 ─── bridge0 ─── eth0         ═══ wire   ─── port of a bridge   ┄┄┄ cable
       ┆
@@ -7,9 +7,9 @@ r"""The file topology: the network of a mount as a graph, in the language dot of
 The graph is made from the objects of status.json (core.status), so its names are already escaped (core.quoting).
 Counters are left out, so the text changes only when the network does.
 
-In a quoted string of dot only \" is an escape, but a label has its own escapes, such as \n and \N, and entities such
-as &lt; (graphviz.org, "escString" and "Character encodings"). So text doubles each backslash and escapes each quote
-and ampersand.
+In a quoted string of DOT, the only escape is \". A label also has escapes of its own, such as \n and \N, and entities
+such as &lt; (graphviz.org, "escString" and "Character encodings"). So each backslash in a text is doubled, and each
+quote and ampersand is escaped.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,7 +28,7 @@ graph virtfs {
 def topology(virts: Iterable[Object], bridges: Iterable[Object], cables: Iterable[Object]) -> Iterator[str]:
     """Yield the text of the file in pieces, from the objects that the functions of core.status return.
 
-    An object is taken from its iterable in one step, so its values are of one moment.
+    Each object is taken from its iterable in one step, so all values of an object are from the same moment.
     """
     taken: tuple[list[Object], list[Object], list[Object]] = [], [], []
     for objects, some in zip((virts, bridges, cables), taken, strict=True):
@@ -41,13 +41,16 @@ def topology(virts: Iterable[Object], bridges: Iterable[Object], cables: Iterabl
 
 
 class _Graph:
-    """Makes the lines of one graph. Each node has an id that begins with its kind, because names may be equal."""
+    """Makes the lines of one graph.
+
+    The id of each node begins with the kind of the node, because nodes of different kinds may have the same name.
+    """
 
     def __init__(self, virts: list[Object], bridges: list[Object], cables: list[Object]) -> None:
         self._virts = virts
         self._bridges = bridges
         self._cables = cables
-        # The nodes in each network namespace by its name, "" for that of the mount: id and attributes.
+        # The attributes of each node, by the name of its network namespace ("" for that of the mount) and by its id.
         self._nodes: dict[str, dict[str, str]] = {}
         self._edges: dict[tuple[str, str], str] = {}
 
@@ -89,7 +92,7 @@ class _Graph:
         self._edges[virt["name"], node] = f"{_label(*_wire_lines(virt))}, penwidth=3, style={_style(virt)}"
         if tap["bridge"]:
             bridge = _bridge_id(netns, tap["bridge"])
-            if bridge not in self._nodes.get(netns, {}):  # a bridge that other programs have made
+            if bridge not in self._nodes.get(netns, {}):  # another program has created this bridge
                 self._node(netns, bridge, f"{_label(tap['bridge'])}, shape=hexagon")
             self._edges[node, bridge] = "style=solid"
 
@@ -120,7 +123,7 @@ def _virt_lines(virt: Object) -> Iterator[str]:
 
 
 def _wire_lines(virt: Object) -> Iterator[str]:
-    """Yield the lines of the label of a wire: its state, and what differs from a new one."""
+    """Yield the lines of the label of a wire: its state and MTU, and its impairments and filter if it has any."""
     plugged = virt["tap"]["carrier"] or not virt["up"]
     yield "lost" if virt["lost"] else "down" if not virt["up"] else "up" if plugged else "no carrier"
     yield f"mtu {virt['mtu']}"

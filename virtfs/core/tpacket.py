@@ -35,8 +35,8 @@ RUN = 16 if sys.byteorder == "little" else sys.maxsize
 RUN_LONGEST = 128
 SINGLES = 32
 
-# A block with fewer than DENSE bytes a frame is copied as a whole before its frames are converted one by one, because
-# slicing bytes is cheaper than slicing a memoryview.
+# A block with on average fewer than DENSE bytes per frame is copied as a whole before its frames are converted one by
+# one, because slicing bytes is cheaper than slicing a memoryview.
 DENSE = 400
 
 # The fields tp_next_offset, tp_sec, tp_nsec, tp_snaplen, tp_len, tp_status, tp_mac and sll_pkttype.
@@ -76,7 +76,7 @@ def _each(data: bytes | memoryview, at: int, count: int, interface_id: int, piec
     """Append the packet blocks of `count` frames to `pieces`. Return the offset of the next frame.
 
     at: offset of the first struct tpacket3_hdr in data.
-    A piece has the tail of one block and the head of the next, since one call that packs both is cheaper than two.
+    The tail of a block and the head of the next one form one piece, because packing both in one call is cheaper.
     """
     add, second, joint = pieces.append, -1, _head_alone
     total = way = padding = high = base = 0
@@ -104,7 +104,7 @@ def _each(data: bytes | memoryview, at: int, count: int, interface_id: int, piec
 
 
 def _head_alone(_flags: int, _way: int, _end: int, _total: int, *head: int) -> bytes:
-    """Do the same as one of packet_joints, but without the tail: there is no block before this one."""
+    """Pack the head of the first block. The parameters are those of packet_joints; the ones of the tail are unused."""
     return packet_head(*head)
 
 

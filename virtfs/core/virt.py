@@ -67,8 +67,9 @@ class Counters:
         frames sent + duplicated = frames + dropped + frames that wait in a queue or in an impairment
 
     duplicated counts the additional frames that the impairment `duplicate` has made. rx_lost, rx_overlimit, tx_lost,
-    tx_overlimit, tx_oversize, tx_short, tx_down and tx_spoofed count frames in rx_dropped and tx_dropped by the reason
-    for the drop. reordered and corrupted frames are counted elsewhere too. doc/reliability.md has the details.
+    tx_overlimit, tx_oversize, tx_short, tx_down and tx_spoofed count the frames in rx_dropped and tx_dropped by the
+    reason for the drop. A reordered or corrupted frame is also counted as passed or dropped. doc/reliability.md has the
+    details.
     """
 
     rx_frames: int = 0

@@ -2,15 +2,15 @@
 
 Modules:
 
-    tapwatch          tells a wire that its tap has become readable
+    tapwatch          watches taps, and notifies a wire when its tap becomes readable
     wire              takes frames out of a tap, for the readers of its virt
     wire_out          puts frames from virt into the tap
     frame_runs        prepares packets of equal length for writing
     impaired_path     delays, loses and changes the frames of one direction
     wire_impairments  the impairments of a wire
     cable             carries all frames between two virts, in both directions
-    socket_cable      carries all frames between a virt and a socket, and connects again
-    socket_ways       the two directions of a connection of such a cable
+    socket_cable      carries all frames between a virt and a socket, and reconnects
+    socket_ways       the two directions of one connection of a socket cable
     recorder          delivers a copy of each passing frame to captures and the history
     merge             puts the frames of several recorders into timestamp order
     records           the frames of a wire as a byte stream

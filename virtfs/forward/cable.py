@@ -212,7 +212,7 @@ class OneWay:
         else:
             self.arrive(frame)
 
-    # The end of the path (impaired_path.End)
+    # The methods of impaired_path.End
 
     def arrive(self, frame: bytes) -> None:
         """Deliver a frame to the sink."""
@@ -224,7 +224,7 @@ class OneWay:
         self.counters.lose(frames)
 
     def count_impaired(self, counts: Counts) -> None:
-        """Add what the impairment of this direction has counted."""
+        """Add the counts of this direction's impairment."""
         self.counters.count_impaired(counts)
 
 

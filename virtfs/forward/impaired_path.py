@@ -16,7 +16,7 @@ from virtfs.host.timer import Timer
 
 
 class End(Protocol):
-    """Where an impaired path leads to. It has the counters of the frames that the path loses and changes."""
+    """The receiving end of an impaired path. It also counts the frames that the path loses and changes."""
 
     def arrive(self, frame: bytes) -> None:
         """Take a frame that is due. Must not raise an exception."""
@@ -25,7 +25,7 @@ class End(Protocol):
         """Count frames that the path has dropped because it ended."""
 
     def count_impaired(self, counts: Counts) -> None:
-        """Add what the path has counted since the last call."""
+        """Add the counts of the path since the last call."""
 
 
 class ImpairedPath:
@@ -33,7 +33,7 @@ class ImpairedPath:
 
     One task, `run`, serves any number of frames. A frame that is due at once is delivered before `push` returns.
     stream: a name that is mixed into the seed, so that two directions with the same seed get different random numbers.
-    end: gets the frames that are due, and counts what happens to the others.
+    end: takes the frames that are due, and counts the frames that are lost, dropped or changed.
     hold: charges the delayed frames.
     The constructor raises VirtError: EMFILE, ENFILE, ENOMEM.
     """
@@ -78,7 +78,7 @@ class ImpairedPath:
         return self._scheduler.clear()
 
     def _move_on(self) -> None:
-        """Report what was counted, deliver the frames that are due, and set the timer for the next frame."""
+        """Report the new counts, deliver the frames that are due, and set the timer for the next frame."""
         scheduler = self._scheduler
         if (counts := scheduler.take_counts()) is not None:
             self._end.count_impaired(counts)

@@ -75,9 +75,9 @@ class Passed:
 
 
 class Mark(Passed):
-    """A moment that a user has marked. Sinks get it between frames, and treat it as one.
+    """A moment that a user has marked. Sinks get it between two frames, and treat it as a frame.
 
-    A capture of several interfaces gets a mark from each of their recorders, and keeps only the first.
+    A capture of several interfaces gets the same mark from the recorder of each interface, and keeps only the first.
     """
 
     def __init__(self, text: str) -> None:

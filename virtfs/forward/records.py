@@ -102,7 +102,7 @@ class RecordReader:
 
 
 class Sink(Protocol):
-    """Takes the frames of a byte stream (wire_out.Outward)."""
+    """Takes the frames of a byte stream. wire_out.Outward and socket_ways.Entrance implement it."""
 
     @property
     def tap_write(self) -> Callable[[bytes | memoryview], int | None]:
@@ -115,7 +115,7 @@ class Sink(Protocol):
         """Return the shortest and the longest frame that may be written straight to the tap."""
 
     def refused(self, error: OSError, length: int) -> None:
-        """Count a frame that the tap has refused. error: the error of write(2). length: that of the frame in bytes."""
+        """Count a frame that the tap has refused. error: the error of write(2). length: bytes in the frame."""
 
     def count(self, frames: int, size: int) -> None:
         """Count frames that were written straight to the tap."""

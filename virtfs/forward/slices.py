@@ -7,8 +7,9 @@ from typing import TypeVar
 
 import trio
 
-# What a task awaits between two slices. For work on a user's request, it waits until it is the user's turn: a task that
-# only let others run would take a slice whenever the channel does so, and most of the server's time.
+# What a task awaits between two slices. The default lets other tasks run. For work on a user's request, the task waits
+# for the user's turn instead. Otherwise the task would run a slice whenever the channel lets other tasks run, and would
+# use most of the server's time.
 give_way: ContextVar[Callable[[], Awaitable[None]]] = ContextVar("give_way", default=trio.lowlevel.checkpoint)
 
 T = TypeVar("T")
@@ -17,7 +18,7 @@ SLICE = 1_000_000  # ns of work after which other tasks run
 
 
 class Slices:
-    """Measures the work of a task since the last slice. The task calls pause() between two steps of its work.
+    """Divides the work of one task into slices, and measures it. The task calls pause() between two steps of its work.
 
     clock: returns the time in ns.
     """
@@ -51,7 +52,7 @@ async def in_slices(pieces: Iterable[str], slices: Slices | None = None) -> str:
 
 
 async def in_steps(work: Generator[None, None, T], slices: Slices | None = None) -> T:
-    """Return the result of work that stops after each of its steps. Other tasks may run between two steps."""
+    """Run a generator that yields after each step of its work. Return its result. Other tasks may run between steps."""
     slices = slices or Slices()
     while True:
         try:

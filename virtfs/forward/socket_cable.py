@@ -1,7 +1,7 @@
 """A cable between a virt and a socket, for programs and hosts that carry Ethernet over a socket.
 
-The cable connects, or accepts one connection at a time, and does so again after the connection has ended. While there
-is no connection, the interface works as it does without a cable.
+The cable connects, or accepts one connection at a time. When the connection ends, it connects or accepts again. While
+there is no connection, the interface works as it does without a cable.
 """
 
 import errno
@@ -51,7 +51,7 @@ State = Literal["connecting", "listening", "connected"]
 
 
 class Told(Protocol):
-    """Is told what happens to a cable's connection."""
+    """Receives reports about a cable's connection."""
 
     def connected(self, peer: str) -> None:
         """Report a new connection. peer: the address of a TCP peer, or ""."""
@@ -69,13 +69,14 @@ class SocketCable:
     ways: the direction to the socket and the opposite direction, with their counters.
     state, connections: the state of the connection, and the number of connections so far.
     peer: the address of the TCP peer, or "".
-    error: why the last connection or attempt ended, or None if there has been no failure since.
+    error: why the last connection ended or the last attempt to connect failed; None while there is a connection, and
+    before the first failure.
     """
 
     def __init__(self, wire: Wire, name: SocketName, own: OwnSocket | None, room: Room, told: Told) -> None:
         """Make a cable, which carries frames once `run` is called.
 
-        own: the bound socket of a name that listens or exchanges datagrams, else None. The cable closes it.
+        own: the cable's own bound socket if `name` listens or exchanges datagrams, else None. The cable closes it.
         """
         self.wire = wire
         self.name = name
@@ -96,7 +97,7 @@ class SocketCable:
         self._ended = trio.Event()
 
     def impair(self, impairment: Impairment, direction: Direction, stream: str) -> ImpairedPath | None:
-        """Impair one direction; "out" is the direction to the socket. Call this once for a direction.
+        """Impair one direction; "out" is the direction to the socket. Call this at most once for each direction.
 
         Return the new ImpairedPath, whose `run` the caller must start, or None if the impairment is harmless. The
         parameter `stream` and the errors are those of ImpairedPath.
@@ -292,7 +293,7 @@ class SocketCable:
         await trio.sleep_forever()  # the tap has vanished, but the peer may still send
 
     def _needs_single(self) -> bool:
-        """Return whether each frame must pass the wire, because it is impaired or a reader wants a copy."""
+        """Return whether each frame must pass through the wire, because of a reader or an impairment."""
         return bool(self.wire.readers) or self.wire.path is not None or self._out_path is not None
 
     def _single_burst(self, sender: Sender) -> int:
@@ -314,7 +315,7 @@ class SocketCable:
             self._exit.arrive(frame)
 
     async def _resume(self, sender: Sender, connected: socket.socket) -> None:
-        """Send the frames that wait for a full socket."""
+        """Send the waiting frames each time the socket, which was full, becomes writable."""
         while True:
             await sender.full.wait()
             await trio.lowlevel.wait_writable(connected)
@@ -334,7 +335,7 @@ class SocketCable:
                 until = monotonic_ns() + TURN
 
     async def _turn_away(self, listening: socket.socket) -> None:
-        """Close further connections."""
+        """Accept further connections, and close them at once."""
         while True:
             try:
                 second = await self._accept(listening)
@@ -345,10 +346,11 @@ class SocketCable:
             log.info("%s: another peer of %s was turned away", self.wire.virt.name, self.name)
 
     async def _follow(self, connected: socket.socket) -> None:
-        """Follow the peer's path to a new socket, and fail if there is none.
+        """Connect to the peer's path again every LOOK seconds, because a new socket may have replaced the old one.
 
-        The kernel does not report the end of a datagram socket. Until this cable connects to the new socket at the
-        path, the kernel refuses what the new socket sends (EPERM, net/unix/af_unix.c unix_may_send).
+        The error ends the connection if there is no socket at the path. The kernel does not report that a datagram peer
+        has closed its socket. A new socket at the path cannot send to this cable until the cable connects to it (EPERM,
+        net/unix/af_unix.c unix_may_send).
         """
         while True:
             await trio.sleep(LOOK)

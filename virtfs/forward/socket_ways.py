@@ -28,7 +28,7 @@ from virtfs.forward.wire_out import Outward
 from virtfs.host.tap_protocol import VNET_HEADER
 
 BURST = 128  # maximum number of frames moved by one call
-CHUNK = 64 << 10  # bytes after which no more frames are added to a write; bytes of a read
+CHUNK = 64 << 10  # bytes; a write that has this size gets no more frames. Also the size of a read
 FULL = {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}  # errnos of a socket that may accept the same data later
 
 
@@ -42,9 +42,9 @@ class Room:
 
 
 def take(tap: int, room: Room) -> memoryview | None:
-    """Take the next frame out of a tap. It is valid until the next use of the room. Return None if there is none.
+    """Take the next frame out of a tap, and return it. Return None if there is none.
 
-    OSError: the tap has vanished.
+    The frame is valid until the next use of `room`. OSError: the tap has vanished.
     """
     try:
         length = readv(tap, (room.header, room.out)) - VNET_HEADER
@@ -58,7 +58,8 @@ def take(tap: int, room: Room) -> memoryview | None:
 class Sender:
     """Sends the frames of a wire to a connected socket.
 
-    counters: those of the direction to the socket. A frame counts in `frames` when the socket has taken it.
+    counters: those of the direction to the socket. A frame counts in `frames` once it has been offered to the socket.
+    If the connection ends before the socket has taken all of it, end() counts it as dropped instead.
     full: an event that is set while the socket takes no more data; `resume` must then be called once it is writable.
     writable: an event that is set while the socket takes data.
     fail: called with the error that ends the connection. It must not raise an exception.
@@ -79,8 +80,8 @@ class Sender:
         self._fail = fail
         self._queue = FrameQueue(wire.memory.hold(Kind.FRAMES, lambda: wire.virt.owner))
         self._hold = wire.memory.hold(Kind.FRAMES, lambda: wire.virt.owner)
-        # The data that the socket has not taken, the lengths of its frames, and the number of bytes of the first of
-        # these frames, with its overhead, that were sent.
+        # _rest: the data that the socket has not taken yet. _lengths: the lengths of the frames in _rest. _into: the
+        # number of bytes of the first of these frames, including its overhead, that were already sent.
         self._rest = b""
         self._lengths: deque[int] = deque()
         self._into = 0
@@ -94,7 +95,7 @@ class Sender:
         raise NotImplementedError
 
     def deliver(self, frame: bytes) -> None:
-        """Send one frame, after those that wait. If they are too many, drop it and count the drop."""
+        """Send one frame after the waiting frames. If too many frames wait, drop it and count the drop."""
         if self._rest or len(self._queue):
             self._counters.lose(self._queue.add(frame, self.wire.virt.host.queue))
         else:
@@ -104,7 +105,7 @@ class Sender:
         raise NotImplementedError
 
     def resume(self) -> None:
-        """Send the data that waits, because the socket is writable."""
+        """Send the waiting data. Called when a full socket has become writable."""
         self.full = trio.Event()
         if rest := self._rest:
             sent = self._offer(rest)
@@ -120,7 +121,7 @@ class Sender:
             self.writable.set()
 
     def end(self) -> None:
-        """Count the frames that wait as dropped. After this call, every frame is dropped."""
+        """Drop the waiting frames, and count the drops. After this call, every frame is dropped."""
         self._ended = True
         self._counters.count(-len(self._lengths), -sum(self._lengths))
         self._counters.lose(len(self._lengths))
@@ -132,7 +133,7 @@ class Sender:
     def _pass(self, data: memoryview | bytes, lengths: list[int]) -> None:
         """Send frames, and keep what the socket does not take.
 
-        data: the frames, each with its overhead. lengths: those of the frames.
+        data: the frames, each with its overhead. lengths: the lengths of the frames, without the overhead.
         """
         self._counters.count(len(lengths), sum(lengths))
         sent = self._offer(data)
@@ -228,7 +229,7 @@ class MessageSender(Sender):
 
 
 class Exit:
-    """The end of the direction to a socket (impaired_path.End).
+    """The receiving end of the direction to a socket. Implements impaired_path.End.
 
     sender: sends the frames, or None while there is no connection.
     """
@@ -249,12 +250,12 @@ class Exit:
         self._counters.lose(frames)
 
     def count_impaired(self, counts: Counts) -> None:
-        """Add what the impairment of this direction has counted."""
+        """Add the counts of this direction's impairment."""
         self._counters.count_impaired(counts)
 
 
 class Entrance:
-    """The end of the direction from a socket (impaired_path.End, records.Sink).
+    """The receiving end of the direction from a socket. Implements impaired_path.End and records.Sink.
 
     path: the impairment of the cable in this direction, or None.
     """
@@ -266,7 +267,7 @@ class Entrance:
         self._out = out
 
     def bounds(self) -> tuple[int, int]:
-        """Return the bounds of frames that need not go through `put`."""
+        """Return the shortest and the longest frame that need not go through `put`; (1, 0) if every frame must."""
         return self._out.bounds() if self.path is None else (1, 0)
 
     def put(self, frame: memoryview) -> None:
@@ -287,7 +288,7 @@ class Entrance:
         self._out.count(frames, size)
 
     def refused(self, error: OSError, length: int) -> None:
-        """Count a frame that the tap has refused. error: the error of write(2). length: that of the frame in bytes."""
+        """Count a frame that the tap has refused. error: the error of write(2). length: bytes in the frame."""
         self._counters.count(1, length)
         self._out.not_passed_on(error)
 
@@ -296,7 +297,7 @@ class Entrance:
         self._counters.lose(frames)
 
     def count_impaired(self, counts: Counts) -> None:
-        """Add what the impairment of this direction has counted."""
+        """Add the counts of this direction's impairment."""
         self._counters.count_impaired(counts)
 
 
@@ -308,13 +309,13 @@ class StreamReceiver:
         self._room = room.back
         self._writer = RecordWriter(entrance)
         self._hold = wire.memory.hold(Kind.INPUT, lambda: wire.virt.owner)
-        self._left = memoryview(b"")  # data received and not passed on yet
+        self._left = memoryview(b"")  # data that was received but not passed on yet
 
     def receive(self) -> None:
         """Pass on frames that have arrived, at most as many as one call of RecordWriter.write() does.
 
-        BlockingIOError: none. VirtError: EPIPE, the peer has closed the connection; EINVAL, a length that no frame has;
-        ENOBUFS. Other errors are those of recv(2).
+        BlockingIOError: no data has arrived. VirtError: EPIPE, the peer has closed the connection; EINVAL, a record has
+        a length that no frame can have; ENOBUFS, a memory limit is reached. Other errors are those of recv(2).
         """
         writer = self._writer
         if self._left:
@@ -338,8 +339,8 @@ class StreamReceiver:
 class MessageReceiver:
     """Receives messages, each of which is a frame.
 
-    datagrams: whether the messages are datagrams. One that is no frame is then dropped and counted, since there is no
-    connection to end.
+    datagrams: whether the messages are datagrams. A datagram that is not a frame is dropped and counted. A message of a
+    connection that is not a frame is an error, which ends the connection.
     """
 
     def __init__(self, entrance: Entrance, connected: socket, room: Room, datagrams: bool) -> None:

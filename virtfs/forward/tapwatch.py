@@ -1,7 +1,7 @@
 """One epoll descriptor for all taps of a mount. It tells a wire that its tap has become readable.
 
 A tap is watched edge-triggered (epoll(7)), because a program that polls edge-triggered must be woken for a new frame
-while an older one is still unread. A task per tap, each with an epoll descriptor of its own, was used before. It took a
+while an older one is still unread. One task and one epoll descriptor for each tap would also work, but would take a
 second descriptor and 8 KiB for each interface.
 """
 
@@ -30,12 +30,12 @@ class TapWatch:
         self._more: dict[int, None] = {}  # the taps that may hold more frames
 
     def add(self, tap: int, ready: Ready) -> None:
-        """Register a tap, without watching it yet. All that can fail is done here. OSError: ENOSPC, ENOMEM."""
+        """Register a tap without watching it yet. Later calls for this tap cannot fail. OSError: ENOSPC, ENOMEM."""
         self._epoll.register(tap, select.EPOLLET)
         self._taps[tap] = ready
 
     def watch(self, tap: int) -> None:
-        """Call the tap's function for each new frame from now on, and at once if a frame is there."""
+        """Call the tap's function for each new frame from now on. If a frame is already waiting, call it at once."""
         self._set(tap, _WATCHED)
 
     def rest(self, tap: int) -> None:
@@ -48,7 +48,7 @@ class TapWatch:
                 self._epoll.modify(tap, events)
 
     def remove(self, tap: int, ready: Ready) -> None:
-        """Forget a tap. If the tap was closed, its number may belong to another tap, which stays."""
+        """Unregister a tap. If it was closed and its descriptor number now belongs to another tap, that tap stays."""
         if self._taps.get(tap) == ready:
             del self._taps[tap]
             self._more.pop(tap, None)
@@ -56,7 +56,7 @@ class TapWatch:
                 self._epoll.unregister(tap)
 
     async def run(self) -> None:
-        """Serve the taps until cancelled. This is for tests that have no channel, which serves them otherwise."""
+        """Serve the taps until cancelled. Only for tests without a channel; otherwise the channel serves the taps."""
         while True:
             if self._more:
                 await trio.lowlevel.checkpoint()
@@ -89,5 +89,5 @@ class TapWatch:
         return bool(ready)
 
     def close(self) -> None:
-        """Close the epoll descriptor. A second call does nothing."""
+        """Close the epoll descriptor. Idempotent."""
         self._epoll.close()

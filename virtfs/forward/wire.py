@@ -241,7 +241,7 @@ class Wire:
             if self._onward is None and not self._given:
                 self._empty()
             else:
-                # The cable takes all frames, or the program that has the tap, so there is no backlog.
+                # The cable, or the program that has the tap, takes all frames, so there is no backlog.
                 self.lose(self._kept.trim(0))
 
     def opened(self) -> None:
@@ -334,7 +334,7 @@ class Wire:
         self.lose(self._kept.trim(0))
 
     def regain(self) -> None:
-        """Read the tap again, whose descriptor has the same number as before but may be another."""
+        """Read the tap again. Its descriptor has the same number, but may refer to another open file description."""
         self.watch.add(self._fd, self.ready_to_read)
         self._given = self._watched = self._missed = False
         if self._wanted:
@@ -373,7 +373,7 @@ class Wire:
         self._counters.rx_bytes += size
 
     def count_impaired(self, counts: Counts) -> None:
-        """Add what the impairment of this direction has counted."""
+        """Add the counts of this direction's impairment."""
         counters = self._counters
         counters.rx_lost += counts.lost
         counters.rx_overlimit += counts.overlimit

@@ -216,7 +216,7 @@ class Outward:
             if self.virt.strict and self.path is None:
                 raise VirtError(errno.EPERM, f"the frame's source is not the address of {self.virt.name}")
             return
-        if self._unplugged:  # the impairment has delayed the frame
+        if self._unplugged:  # unplugged while an impairment delayed the frame
             self.not_sent(OSError(errno.EIO, "unplugged"))
             return
         try:
@@ -228,15 +228,15 @@ class Outward:
         self._counters.tx_bytes += len(frame)
 
     def _write(self, frame: memoryview | bytes) -> None:
-        """Write a frame to the tap. OSError: it was not sent; the error of write(2)."""
+        """Write a frame to the tap. OSError: the error of write(2); the frame was not sent."""
         if self._given is None:
             writev(self._fd, (NO_HEADER, frame))
         elif self._given is Given.AWAY:
             raise BlockingIOError(errno.EAGAIN, "the tap is lent")
         else:
             try:
-                # The program can make the shared descriptor block. This flag works since Linux 6.4 (drivers/net/tun.c
-                # sets FMODE_NOWAIT); older kernels refuse it.
+                # The program can make the shared open file description blocking. RWF_NOWAIT works since Linux 6.4
+                # (drivers/net/tun.c sets FMODE_NOWAIT); older kernels refuse it.
                 pwritev(self._fd, (b"" if self._given is Given.PLAIN else NO_HEADER, frame), -1, RWF_NOWAIT)
             except OSError as refusal:
                 if refusal.errno != errno.EOPNOTSUPP:
@@ -280,7 +280,7 @@ class Outward:
                 raise VirtError(errno.ENETDOWN, f"{self.virt.name} is {state}") from error
 
     def refused(self, error: OSError, length: int) -> None:
-        """Count a frame that the tap has refused, as `not_sent` does. length: that of the frame in bytes, not used."""
+        """Count a frame that the tap has refused, as `not_sent` does. length: bytes in the frame; not used here."""
         self.not_sent(error)
 
     def pass_on(self, frame: bytes | memoryview) -> None:
@@ -317,7 +317,7 @@ class Outward:
         self._counters.tx_dropped += frames
 
     def count_impaired(self, counts: Counts) -> None:
-        """Add what the impairment of this direction has counted."""
+        """Add the counts of this direction's impairment."""
         counters = self._counters
         counters.tx_lost += counts.lost
         counters.tx_overlimit += counts.overlimit

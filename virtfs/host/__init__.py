@@ -26,7 +26,7 @@ Moving frames:
 rtnetlink:
 
     rtnl                sends a request and reads its answer
-    netlink_messages    messages about links and addresses, and the numbers in them
+    netlink_messages    messages about links and addresses, and the constants in them
     netlink_attributes  the attributes of a message
     netlink_parts       imports pyroute2's message classes, for bridges
     netlink_values      decodes interfaces and addresses

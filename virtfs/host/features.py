@@ -72,7 +72,7 @@ def keep_wanted(name: str, change: Callable[[], None]) -> None:
 
 
 def wanted(name: str) -> dict[str, bool]:
-    """Return which features that TUNSETOFFLOAD sets are wanted. VirtError ENXIO: the interface is gone."""
+    """Return by name whether each feature that TUNSETOFFLOAD sets is wanted. VirtError ENXIO: the interface is gone."""
     try:
         with closing(Ethtool(name)) as ethtool:
             features = ethtool.get_features()
@@ -82,7 +82,7 @@ def wanted(name: str) -> dict[str, bool]:
 
 
 def want(name: str, features: dict[str, bool]) -> None:
-    """Set which features are wanted, as wanted() returned them. VirtError ENXIO: the interface is gone."""
+    """Set which features are wanted. features: a result of wanted(). VirtError ENXIO: the interface is gone."""
     try:
         with closing(Ethtool(name)) as ethtool:
             after = ethtool.get_features()

@@ -35,10 +35,10 @@ _SKIP_STATS = m.IFLA_EXT_MASK, m.U32.pack(8)  # RTEXT_FILTER_SKIP_STATS
 # IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
 _QUIET = nested(m.IFLA_AF_SPEC, nested(socket.AF_INET6, (m.IFLA_INET6_ADDR_GEN_MODE, b"\1")))
 _NO_GROUP = m.IFLA_GROUP, m.U32.pack(0)
-# Links deleted by one request: the reports about them fit into the buffer of host.monitor, and other programs can
-# configure the network meanwhile.
+# Maximum number of links that one request deletes. The notifications about them fit into the receive buffer of
+# host.monitor, and other programs can configure the network between two requests.
 DELETED_AT_ONCE = 512
-_ASKED_AT_ONCE = 64  # requests in one system call: the answers fit into the socket's receive buffer
+_ASKED_AT_ONCE = 64  # maximum number of requests in one system call; their answers fit into the receive buffer
 _RT_SCOPE_HOST = 254  # linux/rtnetlink.h
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ class Links:
     def begin(self, tap: Placed, txqlen: int) -> Link:
         """Make a new tap quiet, as quiet() does, set its queue length, and return its state.
 
-        The requests go to the kernel together, because a mount may create thousands of taps.
+        One request changes both settings, because a mount may create thousands of taps.
         """
 
         def ask(rtnl: Rtnl, index: int) -> Link | None:
@@ -95,7 +95,7 @@ class Links:
     def dropped(self) -> dict[int, int]:
         """Return Link.tx_dropped by interface index, for all interfaces of the namespace in which Links was created.
 
-        All counters come from one request, which takes 2 ms for 1000 interfaces. Calling get() for each takes 260 ms.
+        All counters come from one request, which takes 2 ms for 1000 interfaces. 1000 calls of get() take 260 ms.
         """
         question = m.STATSMSG.pack(socket.AF_UNSPEC, 0, 1 << (m.IFLA_STATS_LINK_64 - 1))
         found: dict[int, int] = {}
@@ -159,10 +159,10 @@ class Links:
         self._change(tap, "netns", (m.IFLA_NET_NS_FD, m.U32.pack(namespace)))
 
     def delete(self, taps: Sequence[Placed]) -> None:
-        """Delete the interfaces of taps, many in one request. Those in other namespaces, or gone, are left out.
+        """Delete the interfaces of taps, many in one request. Skip taps that are gone or in another namespace.
 
-        Deleting a link waits 16 ms for RCU, and deleting a group of links no longer (net/core/rtnetlink.c
-        rtnl_group_dellink). The group is a random number that no link has, except by a chance of 1 to 2^31.
+        Deleting one link waits 16 ms for RCU. Deleting a group of links waits no longer (net/core/rtnetlink.c
+        rtnl_group_dellink). The group is a random number. The chance that another link has this number is 1 in 2^31.
         VirtError: errors from the kernel.
         """
         for start in range(0, len(taps), DELETED_AT_ONCE):
@@ -172,8 +172,8 @@ class Links:
         group = m.IFLA_GROUP, m.U32.pack(secrets.randbits(31) | 1 << 31)
         found = {tap: index for tap in taps if (index := self._index_here(tap)) is not None}
         self._set_all(found.values(), group)
-        # Another program may have deleted a tap before its index was known, and an interface of its own may have the
-        # name of the tap now.
+        # Another program may have deleted a tap before its index was looked up, and given the name of the tap to an
+        # interface of its own. Take such an interface out of the group again.
         self._set_all([index for tap, index in found.items() if not self._is(tap, index)], _NO_GROUP)
         try:
             self._rtnl.ask(m.RTM_DELLINK, m.link(0, group))
@@ -201,7 +201,7 @@ class Links:
             return False
 
     def _set_all(self, indices: Iterable[int], attribute: tuple[int, bytes]) -> None:
-        """Set an attribute of several interfaces. Refusals are ignored."""
+        """Set an attribute of several interfaces. Ignore errors."""
         requests: list[Request] = [(m.RTM_SETLINK, m.link(index, attribute), 0) for index in indices]
         for start in range(0, len(requests), _ASKED_AT_ONCE):
             self._rtnl.ask_all(requests[start : start + _ASKED_AT_ONCE])

@@ -53,7 +53,7 @@ def mark_of(path: Path) -> str:
 
 
 def alias(mark: str) -> tuple[int, bytes]:
-    """Return the attribute that holds a mark."""
+    """Return the netlink attribute that sets a mark (IFLA_IFALIAS)."""
     return m.IFLA_IFALIAS, mark.encode() + b"\0"
 
 
@@ -79,7 +79,7 @@ def alias_of(rtnl: Rtnl, index: int) -> str:
 
 
 def is_marked(alias: str, mark: str) -> bool:
-    """Return whether an alias is this mark."""
+    """Return whether an alias is this mark, with or without the suffix ADOPTING."""
     return bool(mark) and alias in (mark, mark + ADOPTING)
 
 

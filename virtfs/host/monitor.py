@@ -44,7 +44,10 @@ class LinkChanged:
 
     @property
     def link(self) -> Link:
-        """The new state. It is decoded here, since most of a storm of reports are superseded or about others."""
+        """The new state, which is decoded only here.
+
+        Most notifications in a burst are superseded by later ones, or are about interfaces of other programs.
+        """
         return link_of(self.body)
 
 

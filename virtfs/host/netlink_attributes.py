@@ -29,7 +29,10 @@ def parse(data: bytes, at: int = 0) -> Attributes:
 
 
 def find(data: bytes, at: int, kind: int) -> bytes | None:
-    """Return the first attribute of a type, None if there is none. at: the offset of the first attribute."""
+    """Return the value of the first attribute of a type, None if there is none.
+
+    at: the offset of the first attribute of any type in `data`.
+    """
     end, unpack, head = len(data), _ATTRIBUTE.unpack_from, _ATTRIBUTE.size
     while end - at >= head:
         length, this = unpack(data, at)
@@ -47,7 +50,7 @@ def pack(attributes: Iterable[tuple[int, bytes]]) -> bytes:
 
 
 def nested(kind: int, *attributes: tuple[int, bytes]) -> tuple[int, bytes]:
-    """Return an attribute that contains attributes."""
+    """Return an attribute that contains other attributes."""
     return kind | _NESTED, pack(attributes)
 
 

@@ -1,6 +1,7 @@
-"""rtnetlink messages about links and addresses as bytes, without the netlink header, and the numbers in them.
+"""The constants of rtnetlink, and functions that build messages about links and addresses.
 
-The numbers are those of linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h and linux/if_tun.h.
+A message is returned as bytes, without the netlink header. Unless noted otherwise, the constants are from
+linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h and linux/if_tun.h.
 """
 
 import socket
@@ -33,7 +34,8 @@ IFLA_TUN_OWNER, IFLA_TUN_GROUP = 1, 2
 IFLA_TUN_TYPE, IFLA_TUN_MULTI_QUEUE, IFLA_TUN_NUM_QUEUES, IFLA_TUN_NUM_DISABLED_QUEUES = 3, 7, 8, 9
 IFLA_INET6_ADDR_GEN_MODE = 8
 IFLA_STATS_LINK_64 = 1
-STATS_TRAFFIC: Final = struct.Struct("4Q")  # packets received and sent, bytes received and sent; the beginning
+# The beginning of struct rtnl_link_stats64: packets received, packets sent, bytes received, bytes sent.
+STATS_TRAFFIC: Final = struct.Struct("4Q")
 STATS_TX_DROPPED: Final = 7 * U64.size  # offset in struct rtnl_link_stats64
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 NETNSA_NSID, NETNSA_FD = 1, 3  # linux/net_namespace.h
@@ -41,9 +43,9 @@ IFF_UP, IFF_PROMISC = 0x1, 0x100  # linux/if.h
 
 
 def link(index: int, *attributes: tuple[int, bytes], flags: int = 0, change: int = 0) -> bytes:
-    """Return a message about the interface with an index.
+    """Return a message about an interface.
 
-    flags: the new values of those flags of the interface that `change` names.
+    change: the flags of the interface (IFF_…) to change. flags: the new values of these flags.
     """
     return IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, flags, change) + pack(attributes)
 

@@ -39,9 +39,9 @@ def _traffic(statistics: bytes) -> Traffic | None:
 
 
 def link_of(body: bytes) -> Link:
-    """Return the Link of an RTM_NEWLINK message, in which missing attributes are 0 or empty.
+    """Return the Link in an RTM_NEWLINK message. An attribute that the message lacks becomes 0, empty or None.
 
-    body: the message without the netlink header, at least struct ifinfomsg.
+    body: the message without the netlink header. It must contain at least struct ifinfomsg.
     """
     _family, _kind, index, flags, _change = m.IFINFOMSG.unpack_from(body)
     attributes = parse(body, m.IFINFOMSG.size)
@@ -63,7 +63,7 @@ def link_of(body: bytes) -> Link:
 
 
 def number(attributes: Attributes, kind: int) -> int | None:
-    """Return the value of an attribute that is a number of 32 bits, None if there is no such attribute."""
+    """Return the value of a 32-bit attribute, None if there is no such attribute."""
     value = attributes.get(kind)
     return None if value is None else int.from_bytes(value[: m.U32.size], sys.byteorder)
 

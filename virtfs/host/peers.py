@@ -22,7 +22,10 @@ _BACKLOG = 16
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The process that has connected, as it was when it called connect(2). groups: all its groups."""
+    """A process that has connected, with the ids that it had when it called connect(2).
+
+    groups: its primary and supplementary groups.
+    """
 
     pid: int
     uid: Uid
@@ -31,10 +34,10 @@ class Peer:
 
 
 def listen(path: Path) -> socket.socket:
-    """Return a listening, non-blocking SOCK_SEQPACKET socket at a path. Anything else at this path is removed.
+    """Return a listening, non-blocking SOCK_SEQPACKET socket at a path. A file that exists at this path is removed.
 
-    Every user may connect: the server checks the rights of each. VirtError: EMFILE, too few descriptors are left; other
-    errors of bind(2).
+    Every user may connect, because the server checks the rights of each peer. VirtError: EMFILE, too few descriptors
+    are left; other errors of bind(2).
     """
     try:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
@@ -67,7 +70,10 @@ def peer_of(fd: int) -> Peer:
 
 
 def _supplementary(fd: int) -> Collection[Gid]:
-    """Return the supplementary groups of a peer. The module socket limits an option to 1024 bytes, so it cannot."""
+    """Return the supplementary groups of a peer.
+
+    Python's socket.getsockopt() cannot return them, because it limits the value of an option to 1024 bytes.
+    """
     groups = (ctypes.c_uint * _GROUPS_MAX)()
     size = ctypes.c_uint(ctypes.sizeof(groups))
     check(libc.getsockopt(fd, socket.SOL_SOCKET, _SO_PEERGROUPS, ctypes.byref(groups), ctypes.byref(size)))

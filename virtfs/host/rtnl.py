@@ -1,7 +1,7 @@
 """rtnetlink requests and their answers, over a plain socket.
 
-A request is either raw, the bytes of netlink_messages, or a message of pyroute2. Raw requests are for what every
-interface needs, because pyroute2 takes 0.2 ms to decode a link, and 0.1 s to import. Its messages are for bridges.
+A request is either raw bytes (host.netlink_messages) or a pyroute2 message. Only bridges use pyroute2 messages. The
+requests that every interface needs are raw, because pyroute2 takes 0.1 s to import and 0.2 ms to decode a link.
 
 pyroute2's own IPRoute is not used. An IPRoute keeps an asyncio loop and a socket for the thread that created it. Each
 call from another thread creates a new loop and a new socket. A plain socket takes half the time and works in any
@@ -49,7 +49,7 @@ Request = tuple[int, bytes | Message, int]  # the arguments of Rtnl.ask
 
 
 class Reply(NamedTuple):
-    """One message of the kernel. body: the bytes that follow struct nlmsghdr."""
+    """One message from the kernel. body: the bytes that follow struct nlmsghdr."""
 
     kind: int
     flags: int
@@ -128,8 +128,9 @@ class Rtnl:
     def ask(self, kind: int, message: Message, flags: int = 0) -> list[Message]: ...
 
     def ask(self, kind: int, message: bytes | Message, flags: int = 0) -> list[Reply] | list[Message]:
-        """Send one request and return the messages of the answer: of a raw request raw, else as pyroute2's messages.
+        """Send one request and return the messages of the answer.
 
+        The messages are Replies if the request is raw, and pyroute2 messages otherwise.
         The list is empty if the kernel only acknowledges the request. kind: RTM_…. flags: NLM_F_….
         If the kernel loses its answer, the request is sent again.
         VirtError: the error that the kernel reported, with the kernel's message if there is one.
@@ -168,8 +169,8 @@ class Rtnl:
     def ask_all(self, requests: Sequence[Request]) -> list[VirtError | None]:
         """Send several requests in one system call. Return the error of each, None if it succeeded.
 
-        The kernel handles each request even if it refuses others (af_netlink.c netlink_rcv_skb). Requests that are
-        answered with messages cannot be sent in this way. They must fit into the socket's send buffer.
+        The kernel handles each request even if it refuses others (af_netlink.c netlink_rcv_skb). All requests together
+        must fit into the socket's send buffer. Requests that the kernel answers with messages cannot be sent this way.
         """
         first = self._sequence + 1
         self._send(b"".join(_padded(self._encoded(*request)) for request in requests))
@@ -218,7 +219,7 @@ class Rtnl:
     def dump(self, kind: int, message: Message) -> list[Message]: ...
 
     def dump(self, kind: int, message: bytes | Message) -> list[Reply] | list[Message]:
-        """Return all objects of a kind (NLM_F_DUMP) that match the message's header, as ask() returns messages.
+        """Return all objects of a kind that match the message's header (NLM_F_DUMP), in the form that ask() returns.
 
         A change during a dump can hide objects. The kernel reports this (NLM_F_DUMP_INTR), and the dump is repeated, up
         to ATTEMPTS times in all. The last answer is returned even if objects may be missing.
@@ -273,11 +274,11 @@ def _done_before(kind: int, flags: int) -> frozenset[int]:
 
 
 def _check(reply: Reply) -> None:
-    """Raise the VirtError in an NLMSG_ERROR message. Its errno is 0 if the message only acknowledges the request."""
+    """Raise the error in an NLMSG_ERROR message as a VirtError. An errno of 0 is an acknowledgement, not an error."""
     number = -_ERROR.unpack_from(reply.body)[0]
     if not number:
         return
-    # The request follows, whole or only its header, and then attributes (af_netlink.c netlink_ack).
+    # After the errno come the whole request or only its header, and then attributes (af_netlink.c netlink_ack).
     quoted = _HEADER.size if reply.flags & _NLM_F_CAPPED else _HEADER.unpack_from(reply.body, _ERROR.size)[0]
     attributes = parse(reply.body, _ERROR.size + -(-quoted // 4) * 4)
     said = text(attributes.get(_NLMSGERR_ATTR_MSG, b""))

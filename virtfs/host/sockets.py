@@ -121,8 +121,8 @@ def listen(name: SocketName, rights: Rights) -> OwnSocket:
 def outcome(connecting: socket.socket) -> int:
     """Return the errno with which connect(2) of a TCP socket has ended, or 0 if the socket is connected.
 
-    If no program listens at a port of this host, the kernel can choose this very port for the new socket, which is then
-    connected with itself. That also counts as ECONNREFUSED.
+    Return ECONNREFUSED if the socket is connected to itself. This can happen if no program listens at the port, which
+    is on this host, and the kernel chooses the same port for the connecting socket.
     """
     number = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     with suppress(OSError):
@@ -148,7 +148,7 @@ def accept(listening: socket.socket) -> socket.socket | None:
 
 
 def prepare(connected: socket.socket) -> None:
-    """Set the options of a TCP connection (tcp(7))."""
+    """Make a connected socket non-blocking. If it is a TCP socket, set its options (tcp(7))."""
     connected.setblocking(False)
     if connected.family == socket.AF_UNIX:
         return
@@ -202,7 +202,10 @@ def _bound(kind: int, path: str, rights: Rights) -> OwnSocket:
 
 
 def _remove_dead(path: str) -> None:
-    """Remove the path of a socket whose program has ended. VirtError: EEXIST, EADDRINUSE."""
+    """Remove the path of a socket whose program has ended.
+
+    VirtError: EEXIST, the path is not a socket; EADDRINUSE, another program uses the socket.
+    """
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         raise VirtError(errno.EEXIST, f"{quoted(path)} exists and is not a socket")
     # A datagram socket cannot connect to a listening one (EPROTOTYPE, net/unix/af_unix.c unix_find_bsd), so the other
@@ -216,8 +219,8 @@ def _remove_dead(path: str) -> None:
 def _set_rights(path: str, rights: Rights) -> None:
     """Set the owner, the group and the mode of a path that this process has just bound.
 
-    The path is opened first, because in a directory of another user, a link could replace it. If this process is not
-    root, the socket keeps its owner and group.
+    The path is opened first, because another user who owns the directory could replace the path with a link. If this
+    process is not root, the socket keeps its owner and group.
     """
     fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

@@ -242,15 +242,16 @@ class Tap:
 
     @property
     def attached(self) -> bool:
-        """Whether the descriptor is attached to the interface: False after let_go() and after a failure of renew()."""
+        """Whether the descriptor is attached to the interface. False after let_go() and after a failed renew()."""
         return self._absent is None
 
     def renew(self, header: bool = True) -> None:
-        """Attach to the interface with a new open file description, and close the old one, which others may share.
+        """Attach to the interface with a new open file description, and close the old one.
 
-        The interface becomes persistent. Its carrier is off for a moment. Blocks for about 16 ms.
+        Other processes may share the old description. The interface becomes persistent. Its carrier is off for a
+        moment. Blocks for about 16 ms.
         header: whether a virtio_net_hdr precedes each frame from now on.
-        VirtError: TapTaken, another process has a copy of the old description, or has attached to the tap; ENXIO, the
+        VirtError: TapTaken, another process still has the old description open, or has attached to the tap; ENXIO, the
         interface is gone. After these errors the tap is not attached, and another renew() may succeed.
         """
 
@@ -268,18 +269,19 @@ class Tap:
         self._in_its_netns(attach)
 
     def let_go(self, owner: int) -> None:
-        """Detach from the interface, which stays. A process of the user `owner` may then attach to it.
+        """Detach from the interface without deleting it. A process of the user `owner` may then attach to it.
 
-        Afterwards renew() or make_again() is necessary. Blocks for about 16 ms. VirtError: ENXIO, the interface is
-        gone; EINVAL, the user namespace does not have the user.
+        To use the tap again, call renew() or make_again(). Blocks for about 16 ms. VirtError: ENXIO, the interface is
+        gone; EINVAL, the user has no id in this user namespace.
         """
         self._in_its_netns(lambda: self._detach(owner))
 
     def make_again(self) -> None:
         """Delete the interface, if it still exists, and create it with the same name, index and namespace.
 
-        A process that has a copy of the tap's descriptor can then no longer use it. Everything but the name and the
-        index is lost. The caller must have called renew() or let_go(). VirtError: errors from the kernel.
+        A process that has a copy of the tap's descriptor can then no longer use the tap. All settings of the interface
+        except its name, index and namespace are lost. Call this only while `attached` is False. VirtError: errors from
+        the kernel.
         """
         absent = self._absent
         if absent is None:
@@ -306,9 +308,9 @@ class Tap:
         self._in_its_netns(create)
 
     def _detach(self, owner: int | None = None) -> None:
-        """Replace the descriptor by one that is not attached. owner: the user who may attach, or None for root only.
+        """Replace the descriptor with one that is not attached. owner: the user who may attach, or None for root only.
 
-        Runs in the namespace of the interface, because the new descriptor can only attach there.
+        Call this in the namespace of the interface, because the new descriptor can only attach there.
         """
         fresh = _open_device()
         try:

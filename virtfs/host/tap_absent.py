@@ -1,4 +1,7 @@
-"""The name and the namespace of a tap to which virtfs is not attached, so that no descriptor can be asked for them."""
+"""The name and the namespace of a tap while virtfs is not attached to it.
+
+The ioctls that return them need an attached descriptor.
+"""
 
 import errno
 import os
@@ -19,13 +22,13 @@ def _index(name: str) -> int:
 
 
 class Absent:
-    """An interface, by its namespace and its index there. It keeps the namespace alive.
+    """An interface, identified by its namespace and its index there. The open descriptor keeps the namespace alive.
 
     If another program moves the interface to another namespace, the interface counts as gone.
     """
 
     def __init__(self, netns_of: Callable[[], int], name: str) -> None:
-        """Look up the interface in the calling thread's namespace. netns_of: returns a descriptor of this namespace."""
+        """Look up an interface in the calling thread's namespace. netns_of: returns a descriptor of this namespace."""
         self.last_name = name
         self.index = _index(name)
         self._namespace = netns_of()

@@ -1,4 +1,4 @@
-"""An interface that exists before virtfs attaches to it, and the user and group who may attach."""
+"""Look up an interface that exists before virtfs attaches to it, and the user and group that may attach to a tap."""
 
 from dataclasses import dataclass
 from errno import ENODEV
@@ -44,7 +44,7 @@ def find(name: str) -> Found | None:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What any holder of a tap's descriptor can change, and rtnetlink reports.
+    """The settings of a tap that any holder of its descriptor can change, and that rtnetlink reports.
 
     owner, group: who may attach (TUNSETOWNER, TUNSETGROUP), None if the tap has none. type: the link type (TUNSETLINK),
     a number of linux/if_arp.h.
@@ -56,7 +56,7 @@ class Standing:
 
 
 def standing(name: str) -> Standing:
-    """Return the standing of a tap in the calling thread's namespace. VirtError ENODEV: there is no such interface."""
+    """Return the Standing of a tap in the calling thread's namespace. VirtError ENODEV: there is no such interface."""
     with Rtnl() as rtnl:
         (link,) = rtnl.ask(m.RTM_GETLINK, m.link(0, m.named(name)))
     _family, link_type, _index, _flags, _change = m.IFINFOMSG.unpack_from(link.body)

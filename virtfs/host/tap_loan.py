@@ -1,6 +1,6 @@
-"""What another process can change on a tap through a descriptor, and how to restore it.
+"""Record and restore the settings of a tap that another process can change through a descriptor.
 
-The ioctls of a tap need no privilege, once a process has an attached descriptor (drivers/net/tun.c __tun_chr_ioctl).
+A process that has an attached descriptor needs no privilege for the tap's ioctls (drivers/net/tun.c __tun_chr_ioctl).
 """
 
 import errno
@@ -33,7 +33,10 @@ _INT_MAX = (1 << 31) - 1
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """A tap before it was given away. address: its MAC. features: the features that are wanted."""
+    """The settings of a tap before another process got it.
+
+    address: its MAC. features: the result of features.wanted().
+    """
 
     address: bytes
     standing: Standing
@@ -41,7 +44,7 @@ class Before:
 
 
 def before(tap: Tap, links: Links) -> Before:
-    """Return what restore() needs. Blocks. VirtError ENXIO: the interface is gone."""
+    """Return the settings that restore() needs. Blocks. VirtError ENXIO: the interface is gone."""
     from virtfs.host import features  # imports a part of pyroute2, which takes 40 ms
 
     address = links.get(tap).address
@@ -49,7 +52,7 @@ def before(tap: Tap, links: Links) -> Before:
 
 
 def restore(tap: Tap, links: Links, was: Before, *, carrier: bool, persist: bool, program: Program | None) -> None:
-    """Restore everything that a holder of the descriptor can change. Blocks for about 10 ms.
+    """Restore all settings that a holder of the descriptor can change. Blocks for about 10 ms.
 
     carrier, persist, program: the settings that the tap should have. VirtError: ENXIO, the interface is gone.
     """
@@ -79,7 +82,10 @@ def restore(tap: Tap, links: Links, was: Before, *, carrier: bool, persist: bool
 
 
 def _try(tap: Tap, request: int, argument: bytes) -> None:
-    """Make an ioctl that some kernels do not have, or that depends on their configuration."""
+    """Make an ioctl that some kernels lack, depending on version or configuration. VirtError ENXIO: as for tap.tell().
+
+    All other errors are ignored.
+    """
     try:
         tap.tell(request, argument)
     except VirtError as refusal:
@@ -88,7 +94,10 @@ def _try(tap: Tap, request: int, argument: bytes) -> None:
 
 
 def _give(tap: Tap, request: int, was: int | None, now: int | None, root: int) -> None:
-    """Set the owner or the group of a tap again. The kernel cannot remove one, so `root` then takes its place."""
+    """Restore the owner or the group of a tap.
+
+    The kernel cannot remove an owner or a group. If the tap had none, it gets the id `root` instead.
+    """
     if now != was:
         tap.tell(request, root if was is None else was)
 

@@ -23,7 +23,7 @@ Modules:
     loan_sockets    the sockets behind fd
 
     commands        runs the lines written to ctl files
-    check           answers as a line would, without running it
+    check           reports the error of a line without running the line
     virt_checks     rejects verbs that cannot succeed, before their line runs
     virt_verbs      the effect of each verb on an interface, and how a line is undone
     bridge_verbs    the effect of each verb on a bridge, and how a line is undone
@@ -37,6 +37,6 @@ Modules:
     replay          recreates interfaces, bridges and cables from the state file
     diagnosis       the state of a server, for its log
     garbage         when Python's garbage collector runs
-    steps           the longest steps of trio's tasks, for the same log
+    steps           measures the longest steps of trio's tasks, for the server's log
     reports         the texts of the report files
 """

@@ -48,15 +48,18 @@ class Cables:
             yield line
 
     def ways(self) -> Iterator[tuple[Way, Way]]:
-        """Yield the two directions of each cable, in the order of `lines`: from its first end, and to its first end."""
+        """Yield the two directions of each cable: the one from its first end, then the one to its first end.
+
+        The cables are in the order of `lines`.
+        """
         for _, ways, _ in self.described():
             yield ways
 
     def described(self) -> Iterator[tuple[Command, tuple[Way, Way], dict[str, object] | None]]:
         """Yield three values for each cable.
 
-        They are the command that would recreate it; its directions, from its first end and to it; and the object
-        `socket` of status.json, or None.
+        The first is the command that would recreate the cable. The second is its two directions, as in ways(). The
+        third is the object `socket` of status.json, or None if the cable connects two interfaces.
         """
         for joined in self._all:
             first, second = (end.virt.unit for end in joined.ends)
@@ -95,7 +98,7 @@ class Cables:
             self._start(work, name=name)
 
     async def plug(self, interface: Interface, name: SocketName, impairments: Impairments) -> None:
-        """Connect an interface with a socket. VirtError: those of check_join() and SocketCables.plug()."""
+        """Connect an interface with a socket. VirtError: as for check_join() and SocketCables.plug()."""
         self.check_join(interface, name)
         await self.sockets.plug(interface, name, impairments)
 

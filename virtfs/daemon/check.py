@@ -1,7 +1,7 @@
-"""The command `check`: answers as a line would, without running it.
+"""The command `check`: reports the error with which a line would fail, without running the line.
 
-Rights, ranges, and the names in the line are checked against the present state. What only the kernel can refuse, such
-as an address on an interface without IPv6, is not known before the line runs.
+Rights, ranges, and the names in the line are checked against the present state. Errors that only the kernel can
+detect, such as that of an address on an interface without IPv6, appear only when the line runs.
 """
 
 import errno
@@ -92,7 +92,7 @@ class LineChecks:
         await self._checks.check(interface, actions, user)
         tap = None if interface is None or interface.virt.lost else interface.tap
         addresses = set[IpInterface](() if interface is None else interface.virt.host.addresses)
-        namespace: str | None = None  # the network namespace that the line has named
+        namespace: str | None = None  # the argument of the latest verb `netns` in the line
         for action in actions:
             match action:
                 case Action("netns", (str(name),)):
@@ -121,7 +121,7 @@ class LineChecks:
         return self._registry.get(unit)
 
     def _expect_bridge(self, name: str, tap: Placed | None, namespace: str) -> None:
-        """Check that a bridge exists. Blocks. tap: a tap in the network namespace; None for the one of this name."""
+        """Check that a bridge exists in the network namespace of `tap`, or in `namespace` if `tap` is None. Blocks."""
         there = open_netns(namespace) if tap is None else tap.netns()
         try:
             inside(there, partial(expect_bridge, self._kernel.links, name))

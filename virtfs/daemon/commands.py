@@ -144,7 +144,7 @@ class Commands:
                     await self._lifecycle.reap()
 
     async def _reap(self) -> None:
-        """Remove these taps before a line that may refer to their names. The caller holds the lock."""
+        """Remove the taps of destroyed interfaces before a line that may use their names. The caller holds the lock."""
         with whole():
             await self._lifecycle.reap()
 
@@ -290,7 +290,7 @@ class Commands:
             if made is None:
                 self._state.failed.supersede(target)
             else:
-                await self._reap()  # the lines of the state file are not one script
+                await self._reap()  # the lines of the state file do not form a script
         finally:
             self._changes.publish()
 

@@ -66,7 +66,10 @@ def log_unexpected_end(diagnosis: Diagnosis) -> None:
 
 @contextmanager
 def on_signal(diagnosis: Diagnosis) -> Iterator[None]:
-    """Log the state of a mount at each SIGUSR2, even if trio's loop does not run. Measure steps from then on."""
+    """Log the state of a mount at each SIGUSR2, even if trio's loop does not run.
+
+    Each SIGUSR2 also starts a new measurement of steps.
+    """
     token = trio.lowlevel.current_trio_token()
 
     def describe(number: int, frame: FrameType | None) -> None:

@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 PREFIX = "virtfs-run-"
 LOCK = "lock"
 PAUSE = 0.25  # seconds between two checks for readers
-# After a program has followed the link rx, it normally opens the FIFO at once. So the FIFO is checked after these times
-# in seconds, and then at every check for SOUGHT seconds.
+# A program that follows the link rx normally opens the FIFO at once. So the next checks come after these pauses, in
+# seconds. For SOUGHT seconds, every check includes the FIFO.
 SOON = (0.001, 0.01, 0.1)
 SOUGHT = 60.0
-IN_TURN = 16  # FIFOs whose link nobody has followed, and of which a check looks at the next
+IN_TURN = 16  # a check looks at this many of the FIFOs whose link no program has followed, in turn
 
 
 def make_directory() -> tuple[Path, int]:
@@ -122,9 +122,9 @@ class Fifos:
     def __init__(self, start: Start) -> None:
         self.directory, self._lock = make_directory()
         self._start = start
-        self._feeds: OrderedDict[Unit, tuple[Interface, Feed]] = OrderedDict()  # the one to look at next is first
-        self._sought: dict[Unit, float] = {}  # until when every check looks at these FIFOs (trio.current_time)
-        self._soon: list[float] = []  # the pauses before the next checks, the last one first
+        self._feeds: OrderedDict[Unit, tuple[Interface, Feed]] = OrderedDict()  # the FIFO to check next is first
+        self._sought: dict[Unit, float] = {}  # until when every check includes a FIFO (trio.current_time)
+        self._soon: list[float] = []  # the pauses before the next checks, in reverse order
         self._follows = trio.Event()
         self._troubles: dict[str, str] = {}  # the last failure logged for each virt; not logged again if it recurs
 
@@ -175,11 +175,11 @@ class Fifos:
             self._follows.set()
 
     async def run(self) -> None:
-        """Check FIFOs for readers every PAUSE seconds, until cancelled. One that fails does not affect the rest.
+        """Check FIFOs for readers every PAUSE seconds, until cancelled. A failure at one FIFO does not affect the rest.
 
-        A check looks at all FIFOs that are fed or sought, and at the next IN_TURN of the others. So it takes no longer
-        for thousands of interfaces. Opening a FIFO cannot be noticed in a cheaper way: inotify(7) reports it only after
-        the open(2), which waits for a writer.
+        A check looks at all FIFOs that are fed or sought, and takes IN_TURN of the rest in turn. So it takes no longer
+        with thousands of interfaces. There is no cheaper way to notice that a program opens a FIFO. inotify(7) reports
+        an open(2) only when it has finished, and an open(2) of a FIFO waits for a writer.
         """
         while True:
             with trio.move_on_after(self._soon.pop() if self._soon else PAUSE):

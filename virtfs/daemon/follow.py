@@ -26,7 +26,7 @@ STORM = 256  # maximum number of reports that are applied without letting other 
 # A query is repeated if the kernel sent reports during it, because a report may be newer than the answer.
 ATTEMPTS = 10  # maximum number of queries for the place of a tap (interface.Place)
 REFRESHES = 5  # maximum number of queries for the state of a tap
-FEW = 8  # number of reports whose application is one step; each takes up to 0.2 ms
+FEW = 8  # maximum number of reports that are applied in one step; each takes up to 0.2 ms
 _FAILED = "cannot apply the reports from the kernel, will check all interfaces: %s"
 PATIENCE = 1  # maximum number of seconds that caught_up() waits, even if reports keep coming
 
@@ -88,14 +88,14 @@ class Follower:
         return bool(events)
 
     def up_to_date(self) -> bool:
-        """Apply the pending reports. Return whether no check is pending, so that caught_up() would not wait."""
+        """Apply the pending reports. Return whether all checks are finished, so that caught_up() need not wait."""
         self.catch_up()
         return self._certain.is_set()
 
     async def caught_up(self) -> None:
         """Apply the pending reports, and wait up to PATIENCE seconds for all pending checks to finish.
 
-        Other tasks run between the reports, unless there are few.
+        Other tasks can run after every FEW reports.
         """
         try:
             for _ in range(STORM // FEW):

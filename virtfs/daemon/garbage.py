@@ -1,9 +1,10 @@
 """Python's garbage collector, without its long pauses.
 
-A collection of all objects takes 0.5 ms for each interface, and nobody is served meanwhile. Python starts one whenever
-the number of objects has grown by a quarter: several while a script creates interfaces, although creating makes no
-garbage. Most garbage is young, and young objects are collected in about two milliseconds. So all objects are collected
-only when an interface is created after many have been destroyed, and once in a while for the rest.
+A full collection, which examines all objects, takes 0.5 ms for each interface. The server answers no request meanwhile.
+Python starts a full collection whenever the number of objects has grown by a quarter. This happens several times while
+a script creates interfaces, although creating them makes no garbage. Most garbage is young, and collecting only young
+objects takes about 2 ms. So this module starts a full collection only when an interface is created after many have
+been destroyed, and every WHILE seconds for the remaining garbage.
 """
 
 import gc
@@ -11,28 +12,28 @@ import gc
 import trio
 
 _YOUNG, _MIDDLE, _NEVER = 700, 5, 1_000_000  # see gc.set_threshold()
-MANY = 64  # destroyed interfaces
-WHILE = 3600  # seconds
+MANY = 64  # minimum number of destroyed interfaces for a full collection
+WHILE = 3600  # seconds between two regular full collections
 
 
 def settle() -> None:
-    """Leave the collection of old objects to this module, and spare those that exist now, which live until the end."""
+    """Stop Python from starting full collections itself. Exempt the present objects, which live until the end."""
     gc.set_threshold(_YOUNG, _MIDDLE, _NEVER)
     gc.freeze()
 
 
 class Garbage:
-    """Decides when to collect all objects."""
+    """Decides when to start a full collection."""
 
     def __init__(self) -> None:
         self._destroyed = 0
 
     def destroyed(self) -> None:
-        """Count a destroyed interface. This does not collect, so that many can be destroyed in a short time."""
+        """Count a destroyed interface. This does not collect, so that destroying many interfaces is fast."""
         self._destroyed += 1
 
     def made(self, number: int) -> None:
-        """Record a new interface. Collect if many were destroyed, compared with the number that exists."""
+        """Record a new interface. Collect if many have been destroyed, compared with the `number` that exists."""
         if self._destroyed >= max(MANY, number // 4):
             self._destroyed = 0
             gc.collect()

@@ -59,7 +59,7 @@ class Interface:
         # The interface index of the tap's master (for example a bridge) in the tap's namespace, or None.
         self.master = found.link.master
         self.reports = 0  # number of reports from the kernel about the host's end
-        # Whether virtfs is not attached to the tap. Then a vanished tap is made again when virtfs attaches (loans).
+        # Whether virtfs is detached from the tap. If the tap vanishes then, `loans` makes it again.
         self.away = False
         self.meter: Meter | None = None  # counts the frames of a program that has the tap
         self._captures = captures
@@ -97,7 +97,7 @@ class Interface:
     def set_dropped(self, total: int) -> None:
         """Update the number of dropped frames. total: the kernel's count since the tap was made.
 
-        A lower number is an old answer. It is ignored, because counters never decrease.
+        A lower number comes from an outdated answer. It is ignored, because counters never decrease.
         """
         dropped = total - self.found.link.tx_dropped
         if dropped > self.virt.host.dropped:
@@ -117,7 +117,7 @@ class Interface:
     def lose(self) -> None:
         """Record that the tap has vanished. Readers get ENXIO, and no more frames are sent. Idempotent.
 
-        Nothing happens while virtfs is not attached to the tap.
+        While virtfs is detached from the tap, do nothing.
         """
         if not self.virt.lost and not self.away:
             self.virt.lose()

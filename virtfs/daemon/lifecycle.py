@@ -261,7 +261,10 @@ class Lifecycle:
             self._garbage.destroyed()
 
     async def reap(self) -> None:
-        """Remove the taps of retired interfaces. Those of the host, and persistent ones that are kept, stay."""
+        """Remove the taps of retired interfaces.
+
+        Taps that virtfs found on the host stay, and so do persistent taps that are kept.
+        """
         if not (retired := self._retired):
             return
         self._retired = []
@@ -279,7 +282,7 @@ class Lifecycle:
 
     @property
     def retired(self) -> bool:
-        """Whether an interface was retired, and its tap is not removed yet."""
+        """Whether reap() has taps of retired interfaces to remove."""
         return bool(self._retired)
 
     async def destroy_all(self) -> None:

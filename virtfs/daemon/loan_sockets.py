@@ -1,10 +1,10 @@
 """The sockets behind `fd`, one for each interface, in the run-time directory of the mount.
 
-A socket is made when a program follows the symbolic link, because thousands of interfaces would need as many
-descriptors. At most DOORS of them exist at a time: a further one replaces the one that was used least recently.
+A socket is made only when a program follows the symbolic link. Otherwise thousands of interfaces would need thousands
+of descriptors. At most DOORS sockets exist at a time. A further one replaces the least recently used one.
 
-A connection is a task. A peer can only make it wait for PATIENCE seconds, until the request must have arrived; after
-that, only the holder of a tap can stay connected. The numbers of connections are bounded.
+Each connection has a task. The peer must send its request within PATIENCE seconds. After that, only a peer that gets
+the tap stays connected. MOST and EACH limit the numbers of connections without a tap.
 """
 
 import array
@@ -101,7 +101,7 @@ class LoanSockets:
                     self._admit(peer)
                 except OSError as failure:
                     with connection, suppress(OSError):
-                        await connection.send(refusal(refused(failure)))  # an empty buffer takes it at once
+                        await connection.send(refusal(refused(failure)))  # does not wait, because the buffer is empty
                     continue
                 self._start(
                     partial(self._serve, interface, connection, peer),
@@ -139,7 +139,10 @@ class LoanSockets:
         peer: Peer,
         charge: Callable[[int], None],
     ) -> Loan | None:
-        """Receive a request, and answer it if it is refused. Return the loan otherwise; the answer is still to send."""
+        """Receive a request and return the loan. The caller must send the loan's answer.
+
+        Return None if no request arrives in time, or if it is refused. This function answers a refused request.
+        """
         data = None
         with trio.move_on_after(PATIENCE):
             data = await connection.recv(REQUEST + 1)
@@ -159,7 +162,7 @@ class LoanSockets:
         try:
             with loan.ended:
                 await connection.sendmsg([loan.answer], _rights(loan))
-                # A holder has nothing to send. If it does, the loan ends, so that nothing must be read and kept.
+                # A holder has nothing to send. If it sends data, the loan ends, so no data must be read and kept.
                 await connection.recv(1)
         finally:
             await self._loans.take_back(loan)

@@ -41,7 +41,7 @@ TRIES, PAUSE = 20, 0.025  # attempts to attach to a tap before it is made again,
 
 
 class Loan:
-    """A tap that a program has. answer: the message for the program. was, found: the tap as it was before."""
+    """A tap that a program has. answer: the message for the program. was, found: the tap before the loan."""
 
     def __init__(
         self, interface: Interface, request: Request, way: Given, user: User, was: Before, found: Found
@@ -76,11 +76,11 @@ class Loans:
         self._all: dict[Interface, Loan] = {}
 
     async def give(self, interface: Interface, request: Request, peer: Peer) -> Loan:
-        """Give the tap to a program. The caller passes on the descriptor, unless the way is AWAY.
+        """Give the tap to a program. Unless the way is AWAY, the caller must send the descriptor to the program.
 
         VirtError: ENXIO, the interface is gone; EACCES, EPERM, the user lacks the right; EBUSY, another program reads
-        the interface or has its tap, or it has a cable or an impairment; EOPNOTSUPP, the tap has several queues. Then
-        nothing has changed.
+        the interface or has its tap, or the interface has a cable or an impairment; EOPNOTSUPP, the tap has several
+        queues. After an error nothing has changed.
         """
         way = Given.AWAY if request.lend else Given.SHARED if request.header else Given.PLAIN
         holder = Holder(peer.pid, peer.uid, alone=way is Given.AWAY)
@@ -190,7 +190,7 @@ class Loans:
         except OSError as refusal:
             log.warning("%s: cannot attach to the tap again, will try again: %s", interface.virt.tap, refusal.strerror)
             return False
-        link = replace(interface.found.link, tx_dropped=-interface.virt.host.dropped)  # the kernel begins at 0
+        link = replace(interface.found.link, tx_dropped=-interface.virt.host.dropped)  # the kernel counts from 0 again
         interface.found = replace(interface.found, link=link)
         await interface.recorder.moved()
         return True
@@ -236,7 +236,8 @@ class Loans:
     async def end(self, interface: Interface, keep: bool) -> None:
         """End the loan of an interface that is being destroyed. The caller holds the lock.
 
-        The program's descriptor becomes useless, unless the tap stays: if virtfs has found it, or with `keep`.
+        The program's descriptor becomes useless unless the tap stays. A tap stays if virtfs has found it on the host,
+        or if it is persistent and `keep` is true.
         """
         loan = self._all.pop(interface, None)
         if loan is None:
@@ -274,8 +275,9 @@ def _make_again(interface: Interface, links: Links, loan: Loan) -> None:
     tap, host = interface.tap, interface.virt.host
     try:
         found = find(links, tap)
-    except VirtError:  # it is gone
-        link = replace(loan.found.link, mtu=host.mtu, txqlen=host.queue)  # the kernel sets it down before it vanishes
+    except VirtError:  # the tap is gone
+        # The flag `up` is that before the loan, because the kernel sets a tap down before it vanishes.
+        link = replace(loan.found.link, mtu=host.mtu, txqlen=host.queue)
         found = replace(loan.found, link=link)
     tap.make_again()
     links.quiet(tap)

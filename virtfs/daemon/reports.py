@@ -77,7 +77,7 @@ class Reports:
     def ctl(self, virt: Virt | None) -> str | Iterator[str]:
         """Return the verbs of one interface. If `virt` is None, return the lines that recreate the whole mount.
 
-        The lines come in pieces, but all of them are of one moment.
+        These lines come in pieces, but all of them show the same moment.
         """
         return self._state.pieces() if virt is None else self._state.verbs(virt)
 
@@ -94,12 +94,12 @@ class Reports:
         return [way for ways in self._cables.ways() for way in ways]
 
     def status(self, version: str) -> Iterator[str]:
-        """Yield every interface, bridge and cable as JSON, in pieces. Each interface is of one moment."""
+        """Yield every interface, bridge and cable as JSON, in pieces. The values of one interface are of one moment."""
         state, limits, memory = self._state.report(), asdict(self._limits), self.memory.describe()
         return status_pieces(version, *self._objects(), self._options, state, limits, memory)
 
     def topology(self) -> Iterator[str]:
-        """Yield the network as a graph for Graphviz, in pieces. Each interface is of one moment."""
+        """Yield the network as a graph for Graphviz, in pieces. The values of one interface are of one moment."""
         return topology(*self._objects())
 
     def _objects(self) -> tuple[Iterator[Object], Iterator[Object], Iterator[Object]]:

@@ -104,7 +104,7 @@ class SocketCables:
         """Connect an interface, which has no cable, with a socket.
 
         impairments: "in" is the direction from the socket, and "out" is the opposite direction.
-        VirtError: those of host.sockets.listen() if the cable has a socket of its own; ETIMEDOUT, making that socket
+        VirtError: as for host.sockets.listen(), if the cable has a socket of its own; ETIMEDOUT, making that socket
         takes too long; EMFILE, ENFILE, ENOMEM.
         """
         own = await self._own_socket(interface, name)

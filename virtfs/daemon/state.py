@@ -45,7 +45,7 @@ class State:
         self._lock = lock
         self._events = events
         self._ended = False
-        # By unit, the lines of `ctl` of each interface, with what they were made from: virt, its version, owner, group.
+        # The lines of `ctl` of each interface, by unit, and what they were made from: virt, its version, owner, group.
         self._made: dict[Unit, tuple[tuple[object, ...], list[str]]] = {}
         self._told = 0  # errno of the last event `unsaved`; 0 after `saved`
 
@@ -68,7 +68,10 @@ class State:
         return text
 
     def pieces(self) -> Iterator[str]:
-        """Yield the text in pieces, between which other tasks may run. All of the text is of one moment, the last."""
+        """Yield empty pieces while the lines are made, so that other tasks may run in between, and then the text.
+
+        All of the text is of one moment, that of the last piece.
+        """
         for interface in self._registry:
             self._lines_of(interface.virt)
             yield ""

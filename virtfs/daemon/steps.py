@@ -1,7 +1,9 @@
-"""Measures the steps of trio's tasks. A step is what a task does from one checkpoint to the next; nothing else runs
-meanwhile, so a long step delays everybody.
+"""Measures the steps of trio's tasks.
 
-Measuring costs several µs a step, so it begins with the first SIGUSR2 (daemon/diagnosis.py).
+A step is what a task does from one checkpoint to the next. No other task runs meanwhile, so a long step delays all
+users.
+
+Measuring costs several µs a step, so it begins only with the first SIGUSR2 (daemon/diagnosis.py).
 """
 
 from collections.abc import Callable
@@ -10,12 +12,12 @@ from time import monotonic_ns, thread_time_ns
 
 import trio
 
-MOST = 10  # the number of longest steps that are kept
+MOST = 10  # maximum number of steps that are kept
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of a task: its length, the processor time that it took, both in ns, and when it ended."""
+    """A step of a task. length: its duration. computed: its processor time. ended: when it ended. All are in ns."""
 
     length: int
     computed: int
@@ -35,9 +37,9 @@ class Steps(trio.abc.Instrument):
         self._begun = 0
         self._step = 0, 0  # when the current step began, by both clocks; 0 if there is none
         self._longest: list[Step] = []
-        self._enough = 0  # steps that are not longer are not kept
+        self._enough = 0  # a step is kept only if it is longer than this, in ns
         self.running = False
-        self.count = 0  # the number of steps
+        self.count = 0  # the number of steps since begin()
 
     def begin(self) -> None:
         """Forget all steps, and measure from now on."""

@@ -211,10 +211,10 @@ class VirtVerbs:
         interface.virt.set(persist=on)
 
     async def _carrier(self, interface: Interface, when: Carrier) -> None:
-        """Set when the tap has a carrier. Unplug it or plug it in.
+        """Set the condition under which the tap has a carrier, and unplug the tap or plug it in.
 
-        After a loss of carrier, the kernel sends frames to the tap for up to a second (net/core/link_watch.c), so the
-        filter of an unplugged tap rejects all of them.
+        After a loss of carrier, the kernel still sends frames to the tap for up to a second (net/core/link_watch.c). So
+        the filter of an unplugged tap rejects all of them.
         """
         if (when == "off") != (interface.virt.carrier == "off"):
             program = REJECT_ALL if when == "off" else interface.recorder.program

@@ -272,7 +272,7 @@ class CaptureHandle(TextDeviceHandle):
         return see
 
     def _is_first(self, mark: Mark) -> bool:
-        """Return whether no other interface of this capture has delivered the mark."""
+        """Return whether the mark is new to this capture. Every interface of the capture delivers each mark."""
         first, self._mark = self._mark is not mark, mark
         return first
 

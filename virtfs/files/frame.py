@@ -22,7 +22,7 @@ IFNAMSIZ = 16
 class Holder:
     """A program that has the tap, through the file `fd`.
 
-    alone: whether virtfs is not attached to the tap meanwhile, so that no other program can write.
+    alone: whether virtfs is detached from the tap meanwhile, so that no other program can write.
     """
 
     pid: int
@@ -43,7 +43,8 @@ class Seats:
     def give(self, name: str, holder: "Holder", rx: bool) -> None:
         """Count a program that gets the tap through the file `fd`. It is the only reader until `regain` is called.
 
-        rx: whether `rx` has a reader. VirtError EBUSY: another program reads; with `lend`, another program writes.
+        rx: whether `rx` has a reader.
+        VirtError EBUSY: another program reads, or another program writes and `holder.alone` is true.
         """
         self.expect_no_holder(name)
         if self.readers or rx:

@@ -110,7 +110,7 @@ def metrics(
 
 
 def _groups(all_: list[T]) -> list[list[T]]:
-    """Divide a list into groups of at most AT_ONCE. An empty list is one empty group."""
+    """Divide a list into groups of at most AT_ONCE. An empty list gives one empty group."""
     return [all_[at : at + AT_ONCE] for at in range(0, len(all_), AT_ONCE)] or [[]]
 
 
@@ -125,7 +125,7 @@ class _One(Collector):
 
 
 class _Mount:
-    """The metrics of a mount. A metric of many interfaces is divided into several with the same name."""
+    """The metrics of a mount. A metric of many interfaces is divided into several parts with the same name."""
 
     def __init__(
         self,

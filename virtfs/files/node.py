@@ -123,7 +123,10 @@ class Directory(Node):
 
     @property
     def children(self) -> Mapping[str, Node]:
-        """The nodes by name. Thousands of interfaces have dozens of files each, most of which nobody ever uses."""
+        """The nodes by name, made on first use.
+
+        With thousands of interfaces there are dozens of files for each, and most of them are never used.
+        """
         if self._make is not None:
             make, self._make = self._make, None
             self._children.update(make())
@@ -174,7 +177,10 @@ class Symlink(Node):
         self.target = target
 
     def follow(self) -> str:
-        """Return the target to a program that follows the link, which it may open next. OSError: it cannot follow."""
+        """Return the target for a program that follows the link, and that may open the target next.
+
+        OSError: the program cannot follow the link.
+        """
         return self.target
 
     def permissions(self) -> int:

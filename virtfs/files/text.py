@@ -28,10 +28,10 @@ from virtfs.forward.slices import Slices, in_slices
 # Maximum number of copies of the data of a write while it is applied: as it arrived, joined, decoded, and one line.
 _COPIES = 4
 CHEAP = 0.005  # seconds. A text that takes less time to generate is generated again for each reader.
-# Bytes. A longer text about the whole mount may take more than 2 ms, so it is made only in slices: not by a stat or a
-# poll, which cannot wait. The limit is not a time, because times depend on the load.
+# Bytes. A longer text about the whole mount may take more than 2 ms to make, so it is made only in slices. A stat or a
+# poll cannot wait for that, so it does not make such a text. The limit is not a time, because times depend on the load.
 LONG = 8192
-PIECES = 64  # a text of more pieces is long, too
+PIECES = 64  # a text of more pieces also counts as long
 
 PAUSE = 20  # the minimum time between two texts for pollers, as a multiple of the time to make one
 
@@ -51,15 +51,16 @@ class Text(Node):
     refresh: queries the kernel for the state that `text` shows.
     refused: called with the error of a write that was rejected before it reached `write`, and with the user.
     personal: whether the text differs by user.
-    unsteady: the bytes at which the part of the text begins that every read changes. poll(2) and stat(2) ignore changes
-    in this part. Empty if there is no such part.
+    unsteady: the first bytes of the last part of the text, if every read changes that part; otherwise empty. poll(2)
+    and stat(2) ignore changes in this part.
     rights: how the permission bits derive from the owner's mode. None selects Rights.VALUE for a writable file and
     Rights.REPORT for a read-only file.
     changes: returns a number that is different after every change of state. Counters do not affect this number. Only
     texts about the whole mount have `changes`, because they may be long.
 
-    A text that has `changes` and took longer than CHEAP to make is reused for the time that it took to make, or until
-    `changes` returns another number. So making texts takes at most half of the server's time.
+    A text that has `changes` and took longer than CHEAP to make is reused. It is made again after as much time as it
+    took to make, or earlier if `changes` returns another number. So making texts takes at most half of the server's
+    time.
     """
 
     __slots__ = (
@@ -128,9 +129,10 @@ class Text(Node):
         return self.born, self.changed
 
     def size(self, user: User | None) -> int:
-        """Return the length of the text in bytes, without a refresh. A long text is the one that was made last.
+        """Return the length of the text in bytes, without a refresh.
 
-        If user is None, return the length that was last reported to the kernel.
+        A long text is not made for this: return the length of the one that was made last. If user is None, return the
+        length that was last reported to the kernel.
         """
         if user is not None:
             text = self._latest if self._long() or self._kept() else self._make(user)
@@ -147,7 +149,7 @@ class Text(Node):
         return self.refresh is not nothing or self.changes is not None
 
     def opened(self, text: bytes) -> int:
-        """Take the text of an open for reading, and return its length in bytes.
+        """Record the text that an open for reading gets, and return its length in bytes.
 
         splice(2) needs the length before its first read.
         """
@@ -178,9 +180,9 @@ class Text(Node):
     def known(self, user: User) -> bytes:
         """Return the encoded text for poll(2), without a refresh.
 
-        All pollers of a file with `changes` share one text. It is made again after a change, but only after a pause of
-        PAUSE times the time that it took to make. So pollers of a long text cannot keep the server busy. Until then
-        the earlier text is returned. outdated() returns the time that remains. A long text is made by renew().
+        All pollers of a file with `changes` share one text. After a change it is made again, but not before a pause of
+        PAUSE times the time that it took to make. So pollers of a long text cannot keep the server busy. During the
+        pause, this returns the earlier text. outdated() returns the rest of the pause. Only renew() makes a long text.
         """
         if self.changes is None:
             return self.now(user)
@@ -201,9 +203,9 @@ class Text(Node):
                 self._renewing = None
 
     def claim(self) -> bool:
-        """Return whether a poller needs a task that makes the text, because it is outdated and no task does it yet.
+        """Return whether the text for pollers is outdated and no task has claimed it.
 
-        The task calls renewed().
+        If so, the caller has claimed it, and must start a task that calls renewed().
         """
         if self._claimed or self.outdated() == inf:
             return False
@@ -231,7 +233,7 @@ class Text(Node):
         return now != snapshot and not self._alike(now, snapshot)
 
     def _alike(self, one: bytes, other: bytes) -> bool:
-        """Return whether this text has an unsteady part, and two versions of it do not differ elsewhere."""
+        """Return whether two versions of the text are equal apart from its unsteady part. False if it has none."""
         unsteady = self._unsteady
         return bool(unsteady) and one.partition(unsteady)[0] == other.partition(unsteady)[0]
 
@@ -243,7 +245,10 @@ class Text(Node):
         return text
 
     def _make(self, user: User) -> bytes:
-        """Make the text in one step. If it turns out to be long, give up: return an earlier text or its beginning."""
+        """Make the text in one step. If it turns out to be long, stop.
+
+        In that case return the text that was made last, or the beginning of this text if there is none.
+        """
         version, began, text = self._version(), monotonic(), self.text(user)
         if not isinstance(text, str):
             pieces, size = [], 0
@@ -269,7 +274,7 @@ class Text(Node):
     def _take(self, text: bytes, version: int, work: float) -> bytes:
         """Keep a text that has been made. version: the value of changes() when the work began. work: in seconds."""
         if version < self._made and self.changes is not None:
-            return text  # another task has finished a later one meanwhile
+            return text  # meanwhile another task has made a later text
         if text != self._latest:
             # If the text is equal, keep the old object, so that all snapshots share one object.
             self._latest = text

@@ -58,7 +58,7 @@ class Reports(Protocol):
         """Query the kernel for the counters of all interfaces."""
 
     def ctl(self, virt: Virt | None) -> str | Iterator[str]:
-        """Return the text of a ctl, that of the mount in pieces."""
+        """Return the text of a ctl. The text of the mount's ctl comes in pieces."""
 
     @property
     def memory(self) -> Memory:
@@ -188,8 +188,8 @@ class Tree:
     ) -> Text:
         """Return a text about every interface, for which a read queries the kernel.
 
-        unsteady: the beginning of its last part, whose numbers every read changes; b"" if there is none.
-        before: called before that query.
+        unsteady: the first bytes of the last part of the text, if every read changes its numbers; otherwise b"".
+        before: called before the query.
         """
         reports = self._reports
 
@@ -238,7 +238,7 @@ class Tree:
 
 
 async def load_metrics() -> None:
-    """Load the module of the file metrics in a thread, which a server does when the file is first opened."""
+    """Load the module that makes the file metrics, in a thread. A server needs it when the file is first opened."""
     await in_thread(import_module, "virtfs.files.metrics")
 
 

@@ -80,8 +80,8 @@ class TunIoctls:
         if command == TUNGETFILTER:
             return bytes(16)  # an empty struct sock_fprog: the tap has no filter
         if command == TUNDETACHFILTER or (command == TUNSETTXFILTER and argument[2:4] == bytes(2)):
-            # struct tun_filter begins with two 16-bit numbers, flags and the count of the addresses. Without addresses
-            # it accepts every frame (drivers/net/tun.c update_filter).
+            # struct tun_filter begins with two 16-bit numbers, the flags and the number of addresses. A filter without
+            # addresses accepts every frame (drivers/net/tun.c update_filter).
             return b""
         if command & 0xFFFF in _TUN:
             raise VirtError(errno.EINVAL, f"ioctl {command:#x} is not supported on this tap")

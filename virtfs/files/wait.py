@@ -16,8 +16,8 @@ class Wait(DeviceFile):
     """A file that waits for a condition of an interface.
 
     holds: returns whether the condition is true.
-    came: how often the condition has become true. Many waiting reads are served in slices, so the condition may have
-    become false again when it is the turn of a read.
+    came: the number of times that the condition has become true. If many reads wait, they are served in slices. So the
+    condition may be false again when a read is served.
 
     Once the interface is gone, a read fails with ENXIO unless the condition is true.
     """

@@ -1,7 +1,7 @@
 """/dev/fuse: mounting, the protocol, and the two planes that answer requests.
 
-One plane is `channel`, which answers the requests that programs make often itself. The other is the slow plane,
-`names`, which answers the others with libfuse. `answerers` has the table.
+One plane is `channel`. It answers the requests that programs make often, without libfuse. The other plane is `names`,
+the slow plane. It answers all other requests with libfuse. The table in `answerers` assigns the requests.
 
 Modules:
 
@@ -10,10 +10,10 @@ Modules:
     hanging         calls that hang if a server is stopped
     protocol        the layout of the messages (linux/fuse.h)
     channel         reads requests, answers READ and WRITE of device files
-    answerers       who answers which request
+    answerers       the table of who answers which request
     request         one request
     turns           chooses the next request if there are several users
-    devices         other requests on device files
+    devices         all other requests on device files
     offsets         requests at an offset of a file with fixed content
     texts           requests on text files
     lookups         names and attributes
@@ -28,6 +28,6 @@ Modules:
     split_calls     reassembles writes that the kernel has split
     libfuse_pair    the socket pair to the slow plane
     interrupts      cancels changes in the slow plane
-    names           the slow plane: changes of attributes, and all that is rare, with pyfuse3
+    names           the slow plane, with pyfuse3: changes of attributes, and rare requests
     inodes_handles  inode and handle numbers
 """

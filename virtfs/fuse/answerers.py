@@ -1,7 +1,7 @@
 """Who answers which request: the table of the FUSE server.
 
-The loop in `channel` answers itself: READ and WRITE of device files, INTERRUPT, FORGET and BATCH_FORGET.
-The table below names the function for every other request that virtfs answers itself.
+The loop in `channel` answers READ and WRITE of device files, INTERRUPT, FORGET and BATCH_FORGET.
+The table below names the function for every other request that virtfs answers without libfuse.
 libfuse answers all requests that are not in the table, with the operations in `names`: INIT, SETATTR, STATFS, FSYNC,
 FSYNCDIR, and extended attributes. It refuses everything that would make or remove a name, and unknown opcodes.
 
@@ -76,8 +76,8 @@ class Answerers:
             p.FUSE_READDIRPLUS: directories.readdirplus,
             p.FUSE_RELEASEDIR: directories.releasedir,
         }
-        # libfuse would answer ENOSYS to POLL, FLUSH and COPY_FILE_RANGE, and the kernel would then send this opcode for
-        # no file of the connection. So these are answered for every kind of file.
+        # libfuse would answer ENOSYS to POLL, FLUSH and COPY_FILE_RANGE. After that the kernel would no longer send the
+        # opcode for any file of the connection. So virtfs answers these opcodes for every kind of file.
         self.by_file: dict[int, OnFile] = {
             p.FUSE_READ: OnFile(devices.read_fixed, devices.read_fixed, texts.read),
             p.FUSE_WRITE: OnFile(invalid, invalid, self._write),
@@ -107,7 +107,10 @@ class Answerers:
         return on_file.history if fh in self._handles.fixed else on_file.text
 
     def slow(self, opcode: int, inode: int, fh: HandleId) -> bool:
-        """Return whether libfuse or a task answers a request, not the loop at once. The arguments are as in Turns."""
+        """Return whether a request is left to libfuse or a task, instead of being answered at once.
+
+        The arguments are as in Turns.
+        """
         if opcode == p.FUSE_OPEN:
             node = self._lookups.find(inode)
             return isinstance(node, Text) and node.waits

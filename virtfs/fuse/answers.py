@@ -43,7 +43,7 @@ class Answers:
         """Make the kernel ask for the attributes of an inode again (FUSE_NOTIFY_INVAL_INODE).
 
         With a negative offset the kernel waits for no page and no request (fs/fuse/inode.c fuse_reverse_inval_inode),
-        so the loop may call this. The answer to a GETATTR that the kernel has not processed yet has no effect then
+        so the loop may call this. If the kernel has not yet processed an answer to a GETATTR, that answer has no effect
         (fuse_change_attributes, attr_version).
         """
         size = p.REPLY + p.fuse_notify_inval_inode_out.size

@@ -1,9 +1,10 @@
 """The attributes of nodes as stat(2) shows them, in the layout of struct fuse_attr (linux/fuse.h).
 
-The kernel asks for the attributes of a file each time, because they contain rights and a size. It may keep those of a
-directory for a moment, since the mode of a directory never changes. It checks them for each part of a path, so this
-saves half of the requests of a program that looks at many files. After a change of owner or st_nlink the kernel is told
-to forget them. A moment is short, because a program notices the end of a server when a stat(2) fails.
+The kernel asks for the attributes of a file each time, because they contain rights and a size. It may keep the
+attributes of a directory for MOMENT, since the mode of a directory never changes. The kernel checks the attributes of
+each directory in a path, so keeping them saves half of the requests of a program that looks at many files. After a
+change of a directory's owner, group or st_nlink, virtfs makes the kernel forget its attributes. MOMENT is short,
+because programs notice the end of a server by a stat(2) that fails.
 """
 
 from functools import partial
@@ -23,8 +24,8 @@ BLOCK = 4096  # st_blksize
 FOR_GOOD = 1 << 24
 # How long the kernel may keep the attributes of a directory, in ns.
 MOMENT = 20_000_000
-# How long the kernel may keep the attributes of a directory that it has looked up, in ns: for the rest of a path. A
-# notification has no effect until the kernel has made an inode for the answer, so this must be short.
+# How long the kernel may keep the attributes of a directory that it has looked up, in ns. It needs them for the rest of
+# the path. A notification has no effect until the kernel has made an inode for the answer, so this must be short.
 WALK = 4_000_000
 SECOND = 1_000_000_000  # ns
 
@@ -37,14 +38,14 @@ class Attributes:
     def __init__(self, inodes: Inodes, answers: Answers) -> None:
         self._inodes = inodes
         self._answers = answers
-        # The directories whose attributes the kernel may keep, and those attributes of them that can change.
+        # The directories whose attributes the kernel may keep, with the values of those attributes that can change.
         self._kept: WeakKeyDictionary[Directory, tuple[int, int, int]] = WeakKeyDictionary()
         self._watched: WeakKeyDictionary[Directory, None] = WeakKeyDictionary()
 
     def of(self, node: Node, user: User | None = None) -> _Fields:
         """Return the fields of a struct fuse_attr.
 
-        user: the user who sees the size. If it is None, the size is the one that the kernel was told last.
+        user: the user who sees the size. If it is None, the size is the one that was last reported to the kernel.
         """
         size = node.size(user)
         accessed, modified = node.times()

@@ -1,7 +1,7 @@
 """The channel: one trio task between /dev/fuse and the two planes; see doc/design.md.
 
-The channel answers the requests that programs make often itself, in the wire protocol; `answerers` has the table. It
-forwards the others through a SOCK_SEQPACKET pair to libfuse in `names`, and forwards the answers back.
+The channel itself answers the requests that programs make often, in the wire protocol. `answerers` has the table. The
+channel forwards all other requests through a SOCK_SEQPACKET pair to libfuse in `names`, and forwards the answers back.
 
 A wake-up through epoll(7) dominates the latency of FUSE. So after a request that it has answered, the channel polls
 /dev/fuse up to LOOKS times before it waits in trio. Between two polls it calls sched_yield(2), so that a client on the
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 LOOKS = 50  # maximum number of polls of /dev/fuse before waiting
 TURN = 2_000_000  # maximum time in ns that the channel polls and answers before it yields to other tasks
 CROWDED_TURN = 100_000  # replaces TURN while there are several users and other tasks work on a request
-EACH = 32  # requests after which the channel looks at the taps of waiting readers
+EACH = 32  # number of requests after which the channel looks at the taps of waiting readers
 LARGE = 32768  # bytes; after a larger request the channel yields to other tasks at once
 
 
@@ -236,7 +236,7 @@ class Channel:
             await self._wait()
             return
         if isinstance(continued, trio.Event):
-            continued.set()  # the script's task works later, at a cost that spent_elsewhere() learns
+            continued.set()  # the script's task works later, and spent_elsewhere() charges its time
         else:
             self._waiting.proceed(continued)
             now = monotonic_ns()
@@ -244,7 +244,7 @@ class Channel:
         await self._let_others_work()
 
     async def _wait(self) -> None:
-        """Wait for a request, for a frame in a tap, or for what else ends Turns.wait()."""
+        """Wait for a request, for a frame in a tap, or for another event that ends Turns.wait()."""
         if self._watch.more:
             await trio.lowlevel.checkpoint()
         else:
@@ -276,7 +276,10 @@ class Channel:
         return False
 
     def _interrupt(self, unique: Unique) -> None:
-        """End a request whose caller got a signal: one of a device file at once, another if the signal ends calls."""
+        """End a request whose caller got a signal.
+
+        A request on a device file ends at once. Any other request ends only if the signal ends calls (ends_calls).
+        """
         if (read := self._turns.interrupt(unique)) is not None:
             self._waiting.end_read(unique, read)
         self._waiting.interrupt(unique)

@@ -74,7 +74,7 @@ class Devices:
             self._answers.answer(unique, p.fuse_open_out.pack(fh, DEVICE_FLAGS, 0))
 
     def read_fixed(self, request: Request) -> bool:
-        """Answer a READ of a fixed file, or one that the loop has found unsuitable for a device file."""
+        """Answer a READ of a fixed file, or a READ of a device file that the loop could not answer."""
         self._offsets.read(request.unique, request.fh, request.message)
         return True
 
@@ -83,7 +83,7 @@ class Devices:
         return True
 
     def poll(self, request: Request) -> bool:
-        """Answer a POLL, of a text file too."""
+        """Answer a POLL of any file, including a text file."""
         fh, kh, flags, _ = request.body(p.fuse_poll_in)
         device = self._handles.devices.get(fh)
         handle = device or self._handles.fixed.get(fh) or self._handles.texts.get(fh)
@@ -111,7 +111,7 @@ class Devices:
         return True
 
     def flush(self, request: Request) -> bool:
-        """Answer a FLUSH, of a text file too."""
+        """Answer a FLUSH of any file, including a text file."""
         fh = request.fh
         self._answers.answer(request.unique)
         return fh in self._handles.devices

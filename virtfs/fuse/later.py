@@ -1,7 +1,7 @@
 """Requests that the channel answers from a task: those that wait for the kernel, and writes to text files.
 
 cancel() ends the request of a caller that got a signal. A query changes nothing, so it is answered with EINTR at once,
-and its task answers no more. A task that has begun a change completes it and answers as usual.
+and its task sends no answer later. A task that has begun a change completes it and answers as usual.
 """
 
 import errno
@@ -37,7 +37,7 @@ class Reports(Protocol):
     """Applies the reports of the kernel about interfaces, so that an answer includes all earlier changes."""
 
     def up_to_date(self) -> bool:
-        """Apply the pending reports. Return whether that was all, or whether caught_up() must wait for a check."""
+        """Apply the pending reports. Return False if a check is pending, so that caught_up() must wait."""
 
     async def caught_up(self) -> None:
         """Apply the pending reports, and wait until checks of interfaces are finished."""
@@ -78,7 +78,7 @@ class Later:
     def when_up_to_date(self, request: Request, reports: Reports, body: Callable[[], bytes]) -> bool:
         """Answer a query with body(), once all reports of the kernel have been applied.
 
-        Return whether the request has been answered. If not, a task does it.
+        Return whether the request has been answered. If not, a task answers it later.
         """
         if reports.up_to_date():
             self._answers.answer(request.unique, body())
@@ -103,9 +103,9 @@ class Later:
     ) -> None:
         """Start a task for a request that changes nothing.
 
-        work: answers the request, if it is still pending() then. slow: as in Turns.begin(). free: whether the memory of
-        the request is part of what an open file is charged for. failed: called with a VirtError that `work` raises.
-        ended: called at the end, also after a cancellation.
+        work: answers the request, unless pending() has become false. slow: as in Turns.begin(). free: whether the
+        charge for an open file covers the memory of the request. failed: called with a VirtError that `work` raises.
+        ended: called at the end, even after a cancellation.
         VirtError ENOBUFS: too many requests of the user wait.
         """
         memory, user, unique, thread = self._handles.memory, request.user, request.unique, request.thread
@@ -133,7 +133,7 @@ class Later:
         self.start(run, name=f"answering request {unique}")
 
     def pending(self, unique: Unique) -> bool:
-        """Return whether a task works on a request that has not been answered because of a signal."""
+        """Return whether a task works on a request. Return False once a signal has made cancel() answer it."""
         return unique in self._tasks
 
     async def open(

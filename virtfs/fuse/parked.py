@@ -43,7 +43,7 @@ class Waiting:
     """
 
     def __init__(self, answers: Answers, turns: Turns, memory: Memory, start: Start) -> None:
-        """start: starts the task that serves the rest of many calls.
+        """start: starts a task that serves the remaining calls if many calls wait.
 
         turns: continues a write that let other requests go first.
         memory: the accountant of the mount. The first waiting call of an open file is part of core.memory.OPEN. Each
@@ -57,9 +57,9 @@ class Waiting:
         self._woken: dict[Waiters, None] = {}
         self._serving = False
         self._start = start
-        # By source, the calls that a task is still to serve, each with whether it is a read or a poll.
+        # The calls that the task must still serve, by source. Each call is a read or a poll.
         self._rest: dict[Waiters, dict[_Call, None]] = {}
-        self._resting = False  # whether that task runs
+        self._resting = False  # whether the task runs
 
     def park(self, unique: Unique, read: ParkedRead) -> None:
         """Park a read that found no data. It waits until its source wakes it or interrupt() ends it.
@@ -164,15 +164,15 @@ class Waiting:
                 else:
                     self._serve_reads(waiters, list(waiters.reads))
                     self._serve_writes(waiters)
-                    self._serve_polls(waiters, list(waiters.polls))  # after the writes: a write that ends makes room
+                    self._serve_polls(waiters, list(waiters.polls))  # after the writes, which make room as they end
         finally:
             self._serving = False
 
     def _divide(self, waiters: Waiters) -> None:
-        """Serve some calls of a source now, and the others from a task.
+        """Serve some calls of a source now, and the remaining ones from a task.
 
-        If all reads take from one queue, most wake-ups serve one read of many, so nothing here goes through all of
-        them then.
+        If all reads take from one queue, most wake-ups serve only one of many reads. So in that case this does not go
+        through all reads.
         """
         reads = list(islice(waiters.reads, AT_ONCE))
         waiting = self._serve_reads(waiters, reads)

@@ -24,16 +24,18 @@ def handles_ending(thread: int) -> bool:
 def ends_calls(thread: int) -> bool:
     """Return whether the pending signals of a thread end its call on a text or a name. Return true if that is unknown.
 
-    A signal that will end the process ends the call, and so does an ENDING signal with a handler. Other signals do not,
-    as on a disk: programs do not expect EINTR from such calls. A shell gets SIGCHLD whenever a background job ends.
-    Without any pending signal, the thread was stopped, traced or frozen.
+    A signal that will end the process ends the call, and so does an ENDING signal with a handler. Other signals do not
+    end it, because programs do not expect EINTR from such calls, just as for files on a disk. For example, a shell gets
+    SIGCHLD whenever a background job ends. If no signal is pending, the thread was stopped, traced or frozen.
     """
     pending = pending_signals(thread)
     return pending is None or bool(pending.caught & ENDING or pending.default - _HARMLESS)
 
 
 async def until_it_ends(thread: int, waits: Callable[[], bool]) -> bool:
-    """Wait while a call waits() until the signals of its thread end it. Return whether they did.
+    """Wait until the signals of a thread end its call, or until the call is over. Return whether the signals end it.
+
+    waits: returns whether the call still waits.
 
     The kernel reports only the first signal during a call (fs/fuse/dev.c request_wait_answer), so the signals are
     checked regularly.

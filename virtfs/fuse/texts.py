@@ -93,7 +93,7 @@ class Texts:
         self._later.query(request, work, slow=node.waits, free=True, failed=failed, ended=ended)
 
     def read(self, request: Request) -> bool:
-        """Answer a READ. One that fills the page cache gets the text that was measured (see files.text)."""
+        """Answer a READ. A READ that fills the page cache gets the text whose length was measured (files.text)."""
         fh, offset, size, how, _, _, _ = request.body(p.fuse_read_in)
         handle = self._handles.texts.get(fh)
         if handle is None:

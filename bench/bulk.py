@@ -1,6 +1,7 @@
 """Many frames in one call through `stream`, compared with `frame`. As root: python bench/bulk.py [--quick] [WORK …].
 
-Both are files of one virtfs. They take turns (A B A B …), and the result is the median of the ratios of each round.
+Both are files of one virtfs. They take turns (A B A B …). Each round gives a ratio, and the result is the
+median of these ratios.
 """
 
 import argparse
@@ -18,7 +19,7 @@ QUEUE = 5000  # frames; client.c fills it with RECORDS
 
 @dataclass(frozen=True)
 class Work:
-    """A kind of work for the client. goals: by setting, the rate of `stream` divided by that of `frame`."""
+    """A kind of work for the client. goals: for each setting, the least rate of `stream` divided by that of `frame`."""
 
     name: str
     mode: str

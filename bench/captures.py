@@ -20,7 +20,7 @@ from lengths import MIXTURES
 
 SECONDS = 0.5
 HALVINGS = 6  # steps of the bisection
-LENGTHS = 1000  # how many lengths of a mixture are sent in turn
+LENGTHS = 1000  # number of lengths in a mixture, which are sent in turn
 RIVAL = "tcpdump -w"
 SNIFFED = "sniffed"  # the rival's tap
 _PACKET = 6  # type of an enhanced packet block

@@ -3,7 +3,7 @@
     datagrams.py receive PORT SECONDS       print "bound", then the bits received per second
     datagrams.py send ADDRESS PORT SECONDS
 
-A kernel before Linux 5.0 has neither.
+A kernel before Linux 5.0 has neither option.
 """
 
 import socket
@@ -11,7 +11,7 @@ import sys
 import time
 
 UDP_SEGMENT, UDP_GRO = 103, 104  # linux/udp.h
-SIZE, TOGETHER = 1448, 44  # bytes of a datagram, and how many one call sends: a little less than 64 KiB
+SIZE, TOGETHER = 1448, 44  # bytes of a datagram; datagrams in one call, which have a little less than 64 KiB
 
 
 def receive(port: int, seconds: float) -> None:
@@ -33,7 +33,7 @@ def receive(port: int, seconds: float) -> None:
 
 
 def send(address: str, port: int, seconds: float) -> None:
-    """Send for `seconds`, also if the receiver has ended: a socket that is not connected reports no ICMP errors."""
+    """Send for `seconds`, even if the receiver has ended: an unconnected socket reports no ICMP errors."""
     data = bytes(SIZE * TOGETHER)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.setsockopt(socket.SOL_UDP, UDP_SEGMENT, SIZE)

@@ -1,8 +1,9 @@
 """The tap that `fd` gives, compared with a tap without virtfs. As root: python bench/descriptor.py [--quick] [WORK …].
 
 The same client works on three descriptors, which take turns (A B C A B C …): that of a tap that virtfs does not know,
-one that virtfs gives for {"vnet_hdr":0}, and one of a tap that virtfs has lent. A result is the median of the ratios of
-each round. The client measures its own CPU time, because no server works for it.
+one that virtfs gives for {"vnet_hdr":0}, and one of a tap that virtfs has lent. Each round gives
+ratios, and a result is their median over the rounds. The client measures its own CPU time, because no server works for
+it.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """The round trip of a ping to examples/responder.py. As root: python bench/latency.py [--quick].
 
-A responder on a raw tap is what virtfs is compared with. Both answer with the same code. The pings alternate between
-the two: idle, and beside a program that writes frames to another interface as fast as it can.
+virtfs is compared with a responder on a raw tap. Both answer with the same code. The pings alternate between the two.
+They are measured twice: idle, and while a program writes frames to another interface as fast as it can.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Frame lengths of mixed traffic. The same lengths in each run: the generator has a fixed seed."""
+"""Frame lengths of mixed traffic. They are the same in each run, because the generator has a fixed seed."""
 
 from collections.abc import Callable
 from random import Random

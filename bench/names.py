@@ -1,6 +1,7 @@
 """Names and texts: stat(2), values, listings and counters. As root: python bench/names.py [--quick] [--interfaces N].
 
-Each figure is a median, beside its goal. The goals for a thousand interfaces are scaled to the number used.
+Each figure is a median, and is printed beside its goal. The goals for a thousand interfaces are scaled to the number
+used.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 from arena import Others, Server, build, enter, serve
 
 WRITERS = 8
-SECONDS = 60  # of the writers; they are ended before
+SECONDS = 60  # time limit of the writers, which normally are ended earlier
 
 # Prints the microseconds that `stat` and a read of a value take, each as a median. Arguments: directory, how often.
 _CALLS = """

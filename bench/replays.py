@@ -3,7 +3,8 @@
 The speed is measured with frames of the smallest size, and with frames of mixed lengths (lengths.py).
 
 tcpreplay can send in two ways. The usual one is a packet socket, here on one end of a veth pair, so that the host
-receives the frames at the other end. If the interface is called tapN, it writes to a tap that it opens, as inject does.
+receives the frames at the other end. If the interface is called tapN, tcpreplay writes to a tap that it opens,
+as inject does.
 """
 
 import contextlib

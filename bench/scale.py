@@ -117,10 +117,10 @@ def ready(report: Report, rounds: int) -> None:
 
 
 def create(report: Report, rounds: int) -> None:
-    """Measure the creation of MANY interfaces, and what they take then."""
+    """Measure the creation of MANY interfaces, and the memory and descriptors that they take."""
     print(f"\n{MANY} interfaces")
     with virtfs() as server:
-        write(server, "create", 10)  # what the first interface loads
+        write(server, "create", 10)  # modules that the first interface loads must not count
         write(server, "destroy", 10)
         memory, files = resident(server.pid), descriptors(server.pid)
         took = timed(server.pid, lambda: write(server, "create", MANY))

@@ -18,7 +18,7 @@ import virtfs
 
 
 async def host(v: virtfs.Virt, ip: str, answered: dict[virtfs.Virt, int]) -> None:
-    """Be the host of an interface until the task is cancelled."""
+    """Answer as the host behind an interface until the task is cancelled."""
     mac = bytes.fromhex(v.address.replace(":", ""))
     async with virtfs.aio.open(v) as port:
         async for frame in port:

@@ -2,22 +2,22 @@
 
     host kernel ── tap3 ══════ wire ══════ virt3 ── files under /mnt/virt/virt3 ── your program
 
-For programs that use virtfs, doc/python.md describes the names below:
+For programs that use virtfs, this package is the Python API; doc/python.md describes it:
 
     with virtfs.Mount("/mnt/virt") as net:
         v = net.create(3, up=True, inet="10.0.3.1/24")
         with v.open() as port:
             port.send(b"…"); frame = port.recv()
 
-For those who change virtfs: folders, lowest layer first. Each imports only folders listed before it, and client only
-core; tests/test_layers.py checks this.
+For developers of virtfs, these are the folders, lowest layer first. Each imports only folders listed before it; client
+imports only core. tests/test_layers.py checks this.
 
     core/      pure: grammar, queues, numbers, states. Standard library only, no system calls
     host/      the kernel's interfaces, one module each: taps, links (with pyroute2), namespaces
     forward/   trio tasks that carry frames between a tap and its virt
     files/     one small class for each kind of file, with methods named after the system calls
     fuse/      the FUSE server. mount: mounts and unmounts. protocol: the messages of /dev/fuse.
-               channel: reads the requests. answerers: who answers which. names: answers rare ones, with pyfuse3
+               channel: reads requests. answerers: chooses who answers each. names: answers rare ones, with pyfuse3
     daemon/    owns the interfaces, carries out commands, undoes those that fail
     client/    the Python API, over the files of a mount
     cli/       the commands `virtfs …` and `mount.virtfs`
@@ -48,7 +48,7 @@ __all__ = [
     "mount",
 ]
 
-TYPE_CHECKING = False  # typing.TYPE_CHECKING for checkers, without the import
+TYPE_CHECKING = False  # type checkers take it for typing.TYPE_CHECKING, which needs an import
 if TYPE_CHECKING:
     from virtfs import aio
     from virtfs.client.bridge import Bridge, Known
@@ -60,8 +60,8 @@ if TYPE_CHECKING:
     from virtfs.client.stream import Stream
     from virtfs.client.virt import Client, Host, Stats, Virt
 
-# The module of each name of the API. It is imported at the first use, so that the server and the commands, which import
-# this package too, do not wait for it.
+# The module of each name of the API. It is imported at the first use of the name, because the server and the commands
+# also import this package and must not wait for the API.
 _MODULES = {
     "Bridge": "bridge",
     "Cable": "mount",

@@ -5,8 +5,9 @@
         async for frame in port:
             ...
 
-Only what waits is here. Everything else returns at once, and is called as in virtfs: `v.mtu = 1400`. Calls that change
-something wait for the kernel, a few milliseconds; `anyio.to_thread.run_sync(net.create, 3)` keeps them off the loop.
+This module has only the calls that wait for frames, events or conditions. Everything else is used as in virtfs:
+`v.mtu = 1400`. A call that changes something waits for the kernel, for a few milliseconds;
+`anyio.to_thread.run_sync(net.create, 3)` makes such a call outside the event loop.
 """
 
 import os
@@ -56,13 +57,13 @@ class _Async:
         return self._file.fileno()
 
     def close(self) -> None:
-        """Close the file; idempotent. A task that waits for it gets anyio.ClosedResourceError."""
+        """Close the file; idempotent. A task that waits for the file gets anyio.ClosedResourceError."""
         if self._file is not None and not self._file.closed:
             anyio.notify_closing(self._file.fileno())
             self._file.close()
 
     async def _read(self, size: int) -> bytes:
-        """Read, and wait for data. Cancellation loses no frame."""
+        """Wait for data and return them. Cancellation loses no frame."""
         await anyio.lowlevel.checkpoint_if_cancelled()
         while True:
             try:
@@ -80,7 +81,7 @@ class Port(_Async):
     """The asynchronous form of virtfs.Port. Several tasks may share one."""
 
     async def send(self, frame: "bytes | bytearray | memoryview") -> None:
-        """Send a frame. It never waits for frames, and is a checkpoint. OSError: as for virtfs.Port.send()."""
+        """Send a frame. Never waits, but is a checkpoint. OSError: as for virtfs.Port.send()."""
         await anyio.lowlevel.checkpoint_if_cancelled()
         try:
             os.write(self.fileno(), frame)
@@ -96,7 +97,7 @@ class Port(_Async):
         return await self._read(ROOM)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield frames for ever. It ends with the OSError of recv(), such as EHOSTDOWN or ENXIO."""
+        """Yield frames until recv() raises OSError, such as EHOSTDOWN or ENXIO."""
         while True:
             yield await self.recv()
 
@@ -115,7 +116,7 @@ class Events(_Async):
         return event
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        """Yield events for ever. It ends with the OSError of get()."""
+        """Yield events until get() raises OSError."""
         while True:
             yield await self.get()
 
@@ -123,7 +124,7 @@ class Events(_Async):
 def open(virt: "Virt | str | os.PathLike[str]", mode: Mode = "rw") -> Port:
     """Return a port, to be opened by `async with`. virt: an interface, or the path of a frame file.
 
-    OSError, from `async with`: EBUSY, another program receives frames; EACCES, you may not.
+    OSError, from `async with`: EBUSY, another program receives frames; EACCES, permission denied.
     """
     return Port(virt.path / "frame" if isinstance(virt, Virt) else Path(virt), FLAGS[mode])
 

@@ -1,4 +1,4 @@
-"""The table of who answers which request."""
+"""The table of answerers: which part of the server answers which request."""
 
 import errno
 import os
@@ -164,7 +164,7 @@ def names_in(body: bytes, plus: bool = False) -> list[tuple[int, int, bytes, int
 @pytest.mark.parametrize("opcode", [p.FUSE_READDIR, p.FUSE_READDIRPLUS])
 @in_trio
 async def test_a_directory_is_read_in_pieces(opcode: int) -> None:
-    """Names that vanish meanwhile are left out, names that appear are not shown, and the others appear once."""
+    """Names that vanish meanwhile are left out, new names are not shown, and all other names appear once."""
     async with channel() as bench:
         nodes = {f"file{number}": Text(ROOT, lambda user: "") for number in range(50)}
         bench.root.add(nodes)

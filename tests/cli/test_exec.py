@@ -112,7 +112,7 @@ def at(directory: Path) -> Mounted:
 
 
 def test_which_interface_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A number is looked for in $VIRTFS, then in the working directory, then in all mounts."""
+    """A number is looked up in $VIRTFS, then in the working directory, then in all mounts."""
     one, other = tmp_path / "one", tmp_path / "other"
     for directory in (one / "virt3", other / "virt3", other / "virt4"):
         directory.mkdir(parents=True)

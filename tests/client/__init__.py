@@ -1,1 +1,1 @@
-"""The Python API on a mount, and against servers that the tests play."""
+"""Tests of the Python API, on a mount and against servers that the tests simulate."""

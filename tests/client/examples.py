@@ -32,7 +32,7 @@ def documented() -> Iterator[tuple[str, object]]:
         if inspect.isclass(thing):
             for member in dir(thing):
                 found = inspect.getattr_static(thing, member)
-                # A member of a base class of the API counts for each class that has it.
+                # A member of a base class of the API counts for each class that inherits it.
                 if (not member.startswith("_") or _our_operator(thing, member)) and not _is_field(thing, member):
                     yield f"{name}.{member}", found
 

@@ -15,7 +15,7 @@ from virtfs.core.events import EVENTS
 from virtfs.core.impairment import UNIMPAIRED
 from virtfs.core.verbs import BRIDGE, FORMS, VERBS, VIRT, Noun
 
-# The method that opens or waits for each file which is not the value of an attribute.
+# The method for each file that is not the value of an attribute.
 METHODS = {
     virtfs.Mount: {
         "clone": "clone",
@@ -39,7 +39,7 @@ METHODS = {
     },
 }
 FOLDERS = {"": virtfs.Mount, "virtN/": virtfs.Virt, "virtN/tap/": virtfs.Host, "bridge/bridgeN/": virtfs.Bridge}
-# An argument for each verb that needs one, if "1" is none.
+# An argument for each verb that does not accept "1".
 _ARGUMENTS = {
     "link": "02:00:00:00:00:01", "taplink": "02:00:00:00:00:01", "deladdr": "02:00:00:00:00:01", "mode": "600",
     "static": "tap1 02:00:00:00:00:01", "carrier": "open", "exclusive": "both", "impair": "delay 20ms", "mtu": "1500",
@@ -55,7 +55,7 @@ def keyword(verb: str) -> str:
 @pytest.mark.parametrize(("noun", "keywords"), [(VIRT, lines.VirtVerbs), (BRIDGE, lines.BridgeVerbs)])
 def test_every_verb_has_its_keyword(noun: Noun, keywords: type) -> None:
     verbs = {verb.name: verb for verb in VERBS if verb.noun == noun}
-    # A verb without an argument that ends the effect of another verb is the value False of the other.
+    # Some verbs have no argument and end the effect of another verb. They are the value False of that other verb.
     off = {name for name, verb in verbs.items() if not verb.arguments and (name == "down" or name[0] == "-")}
     assert {*keywords.__annotations__} == {keyword(name) for name in verbs.keys() - off}
     for name, verb in verbs.items():

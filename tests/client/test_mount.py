@@ -1,4 +1,4 @@
-"""Mount, Virt, Bridge, cables and events: what a program says, the kernel and other programs see, and back."""
+"""Mount, Virt, Bridge, cables and events: a program and the kernel or other programs see each other's changes."""
 
 import errno
 import io
@@ -34,7 +34,7 @@ def test_the_values_of_an_interface(mount: Mount, v: virtfs.Virt) -> None:
 
 
 def test_the_attributes_are_those_of_status_json(net: virtfs.Mount, v: virtfs.Virt) -> None:
-    """Also their types: a new file needs an attribute that agrees with status.json."""
+    """Their types agree, too: a new file needs an attribute that agrees with status.json."""
     v.set(pace=2, history="64K", inet="10.0.3.1/24")
     told = net.status()["virts"][0]
     for name, value in told.items():
@@ -95,7 +95,7 @@ def test_interfaces_are_a_collection(net: virtfs.Mount) -> None:
 
 
 def test_the_lowest_free_number(mount: Mount, net: virtfs.Mount) -> None:
-    """Like `create` without a number, it leaves alone what the host has, whoever else creates interfaces."""
+    """As with `create` in ctl, numbers that the host uses are skipped, even if several threads create interfaces."""
     mount.ip("tuntap add tap0 mode tap")
     net.create(1)
     assert net.create(up=True).number == 2

@@ -1,4 +1,4 @@
-"""The descriptor of a tap, over the socket `fd` of an interface that a server played by the test answers."""
+"""The descriptor of a tap, over the socket `fd` of an interface. The test plays the server."""
 
 import errno
 import json
@@ -20,10 +20,10 @@ _GRANTED = {"name": "virt3", "tap": "tap3", "address": "b2:0a:00:0b:0e:03", "mtu
 
 
 class Server:
-    """Answers the requests for one interface. answer: what it answers; fd: whether a descriptor goes with it."""
+    """Answers the requests for one interface. answer: its text. fd: whether a descriptor goes with it."""
 
     def __init__(self, folder: Path) -> None:
-        # As in a mount, `fd` is a link to a socket elsewhere, and the path of a mount may be longer than an address.
+        # As in a mount, `fd` is a link to a socket elsewhere. Its path may be too long for a socket address.
         (folder / "virt3").mkdir(parents=True)
         (folder / "virt3/fd").symlink_to(folder / "run.socket")
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

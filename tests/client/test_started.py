@@ -1,4 +1,4 @@
-"""virtfs.mount(): a server of one's own, as a program. The example of its docstring has a temporary directory."""
+"""virtfs.mount(): starts a server as a program. The example in its docstring tests the temporary directory."""
 
 import subprocess
 import sys

@@ -1,6 +1,6 @@
 """QEMU's firmware boots by DHCP and TFTP from dnsmasq on the tap. `make boot` runs these tests.
 
-Each boot takes 10 s of processor time without KVM, so `make test` has only its beginning (test_works_with.py). The
+Each boot takes 10 s of processor time without KVM, so `make test` runs only its beginning (test_works_with.py). The
 owner of the interface starts QEMU, without root.
 """
 

@@ -25,9 +25,10 @@ FILES = (ROOT / "man/virtfs.5").read_text()
 
 _MACROS = re.compile(r"\b(?:Cm|Ar|Li|Oo|Oc|Op|Ns)\b ?")
 
-# Prints every file of a mount with its permission bits and how root can open it: r, w or rw. Opening for both at once
-# is tried if neither alone works. Numbers of interfaces and bridges become N. rx and fd are left out. They link out of
-# the mount: rx to a FIFO, whose open for reading waits for a writer, and fd to a socket, which cannot be opened.
+# Prints every file of a mount with its permission bits and how root can open it: r, w or rw. If neither reading nor
+# writing alone works, the script tries both at once. Numbers of interfaces and bridges become N. rx and fd are left
+# out, because they link out of the mount: rx to a FIFO, whose open for reading waits for a writer, and fd to a socket,
+# which cannot be opened.
 _ALL = r"""
 echo create 3 >/mnt/virt/ctl
 echo create bridge3 >/mnt/virt/ctl

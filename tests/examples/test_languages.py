@@ -21,7 +21,7 @@ _SOURCE = {"c": "c/responder.c", "go": "go/responder.go", "rust": "rust/responde
 
 
 def build(language: str, source: Path, program: Path) -> None:
-    """Build a program in its folder. go(1) needs a cache, which it gets there too."""
+    """Build a program in its folder. The cache that go(1) needs is there, too."""
     command = _BUILD[language](str(source), str(program))
     if shutil.which(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")

@@ -18,7 +18,7 @@ MS = 10**6
 
 
 class Way:
-    """An impaired path, of which it is the end.
+    """An impaired path and its far end.
 
     out: the frames that left it, each with its time in seconds since the path was created
     """

@@ -25,8 +25,8 @@ from virtfs.host.tap import Tap
 
 # Functions that may block. A name lookup may ask a server. rtnetlink, ethtool and the ioctls of a tap wait for
 # rtnl_mutex (drivers/net/tun.c __tun_chr_ioctl). Closing a tap or a ring waits for RCU. A call in another namespace and
-# the compilation of a filter wait for a thread. The others wait for a disk, for a child
-# process, or for the look-up of a path, which can lead into the mount itself.
+# the compilation of a filter wait for a thread. The remaining functions wait for a disk, a child process, or the
+# look-up of a path, which can lead into the mount itself.
 DOORS: list[tuple[object, str]] = [
     (pwd, "getpwnam"),
     (pwd, "getpwuid"),

@@ -32,7 +32,7 @@ def ask(name: str, message: bytes) -> tuple[int, dict[str, Any], int]:
 
 
 def change_everything(fd: int, tap: str) -> None:
-    """Change all that the holder of a tap's descriptor can change."""
+    """Change every setting that the holder of a tap's descriptor can change."""
     for request, number in (
         (0x400454D0, 7),  # TUNSETOFFLOAD: TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6
         (0x400454CC, 1000),  # TUNSETOWNER

@@ -1,7 +1,7 @@
 """Programs in a real terminal: tmux, driven in its control mode (tmux(1), CONTROL MODE).
 
 In this mode tmux reads commands from a pipe, answers between %begin and %end, and reports each output of the program in
-the terminal, so that a test can wait for the next one.
+the terminal. So a test can wait for the next output.
 """
 
 import os
@@ -18,11 +18,11 @@ from harness.places import Place, finished
 from harness.serving import ENVIRONMENT
 from harness.waiting import PATIENCE, Stuck
 
-_LOOK = 0.5  # seconds without a report from tmux, after which to look anyway
+_LOOK = 0.5  # seconds to wait for a report from tmux before looking anyway
 
 
 class Screen:
-    """A terminal in which a shell script runs. environment: of tmux and the script."""
+    """A terminal in which a shell script runs. environment: that of tmux and the script."""
 
     def __init__(self, place: Place, directory: Path, script: str, environment: dict[str, str]) -> None:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -80,7 +80,7 @@ class Screen:
         self.press("Enter")
 
     def text(self, colours: bool = False) -> str:
-        """Return what the terminal shows. colours: with the escape sequences of colours and attributes."""
+        """Return what the terminal shows. colours: include the escape sequences of colours and attributes."""
         return "\n".join(self.ask(f"capture-pane -p{'e' if colours else ''}")).rstrip()
 
     def until(self, pattern: str) -> str:

@@ -206,7 +206,7 @@ class Virt:
         self.listen()
 
     def listen(self) -> None:
-        """Open the sockets of `host_sends` and `host_gets` again, for a tap that may have been made again."""
+        """Open the sockets of `host_sends` and `host_gets` again, for a tap that may have been recreated."""
         self._wire = self.mount.root.call(programs.wire, self.tap)
 
     def set(self, verbs: str) -> None:

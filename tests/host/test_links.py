@@ -264,7 +264,7 @@ def test_nothing_is_left_open_and_a_namespace_may_die(elsewhere: Namespace) -> N
 
 
 def test_only_these_taps_are_deleted(links: Links, elsewhere: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Taps in another namespace stay, and an interface that gets the name of a deleted tap meanwhile."""
+    """Taps in another namespace stay. So does an interface that meanwhile gets the name of a deleted tap."""
     monkeypatch.setattr(links_module, "DELETED_AT_ONCE", 3)
     with ExitStack() as closing:
         taps = [closing.enter_context(Tap.open(Unit(unit))) for unit in range(8)]

@@ -1,6 +1,7 @@
-"""A server imports pyroute2 only for bridges, without the parts that it does not use, and prometheus_client later.
+"""A server starts without importing pyroute2 and prometheus_client, and imports only some parts of pyroute2 later.
 
-Other programs can still import all of it.
+It needs pyroute2 only for bridges, and leaves out the parts that it does not use.
+Other programs can still import all of pyroute2.
 """
 
 import os

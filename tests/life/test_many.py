@@ -1,4 +1,4 @@
-"""Many interfaces: what each takes, and that they come and go with one write."""
+"""Many interfaces: the resources of each, and their creation and destruction by one write."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ def lines(verb: str) -> str:
 def test_what_many_interfaces_take(alone: Alone) -> None:
     mount = alone()
     mount.ctl(lines("create"))
-    mount.ctl(lines("destroy"))  # what the first interfaces load stays
+    mount.ctl(lines("destroy"))  # modules that the first interfaces load stay loaded
     before, files = memory(mount), len(mount.descriptors())
     mount.ip("link add tap9999 type bridge")
     mount.ctl(lines("create"))

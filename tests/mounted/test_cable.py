@@ -58,7 +58,7 @@ def of_cable(virt: Virt) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def of_metrics(source: Virt, sink: Virt) -> dict[str, float]:
-    """Return the counters of one direction of a cable that are not 0, as `metrics` has them."""
+    """Return the counters of one direction of a cable that are not 0, from `metrics`."""
     return {
         sample.name.removeprefix("virtfs_cable_").removesuffix("_total"): sample.value
         for family in text_string_to_metric_families(source.mount.read("metrics") + "\n")
@@ -145,7 +145,7 @@ def sends_together(left: Host, right: Host) -> str:
 
 
 def test_datagrams_sent_together_cross_together(pair: Pair) -> None:
-    """They are one frame in the cable, and as many frames as datagrams for a reader."""
+    """The cable carries them as one frame, but a reader gets a frame for each datagram."""
     if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 2):
         pytest.skip("kernel lacks offload of UDP datagrams to a tap (TUN_F_USO4, Linux 6.2)")
     left, right = pair
@@ -337,7 +337,7 @@ def ended(counters: dict[str, int]) -> int:
 
 
 def test_each_impairment_of_a_cable_is_counted(joined: tuple[Virt, Virt]) -> None:
-    """All numbers are in the direction that has the impairment; the ends count what enters and leaves the cable."""
+    """Only the direction that has the impairment counts it. The ends count what enters and leaves the cable."""
     first, second = joined
     first.mount.ctl(
         f"uncable {first.unit} {second.unit}\n"

@@ -234,7 +234,7 @@ def test_seqpacket(virt: Virt, folder: Path) -> None:
 
 
 def test_datagrams(virt: Virt, folder: Path) -> None:
-    """The peer may end and come again, also without a frame from the host that would show it."""
+    """The peer may end and start again, even if no frame from the host reveals that it has ended."""
     name = f"dgram:{folder}/peer,{folder}/own"
     virt.mount.ctl(f"cable {virt.unit} {name}")
     for number in range(2):
@@ -398,7 +398,7 @@ def test_frames_that_the_tap_refuses_are_counted(virt: Virt, peer: Peer) -> None
 
 
 def test_many_short_records(virt: Virt, peer: Peer) -> None:
-    """They are cut into turns, and none of them is lost."""
+    """They are handled in several turns, and none of them is lost."""
     cabled(virt, peer)
     peer.socket.sendall(record(b"x") * 9000 + record(frame(60)))
     assert virt.host_gets() == frame(60)
@@ -465,7 +465,7 @@ def test_a_port_of_this_host_without_a_listener(virt: Virt) -> None:
 
 
 def test_it_is_restored(lasting: LastingOnes, folder: Path) -> None:
-    """Also after a kill, which leaves the path of the listening socket."""
+    """This works even after a kill, which leaves the path of the listening socket behind."""
     mount = lasting("state=/mnt/state")
     mount.ctl(f"create 1 up\ncreate 2 up\ncable 1 unix-listen:{folder}/own\ncable 2 tcp-listen:4000 delay 1ms")
     before = mount.read("ctl")

@@ -1,4 +1,4 @@
-"""check LINE: answers as the line would, and changes nothing."""
+"""check LINE: has the same result or error as the line, but changes nothing."""
 
 import errno
 import os
@@ -53,7 +53,7 @@ ALSO_REFUSED = [
 
 @pytest.fixture
 def laboratory(mount: Mount) -> Iterator[str]:
-    """Interfaces, a bridge and a cable; the text of ctl."""
+    """Create interfaces, a bridge and a cable. Return the text of ctl."""
     if "far" not in mount.sh("ip netns list"):
         mount.sh("ip netns add far")
     mount.ctl("create 3 inet 10.0.3.1/24 description keep me\ncreate 5\ncreate 6\ncreate 7\ncreate bridge0\ncable 5 6")

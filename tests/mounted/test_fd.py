@@ -83,7 +83,7 @@ def test_frames_both_ways(virt: Virt, request_: dict[str, int], header: bytes) -
 
 
 def test_others_meanwhile(virts: Virts) -> None:
-    """Nobody else reads; other programs write, and captures go on."""
+    """No other program can read frames. Others can write, and captures go on."""
     virt, other = virts(), virts()
     capture = virt.mount.root.open(f"{virt.name}/pcap", os.O_RDONLY)
     loan = Loan(virt)
@@ -149,7 +149,7 @@ def test_all_that_a_holder_changes_is_restored(virts: Virts, request_: dict[str,
 
 
 def test_who_may(virts: Virts) -> None:
-    """The rights are those for opening frame for reading and writing, supplementary groups included."""
+    """The rights are those that an open of `frame` for reading and writing needs, including supplementary groups."""
     virt = virts("up owner daemon mode 0600")
     owner, other = virt.mount.process(DAEMON), virt.mount.process(2)
     member = virt.mount.process()
@@ -259,7 +259,7 @@ def test_kills_at_any_moment(virt: Virt) -> None:
 
 
 def test_idle_connections(virts: Virts) -> None:
-    """A user can have few connections that ask for nothing, and they keep nobody else from asking."""
+    """A user can have only a few connections without a request, and they do not prevent requests by others."""
     virt = virts("up owner daemon")
     process = virt.mount.process(DAEMON)
     idle = [process.call(borrowing.connect, virt.name) for _ in range(8)]

@@ -227,7 +227,7 @@ def test_captures_see_what_is_lost_in_and_not_what_is_lost_out(virt: Virt) -> No
 
 
 def test_each_impairment_is_counted_in_its_direction(virt: Virt) -> None:
-    """A reordered or corrupted frame is counted beside the frames; a dropped frame, within the dropped ones."""
+    """Reordered and corrupted frames are also in `frames`. Frames that the impairment drops are also in `dropped`."""
     file = virt.open(os.O_RDWR | os.O_NONBLOCK)
     virt.set("impair delay 1ms limit 5 duplicate 50% reorder 50% corrupt 50% loss 20% seed 3")
     virt.host_sends(*FRAMES[:50])

@@ -68,7 +68,7 @@ def test_a_signal_ends_what_waits(virt: Virt, waiting: str, number: signal.Signa
 
 
 def test_a_script_that_was_interrupted_goes_on(virt: Virt) -> None:
-    """A program that catches SIGALRM gets the number of bytes whose lines have run, and writes the others."""
+    """In a program that catches SIGALRM, write(2) returns the bytes whose lines have run. It then writes the rest."""
     program = """
 $SIG{ALRM} = sub { $caught++ };
 $rest = join '', map { 'mtu ' . (1400 + $_ % 2) . " description $_\\n" } 1 .. 150;
@@ -114,7 +114,7 @@ def test_calls_beside_a_script(mount: Mount, virt: Virt, number: signal.Signals)
 
 
 def test_a_background_job_that_ends_does_not_fail_a_call(mount: Mount, virt: Virt) -> None:
-    """bash gets SIGCHLD during its own calls: open, write and stat are not interrupted."""
+    """bash gets SIGCHLD during its own calls of open, write and stat, which are not interrupted."""
     lines = "".join(f"mtu {1400 + n % 2} description {n}\n" for n in range(1, 201))
     mount.root.call(Path("/mnt/lines").write_text, lines)
     script = f"""

@@ -116,7 +116,7 @@ def test_ctl_says_why_a_line_is_refused(mount: Mount) -> None:
 
 
 def test_ctl_of_an_owner(virt: Virt) -> None:
-    """A line about the own interface goes to the ctl of the interface, since the mount's is for root."""
+    """A line about the owner's interface goes to the ctl of the interface, since only root may use the mount's."""
     mount = virt.mount
     virt.set("owner nobody")
     mount.sh(f"{NOBODY} ctl {virt.name} mtu 1300")

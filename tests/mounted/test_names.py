@@ -17,7 +17,7 @@ def test_a_new_owner_shows_at_once(mount: Mount) -> None:
     root = mount.root
     held = [root.call(os.open, f"{DIR}/{place}", os.O_PATH) for place in PLACES]
     for owner, group in ((1001, 0), (1002, 1003), (0, 0)):
-        for _ in range(2):  # from the second time on, from the kernel's cache
+        for _ in range(2):  # the second time, the kernel may answer from its cache
             mount.read("virt3/mtu")
         mount.ctl(f"virt3 owner {owner} group {group}")
         for place, fd in zip(PLACES, held, strict=True):

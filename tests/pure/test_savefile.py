@@ -374,7 +374,7 @@ def test_a_frame_shorter_than_its_fcs_is_empty() -> None:
     assert list(singly(Reader().feed_frames(file, lambda: 100))) == [b""] * 20
 
 
-# feed_frames(): only the frames of the records, in groups; frames that are laid out alike in a Run.
+# feed_frames() returns only the frames of the records, in groups. Consecutive frames with the same layout are a Run.
 
 
 def singly(found: Iterable[Group | list[bytes]]) -> Iterator[bytes]:
@@ -390,7 +390,7 @@ def frames_file(kind: str, order: str, frames: Iterable[bytes]) -> bytes:
 
 
 def listed(found: Iterable[Group]) -> list[Run | list[bytes]]:
-    """Return groups as they are, but with lists for iterators."""
+    """Return groups, with lists instead of iterators."""
     return [one if isinstance(one, Run) else list(one) for one in found]
 
 
@@ -472,7 +472,7 @@ def bare(captured: int, kind: int = 6) -> bytes:
     return block("<", kind, struct.pack("<IIIII", 0, 0, 7, captured, captured) + FRAME)
 
 
-# A packet, and what is done to its bytes: the place and the value of a byte that is changed.
+# A packet, and None or a change of one of its bytes: the offset and the new value.
 packets = st.tuples(
     st.one_of(
         st.builds(

@@ -37,8 +37,8 @@ class Ledger:
     sent: frames that the test has sent through the tap. written: frames written that virtfs must have counted,
     and frames that removed cables have handed to the interface. read: frames read by programs.
     base: the kernel's counters when this ledger began.
-    mixed: whether others than the test can send through the tap, because it has been in a bridge.
-    unread: whether frames were read that the test does not know of, by a killed program or as copies from a cable.
+    mixed: whether senders other than the test can use the tap, because it has been in a bridge.
+    unread: whether frames unknown to the test were read, by a killed program or as copies from a cable.
     disturbed: whether an impairment may have changed the order of the frames.
     """
 
@@ -66,7 +66,7 @@ class Ledger:
         self.frames_in += frames
 
     def wrong_counts(self, stats: dict[str, int], kernel: tuple[int, int, int], carried: int) -> list[str]:
-        """Return the sums that do not add up, while nothing waits.
+        """Return the sums that do not add up. No frame may be waiting.
 
         kernel: the received, transmitted and dropped packets of the tap. carried: frames that the cable of the
         interface has handed to it.

@@ -1,4 +1,4 @@
-"""How interfaces are shown in columns of text: states, numbers, and cells of a fixed width.
+"""Format interfaces as columns of text: their states, numbers, and cells of a fixed width.
 
 A terminal shows some characters in two cells and some in none, so widths are counted in cells, not in characters.
 """
@@ -18,7 +18,10 @@ def state_of(virt: Object) -> str:
 
 
 def host_of(virt: Object) -> str:
-    """Return the host's end of an interface: its name if that is unusual, addresses, bridge and namespace."""
+    """Describe the host's end of an interface: its addresses, bridge and namespace, and the description.
+
+    The name of the tap comes first, unless it is tapN.
+    """
     tap = virt["tap"]
     parts = [] if tap["name"] == f"tap{virt['unit']}" else [tap["name"]]
     parts += tap["addresses"]
@@ -29,7 +32,7 @@ def host_of(virt: Object) -> str:
 
 
 def short(number: float) -> str:
-    """Return a number in at most five characters: 999, 12.3k, 4.56M."""
+    """Format a number in at most five characters: 999, 12.3k, 4.56M."""
     if number and number < 10 and number != int(number):
         return f"{number:.1f}"
     for unit in _UNITS:
@@ -51,7 +54,7 @@ def _cells(char: str) -> int:
 
 
 def cut(text: str, width: int) -> str:
-    """Return a text of at most `width` cells. "…" replaces what is cut off."""
+    """Shorten a text to at most `width` cells. "…" replaces the part that is cut off."""
     if cells(text) <= width:
         return text
     kept = ""
@@ -63,13 +66,13 @@ def cut(text: str, width: int) -> str:
 
 
 def padded(text: str, width: int, side: str) -> str:
-    """Return a text of `width` cells, or of more if it is longer. side: "<" aligns it left, ">" right."""
+    """Pad a text to `width` cells. A longer text does not change. side: "<" aligns it left, ">" right."""
     blanks = " " * (width - cells(text))
     return text + blanks if side == "<" else blanks + text
 
 
 def table(rows: Sequence[Sequence[str]], alignment: str, width: int) -> Iterator[str]:
-    """Yield the lines of a table, whose last column takes the rest of the line. alignment: "<" or ">" a column."""
+    """Yield the lines of a table, each cut at `width` cells. alignment: "<" or ">" for each column."""
     widths = [max(cells(row[column]) for row in rows) for column in range(len(alignment))]
     for row in rows:
         yield cut(" ".join(map(padded, row, widths, alignment)).rstrip(), width)

@@ -1,8 +1,8 @@
 """Completion of command lines. The scripts in completions/ ask `virtfs __complete WORD ...` for the candidates.
 
-WORD is each word after `virtfs`, up to the one to complete. The first line of the answer tells the script what else the
-shell itself shall offer: "none", "files", "directories", or "command N" if the words from number N on are a command
-line of their own. Each further line is a candidate, a tab, and the meaning of the candidate.
+The WORDs are those after `virtfs`, up to and including the one to complete. The first line of the answer tells the
+script which candidates the shell adds: "none", "files", "directories", or "command N". In the last case, the words from
+number N on are a separate command line. Each further line is a candidate, a tab, and the meaning of the candidate.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from virtfs.cli.mounts import ask, chosen, read, say, visible
 from virtfs.core.verbs import BRIDGE, VIRT
 from virtfs.fuse.mounttable import resolve
 
-_PATIENCE = 1.0  # seconds to wait for a mount; the user waits, too
+_PATIENCE = 1.0  # seconds to wait for a mount, while the user waits for the candidates
 _OF_ONE = re.compile(r"(virt|bridge)[0-9]+")
-_OPTION = re.compile(r"^  (\w+=?)[A-Z]* *(.*)$", re.MULTILINE)  # of the option -o, in the help text
+_OPTION = re.compile(r"^  (\w+=?)[A-Z]* *(.*)$", re.MULTILINE)  # a mount option, as the help text lists it
 
 
-_COMMAND = argparse.Action([], "command", metavar="CMD")  # what follows the "--" of exec
+_COMMAND = argparse.Action([], "command", metavar="CMD")  # the words after the "--" of exec
 
 
 class Given(NamedTuple):
@@ -38,7 +38,7 @@ class Given(NamedTuple):
 
 
 def complete(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    """Print the answer for a command line, whose last word is to be completed."""
+    """Print the answer for a command line. Its last word is the one to complete."""
     *before, current = words or [""]
     shell, candidates = _candidates(parser, before, current)
     shown = (f"{word}\t{meaning}" for word, meaning in candidates if word.startswith(current))
@@ -82,7 +82,10 @@ def _options(parser: argparse.ArgumentParser) -> list[Candidate]:
 
 
 def _walk(parser: argparse.ArgumentParser, before: Sequence[str]) -> tuple[Given, argparse.Action | None, int]:
-    """Return what precedes the word to complete, the action that takes this word, and where the words begin."""
+    """Return the options and words before the word to complete, the action that takes it, and an index.
+
+    The index is where the positional words begin in `before`.
+    """
     by_name = {option: action for action in parser._actions for option in action.option_strings}
     places = [action for action in parser._actions if not action.option_strings]
     options: dict[str, str] = {}
@@ -105,7 +108,7 @@ def _walk(parser: argparse.ArgumentParser, before: Sequence[str]) -> tuple[Given
 
 
 def _mount_options(text: str, current: str) -> list[Candidate]:
-    """Return the candidates for a list of mount options: the list so far with one more option."""
+    """Return the candidates for a list of mount options. Each is the list so far plus one more option."""
     so_far = current[: current.rfind(",") + 1]
     used = {option.partition("=")[0] for option in so_far.split(",")}
     found = _OPTION.findall(text.partition("options, after -o")[2])
@@ -123,14 +126,17 @@ def _of_ctl(given: Given) -> Iterator[Candidate]:
 
 
 def _names(options: Mapping[str, str], below: str = "/") -> Names:
-    """Return the names in the mount that a command means, and on the host. below: a path to remove from that of -d."""
+    """Return the names in the mount that a command refers to, and the names on the host.
+
+    below: a path to remove from the end of the directory that -d gives.
+    """
     with suppress(OSError):
         return names_of(chosen(options.get("directory")).removesuffix(below).removesuffix("/bridge"))
     return Names()
 
 
 def names_of(directory: str) -> Names:
-    """Return the names in a mount and on the host. If the mount does not answer soon, its names are missing."""
+    """Return the names in a mount and on the host. If the mount does not answer soon, the names in it are missing."""
     (answer,) = ask([resolve(directory)], lambda mount: read(mount, "status.json"), _PATIENCE)
     status = {"virts": [], "bridges": [], "cables": []} if answer.error else json.loads(answer.data)
     links = sorted(os.listdir("/sys/class/net"))

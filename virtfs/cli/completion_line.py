@@ -1,7 +1,7 @@
-"""Candidates for the next word of a line of ctl: pure, derived from the tables of core.verbs.
+"""Candidates for the next word of a line of ctl. Pure: derived from the tables of core.verbs.
 
-A candidate is a word and its meaning. The grammar decides whether a line is valid. Here a word that is not understood
-is skipped, so that a typing error early in a line does not end the completion.
+A candidate is a word and its meaning. This module does not check lines; the grammar does that. Unknown words are
+skipped, so that a typing error early in a line does not end the completion.
 """
 
 import re
@@ -23,10 +23,10 @@ _CHOICE: Final = re.compile(r"[a-z]+(\|[a-z]+)+")
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The names that exist at the moment: those of the mount, and those of the host.
+    """The names that exist at the moment, in the mount and on the host.
 
-    virts: maps names to notes. members, addresses: by the name of the bridge, and of the interface or bridge. cables:
-    pairs of names.
+    virts: a note about each interface, by name. members: those of each bridge, by name. addresses: those of each
+    interface and bridge, by name. cables: the names of both ends.
     """
 
     virts: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Names:
 
 
 def of_line(before: Sequence[str], names: Names) -> Candidates:
-    """Yield the candidates for the word after the words `before` of a line of the mount's ctl."""
+    """Yield the candidates for the next word of a line of the mount's ctl. before: the words so far."""
     first, rest = (before[0], before[1:]) if before else ("", ())
     known = {form.kind: form for form in reversed(FORMS) if form.kind != "change"}
     if not before:
@@ -89,7 +89,10 @@ def _of_cable(kind: str, rest: Sequence[str], names: Names) -> Candidates:
 
 
 def of_verbs(noun: Noun, target: str, before: Sequence[str], names: Names) -> Candidates:
-    """Yield the candidates after the words `before` of a list of verbs. target: what they change."""
+    """Yield the candidates for the next word of a list of verbs.
+
+    target: the name of the interface or bridge that the verbs change, or "". before: the words so far.
+    """
     at = 0
     while at < len(before):
         verb = find(noun, before[at])

@@ -30,9 +30,9 @@ def ctl(directory: str | None, words: Sequence[str]) -> None:
 
 
 def _write(directory: str, line: str) -> bytes:
-    """Write a line. Return a warning of last_error about a line that has succeeded, or b"". Runs in a child."""
+    """Write a line. Return the warning in last_error after a line that succeeded, or b"". Runs in a child."""
     file = os.path.join(directory, "ctl")
-    # The owner of an interface may not write to the mount's ctl, but to that of the interface.
+    # The owner of an interface may write to the interface's ctl, but not to the mount's.
     if (match := _OF_ONE.fullmatch(line)) and not os.access(file, os.W_OK):
         own = os.path.join(directory, match[1], "ctl")
         if os.access(own, os.W_OK):
@@ -52,7 +52,7 @@ def _write(directory: str, line: str) -> bytes:
 
 
 def _last_error(directory: str) -> str:
-    """Return the text of the mount's last_error. directory: that of the mount, of an interface or of a bridge."""
+    """Return the text of the mount's last_error. directory: the mount, an interface or a bridge."""
     for above in (".", "..", "../.."):
         with suppress(OSError):
             text = read(directory, f"{above}/last_error").decode("utf-8", "surrogateescape").strip()

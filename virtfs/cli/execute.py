@@ -21,8 +21,8 @@ from virtfs.fuse.mounttable import mounts
 # The connection gets the lowest free number from here on, where few programs expect a descriptor of their own.
 _CONNECTION = 100
 _ANSWER = 4096  # bytes
-_PATIENCE = 30  # seconds that the server has for its answer
-# The module signal of Python has ignored these, and an ignored signal stays ignored in the executed program.
+_PATIENCE = 30  # seconds to wait for the server's answer
+# Python ignores these signals from its start, and an ignored signal stays ignored in the executed program.
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
@@ -30,8 +30,9 @@ def execute(interface: str, command: list[str], *, number: int, header: bool, tu
     """Replace this process by a command that has the tap of an interface.
 
     number: the descriptor that the command gets. header: whether a virtio_net_hdr precedes each frame. tun: whether the
-    command gets no descriptor, and attaches to the tap itself. Returns only if the command cannot be run: 127, there is
-    no such program; 126, it cannot be executed. VirtError: there is no such interface, or the server refuses.
+    command attaches to the tap itself, and so gets no descriptor.
+    Returns an exit status only if the command cannot be run: 127, there is no such program; 126, it cannot be executed.
+    VirtError: there is no such interface, or the server refuses the request.
     """
     if number < 0:
         raise VirtError(errno.EINVAL, f"exec: --fd {number} is not the number of a descriptor")
@@ -48,10 +49,11 @@ def execute(interface: str, command: list[str], *, number: int, header: bool, tu
 
 
 def find(interface: str) -> Path:
-    """Return the directory of an interface, given by its path, by its number, or by its name.
+    """Return the directory of an interface. interface: its path, number or name.
 
-    For a number or a name, the mount is $VIRTFS, or the mount of the working directory, or the only mount that has the
-    interface. VirtError: EINVAL, there are several; ENXIO, there is none.
+    A number or a name is looked up in $VIRTFS, then in the mount that contains the working directory, then in all
+    mounts. VirtError: EINVAL, several mounts have the interface, or the word is not valid; ENXIO, there is no such
+    interface.
     """
     if "/" in interface or interface in (".", ".."):
         return _checked(Path(interface))
@@ -80,7 +82,7 @@ def _checked(directory: Path) -> Path:
 
 
 def borrow(directory: Path, request: dict[str, Any]) -> tuple[socket.socket, int]:
-    """Get the tap of an interface. Return the connection, and the descriptor of the tap, or -1 if the answer has none.
+    """Request the tap of an interface. Return the connection, and the descriptor of the tap or, without one, -1.
 
     VirtError: the server refuses the request or does not answer.
     """
@@ -105,7 +107,7 @@ def borrow(directory: Path, request: dict[str, Any]) -> tuple[socket.socket, int
 
 
 def _arrange(connection: socket.socket, tap: int, number: int) -> None:
-    """Give the tap its number, and let the program inherit both descriptors."""
+    """Move the tap to its descriptor number, and let the program inherit the tap and the connection."""
     os.set_inheritable(fcntl.fcntl(connection.detach(), fcntl.F_DUPFD, max(_CONNECTION, number + 1)), True)
     if tap == number:
         os.set_inheritable(tap, True)

@@ -19,7 +19,7 @@ INTERVAL = 0.25  # seconds between the two samples from which the rates are comp
 
 
 def ls(directory: str | None, as_json: bool) -> int:
-    """Print a mount, or all mounts that the user can see. Return the exit status: 1 if a mount does not answer.
+    """Print a mount, or all mounts that the user can see. Return the exit status: 0, or 1 if one does not answer.
 
     directory: the mount point; None for all mounts. VirtError: EINVAL, no virtfs is mounted there.
     """

@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _with_line_apart(words: Sequence[str]) -> list[str]:
-    """Return a command line with "--" before the LINE of `virtfs ctl`, which may begin with a verb such as -strict."""
+    """Return a command line with "--" before the LINE of `virtfs ctl`. LINE may begin with a verb such as -strict."""
     words = list(words)
     if words[:1] != ["ctl"] or {"-h", "--help"} & set(words[1:2]):
         return words
@@ -174,7 +174,7 @@ def _with_line_apart(words: Sequence[str]) -> list[str]:
 
 
 def _split(words: Sequence[str]) -> tuple[Sequence[str], list[str]]:
-    """Split the arguments of `virtfs exec` at "--" into its own and the command. Leave those of other commands whole.
+    """Split the arguments of `virtfs exec` at "--" into its own and the command. Do not split other commands.
 
     argparse cannot do this, since options may follow N, and the command may have options of the same names.
     """

@@ -1,8 +1,8 @@
 """The virtfs mounts that a user can see, and how commands use their files without hanging.
 
-A command reads a mount through its files, like any other program. A call on a file hangs while the server of the mount
-is stopped, and only SIGKILL ends it. So a child process makes the calls of each mount and sends its result through a
-pipe (fuse.hanging).
+A command reads a mount through its files, like any other program. While the server of a mount is stopped, a call on a
+file hangs, and only SIGKILL ends the calling process. So a child process for each mount makes the calls, and sends the
+result through a pipe (fuse.hanging).
 """
 
 import errno
@@ -21,29 +21,29 @@ from virtfs.core.quoting import quoted
 from virtfs.fuse.hanging import STOPPED, Child, stopped_servers
 from virtfs.fuse.mounttable import Mounted, mounts, resolve
 
-PATIENCE = 5.0  # seconds to wait for the answer of a mount; a loaded machine may need more than one
+PATIENCE = 5.0  # seconds to wait for the answer of a mount; a loaded machine may need more than 1 s
 
 Work = Callable[[str], bytes]
 
 
 class Answer(NamedTuple):
-    """What a mount has answered. data: the result. error: None, or a sentence that says why there is no result."""
+    """The answer of a mount. data: the result. error: None, or the reason why there is no result."""
 
     data: bytes
     error: OSError | None = None
 
 
 def visible() -> list[Mounted]:
-    """Return the virtfs mounts in the mount table, each file system once, in the order of their directories."""
+    """Return the virtfs mounts in the mount table, each file system once, sorted by directory."""
     found = {mount.device: mount for mount in reversed(mounts()) if mount.virtfs and mount.root == "/"}
     return sorted(found.values(), key=lambda mount: mount.directory)
 
 
 def chosen(directory: str | None) -> str:
-    """Return the directory of the mount that a command means.
+    """Return the directory of the mount that a command refers to.
 
-    directory: what the user has given. None: use $VIRTFS, or the mount that contains the working directory, or the only
-    mount. VirtError: ENOENT, there is no mount; EINVAL, there are several.
+    directory: as the user gave it. If it is None, the first of these that exists is used: $VIRTFS, the mount that
+    contains the working directory, the only mount. VirtError: ENOENT, there is no mount; EINVAL, there are several.
     """
     if directory := directory or os.environ.get("VIRTFS"):
         return resolve(directory)
@@ -60,10 +60,10 @@ def chosen(directory: str | None) -> str:
 
 
 def ask(directories: Sequence[str], work: Work, seconds: float = PATIENCE) -> list[Answer]:
-    """Call `work` for each directory at the same time, and return the answers in the same order.
+    """Call `work` for all directories at the same time. Return the answers in the order of the directories.
 
     work: reads or writes files of the mount, in a child process. It may raise OSError.
-    The answer of a mount that does not answer within `seconds` has the error ETIMEDOUT.
+    If a mount does not answer within `seconds`, its Answer has the error ETIMEDOUT.
     """
     answers: dict[int, bytes] = dict.fromkeys(range(len(directories)), b"")
     with _children(directories, work) as (pipes, children):
@@ -80,9 +80,9 @@ def ask(directories: Sequence[str], work: Work, seconds: float = PATIENCE) -> li
 
 
 def ask_patiently(directory: str, work: Work) -> bytes:
-    """Call `work` for one directory, however long it takes, and return its result. OSError: what `work` has raised.
+    """Call `work` for one directory, however long it takes, and return its result. OSError: the error of `work`.
 
-    If that takes long because the server of the mount is stopped, say so. Ctrl-C ends the wait.
+    If the call takes long and its server may be stopped, print a message that says so. Ctrl-C ends the wait.
     """
     data, told = b"", False
     with _children([directory], work) as (pipes, (child,)):
@@ -119,7 +119,7 @@ def _children(directories: Sequence[str], work: Work) -> Iterator[tuple[selector
 
 
 def _report(work: Work, directory: str, pipe: int) -> int:
-    """Run in a child: call `work`, and write its result into the pipe. Return 0, or 1 for the text of an OSError."""
+    """Call `work` and write its result into the pipe. Return 0, or 1 if the pipe gets an OSError. Runs in a child."""
     try:
         data, status = work(directory), 0
     except OSError as error:

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Final
 
 BLOCKS: Final = "▁▂▃▄▅▆▇█"  # block elements of Unicode
-ASCII: Final = "._-=+*#"  # for terminals that show no others
+ASCII: Final = "._-=+*#"  # for terminals that cannot show block elements
 
 
 def plot(numbers: Sequence[float], width: int, height: int = 1, marks: str = BLOCKS) -> list[str]:
     """Return `height` lines of `width` characters, the top line first.
 
-    numbers: the oldest first; only the last `width` are shown. The largest shown one fills its column, and 0 leaves it
-    empty. marks: characters for the parts of a line, the smallest first. Every number above 0 gets a mark.
+    numbers: the oldest first; only the last `width` are shown. The largest number shown fills its column, and 0 leaves
+    its column empty. Every number above 0 gets a mark. marks: characters for a cell, from the least to the most filled.
     """
     shown = list(numbers)[-width:] if width > 0 else []
     most = max(shown, default=0) or 1

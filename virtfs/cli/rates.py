@@ -1,7 +1,7 @@
-"""Rates of interfaces, from samples of status.json: pure, without a mount and without a clock.
+"""Rates of interfaces, from samples of status.json. Pure: needs neither a mount nor a clock.
 
 rates_of      the rates between two samples
-Interfaces    the interfaces of several mounts, with their rates and the recent past
+Interfaces    the interfaces of several mounts, with their current and recent rates
 """
 
 from collections import deque
@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 Object = Mapping[str, Any]
-Rates = Mapping[str, float]  # by the name of the counter, a second
+Rates = Mapping[str, float]  # per second, by the name of the counter
 
 RATES: Final = ("rx_frames", "rx_bytes", "rx_dropped", "tx_frames", "tx_bytes", "tx_dropped")
-PAST: Final = 600  # number of rates to keep for a plot; wider than any terminal
+PAST: Final = 600  # number of rates to keep for a plot: more than the width of any terminal
 
 
 def rates_of(first: Object, second: Object, seconds: float) -> dict[str, dict[str, float]]:
-    """Return the rates a second of each interface that is in both samples of status.json, by name.
+    """Return the rates per second of each interface that is in both samples of status.json, by its name.
 
-    An interface that has been destroyed and created again between the samples has the rate 0.
+    If an interface has been destroyed and created again between the samples, its counters restart and its rates are 0.
     """
     before = {virt["name"]: virt["stats"] for virt in first["virts"]}
     return {
@@ -37,8 +37,8 @@ def _rate(before: int, after: int, seconds: float) -> float:
 class Interface:
     """An interface as of the last sample.
 
-    directory: of its mount. virt: its object in status.json. rates: of all counters; empty after the first sample.
-    past: the frames a second, received and sent, of the last samples; the oldest first.
+    directory: the mount point. virt: its object in status.json. rates: those of all counters; empty after the first
+    sample. past: the frames received and the frames sent per second in the last samples, the oldest first.
     """
 
     directory: str
@@ -48,12 +48,12 @@ class Interface:
 
     @property
     def key(self) -> tuple[str, int]:
-        """The mount and the unit, which also put interfaces in order."""
+        """The mount point and the unit. They identify an interface and define the order of interfaces."""
         return self.directory, self.virt["unit"]
 
     @property
     def drops(self) -> float:
-        """The number of frames dropped a second."""
+        """The number of frames dropped per second."""
         return sum(rate for name, rate in self.rates.items() if name.endswith("_dropped"))
 
     @property
@@ -78,7 +78,7 @@ class Interfaces:
         self._mounts: dict[str, tuple[float, dict[int, Interface]]] = {}
 
     def add(self, directory: str, at: float, status: Object) -> None:
-        """Take a sample of a mount. at: its time in seconds. status: the object in status.json."""
+        """Add a sample of a mount. at: its time in seconds. status: the object in status.json."""
         then, before = self._mounts.get(directory, (at, {}))
         known = {}
         for virt in status["virts"]:
@@ -93,7 +93,7 @@ class Interfaces:
         self._mounts.pop(directory, None)
 
     def directories(self) -> set[str]:
-        """Return the mounts of which there is a sample."""
+        """Return the mount points of the mounts that have a sample."""
         return set(self._mounts)
 
     def __iter__(self) -> Iterator[Interface]:

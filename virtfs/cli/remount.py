@@ -55,7 +55,7 @@ def remount(directory: str, text: str, sloppy: bool = False) -> None:
 
 
 def _ask(path: str) -> int:
-    """Wait until the server of a mount answers. Later calls report its errors."""
+    """Wait until the server of a mount answers. Errors are ignored here, because later calls report them."""
     with suppress(OSError):
         os.statvfs(path)
     return 0

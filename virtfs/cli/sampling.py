@@ -1,4 +1,4 @@
-"""Samples of several mounts at intervals, each taken by a child process (see cli.mounts for the reason)."""
+"""Periodic samples of mounts. A child process for each mount takes them; cli.mounts gives the reason."""
 
 import json
 import os
@@ -21,10 +21,10 @@ _PARENTS = (signal.SIGHUP, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)  # t
 
 
 class Sample(NamedTuple):
-    """What a mount has answered.
+    """A sample of a mount.
 
-    at: a time in seconds. status: the object in status.json; None if it could not be read. clients: the text of the
-    file clients of the watched interface. error: "", or a sentence that says why there is no status.
+    at: its time in seconds. status: the object in status.json; None if it could not be read. clients: the text of the
+    file `clients` of the watched interface. error: "", or a sentence that says why there is no status.
     """
 
     at: float = 0.0
@@ -37,7 +37,7 @@ class Sampler:
     """Takes samples of one mount in a child process. close() must be called."""
 
     def __init__(self, mount: Mounted, interval: float) -> None:
-        """interval: the time between two samples in seconds. watched: see watch()."""
+        """interval: the time between two samples, in seconds. watch() sets the attribute `watched`."""
         self.mount = mount
         self._patience = interval + STOPPED
         self._heard = time.monotonic()
@@ -58,11 +58,11 @@ class Sampler:
             self._child.ended(_LEAVE)
 
     def fileno(self) -> int:
-        """Return the descriptor that can be read when take() has something to return."""
+        """Return the descriptor, which is readable when take() would return without waiting."""
         return self._samples
 
     def watch(self, name: str) -> None:
-        """Add the file clients of an interface to the samples. name: "virt3", or "" for none."""
+        """Include the file `clients` of one interface in the samples. name: "virt3", or "" for none."""
         if name != self.watched:
             self.watched = name
             with suppress(BrokenPipeError):  # the child has ended; take() returns None
@@ -78,19 +78,19 @@ class Sampler:
         return [Sample(**json.loads(line)) for line in lines]
 
     def silence(self) -> str:
-        """Return "", or a sentence if the mount has not answered for long."""
+        """Return a sentence if the mount has not answered for a long time, or else ""."""
         seconds = time.monotonic() - self._heard
         if seconds < self._patience:
             return ""
         if self._stopped is None:
-            self._stopped = stopped_servers()  # looks at every process, so it is not repeated
+            self._stopped = stopped_servers()  # inspects every process, so it is called once for each silence
         return f"no answer for {seconds:.0f} s; is its server stopped{self._stopped and f' ({self._stopped})'}?"
 
 
 def _run(directory: str, interval: float, mine: tuple[int, int], others: tuple[int, int]) -> int:
     """Take samples until the parent ends. Runs in a child.
 
-    mine: the pipe from which the name of the watched interface is read, and the pipe to which samples are written.
+    mine: two descriptors. The first delivers the name of the watched interface; samples are written to the second.
     others: the parent's ends of these pipes.
     """
     for number in _PARENTS:

@@ -63,7 +63,7 @@ def within(limits: Limits, files: int) -> Limits:
 
 
 class Once:
-    """A function that only the first call() calls."""
+    """Calls a function once: at the first call(). Later calls do nothing."""
 
     def __init__(self, function: Callable[[], None]) -> None:
         self._function = function

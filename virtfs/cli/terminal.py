@@ -1,6 +1,6 @@
 """The terminal of `virtfs top`: curses, keys, and signals. It is restored however the program ends.
 
-The handlers of signals only set a flag or raise Ended; curses is called between them, by the loop. So no signal
+Signal handlers do not call curses: they only set a flag or raise Ended. The main loop calls curses. So no signal
 interrupts curses in the middle of a call.
 """
 
@@ -33,8 +33,8 @@ _KEYS: Final = {
     27: "escape",
     127: "escape",
 }
-_ESCAPE_DELAY = 25  # milliseconds after which an ESC is a key of its own and not the beginning of another
-_GONE = 3  # so many times readable, but nothing to read: the terminal has been closed
+_ESCAPE_DELAY = 25  # milliseconds after which ESC counts as a key and not as the start of an escape sequence
+_GONE = 3  # number of times in a row: readable without any input means that the terminal has been closed
 _STYLES: Final = {"title": curses.A_BOLD, "heads": curses.A_UNDERLINE, "selected": curses.A_REVERSE}
 
 
@@ -52,13 +52,13 @@ def shows_unicode(environment: Mapping[str, str]) -> bool:
 
 
 class Terminal:
-    """The terminal as a screen of lines. Entering the context takes the terminal, leaving it restores the terminal.
+    """The terminal as a screen of lines. The context manager takes over the terminal, and restores it at the end.
 
-    Within the context SIGTERM and SIGHUP raise Ended, and SIGTSTP restores the terminal before the process stops.
+    Within the context, SIGTERM and SIGHUP raise Ended, and SIGTSTP restores the terminal before the process stops.
     """
 
     def __init__(self) -> None:
-        """Raise VirtError with ENOTTY if there is no terminal, or none whose cursor can be moved."""
+        """Check the terminal. VirtError: ENOTTY, there is none, it is unknown, or its cursor cannot be moved."""
         name = os.environ.get("TERM", "")
         if not (os.isatty(0) and os.isatty(1)):
             raise VirtError(errno.ENOTTY, "top needs a terminal; virtfs ls prints the same once")
@@ -78,7 +78,7 @@ class Terminal:
         with ExitStack() as ending:
             ending.callback(os.close, self._woken)
             ending.callback(os.close, self._wake)
-            # curses handles SIGWINCH and SIGTSTP itself unless they have handlers.
+            # curses installs handlers for SIGWINCH and SIGTSTP unless these signals already have one.
             handlers = {signal.SIGTERM: _end, signal.SIGHUP: _end, signal.SIGTSTP: self._stop}
             handlers |= {signal.SIGWINCH: self._change, signal.SIGCONT: self._change}
             for number in unless_ignored(*handlers):
@@ -121,16 +121,19 @@ class Terminal:
         return self._screen.getmaxyx()
 
     def show(self, lines: Sequence[Line]) -> None:
-        """Show lines instead of those shown before. curses sends what differs."""
+        """Replace the lines on the screen. curses sends only the differences."""
         self._screen.erase()
         for y, line in enumerate(lines):
             text = line.text if self.unicode else line.text.replace("…", "~").encode("ascii", "replace").decode()
-            with suppress(curses.error):  # writing the last cell of the screen moves the cursor out of it
+            with suppress(curses.error):  # addstr() fails after the last cell of the screen
                 self._screen.addstr(y, 0, text, self._alarm if line.style == "alarm" else _STYLES.get(line.style, 0))
         self._screen.refresh()
 
     def wait(self, others: Sequence[int], seconds: float) -> list[int]:
-        """Wait up to `seconds` for a key, a signal, or one of the other descriptors. Return those that can be read."""
+        """Wait up to `seconds` for a key, a signal, or data on a descriptor.
+
+        others: the descriptors to wait for, beside the terminal. Return those that are readable.
+        """
         ready = select.select([0, self._woken, *others], [], [], max(0.0, seconds))[0]
         if self._woken in ready:
             with suppress(BlockingIOError):
@@ -141,7 +144,7 @@ class Terminal:
             self._changed = False
             size = os.get_terminal_size(1)
             curses.resizeterm(max(1, size.lines), max(1, size.columns))
-            self._screen.clear()  # sends everything again: after fg the terminal shows what the shell has written
+            self._screen.clear()  # redraws everything: after fg the terminal shows the output of the shell
         self._typed = 0 in ready
         return [fd for fd in ready if fd not in (0, self._woken)]
 
@@ -159,7 +162,7 @@ class Terminal:
         return found
 
     def _pause(self) -> None:
-        """Stop as SIGTSTP does, with the terminal restored, and continue after SIGCONT."""
+        """Restore the terminal and stop the process, as SIGTSTP does. Return after SIGCONT."""
         self._stopping = False
         curses.endwin()
         before = signal.signal(signal.SIGTSTP, signal.SIG_DFL)

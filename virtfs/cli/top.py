@@ -15,11 +15,11 @@ from virtfs.core.errors import VirtError
 from virtfs.core.quoting import quoted
 from virtfs.fuse.mounttable import Mounted, resolve
 
-_LOOK = 1.0  # seconds between two looks at the mount table
+_LOOK = 1.0  # seconds between two reads of the mount table
 
 
 class _Mounts:
-    """The watched mounts and what they have answered."""
+    """The watched mounts, with their samples and errors."""
 
     def __init__(self, directory: str | None, interval: float) -> None:
         self._directory = directory
@@ -39,7 +39,7 @@ class _Mounts:
         return [sampler.fileno() for sampler in self._samplers.values()]
 
     def look(self) -> None:
-        """Follow the mount table. VirtError: ENODEV, the only mount to watch has been unmounted."""
+        """Start and end samplers for the changes of the mount table. VirtError: ENODEV, the chosen mount is gone."""
         if time.monotonic() < self._looked + _LOOK:
             return
         self._looked = time.monotonic()
@@ -58,14 +58,14 @@ class _Mounts:
         self.interfaces.forget(sampler.mount.directory)
 
     def take(self, ready: list[int]) -> None:
-        """Take the samples from these descriptors."""
+        """Take the samples of the mounts whose descriptors are ready."""
         for device, sampler in list(self._samplers.items()):
             if sampler.fileno() not in ready:
                 continue
             directory = sampler.mount.directory
             samples = sampler.take()
             if samples is None:
-                self._end(device)  # look() starts another one
+                self._end(device)  # look() starts a new sampler
                 continue
             for sample in samples:
                 if sample.status is None:
@@ -78,7 +78,7 @@ class _Mounts:
                     self.clients = sample.clients
 
     def watch(self, key: tuple[str, int] | None) -> None:
-        """Choose the interface whose file clients is read; None for none."""
+        """Select the interface whose file `clients` is read. key: see Interface.key; None for no interface."""
         for sampler in self._samplers.values():
             sampler.watch(f"virt{key[1]}" if key is not None and key[0] == sampler.mount.directory else "")
         if key is None:

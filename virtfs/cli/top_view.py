@@ -1,4 +1,4 @@
-"""What `virtfs top` shows, as lines of text, and what its keys do: pure, without a terminal.
+"""The lines of text that `virtfs top` shows, and the effects of its keys. Pure: needs no terminal.
 
 View     the state that keys change: the order, the selection, the page
 Line     a line of the screen with its style
@@ -39,7 +39,7 @@ HELP: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of the screen. alarm: dropped frames, or a tap or mount that is gone."""
+    """A line of the screen. The style "alarm" is for dropped frames, and for a tap or mount that is gone."""
 
     text: str
     style: Style = "plain"
@@ -93,11 +93,12 @@ _COLUMNS: Final = {
     "dropped": _Column("DROPPED", ">", 7, lambda one: short(one.dropped)),
     "plot": _Column("RX+TX", "<", PLOT_MIN, lambda one: ""),
 }
-_FIRST: Final = ("rx", "tx", "drops", "plot", "state", "readers", "rxbit", "txbit", "dropped")  # what a narrow one has
+# The most important columns first: a narrow terminal has no room for the last ones.
+_FIRST: Final = ("rx", "tx", "drops", "plot", "state", "readers", "rxbit", "txbit", "dropped")
 
 
 class View:
-    """What the user looks at, and in which order."""
+    """The state of the screen: what the user looks at, and in which order."""
 
     def __init__(self, blocks: bool = True) -> None:
         """blocks: whether the terminal shows block elements of Unicode."""
@@ -105,10 +106,10 @@ class View:
         self._order = "n"
         self._inverted = False
         self._help = False
-        self._looking = False  # at the selected interface alone
-        self._selected: Key | None = None  # None: the first one, whichever that is
-        self._first = 0  # the number of the first line that is shown, of the list or of the page of an interface
-        self._room = 1  # lines that the list or page has had on the screen
+        self._looking = False  # whether the page of the selected interface is shown
+        self._selected: Key | None = None  # None: the first in the list, whichever that is
+        self._first = 0  # index of the first line shown, in the list or in the page of an interface
+        self._room = 1  # number of lines for the list or page when it was last shown
 
     @property
     def watched(self) -> Key | None:
@@ -116,7 +117,7 @@ class View:
         return self._selected if self._looking else None
 
     def press(self, key: str, interfaces: Interfaces) -> bool:
-        """Carry out a key, and return whether to go on. Other keys than those of HELP do nothing.
+        """Handle a key, and return whether to go on. Unknown keys do nothing.
 
         key: a character, or "up", "down", "pageup", "pagedown", "home", "end", "enter" or "escape".
         """
@@ -151,7 +152,7 @@ class View:
             self._selected = rows[at].key if at else None
 
     def sorted(self, interfaces: Interfaces) -> list[Interface]:
-        """Return the interfaces in the order of the list. Those with equal values are in the order of their names."""
+        """Return the interfaces in the order of the list. Those with equal values are sorted by mount and unit."""
         value = _ORDERS[self._order].value
         rows = sorted(interfaces, key=lambda one: -value(one))  # stable
         return rows[::-1] if self._inverted else rows
@@ -164,8 +165,8 @@ class View:
     ) -> list[Line]:
         """Return the lines of the screen, at most `height`, each of at most `width` cells.
 
-        troubles: a sentence for each mount that cannot be read, by its directory. clients: the text of the file clients
-        of the watched interface.
+        troubles: a sentence for each mount that cannot be read, by its directory. clients: the text of the file
+        `clients` of the watched interface.
         """
         mounts = sorted(interfaces.directories() | troubles.keys())
         if self._help:
@@ -285,7 +286,7 @@ def _facts(one: Interface) -> Iterator[str]:
 
 
 def _counters(one: Interface) -> Iterator[Line]:
-    """Yield a table of the counters: one line for those of rx and of tx that have the same meaning."""
+    """Yield a table of the counters. A line has the rx counter and the tx counter of the same meaning."""
     stats: Mapping[str, int] = one.virt["stats"]
     names = list(dict.fromkeys(name.partition("_")[2] for name in stats))
     rows = [("", "RX", "RX/S", "TX", "TX/S")]

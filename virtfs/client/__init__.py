@@ -1,6 +1,6 @@
 """The Python API: a thin layer over the files of a mount, for programs that use virtfs. virtfs/__init__.py exports it.
 
-It imports only core: a program that uses virtfs needs neither the server's modules nor their libraries.
+It imports only core, so a program that uses virtfs needs neither the server's modules nor their libraries.
 
     mount       Mount: an existing mount, its interfaces, bridges and cables
     started     mount(): starts a server as a program, and ends it

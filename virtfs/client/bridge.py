@@ -16,7 +16,7 @@ from virtfs.core.verbs import BRIDGE
 class Known:
     """A learned or static address of a bridge: a line of the file `addresses`.
 
-    member: the name of the interface behind which the address is. age: seconds since its last frame.
+    member: the name of the interface that leads to the address. age: seconds since the last frame from the address.
 
     >>> b.set(add=v, static="virt3 02:00:00:00:00:07")
     >>> [known.member for known in b.addresses if known.static]
@@ -47,7 +47,7 @@ class Bridge(Folder):
     __slots__ = ()
 
     def __init__(self, top: "str | os.PathLike[str]", name: str) -> None:
-        """Return the object of a bridge, which need not exist yet. top: the mount point. name: "bridge0"."""
+        """Make an object for a bridge, which need not exist yet. top: the mount point. name: "bridge0"."""
         super().__init__(Path(top) / "bridge" / name, Path(top))
 
     @property
@@ -80,7 +80,7 @@ class Bridge(Folder):
         self.ctl(words_of.words({"add": interface}, BRIDGE) + (" adopt" if adopt else ""))
 
     def delete(self, interface: Interface) -> None:
-        """Remove a member; what it brought with adopt moves back. OSError: ENOENT, it is not a member.
+        """Remove a member. Addresses and routes that `adopt` moved go back to it. OSError: ENOENT, it is not a member.
 
         >>> b.add(v)
         >>> b.delete(v)
@@ -88,7 +88,7 @@ class Bridge(Folder):
         self.set(delete=interface)
 
     def set(self, **verbs: Unpack[BridgeVerbs]) -> None:
-        """Apply verbs in one line, with the rules of Virt.set(): no_learn="virt3" is `-learn virt3`.
+        """Apply verbs in one line, with the rules of Virt.set(). For example, no_learn="virt3" is `-learn virt3`.
 
         >>> b.set(up=True, add=v, no_learn=v, timeout=600)
         """
@@ -103,7 +103,7 @@ class Bridge(Folder):
         self.write("ctl", line)
 
     def destroy(self) -> None:
-        """Remove the bridge; one that the host had before is restored.
+        """Remove the bridge, or restore it if the host had it before.
 
         >>> b.destroy()
         """

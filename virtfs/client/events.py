@@ -19,9 +19,9 @@ _TEXTS: Final = {"bridge", "file", "text"}
 class Event:
     """One event: a line of the file `events`.
 
-    time: when it happened, in seconds since 1970. kind: what happened, as in virtfs(5), EVENTS; "missed" stands for
-    events that this reader was too slow for, and values["events"] is their number. name: the interface or bridge, or
-    "state". values: what the event tells, by key: numbers as int, others as str, with \\x20 for a blank as in the file.
+    time: when it happened, in seconds since 1970. kind: what happened; see virtfs(5), EVENTS. The kind "missed" means
+    that this reader was too slow and has missed values["events"] events. name: the interface or bridge, or "state".
+    values: those of the event, by key. Numbers are int. Other values are str, with \\x20 for a blank as in the file.
 
     >>> with net.events() as events, net.clone() as temporary:
     ...     temporary.mtu = 1400
@@ -53,26 +53,27 @@ def _value(key: str, text: str) -> str | int:
 
 
 class Lines:
-    """Splits what the file `events` returns into events."""
+    """Splits the data of the file `events` into events."""
 
     def __init__(self) -> None:
-        self._begun = b""  # the beginning of a line
+        self._begun = b""  # an incomplete line
         self._lines: deque[bytes] = deque()
 
     def feed(self, data: bytes) -> None:
-        """Take what a read(2) has returned."""
+        """Add data that read(2) has returned."""
         *lines, self._begun = (self._begun + data).split(b"\n")
         self._lines.extend(lines)
 
     def next(self) -> Event | None:
-        """Return the next event, or None if it has not been read yet."""
+        """Return the next event, or None if its line has not been read completely."""
         return parse(self._lines.popleft().decode(errors="surrogateescape")) if self._lines else None
 
 
 class Events(Opened):
-    """An open `events`: an iterator of the events that happen from its open on. Threads must not share one.
+    """An open `events`: an iterator over the events that happen after the open. Threads must not share one.
 
-    A read takes several events, so select(2) tells only when get(timeout=0) has raised TimeoutError.
+    One read(2) may deliver several events, which this object keeps. So wait with select(2) only after get(timeout=0)
+    has raised TimeoutError.
 
     >>> with net.events() as events, net.clone() as temporary:
     ...     next(events).kind

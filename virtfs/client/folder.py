@@ -1,4 +1,4 @@
-"""Read and write the text files of a directory of a mount. A refused write raises the sentence of last_error."""
+"""Read and write the text files of a mount. The error of a refused write has the sentence of last_error."""
 
 import os
 from pathlib import Path
@@ -30,7 +30,7 @@ class Folder:
     def read(self, file: str) -> str:
         """Return the text of a file of this directory, without the newline at its end.
 
-        It reads any text file, also one that has no attribute of its own. OSError: the file cannot be read.
+        It can read any text file, including one without an attribute. OSError: the file cannot be read.
 
         >>> v.read("stats/rx_frames")
         '0'
@@ -64,7 +64,8 @@ def read_text(path: Path) -> str:
 def write_text(path: Path, text: str, top: Path) -> None:
     """Write a text and a newline to a file in one write(2).
 
-    After a signal with a handler, a ctl may have carried out only a part of the lines. The rest is then written again.
+    If a signal with a handler interrupts the write, a ctl may have run only some of the lines. Another write(2) then
+    writes the remaining lines.
     """
     left = memoryview(f"{text}\n".encode(errors="surrogateescape"))
     fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
@@ -78,15 +79,15 @@ def write_text(path: Path, text: str, top: Path) -> None:
 
 
 def named(error: OSError, path: Path) -> OSError:
-    """Return an error of a call on a descriptor with the path of its file, which the call does not know."""
+    """Return a copy of an error with the path of the file. A call on a descriptor does not know the path."""
     return OSError(error.errno, error.strerror, str(path))
 
 
 def explained(error: OSError, path: Path, top: Path) -> OSError:
     """Return the error of a write with the sentence of last_error.
 
-    The server keeps one last_error for each user. It is read at once, but another program of the same user, or another
-    thread, may have been refused something in between; the sentence is then about that.
+    The server keeps one last_error for each user. This function reads it at once. Even so, a command of another thread,
+    or of another program of the same user, may have been refused in between. The sentence is then about that command.
     """
     try:
         sentence = read_text(top / "last_error").removesuffix("\n")

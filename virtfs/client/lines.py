@@ -112,8 +112,8 @@ def words(verbs: Mapping[str, object], noun: Noun = VIRT) -> str:
     """Return the words of a line of ctl.
 
     True stands for the verb alone: `up=True`. False stands for its opposite: `up=False` is `down`, `strict=False` is
-    `-strict`, `filter=False` is `-filter`. None leaves the verb out. A number or a text is the verb's argument. With an
-    iterable of texts the verb is repeated. `no_inet="10.0.3.1/24"` is `-inet 10.0.3.1/24`.
+    `-strict`, `filter=False` is `-filter`. None leaves the verb out. A number or a text is the verb's argument. An
+    iterable of texts repeats the verb, once for each text. `no_inet="10.0.3.1/24"` is `-inet 10.0.3.1/24`.
     The order is that of the keywords, but a verb that takes the rest of the line comes last.
     OSError EINVAL: an argument is empty, contains a newline, or would be a comment; or two verbs take the rest of the
     line.
@@ -153,7 +153,7 @@ def _with_arguments(name: str, value: object, noun: Noun) -> list[str]:
 
 
 def _opposite(name: str, noun: Noun) -> str:
-    """Return the verb that ends what a verb does: `down` for `up`, else the verb with a minus sign."""
+    """Return the verb that reverses a verb: `down` for `up`, otherwise the verb with a minus sign."""
     if name == "up":
         return "down"
     return f"-{name}"

@@ -22,12 +22,12 @@ from virtfs.client.virt import Virt
 from virtfs.core.verbs import BRIDGE
 
 M = TypeVar("M", bound="Mount")
-End = int | str | Virt  # an end of a cable: a number, a Virt, or what a line of ctl has there
+End = int | str | Virt  # an end of a cable: a number, a Virt, or a word as in a line of ctl
 
 
 @dataclass(frozen=True, slots=True)
 class Cable:
-    """A cable between two interfaces. impair: its own impairment, in the words of `cable`.
+    """A cable between two interfaces. impair: the impairment of the cable itself, as in the command `cable`.
 
     >>> net.cable(3, 4, delay="20ms").impair
     'delay 20ms'
@@ -39,7 +39,7 @@ class Cable:
 
     @property
     def stats(self) -> dict[str, dict[str, int]]:
-        """The counters of both directions: "out" is from the first end to the second, "in" the way back.
+        """The counters of both directions: "out" is from the first end to the second, "in" the reverse.
 
         OSError ENOENT: the cable does not exist any more.
 
@@ -63,7 +63,7 @@ class Cable:
 
 
 def _counters(text: str) -> dict[str, dict[str, int]]:
-    """Return the numbers in the file `stats`: a heading, and a line for each interface."""
+    """Parse the file `stats`: a heading, and a line for each interface. Return the counters of each, by name."""
     heading, *rows = (line.split() for line in text.splitlines())
     return {name: dict(zip(heading[1:], map(int, numbers), strict=True)) for name, *numbers in rows}
 
@@ -71,7 +71,7 @@ def _counters(text: str) -> dict[str, dict[str, int]]:
 class Mount(Folder):
     """A mounted virtfs.
 
-    It can be used in a `with` statement, which ends a mount made by virtfs.mount(), and does nothing to another one.
+    It can be used in a `with` statement. At its end, the mount is ended only if virtfs.mount() made it.
 
     >>> with virtfs.Mount("/mnt/virt") as net:
     ...     len(net)
@@ -81,7 +81,7 @@ class Mount(Folder):
     __slots__ = ()
 
     def __init__(self, directory: "str | os.PathLike[str] | None" = None) -> None:
-        """Return the object of a mount that exists.
+        """Make an object for an existing mount.
 
         directory: the mount point; by default $VIRTFS, which `virtfs shell` sets, or /mnt/virt.
         OSError: ENOENT, no virtfs is mounted there; ENOTCONN, its server is dead.
@@ -108,7 +108,7 @@ class Mount(Folder):
         self.close()
 
     def close(self) -> None:
-        """End a mount made by virtfs.mount(); do nothing to another one.
+        """End the mount if virtfs.mount() made it; otherwise do nothing.
 
         >>> net.close()
         """
@@ -160,9 +160,9 @@ class Mount(Folder):
     def create(self, number: int | None = None, **verbs: Unpack[VirtVerbs]) -> Virt:
         """Create an interface with these verbs, and return it.
 
-        Without a number, it gets the lowest free one, and a random `link` unless you give one.
-        The verbs are those of Virt.set(). OSError: EEXIST, it exists; EPERM or EACCES, you are not root; otherwise a
-        verb is refused, and nothing is created. `strerror` is the sentence of last_error.
+        Without a number, the interface gets the lowest free one, and a random `link` unless you give one.
+        The verbs are those of Virt.set(). OSError: EEXIST, the interface exists; EPERM or EACCES, you are not root; any
+        other errno, a verb is refused, and nothing is created. `strerror` is the sentence of last_error.
 
         >>> net.create(5, up=True, mtu=1400, inet="10.0.5.1/24", owner="nobody")
         Virt('/mnt/virt/virt5')
@@ -173,9 +173,10 @@ class Mount(Folder):
         return Virt(self.path, number)
 
     def _create_free(self, verbs: VirtVerbs) -> Virt:
-        """Create the lowest free interface. The server does not say its number, so it is recognised by its address.
+        """Create an interface with the lowest free number, and recognise it by its address.
 
-        Another program may create an interface at the same time, so being new is not enough.
+        The server does not return the number. Looking for a new interface is not enough, because another program may
+        create one at the same time.
         """
         address = verbs.get("link") or f"b2:0a:{os.urandom(4).hex(':')}"
         before = {*self._numbers()}
@@ -196,7 +197,7 @@ class Mount(Folder):
         return Virt(self.path, number)
 
     def destroy(self, what: int | str | Virt | Bridge) -> None:
-        """Destroy an interface or a bridge: a number, a name, or an object. OSError: ENXIO, it does not exist.
+        """Destroy an interface or a bridge. what: a number, a name, or an object. OSError: ENXIO, it does not exist.
 
         >>> net.destroy(3)
         """
@@ -204,9 +205,9 @@ class Mount(Folder):
 
     @contextmanager
     def clone(self) -> Iterator[Virt]:
-        """Create the lowest free interface for a `with` statement, which destroys it at its end.
+        """Create an interface with the lowest free number, and destroy it at the end of the `with` statement.
 
-        It is destroyed also if the program is killed.
+        The interface is also destroyed if the program is killed.
 
         >>> with net.clone() as temporary:
         ...     temporary.up = True
@@ -219,7 +220,7 @@ class Mount(Folder):
     def ctl(self, text: str) -> None:
         """Write one or several lines of commands to ctl.
 
-        OSError: a line is refused, and those before it stay in effect. `strerror` is the sentence of last_error.
+        OSError: a line is refused. The lines before it stay in effect. `strerror` is the sentence of last_error.
 
         >>> net.ctl("create 5 up mtu 9000")
         >>> net.ctl("virt5 mtu 66000")
@@ -229,7 +230,7 @@ class Mount(Folder):
         self.write("ctl", text)
 
     def retry(self) -> None:
-        """Run the lines of the state file again that could not be replayed. OSError: some fail again.
+        """Run again the lines of the state file that could not be replayed. OSError: some fail again.
 
         >>> net.retry()
         """
@@ -243,7 +244,7 @@ class Mount(Folder):
         self.ctl(f"mark {text}")
 
     def check(self, line: str) -> None:
-        """Answer as a line of ctl would, but change nothing. OSError: the line would be refused.
+        """Test whether a line of ctl would succeed, and change nothing. OSError: the line would be refused.
 
         >>> net.check("create 7 up mtu 9000")
         >>> 7 in net
@@ -252,9 +253,10 @@ class Mount(Folder):
         self.ctl(f"check {line}")
 
     def cable(self, a: End, b: End, impair: str = "", **words: Unpack[Impairment]) -> Cable:
-        """Carry every frame from virtA to virtB and back, and return the cable.
+        """Connect two interfaces with a cable, which carries every frame from each to the other. Return the cable.
 
-        The impairment of the cable is a text (`"in delay 20ms out loss 1%"`) or keyword arguments for both directions.
+        impair: the impairment of the cable, such as `"in delay 20ms out loss 1%"`. words: the same as keyword
+        arguments, for both directions.
         OSError: EEXIST, the cable exists; EBUSY, one of the two has another cable.
 
         >>> net.cable(3, 4, delay="20ms", loss="1%", seed=7).ends
@@ -266,7 +268,7 @@ class Mount(Folder):
         return Cable(self, ends, text)
 
     def uncable(self, a: End, b: End) -> None:
-        """Remove the cable between the two. OSError: ENOENT, there is none.
+        """Remove the cable between two ends. OSError: ENOENT, there is none.
 
         >>> cable = net.cable(3, 4)
         >>> net.uncable(4, 3)
@@ -304,7 +306,7 @@ class Mount(Folder):
     # Streams and reports
 
     def events(self) -> Events:
-        """Open the stream of what happens in this mount from now on.
+        """Open the stream of events in this mount, from now on.
 
         >>> with net.events() as events, net.clone() as temporary:
         ...     next(events).kind
@@ -313,7 +315,7 @@ class Mount(Folder):
         return Events(self.path / "events")
 
     def capture(self) -> io.FileIO:
-        """Open a live capture of all interfaces, also later ones: an unbuffered file of pcapng.
+        """Open a live capture of all interfaces, including later ones, as an unbuffered pcapng file.
 
         >>> with net.capture() as file:
         ...     file.read(4).hex()
@@ -333,7 +335,7 @@ class Mount(Folder):
     def last_error(self) -> str:
         """The last command of this user that was refused, and the reason; "ok" if there was none.
 
-        Its sentence is already the `strerror` of the exception. Another program of this user may replace it.
+        The exception already has its sentence as `strerror`. A later refusal of any program of this user replaces it.
 
         >>> net.ctl("wobble")
         Traceback (most recent call last):
@@ -364,5 +366,5 @@ class Mount(Folder):
 
 
 def _end(end: End) -> str:
-    """Return an end of a cable as a line of ctl has it."""
+    """Return the word for an end of a cable in a line of ctl."""
     return f"virt{end}" if isinstance(end, int) else str(end)

@@ -1,6 +1,6 @@
-"""Borrow a tap over the socket `fd` of an interface: one request, one answer, and a descriptor with it.
+"""Borrow a tap over the socket `fd` of an interface. There is one request and one answer, which may have a descriptor.
 
-virtfs has the tap back when the connection is closed, also by the death of the program.
+virtfs takes the tap back when the connection is closed. The kernel closes it if the program is killed.
 """
 
 import json
@@ -12,20 +12,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-_ROOM = 65536  # bytes, of an answer
+_ROOM = 65536  # maximum length of an answer in bytes
 
 L = TypeVar("L", bound="Loan")
 
 
 class Loan:
-    """A tap that virtfs has let go of, as long as this object is open.
+    """A tap that virtfs has released. virtfs takes it back when this object is closed.
 
-    path: that of the file `fd`. name: "virt3". tap: the name of the tap. address: the MAC address of virt.
-    mtu: the largest payload in bytes.
+    path: the file `fd`. name: the name of the interface, such as "virt3". tap: the name of the tap. address: the MAC
+    address of virt. mtu: the largest payload in bytes.
     """
 
     def __init__(self, path: Path, request: Mapping[str, object]) -> None:
-        """Ask for the tap. OSError: the server refuses, with its errno and its sentence."""
+        """Request the tap. OSError: the server refuses; errno and sentence are those of the server."""
         self.path = path
         self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._descriptors: list[int] = []
@@ -48,7 +48,7 @@ class Loan:
 
     @property
     def closed(self) -> bool:
-        """Whether virtfs has the tap back."""
+        """Whether the tap has been given back to virtfs."""
         return self._connection.fileno() < 0
 
     def close(self) -> None:
@@ -68,10 +68,10 @@ class Loan:
 
 
 class Tap(Loan):
-    """The borrowed descriptor of a tap. One read(2) is one frame, and so is one write(2).
+    """The borrowed descriptor of a tap. Each read(2) returns one frame, and each write(2) sends one.
 
-    vnet_hdr: the length of the virtio_net_hdr before each frame in bytes, 0 or 10. An hdr of zeros is right for a frame
-    to send that needs nothing.
+    vnet_hdr: the length in bytes of the virtio_net_hdr before each frame, 0 or 10. To send a frame that needs no
+    offload, use a header of zeros.
     """
 
     def fileno(self) -> int:

@@ -1,4 +1,4 @@
-"""Port: a file object over `frame`. One call receives one frame, one call sends one."""
+"""Port: a file object over `frame`. Each call receives or sends one frame."""
 
 import os
 from collections.abc import Iterator
@@ -84,7 +84,7 @@ class Port(Opened):
     """An open `frame`, or another file whose reads and writes are single frames.
 
     Threads may share a port, in any number and in both directions. Each frame goes to one of the threads that receive.
-    Only close() must wait until no other thread uses the port.
+    Do not call close() while another thread uses the port.
 
     >>> with v.open() as port:
     ...     port.send(frame)
@@ -100,7 +100,7 @@ class Port(Opened):
         super().__init__(path, FLAGS[mode])
 
     def send(self, frame: "bytes | bytearray | memoryview") -> None:
-        """Send a frame, from its Ethernet header on and without a checksum at its end. It never waits.
+        """Send a frame, which begins with its Ethernet header and has no FCS at its end. Never waits.
 
         virtfs drops and counts a frame that cannot be sent. With `strict` the call fails instead.
         OSError: EMSGSIZE, too short or too long; ENETDOWN, the interface is down; EPERM, the source address is wrong
@@ -118,7 +118,7 @@ class Port(Opened):
         """Wait for a frame and return it.
 
         timeout: the longest time to wait, in seconds; 0 does not wait, None waits for ever. The first call with a
-        time-out sets O_NONBLOCK on the descriptor, which only a program that reads the descriptor itself notices.
+        time-out sets O_NONBLOCK on the descriptor. Only a program that reads the descriptor itself notices.
         OSError: TimeoutError, no frame in this time; EHOSTDOWN, the interface is down or was set down; ENXIO, it was
         destroyed.
 
@@ -133,7 +133,7 @@ class Port(Opened):
         return data
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield frames for ever. It ends with the OSError of recv(), such as EHOSTDOWN or ENXIO.
+        """Yield frames until recv() raises OSError, such as EHOSTDOWN or ENXIO.
 
         >>> with v.open() as port:
         ...     ping(v)

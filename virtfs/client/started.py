@@ -24,9 +24,9 @@ class Started(Mount):
         self._made = made
 
     def close(self) -> None:
-        """End the server: readers get ENXIO, and interfaces and bridges are gone when it returns; idempotent.
+        """End the server; idempotent. Readers get ENXIO. When close() returns, interfaces and bridges are gone.
 
-        OSError: it cannot be ended, or has already been ended by another program.
+        OSError: the server cannot be ended, or has already been ended by another program.
         """
         if not os.path.ismount(self.path):
             return
@@ -39,12 +39,12 @@ def mount(directory: "str | os.PathLike[str] | None" = None, **options: "str | i
     """Start a server, as `virtfs mount` does, and return its mount when it is ready. close() and `with` end it.
 
     directory: an existing directory; by default a temporary one, which only this user can enter.
-    options: those of `virtfs mount -o`: max_virts=16, state="/var/lib/lab.state", debug=True. False and None leave an
-    option out.
-    The server outlives this program if that is killed: `virtfs umount DIR` ends it then. It logs to the journal or to
-    syslog, or to the file of the option log.
+    options: those of `virtfs mount -o`, such as max_virts=16, state="/var/lib/lab.state" and debug=True. False and None
+    leave an option out.
+    If this program is killed, the server keeps running; end it with `virtfs umount DIR`. It logs to the journal or to
+    syslog, or to the file that the option log names.
     OSError: EPERM, you are not root: run the program in `virtfs shell`; EINVAL, an option is wrong; EBUSY, a virtfs is
-    mounted there; and others that virtfs(1) mentions.
+    mounted there; and other errors that virtfs(1) describes.
 
     >>> with virtfs.mount(max_virts=16) as own:
     ...     own.create(up=True)
@@ -67,10 +67,10 @@ def mount(directory: "str | os.PathLike[str] | None" = None, **options: "str | i
 
 
 def _run(*words: str) -> None:
-    """Run a command of virtfs in a process of its own.
+    """Run a command of virtfs in a child process.
 
-    OSError: it fails. The errno comes from the message that the command sends to a service manager (sd_notify(3)), the
-    sentence from its standard error.
+    OSError: the command fails. The errno comes from the message that the command sends to a service manager
+    (sd_notify(3)), the sentence from its standard error.
     """
     folder = tempfile.mkdtemp(prefix="virtfs-")
     try:
@@ -87,7 +87,7 @@ def _run(*words: str) -> None:
 
 
 def _errno(manager: socket.socket) -> int:
-    """Return the errno of the last message with one, EINVAL if there is none: the command line is then wrong."""
+    """Return the last errno in the messages. If there is none, the command line was wrong: return EINVAL."""
     number = errno.EINVAL
     try:
         while message := manager.recv(65536):
@@ -100,7 +100,7 @@ def _errno(manager: socket.socket) -> int:
 
 
 def _search_path() -> str:
-    """Return a PYTHONPATH with which the program finds this virtfs, also if it is not installed."""
+    """Return a PYTHONPATH with which the program finds this virtfs, even if it is not installed."""
     here = str(Path(__file__).parents[2])
     installed = [*site.getsitepackages(), site.getusersitepackages()]
     return os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), *([here] if here not in installed else [])])

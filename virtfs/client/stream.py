@@ -11,7 +11,7 @@ from virtfs.client.folder import explained
 from virtfs.client.port import FLAGS, Mode, Opened
 from virtfs.core.framestream import PREFIX
 
-_ROOM = 1 << 18  # bytes; four of the longest records, or 170 of 1518 bytes
+_ROOM = 1 << 18  # bytes: room for four of the longest records, or for 170 records of 1518 bytes
 
 
 class Stream(Opened):
@@ -31,12 +31,12 @@ class Stream(Opened):
         """Open the file. top: the mount point. OSError: as for Port."""
         super().__init__(path, FLAGS[mode])
         self._top = top
-        self._begun = b""  # the beginning of a record whose rest has not been read
+        self._begun = b""  # the first part of a record that has not been read completely
 
     def send(self, frames: Iterable[bytes]) -> None:
-        """Send frames with one system call, or more if they have over 1 MiB.
+        """Send frames with one system call, or with several if they exceed 1 MiB together.
 
-        OSError: a frame is refused, as by Port.send(). The frames before it have been sent, the others have not.
+        OSError: a frame is refused, as by Port.send(). The frames before it have been sent, those after it have not.
 
         >>> with v.stream() as stream:
         ...     stream.send(frame for _ in range(3))
@@ -50,7 +50,7 @@ class Stream(Opened):
             raise explained(error, self.path, self._top) from None
 
     def recv(self, timeout: float | None = None) -> list[bytes]:
-        """Wait for frames, and return all that fit in one read: at least one.
+        """Wait for frames, and return those that one read(2) delivers: at least one.
 
         timeout and OSError: as for Port.recv().
 
@@ -72,7 +72,7 @@ class Stream(Opened):
         return frames or self.recv(timeout)
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield frames for ever, one at a time. It ends with the OSError of recv().
+        """Yield frames, one at a time, until recv() raises OSError.
 
         >>> with v.stream() as stream:
         ...     ping(v)

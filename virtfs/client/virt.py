@@ -24,7 +24,7 @@ _PIECE: Final = 1 << 20  # bytes of a capture file for each write
 class Client:
     """An open stream of an interface: a line of the file `clients`.
 
-    pid, command: its process. file: the name of the stream. taken, waiting, dropped: numbers of frames.
+    pid, command: the process that has it open. file: the name of the stream. taken, waiting, dropped: frames.
 
     >>> with v.open() as port:
     ...     v.clients[0].file
@@ -95,8 +95,8 @@ class Stats(Folder, Mapping[str, int]):
 class Virt(Folder):
     """An interface of a mount.
 
-    An attribute reads its file at each use, and setting it writes the file, so another program's change is seen at
-    once. virtfs(5), FILES, describes each of them.
+    Each use of an attribute reads its file, and setting the attribute writes the file. So changes by other programs are
+    seen at once. virtfs(5), FILES, describes each file.
     OSError: ENOENT, the interface is destroyed; other errors have the sentence of last_error.
 
     >>> v.mtu = 1400
@@ -107,7 +107,7 @@ class Virt(Folder):
     __slots__ = ("number",)
 
     def __init__(self, top: "str | os.PathLike[str]", number: int) -> None:
-        """Return the object of an interface, which need not exist yet. top: the mount point."""
+        """Make an object for an interface, which need not exist yet. top: the mount point."""
         super().__init__(Path(top) / f"virt{number}", Path(top))
         self.number = number
 
@@ -185,7 +185,7 @@ class Virt(Folder):
 
     @property
     def owner(self) -> int:
-        """The user who may use the interface, as a number. Setting it takes a name or a number.
+        """The user who may use the interface, as a number. It can be set to a number or a name.
 
         >>> v.owner = "nobody"
         >>> v.owner
@@ -199,7 +199,7 @@ class Virt(Folder):
 
     @property
     def group(self) -> int:
-        """The group that may use the interface, as a number. Setting it takes a name or a number.
+        """The group that may use the interface, as a number. It can be set to a number or a name.
 
         >>> v.group = "daemon"
         >>> v.group, oct(v.mode)
@@ -228,7 +228,7 @@ class Virt(Folder):
     def set(self, **verbs: Unpack[VirtVerbs]) -> None:
         """Apply verbs in one line: all of them, or none if one is refused.
 
-        True is the verb alone and False its opposite, so `up=False` is `down` and `filter=False` is `-filter`; None
+        True is the verb alone, and False is its opposite: `up=False` is `down`, and `filter=False` is `-filter`. None
         leaves the verb out. A list repeats the verb. `no_inet="10.0.3.1/24"` is `-inet 10.0.3.1/24`.
         OSError: virtfs refuses the line; `strerror` is the sentence of last_error.
 
@@ -267,7 +267,7 @@ class Virt(Folder):
     def open(self, mode: Mode = "rw") -> Port:
         """Open `frame`, to send and receive one frame with each call.
 
-        mode: "r", "w" or "rw". OSError: EBUSY, another program receives frames; EACCES, you may not.
+        mode: "r", "w" or "rw". OSError: EBUSY, another program receives frames; EACCES, permission denied.
 
         >>> with v.open() as port:
         ...     port.send(frame)
@@ -285,7 +285,7 @@ class Virt(Folder):
     def rx(self) -> Port:
         """Open `rx`, to receive frames of up to 4096 bytes at the speed of a pipe.
 
-        It can be read only, and the first frame may take a quarter of a second.
+        The port can only receive, and its first frame may be a quarter of a second late.
 
         >>> with v.rx() as port:
         ...     ping(v)
@@ -295,7 +295,7 @@ class Virt(Folder):
         return Port(self.path / "rx", "r")
 
     def hex(self, mode: Mode = "rw") -> io.FileIO:
-        r"""Open `hex`, which has the frames as lines of hexadecimal digits, as an unbuffered file.
+        r"""Open `hex` as an unbuffered file. Each line is a frame in hexadecimal digits.
 
         >>> with v.hex() as file:
         ...     file.write(f"{frame.hex()}\n".encode()) > 0
@@ -304,7 +304,7 @@ class Virt(Folder):
         return io.FileIO(self.path / "hex", {"r": "r", "w": "w", "rw": "r+"}[mode], opener=_as_it_is)
 
     def capture(self) -> io.FileIO:
-        """Open a live capture: an unbuffered file of pcapng, with all frames of both directions from now on.
+        """Open a live capture, with all frames of both directions from now on, as an unbuffered pcapng file.
 
         OSError: EPERM, the server lacks CAP_NET_RAW.
 
@@ -315,7 +315,7 @@ class Virt(Folder):
         return io.FileIO(self.path / "pcap", "r")
 
     def history(self) -> bytes:
-        """Return the most recent frames, as many as history_size holds, as a pcapng file.
+        """Return the most recent frames, as many as fit in history_size, as a pcapng file.
 
         >>> v.history()[:4].hex()
         '0a0d0d0a'
@@ -323,10 +323,10 @@ class Virt(Folder):
         return (self.path / "history").read_bytes()
 
     def inject(self, recording: "str | os.PathLike[str] | bytes | BinaryIO") -> None:
-        """Send the frames of a pcap or pcapng file: a path, the contents, or a file open for reading.
+        """Send the frames of a pcap or pcapng file. recording: its path, its contents, or a file open for reading.
 
-        It returns when all frames are sent; `pace` sets their speed. OSError: EINVAL, the file is malformed, and the
-        frames before that place have been sent; EBUSY, another program has `inject` open.
+        Returns when all frames have been sent. `pace` sets their speed. OSError: EINVAL, the file is malformed (the
+        frames before the malformed part have been sent); EBUSY, another program has `inject` open.
 
         >>> v.inject(recording)
         >>> v.stats["tx_frames"]
@@ -346,15 +346,15 @@ class Virt(Folder):
                 raise explained(error, inject.path, self.top) from None
 
     def tap(self, vnet_hdr: bool = True) -> "native.Tap":
-        """Borrow the descriptor of the tap itself, for native speed. It is returned by close().
+        """Borrow the descriptor of the tap itself, for native speed. close() returns it.
 
         vnet_hdr: whether a virtio_net_hdr precedes each frame. OSError: EBUSY, a program receives frames, or the
-        interface has a cable or an impairment; EPERM, antispoof is on; EACCES, you may not.
+        interface has a cable or an impairment; EPERM, antispoof is on; EACCES, permission denied.
         """
         return native.Tap(self.path / "fd", {} if vnet_hdr else {"vnet_hdr": 0})
 
     def lend(self) -> "native.Loan":
-        """Have virtfs let go of the tap, so that this user may attach to it on /dev/net/tun. close() gives it back.
+        """Make virtfs release the tap, so that this user may attach to it through /dev/net/tun. close() ends the loan.
 
         OSError: as for tap().
         """
@@ -364,7 +364,7 @@ class Virt(Folder):
         """Wait until a condition is true: up, down, carrier, reader, frame (one arrives) or gone.
 
         timeout: the longest time to wait, in seconds; None waits for ever.
-        OSError: TimeoutError, it has not become true in this time; ENXIO, the interface is destroyed.
+        OSError: TimeoutError, the condition has not become true in this time; ENXIO, the interface is destroyed.
 
         >>> v.wait("carrier", timeout=5)
         """
@@ -373,5 +373,5 @@ class Virt(Folder):
 
 
 def _as_it_is(path: str, flags: int) -> int:
-    """Open a file without the flags that FileIO adds for regular files: streams exist already."""
+    """Open a stream without the flags O_CREAT and O_TRUNC, which FileIO adds. Streams already exist."""
     return os.open(path, flags & ~(os.O_CREAT | os.O_TRUNC))

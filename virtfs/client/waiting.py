@@ -1,4 +1,4 @@
-"""Wait until a call on a descriptor need not wait, with a time-out."""
+"""Wait, with a time-out, until a call on a descriptor would not block."""
 
 import os
 import select

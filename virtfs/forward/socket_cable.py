@@ -342,7 +342,7 @@ class SocketCable:
                 await trio.sleep(LOOK)
                 continue
             second.close()
-            log.info("%s: another peer of %s was turned away", self.wire.virt.name, self.name)
+            log.info("%s: refused another peer at %s", self.wire.virt.name, self.name)
 
     async def _follow(self, connected: socket.socket) -> None:
         """Follow the peer's path to a new socket, and fail if there is none.

@@ -602,7 +602,7 @@ def test_any_text_is_a_value_or_refused(file: str, text: str) -> None:
 
 LAN = Impairment(delay=20_000_000, loss=Share(1))
 LOSS = Impairment(loss=Share(1))
-BRACKETS = "; an IPv6 address stands in brackets"
+BRACKETS = "; an IPv6 address needs brackets"
 
 
 @pytest.mark.parametrize(

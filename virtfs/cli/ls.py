@@ -52,7 +52,7 @@ def draw(directory: str | None, file: str) -> None:
         raise answer.error
     done = subprocess.run([dot, "-Tsvg"], input=answer.data, capture_output=True, check=False)
     if done.returncode:
-        raise VirtError(errno.EIO, f"dot has failed: {done.stderr.decode(errors='replace').strip()}")
+        raise VirtError(errno.EIO, f"dot failed: {done.stderr.decode(errors='replace').strip()}")
     if file == "-":
         say(done.stdout.decode())
     else:

@@ -67,7 +67,7 @@ class Terminal:
         except curses.error:
             raise VirtError(errno.ENOTTY, f'there is no description of the terminal "{name}": set TERM') from None
         if not curses.tigetstr("cup"):
-            raise VirtError(errno.ENOTTY, f'top needs a terminal whose cursor can be moved, which "{name}" cannot')
+            raise VirtError(errno.ENOTTY, f'top cannot move the cursor of the terminal "{name}"')
         self.unicode = shows_unicode(os.environ)
         self._alarm = curses.A_BOLD
         self._stopping = self._changed = False

@@ -81,7 +81,7 @@ def _run(*words: str) -> None:
             done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
             if done.returncode:
                 sentence = done.stderr.decode(errors="replace").strip().rpartition("\n")[2].removeprefix("virtfs: ")
-                raise OSError(_errno(manager), sentence or f"virtfs {words[0]} has failed", words[-1])
+                raise OSError(_errno(manager), sentence or f"virtfs {words[0]} failed", words[-1])
     finally:
         shutil.rmtree(folder)
 

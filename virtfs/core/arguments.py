@@ -92,7 +92,7 @@ def parse_description(text: str) -> str:
 def parse_mark(text: str) -> str:
     """Check the text of a mark and return it unchanged. It has 1 to 256 printable characters and may contain "#"."""
     if not text:
-        raise VirtError(EINVAL, f"{quoted(text)} is not a text: a mark needs one, as in mark login begins")
+        raise VirtError(EINVAL, "a mark needs a text, as in mark login begins")
     return parse_description(text)
 
 

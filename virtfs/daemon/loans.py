@@ -174,7 +174,7 @@ class Loans:
         except TapTaken:
             if not force:
                 return False
-            log.warning("%s: a process has kept the tap; it is made again", interface.virt.tap)
+            log.warning("%s: a process has kept a descriptor of the tap; making the tap again", interface.virt.tap)
         except OSError as refusal:
             gone = refusal.errno == errno.ENXIO
             if interface.tap.attached:
@@ -184,11 +184,11 @@ class Loans:
                 return gone
             if not (force or gone):
                 return False
-            log.info("%s: the tap is made again: %s", interface.virt.tap, refusal.strerror)
+            log.info("%s: making the tap again: %s", interface.virt.tap, refusal.strerror)
         try:
             await call(_make_again, interface, self._kernel.links, loan)
         except OSError as refusal:
-            log.warning("%s: cannot attach to the tap again, will try again: %s", interface.virt.tap, refusal.strerror)
+            log.warning("%s: cannot attach to the tap; trying again: %s", interface.virt.tap, refusal.strerror)
             return False
         link = replace(interface.found.link, tx_dropped=-interface.virt.host.dropped)  # the kernel counts from 0 again
         interface.found = replace(interface.found, link=link)

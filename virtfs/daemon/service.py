@@ -296,7 +296,7 @@ class _Mount:
         """
         kinds = OF_INTERFACES if self._handles else tuple(kind for kind in Kind if kind is not Kind.REQUESTS)
         if left := self._daemon.memory.left(kinds):
-            log.error("memory is still charged after the end: %s", left)
+            log.error("memory is still charged at the end of the mount: %s", left)
 
     def close(self) -> None:
         """Free libfuse's session and our end of the socket pair."""

@@ -343,7 +343,7 @@ class SocketCable:
                 await trio.sleep(LOOK)
                 continue
             second.close()
-            log.info("%s: another peer of %s was turned away", self.wire.virt.name, self.name)
+            log.info("%s: refused another peer at %s", self.wire.virt.name, self.name)
 
     async def _follow(self, connected: socket.socket) -> None:
         """Connect to the peer's path again every LOOK seconds, because a new socket may have replaced the old one.

@@ -114,6 +114,19 @@ def test_debug_has_no_such_limit(log: logging.Logger, paper: Paper) -> None:
     assert len(paper.lines) == 3 * log_writer.MOST
 
 
+def test_the_end_waits_for_the_thread_that_writes(log: logging.Logger, paper: Paper) -> None:
+    """logging.shutdown() holds the handler's lock meanwhile, and the thread does not need it."""
+    (handler,) = log.handlers
+    for number in range(20):
+        log.debug("%d", number)
+    handler.acquire()
+    handler.close()
+    handler.release()
+    assert len(paper.lines) == 20
+    assert isinstance(handler, LogWriter)
+    assert not [thread for thread in threading.enumerate() if thread.name == "log" and thread is handler._thread]
+
+
 def test_a_slow_sink_loses_lines_and_delays_nobody(
     log: logging.Logger, paper: Paper, monkeypatch: pytest.MonkeyPatch
 ) -> None:

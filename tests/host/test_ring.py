@@ -271,6 +271,21 @@ def test_ahead_counts_what_will_come(watched: Watched) -> None:
         assert look.ring.ahead() == 0
 
 
+def test_a_block_without_frames_is_not_ahead(watched: Watched) -> None:
+    """A frame that is longer than a block is cut, and the kernel hands over an empty block beside it."""
+    look = watched.look(Size(4096, 4, 200))
+    for number in range(3):
+        watched.virt_sends(frame(number, 10_000))
+        ahead = look.ring.ahead()
+        poll = select.poll()
+        poll.register(look.ring.fileno(), select.POLLIN)
+        given = 0
+        while given < ahead:
+            assert poll.poll(PATIENCE), "a block that was counted is not handed over"
+            given += sum(block.frames > 0 for block in look.ring.blocks())
+        assert given == ahead
+
+
 def fill(watched: Watched, ring: PacketRing, blocks: int) -> int:
     """Send frames until the ring is full, and a few more. Returns their number."""
     sent = 0

@@ -37,6 +37,9 @@ class LogWriter(logging.Handler):
         super().__init__()
         self._sink = sink
         self._limit: RateLimit[tuple[str, str]] = RateLimit(MOST, INTERVAL)
+        # For _limit. Not the handler's own lock, which logging.shutdown() holds while close() waits for the thread.
+        # A signal handler may log while its thread has this lock.
+        self._limiting = threading.RLock()
         # SimpleQueue.put() is reentrant, so a signal handler may log.
         self._lines: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
         self._lost = 0
@@ -51,9 +54,11 @@ class LogWriter(logging.Handler):
         """Queue the lines of a record."""
         try:
             now = monotonic()
-            self._report_suppressed(now)
             kind = record.name, str(record.msg)
-            if record.levelno <= logging.DEBUG or self._limit.admit(kind, now):
+            with self._limiting:
+                self._report_suppressed(now)
+                admitted = record.levelno <= logging.DEBUG or self._limit.admit(kind, now)
+            if admitted:
                 for line in _lines(record):
                     self._put((record.levelno, record.name, line))
             elif self._lines.empty():
@@ -77,12 +82,9 @@ class LogWriter(logging.Handler):
     def _run(self) -> None:
         """Write lines until close() has been called and the queue is empty."""
         while True:
-            self.acquire()
-            try:
+            with self._limiting:
                 self._report_suppressed(monotonic())
                 due = self._limit.next_due()
-            finally:
-                self.release()
             try:
                 line = self._lines.get(timeout=None if due is None else max(0.01, due - monotonic()))
             except queue.Empty:
@@ -102,7 +104,8 @@ class LogWriter(logging.Handler):
     def close(self) -> None:
         """Wait up to PATIENCE seconds for the queued lines to be written, then stop."""
         if not self._closed:
-            self._report_suppressed(monotonic() + INTERVAL)
+            with self._limiting:
+                self._report_suppressed(monotonic() + INTERVAL)
             self._closed = True
             if self._thread is not None:
                 self._lines.put(None)

@@ -164,12 +164,17 @@ class PacketRing:
         self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
     def ahead(self) -> int:
-        """Return the number of blocks that blocks() must still yield to cover all frames captured before this call."""
+        """Return how many blocks with frames blocks() must yield to cover all frames captured before this call.
+
+        The kernel also hands over a block without frames, if a frame does not fit into the rest of it.
+        """
+        ahead = 0
         for number in range(len(self._blocks)):
             at = (self._at + number) % len(self._blocks)
+            ahead += bool(_DESCRIPTION(self._blocks[at], 0)[0])
             if not self._words[at][_STATUS] & _OWNED_BY_US:
-                return number + bool(_DESCRIPTION(self._blocks[at], 0)[0])
-        return len(self._blocks)
+                break
+        return ahead
 
     def _lost(self) -> int:
         """Return the number of frames lost since the last call. Reading the kernel's counter resets it."""

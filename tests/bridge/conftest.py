@@ -1,6 +1,5 @@
 """Fixtures: a mount without bridges, and places that stand for other machines."""
 
-import json
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -19,10 +18,7 @@ def mount(mount: Mount) -> Iterator[Mount]:
     except (Stuck, OSError):
         mount.broken = True
         raise
-    for row in json.loads(mount.ip("-json link")):
-        if not row["ifname"].startswith(("lo", "tap")):
-            # The kernel removes a veth with its peer, so this one may be vanishing with the other machine's namespace.
-            mount.sh(f"ip link del {row['ifname']} 2>/dev/null || true")
+    mount.delete_links(*(name for name in mount.links() if not name.startswith(("lo", "tap"))))
 
 
 @pytest.fixture

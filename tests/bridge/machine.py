@@ -32,9 +32,7 @@ def machine(place: Place, peer: Place) -> None:
 
 def clear(place: Place) -> None:
     """Remove eth0 and bridge0 if they exist."""
-    for name in ("bridge0", "eth0"):
-        if place.has(name):
-            place.ip(f"link del {name}")
+    place.delete_links("bridge0", "eth0")
 
 
 def reached(peer: Place) -> None:

@@ -34,9 +34,7 @@ class Lasting(Mount):
             if self.server.poll() is None:
                 for name in self.sh("ls bridge").split():
                     self.ctl(f"destroy {name}")
-            for name in self.links():
-                if name != "lo" and self.has(name):
-                    self.ip(f"link del {name}")
+            self.delete_links(*(name for name in self.links() if name != "lo"))
 
 
 LastingOnes = Callable[..., Lasting]

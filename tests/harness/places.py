@@ -99,6 +99,15 @@ class Place:
         """Return the names of the network namespace's interfaces."""
         return [line.split(":")[0].strip() for line in _rows(self.pid, "net/dev")[2:]]
 
+    def delete_links(self, *names: str) -> None:
+        """Delete interfaces, those that still exist. An interface may vanish at any moment, as a veth with its peer."""
+        for name in names:
+            try:
+                self.ip(f"link del {name}")
+            except AssertionError:
+                if self.has(name):
+                    raise
+
     def mounts(self) -> list[str]:
         """Return the mount points of FUSE file systems in the mount namespace."""
         rows = map(str.split, _rows(self.pid, "mountinfo"))

@@ -23,9 +23,7 @@ def _closed(mount: Mount) -> Iterator[None]:
     yield
     mount.end_programs()
     until(lambda: "of an open clone" not in mount.read("ctl"), "no interface of a clone is left")
-    for name in mount.links():
-        if name != "lo" and not mount.exists(name):
-            mount.ip(f"link del {name}")
+    mount.delete_links(*(name for name in mount.links() if name != "lo"))
 
 
 def gone(mount: Mount, unit: int) -> None:

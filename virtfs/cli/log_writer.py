@@ -114,7 +114,7 @@ class LogWriter(logging.Handler):
 
 
 def _lines(record: logging.LogRecord) -> Iterator[str]:
-    """Yield the message of a record as one line, then its further lines. Unprintable characters are escaped."""
+    """Yield the message of a record as one line, then its further lines, without unprintable characters."""
     yield one_line(record.getMessage())[:LONGEST]
     if record.exc_info:
         for part in traceback.format_exception(record.exc_info[1]):

@@ -133,7 +133,7 @@ def _answer(data: bytes, silent: bool, status: int | None) -> Answer:
     if silent:
         stopped = stopped_servers()
         return Answer(
-            b"", VirtError(errno.ETIMEDOUT, f"no answer; is its server stopped{stopped and f' ({stopped})'}?")
+            b"", VirtError(errno.ETIMEDOUT, f"no answer; is the mount's server stopped{stopped and f' ({stopped})'}?")
         )
     if status == 0:
         return Answer(data)

@@ -7,14 +7,14 @@ together and one to each user except root.
 Kinds belong to levels. The memory of a level and of all lower levels together may use only a share of each limit. From
 the lowest level to the highest:
 
-    COPIES   copies of frames, for history and captures. Frames that do not fit are missing there.
+    COPIES   copies of frames, for history and captures. Frames that do not fit are left out of both.
     QUEUES   waiting frames. Frames that do not fit are dropped, but never because of copies alone.
     CONTENT  the content of open files, unfinished input, capture rings. An open, read or write that does not fit fails.
     BASIC    open files and waiting requests.
 
-So a user whose frames use their whole share can still open ctl to free memory, and can still read a history of that
-size. The last eighth of the limit of all users together is reserved for root, who must be able to repair a mount that
-other users have filled.
+So a user who has filled the shares of COPIES and QUEUES with frames can still open ctl to free memory, and can still
+read a history that fills the share of COPIES. The last eighth of the limit of all users together is reserved for root,
+who must be able to repair a mount that other users have filled.
 
 Sizes are estimates that include the overhead of Python's objects. A charge takes about 1 µs, which is too much for
 each frame. So Hold.cover() charges in steps that grow with the buffer, and most frames cost only a comparison.

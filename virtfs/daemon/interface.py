@@ -59,7 +59,7 @@ class Interface:
         # The interface index of the tap's master (for example a bridge) in the tap's namespace, or None.
         self.master = found.link.master
         self.reports = 0  # number of reports from the kernel about the host's end
-        # Whether virtfs is detached from the tap. If the tap vanishes then, `loans` makes it again.
+        # Whether virtfs is detached from the tap. If the tap vanishes meanwhile, `loans` makes it again.
         self.away = False
         self.meter: Meter | None = None  # counts the frames of a program that has the tap
         self._captures = captures

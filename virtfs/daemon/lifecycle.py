@@ -228,7 +228,7 @@ class Lifecycle:
     async def destroy(self, interface: Interface, keep: bool = False) -> None:
         """Destroy an interface: remove its files, end blocked reads with ENXIO, and remove or restore its tap.
 
-        keep: whether to keep a tap with the verb `persist` for the next mount.
+        keep: if true, leave a tap for which `persist` is set to the next mount.
         """
         await self.retire(interface, keep)
         await self.reap()
@@ -286,7 +286,7 @@ class Lifecycle:
         return bool(self._retired)
 
     async def destroy_all(self) -> None:
-        """Destroy every interface at the end of the mount. Taps with the verb `persist` stay."""
+        """Destroy every interface at the end of the mount. Taps for which `persist` is set stay."""
         # Restoring a tap of the host takes long, so do it concurrently.
         await together(*(partial(self.retire, interface, keep=True) for interface in self._registry))
         await self.reap()

@@ -77,7 +77,7 @@ class Reports:
     def ctl(self, virt: Virt | None) -> str | Iterator[str]:
         """Return the verbs of one interface. If `virt` is None, return the lines that recreate the whole mount.
 
-        These lines come in pieces, but all of them show the same moment.
+        The lines come in pieces, but all of them show the same moment.
         """
         return self._state.pieces() if virt is None else self._state.verbs(virt)
 

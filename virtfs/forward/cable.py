@@ -220,7 +220,7 @@ class OneWay:
         self.sink.out.pass_on(frame)
 
     def lose(self, frames: int) -> None:
-        """Count frames that the impairment of this direction has dropped because it ended."""
+        """Count frames that this direction's impairment dropped when it was removed."""
         self.counters.lose(frames)
 
     def count_impaired(self, counts: Counts) -> None:

@@ -268,7 +268,7 @@ class SocketCable:
         except OSError as failure:
             fail(refused(failure))
         except Exception as failure:
-            log.exception("%s: the cable to %s", self.wire.virt.name, self.name)
+            log.exception("%s: the cable to %s failed", self.wire.virt.name, self.name)
             fail(VirtError(errno.EIO, f"{type(failure).__name__}: {failure}"))
 
     async def _outward(self, sender: Sender) -> None:

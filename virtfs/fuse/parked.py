@@ -57,7 +57,7 @@ class Waiting:
         self._woken: dict[Waiters, None] = {}
         self._serving = False
         self._start = start
-        # The calls that the task must still serve, by source. Each call is a read or a poll.
+        # The calls that `_serve_rest` must still serve, by source. Each call is a read or a poll.
         self._rest: dict[Waiters, dict[_Call, None]] = {}
         self._resting = False  # whether the task runs
 

@@ -248,7 +248,7 @@ class Turns:
             self._share.spend(self.user, time, now, bulk)
 
     def spent_elsewhere(self, time: int) -> None:
-        """Charge the users for whom other tasks work for `time` ns of the work of these tasks."""
+        """Charge `time` ns of work by other tasks to the users for whom they work, in equal shares."""
         self._share.spend_elsewhere(time)
 
     def begin(self, uid: int, slow: bool) -> None:

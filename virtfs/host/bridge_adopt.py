@@ -98,7 +98,7 @@ class Adoptions:
 
 
 def _key(address: IpInterface) -> tuple[object, ...]:
-    """Return the key that ipconfig.AddressRecord has for an address."""
+    """Return the key of an address, in the form that ipconfig.AddressRecord uses."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     return family, address.ip.packed, address.network.prefixlen
 

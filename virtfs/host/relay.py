@@ -189,7 +189,7 @@ class BatchRelay:
         return Load(len(packets), sum(length for _, length in packets), tuple(refused), gone)
 
     def _give_up(self, failure: OSError) -> None:
-        log.info("io_uring is unavailable, so a cable uses plain system calls: %s", failure.strerror)
+        log.info("io_uring is unavailable, so cables use plain system calls: %s", failure.strerror)
         self._usable = self.batches = False
         self._close_rings()
 

@@ -110,7 +110,7 @@ def test_what_happens_while_no_descriptor_is_left(alone: Alone) -> None:
         mount.sh("mkdir /mnt/other; mount -t tmpfs none /mnt/other; umount /mnt/other")
         mount.ip("link set tap2 mtu 1280")
         until(lambda: mount.read("virt2/mtu") == "1280", "notifications are processed")
-        for task in ("checking rx of virt3 for readers", "reading the state of bridges"):
+        for task in ("virt3: cannot check rx for readers", "reading the state of bridges"):
             until(partial(logged, task), f"{task} waits")
         assert mount.server.poll() is None
         assert virt.read("up") == "1"

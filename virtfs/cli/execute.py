@@ -22,7 +22,7 @@ from virtfs.fuse.mounttable import mounts
 _CONNECTION = 100
 _ANSWER = 4096  # bytes
 _PATIENCE = 30  # seconds to wait for the server's answer
-# Python ignores these signals from its start, and an ignored signal stays ignored in the executed program.
+# Python ignores these signals from startup on, and an ignored signal stays ignored in the executed program.
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
 

@@ -27,7 +27,7 @@ Line = tuple[int, str, str]  # level, module, text
 class LogWriter(logging.Handler):
     """A handler that passes each record to a sink as one line.
 
-    A traceback adds lines, and so does each item of the record's attribute `lines`, if it has one.
+    The lines of a traceback follow, if there is one, and then the items of the record's optional attribute `lines`.
 
     At most MOST records from one place in the program are logged in INTERVAL seconds. Records of level DEBUG have no
     such limit.

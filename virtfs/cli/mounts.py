@@ -27,7 +27,7 @@ Work = Callable[[str], bytes]
 
 
 class Answer(NamedTuple):
-    """The answer of a mount. data: the result. error: None, or the reason why there is no result."""
+    """The answer from a mount. data: the result. error: None, or the reason why there is no result."""
 
     data: bytes
     error: OSError | None = None

@@ -75,9 +75,9 @@ class MountOptions:
     given: frozenset[str] = frozenset()
 
     def own(self) -> dict[str, str | None]:
-        """Return all of virtfs's own options by name, each as the text `name=value`, or None if it is not set.
+        """Return virtfs's own options, as a dict from name to `name=value`, or to None if the option is not set.
 
-        The text of `debug` is only its name.
+        `debug` has no value: its text is `debug`.
         """
         limits = {option: f"{option}={getattr(self.limits, name)}" for option, name in _LIMITS.items()}
         sizes = {option: f"{option}={format_size(getattr(self.limits, name))}" for option, name in _SIZES.items()}

@@ -93,7 +93,7 @@ class FairShare(Generic[K]):
             account.ended = now
 
     def spend_elsewhere(self, time: int) -> None:
-        """Charge `time` ns of work by other tasks to the users for whom they work, in equal shares.
+        """Charge `time` ns, spent by other tasks, in equal shares to the users for whom those tasks work.
 
         A task works in steps, many of which are short. The expected cost of a user's request therefore rises quickly
         after a long step, and falls slowly after short ones.

@@ -31,7 +31,7 @@ class Words:
         _check_characters(line)
         self._line = line
         self._found: Iterator[re.Match[str]] = _WORD.finditer(line)
-        self._words: list[str] = []  # the words found so far; words are found when they are needed
+        self._words: list[str] = []  # the words found so far; the line is split lazily
         self._ends: list[int] = []  # by position in _words: the offset in the line at which the word ends
         self._next = 0  # the position of the next word in _words
 

@@ -273,7 +273,7 @@ class _Section:
                 return
             at += 4
             if at + length > end:
-                raise VirtError(EINVAL, f'option {code} has length "{length}" and extends past the end of its block')
+                raise VirtError(EINVAL, f"option {code} has length {length} and extends past the end of its block")
             yield code, data[at : at + length]
             at += (length + 3) & ~3
 

@@ -168,7 +168,7 @@ class Fifos:
             found[1].fifo.set_rights(virt.owner, virt.group, virt.mode & 0o444)
 
     def followed(self, unit: Unit) -> None:
-        """Look for a reader of a FIFO soon, because a program has followed the link to it."""
+        """Schedule an early check of a FIFO for readers: a program has followed the symbolic link to it."""
         if unit in self._feeds:
             self._sought[unit] = trio.current_time() + SOUGHT
             self._soon[:] = reversed(SOON)
@@ -199,7 +199,7 @@ class Fifos:
                 self._look(interface, feed)
             except OSError as failure:
                 if self._troubles.get(interface.virt.name) != (trouble := str(failure.strerror)):
-                    log.warning("checking rx of %s for readers: %s", interface.virt.name, trouble)
+                    log.warning("%s: cannot check rx for readers: %s", interface.virt.name, trouble)
                     self._troubles[interface.virt.name] = trouble
             else:
                 self._troubles.pop(interface.virt.name, None)

@@ -258,7 +258,7 @@ class Loans:
             else:
                 os.set_blocking(tap.fd, False)
         except OSError as refusal:
-            log.info("%s: cannot take the tap from its holder: %s", virt.tap, refusal.strerror)
+            log.info("%s: cannot take the tap back from its holder: %s", virt.tap, refusal.strerror)
         await self._restore(loan)
         loan.held.release()
         interface.ports.frame.seats.regain()
@@ -276,7 +276,7 @@ def _make_again(interface: Interface, links: Links, loan: Loan) -> None:
     try:
         found = find(links, tap)
     except VirtError:  # the tap is gone
-        # The flag `up` is that before the loan, because the kernel sets a tap down before it vanishes.
+        # `loan.found` has the flag `up` from before the loan. The kernel sets a tap down before deleting it.
         link = replace(loan.found.link, mtu=host.mtu, txqlen=host.queue)
         found = replace(loan.found, link=link)
     tap.make_again()

@@ -286,7 +286,7 @@ class _Mount:
         try:
             await self._daemon.commands.end()
         except Exception:
-            log.exception("cannot remove every interface")
+            log.exception("not all interfaces could be removed")
         self._channel.end()
 
     def _check_memory(self) -> None:

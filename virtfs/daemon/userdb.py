@@ -94,7 +94,7 @@ class Accounts:
         cache[number] = name
 
     async def _call(self, look_up: Callable[[T], U], argument: T) -> U:
-        """Run a lookup in a thread. Cancellation abandons the thread, so a mount can end if a name server hangs."""
+        """Run a lookup in a thread. Cancellation abandons it, so a mount can end even if a name server hangs."""
         return await in_thread(look_up, argument, limiter=self._one, abandon=True)
 
     def user_name(self, uid: Uid) -> str:

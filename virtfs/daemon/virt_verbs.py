@@ -149,9 +149,9 @@ class VirtVerbs:
         self._fifos.set_rights(interface)
 
     async def _group(self, interface: Interface, name: str) -> None:
-        """Set the group. If the mode is a default mode, set the default mode for the new group.
+        """Set the group. If the mode is a default, replace it by the default for the new group.
 
-        The default mode gives access to the members of any group except group 0. Other modes stay unchanged.
+        The default is MODE_GROUP, or MODE_NEW for group 0, whose members get no access. Any other mode stays unchanged.
         """
         virt, gid = interface.virt, await self._accounts.group_id(name)
         modes = {MODE_NEW: MODE_GROUP} if gid else {MODE_GROUP: MODE_NEW}

@@ -16,8 +16,8 @@ class Wait(DeviceFile):
     """A file that waits for a condition of an interface.
 
     holds: returns whether the condition is true.
-    came: the number of times that the condition has become true. If many reads wait, they are served in slices. So the
-    condition may be false again when a read is served.
+    came: the number of times that the condition has become true. A read that waits compares it with the number at its
+    start, because the condition may be false again before the read is served.
 
     Once the interface is gone, a read fails with ENXIO unless the condition is true.
     """

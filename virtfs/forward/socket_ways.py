@@ -357,7 +357,7 @@ class MessageReceiver:
             if not length and not datagrams:
                 raise closed()
             if length > FRAME_MAX and not datagrams:
-                raise VirtError(errno.EINVAL, f"a message of {length} bytes: a frame has at most {FRAME_MAX}")
+                raise VirtError(errno.EINVAL, f"the message has {length} bytes; a frame has at most {FRAME_MAX}")
             self._put(room[:length])
 
     def end(self) -> None:

@@ -76,7 +76,7 @@ class Later:
         self.start = start
 
     def when_up_to_date(self, request: Request, reports: Reports, body: Callable[[], bytes]) -> bool:
-        """Answer a query with body(), once all reports of the kernel have been applied.
+        """Answer a query with body(), once all reports from the kernel have been applied.
 
         Return whether the request has been answered. If not, a task answers it later.
         """

@@ -248,7 +248,7 @@ class Turns:
             self._share.spend(self.user, time, now, bulk)
 
     def spent_elsewhere(self, time: int) -> None:
-        """Charge `time` ns of work by other tasks to the users for whom they work, in equal shares."""
+        """Charge `time` ns, spent by other tasks, in equal shares to the users for whom those tasks work."""
         self._share.spend_elsewhere(time)
 
     def begin(self, uid: int, slow: bool) -> None:

@@ -72,7 +72,10 @@ def keep_wanted(name: str, change: Callable[[], None]) -> None:
 
 
 def wanted(name: str) -> dict[str, bool]:
-    """Return by name whether each feature that TUNSETOFFLOAD sets is wanted. VirtError ENXIO: the interface is gone."""
+    """Return a dict that maps each feature set by TUNSETOFFLOAD to whether it is wanted.
+
+    VirtError ENXIO: the interface is gone.
+    """
     try:
         with closing(Ethtool(name)) as ethtool:
             features = ethtool.get_features()

@@ -47,8 +47,8 @@ _STATUS, _FRAMES = 2, 3
 _DESCRIPTION = Struct("12x3I").unpack_from
 _FRAME_SIZE = 2048  # bytes; TPACKET_V3 ignores the frame size, but it must divide the block size
 
-# The value of PACKET_RESERVE, in bytes. It moves the start of a frame from 82 to 84 bytes after the start of the
-# frame's header. 84 is a multiple of 4, so the frame can be copied in 32-bit words.
+# The value of PACKET_RESERVE, in bytes. It moves the frame from offset 82 to offset 84, counted from its struct
+# tpacket3_hdr. 84 is a multiple of 4, so the frame can be copied in 32-bit words.
 _RESERVE = 2
 
 

@@ -59,14 +59,19 @@ def wheel(archive: Path, directory: Path) -> Path:
 def environment(directory: Path) -> Path:
     """Create an environment that has the libraries of this one, but no virtfs. Returns its path."""
     run([sys.executable, "-m", "venv", "--without-pip", directory])
-    libraries = directory / "libraries"
+    return with_libraries(directory)
+
+
+def with_libraries(environment: Path) -> Path:
+    """Give an environment the libraries of this one, but not its virtfs. Returns its path."""
+    libraries = environment / "libraries"
     libraries.mkdir()
     for entry in Path(sysconfig.get_path("platlib")).iterdir():
         if "virtfs" not in entry.name:
             (libraries / entry.name).symlink_to(entry)
-    site = directory / Path(sysconfig.get_path("platlib")).relative_to(sys.prefix)
+    site = environment / Path(sysconfig.get_path("platlib")).relative_to(sys.prefix)
     (site / "libraries.pth").write_text(f"{libraries}\n")
-    return directory
+    return environment
 
 
 def install(file: Path, environment: Path) -> None:

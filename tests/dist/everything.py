@@ -13,4 +13,4 @@ def test_pip_installs_it(kind: str, tmp_path: Path) -> None:
     (file,) = (PROJECT / "dist").glob(kind)
     environment = building.environment(tmp_path / "environment")
     building.install(file, environment)
-    installed.check(environment)
+    installed.check(environment, environment)

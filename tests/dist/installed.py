@@ -7,9 +7,8 @@ import virtfs
 
 from .building import run
 
-# Files of an installation, below its prefix.
+# Files of an installation, below its prefix. mount.virtfs is beside virtfs, or where mount(8) looks.
 FILES = [
-    "bin/mount.virtfs",
     "bin/virtfs",
     "lib/systemd/system/virtfs@.service",
     "lib/tmpfiles.d/virtfs.conf",
@@ -23,10 +22,14 @@ FILES = [
 _MOUNT = "echo create 3 up backlog 1 >ctl; cut -d' ' -f-2 ctl; cat version"
 
 
-def check(prefix: Path) -> None:
-    """Use an installation: the files, the manual, the command, a mount, the Python API."""
+def check(prefix: Path, environment: Path) -> None:
+    """Use an installation: the files, the manual, the command, a mount, the Python API.
+
+    prefix: the directory with bin/ and share/. environment: the Python environment, which has a bin/ too
+    """
     missing = [name for name in FILES if not (prefix / name).is_file()]
     assert missing == []
+    assert (environment / "bin/mount.virtfs").is_file()
     path = f"{prefix}/bin:{os.environ['PATH']}"
     for page in (name.rpartition("/")[2] for name in FILES if "/man/" in name):
         name, _, section = page.rpartition(".")
@@ -36,6 +39,6 @@ def check(prefix: Path) -> None:
     mounted = run(["virtfs", "shell", "sh", "-c", _MOUNT], Path("/"), PATH=path)
     assert mounted == f"create 3\nvirtfs {virtfs.__version__}\n", mounted
     api = "import virtfs; print(virtfs.__file__, virtfs.Mount.__name__, virtfs.aio.__name__)"
-    file, *names = run([f"{prefix}/bin/python", "-c", api], Path("/")).split()
-    assert file.startswith(f"{prefix}/lib/")
+    file, *names = run([f"{environment}/bin/python", "-c", api], Path("/")).split()
+    assert file.startswith(f"{environment}/lib/")
     assert names == ["Mount", "virtfs.aio"]

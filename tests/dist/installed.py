@@ -17,6 +17,8 @@ FILES = [
     "share/man/man1/virtfs.1",
     "share/man/man5/virtfs.5",
     "share/man/man8/mount.virtfs.8",
+    "share/virtfs/prometheus/virtfs.rules.yml",
+    "share/virtfs/schema/status.schema.json",
     "share/zsh/site-functions/_virtfs",
 ]
 _MOUNT = "echo create 3 up backlog 1 >ctl; cut -d' ' -f-2 ctl; cat version"

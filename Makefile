@@ -1,5 +1,6 @@
 # Targets install missing packages through tools/setup. `make help` lists them.
 MOUNT = /mnt/virt
+PREFIX = /usr/local
 ARGS =
 export MOUNT
 # Three workers more than processors, since many tests only wait. The tests of a file share a mount, so one worker runs
@@ -9,7 +10,7 @@ PYTEST = PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n $$(($$(nproc) + 
 # The folders whose tests need no root, no device and no mount. tests/test_layers.py keeps the list complete.
 PURE = channel files forward pure wire
 
-.PHONY: run test test-pure check sweep crash fuzz soak attacks boot bench clean help
+.PHONY: run test test-pure check sweep crash fuzz soak attacks boot bench dist install uninstall clean help
 run:
 	@tools/setup run
 	@tools/run
@@ -69,8 +70,23 @@ bench:
 	.venv/bin/python bench/scale.py $(ARGS)
 	.venv/bin/python bench/latency.py $(ARGS)
 
+# The source distribution and the wheel, in dist/. pip then installs each into a clean environment.
+dist:
+	@tools/setup test
+	rm -rf dist
+	.venv/bin/python -m build --no-isolation >/dev/null
+	.venv/bin/python -m pytest -q -n0 tests/dist/everything.py
+	@ls -l dist
+
+install:
+	@tools/setup run
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' tools/install
+
+uninstall:
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' tools/install --remove
+
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:
@@ -85,4 +101,7 @@ help:
 	@echo 'sudo make attacks        what one user can make the server hold: long attacks, and the peaks of its memory'
 	@echo 'sudo make boot           QEMU boots by DHCP and TFTP over frame, `virtfs exec` and a bind mount: a minute'
 	@echo 'sudo make bench          frames per second, compared with other programs (ARGS=--quick), and leaks'
+	@echo 'sudo make install        the command, mount.virtfs, man pages, completion, unit (PREFIX=/usr/local, DESTDIR=)'
+	@echo 'sudo make uninstall      remove what `make install` installed'
+	@echo 'sudo make dist           source distribution and wheel, in dist/, each tried in a clean environment'
 	@echo 'make clean               remove .venv and the files that tools left in the checkout'

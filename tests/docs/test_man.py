@@ -105,8 +105,8 @@ def test_every_command_of_ctl_has_its_item() -> None:
     assert told == {form.kind for form in FORMS if form.kind != "change"}
 
 
-def test_readme_names_every_verb() -> None:
-    words = set(re.findall(r"[^\s`,;|]+", section((ROOT / "README.md").read_text(), "Commands and verbs")))
+def test_the_page_of_verbs_names_every_verb() -> None:
+    words = set(re.findall(r"[^\s`,;|]+", section((ROOT / "doc/files.md").read_text(), "Commands and verbs")))
     assert {verb.name for verb in VERBS} <= words
 
 

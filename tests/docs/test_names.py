@@ -17,7 +17,10 @@ from .markdown import ROOT, section
 
 DOCUMENTS = sorted(["README.md", "CONTRIBUTING.md", *(f"doc/{path.name}" for path in (ROOT / "doc").glob("*.md"))])
 # These documents also have names of the kernel in backticks, so only paths can be checked in them.
-KERNELS = {"doc/kernel.md", "README.md", "doc/works-with.md"}
+KERNELS = {
+    f"doc/{page}.md"
+    for page in ("kernel", "works-with", "files", "tutorial", "troubleshooting", "comparison", "install")
+} | {"README.md"}
 BELOW_AN_INTERFACE = {"stats/", "wait/", "tap/"}
 FOREIGN = {"trio", "pyfuse3", "pyroute2", "anyio"}
 # Variables of the examples in doc/python.md, and their classes.

@@ -1,6 +1,6 @@
-"""Each line of README's section "Works with", and each block of doc/works-with.md, works as described.
+"""Each block of doc/works-with.md works as described.
 
-The tests run the lines of these documents, and add only what the lines presuppose (a program, a certificate, a
+The tests run its lines, and add only what the lines presuppose (a program, a certificate, a
 container).
 """
 
@@ -17,13 +17,13 @@ from harness.waiting import until
 
 from .markdown import ROOT, blocks, section
 
-_SECTION = section((ROOT / "README.md").read_text(), "Works with")
+_MORE = (ROOT / "doc/works-with.md").read_text()
+_SECTION = section(_MORE, "In a few lines")
 _CREATE = re.findall(r"`(echo create .*?)`", _SECTION)[0]
 _LINES = {
     re.split("[:,']", comment)[0].removeprefix("A "): commands
     for comment, _, commands in (part[2:].partition("\n") for part in blocks(_SECTION)[0].text.split("\n\n"))
 }
-_MORE = (ROOT / "doc/works-with.md").read_text()
 _SLOW = pytest.mark.timeout(120)
 
 
@@ -34,7 +34,7 @@ def more(heading: str) -> list[str]:
 
 @pytest.fixture
 def host(mount: Mount) -> Mount:
-    """Return a mount with README's interface 3."""
+    """Return a mount with the page's interface 3."""
     mount.sh(_CREATE)
     return mount
 
@@ -70,7 +70,7 @@ def start(place: Place, commands: str) -> "subprocess.Popen[str]":
 def test_all_of_them_are_tried() -> None:
     assert list(_LINES) == ["QEMU", "socket", "lwIP", "slirp4netns", "socat", "VXLAN", "container", "dnsmasq", "scapy"]
     assert {line for line in re.findall("^## (.*)", _MORE, re.MULTILINE) if more(line)} == {
-        "Native speed", "Sockets", "slirp4netns", "socat", "scapy"
+        "In a few lines", "Native speed", "Sockets", "slirp4netns", "socat", "scapy"
     }  # fmt: skip
 
 

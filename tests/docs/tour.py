@@ -1,4 +1,4 @@
-"""The shell in which a reader of README follows a tour: root's with a mount at /mnt/virt, or that of `virtfs shell`.
+"""The shell in which a reader follows the tutorial: root's with a mount at /mnt/virt, or that of `virtfs shell`.
 
 It runs in namespaces that end with it.
 """

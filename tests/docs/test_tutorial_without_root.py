@@ -1,11 +1,11 @@
-"""README: its tours run in `virtfs shell` as an ordinary user, from the first line to the last."""
+"""The tutorial: its steps run in `virtfs shell` as an ordinary user, from the first line to the last."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from .markdown import Block
-from .test_readme import STEPS, at
+from .test_tutorial import STEPS, at
 from .tour import Tour, prints_what_it_says, touring_without_root
 
 

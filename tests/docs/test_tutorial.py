@@ -1,4 +1,4 @@
-"""README: its shell and Python code is valid, and its tours print the output that it shows."""
+"""README and the tutorial: their shell and Python code is valid, and their steps print the output that they show."""
 
 import ast
 import subprocess
@@ -10,14 +10,21 @@ from .markdown import ROOT, Block, blocks, section
 from .tour import Tour, masked, prints_what_it_says, touring, undelayed
 
 README = (ROOT / "README.md").read_text()
-ALL = blocks(README)
-_TOURS = ("A tour of two minutes", "A second tour: streams", "A look at everything: ls, ctl and top")
-_TOUR = {block.text for tour in _TOURS for block in blocks(section(README, tour)) if "sudo " not in block.text}
-STEPS = [block for block in ALL if block.language == "sh" and block.text in _TOUR]
+TUTORIAL = (ROOT / "doc/tutorial.md").read_text()
+ALL = blocks(README) + blocks(TUTORIAL)
+STEPS = [block for block in blocks(TUTORIAL) if block.language == "sh"]
+_LONG_LINE = "cable 1 2 delay 20ms"
+FIRST_MINUTE = [block for block in blocks(section(README, "The first minute")) if block.language == "sh"] + [
+    block for block in blocks(section(README, "Recipes")) if _LONG_LINE in block.text
+]
 
 
 def at(block: Block) -> str:
-    return f"{block.language}-{block.line}"
+    return f"{block.language}-{block.text.split(maxsplit=1)[0]}-{block.line}"
+
+
+def test_the_first_page_is_short() -> None:
+    assert len(README.encode()) <= 8192, "a newcomer reads it in one go"
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +47,15 @@ def test_python_reads_each_python_block(block: Block) -> None:
 @pytest.mark.parametrize("step", STEPS, ids=at)
 def test_the_tour_prints_what_it_says(tour: Tour, step: Block) -> None:
     prints_what_it_says(tour, step)
+
+
+def test_the_readme_prints_what_it_says() -> None:
+    with touring() as shell:
+        for step in FIRST_MINUTE:
+            prints_what_it_says(shell, step)
+        shell.run(
+            "destroy() { for n; do echo destroy $n >ctl; done; }; destroy 1 2 3; ip netns del near; ip netns del far", 0
+        )
 
 
 def test_a_mask_hides_only_what_differs_from_run_to_run() -> None:

@@ -1,0 +1,94 @@
+"""The source distribution has the whole checkout, and its wheel works in a clean environment."""
+
+import re
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from cli.running import script
+from harness.serving import PROJECT
+
+from . import building, installed
+
+# $1 has a directory virt and the file fstab; $2 becomes /sbin.
+_MOUNT = """
+mount --bind "$2" /sbin/
+mount --bind "$1/fstab" /etc/fstab
+cd "$1"
+mount -t virtfs none virt
+findmnt -no FSTYPE,SOURCE virt
+echo create 3 >virt/ctl
+cut -d' ' -f-2 virt/ctl
+umount virt
+mount virt
+findmnt -no FSTYPE,SOURCE virt
+umount virt
+"""
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return building.sources(tmp_path_factory.mktemp("checkout"))
+
+
+@pytest.fixture(scope="module")
+def archive(sources: Path) -> Path:
+    return building.sdist(sources, sources.parent / "sdist")
+
+
+def test_the_source_distribution_is_complete(sources: Path, archive: Path) -> None:
+    made_by_setuptools = {"PKG-INFO", "setup.cfg"}
+    files = {str(path.relative_to(sources)) for path in sources.rglob("*") if path.is_file() or path.is_symlink()}
+    with tarfile.open(archive) as tar:
+        packed = {member.name.partition("/")[2] for member in tar.getmembers() if not member.isdir()}
+    assert {name for name in packed ^ files if ".egg-info/" not in name} <= made_by_setuptools
+
+
+@pytest.fixture(scope="module")
+def wheel(archive: Path) -> Path:
+    return building.wheel(archive, archive.parents[1] / "wheel")
+
+
+@pytest.fixture(scope="module")
+def prefix(wheel: Path) -> Path:
+    """What `make install` installs, in a directory of its own."""
+    directory = wheel.parents[1]
+    prefix, root = directory / "usr", directory / "root"
+    where = {"PREFIX": str(prefix), "DESTDIR": str(root), "SBINDIR": f"{directory}/sbin", "PYTHON": sys.executable}
+    where |= {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1"}
+    building.run([PROJECT / "tools/install", wheel], PROJECT, **where)
+    for name in ("usr", "sbin"):
+        (root / str(directory / name).lstrip("/")).rename(directory / name)
+    building.with_libraries(prefix / "lib/virtfs")
+    return prefix
+
+
+def test_the_wheel_has_one_package(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as files:
+        names = {name.partition("/")[0] for name in files.namelist()}
+    assert {re.sub(r"-[0-9.]+\.", "-VERSION.", name) for name in names} == {
+        "virtfs",
+        "virtfs_ethernet-VERSION.data",
+        "virtfs_ethernet-VERSION.dist-info",
+    }
+
+
+def test_it_works_in_a_clean_environment(prefix: Path) -> None:
+    installed.check(prefix, prefix / "lib/virtfs")
+
+
+def test_mount_finds_it(prefix: Path, tmp_path: Path) -> None:
+    """mount(8) looks for mount.virtfs in /sbin alone."""
+    (tmp_path / "virt").mkdir()
+    (tmp_path / "fstab").write_text(f"virtfs {tmp_path}/virt virtfs noauto,max_virts=7 0 0\n")
+    done = script(_MOUNT, str(tmp_path), str(prefix.parent / "sbin"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fuse.virtfs none\ncreate 3\nfuse.virtfs virtfs\n", "")
+
+
+def test_it_is_removed_without_a_trace(prefix: Path) -> None:
+    """Runs last in this file."""
+    sbin = prefix.parent / "sbin"
+    building.run([PROJECT / "tools/install", "--remove"], PREFIX=str(prefix), SBINDIR=str(sbin))
+    assert [path for folder in (prefix, sbin) for path in folder.rglob("*") if not path.is_dir()] == []

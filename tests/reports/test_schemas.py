@@ -1,0 +1,199 @@
+"""What programs read: status.json and `virtfs ls --json` against their schemas, metrics against Prometheus' rules.
+
+All texts are from one mount with everything in it. So the schemas here forbid keys that they do not describe, which
+they allow to later versions.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from harness import tools
+from harness.serving import ENVIRONMENT, PROJECT, Mount
+from jsonschema import Draft202012Validator, ValidationError
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
+
+SCHEMAS = PROJECT / "doc/schema"
+PROMETHEUS = PROJECT / "examples/prometheus"
+Json = dict[str, Any]
+
+_EVERYTHING = """\
+create 3 up inet 10.0.3.1/24 impair delay 5ms loss 1% reorder 25%
+create 4 up inet6 fe80::4/64 owner 12345 group 12345 history 64K netns far description the far end
+create 5 up carrier off pace 1.5 backlog 3 filter arp
+create 6
+create bridge0 up inet 10.0.5.1/24 add virt5 static virt5 02:00:00:00:00:05
+cable 3 4 delay 1ms duplicate 1%
+cable 6 tcp-listen:127.0.0.1:7777
+"""
+
+
+class Seen(NamedTuple):
+    """Texts of the mount with everything."""
+
+    status: str
+    ls: str
+    metrics: str
+    served: str  # the answer of examples/prometheus/serve.sh
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    mount = Mount(f"state={tmp_path_factory.mktemp('state')}/state")
+    mount.sh("ip netns add far")
+    for line in _EVERYTHING.splitlines():
+        mount.ctl(line)
+    ls = mount.sh(f"PYTHONPATH={PROJECT} {sys.executable} -m virtfs ls --json")
+    served = mount.sh(f"printf 'GET /metrics HTTP/1.1\\r\\nHost: here\\r\\n\\r\\n' | {PROMETHEUS}/serve.sh /mnt/virt")
+    texts = Seen(mount.read("status.json"), ls, mount.read("metrics"), served)
+    mount.ctl("destroy bridge0")
+    for unit in (6, 5, 4, 3):
+        mount.ctl(f"destroy {unit}")
+    mount.sh("ip netns delete far")
+    yield texts
+    assert mount.stop() == []
+
+
+def schema(name: str) -> Json:
+    read: Json = json.loads((SCHEMAS / f"{name}.schema.json").read_text())
+    return read
+
+
+def closed(part: Any) -> Any:
+    """Return a schema that forbids the keys that it does not describe."""
+    if isinstance(part, list):
+        return [closed(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    inside = {key: closed(value) for key, value in part.items()}
+    return inside | {"additionalProperties": False} if isinstance(part.get("properties"), dict) else inside
+
+
+def validate(text: str, name: str) -> None:
+    """Check a text strictly. ValidationError: it differs from the schema."""
+    status = Resource.from_contents(closed(schema("status")), DRAFT202012)
+    registry: Registry[Any] = Registry().with_resource("status.schema.json", status)
+    Draft202012Validator(closed(schema(name)), registry=registry).validate(json.loads(text))
+
+
+@pytest.mark.parametrize("name", ["status", "ls"])
+def test_a_schema_is_valid(name: str) -> None:
+    Draft202012Validator.check_schema(schema(name))
+
+
+def test_the_status(seen: Seen) -> None:
+    validate(seen.status, "status")
+    told = json.loads(seen.status)
+    lists = [told["virts"], told["bridges"], told["cables"], told["bridges"][0]["members"]]
+    assert [len(one) for one in lists] == [4, 1, 2, 1]
+    assert told["bridges"][0]["addresses"]
+    assert told["cables"][1]["socket"]["state"] == "listening"
+    assert told["state"]["saved"] in (True, False)
+
+
+def test_ls(seen: Seen) -> None:
+    validate(seen.ls, "ls")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"mtu": 1500', '"mtu": "1500"'), ('"virts"', '"interfaces"'), ('"carrier": "off"', '"carrier": "of"')],
+)
+def test_a_change_of_the_format_would_be_seen(seen: Seen, old: str, new: str) -> None:
+    assert old in seen.status
+    with pytest.raises(ValidationError):
+        validate(seen.status.replace(old, new), "status")
+
+
+def promtool(*words: str, text: str | None = None) -> tuple[int, str]:
+    """Run promtool, and return its status and everything that it printed. tools/setup puts it into .venv/bin."""
+    beside = Path(sys.executable).with_name("promtool")
+    program = str(beside) if beside.exists() else tools.need("promtool")
+    done = subprocess.run(
+        [program, *words], input=text, cwd=PROMETHEUS, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    return done.returncode, done.stdout
+
+
+def test_promtool_has_nothing_to_say_about_the_metrics(seen: Seen) -> None:
+    for what in ("virtfs_cable_connected", "virtfs_state_saved", 'virtfs_rx_lost_total{virt="virt3"}'):
+        assert what in seen.metrics
+    assert promtool("check", "metrics", text=f"{seen.metrics}\n") == (0, "")
+
+
+def test_the_example_serves_them_to_prometheus(seen: Seen) -> None:
+    head, _, body = seen.served.partition("\n\n")  # subprocess has read each \r\n as \n
+    assert head.splitlines()[0] == "HTTP/1.0 200 OK"
+    assert {line.split(" ")[0].partition("{")[0] for line in body.splitlines() if not line.startswith("#")} == names(
+        seen
+    )
+    script = f"{PROMETHEUS}/serve.sh"
+    refused = subprocess.run([script, "/nonexistent"], input="\r\n", capture_output=True, text=True, env=ENVIRONMENT)
+    assert refused.stdout.startswith("HTTP/1.0 503 ")
+
+
+def names(seen: Seen) -> set[str]:
+    """Return the names of the samples of the mount."""
+    return set(re.findall(r"^(\w+)", seen.metrics, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", "config", "prometheus.yml"),
+        ("check", "rules", "--lint-fatal", "virtfs.rules.yml"),
+        ("test", "rules", "virtfs.rules.test.yml"),
+    ],
+    ids=["config", "rules", "alerts"],
+)
+def test_promtool_accepts_the_example(words: tuple[str, ...]) -> None:
+    status, said = promtool(*words)
+    assert status == 0, said
+
+
+def expressions() -> list[str]:
+    """Return the expressions of the dashboard, with values for Grafana's variables."""
+    found = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+    return [expr.replace("$__rate_interval", "1m").replace("$instance", ".*").replace("$virt", ".*") for expr in found]
+
+
+def dashboard() -> Json:
+    read: Json = json.loads((PROMETHEUS / "dashboard.json").read_text())
+    return read
+
+
+def test_the_dashboards_expressions_are_valid(tmp_path: Path) -> None:
+    rules = [{"record": f"panel:{number}", "expr": expr} for number, expr in enumerate(expressions())]
+    file = tmp_path / "rules.yml"
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))  # JSON is YAML too
+    status, said = promtool("check", "rules", str(file))
+    assert status == 0, said
+    assert f"{len(rules)} rules found" in said
+
+
+def test_the_dashboards_panels_do_not_overlap() -> None:
+    cells: set[tuple[int, int]] = set()
+    for panel in dashboard()["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        columns, rows = range(place["x"], place["x"] + place["w"]), range(place["y"], place["y"] + place["h"])
+        own = {(x, y) for x in columns for y in rows}
+        assert not own & cells, panel["title"]
+        cells |= own
+    ids = [panel["id"] for panel in dashboard()["panels"]]
+    assert len(ids) == len(set(ids))
+
+
+def test_rules_and_dashboard_use_metrics_that_exist(seen: Seen) -> None:
+    used = set(re.findall(r"\bvirtfs_\w+", (PROMETHEUS / "virtfs.rules.yml").read_text() + "".join(expressions())))
+    assert used <= names(seen)
+    assert {"virtfs_rx_dropped_total", "virtfs_cable_dropped_total", "virtfs_memory_bytes"} <= used
+    shown = set(re.findall(r"\bvirtfs_\w+", "".join(expressions())))
+    counted = {name for name in names(seen) if name.endswith("_total")}
+    assert counted <= shown, "the dashboard shows every counter"

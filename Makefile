@@ -10,7 +10,7 @@ PYTEST = PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n $$(($$(nproc) + 
 # The folders whose tests need no root, no device and no mount. tests/test_layers.py keeps the list complete.
 PURE = channel files forward pure wire
 
-.PHONY: run test test-pure check sweep crash fuzz soak attacks boot bench dist install uninstall clean help
+.PHONY: run test test-pure check sweep crash fuzz soak attacks boot bench dist deb install uninstall clean help
 run:
 	@tools/setup run
 	@tools/run
@@ -78,6 +78,12 @@ dist:
 	.venv/bin/python -m pytest -q -n0 tests/dist/everything.py
 	@ls -l dist
 
+# For the Debian on which it runs; debian/ is the recipe.
+deb:
+	@tools/setup test
+	@tools/setup deb
+	tools/deb
+
 install:
 	@tools/setup run
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' tools/install
@@ -104,4 +110,5 @@ help:
 	@echo 'sudo make install        the command, mount.virtfs, man pages, completion, unit (PREFIX=/usr/local, DESTDIR=)'
 	@echo 'sudo make uninstall      remove what `make install` installed'
 	@echo 'sudo make dist           source distribution and wheel, in dist/, each tried in a clean environment'
+	@echo 'sudo make deb            a package for this release of Debian, in dist/, checked with lintian and a mount'
 	@echo 'make clean               remove .venv and the files that tools left in the checkout'

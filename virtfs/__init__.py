@@ -27,7 +27,7 @@ imports only core. tests/test_layers.py checks this.
 The docstring of each folder lists its modules; doc/design.md gives the reasons.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Bridge",

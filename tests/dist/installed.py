@@ -16,6 +16,7 @@ FILES = [
     "share/fish/vendor_completions.d/virtfs.fish",
     "share/man/man1/virtfs.1",
     "share/man/man5/virtfs.5",
+    "share/man/man7/virtfs-recipes.7",
     "share/man/man8/mount.virtfs.8",
     "share/virtfs/prometheus/virtfs.rules.yml",
     "share/virtfs/schema/status.schema.json",

@@ -76,6 +76,7 @@ def test_the_wheel_has_one_package(wheel: Path) -> None:
 
 
 def test_it_works_in_a_clean_environment(prefix: Path) -> None:
+    assert (prefix / "lib/virtfs/bin/python3").is_symlink(), "updates of the system's Python reach the environment"
     installed.check(prefix, prefix / "lib/virtfs")
 
 

@@ -15,12 +15,15 @@ import test_layers
 
 from .markdown import ROOT, section
 
-DOCUMENTS = sorted(["README.md", "CONTRIBUTING.md", *(f"doc/{path.name}" for path in (ROOT / "doc").glob("*.md"))])
+DOCUMENTS = sorted(
+    ["README.md", "CONTRIBUTING.md", "SECURITY.md", *(f"doc/{path.name}" for path in (ROOT / "doc").glob("*.md"))]
+)
 # These documents also have names of the kernel in backticks, so only paths can be checked in them.
 KERNELS = {
     f"doc/{page}.md"
     for page in ("kernel", "works-with", "files", "tutorial", "troubleshooting", "comparison", "install")
 } | {"README.md"}
+AT_THE_ROOT = {"status.json"}  # looks like a module and a name
 BELOW_AN_INTERFACE = {"stats/", "wait/", "tap/"}
 FOREIGN = {"trio", "pyfuse3", "pyroute2", "anyio"}
 # Variables of the examples in doc/python.md, and their classes.
@@ -136,7 +139,7 @@ def objection(span: str, document: str) -> str | None:
             return None
         named = span if "/" in span else next((m for m in modules() if m.endswith(f".{span[:-3]}")), "")
         return None if is_there(span) or (named and "/" not in span) else "no such file"
-    if document in KERNELS:
+    if document in KERNELS or span in AT_THE_ROOT:
         return None
     if _DOTTED.fullmatch(span):
         first, _, rest = span.partition(".")

@@ -23,3 +23,9 @@ def run(tool: str, *words: str | Path) -> str:
 def complaints(tool: str, *words: str | Path) -> str:
     """Run a program that must succeed, and return its standard error."""
     return subprocess.run([need(tool), *words], capture_output=True, text=True, check=True).stderr
+
+
+def everything(tool: str, *words: str | Path) -> str:
+    """Run a program, and return its standard output and standard error together, whatever its status is."""
+    pipe = subprocess.PIPE
+    return subprocess.run([need(tool), *words], stdout=pipe, stderr=subprocess.STDOUT, text=True, check=False).stdout

@@ -1,0 +1,50 @@
+"""The lines of virtfs-recipes(7), typed into one shell from the first to the last."""
+
+import re
+
+from .markdown import ROOT
+from .tour import touring
+
+PAGE = (ROOT / "man/virtfs-recipes.7").read_text()
+# Recipes that need a terminal, a virtual machine, a program of the reader's, or the host; other tests run them.
+ELSEWHERE = ("tshark -i", "virtfs exec", "virtfs /mnt/virt virtfs", "systemctl", "virtfs top")
+
+# What some recipes must print.
+PRINTS = {
+    "xxd": r"ffff ffff ffff .* 0806",
+    "tx_frames": r"^1$",
+    "owner nobody": r"-rw------- 1 nobody root",
+    "near ping -c1": r"1 received",
+    "ping -qc2": r"2 received|1 received|100% packet loss",
+    "cat topology": r"delay 20ms loss 1% seed 7",
+    "carrier off": r"^1$",
+    "bridge0/members": r"^tap6\ntap7$",
+    "virtfs ls": r"virt8 - unix-listen:/run/lab.socket",
+    "tcpdump": r"ARP, Request who-has 10.0.3.9",
+    "wait/up": r"^1$",
+}
+
+
+def recipes() -> list[str]:
+    """Return the blocks of literal lines."""
+    blocks = re.findall(r"^\.Bd -literal.*?\n(.*?)^\.Ed$", PAGE, re.MULTILINE | re.DOTALL)
+    return [block.replace(r"\e", "\\") for block in blocks]
+
+
+def test_each_recipe_works() -> None:
+    unused = dict(PRINTS)
+    with touring() as shell:
+        shell.run("exec 2>&1; umask 022", 0)
+        for recipe in recipes():
+            if recipe.startswith(ELSEWHERE):
+                continue
+            said = shell.run(f"{recipe}echo status $?", 1)
+            assert said.endswith("status 0\n"), f"{recipe}: {said}"
+            assert not re.search(r"^(bash|virtfs|ping|cat|dd): ", said, re.MULTILINE), f"{recipe}: {said}"
+            for line, pattern in PRINTS.items():
+                if line in recipe:
+                    assert re.search(pattern, said.removesuffix("status 0\n"), re.MULTILINE), f"{recipe}: {said}"
+                    unused.pop(line, None)
+        shell.run("for n in 1 2 3 6 7 8; do echo destroy $n; done >ctl; echo destroy bridge0 >ctl", 0)
+        shell.run("ip netns delete near; ip netns delete far; rm -f /run/seen.pcapng /run/lab.ctl", 0)
+    assert not unused

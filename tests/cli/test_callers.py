@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness import children
-
-from .running import ENVIRONMENT, NEW_NETWORK, ROOT, VIRTFS, mounted, run, serving, terminal, until
+from harness.running import ENVIRONMENT, NEW_NETWORK, ROOT, VIRTFS, mounted, run, serving, terminal, until
 
 # Runs a command with some signals ignored (the first argument) and others blocked (the second). The arguments after
 # them are the command.

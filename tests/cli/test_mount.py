@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from .running import HELPER, VIRTFS, mounted, run, script, serving
+from harness.running import HELPER, VIRTFS, mounted, run, script, serving
 
 
 @pytest.fixture

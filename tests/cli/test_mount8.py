@@ -4,8 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from .running import HELPER, run, script
+from harness.running import HELPER, run, script
 
 # Fills /sbin with mount.virtfs and the helpers of the package fuse3, and /usr/local/bin with virtfs. /etc/fstab is
 # $1/fstab. `table` prints the options, the type and the source of a mount.

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 from harness import children
+from harness.running import ENVIRONMENT, USER, VIRTFS, Terminal, run, script, terminal, until
 from harness.users import HIS_VIRTFS, MANY_IDS, ONE_ID, as_user
 
 from virtfs.host.privileges import Capability
-
-from .running import ENVIRONMENT, USER, VIRTFS, Terminal, run, script, terminal, until
 
 SHELL = [*VIRTFS, "shell"]
 WHO = pytest.mark.parametrize("who", [USER, []], ids=["user", "root"])

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-
-from .running import HELPER, NEW_NETWORK, ROOT, VIRTFS, run
+from harness.running import HELPER, NEW_NETWORK, ROOT, VIRTFS, run
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from cli.running import script
+from harness.running import script
 from harness.serving import PROJECT
 
 from . import building, installed

@@ -220,7 +220,7 @@ _enhanced = partial(enhanced, "<", 0, 1, FRAME)
         (GOOD + interface("<", option("<", 13, b"\0\4")), AT + '"2" is not a valid length for option 13'),
         (GOOD + interface("<", option("<", 9, b"")), AT + '"0" is not a valid length for option 9'),
         (GOOD + interface("<", option("<", 14, b"\0")), AT + '"1" is not a valid length for option 14'),
-        (GOOD + interface("<", struct.pack("<HH", 2, 9)), AT + 'option 2 has length 9'),
+        (GOOD + interface("<", struct.pack("<HH", 2, 9)), AT + "option 2 has length 9"),
         (GOOD + block("<", 6, bytes(16)), AT + "a block of 28 bytes is too short for its type"),
         (GOOD + block("<", 3, b""), AT + "a block of 12 bytes is too short for its type: the minimum is 16"),
         (GOOD + block("<", 1, bytes(4)), AT + "a block of 16 bytes is too short for its type: the minimum is 20"),

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import children
-
 from virtfs.fuse.mounttable import mounted_at
 
 ROOT = Path(__file__).parents[2]

@@ -1,12 +1,16 @@
 """debian/ and Containerfile agree with the project. `make deb` builds and tries the package."""
 
 import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from harness.serving import PROJECT
 
 import virtfs
+
+from . import building
 
 DEBIAN = PROJECT / "debian"
 CONTAINERFILE = (PROJECT / "Containerfile").read_text()
@@ -48,3 +52,20 @@ def test_the_container_builds_with_the_packages_of_the_set_up() -> None:
 def test_the_tools_are_executable() -> None:
     for name in ("tools/deb", "tools/install", "debian/rules", "examples/prometheus/serve.sh"):
         assert Path(PROJECT, name).stat().st_mode & 0o111, name
+
+
+def test_the_workflow_tries_every_python_of_the_metadata() -> None:
+    workflow = (PROJECT / ".github/workflows/ci.yml").read_text()
+    tried = re.findall(r'"(3\.[0-9]+)"', workflow.partition("python: [")[2].partition("]")[0])
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    named = [line.rpartition(" ")[2] for line in project["classifiers"] if line.startswith("Programming Language")]
+    assert tried == [name for name in named if "." in name]
+    assert project["requires-python"] == f">={tried[0]}"
+
+
+def test_the_oldest_libraries_are_those_of_the_metadata() -> None:
+    said = building.run([sys.executable, "tools/constraints.py", "oldest"])
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    assert said.split() == [one.replace(">=", "==") for one in project["dependencies"]]
+    assert all("==" in line for line in said.split())
+    assert building.run([sys.executable, "tools/constraints.py", "newest"]) == ""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from random import Random
 
-from .model import Model, put
+from .model import HOSTS, Model, put
 
 UNITS = range(5)
 NAMESPACES = ("net1", "net2")
@@ -88,7 +88,24 @@ class Lines:
         return f"create {' '.join(self._verbs(model, free[0], new=True))}"
 
     def _unit(self, model: Model) -> int | None:
-        return self._random.choice(sorted(model.virts)) if model.virts else None
+        units = sorted(set(model.virts) & set(UNITS))
+        return self._random.choice(units) if units else None
+
+    def _host_tap(self, model: Model) -> str:
+        """Attach to the tap of the host, change its interface, or let go of it."""
+        random, there = self._random, HOSTS in model.virts
+        if there and random.random() < 0.3:
+            model.destroy(HOSTS)
+            return f"destroy {HOSTS}"
+        said = [f"mtu {random.choice([1400, 1500])}", f"owner {random.choice([4001, 4002])}", f"taplink {self._mac()}"]
+        said += [random.choice(["up", "down"]), f"inet 10.{HOSTS}.{random.randrange(3)}.1/24"]
+        said = [*random.sample(said, random.randrange(1, 5)), f"description {random.choice(['one', 'two'])}"]
+        words = model.virts.setdefault(HOSTS, {})
+        for verb in said:
+            name, _, value = verb.partition(" ")
+            if there or name != "inet":  # the tap may have other addresses
+                put(words, name, value)
+        return f"{f'virt{HOSTS}' if there else f'create {HOSTS}'} {' '.join(said)}"
 
     def _change(self, model: Model) -> str:
         if (unit := self._unit(model)) is None:
@@ -194,4 +211,5 @@ class Lines:
 KINDS = (
     ["create"] * 4 + ["change"] * 5 + ["destroy"] * 2 + ["create_bridge"] * 2 + ["change_bridge"] * 2
     + ["netns", "persist", "persist", "cable", "cable", "uncable", "destroy_bridge", "refused", "lowest"]
+    + ["host_tap"] * 2
 )  # fmt: skip

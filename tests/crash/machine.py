@@ -18,7 +18,7 @@ from harness.process import Process
 from harness.serving import ENVIRONMENT
 
 from .lines import NAMESPACES, OTHERS, Lines
-from .model import Model, of_ctl
+from .model import HOSTS, Model, of_ctl
 
 STATE = "/mnt/state"
 _MNT_DETACH = 2
@@ -87,6 +87,8 @@ class Machine:
         self._memory = kill_points.memory()
         self._countdown = Countdown(self._memory)
         self._server: forks.Fork | None = None
+        self._place.ip(f"tuntap add tap{HOSTS} mode tap")
+        self._place.ip(f"link set tap{HOSTS} addrgenmode none")  # no IPv6 address of its own
         self._place.ip(f"link add {OTHERS[0]} type veth peer name {OTHERS[1]}")
         for name in NAMESPACES:
             self._place.ip(f"netns add {name}")
@@ -224,18 +226,25 @@ class Machine:
             found, made = of_ctl(ctl)
         except (ValueError, KeyError) as wrong:
             raise Mismatch(f"{wrong!r} in ctl:\n{ctl}") from None
-        fitting = [model for model in models if model == found]
+        exact = models is not history
+        fitting = [model for model in models if model.fits(found, history, exact)]
         if not fitting:
             expected = "\nor ".join(map(str, models))
             raise Mismatch(f"ctl has\n{found}\nnot {expected}")
-        expected_made = {f"tap{unit}" for unit, words in found.virts.items() if "persist" in words} | set(found.bridges)
+        ours = {unit: words for unit, words in found.virts.items() if unit != HOSTS}
+        expected_made = {f"tap{unit}" for unit, words in ours.items() if "persist" in words} | set(found.bridges)
         if made != expected_made:
             raise Mismatch(f"made: {made}, not {expected_made}")
-        if (kernel := _of_kernel(shown)) != (wanted := _expected(found)):
+        kernel, wanted = _of_kernel(shown), _expected(found)
+        if HOSTS not in found.virts and not kernel.pop(f"tap{HOSTS}", {}).get("persist"):
+            raise Mismatch("the host's tap is gone")
+        if kernel != wanted:
             both = {key: (kernel.get(key), wanted.get(key)) for key in kernel | wanted}
             lines = [f"{key}: {now}, not {then}" for key, (now, then) in both.items() if now != then]
             raise Mismatch("the kernel has\n" + "\n".join(lines))
         self._check_indices(shown, history)
+        if HOSTS in found.virts:  # its tap may have been changed in part, and may have had other addresses
+            fitting[-1].virts[HOSTS] = found.virts[HOSTS]
         return fitting[-1]
 
     def _check_indices(self, shown: dict[str, list[dict[str, Any]]], models: list[Model]) -> None:

@@ -12,6 +12,7 @@ ARGUMENTS = {
     "impair": 3, "description": -1, "filter": -1,
     "add": 1, "priority": 1, "timeout": 1, "maxage": 1, "-learn": 1,
 }  # fmt: skip
+HOSTS = 7  # the unit whose tap the host has made
 SEVERAL = {"inet", "add", "-learn"}  # verbs whose values add up
 DEFAULTS: Words = {"mtu": "1500", "queue": "256", "backlog": "0", "exclusive": "read", "carrier": "always"}
 DEFAULTS |= {"priority": "32768", "timeout": "1200", "maxage": "20", "description": ""}
@@ -77,9 +78,30 @@ class Model:
                 if not bridge["-learn"]:
                     del bridge["-learn"]
 
+    def fits(self, found: "Model", history: list["Model"], exact: bool) -> bool:
+        """Return whether `found` is this state.
+
+        Changes of a tap of the host are not undone, so a line about it that was cut short may be there in part.
+        history: the states before and after each of the last lines. exact: whether all of them were acknowledged.
+        """
+        if without_hosts(self) != without_hosts(found) or (HOSTS in self.virts) != (HOSTS in found.virts):
+            return False
+        if HOSTS not in self.virts:
+            return True
+        mine, its = self.virts[HOSTS], found.virts[HOSTS]
+        if not all(HOSTS in model.virts for model in history):  # a new interface also has what its tap had
+            return not exact or mine.items() <= its.items()
+        states = [mine] if exact else [model.virts[HOSTS] for model in history]
+        return all(its.get(verb) in [words.get(verb) for words in states] for verb in {*its, *mine})
+
     def members(self, name: str) -> list[int]:
         """Return the units whose taps are in a bridge."""
         return [unit for unit, words in self.virts.items() if words.get("bridge") == name]
+
+
+def without_hosts(model: Model) -> Model:
+    """Return a state without the interface of the host's tap."""
+    return Model({unit: words for unit, words in model.virts.items() if unit != HOSTS}, model.bridges, model.cables)
 
 
 def of_ctl(text: str) -> tuple[Model, set[str]]:

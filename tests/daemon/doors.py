@@ -4,7 +4,8 @@
 number of free descriptors, so that calls of other functions fail too, such as those inside the C library.
 
 An errno that says that an interface is gone (ENODEV, ENXIO, EBADFD) is not among them: virtfs must believe it, so it
-would be a lie. tests/bridge/test_vanishing.py deletes interfaces instead.
+would be a lie. tests/bridge/test_vanishing.py deletes interfaces instead. For the same reason EEXIST is not among
+those of a new address.
 """
 
 import builtins
@@ -93,6 +94,7 @@ SOCKET = (*NONE_LEFT, ENOBUFS, EPERM)
 QUERY = (ENOMEM, ENOBUFS, EPERM, EBUSY)
 CHANGE = (*QUERY, EINVAL, EOPNOTSUPP, ERANGE)
 CREATION = (*CHANGE, EEXIST)
+NEW_ADDRESS = 20  # linux/rtnetlink.h: RTM_NEWADDR. EEXIST means that the interface has the address
 
 # The ioctls, by request.
 IOCTLS = {
@@ -240,7 +242,7 @@ def _refusing_request(count: Calls, real: Callable[..., Any]) -> Callable[..., A
     def ask(self: rtnl.Rtnl, kind: int, message: Any, flags: int = 0) -> Any:
         # Of each group of four message types, the third is the query (linux/rtnetlink.h).
         query = kind % 4 == 2
-        errnos = QUERY if query else CREATION if flags & NLM_F_CREATE else CHANGE
+        errnos = QUERY if query else CREATION if flags & NLM_F_CREATE and kind != NEW_ADDRESS else CHANGE
         if (number := count.now(f"{type(message).__name__} {kind}", errnos)) is not None:
             raise VirtError(number, os.strerror(number))
         return real(self, kind, message, flags)

@@ -438,6 +438,10 @@ async def replay(daemon: Daemon) -> None:
         target = " ".join(line.split()[:2])
         if f"\n{target}" not in f"\n{shown}" and f"# not replayed: {line}" not in shown:
             raise AssertionError(f"{line} is lost: {shown}")
+
+
+async def let_go(daemon: Daemon) -> None:
+    """Let the persistent tap end with the daemon."""
     await daemon.say("ensure 3 -persist")
 
 
@@ -450,12 +454,13 @@ async def full(daemon: Daemon) -> None:
 class Life:
     """The life of a daemon, of which a part runs while doors fail: its start, a replay or its end.
 
-    before: runs first, without failures. what: runs with failures. whole: whether the start fails too. end: whether the
-    end fails too.
+    before: runs first, without failures. what: runs with failures. after: runs next, without failures.
+    whole: whether the start fails too. end: whether the end fails too.
     """
 
     what: Step
     before: Step = start
+    after: Step = start
     whole: bool = False
     end: bool = False
     wrong: list[str] = field(default_factory=list)
@@ -465,7 +470,7 @@ class Life:
 
 LIVES = {
     "start of a mount": Life(start, whole=True),
-    "replay": Life(replay),
+    "replay": Life(replay, after=let_go),
     "end of a mount": Life(start, full, end=True),
 }
 
@@ -481,6 +486,7 @@ async def live(life: Life, failure: Failure | None) -> Calls:
                 await life.what(daemon)
                 if life.end:
                     await daemon.made.commands.end()
+            await life.after(daemon)
     return calls if life.whole else within
 
 

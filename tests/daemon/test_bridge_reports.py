@@ -8,6 +8,7 @@ from virtfs.core.bridge import Bridge
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.changes import Changes
 from virtfs.daemon.kernel import Kernel
+from virtfs.daemon.registry import Registry
 from virtfs.files.device import Opens
 from virtfs.files.events import Events
 from virtfs.host.monitor import Overflow
@@ -18,7 +19,9 @@ class Slow(Bridges):
 
     def __init__(self, kernel: Kernel) -> None:
         changes = Changes()
-        super().__init__(kernel, dict, Events(Opens(), changes.publish, forget), changes, lambda error, user: None)
+        super().__init__(
+            kernel, Registry(), Events(Opens(), changes.publish, forget), changes, lambda error, user: None
+        )
         self.gate = trio.Event()
         self.begun = self.done = 0
 

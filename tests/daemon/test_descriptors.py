@@ -65,6 +65,22 @@ def test_each_call_to_the_kernel_fails(swept: dict[str, tuple[int, int, list[str
     assert not wrong, f"make sweep ARGS='\"{name}\" --sample {SAMPLE} {SEED}'\n" + "\n".join(wrong)
 
 
+def test_no_line_mentions_a_tap_that_is_being_deleted() -> None:
+    """Between two lines of a script, the tap of a destroyed interface may still be a member of its bridge."""
+    need_taps()
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
+    program = (*COMMAND[:-1], "daemon.between_lines")
+    told = subprocess.run(program, cwd=TESTS, env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout
+    whole, without_1, without_2 = json.loads(told)
+    assert "bridge0 -learn tap2\n" in whole[0]
+    for file, ctl in (without_1, without_2):
+        assert file == ctl
+        assert "create bridge0 up\n" in file
+        assert "tap1" not in file
+    assert "create 2" in without_1[0]
+    assert without_2[0] == "# made: bridge0\ncreate bridge0 up\n"
+
+
 @pytest.mark.parametrize("files", [64, 256, 1024, 4096, 1 << 20, 1 << 30])
 def test_what_interfaces_leave_to_others(files: int) -> None:
     most = descriptors.interfaces(files)

@@ -104,3 +104,26 @@ def fill_disk(path: str) -> None:
                     os.write(fd, bytes(size))
     finally:
         os.close(fd)
+
+
+def write_whole(fd: int, data: bytes) -> None:
+    """Write all of the data, in as many calls as needed."""
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def listen(path: str) -> tuple[int, int]:
+    """Listen on a Unix socket, or on TCP if the path is empty. Return the descriptor, and the port or 0."""
+    listener = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
+    listener.bind(path or ("127.0.0.1", 0))
+    listener.listen()
+    port = 0 if path else int(listener.getsockname()[1])
+    return listener.detach(), port
+
+
+def accept(listener: int) -> int:
+    """Accept a connection, and return its descriptor, which is non-blocking."""
+    with socket.socket(fileno=os.dup(listener)) as waiting:
+        connection, _ = waiting.accept()
+        connection.setblocking(False)
+        return connection.detach()

@@ -309,6 +309,25 @@ def test_a_clone_does_not_come_again(lasting: LastingOnes) -> None:
     same(mount)
 
 
+def test_lines_of_a_bridge_mention_only_what_comes_again(lasting: LastingOnes) -> None:
+    """The tap of a clone vanishes with the server, and a renamed tap comes again as tapN."""
+    mount = lasting(OPTION)
+    mount.ip("link add other type veth peer name far")
+    mount.ctl("create bridge0 add other\ncreate 3 bridge bridge0")
+    holder = mount.process()
+    holder.open("clone", os.O_RDWR)
+    mount.ctl("virt0 bridge bridge0\nbridge0 -learn tap0 -learn tap3 static tap3 02:00:00:00:00:07")
+    mount.ip("link set tap3 name renamed")
+    until(lambda: mount.read("virt3/tap/name") == "renamed", "the tap is renamed")
+    bridge = [line for line in same(mount).splitlines() if "bridge0 " in line and "create 3" not in line]
+    assert bridge == ["create bridge0 add other", "bridge0 -learn tap3 static tap3 02:00:00:00:00:07"]
+    mount.kill()
+    mount.again(OPTION)
+    assert "not replayed" not in same(mount)
+    assert told.port(mount, "tap3")["learning"] is False
+    mount.ip("link del other")
+
+
 # --- while the state is being recreated
 
 MANY = 20  # number of interfaces: creating them takes longer than a program needs to begin its first read

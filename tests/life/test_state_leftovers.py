@@ -12,6 +12,7 @@ import pytest
 from harness import told
 from harness.lasting import Lasting, LastingOnes
 from harness.serving import PROJECT, Mount
+from harness.waiting import until
 
 STATE = "/mnt/state"
 OPTION = f"state={STATE}"
@@ -103,6 +104,23 @@ def test_a_line_that_failed_keeps_its_tap(mount: Lasting) -> None:
     mount.ctl("destroy 3")
     assert not mount.has("tap3")
     mount.ip("link del br9")
+
+
+def test_a_tap_of_a_line_that_failed_is_not_an_interface_of_the_host(mount: Lasting) -> None:
+    """It stays in its bridge. If the line of the bridge mentioned it, that line would fail once the tap is gone."""
+    mount.ip("link add br9 type bridge")
+    mount.ctl("create bridge0 up\ncreate 3 persist bridge br9")
+    mount.end()
+    mount.ip("link del br9")
+    mount.again(OPTION)
+    mount.ip("link set tap3 master bridge0")
+    until(lambda: "tap3" in mount.read("bridge/bridge0/members"), "tap3 is a member")
+    assert "create bridge0 up\n" in mount.read("ctl")
+    mount.ctl("destroy 3")
+    mount.kill()
+    mount.again(OPTION)
+    assert mount.read("ctl") == "# made: bridge0\ncreate bridge0 up"
+    assert not mount.has("tap3")
 
 
 def test_a_state_file_that_was_removed_costs_no_tap(mount: Lasting) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from . import commands, faults, users
+from . import commands, faults, plugs, users
 from .lab import Lab
 
 OPERATIONS: Final[dict[str, Callable[[Lab], None]]] = {
@@ -24,6 +24,12 @@ OPERATIONS: Final[dict[str, Callable[[Lab], None]]] = {
     "clone": users.clone,
     "kill a client": users.kill_client,
     "stop a client": users.stop_client,
+    "stream": plugs.stream,
+    "rx": plugs.rx,
+    "carrier": plugs.carrier,
+    "upopen": plugs.upopen,
+    "cable to a socket": plugs.plug,
+    "a namespace ends": plugs.end_namespace,
     "full disk": faults.full_disk,
     "no descriptors": faults.out_of_descriptors,
     "ip": faults.by_ip,

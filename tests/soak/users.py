@@ -23,10 +23,11 @@ def lengths(lab: Lab) -> list[int]:
 def write(lab: Lab) -> None:
     """Let a user write frames to an interface."""
     if (found := lab.pick()) is not None:
-        _write(lab, *found)
+        write_frames(lab, *found)
 
 
-def _write(lab: Lab, number: int, unit: Unit) -> None:
+def write_frames(lab: Lab, number: int, unit: Unit) -> None:
+    """Let the owner write frames to an interface."""
     file = lab.users[unit.owner].open(f"virt{number}/frame", os.O_WRONLY)
     frames = unit.ledger.numbered("virt", number, lengths(lab))
     unit.ledger.written += file.call(traffic.write_all, frames)
@@ -38,10 +39,11 @@ def _write(lab: Lab, number: int, unit: Unit) -> None:
 def flood(lab: Lab) -> None:
     """Let the host send frames through a tap."""
     if (found := lab.pick(lambda unit: unit.values["up"])) is not None:
-        _flood(lab, *found)
+        send(lab, *found)
 
 
-def _flood(lab: Lab, number: int, unit: Unit) -> None:
+def send(lab: Lab, number: int, unit: Unit) -> None:
+    """Let the host send frames through a tap that is up."""
     assert unit.ledger.wire is not None
     sizes = [max(60, min(length, unit.values["mtu"])) for length in lengths(lab)]
     frames = unit.ledger.numbered("host", number, sizes)
@@ -102,8 +104,8 @@ def capture(lab: Lab) -> None:
     file = lab.users[0].open(f"virt{number}/pcap", os.O_RDONLY)
     lab.history.append(f"capture virt{number}")
     if unit.values["up"]:
-        _flood(lab, number, unit)
-    _write(lab, number, unit)
+        send(lab, number, unit)
+    write_frames(lab, number, unit)
     file.read(1 << 16)
     file.close()
 
@@ -115,7 +117,7 @@ def history(lab: Lab) -> None:
     number, unit = found
     lab.say(f"virt{number}/ctl", "history 64K", unit.owner)
     if unit.values["up"]:
-        _flood(lab, number, unit)
+        send(lab, number, unit)
     lab.users[unit.owner].call(Path.read_bytes, Path(DIR, f"virt{number}/history"))
     lab.say(f"virt{number}/ctl", "-history", unit.owner)
 
@@ -139,7 +141,7 @@ def kill_client(lab: Lab) -> None:
     file = program.open(f"virt{number}/frame", os.O_RDONLY)
     unit.ledger.unread = True
     file.begin_read()
-    _flood(lab, number, unit)
+    send(lab, number, unit)
     lab.history.append(f"kill a reader of virt{number}")
     program.kill()
 
@@ -155,8 +157,8 @@ def stop_client(lab: Lab) -> None:
     program.signal(signal.SIGSTOP)
     try:
         for _ in range(3):
-            _flood(lab, number, unit)
-            _write(lab, number, unit)
+            send(lab, number, unit)
+            write_frames(lab, number, unit)
     finally:
         program.signal(signal.SIGCONT)
     unit.ledger.take_in(file.call(traffic.read_all))

@@ -4,7 +4,7 @@ steps() is used to give a new bridge a saved state, to undo a line that failed, 
 attached to.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -34,6 +34,7 @@ class Member:
     bridge. Bit N is the group 01:80:c2:00:00:0N.
     state: spanning tree state.
     adopted: whether the addresses and routes of the interface have been moved to the bridge.
+    index: interface index. alias: as ip-link(8) shows it.
     """
 
     name: str
@@ -46,6 +47,8 @@ class Member:
     groupfwd: int = 0
     state: int = FORWARDING
     adopted: bool = False
+    index: int = 0
+    alias: str = ""
 
     @property
     def automatic_cost(self) -> bool:
@@ -194,6 +197,13 @@ def without(state: BridgeState, names: frozenset[str]) -> BridgeState:
     """Return the state without the members in `names` and without their entries in the address table."""
     members = tuple(member for member in state.members if member.name not in names)
     known = tuple(known for known in state.known if known.member not in names)
+    return replace(state, members=members, known=known)
+
+
+def renamed(state: BridgeState, names: Mapping[str, str]) -> BridgeState:
+    """Return the state with other names of members. names: maps a present name to another; it may leave some out."""
+    members = tuple(replace(member, name=names.get(member.name, member.name)) for member in state.members)
+    known = tuple(replace(known, member=names.get(known.member, known.member)) for known in state.known)
     return replace(state, members=members, known=known)
 
 

@@ -26,6 +26,7 @@ Modules:
     check           reports the error of a line without running the line
     virt_checks     rejects verbs that cannot succeed, before their line runs
     virt_verbs      the effect of each verb on an interface, and how a line is undone
+    bridge_lines    the lines of ctl that recreate a bridge
     bridge_verbs    the effect of each verb on a bridge, and how a line is undone
     netns_verb      the verb netns
     rights          chmod and chown

@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from virtfs.core.bridge import NEW, Bridge, BridgeState, steps, steps_after, without
+from virtfs.core.bridge import NEW, Bridge, BridgeState, steps, without
 from virtfs.core.errors import VirtError
-from virtfs.core.grammar import Action, Command, format_actions, format_command, unwritable_comment, writable
+from virtfs.core.grammar import Action, Command
 from virtfs.core.ids import BridgeName, User
 from virtfs.core.leftover import bridge_before
-from virtfs.core.verbs import BRIDGE
+from virtfs.daemon import bridge_lines as lines
 from virtfs.daemon.bridge_verbs import as_found, carry_out, check, do, put_back
 from virtfs.daemon.changes import Changes
 from virtfs.daemon.kernel import Kernel
+from virtfs.daemon.registry import Registry
 from virtfs.files.bridges import RunBridge, bridge_directory
 from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
@@ -26,8 +27,11 @@ from virtfs.host.bridgeinfo import Settings
 from virtfs.host.marks import ADOPTING, alias_of, is_marked, set_mark
 from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, Overflow
 from virtfs.host.rtnl import Rtnl
+from virtfs.host.tap_protocol import TapDevice
 
 log = logging.getLogger(__name__)
+
+MANY = 500  # number of deleted taps after which all bridges are refreshed, so that these taps can be forgotten
 
 
 @dataclass(slots=True, eq=False)
@@ -53,19 +57,21 @@ class Bridges:
     def __init__(
         self,
         kernel: Kernel,
-        taps: Callable[[], dict[str, str]],
+        registry: Registry,
         events: Events,
         changes: Changes,
         report: Callable[[VirtError, User], None],
     ) -> None:
-        """taps: returns a dict from virtN and tapN to the tap's current name. report: sets a user's last_error."""
+        """registry: the interfaces whose taps may be members. report: sets a user's last_error."""
         self.directory = Directory(ROOT)
         self._kernel = kernel
-        self._taps = taps
+        self._registry = registry
         self._events = events
         self._changes = changes
         self._report = report
         self._all: dict[BridgeName, _Managed] = {}
+        # The taps that virtfs is deleting, by interface index. The kernel may still report them as members.
+        self._leaving: dict[int, TapDevice] = {}
         self._doubts = 0  # number of refreshes scheduled so far
         self._settled = 0  # value of _doubts that the last refresh covers
         self._doubted = trio.Event()
@@ -111,7 +117,7 @@ class Bridges:
 
     async def check(self, command: Command) -> None:
         """Raise the error with which run() would refuse a command, as far as that is known beforehand."""
-        name = BridgeName(str(command.target))
+        name, taps = BridgeName(str(command.target)), self._registry.tap_names()
         managed = self._all.get(name)
         if command.kind == "create" and managed is not None:
             raise VirtError(errno.EEXIST, f'"{name}" already exists')
@@ -119,12 +125,12 @@ class Bridges:
             self._get(name)
         if command.kind != "destroy":
             ensure = command.kind == "ensure"
-            await self._kernel.call(self._check, name, managed, command.actions, self._taps(), ensure)
+            await self._kernel.call(self._check, name, managed, command.actions, taps, ensure)
 
     async def check_change(self, bridge: Bridge, actions: tuple[Action, ...], user: User) -> None:
         """Raise the error with which change() would refuse a line, as far as that is known beforehand."""
-        managed = self._allowed(bridge, user)
-        await self._kernel.call(self._check, bridge.name, managed, actions, self._taps(), False)
+        managed, taps = self._allowed(bridge, user), self._registry.tap_names()
+        await self._kernel.call(self._check, bridge.name, managed, actions, taps, False)
 
     def _allowed(self, bridge: Bridge, user: User) -> _Managed:
         if not user.root:
@@ -156,14 +162,14 @@ class Bridges:
 
     async def _change(self, managed: _Managed, actions: tuple[Action, ...], ensure: bool) -> None:
         try:
-            await self._kernel.call(self._carry_out, managed, actions, self._taps(), ensure)
+            await self._kernel.call(self._carry_out, managed, actions, self._registry.tap_names(), ensure)
         finally:
             await self._look_after(managed)
 
     async def _look_after(self, managed: _Managed) -> None:
         """Refresh a bridge after a change. If this fails, the change stays, and `follow` tries again later."""
         try:
-            await self._kernel.call(self._look, managed)
+            await self._look(managed)
         except OSError as refusal:
             log.info("%s: cannot query the bridge, will try again: %s", managed.bridge.name, refusal.strerror)
             self._doubt()
@@ -191,11 +197,37 @@ class Bridges:
 
         VirtError: ENXIO, the bridge is gone.
         """
+        deleted = [index for index, tap in self._leaving.items() if bridge is None and tap.fd < 0]
         for managed in list(self._all.values()):
             if bridge is None or managed.bridge is bridge:
-                await self._kernel.call(self._look, managed)
+                await self._look(managed)
+        for index in deleted:
+            self._leaving.pop(index, None)
         if bridge is not None and bridge.lost:
             raise VirtError(errno.ENXIO, f"{bridge.name} is gone")
+
+    async def _look(self, managed: _Managed) -> None:
+        """Query the kernel for the state of a bridge."""
+        state = await self._kernel.call(self._state, managed)
+        managed.bridge.lost = state is None
+        if state is not None:
+            managed.bridge.state = self._without_leaving(state)
+
+    def leave(self, index: int, tap: TapDevice) -> None:
+        """Leave out a tap of the daemon's network namespace from now on, because it is about to be deleted.
+
+        Otherwise, the lines of a bridge would take it for an interface of the host.
+        """
+        if self._all:
+            self._leaving[index] = tap
+            for managed in self._all.values():
+                managed.bridge.state = self._without_leaving(managed.bridge.state)
+            if len(self._leaving) > MANY:
+                self._doubt()
+
+    def _without_leaving(self, state: BridgeState) -> BridgeState:
+        leaving = frozenset(member.name for member in state.members if member.index in self._leaving)
+        return without(state, leaving) if leaving else state
 
     # Changes by other programs
 
@@ -223,13 +255,18 @@ class Bridges:
     def _is_member(self, name: str) -> bool:
         return any(managed.bridge.state.member(name) for managed in self._all.values())
 
+    @property
+    def settled(self) -> bool:
+        """Whether catch_up() has processed all events."""
+        return self._settled == self._doubts
+
     async def catch_up(self) -> None:
         """Refresh the bridges if an event has not been processed yet, even if follow() has begun to process it.
 
         On return the state is no older than the last event. So a text made from it lists no member that is gone.
         OSError: as for refresh().
         """
-        if self._settled != self._doubts:
+        if not self.settled:
             doubts = self._doubts
             await self.refresh(None)
             self._settled = max(self._settled, doubts)
@@ -253,29 +290,26 @@ class Bridges:
 
     def text(self, bridge: Bridge) -> str:
         """Return the verbs that give a new bridge the current state of `bridge`."""
-        actions, unwritable = writable(steps(NEW, _described(self._get(bridge.name))), BRIDGE)
-        lines = [format_actions(actions, BRIDGE), *(unwritable_comment(bridge.name, action) for action in unwritable)]
-        return "".join(f"{line}\n" for line in lines)
+        return lines.verbs(bridge.name, _described(self._get(bridge.name)))
 
     def lines_before(self) -> Iterator[str]:
         """Yield the lines that create the bridges. They must run before the lines that create interfaces."""
-        taps = frozenset(self._taps().values())
-        for managed in self._sorted():
-            if not managed.bridge.lost:
-                actions, unwritable = writable(steps(NEW, without(_described(managed), taps)), BRIDGE)
-                yield format_command(Command("create", managed.bridge.name, actions))
-                for action in unwritable:
-                    yield unwritable_comment(managed.bridge.name, action)
+        for name, parts in self._divided():
+            yield from lines.before(name, *parts)
 
     def lines_after(self) -> Iterator[str]:
         """Yield the lines that configure the taps of this mount as bridge ports.
 
         They must run after the lines of the interfaces, whose verb `bridge` joins the taps to their bridges.
         """
-        taps = frozenset(self._taps().values())
+        for name, parts in self._divided():
+            yield from lines.after(name, *parts)
+
+    def _divided(self) -> Iterator[tuple[BridgeName, tuple[BridgeState, frozenset[str]]]]:
+        taps = self._registry.taps_in_lines()
         for managed in self._sorted():
-            if not managed.bridge.lost and (actions := writable(steps_after(_described(managed), taps), BRIDGE)[0]):
-                yield format_command(Command("change", managed.bridge.name, actions))
+            if not managed.bridge.lost:
+                yield managed.bridge.name, lines.divided(_described(managed), taps, self._kernel.mark)
 
     # Blocking functions, for Kernel.call
 
@@ -336,15 +370,15 @@ class Bridges:
                 before = NEW if index is None else HostBridge(rtnl, self._kernel.links, name, index).look()
             check(rtnl, before, actions, taps, ensure)
 
-    def _look(self, managed: _Managed) -> None:
+    def _state(self, managed: _Managed) -> BridgeState | None:
+        """Query the kernel for the state of a bridge. Return None if the bridge is gone."""
         with Rtnl() as rtnl:
             try:
-                managed.bridge.state = self._host(rtnl, managed).look()
-                managed.bridge.lost = False
+                return self._host(rtnl, managed).look()
             except VirtError as refusal:
                 if refusal.errno != errno.ENXIO:
                     raise
-                managed.bridge.lost = True
+                return None
 
     def _let_go(self, managed: _Managed) -> None:
         """Give the adopted addresses and routes back to the members of a bridge, and release the bridge.

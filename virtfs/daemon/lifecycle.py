@@ -16,6 +16,7 @@ from virtfs.core.ethernet import new_mac
 from virtfs.core.ids import UNIT_MAX, Unit, User
 from virtfs.core.limits import Limits
 from virtfs.core.virt import Origin, Virt
+from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.drops import Drops
 from virtfs.daemon.fifos import Fifos
@@ -54,6 +55,7 @@ class Lifecycle:
         self,
         kernel: Kernel,
         registry: Registry,
+        bridges: Bridges,
         follower: Follower,
         cables: Cables,
         fifos: Fifos,
@@ -76,6 +78,7 @@ class Lifecycle:
         """
         self._kernel = kernel
         self._registry = registry
+        self._bridges = bridges
         self._follower = follower
         self._cables = cables
         self._fifos = fifos
@@ -257,6 +260,9 @@ class Lifecycle:
             log.warning("%s: cannot restore the tap to its earlier state: %s", virt.tap, refusal.strerror)
         finally:
             self._registry.remove(interface)
+            nsid, index = interface.place
+            if nsid is None and not found and not (virt.persist and keep):
+                self._bridges.leave(index, interface.tap)
             self._retired.append((virt.name, interface.tap, not stays))
             self._garbage.destroyed()
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
-from virtfs.core.virt import Virt
+from virtfs.core.virt import Origin, Virt
 from virtfs.daemon.interface import Interface, Place
 from virtfs.forward.recorder import Recorder
 from virtfs.forward.wire import Wire
@@ -84,3 +84,11 @@ class Registry:
         """Return the current names of the taps in the daemon's network namespace, keyed by virtN and by tapN."""
         here = [i.virt for i in self._all.values() if i.place[0] is None and not i.virt.lost]
         return {name: virt.host.name for virt in here for name in (virt.name, virt.tap)}
+
+    def taps_in_lines(self) -> dict[int, str]:
+        """Return the name that the lines of ctl use for each tap in the daemon's namespace, keyed by interface index.
+
+        The name is "" if no line of ctl creates the tap, or if the tap has vanished.
+        """
+        here = {place[1]: interface.virt for place, interface in self._by_place.items() if place[0] is None}
+        return {i: "" if virt.lost or virt.origin is Origin.CLONED else virt.tap for i, virt in here.items()}

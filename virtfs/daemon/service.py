@@ -79,7 +79,7 @@ class Daemon:
         self.errors = ErrorsByUser(self.changes)
         self.events = Events(Opens(), self.changes.publish, tasks.start)
         self.registry = Registry()
-        self.bridges = Bridges(kernel, self.registry.tap_names, self.events, self.changes, self.errors.report)
+        self.bridges = Bridges(kernel, self.registry, self.events, self.changes, self.errors.report)
         self.follower = Follower(kernel, self.registry, self.bridges, self.changes)
         self.cables = Cables(self.events, tasks.start)
         self._garbage = Garbage()
@@ -113,6 +113,7 @@ class Daemon:
         lifecycle = Lifecycle(
             kernel,
             self.registry,
+            self.bridges,
             self.follower,
             self.cables,
             fifos,

@@ -19,6 +19,8 @@ from virtfs.daemon.userdb import Accounts
 from virtfs.files.events import Events
 from virtfs.forward.slices import in_slices
 
+ATTEMPTS = 3  # maximum number of texts that are made for one snapshot, if other programs keep changing bridges
+
 
 class State:
     """The state of a mount as text."""
@@ -160,9 +162,13 @@ class State:
         async with self._lock:
             if self._ended:
                 return None
-            self._follower.catch_up()
-            await self._bridges.catch_up()
-            return await in_slices(self.pieces())
+            for _ in range(ATTEMPTS):
+                await self._follower.caught_up()
+                await self._bridges.catch_up()
+                text = await in_slices(self.pieces())
+                if self._bridges.settled:
+                    break  # otherwise, interfaces and bridges in the text may be of different moments
+            return text
 
     def end(self) -> None:
         """Stop saving the state, so that the state file keeps the interfaces that the ending mount removes."""

@@ -122,8 +122,8 @@ class StateFile:
             new.unlink()
         fd = -1
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(new, flags, 0o600), "wb") as file:
+            # The opener's descriptor is closed even if open() fails afterwards, for example for lack of memory.
+            with open(new, "xb", opener=_private) as file:
                 file.write(text.encode("utf-8", "surrogateescape"))
                 file.flush()
                 os.fsync(file.fileno())
@@ -151,6 +151,11 @@ class StateFile:
         fd, self._locked = self._locked, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file as open(2), but with mode 0600, and not through a symbolic link."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def _read(fd: int) -> bytes:

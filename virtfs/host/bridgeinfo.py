@@ -10,7 +10,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ip import IpInterface
 from virtfs.host.netlink_messages import IFF_UP, RTM_GETLINK, RTM_GETNEIGH
 from virtfs.host.netlink_parts import ifinfmsg, ndmsg
-from virtfs.host.rtnl import Message, Rtnl, name_of
+from virtfs.host.rtnl import Message, Rtnl, name_of, text_of
 
 AF_BRIDGE: Final = 7
 # The maximum ageing time, in 1/100 s. virtfs uses it for entries that never expire. Linux rounds it to ticks and
@@ -158,6 +158,8 @@ def _member(link: Message, adopted: bool) -> Member:
         groupfwd=data.get_attr("IFLA_BRPORT_GROUP_FWD_MASK"),
         state=data.get_attr("IFLA_BRPORT_STATE"),
         adopted=adopted,
+        index=link["index"],
+        alias=text_of(link.get_attr("IFLA_IFALIAS") or ""),
     )
 
 

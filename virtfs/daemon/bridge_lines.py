@@ -1,0 +1,52 @@
+"""The lines of ctl that recreate a bridge.
+
+A mount's text has two lines for each bridge. The first one creates the bridge with the interfaces of the host that are
+its members, and precedes the lines of the mount's own interfaces. The second one configures their taps as ports.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from virtfs.core.bridge import NEW, BridgeState, renamed, steps, steps_after, without
+from virtfs.core.grammar import Command, format_actions, format_command, unwritable_comment, writable
+from virtfs.core.ids import BridgeName
+from virtfs.core.verbs import BRIDGE
+from virtfs.host.marks import is_marked
+
+
+def divided(state: BridgeState, taps: Mapping[int, str], mark: str) -> tuple[BridgeState, frozenset[str]]:
+    """Return the state of a bridge that its lines describe, and the names of the members that have lines of their own.
+
+    taps: the names that lines use for the taps of the mount, by interface index; "" for a tap that no line creates
+    (Registry.taps_in_lines). mark: the mark of the mount (host.marks).
+    A member with a line of its own is called tapN, even if another program has renamed it. Taps of virtfs that no line
+    creates are left out, because a line that mentions such a tap cannot be replayed once the tap has vanished.
+    """
+    names = {
+        member.name: taps.get(member.index, "")
+        for member in state.members
+        if member.index in taps or is_marked(member.alias, mark)
+    }
+    described = without(state, frozenset(name for name, tap in names.items() if not tap))
+    names = {name: tap for name, tap in names.items() if tap}
+    return renamed(described, names), frozenset(names.values())
+
+
+def verbs(name: BridgeName, state: BridgeState) -> str:
+    """Return lines of verbs that give a new bridge this state."""
+    actions, unwritable = writable(steps(NEW, state), BRIDGE)
+    lines = [format_actions(actions, BRIDGE), *(unwritable_comment(name, action) for action in unwritable)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def before(name: BridgeName, state: BridgeState, taps: frozenset[str]) -> Iterator[str]:
+    """Yield the line that creates a bridge without the members in `taps`, and comments for what it cannot express."""
+    actions, unwritable = writable(steps(NEW, without(state, taps)), BRIDGE)
+    yield format_command(Command("create", name, actions))
+    for action in unwritable:
+        yield unwritable_comment(name, action)
+
+
+def after(name: BridgeName, state: BridgeState, taps: frozenset[str]) -> Iterator[str]:
+    """Yield the line that configures the members in `taps`, if one is needed."""
+    if actions := writable(steps_after(state, taps), BRIDGE)[0]:
+        yield format_command(Command("change", name, actions))

@@ -101,7 +101,7 @@ def the_body(answer: Answer) -> bytes:
 
 @in_trio
 async def test_the_kernel_may_keep_names_that_cannot_change() -> None:
-    """It keeps names below an interface, but neither those of interfaces nor the attributes of a file."""
+    """It keeps names below an interface, that of an interface for a moment, and no attributes of a file."""
     async with channel() as bench:
         text = Text(ROOT, lambda user: "1500\n")
         virt = Directory(ROOT, {"mtu": text, "stats": Directory(ROOT, {}, steady=True)}, steady=True)
@@ -111,7 +111,8 @@ async def test_the_kernel_may_keep_names_that_cannot_change() -> None:
             return p.fuse_entry_out.unpack(the_body(answer))[:6]
 
         inode = bench.inodes.number(virt)
-        assert valid(await bench.ask(p.FUSE_LOOKUP, 1, b"virt3\0"))[:4] == (inode, 0, 0, 0)
+        found = valid(await bench.ask(p.FUSE_LOOKUP, 1, b"virt3\0"))
+        assert found == (inode, 0, 0, 0, MOMENT, 0), "the name for a moment, and no attributes"
         entry = valid(await bench.ask(p.FUSE_LOOKUP, inode, b"mtu\0"))
         assert entry[2] > 1e6
         assert entry[3:] == (0, 0, 0)

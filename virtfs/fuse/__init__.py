@@ -18,6 +18,7 @@ Modules:
     texts           requests on text files
     lookups         names and attributes
     attributes      the attributes of nodes as stat(2) shows them
+    removed         directories that have just been removed, whose names the kernel may still have
     directories     open directories
     later           requests that wait and writes to texts, in tasks of their own
     text_pollers    wakes the pollers of texts

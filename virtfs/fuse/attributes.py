@@ -5,10 +5,12 @@ attributes of a directory for MOMENT, since the mode of a directory never change
 each directory in a path, so keeping them saves half of the requests of a program that looks at many files. After a
 change of a directory's owner, group or st_nlink, virtfs makes the kernel forget its attributes. MOMENT is short,
 because programs notice the end of a server by a stat(2) that fails.
+
+The kernel may also keep the name of a directory that can be removed, such as virt3, for MOMENT; see `removed`.
 """
 
 from functools import partial
-from weakref import ReferenceType, WeakKeyDictionary, ref
+from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
 
 from virtfs.core.ids import User
 from virtfs.core.virt import Virt
@@ -16,13 +18,14 @@ from virtfs.files.node import Directory, Node
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.inodes_handles import Inodes
+from virtfs.fuse.removed import Removed
 
 BLOCK = 4096  # st_blksize
 # How long the kernel may cache a name of a steady directory, in seconds: in effect, as long as the directory exists.
 # The kernel looks up the directory itself each time, and drops the names below a directory that is gone or has been
 # replaced (fs/namei.c lookup_fast, fs/dcache.c d_invalidate).
 FOR_GOOD = 1 << 24
-# How long the kernel may keep the attributes of a directory, in ns.
+# How long the kernel may keep the attributes of a directory, and the name of one that can be removed, in ns.
 MOMENT = 20_000_000
 # How long the kernel may keep the attributes of a directory that it has looked up, in ns. It needs them for the rest of
 # the path. A notification has no effect until the kernel has made an inode for the answer, so this must be short.
@@ -33,14 +36,19 @@ _Fields = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int,
 
 
 class Attributes:
-    """Makes the attributes of the nodes of one tree. inodes: their inode numbers. answers: sends notifications."""
+    """Makes the attributes of the nodes of one tree. inodes: their inode numbers. answers: sends notifications.
+
+    removed: the directories whose names the kernel may still have.
+    """
 
     def __init__(self, inodes: Inodes, answers: Answers) -> None:
         self._inodes = inodes
         self._answers = answers
+        self.removed = Removed()
         # The directories whose attributes the kernel may keep, with the values of those attributes that can change.
         self._kept: WeakKeyDictionary[Directory, tuple[int, int, int]] = WeakKeyDictionary()
-        self._watched: WeakKeyDictionary[Directory, None] = WeakKeyDictionary()
+        self._watched: WeakSet[Directory] = WeakSet()
+        self._named: WeakSet[Directory] = WeakSet()  # those whose names the kernel may keep for MOMENT
 
     def of(self, node: Node, user: User | None = None) -> _Fields:
         """Return the fields of a struct fuse_attr.
@@ -82,23 +90,37 @@ class Attributes:
     def entry(self, directory: Directory, node: Node) -> bytes:
         """Return a fuse_entry_out for a node in a directory."""
         fields = self.of(node)
-        valid = WALK if isinstance(node, Directory) else 0
-        return p.fuse_entry_out.pack(fields[0], 0, FOR_GOOD if directory.steady else 0, 0, 0, valid, *fields)
+        name, name_ns, valid = 0, 0, 0
+        if directory.steady:
+            name, valid = FOR_GOOD, WALK if isinstance(node, Directory) else 0
+        elif isinstance(node, Directory):
+            # Its attributes are not valid: for a moment they would hide from the kernel that it has been removed.
+            name_ns = MOMENT
+            self._watch(node)
+            self._named.add(node)
+        return p.fuse_entry_out.pack(fields[0], 0, name, 0, name_ns, valid, *fields)
 
     def _keep(self, directory: Directory) -> None:
+        self._watch(directory)
+        self._kept[directory] = _changing(directory)
+
+    def _watch(self, directory: Directory) -> None:
         if directory not in self._watched:
-            self._watched[directory] = None
+            self._watched.add(directory)
             changed = partial(self._changed, ref(directory))
             directory.listeners.append(changed)
             if isinstance(directory.owner, Virt):
                 directory.owner.listeners.append(changed)
-        self._kept[directory] = _changing(directory)
 
     def _changed(self, of: "ReferenceType[Directory]") -> None:
         directory = of()
-        if directory is not None and self._kept.get(directory, now := _changing(directory)) != now:
+        if directory is None:
+            return
+        if self._kept.get(directory, now := _changing(directory)) != now:
             del self._kept[directory]
             self._answers.forget_attributes(self._inodes.number(directory))
+        if not directory.links and directory in self._named:
+            self.removed.add(self._inodes.number(directory))
 
 
 def _changing(directory: Directory) -> tuple[int, int, int]:

@@ -84,7 +84,7 @@ class Channel:
         self._later = Later(self.answers, handles, report, self._turns)
         self.pair = Pair(pair, longest, self.answers, self._turns, handles.memory)
         self.attributes = Attributes(inodes, self.answers)
-        lookups = Lookups(self.answers, inodes, self.attributes, reports, self._later)
+        lookups = Lookups(self.answers, inodes, handles, self.attributes, reports, self._later)
         self._answerers = Answerers(
             self.answers,
             handles,

@@ -9,7 +9,7 @@ from virtfs.files.node import Directory, Node, Symlink
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.attributes import Attributes
-from virtfs.fuse.inodes_handles import Inodes
+from virtfs.fuse.inodes_handles import Handles, Inodes
 from virtfs.fuse.later import Later, Reports
 from virtfs.fuse.request import Request
 
@@ -21,10 +21,17 @@ class Lookups:
     """
 
     def __init__(
-        self, answers: Answers, inodes: Inodes, attributes: Attributes, reports: Reports, later: Later
+        self,
+        answers: Answers,
+        inodes: Inodes,
+        handles: Handles,
+        attributes: Attributes,
+        reports: Reports,
+        later: Later,
     ) -> None:
         self._answers = answers
         self._inodes = inodes
+        self._handles = handles
         self._reports = reports
         self._later = later
         self._attributes = attributes
@@ -58,9 +65,20 @@ class Lookups:
         user = request.user
 
         def answer() -> bytes:
+            removed = self._attributes.removed
+            if removed.walked_to(request.inode, request.thread) and not self._opened(request):
+                raise VirtError(errno.ESTALE, "the directory has been removed: walk the path again")
             return self._attributes.answer(self.node(request.inode), user)
 
         return self._later.when_up_to_date(request, self._reports, answer)
+
+    def _opened(self, request: Request) -> bool:
+        """Return whether the calling process has opened this directory itself, and therefore may call fstat(2)."""
+        if (node := self._inodes.node(request.inode)) is None:
+            return False
+        process = request.user_and_process.pid
+        listings = self._handles.listings.values()
+        return any(listing.directory is node and listing.user.pid == process for listing in listings)
 
     def readlink(self, request: Request) -> bool:
         node = self.node(request.inode)

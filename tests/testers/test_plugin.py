@@ -85,7 +85,7 @@ def nothing_is_left(place: Place) -> bool:
 
 
 def test_pytest_finds_the_plugin() -> None:
-    assert [found.value for found in entry_points(group="pytest11", name="virtfs")] == ["virtfs.testing.plugin"]
+    assert {found.value for found in entry_points(group="pytest11", name="virtfs")} == {"virtfs.testing.plugin"}
 
 
 def test_two_workers_without_root(pytester: pytest.Pytester) -> None:

@@ -88,6 +88,7 @@ def test_pytest_finds_the_plugin() -> None:
     assert {found.value for found in entry_points(group="pytest11", name="virtfs")} == {"virtfs.testing.plugin"}
 
 
+@pytest.mark.timeout(180)
 def test_two_workers_without_root(pytester: pytest.Pytester) -> None:
     """The examples and the suite of doc/testing.md pass. A failing test leaves captures, and nothing else is left."""
     (shown, *_) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "doc/testing.md").read_text(), re.DOTALL | re.MULTILINE)
@@ -96,7 +97,7 @@ def test_two_workers_without_root(pytester: pytest.Pytester) -> None:
     left = "grep -c fuse.virtfs /proc/self/mountinfo; ip -brief link | wc -l; pgrep -fc '[v]irtfs mount'"
     script = f"{run} --rootdir=. . {ROOT}/examples/pytest; {left}; cd $VIRTFS; umount -l .; {left}"
     result = pytester.run(
-        *_USER, *_VIRTFS, "shell", "--", "sh", "-c", script.replace("python", sys.executable, 1), timeout=50
+        *_USER, *_VIRTFS, "shell", "--", "sh", "-c", script.replace("python", sys.executable, 1), timeout=170
     )
     result.assert_outcomes(passed=9, failed=1)
     before, *links_and_servers = result.outlines[-6:-3]

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "virtfs"
-LAYERS = ("core", "host", "forward", "files", "fuse", "daemon", "client", "cli")
+LAYERS = ("core", "host", "forward", "files", "fuse", "daemon", "client", "testing", "cli")
 # Modules of the package that belong to a layer although they are not in its folder, so that users can name them.
-BESIDE = {"aio": "client"}
+BESIDE = {"aio": "client", "scapy": "client"}
+OF_USERS = ("core", "client", "testing")  # layers for programs that use a mount
 
 _PATHS = ("virtfs.fuse", "virtfs.files.node", "virtfs.host.mount_call", "virtfs.cli")
 
@@ -22,13 +23,15 @@ DOORS = {
     "pyroute2": ("virtfs.host",),
     "prometheus_client": ("virtfs.files.metrics",),
     "anyio": ("virtfs.aio",),
+    "pytest": ("virtfs.testing.plugin",),
+    "scapy": ("virtfs.scapy",),
     "ctypes": ("virtfs.host", "virtfs.fuse.mount"),
     "fcntl.ioctl": ("virtfs.host", "virtfs.fuse.mount"),
     # The locale must not decide what a name is: names are decoded with core.bytestext, and only paths with these two.
     "locale": (),
     "os.fsencode": _PATHS,
     "os.fsdecode": _PATHS,
-    "trio": tuple(f"virtfs.{layer}" for layer in LAYERS if layer not in ("core", "host", "client")),
+    "trio": tuple(f"virtfs.{layer}" for layer in LAYERS if layer not in ("core", "host", "client", "testing")),
 }
 
 # core makes no system calls: its callers pass it the time and the data that they have read.
@@ -88,8 +91,8 @@ def objection(module: str, imported: str) -> str | None:
     if top == "virtfs":
         # The package "virtfs" itself holds only the version, which every layer may import.
         inside = imported.count(".") and not imported.startswith("virtfs.__")
-        if inside and folder_of(module) == "client" and folder_of(imported) not in ("client", "core"):
-            return "client imports only core: its users need neither a server nor the libraries of one"
+        if inside and folder_of(module) in ("client", "testing") and folder_of(imported) not in OF_USERS:
+            return "client and testing import only core: their users need neither a server nor the libraries of one"
         upward = inside and layer(imported) > layer(module)
         return "imports go down only: " + " < ".join(LAYERS) if upward else None
     for library, doors in DOORS.items():
@@ -140,7 +143,10 @@ def test_a_docstring_that_lists_modules_lists_them_all(path: Path) -> None:
         ("virtfs.cli.main", "locale.setlocale"),
         ("virtfs.client.port", "virtfs.host.tap"),
         ("virtfs.aio", "virtfs.daemon.service"),
+        ("virtfs.testing.server", "virtfs.daemon.service"),
+        ("virtfs.testing.lab", "pytest"),
         ("virtfs.daemon.service", "virtfs.client.mount"),
+        ("virtfs.client.mount", "virtfs.testing.lab"),
         ("virtfs.client.port", "trio"),
         ("virtfs.client.port", "anyio"),
         ("virtfs.files.frame", "ctypes"),

@@ -10,7 +10,7 @@ For programs that use virtfs, this package is the Python API; doc/python.md desc
             port.send(b"…"); frame = port.recv()
 
 For developers of virtfs, these are the folders, lowest layer first. Each imports only folders listed before it; client
-imports only core. tests/test_layers.py checks this.
+imports only core, and testing only client and core. tests/test_layers.py checks this.
 
     core/      pure: grammar, queues, numbers, states. Standard library only, no system calls
     host/      the kernel's interfaces, one module each: taps, links (with pyroute2), namespaces
@@ -20,6 +20,7 @@ imports only core. tests/test_layers.py checks this.
                channel: reads requests. answerers: chooses who answers each. names: answers rare ones, with pyfuse3
     daemon/    owns the interfaces, carries out commands, undoes those that fail
     client/    the Python API, over the files of a mount
+    testing/   the pytest plugin
     cli/       the commands `virtfs …` and `mount.virtfs`
 
     aio        the Python API for asyncio and trio; belongs to client

@@ -25,9 +25,9 @@ KERNELS = {
 } | {"README.md"}
 AT_THE_ROOT = {"status.json"}  # looks like a module and a name
 BELOW_AN_INTERFACE = {"stats/", "wait/", "tap/"}
-FOREIGN = {"trio", "pyfuse3", "pyroute2", "anyio"}
-# Variables of the examples in doc/python.md, and their classes.
-VARIABLES = {"net": "Mount", "v": "Virt"}
+FOREIGN = {"trio", "pyfuse3", "pyroute2", "anyio", "subprocess"}
+# Variables of the examples in doc/python.md and doc/testing.md, and their classes.
+VARIABLES = {"net": "Mount", "v": "Virt", "a": "Host"}
 
 _FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 _PATH = re.compile(r"\.?[a-z_][\w.]*(?:/\w[\w.-]*)*/?")
@@ -125,9 +125,8 @@ def resolves(dotted: str) -> bool:
         return has(first, rest[0])
     for length in range(len(rest), -1, -1):
         ending = "." + ".".join((first, *rest[:length]))
-        for module in modules():
-            if f".{module}".endswith(ending):
-                return length == len(rest) or rest[length] in names_of(module)
+        if found := [module for module in modules() if f".{module}".endswith(ending)]:
+            return length == len(rest) or any(rest[length] in names_of(module) for module in found)
     return False
 
 
@@ -144,7 +143,7 @@ def objection(span: str, document: str) -> str | None:
     if _DOTTED.fullmatch(span):
         first, _, rest = span.partition(".")
         span = f"{VARIABLES.get(first, first)}.{rest}"
-        ours = span.partition(".")[0] in classes() or not span.endswith((".5", ".1", ".8", ".md"))
+        ours = span.partition(".")[0] in classes() or not span.endswith((".5", ".1", ".8", ".md", ".json"))
         return "no such name" if ours and span.partition(".")[0] not in FOREIGN and not resolves(span) else None
     if _CODE_ONLY.fullmatch(span) and span not in names():
         return "no such name"

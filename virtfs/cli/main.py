@@ -49,7 +49,8 @@ taps are gone.
 """
 _SHELL = """\
 Run CMD, or $SHELL, as root in new user, network, mount and pid namespaces with a virtfs of its
-own, and exit with the status of CMD. The working directory and $VIRTFS are the mount point.
+own, and exit with the status of CMD. $VIRTFS is the mount point, and so is the working directory.
+After --, CMD keeps the working directory of the caller, as in `virtfs shell -- pytest`.
 Does not need root; for root, no user namespace is created. When CMD exits, all processes in the
 namespaces end.
 
@@ -151,8 +152,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case _:
                 from virtfs.cli.shell import shell
 
-                command = given.command
-                return shell(command[1:] if command[:1] == ["--"] else command)
+                apart = words[1:2] == ["--"]  # some versions of Python keep the "--" in the command, others do not
+                command = given.command[1:] if given.command[:1] == ["--"] else given.command
+                return shell(command, stay=apart)
     except OSError as e:
         sentence = e.strerror if isinstance(e, VirtError) else sentence_of(e)
         complain("virtfs", sentence)

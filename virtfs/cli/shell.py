@@ -53,8 +53,10 @@ _SYSCTLS = (
 )
 
 
-def shell(command: list[str]) -> int:
+def shell(command: list[str], stay: bool = False) -> int:
     """Run a command, or $SHELL if `command` is empty, and return the exit status.
+
+    stay: whether the command keeps the working directory of the caller; otherwise it is the mount point.
 
     The status is 128 + n if signal n ended the command.
     VirtError: the system forbids namespaces or access to a device; the error sentence says what to change.
@@ -65,7 +67,7 @@ def shell(command: list[str]) -> int:
     # Ubuntu 25.04 and newer allows no mounts in /run.
     directory = tempfile.mkdtemp(prefix="virtfs-")
     try:
-        return _run(directory, command)
+        return _run(directory, command, stay)
     finally:
         os.rmdir(directory)
 
@@ -83,7 +85,7 @@ def check_devices() -> None:
             )
 
 
-def _run(directory: str, command: list[str]) -> int:
+def _run(directory: str, command: list[str], stay: bool) -> int:
     # Process 1 writes a byte to this pipe once the namespaces exist.
     entered, entering = os.pipe()
     # End of file on this pipe tells process 1 that this process has died.
@@ -100,6 +102,7 @@ def _run(directory: str, command: list[str]) -> int:
         package,
         directory,
         names,
+        "stay" if stay else "",
         str(entering),
         str(lifeline),
         *command,

@@ -32,11 +32,12 @@ def main(arguments: list[str]) -> int:
 
     - DIR
     - "names" to keep the named network namespaces visible, else ""
+    - "stay" to keep the working directory, or "" to make it DIR
     - the number of the descriptor to which this process writes a byte to report that the namespaces exist
     - the number of the descriptor of a pipe: end of file on it means that `virtfs shell` has died
     - the command, as one or more words
     """
-    directory, names, entering, lifeline, *command = arguments
+    directory, names, stay, entering, lifeline, *command = arguments
     os.write(int(entering), b"\n")
     os.close(int(entering))
     os.set_inheritable(int(lifeline), False)
@@ -54,7 +55,8 @@ def main(arguments: list[str]) -> int:
         return _complain(str(e.strerror if isinstance(e, VirtError) else e), 1)
     threading.Thread(target=_end_with, args=[int(lifeline)], daemon=True).start()
     try:
-        os.chdir(directory)
+        if not stay:
+            os.chdir(directory)
         os.environ["VIRTFS"] = directory
         status = _run(command, server)
     finally:

@@ -76,7 +76,7 @@ def _run(*words: str) -> None:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
             manager.bind(f"{folder}/notify")
-            environment = {**os.environ, "NOTIFY_SOCKET": f"{folder}/notify", "PYTHONPATH": _search_path()}
+            environment = {**os.environ, "NOTIFY_SOCKET": f"{folder}/notify", "PYTHONPATH": search_path()}
             command = [sys.executable, "-P", "-m", "virtfs", *words]
             done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
             if done.returncode:
@@ -99,7 +99,7 @@ def _errno(manager: socket.socket) -> int:
     return number
 
 
-def _search_path() -> str:
+def search_path() -> str:
     """Return a PYTHONPATH with which the program finds this virtfs, even if it is not installed."""
     here = str(Path(__file__).parents[2])
     installed = [*site.getsitepackages(), site.getusersitepackages()]

@@ -1,0 +1,51 @@
+"""Two hosts of the kernel and a bad link between them. Every run loses the same packets.
+
+    virtfs shell -- pytest examples/pytest
+
+The hosts are network namespaces. The cable has a seed, and nothing but these tests sends a frame, so the first run and
+the hundredth see the same. doc/testing.md explains the fixture `lab`.
+"""
+
+import re
+
+import pytest
+
+from virtfs.testing.lab import Host, Lab
+
+
+@pytest.fixture
+def hosts(lab: Lab) -> tuple[Host, Host]:
+    """Two hosts that can reach each other over a cable without faults."""
+    a, b = lab.host("a", "10.0.0.1/24"), lab.host("b", "10.0.0.2/24")
+    lab.cable(a, b)
+    a.run("ping", "-c1", "-w20", b.address)  # now each host knows the MAC address of the other
+    lab.uncable(a, b)
+    return a, b
+
+
+def answered(a: Host, b: Host, count: int) -> list[int]:
+    """Return the sequence numbers of the pings from a to b that are answered."""
+    output = a.run("ping", "-nc", str(count), "-i0.02", "-W1", b.address, check=False).stdout
+    return [int(number) for number in re.findall(r"icmp_seq=(\d+)", output)]
+
+
+def test_a_lossy_link_loses_the_same_pings_in_every_run(lab: Lab, hosts: tuple[Host, Host]) -> None:
+    a, b = hosts
+    cable = lab.cable(a, b, delay="2ms", loss="10%", seed=4)
+    assert {*range(1, 41)} - {*answered(a, b, 40)} == {2, 14, 30, 36}
+    assert (cable.stats["out"]["lost"], cable.stats["in"]["lost"]) == (2, 2)
+
+
+def test_a_long_link_takes_its_time(lab: Lab, hosts: tuple[Host, Host]) -> None:
+    a, b = hosts
+    lab.cable(a, b, delay="20ms")
+    output = a.run("ping", "-nc3", "-i0.02", b.address).stdout
+    assert min(float(time) for time in re.findall(r"time=([\d.]+)", output)) >= 40
+
+
+def test_an_unplugged_cable_carries_nothing(lab: Lab, hosts: tuple[Host, Host]) -> None:
+    a, b = hosts
+    lab.cable(a, b)
+    assert answered(a, b, 3) == [1, 2, 3]
+    lab.uncable(a, b)
+    assert answered(a, b, 3) == []

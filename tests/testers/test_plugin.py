@@ -1,0 +1,165 @@
+"""The pytest plugin, in runs of pytest in a namespace of their own (doc/testing.md)."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from harness.places import Place
+from harness.waiting import until
+
+from virtfs.testing import captures
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parents[2]
+_QUIET = ["-q", "-p", "no:cacheprovider"]
+_VIRTFS = [sys.executable, "-m", "virtfs"]
+# A user who is not root, but who can read the files of root, such as this checkout.
+_USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
+
+_FIXTURES = """
+    import doctest, inspect, os
+    import pytest
+    from virtfs.testing import lab as labs, netns as namespaces
+
+    def documented(*classes):
+        for of in classes:
+            for name, thing in [("", of), *vars(of).items()]:
+                text = inspect.getdoc(thing)
+                if not name.startswith("__") or name == "__getitem__" or name == "__iter__":
+                    if text and ">>>" in text:
+                        yield f"{of.__name__}.{name}", text
+
+    def passes(name, text, names):
+        test = doctest.DocTestParser().get_doctest(text, dict(names), name, None, 0)
+        return not doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test).failed
+
+    def test_the_examples_of_docstrings(lab, netns):
+        (first, text), *rest = documented(labs.Lab)
+        assert passes(first, text, {"lab": lab})
+        names = {"lab": lab, "netns": netns, "a": lab["a"], "b": lab["b"]}
+        for name, text in [*documented(labs.Host), *rest]:
+            for cable in lab.net.cables:
+                cable.destroy()
+            if name.startswith("Host"):
+                lab.cable("a", "b")
+            assert passes(name, text, names), name
+        text = dict(documented(namespaces.Netns))
+        assert all(passes(name, text[name].replace("4711", str(netns.pid)), names) for name in text)
+
+    def test_own_namespaces(netns, _virtfs_netns, virt):
+        assert virt.up
+        virt.set(netns=netns.pid)
+        assert os.stat(netns.path) != os.stat(_virtfs_netns().path) != os.stat("/proc/self/ns/net")
+        assert virt.host.name in netns.run("ip", "-brief", "link").stdout
+        with pytest.raises(Exception, match="exit status 3") as failure:
+            netns.run("sh", "-c", "echo the reason >&2; exit 3")
+        assert failure.value.__notes__ == ["the reason\\n"]
+        netns.run("sh", "-c", "sleep 600 &", capture_output=False)  # ends with the test
+"""
+_FAILING = """
+    import pytest
+
+    @pytest.mark.parametrize("way", ["there and back"])
+    def test_wrong(virt, virtfs_mount, way):
+        with virt.open() as port:
+            port.send(bytes(12) + bytes.fromhex("88b5") + b"the last frame")
+        with virtfs_mount.clone() as unused:
+            assert unused.history_size == virt.history_size
+            assert virt.stats["tx_frames"] == 2, str(virtfs_mount.path)
+"""
+
+
+def command(pytester: pytest.Pytester, *words: str) -> list[str]:
+    """Return the command line of pytest. nsenter(1) has changed the working directory."""
+    return ["env", "-C", str(pytester.path), sys.executable, "-m", "pytest", *_QUIET, *words]
+
+
+def nothing_is_left(place: Place) -> bool:
+    """Return whether no mount, interface or process is left."""
+    return (place.mounts(), place.links(), place.processes()) == ([], ["lo"], {})
+
+
+def test_pytest_finds_the_plugin() -> None:
+    assert {found.value for found in entry_points(group="pytest11", name="virtfs")} == {"virtfs.testing.plugin"}
+
+
+@pytest.mark.timeout(180)
+def test_two_workers_without_root(pytester: pytest.Pytester) -> None:
+    """The examples and the suite of doc/testing.md pass. A failing test leaves captures, and nothing else is left."""
+    (shown, *_) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "doc/testing.md").read_text(), re.DOTALL | re.MULTILINE)
+    pytester.makepyfile(test_fixtures=_FIXTURES, test_failing=_FAILING, test_page=shown)
+    run = "python -m pytest -q -n2 --dist=loadfile --virtfs-captures=kept --junit-xml=report.xml -p no:cacheprovider"
+    left = "grep -c fuse.virtfs /proc/self/mountinfo; ip -brief link | wc -l; pgrep -fc '[v]irtfs mount'"
+    script = f"{run} --rootdir=. . {ROOT}/examples/pytest; {left}; cd $VIRTFS; umount -l .; {left}"
+    result = pytester.run(
+        *_USER, *_VIRTFS, "shell", "--", "sh", "-c", script.replace("python", sys.executable, 1), timeout=170
+    )
+    result.assert_outcomes(passed=9, failed=1)
+    before, *links_and_servers = result.outlines[-6:-3]
+    assert int(before) == int(result.outlines[-3]) + 1, "only the mount of virtfs shell is left"
+    assert links_and_servers == ["1", "0"]
+    (path,) = (pytester.path / "kept").glob("[!.]*")
+    assert re.fullmatch(r"test_failing\.py-test_wrong-there-and-back-virt\d\.pcapng", path.name)
+    assert b"the last frame" in path.read_bytes()
+    result.stdout.fnmatch_lines(
+        [
+            "*- virtfs: last frames -*",
+            f"virt?: {path}: 1 frame",
+            "*= virtfs: last frames of failed tests =*",
+            str(path),
+        ]
+    )
+    property = ElementTree.parse("report.xml").find(".//property[@name='virtfs_capture']")
+    assert property is not None
+    assert property.get("value") == str(path)
+
+
+_WAITING = """
+    import time
+
+    def test_forever(lab):
+        lab.host("a", "10.0.0.1/24").start("sleep", "600")
+        print("ready", flush=True)
+        time.sleep(600)
+"""
+
+
+def test_nothing_is_left_of_a_run_that_was_killed(pytester: pytest.Pytester, elsewhere: Place) -> None:
+    """After Ctrl-C, pytest ends the fixtures, as after any test."""
+    pytester.makepyfile(_WAITING)
+    running = elsewhere.start(*command(pytester, "-s"), stdout=subprocess.PIPE)
+    assert running.stdout is not None
+    until(lambda: "ready" in str(running.stdout and running.stdout.readline()), "the test waits", 30)
+    assert len(elsewhere.mounts()) == 1
+    running.kill()
+    running.communicate(timeout=30)
+    until(lambda: nothing_is_left(elsewhere), "everything has ended", 30)
+
+
+_LIGHT = """
+    import sys
+
+    def test_nothing_more_is_imported():
+        ours = {name for name in sys.modules if name.partition(".")[0] == "virtfs"}
+        assert ours == {"virtfs", "virtfs.testing", "virtfs.testing.plugin"}
+
+    def test_refused(virt):
+        pass
+"""
+
+
+def test_without_root_it_says_what_to_do(pytester: pytest.Pytester, elsewhere: Place) -> None:
+    pytester.makepyfile(_LIGHT)
+    result = pytester.run(*elsewhere.command(*_USER, *command(pytester)), timeout=50)
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["interfaces need root: run the tests with `virtfs shell -- pytest`"])
+
+
+def test_the_names_of_captures() -> None:
+    assert captures.file_name("a/test_b.py::Test::test_c[1, ../x]") == "a-test_b.py-Test-test_c-1-..-x"
+    assert len(captures.file_name(f"test_b.py::test_c[{'x' * 300}]")) < 200

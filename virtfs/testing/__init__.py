@@ -1,0 +1,10 @@
+"""The pytest plugin: fixtures for tests that need a network. doc/testing.md describes them.
+
+It imports only client and core. pytest loads only the module plugin, which imports the others when a test uses them.
+
+    plugin      the fixtures, and the captures of a failed test
+    server      a mount that ends with the process that started it
+    netns       a network namespace, and programs in it
+    lab         hosts with addresses, and cables between them
+    captures    writes the last frames of each interface to files
+"""

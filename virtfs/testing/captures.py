@@ -1,0 +1,73 @@
+"""Write the last frames of each interface to files, after a test has failed."""
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from virtfs.client.mount import Mount
+from virtfs.client.virt import Virt
+from virtfs.core.pcapng import PACKET
+
+_LONGEST: Final = 180  # characters of a file's name before "-virtN.pcapng"; Linux allows 255 bytes
+
+
+class Saved(NamedTuple):
+    """A file that was written. line: its line in the report."""
+
+    path: Path
+    line: str
+
+
+def save(net: Mount, test: str, directory: Path) -> list[Saved]:
+    """Write the history of each interface that has one as `<test>-virtN.pcapng`. Return what was written.
+
+    test: the node ID of the test, such as "test_link.py::test_ping[20ms]". directory: is made if it does not exist.
+    OSError: a file cannot be written, or the mount has ended.
+    """
+    saved = []
+    for virt in net:
+        with suppress(FileNotFoundError):  # destroyed meanwhile, by a program that the test has started
+            recording = virt.history()
+            if count := _frames(recording):
+                _make(directory)
+                path = directory / f"{file_name(test)}-{virt.name}.pcapng"
+                path.write_bytes(recording)
+                frames = "1 frame" if count == 1 else f"{count} frames"
+                saved.append(Saved(path, f"{_title(virt)}: {path}: {frames}"))
+    return saved
+
+
+def file_name(test: str) -> str:
+    """Return a name for the files of a test: its node ID without the characters that a shell or a file system minds.
+
+    >>> file_name("tests/test_link.py::test_ping[20ms, lossy]")
+    'tests-test_link.py-test_ping-20ms-lossy'
+    """
+    return re.sub(r"[^\w.]+", "-", test).strip("-.")[-_LONGEST:]
+
+
+def _title(virt: Virt) -> str:
+    note = virt.description
+    return f"{virt} ({note})" if note else str(virt)
+
+
+def _make(directory: Path) -> None:
+    """Make the directory, with a .gitignore that keeps it out of a repository."""
+    if not directory.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / ".gitignore").write_text("*\n")
+
+
+def _frames(recording: bytes) -> int:
+    """Return the number of frames in a pcapng file that virtfs has written."""
+    return sum(kind == PACKET for kind in _blocks(recording))
+
+
+def _blocks(recording: bytes) -> Iterator[int]:
+    """Yield the type of each block. A block begins with its type and its length, 4 bytes each."""
+    at = 0
+    while at + 8 <= len(recording):
+        yield int.from_bytes(recording[at : at + 4], "little")
+        at += max(12, int.from_bytes(recording[at + 4 : at + 8], "little"))

@@ -1,0 +1,147 @@
+"""Lab: hosts of the kernel, each in a network namespace of its own, and cables between them."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Unpack
+
+from virtfs.client.lines import Impairment, VirtVerbs
+from virtfs.client.mount import Cable, Mount
+from virtfs.client.virt import Virt
+from virtfs.testing.netns import Netns
+
+_PATIENCE: Final = 30.0  # seconds for the kernel to see a carrier
+
+
+@dataclass(frozen=True, repr=False)
+class Host:
+    """A host: the network stack of a namespace, whose only wire leads to an interface of the mount.
+
+    name: the description of the interface. netns: the namespace, which has the tap. virt: the interface at the other
+    end of the wire. addresses: those of the tap, with prefix lengths.
+    """
+
+    name: str
+    netns: Netns
+    virt: Virt
+    addresses: tuple[str, ...]
+
+    @property
+    def address(self) -> str:
+        """The first address, without its prefix length.
+
+        >>> a.address
+        '10.0.0.1'
+        """
+        return self.addresses[0].partition("/")[0]
+
+    @property
+    def interface(self) -> str:
+        """The name of the tap in the namespace.
+
+        >>> ",UP," in a.run("ip", "link", "show", a.interface).stdout
+        True
+        """
+        return self.virt.host.name
+
+    def run(
+        self, *words: "str | os.PathLike[str]", check: bool = True, **options: Any
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command on the host, and return its result. Arguments and errors: those of Netns.run().
+
+        >>> a.run("ping", "-c1", b.address).returncode
+        0
+        """
+        return self.netns.run(*words, check=check, **options)
+
+    def start(self, *words: "str | os.PathLike[str]", **options: Any) -> "subprocess.Popen[str]":
+        """Start a program on the host. It is killed at the end of the test. Arguments: those of Netns.start().
+
+        >>> b.start("sleep", "60").poll() is None
+        True
+        """
+        return self.netns.start(*words, **options)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"<Host {self.name} {' '.join(self.addresses)}>"
+
+
+class Lab:
+    """Hosts and cables for one test.
+
+    >>> a = lab.host("a", "10.0.0.1/24")
+    >>> b = lab.host("b", "10.0.0.2/24")
+    >>> lab.cable(a, b, delay="20ms", loss="1%", seed=7).impair
+    'delay 20ms loss 1% seed 7'
+    """
+
+    def __init__(self, net: Mount, make_netns: Callable[[], Netns]) -> None:
+        """net: the mount for the interfaces. make_netns: makes a namespace, which its owner closes after the test."""
+        self.net = net
+        self._make_netns = make_netns
+        self._hosts: dict[str, Host] = {}
+
+    def host(self, name: str, *addresses: str, **verbs: Unpack[VirtVerbs]) -> Host:
+        """Make a host with these addresses, each with its prefix length, and wait until its interface has a carrier.
+
+        verbs: further verbs for its interface, such as mtu=9000. Its program side is free: connect it with cable(), or
+        open it with `host.virt.open()`.
+        ValueError: there is a host of this name. OSError: virtfs refuses an address or a verb.
+
+        >>> lab.host("c", "10.0.0.3/24", "fd00::3/64", mtu=1400).virt.host.addresses
+        ['10.0.0.3/24', 'fd00::3/64']
+        """
+        if name in self._hosts:
+            raise ValueError(f"there is already a host {name!r}")
+        netns = self._make_netns()
+        given: VirtVerbs = {
+            "up": True,
+            "netns": netns.pid,
+            "inet": [address for address in addresses if ":" not in address],
+            "inet6": [address for address in addresses if ":" in address],
+            "description": name,
+            **verbs,
+        }
+        host = self._hosts[name] = Host(name, netns, self.net.create(**given), addresses)
+        if host.virt.up:
+            host.virt.wait("carrier", timeout=_PATIENCE)
+        return host
+
+    def cable(self, a: "Host | str", b: "Host | str", impair: str = "", **words: Unpack[Impairment]) -> Cable:
+        """Connect two hosts. impair, words, errors: those of Mount.cable(). KeyError: there is no such host.
+
+        >>> lab.cable("a", "b", delay="20ms").impair
+        'delay 20ms'
+        """
+        return self.net.cable(self._virt(a), self._virt(b), impair, **words)
+
+    def uncable(self, a: "Host | str", b: "Host | str") -> None:
+        """Remove the cable between two hosts. OSError: ENOENT, there is none.
+
+        >>> cable = lab.cable("a", "b")
+        >>> lab.uncable("a", "b")
+        """
+        self.net.uncable(self._virt(a), self._virt(b))
+
+    def _virt(self, host: "Host | str") -> Virt:
+        return self[str(host)].virt
+
+    def __getitem__(self, name: str) -> Host:
+        """Return a host. KeyError: there is none of this name.
+
+        >>> lab["a"].name
+        'a'
+        """
+        return self._hosts[name]
+
+    def __iter__(self) -> Iterator[Host]:
+        """Yield the hosts, in the order in which they were made.
+
+        >>> [host.name for host in lab][:2]
+        ['a', 'b']
+        """
+        return iter(self._hosts.values())

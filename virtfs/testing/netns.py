@@ -1,0 +1,143 @@
+"""Netns: a network namespace for a test, and the programs that run in it."""
+
+import errno
+import os
+import signal
+import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, TypeVar
+
+from virtfs.testing.server import dying_with_us
+
+N = TypeVar("N", bound="Netns")
+
+# The holder keeps the namespace alive. Neighbours stay known for an hour: the kernel would otherwise check them with an
+# ARP request at a random time (net/core/neighbour.c), and a seeded impairment would lose other frames in each run.
+_HOLD = """
+ip link set lo up
+for family in ipv4 ipv6; do
+    for setting in base_reachable_time_ms=3600000 delay_first_probe_time=3600; do
+        file=/proc/sys/net/$family/neigh/default/${setting%=*}
+        [ ! -w $file ] || echo ${setting#*=} >$file
+    done
+done
+echo
+exec sleep infinity
+"""
+
+
+class Netns:
+    """A new network namespace, with lo up and nothing else.
+
+    It has no name. Its process ID, `pid`, stands for it in the verb netns and in `nsenter --net=…`. It ends with
+    close(), or when the process that made it ends.
+    """
+
+    def __init__(self) -> None:
+        """Make the namespace. OSError: EPERM, this user may not make one; ENOENT, a program is not installed."""
+        self._holder = subprocess.Popen(
+            dying_with_us("KILL", "unshare", "--net", "sh", "-ec", _HOLD),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+        )
+        self._started: list[subprocess.Popen[str]] = []
+        self.pid = self._holder.pid
+        self.path = Path(f"/proc/{self.pid}/ns/net")
+        if self._output(self._holder.stdout, 1) != "\n":
+            reason = self._output(self._holder.stderr).strip()
+            self.close()
+            raise OSError(errno.EPERM, f"cannot make a network namespace: {reason}")
+
+    @staticmethod
+    def _output(pipe: "IO[str] | None", size: int = -1) -> str:
+        return pipe.read(size) if pipe is not None else ""
+
+    def command(self, *words: "str | os.PathLike[str]") -> list[str]:
+        """Return the command line that runs a command in the namespace.
+
+        >>> netns.command("ip", "link")
+        ['nsenter', '--net=/proc/4711/ns/net', 'ip', 'link']
+        """
+        return ["nsenter", f"--net={self.path}", *_texts(words)]
+
+    def run(
+        self, *words: "str | os.PathLike[str]", check: bool = True, **options: Any
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command in the namespace, and return its result with its output as text.
+
+        options: keyword arguments of subprocess.run(), such as timeout.
+        CalledProcessError: the command fails, and check is True. pytest shows its output with the error.
+
+        >>> netns.run("cat", "/proc/net/dev").stdout.count(":")
+        1
+        """
+        settings: dict[str, Any] = {"text": True, "capture_output": True, **options}
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            dying_with_us("KILL", *self.command(*words)), check=False, **settings
+        )
+        if check and done.returncode:
+            error = subprocess.CalledProcessError(done.returncode, [*_texts(words)], done.stdout, done.stderr)
+            error.add_note(f"{done.stdout or ''}{done.stderr or ''}")
+            raise error
+        return done
+
+    def start(self, *words: "str | os.PathLike[str]", **options: Any) -> "subprocess.Popen[str]":
+        """Start a program in the namespace. close() kills it if it is still running.
+
+        options: keyword arguments of subprocess.Popen(). Its streams are text.
+
+        >>> netns.start("sleep", "60").poll() is None
+        True
+        """
+        program: subprocess.Popen[str] = subprocess.Popen(
+            dying_with_us("KILL", *self.command(*words)), **{"text": True, **options}
+        )
+        self._started.append(program)
+        return program
+
+    def close(self) -> None:
+        """Kill all programs in the namespace except this one, and release it; idempotent."""
+        for pid in self._inside():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for program in (*self._started, self._holder):
+            program.kill()
+            program.wait()
+            for pipe in (program.stdin, program.stdout, program.stderr):
+                if pipe is not None:
+                    with suppress(OSError):  # flushing what the program has not read
+                        pipe.close()
+        self._started.clear()
+
+    def _inside(self) -> list[int]:
+        """Return the process IDs of the programs in the namespace, except this process and the holder."""
+        if self._holder.poll() is not None:
+            return []
+        found = []
+        own = os.stat(self.path).st_ino
+        for name in filter(str.isdecimal, os.listdir("/proc")):
+            with suppress(OSError):
+                if os.stat(f"/proc/{name}/ns/net").st_ino == own and int(name) not in (os.getpid(), self.pid):
+                    found.append(int(name))
+        return found
+
+    def __enter__(self: N) -> N:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Netns {self.pid}>"
+
+
+def _texts(words: "Iterable[str | os.PathLike[str]]") -> list[str]:
+    return [os.fspath(word) for word in words]

@@ -1,0 +1,145 @@
+"""Fixtures for tests that need a network, and captures of a failed test. pytest loads this module in every run.
+
+It imports the other modules only when a test uses a fixture, so that other test suites are not slowed down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from virtfs.client.mount import Mount
+    from virtfs.client.virt import Virt
+    from virtfs.testing.lab import Lab
+    from virtfs.testing.netns import Netns
+    from virtfs.testing.server import Server
+
+_SERVER: Final[pytest.StashKey[Server]] = pytest.StashKey()
+_PROPERTY: Final = "virtfs_capture"  # in the report of a test, and so in JUnit's XML
+_NET_ADMIN, _SYS_ADMIN = 12, 21  # capabilities(7), include/uapi/linux/capability.h
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option for the directory of the captures."""
+    parser.getgroup("virtfs").addoption(
+        "--virtfs-captures",
+        metavar="DIR",
+        help="directory for the last frames of each interface of a failed test (virtfs-captures in the root directory)",
+    )
+
+
+@pytest.fixture(scope="session")
+def virtfs_mount(pytestconfig: pytest.Config) -> Iterator[Mount]:
+    """A virtfs.Mount of this run, or of this worker of pytest-xdist. Its interfaces keep their last frames."""
+    if not _privileged():
+        pytest.fail("interfaces need root: run the tests with `virtfs shell -- pytest`", pytrace=False)
+    from virtfs.testing.server import Server
+
+    server = Server()
+    pytestconfig.stash[_SERVER] = server
+    try:
+        yield server.net
+    finally:
+        del pytestconfig.stash[_SERVER]
+        server.end()
+
+
+@pytest.fixture
+def virt(virtfs_mount: Mount) -> Iterator[Virt]:
+    """A fresh interface, up. It is destroyed after the test."""
+    virt = virtfs_mount.create(up=True)
+    yield virt
+    _destroy(virt)
+
+
+@pytest.fixture
+def _virtfs_netns() -> Iterator[Callable[[], Netns]]:
+    """A function that makes network namespaces, which end after the test."""
+    from virtfs.testing.netns import Netns
+
+    made: list[Netns] = []
+
+    def make() -> Netns:
+        made.append(Netns())
+        return made[-1]
+
+    yield make
+    for netns in made:
+        netns.close()
+
+
+@pytest.fixture
+def netns(_virtfs_netns: Callable[[], Netns]) -> Netns:
+    """A fresh network namespace. It ends after the test, with all programs in it."""
+    return _virtfs_netns()
+
+
+@pytest.fixture
+def lab(virtfs_mount: Mount, _virtfs_netns: Callable[[], Netns]) -> Iterator[Lab]:
+    """Hosts in network namespaces of their own, and cables between them. They end after the test."""
+    from virtfs.testing.lab import Lab
+
+    lab = Lab(virtfs_mount, _virtfs_netns)
+    yield lab
+    for host in lab:
+        _destroy(host.virt)
+
+
+def _destroy(virt: Virt) -> None:
+    """Destroy an interface that the test may have destroyed."""
+    try:
+        virt.destroy()
+    except OSError:
+        if virt.path.exists():
+            raise
+
+
+def _privileged() -> bool:
+    """Return whether this process may make interfaces and namespaces (proc_pid_status(5), CapEff)."""
+    _, _, rest = Path("/proc/self/status").read_bytes().partition(b"CapEff:")
+    held = int(rest.split()[0], 16)
+    return all(held & 1 << capability for capability in (_NET_ADMIN, _SYS_ADMIN))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Save the last frames of each interface when a test that uses the mount has failed."""
+    report = yield
+    server = item.config.stash.get(_SERVER, None)
+    if report.failed and server is not None and "virtfs_mount" in getattr(item, "fixturenames", ()):
+        from virtfs.testing.captures import save
+
+        try:
+            saved = save(server.net, item.nodeid, _directory(item.config))
+            lines = [line for _, line in saved]
+            properties: list[tuple[str, object]] = [(_PROPERTY, str(path)) for path, _ in saved]
+            report.user_properties += properties
+            item.user_properties += properties  # JUnit's XML has those of the last report of the test
+        except OSError as error:
+            lines = [f"no captures: {error}"]
+        if lines:
+            report.sections.append(("virtfs: last frames", "\n".join(lines)))
+        if log := server.news():
+            report.sections.append(("virtfs: log of the server", log))
+    return report
+
+
+def _directory(config: pytest.Config) -> Path:
+    given: str | None = config.getoption("--virtfs-captures")
+    return config.rootpath / "virtfs-captures" if given is None else config.invocation_params.dir / given
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List the captures of all failed tests."""
+    reports = [report for kind in ("failed", "error") for report in terminalreporter.stats.get(kind, [])]
+    paths = [value for report in reports for name, value in getattr(report, "user_properties", []) if name == _PROPERTY]
+    if paths:
+        terminalreporter.section("virtfs: last frames of failed tests")
+        for path in dict.fromkeys(paths):
+            terminalreporter.line(str(path))

@@ -1,0 +1,134 @@
+"""Server: a mount for a test run. It ends with the process that started it, however that process ends."""
+
+import errno
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, Unpack
+
+from virtfs.client.lines import VirtVerbs
+from virtfs.client.mount import Mount
+from virtfs.client.started import search_path
+from virtfs.client.virt import Virt
+
+HISTORY: Final = "256K"  # bytes of recent frames that each interface keeps
+PATIENCE: Final = 10.0  # seconds for the server to end after SIGTERM
+
+# The kernel sends this signal to the started program when the thread that started it ends, also by kill -9.
+# The server drops capabilities but gains none, so the setting survives (kernel/cred.c commit_creds).
+_DYING_WITH_US = ("setpriv", "--pdeathsig")
+
+
+def dying_with_us(signal: str, *command: str) -> list[str]:
+    """Return a command line that runs a command which gets a signal, such as "TERM", when this thread ends."""
+    return [*_DYING_WITH_US, signal, *command]
+
+
+class Recording(Mount):
+    """A mount whose new interfaces keep their last frames, HISTORY bytes of each, unless `history` says otherwise."""
+
+    __slots__ = ()
+
+    def create(self, number: int | None = None, **verbs: Unpack[VirtVerbs]) -> Virt:
+        """Create an interface that keeps its last frames. Otherwise like Mount.create()."""
+        verbs.setdefault("history", HISTORY)
+        return super().create(number, **verbs)
+
+    def ensure(self, number: int, **verbs: Unpack[VirtVerbs]) -> Virt:
+        """Create an interface that keeps its last frames, unless it exists. Otherwise like Mount.ensure()."""
+        if number not in self:
+            verbs.setdefault("history", HISTORY)
+        return super().ensure(number, **verbs)
+
+    @contextmanager
+    def clone(self) -> Iterator[Virt]:
+        """Create an interface that keeps its last frames. Otherwise like Mount.clone()."""
+        with super().clone() as virt:
+            virt.set(history=HISTORY)
+            yield virt
+
+
+class Server:
+    """A server in the foreground, as a child in a session of its own, so that Ctrl-C reaches only the tests.
+
+    net: its mount, in a temporary directory that only this user can enter.
+    OSError: the mount fails; the sentence is that of `virtfs mount`.
+    """
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="virtfs-"))
+        self._point = self._folder / "virt"
+        self._log = self._folder / "log"
+        self._told = 0  # bytes of the log that news() has returned
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            self._point.mkdir()
+            self._start()
+            self.net = Recording(self._point)
+        except BaseException:
+            self.end()
+            raise
+
+    def _start(self) -> None:
+        """Start the program, and wait until it reports through its socket that the mount is ready (sd_notify(3))."""
+        place = self._folder / "notify"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, self._log.open("wb") as log:
+            manager.bind(str(place))
+            program = [sys.executable, "-P", "-m", "virtfs", "mount", "-f", str(self._point)]
+            self._process = subprocess.Popen(
+                dying_with_us("TERM", *program),
+                env={**os.environ, "NOTIFY_SOCKET": str(place), "PYTHONPATH": search_path()},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            ended = os.pidfd_open(self._process.pid)
+            try:
+                while b"READY=1" not in _message(manager, ended):
+                    if self._process.poll() is not None:
+                        sentence = self.news().strip().rpartition("\n")[2].removeprefix("virtfs: ")
+                        raise OSError(errno.EIO, sentence or "the server has ended", str(self._point))
+            finally:
+                os.close(ended)
+
+    def news(self) -> str:
+        """Return what the server has logged since the last call, without the line that says that it is ready."""
+        with suppress(OSError), self._log.open("rb") as log:
+            log.seek(self._told)
+            text = log.read()
+            self._told += len(text)
+            lines = text.decode(errors="replace").splitlines(keepends=True)
+            return "".join(line for line in lines if not line.endswith(" is mounted\n"))
+        return ""
+
+    def end(self) -> None:
+        """End the server, by force if it does not end by itself, and remove the directory; idempotent."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            if self._process.returncode:  # a killed server leaves a mount that no program can use
+                subprocess.run(["umount", "-l", str(self._point)], capture_output=True, check=False)
+        with suppress(OSError):
+            self._point.rmdir()  # rmtree() must not enter it if it is still mounted
+            shutil.rmtree(self._folder)
+
+
+def _message(manager: socket.socket, ended: int) -> bytes:
+    """Wait for a message of the server, or for its end. Return the message, or b""."""
+    poller = select.poll()
+    poller.register(manager, select.POLLIN)
+    poller.register(ended, select.POLLIN)
+    found = dict(poller.poll())
+    return manager.recv(65536) if manager.fileno() in found else b""

@@ -161,10 +161,15 @@ async def taken_back(daemon: Daemon) -> None:
     await daemon.made.loans.take_back(daemon.loan)
 
 
+def taps() -> list[str]:
+    """Return the names of the taps in this network namespace."""
+    return [name for _, name in socket.if_nameindex() if name.startswith("tap")]
+
+
 async def clone_closed(daemon: Daemon) -> None:
-    """Close clone and wait until its interface is gone."""
+    """Close clone and wait until its interface and its tap are gone. The interface leaves ctl first."""
     await daemon.close()
-    assert await until(lambda: daemon.made.state.text() == ""), "the interface of clone remains after close(2)"
+    assert await until(lambda: daemon.made.state.text() == "" and not taps()), "the interface of clone remains"
 
 
 @dataclass

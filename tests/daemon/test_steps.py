@@ -53,3 +53,20 @@ async def test_a_new_beginning_forgets_the_steps() -> None:
     await in_task(partial(clock.work, 5), "after")
     longest, *_ = steps.longest()
     assert (longest.length, longest.task) == (5, "after")
+
+
+@in_trio
+async def test_the_sleep_of_a_step_does_not_count() -> None:
+    clock, slept = Clock(), 0
+    steps = Steps(clock.read, clock.read, lambda: slept)
+
+    async def sleep() -> None:
+        nonlocal slept
+        clock.now += 5_000_000
+        slept += 4_000_000
+        await trio.lowlevel.checkpoint()
+
+    steps.begin()
+    await in_task(sleep, "sleeping")
+    longest, *_ = steps.longest()
+    assert (longest.length, longest.task) == (1_000_000, "sleeping")

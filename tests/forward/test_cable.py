@@ -208,7 +208,7 @@ async def test_a_tap_that_vanishes_ends_its_direction() -> None:
 async def test_taken_out_it_leaves_nothing_behind() -> None:
     with two_wires() as ends:
         first, second = ends
-        listeners = [len(end.wire.listeners) for end in ends]
+        listeners = [len(end.wire.changed) for end in ends]
         before = len(os.listdir("/proc/self/fd"))
         async with running(first, second):
             for number in range(250):
@@ -216,7 +216,7 @@ async def test_taken_out_it_leaves_nothing_behind() -> None:
             assert len(await received(second)) == 250
         assert len(os.listdir("/proc/self/fd")) <= before  # fewer if threads of other tests have closed descriptors
         await until(lambda: offloads(ends) == OFF)
-        assert [len(end.wire.listeners) for end in ends] == listeners
+        assert [len(end.wire.changed) for end in ends] == listeners
         first.tap.host_send(frame(1))
         first.wire.settle()
         assert first.counters.rx_dropped == 1

@@ -16,6 +16,7 @@ import trio
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.state import State
 from virtfs.daemon.steps import Steps
+from virtfs.fuse.idle import Idle
 from virtfs.fuse.inodes_handles import Handles
 
 log = logging.getLogger(__name__)
@@ -24,14 +25,14 @@ OPENS = 100  # maximum number of open files to list
 
 
 class Diagnosis:
-    """Describes one mount. options: the mount options."""
+    """Describes one mount. options: the mount options. idle: sleeps for the channel of the mount."""
 
-    def __init__(self, registry: Registry, state: State, handles: Handles, options: str) -> None:
+    def __init__(self, registry: Registry, state: State, handles: Handles, options: str, idle: Idle) -> None:
         self._registry = registry
         self._state = state
         self._handles = handles
         self._options = options
-        self.steps = Steps()
+        self.steps = Steps(slept=lambda: idle.slept)
 
     def lines(self) -> list[str]:
         """Return the options, the text of ctl, the counters, the open files, steps, the tasks and the threads."""

@@ -44,6 +44,7 @@ from virtfs.forward.supervisor import Tasks, supervised
 from virtfs.forward.tasks import lasting
 from virtfs.fuse import names
 from virtfs.fuse.channel import Channel
+from virtfs.fuse.idle import Idle
 from virtfs.fuse.inodes_handles import Handles, Inodes
 from virtfs.fuse.libfuse_pair import SLOW_REPLY, ProtocolTooOld
 from virtfs.fuse.protocol import LONGEST_REQUEST
@@ -212,9 +213,12 @@ class _Mount:
         self._failure: Exception | None = None
         inodes, handles = Inodes(daemon.root), Handles(daemon.memory)
         self._handles = handles
-        self.diagnosis = Diagnosis(daemon.registry, daemon.state, handles, daemon.options)
+        self._idle = Idle()
+        self.diagnosis = Diagnosis(daemon.registry, daemon.state, handles, daemon.options, self._idle)
         report, watch = daemon.errors.report, daemon.kernel.watch
-        self._channel = Channel(fuse_fd, self._ours, longest, inodes, handles, daemon.follower, report, watch)
+        self._channel = Channel(
+            fuse_fd, self._ours, longest, inodes, handles, daemon.follower, report, watch, self._idle
+        )
         interrupts = self._channel.pair.interrupts
         names.serve_on(inodes, self._channel.attributes, daemon.rights, interrupts, theirs.detach())
 
@@ -304,6 +308,7 @@ class _Mount:
         names.close()
         self._ours.close()
         self._channel.close()
+        self._idle.close()
 
 
 def _pair() -> tuple[trio.socket.SocketType, socket.socket, int]:

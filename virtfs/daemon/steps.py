@@ -28,14 +28,21 @@ class Step:
 class Steps(trio.abc.Instrument):
     """Keeps the MOST longest steps since `begin`. Functions are called in trio's thread.
 
-    clock: returns the time in ns. processor: returns the processor time of the thread in ns.
+    clock: returns the time in ns. processor: returns the processor time of the thread in ns. slept: returns the time in
+    ns that tasks have slept within their steps, which does not count (fuse.idle).
     """
 
-    def __init__(self, clock: Callable[[], int] = monotonic_ns, processor: Callable[[], int] = thread_time_ns) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], int] = monotonic_ns,
+        processor: Callable[[], int] = thread_time_ns,
+        slept: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._clock = clock
         self._processor = processor
+        self._slept = slept
         self._begun = 0
-        self._step = 0, 0  # when the current step began, by both clocks; 0 if there is none
+        self._step = 0, 0, 0  # when the current step began, by both clocks, and slept() then; 0 if there is none
         self._longest: list[Step] = []
         self._enough = 0  # a step is kept only if it is longer than this, in ns
         self.running = False
@@ -69,16 +76,17 @@ class Steps(trio.abc.Instrument):
     # Methods of trio.abc.Instrument
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._step = self._clock(), self._processor()
+        self._step = self._clock(), self._processor(), self._slept()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        began, used = self._step
+        began, used, slept = self._step
         if not began:
             return  # begin() was called in this step
         now = self._clock()
         self.count += 1
-        if now - began > self._enough:
+        length = now - began - (self._slept() - slept)
+        if length > self._enough:
             longest = self.longest()[: MOST - 1]
-            self._longest = [*longest, Step(now - began, self._processor() - used, now, task.name)]
+            self._longest = [*longest, Step(length, self._processor() - used, now, task.name)]
             if len(self._longest) == MOST:
                 self._enough = min(step.length for step in self._longest)

@@ -52,9 +52,7 @@ class Inject(DeviceFile):
         self.told = told
         self.used = False
         self.waiters = Waiters()
-        # A wire listener returns whether anyone is waiting for a frame from the tap. The waiters here are writers, so
-        # return False.
-        wire.listeners.append(lambda: self.waiters.wake() and False)
+        wire.changed.append(self._wake)
 
     def open(self, flags: int, user: User) -> "InjectHandle":
         if self.used:
@@ -65,6 +63,9 @@ class Inject(DeviceFile):
         self.used = True
         self.start(handle.run, name=f"{self.wire.virt.name}: waking the writer of inject")
         return handle
+
+    def _wake(self) -> None:
+        self.waiters.wake()
 
 
 class InjectHandle(DeviceHandle):

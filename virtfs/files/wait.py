@@ -106,12 +106,11 @@ def waits(wire: Wire, opens: Opens) -> dict[str, Wait]:
     state = Waiters()
     files = {name: Wait(virt, name, opens, holds, state) for name, holds in conditions.items()}
 
-    def listen() -> bool:
-        """Wake the reads after a change of state. Return False, because none of them waits for a frame from the tap."""
+    def listen() -> None:
+        """Wake the reads after a change of state."""
         looks = [file.look() for file in files.values()]
         if any(looks) or virt.lost:
             state.wake()
-        return False
 
-    wire.listeners.append(listen)
+    wire.changed.append(listen)
     return {**files, "frame": FrameWait(wire, opens)}

@@ -75,23 +75,20 @@ class OneWay:
 
     def begin(self) -> None:
         """Adapt offload to readers, impairments and settings from now on."""
-        self.source.listeners.append(self.update_offload)
-        self.sink.listeners.append(self.update_offload)
+        self.source.changed.append(self.update_offload)
+        self.sink.changed.append(self.update_offload)
         self._followed = True
         self.update_offload()
 
-    def update_offload(self) -> bool:
+    def update_offload(self) -> None:
         """Start turning offload on or off, as readers, impairments and settings require.
 
         The change takes a few ms, because it needs the kernel's rtnl_mutex. Large segments that are already
         queued, or that arrive before offload is off, are split by _single_burst().
-
-        A wire listener returns whether anyone is waiting for a frame from the tap. A cable is not, so return False.
         """
         if self._followed and self._needs_single() != self._single:
             self._single = not self._single
             self._start(self._set_offload, name=f"{self.source.virt.name}: setting offload")
-        return False
 
     async def _set_offload(self) -> None:
         """Turn offload of the source's tap on or off, as currently needed."""
@@ -128,8 +125,8 @@ class OneWay:
     async def quiesce(self) -> None:
         """Turn offload off for good, so that the wire gets single frames once it reads the tap again."""
         if self._followed:
-            self.source.listeners.remove(self.update_offload)
-            self.sink.listeners.remove(self.update_offload)
+            self.source.changed.remove(self.update_offload)
+            self.sink.changed.remove(self.update_offload)
             self._followed = False
         self._single = True
         await self._set_offload()

@@ -75,10 +75,11 @@ class TapWatch:
 
     def look(self) -> bool:
         """Serve the taps that have become readable, at most AT_ONCE of them. Return whether there were any."""
-        ready = dict.fromkeys(self._more, 0)
-        self._more.clear()
-        ready.update(self._epoll.poll(0, AT_ONCE))
-        for tap, events in ready.items():
+        ready = self._epoll.poll(0, AT_ONCE)
+        if self._more:
+            ready = list({**dict.fromkeys(self._more, 0), **dict(ready)}.items())
+            self._more.clear()
+        for tap, events in ready:
             if (serve := self._taps.get(tap)) is None:
                 continue
             try:

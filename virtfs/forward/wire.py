@@ -47,6 +47,7 @@ class Wire:
     dropped: called with the number of frames that nobody will read.
     listeners: functions that are called when a frame may have arrived, when virt has changed, and when a reader opens
     or closes. Each returns whether anyone is still waiting for a frame from the tap.
+    changed: functions that are called when virt has changed, and when a reader opens or closes.
     memory: the accountant of the mount. Frames that are read ahead are charged to the owner of the interface.
     path: the impairment of frames towards virt, or None.
     counted: whether `take` counted the last frame that it returned. It does not count copies of a cable's frames.
@@ -67,6 +68,7 @@ class Wire:
         self.virt = virt
         self.tap = tap
         self.listeners: list[Callable[[], bool]] = []
+        self.changed: list[Callable[[], None]] = []
         self.readers = 0
         self.taken_at = time_ns()
         self.counted = True
@@ -233,7 +235,7 @@ class Wire:
             self.want()
         else:
             self.settle()
-        self._tell()
+        self._tell_change()
 
     def settle(self) -> None:
         """Drop the frames that nobody will read, and count them."""
@@ -249,7 +251,7 @@ class Wire:
         if not self.readers:
             self._read_ahead() if self._ahead() else self.settle()
         self.readers += 1
-        self._tell()
+        self._tell_change()
 
     def closed(self) -> None:
         """Remove a closed reader from the count. After the last one, drop all queued frames except the backlog."""
@@ -260,10 +262,15 @@ class Wire:
                 self._watched = self._missed = False
                 self.watch.rest(self._fd)
         else:
-            self._tell()
+            self._tell_change()
 
     def _tell(self) -> bool:
         return True in [listener() for listener in self.listeners]  # a list, so that every listener is called
+
+    def _tell_change(self) -> None:
+        self._tell()
+        for listener in self.changed:
+            listener()
 
     def _ahead(self) -> bool:
         """Return whether frames are read from the tap before a reader asks for them."""

@@ -31,6 +31,7 @@ from virtfs.fuse.answers import Answers
 from virtfs.fuse.attributes import Attributes
 from virtfs.fuse.devices import Devices
 from virtfs.fuse.directories import Directories
+from virtfs.fuse.idle import Idle
 from virtfs.fuse.inodes_handles import HandleId, Handles, Inodes
 from virtfs.fuse.later import Later, Reports
 from virtfs.fuse.libfuse_pair import Pair, ProtocolTooOld
@@ -59,7 +60,8 @@ class Channel:
     end. The caller closes fuse and pair. longest: the size of the largest message that the pair carries, in bytes.
     reports: applies the reports of the kernel before a request for a name, an attribute or a text is answered.
     report: called with the error and the user when an open fails or a write is too long. answers: sends messages to the
-    kernel. watch: its look() serves the readers of taps that have become readable.
+    kernel. watch: its look() serves the readers of taps that have become readable. idle: sleeps for the channel. None
+    to sleep in trio, as necessary for a test that runs in the same loop as the channel.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class Channel:
         reports: Reports,
         report: Callable[[VirtError, User], None],
         watch: TapWatch,
+        idle: Idle | None = None,
     ) -> None:
         self._watch = watch
+        self._idle = idle
         self._both = select.epoll(flags=select.EPOLL_CLOEXEC)  # /dev/fuse and the taps
         self._both.register(fuse, select.EPOLLIN)
         self._both.register(watch.fileno(), select.EPOLLIN)
@@ -247,7 +251,7 @@ class Channel:
         """Wait for a request, for a frame in a tap, or for another event that ends Turns.wait()."""
         if self._watch.more:
             await trio.lowlevel.checkpoint()
-        else:
+        elif self._turns.crowded or self._idle is None or not await self._idle.wait(self._both.fileno()):
             await self._turns.wait(self._both.fileno())
 
     async def _let_others_work(self) -> None:

@@ -52,6 +52,7 @@ Namespaces and mounts:
 The process:
 
     descriptors         the limit on open files, and a reserve below it
+    epolls              finds trio's epoll descriptor
     privileges          drops the capabilities that a server does not need
     processes           looks up the thread that made a FUSE request
     peers               Unix sockets, and the processes that connect to them

@@ -10,6 +10,7 @@ Modules:
     hanging         calls that hang if a server is stopped
     protocol        the layout of the messages (linux/fuse.h)
     channel         reads requests, answers READ and WRITE of device files
+    loops           chooses between the compiled loop (plainloop.pyx) and the one in Python
     answerers       the table of who answers which request
     request         one request
     turns           chooses the next request if there are several users

@@ -25,15 +25,22 @@ from virtfs.forward.wire import Wire
 from virtfs.fuse import protocol as p
 from virtfs.host.fakes import FakeTap
 
+pytestmark = pytest.mark.usefixtures("loop")
+
 GONE = select.POLLIN | select.POLLOUT | select.POLLERR | select.POLLHUP
 FRAME = bytes.fromhex("020000000001 020000000002 88b5") + bytes(range(46))
+
+
+def up(mtu: int = 1500) -> Virt:
+    """Return virt3, which is up."""
+    return Virt(Unit(3), bytes(6), HostEnd("tap3", 7, True, mtu, bytes(6), True, queue=256))
 
 
 @asynccontextmanager
 async def frame(mtu: int = 1500) -> AsyncIterator[tuple[Bench, Frame, FakeTap]]:
     """The frame file of virt3, which is up, with its wire's task running."""
     with FakeTap("tap3") as tap:
-        virt = Virt(Unit(3), bytes(6), HostEnd("tap3", 7, True, mtu, bytes(6), True, queue=256))
+        virt = up(mtu)
         wire = plain_wire(virt, tap, virt.lose)
         file = frame_file(wire)
         async with channel() as bench:

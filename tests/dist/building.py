@@ -11,7 +11,10 @@ from pathlib import Path
 from harness.serving import PROJECT
 
 # What a checkout has besides its sources; see .gitignore.
-_NOT_SOURCES = (".venv", ".git", "__pycache__", "*.egg-info", "build", "dist", ".*_cache", ".hypothesis", "fuzz-findings")
+_NOT_SOURCES = (
+    *(".venv", ".git", "__pycache__", "*.egg-info", "build", "dist", ".*_cache", ".hypothesis", "fuzz-findings"),
+    *("plainloop.c", "plainloop.*.so"),
+)
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir"]
 SECONDS = 120.0  # time-out of one command
 

@@ -38,9 +38,9 @@ def check(prefix: Path, environment: Path) -> None:
         name, _, section = page.rpartition(".")
         found = run(["man", "-w", section, name], Path("/"), PATH=path).strip()
         assert found.startswith(f"{prefix}/share/man/"), found
-    assert run(["virtfs", "--version"], Path("/"), PATH=path) == f"virtfs {virtfs.__version__}\n"
+    assert run(["virtfs", "--version"], Path("/"), PATH=path) == f"virtfs {virtfs.__version__}, compiled loop\n"
     mounted = run(["virtfs", "shell", "sh", "-c", _MOUNT], Path("/"), PATH=path)
-    assert mounted == f"create 3\nvirtfs {virtfs.__version__}\n", mounted
+    assert mounted == f"create 3\nvirtfs {virtfs.__version__}, compiled loop\n", mounted
     api = "import virtfs; print(virtfs.__file__, virtfs.Mount.__name__, virtfs.aio.__name__)"
     file, *names = run([f"{environment}/bin/python", "-c", api], Path("/")).split()
     assert file.startswith(f"{environment}/lib/")

@@ -1,16 +1,21 @@
-"""Fuzzing of the channel: messages of any content to a fake /dev/fuse."""
+"""Fuzzing of the channel: messages of any content to a fake /dev/fuse, with the compiled loop if it has been built."""
 
 import logging
 import os
+from contextlib import suppress
 from random import Random
 
 from harness.channels import Talk, channel, request
 from harness.in_trio import in_trio
 from harness.recorded import EVERY
+from harness.wires import frame_file, plain_wire
 
 from fuzz.corpus import corpus
 from fuzz.mutate import mutate
+from virtfs.core.ids import Unit
+from virtfs.core.virt import HostEnd, Virt
 from virtfs.fuse import protocol as p
+from virtfs.host.fakes import FakeTap
 
 OPCODES = tuple(range(1, 54))
 SESSION = 400  # messages to one channel
@@ -45,10 +50,13 @@ def message(random: Random, kept: list[bytes]) -> bytes:
 async def session(random: Random, messages: int, complaints: Complaints) -> None:
     """Send messages to a new channel, then assert that it still answers a valid request."""
     kept = [*EVERY, *corpus("channel")]
+    tap = FakeTap("tap3")
+    virt = Virt(Unit(3), bytes(6), HostEnd("tap3", 7, True, 1500, bytes(6), True, queue=256))
+    wire = plain_wire(virt, tap)
     async with channel() as bench:
         talk = Talk(b"one", b"two")
-        for _ in range(2):
-            await bench.open(talk)
+        for stream in (talk, frame_file(wire), talk):  # the recorded requests on frame have the fh 2
+            await bench.open(stream)
         bench.open_text(lambda user: "text\n")
         for _ in range(messages):
             sent = message(random, kept)
@@ -60,12 +68,18 @@ async def session(random: Random, messages: int, complaints: Complaints) -> None
             assert not complaints.found, f"{sent.hex()}: {complaints.found}"
             if random.random() < 0.1:
                 talk.say(random.randbytes(random.randrange(100)))
+                with suppress(BlockingIOError):
+                    tap.host_send(random.randbytes(random.randrange(14, 1515)))
+            with suppress(BlockingIOError):
+                tap.host_receive()
         await bench.answers()
         fresh = Talk(b"still here")
         inode = bench.place(fresh, "fresh")
         bench.send(request(p.FUSE_OPEN, 2**40, inode, p.fuse_open_in.pack(os.O_RDWR, 0)))
         (answer,) = await bench.answers()
         assert (answer.unique, answer.error) == (2**40, 0)
+    wire.close()
+    tap.close()
 
 
 def fuzz(inputs: int, seed: int) -> None:

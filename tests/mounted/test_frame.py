@@ -8,6 +8,8 @@ from harness.process import fails
 from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until
 
+import virtfs
+
 SIZES = [14, 60, 1514, 9018, 65535]
 
 
@@ -319,3 +321,49 @@ def test_the_taps_other_name(virt: Virt, mount: Mount) -> None:
     virt.host_sends(frame(99))
     assert file.read() == frame(99)
     assert mount.sh(f"readlink {virt.tap}").strip() == f"{virt.name}/frame"
+
+
+def test_version_names_the_loop(mount: Mount) -> None:
+    assert mount.read("version") == f"virtfs {virtfs.__version__}, compiled loop"
+
+
+def test_a_bridge_of_two_interfaces(virts: Virts) -> None:
+    """A program that carries frames from one interface to the other, with one open file for each direction."""
+    one, other = virts(), virts()
+    source, sink = one.open(os.O_RDWR), other.open(os.O_RDWR)
+    for number in range(20):
+        one.host_sends(frame(60 + number, number))
+        sink.write(source.read())
+        assert other.host_gets() == frame(60 + number, number)
+    assert (one.count("rx_frames"), other.count("tx_frames")) == (20, 20)
+
+
+def test_a_setting_takes_effect_between_two_frames(virt: Virt) -> None:
+    file = virt.open()
+    for number in range(3):
+        file.write(frame(60, number))
+        assert virt.host_gets() == frame(60, number)
+    virt.set("antispoof")
+    file.write(frame(60))
+    assert (virt.count("tx_frames"), virt.count("tx_spoofed")) == (3, 1)
+    virt.set("-antispoof")
+    virt.set("impair in loss 100%")
+    virt.host_sends(frame(60))
+    assert file.write(frame(60)) == 60
+    virt.until("stats/rx_lost", "1")
+    virt.set("mtu 100")
+    assert file.write(frame(200)) == 200
+    assert (virt.count("tx_frames"), virt.count("tx_oversize")) == (4, 1)
+
+
+def test_two_users_at_once(virts: Virts, mount: Mount) -> None:
+    """With a second user, the Python loop shares the server between them. Afterwards no frame is missing."""
+    mine, theirs = virts("up"), virts("owner 65534 up")
+    file, other = mine.open(), theirs.open(os.O_RDWR, mount.process(65534))
+    for number in range(20):
+        file.write(frame(60, number))
+        other.write(frame(61, number))
+        mine.host_sends(frame(62, number))
+        assert file.read() == frame(62, number)
+        assert (mine.host_gets(), theirs.host_gets()) == (frame(60, number), frame(61, number))
+    assert (mine.count("tx_frames"), mine.count("rx_frames"), theirs.count("tx_frames")) == (20, 20, 20)

@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import virtfs
 from virtfs.cli.signals import accept_any_caller
@@ -192,6 +193,14 @@ def _interval(text: str) -> float:
     return float(text)
 
 
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from virtfs.fuse import loops
+
+        print(f"virtfs {virtfs.__version__}, {loops.name()}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
@@ -200,7 +209,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Ethernet interfaces as files: virt(4) and /dev/tapN for Linux, as a file system.",
         epilog="  virtfs mount /mnt/virt; echo create 3 up >/mnt/virt/ctl; xxd /mnt/virt/tap3",
     )
-    parser.add_argument("--version", action="version", version=f"virtfs {virtfs.__version__}")
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="show the version and which loop a server uses, and exit"
+    )
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
 
     one = verbs.add_parser("mount", help="mount virtfs at a directory", description=_MOUNT, formatter_class=raw)

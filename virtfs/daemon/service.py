@@ -42,7 +42,7 @@ from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
 from virtfs.forward.supervisor import Tasks, supervised
 from virtfs.forward.tasks import lasting
-from virtfs.fuse import names
+from virtfs.fuse import loops, names
 from virtfs.fuse.channel import Channel
 from virtfs.fuse.idle import Idle
 from virtfs.fuse.inodes_handles import Handles, Inodes
@@ -147,7 +147,7 @@ class Daemon:
             self.events,
         )
         self.rights = Rights(self.commands, self.errors)
-        self.root.add(self.commands.tree.root(__version__, self.events, pcap))
+        self.root.add(self.commands.tree.root(__version__, loops.name, self.events, pcap))
         self.root.add({"bridge": self.bridges.directory})
 
     def run_in(self, tasks: Tasks) -> None:

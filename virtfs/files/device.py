@@ -20,6 +20,10 @@ from virtfs.forward.wire import HEADROOM
 Unique = NewType("Unique", int)  # the kernel's number for a request
 PollId = NewType("PollId", int)  # the kernel's number for a poller (kh in linux/fuse.h)
 
+# How frames pass straight between a file and a tap: the descriptor to read from, or -1 if frames take another way, the
+# descriptor to write to, and the lengths of the shortest and the longest frame that may be written to it.
+Plain = tuple[int, int, int, int]
+
 SLICE = 1_000_000  # ns after which a long write gives way to other requests, until the channel calls written()
 
 
@@ -190,6 +194,10 @@ class DeviceHandle:
         Return the number of bytes taken, or None if the write must wait, as it must after SLICE ns.
         """
         raise OSError(errno.EBADF, "the file is not open for writing")
+
+    def plain(self) -> Plain | None:
+        """Return how frames pass through this open while they pass plainly (fuse/plainloop.pyx), else None."""
+        return None
 
     def cut(self) -> None:
         """Count a frame that was sent without its end, because `write` mistook its first piece for a whole frame."""

@@ -10,7 +10,7 @@ from virtfs.core.bytestext import to_bytes
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Uid, User
 from virtfs.core.virt import Exclusive
-from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Waiters, reads, writes
+from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Plain, Waiters, reads, writes
 from virtfs.files.tunioctl import TunIoctls
 from virtfs.forward.wire import HEADROOM, Wire
 
@@ -217,6 +217,22 @@ class FrameHandle(DeviceHandle):
         # The caller counts one frame per FUSE_READ, but this frame was counted with its first piece.
         self.reads -= 1
         return len(now)
+
+    def plain(self) -> Plain:
+        return self.wire.source(), *self.wire.out.plain()
+
+    def taken_plainly(self, frames: int, size: int, ago: int) -> None:
+        """Count frames that were read from the tap. size: their total length in bytes. ago: ns since the last one."""
+        self.reads += frames
+        self.wire.count(frames, size, ago)
+
+    def put_plainly(self, frames: int, size: int, ago: int) -> None:
+        """Count frames that were written into the tap. The parameters are those of `taken_plainly`."""
+        self.wire.out.count_put(frames, size, ago)
+
+    def put_back(self, frame: bytes) -> None:
+        """Let `read` return a frame that was read from the tap."""
+        self.wire.put_back(frame)
 
     def cut(self) -> None:
         self.wire.out.cut()

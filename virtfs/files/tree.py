@@ -104,8 +104,11 @@ class Tree:
         self._reports = reports
         self._errors = errors
 
-    def root(self, version: str, events: Events, pcap: Capture) -> dict[str, Node]:
-        """Return the files of the mount itself, by name. The daemon later adds and removes the files of interfaces."""
+    def root(self, version: str, loop: Callable[[], str], events: Events, pcap: Capture) -> dict[str, Node]:
+        """Return the files of the mount itself, by name. The daemon later adds and removes the files of interfaces.
+
+        loop: returns the name of the loop that answers requests.
+        """
         commands, reports, errors = self._commands, self._reports, self._errors
         return {
             "ctl": self._ctl(None),
@@ -122,7 +125,7 @@ class Tree:
             "metrics": self._report(lambda: self._metrics(version), b"# HELP virtfs_memory", load_metrics),
             "memory": Text(ROOT, lambda user: reports.memory.text(), rights=Rights.PRIVATE),
             "topology": self._report(reports.topology),
-            "version": Text(ROOT, lambda user: f"virtfs {version}\n"),
+            "version": Text(ROOT, lambda user: f"virtfs {version}, {loop()}\n"),
         }
 
     def interface(self, ports: Ports) -> dict[str, Node]:

@@ -152,11 +152,22 @@ class Wire:
         """
         return self._kept, -1 if self._fed else self._fd
 
-    def count(self, frames: int, size: int) -> None:
-        """Count frames that a reader has taken from `sources`, excluding copies. size: their total length in bytes."""
+    def source(self) -> int:
+        """Return the descriptor from which a reader may take the next frame, or -1 if only `take` may."""
+        return -1 if self._fed or self._kept or self._refusal is not None else self._fd
+
+    def put_back(self, frame: bytes) -> None:
+        """Let `take` return a frame that was taken from `source`."""
+        self.lose(self._kept.add(frame, 1))
+
+    def count(self, frames: int, size: int, ago: int = 0) -> None:
+        """Count frames that a reader has taken from `sources`, excluding copies, or from `source`.
+
+        size: their total length in bytes. ago: ns since the last one was taken.
+        """
         self._counters.rx_frames += frames
         self._counters.rx_bytes += size
-        self.taken_at = time_ns()
+        self.taken_at = time_ns() - ago
 
     def _up_already(self) -> bool:
         """Return whether the interface is up, even if the kernel has not reported this yet. If so, enable reads."""

@@ -145,6 +145,10 @@ class Outward:
         """
         return (self._shortest, self._longest) if self._plain else (1, 0)
 
+    def plain(self) -> tuple[int, int, int]:
+        """Return the tap's descriptor, and `bounds`."""
+        return self._fd, *self.bounds()
+
     def _put_singles(self, frames: Iterable[bytes]) -> int:
         """Send frames of any length, and return their number. Frames that fit are counted together, for speed."""
         write, head = self.tap_write, NO_HEADER
@@ -301,6 +305,11 @@ class Outward:
         """Count frames that have been written into the tap. size: their total length in bytes."""
         self._counters.tx_frames += frames
         self._counters.tx_bytes += size
+
+    def count_put(self, frames: int, size: int, ago: int) -> None:
+        """Count frames that a program has written into the tap. ago: ns since the last one was written."""
+        self.count(frames, size)
+        self.put_at = time_ns() - ago
 
     def count_refused(self, frames: int, down: int) -> None:
         """Count frames from a cable that the tap rejected. down: the number rejected because the interface is down."""

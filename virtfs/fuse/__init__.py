@@ -11,6 +11,7 @@ Modules:
     protocol        the layout of the messages (linux/fuse.h)
     channel         reads requests, answers READ and WRITE of device files
     idle            sleeps while no other task has anything to do
+    loops           chooses between the compiled loop (plainloop.pyx) and the one in Python
     answerers       the table of who answers which request
     request         one request
     turns           chooses the next request if there are several users

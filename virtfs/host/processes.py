@@ -118,7 +118,7 @@ def file_size_limit(thread: int) -> int | None:
     """Return the RLIMIT_FSIZE of a thread in bytes, None if it is unlimited or cannot be read."""
     try:
         limit, _ = resource.prlimit(thread, resource.RLIMIT_FSIZE)
-    except OSError:
+    except (OSError, OverflowError):  # OverflowError: no thread has such an id
         return None
     return None if limit == resource.RLIM_INFINITY else limit
 

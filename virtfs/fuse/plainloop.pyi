@@ -1,0 +1,17 @@
+from collections.abc import Callable, Mapping
+
+from virtfs.files.device import DeviceHandle, Unique
+from virtfs.fuse.inodes_handles import HandleId
+
+class PlainLoop:
+    def __init__(
+        self,
+        fuse: int,
+        room: bytearray,
+        reply: bytearray,
+        devices: Mapping[HandleId, DeviceHandle],
+        fail: Callable[[Unique, int], None],
+        looks: int,
+        large: int,
+    ) -> None: ...
+    def answer(self, alone: int, looks: int, left: int, turn: int) -> tuple[int | None, int, int]: ...

@@ -24,6 +24,7 @@ imports only core, and testing only client and core. tests/test_layers.py checks
     cli/       the commands `virtfs …` and `mount.virtfs`
 
     aio        the Python API for asyncio and trio; belongs to client
+    scapy      a socket for scapy; belongs to client
 
 The docstring of each folder lists its modules; doc/design.md gives the reasons.
 """

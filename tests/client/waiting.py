@@ -13,9 +13,10 @@ T = TypeVar("T")
 class Waiting(Generic[T]):
     """A call that has started in a thread. thread: the kernel's ID of the thread."""
 
-    def __init__(self, function: Callable[..., T], *arguments: object) -> None:
+    def __init__(self, function: Callable[..., T], *arguments: object, **named: object) -> None:
         self._function = function
         self._arguments = arguments
+        self._named = named
         self._results: list[T] = []
         self._errors: list[BaseException] = []
         self._runner = threading.Thread(target=self._run, daemon=True)
@@ -25,7 +26,7 @@ class Waiting(Generic[T]):
 
     def _run(self) -> None:
         try:
-            self._results.append(self._function(*self._arguments))
+            self._results.append(self._function(*self._arguments, **self._named))
         except BaseException as error:
             self._errors.append(error)
 

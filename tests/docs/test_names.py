@@ -25,9 +25,9 @@ KERNELS = {
 } | {"README.md"}
 AT_THE_ROOT = {"status.json"}  # looks like a module and a name
 BELOW_AN_INTERFACE = {"stats/", "wait/", "tap/"}
-FOREIGN = {"trio", "pyfuse3", "pyroute2", "anyio", "subprocess"}
+FOREIGN = {"trio", "pyfuse3", "pyroute2", "anyio", "subprocess", "select"}
 # Variables of the examples in doc/python.md and doc/testing.md, and their classes.
-VARIABLES = {"net": "Mount", "v": "Virt", "a": "Host"}
+VARIABLES = {"net": "Mount", "v": "Virt", "virt": "Virt", "a": "Host", "wire": "VirtSocket"}
 
 _FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 _PATH = re.compile(r"\.?[a-z_][\w.]*(?:/\w[\w.-]*)*/?")

@@ -79,6 +79,11 @@ def command(pytester: pytest.Pytester, *words: str) -> list[str]:
     return ["env", "-C", str(pytester.path), sys.executable, "-m", "pytest", *_QUIET, *words]
 
 
+def python_blocks(document: str) -> list[str]:
+    """Return the blocks of Python in a document."""
+    return re.findall(r"^```python\n(.*?)^```$", (ROOT / document).read_text(), re.DOTALL | re.MULTILINE)
+
+
 def nothing_is_left(place: Place) -> bool:
     """Return whether no mount, interface or process is left."""
     return (place.mounts(), place.links(), place.processes()) == ([], ["lo"], {})
@@ -91,15 +96,17 @@ def test_pytest_finds_the_plugin() -> None:
 @pytest.mark.timeout(180)
 def test_two_workers_without_root(pytester: pytest.Pytester) -> None:
     """The examples and the suite of doc/testing.md pass. A failing test leaves captures, and nothing else is left."""
-    (shown, *_) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "doc/testing.md").read_text(), re.DOTALL | re.MULTILINE)
-    pytester.makepyfile(test_fixtures=_FIXTURES, test_failing=_FAILING, test_page=shown)
+    first, with_scapy = python_blocks("doc/testing.md")
+    (readme,) = (block for block in python_blocks("README.md") if "lab" in block)
+    pages = {"test_page": first, "test_scapy": with_scapy, "test_readme": readme}
+    pytester.makepyfile(test_fixtures=_FIXTURES, test_failing=_FAILING, **pages)
     run = "python -m pytest -q -n2 --dist=loadfile --virtfs-captures=kept --junit-xml=report.xml -p no:cacheprovider"
     left = "grep -c fuse.virtfs /proc/self/mountinfo; ip -brief link | wc -l; pgrep -fc '[v]irtfs mount'"
     script = f"{run} --rootdir=. . {ROOT}/examples/pytest; {left}; cd $VIRTFS; umount -l .; {left}"
     result = pytester.run(
         *_USER, *_VIRTFS, "shell", "--", "sh", "-c", script.replace("python", sys.executable, 1), timeout=170
     )
-    result.assert_outcomes(passed=9, failed=1)
+    result.assert_outcomes(passed=11, failed=1)
     before, *links_and_servers = result.outlines[-6:-3]
     assert int(before) == int(result.outlines[-3]) + 1, "only the mount of virtfs shell is left"
     assert links_and_servers == ["1", "0"]

@@ -50,7 +50,8 @@ def _passt(connection: int) -> str:
     """
     options = ["--quiet", "--stderr", "--ipv4-only", "--no-map-gw", "--tcp-ports", "none", "--udp-ports", "none"]
     addresses = ["--address", ADDRESS, "--netmask", "24", "--gateway", GATEWAY, "--dns-forward", RESOLVER]
-    with tempfile.TemporaryFile("w+", errors="replace") as said:  # passt keeps it open, so a pipe would have no end
+    # passt keeps standard error open, so a pipe would have no end.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
         try:
             status = subprocess.call(
                 ["passt", *options, *addresses, "--fd", str(connection)],

@@ -4,8 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from .running import NEW_NETWORK, USER, script
+from harness.running import NEW_NETWORK, USER, script
 
 _PRIVATE = [*NEW_NETWORK, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
 _USER = " ".join(USER)

@@ -69,6 +69,7 @@ bench:
 	.venv/bin/python bench/names.py $(ARGS)
 	.venv/bin/python bench/scale.py $(ARGS)
 	.venv/bin/python bench/latency.py $(ARGS)
+	.venv/bin/python bench/hosts.py $(ARGS)
 
 # The source distribution and the wheel, in dist/. pip then installs each into a clean environment.
 dist:

@@ -41,6 +41,10 @@ def host(mount: Mount) -> Mount:
 
 @pytest.fixture
 def hosts(alone: Callable[..., Mount]) -> Iterator[tuple[Mount, Mount]]:
+    yield from hosts_of(alone)
+
+
+def hosts_of(alone: Callable[..., Mount]) -> Iterator[tuple[Mount, Mount]]:
     """Yield two machines, 192.0.2.1 and 192.0.2.2, each with an interface 3, whose taps have 10.0.3.1 and 10.0.3.2."""
     both = alone(), alone()
     both[0].ip(f"link add name wire0 type veth peer name wire1 netns {both[1].pid}")

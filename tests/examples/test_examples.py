@@ -26,6 +26,7 @@ def test_there_are_no_others() -> None:
         "lab.sh",
         "fetch.py",
         "internet.sh",
+        "two_hosts.sh",
     } | TESTED
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == tested
 

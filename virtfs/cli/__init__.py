@@ -32,5 +32,6 @@ Modules:
     shell         virtfs shell
     shell_init    process 1 of virtfs shell
     shell_run     a private /run for virtfs shell
+    shell_net     the Internet for virtfs shell --net
     usermap       the id maps of a user namespace for virtfs shell
 """

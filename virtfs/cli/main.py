@@ -53,9 +53,10 @@ Run CMD, or $SHELL, as root in new user, network, mount and pid namespaces with 
 own, and exit with the status of CMD. $VIRTFS is the mount point, and so is the working directory.
 After --, CMD keeps the working directory of the caller, as in `virtfs shell -- pytest`.
 Does not need root; for root, no user namespace is created. When CMD exits, all processes in the
-namespaces end.
+namespaces end. With --net, the namespaces reach what the caller reaches, through passt(1).
 
   virtfs shell sh -c 'echo create 3 up >ctl; cat ifconfig'
+  virtfs shell --net -- curl https://example.org
 """
 _LS = """\
 List the mounts that you can see, with their interfaces, bridges and cables. RX/S and TX/S are frames
@@ -153,9 +154,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case _:
                 from virtfs.cli.shell import shell
 
-                apart = words[1:2] == ["--"]  # some versions of Python keep the "--" in the command, others do not
+                # Some versions of Python keep the "--" in the command, others do not.
+                apart = words[2 if given.net else 1 :][:1] == ["--"]
                 command = given.command[1:] if given.command[:1] == ["--"] else given.command
-                return shell(command, stay=apart)
+                return shell(command, stay=apart, net=given.net)
     except OSError as e:
         sentence = e.strerror if isinstance(e, VirtError) else sentence_of(e)
         complain("virtfs", sentence)
@@ -236,6 +238,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--tun", action="store_true", help="let CMD attach to the tap through /dev/net/tun")
 
     one = verbs.add_parser("shell", help="run a shell in a private virtfs", description=_SHELL, formatter_class=raw)
+    one.add_argument("--net", action="store_true", help="give it the Internet through passt(1)")
     one.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER)
 
     one = verbs.add_parser("ls", help="list mounts and interfaces", description=_LS, formatter_class=raw)

@@ -14,12 +14,14 @@ import contextlib
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import virtfs
+from virtfs.cli.shell_net import check_passt, start_passt
 from virtfs.cli.signals import unless_ignored
 from virtfs.cli.usermap import map_users
 from virtfs.core.errors import VirtError
@@ -53,21 +55,24 @@ _SYSCTLS = (
 )
 
 
-def shell(command: list[str], stay: bool = False) -> int:
+def shell(command: list[str], stay: bool = False, net: bool = False) -> int:
     """Run a command, or $SHELL if `command` is empty, and return the exit status.
 
     stay: whether the command keeps the working directory of the caller; otherwise it is the mount point.
+    net: whether the namespaces get the Internet through passt(1).
 
     The status is 128 + n if signal n ended the command.
     VirtError: the system forbids namespaces or access to a device; the error sentence says what to change.
     """
     check_devices()
+    if net:
+        check_passt()
     command = command or [os.environ.get("SHELL") or "/bin/sh"]
     # Use /tmp, because other users cannot search XDG_RUNTIME_DIR, and because the AppArmor profile of fusermount3 in
     # Ubuntu 25.04 and newer allows no mounts in /run.
     directory = tempfile.mkdtemp(prefix="virtfs-")
     try:
-        return _run(directory, command, stay)
+        return _run(directory, command, stay, net)
     finally:
         os.rmdir(directory)
 
@@ -85,11 +90,12 @@ def check_devices() -> None:
             )
 
 
-def _run(directory: str, command: list[str], stay: bool) -> int:
+def _run(directory: str, command: list[str], stay: bool, net: bool) -> int:
     # Process 1 writes a byte to this pipe once the namespaces exist.
     entered, entering = os.pipe()
     # End of file on this pipe tells process 1 that this process has died.
     lifeline, holding = os.pipe()
+    outer, inner = socket.socketpair()  # for passt's connection
     package = os.path.dirname(os.path.dirname(os.path.abspath(virtfs.__file__)))
     names = "" if os.geteuid() else "names"
     inside = [
@@ -105,6 +111,7 @@ def _run(directory: str, command: list[str], stay: bool) -> int:
         "stay" if stay else "",
         str(entering),
         str(lifeline),
+        str(inner.fileno()) if net else "",
         *command,
     ]
     outside = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--", *inside]
@@ -120,13 +127,16 @@ def _run(directory: str, command: list[str], stay: bool) -> int:
     # Process 1 inherits this mask, so it starts with these signals blocked. It unblocks them for the command.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGQUIT])
     try:
-        process = _start(outside, [entering, lifeline])
+        process = _start(outside, [entering, lifeline, *([inner.fileno()] if net else [])])
     except FileNotFoundError:
         raise VirtError(errno.ENOSYS, "there is no unshare(1): install util-linux") from None
     os.close(entering)
     os.close(lifeline)
+    inner.close()
     with open(entered, "rb") as pipe:
-        begun = pipe.read() != b""
+        begun = pipe.read(1) != b""
+    if net:
+        start_passt(outer)
     status = process.wait()
     if not begun:
         raise VirtError(errno.EPERM, f"cannot create namespaces: {_advice()}")

@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import threading
 from virtfs.cli.background import spawn
 from virtfs.cli.mount import serve_here
 from virtfs.cli.options import MountOptions
+from virtfs.cli.shell_net import join
 from virtfs.cli.shell_run import cover_run
 from virtfs.cli.surroundings import complain
 from virtfs.core.errors import VirtError
@@ -35,12 +37,16 @@ def main(arguments: list[str]) -> int:
     - "stay" to keep the working directory, or "" to make it DIR
     - the number of the descriptor to which this process writes a byte to report that the namespaces exist
     - the number of the descriptor of a pipe: end of file on it means that `virtfs shell` has died
+    - the number of a socket that leads to shell_net.start_passt(), "" without --net
     - the command, as one or more words
     """
-    directory, names, stay, entering, lifeline, *command = arguments
+    directory, names, stay, entering, lifeline, net, *command = arguments
     os.write(int(entering), b"\n")
     os.close(int(entering))
     os.set_inheritable(int(lifeline), False)
+    channel = socket.socket(fileno=int(net)) if net else None
+    if channel:
+        channel.set_inheritable(False)
     os.environ["PATH"] = _with_sbin(os.environ.get("PATH", os.defpath))
     try:
         cover_run(names=bool(names))
@@ -54,6 +60,12 @@ def main(arguments: list[str]) -> int:
     except (VirtError, subprocess.CalledProcessError) as e:
         return _complain(str(e.strerror if isinstance(e, VirtError) else e), 1)
     threading.Thread(target=_end_with, args=[int(lifeline)], daemon=True).start()
+    try:
+        if channel:
+            join(channel, directory)
+    except (OSError, subprocess.CalledProcessError) as e:
+        _finish(server)
+        return _complain(f"no Internet: {getattr(e, 'strerror', None) or e}", 1)
     try:
         if not stay:
             os.chdir(directory)

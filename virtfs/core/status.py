@@ -69,7 +69,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Final
 
-from virtfs.core.bridge import Bridge
+from virtfs.core.bridge import Bridge, Member
 from virtfs.core.counters import Way
 from virtfs.core.ethernet import format_mac
 from virtfs.core.ids import Gid, Uid
@@ -189,12 +189,19 @@ def describe_bridge(bridge: Bridge) -> dict[str, object]:
         "groupfwd": state.groupfwd,
         "address": format_mac(state.address),
         "inet": [str(address) for address in state.addresses],
-        "members": [{**asdict(member), "name": word(member.name)} for member in state.members],
+        "members": [_member(member) for member in state.members],
         "addresses": [
             {**asdict(known), "address": format_mac(known.address), "member": word(known.member)}
             for known in state.known
         ],
     }
+
+
+def _member(member: Member) -> dict[str, Value]:
+    """Return a port as a JSON object, without its interface's index and alias."""
+    told = asdict(member)
+    del told["index"], told["alias"]
+    return {**told, "name": word(member.name)}
 
 
 def _value(file: str, text: str) -> Value:

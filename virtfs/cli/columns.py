@@ -66,7 +66,7 @@ def cut(text: str, width: int) -> str:
 
 
 def padded(text: str, width: int, side: str) -> str:
-    """Pad a text to `width` cells. A longer text does not change. side: "<" aligns it left, ">" right."""
+    """Pad a text to `width` cells. A longer text is returned unchanged. side: "<" aligns it left, ">" right."""
     blanks = " " * (width - cells(text))
     return text + blanks if side == "<" else blanks + text
 

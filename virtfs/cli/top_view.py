@@ -101,7 +101,7 @@ class View:
     """The state of the screen: what the user looks at, and in which order."""
 
     def __init__(self, blocks: bool = True) -> None:
-        """blocks: whether the terminal shows block elements of Unicode."""
+        """blocks: whether the terminal can display Unicode block elements."""
         self._marks = BLOCKS if blocks else ASCII
         self._order = "n"
         self._inverted = False
@@ -286,7 +286,7 @@ def _facts(one: Interface) -> Iterator[str]:
 
 
 def _counters(one: Interface) -> Iterator[Line]:
-    """Yield a table of the counters. A line has the rx counter and the tx counter of the same meaning."""
+    """Yield a table of the counters. Each line shows an rx counter and the corresponding tx counter."""
     stats: Mapping[str, int] = one.virt["stats"]
     names = list(dict.fromkeys(name.partition("_")[2] for name in stats))
     rows = [("", "RX", "RX/S", "TX", "TX/S")]

@@ -92,7 +92,7 @@ class LineChecks:
         await self._checks.check(interface, actions, user)
         tap = None if interface is None or interface.virt.lost else interface.tap
         addresses = set[IpInterface](() if interface is None else interface.virt.host.addresses)
-        namespace: str | None = None  # the argument of the latest verb `netns` in the line
+        namespace: str | None = None  # the argument of the last verb `netns` so far in the line
         for action in actions:
             match action:
                 case Action("netns", (str(name),)):

@@ -94,12 +94,12 @@ class Reports:
         return [way for ways in self._cables.ways() for way in ways]
 
     def status(self, version: str) -> Iterator[str]:
-        """Yield every interface, bridge and cable as JSON, in pieces. The values of one interface are of one moment."""
+        """Yield every interface, bridge and cable as JSON, in pieces. The values of each are a snapshot."""
         state, limits, memory = self._state.report(), asdict(self._limits), self.memory.describe()
         return status_pieces(version, *self._objects(), self._options, state, limits, memory)
 
     def topology(self) -> Iterator[str]:
-        """Yield the network as a graph for Graphviz, in pieces. The values of one interface are of one moment."""
+        """Yield the network as a graph for Graphviz, in pieces. The values of each are a snapshot."""
         return topology(*self._objects())
 
     def _objects(self) -> tuple[Iterator[Object], Iterator[Object], Iterator[Object]]:

@@ -72,7 +72,7 @@ class State:
     def pieces(self) -> Iterator[str]:
         """Yield empty pieces while the lines are made, so that other tasks may run in between, and then the text.
 
-        All of the text is of one moment, that of the last piece.
+        The whole text is a snapshot, taken with the last piece.
         """
         for interface in self._registry:
             self._lines_of(interface.virt)

@@ -54,7 +54,7 @@ class Seats:
         self.holder = holder
 
     def regain(self) -> None:
-        """Stop counting the program that had the tap."""
+        """Forget the program that had the tap."""
         self.holder = None
 
     def expect_no_holder(self, name: str) -> None:

@@ -93,7 +93,7 @@ def metrics(
 ) -> Iterator[str]:
     """Yield the text in pieces, with one line per metric and interface. Interfaces are in the order of `wires`.
 
-    The lines of a piece are of one moment.
+    The lines of a piece are a snapshot.
 
     sockets: the cables whose far end is a socket.
     state: the value of each gauge about the state file, or None if there is no state file.

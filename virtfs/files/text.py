@@ -25,7 +25,8 @@ from virtfs.files.device import PollId
 from virtfs.files.node import Node, Owner, Rights
 from virtfs.forward.slices import Slices, in_slices
 
-# Maximum number of copies of the data of a write while it is applied: as it arrived, joined, decoded, and one line.
+# While a write is applied, its data may exist in four copies: the pieces as received, the joined bytes, the decoded
+# text, and the current line.
 _COPIES = 4
 CHEAP = 0.005  # seconds. A text that takes less time to generate is generated again for each reader.
 # Bytes. A longer text about the whole mount may take more than 2 ms to make, so it is made only in slices. A stat or a

@@ -37,7 +37,7 @@ class OnFile(NamedTuple):
 
 
 class Answerers:
-    """The table, as two dictionaries by opcode.
+    """The table of answering functions, as two dictionaries keyed by opcode.
 
     by_name: requests about a name, an inode, or an open directory. by_file: requests about an open file.
     """

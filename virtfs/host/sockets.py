@@ -121,8 +121,8 @@ def listen(name: SocketName, rights: Rights) -> OwnSocket:
 def outcome(connecting: socket.socket) -> int:
     """Return the errno with which connect(2) of a TCP socket has ended, or 0 if the socket is connected.
 
-    Return ECONNREFUSED if the socket is connected to itself. This can happen if no program listens at the port, which
-    is on this host, and the kernel chooses the same port for the connecting socket.
+    Return ECONNREFUSED if the socket is connected to itself. This can happen when the address is on this host, no
+    program listens on the port, and the kernel chooses that port as the source port.
     """
     number = connecting.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     with suppress(OSError):

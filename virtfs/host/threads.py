@@ -26,7 +26,7 @@ def call_apart(function: Callable[[], T], name: str) -> T:
     def run() -> None:
         try:
             results.append(function())
-        except BaseException as failure:  # raised in the caller below
+        except BaseException as failure:  # re-raised below, in the calling thread
             failures.append(failure)
 
     thread = threading.Thread(target=run, name=name)

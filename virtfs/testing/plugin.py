@@ -90,7 +90,7 @@ def lab(virtfs_mount: Mount, _virtfs_netns: Callable[[], Netns]) -> Iterator[Lab
 
 
 def _destroy(virt: Virt) -> None:
-    """Destroy an interface that the test may have destroyed."""
+    """Destroy an interface, unless the test has already destroyed it."""
     try:
         virt.destroy()
     except OSError:

@@ -48,7 +48,7 @@ class Seats:
         """
         self.expect_no_holder(name)
         if self.readers or rx:
-            raise VirtError(errno.EBUSY, f"{name}/fd: another program reads {name}")
+            raise VirtError(errno.EBUSY, f"{name}/fd: another program is reading {name}")
         if self.writers and holder.alone:
             raise VirtError(errno.EBUSY, f"{name}/fd: another program writes to {name}")
         self.holder = holder

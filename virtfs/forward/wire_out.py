@@ -4,6 +4,7 @@ written frame → length check → impairment → antispoof → tap
 """
 
 import errno
+import os
 from collections.abc import Callable, Iterable
 from enum import Enum
 from io import FileIO
@@ -12,9 +13,10 @@ from os import RWF_NOWAIT, pwritev, writev
 from time import time_ns
 from typing import Protocol
 
+from virtfs.core.compiled import compiled
 from virtfs.core.counters import Counts
 from virtfs.core.errors import VirtError
-from virtfs.core.savefile import Group, Run
+from virtfs.core.savefile import Group, Run, Spans
 from virtfs.core.virt import Virt
 from virtfs.forward.frame_runs import Rows
 from virtfs.host.tap_protocol import NO_HEADER, TapDevice
@@ -131,7 +133,10 @@ class Outward:
         """
         frames = 0
         for group in groups:
-            frames += self._put_run(group, rows) if isinstance(group, Run) else self._put_singles(group)
+            if isinstance(group, Spans):
+                frames += self._put_spans(group)
+            else:
+                frames += self._put_run(group, rows) if isinstance(group, Run) else self._put_singles(group)
             if frames >= most:
                 break
         self.put_at = time_ns()
@@ -172,6 +177,23 @@ class Outward:
         finally:
             self.count(sent, size)
         return sent + others
+
+    def _put_spans(self, group: Spans) -> int:
+        """Send frames with the compiled module `framewriter`, and return their number."""
+        write_frames = compiled("virtfs.forward.framewriter", "write_frames")
+        if write_frames is None:
+            return self._put_singles(group.singly())
+        number, frames = 0, group.frames
+        while number < frames:
+            first = number
+            number, size, error = write_frames(self._fd, group.data, group.spans, first, *self.bounds())
+            self.count(number - first, size)
+            if error:
+                self.not_sent(OSError(error, os.strerror(error)))
+            elif number < frames:
+                self.put(memoryview(group.frame(number)))
+            number += 1
+        return frames
 
     def _put_run(self, run: Run, rows: Rows) -> int:
         """Send a run of frames of equal length, and return their number.

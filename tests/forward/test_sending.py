@@ -11,7 +11,7 @@ import pytest
 from harness.wires import Bench, frame, received, refusal, wire
 
 from virtfs.core.savefile import Group, Run, Spans
-from virtfs.forward import framewriter
+from virtfs.forward import tapframes
 from virtfs.forward.frame_runs import ROOM, RUN, Rows
 
 ALL = 1 << 20
@@ -231,7 +231,7 @@ def test_the_compiled_module_is_used_if_it_is_there(monkeypatch: pytest.MonkeyPa
         calls.append(1)
         return len(SIZES), 0, 0
 
-    monkeypatch.setattr(framewriter, "write_frames", write_frames)
+    monkeypatch.setattr(tapframes, "write_frames", write_frames)
     with wire() as bench:
         bench.wire.out.put_all([spans(mixed())], Rows(), ALL)
         assert (calls, received(bench)) == ([1], [])

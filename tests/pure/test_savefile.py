@@ -35,15 +35,10 @@ from virtfs.core.savefile import WINDOW, Group, Reader, Record, Run, Spans
 from virtfs.core.savefile_pcapng import BLOCK_MAX, INTERFACES_MAX
 from virtfs.core.savefile_records import FRAME_MAX, SHORTEST_RUN
 
-PYTHON_ONLY = pytest.mark.parametrize("decoder", ["Python"], indirect=True)
+PYTHON_ONLY = pytest.mark.parametrize("code", ["Python"], indirect=True)
 
 
-@pytest.fixture(params=["compiled", "Python"], autouse=True, scope="module")
-def decoder(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Run every test with the compiled module and without it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VIRTFS_COMPILED", "no" if request.param == "Python" else "")
-        yield
+pytestmark = pytest.mark.usefixtures("code")
 
 
 @ORDERS
@@ -538,7 +533,7 @@ def test_groups_have_the_frames_of_the_records(
     assert (frames, error) == ([record.frame for record in records], told)
 
 
-@pytest.mark.parametrize("decoder", ["compiled"], indirect=True)
+@pytest.mark.parametrize("code", ["compiled"], indirect=True)
 @KINDS
 def test_the_compiled_module_finds_frames_of_any_lengths(kind: str) -> None:
     """The first packets of an interface are left to Python, which learns the interface from them."""

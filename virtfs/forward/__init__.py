@@ -19,5 +19,5 @@ Modules:
     slices            divides long work into slices, between which other tasks run
     tasks             restarts failed tasks, and runs blocking calls in threads
 
-framewriter.pyx, which is compiled and optional, writes many frames into a tap.
+tapframes.pyx, which is compiled and optional, moves many frames between a tap and memory.
 """

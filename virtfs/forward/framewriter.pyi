@@ -1,3 +1,0 @@
-def write_frames(
-    fd: int, data: bytes, spans: bytes, first: int, shortest: int, longest: int
-) -> tuple[int, int, int]: ...

@@ -94,7 +94,7 @@ uninstall:
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	rm -f virtfs/fuse/plainloop.c virtfs/fuse/plainloop.*.so
+	rm -f virtfs/*/*.c virtfs/*/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:

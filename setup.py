@@ -1,8 +1,11 @@
-"""The compiled module, which is optional; pyproject.toml has everything else.
+"""The compiled modules, which are optional; pyproject.toml has everything else.
 
-Without a compiler or the kernel's headers, the Python loop does the same work (virtfs/fuse/loops.py).
+Without a compiler or the kernel's headers, Python code does the same work (virtfs/core/compiled.py).
 """
+
+from pathlib import Path
 
 from setuptools import Extension, setup
 
-setup(ext_modules=[Extension("virtfs.fuse.plainloop", ["virtfs/fuse/plainloop.pyx"], optional=True)])
+SOURCES = sorted(Path("virtfs").rglob("*.pyx"))
+setup(ext_modules=[Extension(".".join(path.with_suffix("").parts), [str(path)], optional=True) for path in SOURCES])

@@ -8,6 +8,6 @@ LOOPS = ["compiled", "python"]
 @pytest.fixture(params=LOOPS)
 def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The loop of the channels that the test makes: "compiled" or "python"."""
-    monkeypatch.setenv("VIRTFS_LOOP", request.param)
+    monkeypatch.setenv("VIRTFS_COMPILED", "no" if request.param == "python" else "yes")
     name: str = request.param
     return name

@@ -13,7 +13,8 @@ from harness.serving import PROJECT
 # What a checkout has besides its sources; see .gitignore.
 _NOT_SOURCES = (
     *(".venv", ".git", "__pycache__", "*.egg-info", "build", "dist", ".*_cache", ".hypothesis", "fuzz-findings"),
-    *("plainloop.c", "plainloop.*.so"),
+    *(f"{path.stem}.c" for path in (PROJECT / "virtfs").rglob("*.pyx")),
+    "*.so",
 )
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir"]
 SECONDS = 120.0  # time-out of one command

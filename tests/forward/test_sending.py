@@ -3,14 +3,15 @@
 import errno
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from harness.wires import Bench, frame, received, refusal, wire
 
-from virtfs.core.savefile import Group, Run
+from virtfs.core.savefile import Group, Run, Spans
+from virtfs.forward import tapframes
 from virtfs.forward.frame_runs import ROOM, RUN, Rows
 
 ALL = 1 << 20
@@ -145,29 +146,53 @@ def mixed(number: int = 0) -> list[bytes]:
     return [frame(number + index, size) for index, size in enumerate(SIZES)]
 
 
-def test_frames_of_mixed_lengths_keep_their_order() -> None:
+def spans(frames: Iterable[bytes]) -> Spans:
+    """Return frames as the compiled module finds them in a file."""
+    data, found = b"", b""
+    for one in frames:
+        found += struct.pack("=II", len(data) + GAP, len(one))
+        data += os.urandom(GAP) + one
+    return Spans(data, found)
+
+
+def without_the_compiled_module(frames: Iterable[bytes]) -> Iterator[bytes]:
+    return spans(frames).singly()
+
+
+SINGLES = pytest.mark.parametrize("singles", [iter, spans, without_the_compiled_module])
+Singles = Callable[[Iterable[bytes]], Group]
+
+
+@SINGLES
+def test_frames_of_mixed_lengths_keep_their_order(singles: Singles) -> None:
     with wire() as bench:
         frames = mixed()
-        assert bench.wire.out.put_all([iter(frames[:10]), run(range(90, 99)), iter(frames[10:])], Rows(), ALL) == 33
+        assert (
+            bench.wire.out.put_all([singles(frames[:10]), run(range(90, 99)), singles(frames[10:])], Rows(), ALL) == 33
+        )
         assert received(bench) == [*frames[:10], *(frame(number) for number in range(90, 99)), *frames[10:]]
         assert sent(bench) == (33, sum(SIZES) + 9 * 60, 0)
 
 
-@pytest.mark.parametrize(("size", "counter"), [(13, "tx_short"), (0, "tx_short"), (1519, "tx_oversize")])
-def test_among_mixed_lengths_only_frames_that_do_not_fit_are_dropped(size: int, counter: str) -> None:
+@pytest.mark.parametrize(
+    ("size", "counter"), [(13, "tx_short"), (0, "tx_short"), (1519, "tx_oversize"), (70_000, "tx_oversize")]
+)
+@SINGLES
+def test_among_mixed_lengths_only_frames_that_do_not_fit_are_dropped(singles: Singles, size: int, counter: str) -> None:
     with wire() as bench:
         frames = mixed()
-        bench.wire.out.put_all([iter([*frames[:7], frame(99, size), *frames[7:]])], Rows(), ALL)
+        bench.wire.out.put_all([singles([*frames[:7], frame(99, size), *frames[7:]])], Rows(), ALL)
         assert received(bench) == frames
         assert sent(bench) == (len(frames), sum(SIZES), 1)
         assert getattr(bench.counters, counter) == 1
 
 
-def test_mixed_lengths_that_the_tap_does_not_take_are_counted() -> None:
+@SINGLES
+def test_mixed_lengths_that_the_tap_does_not_take_are_counted(singles: Singles) -> None:
     """The fake tap takes some frames, then none."""
     with wire() as bench:
         frames = [frame(number, 1000 + number) for number in range(300)]
-        bench.wire.out.put_all([iter(frames)], Rows(), ALL)
+        bench.wire.out.put_all([singles(frames)], Rows(), ALL)
         came = received(bench)
         assert came == frames[: len(came)]
         assert 0 < len(came) < 300
@@ -188,3 +213,33 @@ def test_a_tap_that_vanishes_amid_mixed_lengths() -> None:
         bench.wire.out.tap_write = vanish_later
         assert refusal(bench.wire.out.put_all, [iter(frames)], Rows(), ALL) == errno.ENXIO
         assert sent(bench) == (5, sum(SIZES[:5]), 0)
+
+
+@SINGLES
+def test_a_tap_that_has_vanished_before_mixed_lengths(singles: Singles) -> None:
+    with wire() as bench:
+        bench.gone = bench.lose
+        bench.tap.vanish()
+        assert refusal(bench.wire.out.put_all, [singles(mixed())], Rows(), ALL) == errno.ENXIO
+        assert sent(bench) == (0, 0, 0)
+
+
+def test_the_compiled_module_is_used_if_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def write_frames(*_: Any) -> tuple[int, int, int]:
+        calls.append(1)
+        return len(SIZES), 0, 0
+
+    monkeypatch.setattr(tapframes, "write_frames", write_frames)
+    with wire() as bench:
+        bench.wire.out.put_all([spans(mixed())], Rows(), ALL)
+        assert (calls, received(bench)) == ([1], [])
+        monkeypatch.setenv("VIRTFS_COMPILED", "no")
+        bench.wire.out.put_all([spans(mixed())], Rows(), ALL)
+        assert (calls, received(bench)) == ([1], mixed())
+
+
+def test_the_compiled_module_stays_within_the_data() -> None:
+    with wire() as bench, pytest.raises(ValueError, match="past the end"):
+        bench.wire.out.put_all([Spans(bytes(70), struct.pack("=II", 16, 60))], Rows(), ALL)

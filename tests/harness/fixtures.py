@@ -2,7 +2,8 @@
 
 mount: a virtfs shared by the tests of a module; it has no interfaces when a test begins. virt: a new interface of
 `mount`. virts: makes interfaces of `mount`. alone: makes mounts for one test. lasting: makes mounts whose servers end
-and start again. places, elsewhere: namespaces that stand for other machines.
+and start again. places, elsewhere: namespaces that stand for other machines. code: runs the tests of a module with the
+compiled modules ("compiled") and without them ("Python").
 
 The report of a failed test shows the server's log and stacks. A mount that hung is killed, and the next test gets a new
 one.
@@ -26,6 +27,15 @@ _units: WeakKeyDictionary[Mount, Iterator[int]] = WeakKeyDictionary()
 
 def _next_unit(mount: Mount) -> int:
     return next(_units.setdefault(mount, itertools.count(3)))
+
+
+@pytest.fixture(params=["compiled", "Python"], scope="module")
+def code(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Which code does the work of the compiled modules: "compiled" or "Python"."""
+    name: str = request.param
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIRTFS_COMPILED", "no" if name == "Python" else "yes")
+        yield name
 
 
 class Current:

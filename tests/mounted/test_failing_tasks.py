@@ -16,7 +16,7 @@ from itertools import count
 import pyfuse3, trio
 from virtfs.fuse import libfuse_pair, trace
 
-os.environ["VIRTFS_LOOP"] = "python"  # the compiled loop reads without a Device
+os.environ["VIRTFS_COMPILED"] = "no"  # the compiled loop reads without a Device
 reads = count(1)
 
 class Device(io.FileIO):

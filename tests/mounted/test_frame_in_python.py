@@ -44,7 +44,7 @@ __all__ = [
 def served() -> Iterator[Mount]:
     """A mount whose server uses the Python loop."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ENVIRONMENT, "VIRTFS_LOOP", "python")
+        patch.setitem(ENVIRONMENT, "VIRTFS_COMPILED", "no")
         mount = Mount()
     yield mount
     wrong = mount.stop()

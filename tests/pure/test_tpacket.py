@@ -4,11 +4,25 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from virtfs.core import ringblock
 from virtfs.core.pcapng import INBOUND, OUTBOUND, enhanced_packet
-from virtfs.core.tpacket import C_VLAN, OUTGOING, RUN, RUN_LONGEST, SECOND, TPID_VALID, VLAN_VALID, pcapng
+from virtfs.core.tpacket import (
+    C_VLAN,
+    OUTGOING,
+    RUN,
+    RUN_LONGEST,
+    SECOND,
+    TPID_VALID,
+    VLAN_VALID,
+    pcapng,
+    pcapng_in_python,
+)
+
+BOTH = [pcapng_in_python, ringblock.pcapng]
 
 FIRST = 48  # bytes that describe a block, linux/if_packet.h: BLK_PLUS_PRIV(0)
 MAC = 84  # offset of an untagged frame: its network header, 14 bytes on, begins 2 bytes after a multiple of 16
@@ -73,8 +87,9 @@ def block(frames: Sequence[Passed], behind: int = 0) -> memoryview:
 
 def check(frames: Sequence[Passed], interface_id: int = 0, behind: int = 0) -> None:
     """Assert that converting a block gives the same as encoding its frames one by one."""
-    made = pcapng(block(frames, behind), FIRST, len(frames), interface_id)
-    assert made == b"".join(frame.blocks(interface_id) for frame in frames)
+    expected = b"".join(frame.blocks(interface_id) for frame in frames)
+    for convert in BOTH:
+        assert convert(block(frames, behind), FIRST, len(frames), interface_id) == expected
 
 
 @st.composite
@@ -157,10 +172,28 @@ def test_runs_of_every_length() -> None:
 
 
 def test_padding_is_zero_whatever_lies_behind_a_frame() -> None:
-    made = pcapng(block(equal(2 * RUN, 61)), FIRST, 2 * RUN, 0)
-    size = len(made) // (2 * RUN)
-    assert all(made[at + 28 + 61 : at + 28 + 64] == bytes(3) for at in range(0, len(made), size))
+    for convert in BOTH:
+        made = convert(block(equal(2 * RUN, 61)), FIRST, 2 * RUN, 0)
+        size = len(made) // (2 * RUN)
+        assert all(made[at + 28 + 61 : at + 28 + 64] == bytes(3) for at in range(0, len(made), size))
 
 
 def test_nothing() -> None:
-    assert pcapng(memoryview(bytearray(64)), FIRST, 0, 0) == b""
+    for convert in BOTH:
+        assert convert(memoryview(bytearray(64)), FIRST, 0, 0) == b""
+
+
+def test_the_compiled_module_stays_within_the_block() -> None:
+    """The kernel lays the frames out, so this cannot happen; but nothing may be read behind the block if it does."""
+    whole = block(equal(3))
+    with pytest.raises(ValueError, match="past the end"):
+        ringblock.pcapng(whole[:-8], FIRST, 3, 0)
+    with pytest.raises(ValueError, match="past the end"):
+        ringblock.pcapng(whole, -1, 1, 0)
+
+
+def test_the_compiled_module_is_used_if_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ringblock, "pcapng", lambda *_: b"compiled")
+    assert pcapng(block(equal(1)), FIRST, 1, 0) == b"compiled"
+    monkeypatch.setenv("VIRTFS_COMPILED", "no")
+    assert pcapng(block(equal(1)), FIRST, 1, 0) == equal(1)[0].blocks(0)

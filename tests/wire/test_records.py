@@ -15,11 +15,14 @@ from virtfs.core.errors import VirtError
 from virtfs.core.framestream import FRAME_MAX
 from virtfs.core.ids import Uid
 from virtfs.core.memory import Kind
+from virtfs.forward import tapframes
 from virtfs.forward.records import MOST, RecordReader, RecordWriter
 from virtfs.forward.wire import HEADROOM, LONGEST
 
 ROOM = 1 << 17  # bytes that the longest read asks for
 ALICE = Uid(4001)
+
+pytestmark = pytest.mark.usefixtures("code")
 
 
 def record(data: bytes) -> bytes:
@@ -204,3 +207,20 @@ def test_the_tap_refuses_while_it_is_down(ends: Ends) -> None:
     ends.write(b"".join(record(frame(n)) for n in range(3)))
     assert ends.bench.counters.tx_dropped == 3
     assert ends.bench.counters.tx_frames == 0
+
+
+@pytest.mark.parametrize("code", ["compiled"], indirect=True)
+def test_the_compiled_module_stays_within_its_buffers(code: str) -> None:
+    room = memoryview(bytearray(HEADROOM + 1000))
+    with wire() as bench:
+        bench.tap.host_send(frame(1))
+        for at, end in ((0, 10), (HEADROOM, HEADROOM + 1)):
+            with pytest.raises(ValueError, match="too small"):
+                tapframes.read_records(bench.wire.out.tap_fd, room, at, end, 1)
+        data = memoryview(bytearray(HEADROOM) + record(frame(1)))
+        fd = bench.wire.out.tap_fd
+        for at in (-1, 0, len(data) - 3, len(data), len(data) + 1):
+            assert tapframes.write_records(fd, data, at, 9, 0, 1514) == (at, 0, 0, 0)
+        assert tapframes.write_records(fd, data[:-1], HEADROOM, 9, 0, 1514) == (HEADROOM, 0, 0, 0)
+        assert tapframes.write_records(fd, data, HEADROOM, 9, 0, 1514) == (len(data), 1, 60, 0)
+        assert received(bench) == [frame(1)]

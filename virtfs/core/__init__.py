@@ -61,6 +61,12 @@ Reports:
     topology              the file topology
     stats                 the file stats
 
+Compiled modules, which are optional:
+
+    compiled              finds the functions of compiled modules
+
+plainrecords.pyx finds the frames of most records in a capture file, and ringblock.pyx converts a ring to pcapng.
+
 Small types:
 
     ids                   units, uids, gids, bridge names

@@ -15,6 +15,7 @@ from virtfs.core.savefile_records import Format
 from virtfs.core.savefile_records import Group as Group
 from virtfs.core.savefile_records import Record as Record
 from virtfs.core.savefile_records import Run as Run
+from virtfs.core.savefile_records import Spans as Spans
 
 T = TypeVar("T")
 

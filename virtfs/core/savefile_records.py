@@ -5,8 +5,10 @@ The next call gets the unconsumed bytes and those that follow in the file. A dec
 blocks: the byte order and the interfaces.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from errno import EINVAL
+from struct import Struct
 from typing import NamedTuple, Protocol
 
 from virtfs.core.errors import VirtError
@@ -16,6 +18,8 @@ SINGLES = 64  # maximum number of frames that are decoded one by one before the 
 FRAME_MAX = 262144  # bytes; libpcap's MAXIMUM_SNAPLEN. A longer frame is a sign of a broken file
 SECOND = 10**9  # nanoseconds
 ETHERNET = 1  # https://www.tcpdump.org/linktypes.html
+_SPAN = Struct("=II")
+NATIVE = "<" if sys.byteorder == "little" else ">"  # byte order, as in struct
 FCS = 4  # bytes of Ethernet's frame check sequence (IEEE 802.3)
 
 _LINKTYPES = {  # names of link types that users are likely to have: https://www.tcpdump.org/linktypes.html
@@ -73,9 +77,34 @@ class Run(NamedTuple):
             yield self.data[begin : begin + self.length]
 
 
-# Consecutive frames of a file: a Run, or an iterator of at least one frame. A group must be used before the next one is
-# requested.
-Group = Run | Iterator[bytes]
+class Spans(NamedTuple):
+    """Consecutive frames of any lengths in a piece of a capture file, which the module `plainrecords` has found.
+
+    data: bytes of the file. spans: for each frame, two numbers of 32 bits in the machine's byte order: its offset in
+    data, and its length.
+    """
+
+    data: bytes
+    spans: bytes
+
+    @property
+    def frames(self) -> int:
+        """The number of frames."""
+        return len(self.spans) // _SPAN.size
+
+    def frame(self, number: int) -> bytes:
+        """Return the frame with this number, from 0."""
+        begin, length = _SPAN.unpack_from(self.spans, number * _SPAN.size)
+        return self.data[begin : begin + length]
+
+    def singly(self) -> Iterator[bytes]:
+        """Yield the frames one by one."""
+        return (self.data[begin : begin + length] for begin, length in _SPAN.iter_unpack(self.spans))
+
+
+# Consecutive frames of a file: a Run, Spans, or an iterator of at least one frame. A group must be used before the next
+# one is requested.
+Group = Run | Spans | Iterator[bytes]
 
 
 class Format(Protocol):
@@ -95,8 +124,8 @@ class Format(Protocol):
         """Yield the frames of the complete records in data, in groups. This is cheaper than records().
 
         most: a function that returns the maximum number of frames in a group. It is called before each group.
-        A Run counts as consumed when the next group is requested. A frame from an iterator counts as consumed when it
-        is yielded.
+        A Run and Spans count as consumed when the next group is requested. A frame from an iterator counts as consumed
+        when it is yielded.
         VirtError: as for records(), but only after the frames before the broken record or block have been yielded.
         """
 

@@ -10,6 +10,7 @@ import sys
 from array import array
 from struct import Struct
 
+from virtfs.core.compiled import compiled
 from virtfs.core.pcapng import (
     FLAGS,
     INBOUND,
@@ -54,7 +55,15 @@ def pcapng(memory: memoryview, first: int, count: int, interface_id: int) -> byt
 
     memory: the block of the ring. first: offset of the first struct tpacket3_hdr. count: number of frames in the block.
     interface_id: number of the interface in the pcapng file.
+    The compiled module `ringblock` does this, if it is there.
     """
+    convert = compiled("virtfs.core.ringblock", "pcapng") or pcapng_in_python
+    blocks: bytes = convert(memory, first, count, interface_id)
+    return blocks
+
+
+def pcapng_in_python(memory: memoryview, first: int, count: int, interface_id: int) -> bytes:
+    """Do the same as pcapng(), without a compiled module."""
     at = first
     data: bytes | memoryview = memory
     pieces: list[bytes | memoryview] = []

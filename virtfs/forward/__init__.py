@@ -18,4 +18,6 @@ Modules:
     supervisor        starts every background task, and logs its failure
     slices            divides long work into slices, between which other tasks run
     tasks             restarts failed tasks, and runs blocking calls in threads
+
+tapframes.pyx, which is compiled and optional, moves many frames between a tap and memory.
 """

@@ -1,10 +1,12 @@
 """The frames of a wire as a byte stream of records (core.framestream). One call transfers many frames."""
 
 import errno
+import os
 from collections.abc import Callable
-from os import readv
+from os import readv, write
 from typing import Protocol
 
+from virtfs.core.compiled import compiled
 from virtfs.core.errors import VirtError
 from virtfs.core.framequeue import Copy
 from virtfs.core.framestream import FRAME_MAX, PREFIX, Records
@@ -22,12 +24,13 @@ class RecordReader:
     rest: the part of a record that did not fit into the last read. hold: charges this part.
     """
 
-    __slots__ = ("_header", "_hold", "_wire", "rest")
+    __slots__ = ("_hold", "_read_records", "_wire", "rest")
 
     def __init__(self, wire: Wire, hold: Hold) -> None:
         self._wire = wire
         self._hold = hold
-        self._header = bytearray(VNET_HEADER)
+        self._read_records: Callable[[int, memoryview, int, int, int], tuple[int, int, int, int]]
+        self._read_records = compiled("virtfs.forward.tapframes", "read_records") or _read_records
         self.rest = b""
 
     def read(self, room: memoryview, size: int) -> tuple[int, int]:
@@ -53,29 +56,24 @@ class RecordReader:
         try:
             wire.expect_up()
             kept, fd = wire.sources()
-            header, pack = self._header, PREFIX.pack_into
-            while frames < MOST and at < end:
-                begin = at + 4
-                if kept:
-                    frame = kept.take()
-                    stop = begin + len(frame)
-                    room[begin:stop] = frame
-                    counted = type(frame) is not Copy
-                    if not counted:
-                        copies += 1
-                        copied += len(frame)
-                elif fd >= 0:
-                    stop = begin + readv(fd, (header, room[begin:])) - VNET_HEADER
-                    counted = True
-                    if stop <= begin:
-                        raise wire.vanished()
-                else:
-                    break
-                pack(room, at, stop - begin)
+            while frames < MOST and at < end and kept:
+                frame = kept.take()
+                PREFIX.pack_into(room, at, len(frame))
+                begin = at + PREFIX.size
+                stop = begin + len(frame)
+                room[begin:stop] = frame
+                counted = type(frame) is not Copy
+                if not counted:
+                    copies += 1
+                    copied += len(frame)
                 frames += 1
                 last, at = at, stop
-        except BlockingIOError:
-            pass
+            if frames < MOST and at < end and fd >= 0:
+                at, found, more, error = self._read_records(fd, room, at, end, MOST - frames)
+                if more:
+                    frames, last, counted = frames + more, found, True
+                if error and error != errno.EAGAIN:
+                    raise OSError(error, os.strerror(error))
         except VirtError:
             if at == HEADROOM:
                 raise
@@ -105,8 +103,8 @@ class Sink(Protocol):
     """Takes the frames of a byte stream. wire_out.Outward and socket_ways.Entrance implement it."""
 
     @property
-    def tap_write(self) -> Callable[[bytes | memoryview], int | None]:
-        """write(2) of the tap. Returns None instead of raising EAGAIN."""
+    def tap_fd(self) -> int:
+        """The descriptor of the tap, which takes frames within `bounds` with a virtio_net_hdr before each."""
 
     def put(self, frame: memoryview) -> object:
         """Send one frame, or drop it and count the drop."""
@@ -124,11 +122,13 @@ class Sink(Protocol):
 class RecordWriter:
     """Sends the frames in a byte stream of records, which may be cut anywhere."""
 
-    __slots__ = ("_out", "_records", "frames")
+    __slots__ = ("_out", "_records", "_write_records", "frames")
 
     def __init__(self, out: Sink) -> None:
         self._out = out
         self._records = Records()
+        self._write_records: Callable[[int, memoryview, int, int, int, int], tuple[int, int, int, int]]
+        self._write_records = compiled("virtfs.forward.tapframes", "write_records") or _write_records
         self.frames = 0  # number of frames sent or dropped so far
 
     def unfinished(self) -> int:
@@ -168,34 +168,70 @@ class RecordWriter:
 
         Stop at an incomplete or invalid record, or after MOST frames.
         """
-        out, unpack = self._out, PREFIX.unpack_from
-        write = out.tap_write
+        out, end = self._out, len(data)
         shortest, longest = out.bounds()
-        end, last, size, sent, others = len(data), len(data) - PREFIX.size, 0, 0, 0
+        sent = others = size = 0
         try:
-            while at <= last and sent + others < MOST:
-                (length,) = unpack(data, at)
-                begin = at + 4
+            while True:
+                most = MOST - sent - others
+                at, frames, written, error = self._write_records(out.tap_fd, data, at, most, shortest, longest)
+                sent += frames
+                size += written
+                if frames == most or at > end - PREFIX.size:
+                    break
+                (length,) = PREFIX.unpack_from(data, at)
+                begin = at + PREFIX.size
                 stop = begin + length
                 if stop > end or not 0 < length <= FRAME_MAX:
                     break
-                if shortest <= length <= longest and at >= _BEFORE:
-                    packet = at - _BEFORE
-                    data[packet:begin] = NO_HEADER
-                    try:
-                        if write(data[packet:stop]):
-                            sent += 1
-                            size += length
-                            at = stop
-                            continue
-                        out.refused(BlockingIOError(errno.EAGAIN, "full"), length)
-                    except OSError as error:
-                        out.refused(error, length)
-                else:
-                    out.put(data[begin:stop])
                 others += 1
                 at = stop
+                if error:
+                    out.refused(OSError(error, os.strerror(error)), length)
+                else:
+                    out.put(data[begin:stop])
         finally:
             out.count(sent, size)
             self.frames += sent + others
         return at
+
+
+def _write_records(
+    fd: int, data: memoryview, at: int, most: int, shortest: int, longest: int
+) -> tuple[int, int, int, int]:
+    """Do the same as tapframes.write_records(), without a compiled module."""
+    unpack, end, last, frames, size = PREFIX.unpack_from, len(data), len(data) - PREFIX.size, 0, 0
+    while _BEFORE <= at <= last and frames < most:
+        (length,) = unpack(data, at)
+        begin = at + 4
+        stop = begin + length
+        if not shortest <= length <= longest or stop > end:
+            break
+        packet = at - _BEFORE
+        data[packet:begin] = NO_HEADER
+        try:
+            write(fd, data[packet:stop])
+        except OSError as error:
+            PREFIX.pack_into(data, at, length)
+            return at, frames, size, error.errno or errno.EIO
+        frames += 1
+        size += length
+        at = stop
+    return at, frames, size, 0
+
+
+def _read_records(fd: int, room: memoryview, at: int, end: int, most: int) -> tuple[int, int, int, int]:
+    """Do the same as tapframes.read_records(), without a compiled module."""
+    header, pack, last, frames = bytearray(VNET_HEADER), PREFIX.pack_into, at, 0
+    while frames < most and at < end:
+        begin = at + 4
+        try:
+            stop = begin + readv(fd, (header, room[begin:])) - VNET_HEADER
+        except OSError as error:
+            return at, last, frames, error.errno or errno.EIO
+        if stop <= begin:
+            return at, last, frames, errno.ENXIO
+        pack(room, at, stop - begin)
+        last, at = at, stop
+        frames += 1
+    return at, last, frames, 0

@@ -262,7 +262,7 @@ class Entrance:
 
     def __init__(self, out: Outward, counters: CableCounters) -> None:
         self.path: ImpairedPath | None = None
-        self.tap_write = out.tap_write
+        self.tap_fd = out.tap_fd
         self._counters = counters
         self._out = out
 

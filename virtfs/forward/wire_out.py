@@ -4,6 +4,7 @@ written frame → length check → impairment → antispoof → tap
 """
 
 import errno
+import os
 from collections.abc import Callable, Iterable
 from enum import Enum
 from io import FileIO
@@ -12,9 +13,10 @@ from os import RWF_NOWAIT, pwritev, writev
 from time import time_ns
 from typing import Protocol
 
+from virtfs.core.compiled import compiled
 from virtfs.core.counters import Counts
 from virtfs.core.errors import VirtError
-from virtfs.core.savefile import Group, Run
+from virtfs.core.savefile import Group, Run, Spans
 from virtfs.core.virt import Virt
 from virtfs.forward.frame_runs import Rows
 from virtfs.host.tap_protocol import NO_HEADER, TapDevice
@@ -44,6 +46,7 @@ class Outward:
     catch_up: processes pending notifications from the kernel; called before a frame is rejected as too long.
     vanished: called when the tap turns out to have vanished; returns the error to raise.
     path: the impairment of frames towards the tap, or None.
+    tap_fd: the tap's descriptor.
     tap_write: calls write(2) on the tap with a virtio_net_hdr and a frame. Returns None instead of raising EAGAIN.
     """
 
@@ -57,7 +60,7 @@ class Outward:
         self._catch_up = catch_up
         self._vanished = vanished
         self._counters = virt.counters
-        self._fd = tap.fd
+        self.tap_fd = tap.fd
         self.tap_write = FileIO(tap.fd, "r+b", closefd=False).write  # returns None where os.write raises EAGAIN
         self.update()
 
@@ -103,7 +106,7 @@ class Outward:
         self.put_at = time_ns()
         if self._plain and self._shortest <= length <= self._longest:
             try:
-                writev(self._fd, (NO_HEADER, frame))
+                writev(self.tap_fd, (NO_HEADER, frame))
             except OSError as error:
                 self.not_sent(error)
             else:
@@ -131,7 +134,10 @@ class Outward:
         """
         frames = 0
         for group in groups:
-            frames += self._put_run(group, rows) if isinstance(group, Run) else self._put_singles(group)
+            if isinstance(group, Spans):
+                frames += self._put_spans(group)
+            else:
+                frames += self._put_run(group, rows) if isinstance(group, Run) else self._put_singles(group)
             if frames >= most:
                 break
         self.put_at = time_ns()
@@ -147,7 +153,7 @@ class Outward:
 
     def plain(self) -> tuple[int, int, int]:
         """Return the tap's descriptor, and `bounds`."""
-        return self._fd, *self.bounds()
+        return self.tap_fd, *self.bounds()
 
     def _put_singles(self, frames: Iterable[bytes]) -> int:
         """Send frames of any length, and return their number. Frames that fit are counted together, for speed."""
@@ -172,6 +178,23 @@ class Outward:
         finally:
             self.count(sent, size)
         return sent + others
+
+    def _put_spans(self, group: Spans) -> int:
+        """Send frames with the compiled module `tapframes`, and return their number."""
+        write_frames = compiled("virtfs.forward.tapframes", "write_frames")
+        if write_frames is None:
+            return self._put_singles(group.singly())
+        number, frames = 0, group.frames
+        while number < frames:
+            first = number
+            number, size, error = write_frames(self.tap_fd, group.data, group.spans, first, *self.bounds())
+            self.count(number - first, size)
+            if error:
+                self.not_sent(OSError(error, os.strerror(error)))
+            elif number < frames:
+                self.put(memoryview(group.frame(number)))
+            number += 1
+        return frames
 
     def _put_run(self, run: Run, rows: Rows) -> int:
         """Send a run of frames of equal length, and return their number.
@@ -234,14 +257,14 @@ class Outward:
     def _write(self, frame: memoryview | bytes) -> None:
         """Write a frame to the tap. OSError: the error of write(2); the frame was not sent."""
         if self._given is None:
-            writev(self._fd, (NO_HEADER, frame))
+            writev(self.tap_fd, (NO_HEADER, frame))
         elif self._given is Given.AWAY:
             raise BlockingIOError(errno.EAGAIN, "the tap is lent")
         else:
             try:
                 # The program can make the shared open file description blocking. RWF_NOWAIT works since Linux 6.4
                 # (drivers/net/tun.c sets FMODE_NOWAIT); older kernels refuse it.
-                pwritev(self._fd, (b"" if self._given is Given.PLAIN else NO_HEADER, frame), -1, RWF_NOWAIT)
+                pwritev(self.tap_fd, (b"" if self._given is Given.PLAIN else NO_HEADER, frame), -1, RWF_NOWAIT)
             except OSError as refusal:
                 if refusal.errno != errno.EOPNOTSUPP:
                     raise

@@ -1,8 +1,9 @@
 """Chooses the loop of the channel: in Python, or with the compiled module `plainloop` for plain requests."""
 
 import logging
-import os
 from typing import TYPE_CHECKING
+
+from virtfs.core.compiled import compiled
 
 if TYPE_CHECKING:
     from virtfs.fuse.plainloop import PlainLoop
@@ -13,16 +14,12 @@ _trace = logging.getLogger("virtfs.fuse.trace")
 def plain_loop() -> "type[PlainLoop] | None":
     """Return the class of the compiled loop, or None if the Python loop answers all requests.
 
-    The Python loop does so if virtfs was installed without a compiler, if the environment variable VIRTFS_LOOP is
-    "python", and if requests are logged (`-o debug`).
+    The Python loop does so without the compiled module (core.compiled), and if requests are logged (`-o debug`).
     """
-    if os.environ.get("VIRTFS_LOOP") == "python" or _trace.isEnabledFor(logging.DEBUG):
+    if _trace.isEnabledFor(logging.DEBUG):
         return None
-    try:
-        from virtfs.fuse.plainloop import PlainLoop
-    except ImportError:
-        return None
-    return PlainLoop
+    loop: type[PlainLoop] | None = compiled("virtfs.fuse.plainloop", "PlainLoop")
+    return loop
 
 
 def name() -> str:

@@ -5,12 +5,12 @@ from collections import deque
 from virtfs.core.memory import Hold
 
 EACH = 64  # bytes of overhead for each frame
-_IDLE = 8192  # bytes that may stay charged to an empty queue, so that one frame at a time needs no call of the Hold
+_IDLE = 8192  # bytes that may stay charged to an empty queue, so that queueing a lone frame needs no call of the Hold
 BYTES = 32 << 20  # maximum total length of the frames in one queue
 
 
 class Copy(bytes):
-    """A copy of a frame that a cable has carried. It is never counted as dropped, as the cable counts the frame."""
+    """A copy of a frame that a cable has carried. It is never counted as dropped, because the cable counts it."""
 
     __slots__ = ()
 

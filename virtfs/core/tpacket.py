@@ -113,7 +113,7 @@ def _each(data: bytes | memoryview, at: int, count: int, interface_id: int, piec
 
 
 def _head_alone(_flags: int, _way: int, _end: int, _total: int, *head: int) -> bytes:
-    """Pack the head of the first block. The parameters are those of packet_joints; the ones of the tail are unused."""
+    """Pack the head of the first block. It takes the parameters of packet_joints, but ignores those of the tail."""
     return packet_head(*head)
 
 

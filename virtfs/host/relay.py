@@ -117,8 +117,8 @@ class BatchRelay:
     """A relay that uses io_uring while a tap has many small packets waiting.
 
     It switches to batches after a CallRelay.carry() that moved BATCH small packets, and back after the first batch that
-    is not full or has large packets. After an error, for example because io_uring is missing or
-    the tap does not support RWF_NOWAIT (a batch would block), it does not try batches again.
+    is not full or has large packets. After an error, it does not try batches again. An error occurs, for example, if
+    io_uring is missing, or if the tap does not support RWF_NOWAIT, so that a batch would block.
     """
 
     def __init__(self, source: int, sink: int, room: Room) -> None:

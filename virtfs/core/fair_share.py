@@ -45,7 +45,7 @@ class FairShare(Generic[K]):
 
     def __init__(self) -> None:
         self._accounts: dict[K, _Account] = {}
-        self._now_at = 0  # the account of the user served last, when choose() returned that user
+        self._now_at = 0  # the account, at that time, of the user that choose() returned last
 
     def arrive(self, user: K, now: int, empty: int) -> None:
         """Record that a request of a user has arrived.

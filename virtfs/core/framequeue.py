@@ -1,4 +1,4 @@
-"""A queue of frames waiting for a reader, with a limit on frames and limits on bytes."""
+"""A queue of frames waiting for a reader, with limits on frames and bytes."""
 
 from collections import deque
 
@@ -27,7 +27,7 @@ class FrameQueue:
         self._frames: deque[bytes] = deque()
         self._size = 0  # bytes of the frames, plus EACH for each frame
         self._hold = hold
-        self._granted = 0  # maximum of _size without a call of _grow()
+        self._granted = 0  # if _size would exceed this, _grow() must be called first
 
     def __len__(self) -> int:
         return len(self._frames)

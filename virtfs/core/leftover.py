@@ -1,9 +1,9 @@
-"""Reset an interface or bridge that a killed server left behind, before its line of the state file is replayed.
+"""Decide what to reset of an interface or bridge that a killed server left behind, before its line is replayed.
 
-A line gives only the settings that differ from those of a new interface or bridge. If the server was killed while it
-ran a line, the kernel may have other settings too, and these must be undone first. Each function here returns the state
-to restore before the line runs, so that exactly the settings in the line result. Present settings that the line would
-set anyway are kept, so that a working interface or bridge is not disturbed.
+A line of the state file gives only the settings that differ from those of a new interface or bridge. If the server was
+killed while it ran a line, the kernel may have other settings too, and these must be undone first. Each function here
+returns a state from which running the line leads to exactly the settings in the line. Present settings that the line
+would set anyway are kept, so that a working interface or bridge is not disturbed.
 """
 
 from dataclasses import replace

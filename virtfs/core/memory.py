@@ -53,7 +53,7 @@ _OTHERS = Fraction(7, 8)  # the share of the mount's limit that users other than
 class Kind(Enum):
     """The kinds of memory: the name in reports, the level, and a description."""
 
-    FRAMES = "frames", Level.QUEUES, "frames read ahead of a reader or a cable, and the backlog"
+    FRAMES = "frames", Level.QUEUES, "frames that wait in the server for a reader or a cable, and the backlog"
     DELAYED = "delayed", Level.QUEUES, "frames delayed by an impairment of an interface or a cable"
     HISTORY = "history", Level.COPIES, "frames kept for the file history"
     CAPTURES = "captures", Level.COPIES, "frames waiting for readers of pcap"
@@ -65,7 +65,7 @@ class Kind(Enum):
     )
     INPUT = "input", Level.CONTENT, "unfinished lines and records, incomplete capture files, and writes in progress"
     OPENS = "opens", Level.BASIC, "open files and directories"
-    REQUESTS = "requests", Level.BASIC, "further waiting requests"
+    REQUESTS = "requests", Level.BASIC, "waiting requests, except the first of each open file"
 
     def __init__(self, label: str, level: Level, meaning: str) -> None:
         self.label = label

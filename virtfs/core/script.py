@@ -79,7 +79,7 @@ class Script:
         return self._lines.each()
 
     def give_back(self) -> int:
-        """Drop the lines of the last write that have not run. Return how many of its bytes have run.
+        """Drop the lines of the last write that have not run. Return how many bytes of that write have run.
 
         Call this when a signal interrupts a write(2). The system call returns this number, or fails with EINTR if it
         is 0. The program then writes the remaining bytes again.

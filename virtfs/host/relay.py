@@ -20,7 +20,7 @@ from virtfs.host.uring import Ring
 log = logging.getLogger(__name__)
 
 BATCH = 128  # maximum number of packets in one carry(); with 64, each packet takes 0.03 µs longer
-ENOUGH = 1 << 19  # bytes after which a carry() ends; the size of eight of the largest segments
+ENOUGH = 1 << 19  # bytes after which a carry() ends; the size of eight segments of the maximum size
 # The average packet size, in bytes, below which packets are moved in batches. Larger packets are faster with CallRelay,
 # whose single buffer stays in the processor's cache.
 SMALL = 2048

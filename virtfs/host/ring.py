@@ -164,7 +164,7 @@ class PacketRing:
         self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
     def ahead(self) -> int:
-        """Return how many non-empty blocks blocks() must yield until all frames captured before this call are covered.
+        """Return the number of non-empty blocks to take from blocks() to get all frames captured before this call.
 
         Empty blocks do not count. The kernel hands one over if the next frame does not fit into it.
         """

@@ -4,7 +4,7 @@ Where possible, both taps offer segmentation and checksum offload (TUNSETOFFLOAD
 segments TCP nor computes checksums, and the receiving host accepts such packets. So TCP crosses the cable in segments
 of up to 64 KiB.
 
-Some features need the frames that a real wire would carry: a reader of `frame` or `hex`, an impairment, antispoof, and
+Some features need the frames that a real wire would carry: a reader of the interface, an impairment, antispoof, and
 a smaller MTU at the far end. They turn offload off. Large segments that are still in the tap's queue at that time are
 split by the cable (core.offload). Captures contain them unsplit.
 """
@@ -56,7 +56,7 @@ class OneWay:
         self.counters = self.way.counters
         self._start = start
         self._single = True  # whether to carry frames one by one, because offload is off or being turned off
-        self._offload = False  # the setting last requested from the source's tap; True: on
+        self._offload = False  # whether the last request to the source's tap turned offload on
         self._setting = trio.Lock()
         self._followed = False
         self._gone = False

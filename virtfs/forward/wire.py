@@ -139,16 +139,15 @@ class Wire:
         return size
 
     def expect_up(self) -> None:
-        """Do nothing if reads succeed now. VirtError: EHOSTDOWN, the interface is down; ENXIO, its tap has vanished."""
+        """Raise the error that a read would get now: EHOSTDOWN, the interface is down; ENXIO, its tap has vanished."""
         if self._refusal is not None and not self._up_already():
             raise VirtError(*self._refusal)
 
     def sources(self) -> tuple[FrameQueue, int]:
         """Return the queue of frames that were read ahead, and the tap's descriptor.
 
-        A reader takes the queued frames first. It then reads from the descriptor. A virtio_net_hdr precedes each
-        of these frames.
-        The descriptor is -1 if an impairment or a cable reads the tap.
+        A reader takes the queued frames first. It then reads from the descriptor, where a virtio_net_hdr precedes
+        each frame. The descriptor is -1 if an impairment or a cable reads the tap.
         """
         return self._kept, -1 if self._fed else self._fd
 
@@ -327,7 +326,8 @@ class Wire:
     def take_over(self, onward: Callable[[bytes], None]) -> None:
         """Let a cable read the tap from now on, instead of this wire.
 
-        The cable passes each frame to `receive`. The wire applies its impairment, if any, and calls `onward`.
+        The cable passes each frame to `receive`. The wire applies its impairment, if any, and then passes the frame to
+        `onward`.
         """
         self._onward = onward
         self.update()

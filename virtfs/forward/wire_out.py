@@ -147,7 +147,7 @@ class Outward:
         """Return the minimum and the maximum length, in bytes, of a frame that may be written straight to the tap.
 
         All other frames must go through `put`. The result is (1, 0), which no length satisfies, while an impairment
-        or antispoof is in use.
+        or antispoof is in use, or a program has the tap.
         """
         return (self._shortest, self._longest) if self._plain else (1, 0)
 

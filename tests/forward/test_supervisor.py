@@ -98,4 +98,4 @@ async def test_one_failure_does_not_cancel_the_functions_beside_it(caplog: pytes
     await together()
     with pytest.raises(OSError, match="first"):
         await together(partial(fail, OSError(1, "first")), partial(fail, OSError(1, "first")))
-    assert [record.message for record in caplog.records] == ["another failure"]
+    assert [record.message for record in caplog.records] == ["another task failed too"]

@@ -145,7 +145,7 @@ def take_impairments(words: Sequence[str]) -> tuple[Impairments, int]:
 
 
 def parse_impairments(text: str) -> Impairments:
-    """Parse a text of which take_impairments() must accept every word."""
+    """Parse a text that consists of impairments only. VirtError EINVAL: a word is not part of an impairment."""
     words = text.split()
     found, count = take_impairments(words)
     if count < len(words):
@@ -271,7 +271,7 @@ MARK = Argument("TEXT", parse_mark)
 IFACE = Argument("IF", parse_interface_name)
 BRIDGE = Argument("NAME", parse_interface_name)
 
-# The argument ranges of brconfig(8), as Linux accepts them. Linux stores a timeout in hundredths of a second, as a
+# The ranges that Linux accepts for the arguments of brconfig(8). Linux stores a timeout in hundredths of a second, as a
 # 32-bit number whose maximum means never. The limits of the spanning tree are those of IEEE 802.1D
 # (net/bridge/br_private_stp.h).
 MAXADDR = number("N", 0, 2**32 - 1)

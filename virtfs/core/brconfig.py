@@ -18,12 +18,12 @@ def status(bridge: Bridge) -> str:
 
 
 def members(state: BridgeState) -> str:
-    """Return the names of the members, one a line."""
+    """Return the names of the members, one per line."""
     return "".join(f"{word(member.name)}\n" for member in state.members)
 
 
 def addresses(state: BridgeState) -> str:
-    """Return the address table, one entry a line.
+    """Return the address table, one entry per line.
 
     A line has the MAC address, the member, the seconds since the last frame, and the flags as brconfig prints them.
     """

@@ -201,7 +201,7 @@ def without(state: BridgeState, names: frozenset[str]) -> BridgeState:
 
 
 def renamed(state: BridgeState, names: Mapping[str, str]) -> BridgeState:
-    """Return the state with other names of members. names: maps a present name to another; it may leave some out."""
+    """Return the state with members renamed. names: maps old names to new ones; all other members keep their names."""
     members = tuple(replace(member, name=names.get(member.name, member.name)) for member in state.members)
     known = tuple(replace(known, member=names.get(known.member, known.member)) for known in state.known)
     return replace(state, members=members, known=known)

@@ -5,9 +5,9 @@ always holds:
 
     frames that entered + duplicated = frames + lost + dropped + frames that wait in the impairment
 
-The end that a frame comes from has counted it before it enters the direction. If this end is an interface, the counter
-is rx_frames. `frames` is the number of frames that were handed to the other end. If the other end is an interface, it
-counts each of these frames in tx_frames or tx_dropped.
+A frame that enters the direction has already been counted by its source. If the source is an interface, it counts the
+frame in rx_frames. `frames` is the number of frames that were handed to the other end. If the other end is an
+interface, it counts each of these frames in tx_frames or tx_dropped.
 """
 
 from collections.abc import Iterator

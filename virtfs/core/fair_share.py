@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable
 from typing import Generic, TypeVar
 
 HOLD = 400_000  # maximum time in ns that requests are held for another user who has no request waiting
-HOLD_BUSY = 2_000_000  # maximum time in ns that requests are held for a user while another task works for that user
+HOLD_BUSY = 2_000_000  # maximum time in ns instead of HOLD, if another task is working on a request of that user
 SLACK = 50_000  # ns added to the expected pause of a user, because pauses vary
 BULK = 3  # weight of the time spent on a user who has more requests waiting
 GONE = 2_000_000  # ns; a user who has sent no request for longer than this has left
@@ -45,7 +45,7 @@ class FairShare(Generic[K]):
 
     def __init__(self) -> None:
         self._accounts: dict[K, _Account] = {}
-        self._now_at = 0  # the account of the user served last, when choose() returned that user
+        self._now_at = 0  # the account, at that time, of the user that choose() returned last
 
     def arrive(self, user: K, now: int, empty: int) -> None:
         """Record that a request of a user has arrived.
@@ -78,7 +78,7 @@ class FairShare(Generic[K]):
             account.ended = now
 
     def begin(self, user: K, now: int) -> None:
-        """Record that another task works on a request of a user from now on."""
+        """Record that another task starts to work on a user's request."""
         account = self._accounts.get(user)
         if account is None:
             account = self._accounts[user] = _Account(self._now_at, now)
@@ -86,14 +86,14 @@ class FairShare(Generic[K]):
         account.begun = now
 
     def end(self, user: K, now: int) -> None:
-        """Record that another task has answered a request of a user. Ignore requests without a begin()."""
+        """Record that another task has answered a user's request. Ignore requests without a begin()."""
         account = self._accounts.get(user)
         if account is not None and account.busy:
             account.busy -= 1
             account.ended = now
 
     def spend_elsewhere(self, time: int) -> None:
-        """Charge `time` ns, spent by other tasks, in equal shares to the users for whom those tasks work.
+        """Charge `time` ns, spent by other tasks, in equal shares to the users for whom those tasks are working.
 
         A task works in steps, many of which are short. The expected cost of a user's request therefore rises quickly
         after a long step, and falls slowly after short ones.
@@ -106,7 +106,7 @@ class FairShare(Generic[K]):
 
     @property
     def busy(self) -> bool:
-        """Whether another task works on a request of any user."""
+        """Whether another task is working on any user's request."""
         return any(account.busy for account in self._accounts.values())
 
     def choose(self, waiting: Collection[K], now: int) -> K | None:
@@ -137,7 +137,7 @@ class FairShare(Generic[K]):
     def forget(self, waiting: Iterable[K], now: int, age: int) -> list[K]:
         """Forget users who have sent no request in the last `age` ns, except those in `waiting`.
 
-        Users for whom another task works are also kept. Return the remaining users.
+        Users for whom another task is working are also kept. Return the remaining users.
         """
         keep = set(waiting)
         for user, account in list(self._accounts.items()):
@@ -150,9 +150,9 @@ def _comes(account: _Account, cost: int, now: int) -> bool:
     """Return whether to hold another user's request for this user.
 
     This is worthwhile if the user is likely to send a request soon, or if another task will soon have answered one.
-    cost: the expected time of the request that would be held. If it is shorter than the user's cycle, from one request
-    to the next, it delays the user by less than one cycle. The user then keeps more than half of the usual rate, so the
-    request is not held.
+    cost: the expected time of the request that would be held. If this is less than the user's cycle (the time from one
+    request to the next), serving the request delays the user by less than one cycle. The user then keeps more than half
+    of the usual rate, so the request is not held.
     """
     if account.busy:
         return now - account.begun < HOLD_BUSY

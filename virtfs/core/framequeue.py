@@ -1,16 +1,16 @@
-"""A queue of frames waiting for a reader, with a limit on frames and limits on bytes."""
+"""A queue of frames waiting for a reader, with limits on frames and bytes."""
 
 from collections import deque
 
 from virtfs.core.memory import Hold
 
 EACH = 64  # bytes of overhead for each frame
-_IDLE = 8192  # bytes that may stay charged to an empty queue, so that one frame at a time needs no call of the Hold
+_IDLE = 8192  # bytes that may stay charged to an empty queue, so that queueing a lone frame needs no call of the Hold
 BYTES = 32 << 20  # maximum total length of the frames in one queue
 
 
 class Copy(bytes):
-    """A copy of a frame that a cable has carried. It is never counted as dropped, as the cable counts the frame."""
+    """A copy of a frame that a cable has carried. It is never counted as dropped, because the cable counts it."""
 
     __slots__ = ()
 
@@ -27,7 +27,7 @@ class FrameQueue:
         self._frames: deque[bytes] = deque()
         self._size = 0  # bytes of the frames, plus EACH for each frame
         self._hold = hold
-        self._granted = 0  # maximum of _size without a call of _grow()
+        self._granted = 0  # if _size would exceed this, _grow() must be called first
 
     def __len__(self) -> int:
         return len(self._frames)

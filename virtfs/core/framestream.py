@@ -30,7 +30,7 @@ class Records:
 
         Return two values: the record's frame, or None if the record is still unfinished; and the number of bytes of
         `data` that were used. If there is no unfinished record, return (None, 0).
-        VirtError EINVAL: no frame has the length that the record gives. The unfinished record is dropped.
+        VirtError EINVAL: the record gives a length that no frame can have. The unfinished record is dropped.
         """
         kept = self._kept
         if not kept:

@@ -74,8 +74,8 @@ def split_check(line: str) -> tuple[bool, str]:
     return checks, line
 
 
-# A generator that parses a line and pauses after each verb, so that its caller can let other tasks run. The result is
-# its return value.
+# A generator that parses a line and pauses after each verb, so that its caller can let other tasks run. It returns the
+# result of the parsing.
 T = TypeVar("T")
 Parsing = Generator[None, None, T]
 
@@ -205,7 +205,7 @@ def writable(actions: Iterable[Action], noun: Noun = VIRT) -> tuple[tuple[Action
 
 
 def unwritable_comment(subject: str, action: Action) -> str:
-    """Return a comment line of ctl that describes an action whose name a line cannot contain."""
+    """Return a comment for ctl that describes an action with a name that a line cannot contain."""
     names = " ".join(word(str(arg)) for arg in action.args if isinstance(arg, str))
     return f"# {subject} {action.verb} {names}: a line cannot contain this name"
 
@@ -214,7 +214,7 @@ def help_text() -> str:
     """Return the text of the file help: the grammar of ctl and every verb."""
     commands = [(form.usage, form.meaning) for form in FORMS]
     return (
-        "Commands of ctl, one a line. A word that begins with # starts a comment.\n"
+        "Commands of ctl, one per line. A word that begins with # starts a comment.\n"
         "A line is checked as a whole before any of it takes effect.\n"
         "netns must be the last verb of its line, except after create and ensure.\n"
         f"\n{_columns(commands)}"

@@ -1,4 +1,4 @@
-"""The file `hex`: frames as hexadecimal text, one frame a line, for shell scripts.
+"""The file `hex`: frames as hexadecimal text, one frame per line, for shell scripts.
 
 When a line is written to the file, blanks, colons and 0x prefixes are ignored, and "#" begins a comment. The output of
 xxd -p, od -An -tx1 and Wireshark's "as a Hex Stream" is accepted, provided that each frame is on one line. xxd and od
@@ -56,13 +56,13 @@ class Lines:
     def __init__(self) -> None:
         self._kept = b""
         self._before = b""  # the unfinished line before the last write
-        self._at = 0  # offset of the first line not consumed, in the text that consists of _before and the last write
+        self._at = 0  # offset of the first unconsumed line in the text: _before, followed by the last write
 
     def feed(self, data: bytes | memoryview, first: int = 1, several: bool | None = None) -> Iterator[bytes | None]:
         """Store the data, and return an iterator over the lines that this data completes, in order.
 
-        If the data is a piece of a larger write: first is the line number in the write with which the piece begins, and
-        several is whether the write has several lines.
+        first, several: needed only if the data is a piece of a larger write. first: the number, within that write, of
+        the line with which the piece begins. several: whether that write has several lines.
 
         An item is a frame, or None for a comment. Runs of blank lines are skipped in one step, so the work between
         two items is bounded by the length of a line. A line counts as consumed when the next one is requested. An
@@ -82,7 +82,7 @@ class Lines:
         return self._items(text, end, first, several)
 
     def give_back(self) -> int:
-        """Drop the lines of the last write that were not consumed. Return the number of bytes of it that were."""
+        """Drop the unconsumed lines of the last write. Return how many bytes of that write were consumed."""
         consumed = self._at - len(self._before)
         self._kept = self._before if consumed <= 0 else b""
         return max(consumed, 0)

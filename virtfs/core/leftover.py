@@ -1,9 +1,9 @@
-"""The state to which to reset an interface or bridge that a killed server left behind, before replaying its line.
+"""Decide what to reset of an interface or bridge that a killed server left behind, before its line is replayed.
 
 A line of the state file gives only the settings that differ from those of a new interface or bridge. If the server was
-killed while it ran a line, the kernel may have other settings too, and these must be undone first. The functions here
-return the state in which running the line gives exactly the settings of the line. They keep the present settings that
-the line would set anyway, so that a working interface or bridge is not disturbed.
+killed while it ran a line, the kernel may have other settings too, and these must be undone first. Each function here
+returns a state from which running the line leads to exactly the settings in the line. Present settings that the line
+would set anyway are kept, so that a working interface or bridge is not disturbed.
 """
 
 from dataclasses import replace
@@ -14,12 +14,16 @@ from virtfs.core.ethernet import MTU_DEFAULT
 from virtfs.core.grammar import Action
 from virtfs.core.virt import QUEUE, Virt
 
-# The parameters of a bridge that a line may set, except its MTU. Unless the MTU is set, it follows the members.
+# The bridge parameters to reset if the line does not set them. The MTU is left out: unless a program has set it, Linux
+# derives it from the members (net/bridge/br_if.c br_mtu_auto_adjust).
 _PARAMETERS: Final = ("maxaddr", "timeout", "maxage", "fwddelay", "hellotime", "priority", "groupfwd", "up", "stp")
 
 
 def virt_before(now: Virt, actions: tuple[Action, ...]) -> Virt:
-    """Return the state of an interface in which to run the verbs of its line. now: the state of its tap when found."""
+    """Return the state to which to reset an interface before the verbs of its line run.
+
+    now: the state of the interface as it was found.
+    """
     host, said = now.host, {action.verb for action in actions}
     addresses = _arguments(actions, "inet", "inet6")
     return replace(
@@ -40,10 +44,11 @@ def virt_before(now: Virt, actions: tuple[Action, ...]) -> Virt:
 def bridge_before(
     now: BridgeState, actions: tuple[Action, ...], ours: frozenset[str], adopting: bool = False
 ) -> BridgeState:
-    """Return the state of a bridge in which to run the verbs of its line.
+    """Return the state to which to reset a bridge before the verbs of its line run.
 
-    ours: the names of taps whose own lines determine whether they are members. adopting: whether the bridge may have
-    taken over addresses of its members. Then all addresses and members stay.
+    now: the state of the bridge as it was found. ours: the names of taps whose own lines determine whether they are
+    members. adopting: whether the bridge may have taken over addresses of its members. If so, all addresses and members
+    are kept.
     """
     said = {action.verb for action in actions}
     addresses, added = _arguments(actions, "inet", "inet6"), _arguments(actions, "add") | ours
@@ -61,7 +66,7 @@ def _arguments(actions: tuple[Action, ...], *verbs: str) -> frozenset[object]:
 
 
 def _new(member: Member) -> Member:
-    """Return a member with the settings of a new member. Its cost stays, because it cannot be made automatic again."""
+    """Return a member with the settings of a new one. The cost is kept, because no request makes it automatic again."""
     fresh = Member(member.name)
     return replace(
         member,

@@ -50,8 +50,8 @@ class Words:
     def rest(self) -> list[str]:
         """Return at most WORDS_MAX of the remaining words, without taking them.
 
-        A line may have many verbs, and each may call this. The limit keeps the work for a line proportional to its
-        length.
+        This may be called for each of many verbs in a line. The limit keeps the work for a line proportional to the
+        length of the line.
         """
         self._find(self._next + WORDS_MAX)
         return self._words[self._next : self._next + WORDS_MAX]

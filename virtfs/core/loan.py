@@ -1,4 +1,4 @@
-"""The messages with which a program borrows a tap through the socket behind `fd`, and the check of its rights.
+"""The messages with which a program borrows a tap through the socket behind `fd`, and the check of the user's rights.
 
 A program sends one request, a JSON object, and gets one answer, another JSON object. See "FD" in virtfs(5).
 """
@@ -28,7 +28,7 @@ class Traffic(NamedTuple):
 
 
 class Meter:
-    """Counts the frames that a program reads from and writes to a tap that it has.
+    """Counts the frames that a program reads from, and writes to, a tap that it has borrowed.
 
     virtfs does not see these frames, so their numbers are computed from the kernel's counters.
     """

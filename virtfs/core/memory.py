@@ -4,8 +4,8 @@ Each buffer that a client can fill has a Hold. The Hold charges the buffer's byt
 the user who opened the file, or the owner of the interface whose frames wait. Two limits apply, one to all users
 together and one to each user except root.
 
-Kinds belong to levels. The memory of a level and of all lower levels together may use only a share of each limit. From
-the lowest level to the highest:
+Kinds belong to levels. A level and all lower levels together may use only a share of each limit. From the lowest level
+to the highest:
 
     COPIES   copies of frames, for history and captures. Frames that do not fit are left out of both.
     QUEUES   waiting frames. Frames that do not fit are dropped, but never because of copies alone.
@@ -53,7 +53,7 @@ _OTHERS = Fraction(7, 8)  # the share of the mount's limit that users other than
 class Kind(Enum):
     """The kinds of memory: the name in reports, the level, and a description."""
 
-    FRAMES = "frames", Level.QUEUES, "frames read ahead of a reader or a cable, and the backlog"
+    FRAMES = "frames", Level.QUEUES, "frames that wait in the server for a reader or a cable, and the backlog"
     DELAYED = "delayed", Level.QUEUES, "frames delayed by an impairment of an interface or a cable"
     HISTORY = "history", Level.COPIES, "frames kept for the file history"
     CAPTURES = "captures", Level.COPIES, "frames waiting for readers of pcap"
@@ -65,7 +65,7 @@ class Kind(Enum):
     )
     INPUT = "input", Level.CONTENT, "unfinished lines and records, incomplete capture files, and writes in progress"
     OPENS = "opens", Level.BASIC, "open files and directories"
-    REQUESTS = "requests", Level.BASIC, "further waiting requests"
+    REQUESTS = "requests", Level.BASIC, "waiting requests, except the first of each open file"
 
     def __init__(self, label: str, level: Level, meaning: str) -> None:
         self.label = label
@@ -102,8 +102,8 @@ class Account:
     """The memory of one user, or of all users together.
 
     limit: the maximum in bytes. kinds: the usage of each kind. upto: by level, the bytes in use of this level and all
-    lower levels. most: by level, the maximum of `upto`. others: the same for users other than root, in the account of
-    all users together.
+    lower levels. most: by level, the maximum of `upto`. others: in the account of all
+    users together, the same maximum for users other than root.
     """
 
     __slots__ = ("kinds", "limit", "most", "others", "upto")
@@ -193,11 +193,11 @@ class Memory:
             del self.users[uid]
 
     def left(self, kinds: Iterable[Kind]) -> dict[str, int]:
-        """Return the bytes in use by the name of the kind. Kinds without bytes in use are left out."""
+        """Map the name of each kind to its number of bytes in use. Kinds with no bytes in use are left out."""
         return {kind.label: now for kind in kinds if (now := self.all.kinds[kind].now)}
 
     def text(self) -> str:
-        """Return the text of the file `memory`: a heading, and the lines of all users together and of each user.
+        """Return the text of the file `memory`: a heading, the lines for all users together, and those for each user.
 
         Kinds that have never been used or refused are left out.
         """

@@ -14,8 +14,8 @@ class Pace:
     """Scales the intervals of a recording by a factor."""
 
     def __init__(self) -> None:
-        # The recorded time and the due time of the first frame with the current factor, and this factor. None until
-        # there is such a frame.
+        # The recorded time and the due time of the first frame that was sent at the current factor, and this factor.
+        # None if there is no such frame yet.
         self._base: tuple[int, int, float] | None = None
 
     def due(self, recorded: int | None, factor: float, now: int) -> int:

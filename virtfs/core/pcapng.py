@@ -124,7 +124,7 @@ def equal_packets(
     This takes a tenth of the time of calling enhanced_packet() for each frame.
     high: upper half of the timestamps, equal for all frames. lows: lower half of the timestamp of each frame. columns:
     one array for each 32-bit word of a frame, with the values of this word in all frames. length: length of a frame in
-    bytes; all of its bytes are captured. directions: the direction of each frame, one byte a frame.
+    bytes; all of its bytes are captured. directions: the direction of each frame, one byte per frame.
     """
     count, padding = len(lows), -length & 3
     block = enhanced_packet(interface_id, high << 32, bytes(length), length, 0)
@@ -198,7 +198,7 @@ def interface_statistics(
     """Return the interface statistics block for a capture from `start_ns` to `timestamp_ns`.
 
     received: number of frames that the capture saw, including dropped frames; option isb_ifrecv.
-    dropped: number of frames dropped; option isb_ifdrop. dumpcap gives both options the same meaning.
+    dropped: number of frames dropped; option isb_ifdrop. dumpcap uses both options in this sense.
     start_ns: beginning of the capture; None to leave out the times of beginning and end.
     """
     count = Struct("<Q").pack

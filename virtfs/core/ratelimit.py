@@ -26,12 +26,12 @@ class RateLimit(Generic[Kind]):
     def due(self, now: float) -> list[tuple[Kind, int]]:
         """Forget the intervals that have ended.
 
-        Return the kinds of which events were not admitted in these intervals, each with the number of such events.
+        Return each kind that had events not admitted in these intervals, with the number of those events.
         """
         ended = [kind for kind, (end, _) in self._intervals.items() if end <= now]
         counts = [(kind, self._intervals.pop(kind)[1] - self._most) for kind in ended]
         return [(kind, count) for kind, count in counts if count > 0]
 
     def next_due(self) -> float | None:
-        """Return the time from which due() will have events to return; None if there are none to return."""
+        """Return the earliest time at which due() will return a kind; None if it will return none."""
         return min((end for end, count in self._intervals.values() if count > self._most), default=None)

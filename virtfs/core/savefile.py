@@ -1,7 +1,7 @@
 """Decode a capture file, pcap or pcapng, that arrives in pieces. A piece may begin and end anywhere in the file.
 
 The caller passes the bytes of the file and gets the frames; this module does not read files. An incomplete record is
-kept until the next piece. A reader keeps at most one incomplete block, of up to 16 MiB, and the longest piece.
+kept until the next piece. So a reader holds at most one incomplete block, of up to 16 MiB, and one piece.
 """
 
 from collections.abc import Callable, Iterator

@@ -79,10 +79,10 @@ class Script:
         return self._lines.each()
 
     def give_back(self) -> int:
-        """Drop the lines of the last write that have not run. Return the number of bytes of it that have run.
+        """Drop the lines of the last write that have not run. Return how many bytes of that write have run.
 
-        Call this when a signal interrupts a write(2). The system call returns this number, or fails with EINTR if the
-        number is 0. The program then writes the remaining bytes again.
+        Call this when a signal interrupts a write(2). The system call returns this number, or fails with EINTR if it
+        is 0. The program then writes the remaining bytes again.
         """
         run = self._lines.at - len(self._before)
         if run <= 0:
@@ -95,7 +95,7 @@ class Script:
 
     @property
     def line(self) -> int:
-        """The number of the first line of the last write that has not run, from 1."""
+        """The number, counted from 1, of the first line in the last write that has not run."""
         return self._lines.number
 
     @property

@@ -6,7 +6,7 @@
     tcp:HOST:PORT                 connect to a TCP port
     tcp-listen:[HOST:]PORT        accept a TCP connection; without HOST, at every address of the host
 
-PATH is absolute. An IPv6 address stands in brackets, as in tcp:[2001:db8::1]:4000.
+PATH is absolute. An IPv6 address is written in brackets, as in tcp:[2001:db8::1]:4000.
 """
 
 import re
@@ -30,9 +30,9 @@ _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}|\[[0-9A-Fa-f:.]{2,45}(?:%
 
 @dataclass(frozen=True, slots=True)
 class SocketName:
-    """The name of a socket. str() returns the word that parse_socket() turns into it.
+    """The name of a socket. str() is the inverse of parse_socket().
 
-    path: the path in the name, "" for TCP. own: the path of the cable's own socket, "" for the default (dgram only).
+    path: the path of the socket, "" for TCP. own: the path of the cable's own socket, "" for the default (dgram only).
     host: the host without brackets, "" for every address. port: the TCP port, 0 for a Unix socket.
     """
 
@@ -44,7 +44,7 @@ class SocketName:
 
     @property
     def listens(self) -> bool:
-        """Whether the peer connects to virtfs, not virtfs to the peer."""
+        """Whether virtfs waits for the peer to connect."""
         return self.kind.endswith("-listen")
 
     @property
@@ -66,7 +66,7 @@ class SocketName:
 
 
 def names_socket(word: str) -> bool:
-    """Return whether a word is meant as the name of a socket, valid or not."""
+    """Return whether a word is meant as the name of a socket, even if it is not a valid one."""
     return ":" in word
 
 

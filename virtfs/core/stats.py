@@ -13,7 +13,7 @@ _values = attrgetter(*COUNTERS)
 
 
 def line_of(virt: Virt) -> str:
-    """Return the line of an interface. The numbers are those of values.counters(), but take a fraction of the time."""
+    """Return the line of an interface: the numbers of values.counters(), in a fraction of the time."""
     values = list(_values(virt.counters))
     values[_RX_DROPPED] += virt.host.dropped
     return _LINE % (virt.name, *values)

@@ -24,7 +24,7 @@ An interface:
     group_name  text: the group's name, null if the gid has no name
     mode        text: the permission bits of the streams in octal, such as "0600"
     …           the value of each attribute file, under the name of the file
-    readers     number: how many times frame, hex and rx are open for reading
+    readers     number: how many times frame, hex, stream and rx are open for reading
     stats       an object: a number for each file of stats/
     tap         an object: the value of each file of tap/, and addresses, a list of texts such as "10.0.3.1/24"
 
@@ -130,7 +130,7 @@ def status_pieces(
             between = ", "
         yield "]"
     yield f', "state": {json.dumps(state)}, "limits": {json.dumps(limits or {})}'
-    # `memory` is last, because pollers of the file ignore changes after its key.
+    # `memory` is last, because pollers of the file ignore all changes after this key.
     yield f', "memory": {json.dumps(memory or {})}}}\n'
 
 

@@ -36,8 +36,8 @@ RUN = 16 if sys.byteorder == "little" else sys.maxsize
 RUN_LONGEST = 128
 SINGLES = 32
 
-# A block with on average fewer than DENSE bytes per frame is copied as a whole before its frames are converted one by
-# one, because slicing bytes is cheaper than slicing a memoryview.
+# If the frames of a block have fewer than DENSE bytes on average, the block is copied as a whole before they are
+# converted one by one, because slicing bytes is cheaper than slicing a memoryview.
 DENSE = 400
 
 # The fields tp_next_offset, tp_sec, tp_nsec, tp_snaplen, tp_len, tp_status, tp_mac and sll_pkttype.
@@ -113,7 +113,7 @@ def _each(data: bytes | memoryview, at: int, count: int, interface_id: int, piec
 
 
 def _head_alone(_flags: int, _way: int, _end: int, _total: int, *head: int) -> bytes:
-    """Pack the head of the first block. The parameters are those of packet_joints; the ones of the tail are unused."""
+    """Pack the head of the first block. The parameters are those of packet_joints; those of the tail are ignored."""
     return packet_head(*head)
 
 

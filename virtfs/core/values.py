@@ -49,7 +49,7 @@ def _bit(value: bool) -> str:
     return "1" if value else "0"
 
 
-# The counters that include a number from the kernel. The kernel does not report changes of it, so it must be polled.
+# The counters that include a number from the kernel. The kernel does not report changes to it, so it must be polled.
 OF_KERNEL: Final = frozenset(("rx_dropped",))
 
 

@@ -124,7 +124,7 @@ def _switch(name: str, off: str, meaning: str, off_meaning: str, root_only: bool
 
 
 _VIRT_VERBS: Final[tuple[Verb, ...]] = (
-    *_switch("up", "down", "set the tap up: frames pass", "set the tap down: frames are dropped and readers fail"),
+    *_switch("up", "down", "set the tap up: frames pass", "set the tap down: frames are dropped and reads fail"),
     Verb("mtu", (arg.MTU,), "largest payload of a frame in bytes, 68 to 65521", file="mtu"),
     Verb("link", (arg.MAC,), "the MAC address of virt, the far end", file="address"),
     Verb("taplink", (arg.MAC,), "the MAC address of tap, the host's end", file="tap/address", root_only=True),
@@ -136,7 +136,7 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
     Verb("-bridge", (), "take the tap out of its bridge", file="tap/bridge", value="", root_only=True),
     Verb("owner", (arg.USER,), "the user who may use the interface, by name or number", root_only=True),
     Verb("group", (arg.GROUP,), "the group that may use it, by name or number (mode 0660)", root_only=True),
-    Verb("mode", (arg.MODE,), "permission bits of the device files, 0 to 0777; other files follow"),
+    Verb("mode", (arg.MODE,), "permission bits of the device files, in octal, 0 to 0777"),
     Verb("queue", (arg.QUEUE,), "maximum number of frames waiting for a reader, at least 1", file="queue"),
     Verb("backlog", (arg.BACKLOG,), "frames to keep while nobody reads, 0 for none", file="backlog"),
     *_switch(

@@ -4,9 +4,9 @@ Where possible, both taps offer segmentation and checksum offload (TUNSETOFFLOAD
 segments TCP nor computes checksums, and the receiving host accepts such packets. So TCP crosses the cable in segments
 of up to 64 KiB.
 
-Some features need frames as on a real wire: a reader of `frame` or `hex`, an impairment, antispoof, and a smaller MTU
-at the far end. They turn offload off. Large segments that are still in the tap's queue at that time are split by the
-cable (core.offload). Captures contain them unsplit.
+Some features need the frames that a real wire would carry: a reader of the interface, an impairment, antispoof, and
+a smaller MTU at the far end. They turn offload off. Large segments that are still in the tap's queue at that time are
+split by the cable (core.offload). Captures contain them unsplit.
 """
 
 import errno
@@ -44,7 +44,7 @@ PLAIN = bytes(2)  # flags and gso_type of a virtio_net_hdr without offload
 class OneWay:
     """One direction of a cable, from the tap of the source to the tap of the sink.
 
-    room: the buffer, shared by all cables: it holds packets only while they are carried.
+    room: the buffer. All cables share it, because it holds packets only while they are carried.
     start: starts a background task, which is cancelled when the mount ends.
     """
 
@@ -56,7 +56,7 @@ class OneWay:
         self.counters = self.way.counters
         self._start = start
         self._single = True  # whether to carry frames one by one, because offload is off or being turned off
-        self._offload = False  # the setting last requested from the source's tap; True: on
+        self._offload = False  # whether the last request to the source's tap turned offload on
         self._setting = trio.Lock()
         self._followed = False
         self._gone = False
@@ -202,7 +202,7 @@ class OneWay:
         return BURST
 
     def _onward(self, frame: bytes) -> None:
-        """Take a frame that has passed the impairment of the source's wire."""
+        """Carry a frame that the source's wire hands over, after its impairment if it has one."""
         self.source.count_in(1, len(frame))
         if self.path is not None:
             self.path.push(frame)
@@ -234,9 +234,9 @@ class Cable:
     def __init__(self, first: Wire, second: Wire, room: Room, start: Start) -> None:
         """Connect two wires. Frames are carried once `run` is called.
 
-        room: the buffer, shared by all cables.
+        room: the buffer that all cables share.
         start: starts a background task, which is cancelled when the mount ends.
-        VirtError: EMFILE, ENFILE, ENOMEM; then nothing has changed.
+        VirtError: EMFILE, ENFILE, ENOMEM. After an error, nothing has changed.
         """
         self.ends = first, second
         self._taps = _epoll_of(first.tap.fd, second.tap.fd)

@@ -1,6 +1,7 @@
 """The feed of the FIFO `rx`.
 
-It writes the frames of an interface into the FIFO while the FIFO has a reader and neither `frame` nor `hex` has one.
+It writes the frames of an interface into the FIFO while the FIFO has a reader, and `frame`, `hex` and `stream` have
+none.
 """
 
 import os
@@ -21,7 +22,7 @@ class Feed:
 
     A FIFO does not notify its writer when a reader opens or closes it. So the Feed's owner calls `look` a few times a
     second.
-    busy: returns whether `frame` or `hex` of the interface is open for reading.
+    busy: returns whether `frame`, `hex` or `stream` of the interface is open for reading.
     """
 
     def __init__(self, wire: Wire, fifo: Fifo, busy: Callable[[], bool]) -> None:

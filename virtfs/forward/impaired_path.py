@@ -25,7 +25,7 @@ class End(Protocol):
         """Count frames that the path has dropped because it ended."""
 
     def count_impaired(self, counts: Counts) -> None:
-        """Add the counts of the path since the last call."""
+        """Add what the path has counted since the last call."""
 
 
 class ImpairedPath:
@@ -34,7 +34,7 @@ class ImpairedPath:
     One task, `run`, serves any number of frames. A frame that is due at once is delivered before `push` returns.
     stream: a name that is mixed into the seed, so that two directions with the same seed get different random numbers.
     end: takes the frames that are due, and counts the frames that are lost, dropped or changed.
-    hold: charges the delayed frames.
+    hold: the Hold that is charged for the delayed frames.
     The constructor raises VirtError: EMFILE, ENFILE, ENOMEM.
     """
 

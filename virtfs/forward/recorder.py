@@ -29,8 +29,8 @@ from virtfs.host.tap_protocol import Placed
 log = logging.getLogger(__name__)
 
 # Sizes are in bytes. A block of a large ring can hold the largest segment that a tap gets from TCP. With little traffic
-# the kernel closes a block every `wait` ms, full or not. The ring then absorbs a stall of the server of up to `wait`
-# times `blocks` ms without losing frames.
+# the kernel closes a block every `wait` ms, full or not. So no frame is lost while the server stalls for less than
+# `wait` times `blocks` ms.
 LARGE = Size(block=128 << 10, blocks=32, wait=4)
 SMALL = Size(block=16 << 10, blocks=4, wait=10)
 LARGE_ONES = 32  # maximum number of large rings per mount; a mount may have thousands of rings
@@ -98,7 +98,7 @@ class Rings:
     """The packet rings of a mount.
 
     While LARGE_ONES large rings are open, new rings are small. The more rings are open, the longer the `wait` of a new
-    ring. memory: the accountant of the mount. If it refuses a large ring, the new ring is small too.
+    ring. memory: the memory accounts of the mount. If they have no room for a large ring, the new ring is small too.
     """
 
     def __init__(self, memory: Memory, make: Callable[[Placed, Size, Program | None], Ring] = PacketRing.open) -> None:
@@ -111,7 +111,7 @@ class Rings:
     async def open(self, tap: Placed, program: Program | None, hold: Hold) -> tuple[Ring, Size]:
         """Open a ring on a tap, and return it with its size.
 
-        program: the filter, or None to copy all frames. hold: charges the ring. Errors: those of PacketRing.open.
+        program: the filter, or None to copy all frames. hold: the Hold to charge. Errors: those of PacketRing.open.
         """
         size = self._charged(hold)
         large = size is LARGE
@@ -145,7 +145,7 @@ class Rings:
         self._large -= size.block == LARGE.block
 
     async def close(self, ring: Ring, size: Size, hold: Hold) -> None:
-        """Close a ring. size: what open() returned. hold: what open() was called with."""
+        """Close a ring. size: the Size that open() returned. hold: the Hold that was passed to open()."""
         self._forget(size)
         with trio.CancelScope(shield=True):
             await surely_in_thread(ring.close, self._threads)
@@ -156,7 +156,7 @@ class Recorder:
     """The recorder of one tap. It has a ring only while there are sinks.
 
     start: starts a background task, which is cancelled when the mount ends.
-    memory: the accountant of the mount. The ring is charged to the owner of the interface.
+    memory: the memory accounts of the mount. The ring is charged to the owner of the interface.
     """
 
     def __init__(self, virt: Virt, tap: Placed, rings: Rings, start: Start) -> None:
@@ -236,7 +236,7 @@ class Recorder:
             pass
 
     def pending(self) -> bool:
-        """Return whether frames that have passed the tap are not delivered yet. They will be within a few ms."""
+        """Return whether frames that have passed the tap still await delivery, which takes a few ms."""
         return self._ring is not None and bool(self._ring.ahead())
 
     async def flush(self) -> None:

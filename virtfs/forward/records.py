@@ -21,7 +21,7 @@ _BEFORE = VNET_HEADER - PREFIX.size  # bytes by which a virtio_net_hdr is longer
 class RecordReader:
     """Takes frames out of a wire, as records.
 
-    rest: the part of a record that did not fit into the last read. hold: charges this part.
+    rest: the part of a record that did not fit into the last read. hold: the Hold that is charged for this part.
     """
 
     __slots__ = ("_hold", "_read_records", "_wire", "rest")
@@ -34,10 +34,10 @@ class RecordReader:
         self.rest = b""
 
     def read(self, room: memoryview, size: int) -> tuple[int, int]:
-        """Write up to MOST waiting frames as records into `room`, starting at HEADROOM, and at most `size` bytes.
+        """Write waiting frames as records into `room`, from HEADROOM on: at most MOST frames and `size` bytes.
 
         Only whole records are written, unless the first one is longer than `size`. The next read continues that record.
-        Return the number of bytes written, and the number of frames taken from the wire. (0, 0): no frame waits.
+        Return the number of bytes written, and the number of frames taken from the wire. (0, 0): no frame is waiting.
         VirtError: EHOSTDOWN, the interface is down; ENXIO, its tap has vanished; ENOBUFS, there is no memory for the
         rest of a record that is longer than `size`. That record is dropped.
         """
@@ -52,7 +52,7 @@ class RecordReader:
                 return at - HEADROOM, 0
         wire, first, last = self._wire, at, at
         copies = copied = 0
-        counted = True  # whether the last frame is no Copy
+        counted = True  # whether the last frame is not a Copy
         try:
             wire.expect_up()
             kept, fd = wire.sources()
@@ -110,7 +110,7 @@ class Sink(Protocol):
         """Send one frame, or drop it and count the drop."""
 
     def bounds(self) -> tuple[int, int]:
-        """Return the shortest and the longest frame that may be written straight to the tap."""
+        """Return the minimum and the maximum length, in bytes, of a frame that may be written straight to the tap."""
 
     def refused(self, error: OSError, length: int) -> None:
         """Count a frame that the tap has refused. error: the error of write(2). length: bytes in the frame."""
@@ -120,7 +120,7 @@ class Sink(Protocol):
 
 
 class RecordWriter:
-    """Sends the frames in a byte stream of records, which may be cut anywhere."""
+    """Sends the frames in a byte stream of records. The stream arrives in pieces, which may end anywhere."""
 
     __slots__ = ("_out", "_records", "_write_records", "frames")
 
@@ -132,7 +132,7 @@ class RecordWriter:
         self.frames = 0  # number of frames sent or dropped so far
 
     def unfinished(self) -> int:
-        """Return the number of bytes received of a record that is not complete yet."""
+        """Return how many bytes of an incomplete record have arrived; 0 if there is none."""
         return self._records.unfinished()
 
     def forget(self) -> None:

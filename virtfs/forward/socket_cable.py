@@ -122,7 +122,7 @@ class SocketCable:
             self._ended.set()
 
     async def stop(self) -> None:
-        """End `run`, which has been started. Frames that the cable's impairment delays are dropped."""
+        """End `run`, which must have been started. Frames that the cable's impairment delays are dropped."""
         self._scope.cancel()
         await self._ended.wait()
         for path in (self._out_path, self._entrance.path):
@@ -154,7 +154,7 @@ class SocketCable:
     # Connecting
 
     async def _connect(self) -> socket.socket:
-        """Return a connected socket, which is `self._own` for datagrams. VirtError: the reason why there is none."""
+        """Return a connected socket, which is `self._own` for datagrams. VirtError: connecting has failed."""
         name, own = self.name, self._own
         if name.kind == "dgram" and own is not None:
             await self._in_thread(partial(sockets.connect_to, own.socket, name))
@@ -307,7 +307,7 @@ class SocketCable:
         return BURST
 
     def _onward(self, frame: bytes) -> None:
-        """Take a frame that has passed the impairment of the wire."""
+        """Carry a frame that the wire hands over, after its impairment if it has one."""
         self.wire.count_in(1, len(frame))
         if self._out_path is not None:
             self._out_path.push(frame)
@@ -315,7 +315,7 @@ class SocketCable:
             self._exit.arrive(frame)
 
     async def _resume(self, sender: Sender, connected: socket.socket) -> None:
-        """Send the waiting frames each time the socket, which was full, becomes writable."""
+        """Send the waiting frames each time a full socket becomes writable again."""
         while True:
             await sender.full.wait()
             await trio.lowlevel.wait_writable(connected)
@@ -348,9 +348,9 @@ class SocketCable:
     async def _follow(self, connected: socket.socket) -> None:
         """Connect to the peer's path again every LOOK seconds, because a new socket may have replaced the old one.
 
-        The error ends the connection if there is no socket at the path. The kernel does not report that a datagram peer
-        has closed its socket. A new socket at the path cannot send to this cable until the cable connects to it (EPERM,
-        net/unix/af_unix.c unix_may_send).
+        If there is no socket at the path, the error ends the connection. The kernel does not report that a datagram
+        peer has closed its socket. A new socket at the path cannot send to this cable until the cable connects to it
+        (EPERM, net/unix/af_unix.c unix_may_send).
         """
         while True:
             await trio.sleep(LOOK)

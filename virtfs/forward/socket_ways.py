@@ -28,7 +28,7 @@ from virtfs.forward.wire_out import Outward
 from virtfs.host.tap_protocol import VNET_HEADER
 
 BURST = 128  # maximum number of frames moved by one call
-CHUNK = 64 << 10  # bytes; a write that has this size gets no more frames. Also the size of a read
+CHUNK = 64 << 10  # bytes; frames are added to a write until it has this size. Also the maximum size of a read
 FULL = {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}  # errnos of a socket that may accept the same data later
 
 
@@ -60,7 +60,8 @@ class Sender:
 
     counters: those of the direction to the socket. A frame counts in `frames` once it has been offered to the socket.
     If the connection ends before the socket has taken all of it, end() counts it as dropped instead.
-    full: an event that is set while the socket takes no more data; `resume` must then be called once it is writable.
+    full: an event that is set while the socket takes no more data; `resume` must then be called once the socket
+    is writable.
     writable: an event that is set while the socket takes data.
     fail: called with the error that ends the connection. It must not raise an exception.
     """
@@ -80,8 +81,8 @@ class Sender:
         self._fail = fail
         self._queue = FrameQueue(wire.memory.hold(Kind.FRAMES, lambda: wire.virt.owner))
         self._hold = wire.memory.hold(Kind.FRAMES, lambda: wire.virt.owner)
-        # _rest: the data that the socket has not taken yet. _lengths: the lengths of the frames in _rest. _into: the
-        # number of bytes of the first of these frames, including its overhead, that were already sent.
+        # _rest: the data that the socket has not taken yet. _lengths: the lengths of the frames in _rest.
+        # _into: how many bytes of the first of these frames, including its overhead, have already been sent.
         self._rest = b""
         self._lengths: deque[int] = deque()
         self._into = 0
@@ -154,7 +155,7 @@ class Sender:
             self.writable = trio.Event()
 
     def _offer(self, data: memoryview | bytes) -> int:
-        """Return the number of bytes that the socket takes now."""
+        """Send as much of the data as the socket takes now. Return the number of bytes sent."""
         if self._ended:
             return 0
         try:
@@ -267,7 +268,7 @@ class Entrance:
         self._out = out
 
     def bounds(self) -> tuple[int, int]:
-        """Return the shortest and the longest frame that need not go through `put`; (1, 0) if every frame must."""
+        """Return the minimum and the maximum length of a frame that need not go through `put`; (1, 0) if all must."""
         return self._out.bounds() if self.path is None else (1, 0)
 
     def put(self, frame: memoryview) -> None:
@@ -339,8 +340,8 @@ class StreamReceiver:
 class MessageReceiver:
     """Receives messages, each of which is a frame.
 
-    datagrams: whether the messages are datagrams. A datagram that is not a frame is dropped and counted. A message of a
-    connection that is not a frame is an error, which ends the connection.
+    datagrams: whether the messages are datagrams. A datagram that is not a frame is dropped and counted. Otherwise a
+    message that is not a frame is an error, which ends the connection.
     """
 
     def __init__(self, entrance: Entrance, connected: socket, room: Room, datagrams: bool) -> None:

@@ -86,6 +86,6 @@ async def together(*works: Task) -> None:
         for work in works:
             nursery.start_soon(collect, work)
     for failure in failures[1:]:
-        log.error("another failure", exc_info=failure)
+        log.error("another task failed too", exc_info=failure)
     if failures:
         raise failures[0]

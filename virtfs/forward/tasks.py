@@ -39,7 +39,8 @@ async def lasting(what: str, work: Task, ends: type[Exception] | tuple[()] = ())
 
     A failure with the same message as the last logged one is not logged again. Return when `work` returns. Cancellation
     ends the work.
-    what: the name of the work, for the log. ends: the exception after which the work cannot resume. It is raised.
+    what: the name of the work, for the log. ends: the type of exception after which the work cannot resume. Such an
+    exception is passed on.
     """
     pause, logged = FIRST, ""
     while True:
@@ -77,7 +78,7 @@ async def in_thread(
     """Call a blocking function in a thread and return its result.
 
     By default, cancellation waits for a call that has started.
-    abandon: if true, cancellation does not wait for it. This is for functions that only read and may hang.
+    abandon: if true, cancellation does not wait for such a call. This is for functions that only read and may hang.
     VirtError ENOMEM: no thread can be started, or the function ran out of memory. Other errors are those of the
     function.
     """

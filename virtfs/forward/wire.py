@@ -48,7 +48,7 @@ class Wire:
     listeners: functions that are called when a frame may have arrived, when virt has changed, and when a reader opens
     or closes. Each returns whether anyone is still waiting for a frame from the tap.
     changed: functions that are called when virt has changed, and when a reader opens or closes.
-    memory: the accountant of the mount. Frames that are read ahead are charged to the owner of the interface.
+    memory: the memory accounts of the mount. Frames that are read ahead are charged to the owner of the interface.
     path: the impairment of frames towards virt, or None.
     counted: whether `take` counted the last frame that it returned. It does not count copies of a cable's frames.
     rest: the end of a frame that did not fit into a read of at least SPLIT bytes. The frame file clears it after use.
@@ -88,8 +88,8 @@ class Wire:
         self._refusal: tuple[int, str] | None = None  # the errno and message with which reads fail; None if they do not
         self.watch = watch
         self._watched = False  # whether `watch` calls ready_to_read()
-        self._wanted = False  # whether a reader or an impairment waits for frames
-        self._missed = False  # whether ready_to_read() was called while nobody waited
+        self._wanted = False  # whether a reader or an impairment is waiting for frames
+        self._missed = False  # whether ready_to_read() was called while nobody was waiting
         watch.add(self._fd, self.ready_to_read)
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLIN)
@@ -139,16 +139,15 @@ class Wire:
         return size
 
     def expect_up(self) -> None:
-        """Do nothing if reads succeed now. VirtError: EHOSTDOWN, the interface is down; ENXIO, its tap has vanished."""
+        """Raise the error that a read would get now: EHOSTDOWN, the interface is down; ENXIO, its tap has vanished."""
         if self._refusal is not None and not self._up_already():
             raise VirtError(*self._refusal)
 
     def sources(self) -> tuple[FrameQueue, int]:
         """Return the queue of frames that were read ahead, and the tap's descriptor.
 
-        A reader takes the queued frames first. It then reads from the descriptor. A virtio_net_hdr precedes each
-        of these frames.
-        The descriptor is -1 if an impairment or a cable reads the tap.
+        A reader takes the queued frames first. It then reads from the descriptor, where a virtio_net_hdr precedes
+        each frame. The descriptor is -1 if an impairment or a cable reads the tap.
         """
         return self._kept, -1 if self._fed else self._fd
 
@@ -157,7 +156,7 @@ class Wire:
         return -1 if self._fed or self._kept or self._refusal is not None else self._fd
 
     def put_back(self, frame: bytes) -> None:
-        """Let `take` return a frame that was taken from `source`."""
+        """Queue a frame that was taken from `source`, so that `take` returns it next."""
         self.lose(self._kept.add(frame, 1))
 
     def count(self, frames: int, size: int, ago: int = 0) -> None:
@@ -196,9 +195,9 @@ class Wire:
         return self.ready() == select.POLLIN
 
     def disown(self, length: int) -> None:
-        """Count a frame that `take` returned as dropped instead of received.
+        """Move one frame from the count of received frames to that of dropped frames. length: bytes in the frame.
 
-        Call this if the frame was `counted` but cannot be passed to the reader. length: that of the frame in bytes.
+        Call this for a `counted` frame that cannot be passed to the reader.
         """
         self._counters.rx_frames -= 1
         self._counters.rx_bytes -= length
@@ -226,7 +225,7 @@ class Wire:
     # State
 
     def update(self) -> None:
-        """Apply a change of virt, of the impairment or of the cable."""
+        """Apply a change to virt, to the impairment or to the cable."""
         virt = self.virt
         self.out.update()
         # With an impairment or a cable, or while a program has the tap, `take` does not read the tap itself. It takes
@@ -304,7 +303,7 @@ class Wire:
         return True
 
     def arrive(self, frame: bytes) -> None:
-        """Take a frame that has passed the impairment.
+        """Take a frame for virt, after the impairment if there is one.
 
         Without a cable, queue the frame. With a cable, pass the frame to it, and queue a copy only for readers.
         """
@@ -327,7 +326,8 @@ class Wire:
     def take_over(self, onward: Callable[[bytes], None]) -> None:
         """Let a cable read the tap from now on, instead of this wire.
 
-        The cable passes each frame to `receive`. Frames that have passed the impairment go to `onward`.
+        The cable passes each frame to `receive`. The wire applies its impairment, if any, and then passes the frame to
+        `onward`.
         """
         self._onward = onward
         self.update()

@@ -21,8 +21,8 @@ class WireImpairments:
     def set(self, direction: Direction, impairment: Impairment) -> None:
         """Impair the frames of one direction from now on. A harmless impairment lets them pass unchanged.
 
-        Frames that are already delayed keep their due times. VirtError: EMFILE, ENFILE, ENOMEM; then nothing has
-        changed.
+        Frames that are already delayed keep their due times. VirtError: EMFILE, ENFILE, ENOMEM. After an
+        error, nothing has changed.
         """
         wire, virt = self._wire, self._wire.virt
         path, new = self._paths.get(direction), None

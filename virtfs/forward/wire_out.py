@@ -65,7 +65,7 @@ class Outward:
         self.update()
 
     def update(self) -> None:
-        """Apply a change of virt or of the impairment."""
+        """Apply a change to virt or to the impairment."""
         virt = self.virt
         self._shortest, self._longest = virt.bounds
         if virt.lost:
@@ -144,10 +144,10 @@ class Outward:
         return frames
 
     def bounds(self) -> tuple[int, int]:
-        """Return the shortest and the longest frame that may be written straight to the tap.
+        """Return the minimum and the maximum length, in bytes, of a frame that may be written straight to the tap.
 
-        All other frames must go through `put`. The result is (1, 0), which no frame satisfies, while an impairment or
-        antispoof is in use.
+        All other frames must go through `put`. The result is (1, 0), which no length satisfies, while an impairment
+        or antispoof is in use, or a program has the tap.
         """
         return (self._shortest, self._longest) if self._plain else (1, 0)
 
@@ -222,7 +222,7 @@ class Outward:
         return count
 
     def arrive(self, frame: bytes) -> None:
-        """Send a frame that has passed the impairment. If it cannot be sent, it is dropped and counted.
+        """Send a frame after its impairment. If it cannot be sent, it is dropped and counted.
 
         The program's write of this frame has already succeeded, so an error can no longer be reported to that program.
         """

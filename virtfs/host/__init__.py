@@ -32,7 +32,7 @@ rtnetlink:
     netlink_values      decodes interfaces and addresses
     links               the host's end of a tap: up, MTU, MAC, addresses
     ipconfig            addresses and routes as records that can be moved
-    marks               marks what virtfs made and what outlives a killed server
+    marks               marks the interfaces that virtfs made, so that a later server finds them
     monitor             notifications about changes to interfaces and addresses
 
 Bridges:

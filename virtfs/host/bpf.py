@@ -1,9 +1,9 @@
 """tcpdump's filter language, compiled by libpcap (pcap_compile(3PCAP)) to classic BPF.
 
-Expressions come from users and the compiler runs in the daemon, so their size is limited. Measured with libpcap 1.10.3:
-the compile time grows with the square of the number of instructions that the alternatives ("or") need. An expression
-of 4 KiB can hold 1400 alternatives, which take 34 s to compile. The optimizer's time grows faster still. The limits
-below keep the whole compilation under 2 s.
+Expressions come from users, and the compiler runs in the daemon. So the size of an expression is limited. Measured with
+libpcap 1.10.3: the compile time grows with the square of the number of instructions that the alternatives ("or") need.
+An expression of 4 KiB can hold 1400 alternatives, which take 34 s to compile. The optimizer's time grows faster still.
+The limits below keep the whole compilation under 2 s.
 
 libpcap asks the resolver about every word that it takes for a host name. On a slow network each such lookup takes 10 s
 or more. So the compiler runs in a thread that cannot open sockets. Names from /etc/hosts, /etc/services, /etc/protocols

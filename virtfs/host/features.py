@@ -1,6 +1,6 @@
 """The offload features of a tap, which both its reader and ethtool(8) control.
 
-TUNSETOFFLOAD sets which features the driver supports, and makes the same features wanted (drivers/net/tun.c
+TUNSETOFFLOAD sets which features the driver supports, and marks the same features as wanted (drivers/net/tun.c
 set_offload). The ioctl alone would turn on features that were turned off with `ethtool -K`. So the wanted features are
 read before the ioctl and restored after it. ethtool(8) shows a wanted feature that the driver does not support as "off
 [requested on]".

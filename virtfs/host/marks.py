@@ -20,7 +20,7 @@ from virtfs.host.netlink_values import link_of
 from virtfs.host.netnames import NAMED, open_netns
 from virtfs.host.rtnl import Rtnl
 
-ADOPTING = " adopts"  # suffix of the mark of a bridge that may have taken over addresses and routes of its members
+ADOPTING = " adopts"  # suffix of a bridge's mark: the bridge may have taken over addresses and routes of its members
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def mark_of(path: Path) -> str:
 
     path: the path of the file, without symbolic links. The mark depends on the name of the file and on the device and
     inode of its directory. So it stays the same when the file is replaced. A file with the same path in a container has
-    another mark.
+    a different mark.
     """
     try:
         place = path.parent.stat()
@@ -105,7 +105,7 @@ def find_marked(mark: str) -> list[Marked]:
 def inside(marked: Marked, function: Callable[[], None]) -> None:
     """Call a function in the network namespace of a marked interface.
 
-    VirtError ENXIO: the namespace is gone, or has no name any more.
+    VirtError ENXIO: the namespace is gone, or no longer has a name.
     """
     if marked.netns == netns.own_identity():
         function()

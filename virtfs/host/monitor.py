@@ -44,9 +44,10 @@ class LinkChanged:
 
     @property
     def link(self) -> Link:
-        """The new state, which is decoded only here.
+        """The new state, decoded from `body` at each access.
 
-        Most notifications in a burst are superseded by later ones, or are about interfaces of other programs.
+        Most notifications in a burst are superseded by later ones, or are about interfaces of other programs. So they
+        are decoded only if they are needed.
         """
         return link_of(self.body)
 
@@ -92,7 +93,7 @@ Event = LinkChanged | LinkGone | AddressChanged | NamespaceGone | Overflow
 
 
 class Monitor:
-    """A socket for notifications from the namespace of the thread that created it, and from namespaces with an nsid."""
+    """A socket for notifications from the namespace of the thread that creates it, and from namespaces with an nsid."""
 
     def __init__(self) -> None:
         self._home = netns.own_identity()

@@ -55,7 +55,7 @@ def nested(kind: int, *attributes: tuple[int, bytes]) -> tuple[int, bytes]:
 
 
 def text(value: bytes) -> str:
-    """Return the text in an attribute that is a string, which ends with a NUL byte."""
+    """Return the text of a string attribute. A NUL byte ends the string."""
     return to_text(value.partition(b"\0")[0])
 
 

@@ -26,7 +26,7 @@ class Link:
     tx_dropped: int  # frames for the tap's reader, dropped because the queue was full or a filter rejected them
     master: int | None  # index of the bridge that the interface is in
     promisc: bool  # the flag IFF_PROMISC; bridges and captures turn on promiscuous mode without this flag
-    alias: str = ""  # a text that programs may set (ip-link(8)); host.marks has its use here
+    alias: str = ""  # a text that any program may set (ip-link(8)); host.marks sets and reads it
     traffic: Traffic | None = None  # frames and bytes so far; None if the message has no counters
 
 

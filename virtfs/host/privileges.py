@@ -39,9 +39,9 @@ class Capability(IntEnum):
 # What each capability is for. doc/security.md has the same table.
 REASONS: Final = {
     Capability.CAP_CHOWN: "give the FIFO behind `rx`, and the socket of a cable, to the owner of the interface",
-    Capability.CAP_DAC_OVERRIDE: "open that FIFO, sockets of cables, and a state file in a directory of another user",
+    Capability.CAP_DAC_OVERRIDE: "open that FIFO, the sockets of cables, and a state file in another user's directory",
     Capability.CAP_FOWNER: "change the mode of a FIFO that another user owns",
-    Capability.CAP_NET_BROADCAST: "hear of changes in other network namespaces (NETLINK_LISTEN_ALL_NSID in netlink(7))",
+    Capability.CAP_NET_BROADCAST: "be notified of changes in other namespaces (NETLINK_LISTEN_ALL_NSID in netlink(7))",
     Capability.CAP_NET_ADMIN: "create and configure taps and bridges",
     Capability.CAP_NET_RAW: "capture frames with a packet socket",
     Capability.CAP_SYS_PTRACE: "find the network namespace of a process, and collect the pieces of a split writev(2)",
@@ -63,8 +63,8 @@ def drop(keep: Iterable[int] = Capability) -> None:
     A thread inherits the capabilities of the thread that starts it, so call this before any other thread is started.
 
     If this process is root, also set no_new_privs and reduce the bounding set, so that the programs it starts cannot
-    gain capabilities. The server of another user cannot set no_new_privs, because it needs the setuid program
-    fusermount3 to unmount.
+    gain capabilities. A server that runs as another user cannot set no_new_privs, because it needs the
+    setuid program fusermount3 to unmount.
 
     OSError: errors from capget(2) and capset(2).
     """

@@ -20,7 +20,7 @@ from virtfs.host.uring import Ring
 log = logging.getLogger(__name__)
 
 BATCH = 128  # maximum number of packets in one carry(); with 64, each packet takes 0.03 µs longer
-ENOUGH = 1 << 19  # bytes after which a carry() ends; the size of eight of the largest segments
+ENOUGH = 1 << 19  # bytes after which a carry() ends; the size of eight segments of the maximum size
 # The average packet size, in bytes, below which packets are moved in batches. Larger packets are faster with CallRelay,
 # whose single buffer stays in the processor's cache.
 SMALL = 2048
@@ -117,8 +117,8 @@ class BatchRelay:
     """A relay that uses io_uring while a tap has many small packets waiting.
 
     It switches to batches after a CallRelay.carry() that moved BATCH small packets, and back after the first batch that
-    is not full or has large packets. After an error, for example because io_uring is missing or
-    the tap does not support RWF_NOWAIT (a batch would block), it does not try batches again.
+    is not full or has large packets. After an error, it does not try batches again. An error occurs, for example, if
+    io_uring is missing, or if the tap does not support RWF_NOWAIT, so that a batch would block.
     """
 
     def __init__(self, source: int, sink: int, room: Room) -> None:

@@ -164,9 +164,9 @@ class PacketRing:
         self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
     def ahead(self) -> int:
-        """Return how many blocks with frames blocks() must yield to cover all frames captured before this call.
+        """Return the number of non-empty blocks to take from blocks() to get all frames captured before this call.
 
-        The kernel also hands over a block without frames, if a frame does not fit into the rest of it.
+        Empty blocks do not count. The kernel hands one over if the next frame does not fit into it.
         """
         ahead = 0
         for number in range(len(self._blocks)):

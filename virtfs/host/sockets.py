@@ -18,7 +18,7 @@ from virtfs.core.quoting import quoted
 from virtfs.core.socketname import SocketName
 from virtfs.host.descriptors import keep_spare
 
-# A dead TCP peer is noticed after 15 s, whether data waits for its acknowledgement or the connection is idle (tcp(7)).
+# A dead TCP peer is noticed after 15 s, whether sent data is unacknowledged or the connection is idle (tcp(7)).
 _DEAD_AFTER = 15
 _UNSENT = 128 << 10  # bytes of unsent data in a TCP socket above which it is not writable (TCP_NOTSENT_LOWAT)
 
@@ -56,7 +56,7 @@ class OwnSocket:
 
 
 def look_up(name: SocketName) -> list[Address]:
-    """Return the addresses of a TCP host. VirtError: EHOSTUNREACH, none is known."""
+    """Return the addresses of a TCP host. VirtError: EHOSTUNREACH, the name cannot be looked up."""
     try:
         found = socket.getaddrinfo(name.host.encode(), name.port, type=socket.SOCK_STREAM)
     except OSError as failure:  # gaierror has numbers of its own (gai_strerror(3)), not errnos
@@ -90,23 +90,24 @@ def connect_path(name: SocketName) -> socket.socket:
 
 
 def connect_to(made: socket.socket, name: SocketName) -> None:
-    """Connect a Unix socket to a path. If a datagram socket is connected already, follow the path to a new socket.
+    """Connect a Unix socket to the socket at a path.
 
-    The errors are those of connect_path().
+    Calling this again for a datagram socket connects it to the socket that is at the path now. The errors are those of
+    connect_path().
     """
     with _explained(f"cannot connect to {name}"):
         made.connect(name.path)
 
 
 def bind_datagrams(path: str, rights: Rights) -> OwnSocket:
-    """Return a datagram socket with a path. The errors are those of listen()."""
+    """Return a datagram socket that is bound to a path. The errors are those of listen()."""
     return _bound(socket.SOCK_DGRAM, path, rights)
 
 
 def listen(name: SocketName, rights: Rights) -> OwnSocket:
     """Return a listening socket. rights: those of its path.
 
-    VirtError: EEXIST, the path exists and is not a socket; EADDRINUSE, another program uses the path or the port;
+    VirtError: EEXIST, the path exists and is not a socket; EADDRINUSE, another program is using the path or the port;
     EADDRNOTAVAIL, EACCES, ENOENT and others.
     """
     made = _bound(socket.SOCK_STREAM, name.path, rights) if name.path else _bound_to_port(name)
@@ -132,7 +133,7 @@ def outcome(connecting: socket.socket) -> int:
 
 
 def accept(listening: socket.socket) -> socket.socket | None:
-    """Accept a connection, or return None if none waits. VirtError: EMFILE, ENFILE, ENOMEM."""
+    """Accept a connection, or return None if none is waiting. VirtError: EMFILE, ENFILE, ENOMEM."""
     try:
         connected, _ = listening.accept()
     except BlockingIOError:
@@ -204,7 +205,7 @@ def _bound(kind: int, path: str, rights: Rights) -> OwnSocket:
 def _remove_dead(path: str) -> None:
     """Remove the path of a socket whose program has ended.
 
-    VirtError: EEXIST, the path is not a socket; EADDRINUSE, another program uses the socket.
+    VirtError: EEXIST, the path is not a socket; EADDRINUSE, another program is using the socket.
     """
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         raise VirtError(errno.EEXIST, f"{quoted(path)} exists and is not a socket")
@@ -212,7 +213,7 @@ def _remove_dead(path: str) -> None:
     # program does not notice this attempt.
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe:
         if probe.connect_ex(path) != errno.ECONNREFUSED:
-            raise VirtError(errno.EADDRINUSE, f"another program uses the socket {quoted(path)}")
+            raise VirtError(errno.EADDRINUSE, f"another program is using the socket {quoted(path)}")
     os.unlink(path)
 
 

@@ -104,7 +104,7 @@ class Tap:
         return tap
 
     def _create(self, name: str) -> bool:
-        """Create the interface. Return False if there is an interface with that name."""
+        """Create the interface. Return False if an interface with that name already exists."""
         try:
             self._set_interface(name, _FLAGS | _IFF_TUN_EXCL)
         except TapTaken:
@@ -277,7 +277,7 @@ class Tap:
         self._in_its_netns(lambda: self._detach(owner))
 
     def make_again(self) -> None:
-        """Delete the interface, if it still exists, and create it with the same name, index and namespace.
+        """Delete the interface, if it still exists, and create it again with the same name, index and namespace.
 
         A process that has a copy of the tap's descriptor can then no longer use the tap. All settings of the interface
         except its name, index and namespace are lost. Call this only while `attached` is False. VirtError: errors from

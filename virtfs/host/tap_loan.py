@@ -82,9 +82,9 @@ def restore(tap: Tap, links: Links, was: Before, *, carrier: bool, persist: bool
 
 
 def _try(tap: Tap, request: int, argument: bytes) -> None:
-    """Make an ioctl that some kernels lack, depending on version or configuration. VirtError ENXIO: as for tap.tell().
+    """Make an ioctl that some kernels lack, depending on version or configuration. Ignore errors except ENXIO.
 
-    All other errors are ignored.
+    VirtError ENXIO: the interface is gone.
     """
     try:
         tap.tell(request, argument)

@@ -237,9 +237,9 @@ class Commands:
 
     @contextmanager
     def _admitted(self, user: User) -> Iterator[None]:
-        """Limit the waiting writes of a user who is not root. Each waiting write occupies a worker of the mount.
+        """Count a write while it runs or waits, unless the user is root.
 
-        VirtError: EBUSY, the user already has AT_A_TIME writes that run or wait.
+        VirtError: EBUSY, the user already has AT_A_TIME such writes.
         """
         if user.root:
             yield

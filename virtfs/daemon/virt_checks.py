@@ -22,7 +22,7 @@ _OF_HOST = (
 )
 OF_HOST: Final = frozenset(_OF_HOST.split())
 # The verbs that fail while a program has the tap. The program reads the frames itself, and virtfs later
-# undoes the program's changes of the tap.
+# undoes the program's changes to the tap.
 HELD: Final = frozenset(("impair", "netns", "taplink"))
 # The verbs that need the descriptor of the tap.
 OF_DESCRIPTOR: Final = frozenset(("persist", "-persist", "carrier", "filter", "-filter"))

@@ -60,7 +60,7 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[Wire], int]]]] = {
     "carrier": ("Whether the host sees a carrier, 1 or 0.", lambda wire: wire.virt.host.carrier),
     "mtu_bytes": ("Largest payload of a frame.", lambda wire: wire.virt.host.mtu),
     "queue_frames": ("Frames that may wait for a reader.", lambda wire: wire.virt.host.queue),
-    "readers": ("Number of times that frame, hex and rx are open for reading.", lambda wire: wire.readers),
+    "readers": ("Number of times that frame, hex, stream and rx are open for reading.", lambda wire: wire.readers),
 }
 
 
@@ -78,7 +78,7 @@ _MEMORY: Final[dict[str, tuple[str, str]]] = {
 # The HELP text of each gauge about the state file.
 _STATE: Final[dict[str, str]] = {
     "saved": "Whether the state file has the current state, 1 or 0.",
-    "unsaved_since_seconds": "Time since which the state file does not have the current state, in Unix time, or 0.",
+    "unsaved_since_seconds": "Unix time since which the state file has been out of date, or 0 if it is up to date.",
     "failed_lines": "Lines of the state file that could not be replayed.",
 }
 
@@ -110,7 +110,7 @@ def metrics(
 
 
 def _groups(all_: list[T]) -> list[list[T]]:
-    """Divide a list into groups of at most AT_ONCE. An empty list gives one empty group."""
+    """Divide a list into groups of at most AT_ONCE items. An empty list gives one empty group."""
     return [all_[at : at + AT_ONCE] for at in range(0, len(all_), AT_ONCE)] or [[]]
 
 

@@ -25,7 +25,7 @@ LONGEST = 3600.0  # maximum seconds of one sleep
 class Idle(trio.abc.Instrument):
     """Sleeps for one channel.
 
-    slept: the time that it has slept in all, in ns.
+    slept: the total time that it has slept, in ns.
     """
 
     def __init__(self) -> None:

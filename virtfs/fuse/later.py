@@ -106,7 +106,7 @@ class Later:
         work: answers the request, unless pending() has become false. slow: as in Turns.begin(). free: whether the
         charge for an open file covers the memory of the request. failed: called with a VirtError that `work` raises.
         ended: called at the end, even after a cancellation.
-        VirtError ENOBUFS: too many requests of the user wait.
+        VirtError ENOBUFS: too many requests of the user are waiting.
         """
         memory, user, unique, thread = self._handles.memory, request.user, request.unique, request.thread
         charged = 0 if free else REQUEST

@@ -22,9 +22,9 @@ from virtfs.fuse.turns import Turns
 
 log = logging.getLogger(__name__)
 
-# More than the bytes in any answer of libfuse: it answers no request for the contents of a file or directory.
+# Upper bound on the length of libfuse's answers in bytes. libfuse never returns the contents of a file or directory.
 SLOW_REPLY = 65536
-# Requests that change nothing and for whose answers the kernel waits.
+# Requests that change nothing, so that they can be answered with EINTR while libfuse works on them.
 INTERRUPTIBLE = frozenset((p.FUSE_STATFS, p.FUSE_FSYNC))
 
 
@@ -71,7 +71,7 @@ class Pair:
     def forward(self, opcode: int, message: memoryview) -> None:
         """Queue a request for libfuse.
 
-        VirtError: E2BIG, the request is larger than the pair carries; ENOBUFS, too many requests of the user wait.
+        VirtError: E2BIG, the pair cannot carry a request of this size; ENOBUFS, the user has too many requests waiting.
         """
         length = len(message)
         if length > self._longest:

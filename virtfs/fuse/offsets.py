@@ -15,7 +15,7 @@ TOO_SHORT = "the request is too short for its opcode"
 
 
 class Offsets:
-    """Answers the requests at an offset that one FUSE connection receives."""
+    """Answers READ and LSEEK of files with fixed content, for one FUSE connection."""
 
     def __init__(self, answers: Answers, handles: Handles) -> None:
         self._answers = answers

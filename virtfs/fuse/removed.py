@@ -1,4 +1,4 @@
-"""Directories that have been removed a moment ago, although the kernel may still have their names.
+"""Directories that have just been removed, but whose names the kernel may still have.
 
 The kernel may keep the name of an interface for `attributes.MOMENT`. Nevertheless, a destroyed interface must be gone
 at the next system call, and an interface created under the same name must be found. This works as follows.

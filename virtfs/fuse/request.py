@@ -45,7 +45,7 @@ class Request(NamedTuple):
 
     @property
     def fh(self) -> HandleId:
-        """The handle number at the beginning of the body. VirtError EINVAL: the request has no room for one."""
+        """The handle number at the beginning of the body. VirtError EINVAL: the body is too short."""
         return HandleId(self.body(p.fuse_fh)[0])
 
     def body(self, layout: struct.Struct) -> tuple[Any, ...]:

@@ -233,7 +233,7 @@ class Turns:
             self._handles.memory.add(Kind.REQUESTS, Uid(key[0]), -(REQUEST + message[1]))
 
     def _look_around(self, now: int) -> None:
-        """End the crowd if at most one user is left."""
+        """Set `crowded` to false if at most one user is left."""
         self._look = now + CALM
         users = self._share.forget([uid for uid, _ in self._queues], now, CALM)
         if len(users) <= 1 and not self._queues:

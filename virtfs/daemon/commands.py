@@ -54,7 +54,7 @@ YIELD = 64  # other tasks run after this many blank lines in a script
 
 
 async def at_once(user: User) -> None:
-    """Give way to other tasks once, without queueing. Callers that are not users of the mount wait this way."""
+    """Let other tasks run once, without queueing. This is the `turn` of callers that are not users of the mount."""
     await trio.lowlevel.checkpoint()
 
 

@@ -35,7 +35,7 @@ class Diagnosis:
         self.steps = Steps(slept=lambda: idle.slept)
 
     def lines(self) -> list[str]:
-        """Return the options, the text of ctl, the counters, the open files, the longest steps, tasks and threads."""
+        """Return the options, the text of ctl, counters, open files, the longest steps, all tasks and all threads."""
         return [
             f"options: {self._options or 'none'}",
             *(f"ctl: {line}" for line in self._state.text().splitlines()),

@@ -123,7 +123,7 @@ class Fifos:
         self.directory, self._lock = make_directory()
         self._start = start
         self._feeds: OrderedDict[Unit, tuple[Interface, Feed]] = OrderedDict()  # the FIFO to check next is first
-        self._sought: dict[Unit, float] = {}  # until when every check includes a FIFO (trio.current_time)
+        self._sought: dict[Unit, float] = {}  # the time until which every check includes a FIFO (trio.current_time)
         self._soon: list[float] = []  # the pauses before the next checks, in reverse order
         self._follows = trio.Event()
         self._troubles: dict[str, str] = {}  # the last failure logged for each virt; not logged again if it recurs

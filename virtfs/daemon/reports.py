@@ -78,7 +78,7 @@ class Reports:
     def ctl(self, virt: Virt | None) -> str | Iterator[str]:
         """Return the verbs of one interface. If `virt` is None, return the lines that recreate the whole mount.
 
-        The iterator yields the text in pieces. All pieces belong to one snapshot.
+        The lines of the mount come in pieces, which belong to one snapshot.
         """
         return self._state.pieces() if virt is None else self._state.verbs(virt)
 

@@ -131,7 +131,7 @@ class State:
         return kept
 
     def _tell(self, number: int) -> None:
-        """Emit an event if the errno of a save differs from that of the previous save. number: the errno, or 0."""
+        """Emit an event if the result of a save differs from that of the previous save. number: the errno, or 0."""
         if number != self._told:
             self._told = number
             if number:

@@ -29,7 +29,7 @@ class Steps(trio.abc.Instrument):
     """Keeps the MOST longest steps since `begin`. For use in trio's thread only.
 
     clock: returns the time in ns. processor: returns the processor time of the thread in ns. slept: returns the time in
-    ns that tasks have slept within their steps, which does not count (fuse.idle).
+    ns that tasks have slept within steps (fuse.idle). It does not count towards the length of a step.
     """
 
     def __init__(

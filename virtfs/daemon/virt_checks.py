@@ -67,7 +67,7 @@ class VirtChecks:
             return
         virt = interface.virt
         if action.verb == "mode" and not user.root and user.uid != virt.owner:
-            raise VirtError(errno.EPERM, '"mode" is for root and for the owner')
+            raise VirtError(errno.EPERM, '"mode" is for root and the owner alone')
         if action.verb == "link" and not user.root and virt.antispoof:
             raise VirtError(errno.EPERM, '"link" is for root alone while antispoof is on')
         holder = interface.ports.frame.seats.holder

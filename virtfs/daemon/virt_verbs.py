@@ -78,7 +78,10 @@ class VirtVerbs:
             raise
 
     async def renew(self, interface: Interface, actions: tuple[Action, ...]) -> None:
-        """Undo the settings that a killed server gave a tap, except those in its line. actions: the line."""
+        """Undo the settings that a killed server gave a tap, except those in its line.
+
+        actions: the verbs of the line.
+        """
         for action in steps(interface.virt, virt_before(interface.virt, actions)):
             await self._act(interface, action)
 

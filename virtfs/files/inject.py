@@ -262,7 +262,7 @@ class InjectHandle(DeviceHandle):
         return self._frames
 
     def poll(self) -> int:
-        """Return the events for poll(2). Assume that the next write continues an interrupted one, if there is any."""
+        """Return the events for poll(2). After an interrupted write, assume that the next write continues it."""
         virt = self._file.wire.virt
         if virt.lost:
             return select.POLLOUT | select.POLLERR | select.POLLHUP

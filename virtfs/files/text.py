@@ -59,9 +59,8 @@ class Text(Node):
     changes: returns a number that is different after every change of state. Counters do not affect this number. Only
     texts about the whole mount have `changes`, because they may be long.
 
-    A text that has `changes` and took longer than CHEAP to make is reused. It is made again after as much time as it
-    took to make, or earlier if `changes` returns another number. So making texts takes at most half of the server's
-    time.
+    A text that has `changes` and took longer than CHEAP to make is reused for as long as it took to make, unless
+    `changes` returns another number. So making texts takes at most half of the server's time.
     """
 
     __slots__ = (
@@ -132,7 +131,7 @@ class Text(Node):
     def size(self, user: User | None) -> int:
         """Return the length of the text in bytes, without a refresh.
 
-        A long text is not made for this: return the length of the one that was made last. If user is None, return the
+        A long text is not made for this. Return the length of its last version instead. If user is None, return the
         length that was last reported to the kernel.
         """
         if user is not None:
@@ -318,7 +317,7 @@ class TextHandle:
         self.waiting = 0
 
     def continues(self, offset: int) -> bool:
-        """Return whether a read at this offset continues in the snapshot. Any other read takes a new one."""
+        """Return whether a read at this offset continues in the snapshot. Any other read takes a new snapshot."""
         return offset != 0 and self.snapshot is not None
 
     def take(self, snapshot: bytes) -> None:

@@ -80,7 +80,7 @@ class Reports(Protocol):
         """Yield the text of topology in pieces."""
 
     def state_gauges(self) -> dict[str, float] | None:
-        """Return the value of each metric of the state file by name, or None if there is no state file."""
+        """Return the metrics about the state file, by name, or None if there is no state file."""
 
     def socket_cables(self) -> list[SocketCable]:
         """Return the cables whose far end is a socket."""

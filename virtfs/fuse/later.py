@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 # A longer write to a text may be the first piece of a call that the kernel has split at a page boundary. A script must
-# not be carried out in part, so it is refused.
+# not be carried out in part, so such a write is refused.
 TEXT_MAX = p.MAX_WRITE - 4096
 
 

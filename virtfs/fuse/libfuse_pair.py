@@ -58,10 +58,10 @@ class Pair:
         self._answers = answers
         # Requests from forward() that requests() has not sent yet, and the user of each.
         self._waiting: deque[tuple[bytes, Uid]] = deque()
-        self._sent: set[Unique] = set()  # requests that libfuse has not answered yet
+        self._sent: set[Unique] = set()  # requests that libfuse has received but not answered yet
         self._more = trio.Event()
         self.interrupts = Interrupts()
-        self._asked: dict[Unique, _Asked] = {}  # requests that have not been answered yet
+        self._asked: dict[Unique, _Asked] = {}  # requests that have no answer yet, neither by libfuse nor EINTR
         self._cut: dict[Unique, _Asked] = {}  # requests answered with EINTR that libfuse has not answered yet
         self._init: Unique | None = None
         self._held: bytearray | None = None

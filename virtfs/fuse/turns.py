@@ -148,7 +148,7 @@ class Turns:
                 uid = self._opener(fh)
             self._share.arrive(uid, now, self._empty)
             slow = is_slow(opcode, inode, fh)
-            # No request read later can be from a user who goes before this one, so the request needs no queue.
+            # No later request can be from a user who takes precedence over this one, so the request needs no queue.
             if not self._queues and self._may(uid, slow, now) and self._share.least(uid):
                 self._share.choose((uid,), now)
                 self.user = uid

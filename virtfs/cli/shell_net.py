@@ -4,7 +4,7 @@
 
 Process 1 of the shell creates the interface and connects to the cable's socket, which is in its private /run. It sends
 the connection to `virtfs shell`, which starts passt on it (`passt --fd`). passt exits when the connection
-closes, because the server has ended for any reason. So no process and no file outlives the shell, even after SIGKILL.
+closes, that is, when the server ends for any reason. So no process and no file outlives the shell, even after SIGKILL.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ def _passt(connection: int) -> str:
     """
     options = ["--quiet", "--stderr", "--ipv4-only", "--no-map-gw", "--tcp-ports", "none", "--udp-ports", "none"]
     addresses = ["--address", ADDRESS, "--netmask", "24", "--gateway", GATEWAY, "--dns-forward", RESOLVER]
-    # passt keeps standard error open, so a pipe would have no end.
+    # passt keeps standard error open, so a read of a pipe to its end would never return.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
         try:
             status = subprocess.call(

@@ -30,7 +30,7 @@ class Folder:
     def read(self, file: str) -> str:
         """Return the text of a file of this directory, without the newline at its end.
 
-        It can read any text file, including one without an attribute. OSError: the file cannot be read.
+        Use this for text files that have no attribute. OSError: the file cannot be read.
 
         >>> v.read("stats/rx_frames")
         '0'

@@ -71,7 +71,7 @@ def _counters(text: str) -> dict[str, dict[str, int]]:
 class Mount(Folder):
     """A mounted virtfs.
 
-    It can be used in a `with` statement. At its end, the mount is ended only if virtfs.mount() made it.
+    At the end of a `with` statement, close() is called, which ends the mount only if virtfs.mount() made it.
 
     >>> with virtfs.Mount("/mnt/virt") as net:
     ...     len(net)
@@ -230,7 +230,7 @@ class Mount(Folder):
         self.write("ctl", text)
 
     def retry(self) -> None:
-        """Run the lines of the state file again that could not be replayed. OSError: some of them failed again.
+        """Retry the lines of the state file that could not be replayed. OSError: some of them fail again.
 
         >>> net.retry()
         """

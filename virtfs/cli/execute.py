@@ -99,7 +99,7 @@ def borrow(directory: Path, request: dict[str, Any]) -> tuple[socket.socket, int
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)  # recv_fds() of Python 3.11 ignores the flag MSG_CMSG_CLOEXEC
     answer: dict[str, Any] = (
-        json.loads(data) if data else {"errno": errno.EIO, "error": f"{directory}/fd: the server does not answer"}
+        json.loads(data) if data else {"errno": errno.EIO, "error": f"{directory}/fd: the server closed the connection"}
     )
     if "errno" in answer:
         raise VirtError(answer["errno"], f"exec: {answer['error']}")

@@ -171,7 +171,7 @@ class Bridges:
         try:
             await self._look(managed)
         except OSError as refusal:
-            log.info("%s: cannot query the bridge, will try again: %s", managed.bridge.name, refusal.strerror)
+            log.info("%s: cannot query the bridge; trying again: %s", managed.bridge.name, refusal.strerror)
             self._doubt()
 
     async def _destroy(self, managed: _Managed) -> None:

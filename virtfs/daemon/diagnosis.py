@@ -62,7 +62,7 @@ class Diagnosis:
 
 def log_unexpected_end(diagnosis: Diagnosis) -> None:
     """Log the state of a mount that ends because of an exception. Call this while the exception is handled."""
-    log.critical("the mount ends unexpectedly", exc_info=True, extra={"lines": diagnosis.lines()})
+    log.critical("the mount is ending unexpectedly", exc_info=True, extra={"lines": diagnosis.lines()})
 
 
 @contextmanager

@@ -27,7 +27,7 @@ STORM = 256  # maximum number of reports that are applied without letting other 
 ATTEMPTS = 10  # maximum number of queries for the place of a tap (interface.Place)
 REFRESHES = 5  # maximum number of queries for the state of a tap
 FEW = 8  # maximum number of reports that are applied in one step; each takes up to 0.2 ms
-_FAILED = "cannot apply the reports from the kernel, will check all interfaces: %s"
+_FAILED = "cannot apply the reports from the kernel; checking all interfaces: %s"
 PATIENCE = 1  # maximum number of seconds that caught_up() waits, even if reports keep coming
 
 
@@ -173,7 +173,7 @@ class Follower:
         try:
             await self.refresh(interface)
         except OSError as refusal:
-            log.info("%s: cannot query the host's end, will try again: %s", interface.virt.name, refusal.strerror)
+            log.info("%s: cannot query the host's end; trying again: %s", interface.virt.name, refusal.strerror)
             self.doubt(interface)
 
     async def refresh_all(self) -> None:

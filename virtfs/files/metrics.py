@@ -177,7 +177,7 @@ class _Mount:
             "virtfs_cable_connected", "Whether the socket of a cable is connected, 1 or 0.", labels=labels
         )
         connections = CounterMetricFamily(
-            "virtfs_cable_connections", "Connections that the socket of a cable has had.", labels=labels
+            "virtfs_cable_connections", "Number of times that the socket of a cable was connected.", labels=labels
         )
         for cable in self._sockets:
             ends = [cable.wire.virt.name, str(cable.name)]
@@ -193,7 +193,9 @@ class _Mount:
             for kind, usage in kinds.items():
                 gauge.add_metric([kind.label], getattr(usage, field))
             yield gauge
-        yield GaugeMetricFamily("virtfs_memory_limit_bytes", "Limit of all users together.", self._memory.all.limit)
+        yield GaugeMetricFamily(
+            "virtfs_memory_limit_bytes", "Limit on the memory of all users together.", self._memory.all.limit
+        )
         refused = CounterMetricFamily(
             "virtfs_memory_refused", "Requests and frames refused for lack of memory, by kind.", labels=["kind"]
         )

@@ -20,7 +20,7 @@ from virtfs.fuse.mounttable import mounts
 
 # The connection gets the lowest free number from here on, where few programs expect a descriptor of their own.
 _CONNECTION = 100
-_ANSWER = 4096  # bytes
+_ANSWER = 4096  # maximum length of an answer in bytes
 _PATIENCE = 30  # seconds to wait for the server's answer
 # Python ignores these signals from startup on, and an ignored signal stays ignored in the executed program.
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)

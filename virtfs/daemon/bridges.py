@@ -232,7 +232,7 @@ class Bridges:
     # Changes by other programs
 
     def hear(self, event: Event) -> None:
-        """Schedule a refresh of the bridges if an event concerns one of them or one of their members."""
+        """Schedule a refresh of the bridges if an event concerns a bridge or a member."""
         indices = {managed.index for managed in self._all.values()}
         match event:
             case LinkChanged(None) if indices:

@@ -2,7 +2,7 @@
 
 The kernel asks for the attributes of a file each time, because they contain rights and a size. It may keep the
 attributes of a directory for MOMENT, since the mode of a directory never changes. The kernel checks the attributes of
-each directory in a path, so keeping them saves half of the requests of a program that looks at many files. After a
+each directory in a path, so keeping them halves the number of requests if a program looks at many files. After a
 change of a directory's owner, group or st_nlink, virtfs makes the kernel forget its attributes. MOMENT is short,
 because programs notice the end of a server by a stat(2) that fails.
 

@@ -19,7 +19,7 @@ from virtfs.host.epolls import watcher_of
 
 TRIES = 3  # maximum number of batches after which wait() gives up because other tasks are running
 BUSY = 1_000_000  # ns; if trio wakes up after a shorter sleep, other tasks are busy, and the next sleep is left to trio
-LONGEST = 3600.0  # maximum seconds of one sleep
+LONGEST = 3600.0  # maximum duration of one sleep in seconds
 
 
 class Idle(trio.abc.Instrument):

@@ -41,7 +41,7 @@ class Offsets:
         """Answer a READ of a fixed file, that is, of a device file that can be read at any offset.
 
         Refuse a READ that would fill the page cache of a device file. All opens of a file share its page cache, but
-        each open of a device file has content of its own. So such a READ fails with EINVAL, and programs fall back to
+        each open of a device file has its own content. So such a READ fails with EINVAL, and programs fall back to
         read(2).
         """
         handle = self._handles.fixed.get(fh)

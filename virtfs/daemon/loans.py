@@ -36,7 +36,7 @@ from virtfs.host.tap_loan import Before, before, restore
 
 log = logging.getLogger(__name__)
 
-# A killed process closes its descriptors one after the other, and its children may end a little later.
+# The first attempts may fail: a killed process closes its descriptors one by one, and its children may end later.
 TRIES, PAUSE = 20, 0.025  # attempts to attach to a tap before it is made again, and seconds between two attempts
 
 

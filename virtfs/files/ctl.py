@@ -1,4 +1,4 @@
-"""ctl: takes a script of commands, one per line. A script may be split anywhere into writes to one open file."""
+"""ctl: takes a script of commands, one per line. One script may arrive in several writes, split anywhere."""
 
 import errno
 from collections.abc import Awaitable, Callable, Iterator

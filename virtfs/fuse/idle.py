@@ -40,8 +40,8 @@ class Idle(trio.abc.Instrument):
         """Let other tasks run. Then sleep until a descriptor is readable, or another task can continue.
 
         fd: the descriptor, the same at every call.
-        Return False without sleeping if other tasks are busy, at the first call, or if trio's epoll descriptor has not
-        been found. The caller then waits for the descriptor in trio.
+        Return False without sleeping if other tasks are busy, if this is the first call, or if trio's epoll descriptor
+        has not been found. The caller then waits for the descriptor in trio.
         """
         self._calls += 1
         if self._calls == 2:

@@ -15,7 +15,8 @@ Therefore the second GETATTR of the same thread gets the same answer as it would
 
 from time import monotonic
 
-LINGER = 1.0  # seconds. The kernel drops the name after MOMENT, but a LOOKUP may have been answered just before.
+# Seconds. The kernel keeps a name for MOMENT after a LOOKUP, which may have been answered just before the removal.
+LINGER = 1.0
 
 
 class Removed:

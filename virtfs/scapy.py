@@ -55,8 +55,8 @@ class VirtSocket(SuperSocket):
     def recv_raw(self, x: int = ROOM) -> "tuple[type[Packet], bytes | None, float | None]":
         """Return the scapy class of the next frame, its bytes, and its time of arrival in seconds since 1970.
 
-        Does not wait: the bytes are None if there is no frame, and recv() returns None. If this call waited, another
-        reader that takes the frame after select() has reported it could delay scapy's time-outs for ever.
+        Does not wait: the bytes are None if there is no frame, and recv() returns None. Another reader may take
+        a frame that select() has reported. If this call then waited, scapy's time-outs would not work.
         x: the most bytes to return; the rest of a longer frame is lost. OSError: as Port.recv.
         """
         try:

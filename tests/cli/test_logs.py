@@ -263,5 +263,5 @@ def test_an_unexpected_end_logs_the_state(log: logging.Logger, paper: Paper, mon
     except ValueError:
         diagnosis.log_unexpected_end(state)
     close(log)
-    assert paper.lines[0] == "CRITICAL the mount ends unexpectedly"
+    assert paper.lines[0] == "CRITICAL the mount is ending unexpectedly"
     assert paper.lines[-3:] == ["CRITICAL   ValueError: unexpected", "CRITICAL   ctl: create 3", "CRITICAL   a\\nb"]

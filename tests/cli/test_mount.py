@@ -105,7 +105,7 @@ def test_a_second_mount_is_refused_and_a_dead_one_is_cleaned(directory: Path) ->
         ),
         (["mount", "-f", "/proc"], '"/proc" is busy: proc (proc) is already mounted there'),
         (["umount", "{}"], '"{}" is not mounted'),
-        (["umount", "/proc"], '"/proc" is not a virtfs mount but proc (proc)'),
+        (["umount", "/proc"], '"/proc" is a mount of proc (proc), not of virtfs'),
     ],
 )
 def test_what_cannot_be_is_said_with_its_reason(tmp_path: Path, arguments: list[str], sentence: str) -> None:

@@ -463,5 +463,5 @@ async def test_reports_that_cannot_be_read_fail_no_command(caplog: pytest.LogCap
         d.monitor.drain = drain
         await d.say("create 1 mtu 1400")
         assert d.virt(1).host.mtu == 1400
-        assert "will check all interfaces: [Errno 12]" in caplog.text
+        assert "checking all interfaces: [Errno 12]" in caplog.text
         d.monitor.drain = list

@@ -14,7 +14,7 @@ async def test_taps_go_with_the_write_that_destroys_them() -> None:
         await bench.say("".join(f"create {unit}\n" for unit in range(8)))
         await bench.say("".join(f"destroy {unit}\n" for unit in range(4)))
         assert bench.host.taps() == {f"tap{unit}" for unit in range(4, 8)}
-        with pytest.raises(VirtError, match=r'line 3: .*there is no "virt9"'):
+        with pytest.raises(VirtError, match=r'line 3: .*there is no interface "virt9"'):
             await bench.say("destroy 4\ndestroy 5\ndestroy 9\ndestroy 6")
         assert bench.host.taps() == {"tap6", "tap7"}, "the lines before the one that fails have taken effect"
         await bench.say("destroy 6\ncreate 6 mtu 1300\ndestroy 7\ncreate 7 mtu 1300")

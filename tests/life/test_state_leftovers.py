@@ -63,7 +63,7 @@ def test_what_no_line_mentions_is_removed(mount: Lasting, line: str) -> None:
     cut(mount, line)
     assert mount.links() == ["lo"]
     assert "tap" not in mount.ip("-n net1 -br link")
-    assert "an earlier server had left" in "".join(mount.log)
+    assert "an earlier server had left behind" in "".join(mount.log)
 
 
 def test_the_first_half_of_a_line_is_undone(mount: Lasting) -> None:

@@ -25,7 +25,7 @@ Modules:
     options       parses the options after -o
     logs          opens the log of a server
     log_writer    writes the log in a thread of its own
-    log_sinks     the places that a log can go to
+    log_sinks     the possible destinations of a log
     surroundings  opens closed standard streams, and sets UTF-8 mode
     signals       resets signals that the caller ignores or blocks
     execute       virtfs exec

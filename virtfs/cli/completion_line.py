@@ -25,8 +25,8 @@ _CHOICE: Final = re.compile(r"[a-z]+(\|[a-z]+)+")
 class Names:
     """The names that exist at the moment, in the mount and on the host.
 
-    virts: a note about each interface, by name. members: those of each bridge, by name. addresses: those of each
-    interface and bridge, by name. cables: the names of both ends.
+    virts: a note about each interface, by its name. members: the members of each bridge, by its name. addresses: the
+    addresses of each interface and bridge, by its name. cables: the names of both ends of each cable.
     """
 
     virts: Mapping[str, str] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Names:
     def targets(self) -> Candidates:
         """Yield the interfaces and bridges of the mount."""
         yield from self.virts.items()
-        yield from ((bridge, f"a bridge of {', '.join(ports) or 'nothing'}") for bridge, ports in self.members.items())
+        yield from ((bridge, f"a bridge: {', '.join(ports) or 'no members'}") for bridge, ports in self.members.items())
 
 
 def of_line(before: Sequence[str], names: Names) -> Candidates:

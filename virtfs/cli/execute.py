@@ -20,14 +20,14 @@ from virtfs.fuse.mounttable import mounts
 
 # The connection gets the lowest free number from here on, where few programs expect a descriptor of their own.
 _CONNECTION = 100
-_ANSWER = 4096  # bytes
+_ANSWER = 4096  # maximum length of an answer in bytes
 _PATIENCE = 30  # seconds to wait for the server's answer
 # Python ignores these signals from startup on, and an ignored signal stays ignored in the executed program.
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def execute(interface: str, command: list[str], *, number: int, header: bool, tun: bool) -> int:
-    """Replace this process by a command that has the tap of an interface.
+    """Replace this process with a command that has the tap of an interface.
 
     number: the descriptor that the command gets. header: whether a virtio_net_hdr precedes each frame. tun: whether the
     command attaches to the tap itself, and so gets no descriptor.
@@ -35,7 +35,7 @@ def execute(interface: str, command: list[str], *, number: int, header: bool, tu
     VirtError: there is no such interface, or the server refuses the request.
     """
     if number < 0:
-        raise VirtError(errno.EINVAL, f"exec: --fd {number} is not the number of a descriptor")
+        raise VirtError(errno.EINVAL, f"exec: --fd {number}: the number of a descriptor cannot be negative")
     directory = find(interface)
     connection, tap = borrow(directory, {"lend": True} if tun else {} if header else {"vnet_hdr": 0})
     try:
@@ -82,7 +82,7 @@ def _checked(directory: Path) -> Path:
 
 
 def borrow(directory: Path, request: dict[str, Any]) -> tuple[socket.socket, int]:
-    """Request the tap of an interface. Return the connection, and the descriptor of the tap or, without one, -1.
+    """Request the tap of an interface. Return the connection and the tap's descriptor, or -1 if the server sent none.
 
     VirtError: the server refuses the request or does not answer.
     """
@@ -99,7 +99,7 @@ def borrow(directory: Path, request: dict[str, Any]) -> tuple[socket.socket, int
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)  # recv_fds() of Python 3.11 ignores the flag MSG_CMSG_CLOEXEC
     answer: dict[str, Any] = (
-        json.loads(data) if data else {"errno": errno.EIO, "error": f"{directory}/fd: the server does not answer"}
+        json.loads(data) if data else {"errno": errno.EIO, "error": f"{directory}/fd: the server closed the connection"}
     )
     if "errno" in answer:
         raise VirtError(answer["errno"], f"exec: {answer['error']}")

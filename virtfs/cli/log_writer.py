@@ -37,8 +37,8 @@ class LogWriter(logging.Handler):
         super().__init__()
         self._sink = sink
         self._limit: RateLimit[tuple[str, str]] = RateLimit(MOST, INTERVAL)
-        # For _limit. Not the handler's own lock, which logging.shutdown() holds while close() waits for the thread.
-        # A signal handler may log while its thread has this lock.
+        # Protects _limit. The handler's own lock would not do, because logging.shutdown() holds it while close() waits
+        # for the thread. This lock is reentrant, because a signal handler may log while its thread holds the lock.
         self._limiting = threading.RLock()
         # SimpleQueue.put() is reentrant, so a signal handler may log.
         self._lines: queue.SimpleQueue[Line | None] = queue.SimpleQueue()

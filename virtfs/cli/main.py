@@ -60,7 +60,7 @@ namespaces end. With --net, the namespaces reach what the caller reaches, throug
 """
 _LS = """\
 List the mounts that you can see, with their interfaces, bridges and cables. RX/S and TX/S are frames
-a second, from the host and to it; DROPPED is their number so far.
+a second, from the host and to it. DROPPED is the number of frames dropped so far.
 
   virtfs ls
   virtfs ls --svg lab.svg
@@ -76,7 +76,7 @@ and a plot of the frames received and transmitted. Press h for the keys, q to qu
 _INTERVAL = "time between two samples, 0.1 to 60 (1)"
 _CTL = """\
 Write LINE to the file ctl of a mount. If the line is refused, print the reason and exit with status 1.
-The mount is that at DIR, $VIRTFS, the one of the working directory, or the only one.
+The mount is DIR, or else $VIRTFS, the mount that contains the working directory, or the only mount.
 
   virtfs ctl create 3 up inet 10.0.3.1/24
   virtfs ctl virt3 mtu 1400
@@ -238,7 +238,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--tun", action="store_true", help="let CMD attach to the tap through /dev/net/tun")
 
     one = verbs.add_parser("shell", help="run a shell in a private virtfs", description=_SHELL, formatter_class=raw)
-    one.add_argument("--net", action="store_true", help="give it the Internet through passt(1)")
+    one.add_argument("--net", action="store_true", help="connect it to the Internet through passt(1)")
     one.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER)
 
     one = verbs.add_parser("ls", help="list mounts and interfaces", description=_LS, formatter_class=raw)

@@ -139,7 +139,7 @@ def _answer(data: bytes, silent: bool, status: int | None) -> Answer:
         return Answer(data)
     number, _, reason = data.decode(errors="surrogateescape").partition(" ")
     if not number.isdecimal():
-        return Answer(b"", VirtError(errno.EIO, "it cannot be read"))
+        return Answer(b"", VirtError(errno.EIO, "the mount cannot be read"))
     return Answer(b"", VirtError(int(number), reason))
 
 

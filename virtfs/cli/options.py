@@ -61,8 +61,8 @@ class MountOptions:
 
     limits: see Limits. log, state: the absolute path of the file, or None. debug: whether to log everything. source:
     the source to show in the mount table, or None for the default. flags: names and values of the flags that the
-    options set, see FLAGS. remount: whether to change an existing mount. given: names of those of
-    virtfs's own options (see own()) that the parsed text contains.
+    options set, see FLAGS. remount: whether to change an existing mount. given: the names of
+    virtfs's own options (see own()) in the parsed text.
     """
 
     limits: Limits = field(default_factory=Limits)

@@ -37,7 +37,7 @@ def remount(directory: str, text: str, sloppy: bool = False) -> None:
     path = resolve(directory)
     mount = mounted_at(path)
     if mount is None or not mount.virtfs:
-        what = "is not mounted" if mount is None else f"is not a virtfs mount but {mount.source} ({mount.type})"
+        what = "is not mounted" if mount is None else f"is a mount of {mount.source} ({mount.type}), not of virtfs"
         raise VirtError(errno.EINVAL, f'"{directory}" {what}')
     options = parse(",".join(word for word in text.split(",") if word not in mount.options), sloppy)
     unless_stopped(path, lambda: _ask(path))

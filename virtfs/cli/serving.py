@@ -91,7 +91,7 @@ async def _run(directory: str, options: MountOptions, ready: Callable[[], None])
                 state = Path(options.state) if options.state else None
                 await serve(fuse, options.limits, ready, stop, state, options.text())
         finally:
-            ending.call()  # _watch may not have seen yet that the mount is gone
+            ending.call()  # _watch may not have noticed yet that the mount is gone
             try:
                 if mount is not None:
                     with trio.CancelScope(shield=True):

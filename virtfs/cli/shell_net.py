@@ -3,8 +3,8 @@
     tap255 ══ virt255 ── cable ── Unix socket ── passt, outside the namespaces ── sockets of the caller
 
 Process 1 of the shell creates the interface and connects to the cable's socket, which is in its private /run. It sends
-the connection to `virtfs shell`, which starts passt on it (`passt --fd`). passt exits when the connection ends, that is
-when the server ends, whatever ends it. So no process and no file outlives the shell, even after SIGKILL.
+the connection to `virtfs shell`, which starts passt on it (`passt --fd`). passt exits when the connection
+closes, that is, when the server ends for any reason. So no process and no file outlives the shell, even after SIGKILL.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ def _passt(connection: int) -> str:
     """
     options = ["--quiet", "--stderr", "--ipv4-only", "--no-map-gw", "--tcp-ports", "none", "--udp-ports", "none"]
     addresses = ["--address", ADDRESS, "--netmask", "24", "--gateway", GATEWAY, "--dns-forward", RESOLVER]
-    # passt keeps standard error open, so a pipe would have no end.
+    # passt keeps standard error open, so a read of a pipe to its end would never return.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
         try:
             status = subprocess.call(
@@ -76,7 +76,7 @@ def join(channel: socket.socket, directory: str) -> None:
     """Connect the namespaces to the Internet: an interface with an address, a route, and a resolver.
 
     directory: the mount point of the virtfs. channel: leads to start_passt().
-    VirtError, OSError, CalledProcessError: it was not possible.
+    VirtError, OSError, CalledProcessError: a step failed.
     """
     Path(directory, "ctl").write_text(
         f"create {UNIT} up inet {ADDRESS}/24 description Internet\ncable {UNIT} unix-listen:{_SOCKET}\n",

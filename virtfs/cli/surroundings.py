@@ -35,7 +35,7 @@ def complain(program: str, sentence: str) -> None:
 
 
 def sentence_of(error: OSError) -> str:
-    """Return a sentence about an OSError that has not been turned into a VirtError.
+    """Return a sentence about an OSError that is not a VirtError.
 
     If the working directory has been deleted, the sentence says only this.
     """

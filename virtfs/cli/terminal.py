@@ -34,7 +34,7 @@ _KEYS: Final = {
     127: "escape",
 }
 _ESCAPE_DELAY = 25  # milliseconds after which ESC counts as a key and not as the start of an escape sequence
-_GONE = 3  # number of times in a row: readable without any input means that the terminal has been closed
+_GONE = 3  # a terminal that is readable this many times in a row, but without any input, has been closed
 _STYLES: Final = {"title": curses.A_BOLD, "heads": curses.A_UNDERLINE, "selected": curses.A_REVERSE}
 
 

@@ -24,11 +24,11 @@ _NO_INTERFACE = "there is no interface: make one with virtfs ctl create 3 up"
 
 HELP: Final = (
     ("up, down, k, j", "select an interface; also page up, page down, home, end"),
-    ("Enter", "look at the selected interface, and back"),
+    ("Enter", "open the page of the selected interface, or leave it"),
     ("n", "sort by name"),
     ("r", "sort by received frames a second"),
     ("t", "sort by transmitted frames a second"),
-    ("b", "sort by bits a second, both ways"),
+    ("b", "sort by bits a second in both directions"),
     ("d", "sort by dropped frames"),
     ("o", "sort by readers: opens for reading"),
     ("i", "invert the order"),
@@ -98,7 +98,7 @@ _FIRST: Final = ("rx", "tx", "drops", "plot", "state", "readers", "rxbit", "txbi
 
 
 class View:
-    """The state of the screen: what the user looks at, and in which order."""
+    """The state of the screen: the page that is shown, the selection, and the order."""
 
     def __init__(self, blocks: bool = True) -> None:
         """blocks: whether the terminal can display Unicode block elements."""

@@ -29,7 +29,7 @@ def umount(directory: str) -> None:
     if mount is None:
         raise VirtError(errno.EINVAL, f'"{directory}" is not mounted')
     if not mount.virtfs:
-        raise VirtError(errno.EINVAL, f'"{directory}" is not a virtfs mount but {mount.source} ({mount.type})')
+        raise VirtError(errno.EINVAL, f'"{directory}" is a mount of {mount.source} ({mount.type}), not of virtfs')
     if os.geteuid() not in (0, _owner(mount)):
         raise VirtError(errno.EPERM, f'"{directory}" was mounted by user {_owner(mount)}, not by you')
     root = os.open(path, os.O_PATH | os.O_DIRECTORY)
@@ -56,7 +56,7 @@ def _wait(root: int, mount: Mounted) -> None:
         if not child.ended(PATIENCE - STOPPED):
             raise VirtError(
                 errno.ETIMEDOUT,
-                f'"{mount.directory}" is unmounted, but its server has not ended within {PATIENCE:.0f} s',
+                f'"{mount.directory}" is unmounted, but its server did not end within {PATIENCE:.0f} s',
             )
         if child.status:
             sentence = f'"{mount.directory}" is unmounted, but its server cannot be watched (status {child.status})'

@@ -68,7 +68,7 @@ def ranges(file: Path) -> list[tuple[int, int]]:
 
 
 def ranges_of(names: Container[str], text: str) -> list[tuple[int, int]]:
-    """Return the ranges of a user in a text in the format of subuid(5), each as its first id and its number of ids.
+    """Return a user's ranges in a text like /etc/subuid (subuid(5)), each as (first id, number of ids).
 
     names: the user's name and uid, as they may appear in the first field. Lines in another format are skipped.
     """

@@ -30,7 +30,7 @@ class Folder:
     def read(self, file: str) -> str:
         """Return the text of a file of this directory, without the newline at its end.
 
-        It can read any text file, including one without an attribute. OSError: the file cannot be read.
+        Use this for text files that have no attribute. OSError: the file cannot be read.
 
         >>> v.read("stats/rx_frames")
         '0'
@@ -86,8 +86,8 @@ def named(error: OSError, path: Path) -> OSError:
 def explained(error: OSError, path: Path, top: Path) -> OSError:
     """Return a write's error with the sentence from last_error as its message.
 
-    The server keeps one last_error for each user. This function reads it at once. Even so, a command of another thread,
-    or of another program of the same user, may have been refused in between. The sentence is then about that command.
+    The server keeps one last_error for each user. This function reads it at once. Even so, another command by the same
+    user may have been refused in between. The sentence is then about that command.
     """
     try:
         sentence = read_text(top / "last_error").removesuffix("\n")

@@ -41,7 +41,7 @@ class Cable:
     def stats(self) -> dict[str, dict[str, int]]:
         """The counters of both directions: "out" is from the first end to the second, "in" the reverse.
 
-        OSError ENOENT: the cable does not exist any more.
+        OSError ENOENT: the cable no longer exists.
 
         >>> net.cable(3, 4).stats["out"]["frames"]
         0
@@ -53,7 +53,7 @@ class Cable:
         raise OSError(errno.ENOENT, f"there is no cable between {' and '.join(self.ends)}")
 
     def destroy(self) -> None:
-        """Remove the cable. OSError: ENOENT, it does not exist any more.
+        """Remove the cable. OSError: ENOENT, it no longer exists.
 
         >>> net.cable(3, 4).destroy()
         >>> net.cables
@@ -71,7 +71,7 @@ def _counters(text: str) -> dict[str, dict[str, int]]:
 class Mount(Folder):
     """A mounted virtfs.
 
-    It can be used in a `with` statement. At its end, the mount is ended only if virtfs.mount() made it.
+    At the end of a `with` statement, close() is called, which ends the mount only if virtfs.mount() made it.
 
     >>> with virtfs.Mount("/mnt/virt") as net:
     ...     len(net)
@@ -116,7 +116,7 @@ class Mount(Folder):
     # Interfaces
 
     def __getitem__(self, number: int) -> Virt:
-        """Return an interface. KeyError: there is none of this number.
+        """Return an interface. KeyError: there is none with this number.
 
         >>> net[3].name
         'virt3'
@@ -127,7 +127,7 @@ class Mount(Folder):
         return virt
 
     def __contains__(self, number: object) -> bool:
-        """Return whether an interface of this number exists.
+        """Return whether an interface with this number exists.
 
         >>> 3 in net, 7 in net
         (True, False)
@@ -143,7 +143,7 @@ class Mount(Folder):
         return (Virt(self.path, number) for number in self._numbers())
 
     def __len__(self) -> int:
-        """Return how many interfaces there are.
+        """Return the number of interfaces.
 
         >>> len(net)
         2
@@ -173,7 +173,7 @@ class Mount(Folder):
         return Virt(self.path, number)
 
     def _create_free(self, verbs: VirtVerbs) -> Virt:
-        """Create an interface with the lowest free number, and recognise it by its address.
+        """Create an interface with the lowest free number, and recognize it by its address.
 
         The server does not return the number. Looking for a new interface is not enough, because another program may
         create one at the same time.
@@ -218,7 +218,7 @@ class Mount(Folder):
     # Commands
 
     def ctl(self, text: str) -> None:
-        """Write one or several lines of commands to ctl.
+        """Write one or more lines of commands to ctl.
 
         OSError: a line is refused. The lines before it stay in effect. `strerror` is the sentence of last_error.
 
@@ -230,7 +230,7 @@ class Mount(Folder):
         self.write("ctl", text)
 
     def retry(self) -> None:
-        """Run again the lines of the state file that could not be replayed. OSError: some fail again.
+        """Retry the lines of the state file that could not be replayed. OSError: some of them fail again.
 
         >>> net.retry()
         """
@@ -255,8 +255,8 @@ class Mount(Folder):
     def cable(self, a: End, b: End, impair: str = "", **words: Unpack[Impairment]) -> Cable:
         """Connect two interfaces with a cable, which carries every frame from each to the other. Return the cable.
 
-        impair: the impairment of the cable, such as `"in delay 20ms out loss 1%"`. words: the same as keyword
-        arguments, for both directions.
+        impair: the impairment of the cable, such as `"in delay 20ms out loss 1%"`. words: an impairment
+        of both directions, as keyword arguments.
         OSError: EEXIST, the cable exists; EBUSY, one of the two has another cable.
 
         >>> net.cable(3, 4, delay="20ms", loss="1%", seed=7).ends
@@ -350,7 +350,7 @@ class Mount(Folder):
         _counters,
         "The counters of every interface, by name, in one read.\n\n>>> net.stats['virt3']['tx_frames'] >= 0\nTrue",
     )
-    script = Value("ctl", str, "The lines that rebuild everything.\n\n>>> 'create 3 link' in net.script\nTrue")
+    script = Value("ctl", str, "The lines that recreate the whole mount.\n\n>>> 'create 3 link' in net.script\nTrue")
     ifconfig = Value(
         "ifconfig", str, "Every interface in ifconfig's layout.\n\n>>> net.ifconfig.split(':')[0]\n'virt3'"
     )

@@ -1,4 +1,4 @@
-"""Borrow a tap over the socket `fd` of an interface. There is one request and one answer, which may have a descriptor.
+"""Borrow a tap over the socket `fd` of an interface. One request gets one answer, which may carry a descriptor.
 
 virtfs takes the tap back when the connection is closed. The kernel closes it if the program is killed.
 """

@@ -96,7 +96,7 @@ class Port(Opened):
     __slots__ = ()
 
     def __init__(self, path: "str | os.PathLike[str]", mode: Mode = "rw") -> None:
-        """Open a file of frames. OSError: EBUSY, another program has it open; EACCES, the mode does not allow it."""
+        """Open a file of frames. OSError: EBUSY, another program has it open; EACCES, permission denied."""
         super().__init__(path, FLAGS[mode])
 
     def send(self, frame: "bytes | bytearray | memoryview") -> None:

@@ -24,7 +24,7 @@ _PIECE: Final = 1 << 20  # bytes of a capture file for each write
 class Client:
     """An open stream of an interface: a line of the file `clients`.
 
-    pid, command: the process that has it open. file: the name of the stream. taken, waiting, dropped: frames.
+    pid, command: the process that has it open. file: the name of the stream. taken, waiting, dropped: frame counts.
 
     >>> with v.open() as port:
     ...     v.clients[0].file
@@ -128,22 +128,22 @@ class Virt(Folder):
     up = Setting("up", switch, "Whether frames pass.\n\n>>> v.up = False")
     queue = Setting("queue", int, "How many frames may wait for a reader.\n\n>>> v.queue\n256")
     backlog = Setting("backlog", int, "How many frames are kept while nobody reads.\n\n>>> v.backlog = 16")
-    strict = Setting("strict", switch, "Whether sending a frame that cannot be sent fails.\n\n>>> v.strict = True")
+    strict = Setting("strict", switch, "Whether a frame that cannot be sent raises an error.\n\n>>> v.strict = True")
     exclusive: Setting[Exclusive] = Setting(
         "exclusive",
         lambda text: text,  # type: ignore[arg-type, return-value]
-        "In which ways only one program may open frame: read, both or none.\n\n>>> v.exclusive = 'none'",
+        "Which opens of frame are exclusive: read, both or none.\n\n>>> v.exclusive = 'none'",
     )
     promisc = Setting("promisc", switch, "Whether the tap accepts frames for any address.\n\n>>> v.promisc\nFalse")
     antispoof = Setting(
-        "antispoof", switch, "Whether a source address other than `address` is dropped.\n\n>>> v.antispoof = True"
+        "antispoof", switch, "Whether frames whose source is not `address` are dropped.\n\n>>> v.antispoof = True"
     )
     persist = Setting("persist", switch, "Whether the tap outlives the mount.\n\n>>> v.persist\nFalse")
     upopen = Setting("upopen", switch, "Whether opening frame sets the interface up.\n\n>>> v.upopen\nFalse")
     carrier: Setting[Carrier] = Setting(
         "carrier",
         lambda text: text,  # type: ignore[arg-type, return-value]
-        "When the tap has a carrier: always, or open.\n\n>>> v.carrier\n'always'",
+        "When the tap has a carrier: always, open or off.\n\n>>> v.carrier\n'always'",
     )
     filter = Setting("filter", str, "The filter in tcpdump's language; '' passes all.\n\n>>> v.filter = 'arp or icmp'")
     impair = Setting("impair", str, "How frames are delayed or lost.\n\n>>> v.impair = 'delay 20ms loss 1%'")

@@ -8,7 +8,7 @@ from typing import Any
 def compiled(module: str, name: str) -> Any:
     """Return a function or class of a compiled module, or None if Python does its work.
 
-    Python does so if virtfs was installed without a compiler, and if the environment variable VIRTFS_COMPILED is "no".
+    Python does so if virtfs was installed without a compiler, or if the environment variable VIRTFS_COMPILED is "no".
     module: full name of the module.
     """
     if environ.get("VIRTFS_COMPILED") == "no":

@@ -12,7 +12,7 @@ Modules:
     registry        all interfaces, looked up by unit, by virt, or by the tap's namespace and index
     taps            opens, reads and restores the host's end
     lifecycle       creates and destroys interfaces
-    upopen          sets the host's end up or down when frame or hex is opened or closed
+    upopen          sets the host's end up or down when frame, hex or stream is opened or closed
     drops           emits the event drop
     follow          applies what the kernel reports
     bridges         the bridges
@@ -34,10 +34,10 @@ Modules:
     state           the state of a mount as text
     statefile       the file that keeps this text for the next mount
     failed_lines    lines of the state file that could not be replayed
-    leftovers       removes what a killed server has left and no line mentions
+    leftovers       removes taps and bridges of a killed server that no line mentions
     replay          recreates interfaces, bridges and cables from the state file
     diagnosis       the state of a server, for its log
-    garbage         when Python's garbage collector runs
+    garbage         decides when Python's garbage collector runs
     steps           measures the longest steps of trio's tasks, for the server's log
     reports         the texts of the report files
 """

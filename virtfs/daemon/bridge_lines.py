@@ -1,7 +1,8 @@
 """The lines of ctl that recreate a bridge.
 
 A mount's text has two lines for each bridge. The first one creates the bridge with the interfaces of the host that are
-its members, and precedes the lines of the mount's own interfaces. The second one configures their taps as ports.
+its members, and precedes the lines of the mount's own interfaces. The second one configures the taps of
+these interfaces as ports.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from virtfs.host.marks import is_marked
 
 
 def divided(state: BridgeState, taps: Mapping[int, str], mark: str) -> tuple[BridgeState, frozenset[str]]:
-    """Return the state of a bridge that its lines describe, and the names of the members that have lines of their own.
+    """Return the state that the lines of a bridge describe, and the names of the members that have their own lines.
 
     taps: the names that lines use for the taps of the mount, by interface index; "" for a tap that no line creates
     (Registry.taps_in_lines). mark: the mark of the mount (host.marks).

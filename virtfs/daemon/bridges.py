@@ -116,7 +116,7 @@ class Bridges:
         await self._change(self._allowed(bridge, user), actions, ensure=False)
 
     async def check(self, command: Command) -> None:
-        """Raise the error with which run() would refuse a command, as far as that is known beforehand."""
+        """Raise the error with which run() would refuse a command, if that error can be known beforehand."""
         name, taps = BridgeName(str(command.target)), self._registry.tap_names()
         managed = self._all.get(name)
         if command.kind == "create" and managed is not None:
@@ -128,7 +128,7 @@ class Bridges:
             await self._kernel.call(self._check, name, managed, command.actions, taps, ensure)
 
     async def check_change(self, bridge: Bridge, actions: tuple[Action, ...], user: User) -> None:
-        """Raise the error with which change() would refuse a line, as far as that is known beforehand."""
+        """Raise the error with which change() would refuse a line, if that error can be known beforehand."""
         managed, taps = self._allowed(bridge, user), self._registry.tap_names()
         await self._kernel.call(self._check, bridge.name, managed, actions, taps, False)
 
@@ -143,7 +143,7 @@ class Bridges:
     def _get(self, name: BridgeName) -> _Managed:
         managed = self._all.get(name)
         if managed is None:
-            raise VirtError(errno.ENXIO, f'there is no "{name}"')
+            raise VirtError(errno.ENXIO, f'there is no bridge "{name}"')
         return managed
 
     async def _create(self, command: Command, name: BridgeName, run: RunBridge, made: frozenset[str]) -> None:
@@ -171,7 +171,7 @@ class Bridges:
         try:
             await self._look(managed)
         except OSError as refusal:
-            log.info("%s: cannot query the bridge, will try again: %s", managed.bridge.name, refusal.strerror)
+            log.info("%s: cannot query the bridge; trying again: %s", managed.bridge.name, refusal.strerror)
             self._doubt()
 
     async def _destroy(self, managed: _Managed) -> None:
@@ -214,9 +214,9 @@ class Bridges:
             managed.bridge.state = self._without_leaving(state)
 
     def leave(self, index: int, tap: TapDevice) -> None:
-        """Leave out a tap of the daemon's network namespace from now on, because it is about to be deleted.
+        """Stop listing a tap of the daemon's network namespace as a member, because it is about to be deleted.
 
-        Otherwise, the lines of a bridge would take it for an interface of the host.
+        Otherwise, the lines of its bridge would mention the tap as if it were an interface of the host.
         """
         if self._all:
             self._leaving[index] = tap
@@ -232,7 +232,7 @@ class Bridges:
     # Changes by other programs
 
     def hear(self, event: Event) -> None:
-        """Schedule a refresh of the bridges if an event concerns one of them or one of their members."""
+        """Schedule a refresh of the bridges if an event concerns a bridge or a member."""
         indices = {managed.index for managed in self._all.values()}
         match event:
             case LinkChanged(None) if indices:
@@ -335,9 +335,9 @@ class Bridges:
             return _Managed(Bridge(name, state), index, found, settings, host.adoptions), left
 
     def _renew(self, managed: _Managed, actions: tuple[Action, ...], made: frozenset[str]) -> None:
-        """Undo the settings that a killed server gave a bridge and that its line does not contain.
+        """Undo the settings that a killed server gave a bridge, except those in the line of the bridge.
 
-        made: the names of the taps and bridges that the killed server made.
+        actions: the verbs of the line. made: the names of the taps and bridges that the killed server made.
         """
         with Rtnl() as rtnl:
             host = self._host(rtnl, managed)
@@ -400,7 +400,7 @@ class Bridges:
 
 
 def _described(managed: _Managed) -> BridgeState:
-    """Return the state that ctl shows as verbs: that of the bridge, but without addresses adopted from members."""
+    """Return the state of a bridge that ctl shows as verbs. It does not include addresses adopted from members."""
     state = managed.bridge.state
     return replace(state, addresses=tuple(a for a in state.addresses if managed.adoptions.is_own(a)))
 

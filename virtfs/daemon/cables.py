@@ -98,7 +98,7 @@ class Cables:
             self._start(work, name=name)
 
     async def plug(self, interface: Interface, name: SocketName, impairments: Impairments) -> None:
-        """Connect an interface with a socket. VirtError: as for check_join() and SocketCables.plug()."""
+        """Connect an interface to a socket. VirtError: as for check_join() and SocketCables.plug()."""
         self.check_join(interface, name)
         await self.sockets.plug(interface, name, impairments)
 

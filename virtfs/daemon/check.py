@@ -1,7 +1,7 @@
 """The command `check`: reports the error with which a line would fail, without running the line.
 
 Rights, ranges, and the names in the line are checked against the present state. Errors that only the kernel can
-detect, such as that of an address on an interface without IPv6, appear only when the line runs.
+detect, for example that an interface has no IPv6, appear only when the line runs.
 """
 
 import errno

@@ -54,7 +54,7 @@ YIELD = 64  # other tasks run after this many blank lines in a script
 
 
 async def at_once(user: User) -> None:
-    """Give way to other tasks once, without queueing. Callers that are not users of the mount wait this way."""
+    """Let other tasks run once, without queueing. This is the `turn` of callers that are not users of the mount."""
     await trio.lowlevel.checkpoint()
 
 
@@ -237,9 +237,9 @@ class Commands:
 
     @contextmanager
     def _admitted(self, user: User) -> Iterator[None]:
-        """Limit the waiting writes of a user who is not root. Each waiting write occupies a worker of the mount.
+        """Count a write while it runs or waits, unless the user is root.
 
-        VirtError: EBUSY, the user already has AT_A_TIME writes that run or wait.
+        VirtError: EBUSY, the user already has AT_A_TIME such writes.
         """
         if user.root:
             yield

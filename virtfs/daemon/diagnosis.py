@@ -35,7 +35,7 @@ class Diagnosis:
         self.steps = Steps(slept=lambda: idle.slept)
 
     def lines(self) -> list[str]:
-        """Return the options, the text of ctl, the counters, the open files, steps, the tasks and the threads."""
+        """Return the options, the text of ctl, counters, open files, the longest steps, all tasks and all threads."""
         return [
             f"options: {self._options or 'none'}",
             *(f"ctl: {line}" for line in self._state.text().splitlines()),
@@ -62,7 +62,7 @@ class Diagnosis:
 
 def log_unexpected_end(diagnosis: Diagnosis) -> None:
     """Log the state of a mount that ends because of an exception. Call this while the exception is handled."""
-    log.critical("the mount ends unexpectedly", exc_info=True, extra={"lines": diagnosis.lines()})
+    log.critical("the mount is ending unexpectedly", exc_info=True, extra={"lines": diagnosis.lines()})
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Lines of the state file that could not be replayed.
 
-They stay in the file as comments. The command `retry` and the next mount try them again.
+They stay in the file as comments. The command `retry` and the next mount run them again.
 """
 
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ class FailedLines:
             self._all.append(failed)
 
     def replace(self, before: FailedLine, after: FailedLine | None) -> None:
-        """Replace a failed line by the same line with a newer reason. If `after` is None, the line has run: drop it.
+        """Replace a failed line with the same line and a newer reason. If `after` is None, the line has run: drop it.
 
         If the line has been superseded meanwhile, do nothing.
         """
@@ -63,7 +63,7 @@ class FailedLines:
         return any(target in _targets(one.command) for one in self._all)
 
     def still_made(self) -> list[str]:
-        """Return the names in `made` of the interfaces and bridges that failed lines are about, sorted."""
+        """Return the names in `made` of taps and bridges that failed lines are about, sorted."""
         targets = {target for one in self._all for target in _targets(one.command)}
         return sorted(self.made & {f"tap{target}" if isinstance(target, int) else str(target) for target in targets})
 

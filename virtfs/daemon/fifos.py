@@ -34,7 +34,7 @@ PAUSE = 0.25  # seconds between two checks for readers
 # seconds. For SOUGHT seconds, every check includes the FIFO.
 SOON = (0.001, 0.01, 0.1)
 SOUGHT = 60.0
-IN_TURN = 16  # a check looks at this many of the FIFOs whose link no program has followed, in turn
+IN_TURN = 16  # number of other FIFOs that each check includes, in turn
 
 
 def make_directory() -> tuple[Path, int]:
@@ -61,7 +61,7 @@ def make_directory() -> tuple[Path, int]:
 
 
 def _places() -> list[Path]:
-    # Other users cannot search root's XDG_RUNTIME_DIR.
+    # Root uses /run, because other users cannot search root's XDG_RUNTIME_DIR.
     places = ["/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "")]
     with suppress(FileNotFoundError):  # no directory for temporary files is usable
         places.append(tempfile.gettempdir())
@@ -123,7 +123,7 @@ class Fifos:
         self.directory, self._lock = make_directory()
         self._start = start
         self._feeds: OrderedDict[Unit, tuple[Interface, Feed]] = OrderedDict()  # the FIFO to check next is first
-        self._sought: dict[Unit, float] = {}  # until when every check includes a FIFO (trio.current_time)
+        self._sought: dict[Unit, float] = {}  # the time until which every check includes a FIFO (trio.current_time)
         self._soon: list[float] = []  # the pauses before the next checks, in reverse order
         self._follows = trio.Event()
         self._troubles: dict[str, str] = {}  # the last failure logged for each virt; not logged again if it recurs
@@ -177,9 +177,10 @@ class Fifos:
     async def run(self) -> None:
         """Check FIFOs for readers every PAUSE seconds, until cancelled. A failure at one FIFO does not affect the rest.
 
-        A check looks at all FIFOs that are fed or sought, and takes IN_TURN of the rest in turn. So it takes no longer
-        with thousands of interfaces. There is no cheaper way to notice that a program opens a FIFO. inotify(7) reports
-        an open(2) only when it has finished, and an open(2) of a FIFO waits for a writer.
+        A check looks at each FIFO that had a reader, or whose link was followed, in the last SOUGHT seconds, and at
+        IN_TURN of the others. So it takes no longer with thousands of interfaces. There is no cheaper way to notice
+        that a program opens a FIFO. inotify(7) reports an open(2) only when it has finished, and an open(2) of a FIFO
+        waits for a writer.
         """
         while True:
             with trio.move_on_after(self._soon.pop() if self._soon else PAUSE):
@@ -189,7 +190,7 @@ class Fifos:
             self.check()
 
     def check(self) -> None:
-        """Look for readers once. This is for run() and tests."""
+        """Look for readers once. Called by run() and by tests."""
         now = trio.current_time()
         for unit in [unit for unit, until in self._sought.items() if until < now]:
             del self._sought[unit]
@@ -207,7 +208,7 @@ class Fifos:
                 self._sought[unit] = now + SOUGHT
 
     def _next(self) -> list[Unit]:
-        """Return the units that a check looks at."""
+        """Return the units whose FIFOs the next check looks at."""
         units = dict.fromkeys(self._sought)
         for _ in range(min(IN_TURN, len(self._feeds))):
             unit = next(iter(self._feeds))

@@ -27,7 +27,7 @@ STORM = 256  # maximum number of reports that are applied without letting other 
 ATTEMPTS = 10  # maximum number of queries for the place of a tap (interface.Place)
 REFRESHES = 5  # maximum number of queries for the state of a tap
 FEW = 8  # maximum number of reports that are applied in one step; each takes up to 0.2 ms
-_FAILED = "cannot apply the reports from the kernel, will check all interfaces: %s"
+_FAILED = "cannot apply the reports from the kernel; checking all interfaces: %s"
 PATIENCE = 1  # maximum number of seconds that caught_up() waits, even if reports keep coming
 
 
@@ -173,7 +173,7 @@ class Follower:
         try:
             await self.refresh(interface)
         except OSError as refusal:
-            log.info("%s: cannot query the host's end, will try again: %s", interface.virt.name, refusal.strerror)
+            log.info("%s: cannot query the host's end; trying again: %s", interface.virt.name, refusal.strerror)
             self.doubt(interface)
 
     async def refresh_all(self) -> None:
@@ -200,7 +200,7 @@ class Follower:
             self._apply_reports(FEW)
 
     async def clear_doubts(self) -> None:
-        """Check the interfaces that doubt() names, until cancelled. May be called again after a failure."""
+        """Check the interfaces passed to doubt(), until cancelled. May be called again after a failure."""
         while True:
             await self._doubt.wait()
             self._doubt = trio.Event()
@@ -239,7 +239,7 @@ class Follower:
                     raise
                 interface.lose()
                 return
-            # If the kernel has sent a report that may be about the tap since the query, the answer may be stale.
+            # If a report that may be about the tap has arrived since the query, the answer may be stale.
             if (interface.reports == reports) if place == interface.place else (self._others == others):
                 break
         if interface.virt.lost:
@@ -248,12 +248,12 @@ class Follower:
         self._registry.move(interface, place)
         if name != interface.virt.netns:
             interface.virt.move(name)
-        # Do not `await` between setting interface.place and calling set_host(). Once the place is set, reports about it
-        # are applied. They are newer than the answer in `host`, and set_host() would overwrite them.
+        # Do not `await` between setting interface.place and calling set_host(). Once the place is set, reports about
+        # the tap are applied. They are newer than the answer in `host`, and set_host() would overwrite them.
         interface.set_host(*host)
         self.catch_up()
-        # The recorder must move with the tap. If another task noticed the move first, that task moves the recorder.
-        # This task then waits for it.
+        # The recorder must move with the tap. If another task noticed the move first, that task moves the recorder,
+        # and this task waits until it has done so.
         await (interface.recorder.moved() if moved else interface.recorder.settled())
 
     def _find(self, interface: Interface) -> tuple[Place, str, tuple[Link, tuple[IpInterface, ...], str]]:

@@ -29,17 +29,17 @@ class Garbage:
         self._destroyed = 0
 
     def destroyed(self) -> None:
-        """Count a destroyed interface. This does not collect, so that destroying many interfaces is fast."""
+        """Count a destroyed interface. This collects no garbage, so that destroying many interfaces is fast."""
         self._destroyed += 1
 
     def made(self, number: int) -> None:
-        """Record a new interface. Collect if many have been destroyed, compared with the `number` that exists."""
+        """Record a new interface. Collect garbage if many have been destroyed. number: how many exist now."""
         if self._destroyed >= max(MANY, number // 4):
             self._destroyed = 0
             gc.collect()
 
     async def run(self) -> None:
-        """Collect every WHILE seconds, until cancelled."""
+        """Collect garbage every WHILE seconds, until cancelled."""
         while True:
             await trio.sleep(WHILE)
             gc.collect()

@@ -18,7 +18,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class Kernel:
-    """The netlink sockets of a daemon, and the watch over its taps.
+    """The netlink sockets of a daemon, and the object that watches its taps for frames.
 
     open_tap: a blocking function that makes tap<unit> or attaches to it.
     """
@@ -26,7 +26,7 @@ class Kernel:
     open_tap = staticmethod(Tap.open)
 
     def __init__(self, mark: str = "") -> None:
-        """mark: the mark of what virtfs makes and what outlives a killed server (host.marks), or "" for none."""
+        """mark: the mark for taps and bridges that outlive a killed server (host.marks), or "" for none."""
         self.mark = mark
         with ExitStack() as undo:
             self.links = Links()

@@ -56,7 +56,7 @@ def _note(command: Command, wanted: Wanted) -> None:
 
 
 def sweep(links: Links, mark: str, wanted: Wanted | None, open_tap: Callable[[Unit], Tap]) -> frozenset[str]:
-    """Remove the marked taps and bridges, except those that `wanted` has in the same namespace. Blocks.
+    """Remove the marked taps and bridges, except those that `wanted` lists in the same namespace. Blocks.
 
     Return the names of these exceptions.
     wanted: None if the state file did not exist. A user who has removed that file may still need the persistent
@@ -74,9 +74,9 @@ def sweep(links: Links, mark: str, wanted: Wanted | None, open_tap: Callable[[Un
                 marks.inside(found, partial(_unmark, found.index))
             else:
                 _remove(links, found, open_tap)
-                log.info("removed %s, which an earlier server had left", found.name)
+                log.info("removed %s, which an earlier server had left behind", found.name)
         except OSError as refusal:
-            log.warning("cannot remove %s, which an earlier server has left: %s", found.name, refusal.strerror)
+            log.warning("cannot remove %s, which an earlier server has left behind: %s", found.name, refusal.strerror)
     return frozenset(kept)
 
 

@@ -156,7 +156,7 @@ class Lifecycle:
         return await self._kernel.call(open_tap, self._kernel.open_tap, self._kernel.links, unit, netns)
 
     async def _lowest(self) -> tuple[Unit, Tap, Found]:
-        """Make the tap of the lowest unit that no virt and no interface of the host uses."""
+        """Make the tap of the lowest unit that neither a virt nor an interface of the host uses."""
         for unit in map(Unit, count()):
             if unit > UNIT_MAX:
                 break
@@ -231,7 +231,7 @@ class Lifecycle:
     async def destroy(self, interface: Interface, keep: bool = False) -> None:
         """Destroy an interface: remove its files, end blocked reads with ENXIO, and remove or restore its tap.
 
-        keep: if true, leave a tap for which `persist` is set to the next mount.
+        keep: whether a tap for which `persist` is set stays for the next mount.
         """
         await self.retire(interface, keep)
         await self.reap()
@@ -239,7 +239,7 @@ class Lifecycle:
     async def retire(self, interface: Interface, keep: bool = False) -> None:
         """Destroy an interface, but leave the removal of its tap to reap(), which must follow.
 
-        Removing a tap waits 16 ms for RCU in the kernel. reap() removes many taps in the time of one.
+        Removing a tap waits 16 ms for RCU in the kernel. reap() waits only once for many taps.
         """
         virt = interface.virt
         for name in (virt.name, virt.tap):
@@ -269,7 +269,7 @@ class Lifecycle:
     async def reap(self) -> None:
         """Remove the taps of retired interfaces.
 
-        Taps that virtfs found on the host stay, and so do persistent taps that are kept.
+        Taps that virtfs found on the host stay. So do persistent taps that retire() was told to keep.
         """
         if not (retired := self._retired):
             return
@@ -293,6 +293,6 @@ class Lifecycle:
 
     async def destroy_all(self) -> None:
         """Destroy every interface at the end of the mount. Taps for which `persist` is set stay."""
-        # Restoring a tap of the host takes long, so do it concurrently.
+        # Restoring a tap that virtfs found takes a long time, so restore such taps concurrently.
         await together(*(partial(self.retire, interface, keep=True) for interface in self._registry))
         await self.reap()

@@ -1,10 +1,11 @@
-"""The sockets behind `fd`, one for each interface, in the run-time directory of the mount.
+"""The sockets behind the files `fd`, in the run-time directory of the mount.
 
-A socket is made only when a program follows the symbolic link. Otherwise thousands of interfaces would need thousands
-of descriptors. At most DOORS sockets exist at a time. A further one replaces the least recently used one.
+Each file `fd` is a symbolic link to the socket of its interface. The socket is made only when a program follows the
+link, because otherwise thousands of interfaces would need thousands of descriptors. At most DOORS sockets exist at a
+time. Each further socket replaces the least recently used one.
 
 Each connection has a task. The peer must send its request within PATIENCE seconds. After that, only a peer that gets
-the tap stays connected. MOST and EACH limit the numbers of connections without a tap.
+the tap stays connected. MOST and EACH limit the number of connections without a tap.
 """
 
 import array
@@ -35,7 +36,7 @@ from virtfs.host.peers import Peer, listen, peer_of
 log = logging.getLogger(__name__)
 
 DOORS = 64  # maximum number of sockets that wait for connections
-PATIENCE = 5  # seconds that a peer has for its request
+PATIENCE = 5  # seconds that a peer has to send its request
 MOST, EACH = 256, 8  # maximum number of connections without a tap: of all users, and of each user except root
 
 
@@ -111,7 +112,7 @@ class LoanSockets:
     def _admit(self, peer: Peer) -> None:
         """Count a connection. VirtError EBUSY: the user, or all users, have too many."""
         if self._waiting.total() >= MOST or (peer.uid != 0 and self._waiting[peer.uid] >= EACH):
-            raise VirtError(errno.EBUSY, "fd: too many connections wait for an answer: try again later")
+            raise VirtError(errno.EBUSY, "fd: too many connections are waiting for an answer: try again later")
         self._waiting[peer.uid] += 1
 
     def _answered(self, peer: Peer) -> None:
@@ -141,7 +142,7 @@ class LoanSockets:
     ) -> Loan | None:
         """Receive a request and return the loan. The caller must send the loan's answer.
 
-        Return None if no request arrives in time, or if it is refused. This function answers a refused request.
+        Return None if no request arrives in time, or if the request is refused. This function sends the refusal itself.
         """
         data = None
         with trio.move_on_after(PATIENCE):
@@ -162,7 +163,7 @@ class LoanSockets:
         try:
             with loan.ended:
                 await connection.sendmsg([loan.answer], _rights(loan))
-                # A holder has nothing to send. If it sends data, the loan ends, so no data must be read and kept.
+                # A holder has nothing to send. If it sends data anyway, the loan ends, so data never accumulate.
                 await connection.recv(1)
         finally:
             await self._loans.take_back(loan)

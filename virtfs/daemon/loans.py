@@ -36,12 +36,12 @@ from virtfs.host.tap_loan import Before, before, restore
 
 log = logging.getLogger(__name__)
 
-# A killed process closes its descriptors one after the other, and its children may end a little later.
+# The first attempts may fail: a killed process closes its descriptors one by one, and its children may end later.
 TRIES, PAUSE = 20, 0.025  # attempts to attach to a tap before it is made again, and seconds between two attempts
 
 
 class Loan:
-    """A tap that a program has. answer: the message for the program. was, found: the tap before the loan."""
+    """A loan of a tap. answer: the message for the program. was, found: the settings of the tap before the loan."""
 
     def __init__(
         self, interface: Interface, request: Request, way: Given, user: User, was: Before, found: Found
@@ -58,7 +58,7 @@ class Loan:
 
 
 class Loans:
-    """The taps that programs have. lock: held while interfaces change."""
+    """The taps that are lent to programs. lock: held while interfaces change."""
 
     def __init__(
         self,
@@ -76,11 +76,11 @@ class Loans:
         self._all: dict[Interface, Loan] = {}
 
     async def give(self, interface: Interface, request: Request, peer: Peer) -> Loan:
-        """Give the tap to a program. Unless the way is AWAY, the caller must send the descriptor to the program.
+        """Lend the tap to a program. The caller must then send the descriptor to the program, unless Loan.way is AWAY.
 
-        VirtError: ENXIO, the interface is gone; EACCES, EPERM, the user lacks the right; EBUSY, another program reads
-        the interface or has its tap, or the interface has a cable or an impairment; EOPNOTSUPP, the tap has several
-        queues. After an error nothing has changed.
+        VirtError: ENXIO, the interface is gone; EACCES, EPERM, the user lacks the right; EBUSY, another program is
+        reading the interface or has its tap, or the interface has a cable or an impairment; EOPNOTSUPP, the tap has
+        several queues. After an error nothing has changed.
         """
         way = Given.AWAY if request.lend else Given.SHARED if request.header else Given.PLAIN
         holder = Holder(peer.pid, peer.uid, alone=way is Given.AWAY)
@@ -116,7 +116,7 @@ class Loans:
             await interface.opening.follow()
         was, found = await call(before, tap, links), await call(find, links, tap)
         if self._kernel.mark and interface.virt.origin is not Origin.FOUND:
-            # While the tap persists, it outlives a killed server.
+            # A loan can make the tap persistent. It then outlives a killed server, and the mark identifies it.
             await call(links.mark, tap, self._kernel.mark)
         loan = Loan(interface, request, way, User(peer.uid, peer.gid, peer.pid), was, found)
         interface.wire.give(way)
@@ -128,7 +128,7 @@ class Loans:
                 await call(_attach_plain, tap, interface.virt.persist)
                 interface.away = False
             if way is not Given.AWAY:
-                os.set_blocking(tap.fd, True)  # as open(2) of /dev/net/tun would give it
+                os.set_blocking(tap.fd, True)  # as after an open(2) of /dev/net/tun
         except BaseException:
             if tap.attached:
                 interface.away = False
@@ -145,7 +145,7 @@ class Loans:
         return loan
 
     async def take_back(self, loan: Loan) -> None:
-        """Take the tap back and restore it, or do nothing if the interface has been destroyed meanwhile."""
+        """Take the tap back and restore it. If the interface has been destroyed meanwhile, do nothing."""
         with trio.CancelScope(shield=True):
             for attempt in count():
                 async with self._lock:
@@ -162,7 +162,7 @@ class Loans:
     async def _attach(self, loan: Loan, force: bool) -> bool:
         """Attach to the tap again. Return False if that fails, for example because another process still has the tap.
 
-        force: whether to make the tap again in this case.
+        force: whether to make the tap again if attaching fails.
         """
         interface, call = loan.interface, self._kernel.call
         if interface.virt.lost:
@@ -196,7 +196,7 @@ class Loans:
         return True
 
     async def _restore(self, loan: Loan) -> None:
-        """Restore the settings of a tap to which virtfs is attached, and let the wire read it."""
+        """Restore the settings of a tap after virtfs has attached to it, and let the wire read the tap again."""
         interface = loan.interface
         interface.away = False
         virt = interface.virt
@@ -234,9 +234,9 @@ class Loans:
             interface.opening.last_close()
 
     async def end(self, interface: Interface, keep: bool) -> None:
-        """End the loan of an interface that is being destroyed. The caller holds the lock.
+        """End the loan of a tap whose interface is being destroyed. The caller holds the lock.
 
-        The program's descriptor becomes useless unless the tap stays. A tap stays if virtfs has found it on the host,
+        The program's descriptor becomes useless unless the tap stays. A tap stays if virtfs found it on the host,
         or if it is persistent and `keep` is true.
         """
         loan = self._all.pop(interface, None)
@@ -276,7 +276,7 @@ def _make_again(interface: Interface, links: Links, loan: Loan) -> None:
     try:
         found = find(links, tap)
     except VirtError:  # the tap is gone
-        # `loan.found` has the flag `up` from before the loan. The kernel sets a tap down before deleting it.
+        # Use the flag `up` from before the loan, because the kernel sets a tap down before it deletes the tap.
         link = replace(loan.found.link, mtu=host.mtu, txqlen=host.queue)
         found = replace(loan.found, link=link)
     tap.make_again()

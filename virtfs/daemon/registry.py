@@ -57,7 +57,7 @@ class Registry:
         """Return the interface of a unit. VirtError: ENXIO, there is none."""
         interface = self._all.get(unit)
         if interface is None:
-            raise VirtError(errno.ENXIO, f'there is no "virt{unit}"')
+            raise VirtError(errno.ENXIO, f'there is no interface "virt{unit}"')
         return interface
 
     def of(self, virt: Virt) -> Interface:

@@ -27,7 +27,8 @@ from virtfs.forward.wire import Wire
 class Reports:
     """Makes the texts of report files (files.tree.Reports).
 
-    options: the mount options. limits: the limits of the mount. memory: its accountant. status.json shows all three.
+    options: the mount options. limits: the limits of the mount. memory: the accountant of the mount. status.json
+    shows all three.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Reports:
     def ctl(self, virt: Virt | None) -> str | Iterator[str]:
         """Return the verbs of one interface. If `virt` is None, return the lines that recreate the whole mount.
 
-        The lines come in pieces, but all of them show the same moment.
+        The lines of the mount come in pieces, which belong to one snapshot.
         """
         return self._state.pieces() if virt is None else self._state.verbs(virt)
 
@@ -94,12 +95,12 @@ class Reports:
         return [way for ways in self._cables.ways() for way in ways]
 
     def status(self, version: str) -> Iterator[str]:
-        """Yield every interface, bridge and cable as JSON, in pieces. The values of each are a snapshot."""
+        """Yield every interface, bridge and cable as JSON, in pieces. Each object is a snapshot."""
         state, limits, memory = self._state.report(), asdict(self._limits), self.memory.describe()
         return status_pieces(version, *self._objects(), self._options, state, limits, memory)
 
     def topology(self) -> Iterator[str]:
-        """Yield the network as a graph for Graphviz, in pieces. The values of each are a snapshot."""
+        """Yield the network as a graph for Graphviz, in pieces. Each object in the graph is a snapshot."""
         return topology(*self._objects())
 
     def _objects(self) -> tuple[Iterator[Object], Iterator[Object], Iterator[Object]]:

@@ -13,7 +13,7 @@ from virtfs.files.node import Node, RootOwned
 
 
 class Rights:
-    """The operations that fuse.names needs from the daemon (its protocol Keeper)."""
+    """Applies chmod(2) and chown(2) for the slow plane (fuse.names.Keeper)."""
 
     def __init__(self, commands: Commands, errors: ErrorsByUser) -> None:
         self._commands = commands
@@ -26,7 +26,7 @@ class Rights:
         """
         if not isinstance(node, Frame):
             refusal = VirtError(
-                errno.EPERM, 'chmod: only "frame" can be changed; its mode applies to all files of the interface'
+                errno.EPERM, 'chmod: only the mode of "frame" can be changed; it applies to all files of the interface'
             )
             raise self._errors.remember(refusal, user)
         if mode > 0o777:

@@ -101,7 +101,7 @@ class SocketCables:
         return next((one for one in self._all if one.interface is interface), None)
 
     async def plug(self, interface: Interface, name: SocketName, impairments: Impairments) -> None:
-        """Connect an interface, which has no cable, with a socket.
+        """Connect an interface that has no cable yet to a socket.
 
         impairments: "in" is the direction from the socket, and "out" is the opposite direction.
         VirtError: as for host.sockets.listen(), if the cable has a socket of its own; ETIMEDOUT, making that socket
@@ -161,7 +161,7 @@ class SocketCables:
 
     async def unplug(self, plugged: Plugged) -> None:
         """Remove a cable."""
-        # The cable may be removed twice at the same time. The second call waits until the first has removed it.
+        # Two tasks may remove the cable at the same time. The second waits until the first has removed it.
         async with plugged.removing:
             if plugged in self._all:
                 await plugged.cable.stop()

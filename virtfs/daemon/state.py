@@ -19,7 +19,7 @@ from virtfs.daemon.userdb import Accounts
 from virtfs.files.events import Events
 from virtfs.forward.slices import in_slices
 
-ATTEMPTS = 3  # maximum number of texts that are made for one snapshot, if other programs keep changing bridges
+ATTEMPTS = 3  # maximum number of attempts to take a consistent snapshot while other programs change bridges
 
 
 class State:
@@ -61,7 +61,7 @@ class State:
         """Return the lines that recreate every interface, bridge and cable.
 
         Comments record what the lines cannot express: the taps and bridges that virtfs made and that outlive the
-        daemon, the interfaces that belong to an open of clone, and the lines of the state file that could not be
+        daemon, the interfaces of open clone files, and the lines of the state file that could not be
         replayed.
         """
         text = "".join(f"{line}\n" for line in self._lines())
@@ -92,7 +92,7 @@ class State:
         yield from self.failed.comments()
 
     def _lines_of(self, virt: Virt) -> list[str]:
-        """Return the lines that recreate an interface. They are made again only after a change of the interface."""
+        """Return the lines that recreate an interface. They are made again only after the interface has changed."""
         names = self._accounts.user_name(virt.owner), self._accounts.group_name(virt.group)
         source = virt, virt.version, *names
         known = self._made.get(virt.unit)
@@ -111,7 +111,7 @@ class State:
         ]
 
     def _verbs_of(self, virt: Virt, *, makes: bool = False) -> tuple[list[tuple[Action, ...]], list[Action]]:
-        """Return the lines of verbs that verbs() describes, and the actions that no line can express."""
+        """Return verbs that recreate the state of `virt`, as lines, and the actions that no line can express."""
         user, group = self._accounts.user_name(virt.owner), self._accounts.group_name(virt.group)
         divided = [writable(actions) for actions in verbs_of(virt, user, group, makes=makes)]
         return [line for line, _ in divided if line], [action for _, others in divided for action in others]
@@ -131,7 +131,7 @@ class State:
         return kept
 
     def _tell(self, number: int) -> None:
-        """Emit an event if the errno of a save differs from that of the save before. number: the errno; 0, success."""
+        """Emit an event if the result of a save differs from that of the previous save. number: the errno, or 0."""
         if number != self._told:
             self._told = number
             if number:
@@ -167,7 +167,7 @@ class State:
                 await self._bridges.catch_up()
                 text = await in_slices(self.pieces())
                 if self._bridges.settled:
-                    break  # otherwise, interfaces and bridges in the text may be of different moments
+                    break  # otherwise a bridge has changed since, and the text may be inconsistent
             return text
 
     def end(self) -> None:

@@ -19,7 +19,7 @@ from virtfs.forward.tasks import in_thread
 
 log = logging.getLogger(__name__)
 
-# Starts a comment line that lists the taps and bridges that virtfs made and that outlive the daemon.
+# Starts a comment line. The line lists the taps and bridges that virtfs made and that outlive the daemon.
 MADE = "# made: "
 MOST = 16 << 20  # maximum size of the file in bytes; 4000 interfaces take about 2 MiB
 
@@ -40,7 +40,7 @@ class StateFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """path: the path of the file. A symbolic link is resolved here, and its later changes are ignored."""
+        """path: the path of the file. A symbolic link is resolved here, and later changes of the link are ignored."""
         self.path = Path(os.path.realpath(path))
         self.created = False  # whether load() has created the file
         self._locked = -1  # the descriptor that holds the lock
@@ -51,8 +51,8 @@ class StateFile:
     async def load(self) -> str:
         """Create the file if it does not exist, lock it, and return its text.
 
-        VirtError: EBUSY, another mount uses the file; EINVAL, it is not a regular file; EFBIG, it is larger than MOST;
-        errors of open(2).
+        VirtError: EBUSY, another mount is using the file; EINVAL, it is not a regular file; EFBIG, it is larger than
+        MOST; errors of open(2).
         """
         try:
             # The thread may be abandoned, so that a mount can end even if the file system of the state file hangs.
@@ -75,7 +75,7 @@ class StateFile:
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise OSError(errno.EBUSY, "another mount uses it") from None
+                    raise OSError(errno.EBUSY, "another mount is using it") from None
                 # If the path now leads to another file, another mount replaced the file after open(2). Try again.
                 if os.path.samestat(found, os.stat(self.path)):
                     return fd, _read(fd).decode("utf-8", "surrogateescape")
@@ -154,7 +154,7 @@ class StateFile:
 
 
 def _private(path: str, flags: int) -> int:
-    """Open a file as open(2), but with mode 0600, and not through a symbolic link."""
+    """Open a file like open(2), but with mode 0600, and not through a symbolic link."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 

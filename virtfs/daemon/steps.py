@@ -26,10 +26,10 @@ class Step:
 
 
 class Steps(trio.abc.Instrument):
-    """Keeps the MOST longest steps since `begin`. Functions are called in trio's thread.
+    """Keeps the MOST longest steps since `begin`. For use in trio's thread only.
 
     clock: returns the time in ns. processor: returns the processor time of the thread in ns. slept: returns the time in
-    ns that tasks have slept within their steps, which does not count (fuse.idle).
+    ns that tasks have slept within steps (fuse.idle). It does not count towards the length of a step.
     """
 
     def __init__(
@@ -42,7 +42,8 @@ class Steps(trio.abc.Instrument):
         self._processor = processor
         self._slept = slept
         self._begun = 0
-        self._step = 0, 0, 0  # when the current step began, by both clocks, and slept() then; 0 if there is none
+        # The values of clock(), processor() and slept() when the current step began; 0 if there is none.
+        self._step = 0, 0, 0
         self._longest: list[Step] = []
         self._enough = 0  # a step is kept only if it is longer than this, in ns
         self.running = False

@@ -42,7 +42,7 @@ def open_tap(open_here: OpenTap, links: Links, unit: Unit, netns: str) -> tuple[
     """Attach to tap<unit>, or make it if it does not exist.
 
     netns: the network namespace that is searched first for an existing tap, or "".
-    VirtError: EBUSY, another program uses the tap; EMFILE, ENFILE or ENOMEM. A failure leaves nothing behind.
+    VirtError: EBUSY, another program is using the tap; EMFILE, ENFILE or ENOMEM. A failure leaves nothing behind.
     """
     tap = (_attach_in(open_here, netns, unit) if netns else None) or open_here(unit)
     try:

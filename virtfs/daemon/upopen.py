@@ -1,6 +1,6 @@
 """The verbs `upopen` and `carrier`.
 
-With `upopen` the host's end is up only while the file frame or hex is open. With `carrier open` the host's end has a
+With `upopen` the host's end is up only while frame, hex or stream is open. With `carrier open` the host's end has a
 carrier only while one of these files is open; with `carrier off` it never has one.
 """
 
@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 
 class HostFollowsOpens:
-    """Sets the host's end up or down, and its carrier, when frame or hex is opened or closed (files.frame.Opening).
+    """Sets the host's end up or down, and its carrier, when frame, hex or stream is opened or closed.
 
-    seats: counts the opens.
+    Implements files.frame.Opening. seats: counts the opens.
     look: queries the state of the host's end after a change.
     lock: held while interfaces change.
     start: runs a task until the mount ends.

@@ -76,7 +76,7 @@ class Accounts:
         await self.learn([virt.owner for virt in virts], [virt.group for virt in virts])
 
     async def learn(self, uids: Iterable[Uid], gids: Iterable[Gid]) -> None:
-        """Look up names that are not cached yet. A lookup that fails is not cached, so the next call tries it again."""
+        """Look up names that are not cached yet. A failed lookup is not cached, so the next call repeats it."""
         for uid in uids:
             await self._learn(self._users, uid, _name_of_user)
         for gid in gids:

@@ -22,7 +22,7 @@ _OF_HOST = (
 )
 OF_HOST: Final = frozenset(_OF_HOST.split())
 # The verbs that fail while a program has the tap. The program reads the frames itself, and virtfs later
-# undoes the program's changes of the tap.
+# undoes the program's changes to the tap.
 HELD: Final = frozenset(("impair", "netns", "taplink"))
 # The verbs that need the descriptor of the tap.
 OF_DESCRIPTOR: Final = frozenset(("persist", "-persist", "carrier", "filter", "-filter"))
@@ -67,7 +67,7 @@ class VirtChecks:
             return
         virt = interface.virt
         if action.verb == "mode" and not user.root and user.uid != virt.owner:
-            raise VirtError(errno.EPERM, '"mode" is for root and for the owner')
+            raise VirtError(errno.EPERM, '"mode" is for root and the owner alone')
         if action.verb == "link" and not user.root and virt.antispoof:
             raise VirtError(errno.EPERM, '"link" is for root alone while antispoof is on')
         holder = interface.ports.frame.seats.holder

@@ -43,7 +43,7 @@ Effect = Callable[..., Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """The state of an interface before a line runs, as far as undoing the line needs it.
+    """The part of an interface's state that is needed to undo a line, as it was before the line ran.
 
     records: the addresses with all their attributes, or None if undoing the line does not need them.
     member: the tap's membership in a bridge, or None if the tap is in no bridge. It is queried only if `rejoin` is set.
@@ -78,7 +78,10 @@ class VirtVerbs:
             raise
 
     async def renew(self, interface: Interface, actions: tuple[Action, ...]) -> None:
-        """Undo what a tap of a killed server has and its line does not say. actions: the verbs of the line."""
+        """Undo the settings that a killed server gave a tap, except those in its line.
+
+        actions: the verbs of the line.
+        """
         for action in steps(interface.virt, virt_before(interface.virt, actions)):
             await self._act(interface, action)
 
@@ -149,7 +152,7 @@ class VirtVerbs:
         self._fifos.set_rights(interface)
 
     async def _group(self, interface: Interface, name: str) -> None:
-        """Set the group. If the mode is a default, replace it by the default for the new group.
+        """Set the group. If the mode is a default, replace it with the default for the new group.
 
         The default is MODE_GROUP, or MODE_NEW for group 0, whose members get no access. Any other mode stays unchanged.
         """
@@ -237,7 +240,7 @@ class VirtVerbs:
         interface.virt.set(filter=expression.strip())
 
     async def _attach(self, interface: Interface, program: Program | None) -> None:
-        """Attach a filter to the tap and to its recorder. If one of them fails, both keep their earlier filter."""
+        """Attach a filter to the tap and to its recorder. If either attempt fails, both keep their earlier filter."""
         before = interface.recorder.program
         if interface.virt.carrier == "off":
             await interface.recorder.refilter(program)  # the tap rejects all frames

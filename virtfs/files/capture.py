@@ -135,10 +135,10 @@ class CaptureHandle(TextDeviceHandle):
         self._capture = capture
         self._budget = capture.budget
         self._hold = capture.budget.memory.hold(Kind.CAPTURES, user.uid)
-        # Each piece: joined blocks, the number of frames in them, and the original length before any blocks were read.
+        # Each piece is (joined blocks, number of frames in them, length in bytes before any block was read).
         self._pieces: deque[tuple[memoryview, int, int]] = deque()
         self._size = self._pending = 0
-        self._used = 0  # bytes of memory: overhead, and each piece in full until all its blocks are read
+        self._used = 0  # memory in bytes: the overhead, and each piece in full until its last block is read
         self._watched: dict[Recorder, Watched] = {}
         self._introduced = 0  # number of interface description blocks so far
         # An interrupted read returns this block if the capture has no interface left. It is the last statistics block

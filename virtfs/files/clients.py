@@ -11,7 +11,7 @@ HEAD = ("PID", "COMMAND", "FILE", "TAKEN", "WAITING", "DROPPED")
 def clients_text(opens: Opens, command: Callable[[int], str]) -> Iterator[str]:
     """Yield a table with a header and one row per open.
 
-    The lines follow one empty piece per open, so that other tasks may run while the table is made.
+    Empty pieces, one per open, come first, so that other tasks may run while the table is made.
 
     The columns are process id, command and file, and the numbers of frames taken, waiting and dropped.
 

@@ -1,4 +1,4 @@
-"""ctl: takes a script of commands, one per line. Several writes to one open file may split a script anywhere."""
+"""ctl: takes a script of commands, one per line. One script may arrive in several writes, split anywhere."""
 
 import errno
 from collections.abc import Awaitable, Callable, Iterator

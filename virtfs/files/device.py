@@ -20,8 +20,8 @@ from virtfs.forward.wire import HEADROOM
 Unique = NewType("Unique", int)  # the kernel's number for a request
 PollId = NewType("PollId", int)  # the kernel's number for a poller (kh in linux/fuse.h)
 
-# How frames pass straight between a file and a tap: the descriptor to read from, or -1 if frames take another way, the
-# descriptor to write to, and the lengths of the shortest and the longest frame that may be written to it.
+# How frames pass directly between a file and a tap: (descriptor to read from, descriptor to write to, length of the
+# shortest frame that may be written, length of the longest). The first is -1 if frames cannot be read directly.
 Plain = tuple[int, int, int, int]
 
 SLICE = 1_000_000  # ns after which a long write gives way to other requests, until the channel calls written()
@@ -77,8 +77,8 @@ class Waiters:
         return bool(self.reads or self.polls or self.writes)
 
     def wake(self) -> bool:
-        """Serve the waiting calls after a change of the source. Return whether any still wait."""
-        # No calls of __bool__: a frame wakes up to ten sources, and mostly nobody waits for nine of them.
+        """Serve the waiting calls after the source has changed. Return whether any of them still wait."""
+        # A call of __bool__ would be too slow here: each frame wakes up to ten sources, and most have no waiting calls.
         if not (self.reads or self.polls or self.writes):
             return False
         if self._server is not None:
@@ -113,7 +113,7 @@ class DeviceHandle:
     kh: the poller to wake, or None. told: the events that were last reported to that poller.
     parked: the number of reads and writes that wait.
 
-    The other attributes are state of fuse/split_calls.py:
+    The other attributes belong to fuse/split_calls.py:
     whole: a size in bytes for each writing thread, by thread id. Writes of at least this size are checked, because they
     may be pieces of a split call.
     unfinished: the part of a split frame that has not been written yet, as (id of the writing thread, offset, length).
@@ -191,12 +191,13 @@ class DeviceHandle:
     def write(self, data: memoryview) -> int | None:
         """Take `data`, which is valid only during the call.
 
-        Return the number of bytes taken, or None if the write must wait, as it must after SLICE ns.
+        Return the number of bytes taken, or None if the write must wait. A write that takes longer than SLICE ns must
+        also return None.
         """
         raise OSError(errno.EBADF, "the file is not open for writing")
 
     def plain(self) -> Plain | None:
-        """Return how frames pass through this open while they pass plainly (fuse/plainloop.pyx), else None."""
+        """Return how fuse/plainloop.pyx may pass the frames of this open, or None if it may not."""
         return None
 
     def cut(self) -> None:
@@ -210,7 +211,7 @@ class DeviceHandle:
         raise NotImplementedError
 
     def waits_for_turn(self) -> bool:
-        """Return whether the waiting write can continue now, and has only given way to other requests."""
+        """Return whether the waiting write only lets other requests run first, so that it can continue at any time."""
         return False
 
     def interrupt(self) -> int:
@@ -221,9 +222,9 @@ class DeviceHandle:
         """Return the events for poll(2).
 
         POLLIN means that a read would not wait: it would return data, report the end of file, or fail at once. POLLOUT
-        means the same for a write. POLLIN is set only if the file is open for reading, POLLOUT only if it is open for
-        writing. POLLERR is added if a read would fail, and POLLERR|POLLHUP once the interface is gone. Every change of
-        the result wakes `waiters`.
+        means that a write would not wait. POLLIN is set only if the file is open for reading, POLLOUT only if it is
+        open for writing. POLLERR is added if a read would fail, and POLLERR|POLLHUP once the interface is gone. When
+        the result changes, `waiters` is woken.
         """
         raise NotImplementedError
 

@@ -28,7 +28,7 @@ class Events(DeviceFile):
     def __init__(self, opens: Opens, changed: Callable[[], None], start: Start) -> None:
         super().__init__(ROOT, "events", opens, Rights.REPORT)
         self.lines: deque[bytes] = deque(maxlen=MOST)
-        self.count = 0  # number of all events so far
+        self.count = 0  # number of events so far
         self.changed = changed
         self._start = start
         self._waking = False  # whether the task that wakes the readers is running

@@ -23,7 +23,7 @@ class FdLink(Symlink):
 
 
 class Held(DeviceHandle):
-    """A program that has the tap, as `clients` and `events` show it. It makes no requests of the mount."""
+    """A program that has the tap, as a handle for `clients` and `events`. No request uses this handle."""
 
     __slots__ = ("meter",)
 

@@ -31,7 +31,7 @@ class Holder:
 
 
 class Seats:
-    """Counts the opens of frame, hex and stream of one interface, and refuses what the verb `exclusive` forbids."""
+    """Counts the opens of frame, hex and stream of one interface, and refuses opens that `exclusive` forbids."""
 
     __slots__ = ("holder", "readers", "writers")
 
@@ -41,16 +41,16 @@ class Seats:
         self.holder: Holder | None = None
 
     def give(self, name: str, holder: "Holder", rx: bool) -> None:
-        """Count a program that gets the tap through the file `fd`. It is the only reader until `regain` is called.
+        """Record a program that gets the tap through the file `fd`. It is the only reader until `regain` is called.
 
         rx: whether `rx` has a reader.
-        VirtError EBUSY: another program reads, or another program writes and `holder.alone` is true.
+        VirtError EBUSY: another program is reading, or one is writing and `holder.alone` is true.
         """
         self.expect_no_holder(name)
         if self.readers or rx:
             raise VirtError(errno.EBUSY, f"{name}/fd: another program is reading {name}")
         if self.writers and holder.alone:
-            raise VirtError(errno.EBUSY, f"{name}/fd: another program writes to {name}")
+            raise VirtError(errno.EBUSY, f"{name}/fd: another program is writing to {name}")
         self.holder = holder
 
     def regain(self) -> None:
@@ -231,7 +231,7 @@ class FrameHandle(DeviceHandle):
         self.wire.out.count_put(frames, size, ago)
 
     def put_back(self, frame: bytes) -> None:
-        """Let `read` return a frame that was read from the tap."""
+        """Put back a frame that was read from the tap, so that the next `read` returns it."""
         self.wire.put_back(frame)
 
     def cut(self) -> None:

@@ -67,7 +67,7 @@ class History:
         self._hold.relax(self._size)
 
     def end(self) -> None:
-        """Drop all frames, because the interface is destroyed. Opens keep theirs."""
+        """Drop all frames, because the interface is destroyed. Open files keep their content."""
         self._pieces.clear()
         self._size = 0
         self._hold.release()

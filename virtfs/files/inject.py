@@ -23,7 +23,7 @@ from virtfs.forward.tasks import Start, lasting
 from virtfs.forward.wire import Wire
 from virtfs.host.timer import Timer
 
-BURST = 512  # frames sent between two looks at the clock
+BURST = 512  # frames sent between two readings of the clock
 PIECE = 49152  # maximum number of bytes of a write that are decoded at a time
 
 
@@ -142,7 +142,7 @@ class InjectHandle(DeviceHandle):
     def written(self) -> int | None:
         """Continue the waiting write.
 
-        Return its length in bytes if all its frames are sent, or None if some remain for later.
+        Return its length in bytes if all its frames are sent, or None if some must be sent later.
         """
         wire = self._file.wire
         if wire.virt.lost:
@@ -195,7 +195,7 @@ class InjectHandle(DeviceHandle):
     def _largest_group(self) -> int:
         """Return the maximum number of frames in a group.
 
-        With `strict` it is 1, because an error must end the write at the frame that causes it.
+        With `strict` the maximum is 1, because an error must end the write at the frame that causes it.
         """
         return 1 if self._file.wire.virt.strict else RUN
 
@@ -262,7 +262,7 @@ class InjectHandle(DeviceHandle):
         return self._frames
 
     def poll(self) -> int:
-        """Return the events for poll(2). Assume that the next write continues an interrupted one, if there is any."""
+        """Return the events for poll(2). After an interrupted write, assume that the next write continues it."""
         virt = self._file.wire.virt
         if virt.lost:
             return select.POLLOUT | select.POLLERR | select.POLLHUP

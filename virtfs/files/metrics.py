@@ -60,7 +60,7 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[Wire], int]]]] = {
     "carrier": ("Whether the host sees a carrier, 1 or 0.", lambda wire: wire.virt.host.carrier),
     "mtu_bytes": ("Largest payload of a frame.", lambda wire: wire.virt.host.mtu),
     "queue_frames": ("Frames that may wait for a reader.", lambda wire: wire.virt.host.queue),
-    "readers": ("Number of times that frame, hex and rx are open for reading.", lambda wire: wire.readers),
+    "readers": ("Number of times that frame, hex, stream and rx are open for reading.", lambda wire: wire.readers),
 }
 
 
@@ -78,7 +78,7 @@ _MEMORY: Final[dict[str, tuple[str, str]]] = {
 # The HELP text of each gauge about the state file.
 _STATE: Final[dict[str, str]] = {
     "saved": "Whether the state file has the current state, 1 or 0.",
-    "unsaved_since_seconds": "Time since which the state file does not have the current state, in Unix time, or 0.",
+    "unsaved_since_seconds": "Unix time since which the state file has been out of date, or 0 if it is up to date.",
     "failed_lines": "Lines of the state file that could not be replayed.",
 }
 
@@ -110,7 +110,7 @@ def metrics(
 
 
 def _groups(all_: list[T]) -> list[list[T]]:
-    """Divide a list into groups of at most AT_ONCE. An empty list gives one empty group."""
+    """Divide a list into groups of at most AT_ONCE items. An empty list gives one empty group."""
     return [all_[at : at + AT_ONCE] for at in range(0, len(all_), AT_ONCE)] or [[]]
 
 
@@ -177,7 +177,7 @@ class _Mount:
             "virtfs_cable_connected", "Whether the socket of a cable is connected, 1 or 0.", labels=labels
         )
         connections = CounterMetricFamily(
-            "virtfs_cable_connections", "Connections that the socket of a cable has had.", labels=labels
+            "virtfs_cable_connections", "Number of times that the socket of a cable was connected.", labels=labels
         )
         for cable in self._sockets:
             ends = [cable.wire.virt.name, str(cable.name)]
@@ -193,7 +193,9 @@ class _Mount:
             for kind, usage in kinds.items():
                 gauge.add_metric([kind.label], getattr(usage, field))
             yield gauge
-        yield GaugeMetricFamily("virtfs_memory_limit_bytes", "Limit of all users together.", self._memory.all.limit)
+        yield GaugeMetricFamily(
+            "virtfs_memory_limit_bytes", "Limit on the memory of all users together.", self._memory.all.limit
+        )
         refused = CounterMetricFamily(
             "virtfs_memory_refused", "Requests and frames refused for lack of memory, by kind.", labels=["kind"]
         )

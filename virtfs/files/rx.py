@@ -8,9 +8,9 @@ from virtfs.files.node import Symlink
 
 
 class Rx(Symlink):
-    """The link. followed: called when a program follows it, since the program may then open the FIFO.
+    """The symbolic link `rx`. followed: called when a program follows the link, because it may then open the FIFO.
 
-    Nobody can follow it while a program has the tap.
+    While a program has the tap, following the link fails with EBUSY.
     """
 
     __slots__ = ("_followed", "_name", "_seats")

@@ -1,6 +1,6 @@
 """stats: the counters of all interfaces, a line each.
 
-A thousand lines take 5 ms. So a refresh makes them in slices, between which other tasks run, and the text joins them.
+A thousand lines take 5 ms. So a refresh makes them in slices and lets other tasks run in between.
 """
 
 from collections.abc import Awaitable, Callable

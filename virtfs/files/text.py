@@ -32,7 +32,7 @@ CHEAP = 0.005  # seconds. A text that takes less time to generate is generated a
 # Bytes. A longer text about the whole mount may take more than 2 ms to make, so it is made only in slices. A stat or a
 # poll cannot wait for that, so it does not make such a text. The limit is not a time, because times depend on the load.
 LONG = 8192
-PIECES = 64  # a text of more pieces also counts as long
+PIECES = 64  # a text with more pieces also counts as long
 
 PAUSE = 20  # the minimum time between two texts for pollers, as a multiple of the time to make one
 
@@ -48,7 +48,7 @@ class Text(Node):
 
     text: returns the whole text for a user, or yields it in pieces. Other tasks may run between two pieces.
     write: applies the data of one write(2) completely, or raises an error and changes nothing. Cancellation takes
-    effect before the data or between two lines of a script. None for a read-only file.
+    effect before anything is applied, or between two lines of a script. None for a read-only file.
     refresh: queries the kernel for the state that `text` shows.
     refused: called with the error of a write that was rejected before it reached `write`, and with the user.
     personal: whether the text differs by user.
@@ -59,9 +59,8 @@ class Text(Node):
     changes: returns a number that is different after every change of state. Counters do not affect this number. Only
     texts about the whole mount have `changes`, because they may be long.
 
-    A text that has `changes` and took longer than CHEAP to make is reused. It is made again after as much time as it
-    took to make, or earlier if `changes` returns another number. So making texts takes at most half of the server's
-    time.
+    A text that has `changes` and took longer than CHEAP to make is reused for as long as it took to make, unless
+    `changes` returns another number. So making texts takes at most half of the server's time.
     """
 
     __slots__ = (
@@ -112,8 +111,8 @@ class Text(Node):
         self.rights = rights or (Rights.VALUE if write else Rights.REPORT)
         self._latest = b""
         self._made = -1  # the value of changes() when _latest was made
-        # When _latest was made (monotonic()), how long that took, and how long with the refresh before it, all
-        # in seconds.
+        # When _latest was made (monotonic()), how long that took, and how long it took including the refresh, all in
+        # seconds.
         self._made_at = self._work = self._cost = 0.0
         self._claimed = False  # whether a task waits until it may make the text for a poller
         self._renewing: trio.Event | None = None  # set when the task that makes the text for pollers has finished
@@ -132,7 +131,7 @@ class Text(Node):
     def size(self, user: User | None) -> int:
         """Return the length of the text in bytes, without a refresh.
 
-        A long text is not made for this: return the length of the one that was made last. If user is None, return the
+        A long text is not made for this. Return the length of its last version instead. If user is None, return the
         length that was last reported to the kernel.
         """
         if user is not None:
@@ -181,8 +180,8 @@ class Text(Node):
     def known(self, user: User) -> bytes:
         """Return the encoded text for poll(2), without a refresh.
 
-        All pollers of a file with `changes` share one text. After a change it is made again, but not before a pause of
-        PAUSE times the time that it took to make. So pollers of a long text cannot keep the server busy. During the
+        All pollers of a file with `changes` share one text. After a change it is made again, but only after a pause
+        that is PAUSE times as long as making it took. So pollers of a long text cannot keep the server busy. During the
         pause, this returns the earlier text. outdated() returns the rest of the pause. Only renew() makes a long text.
         """
         if self.changes is None:
@@ -234,7 +233,7 @@ class Text(Node):
         return now != snapshot and not self._alike(now, snapshot)
 
     def _alike(self, one: bytes, other: bytes) -> bool:
-        """Return whether two versions of the text are equal apart from its unsteady part. False if it has none."""
+        """Return whether two versions of the text are equal apart from the unsteady part. False without such a part."""
         unsteady = self._unsteady
         return bool(unsteady) and one.partition(unsteady)[0] == other.partition(unsteady)[0]
 
@@ -273,7 +272,7 @@ class Text(Node):
         return self._take(encode(text), version, slices.worked / 1e9)
 
     def _take(self, text: bytes, version: int, work: float) -> bytes:
-        """Keep a text that has been made. version: the value of changes() when the work began. work: in seconds."""
+        """Keep a text that has been made. version: changes() when the work began. work: its duration in seconds."""
         if version < self._made and self.changes is not None:
             return text  # meanwhile another task has made a later text
         if text != self._latest:
@@ -318,7 +317,7 @@ class TextHandle:
         self.waiting = 0
 
     def continues(self, offset: int) -> bool:
-        """Return whether a read at this offset continues in the snapshot. Any other read takes a new one."""
+        """Return whether a read at this offset continues in the snapshot. Any other read takes a new snapshot."""
         return offset != 0 and self.snapshot is not None
 
     def take(self, snapshot: bytes) -> None:
@@ -352,7 +351,7 @@ class TextHandle:
     async def write(self, data: bytes, turn: Turn) -> None:
         """Apply the data of one write(2). turn: waits until it is the user's turn.
 
-        Cancellation takes effect before the data or between two lines of a script.
+        Cancellation takes effect before anything is applied, or between two lines of a script.
         OSError EACCES: the file cannot be written. VirtError ENOBUFS: there is no memory for the data.
         """
         charged = _COPIES * len(data)

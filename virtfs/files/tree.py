@@ -52,7 +52,7 @@ class Reports(Protocol):
     """Supplies the texts of report files. If `virt` is None, the text is about the whole mount."""
 
     async def refresh(self, virt: Virt | None) -> None:
-        """Query the kernel for state without notifications: counters, and the state of taps in other namespaces."""
+        """Query the kernel for state that it does not report: counters, and taps in other namespaces."""
 
     async def count(self) -> None:
         """Query the kernel for the counters of all interfaces."""
@@ -80,7 +80,7 @@ class Reports(Protocol):
         """Yield the text of topology in pieces."""
 
     def state_gauges(self) -> dict[str, float] | None:
-        """Return the value of each metric of the state file by name, or None if there is no state file."""
+        """Return the metrics about the state file, by name, or None if there is no state file."""
 
     def socket_cables(self) -> list[SocketCable]:
         """Return the cables whose far end is a socket."""

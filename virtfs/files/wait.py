@@ -16,8 +16,8 @@ class Wait(DeviceFile):
     """A file that waits for a condition of an interface.
 
     holds: returns whether the condition is true.
-    came: the number of times that the condition has become true. A read that waits compares it with the number at its
-    start, because the condition may be false again before the read is served.
+    came: the number of times that the condition has become true. A waiting read compares it with its value
+    when the read began, because the condition may be false again before the read is served.
 
     Once the interface is gone, a read fails with ENXIO unless the condition is true.
     """
@@ -64,7 +64,7 @@ class WaitHandle(TextDeviceHandle):
         return None
 
     def _holds(self) -> bool:
-        """Return whether the condition is true, or has been since the first call."""
+        """Return whether the condition is true now or has been true since the first call."""
         if self._seen is None:
             self._seen = self._wait.came
         return self._wait.holds() or self._wait.came != self._seen

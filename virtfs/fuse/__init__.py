@@ -12,7 +12,7 @@ Modules:
     channel         reads requests, answers READ and WRITE of device files
     idle            sleeps while no other task has anything to do
     loops           chooses between the compiled loop (plainloop.pyx) and the one in Python
-    answerers       the table of who answers which request
+    answerers       the table of functions that answer requests
     request         one request
     turns           chooses the next request if there are several users
     devices         all other requests on device files
@@ -22,11 +22,11 @@ Modules:
     attributes      the attributes of nodes as stat(2) shows them
     removed         directories that have just been removed, whose names the kernel may still have
     directories     open directories
-    later           requests that wait and writes to texts, in tasks of their own
+    later           answers requests that wait, and writes to texts, in tasks of their own
     text_pollers    wakes the pollers of texts
     answers         writes answers and notifications
     trace           logs requests and answers, for -o debug
-    signals         which signals of a caller end its call
+    signals         decides which signals end the call of a program
     parked          reads, writes and polls that wait
     split_calls     reassembles writes that the kernel has split
     libfuse_pair    the socket pair to the slow plane

@@ -1,4 +1,4 @@
-"""Who answers which request: the table of the FUSE server.
+"""The table that assigns each kind of request to the function that answers it.
 
 The loop in `channel` answers READ and WRITE of device files, INTERRUPT, FORGET and BATCH_FORGET.
 The table below names the function for every other request that virtfs answers without libfuse.
@@ -29,7 +29,7 @@ Answer = Callable[[Request], bool]
 
 
 class OnFile(NamedTuple):
-    """Who answers a request on an open file, by the kind of file. None stands for libfuse."""
+    """The functions that answer one opcode, by the kind of the open file. None stands for libfuse."""
 
     device: Answer
     history: Answer
@@ -109,7 +109,7 @@ class Answerers:
     def slow(self, opcode: int, inode: int, fh: HandleId) -> bool:
         """Return whether a request is left to libfuse or a task, instead of being answered at once.
 
-        The arguments are as in Turns.
+        inode: nodeid of the request. fh: as for find().
         """
         if opcode == p.FUSE_OPEN:
             node = self._lookups.find(inode)

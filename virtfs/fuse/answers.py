@@ -59,7 +59,7 @@ class Answers:
         last: the last byte of the file.
 
         This call blocks while another program reads the last page into the page cache. So the thread that answers
-        requests must not make it.
+        requests must not call it.
         """
         length = p.REPLY + p.fuse_notify_store_out.size + len(last)
         head = p.fuse_out_header.pack(length, p.FUSE_NOTIFY_STORE, 0)

@@ -2,7 +2,7 @@
 
 The kernel asks for the attributes of a file each time, because they contain rights and a size. It may keep the
 attributes of a directory for MOMENT, since the mode of a directory never changes. The kernel checks the attributes of
-each directory in a path, so keeping them saves half of the requests of a program that looks at many files. After a
+each directory in a path, so keeping them halves the number of requests if a program looks at many files. After a
 change of a directory's owner, group or st_nlink, virtfs makes the kernel forget its attributes. MOMENT is short,
 because programs notice the end of a server by a stat(2) that fails.
 
@@ -21,7 +21,7 @@ from virtfs.fuse.inodes_handles import Inodes
 from virtfs.fuse.removed import Removed
 
 BLOCK = 4096  # st_blksize
-# How long the kernel may cache a name of a steady directory, in seconds: in effect, as long as the directory exists.
+# How long the kernel may cache a name in a steady directory, in seconds: in effect, as long as the directory exists.
 # The kernel looks up the directory itself each time, and drops the names below a directory that is gone or has been
 # replaced (fs/namei.c lookup_fast, fs/dcache.c d_invalidate).
 FOR_GOOD = 1 << 24
@@ -94,7 +94,7 @@ class Attributes:
         if directory.steady:
             name, valid = FOR_GOOD, WALK if isinstance(node, Directory) else 0
         elif isinstance(node, Directory):
-            # Its attributes are not valid: for a moment they would hide from the kernel that it has been removed.
+            # Do not let the kernel keep its attributes, which could hide for a moment that it has been removed.
             name_ns = MOMENT
             self._watch(node)
             self._named.add(node)

@@ -242,9 +242,9 @@ class Channel:
         self._start(work, name=name)
 
     async def _proceed(self, began: int) -> None:
-        """Continue the write or script whose turn it is, or wait until it is the turn of one.
+        """Continue the write or script whose turn it is. If there is none, wait for an event.
 
-        began: when the choice of the turn began, in ns.
+        began: when Turns.next() began to choose, in ns (monotonic_ns).
         """
         if (continued := self._turns.continued()) is None:
             await self._wait()

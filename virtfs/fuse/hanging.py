@@ -60,8 +60,8 @@ def unless_stopped(directory: str, call: Callable[[], int]) -> int:
         if child.ended(STOPPED) and child.status is not None:
             return child.status
         stopped = stopped_servers()
-    why = f"may be stopped ({stopped}): continue it with kill -CONT" if stopped else "does not answer"
-    sentence = f'"{directory}" is busy: the server of the virtfs there {why}, or end it with virtfs umount'
+    why = f"may be stopped ({stopped}): continue it with kill -CONT, or" if stopped else "does not answer:"
+    sentence = f'"{directory}" is busy: the server of the virtfs there {why} end it with virtfs umount'
     raise VirtError(errno.EBUSY, sentence)
 
 

@@ -19,13 +19,13 @@ from virtfs.host.epolls import watcher_of
 
 TRIES = 3  # maximum number of batches after which wait() gives up because other tasks are running
 BUSY = 1_000_000  # ns; if trio wakes up after a shorter sleep, other tasks are busy, and the next sleep is left to trio
-LONGEST = 3600.0  # maximum seconds of one sleep
+LONGEST = 3600.0  # maximum duration of one sleep in seconds
 
 
 class Idle(trio.abc.Instrument):
     """Sleeps for one channel.
 
-    slept: the time that it has slept in all, in ns.
+    slept: the total time that it has slept, in ns.
     """
 
     def __init__(self) -> None:
@@ -40,8 +40,8 @@ class Idle(trio.abc.Instrument):
         """Let other tasks run. Then sleep until a descriptor is readable, or another task can continue.
 
         fd: the descriptor, the same at every call.
-        Return False without sleeping if other tasks are busy, at the first call, or if trio's epoll descriptor has not
-        been found. The caller then waits for the descriptor in trio.
+        Return False without sleeping if other tasks are busy, if this is the first call, or if trio's epoll descriptor
+        has not been found. The caller then waits for the descriptor in trio.
         """
         self._calls += 1
         if self._calls == 2:

@@ -1,7 +1,7 @@
 """Cancel changes in the slow plane whose callers get a signal.
 
-pyfuse3 does not pass the number of a request to an operation. But it passes the id of the calling thread. This id is
-sufficient, because a thread waits for one call at a time.
+pyfuse3 passes the id of the calling thread to an operation, but not the number of the request. The id is sufficient,
+because a thread waits for one call at a time.
 """
 
 from collections.abc import Iterator

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 # A longer write to a text may be the first piece of a call that the kernel has split at a page boundary. A script must
-# not be carried out in part, so it is refused.
+# not be carried out in part, so such a write is refused.
 TEXT_MAX = p.MAX_WRITE - 4096
 
 
@@ -106,7 +106,7 @@ class Later:
         work: answers the request, unless pending() has become false. slow: as in Turns.begin(). free: whether the
         charge for an open file covers the memory of the request. failed: called with a VirtError that `work` raises.
         ended: called at the end, even after a cancellation.
-        VirtError ENOBUFS: too many requests of the user wait.
+        VirtError ENOBUFS: too many requests of the user are waiting.
         """
         memory, user, unique, thread = self._handles.memory, request.user, request.unique, request.thread
         charged = 0 if free else REQUEST

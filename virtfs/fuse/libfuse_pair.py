@@ -22,9 +22,9 @@ from virtfs.fuse.turns import Turns
 
 log = logging.getLogger(__name__)
 
-# More than the bytes in any answer of libfuse: it answers no request for the contents of a file or directory.
+# Upper bound on the length of libfuse's answers in bytes. libfuse never returns the contents of a file or directory.
 SLOW_REPLY = 65536
-# Requests that change nothing and for whose answers the kernel waits.
+# Requests that change nothing, so that they can be answered with EINTR while libfuse works on them.
 INTERRUPTIBLE = frozenset((p.FUSE_STATFS, p.FUSE_FSYNC))
 
 
@@ -58,10 +58,10 @@ class Pair:
         self._answers = answers
         # Requests from forward() that requests() has not sent yet, and the user of each.
         self._waiting: deque[tuple[bytes, Uid]] = deque()
-        self._sent: set[Unique] = set()  # requests that libfuse has not answered yet
+        self._sent: set[Unique] = set()  # requests that libfuse has received but not answered yet
         self._more = trio.Event()
         self.interrupts = Interrupts()
-        self._asked: dict[Unique, _Asked] = {}  # requests that have not been answered yet
+        self._asked: dict[Unique, _Asked] = {}  # requests that have no answer yet, neither by libfuse nor EINTR
         self._cut: dict[Unique, _Asked] = {}  # requests answered with EINTR that libfuse has not answered yet
         self._init: Unique | None = None
         self._held: bytearray | None = None
@@ -71,7 +71,7 @@ class Pair:
     def forward(self, opcode: int, message: memoryview) -> None:
         """Queue a request for libfuse.
 
-        VirtError: E2BIG, the request is larger than the pair carries; ENOBUFS, too many requests of the user wait.
+        VirtError: E2BIG, the pair cannot carry a request of this size; ENOBUFS, the user has too many requests waiting.
         """
         length = len(message)
         if length > self._longest:

@@ -1,4 +1,4 @@
-"""Chooses the loop of the channel: in Python, or with the compiled module `plainloop` for plain requests."""
+"""Chooses the loop of the channel: the one in Python, or the compiled one (plainloop.pyx)."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ _trace = logging.getLogger("virtfs.fuse.trace")
 def plain_loop() -> "type[PlainLoop] | None":
     """Return the class of the compiled loop, or None if the Python loop answers all requests.
 
-    The Python loop does so without the compiled module (core.compiled), and if requests are logged (`-o debug`).
+    The Python loop does so if no compiled loop is in use (core.compiled) or if requests are logged (`-o debug`).
     """
     if _trace.isEnabledFor(logging.DEBUG):
         return None

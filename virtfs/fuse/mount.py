@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 OPTIONS = ("subtype=virtfs", "default_permissions")
 PATIENCE = 20.0  # seconds to wait for fusermount3, which normally takes milliseconds
 
-_DEAD = 2  # an exit status
+_DEAD = 2  # exit status of a child process that finds a dead mount
 _MS_REMOUNT = 32  # linux/mount.h
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -1,7 +1,7 @@
 """The slow plane: the requests that virtfs leaves to libfuse, as pyfuse3 operations.
 
 This is the only module that imports pyfuse3. An operation may wait for rtnetlink, but never for a user program.
-`answerers` has the requests that virtfs answers without libfuse.
+`answerers` lists the requests that virtfs answers without libfuse.
 """
 
 import errno

@@ -15,7 +15,7 @@ TOO_SHORT = "the request is too short for its opcode"
 
 
 class Offsets:
-    """Answers the requests at an offset that one FUSE connection receives."""
+    """Answers READ and LSEEK of files with fixed content, for one FUSE connection."""
 
     def __init__(self, answers: Answers, handles: Handles) -> None:
         self._answers = answers
@@ -41,7 +41,7 @@ class Offsets:
         """Answer a READ of a fixed file, that is, of a device file that can be read at any offset.
 
         Refuse a READ that would fill the page cache of a device file. All opens of a file share its page cache, but
-        each open of a device file has content of its own. So such a READ fails with EINVAL, and programs fall back to
+        each open of a device file has its own content. So such a READ fails with EINVAL, and programs fall back to
         read(2).
         """
         handle = self._handles.fixed.get(fh)

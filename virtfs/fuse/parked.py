@@ -18,7 +18,7 @@ from virtfs.fuse.answers import Answers
 from virtfs.fuse.signals import handles_ending
 from virtfs.fuse.turns import Turns
 
-AT_ONCE = 64  # maximum number of calls that wait for one source and are served in one step
+AT_ONCE = 64  # maximum number of calls waiting for one source that are served in one step
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Waiting:
         self._start = start
         # The calls that `_serve_rest` must still serve, by source. Each call is a read or a poll.
         self._rest: dict[Waiters, dict[_Call, None]] = {}
-        self._resting = False  # whether the task runs
+        self._resting = False  # whether _serve_rest is running
 
     def park(self, unique: Unique, read: ParkedRead) -> None:
         """Park a read that found no data. It waits until its source wakes it or interrupt() ends it.
@@ -171,8 +171,8 @@ class Waiting:
     def _divide(self, waiters: Waiters) -> None:
         """Serve some calls of a source now, and the remaining ones from a task.
 
-        If all reads take from one queue, most wake-ups serve only one of many reads. So in that case this does not go
-        through all reads.
+        If all reads take from one queue, most wake-ups serve only one of many reads. In that case, the first read that
+        finds nothing ends the search.
         """
         reads = list(islice(waiters.reads, AT_ONCE))
         waiting = self._serve_reads(waiters, reads)

@@ -1,4 +1,4 @@
-"""Directories that have been removed a moment ago, although the kernel may still have their names.
+"""Directories that have just been removed, but whose names the kernel may still have.
 
 The kernel may keep the name of an interface for `attributes.MOMENT`. Nevertheless, a destroyed interface must be gone
 at the next system call, and an interface created under the same name must be found. This works as follows.
@@ -15,7 +15,8 @@ Therefore the second GETATTR of the same thread gets the same answer as it would
 
 from time import monotonic
 
-LINGER = 1.0  # seconds. The kernel drops the name after MOMENT, but a LOOKUP may have been answered just before.
+# Seconds. The kernel keeps a name for MOMENT after a LOOKUP, which may have been answered just before the removal.
+LINGER = 1.0
 
 
 class Removed:

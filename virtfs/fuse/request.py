@@ -45,11 +45,11 @@ class Request(NamedTuple):
 
     @property
     def fh(self) -> HandleId:
-        """The handle number at the beginning of the body. VirtError EINVAL: the request has no room for one."""
+        """The handle number at the beginning of the body. VirtError EINVAL: the body is too short."""
         return HandleId(self.body(p.fuse_fh)[0])
 
     def body(self, layout: struct.Struct) -> tuple[Any, ...]:
-        """Return the fields at the beginning of the body. VirtError EINVAL: the body is shorter."""
+        """Return the fields at the beginning of the body. VirtError EINVAL: the body is shorter than `layout`."""
         if len(self.message) < p.BODY + layout.size:
             raise VirtError(errno.EINVAL, "the request is too short for its opcode")
         return layout.unpack_from(self.message, p.BODY)

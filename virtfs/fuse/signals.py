@@ -1,4 +1,4 @@
-"""What the pending signals of a caller mean for its call."""
+"""Decide from the pending signals of a caller whether its call must end."""
 
 import signal
 from collections.abc import Callable

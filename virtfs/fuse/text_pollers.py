@@ -15,7 +15,7 @@ from virtfs.fuse.parked import ready
 
 
 async def made_for_poller(text: Text, user: User, turn: Turn, handles: Handles, answers: Answers) -> None:
-    """Make an outdated text for its pollers, and wake those for whom it has changed. turn: waits for a user's turn."""
+    """Make an outdated text again, and wake the pollers of changed texts. turn: waits until it is the user's turn."""
     give_way.set(partial(turn, user))
     await text.renewed(user)
     await texts_changed(handles, answers)

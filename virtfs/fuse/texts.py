@@ -1,6 +1,6 @@
 """Text files: OPEN, READ and RELEASE. Writes are in `later`, since they always run in a task.
 
-An answer that needs no refresh is sent at once. Any other is sent by a task.
+An answer that needs no refresh is sent at once. A task sends any other answer.
 """
 
 import errno

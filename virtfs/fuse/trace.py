@@ -53,7 +53,7 @@ class _Request(NamedTuple):
 
 
 class Trace:
-    """A wrapper of /dev/fuse that logs each message. inodes: the inode numbers of the nodes in the tree."""
+    """A wrapper around /dev/fuse that logs each message. inodes: the inode numbers of the nodes in the tree."""
 
     def __init__(self, device: FileIO, inodes: Inodes) -> None:
         self._device = device

@@ -148,7 +148,7 @@ class Turns:
                 uid = self._opener(fh)
             self._share.arrive(uid, now, self._empty)
             slow = is_slow(opcode, inode, fh)
-            # No request read later can be from a user who goes before this one, so the request needs no queue.
+            # No later request can be from a user who takes precedence over this one, so the request needs no queue.
             if not self._queues and self._may(uid, slow, now) and self._share.least(uid):
                 self._share.choose((uid,), now)
                 self.user = uid
@@ -233,7 +233,7 @@ class Turns:
             self._handles.memory.add(Kind.REQUESTS, Uid(key[0]), -(REQUEST + message[1]))
 
     def _look_around(self, now: int) -> None:
-        """End the crowd if at most one user is left."""
+        """Set `crowded` to false if at most one user is left."""
         self._look = now + CALM
         users = self._share.forget([uid for uid, _ in self._queues], now, CALM)
         if len(users) <= 1 and not self._queues:

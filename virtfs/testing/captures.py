@@ -40,7 +40,7 @@ def save(net: Mount, test: str, directory: Path) -> list[Saved]:
 
 
 def file_name(test: str) -> str:
-    """Return a name for the files of a test: its node ID without the characters that a shell or a file system minds.
+    """Return a name for the files of a test: its node ID without characters that are special to a shell or file system.
 
     >>> file_name("tests/test_link.py::test_ping[20ms, lossy]")
     'tests-test_link.py-test_ping-20ms-lossy'

@@ -90,7 +90,7 @@ class Lab:
 
         verbs: further verbs for its interface, such as mtu=9000. Its program side is free: connect it with cable(), or
         open it with `host.virt.open()`.
-        ValueError: there is a host of this name. OSError: virtfs refuses an address or a verb.
+        ValueError: there is already a host with this name. OSError: virtfs refuses an address or a verb.
 
         >>> lab.host("c", "10.0.0.3/24", "fd00::3/64", mtu=1400).virt.host.addresses
         ['10.0.0.3/24', 'fd00::3/64']
@@ -131,7 +131,7 @@ class Lab:
         return self[str(host)].virt
 
     def __getitem__(self, name: str) -> Host:
-        """Return a host. KeyError: there is none of this name.
+        """Return a host. KeyError: there is none with this name.
 
         >>> lab["a"].name
         'a'

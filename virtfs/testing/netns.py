@@ -15,7 +15,7 @@ from virtfs.testing.server import dying_with_us
 N = TypeVar("N", bound="Netns")
 
 # The holder keeps the namespace alive. Neighbours stay known for an hour: the kernel would otherwise check them with an
-# ARP request at a random time (net/core/neighbour.c), and a seeded impairment would lose other frames in each run.
+# ARP request at a random time (net/core/neighbour.c), and a seeded impairment would lose different frames in each run.
 _HOLD = """
 ip link set lo up
 for family in ipv4 ipv6; do

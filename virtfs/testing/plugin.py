@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def virtfs_mount(pytestconfig: pytest.Config) -> Iterator[Mount]:
-    """A virtfs.Mount of this run, or of this worker of pytest-xdist. Its interfaces keep their last frames."""
+    """A virtfs.Mount for this run, or for this worker of pytest-xdist. Its interfaces keep their last frames."""
     if not _privileged():
         pytest.fail("interfaces need root: run the tests with `virtfs shell -- pytest`", pytrace=False)
     from virtfs.testing.server import Server

@@ -21,13 +21,13 @@ from virtfs.client.virt import Virt
 HISTORY: Final = "256K"  # bytes of recent frames that each interface keeps
 PATIENCE: Final = 10.0  # seconds for the server to end after SIGTERM
 
-# The kernel sends this signal to the started program when the thread that started it ends, also by kill -9.
+# The kernel sends this signal to the started program when the thread that started it ends, even by kill -9.
 # The server drops capabilities but gains none, so the setting survives (kernel/cred.c commit_creds).
 _DYING_WITH_US = ("setpriv", "--pdeathsig")
 
 
 def dying_with_us(signal: str, *command: str) -> list[str]:
-    """Return a command line that runs a command which gets a signal, such as "TERM", when this thread ends."""
+    """Return a command line for a command that gets a signal, such as "TERM", when this thread ends."""
     return [*_DYING_WITH_US, signal, *command]
 
 

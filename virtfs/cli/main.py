@@ -73,7 +73,6 @@ and a plot of the frames received and transmitted. Press h for the keys, q to qu
   virtfs top
   virtfs top -d /mnt/virt -i 0.5
 """
-_INTERVAL = "time between two samples, 0.1 to 60 (1)"
 _CTL = """\
 Write LINE to the file ctl of a mount. If the line is refused, print the reason and exit with status 1.
 The mount is DIR, or else $VIRTFS, the mount that contains the working directory, or the only mount.

@@ -43,7 +43,7 @@ MOST, EACH = 256, 8  # maximum number of connections without a tap: of all users
 class LoanSockets:
     """The sockets behind `fd`.
 
-    directory: the run-time directory. memory: the accountant of the mount. report: sets a user's last_error.
+    directory: the run-time directory. memory: the memory accounts of the mount. report: sets a user's last_error.
     start: runs a task until the mount ends.
     """
 

@@ -27,7 +27,7 @@ from virtfs.forward.wire import Wire
 class Reports:
     """Makes the texts of report files (files.tree.Reports).
 
-    options: the mount options. limits: the limits of the mount. memory: the accountant of the mount. status.json
+    options: the mount options. limits: the limits of the mount. memory: the memory accounts of the mount. status.json
     shows all three.
     """
 

@@ -81,7 +81,7 @@ class VirtChecks:
             raise VirtError(errno.ENXIO, f"{virt.name} has lost its tap: destroy {virt.name}")
 
     def _check_queue(self, host: HostEnd, actions: tuple[Action, ...]) -> None:
-        """Check the kernel memory that the tap's queue can hold, which the accountant does not see."""
+        """Check the kernel memory that the tap's queue can hold, which the memory accounts do not include."""
         frames, mtu = host.queue, host.mtu
         for action in actions:
             match action:

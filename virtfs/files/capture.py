@@ -37,7 +37,7 @@ class Budget:
     """The limits on the buffers of open captures.
 
     each: the maximum number of bytes in the buffer of one open.
-    memory: the accountant of the mount. A buffer is charged to the user who opened the capture.
+    memory: the memory accounts of the mount. A buffer is charged to the user who opened the capture.
     """
 
     each: int

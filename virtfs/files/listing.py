@@ -9,7 +9,7 @@ class Listing:
     """An open directory: the names that it had when it was opened.
 
     It stores names and not nodes, so that a removed interface can be freed. Names removed since the open are skipped.
-    memory: the accountant of the mount. The names are charged to the user.
+    memory: the memory accounts of the mount. The names are charged to the user.
     VirtError ENOBUFS: they exceed a limit.
     """
 

@@ -293,7 +293,7 @@ class Text(Node):
     def open(self, user: User, memory: Memory) -> "TextHandle":
         """Return a new handle. The kernel has already checked the permission bits.
 
-        memory: the accountant of the mount.
+        memory: the memory accounts of the mount.
         """
         return TextHandle(self, user, memory)
 

@@ -62,7 +62,7 @@ class Reports(Protocol):
 
     @property
     def memory(self) -> Memory:
-        """The accountant of the mount."""
+        """The memory accounts of the mount."""
 
     def changes(self) -> int:
         """Return a number that grows with every change of state. Counters do not affect it."""

@@ -50,7 +50,7 @@ class Inodes:
 class Handles:
     """The open files and directories, by handle number. Each user except root may have up to OPEN_MAX of them.
 
-    memory: the accountant of the mount. Each open is charged to its user.
+    memory: the memory accounts of the mount. Each open is charged to its user.
     fixed: opens of device files that can be read at any offset. devices: opens of all other device files. texts: opens
     of text files. listings: open directories.
     """

@@ -45,7 +45,7 @@ class Pair:
 
     longest: the size of the largest message that the pair carries, in bytes.
     turns: records the users for whom libfuse works.
-    memory: the accountant of the mount. Requests are charged to it until libfuse has received them.
+    memory: the memory accounts of the mount. Requests are charged to it until libfuse has received them.
     """
 
     def __init__(

@@ -46,8 +46,8 @@ class Waiting:
         """start: starts a task that serves the remaining calls if many calls wait.
 
         turns: continues a write that let other requests go first.
-        memory: the accountant of the mount. The first waiting call of an open file is part of core.memory.OPEN. Each
-        further one is charged separately.
+        memory: the memory accounts of the mount. The first waiting call of an open file is part of core.memory.OPEN.
+        Each further one is charged separately.
         """
         self._answers = answers
         self._turns = turns

@@ -245,6 +245,16 @@ def test_for_all_users(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "tshark, which knows the folder for all users, is not installed" in capsys.readouterr().err
 
 
+def test_a_folder_of_root(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = home() / ".local/lib/wireshark/extcap"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder)
+    for task in ("--install", "--uninstall"):
+        assert main(["extcap", task]) == 1
+        assert capsys.readouterr().err == f'virtfs: extcap: this user cannot write to "{folder}": use sudo\n'
+    assert os.listdir(folder) == []
+
+
 @pytest.mark.parametrize("link", [True, False])
 def test_a_file_of_somebody_else_stays(home: Home, link: bool, capsys: pytest.CaptureFixture[str]) -> None:
     at = home() / ".local/lib/wireshark/extcap/virtfs"

@@ -44,4 +44,4 @@ def test_a_length_that_no_block_has_is_refused(length: int) -> None:
     sieve = Sieve(lambda frame, length: True)
     with pytest.raises(VirtError) as refused:
         sieve.feed(HEADER + b"\6\0\0\0" + length.to_bytes(4, "little") + bytes(8))
-    assert refused.value.errno == errno.EIO
+    assert refused.value.errno == errno.EINVAL

@@ -7,7 +7,7 @@ Wireshark calls a program in its extcap folder, which extcap_install.py writes:
     --extcap-capture-filter EXPRESSION --extcap-interface NAME   checks an expression
     --capture --fifo FIFO --extcap-interface NAME                captures until SIGTERM, or until the FIFO is closed
 
-Wireshark shows in a dialog what a capture has written to standard error. It ignores the status.
+Wireshark shows in a dialog what a capture has written to standard error.
 """
 
 import errno
@@ -117,7 +117,7 @@ def _capture(name: str, expression: str | None, fifo: str) -> None:
     """Copy the capture of an interface to a FIFO until it is closed or a signal arrives."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _end)
-    # If the FIFO has no writer yet, dumpcap reports that too, and hides the sentence. So open it before all else.
+    # If this process ended before dumpcap has opened the FIFO, Wireshark would report a missing device too.
     out = _opened(fifo)
     program = compile_filter(expression or "")
     match = _ONE.fullmatch(name)

@@ -34,11 +34,12 @@ _PATIENCE = 30  # seconds
 def install(everywhere: bool) -> None:
     """Write the program. everywhere: for all users, else for this one. A second call changes nothing.
 
-    VirtError: EEXIST, there is a file that virtfs has not written; ENOENT, the folder is unknown. OSError: the file
-    cannot be written.
+    VirtError: EEXIST, there is a file that virtfs has not written; ENOENT, the folder is unknown; EACCES, the folder
+    belongs to another user.
     """
     path = _path(everywhere)
     _check_ours(path)
+    _check_rights(path.parent)
     text = _PROGRAM.replace("COMMAND", shlex.join(_command()))
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.{os.getpid()}")
@@ -55,6 +56,7 @@ def uninstall(everywhere: bool) -> None:
     """Remove the program. A second call changes nothing. Errors are those of install()."""
     path = _path(everywhere)
     _check_ours(path)
+    _check_rights(path.parent)
     path.unlink(missing_ok=True)
     say(f"{path} is removed\n")
 
@@ -62,6 +64,11 @@ def uninstall(everywhere: bool) -> None:
 def _check_ours(path: Path) -> None:
     if os.path.lexists(path) and (path.is_symlink() or _MARK.encode() not in path.read_bytes().splitlines()):
         raise VirtError(errno.EEXIST, f'"{path}" exists, and virtfs has not written it: remove it first')
+
+
+def _check_rights(folder: Path) -> None:
+    if folder.exists() and not os.access(folder, os.W_OK):
+        raise VirtError(errno.EACCES, f'extcap: this user cannot write to "{folder}": use sudo')
 
 
 def _path(everywhere: bool) -> Path:

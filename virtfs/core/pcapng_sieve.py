@@ -30,17 +30,17 @@ class Sieve:
     def feed(self, data: bytes) -> bytes:
         """Take the next piece of the stream, and return the blocks that pass.
 
-        VirtError EIO: this is not a stream of blocks.
+        VirtError EINVAL: this is not a stream of blocks.
         """
         data, kept, at = self._rest + data, [], 0
         while len(data) - at >= _SMALLEST:
             kind, length = _KIND_AND_LENGTH(data, at)
             if not _SMALLEST <= length <= _LARGEST:
-                raise VirtError(errno.EIO, f"the capture has a block of {length} bytes")
+                raise VirtError(errno.EINVAL, f"the capture has a block of {length} bytes")
             if length > len(data) - at:
                 break
             block = data[at : at + length]
-            if kind != PACKET or self._passes(block):
+            if kind != PACKET or length < _FRAME or self._passes(block):
                 kept.append(block)
             at += length
         self._rest = data[at:]

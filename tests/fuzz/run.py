@@ -25,9 +25,9 @@ FINDINGS = TESTS.parent / "fuzz-findings"
 # the more inputs it gets.
 SHARES = {
     "ctl_line": 110, "verbs_line": 110, "script": 20, "value": 90, "numbers": 15, "loan": 10, "impairment": 70,
-    "hex_lines": 80, "capture_file": 100, "offload": 60, "quoting": 60, "state_file": 15, "mount_options": 40,
-    "command_line": 5, "mount_table": 40, "subuid": 40, "netlink": 15, "ioctl": 50, "filter_expression": 20,
-    "channel": 40, "mount": 10,
+    "hex_lines": 80, "capture_file": 90, "capture_stream": 10, "offload": 60, "quoting": 60, "state_file": 15,
+    "mount_options": 40, "command_line": 5, "mount_table": 40, "subuid": 40, "netlink": 15, "ioctl": 50,
+    "filter_expression": 20, "channel": 40, "mount": 10,
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from virtfs.core.grammar import Action
 from virtfs.core.impairment_text import parse_impairment_verb
 from virtfs.core.loan import parse_request
 from virtfs.core.offload import complete_frames
+from virtfs.core.pcapng_sieve import Sieve
 from virtfs.core.quoting import encode, one_line, quoted, word
 from virtfs.core.savefile import Reader, Run
 from virtfs.core.script import Script
@@ -147,6 +148,21 @@ def capture_file(data: bytes) -> None:
     assert results[0] == results[1] == results[2]
 
 
+def capture_stream(data: bytes) -> None:
+    """A capture from which frames are removed, in pieces. What passes does not depend on the pieces."""
+    step = (data[-1] if data else 0) + 1
+    results: list[tuple[bytes, bool]] = []
+    for size in (len(data) or 1, step):
+        sieve, passed, complete = Sieve(lambda frame, length: len(frame) < length), b"", False
+        with may_refuse():
+            for at in range(0, len(data), size):
+                passed += sieve.feed(data[at : at + size])
+            complete = True
+        results.append((passed, complete))
+    (whole, complete), (pieces, _) = results
+    assert results[0] == results[1] if complete else pieces.startswith(whole)
+
+
 def offload(data: bytes) -> None:
     """A packet with the header of a tap."""
     if len(data) < 10:
@@ -244,7 +260,7 @@ def loan(data: bytes) -> None:
 TARGETS: Final[dict[str, Target]] = {
     target.__name__: target
     for target in (
-        ctl_line, verbs_line, script, value, numbers, impairment, hex_lines, capture_file, offload, quoting, state_file,
-        mount_options, command_line, mount_table, subuid, netlink, ioctl, filter_expression, loan,
+        ctl_line, verbs_line, script, value, numbers, impairment, hex_lines, capture_file, capture_stream, offload,
+        quoting, state_file, mount_options, command_line, mount_table, subuid, netlink, ioctl, filter_expression, loan,
     )
 }  # fmt: skip

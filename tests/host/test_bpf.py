@@ -23,7 +23,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
 from virtfs.host import bpf
 from virtfs.host import tap as tap_module
-from virtfs.host.bpf import Program, compile_filter
+from virtfs.host.bpf import Matcher, Program, compile_filter
 from virtfs.host.links import Links
 from virtfs.host.tap import Tap
 
@@ -256,6 +256,9 @@ def test_what_passes(tap: Tap, host: socket.socket, expression: str, names: set[
     if expression == "less 42":
         names = {name for name, frame in FRAMES.items() if len(frame) <= 42}
     assert passed(tap, host) == names
+    if program := compile_filter(expression):
+        matches = Matcher(program)
+        assert {name for name, frame in FRAMES.items() if matches(frame, len(frame))} == names
 
 
 def test_what_is_rejected_counts_as_dropped_by_the_tap(tap: Tap, host: socket.socket, links: Links) -> None:

@@ -84,7 +84,7 @@ def test_the_next_word(line: str, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "shell", "found"),
     [
-        ([], "none", {"mount", "umount", "shell", "exec", "ls", "top", "ctl", "-h", "--help", "--version"}),
+        ([], "none", {"mount", "umount", "shell", "exec", "ls", "top", "ctl", "extcap", "-h", "--help", "--version"}),
         (["m"], "none", {"mount"}),
         (["nonsense", ""], "none", set()),
         (["ls", "-"], "none", {"-h", "--help", "-d", "--json", "--svg"}),
@@ -98,6 +98,9 @@ def test_the_next_word(line: str, words: list[str]) -> None:
         (["mount", "-o", "debug,deb"], "none", set()),
         (["mount", "-o", "x", "-"], "none", {"-h", "--help", "-f", "-o"}),
         (["shell", "--", "ca"], "command 2", set()),
+        (["shell", "--n"], "none", {"--net"}),
+        (["shell", "--net", "ca"], "command 2", set()),
+        (["extcap", "--in"], "none", {"--install"}),
         (["shell", "cat", "x"], "command 1", set()),
         (["exec", "--fd", "4", ""], "directories", {"0", "3", "4"}),
         (["exec", "3", "--tun", "--", "ca"], "command 4", set()),

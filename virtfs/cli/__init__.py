@@ -1,4 +1,4 @@
-"""The command line: `virtfs mount`, `umount`, `shell`, `exec`, `ls`, `top` and `ctl`, and mount.virtfs for mount(8).
+"""The command line: `virtfs mount`, `umount`, `shell`, `exec`, `ls`, `top`, `ctl`, `extcap`, and mount.virtfs.
 
 Modules:
 
@@ -17,6 +17,8 @@ Modules:
     rates         rates of interfaces, from samples
     plot          plots as text
     ctl           virtfs ctl
+    extcap        virtfs extcap, called by Wireshark
+    extcap_install          makes Wireshark call virtfs extcap
     completion    candidates for the completion of command lines
     completion_line         candidates for a line of ctl
     serving       serves one mount, from attach to detach

@@ -80,7 +80,14 @@ The mount is DIR, or else $VIRTFS, the mount that contains the working directory
   virtfs ctl create 3 up inet 10.0.3.1/24
   virtfs ctl virt3 mtu 1400
 """
+_EXTCAP = """\
+Show the interfaces of all mounts in the lists of Wireshark and tshark, with capture filters.
+Install it once, then choose an interface in Wireshark, or name it to tshark:
 
+  virtfs extcap --install
+  tshark -D
+  tshark -i virtfs:/mnt/virt:virt3 -f 'icmp or arp'
+"""
 
 _EXEC = """\
 Run CMD with the tap of an interface as descriptor 3, at the speed of the bare tap. The interface is
@@ -146,6 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 line = given.line  # some versions of Python keep the "--"
                 ctl(given.directory, line[1:] if line[:1] == ["--"] else line)
                 return 0
+            case "extcap":
+                return _extcap(given)
             case "exec":
                 from virtfs.cli.execute import execute
 
@@ -166,6 +175,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 1
+
+
+def _extcap(given: argparse.Namespace) -> int:
+    if not (given.install or given.uninstall):
+        from virtfs.cli.extcap import extcap
+
+        extcap(given)
+        return 0
+    from virtfs.cli.extcap_install import install, uninstall
+
+    change = install if given.install else uninstall
+    change(given.everywhere)
+    return 0
 
 
 def _with_line_apart(words: Sequence[str]) -> list[str]:
@@ -256,6 +278,28 @@ def _parser() -> argparse.ArgumentParser:
         default=1.0,
         help="time between samples, 0.1 to 60 (1)",
     )
+
+    one = verbs.add_parser(
+        "extcap",
+        help="make Wireshark list the interfaces",
+        usage="virtfs extcap --install | --uninstall [--global]",
+        description=_EXTCAP,
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
+    task = one.add_mutually_exclusive_group()
+    task.add_argument("--install", action="store_true", help="make Wireshark call this command")
+    task.add_argument("--uninstall", action="store_true", help="undo --install")
+    one.add_argument("--global", dest="everywhere", action="store_true", help="for all users, not for this one alone")
+    calls = one.add_argument_group("calls of Wireshark, see extcap(4)")
+    calls.add_argument("--extcap-interfaces", action="store_true", help="list the interfaces")
+    calls.add_argument("--extcap-dlts", action="store_true", help="list the link types of an interface")
+    calls.add_argument("--extcap-config", action="store_true", help="list the options of an interface: none")
+    calls.add_argument("--capture", action="store_true", help="capture on an interface")
+    calls.add_argument("--extcap-interface", metavar="NAME", help="the interface, as --extcap-interfaces names it")
+    calls.add_argument("--extcap-capture-filter", metavar="EXPRESSION", help="the filter; without --capture, check it")
+    calls.add_argument("--fifo", metavar="FILE", help="where the capture goes")
+    calls.add_argument("--extcap-version", metavar="VERSION", nargs="?", const="", help="the version of Wireshark")
 
     one = verbs.add_parser("ctl", help="write a line to ctl", description=_CTL, formatter_class=raw)
     one.add_argument("-d", dest="directory", metavar="DIR", help="the mount, or the directory of one interface")

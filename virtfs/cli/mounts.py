@@ -104,6 +104,30 @@ def ask_patiently(directory: str, work: Work) -> bytes:
     return answer.data
 
 
+def ask_while_read(directory: str, work: Work, pipe: int) -> bytes:
+    """Call `work` for one directory, and return its result, or b"" as soon as nobody reads a pipe any more.
+
+    pipe: the descriptor of the end that is written, for example by `work`. OSError: the error of `work`.
+    """
+    data = b""
+    with _children([directory], work) as (pipes, (child,)):
+        own = next(iter(pipes.get_map()))
+        pipes.register(pipe, selectors.EVENT_READ)  # POLLERR: the pipe has no reader (pipe(7))
+        while own in pipes.get_map():
+            for key, _ in pipes.select():
+                if key.fd == pipe:
+                    return b""
+                if more := os.read(key.fd, 1 << 20):
+                    data += more
+                else:
+                    pipes.unregister(key.fd)
+        child.ended(STOPPED)
+        answer = _answer(data, False, child.status)
+    if answer.error is not None:
+        raise answer.error
+    return answer.data
+
+
 @contextmanager
 def _children(directories: Sequence[str], work: Work) -> Iterator[tuple[selectors.DefaultSelector, list[Child]]]:
     with ExitStack() as ending:
@@ -119,7 +143,14 @@ def _children(directories: Sequence[str], work: Work) -> Iterator[tuple[selector
 
 
 def _report(work: Work, directory: str, pipe: int) -> int:
-    """Call `work` and write its result into the pipe. Return 0, or 1 if the pipe gets an OSError. Runs in a child."""
+    """Call `work` and write its result into the pipe. Return 0, or 1 if the pipe gets an OSError. Runs in a child.
+
+    The child may outlive the command while the server is stopped. So it closes the standard streams, which may be pipes
+    whose readers wait for the end.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(null, stream)
     try:
         data, status = work(directory), 0
     except OSError as error:

@@ -47,6 +47,7 @@ Impairments and timing:
 Capture files:
 
     pcapng                writes pcapng
+    pcapng_sieve          removes frames from a pcapng stream
     tpacket               converts a packet socket's ring to pcapng
     savefile              decodes a capture file that arrives in pieces
     savefile_records      what the decoders of both formats share

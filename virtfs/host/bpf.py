@@ -122,6 +122,24 @@ def outgoing_only(program: Program) -> bytes:
     )
 
 
+class Matcher:
+    """Runs a compiled filter on frames in this process (pcap_offline_filter(3PCAP)).
+
+    VirtError EOPNOTSUPP: libpcap is not installed.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._run = _libpcap().pcap_offline_filter
+        self._instructions = ctypes.create_string_buffer(program.instructions, len(program.instructions))
+        self._program = _BpfProgram(len(program), ctypes.addressof(self._instructions))
+        self._header = _PacketHeader()
+
+    def __call__(self, frame: bytes, length: int) -> bool:
+        """Return whether the filter accepts a frame. length: bytes of the whole frame, of which `frame` may be less."""
+        self._header.captured, self._header.length = len(frame), length
+        return bool(self._run(ctypes.byref(self._program), ctypes.byref(self._header), frame))
+
+
 def _check_size(expression: str) -> None:
     if "\0" in expression:
         raise VirtError(errno.EINVAL, f"filter {quoted(expression)} contains a NUL byte")
@@ -135,6 +153,17 @@ class _BpfProgram(ctypes.Structure):
     """struct bpf_program (pcap/bpf.h). Its struct bpf_insn has the layout of struct sock_filter."""
 
     _fields_ = (("length", ctypes.c_uint), ("instructions", ctypes.c_void_p))
+
+
+class _PacketHeader(ctypes.Structure):
+    """struct pcap_pkthdr (pcap/pcap.h). The time, a struct timeval, is not used."""
+
+    _fields_ = (
+        ("seconds", ctypes.c_long),
+        ("microseconds", ctypes.c_long),
+        ("captured", ctypes.c_uint32),
+        ("length", ctypes.c_uint32),
+    )
 
 
 @cache
@@ -156,6 +185,7 @@ def _libpcap() -> ctypes.CDLL:
     program = ctypes.POINTER(_BpfProgram)
     library.pcap_compile.argtypes = [pcap_t, program, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint32]
     library.pcap_freecode.argtypes = [program]
+    library.pcap_offline_filter.argtypes = [program, ctypes.POINTER(_PacketHeader), ctypes.c_char_p]
     return library
 
 

@@ -1,0 +1,190 @@
+"""`virtfs extcap`: the interfaces of all mounts in the lists of Wireshark and tshark (extcap(4)).
+
+Wireshark calls a program in its extcap folder, which extcap_install.py writes:
+
+    --extcap-interfaces                                          lists the interfaces
+    --extcap-dlts, --extcap-config --extcap-interface NAME       the link types and the options of an interface
+    --extcap-capture-filter EXPRESSION --extcap-interface NAME   checks an expression
+    --capture --fifo FIFO --extcap-interface NAME                captures until SIGTERM, or until the FIFO is closed
+
+Wireshark shows in a dialog what a capture has written to standard error.
+"""
+
+import errno
+import os
+import re
+import signal
+import stat
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from functools import partial
+from json import loads
+from typing import NoReturn
+from zlib import crc32
+
+import virtfs
+from virtfs.cli.columns import host_of, state_of
+from virtfs.cli.mounts import ask, ask_while_read, read, say, visible
+from virtfs.core.errors import VirtError
+from virtfs.core.pcapng_sieve import Sieve
+from virtfs.core.quoting import one_line
+from virtfs.host.bpf import Matcher, compile_filter
+
+VERSION = f"extcap {{version={virtfs.__version__}}}{{display=virtfs}}\n"
+DLT = "dlt {number=1}{name=EN10MB}{display=Ethernet}\n"  # DLT_EN10MB, pcap-linktype(7)
+
+_PREFIX = "virtfs:"
+_ONE = re.compile(r"(.+?)(?::(virt[0-9]+))?")
+_PLAIN = frozenset(b"/-._+@~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+# Wireshark names a FIFO after the interface, and a file after its description. A file name has at most 255 bytes.
+_NAME_MAX = 160
+_SHOWN_MAX = 160  # bytes
+_OPENING = 30  # seconds to wait for a reader of the FIFO
+_READ = 1 << 20  # bytes
+# Errors of a read or an open after the mount has ended.
+_GONE = (errno.ENXIO, errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV)
+
+
+def extcap(given: Namespace) -> None:
+    """Answer a call of Wireshark. given: the options, as main.py parses them.
+
+    VirtError: the call is incomplete, or the capture fails or ends.
+    """
+    if given.extcap_interfaces:
+        say("".join([VERSION, *_interfaces()]))
+    elif given.extcap_dlts:
+        say(DLT)
+    elif given.capture:
+        if given.fifo is None or given.extcap_interface is None:
+            raise VirtError(errno.EINVAL, "extcap: --capture needs --extcap-interface and --fifo")
+        _capture(given.extcap_interface, given.extcap_capture_filter, given.fifo)
+    elif given.extcap_config:
+        pass  # there are no options
+    elif given.extcap_capture_filter is not None:
+        _check(given.extcap_capture_filter)
+    elif given.extcap_version is not None:
+        say(VERSION)
+    else:
+        raise VirtError(errno.EINVAL, "extcap is called by Wireshark: type `virtfs extcap --install` once")
+
+
+def _interfaces() -> Iterator[str]:
+    """Yield the lines about the interfaces of all mounts. Mounts that do not answer are left out."""
+    directories = list(_directories().values())
+    for directory, answer in zip(directories, ask(directories, partial(read, name="status.json")), strict=True):
+        if answer.error is None:
+            yield _line(_name(directory), f"all interfaces of {directory}")
+            for virt in loads(answer.data)["virts"]:
+                tap = virt["tap"]["name"]
+                rest = host_of(virt).removeprefix(tap).strip()
+                shown = f"{virt['name']} of {directory}: {tap} {state_of(virt)} {rest}".rstrip()
+                yield _line(f"{_name(directory)}:{virt['name']}", shown)
+
+
+def _line(name: str, shown: str) -> str:
+    """Return the line about an interface. A brace would end the text (extcap_parser.c of Wireshark)."""
+    text = one_line(shown).replace("{", "(").replace("}", ")").encode()[:_SHOWN_MAX].decode(errors="ignore")
+    return f"interface {{value={name}}}{{display={text}}}\n"
+
+
+def _name(directory: str) -> str:
+    """Return the name that a mount has in Wireshark. Later mounts at the same directory have the same name.
+
+    Wireshark separates names by commas in its preferences, so most characters are escaped, as in a URL.
+    """
+    data = os.fsencode(directory)
+    name = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in data)
+    if len(name) > _NAME_MAX:
+        name = f"{crc32(data):08x}...{name[-_NAME_MAX:]}"
+    return _PREFIX + name
+
+
+def _directories() -> dict[str, str]:
+    """Return the directories of the mounts, by the names that they have in Wireshark."""
+    return {_name(mount.directory): mount.directory for mount in visible()}
+
+
+def _check(expression: str) -> None:
+    """Check a filter. Wireshark expects an error on standard output and the status 0 (extcap.c, cb_verify_filter)."""
+    try:
+        compile_filter(expression)
+    except VirtError as error:
+        say(f"{error.strerror}\n")
+
+
+def _capture(name: str, expression: str | None, fifo: str) -> None:
+    """Copy the capture of an interface to a FIFO until it is closed or a signal arrives."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _end)
+    # If this process ended before dumpcap has opened the FIFO, Wireshark would report a missing device too.
+    out = _opened(fifo)
+    program = compile_filter(expression or "")
+    match = _ONE.fullmatch(name)
+    directory, virt = match.groups() if match else (name, None)
+    found = _directories().get(directory)
+    if found is None:
+        raise VirtError(errno.ENOENT, f'there is no mount "{directory.removeprefix(_PREFIX)}": refresh the list')
+    sieve = Sieve(Matcher(program)) if program else None
+    ask_while_read(found, partial(_copy, virt=virt, sieve=sieve, out=out), out)
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise SystemExit(0)
+
+
+def _opened(fifo: str) -> int:
+    """Open a FIFO for writing, and return the descriptor. VirtError: EINVAL, it is none; ETIMEDOUT, nobody reads it.
+
+    An open that waits for a reader (fifo(7)) would remain if Wireshark was killed.
+    """
+    if not stat.S_ISFIFO(os.stat(fifo).st_mode):
+        raise VirtError(errno.EINVAL, f'extcap: "{fifo}" is not a FIFO')
+    end = time.monotonic() + _OPENING
+    while True:
+        try:
+            out = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > end:
+                raise VirtError(errno.ETIMEDOUT, f'extcap: no program reads the FIFO "{fifo}"') from None
+            time.sleep(0.02)
+        else:
+            os.set_blocking(out, True)
+            return out
+
+
+def _copy(directory: str, virt: str | None, sieve: Sieve | None, out: int) -> bytes:
+    """Copy a capture to the FIFO until this has no reader, and return b"". Runs in a child.
+
+    VirtError: the capture fails or ends.
+    """
+    try:
+        capture = os.open(os.path.join(directory, virt or "", "pcap"), os.O_RDONLY)
+        while data := os.read(capture, _READ):
+            rest = memoryview(sieve.feed(data) if sieve else data)
+            while rest:
+                rest = rest[os.write(out, rest) :]
+    except BrokenPipeError:
+        return b""
+    except OSError as error:
+        raise VirtError(error.errno or errno.EIO, _sentence(error, directory, virt)) from None
+    raise VirtError(errno.ENXIO, f"{_shown(directory, virt)} has been destroyed, or the mount has ended")
+
+
+def _shown(directory: str, virt: str | None) -> str:
+    return f'{virt} of "{directory}"' if virt else f'"{directory}"'
+
+
+def _sentence(error: OSError, directory: str, virt: str | None) -> str:
+    """Return the sentence about a capture that has failed."""
+    what = _shown(directory, virt)
+    if error.errno == errno.EACCES:
+        remedy = f'root can give you {virt} with the command "{virt} owner NAME"' if virt else "only root has it"
+        return f"no permission to capture on {what}: {remedy}"
+    if error.errno == errno.ENOENT:
+        return f"there is no {what} any more: refresh the list of interfaces"
+    if error.errno in _GONE:
+        return f'the mount at "{directory}" has ended'
+    return f"cannot capture on {what}: {error.strerror}"

@@ -1,0 +1,107 @@
+"""`virtfs extcap --install`: make Wireshark and tshark call `virtfs extcap`.
+
+Wireshark runs each program in its personal and its global extcap folder. The program written here calls virtfs.
+"""
+
+import errno
+import os
+import re
+import shlex
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from virtfs.cli.extcap import DLT
+from virtfs.cli.mounts import say
+from virtfs.core.errors import VirtError
+
+_MARK = "# Written by `virtfs extcap --install`."
+# At its start Wireshark asks for the options of every interface, and later for the link types. The program answers this
+# itself, because it would take Python 0.1 s for each interface.
+_PROGRAM = f"""\
+#!/bin/sh
+{_MARK}
+case $1 in
+    --extcap-config) exit ;;
+    --extcap-dlts) echo '{DLT.strip()}'; exit ;;
+esac
+exec COMMAND extcap "$@"
+"""
+_PATIENCE = 30  # seconds
+
+
+def install(everywhere: bool) -> None:
+    """Write the program. everywhere: for all users, else for this one. A second call changes nothing.
+
+    VirtError: EEXIST, there is a file that virtfs has not written; ENOENT, the folder is unknown; EACCES, the folder
+    belongs to another user.
+    """
+    path = _path(everywhere)
+    _check_ours(path)
+    _check_rights(path.parent)
+    text = _PROGRAM.replace("COMMAND", shlex.join(_command()))
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        new.write_text(text)
+        new.chmod(0o755)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+    say(f"{path} is installed: Wireshark and tshark now list the interfaces of virtfs\n")
+
+
+def uninstall(everywhere: bool) -> None:
+    """Remove the program. A second call changes nothing. Errors are those of install()."""
+    path = _path(everywhere)
+    _check_ours(path)
+    _check_rights(path.parent)
+    path.unlink(missing_ok=True)
+    say(f"{path} is removed\n")
+
+
+def _check_ours(path: Path) -> None:
+    if os.path.lexists(path) and (path.is_symlink() or _MARK.encode() not in path.read_bytes().splitlines()):
+        raise VirtError(errno.EEXIST, f'"{path}" exists, and virtfs has not written it: remove it first')
+
+
+def _check_rights(folder: Path) -> None:
+    if folder.exists() and not os.access(folder, os.W_OK):
+        raise VirtError(errno.EACCES, f'extcap: this user cannot write to "{folder}": use sudo')
+
+
+def _path(everywhere: bool) -> Path:
+    told = _asked("tshark", "-G", "folders")
+    rows = dict(re.findall(r"^(.*?):\s*(/.*)$", told, re.MULTILINE))
+    if everywhere:
+        folder = rows.get("Global Extcap path", rows.get("Extcap path"))
+        if folder is None:
+            raise VirtError(errno.ENOENT, "extcap: tshark, which knows the folder for all users, is not installed")
+    else:
+        folder = rows.get("Personal Extcap path") or _personal()
+    return Path(folder, "virtfs")
+
+
+def _personal() -> str:
+    """Return the personal extcap folder. Wireshark 4.1 moved it, and tshark names it since then."""
+    version = re.search(r"([0-9]+)\.([0-9]+)", _asked("dumpcap", "--version"))
+    if version and (int(version[1]), int(version[2])) < (4, 1):
+        return os.path.join(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "wireshark/extcap")
+    return os.path.join(Path.home(), ".local/lib/wireshark/extcap")
+
+
+def _asked(*command: str) -> str:
+    """Return the output of a program, or "" if it is not installed or fails."""
+    with suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_PATIENCE, check=False)
+        return done.stdout.decode(errors="surrogateescape")
+    return ""
+
+
+def _command() -> list[str]:
+    """Return the command that runs this virtfs: the program that runs now, or its package."""
+    program = os.path.abspath(sys.argv[0])
+    if os.path.basename(program) == "virtfs" and os.access(program, os.X_OK) and os.path.isfile(program):
+        return [program]
+    return [sys.executable, "-P", "-m", "virtfs"]

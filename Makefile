@@ -53,10 +53,10 @@ attacks:
 	@tools/setup test
 	ATTACKS=8 PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -q -n0 -s tests/rights/test_memory.py $(ARGS)
 
-# QEMU boots from the network over each way to an interface. With KVM it is faster.
+# A virtual machine boots from the network over each way to an interface.
 boot:
 	@tools/setup test
-	PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -q -n0 tests/docs/boots.py $(ARGS)
+	PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -q -n0 tests/examples/test_pxe.py tests/examples/boots.py $(ARGS)
 
 bench:
 	@tools/setup bench
@@ -107,7 +107,7 @@ help:
 	@echo 'sudo make fuzz           a million random inputs to every parser, the channel and a mount (ARGS="--inputs 9000000")'
 	@echo 'sudo make soak           10 minutes of users, faults and kills against a model (ARGS="--minutes 2 --seed 7")'
 	@echo 'sudo make attacks        what one user can make the server hold: long attacks, and the peaks of its memory'
-	@echo 'sudo make boot           QEMU boots by DHCP and TFTP over frame, `virtfs exec` and a bind mount: a minute'
+	@echo 'sudo make boot           QEMU boots by DHCP and TFTP over each way to an interface: half a minute'
 	@echo 'sudo make bench          frames per second, compared with other programs (ARGS=--quick), and leaks'
 	@echo 'sudo make install        the command, mount.virtfs, man pages, completion, unit (PREFIX=/usr/local, DESTDIR=)'
 	@echo 'sudo make uninstall      remove what `make install` installed'

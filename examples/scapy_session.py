@@ -12,11 +12,14 @@ socket `wire`.
 import sys
 from pathlib import Path
 
+try:
+    from virtfs.scapy import VirtSocket  # the first import, since it says which scapy is needed
+except ImportError as error:
+    sys.exit(f"scapy_session.py: {error}")
+
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
-
-from virtfs.scapy import VirtSocket
 
 PATIENCE = 5  # seconds
 
@@ -40,6 +43,8 @@ def ask(wire: VirtSocket, own_mac: str, own: str, other: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 4:
         sys.exit("usage: scapy_session.py .../virtN ADDRESS OWN-ADDRESS")
-    virt = Path(sys.argv[1])
-    wire = VirtSocket(virt)
-    ask(wire, (virt / "address").read_text().strip(), sys.argv[3], sys.argv[2])
+    try:
+        wire = VirtSocket(sys.argv[1])
+        ask(wire, Path(sys.argv[1], "address").read_text().strip(), sys.argv[3], sys.argv[2])
+    except OSError as error:
+        sys.exit(f"scapy_session.py: {error}")

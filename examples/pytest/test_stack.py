@@ -1,5 +1,7 @@
 """A network stack in Python under test, here that of examples/responder.py, which answers ARP and ping.
 
+    virtfs shell -- pytest examples/pytest
+
 The kernel is the other end of the wire: its tap is in a namespace of its own, so that no address clashes.
 """
 

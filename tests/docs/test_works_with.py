@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from harness import compiled
 from harness.places import Place
 from harness.serving import Mount, frame
 from harness.waiting import until
@@ -29,7 +30,7 @@ _SLOW = pytest.mark.timeout(120)
 
 def more(heading: str) -> list[str]:
     """Return the blocks of a section of doc/works-with.md."""
-    return [block.text for block in blocks(section(_MORE, heading))]
+    return [block.text for block in blocks(section(_MORE, heading)) if block.language == "sh"]
 
 
 @pytest.fixture
@@ -74,32 +75,42 @@ def start(place: Place, commands: str) -> "subprocess.Popen[str]":
 def test_all_of_them_are_tried() -> None:
     assert list(_LINES) == ["QEMU", "socket", "lwIP", "slirp4netns", "socat", "VXLAN", "container", "dnsmasq", "scapy"]
     assert {line for line in re.findall("^## (.*)", _MORE, re.MULTILINE) if more(line)} == {
-        "In a few lines", "Native speed", "Sockets", "slirp4netns", "socat", "scapy"
+        "In a few lines", "Native speed", "Sockets", "Programs that open /dev/net/tun", "slirp4netns", "socat", "scapy"
     }  # fmt: skip
 
 
-@_SLOW
-def test_qemu_gets_its_address_from_dnsmasq(host: Mount) -> None:
-    """The firmware of the virtual machine boots from the network."""
+def test_an_address_from_dnsmasq(host: Mount) -> None:
     host.sh("mount -t tmpfs tmpfs /var/lib/misc")  # the leases
     start(host, f"{_LINES['dnsmasq'].strip()} --no-ping 2>/mnt/served")
     until(lambda: "sockets bound" in host.sh("cat /mnt/served || true"), "dnsmasq serves")
-    start(host, f"{_LINES['QEMU'].strip()} -nographic -boot n >/mnt/screen 2>&1")
-    until(lambda: "DHCPACK(tap3) 10.0.3." in host.sh("cat /mnt/served"), "a lease", 60)
+    got = host.sh(f"{sys.executable} {ROOT}/examples/dhcp_client.py virt3")
+    assert re.match(r"10\.0\.3\.\d+/24, ", got)
     host.end_programs()
     host.sh("umount /var/lib/misc")
 
 
+def test_qemu_over_frame(host: Mount) -> None:
+    """examples/pxe.sh boots over it."""
+    exchanges_frames(host, _LINES["QEMU"].strip(), lambda: "1" in host.sh("cat virt3/wait/reader"))
+
+
 @pytest.mark.parametrize("commands", [_LINES["socket"], more("Sockets")[0]], ids=["stream", "dgram"])
 def test_qemu_over_a_socket(host: Mount, commands: str) -> None:
-    """The firmware halts the processor of the virtual machine at once. QEMU itself sends and records frames."""
     cable, _, qemu = commands.replace("/tmp/", "/mnt/").strip().partition("\n")
     host.sh(cable)
+    exchanges_frames(host, qemu, lambda: '"state": "connected"' in host.read("status.json"))
+
+
+def exchanges_frames(host: Mount, qemu: str, connected: Callable[[], bool]) -> None:
+    """Assert that QEMU sends and receives frames.
+
+    The firmware halts the processor of the virtual machine at once. QEMU itself sends and records frames.
+    """
     host.sh("(head -c 65520 /dev/zero; printf '\\372\\364'; head -c 14 /dev/zero) >/mnt/halt")  # cli, hlt
     more = "-bios /mnt/halt -display none -monitor stdio -object filter-dump,id=d,netdev=n,file=/mnt/dump"
     machine = host.start("bash", "-c", f"{qemu} {more} >/mnt/screen 2>&1", stdin=subprocess.PIPE)
     assert machine.stdin is not None
-    until(lambda: '"state": "connected"' in host.read("status.json"), "QEMU is connected")
+    until(connected, "QEMU is connected")
     machine.stdin.write("announce_self\n")
     machine.stdin.flush()
     until(lambda: host.read("virt3/stats/tx_frames") != "0", "a frame from QEMU")
@@ -136,26 +147,25 @@ def test_two_hosts_over_tcp(hosts: tuple[Mount, Mount]) -> None:
 
 @pytest.fixture(scope="module")
 def lwip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compile the program lwip.c, and return its path."""
-    program = tmp_path_factory.mktemp("lwip") / "lwip"
-    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "lwip"], check=True, capture_output=True, text=True)
-    source = Path(__file__).with_name("lwip.c")
-    subprocess.run(["gcc", "-o", str(program), str(source), *flags.stdout.split()], check=True)
-    return program
+    return compiled.example("lwip", tmp_path_factory.mktemp("lwip"))
 
 
-@pytest.mark.parametrize("way", ["bind", "exec"])
+@pytest.mark.parametrize("way", ["frame", "bind", "exec"])
 def test_lwip(host: Mount, lwip: Path, way: str) -> None:
     """The owner of the interface runs it, without root."""
     host.sh(f"echo virt3 owner daemon >ctl; cp {lwip} /mnt")
-    line = _LINES["lwIP"].replace("exec ./", f"exec {AS_DAEMON} ./") if way == "bind" else more("Native speed")[1]
-    start(host, with_virtfs(host, line.replace("./lwip", "./lwip 10.0.3.2")))
+    line = {
+        "frame": f"{AS_DAEMON} {_LINES['lwIP'].strip()}",
+        "bind": more("Programs that open /dev/net/tun")[0].replace("exec ", f"exec {AS_DAEMON} "),
+        "exec": with_virtfs(host, more("Native speed")[1]),
+    }[way]
+    start(host, line.replace("examples/c/lwip", "/mnt/lwip"))
     host.sh("cat virt3/wait/reader; ping -q -c2 -i0.1 -w5 10.0.3.2")
     assert host.sh("echo hello, lwIP | socat -t5 - TCP:10.0.3.2:7") == "hello, lwIP\n"
 
 
 def test_qemu_accepts_the_descriptor(host: Mount) -> None:
-    """Boots over it take 8 s of processor time each: see boots.py."""
+    """examples/pxe.sh boots over it."""
     host.sh("echo virt3 owner daemon >ctl")
     line = with_virtfs(host, more("Native speed")[0].strip())
     command = f"{line} -S -display none -monitor stdio -nodefaults <<<'info network\nquit'"
@@ -244,7 +254,7 @@ def test_a_container(host: Mount) -> None:
 
 @_SLOW
 def test_scapy(host: Mount) -> None:
-    command = _LINES["scapy"].replace("python3", sys.executable).replace("examples/", f"{ROOT}/examples/")
+    command = _LINES["scapy"].replace("examples/", f"{ROOT}/examples/").replace("python3", sys.executable)
     output = host.sh(f"echo 'print(wire.desc)' | {command}", seconds=60)
     assert "10.0.3.1 is at" in output
     assert "echo-reply" in output

@@ -11,24 +11,7 @@ from harness.places import DIR, Place, finished
 from harness.serving import ENVIRONMENT, Mount, Virt, frame
 from harness.waiting import until, until_it_waits
 
-from .test_streams import TESTED
-
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def test_there_are_no_others() -> None:
-    tested = {
-        "cable.sh",
-        "responder.py",
-        "many_hosts.py",
-        "sniff.sh",
-        "lab.ctl",
-        "lab.sh",
-        "fetch.py",
-        "internet.sh",
-        "two_hosts.sh",
-    } | TESTED
-    assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == tested
 
 
 def test_many_hosts(elsewhere: Place) -> None:

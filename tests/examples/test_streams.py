@@ -15,7 +15,6 @@ from harness.serving import Mount, Virt, frame
 from harness.waiting import until, until_it_waits
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-TESTED = {"capture.sh", "replay.sh", "wan.sh", "frames.sh", "scapy_session.py"}
 PIPE = subprocess.PIPE
 
 

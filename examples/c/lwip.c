@@ -1,0 +1,195 @@
+/*
+ * A host on the stack lwIP: answers ping, and echoes what it gets on TCP port 7. Needs Debian's liblwip-dev.
+ *
+ *     make -C examples/c lwip
+ *     echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
+ *     examples/c/lwip /mnt/virt/virt3 10.0.3.2 &                    # on the frame file
+ *     ping -c 3 10.0.3.2; echo hello | socat - TCP:10.0.3.2:7
+ *
+ *     virtfs exec 3 -- examples/c/lwip fd=3 10.0.3.2                # on the tap itself, at the speed of a bare tap
+ *
+ * start(), send_frame() and receive() are a driver for lwIP. One read(2) receives one frame, one write(2) sends one. The
+ * program ends with Ctrl-C, or when read(2) fails because the interface is set down or destroyed.
+ *
+ * With the argument `tun`, it uses lwIP's own driver, which opens /dev/net/tun. doc/works-with.md lends that a tap.
+ */
+#define _POSIX_C_SOURCE 200809L
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <lwip/api.h>
+#include <lwip/etharp.h>
+#include <lwip/netif.h>
+#include <lwip/tcpip.h>
+#include <netif/tapif.h>
+
+enum { FRAME_MAX = 65553, ECHO_PORT = 7, BACKLOG = 8 };
+
+static const char *wire; /* the first argument */
+static int fd;
+
+/* Print what is wrong with the wire, and end the program. */
+static void
+fail(const char *reason)
+{
+	fprintf(stderr, "lwip: %s: %s\n", wire, reason);
+	exit(1);
+}
+
+/* Send a frame. lwIP as Debian builds it passes it in one piece (LWIP_NETIF_TX_SINGLE_PBUF). */
+static err_t
+send_frame(struct netif *netif, struct pbuf *frame)
+{
+	(void)netif;
+	return write(fd, frame->payload, frame->len) == frame->len ? ERR_OK : ERR_IF;
+}
+
+/* Read the address of virt from the interface's directory. A descriptor has none, so it is made from the IP address. */
+static void
+read_address(struct netif *netif)
+{
+	char path[PATH_MAX];
+	unsigned char *mac = netif->hwaddr;
+	FILE *file;
+
+	mac[0] = 2; /* locally administered */
+	memcpy(mac + 2, &netif_ip4_addr(netif)->addr, 4);
+	snprintf(path, sizeof(path), "%s/address", wire);
+	if ((file = fopen(path, "r")) != NULL) {
+		if (fscanf(file, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", mac, mac + 1, mac + 2, mac + 3, mac + 4, mac + 5) != 6)
+			fail("its address cannot be read");
+		fclose(file);
+	}
+}
+
+/* Tell lwIP what the interface can do. */
+static err_t
+start(struct netif *netif)
+{
+	memcpy(netif->name, "vi", 2);
+	netif->output = etharp_output;
+	netif->linkoutput = send_frame;
+	netif->mtu = 1500;
+	netif->hwaddr_len = 6;
+	netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET;
+	read_address(netif);
+	return ERR_OK;
+}
+
+/* Pass frames to lwIP until read fails. The descriptor of a tap does not block, so poll(2) waits. */
+static void
+receive(struct netif *netif)
+{
+	static char bytes[FRAME_MAX];
+	struct pollfd ready = {.fd = fd, .events = POLLIN};
+	ssize_t length;
+
+	for (;;) {
+		while ((length = read(fd, bytes, sizeof(bytes))) > 0) {
+			/* Not PBUF_POOL, whose buffers have 592 bytes in Debian 12; lwIP writes beyond their end. */
+			struct pbuf *frame = pbuf_alloc(PBUF_RAW, (u16_t)length, PBUF_RAM);
+
+			if (frame == NULL)
+				continue; /* out of memory; TCP sends it again */
+			pbuf_take(frame, bytes, (u16_t)length);
+			if (netif->input(frame, netif) != ERR_OK)
+				pbuf_free(frame);
+		}
+		if (length == 0 || (errno != EAGAIN && errno != EINTR))
+			fail(length == 0 ? "end of file" : strerror(errno));
+		poll(&ready, 1, -1);
+	}
+}
+
+/* Send everything back to one client. */
+static void
+echo(void *argument)
+{
+	struct netconn *client = argument;
+	struct netbuf *data;
+	void *part;
+	u16_t length;
+
+	while (netconn_recv(client, &data) == ERR_OK) {
+		do {
+			netbuf_data(data, &part, &length);
+			netconn_write(client, part, length, NETCONN_COPY);
+		} while (netbuf_next(data) >= 0);
+		netbuf_delete(data);
+	}
+	netconn_close(client);
+	netconn_delete(client);
+}
+
+/* Accept clients. */
+static void
+serve(void *unused)
+{
+	struct netconn *server = netconn_new(NETCONN_TCP), *client;
+
+	(void)unused;
+	netconn_bind(server, IP_ADDR_ANY, ECHO_PORT);
+	netconn_listen_with_backlog(server, BACKLOG);
+	while (netconn_accept(server, &client) == ERR_OK)
+		sys_thread_new("echo", echo, client, 0, 0);
+}
+
+/* Open the frame file of an interface, and return it; or return the descriptor in "fd=N". */
+static int
+open_wire(void)
+{
+	char path[PATH_MAX], end;
+	int opened;
+
+	if (sscanf(wire, "fd=%d%c", &opened, &end) == 1) {
+		if (fcntl(opened, F_GETFD) == -1)
+			fail("this descriptor is not open; try virtfs exec 3 -- ./lwip fd=3 ADDRESS");
+		return opened;
+	}
+	snprintf(path, sizeof(path), "%s/frame", wire);
+	if ((opened = open(path, O_RDWR)) == -1)
+		fail(errno == ENOENT || errno == ENOTDIR ? "this is not the directory of an interface of virtfs" : strerror(errno));
+	return opened;
+}
+
+int
+main(int argc, char **argv)
+{
+	static struct netif netif;
+	ip4_addr_t address, mask;
+	int tun;
+
+	if (argc != 3 || !ip4addr_aton(argv[2], &address)) {
+		fprintf(stderr, "usage: lwip .../virtN|fd=N|tun ADDRESS\n");
+		return 2;
+	}
+	wire = argv[1];
+	tun = strcmp(wire, "tun") == 0;
+	if (tun && getenv("PRECONFIGURED_TAPIF") == NULL)
+		fail("PRECONFIGURED_TAPIF must be the name of the tap, such as tap3");
+	if (!tun)
+		fd = open_wire();
+
+	IP4_ADDR(&mask, 255, 255, 255, 0);
+	tcpip_init(NULL, NULL);
+	LOCK_TCPIP_CORE();
+	netif_add(&netif, &address, &mask, NULL, NULL, tun ? tapif_init : start, tcpip_input);
+	netif_set_up(&netif);
+	netif_set_link_up(&netif);
+	UNLOCK_TCPIP_CORE();
+	sys_thread_new("serve", serve, NULL, 0, 0);
+	printf("%s answers ping, and echoes on TCP port %d\n", argv[2], ECHO_PORT);
+	fflush(stdout);
+	if (tun)
+		for (;;)
+			pause();
+	receive(&netif);
+	return 0;
+}

@@ -122,8 +122,9 @@ class Failure(NamedTuple):
     number: int
 
     def __str__(self) -> str:
-        file, line = self.place.lines[0]
-        return f"{self.place.door}: {errno.errorcode.get(self.number, 'no thread')} at {file}:{line}, call {self.time}"
+        """Return the failure with the way to the door: the caller, the caller's caller and so on."""
+        way = " < ".join(f"{file}:{line}" for file, line in self.place.lines)
+        return f"{self.place.door}: {errno.errorcode.get(self.number, 'no thread')}, call {self.time} at {way}"
 
 
 class Calls:

@@ -127,11 +127,43 @@ def alike(picture: dict[str, object]) -> str:
     })  # fmt: skip
 
 
+def differences(wanted: str, now: str) -> str:
+    """Return the parts in which two pictures, as text, differ."""
+    before, after = json.loads(wanted), json.loads(now)
+    parts = (f"{part}: {after[part]!r} instead of {before[part]!r}" for part in before if before[part] != after[part])
+    return "; ".join(parts)
+
+
+def kernel_says() -> str:
+    """Return what ip(8) shows about all interfaces here and in FAR, with all settings of bridges and their ports."""
+    told = []
+    for where in ((), ("-n", FAR)):
+        for about in ("link", "address"):
+            line = ("ip", *where, "-d", "-o", about, "show")
+            shown = subprocess.run(line, check=False, capture_output=True, text=True)
+            rows = (f"        {row}" for row in (shown.stdout + shown.stderr).splitlines() if " lo" not in row)
+            told += [f"      {' '.join(line)}", *rows]
+    return "\n".join(told)
+
+
 Step = Callable[[Daemon], Awaitable[None]]
 
 
+@dataclass(frozen=True)
+class Said:
+    """A step that writes lines to ctl. As text, it is these lines."""
+
+    lines: str
+
+    def __str__(self) -> str:
+        return self.lines.replace("\n", "; ")
+
+    async def __call__(self, daemon: Daemon) -> None:
+        await daemon.say(self.lines)
+
+
 def say(text: str) -> Step:
-    return lambda daemon: daemon.say(text)
+    return Said(text)
 
 
 def opened(path: str, flags: int = os.O_RDONLY) -> Step:
@@ -295,7 +327,7 @@ async def attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Awa
     with trio.move_on_after(LIMIT) as limit:
         await _attempt(daemon, case, what, trial, done)
     if limit.cancelled_caught:
-        case.wrong.append(f"{what}: the request or the way back hangs")
+        case.wrong.append(f"{what}: the request or the way back hangs ({case.what})")
         raise AssertionError(f"{what} hangs")
 
 
@@ -317,9 +349,8 @@ async def _attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Aw
         case.wrong.append(f"{what}: {said}")
     if said:
         if not await until(lambda: daemon.picture() == before):
-            now = daemon.picture()
-            changed = {key: (before[key], now[key]) for key in before if before[key] != now[key]}
-            case.wrong.append(f"{what}: refused ({said}), yet {changed}")
+            changed = differences(json.dumps(before), json.dumps(daemon.picture()))
+            case.wrong.append(f"{what}: ({case.what}) is refused ({said}), yet {changed}\n{kernel_says()}")
         if not await until(lambda: count() <= descriptors_before):
             case.wrong.append(f"{what}: {count() - descriptors_before} descriptors lost ({said})")
         try:
@@ -328,7 +359,8 @@ async def _attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Aw
             case.wrong.append(f"{what}: {said}; once more: {refusal}")
             return
     if not await until(lambda: alike(daemon.picture()) == done):
-        case.wrong.append(f"{what}: done, yet {alike(daemon.picture())} and not {done}")
+        changed = differences(done, alike(daemon.picture()))
+        case.wrong.append(f"{what}: ({case.what}) is done, yet {changed}\n{kernel_says()}")
     await do(daemon, case.after)
 
 

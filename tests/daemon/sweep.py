@@ -1,8 +1,9 @@
 """Run users' requests, making each function that reaches the kernel fail in turn, with each errno that it can give.
 
 This is a program, which runs in namespaces of its own. It prints one line of JSON for each case: its name, the number
-of calls of doors, the number of failures tried, and the faults found.
-Arguments: the cases to try (default: all). --sample COUNT SEED tries only COUNT random failures of each case.
+of calls of doors, the number of failures tried, their errnos, and the faults found.
+Arguments: the cases to try (default: all). --sample COUNT SEED tries only COUNT random failures of each case. --table
+prints a table instead, and runs a case on each processor.
 """
 
 import json
@@ -16,10 +17,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from contextlib import closing as closes
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -44,7 +47,7 @@ from virtfs.host import descriptors, netns
 from virtfs.host.netnames import open_netns
 from virtfs.host.peers import Peer
 
-from .doors import Calls, Failure, failing, table
+from .doors import NO_ERRNO, Calls, Failure, failing, table
 from .seen import Seen
 from .seen import descriptors as count
 
@@ -214,6 +217,7 @@ class Case:
     wrong: the faults found
     calls: the number of calls of doors
     tried: the number of failures tried
+    errnos: the names of their errnos
     """
 
     what: Step
@@ -222,6 +226,7 @@ class Case:
     wrong: list[str] = field(default_factory=list)
     calls: int = 0
     tried: int = 0
+    errnos: set[str] = field(default_factory=set)
 
 
 ONE = say("create 1 up inet 10.0.1.1/24")
@@ -409,6 +414,7 @@ async def proceed(daemon: Daemon, case: Case, course: Course) -> None:
     known = len(case.wrong)
     while course.failures and len(case.wrong) == known:
         failure = course.failures.pop()
+        case.errnos.add(failure.errno)
 
         async def one_fails(failure: Failure = failure) -> str:
             with failing(failure):
@@ -503,6 +509,7 @@ class Life:
     wrong: list[str] = field(default_factory=list)
     calls: int = 0
     tried: int = 0
+    errnos: set[str] = field(default_factory=set)
 
 
 LIVES = {
@@ -534,6 +541,7 @@ async def sweep_life(life: Life, sample: int, chance: random.Random) -> None:
     failures = calls.failures()
     for failure in chance.sample(failures, min(sample, len(failures))) if sample else failures:
         life.tried += 1
+        life.errnos.add(failure.errno)
         before = count()
         try:
             with trio.fail_after(LIMIT):
@@ -567,25 +575,64 @@ async def main(names: list[str], sample: int, seed: str) -> None:
 
 
 def tell(name: str, case: Case | Life) -> None:
-    """Print the result of a case: as JSON, or as a row of a table."""
-    if TABLE:
-        print(f"{name:20} {case.calls:7} {case.tried:7} {len(case.wrong):7}", *case.wrong, sep="\n    ", flush=True)
-    else:
-        print(json.dumps([name, case.calls, case.tried, case.wrong]), flush=True)
+    """Print the result of a case as JSON."""
+    print(json.dumps([name, case.calls, case.tried, sorted(case.errnos), case.wrong]), flush=True)
+
+
+# Its own network and mount namespaces: the cases create tap1, bridge0 and so on.
+COMMAND = ("unshare", "--net", "--mount", "--propagation", "private", sys.executable, "-m", "daemon.sweep")
+
+
+class Result(NamedTuple):
+    """What tell() prints about a case."""
+
+    name: str
+    calls: int
+    tried: int
+    errnos: list[str]
+    wrong: list[str]
+
+    def __str__(self) -> str:
+        row = f"{self.name:20} {self.calls:7} {self.tried:7} {len(self.wrong):7}"
+        return "\n    ".join((row, *self.wrong))
+
+
+def swept(name: str, *sample: str) -> Result:
+    """Run one case in a process of its own, and return its result."""
+    told = subprocess.run((*COMMAND, *sample, name), check=False, capture_output=True, text=True)
+    return Result(*json.loads(told.stdout)) if not told.returncode else Result(name, 0, 0, [], [told.stderr])
+
+
+def show_table(names: list[str], *sample: str) -> None:
+    """Run cases, one on each processor, and print a table of the results with their total."""
+    print(f"{'case':20} {'calls':>7} {'tried':>7} {'faults':>7}", flush=True)
+    results = []
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for result in pool.map(lambda name: swept(name, *sample), names):
+            print(result, flush=True)
+            results.append(result)
+    calls, tried = sum(result.calls for result in results), sum(result.tried for result in results)
+    print(f"{f'{len(names)} cases':20} {calls:7} {tried:7} {sum(len(result.wrong) for result in results):7}")
+    errnos = {errno for result in results for errno in result.errnos if errno != NO_ERRNO}
+    print(f"{len(errnos)} errnos: {' '.join(sorted(errnos))}")
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.CRITICAL)
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
-    subprocess.run(["ip", "netns", "add", FAR], check=True)
-    FAR_NAMESPACE = open_netns(FAR)
     words = sys.argv[1:]
+    with_table = "--table" in words
+    names = [word for word in words if word in CASES or word in LIVES]
     SAMPLE, SEED = 0, ""
-    if TABLE := "--table" in words:
-        words.remove("--table")
-        print(f"{'case':20} {'calls':>7} {'tried':>7} {'faults':>7}", flush=True)
     if "--sample" in words:
         at = words.index("--sample")
         SAMPLE, SEED = int(words[at + 1]), words[at + 2]
         del words[at : at + 3]
-    trio.run(main, words, SAMPLE, SEED)
+    if unknown := [word for word in words if word not in names and word != "--table"]:
+        sys.exit(f"there is no case {unknown[0]!r}: {', '.join((*CASES, *LIVES))}")
+    if with_table:
+        show_table(names or [*CASES, *LIVES], *(("--sample", str(SAMPLE), SEED) if SAMPLE else ()))
+    else:
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
+        subprocess.run(["ip", "netns", "add", FAR], check=True)
+        FAR_NAMESPACE = open_netns(FAR)
+        trio.run(main, names, SAMPLE, SEED)

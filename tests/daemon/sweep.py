@@ -3,7 +3,7 @@
 This is a program, which runs in namespaces of its own. It prints one line of JSON for each case: its name, the number
 of calls of doors, the number of failures tried, their errnos, and the faults found.
 Arguments: the cases to try (default: all). --sample COUNT SEED tries only COUNT random failures of each case. --table
-prints a table instead, and runs a case on each processor.
+prints a table instead, and runs several cases at a time: --workers COUNT, by default one on each processor.
 """
 
 import json
@@ -603,11 +603,11 @@ def swept(name: str, *sample: str) -> Result:
     return Result(*json.loads(told.stdout)) if not told.returncode else Result(name, 0, 0, [], [told.stderr])
 
 
-def show_table(names: list[str], *sample: str) -> None:
-    """Run cases, one on each processor, and print a table of the results with their total."""
+def show_table(names: list[str], workers: int, *sample: str) -> None:
+    """Run cases, `workers` at a time, and print a table of the results with their total."""
     print(f"{'case':20} {'calls':>7} {'tried':>7} {'faults':>7}", flush=True)
     results = []
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         for result in pool.map(lambda name: swept(name, *sample), names):
             print(result, flush=True)
             results.append(result)
@@ -627,10 +627,15 @@ if __name__ == "__main__":
         at = words.index("--sample")
         SAMPLE, SEED = int(words[at + 1]), words[at + 2]
         del words[at : at + 3]
+    workers = len(os.sched_getaffinity(0))
+    if "--workers" in words:
+        at = words.index("--workers")
+        workers = int(words[at + 1])
+        del words[at : at + 2]
     if unknown := [word for word in words if word not in names and word != "--table"]:
         sys.exit(f"there is no case {unknown[0]!r}: {', '.join((*CASES, *LIVES))}")
     if with_table:
-        show_table(names or [*CASES, *LIVES], *(("--sample", str(SAMPLE), SEED) if SAMPLE else ()))
+        show_table(names or [*CASES, *LIVES], workers, *(("--sample", str(SAMPLE), SEED) if SAMPLE else ()))
     else:
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
         subprocess.run(["ip", "netns", "add", FAR], check=True)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, asynccontextmanager
 from contextlib import closing as closes
 from dataclasses import dataclass, field
@@ -327,21 +327,24 @@ async def do(daemon: Daemon, steps: tuple[Step, ...]) -> None:
         await step(daemon)
 
 
-async def attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Awaitable[str]], done: str) -> None:
+async def attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Awaitable[str]], course: "Course") -> None:
     """Try one failure within LIMIT seconds."""
     with trio.move_on_after(LIMIT) as limit:
-        await _attempt(daemon, case, what, trial, done)
+        await _attempt(daemon, case, what, trial, course.done, course.empty)
     if limit.cancelled_caught:
         case.wrong.append(f"{what}: the request or the way back hangs ({case.what})")
         raise AssertionError(f"{what} hangs")
 
 
-async def _attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Awaitable[str]], done: str) -> None:
+async def _attempt(
+    daemon: Daemon, case: Case, what: str, trial: Callable[[], Awaitable[str]], done: str, empty: str
+) -> None:
     """Try one failure, and add the faults found to the case.
 
     what: describes the failure in the faults
     trial: runs the request while a door fails; returns the error sentence, "" on success
     done: the picture after a successful request, as text
+    empty: the picture before and after everything, as text
     """
     case.tried += 1
     await do(daemon, case.before)
@@ -367,6 +370,10 @@ async def _attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Aw
         changed = differences(done, alike(daemon.picture()))
         case.wrong.append(f"{what}: ({case.what}) is done, yet {changed}\n{kernel_says()}")
     await do(daemon, case.after)
+    # While another thread makes a system call on a tap, closing the tap's descriptor does not delete the tap yet.
+    if not await until(lambda: alike(daemon.picture()) == empty):
+        changed = differences(empty, alike(daemon.picture()))
+        case.wrong.append(f"{what}: ({case.what}) is undone, yet {changed}\n{kernel_says()}")
 
 
 async def refusal(work: Awaitable[None]) -> str:
@@ -384,10 +391,11 @@ async def refusal(work: Awaitable[None]) -> str:
 class Course:
     """The failures of one case that are still to be tried.
 
-    done: the picture after a successful request, as text. room: the number of descriptors left in the next attempt, -1
-    once the request has succeeded with so few.
+    empty, done: the pictures before everything and after a successful request, as text. room: the number of descriptors
+    left in the next attempt, -1 once the request has succeeded with so few.
     """
 
+    empty: str
     done: str
     failures: list[Failure]
     room: int
@@ -396,6 +404,7 @@ class Course:
 
 async def prepare(daemon: Daemon, case: Case, sample: int, chance: random.Random) -> Course:
     """Run the request once, and choose the failures to try: all of them, or `sample` ones if that is not 0."""
+    empty = alike(daemon.picture())
     await do(daemon, case.before)
     with failing() as calls:
         await case.what(daemon)
@@ -403,10 +412,11 @@ async def prepare(daemon: Daemon, case: Case, sample: int, chance: random.Random
     case.calls = calls.times.total()
     done = alike(daemon.picture())
     await do(daemon, case.after)
+    assert await until(lambda: alike(daemon.picture()) == empty)
     failures = calls.failures()
     if sample:
-        return Course(done, chance.sample(failures, min(sample, len(failures))), chance.randrange(4), -1)
-    return Course(done, failures, 0, 1)
+        return Course(empty, done, chance.sample(failures, min(sample, len(failures))), chance.randrange(4), -1)
+    return Course(empty, done, failures, 0, 1)
 
 
 async def proceed(daemon: Daemon, case: Case, course: Course) -> None:
@@ -420,7 +430,7 @@ async def proceed(daemon: Daemon, case: Case, course: Course) -> None:
             with failing(failure):
                 return await refusal(case.what(daemon))
 
-        await attempt(daemon, case, str(failure), one_fails, course.done)
+        await attempt(daemon, case, str(failure), one_fails, course)
     while course.room >= 0 and len(case.wrong) == known:
         room, course.room = course.room, course.room + 1
 
@@ -431,7 +441,7 @@ async def proceed(daemon: Daemon, case: Case, course: Course) -> None:
                     course.room = -1
                 return said
 
-        await attempt(daemon, case, f"{room} descriptors left", full, course.done)
+        await attempt(daemon, case, f"{room} descriptors left", full, course)
 
 
 async def sweep(case: Case, sample: int, chance: random.Random) -> None:
@@ -608,9 +618,9 @@ def show_table(names: list[str], workers: int, *sample: str) -> None:
     print(f"{'case':20} {'calls':>7} {'tried':>7} {'faults':>7}", flush=True)
     results = []
     with ThreadPoolExecutor(workers) as pool:
-        for result in pool.map(lambda name: swept(name, *sample), names):
-            print(result, flush=True)
-            results.append(result)
+        for future in as_completed([pool.submit(swept, name, *sample) for name in names]):
+            results.append(future.result())
+            print(results[-1], flush=True)
     calls, tried = sum(result.calls for result in results), sum(result.tried for result in results)
     print(f"{f'{len(names)} cases':20} {calls:7} {tried:7} {sum(len(result.wrong) for result in results):7}")
     errnos = {errno for result in results for errno in result.errnos if errno != NO_ERRNO}

@@ -14,8 +14,8 @@ A caller gets a complete and consistent answer, or an error. The kernel tells wh
 - A dump failed: NLMSG_DONE contains a negative errno, after any number of messages (af_netlink.c netlink_dump_done).
 - An earlier dump of this socket still runs (EBUSY).
 
-A failed dump is the kernel's answer, and thus an error. In the other cases what is left of earlier answers is discarded,
-and the request is sent again, up to ATTEMPTS times in all.
+A failed dump is an error. In the other cases what is left of earlier answers is discarded, and the request is sent
+again, up to ATTEMPTS times in all.
 """
 
 import errno

@@ -370,7 +370,7 @@ async def _attempt(
         changed = differences(done, alike(daemon.picture()))
         case.wrong.append(f"{what}: ({case.what}) is done, yet {changed}\n{kernel_says()}")
     await do(daemon, case.after)
-    # While another thread makes a system call on a tap, closing the tap's descriptor does not delete the tap yet.
+    # The tap can outlive the answer for a moment: a system call of another thread may still hold its file.
     if not await until(lambda: alike(daemon.picture()) == empty):
         changed = differences(empty, alike(daemon.picture()))
         case.wrong.append(f"{what}: ({case.what}) is undone, yet {changed}\n{kernel_says()}")

@@ -41,3 +41,20 @@ def test_any_caller(how: str) -> None:
         start_new_session=True,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_a_script_ends_with_pytest(tmp_path: Path) -> None:
+    """Even if pytest is killed. What the script has started, also in sessions of its own, keeps the pipe open."""
+    pipe, text = tmp_path / "pipe", 'exec 3>"$1"; setsid sleep 1000 & echo ready >&3; sleep 1000'
+    os.mkfifo(pipe)
+    program = f"from harness.running import script; script({text!r}, {str(pipe)!r})"
+    path = {**os.environ, "PYTHONPATH": f"{_TESTS}:{_TESTS.parent}"}
+    pytest_ = subprocess.Popen([sys.executable, "-c", program], env=path, stdin=subprocess.DEVNULL)
+    try:
+        with pipe.open() as told:
+            assert told.readline() == "ready\n"
+            pytest_.kill()
+            assert told.read() == ""
+    finally:
+        pytest_.kill()
+        pytest_.wait()

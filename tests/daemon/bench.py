@@ -148,6 +148,10 @@ class FakeMonitor:
     def __init__(self) -> None:
         self.drain: Callable[[], list[Event]] = list
 
+    def watch(self, namespace: int) -> int | None:
+        """Return the nsid of a namespace: all fake taps are in the daemon's own."""
+        return None
+
 
 class FakeKernel:
     """Replaces Kernel, and starts no threads."""

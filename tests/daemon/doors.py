@@ -50,6 +50,7 @@ from pyroute2.netlink import NLM_F_CREATE
 from virtfs.core.errors import VirtError
 from virtfs.host import netns, rtnl, timer, uring
 
+NO_ERRNO = "no thread"
 NO_THREAD = 0  # stands for the RuntimeError of a thread that cannot be started
 NONE_LEFT = (EMFILE, ENFILE, ENOMEM)
 MADE = (EACCES, EIO, ENOSPC, EDQUOT, EROFS, ENOMEM)  # for a call that changes a directory
@@ -121,9 +122,14 @@ class Failure(NamedTuple):
     time: int
     number: int
 
+    @property
+    def errno(self) -> str:
+        return errno.errorcode.get(self.number, NO_ERRNO)
+
     def __str__(self) -> str:
-        file, line = self.place.lines[0]
-        return f"{self.place.door}: {errno.errorcode.get(self.number, 'no thread')} at {file}:{line}, call {self.time}"
+        """Return the failure with the way to the door: the caller, the caller's caller and so on."""
+        way = " < ".join(f"{file}:{line}" for file, line in self.place.lines)
+        return f"{self.place.door}: {self.errno}, call {self.time} at {way}"
 
 
 class Calls:

@@ -1,8 +1,9 @@
 """Run users' requests, making each function that reaches the kernel fail in turn, with each errno that it can give.
 
 This is a program, which runs in namespaces of its own. It prints one line of JSON for each case: its name, the number
-of calls of doors, the number of failures tried, and the faults found.
-Arguments: the cases to try (default: all). --sample COUNT SEED tries only COUNT random failures of each case.
+of calls of doors, the number of failures tried, their errnos, and the faults found.
+Arguments: the cases to try (default: all). --sample COUNT SEED tries only COUNT random failures of each case. --table
+prints a table instead, and runs several cases at a time: --workers COUNT, by default one on each processor.
 """
 
 import json
@@ -16,10 +17,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, asynccontextmanager
 from contextlib import closing as closes
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -44,7 +47,7 @@ from virtfs.host import descriptors, netns
 from virtfs.host.netnames import open_netns
 from virtfs.host.peers import Peer
 
-from .doors import Calls, Failure, failing, table
+from .doors import NO_ERRNO, Calls, Failure, failing, table
 from .seen import Seen
 from .seen import descriptors as count
 
@@ -127,11 +130,43 @@ def alike(picture: dict[str, object]) -> str:
     })  # fmt: skip
 
 
+def differences(wanted: str, now: str) -> str:
+    """Return the parts in which two pictures, as text, differ."""
+    before, after = json.loads(wanted), json.loads(now)
+    parts = (f"{part}: {after[part]!r} instead of {before[part]!r}" for part in before if before[part] != after[part])
+    return "; ".join(parts)
+
+
+def kernel_says() -> str:
+    """Return what ip(8) shows about all interfaces here and in FAR, with all settings of bridges and their ports."""
+    told = []
+    for where in ((), ("-n", FAR)):
+        for about in ("link", "address"):
+            line = ("ip", *where, "-d", "-o", about, "show")
+            shown = subprocess.run(line, check=False, capture_output=True, text=True)
+            rows = (f"        {row}" for row in (shown.stdout + shown.stderr).splitlines() if " lo" not in row)
+            told += [f"      {' '.join(line)}", *rows]
+    return "\n".join(told)
+
+
 Step = Callable[[Daemon], Awaitable[None]]
 
 
+@dataclass(frozen=True)
+class Said:
+    """A step that writes lines to ctl. As text, it is these lines."""
+
+    lines: str
+
+    def __str__(self) -> str:
+        return self.lines.replace("\n", "; ")
+
+    async def __call__(self, daemon: Daemon) -> None:
+        await daemon.say(self.lines)
+
+
 def say(text: str) -> Step:
-    return lambda daemon: daemon.say(text)
+    return Said(text)
 
 
 def opened(path: str, flags: int = os.O_RDONLY) -> Step:
@@ -182,6 +217,7 @@ class Case:
     wrong: the faults found
     calls: the number of calls of doors
     tried: the number of failures tried
+    errnos: the names of their errnos
     """
 
     what: Step
@@ -190,6 +226,7 @@ class Case:
     wrong: list[str] = field(default_factory=list)
     calls: int = 0
     tried: int = 0
+    errnos: set[str] = field(default_factory=set)
 
 
 ONE = say("create 1 up inet 10.0.1.1/24")
@@ -290,21 +327,24 @@ async def do(daemon: Daemon, steps: tuple[Step, ...]) -> None:
         await step(daemon)
 
 
-async def attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Awaitable[str]], done: str) -> None:
+async def attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Awaitable[str]], course: "Course") -> None:
     """Try one failure within LIMIT seconds."""
     with trio.move_on_after(LIMIT) as limit:
-        await _attempt(daemon, case, what, trial, done)
+        await _attempt(daemon, case, what, trial, course.done, course.empty)
     if limit.cancelled_caught:
-        case.wrong.append(f"{what}: the request or the way back hangs")
+        case.wrong.append(f"{what}: the request or the way back hangs ({case.what})")
         raise AssertionError(f"{what} hangs")
 
 
-async def _attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Awaitable[str]], done: str) -> None:
+async def _attempt(
+    daemon: Daemon, case: Case, what: str, trial: Callable[[], Awaitable[str]], done: str, empty: str
+) -> None:
     """Try one failure, and add the faults found to the case.
 
     what: describes the failure in the faults
     trial: runs the request while a door fails; returns the error sentence, "" on success
     done: the picture after a successful request, as text
+    empty: the picture before and after everything, as text
     """
     case.tried += 1
     await do(daemon, case.before)
@@ -317,9 +357,8 @@ async def _attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Aw
         case.wrong.append(f"{what}: {said}")
     if said:
         if not await until(lambda: daemon.picture() == before):
-            now = daemon.picture()
-            changed = {key: (before[key], now[key]) for key in before if before[key] != now[key]}
-            case.wrong.append(f"{what}: refused ({said}), yet {changed}")
+            changed = differences(json.dumps(before), json.dumps(daemon.picture()))
+            case.wrong.append(f"{what}: ({case.what}) is refused ({said}), yet {changed}\n{kernel_says()}")
         if not await until(lambda: count() <= descriptors_before):
             case.wrong.append(f"{what}: {count() - descriptors_before} descriptors lost ({said})")
         try:
@@ -328,8 +367,13 @@ async def _attempt(daemon: Daemon, case: Case, what: str, trial: Callable[[], Aw
             case.wrong.append(f"{what}: {said}; once more: {refusal}")
             return
     if not await until(lambda: alike(daemon.picture()) == done):
-        case.wrong.append(f"{what}: done, yet {alike(daemon.picture())} and not {done}")
+        changed = differences(done, alike(daemon.picture()))
+        case.wrong.append(f"{what}: ({case.what}) is done, yet {changed}\n{kernel_says()}")
     await do(daemon, case.after)
+    # The tap can outlive the answer for a moment: a system call of another thread may still hold its file.
+    if not await until(lambda: alike(daemon.picture()) == empty):
+        changed = differences(empty, alike(daemon.picture()))
+        case.wrong.append(f"{what}: ({case.what}) is undone, yet {changed}\n{kernel_says()}")
 
 
 async def refusal(work: Awaitable[None]) -> str:
@@ -347,10 +391,11 @@ async def refusal(work: Awaitable[None]) -> str:
 class Course:
     """The failures of one case that are still to be tried.
 
-    done: the picture after a successful request, as text. room: the number of descriptors left in the next attempt, -1
-    once the request has succeeded with so few.
+    empty, done: the pictures before everything and after a successful request, as text. room: the number of descriptors
+    left in the next attempt, -1 once the request has succeeded with so few.
     """
 
+    empty: str
     done: str
     failures: list[Failure]
     room: int
@@ -359,6 +404,7 @@ class Course:
 
 async def prepare(daemon: Daemon, case: Case, sample: int, chance: random.Random) -> Course:
     """Run the request once, and choose the failures to try: all of them, or `sample` ones if that is not 0."""
+    empty = alike(daemon.picture())
     await do(daemon, case.before)
     with failing() as calls:
         await case.what(daemon)
@@ -366,10 +412,11 @@ async def prepare(daemon: Daemon, case: Case, sample: int, chance: random.Random
     case.calls = calls.times.total()
     done = alike(daemon.picture())
     await do(daemon, case.after)
+    assert await until(lambda: alike(daemon.picture()) == empty)
     failures = calls.failures()
     if sample:
-        return Course(done, chance.sample(failures, min(sample, len(failures))), chance.randrange(4), -1)
-    return Course(done, failures, 0, 1)
+        return Course(empty, done, chance.sample(failures, min(sample, len(failures))), chance.randrange(4), -1)
+    return Course(empty, done, failures, 0, 1)
 
 
 async def proceed(daemon: Daemon, case: Case, course: Course) -> None:
@@ -377,12 +424,13 @@ async def proceed(daemon: Daemon, case: Case, course: Course) -> None:
     known = len(case.wrong)
     while course.failures and len(case.wrong) == known:
         failure = course.failures.pop()
+        case.errnos.add(failure.errno)
 
         async def one_fails(failure: Failure = failure) -> str:
             with failing(failure):
                 return await refusal(case.what(daemon))
 
-        await attempt(daemon, case, str(failure), one_fails, course.done)
+        await attempt(daemon, case, str(failure), one_fails, course)
     while course.room >= 0 and len(case.wrong) == known:
         room, course.room = course.room, course.room + 1
 
@@ -393,7 +441,7 @@ async def proceed(daemon: Daemon, case: Case, course: Course) -> None:
                     course.room = -1
                 return said
 
-        await attempt(daemon, case, f"{room} descriptors left", full, course.done)
+        await attempt(daemon, case, f"{room} descriptors left", full, course)
 
 
 async def sweep(case: Case, sample: int, chance: random.Random) -> None:
@@ -471,6 +519,7 @@ class Life:
     wrong: list[str] = field(default_factory=list)
     calls: int = 0
     tried: int = 0
+    errnos: set[str] = field(default_factory=set)
 
 
 LIVES = {
@@ -502,6 +551,7 @@ async def sweep_life(life: Life, sample: int, chance: random.Random) -> None:
     failures = calls.failures()
     for failure in chance.sample(failures, min(sample, len(failures))) if sample else failures:
         life.tried += 1
+        life.errnos.add(failure.errno)
         before = count()
         try:
             with trio.fail_after(LIMIT):
@@ -535,25 +585,69 @@ async def main(names: list[str], sample: int, seed: str) -> None:
 
 
 def tell(name: str, case: Case | Life) -> None:
-    """Print the result of a case: as JSON, or as a row of a table."""
-    if TABLE:
-        print(f"{name:20} {case.calls:7} {case.tried:7} {len(case.wrong):7}", *case.wrong, sep="\n    ", flush=True)
-    else:
-        print(json.dumps([name, case.calls, case.tried, case.wrong]), flush=True)
+    """Print the result of a case as JSON."""
+    print(json.dumps([name, case.calls, case.tried, sorted(case.errnos), case.wrong]), flush=True)
+
+
+# Its own network and mount namespaces: the cases create tap1, bridge0 and so on.
+COMMAND = ("unshare", "--net", "--mount", "--propagation", "private", sys.executable, "-m", "daemon.sweep")
+
+
+class Result(NamedTuple):
+    """What tell() prints about a case."""
+
+    name: str
+    calls: int
+    tried: int
+    errnos: list[str]
+    wrong: list[str]
+
+    def __str__(self) -> str:
+        row = f"{self.name:20} {self.calls:7} {self.tried:7} {len(self.wrong):7}"
+        return "\n    ".join((row, *self.wrong))
+
+
+def swept(name: str, *sample: str) -> Result:
+    """Run one case in a process of its own, and return its result."""
+    told = subprocess.run((*COMMAND, *sample, name), check=False, capture_output=True, text=True)
+    return Result(*json.loads(told.stdout)) if not told.returncode else Result(name, 0, 0, [], [told.stderr])
+
+
+def show_table(names: list[str], workers: int, *sample: str) -> None:
+    """Run cases, `workers` at a time, and print a table of the results with their total."""
+    print(f"{'case':20} {'calls':>7} {'tried':>7} {'faults':>7}", flush=True)
+    results = []
+    with ThreadPoolExecutor(workers) as pool:
+        for future in as_completed([pool.submit(swept, name, *sample) for name in names]):
+            results.append(future.result())
+            print(results[-1], flush=True)
+    calls, tried = sum(result.calls for result in results), sum(result.tried for result in results)
+    print(f"{f'{len(names)} cases':20} {calls:7} {tried:7} {sum(len(result.wrong) for result in results):7}")
+    errnos = {errno for result in results for errno in result.errnos if errno != NO_ERRNO}
+    print(f"{len(errnos)} errnos: {' '.join(sorted(errnos))}")
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.CRITICAL)
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
-    subprocess.run(["ip", "netns", "add", FAR], check=True)
-    FAR_NAMESPACE = open_netns(FAR)
     words = sys.argv[1:]
+    with_table = "--table" in words
+    names = [word for word in words if word in CASES or word in LIVES]
     SAMPLE, SEED = 0, ""
-    if TABLE := "--table" in words:
-        words.remove("--table")
-        print(f"{'case':20} {'calls':>7} {'tried':>7} {'faults':>7}", flush=True)
     if "--sample" in words:
         at = words.index("--sample")
         SAMPLE, SEED = int(words[at + 1]), words[at + 2]
         del words[at : at + 3]
-    trio.run(main, words, SAMPLE, SEED)
+    workers = len(os.sched_getaffinity(0))
+    if "--workers" in words:
+        at = words.index("--workers")
+        workers = int(words[at + 1])
+        del words[at : at + 2]
+    if unknown := [word for word in words if word not in names and word != "--table"]:
+        sys.exit(f"there is no case {unknown[0]!r}: {', '.join((*CASES, *LIVES))}")
+    if with_table:
+        show_table(names or [*CASES, *LIVES], workers, *(("--sample", str(SAMPLE), SEED) if SAMPLE else ()))
+    else:
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run"], check=True)
+        subprocess.run(["ip", "netns", "add", FAR], check=True)
+        FAR_NAMESPACE = open_netns(FAR)
+        trio.run(main, names, SAMPLE, SEED)

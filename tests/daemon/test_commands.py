@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Interface
 
@@ -14,6 +15,7 @@ from harness.in_trio import in_trio
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import parse
 from virtfs.core.ids import Gid, Uid, Unit, User
+from virtfs.core.ip import IpInterface
 from virtfs.core.limits import Limits
 from virtfs.core.memory import Memory
 from virtfs.core.script import Script
@@ -23,9 +25,10 @@ from virtfs.files.ctl import Ctl
 from virtfs.files.device import DeviceHandle
 from virtfs.files.node import ROOT
 from virtfs.files.text import nothing
+from virtfs.host.fakes import FakeTap
 from virtfs.host.monitor import AddressChanged, Event
 
-from .bench import ALICE, SUPER, Bench, daemon
+from .bench import ALICE, PATIENCE, SUPER, Bench, daemon
 
 TAPLINK = bytes.fromhex("0200000000bb")
 ADDRESS = IPv4Interface("10.0.3.1/24")
@@ -465,3 +468,54 @@ async def test_reports_that_cannot_be_read_fail_no_command(caplog: pytest.LogCap
         assert d.virt(1).host.mtu == 1400
         assert "checking all interfaces: [Errno 12]" in caplog.text
         d.monitor.drain = list
+
+
+class Storm:
+    """Reports about virt1 that arrive during queries about it, so that each answer is older than a report.
+
+    queries: the number of queries that reports interrupt.
+    """
+
+    def __init__(self, bench: Bench, queries: int) -> None:
+        self._bench = bench
+        self._left = queries
+        self._addresses = bench.host.addresses
+        bench.host.addresses = self._during  # type: ignore[method-assign]
+
+    def _during(self, tap: FakeTap) -> tuple[IpInterface, ...]:
+        stale = self._addresses(tap)
+        if self._left:
+            self._left -= 1
+            self._bench.host.assigned["tap1"] = (ADDRESS,)
+            index = self._bench.virt(1).host.index
+            reports: list[list[Event]] = [[AddressChanged(None, index, ADDRESS, True)]]
+            self._bench.monitor.drain = lambda: reports.pop() if reports else []
+            self._bench.daemon.follower.catch_up()
+            self._bench.host.assigned["tap1"] = ()
+        return stale
+
+
+@in_trio
+async def test_no_answer_older_than_a_report_is_applied() -> None:
+    """If reports interrupt every query, a check follows, and until it succeeds the reports count."""
+    async with daemon() as d:
+        await d.say("create 1")
+        follower, interface = d.daemon.follower, d.registry.get(Unit(1))
+        for query in (follower.refresh, follower.look_for):
+            d.virt(1).set_host(replace(d.virt(1).host, addresses=()))
+            Storm(d, 30)
+            await query(interface)
+            assert d.virt(1).host.addresses == (ADDRESS,)
+            assert not follower.up_to_date(), "a check must be pending"
+        with trio.fail_after(PATIENCE), pytest.raises(VirtError) as caught:
+            await follower.clear_doubts()
+        assert caught.value.errno == errno.EAGAIN, "it is tried again later"
+        assert d.virt(1).host.addresses == (ADDRESS,)
+        del d.host.addresses
+        d.host.assigned["tap1"] = ()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follower.clear_doubts)
+            with trio.fail_after(PATIENCE):
+                while d.virt(1).host.addresses:
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()

@@ -26,6 +26,8 @@ PATIENCE = 20.0  # time-out in seconds; what is waited for takes a fraction of a
 # this checkout, can still be read; root's capabilities on the host are gone.
 USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
 NEW_NETWORK = ["unshare", "--net", "--"]
+# unshare(1) ends with the process that runs it, and its namespace with unshare(1).
+_MORTAL = ["setpriv", "--pdeathsig", "KILL", "--", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
 
 def run(command: Sequence[str], seconds: float = PATIENCE, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -42,12 +44,13 @@ def run(command: Sequence[str], seconds: float = PATIENCE, **environment: str) -
 
 
 def script(text: str, *arguments: str, before: Sequence[str] = NEW_NETWORK) -> subprocess.CompletedProcess[str]:
-    """Run a shell script in new network and mount namespaces. $virtfs runs virtfs.
+    """Run a shell script in new network, mount and process namespaces. $virtfs runs virtfs.
 
+    When the script or this process ends, even by SIGKILL, the kernel kills what the script has started.
     before: the command prefix that creates the network namespace
     """
     return run(
-        [*before, "unshare", "--mount", "--", "sh", "-euc", text, "sh", *arguments],
+        [*before, *_MORTAL, "--mount", "--", "sh", "-euc", text, "sh", *arguments],
         seconds=2 * PATIENCE,  # a script runs several commands
         virtfs=" ".join(VIRTFS),
     )

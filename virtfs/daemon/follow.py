@@ -152,7 +152,8 @@ class Follower:
     async def refresh(self, interface: Interface) -> None:
         """Query the kernel for the state of the host's end.
 
-        OSError: errors from the kernel. If the tap is gone, a check is scheduled instead.
+        OSError: errors from the kernel. If the tap is gone, a check is scheduled instead. A check is also scheduled if
+        reports about the interface arrive during every query. The reports are then the best that is known.
         """
         for _ in range(REFRESHES):
             reports = interface.reports
@@ -164,8 +165,10 @@ class Follower:
                 self.doubt(interface)
                 return
             if interface.reports == reports:
+                interface.set_host(*host)
                 break  # otherwise a report may be newer than the answer
-        interface.set_host(*host)
+        else:
+            self.doubt(interface)
         self.catch_up()
 
     async def look_after(self, interface: Interface) -> None:
@@ -209,7 +212,8 @@ class Follower:
                 while self._doubtful:
                     interface, _ = self._doubtful.popitem()
                     try:
-                        await self.look_for(interface)
+                        if not await self._look_for(interface):
+                            failures[interface] = VirtError(errno.EAGAIN, f"{interface.virt.name} keeps changing")
                     except Exception as failure:
                         failures[interface] = failure  # check the remaining interfaces first
             finally:
@@ -224,13 +228,23 @@ class Follower:
     async def look_for(self, interface: Interface) -> None:
         """Query the kernel for the place and the state of a tap. If the tap is gone, mark the interface as lost.
 
-        If the tap has moved, reports that arrive during the query are not yet attributed to the tap, but counted in
-        _others. If that counter has changed, query again.
+        If reports arrive during every query, so that the answer may be stale, a check is scheduled.
         OSError: the query failed; the place and the state are then unknown.
         """
+        if not await self._look_for(interface):
+            self.doubt(interface)
+
+    async def _look_for(self, interface: Interface) -> bool:
+        """Implement look_for(). Return False if the answer may be stale.
+
+        If the tap has moved, reports that arrive during the query are not yet attributed to the tap, but counted in
+        _others. If that counter has changed, query again. A stale answer is applied only if the tap has moved, because
+        nothing better is known then. Later reports are attributed to the tap.
+        """
+        certain = False
         for _ in range(ATTEMPTS):
             if interface.virt.lost:
-                return
+                return True
             others, reports = self._others, interface.reports
             try:
                 place, name, host = await self._kernel.call(self._find, interface)
@@ -238,23 +252,26 @@ class Follower:
                 if refusal.errno != errno.ENXIO:
                     raise
                 interface.lose()
-                return
+                return True
             # If a report that may be about the tap has arrived since the query, the answer may be stale.
-            if (interface.reports == reports) if place == interface.place else (self._others == others):
+            certain = (interface.reports == reports) if place == interface.place else (self._others == others)
+            if certain:
                 break
         if interface.virt.lost:
-            return
+            return True
         moved = place != interface.place
         self._registry.move(interface, place)
         if name != interface.virt.netns:
             interface.virt.move(name)
         # Do not `await` between setting interface.place and calling set_host(). Once the place is set, reports about
         # the tap are applied. They are newer than the answer in `host`, and set_host() would overwrite them.
-        interface.set_host(*host)
+        if certain or moved:
+            interface.set_host(*host)
         self.catch_up()
         # The recorder must move with the tap. If another task noticed the move first, that task moves the recorder,
         # and this task waits until it has done so.
         await (interface.recorder.moved() if moved else interface.recorder.settled())
+        return certain
 
     def _find(self, interface: Interface) -> tuple[Place, str, tuple[Link, tuple[IpInterface, ...], str]]:
         """Return the tap's place, the name of its network namespace, and the tap's state. Blocks."""

@@ -1,7 +1,6 @@
 """Open, read and restore the host's end of an interface. The functions block, and are called in a thread."""
 
 import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from errno import EINVAL, ENXIO
@@ -17,6 +16,7 @@ from virtfs.host.netlink_values import Link
 from virtfs.host.netnames import open_netns
 from virtfs.host.netns import inside
 from virtfs.host.tap import Tap
+from virtfs.host.tap_found import exists
 from virtfs.host.tap_protocol import TapDevice
 
 OpenTap = Callable[[Unit], Tap]
@@ -65,7 +65,8 @@ def _attach_in(open_here: OpenTap, name: str, unit: Unit) -> Tap | None:
     """Attach to tap<unit> in a network namespace. Return None if there is no such tap or no such namespace."""
 
     def attach() -> Tap | None:
-        return open_here(unit) if f"tap{unit}" in dict(socket.if_nameindex()).values() else None
+        # if_nameindex(3) is not used: it does not notice that a change has interrupted its dump.
+        return open_here(unit) if exists(f"tap{unit}") else None
 
     try:
         namespace = open_netns(name)

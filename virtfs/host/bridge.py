@@ -87,7 +87,12 @@ class HostBridge:
 
     def ports(self) -> tuple[tuple[Member, ...], tuple[FdbEntry, ...]]:
         """Return the members, sorted by port number, and the address table."""
-        links, entries = dump_members(self.rtnl, self.index), dump_known(self.rtnl, self.index)
+        try:
+            links, entries = dump_members(self.rtnl, self.index), dump_known(self.rtnl, self.index)
+        except VirtError as refusal:
+            if refusal.errno != errno.ENODEV:
+                raise
+            raise VirtError(errno.ENXIO, f'bridge "{self.called}" no longer exists') from refusal
         return members_of(links, frozenset(self.adoptions.brought)), known_of(links, entries)
 
     def settings(self) -> dict[str, Settings]:
@@ -99,7 +104,12 @@ class HostBridge:
         link = ask_link(self.rtnl, name)
         if link is None:
             return ()
-        return tuple(address_of(answer.body) for answer in self.rtnl.dump(RTM_GETADDR, addresses(link["index"])))
+        try:
+            return tuple(address_of(answer.body) for answer in self.rtnl.dump(RTM_GETADDR, addresses(link["index"])))
+        except VirtError as refusal:
+            if refusal.errno != errno.ENODEV:
+                raise
+            return ()
 
     def _link(self) -> Message:
         link = ask_link(self.rtnl, self.index)

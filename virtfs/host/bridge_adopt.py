@@ -171,7 +171,7 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int
 
 def link(rtnl: Rtnl, index: int) -> Link:
     """Return the interface with that index in the network namespace of `rtnl`. VirtError ENODEV: there is none."""
-    (answer,) = rtnl.ask(m.RTM_GETLINK, m.link(index))
+    answer = rtnl.ask_one(m.RTM_GETLINK, m.link(index))
     return link_of(answer.body)
 
 

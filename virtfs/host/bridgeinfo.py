@@ -31,7 +31,7 @@ def ask_link(rtnl: Rtnl, which: int | str) -> Message | None:
     else:
         question["attrs"] = [("IFLA_IFNAME", to_bytes(which))]
     try:
-        (answer,) = rtnl.ask(RTM_GETLINK, question)
+        answer = rtnl.ask_one(RTM_GETLINK, question)
     except VirtError as refusal:
         if refusal.errno == errno.ENODEV:
             return None

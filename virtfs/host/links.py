@@ -331,7 +331,7 @@ def _addresses(rtnl: Rtnl, index: int) -> tuple[IpInterface, ...]:
 
 
 def _look(rtnl: Rtnl, index: int) -> Link:
-    (answer,) = rtnl.ask(m.RTM_GETLINK, m.link(index, _SKIP_STATS))
+    answer = rtnl.ask_one(m.RTM_GETLINK, m.link(index, _SKIP_STATS))
     return link_of(answer.body)
 
 

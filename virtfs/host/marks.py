@@ -5,9 +5,9 @@ file. So a bridge gets its mark in the system call that creates it, and a tap ge
 """
 
 import errno
+import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -19,6 +19,11 @@ from virtfs.host.netlink_attributes import parse, text
 from virtfs.host.netlink_values import link_of
 from virtfs.host.netnames import NAMED, open_netns
 from virtfs.host.rtnl import Rtnl
+
+_log = logging.getLogger(__name__)
+
+# From open_netns() and setns(2): the namespace is gone, or this process may not enter it.
+_CANNOT_ENTER = (errno.ENXIO, errno.EINVAL, errno.EPERM, errno.EACCES)
 
 ADOPTING = " adopts"  # suffix of a bridge's mark: the bridge may have taken over addresses and routes of its members
 
@@ -70,7 +75,7 @@ def set_mark(rtnl: Rtnl, mark: str, index: int) -> None:
 def alias_of(rtnl: Rtnl, index: int) -> str:
     """Return the alias of an interface; "" if it has none, or if there is no such interface."""
     try:
-        (answer,) = rtnl.ask(m.RTM_GETLINK, m.link(index))
+        answer = rtnl.ask_one(m.RTM_GETLINK, m.link(index))
     except VirtError as refusal:
         if refusal.errno != errno.ENODEV:
             raise
@@ -86,12 +91,12 @@ def is_marked(alias: str, mark: str) -> bool:
 def find_marked(mark: str) -> list[Marked]:
     """Return all interfaces with this mark in this process's network namespace and in those named by ip-netns(8).
 
-    A namespace that cannot be entered is left out.
+    A namespace that cannot be entered is left out. If listing its interfaces fails for another reason, log that.
     """
     found = _marked_here(mark)
     seen = {netns.own_identity()}
     for name in _names():
-        with suppress(OSError):
+        try:
             fd = open_netns(name)
             try:
                 if netns.identity(fd) not in seen:
@@ -99,6 +104,9 @@ def find_marked(mark: str) -> list[Marked]:
                     found += netns.inside(fd, lambda: _marked_here(mark))
             finally:
                 os.close(fd)
+        except OSError as refusal:
+            if refusal.errno not in _CANNOT_ENTER:
+                _log.warning("cannot look for leftovers in network namespace %s: %s", name, refusal.strerror)
     return found
 
 

@@ -36,5 +36,5 @@ def nsid_of(namespace: int) -> int:
 
 
 def _ask(rtnl: Rtnl, namespace: int) -> bytes:
-    (answer,) = rtnl.ask(m.RTM_GETNSID, m.namespace(namespace))
+    answer = rtnl.ask_one(m.RTM_GETNSID, m.namespace(namespace))
     return parse(answer.body, m.RTGENMSG.size)[m.NETNSA_NSID]

@@ -6,6 +6,16 @@ requests that every interface needs are raw, because pyroute2 takes 0.1 s to imp
 pyroute2's own IPRoute is not used. An IPRoute keeps an asyncio loop and a socket for the thread that created it. Each
 call from another thread creates a new loop and a new socket. A plain socket takes half the time and works in any
 thread.
+
+A caller gets a complete and consistent answer, or an error. The kernel tells when an answer is neither:
+
+- It had no memory for an answer, or for a part of it (ENOBUFS). The request itself has been carried out.
+- Something changed during a dump (NLM_F_DUMP_INTR on a message or on NLMSG_DONE), so objects may be missing.
+- A dump failed: NLMSG_DONE contains a negative errno, after any number of messages (af_netlink.c netlink_dump_done).
+- An earlier dump of this socket still runs (EBUSY).
+
+A failed dump is an error. In the other cases what is left of earlier answers is discarded, and the request is sent
+again, up to ATTEMPTS times in all.
 """
 
 import errno
@@ -13,7 +23,9 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Self, overload
 
 from virtfs.core.bytestext import to_bytes, to_text
@@ -35,7 +47,10 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _HEADER = struct.Struct("IHHII")  # struct nlmsghdr: length, type, flags, sequence number, port
 _ERROR = struct.Struct("i")  # the first member of struct nlmsgerr: the negative errno
 _NLMSGERR_ATTR_MSG = 1
-ATTEMPTS = 10  # maximum number of attempts at a dump, or at a request whose answers are lost
+_NO_MEMORY = "the kernel has no memory for its answer"
+# Maximum number of attempts at a request whose answers are lost or incomplete. After the first QUICK ones, each attempt
+# waits first, for 1, 2, 4, … ms, because a program that changes many interfaces needs some time for it.
+ATTEMPTS, QUICK, PAUSE = 10, 4, 0.001
 
 # Size of the receive buffer in bytes. A dump's messages are at most 32 KiB (netlink(7), af_netlink.c netlink_dump).
 ROOM = 1 << 16
@@ -46,6 +61,7 @@ _NAME_MAX = 15  # IFNAMSIZ - 1
 
 Message = Any  # a pyroute2 message: a dict with get_attr(name); pyroute2 has no type annotations
 Request = tuple[int, bytes | Message, int]  # the arguments of Rtnl.ask
+_Raw = tuple[int, bytes, int]  # the same, with an encoded message
 
 
 class Reply(NamedTuple):
@@ -55,6 +71,14 @@ class Reply(NamedTuple):
     flags: int
     sequence: int
     body: bytes
+
+
+class _Incomplete(VirtError):
+    """The answer to a request is not complete, or not consistent. The request must be sent again."""
+
+
+class _Lost(_Incomplete):
+    """The kernel has handled the request, but its answer was lost. So the request may have had its effect."""
 
 
 def replies(data: bytes) -> Iterator[Reply]:
@@ -88,6 +112,7 @@ class Rtnl:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
         self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
         self._sequence = 0
+        self._unanswered = 0  # number of requests whose answers have not been read to their ends
         try:
             for option in (_NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
                 self._socket.setsockopt(SOL_NETLINK, option, 1)
@@ -132,29 +157,49 @@ class Rtnl:
 
         The messages are Replies if the request is raw, and pyroute2 messages otherwise.
         The list is empty if the kernel only acknowledges the request. kind: RTM_…. flags: NLM_F_….
-        If the kernel loses its answer, the request is sent again.
-        VirtError: the error that the kernel reported, with the kernel's message if there is one.
+        If the answer is lost or incomplete, the request is sent again.
+        VirtError: the error that the kernel reported, with the kernel's message if there is one; EAGAIN, interfaces
+        changed during every attempt at a dump; ENOBUFS, the answer was lost at every attempt.
         """
-        answer = self._ask(kind, message, flags, lost=False)
+        answer = self._ask(_raw(kind, message, flags))
         return answer if isinstance(message, bytes) else [_decoded(reply) for reply in answer]
 
-    def _ask(self, kind: int, message: bytes | Message, flags: int, *, lost: bool) -> list[Reply]:
+    @overload
+    def ask_one(self, kind: int, message: bytes) -> Reply: ...
+
+    @overload
+    def ask_one(self, kind: int, message: Message) -> Message: ...
+
+    def ask_one(self, kind: int, message: bytes | Message) -> Reply | Message:
+        """Send a query for one object, and return the message that describes it.
+
+        VirtError: as for ask(); EIO, the kernel described no object or several.
+        """
+        answer: list[Any] = self.ask(kind, message)
+        if len(answer) != 1:
+            raise VirtError(errno.EIO, f"the kernel described {len(answer)} objects instead of one")
+        return answer[0]
+
+    def _ask(self, request: _Raw, *, lost: bool = False) -> list[Reply]:
         """Implement ask(). lost: whether the same request was sent before and its answer was lost."""
-        for _ in range(ATTEMPTS):
+        reason = VirtError(errno.ENOBUFS, _NO_MEMORY)
+        for attempt in range(ATTEMPTS):
+            if attempt >= QUICK:
+                time.sleep(PAUSE * 2 ** (attempt - QUICK))
             try:
-                self._send(self._encoded(kind, message, flags))
-                return list(self._answer())
+                (sequence,) = self._send([request])
+                return self._answer(sequence)
+            except _Incomplete as failure:
+                # If the answer is lost, the new one shows whether the first request succeeded.
+                lost, reason = lost or isinstance(failure, _Lost), failure
             except VirtError as refusal:
+                kind, _body, flags = request
                 if lost and refusal.errno in _done_before(kind, flags):
                     return []
-                raise
-            except OSError as failure:
-                # The kernel has handled the request, but had no memory for the answer (af_netlink.c netlink_ack).
-                # Send it again: the new answer shows whether the first request succeeded.
-                if failure.errno != errno.ENOBUFS:
+                if not (refusal.errno == errno.EBUSY and flags & NLM_F_DUMP == NLM_F_DUMP):
                     raise
-                lost = True
-        raise VirtError(errno.ENOBUFS, "the kernel has no memory for its answer")
+                self._unanswered, reason = 1, refusal  # an earlier dump still runs (af_netlink.c __netlink_dump_start)
+        raise VirtError(reason.errno, str(reason.strerror)) from reason
 
     def ask_both(self, first: Request, second: Request) -> None:
         """Send two requests in one system call, so that SIGKILL cannot end this process between them.
@@ -172,45 +217,46 @@ class Rtnl:
         The kernel handles each request even if it refuses others (af_netlink.c netlink_rcv_skb). All requests together
         must fit into the socket's send buffer. Requests that the kernel answers with messages cannot be sent this way.
         """
-        first = self._sequence + 1
-        self._send(b"".join(_padded(self._encoded(*request)) for request in requests))
+        raw = [_raw(*request) for request in requests]
         failures: list[VirtError | None] = []
         try:
-            for self._sequence in range(first, first + len(requests)):
-                try:
-                    list(self._answer())
-                    failures.append(None)
-                except VirtError as failure:
-                    failures.append(failure)
-        except OSError as failure:
-            # An answer was lost, as in _ask(). Others may be lost too, so do not wait for them.
-            if failure.errno != errno.ENOBUFS:
-                raise
-            self._sequence, failures = first + len(requests) - 1, []
-            for request in requests:
-                try:
-                    self._ask(*request, lost=True)
-                    failures.append(None)
-                except VirtError as refusal:
-                    failures.append(refusal)
+            for sequence in self._send(raw):
+                failures.append(_failure(partial(self._answer, sequence)))
+        except _Incomplete:
+            # An answer was lost. Others may be lost too, so do not wait for them.
+            return [_failure(partial(self._ask, request, lost=True)) for request in raw]
         return failures
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, requests: Sequence[_Raw]) -> range:
+        """Send requests in one system call, and return their sequence numbers."""
+        if self._unanswered:
+            self._drain()
+        sequences = range(self._sequence + 1, self._sequence + 1 + len(requests))
+        data = b"".join(_packed(request, sequence) for request, sequence in zip(requests, sequences, strict=True))
+        self._sequence += len(requests)
         try:
             self._socket.sendto(data, (0, 0))
         except OSError as failure:
             raise VirtError(failure.errno or errno.EIO, str(failure.strerror)) from failure
+        self._unanswered = len(requests)
+        return sequences
 
-    def _encoded(self, kind: int, message: bytes | Message, flags: int) -> bytes:
-        if isinstance(message, bytes):
-            body = message
-        else:
-            message["header"].update(type=kind, flags=flags, sequence_number=0)
-            message.encode()
-            body = bytes(message.data[_HEADER.size :])
-        self._sequence += 1
-        length = _HEADER.size + len(body)
-        return _HEADER.pack(length, kind, NLM_F_REQUEST | NLM_F_ACK | flags, self._sequence, 0) + body
+    def _drain(self) -> None:
+        """Discard what is left of earlier answers.
+
+        After it had no memory for an answer, the kernel drops further ones without a word until the receive queue has
+        been empty once (af_netlink.c netlink_overrun, netlink_rcv_wake). And reading is what continues a dump
+        (netlink_recvmsg). Until that ends, the kernel refuses another dump.
+        """
+        while True:
+            try:
+                self._socket.recv(1, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self._unanswered = 0
+                return
+            except OSError as failure:
+                if failure.errno != errno.ENOBUFS:
+                    raise VirtError(failure.errno or errno.EIO, str(failure.strerror)) from failure
 
     @overload
     def dump(self, kind: int, message: bytes) -> list[Reply]: ...
@@ -221,35 +267,77 @@ class Rtnl:
     def dump(self, kind: int, message: bytes | Message) -> list[Reply] | list[Message]:
         """Return all objects of a kind that match the message's header (NLM_F_DUMP), in the form that ask() returns.
 
-        A change during a dump can hide objects. The kernel reports this (NLM_F_DUMP_INTR), and the dump is repeated, up
-        to ATTEMPTS times in all. The last answer is returned even if objects may be missing.
+        VirtError: as for ask(). The list is complete.
         """
-        for _ in range(ATTEMPTS):
-            answer: list[Any] = self.ask(kind, message, NLM_F_DUMP)
-            flags = [one.flags if isinstance(one, Reply) else one["header"]["flags"] for one in answer]
-            if not any(flag & _NLM_F_DUMP_INTR for flag in flags):
-                break
+        answer: list[Any] = self.ask(kind, message, NLM_F_DUMP)
         return answer
 
-    def _answer(self) -> Iterator[Reply]:
-        """Yield the messages of the answer. This never blocks, because the kernel answers during sendto(2)."""
+    def _answer(self, sequence: int) -> list[Reply]:
+        """Return the messages of an answer, which is complete. VirtError: the error that the kernel reported.
+
+        This never blocks, because the kernel answers during sendto(2), and continues a dump during recvfrom(2).
+        """
+        answer: list[Reply] = []
+        interrupted = False
         while True:
-            data, (sender, _groups) = self._socket.recvfrom(ROOM)
+            for reply in self._receive():
+                if reply.sequence != sequence:
+                    continue  # belongs to the answer to an earlier request
+                interrupted = interrupted or bool(reply.flags & _NLM_F_DUMP_INTR)
+                if reply.kind not in (_NLMSG_ERROR, _NLMSG_DONE):
+                    answer.append(reply)
+                    continue
+                self._unanswered -= 1
+                _check(reply)
+                if interrupted:
+                    raise _Incomplete(errno.EAGAIN, "the network interfaces keep changing: try again")
+                return answer
+
+    def _receive(self) -> list[Reply]:
+        """Return the messages of the next datagram from the kernel. _Lost: there is none, or it cannot be read."""
+        while True:
+            try:
+                data, (sender, _groups) = self._socket.recvfrom(ROOM, socket.MSG_DONTWAIT)
+            except BlockingIOError as failure:
+                raise _Lost(errno.ENOBUFS, _NO_MEMORY) from failure
+            except OSError as failure:
+                said = _NO_MEMORY if failure.errno == errno.ENOBUFS else str(failure.strerror)
+                raise _Lost(failure.errno or errno.EIO, said) from failure
             if sender != 0:
                 continue  # sent by another process, not the kernel
             try:
-                messages = list(replies(data))
+                if len(data) == ROOM:
+                    raise ValueError("a datagram is too long")
+                return list(replies(data))
             except ValueError as failure:
-                raise VirtError(errno.EIO, f"cannot decode the kernel's answer: {failure}") from failure
-            for reply in messages:
-                if reply.sequence != self._sequence:
-                    continue  # the answer to an earlier request that was interrupted
-                if reply.kind == _NLMSG_ERROR:
-                    _check(reply)
-                    return
-                if reply.kind == _NLMSG_DONE:
-                    return
-                yield reply
+                raise _Lost(errno.EIO, f"cannot decode the kernel's answer: {failure}") from failure
+
+
+def _failure(call: Callable[[], object]) -> VirtError | None:
+    """Call a function and return its error. _Incomplete is raised."""
+    try:
+        call()
+    except _Incomplete:
+        raise
+    except VirtError as failure:
+        return failure
+    return None
+
+
+def _raw(kind: int, message: bytes | Message, flags: int) -> _Raw:
+    """Return a request with its message encoded."""
+    if isinstance(message, bytes):
+        return kind, message, flags
+    message.reset()  # encode() appends to what an earlier call encoded
+    message["header"].update(type=kind, flags=flags, sequence_number=0)
+    message.encode()
+    return kind, bytes(message.data[_HEADER.size :]), flags
+
+
+def _packed(request: _Raw, sequence: int) -> bytes:
+    kind, body, flags = request
+    head = _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | NLM_F_ACK | flags, sequence, 0)
+    return _padded(head + body)
 
 
 def _padded(data: bytes) -> bytes:
@@ -267,19 +355,28 @@ def _decoded(reply: Reply) -> Message:
 
 def _done_before(kind: int, flags: int) -> frozenset[int]:
     """Return the errors that a repeated request gets if the first, identical one was carried out."""
-    if flags & NLM_F_EXCL:
-        return frozenset((errno.EEXIST,))
-    deletes = kind % 4 == 1  # each object has four consecutive types: RTM_NEW…, RTM_DEL…, RTM_GET…, RTM_SET…
-    return frozenset((errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT) if deletes else ())
+    match kind % 4:  # each object has four consecutive types: RTM_NEW…, RTM_DEL…, RTM_GET…, RTM_SET…
+        case 0 if flags & NLM_F_EXCL:
+            return frozenset((errno.EEXIST,))
+        case 1:
+            return frozenset((errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT))
+    return frozenset()
 
 
 def _check(reply: Reply) -> None:
-    """Raise the error in an NLMSG_ERROR message as a VirtError. An errno of 0 is an acknowledgement, not an error."""
+    """Raise the error in an NLMSG_ERROR or NLMSG_DONE message as a VirtError.
+
+    An errno of 0 is an acknowledgement, or the end of a complete dump.
+    """
+    if len(reply.body) < _ERROR.size:
+        raise _Lost(errno.EIO, "cannot decode the kernel's answer: a message is cut short")
     number = -_ERROR.unpack_from(reply.body)[0]
-    if not number:
+    if number <= 0:
         return
-    # After the errno come the whole request or only its header, and then attributes (af_netlink.c netlink_ack).
-    quoted = _HEADER.size if reply.flags & _NLM_F_CAPPED else _HEADER.unpack_from(reply.body, _ERROR.size)[0]
-    attributes = parse(reply.body, _ERROR.size + -(-quoted // 4) * 4)
-    said = text(attributes.get(_NLMSGERR_ATTR_MSG, b""))
+    # In an NLMSG_ERROR, the whole request or only its header follows. Then come attributes (af_netlink.c netlink_ack).
+    at = _ERROR.size
+    if reply.kind == _NLMSG_ERROR:
+        quoted = _HEADER.size if reply.flags & _NLM_F_CAPPED else _HEADER.unpack_from(reply.body, at)[0]
+        at += -(-quoted // 4) * 4
+    said = text(parse(reply.body, at).get(_NLMSGERR_ATTR_MSG, b""))
     raise VirtError(number, said or os.strerror(number))

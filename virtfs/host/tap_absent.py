@@ -8,17 +8,22 @@ import os
 import socket
 from collections.abc import Callable
 
-from virtfs.core.bytestext import to_bytes
 from virtfs.core.errors import VirtError
 from virtfs.host import netns
+from virtfs.host.rtnl import Rtnl
+
+_GONE = "the tap's interface is gone"
 
 
 def _index(name: str) -> int:
     """Return the index of an interface of the calling thread's namespace. VirtError ENXIO: there is none."""
     try:
-        return socket.if_nametoindex(to_bytes(name))  # type: ignore[arg-type]  # it also takes bytes
-    except OSError as refusal:
-        raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
+        with Rtnl() as rtnl:
+            return rtnl.index(name)
+    except VirtError as refusal:
+        if refusal.errno != errno.ENODEV:
+            raise
+        raise VirtError(errno.ENXIO, _GONE) from refusal
 
 
 class Absent:
@@ -43,15 +48,18 @@ class Absent:
         try:
             self.last_name = ask() if here else netns.inside(self._namespace, ask)
         except OSError as refusal:
-            raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
+            # if_indextoname(3) opens a socket, which can fail. It reports an interface that is gone as ENXIO.
+            if refusal.errno not in (errno.ENXIO, errno.ENODEV):
+                raise VirtError(refusal.errno or errno.EIO, str(refusal.strerror)) from refusal
+            raise VirtError(errno.ENXIO, _GONE) from refusal
         return self.last_name
 
     def alive(self) -> bool:
-        """Return whether the interface still exists in this namespace."""
+        """Return whether the interface still exists in this namespace. If this cannot be found out, return True."""
         try:
             return bool(self.name())
-        except VirtError:
-            return False
+        except VirtError as refusal:
+            return refusal.errno != errno.ENXIO
 
     def netns(self) -> int:
         """Return a new descriptor of the namespace, which the caller must close."""

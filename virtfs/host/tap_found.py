@@ -20,6 +20,18 @@ class Found:
     multi_queue: bool
 
 
+def exists(name: str) -> bool:
+    """Return whether the calling thread's network namespace has an interface of that name."""
+    try:
+        with Rtnl() as rtnl:
+            rtnl.index(name)
+    except VirtError as refusal:
+        if refusal.errno != ENODEV:
+            raise
+        return False
+    return True
+
+
 def find(name: str) -> Found | None:
     """Return the interface of that name in the calling thread's network namespace; None if there is none.
 
@@ -58,7 +70,7 @@ class Standing:
 def standing(name: str) -> Standing:
     """Return the Standing of a tap in the calling thread's namespace. VirtError ENODEV: there is no such interface."""
     with Rtnl() as rtnl:
-        (link,) = rtnl.ask(m.RTM_GETLINK, m.link(0, m.named(name)))
+        link = rtnl.ask_one(m.RTM_GETLINK, m.link(0, m.named(name)))
     _family, link_type, _index, _flags, _change = m.IFINFOMSG.unpack_from(link.body)
     data = parse(parse(parse(link.body, m.IFINFOMSG.size).get(m.IFLA_LINKINFO, b"")).get(m.IFLA_INFO_DATA, b""))
     return Standing(number(data, m.IFLA_TUN_OWNER), number(data, m.IFLA_TUN_GROUP), link_type)
@@ -66,5 +78,5 @@ def standing(name: str) -> Standing:
 
 def _ask(name: str) -> Attributes:
     with Rtnl() as rtnl:
-        (link,) = rtnl.ask(m.RTM_GETLINK, m.link(0, m.named(name)))
+        link = rtnl.ask_one(m.RTM_GETLINK, m.link(0, m.named(name)))
     return parse(link.body, m.IFINFOMSG.size)

@@ -48,6 +48,13 @@ class RootOwned:
 ROOT = RootOwned()
 
 
+def virt_of(owner: Owner) -> Virt | None:
+    """Return the interface that a file of this owner belongs to, or None for a file of the mount."""
+    if isinstance(owner, Virt):
+        return owner
+    return owner.virt if isinstance(owner, RootOwned) else None
+
+
 class Rights(Enum):
     """How the permission bits of a file derive from the `mode` of its owner."""
 
@@ -66,11 +73,16 @@ class Rights(Enum):
 
 
 class Node:
-    """Anything that has a name in the tree."""
+    """Anything that has a name in the tree.
+
+    lasting: whether the kernel may keep the attributes for a moment, because they change only with the interface that
+    the file belongs to, or when a program opens the file.
+    """
 
     __slots__ = ("__weakref__", "born", "owner")
 
     kind = stat.S_IFREG
+    lasting = False
 
     def __init__(self, owner: Owner) -> None:
         self.owner = owner
@@ -171,6 +183,7 @@ class Symlink(Node):
     __slots__ = ("target",)
 
     kind = stat.S_IFLNK
+    lasting = True
 
     def __init__(self, owner: Owner, target: str) -> None:
         super().__init__(owner)

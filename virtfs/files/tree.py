@@ -149,7 +149,7 @@ class Tree:
             "rx": ports.rx,
             "fd": ports.fd,
             "history": ports.history_file,
-            "next": Text(virt, _line(lambda: str(wire.peek()))),
+            "next": Text(virt, _line(lambda: str(wire.peek())), lasting=False),
             "wait": Directory(virt, lambda: waits(wire, opens), steady=True),
             "clients": self._clients(ports),
             **{name: self._value(virt, name, value) for name, value in VALUES.items()},

@@ -98,15 +98,15 @@ class Attributes:
             valid = KEPT
         return p.fuse_attr_out.pack(0, valid, 0, *fields)
 
-    def entry(self, directory: Directory, node: Node, user: User | None = None) -> bytes:
-        """Return a fuse_entry_out for a node in a directory.
+    def entry(self, directory: Directory, name: str, node: Node, user: User | None = None) -> bytes:
+        """Return a fuse_entry_out for a name in a directory, and the node of that name.
 
         user: the user for whom the kernel may keep the attributes. If it is None, they are not valid.
         """
         fields = self.of(node, user if node.lasting else None)
-        name, name_ns, valid = 0, 0, 0
-        if directory.steady:
-            name = FOR_GOOD
+        seconds, name_ns, valid = 0, 0, 0
+        if directory.steady or name in directory.fixed:
+            seconds = FOR_GOOD
             if isinstance(node, Directory):
                 valid = WALK
             elif user is not None and node.lasting and self._send(node, fields):
@@ -116,7 +116,7 @@ class Attributes:
             name_ns = MOMENT
             self._watch(node)
             self._named.add(node)
-        return p.fuse_entry_out.pack(fields[0], 0, name, 0, name_ns, valid, *fields)
+        return p.fuse_entry_out.pack(fields[0], 0, seconds, 0, name_ns, valid, *fields)
 
     def _send(self, node: Node, fields: _Fields) -> bool:
         return self.lasting.send(fields[0], node, fields[1], fields[4] * SECOND + fields[7])

@@ -83,9 +83,9 @@ class Directories:
             if node is directory:
                 return _NO_ENTRY
             try:
-                return self._attributes.entry(directory, node, user)
+                return self._attributes.entry(directory, name, node, user)
             except OSError:  # a text that cannot be made must not hide the other names
-                return self._attributes.entry(directory, node)
+                return self._attributes.entry(directory, name, node)
 
         return self._read(request, listing, entry)
 

@@ -123,6 +123,14 @@ async def test_the_kernel_may_keep_names_that_cannot_change() -> None:
         assert attributes[4] == 5, "st_size"
         with pytest.raises(ValueError, match="kernel"):
             virt.add({"new": text})
+        bench.root.add({"ctl": text})
+        assert valid(await bench.ask(p.FUSE_LOOKUP, 1, b"ctl\0"))[2:] == (0, 0, 0, 0)
+        bench.root.fix()
+        assert valid(await bench.ask(p.FUSE_LOOKUP, 1, b"ctl\0"))[2] > 1e6
+        with pytest.raises(ValueError, match="kernel"):
+            bench.root.remove("ctl")
+        bench.root.add({"virt4": Directory(ROOT, {})})
+        bench.root.remove("virt4")
 
 
 @in_trio

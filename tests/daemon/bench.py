@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from errno import EADDRNOTAVAIL, EBUSY, EEXIST, ENXIO
+from errno import EADDRNOTAVAIL, EBUSY, EEXIST, ENODEV, ENXIO
 from typing import Any, ParamSpec, TypeVar, cast
 
 import pytest
@@ -100,6 +100,11 @@ class Host:
 
     def dropped(self) -> dict[int, int]:
         return {link.index: link.tx_dropped for link in self.links.values()}
+
+    def dropped_by(self, index: int) -> int:
+        if index not in self.dropped():
+            raise VirtError(ENODEV, "the tap's interface is gone")
+        return self.dropped()[index]
 
     def set(self, tap: FakeTap, **change: Any) -> None:
         name = self._name(tap)

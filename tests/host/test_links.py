@@ -235,6 +235,7 @@ def test_drops_of_the_kernels_queue_are_counted(links: Links, tap: Tap) -> None:
             _index(tap): 6,
             _index(other): 0,
         }
+        assert [links.dropped_by(_index(one)) for one in (tap, other)] == [6, 0]
 
 
 def _index(tap: Tap) -> int:
@@ -246,6 +247,9 @@ def test_drops_of_a_tap_elsewhere_are_not_in_ours(links: Links, tap: Tap, elsewh
     assert index in links.dropped()
     ip(f"link set tap3 netns {elsewhere.path}")
     assert index not in links.dropped()
+    with pytest.raises(VirtError) as refusal:
+        links.dropped_by(index)
+    assert refusal.value.errno == errno.ENODEV
 
 
 def test_nothing_is_left_open_and_a_namespace_may_die(elsewhere: Namespace) -> None:

@@ -83,3 +83,37 @@ def test_nothing_is_left_of_a_text_that_was_read(virt: Virt) -> None:
     assert reader.call(os.listdir, f"{DIR}/{virt.name}/stats")
     held = virt.mount.read("memory").splitlines()[1:]
     assert [line for line in held if line.startswith("1000 ")] == []
+
+
+def test_a_new_mode_holds_at_the_next_call(mount: Mount) -> None:
+    """The kernel keeps the attributes of files for a moment, but no longer than they are true."""
+    mount.ctl("create 3\nvirt3 mode 0644")
+    root, other = mount.root, mount.process(1000)
+    names = ("mtu", "hex", "stream", "queue", "ctl")
+    for number in range(20):
+        mode = 0o644 if number % 2 else 0o600
+        listing = other.begin(os.system, f"ls -l {DIR}/virt3 >/dev/null")
+        for name in names:
+            root.call(os.stat, f"{DIR}/virt3/{name}")
+        mount.ctl(f"virt3 mode {mode:o}")
+        for name in names:
+            found = stat.S_IMODE(root.call(os.stat, f"{DIR}/virt3/{name}").st_mode)
+            assert found == (mode if name in ("hex", "stream") else mode | 0o444), name
+        if mode == 0o600:
+            with fails(errno.EACCES):
+                other.open("virt3/stream", os.O_RDONLY | os.O_NONBLOCK)
+        else:
+            other.open("virt3/stream", os.O_RDONLY | os.O_NONBLOCK).close()
+        listing.result(60)
+
+
+def test_the_size_of_a_value_after_a_change(mount: Mount) -> None:
+    mount.ctl("create 3")
+    for value in ("576", "1500", "9000", "68", "65521"):
+        for _ in range(2):
+            mount.root.call(os.stat, f"{DIR}/virt3/mtu")
+        mount.ctl(f"virt3 mtu {value}")
+        assert mount.root.call(os.stat, f"{DIR}/virt3/mtu").st_size == len(value) + 1
+        mount.root.call(os.stat, f"{DIR}/virt3/queue")
+        mount.write("virt3/queue", value)
+        assert mount.root.call(os.stat, f"{DIR}/virt3/queue").st_size == len(value) + 1

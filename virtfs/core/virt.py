@@ -114,7 +114,7 @@ class HostEnd:
     promisc: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Virt:
     """One interface. The host's end belongs to the kernel; the field `host` mirrors it.
 

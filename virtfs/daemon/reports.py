@@ -71,9 +71,15 @@ class Reports:
             interface.wire.settle()
         await self._accounts.learn_all([virt])
 
-    async def count(self) -> None:
-        """Query the kernel for the counters of all interfaces."""
-        await self._follower.refresh_all()
+    async def count(self, virt: Virt | None) -> None:
+        """Query the kernel for the counters of one interface. If `virt` is None, query those of all interfaces."""
+        if virt is None:
+            await self._follower.refresh_all()
+            return
+        interface = self._registry.find(virt.unit)
+        if interface is not None and interface.virt is virt and not virt.lost:
+            await self._follower.count(interface)
+            interface.wire.settle()
 
     def ctl(self, virt: Virt | None) -> str | Iterator[str]:
         """Return the verbs of one interface. If `virt` is None, return the lines that recreate the whole mount.

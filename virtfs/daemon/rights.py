@@ -5,11 +5,10 @@ import errno
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action
 from virtfs.core.ids import Gid, Uid, User
-from virtfs.core.virt import Virt
 from virtfs.daemon.commands import Commands
 from virtfs.daemon.errors_by_user import ErrorsByUser
 from virtfs.files.frame import Frame
-from virtfs.files.node import Node, RootOwned
+from virtfs.files.node import Node, virt_of
 
 
 class Rights:
@@ -48,8 +47,7 @@ class Rights:
         await self._change(node, tuple(actions), user)
 
     async def _change(self, node: Node, actions: tuple[Action, ...], user: User) -> None:
-        virt = node.owner.virt if isinstance(node.owner, RootOwned) else node.owner
-        if not isinstance(virt, Virt):
+        if (virt := virt_of(node.owner)) is None:
             refusal = VirtError(errno.EPERM, "this file belongs to no interface: only root can own it")
             raise self._errors.remember(refusal, user)
         await self._commands.change(virt, actions, user)

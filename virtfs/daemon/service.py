@@ -149,6 +149,7 @@ class Daemon:
         self.rights = Rights(self.commands, self.errors)
         self.root.add(self.commands.tree.root(__version__, loops.name, self.events, pcap))
         self.root.add({"bridge": self.bridges.directory})
+        self.root.fix()
 
     def run_in(self, tasks: Tasks) -> None:
         """Start the tasks that follow the kernel, check rx for readers, and refresh bridges.

@@ -334,6 +334,7 @@ class DeviceFile(Node):
     gives = True
     takes = False
     live = True
+    lasting = True
 
     def __init__(self, owner: Owner, label: str, opens: Opens, rights: Rights = Rights.DEVICE) -> None:
         super().__init__(owner)

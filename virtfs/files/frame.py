@@ -106,6 +106,7 @@ class Frame(DeviceFile):
     __slots__ = ("_opening", "seats", "tail", "waiters", "wire")
 
     takes = True
+    lasting = False  # its size is the length of the next frame
 
     def __init__(self, wire: Wire, opens: Opens, seats: Seats, opening: Opening) -> None:
         super().__init__(wire.virt, "frame", opens)

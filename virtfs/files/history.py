@@ -96,6 +96,7 @@ class HistoryFile(DeviceFile):
     __slots__ = ("application", "history", "virt")
 
     live = False
+    lasting = False  # it grows with every frame
 
     def __init__(self, virt: Virt, opens: Opens, history: History, application: str) -> None:
         super().__init__(virt, "history", opens)

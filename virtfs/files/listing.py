@@ -9,15 +9,17 @@ class Listing:
     """An open directory: the names that it had when it was opened.
 
     It stores names and not nodes, so that a removed interface can be freed. Names removed since the open are skipped.
+    sent: the version of the interface (Virt.version) when attributes of its files were last sent with the names, or -1.
     memory: the memory accounts of the mount. The names are charged to the user.
     VirtError ENOBUFS: they exceed a limit.
     """
 
-    __slots__ = ("_hold", "directory", "names", "user")
+    __slots__ = ("_hold", "directory", "names", "sent", "user")
 
     def __init__(self, directory: Directory, user: User, memory: Memory) -> None:
         self.directory = directory
         self.user = user
+        self.sent = -1
         self.names = (".", "..", *directory.children)
         self._hold = memory.hold(Kind.CONTENTS, user.uid)
         self._hold.resize(NAME * len(self.names))

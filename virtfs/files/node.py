@@ -48,6 +48,13 @@ class RootOwned:
 ROOT = RootOwned()
 
 
+def virt_of(owner: Owner) -> Virt | None:
+    """Return the interface that a file of this owner belongs to, or None for a file of the mount."""
+    if isinstance(owner, Virt):
+        return owner
+    return owner.virt if isinstance(owner, RootOwned) else None
+
+
 class Rights(Enum):
     """How the permission bits of a file derive from the `mode` of its owner."""
 
@@ -66,11 +73,16 @@ class Rights(Enum):
 
 
 class Node:
-    """Anything that has a name in the tree."""
+    """Anything that has a name in the tree.
+
+    lasting: whether the kernel may keep the attributes for a moment, because they change only with the interface that
+    the file belongs to, or when a program opens the file.
+    """
 
     __slots__ = ("__weakref__", "born", "owner")
 
     kind = stat.S_IFREG
+    lasting = False
 
     def __init__(self, owner: Owner) -> None:
         self.owner = owner
@@ -93,10 +105,11 @@ class Directory(Node):
     """A directory. The daemon adds and removes entries; users cannot.
 
     links: st_nlink, 0 once the directory has been removed. listeners: called after each change of `links`.
+    fixed: the names that never change while the directory exists, although others may.
     steady: whether the names never change while the directory exists, so that the kernel may cache them.
     """
 
-    __slots__ = ("_children", "_make", "links", "listeners", "steady")
+    __slots__ = ("_children", "_make", "fixed", "links", "listeners", "steady")
 
     kind = stat.S_IFDIR
 
@@ -116,6 +129,7 @@ class Directory(Node):
         self._make = children if callable(children) else None
         self.links = 2 + directories
         self.listeners: list[Callable[[], None]] = []
+        self.fixed: frozenset[str] = frozenset()
         self.steady = False
         if children and not callable(children):
             self.add(children)
@@ -134,8 +148,12 @@ class Directory(Node):
                 child.born = self.born
         return self._children
 
+    def fix(self) -> None:
+        """Declare that the present names never change, so that the kernel may cache them."""
+        self.fixed = frozenset(self._children)
+
     def add(self, children: Mapping[str, Node]) -> None:
-        """Add entries, or replace those of the same names. ValueError: the directory is steady."""
+        """Add entries, or replace those of the same names. ValueError: the directory is steady, or a name is fixed."""
         for name, node in children.items():
             self.remove(name)
             self._children[name] = node
@@ -143,8 +161,8 @@ class Directory(Node):
                 self._link(1)
 
     def remove(self, name: str) -> None:
-        """Remove an entry. If there is none of that name, do nothing. ValueError: the directory is steady."""
-        if self.steady:
+        """Remove an entry. If there is none of that name, do nothing. ValueError: as in add()."""
+        if self.steady or name in self.fixed:
             raise ValueError("the kernel may have cached the names of this directory")
         if isinstance(node := self._children.pop(name, None), Directory):
             self._link(-1)
@@ -171,6 +189,7 @@ class Symlink(Node):
     __slots__ = ("target",)
 
     kind = stat.S_IFLNK
+    lasting = True
 
     def __init__(self, owner: Owner, target: str) -> None:
         super().__init__(owner)

@@ -56,6 +56,7 @@ class Text(Node):
     and stat(2) ignore changes in this part.
     rights: how the permission bits derive from the owner's mode. None selects Rights.VALUE for a writable file and
     Rights.REPORT for a read-only file.
+    lasting: False if making the text has a side effect, so that it should not be made for a mere listing.
     changes: returns a number that is different after every change of state. Counters do not affect this number. Only
     texts about the whole mount have `changes`, because they may be long.
 
@@ -75,6 +76,7 @@ class Text(Node):
         "_work",
         "changed",
         "changes",
+        "lasting",
         "measured",
         "personal",
         "refresh",
@@ -96,6 +98,7 @@ class Text(Node):
         changes: Callable[[], int] | None = None,
         rights: Rights | None = None,
         unsteady: bytes = b"",
+        lasting: bool = True,
     ) -> None:
         super().__init__(owner)
         self.text = text
@@ -103,6 +106,8 @@ class Text(Node):
         self.refresh = refresh
         self.refused = refused
         self.personal = personal
+        # A counter is lasting too: before an open shows that it has changed, virtfs makes the kernel ask again.
+        self.lasting = lasting and changes is None and not personal
         self._unsteady = unsteady
         self.changes = changes
         self.measured = b""

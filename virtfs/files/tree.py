@@ -54,8 +54,8 @@ class Reports(Protocol):
     async def refresh(self, virt: Virt | None) -> None:
         """Query the kernel for state that it does not report: counters, and taps in other namespaces."""
 
-    async def count(self) -> None:
-        """Query the kernel for the counters of all interfaces."""
+    async def count(self, virt: Virt | None) -> None:
+        """Query the kernel for counters."""
 
     def ctl(self, virt: Virt | None) -> str | Iterator[str]:
         """Return the text of a ctl. The text of the mount's ctl comes in pieces."""
@@ -121,7 +121,7 @@ class Tree:
                 ROOT, lambda user: ifconfig(wire.virt for wire in reports.wires()), changes=reports.changes
             ),
             "status.json": self._report(lambda: reports.status(version), b'"memory": {'),
-            "stats": Stats(reports.wires, reports.count, reports.changes),
+            "stats": Stats(reports.wires, partial(reports.count, None), reports.changes),
             "metrics": self._report(lambda: self._metrics(version), b"# HELP virtfs_memory", load_metrics),
             "memory": Text(ROOT, lambda user: reports.memory.text(), rights=Rights.PRIVATE),
             "topology": self._report(reports.topology),
@@ -149,7 +149,7 @@ class Tree:
             "rx": ports.rx,
             "fd": ports.fd,
             "history": ports.history_file,
-            "next": Text(virt, _line(lambda: str(wire.peek()))),
+            "next": Text(virt, _line(lambda: str(wire.peek())), lasting=False),
             "wait": Directory(virt, lambda: waits(wire, opens), steady=True),
             "clients": self._clients(ports),
             **{name: self._value(virt, name, value) for name, value in VALUES.items()},
@@ -236,7 +236,7 @@ class Tree:
         )
 
     def _counter(self, virt: Virt, name: str) -> Text:
-        refresh = partial(self._reports.refresh, virt) if name in OF_KERNEL else nothing
+        refresh = partial(self._reports.count, virt) if name in OF_KERNEL else nothing
         return Text(virt, _line(lambda: str(counter(virt, name))), refresh=refresh)
 
 

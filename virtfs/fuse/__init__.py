@@ -20,6 +20,7 @@ Modules:
     texts           requests on text files
     lookups         names and attributes
     attributes      the attributes of nodes as stat(2) shows them
+    lasting         files whose attributes the kernel may still have
     removed         directories that have just been removed, whose names the kernel may still have
     directories     open directories
     later           answers requests that wait, and writes to texts, in tasks of their own

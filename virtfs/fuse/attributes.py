@@ -1,10 +1,12 @@
 """The attributes of nodes as stat(2) shows them, in the layout of struct fuse_attr (linux/fuse.h).
 
-The kernel asks for the attributes of a file each time, because they contain rights and a size. It may keep the
-attributes of a directory for MOMENT, since the mode of a directory never changes. The kernel checks the attributes of
-each directory in a path, so keeping them halves the number of requests if a program looks at many files. After a
-change of a directory's owner, group or st_nlink, virtfs makes the kernel forget its attributes. MOMENT is short,
-because programs notice the end of a server by a stat(2) that fails.
+The kernel may keep the attributes of a directory for MOMENT. It checks those of each directory in a path, so keeping
+them halves the number of requests if a program looks at many files. After a change of a directory's owner, group or
+st_nlink, virtfs makes the kernel forget its attributes. MOMENT is short, because programs notice the end of a server by
+a stat(2) that fails.
+
+The kernel may also keep the attributes of most files of an interface for KEPT (Node.lasting; see `lasting`). They
+contain rights and the size of a text, so virtfs makes the kernel forget them at every change of the interface.
 
 The kernel may also keep the name of a directory that can be removed, such as virt3, for MOMENT; see `removed`.
 """
@@ -18,6 +20,7 @@ from virtfs.files.node import Directory, Node
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.inodes_handles import Inodes
+from virtfs.fuse.lasting import Lasting
 from virtfs.fuse.removed import Removed
 
 BLOCK = 4096  # st_blksize
@@ -30,6 +33,9 @@ MOMENT = 20_000_000
 # How long the kernel may keep the attributes of a directory that it has looked up, in ns. It needs them for the rest of
 # the path. A notification has no effect until the kernel has made an inode for the answer, so this must be short.
 WALK = 4_000_000
+# How long the kernel may keep the attributes of a file, in ns. A program that reads a directory looks at each of its
+# files within this time, even on a busy machine.
+KEPT = 100_000_000
 SECOND = 1_000_000_000  # ns
 
 _Fields = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
@@ -38,13 +44,14 @@ _Fields = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int,
 class Attributes:
     """Makes the attributes of the nodes of one tree. inodes: their inode numbers. answers: sends notifications.
 
-    removed: the directories whose names the kernel may still have.
+    removed: the directories whose names the kernel may still have. lasting: the files whose attributes it may have.
     """
 
     def __init__(self, inodes: Inodes, answers: Answers) -> None:
         self._inodes = inodes
         self._answers = answers
         self.removed = Removed()
+        self.lasting = Lasting(inodes, answers)
         # The directories whose attributes the kernel may keep, with the values of those attributes that can change.
         self._kept: WeakKeyDictionary[Directory, tuple[int, int, int]] = WeakKeyDictionary()
         self._watched: WeakSet[Directory] = WeakSet()
@@ -81,24 +88,38 @@ class Attributes:
 
     def answer(self, node: Node, user: User) -> bytes:
         """Return a fuse_attr_out, the body of the answer to a GETATTR."""
+        fields = self.of(node, user)
         valid = 0
-        if isinstance(node, Directory) and node.links:
-            self._keep(node)
-            valid = MOMENT
-        return p.fuse_attr_out.pack(0, valid, 0, *self.of(node, user))
+        if isinstance(node, Directory):
+            if node.links:
+                self._keep(node)
+                valid = MOMENT
+        elif node.lasting and self._send(node, fields):
+            valid = KEPT
+        return p.fuse_attr_out.pack(0, valid, 0, *fields)
 
-    def entry(self, directory: Directory, node: Node) -> bytes:
-        """Return a fuse_entry_out for a node in a directory."""
-        fields = self.of(node)
-        name, name_ns, valid = 0, 0, 0
-        if directory.steady:
-            name, valid = FOR_GOOD, WALK if isinstance(node, Directory) else 0
+    def entry(self, directory: Directory, name: str, node: Node, user: User | None = None) -> bytes:
+        """Return a fuse_entry_out for a name in a directory, and the node of that name.
+
+        user: the user for whom the kernel may keep the attributes. If it is None, they are not valid.
+        """
+        fields = self.of(node, user if node.lasting else None)
+        seconds, name_ns, valid = 0, 0, 0
+        if directory.steady or name in directory.fixed:
+            seconds = FOR_GOOD
+            if isinstance(node, Directory):
+                valid = WALK
+            elif user is not None and node.lasting and self._send(node, fields):
+                valid = KEPT
         elif isinstance(node, Directory):
             # Do not let the kernel keep its attributes, which could hide for a moment that it has been removed.
             name_ns = MOMENT
             self._watch(node)
             self._named.add(node)
-        return p.fuse_entry_out.pack(fields[0], 0, name, 0, name_ns, valid, *fields)
+        return p.fuse_entry_out.pack(fields[0], 0, seconds, 0, name_ns, valid, *fields)
+
+    def _send(self, node: Node, fields: _Fields) -> bool:
+        return self.lasting.send(fields[0], node, fields[1], fields[4] * SECOND + fields[7])
 
     def _keep(self, directory: Directory) -> None:
         self._watch(directory)

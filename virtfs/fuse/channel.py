@@ -94,9 +94,9 @@ class Channel:
             self.answers,
             handles,
             Devices(self.answers, inodes, handles, self._waiting, self._later, report),
-            Texts(self.answers, handles, reports, self._later, report),
+            Texts(self.answers, handles, self.attributes.lasting, reports, self._later, report),
             lookups,
-            Directories(self.answers, inodes, handles, self.attributes, lookups, report),
+            Directories(self.answers, inodes, handles, self.attributes, lookups, reports, report),
             self._later,
         )
         self._inodes = inodes

@@ -7,11 +7,12 @@ from virtfs.core.bytestext import to_bytes
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.files.listing import Listing
-from virtfs.files.node import Directory, Node
+from virtfs.files.node import Directory, Node, virt_of
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.attributes import Attributes
 from virtfs.fuse.inodes_handles import Handles, Inodes
+from virtfs.fuse.later import Reports
 from virtfs.fuse.lookups import Lookups
 from virtfs.fuse.request import Request
 
@@ -21,6 +22,7 @@ _NO_ENTRY = bytes(p.fuse_entry_out.size)
 class Directories:
     """Answers requests about open directories.
 
+    reports: applies the reports of the kernel before attributes are sent.
     report: called with the error and the user if an open exceeds a limit.
     """
 
@@ -31,12 +33,14 @@ class Directories:
         handles: Handles,
         attributes: Attributes,
         lookups: Lookups,
+        reports: Reports,
         report: Callable[[VirtError, User], None],
     ) -> None:
         self._answers = answers
         self._inodes = inodes
         self._handles = handles
         self._lookups = lookups
+        self._reports = reports
         self._report = report
         self._attributes = attributes
 
@@ -59,33 +63,53 @@ class Directories:
         return True
 
     def readdir(self, request: Request) -> bool:
-        return self._read(request, lambda directory, name, node: b"")
+        return self._read(request, self._listing(request), lambda name, node: b"")
 
     def readdirplus(self, request: Request) -> bool:
         """Answer a READDIRPLUS. The kernel uses the attributes only of names that it may cache.
 
         It does not cache an entry with nodeid 0 (fs/fuse/readdir.c fuse_direntplus_link).
         """
+        listing = self._listing(request)
+        directory = listing.directory
+        if not directory.steady:
+            return self._read(request, listing, lambda name, node: _NO_ENTRY)
+        user = None  # then the kernel asks for the attributes of each file
+        virt = virt_of(directory.owner)
+        if virt is not None and self._reports.up_to_date():  # if a check is pending, they may be out of date
+            user, listing.sent = request.user, virt.version
 
-        def entry(directory: Directory, name: str, node: Node) -> bytes:
-            cached = directory.steady and node is not directory
-            return self._attributes.entry(directory, node) if cached else _NO_ENTRY
+        def entry(name: str, node: Node) -> bytes:
+            if node is directory:
+                return _NO_ENTRY
+            try:
+                return self._attributes.entry(directory, name, node, user)
+            except OSError:  # a text that cannot be made must not hide the other names
+                return self._attributes.entry(directory, name, node)
 
-        return self._read(request, entry)
+        return self._read(request, listing, entry)
 
-    def _read(self, request: Request, before: Callable[[Directory, str, Node], bytes]) -> bool:
-        """Answer with as many names as fit. before: returns what precedes the fuse_dirent of each name."""
-        fh, offset, size, *_ = request.body(p.fuse_read_in)
-        listing = self._handles.listings.get(fh)
+    def _listing(self, request: Request) -> Listing:
+        """Return the open directory of a request. Send notifications again that may have had no effect (lasting)."""
+        listing = self._handles.listings.get(request.fh)
         if listing is None:
             raise VirtError(errno.EBADF, "the directory is not open")
+        if listing.sent != -1:
+            if (virt := virt_of(listing.directory.owner)) is not None and virt.version != listing.sent:
+                self._attributes.lasting.again(listing.directory)
+            listing.sent = -1
+        return listing
+
+    def _read(self, request: Request, listing: Listing, before: Callable[[str, Node], bytes]) -> bool:
+        """Answer with as many names as fit. before: returns what precedes the fuse_dirent of each name."""
+        _, offset, size, *_ = request.body(p.fuse_read_in)
         names, parts, room = listing.names, [], min(size, p.MAX_WRITE)
         for number in range(min(offset, len(names)), len(names)):
             name = names[number]
             if (node := listing.node(name)) is None:
                 continue
             encoded = to_bytes(name)
-            head = before(listing.directory, name, node)
+            head = before(name, node)
             inode, kind = self._inodes.number(node), node.kind >> 12
             entry = head + p.fuse_dirent.pack(inode, number + 1, len(encoded), kind) + encoded
             entry += bytes(-len(entry) % 8)
@@ -97,8 +121,7 @@ class Directories:
         return True
 
     def releasedir(self, request: Request) -> bool:
-        if request.fh not in self._handles.listings:
-            raise VirtError(errno.EBADF, "the directory is not open")
+        self._listing(request)
         self._handles.remove_listing(request.fh).release()
         self._answers.answer(request.unique)
         return True

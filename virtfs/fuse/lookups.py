@@ -57,7 +57,7 @@ class Lookups:
             node = directory.children.get(name)
             if node is None:
                 raise VirtError(errno.ENOENT, "there is no such file")
-            return self._attributes.entry(directory, node)
+            return self._attributes.entry(directory, name, node)
 
         return self._later.when_up_to_date(request, self._reports, answer)
 

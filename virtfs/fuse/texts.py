@@ -14,6 +14,7 @@ from virtfs.forward.tasks import in_thread
 from virtfs.fuse import protocol as p
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.inodes_handles import Handles
+from virtfs.fuse.lasting import Lasting
 from virtfs.fuse.later import Later, Reports
 from virtfs.fuse.request import Request
 
@@ -31,12 +32,14 @@ class Texts:
         self,
         answers: Answers,
         handles: Handles,
+        lasting: Lasting,
         reports: Reports,
         later: Later,
         report: Callable[[VirtError, User], None],
     ) -> None:
         self._answers = answers
         self._handles = handles
+        self._lasting = lasting
         self._reports = reports
         self._later = later
         self._report = report
@@ -51,7 +54,7 @@ class Texts:
                 text = None
                 if reads(flags):
                     text = node.ready(user) if self._reports.up_to_date() else None
-                    if text is None or _grows(node, node.opened(text)):
+                    if text is None or _grows(node, self._shown(node, request, text)):
                         self._open_later(node, request, user, text)
                         return False
                 self._opened(node, user, request)
@@ -62,6 +65,12 @@ class Texts:
             self._report(refusal, user)
             raise
         return True
+
+    def _shown(self, node: Text, request: Request, text: bytes) -> int:
+        """Record the text that an open gets, and return its length in bytes."""
+        size = node.opened(text)
+        self._lasting.opened(request.inode, node, size, node.changed)
+        return size
 
     def _opened(self, node: Text, user: User, request: Request) -> None:
         fh = self._handles.add_text(node.open(user, self._handles.memory))
@@ -75,7 +84,7 @@ class Texts:
             if text is None:
                 await self._reports.caught_up()
                 text = await node.fresh(user)
-            size = node.opened(text)
+            size = self._shown(node, request, text)
             if _grows(node, size):
                 await in_thread(self._answers.grow, request.inode, size, text[-1:])
                 node.reported = size

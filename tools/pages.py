@@ -40,7 +40,7 @@ class Pages:
         """Make the pages, and copy the pictures."""
         for document in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "doc/*.md"):
             for path in sorted(ROOT.glob(document)):
-                self._write(path.relative_to(ROOT), self._linked(path))
+                self._document(path)
         for page in sorted((ROOT / "man").iterdir()):
             self._linkable(page)
         shutil.copyfile(ROOT / "tools/pages.css", self._directory / "pages.css")
@@ -48,6 +48,13 @@ class Pages:
             target = self._directory / picture.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(picture, target)
+
+    def _document(self, path: Path) -> None:
+        """Make the page of a Markdown file, unless it exists."""
+        name = str(path.relative_to(ROOT))
+        if name not in self._made:
+            self._made.add(name)
+            self._write(Path(name), self._linked(path))
 
     def _write(self, path: Path, text: str) -> None:
         target = self._directory / path
@@ -59,7 +66,10 @@ class Pages:
 
         def link(match: re.Match[str]) -> str:
             path = (document.parent / match[1]).resolve()
-            if "://" in match[1] or not path.exists() or path.suffix in (".md", ".svg"):
+            if "://" in match[1] or not path.exists() or path.suffix == ".svg":
+                return match[0]
+            if path.suffix == ".md":
+                self._document(path)
                 return match[0]
             return f"{match[0].rstrip('/')}{self._linkable(path)}"
 
@@ -69,6 +79,9 @@ class Pages:
 
     def _linkable(self, path: Path) -> str:
         """Make the page of a file or of a folder, unless it exists. Returns the end of the page's name."""
+        if (path / "README.md").exists():  # the page of this folder
+            self._document(path / "README.md")
+            return "/README.md"
         name = path.relative_to(ROOT)
         end = "/index.md" if path.is_dir() else ".md"
         if f"{name}{end}" not in self._made:

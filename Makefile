@@ -10,7 +10,8 @@ PYTEST = PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -n $$(($$(nproc) + 
 # The folders whose tests need no root, no device and no mount. tests/test_layers.py keeps the list complete.
 PURE = channel files forward pure wire
 
-.PHONY: run test test-pure check sweep crash fuzz soak attacks boot bench dist deb install uninstall clean help
+.PHONY: run test test-pure check sweep crash fuzz soak attacks boot bench docs pictures dist deb install uninstall
+.PHONY: clean help
 run:
 	@tools/setup run
 	@tools/run
@@ -58,16 +59,27 @@ boot:
 
 bench:
 	@tools/setup bench
-	.venv/bin/python bench/run.py $(ARGS)
-	.venv/bin/python bench/bulk.py $(ARGS)
-	.venv/bin/python bench/descriptor.py $(ARGS)
-	.venv/bin/python bench/traffic.py $(ARGS)
-	.venv/bin/python bench/churn.py --pairs 5000
-	.venv/bin/python bench/fairness.py $(ARGS)
-	.venv/bin/python bench/names.py $(ARGS)
-	.venv/bin/python bench/scale.py $(ARGS)
-	.venv/bin/python bench/latency.py $(ARGS)
-	.venv/bin/python bench/hosts.py $(ARGS)
+	.venv/bin/python bench/run.py $(ARGS) --json build/bench.json
+	.venv/bin/python bench/bulk.py $(ARGS) --json build/bench.json
+	.venv/bin/python bench/descriptor.py $(ARGS) --json build/bench.json
+	.venv/bin/python bench/traffic.py $(ARGS) --json build/bench.json
+	.venv/bin/python bench/churn.py --pairs 5000 --json build/bench.json
+	.venv/bin/python bench/fairness.py $(ARGS) --json build/bench.json
+	.venv/bin/python bench/names.py $(ARGS) --json build/bench.json
+	.venv/bin/python bench/scale.py $(ARGS) --json build/bench.json
+	.venv/bin/python bench/latency.py $(ARGS) --json build/bench.json
+	.venv/bin/python bench/hosts.py $(ARGS) --json build/bench.json
+
+# The site of the documents, in build/site. Warnings, such as a link that leads nowhere, are errors.
+docs:
+	@tools/setup docs
+	.venv/bin/python tools/pages.py
+	@echo 'build/site/index.html'
+
+# From real runs in network namespaces. Look at each picture before you commit it.
+pictures:
+	@tools/setup docs
+	PYTHONPATH=tests:tools:. .venv/bin/python -m pictures $(ARGS)
 
 # The source distribution and the wheel, in dist/. pip then installs each into a clean environment.
 dist:
@@ -107,6 +119,8 @@ help:
 	@echo 'sudo make attacks        what one user can make the server hold: long attacks, and the peaks of its memory'
 	@echo 'sudo make boot           QEMU boots by DHCP and TFTP over each way to an interface: half a minute'
 	@echo 'sudo make bench          frames per second, compared with other programs (ARGS=--quick), and leaks'
+	@echo 'make docs                the site of the documents, in build/site'
+	@echo 'sudo make pictures       the pictures in doc/pictures, from real runs (ARGS="tour top"; ARGS=--measure: bench first)'
 	@echo 'sudo make install        the command, mount.virtfs, man pages, completion, unit (PREFIX=/usr/local, DESTDIR=)'
 	@echo 'sudo make uninstall      remove what `make install` installed'
 	@echo 'sudo make dist           source distribution and wheel, in dist/, each tried in a clean environment'

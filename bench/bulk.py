@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arena import Others, Server, build, enter, fail, serve
+from results import TIMES, Results
 from run import CLIENT_SECONDS, Setting, settings
 
 QUEUE = 5000  # frames; client.c fills it with RECORDS
@@ -48,8 +49,10 @@ def rate(client: Path, server: Server, work: Work, file: str, setting: Setting, 
     return frames * 1e9 / nanoseconds
 
 
-def measure(client: Path, server: Server, work: Work, setting: Setting, rounds: int, seconds: float) -> str | None:
-    """Print the result of one kind of work. Return the goal that was missed, as a line of text, or None."""
+def measure(
+    client: Path, server: Server, work: Work, setting: Setting, rounds: int, seconds: float, results: Results
+) -> str | None:
+    """Print and keep the result of one kind of work. Return the goal that was missed, as a line of text, or None."""
     pairs = []
     for number in range(rounds + 1):
         pair = [rate(client, server, work, file, setting, seconds) for file in ("stream", "frame")]
@@ -59,6 +62,8 @@ def measure(client: Path, server: Server, work: Work, setting: Setting, rounds: 
     median, goal = statistics.median(ratios), work.goals.get(setting.name)
     costs = [1e6 / statistics.median(rates) for rates in zip(*pairs, strict=True)]
     missed = goal is not None and median < goal
+    what = f"{work.name}, {setting.name}"
+    results.keep(what, "virtfs, stream", TIMES, ratios, against="virtfs, frame", least=goal)
     print(
         f"{work.name:10} {setting.title:32} stream {costs[0]:5.2f} µs a frame, frame {costs[1]:5.2f};"
         f" {median:5.1f} times ({min(ratios):.1f}–{max(ratios):.1f})"
@@ -73,12 +78,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="compare stream with frame")
     parser.add_argument("works", metavar="WORK", nargs="*", help=", ".join(work.name for work in WORKS))
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    Results.option(parser)
     options = parser.parse_args()
     if unknown := set(options.works) - {work.name for work in WORKS}:
         parser.error(f"unknown work {', '.join(sorted(unknown))}")
     enter()
     rounds, seconds = (3, 0.2) if options.quick else (9, 0.5)
-    client = build("client")
+    client, results = build("client"), Results(options.json)
     with serve("virtfs", [sys.executable, "-m", "virtfs", "mount", "-f"], "ctl") as server:
         (server.directory / "ctl").write_text(f"create 3 up queue {QUEUE}\n")
         others = Others()
@@ -87,9 +93,10 @@ def main() -> None:
             for setting in settings()
             for work in WORKS
             if not options.works or work.name in options.works
-            if (line := measure(client, server, work, setting, rounds, seconds))
+            if (line := measure(client, server, work, setting, rounds, seconds, results))
         ]
         print(f"\nother programs meanwhile: {others.share():.0%} of a CPU")
+    results.save()
     print("\nmissed goals:" if missed else "\nall goals are reached")
     for line in missed:
         print(f"  {line}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arena import Server, enter, serve
+from results import Results
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 STEPS = 10
@@ -71,6 +72,7 @@ def verdict(uses: list[Use]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description="create and destroy an interface many times, and look for leaks")
     parser.add_argument("--pairs", type=int, default=10_000)
+    Results.option(parser)
     options = parser.parse_args()
     if options.pairs < STEPS:
         parser.error(f"--pairs must be {STEPS} or more")
@@ -87,6 +89,11 @@ def main() -> int:
             rate = pairs / (time.monotonic() - start)
             uses.append(now)
             print(f"{now.pairs:7}{now.descriptors:13}{now.memory // 1024:12}{rate:9.1f}", flush=True)
+    results = Results(options.json)
+    for use in uses[1:]:
+        results.keep(f"after {use.pairs} pairs", "virtfs", "bytes", [use.memory])
+        results.keep(f"after {use.pairs} pairs", "virtfs", "descriptors", [use.descriptors])
+    results.save()
     leak = verdict(uses)
     print(f"LEAK FOUND: {leak}" if leak else "no leak found")
     return 1 if leak else 0

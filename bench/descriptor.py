@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 from arena import Others, attach, build, enter, fail, make_tap, serve
+from results import TIMES, Results
 from run import CLIENT_SECONDS, WORKS, Setting, Work, settings
 
 from virtfs.cli.execute import borrow
@@ -37,8 +38,10 @@ def rate(client: Path, work: Work, tap: int, way: str, setting: Setting, seconds
     return frames * 1e9 / nanoseconds
 
 
-def measure(client: Path, work: Work, taps: dict[str, int], setting: Setting, rounds: int, seconds: float) -> list[str]:
-    """Print the results of one kind of work. Return the goals that were missed, as lines of text."""
+def measure(
+    client: Path, work: Work, taps: dict[str, int], setting: Setting, rounds: int, seconds: float, results: Results
+) -> list[str]:
+    """Print and keep the results of one kind of work. Return the goals that were missed, as lines of text."""
     samples = []
     for number in range(rounds + 1):
         sample = {way: rate(client, work, tap, way, setting, seconds) for way, tap in taps.items()}
@@ -46,7 +49,9 @@ def measure(client: Path, work: Work, taps: dict[str, int], setting: Setting, ro
             samples.append(sample)
     missed = []
     for way in ("given", "lent"):
-        ratio = statistics.median(sample[way] / sample["raw"] for sample in samples)
+        ratios = [sample[way] / sample["raw"] for sample in samples]
+        ratio = statistics.median(ratios)
+        results.keep(work.name, f"virtfs, {way}", TIMES, ratios, against="raw tap", least=GOAL)
         cost = 1e6 / statistics.median(sample[way] for sample in samples)
         low = ratio < GOAL
         print(
@@ -62,13 +67,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="compare the tap that fd gives with a raw tap")
     parser.add_argument("works", metavar="WORK", nargs="*", help=", ".join(work.name for work in WORKS))
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    Results.option(parser)
     options = parser.parse_args()
     if unknown := set(options.works) - {work.name for work in WORKS}:
         parser.error(f"unknown work {', '.join(sorted(unknown))}")
     enter()
     rounds, seconds = (10, 0.05) if options.quick else (60, 0.05)
     setting = next(setting for setting in settings() if setting.name == "one")
-    client = build("client")
+    client, results = build("client"), Results(options.json)
     make_tap(TAPS["raw"], f"{ADDRESSES['raw']}.1", QUEUE)
     with serve("virtfs", [sys.executable, "-m", "virtfs", "mount", "-f"], "ctl") as server:
         lines = [f"create {TAPS[way][3:]} up inet {ADDRESSES[way]}.1/24" for way in ("given", "lent")]
@@ -82,10 +88,11 @@ def main() -> None:
             others, missed = Others(), []
             for work in WORKS:
                 if not options.works or work.name in options.works:
-                    missed += measure(client, work, taps, setting, rounds, seconds)
+                    missed += measure(client, work, taps, setting, rounds, seconds, results)
             print(f"\nother programs meanwhile: {others.share():.0%} of a CPU")
             for tap in taps.values():
                 os.close(tap)
+    results.save()
     print("\nmissed goals:" if missed else "\nall goals are reached")
     for line in missed:
         print(f"  {line}")

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arena import Server, build, enter, fail, serve
+from results import TIMES, Results
 
 VICTIM, ATTACKER = 4001, 4002
 ADDRESS = "10.77.3.1"
@@ -202,12 +203,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="measure how one user disturbs another")
     parser.add_argument("attacks", metavar="ATTACK", nargs="*", help="; ".join(ATTACKS))
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    Results.option(parser)
     options = parser.parse_args()
     if unknown := set(options.attacks) - set(ATTACKS):
         parser.error(f"unknown attack {', '.join(sorted(unknown))}")
     enter()
     rounds, seconds = (1, 0.5) if options.quick else (5, 0.5)
-    missed = []
+    missed, results = [], Results(options.json)
     client = build("client")
     with mounted() as server:
         os.chmod(server.directory.parent, 0o755)
@@ -216,10 +218,14 @@ def main() -> None:
         print(f"{'attack by another user':30}{'rate left':>10}{'ls, ms':>9}{'cat, ms':>9}")
         for name in options.attacks or ATTACKS:
             share, ls, cat = measure(lab, name, rounds, seconds)
+            results.keep(name, "rate left", TIMES, [share], against="no attack", least=GOAL_RATE)
+            results.keep(name, "ls", "ms", [ls], most=GOAL_MS)
+            results.keep(name, "cat", "ms", [cat], most=GOAL_MS)
             reached = share >= GOAL_RATE and ls <= GOAL_MS and cat <= GOAL_MS
             print(f"{name:30}{share:10.2f}{ls:9.1f}{cat:9.1f}{'' if reached else '  MISSED'}", flush=True)
             if not reached:
                 missed.append(name)
+    results.save()
     print(f"goals: {GOAL_RATE} of the rate, {GOAL_MS:.0f} ms")
     print(f"missed: {', '.join(missed)}" if missed else "all goals are reached")
 

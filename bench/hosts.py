@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from arena import Others, Server, enter, serve
 from lab import Rate, entering, ip, namespaces, program, run, until
+from results import TIMES, Results
 
 WIRE = "bare veth"
 EAST, WEST = "east", "west"
@@ -99,8 +100,10 @@ def _net(name: str) -> list[str]:
     return ["nsenter", f"--net=/run/netns/{name}", "--"]
 
 
-def compare(title: str, unit: str, measured: Callable[[Way], float], ways: dict[str, Way], rounds: int) -> None:
-    """Measure every way once in each round, and print the medians and the ratios to the bare wire."""
+def compare(
+    title: str, unit: str, measured: Callable[[Way], float], ways: dict[str, Way], rounds: int, results: Results
+) -> None:
+    """Measure every way once in each round, and print and keep the medians and the ratios to the bare wire."""
     samples: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
@@ -110,17 +113,21 @@ def compare(title: str, unit: str, measured: Callable[[Way], float], ways: dict[
         ratios = [its / wire for its, wire in zip(figures, samples[WIRE], strict=True)]
         told = f"   {statistics.median(ratios):6.2f} ({min(ratios):.2f}–{max(ratios):.2f})" if name != WIRE else ""
         print(f"  {name:24}{statistics.median(figures):10.2f}{told}", flush=True)
+        results.keep(title, name, unit, figures)
+        if name != WIRE:
+            results.keep(title, name, TIMES, ratios, against=WIRE)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="compare ways to join two hosts")
     parser.add_argument("ways", metavar="WAY", nargs="*", help=", ".join(WAYS))
     parser.add_argument("--quick", action="store_true", help="one round instead of five")
+    Results.option(parser)
     options = parser.parse_args()
     if unknown := set(options.ways) - set(WAYS):
         parser.error(f"unknown way {', '.join(sorted(unknown))}")
     enter()
-    others, rounds = Others(), 1 if options.quick else 5
+    others, rounds, results = Others(), 1 if options.quick else 5, Results(options.json)
     with namespaces(EAST, WEST), contextlib.ExitStack() as stack:
         ip(f"link add eth0 netns {EAST} type veth peer name eth0 netns {WEST}")
         for number, name in enumerate((EAST, WEST), 1):
@@ -131,9 +138,10 @@ def main() -> None:
         ways = {WIRE: Way("192.0.2")}
         for name in options.ways or WAYS:
             ways[TITLES[name]] = stack.enter_context(WAYS[name](hosts))
-        compare("two hosts: TCP by iperf3, one connection", "Gbit/s", Way.bits, ways, rounds)
-        compare("two hosts: round-trip time of ping", "µs", Way.round_trip, ways, rounds)
+        compare("two hosts: TCP by iperf3, one connection", "Gbit/s", Way.bits, ways, rounds, results)
+        compare("two hosts: round-trip time of ping", "µs", Way.round_trip, ways, rounds, results)
         print(f"\nother programs meanwhile: {others.share():.0%} of a CPU")
+    results.save()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from arena import RUN, Server, attach, fail, make_tap
+from results import TIMES, Results
 
 QUEUE = 256  # frames; the default of virtfs, and set for the rivals' taps too
 SIZE = 60  # bytes of the smallest Ethernet frame, without its FCS
@@ -25,13 +26,14 @@ class Lab:
     """The environment of every part.
 
     blaster: the compiled program blast. rounds: how often each measurement is repeated. missed: the goals that were
-    not reached, as lines for the summary at the end.
+    not reached, as lines for the summary at the end. results: every result, for the file that the user may want.
     """
 
     server: Server
     blaster: Path
     rounds: int
     missed: list[str] = field(default_factory=list)
+    results: Results = field(default_factory=Results)
 
     def ctl(self, *lines: str) -> None:
         """Write commands to virtfs' ctl. All have taken effect when this returns."""
@@ -70,11 +72,13 @@ class Lab:
         print(f"  {'':28}{unit:>12}   {subject} divided by it: median (lowest–highest)")
         for name, figures in samples.items():
             middle = statistics.median(figures)
+            self.results.keep(title, name, unit, figures)
             row = f"  {name:28}{middle:12,.{0 if middle >= 1000 else 2}f}"
             if name != subject:
                 pairs = zip(samples[subject], figures, strict=True)
                 ratios = [mine / its if its else float("inf") for mine, its in pairs]
                 row += f"   {statistics.median(ratios):6.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+                self.results.keep(title, subject, TIMES, ratios, against=name, least=goals.get(name))
                 if goal := goals.get(name):
                     row += f"  goal: {goal}"
                     if statistics.median(ratios) < goal:
@@ -87,6 +91,8 @@ class Lab:
         print(f"\n{title}")
         for name, figures in samples.items():
             median = statistics.median(figures)
+            goal = most if name.startswith(SUBJECT) and most else None
+            self.results.keep(title, name, unit, figures, most=goal)
             row = f"  {name:28}{median:12.3f} {unit} ({min(figures):.3f} … {max(figures):.3f})"
             if name.startswith(SUBJECT) and most:
                 row += f"  goal: at most {most}"

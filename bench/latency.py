@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from arena import BENCH, Others, Server, attach, enter, make_tap, serve
 from lab import ip, program, run
+from results import TIMES, Results
 
 PINGS = 100  # pings of one sample, 10 ms apart
 GOAL_RATIO, GOAL_MICROSECONDS = 2.0, 400.0
@@ -53,6 +54,7 @@ def flood(server: Server) -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="measure the round trip of a ping through a frame file")
     parser.add_argument("--quick", action="store_true", help="two rounds instead of eight")
+    Results.option(parser)
     parser.add_argument("--raw", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.raw:
@@ -75,7 +77,14 @@ def main() -> None:
                 tap.append(ping("10.0.5.2"))
                 with flood(server):
                     beside.append(ping("10.0.3.2"))
-        ratio = statistics.median(mine / its for mine, its in zip(idle, tap, strict=True))
+        results = Results(options.json)
+        results.keep("ping, idle", "virtfs", "µs", idle)
+        results.keep("ping, idle", "raw tap", "µs", tap)
+        results.keep("ping beside a flood", "virtfs", "µs", beside, most=GOAL_MICROSECONDS)
+        ratios = [mine / its for mine, its in zip(idle, tap, strict=True)]
+        results.keep("ping, idle", "virtfs", TIMES, ratios, against="raw tap", most=GOAL_RATIO)
+        results.save()
+        ratio = statistics.median(ratios)
         print(f"\nping, median µs: virtfs idle {statistics.median(idle):.0f}, raw tap {statistics.median(tap):.0f}")
         print(f"  virtfs divided by the raw tap {ratio:10.2f}   goal: at most {GOAL_RATIO:g}")
         print(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from arena import Others, Server, build, enter, serve
+from results import Results
 
 WRITERS = 8
 SECONDS = 60  # time limit of the writers, which normally are ended earlier
@@ -48,10 +49,12 @@ for call in look, read, cat:
 class Report:
     """Prints figures, and collects those that miss their goals."""
 
+    results: Results
     missed: list[str] = field(default_factory=list)
 
     def tell(self, what: str, figures: list[float], unit: str, goal: float) -> None:
         middle = statistics.median(figures)
+        self.results.keep(what, "virtfs", unit, figures, most=goal)
         row = f"{what:48}{middle:10.2f} {unit:3}({min(figures):.2f}–{max(figures):.2f})  goal: at most {goal:g}"
         if middle > goal:
             row += "  MISSED"
@@ -96,11 +99,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="measure names, texts and counters")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and interfaces")
     parser.add_argument("--interfaces", type=int, default=0, metavar="N", help="how many (usually 1000)")
+    Results.option(parser)
     options = parser.parse_args()
     rounds, many = (3, 200) if options.quick else (9, 1000)
     many = options.interfaces or many
     enter()
-    client, report, other = build("client"), Report(), Others()
+    client, report, other = build("client"), Report(Results(options.json)), Others()
     usable = sorted(os.sched_getaffinity(0))
     places = {"free to move": (usable, usable), "on one CPU": (usable[-1:], usable[-1:])}
     if len(usable) > 1:
@@ -130,6 +134,7 @@ def main() -> None:
         for name, (command, goal) in work.items():
             report.tell(f"{name}, {many} interfaces", [seconds(server, command) for _ in range(some)], "s", goal)
         print(f"\nother programs meanwhile: {other.share():.0%} of a CPU")
+    report.results.save()
     print("missed goals:" if report.missed else "all goals are reached")
     for line in report.missed:
         print(f"  {line}")

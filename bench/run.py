@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from arena import BENCH, Others, Server, build, cpu_seconds, enter, fail, make_tap, serve
+from results import TIMES, Results
 
 QUEUE = 256  # frames; the default of virtfs, and set for the rivals' taps too
 CLIENT_SECONDS = 60
@@ -146,8 +147,8 @@ def measure(work: Work, setting: Setting, carriers: list[Rival], rounds: int, se
             rival.samples.append(rival.run(work, seconds, client, setting))
 
 
-def tell(work: Work, setting: Setting, carriers: list[Rival]) -> list[str]:
-    """Print the table for one kind of work in one setting. Return the goals that were missed, as lines of text."""
+def tell(work: Work, setting: Setting, carriers: list[Rival], results: Results) -> list[str]:
+    """Print and keep the results for one kind of work in one setting. Return the missed goals, as lines of text."""
     print(f"\n{work.title}; {setting.title}")
     print(f"  {'':20}{'frames/s':>10}{'µs/frame':>10}{'server CPU s':>14}   virtfs divided by it")
     print(f"  {'':20}{'':>10}{'':>10}{'per 1e6':>14}   median (lowest–highest)")
@@ -158,9 +159,12 @@ def tell(work: Work, setting: Setting, carriers: list[Rival]) -> list[str]:
         frames = sum(s.frames for s in rival.samples)
         cpu = 1e6 * sum(s.server_seconds for s in rival.samples) / frames
         row = f"  {rival.name:20}{rate:10,.0f}{1e6 / rate:10.2f}{f'{cpu:.1f}' if rival.server else '–':>14}"
+        results.keep(f"{work.name}, {setting.name}", rival.name, "frames/s", [s.rate for s in rival.samples])
         if subject.name == VIRTFS and rival is not subject:
             ratios = [mine.rate / its.rate for mine, its in zip(subject.samples, rival.samples, strict=True)]
             median, goal = statistics.median(ratios), setting.goals.get(rival.name)
+            what = f"{work.name}, {setting.name}"
+            results.keep(what, VIRTFS, TIMES, ratios, against=rival.name, least=goal)
             row += f"   {median:5.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
             if goal:
                 row += f"  goal: {goal}"
@@ -195,13 +199,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--rivals-only", action="store_true", help="measure only the other programs")
     parser.add_argument("--setting", choices=["free", "two", "one"], action="append", help="only in this setting")
+    Results.option(parser)
     options = parser.parse_args()
     if unknown := set(options.works) - {w.name for w in WORKS}:
         parser.error(f"unknown work {', '.join(sorted(unknown))}")
     enter()
     rounds, seconds = (3, 0.2) if options.quick else (9, 0.5)
     works = [w for w in WORKS if not options.works or w.name in options.works]
-    client, missed = build("client"), []
+    client, missed, results = build("client"), [], Results(options.json)
     with rivals(not options.rivals_only) as carriers:
         others = Others()
         for setting in settings():
@@ -209,8 +214,9 @@ def main() -> None:
                 continue
             for work in works:
                 measure(work, setting, carriers, rounds, seconds, client)
-                missed += tell(work, setting, carriers)
+                missed += tell(work, setting, carriers, results)
         print(f"\nother programs meanwhile: {others.share():.0%} of a CPU")
+    results.save()
     if options.rivals_only:
         return
     print("\nmissed goals:" if missed else "\nall goals are reached")

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arena import BENCH, RUN, Others, Server, cpu_seconds, enter, fail, serve
+from results import Results
 
 MANY = 1000  # interfaces that are created, measured and left idle
 MOST = 4000  # interfaces that are destroyed
@@ -29,11 +30,13 @@ MOUNT: list[str | Path] = [sys.executable, "-m", "virtfs", "mount", "-f"]
 class Report:
     """The results of a run, and the goals that it missed."""
 
-    def __init__(self) -> None:
+    def __init__(self, results: Results) -> None:
+        self.results = results
         self.missed: list[str] = []
 
     def line(self, what: str, figure: float, unit: str, goal: float = 0, note: str = "") -> None:
         """Print one result. goal: the highest figure that is good enough, or 0 if there is no goal."""
+        self.results.keep(what, "virtfs", unit, [figure], most=goal or None)
         row = f"  {what:44}{figure:10.3g} {unit:4}{note}"
         if goal:
             row += f"  goal: {goal:g}"
@@ -158,15 +161,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="measure virtfs with thousands of interfaces")
     parser.add_argument("parts", metavar="PART", nargs="*", help=", ".join(PARTS))
     parser.add_argument("--quick", action="store_true", help="two rounds instead of ten")
+    Results.option(parser)
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"unknown part {', '.join(sorted(unknown))}")
     enter()
-    report, others = Report(), Others()
+    report, others = Report(Results(options.json)), Others()
     for name, measure in PARTS.items():
         if name in (options.parts or PARTS):
             measure(report, 2 if options.quick else 10)
     print(f"\nother programs meanwhile: {others.share():.0%} of a CPU")
+    report.results.save()
     print("\nmissed goals:" if report.missed else "\nall goals are reached")
     for line in report.missed:
         print(f"  {line}")

@@ -6,12 +6,42 @@ these interfaces as ports.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from ipaddress import ip_interface
 
 from virtfs.core.bridge import NEW, BridgeState, renamed, steps, steps_after, without
 from virtfs.core.grammar import Command, format_actions, format_command, unwritable_comment, writable
 from virtfs.core.ids import BridgeName
+from virtfs.core.ip import IpInterface
 from virtfs.core.verbs import BRIDGE
+from virtfs.host.bridge_adopt import Adoptions
 from virtfs.host.marks import is_marked
+
+ADOPTED = "# adopted: "  # begins a comment: the name of a bridge, of an adopted member, and the addresses it brought
+
+Recalled = dict[tuple[BridgeName, str], frozenset[IpInterface]]
+
+
+def adopted_before(text: str) -> Recalled:
+    """Return the addresses in the comment lines that adopted() has written, by bridge and member."""
+    recalled: Recalled = {}
+    for line in text.splitlines():
+        if line.startswith(ADOPTED):
+            with suppress(ValueError):  # somebody has edited the file
+                name, member, *words = line.removeprefix(ADOPTED).split()
+                recalled[BridgeName(name), member] = frozenset(map(ip_interface, words))
+    return recalled
+
+
+def adopted(name: BridgeName, state: BridgeState, adoptions: Adoptions) -> Iterator[str]:
+    """Yield comments with the addresses that each member brought, if several were adopted.
+
+    All addresses of unknown origin belong to the first adopted member, so one member needs no comment.
+    """
+    members = [member for member in state.members if member.index in adoptions.brought]
+    for member in members if len(members) > 1 else ():
+        if addresses := adoptions.addresses(member.index):
+            yield ADOPTED + " ".join((name, member.name, *addresses))
 
 
 def divided(state: BridgeState, taps: Mapping[int, str], mark: str) -> tuple[BridgeState, frozenset[str]]:

@@ -4,8 +4,10 @@ The functions here block, because host.bridge does, so they are called in a thre
 the bridge with its state before the line ran, and carries out the verbs that restore that state.
 """
 
+import errno
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -14,7 +16,8 @@ from virtfs.core.bridgeplan import interfaces_of, plan, renamed
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action
 from virtfs.host.bridge import HostBridge, master_of
-from virtfs.host.bridgeinfo import Settings
+from virtfs.host.bridgeinfo import Settings, ask_link
+from virtfs.host.marks import adopting, adopting_of, alias_of, set_mark
 from virtfs.host.rtnl import Rtnl
 
 log = logging.getLogger(__name__)
@@ -150,3 +153,33 @@ def do(bridge: HostBridge, actions: tuple[Action, ...]) -> None:
             EFFECTS[action.verb](bridge, *action.args)
         except VirtError as refusal:
             log.info('%s: cannot run "%s" to restore its state: %s', bridge.called, action.verb, refusal.strerror)
+
+
+def give_back(bridge: HostBridge) -> None:
+    """Remove the adopted members of a bridge, and give their addresses and routes back to them."""
+    with suppress_gone():
+        for member in bridge.look().members:
+            with suppress_gone():
+                if member.adopted:
+                    bridge.remove(member.name)
+
+
+def mark_adopting(bridge: HostBridge, mark: str, actions: tuple[Action, ...]) -> None:
+    """Mark a bridge before its line adopts members, so that the next mount does not take their addresses away."""
+    adopted = [str(action.args[0]) for action in actions if action.verb == "add" and len(action.args) > 1]
+    if adopted:
+        before = adopting_of(alias_of(bridge.rtnl, bridge.index), mark)
+        members = {member.index for member in bridge.look().members}
+        new = {int(link["index"]) for name in adopted if (link := ask_link(bridge.rtnl, name)) is not None}
+        indices = {*(before & members), *bridge.adoptions.brought, *new}
+        set_mark(bridge.rtnl, adopting(mark, indices), bridge.index)
+
+
+@contextmanager
+def suppress_gone() -> Iterator[None]:
+    """Ignore ENXIO. It means that another program has deleted the bridge or the member, so nothing is left to do."""
+    try:
+        yield
+    except VirtError as refusal:
+        if refusal.errno != errno.ENXIO:
+            raise

@@ -113,6 +113,47 @@ def test_calls_beside_a_script(mount: Mount, virt: Virt, number: signal.Signals)
     writer.wait(timeout=SOON)
 
 
+def _is_stuck(pid: int) -> bool:
+    return "rwsem" in Path(f"/proc/{pid}/wchan").read_text()
+
+
+def test_a_signal_ends_a_second_writer(virt: Virt) -> None:
+    """The kernel lets one writer at a time through, and that one gives way."""
+    script(virt)
+    first = virt.mount.shell(f"exec cat /mnt/script >{virt.name}/ctl")
+    until(lambda: reached(virt) > 10, "some lines have run")
+    second = virt.mount.shell(f"exec echo carrier off >{virt.name}/ctl")
+    until(lambda: _is_stuck(second.pid) or second.poll() is not None, "the second writer waits for the first one")
+    second.kill()
+    assert second.wait(timeout=SOON) in (0, -signal.SIGKILL)
+    assert first.poll() is None
+    assert reached(virt) < LINES
+    first.kill()
+    first.wait(timeout=SOON)
+
+
+def test_two_scripts_take_turns(virt: Virt) -> None:
+    """Every line runs once, also those that a write has left for the next one."""
+    one = "".join(f"mtu {1400 + n % 2} description {n}\n" for n in range(1, 801))
+    virt.mount.root.call(Path("/mnt/one").write_text, one + f"description {800}\n")
+    first = virt.mount.shell(f"exec cat /mnt/one >{virt.name}/ctl")
+    until(lambda: reached(virt) > 10, "some lines have run")
+    assert virt.mount.sh(f"echo backlog 7 >{virt.name}/ctl; cat {virt.name}/backlog") == "7\n"
+    assert reached(virt) < 800, "the second writer has passed the first one"
+    assert first.wait(timeout=60) == 0
+    assert reached(virt) == 800
+    assert virt.mount.read("last_error") == "ok"
+
+
+def test_a_writer_that_ignores_the_rest_is_told(virt: Virt) -> None:
+    script(virt)
+    program = "import os; os.write(1, open('/mnt/script', 'rb').read(500_000))"
+    virt.mount.sh(f'exec 3>{virt.name}/ctl; python3 -c "{program}" >{virt.name}/ctl')
+    assert reached(virt) < LINES
+    last = virt.mount.read("last_error")
+    assert re.fullmatch(r"line \d+: not run, because the program ignored that write\(2\) returned early", last), last
+
+
 def test_a_background_job_that_ends_does_not_fail_a_call(mount: Mount, virt: Virt) -> None:
     """bash gets SIGCHLD during its own calls of open, write and stat, which are not interrupted."""
     lines = "".join(f"mtu {1400 + n % 2} description {n}\n" for n in range(1, 201))

@@ -52,10 +52,9 @@ def bridge_before(
     was cut short, and the bridge stays up.
     """
     said = {action.verb for action in actions}
-    adopted = frozenset(action.args[0] for action in actions if action.verb == "add" and len(action.args) > 1)
-    moving = frozenset(member.name for member in now.members if member.index in adopting) - adopted
+    moving = cut_short(now, actions, adopting)
     addresses, added = _arguments(actions, "inet", "inet6"), _arguments(actions, "add") | ours | moving
-    keep = bool(moving or adopted)  # an interface loses its addresses only after it has become a member
+    keep = bool(moving or adopted(actions))  # an interface loses its addresses only after it has become a member
     if moving and now.up:
         said.add("up")
     return replace(
@@ -65,6 +64,19 @@ def bridge_before(
         known=(),
         addresses=tuple(address for address in now.addresses if address in addresses or keep),
     )
+
+
+def adopted(actions: tuple[Action, ...]) -> frozenset[object]:
+    """Return the names of the members that a line adopts."""
+    return frozenset(action.args[0] for action in actions if action.verb == "add" and len(action.args) > 1)
+
+
+def cut_short(now: BridgeState, actions: tuple[Action, ...], adopting: frozenset[int]) -> frozenset[object]:
+    """Return the names of the members whose adoption by a line that is not recorded was cut short.
+
+    The arguments are those of bridge_before().
+    """
+    return frozenset(member.name for member in now.members if member.index in adopting) - adopted(actions)
 
 
 def _arguments(actions: tuple[Action, ...], *verbs: str) -> frozenset[object]:

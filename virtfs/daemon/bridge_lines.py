@@ -34,14 +34,11 @@ def adopted_before(text: str) -> Recalled:
 
 
 def adopted(name: BridgeName, state: BridgeState, adoptions: Adoptions) -> Iterator[str]:
-    """Yield comments with the addresses that each member brought, if several were adopted.
-
-    All addresses of unknown origin belong to the first adopted member, so one member needs no comment.
-    """
-    members = [member for member in state.members if member.index in adoptions.brought]
-    for member in members if len(members) > 1 else ():
-        if addresses := adoptions.addresses(member.index):
-            yield ADOPTED + " ".join((name, member.name, *addresses))
+    """Yield comments with the addresses that each adopted member brought. state: with all members and addresses."""
+    members = {member.index: member.name for member in state.members}
+    for member, its in adoptions.shares(members, state.addresses).items():
+        if its:
+            yield ADOPTED + " ".join((name, member, *sorted(map(str, its))))
 
 
 def divided(state: BridgeState, taps: Mapping[int, str], mark: str) -> tuple[BridgeState, frozenset[str]]:

@@ -15,6 +15,7 @@ from virtfs.core.bridge import BridgeState, steps, without
 from virtfs.core.bridgeplan import interfaces_of, plan, renamed
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action
+from virtfs.core.leftover import adopted, cut_short
 from virtfs.host.bridge import HostBridge, master_of
 from virtfs.host.bridgeinfo import Settings, ask_link
 from virtfs.host.marks import adopting, adopting_of, alias_of, set_mark
@@ -164,13 +165,19 @@ def give_back(bridge: HostBridge) -> None:
                     bridge.remove(member.name)
 
 
+def attribute(bridge: HostBridge, now: BridgeState, actions: tuple[Action, ...], adopting: frozenset[int]) -> None:
+    """Attribute addresses to the members that a killed server was adopting. The arguments are as in core.leftover."""
+    own = {action.args[0] for action in actions if action.verb in ("inet", "inet6")}
+    for name in sorted(map(str, cut_short(now, actions, adopting))):
+        bridge.adoptions.attribute(name, [address for address in now.addresses if address not in own])
+
+
 def mark_adopting(bridge: HostBridge, mark: str, actions: tuple[Action, ...]) -> None:
     """Mark a bridge before its line adopts members, so that the next mount does not take their addresses away."""
-    adopted = [str(action.args[0]) for action in actions if action.verb == "add" and len(action.args) > 1]
-    if adopted:
+    if names := adopted(actions):
         before = adopting_of(alias_of(bridge.rtnl, bridge.index), mark)
         members = {member.index for member in bridge.look().members}
-        new = {int(link["index"]) for name in adopted if (link := ask_link(bridge.rtnl, name)) is not None}
+        new = {int(link["index"]) for name in names if (link := ask_link(bridge.rtnl, str(name)))}
         indices = {*(before & members), *bridge.adoptions.brought, *new}
         set_mark(bridge.rtnl, adopting(mark, indices), bridge.index)
 

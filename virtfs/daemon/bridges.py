@@ -15,6 +15,7 @@ from virtfs.core.leftover import bridge_before
 from virtfs.daemon import bridge_lines as lines
 from virtfs.daemon.bridge_verbs import (
     as_found,
+    attribute,
     carry_out,
     check,
     do,
@@ -165,7 +166,7 @@ class Bridges:
             if not left:
                 await self._kernel.call(self._let_go, managed)
             raise
-        managed.adoptions.inherited, managed.adoptions.recalled = False, {}
+        managed.adoptions.inherited = False
         self._all[name] = managed
         self.directory.add({name: bridge_directory(managed.bridge, self, run, self._report)})
         self._events.emit("create", name)
@@ -305,7 +306,7 @@ class Bridges:
     def lines_before(self) -> Iterator[str]:
         """Yield the lines that create the bridges. They must run before the lines that create interfaces."""
         for name, parts in self._divided():
-            yield from lines.adopted(name, parts[0], self._all[name].adoptions)
+            yield from lines.adopted(name, self._all[name].bridge.state, self._all[name].adoptions)
             yield from lines.before(name, *parts)
 
     def lines_after(self) -> Iterator[str]:
@@ -359,7 +360,9 @@ class Bridges:
             host = self._host(rtnl, managed)
             self._kernel.links.quiet(host)
             now, alias = host.look(), alias_of(rtnl, managed.index)
-            do(host, steps(now, bridge_before(now, actions, made, adopting_of(alias, self._kernel.mark))))
+            indices = adopting_of(alias, self._kernel.mark)
+            attribute(host, now, actions, indices)
+            do(host, steps(now, bridge_before(now, actions, made, indices)))
 
     def _host(self, rtnl: Rtnl, managed: _Managed) -> HostBridge:
         return HostBridge(rtnl, self._kernel.links, managed.bridge.name, managed.index, managed.adoptions)

@@ -134,15 +134,24 @@ def test_a_signal_ends_a_second_writer(virt: Virt) -> None:
 
 def test_two_scripts_take_turns(virt: Virt) -> None:
     """Every line runs once, also those that a write has left for the next one."""
-    one = "".join(f"mtu {1400 + n % 2} description {n}\n" for n in range(1, 801))
-    virt.mount.root.call(Path("/mnt/one").write_text, one + f"description {800}\n")
-    first = virt.mount.shell(f"exec cat /mnt/one >{virt.name}/ctl")
+    mount, last = virt.mount, 1000
+    lines = "".join(f"mtu {1400 + n % 2} description {n}\n" for n in range(1, last + 1))
+    mount.root.call(Path("/mnt/lines").write_text, lines)
+    pipe = subprocess.PIPE
+    second = mount.shell(
+        f"exec 3>{virt.name}/ctl; echo; read -r; echo backlog 7 >&3; cat {virt.name}/description {virt.name}/backlog",
+        stdin=pipe,
+        stdout=pipe,
+    )
+    assert second.stdout is not None
+    assert second.stdout.readline() == "\n"
+    first = mount.shell(f"exec cat /mnt/lines >{virt.name}/ctl")
     until(lambda: reached(virt) > 10, "some lines have run")
-    assert virt.mount.sh(f"echo backlog 7 >{virt.name}/ctl; cat {virt.name}/backlog") == "7\n"
-    assert reached(virt) < 800, "the second writer has passed the first one"
+    reached_then, backlog = second.communicate("\n", timeout=60)[0].split()
+    assert (int(reached_then) < last, backlog) == (True, "7"), "the second writer has passed the first one"
     assert first.wait(timeout=60) == 0
-    assert reached(virt) == 800
-    assert virt.mount.read("last_error") == "ok"
+    assert reached(virt) == last
+    assert mount.read("last_error") == "ok"
 
 
 def test_a_writer_that_ignores_the_rest_is_told(virt: Virt) -> None:

@@ -185,7 +185,7 @@ def test_any_bytes_become_lines_of_text(writes: list[bytes]) -> None:
 
 
 def test_the_rest_of_a_long_write_stays_long() -> None:
-    """A program writes the rest of a write that was cut short. If that is cut short too, its rest still belongs to it."""
+    """A program writes the rest of a write that was cut short. If that is cut short too, its rest is part of it."""
     data = LONG_COMMENT + b"one\n" + b"two\n" * 5 + b"virt3 u"
     script, rest = Script(), data
     lines: list[str] = []

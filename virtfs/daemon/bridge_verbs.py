@@ -80,6 +80,9 @@ def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str
     before, settings, own = bridge.look(), bridge.settings(), bridge.adoptions.own
     actions = renamed(actions, taps)
     todo = _plan(bridge.rtnl, before, actions, ensure)
+    for action in actions:  # first, because `delete` in the same line gives the other addresses back
+        if action.verb in ("inet", "inet6"):
+            bridge.adoptions.keep(action.args[0])  # type: ignore[arg-type]
     try:
         for action in todo:
             EFFECTS[action.verb](bridge, *action.args)
@@ -88,9 +91,6 @@ def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str
         put_back(bridge, before, settings, left)
         bridge.adoptions.own = own
         raise
-    for action in actions:
-        if action.verb in ("inet", "inet6"):
-            bridge.adoptions.keep(action.args[0])  # type: ignore[arg-type]
 
 
 def check(rtnl: Rtnl, before: BridgeState, actions: tuple[Action, ...], taps: Mapping[str, str], ensure: bool) -> None:

@@ -281,6 +281,7 @@ def test_reading_ctl_makes_it_again(alone: Alone) -> None:
     lines = text.splitlines()
     assert [line.split()[:2] for line in lines] == [
         ["#", "made:"],
+        ["#", "adopted:"],
         ["create", "bridge0"],
         ["create", "bridge10"],
         ["create", "3"],
@@ -288,7 +289,7 @@ def test_reading_ctl_makes_it_again(alone: Alone) -> None:
         ["bridge0", "-learn"],
         ["bridge10", "protect"],
     ]
-    assert "10.1.1.2" not in text  # `adopt` takes it from eth0
+    assert "inet 10.1.1.2" not in text  # `adopt` takes it from eth0
     two.ctl(text)
     assert two.read("ctl") == text
     waits = " (listening|learning|forwarding)\n"

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from random import Random
 
-from .model import HOSTS, Model, put
+from .model import HOST_BRIDGE, HOSTS, OTHERS, Model, adopted, put
 
 UNITS = range(5)
 NAMESPACES = ("net1", "net2")
-OTHERS = ("d1", "d2")
 BRIDGES = ("bridge0", "bridge1")
 
 
@@ -57,8 +56,8 @@ class Lines:
             said.append(f"-inet {random.choice(sorted(held))}")  # type: ignore[call-overload]
         if new and random.random() < 0.3:
             said.append(f"netns {random.choice(NAMESPACES)}")
-        elif not words.get("netns") and model.bridges and random.random() < 0.3:
-            bridge = random.choice(sorted(model.bridges))
+        elif not words.get("netns") and (bridges := _own(model)) and random.random() < 0.3:
+            bridge = random.choice(bridges)
             if words.get("bridge") != bridge:
                 model.leave(unit)
             said.append(f"bridge {bridge}")
@@ -157,14 +156,15 @@ class Lines:
             "inet": lambda: f"inet 10.9.{random.randrange(3)}.1/24",
             "up": lambda: random.choice(["up", "up", "down"]),
         }
+        if name in adopted(model).values():
+            del choices["up"]  # the kernel removes the adopted routes of a bridge that is set down
         said = [choices[verb]() for verb in random.sample(sorted(choices), random.randrange(1, 5))]
         if (held := words.get("inet")) and random.random() < 0.4:
             said.append(f"-inet {random.choice(sorted(held))}")  # type: ignore[call-overload]
-        taken = frozenset[str]().union(*(bridge.get("add", frozenset()) for bridge in model.bridges.values()))  # type: ignore[arg-type]
-        if random.random() < 0.4 and (other := random.choice(OTHERS)) not in taken:
-            said.append(f"add {other}")
+        if random.random() < 0.4 and (free := _free(model)):
+            said.append(f"add {random.choice(free)}")
         elif (members := words.get("add")) and random.random() < 0.4:
-            said.append(f"delete {random.choice(sorted(members))}")  # type: ignore[call-overload]
+            said.append(f"delete {random.choice(sorted(members)).removesuffix(' adopt')}")  # type: ignore[call-overload]
         if (units := model.members(name)) and random.random() < 0.4:
             said.append(f"-learn tap{random.choice(units)}")
         for verb in said:
@@ -181,15 +181,52 @@ class Lines:
         return f"create {name} {' '.join(self._bridge_verbs(model, name))}"
 
     def _change_bridge(self, model: Model) -> str:
-        if not model.bridges:
+        if not (names := _own(model)):
             return ""
-        name = self._random.choice(sorted(model.bridges))
+        name = self._random.choice(names)
         return f"{name} {' '.join(self._bridge_verbs(model, name))}"
 
-    def _destroy_bridge(self, model: Model) -> str:
-        if not model.bridges:
+    def _adopt(self, model: Model) -> str:
+        """Move the addresses and routes of an interface of the host to a bridge, also to a new one."""
+        free = [other for other in _free(model) if OTHERS[other]]
+        if not free:
             return ""
-        name = self._random.choice(sorted(model.bridges))
+        name, other = self._random.choice(BRIDGES), self._random.choice(free)
+        new = name not in model.bridges
+        words = model.bridges.setdefault(name, {})
+        said = [f"add {other} adopt"]
+        if self._random.random() < 0.5:
+            said.append(f"priority {self._random.choice([7, 32768])}")
+        if self._random.random() < 0.5:
+            said.append(f"inet 10.9.{self._random.randrange(3)}.1/24")
+        self._random.shuffle(said)
+        for verb in [*said, "up"]:  # a bridge that adopts from an interface that is up is set up
+            word, _, value = verb.partition(" ")
+            put(words, word, value)
+        return f"{'create ' if new else ''}{name} {' '.join(said)}"
+
+    def _host_bridge(self, model: Model) -> str:
+        """Attach to the bridge of the host, change it, or let go of it."""
+        random, there = self._random, HOST_BRIDGE in model.bridges
+        if there and random.random() < 0.3:
+            del model.bridges[HOST_BRIDGE]
+            return f"destroy {HOST_BRIDGE}"
+        said = [
+            f"priority {random.choice([7, 99])}",
+            f"timeout {random.choice([600, 900])}",
+            f"inet 10.8.{random.randrange(3)}.1/24",
+        ]
+        said = random.sample(said, random.randrange(1, 4))
+        words = model.bridges.setdefault(HOST_BRIDGE, {})
+        for verb in said:
+            word, _, value = verb.partition(" ")
+            put(words, word, value)
+        return f"{'' if there else 'create '}{HOST_BRIDGE} {' '.join(said)}"
+
+    def _destroy_bridge(self, model: Model) -> str:
+        if not (names := _own(model)):
+            return ""
+        name = self._random.choice(names)
         for unit in model.members(name):
             model.leave(unit)
         del model.bridges[name]
@@ -203,13 +240,26 @@ class Lines:
         lines = [f"create {free[0]} persist mtu 1400 inet 10.7.7.1/24 up bridge nosuch"] if free else []
         if unit is not None:
             lines.append(f"virt{unit} mtu 1280 taplink {mac} persist inet 10.{unit}.9.1/24 down netns nosuch")
-        if model.bridges:
-            lines.append(f"{self._random.choice(sorted(model.bridges))} priority 99 inet 10.9.9.1/24 -inet 10.99.9.1")
+        if names := _own(model):
+            name, others = self._random.choice(names), [other for other in _free(model) if OTHERS[other]]
+            adopting = f" add {self._random.choice(others)} adopt" if others and self._random.random() < 0.5 else ""
+            lines.append(f"{name} priority 99 inet 10.9.9.1/24{adopting} -inet 10.99.9.1")
         return self._random.choice(lines) if lines else ""
 
 
 KINDS = (
     ["create"] * 4 + ["change"] * 5 + ["destroy"] * 2 + ["create_bridge"] * 2 + ["change_bridge"] * 2
     + ["netns", "persist", "persist", "cable", "cable", "uncable", "destroy_bridge", "refused", "lowest"]
-    + ["host_tap"] * 2
+    + ["host_tap"] * 2 + ["adopt"] * 2 + ["host_bridge"]
 )  # fmt: skip
+
+
+def _own(model: Model) -> list[str]:
+    """Return the names of the bridges that virtfs has made."""
+    return sorted(set(model.bridges) - {HOST_BRIDGE})
+
+
+def _free(model: Model) -> list[str]:
+    """Return the interfaces of the host that are in no bridge."""
+    members = (str(value).split()[0] for words in model.bridges.values() for value in words.get("add", ()))  # type: ignore[attr-defined]
+    return sorted(set(OTHERS) - set(members))

@@ -17,12 +17,14 @@ from harness.places import DIR, Place
 from harness.process import Process
 from harness.serving import ENVIRONMENT
 
-from .lines import NAMESPACES, OTHERS, Lines
-from .model import HOSTS, Model, of_ctl
+from .lines import BRIDGES, NAMESPACES, Lines
+from .model import HOST_BRIDGE, HOSTS, OTHERS, Model, adopted, of_ctl
 
 STATE = "/mnt/state"
 _MNT_DETACH = 2
 _LOOK = ["ip", "-json", "-details", "address"]
+_HOSTS = {f"tap{HOSTS}", HOST_BRIDGE, *OTHERS}  # what the host has made
+_ROUTES = {name: (f"10.60.{name[1]}.0/24", f"10.50.{name[1]}.9") for name, addresses in OTHERS.items() if addresses}
 
 
 class Mismatch(AssertionError):
@@ -58,11 +60,16 @@ def use_clone() -> str:
         return "died"
 
 
-def look() -> tuple[str, str, str, dict[str, list[dict[str, Any]]]]:
-    """Return the texts of ctl, status.json and the state file, and what ip(8) shows in each namespace."""
+Shown = dict[str, list[dict[str, Any]]]
+
+
+def look() -> tuple[str, str, str, Shown, list[dict[str, Any]]]:
+    """Return the texts of ctl, status.json and the state file, and what ip(8) shows: the interfaces in each namespace,
+    and the routes through gateways."""
     spaces = {"": _LOOK, **{name: ["ip", "-n", name, *_LOOK[1:]] for name in NAMESPACES}}
     shown = {name: json.loads(subprocess.run(words, capture_output=True).stdout) for name, words in spaces.items()}
-    return Path(DIR, "ctl").read_text(), Path(DIR, "status.json").read_text(), Path(STATE).read_text(), shown
+    routes = json.loads(subprocess.run(["ip", "-json", "route"], capture_output=True).stdout)
+    return Path(DIR, "ctl").read_text(), Path(DIR, "status.json").read_text(), Path(STATE).read_text(), shown, routes
 
 
 def detach() -> int:
@@ -89,9 +96,21 @@ class Machine:
         self._server: forks.Fork | None = None
         self._place.ip(f"tuntap add tap{HOSTS} mode tap")
         self._place.ip(f"link set tap{HOSTS} addrgenmode none")  # no IPv6 address of its own
-        self._place.ip(f"link add {OTHERS[0]} type veth peer name {OTHERS[1]}")
         for name in NAMESPACES:
             self._place.ip(f"netns add {name}")
+        self._place.ip("netns add peers")
+        self._place.ip(f"link add {HOST_BRIDGE} type bridge")
+        self._place.ip(f"link set {HOST_BRIDGE} addrgenmode none up")
+        self._place.ip(f"address add 10.8.9.1/24 dev {HOST_BRIDGE}")
+        for name, addresses in OTHERS.items():
+            self._place.ip(f"link add {name} type veth peer name {name} netns peers")
+            self._place.ip(f"-n peers link set {name} addrgenmode none up")
+            self._place.ip(f"link set {name} addrgenmode none up")
+            for address in sorted(addresses):
+                self._place.ip(f"address add {address} dev {name}")
+            if name in _ROUTES:
+                self._place.ip("route add {} via {} dev {}".format(*_ROUTES[name], name))
+        self._hosts = _hosts_indices(json.loads(self._place.ip("-json link")))
         self._agent = Process(self._place)
 
     def close(self) -> None:
@@ -197,11 +216,66 @@ class Machine:
         allowed = models if answer == "died" else models[-1:]
         if way != "no kill":
             self._start(self._random.random() < 0.2)
+        if answer == "died" and any(
+            "adopt" in line or adopted(after) != adopted(models[0]) for _, line, after in script
+        ):
+            self._complete(models)
+        if answer == "died":
+            self._remove_strays(script)
         self._model = self._compare(allowed, models)
         if answer == "died":
             self.kept["whole" if self._model is models[-1] else "not at all"] += 1
         else:
             self.kept["acknowledged"] += 1
+
+    def _complete(self, models: list[Model]) -> None:
+        """Complete a move of addresses that was cut short, as virtfs(5) says in BRIDGES, and undo it.
+
+        Mismatch: an address is nowhere, or on another interface. models: the states before and after each line.
+        """
+        ctl, _, _, shown, routes = self._agent.call(look)
+        found, _ = of_ctl(ctl)
+        rows = {row["ifname"]: row for row in shown[""]}
+        places = {name: _inet(row) for name, row in rows.items()}
+        for other, (destination, _) in _ROUTES.items():
+            addresses, allowed = OTHERS[other], {other, *BRIDGES}
+            where = {name for name, its in places.items() if its & addresses}
+            if frozenset[str]().union(*(places[name] & addresses for name in where)) != addresses or where - allowed:
+                raise Mismatch(f"the addresses of {other} are on {where}: {places}")
+            if not {row["dev"] for row in routes if row["dst"] == destination} & allowed:
+                raise Mismatch(f"the route of {other} is gone: {routes}")
+            if other in adopted(found):
+                continue
+            for name in sorted(where - {other}):
+                script = f"ensure {name} add {other} adopt\n{name} delete {other}\n"
+                self._do(script if name in found.bridges else f"{script}destroy {name}\n")
+                if name not in found.bridges:
+                    if "ifalias" in rows[name]:
+                        raise Mismatch(f"{name} belongs to the host, and has the alias {rows[name]['ifalias']}")
+                    self._place.ip(f"link del {name}")
+                    continue
+                now, _ = of_ctl(self._agent.call(look)[0])
+                now.bridges[name].pop("up", None)
+                if any(model.fits(now, models, False) for model in models):
+                    self._do(f"{name} down\n")
+
+    def _remove_strays(self, script: list[tuple[str, str, Model]]) -> None:
+        """Remove the addresses of a line that was cut short from bridges with adopted members, where they may stay."""
+        said = {word for _, line, _ in script for word in line.split() if "/" in word}
+        ctl, _, _, shown, _ = self._agent.call(look)
+        found, _ = of_ctl(ctl)
+        for row in shown[""]:
+            words = found.bridges.get(row["ifname"], {})
+            adopts = row["ifname"] in {*adopted(found).values(), *(_ROUTES if "adopt" in str(script) else ())}
+            for address in sorted((_inet(row) & said) - words.get("inet", frozenset())) if adopts else ():  # type: ignore[operator]
+                self.history.append(f"{row['ifname']} had {address}")
+                self._place.ip(f"address del {address} dev {row['ifname']}")
+
+    def _do(self, script: str) -> None:
+        """Run lines that must succeed."""
+        self.history.append(repr(script))
+        if (answer := self._agent.call(write, script)) != "done":
+            raise Mismatch(f"{answer}, not done")
 
     def _call(self, kinds: str) -> int:
         """Return the call at which to kill the server during lines of these kinds.
@@ -218,7 +292,7 @@ class Machine:
 
         history: the models before and after each of the last lines.
         """
-        ctl, status, file, shown = self._agent.call(look)
+        ctl, status, file, shown, routes = self._agent.call(look)
         failed = json.loads(status)["state"]["failed_lines"]
         if failed or file != ctl:
             raise Mismatch(f"failed lines: {failed}\nctl:\n{ctl}\nstate file:\n{file}")
@@ -231,20 +305,31 @@ class Machine:
         if not fitting:
             expected = "\nor ".join(map(str, models))
             raise Mismatch(f"ctl has\n{found}\nnot {expected}")
-        ours = {unit: words for unit, words in found.virts.items() if unit != HOSTS}
-        expected_made = {f"tap{unit}" for unit, words in ours.items() if "persist" in words} | set(found.bridges)
+        persistent = {f"tap{unit}" for unit, words in found.virts.items() if "persist" in words}
+        expected_made = (persistent | set(found.bridges)) - _HOSTS
         if made != expected_made:
             raise Mismatch(f"made: {made}, not {expected_made}")
         kernel, wanted = _of_kernel(shown), _expected(found)
+        if (hosts := _hosts_indices(shown[""])) != self._hosts:
+            raise Mismatch(f"the host's interfaces are {hosts}, not {self._hosts}")
         if HOSTS not in found.virts and not kernel.pop(f"tap{HOSTS}", {}).get("persist"):
-            raise Mismatch("the host's tap is gone")
+            raise Mismatch("the host's tap is not persistent")
+        if HOST_BRIDGE not in found.bridges:
+            del kernel[HOST_BRIDGE]
         if kernel != wanted:
             both = {key: (kernel.get(key), wanted.get(key)) for key in kernel | wanted}
             lines = [f"{key}: {now}, not {then}" for key, (now, then) in both.items() if now != then]
             raise Mismatch("the kernel has\n" + "\n".join(lines))
+        devices = {(row["dst"], row["gateway"]): row["dev"] for row in routes if "gateway" in row}
+        moved = adopted(found)
+        if devices != {route: moved.get(name, name) for name, route in _ROUTES.items()}:
+            raise Mismatch(f"the routes have the devices {devices}, and adopted are {moved}")
         self._check_indices(shown, history)
-        if HOSTS in found.virts:  # its tap may have been changed in part, and may have had other addresses
+        # What the host has made may have been changed in part, and may have had other addresses.
+        if HOSTS in found.virts:
             fitting[-1].virts[HOSTS] = found.virts[HOSTS]
+        if HOST_BRIDGE in found.bridges:
+            fitting[-1].bridges[HOST_BRIDGE] = found.bridges[HOST_BRIDGE]
         return fitting[-1]
 
     def _check_indices(self, shown: dict[str, list[dict[str, Any]]], models: list[Model]) -> None:
@@ -265,10 +350,16 @@ class Machine:
 
 def _expected(model: Model) -> dict[str, dict[str, object]]:
     """Return what the kernel must have, by the names of interfaces."""
-    links: dict[str, dict[str, object]] = {name: {"master": ""} for name in OTHERS}
+    moved = adopted(model)
+    links: dict[str, dict[str, object]] = {
+        name: {"master": "", "inet": frozenset() if name in moved else addresses} for name, addresses in OTHERS.items()
+    }
     for name, words in model.bridges.items():
-        links[name] = {"up": "up" in words, "inet": words.get("inet", frozenset())}
-        links |= {other: {"master": name} for other in words.get("add", ())}  # type: ignore[attr-defined]
+        inet: frozenset[str] = words.get("inet", frozenset())  # type: ignore[assignment]
+        inet = inet.union(*(OTHERS[other] for other, bridge in moved.items() if bridge == name))
+        links[name] = {"up": "up" in words, "inet": inet}
+        for value in words.get("add", ()):  # type: ignore[attr-defined]
+            links[str(value).removesuffix(" adopt")]["master"] = name
     for unit, words in model.virts.items():
         links[f"tap{unit}"] = {
             "netns": words.get("netns", ""),
@@ -290,11 +381,9 @@ def _of_kernel(shown: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, ob
     for netns, rows in shown.items():
         for row in rows:
             name, flags = row["ifname"], row["flags"]
-            inet = frozenset(
-                f"{one['local']}/{one['prefixlen']}" for one in row["addr_info"] if one["family"] == "inet"
-            )
+            inet = _inet(row)
             if name in OTHERS:
-                links[name] = {"master": row.get("master", "")}
+                links[name] = {"master": row.get("master", ""), "inet": inet}
             elif row.get("linkinfo", {}).get("info_kind") == "bridge":
                 links[name] = {"up": "UP" in flags, "inet": inet}
             elif name != "lo":
@@ -311,3 +400,13 @@ def _of_kernel(shown: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, ob
                     "master": row.get("master", ""),
                 }
     return links
+
+
+def _inet(row: dict[str, Any]) -> frozenset[str]:
+    """Return the IPv4 addresses of an interface, from what ip(8) shows."""
+    return frozenset(f"{one['local']}/{one['prefixlen']}" for one in row["addr_info"] if one["family"] == "inet")
+
+
+def _hosts_indices(rows: list[dict[str, Any]]) -> dict[str, int]:
+    """Return the indices of the host's interfaces by name."""
+    return {row["ifname"]: row["ifindex"] for row in rows if row["ifname"] in _HOSTS}

@@ -309,6 +309,32 @@ def test_a_clone_does_not_come_again(lasting: LastingOnes) -> None:
     same(mount)
 
 
+def test_each_adopted_member_gets_its_own_addresses_back(lasting: LastingOnes) -> None:
+    """After a kill too, although the bridge then has the addresses of both."""
+    mount = lasting(OPTION)
+    for number, name in enumerate(("one", "two"), 1):
+        mount.ip(f"link add {name} type veth peer name far{number}")
+        mount.ip(f"link set far{number} up")
+        mount.ip(f"link set {name} addrgenmode none up")
+        mount.ip(f"address add 10.5.{number}.1/24 dev {name}")
+        mount.ip(f"route add 10.6.{number}.0/24 via 10.5.{number}.9")
+    mount.ctl("create bridge0 add one adopt add two adopt inet 10.5.9.1/24")
+    text = same(mount)
+    assert "# adopted: bridge0 one 10.5.1.1/24\n# adopted: bridge0 two 10.5.2.1/24\n" in text
+    mount.kill()
+    mount.again(OPTION)
+    assert same(mount) == text
+    mount.ctl("bridge0 inet 10.5.8.1/24 delete one")
+    assert set(told.addresses(mount, "bridge0")) >= {"10.5.8.1/24", "10.5.9.1/24"}
+    assert "10.6.1.0/24 via 10.5.1.9 dev one" in mount.ip("route")
+    mount.ctl("bridge0 delete two")
+    assert "10.6.2.0/24 via 10.5.2.9 dev two" in mount.ip("route")
+    inet = {name: set(told.addresses(mount, name)) for name in ("one", "two")}
+    assert inet == {"one": {"10.5.1.1/24"}, "two": {"10.5.2.1/24"}}
+    mount.ctl("destroy bridge0")
+    mount.delete_links("one", "two")
+
+
 def test_lines_of_a_bridge_mention_only_what_comes_again(lasting: LastingOnes) -> None:
     """The tap of a clone vanishes with the server, and a renamed tap comes again as tapN."""
     mount = lasting(OPTION)

@@ -113,6 +113,58 @@ def test_calls_beside_a_script(mount: Mount, virt: Virt, number: signal.Signals)
     writer.wait(timeout=SOON)
 
 
+def _is_stuck(pid: int) -> bool:
+    """Return whether a process waits for the lock of an inode, where signals do not end the wait."""
+    where = Path(f"/proc/{pid}/wchan").read_text()
+    return any(name in where for name in ("write_iter", "rwsem"))
+
+
+def test_a_signal_ends_a_second_writer(virt: Virt) -> None:
+    """The kernel lets one writer at a time through, and that one gives way."""
+    script(virt)
+    first = virt.mount.shell(f"exec dd if=/mnt/script bs=1000K status=none >{virt.name}/ctl")  # in one write(2)
+    until(lambda: reached(virt) > 10, "some lines have run")
+    # Without O_TRUNC, since a wait for the lock in do_truncate can be killed on some kernels.
+    second = virt.mount.shell(f"exec echo carrier off 1<>{virt.name}/ctl")
+    until(lambda: _is_stuck(second.pid) or second.poll() is not None, "the second writer waits for the first one")
+    second.kill()
+    assert second.wait(timeout=SOON) in (0, -signal.SIGKILL)
+    assert first.poll() is None
+    assert reached(virt) < LINES
+    first.kill()
+    first.wait(timeout=SOON)
+
+
+def test_two_scripts_take_turns(virt: Virt) -> None:
+    """Every line runs once, also those that a write has left for the next one."""
+    mount, last = virt.mount, 1000
+    lines = "".join(f"mtu {1400 + n % 2} description {n}\n" for n in range(1, last + 1))
+    mount.root.call(Path("/mnt/lines").write_text, lines)
+    pipe = subprocess.PIPE
+    second = mount.shell(
+        f"exec 3>{virt.name}/ctl; echo; read -r; echo backlog 7 >&3; cat {virt.name}/description {virt.name}/backlog",
+        stdin=pipe,
+        stdout=pipe,
+    )
+    assert second.stdout is not None
+    assert second.stdout.readline() == "\n"
+    first = mount.shell(f"exec cat /mnt/lines >{virt.name}/ctl")
+    until(lambda: reached(virt) > 10, "some lines have run")
+    reached_then, backlog = second.communicate("\n", timeout=60)[0].split()
+    assert (int(reached_then) < last, backlog) == (True, "7"), "the second writer has passed the first one"
+    assert first.wait(timeout=60) == 0
+    assert reached(virt) == last
+
+
+def test_a_writer_that_ignores_the_rest_is_told(virt: Virt) -> None:
+    script(virt)
+    program = "import os; os.write(1, open('/mnt/script', 'rb').read(500_000))"
+    virt.mount.sh(f'exec 3>{virt.name}/ctl; python3 -c "{program}" >{virt.name}/ctl')
+    assert reached(virt) < LINES
+    last = virt.mount.read("last_error")
+    assert re.fullmatch(r"line \d+: not run, because the program ignored that write\(2\) returned early", last), last
+
+
 def test_a_background_job_that_ends_does_not_fail_a_call(mount: Mount, virt: Virt) -> None:
     """bash gets SIGCHLD during its own calls of open, write and stat, which are not interrupted."""
     lines = "".join(f"mtu {1400 + n % 2} description {n}\n" for n in range(1, 201))

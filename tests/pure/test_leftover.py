@@ -71,6 +71,12 @@ def test_a_bridge() -> None:
     assert "up" not in {action.verb for action in steps(LEFT, before)}
 
 
-def test_a_bridge_that_adopts_keeps_members_and_addresses() -> None:
-    before = bridge_before(LEFT, actions("create bridge0"), frozenset(), adopting=True)
-    assert ([member.name for member in before.members], before.addresses) == (["eth0", "tap3", "eth1"], ADDRESSES)
+def test_a_bridge_that_adopts_keeps_what_the_machine_may_be_reached_through() -> None:
+    members = tuple(replace(member, index=index) for index, member in enumerate(LEFT.members, 4))
+    left = replace(LEFT, members=members)
+    before = bridge_before(left, actions("create bridge0"), frozenset(), adopting=frozenset({4}))
+    assert ([member.name for member in before.members], before.addresses, before.up) == (["eth0"], ADDRESSES, True)
+    before = bridge_before(left, actions("create bridge0 add eth0 adopt"), frozenset(), adopting=frozenset({4}))
+    assert ([member.name for member in before.members], before.addresses, before.up) == (["eth0"], ADDRESSES, False)
+    before = bridge_before(left, actions("create bridge0"), frozenset(), adopting=frozenset({9}))
+    assert (before.members, before.addresses, before.up) == ((), (), False)

@@ -182,3 +182,21 @@ def test_any_bytes_become_lines_of_text(writes: list[bytes]) -> None:
     for write in writes:
         for line in script.feed(write):
             assert "\n" not in line.text
+
+
+def test_the_rest_of_a_long_write_stays_long() -> None:
+    """A program writes the rest of a write that was cut short. If that is cut short too, its rest is part of it."""
+    data = LONG_COMMENT + b"one\n" + b"two\n" * 5 + b"virt3 u"
+    script, rest = Script(), data
+    lines: list[str] = []
+    while rest:
+        pieces = script.feed(rest)
+        if len(lines) < 4:
+            lines += [next(pieces).text]
+            next(pieces)  # so that the first one counts as run
+            rest = rest[script.give_back() :]
+        else:
+            lines += texts(pieces)
+            rest = b""
+    assert lines[1:] == ["one"] + ["two"] * 5
+    assert script.rest() == "virt3 u"

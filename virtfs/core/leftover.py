@@ -42,23 +42,41 @@ def virt_before(now: Virt, actions: tuple[Action, ...]) -> Virt:
 
 
 def bridge_before(
-    now: BridgeState, actions: tuple[Action, ...], ours: frozenset[str], adopting: bool = False
+    now: BridgeState, actions: tuple[Action, ...], ours: frozenset[str], adopting: frozenset[int] = frozenset()
 ) -> BridgeState:
     """Return the state to which to reset a bridge before the verbs of its line run.
 
     now: the state of the bridge as it was found. ours: the names of taps whose own lines determine whether they are
-    members. adopting: whether the bridge may have taken over addresses of its members. If so, all addresses and members
-    are kept.
+    members. adopting: the indices of the members whose addresses the bridge may have taken over. The machine may be
+    reached through them, so they stay members, and all addresses stay. If the line does not adopt one of them, its move
+    was cut short, and the bridge stays up.
     """
     said = {action.verb for action in actions}
-    addresses, added = _arguments(actions, "inet", "inet6"), _arguments(actions, "add") | ours
+    moving = cut_short(now, actions, adopting)
+    addresses, added = _arguments(actions, "inet", "inet6"), _arguments(actions, "add") | ours | moving
+    keep = bool(moving or adopted(actions))  # an interface loses its addresses only after it has become a member
+    if moving and now.up:
+        said.add("up")
     return replace(
         now,
         **{name: getattr(NEW, name) for name in _PARAMETERS if name not in said},
-        members=tuple(_new(member) for member in now.members if member.name in added or adopting),
+        members=tuple(_new(member) for member in now.members if member.name in added),
         known=(),
-        addresses=tuple(address for address in now.addresses if address in addresses or adopting),
+        addresses=tuple(address for address in now.addresses if address in addresses or keep),
     )
+
+
+def adopted(actions: tuple[Action, ...]) -> frozenset[object]:
+    """Return the names of the members that a line adopts."""
+    return frozenset(action.args[0] for action in actions if action.verb == "add" and len(action.args) > 1)
+
+
+def cut_short(now: BridgeState, actions: tuple[Action, ...], adopting: frozenset[int]) -> frozenset[object]:
+    """Return the names of the members whose adoption by a line that is not recorded was cut short.
+
+    The arguments are those of bridge_before().
+    """
+    return frozenset(member.name for member in now.members if member.index in adopting) - adopted(actions)
 
 
 def _arguments(actions: tuple[Action, ...], *verbs: str) -> frozenset[object]:

@@ -51,7 +51,8 @@ class Script:
         self._lines = _Lines(b"", 0)
         self._before = b""  # the unfinished line before the last write
         self._size = 0  # length of the last write in bytes
-        self._left = 0  # number of bytes that the program will write again after an interrupted write; 0 if none
+        self._long = False  # whether the last line of the last write may be unfinished
+        self._left = 0  # number of bytes that the program will write again after a write that was cut short; 0 if none
 
     def feed(self, data: bytes) -> Iterator[Line]:
         """Store the data, and return an iterator over the lines that this data completes, except blank lines.
@@ -64,8 +65,8 @@ class Script:
         if len(data) > WRITE_MAX:
             self.forget()
             raise VirtError(E2BIG, f"a write of {len(data)} bytes is too large: the maximum is {WRITE_MAX} bytes")
-        # The rest of a long write that was interrupted belongs to that write, however short the rest is.
-        long = len(data) >= WHOLE_BELOW or len(data) == self._left
+        # The rest of a long write that was cut short belongs to that write, however short the rest is.
+        self._long = long = len(data) >= WHOLE_BELOW or len(data) == self._left
         text = self._kept + data
         self._before, self._size, self._left = self._kept, len(data), 0
         self._kept = b""
@@ -81,8 +82,8 @@ class Script:
     def give_back(self) -> int:
         """Drop the lines of the last write that have not run. Return how many bytes of that write have run.
 
-        Call this when a signal interrupts a write(2). The system call returns this number, or fails with EINTR if it
-        is 0. The program then writes the remaining bytes again.
+        Call this when a write(2) ends before all of its lines have run. The system call returns this number, or fails
+        with EINTR if the number is 0. The program then writes the remaining bytes again.
         """
         run = self._lines.at - len(self._before)
         if run <= 0:
@@ -90,8 +91,13 @@ class Script:
             run = 0
         else:
             self._kept = b""
-        self._left = self._size - run if self._size >= WHOLE_BELOW else 0
+        self._left = self._size - run if self._long else 0
         return run
+
+    @property
+    def begun(self) -> bool:
+        """Whether a line that the last write completed has run."""
+        return self._lines.at > len(self._before)
 
     @property
     def line(self) -> int:

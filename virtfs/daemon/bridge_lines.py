@@ -6,12 +6,39 @@ these interfaces as ports.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from ipaddress import ip_interface
 
 from virtfs.core.bridge import NEW, BridgeState, renamed, steps, steps_after, without
 from virtfs.core.grammar import Command, format_actions, format_command, unwritable_comment, writable
 from virtfs.core.ids import BridgeName
+from virtfs.core.ip import IpInterface
 from virtfs.core.verbs import BRIDGE
+from virtfs.host.bridge_adopt import Adoptions
 from virtfs.host.marks import is_marked
+
+ADOPTED = "# adopted: "  # begins a comment: the name of a bridge, of an adopted member, and the addresses it brought
+
+Recalled = dict[tuple[BridgeName, str], frozenset[IpInterface]]
+
+
+def adopted_before(text: str) -> Recalled:
+    """Return the addresses in the comment lines that adopted() has written, by bridge and member."""
+    recalled: Recalled = {}
+    for line in text.splitlines():
+        if line.startswith(ADOPTED):
+            with suppress(ValueError):  # somebody has edited the file
+                name, member, *words = line.removeprefix(ADOPTED).split()
+                recalled[BridgeName(name), member] = frozenset(map(ip_interface, words))
+    return recalled
+
+
+def adopted(name: BridgeName, state: BridgeState, adoptions: Adoptions) -> Iterator[str]:
+    """Yield comments with the addresses that each adopted member brought. state: with all members and addresses."""
+    members = {member.index: member.name for member in state.members}
+    for member, its in adoptions.shares(members, state.addresses).items():
+        if its:
+            yield ADOPTED + " ".join((name, member, *sorted(map(str, its))))
 
 
 def divided(state: BridgeState, taps: Mapping[int, str], mark: str) -> tuple[BridgeState, frozenset[str]]:

@@ -4,8 +4,10 @@ The functions here block, because host.bridge does, so they are called in a thre
 the bridge with its state before the line ran, and carries out the verbs that restore that state.
 """
 
+import errno
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -13,8 +15,10 @@ from virtfs.core.bridge import BridgeState, steps, without
 from virtfs.core.bridgeplan import interfaces_of, plan, renamed
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action
+from virtfs.core.leftover import adopted, cut_short
 from virtfs.host.bridge import HostBridge, master_of
-from virtfs.host.bridgeinfo import Settings
+from virtfs.host.bridgeinfo import Settings, ask_link
+from virtfs.host.marks import adopting, adopting_of, alias_of, set_mark
 from virtfs.host.rtnl import Rtnl
 
 log = logging.getLogger(__name__)
@@ -76,6 +80,9 @@ def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str
     before, settings, own = bridge.look(), bridge.settings(), bridge.adoptions.own
     actions = renamed(actions, taps)
     todo = _plan(bridge.rtnl, before, actions, ensure)
+    for action in actions:  # first, because `delete` in the same line gives the other addresses back
+        if action.verb in ("inet", "inet6"):
+            bridge.adoptions.keep(action.args[0])  # type: ignore[arg-type]
     try:
         for action in todo:
             EFFECTS[action.verb](bridge, *action.args)
@@ -84,9 +91,6 @@ def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str
         put_back(bridge, before, settings, left)
         bridge.adoptions.own = own
         raise
-    for action in actions:
-        if action.verb in ("inet", "inet6"):
-            bridge.adoptions.keep(action.args[0])  # type: ignore[arg-type]
 
 
 def check(rtnl: Rtnl, before: BridgeState, actions: tuple[Action, ...], taps: Mapping[str, str], ensure: bool) -> None:
@@ -150,3 +154,39 @@ def do(bridge: HostBridge, actions: tuple[Action, ...]) -> None:
             EFFECTS[action.verb](bridge, *action.args)
         except VirtError as refusal:
             log.info('%s: cannot run "%s" to restore its state: %s', bridge.called, action.verb, refusal.strerror)
+
+
+def give_back(bridge: HostBridge) -> None:
+    """Remove the adopted members of a bridge, and give their addresses and routes back to them."""
+    with suppress_gone():
+        for member in bridge.look().members:
+            with suppress_gone():
+                if member.adopted:
+                    bridge.remove(member.name)
+
+
+def attribute(bridge: HostBridge, now: BridgeState, actions: tuple[Action, ...], adopting: frozenset[int]) -> None:
+    """Attribute addresses to the members that a killed server was adopting. The arguments are as in core.leftover."""
+    own = {action.args[0] for action in actions if action.verb in ("inet", "inet6")}
+    for name in sorted(map(str, cut_short(now, actions, adopting))):
+        bridge.adoptions.attribute(name, [address for address in now.addresses if address not in own])
+
+
+def mark_adopting(bridge: HostBridge, mark: str, actions: tuple[Action, ...]) -> None:
+    """Mark a bridge before its line adopts members, so that the next mount does not take their addresses away."""
+    if names := adopted(actions):
+        before = adopting_of(alias_of(bridge.rtnl, bridge.index), mark)
+        members = {member.index for member in bridge.look().members}
+        new = {int(link["index"]) for name in names if (link := ask_link(bridge.rtnl, str(name)))}
+        indices = {*(before & members), *bridge.adoptions.brought, *new}
+        set_mark(bridge.rtnl, adopting(mark, indices), bridge.index)
+
+
+@contextmanager
+def suppress_gone() -> Iterator[None]:
+    """Ignore ENXIO. It means that another program has deleted the bridge or the member, so nothing is left to do."""
+    try:
+        yield
+    except VirtError as refusal:
+        if refusal.errno != errno.ENXIO:
+            raise

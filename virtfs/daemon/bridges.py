@@ -3,7 +3,6 @@
 import errno
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import trio
@@ -14,7 +13,17 @@ from virtfs.core.grammar import Action, Command
 from virtfs.core.ids import BridgeName, User
 from virtfs.core.leftover import bridge_before
 from virtfs.daemon import bridge_lines as lines
-from virtfs.daemon.bridge_verbs import as_found, carry_out, check, do, put_back
+from virtfs.daemon.bridge_verbs import (
+    as_found,
+    attribute,
+    carry_out,
+    check,
+    do,
+    give_back,
+    mark_adopting,
+    put_back,
+    suppress_gone,
+)
 from virtfs.daemon.changes import Changes
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.registry import Registry
@@ -24,7 +33,7 @@ from virtfs.files.node import ROOT, Directory
 from virtfs.host.bridge import HostBridge, find, make
 from virtfs.host.bridge_adopt import Adoptions
 from virtfs.host.bridgeinfo import Settings
-from virtfs.host.marks import ADOPTING, alias_of, is_marked, set_mark
+from virtfs.host.marks import adopting_of, alias_of, is_marked
 from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, Overflow
 from virtfs.host.rtnl import Rtnl
 from virtfs.host.tap_protocol import TapDevice
@@ -73,6 +82,7 @@ class Bridges:
         # The taps that virtfs is deleting, by interface index. The kernel may still report them as members.
         self._leaving: dict[int, TapDevice] = {}
         self._doubts = 0  # number of refreshes scheduled so far
+        self.recalled: lines.Recalled = {}  # what members of the killed server's bridges brought
         self._settled = 0  # value of _doubts that the last refresh covers
         self._doubted = trio.Event()
 
@@ -156,6 +166,7 @@ class Bridges:
             if not left:
                 await self._kernel.call(self._let_go, managed)
             raise
+        managed.adoptions.inherited = False
         self._all[name] = managed
         self.directory.add({name: bridge_directory(managed.bridge, self, run, self._report)})
         self._events.emit("create", name)
@@ -295,6 +306,7 @@ class Bridges:
     def lines_before(self) -> Iterator[str]:
         """Yield the lines that create the bridges. They must run before the lines that create interfaces."""
         for name, parts in self._divided():
+            yield from lines.adopted(name, self._all[name].bridge.state, self._all[name].adoptions)
             yield from lines.before(name, *parts)
 
     def lines_after(self) -> Iterator[str]:
@@ -325,6 +337,11 @@ class Bridges:
                 index = make(rtnl, self._kernel.links, name, self._kernel.mark)
             left = not made and (ours or is_marked(alias_of(rtnl, index), self._kernel.mark))
             host = HostBridge(rtnl, self._kernel.links, name, index)
+            if left:
+                host.adoptions.inherited = True
+                host.adoptions.recalled = {
+                    member: its for (bridge, member), its in self.recalled.items() if bridge == name
+                }
             try:
                 state, settings = host.look(), host.settings()
             except BaseException:
@@ -342,17 +359,20 @@ class Bridges:
         with Rtnl() as rtnl:
             host = self._host(rtnl, managed)
             self._kernel.links.quiet(host)
-            now, adopting = host.look(), alias_of(rtnl, managed.index) == self._kernel.mark + ADOPTING
-            do(host, steps(now, bridge_before(now, actions, made, adopting or any(map(_adopts, actions)))))
+            now, alias = host.look(), alias_of(rtnl, managed.index)
+            indices = adopting_of(alias, self._kernel.mark)
+            attribute(host, now, actions, indices)
+            do(host, steps(now, bridge_before(now, actions, made, indices)))
 
     def _host(self, rtnl: Rtnl, managed: _Managed) -> HostBridge:
         return HostBridge(rtnl, self._kernel.links, managed.bridge.name, managed.index, managed.adoptions)
 
     def _carry_out(self, managed: _Managed, actions: tuple[Action, ...], taps: dict[str, str], ensure: bool) -> None:
         with Rtnl() as rtnl:
-            if self._kernel.mark and managed.found is None and any(map(_adopts, actions)):
-                set_mark(rtnl, self._kernel.mark + ADOPTING, managed.index)
-            carry_out(self._host(rtnl, managed), actions, taps, ensure)
+            host = self._host(rtnl, managed)
+            if self._kernel.mark and managed.found is None:
+                mark_adopting(host, self._kernel.mark, actions)
+            carry_out(host, actions, taps, ensure)
 
     def _check(
         self,
@@ -387,33 +407,15 @@ class Bridges:
         """
         with Rtnl() as rtnl:
             host = self._host(rtnl, managed)
-            with suppress_gone():
-                if managed.found is not None:
+            if managed.found is not None:
+                with suppress_gone():
                     put_back(host, as_found(host, managed.found), managed.settings)
-                    return
-                for member in host.look().members:
-                    with suppress_gone():
-                        if member.adopted:
-                            host.remove(member.name)
-            if managed.found is None:
-                host.delete()
+                return
+            give_back(host)
+            host.delete()
 
 
 def _described(managed: _Managed) -> BridgeState:
     """Return the state of a bridge that ctl shows as verbs. It does not include addresses adopted from members."""
     state = managed.bridge.state
     return replace(state, addresses=tuple(a for a in state.addresses if managed.adoptions.is_own(a)))
-
-
-def _adopts(action: Action) -> bool:
-    return action.verb == "add" and len(action.args) > 1
-
-
-@contextmanager
-def suppress_gone() -> Iterator[None]:
-    """Ignore ENXIO. It means that another program has deleted the bridge or the member, so nothing is left to do."""
-    try:
-        yield
-    except VirtError as refusal:
-        if refusal.errno != errno.ENXIO:
-            raise

@@ -88,7 +88,7 @@ class Commands:
         self.lock = lock
         self.ended = False
         self.tree = Tree(self, reports, errors)
-        self.replay = Replay(self, registry, state.failed, kernel, events)
+        self.replay = Replay(self, registry, bridges, state.failed, kernel, events)
         self._kernel = kernel
         self._registry = registry
         self._lifecycle = lifecycle

@@ -18,6 +18,7 @@ from virtfs.daemon.failed_lines import replayable
 from virtfs.daemon.netns_verb import destination
 from virtfs.host import marks, netns
 from virtfs.host.bridge import HostBridge
+from virtfs.host.bridgeinfo import dump_members
 from virtfs.host.links import Links
 from virtfs.host.netnames import open_netns
 from virtfs.host.rtnl import Rtnl
@@ -61,8 +62,8 @@ def sweep(links: Links, mark: str, wanted: Wanted | None, open_tap: Callable[[Un
     Return the names of these exceptions.
     wanted: None if the state file did not exist. A user who has removed that file may still need the persistent
     taps and bridges. So they only lose their marks, and belong to the host from then on.
-    A bridge that may have adopted addresses also only loses its mark, since deleting it could cut the machine off from
-    the network. Failures are logged.
+    A bridge with a member whose addresses it may have adopted also only loses its mark, since deleting it could cut the
+    machine off from the network. Failures are logged.
     """
     kept = set()
     for found in marks.find_marked(mark):
@@ -70,7 +71,7 @@ def sweep(links: Links, mark: str, wanted: Wanted | None, open_tap: Callable[[Un
             kept.add(found.name)
             continue
         try:
-            if wanted is None or found.adopting or not _removable(found):
+            if wanted is None or _has_adopted(found) or not _removable(found):
                 marks.inside(found, partial(_unmark, found.index))
             else:
                 _remove(links, found, open_tap)
@@ -78,6 +79,14 @@ def sweep(links: Links, mark: str, wanted: Wanted | None, open_tap: Callable[[Un
         except OSError as refusal:
             log.warning("cannot remove %s, which an earlier server has left behind: %s", found.name, refusal.strerror)
     return frozenset(kept)
+
+
+def _has_adopted(found: marks.Marked) -> bool:
+    """Return whether a bridge may have addresses of a member. One in another namespace is presumed to have some."""
+    if not found.adopting or found.netns != netns.own_identity():
+        return bool(found.adopting)
+    with Rtnl() as rtnl:
+        return any(member["index"] in found.adopting for member in dump_members(rtnl, found.index))
 
 
 def _removable(found: marks.Marked) -> bool:

@@ -10,6 +10,8 @@ from virtfs.core.errors import VirtError
 from virtfs.core.grammar import format_command, parse
 from virtfs.core.ids import Gid, Uid, Unit, User
 from virtfs.core.quoting import quoted
+from virtfs.daemon.bridge_lines import adopted_before
+from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.failed_lines import FailedLine, FailedLines, replayable
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.leftovers import sweep, wanted_by
@@ -40,10 +42,19 @@ class Lines(Protocol):
 class Replay:
     """Runs the lines of a state file. If a line fails, the error is logged and the next line is run."""
 
-    def __init__(self, lines: Lines, registry: Registry, failed: FailedLines, kernel: Kernel, events: Events) -> None:
+    def __init__(
+        self,
+        lines: Lines,
+        registry: Registry,
+        bridges: Bridges,
+        failed: FailedLines,
+        kernel: Kernel,
+        events: Events,
+    ) -> None:
         """failed: stores the lines that fail, so that `retry` and the next mount can try them again."""
         self._lines = lines
         self._registry = registry
+        self._bridges = bridges
         self._failed = failed
         self._kernel = kernel
         self._events = events
@@ -53,6 +64,7 @@ class Replay:
 
         created: whether the state file did not exist before this mount.
         """
+        self._bridges.recalled = adopted_before(text)
         self._failed.made = made_before(text) | await self._sweep(text, created)
         for number, text_line in enumerate(text.splitlines(), start=1):
             if self._lines.ended:

@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Awaitable, Callable, Iterator
+from time import monotonic
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
@@ -10,6 +11,8 @@ from virtfs.core.quoting import quoted
 from virtfs.core.script import Script
 from virtfs.files.node import Owner
 from virtfs.files.text import Text, TextHandle, Turn
+
+LONGEST = 0.3  # seconds after which a write ends at the next line, so that a second writer waits for less than a second
 
 # Runs the lines completed by one write. The Script keeps an unfinished line for the next write to the same open file.
 # Before each line, the Turn waits until it is the user's turn.
@@ -23,7 +26,7 @@ class Ctl(Text):
     refused: called with the error and the user if a command is not run.
     """
 
-    __slots__ = ("run",)
+    __slots__ = ("run", "writers")
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class Ctl(Text):
     ) -> None:
         super().__init__(owner, text, write=_unused, refresh=refresh, refused=refused, changes=changes)
         self.run = run
+        self.writers = 0  # number of opens for writing
 
     def open(self, user: User, memory: Memory) -> "CtlHandle":
         return CtlHandle(self, user, memory)
@@ -45,20 +49,46 @@ async def _unused(data: bytes, user: User) -> None:
     raise AssertionError("CtlHandle overrides write() and does not call this")
 
 
-class CtlHandle(TextHandle):
-    """One open of a control file. script: keeps the unfinished line of the last write."""
+class _EnoughError(Exception):
+    """A write has run lines for long enough, while another program may wait to write to the same file."""
 
-    __slots__ = ("ctl", "script")
+
+class CtlHandle(TextHandle):
+    """One open of a control file. script: keeps the unfinished line of the last write.
+
+    The kernel lets one writer of a file at a time through, and not even SIGKILL ends the wait of a second one. So while
+    several programs have the file open for writing, a write returns at the end of the line after LONGEST, with the
+    number of bytes whose lines have run. The program then writes the rest, as after a signal.
+    """
+
+    __slots__ = ("_cut", "_writes", "ctl", "script")
 
     def __init__(self, ctl: Ctl, user: User, memory: Memory) -> None:
         super().__init__(ctl, user, memory)
         self.ctl = ctl
         self.script = Script()
+        self._writes = False
+        self._cut = False  # whether the last write returned early
 
-    async def apply(self, data: bytes, turn: Turn) -> None:
-        kept = self.script.size
+    def writes(self) -> None:
+        self._writes = True
+        self.ctl.writers += 1
+
+    async def apply(self, data: bytes, turn: Turn) -> int:
+        until, kept = monotonic() + LONGEST, self.script.size
+
+        async def turn_or_end(user: User) -> None:
+            if self.ctl.writers > 1 and self.script.begun and monotonic() > until:
+                raise _EnoughError
+            await turn(user)
+
+        self._cut = False
         try:
-            await self.ctl.run(self.script, data, self.user, turn)
+            await self.ctl.run(self.script, data, self.user, turn_or_end)
+            return len(data)
+        except _EnoughError:
+            self._cut = True
+            return self.script.give_back()
         finally:
             # The unfinished line is part of `data`, and write() has charged more than this for `data`. So the charge
             # cannot exceed a limit.
@@ -76,7 +106,12 @@ class CtlHandle(TextHandle):
         self.ctl.refused(error, self.user)
 
     def release(self) -> None:
-        if rest := self.script.rest():
+        if self._writes:
+            self.ctl.writers -= 1
+        if self._cut:
+            said = f"line {self.script.line}: not run, because the program ignored that write(2) returned early"
+            self.ctl.refused(VirtError(errno.EINTR, said), self.user)
+        elif rest := self.script.rest():
             said = f"{quoted(rest)}: not run, because the file was closed before a newline"
             self.ctl.refused(VirtError(errno.EINVAL, said), self.user)
         super().release()

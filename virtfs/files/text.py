@@ -353,8 +353,13 @@ class TextHandle:
             raise VirtError(errno.EINVAL, "the text differs by user, so it cannot be cached: use read(2)")
         return self.node.measured[offset : offset + size]
 
-    async def write(self, data: bytes, turn: Turn) -> None:
-        """Apply the data of one write(2). turn: waits until it is the user's turn.
+    def writes(self) -> None:
+        """Record that the file is open for writing."""
+
+    async def write(self, data: bytes, turn: Turn) -> int:
+        """Apply the data of one write(2). Return the number of bytes that have taken effect.
+
+        turn: waits until it is the user's turn.
 
         Cancellation takes effect before anything is applied, or between two lines of a script.
         OSError EACCES: the file cannot be written. VirtError ENOBUFS: there is no memory for the data.
@@ -366,16 +371,17 @@ class TextHandle:
             self.refused(refusal)
             raise
         try:
-            await self.apply(data, turn)
+            return await self.apply(data, turn)
         finally:
             self._input.resize(self._input.size - charged)
 
-    async def apply(self, data: bytes, turn: Turn) -> None:
-        """Apply the data of one write(2). write() has charged the memory for it."""
+    async def apply(self, data: bytes, turn: Turn) -> int:
+        """Apply the data of one write(2), and return as write() does. write() has charged the memory for the data."""
         if self.node.write is None:
             raise OSError(errno.EACCES, "this file cannot be written")
         await turn(self.user)
         await self.node.write(data, self.user)
+        return len(data)
 
     def interrupt(self) -> int:
         """Clean up after a write that a signal has cancelled. Return the number of bytes that have taken effect."""

@@ -187,8 +187,8 @@ class Later:
         """Write to a text file. An interrupted write returns the number of bytes that have taken effect, if any."""
 
         async def work() -> None:
-            await handle.write(data, self._turns.turn)
-            self._answers.answer(unique, p.fuse_write_out.pack(len(data), 0))
+            taken = await handle.write(data, self._turns.turn)
+            self._answers.answer(unique, p.fuse_write_out.pack(taken, 0))
 
         def interrupted() -> None:
             if taken := handle.interrupt():

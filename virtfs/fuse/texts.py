@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
-from virtfs.files.device import reads
+from virtfs.files.device import reads, writes
 from virtfs.files.text import Text, TextHandle
 from virtfs.forward.tasks import in_thread
 from virtfs.fuse import protocol as p
@@ -73,7 +73,10 @@ class Texts:
         return size
 
     def _opened(self, node: Text, user: User, request: Request) -> None:
-        fh = self._handles.add_text(node.open(user, self._handles.memory))
+        handle = node.open(user, self._handles.memory)
+        if writes(request.body(p.fuse_open_in)[0]):
+            handle.writes()
+        fh = self._handles.add_text(handle)
         self._answers.answer(request.unique, p.fuse_open_out.pack(fh, FLAGS, 0))
 
     def _open_later(self, node: Text, request: Request, user: User, text: bytes | None) -> None:

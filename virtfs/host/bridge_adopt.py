@@ -12,7 +12,7 @@ packets leave through eth0, but ARP replies arrive through the bridge.
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from ipaddress import ip_network
@@ -66,20 +66,50 @@ class Adoptions:
     own: the addresses and routes that the bridge had before any adoption, and those that the verb inet set. brought:
     the addresses and routes of each adopted member, by interface index.
 
+    inherited: whether a killed server has left the bridge. Its members may have brought any of its addresses and
+    routes, so only those that the verb inet sets are its own. recalled: the addresses that members brought to that
+    server's bridge, by the names of the members, until they are adopted again.
+
     An address or route of unknown origin is attributed to the member that was adopted first. Its origin is unknown if
     it was added later (by DHCP or by hand), or if an earlier daemon adopted the members.
     """
 
     own: IpConfig = field(default_factory=IpConfig)
     brought: dict[int, IpConfig] = field(default_factory=dict)
+    inherited: bool = False
+    recalled: dict[str, frozenset[IpInterface]] = field(default_factory=dict)
 
     def note(self, rtnl: Rtnl, bridge: int, port: int) -> None:
         """Record the addresses and routes of a port. Call this before adopt()."""
-        config = ip_config(rtnl, port)
-        member = link(rtnl, port).master == bridge
-        if not self.brought and not member:
+        config, wire = ip_config(rtnl, port), link(rtnl, port)
+        member = wire.master == bridge
+        if recalled := self.recalled.pop(wire.name, None):
+            config |= _part_of(rtnl, bridge, recalled)
+        if not self.brought and not member and not self.inherited:
             self.own |= ip_config(rtnl, bridge) - config
         self.brought[port] = config
+
+    def shares(self, members: Mapping[int, str], present: Collection[IpInterface]) -> dict[str, frozenset[IpInterface]]:
+        """Return the addresses that each member has brought, by name.
+
+        members: the names of all members, by index. present: the addresses that the bridge has.
+        """
+        shares = {name: its.intersection(present) for name, its in self.recalled.items() if name in members.values()}
+        brought = {members[index]: config.addresses for index, config in self.brought.items() if index in members}
+        for name, keys in brought.items():
+            shares[name] = frozenset(address for address in present if _key(address) in keys)
+        if brought:  # the first member has those of unknown origin, too
+            taken = self.own.addresses.union(map(_key, frozenset[IpInterface]().union(*shares.values())))
+            shares[next(iter(brought))] |= {address for address in present if _key(address) not in taken}
+        return shares
+
+    def attribute(self, moving: str, present: Collection[IpInterface]) -> None:
+        """Attribute addresses of unknown origin to a member whose adoption was cut short.
+
+        present: the addresses that the bridge has, without those that are its own.
+        """
+        known = frozenset[IpInterface]().union(*self.recalled.values())
+        self.recalled[moving] = self.recalled.get(moving, frozenset()) | (frozenset(present) - known)
 
     def keep(self, address: IpInterface) -> None:
         """Record that an address belongs to the bridge itself."""
@@ -95,6 +125,20 @@ class Adoptions:
             return ip_config(rtnl, bridge) - self.brought[port]
         others = (held for index, held in self.brought.items() if index != port)
         return reduce(IpConfig.__or__, others, self.own)
+
+
+def _part_of(rtnl: Rtnl, bridge: int, recalled: frozenset[IpInterface]) -> IpConfig:
+    """Return those of some addresses that a bridge has, and its routes through their networks."""
+    keys, all_routes = {_key(address) for address in recalled}, routes(rtnl, bridge)
+    there = frozenset(address.key for address in addresses(rtnl, bridge) if address.key in keys)
+    networks = IpConfig(there).networks
+    through = [address.network for address in recalled]
+    its = [
+        route.key
+        for route in all_routes
+        if route.network in networks or any(route.gateway in network for network in through if route.gateway)
+    ]
+    return IpConfig(there, frozenset(its))
 
 
 def _key(address: IpInterface) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from errno import EADDRNOTAVAIL, EEXIST, ESRCH
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Self
 
 from virtfs.core.errors import VirtError
@@ -114,6 +115,12 @@ class RouteRecord:
         """
         family, length, _src, _tos, _table, protocol, *_ = self.head
         return (family, self.attributes.get(_RTA_DST), length) if protocol == _RTPROT_KERNEL else None
+
+    @property
+    def gateway(self) -> IPv4Address | IPv6Address | None:
+        """The next hop; None if the route has no gateway of its own family."""
+        value = self.attributes.get(_RTA_GATEWAY)
+        return None if value is None else ip_address(value)
 
     @property
     def shared(self) -> bool:

@@ -7,7 +7,7 @@ file. So a bridge gets its mark in the system call that creates it, and a tap ge
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -25,20 +25,23 @@ _log = logging.getLogger(__name__)
 # From open_netns() and setns(2): the namespace is gone, or this process may not enter it.
 _CANNOT_ENTER = (errno.ENXIO, errno.EINVAL, errno.EPERM, errno.EACCES)
 
-ADOPTING = " adopts"  # suffix of a bridge's mark: the bridge may have taken over addresses and routes of its members
+# Follows the mark of a bridge that may have taken over addresses and routes of its members. The interface indices of
+# these members follow, as decimal numbers.
+ADOPTING = " adopts"
+_ALIAS_MAX = 255  # bytes; IFALIASZ in include/uapi/linux/if.h
 
 
 @dataclass(frozen=True, slots=True)
 class Marked:
     """An interface with a mark.
 
-    adopting: whether the mark ends in ADOPTING. netns: the identity of its network namespace (netns.identity).
+    adopting: the members that adopting_of() returns. netns: the identity of its network namespace (netns.identity).
     """
 
     name: str
     index: int
     kind: str  # IFLA_INFO_KIND: "tun" or "bridge"
-    adopting: bool
+    adopting: frozenset[int]
     netns: tuple[int, int]
 
 
@@ -84,8 +87,27 @@ def alias_of(rtnl: Rtnl, index: int) -> str:
 
 
 def is_marked(alias: str, mark: str) -> bool:
-    """Return whether an alias is this mark, with or without the suffix ADOPTING."""
-    return bool(mark) and alias in (mark, mark + ADOPTING)
+    """Return whether an alias is this mark, alone or with ADOPTING."""
+    return bool(mark) and (alias == mark or alias.startswith(mark + ADOPTING))
+
+
+def adopting(mark: str, members: Iterable[int]) -> str:
+    """Return the mark of a bridge that may have taken over addresses and routes of these members.
+
+    members: their interface indices. As many as fit into an alias are named, the newest first.
+    """
+    text = mark + ADOPTING
+    for index in sorted(members, reverse=True):
+        if len(text) + len(f" {index}") <= _ALIAS_MAX:
+            text += f" {index}"
+    return text
+
+
+def adopting_of(alias: str, mark: str) -> frozenset[int]:
+    """Return the interface indices that adopting() has written to an alias; none if the alias is another."""
+    if not is_marked(alias, mark):
+        return frozenset()
+    return frozenset(int(word) for word in alias.removeprefix(mark + ADOPTING).split() if word.isdecimal())
 
 
 def find_marked(mark: str) -> list[Marked]:
@@ -143,7 +165,7 @@ def _marked_here(mark: str) -> list[Marked]:
     with Rtnl() as rtnl:
         bodies = [reply.body for reply in rtnl.dump(m.RTM_GETLINK, m.link(0))]
     return [
-        Marked(link.name, link.index, _kind(body), link.alias == mark + ADOPTING, netns.own_identity())
+        Marked(link.name, link.index, _kind(body), adopting_of(link.alias, mark), netns.own_identity())
         for body in bodies
         if is_marked((link := link_of(body)).alias, mark)
     ]

@@ -140,7 +140,7 @@ class RecordWriter:
         self._records.forget()
 
     def write(self, data: memoryview) -> int:
-        """Send the frames of the records that this data completes. Return the number of bytes used.
+        """Send the frames of the records that `data` completes. Return the number of bytes used.
 
         One call completes the unfinished record, if any, and then sends at most MOST more frames. If the result is
         less than the length of the data, call again with the rest.

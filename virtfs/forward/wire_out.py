@@ -262,8 +262,8 @@ class Outward:
             raise BlockingIOError(errno.EAGAIN, "the tap is lent")
         else:
             try:
-                # The program can make the shared open file description blocking. RWF_NOWAIT works since Linux 6.4
-                # (drivers/net/tun.c sets FMODE_NOWAIT); older kernels refuse it.
+                # The program can make the shared open file description blocking. RWF_NOWAIT needs Linux 6.4
+                # (drivers/net/tun.c sets FMODE_NOWAIT); older kernels reject it.
                 pwritev(self.tap_fd, (b"" if self._given is Given.PLAIN else NO_HEADER, frame), -1, RWF_NOWAIT)
             except OSError as refusal:
                 if refusal.errno != errno.EOPNOTSUPP:

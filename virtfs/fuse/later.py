@@ -135,7 +135,7 @@ class Later:
         self.start(run, name=f"answering request {unique}")
 
     def pending(self, unique: Unique) -> bool:
-        """Return whether a task works on a request. Return False once a signal has made cancel() answer it."""
+        """Return whether a request still needs an answer from its task. It does not once cancel() has answered it."""
         return unique in self._tasks
 
     async def open(

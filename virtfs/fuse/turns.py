@@ -38,8 +38,8 @@ _OF_NOBODY = frozenset((p.FUSE_INTERRUPT, p.FUSE_FORGET, p.FUSE_BATCH_FORGET, p.
 _RELEASES = frozenset((p.FUSE_RELEASE, p.FUSE_RELEASEDIR))
 
 
-# One of: a request and its length, in an array at least as long as request_head; the number of a write to continue; the
-# event that lets a script run its next line.
+# One of: a request, in an array at least as long as request_head, and its length; the number of a write request to
+# continue; the event that lets a script run its next line.
 _Message = tuple[bytearray, int] | Unique | trio.Event
 
 
@@ -70,7 +70,7 @@ class Turns:
 
     @property
     def waiting(self) -> bool:
-        """Whether a queue has an entry, or a write can continue now."""
+        """Whether a queue has an entry, or a write or script can continue now."""
         return bool(self._queues) or self._continued is not None
 
     @property

@@ -19,5 +19,5 @@ Modules:
     slices            divides long work into slices, between which other tasks run
     tasks             restarts failed tasks, and runs blocking calls in threads
 
-tapframes.pyx, which is compiled and optional, moves many frames between a tap and memory.
+tapframes.pyx, an optional compiled module, moves many frames per call between a tap and memory.
 """

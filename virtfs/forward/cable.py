@@ -4,9 +4,9 @@ Where possible, both taps offer segmentation and checksum offload (TUNSETOFFLOAD
 segments TCP nor computes checksums, and the receiving host accepts such packets. So TCP crosses the cable in segments
 of up to 64 KiB.
 
-Some features need the frames that a real wire would carry: a reader of the interface, an impairment, antispoof, and
-a smaller MTU at the far end. They turn offload off. Large segments that are still in the tap's queue at that time are
-split by the cable (core.offload). Captures contain them unsplit.
+Offload is off while something needs the frames that a real wire would carry: a reader of the interface, an impairment,
+antispoof, or a smaller MTU at the far end. The cable splits the large segments that are still in the tap's queue when
+offload goes off (core.offload). Captures contain them unsplit.
 """
 
 import errno
@@ -44,7 +44,7 @@ PLAIN = bytes(2)  # flags and gso_type of a virtio_net_hdr without offload
 class OneWay:
     """One direction of a cable, from the tap of the source to the tap of the sink.
 
-    room: the buffer. All cables share it, because it holds packets only while they are carried.
+    room: the buffer, which all cables share. It holds packets only while they are carried.
     start: starts a background task, which is cancelled when the mount ends.
     """
 
@@ -202,7 +202,7 @@ class OneWay:
         return BURST
 
     def _onward(self, frame: bytes) -> None:
-        """Carry a frame that the source's wire hands over, after its impairment if it has one."""
+        """Carry a frame that the source's wire hands over. Apply this direction's impairment first, if any."""
         self.source.count_in(1, len(frame))
         if self.path is not None:
             self.path.push(frame)
@@ -221,7 +221,7 @@ class OneWay:
         self.counters.lose(frames)
 
     def count_impaired(self, counts: Counts) -> None:
-        """Add the counts of this direction's impairment."""
+        """Add the counts of this direction's impairment to the counters."""
         self.counters.count_impaired(counts)
 
 
@@ -293,7 +293,7 @@ class Cable:
             until = again + TURN
 
     async def stop(self) -> None:
-        """Remove the cable, which ends `run`."""
+        """Remove the cable. This ends `run`."""
         for direction in self.directions:
             await direction.quiesce()
         self._remove()

@@ -1,7 +1,7 @@
 """The feed of the FIFO `rx`.
 
-It writes the frames of an interface into the FIFO while the FIFO has a reader, and `frame`, `hex` and `stream` have
-none.
+It writes the frames of an interface into the FIFO while the FIFO has a reader and while nobody reads `frame`, `hex` or
+`stream`.
 """
 
 import os

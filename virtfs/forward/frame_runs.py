@@ -18,7 +18,7 @@ class Rows:
 
     def __init__(self) -> None:
         self._room = bytearray(ROOM)
-        self._shape = (0, 0)  # frame length and stride, in bytes, for which _packets was made
+        self._shape = (0, 0)  # frame length and stride, in bytes, of _packets
         self._packets: list[memoryview] = []
 
     def packets(self, run: Run) -> list[memoryview]:

@@ -60,7 +60,7 @@ class Merge:
             self._deliver_due(there, until)
 
     def _deliver_due(self, there: int, until: int) -> None:
-        """Deliver the first `there` held items, and any later items whose timestamp is at most `until`, in ns.
+        """Deliver held items: the first `there` of them, and any later ones whose timestamp is at most `until` (ns).
 
         The first items are delivered whatever their timestamps are, because the clock may have been set back.
         """

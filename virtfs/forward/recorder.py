@@ -29,8 +29,8 @@ from virtfs.host.tap_protocol import Placed
 log = logging.getLogger(__name__)
 
 # Sizes are in bytes. A block of a large ring can hold the largest segment that a tap gets from TCP. With little traffic
-# the kernel closes a block every `wait` ms, full or not. So no frame is lost while the server stalls for less than
-# `wait` times `blocks` ms.
+# the kernel closes a block every `wait` ms, full or not. So no frame is lost if the server stalls for less than `wait`
+# times `blocks` ms.
 LARGE = Size(block=128 << 10, blocks=32, wait=4)
 SMALL = Size(block=16 << 10, blocks=4, wait=10)
 LARGE_ONES = 32  # maximum number of large rings per mount; a mount may have thousands of rings
@@ -128,10 +128,10 @@ class Rings:
             raise
 
     def _charged(self, hold: Hold) -> Size:
-        """Charge a ring, and return its size.
+        """Choose the size of a ring, charge it to `hold`, and return it.
 
         A small ring is never refused. Otherwise `pcap` in the mount's root would lack the interfaces of an owner
-        with much memory in use.
+        who uses much memory.
         """
         if self._large < LARGE_ONES:
             with suppress(VirtError):
@@ -236,7 +236,7 @@ class Recorder:
             pass
 
     def pending(self) -> bool:
-        """Return whether frames that have passed the tap still await delivery, which takes a few ms."""
+        """Return whether frames that have passed the tap still await delivery. Delivery takes a few ms."""
         return self._ring is not None and bool(self._ring.ahead())
 
     async def flush(self) -> None:

@@ -14,7 +14,7 @@ from virtfs.core.memory import Hold
 from virtfs.forward.wire import HEADROOM, LONGEST, Wire
 from virtfs.host.tap_protocol import NO_HEADER, VNET_HEADER
 
-MOST = 512  # maximum number of frames per call, which is less than 1 ms of work
+MOST = 512  # maximum number of frames per call; they take less than 1 ms
 _BEFORE = VNET_HEADER - PREFIX.size  # bytes by which a virtio_net_hdr is longer than the prefix of a record
 
 
@@ -52,7 +52,7 @@ class RecordReader:
                 return at - HEADROOM, 0
         wire, first, last = self._wire, at, at
         copies = copied = 0
-        counted = True  # whether the last frame is not a Copy
+        counted = True  # false if the last frame is a Copy
         try:
             wire.expect_up()
             kept, fd = wire.sources()
@@ -104,7 +104,7 @@ class Sink(Protocol):
 
     @property
     def tap_fd(self) -> int:
-        """The descriptor of the tap, which takes frames within `bounds` with a virtio_net_hdr before each."""
+        """The descriptor of the tap. Frames within `bounds` may be written to it, each after a virtio_net_hdr."""
 
     def put(self, frame: memoryview) -> object:
         """Send one frame, or drop it and count the drop."""
@@ -140,7 +140,7 @@ class RecordWriter:
         self._records.forget()
 
     def write(self, data: memoryview) -> int:
-        """Send the frames of the records that this data completes. Return the number of bytes used.
+        """Send the frames of the records that `data` completes. Return the number of bytes used.
 
         One call completes the unfinished record, if any, and then sends at most MOST more frames. If the result is
         less than the length of the data, call again with the rest.
@@ -199,7 +199,7 @@ class RecordWriter:
 def _write_records(
     fd: int, data: memoryview, at: int, most: int, shortest: int, longest: int
 ) -> tuple[int, int, int, int]:
-    """Do the same as tapframes.write_records(), without a compiled module."""
+    """Replace tapframes.write_records() if there is no compiled module."""
     unpack, end, last, frames, size = PREFIX.unpack_from, len(data), len(data) - PREFIX.size, 0, 0
     while _BEFORE <= at <= last and frames < most:
         (length,) = unpack(data, at)
@@ -221,7 +221,7 @@ def _write_records(
 
 
 def _read_records(fd: int, room: memoryview, at: int, end: int, most: int) -> tuple[int, int, int, int]:
-    """Do the same as tapframes.read_records(), without a compiled module."""
+    """Replace tapframes.read_records() if there is no compiled module."""
     header, pack, last, frames = bytearray(VNET_HEADER), PREFIX.pack_into, at, 0
     while frames < most and at < end:
         begin = at + 4

@@ -18,7 +18,7 @@ SLICE = 1_000_000  # ns of work after which other tasks run
 
 
 class Slices:
-    """Divides the work of one task into slices, and measures it. The task calls pause() between two steps of its work.
+    """Divides the work of one task into slices, and measures its time. The task calls pause() between two steps.
 
     clock: returns the time in ns.
     """

@@ -1,7 +1,7 @@
 """A cable between a virt and a socket, for programs and hosts that carry Ethernet over a socket.
 
-The cable connects, or accepts one connection at a time. When the connection ends, it connects or accepts again. While
-there is no connection, the interface works as it does without a cable.
+The cable connects, or accepts one connection at a time. When the connection ends, the cable reconnects or accepts the
+next one. While there is no connection, the interface works as it does without a cable.
 """
 
 import errno
@@ -42,7 +42,7 @@ from virtfs.host.sockets import OwnSocket
 log = logging.getLogger(__name__)
 
 TURN = 1_000_000  # maximum ns for which one direction carries frames before other tasks run
-CONNECTING = 10  # seconds that a TCP connection may take
+CONNECTING = 10  # maximum seconds to establish a TCP connection
 LOOK = 1  # seconds between two checks of the path of a datagram socket
 # Name lookups and calls on paths, which can hang, occupy at most this many threads of the pool.
 THREADS = trio.CapacityLimiter(8)
@@ -154,7 +154,7 @@ class SocketCable:
     # Connecting
 
     async def _connect(self) -> socket.socket:
-        """Return a connected socket, which is `self._own` for datagrams. VirtError: connecting has failed."""
+        """Return a connected socket, which is `self._own` for datagrams. VirtError: the attempt failed."""
         name, own = self.name, self._own
         if name.kind == "dgram" and own is not None:
             await self._in_thread(partial(sockets.connect_to, own.socket, name))
@@ -307,7 +307,7 @@ class SocketCable:
         return BURST
 
     def _onward(self, frame: bytes) -> None:
-        """Carry a frame that the wire hands over, after its impairment if it has one."""
+        """Carry a frame that the wire hands over. Apply the impairment of this direction first, if any."""
         self.wire.count_in(1, len(frame))
         if self._out_path is not None:
             self._out_path.push(frame)
@@ -343,10 +343,10 @@ class SocketCable:
                 await trio.sleep(LOOK)
                 continue
             second.close()
-            log.info("%s: refused another peer at %s", self.wire.virt.name, self.name)
+            log.info("%s: refused a second connection to %s", self.wire.virt.name, self.name)
 
     async def _follow(self, connected: socket.socket) -> None:
-        """Connect to the peer's path again every LOOK seconds, because a new socket may have replaced the old one.
+        """Reconnect to the peer's path every LOOK seconds, because a new socket may have replaced the old one.
 
         If there is no socket at the path, the error ends the connection. The kernel does not report that a datagram
         peer has closed its socket. A new socket at the path cannot send to this cable until the cable connects to it

@@ -59,7 +59,7 @@ class Sender:
     """Sends the frames of a wire to a connected socket.
 
     counters: those of the direction to the socket. A frame counts in `frames` once it has been offered to the socket.
-    If the connection ends before the socket has taken all of it, end() counts it as dropped instead.
+    If the connection ends before the socket has taken the whole frame, end() counts the frame as dropped instead.
     full: an event that is set while the socket takes no more data; `resume` must then be called once the socket
     is writable.
     writable: an event that is set while the socket takes data.
@@ -230,9 +230,9 @@ class MessageSender(Sender):
 
 
 class Exit:
-    """The receiving end of the direction to a socket. Implements impaired_path.End.
+    """Passes the frames of the direction to a socket on to the Sender. Implements impaired_path.End.
 
-    sender: sends the frames, or None while there is no connection.
+    sender: the Sender, or None while there is no connection.
     """
 
     def __init__(self, counters: CableCounters) -> None:
@@ -251,12 +251,14 @@ class Exit:
         self._counters.lose(frames)
 
     def count_impaired(self, counts: Counts) -> None:
-        """Add the counts of this direction's impairment."""
+        """Add the counts of this direction's impairment to the counters."""
         self._counters.count_impaired(counts)
 
 
 class Entrance:
-    """The receiving end of the direction from a socket. Implements impaired_path.End and records.Sink.
+    """Passes the frames of the direction from a socket on to the interface.
+
+    Implements records.Sink for frames from the socket, and impaired_path.End for frames from the impairment.
 
     path: the impairment of the cable in this direction, or None.
     """
@@ -268,7 +270,7 @@ class Entrance:
         self._out = out
 
     def bounds(self) -> tuple[int, int]:
-        """Return the minimum and the maximum length of a frame that need not go through `put`; (1, 0) if all must."""
+        """Return the minimum and maximum length of a frame that may bypass `put`; (1, 0) if no frame may."""
         return self._out.bounds() if self.path is None else (1, 0)
 
     def put(self, frame: memoryview) -> None:
@@ -279,7 +281,7 @@ class Entrance:
             self.arrive(frame)
 
     def arrive(self, frame: bytes | memoryview) -> None:
-        """Pass a frame to the interface, which counts it."""
+        """Count a frame, and pass it to the interface."""
         self._counters.count(1, len(frame))
         self._out.pass_on(frame)
 
@@ -298,7 +300,7 @@ class Entrance:
         self._counters.lose(frames)
 
     def count_impaired(self, counts: Counts) -> None:
-        """Add the counts of this direction's impairment."""
+        """Add the counts of this direction's impairment to the counters."""
         self._counters.count_impaired(counts)
 
 
@@ -313,7 +315,7 @@ class StreamReceiver:
         self._left = memoryview(b"")  # data that was received but not passed on yet
 
     def receive(self) -> None:
-        """Pass on frames that have arrived, at most as many as one call of RecordWriter.write() does.
+        """Pass on frames that have arrived, at most as many as one call of RecordWriter.write() sends.
 
         BlockingIOError: no data has arrived. VirtError: EPIPE, the peer has closed the connection; EINVAL, a record has
         a length that no frame can have; ENOBUFS, a memory limit is reached. Other errors are those of recv(2).

@@ -4,7 +4,7 @@ Each task has a name, which the log shows, and one of three policies for a failu
 
     start      log the failure with its traceback; only this task ends
     keep       log the failure, and call the function again after a pause (forward.tasks.lasting)
-    together   wait for the functions that were passed to the same call, then raise the first failure in the caller
+    together   wait until the other tasks of the same call have ended, then raise the first failure in the caller
 
 So a failure never reaches a nursery, where it would cancel all other tasks. A mount ends only because of an
 unmount, the end of the FUSE connection, or a signal.
@@ -36,9 +36,9 @@ class Tasks:
         self._nursery.start_soon(_guarded, work, name, name=name)
 
     def keep(self, work: Task, *, name: str) -> None:
-        """Start a task that should run until the mount ends. If it fails, it is started again after a pause.
+        """Start a task that should run until the mount ends. If it fails, it is restarted after a pause.
 
-        `work` must be able to resume. It is not started again after it has returned.
+        `work` must be able to resume. It is not restarted after it has returned.
         """
         self.start(partial(lasting, name, work), name=name)
 
@@ -61,7 +61,7 @@ async def _guarded(work: Task, name: str) -> None:
     except Exception as failure:
         log.error("%s: failed", name, exc_info=only(failure))
     except BaseExceptionGroup as group:
-        # If one task of a nursery fails while the nursery is cancelled, the group contains both exceptions.
+        # If a task fails while its nursery is cancelled, the group contains the failure and the cancellation.
         failures, rest = group.split(Exception)
         if failures is not None:
             log.error("%s: failed", name, exc_info=only(failures))

@@ -48,7 +48,7 @@ class TapWatch:
                 self._epoll.modify(tap, events)
 
     def remove(self, tap: int, ready: Ready) -> None:
-        """Unregister a tap. If it was closed and its descriptor number now belongs to another tap, that tap stays."""
+        """Unregister a tap. Do nothing if its descriptor number now belongs to another tap."""
         if self._taps.get(tap) == ready:
             del self._taps[tap]
             self._more.pop(tap, None)
@@ -70,7 +70,7 @@ class TapWatch:
 
     @property
     def more(self) -> bool:
-        """Whether look() should be called again soon, although the descriptor may not be readable."""
+        """Whether look() should be called again soon, even if the descriptor is not readable."""
         return bool(self._more)
 
     def look(self) -> bool:

@@ -1,6 +1,6 @@
 """Helpers for robust tasks: restart work after a failure, and call blocking functions in threads.
 
-Both helpers for threads also handle the case that no thread can be started.
+Both thread helpers also handle a failure to start a thread.
 """
 
 import errno
@@ -35,7 +35,7 @@ FIRST, LONGEST = 0.1, 2.0
 
 
 async def lasting(what: str, work: Task, ends: type[Exception] | tuple[()] = ()) -> None:
-    """Call `work`, which normally runs until the mount ends. If `work` fails, log this and call it again after a pause.
+    """Call `work`, which normally runs until the mount ends. If `work` fails, log that and call it again after a pause.
 
     A failure with the same message as the last logged one is not logged again. Return when `work` returns. Cancellation
     ends the work.

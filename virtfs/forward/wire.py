@@ -31,7 +31,7 @@ from virtfs.host.tap_protocol import VNET_HEADER, TapDevice
 
 HEADROOM = 16  # bytes that a reader leaves free before the frame
 LONGEST = 65536 + 32  # maximum bytes of a frame from a tap: the largest MTU, and space for any link header
-# Holds a frame only while it is read and copied, so that one buffer serves all wires.
+# Holds a frame only while it is read and copied, so one buffer serves all wires.
 _ROOM = memoryview(bytearray(LONGEST + VNET_HEADER))
 # FUSE splits a readv(2) or writev(2) of more than 256 buffers. Each buffer has at least one byte, so the first piece of
 # a split call has at least this many bytes (fuse/split_calls.py).
@@ -85,7 +85,7 @@ class Wire:
         self._tap_read = FileIO(tap.fd, "r+b", closefd=False).readinto  # returns None where os.read raises EAGAIN
         self._kept = FrameQueue(memory.hold(Kind.FRAMES, lambda: virt.owner))
         self.rest = b""
-        self._refusal: tuple[int, str] | None = None  # the errno and message with which reads fail; None if they do not
+        self._refusal: tuple[int, str] | None = None  # errno and message of the error that reads raise, or None
         self.watch = watch
         self._watched = False  # whether `watch` calls ready_to_read()
         self._wanted = False  # whether a reader or an impairment is waiting for frames
@@ -152,7 +152,7 @@ class Wire:
         return self._kept, -1 if self._fed else self._fd
 
     def source(self) -> int:
-        """Return the descriptor from which a reader may take the next frame, or -1 if only `take` may."""
+        """Return the descriptor from which to read the next frame directly, or -1 if the reader must call `take`."""
         return -1 if self._fed or self._kept or self._refusal is not None else self._fd
 
     def put_back(self, frame: bytes) -> None:
@@ -160,9 +160,9 @@ class Wire:
         self.lose(self._kept.add(frame, 1))
 
     def count(self, frames: int, size: int, ago: int = 0) -> None:
-        """Count frames that a reader has taken from `sources`, excluding copies, or from `source`.
+        """Count frames that a reader has taken from `sources` or `source`. The caller leaves out copies.
 
-        size: their total length in bytes. ago: ns since the last one was taken.
+        size: the total length of the frames in bytes. ago: ns since the last one was taken.
         """
         self._counters.rx_frames += frames
         self._counters.rx_bytes += size
@@ -225,7 +225,7 @@ class Wire:
     # State
 
     def update(self) -> None:
-        """Apply a change to virt, to the impairment or to the cable."""
+        """React to a change of virt, of the impairment or of the cable."""
         virt = self.virt
         self.out.update()
         # With an impairment or a cable, or while a program has the tap, `take` does not read the tap itself. It takes
@@ -391,7 +391,7 @@ class Wire:
         self._counters.rx_bytes += size
 
     def count_impaired(self, counts: Counts) -> None:
-        """Add the counts of this direction's impairment."""
+        """Add the counts of this direction's impairment to the counters."""
         counters = self._counters
         counters.rx_lost += counts.lost
         counters.rx_overlimit += counts.overlimit
@@ -448,7 +448,7 @@ class Wire:
         return bytes(_ROOM[VNET_HEADER:length]) if length else None
 
     def vanished(self) -> VirtError:
-        """Report that the tap has vanished. Return the error with which a read fails."""
+        """Report that the tap has vanished. Return the error that a read must raise."""
         if not self.virt.lost:
             self._gone()
         return VirtError(errno.ENXIO, f"{self.virt.name} is gone")

@@ -65,11 +65,11 @@ class Outward:
         self.update()
 
     def update(self) -> None:
-        """Apply a change to virt or to the impairment."""
+        """React to a change of virt or of the impairment."""
         virt = self.virt
         self._shortest, self._longest = virt.bounds
         if virt.lost:
-            self._longest = 0  # every frame is too long, so none is written to the tap
+            self._longest = 0  # makes every frame too long, so that none is written to the tap
         self._unplugged = virt.carrier == "off"
         if self._unplugged:
             self._longest = 0
@@ -117,7 +117,7 @@ class Outward:
             self._not_fitting(length)
         elif self.path is not None:
             if not self.virt.host.up:
-                self._catch_up()  # the interface may just have been set up
+                self._catch_up()  # the interface may just have come up
             if not self.virt.host.up:
                 self.not_sent(OSError(errno.EIO, "down"))
             else:
@@ -152,7 +152,7 @@ class Outward:
         return (self._shortest, self._longest) if self._plain else (1, 0)
 
     def plain(self) -> tuple[int, int, int]:
-        """Return the tap's descriptor, and `bounds`."""
+        """Return the tap's descriptor, followed by `bounds`."""
         return self.tap_fd, *self.bounds()
 
     def _put_singles(self, frames: Iterable[bytes]) -> int:
@@ -262,8 +262,8 @@ class Outward:
             raise BlockingIOError(errno.EAGAIN, "the tap is lent")
         else:
             try:
-                # The program can make the shared open file description blocking. RWF_NOWAIT works since Linux 6.4
-                # (drivers/net/tun.c sets FMODE_NOWAIT); older kernels refuse it.
+                # The program can make the shared open file description blocking. RWF_NOWAIT needs Linux 6.4
+                # (drivers/net/tun.c sets FMODE_NOWAIT); older kernels reject it.
                 pwritev(self.tap_fd, (b"" if self._given is Given.PLAIN else NO_HEADER, frame), -1, RWF_NOWAIT)
             except OSError as refusal:
                 if refusal.errno != errno.EOPNOTSUPP:
@@ -349,7 +349,7 @@ class Outward:
         self._counters.tx_dropped += frames
 
     def count_impaired(self, counts: Counts) -> None:
-        """Add the counts of this direction's impairment."""
+        """Add the counts of this direction's impairment to the counters."""
         counters = self._counters
         counters.tx_lost += counts.lost
         counters.tx_overlimit += counts.overlimit

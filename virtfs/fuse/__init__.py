@@ -1,7 +1,7 @@
 """/dev/fuse: mounting, the protocol, and the two planes that answer requests.
 
 One plane is `channel`. It answers the requests that programs make often, without libfuse. The other plane is `names`,
-the slow plane. It answers all other requests with libfuse. The table in `answerers` assigns the requests.
+the slow plane. It answers all other requests with libfuse. The table in `answerers` assigns requests to planes.
 
 Modules:
 

@@ -3,7 +3,7 @@
 The loop in `channel` answers READ and WRITE of device files, INTERRUPT, FORGET and BATCH_FORGET.
 The table below names the function for every other request that virtfs answers without libfuse.
 libfuse answers all requests that are not in the table, with the operations in `names`: INIT, SETATTR, STATFS, FSYNC,
-FSYNCDIR, and extended attributes. It refuses everything that would make or remove a name, and unknown opcodes.
+FSYNCDIR, and extended attributes. It refuses requests that would create or remove a name, and unknown opcodes.
 
 The functions return whether another request is likely to follow immediately, so that the loop does not sleep.
 """

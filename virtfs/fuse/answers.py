@@ -40,7 +40,7 @@ class Answers:
         self.emit(p.fuse_out_header.pack(size, p.FUSE_NOTIFY_POLL, 0) + p.fuse_notify_poll_wakeup_out.pack(kh))
 
     def forget_attributes(self, inode: int) -> None:
-        """Make the kernel ask for the attributes of an inode again (FUSE_NOTIFY_INVAL_INODE).
+        """Make the kernel drop the attributes that it has cached for an inode (FUSE_NOTIFY_INVAL_INODE).
 
         With a negative offset the kernel waits for no page and no request (fs/fuse/inode.c fuse_reverse_inval_inode),
         so the loop may call this. If the kernel has not yet processed an answer to a GETATTR, that answer has no effect

@@ -42,9 +42,9 @@ _Fields = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int,
 
 
 class Attributes:
-    """Makes the attributes of the nodes of one tree. inodes: their inode numbers. answers: sends notifications.
+    """Builds the attributes of the nodes of one tree. inodes: their inode numbers. answers: sends notifications.
 
-    removed: the directories whose names the kernel may still have. lasting: the files whose attributes it may have.
+    removed: removed directories whose names the kernel may still have. lasting: the files whose attributes it may have.
     """
 
     def __init__(self, inodes: Inodes, answers: Answers) -> None:
@@ -55,12 +55,12 @@ class Attributes:
         # The directories whose attributes the kernel may keep, with the values of those attributes that can change.
         self._kept: WeakKeyDictionary[Directory, tuple[int, int, int]] = WeakKeyDictionary()
         self._watched: WeakSet[Directory] = WeakSet()
-        self._named: WeakSet[Directory] = WeakSet()  # those whose names the kernel may keep for MOMENT
+        self._named: WeakSet[Directory] = WeakSet()  # directories whose names the kernel may keep for MOMENT
 
     def of(self, node: Node, user: User | None = None) -> _Fields:
         """Return the fields of a struct fuse_attr.
 
-        user: the user who sees the size. If it is None, the size is the one that was last reported to the kernel.
+        user: the user to whom the size is shown. If None, the size is the one last reported to the kernel.
         """
         size = node.size(user)
         accessed, modified = node.times()
@@ -112,7 +112,7 @@ class Attributes:
             elif user is not None and node.lasting and self._send(node, fields):
                 valid = KEPT
         elif isinstance(node, Directory):
-            # Do not let the kernel keep its attributes, which could hide for a moment that it has been removed.
+            # Do not let the kernel keep the directory's attributes: they could hide its removal for a moment.
             name_ns = MOMENT
             self._watch(node)
             self._named.add(node)

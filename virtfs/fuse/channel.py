@@ -3,7 +3,7 @@
 The channel itself answers the requests that programs make often, in the wire protocol. `answerers` has the table. The
 channel forwards all other requests through a SOCK_SEQPACKET pair to libfuse in `names`, and forwards the answers back.
 
-A wake-up through epoll(7) dominates the latency of FUSE. So after a request that it has answered, the channel polls
+A wake-up through epoll(7) dominates the latency of FUSE. So after it has answered a request, the channel polls
 /dev/fuse up to LOOKS times before it waits in trio. Between two polls it calls sched_yield(2), so that a client on the
 same processor can run. A client may run for any length of time, so there is no upper bound on how long LOOKS polls
 take. Therefore the channel uses the clock to decide when to yield to other trio tasks. It yields at least every TURN
@@ -57,12 +57,14 @@ LARGE = 32768  # bytes; after a larger request the channel yields to other tasks
 class Channel:
     """The server of one FUSE connection.
 
-    fuse: the non-blocking descriptor of /dev/fuse. pair: the channel's end of the socket pair; libfuse has the other
-    end. The caller closes fuse and pair. longest: the size of the largest message that the pair carries, in bytes.
+    fuse: the non-blocking descriptor of /dev/fuse.
+    pair: the channel's end of the socket pair; libfuse has the other end. The caller closes fuse and pair.
+    longest: the size of the largest message that the pair carries, in bytes.
     reports: applies the reports of the kernel before a request for a name, an attribute or a text is answered.
-    report: called with the error and the user when an open fails or a write is too long. answers: sends messages to the
-    kernel. watch: its look() serves the readers of taps that have become readable. idle: sleeps for the channel. None
-    to sleep in trio, as necessary for a test that runs in the same loop as the channel.
+    report: called with the error and the user when an open fails or a write is too long.
+    watch: its look() serves the readers of taps that have become readable.
+    idle: lets the channel sleep outside trio. A test that runs in the same trio loop as the channel must pass None.
+    answers: sends messages to the kernel.
     """
 
     def __init__(
@@ -244,7 +246,7 @@ class Channel:
     async def _proceed(self, began: int) -> None:
         """Continue the write or script whose turn it is. If there is none, wait for an event.
 
-        began: when Turns.next() began to choose, in ns (monotonic_ns).
+        began: when Turns.next() returned, in ns (monotonic_ns).
         """
         if (continued := self._turns.continued()) is None:
             await self._wait()

@@ -66,9 +66,9 @@ class Directories:
         return self._read(request, self._listing(request), lambda name, node: b"")
 
     def readdirplus(self, request: Request) -> bool:
-        """Answer a READDIRPLUS. The kernel uses the attributes only of names that it may cache.
+        """Answer a READDIRPLUS. Only names that the kernel may cache are sent with attributes.
 
-        It does not cache an entry with nodeid 0 (fs/fuse/readdir.c fuse_direntplus_link).
+        All others have nodeid 0, so that the kernel does not cache them (fs/fuse/readdir.c fuse_direntplus_link).
         """
         listing = self._listing(request)
         directory = listing.directory

@@ -17,7 +17,7 @@ STOPPED = 3.0  # seconds without an answer after which a server is probably stop
 
 
 class Child:
-    """A forked process that calls a function. Leaving the context kills it.
+    """A forked process that calls a function. Leaving the `with` block kills it.
 
     call: returns the exit status. status: the exit status, once ended() has returned true.
     """

@@ -17,15 +17,15 @@ import trio
 
 from virtfs.host.epolls import watcher_of
 
-TRIES = 3  # maximum number of batches after which wait() gives up because other tasks are running
-BUSY = 1_000_000  # ns; if trio wakes up after a shorter sleep, other tasks are busy, and the next sleep is left to trio
+TRIES = 3  # number of batches with other tasks after which wait() gives up
+BUSY = 1_000_000  # ns; if another task ends a sleep sooner than this, the next sleep is left to trio
 LONGEST = 3600.0  # maximum duration of one sleep in seconds
 
 
 class Idle(trio.abc.Instrument):
-    """Sleeps for one channel.
+    """Lets one channel sleep.
 
-    slept: the total time that it has slept, in ns.
+    slept: the total sleep time in ns.
     """
 
     def __init__(self) -> None:
@@ -37,9 +37,9 @@ class Idle(trio.abc.Instrument):
         self._busy = False
 
     async def wait(self, fd: int) -> bool:
-        """Let other tasks run. Then sleep until a descriptor is readable, or another task can continue.
+        """Let other tasks run. Then sleep until `fd` is readable or another task can continue, and return True.
 
-        fd: the descriptor, the same at every call.
+        fd: the same descriptor at every call.
         Return False without sleeping if other tasks are busy, if this is the first call, or if trio's epoll descriptor
         has not been found. The caller then waits for the descriptor in trio.
         """

@@ -51,8 +51,10 @@ class Handles:
     """The open files and directories, by handle number. Each user except root may have up to OPEN_MAX of them.
 
     memory: the memory accounts of the mount. Each open is charged to its user.
-    fixed: opens of device files that can be read at any offset. devices: opens of all other device files. texts: opens
-    of text files. listings: open directories.
+    fixed: opens of device files that can be read at any offset.
+    devices: opens of all other device files.
+    texts: opens of text files.
+    listings: opens of directories.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -80,7 +82,7 @@ class Handles:
         self._of_user[user.uid] += 1
 
     def closed(self, user: User) -> None:
-        """Uncount an open, after the last close of the file or directory or because the open(2) failed."""
+        """Uncount an open. Called after the last close of the file or directory, or if the open(2) failed."""
         self.memory.add(Kind.OPENS, user.uid, -OPEN)
         self._of_user[user.uid] -= 1
         if not self._of_user[user.uid]:

@@ -1,4 +1,4 @@
-"""Cancel changes in the slow plane whose callers get a signal.
+"""Cancel a change in the slow plane if its caller gets a signal.
 
 pyfuse3 passes the id of the calling thread to an operation, but not the number of the request. The id is sufficient,
 because a thread waits for one call at a time.
@@ -11,7 +11,7 @@ import trio
 
 
 class Interrupts:
-    """The changes that can be interrupted, by the thread id of their caller (`pid` in fuse_in_header)."""
+    """The changes that can be interrupted, keyed by the thread id of the caller (`pid` in fuse_in_header)."""
 
     def __init__(self) -> None:
         self._scopes: dict[int, trio.CancelScope] = {}

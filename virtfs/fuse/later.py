@@ -103,8 +103,10 @@ class Later:
     ) -> None:
         """Start a task for a request that changes nothing.
 
-        work: answers the request, unless pending() has become false. slow: as in Turns.begin(). free: whether the
-        charge for an open file covers the memory of the request. failed: called with a VirtError that `work` raises.
+        work: answers the request, unless pending() has become false.
+        slow: as in Turns.begin().
+        free: whether the charge for an open file covers the memory of the request.
+        failed: called with a VirtError that `work` raises.
         ended: called at the end, even after a cancellation.
         VirtError ENOBUFS: too many requests of the user are waiting.
         """
@@ -133,7 +135,7 @@ class Later:
         self.start(run, name=f"answering request {unique}")
 
     def pending(self, unique: Unique) -> bool:
-        """Return whether a task works on a request. Return False once a signal has made cancel() answer it."""
+        """Return whether a request still needs an answer from its task. It does not once cancel() has answered it."""
         return unique in self._tasks
 
     async def open(
@@ -247,7 +249,7 @@ class Later:
         return self._tasks[unique].thread if unique in self._tasks else None
 
     def cancel(self, unique: Unique) -> None:
-        """Cancel the task that works on a request, or answer a query with EINTR at once."""
+        """Cancel the task that works on a request. If the request is a query, also answer it with EINTR."""
         task = self._tasks[unique]
         task.scope.cancel()
         if task.query:

@@ -61,7 +61,7 @@ class Pair:
         self._sent: set[Unique] = set()  # requests that libfuse has received but not answered yet
         self._more = trio.Event()
         self.interrupts = Interrupts()
-        self._asked: dict[Unique, _Asked] = {}  # requests that have no answer yet, neither by libfuse nor EINTR
+        self._asked: dict[Unique, _Asked] = {}  # requests answered neither by libfuse nor with EINTR
         self._cut: dict[Unique, _Asked] = {}  # requests answered with EINTR that libfuse has not answered yet
         self._init: Unique | None = None
         self._held: bytearray | None = None

@@ -14,7 +14,7 @@ _trace = logging.getLogger("virtfs.fuse.trace")
 def plain_loop() -> "type[PlainLoop] | None":
     """Return the class of the compiled loop, or None if the Python loop answers all requests.
 
-    The Python loop does so if no compiled loop is in use (core.compiled) or if requests are logged (`-o debug`).
+    That is so if no compiled modules are in use (core.compiled) or if requests are logged (`-o debug`).
     """
     if _trace.isEnabledFor(logging.DEBUG):
         return None

@@ -18,9 +18,11 @@ VIRTFS = "fuse.virtfs"  # "fuse." and the subtype, see mount.fuse3(8)
 class Mounted:
     """One mount: a line of the table.
 
-    id: the mount's number, unique among present mounts; `mount --move` does not change it. parent: the id of the mount
-    on which this one is mounted. device: st_dev as "major:minor". options: the super block's options, such as
-    user_id=0. root: the directory of the file system that is mounted; other than "/" for a bind mount of a part.
+    id: the mount's number, unique among present mounts; `mount --move` does not change it.
+    parent: the id of the mount on which this one is mounted.
+    device: st_dev as "major:minor".
+    options: the super block's options, such as user_id=0.
+    root: the path of the mounted directory in its file system; not "/" if a subdirectory is bind-mounted.
     """
 
     id: int
@@ -98,7 +100,7 @@ def parse(table: bytes) -> list[Mounted]:
 def _parse(line: bytes) -> Mounted:
     """Parse a line of the form "36 35 98:0 /root /directory options [more …] - type source options"."""
     before, _, after = line.partition(b" - ")
-    # Only blanks separate fields. A name may contain other white space, and a source may be empty.
+    # Only spaces separate fields. A name may contain other white space, and a source may be empty.
     number, parent, device, root, directory, *_ = before.split(b" ")
     kind, source, options = after.split(b" ")[:3]
     return Mounted(
@@ -114,5 +116,5 @@ def _parse(line: bytes) -> Mounted:
 
 
 def _unescape(text: bytes) -> str:
-    """Decode octal escapes of blanks, newlines and backslashes (fs/proc_namespace.c mangle())."""
+    """Decode the octal escapes of the table (fs/proc_namespace.c mangle())."""
     return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8) & 0xFF]), text))

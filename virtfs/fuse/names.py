@@ -70,7 +70,7 @@ class Names(pyfuse3.Operations):
     """pyfuse3's operations on the tree.
 
     keeper: carries out changes.
-    interrupts: cancels changes whose callers get a signal.
+    interrupts: cancels a change if its caller gets a signal.
     """
 
     def __init__(self, inodes: Inodes, attributes: Attributes, keeper: Keeper, interrupts: Interrupts) -> None:

@@ -18,7 +18,7 @@ from virtfs.fuse.answers import Answers
 from virtfs.fuse.signals import handles_ending
 from virtfs.fuse.turns import Turns
 
-AT_ONCE = 64  # maximum number of calls waiting for one source that are served in one step
+AT_ONCE = 64  # maximum number of calls served in one step, if more wait for the same source
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +43,11 @@ class Waiting:
     """
 
     def __init__(self, answers: Answers, turns: Turns, memory: Memory, start: Start) -> None:
-        """start: starts a task that serves the remaining calls if many calls wait.
+        """start: starts a task. If many calls wait, a task serves some of them.
 
-        turns: continues a write that let other requests go first.
-        memory: the memory accounts of the mount. The first waiting call of an open file is part of core.memory.OPEN.
-        Each further one is charged separately.
+        turns: queues a write that yields to other requests.
+        memory: the memory accounts of the mount. core.memory.OPEN includes the first waiting call of an open file. Each
+        further one is charged separately.
         """
         self._answers = answers
         self._turns = turns
@@ -164,7 +164,7 @@ class Waiting:
                 else:
                     self._serve_reads(waiters, list(waiters.reads))
                     self._serve_writes(waiters)
-                    self._serve_polls(waiters, list(waiters.polls))  # after the writes, which make room as they end
+                    self._serve_polls(waiters, list(waiters.polls))  # last, because a write that ends makes room
         finally:
             self._serving = False
 
@@ -220,7 +220,7 @@ class Waiting:
             self.serve(next(iter(self._woken)))
 
     def _serve_reads(self, waiters: Waiters, some: list[Unique]) -> bool:
-        """Try some of the reads. Return whether the others should be tried too."""
+        """Try to answer the reads in `some`. Return whether the other reads should be tried too."""
         reply = self._reply
         for unique in some:
             if (read := waiters.reads.get(unique)) is None:

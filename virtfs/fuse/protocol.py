@@ -68,7 +68,7 @@ fuse_interrupt_in: Final = struct.Struct("<Q")  # unique of the interrupted requ
 fuse_ioctl_in: Final = struct.Struct("<QIIQII")  # fh flags cmd arg in_size out_size; the argument follows
 fuse_lseek_in: Final = struct.Struct("<QQII")  # fh offset whence padding
 fuse_poll_in: Final = struct.Struct("<QQII")  # fh kh flags events
-fuse_init_in: Final = struct.Struct("<IIII")  # major minor max_readahead flags; more follows since FUSE 7.36
+fuse_init_in: Final = struct.Struct("<IIII")  # major minor max_readahead flags; more fields since FUSE 7.36
 fuse_release_in: Final = struct.Struct("<QIIQ")  # fh flags release_flags lock_owner
 fuse_fh: Final = struct.Struct("<Q")  # the body of every request on an open file begins with its fh
 

@@ -6,10 +6,10 @@ at the next system call, and an interface created under the same name must be fo
 - When a directory is removed, the kernel is made to forget its attributes (Answers.forget_attributes).
 - A system call with a path through the directory, or to it, needs these attributes, if only to check the rights to
   search the directory (fs/fuse/dir.c fuse_permission). So the kernel sends a GETATTR.
-- The answer is ESTALE. The kernel then walks the whole path again with LOOKUP_REVAL, and looks up every name, whether
-  it has kept it or not (fs/namei.c filename_lookup and path_openat, fs/fuse/dir.c fuse_dentry_revalidate).
+- The answer is ESTALE. The kernel then walks the whole path again with LOOKUP_REVAL, and looks up every name, cached
+  or not (fs/namei.c filename_lookup and path_openat, fs/fuse/dir.c fuse_dentry_revalidate).
 
-A path that begins inside the directory, at a working directory, a descriptor or a bind mount, is walked again in vain.
+A second walk does not help if the path begins inside the directory (working directory, descriptor or bind mount).
 Therefore the second GETATTR of the same thread gets the same answer as it would without this module.
 """
 
@@ -23,7 +23,7 @@ class Removed:
     """The inode numbers of directories removed in the last LINGER seconds."""
 
     def __init__(self) -> None:
-        # For each directory, when it was removed, and the threads that have got ESTALE. Ordered by time.
+        # For each directory, when it was removed, and the threads that got ESTALE. Ordered by time.
         self._directories: dict[int, tuple[float, set[int]]] = {}
 
     def add(self, inode: int) -> None:

@@ -15,7 +15,7 @@ from virtfs.fuse.parked import ready
 
 
 async def made_for_poller(text: Text, user: User, turn: Turn, handles: Handles, answers: Answers) -> None:
-    """Make an outdated text again, and wake the pollers of changed texts. turn: waits until it is the user's turn."""
+    """Regenerate an outdated text, and wake the pollers of changed texts. turn: waits until it is the user's turn."""
     give_way.set(partial(turn, user))
     await text.renewed(user)
     await texts_changed(handles, answers)
@@ -24,8 +24,8 @@ async def made_for_poller(text: Text, user: User, turn: Turn, handles: Handles, 
 async def texts_changed(handles: Handles, answers: Answers) -> float:
     """Wake pollers of texts that have changed. Yield to other tasks between two texts.
 
-    Some texts may be too recent to be made again (see Text.known). Return the time in seconds until the first of them
-    may be made again, so that the caller calls this function then. Return inf if there is no such text.
+    Some outdated texts may be too recent to be regenerated (see Text.known). Return the number of seconds until the
+    first of them may be, so that the caller calls this function again then. Return inf if there is no such text.
     """
     again = inf
     for handle in list(handles.texts.values()):

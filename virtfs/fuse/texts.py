@@ -1,6 +1,6 @@
 """Text files: OPEN, READ and RELEASE. Writes are in `later`, since they always run in a task.
 
-An answer that needs no refresh is sent at once. A task sends any other answer.
+An answer that may take time is sent by a task, any other answer at once.
 """
 
 import errno
@@ -105,7 +105,7 @@ class Texts:
         self._later.query(request, work, slow=node.waits, free=True, failed=failed, ended=ended)
 
     def read(self, request: Request) -> bool:
-        """Answer a READ. A READ that fills the page cache gets the text whose length was measured (files.text)."""
+        """Answer a READ. A READ that fills the page cache gets the text whose length the kernel knows (files.text)."""
         fh, offset, size, how, _, _, _ = request.body(p.fuse_read_in)
         handle = self._handles.texts.get(fh)
         if handle is None:

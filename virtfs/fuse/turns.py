@@ -6,7 +6,7 @@ core.fair_share chooses the user to serve next. A thread waits for the answer to
 most one request for each thread. The bytes in a queue are bounded too.
 
 A user has two queues: one for requests that the channel answers itself, and one for requests that other tasks answer.
-At most AT_ONCE of the latter are in progress at a time, because those tasks work in the order of arrival.
+At most AT_ONCE of the latter are in progress at a time, because those tasks serve requests in the order of arrival.
 """
 
 from collections import Counter, deque
@@ -38,8 +38,8 @@ _OF_NOBODY = frozenset((p.FUSE_INTERRUPT, p.FUSE_FORGET, p.FUSE_BATCH_FORGET, p.
 _RELEASES = frozenset((p.FUSE_RELEASE, p.FUSE_RELEASEDIR))
 
 
-# One of: a request and its length, in an array at least as long as request_head; the number of a write to continue; the
-# event that lets a script run its next line.
+# One of: a request, in an array at least as long as request_head, and its length; the number of a write request to
+# continue; the event that lets a script run its next line.
 _Message = tuple[bytearray, int] | Unique | trio.Event
 
 
@@ -59,10 +59,10 @@ class Turns:
         self._fail = fail
         self._share: FairShare[int] = FairShare()
         self._queues: dict[tuple[int, bool], deque[_Message]] = {}
-        self._slow: Counter[int] = Counter()  # requests in progress in the slow plane
-        self._elsewhere: Counter[int] = Counter()  # those, and others that tasks are working on
+        self._slow: Counter[int] = Counter()  # requests in progress in the slow plane, by user
+        self._elsewhere: Counter[int] = Counter()  # those, and the ones that other tasks work on
         self._begun: dict[int, int] = {}  # when each user's latest request to the slow plane began
-        self._held = False  # whether the last choice was to hold requests
+        self._held = False  # whether next() held back all requests
         self._wake = trio.CancelScope()
         self._continued: Unique | trio.Event | None = None
         self._empty = 0  # when /dev/fuse was last found empty
@@ -70,12 +70,15 @@ class Turns:
 
     @property
     def waiting(self) -> bool:
-        """Whether a queue has an entry, or a write can continue now."""
+        """Whether a queue has an entry, or a write or script can continue now."""
         return bool(self._queues) or self._continued is not None
 
     @property
     def held(self) -> bool:
-        """Whether requests are held for a user who is likely to send one soon, and no other task works on a request."""
+        """Whether requests are held back because another user is likely to send one soon.
+
+        False while other tasks work on requests.
+        """
         return self._held and not self._elsewhere
 
     async def wait(self, fuse: int) -> None:
@@ -126,10 +129,11 @@ class Turns:
         room: memoryview,
         is_slow: Callable[[int, int, HandleId], bool],
     ) -> tuple[memoryview, int | None]:
-        """Return the request to answer now, and its length. The length is None if there is no request or all are held.
+        """Return the request to answer now, and its length. The length is None if no request is to be answered now.
 
-        read: reads a request from /dev/fuse into `room`. The result is valid until the next call. is_slow: returns
-        whether another task answers a request; its arguments are those of Answerers.slow().
+        The result is valid until the next call.
+        read: reads a request from /dev/fuse into `room`.
+        is_slow: returns whether another task answers a request; its arguments are those of Answerers.slow().
         OSError: reading /dev/fuse failed.
         """
         now = monotonic_ns()
@@ -171,7 +175,7 @@ class Turns:
         return memoryview(message[0]), message[1]
 
     def again(self, uid: int, unique: Unique) -> None:
-        """Queue a write that let other requests go first. It continues when it is its user's turn."""
+        """Queue a write that has yielded to other requests. The write resumes at its user's next turn."""
         now = monotonic_ns()
         if not self.crowded:
             self.crowded, self._look = True, now + CALM
@@ -305,7 +309,7 @@ class Turns:
             self._fail(unique, EINTR)
 
     def _find(self, unique: Unique) -> tuple[tuple[int, bool], tuple[bytearray, int]] | None:
-        """Return the queue that has a request, and the request."""
+        """Return the key of the queue that has a request, and the request. Return None if it is not queued."""
         for key, queue in self._queues.items():
             for message in queue:
                 if isinstance(message, tuple) and p.fuse_in_header.unpack_from(message[0])[2] == unique:

@@ -60,7 +60,7 @@ class CtlHandle(TextHandle):
         try:
             await self.ctl.run(self.script, data, self.user, turn)
         finally:
-            # The unfinished line is part of `data`, and write() has charged more than this for `data`. So the charge
+            # write() has already charged more than this for `data`, which contains the unfinished line. So this charge
             # cannot exceed a limit.
             self._input.force(self._input.size + self.script.size - kept)
 

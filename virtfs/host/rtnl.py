@@ -132,14 +132,14 @@ class Rtnl:
 
         The messages are Replies if the request is raw, and pyroute2 messages otherwise.
         The list is empty if the kernel only acknowledges the request. kind: RTM_…. flags: NLM_F_….
-        If the kernel loses its answer, the request is sent again.
+        If the answer is lost, the request is repeated.
         VirtError: the error that the kernel reported, with the kernel's message if there is one.
         """
         answer = self._ask(kind, message, flags, lost=False)
         return answer if isinstance(message, bytes) else [_decoded(reply) for reply in answer]
 
     def _ask(self, kind: int, message: bytes | Message, flags: int, *, lost: bool) -> list[Reply]:
-        """Implement ask(). lost: whether the same request was sent before and its answer was lost."""
+        """Implement ask(). lost: whether the same request was sent before, but the answer was lost."""
         for _ in range(ATTEMPTS):
             try:
                 self._send(self._encoded(kind, message, flags))
@@ -150,7 +150,7 @@ class Rtnl:
                 raise
             except OSError as failure:
                 # The kernel has handled the request, but had no memory for the answer (af_netlink.c netlink_ack).
-                # Send it again: the new answer shows whether the first request succeeded.
+                # Resend it: the new answer shows whether the first request succeeded.
                 if failure.errno != errno.ENOBUFS:
                     raise
                 lost = True
@@ -167,7 +167,7 @@ class Rtnl:
             raise failures[0]
 
     def ask_all(self, requests: Sequence[Request]) -> list[VirtError | None]:
-        """Send several requests in one system call. Return the error of each, None if it succeeded.
+        """Send several requests in one system call. Return the error of each, or None if it succeeded.
 
         The kernel handles each request even if it refuses others (af_netlink.c netlink_rcv_skb). All requests together
         must fit into the socket's send buffer. Requests that the kernel answers with messages cannot be sent this way.
@@ -266,7 +266,7 @@ def _decoded(reply: Reply) -> Message:
 
 
 def _done_before(kind: int, flags: int) -> frozenset[int]:
-    """Return the errors that a repeated request gets if the first, identical one was carried out."""
+    """Return the errnos that show, for a repeated request, that the first attempt was carried out."""
     if flags & NLM_F_EXCL:
         return frozenset((errno.EEXIST,))
     deletes = kind % 4 == 1  # each object has four consecutive types: RTM_NEW…, RTM_DEL…, RTM_GET…, RTM_SET…

@@ -81,7 +81,7 @@ class Capture(DeviceFile):
 
     async def _open(self, user: User) -> DeviceHandle:
         handle = CaptureHandle(self, user)
-        # `appear` and `vanish` must reach the handle while `begin` runs. The handle is added to `opens` only afterwards:
+        # `appear` and `vanish` must reach the handle while `begin` runs. The handle is added to `opens` only later:
         # once the file `clients` lists it, programs may rely on every later frame being captured.
         self._handles[handle] = None
         try:

@@ -119,7 +119,7 @@ def test_a_line_that_never_ends_is_told_of(virt: Virt) -> None:
     file.write(f"{frame(1514).hex()}\n{DIGITS}")
     assert virt.host_gets() == frame(1514)
     file.close()
-    said = f"{virt.name}/hex: the last line was not sent: the file was closed before its newline"
+    said = f"{virt.name}/hex: the last line was not sent: it does not end with a newline"
     assert virt.mount.read("last_error") == said
     assert (virt.count("tx_frames"), virt.count("tx_dropped")) == (1, 0)
 

@@ -48,7 +48,7 @@ def test_a_create_is_undone_if_run_is_full(alone: Alone) -> None:
     mount.ctl("create 1 up")
     with fails(errno.ENOSPC):
         mount.ctl("create 2 up")
-    assert mount.read("last_error").startswith('"create 2 up": rx: cannot make the FIFO "/run/virtfs-run-')
+    assert mount.read("last_error").startswith('"create 2 up": rx: cannot create the FIFO "/run/virtfs-run-')
     assert (mount.units(), mount.has("tap2")) == (["virt1"], False)
     assert [line.split()[1] for line in mount.read("ctl").splitlines()] == ["1"]
     mount.ctl("destroy 1\ncreate 2 up")

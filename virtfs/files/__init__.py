@@ -1,6 +1,6 @@
 """The files of the tree: a small class for each kind of file, with methods named after the system calls.
 
-The tree and kinds of files:
+The tree and the basic kinds of files:
 
     tree      the names below the mount point
     node      directories, links, files
@@ -29,7 +29,7 @@ Files of a mount:
     ctl       commands, one per line
     clone     creates an interface when opened
     events    one line per event
-    stats     counters of all interfaces, a line each
+    stats     counters of all interfaces, one line each
     metrics   counters for Prometheus
     bridges   the directory of a bridge, such as bridge/bridge0/
 """

@@ -1,4 +1,4 @@
-"""The directory of a bridge: ctl, status in the format of brconfig(8), members, and the table of addresses."""
+"""The directory of a bridge: ctl, status in the format of brconfig(8), members, and the address table."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol

@@ -48,7 +48,7 @@ class Capture(DeviceFile):
     """A pcap file of one interface, or of all interfaces of the mount.
 
     recorders: returns the recorders of the captured interfaces.
-    budget: the memory limit, shared by all captures of the mount.
+    budget: the limits on buffers, shared by all captures of the mount.
     application: the name of the program in the section header.
     start: runs a task until the mount ends.
     alone: true for the pcap file of one interface, false for that of the mount. If true, frames need no merging, and an
@@ -81,8 +81,8 @@ class Capture(DeviceFile):
 
     async def _open(self, user: User) -> DeviceHandle:
         handle = CaptureHandle(self, user)
-        # `appear` and `vanish` must reach the handle while `begin` runs. `opens`, which `clients` lists, gets it later:
-        # a program that waits for a row there may rely on every later frame being captured.
+        # `appear` and `vanish` must reach the handle while `begin` runs. The handle is added to `opens` only later:
+        # once the file `clients` lists it, programs may rely on every later frame being captured.
         self._handles[handle] = None
         try:
             await handle.begin()
@@ -141,11 +141,11 @@ class CaptureHandle(TextDeviceHandle):
         self._used = 0  # memory in bytes: the overhead, and each piece in full until its last block is read
         self._watched: dict[Recorder, Watched] = {}
         self._introduced = 0  # number of interface description blocks so far
-        # An interrupted read returns this block if the capture has no interface left. It is the last statistics block
-        # of an interface, or a name resolution block without names if there never was an interface.
+        # An interrupted read returns this block if the capture has no interface left. It is the latest statistics
+        # block, or a name resolution block without names if there never was an interface.
         self._last = no_names()
         self._over = self._released = False
-        self._mark: Mark | None = None  # the last mark
+        self._mark: Mark | None = None  # the mark that was delivered last
         self._full = False  # whether a frame was dropped and nothing has been read since
         self._merge = None if capture.alone else Merge(lambda: self._watched, self._deliver_merged)
         self._add(file_header(capture.application))
@@ -153,9 +153,9 @@ class CaptureHandle(TextDeviceHandle):
     async def begin(self) -> None:
         """Start capturing.
 
-        Errors of a capture of one interface: those of PacketRing.open.
-        Errors of a capture of all interfaces: EMFILE, ENFILE or ENOMEM, if any interface fails with one of these;
-        EPERM, if no interface can be captured. After any other failure of an interface, log a warning and capture the
+        A capture of one interface raises the errors of PacketRing.open.
+        A capture of all interfaces raises EMFILE, ENFILE or ENOMEM if any interface fails with one of these, and EPERM
+        if no interface can be captured. For any other failure of an interface, it logs a warning and captures the
         remaining interfaces.
         """
         refused: list[OSError] = []
@@ -173,7 +173,7 @@ class CaptureHandle(TextDeviceHandle):
             raise VirtError(refusal.errno or errno.EIO, f"pcap: {refusal.strerror}")
 
     async def appear(self, recorder: Recorder) -> None:
-        """Capture one more interface. If the reader is so slow that blocks of interfaces pile up, end the capture."""
+        """Capture one more interface. If interface blocks have piled up because the reader is slow, end the capture."""
         if self._size > 2 * self._budget.each:
             self._end()
         elif recorder not in self._watched and not recorder.virt.lost and not self._released:

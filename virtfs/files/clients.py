@@ -11,11 +11,12 @@ HEAD = ("PID", "COMMAND", "FILE", "TAKEN", "WAITING", "DROPPED")
 def clients_text(opens: Opens, command: Callable[[int], str]) -> Iterator[str]:
     """Yield a table with a header and one row per open.
 
-    Empty pieces, one per open, come first, so that other tasks may run while the table is made.
+    The first pieces are empty, one per open, so that other tasks may run while the table is made.
 
     The columns are process id, command and file, and the numbers of frames taken, waiting and dropped.
 
-    command: returns the name of a process, given its id. A process chooses its name (prctl(2), PR_SET_NAME).
+    command: returns the name of a process, given its id. The name is quoted, because a process can choose any name
+    (prctl(2), PR_SET_NAME).
     """
     rows = [HEAD]
     for handle in opens:

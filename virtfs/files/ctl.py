@@ -90,7 +90,7 @@ class CtlHandle(TextHandle):
             self._cut = True
             return self.script.give_back()
         finally:
-            # The unfinished line is part of `data`, and write() has charged more than this for `data`. So the charge
+            # write() has already charged more than this for `data`, which contains the unfinished line. So this charge
             # cannot exceed a limit.
             self._input.force(self._input.size + self.script.size - kept)
 

@@ -20,11 +20,11 @@ from virtfs.forward.wire import HEADROOM
 Unique = NewType("Unique", int)  # the kernel's number for a request
 PollId = NewType("PollId", int)  # the kernel's number for a poller (kh in linux/fuse.h)
 
-# How frames pass directly between a file and a tap: (descriptor to read from, descriptor to write to, length of the
-# shortest frame that may be written, length of the longest). The first is -1 if frames cannot be read directly.
+# What a loop needs to pass frames directly between a file and a tap: the descriptor to read from (-1 if frames cannot
+# be read directly), the descriptor to write to, and the minimum and maximum length of a written frame.
 Plain = tuple[int, int, int, int]
 
-SLICE = 1_000_000  # ns after which a long write gives way to other requests, until the channel calls written()
+SLICE = 1_000_000  # ns after which a long write yields to other requests, until the channel calls written()
 
 
 def reads(flags: int) -> bool:
@@ -60,7 +60,7 @@ class Waiters:
     writes: the handle of each waiting write.
     polls: the handle of each poller. A poller is woken once.
     started: called when a read or a poller begins to wait.
-    one_queue: whether all reads take from one queue. If one of them finds nothing, the others need not be tried.
+    one_queue: whether all reads take from one queue. If so, and one of them finds nothing, the others are not tried.
     """
 
     __slots__ = ("_server", "one_queue", "polls", "reads", "started", "writes")
@@ -78,7 +78,7 @@ class Waiters:
 
     def wake(self) -> bool:
         """Serve the waiting calls after the source has changed. Return whether any of them still wait."""
-        # A call of __bool__ would be too slow here: each frame wakes up to ten sources, and most have no waiting calls.
+        # A call of __bool__ would be too slow here: a frame can wake ten sources, and most have no waiting calls.
         if not (self.reads or self.polls or self.writes):
             return False
         if self._server is not None:
@@ -151,7 +151,7 @@ class DeviceHandle:
         self.reads = self.dropped = self.parked = 0
 
     def read(self, room: memoryview, size: int) -> int | None:
-        """Put at most `size` bytes into `room` at HEADROOM. Return their number, or None if there is no data yet.
+        """Put up to `size` bytes into `room` at offset HEADROOM. Return their number, or None if there is no data yet.
 
         `room` has scratch space before HEADROOM, and space for the longest frame even if `size` is smaller. So a frame,
         with the header that the tap puts before it, can be read from the tap straight into the reply buffer.
@@ -169,10 +169,10 @@ class DeviceHandle:
         """Answer a FUSE_READ at an offset above 0. Parameters and result are those of `read`.
 
         Every read(2) of a device file begins at offset 0. The kernel splits a call of more than 256 buffers or 1 MiB
-        into several FUSE_READs, the pieces. It sends a piece only if the piece before was filled completely
-        (fs/fuse/file.c fuse_direct_io). So a later piece is recognized by its offset, which is the end of the piece
-        before. A later piece never waits: if there is no data, the result is 0, which ends the call. Any other offset
-        was chosen by io_uring and is ignored.
+        into several FUSE_READs, called pieces. It sends a piece only if the previous one was filled completely
+        (fs/fuse/file.c fuse_direct_io). So a later piece is recognized by its offset, which is the end of the previous
+        one. A later piece never waits: if there is no data, the result is 0, which ends the call. Any other offset was
+        chosen by io_uring and is ignored.
         """
         taken = self.read(room, size)
         return taken or 0 if offset == self._filled else taken
@@ -197,7 +197,7 @@ class DeviceHandle:
         raise OSError(errno.EBADF, "the file is not open for writing")
 
     def plain(self) -> Plain | None:
-        """Return how fuse/plainloop.pyx may pass the frames of this open, or None if it may not."""
+        """Return what fuse/plainloop.pyx needs to pass the frames of this open, or None if it may not pass them."""
         return None
 
     def cut(self) -> None:
@@ -211,7 +211,7 @@ class DeviceHandle:
         raise NotImplementedError
 
     def waits_for_turn(self) -> bool:
-        """Return whether the waiting write only lets other requests run first, so that it can continue at any time."""
+        """Return whether the waiting write has only yielded to other requests, so that it can continue at any time."""
         return False
 
     def interrupt(self) -> int:

@@ -75,7 +75,7 @@ class Events(DeviceFile):
 class EventsHandle(TextDeviceHandle):
     """One open of events.
 
-    A reader that is too slow misses events. Instead of them, it gets one line: `<unix time> lost <number>`.
+    A reader that is too slow misses events. In their place, it gets one line: `<unix time> lost <number>`.
     """
 
     __slots__ = ("_events", "_next")

@@ -9,7 +9,7 @@ from virtfs.files.node import Owner, Symlink
 
 
 class FdLink(Symlink):
-    """The symbolic link `fd`. listen: makes the socket if there is none. OSError: it cannot be made."""
+    """The symbolic link `fd`. listen: creates the socket if it does not exist, or raises OSError."""
 
     __slots__ = ("_listen",)
 

@@ -44,7 +44,7 @@ class Seats:
         """Record a program that gets the tap through the file `fd`. It is the only reader until `regain` is called.
 
         rx: whether `rx` has a reader.
-        VirtError EBUSY: another program is reading, or one is writing and `holder.alone` is true.
+        VirtError EBUSY: another program has the tap or is reading; or one is writing, and `holder.alone` is true.
         """
         self.expect_no_holder(name)
         if self.readers or rx:
@@ -63,9 +63,9 @@ class Seats:
             raise VirtError(errno.EBUSY, f"{name}: process {self.holder.pid} has the tap (see clients)")
 
     def take(self, name: str, exclusive: Exclusive, flags: int) -> None:
-        """Count an open with these flags. VirtError EBUSY: `exclusive` forbids it.
+        """Count an open with these flags. VirtError EBUSY: `exclusive` forbids it, or a program has the tap.
 
-        name: the interface, for the error sentence.
+        name: the interface, for the error message.
         """
         if self.holder is not None and (reads(flags) or self.holder.alone):
             self.expect_no_holder(name)
@@ -77,7 +77,10 @@ class Seats:
         self.writers += writes(flags)
 
     def others(self, flags: int) -> bool:
-        """Return whether there is an open besides the one with these flags, which is already counted."""
+        """Return whether there are other opens, or a program has the tap.
+
+        flags: those of the caller's own open, which is already counted.
+        """
         return self.readers > reads(flags) or self.writers > writes(flags) or self.holder is not None
 
     def empty(self) -> bool:
@@ -85,7 +88,7 @@ class Seats:
         return not self.readers and not self.writers and self.holder is None
 
     def leave(self, flags: int) -> None:
-        """Stop counting an open with these flags, because it is closed."""
+        """Uncount an open that had these flags. Called when it is closed."""
         self.readers -= reads(flags)
         self.writers -= writes(flags)
 
@@ -223,7 +226,10 @@ class FrameHandle(DeviceHandle):
         return self.wire.source(), *self.wire.out.plain()
 
     def taken_plainly(self, frames: int, size: int, ago: int) -> None:
-        """Count frames that were read from the tap. size: their total length in bytes. ago: ns since the last one."""
+        """Count frames that were read from the tap.
+
+        size: their total length in bytes. ago: the time since the last of them was read, in ns.
+        """
         self.reads += frames
         self.wire.count(frames, size, ago)
 

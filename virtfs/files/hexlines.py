@@ -15,7 +15,7 @@ from virtfs.files.frame import Frame
 from virtfs.forward.wire import HEADROOM, LONGEST
 
 PIECE = 65536  # maximum number of bytes of a write that are split into lines at a time
-# Holds a frame only while it is being formatted, so that one buffer serves all readers.
+# It holds a frame only while the frame is formatted, so one buffer serves all readers.
 _ROOM = memoryview(bytearray(LONGEST + HEADROOM))
 
 
@@ -65,7 +65,7 @@ class HexHandle(TextDeviceHandle):
         self._data = b""  # the write in progress
         self._base = self._fed = 0  # start and end, in _data, of the piece that was last passed to _lines
         self._line, self._several = 1, False  # the number of the line at _fed; whether the write has several lines
-        self._items: Iterator[bytes | None] = iter(())  # the lines of this piece
+        self._items: Iterator[bytes | None] = iter(())  # the decoded lines of this piece
         self._input = self._wire.memory.hold(Kind.INPUT, user.uid)
         self._unread = self._wire.memory.hold(Kind.CONTENTS, user.uid)
 
@@ -161,7 +161,7 @@ class HexHandle(TextDeviceHandle):
 
     def release(self) -> None:
         if self._lines.rest():
-            self._report(VirtError(errno.EINVAL, "the last line was not sent: the file was closed before its newline"))
+            self._report(VirtError(errno.EINVAL, "the last line was not sent: it does not end with a newline"))
         self._input.release()
         self._unread.release()
         super().release()

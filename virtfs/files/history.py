@@ -109,9 +109,9 @@ class HistoryFile(DeviceFile):
         return file_header(self.application) + interface_block(self.virt)
 
     def size(self, user: User | None) -> int:
-        """Return the length in bytes of the content of the latest open.
+        """Return the length in bytes of the content that the latest open got.
 
-        If the file is not open, return the length for a new open, without frames that are still in the packet ring.
+        If the file is not open, return the length for a new open, not counting frames still in the packet ring.
         """
         for handle in reversed(tuple(self.opens)):
             if isinstance(handle, HistoryHandle) and handle.node is self:
@@ -119,7 +119,7 @@ class HistoryFile(DeviceFile):
         return len(self.head()) + self.history.length()
 
     async def open(self, flags: int, user: User) -> FixedHandle:
-        """Return a handle with the frames kept now. VirtError ENOBUFS: they would exceed a limit on memory."""
+        """Return a handle with the frames that are kept now. VirtError ENOBUFS: they would exceed a limit on memory."""
         return HistoryHandle(self, await self.history.blocks(), user)
 
 

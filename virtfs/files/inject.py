@@ -200,7 +200,7 @@ class InjectHandle(DeviceHandle):
         return 1 if self._file.wire.virt.strict else RUN
 
     def _burst(self, wire: Wire, groups: Iterator[Group]) -> bool:
-        """Send whole groups of frames until at least BURST frames are sent. Return whether no frame is left."""
+        """Send whole groups of frames until at least BURST frames are sent. Return whether all are sent."""
         try:
             sent = wire.out.put_all(groups, self._rows, BURST)
         except VirtError as error:

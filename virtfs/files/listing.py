@@ -11,7 +11,7 @@ class Listing:
     It stores names and not nodes, so that a removed interface can be freed. Names removed since the open are skipped.
     sent: the version of the interface (Virt.version) when attributes of its files were last sent with the names, or -1.
     memory: the memory accounts of the mount. The names are charged to the user.
-    VirtError ENOBUFS: they exceed a limit.
+    VirtError ENOBUFS: the names would exceed a limit on memory.
     """
 
     __slots__ = ("_hold", "directory", "names", "sent", "user")

@@ -93,7 +93,7 @@ def metrics(
 ) -> Iterator[str]:
     """Yield the text in pieces, with one line per metric and interface. Interfaces are in the order of `wires`.
 
-    The lines of a piece are a snapshot.
+    The lines of one piece are a consistent snapshot.
 
     sockets: the cables whose far end is a socket.
     state: the value of each gauge about the state file, or None if there is no state file.
@@ -103,7 +103,7 @@ def metrics(
     described = ""
     for metric in _Mount(version, list(wires), memory, state or {}, list(ways), list(sockets)).collect():
         text = generate_latest(_One(metric)).decode()
-        if metric.name == described:  # the metric continues, so leave out the lines HELP and TYPE
+        if metric.name == described:  # the metric continues, so leave out the HELP and TYPE lines
             text = text.split("\n", 2)[2]
         described = metric.name
         yield text
@@ -115,7 +115,7 @@ def _groups(all_: list[T]) -> list[list[T]]:
 
 
 class _One(Collector):
-    """A single metric, as the collector that generate_latest needs."""
+    """A collector of a single metric, for generate_latest()."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric

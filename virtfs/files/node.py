@@ -139,7 +139,7 @@ class Directory(Node):
     def children(self) -> Mapping[str, Node]:
         """The nodes by name, made on first use.
 
-        With thousands of interfaces there are dozens of files for each, and most of them are never used.
+        A mount may have thousands of interfaces with dozens of files each, and most of the files are never used.
         """
         if self._make is not None:
             make, self._make = self._make, None
@@ -196,9 +196,9 @@ class Symlink(Node):
         self.target = target
 
     def follow(self) -> str:
-        """Return the target for a program that follows the link, and that may open the target next.
+        """Return the target. Called when a program follows the link, perhaps to open the target.
 
-        OSError: the program cannot follow the link.
+        OSError: the link cannot be followed.
         """
         return self.target
 

@@ -44,7 +44,7 @@ class Ports:
         seats: counts the opens of frame, hex and stream. opening: acts on the first of them and on the last close.
         budget: limits the memory of captures. application: the name of the program in captures.
         fifo: the path of the FIFO behind rx. followed: called when a program follows the link rx.
-        socket: the path of the socket behind fd. listen: makes this socket.
+        socket: the path of the socket behind fd. listen: creates this socket.
         report: sets a user's last_error.
         start: runs a task until the mount ends.
         """

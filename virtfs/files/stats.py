@@ -1,4 +1,4 @@
-"""stats: the counters of all interfaces, a line each.
+"""stats: the counters of all interfaces, one line each.
 
 A thousand lines take 5 ms. So a refresh makes them in slices and lets other tasks run in between.
 """
@@ -43,5 +43,5 @@ class Stats(Text):
         self._lines = lines
 
     def _text(self, user: User) -> str:
-        """Return the lines of the last refresh, and a new line for an interface that was created since then."""
+        """Return the lines of the last refresh, and a new line for each interface created since then."""
         return table((wire.virt for wire in self._wires()), self._lines)

@@ -46,7 +46,7 @@ class StreamHandle(DeviceHandle):
         self._reader = RecordReader(wire, self._unread)
         self._writer = RecordWriter(wire.out)
         self._frames = 0  # number of frames read
-        # The rest of the waiting write, and the number of its bytes that have been taken.
+        # The unsent rest of the waiting write, and the number of bytes taken from this write so far.
         self._left = memoryview(b"")
         self._taken = 0
 

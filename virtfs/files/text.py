@@ -28,13 +28,14 @@ from virtfs.forward.slices import Slices, in_slices
 # While a write is applied, its data may exist in four copies: the pieces as received, the joined bytes, the decoded
 # text, and the current line.
 _COPIES = 4
-CHEAP = 0.005  # seconds. A text that takes less time to generate is generated again for each reader.
+CHEAP = 0.005  # seconds. A text that takes less time to generate is regenerated for each reader.
 # Bytes. A longer text about the whole mount may take more than 2 ms to make, so it is made only in slices. A stat or a
 # poll cannot wait for that, so it does not make such a text. The limit is not a time, because times depend on the load.
 LONG = 8192
 PIECES = 64  # a text with more pieces also counts as long
 
-PAUSE = 20  # the minimum time between two texts for pollers, as a multiple of the time to make one
+# The minimum pause between two generations of the text shared by pollers, as a multiple of the time that one takes.
+PAUSE = 20
 
 Turn = Callable[[User], Awaitable[None]]
 
@@ -52,8 +53,8 @@ class Text(Node):
     refresh: queries the kernel for the state that `text` shows.
     refused: called with the error of a write that was rejected before it reached `write`, and with the user.
     personal: whether the text differs by user.
-    unsteady: the first bytes of the last part of the text, if every read changes that part; otherwise empty. poll(2)
-    and stat(2) ignore changes in this part.
+    unsteady: the bytes that mark the start of a final part that is different at every read, or b"" if the text has no
+    such part. poll(2) and stat(2) ignore changes in this part.
     rights: how the permission bits derive from the owner's mode. None selects Rights.VALUE for a writable file and
     Rights.REPORT for a read-only file.
     lasting: False if making the text has a side effect, so that it should not be made for a mere listing.
@@ -61,7 +62,7 @@ class Text(Node):
     texts about the whole mount have `changes`, because they may be long.
 
     A text that has `changes` and took longer than CHEAP to make is reused for as long as it took to make, unless
-    `changes` returns another number. So making texts takes at most half of the server's time.
+    `changes` returns a different number. So making texts takes at most half of the server's time.
     """
 
     __slots__ = (
@@ -119,8 +120,8 @@ class Text(Node):
         # When _latest was made (monotonic()), how long that took, and how long it took including the refresh, all in
         # seconds.
         self._made_at = self._work = self._cost = 0.0
-        self._claimed = False  # whether a task waits until it may make the text for a poller
-        self._renewing: trio.Event | None = None  # set when the task that makes the text for pollers has finished
+        self._claimed = False  # whether a task has claimed the regeneration of the text shared by pollers
+        self._renewing: trio.Event | None = None  # set when the running regeneration ends; None if none runs
         self._fresh = False  # whether _latest was made after a refresh
 
     def permissions(self) -> int:
@@ -136,7 +137,7 @@ class Text(Node):
     def size(self, user: User | None) -> int:
         """Return the length of the text in bytes, without a refresh.
 
-        A long text is not made for this. Return the length of its last version instead. If user is None, return the
+        A long text is not made just for this: the result is the length of its last version. If user is None, return the
         length that was last reported to the kernel.
         """
         if user is not None:
@@ -185,9 +186,10 @@ class Text(Node):
     def known(self, user: User) -> bytes:
         """Return the encoded text for poll(2), without a refresh.
 
-        All pollers of a file with `changes` share one text. After a change it is made again, but only after a pause
-        that is PAUSE times as long as making it took. So pollers of a long text cannot keep the server busy. During the
-        pause, this returns the earlier text. outdated() returns the rest of the pause. Only renew() makes a long text.
+        All pollers of a file with `changes` share one text. After a change, the text is regenerated, but only after a
+        pause that is PAUSE times as long as the last generation took. So pollers of a long text cannot keep the server
+        busy. During the pause, known() returns the old text, and outdated() returns the rest of the pause. This
+        method never makes a long text; renew() does.
         """
         if self.changes is None:
             return self.now(user)
@@ -196,7 +198,7 @@ class Text(Node):
         return self._latest
 
     async def renew(self, user: User) -> None:
-        """Make the text for pollers again, in slices, if it is outdated. If another task does so, wait for it."""
+        """Regenerate the text shared by pollers, in slices, if it is due. If another task is doing so, wait for it."""
         if self._renewing is not None:
             await self._renewing.wait()
         elif self.outdated() <= 0:
@@ -208,9 +210,9 @@ class Text(Node):
                 self._renewing = None
 
     def claim(self) -> bool:
-        """Return whether the text for pollers is outdated and no task has claimed it.
+        """Claim the regeneration of the text shared by pollers. Return whether the caller now has the claim.
 
-        If so, the caller has claimed it, and must start a task that calls renewed().
+        If so, the caller must start a task that calls renewed(). If not, the text is up to date or already claimed.
         """
         if self._claimed or self.outdated() == inf:
             return False
@@ -218,7 +220,7 @@ class Text(Node):
         return True
 
     async def renewed(self, user: User) -> None:
-        """Make the text for pollers as soon as that is allowed, after claim() has returned true."""
+        """Regenerate the text shared by pollers once outdated() allows it. Call this after claim() returns True."""
         try:
             while 0 < (wait := self.outdated()) < inf:
                 await trio.sleep(wait)
@@ -227,7 +229,10 @@ class Text(Node):
             self._claimed = False
 
     def outdated(self) -> float:
-        """Return the time in seconds until the text for pollers may be made again; inf if it is up to date."""
+        """Return the number of seconds until the text shared by pollers may be regenerated.
+
+        Return inf if the text is up to date.
+        """
         if self.changes is None or self._made == self.changes():
             return inf
         return max(self._made_at + PAUSE * self._work - monotonic(), 0.0)
@@ -238,7 +243,7 @@ class Text(Node):
         return now != snapshot and not self._alike(now, snapshot)
 
     def _alike(self, one: bytes, other: bytes) -> bool:
-        """Return whether two versions of the text are equal apart from the unsteady part. False without such a part."""
+        """Return whether two versions of the text are equal up to the unsteady part. False if there is no such part."""
         unsteady = self._unsteady
         return bool(unsteady) and one.partition(unsteady)[0] == other.partition(unsteady)[0]
 
@@ -250,9 +255,9 @@ class Text(Node):
         return text
 
     def _make(self, user: User) -> bytes:
-        """Make the text in one step. If it turns out to be long, stop.
+        """Make the text in one step and return it. If it turns out to be long, stop.
 
-        In that case return the text that was made last, or the beginning of this text if there is none.
+        In that case, return the last complete text, or the beginning of this one if there is none.
         """
         version, began, text = self._version(), monotonic(), self.text(user)
         if not isinstance(text, str):
@@ -277,11 +282,11 @@ class Text(Node):
         return self._take(encode(text), version, slices.worked / 1e9)
 
     def _take(self, text: bytes, version: int, work: float) -> bytes:
-        """Keep a text that has been made. version: changes() when the work began. work: its duration in seconds."""
+        """Store a new text as the latest. version: changes() when the work began. work: its duration in seconds."""
         if version < self._made and self.changes is not None:
-            return text  # meanwhile another task has made a later text
+            return text  # another task has made a later text meanwhile
         if text != self._latest:
-            # If the text is equal, keep the old object, so that all snapshots share one object.
+            # If the text has not changed, keep the old object, so that all snapshots share one object.
             self._latest = text
         self._made, self._made_at, self._fresh = version, monotonic(), False
         self._work = self._cost = work
@@ -304,7 +309,7 @@ class Text(Node):
 
 
 class TextHandle:
-    """One open of a text file. Its snapshot, and the data of a write while it is applied, are charged to the user.
+    """One open of a text file. The user is charged for the snapshot, and for the data of a write that is being applied.
 
     waiting: the number of reads that wait for a refresh.
     """
@@ -337,7 +342,7 @@ class TextHandle:
         self.snapshot = snapshot
 
     async def renew(self) -> None:
-        """Take a new snapshot after a refresh. Errors: as for take()."""
+        """Take a new snapshot after a refresh. Errors: those of take()."""
         self.take(await self.node.fresh(self.user))
 
     def read(self, offset: int, size: int) -> bytes:

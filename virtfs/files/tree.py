@@ -42,7 +42,7 @@ class Commands(Protocol):
         """
 
     async def set_value(self, virt: Virt, file: str, data: bytes, user: User) -> None:
-        """Carry out one write to an attribute file. file: its path relative to the directory of the interface."""
+        """Carry out one write to an attribute file. file: the path relative to the interface's directory."""
 
     async def make_clone(self, user: User) -> tuple[Unit, Callable[[], None]]:
         """Create an interface for one open of clone. Return its unit, and a function that destroys it."""
@@ -52,7 +52,7 @@ class Reports(Protocol):
     """Supplies the texts of report files. If `virt` is None, the text is about the whole mount."""
 
     async def refresh(self, virt: Virt | None) -> None:
-        """Query the kernel for state that it does not report: counters, and taps in other namespaces."""
+        """Query the kernel for state that it sends no notifications about: counters, and taps in other namespaces."""
 
     async def count(self, virt: Virt | None) -> None:
         """Query the kernel for counters."""
@@ -164,7 +164,7 @@ class Tree:
         return {**values, "addresses": addresses}
 
     def _clients(self, ports: Ports) -> Text:
-        """Return the file clients. The frames of a program that has the tap are counted by the kernel."""
+        """Return the file `clients`. Only the kernel can count the frames of a program that has the tap."""
         virt, opens, seats = ports.wire.virt, ports.opens, ports.frame.seats
 
         async def refresh() -> None:
@@ -189,10 +189,10 @@ class Tree:
     def _report(
         self, text: Callable[[], Iterator[str]], unsteady: bytes = b"", before: Callable[[], Awaitable[None]] = nothing
     ) -> Text:
-        """Return a text about every interface, for which a read queries the kernel.
+        """Return a text that covers all interfaces. Each read queries the kernel.
 
-        unsteady: the first bytes of the last part of the text, if every read changes its numbers; otherwise b"".
-        before: called before the query.
+        unsteady: the bytes that mark the start of a final part whose numbers change at every read, or b"" if there is
+        no such part. before: called before the query.
         """
         reports = self._reports
 
@@ -241,7 +241,7 @@ class Tree:
 
 
 async def load_metrics() -> None:
-    """Load the module that makes the file metrics, in a thread. A server needs it when the file is first opened."""
+    """Load the module behind the file `metrics` in a thread. A server needs it only once the file is opened."""
     await in_thread(import_module, "virtfs.files.metrics")
 
 

@@ -16,8 +16,8 @@ class Wait(DeviceFile):
     """A file that waits for a condition of an interface.
 
     holds: returns whether the condition is true.
-    came: the number of times that the condition has become true. A waiting read compares it with its value
-    when the read began, because the condition may be false again before the read is served.
+    came: the number of times that the condition has become true. A waiting read compares this number with its
+    value at the start of the read, because the condition may be false again before the read is served.
 
     Once the interface is gone, a read fails with ENXIO unless the condition is true.
     """
@@ -33,7 +33,7 @@ class Wait(DeviceFile):
         self.waiters = waiters
 
     def look(self) -> bool:
-        """Return whether the condition has become true or false since the last call."""
+        """Evaluate the condition and return whether it has changed since the last call."""
         before, self._held = self._held, self.holds()
         self.came += self._held > before
         return self._held != before
@@ -64,7 +64,7 @@ class WaitHandle(TextDeviceHandle):
         return None
 
     def _holds(self) -> bool:
-        """Return whether the condition is true now or has been true since the first call."""
+        """Return whether the condition is true, or has become true since the first call."""
         if self._seen is None:
             self._seen = self._wait.came
         return self._wait.holds() or self._wait.came != self._seen
@@ -107,7 +107,7 @@ def waits(wire: Wire, opens: Opens) -> dict[str, Wait]:
     files = {name: Wait(virt, name, opens, holds, state) for name, holds in conditions.items()}
 
     def listen() -> None:
-        """Wake the reads after a change of state."""
+        """Wake the waiting reads if a condition has changed or the interface is gone."""
         looks = [file.look() for file in files.values()]
         if any(looks) or virt.lost:
             state.wake()

@@ -7,7 +7,7 @@ Taps:
     tap_protocol        the methods of a tap, as a Protocol
     tap                 the far end of a tap: a descriptor of /dev/net/tun
     tap_found           an interface that exists before virtfs attaches to it
-    tap_absent          a tap to which virtfs is not attached
+    tap_absent          a tap that virtfs is not attached to
     tap_loan            restores what another process can change on a tap
     fakes               a tap made of a socket pair, for tests
     features            offload features, which ethtool(8) also controls

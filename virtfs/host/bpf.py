@@ -98,7 +98,7 @@ def compile_filter(expression: str) -> Program | None:
 
 
 def sock_fprog(instructions: bytes) -> tuple[bytes, object]:
-    """Return a packed struct sock_fprog for a program, and the buffer to which it points.
+    """Return a packed struct sock_fprog for a program, and the buffer that it points to.
 
     The caller must keep the buffer alive until the kernel has read the program.
     """
@@ -107,10 +107,11 @@ def sock_fprog(instructions: bytes) -> tuple[bytes, object]:
 
 
 def outgoing_only(program: Program) -> bytes:
-    """Return a copy of a program that also accepts all frames from the wire, for a packet socket on the tap.
+    """Return the instructions of a program, extended to accept all frames from the wire.
 
-    Three added instructions test the direction of a frame (SKF_AD_PKTTYPE, linux/filter.h). Only frames to the wire
-    reach the original program. Its jumps are relative, so it works unchanged after the added instructions.
+    The result is for a packet socket on the tap. Three added instructions test the direction of a frame
+    (SKF_AD_PKTTYPE, linux/filter.h). Only frames to the wire reach the original program. Its jumps are relative, so it
+    works unchanged after the added instructions.
     """
     return b"".join(
         (
@@ -135,7 +136,10 @@ class Matcher:
         self._header = _PacketHeader()
 
     def __call__(self, frame: bytes, length: int) -> bool:
-        """Return whether the filter accepts a frame. length: bytes of the whole frame, of which `frame` may be less."""
+        """Return whether the filter accepts a frame.
+
+        frame: the frame, or only its beginning. length: the length of the whole frame in bytes.
+        """
         self._header.captured, self._header.length = len(frame), length
         return bool(self._run(ctypes.byref(self._program), ctypes.byref(self._header), frame))
 

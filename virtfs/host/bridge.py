@@ -174,7 +174,7 @@ class HostBridge:
     def adopt(self, name: str) -> None:
         """Make an interface a member, if it is not one yet, and move its addresses and routes to the bridge.
 
-        After an error the interface is removed from the bridge again.
+        If this fails, the interface is removed from the bridge.
         """
         index, what = self._index(name), f'add "{name}" adopt'
         try:
@@ -259,7 +259,7 @@ class HostBridge:
 
 
 def find(rtnl: Rtnl, name: BridgeName) -> int | None:
-    """Return the index of the host's bridge with that name, None if no interface has the name.
+    """Return the index of the host's bridge of that name, or None if no interface has the name.
 
     VirtError EBUSY: another kind of interface has that name.
     """
@@ -275,9 +275,9 @@ def find(rtnl: Rtnl, name: BridgeName) -> int | None:
 def make(rtnl: Rtnl, links: Links, name: BridgeName, mark: str = "") -> int:
     """Create a bridge and return its index.
 
-    mark: the alias set in the system call that creates the bridge (host.marks); "" for none.
-    The bridge is down, has the defaults of brconfig(8), and sends no IPv6 packets of its own. VirtError: errors from
-    the kernel.
+    mark: an alias to set in the system call that creates the bridge (host.marks), or "" for none.
+    The new bridge is down, has the defaults of brconfig(8), and sends no IPv6 packets of its own.
+    VirtError: errors from the kernel.
     """
     request = ifinfmsg()
     values = [("IFLA_BR_AGEING_TIME", TIMEOUT_DEFAULT * 100), ("IFLA_BR_FDB_MAX_LEARNED", MAXADDR_DEFAULT)]
@@ -314,7 +314,7 @@ def interface_index(rtnl: Rtnl, name: str) -> int:
 
 
 def master_of(rtnl: Rtnl, name: str) -> str | None:
-    """Return the name of the bridge or other master to which an interface belongs.
+    """Return the name of the bridge or other master that an interface belongs to.
 
     Return "" if the interface has no master, and None if the interface does not exist.
     """

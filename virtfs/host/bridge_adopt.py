@@ -184,7 +184,7 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int
         if address.key not in there.addresses | staying.addresses:
             address.on(target.index, target.name, source.name).add(rtnl)
             yield "copied an address"
-    # Read the target again, because the kernel has added routes for the new addresses. An interface that is down cannot
+    # Reread the target, because the kernel has added routes for the new addresses. An interface that is down cannot
     # have routes, so copy none to it.
     there = ip_config(rtnl, target.index)
     for route in routes(rtnl, source.index) if link(rtnl, target.index).up else ():

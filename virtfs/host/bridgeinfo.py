@@ -21,7 +21,7 @@ _NUD_PERMANENT = 0x80  # the entry for a port's own address
 
 
 def ask_link(rtnl: Rtnl, which: int | str) -> Message | None:
-    """Return the RTM_NEWLINK message of an interface, None if there is no such interface.
+    """Return the RTM_NEWLINK message of an interface, or None if there is no such interface.
 
     which: the index or name of the interface.
     """
@@ -40,7 +40,7 @@ def ask_link(rtnl: Rtnl, which: int | str) -> Message | None:
 
 
 def details(link: Message) -> Message | None:
-    """Return the IFLA_BR_… attributes of an RTM_NEWLINK message, None if the interface is not a bridge."""
+    """Return the IFLA_BR_… attributes of an RTM_NEWLINK message, or None if the interface is not a bridge."""
     if link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") != "bridge":
         return None
     return link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
@@ -94,7 +94,7 @@ Settings = tuple[tuple[str, int], ...]  # pairs of an rtnetlink attribute and it
 
 
 def settings_of(link: Message) -> Settings:
-    """Return the settings of a port that only other programs can have changed, such as hairpin and neigh_suppress.
+    """Return those settings of a port that only other programs change, such as hairpin and neigh_suppress.
 
     See bridge(8) and ip-link(8).
     """

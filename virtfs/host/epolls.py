@@ -15,7 +15,7 @@ def watcher_of(fd: int) -> int | None:
     watched = re.compile(rf"^tfd:\s+{fd}\s", re.MULTILINE)
     with suppress(OSError):
         for entry in _OPEN.iterdir():
-            with suppress(OSError):  # the descriptor with which iterdir() reads the directory is closed by now
+            with suppress(OSError):  # iterdir() has closed its own descriptor by now
                 if watched.search(entry.read_text()):
                     return int(entry.name)
     return None

@@ -72,7 +72,7 @@ def keep_wanted(name: str, change: Callable[[], None]) -> None:
 
 
 def wanted(name: str) -> dict[str, bool]:
-    """Return a dict that maps each feature set by TUNSETOFFLOAD to whether it is wanted.
+    """Return whether each feature that TUNSETOFFLOAD controls is wanted, as a dict keyed by feature name.
 
     VirtError ENXIO: the interface is gone.
     """
@@ -100,7 +100,7 @@ def want(name: str, features: dict[str, bool]) -> None:
 def ethtool_error(refusal: Exception, sentence: str) -> VirtError:
     """Return the VirtError for a failed ethtool ioctl.
 
-    sentence: a description of what failed, to which the reason is appended.
+    sentence: the beginning of the message, which says what failed. The reason is appended.
     """
     if isinstance(refusal, VirtError):
         return refusal

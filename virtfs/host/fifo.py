@@ -23,14 +23,14 @@ class Fifo:
     """
 
     def __init__(self, path: Path) -> None:
-        """Make the FIFO. An existing file with this path, perhaps left by an earlier failure, is removed first."""
+        """Create the FIFO. Any file at this path, perhaps left by an earlier failure, is removed first."""
         self.path = path
-        with self._explained("make"):
+        with self._explained("create"):
             path.unlink(missing_ok=True)
             os.mkfifo(path, 0o600)
 
     def set_rights(self, uid: int, gid: int, mode: int) -> None:
-        """Set the owner, the group and the permission bits. Make the FIFO again if it has been removed.
+        """Set the owner, the group and the permission bits. Recreate the FIFO if it has been removed.
 
         If this process is not root, the FIFO keeps its owner and group. If this process lacks CAP_DAC_OVERRIDE and owns
         the FIFO, the owner's write permission is always set. VirtError: EPERM, the process lacks CAP_FOWNER, or is root
@@ -62,7 +62,7 @@ class Fifo:
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Turn an OSError into a VirtError whose sentence names the path."""
+        """Turn an OSError into a VirtError whose message names the path. what: the verb for the message."""
         try:
             yield
         except VirtError:
@@ -72,7 +72,7 @@ class Fifo:
             raise VirtError(refusal.errno or errno.EIO, sentence) from refusal
 
     def open(self) -> int | None:
-        """Return a non-blocking descriptor for writing packets, None if no process has the reading end open.
+        """Return a non-blocking descriptor for writing packets, or None if no process has the reading end open.
 
         VirtError: ENOENT, the FIFO has been removed; EMFILE, ENFILE, ENOMEM; EACCES.
         """
@@ -96,7 +96,7 @@ class Fifo:
 
     def remove(self) -> None:
         """Remove the name of the FIFO. Processes that have the FIFO open can still use it."""
-        with contextlib.suppress(OSError):  # the directory is removed at the end of the mount
+        with contextlib.suppress(OSError):  # the directory is removed when the mount ends
             os.unlink(self.path)
 
 

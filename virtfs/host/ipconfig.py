@@ -109,7 +109,7 @@ class RouteRecord:
 
     @property
     def network(self) -> tuple[object, ...] | None:
-        """The network of the address for which the kernel made this route: family, network address, prefix length.
+        """The network of the address that the kernel made this route for: family, network address, prefix length.
 
         None for a route that the kernel did not make.
         """
@@ -164,7 +164,7 @@ class RouteRecord:
         """Add the route; no error if it already exists.
 
         A route with one next hop is added to the existing routes to the same destination. A shared route replaces the
-        route from which it was copied.
+        route that it was copied from.
         """
         how = NLM_F_REPLACE if self.shared else NLM_F_APPEND
         _tolerant(rtnl, RTM_NEWROUTE, self._message(), NLM_F_CREATE | how, EEXIST)
@@ -205,7 +205,7 @@ def restore(rtnl: Rtnl, index: int, name: str, before: Sequence[AddressRecord], 
     for address in reversed(there()):
         if address.configuration not in [one.configuration for one in wanted]:
             address.remove(rtnl)
-    # Read the addresses again: removing the first address of a subnet may have removed the others
+    # Reread the addresses: removing the first address of a subnet may have removed the others
     # (promote_secondaries).
     kept = {address.configuration for address in there()}
     for address in wanted:
@@ -226,7 +226,7 @@ def routes(rtnl: Rtnl, index: int) -> list[RouteRecord]:
 
 
 def _split_hops(route: RouteRecord) -> Iterator[RouteRecord]:
-    """Yield a shared IPv6 route as one route for each next hop, and any other route as it is.
+    """Split a shared IPv6 route into one route for each next hop. Yield any other route unchanged.
 
     Linux stores each next hop of an IPv6 route as a separate route, which is added and removed on its own. Only a dump
     combines them.

@@ -93,7 +93,7 @@ class Links:
         return link
 
     def dropped(self) -> dict[int, int]:
-        """Return Link.tx_dropped by interface index, for all interfaces of the namespace in which Links was created.
+        """Return Link.tx_dropped by interface index, for all interfaces of the namespace that Links was created in.
 
         All counters come from one request, which takes 2 ms for 1000 interfaces. 1000 calls of get() take 260 ms.
         """
@@ -185,7 +185,7 @@ class Links:
                 raise
 
     def _index_here(self, tap: Placed) -> int | None:
-        """Return the interface index of a tap, None if it is gone or in another namespace."""
+        """Return the interface index of a tap, or None if it is gone or in another namespace."""
         try:
             namespace = tap.netns()
             try:
@@ -309,7 +309,7 @@ class Links:
     def _at(self, tap: Placed, request: Callable[[Rtnl, int], T], what: str = "") -> T:
         """Call `request` with a socket in the tap's namespace and the index of the tap's interface there.
 
-        what: the name of the request, which starts the sentence of an error.
+        what: the name of the request, which begins the error message.
         """
         try:
             return self._once(tap, request)
@@ -368,7 +368,7 @@ def _keep_addresses(name: str) -> None:
 
 
 def _named(refusal: OSError, tap: Placed, what: str) -> VirtError:
-    """Return a VirtError whose sentence names the failed request and the tap. The kernel reports only the reason."""
+    """Return a VirtError whose message names the failed request and the tap. The kernel reports only the reason."""
     reason = refusal.strerror or str(refusal)
     sentence = f"{what} on {tap.name()}: {reason}" if what else f"{tap.name()}: {reason}"
     return VirtError(refusal.errno or errno.EIO, sentence)

@@ -1,4 +1,4 @@
-"""Mark interfaces in the kernel: the alias (ip-link(8)) identifies the state file for which virtfs made them.
+"""Mark interfaces in the kernel: the alias (ip-link(8)) identifies the state file that they belong to.
 
 Persistent taps and bridges outlive a killed server, even one that is killed before it has recorded them in the state
 file. So a bridge gets its mark in the system call that creates it, and a tap gets it before TUNSETPERSIST.
@@ -46,11 +46,11 @@ class Marked:
 
 
 def mark_of(path: Path) -> str:
-    """Return the mark for a state file; "" if its directory cannot be examined, for example because it is missing.
+    """Return the mark for a state file, or "" if its directory cannot be examined, perhaps because it is missing.
 
     path: the path of the file, without symbolic links. The mark depends on the name of the file and on the device and
-    inode of its directory. So it stays the same when the file is replaced. A file with the same path in a container has
-    a different mark.
+    inode of its directory. So the mark stays the same when the file is replaced. A file with the same path in a
+    container has a different mark.
     """
     try:
         place = path.parent.stat()
@@ -76,7 +76,7 @@ def set_mark(rtnl: Rtnl, mark: str, index: int) -> None:
 
 
 def alias_of(rtnl: Rtnl, index: int) -> str:
-    """Return the alias of an interface; "" if it has none, or if there is no such interface."""
+    """Return the alias of an interface, or "" if it has none, or if there is no such interface."""
     try:
         answer = rtnl.ask_one(m.RTM_GETLINK, m.link(index))
     except VirtError as refusal:

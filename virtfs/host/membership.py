@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """The state of a port that the kernel discards when the port leaves its bridge.
+    """The port state that the kernel discards when the port leaves its bridge.
 
     bridge: the name of the bridge. member: the port, with the settings that verbs set. static: the static entries of
     the port in the address table. settings: the port settings that no verb sets.
@@ -33,7 +33,7 @@ class Membership:
 
 
 def bridge_of(tap: Placed) -> str:
-    """Return the name of the bridge that the tap is in, "" if it is in none. VirtError ENXIO: the tap is gone."""
+    """Return the name of the bridge that the tap is in, or "" if it is in none. VirtError ENXIO: the tap is gone."""
 
     def ask(rtnl: Rtnl) -> str:
         bridge = _bridge_index(rtnl, tap.name())
@@ -44,7 +44,7 @@ def bridge_of(tap: Placed) -> str:
 
 
 def membership(tap: Placed, links: Links) -> Membership | None:
-    """Return the membership of the tap, to pass to restore() later; None if the tap is in no bridge."""
+    """Return the membership of the tap, to pass to restore() later, or None if the tap is in no bridge."""
 
     def ask(rtnl: Rtnl) -> Membership | None:
         name = tap.name()

@@ -66,7 +66,7 @@ class LinkGone:
 
 @dataclass(frozen=True, slots=True)
 class AddressChanged:
-    """An address was added to an interface or removed from it, or the state of an address has changed."""
+    """An address was added to an interface or removed from it, or its state changed."""
 
     nsid: int | None
     index: int
@@ -86,7 +86,7 @@ class NamespaceGone:
 
 @dataclass(frozen=True, slots=True)
 class Overflow:
-    """Notifications were lost (ENOBUFS). The receiver must read the state of all interfaces again."""
+    """Notifications were lost (ENOBUFS). The receiver must reread the state of all interfaces."""
 
 
 Event = LinkChanged | LinkGone | AddressChanged | NamespaceGone | Overflow
@@ -147,7 +147,7 @@ class Monitor:
         return events
 
     def watch(self, namespace: int) -> int | None:
-        """Start watching a namespace, and return its nsid; None for the monitor's own namespace.
+        """Start watching a namespace, and return its nsid, or None for the monitor's own namespace.
 
         Earlier changes are not reported, so the caller must read the state of the namespace afterwards. The nsid is
         valid until the namespace is destroyed. Blocks briefly. namespace: a descriptor. VirtError: as in nsid_of().
@@ -174,7 +174,7 @@ def events_in(data: bytes, nsid: int | None) -> list[Event]:
     """Return the notifications in a datagram from rtnetlink.
 
     If a message cannot be decoded, it and the rest of the datagram count as lost, and the last event is an Overflow.
-    nsid: the id of the namespace from which the datagram comes.
+    nsid: the id of the namespace that the datagram comes from.
     """
     events: list[Event] = []
     try:
@@ -226,7 +226,7 @@ _READERS: dict[int, Callable[[int, bytes, int | None], Event | None]] = {
 
 
 def _nsid(ancillary: list[tuple[int, int, bytes]]) -> int | None:
-    """Return the nsid of the namespace from which a message comes, None if that is the namespace of the socket."""
+    """Return the nsid of the namespace that a message comes from, or None if it is the namespace of the socket."""
     for level, kind, data in ancillary:
         if (level, kind) == (SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID):
             number: int = _INT.unpack(data)[0]

@@ -13,7 +13,7 @@ Attributes = dict[int, bytes]
 
 
 def parse(data: bytes, at: int = 0) -> Attributes:
-    """Return the attributes by type. If a type occurs more than once, the last value is returned.
+    """Return the attributes by type. If a type occurs more than once, its last value counts.
 
     at: the offset of the first attribute in `data`.
     """
@@ -29,7 +29,7 @@ def parse(data: bytes, at: int = 0) -> Attributes:
 
 
 def find(data: bytes, at: int, kind: int) -> bytes | None:
-    """Return the value of the first attribute of a type, None if there is none.
+    """Return the value of the first attribute of a type, or None if there is none.
 
     at: the offset of the first attribute of any type in `data`.
     """

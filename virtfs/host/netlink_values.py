@@ -31,7 +31,7 @@ class Link:
 
 
 def _traffic(statistics: bytes) -> Traffic | None:
-    """Return the frames and bytes in a struct rtnl_link_stats64, None if there is none."""
+    """Return the frames and bytes in a struct rtnl_link_stats64, or None if there is none."""
     if len(statistics) < m.STATS_TRAFFIC.size:
         return None
     rx_frames, tx_frames, rx_bytes, tx_bytes = m.STATS_TRAFFIC.unpack_from(statistics)
@@ -63,7 +63,7 @@ def link_of(body: bytes) -> Link:
 
 
 def number(attributes: Attributes, kind: int) -> int | None:
-    """Return the value of a 32-bit attribute, None if there is no such attribute."""
+    """Return the value of a 32-bit attribute, or None if there is no such attribute."""
     value = attributes.get(kind)
     return None if value is None else int.from_bytes(value[: m.U32.size], sys.byteorder)
 
@@ -71,7 +71,7 @@ def number(attributes: Attributes, kind: int) -> int | None:
 def address_of(body: bytes) -> IpInterface:
     """Return the address in an RTM_NEWADDR or RTM_DELADDR message; on a point-to-point link, the local address.
 
-    body: the message without the netlink header. ValueError: it has no valid address.
+    body: the message without the netlink header. ValueError: the message has no valid address.
     """
     family, length, _flags, _scope, _index = m.IFADDRMSG.unpack_from(body)
     attributes = parse(body, m.IFADDRMSG.size)

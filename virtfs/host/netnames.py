@@ -17,7 +17,7 @@ NAMED = Path("/run/netns")  # ip-netns(8)
 def open_netns(name: str) -> int:
     """Return a new descriptor of a network namespace, which the caller must close.
 
-    name: a name of ip-netns(8), the number of a process in the namespace, or "" for the daemon's own namespace.
+    name: an ip-netns(8) name, the id of a process in the namespace, or "" for the daemon's own namespace.
     VirtError: ENXIO, there is no such namespace or process; EINVAL, the name does not refer to a network
     namespace; other errors from open(2).
     """
@@ -42,7 +42,7 @@ def open_netns(name: str) -> int:
 
 
 def name_of(fd: int) -> str | None:
-    """Return the ip-netns(8) name of a namespace, None if it has none. OSError: EMFILE, ENFILE, ENOMEM."""
+    """Return the ip-netns(8) name of a namespace, or None if it has none. OSError: EMFILE, ENFILE, ENOMEM."""
     wanted = netns.identity(fd)
     try:
         entries = sorted(NAMED.iterdir())

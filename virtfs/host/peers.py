@@ -34,7 +34,7 @@ class Peer:
 
 
 def listen(path: Path) -> socket.socket:
-    """Return a listening, non-blocking SOCK_SEQPACKET socket at a path. A file that exists at this path is removed.
+    """Return a listening, non-blocking SOCK_SEQPACKET socket at a path. Any file at this path is removed first.
 
     Every user may connect, because the server checks the rights of each peer. VirtError: EMFILE, too few descriptors
     are left; other errors of bind(2).
@@ -59,7 +59,7 @@ def listen(path: Path) -> socket.socket:
 
 
 def _explained(path: Path, refusal: OSError) -> VirtError:
-    return VirtError(refusal.errno or errno.EIO, f'cannot make the socket "{path}": {refusal.strerror}')
+    return VirtError(refusal.errno or errno.EIO, f'cannot create the socket "{path}": {refusal.strerror}')
 
 
 def peer_of(fd: int) -> Peer:

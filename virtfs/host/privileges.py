@@ -1,4 +1,4 @@
-"""The capabilities that a server keeps (capabilities(7)). It drops all others at its start, and cannot regain them.
+"""The capabilities that a server keeps (capabilities(7)). It drops all others at startup and cannot regain them.
 
 tests/life/test_privileges.py shows that each capability is needed.
 """

@@ -44,7 +44,7 @@ _process_vm_readv.argtypes = (
 
 
 def process_of(thread: int) -> int:
-    """Return the id of the process to which a thread belongs, as ps(1) shows it.
+    """Return the id of the process that a thread belongs to, as ps(1) shows it.
 
     If the thread is gone, return the id of the thread. FUSE reports thread ids, not process ids (fs/fuse/dev.c:
     pid_nr_ns(task_pid(current), …)).
@@ -78,7 +78,7 @@ class Buffer(NamedTuple):
 
 
 def buffers_written(thread: int) -> list[Buffer]:
-    """Return the buffers of the write(2) or writev(2) that a thread is blocked in; [] if the thread is in another call.
+    """Return the buffers of the write(2) or writev(2) that a thread is blocked in, or [] if it is in another call.
 
     OSError: the call cannot be determined; EPERM and EACCES as for ptrace(2). Source: /proc/TID/syscall
     (proc_pid_syscall(5)). The file contains "running" until the thread has gone to sleep, so it is read repeatedly.
@@ -115,7 +115,7 @@ def fetch(thread: int, buffers: Sequence[Buffer], most: int) -> bytes:
 
 
 def file_size_limit(thread: int) -> int | None:
-    """Return the RLIMIT_FSIZE of a thread in bytes, None if it is unlimited or cannot be read."""
+    """Return the RLIMIT_FSIZE of a thread in bytes, or None if it is unlimited or cannot be read."""
     try:
         limit, _ = resource.prlimit(thread, resource.RLIMIT_FSIZE)
     except (OSError, OverflowError):  # OverflowError: no thread has such an id

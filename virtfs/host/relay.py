@@ -57,8 +57,8 @@ class Relay(Protocol):
 class Room:
     """Memory for BATCH packets. It is used only during carry(), so all relays of a mount share one.
 
-    Its size is 8.5 MiB, of which the kernel allocates only the pages in use: 0.5 MiB, unless large packets come among
-    small ones.
+    Its size is 8.5 MiB, of which the kernel allocates only the pages in use: 0.5 MiB, unless large packets are mixed
+    with small ones.
     """
 
     def __init__(self) -> None:

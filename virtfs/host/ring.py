@@ -4,7 +4,7 @@ The ring belongs to a packet socket with TPACKET_V3; see packet(7) and Documenta
 
 The kernel writes each frame with its timestamp into the current block of a ring in shared memory. It hands a block over
 to this process when the block is full or its time-out has expired. So one wake-up serves a whole block of frames. The
-kernel counts the frames for which the ring has no room.
+kernel counts the frames that do not fit in the ring.
 
 The ring gets the frames that pass the queueing discipline of the interface, but not those of a program that bypasses
 the queueing discipline (PACKET_QDISC_BYPASS, packet(7)). An open ring keeps the network namespace of its interface
@@ -181,7 +181,7 @@ class PacketRing:
         return int(_STATISTICS.unpack(self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size))[1])
 
     def set_filter(self, program: Program | None) -> None:
-        """Capture only the frames to the wire that a program accepts; with None, capture all.
+        """Set the filter for captured frames to the wire. None removes it.
 
         Frames from the wire are always captured. VirtError ENOMEM: see Tap.set_filter().
         """

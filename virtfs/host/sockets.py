@@ -38,7 +38,7 @@ class Rights:
 class OwnSocket:
     """A socket that virtfs has bound: it listens, or it exchanges datagrams.
 
-    path: "" for TCP.
+    path: the path of a Unix socket, "" for TCP.
     """
 
     def __init__(self, bound: socket.socket, path: str = "") -> None:
@@ -105,7 +105,7 @@ def bind_datagrams(path: str, rights: Rights) -> OwnSocket:
 
 
 def listen(name: SocketName, rights: Rights) -> OwnSocket:
-    """Return a listening socket. rights: those of its path.
+    """Return a listening socket. rights: the owner, group and mode of its path.
 
     VirtError: EEXIST, the path exists and is not a socket; EADDRINUSE, another program is using the path or the port;
     EADDRNOTAVAIL, EACCES, ENOENT and others.
@@ -120,7 +120,7 @@ def listen(name: SocketName, rights: Rights) -> OwnSocket:
 
 
 def outcome(connecting: socket.socket) -> int:
-    """Return the errno with which connect(2) of a TCP socket has ended, or 0 if the socket is connected.
+    """Return the errno that connect(2) of a TCP socket ended with, or 0 if the socket is connected.
 
     Return ECONNREFUSED if the socket is connected to itself. This can happen when the address is on this host, no
     program listens on the port, and the kernel chooses that port as the source port.
@@ -182,7 +182,7 @@ def peer_of(connected: socket.socket) -> str:
 def _bound(kind: int, path: str, rights: Rights) -> OwnSocket:
     made = open_socket(socket.AF_UNIX, kind)
     try:
-        with _explained(f"cannot make the socket {path}"):
+        with _explained(f"cannot create the socket {path}"):
             try:
                 made.bind(path)
             except OSError as failure:
@@ -261,7 +261,7 @@ def _identity(path: str) -> tuple[int, int]:
 
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
-    """Turn an OSError into a VirtError with a sentence. what: the beginning of the sentence."""
+    """Turn an OSError into a VirtError. what: the beginning of its message."""
     try:
         yield
     except VirtError:

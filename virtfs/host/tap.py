@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 _DEVICE = "/dev/net/tun"
 
-# linux/if_tun.h, as numbered by asm-generic/ioctl.h
+# linux/if_tun.h, encoded as in asm-generic/ioctl.h
 _TUNSETIFF = 0x400454CA
 _TUNSETPERSIST = 0x400454CB
 _TUNSETOFFLOAD = 0x400454D0
@@ -79,7 +79,7 @@ class Tap:
         self.made = made
         self._header_found = VNET_HEADER
         self._filtered = False
-        self._tags_found: tuple[str, ...] = ()  # features to turn on again when the filter is removed
+        self._tags_found: tuple[str, ...] = ()  # features to re-enable when the filter is removed
         self._absent: Absent | None = None
         self.multi_queue = False
 
@@ -144,7 +144,7 @@ class Tap:
             number = getattr(refusal, "errno", errno.EBADFD)
             if number in (errno.EBADFD, errno.EBADF):
                 raise VirtError(errno.ENXIO, "the tap's interface is gone") from refusal
-            raise VirtError(number, f"cannot ask for the tap's name: {os.strerror(number)}") from refusal
+            raise VirtError(number, f"cannot read the tap's name: {os.strerror(number)}") from refusal
         return to_text(_IFREQ.unpack(answer)[0].rstrip(b"\0"))
 
     def alive(self) -> bool:
@@ -206,10 +206,10 @@ class Tap:
             change()
 
     def set_filter(self, program: Program | None) -> None:
-        """Give the reader only the frames that a program accepts; with None, all frames.
+        """Set the filter that selects the frames for the reader. None removes it.
 
         Blocks for about 3 ms. A filter replaces an earlier one atomically.
-        VirtError: ENXIO, the interface is gone; EPERM, this process may not enter its namespace; ENOMEM, the program
+        VirtError: ENXIO, the interface is gone; EPERM, this process may not enter its namespace; ENOMEM, the filter
         is larger than net.core.optmem_max allows.
         """
         if program is None:
@@ -277,7 +277,7 @@ class Tap:
         self._in_its_netns(lambda: self._detach(owner))
 
     def make_again(self) -> None:
-        """Delete the interface, if it still exists, and create it again with the same name, index and namespace.
+        """Delete the interface, if it still exists, and recreate it with the same name, index and namespace.
 
         A process that has a copy of the tap's descriptor can then no longer use the tap. All settings of the interface
         except its name, index and namespace are lost. Call this only while `attached` is False. VirtError: errors from
@@ -335,7 +335,7 @@ class Tap:
             absent.close()
 
     def tell(self, request: int, argument: int | bytes) -> None:
-        """Make an ioctl of linux/if_tun.h. VirtError: ENXIO, the interface is gone; the error of the ioctl."""
+        """Issue an ioctl of linux/if_tun.h. VirtError: ENXIO, the interface is gone; the error of the ioctl."""
         self._tell(request, argument)
 
     def _in_its_netns(self, function: Callable[[], T]) -> T:

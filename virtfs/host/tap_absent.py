@@ -33,7 +33,7 @@ class Absent:
     """
 
     def __init__(self, netns_of: Callable[[], int], name: str) -> None:
-        """Look up an interface in the calling thread's namespace. netns_of: returns a new descriptor of it."""
+        """Look up an interface in the calling thread's namespace. netns_of: returns a descriptor of the namespace."""
         self.last_name = name
         self.index = _index(name)
         self._namespace = netns_of()

@@ -16,7 +16,7 @@ _IFF_TAP = 0x0002  # linux/if_tun.h
 class Found:
     """An existing interface with the tap's name."""
 
-    busy: str  # the reason why virtfs cannot attach to it, "" if there is none
+    busy: str  # why virtfs cannot attach to it, or "" if it can
     multi_queue: bool
 
 
@@ -33,7 +33,7 @@ def exists(name: str) -> bool:
 
 
 def find(name: str) -> Found | None:
-    """Return the interface of that name in the calling thread's network namespace; None if there is none.
+    """Return the interface of that name in the calling thread's network namespace, or None if there is none.
 
     If a tap has a single queue, the kernel refuses a second attach. If a tap can have several queues, the kernel lets
     several programs share it, so this function counts the attached queues.

@@ -16,7 +16,7 @@ from virtfs.host.tap import Tap
 from virtfs.host.tap_found import Standing, standing
 from virtfs.host.tap_protocol import OFFLOAD_NONE, VNET_HEADER
 
-# linux/if_tun.h, as numbered by asm-generic/ioctl.h
+# linux/if_tun.h, encoded as in asm-generic/ioctl.h
 _TUNSETOWNER = 0x400454CC
 _TUNSETLINK = 0x400454CD
 _TUNSETGROUP = 0x400454CE
@@ -82,7 +82,7 @@ def restore(tap: Tap, links: Links, was: Before, *, carrier: bool, persist: bool
 
 
 def _try(tap: Tap, request: int, argument: bytes) -> None:
-    """Make an ioctl that some kernels lack, depending on version or configuration. Ignore errors except ENXIO.
+    """Issue an ioctl that some kernels lack, depending on version or configuration. Ignore errors except ENXIO.
 
     VirtError ENXIO: the interface is gone.
     """

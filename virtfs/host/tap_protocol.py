@@ -72,7 +72,7 @@ class TapDevice(Protocol):
         """
 
     def set_filter(self, program: Program | None) -> None:
-        """Give the reader only the frames that a program accepts; with None, all frames.
+        """Set the filter that selects the frames for the reader. None removes it.
 
         Rejected frames count in the interface's tx_dropped. Frames that are already queued are not checked. Blocks
         for a few ms.

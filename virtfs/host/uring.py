@@ -1,6 +1,6 @@
 """Many reads or writes of one descriptor in one system call (io_uring(7), linux/io_uring.h).
 
-The submission entries are filled in once and submitted again and again, because filling in an entry from Python takes
+The submission entries are filled in once and reused for every submission, because filling in an entry from Python takes
 as long as the system call that the entry saves. All operations are complete when submit() returns. An operation that
 would block fails with EAGAIN instead (RWF_NOWAIT). So the kernel accesses the memory only during submit().
 """

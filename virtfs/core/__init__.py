@@ -7,7 +7,7 @@ Interfaces:
     virt_steps            the verbs that restore an earlier state of an interface
     values                the contents of attribute files, and the verbs that recreate an interface
     bridge                a bridge, and the verbs that bring it from one state to another
-    leftover              decides what to reset of an interface or bridge that a killed server left behind
+    leftover              decides which settings of a leftover interface or bridge to reset
     bridgeplan            checks a line of bridge verbs before any of them takes effect
     events                the events that the file `events` reports
     ratelimit             limits how often events of one kind are logged

@@ -21,7 +21,7 @@ HOLD = 400_000  # maximum time in ns that requests are held for another user who
 HOLD_BUSY = 2_000_000  # the same maximum while another task is working on a request of that user
 SLACK = 50_000  # ns added to the expected pause of a user, because pauses vary
 BULK = 3  # weight of the time spent on a user who has more requests waiting
-GONE = 2_000_000  # ns; a user who has sent no request for longer than this has left
+GONE = 2_000_000  # a user who has sent no request for this many ns counts as gone
 FORGETTING = 256  # after this many short steps of other tasks, an expected cost has fallen by about two thirds
 OWED = 4_000_000  # how far, in ns, a user's account may be below that of the user served last
 
@@ -147,9 +147,9 @@ class FairShare(Generic[K]):
 
 
 def _comes(account: _Account, cost: int, now: int) -> bool:
-    """Return whether the account's user is worth waiting for, with the request of another user held meanwhile.
+    """Return whether to hold a request of another user in order to wait for one from this account's user.
 
-    This is so if the user is likely to send a request soon, or if another task will soon have answered one.
+    Waiting is worthwhile if this user is likely to send a request soon, or if another task will soon have answered one.
     cost: the expected time of the other user's request. If it is less than the cycle of this user (the time from one
     request to the next), serving the other request delays this user by less than one cycle. This user then keeps more
     than half of the usual rate, so the other request is not held.

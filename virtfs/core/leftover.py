@@ -1,9 +1,10 @@
-"""Decide which settings of an interface or bridge to reset after a server was killed, before its line is replayed.
+"""Decide which settings of a leftover interface or bridge to reset before its line of the state file is replayed.
 
-A line of the state file gives only the settings that differ from those of a new interface or bridge. If the server was
-killed while it ran a line, the kernel may have other settings too, and these must be undone first. Each function here
-returns a state such that replaying the line from it gives exactly the settings in the line. Present settings that the
-line would set anyway are kept, so that a working interface or bridge is not disturbed.
+A killed server leaves its interfaces and bridges behind. A line of the state file gives only the settings that differ
+from those of a new interface or bridge. If the server was killed while it ran a line, the kernel may have other
+settings too, and these must be undone first. Each function here returns a state such that replaying the line from it
+gives exactly the settings in the line. Present settings that the line would set anyway are kept, so that a working
+interface or bridge is not disturbed.
 """
 
 from dataclasses import replace

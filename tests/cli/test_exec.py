@@ -123,7 +123,7 @@ def test_which_interface_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert execute.find("virt4") == execute.find("4") == execute.find(str(other / "virt4")) == other / "virt4"
     for word, sentence in (
         ("3", f"several mounts have virt3: give a path, {one}/virt3 or {other}/virt3"),
-        ("999", "no mount of virtfs has virt999"),
+        ("999", "no virtfs mount has virt999"),
         ("x", '"x" is neither a number, nor virtN, nor a path'),
         ("03", '"03" is neither'),
         (str(one), "is not the directory of an interface"),

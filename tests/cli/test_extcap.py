@@ -136,7 +136,7 @@ def test_a_destroyed_interface_ends_a_capture_with_a_sentence(virt: Virt, fifo: 
 @pytest.mark.parametrize(
     ("interface", "words", "sentence"),
     [
-        ("virtfs:/mnt/virt:virt999", (), 'there is no virt999 of "/mnt/virt" any more: refresh the list of interfaces'),
+        ("virtfs:/mnt/virt:virt999", (), 'virt999 of "/mnt/virt" no longer exists: refresh the list of interfaces'),
         ("virtfs:/mnt/none:virt3", (), 'there is no mount "/mnt/none": refresh the list'),
         ("nonsense", (), 'there is no mount "nonsense": refresh the list'),
         ("virtfs:/mnt/virt", ("--extcap-capture-filter", "x y"), 'filter "x y": can\'t parse filter expression'),
@@ -242,7 +242,7 @@ def test_for_all_users(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture
     assert not at.exists()
     os.unlink(tmp_path / "bin/tshark")
     assert main(["extcap", "--install", "--global"]) == 1
-    assert "tshark, which knows the folder for all users, is not installed" in capsys.readouterr().err
+    assert "tshark is not installed; only it reports the folder for all users" in capsys.readouterr().err
 
 
 def test_a_folder_of_root(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -262,7 +262,7 @@ def test_a_file_of_somebody_else_stays(home: Home, link: bool, capsys: pytest.Ca
     at.symlink_to("missing") if link else at.write_text("#!/bin/sh\n")
     for task in ("--install", "--uninstall"):
         assert main(["extcap", task]) == 1
-        assert f'"{at}" exists, and virtfs has not written it' in capsys.readouterr().err
+        assert f'"{at}" exists but was not written by virtfs' in capsys.readouterr().err
     assert os.path.lexists(at)
     assert at.is_symlink() == link
 

@@ -166,9 +166,11 @@ def test_rubbish_ends_the_connection(virt: Virt, peer: Peer, bad: bytes) -> None
     peer.socket.sendall(record(frame(60, 1)) + bad)
     assert virt.host_gets() == frame(60, 1)
     assert peer.socket.recv(1) == b""
-    assert "no frame has the length" in str(state(virt)["error"]) or state(virt)["state"] == "connected"
+    assert "invalid frame length" in str(state(virt)["error"]) or state(virt)["state"] == "connected"
     until(
-        lambda: any(f"{virt.name}: disconnected" in line and "byte 64: no frame" in line for line in virt.mount.log),
+        lambda: any(
+            f"{virt.name}: disconnected" in line and "byte 64: invalid frame length" in line for line in virt.mount.log
+        ),
         "the log tells why",
     )
     peer.accept()

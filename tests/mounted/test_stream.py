@@ -65,7 +65,7 @@ def test_a_length_that_no_frame_has(virt: Virt) -> None:
     file = virt.mount.root.open(f"{virt.name}/stream", os.O_WRONLY)
     with fails(errno.EINVAL):
         file.write(records(frame(60)) + struct.pack(">I", 65554) + bytes(100))
-    assert virt.mount.read("last_error").startswith(f'{virt.name}/stream: byte 64: no frame has the length "65554"')
+    assert virt.mount.read("last_error").startswith(f'{virt.name}/stream: byte 64: invalid frame length "65554"')
     assert virt.host_gets() == frame(60)
     file.write(records(frame(61)))
     assert virt.host_gets() == frame(61)

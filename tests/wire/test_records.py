@@ -169,7 +169,7 @@ def test_a_length_that_no_frame_has(length: int, together: bool) -> None:
             for piece in [good + bad] if together else [good, bad[:3], bad[3:]]:
                 ends.write(piece)
         assert caught.value.errno == errno.EINVAL
-        assert f'byte 128: no frame has the length "{length}"' in caught.value.strerror
+        assert f'byte 128: invalid frame length "{length}"' in caught.value.strerror
         assert received(bench) == [frame(1), frame(2)]
         ends.write(record(frame(3)))
         assert received(bench) == [frame(3)], "the next record begins anew"

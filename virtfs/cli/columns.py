@@ -18,9 +18,9 @@ def state_of(virt: Object) -> str:
 
 
 def host_of(virt: Object) -> str:
-    """Describe the host's end of an interface: its addresses, bridge and namespace, and the description.
+    """Describe the host's end of an interface: IP addresses, bridge, namespace, and the interface's description.
 
-    The name of the tap comes first, unless it is tapN.
+    If the tap is not named tapN, its name comes first.
     """
     tap = virt["tap"]
     parts = [] if tap["name"] == f"tap{virt['unit']}" else [tap["name"]]

@@ -1,8 +1,9 @@
 """Completion of command lines. The scripts in completions/ ask `virtfs __complete WORD ...` for the candidates.
 
 The WORDs are those after `virtfs`, up to and including the one to complete. The first line of the answer tells the
-script which candidates the shell adds: "none", "files", "directories", or "command N". In the last case, the words from
-number N on are a separate command line. Each further line is a candidate, a tab, and the meaning of the candidate.
+script which candidates the shell itself should add: "none", "files", "directories", or "command N". In the last case,
+the words from number N on are a separate command line. Each further line is a candidate, a tab, and the meaning of the
+candidate.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from virtfs.fuse.mounttable import resolve
 
 _PATIENCE = 1.0  # seconds to wait for a mount, while the user waits for the candidates
 _OF_ONE = re.compile(r"(virt|bridge)[0-9]+")
-_OPTION = re.compile(r"^  (\w+=?)[A-Z]* *(.*)$", re.MULTILINE)  # a mount option, as the help text lists it
+_OPTION = re.compile(r"^  (\w+=?)[A-Z]* *(.*)$", re.MULTILINE)  # a mount option in the help text
 
 
 _COMMAND = argparse.Action([], "command", metavar="CMD")  # the words after the "--" of exec
@@ -82,9 +83,10 @@ def _options(parser: argparse.ArgumentParser) -> list[Candidate]:
 
 
 def _walk(parser: argparse.ArgumentParser, before: Sequence[str]) -> tuple[Given, argparse.Action | None, int]:
-    """Return the options and words before the word to complete, the action that takes it, and an index.
+    """Parse the words before the one to complete. The first of them is the subcommand.
 
-    The index is where the positional words begin in `before`.
+    Return the options and positional words; the action that the next word belongs to, or None; and the index in
+    `before` of the first positional word.
     """
     by_name = {option: action for action in parser._actions for option in action.option_strings}
     places = [action for action in parser._actions if not action.option_strings]
@@ -126,9 +128,9 @@ def _of_ctl(given: Given) -> Iterator[Candidate]:
 
 
 def _names(options: Mapping[str, str], below: str = "/") -> Names:
-    """Return the names in the mount that a command refers to, and the names on the host.
+    """Return the names in the mount that a command's options select, and the names on the host.
 
-    below: a path to remove from the end of the directory that -d gives.
+    below: what to remove from the end of the directory that -d gives, such as `/virt3`, to get the mount point.
     """
     with suppress(OSError):
         return names_of(chosen(options.get("directory")).removesuffix(below).removesuffix("/bridge"))
@@ -136,7 +138,7 @@ def _names(options: Mapping[str, str], below: str = "/") -> Names:
 
 
 def names_of(directory: str) -> Names:
-    """Return the names in a mount and on the host. If the mount does not answer soon, the names in it are missing."""
+    """Return the names in a mount and on the host. If the mount does not answer in time, its names are left out."""
     (answer,) = ask([resolve(directory)], lambda mount: read(mount, "status.json"), _PATIENCE)
     status = {"virts": [], "bridges": [], "cables": []} if answer.error else json.loads(answer.data)
     links = sorted(os.listdir("/sys/class/net"))

@@ -23,10 +23,10 @@ _CHOICE: Final = re.compile(r"[a-z]+(\|[a-z]+)+")
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The names that exist at the moment, in the mount and on the host.
+    """The names that exist at present, in the mount and on the host.
 
-    virts: a note about each interface, by its name. members: the members of each bridge, by its name. addresses: the
-    addresses of each interface and bridge, by its name. cables: the names of both ends of each cable.
+    virts: maps each interface to a note about it. members: maps each bridge to its members. addresses: maps each
+    interface and bridge to its IP addresses. cables: the names of the two ends of each cable.
     """
 
     virts: Mapping[str, str] = field(default_factory=dict)
@@ -91,7 +91,7 @@ def _of_cable(kind: str, rest: Sequence[str], names: Names) -> Candidates:
 def of_verbs(noun: Noun, target: str, before: Sequence[str], names: Names) -> Candidates:
     """Yield the candidates for the next word of a list of verbs.
 
-    target: the name of the interface or bridge that the verbs change, or "". before: the words so far.
+    target: the interface or bridge that the verbs change, "" if the line does not name it. before: the words so far.
     """
     at = 0
     while at < len(before):

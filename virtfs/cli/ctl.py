@@ -1,4 +1,4 @@
-"""`virtfs ctl`: write a line to the ctl of a mount, and explain a refusal."""
+"""`virtfs ctl`: write a line to the ctl of a mount. If it is refused, print the reason."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ def ctl(directory: str | None, words: Sequence[str]) -> None:
 
     directory: the mount, or the directory of an interface or bridge; None for the default (mounts.chosen). words: the
     line, or the words of the line.
-    VirtError: the errno of the write, with the sentence of last_error; EINVAL, there is no line.
+    VirtError: the errno of the write, with the message in last_error; EINVAL, the line is empty.
     """
     line = " ".join(words)
     if not line.strip():
@@ -30,7 +30,7 @@ def ctl(directory: str | None, words: Sequence[str]) -> None:
 
 
 def _write(directory: str, line: str) -> bytes:
-    """Write a line. Return the warning in last_error after a line that succeeded, or b"". Runs in a child."""
+    """Write a line. Return the warning that it left in last_error, b"" if there is none. Runs in a child."""
     file = os.path.join(directory, "ctl")
     # The owner of an interface may write to the interface's ctl, but not to the mount's.
     if (match := _OF_ONE.fullmatch(line)) and not os.access(file, os.W_OK):

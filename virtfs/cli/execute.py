@@ -1,4 +1,4 @@
-"""`virtfs exec`: run a program that has the tap of an interface.
+"""`virtfs exec`: run a program with the tap of an interface as a file descriptor.
 
 This process connects to the socket behind `fd`, gets the descriptor, and executes the program, which inherits the
 connection. So the server takes the tap back when the program and all of its children have ended, however they end.
@@ -18,7 +18,7 @@ from virtfs.cli.surroundings import complain
 from virtfs.core.errors import VirtError
 from virtfs.fuse.mounttable import mounts
 
-# The connection gets the lowest free number from here on, where few programs expect a descriptor of their own.
+# The connection gets the lowest free descriptor number from here up. Few programs use numbers this high.
 _CONNECTION = 100
 _ANSWER = 4096  # maximum length of an answer in bytes
 _PATIENCE = 30  # seconds to wait for the server's answer
@@ -27,11 +27,11 @@ _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def execute(interface: str, command: list[str], *, number: int, header: bool, tun: bool) -> int:
-    """Replace this process with a command that has the tap of an interface.
+    """Replace this process with a command that inherits the tap of an interface.
 
-    number: the descriptor that the command gets. header: whether a virtio_net_hdr precedes each frame. tun: whether the
-    command attaches to the tap itself, and so gets no descriptor.
-    Returns an exit status only if the command cannot be run: 127, there is no such program; 126, it cannot be executed.
+    number: the tap's descriptor number in the command. header: whether a virtio_net_hdr precedes each frame. tun:
+    whether the command attaches to the tap itself, and so gets no descriptor.
+    Return only if the command cannot be run: 127 if there is no such program, 126 if it cannot be executed.
     VirtError: there is no such interface, or the server refuses the request.
     """
     if number < 0:
@@ -71,7 +71,7 @@ def find(interface: str) -> Path:
         paths = " or ".join(f"{directory}/{name}" for directory in having)
         raise VirtError(errno.EINVAL, f"exec: several mounts have {name}: give a path, {paths}")
     if not having:
-        raise VirtError(errno.ENXIO, f"exec: no mount of virtfs has {name}")
+        raise VirtError(errno.ENXIO, f"exec: no virtfs mount has {name}")
     return _checked(Path(having[0], name))
 
 
@@ -107,7 +107,7 @@ def borrow(directory: Path, request: dict[str, Any]) -> tuple[socket.socket, int
 
 
 def _arrange(connection: socket.socket, tap: int, number: int) -> None:
-    """Move the tap to its descriptor number, and let the program inherit the tap and the connection."""
+    """Move the tap to descriptor `number`, and make the tap and the connection inheritable."""
     os.set_inheritable(fcntl.fcntl(connection.detach(), fcntl.F_DUPFD, max(_CONNECTION, number + 1)), True)
     if tap == number:
         os.set_inheritable(tap, True)

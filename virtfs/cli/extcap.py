@@ -1,13 +1,13 @@
-"""`virtfs extcap`: the interfaces of all mounts in the lists of Wireshark and tshark (extcap(4)).
+"""`virtfs extcap`: list the interfaces of all mounts in Wireshark and tshark (extcap(4)).
 
-Wireshark calls a program in its extcap folder, which extcap_install.py writes:
+extcap_install.py writes a program into Wireshark's extcap folder. Wireshark calls it with these options:
 
     --extcap-interfaces                                          lists the interfaces
     --extcap-dlts, --extcap-config --extcap-interface NAME       the link types and the options of an interface
     --extcap-capture-filter EXPRESSION --extcap-interface NAME   checks an expression
     --capture --fifo FIFO --extcap-interface NAME                captures until SIGTERM, or until the FIFO is closed
 
-Wireshark shows in a dialog what a capture has written to standard error.
+Wireshark opens a dialog with the text that a capture has written to standard error.
 """
 
 import errno
@@ -42,12 +42,12 @@ _NAME_MAX = 160
 _SHOWN_MAX = 160  # bytes
 _OPENING = 30  # seconds to wait for a reader of the FIFO
 _READ = 1 << 20  # bytes
-# Errors of a read or an open after the mount has ended.
+# The errors with which open(2) or read(2) fails after the mount has ended.
 _GONE = (errno.ENXIO, errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV)
 
 
 def extcap(given: Namespace) -> None:
-    """Answer a call of Wireshark. given: the options, as main.py parses them.
+    """Answer a call from Wireshark. given: the parsed command line.
 
     VirtError: the call is incomplete, or the capture fails or ends.
     """
@@ -70,7 +70,7 @@ def extcap(given: Namespace) -> None:
 
 
 def _interfaces() -> Iterator[str]:
-    """Yield the lines about the interfaces of all mounts. Mounts that do not answer are left out."""
+    """Yield the lines that list the interfaces of all mounts. Mounts that do not answer are left out."""
     directories = list(_directories().values())
     for directory, answer in zip(directories, ask(directories, partial(read, name="status.json")), strict=True):
         if answer.error is None:
@@ -83,15 +83,15 @@ def _interfaces() -> Iterator[str]:
 
 
 def _line(name: str, shown: str) -> str:
-    """Return the line about an interface. A brace would end the text (extcap_parser.c of Wireshark)."""
+    """Return the line that lists an interface. Braces are replaced, since one would end the text (extcap_parser.c)."""
     text = one_line(shown).replace("{", "(").replace("}", ")").encode()[:_SHOWN_MAX].decode(errors="ignore")
     return f"interface {{value={name}}}{{display={text}}}\n"
 
 
 def _name(directory: str) -> str:
-    """Return the name that a mount has in Wireshark. Later mounts at the same directory have the same name.
+    """Return the name of a mount in Wireshark. It depends only on the directory, so a later mount there has it too.
 
-    Wireshark separates names by commas in its preferences, so most characters are escaped, as in a URL.
+    Wireshark's preferences separate names with commas, so most characters are escaped, as in a URL.
     """
     data = os.fsencode(directory)
     name = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in data)
@@ -101,7 +101,7 @@ def _name(directory: str) -> str:
 
 
 def _directories() -> dict[str, str]:
-    """Return the directories of the mounts, by the names that they have in Wireshark."""
+    """Map the name of each mount in Wireshark to the directory of the mount."""
     return {_name(mount.directory): mount.directory for mount in visible()}
 
 
@@ -114,10 +114,10 @@ def _check(expression: str) -> None:
 
 
 def _capture(name: str, expression: str | None, fifo: str) -> None:
-    """Copy the capture of an interface to a FIFO until it is closed or a signal arrives."""
+    """Copy a capture to a FIFO until the FIFO is closed or a signal arrives. name: as in the lines of _interfaces()."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _end)
-    # If this process ended before dumpcap has opened the FIFO, Wireshark would report a missing device too.
+    # If this process ended before dumpcap opened the FIFO, Wireshark would also report a missing device.
     out = _opened(fifo)
     program = compile_filter(expression or "")
     match = _ONE.fullmatch(name)
@@ -134,9 +134,9 @@ def _end(number: int, frame: object) -> NoReturn:
 
 
 def _opened(fifo: str) -> int:
-    """Open a FIFO for writing, and return the descriptor. VirtError: EINVAL, it is none; ETIMEDOUT, nobody reads it.
+    """Open a FIFO for writing, and return the descriptor. VirtError: EINVAL, not a FIFO; ETIMEDOUT, it has no reader.
 
-    An open that waits for a reader (fifo(7)) would remain if Wireshark was killed.
+    A blocking open(2), which waits for a reader (fifo(7)), would never return if Wireshark had been killed.
     """
     if not stat.S_ISFIFO(os.stat(fifo).st_mode):
         raise VirtError(errno.EINVAL, f'extcap: "{fifo}" is not a FIFO')
@@ -156,7 +156,7 @@ def _opened(fifo: str) -> int:
 
 
 def _copy(directory: str, virt: str | None, sieve: Sieve | None, out: int) -> bytes:
-    """Copy a capture to the FIFO until this has no reader, and return b"". Runs in a child.
+    """Copy a capture to the FIFO. Return b"" once the FIFO has no reader. Runs in a child.
 
     VirtError: the capture fails or ends.
     """
@@ -178,13 +178,13 @@ def _shown(directory: str, virt: str | None) -> str:
 
 
 def _sentence(error: OSError, directory: str, virt: str | None) -> str:
-    """Return the sentence about a capture that has failed."""
+    """Return the error message for a capture that has failed."""
     what = _shown(directory, virt)
     if error.errno == errno.EACCES:
-        remedy = f'root can give you {virt} with the command "{virt} owner NAME"' if virt else "only root has it"
+        remedy = f'root can give you {virt} with the command "{virt} owner NAME"' if virt else "only root may do so"
         return f"no permission to capture on {what}: {remedy}"
     if error.errno == errno.ENOENT:
-        return f"there is no {what} any more: refresh the list of interfaces"
+        return f"{what} no longer exists: refresh the list of interfaces"
     if error.errno in _GONE:
         return f'the mount at "{directory}" has ended'
     return f"cannot capture on {what}: {error.strerror}"

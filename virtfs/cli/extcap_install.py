@@ -17,8 +17,8 @@ from virtfs.cli.mounts import say
 from virtfs.core.errors import VirtError
 
 _MARK = "# Written by `virtfs extcap --install`."
-# At its start Wireshark asks for the options of every interface, and later for the link types. The program answers this
-# itself, because it would take Python 0.1 s for each interface.
+# Wireshark asks for the options of every interface when it starts, and later for the link types. The script answers
+# these calls itself, because starting Python would take 0.1 s for each interface.
 _PROGRAM = f"""\
 #!/bin/sh
 {_MARK}
@@ -32,9 +32,9 @@ _PATIENCE = 30  # seconds
 
 
 def install(everywhere: bool) -> None:
-    """Write the program. everywhere: for all users, else for this one. A second call changes nothing.
+    """Write the program. everywhere: for all users rather than for this one. A second call changes nothing.
 
-    VirtError: EEXIST, there is a file that virtfs has not written; ENOENT, the folder is unknown; EACCES, the folder
+    VirtError: EEXIST, a file that virtfs did not write is in the way; ENOENT, the folder is unknown; EACCES, the folder
     belongs to another user.
     """
     path = _path(everywhere)
@@ -63,7 +63,7 @@ def uninstall(everywhere: bool) -> None:
 
 def _check_ours(path: Path) -> None:
     if os.path.lexists(path) and (path.is_symlink() or _MARK.encode() not in path.read_bytes().splitlines()):
-        raise VirtError(errno.EEXIST, f'"{path}" exists, and virtfs has not written it: remove it first')
+        raise VirtError(errno.EEXIST, f'"{path}" exists but was not written by virtfs: remove it first')
 
 
 def _check_rights(folder: Path) -> None:
@@ -77,14 +77,14 @@ def _path(everywhere: bool) -> Path:
     if everywhere:
         folder = rows.get("Global Extcap path", rows.get("Extcap path"))
         if folder is None:
-            raise VirtError(errno.ENOENT, "extcap: tshark, which knows the folder for all users, is not installed")
+            raise VirtError(errno.ENOENT, "extcap: tshark is not installed; only it reports the folder for all users")
     else:
         folder = rows.get("Personal Extcap path") or _personal()
     return Path(folder, "virtfs")
 
 
 def _personal() -> str:
-    """Return the personal extcap folder. Wireshark 4.1 moved it, and tshark names it since then."""
+    """Return the personal extcap folder, for when tshark does not report it. Wireshark 4.1 moved the folder."""
     version = re.search(r"([0-9]+)\.([0-9]+)", _asked("dumpcap", "--version"))
     if version and (int(version[1]), int(version[2])) < (4, 1):
         return os.path.join(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "wireshark/extcap")
@@ -100,7 +100,7 @@ def _asked(*command: str) -> str:
 
 
 def _command() -> list[str]:
-    """Return the command that runs this virtfs: the program that runs now, or its package."""
+    """Return the command that runs this installation of virtfs: the running program, or else its package."""
     program = os.path.abspath(sys.argv[0])
     if os.path.basename(program) == "virtfs" and os.access(program, os.X_OK) and os.path.isfile(program):
         return [program]

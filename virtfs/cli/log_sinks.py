@@ -49,7 +49,7 @@ class File:
 
 
 class Datagrams:
-    """A Unix socket of a log daemon. A restart of the daemon needs no action here. path: the name of the socket."""
+    """A Unix socket of a log daemon. The daemon may be restarted at any time. path: the name of the socket."""
 
     def __init__(self, path: str) -> None:
         self._path = path

@@ -17,7 +17,7 @@ from virtfs.cli.log_sinks import LONGEST, Sink
 from virtfs.core.quoting import one_line
 from virtfs.core.ratelimit import RateLimit
 
-ROOM = 10_000  # lines that may wait to be written
+ROOM = 10_000  # maximum number of queued lines
 MOST, INTERVAL = 20, 10.0  # at most MOST records from one place in the program are logged in INTERVAL seconds
 PATIENCE = 2.0  # seconds that close() waits for the lines to be written
 

@@ -15,7 +15,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.quoting import one_line, quoted
 from virtfs.fuse.mounttable import Mounted, resolve
 
-INTERVAL = 0.25  # seconds between the two samples from which the rates are computed
+INTERVAL = 0.25  # seconds between the two samples that give the rates
 
 
 def ls(directory: str | None, as_json: bool) -> int:
@@ -42,7 +42,7 @@ def draw(directory: str | None, file: str) -> None:
     """Draw the topology of a mount as an SVG image.
 
     directory: the mount point; None for the default (mounts.chosen). file: the name of the image, "-" for standard
-    output. VirtError: ENOENT, there is no dot; ETIMEDOUT, the mount does not answer; EIO, dot has failed.
+    output. VirtError: ENOENT, dot is not installed; ETIMEDOUT, the mount does not answer; EIO, dot has failed.
     """
     dot = shutil.which("dot")
     if dot is None:
@@ -68,7 +68,7 @@ def _samples(directory: str) -> bytes:
 
 
 def describe(mount: Mounted, answer: Answer) -> dict[str, object]:
-    """Return a mount as an object of `virtfs ls --json`."""
+    """Return the object that describes a mount in `virtfs ls --json`."""
     status, rates = None, {}
     if answer.error is None:
         samples = json.loads(answer.data)

@@ -200,9 +200,10 @@ def _with_line_apart(words: Sequence[str]) -> list[str]:
 
 
 def _split(words: Sequence[str]) -> tuple[Sequence[str], list[str]]:
-    """Split the arguments of `virtfs exec` at "--" into its own and the command. Do not split other commands.
+    """Split the arguments of `virtfs exec` at "--" into those for virtfs and the command to run.
 
-    argparse cannot do this, since options may follow N, and the command may have options of the same names.
+    The arguments of other subcommands are not split. argparse cannot do this, since options may follow N, and the
+    command may have options of the same names.
     """
     if words[:1] == ["exec"] and "--" in words:
         at = words.index("--")

@@ -105,9 +105,9 @@ def ask_patiently(directory: str, work: Work) -> bytes:
 
 
 def ask_while_read(directory: str, work: Work, pipe: int) -> bytes:
-    """Call `work` for one directory, and return its result, or b"" as soon as nobody reads a pipe any more.
+    """Call `work` for one directory, and return its result. Return b"" as soon as `pipe` has no reader.
 
-    pipe: the descriptor of the end that is written, for example by `work`. OSError: the error of `work`.
+    pipe: the write end of a pipe, which `work` may write to. OSError: the error of `work`.
     """
     data = b""
     with _children([directory], work) as (pipes, (child,)):
@@ -143,10 +143,10 @@ def _children(directories: Sequence[str], work: Work) -> Iterator[tuple[selector
 
 
 def _report(work: Work, directory: str, pipe: int) -> int:
-    """Call `work` and write its result into the pipe. Return 0, or 1 if the pipe gets an OSError. Runs in a child.
+    """Call `work` and write its result into the pipe. Return 0, or 1 if the result is an OSError. Runs in a child.
 
     The child may outlive the command while the server is stopped. So it closes the standard streams, which may be pipes
-    whose readers wait for the end.
+    whose readers wait for end of file.
     """
     null = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):

@@ -35,7 +35,7 @@ _REFUSED: Final = (
     ("uid|gid", 'set the owner per interface: "virtN owner USER" and "virtN group GROUP" in ctl, or chown'),
     ("umask|fmask|dmask|mode", 'set the mode per interface: "virtN mode OCTAL" in ctl, or chmod'),
     ("(fs|def|root)?context|seclabel", "fusermount3 cannot set SELinux labels: the policy labels FUSE as fusefs_t"),
-    ("subtype", "the type must be fuse.virtfs, by which virtfs and umount -t recognize the mount"),
+    ("subtype", "leave it out: virtfs and umount -t recognize the mount by its type, fuse.virtfs"),
     ("allow_root", "use allow_other, which admits all users, including root; root's mounts always have it"),
     ("auto_unmount", "leave it out: the server unmounts when it ends, and the next mount replaces a dead mount"),
     ("max_read|max_write|blksize|large_read", "leave it out: one read returns one frame, whatever its length"),
@@ -60,9 +60,9 @@ class MountOptions:
     """The parsed options of one mount.
 
     limits: see Limits. log, state: the absolute path of the file, or None. debug: whether to log everything. source:
-    the source to show in the mount table, or None for the default. flags: names and values of the flags that the
-    options set, see FLAGS. remount: whether to change an existing mount. given: the names of
-    virtfs's own options (see own()) in the parsed text.
+    the source to show in the mount table, or None for the default. flags: the name and the value of each flag that an
+    option sets, see FLAGS. remount: whether to change an existing mount. given: which of virtfs's own options (see
+    own()) the parsed text contained.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -75,9 +75,9 @@ class MountOptions:
     given: frozenset[str] = frozenset()
 
     def own(self) -> dict[str, str | None]:
-        """Return virtfs's own options, as a dict from name to `name=value`, or to None if the option is not set.
+        """Map the name of each option of virtfs's own to its text, or to None if the option is not set.
 
-        `debug` has no value: its text is `debug`.
+        The text is `name=value`, or just `debug` for the option debug.
         """
         limits = {option: f"{option}={getattr(self.limits, name)}" for option, name in _LIMITS.items()}
         sizes = {option: f"{option}={format_size(getattr(self.limits, name))}" for option, name in _SIZES.items()}
@@ -94,7 +94,7 @@ def parse(text: str, sloppy: bool = False) -> MountOptions:
     """Parse a comma-separated list of options. Of several conflicting options, the last one applies.
 
     sloppy: ignore unknown and unsupported options, as `mount -s` requests. VirtError: EINVAL, ERANGE. The error
-    sentence quotes the option or its value. For an unsupported option, it names an alternative.
+    message quotes the option or its value. For an unsupported option, it names an alternative.
     """
     options = MountOptions()
     flags: dict[str, bool] = {}

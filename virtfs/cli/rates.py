@@ -19,7 +19,7 @@ PAST: Final = 600  # number of rates to keep for a plot: more than the width of 
 def rates_of(first: Object, second: Object, seconds: float) -> dict[str, dict[str, float]]:
     """Return the rates per second of each interface that is in both samples of status.json, by its name.
 
-    If an interface has been destroyed and created again between the samples, its counters restart and its rates are 0.
+    If an interface has been destroyed and re-created between the samples, its counters restart and its rates are 0.
     """
     before = {virt["name"]: virt["stats"] for virt in first["virts"]}
     return {
@@ -64,7 +64,7 @@ class Interface:
     def next(self, virt: Object, seconds: float) -> "Interface":
         """Return this interface as of the next sample, which was taken `seconds` later."""
         if virt["tap"]["index"] != self.virt["tap"]["index"] and not (virt["lost"] or self.virt["lost"]):
-            return Interface(self.directory, virt)  # it has been destroyed and created again
+            return Interface(self.directory, virt)  # it has been destroyed and re-created
         before = self.virt["stats"]
         rates = {name: _rate(before.get(name, 0), count, seconds) for name, count in virt["stats"].items()}
         self.past.append((rates["rx_frames"], rates["tx_frames"]))

@@ -1,4 +1,4 @@
-"""Periodic samples of mounts. A child process for each mount takes them; cli.mounts gives the reason."""
+"""Periodic samples of mounts. A child process for each mount takes them; cli.mounts explains why."""
 
 import json
 import os
@@ -16,15 +16,15 @@ from virtfs.fuse.hanging import STOPPED, Child, stopped_servers
 from virtfs.fuse.mounttable import Mounted
 
 _SOON = 0.25  # seconds from the first sample to the second, which gives the first rates
-_LEAVE = 0.2  # seconds for a child to end before it is killed
-_PARENTS = (signal.SIGHUP, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)  # the parent may handle these signals
+_LEAVE = 0.2  # seconds that a child has to exit before it is killed
+_PARENTS = (signal.SIGHUP, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)  # the parent may have handlers for these
 
 
 class Sample(NamedTuple):
     """A sample of a mount.
 
     at: its time in seconds. status: the object in status.json; None if it could not be read. clients: the text of the
-    file `clients` of the watched interface. error: "", or a sentence that says why there is no status.
+    file `clients` of the watched interface. error: the reason why there is no status, or "".
     """
 
     at: float = 0.0
@@ -78,12 +78,12 @@ class Sampler:
         return [Sample(**json.loads(line)) for line in lines]
 
     def silence(self) -> str:
-        """Return a sentence if the mount has not answered for a long time, or else ""."""
+        """Return a warning if the mount has not answered for a long time, else ""."""
         seconds = time.monotonic() - self._heard
         if seconds < self._patience:
             return ""
         if self._stopped is None:
-            self._stopped = stopped_servers()  # inspects every process, so it is called once for each silence
+            self._stopped = stopped_servers()  # slow, as it inspects every process
         return f"no answer for {seconds:.0f} s; is its server stopped{self._stopped and f' ({self._stopped})'}?"
 
 

@@ -48,9 +48,9 @@ def run(directory: str, options: MountOptions, ready: Callable[[], None]) -> Non
 
 
 def within(limits: Limits, files: int) -> Limits:
-    """Return the limits. If the limit on open files allows fewer interfaces, lower `virts` and log a warning.
+    """Return `limits`. If RLIMIT_NOFILE allows fewer interfaces, lower `virts` and log a warning.
 
-    files: the maximum number of open files of this process. VirtError EMFILE: `files` is too low for one interface.
+    files: the maximum number of open files in this process. VirtError EMFILE: `files` is too low for one interface.
     """
     most = descriptors.interfaces(files)
     if not most:

@@ -62,7 +62,7 @@ def shell(command: list[str], stay: bool = False, net: bool = False) -> int:
     net: whether the namespaces get the Internet through passt(1).
 
     The status is 128 + n if signal n ended the command.
-    VirtError: the system forbids namespaces or access to a device; the error sentence says what to change.
+    VirtError: the system forbids namespaces or access to a device; the error message says what to change.
     """
     check_devices()
     if net:
@@ -95,7 +95,7 @@ def _run(directory: str, command: list[str], stay: bool, net: bool) -> int:
     entered, entering = os.pipe()
     # End of file on this pipe tells process 1 that this process has died.
     lifeline, holding = os.pipe()
-    outer, inner = socket.socketpair()  # for passt's connection
+    outer, inner = socket.socketpair()  # process 1 sends the connection for passt through this pair
     package = os.path.dirname(os.path.dirname(os.path.abspath(virtfs.__file__)))
     names = "" if os.geteuid() else "names"
     inside = [

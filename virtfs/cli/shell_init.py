@@ -35,9 +35,9 @@ def main(arguments: list[str]) -> int:
     - DIR
     - "names" to keep the named network namespaces visible, else ""
     - "stay" to keep the working directory, or "" to make it DIR
-    - the number of the descriptor to which this process writes a byte to report that the namespaces exist
+    - the number of a descriptor: this process writes a byte to it once the namespaces exist
     - the number of the descriptor of a pipe: end of file on it means that `virtfs shell` has died
-    - the number of a socket that leads to shell_net.start_passt(), "" without --net
+    - the number of the socket whose other end start_passt() reads (shell_net.py), "" without --net
     - the command, as one or more words
     """
     directory, names, stay, entering, lifeline, net, *command = arguments
@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _with_sbin(path: str) -> str:
-    """Return the PATH `path` with the sbin directories and the directory of the program `virtfs` appended.
+    """Return `path`, a value of $PATH, with the sbin directories and the directory of `virtfs` appended.
 
     Directories that `path` already contains are not appended again.
     """

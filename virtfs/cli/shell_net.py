@@ -20,10 +20,10 @@ from virtfs.core.errors import VirtError
 from virtfs.host.mount_call import bind
 
 UNIT = 255  # the highest number, so that the lower ones are free
-ADDRESS, GATEWAY, RESOLVER = "10.0.2.15", "10.0.2.2", "10.0.2.3"  # those of QEMU's user network and of slirp4netns
+ADDRESS, GATEWAY, RESOLVER = "10.0.2.15", "10.0.2.2", "10.0.2.3"  # as in slirp4netns and QEMU's user network
 _SOCKET = "/run/virtfs-net.socket"
 _RESOLV_CONF = "/run/virtfs-resolv.conf"
-_LONGEST = 4096  # bytes of an error sentence
+_LONGEST = 4096  # maximum length of an error message in bytes
 
 
 def check_passt() -> None:
@@ -33,9 +33,9 @@ def check_passt() -> None:
 
 
 def start_passt(channel: socket.socket) -> None:
-    """Receive a connection from join(), start passt on it, and answer with an error sentence, empty if there is none.
+    """Receive a connection from join(), start passt on it, and reply with an error message, which is empty on success.
 
-    Returns without an answer if the process at the other end of `channel` has ended.
+    Return without a reply if the process at the other end of `channel` has ended.
     """
     with channel, contextlib.suppress(ConnectionError):
         _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
@@ -44,13 +44,13 @@ def start_passt(channel: socket.socket) -> None:
 
 
 def _passt(connection: int) -> str:
-    """Start passt, and close `connection` in this process. Returns an error sentence, empty if passt runs.
+    """Start passt, and close `connection` in this process. Return "" once passt is ready, or an error message.
 
-    passt moves to the background when it is ready, as a child of another process.
+    When passt is ready, it forks a process that runs in the background, and the process started here exits.
     """
     options = ["--quiet", "--stderr", "--ipv4-only", "--no-map-gw", "--tcp-ports", "none", "--udp-ports", "none"]
     addresses = ["--address", ADDRESS, "--netmask", "24", "--gateway", GATEWAY, "--dns-forward", RESOLVER]
-    # passt keeps standard error open, so a read of a pipe to its end would never return.
+    # A file, not a pipe: passt keeps standard error open, so reading a pipe to end of file would not return.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
         try:
             status = subprocess.call(
@@ -75,7 +75,7 @@ def _passt(connection: int) -> str:
 def join(channel: socket.socket, directory: str) -> None:
     """Connect the namespaces to the Internet: an interface with an address, a route, and a resolver.
 
-    directory: the mount point of the virtfs. channel: leads to start_passt().
+    directory: the mount point of the virtfs. channel: the socket whose other end start_passt() reads.
     VirtError, OSError, CalledProcessError: a step failed.
     """
     Path(directory, "ctl").write_text(

@@ -51,7 +51,7 @@ def _usable(entry: os.DirEntry[str]) -> bool:
 
 
 def _show(source: str, target: str) -> None:
-    """Bind an entry to its new path. Skip an entry that has vanished meanwhile or whose mount is unbindable."""
+    """Bind an entry to its new path. Skip an entry that no longer exists or whose mount is unbindable."""
     directory = os.path.isdir(source)
     if directory:
         os.mkdir(target)

@@ -1,7 +1,7 @@
 """Make the process independent of what it inherits from its caller: standard streams, locale, working directory.
 
-Both programs call settle() first. Afterwards descriptors 0 to 2 are open, names and paths are UTF-8, and every sentence
-can be encoded for standard output and standard error.
+Both programs call settle() first. Afterwards descriptors 0 to 2 are open, names and paths are UTF-8, and standard
+output and standard error can encode every character.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ def settle() -> None:
     /dev/fuse, would get this number, and print() would write to it. So a closed standard stream becomes /dev/null.
 
     In a locale that does not use UTF-8, such as LC_ALL=tr_TR.ISO-8859-9, Python decodes arguments and paths with the
-    locale's encoding, which cannot express every name. So this function then executes the program again in Python's
-    UTF-8 mode (-X utf8, PEP 540), and does not return.
+    locale's encoding, which cannot express every name. In such a locale, this function re-executes the program in
+    Python's UTF-8 mode (-X utf8, PEP 540), and does not return.
     """
     _open_descriptors()
     _use_utf8()
@@ -29,15 +29,15 @@ def settle() -> None:
 
 
 def complain(program: str, sentence: str) -> None:
-    """Print an error sentence to standard error. A failure to print it, for example to a full disk, is ignored."""
+    """Print an error message to standard error. A failure to print it, for example to a full disk, is ignored."""
     with contextlib.suppress(OSError, ValueError):
         print(f"{program}: {one_line(sentence)}", file=sys.stderr, flush=True)
 
 
 def sentence_of(error: OSError) -> str:
-    """Return a sentence about an OSError that is not a VirtError.
+    """Return the error message for an OSError that is not a VirtError.
 
-    If the working directory has been deleted, the sentence says only this.
+    If the working directory has been deleted, the message says only that.
     """
     try:
         os.getcwd()
@@ -60,7 +60,7 @@ def _open_descriptors() -> None:
 def _use_utf8() -> None:
     if sys.getfilesystemencoding() == "utf-8" or "utf8" in sys._xoptions or not sys.executable:
         return
-    # execv() encodes the arguments as Python has decoded them, so the new program gets the same bytes.
+    # os.execv() encodes the arguments with the codec that Python used to decode them, so their bytes are unchanged.
     with contextlib.suppress(OSError):
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
@@ -69,6 +69,6 @@ def _stream(stream: object, number: int) -> io.TextIOWrapper:
     """Return a standard stream that accepts every character, whatever PYTHONIOENCODING says."""
     if not isinstance(stream, io.TextIOWrapper):  # None if the descriptor was closed
         stream = io.TextIOWrapper(io.FileIO(number, "w", closefd=False), encoding="utf-8", line_buffering=True)
-    with contextlib.suppress(OSError):  # for example from the flush of earlier output to a full disk
+    with contextlib.suppress(OSError):  # for example when it flushes earlier output to a full disk
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     return stream

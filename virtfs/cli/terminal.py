@@ -34,7 +34,7 @@ _KEYS: Final = {
     127: "escape",
 }
 _ESCAPE_DELAY = 25  # milliseconds after which ESC counts as a key and not as the start of an escape sequence
-_GONE = 3  # a terminal that is readable this many times in a row, but without any input, has been closed
+_GONE = 3  # a terminal that polls as readable this many times in a row but yields no input has been closed
 _STYLES: Final = {"title": curses.A_BOLD, "heads": curses.A_UNDERLINE, "selected": curses.A_REVERSE}
 
 
@@ -58,7 +58,7 @@ class Terminal:
     """
 
     def __init__(self) -> None:
-        """Check the terminal. VirtError: ENOTTY, there is none, it is unknown, or its cursor cannot be moved."""
+        """Check the terminal. VirtError ENOTTY: there is no terminal, or top does not support its type."""
         name = os.environ.get("TERM", "")
         if not (os.isatty(0) and os.isatty(1)):
             raise VirtError(errno.ENOTTY, "top needs a terminal; virtfs ls prints the same once")
@@ -130,9 +130,9 @@ class Terminal:
         self._screen.refresh()
 
     def wait(self, others: Sequence[int], seconds: float) -> list[int]:
-        """Wait up to `seconds` for a key, a signal, or data on a descriptor.
+        """Wait up to `seconds` for a key, a signal, or data on one of `others`.
 
-        others: the descriptors to wait for, beside the terminal. Return those that are readable.
+        others: descriptors. Return those that are readable.
         """
         ready = select.select([0, self._woken, *others], [], [], max(0.0, seconds))[0]
         if self._woken in ready:

@@ -1,4 +1,4 @@
-"""`virtfs top`: the interfaces of the mounts that the user can see, live."""
+"""`virtfs top`: a live view of the interfaces in all mounts that the user can see."""
 
 import errno
 import os
@@ -35,11 +35,11 @@ class _Mounts:
             sampler.close()
 
     def descriptors(self) -> list[int]:
-        """Return the descriptors that can be read when mounts have answered."""
+        """Return the descriptors that become readable when a mount answers."""
         return [sampler.fileno() for sampler in self._samplers.values()]
 
     def look(self) -> None:
-        """Start and end samplers for the changes of the mount table. VirtError: ENODEV, the chosen mount is gone."""
+        """Start samplers for new mounts, end those of unmounted ones. VirtError ENODEV: the chosen mount is gone."""
         if time.monotonic() < self._looked + _LOOK:
             return
         self._looked = time.monotonic()
@@ -85,7 +85,7 @@ class _Mounts:
             self.clients = ""
 
     def troubles(self) -> dict[str, str]:
-        """Return a sentence for each mount that cannot be read, by its directory."""
+        """Map the directory of each mount that cannot be read to an error message."""
         silent = {sampler.mount.directory: sampler.silence() for sampler in self._samplers.values()}
         return {directory: why for directory, why in (silent | self._errors).items() if why}
 

@@ -14,7 +14,7 @@ from virtfs.cli.rates import Interface, Interfaces
 from virtfs.core.quoting import one_line
 
 Style = Literal["plain", "title", "heads", "selected", "alarm"]
-Key = tuple[str, int]  # of an interface: see Interface.key
+Key = tuple[str, int]  # an Interface.key
 
 PLOT_MIN = 10  # cells
 _NAME_MAX = 24  # cells
@@ -81,7 +81,7 @@ def _bit_rate(way: str) -> Callable[[Interface], str]:
     return lambda one: short(_bits(one, way)) if one.rates else "-"
 
 
-# The columns after the name, in the order in which they are shown.
+# The columns after the name, in display order.
 _COLUMNS: Final = {
     "state": _Column("STATE", "<", 6, lambda one: state_of(one.virt)),
     "readers": _Column("READERS", ">", 7, lambda one: str(one.virt["readers"])),
@@ -113,7 +113,7 @@ class View:
 
     @property
     def watched(self) -> Key | None:
-        """The interface whose page is shown."""
+        """The key of the interface whose page is shown, or None."""
         return self._selected if self._looking else None
 
     def press(self, key: str, interfaces: Interfaces) -> bool:
@@ -165,8 +165,8 @@ class View:
     ) -> list[Line]:
         """Return the lines of the screen, at most `height`, each of at most `width` cells.
 
-        troubles: a sentence for each mount that cannot be read, by its directory. clients: the text of the file
-        `clients` of the watched interface.
+        troubles: maps the directory of each mount that cannot be read to an error message. clients: the text of the
+        file `clients` of the watched interface.
         """
         mounts = sorted(interfaces.directories() | troubles.keys())
         if self._help:
@@ -255,7 +255,7 @@ def _named(one: Interface, several: bool) -> str:
 
 
 def _layout(name: int, width: int) -> dict[str, int]:
-    """Return the columns that fit, in the order in which they are shown, with their widths in cells."""
+    """Return the columns that fit, in display order, with their widths in cells."""
     fit, left = set(), width - name
     for column in _FIRST:
         if (room := _COLUMNS[column].width + 1) <= left:

@@ -45,7 +45,7 @@ def _owner(mount: Mounted) -> int:
 
 
 def _wait(root: int, mount: Mounted) -> None:
-    """Wait until the mount has no server. root: a descriptor of the root directory of the mount.
+    """Wait until the mount has no server. root: a descriptor of the mount's root directory.
 
     A child process calls fstat(2) repeatedly, because only SIGKILL can end an fstat(2) that hangs.
     """

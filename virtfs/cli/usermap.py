@@ -56,7 +56,7 @@ def _map_ranges(process: int, kind: str, own: int) -> bool:
 
 
 def ranges(file: Path) -> list[tuple[int, int]]:
-    """Return the caller's ranges in /etc/subuid or /etc/subgid (subuid(5)), in the form of ranges_of()."""
+    """Return the caller's ranges in /etc/subuid or /etc/subgid (subuid(5)), as returned by ranges_of()."""
     user = os.geteuid()
     names = {str(user)}
     with contextlib.suppress(KeyError):

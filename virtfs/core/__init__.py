@@ -7,12 +7,12 @@ Interfaces:
     virt_steps            the verbs that restore an earlier state of an interface
     values                the contents of attribute files, and the verbs that recreate an interface
     bridge                a bridge, and the verbs that bring it from one state to another
-    leftover              decides what to reset of an interface or bridge that a killed server left behind
+    leftover              decides which settings of a leftover interface or bridge to reset
     bridgeplan            checks a line of bridge verbs before any of them takes effect
     events                the events that the file `events` reports
     ratelimit             limits how often events of one kind are logged
-    limits                the maxima of a mount
-    loan                  the messages with which a program borrows a tap
+    limits                the limits of a mount
+    loan                  the messages for borrowing a tap
     memory                accounts for the memory that clients hold
 
 The language of ctl:
@@ -26,7 +26,7 @@ The language of ctl:
     quantities            parses and formats numbers, sizes, rates and times
     quoting               shows text from outside: escapes what a terminal would interpret
     bytestext             names as bytes and as text
-    errors                VirtError, an errno with a sentence
+    errors                VirtError, an errno with a message
 
 Frames:
 

@@ -36,7 +36,7 @@ class Argument:
     """A kind of argument.
 
     name: what the help text calls the argument.
-    parse: returns the value of a text. It raises VirtError with a sentence that quotes the text.
+    parse: returns the value of a text. It raises a VirtError whose message quotes the text.
     format: returns the text of a value, so that parse(format(x)) == x.
     take: a function that parses an argument of several words; None if the argument is a single word. The function gets
     the remaining words of the line, and returns the value and the number of words that it has parsed.
@@ -179,7 +179,7 @@ def parse_filter(text: str) -> str:
 def group_mask(refused: dict[int, str]) -> Argument:
     """Return the argument kind for a hexadecimal mask of link-local groups. Bit N is the group 01:80:c2:00:00:0N.
 
-    refused: maps each bit that Linux does not accept to the name of the frames that are sent to this bit's group
+    refused: maps each bit that Linux does not accept to the name of the frames that use this bit's group
     (net/bridge/br_private.h BR_GROUPFWD_RESTRICTED, BR_GROUPFWD_MACPAUSE).
     """
 

@@ -178,7 +178,7 @@ def _statics(now: BridgeState, to: BridgeState) -> Iterator[Action]:
     members = {member.name for member in to.members}
     addresses = {address for address, _ in wanted}
     for address, member in there:
-        # No verb is needed for a member that leaves, because the kernel then removes the entries of this member.
+        # If the member itself is removed, no verb is needed: the kernel then removes its entries.
         if address not in addresses and member in members:
             yield Action("deladdr", (address,))
     for address, member in wanted:
@@ -208,13 +208,13 @@ def renamed(state: BridgeState, names: Mapping[str, str]) -> BridgeState:
 
 
 def steps_after(state: BridgeState, names: frozenset[str]) -> tuple[Action, ...]:
-    """Return the verbs that bring a bridge the rest of the way to `state`, once the members in `names` have joined.
+    """Return the verbs that complete the change to `state` after the members in `names` have joined the bridge.
 
-    The caller has already run the verbs of `steps(NEW, without(state, names))`.
+    The caller must already have run the verbs of `steps(NEW, without(state, names))`.
     """
     start = without(state, names)
     came = tuple(Member(member.name) for member in state.members if member.name in names)
-    # Linux derives an automatic cost itself, so such a cost must not count as a difference.
+    # Linux derives an automatic cost itself, so do not treat it as a difference.
     came = tuple(
         replace(member, cost=wanted.cost) if (wanted := state.member(member.name)) and wanted.automatic_cost else member
         for member in came

@@ -1,4 +1,4 @@
-"""The only error type of virtfs: an errno for the program and a sentence for the user."""
+"""The only error type of virtfs: an errno for the program and a message for the user."""
 
 import errno
 
@@ -8,7 +8,7 @@ from virtfs.core.quoting import one_line
 class VirtError(OSError):
     """An error that a user sees.
 
-    errno: the errno with which the user's system call (write(2), open(2), read(2) and so on) fails.
+    errno: the errno that the user's system call (write(2), open(2), read(2) and so on) fails with.
     strerror: one line of plain English that quotes the offending text. The file `last_error` shows this line. It may
     quote names from outside, so the constructor escapes unprintable characters.
     """

@@ -18,12 +18,12 @@ from collections.abc import Collection, Iterable
 from typing import Generic, TypeVar
 
 HOLD = 400_000  # maximum time in ns that requests are held for another user who has no request waiting
-HOLD_BUSY = 2_000_000  # maximum time in ns instead of HOLD, if another task is working on a request of that user
+HOLD_BUSY = 2_000_000  # the same maximum while another task is working on a request of that user
 SLACK = 50_000  # ns added to the expected pause of a user, because pauses vary
 BULK = 3  # weight of the time spent on a user who has more requests waiting
-GONE = 2_000_000  # ns; a user who has sent no request for longer than this has left
+GONE = 2_000_000  # a user who has sent no request for this many ns counts as gone
 FORGETTING = 256  # after this many short steps of other tasks, an expected cost has fallen by about two thirds
-OWED = 4_000_000  # maximum time in ns by which a user's account may be below that of the user served last
+OWED = 4_000_000  # how far, in ns, a user's account may be below that of the user served last
 
 K = TypeVar("K")
 
@@ -45,7 +45,7 @@ class FairShare(Generic[K]):
 
     def __init__(self) -> None:
         self._accounts: dict[K, _Account] = {}
-        self._now_at = 0  # the account, at that time, of the user that choose() returned last
+        self._now_at = 0  # `used` of the last user that choose() returned, as it was then
 
     def arrive(self, user: K, now: int, empty: int) -> None:
         """Record that a request of a user has arrived.
@@ -68,8 +68,8 @@ class FairShare(Generic[K]):
     def spend(self, user: K, time: int, now: int, bulk: bool = False) -> None:
         """Charge a user for `time` ns of work that has just ended.
 
-        bulk: whether the user has more requests waiting. The time is then multiplied by BULK, because a user who waits
-        for each answer loses more by a delay than a user with several waiting requests gains.
+        bulk: whether the user has more requests waiting. The time is then multiplied by BULK. This favours users who
+        wait for each answer, because a delay costs them more than it saves a user with several waiting requests.
         """
         account = self._accounts.get(user)
         if account is not None:
@@ -147,12 +147,12 @@ class FairShare(Generic[K]):
 
 
 def _comes(account: _Account, cost: int, now: int) -> bool:
-    """Return whether to hold another user's request for this user.
+    """Return whether to hold a request of another user in order to wait for one from this account's user.
 
-    This is worthwhile if the user is likely to send a request soon, or if another task will soon have answered one.
-    cost: the expected time of the request that would be held. If this is less than the user's cycle (the time from one
-    request to the next), serving the request delays the user by less than one cycle. The user then keeps more than half
-    of the usual rate, so the request is not held.
+    Waiting is worthwhile if this user is likely to send a request soon, or if another task will soon have answered one.
+    cost: the expected time of the other user's request. If it is less than the cycle of this user (the time from one
+    request to the next), serving the other request delays this user by less than one cycle. This user then keeps more
+    than half of the usual rate, so the other request is not held.
     """
     if account.busy:
         return now - account.begun < HOLD_BUSY

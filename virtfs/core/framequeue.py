@@ -5,7 +5,7 @@ from collections import deque
 from virtfs.core.memory import Hold
 
 EACH = 64  # bytes of overhead for each frame
-_IDLE = 8192  # bytes that may stay charged to an empty queue, so that queueing a lone frame needs no call of the Hold
+_IDLE = 8192  # bytes that may stay charged to an empty queue, so that queueing a lone frame needs no call to the Hold
 BYTES = 32 << 20  # maximum total length of the frames in one queue
 
 

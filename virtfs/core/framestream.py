@@ -54,7 +54,7 @@ class Records:
     def length(self, data: memoryview | bytearray, at: int) -> int:
         """Return the length of the frame whose record begins at `at`.
 
-        VirtError EINVAL: no frame has this length. The sentence gives the offset of the record in the stream.
+        VirtError EINVAL: no frame has this length. The message gives the offset of the record in the stream.
         """
         (length,) = PREFIX.unpack_from(data, at)
         if 0 < length <= FRAME_MAX:
@@ -62,14 +62,14 @@ class Records:
         self.forget()
         raise VirtError(
             EINVAL,
-            f'byte {self.offset}: no frame has the length "{length}": write 4 bytes of length, in network byte order, '
-            f"before each frame of 1 to {FRAME_MAX} bytes",
+            f'byte {self.offset}: invalid frame length "{length}" (1 to {FRAME_MAX}): each frame must be preceded by '
+            "its length, as 4 bytes in network byte order",
         )
 
     def keep(self, data: memoryview) -> None:
         """Keep the beginning of a record until a later call of first() completes it.
 
-        If the data contains the record's length, the caller has checked it with length().
+        If the data contains the record's length, the caller must have checked it with length().
         """
         self._kept += data
 

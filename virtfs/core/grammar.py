@@ -84,7 +84,7 @@ def parse(line: str) -> Command | None:
     """Parse one line of the mount's ctl, without its newline. Return None for a blank line or a comment.
 
     Errors: VirtError with EINVAL (grammar), ERANGE (number out of range) or E2BIG (too many verbs or bytes). The error
-    sentence quotes the offending text.
+    message quotes the offending text.
     """
     return _whole(parsing(line))
 
@@ -107,7 +107,7 @@ def _whole(steps: Parsing[T]) -> T:
 
 
 def parsing(line: str) -> Parsing[Command | None]:
-    """Parse one line as parse() does, in steps."""
+    """Parse one line as parse() does, but pause after each verb."""
     checks, line = split_check(line)
     command = yield from _parse_line(Words(line))
     return replace(command, checks=True) if command and checks else command
@@ -133,7 +133,7 @@ def _parse_line(words: Words) -> Parsing[Command | None]:
 
 
 def parsing_verbs(line: str, noun: Noun = VIRT) -> Parsing[tuple[Action, ...]]:
-    """Parse one line as parse_verbs() does, in steps."""
+    """Parse one line as parse_verbs() does, but pause after each verb."""
     return _parse_actions(Words(line), noun)
 
 
@@ -142,7 +142,7 @@ def file_action(file: str, text: str) -> Action:
 
     file: the name of the file in the verb table.
     Errors: KeyError if no verb has that file; VirtError with EINVAL or ERANGE, or with E2BIG for more than LINE_MAX
-    bytes; the error sentence quotes the text.
+    bytes; the error message quotes the text.
     """
     candidates = verbs.of_file(VIRT, file)
     if not candidates:
@@ -205,7 +205,7 @@ def writable(actions: Iterable[Action], noun: Noun = VIRT) -> tuple[tuple[Action
 
 
 def unwritable_comment(subject: str, action: Action) -> str:
-    """Return a comment for ctl that describes an action with a name that a line cannot contain."""
+    """Return the comment that ctl shows instead of an action with a name that a line cannot contain."""
     names = " ".join(word(str(arg)) for arg in action.args if isinstance(arg, str))
     return f"# {subject} {action.verb} {names}: a line cannot contain this name"
 

@@ -35,14 +35,14 @@ def parse_line(line: bytes) -> bytes | None:
 
     The newline at the end of the line is optional. The frame may have any length, including lengths that no interface
     accepts.
-    Errors: EINVAL for a character that is not a hexadecimal digit, or for an odd number of digits; the sentence quotes
+    Errors: EINVAL for a character that is not a hexadecimal digit, or for an odd number of digits; the message quotes
     the wrong character or the last digit, and gives its column. E2BIG for a line of more than LINE_MAX bytes.
     """
     if len(line) > LINE_MAX:
         raise VirtError(E2BIG, f"the line is longer than {LINE_MAX} bytes, more than any frame needs")
     text = line.partition(b"#")[0]
     if b"x" in text or b"X" in text:
-        # Two blanks have the width of the prefix, so the columns in error sentences stay correct.
+        # Two blanks have the width of the prefix, so the columns in error messages stay correct.
         text = _PREFIX.sub(b"  ", text)
     try:
         return unhexlify(text.translate(None, _IGNORED)) or None
@@ -62,13 +62,13 @@ class Lines:
         """Store the data, and return an iterator over the lines that this data completes, in order.
 
         first, several: needed only if the data is a piece of a larger write. first: the number, within that write, of
-        the line with which the piece begins. several: whether that write has several lines.
+        the first line of the piece. several: whether that write has several lines.
 
         An item is a frame, or None for a comment. Runs of blank lines are skipped in one step, so the work between
         two items is bounded by the length of a line. A line counts as consumed when the next one is requested. An
         unfinished line is kept for the next write.
         Errors: those of parse_line(), and E2BIG for an unfinished line of more than LINE_MAX bytes. The iterator raises
-        the error after the last good frame. The error sentence contains the line number if the write has several lines.
+        the error after the last good frame. The error message contains the line number if the write has several lines.
         The data after the bad line is dropped.
         """
         self._before, self._at = self._kept, 0
@@ -120,7 +120,7 @@ class Lines:
 
 
 def _complaint(text: bytes) -> str:
-    """Return the error sentence for a line that does not parse."""
+    """Return the error message for a line that does not parse."""
     if wrong := _NO_DIGIT.search(text):
         what = quoted(to_text(wrong.group()))
         return f"{what} at column {wrong.start() + 1} is not hexadecimal"

@@ -13,9 +13,9 @@ BOTH: Final[tuple[Direction, ...]] = ("in", "out")
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The share of frames to which an impairment applies, in percent.
+    """The share of frames that an impairment applies to, in percent.
 
-    correlation: the probability, in percent, that a frame gets the result of the frame before it without a new draw.
+    correlation: the probability, in percent, that a frame gets the previous frame's result instead of a new draw.
     """
 
     percent: float = 0.0

@@ -69,7 +69,7 @@ class Scheduler:
         return len(self._heap)
 
     def change(self, settings: Impairment) -> None:
-        """Apply new settings to later frames. If they have a seed, the random numbers start again from that seed."""
+        """Apply new settings to later frames. If they have a seed, the random numbers restart from that seed."""
         self.settings = settings
         if settings.seed is not None:
             self._random = self._seeded(settings.seed)

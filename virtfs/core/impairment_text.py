@@ -37,7 +37,7 @@ def parse_impairment(words: Sequence[str]) -> tuple[Impairment, int]:
     """Parse the impairment at the beginning of `words`.
 
     Return the impairment and the number of words taken, which is 0 if the first word does not begin an impairment.
-    Errors: VirtError with EINVAL or ERANGE, whose sentence quotes the word.
+    Errors: VirtError with EINVAL or ERANGE, whose message quotes the word.
     """
     reader = _Reader(words)
     found: dict[str, object] = {}
@@ -118,7 +118,7 @@ class _Reader:
         return self._words[self.at] if self.at < len(self._words) else ""
 
     def take(self, after: str) -> str:
-        """Take and return the next word, as a value of the keyword `after`. EINVAL: there is no next word."""
+        """Take and return the next word, a value that must follow the word `after`. EINVAL: there is no next word."""
         word = self.peek()
         if not word:
             raise VirtError(EINVAL, f"{quoted(after)} is missing its value")

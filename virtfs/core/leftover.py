@@ -1,9 +1,10 @@
-"""Decide what to reset of an interface or bridge that a killed server left behind, before its line is replayed.
+"""Decide which settings of a leftover interface or bridge to reset before its line of the state file is replayed.
 
-A line of the state file gives only the settings that differ from those of a new interface or bridge. If the server was
-killed while it ran a line, the kernel may have other settings too, and these must be undone first. Each function here
-returns a state from which running the line leads to exactly the settings in the line. Present settings that the line
-would set anyway are kept, so that a working interface or bridge is not disturbed.
+A killed server leaves its interfaces and bridges behind. A line of the state file gives only the settings that differ
+from those of a new interface or bridge. If the server was killed while it ran a line, the kernel may have other
+settings too, and these must be undone first. Each function here returns a state such that replaying the line from it
+gives exactly the settings in the line. Present settings that the line would set anyway are kept, so that a working
+interface or bridge is not disturbed.
 """
 
 from dataclasses import replace
@@ -20,9 +21,9 @@ _PARAMETERS: Final = ("maxaddr", "timeout", "maxage", "fwddelay", "hellotime", "
 
 
 def virt_before(now: Virt, actions: tuple[Action, ...]) -> Virt:
-    """Return the state to which to reset an interface before the verbs of its line run.
+    """Return the state that an interface must be reset to before its line of the state file is replayed.
 
-    now: the state of the interface as it was found.
+    now: the state of the interface as it was found. actions: the verbs of its line.
     """
     host, said = now.host, {action.verb for action in actions}
     addresses = _arguments(actions, "inet", "inet6")
@@ -44,7 +45,7 @@ def virt_before(now: Virt, actions: tuple[Action, ...]) -> Virt:
 def bridge_before(
     now: BridgeState, actions: tuple[Action, ...], ours: frozenset[str], adopting: frozenset[int] = frozenset()
 ) -> BridgeState:
-    """Return the state to which to reset a bridge before the verbs of its line run.
+    """Return the state that a bridge must be reset to before its line of the state file is replayed.
 
     now: the state of the bridge as it was found. ours: the names of taps whose own lines determine whether they are
     members. adopting: the indices of the members whose addresses the bridge may have taken over. The machine may be
@@ -84,7 +85,7 @@ def _arguments(actions: tuple[Action, ...], *verbs: str) -> frozenset[object]:
 
 
 def _new(member: Member) -> Member:
-    """Return a member with the settings of a new one. The cost is kept, because no request makes it automatic again."""
+    """Return a member with the settings of a new one. The cost is kept, because no request can make it automatic."""
     fresh = Member(member.name)
     return replace(
         member,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The maxima of one mount. They keep a user who owns an interface from using up the machine's memory.
+    """The limits of one mount. They keep a user who owns an interface from using up the machine's memory.
 
     virts: maximum number of interfaces. Creating one more fails with ENOSPC, or with EMFILE if RLIMIT_NOFILE does not
     allow that many.

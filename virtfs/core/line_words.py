@@ -32,8 +32,8 @@ class Words:
         self._line = line
         self._found: Iterator[re.Match[str]] = _WORD.finditer(line)
         self._words: list[str] = []  # the words found so far; the line is split lazily
-        self._ends: list[int] = []  # by position in _words: the offset in the line at which the word ends
-        self._next = 0  # the position of the next word in _words
+        self._ends: list[int] = []  # for each word in _words, the offset of its end in the line
+        self._next = 0  # the index in _words of the next word
 
     def peek(self) -> str | None:
         """Return the next word without taking it; None at the end."""
@@ -73,7 +73,7 @@ class Words:
             self._ends.append(match.end())
 
     def expect_end(self, why: str) -> None:
-        """Raise EINVAL if a word is left. why: the part of the error sentence after the colon."""
+        """Raise EINVAL if a word is left. why: the end of the error message, after the colon."""
         word = self.take()
         if word is not None:
             raise VirtError(EINVAL, f"{quoted(word)} is one word too many: {why}")

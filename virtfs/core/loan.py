@@ -1,4 +1,4 @@
-"""The messages with which a program borrows a tap through the socket behind `fd`, and the check of the user's rights.
+"""The messages for borrowing a tap through the socket behind `fd`, and the check of the user's rights.
 
 A program sends one request, a JSON object, and gets one answer, another JSON object. See "FD" in virtfs(5).
 """
@@ -28,9 +28,9 @@ class Traffic(NamedTuple):
 
 
 class Meter:
-    """Counts the frames that a program reads from, and writes to, a tap that it has borrowed.
+    """Counts the frames that a program reads from and writes to a tap that it has borrowed.
 
-    virtfs does not see these frames, so their numbers are computed from the kernel's counters.
+    virtfs does not see these frames, so it computes their number from the kernel's counters.
     """
 
     def __init__(self, counters: Counters, before: Traffic) -> None:
@@ -42,7 +42,7 @@ class Meter:
     def update(self, now: Traffic) -> None:
         """Count the frames that have passed since the last call. now: the current counters of the kernel."""
         before, counters = self._before, self._counters
-        if now < before:  # the tap was re-created, so its counters began at 0 again
+        if now < before:  # the tap was re-created, so its counters restarted at 0
             before = Traffic()
         frames = now.tx_frames - before.tx_frames
         self.taken += frames
@@ -84,7 +84,7 @@ def parse_request(data: bytes) -> Request:
         _check(key, value)
     lend = request.get("lend", False)
     if lend and "vnet_hdr" in request:
-        raise VirtError(errno.EINVAL, "fd: with lend the program chooses vnet_hdr itself, when it attaches to the tap")
+        raise VirtError(errno.EINVAL, "fd: vnet_hdr cannot be combined with lend: the program chooses vnet_hdr itself")
     return Request(request.get("vnet_hdr", HEADER) == HEADER, lend)
 
 
@@ -112,11 +112,11 @@ def refusal(error: VirtError) -> bytes:
 
 
 def check_rights(virt: Virt, uid: Uid, groups: Collection[Gid]) -> None:
-    """Check that a user may open `frame` for reading and writing. Root always may.
+    """Check that a user may borrow the tap: open `frame` for reading and writing. Root always may.
 
     groups: the primary and the supplementary groups of the user.
-    VirtError: EACCES, the mode of the interface does not allow it; EPERM, antispoof is on, and a program that has the
-    tap could circumvent it.
+    VirtError: EACCES, the mode of the interface does not allow it; EPERM, antispoof is on, which a program with the
+    tap could circumvent.
     """
     if uid == 0:
         return
@@ -124,4 +124,4 @@ def check_rights(virt: Virt, uid: Uid, groups: Collection[Gid]) -> None:
     if virt.mode >> shift & 0o6 != 0o6:
         raise VirtError(errno.EACCES, f"{virt.name}/fd: the mode {virt.mode:04o} does not let user {uid} use it")
     if virt.antispoof:
-        raise VirtError(errno.EPERM, f"{virt.name}/fd is for root alone while antispoof is on")
+        raise VirtError(errno.EPERM, f"{virt.name}/fd: only root may use it while antispoof is on")

@@ -33,7 +33,7 @@ from virtfs.core.limits import Limits
 ROOT = Uid(0)
 _USUAL = Limits()
 OPEN = 4096  # bytes charged for an open file: its objects, one waiting read or write, and a poller
-REQUEST = 1024  # bytes charged for each further request that waits, and for each message on its way to libfuse
+REQUEST = 1024  # bytes charged for each further waiting request, and for each message that waits for libfuse
 NAME = 96  # bytes charged for each name in an open directory
 
 
@@ -46,7 +46,8 @@ class Level(IntEnum):
     BASIC = 3
 
 
-SHARES = (Fraction(1, 3), Fraction(1, 2), Fraction(7, 8), Fraction(1))  # of a limit, by level
+# The share of a limit that each level and all lower levels together may use.
+SHARES = (Fraction(1, 3), Fraction(1, 2), Fraction(7, 8), Fraction(1))
 _OTHERS = Fraction(7, 8)  # the share of the mount's limit that users other than root may use
 
 
@@ -128,7 +129,7 @@ class Account:
         return True
 
     def add(self, kind: Kind, size: int) -> None:
-        """Count `size` more bytes, or fewer if it is negative."""
+        """Add `size`, which may be negative, to the bytes in use."""
         usage = self.kinds[kind]
         usage.now += size
         usage.highest = max(usage.highest, usage.now)
@@ -181,7 +182,7 @@ class Memory:
             )
 
     def add(self, kind: Kind, uid: Uid, size: int) -> None:
-        """Count `size` more bytes of a kind, or fewer if it is negative, whatever the limits are."""
+        """Add `size`, which may be negative, to the bytes in use of a kind, whatever the limits are."""
         if not size:
             return
         self.all.add(kind, size)

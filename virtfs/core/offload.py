@@ -19,8 +19,8 @@ GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, GSO_ECN = 0, 1, 4, 5, 0x80
 _FIN, _PSH, _CWR = 0x01, 0x08, 0x80
 _TCP, _UDP = 6, 17  # protocol numbers in an IP header
 _TCP_HEADER, _UDP_HEADER = 20, 8  # bytes, without options
-_GSO_MIN = 8  # bytes in a segment, include/net/tcp.h TCP_MIN_GSO_SIZE
-_DATAGRAMS_MAX = 128  # in one frame, include/linux/udp.h UDP_MAX_SEGMENTS
+_GSO_MIN = 8  # minimum bytes in a segment; include/net/tcp.h TCP_MIN_GSO_SIZE
+_DATAGRAMS_MAX = 128  # maximum number in one frame; include/linux/udp.h UDP_MAX_SEGMENTS
 _ETH_P_8021Q, _ETH_P_8021AD = b"\x81\x00", b"\x88\xa8"
 
 

@@ -13,14 +13,14 @@ from virtfs.core.pcapng import MARK_HEAD, PACKET
 _KIND_AND_LENGTH = Struct("<II").unpack_from
 _LENGTHS = Struct("<20xII").unpack_from  # of a packet block: captured length, original length
 _FRAME = 28  # offset of the frame in a packet block
-_SMALLEST, _LARGEST = 12, 1 << 20  # bytes of a block
+_SMALLEST, _LARGEST = 12, 1 << 20  # minimum and maximum length of a block in bytes
 
 
 class Sieve:
     """Passes all blocks of a stream except the frames that a filter rejects.
 
-    Marks pass too, because they were never on the wire. accepts: gets the captured bytes of a frame, and its original
-    length in bytes.
+    Marks pass too, because they were never on the wire. accepts: the filter. Its arguments are the captured bytes of
+    a frame and the frame's original length in bytes.
     """
 
     def __init__(self, accepts: Callable[[bytes, int], bool]) -> None:
@@ -30,13 +30,13 @@ class Sieve:
     def feed(self, data: bytes) -> bytes:
         """Take the next piece of the stream, and return the blocks that pass.
 
-        VirtError EINVAL: this is not a stream of blocks.
+        VirtError EINVAL: a block has an invalid length.
         """
         data, kept, at = self._rest + data, [], 0
         while len(data) - at >= _SMALLEST:
             kind, length = _KIND_AND_LENGTH(data, at)
             if not _SMALLEST <= length <= _LARGEST:
-                raise VirtError(errno.EINVAL, f"the capture has a block of {length} bytes")
+                raise VirtError(errno.EINVAL, f'"{length}" is not a valid block length in a capture')
             if length > len(data) - at:
                 break
             block = data[at : at + length]

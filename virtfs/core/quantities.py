@@ -1,6 +1,6 @@
 """Parse and format numbers. Parsing the text that a format function returns gives the same number again.
 
-The parse functions raise VirtError: EINVAL for malformed text, ERANGE for a number out of range. The error sentence
+The parse functions raise VirtError: EINVAL for malformed text, ERANGE for a number out of range. The error message
 quotes the text. Digits are ASCII digits. Leading zeros are refused, because other tools would read such a number as
 octal. Only a mode, which is octal, may have leading zeros.
 """
@@ -199,8 +199,8 @@ def _measure(text: str, scales: dict[str, int], unit: str, example: str) -> int:
     """Parse a decimal number with a unit; return the number in the smallest unit.
 
     scales: maps each unit, in lower case, to its size in the smallest unit. As in tc, the text may use either case.
-    unit: plural of the smallest unit, for the error sentence. example: the end of the error sentence, such as "a rate
-    such as 10mbit".
+    unit: plural of the smallest unit, for the error message. example: the end of the error message, for instance "a
+    rate such as 10mbit".
     """
     match = _MEASURE.fullmatch(text)
     if not match or match[2].lower() not in scales:
@@ -209,7 +209,7 @@ def _measure(text: str, scales: dict[str, int], unit: str, example: str) -> int:
 
 
 def _bounded(text: str, number: str) -> str:
-    """Return `number`, the numeric part of `text`.
+    """Check the numeric part of `text` and return it unchanged.
 
     VirtError: `number` has more than _DIGITS digits before or after the decimal point.
     """

@@ -26,7 +26,7 @@ class RateLimit(Generic[Kind]):
     def due(self, now: float) -> list[tuple[Kind, int]]:
         """Forget the intervals that have ended.
 
-        Return each kind that had events not admitted in these intervals, with the number of those events.
+        Return the kinds that had more than `most` events in such an interval, each with the number of excess events.
         """
         ended = [kind for kind, (end, _) in self._intervals.items() if end <= now]
         counts = [(kind, self._intervals.pop(kind)[1] - self._most) for kind in ended]

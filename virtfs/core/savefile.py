@@ -54,9 +54,9 @@ class Reader:
         """Store a piece of the file, and return an iterator of the records that this piece completes.
 
         The iterator is valid until the next call of any method. A record counts as consumed when the next one is
-        requested. The iterator of the next call of feed() begins with the records that were not consumed.
+        requested. The iterator that the next call of feed() returns begins with the unconsumed records.
         Errors: EINVAL if the file is not a capture of Ethernet frames. The iterator raises this error after the last
-        good record. The error sentence contains the file offset of the broken block or record. All later calls of
+        good record. The error message contains the file offset of the broken block or record. All later calls of
         feed() raise the same error.
         """
         self._take(data)

@@ -151,8 +151,8 @@ class Pcapng:
 class _Section:
     """The state of one section and the decoders of its blocks.
 
-    The arguments of a decoder: data, a piece of the file; at and end, the offsets in data at which the block begins and
-    ends. The caller has checked that the block has at least _BLOCK_MIN bytes.
+    The arguments of a decoder: data, a piece of the file; at and end, the offsets of the beginning and the end of the
+    block in data. The caller has checked that the block has at least _BLOCK_MIN bytes.
     """
 
     def __init__(self, order: str) -> None:

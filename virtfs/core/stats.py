@@ -13,12 +13,12 @@ _values = attrgetter(*COUNTERS)
 
 
 def line_of(virt: Virt) -> str:
-    """Return the line of an interface: the numbers of values.counters(), in a fraction of the time."""
+    """Return the line of an interface. This is much faster than values.counters(), which gives the same numbers."""
     values = list(_values(virt.counters))
     values[_RX_DROPPED] += virt.host.dropped
     return _LINE % (virt.name, *values)
 
 
 def table(virts: Iterable[Virt], lines: Mapping[str, str]) -> str:
-    """Return the text of the file. lines: the lines that have already been made, by interface name."""
+    """Return the text of the file. lines: maps interface names to lines that are already made."""
     return HEADING + "".join([lines.get(virt.name) or line_of(virt) for virt in virts])

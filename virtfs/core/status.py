@@ -137,7 +137,7 @@ def status_pieces(
 def describe_cable(impairment: str, out: Way, back: Way, socket: Object | None = None) -> dict[str, object]:
     """Return a cable as a JSON object.
 
-    impairment: the words of the impairment in the line that creates the cable. out, back: its two directions.
+    impairment: its words in the line that creates the cable. out, back: the two directions of the cable.
     socket: the state of the socket; None if both ends are interfaces.
     """
     stats = {"out": dict(out.items()), "in": dict(back.items())}
@@ -149,8 +149,8 @@ def describe(
 ) -> dict[str, object]:
     """Return an interface as a JSON object.
 
-    readers: number of opens for reading. user_name, group_name: functions that return the name of an id, or the id as
-    text if the id has no name.
+    readers: how many times frame, hex, stream and rx are open for reading. user_name, group_name: functions that return
+    the name of an id, or the id as text if the id has no name.
     """
     return {
         "name": virt.name,

@@ -1,8 +1,8 @@
 """Convert a block of a packet socket's ring (TPACKET_V3, linux/if_packet.h) to pcapng.
 
 A frame in the ring is a struct tpacket3_hdr, a struct sockaddr_ll and the data. The struct tpacket3_hdr has the offsets
-of the data and of the next frame. If the kernel has put the frame's VLAN tag into the header, the tag is inserted into
-the data again. The ring is in the machine's byte order, but pcapng is written in little-endian order here. So a
+of the data and of the next frame. If the kernel has put the frame's VLAN tag into the header, the tag is put back into
+the data. The ring is in the machine's byte order, but pcapng is written in little-endian order here. So a
 big-endian machine converts the frames one by one.
 """
 
@@ -55,7 +55,7 @@ def pcapng(memory: memoryview, first: int, count: int, interface_id: int) -> byt
 
     memory: the block of the ring. first: offset of the first struct tpacket3_hdr. count: number of frames in the block.
     interface_id: number of the interface in the pcapng file.
-    The compiled module `ringblock` does this, if it is there.
+    The work is done by the compiled module `ringblock` if it is available.
     """
     convert = compiled("virtfs.core.ringblock", "pcapng") or pcapng_in_python
     blocks: bytes = convert(memory, first, count, interface_id)

@@ -33,7 +33,7 @@ A = TypeVar("A", bound="_Async")
 
 
 class _Async:
-    """An open file of a mount whose reads wait in the event loop. `async with` opens and closes it."""
+    """A file of a mount. Its reads wait in the event loop. `async with` opens and closes it."""
 
     def __init__(self, path: Path, flags: int) -> None:
         self._path = path

@@ -48,7 +48,7 @@ class Folder:
 
 
 def read_text(path: Path) -> str:
-    """Return the whole text of a file. It is one snapshot, although it may take several reads."""
+    """Return the whole text of a file. The text is one snapshot, even if it takes several reads."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         pieces = [os.read(fd, _ROOM)]

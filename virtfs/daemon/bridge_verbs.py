@@ -105,7 +105,7 @@ def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Setting
     The members are restored first, because addresses and the MTU depend on them.
     settings: the port settings that no verb sets, keyed by member name. They are restored only for the members that
     this call adds to the bridge, and for those in `left`. Other members keep what other programs have set.
-    left: the names of the members that the failed line may have removed. It may also have re-added them.
+    left: the names of the members that the failed line may have removed. The line may also have re-added them.
     """
     try:
         members = tuple(a for a in steps(bridge.look(), to) if a.verb in ("add", "delete"))

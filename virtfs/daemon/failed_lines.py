@@ -82,5 +82,5 @@ def _targets(command: Command | None) -> tuple[object, ...]:
 
 
 def replayable(line: str) -> str:
-    """Return a line of the state file without PREFIX, so that a line that failed before is replayed again."""
+    """Return a line of the state file without PREFIX, so that a line that failed earlier is retried."""
     return line.removeprefix(PREFIX)

@@ -116,7 +116,7 @@ class SocketCables:
             said = dict(impairments)
             unit = interface.virt.unit
             for direction in BOTH:
-                # The names of the random streams are the same in each run of virtfs.
+                # The names of the random streams must be the same in each run of virtfs.
                 stream = f"{unit}>{name}" if direction == "out" else f"{name}>{unit}"
                 path = plugged.cable.impair(said.get(direction, UNIMPAIRED), direction, stream)
                 if path is not None:

@@ -230,7 +230,7 @@ class VirtVerbs:
         await interface.opening.follow()
 
     async def _impair(self, interface: Interface, impairments: Impairments) -> None:
-        # Only creating a path can fail. So create paths before removing any: an undo then need not create a path again.
+        # Only creating a path can fail. So create paths before removing any: then an undo never has to create one.
         for direction, impairment in sorted(impairments, key=lambda one: one[1].harmless):
             interface.impairments.set(direction, impairment)
 

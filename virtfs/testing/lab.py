@@ -139,7 +139,7 @@ class Lab:
         return self._hosts[name]
 
     def __iter__(self) -> Iterator[Host]:
-        """Yield the hosts, in the order in which they were made.
+        """Yield the hosts, in order of creation.
 
         >>> [host.name for host in lab][:2]
         ['a', 'b']

@@ -17,7 +17,7 @@ imports only core, and testing only client and core. tests/test_layers.py checks
     forward/   trio tasks that carry frames between a tap and its virt
     files/     one small class for each kind of file, with methods named after the system calls
     fuse/      the FUSE server. mount: mounts and unmounts. protocol: the messages of /dev/fuse.
-               channel: reads requests. answerers: chooses who answers each. names: answers rare ones, with pyfuse3
+               channel: reads requests. answerers: chooses the answerer of each. names: answers rare ones, with pyfuse3
     daemon/    owns the interfaces, carries out commands, undoes those that fail
     client/    the Python API, over the files of a mount
     testing/   the pytest plugin
@@ -26,7 +26,7 @@ imports only core, and testing only client and core. tests/test_layers.py checks
     aio        the Python API for asyncio and trio; belongs to client
     scapy      a socket for scapy; belongs to client
 
-The docstring of each folder lists its modules; doc/design.md gives the reasons.
+The docstring of each folder lists its modules; doc/design.md explains the design.
 """
 
 __version__ = "0.2.0"
@@ -62,8 +62,8 @@ if TYPE_CHECKING:
     from virtfs.client.stream import Stream
     from virtfs.client.virt import Client, Host, Stats, Virt
 
-# The module of each name of the API. It is imported at the first use of the name, because the server and the commands
-# also import this package and must not wait for the API.
+# Maps each name of the API to its module. The module is imported when the name is first used, because the server and
+# the commands also import this package and must not wait for the API.
 _MODULES = {
     "Bridge": "bridge",
     "Cable": "mount",
@@ -84,7 +84,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a name of the API (PEP 562)."""
+    """Import and return a name of the API when it is first used (PEP 562)."""
     from importlib import import_module
 
     if name == "aio":

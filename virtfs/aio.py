@@ -33,7 +33,7 @@ A = TypeVar("A", bound="_Async")
 
 
 class _Async:
-    """An open file of a mount whose reads wait in the event loop. `async with` opens and closes it."""
+    """A file of a mount. Its reads wait in the event loop. `async with` opens and closes it."""
 
     def __init__(self, path: Path, flags: int) -> None:
         self._path = path
@@ -41,7 +41,7 @@ class _Async:
         self._file: Opened | None = None
 
     async def __aenter__(self: A) -> A:
-        # The open of frame may have to set the interface up (upopen), so it runs in a thread.
+        # Opening frame blocks while the server sets the interface up (upopen), so it runs in a thread.
         self._file = await anyio.to_thread.run_sync(Opened, self._path, self._flags | os.O_NONBLOCK)
         return self
 
@@ -51,13 +51,13 @@ class _Async:
         self.close()
 
     def fileno(self) -> int:
-        """Return the descriptor, which has O_NONBLOCK. ValueError: the file is not open."""
+        """Return the descriptor. O_NONBLOCK is set on it. ValueError: the file is not open."""
         if self._file is None:
             raise ValueError(f"{self._path} is not open: use `async with`")
         return self._file.fileno()
 
     def close(self) -> None:
-        """Close the file; idempotent. A task that waits for the file gets anyio.ClosedResourceError."""
+        """Close the file; idempotent. A task that waits on the file gets anyio.ClosedResourceError."""
         if self._file is not None and not self._file.closed:
             anyio.notify_closing(self._file.fileno())
             self._file.close()
@@ -122,15 +122,15 @@ class Events(_Async):
 
 
 def open(virt: "Virt | str | os.PathLike[str]", mode: Mode = "rw") -> Port:
-    """Return a port, to be opened by `async with`. virt: an interface, or the path of a frame file.
+    """Return a port, which `async with` opens. virt: an interface, or the path of a frame file.
 
-    OSError, from `async with`: EBUSY, another program receives frames; EACCES, permission denied.
+    `async with` raises OSError: EBUSY, another program receives frames; EACCES, permission denied.
     """
     return Port(virt.path / "frame" if isinstance(virt, Virt) else Path(virt), FLAGS[mode])
 
 
 def events(net: Mount) -> Events:
-    """Return the events of a mount, to be opened by `async with`."""
+    """Return the event stream of a mount, which `async with` opens."""
     return Events(net.path / "events")
 
 

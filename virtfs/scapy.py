@@ -30,13 +30,13 @@ __all__ = ["VirtSocket"]
 class VirtSocket(SuperSocket):
     """A frame file as a SuperSocket of scapy, which sends and receives frames with an Ethernet header.
 
-    All that scapy does with an open socket works: the methods send, recv, sniff, sr, sr1, srp, srp1 and am, the
+    Everything that scapy does with an open socket works: the methods send, recv, sniff, sr, sr1, srp, srp1 and am, the
     arguments `opened_socket` of sniff and AsyncSniffer and `socket` of sendp, and select() beside other sockets.
     Threads may send and receive at the same time. Do not call close() while another thread uses the socket.
 
     virt: a virtfs.Virt, the path of its directory, or the path of a file of frames.
-    mode: "r", "w" or "rw", the directions in which the file is opened.
-    OSError: as with virtfs.Port.
+    mode: "r", "w" or "rw", for receiving, sending or both.
+    OSError: as for virtfs.Port.
 
     >>> who_has = Ether(src="02:00:00:00:00:06", dst="ff:ff:ff:ff:ff:ff") / ARP(pdst="10.0.3.1")
     >>> with VirtSocket(v) as wire:
@@ -49,7 +49,7 @@ class VirtSocket(SuperSocket):
     def __init__(self, virt: "Virt | str | os.PathLike[str]", mode: Mode = "rw") -> None:
         path = virt.path if isinstance(virt, Virt) else Path(virt)
         self.port = Port(path / "frame" if path.is_dir() else path, mode)
-        # SuperSocket calls only fileno() and close() of these.
+        # SuperSocket calls only the methods fileno() and close() of these.
         self.ins = self.outs = self.port  # type: ignore[assignment]
 
     def recv_raw(self, x: int = ROOM) -> "tuple[type[Packet], bytes | None, float | None]":
@@ -57,7 +57,7 @@ class VirtSocket(SuperSocket):
 
         Does not wait: the bytes are None if there is no frame, and recv() returns None. Another reader may take
         a frame that select() has reported. If this call then waited, scapy's time-outs would not work.
-        x: the most bytes to return; the rest of a longer frame is lost. OSError: as Port.recv.
+        x: the maximum number of bytes to return; the rest of a longer frame is lost. OSError: as for Port.recv().
         """
         try:
             return Ether, self.port.recv(timeout=0)[:x], time.time()
@@ -65,13 +65,13 @@ class VirtSocket(SuperSocket):
             return Ether, None, None
 
     def send(self, x: "Packet | bytes") -> int:
-        """Send a frame, with its Ethernet header. Return its length in bytes. OSError: as Port.send."""
+        """Send a frame, with its Ethernet header. Return its length in bytes. OSError: as for Port.send()."""
         frame = bytes(x)
         if isinstance(x, Packet):
             x.sent_time = time.time()
         self.port.send(frame)
         return len(frame)
 
-    # scapy's functions srp and srp1 open a socket of their own. On an open socket of frames, sr does the same.
+    # scapy's functions srp and srp1 open a socket of their own. On an open socket of frames, sr does what srp would do.
     srp = SuperSocket.sr
     srp1 = SuperSocket.sr1

@@ -278,7 +278,7 @@ def test_another_user(alone: Alone) -> None:
     mount = alone()
     seen(mount).create(3, up=True, owner="nobody")
     program = mount.process(uid=65534)
-    assert program.call(_as_owner) == (1400, 1, "PermissionError", '"inet 10.0.3.1/24": "inet" is for root alone')
+    assert program.call(_as_owner) == (1400, 1, "PermissionError", '"inet 10.0.3.1/24": only root may use "inet"')
 
 
 def _as_owner() -> tuple[int, int, str, str]:

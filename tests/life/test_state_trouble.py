@@ -59,7 +59,7 @@ def test_retry_runs_the_lines_that_have_failed(lasting: LastingOnes) -> None:
     with fails(errno.ENXIO):
         mount.ctl("retry")
     assert mount.read("last_error") == (
-        '"retry": 2 of 4 lines failed again; the first is "create 6 netns later persist": '
+        '"retry": 2 of 4 lines failed again; first error: "create 6 netns later persist": '
         'there is no network namespace "later"'
     )
     assert news(events) == ["retry done=2 failed=2"]

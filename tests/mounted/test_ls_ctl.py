@@ -122,7 +122,7 @@ def test_ctl_of_an_owner(virt: Virt) -> None:
     mount.sh(f"{NOBODY} ctl {virt.name} mtu 1300")
     assert virt.read("mtu") == "1300"
     refused = mount.sh(f"{NOBODY} ctl {virt.name} inet 10.9.9.1/24 2>&1 || echo status $?").splitlines()
-    assert refused == ['virtfs: "inet 10.9.9.1/24": "inet" is for root alone', "status 1"]
+    assert refused == ['virtfs: "inet 10.9.9.1/24": only root may use "inet"', "status 1"]
     refused = mount.sh(f"{NOBODY} ctl create 9 2>&1 || echo status $?").splitlines()
     assert refused == [f'virtfs: "{DIR}/ctl": {os.strerror(errno.EACCES)}', "status 1"]
 

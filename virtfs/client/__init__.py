@@ -6,12 +6,12 @@ It imports only core, so a program that uses virtfs needs neither the server's m
     started     mount(): starts a server as a program, and ends it
     virt        Virt: an interface; Host: the host's end of its wire; Stats: its counters
     bridge      Bridge: a bridge
-    port        Port: frames, one for each call
-    stream      Stream: frames, many for each call
+    port        Port: frames, one per call
+    stream      Stream: frames, many per call
     native      Tap: the descriptor of the tap itself
     events      Events: what happens in a mount, as objects
     lines       verbs and impairments as keyword arguments
     values      texts of files as int, bool, str and list
-    folder      reads and writes files, with the sentence of last_error
+    folder      reads and writes files; errors have the text of last_error
     waiting     waits for descriptors, with a time-out
 """

@@ -37,7 +37,7 @@ def _addresses(text: str) -> list[Known]:
 class Bridge(Folder):
     """A bridge of a mount. Only root may change it.
 
-    OSError: ENOENT, there is no such bridge; other errors have the sentence of last_error.
+    OSError: ENOENT, there is no such bridge; other errors have the text of last_error.
 
     >>> b.add(v)
     >>> b.members
@@ -47,7 +47,7 @@ class Bridge(Folder):
     __slots__ = ()
 
     def __init__(self, top: "str | os.PathLike[str]", name: str) -> None:
-        """Make an object for a bridge, which need not exist yet. top: the mount point. name: "bridge0"."""
+        """Make an object for a bridge, which need not exist yet. top: the mount point. name: such as "bridge0"."""
         super().__init__(Path(top) / "bridge" / name, Path(top))
 
     @property
@@ -88,7 +88,7 @@ class Bridge(Folder):
         self.set(delete=interface)
 
     def set(self, **verbs: Unpack[BridgeVerbs]) -> None:
-        """Apply verbs in one line, with the rules of Virt.set(). For example, no_learn="virt3" is `-learn virt3`.
+        """Apply verbs in one line, as Virt.set() does. For example, no_learn="virt3" is `-learn virt3`.
 
         >>> b.set(up=True, add=v, no_learn=v, timeout=600)
         """

@@ -21,7 +21,7 @@ class Event:
 
     time: when it happened, in seconds since 1970. kind: what happened; see virtfs(5), EVENTS. The kind "missed" means
     that this reader was too slow and has missed values["events"] events. name: the interface or bridge, or "state".
-    values: those of the event, by key. Numbers are int. Other values are str, with \\x20 for a blank as in the file.
+    values: the values of the event, by key. Numbers are int, others str, with \\x20 for a blank as in the file.
 
     >>> with net.events() as events, net.clone() as temporary:
     ...     temporary.mtu = 1400
@@ -83,7 +83,7 @@ class Events(Opened):
     __slots__ = ("_lines",)
 
     def __init__(self, path: "str | os.PathLike[str]") -> None:
-        """Open the file. path: that of `events`."""
+        """Open the file. path: the path of the file `events`."""
         super().__init__(path, os.O_RDONLY)
         self._lines = Lines()
 

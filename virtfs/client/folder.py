@@ -1,4 +1,4 @@
-"""Read and write the text files of a mount. The error of a refused write has the sentence of last_error."""
+"""Read and write the text files of a mount. If a write is refused, its error has the text of last_error."""
 
 import os
 from pathlib import Path
@@ -40,7 +40,7 @@ class Folder:
     def write(self, file: str, text: str) -> None:
         """Write a text to a file of this directory, with a newline at its end.
 
-        OSError: virtfs refuses the text; `strerror` is the sentence of last_error.
+        OSError: virtfs refuses the text; `strerror` is the text of last_error.
 
         >>> v.write("mtu", "1400")
         """
@@ -48,7 +48,7 @@ class Folder:
 
 
 def read_text(path: Path) -> str:
-    """Return the whole text of a file. It is one snapshot, although it may take several reads."""
+    """Return the whole text of a file. The text is one snapshot, even if it takes several reads."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         pieces = [os.read(fd, _ROOM)]
@@ -64,8 +64,8 @@ def read_text(path: Path) -> str:
 def write_text(path: Path, text: str, top: Path) -> None:
     """Write a text and a newline to a file in one write(2).
 
-    If a signal with a handler interrupts the write, a ctl may have run only some of the lines. Another write(2) then
-    writes the remaining lines.
+    If a signal with a handler interrupts the write, a ctl may have run only some of the lines. In that case,
+    another write(2) writes the remaining lines.
     """
     left = memoryview(f"{text}\n".encode(errors="surrogateescape"))
     fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
@@ -79,15 +79,15 @@ def write_text(path: Path, text: str, top: Path) -> None:
 
 
 def named(error: OSError, path: Path) -> OSError:
-    """Return a copy of an error with the path of the file. A call on a descriptor does not know the path."""
+    """Return a copy of an error with the path of the file, which errors of calls on a descriptor lack."""
     return OSError(error.errno, error.strerror, str(path))
 
 
 def explained(error: OSError, path: Path, top: Path) -> OSError:
-    """Return a write's error with the sentence from last_error as its message.
+    """Return the error of a write with the text of last_error as its message.
 
-    The server keeps one last_error for each user. This function reads it at once. Even so, another command by the same
-    user may have been refused in between. The sentence is then about that command.
+    The server keeps one last_error for each user. If it has refused another command of the same user since the write,
+    the message is about that command.
     """
     try:
         sentence = read_text(top / "last_error").removesuffix("\n")

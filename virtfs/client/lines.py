@@ -14,7 +14,7 @@ class Named(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name in a line of ctl."""
+        """The name of the object in a line of ctl."""
 
 
 Number = int | str | None
@@ -112,11 +112,11 @@ def words(verbs: Mapping[str, object], noun: Noun = VIRT) -> str:
     """Return the words of a line of ctl.
 
     True stands for the verb alone: `up=True`. False stands for its opposite: `up=False` is `down`, `strict=False` is
-    `-strict`, `filter=False` is `-filter`. None leaves the verb out. A number or a text is the verb's argument. An
-    iterable of texts repeats the verb, once for each text. `no_inet="10.0.3.1/24"` is `-inet 10.0.3.1/24`.
-    The order is that of the keywords, but a verb that takes the rest of the line comes last.
-    OSError EINVAL: an argument is empty, contains a newline, or would be a comment; or two verbs take the rest of the
-    line.
+    `-strict`, `filter=False` is `-filter`. None leaves the verb out. A number or a string is the verb's argument. An
+    iterable of strings repeats the verb, once for each string. `no_inet="10.0.3.1/24"` is `-inet 10.0.3.1/24`.
+    The words are in the order of the keywords, except that a verb that takes the rest of the line comes last.
+    OSError EINVAL: an argument is empty, contains a newline, or would begin a comment; or two verbs take the rest of
+    the line.
 
     >>> words({"up": True, "mtu": 1400, "strict": False, "inet": ["10.0.3.1/24", "10.0.4.1/24"]})
     'up mtu 1400 -strict inet 10.0.3.1/24 inet 10.0.4.1/24'
@@ -142,7 +142,7 @@ def impairment(words: Mapping[str, object]) -> str:
 
 
 def _with_arguments(name: str, value: object, noun: Noun) -> list[str]:
-    """Return the verb with its argument, once for each argument."""
+    """Return a list of strings "verb argument", one for each argument in `value`."""
     if value is None:
         return []
     if isinstance(value, bool):

@@ -22,7 +22,7 @@ from virtfs.client.virt import Virt
 from virtfs.core.verbs import BRIDGE
 
 M = TypeVar("M", bound="Mount")
-End = int | str | Virt  # an end of a cable: a number, a Virt, or a word as in a line of ctl
+End = int | str | Virt  # an end of a cable: a number, a Virt, or the word for it in a line of ctl
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Cable:
 
 
 def _counters(text: str) -> dict[str, dict[str, int]]:
-    """Parse the file `stats`: a heading, and a line for each interface. Return the counters of each, by name."""
+    """Parse `stats`, a heading and a line per interface. Return counters keyed by interface name, then counter name."""
     heading, *rows = (line.split() for line in text.splitlines())
     return {name: dict(zip(heading[1:], map(int, numbers), strict=True)) for name, *numbers in rows}
 
@@ -160,9 +160,9 @@ class Mount(Folder):
     def create(self, number: int | None = None, **verbs: Unpack[VirtVerbs]) -> Virt:
         """Create an interface with these verbs, and return it.
 
-        Without a number, the interface gets the lowest free one, and a random `link` unless you give one.
+        Without a number, the interface gets the lowest free number, and a random address unless you give `link`.
         The verbs are those of Virt.set(). OSError: EEXIST, the interface exists; EPERM or EACCES, you are not root; any
-        other errno, a verb is refused, and nothing is created. `strerror` is the sentence of last_error.
+        other errno, a verb is refused, and nothing is created. `strerror` is the text of last_error.
 
         >>> net.create(5, up=True, mtu=1400, inet="10.0.5.1/24", owner="nobody")
         Virt('/mnt/virt/virt5')
@@ -182,7 +182,7 @@ class Mount(Folder):
         before = {*self._numbers()}
         self.ctl(f"create {lines.words({**verbs, 'link': address})}")
         for virt in sorted(self, key=lambda virt: virt.number in before):
-            with suppress(FileNotFoundError):  # it has been destroyed meanwhile
+            with suppress(FileNotFoundError):  # the interface was destroyed meanwhile
                 if virt.address == address.lower().replace("-", ":"):
                     return virt
         raise OSError(errno.ENOENT, "the new interface has already been destroyed", str(self.path))
@@ -220,7 +220,7 @@ class Mount(Folder):
     def ctl(self, text: str) -> None:
         """Write one or more lines of commands to ctl.
 
-        OSError: a line is refused. The lines before it stay in effect. `strerror` is the sentence of last_error.
+        OSError: a line is refused. The lines before it stay in effect. `strerror` is the text of last_error.
 
         >>> net.ctl("create 5 up mtu 9000")
         >>> net.ctl("virt5 mtu 66000")
@@ -237,7 +237,7 @@ class Mount(Folder):
         self.ctl("retry")
 
     def mark(self, text: str) -> None:
-        """Put a text into the open captures and histories of all interfaces, and into the events.
+        """Record a text in the open captures and histories of all interfaces, and in the events.
 
         >>> net.mark("step 2")
         """
@@ -257,7 +257,7 @@ class Mount(Folder):
 
         impair: the impairment of the cable, such as `"in delay 20ms out loss 1%"`. words: an impairment
         of both directions, as keyword arguments.
-        OSError: EEXIST, the cable exists; EBUSY, one of the two has another cable.
+        OSError: EEXIST, this cable exists; EBUSY, one of the two has another cable.
 
         >>> net.cable(3, 4, delay="20ms", loss="1%", seed=7).ends
         ('virt3', 'virt4')
@@ -277,7 +277,7 @@ class Mount(Folder):
 
     @property
     def cables(self) -> list[Cable]:
-        """The cables.
+        """The cables of the mount.
 
         >>> cable = net.cable(3, 4, delay="20ms")
         >>> [cable.ends for cable in net.cables]
@@ -306,7 +306,7 @@ class Mount(Folder):
     # Streams and reports
 
     def events(self) -> Events:
-        """Open the stream of events in this mount, from now on.
+        """Open the stream of events in this mount. It starts with the next event.
 
         >>> with net.events() as events, net.clone() as temporary:
         ...     next(events).kind
@@ -315,7 +315,7 @@ class Mount(Folder):
         return Events(self.path / "events")
 
     def capture(self) -> io.FileIO:
-        """Open a live capture of all interfaces, including later ones, as an unbuffered pcapng file.
+        """Open a live capture of all interfaces, including those created later, as an unbuffered pcapng file.
 
         >>> with net.capture() as file:
         ...     file.read(4).hex()
@@ -333,9 +333,10 @@ class Mount(Folder):
 
     @property
     def last_error(self) -> str:
-        """The last command of this user that was refused, and the reason; "ok" if there was none.
+        """The last refused command of this user, and the reason; "ok" if none was refused.
 
-        The exception already has its sentence as `strerror`. A later refusal of any program of this user replaces it.
+        An exception already has this text as `strerror`. The next refused command of any program of this user
+        replaces it.
 
         >>> net.ctl("wobble")
         Traceback (most recent call last):
@@ -366,5 +367,5 @@ class Mount(Folder):
 
 
 def _end(end: End) -> str:
-    """Return the word for an end of a cable in a line of ctl."""
+    """Return the word that stands for an end of a cable in a line of ctl."""
     return f"virt{end}" if isinstance(end, int) else str(end)

@@ -1,6 +1,6 @@
 """Borrow a tap over the socket `fd` of an interface. One request gets one answer, which may carry a descriptor.
 
-virtfs takes the tap back when the connection is closed. The kernel closes it if the program is killed.
+virtfs takes the tap back when the connection is closed. If the program is killed, the kernel closes the connection.
 """
 
 import json
@@ -25,7 +25,7 @@ class Loan:
     """
 
     def __init__(self, path: Path, request: Mapping[str, object]) -> None:
-        """Request the tap. OSError: the server refuses; errno and sentence are those of the server."""
+        """Request the tap. OSError: the server refuses; errno and message come from the server."""
         self.path = path
         self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._descriptors: list[int] = []
@@ -75,7 +75,7 @@ class Tap(Loan):
     """
 
     def fileno(self) -> int:
-        """Return the descriptor. ValueError: it has been given back."""
+        """Return the descriptor. ValueError: the tap has been given back."""
         if not self._descriptors:
             raise ValueError(f"{self.path} is closed")
         return self._descriptors[0]

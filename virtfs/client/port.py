@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeVar
 from virtfs.client import waiting
 from virtfs.client.folder import named
 
-ROOM: Final = 65536  # bytes; a buffer that is long enough for every frame
+ROOM: Final = 65536  # bytes; a buffer of this size can hold any frame
 Mode = Literal["r", "w", "rw"]
 FLAGS: Final[dict[Mode, int]] = {"r": os.O_RDONLY, "w": os.O_WRONLY, "rw": os.O_RDWR}
 
@@ -20,7 +20,7 @@ O = TypeVar("O", bound="Opened")  # noqa: E741
 class Opened:
     """An open file of a mount: a descriptor that is closed at the end of a `with` statement.
 
-    path: the file. flags: those of open(2).
+    path: the file. flags: the flags for open(2).
     """
 
     __slots__ = ("_fd", "path")
@@ -55,7 +55,7 @@ class Opened:
     def close(self) -> None:
         """Close the file; idempotent.
 
-        A thread that waits in a call on this file is not woken, and its descriptor may soon belong to another file.
+        A thread blocked in a call on this file is not woken, although its descriptor may soon refer to another file.
         To end such a wait, set the interface down or use time-outs.
 
         >>> port = v.open()
@@ -128,7 +128,7 @@ class Port(Opened):
         '0806'
         """
         data = waiting.read(self.fileno(), ROOM, self.path, timeout)
-        if not data:  # a FIFO whose writer has closed it
+        if not data:  # the server has closed its end of the FIFO `rx`
             raise OSError(ENXIO, os.strerror(ENXIO), str(self.path))
         return data
 

@@ -1,4 +1,4 @@
-"""mount(): start a server as a program, and end it."""
+"""mount(): starts a server as a separate process. The returned mount ends it."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ class Started(Mount):
     __slots__ = ("_made",)
 
     def __init__(self, directory: Path, made: bool) -> None:
-        """made: whether the directory was made for this mount, and is removed with it."""
+        """made: whether mount() made the directory. If so, close() removes it."""
         super().__init__(directory)
         self._made = made
 
@@ -41,8 +41,8 @@ def mount(directory: "str | os.PathLike[str] | None" = None, **options: "str | i
     directory: an existing directory; by default a temporary one, which only this user can enter.
     options: those of `virtfs mount -o`, such as max_virts=16, state="/var/lib/lab.state" and debug=True. False and None
     leave an option out.
-    If this program is killed, the server keeps running; end it with `virtfs umount DIR`. It logs to the journal or to
-    syslog, or to the file that the option log names.
+    If this program is killed, the server keeps running; end it with `virtfs umount DIR`. The server logs to the
+    journal or to syslog, or to the file that the option `log` names.
     OSError: EPERM, you are not root: run the program in `virtfs shell`; EINVAL, an option is wrong; EBUSY, a virtfs is
     mounted there; and other errors that virtfs(1) describes.
 
@@ -70,7 +70,7 @@ def _run(*words: str) -> None:
     """Run a command of virtfs in a child process.
 
     OSError: the command fails. The errno comes from the message that the command sends to a service manager
-    (sd_notify(3)), the sentence from its standard error.
+    (sd_notify(3)), the text from its standard error.
     """
     folder = tempfile.mkdtemp(prefix="virtfs-")
     try:
@@ -100,7 +100,7 @@ def _errno(manager: socket.socket) -> int:
 
 
 def search_path() -> str:
-    """Return a PYTHONPATH with which the program finds this virtfs, even if it is not installed."""
+    """Return a PYTHONPATH that lets a child process find this virtfs, even if it is not installed."""
     here = str(Path(__file__).parents[2])
     installed = [*site.getsitepackages(), site.getusersitepackages()]
     return os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), *([here] if here not in installed else [])])

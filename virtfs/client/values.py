@@ -13,7 +13,7 @@ S = TypeVar("S", bound="Value[object]")
 class Value(Generic[T]):
     """An attribute whose value is the text of a file.
 
-    file: the name of the file in the directory. parse: converts its text. doc: the docstring of the attribute.
+    file: the name of the file in the directory. parse: converts the text to the value. doc: the attribute's docstring.
     """
 
     def __init__(self, file: str, parse: Callable[[str], T], doc: str) -> None:
@@ -33,14 +33,14 @@ class Value(Generic[T]):
 
 
 class Setting(Value[T]):
-    """An attribute that can be set. A text is written as it is, so `v.history_size = "64K"` works too."""
+    """An attribute that can be set. A string is written unchanged, so `v.history_size = "64K"` works too."""
 
     def __set__(self, folder: Folder, value: T | str) -> None:
         folder.write(self.file, text_of(value))
 
 
 def text_of(value: object) -> str:
-    """Return the text that a file has for a value: 1 and 0 for a switch, digits for a number.
+    """Return a value as the text of a file: 1 or 0 for a switch, digits for a number.
 
     >>> text_of(True), text_of(1500), text_of("open")
     ('1', '1500', 'open')
@@ -49,12 +49,12 @@ def text_of(value: object) -> str:
 
 
 def switch(text: str) -> bool:
-    """Return the value of a switch."""
+    """Return whether a switch is on."""
     return text == "1"
 
 
 def size(text: str) -> int:
-    """Return a number of bytes."""
+    """Return a size in bytes."""
     return parse_size(text)
 
 

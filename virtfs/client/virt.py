@@ -17,14 +17,14 @@ from virtfs.client.values import lines as lines_of
 from virtfs.core.virt import Carrier, Exclusive
 
 Condition = Literal["up", "down", "carrier", "reader", "frame", "gone"]
-_PIECE: Final = 1 << 20  # bytes of a capture file for each write
+_PIECE: Final = 1 << 20  # maximum number of bytes of a capture file that one write sends
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
     """An open stream of an interface: a line of the file `clients`.
 
-    pid, command: the process that has it open. file: the name of the stream. taken, waiting, dropped: frame counts.
+    pid, command: the process that has the stream open. file: the stream's name. taken, waiting, dropped: frame counts.
 
     >>> with v.open() as port:
     ...     v.clients[0].file
@@ -97,7 +97,7 @@ class Virt(Folder):
 
     Each use of an attribute reads its file, and setting the attribute writes the file. So changes by other programs are
     seen at once. virtfs(5), FILES, describes each file.
-    OSError: ENOENT, the interface is destroyed; other errors have the sentence of last_error.
+    OSError: ENOENT, the interface is destroyed; other errors have the text of last_error.
 
     >>> v.mtu = 1400
     >>> v.mtu, v.up, v.impair
@@ -230,7 +230,7 @@ class Virt(Folder):
 
         True is the verb alone, and False is its opposite: `up=False` is `down`, and `filter=False` is `-filter`. None
         leaves the verb out. A list repeats the verb. `no_inet="10.0.3.1/24"` is `-inet 10.0.3.1/24`.
-        OSError: virtfs refuses the line; `strerror` is the sentence of last_error.
+        OSError: virtfs refuses the line; `strerror` is the text of last_error.
 
         >>> v.set(mtu=1400, inet=["10.0.3.1/24", "10.0.4.1/24"], strict=True, impair="delay 20ms")
         >>> v.set(no_inet="10.0.4.1/24", strict=False, impair=False)
@@ -246,7 +246,7 @@ class Virt(Folder):
         self.write("ctl", line)
 
     def mark(self, text: str) -> None:
-        """Put a text into the open captures and the history of the interface, and into the events of the mount.
+        """Record a text in the open captures and the history of the interface, and in the events of the mount.
 
         >>> with v.capture() as file:
         ...     v.mark("step 2")
@@ -364,7 +364,7 @@ class Virt(Folder):
         """Wait until a condition is true: up, down, carrier, reader, frame (one arrives) or gone.
 
         timeout: the longest time to wait, in seconds; None waits for ever.
-        OSError: TimeoutError, the condition has not become true in this time; ENXIO, the interface is destroyed.
+        OSError: TimeoutError, the condition did not become true in this time; ENXIO, the interface is destroyed.
 
         >>> v.wait("carrier", timeout=5)
         """
@@ -373,5 +373,5 @@ class Virt(Folder):
 
 
 def _as_it_is(path: str, flags: int) -> int:
-    """Open a stream without the flags O_CREAT and O_TRUNC, which FileIO adds. Streams already exist."""
+    """Open a stream without the flags O_CREAT and O_TRUNC that FileIO adds, because the stream already exists."""
     return os.open(path, flags & ~(os.O_CREAT | os.O_TRUNC))

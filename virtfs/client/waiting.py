@@ -17,7 +17,7 @@ def read(fd: int, size: int, path: Path, timeout: float | None) -> bytes:
     """Read from a descriptor, and wait at most `timeout` seconds for data; None waits for ever.
 
     A descriptor that is read with a time-out gets O_NONBLOCK, because another reader may take the data after poll(2)
-    has reported them. OSError: that of read(2), with the path; TimeoutError: the time is over.
+    has reported them. OSError: errors of read(2), with the path. TimeoutError: no data arrived in time.
     """
     if timeout is not None and os.get_blocking(fd):
         os.set_blocking(fd, False)
@@ -25,7 +25,7 @@ def read(fd: int, size: int, path: Path, timeout: float | None) -> bytes:
 
 
 def repeat(call: Callable[[], T], fd: int, events: int, path: Path, timeout: float | None) -> T:
-    """Repeat a call until it no longer fails with EAGAIN, and wait in between. Errors: those of read()."""
+    """Repeat a call until it no longer fails with EAGAIN. In between, wait for `events`. Errors: as for read()."""
     end = None if timeout is None else monotonic() + timeout
     while True:
         try:

@@ -2,7 +2,7 @@
 
 Modules:
 
-    service         makes the parts of one mount bottom-up, and serves it
+    service         builds one mount from its parts, bottom-up, and serves it
     kernel          the netlink sockets, and the thread that uses them
     changes         notifies tasks when the text of a file has changed
     errors_by_user  the last error of each user
@@ -23,7 +23,7 @@ Modules:
     loan_sockets    the sockets behind fd
 
     commands        runs the lines written to ctl files
-    check           reports the error of a line without running the line
+    check           reports the error that a line would cause, without running the line
     virt_checks     rejects verbs that cannot succeed, before their line runs
     virt_verbs      the effect of each verb on an interface, and how a line is undone
     bridge_lines    the lines of ctl that recreate a bridge
@@ -34,10 +34,10 @@ Modules:
     state           the state of a mount as text
     statefile       the file that keeps this text for the next mount
     failed_lines    lines of the state file that could not be replayed
-    leftovers       removes taps and bridges of a killed server that no line mentions
+    leftovers       removes what a killed server left behind, unless the state file mentions it
     replay          recreates interfaces, bridges and cables from the state file
     diagnosis       the state of a server, for its log
     garbage         decides when Python's garbage collector runs
-    steps           measures the longest steps of trio's tasks, for the server's log
+    steps           finds the longest steps of trio's tasks, for the server's log
     reports         the texts of the report files
 """

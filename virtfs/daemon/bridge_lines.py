@@ -1,8 +1,8 @@
 """The lines of ctl that recreate a bridge.
 
-A mount's text has two lines for each bridge. The first one creates the bridge with the interfaces of the host that are
-its members, and precedes the lines of the mount's own interfaces. The second one configures the taps of
-these interfaces as ports.
+A mount's text has two lines for each bridge. The first one precedes the lines of the mount's own interfaces. It creates
+the bridge, with those members that are interfaces of the host. The second one follows them, and configures the taps of
+the mount as ports.
 """
 
 from collections.abc import Iterator, Mapping

@@ -94,7 +94,7 @@ def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str
 
 
 def check(rtnl: Rtnl, before: BridgeState, actions: tuple[Action, ...], taps: Mapping[str, str], ensure: bool) -> None:
-    """Raise the error with which carry_out() would refuse a line. before: the state of the bridge."""
+    """Raise the error that carry_out() would raise for a line. before: the state of the bridge."""
     _plan(rtnl, before, renamed(actions, taps), ensure)
 
 
@@ -104,12 +104,12 @@ def _plan(rtnl: Rtnl, before: BridgeState, actions: tuple[Action, ...], ensure: 
 
 
 def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Settings], left: Collection[str] = ()) -> None:
-    """Restore the state `to` of a bridge as far as possible. Errors are only logged.
+    """Restore a bridge to the state `to` as far as possible. Errors are only logged.
 
     The members are restored first, because addresses and the MTU depend on them.
     settings: the port settings that no verb sets, keyed by member name. They are restored only for the members that
     this call adds to the bridge, and for those in `left`. Other members keep what other programs have set.
-    left: the names of the members that the failed line may have removed. The line may also have added them again.
+    left: the names of the members that the failed line may have removed. The line may also have re-added them.
     """
     try:
         members = tuple(a for a in steps(bridge.look(), to) if a.verb in ("add", "delete"))
@@ -128,8 +128,8 @@ def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Setting
 def as_found(bridge: HostBridge, found: BridgeState) -> BridgeState:
     """Return the state to restore for a bridge that existed before virtfs attached to it.
 
-    Leave out a member if another program has removed it from the bridge and it now has addresses of its own. Leave out
-    these addresses too. Link-local addresses do not count.
+    If another program has removed a member from the bridge, and the member now has addresses, leave out the member and
+    these addresses. Link-local addresses do not count.
     """
     now = bridge.look()
     for member in found.members:

@@ -1,4 +1,4 @@
-"""The bridges of a mount: those that virtfs made, and existing ones to which the command `create` attached."""
+"""The bridges of a mount: those that virtfs made, and existing ones that the command `create` attached to."""
 
 import errno
 import logging
@@ -40,7 +40,7 @@ from virtfs.host.tap_protocol import TapDevice
 
 log = logging.getLogger(__name__)
 
-MANY = 500  # number of deleted taps after which all bridges are refreshed, so that these taps can be forgotten
+MANY = 500  # maximum length of _leaving; beyond it, all bridges are refreshed, which removes deleted taps from it
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +83,7 @@ class Bridges:
         self._leaving: dict[int, TapDevice] = {}
         self._doubts = 0  # number of refreshes scheduled so far
         self.recalled: lines.Recalled = {}  # what members of the killed server's bridges brought
-        self._settled = 0  # value of _doubts that the last refresh covers
+        self._settled = 0  # value of _doubts when the last completed refresh began
         self._doubted = trio.Event()
 
     def _sorted(self) -> list[_Managed]:
@@ -126,7 +126,7 @@ class Bridges:
         await self._change(self._allowed(bridge, user), actions, ensure=False)
 
     async def check(self, command: Command) -> None:
-        """Raise the error with which run() would refuse a command, if that error can be known beforehand."""
+        """Raise the error that run() would raise for a command, as far as it can be predicted."""
         name, taps = BridgeName(str(command.target)), self._registry.tap_names()
         managed = self._all.get(name)
         if command.kind == "create" and managed is not None:
@@ -138,7 +138,7 @@ class Bridges:
             await self._kernel.call(self._check, name, managed, command.actions, taps, ensure)
 
     async def check_change(self, bridge: Bridge, actions: tuple[Action, ...], user: User) -> None:
-        """Raise the error with which change() would refuse a line, if that error can be known beforehand."""
+        """Raise the error that change() would raise for a line, as far as it can be predicted."""
         managed, taps = self._allowed(bridge, user), self._registry.tap_names()
         await self._kernel.call(self._check, bridge.name, managed, actions, taps, False)
 
@@ -182,7 +182,7 @@ class Bridges:
         try:
             await self._look(managed)
         except OSError as refusal:
-            log.info("%s: cannot query the bridge; trying again: %s", managed.bridge.name, refusal.strerror)
+            log.info("%s: cannot query the bridge, trying again: %s", managed.bridge.name, refusal.strerror)
             self._doubt()
 
     async def _destroy(self, managed: _Managed) -> None:
@@ -225,7 +225,7 @@ class Bridges:
             managed.bridge.state = self._without_leaving(state)
 
     def leave(self, index: int, tap: TapDevice) -> None:
-        """Stop listing a tap of the daemon's network namespace as a member, because it is about to be deleted.
+        """Stop listing a tap of the daemon's namespace as a member of its bridge, before the tap is deleted.
 
         Otherwise, the lines of its bridge would mention the tap as if it were an interface of the host.
         """
@@ -243,7 +243,7 @@ class Bridges:
     # Changes by other programs
 
     def hear(self, event: Event) -> None:
-        """Schedule a refresh of the bridges if an event concerns a bridge or a member."""
+        """Schedule a refresh of the bridges if an event concerns one of them or a member."""
         indices = {managed.index for managed in self._all.values()}
         match event:
             case LinkChanged(None) if indices:
@@ -300,7 +300,7 @@ class Bridges:
     # The state as text
 
     def text(self, bridge: Bridge) -> str:
-        """Return the verbs that give a new bridge the current state of `bridge`."""
+        """Return verbs that give a new bridge the current state of `bridge`."""
         return lines.verbs(bridge.name, _described(self._get(bridge.name)))
 
     def lines_before(self) -> Iterator[str]:

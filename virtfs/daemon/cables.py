@@ -56,10 +56,10 @@ class Cables:
             yield ways
 
     def described(self) -> Iterator[tuple[Command, tuple[Way, Way], dict[str, object] | None]]:
-        """Yield three values for each cable.
+        """Yield a tuple for each cable: the command that would recreate it, its two directions, and its socket.
 
-        The first is the command that would recreate the cable. The second is its two directions, as in ways(). The
-        third is the object `socket` of status.json, or None if the cable connects two interfaces.
+        The directions are ordered as in ways(). The socket is the object `socket` of status.json, or None if the cable
+        connects two interfaces.
         """
         for joined in self._all:
             first, second = (end.virt.unit for end in joined.ends)
@@ -103,7 +103,7 @@ class Cables:
         await self.sockets.plug(interface, name, impairments)
 
     def check_join(self, first: Interface, second: Interface | SocketName) -> None:
-        """Raise the error with which join() or plug() would refuse a cable because of its ends."""
+        """Raise the error that join() or plug() would raise because of the ends of a cable."""
         ends = (first, second) if isinstance(second, Interface) else (first,)
         for end in ends:
             if end.virt.lost:
@@ -143,7 +143,7 @@ class Cables:
             await self.sockets.unplug(plugged)
 
     async def _remove(self, joined: Joined) -> None:
-        # Both ends may be destroyed at the same time. The second call waits until the first has removed the cable.
+        # Both ends may be destroyed at the same time. The second call waits for the first.
         async with joined.removing:
             if joined in self._all:
                 await joined.cable.stop()

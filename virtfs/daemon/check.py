@@ -1,6 +1,6 @@
-"""The command `check`: reports the error with which a line would fail, without running the line.
+"""The command `check`: reports the error that a line would cause, without running the line.
 
-Rights, ranges, and the names in the line are checked against the present state. Errors that only the kernel can
+Rights, ranges, and the names in the line are checked against the current state. Errors that only the kernel can
 detect, for example that an interface has no IPv6, appear only when the line runs.
 """
 
@@ -56,7 +56,7 @@ class LineChecks:
         self._failed = failed
 
     async def command(self, command: Command, user: User) -> None:
-        """Check a line of the mount's ctl. VirtError: the error with which the line would fail."""
+        """Check a line of the mount's ctl. VirtError: the error that the line would cause."""
         if command.kind in ("mark", "retry"):
             return
         if command.kind == "destroy" and self._failed.about(command.target):
@@ -82,7 +82,7 @@ class LineChecks:
             await self._verbs(existing, command.actions, user)
 
     async def verbs(self, of: Virt | Bridge, text: str, user: User) -> None:
-        """Check a line of the ctl of an interface or a bridge. VirtError: the error with which the line would fail."""
+        """Check a line of the ctl of an interface or a bridge. VirtError: the error that the line would cause."""
         if isinstance(of, Bridge):
             await self._bridges.check_change(of, await in_steps(parsing_verbs(text, BRIDGE)), user)
         else:

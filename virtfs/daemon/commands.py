@@ -1,6 +1,6 @@
 """Carries out commands: turns the bytes written to a ctl into changes, or into an errno.
 
-One command runs at a time. If a command fails, its user finds the reason in last_error.
+One command runs at a time. If a command fails, the user can read the reason in last_error.
 
 A signal to the writer cancels the methods below that have a parameter `user`. Cancellation ends a wait for the lock or
 for the lookup of a user. Once a line has begun to take effect, it is shielded from cancellation, so it completes.
@@ -54,7 +54,7 @@ YIELD = 64  # other tasks run after this many blank lines in a script
 
 
 async def at_once(user: User) -> None:
-    """Let other tasks run once, without queueing. This is the `turn` of callers that are not users of the mount."""
+    """Let other tasks run once, without queueing. Used as `turn` by callers that are not users of the mount."""
     await trio.lowlevel.checkpoint()
 
 
@@ -112,8 +112,8 @@ class Commands:
     ) -> None:
         """Run the lines that this write completes. Stop at the first line that fails.
 
-        of: the interface or bridge to which the ctl belongs, or None for the ctl of the mount.
-        script: keeps the unfinished line between writes. turn: waits until it is the user's turn.
+        of: the interface or bridge whose ctl is written, or None for the ctl of the mount.
+        script: keeps the unfinished line between writes. turn: waits for the user's turn, before each line.
         """
         with self._admitted(user):
             await self._follower.caught_up()
@@ -137,7 +137,7 @@ class Commands:
             await self._keep(user)
 
     async def _reap_locked(self) -> None:
-        """Remove the taps of the interfaces that the lines of a script have destroyed, before the write returns."""
+        """Remove the taps of the interfaces that this write has destroyed. The caller must not hold the lock."""
         if self._lifecycle.retired:
             with whole():
                 async with self.lock:
@@ -165,7 +165,7 @@ class Commands:
             raise self._errors.remember(located, user) from None
 
     async def _retry(self, text: str, user: User) -> None:
-        """Run the failed lines of the state file again. The caller must not hold the lock, since each line takes it."""
+        """Retry the failed lines of the state file. The caller must not hold the lock, since each line takes it."""
         self._refuse_at_end()
         parse(text)
         if not user.root:
@@ -202,7 +202,7 @@ class Commands:
     async def _keep(self, user: User) -> None:
         """Save the state after a command, even if the writer gets a signal.
 
-        If this fails, the command stays in effect, and last_error has the reason.
+        If this fails, the command stays in effect, and last_error tells the user why the save failed.
         """
         with whole():
             kept = await self._state.keep()
@@ -327,7 +327,7 @@ class Commands:
         return unit
 
     def _only_failed(self, command: Command) -> bool:
-        """Return whether a target exists only in failed lines of the state file. `destroy` drops such lines."""
+        """Return whether the target exists only in failed lines of the state file, which `destroy` drops."""
         target = command.target
         there = target in self._bridges if isinstance(target, str) else self._registry.find(Unit(int(target or 0)))
         return not there and self._state.failed.about(target)

@@ -25,7 +25,10 @@ OPENS = 100  # maximum number of open files to list
 
 
 class Diagnosis:
-    """Describes one mount. options: the mount options. idle: sleeps for the channel of the mount."""
+    """Describes one mount.
+
+    options: the mount options. idle: the Idle of the mount's channel, for its total sleep time.
+    """
 
     def __init__(self, registry: Registry, state: State, handles: Handles, options: str, idle: Idle) -> None:
         self._registry = registry
@@ -61,13 +64,13 @@ class Diagnosis:
 
 
 def log_unexpected_end(diagnosis: Diagnosis) -> None:
-    """Log the state of a mount that ends because of an exception. Call this while the exception is handled."""
+    """Log the state of a mount that ends because of an exception. Call this from the exception's handler."""
     log.critical("the mount is ending unexpectedly", exc_info=True, extra={"lines": diagnosis.lines()})
 
 
 @contextmanager
 def on_signal(diagnosis: Diagnosis) -> Iterator[None]:
-    """Log the state of a mount at each SIGUSR2, even if trio's loop does not run.
+    """Log the state of a mount at each SIGUSR2, even if trio's loop is stuck.
 
     Each SIGUSR2 also starts a new measurement of steps.
     """

@@ -1,6 +1,6 @@
 """Lines of the state file that could not be replayed.
 
-They stay in the file as comments. The command `retry` and the next mount run them again.
+They stay in the file as comments. The command `retry` and the next mount retry them.
 """
 
 from collections.abc import Iterator
@@ -42,9 +42,9 @@ class FailedLines:
             self._all.append(failed)
 
     def replace(self, before: FailedLine, after: FailedLine | None) -> None:
-        """Replace a failed line with the same line and a newer reason. If `after` is None, the line has run: drop it.
+        """Replace a failed line with `after`, which has a newer reason. If `after` is None, the line has run: drop it.
 
-        If the line has been superseded meanwhile, do nothing.
+        If the line was superseded in the meantime, do nothing.
         """
         for at, one in enumerate(self._all):
             if one is before:
@@ -52,7 +52,7 @@ class FailedLines:
                 return
 
     def supersede(self, target: object) -> None:
-        """Drop the failed lines about an interface or a bridge for which a user has given a newer command.
+        """Drop the failed lines about an interface or a bridge, because a user has given a newer command for it.
 
         target: the unit of the interface or the name of the bridge.
         """
@@ -63,7 +63,7 @@ class FailedLines:
         return any(target in _targets(one.command) for one in self._all)
 
     def still_made(self) -> list[str]:
-        """Return the names in `made` of taps and bridges that failed lines are about, sorted."""
+        """Return those names in `made` that failed lines are about, sorted."""
         targets = {target for one in self._all for target in _targets(one.command)}
         return sorted(self.made & {f"tap{target}" if isinstance(target, int) else str(target) for target in targets})
 
@@ -82,5 +82,5 @@ def _targets(command: Command | None) -> tuple[object, ...]:
 
 
 def replayable(line: str) -> str:
-    """Return a line of the state file without PREFIX, so that a line that failed before is replayed again."""
+    """Return a line of the state file without PREFIX, so that a line that failed earlier is retried."""
     return line.removeprefix(PREFIX)

@@ -41,9 +41,9 @@ def make_directory() -> tuple[Path, int]:
     """Make a run-time directory. Return its path, and the descriptor of the lock that marks it as in use.
 
     For root, the directory is in /run, and for other users in XDG_RUNTIME_DIR. If that place is full, missing or
-    read-only, the run-time directory is in the directory for temporary files.
-    Everyone may open files in it by name, but only its owner may list it. This function also removes the directories
-    left behind by killed daemons. In these, no process holds the lock.
+    read-only, the directory for temporary files is used instead.
+    Everyone may open files in the run-time directory by name, but only its owner may list it. This function also
+    removes the directories left behind by killed daemons, whose locks no process holds.
 
     VirtError: none of these places is usable; the errno is that of the last attempt.
     """
@@ -85,7 +85,7 @@ def _make_in(base: Path) -> tuple[Path, int]:
             if (directory / LOCK).exists():
                 undo.pop_all()
                 return directory, lock
-            # Another daemon found the directory unlocked, and removed it before this daemon took the lock. Try again.
+            # Another daemon found the directory unlocked, and removed it before this daemon locked it. Try again.
 
 
 def _locked(directory: Path) -> int:
@@ -123,10 +123,11 @@ class Fifos:
         self.directory, self._lock = make_directory()
         self._start = start
         self._feeds: OrderedDict[Unit, tuple[Interface, Feed]] = OrderedDict()  # the FIFO to check next is first
-        self._sought: dict[Unit, float] = {}  # the time until which every check includes a FIFO (trio.current_time)
+        # For each unit, the time (trio.current_time) until which every check includes its FIFO.
+        self._sought: dict[Unit, float] = {}
         self._soon: list[float] = []  # the pauses before the next checks, in reverse order
         self._follows = trio.Event()
-        self._troubles: dict[str, str] = {}  # the last failure logged for each virt; not logged again if it recurs
+        self._troubles: dict[str, str] = {}  # for each virt, the failure logged last, so as not to repeat it
 
     def path(self, virt: Virt) -> Path:
         """Return the path of an interface's FIFO."""
@@ -168,19 +169,19 @@ class Fifos:
             found[1].fifo.set_rights(virt.owner, virt.group, virt.mode & 0o444)
 
     def followed(self, unit: Unit) -> None:
-        """Schedule an early check of a FIFO for readers: a program has followed the symbolic link to it."""
+        """Schedule an early check of a FIFO for readers, because a program has followed the symbolic link to it."""
         if unit in self._feeds:
             self._sought[unit] = trio.current_time() + SOUGHT
             self._soon[:] = reversed(SOON)
             self._follows.set()
 
     async def run(self) -> None:
-        """Check FIFOs for readers every PAUSE seconds, until cancelled. A failure at one FIFO does not affect the rest.
+        """Check FIFOs for readers every PAUSE seconds, until cancelled. A failure at one FIFO does not affect others.
 
         A check looks at each FIFO that had a reader, or whose link was followed, in the last SOUGHT seconds, and at
-        IN_TURN of the others. So it takes no longer with thousands of interfaces. There is no cheaper way to notice
-        that a program opens a FIFO. inotify(7) reports an open(2) only when it has finished, and an open(2) of a FIFO
-        waits for a writer.
+        IN_TURN of the others. So a check takes no longer with thousands of interfaces. There is no cheaper way to
+        notice that a program opens a FIFO. inotify(7) reports an open(2) only when it has finished, and an open(2) of a
+        FIFO waits for a writer.
         """
         while True:
             with trio.move_on_after(self._soon.pop() if self._soon else PAUSE):

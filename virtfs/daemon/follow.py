@@ -27,7 +27,7 @@ STORM = 256  # maximum number of reports that are applied without letting other 
 ATTEMPTS = 10  # maximum number of queries for the place of a tap (interface.Place)
 REFRESHES = 5  # maximum number of queries for the state of a tap
 FEW = 8  # maximum number of reports that are applied in one step; each takes up to 0.2 ms
-_FAILED = "cannot apply the reports from the kernel; checking all interfaces: %s"
+_FAILED = "cannot apply the reports from the kernel, checking all interfaces: %s"
 PATIENCE = 1  # maximum number of seconds that caught_up() waits, even if reports keep coming
 
 
@@ -41,7 +41,7 @@ class Follower:
         self._changes = changes
         self._doubtful: dict[Interface, None] = {}
         self._doubt = trio.Event()
-        self._others = 0  # number of reports about network interfaces that are not in the registry
+        self._others = 0  # number of reports about network interfaces not in the registry
         self._certain = trio.Event()  # set while no check is pending, and when a check has failed
         self._certain.set()
 
@@ -88,7 +88,7 @@ class Follower:
         return bool(events)
 
     def up_to_date(self) -> bool:
-        """Apply the pending reports. Return whether all checks are finished, so that caught_up() need not wait."""
+        """Apply the pending reports. Return whether all checks have finished, so that caught_up() would not wait."""
         self.catch_up()
         return self._certain.is_set()
 
@@ -176,7 +176,7 @@ class Follower:
         try:
             await self.refresh(interface)
         except OSError as refusal:
-            log.info("%s: cannot query the host's end; trying again: %s", interface.virt.name, refusal.strerror)
+            log.info("%s: cannot query the host's end, trying again: %s", interface.virt.name, refusal.strerror)
             self.doubt(interface)
 
     async def count(self, interface: Interface) -> None:
@@ -286,7 +286,7 @@ class Follower:
             interface.set_host(*host)
         self.catch_up()
         # The recorder must move with the tap. If another task noticed the move first, that task moves the recorder,
-        # and this task waits until it has done so.
+        # and this one waits for it.
         await (interface.recorder.moved() if moved else interface.recorder.settled())
         return certain
 

@@ -13,11 +13,11 @@ import trio
 
 _YOUNG, _MIDDLE, _NEVER = 700, 5, 1_000_000  # see gc.set_threshold()
 MANY = 64  # minimum number of destroyed interfaces for a full collection
-WHILE = 3600  # seconds between two regular full collections
+WHILE = 3600  # seconds between two periodic full collections
 
 
 def settle() -> None:
-    """Stop Python from starting full collections itself. Exempt the present objects, which live until the end."""
+    """Stop Python from starting full collections. Exempt all present objects from collection, as they are permanent."""
     gc.set_threshold(_YOUNG, _MIDDLE, _NEVER)
     gc.freeze()
 
@@ -33,7 +33,7 @@ class Garbage:
         self._destroyed += 1
 
     def made(self, number: int) -> None:
-        """Record a new interface. Collect garbage if many have been destroyed. number: how many exist now."""
+        """Record a new interface. Collect garbage if many have been destroyed. number: how many interfaces exist."""
         if self._destroyed >= max(MANY, number // 4):
             self._destroyed = 0
             gc.collect()

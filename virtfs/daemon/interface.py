@@ -59,7 +59,7 @@ class Interface:
         # The interface index of the tap's master (for example a bridge) in the tap's namespace, or None.
         self.master = found.link.master
         self.reports = 0  # number of reports from the kernel about the host's end
-        # Whether virtfs is detached from the tap. If the tap vanishes meanwhile, `loans` makes it again.
+        # Whether virtfs is detached from the tap. If the tap vanishes meanwhile, `loans` recreates it.
         self.away = False
         self.meter: Meter | None = None  # counts the frames of a program that has the tap
         self._captures = captures
@@ -70,7 +70,7 @@ class Interface:
         """Apply the state of the host's end that the kernel reports. For a lost interface, do nothing.
 
         bridge: the name of the tap's bridge, or "" if the tap is in no bridge. None means that the name was not
-        queried. In that case the known name is kept if the master is unchanged.
+        queried. In that case the known name stays if the master is unchanged.
         """
         if self.virt.lost:
             return

@@ -1,4 +1,4 @@
-"""Removes taps and bridges that a killed server has left behind and that the state file does not mention.
+"""Removes taps and bridges that a killed server left behind, unless the state file mentions them.
 
 The state file reflects each command completely or not at all. A server that is killed during a command may have made a
 persistent tap or a bridge that is not recorded yet. It may also have moved a persistent tap to a namespace other than
@@ -57,9 +57,9 @@ def _note(command: Command, wanted: Wanted) -> None:
 
 
 def sweep(links: Links, mark: str, wanted: Wanted | None, open_tap: Callable[[Unit], Tap]) -> frozenset[str]:
-    """Remove the marked taps and bridges, except those that `wanted` lists in the same namespace. Blocks.
+    """Remove the marked taps and bridges. Keep those that `wanted` lists in the same namespace, and return their names.
 
-    Return the names of these exceptions.
+    Blocks. Failures are logged.
     wanted: None if the state file did not exist. A user who has removed that file may still need the persistent
     taps and bridges. So they only lose their marks, and belong to the host from then on.
     A bridge with a member whose addresses it may have adopted also only loses its mark, since deleting it could cut the
@@ -77,7 +77,7 @@ def sweep(links: Links, mark: str, wanted: Wanted | None, open_tap: Callable[[Un
                 _remove(links, found, open_tap)
                 log.info("removed %s, which an earlier server had left behind", found.name)
         except OSError as refusal:
-            log.warning("cannot remove %s, which an earlier server has left behind: %s", found.name, refusal.strerror)
+            log.warning("cannot remove %s, which an earlier server had left behind: %s", found.name, refusal.strerror)
     return frozenset(kept)
 
 

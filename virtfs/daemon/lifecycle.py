@@ -97,7 +97,7 @@ class Lifecycle:
         self._retired: list[tuple[str, TapDevice, bool]] = []
 
     def check_room(self) -> None:
-        """Raise VirtError if there is no room for one more interface.
+        """Raise VirtError if no further interface can be created.
 
         ENOSPC: the mount has the maximum number of interfaces. EMFILE: RLIMIT_NOFILE allows no more.
         """
@@ -231,7 +231,7 @@ class Lifecycle:
     async def destroy(self, interface: Interface, keep: bool = False) -> None:
         """Destroy an interface: remove its files, end blocked reads with ENXIO, and remove or restore its tap.
 
-        keep: whether a tap for which `persist` is set stays for the next mount.
+        keep: whether a tap with `persist` stays for the next mount.
         """
         await self.retire(interface, keep)
         await self.reap()
@@ -269,7 +269,7 @@ class Lifecycle:
     async def reap(self) -> None:
         """Remove the taps of retired interfaces.
 
-        Taps that virtfs found on the host stay. So do persistent taps that retire() was told to keep.
+        Taps that virtfs found on the host stay, and so do persistent taps that retire() was told to keep.
         """
         if not (retired := self._retired):
             return
@@ -279,7 +279,7 @@ class Lifecycle:
             if len(doomed) > 1:
                 await self._kernel.delete_taps(doomed)
         except (OSError, MemoryError) as refusal:
-            log.warning("cannot remove %d taps together; removing them one by one: %s", len(doomed), refusal)
+            log.warning("cannot remove %d taps together, removing them one by one: %s", len(doomed), refusal)
         finally:
             # Closing a tap that is not persistent removes it, too.
             await together(*(partial(self._kernel.close_tap, tap) for _name, tap, _deleted in retired if tap.fd >= 0))
@@ -292,7 +292,7 @@ class Lifecycle:
         return bool(self._retired)
 
     async def destroy_all(self) -> None:
-        """Destroy every interface at the end of the mount. Taps for which `persist` is set stay."""
+        """Destroy every interface at the end of the mount. Taps with `persist` stay."""
         # Restoring a tap that virtfs found takes a long time, so restore such taps concurrently.
         await together(*(partial(self.retire, interface, keep=True) for interface in self._registry))
         await self.reap()

@@ -35,8 +35,8 @@ from virtfs.host.peers import Peer, listen, peer_of
 
 log = logging.getLogger(__name__)
 
-DOORS = 64  # maximum number of sockets that wait for connections
-PATIENCE = 5  # seconds that a peer has to send its request
+DOORS = 64  # maximum number of listening sockets
+PATIENCE = 5  # maximum number of seconds to wait for a peer's request
 MOST, EACH = 256, 8  # maximum number of connections without a tap: of all users, and of each user except root
 
 
@@ -110,7 +110,7 @@ class LoanSockets:
                 )
 
     def _admit(self, peer: Peer) -> None:
-        """Count a connection. VirtError EBUSY: the user, or all users, have too many."""
+        """Count a connection. VirtError EBUSY: the user has too many, or all users together have."""
         if self._waiting.total() >= MOST or (peer.uid != 0 and self._waiting[peer.uid] >= EACH):
             raise VirtError(errno.EBUSY, "fd: too many connections are waiting for an answer: try again later")
         self._waiting[peer.uid] += 1

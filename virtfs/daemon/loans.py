@@ -1,8 +1,8 @@
 """Gives the tap of an interface to a program, and takes it back when the program's connection closes.
 
 A program that has the descriptor of a tap can change the tap, and can keep a copy of the descriptor. So virtfs
-never uses this descriptor again: it attaches to the tap anew (Tap.renew). If that fails because a copy exists, it makes
-the tap again (Tap.make_again), and the copy becomes useless.
+never uses this descriptor again: it reattaches to the tap (Tap.renew). If that fails because a copy exists, it
+recreates the tap (Tap.make_again), and the copy becomes useless.
 """
 
 import errno
@@ -37,11 +37,11 @@ from virtfs.host.tap_loan import Before, before, restore
 log = logging.getLogger(__name__)
 
 # The first attempts may fail: a killed process closes its descriptors one by one, and its children may end later.
-TRIES, PAUSE = 20, 0.025  # attempts to attach to a tap before it is made again, and seconds between two attempts
+TRIES, PAUSE = 20, 0.025  # attempts to reattach to a tap before it is recreated, and seconds between them
 
 
 class Loan:
-    """A loan of a tap. answer: the message for the program. was, found: the settings of the tap before the loan."""
+    """A loan of a tap. answer: the message for the program. was, found: the state of the tap before the loan."""
 
     def __init__(
         self, interface: Interface, request: Request, way: Given, user: User, was: Before, found: Found
@@ -80,7 +80,7 @@ class Loans:
 
         VirtError: ENXIO, the interface is gone; EACCES, EPERM, the user lacks the right; EBUSY, another program is
         reading the interface or has its tap, or the interface has a cable or an impairment; EOPNOTSUPP, the tap has
-        several queues. After an error nothing has changed.
+        several queues. After an error, nothing has changed.
         """
         way = Given.AWAY if request.lend else Given.SHARED if request.header else Given.PLAIN
         holder = Holder(peer.pid, peer.uid, alone=way is Given.AWAY)
@@ -108,7 +108,7 @@ class Loans:
         if wire.path is not None or wire.out.path is not None:
             raise VirtError(errno.EBUSY, f"{virt.name}/fd: {virt.name} has an impairment")
         if interface.tap.multi_queue:
-            raise VirtError(errno.EOPNOTSUPP, f"{virt.name}/fd: {virt.host.name} has several queues")
+            raise VirtError(errno.EOPNOTSUPP, f"{virt.name}/fd: {virt.host.name} has several queues and cannot be lent")
 
     async def _part(self, interface: Interface, request: Request, way: Given, peer: Peer) -> Loan:
         call, tap, links = self._kernel.call, interface.tap, self._kernel.links
@@ -160,9 +160,9 @@ class Loans:
                 await trio.sleep(PAUSE if attempt < TRIES else LONGEST)
 
     async def _attach(self, loan: Loan, force: bool) -> bool:
-        """Attach to the tap again. Return False if that fails, for example because another process still has the tap.
+        """Reattach to the tap. Return False if that fails, for example because another process still has the tap.
 
-        force: whether to make the tap again if attaching fails.
+        force: whether to recreate the tap if reattaching fails.
         """
         interface, call = loan.interface, self._kernel.call
         if interface.virt.lost:
@@ -174,7 +174,7 @@ class Loans:
         except TapTaken:
             if not force:
                 return False
-            log.warning("%s: a process has kept a descriptor of the tap; making the tap again", interface.virt.tap)
+            log.warning("%s: a process has kept a descriptor of the tap; recreating the tap", interface.virt.tap)
         except OSError as refusal:
             gone = refusal.errno == errno.ENXIO
             if interface.tap.attached:
@@ -184,11 +184,11 @@ class Loans:
                 return gone
             if not (force or gone):
                 return False
-            log.info("%s: making the tap again: %s", interface.virt.tap, refusal.strerror)
+            log.info("%s: cannot attach to the tap, recreating it: %s", interface.virt.tap, refusal.strerror)
         try:
             await call(_make_again, interface, self._kernel.links, loan)
         except OSError as refusal:
-            log.warning("%s: cannot attach to the tap; trying again: %s", interface.virt.tap, refusal.strerror)
+            log.warning("%s: cannot recreate the tap, trying again: %s", interface.virt.tap, refusal.strerror)
             return False
         link = replace(interface.found.link, tx_dropped=-interface.virt.host.dropped)  # the kernel counts from 0 again
         interface.found = replace(interface.found, link=link)
@@ -196,7 +196,7 @@ class Loans:
         return True
 
     async def _restore(self, loan: Loan) -> None:
-        """Restore the settings of a tap after virtfs has attached to it, and let the wire read the tap again."""
+        """Restore the settings of a tap after virtfs has reattached to it, and let the wire read from it again."""
         interface = loan.interface
         interface.away = False
         virt = interface.virt
@@ -271,7 +271,7 @@ def _attach_plain(tap: Tap, persist: bool) -> None:
 
 
 def _make_again(interface: Interface, links: Links, loan: Loan) -> None:
-    """Make a tap again and give it the settings that it had. Blocks."""
+    """Recreate a tap with the settings that it had. Blocks."""
     tap, host = interface.tap, interface.virt.host
     try:
         found = find(links, tap)

@@ -47,7 +47,7 @@ async def move(kernel: Kernel, follower: Follower, interface: Interface, name: s
     try:
         await follower.look_for(interface)
     except OSError as refusal:  # the move itself has succeeded
-        log.info("%s: cannot query the moved tap; trying again: %s", interface.virt.name, refusal.strerror)
+        log.info("%s: cannot query the moved tap, trying again: %s", interface.virt.name, refusal.strerror)
         follower.doubt(interface)
 
 
@@ -85,7 +85,7 @@ def _give_back(links: Links, tap: TapDevice, host: HostEnd) -> None:
 
 
 async def refuse_moves(kernel: Kernel, interface: Interface, actions: tuple[Action, ...]) -> None:
-    """Refuse a line that moves an existing interface and has more verbs after netns.
+    """Refuse a line that has verbs after the `netns` that moves an existing interface.
 
     A move removes routes and queueing disciplines, and moving back would not restore them. So a move cannot be undone,
     and netns must be the last verb. A tap that is already in the namespace does not move, so its line is accepted.

@@ -61,7 +61,7 @@ class Registry:
         return interface
 
     def of(self, virt: Virt) -> Interface:
-        """Return the interface to which this virt belongs. VirtError: ENXIO, the interface was destroyed."""
+        """Return the interface that this virt belongs to. VirtError: ENXIO, the interface was destroyed."""
         interface = self._all.get(virt.unit)
         if interface is None or interface.virt is not virt:
             raise VirtError(errno.ENXIO, f"{virt.name} is gone")

@@ -35,7 +35,7 @@ class Lines(Protocol):
     async def run_line(self, text: str, user: User, made: frozenset[str] | None = None) -> None:
         """Run a line. The caller holds the lock.
 
-        made: the names of the taps and bridges that an earlier run of virtfs made. None for a user's line.
+        made: the names of the taps and bridges that an earlier run of virtfs made. None: a user wrote the line.
         """
 
 
@@ -62,7 +62,7 @@ class Replay:
     async def run(self, text: str, created: bool = False) -> bool:
         """Run every line. Return False if the mount ended before all lines had run.
 
-        created: whether the state file did not exist before this mount.
+        created: whether this mount created the state file.
         """
         self._bridges.recalled = adopted_before(text)
         self._failed.made = made_before(text) | await self._sweep(text, created)
@@ -76,7 +76,7 @@ class Replay:
         return not self._lines.ended
 
     async def _sweep(self, text: str, created: bool) -> frozenset[str]:
-        """Remove the leftovers of a killed server that are not in the state file. Return the names of those kept."""
+        """Remove leftovers of a killed server. Keep those in the state file, and return their names."""
         kernel = self._kernel
         if not kernel.mark:
             return frozenset()
@@ -84,9 +84,9 @@ class Replay:
         return await kernel.call(sweep, kernel.links, kernel.mark, wanted, kernel.open_tap)
 
     async def retry(self) -> None:
-        """Run the failed lines again, each as a separate command. Users' commands may run in between.
+        """Retry the failed lines, each as a separate command. Users' commands may run in between.
 
-        VirtError: some lines have failed again; the errno and the reason are those of the first such line.
+        VirtError: some lines failed again; the errno and the reason are those of the first one.
         """
         refusals, done = [], 0
         for one in self._failed:
@@ -104,7 +104,7 @@ class Replay:
             self._events.emit("retry", "state", done=done, failed=len(refusals))
         if refusals:
             first, tried = refusals[0], done + len(refusals)
-            counts = f"{len(refusals)} of {tried} lines failed again; the first is " if tried > 1 else ""
+            counts = f"{len(refusals)} of {tried} lines failed again; first error: " if tried > 1 else ""
             raise VirtError(first.errno, f"{counts}{first.strerror}")
 
     async def _attempt(self, line: str) -> FailedLine | None:

@@ -25,7 +25,7 @@ from virtfs.forward.wire import Wire
 
 
 class Reports:
-    """Makes the texts of report files (files.tree.Reports).
+    """Generates the texts of the report files (files.tree.Reports).
 
     options: the mount options. limits: the limits of the mount. memory: the memory accounts of the mount. status.json
     shows all three.
@@ -84,7 +84,7 @@ class Reports:
     def ctl(self, virt: Virt | None) -> str | Iterator[str]:
         """Return the verbs of one interface. If `virt` is None, return the lines that recreate the whole mount.
 
-        The lines of the mount come in pieces, which belong to one snapshot.
+        The lines of the mount come in pieces of one snapshot.
         """
         return self._state.pieces() if virt is None else self._state.verbs(virt)
 

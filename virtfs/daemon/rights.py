@@ -1,4 +1,4 @@
-"""Converts chmod(2) and chown(2) on the files of an interface into the verbs `mode`, `owner` and `group`."""
+"""Converts chmod(2) and chown(2) of the files of an interface into the verbs `mode`, `owner` and `group`."""
 
 import errno
 

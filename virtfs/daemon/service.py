@@ -1,4 +1,4 @@
-"""Serve one mount: make its parts bottom-up, run them in one nursery, and shut them down in order."""
+"""Serve one mount: build its parts bottom-up, run them in one nursery, and shut them down in order."""
 
 import errno
 import logging
@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 BUFFER = 8 << 20  # size of a socket buffer in bytes
-AGAIN = 2  # seconds after which a failed save of the state is tried again
+AGAIN = 2  # seconds after which a failed save of the state is retried
 
 
 class Daemon:
@@ -176,7 +176,7 @@ async def serve(
     fuse_fd: a descriptor of /dev/fuse for the mount. The caller closes it after this function returns.
     ready: called once, when the mount answers requests.
     state: the path of the file that keeps the text of ctl for the next mount, or None. The interfaces in this file are
-    made before any request is answered.
+    created before any request is answered.
     options: the mount options that status.json shows.
 
     On return, blocked readers have received ENXIO, and the taps are removed or restored.
@@ -328,7 +328,7 @@ def _pair() -> tuple[trio.socket.SocketType, socket.socket, int]:
     size = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     if size < 4 * SLOW_REPLY:
         raise VirtError(errno.ENOBUFS, f"a socket buffer has only {size} bytes: increase net.core.wmem_max")
-    # The kernel also charges its overhead for a message to the buffer (net/unix/af_unix.c). So a message may take only
+    # The kernel also charges the buffer for the overhead of a message (net/unix/af_unix.c). So a message may take only
     # half of the buffer.
     return trio.socket.from_stdlib_socket(ours), theirs, min(size // 2, LONGEST_REQUEST)
 
@@ -336,7 +336,7 @@ def _pair() -> tuple[trio.socket.SocketType, socket.socket, int]:
 def _workers(longest: int) -> int:
     """Return the number of requests that libfuse may answer concurrently without filling the socket pair.
 
-    An answer has up to SLOW_REPLY bytes. If the pair were full, libfuse's write would block the only thread. The same
-    thread reads the other end, so the server would hang.
+    An answer has up to SLOW_REPLY bytes. If the pair were full, libfuse's write would block the only thread, which also
+    reads the other end. So the server would hang.
     """
     return max(2, longest // SLOW_REPLY)

@@ -23,11 +23,11 @@ from virtfs.host.sockets import OwnSocket, Rights
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5  # seconds that making the socket may take; other commands wait meanwhile
+PATIENCE = 5  # maximum number of seconds for making the socket; other commands wait meanwhile
 
 
 class Plugged:
-    """One cable, with its interface and its impairments. It reports what happens to the connection."""
+    """One cable, with its interface and its impairments. Its methods report what happens to the connection."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Plugged:
         self._events.emit("connect", virt, socket=self.name)
 
     def disconnected(self, reason: VirtError | None) -> None:
-        """Report the end of a connection. reason: None if the cable has been removed."""
+        """Report the end of a connection. reason: the error that ended it, or None if the cable was removed."""
         virt = self.interface.virt.name
         if reason is not None:
             log.warning("%s: disconnected from %s: %s", virt, self.name, reason.strerror)
@@ -105,7 +105,7 @@ class SocketCables:
 
         impairments: "in" is the direction from the socket, and "out" is the opposite direction.
         VirtError: as for host.sockets.listen(), if the cable has a socket of its own; ETIMEDOUT, making that socket
-        takes too long; EMFILE, ENFILE, ENOMEM.
+        took too long; EMFILE, ENFILE, ENOMEM.
         """
         own = await self._own_socket(interface, name)
         impaired: list[ImpairedPath] = []
@@ -116,7 +116,7 @@ class SocketCables:
             said = dict(impairments)
             unit = interface.virt.unit
             for direction in BOTH:
-                # The names of the random streams are the same in each run of virtfs.
+                # The names of the random streams must be the same in each run of virtfs.
                 stream = f"{unit}>{name}" if direction == "out" else f"{name}>{unit}"
                 path = plugged.cable.impair(said.get(direction, UNIMPAIRED), direction, stream)
                 if path is not None:
@@ -161,7 +161,7 @@ class SocketCables:
 
     async def unplug(self, plugged: Plugged) -> None:
         """Remove a cable."""
-        # Two tasks may remove the cable at the same time. The second waits until the first has removed it.
+        # Two tasks may remove the cable at the same time. The second waits for the first.
         async with plugged.removing:
             if plugged in self._all:
                 await plugged.cable.stop()

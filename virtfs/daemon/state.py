@@ -47,7 +47,7 @@ class State:
         self._lock = lock
         self._events = events
         self._ended = False
-        # The lines of `ctl` of each interface, by unit, and what they were made from: virt, its version, owner, group.
+        # For each unit, what its lines of `ctl` were made from (virt, its version, owner and group), and the lines.
         self._made: dict[Unit, tuple[tuple[object, ...], list[str]]] = {}
         self._told = 0  # errno of the last event `unsaved`; 0 after `saved`
 
@@ -61,8 +61,7 @@ class State:
         """Return the lines that recreate every interface, bridge and cable.
 
         Comments record what the lines cannot express: the taps and bridges that virtfs made and that outlive the
-        daemon, the interfaces of open clone files, and the lines of the state file that could not be
-        replayed.
+        daemon, the interfaces of open clone files, and the lines of the state file that could not be replayed.
         """
         text = "".join(f"{line}\n" for line in self._lines())
         if len(self._made) > len(self._registry):
@@ -70,9 +69,9 @@ class State:
         return text
 
     def pieces(self) -> Iterator[str]:
-        """Yield empty pieces while the lines are made, so that other tasks may run in between, and then the text.
+        """Yield the text as the last piece. Before it, yield empty pieces, so that other tasks can run between them.
 
-        The whole text is a snapshot, taken with the last piece.
+        The text is a snapshot, taken with the last piece.
         """
         for interface in self._registry:
             self._lines_of(interface.virt)
@@ -92,7 +91,7 @@ class State:
         yield from self.failed.comments()
 
     def _lines_of(self, virt: Virt) -> list[str]:
-        """Return the lines that recreate an interface. They are made again only after the interface has changed."""
+        """Return the lines that recreate an interface. They are cached until the interface changes."""
         names = self._accounts.user_name(virt.owner), self._accounts.group_name(virt.group)
         source = virt, virt.version, *names
         known = self._made.get(virt.unit)
@@ -111,7 +110,7 @@ class State:
         ]
 
     def _verbs_of(self, virt: Virt, *, makes: bool = False) -> tuple[list[tuple[Action, ...]], list[Action]]:
-        """Return verbs that recreate the state of `virt`, as lines, and the actions that no line can express."""
+        """Return lines of verbs that recreate the state of `virt`, and the actions that no line can express."""
         user, group = self._accounts.user_name(virt.owner), self._accounts.group_name(virt.group)
         divided = [writable(actions) for actions in verbs_of(virt, user, group, makes=makes)]
         return [line for line, _ in divided if line], [action for _, others in divided for action in others]
@@ -119,7 +118,7 @@ class State:
     async def keep(self) -> bool:
         """Save the state if there is a state file.
 
-        Return False if this failed. The caller should then try again later. `unsaved` has the reason.
+        Return False on failure: the caller should try again later, and `unsaved` has the error.
         The caller must not hold the lock: _snapshot() takes it, so that the saved text reflects the effect of each
         command completely or not at all.
         """
@@ -141,7 +140,7 @@ class State:
 
     @property
     def unsaved(self) -> Unsaved | None:
-        """The reason why the state file is out of date. None if it is up to date, or if there is no state file."""
+        """The error that keeps the state file out of date. None if the file is up to date, or if there is none."""
         return None if self.file is None else self.file.unsaved
 
     def report(self) -> dict[str, object] | None:
@@ -167,7 +166,7 @@ class State:
                 await self._bridges.catch_up()
                 text = await in_slices(self.pieces())
                 if self._bridges.settled:
-                    break  # otherwise a bridge has changed since, and the text may be inconsistent
+                    break  # otherwise a bridge has changed meanwhile, and the text may be inconsistent
             return text
 
     def end(self) -> None:

@@ -19,13 +19,13 @@ from virtfs.forward.tasks import in_thread
 
 log = logging.getLogger(__name__)
 
-# Starts a comment line. The line lists the taps and bridges that virtfs made and that outlive the daemon.
+# The start of a comment line that lists the taps and bridges that virtfs made and that outlive the daemon.
 MADE = "# made: "
 MOST = 16 << 20  # maximum size of the file in bytes; 4000 interfaces take about 2 MiB
 
 
 class Unsaved(NamedTuple):
-    """The reason why the file is out of date. since: the time of the first failed save, in seconds since 1970."""
+    """The error that keeps the file out of date. since: the time of the first failed save, in seconds since 1970."""
 
     refusal: VirtError
     since: float
@@ -42,10 +42,10 @@ class StateFile:
     def __init__(self, path: Path) -> None:
         """path: the path of the file. A symbolic link is resolved here, and later changes of the link are ignored."""
         self.path = Path(os.path.realpath(path))
-        self.created = False  # whether load() has created the file
+        self.created = False  # whether load() created the file
         self._locked = -1  # the descriptor that holds the lock
         self._text: str | None = None
-        self.unsaved: Unsaved | None = None  # None if the last save() has succeeded
+        self.unsaved: Unsaved | None = None  # None if the last save() succeeded
         self._one = trio.Lock()
 
     async def load(self) -> str:
@@ -88,7 +88,7 @@ class StateFile:
         """Write a snapshot if it differs from the last one. Return False if this failed.
 
         An error is stored in `unsaved`. It is logged, unless the previous save failed with the same error.
-        snapshot: returns the text to save, or None if the state must not be saved any more. It is called after earlier
+        snapshot: returns the text to save, or None if the state must no longer be saved. It is called after earlier
         saves have ended, so that an older text never replaces a newer one.
         """
         async with self._one:

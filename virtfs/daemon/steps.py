@@ -3,7 +3,7 @@
 A step is what a task does from one checkpoint to the next. No other task runs meanwhile, so a long step delays all
 users.
 
-Measuring costs several µs a step, so it begins only with the first SIGUSR2 (daemon/diagnosis.py).
+Measuring costs several µs per step, so it starts only at the first SIGUSR2 (daemon/diagnosis.py).
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class Steps(trio.abc.Instrument):
     """Keeps the MOST longest steps since `begin`. For use in trio's thread only.
 
     clock: returns the time in ns. processor: returns the processor time of the thread in ns. slept: returns the time in
-    ns that tasks have slept within steps (fuse.idle). It does not count towards the length of a step.
+    ns that tasks have slept within steps (fuse.idle). That time does not count towards the length of a step.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Steps(trio.abc.Instrument):
         # The values of clock(), processor() and slept() when the current step began; 0 if there is none.
         self._step = 0, 0, 0
         self._longest: list[Step] = []
-        self._enough = 0  # a step is kept only if it is longer than this, in ns
+        self._enough = 0  # in ns; only longer steps are kept
         self.running = False
         self.count = 0  # the number of steps since begin()
 
@@ -57,7 +57,7 @@ class Steps(trio.abc.Instrument):
         self._longest, self._enough, self.count, self._begun = [], 0, 0, self._clock()
 
     def longest(self) -> list[Step]:
-        """Return the longest steps, the longest first."""
+        """Return the longest steps, longest first."""
         return sorted(self._longest, key=lambda step: -step.length)
 
     def lines(self) -> list[str]:

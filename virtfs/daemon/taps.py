@@ -55,7 +55,7 @@ def open_tap(open_here: OpenTap, links: Links, unit: Unit, netns: str) -> tuple[
 
 
 def find(links: Links, tap: TapDevice) -> Found:
-    """Return an attached tap as it is now."""
+    """Return the current state of an attached tap."""
     link, addresses, bridge = look(links, tap)
     member = None if link.master is None else membership(tap, links)
     return Found(link, addresses, links.addresses_in_full(tap), bridge, member)
@@ -104,7 +104,7 @@ def host_end(link: Link, addresses: tuple[IpInterface, ...], bridge: str = "") -
 
 
 def put_back(links: Links, tap: TapDevice, found: Found) -> None:
-    """Restore those settings of an attached tap that verbs can change, even if another program has changed them.
+    """Restore those settings of an attached tap that verbs can change, even if another program changed them.
 
     Features, queueing disciplines, and the port settings of a tap that has stayed in its bridge are not restored.
     VirtError: errors from the kernel. It is not an error if the tap is gone.

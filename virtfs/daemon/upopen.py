@@ -45,15 +45,15 @@ class HostFollowsOpens:
         self._look = look
         self._lock = lock
         self._start = start
-        self._carrier = True  # the carrier as it was last set
+        self._carrier = True
 
     @property
     def carrier(self) -> bool:
-        """The carrier as it was last set."""
+        """The carrier state that virtfs set last."""
         return self._carrier
 
     async def first_open(self) -> None:
-        """Update the host's end before the first open is answered. If the kernel returns an error, the open fails.
+        """Update the host's end before the first open is answered. If the kernel refuses the update, the open fails.
 
         Cancellation ends the wait for the lock. An update that has begun completes.
         """

@@ -39,10 +39,10 @@ class VirtChecks:
     async def check(self, interface: Interface | None, actions: tuple[Action, ...], user: User) -> None:
         """Raise VirtError for the first verb that cannot succeed.
 
-        interface: the interface that the line changes, or None if the line creates an interface or a cable.
+        interface: the interface that the line changes. None if the line creates an interface or a cable.
         EPERM: the user may not use the verb. ENXIO: the tap is gone. ERANGE: the value exceeds a limit of the mount.
-        EINVAL: the verb, user or group is unknown. EBUSY: a program has the tap. ENOBUFS: the tap's
-        queue could take too much kernel memory.
+        EINVAL: the verb, user or group is unknown. EBUSY: a program has the tap.
+        ENOBUFS: the tap's queue could take too much kernel memory.
         """
         if interface is not None and not user.root:
             self._check_queue(interface.virt.host, actions)
@@ -62,14 +62,14 @@ class VirtChecks:
         if verb is None or action.verb not in EFFECTS:
             raise VirtError(errno.EINVAL, f'unknown verb "{action.verb}"')
         if verb.root_only and not user.root:
-            raise VirtError(errno.EPERM, f'"{action.verb}" is for root alone')
+            raise VirtError(errno.EPERM, f'only root may use "{action.verb}"')
         if interface is None:
             return
         virt = interface.virt
         if action.verb == "mode" and not user.root and user.uid != virt.owner:
-            raise VirtError(errno.EPERM, '"mode" is for root and the owner alone')
+            raise VirtError(errno.EPERM, 'only root and the owner may use "mode"')
         if action.verb == "link" and not user.root and virt.antispoof:
-            raise VirtError(errno.EPERM, '"link" is for root alone while antispoof is on')
+            raise VirtError(errno.EPERM, 'only root may use "link" while antispoof is on')
         holder = interface.ports.frame.seats.holder
         if holder is not None and (
             action.verb in HELD
@@ -94,7 +94,7 @@ class VirtChecks:
             raise VirtError(
                 errno.ENOBUFS,
                 f"{frames} frames of {mtu} bytes can take {size} bytes of kernel memory: "
-                f"one user may take {most} (mount option max_user_memory)",
+                f"the limit for one user is {most} (mount option max_user_memory)",
             )
 
     def _check_limits(self, action: Action) -> None:

@@ -1,4 +1,4 @@
-"""What each verb of core.verbs does to an interface, and how a line that fails is undone.
+"""The effect of each verb of core.verbs on an interface, and how a line is undone.
 
 An effect is a method that takes an interface and the verb's arguments. Effects contain no code for undoing a line. If a
 line fails, the interface is compared with its state before the line ran, and the verbs that restore that state are
@@ -214,7 +214,7 @@ class VirtVerbs:
         interface.virt.set(persist=on)
 
     async def _carrier(self, interface: Interface, when: Carrier) -> None:
-        """Set the condition under which the tap has a carrier, and unplug the tap or plug it in.
+        """Set when the tap has a carrier (`when`), and unplug the tap or plug it in accordingly.
 
         After a loss of carrier, the kernel still sends frames to the tap for up to a second (net/core/link_watch.c). So
         the filter of an unplugged tap rejects all of them.
@@ -230,7 +230,7 @@ class VirtVerbs:
         await interface.opening.follow()
 
     async def _impair(self, interface: Interface, impairments: Impairments) -> None:
-        # Only creating a path can fail. So create paths before removing any: an undo then need not create a path again.
+        # Only creating a path can fail. So create paths before removing any: then an undo never has to create one.
         for direction, impairment in sorted(impairments, key=lambda one: one[1].harmless):
             interface.impairments.set(direction, impairment)
 
@@ -240,7 +240,7 @@ class VirtVerbs:
         interface.virt.set(filter=expression.strip())
 
     async def _attach(self, interface: Interface, program: Program | None) -> None:
-        """Attach a filter to the tap and to its recorder. If either attempt fails, both keep their earlier filter."""
+        """Attach a filter to the tap and to its recorder. If either step fails, both keep their earlier filter."""
         before = interface.recorder.program
         if interface.virt.carrier == "off":
             await interface.recorder.refilter(program)  # the tap rejects all frames

@@ -1,8 +1,9 @@
 """The pytest plugin: fixtures for tests that need a network. doc/testing.md describes them.
 
-It imports only client and core. pytest loads only the module plugin, which imports the others when a test uses them.
+The package imports only client and core. pytest loads only the module plugin, which imports the other modules when a
+test uses them.
 
-    plugin      the fixtures, and the captures of a failed test
+    plugin      the fixtures, and the captures for failed tests
     server      a mount that ends with the process that started it
     netns       a network namespace, and programs in it
     lab         hosts with addresses, and cables between them

@@ -10,25 +10,25 @@ from virtfs.client.mount import Mount
 from virtfs.client.virt import Virt
 from virtfs.core.pcapng import PACKET
 
-_LONGEST: Final = 180  # characters of a file's name before "-virtN.pcapng"; Linux allows 255 bytes
+_LONGEST: Final = 180  # maximum length of a name before "-virtN.pcapng"; Linux allows 255 bytes in all
 
 
 class Saved(NamedTuple):
-    """A file that was written. line: its line in the report."""
+    """A file that was written. line: the line about it in the report."""
 
     path: Path
     line: str
 
 
 def save(net: Mount, test: str, directory: Path) -> list[Saved]:
-    """Write the history of each interface that has one as `<test>-virtN.pcapng`. Return what was written.
+    """Write each interface's history, unless it is empty, to `<test>-virtN.pcapng`. Return the files written.
 
-    test: the node ID of the test, such as "test_link.py::test_ping[20ms]". directory: is made if it does not exist.
+    test: the node ID of the test, such as "test_link.py::test_ping[20ms]". directory: made if it does not exist.
     OSError: a file cannot be written, or the mount has ended.
     """
     saved = []
     for virt in net:
-        with suppress(FileNotFoundError):  # destroyed meanwhile, by a program that the test has started
+        with suppress(FileNotFoundError):  # a program that the test started has destroyed the interface
             recording = virt.history()
             if count := _frames(recording):
                 _make(directory)
@@ -40,7 +40,7 @@ def save(net: Mount, test: str, directory: Path) -> list[Saved]:
 
 
 def file_name(test: str) -> str:
-    """Return a name for the files of a test: its node ID without characters that are special to a shell or file system.
+    """Return a test's node ID without characters that are special to a shell or file system, for names of files.
 
     >>> file_name("tests/test_link.py::test_ping[20ms, lossy]")
     'tests-test_link.py-test_ping-20ms-lossy'

@@ -1,4 +1,4 @@
-"""Lab: hosts of the kernel, each in a network namespace of its own, and cables between them."""
+"""Lab: hosts, each with a network namespace of its own, and cables between them."""
 
 import os
 import subprocess
@@ -11,15 +11,15 @@ from virtfs.client.mount import Cable, Mount
 from virtfs.client.virt import Virt
 from virtfs.testing.netns import Netns
 
-_PATIENCE: Final = 30.0  # seconds for the kernel to see a carrier
+_PATIENCE: Final = 30.0  # maximum number of seconds to wait for a carrier
 
 
 @dataclass(frozen=True, repr=False)
 class Host:
     """A host: the network stack of a namespace, whose only wire leads to an interface of the mount.
 
-    name: the description of the interface. netns: the namespace, which has the tap. virt: the interface at the other
-    end of the wire. addresses: those of the tap, with prefix lengths.
+    name: also the description of the interface. netns: the namespace, which has the tap. virt: the interface at the
+    other end of the wire. addresses: the addresses of the tap, with prefix lengths.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Lab:
     """
 
     def __init__(self, net: Mount, make_netns: Callable[[], Netns]) -> None:
-        """net: the mount for the interfaces. make_netns: makes a namespace, which its owner closes after the test."""
+        """net: the mount for the interfaces. make_netns: makes a namespace, which Lab does not close."""
         self.net = net
         self._make_netns = make_netns
         self._hosts: dict[str, Host] = {}
@@ -88,8 +88,8 @@ class Lab:
     def host(self, name: str, *addresses: str, **verbs: Unpack[VirtVerbs]) -> Host:
         """Make a host with these addresses, each with its prefix length, and wait until its interface has a carrier.
 
-        verbs: further verbs for its interface, such as mtu=9000. Its program side is free: connect it with cable(), or
-        open it with `host.virt.open()`.
+        verbs: further verbs for its interface, such as mtu=9000. Nothing is connected to the virt yet: use
+        cable(), or open it with `host.virt.open()`.
         ValueError: there is already a host with this name. OSError: virtfs refuses an address or a verb.
 
         >>> lab.host("c", "10.0.0.3/24", "fd00::3/64", mtu=1400).virt.host.addresses
@@ -139,7 +139,7 @@ class Lab:
         return self._hosts[name]
 
     def __iter__(self) -> Iterator[Host]:
-        """Yield the hosts, in the order in which they were made.
+        """Yield the hosts, in order of creation.
 
         >>> [host.name for host in lab][:2]
         ['a', 'b']

@@ -14,8 +14,8 @@ from virtfs.testing.server import dying_with_us
 
 N = TypeVar("N", bound="Netns")
 
-# The holder keeps the namespace alive. Neighbours stay known for an hour: the kernel would otherwise check them with an
-# ARP request at a random time (net/core/neighbour.c), and a seeded impairment would lose different frames in each run.
+# The holder keeps the namespace alive. Neighbour entries stay valid for an hour. Otherwise the kernel would check them
+# with ARP requests at random times (net/core/neighbour.c), and a seeded impairment would lose other frames in each run.
 _HOLD = """
 ip link set lo up
 for family in ipv4 ipv6; do
@@ -32,8 +32,8 @@ exec sleep infinity
 class Netns:
     """A new network namespace, with lo up and nothing else.
 
-    It has no name. Its process ID, `pid`, stands for it in the verb netns and in `nsenter --net=…`. It ends with
-    close(), or when the process that made it ends.
+    It has no name. In the verb netns, the process ID `pid` stands for it; in `nsenter --net=…`, the file `path` does.
+    It ends with close(), or when the process that made it ends.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Netns:
     def start(self, *words: "str | os.PathLike[str]", **options: Any) -> "subprocess.Popen[str]":
         """Start a program in the namespace. close() kills it if it is still running.
 
-        options: keyword arguments of subprocess.Popen(). Its streams are text.
+        options: keyword arguments of subprocess.Popen(). The program's streams are text.
 
         >>> netns.start("sleep", "60").poll() is None
         True
@@ -102,7 +102,7 @@ class Netns:
         return program
 
     def close(self) -> None:
-        """Kill all programs in the namespace except this one, and release it; idempotent."""
+        """Kill all programs in the namespace except this one, and release the namespace; idempotent."""
         for pid in self._inside():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -111,7 +111,7 @@ class Netns:
             program.wait()
             for pipe in (program.stdin, program.stdout, program.stderr):
                 if pipe is not None:
-                    with suppress(OSError):  # flushing what the program has not read
+                    with suppress(OSError):  # close() flushes, although the program no longer reads
                         pipe.close()
         self._started.clear()
 

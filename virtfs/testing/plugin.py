@@ -1,4 +1,4 @@
-"""Fixtures for tests that need a network, and captures of a failed test. pytest loads this module in every run.
+"""Fixtures for tests that need a network, and captures for failed tests. pytest loads this module in every run.
 
 It imports the other modules only when a test uses a fixture, so that other test suites are not slowed down.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from virtfs.testing.server import Server
 
 _SERVER: Final[pytest.StashKey[Server]] = pytest.StashKey()
-_PROPERTY: Final = "virtfs_capture"  # in the report of a test, and so in JUnit's XML
+_PROPERTY: Final = "virtfs_capture"  # a property in the report of a test, and so in JUnit's XML
 _NET_ADMIN, _SYS_ADMIN = 12, 21  # capabilities(7), include/uapi/linux/capability.h
 
 
@@ -120,7 +120,7 @@ def pytest_runtest_makereport(
             lines = [line for _, line in saved]
             properties: list[tuple[str, object]] = [(_PROPERTY, str(path)) for path, _ in saved]
             report.user_properties += properties
-            item.user_properties += properties  # JUnit's XML has those of the last report of the test
+            item.user_properties += properties  # for JUnit's XML, which has those of the test's last report
         except OSError as error:
             lines = [f"no captures: {error}"]
         if lines:

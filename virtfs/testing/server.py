@@ -19,20 +19,20 @@ from virtfs.client.started import search_path
 from virtfs.client.virt import Virt
 
 HISTORY: Final = "256K"  # bytes of recent frames that each interface keeps
-PATIENCE: Final = 10.0  # seconds for the server to end after SIGTERM
+PATIENCE: Final = 10.0  # maximum number of seconds to wait for the server to end after SIGTERM
 
-# The kernel sends this signal to the started program when the thread that started it ends, even by kill -9.
+# The kernel sends this signal to the started program when the thread that started it ends, even after kill -9.
 # The server drops capabilities but gains none, so the setting survives (kernel/cred.c commit_creds).
 _DYING_WITH_US = ("setpriv", "--pdeathsig")
 
 
 def dying_with_us(signal: str, *command: str) -> list[str]:
-    """Return a command line for a command that gets a signal, such as "TERM", when this thread ends."""
+    """Return a command line that runs a command, which gets a signal such as "TERM" when this thread ends."""
     return [*_DYING_WITH_US, signal, *command]
 
 
 class Recording(Mount):
-    """A mount whose new interfaces keep their last frames, HISTORY bytes of each, unless `history` says otherwise."""
+    """A mount whose new interfaces keep their last frames, HISTORY bytes per interface, unless `history` is given."""
 
     __slots__ = ()
 
@@ -59,14 +59,14 @@ class Server:
     """A server in the foreground, as a child in a session of its own, so that Ctrl-C reaches only the tests.
 
     net: its mount, in a temporary directory that only this user can enter.
-    OSError: the mount fails; the sentence is that of `virtfs mount`.
+    OSError: the mount fails; the message is that of `virtfs mount`.
     """
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="virtfs-"))
         self._point = self._folder / "virt"
         self._log = self._folder / "log"
-        self._told = 0  # bytes of the log that news() has returned
+        self._told = 0  # number of bytes of the log that news() has returned
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self._point.mkdir()
@@ -100,7 +100,7 @@ class Server:
                 os.close(ended)
 
     def news(self) -> str:
-        """Return what the server has logged since the last call, without the line that says that it is ready."""
+        """Return what the server has logged since the last call, without the line that reports that it is ready."""
         with suppress(OSError), self._log.open("rb") as log:
             log.seek(self._told)
             text = log.read()
@@ -121,12 +121,12 @@ class Server:
             if self._process.returncode:  # a killed server leaves a mount that no program can use
                 subprocess.run(["umount", "-l", str(self._point)], capture_output=True, check=False)
         with suppress(OSError):
-            self._point.rmdir()  # rmtree() must not enter it if it is still mounted
+            self._point.rmdir()  # fails if still mounted: rmtree() must not enter a mount
             shutil.rmtree(self._folder)
 
 
 def _message(manager: socket.socket, ended: int) -> bytes:
-    """Wait for a message of the server, or for its end. Return the message, or b""."""
+    """Wait for a message from the server, or for its end. Return the message, or b""."""
     poller = select.poll()
     poller.register(manager, select.POLLIN)
     poller.register(ended, select.POLLIN)

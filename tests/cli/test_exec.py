@@ -124,7 +124,7 @@ def test_which_interface_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for word, sentence in (
         ("3", f"several mounts have virt3: give a path, {one}/virt3 or {other}/virt3"),
         ("999", "no virtfs mount has virt999"),
-        ("x", '"x" is neither a number, nor virtN, nor a path'),
+        ("x", '"x" is not a number, virtN or a path'),
         ("03", '"03" is neither'),
         (str(one), "is not the directory of an interface"),
     ):

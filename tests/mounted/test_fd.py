@@ -180,10 +180,10 @@ def test_what_stands_in_the_way(virts: Virts) -> None:
     assert refusal(virt)[0] == errno.EBUSY
     reader.close()
     virt.set("impair delay 1ms")
-    assert refusal(virt) == (errno.EBUSY, f"{virt.name}/fd: {virt.name} has an impairment")
+    assert refusal(virt) == (errno.EBUSY, f"{virt.name}/fd: {virt.name} has an impairment, so its tap cannot be lent")
     virt.set("-impair")
     virt.mount.ctl(f"cable {virt.unit} {other.unit}")
-    assert refusal(virt) == (errno.EBUSY, f"{virt.name}/fd: {virt.name} has a cable")
+    assert refusal(virt) == (errno.EBUSY, f"{virt.name}/fd: {virt.name} has a cable, so its tap cannot be lent")
     virt.mount.ctl(f"uncable {virt.unit} {other.unit}")
     Loan(virt).close()
     returned(virt)

@@ -23,7 +23,7 @@ def ctl(directory: str | None, words: Sequence[str]) -> None:
     """
     line = " ".join(words)
     if not line.strip():
-        raise VirtError(errno.EINVAL, "ctl needs a line, as in virtfs ctl create 3 up")
+        raise VirtError(errno.EINVAL, 'ctl needs a line, as in "virtfs ctl create 3 up"')
     warning = ask_patiently(chosen(directory), partial(_write, line=line))
     if warning:
         complain("virtfs", warning.decode("utf-8", "surrogateescape"))

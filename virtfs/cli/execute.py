@@ -58,7 +58,7 @@ def find(interface: str) -> Path:
     if "/" in interface or interface in (".", ".."):
         return _checked(Path(interface))
     if not re.fullmatch(r"(virt)?(0|[1-9][0-9]*)", interface):
-        raise VirtError(errno.EINVAL, f'exec: "{interface}" is neither a number, nor virtN, nor a path')
+        raise VirtError(errno.EINVAL, f'exec: "{interface}" is not a number, virtN or a path')
     name = f"virt{interface.removeprefix('virt')}"
     all_mounts = sorted({mount.directory for mount in mounts() if mount.virtfs})
     here = os.getcwd()

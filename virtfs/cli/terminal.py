@@ -61,13 +61,13 @@ class Terminal:
         """Check the terminal. VirtError ENOTTY: there is no terminal, or top does not support its type."""
         name = os.environ.get("TERM", "")
         if not (os.isatty(0) and os.isatty(1)):
-            raise VirtError(errno.ENOTTY, "top needs a terminal; virtfs ls prints the same once")
+            raise VirtError(errno.ENOTTY, "top needs a terminal: to print its list once, use virtfs ls")
         try:
             curses.setupterm(name or "unknown", 1)
         except curses.error:
-            raise VirtError(errno.ENOTTY, f'there is no description of the terminal "{name}": set TERM') from None
+            raise VirtError(errno.ENOTTY, f'unknown terminal type "{name}": set TERM') from None
         if not curses.tigetstr("cup"):
-            raise VirtError(errno.ENOTTY, f'top cannot move the cursor of the terminal "{name}"')
+            raise VirtError(errno.ENOTTY, f'top must move the cursor, which the terminal type "{name}" cannot do')
         self.unicode = shows_unicode(os.environ)
         self._alarm = curses.A_BOLD
         self._stopping = self._changed = False

@@ -22,7 +22,7 @@ from virtfs.client.virt import Virt
 from virtfs.core.verbs import BRIDGE
 
 M = TypeVar("M", bound="Mount")
-End = int | str | Virt  # an end of a cable: a number, a Virt, or the word for it in a line of ctl
+End = int | str | Virt  # an end of a cable: a number, a Virt, or the word for the end in a line of ctl
 
 
 @dataclass(frozen=True, slots=True)

@@ -346,9 +346,9 @@ class Virt(Folder):
                 raise explained(error, inject.path, self.top) from None
 
     def tap(self, vnet_hdr: bool = True) -> "native.Tap":
-        """Borrow the descriptor of the tap itself, for native speed. close() returns it.
+        """Borrow the descriptor of the tap itself, for native speed. close() gives it back.
 
-        vnet_hdr: whether a virtio_net_hdr precedes each frame. OSError: EBUSY, a program receives frames, or the
+        vnet_hdr: whether a virtio_net_hdr precedes each frame. OSError: EBUSY, a program is receiving frames, or the
         interface has a cable or an impairment; EPERM, antispoof is on; EACCES, permission denied.
         """
         return native.Tap(self.path / "fd", {} if vnet_hdr else {"vnet_hdr": 0})

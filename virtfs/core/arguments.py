@@ -18,7 +18,7 @@ from virtfs.core.quoting import quoted
 QUEUE_MAX = 524288
 DESCRIPTION_MAX = 256  # characters
 FILTER_MAX = 4096  # characters
-NAME_MAX = 256  # characters in the name of a user, group or network namespace; LOGIN_NAME_MAX of glibc
+NAME_MAX = 256  # characters in the name of a user, group or network namespace; glibc's LOGIN_NAME_MAX
 IFNAME_MAX = 15  # bytes; IFNAMSIZ without the NUL
 ID_MAX = 2**32 - 2  # (uid_t)-1 means "unchanged" to chown(2)
 

@@ -308,7 +308,7 @@ def _parse_actions(words: Words, noun: Noun, *, makes: bool = False) -> Parsing[
             raise VirtError(EINVAL, f"unknown verb {quoted(word)}")
         if len(actions) == VERBS_MAX:
             raise VirtError(
-                E2BIG, f"{quoted(word)} is one verb too many: a line may have {VERBS_MAX} verbs, so split it"
+                E2BIG, f"{quoted(word)} is one verb too many: a line may have at most {VERBS_MAX} verbs, so split it"
             )
         action = Action(verb.name, tuple(_parse_arguments(verb, words)))
         actions.append(action)

@@ -202,7 +202,7 @@ def _check(impairment: Impairment, seen: set[str]) -> None:
     if "gap" in seen and "reorder" not in seen:
         raise VirtError(EINVAL, '"gap" needs reorder, as in reorder 25% gap 5')
     if "reorder" in seen and not (impairment.delay or impairment.jitter):
-        raise VirtError(EINVAL, '"reorder" needs a delay, for the frames that it does not send at once')
+        raise VirtError(EINVAL, '"reorder" needs a delay, because it sends some frames at once and delays the others')
 
 
 def _words(impairment: Impairment) -> Iterator[str]:

@@ -90,7 +90,7 @@ def _parse_tcp(kind: Kind, word: str, rest: str) -> SocketName:
     host, colon, port = rest.rpartition(":")
     if (not _HOST.fullmatch(host)) if colon or kind == "tcp" else host:
         form = "tcp:HOST:PORT" if kind == "tcp" else "tcp-listen:[HOST:]PORT"
-        raise VirtError(EINVAL, f"{quoted(word)} is not {form}; an IPv6 address needs brackets")
+        raise VirtError(EINVAL, f"{quoted(word)} is not of the form {form}; an IPv6 address needs brackets")
     return SocketName(kind, host=host.strip("[]"), port=parse_int(port, 1, 65535))
 
 

@@ -23,7 +23,7 @@ Recalled = dict[tuple[BridgeName, str], frozenset[IpInterface]]
 
 
 def adopted_before(text: str) -> Recalled:
-    """Return the addresses in the comment lines that adopted() has written, by bridge and member."""
+    """Return the addresses of adopted members, keyed by bridge and member, from the comment lines of adopted()."""
     recalled: Recalled = {}
     for line in text.splitlines():
         if line.startswith(ADOPTED):
@@ -34,7 +34,10 @@ def adopted_before(text: str) -> Recalled:
 
 
 def adopted(name: BridgeName, state: BridgeState, adoptions: Adoptions) -> Iterator[str]:
-    """Yield comments with the addresses that each adopted member brought. state: with all members and addresses."""
+    """Yield a comment line for each adopted member, with the addresses that it brought.
+
+    state: the whole state of the bridge, with all members and addresses.
+    """
     members = {member.index: member.name for member in state.members}
     for member, its in adoptions.shares(members, state.addresses).items():
         if its:

@@ -166,7 +166,10 @@ def give_back(bridge: HostBridge) -> None:
 
 
 def attribute(bridge: HostBridge, now: BridgeState, actions: tuple[Action, ...], adopting: frozenset[int]) -> None:
-    """Attribute addresses to the members that a killed server was adopting. The arguments are as in core.leftover."""
+    """Record which addresses a bridge took from members that a killed server was adopting.
+
+    Addresses that the line itself sets are left out. The arguments are those of core.leftover.bridge_before().
+    """
     own = {action.args[0] for action in actions if action.verb in ("inet", "inet6")}
     for name in sorted(map(str, cut_short(now, actions, adopting))):
         bridge.adoptions.attribute(name, [address for address in now.addresses if address not in own])

@@ -190,7 +190,7 @@ class Commands:
             await self._keep(user)
 
     async def change(self, virt: Virt, actions: tuple[Action, ...], user: User) -> None:
-        """Carry out the verbs that correspond to a system call: chmod(2) or chown(2)."""
+        """Carry out a chmod(2) or chown(2), given as the equivalent verbs."""
         with self._admitted(user):
             try:
                 async with self.lock:

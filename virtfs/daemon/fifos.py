@@ -180,8 +180,8 @@ class Fifos:
 
         A check looks at each FIFO that had a reader, or whose link was followed, in the last SOUGHT seconds, and at
         IN_TURN of the others. So a check takes no longer with thousands of interfaces. There is no cheaper way to
-        notice that a program opens a FIFO. inotify(7) reports an open(2) only when it has finished, and an open(2) of a
-        FIFO waits for a writer.
+        notice that a program is opening a FIFO. inotify(7) reports an open(2) only when it has finished, and an open(2)
+        of a FIFO waits for a writer.
         """
         while True:
             with trio.move_on_after(self._soon.pop() if self._soon else PAUSE):

@@ -42,7 +42,7 @@ class Interface:
         """Store the parts of the interface.
 
         found: the tap as it was when virtfs opened it.
-        opening: sets the host's end up or down, and its carrier, when frame, hex or stream is opened or closed.
+        opening: follows opens of `frame`, `hex` and `stream`, as the verbs upopen and carrier say.
         captures: the pcap files that show this interface.
         events: publishes changes of the host's end.
         start: runs a task until the mount ends.

@@ -82,7 +82,7 @@ def sweep(links: Links, mark: str, wanted: Wanted | None, open_tap: Callable[[Un
 
 
 def _has_adopted(found: marks.Marked) -> bool:
-    """Return whether a bridge may have addresses of a member. One in another namespace is presumed to have some."""
+    """Return whether a bridge may have addresses of a member. A bridge in another namespace is presumed to."""
     if not found.adopting or found.netns != netns.own_identity():
         return bool(found.adopting)
     with Rtnl() as rtnl:

@@ -279,7 +279,7 @@ class Lifecycle:
             if len(doomed) > 1:
                 await self._kernel.delete_taps(doomed)
         except (OSError, MemoryError) as refusal:
-            log.warning("cannot remove %d taps together, removing them one by one: %s", len(doomed), refusal)
+            log.warning("cannot remove %d taps together (%s), removing them one by one", len(doomed), refusal)
         finally:
             # Closing a tap that is not persistent removes it, too.
             await together(*(partial(self._kernel.close_tap, tap) for _name, tap, _deleted in retired if tap.fd >= 0))

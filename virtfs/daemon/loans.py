@@ -104,9 +104,9 @@ class Loans:
         check_rights(virt, peer.uid, peer.groups)
         interface.expect_no_holder()
         if self._has_cable(interface):
-            raise VirtError(errno.EBUSY, f"{virt.name}/fd: {virt.name} has a cable")
+            raise VirtError(errno.EBUSY, f"{virt.name}/fd: {virt.name} has a cable, so its tap cannot be lent")
         if wire.path is not None or wire.out.path is not None:
-            raise VirtError(errno.EBUSY, f"{virt.name}/fd: {virt.name} has an impairment")
+            raise VirtError(errno.EBUSY, f"{virt.name}/fd: {virt.name} has an impairment, so its tap cannot be lent")
         if interface.tap.multi_queue:
             raise VirtError(errno.EOPNOTSUPP, f"{virt.name}/fd: {virt.host.name} has several queues and cannot be lent")
 

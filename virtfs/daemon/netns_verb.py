@@ -95,8 +95,8 @@ async def refuse_moves(kernel: Kernel, interface: Interface, actions: tuple[Acti
         if action.verb == "netns" and not interface.virt.lost:
             name = str(action.args[0])
             if not await kernel.call(_is_in, interface.tap, name):
-                what = f'{interface.virt.name} exists and is not in "{name}"'
-                raise VirtError(errno.EINVAL, f"{what}: netns cannot be undone, so it must be the last verb")
+                what = f'netns would move {interface.virt.name}, which exists, to "{name}"'
+                raise VirtError(errno.EINVAL, f"{what}, which cannot be undone: put netns at the end of the line")
 
 
 def _is_in(tap: TapDevice, name: str) -> bool:

@@ -156,7 +156,7 @@ class SocketCables:
         except BaseException as failure:
             abandoned = True
             if isinstance(failure, trio.TooSlowError):
-                raise VirtError(errno.ETIMEDOUT, f"making the socket {name} took more than {PATIENCE} s") from None
+                raise VirtError(errno.ETIMEDOUT, f"creating the socket {name} took more than {PATIENCE} s") from None
             raise
 
     async def unplug(self, plugged: Plugged) -> None:

@@ -165,8 +165,9 @@ class State:
                 await self._follower.caught_up()
                 await self._bridges.catch_up()
                 text = await in_slices(self.pieces())
+                # If a bridge changed while the text was generated, the text may be inconsistent. Then try again.
                 if self._bridges.settled:
-                    break  # otherwise a bridge has changed meanwhile, and the text may be inconsistent
+                    break
             return text
 
     def end(self) -> None:

@@ -19,7 +19,7 @@ from virtfs.forward.tasks import in_thread
 
 log = logging.getLogger(__name__)
 
-# The start of a comment line that lists the taps and bridges that virtfs made and that outlive the daemon.
+# The start of a comment line. The line lists the taps and bridges of virtfs that outlive the daemon.
 MADE = "# made: "
 MOST = 16 << 20  # maximum size of the file in bytes; 4000 interfaces take about 2 MiB
 

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class HostFollowsOpens:
-    """Sets the host's end up or down, and its carrier, when frame, hex or stream is opened or closed.
+    """Brings the host's end up or down, and switches its carrier, when `frame`, `hex` or `stream` is opened or closed.
 
     Implements files.frame.Opening. seats: counts the opens.
     look: queries the state of the host's end after a change.

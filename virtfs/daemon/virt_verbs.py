@@ -136,7 +136,7 @@ class VirtVerbs:
             await self._follower.look_after(interface)
 
     async def give(self, interface: Interface, user: User) -> None:
-        """Give a new interface to the user who opened clone, and to the user's group."""
+        """Give a new interface to the user who opened `clone`, and to the user's group."""
         interface.virt.set(owner=user.uid, group=user.gid)
         await self._accounts.learn([user.uid], [user.gid])
         self._fifos.set_rights(interface)

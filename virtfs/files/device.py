@@ -361,7 +361,7 @@ class DeviceFile(Node):
         if self.live and walks(flags):
             return WalkHandle(self, user, self.size(user))
         if (reads(flags) and not self.gives) or (writes(flags) and not self.takes):
-            raise VirtError(errno.EACCES, f"{self.label} cannot be {'written' if self.gives else 'read'}")
+            raise VirtError(errno.EACCES, f"{self.label} cannot be {'written to' if self.gives else 'read'}")
         opening = self.open(flags, user)
         if not isinstance(opening, DeviceHandle):
             return self._opened(opening)

@@ -119,7 +119,7 @@ class HistoryFile(DeviceFile):
         return len(self.head()) + self.history.length()
 
     async def open(self, flags: int, user: User) -> FixedHandle:
-        """Return a handle with the frames that are kept now. VirtError ENOBUFS: they would exceed a limit on memory."""
+        """Return a handle with the frames currently kept. VirtError ENOBUFS: they would exceed a memory limit."""
         return HistoryHandle(self, await self.history.blocks(), user)
 
 

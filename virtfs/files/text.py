@@ -29,8 +29,9 @@ from virtfs.forward.slices import Slices, in_slices
 # text, and the current line.
 _COPIES = 4
 CHEAP = 0.005  # seconds. A text that takes less time to generate is regenerated for each reader.
-# Bytes. A longer text about the whole mount may take more than 2 ms to make, so it is made only in slices. A stat or a
-# poll cannot wait for that, so it does not make such a text. The limit is not a time, because times depend on the load.
+# Bytes. A longer text about the whole mount may take more than 2 ms to generate, so it is generated only in slices. A
+# stat or a poll cannot wait that long, so neither generates such a text. The limit is not a time, because times depend
+# on the load.
 LONG = 8192
 PIECES = 64  # a text with more pieces also counts as long
 

@@ -164,7 +164,10 @@ class Tree:
         return {**values, "addresses": addresses}
 
     def _clients(self, ports: Ports) -> Text:
-        """Return the file `clients`. Only the kernel can count the frames of a program that has the tap."""
+        """Return the file `clients`.
+
+        While a program has borrowed the tap, a read queries the kernel: virtfs does not see the program's frames.
+        """
         virt, opens, seats = ports.wire.virt, ports.opens, ports.frame.seats
 
         async def refresh() -> None:

@@ -217,7 +217,7 @@ class OneWay:
         self.sink.out.pass_on(frame)
 
     def lose(self, frames: int) -> None:
-        """Count frames that this direction's impairment dropped when it was removed."""
+        """Count the frames that an impairment dropped when it was removed from this direction."""
         self.counters.lose(frames)
 
     def count_impaired(self, counts: Counts) -> None:

@@ -164,9 +164,9 @@ class RecordWriter:
         return len(data)
 
     def _send(self, data: memoryview, at: int) -> int:
-        """Send the complete records from offset `at` on. Return the offset of the first record that was not sent.
+        """Send the complete records, starting at offset `at`. Return the offset of the first record not sent.
 
-        Stop at an incomplete or invalid record, or after MOST frames.
+        Stop at an incomplete or invalid record, or after `MOST` frames.
         """
         out, end = self._out, len(data)
         shortest, longest = out.bounds()

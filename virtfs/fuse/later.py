@@ -37,10 +37,10 @@ class Reports(Protocol):
     """Applies the reports of the kernel about interfaces, so that an answer includes all earlier changes."""
 
     def up_to_date(self) -> bool:
-        """Apply the pending reports. Return False if a check is pending, so that caught_up() must wait."""
+        """Apply the pending reports. Return False if checks of interfaces are pending; then await caught_up()."""
 
     async def caught_up(self) -> None:
-        """Apply the pending reports, and wait until checks of interfaces are finished."""
+        """Apply the pending reports, and wait until the pending checks of interfaces are finished."""
 
 
 class _Task(NamedTuple):

@@ -73,7 +73,7 @@ class Lookups:
         return self._later.when_up_to_date(request, self._reports, answer)
 
     def _opened(self, request: Request) -> bool:
-        """Return whether the calling process has this directory open, so that the call may be an fstat(2)."""
+        """Return whether the calling process has this directory open. If it has, the call may be an fstat(2)."""
         if (node := self._inodes.node(request.inode)) is None:
             return False
         process = request.user_and_process.pid

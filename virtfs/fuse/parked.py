@@ -164,7 +164,8 @@ class Waiting:
                 else:
                     self._serve_reads(waiters, list(waiters.reads))
                     self._serve_writes(waiters)
-                    self._serve_polls(waiters, list(waiters.polls))  # last, because a write that ends makes room
+                    # Last, because a completed write may make the file writable.
+                    self._serve_polls(waiters, list(waiters.polls))
         finally:
             self._serving = False
 
@@ -278,7 +279,7 @@ class Waiting:
             if (handle := waiters.polls.get(kh)) is None:
                 continue
             now, told = ready(handle), handle.told
-            # Notify of POLLIN even if it was reported before, because there may be another frame. An edge-triggered
+            # Report POLLIN even if it was reported before, because there may be another frame. An edge-triggered
             # poller must be notified of each frame.
             if now & (select.POLLIN | ~told) or (now ^ told) & select.POLLERR:
                 waiters.polls.pop(kh, None)

@@ -185,7 +185,10 @@ class Turns:
         self._wake.cancel()
 
     async def turn(self, user: User) -> None:
-        """Wait until it is the turn of a user's script. After cancellation the queue entry has no effect."""
+        """Wait for a user's turn to run the next line of a script, which is a write of several lines to ctl.
+
+        If this call is cancelled, its entry in the user's queue has no effect.
+        """
         if not self.crowded:
             await trio.lowlevel.checkpoint()
             return

@@ -151,7 +151,7 @@ def inside(marked: Marked, function: Callable[[], None]) -> None:
                 return
         finally:
             os.close(fd)
-    raise VirtError(errno.ENXIO, "its network namespace is gone")
+    raise VirtError(errno.ENXIO, "the network namespace has no name any more, or is gone")
 
 
 def _names() -> Iterator[str]:

@@ -83,7 +83,7 @@ def ndmsg() -> Any:
 
 @cache
 def _link_message() -> Any:
-    """Return the class ifinfmsg, extended by those attributes in _LATER that pyroute2 lacks."""
+    """Return the class ifinfmsg, extended with the attributes in _LATER that pyroute2 lacks."""
     link = _module("ifinfmsg").ifinfmsg
     known = link.ifinfo.bridge_data
     names = dict(known.nla_map)

@@ -103,7 +103,7 @@ def buffers_written(thread: int) -> list[Buffer]:
 def fetch(thread: int, buffers: Sequence[Buffer], most: int) -> bytes:
     """Return the contents of a thread's buffers, concatenated, at most `most` bytes.
 
-    OSError: errors from process_vm_readv(2), and EFAULT if only a part of the buffers is mapped.
+    OSError: errors from process_vm_readv(2), and EFAULT if the buffers are only partly mapped.
     """
     size = min(sum(length for _, length in buffers), most)
     room = ctypes.create_string_buffer(size)

@@ -103,7 +103,7 @@ class Port(_Async):
 
 
 class Events(_Async):
-    """The asynchronous form of virtfs.Events. Several tasks must not share one."""
+    """The asynchronous form of virtfs.Events. Do not share one between tasks."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, os.O_RDONLY)

@@ -35,7 +35,7 @@ def execute(interface: str, command: list[str], *, number: int, header: bool, tu
     VirtError: there is no such interface, or the server refuses the request.
     """
     if number < 0:
-        raise VirtError(errno.EINVAL, f"exec: --fd {number}: the number of a descriptor cannot be negative")
+        raise VirtError(errno.EINVAL, f"exec: --fd {number}: a descriptor number cannot be negative")
     directory = find(interface)
     connection, tap = borrow(directory, {"lend": True} if tun else {} if header else {"vnet_hdr": 0})
     try:

@@ -55,7 +55,7 @@ def chosen(directory: str | None) -> str:
     if not seen:
         raise VirtError(errno.ENOENT, "there is no virtfs mount: make one with virtfs mount DIR")
     if len(seen) > 1:
-        raise VirtError(errno.EINVAL, f"there are several mounts, choose one with -d: {', '.join(seen)}")
+        raise VirtError(errno.EINVAL, f"there are several mounts: choose one with -d: {', '.join(seen)}")
     return seen[0]
 
 

@@ -87,7 +87,7 @@ def _run(*words: str) -> None:
 
 
 def _errno(manager: socket.socket) -> int:
-    """Return the last errno in the messages of the server (sd_notify(3)). If there is none, the command line was wrong: return EINVAL."""
+    """Return the last errno that the server reported by sd_notify(3). If it reported none, return EINVAL."""
     number = errno.EINVAL
     try:
         while message := manager.recv(65536):

@@ -283,7 +283,7 @@ PRIORITY = number("N", 0, 65535)
 IFPRIORITY = number("N", 0, 255)
 IFPATHCOST = number("N", 1, 65535)
 
-# Measured: Linux accepts all bits except 0 to 2 for a bridge, and all bits except 1 for a port.
+# Measured: Linux accepts all bits of group_fwd_mask except 0 to 2 for a bridge, and except 1 for a port.
 _PAUSE = {0x2: "pause frames"}
 GROUPFWD = group_mask({0x1: "spanning tree frames", **_PAUSE, 0x4: "LACP frames"})
 IFGROUPFWD = group_mask(_PAUSE)

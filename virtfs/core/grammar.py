@@ -74,9 +74,10 @@ def split_check(line: str) -> tuple[bool, str]:
     return checks, line
 
 
-# A generator that parses a line and pauses after each verb, so that its caller can let other tasks run. It returns the
-# result of the parsing.
 T = TypeVar("T")
+
+# A generator that parses a line and pauses after each verb, so that its caller can let other tasks run. It returns the
+# parsed line.
 Parsing = Generator[None, None, T]
 
 

@@ -78,7 +78,7 @@ class VirtVerbs:
             raise
 
     async def renew(self, interface: Interface, actions: tuple[Action, ...]) -> None:
-        """Undo the settings that a killed server gave a tap, except those in its line.
+        """Reset the settings that a killed server left on a tap, except those that its line of the state file sets.
 
         actions: the verbs of the line.
         """

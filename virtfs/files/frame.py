@@ -116,7 +116,7 @@ class Frame(DeviceFile):
         self.wire = wire
         self.seats = seats
         self.waiters = Waiters(started=wire.want, one_queue=True)
-        # The handle that last read only the beginning of a frame, and the rest of that frame.
+        # The handle of the last read that returned only the beginning of a frame, and the rest of that frame.
         self.tail: tuple[DeviceHandle | None, bytes] = None, b""
         self._opening = opening
         wire.listeners.append(self.waiters.wake)
@@ -226,7 +226,7 @@ class FrameHandle(DeviceHandle):
         return self.wire.source(), *self.wire.out.plain()
 
     def taken_plainly(self, frames: int, size: int, ago: int) -> None:
-        """Count frames that were read from the tap.
+        """Add frames that were read from the tap to the counters.
 
         size: their total length in bytes. ago: the time since the last of them was read, in ns.
         """

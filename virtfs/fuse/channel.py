@@ -162,7 +162,7 @@ class Channel:
                     continue
                 raise
             except Exception:
-                log.exception("taking the next request failed")
+                log.exception("cannot read the next request")
                 turns.end_all(errno.EIO)
                 continue
             if length is None:

@@ -163,7 +163,7 @@ class Pair:
             self._fail(self._sent.pop(), errno.EIO)
 
     def _fail(self, unique: Unique, error: int) -> None:
-        """Fail a request that libfuse will not answer, unless it was already answered because of a signal."""
+        """Fail a request that libfuse will not answer, unless it was already answered with EINTR after a signal."""
         if (asked := self._cut.pop(unique, None)) is not None:
             self._turns.end(asked.uid, slow=True)
         else:

@@ -22,7 +22,7 @@ from virtfs.host.rtnl import Rtnl
 
 _log = logging.getLogger(__name__)
 
-# From open_netns() and setns(2): the namespace is gone, or this process may not enter it.
+# Errnos from open_netns() and setns(2): the namespace is gone, or this process may not enter it.
 _CANNOT_ENTER = (errno.ENXIO, errno.EINVAL, errno.EPERM, errno.EACCES)
 
 # Follows the mark of a bridge that may have taken over addresses and routes of its members. The interface indices of

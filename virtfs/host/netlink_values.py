@@ -25,7 +25,7 @@ class Link:
     txqlen: int  # maximum number of frames that are queued for the tap's reader
     tx_dropped: int  # frames for the tap's reader, dropped because the queue was full or a filter rejected them
     master: int | None  # index of the bridge that the interface is in
-    promisc: bool  # the flag IFF_PROMISC; bridges and captures turn on promiscuous mode without this flag
+    promisc: bool  # the flag IFF_PROMISC; bridges and captures turn on promiscuous mode without setting this flag
     alias: str = ""  # a text that any program may set (ip-link(8)); host.marks sets and reads it
     traffic: Traffic | None = None  # frames and bytes so far; None if the message has no counters
 

@@ -1,7 +1,7 @@
 """Candidates for the next word of a line of ctl. Pure: derived from the tables of core.verbs.
 
 A candidate is a word and its meaning. This module does not check lines; the grammar does that. Unknown words are
-skipped, so that a typing error early in a line does not end the completion.
+skipped, so that a typing error early in a line does not stop completion.
 """
 
 import re

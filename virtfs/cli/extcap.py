@@ -148,7 +148,8 @@ def _opened(fifo: str) -> int:
             if error.errno != errno.ENXIO:
                 raise
             if time.monotonic() > end:
-                raise VirtError(errno.ETIMEDOUT, f'extcap: no program has opened for reading the FIFO "{fifo}"') from None
+                what = f'extcap: no program has opened the FIFO "{fifo}" for reading'
+                raise VirtError(errno.ETIMEDOUT, what) from None
             time.sleep(0.02)
         else:
             os.set_blocking(out, True)

@@ -62,7 +62,7 @@ class LogWriter(logging.Handler):
                 for line in _lines(record):
                     self._put((record.levelno, record.name, line))
             elif self._lines.empty():
-                self._lines.put(None)  # wake the thread, so that it reports the number when the interval ends
+                self._lines.put(None)  # wake the thread: it must report suppressed lines at the end of the interval
         except Exception:
             self.handleError(record)
 
@@ -114,7 +114,7 @@ class LogWriter(logging.Handler):
 
 
 def _lines(record: logging.LogRecord) -> Iterator[str]:
-    """Yield the message of a record as one line, then its further lines, without unprintable characters."""
+    """Yield the message of a record as one line, then its traceback and notes, without unprintable characters."""
     yield one_line(record.getMessage())[:LONGEST]
     if record.exc_info:
         for part in traceback.format_exception(record.exc_info[1]):

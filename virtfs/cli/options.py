@@ -75,7 +75,7 @@ class MountOptions:
     given: frozenset[str] = frozenset()
 
     def own(self) -> dict[str, str | None]:
-        """Map the name of each option of virtfs's own to its text, or to None if the option is not set.
+        """Return virtfs's own options as a dict from name to text. The text is None if the option is not set.
 
         The text is `name=value`, or just `debug` for the option debug.
         """

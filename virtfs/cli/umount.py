@@ -64,7 +64,7 @@ def _wait(root: int, mount: Mounted) -> None:
 
 
 def _watch(root: int, mount: Mounted) -> int:
-    """Run in the forked child: call fstat(2) until it fails. Return 0 if the server is gone, 1 if it fails otherwise."""
+    """Run in the forked child: call fstat(2) until it fails. Return 0 if the server is gone, otherwise 1."""
     if os.geteuid() == 0 and (owner := _owner(mount)):
         # Without allow_other only the owner may call fstat(2), and root may not (fs/fuse/dir.c
         # fuse_permissible_uidgid).

@@ -85,7 +85,7 @@ class FrameQueue:
         return True
 
     def _shrink(self) -> None:
-        """Reduce the charge to the present size of the queue."""
+        """Reduce the charge to the current size of the queue."""
         self._hold.resize(min(self._size, self._hold.size))
         self._granted = min(self._hold.size, BYTES)
 

@@ -27,8 +27,8 @@ _ETH_P_8021Q, _ETH_P_8021AD = b"\x81\x00", b"\x88\xa8"
 def complete_frames(header: memoryview | bytes, frame: memoryview | bytes) -> list[bytes]:
     """Return the complete frames that a real wire would carry instead of this header and frame.
 
-    A large TCP segment and UDP datagrams that a program sent together (udp(7), UDP_SEGMENT) are cut into frames. With
-    the offload flags of a cable (TUN_F_TSO4 and so on, linux/if_tun.h), the kernel sends no other large frames.
+    A large TCP segment is cut into frames, and so is a batch of UDP datagrams (udp(7), UDP_SEGMENT). To a tap with the
+    offload flags of cables (TUN_F_TSO4 and so on, linux/if_tun.h), the kernel sends no other large frames.
     ValueError: the frame is a large frame of another kind, or the header does not fit the frame. A program can cause
     both errors with a header of its own (packet(7), PACKET_VNET_HDR).
     """

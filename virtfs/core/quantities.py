@@ -167,7 +167,7 @@ def parse_percent(text: str) -> float:
     """Parse a percentage from 0 to 100, which may have decimal places. "%" is optional, as in tc."""
     match = _MEASURE.fullmatch(text)
     if not match or match[2] not in ("", "%"):
-        raise VirtError(EINVAL, f"{quoted(text)} is not a percentage such as 0.5%")
+        raise VirtError(EINVAL, f"{quoted(text)} is not a percentage, as in 0.5%")
     percent = float(match[1])
     if percent > 100:
         raise VirtError(ERANGE, f"{quoted(text)} is outside the range 0% to 100%")

@@ -51,10 +51,10 @@ class Reader:
         self._short = False  # whether the pending bytes are an incomplete record or block
 
     def feed(self, data: bytes | memoryview) -> Iterator[Record]:
-        """Store a piece of the file, and return an iterator of the records that this piece completes.
+        """Store a piece of the file, and return an iterator over the records that this piece completes.
 
         The iterator is valid until the next call of any method. A record counts as consumed when the next one is
-        requested. The iterator that the next call of feed() returns begins with the unconsumed records.
+        requested. Unconsumed records are returned again, by the iterator of the next call.
         Errors: EINVAL if the file is not a capture of Ethernet frames. The iterator raises this error after the last
         good record. The error message contains the file offset of the broken block or record. All later calls of
         feed() raise the same error.

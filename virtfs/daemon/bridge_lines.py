@@ -45,12 +45,13 @@ def adopted(name: BridgeName, state: BridgeState, adoptions: Adoptions) -> Itera
 
 
 def divided(state: BridgeState, taps: Mapping[int, str], mark: str) -> tuple[BridgeState, frozenset[str]]:
-    """Return the state that the lines of a bridge describe, and the names of the members that have their own lines.
+    """Split the state of a bridge for ctl.
 
-    taps: the names that lines use for the taps of the mount, by interface index; "" for a tap that no line creates
+    Return the part that the bridge's own lines describe, and the names of the members that lines `create N` describe.
+    In the result, a tap with such a line appears as tapN, even if it has been renamed. Any other tap of virtfs is left
+    out, because a line that mentions it could not be replayed once the tap has vanished.
+    taps: the name of each tap of the mount in ctl, by interface index; "" for a tap without a line `create N`
     (Registry.taps_in_lines). mark: the mark of the mount (host.marks).
-    A member with a line of its own is called tapN, even if another program has renamed it. Taps of virtfs that no line
-    creates are left out, because a line that mentions such a tap cannot be replayed once the tap has vanished.
     """
     names = {
         member.name: taps.get(member.index, "")

@@ -40,7 +40,7 @@ from virtfs.host.tap_protocol import TapDevice
 
 log = logging.getLogger(__name__)
 
-MANY = 500  # maximum length of _leaving; beyond it, all bridges are refreshed, which removes deleted taps from it
+MANY = 500  # maximum length of _leaving; if it grows longer, all bridges are refreshed, which shortens it
 
 
 @dataclass(slots=True, eq=False)
@@ -182,7 +182,7 @@ class Bridges:
         try:
             await self._look(managed)
         except OSError as refusal:
-            log.info("%s: cannot query the bridge, trying again: %s", managed.bridge.name, refusal.strerror)
+            log.info("%s: cannot query the bridge: %s; trying again", managed.bridge.name, refusal.strerror)
             self._doubt()
 
     async def _destroy(self, managed: _Managed) -> None:

@@ -176,7 +176,7 @@ class Follower:
         try:
             await self.refresh(interface)
         except OSError as refusal:
-            log.info("%s: cannot query the host's end, trying again: %s", interface.virt.name, refusal.strerror)
+            log.info("%s: cannot query the host's end: %s; trying again", interface.virt.name, refusal.strerror)
             self.doubt(interface)
 
     async def count(self, interface: Interface) -> None:

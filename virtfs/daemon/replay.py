@@ -91,7 +91,7 @@ class Replay:
         refusals, done = [], 0
         for one in self._failed:
             if one not in self._failed:
-                continue  # a user's line has superseded it meanwhile
+                continue  # a user's line has superseded it in the meantime
             try:
                 await self._run(one.line)
             except OSError as refusal:

@@ -84,7 +84,7 @@ class Reports:
     def ctl(self, virt: Virt | None) -> str | Iterator[str]:
         """Return the verbs of one interface. If `virt` is None, return the lines that recreate the whole mount.
 
-        The lines of the mount come in pieces of one snapshot.
+        The mount's lines are returned as an iterator of pieces, all from one snapshot.
         """
         return self._state.pieces() if virt is None else self._state.verbs(virt)
 

@@ -40,7 +40,7 @@ class StateFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """path: the path of the file. A symbolic link is resolved here, and later changes of the link are ignored."""
+        """path: the path of the file. A symbolic link is resolved here, and later changes to the link are ignored."""
         self.path = Path(os.path.realpath(path))
         self.created = False  # whether load() created the file
         self._locked = -1  # the descriptor that holds the lock

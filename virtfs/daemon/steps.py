@@ -50,7 +50,7 @@ class Steps(trio.abc.Instrument):
         self.count = 0  # the number of steps since begin()
 
     def begin(self) -> None:
-        """Forget all steps, and measure from now on."""
+        """Discard the recorded steps, and start measuring afresh."""
         if not self.running:
             trio.lowlevel.add_instrument(self)
             self.running = True

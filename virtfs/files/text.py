@@ -328,7 +328,7 @@ class TextHandle:
         self.waiting = 0
 
     def continues(self, offset: int) -> bool:
-        """Return whether a read at this offset continues in the snapshot. Any other read takes a new snapshot."""
+        """Return whether a read at this offset continues reading the snapshot. Any other read takes a new one."""
         return offset != 0 and self.snapshot is not None
 
     def take(self, snapshot: bytes) -> None:
@@ -353,10 +353,10 @@ class TextHandle:
     def cached(self, offset: int, size: int) -> bytes:
         """Return at most `size` bytes for the page cache, starting at `offset`.
 
-        VirtError EINVAL: the text differs by user, so it cannot be cached.
+        VirtError EINVAL: the text differs between users, so it cannot be cached.
         """
         if self.node.personal:
-            raise VirtError(errno.EINVAL, "the text differs by user, so it cannot be cached: use read(2)")
+            raise VirtError(errno.EINVAL, "the text differs between users, so it cannot be cached: use read(2)")
         return self.node.measured[offset : offset + size]
 
     def writes(self) -> None:

@@ -60,9 +60,9 @@ class Sender:
 
     counters: those of the direction to the socket. A frame counts in `frames` once it has been offered to the socket.
     If the connection ends before the socket has taken the whole frame, end() counts the frame as dropped instead.
-    full: an event that is set while the socket takes no more data; `resume` must then be called once the socket
+    full: an event that is set while the socket accepts no data; `resume` must then be called once the socket
     is writable.
-    writable: an event that is set while the socket takes data.
+    writable: an event that is set while the socket accepts data.
     fail: called with the error that ends the connection. It must not raise an exception.
     """
 

@@ -31,7 +31,7 @@ class Given(Enum):
 
 
 class Path(Protocol):
-    """An impaired path. It delays, loses or changes frames, and delivers the rest."""
+    """An impaired path. It delays, drops or alters frames, and delivers those that it does not drop."""
 
     def push(self, frame: bytes) -> None:
         """Take one more frame."""

@@ -62,7 +62,7 @@ class Offsets:
         _, offset, whence, _ = p.fuse_lseek_in.unpack_from(message, p.BODY)
         handle = self._handles.fixed.get(fh)
         if handle is None:
-            raise VirtError(errno.ESPIPE, "a device file has no position")
+            raise VirtError(errno.ESPIPE, "a device file is not seekable")
         if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise VirtError(errno.EINVAL, "lseek takes SEEK_DATA or SEEK_HOLE")
         if offset >= handle.length():

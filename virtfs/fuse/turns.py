@@ -312,7 +312,7 @@ class Turns:
             self._fail(unique, EINTR)
 
     def _find(self, unique: Unique) -> tuple[tuple[int, bool], tuple[bytearray, int]] | None:
-        """Find a queued request by its number. Return the key of its queue, and the request; None if it is not queued."""
+        """Return the key of the queue that holds this request, and the request. Return None if it is not queued."""
         for key, queue in self._queues.items():
             for message in queue:
                 if isinstance(message, tuple) and p.fuse_in_header.unpack_from(message[0])[2] == unique:

@@ -246,7 +246,7 @@ def _compile_once(library: ctypes.CDLL, expression: str, optimize: bool) -> byte
 def _forbid_sockets() -> None:
     """Make every later socket(2) call of the calling thread fail with EACCES. Other threads are not affected.
 
-    Does nothing if seccomp is unavailable, in a 32-bit process, or if _SYS_SOCKET lacks this architecture. A
+    Does nothing if seccomp is unavailable, in a 32-bit process, or if _SYS_SOCKET has no entry for this architecture. A
     compilation may then block as long as the resolver does.
     """
     number = _SYS_SOCKET.get(platform.machine())

@@ -1,4 +1,4 @@
-"""Configure a bridge of the host over rtnetlink (net/bridge/br_netlink.c, br_fdb.c; ip-link(8), bridge(8)).
+"""Configure a host bridge over rtnetlink (net/bridge/br_netlink.c, br_fdb.c; ip-link(8), bridge(8)).
 
 The bridge is in the network namespace of the thread that created the Rtnl socket. Every call blocks briefly, so make
 calls in a worker thread.

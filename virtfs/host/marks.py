@@ -25,8 +25,8 @@ _log = logging.getLogger(__name__)
 # Errnos from open_netns() and setns(2): the namespace is gone, or this process may not enter it.
 _CANNOT_ENTER = (errno.ENXIO, errno.EINVAL, errno.EPERM, errno.EACCES)
 
-# Follows the mark of a bridge that may have taken over addresses and routes of its members. The interface indices of
-# these members follow, as decimal numbers.
+# Suffix of the mark in a bridge's alias: the bridge may hold addresses and routes taken over from members. The indices
+# of those members come after it, in decimal.
 ADOPTING = " adopts"
 _ALIAS_MAX = 255  # bytes; IFALIASZ in include/uapi/linux/if.h
 

@@ -1,7 +1,7 @@
 """The connection to the slow plane: a SOCK_SEQPACKET socket pair. libfuse uses its end in place of /dev/fuse.
 
-If the caller of a request gets a signal, the pair answers EINTR at once and drops libfuse's later answer. A change of
-attributes cannot be answered early, because it may still take effect. Instead, `interrupts` cancels it.
+If the caller of a request gets a signal, the pair answers EINTR at once and drops libfuse's later answer. A request to
+change attributes cannot be answered early, because it may still take effect. Instead, `interrupts` cancels it.
 """
 
 import errno

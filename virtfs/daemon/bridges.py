@@ -104,7 +104,8 @@ class Bridges:
         """Carry out a line of the mount's ctl whose target is a bridge.
 
         run: a function that carries out writes to the ctl of the bridge.
-        made: the names of the bridges and taps that an earlier run of virtfs made. `destroy` deletes such bridges.
+        made: the names of the bridges and taps that an earlier run of virtfs made. `destroy` deletes such a bridge, as
+        if this run had made it.
         """
         name = BridgeName(str(command.target))
         managed = self._all.get(name)

@@ -211,7 +211,7 @@ class DeviceHandle:
         raise NotImplementedError
 
     def waits_for_turn(self) -> bool:
-        """Return whether the waiting write has only yielded to other requests, so that it can continue at any time."""
+        """Return whether the waiting write has merely yielded to other requests. If so, it can continue at any time."""
         return False
 
     def interrupt(self) -> int:

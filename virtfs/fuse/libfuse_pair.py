@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 # Upper bound on the length of libfuse's answers in bytes. libfuse never returns the contents of a file or directory.
 SLOW_REPLY = 65536
-# Requests that change nothing, so that they can be answered with EINTR while libfuse works on them.
+# Requests that change nothing. They can be answered with EINTR while libfuse works on them.
 INTERRUPTIBLE = frozenset((p.FUSE_STATFS, p.FUSE_FSYNC))
 
 

@@ -5,9 +5,9 @@
         async for frame in port:
             ...
 
-This module has only the calls that wait for frames, events or conditions. Everything else is used as in virtfs:
-`v.mtu = 1400`. A call that changes something waits for the kernel, for a few milliseconds;
-`anyio.to_thread.run_sync(net.create, 3)` makes such a call outside the event loop.
+This module has only the calls that wait for frames, events or conditions. For everything else, use virtfs itself, as
+in `v.mtu = 1400`. A call that changes something blocks for a few milliseconds while the kernel works. To keep the event
+loop running, make such a call in a thread, as in `anyio.to_thread.run_sync(net.create, 3)`.
 """
 
 import os
@@ -33,7 +33,7 @@ A = TypeVar("A", bound="_Async")
 
 
 class _Async:
-    """A file of a mount. Its reads wait in the event loop. `async with` opens and closes it."""
+    """A file of a mount, which `async with` opens and closes. Reads wait in the event loop."""
 
     def __init__(self, path: Path, flags: int) -> None:
         self._path = path
@@ -41,7 +41,7 @@ class _Async:
         self._file: Opened | None = None
 
     async def __aenter__(self: A) -> A:
-        # Opening frame blocks while the server sets the interface up (upopen), so it runs in a thread.
+        # Opening `frame` blocks until the server has brought the interface up (verb upopen), so it runs in a thread.
         self._file = await anyio.to_thread.run_sync(Opened, self._path, self._flags | os.O_NONBLOCK)
         return self
 

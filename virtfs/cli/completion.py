@@ -1,9 +1,9 @@
-"""Completion of command lines. The scripts in completions/ ask `virtfs __complete WORD ...` for the candidates.
+"""Completion of command lines. The scripts in completions/ run `virtfs __complete WORD ...` to get the candidates.
 
-The WORDs are those after `virtfs`, up to and including the one to complete. The first line of the answer tells the
+The WORDs are those after `virtfs`, up to and including the one to complete. The first line of the output tells the
 script which candidates the shell itself should add: "none", "files", "directories", or "command N". In the last case,
-the words from number N on are a separate command line. Each further line is a candidate, a tab, and the meaning of the
-candidate.
+word number N and the words after it are a separate command line. Each further line is a candidate, a tab, and a
+description of the candidate.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from virtfs.cli.mounts import ask, chosen, read, say, visible
 from virtfs.core.verbs import BRIDGE, VIRT
 from virtfs.fuse.mounttable import resolve
 
-_PATIENCE = 1.0  # seconds to wait for a mount, while the user waits for the candidates
+_PATIENCE = 1.0  # seconds to wait for a mount to answer; the user is waiting for the candidates
 _OF_ONE = re.compile(r"(virt|bridge)[0-9]+")
 _OPTION = re.compile(r"^  (\w+=?)[A-Z]* *(.*)$", re.MULTILINE)  # a mount option in the help text
 
@@ -39,7 +39,7 @@ class Given(NamedTuple):
 
 
 def complete(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    """Print the answer for a command line. Its last word is the one to complete."""
+    """Print the candidates for the last word of a command line, in the format that the module docstring describes."""
     *before, current = words or [""]
     shell, candidates = _candidates(parser, before, current)
     shown = (f"{word}\t{meaning}" for word, meaning in candidates if word.startswith(current))
@@ -83,10 +83,10 @@ def _options(parser: argparse.ArgumentParser) -> list[Candidate]:
 
 
 def _walk(parser: argparse.ArgumentParser, before: Sequence[str]) -> tuple[Given, argparse.Action | None, int]:
-    """Parse the words before the one to complete. The first of them is the subcommand.
+    """Parse the words before the one to complete, starting with the subcommand.
 
-    Return the options and positional words; the action that the next word belongs to, or None; and the index in
-    `before` of the first positional word.
+    Return the options and positional words; the argparse action that the word to complete belongs to, or None; and the
+    index in `before` of the first positional word.
     """
     by_name = {option: action for action in parser._actions for option in action.option_strings}
     places = [action for action in parser._actions if not action.option_strings]
@@ -128,9 +128,9 @@ def _of_ctl(given: Given) -> Iterator[Candidate]:
 
 
 def _names(options: Mapping[str, str], below: str = "/") -> Names:
-    """Return the names in the mount that a command's options select, and the names on the host.
+    """Return the names in the mount that is selected by a command's options, and the names on the host.
 
-    below: what to remove from the end of the directory that -d gives, such as `/virt3`, to get the mount point.
+    below: the suffix, such as `/virt3`, that is removed from the directory given with -d to get the mount point.
     """
     with suppress(OSError):
         return names_of(chosen(options.get("directory")).removesuffix(below).removesuffix("/bridge"))

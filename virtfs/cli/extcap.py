@@ -7,7 +7,7 @@ extcap_install.py writes a program into Wireshark's extcap folder. Wireshark cal
     --extcap-capture-filter EXPRESSION --extcap-interface NAME   checks an expression
     --capture --fifo FIFO --extcap-interface NAME                captures until SIGTERM, or until the FIFO is closed
 
-Wireshark opens a dialog with the text that a capture has written to standard error.
+If a capture writes text to standard error, Wireshark shows the text in a dialog.
 """
 
 import errno
@@ -37,12 +37,12 @@ DLT = "dlt {number=1}{name=EN10MB}{display=Ethernet}\n"  # DLT_EN10MB, pcap-link
 _PREFIX = "virtfs:"
 _ONE = re.compile(r"(.+?)(?::(virt[0-9]+))?")
 _PLAIN = frozenset(b"/-._+@~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-# Wireshark names a FIFO after the interface, and a file after its description. A file name has at most 255 bytes.
+# Wireshark puts the interface name into names of FIFOs, and the description into names of files (at most 255 bytes).
 _NAME_MAX = 160
 _SHOWN_MAX = 160  # bytes
 _OPENING = 30  # seconds to wait for a reader of the FIFO
 _READ = 1 << 20  # bytes
-# The errors with which open(2) or read(2) fails after the mount has ended.
+# Errors of open(2) and read(2) after the mount has ended.
 _GONE = (errno.ENXIO, errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV)
 
 
@@ -89,7 +89,7 @@ def _line(name: str, shown: str) -> str:
 
 
 def _name(directory: str) -> str:
-    """Return the name of a mount in Wireshark. It depends only on the directory, so a later mount there has it too.
+    """Return Wireshark's name for a mount. It depends only on the directory, so a later mount there gets the same name.
 
     Wireshark's preferences separate names with commas, so most characters are escaped, as in a URL.
     """
@@ -101,12 +101,12 @@ def _name(directory: str) -> str:
 
 
 def _directories() -> dict[str, str]:
-    """Map the name of each mount in Wireshark to the directory of the mount."""
+    """Return the directory of each mount, keyed by Wireshark's name for the mount."""
     return {_name(mount.directory): mount.directory for mount in visible()}
 
 
 def _check(expression: str) -> None:
-    """Check a filter. Wireshark expects an error on standard output and the status 0 (extcap.c, cb_verify_filter)."""
+    """Check a filter. Wireshark expects any error on standard output, and exit status 0 (extcap.c cb_verify_filter)."""
     try:
         compile_filter(expression)
     except VirtError as error:
@@ -114,10 +114,10 @@ def _check(expression: str) -> None:
 
 
 def _capture(name: str, expression: str | None, fifo: str) -> None:
-    """Copy a capture to a FIFO until the FIFO is closed or a signal arrives. name: as in the lines of _interfaces()."""
+    """Copy a capture to a FIFO until the FIFO is closed or a signal arrives. name: as listed by _interfaces()."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _end)
-    # If this process ended before dumpcap opened the FIFO, Wireshark would also report a missing device.
+    # Open the FIFO first: if this process ended before dumpcap had opened it, Wireshark would report a missing device.
     out = _opened(fifo)
     program = compile_filter(expression or "")
     match = _ONE.fullmatch(name)
@@ -136,7 +136,7 @@ def _end(number: int, frame: object) -> NoReturn:
 def _opened(fifo: str) -> int:
     """Open a FIFO for writing, and return the descriptor. VirtError: EINVAL, not a FIFO; ETIMEDOUT, it has no reader.
 
-    A blocking open(2), which waits for a reader (fifo(7)), would never return if Wireshark had been killed.
+    The open does not block: a blocking open(2) waits for a reader (fifo(7)), for ever if Wireshark has been killed.
     """
     if not stat.S_ISFIFO(os.stat(fifo).st_mode):
         raise VirtError(errno.EINVAL, f'extcap: "{fifo}" is not a FIFO')

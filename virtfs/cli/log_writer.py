@@ -1,7 +1,7 @@
-"""The log of a server, written by a thread of its own.
+"""The log of a server, written by a separate thread.
 
 A terminal can be stopped with Ctrl-S, a disk can hang, and a log daemon can be slow. None of these may delay the
-thread that serves all users. So lines wait in a queue for the thread that writes them. If the queue is full, lines are
+thread that serves all users. So lines are queued, and a separate thread writes them. If the queue is full, lines are
 lost and counted.
 """
 
@@ -27,10 +27,10 @@ Line = tuple[int, str, str]  # level, module, text
 class LogWriter(logging.Handler):
     """A handler that passes each record to a sink as one line.
 
-    The lines of a traceback follow, if there is one, and then the items of the record's optional attribute `lines`.
+    Further lines follow if the record has a traceback or the optional attribute `lines`.
 
-    At most MOST records from one place in the program are logged in INTERVAL seconds. Records of level DEBUG have no
-    such limit.
+    At most MOST records from one place in the program are logged in INTERVAL seconds. Records of level DEBUG are
+    not limited.
     """
 
     def __init__(self, sink: Sink) -> None:
@@ -114,7 +114,7 @@ class LogWriter(logging.Handler):
 
 
 def _lines(record: logging.LogRecord) -> Iterator[str]:
-    """Yield the message of a record as one line, then its traceback and notes, without unprintable characters."""
+    """Yield the record's message as one line, then its traceback, then its `lines`, without unprintable characters."""
     yield one_line(record.getMessage())[:LONGEST]
     if record.exc_info:
         for part in traceback.format_exception(record.exc_info[1]):

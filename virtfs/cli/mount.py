@@ -21,7 +21,7 @@ def mount(directory: str, text: str, foreground: bool = False, sloppy: bool = Fa
 
     In the background, return when the mount is ready. In the foreground, return when the mount has ended.
 
-    text, sloppy: the arguments of options.parse(). source: the source shown in the mount table, unless `text` contains
+    text, sloppy: passed to options.parse(). source: the source shown in the mount table, unless `text` contains
     fsname=. VirtError: the mount failed.
     """
     if "remount" in text.split(","):

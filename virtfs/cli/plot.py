@@ -1,4 +1,4 @@
-"""Plots as text: a bar for each number, the most recent at the right."""
+"""Plots as text: a bar for each number, with the most recent at the right."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -45,7 +45,7 @@ def cover_run(names: bool) -> None:
 def _usable(entry: os.DirEntry[str]) -> bool:
     """Return whether this user can access an entry.
 
-    An inaccessible entry, such as xtables.lock, would only keep the user from creating a file of that name.
+    Binding an inaccessible entry, such as xtables.lock, would only keep the user from creating a file of that name.
     """
     return entry.is_symlink() or any(os.access(entry.path, how) for how in (os.R_OK, os.W_OK, os.X_OK))
 

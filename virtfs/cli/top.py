@@ -39,7 +39,7 @@ class _Mounts:
         return [sampler.fileno() for sampler in self._samplers.values()]
 
     def look(self) -> None:
-        """Start samplers for new mounts, end those of unmounted ones. VirtError ENODEV: the chosen mount is gone."""
+        """Start samplers for new mounts and end those of unmounted ones. VirtError ENODEV: the chosen mount is gone."""
         if time.monotonic() < self._looked + _LOOK:
             return
         self._looked = time.monotonic()
@@ -85,7 +85,7 @@ class _Mounts:
             self.clients = ""
 
     def troubles(self) -> dict[str, str]:
-        """Map the directory of each mount that cannot be read to an error message."""
+        """Return an error message for each mount that cannot be read, keyed by the directory of the mount."""
         silent = {sampler.mount.directory: sampler.silence() for sampler in self._samplers.values()}
         return {directory: why for directory, why in (silent | self._errors).items() if why}
 

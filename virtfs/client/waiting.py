@@ -37,6 +37,6 @@ def repeat(call: Callable[[], T], fd: int, events: int, path: Path, timeout: flo
         left = None if end is None else max(0.0, end - monotonic())
         poller = select.poll()
         poller.register(fd, events)
-        # poll(2) counts in milliseconds, and a time-out must not be shorter than the caller said.
+        # poll(2) takes whole milliseconds. Round up, because the wait must not be shorter than the caller's time-out.
         if not poller.poll(None if left is None else int(left * 1000) + (left > 0)) and left is not None:
             raise TimeoutError(ETIMEDOUT, f"nothing arrived within {timeout:g} s", str(path))

@@ -35,7 +35,7 @@ class CableCounters:
 
     frames, bytes: those handed to the other end. lost: frames lost by `loss`. dropped: frames dropped because `limit`
     frames were already waiting, because a memory limit was reached, or because the impairment ended while it delayed
-    them. Towards a socket, this includes frames sent while there was no connection or no room.
+    them. Towards a socket, this includes frames that arrived while there was no connection or the queue was full.
     """
 
     frames: int = 0

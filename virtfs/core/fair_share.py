@@ -1,9 +1,8 @@
 """Share the time of one server between users: fair queueing by time, with anticipation.
 
-Each user has an account of the time that the server has spent on the user's requests. The next request served is that
-of the user with the lowest account. This is start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996) with measured
-costs: a user who returns after a pause starts with the account of the user in service. So a user cannot save up unused
-time.
+Each user has an account of the time that the server has spent on the user's requests. The user with the lowest account
+is served next. This is start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996) with measured costs: a user who
+returns after a pause starts with the account of the user in service. So a user cannot save up unused time.
 
 A program that waits for each answer before it sends its next request has no request waiting most of the time. Without
 anticipation, a user with long requests would be served in each of these gaps. So the server holds a user's request
@@ -37,7 +36,7 @@ class _Account:
         self.busy = 0  # requests that another task is working on
         self.begun = now  # when another task last began a request
         self.cost = 0  # expected time that a request takes
-        self.pause = HOLD  # expected time from an answer to the next request; long until measured
+        self.pause = HOLD  # expected time from an answer to the next request; a high value until it is measured
 
 
 class FairShare(Generic[K]):
@@ -45,7 +44,7 @@ class FairShare(Generic[K]):
 
     def __init__(self) -> None:
         self._accounts: dict[K, _Account] = {}
-        self._now_at = 0  # `used` of the last user that choose() returned, as it was then
+        self._now_at = 0  # `used` of the user that choose() last returned, at that time
 
     def arrive(self, user: K, now: int, empty: int) -> None:
         """Record that a request of a user has arrived.
@@ -130,7 +129,7 @@ class FairShare(Generic[K]):
         return first
 
     def least(self, user: K) -> bool:
-        """Return whether no other user has a lower account than this one."""
+        """Return whether no other user's account is lower than this user's."""
         used = self._accounts[user].used
         return all(account.used >= used for account in self._accounts.values())
 
@@ -147,9 +146,10 @@ class FairShare(Generic[K]):
 
 
 def _comes(account: _Account, cost: int, now: int) -> bool:
-    """Return whether to hold a request of another user in order to wait for one from this account's user.
+    """Return whether to hold another user's request because the user of `account` is likely to send one soon.
 
-    Waiting is worthwhile if this user is likely to send a request soon, or if another task will soon have answered one.
+    This user must have no request waiting. If another task is working on a request of this user, return True for at
+    most HOLD_BUSY ns.
     cost: the expected time of the other user's request. If it is less than the cycle of this user (the time from one
     request to the next), serving the other request delays this user by less than one cycle. This user then keeps more
     than half of the usual rate, so the other request is not held.

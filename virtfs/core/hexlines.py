@@ -51,7 +51,7 @@ def parse_line(line: bytes) -> bytes | None:
 
 
 class Lines:
-    """Splits the writes to one descriptor of the file hex into lines. Only a newline ends a line."""
+    """Splits the writes to one descriptor of the file `hex` into lines. Only a newline ends a line."""
 
     def __init__(self) -> None:
         self._kept = b""

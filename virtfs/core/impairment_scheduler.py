@@ -16,7 +16,7 @@ overtakes them.
 
 Correlation differs from netem. netem mixes each new random number with the previous one, which makes rare events rarer:
 "loss 1% 25%" loses far less than 1 %, and tc-netem(8) deprecates correlated loss for that reason. Here a correlation of
-25 % means that the previous result is used again with a probability of 25 %. The share of affected frames stays exact,
+25 % means that the previous result is reused with a probability of 25 %. The share of affected frames stays exact,
 and consecutive frames correlate as requested.
 """
 
@@ -45,7 +45,7 @@ class Scheduler:
     seed, stream: the random numbers depend on both. Runs with the same settings, seed, stream and frame times give the
     same result. Two directions that share a seed need different streams; otherwise the reply to a ping would pass
     whenever the request did. If settings.seed is not None, it is used instead of `seed`.
-    hold: the Hold that is charged for the waiting frames; None for one of its own, with the default limits of a mount.
+    hold: the Hold that is charged for the waiting frames; None for a separate one with a mount's default limits.
 
     Every pushed frame, and every duplicate, meets exactly one of these conditions: it is counted in counts.lost; it is
     counted in counts.overlimit; it still waits; or pop() or clear() has removed it.
@@ -69,7 +69,7 @@ class Scheduler:
         return len(self._heap)
 
     def change(self, settings: Impairment) -> None:
-        """Apply new settings to later frames. If they have a seed, the random numbers restart from that seed."""
+        """Apply new settings to later frames. If the settings have a seed, the random numbers restart from it."""
         self.settings = settings
         if settings.seed is not None:
             self._random = self._seeded(settings.seed)

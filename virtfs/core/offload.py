@@ -27,8 +27,8 @@ _ETH_P_8021Q, _ETH_P_8021AD = b"\x81\x00", b"\x88\xa8"
 def complete_frames(header: memoryview | bytes, frame: memoryview | bytes) -> list[bytes]:
     """Return the complete frames that a real wire would carry instead of this header and frame.
 
-    A large TCP segment is cut into frames, and so is a batch of UDP datagrams (udp(7), UDP_SEGMENT). To a tap with the
-    offload flags of cables (TUN_F_TSO4 and so on, linux/if_tun.h), the kernel sends no other large frames.
+    A large TCP segment is cut into frames, and so is a batch of UDP datagrams (udp(7), UDP_SEGMENT). The kernel
+    sends no other large frames to a tap that has the offload flags of cables (TUN_F_TSO4 and so on, linux/if_tun.h).
     ValueError: the frame is a large frame of another kind, or the header does not fit the frame. A program can cause
     both errors with a header of its own (packet(7), PACKET_VNET_HDR).
     """
@@ -69,8 +69,8 @@ def _summed(frame: memoryview | bytes, start: int, offset: int) -> bytes:
 def _segments(frame: bytes, ip: int, tcp: int, size: int, four: bool) -> list[bytes]:
     """Cut a large TCP segment into frames.
 
-    ip, tcp: offsets of the IP and the TCP header. size: maximum payload of a frame, in bytes. four: whether the IP
-    version is 4 rather than 6.
+    ip, tcp: offsets of the IP and the TCP header. size: maximum payload of a frame, in bytes. four: True for IPv4,
+    False for IPv6.
     """
     if size < _GSO_MIN:
         raise ValueError(f"segments of {size} bytes are too short")
@@ -122,7 +122,7 @@ def _must_hold(frame: bytes, ip: int, transport: int, header: int, four: bool) -
 def _cut(
     frame: bytes, ip: int, transport: int, payload_at: int, at: int, size: int, number: int, four: bool
 ) -> bytearray:
-    """Return one piece of a frame: its headers with the IP fields adapted, and the payload from offset `at` on.
+    """Return one piece of a frame: its headers with the IP fields adapted, and its payload, which starts at `at`.
 
     ip, transport, payload_at: offsets of the IP header, the transport header and the payload. size: maximum payload of
     a piece, in bytes. number: number of the piece, from 0.

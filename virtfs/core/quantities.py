@@ -1,4 +1,4 @@
-"""Parse and format numbers. Parsing the text that a format function returns gives the same number again.
+"""Parse and format numbers. Parsing the text that a format function returns gives back the same number.
 
 The parse functions raise VirtError: EINVAL for malformed text, ERANGE for a number out of range. The error message
 quotes the text. Digits are ASCII digits. Leading zeros are refused, because other tools would read such a number as
@@ -209,7 +209,7 @@ def _measure(text: str, scales: dict[str, int], unit: str, example: str) -> int:
 
 
 def _bounded(text: str, number: str) -> str:
-    """Check the numeric part of `text` and return it unchanged.
+    """Check `number`, the numeric part of `text`, and return it unchanged.
 
     VirtError: `number` has more than _DIGITS digits before or after the decimal point.
     """

@@ -38,7 +38,7 @@ class Pcap:
     """A decoder of pcap. head: the file header, HEAD bytes that begin with one of MAGICS."""
 
     HEAD = 24
-    # Maps each magic number to the byte order, and to the number of nanoseconds in a unit of the field fraction.
+    # Maps each magic number to the byte order, and to the unit of the field `fraction` in nanoseconds.
     MAGICS: ClassVar = {
         b"\xd4\xc3\xb2\xa1": ("<", 1000),
         b"\xa1\xb2\xc3\xd4": (">", 1000),
@@ -108,7 +108,7 @@ class Pcap:
             at = self.taken
 
     def _singles(self, data: bytes, at: int, most: int) -> Iterator[bytes]:
-        """Yield the frames of the records from offset `at` on, and set `taken`.
+        """Yield the frames of the records, starting with the record at offset `at`. Update `taken` for each.
 
         Stop at an incomplete or invalid record, or after `most` frames.
         """

@@ -4,7 +4,7 @@
     unix-listen:PATH              accept a connection at PATH
     dgram:PATH[,OWN]              exchange datagrams with the socket at PATH; OWN is the path of the cable's own socket
     tcp:HOST:PORT                 connect to a TCP port
-    tcp-listen:[HOST:]PORT        accept a TCP connection; without HOST, at every address of the host
+    tcp-listen:[HOST:]PORT        accept a TCP connection; without HOST, on every local address
 
 PATH is absolute. An IPv6 address is written in brackets, as in tcp:[2001:db8::1]:4000.
 """

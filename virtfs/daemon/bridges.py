@@ -82,7 +82,7 @@ class Bridges:
         # The taps that virtfs is deleting, by interface index. The kernel may still report them as members.
         self._leaving: dict[int, TapDevice] = {}
         self._doubts = 0  # number of refreshes scheduled so far
-        self.recalled: lines.Recalled = {}  # what members of the killed server's bridges brought
+        self.recalled: lines.Recalled = {}  # addresses that members brought to a killed server's bridges
         self._settled = 0  # value of _doubts when the last completed refresh began
         self._doubted = trio.Event()
 
@@ -104,7 +104,8 @@ class Bridges:
         """Carry out a line of the mount's ctl whose target is a bridge.
 
         run: a function that carries out writes to the ctl of the bridge.
-        made: the names of the bridges and taps that an earlier run of virtfs made. `destroy` deletes such bridges.
+        made: the names of the bridges and taps that an earlier run of virtfs made. `destroy` deletes such a bridge, as
+        if this run had made it.
         """
         name = BridgeName(str(command.target))
         managed = self._all.get(name)
@@ -225,9 +226,10 @@ class Bridges:
             managed.bridge.state = self._without_leaving(state)
 
     def leave(self, index: int, tap: TapDevice) -> None:
-        """Stop listing a tap of the daemon's namespace as a member of its bridge, before the tap is deleted.
+        """Stop listing a tap as a member of its bridge, because virtfs is about to delete the tap.
 
-        Otherwise, the lines of its bridge would mention the tap as if it were an interface of the host.
+        Otherwise, the lines of the bridge in ctl would mention the tap as if it were an interface of the host.
+        index: the tap's interface index in the daemon's namespace.
         """
         if self._all:
             self._leaving[index] = tap
@@ -243,7 +245,7 @@ class Bridges:
     # Changes by other programs
 
     def hear(self, event: Event) -> None:
-        """Schedule a refresh of the bridges if an event concerns one of them or a member."""
+        """Schedule a refresh of the bridges if an event concerns a bridge or a member of a bridge."""
         indices = {managed.index for managed in self._all.values()}
         match event:
             case LinkChanged(None) if indices:
@@ -326,7 +328,7 @@ class Bridges:
     # Blocking functions, for Kernel.call
 
     def _open(self, name: BridgeName, ours: bool) -> tuple[_Managed, bool]:
-        """Attach to a bridge, or make it. Return the bridge, and whether a killed server has left it behind.
+        """Attach to a bridge, or make it. Return the bridge, and whether a killed server left it behind.
 
         ours: whether the state file says that an earlier run of virtfs made the bridge.
         """
@@ -352,7 +354,7 @@ class Bridges:
             return _Managed(Bridge(name, state), index, found, settings, host.adoptions), left
 
     def _renew(self, managed: _Managed, actions: tuple[Action, ...], made: frozenset[str]) -> None:
-        """Undo the settings that a killed server gave a bridge, except those in the line of the bridge.
+        """Reset the settings that a killed server left on a bridge, except those that the bridge's line sets.
 
         actions: the verbs of the line. made: the names of the taps and bridges that the killed server made.
         """

@@ -113,7 +113,7 @@ class Commands:
         """Run the lines that this write completes. Stop at the first line that fails.
 
         of: the interface or bridge whose ctl is written, or None for the ctl of the mount.
-        script: keeps the unfinished line between writes. turn: waits for the user's turn, before each line.
+        script: keeps the unfinished line between writes. turn: called before each line; waits for the user's turn.
         """
         with self._admitted(user):
             await self._follower.caught_up()
@@ -144,7 +144,7 @@ class Commands:
                     await self._lifecycle.reap()
 
     async def _reap(self) -> None:
-        """Remove the taps of destroyed interfaces before a line that may use their names. The caller holds the lock."""
+        """Remove the taps of destroyed interfaces, because a line may reuse their names. The caller holds the lock."""
         with whole():
             await self._lifecycle.reap()
 
@@ -290,7 +290,7 @@ class Commands:
             if made is None:
                 self._state.failed.supersede(target)
             else:
-                await self._reap()  # the lines of the state file do not form a script
+                await self._reap()  # run() does this after a script, but does not run the lines of the state file
         finally:
             self._changes.publish()
 
@@ -303,7 +303,7 @@ class Commands:
         if isinstance(command.target, str):
             with whole():
                 await self._bridges.run(command, self.run, made)
-                await self._follower.caught_up()  # updates taps that joined or left the bridge
+                await self._follower.caught_up()  # updates the taps that have joined or left the bridge
             return command.target
         unit = None if command.target is None else Unit(int(command.target))
         interface = None if unit is None else self._registry.find(unit)
@@ -327,7 +327,7 @@ class Commands:
         return unit
 
     def _only_failed(self, command: Command) -> bool:
-        """Return whether the target exists only in failed lines of the state file, which `destroy` drops."""
+        """Return whether only failed lines of the state file mention the target. Then `destroy` just drops them."""
         target = command.target
         there = target in self._bridges if isinstance(target, str) else self._registry.find(Unit(int(target or 0)))
         return not there and self._state.failed.about(target)

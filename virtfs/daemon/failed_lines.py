@@ -63,7 +63,7 @@ class FailedLines:
         return any(target in _targets(one.command) for one in self._all)
 
     def still_made(self) -> list[str]:
-        """Return those names in `made` that failed lines are about, sorted."""
+        """Return those names in `made` that failed lines are about, as a sorted list."""
         targets = {target for one in self._all for target in _targets(one.command)}
         return sorted(self.made & {f"tap{target}" if isinstance(target, int) else str(target) for target in targets})
 

@@ -42,7 +42,7 @@ class Interface:
         """Store the parts of the interface.
 
         found: the tap as it was when virtfs opened it.
-        opening: follows opens of `frame`, `hex` and `stream`, as the verbs upopen and carrier say.
+        opening: applies the verbs upopen and carrier when `frame`, `hex` or `stream` is opened or closed.
         captures: the pcap files that show this interface.
         events: publishes changes of the host's end.
         start: runs a task until the mount ends.
@@ -59,7 +59,7 @@ class Interface:
         # The interface index of the tap's master (for example a bridge) in the tap's namespace, or None.
         self.master = found.link.master
         self.reports = 0  # number of reports from the kernel about the host's end
-        # Whether virtfs is detached from the tap. If the tap vanishes meanwhile, `loans` recreates it.
+        # Whether virtfs is detached from the tap. If the tap vanishes during that time, `loans` recreates it.
         self.away = False
         self.meter: Meter | None = None  # counts the frames of a program that has the tap
         self._captures = captures
@@ -97,7 +97,7 @@ class Interface:
     def set_dropped(self, total: int) -> None:
         """Update the number of dropped frames. total: the kernel's count since the tap was made.
 
-        A lower number comes from an outdated answer. It is ignored, because counters never decrease.
+        A lower number comes from an outdated reply of the kernel. It is ignored, because counters never decrease.
         """
         dropped = total - self.found.link.tx_dropped
         if dropped > self.virt.host.dropped:

@@ -85,7 +85,7 @@ class LoanSockets:
         self._start(partial(lasting, name, partial(self._accept, door, virt.unit)), name=name)
 
     def close(self, virt: Virt) -> None:
-        """Remove the socket of an interface. Connections stay."""
+        """Remove the socket of an interface. Existing connections stay open."""
         if (door := self._doors.pop(virt.unit, None)) is not None:
             door.close()
 

@@ -23,7 +23,7 @@ from virtfs.host.sockets import OwnSocket, Rights
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 5  # maximum number of seconds for making the socket; other commands wait meanwhile
+PATIENCE = 5  # maximum number of seconds to make a cable's own socket; other commands have to wait
 
 
 class Plugged:

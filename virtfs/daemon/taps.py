@@ -1,4 +1,4 @@
-"""Open, read and restore the host's end of an interface. The functions block, and are called in a thread."""
+"""Open, read and restore the host's end of an interface. The functions block, so call them in a thread."""
 
 import os
 from collections.abc import Callable

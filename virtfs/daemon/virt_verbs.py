@@ -214,7 +214,7 @@ class VirtVerbs:
         interface.virt.set(persist=on)
 
     async def _carrier(self, interface: Interface, when: Carrier) -> None:
-        """Set when the tap has a carrier (`when`), and unplug the tap or plug it in accordingly.
+        """Store the condition for a carrier (`when`), and plug or unplug the tap accordingly.
 
         After a loss of carrier, the kernel still sends frames to the tap for up to a second (net/core/link_watch.c). So
         the filter of an unplugged tap rejects all of them.
@@ -243,7 +243,7 @@ class VirtVerbs:
         """Attach a filter to the tap and to its recorder. If either step fails, both keep their earlier filter."""
         before = interface.recorder.program
         if interface.virt.carrier == "off":
-            await interface.recorder.refilter(program)  # the tap rejects all frames
+            await interface.recorder.refilter(program)  # keep the tap's own filter, which rejects all frames
             return
         await self._kernel.call(interface.tap.set_filter, program)
         try:

@@ -151,7 +151,7 @@ class DeviceHandle:
         self.reads = self.dropped = self.parked = 0
 
     def read(self, room: memoryview, size: int) -> int | None:
-        """Put up to `size` bytes into `room` at offset HEADROOM. Return their number, or None if there is no data yet.
+        """Put up to `size` bytes into `room` at offset HEADROOM. Return how many, or None if there is no data yet.
 
         `room` has scratch space before HEADROOM, and space for the longest frame even if `size` is smaller. So a frame,
         with the header that the tap puts before it, can be read from the tap straight into the reply buffer.
@@ -197,7 +197,7 @@ class DeviceHandle:
         raise OSError(errno.EBADF, "the file is not open for writing")
 
     def plain(self) -> Plain | None:
-        """Return what fuse/plainloop.pyx needs to pass the frames of this open, or None if it may not pass them."""
+        """Return what fuse/plainloop.pyx needs to move this open's frames by itself, or None if it must not."""
         return None
 
     def cut(self) -> None:
@@ -211,7 +211,7 @@ class DeviceHandle:
         raise NotImplementedError
 
     def waits_for_turn(self) -> bool:
-        """Return whether the waiting write has only yielded to other requests, so that it can continue at any time."""
+        """Return whether the waiting write has merely yielded to other requests. If so, it can continue at any time."""
         return False
 
     def interrupt(self) -> int:

@@ -68,7 +68,7 @@ T = TypeVar("T")
 
 AT_ONCE = 64  # maximum number of interfaces in a piece of the text
 
-# For each metric of the memory in use: the attribute of core.memory that has its value, and its HELP text.
+# For each metric about memory use: the attribute of core.memory that has its value, and its HELP text.
 _MEMORY: Final[dict[str, tuple[str, str]]] = {
     "memory_bytes": ("now", "Bytes that clients make the server hold, by kind."),
     "memory_highest_bytes": ("highest", "Largest value of virtfs_memory_bytes so far."),
@@ -78,7 +78,7 @@ _MEMORY: Final[dict[str, tuple[str, str]]] = {
 # The HELP text of each gauge about the state file.
 _STATE: Final[dict[str, str]] = {
     "saved": "Whether the state file has the current state, 1 or 0.",
-    "unsaved_since_seconds": "Unix time since which the state file has been out of date, or 0 if it is up to date.",
+    "unsaved_since_seconds": "Unix time at which the state file became out of date, or 0 if it is up to date.",
     "failed_lines": "Lines of the state file that could not be replayed.",
 }
 

@@ -115,8 +115,9 @@ class Rings:
         """
         size = self._charged(hold)
         large = size is LARGE
-        # Each ring has a kernel timer that fires every `wait` ms, whether frames pass or not. The longer `wait` of
-        # later rings limits the total to about 30 timer events per ms for 400 rings, and 50 for 1000 rings.
+        # Each ring has a kernel timer that fires every `wait` ms, whether frames pass or not. Rings that are opened
+        # later get a longer `wait`. This limits the total to about 30 timer events per ms for 400 rings, and 50 for
+        # 1000 rings.
         size = Size(size.block, size.blocks, size.wait + self._open // LARGE_ONES)
         self._open += 1
         self._large += large

@@ -96,7 +96,7 @@ class Sender:
         raise NotImplementedError
 
     def deliver(self, frame: bytes) -> None:
-        """Send one frame after the waiting frames. If too many frames wait, drop it and count the drop."""
+        """Send one frame after the waiting frames. If too many frames wait, drop this one and count the drop."""
         if self._rest or len(self._queue):
             self._counters.lose(self._queue.add(frame, self.wire.virt.host.queue))
         else:
@@ -230,7 +230,7 @@ class MessageSender(Sender):
 
 
 class Exit:
-    """Passes the frames of the direction to a socket on to the Sender. Implements impaired_path.End.
+    """Hands frames for the socket to the Sender. Implements impaired_path.End.
 
     sender: the Sender, or None while there is no connection.
     """
@@ -256,7 +256,7 @@ class Exit:
 
 
 class Entrance:
-    """Passes the frames of the direction from a socket on to the interface.
+    """Hands frames that come from the socket to the interface.
 
     Implements records.Sink for frames from the socket, and impaired_path.End for frames from the impairment.
 
@@ -368,5 +368,5 @@ class MessageReceiver:
 
 
 def closed() -> VirtError:
-    """Return the error of a connection that the peer has closed."""
+    """Return the error for a connection that the peer has closed."""
     return VirtError(errno.EPIPE, "the peer has closed the connection")

@@ -152,7 +152,7 @@ class Wire:
         return self._kept, -1 if self._fed else self._fd
 
     def source(self) -> int:
-        """Return the descriptor from which to read the next frame directly, or -1 if the reader must call `take`."""
+        """Return the descriptor to read the next frame from, or -1 if the reader must call `take` instead."""
         return -1 if self._fed or self._kept or self._refusal is not None else self._fd
 
     def put_back(self, frame: bytes) -> None:
@@ -225,7 +225,7 @@ class Wire:
     # State
 
     def update(self) -> None:
-        """React to a change of virt, of the impairment or of the cable."""
+        """React to a change to virt, the impairment or the cable."""
         virt = self.virt
         self.out.update()
         # With an impairment or a cable, or while a program has the tap, `take` does not read the tap itself. It takes
@@ -342,7 +342,7 @@ class Wire:
     def give(self, way: Given) -> None:
         """Stop reading the tap, because a program gets it. Frames that were read ahead are dropped and counted.
 
-        way: how frames from other programs reach the host meanwhile.
+        way: how frames from other programs reach the host in the meantime.
         """
         self._given = True
         # A watched tap wakes its watcher for each frame, which delays the program.

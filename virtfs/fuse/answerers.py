@@ -5,7 +5,7 @@ The table below names the function for every other request that virtfs answers w
 libfuse answers all requests that are not in the table, with the operations in `names`: INIT, SETATTR, STATFS, FSYNC,
 FSYNCDIR, and extended attributes. It refuses requests that would create or remove a name, and unknown opcodes.
 
-The functions return whether another request is likely to follow immediately, so that the loop does not sleep.
+The functions return whether another request is likely to follow immediately. If so, the loop does not sleep.
 """
 
 import errno

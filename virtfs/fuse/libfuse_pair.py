@@ -1,7 +1,7 @@
 """The connection to the slow plane: a SOCK_SEQPACKET socket pair. libfuse uses its end in place of /dev/fuse.
 
-If the caller of a request gets a signal, the pair answers EINTR at once and drops libfuse's later answer. A change of
-attributes cannot be answered early, because it may still take effect. Instead, `interrupts` cancels it.
+If the caller of a request gets a signal, the pair answers EINTR at once and drops libfuse's later answer. A request to
+change attributes cannot be answered early, because it may still take effect. Instead, `interrupts` cancels it.
 """
 
 import errno
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 # Upper bound on the length of libfuse's answers in bytes. libfuse never returns the contents of a file or directory.
 SLOW_REPLY = 65536
-# Requests that change nothing, so that they can be answered with EINTR while libfuse works on them.
+# Requests that change nothing. They can be answered with EINTR while libfuse works on them.
 INTERRUPTIBLE = frozenset((p.FUSE_STATFS, p.FUSE_FSYNC))
 
 

@@ -18,7 +18,7 @@ VIRTFS = "fuse.virtfs"  # "fuse." and the subtype, see mount.fuse3(8)
 class Mounted:
     """One mount: a line of the table.
 
-    id: the mount's number, unique among present mounts; `mount --move` does not change it.
+    id: the mount's number, unique among current mounts; `mount --move` does not change it.
     parent: the id of the mount on which this one is mounted.
     device: st_dev as "major:minor".
     options: the super block's options, such as user_id=0.
@@ -86,7 +86,7 @@ def resolve(directory: str) -> str:
 
 
 def parse(table: bytes) -> list[Mounted]:
-    """Return the mounts in a text in the format of /proc/self/mountinfo (proc(5)). Malformed lines are skipped.
+    """Parse text in the format of /proc/self/mountinfo (proc(5)), and return the mounts. Skip malformed lines.
 
     Any user can mount at a directory of any name. So one line that cannot be parsed must not hide the others.
     """

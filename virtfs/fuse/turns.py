@@ -60,7 +60,7 @@ class Turns:
         self._share: FairShare[int] = FairShare()
         self._queues: dict[tuple[int, bool], deque[_Message]] = {}
         self._slow: Counter[int] = Counter()  # requests in progress in the slow plane, by user
-        self._elsewhere: Counter[int] = Counter()  # those, and the ones that other tasks work on
+        self._elsewhere: Counter[int] = Counter()  # requests in progress in any task, including the slow plane, by user
         self._begun: dict[int, int] = {}  # when each user's latest request to the slow plane began
         self._held = False  # whether next() held back all requests
         self._wake = trio.CancelScope()
@@ -85,7 +85,7 @@ class Turns:
         """Wait until next() may return another result.
 
         A request on /dev/fuse, an answer by another task, or a newly queued write or script ends the wait. If requests
-        are queued, it ends after LAPSE ns at the latest.
+        are queued, the wait lasts at most LAPSE ns.
         """
         if self._held:
             began = monotonic_ns()
@@ -152,7 +152,7 @@ class Turns:
                 uid = self._opener(fh)
             self._share.arrive(uid, now, self._empty)
             slow = is_slow(opcode, inode, fh)
-            # No later request can be from a user who takes precedence over this one, so the request needs no queue.
+            # No other user takes precedence over this one, so the request need not be queued.
             if not self._queues and self._may(uid, slow, now) and self._share.least(uid):
                 self._share.choose((uid,), now)
                 self.user = uid

@@ -66,9 +66,9 @@ class Adoptions:
     own: the addresses and routes that the bridge had before any adoption, and those that the verb inet set. brought:
     the addresses and routes of each adopted member, by interface index.
 
-    inherited: whether a killed server has left the bridge. Its members may have brought any of its addresses and
-    routes, so only those that the verb inet sets are its own. recalled: the addresses that members brought to that
-    server's bridge, by the names of the members, until they are adopted again.
+    inherited: whether a killed server left the bridge behind. The members may have brought any of the addresses and
+    routes on such a bridge, so only those that the verb inet sets are the bridge's own. recalled: the addresses that
+    each member brought to that server's bridge, by member name. note() removes the entry of a member.
 
     An address or route of unknown origin is attributed to the member that was adopted first. Its origin is unknown if
     it was added later (by DHCP or by hand), or if an earlier daemon adopted the members.
@@ -90,23 +90,23 @@ class Adoptions:
         self.brought[port] = config
 
     def shares(self, members: Mapping[int, str], present: Collection[IpInterface]) -> dict[str, frozenset[IpInterface]]:
-        """Return the addresses that each member has brought, by name.
+        """Return the addresses that each member has brought, by member name.
 
-        members: the names of all members, by index. present: the addresses that the bridge has.
+        members: the names of all members, by index. present: the addresses on the bridge.
         """
         shares = {name: its.intersection(present) for name, its in self.recalled.items() if name in members.values()}
         brought = {members[index]: config.addresses for index, config in self.brought.items() if index in members}
         for name, keys in brought.items():
             shares[name] = frozenset(address for address in present if _key(address) in keys)
-        if brought:  # the first member has those of unknown origin, too
+        if brought:  # addresses of unknown origin count as the first member's
             taken = self.own.addresses.union(map(_key, frozenset[IpInterface]().union(*shares.values())))
             shares[next(iter(brought))] |= {address for address in present if _key(address) not in taken}
         return shares
 
     def attribute(self, moving: str, present: Collection[IpInterface]) -> None:
-        """Attribute addresses of unknown origin to a member whose adoption was cut short.
+        """Record that addresses of unknown origin were brought by a member whose adoption was cut short.
 
-        present: the addresses that the bridge has, without those that are its own.
+        moving: the name of the member. present: the addresses on the bridge, except the bridge's own.
         """
         known = frozenset[IpInterface]().union(*self.recalled.values())
         self.recalled[moving] = self.recalled.get(moving, frozenset()) | (frozenset(present) - known)
@@ -128,7 +128,7 @@ class Adoptions:
 
 
 def _part_of(rtnl: Rtnl, bridge: int, recalled: frozenset[IpInterface]) -> IpConfig:
-    """Return those of some addresses that a bridge has, and its routes through their networks."""
+    """Return the recalled addresses that a bridge still has, and its routes to or through their networks."""
     keys, all_routes = {_key(address) for address in recalled}, routes(rtnl, bridge)
     there = frozenset(address.key for address in addresses(rtnl, bridge) if address.key in keys)
     networks = IpConfig(there).networks
@@ -207,14 +207,14 @@ def _move(rtnl: Rtnl, source: Link, target: Link, staying: IpConfig, master: int
     for route in routes(rtnl, source.index):
         if route.key in staying.routes or route.network in staying.networks:
             continue
-        # The copy of a route with several next hops has replaced the original, so there is nothing to remove.
+        # A shared route (one with several next hops) has already been replaced by its copy.
         if not route.shared:
             route.remove(rtnl)
             yield "removed a route"
 
 
 def link(rtnl: Rtnl, index: int) -> Link:
-    """Return the interface with that index in the network namespace of `rtnl`. VirtError ENODEV: there is none."""
+    """Return the interface with this index in the network namespace of `rtnl`. VirtError ENODEV: there is none."""
     answer = rtnl.ask_one(m.RTM_GETLINK, m.link(index))
     return link_of(answer.body)
 

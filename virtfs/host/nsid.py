@@ -26,7 +26,7 @@ def nsid_of(namespace: int) -> int:
             try:
                 rtnl.ask(m.RTM_NEWNSID, m.namespace(namespace, (m.NETNSA_NSID, _UNKNOWN)))  # the kernel chooses one
             except VirtError as refusal:
-                if refusal.errno != errno.EEXIST:  # EEXIST: another program assigned one meanwhile
+                if refusal.errno != errno.EEXIST:  # EEXIST: another program has just assigned one
                     raise
             nsid = _ask(rtnl, namespace)
     if nsid == _UNKNOWN:

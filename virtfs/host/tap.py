@@ -115,7 +115,7 @@ class Tap:
         """Attach to an existing tap, and store its settings."""
         found = find(name)
         if found is None:
-            raise TapTaken(errno.EBUSY, f'"{name}" existed, but was deleted meanwhile')
+            raise TapTaken(errno.EBUSY, f'"{name}" was deleted while virtfs was attaching to it')
         if found.busy:
             raise TapTaken(errno.EBUSY, f'"{name}" {found.busy}')
         self.multi_queue = found.multi_queue
@@ -335,7 +335,7 @@ class Tap:
             absent.close()
 
     def tell(self, request: int, argument: int | bytes) -> None:
-        """Issue an ioctl of linux/if_tun.h. VirtError: ENXIO, the interface is gone; the error of the ioctl."""
+        """Issue an ioctl of linux/if_tun.h. VirtError: ENXIO, the interface is gone; or the errno of the ioctl."""
         self._tell(request, argument)
 
     def _in_its_netns(self, function: Callable[[], T]) -> T:

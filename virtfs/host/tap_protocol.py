@@ -16,7 +16,7 @@ OFFLOAD_ALL = OFFLOAD_TCP | OFFLOAD_UDP
 
 
 class Placed(Protocol):
-    """An interface that reports its present name and namespace, so that it can be found after a rename or move."""
+    """An interface that reports its current name and namespace, so that it can be found after a rename or move."""
 
     def name(self) -> str:
         """Return the interface's current name. VirtError ENXIO: the interface is gone."""

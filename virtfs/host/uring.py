@@ -1,4 +1,4 @@
-"""Many reads or writes of one descriptor in one system call (io_uring(7), linux/io_uring.h).
+"""Many reads or writes on one descriptor in one system call (io_uring(7), linux/io_uring.h).
 
 The submission entries are filled in once and reused for every submission, because filling in an entry from Python takes
 as long as the system call that the entry saves. All operations are complete when submit() returns. An operation that
@@ -42,7 +42,7 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 class Ring:
-    """A fixed set of reads or writes of one descriptor, each with its own slot in memory.
+    """A fixed set of reads or writes on one descriptor, each with its own slot in memory.
 
     operation: READ or WRITE. operations: the number of operations, a power of two. address: the address of the first
     slot. stride: the number of bytes from one slot to the next. lengths: a memoryview of format "I" with the number of
@@ -58,7 +58,7 @@ class Ring:
         self._fd = -1
         self._fd = check(int(_syscall(_SETUP, operations, (ctypes.c_char * _params.size).from_buffer(params))))
         try:
-            # If too few descriptors are free, the caller falls back to plain system calls.
+            # Raises an error if too few descriptors are free. The caller then falls back to plain system calls.
             keep_spare(self._fd)
             self._map(_params.unpack(params))
         except BaseException:

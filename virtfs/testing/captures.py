@@ -40,7 +40,7 @@ def save(net: Mount, test: str, directory: Path) -> list[Saved]:
 
 
 def file_name(test: str) -> str:
-    """Return a test's node ID without characters that are special to a shell or file system, for names of files.
+    """Return a test's node ID without characters that are special to a shell or file system, for use in file names.
 
     >>> file_name("tests/test_link.py::test_ping[20ms, lossy]")
     'tests-test_link.py-test_ping-20ms-lossy'

@@ -21,13 +21,13 @@ from virtfs.client.virt import Virt
 HISTORY: Final = "256K"  # bytes of recent frames that each interface keeps
 PATIENCE: Final = 10.0  # maximum number of seconds to wait for the server to end after SIGTERM
 
-# The kernel sends this signal to the started program when the thread that started it ends, even after kill -9.
+# With this option, the kernel signals the program when the thread that started the program ends, even by kill -9.
 # The server drops capabilities but gains none, so the setting survives (kernel/cred.c commit_creds).
 _DYING_WITH_US = ("setpriv", "--pdeathsig")
 
 
 def dying_with_us(signal: str, *command: str) -> list[str]:
-    """Return a command line that runs a command, which gets a signal such as "TERM" when this thread ends."""
+    """Return a command line that runs `command`, and sends it a signal such as "TERM" when this thread ends."""
     return [*_DYING_WITH_US, signal, *command]
 
 
@@ -56,7 +56,7 @@ class Recording(Mount):
 
 
 class Server:
-    """A server in the foreground, as a child in a session of its own, so that Ctrl-C reaches only the tests.
+    """A foreground server: a child process with its own session, so that Ctrl-C reaches only the tests.
 
     net: its mount, in a temporary directory that only this user can enter.
     OSError: the mount fails; the message is that of `virtfs mount`.
@@ -110,7 +110,7 @@ class Server:
         return ""
 
     def end(self) -> None:
-        """End the server, by force if it does not end by itself, and remove the directory; idempotent."""
+        """End the server, by SIGKILL if SIGTERM has no effect, and remove the directory; idempotent."""
         if self._process is not None:
             self._process.terminate()
             try:

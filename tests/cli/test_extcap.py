@@ -242,7 +242,7 @@ def test_for_all_users(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture
     assert not at.exists()
     os.unlink(tmp_path / "bin/tshark")
     assert main(["extcap", "--install", "--global"]) == 1
-    assert "tshark is not installed; only it reports the folder for all users" in capsys.readouterr().err
+    assert "tshark, which reports the folder for all users, is not installed" in capsys.readouterr().err
 
 
 def test_a_folder_of_root(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ _CHOICE: Final = re.compile(r"[a-z]+(\|[a-z]+)+")
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The names that exist at present, in the mount and on the host.
+    """The names that currently exist in the mount and on the host.
 
     virts: maps each interface to a note about it. members: maps each bridge to its members. addresses: maps each
     interface and bridge to its IP addresses. cables: the names of the two ends of each cable.

@@ -1,6 +1,7 @@
 """`virtfs extcap --install`: make Wireshark and tshark call `virtfs extcap`.
 
-Wireshark runs each program in its personal and its global extcap folder. The program written here calls virtfs.
+Wireshark runs every program in its personal and global extcap folders. This module puts a program there that calls
+virtfs.
 """
 
 import errno
@@ -17,8 +18,8 @@ from virtfs.cli.mounts import say
 from virtfs.core.errors import VirtError
 
 _MARK = "# Written by `virtfs extcap --install`."
-# Wireshark asks for the options of every interface when it starts, and later for the link types. The script answers
-# these calls itself, because starting Python would take 0.1 s for each interface.
+# Wireshark calls the program for the options of every interface when it starts, and later for the link types. A shell
+# script answers these calls itself, because starting Python would take 0.1 s for each interface.
 _PROGRAM = f"""\
 #!/bin/sh
 {_MARK}
@@ -32,10 +33,10 @@ _PATIENCE = 30  # seconds
 
 
 def install(everywhere: bool) -> None:
-    """Write the program. everywhere: for all users rather than for this one. A second call changes nothing.
+    """Install the program. everywhere: for all users, not only for this one. A second call changes nothing.
 
-    VirtError: EEXIST, a file that virtfs did not write is in the way; ENOENT, the folder is unknown; EACCES, the folder
-    belongs to another user.
+    VirtError: EEXIST, a file that virtfs did not write is in the way; ENOENT, the folder is unknown; EACCES, this user
+    may not write to the folder.
     """
     path = _path(everywhere)
     _check_ours(path)
@@ -77,14 +78,14 @@ def _path(everywhere: bool) -> Path:
     if everywhere:
         folder = rows.get("Global Extcap path", rows.get("Extcap path"))
         if folder is None:
-            raise VirtError(errno.ENOENT, "extcap: tshark is not installed; only it reports the folder for all users")
+            raise VirtError(errno.ENOENT, "extcap: tshark, which reports the folder for all users, is not installed")
     else:
         folder = rows.get("Personal Extcap path") or _personal()
     return Path(folder, "virtfs")
 
 
 def _personal() -> str:
-    """Return the personal extcap folder, for when tshark does not report it. Wireshark 4.1 moved the folder."""
+    """Return the personal extcap folder. Used if tshark does not report it. Wireshark 4.1 moved the folder."""
     version = re.search(r"([0-9]+)\.([0-9]+)", _asked("dumpcap", "--version"))
     if version and (int(version[1]), int(version[2])) < (4, 1):
         return os.path.join(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "wireshark/extcap")
@@ -92,7 +93,7 @@ def _personal() -> str:
 
 
 def _asked(*command: str) -> str:
-    """Return the output of a program, or "" if it is not installed or fails."""
+    """Return the standard output of a program, or "" if it cannot be started or does not end in time."""
     with suppress(OSError, subprocess.TimeoutExpired):
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_PATIENCE, check=False)
         return done.stdout.decode(errors="surrogateescape")
@@ -100,7 +101,7 @@ def _asked(*command: str) -> str:
 
 
 def _command() -> list[str]:
-    """Return the command that runs this installation of virtfs: the running program, or else its package."""
+    """Return a command that runs this installation of virtfs: the running program, or else `python -m virtfs`."""
     program = os.path.abspath(sys.argv[0])
     if os.path.basename(program) == "virtfs" and os.access(program, os.X_OK) and os.path.isfile(program):
         return [program]

@@ -15,12 +15,11 @@ SYSLOG = "/dev/log"
 def open_log(file: str | None, foreground: bool, debug: bool) -> None:
     """Open the log of a server.
 
-    The log is `file` if it is given. Otherwise a server in the foreground logs to stderr, and a server in the
-    background to the system's log: the journal of systemd, or else syslog. If the system has neither, a server in the
-    background logs nothing.
+    The log is `file` if it is given. Otherwise a server in the foreground logs to stderr. A server in the background
+    logs to systemd's journal, or to syslog if there is no journal, or nowhere if there is neither.
 
-    If stderr is a stream to the journal, a server in the foreground also uses the system's log if there is one, because
-    the stream would lose the levels. OSError: the file cannot be opened.
+    If stderr is a stream to the journal, a server in the foreground logs to the journal's or syslog's own socket
+    instead, if there is one, because the stream would lose the levels. OSError: the file cannot be opened.
     """
     sink = _sink(file, foreground)
     handler = LogWriter(sink) if sink is not None else logging.NullHandler()

@@ -21,13 +21,13 @@ from virtfs.core.quoting import quoted
 from virtfs.fuse.hanging import STOPPED, Child, stopped_servers
 from virtfs.fuse.mounttable import Mounted, mounts, resolve
 
-PATIENCE = 5.0  # seconds to wait for the answer of a mount; a loaded machine may need more than 1 s
+PATIENCE = 5.0  # seconds to wait for a mount's answer; a loaded machine may need more than 1 s
 
 Work = Callable[[str], bytes]
 
 
 class Answer(NamedTuple):
-    """The answer from a mount. data: the result. error: None, or the reason why there is no result."""
+    """The answer from a mount. data: the result. error: why there is no result, or None."""
 
     data: bytes
     error: OSError | None = None
@@ -62,7 +62,7 @@ def chosen(directory: str | None) -> str:
 def ask(directories: Sequence[str], work: Work, seconds: float = PATIENCE) -> list[Answer]:
     """Call `work` for all directories at the same time. Return the answers in the order of the directories.
 
-    work: reads or writes files of the mount, in a child process. It may raise OSError.
+    work: gets a mount point, and reads or writes files below it. It runs in a child process, and may raise OSError.
     If a mount does not answer within `seconds`, its Answer has the error ETIMEDOUT.
     """
     answers: dict[int, bytes] = dict.fromkeys(range(len(directories)), b"")
@@ -82,7 +82,7 @@ def ask(directories: Sequence[str], work: Work, seconds: float = PATIENCE) -> li
 def ask_patiently(directory: str, work: Work) -> bytes:
     """Call `work` for one directory, however long it takes, and return its result. OSError: the error of `work`.
 
-    If the call takes long and its server may be stopped, print a message that says so. Ctrl-C ends the wait.
+    If the call takes long and the mount's server may be stopped, print a message. Ctrl-C ends the wait.
     """
     data, told = b"", False
     with _children([directory], work) as (pipes, (child,)):
@@ -145,8 +145,8 @@ def _children(directories: Sequence[str], work: Work) -> Iterator[tuple[selector
 def _report(work: Work, directory: str, pipe: int) -> int:
     """Call `work` and write its result into the pipe. Return 0, or 1 if the result is an OSError. Runs in a child.
 
-    The child may outlive the command while the server is stopped. So it closes the standard streams, which may be pipes
-    whose readers wait for end of file.
+    While the server is stopped, the child may outlive the command. So the child's standard streams are redirected to
+    /dev/null: they may be pipes whose readers wait for end of file.
     """
     null = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
@@ -175,12 +175,12 @@ def _answer(data: bytes, silent: bool, status: int | None) -> Answer:
 
 
 def read(directory: str, name: str) -> bytes:
-    """Return the contents of a file of a mount. Call it in a child."""
+    """Return the contents of a file of a mount. Call this in a child process, because it may hang."""
     with open(os.path.join(directory, name), "rb") as file:
         return file.read()
 
 
 def say(text: str) -> None:
-    """Print to standard output."""
+    """Print a text to standard output, and flush the stream."""
     sys.stdout.write(text)
     sys.stdout.flush()

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 Object = Mapping[str, Any]
-Rates = Mapping[str, float]  # per second, by the name of the counter
+Rates = Mapping[str, float]  # rates per second, keyed by counter name
 
 RATES: Final = ("rx_frames", "rx_bytes", "rx_dropped", "tx_frames", "tx_bytes", "tx_dropped")
 PAST: Final = 600  # number of rates to keep for a plot: more than the width of any terminal
 
 
 def rates_of(first: Object, second: Object, seconds: float) -> dict[str, dict[str, float]]:
-    """Return the rates per second of each interface that is in both samples of status.json, by its name.
+    """Return the rates per second of each interface that is in both samples of status.json, keyed by interface name.
 
-    If an interface has been destroyed and re-created between the samples, its counters restart and its rates are 0.
+    If a counter has decreased, because the interface was destroyed and re-created between the samples, its rate is 0.
     """
     before = {virt["name"]: virt["stats"] for virt in first["virts"]}
     return {
@@ -35,10 +35,10 @@ def _rate(before: int, after: int, seconds: float) -> float:
 
 @dataclass(slots=True)
 class Interface:
-    """An interface as of the last sample.
+    """An interface as of the latest sample.
 
-    directory: the mount point. virt: its object in status.json. rates: those of all counters; empty after the first
-    sample. past: the frames received and the frames sent per second in the last samples, the oldest first.
+    directory: the mount point. virt: the interface's object in status.json. rates: the rates of all its counters, empty
+    until there are two samples. past: the frames received and sent per second at each recent sample, oldest first.
     """
 
     directory: str
@@ -64,7 +64,7 @@ class Interface:
     def next(self, virt: Object, seconds: float) -> "Interface":
         """Return this interface as of the next sample, which was taken `seconds` later."""
         if virt["tap"]["index"] != self.virt["tap"]["index"] and not (virt["lost"] or self.virt["lost"]):
-            return Interface(self.directory, virt)  # it has been destroyed and re-created
+            return Interface(self.directory, virt)  # the interface was destroyed and re-created
         before = self.virt["stats"]
         rates = {name: _rate(before.get(name, 0), count, seconds) for name, count in virt["stats"].items()}
         self.past.append((rates["rx_frames"], rates["tx_frames"]))
@@ -72,7 +72,7 @@ class Interface:
 
 
 class Interfaces:
-    """The interfaces of several mounts, by the directory of the mount."""
+    """The interfaces of several mounts, with the rates from the latest samples."""
 
     def __init__(self) -> None:
         self._mounts: dict[str, tuple[float, dict[int, Interface]]] = {}
@@ -97,7 +97,7 @@ class Interfaces:
         return set(self._mounts)
 
     def __iter__(self) -> Iterator[Interface]:
-        """Yield all interfaces, in the order of the mounts and units."""
+        """Yield all interfaces, ordered by mount point and unit."""
         for directory in sorted(self._mounts):
             yield from self._mounts[directory][1].values()
 

@@ -58,7 +58,7 @@ _SYSCTLS = (
 def shell(command: list[str], stay: bool = False, net: bool = False) -> int:
     """Run a command, or $SHELL if `command` is empty, and return the exit status.
 
-    stay: whether the command keeps the working directory of the caller; otherwise it is the mount point.
+    stay: whether the command starts in the caller's working directory instead of the mount point.
     net: whether the namespaces get the Internet through passt(1).
 
     The status is 128 + n if signal n ended the command.
@@ -95,7 +95,7 @@ def _run(directory: str, command: list[str], stay: bool, net: bool) -> int:
     entered, entering = os.pipe()
     # End of file on this pipe tells process 1 that this process has died.
     lifeline, holding = os.pipe()
-    outer, inner = socket.socketpair()  # process 1 sends the connection for passt through this pair
+    outer, inner = socket.socketpair()  # through this pair, process 1 sends the socket that passt is to serve
     package = os.path.dirname(os.path.dirname(os.path.abspath(virtfs.__file__)))
     names = "" if os.geteuid() else "names"
     inside = [
@@ -167,7 +167,7 @@ def _start(command: list[str], descriptors: list[int]) -> subprocess.Popen[bytes
 
 
 def _advice() -> str:
-    """Return advice on what to change after unshare(1) failed."""
+    """Return advice on how to make unshare(1) succeed, as the end of an error message."""
     changes = [
         f"`sysctl {name}={allowing}`"
         for name, forbidding, allowing in _SYSCTLS

@@ -117,7 +117,7 @@ class View:
         return self._selected if self._looking else None
 
     def press(self, key: str, interfaces: Interfaces) -> bool:
-        """Handle a key, and return whether to go on. Unknown keys do nothing.
+        """Handle a key. Return False if it ends virtfs top, True otherwise. Unknown keys do nothing.
 
         key: a character, or "up", "down", "pageup", "pagedown", "home", "end", "enter" or "escape".
         """
@@ -152,7 +152,7 @@ class View:
             self._selected = rows[at].key if at else None
 
     def sorted(self, interfaces: Interfaces) -> list[Interface]:
-        """Return the interfaces in the order of the list. Those with equal values are sorted by mount and unit."""
+        """Return the interfaces in the selected order. Those with equal values are ordered by mount and unit."""
         value = _ORDERS[self._order].value
         rows = sorted(interfaces, key=lambda one: -value(one))  # stable
         return rows[::-1] if self._inverted else rows
@@ -165,8 +165,8 @@ class View:
     ) -> list[Line]:
         """Return the lines of the screen, at most `height`, each of at most `width` cells.
 
-        troubles: maps the directory of each mount that cannot be read to an error message. clients: the text of the
-        file `clients` of the watched interface.
+        troubles: an error message for each mount that cannot be read, keyed by directory. clients: the text of the
+        watched interface's file `clients`.
         """
         mounts = sorted(interfaces.directories() | troubles.keys())
         if self._help:

@@ -72,8 +72,8 @@ class Bridge(Folder):
     def add(self, interface: Interface, adopt: bool = False) -> None:
         """Make an interface a member.
 
-        interface: a Virt, or the name of an interface of the host. adopt: whether its addresses and routes move to the
-        bridge. OSError: EBUSY, it is in another bridge; EEXIST, it is in this one.
+        interface: a Virt, or the name of an interface of the host. adopt: whether the interface's addresses and routes
+        move to the bridge. OSError: EBUSY, it is in another bridge; EEXIST, it is in this one.
 
         >>> net.bridge("bridge0").add(v)
         """

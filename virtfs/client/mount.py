@@ -63,7 +63,7 @@ class Cable:
 
 
 def _counters(text: str) -> dict[str, dict[str, int]]:
-    """Parse `stats`, a heading and a line per interface. Return counters keyed by interface name, then counter name."""
+    """Return the counters in the text of the file `stats`, keyed by interface name and then by counter name."""
     heading, *rows = (line.split() for line in text.splitlines())
     return {name: dict(zip(heading[1:], map(int, numbers), strict=True)) for name, *numbers in rows}
 
@@ -173,7 +173,7 @@ class Mount(Folder):
         return Virt(self.path, number)
 
     def _create_free(self, verbs: VirtVerbs) -> Virt:
-        """Create an interface with the lowest free number, and recognize it by its address.
+        """Create an interface with the lowest free number, and find it by its address.
 
         The server does not return the number. Looking for a new interface is not enough, because another program may
         create one at the same time.
@@ -182,7 +182,7 @@ class Mount(Folder):
         before = {*self._numbers()}
         self.ctl(f"create {lines.words({**verbs, 'link': address})}")
         for virt in sorted(self, key=lambda virt: virt.number in before):
-            with suppress(FileNotFoundError):  # the interface was destroyed meanwhile
+            with suppress(FileNotFoundError):  # the interface has been destroyed in the meantime
                 if virt.address == address.lower().replace("-", ":"):
                     return virt
         raise OSError(errno.ENOENT, "the new interface has already been destroyed", str(self.path))
@@ -244,7 +244,7 @@ class Mount(Folder):
         self.ctl(f"mark {text}")
 
     def check(self, line: str) -> None:
-        """Test whether a line of ctl would succeed, and change nothing. OSError: the line would be refused.
+        """Test, without changing anything, whether a line of ctl would succeed. OSError: it would be refused.
 
         >>> net.check("create 7 up mtu 9000")
         >>> 7 in net
@@ -324,7 +324,7 @@ class Mount(Folder):
         return io.FileIO(self.path / "pcap", "r")
 
     def status(self) -> dict[str, Any]:
-        """Return everything about the mount: the object of status.json, see virtfs(5), STATUS.
+        """Return the state of the whole mount: the object in status.json (virtfs(5), STATUS).
 
         >>> net.status()["virts"][0]["name"]
         'virt3'

@@ -15,7 +15,7 @@ _ROOM = 1 << 18  # bytes: room for four of the longest records, or for 170 recor
 
 
 class Stream(Opened):
-    """An open `stream`: the frames of `frame`, many per call.
+    """An open file `stream`. It carries the same frames as `frame`, but many per call.
 
     One thread may send while another receives.
 

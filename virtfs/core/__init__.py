@@ -35,7 +35,7 @@ Frames:
     framequeue            a queue of frames waiting for a reader
     offload               fills in checksums and cuts large TCP segments
     hexlines              frames as lines of hexadecimal text
-    framestream           frames in a byte stream, each after its length
+    framestream           frames in a byte stream, each preceded by its length
 
 Impairments and timing:
 

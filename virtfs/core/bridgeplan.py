@@ -68,7 +68,7 @@ class _Line:
             case Action("deladdr", (bytes(address),)):
                 return self._forget(address)
             case Action("inet" | "inet6", (address,)):
-                # Adding an address that is already there is not an error, with or without `ensure`.
+                # Adding an address that the bridge already has is not an error, with or without `ensure`.
                 there = address in self._addresses
                 self._addresses.add(address)  # type: ignore[arg-type]
                 return not there

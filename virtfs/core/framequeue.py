@@ -5,8 +5,8 @@ from collections import deque
 from virtfs.core.memory import Hold
 
 EACH = 64  # bytes of overhead for each frame
-_IDLE = 8192  # bytes that may stay charged to an empty queue, so that queueing a lone frame needs no call to the Hold
-BYTES = 32 << 20  # maximum total length of the frames in one queue
+_IDLE = 8192  # bytes that may stay charged for an empty queue, so that queueing a lone frame needs no call to the Hold
+BYTES = 32 << 20  # maximum size of one queue, including EACH for each frame
 
 
 class Copy(bytes):
@@ -18,8 +18,8 @@ class Copy(bytes):
 class FrameQueue:
     """A first-in, first-out queue of frames.
 
-    The maximum number of frames may change between calls, so it is a parameter of the methods: `most`.
-    The methods that drop frames return the number of frames to count as dropped. Frames of the type Copy are excluded.
+    The maximum number of frames may change between calls, so the methods take it as the parameter `most`.
+    Methods that drop frames return how many of them the caller must count as dropped: all except those of type Copy.
     hold: the Hold that is charged for the queue. The queue is also full if the Hold refuses more bytes.
     """
 
@@ -78,7 +78,7 @@ class FrameQueue:
         return dropped
 
     def _grow(self, size: int) -> bool:
-        """Raise the charge for a queue of `size` bytes. Return False if a limit would be exceeded."""
+        """Raise the charge so that it covers `size` bytes. Return False if a limit would be exceeded."""
         if size > BYTES or not self._hold.cover(size):
             return False
         self._granted = min(self._hold.size, BYTES)

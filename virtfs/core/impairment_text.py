@@ -118,7 +118,7 @@ class _Reader:
         return self._words[self.at] if self.at < len(self._words) else ""
 
     def take(self, after: str) -> str:
-        """Take and return the next word, a value that must follow the word `after`. EINVAL: there is no next word."""
+        """Take and return the next word, which is the value of the word `after`. EINVAL: there is no next word."""
         word = self.peek()
         if not word:
             raise VirtError(EINVAL, f"{quoted(after)} is missing its value")
@@ -196,7 +196,7 @@ WORDS: Final = tuple(_PARSERS)  # the words that may begin a part of an impairme
 
 
 def _check(impairment: Impairment, seen: set[str]) -> None:
-    """Raise EINVAL if a word is given without another word that it needs, as in tc."""
+    """Raise EINVAL if a word is given without another word that it needs, as tc does."""
     if "distribution" in seen and not impairment.jitter:
         raise VirtError(EINVAL, '"distribution" needs a delay with jitter, as in delay 20ms 5ms')
     if "gap" in seen and "reorder" not in seen:
@@ -206,7 +206,7 @@ def _check(impairment: Impairment, seen: set[str]) -> None:
 
 
 def _words(impairment: Impairment) -> Iterator[str]:
-    """Yield the words of format_impairment(), in the order of the fields."""
+    """Yield the parts of the text that format_impairment() returns."""
     if impairment.delay or impairment.jitter or impairment.delay_correlation:
         yield f"delay {quantities.format_time(impairment.delay)}"
         if impairment.jitter or impairment.delay_correlation:
@@ -233,7 +233,7 @@ def _words(impairment: Impairment) -> Iterator[str]:
 
 
 def _bursts(loss: Bursts) -> str:
-    """Return the numbers that follow gemodel. Defaults at the end of the list are left out."""
+    """Return the numbers that follow gemodel. Trailing defaults are left out."""
     numbers = [loss.p, loss.r, loss.loss_bad, loss.loss_good]
     while len(numbers) > 2 and numbers[-1] == (100.0, 0.0)[len(numbers) - 3]:
         numbers.pop()

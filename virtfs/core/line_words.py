@@ -19,7 +19,7 @@ _WORD = re.compile(r"[^ \t]+")
 class Words:
     """The words of a line that have not been taken yet.
 
-    A word that begins with "#" starts a comment, which all methods skip except take_rest().
+    A word that begins with "#" starts a comment. All methods except take_rest() skip comments.
     Errors: the constructor raises E2BIG if the line has more than LINE_MAX bytes, and EINVAL if it contains a character
     that is neither printable nor a tab.
     """
@@ -50,7 +50,7 @@ class Words:
     def rest(self) -> list[str]:
         """Return at most WORDS_MAX of the remaining words, without taking them.
 
-        This may be called for each of many verbs in a line. The limit keeps the work for a line proportional to the
+        A line may have many verbs, and this is called for each. The limit keeps the total work proportional to the
         length of the line.
         """
         self._find(self._next + WORDS_MAX)

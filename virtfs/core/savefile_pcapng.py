@@ -58,7 +58,7 @@ class Pcapng:
     def __init__(self) -> None:
         self.taken = self.needed = 0
         self._section = _Section("<")
-        # Finds the frames of many packets at once, if this installation allows it.
+        # Finds the frames of many packets at once. None if the compiled module is not used.
         self._find_plain: Callable[[bytes, int, int, set[int]], tuple[bytes, int]] | None = compiled(
             "virtfs.core.plainrecords", "pcapng"
         )
@@ -99,7 +99,7 @@ class Pcapng:
             self.taken = at = end
 
     def _plain_frames(self, data: bytes, at: int, most: int) -> Iterator[bytes]:
-        """Yield the frames of plain packets from offset `at` on, and set `taken`.
+        """Yield the frames of plain packets, starting at offset `at`, and set `taken`.
 
         A plain packet is a complete enhanced packet of a plain interface with plain options. An interface becomes plain
         when _Section._record() decodes one of its packets and finds that it has no FCS. The options of that packet
@@ -298,8 +298,8 @@ class _Section:
 class _Block(NamedTuple):
     """A decoded block.
 
-    section: the section that the block belongs to, or that it begins. record: None if the block has no frame. end:
-    offset of the next block.
+    section: the section that the block belongs to or begins. record: None if the block has no frame. end: offset of
+    the next block.
     """
 
     section: _Section

@@ -20,5 +20,5 @@ def line_of(virt: Virt) -> str:
 
 
 def table(virts: Iterable[Virt], lines: Mapping[str, str]) -> str:
-    """Return the text of the file. lines: maps interface names to lines that are already made."""
+    """Return the text of the file. lines: the lines that need not be made again, keyed by interface name."""
     return HEADING + "".join([lines.get(virt.name) or line_of(virt) for virt in virts])

@@ -69,8 +69,8 @@ def verbs_of(virt: Virt, owner: str, group: str, *, makes: bool = False) -> list
     """Return the lines of verbs that turn a new interface of the same unit into `virt`.
 
     owner, group: names or numbers, as arguments of the verbs `owner` and `group`.
-    makes: whether the caller will put the first line after `create`. Otherwise `netns` must end its line, and the verbs
-    that apply in the new namespace are in the next line.
+    makes: whether the caller will put the first line after `create`. Otherwise `netns` must be the last verb
+    of its line, and the verbs that apply in the new namespace are on the next line.
     Settings with default values are left out. The MAC addresses are always included, because a new interface gets
     random ones. There may be several lines, because `description` and `filter` each take the rest of a line.
     """

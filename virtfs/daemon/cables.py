@@ -50,7 +50,7 @@ class Cables:
     def ways(self) -> Iterator[tuple[Way, Way]]:
         """Yield the two directions of each cable: the one from its first end, then the one to its first end.
 
-        The cables are in the order of `lines`.
+        The order of the cables is that of lines().
         """
         for _, ways, _ in self.described():
             yield ways
@@ -73,8 +73,8 @@ class Cables:
         """Connect two interfaces with a cable.
 
         impairments: "in" is the direction from `second` to `first`, and "out" is the opposite direction.
-        VirtError: EEXIST, the two already have a cable; EBUSY, one of them has a cable to a third interface, or a
-        program has its tap; ENXIO, one has lost its tap; EMFILE, ENFILE, ENOMEM.
+        VirtError: EEXIST, the two already have a cable; EBUSY, one of them has another cable, or its tap is lent to
+        a program; ENXIO, one has lost its tap; EMFILE, ENFILE, ENOMEM.
         """
         self.check_join(first, second)
         if self._room is None:
@@ -103,7 +103,7 @@ class Cables:
         await self.sockets.plug(interface, name, impairments)
 
     def check_join(self, first: Interface, second: Interface | SocketName) -> None:
-        """Raise the error that join() or plug() would raise because of the ends of a cable."""
+        """Raise the error, if any, that join() or plug() would raise because of the ends."""
         ends = (first, second) if isinstance(second, Interface) else (first,)
         for end in ends:
             if end.virt.lost:

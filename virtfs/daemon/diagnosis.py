@@ -80,7 +80,7 @@ def on_signal(diagnosis: Diagnosis) -> Iterator[None]:
         # A signal handler interrupts the main thread, which may hold a lock of the log. So the lines are collected
         # here, and another thread logs them.
         lines = diagnosis.lines()
-        with suppress(RuntimeError):  # no more threads can be started
+        with suppress(RuntimeError):  # no thread can be started
             threading.Thread(target=_log, args=[lines], daemon=True).start()
         with suppress(trio.RunFinishedError):
             token.run_sync_soon(diagnosis.steps.begin)

@@ -127,7 +127,7 @@ class Fifos:
         self._sought: dict[Unit, float] = {}
         self._soon: list[float] = []  # the pauses before the next checks, in reverse order
         self._follows = trio.Event()
-        self._troubles: dict[str, str] = {}  # for each virt, the failure logged last, so as not to repeat it
+        self._troubles: dict[str, str] = {}  # for each virt, the last failure logged, to avoid logging it again
 
     def path(self, virt: Virt) -> Path:
         """Return the path of an interface's FIFO."""
@@ -163,7 +163,7 @@ class Fifos:
             found[1].stop()
 
     def set_rights(self, interface: Interface) -> None:
-        """Give the FIFO the owner, group and read permission of frame."""
+        """Give the FIFO the owner, group and read permissions of `frame`."""
         virt = interface.virt
         if (found := self._feeds.get(virt.unit)) is not None:
             found[1].fifo.set_rights(virt.owner, virt.group, virt.mode & 0o444)

@@ -78,8 +78,8 @@ class Loans:
     async def give(self, interface: Interface, request: Request, peer: Peer) -> Loan:
         """Lend the tap to a program. The caller must then send the descriptor to the program, unless Loan.way is AWAY.
 
-        VirtError: ENXIO, the interface is gone; EACCES, EPERM, the user lacks the right; EBUSY, another program is
-        reading the interface or has its tap, or the interface has a cable or an impairment; EOPNOTSUPP, the tap has
+        VirtError: ENXIO, the interface is gone; EACCES, EPERM, the user lacks permission; EBUSY, another program is
+        reading the interface or holds its tap, or the interface has a cable or an impairment; EOPNOTSUPP, the tap has
         several queues. After an error, nothing has changed.
         """
         way = Given.AWAY if request.lend else Given.SHARED if request.header else Given.PLAIN
@@ -128,7 +128,7 @@ class Loans:
                 await call(_attach_plain, tap, interface.virt.persist)
                 interface.away = False
             if way is not Given.AWAY:
-                os.set_blocking(tap.fd, True)  # as after an open(2) of /dev/net/tun
+                os.set_blocking(tap.fd, True)  # as open(2) of /dev/net/tun returns it
         except BaseException:
             if tap.attached:
                 interface.away = False
@@ -145,7 +145,7 @@ class Loans:
         return loan
 
     async def take_back(self, loan: Loan) -> None:
-        """Take the tap back and restore it. If the interface has been destroyed meanwhile, do nothing."""
+        """Take the tap back and restore it. If the interface has been destroyed in the meantime, do nothing."""
         with trio.CancelScope(shield=True):
             for attempt in count():
                 async with self._lock:
@@ -190,7 +190,8 @@ class Loans:
         except OSError as refusal:
             log.warning("%s: cannot recreate the tap, trying again: %s", interface.virt.tap, refusal.strerror)
             return False
-        link = replace(interface.found.link, tx_dropped=-interface.virt.host.dropped)  # the kernel counts from 0 again
+        # The new tap's counter starts at 0.
+        link = replace(interface.found.link, tx_dropped=-interface.virt.host.dropped)
         interface.found = replace(interface.found, link=link)
         await interface.recorder.moved()
         return True
@@ -271,7 +272,7 @@ def _attach_plain(tap: Tap, persist: bool) -> None:
 
 
 def _make_again(interface: Interface, links: Links, loan: Loan) -> None:
-    """Recreate a tap with the settings that it had. Blocks."""
+    """Recreate a tap with its previous settings. Blocks."""
     tap, host = interface.tap, interface.virt.host
     try:
         found = find(links, tap)

@@ -1,6 +1,6 @@
 """The texts of the report files. They show the state of interfaces, bridges and cables.
 
-`refresh` queries the kernel. The other methods return the last known state.
+refresh() and count() query the kernel. The other methods return the last known state.
 """
 
 from collections.abc import Iterator
@@ -101,16 +101,16 @@ class Reports:
         return [way for ways in self._cables.ways() for way in ways]
 
     def status(self, version: str) -> Iterator[str]:
-        """Yield every interface, bridge and cable as JSON, in pieces. Each object is a snapshot."""
+        """Yield the text of status.json in pieces. Each interface, bridge and cable in it is a snapshot of its own."""
         state, limits, memory = self._state.report(), asdict(self._limits), self.memory.describe()
         return status_pieces(version, *self._objects(), self._options, state, limits, memory)
 
     def topology(self) -> Iterator[str]:
-        """Yield the network as a graph for Graphviz, in pieces. Each object in the graph is a snapshot."""
+        """Yield a graph of the network for Graphviz in pieces. Each object in it is a snapshot of its own."""
         return topology(*self._objects())
 
     def _objects(self) -> tuple[Iterator[Object], Iterator[Object], Iterator[Object]]:
-        """Return interfaces, bridges and cables as the objects of status.json."""
+        """Return iterators over the interfaces, bridges and cables, as objects of status.json."""
         names = self._accounts.user_name, self._accounts.group_name
         virts = (describe(wire.virt, wire.readers, *names) for wire in self.wires())
         bridges = (describe_bridge(bridge) for bridge in list(self._bridges))

@@ -47,7 +47,7 @@ class State:
         self._lock = lock
         self._events = events
         self._ended = False
-        # For each unit, what its lines of `ctl` were made from (virt, its version, owner and group), and the lines.
+        # For each unit, the values that its lines of `ctl` depend on (virt, its version, owner, group), and the lines.
         self._made: dict[Unit, tuple[tuple[object, ...], list[str]]] = {}
         self._told = 0  # errno of the last event `unsaved`; 0 after `saved`
 
@@ -69,9 +69,9 @@ class State:
         return text
 
     def pieces(self) -> Iterator[str]:
-        """Yield the text as the last piece. Before it, yield empty pieces, so that other tasks can run between them.
+        """Yield the text as one piece, after empty pieces between which other tasks can run.
 
-        The text is a snapshot, taken with the last piece.
+        The text is a snapshot, taken when the last piece is requested.
         """
         for interface in self._registry:
             self._lines_of(interface.virt)
@@ -140,7 +140,7 @@ class State:
 
     @property
     def unsaved(self) -> Unsaved | None:
-        """The error that keeps the state file out of date. None if the file is up to date, or if there is none."""
+        """Why the state file is out of date. None if it is up to date, or if there is no state file."""
         return None if self.file is None else self.file.unsaved
 
     def report(self) -> dict[str, object] | None:
@@ -165,7 +165,7 @@ class State:
                 await self._follower.caught_up()
                 await self._bridges.catch_up()
                 text = await in_slices(self.pieces())
-                # If a bridge changed while the text was generated, the text may be inconsistent. Then try again.
+                # The text is certain to be consistent only if no bridge changed while it was generated.
                 if self._bridges.settled:
                     break
             return text

@@ -49,7 +49,7 @@ class HostFollowsOpens:
 
     @property
     def carrier(self) -> bool:
-        """The carrier state that virtfs set last."""
+        """The carrier state that virtfs last set."""
         return self._carrier
 
     async def first_open(self) -> None:
@@ -72,7 +72,7 @@ class HostFollowsOpens:
             log.warning("%s: cannot update the host's end after the last close: %s", self._virt.name, refusal.strerror)
 
     async def follow(self) -> None:
-        """Set the host's end up or down, and set its carrier, as the current opens require.
+        """Set the host's end up or down, and switch its carrier, depending on whether a file is open.
 
         For a lost interface, do nothing. The caller holds the lock.
         """

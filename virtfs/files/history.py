@@ -34,7 +34,7 @@ class History:
         return self._recorder.virt.history_size
 
     async def update(self) -> None:
-        """Apply a change of history_size. Errors: those of PacketRing.open."""
+        """Apply a change to history_size. Errors: those of PacketRing.open()."""
         if bool(self._bound) != self._watches:
             if self._bound:
                 await self._recorder.watch(self._see)
@@ -60,7 +60,7 @@ class History:
     def _trim(self) -> None:
         """Drop the oldest pieces that lie entirely beyond the bound.
 
-        The first piece left may still be partly beyond the bound. `_oldest` leaves out this part.
+        The first remaining piece may still be partly beyond the bound. _oldest() leaves out that part.
         """
         while self._pieces and self._size - len(self._pieces[0]) >= self._bound:
             self._size -= len(self._pieces.popleft())
@@ -109,7 +109,7 @@ class HistoryFile(DeviceFile):
         return file_header(self.application) + interface_block(self.virt)
 
     def size(self, user: User | None) -> int:
-        """Return the length in bytes of the content that the latest open got.
+        """Return the length in bytes of the content of the latest open.
 
         If the file is not open, return the length for a new open, not counting frames still in the packet ring.
         """

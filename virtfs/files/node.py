@@ -75,8 +75,8 @@ class Rights(Enum):
 class Node:
     """Anything that has a name in the tree.
 
-    lasting: whether the kernel may keep the attributes for a moment, because they change only with the interface that
-    the file belongs to, or when a program opens the file.
+    lasting: whether the kernel may keep the attributes for a moment, because they change only when the file's interface
+    changes or a program opens the file.
     """
 
     __slots__ = ("__weakref__", "born", "owner")
@@ -105,8 +105,8 @@ class Directory(Node):
     """A directory. The daemon adds and removes entries; users cannot.
 
     links: st_nlink, 0 once the directory has been removed. listeners: called after each change of `links`.
-    fixed: the names that never change while the directory exists, although others may.
-    steady: whether the names never change while the directory exists, so that the kernel may cache them.
+    steady: whether no name ever changes while the directory exists, so that the kernel may cache all of them.
+    fixed: the names that never change in a directory that is not steady.
     """
 
     __slots__ = ("_children", "_make", "fixed", "links", "listeners", "steady")
@@ -149,11 +149,11 @@ class Directory(Node):
         return self._children
 
     def fix(self) -> None:
-        """Declare that the present names never change, so that the kernel may cache them."""
+        """Declare that the current names never change, so that the kernel may cache them."""
         self.fixed = frozenset(self._children)
 
     def add(self, children: Mapping[str, Node]) -> None:
-        """Add entries, or replace those of the same names. ValueError: the directory is steady, or a name is fixed."""
+        """Add or replace entries. ValueError: the directory is steady, or a name is fixed."""
         for name, node in children.items():
             self.remove(name)
             self._children[name] = node
@@ -161,7 +161,7 @@ class Directory(Node):
                 self._link(1)
 
     def remove(self, name: str) -> None:
-        """Remove an entry. If there is none of that name, do nothing. ValueError: as in add()."""
+        """Remove an entry. If there is none with that name, do nothing. ValueError: as in add()."""
         if self.steady or name in self.fixed:
             raise ValueError("the kernel may have cached the names of this directory")
         if isinstance(node := self._children.pop(name, None), Directory):

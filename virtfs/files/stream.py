@@ -13,7 +13,7 @@ from virtfs.forward.records import RecordReader, RecordWriter
 
 
 class Stream(DeviceFile):
-    """The stream file. It shares a queue with `frame`, and the limit on opens that the verb `exclusive` sets.
+    """The stream file. It shares with `frame` one queue, and the limit on opens that the verb `exclusive` sets.
 
     report: called with an error and the user, to set the user's last_error.
     """

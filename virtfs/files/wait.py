@@ -64,7 +64,7 @@ class WaitHandle(TextDeviceHandle):
         return None
 
     def _holds(self) -> bool:
-        """Return whether the condition is true, or has become true since the first call."""
+        """Return whether the condition is true, or has been true since this method was first called."""
         if self._seen is None:
             self._seen = self._wait.came
         return self._wait.holds() or self._wait.came != self._seen

@@ -34,7 +34,7 @@ class RecordReader:
         self.rest = b""
 
     def read(self, room: memoryview, size: int) -> tuple[int, int]:
-        """Write waiting frames as records into `room`, from HEADROOM on: at most MOST frames and `size` bytes.
+        """Write waiting frames as records into `room`, at offset HEADROOM: at most MOST frames and `size` bytes.
 
         Only whole records are written, unless the first one is longer than `size`. The next read continues that record.
         Return the number of bytes written, and the number of frames taken from the wire. (0, 0): no frame is waiting.
@@ -104,7 +104,7 @@ class Sink(Protocol):
 
     @property
     def tap_fd(self) -> int:
-        """The descriptor of the tap. Frames within `bounds` may be written to it, each after a virtio_net_hdr."""
+        """The descriptor of the tap. Frames within bounds() may be written to it, each after a virtio_net_hdr."""
 
     def put(self, frame: memoryview) -> object:
         """Send one frame, or drop it and count the drop."""
@@ -199,7 +199,7 @@ class RecordWriter:
 def _write_records(
     fd: int, data: memoryview, at: int, most: int, shortest: int, longest: int
 ) -> tuple[int, int, int, int]:
-    """Replace tapframes.write_records() if there is no compiled module."""
+    """Do the same as tapframes.write_records(), for installations without compiled modules."""
     unpack, end, last, frames, size = PREFIX.unpack_from, len(data), len(data) - PREFIX.size, 0, 0
     while _BEFORE <= at <= last and frames < most:
         (length,) = unpack(data, at)
@@ -221,7 +221,7 @@ def _write_records(
 
 
 def _read_records(fd: int, room: memoryview, at: int, end: int, most: int) -> tuple[int, int, int, int]:
-    """Replace tapframes.read_records() if there is no compiled module."""
+    """Do the same as tapframes.read_records(), for installations without compiled modules."""
     header, pack, last, frames = bytearray(VNET_HEADER), PREFIX.pack_into, at, 0
     while frames < most and at < end:
         begin = at + 4

@@ -38,7 +38,7 @@ class Tasks:
     def keep(self, work: Task, *, name: str) -> None:
         """Start a task that should run until the mount ends. If it fails, it is restarted after a pause.
 
-        `work` must be able to resume. It is not restarted after it has returned.
+        `work` may be called again after a failure, so it must be able to resume. If it returns, the task ends.
         """
         self.start(partial(lasting, name, work), name=name)
 

@@ -19,7 +19,7 @@ class WireImpairments:
         self._paths: dict[Direction, ImpairedPath] = {}
 
     def set(self, direction: Direction, impairment: Impairment) -> None:
-        """Impair the frames of one direction from now on. A harmless impairment lets them pass unchanged.
+        """Set the impairment of one direction. A harmless impairment lets all frames pass unchanged.
 
         Frames that are already delayed keep their due times. VirtError: EMFILE, ENFILE, ENOMEM. After an
         error, nothing has changed.

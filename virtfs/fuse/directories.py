@@ -74,9 +74,10 @@ class Directories:
         directory = listing.directory
         if not directory.steady:
             return self._read(request, listing, lambda name, node: _NO_ENTRY)
-        user = None  # then the kernel asks for the attributes of each file
+        # The user for whom the kernel may keep the attributes. If it is None, the kernel asks for those of each file.
+        user = None
         virt = virt_of(directory.owner)
-        if virt is not None and self._reports.up_to_date():  # if a check is pending, they may be out of date
+        if virt is not None and self._reports.up_to_date():
             user, listing.sent = request.user, virt.version
 
         def entry(name: str, node: Node) -> bytes:
@@ -90,7 +91,7 @@ class Directories:
         return self._read(request, listing, entry)
 
     def _listing(self, request: Request) -> Listing:
-        """Return the open directory of a request. Send notifications again that may have had no effect (lasting)."""
+        """Return the open directory of a request. Resend notifications that may have had no effect (fuse.lasting)."""
         listing = self._handles.listings.get(request.fh)
         if listing is None:
             raise VirtError(errno.EBADF, "the directory is not open")

@@ -33,7 +33,7 @@ class Interrupts:
     def interrupt(self, thread: int) -> None:
         """Cancel the change that a thread has requested, even if the change has not begun yet.
 
-        thread: 0 stands for every thread in a pid namespace that the server cannot see. Nothing is cancelled then.
+        thread: 0 stands for every thread in a pid namespace that the server cannot see, so nothing is cancelled for 0.
         """
         if not thread:
             return
@@ -43,5 +43,5 @@ class Interrupts:
             self._early.add(thread)
 
     def answered(self, thread: int) -> None:
-        """Forget an interruption of a thread's change, because the change has been answered."""
+        """Forget a pending interruption of a thread's change. Called when the change has been answered."""
         self._early.discard(thread)

@@ -31,7 +31,7 @@ class Keeper(Protocol):
         """Apply chmod(2). mode: the new permission bits (mask 0o7777). OSError EPERM: the node's mode cannot be set."""
 
     async def set_owner(self, node: Node, owner: Uid | None, group: Gid | None, user: User) -> None:
-        """Apply chown(2). owner, group: the new ids; None keeps the present one.
+        """Apply chown(2). owner, group: the new ids; None keeps the current one.
 
         OSError EPERM: the node's owner cannot be set, or this user may not set it.
         """
@@ -163,7 +163,7 @@ for _operation in ("mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "li
 
 
 def serve_on(inodes: Inodes, attributes: Attributes, keeper: Keeper, interrupts: Interrupts, descriptor: int) -> None:
-    """Create the libfuse session. The other parameters are those of Names.
+    """Create the libfuse session. The parameters other than `descriptor` are those of Names.
 
     descriptor: libfuse's end of the socket pair. libfuse uses it in place of /dev/fuse. The function close() closes it.
     """

@@ -1,4 +1,4 @@
-"""Directories that have just been removed, but whose names the kernel may still have.
+"""Directories that have just been removed, but whose names the kernel may still have cached.
 
 The kernel may keep the name of an interface for `attributes.MOMENT`. Nevertheless, a destroyed interface must be gone
 at the next system call, and an interface created under the same name must be found. This works as follows.
@@ -23,7 +23,7 @@ class Removed:
     """The inode numbers of directories removed in the last LINGER seconds."""
 
     def __init__(self) -> None:
-        # For each directory, when it was removed, and the threads that got ESTALE. Ordered by time.
+        # For each directory, the time of its removal, and the threads that got ESTALE. Ordered by this time.
         self._directories: dict[int, tuple[float, set[int]]] = {}
 
     def add(self, inode: int) -> None:

@@ -15,7 +15,7 @@ from virtfs.fuse.parked import ready
 
 
 async def made_for_poller(text: Text, user: User, turn: Turn, handles: Handles, answers: Answers) -> None:
-    """Regenerate an outdated text, and wake the pollers of changed texts. turn: waits until it is the user's turn."""
+    """Regenerate an outdated text, and wake the pollers of changed texts. turn: waits for the user's turn."""
     give_way.set(partial(turn, user))
     await text.renewed(user)
     await texts_changed(handles, answers)
@@ -24,8 +24,8 @@ async def made_for_poller(text: Text, user: User, turn: Turn, handles: Handles, 
 async def texts_changed(handles: Handles, answers: Answers) -> float:
     """Wake pollers of texts that have changed. Yield to other tasks between two texts.
 
-    Some outdated texts may be too recent to be regenerated (see Text.known). Return the number of seconds until the
-    first of them may be, so that the caller calls this function again then. Return inf if there is no such text.
+    An outdated text is not regenerated until a pause has passed (Text.known). Return the number of seconds until the
+    first such pause ends, when the caller should call this function again. Return inf if no pause is pending.
     """
     again = inf
     for handle in list(handles.texts.values()):

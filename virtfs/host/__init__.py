@@ -25,7 +25,7 @@ Moving frames:
 
 rtnetlink:
 
-    rtnl                sends a request and reads its answer
+    rtnl                sends a request and reads the reply
     netlink_messages    messages about links and addresses, and the constants in them
     netlink_attributes  the attributes of a message
     netlink_parts       imports pyroute2's message classes, for bridges
@@ -63,5 +63,5 @@ The process:
 
 from virtfs.host.netlink_parts import install
 
-# This must precede the first import of pyroute2 in this package.
+# This call must precede the first import of pyroute2 in this package.
 install()

@@ -33,7 +33,7 @@ class Ethtool(IoctlEthtool):  # type: ignore[misc]  # pyroute2 has no type annot
     _names: list[str] | None = None  # names of the kernel's features, the same for every interface
 
     def get_stringset(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Return the names of the kernel's features, in the order of their numbers. Only the first call reads them."""
+        """Return the names of the kernel's features, in the order of their numbers. They are read only once."""
         if Ethtool._names is None:
             Ethtool._names = super().get_stringset(*args, **kwargs)
         return Ethtool._names

@@ -3,7 +3,7 @@
 Every call asks the descriptor of the tap for the current namespace and name of the interface. So calls still work
 after the interface has been renamed or moved. A Links object keeps one socket open, in the namespace of the thread
 that created the object. In other namespaces each request opens a socket of its own, because an open socket would keep
-a dead namespace alive.
+the namespace alive.
 
 A call blocks for about 0.1 to 0.3 ms, and longer while other programs configure the network, because the kernel has one
 lock for all network configuration (rtnl_mutex). Make calls in a worker thread, one at a time.
@@ -30,7 +30,7 @@ from virtfs.host.textfiles import write_text
 
 _log = logging.getLogger(__name__)
 
-# linux/rtnetlink.h: omit the per-protocol statistics from answers, which makes the answers a quarter shorter
+# linux/rtnetlink.h: omit the per-protocol statistics from replies, which makes the replies a quarter shorter
 _SKIP_STATS = m.IFLA_EXT_MASK, m.U32.pack(8)  # RTEXT_FILTER_SKIP_STATS
 # IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
 _QUIET = nested(m.IFLA_AF_SPEC, nested(socket.AF_INET6, (m.IFLA_INET6_ADDR_GEN_MODE, b"\1")))
@@ -38,7 +38,7 @@ _NO_GROUP = m.IFLA_GROUP, m.U32.pack(0)
 # Maximum number of links that one request deletes. The notifications about them fit into the receive buffer of
 # host.monitor, and other programs can configure the network between two requests.
 DELETED_AT_ONCE = 512
-_ASKED_AT_ONCE = 64  # maximum number of requests in one system call; their answers fit into the receive buffer
+_ASKED_AT_ONCE = 64  # maximum number of requests in one system call; their replies fit into the receive buffer
 _RT_SCOPE_HOST = 254  # linux/rtnetlink.h
 
 T = TypeVar("T")
@@ -95,14 +95,14 @@ class Links:
     def dropped(self) -> dict[int, int]:
         """Return Link.tx_dropped by interface index, for all interfaces of the namespace that Links was created in.
 
-        All counters come from one request, which takes 2 ms for 1000 interfaces. 1000 calls of get() take 260 ms.
+        All counters come from one request, which takes 2 ms for 1000 interfaces. 1000 calls to get() take 260 ms.
         """
         return dict(map(_dropped, self._rtnl.dump(m.RTM_GETSTATS, _statistics(0))))
 
     def dropped_by(self, index: int) -> int:
         """Return Link.tx_dropped of one interface of the namespace in which Links was created.
 
-        index: its interface index. Asking for the rest of its state with get() takes eight more system calls.
+        index: the interface index. get(), which returns the whole state, makes eight more system calls.
         VirtError ENODEV: there is no such interface.
         """
         (answer,) = self._rtnl.ask(m.RTM_GETSTATS, _statistics(index))
@@ -150,7 +150,7 @@ class Links:
         self._at(tap, lambda _rtnl, _index: _keep_addresses(tap.name()))
 
     def mark(self, tap: Placed, mark: str) -> None:
-        """Give the interface a mark as its alias (host.marks)."""
+        """Set the interface's alias to a mark (host.marks)."""
         self._change(tap, "alias", marks.alias(mark))
 
     def move(self, tap: Placed, namespace: int) -> None:
@@ -164,7 +164,7 @@ class Links:
     def delete(self, taps: Sequence[Placed]) -> None:
         """Delete the interfaces of taps, many in one request. Skip taps that are gone or in another namespace.
 
-        Deleting one link waits 16 ms for RCU. Deleting a group of links waits no longer (net/core/rtnetlink.c
+        Deleting one link waits 16 ms for RCU. Deleting a group of links takes no longer (net/core/rtnetlink.c
         rtnl_group_dellink). The group is a random number. The chance that another link has this number is 1 in 2^31.
         VirtError: errors from the kernel.
         """
@@ -181,7 +181,7 @@ class Links:
         try:
             self._rtnl.ask(m.RTM_DELLINK, m.link(0, group))
         except VirtError as refusal:
-            if refusal.errno != errno.ENODEV:  # no link is left in the group
+            if refusal.errno != errno.ENODEV:  # ENODEV: the group has no links
                 raise
 
     def _index_here(self, tap: Placed) -> int | None:
@@ -344,7 +344,7 @@ def _statistics(index: int) -> bytes:
 
 
 def _dropped(answer: Reply) -> tuple[int, int]:
-    """Return the interface index and tx_dropped from the answer to an RTM_GETSTATS request."""
+    """Return the interface index and tx_dropped from the reply to an RTM_GETSTATS request."""
     _family, index, _filter = m.STATSMSG.unpack_from(answer.body)
     statistics = parse(answer.body, m.STATSMSG.size)[m.IFLA_STATS_LINK_64]
     return index, m.U64.unpack_from(statistics, m.STATS_TX_DROPPED)[0]

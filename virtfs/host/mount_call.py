@@ -18,7 +18,7 @@ def mount_tmpfs(directory: str) -> None:
 
 
 def bind(source: str, target: str) -> None:
-    """Bind a file or directory, with all mounts below it, to another path. OSError: errors from mount(2).
+    """Bind-mount a file or directory, with all mounts below it, at another path. OSError: errors from mount(2).
 
     In a user namespace the kernel refuses to bind a directory without the mounts below it, because that would
     reveal the files that those mounts cover (mount_namespaces(7), "Restrictions on mount namespaces").

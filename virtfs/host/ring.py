@@ -154,7 +154,7 @@ class PacketRing:
             frames, first, used = _DESCRIPTION(memory, 0)
             yield Block(memory, frames, first, used, self._lost() if words[_STATUS] & _LOSING else 0)
             # If the ring was full, some time passes before the kernel reuses the block. Clear the number of frames, so
-            # that ahead() does not count the old frames meanwhile.
+            # that ahead() does not count the old frames until then.
             words[_FRAMES] = 0
             words[_STATUS] = 0
             self._at = (self._at + 1) % len(self._blocks)
@@ -166,7 +166,7 @@ class PacketRing:
     def ahead(self) -> int:
         """Return the number of non-empty blocks to take from blocks() to get all frames captured before this call.
 
-        Empty blocks do not count. The kernel hands one over if the next frame does not fit into it.
+        The kernel hands over an empty block if the next frame does not fit into it.
         """
         ahead = 0
         for number in range(len(self._blocks)):
@@ -181,9 +181,9 @@ class PacketRing:
         return int(_STATISTICS.unpack(self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size))[1])
 
     def set_filter(self, program: Program | None) -> None:
-        """Set the filter for captured frames to the wire. None removes it.
+        """Set the filter for the frames sent to the wire. None removes it.
 
-        Frames from the wire are always captured. VirtError ENOMEM: see Tap.set_filter().
+        Frames from the wire are not filtered. VirtError ENOMEM: see Tap.set_filter().
         """
         if program is None:
             with suppress(FileNotFoundError):  # no filter is attached

@@ -16,7 +16,7 @@ _GONE = "the tap's interface is gone"
 
 
 def _index(name: str) -> int:
-    """Return the index of an interface of the calling thread's namespace. VirtError ENXIO: there is none."""
+    """Return the index of an interface in the calling thread's namespace. VirtError ENXIO: there is none."""
     try:
         with Rtnl() as rtnl:
             return rtnl.index(name)
@@ -55,7 +55,7 @@ class Absent:
         return self.last_name
 
     def alive(self) -> bool:
-        """Return whether the interface still exists in this namespace. If this cannot be found out, return True."""
+        """Return whether the interface still exists in this namespace. If this cannot be determined, return True."""
         try:
             return bool(self.name())
         except VirtError as refusal:

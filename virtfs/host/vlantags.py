@@ -15,7 +15,7 @@ from pyroute2.ethtool.ioctl import EthtoolError
 
 from virtfs.host.features import Ethtool, ethtool_error
 
-# The features that stop the kernel from putting a VLAN tag into the frame: it stays beside the frame.
+# With one of these features, the kernel leaves a VLAN tag beside the frame.
 _BESIDE = ("tx-vlan-hw-insert", "tx-vlan-stag-hw-insert")  # net/ethtool/common.c, netdev_features_strings
 _SENTENCE = 'cannot change the VLAN offload features of "{}"'
 

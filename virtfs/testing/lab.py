@@ -18,7 +18,7 @@ _PATIENCE: Final = 30.0  # maximum number of seconds to wait for a carrier
 class Host:
     """A host: the network stack of a namespace, whose only wire leads to an interface of the mount.
 
-    name: also the description of the interface. netns: the namespace, which has the tap. virt: the interface at the
+    name: also the description of the interface. netns: the namespace that contains the tap. virt: the interface at the
     other end of the wire. addresses: the addresses of the tap, with prefix lengths.
     """
 

@@ -17,8 +17,8 @@ imports only core, and testing only client and core. tests/test_layers.py checks
     forward/   trio tasks that carry frames between a tap and its virt
     files/     one small class for each kind of file, with methods named after the system calls
     fuse/      the FUSE server. mount: mounts and unmounts. protocol: the messages of /dev/fuse.
-               channel: reads requests. answerers: chooses the answerer of each. names: answers rare ones, with pyfuse3
-    daemon/    owns the interfaces, carries out commands, undoes those that fail
+               channel: reads requests. answerers: the functions that answer them. names: rare requests, with pyfuse3
+    daemon/    owns the interfaces, carries out commands, undoes commands that fail
     client/    the Python API, over the files of a mount
     testing/   the pytest plugin
     cli/       the commands `virtfs …` and `mount.virtfs`

@@ -11,7 +11,7 @@ from virtfs.cli.signals import start_afresh
 from virtfs.core.errors import VirtError
 
 Ready = Callable[[], None]
-_READY = b"\0"  # the child is ready; an error message never begins with this byte
+_READY = b"\0"  # sent by the child once it is ready; an error message never begins with this byte
 
 
 def spawn(run: Callable[[Ready], int]) -> int:

@@ -1,4 +1,4 @@
-"""`virtfs ctl`: write a line to the ctl of a mount. If it is refused, print the reason."""
+"""`virtfs ctl`: write a line to the ctl of a mount. If the line is refused, print the reason."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ def ctl(directory: str | None, words: Sequence[str]) -> None:
 
 
 def _write(directory: str, line: str) -> bytes:
-    """Write a line. Return the warning that it left in last_error, b"" if there is none. Runs in a child."""
+    """Write a line. Return the warning that the line left in last_error, or b"" if none. Runs in a child."""
     file = os.path.join(directory, "ctl")
     # The owner of an interface may write to the interface's ctl, but not to the mount's.
     if (match := _OF_ONE.fullmatch(line)) and not os.access(file, os.W_OK):
@@ -52,7 +52,7 @@ def _write(directory: str, line: str) -> bytes:
 
 
 def _last_error(directory: str) -> str:
-    """Return the text of the mount's last_error. directory: the mount, an interface or a bridge."""
+    """Return the text of the mount's last_error. directory: as in ctl(), but not None."""
     for above in (".", "..", "../.."):
         with suppress(OSError):
             text = read(directory, f"{above}/last_error").decode("utf-8", "surrogateescape").strip()

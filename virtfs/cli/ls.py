@@ -15,11 +15,11 @@ from virtfs.core.errors import VirtError
 from virtfs.core.quoting import one_line, quoted
 from virtfs.fuse.mounttable import Mounted, resolve
 
-INTERVAL = 0.25  # seconds between the two samples that give the rates
+INTERVAL = 0.25  # seconds between the two samples from which the rates are computed
 
 
 def ls(directory: str | None, as_json: bool) -> int:
-    """Print a mount, or all mounts that the user can see. Return the exit status: 0, or 1 if one does not answer.
+    """Print a mount, or all mounts that the user can see. Return the exit status: 0, or 1 if a mount does not answer.
 
     directory: the mount point; None for all mounts. VirtError: EINVAL, no virtfs is mounted there.
     """
@@ -84,7 +84,7 @@ def describe(mount: Mounted, answer: Answer) -> dict[str, object]:
 
 
 def lines(one: Object, width: int) -> Iterator[str]:
-    """Yield the lines about a mount. width: the maximum number of characters in a line."""
+    """Yield the lines of `virtfs ls` about a mount. one: from describe(). width: maximum length of a line."""
     status: Object | None = one["status"]
     if status is None:
         yield cut(f"{one_line(one['directory'])}  {one_line(one['error'])}", width)

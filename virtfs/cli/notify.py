@@ -6,7 +6,7 @@ from contextlib import suppress
 
 
 def notify(*assignments: str) -> None:
-    """Send assignments such as READY=1 to the service manager, if it has started this process and wants them."""
+    """Send assignments such as READY=1 to the service manager, if it started this process and expects them."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")):
         return
@@ -17,5 +17,5 @@ def notify(*assignments: str) -> None:
 
 
 def not_the_service() -> None:
-    """Send no message from now on: this process is not the main process of the service."""
+    """Disable notify(), because this process is not the main process of the service."""
     os.environ.pop("NOTIFY_SOCKET", None)

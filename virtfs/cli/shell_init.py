@@ -132,7 +132,7 @@ def _finish(server: int) -> None:
 
 
 def _end_with(lifeline: int) -> None:
-    """Exit when `virtfs shell` dies: its death closes the other end of the pipe, so that read(2) returns."""
+    """Exit when `virtfs shell` dies. Its death closes the other end of the pipe, which makes read(2) return."""
     os.read(lifeline, 1)
     os._exit(128 + signal.SIGHUP)
 

@@ -21,7 +21,7 @@ class Event:
 
     time: when it happened, in seconds since 1970. kind: what happened; see virtfs(5), EVENTS. The kind "missed" means
     that this reader was too slow and has missed values["events"] events. name: the interface or bridge, or "state".
-    values: the values of the event, by key. Numbers are int, others str, with \\x20 for a blank as in the file.
+    values: the values of the event, by key. Numbers are int. Others are str, in which a blank stays escaped as \\x20.
 
     >>> with net.events() as events, net.clone() as temporary:
     ...     temporary.mtu = 1400
@@ -65,12 +65,12 @@ class Lines:
         self._lines.extend(lines)
 
     def next(self) -> Event | None:
-        """Return the next event, or None if its line has not been read completely."""
+        """Return the next event, or None if no complete line is left."""
         return parse(self._lines.popleft().decode(errors="surrogateescape")) if self._lines else None
 
 
 class Events(Opened):
-    """An open `events`: an iterator over the events that happen after the open. Threads must not share one.
+    """An open `events`: an iterator over the events that happen after the open. Not thread-safe.
 
     One read(2) may deliver several events, which this object keeps. So wait with select(2) only after get(timeout=0)
     has raised TimeoutError.

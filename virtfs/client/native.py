@@ -82,7 +82,7 @@ class Tap(Loan):
 
 
 def _connect(connection: socket.socket, path: Path) -> None:
-    """Connect to a socket whose path may be longer than the 107 bytes that an address can have (unix(7))."""
+    """Connect to a socket whose path may exceed the 107 bytes that fit in a socket address (unix(7))."""
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         connection.connect(f"/proc/self/fd/{fd}")

@@ -36,8 +36,8 @@ class Argument:
     """A kind of argument.
 
     name: what the help text calls the argument.
-    parse: returns the value of a text. It raises a VirtError whose message quotes the text.
-    format: returns the text of a value, so that parse(format(x)) == x.
+    parse: converts a text to a value, or raises a VirtError whose message quotes the text.
+    format: converts a value to a text, so that parse(format(x)) == x.
     take: a function that parses an argument of several words; None if the argument is a single word. The function gets
     the remaining words of the line, and returns the value and the number of words that it has parsed.
     """
@@ -90,9 +90,9 @@ def parse_description(text: str) -> str:
 
 
 def parse_mark(text: str) -> str:
-    """Check the text of a mark and return it unchanged. It has 1 to 256 printable characters and may contain "#"."""
+    """Check the text of a mark and return it unchanged. It must have 1 to 256 printable characters. "#" is allowed."""
     if not text:
-        raise VirtError(EINVAL, "a mark needs a text, as in mark login begins")
+        raise VirtError(EINVAL, 'a mark needs a text, as in "mark login begins"')
     return parse_description(text)
 
 
@@ -137,7 +137,7 @@ Impairments = tuple[tuple[Direction, Impairment], ...]
 def take_impairments(words: Sequence[str]) -> tuple[Impairments, int]:
     """Parse the tc-netem words at the beginning of `words`.
 
-    The words are one impairment for both directions, or an impairment after `in`, after `out`, or after both of them.
+    The words are one impairment for both directions, or one after `in`, one after `out`, or one after each.
     Return the impairments and the number of words taken.
     """
     found, count = impairment_text.parse_impairments(words)
@@ -177,7 +177,7 @@ def parse_filter(text: str) -> str:
 
 
 def group_mask(refused: dict[int, str]) -> Argument:
-    """Return the argument kind for a hexadecimal mask of link-local groups. Bit N is the group 01:80:c2:00:00:0N.
+    """Return the argument kind for a hexadecimal mask of link-local groups. Bit N means the group 01:80:c2:00:00:0N.
 
     refused: maps each bit that Linux does not accept to the name of the frames that use this bit's group
     (net/bridge/br_private.h BR_GROUPFWD_RESTRICTED, BR_GROUPFWD_MACPAUSE).
@@ -283,7 +283,7 @@ PRIORITY = number("N", 0, 65535)
 IFPRIORITY = number("N", 0, 255)
 IFPATHCOST = number("N", 1, 65535)
 
-# Measured: Linux accepts all bits of group_fwd_mask except 0 to 2 for a bridge, and except 1 for a port.
+# Measured: in group_fwd_mask, Linux refuses bits 0 to 2 for a bridge, and bit 1 for a port. It accepts all others.
 _PAUSE = {0x2: "pause frames"}
 GROUPFWD = group_mask({0x1: "spanning tree frames", **_PAUSE, 0x4: "LACP frames"})
 IFGROUPFWD = group_mask(_PAUSE)

@@ -54,7 +54,7 @@ class Records:
     def length(self, data: memoryview | bytearray, at: int) -> int:
         """Return the length of the frame whose record begins at `at`.
 
-        VirtError EINVAL: no frame has this length. The message gives the offset of the record in the stream.
+        VirtError EINVAL: no frame can have this length. The message gives the offset of the record in the stream.
         """
         (length,) = PREFIX.unpack_from(data, at)
         if 0 < length <= FRAME_MAX:
@@ -67,14 +67,14 @@ class Records:
         )
 
     def keep(self, data: memoryview) -> None:
-        """Keep the beginning of a record until a later call of first() completes it.
+        """Keep the beginning of a record until a later call to first() completes it.
 
         If the data contains the record's length, the caller must have checked it with length().
         """
         self._kept += data
 
     def unfinished(self) -> int:
-        """Return the number of bytes kept of an unfinished record."""
+        """Return how many bytes of an unfinished record are kept."""
         return len(self._kept)
 
     def forget(self) -> None:

@@ -40,7 +40,7 @@ class Meter:
         self.taken = 0  # frames that the program has read
 
     def update(self, now: Traffic) -> None:
-        """Count the frames that have passed since the last call. now: the current counters of the kernel."""
+        """Count the frames that have passed since the last call. now: the kernel's current counters."""
         before, counters = self._before, self._counters
         if now < before:  # the tap was re-created, so its counters restarted at 0
             before = Traffic()
@@ -112,11 +112,11 @@ def refusal(error: VirtError) -> bytes:
 
 
 def check_rights(virt: Virt, uid: Uid, groups: Collection[Gid]) -> None:
-    """Check that a user may borrow the tap: open `frame` for reading and writing. Root always may.
+    """Check that a user may borrow the tap, that is, may open `frame` for reading and writing. Root always may.
 
     groups: the primary and the supplementary groups of the user.
-    VirtError: EACCES, the mode of the interface does not allow it; EPERM, antispoof is on, which a program with the
-    tap could circumvent.
+    VirtError: EACCES, the mode of the interface does not allow it; EPERM, antispoof is on, and a
+    program with the tap could circumvent it.
     """
     if uid == 0:
         return

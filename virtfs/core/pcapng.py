@@ -36,12 +36,12 @@ _option_head = Struct("<HH").pack
 # length. The index of a tail is its number of padding bytes.
 packet_head = Struct("<IIIIIII").pack
 packet_tails = [Struct(f"<{padding}xIIII").pack for padding in range(4)]
-# The tail of a block and the head of the next one together, with the same index.
+# The tail of one block together with the head of the next, indexed like packet_tails.
 packet_joints = [Struct(f"<{padding}xIIII IIIIIII").pack for padding in range(4)]
 
 _KIND_AND_LENGTH = Struct("<II").unpack_from
 _LENGTH_AND_TIME = Struct("<4xI4xII").unpack_from
-# Masks for the last word of a frame, by the number of padding bytes. They clear the padding.
+# Masks that clear the padding in the last word of a frame, indexed by the number of padding bytes.
 _PADDING_MASKS = [0xFFFFFFFF >> 8 * padding for padding in range(4)]
 _FEW = 16  # checking up to this many blocks one by one is faster than checking them together
 PACKET_BARE = 7 * 4 + 4 * 4  # bytes of head and tail without padding
@@ -92,10 +92,10 @@ def enhanced_packet(
 
 
 def mark(interface_id: int, timestamp_ns: int, text: str) -> bytes:
-    """Return the packet block of a mark. The text of the mark is the comment of the packet (option opt_comment).
+    """Return the packet block of a mark. The mark's text is the comment of the packet (option opt_comment).
 
-    The packet was never on the wire. Wireshark reports an empty packet as malformed. So this packet consists of the
-    Ethernet header MARK_HEAD and the text as its payload.
+    Wireshark reports an empty packet as malformed. So the packet, which was never on the wire, consists of the Ethernet
+    header MARK_HEAD and the text as its payload.
     """
     comment = _encoded(text)
     frame = MARK_HEAD + comment
@@ -199,7 +199,7 @@ def interface_statistics(
 
     received: number of frames that the capture saw, including dropped frames; option isb_ifrecv.
     dropped: number of frames dropped; option isb_ifdrop. dumpcap uses both options in this sense.
-    start_ns: beginning of the capture; None to leave out the times of beginning and end.
+    start_ns: beginning of the capture; None to leave out both the beginning and the end.
     """
     count = Struct("<Q").pack
     options = b"" if start_ns is None else _option(2, _time(start_ns)) + _option(3, _time(timestamp_ns))

@@ -22,7 +22,7 @@ _SPAN = Struct("=II")
 NATIVE = "<" if sys.byteorder == "little" else ">"  # byte order, as in struct
 FCS = 4  # bytes of Ethernet's frame check sequence (IEEE 802.3)
 
-_LINKTYPES = {  # names of link types that users are likely to have: https://www.tcpdump.org/linktypes.html
+_LINKTYPES = {  # names of the link types that users are likely to meet: https://www.tcpdump.org/linktypes.html
     0: "NULL",
     9: "PPP",
     101: "RAW",
@@ -78,7 +78,7 @@ class Run(NamedTuple):
 
 
 class Spans(NamedTuple):
-    """Consecutive frames of any lengths in a piece of a capture file, which the module `plainrecords` has found.
+    """Consecutive frames of any lengths in a piece of a capture file, found by the module `plainrecords`.
 
     data: bytes of the file. spans: for each frame, two numbers of 32 bits in the machine's byte order: its offset in
     data, and its length.
@@ -124,8 +124,8 @@ class Format(Protocol):
         """Yield the frames of the complete records in data, in groups. This is cheaper than records().
 
         most: a function that returns the maximum number of frames in a group. It is called before each group.
-        A Run and Spans count as consumed when the next group is requested. A frame from an iterator counts as consumed
-        when it is yielded.
+        A Run or a Spans counts as consumed when the next group is requested. A frame from an iterator counts as
+        consumed when it is yielded.
         VirtError: as for records(), but only after the frames before the broken record or block have been yielded.
         """
 
@@ -139,11 +139,11 @@ def frame_of(data: bytes, begin: int, captured: int, length: int) -> bytes:
 
 
 def alike(data: bytes, at: int, stride: int, most: int, places: Iterable[int]) -> int:
-    """Return the number of consecutive records that have the same bytes as the first one at the offsets `places`.
+    """Return the number of consecutive records whose bytes at the offsets `places` equal those of the first record.
 
     Return 1 if the number is less than SHORTEST_RUN.
     at: offset of the first record in data. stride: bytes of a record. most: maximum number of records to compare.
-    places: offsets in a record. Each offset is compared in all records at once, which is cheaper than decoding them.
+    places: offsets in a record. One comparison per offset covers all records, which is cheaper than decoding them.
     """
     count = min(most, (len(data) - at) // stride)
     for place in places:

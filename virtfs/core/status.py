@@ -11,7 +11,7 @@ may add more:
     state       an object about the state file, null if the mount has none
     limits      an object: the limits of the mount, named like the fields of core.limits.Limits; sizes are in bytes
     memory      an object with one object for each kind of memory that clients hold (core.memory). Each has bytes (in
-                use now), highest (their peak) and refused (the requests and frames refused for lack of memory)
+                use now), highest (the peak) and refused (the requests and frames refused for lack of memory)
 
 An interface:
 
@@ -137,7 +137,7 @@ def status_pieces(
 def describe_cable(impairment: str, out: Way, back: Way, socket: Object | None = None) -> dict[str, object]:
     """Return a cable as a JSON object.
 
-    impairment: its words in the line that creates the cable. out, back: the two directions of the cable.
+    impairment: the impairments, in the words of the command `cable`. out, back: the counters of the two directions.
     socket: the state of the socket; None if both ends are interfaces.
     """
     stats = {"out": dict(out.items()), "in": dict(back.items())}

@@ -1,8 +1,8 @@
 """The lines of ctl that recreate a bridge.
 
-A mount's text has two lines for each bridge. The first one precedes the lines of the mount's own interfaces. It creates
-the bridge, with those members that are interfaces of the host. The second one follows them, and configures the taps of
-the mount as ports.
+The ctl of a mount has two lines for each bridge. One precedes the lines of the mount's interfaces, and creates the
+bridge with the members that are not taps of the mount. The other comes after the lines of the interfaces, and
+configures the taps as ports.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,13 +17,13 @@ from virtfs.core.verbs import BRIDGE
 from virtfs.host.bridge_adopt import Adoptions
 from virtfs.host.marks import is_marked
 
-ADOPTED = "# adopted: "  # begins a comment: the name of a bridge, of an adopted member, and the addresses it brought
+ADOPTED = "# adopted: "  # begins a comment that lists a bridge, an adopted member and that member's addresses
 
 Recalled = dict[tuple[BridgeName, str], frozenset[IpInterface]]
 
 
 def adopted_before(text: str) -> Recalled:
-    """Return the addresses of adopted members, keyed by bridge and member, from the comment lines of adopted()."""
+    """Return the addresses of adopted members, keyed by bridge and member. text: has the comment lines of adopted()."""
     recalled: Recalled = {}
     for line in text.splitlines():
         if line.startswith(ADOPTED):
@@ -47,9 +47,9 @@ def adopted(name: BridgeName, state: BridgeState, adoptions: Adoptions) -> Itera
 def divided(state: BridgeState, taps: Mapping[int, str], mark: str) -> tuple[BridgeState, frozenset[str]]:
     """Split the state of a bridge for ctl.
 
-    Return the part that the bridge's own lines describe, and the names of the members that lines `create N` describe.
+    Return the part that the bridge's own lines describe, and the names of the members that have a line `create N`.
     In the result, a tap with such a line appears as tapN, even if it has been renamed. Any other tap of virtfs is left
-    out, because a line that mentions it could not be replayed once the tap has vanished.
+    out, because a line that names such a tap could not be replayed once the tap has vanished.
     taps: the name of each tap of the mount in ctl, by interface index; "" for a tap without a line `create N`
     (Registry.taps_in_lines). mark: the mark of the mount (host.marks).
     """

@@ -4,7 +4,7 @@ import trio
 
 
 class Changes:
-    """Counts changes and wakes the tasks that wait for the next one. Changes of frame counters are not included."""
+    """Counts changes and wakes the tasks that wait for the next one. Changes to frame counters are not included."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -17,6 +17,6 @@ class Changes:
         self._next = trio.Event()
 
     async def after(self, count: int) -> None:
-        """Wait until the number of changes is no longer `count`."""
+        """Wait until the number of changes differs from `count`."""
         while self.count == count:
             await self._next.wait()

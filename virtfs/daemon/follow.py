@@ -68,8 +68,8 @@ class Follower:
 
         If this fails, schedule a check of all interfaces.
 
-        Of several reports about the state of one link, only the last is applied. An earlier report may be older than a
-        query's answer that has already been applied.
+        Of several reports about the state of one link, only the last is applied. An earlier report may be older than
+        the answer to a query, and that answer may already have been applied.
         """
         events: list[Event] = []
         try:
@@ -153,7 +153,7 @@ class Follower:
         """Query the kernel for the state of the host's end.
 
         OSError: errors from the kernel. If the tap is gone, a check is scheduled instead. A check is also scheduled if
-        reports about the interface arrive during every query. The reports are then the best that is known.
+        reports about the interface arrive during every query. The state then remains as the reports describe it.
         """
         for _ in range(REFRESHES):
             reports = interface.reports
@@ -164,9 +164,10 @@ class Follower:
                     raise
                 self.doubt(interface)
                 return
+            # A report that arrived during the query may be newer than the answer.
             if interface.reports == reports:
                 interface.set_host(*host)
-                break  # otherwise a report may be newer than the answer
+                break
         else:
             self.doubt(interface)
         self.catch_up()
@@ -182,7 +183,7 @@ class Follower:
     async def count(self, interface: Interface) -> None:
         """Update the drop counter of a tap. Errors: as for refresh().
 
-        In the daemon's own namespace this asks for nothing else, since the kernel reports all other changes.
+        In the daemon's own namespace nothing else is queried, since the kernel reports all other changes.
         """
         nsid, index = interface.place
         if nsid is None and interface.meter is None:
@@ -199,7 +200,7 @@ class Follower:
     async def refresh_all(self) -> None:
         """Update the drop counter of every tap, and the whole state of taps in other namespaces.
 
-        In the daemon's own namespace, the kernel reports all changes except those of the drop counter.
+        In the daemon's own namespace, the kernel reports all changes except those to the drop counter.
         """
         dropped, slices = await self._kernel.call(self._kernel.links.dropped), Slices()
         for interface in self._registry:
@@ -245,7 +246,7 @@ class Follower:
     async def look_for(self, interface: Interface) -> None:
         """Query the kernel for the place and the state of a tap. If the tap is gone, mark the interface as lost.
 
-        If reports arrive during every query, so that the answer may be stale, a check is scheduled.
+        If reports arrive during every query, the answer may be stale, and a check is scheduled.
         OSError: the query failed; the place and the state are then unknown.
         """
         if not await self._look_for(interface):
@@ -254,9 +255,9 @@ class Follower:
     async def _look_for(self, interface: Interface) -> bool:
         """Implement look_for(). Return False if the answer may be stale.
 
-        If the tap has moved, reports that arrive during the query are not yet attributed to the tap, but counted in
-        _others. If that counter has changed, query again. A stale answer is applied only if the tap has moved, because
-        nothing better is known then. Later reports are attributed to the tap.
+        If the tap has moved, reports about it that arrive during the query are not yet attributed to it, but counted in
+        _others. If that counter changes during the query, the query is repeated. A stale answer is applied only if the
+        tap has moved, because nothing better is known then. Later reports are attributed to the tap.
         """
         certain = False
         for _ in range(ATTEMPTS):
@@ -286,7 +287,7 @@ class Follower:
             interface.set_host(*host)
         self.catch_up()
         # The recorder must move with the tap. If another task noticed the move first, that task moves the recorder,
-        # and this one waits for it.
+        # and this task waits until it has.
         await (interface.recorder.moved() if moved else interface.recorder.settled())
         return certain
 

@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 _TAP = re.compile(r"tap(?:0|[1-9][0-9]*)")
 _LIKE_A_LINE = re.compile(r"(?:create|ensure) (bridge\d+|\d+)\b")
 
-# Maps the name of each tap and bridge in a state file to the name of its network namespace. The name is "" for the
-# namespace of the mount, and None if the namespace cannot be known.
+# Maps the name of each tap and bridge in a state file to its network namespace: the name of the namespace, "" for
+# that of the mount, or None if it cannot be known.
 Wanted = dict[str, str | None]
 
 
@@ -57,13 +57,14 @@ def _note(command: Command, wanted: Wanted) -> None:
 
 
 def sweep(links: Links, mark: str, wanted: Wanted | None, open_tap: Callable[[Unit], Tap]) -> frozenset[str]:
-    """Remove the marked taps and bridges. Keep those that `wanted` lists in the same namespace, and return their names.
+    """Remove marked taps and bridges that `wanted` does not list in the same namespace. Return the names of the others.
 
-    Blocks. Failures are logged.
-    wanted: None if the state file did not exist. A user who has removed that file may still need the persistent
-    taps and bridges. So they only lose their marks, and belong to the host from then on.
-    A bridge with a member whose addresses it may have adopted also only loses its mark, since deleting it could cut the
-    machine off from the network. Failures are logged.
+    Blocks. Failures are logged. In these cases a tap or bridge only loses its mark, and then belongs to the host:
+
+    - `wanted` is None, because the state file did not exist. A user who has removed that file may still need the
+      persistent taps and bridges.
+    - A bridge may have adopted addresses of a member. Deleting it could cut the machine off from the network.
+    - Another program has renamed the tap.
     """
     kept = set()
     for found in marks.find_marked(mark):
@@ -82,7 +83,7 @@ def sweep(links: Links, mark: str, wanted: Wanted | None, open_tap: Callable[[Un
 
 
 def _has_adopted(found: marks.Marked) -> bool:
-    """Return whether a bridge may have addresses of a member. A bridge in another namespace is presumed to."""
+    """Return whether a bridge may hold adopted addresses. Assume so for an adopting bridge in another namespace."""
     if not found.adopting or found.netns != netns.own_identity():
         return bool(found.adopting)
     with Rtnl() as rtnl:

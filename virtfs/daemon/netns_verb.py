@@ -95,7 +95,7 @@ async def refuse_moves(kernel: Kernel, interface: Interface, actions: tuple[Acti
         if action.verb == "netns" and not interface.virt.lost:
             name = str(action.args[0])
             if not await kernel.call(_is_in, interface.tap, name):
-                what = f'netns would move {interface.virt.name}, which exists, to "{name}"'
+                what = f'netns would move the existing {interface.virt.name} to "{name}"'
                 raise VirtError(errno.EINVAL, f"{what}, which cannot be undone: put netns at the end of the line")
 
 

@@ -1,4 +1,4 @@
-"""Converts chmod(2) and chown(2) of the files of an interface into the verbs `mode`, `owner` and `group`."""
+"""Converts chmod(2) and chown(2) on the files of an interface into the verbs `mode`, `owner` and `group`."""
 
 import errno
 
@@ -19,7 +19,7 @@ class Rights:
         self._errors = errors
 
     async def set_mode(self, node: Node, mode: int, user: User) -> None:
-        """Apply a chmod(2) of the file frame: set the mode of the interface.
+        """Apply a chmod(2) on the file frame: set the mode of the interface.
 
         VirtError: EPERM, the file is not frame; EINVAL, the mode has bits beyond 0777.
         """
@@ -34,7 +34,7 @@ class Rights:
         await self._change(node, (Action("mode", (mode,)),), user)
 
     async def set_owner(self, node: Node, owner: Uid | None, group: Gid | None, user: User) -> None:
-        """Apply a chown(2) of any file of an interface: set the owner and the group of the interface.
+        """Apply a chown(2) on any file of an interface: set the owner and the group of the interface.
 
         owner, group: the new ids. None leaves the owner or the group unchanged.
         VirtError: EPERM, the user is not root, or the file belongs to no interface; errors from the verbs.

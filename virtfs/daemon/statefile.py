@@ -164,6 +164,6 @@ def _read(fd: int) -> bytes:
 
 
 def made_before(text: str) -> frozenset[str]:
-    """Return the names in the comment lines that record what virtfs made."""
+    """Return the names of the taps and bridges in the comment lines that begin with MADE."""
     lines = (line.removeprefix(MADE) for line in text.splitlines() if line.startswith(MADE))
     return frozenset(name for line in lines for name in line.split())

@@ -106,8 +106,8 @@ class Accounts:
         return self._groups.get(gid, str(gid))
 
 
-# These functions block. Python raises KeyError for an unknown name, but also if no file descriptor is free. In that
-# case, one_left() raises the real error.
+# These functions block. Python raises KeyError for an unknown name, but also if no file descriptor is free. In the
+# latter case, one_left() raises the real error.
 
 
 def _uid_of(name: str) -> int | None:
@@ -143,7 +143,7 @@ def _name_of_group(gid: Gid) -> str:
 
 
 def _or_number(kind: Argument, name: str, number: int) -> str:
-    """Return an account's name, or its number if a line of ctl cannot hold the name or would read it as a number."""
+    """Return an account's name, or its number if ctl could not parse the name, or would parse it as a number."""
     try:
         kind.parse(name)
     except VirtError:

@@ -23,7 +23,7 @@ class FdLink(Symlink):
 
 
 class Held(DeviceHandle):
-    """A program that has the tap, as a handle for `clients` and `events`. No request uses this handle."""
+    """The handle that represents a borrower of the tap in `clients` and `events`. No FUSE request uses this handle."""
 
     __slots__ = ("meter",)
 

@@ -113,7 +113,7 @@ class InjectHandle(DeviceHandle):
         self._timer = Timer()  # created last: if a later statement failed, nothing would close the timer
 
     def write(self, data: memoryview) -> int | None:
-        """Take a piece of a capture file. VirtError ENOBUFS: there is no memory for it, so nothing is taken."""
+        """Accept a piece of a capture file. VirtError ENOBUFS: there is no memory for it, so nothing is accepted."""
         needed = ROOM + self._reader.memory(len(data)) + len(data)
         if needed > self._hold.size:
             try:
@@ -200,7 +200,7 @@ class InjectHandle(DeviceHandle):
         return 1 if self._file.wire.virt.strict else RUN
 
     def _burst(self, wire: Wire, groups: Iterator[Group]) -> bool:
-        """Send whole groups of frames until at least BURST frames are sent. Return whether all are sent."""
+        """Send whole groups of frames until at least BURST frames are sent. Return whether all groups are sent."""
         try:
             sent = wire.out.put_all(groups, self._rows, BURST)
         except VirtError as error:

@@ -41,7 +41,7 @@ class Ports:
         """Create the files.
 
         opens: keeps the open handles of all these files.
-        seats: counts the opens of frame, hex and stream. opening: acts on the first of them and on the last close.
+        seats: counts the opens of frame, hex and stream. opening: acts on their first open and last close.
         budget: limits the memory of captures. application: the name of the program in captures.
         fifo: the path of the FIFO behind rx. followed: called when a program follows the link rx.
         socket: the path of the socket behind fd. listen: creates this socket.

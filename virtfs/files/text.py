@@ -58,7 +58,7 @@ class Text(Node):
     such part. poll(2) and stat(2) ignore changes in this part.
     rights: how the permission bits derive from the owner's mode. None selects Rights.VALUE for a writable file and
     Rights.REPORT for a read-only file.
-    lasting: False if making the text has a side effect, so that it should not be made for a mere listing.
+    lasting: False if making the text has a side effect. Then it should not be made for a mere listing.
     changes: returns a number that is different after every change of state. Counters do not affect this number. Only
     texts about the whole mount have `changes`, because they may be long.
 
@@ -108,7 +108,7 @@ class Text(Node):
         self.refresh = refresh
         self.refused = refused
         self.personal = personal
-        # A counter is lasting too: before an open shows that it has changed, virtfs makes the kernel ask again.
+        # Counters are lasting too: if an open finds a new value, the kernel is first told to forget the old attributes.
         self.lasting = lasting and changes is None and not personal
         self._unsteady = unsteady
         self.changes = changes
@@ -131,7 +131,7 @@ class Text(Node):
     def times(self) -> tuple[int, int]:
         """Return atime and mtime in ns since 1970.
 
-        mtime is the time at which virtfs last noticed a change of the text. Programs like rsync rely on it.
+        mtime is the time at which virtfs last noticed a change to the text. Programs like rsync rely on it.
         """
         return self.born, self.changed
 
@@ -283,9 +283,9 @@ class Text(Node):
         return self._take(encode(text), version, slices.worked / 1e9)
 
     def _take(self, text: bytes, version: int, work: float) -> bytes:
-        """Store a new text as the latest. version: changes() when the work began. work: its duration in seconds."""
+        """Store a new text as the latest. version: changes() before it was made. work: seconds that making it took."""
         if version < self._made and self.changes is not None:
-            return text  # another task has made a later text meanwhile
+            return text  # another task has made a later text in the meantime
         if text != self._latest:
             # If the text has not changed, keep the old object, so that all snapshots share one object.
             self._latest = text
@@ -334,7 +334,7 @@ class TextHandle:
     def take(self, snapshot: bytes) -> None:
         """Keep a text as the snapshot.
 
-        VirtError: ENOBUFS, the snapshot would exceed a limit on memory; EBADF, the file was closed meanwhile, which can
+        VirtError: ENOBUFS, the snapshot would exceed a limit on memory; EBADF, the file has been closed, which can
         happen after a signal has ended the read(2).
         """
         if self._released:
@@ -382,7 +382,7 @@ class TextHandle:
             self._input.resize(self._input.size - charged)
 
     async def apply(self, data: bytes, turn: Turn) -> int:
-        """Apply the data of one write(2), and return as write() does. write() has charged the memory for the data."""
+        """Implement write(). The memory for the data has already been charged."""
         if self.node.write is None:
             raise OSError(errno.EACCES, "this file cannot be written")
         await turn(self.user)

@@ -6,7 +6,7 @@ Modules:
     wire              takes frames out of a tap, for the readers of its virt
     wire_out          puts frames from virt into the tap
     frame_runs        prepares packets of equal length for writing
-    impaired_path     delays, loses and changes the frames of one direction
+    impaired_path     delays, drops and alters frames of one direction
     wire_impairments  the impairments of a wire
     cable             carries all frames between two virts, in both directions
     socket_cable      carries all frames between a virt and a socket, and reconnects

@@ -16,24 +16,24 @@ from virtfs.host.timer import Timer
 
 
 class End(Protocol):
-    """The receiving end of an impaired path. It also counts the frames that the path loses and changes."""
+    """The receiving end of an impaired path. It also counts the frames that the path drops and alters."""
 
     def arrive(self, frame: bytes) -> None:
-        """Take a frame that is due. Must not raise an exception."""
+        """Accept a frame that is due. Must not raise an exception."""
 
     def lose(self, frames: int) -> None:
         """Count frames that the path has dropped because it ended."""
 
     def count_impaired(self, counts: Counts) -> None:
-        """Add what the path has counted since the last call."""
+        """Add what the path has counted since the last call to the receiver's counters."""
 
 
 class ImpairedPath:
-    """Takes frames through `push`, and delivers each frame to `end` when it is due.
+    """Accepts frames through `push`, and delivers each frame to `end` when it is due.
 
     One task, `run`, serves any number of frames. A frame that is due at once is delivered before `push` returns.
     stream: a name that is mixed into the seed, so that two directions with the same seed get different random numbers.
-    end: takes the frames that are due, and counts the frames that are lost, dropped or changed.
+    end: receives the frames that are due, and counts the frames that are dropped or altered.
     hold: the Hold that is charged for the delayed frames.
     The constructor raises VirtError: EMFILE, ENFILE, ENOMEM.
     """
@@ -54,7 +54,7 @@ class ImpairedPath:
         self._scope = trio.CancelScope()
 
     def push(self, frame: bytes) -> None:
-        """Take one more frame. After `stop`, drop it."""
+        """Accept one more frame. After `stop`, drop it."""
         if self._stopped:
             self._end.lose(1)
             return

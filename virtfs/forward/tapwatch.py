@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 AT_ONCE = 16  # maximum number of taps to serve before other tasks run
 _WATCHED = select.EPOLLIN | select.EPOLLET
 
-# Takes the events of a tap. Returns whether it wants to be called again soon, because the tap may hold more frames.
+# A tap's callback. Its argument is the tap's epoll events. It returns whether it must be called again soon, because the
+# tap may hold more frames.
 Ready = Callable[[int], bool]
 
 
@@ -35,7 +36,7 @@ class TapWatch:
         self._taps[tap] = ready
 
     def watch(self, tap: int) -> None:
-        """Call the tap's function for each new frame from now on. If a frame is already waiting, call it at once."""
+        """From now on, call the tap's callback for each new frame. If a frame is already waiting, call it at once."""
         self._set(tap, _WATCHED)
 
     def rest(self, tap: int) -> None:
@@ -65,7 +66,7 @@ class TapWatch:
             self.look()
 
     def fileno(self) -> int:
-        """Return the descriptor, which is readable while look() would serve a tap."""
+        """Return the descriptor. It is readable while a tap has an event for look()."""
         return self._epoll.fileno()
 
     @property

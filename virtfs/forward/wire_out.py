@@ -34,7 +34,7 @@ class Path(Protocol):
     """An impaired path. It delays, drops or alters frames, and delivers those that it does not drop."""
 
     def push(self, frame: bytes) -> None:
-        """Take one more frame."""
+        """Accept one more frame."""
 
     def clear(self) -> int:
         """Drop the frames that are delayed now, and return their number."""
@@ -65,7 +65,7 @@ class Outward:
         self.update()
 
     def update(self) -> None:
-        """React to a change of virt or of the impairment."""
+        """React to a change in the state of virt or in the impairment."""
         virt = self.virt
         self._shortest, self._longest = virt.bounds
         if virt.lost:

@@ -1,9 +1,9 @@
 """The attributes of nodes as stat(2) shows them, in the layout of struct fuse_attr (linux/fuse.h).
 
-The kernel may keep the attributes of a directory for MOMENT. It checks those of each directory in a path, so keeping
-them halves the number of requests if a program looks at many files. After a change of a directory's owner, group or
-st_nlink, virtfs makes the kernel forget its attributes. MOMENT is short, because programs notice the end of a server by
-a stat(2) that fails.
+The kernel may keep the attributes of a directory for MOMENT. It checks the attributes of each directory in a path, so
+keeping them halves the number of requests if a program looks at many files. After a change to a directory's owner,
+group or st_nlink, virtfs makes the kernel forget its attributes. MOMENT is short, because programs notice the end of a
+server by a stat(2) that fails.
 
 The kernel may also keep the attributes of most files of an interface for KEPT (Node.lasting; see `lasting`). They
 contain rights and the size of a text, so virtfs makes the kernel forget them at every change of the interface.
@@ -30,8 +30,9 @@ BLOCK = 4096  # st_blksize
 FOR_GOOD = 1 << 24
 # How long the kernel may keep the attributes of a directory, and the name of one that can be removed, in ns.
 MOMENT = 20_000_000
-# How long the kernel may keep the attributes of a directory that it has looked up, in ns. It needs them for the rest of
-# the path. A notification has no effect until the kernel has made an inode for the answer, so this must be short.
+# How long the kernel may keep the attributes of a directory that it has looked up, in ns. It needs them to resolve the
+# rest of the path. A notification has no effect until the kernel has made an inode for the answer, so this must be
+# short.
 WALK = 4_000_000
 # How long the kernel may keep the attributes of a file, in ns. A program that reads a directory looks at each of its
 # files within this time, even on a busy machine.
@@ -44,7 +45,8 @@ _Fields = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int,
 class Attributes:
     """Builds the attributes of the nodes of one tree. inodes: their inode numbers. answers: sends notifications.
 
-    removed: removed directories whose names the kernel may still have. lasting: the files whose attributes it may have.
+    removed: removed directories whose names the kernel may still have.
+    lasting: the files whose attributes the kernel may still have.
     """
 
     def __init__(self, inodes: Inodes, answers: Answers) -> None:
@@ -101,7 +103,7 @@ class Attributes:
     def entry(self, directory: Directory, name: str, node: Node, user: User | None = None) -> bytes:
         """Return a fuse_entry_out for a name in a directory, and the node of that name.
 
-        user: the user for whom the kernel may keep the attributes. If it is None, they are not valid.
+        user: the user who asks. If None, the kernel may not keep the attributes of a file.
         """
         fields = self.of(node, user if node.lasting else None)
         seconds, name_ns, valid = 0, 0, 0

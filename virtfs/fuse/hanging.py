@@ -19,7 +19,7 @@ STOPPED = 3.0  # seconds without an answer after which a server is probably stop
 class Child:
     """A forked process that calls a function. Leaving the `with` block kills it.
 
-    call: returns the exit status. status: the exit status, once ended() has returned true.
+    call: the function, which returns the exit status. status: the exit status once ended() has returned True.
     """
 
     def __init__(self, call: Callable[[], int]) -> None:

@@ -1,18 +1,18 @@
-"""Files whose attributes the kernel may still have, although it did not ask for them again.
+"""Files whose attributes the kernel may still keep, and use without asking for them again.
 
-The kernel may keep the attributes of a file for `attributes.KEPT`. They carry its rights and its size, so a change
-must hold for the next system call of every program. This works as follows.
+The kernel may keep the attributes of a file for `attributes.KEPT`. They include its rights and its size, so the next
+system call of every program must see a change. This works as follows.
 
 - The mode, the owner and the group of a file, and the text of a value, change only with the interface. At each change,
   virtfs makes the kernel forget the attributes of the files of that interface (Answers.forget_attributes), before it
   answers the command that made the change.
-- A counter changes at any time. An open makes its text afresh. If the size or the time then differs from the kernel's,
-  the kernel forgets the attributes before the open is answered. So the fstat(2) of a program that copies the file is
-  true. After a read, the kernel asks for the attributes in any case, because the read may have changed atime
+- A counter can change at any time. Each open regenerates its text. If the kernel has another size or mtime, virtfs
+  makes it forget the attributes before the open is answered. So a program that copies the file gets the true size from
+  fstat(2). After a read, the kernel asks for the attributes in any case, because the read may have changed atime
   (fs/fuse/file.c __fuse_direct_read).
-- A notification has no effect on an inode that the kernel is still making for the answer to a READDIRPLUS. The program
-  reads on in the directory, or closes it, right after that. If the interface has changed in between, virtfs sends the
-  notifications again (`again`).
+- A notification has no effect on an inode that the kernel is still creating from the answer to a READDIRPLUS. Right
+  after that answer, the program reads more of the directory or closes it. If the interface has changed in the meantime,
+  virtfs then repeats the notifications (`again`).
 """
 
 from functools import partial
@@ -24,9 +24,9 @@ from virtfs.files.node import Directory, Node, virt_of
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.inodes_handles import Inodes
 
-LINGER = 1.0  # seconds. The kernel keeps attributes for KEPT, counted from when it gets to the answer.
+LINGER = 1.0  # seconds. The kernel keeps attributes for KEPT, starting when it processes the answer.
 
-# What the kernel has of one interface: st_size in bytes and mtime in ns, by inode number.
+# The attributes sent for the files of one interface: st_size in bytes and mtime in ns, by inode number.
 _Sent = dict[int, tuple[int, int]]
 
 
@@ -36,13 +36,13 @@ class Lasting:
     def __init__(self, inodes: Inodes, answers: Answers) -> None:
         self._inodes = inodes
         self._answers = answers
-        self._new: dict[Virt, _Sent] = {}  # those of the present period of LINGER seconds
-        self._old: dict[Virt, _Sent] = {}  # and of the period before it
+        self._new: dict[Virt, _Sent] = {}  # sent in the current period of LINGER seconds
+        self._old: dict[Virt, _Sent] = {}  # sent in the period before
         self._began = monotonic()
         self._watched: WeakSet[Virt] = WeakSet()
 
     def send(self, inode: int, node: Node, size: int, modified: int) -> bool:
-        """Record that attributes are sent to the kernel. Return whether it may keep them.
+        """Record that a file's attributes are sent to the kernel. Return whether the kernel may keep them.
 
         It may not if the file belongs to no interface, or to one that is lost or destroyed.
         size: st_size in bytes. modified: mtime in ns.
@@ -60,7 +60,7 @@ class Lasting:
         return True
 
     def opened(self, inode: int, node: Node, size: int, modified: int) -> None:
-        """Make the kernel forget the attributes of a file if an open has found others. The arguments are as in send."""
+        """Make the kernel forget a file's attributes if they differ from those sent last. Arguments: as for send()."""
         if (virt := virt_of(node.owner)) is None:
             return
         sent = self._new.get(virt, {}).get(inode) or self._old.get(virt, {}).get(inode)

@@ -1,4 +1,4 @@
-"""Requests at an offset of a file with fixed content: READ and LSEEK of `history`."""
+"""READ and LSEEK of `history`, whose content is fixed at each open."""
 
 import errno
 import os

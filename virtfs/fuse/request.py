@@ -35,12 +35,12 @@ class Request(NamedTuple):
 
     @property
     def user(self) -> User:
-        """The user who made the request. `pid` is the id of the calling thread."""
+        """The user who made the request. Its `pid` is the id of the calling thread."""
         return User(self.uid, self.gid, self.thread)
 
     @property
     def user_and_process(self) -> User:
-        """The user who made the request. `pid` is the process id, which is looked up in /proc."""
+        """The user who made the request. Its `pid` is the process id, looked up in /proc."""
         return User(self.uid, self.gid, process_of(self.thread))
 
     @property

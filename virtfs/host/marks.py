@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 _CANNOT_ENTER = (errno.ENXIO, errno.EINVAL, errno.EPERM, errno.EACCES)
 
 # Suffix of the mark in a bridge's alias: the bridge may hold addresses and routes taken over from members. The indices
-# of those members come after it, in decimal.
+# of those members, in decimal, come after the suffix.
 ADOPTING = " adopts"
 _ALIAS_MAX = 255  # bytes; IFALIASZ in include/uapi/linux/if.h
 
@@ -94,7 +94,7 @@ def is_marked(alias: str, mark: str) -> bool:
 def adopting(mark: str, members: Iterable[int]) -> str:
     """Return the mark of a bridge that may have taken over addresses and routes of these members.
 
-    members: their interface indices. As many as fit into an alias are named, the newest first.
+    members: their interface indices. The result lists as many of them as fit into an alias, the newest first.
     """
     text = mark + ADOPTING
     for index in sorted(members, reverse=True):
@@ -104,7 +104,7 @@ def adopting(mark: str, members: Iterable[int]) -> str:
 
 
 def adopting_of(alias: str, mark: str) -> frozenset[int]:
-    """Return the interface indices that adopting() has written to an alias; none if the alias is another."""
+    """Return the interface indices in an alias that adopting() made. Return none if it did not make the alias."""
     if not is_marked(alias, mark):
         return frozenset()
     return frozenset(int(word) for word in alias.removeprefix(mark + ADOPTING).split() if word.isdecimal())
@@ -113,7 +113,7 @@ def adopting_of(alias: str, mark: str) -> frozenset[int]:
 def find_marked(mark: str) -> list[Marked]:
     """Return all interfaces with this mark in this process's network namespace and in those named by ip-netns(8).
 
-    A namespace that cannot be entered is left out. If listing its interfaces fails for another reason, log that.
+    A namespace that cannot be entered is left out. Any other failure to list the interfaces of a namespace is logged.
     """
     found = _marked_here(mark)
     seen = {netns.own_identity()}
@@ -151,7 +151,7 @@ def inside(marked: Marked, function: Callable[[], None]) -> None:
                 return
         finally:
             os.close(fd)
-    raise VirtError(errno.ENXIO, "the network namespace has no name any more, or is gone")
+    raise VirtError(errno.ENXIO, "the network namespace no longer has a name, or is gone")
 
 
 def _names() -> Iterator[str]:

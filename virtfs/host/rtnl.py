@@ -7,15 +7,15 @@ pyroute2's own IPRoute is not used. An IPRoute keeps an asyncio loop and a socke
 call from another thread creates a new loop and a new socket. A plain socket takes half the time and works in any
 thread.
 
-A caller gets a complete and consistent answer, or an error. The kernel tells when an answer is neither:
+A caller gets a complete and consistent answer, or an error. The kernel reports when an answer is neither, and why:
 
 - It had no memory for an answer, or for a part of it (ENOBUFS). The request itself has been carried out.
 - Something changed during a dump (NLM_F_DUMP_INTR on a message or on NLMSG_DONE), so objects may be missing.
 - A dump failed: NLMSG_DONE contains a negative errno, after any number of messages (af_netlink.c netlink_dump_done).
 - An earlier dump of this socket still runs (EBUSY).
 
-A failed dump is an error. In the other cases what is left of earlier answers is discarded, and the request is sent
-again, up to ATTEMPTS times in all.
+A failed dump is an error. In the other cases, whatever is left of earlier answers is discarded, and the request is
+sent again. There are at most ATTEMPTS attempts.
 """
 
 import errno
@@ -48,8 +48,8 @@ _HEADER = struct.Struct("IHHII")  # struct nlmsghdr: length, type, flags, sequen
 _ERROR = struct.Struct("i")  # the first member of struct nlmsgerr: the negative errno
 _NLMSGERR_ATTR_MSG = 1
 _NO_MEMORY = "the kernel has no memory for its answer"
-# Maximum number of attempts at a request whose answers are lost or incomplete. After the first QUICK ones, each attempt
-# waits first, for 1, 2, 4, … ms, because a program that changes many interfaces needs some time for it.
+# Maximum number of attempts at a request whose answers are lost or incomplete. After the first QUICK attempts, a pause
+# of 1, 2, 4, … ms precedes each attempt, so that a program that is changing many interfaces has time to finish.
 ATTEMPTS, QUICK, PAUSE = 10, 4, 0.001
 
 # Size of the receive buffer in bytes. A dump's messages are at most 32 KiB (netlink(7), af_netlink.c netlink_dump).
@@ -78,7 +78,7 @@ class _Incomplete(VirtError):
 
 
 class _Lost(_Incomplete):
-    """The kernel has handled the request, but its answer was lost. So the request may have had its effect."""
+    """The kernel has handled the request, but its answer was lost. So the request may have taken effect."""
 
 
 def replies(data: bytes) -> Iterator[Reply]:
@@ -112,7 +112,7 @@ class Rtnl:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
         self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
         self._sequence = 0
-        self._unanswered = 0  # number of requests whose answers have not been read to their ends
+        self._unanswered = 0  # number of requests whose answers have not been read to the end
         try:
             for option in (_NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
                 self._socket.setsockopt(SOL_NETLINK, option, 1)
@@ -190,7 +190,7 @@ class Rtnl:
                 (sequence,) = self._send([request])
                 return self._answer(sequence)
             except _Incomplete as failure:
-                # If the answer is lost, the new one shows whether the first request succeeded.
+                # After a lost answer, the next answer shows whether the first request was carried out.
                 lost, reason = lost or isinstance(failure, _Lost), failure
             except VirtError as refusal:
                 kind, _body, flags = request
@@ -242,11 +242,11 @@ class Rtnl:
         return sequences
 
     def _drain(self) -> None:
-        """Discard what is left of earlier answers.
+        """Discard whatever is left of earlier answers.
 
-        After it had no memory for an answer, the kernel drops further ones without a word until the receive queue has
-        been empty once (af_netlink.c netlink_overrun, netlink_rcv_wake). And reading is what continues a dump
-        (netlink_recvmsg). Until that ends, the kernel refuses another dump.
+        Once the kernel has had no memory for an answer, it silently drops later ones until the receive queue has been
+        empty (af_netlink.c netlink_overrun, netlink_rcv_wake). A dump continues only while it is read
+        (netlink_recvmsg), and the kernel refuses another dump until it ends.
         """
         while True:
             try:
@@ -273,7 +273,7 @@ class Rtnl:
         return answer
 
     def _answer(self, sequence: int) -> list[Reply]:
-        """Return the messages of an answer, which is complete. VirtError: the error that the kernel reported.
+        """Return the messages of a complete answer. VirtError: the error that the kernel reported.
 
         This never blocks, because the kernel answers during sendto(2), and continues a dump during recvfrom(2).
         """
@@ -314,7 +314,7 @@ class Rtnl:
 
 
 def _failure(call: Callable[[], object]) -> VirtError | None:
-    """Call a function and return its error. _Incomplete is raised."""
+    """Call a function and return its VirtError, or None. An _Incomplete is raised, not returned."""
     try:
         call()
     except _Incomplete:
@@ -354,7 +354,7 @@ def _decoded(reply: Reply) -> Message:
 
 
 def _done_before(kind: int, flags: int) -> frozenset[int]:
-    """Return the errors that a repeated request gets if the first, identical one was carried out."""
+    """Return the errnos with which a repeated request fails if the first, identical one was carried out."""
     match kind % 4:  # each object has four consecutive types: RTM_NEW…, RTM_DEL…, RTM_GET…, RTM_SET…
         case 0 if flags & NLM_F_EXCL:
             return frozenset((errno.EEXIST,))

@@ -1,4 +1,4 @@
-"""Look up an interface that exists before virtfs attaches to it, and the user and group that may attach to a tap."""
+"""Look up an existing interface before virtfs attaches to it, and the settings that show who may attach to a tap."""
 
 from dataclasses import dataclass
 from errno import ENODEV

@@ -15,7 +15,8 @@ from virtfs.testing.server import dying_with_us
 N = TypeVar("N", bound="Netns")
 
 # The holder keeps the namespace alive. Neighbour entries stay valid for an hour. Otherwise the kernel would check them
-# with ARP requests at random times (net/core/neighbour.c), and a seeded impairment would lose other frames in each run.
+# with ARP requests at random times (net/core/neighbour.c), and a seeded impairment would lose different frames in each
+# run.
 _HOLD = """
 ip link set lo up
 for family in ipv4 ipv6; do

@@ -154,7 +154,7 @@ class Daemon:
     def run_in(self, tasks: Tasks) -> None:
         """Start the tasks that follow the kernel, check rx for readers, and refresh bridges.
 
-        They run until the tasks are cancelled.
+        They run until they are cancelled.
         """
         tasks.keep(self.follower.listen, name="listening to rtnetlink")
         tasks.keep(self.follower.clear_doubts, name="checking taps")
@@ -174,7 +174,7 @@ async def serve(
     """Serve a FUSE connection until the file system is unmounted or `stop` is set.
 
     fuse_fd: a descriptor of /dev/fuse for the mount. The caller closes it after this function returns.
-    ready: called once, when the mount answers requests.
+    ready: called once, as soon as the mount answers requests.
     state: the path of the file that keeps the text of ctl for the next mount, or None. The interfaces in this file are
     created before any request is answered.
     options: the mount options that status.json shows.

@@ -1,4 +1,4 @@
-"""Finds compiled functions and classes. The compiled modules (*.pyx) are optional; see doc/design.md."""
+"""Find compiled functions and classes. The compiled modules (*.pyx) are optional; see doc/design.md."""
 
 from importlib import import_module
 from os import environ

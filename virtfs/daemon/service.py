@@ -224,7 +224,7 @@ class _Mount:
         names.serve_on(inodes, self._channel.attributes, daemon.rights, interrupts, theirs.detach())
 
     async def names(self) -> None:
-        """Run libfuse until names.end() is called. May be called again after a failure."""
+        """Run libfuse until names.end() is called. After a failure, this method may be called again."""
         try:
             await names.run(self._workers)
         except Exception:

@@ -59,8 +59,8 @@ class CtlHandle(TextHandle):
     """One open of a control file. script: keeps the unfinished line of the last write.
 
     The kernel passes on one write to a file at a time, and not even SIGKILL ends the wait of a second writer. So while
-    the file has several opens for writing, a write starts no further line after LONGEST seconds. It returns the number of
-    bytes whose lines have run. The program then writes the rest, as after a signal.
+    the file has several opens for writing, a write starts no further line after LONGEST seconds and returns the number
+    of bytes whose lines have run. The program then writes the rest, as after a signal.
     """
 
     __slots__ = ("_cut", "_writes", "ctl", "script")
@@ -111,7 +111,7 @@ class CtlHandle(TextHandle):
         if self._writes:
             self.ctl.writers -= 1
         if self._cut:
-            said = f"line {self.script.line}: not run, because the program ignored that write(2) returned early"
+            said = f"line {self.script.line}: not run, because write(2) returned early and the program did not continue"
             self.ctl.refused(VirtError(errno.EINTR, said), self.user)
         elif rest := self.script.rest():
             said = f"{quoted(rest)}: not run, because the file was closed before a newline"

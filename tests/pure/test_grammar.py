@@ -270,7 +270,7 @@ def test_a_line_has_so_many_verbs_and_no_more() -> None:
     number, sentence = refused("virt3 " + "up " * VERBS_MAX + "down " * 10_000)
     assert (number, sentence) == (
         errno.E2BIG,
-        f'"down" is one verb too many: a line may have {VERBS_MAX} verbs, so split it',
+        f'"down" is one verb too many: a line may have at most {VERBS_MAX} verbs, so split it',
     )
 
 

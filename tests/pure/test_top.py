@@ -208,7 +208,7 @@ def test_top_needs_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: p
     monkeypatch.setattr("os.isatty", lambda fd: True)
     monkeypatch.setenv("TERM", "dumb")
     assert main(["top"]) == 1
-    assert 'cannot move the cursor of the terminal "dumb"' in capsys.readouterr().err
+    assert 'the terminal type "dumb" cannot move the cursor' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("interval", ["0", "0.05", "61", "-1", "x", "1e0", ""])

@@ -1,7 +1,8 @@
 """`virtfs exec`: run a program with the tap of an interface as a file descriptor.
 
 This process connects to the socket behind `fd`, gets the descriptor, and executes the program, which inherits the
-connection. So the server takes the tap back when the program and all of its children have ended, however they end.
+connection. The connection closes when the program and all of its children have ended, however they end. Then the server
+takes the tap back.
 """
 
 import errno
@@ -18,11 +19,11 @@ from virtfs.cli.surroundings import complain
 from virtfs.core.errors import VirtError
 from virtfs.fuse.mounttable import mounts
 
-# The connection gets the lowest free descriptor number from here up. Few programs use numbers this high.
+# The connection gets the lowest free descriptor number that is at least this. Few programs use numbers this high.
 _CONNECTION = 100
 _ANSWER = 4096  # maximum length of an answer in bytes
 _PATIENCE = 30  # seconds to wait for the server's answer
-# Python ignores these signals from startup on, and an ignored signal stays ignored in the executed program.
+# Python sets these signals to be ignored. Without a reset, the executed program would ignore them too.
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
@@ -30,7 +31,7 @@ def execute(interface: str, command: list[str], *, number: int, header: bool, tu
     """Replace this process with a command that inherits the tap of an interface.
 
     number: the tap's descriptor number in the command. header: whether a virtio_net_hdr precedes each frame. tun:
-    whether the command attaches to the tap itself, and so gets no descriptor.
+    whether the command itself attaches to the tap, and so gets no descriptor.
     Return only if the command cannot be run: 127 if there is no such program, 126 if it cannot be executed.
     VirtError: there is no such interface, or the server refuses the request.
     """
@@ -52,7 +53,7 @@ def find(interface: str) -> Path:
     """Return the directory of an interface. interface: its path, number or name.
 
     A number or a name is looked up in $VIRTFS, then in the mount that contains the working directory, then in all
-    mounts. VirtError: EINVAL, several mounts have the interface, or the word is not valid; ENXIO, there is no such
+    mounts. VirtError: EINVAL, several mounts have the interface, or `interface` is malformed; ENXIO, there is no such
     interface.
     """
     if "/" in interface or interface in (".", ".."):
@@ -97,7 +98,7 @@ def borrow(directory: Path, request: dict[str, Any]) -> tuple[socket.socket, int
         raise VirtError(refusal.errno or errno.EIO, f"exec: {directory}/fd: {reason}") from refusal
     connection.settimeout(None)
     for descriptor in descriptors:
-        os.set_inheritable(descriptor, False)  # recv_fds() of Python 3.11 ignores the flag MSG_CMSG_CLOEXEC
+        os.set_inheritable(descriptor, False)  # in Python 3.11, recv_fds() ignores the flag MSG_CMSG_CLOEXEC
     answer: dict[str, Any] = (
         json.loads(data) if data else {"errno": errno.EIO, "error": f"{directory}/fd: the server closed the connection"}
     )

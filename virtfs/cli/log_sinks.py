@@ -75,7 +75,7 @@ class Journal(Datagrams):
 
 
 def goes_to_journal(fd: int) -> bool:
-    """Return whether a descriptor is the stream to the journal that JOURNAL_STREAM identifies (systemd.exec(5))."""
+    """Return whether a descriptor is the journal stream that $JOURNAL_STREAM identifies (systemd.exec(5))."""
     with suppress(OSError):
         status = os.fstat(fd)
         return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

@@ -11,7 +11,7 @@ from virtfs.core.limits import Limits
 from virtfs.core.quantities import format_size, parse_size
 
 # Options that are accepted and ignored. Some are for mount(8), systemd or boot scripts. The others have no effect:
-# fusermount3 always sets nosuid and nodev, virtfs always sets default_permissions, and libfuse 3 needs no nonempty.
+# fusermount3 always sets nosuid and nodev, virtfs always sets default_permissions, libfuse 3 always permits nonempty.
 _IGNORED = re.compile(
     "defaults|(no)?auto|(no)?user(=.*)?|(no)?users|(no)?owner|(no)?group|nofail|_netdev|(no)?suid|(no)?dev"
     "|(no)?(dir|rel|strict)atime|(no)?lazytime|(no)?iversion|(no)?mand|silent|loud|default_permissions|nonempty|subtype=virtfs"
@@ -61,8 +61,8 @@ class MountOptions:
 
     limits: see Limits. log, state: the absolute path of the file, or None. debug: whether to log everything. source:
     the source to show in the mount table, or None for the default. flags: the name and the value of each flag that an
-    option sets, see FLAGS. remount: whether to change an existing mount. given: which of virtfs's own options (see
-    own()) the parsed text contained.
+    option sets, see FLAGS. remount: whether to change an existing mount. given: the names of virtfs's own options
+    (see own()) that the parsed text contained.
     """
 
     limits: Limits = field(default_factory=Limits)

@@ -46,7 +46,7 @@ class Ended(Exception):
 
 
 def shows_unicode(environment: Mapping[str, str]) -> bool:
-    """Return whether the locale in the environment uses UTF-8, as locale(7) determines its character set."""
+    """Return whether the locale that the environment selects (locale(7)) uses UTF-8."""
     name = environment.get("LC_ALL") or environment.get("LC_CTYPE") or environment.get("LANG") or ""
     return "utf8" in name.lower().replace("-", "")
 
@@ -67,7 +67,7 @@ class Terminal:
         except curses.error:
             raise VirtError(errno.ENOTTY, f'unknown terminal type "{name}": set TERM') from None
         if not curses.tigetstr("cup"):
-            raise VirtError(errno.ENOTTY, f'top must move the cursor, which the terminal type "{name}" cannot do')
+            raise VirtError(errno.ENOTTY, f'the terminal type "{name}" cannot move the cursor, as top requires')
         self.unicode = shows_unicode(os.environ)
         self._alarm = curses.A_BOLD
         self._stopping = self._changed = False

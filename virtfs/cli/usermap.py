@@ -22,7 +22,7 @@ _RANGE = re.compile(r"([^:]*):([0-9]{1,10}):([0-9]{1,10})")
 def map_users(process: int) -> None:
     """Map the ids in the new user namespace that a process has just entered.
 
-    Id 0 is mapped to the caller. The ids from 1 on are mapped to the caller's ranges in /etc/subuid and /etc/subgid.
+    Id 0 is mapped to the caller. Higher ids are mapped to the caller's ranges in /etc/subuid and /etc/subgid.
     User ids and group ids are mapped separately: if the ranges of one kind cannot be mapped, only id 0 of this kind is
     mapped. OSError: the process is gone, or is not in a new user namespace.
     """
@@ -56,7 +56,7 @@ def _map_ranges(process: int, kind: str, own: int) -> bool:
 
 
 def ranges(file: Path) -> list[tuple[int, int]]:
-    """Return the caller's ranges in /etc/subuid or /etc/subgid (subuid(5)), as returned by ranges_of()."""
+    """Return the caller's ranges from /etc/subuid or /etc/subgid (subuid(5)), in the form that ranges_of() returns."""
     user = os.geteuid()
     names = {str(user)}
     with contextlib.suppress(KeyError):
@@ -68,7 +68,7 @@ def ranges(file: Path) -> list[tuple[int, int]]:
 
 
 def ranges_of(names: Container[str], text: str) -> list[tuple[int, int]]:
-    """Return a user's ranges in a text like /etc/subuid (subuid(5)), each as (first id, number of ids).
+    """Parse a text like /etc/subuid (subuid(5)) and return a user's ranges, each as (first id, number of ids).
 
     names: the user's name and uid, as they may appear in the first field. Lines in another format are skipped.
     """

@@ -79,7 +79,7 @@ def write_text(path: Path, text: str, top: Path) -> None:
 
 
 def named(error: OSError, path: Path) -> OSError:
-    """Return a copy of an error with the path of the file, which errors of calls on a descriptor lack."""
+    """Return a copy of an error with the path of the file added. Errors from calls on a descriptor have no path."""
     return OSError(error.errno, error.strerror, str(path))
 
 

@@ -304,7 +304,7 @@ class Virt(Folder):
         return io.FileIO(self.path / "hex", {"r": "r", "w": "w", "rw": "r+"}[mode], opener=_as_it_is)
 
     def capture(self) -> io.FileIO:
-        """Open a live capture, with all frames of both directions from now on, as an unbuffered pcapng file.
+        """Open a live capture as an unbuffered pcapng file. It contains all later frames in both directions.
 
         OSError: EPERM, the server lacks CAP_NET_RAW.
 

@@ -354,7 +354,7 @@ def _take_words(verb: Verb, take: Callable[[Sequence[str]], tuple[object, int]],
 
 
 def _parse_argument(name: str, argument: Argument, text: str) -> object:
-    """Return the value of an argument. Errors begin with the name of the verb or file that the user wrote."""
+    """Return the value of an argument. Error messages begin with `name`, the verb or file that the user wrote."""
     try:
         return argument.parse(text)
     except VirtError as error:

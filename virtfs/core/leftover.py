@@ -2,8 +2,8 @@
 
 A killed server leaves its interfaces and bridges behind. A line of the state file gives only the settings that differ
 from those of a new interface or bridge. If the server was killed while it ran a line, the kernel may have other
-settings too, and these must be undone first. Each function here returns a state such that replaying the line from it
-gives exactly the settings in the line. Present settings that the line would set anyway are kept, so that a working
+settings too, and these must be undone first. virt_before() and bridge_before() return a state from which replaying the
+line gives exactly the settings in the line. Current settings that the line would set anyway are kept, so that a working
 interface or bridge is not disturbed.
 """
 
@@ -48,9 +48,9 @@ def bridge_before(
     """Return the state that a bridge must be reset to before its line of the state file is replayed.
 
     now: the state of the bridge as it was found. ours: the names of taps whose own lines determine whether they are
-    members. adopting: the indices of the members whose addresses the bridge may have taken over. The machine may be
-    reached through them, so they stay members, and all addresses stay. If the line does not adopt one of them, its move
-    was cut short, and the bridge stays up.
+    members. adopting: the indices of the members whose addresses the bridge may have taken over. If the line does not
+    adopt such a member, the member's adoption was cut short. Then the member stays in the bridge, and the bridge stays
+    up and keeps all addresses, because the machine may be reached through them.
     """
     said = {action.verb for action in actions}
     moving = cut_short(now, actions, adopting)
@@ -73,7 +73,7 @@ def adopted(actions: tuple[Action, ...]) -> frozenset[object]:
 
 
 def cut_short(now: BridgeState, actions: tuple[Action, ...], adopting: frozenset[int]) -> frozenset[object]:
-    """Return the names of the members whose adoption by a line that is not recorded was cut short.
+    """Return the names of the members whose adoption was cut short: those in `adopting` that the line does not adopt.
 
     The arguments are those of bridge_before().
     """
@@ -85,7 +85,7 @@ def _arguments(actions: tuple[Action, ...], *verbs: str) -> frozenset[object]:
 
 
 def _new(member: Member) -> Member:
-    """Return a member with the settings of a new one. The cost is kept, because no request can make it automatic."""
+    """Return a copy of a member with default settings but its old cost: no request can make the cost automatic."""
     fresh = Member(member.name)
     return replace(
         member,

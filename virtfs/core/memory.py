@@ -73,7 +73,7 @@ class Kind(Enum):
         self.level = level
         self.meaning = meaning
 
-    # Enum.__hash__() is written in Python and takes longer than the rest of a charge.
+    # Enum.__hash__() is written in Python and would take longer than the rest of a charge.
     __hash__ = object.__hash__
 
 
@@ -103,8 +103,8 @@ class Account:
     """The memory of one user, or of all users together.
 
     limit: the maximum in bytes. kinds: the usage of each kind. upto: by level, the bytes in use of this level and all
-    lower levels. most: by level, the maximum of `upto`. others: in the account of all
-    users together, the same maximum for users other than root.
+    lower levels. most: by level, the maximum of `upto`. others: by level, the maximum of `upto` for requests of users
+    other than root; used only in the account of all users together.
     """
 
     __slots__ = ("kinds", "limit", "most", "others", "upto")
@@ -151,7 +151,7 @@ class Memory:
         self._newcomer = Account(each)
 
     def hold(self, kind: Kind, uid: Uid | Callable[[], Uid] = ROOT) -> "Hold":
-        """Return an empty Hold. uid: the user to charge, or a function that returns the user to charge now."""
+        """Return an empty Hold. uid: the user to charge, or a function that returns this user at each charge."""
         return Hold(self, kind, uid if callable(uid) else lambda: uid)
 
     def exceeded(self, kind: Kind, uid: Uid, size: int) -> Account | None:
@@ -194,11 +194,11 @@ class Memory:
             del self.users[uid]
 
     def left(self, kinds: Iterable[Kind]) -> dict[str, int]:
-        """Map the name of each kind to its number of bytes in use. Kinds with no bytes in use are left out."""
+        """Return the bytes in use as a dict keyed by the name of the kind. Kinds with no bytes in use are left out."""
         return {kind.label: now for kind in kinds if (now := self.all.kinds[kind].now)}
 
     def text(self) -> str:
-        """Return the text of the file `memory`: a heading, the lines for all users together, and those for each user.
+        """Return the text of the file `memory`: a heading, the totals for all users, and the lines for each user.
 
         Kinds that have never been used or refused are left out.
         """
@@ -252,7 +252,7 @@ class Hold:
         self.resize(self.size + size)
 
     def cover(self, size: int) -> bool:
-        """Set the charge to `size` bytes and a reserve, so that few further calls are needed.
+        """Set the charge to `size` bytes plus a reserve, so that few further calls are needed.
 
         If the reserve does not fit, charge `size` bytes only. Return False if even these would exceed a limit; the
         charge is then unchanged. While the buffer is no larger than `self.size`, no call is needed.

@@ -11,7 +11,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.pcapng import MARK_HEAD, PACKET
 
 _KIND_AND_LENGTH = Struct("<II").unpack_from
-_LENGTHS = Struct("<20xII").unpack_from  # of a packet block: captured length, original length
+_LENGTHS = Struct("<20xII").unpack_from  # two fields of a packet block: captured length, original length
 _FRAME = 28  # offset of the frame in a packet block
 _SMALLEST, _LARGEST = 12, 1 << 20  # minimum and maximum length of a block in bytes
 

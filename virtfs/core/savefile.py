@@ -54,7 +54,7 @@ class Reader:
         """Store a piece of the file, and return an iterator over the records that this piece completes.
 
         The iterator is valid until the next call of any method. A record counts as consumed when the next one is
-        requested. Unconsumed records are returned again, by the iterator of the next call.
+        requested. The iterator that the next call returns yields unconsumed records again.
         Errors: EINVAL if the file is not a capture of Ethernet frames. The iterator raises this error after the last
         good record. The error message contains the file offset of the broken block or record. All later calls of
         feed() raise the same error.
@@ -63,7 +63,7 @@ class Reader:
         return self._decoded(lambda format, data: format.records(data))
 
     def feed_frames(self, data: bytes | memoryview, most: Callable[[], int] = lambda: 1) -> Iterator[Group]:
-        """Do the same as feed(), but return an iterator of groups of frames instead of records.
+        """Do the same as feed(), but return an iterator over groups of frames instead of records.
 
         most: a function that returns the maximum number of frames in a group. It is called before each group.
         A group is consumed as a whole.

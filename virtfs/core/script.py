@@ -96,12 +96,12 @@ class Script:
 
     @property
     def begun(self) -> bool:
-        """Whether a line that the last write completed has run."""
+        """Whether any of the lines that the last write completed has run."""
         return self._lines.at > len(self._before)
 
     @property
     def line(self) -> int:
-        """The number, counted from 1, of the first line in the last write that has not run."""
+        """The number of the first line that has not run. The lines of the last write are counted from 1."""
         return self._lines.number
 
     @property

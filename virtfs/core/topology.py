@@ -50,7 +50,7 @@ class _Graph:
         self._virts = virts
         self._bridges = bridges
         self._cables = cables
-        # The attributes of each node, by the name of its network namespace ("" for that of the mount) and by its id.
+        # The attributes of each node, keyed by the name of its network namespace ("" for the mount's) and by its id.
         self._nodes: dict[str, dict[str, str]] = {}
         self._edges: dict[tuple[str, str], str] = {}
 

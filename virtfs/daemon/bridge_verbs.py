@@ -80,7 +80,8 @@ def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str
     before, settings, own = bridge.look(), bridge.settings(), bridge.adoptions.own
     actions = renamed(actions, taps)
     todo = _plan(bridge.rtnl, before, actions, ensure)
-    for action in actions:  # first, because `delete` in the same line gives the other addresses back
+    # Do this first, because a `delete` in the same line gives back all addresses that the line does not set.
+    for action in actions:
         if action.verb in ("inet", "inet6"):
             bridge.adoptions.keep(action.args[0])  # type: ignore[arg-type]
     try:
@@ -166,7 +167,7 @@ def give_back(bridge: HostBridge) -> None:
 
 
 def attribute(bridge: HostBridge, now: BridgeState, actions: tuple[Action, ...], adopting: frozenset[int]) -> None:
-    """Record which addresses a bridge took from members that a killed server was adopting.
+    """Record which addresses a bridge took from members whose adoption was cut short when a server was killed.
 
     Addresses that the line itself sets are left out. The arguments are those of core.leftover.bridge_before().
     """
@@ -176,7 +177,7 @@ def attribute(bridge: HostBridge, now: BridgeState, actions: tuple[Action, ...],
 
 
 def mark_adopting(bridge: HostBridge, mark: str, actions: tuple[Action, ...]) -> None:
-    """Mark a bridge before its line adopts members, so that the next mount does not take their addresses away."""
+    """Mark a bridge before its line adopts members. The mark keeps the next mount from removing their addresses."""
     if names := adopted(actions):
         before = adopting_of(alias_of(bridge.rtnl, bridge.index), mark)
         members = {member.index for member in bridge.look().members}

@@ -1,6 +1,6 @@
 """Python's garbage collector, without its long pauses.
 
-A full collection, which examines all objects, takes 0.5 ms for each interface. The server answers no request meanwhile.
+A full collection examines all objects. It takes 0.5 ms for each interface, during which the server answers no requests.
 Python starts a full collection whenever the number of objects has grown by a quarter. This happens several times while
 a script creates interfaces, although creating them makes no garbage. Most garbage is young, and collecting only young
 objects takes about 2 ms. So this module starts a full collection only when an interface is created after many have
@@ -17,7 +17,7 @@ WHILE = 3600  # seconds between two periodic full collections
 
 
 def settle() -> None:
-    """Stop Python from starting full collections. Exempt all present objects from collection, as they are permanent."""
+    """Stop Python from starting full collections. Exempt all current objects from collection, as they are permanent."""
     gc.set_threshold(_YOUNG, _MIDDLE, _NEVER)
     gc.freeze()
 

@@ -154,7 +154,7 @@ class Daemon:
     def run_in(self, tasks: Tasks) -> None:
         """Start the tasks that follow the kernel, check rx for readers, and refresh bridges.
 
-        They run until the tasks are cancelled.
+        They run until they are cancelled.
         """
         tasks.keep(self.follower.listen, name="listening to rtnetlink")
         tasks.keep(self.follower.clear_doubts, name="checking taps")
@@ -174,7 +174,7 @@ async def serve(
     """Serve a FUSE connection until the file system is unmounted or `stop` is set.
 
     fuse_fd: a descriptor of /dev/fuse for the mount. The caller closes it after this function returns.
-    ready: called once, when the mount answers requests.
+    ready: called once, as soon as the mount answers requests.
     state: the path of the file that keeps the text of ctl for the next mount, or None. The interfaces in this file are
     created before any request is answered.
     options: the mount options that status.json shows.
@@ -224,7 +224,7 @@ class _Mount:
         names.serve_on(inodes, self._channel.attributes, daemon.rights, interrupts, theirs.detach())
 
     async def names(self) -> None:
-        """Run libfuse until names.end() is called. May be called again after a failure."""
+        """Run libfuse until names.end() is called. After a failure, this method may be called again."""
         try:
             await names.run(self._workers)
         except Exception:

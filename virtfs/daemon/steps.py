@@ -1,6 +1,6 @@
 """Measures the steps of trio's tasks.
 
-A step is what a task does from one checkpoint to the next. No other task runs meanwhile, so a long step delays all
+A step is what a task does from one checkpoint to the next. During a step no other task runs, so a long step delays all
 users.
 
 Measuring costs several µs per step, so it starts only at the first SIGUSR2 (daemon/diagnosis.py).
@@ -26,7 +26,7 @@ class Step:
 
 
 class Steps(trio.abc.Instrument):
-    """Keeps the MOST longest steps since `begin`. For use in trio's thread only.
+    """Keeps the longest steps since `begin`, at most MOST of them. For use in trio's thread only.
 
     clock: returns the time in ns. processor: returns the processor time of the thread in ns. slept: returns the time in
     ns that tasks have slept within steps (fuse.idle). That time does not count towards the length of a step.
@@ -45,7 +45,7 @@ class Steps(trio.abc.Instrument):
         # The values of clock(), processor() and slept() when the current step began; 0 if there is none.
         self._step = 0, 0, 0
         self._longest: list[Step] = []
-        self._enough = 0  # in ns; only longer steps are kept
+        self._enough = 0  # length in ns; only longer steps are kept
         self.running = False
         self.count = 0  # the number of steps since begin()
 

@@ -21,8 +21,8 @@ _OF_HOST = (
     " upopen -upopen carrier filter -filter"
 )
 OF_HOST: Final = frozenset(_OF_HOST.split())
-# The verbs that fail while a program has the tap. The program reads the frames itself, and virtfs later
-# undoes the program's changes to the tap.
+# The verbs that fail while a program has the tap: virtfs does not read the frames then, and afterwards restores the
+# settings that the tap had before.
 HELD: Final = frozenset(("impair", "netns", "taplink"))
 # The verbs that need the descriptor of the tap.
 OF_DESCRIPTOR: Final = frozenset(("persist", "-persist", "carrier", "filter", "-filter"))

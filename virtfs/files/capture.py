@@ -202,7 +202,7 @@ class CaptureHandle(TextDeviceHandle):
             if self._capture.alone:
                 sentence = f"{recorder.virt.name}/pcap: {refusal.strerror}"
                 raise VirtError(refusal.errno or errno.EIO, sentence) from refusal
-            log.warning("%s is missing from pcap: %s", recorder.virt.name, refusal.strerror)
+            log.warning("cannot include %s in pcap: %s", recorder.virt.name, refusal.strerror)
             if refused is not None and (refusal.errno == errno.EPERM or refusal.errno in NONE_LEFT):
                 refused.append(refusal)
         if self._watched.get(recorder) is not watched:  # vanish() or release() was called during watch()

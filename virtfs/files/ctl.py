@@ -12,7 +12,9 @@ from virtfs.core.script import Script
 from virtfs.files.node import Owner
 from virtfs.files.text import Text, TextHandle, Turn
 
-LONGEST = 0.3  # seconds after which a write ends at the next line, so that a second writer waits for less than a second
+# Seconds after which a write starts no further line while the file has several opens for writing. So a second writer
+# waits for less than a second.
+LONGEST = 0.3
 
 # Runs the lines completed by one write. The Script keeps an unfinished line for the next write to the same open file.
 # Before each line, the Turn waits until it is the user's turn.
@@ -50,15 +52,15 @@ async def _unused(data: bytes, user: User) -> None:
 
 
 class _EnoughError(Exception):
-    """A write has run lines for long enough, while another program may wait to write to the same file."""
+    """A write has run lines for LONGEST, and another program may be waiting to write to the same file."""
 
 
 class CtlHandle(TextHandle):
     """One open of a control file. script: keeps the unfinished line of the last write.
 
-    The kernel lets one writer of a file at a time through, and not even SIGKILL ends the wait of a second one. So while
-    several programs have the file open for writing, a write returns at the end of the line after LONGEST, with the
-    number of bytes whose lines have run. The program then writes the rest, as after a signal.
+    The kernel passes on one write to a file at a time, and not even SIGKILL ends the wait of a second writer. So while
+    the file has several opens for writing, a write starts no further line after LONGEST seconds and returns the number
+    of bytes whose lines have run. The program then writes the rest, as after a signal.
     """
 
     __slots__ = ("_cut", "_writes", "ctl", "script")
@@ -109,7 +111,7 @@ class CtlHandle(TextHandle):
         if self._writes:
             self.ctl.writers -= 1
         if self._cut:
-            said = f"line {self.script.line}: not run, because the program ignored that write(2) returned early"
+            said = f"line {self.script.line}: not run, because write(2) returned early and the program did not continue"
             self.ctl.refused(VirtError(errno.EINTR, said), self.user)
         elif rest := self.script.rest():
             said = f"{quoted(rest)}: not run, because the file was closed before a newline"

@@ -22,7 +22,7 @@ IFNAMSIZ = 16
 class Holder:
     """A program that has the tap, through the file `fd`.
 
-    alone: whether virtfs is detached from the tap meanwhile, so that no other program can write.
+    alone: whether virtfs is detached from the tap while the program has it. If so, no other program can write.
     """
 
     pid: int
@@ -44,7 +44,7 @@ class Seats:
         """Record a program that gets the tap through the file `fd`. It is the only reader until `regain` is called.
 
         rx: whether `rx` has a reader.
-        VirtError EBUSY: another program has the tap or is reading; or one is writing, and `holder.alone` is true.
+        VirtError EBUSY: another program has the tap or reads frames; or one writes frames, and `holder.alone` is true.
         """
         self.expect_no_holder(name)
         if self.readers or rx:
@@ -79,7 +79,7 @@ class Seats:
     def others(self, flags: int) -> bool:
         """Return whether there are other opens, or a program has the tap.
 
-        flags: those of the caller's own open, which is already counted.
+        flags: the flags of the caller's own open, which is already counted.
         """
         return self.readers > reads(flags) or self.writers > writes(flags) or self.holder is not None
 
@@ -109,7 +109,7 @@ class Frame(DeviceFile):
     __slots__ = ("_opening", "seats", "tail", "waiters", "wire")
 
     takes = True
-    lasting = False  # its size is the length of the next frame
+    lasting = False  # the file's size changes: it is the length of the next frame
 
     def __init__(self, wire: Wire, opens: Opens, seats: Seats, opening: Opening) -> None:
         super().__init__(wire.virt, "frame", opens)

@@ -33,7 +33,7 @@ from virtfs.host.tap_protocol import OFFLOAD_ALL, OFFLOAD_NONE, VNET_HEADER
 log = logging.getLogger(__name__)
 
 BURST = 128  # maximum number of single frames carried in one direction before the other direction is served
-TURN = 1_000_000  # maximum ns for which the cable carries frames before other tasks run
+TURN = 1_000_000  # maximum time in ns that the cable carries frames before other tasks run
 LOOKS = 5  # polls of empty taps before the cable waits
 PAUSE = 30_000  # minimum ns between two polls
 # Errnos with which a tap rejects one packet. Any other errno means that the tap has vanished.
@@ -74,7 +74,7 @@ class OneWay:
         return bool(source.readers) or impaired or sink_checks or narrower
 
     def begin(self) -> None:
-        """Adapt offload to readers, impairments and settings from now on."""
+        """Adapt offload to readers, impairments and settings now, and whenever they change."""
         self.source.changed.append(self.update_offload)
         self.sink.changed.append(self.update_offload)
         self._followed = True

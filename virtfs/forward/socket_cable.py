@@ -41,7 +41,7 @@ from virtfs.host.sockets import OwnSocket
 
 log = logging.getLogger(__name__)
 
-TURN = 1_000_000  # maximum ns for which one direction carries frames before other tasks run
+TURN = 1_000_000  # maximum time in ns that one direction carries frames before other tasks run
 CONNECTING = 10  # maximum seconds to establish a TCP connection
 LOOK = 1  # seconds between two checks of the path of a datagram socket
 # Name lookups and calls on paths, which can hang, occupy at most this many threads of the pool.

@@ -35,7 +35,7 @@ FIRST, LONGEST = 0.1, 2.0
 
 
 async def lasting(what: str, work: Task, ends: type[Exception] | tuple[()] = ()) -> None:
-    """Call `work`, which normally runs until the mount ends. If `work` fails, log that and call it again after a pause.
+    """Call `work`, which normally runs until the mount ends. After a failure, log the error, pause, and call it again.
 
     A failure with the same message as the last logged one is not logged again. Return when `work` returns. Cancellation
     ends the work.

@@ -33,7 +33,7 @@ class Idle(trio.abc.Instrument):
         self._epoll: select.epoll | None = None  # watches the channel's descriptor and trio's epoll descriptor
         self._calls = 0
         self._asked = False  # whether to count the tasks of the next batch
-        self._alone_until = -math.inf  # when another task may run (trio.current_time)
+        self._alone_until = -math.inf  # until this time (trio.current_time), other tasks run only after an event
         self._busy = False
 
     async def wait(self, fd: int) -> bool:

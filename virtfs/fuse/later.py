@@ -72,7 +72,7 @@ class Later:
         self._tasks: dict[Unique, _Task] = {}
 
     def begin_in(self, start: Start) -> None:
-        """Use `start` to start tasks from now on."""
+        """Set the function that starts the tasks."""
         self.start = start
 
     def when_up_to_date(self, request: Request, reports: Reports, body: Callable[[], bytes]) -> bool:
@@ -169,7 +169,7 @@ class Later:
                 self._handles.closed(user)
 
     def write(self, request: Request) -> bool:
-        """Start a task that writes to a text file. Return False.
+        """Start a task that writes to a text file. Return False: the next request is unlikely to follow immediately.
 
         VirtError: EBADF, there is no such handle; E2BIG, the write may be a piece of a longer one.
         """
@@ -178,7 +178,7 @@ class Later:
             raise VirtError(errno.EBADF, "the file handle is not open")
         data = request.message[p.DATA :]
         if len(data) > TEXT_MAX:
-            refusal = VirtError(errno.E2BIG, f"one write takes at most {TEXT_MAX} bytes: split the text at a newline")
+            refusal = VirtError(errno.E2BIG, f"a write may have at most {TEXT_MAX} bytes: split the text at a newline")
             handle.refused(refusal)
             raise refusal
         work = partial(self._write, request.unique, request.thread, handle, bytes(data))

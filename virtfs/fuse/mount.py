@@ -90,7 +90,7 @@ def attach(directory: str, source: str = "virtfs", flags: Sequence[str] = ()) ->
 
 
 def change_flags(directory: str, flags: int) -> None:
-    """Remount with the given flags of mount(2). They replace the present flags.
+    """Remount with the given flags of mount(2). They replace the current flags.
 
     A FUSE remount accepts no other options (fs/fuse/inode.c fuse_parse_param).
 

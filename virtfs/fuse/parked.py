@@ -43,7 +43,7 @@ class Waiting:
     """
 
     def __init__(self, answers: Answers, turns: Turns, memory: Memory, start: Start) -> None:
-        """start: starts a task. If many calls wait, a task serves some of them.
+        """start: starts a task, which serves some of the calls if many are waiting.
 
         turns: queues a write that yields to other requests.
         memory: the memory accounts of the mount. core.memory.OPEN includes the first waiting call of an open file. Each
@@ -188,7 +188,7 @@ class Waiting:
         rest.update({(kh, "poll"): None for kh in waiters.polls if kh not in told})
         if not rest:
             return
-        self._rest.setdefault(waiters, {}).update(rest)  # a call that is there already keeps its place
+        self._rest.setdefault(waiters, {}).update(rest)  # a call that is already in _rest keeps its place
         if not self._resting:
             self._resting = True
             self._start(self._serve_rest, name="serving many waiting calls")
@@ -246,7 +246,8 @@ class Waiting:
 
     def _serve_writes(self, waiters: Waiters) -> None:
         for unique, handle in list(waiters.writes.items()):
-            if not handle.waits_for_turn():  # otherwise proceed() continues it
+            # proceed() continues writes that wait for a turn.
+            if not handle.waits_for_turn():
                 self._serve_write(waiters, unique, handle)
 
     def _serve_write(self, waiters: Waiters, unique: Unique, handle: DeviceHandle) -> None:

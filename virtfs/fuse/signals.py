@@ -26,7 +26,8 @@ def ends_calls(thread: int) -> bool:
 
     A signal that will end the process ends the call, and so does an ENDING signal with a handler. Other signals do not
     end it, because programs do not expect EINTR from such calls, just as for files on a disk. For example, a shell gets
-    SIGCHLD whenever a background job ends. If no signal is pending, the thread was stopped, traced or frozen.
+    SIGCHLD whenever a background job ends. If no signal is pending, the
+    call goes on: the thread was only stopped, traced or frozen.
     """
     pending = pending_signals(thread)
     return pending is None or bool(pending.caught & ENDING or pending.default - _HARMLESS)

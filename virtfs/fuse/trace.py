@@ -49,7 +49,7 @@ class Device(Protocol):
 class _Request(NamedTuple):
     what: str
     opcode: str
-    began: int  # ns
+    began: int  # time in ns
 
 
 class Trace:

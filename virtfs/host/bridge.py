@@ -96,11 +96,11 @@ class HostBridge:
         return members_of(links, frozenset(self.adoptions.brought)), known_of(links, entries)
 
     def settings(self) -> dict[str, Settings]:
-        """Return the port settings that no verb sets, by member name. Other programs may have changed them."""
+        """Return the port settings that no verb sets, keyed by member name. Other programs may have changed them."""
         return {name_of(link): settings_of(link) for link in dump_members(self.rtnl, self.index)}
 
     def addresses_of(self, name: str) -> tuple[IpInterface, ...]:
-        """Return the addresses of the interface with that name, () if there is no such interface."""
+        """Return the addresses of the interface with that name, or () if there is no such interface."""
         link = ask_link(self.rtnl, name)
         if link is None:
             return ()

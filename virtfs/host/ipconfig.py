@@ -191,7 +191,7 @@ def addresses(rtnl: Rtnl, index: int) -> list[AddressRecord]:
 
 
 def restore(rtnl: Rtnl, index: int, name: str, before: Sequence[AddressRecord], old_name: str) -> None:
-    """Restore the addresses that an interface had, with broadcast address, label and scope. Remove all others.
+    """Restore the recorded addresses of an interface, with broadcast address, label and scope. Remove all others.
 
     An address that is present with the same configuration is not changed. An address that is added gets the lifetimes
     that it had when it was recorded. before: the recorded addresses. name: the current name of the interface. old_name:

@@ -45,7 +45,7 @@ IFF_UP, IFF_PROMISC = 0x1, 0x100  # linux/if.h
 def link(index: int, *attributes: tuple[int, bytes], flags: int = 0, change: int = 0) -> bytes:
     """Return a message about an interface.
 
-    change: the flags of the interface (IFF_…) to change. flags: the new values of these flags.
+    change: the interface flags (IFF_…) to change. flags: the new values of these flags.
     """
     return IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, flags, change) + pack(attributes)
 

@@ -40,7 +40,7 @@ def own_identity() -> tuple[int, int]:
 
 
 def enter(fd: int) -> None:
-    """Move the calling thread, and no other, into a network namespace (setns(2)). OSError: EPERM, EINVAL."""
+    """Move only the calling thread into a network namespace (setns(2)). OSError: EPERM, EINVAL."""
     check(libc.setns(fd, CLONE_NEWNET))
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from virtfs.testing.server import Server
 
 _SERVER: Final[pytest.StashKey[Server]] = pytest.StashKey()
-_PROPERTY: Final = "virtfs_capture"  # a property in the report of a test, and so in JUnit's XML
+_PROPERTY: Final = "virtfs_capture"  # name of a property of a test's report, which JUnit's XML includes
 _NET_ADMIN, _SYS_ADMIN = 12, 21  # capabilities(7), include/uapi/linux/capability.h
 
 
@@ -120,7 +120,7 @@ def pytest_runtest_makereport(
             lines = [line for _, line in saved]
             properties: list[tuple[str, object]] = [(_PROPERTY, str(path)) for path, _ in saved]
             report.user_properties += properties
-            item.user_properties += properties  # for JUnit's XML, which has those of the test's last report
+            item.user_properties += properties  # JUnit's XML takes the properties from the test's last report
         except OSError as error:
             lines = [f"no captures: {error}"]
         if lines:

@@ -97,7 +97,11 @@ def carry_out(one: Virt, action: Action) -> None:
 
 def shown(one: Virt) -> tuple[object, ...]:
     """Return everything that verbs can set."""
-    names = [name for name in one.__slots__ if name not in ("host", "listeners", "counters", "state", "version")]
+    names = [
+        name
+        for name in one.__slots__
+        if name not in ("host", "listeners", "counters", "state", "version", "__weakref__")
+    ]
     host = replace(one.host, addresses=tuple(sorted(one.host.addresses, key=str)))
     return (host, *(getattr(one, name) for name in names))
 

@@ -188,7 +188,7 @@ class Loans:
         try:
             await call(_make_again, interface, self._kernel.links, loan)
         except OSError as refusal:
-            log.warning("%s: cannot recreate the tap, trying again: %s", interface.virt.tap, refusal.strerror)
+            log.warning("%s: cannot recreate the tap: %s; trying again", interface.virt.tap, refusal.strerror)
             return False
         # The new tap's counter starts at 0.
         link = replace(interface.found.link, tx_dropped=-interface.virt.host.dropped)

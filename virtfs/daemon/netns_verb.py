@@ -47,7 +47,7 @@ async def move(kernel: Kernel, follower: Follower, interface: Interface, name: s
     try:
         await follower.look_for(interface)
     except OSError as refusal:  # the move itself has succeeded
-        log.info("%s: cannot query the moved tap, trying again: %s", interface.virt.name, refusal.strerror)
+        log.info("%s: cannot query the moved tap: %s; trying again", interface.virt.name, refusal.strerror)
         follower.doubt(interface)
 
 

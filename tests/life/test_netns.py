@@ -386,7 +386,7 @@ def test_ensure_does_not_move_one_in_the_middle_of_a_line(virt: Virt, net: str) 
     before = virt.read("ctl")
     with fails(errno.EINVAL):
         virt.mount.ctl(f"ensure {virt.unit} mtu 1300 netns {net} inet 10.7.0.1/24")
-    assert f'{virt.name} exists and is not in "{net}"' in virt.mount.read("last_error")
+    assert f'netns would move the existing {virt.name} to "{net}"' in virt.mount.read("last_error")
     assert virt.read("ctl") == before
     virt.mount.ctl(f"ensure {virt.unit} mtu 1300 netns {net}")
     assert virt.read("tap/netns") == net

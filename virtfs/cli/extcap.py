@@ -66,7 +66,7 @@ def extcap(given: Namespace) -> None:
     elif given.extcap_version is not None:
         say(VERSION)
     else:
-        raise VirtError(errno.EINVAL, "extcap is called by Wireshark: type `virtfs extcap --install` once")
+        raise VirtError(errno.EINVAL, "extcap is called by Wireshark: to set it up, run `virtfs extcap --install` once")
 
 
 def _interfaces() -> Iterator[str]:

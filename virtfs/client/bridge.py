@@ -103,7 +103,7 @@ class Bridge(Folder):
         self.write("ctl", line)
 
     def destroy(self) -> None:
-        """Remove the bridge, or restore it if the host had it before.
+        """Remove the bridge, or restore it if it existed before virtfs used it.
 
         >>> b.destroy()
         """

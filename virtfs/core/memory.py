@@ -102,9 +102,11 @@ def _shares(limit: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
 class Account:
     """The memory of one user, or of all users together.
 
-    limit: the maximum in bytes. kinds: the usage of each kind. upto: by level, the bytes in use of this level and all
-    lower levels. most: by level, the maximum of `upto`. others: by level, the maximum of `upto` for requests of users
-    other than root; used only in the account of all users together.
+    limit: the maximum in bytes.
+    kinds: the usage of each kind.
+    upto: for each level, the bytes in use at that level and below.
+    most: for each level, the limit on `upto`.
+    others: as `most`, but for requests of users other than root. Used only by the account of all users together.
     """
 
     __slots__ = ("kinds", "limit", "most", "others", "upto")

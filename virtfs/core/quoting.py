@@ -66,7 +66,7 @@ def _visible(char: str) -> str:
     if is_stray_byte(char):
         return f"\\x{ord(char) - 0xDC00:02x}"
     if "\x80" <= char <= "\xff":
-        return f"\\u{ord(char):04x}"  # \xNN stands for a byte
+        return f"\\u{ord(char):04x}"  # not \xNN, which stands for a byte
     return char.encode("unicode_escape").decode("ascii")
 
 

@@ -62,13 +62,14 @@ TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
 class Counters:
     """Frames and bytes since the interface was created. The files of stats/ have the names of these fields.
 
-    rx: frames from the host to virt. tx: frames from virt to the host. In both directions, at all times:
+    rx: frames from the host to virt. tx: frames from virt to the host. In both directions, at all times, with the
+    counters of that direction:
 
-        frames sent + duplicated = frames + dropped + frames that wait in a queue or in an impairment
+        frames that came in + duplicated = frames + dropped + frames that wait in a queue or in an impairment
 
     duplicated counts the additional frames that the impairment `duplicate` has made. rx_lost, rx_overlimit, tx_lost,
     tx_overlimit, tx_oversize, tx_short, tx_down and tx_spoofed count the frames in rx_dropped and tx_dropped by the
-    reason for the drop. A reordered or corrupted frame is also counted as passed or dropped. doc/reliability.md has the
+    reason for the drop. A reordered or corrupted frame is also counted in frames or dropped. doc/reliability.md has the
     details.
     """
 

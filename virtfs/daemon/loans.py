@@ -190,7 +190,7 @@ class Loans:
         except OSError as refusal:
             log.warning("%s: cannot recreate the tap: %s; trying again", interface.virt.tap, refusal.strerror)
             return False
-        # The new tap's counter starts at 0.
+        # The new tap's counter starts at 0. A negative start lets host.dropped continue from its old value.
         link = replace(interface.found.link, tx_dropped=-interface.virt.host.dropped)
         interface.found = replace(interface.found, link=link)
         await interface.recorder.moved()

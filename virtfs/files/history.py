@@ -73,7 +73,7 @@ class History:
         self._hold.release()
 
     def _oldest(self) -> memoryview:
-        """Return the oldest piece without the blocks at its start that exceed the bound."""
+        """Return the oldest piece, minus the leading blocks that put the history over its size limit."""
         oldest = memoryview(self._pieces[0] if self._pieces else b"")
         over, left = self._size - self._bound, 0
         while left < over:

@@ -100,8 +100,8 @@ class InjectHandle(DeviceHandle):
         self._records: Iterator[Record] = iter(())
         self._next: Record | None = None
         self._due = 0  # when _next is due, in ns (monotonic_ns)
-        # The value of `pace` when a write was interrupted. While `pace` keeps this value, the next frame is not due
-        # before _due. _early is None if no write was interrupted, or if _due has passed.
+        # The value of `pace` when a write was interrupted, or None if no write was interrupted or _due has passed. If
+        # `pace` is still the same, the next write must wait until _due before it sends a frame.
         self._early: float | None = None
         self._unpaced: Iterator[Group] | None = None  # used instead of _records while `pace` is 0
         self._hold = file.wire.memory.hold(Kind.INPUT, user.uid)

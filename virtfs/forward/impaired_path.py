@@ -16,7 +16,7 @@ from virtfs.host.timer import Timer
 
 
 class End(Protocol):
-    """The receiving end of an impaired path. It also counts the frames that the path drops and alters."""
+    """The receiving end of an impaired path. It also counts the frames that the path drops or alters."""
 
     def arrive(self, frame: bytes) -> None:
         """Accept a frame that is due. Must not raise an exception."""

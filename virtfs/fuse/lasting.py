@@ -24,7 +24,9 @@ from virtfs.files.node import Directory, Node, virt_of
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.inodes_handles import Inodes
 
-LINGER = 1.0  # seconds. The kernel keeps attributes for KEPT, starting when it processes the answer.
+# How long virtfs remembers which attributes it sent, in seconds. This is longer than attributes.KEPT, because that period
+# starts only when the kernel processes the answer.
+LINGER = 1.0
 
 # The attributes sent for the files of one interface: st_size in bytes and mtime in ns, by inode number.
 _Sent = dict[int, tuple[int, int]]

@@ -7,12 +7,12 @@ pyroute2's own IPRoute is not used. An IPRoute keeps an asyncio loop and a socke
 call from another thread creates a new loop and a new socket. A plain socket takes half the time and works in any
 thread.
 
-A caller gets a complete and consistent answer, or an error. The kernel reports when an answer is neither, and why:
+A caller gets a complete and consistent answer, or an error. The kernel reports when it cannot give such an answer:
 
-- It had no memory for an answer, or for a part of it (ENOBUFS). The request itself has been carried out.
+- It had no memory for an answer, or for a part of it (ENOBUFS). The request has been carried out all the same.
 - Something changed during a dump (NLM_F_DUMP_INTR on a message or on NLMSG_DONE), so objects may be missing.
 - A dump failed: NLMSG_DONE contains a negative errno, after any number of messages (af_netlink.c netlink_dump_done).
-- An earlier dump of this socket still runs (EBUSY).
+- An earlier dump on this socket is still running (EBUSY).
 
 A failed dump is an error. In the other cases, whatever is left of earlier answers is discarded, and the request is
 sent again. There are at most ATTEMPTS attempts.

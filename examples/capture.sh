@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Show the frames of an interface live, as tshark prints them, until Ctrl-C. Needs only the right to read the file.
 #
-#     echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
+#     echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
 #     examples/capture.sh /mnt/virt/virt3
 #     ping -c 3 10.0.3.2                                          (in another terminal)
 #     examples/capture.sh /mnt/virt -Y arp                        (all interfaces; other arguments go to tshark)

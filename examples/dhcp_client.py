@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A DHCP client on a frame file: asks for an address, and prints it.
 
-    echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
+    echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
     dnsmasq -d --port=0 --interface=tap3 --bind-dynamic --dhcp-range=10.0.3.100,10.0.3.200 &
     examples/dhcp_client.py /mnt/virt/virt3
 

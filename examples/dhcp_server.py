@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A DHCP server by scapy on a frame file: the host's end of the wire asks it for an address.
 
-    echo create 3 up >/mnt/virt/ctl
+    echo ensure 3 up >/mnt/virt/ctl
     examples/dhcp_server.py /mnt/virt/virt3 10.0.3.1/24 10.0.3.100 10.0.3.199 &
     busybox udhcpc -fqn -i tap3 -s /bin/true
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Send an ARP request with printf and parse the answer with read. No other program is needed.
 #
-#     echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
+#     echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
 #     examples/frames.sh /mnt/virt/virt3 10.0.3.1 10.0.3.2
 #
 # asks for the MAC address of 10.0.3.1, as 10.0.3.2. In the file hex each frame is a line of hex digits; blanks are

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A host in sixty lines: answers ARP and ping for one address, over a frame file.
 
-    echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
+    echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
     examples/responder.py /mnt/virt/virt3 10.0.3.2 &
     ping -c 3 10.0.3.2
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A scapy session on a frame file: find the MAC address of a host and ping the host.
 
-    echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
+    echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
     examples/scapy_session.py /mnt/virt/virt3 10.0.3.1 10.0.3.2
 
 asks for the MAC address of 10.0.3.1, as 10.0.3.2. With virtfs.scapy.VirtSocket, scapy's send, sr, sr1, sniff and

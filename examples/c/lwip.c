@@ -2,7 +2,7 @@
  * A host on the stack lwIP: answers ping, and echoes what it gets on TCP port 7. Needs Debian's liblwip-dev.
  *
  *     make -C examples/c lwip
- *     echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
+ *     echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
  *     examples/c/lwip /mnt/virt/virt3 10.0.3.2 &                    # on the frame file
  *     ping -c 3 10.0.3.2; echo hello | socat - TCP:10.0.3.2:7
  *

@@ -18,8 +18,8 @@
 #ifndef VIRTIF_H
 #define VIRTIF_H
 
-#ifndef _POSIX_C_SOURCE
-#define _POSIX_C_SOURCE 200809L /* O_CLOEXEC; include this file first, or define it yourself */
+#if defined(__STRICT_ANSI__) && !defined(_POSIX_C_SOURCE) && !defined(_GNU_SOURCE)
+#define _POSIX_C_SOURCE 200809L /* O_CLOEXEC, with -std=c11; include this file first, or define it yourself */
 #endif
 
 #include <errno.h>
@@ -77,7 +77,10 @@ virtif_create(int num)
 	return num < 0 ? EINVAL : virtif_ctl_("create %d up\n", num);
 }
 
-/* Open the frames of virt<num>. Return a descriptor, or -1 with errno: EBUSY, another program has it open. */
+/*
+ * Open the frames of virt<num>. Return a descriptor, or -1 with errno: EBUSY, another program has it open; ENOENT, there
+ * is no such interface; EACCES, it belongs to another user.
+ */
 static inline int
 virtif_open(int num)
 {
@@ -124,8 +127,8 @@ rump_pub_virtif_create(int num)
 	if (num < 0)
 		return ENOENT; /* that of open("/dev/tap-1") */
 	error = virtif_create(num);
-	if ((fd = virtif_open(num)) == -1)
-		return error && error != EEXIST ? error : errno;
+	if ((fd = virtif_open(num)) == -1) /* an owner may open, but not create: the errno of open(2) tells more */
+		return error && errno == ENOENT && error != EEXIST ? error : errno;
 	virtif_kept_[num] = fd + 1;
 	return 0;
 }

@@ -1,6 +1,6 @@
 // A host in Go: answers ARP and ping for one address, over a frame file.
 //
-//	echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
+//	echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
 //	go run examples/go/responder.go /mnt/virt/virt3 10.0.3.2 &
 //	ping -c 3 10.0.3.2
 //

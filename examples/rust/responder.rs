@@ -1,6 +1,6 @@
 //! A host in Rust: answers ARP and ping for one address, over a frame file. Standard library only.
 //!
-//!     echo create 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
+//!     echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
 //!     rustc -o responder examples/rust/responder.rs
 //!     ./responder /mnt/virt/virt3 10.0.3.2 &
 //!     ping -c 3 10.0.3.2

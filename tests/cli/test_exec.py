@@ -125,7 +125,7 @@ def test_which_interface_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("3", f"several mounts have virt3: give a path, {one}/virt3 or {other}/virt3"),
         ("999", "no virtfs mount has virt999"),
         ("x", '"x" is not a number, virtN or a path'),
-        ("03", '"03" is neither'),
+        ("03", '"03" is not a number'),
         (str(one), "is not the directory of an interface"),
     ):
         with pytest.raises(VirtError) as caught:

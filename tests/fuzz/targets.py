@@ -24,7 +24,7 @@ from virtfs.core.loan import parse_request
 from virtfs.core.offload import complete_frames
 from virtfs.core.pcapng_sieve import Sieve
 from virtfs.core.quoting import encode, one_line, quoted, word
-from virtfs.core.savefile import Reader, Run
+from virtfs.core.savefile import Reader, Run, Spans
 from virtfs.core.script import Script
 from virtfs.daemon.failed_lines import replayable
 from virtfs.daemon.statefile import made_before
@@ -138,7 +138,7 @@ def capture_file(data: bytes) -> None:
             for at in range(0, len(data), size):
                 if by_frames:
                     for one in reader.feed_frames(data[at : at + size], lambda: 16):
-                        found += one.singly() if isinstance(one, Run) else one
+                        found += one.singly() if isinstance(one, Run | Spans) else one
                 else:
                     for record in reader.feed(data[at : at + size]):
                         found.append(bytes(record.frame))

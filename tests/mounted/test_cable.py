@@ -438,8 +438,12 @@ def test_what_is_refused(mount: Mount, virts: Virts) -> None:
     mount.ctl(f"cable {a} {b}")
     before = mount.read("ctl")
     for line, number, why in (
-        (f"cable {a} {b}", errno.EEXIST, f"virt{a} and virt{b} already have a cable"),
-        (f"cable {b} {a} delay 1ms", errno.EEXIST, f"virt{b} and virt{a} already have a cable"),
+        (f"cable {a} {b}", errno.EEXIST, f"virt{a} and virt{b} already have a cable: take it away with uncable first"),
+        (
+            f"cable {b} {a} delay 1ms",
+            errno.EEXIST,
+            f"virt{b} and virt{a} already have a cable: take it away with uncable first",
+        ),
         (f"cable {a} {c}", errno.EBUSY, f"virt{a} already has a cable, which connects virt{a} and virt{b}"),
         (f"cable {c} {b}", errno.EBUSY, f"virt{b} already has a cable, which connects virt{a} and virt{b}"),
         (f"uncable {a} {c}", errno.ENOENT, f"there is no cable between virt{a} and virt{c}"),

@@ -424,7 +424,11 @@ def test_what_is_refused(virts: Virts, folder: Path) -> None:
     assert line in mount.read("ctl")
     before = mount.read("ctl")
     for words, number, why in (
-        (f"cable {a.unit} unix:{folder}/peer", errno.EEXIST, f"{a.name} and unix:{folder}/peer already have a cable"),
+        (
+            f"cable {a.unit} unix:{folder}/peer",
+            errno.EEXIST,
+            f"{a.name} and unix:{folder}/peer already have a cable: take it away with uncable first",
+        ),
         (f"cable {a.unit} unix:/other", errno.EBUSY, f"which connects {a.name} and unix:{folder}/peer"),
         (f"cable {a.unit} {b.unit}", errno.EBUSY, f"which connects {a.name} and unix:{folder}/peer"),
         (f"uncable {a.unit} unix:/other", errno.ENOENT, f"there is no cable between {a.name} and unix:/other"),

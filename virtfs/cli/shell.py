@@ -68,6 +68,8 @@ def shell(command: list[str], stay: bool = False, net: bool = False) -> int:
     if net:
         check_passt()
     command = command or [os.environ.get("SHELL") or "/bin/sh"]
+    if "/" in command[0]:  # relative to the working directory of the caller, which may not be that of the command
+        command = [os.path.abspath(command[0]), *command[1:]]
     # Use /tmp, because other users cannot search XDG_RUNTIME_DIR, and because the AppArmor profile of fusermount3 in
     # Ubuntu 25.04 and newer allows no mounts in /run.
     directory = tempfile.mkdtemp(prefix="virtfs-")

@@ -84,8 +84,8 @@ class Cables:
         directions: tuple[Direction, Direction] = ("out", "in")
         impaired: list[ImpairedPath] = []
         try:
-            for way, direction, name in zip(joined.cable.directions, directions, _streams(first, second), strict=True):
-                if (new := way.impair(said.get(direction, UNIMPAIRED), name)) is not None:
+            for way, direction in zip(joined.cable.directions, directions, strict=True):
+                if (new := way.impair(said.get(direction, UNIMPAIRED), direction)) is not None:
                     impaired.append(new)
         except BaseException:
             joined.cable.discard()
@@ -110,7 +110,8 @@ class Cables:
                 raise VirtError(errno.ENXIO, f"{end.virt.name} has lost its tap: destroy {end.virt.name}")
             end.expect_no_holder()
         if self._find(first, second) is not None:
-            raise VirtError(errno.EEXIST, f"{first.virt.name} and {_name(second)} already have a cable")
+            what = f"{first.virt.name} and {_name(second)} already have a cable"
+            raise VirtError(errno.EEXIST, f"{what}: take it away with uncable first")
         for end in ends:
             if (joined := self._at(end)) is not None:
                 names = " and ".join(one.virt.name for one in joined.ends)
@@ -166,9 +167,3 @@ class Cables:
 
 def _name(end: Interface | SocketName) -> str:
     return str(end) if isinstance(end, SocketName) else end.virt.name
-
-
-def _streams(first: Interface, second: Interface) -> tuple[str, str]:
-    """Return a name for the random stream of each direction. The names are the same in each run of virtfs."""
-    one, other = first.virt.unit, second.virt.unit
-    return f"{one}>{other}", f"{other}>{one}"

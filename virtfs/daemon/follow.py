@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 STORM = 256  # maximum number of reports that are applied without letting other tasks run
 # A query is repeated if the kernel sent reports during it, because a report may be newer than the answer.
 ATTEMPTS = 10  # maximum number of queries for the place of a tap (interface.Place)
+STALE = 0.1  # seconds between checks of an interface that changed during every query
 REFRESHES = 5  # maximum number of queries for the state of a tap
 FEW = 8  # maximum number of reports that are applied in one step; each takes up to 0.2 ms
 _FAILED = "cannot apply the reports from the kernel, checking all interfaces: %s"
@@ -226,22 +227,25 @@ class Follower:
             await self._doubt.wait()
             self._doubt = trio.Event()
             failures: dict[Interface, Exception] = {}
+            stale: list[Interface] = []  # interfaces that changed during every query
             try:
                 while self._doubtful:
                     interface, _ = self._doubtful.popitem()
                     try:
                         if not await self._look_for(interface):
-                            failures[interface] = VirtError(errno.EAGAIN, f"{interface.virt.name} keeps changing")
+                            stale.append(interface)
                     except Exception as failure:
                         failures[interface] = failure  # check the remaining interfaces first
             finally:
                 self._certain.set()  # callers of caught_up() must not wait for the next attempt
-                if failures:
-                    self._doubtful |= dict.fromkeys(failures)
+                if failures or stale:
+                    self._doubtful |= dict.fromkeys((*failures, *stale))
                     self._doubt.set()
             self._changes.publish()
             if failures:
                 raise next(iter(failures.values()))
+            if stale:
+                await trio.sleep(STALE)
 
     async def look_for(self, interface: Interface) -> None:
         """Query the kernel for the place and the state of a tap. If the tap is gone, mark the interface as lost.

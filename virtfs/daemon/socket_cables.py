@@ -114,11 +114,8 @@ class SocketCables:
                 self._room = Room()
             plugged = Plugged(interface, name, impairments, own, self._room, self._events)
             said = dict(impairments)
-            unit = interface.virt.unit
             for direction in BOTH:
-                # The names of the random streams must be the same in each run of virtfs.
-                stream = f"{unit}>{name}" if direction == "out" else f"{name}>{unit}"
-                path = plugged.cable.impair(said.get(direction, UNIMPAIRED), direction, stream)
+                path = plugged.cable.impair(said.get(direction, UNIMPAIRED), direction)
                 if path is not None:
                     impaired.append(path)
         except BaseException:

@@ -96,19 +96,19 @@ class SocketCable:
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
-    def impair(self, impairment: Impairment, direction: Direction, stream: str) -> ImpairedPath | None:
+    def impair(self, impairment: Impairment, direction: Direction) -> ImpairedPath | None:
         """Impair one direction; "out" is the direction to the socket. Call this at most once for each direction.
 
         Return the new ImpairedPath, whose `run` the caller must start, or None if the impairment is harmless. The
-        parameter `stream` and the errors are those of ImpairedPath.
+        errors are those of ImpairedPath.
         """
         if impairment.harmless:
             return None
         hold = self.wire.memory.hold(Kind.DELAYED, lambda: self.wire.virt.owner)
         if direction == "out":
-            path = self._out_path = ImpairedPath(impairment, stream, self._exit, hold)
+            path = self._out_path = ImpairedPath(impairment, direction, self._exit, hold)
         else:
-            path = self._entrance.path = ImpairedPath(impairment, stream, self._entrance, hold)
+            path = self._entrance.path = ImpairedPath(impairment, direction, self._entrance, hold)
         return path
 
     async def run(self) -> None:

@@ -28,9 +28,8 @@ class WireImpairments:
         path, new = self._paths.get(direction), None
         if path is None and not impairment.harmless:
             end: End = wire if direction == "in" else wire.out
-            stream = f"{virt.name} {direction}"
             hold = wire.memory.hold(Kind.DELAYED, lambda: virt.owner)
-            new = ImpairedPath(impairment, stream, end, hold)
+            new = ImpairedPath(impairment, direction, end, hold)
         virt.set(**{f"impairment_{direction}": impairment})
         if new is not None:
             self._replace(direction, new)

@@ -24,7 +24,7 @@ from virtfs.files.node import Directory, Node, virt_of
 from virtfs.fuse.answers import Answers
 from virtfs.fuse.inodes_handles import Inodes
 
-# How long virtfs remembers which attributes it sent, in seconds. This is longer than attributes.KEPT, because that period
+# How long virtfs remembers which attributes it sent, in seconds: longer than attributes.KEPT, because that period
 # starts only when the kernel processes the answer.
 LINGER = 1.0
 

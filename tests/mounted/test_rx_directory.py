@@ -95,3 +95,12 @@ def test_without_the_right_to_open_any_file(alone: Alone) -> None:
     assert "owner" not in mount.read("virt3/ctl")
     assert virt.read("mtu") == "1500"
     assert is_fed(virt)
+
+
+def test_directories_of_killed_servers_are_removed(alone: Alone) -> None:
+    """Also one whose server was killed before it made the lock. A young one may still get its lock."""
+    make = "mkdir /run/virtfs-run-old /run/virtfs-run-new /run/virtfs-run-full; mkfifo /run/virtfs-run-full/virt3.rx; "
+    age = "touch -d '2 minutes ago' /run/virtfs-run-old /run/virtfs-run-full; "
+    mount = alone("", ("sh", "-c", f'mount -t tmpfs tmpfs /run; {make}{age}exec "$@"', "sh"))
+    left = mount.root.call(os.listdir, "/run")
+    assert [name for name in left if name.startswith("virtfs-run-") and len(name) < 17] == ["virtfs-run-new"]

@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections import OrderedDict
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 # search these mount points, one of which may be the daemon's own mount.
 PREFIX = "virtfs-run-"
 LOCK = "lock"
+YOUNG = 60  # seconds
 PAUSE = 0.25  # seconds between two checks for readers
 # A program that follows the link rx normally opens the FIFO at once. So the next checks come after these pauses, in
 # seconds. For SOUGHT seconds, every check includes the FIFO.
@@ -69,11 +71,11 @@ def _places() -> list[Path]:
 
 
 def _make_in(base: Path) -> tuple[Path, int]:
-    for old in base.glob(f"{PREFIX}*/{LOCK}"):
+    for old in base.glob(f"{PREFIX}*"):
         # If the directory is a mount point, `virtfs shell` has bind-mounted it. Then rmtree() would empty the
         # directory but could not remove it, so leave it alone. The directory may vanish at any time.
         with suppress(OSError):
-            if not old.parent.is_mount():
+            if not old.is_mount():
                 _clear(old)
     while True:
         directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
@@ -99,11 +101,16 @@ def _locked(directory: Path) -> int:
     return lock
 
 
-def _clear(lock: Path) -> None:
+def _clear(directory: Path) -> None:
+    """Remove a run-time directory, unless a daemon uses it."""
     try:
-        if lock.parent.lstat().st_uid != os.getuid():
+        found = directory.lstat()
+        if found.st_uid != os.getuid():
             return  # in /tmp, any user can make such a directory
-        fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # A daemon that was killed while it made or removed the directory has left no lock. A young directory without a
+        # lock may belong to a daemon that is about to lock it.
+        create = os.O_CREAT if time.time() - found.st_mtime > YOUNG else 0
+        fd = os.open(directory / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | create, 0o600)
     except OSError:
         return
     try:
@@ -111,7 +118,7 @@ def _clear(lock: Path) -> None:
     except OSError:
         return  # in use
     else:
-        shutil.rmtree(lock.parent, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
     finally:
         os.close(fd)
 

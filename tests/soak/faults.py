@@ -7,7 +7,7 @@ from harness import traffic
 from harness.waiting import until
 
 from .lab import Lab
-from .ledger import Ledger
+from .ledger import Ledger, incoming
 from .model import BRIDGE, DISK, STATE, UNITS, Mismatch, Unit
 
 
@@ -109,13 +109,16 @@ def delete(lab: Lab) -> None:
 def _base(lab: Lab, number: int) -> tuple[int, int, int]:
     """Return the kernel's counters of a tap in a bridge, less what the new server has counted.
 
-    A bridge sends reports of its own, and the kernel drops them while no server has the tap.
+    A bridge sends reports of its own, and the kernel drops them while no server has the tap. The new server may already
+    have taken some. They are read here, because virtfs counts a waiting frame only when it is read.
     """
     while True:
         received, transmitted, refused = before = lab.devices()[number]
+        if lab.units[number].values["up"]:
+            lab.drain(number)
         stats = lab.stats(number)
         if lab.devices()[number] == before:
-            return received - stats["tx_frames"], transmitted, refused - stats["rx_frames"] - stats["rx_dropped"]
+            return received - stats["tx_frames"], transmitted, refused - incoming(stats)
 
 
 def kill(lab: Lab) -> None:
@@ -133,7 +136,7 @@ def kill(lab: Lab) -> None:
         raise Mismatch(f"after a kill, ctl is\n{after}\nand not\n{before}")
     for number, unit in lab.units.items():
         disturbed = unit.values["impair"] != "" or unit.ledger.disturbed
-        base = _base(lab, number) if number in devices and unit.bridge else devices.get(number, (0, 0, 0))
-        unit.ledger = Ledger(base=base, mixed=bool(unit.bridge), unread=unit.cable is not None)
-        unit.ledger.disturbed = disturbed
+        unit.ledger = Ledger(mixed=bool(unit.bridge), unread=unit.cable is not None, disturbed=disturbed)
+        known = number in devices and unit.bridge
+        unit.ledger.base = _base(lab, number) if known else devices.get(number, (0, 0, 0))
         lab.plug_in(number, unit)

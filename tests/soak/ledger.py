@@ -30,6 +30,11 @@ def outgoing(stats: dict[str, int]) -> int:
     return stats["tx_frames"] + stats["tx_dropped"] - stats["tx_duplicated"]
 
 
+def incoming(stats: dict[str, int]) -> int:
+    """Return the number of frames that have come in from the host, except those that wait."""
+    return stats["rx_frames"] + stats["rx_dropped"] - stats["rx_duplicated"]
+
+
 @dataclass
 class Ledger:
     """The frames of one interface since its creation.
@@ -72,14 +77,13 @@ class Ledger:
         interface has handed to it.
         """
         received, transmitted, refused = (now - then for now, then in zip(kernel, self.base, strict=True))
-        incoming = stats["rx_frames"] + stats["rx_dropped"] - stats["rx_duplicated"]
         sums = {
-            "frames in, and the packets that the tap gave and dropped": (incoming, transmitted + refused),
+            "frames in, and the packets that the tap gave and dropped": (incoming(stats), transmitted + refused),
             "frames out, and the packets that the tap received": (stats["tx_frames"], received),
             "frames out, and frames written": (outgoing(stats), self.written + carried),
         }
         if not self.mixed:
-            sums["frames in, and frames sent"] = incoming, self.sent
+            sums["frames in, and frames sent"] = incoming(stats), self.sent
         if not self.unread:
             sums["frames received, and frames read"] = stats["rx_frames"], self.read
         return [f"{what}: {one} and {other}" for what, (one, other) in sums.items() if one != other]

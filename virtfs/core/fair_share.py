@@ -10,6 +10,11 @@ while another user, who has a lower account, is likely to send one soon. This is
 Druschel, SOSP 2001). "Soon" is learned from the pauses between an answer and the next request of the same user, and has
 an upper limit. Short requests are not held, because the server would be idle for longer than they take.
 
+The idle time while a request is held is charged to nobody. So beside a user with a cheap request every 100 µs, a user
+with requests of 200 µs gets only a few percent of the server. Charging a half or a quarter of this time to the first
+user was tried. Then a ping-pong beside long scripts or reads of status.json kept less than half of its rate
+(bench/fairness.py), so it was not kept.
+
 This module has no clock: the caller passes times in nanoseconds.
 """
 

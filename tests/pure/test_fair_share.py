@@ -104,7 +104,7 @@ def test_nobody_starves_and_the_server_is_not_idle_for_long(habits: list[tuple[i
     assert all(served)
     if any(user.threads > 1 and user.pause < 10_000 for user in users):
         work = sum(user.cost * count for user, count in zip(users, served, strict=True))
-        assert work > MS, "a user always has a request waiting, and the server waits at most 400 µs at a time for others"
+        assert work > MS, "a user always has a request waiting, and is held for at most 400 µs at a time"
 
 
 def test_users_who_have_left_are_forgotten() -> None:

@@ -5,8 +5,10 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from harness.channels import CALLER, Answer
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.files.frame import Frame, FrameHandle
+from virtfs.forward.tapwatch import TapWatch
 from virtfs.fuse import loops
 from virtfs.fuse import protocol as p
 from virtfs.fuse.inodes_handles import HandleId
@@ -25,6 +28,9 @@ from virtfs.host.fakes import FakeTap
 
 from .conftest import LOOPS
 from .test_frame import FRAME, frame, set_down, set_up, up
+
+if TYPE_CHECKING:
+    from virtfs.fuse.plainloop import PlainLoop
 
 SIZE = 1 << 17
 USER = User(Uid(1000), Gid(1001), 1)
@@ -264,8 +270,11 @@ def test_many_interfaces_at_once() -> None:
     run()
 
 
-def test_an_answer_that_the_kernel_refuses_is_reported() -> None:
-    failed: list[tuple[int, int]] = []
+@contextmanager
+def compiled_loop(
+    fail: Callable[[int, int], None], due: Callable[[], bool], each: int
+) -> Iterator[tuple[socket.socket, "PlainLoop", FakeTap]]:
+    """Yield the kernel's end of /dev/fuse, a compiled loop with one open `frame`, and its tap."""
     plain_loop = loops.plain_loop()
     assert plain_loop is not None
     kernel, fuse = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -274,11 +283,42 @@ def test_an_answer_that_the_kernel_refuses_is_reported() -> None:
         handle = FrameHandle(frame_file(plain_wire(up(), tap)), USER, os.O_RDWR)
         handle.whole[CALLER] = SIZE
         room, reply, devices = bytearray(SIZE), bytearray(SIZE), {HandleId(1): handle}
-        loop = plain_loop(fuse.fileno(), room, reply, devices, lambda *it: failed.append(it), 0, SIZE)
+        yield kernel, plain_loop(fuse.fileno(), room, reply, devices, fail, 0, SIZE, due, each), tap
+        with pytest.raises(ValueError, match="too small"):
+            plain_loop(fuse.fileno(), room, bytearray(16), devices, fail, 0, SIZE, due, each)
+
+
+def test_an_answer_that_the_kernel_refuses_is_reported() -> None:
+    failed: list[tuple[int, int]] = []
+    with compiled_loop(lambda *it: failed.append(it), never, 32) as (kernel, loop, tap):
         kernel.send(message(Write(60, 0, 0, 0, 0), 8, 1, 1000))
         kernel.shutdown(socket.SHUT_RD)
         assert loop.answer(1000, 0, 32, 1 << 62) == (None, 0, 31)
         assert failed == [(8, errno.EPIPE)]
         assert arrived(tap) == [numbered(8)]
-        with pytest.raises(ValueError, match="too small"):
-            plain_loop(fuse.fileno(), room, bytearray(16), devices, never, 0, SIZE)
+
+
+def test_a_call_ends_if_a_tap_must_be_looked_at() -> None:
+    due = iter([False, True])
+    with compiled_loop(never, lambda: next(due), 4) as (kernel, loop, tap):
+        for number in range(10):
+            kernel.send(message(Write(60, 0, 0, 0, 0), number, 1, 1000))
+        assert loop.answer(1000, 0, 2, 1 << 62) == (None, 0, 0)
+        assert arrived(tap) == [numbered(number) for number in range(2 + 4)]
+
+
+def test_a_watch_is_due_while_a_tap_is_ready_or_may_hold_more() -> None:
+    watch, (tap, host) = TapWatch(), os.pipe()
+    more = iter([True, False])
+    watch.add(tap, lambda events: next(more))
+    watch.watch(tap)
+    assert not watch.due()
+    os.write(host, b"x")
+    assert watch.due()
+    assert watch.look()
+    assert watch.due()
+    assert watch.look()
+    assert not watch.due()
+    watch.close()
+    os.close(tap)
+    os.close(host)

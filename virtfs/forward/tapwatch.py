@@ -27,6 +27,8 @@ class TapWatch:
 
     def __init__(self) -> None:
         self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._epoll, select.POLLIN)
         self._taps: dict[int, Ready] = {}
         self._more: dict[int, None] = {}  # the taps that may hold more frames
 
@@ -73,6 +75,10 @@ class TapWatch:
     def more(self) -> bool:
         """Whether look() should be called again soon, even if the descriptor is not readable."""
         return bool(self._more)
+
+    def due(self) -> bool:
+        """Return whether look() would serve a tap."""
+        return bool(self._more or self._poll.poll(0))
 
     def look(self) -> bool:
         """Serve the taps that have become readable, at most AT_ONCE of them. Return whether there were any."""

@@ -4,10 +4,11 @@ The channel itself answers the requests that programs make often, in the wire pr
 channel forwards all other requests through a SOCK_SEQPACKET pair to libfuse in `names`, and forwards the answers back.
 
 A wake-up through epoll(7) dominates the latency of FUSE. So after it has answered a request, the channel polls
-/dev/fuse up to LOOKS times before it waits in trio. Between two polls it calls sched_yield(2), so that a client on the
-same processor can run. A client may run for any length of time, so there is no upper bound on how long LOOKS polls
-take. Therefore the channel uses the clock to decide when to yield to other trio tasks. It yields at least every TURN
-nanoseconds.
+/dev/fuse up to LOOKS times before it waits in trio. After a poll that finds nothing it calls sched_yield(2), so that a
+client on the same processor can run. Usually the answer itself has already made that client run (wakeup preemption,
+kernel/sched/fair.c), and the first poll finds its next request. A client may run for any length of time, so there is no
+upper bound on how long LOOKS polls take. Therefore the channel uses the clock to decide when to yield to other trio
+tasks. It yields at least every TURN nanoseconds.
 """
 
 import errno
@@ -111,7 +112,7 @@ class Channel:
         self._reply = memoryview(self._out)
         self._answer_plain = None
         if (compiled := plain_loop()) is not None:
-            loop = compiled(fuse, room, self._out, handles.devices, self.answers.fail, LOOKS, LARGE)
+            loop = compiled(fuse, room, self._out, handles.devices, self.answers.fail, LOOKS, LARGE, watch.due, EACH)
             self._answer_plain = loop.answer
 
     # Requests
@@ -238,7 +239,6 @@ class Channel:
                 turn = clock() + TURN
             elif hot:
                 looks = LOOKS
-                look_again()
 
     def _start_task(self, work: Task, /, *, name: str) -> None:
         self._start(work, name=name)

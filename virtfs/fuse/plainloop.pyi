@@ -13,5 +13,7 @@ class PlainLoop:
         fail: Callable[[Unique, int], None],
         looks: int,
         large: int,
+        due: Callable[[], bool],
+        each: int,
     ) -> None: ...
     def answer(self, alone: int, looks: int, left: int, turn: int) -> tuple[int | None, int, int]: ...

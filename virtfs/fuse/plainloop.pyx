@@ -66,30 +66,32 @@ cdef class PlainLoop:
 
     fuse: the non-blocking descriptor of /dev/fuse. room, reply: the buffers for requests and answers. devices: the open
     device files. fail: answers a request with an errno. looks: how often to poll after an answer. large: the length
-    above which a request is not plain, in bytes.
+    above which a request is not plain, in bytes. due: called after `each` requests; if it returns true, `answer` returns
+    with a `left` of 0.
     """
 
-    cdef int fuse, looks
+    cdef int fuse, looks, each
     cdef ssize_t large
     cdef bytearray room, reply
     cdef Request *request  # in room
     cdef char *packet  # in reply
     cdef dict devices
-    cdef object fail
+    cdef object fail, due
     cdef list handles  # the open file of each flow, or None
     cdef Flow[FLOWS] flows
     cdef int64_t clock  # when /dev/fuse was last read
 
-    def __init__(self, int fuse, bytearray room, bytearray reply, dict devices, fail, int looks, ssize_t large):
+    def __init__(self, int fuse, bytearray room, bytearray reply, dict devices, fail, int looks, ssize_t large,
+                 due, int each):
         if len(room) < max(sizeof(Request), large) or len(reply) <= FRAME:
             raise ValueError("a buffer is too small")
         self.fuse, self.room, self.reply, self.devices, self.fail = fuse, room, reply, devices, fail
-        self.looks, self.large, self.handles = looks, large, [None] * FLOWS
+        self.looks, self.large, self.handles, self.due, self.each = looks, large, [None] * FLOWS, due, each
 
     def answer(self, int64_t alone, int looks, int left, int64_t turn):
         """Answer plain requests of the user `alone` until the time `turn`. Return (length, looks, left).
 
-        looks: how often to poll /dev/fuse while it is empty. left: the number of requests to answer.
+        looks: how often to poll /dev/fuse while it is empty. left: the number of requests before the next call of `due`.
         length: that of a request in `room`, which the caller must answer, or None. OSError: reading /dev/fuse failed.
         """
         cdef ssize_t length
@@ -106,7 +108,12 @@ cdef class PlainLoop:
     cdef ssize_t burst(self, ssize_t room, ssize_t space, int64_t alone, int *looks, int *left, int64_t turn) except? -1:
         cdef ssize_t length
         with nogil:
-            while left[0]:
+            while True:
+                if not left[0]:
+                    with gil:
+                        if self.due():
+                            return 0
+                    left[0] = self.each
                 length = read(self.fuse, self.request, room)
                 if length < 0 and errno != EAGAIN:
                     return -errno
@@ -119,12 +126,11 @@ cdef class PlainLoop:
                     looks[0], left[0] = self.looks, left[0] - 1
                 elif looks[0]:
                     looks[0] -= 1
+                    sched_yield()  # only now: the last answer often makes the client run at once, and send a request
                 else:
                     return 0
                 if self.clock >= turn:
                     return 0
-                sched_yield()
-        return 0
 
     cdef bint answered(self, ssize_t size, ssize_t space) except -1 nogil:
         """Answer the request if it is plain, and return whether it is. size: the bytes of data that follow it."""

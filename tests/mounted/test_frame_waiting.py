@@ -92,7 +92,7 @@ def test_destroyed_while_waiting(virt: Virt) -> None:
     other = virt.mount.process().open(virt.tap, os.O_WRONLY)
     virt.mount.ctl(f"destroy {virt.unit}")
     with fails(errno.ENXIO):
-        waiting.result(2)
+        waiting.result()
     _is_gone(file)
     with fails(errno.ENXIO):
         other.write(frame())
@@ -136,8 +136,8 @@ def test_the_tap_deleted_from_outside_while_waiting(virts: Virts) -> None:
     polling = file.begin_poll(select.POLLIN)
     virt.mount.ip(f"link del {virt.tap}")
     with fails(errno.ENXIO):
-        waiting.result(2)
-    assert polling.result(2) & select.POLLERR  # the kernel may report the tap as down before it reports it as gone
+        waiting.result()
+    assert polling.result() & select.POLLERR  # the kernel may report the tap as down before it reports it as gone
     assert file.poll(select.POLLIN) & (select.POLLERR | select.POLLHUP) == select.POLLERR | select.POLLHUP
     _is_gone(file)
     with fails(errno.ENXIO):

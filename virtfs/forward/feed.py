@@ -6,6 +6,7 @@ It writes the frames of an interface into the FIFO while the FIFO has a reader a
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
@@ -14,7 +15,7 @@ from virtfs.forward.tasks import Start
 from virtfs.forward.wire import HEADROOM, LONGEST, Wire
 from virtfs.host.fifo import PACKET, Fifo, has_reader
 
-BURST = 128  # frames written before other tasks run
+BURST = 256  # maximum number of frames written before other tasks run: the default queue of a tap
 
 
 class Feed:
@@ -77,7 +78,7 @@ class Feed:
             wire.closed()
 
     async def _feed(self, room: memoryview) -> None:
-        wire, fd = self._wire, self._fd
+        wire, fd, write = self._wire, self._fd, os.write
         while True:
             self._news = trio.Event()
             if wire.virt.lost:
@@ -94,7 +95,11 @@ class Feed:
                 counted, passed = wire.counted, False
                 try:
                     if taken <= PACKET:
-                        await _put(fd, room[HEADROOM : HEADROOM + taken])
+                        packet = room[HEADROOM : HEADROOM + taken]
+                        try:
+                            write(fd, packet)
+                        except BlockingIOError:  # the FIFO is full
+                            await _put(fd, packet)
                         passed = True
                 finally:
                     if counted and not passed:
@@ -104,10 +109,9 @@ class Feed:
 
 
 async def _put(fd: int, packet: memoryview) -> None:
-    """Write one packet into the FIFO, and wait while the FIFO is full. BrokenPipeError: the FIFO has no reader."""
+    """Write one packet into the FIFO when it has room for it. BrokenPipeError: the FIFO has no reader."""
     while True:
-        try:
+        await trio.lowlevel.wait_writable(fd)
+        with suppress(BlockingIOError):
             os.write(fd, packet)
             return
-        except BlockingIOError:
-            await trio.lowlevel.wait_writable(fd)

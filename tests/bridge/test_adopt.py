@@ -20,7 +20,8 @@ from .machine import OWN, ROUTES, clear, machine, reached, reaches
 _CHILD = """
 import os, signal, socket, sys
 from virtfs.host.bridge_adopt import Adoptions, adopt, give_back
-from virtfs.host.bridge import find, make
+from virtfs.host.bridge import find
+from virtfs.host.bridge_make import make
 from virtfs.host.links import Links
 from virtfs.host.rtnl import Rtnl
 def once(way, last):

@@ -19,7 +19,8 @@ from virtfs.core.grammar import parse_verbs
 from virtfs.core.verbs import BRIDGE
 from virtfs.daemon.bridge_verbs import carry_out
 from virtfs.host import bridge_adopt
-from virtfs.host.bridge import HostBridge, make
+from virtfs.host.bridge import HostBridge
+from virtfs.host.bridge_make import make
 from virtfs.host.links import Links
 from virtfs.host.rtnl import Rtnl
 def once(way, last, victim):

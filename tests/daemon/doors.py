@@ -21,7 +21,7 @@ import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from errno import (
     EACCES,
@@ -199,6 +199,7 @@ def failing(failure: Failure | None = None) -> Iterator[Calls]:
         replace(threading.Thread, "start", _refusing_thread(count, threading.Thread.start))
         replace(fcntl, "ioctl", _refusing_ioctl(count, fcntl.ioctl))
         replace(rtnl.Rtnl, "ask", _refusing_request(count, rtnl.Rtnl.ask))
+        replace(rtnl.Rtnl, "ask_all", _refusing_requests(count, rtnl.Rtnl.ask_all))
         replace(uring, "_syscall", _refusing_setup(count, uring._syscall))
         replace(timer, "_timerfd_create", _refusing_call(count, "timerfd_create", timer._timerfd_create))
         yield count
@@ -246,14 +247,30 @@ def _refusing_ioctl(count: Calls, real: Callable[..., Any]) -> Callable[..., Any
 
 def _refusing_request(count: Calls, real: Callable[..., Any]) -> Callable[..., Any]:
     def ask(self: rtnl.Rtnl, kind: int, message: Any, flags: int = 0) -> Any:
-        # Of each group of four message types, the third is the query (linux/rtnetlink.h).
-        query = kind % 4 == 2
-        errnos = QUERY if query else CREATION if flags & NLM_F_CREATE and kind != NEW_ADDRESS else CHANGE
-        if (number := count.now(f"{type(message).__name__} {kind}", errnos)) is not None:
-            raise VirtError(number, os.strerror(number))
+        if (refusal := _refusal(count, kind, message, flags)) is not None:
+            raise refusal
         return real(self, kind, message, flags)
 
     return ask
+
+
+def _refusing_requests(count: Calls, real: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that sends several requests, of which one may be refused. The others are carried out."""
+
+    def ask_all(self: rtnl.Rtnl, requests: Sequence[rtnl.Request]) -> list[VirtError | None]:
+        refused = [_refusal(count, *request) for request in requests]
+        answers = iter(real(self, [it for it, refusal in zip(requests, refused, strict=True) if refusal is None]))
+        return [next(answers) if refusal is None else refusal for refusal in refused]
+
+    return ask_all
+
+
+def _refusal(count: Calls, kind: int, message: Any, flags: int) -> VirtError | None:
+    # Of each group of four message types, the third is the query (linux/rtnetlink.h).
+    query = kind % 4 == 2
+    errnos = QUERY if query else CREATION if flags & NLM_F_CREATE and kind != NEW_ADDRESS else CHANGE
+    number = count.now(f"{type(message).__name__} {kind}", errnos)
+    return None if number is None else VirtError(number, os.strerror(number))
 
 
 def _refusing_setup(count: Calls, real: Callable[..., Any]) -> Callable[..., Any]:

@@ -30,8 +30,9 @@ from virtfs.daemon.registry import Registry
 from virtfs.files.bridges import RunBridge, bridge_directory
 from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
-from virtfs.host.bridge import HostBridge, find, make
+from virtfs.host.bridge import HostBridge, find
 from virtfs.host.bridge_adopt import Adoptions
+from virtfs.host.bridge_make import make
 from virtfs.host.bridgeinfo import Settings
 from virtfs.host.marks import adopting_of, alias_of, is_marked
 from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, Overflow

@@ -38,6 +38,7 @@ rtnetlink:
 Bridges:
 
     bridge              configures a bridge
+    bridge_make         creates a bridge
     bridgeinfo          reads a bridge's state
     bridge_adopt        moves addresses and routes to a bridge and back
     membership          the bridge that a tap is in

@@ -8,11 +8,11 @@ import errno
 from dataclasses import dataclass, field
 from typing import Final
 
-from virtfs.core.bridge import MAXADDR_DEFAULT, TIMEOUT_DEFAULT, BridgeState, FdbEntry, Member
+from virtfs.core.bridge import BridgeState, FdbEntry, Member
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName
 from virtfs.core.ip import IpInterface
-from virtfs.host import bridge_adopt, marks
+from virtfs.host import bridge_adopt
 from virtfs.host.bridgeinfo import (
     AF_BRIDGE,
     NEVER,
@@ -39,7 +39,7 @@ from virtfs.host.netlink_messages import (
 from virtfs.host.netlink_parts import ifinfmsg, ndmsg
 from virtfs.host.netlink_values import address_of
 from virtfs.host.netns import own_netns
-from virtfs.host.rtnl import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Message, Rtnl, name_of
+from virtfs.host.rtnl import NLM_F_CREATE, NLM_F_REPLACE, Message, Rtnl, name_of
 
 _NUD_NOARP = 0x40  # linux/neighbour.h: a static entry, which never ages
 _NTF_MASTER = 0x04
@@ -269,37 +269,6 @@ def find(rtnl: Rtnl, name: BridgeName) -> int | None:
     if details(link) is None:
         raise VirtError(errno.EBUSY, f'"{name}" exists but is not a bridge')
     index: int = link["index"]
-    return index
-
-
-def make(rtnl: Rtnl, links: Links, name: BridgeName, mark: str = "") -> int:
-    """Create a bridge and return its index.
-
-    mark: an alias to set in the system call that creates the bridge (host.marks), or "" for none.
-    The new bridge is down, has the defaults of brconfig(8), and sends no IPv6 packets of its own.
-    VirtError: errors from the kernel.
-    """
-    request = ifinfmsg()
-    values = [("IFLA_BR_AGEING_TIME", TIMEOUT_DEFAULT * 100), ("IFLA_BR_FDB_MAX_LEARNED", MAXADDR_DEFAULT)]
-    info = [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": values})]
-    request["attrs"] = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", {"attrs": info})]
-    try:
-        if mark:
-            # RTM_NEWLINK ignores IFLA_IFALIAS (net/core/rtnetlink.c rtnl_create_link).
-            creation = RTM_NEWLINK, request, NLM_F_CREATE | NLM_F_EXCL
-            rtnl.ask_both(creation, (RTM_SETLINK, marks.marking(mark, name), 0))
-        else:
-            rtnl.ask(RTM_NEWLINK, request, NLM_F_CREATE | NLM_F_EXCL)
-    except VirtError as refusal:
-        raise VirtError(refusal.errno, f'"{name}": {refusal.strerror}') from refusal
-    try:
-        index = interface_index(rtnl, name)
-        links.quiet(HostBridge(rtnl, links, name, index))
-    except BaseException:
-        made = ifinfmsg()
-        made["attrs"] = [("IFLA_IFNAME", name)]
-        rtnl.ask(RTM_DELLINK, made)
-        raise
     return index
 
 

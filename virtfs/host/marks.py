@@ -65,14 +65,9 @@ def alias(mark: str) -> tuple[int, bytes]:
     return m.IFLA_IFALIAS, mark.encode() + b"\0"
 
 
-def marking(mark: str, which: int | str) -> bytes:
-    """Return the RTM_SETLINK message that gives an interface its mark. which: the index or the name."""
-    return m.link(which, alias(mark)) if isinstance(which, int) else m.link(0, alias(mark), m.named(which))
-
-
 def set_mark(rtnl: Rtnl, mark: str, index: int) -> None:
     """Set the mark of an interface in the namespace of `rtnl`; "" removes it. VirtError: errors from the kernel."""
-    rtnl.ask(m.RTM_SETLINK, marking(mark, index))
+    rtnl.ask(m.RTM_SETLINK, m.link(index, alias(mark)))
 
 
 def alias_of(rtnl: Rtnl, index: int) -> str:

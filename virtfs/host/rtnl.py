@@ -32,6 +32,7 @@ from virtfs.core.bytestext import to_bytes, to_text
 from virtfs.core.errors import VirtError
 from virtfs.host import netlink_parts
 from virtfs.host.netlink_attributes import parse, text
+from virtfs.host.netlink_messages import RTM_NEWLINK
 
 SOL_NETLINK = 270  # linux/socket.h; the options are in linux/netlink.h
 _NETLINK_EXT_ACK = 11  # extended ACKs: an error carries a message
@@ -201,19 +202,10 @@ class Rtnl:
                 self._unanswered, reason = 1, refusal  # an earlier dump still runs (af_netlink.c __netlink_dump_start)
         raise VirtError(reason.errno, str(reason.strerror)) from reason
 
-    def ask_both(self, first: Request, second: Request) -> None:
-        """Send two requests in one system call, so that SIGKILL cannot end this process between them.
-
-        The kernel handles the second request even if it refuses the first (af_netlink.c netlink_rcv_skb). VirtError:
-        the error of the first request, or of the second if only that was refused.
-        """
-        failures = [failure for failure in self.ask_all([first, second]) if failure is not None]
-        if failures:
-            raise failures[0]
-
     def ask_all(self, requests: Sequence[Request]) -> list[VirtError | None]:
         """Send several requests in one system call. Return the error of each, None if it succeeded.
 
+        So SIGKILL cannot end this process between two of them.
         The kernel handles each request even if it refuses others (af_netlink.c netlink_rcv_skb). All requests together
         must fit into the socket's send buffer. Requests that the kernel answers with messages cannot be sent this way.
         """
@@ -354,9 +346,13 @@ def _decoded(reply: Reply) -> Message:
 
 
 def _done_before(kind: int, flags: int) -> frozenset[int]:
-    """Return the errnos with which a repeated request fails if the first, identical one was carried out."""
+    """Return the errnos with which a repeated request fails if the first, identical one was carried out.
+
+    EEXIST is not among those of a new link, because a link of that name may belong to another program. host.bridge_make
+    finds out whose it is.
+    """
     match kind % 4:  # each object has four consecutive types: RTM_NEW…, RTM_DEL…, RTM_GET…, RTM_SET…
-        case 0 if flags & NLM_F_EXCL:
+        case 0 if flags & NLM_F_EXCL and kind != RTM_NEWLINK:
             return frozenset((errno.EEXIST,))
         case 1:
             return frozenset((errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT))

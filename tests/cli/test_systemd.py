@@ -52,6 +52,14 @@ def test_it_creates_no_mount_namespace() -> None:
     assert not [name for name in settings if re.match("Private|ProtectSystem|ProtectHome|Read|Inacc|Bind|Root", name)]
 
 
+def test_starts_that_fail_come_to_an_end() -> None:
+    """systemd must count more starts than can fail within its interval. A start takes at most a few seconds."""
+    settings = dict(re.findall(r"^(\w+)=(\d+)$", UNIT.read_text(), re.MULTILINE))
+    slowest = 10  # seconds
+    starts, pause = int(settings["StartLimitBurst"]), int(settings["RestartSec"])
+    assert starts * (slowest + pause) < int(settings["StartLimitIntervalSec"])
+
+
 def test_the_mount_point_is_made(tmp_path: Path) -> None:
     tools.run("systemd-tmpfiles", "--create", f"--root={tmp_path}", PROJECT / "systemd/virtfs.conf")
     assert (tmp_path / "mnt/virt").is_dir()

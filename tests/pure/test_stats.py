@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from virtfs.core.ids import Unit
-from virtfs.core.stats import HEADING, line_of, table
+from virtfs.core.stats import AT_ONCE, HEADING, line_of, table
 from virtfs.core.values import counters
 from virtfs.core.virt import COUNTERS, HostEnd, Virt
 
@@ -24,7 +24,14 @@ def test_a_line_has_the_numbers_of_the_files() -> None:
 
 
 def test_lines_are_made_for_new_interfaces() -> None:
-    said = table([virt(3), virt(12)], {"virt3": "virt3 kept\n", "virt4": "virt4 gone\n"})
+    said = "".join(table([virt(3), virt(12)], {"virt3": "virt3 kept\n", "virt4": "virt4 gone\n"}))
     assert said.splitlines()[0].split() == ["INTERFACE", *COUNTERS]
     assert said.splitlines()[1:] == ["virt3 kept", line_of(virt(12)).rstrip("\n")]
-    assert table([], {}) == HEADING
+    assert list(table([], {})) == [HEADING]
+
+
+def test_a_piece_has_few_lines() -> None:
+    """So other tasks can run while the text is made, and a stat(2) need not make all of it."""
+    pieces = list(table(map(virt, range(1000)), {}))
+    assert sum(piece.count("\n") for piece in pieces) == 1001
+    assert max(piece.count("\n") for piece in pieces) <= AT_ONCE

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from harness.fixtures import Alone
 from harness.places import Place
 from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until
@@ -163,3 +164,13 @@ def test_a_scrape_of_many_is_one_question(mount: Mount) -> None:
     by_virt = [family for family in families if any("virt" in sample.labels for sample in family.samples)]
     assert {len(family.samples) for family in by_virt} == {200}
     assert len(json.loads(mount.sh("cat status.json"))["virts"]) == 200
+
+
+def test_a_stat_of_metrics_does_not_load_the_library(alone: Alone) -> None:
+    """Loading it takes 25 ms, so the first read loads it in a thread."""
+    place = alone()
+    assert place.sh("stat -c %s metrics") == "0\n"
+    read = len(place.read("metrics").encode())
+    assert read > 0
+    assert int(place.sh("stat -c %s metrics")) > 0
+    assert place.end() == 0

@@ -1,12 +1,14 @@
 """The file stats, for programs that read counters often: a heading, then one line of counters for each interface."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from operator import attrgetter
 from typing import Final
 
 from virtfs.core.virt import COUNTERS, Virt
 
 HEADING: Final = f"INTERFACE {' '.join(COUNTERS)}\n"
+AT_ONCE = 32  # maximum number of lines in a piece of the text
 _RX_DROPPED = COUNTERS.index("rx_dropped")
 _LINE = f"%s{' %d' * len(COUNTERS)}\n"
 _values = attrgetter(*COUNTERS)
@@ -19,6 +21,9 @@ def line_of(virt: Virt) -> str:
     return _LINE % (virt.name, *values)
 
 
-def table(virts: Iterable[Virt], lines: Mapping[str, str]) -> str:
-    """Return the text of the file. lines: the lines that need not be made again, keyed by interface name."""
-    return HEADING + "".join([lines.get(virt.name) or line_of(virt) for virt in virts])
+def table(virts: Iterable[Virt], lines: Mapping[str, str]) -> Iterator[str]:
+    """Yield the text of the file in pieces. lines: the lines that need not be made again, keyed by interface name."""
+    yield HEADING
+    rest = iter(virts)
+    while some := [lines.get(virt.name) or line_of(virt) for virt in islice(rest, AT_ONCE)]:
+        yield "".join(some)

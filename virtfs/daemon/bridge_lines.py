@@ -5,7 +5,7 @@ bridge with the members that are not taps of the mount. The other comes after th
 configures the taps as ports.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ipaddress import ip_interface
 
@@ -44,20 +44,17 @@ def adopted(name: BridgeName, state: BridgeState, adoptions: Adoptions) -> Itera
             yield ADOPTED + " ".join((name, member, *sorted(map(str, its))))
 
 
-def divided(state: BridgeState, taps: Mapping[int, str], mark: str) -> tuple[BridgeState, frozenset[str]]:
+def divided(state: BridgeState, name_of: Callable[[int], str | None], mark: str) -> tuple[BridgeState, frozenset[str]]:
     """Split the state of a bridge for ctl.
 
     Return the part that the bridge's own lines describe, and the names of the members that have a line `create N`.
     In the result, a tap with such a line appears as tapN, even if it has been renamed. Any other tap of virtfs is left
     out, because a line that names such a tap could not be replayed once the tap has vanished.
-    taps: the name of each tap of the mount in ctl, by interface index; "" for a tap without a line `create N`
-    (Registry.taps_in_lines). mark: the mark of the mount (host.marks).
+    name_of: returns the name in ctl of the tap with an interface index, as Registry.name_in_lines does. mark: the mark
+    of the mount (host.marks).
     """
-    names = {
-        member.name: taps.get(member.index, "")
-        for member in state.members
-        if member.index in taps or is_marked(member.alias, mark)
-    }
+    ours = [(member, name_of(member.index)) for member in state.members]
+    names = {member.name: name or "" for member, name in ours if name is not None or is_marked(member.alias, mark)}
     described = without(state, frozenset(name for name, tap in names.items() if not tap))
     names = {name: tap for name, tap in names.items() if tap}
     return renamed(described, names), frozenset(names.values())

@@ -321,7 +321,7 @@ class Bridges:
             yield from lines.after(name, *parts)
 
     def _divided(self) -> Iterator[tuple[BridgeName, tuple[BridgeState, frozenset[str]]]]:
-        taps = self._registry.taps_in_lines()
+        taps = self._registry.name_in_lines
         for managed in self._sorted():
             if not managed.bridge.lost:
                 yield managed.bridge.name, lines.divided(_described(managed), taps, self._kernel.mark)

@@ -50,7 +50,6 @@ from virtfs.forward.supervisor import together
 from virtfs.forward.tasks import Start
 
 AT_A_TIME = 8  # maximum number of one user's writes that may run or wait at the same time
-YIELD = 64  # other tasks run after this many blank lines in a script
 
 
 async def at_once(user: User) -> None:
@@ -126,7 +125,7 @@ class Commands:
                     if line.text and not line.text.isspace():
                         await turn(user)
                         await self._run_locked(of, script, line, user)
-                    elif not line.number % YIELD:
+                    else:
                         await trio.lowlevel.checkpoint()
             except BaseException:
                 with whole():

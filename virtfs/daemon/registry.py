@@ -85,10 +85,13 @@ class Registry:
         here = [i.virt for i in self._all.values() if i.place[0] is None and not i.virt.lost]
         return {name: virt.host.name for virt in here for name in (virt.name, virt.tap)}
 
-    def taps_in_lines(self) -> dict[int, str]:
-        """Return the name that the lines of ctl use for each tap in the daemon's namespace, keyed by interface index.
+    def name_in_lines(self, index: int) -> str | None:
+        """Return the name that the lines of ctl use for a tap in the daemon's namespace. index: its interface index.
 
-        The name is "" if no line of ctl creates the tap, or if the tap has vanished.
+        The name is "" if no line of ctl creates the tap, or if the tap has vanished. The result is None if the
+        interface is not a tap of this mount.
         """
-        here = {place[1]: interface.virt for place, interface in self._by_place.items() if place[0] is None}
-        return {i: "" if virt.lost or virt.origin is Origin.CLONED else virt.tap for i, virt in here.items()}
+        interface = self._by_place.get((None, index))
+        if interface is None:
+            return None
+        return "" if interface.virt.lost or interface.virt.origin is Origin.CLONED else interface.virt.tap

@@ -3,7 +3,7 @@
 A thousand lines take 5 ms. So a refresh makes them in slices and lets other tasks run in between.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import trio
 
@@ -42,6 +42,6 @@ class Stats(Text):
                 await trio.lowlevel.checkpoint()
         self._lines = lines
 
-    def _text(self, user: User) -> str:
-        """Return the lines of the last refresh, and a new line for each interface created since then."""
+    def _text(self, user: User) -> Iterator[str]:
+        """Yield the lines of the last refresh, and a new line for each interface created since then."""
         return table((wire.virt for wire in self._wires()), self._lines)

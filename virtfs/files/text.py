@@ -33,7 +33,7 @@ CHEAP = 0.005  # seconds. A text that takes less time to generate is regenerated
 # stat or a poll cannot wait that long, so neither generates such a text. The limit is not a time, because times depend
 # on the load.
 LONG = 8192
-PIECES = 64  # a text with more pieces also counts as long
+PIECES = 32  # a text with more pieces also counts as long
 
 # The minimum pause between two generations of the text shared by pollers, as a multiple of the time that one takes.
 PAUSE = 20

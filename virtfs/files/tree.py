@@ -103,6 +103,7 @@ class Tree:
         self._commands = commands
         self._reports = reports
         self._errors = errors
+        self._loaded_metrics = False
 
     def root(self, version: str, loop: Callable[[], str], events: Events, pcap: Capture) -> dict[str, Node]:
         """Return the files of the mount itself, by name. The daemon later adds and removes the files of interfaces.
@@ -122,7 +123,7 @@ class Tree:
             ),
             "status.json": self._report(lambda: reports.status(version), b'"memory": {'),
             "stats": Stats(reports.wires, partial(reports.count, None), reports.changes),
-            "metrics": self._report(lambda: self._metrics(version), b"# HELP virtfs_memory", load_metrics),
+            "metrics": self._report(lambda: self._metrics(version), b"# HELP virtfs_memory", self._load_metrics),
             "memory": Text(ROOT, lambda user: reports.memory.text(), rights=Rights.PRIVATE),
             "topology": self._report(reports.topology),
             "version": Text(ROOT, lambda user: f"virtfs {version}, {loop()}\n"),
@@ -176,8 +177,16 @@ class Tree:
 
         return Text(virt, lambda user: clients_text(opens, command_of), refresh=refresh, changes=self._reports.changes)
 
+    async def _load_metrics(self) -> None:
+        """Load the module behind the file `metrics` in a thread, which takes 25 ms. Only readers need the module."""
+        await in_thread(import_module, "virtfs.files.metrics")
+        self._loaded_metrics = True
+
     def _metrics(self, version: str) -> Iterator[str]:
-        from virtfs.files.metrics import metrics  # a module that takes 25 ms to load
+        """Return the text of `metrics`, or an empty text for a stat(2) before the first read."""
+        if not self._loaded_metrics:
+            return iter(())
+        from virtfs.files.metrics import metrics
 
         reports = self._reports
         return metrics(
@@ -241,11 +250,6 @@ class Tree:
     def _counter(self, virt: Virt, name: str) -> Text:
         refresh = partial(self._reports.count, virt) if name in OF_KERNEL else nothing
         return Text(virt, _line(lambda: str(counter(virt, name))), refresh=refresh)
-
-
-async def load_metrics() -> None:
-    """Load the module behind the file `metrics` in a thread. A server needs it only once the file is opened."""
-    await in_thread(import_module, "virtfs.files.metrics")
 
 
 def _line(value: Callable[[], str]) -> Callable[[User], str]:

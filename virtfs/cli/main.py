@@ -211,6 +211,11 @@ def _split(words: Sequence[str]) -> tuple[Sequence[str], list[str]]:
     return words, []
 
 
+def _add_directory(parser: argparse.ArgumentParser) -> None:
+    """Add the option -d, which selects a mount."""
+    parser.add_argument("-d", dest="directory", metavar="DIR", help="the mount; without it, all mounts")
+
+
 def _interval(text: str) -> float:
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) or not 0.1 <= float(text) <= 60:
         raise argparse.ArgumentTypeError(f"{quoted(text)} is not a number of seconds from 0.1 to 60")
@@ -264,13 +269,13 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER)
 
     one = verbs.add_parser("ls", help="list mounts and interfaces", description=_LS, formatter_class=raw)
-    one.add_argument("-d", dest="directory", metavar="DIR", help="the mount; without it, all mounts")
+    _add_directory(one)
     form = one.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object, see virtfs(1)")
     form.add_argument("--svg", metavar="FILE", help="draw the network of one mount with Graphviz; - is stdout")
 
     one = verbs.add_parser("top", help="show rates live", description=_TOP, formatter_class=raw)
-    one.add_argument("-d", dest="directory", metavar="DIR", help="the mount; without it, all mounts")
+    _add_directory(one)
     one.add_argument(
         "-i",
         dest="interval",

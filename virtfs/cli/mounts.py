@@ -70,10 +70,7 @@ def ask(directories: Sequence[str], work: Work, seconds: float = PATIENCE) -> li
         end = time.monotonic() + seconds
         while pipes.get_map() and (left := end - time.monotonic()) > 0:
             for key, _ in pipes.select(left):
-                if data := os.read(key.fd, 1 << 20):
-                    answers[key.data] += data
-                else:
-                    pipes.unregister(key.fd)
+                answers[key.data] += _more(pipes, key.fd)
         silent = {key.data for key in pipes.get_map().values()}
         failed = {at: child.status for at, child in enumerate(children) if at not in silent and child.ended(STOPPED)}
     return [_answer(data, at in silent, failed.get(at)) for at, data in answers.items()]
@@ -93,15 +90,8 @@ def ask_patiently(directory: str, work: Work) -> bytes:
                 if stopped := stopped_servers():
                     complain("virtfs", f"{quoted(directory)}: its server may be stopped ({stopped}); waiting for it")
             for key, _ in ready:
-                if more := os.read(key.fd, 1 << 20):
-                    data += more
-                else:
-                    pipes.unregister(key.fd)
-        child.ended(STOPPED)
-        answer = _answer(data, False, child.status)
-    if answer.error is not None:
-        raise answer.error
-    return answer.data
+                data += _more(pipes, key.fd)
+        return _result(data, child)
 
 
 def ask_while_read(directory: str, work: Work, pipe: int) -> bytes:
@@ -117,12 +107,22 @@ def ask_while_read(directory: str, work: Work, pipe: int) -> bytes:
             for key, _ in pipes.select():
                 if key.fd == pipe:
                     return b""
-                if more := os.read(key.fd, 1 << 20):
-                    data += more
-                else:
-                    pipes.unregister(key.fd)
-        child.ended(STOPPED)
-        answer = _answer(data, False, child.status)
+                data += _more(pipes, key.fd)
+        return _result(data, child)
+
+
+def _more(pipes: selectors.DefaultSelector, pipe: int) -> bytes:
+    """Read from a pipe. At its end, take it out of `pipes`."""
+    data = os.read(pipe, 1 << 20)
+    if not data:
+        pipes.unregister(pipe)
+    return data
+
+
+def _result(data: bytes, child: Child) -> bytes:
+    """Wait for a child that has closed its pipe, and return its result. OSError: the error of its work."""
+    child.ended(STOPPED)
+    answer = _answer(data, False, child.status)
     if answer.error is not None:
         raise answer.error
     return answer.data

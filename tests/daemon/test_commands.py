@@ -386,7 +386,7 @@ async def test_nothing_runs_after_the_end() -> None:
 
 @in_trio
 async def test_a_long_script_lets_others_have_their_turn() -> None:
-    """An owner who writes a megabyte of lines must not keep the server from forwarding frames."""
+    """An owner who writes many lines must not keep the server from forwarding frames."""
     async with daemon() as bench:
         await bench.say("create 3 owner 1000")
         turns = 0
@@ -399,7 +399,7 @@ async def test_a_long_script_lets_others_have_their_turn() -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(count)
-            for lines in ("#\n" * 2_000, "strict\n" * 2_000):
+            for lines in ("#\n" * 500, "strict\n" * 500):
                 turns = 0
                 await bench.say(lines, ALICE, unit=3)
                 assert turns > 100

@@ -99,12 +99,29 @@ def test_the_command_inherits_only_the_tap_and_the_connection(virt: Virt) -> Non
     is_back(virt)
 
 
-@pytest.mark.parametrize("words", [["3"], ["3", "true"], ["3", "--fd", "4"]])
-def test_a_command_must_follow_two_hyphens(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+COMMAND_MISSING, INTERFACE_MISSING = "put the command after --", "name the interface before --"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["3"], COMMAND_MISSING),
+        (["3", "true"], COMMAND_MISSING),
+        (["3", "--fd", "4"], COMMAND_MISSING),
+        (["--", "true"], INTERFACE_MISSING),
+        (["--tun", "--", "true"], INTERFACE_MISSING),
+        ([], INTERFACE_MISSING),
+    ],
+)
+def test_both_the_interface_and_the_command_are_needed(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
         main.main(["exec", *words])
     assert caught.value.code == 2
-    assert "put the command after --" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("usage: virtfs exec N ")
+    assert sentence in said
 
 
 def at(directory: Path) -> Mounted:

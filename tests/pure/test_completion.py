@@ -100,6 +100,7 @@ def test_the_next_word(line: str, words: list[str]) -> None:
         (["shell", "--", "ca"], "command 2", set()),
         (["shell", "--n"], "none", {"--net"}),
         (["shell", "--net", "ca"], "command 2", set()),
+        (["shell", "--join", "-d", "/x", "ca"], "command 4", set()),
         (["extcap", "--in"], "none", {"--install"}),
         (["shell", "cat", "x"], "command 1", set()),
         (["exec", "--fd", "4", ""], "directories", {"0", "3", "4"}),

@@ -33,6 +33,7 @@ Modules:
     execute       virtfs exec
     shell         virtfs shell
     shell_init    process 1 of virtfs shell
+    shell_join    virtfs shell --join
     shell_run     a private /run for virtfs shell
     shell_net     the Internet for virtfs shell --net
     usermap       the id maps of a user namespace for virtfs shell

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from virtfs.cli.columns import host_of
 from virtfs.cli.completion_line import Candidate, Names, of_line, of_verbs
 from virtfs.cli.mounts import ask, chosen, read, say, visible
+from virtfs.cli.shell_join import running
 from virtfs.core.verbs import BRIDGE, VIRT
 from virtfs.fuse.mounttable import resolve
 
@@ -62,8 +63,7 @@ def _candidates(
         return "none", _options(chosen_one)
     match metavar:
         case "DIR":
-            mounts = [] if before[0] == "mount" else [(mount.directory, "a mount") for mount in visible()]
-            return "directories", mounts
+            return "directories", _directories(before[0])
         case "FILE":
             return "files", []
         case "CMD":
@@ -76,6 +76,15 @@ def _candidates(
             options = [] if given.words else _options(chosen_one)
             return "none", [*_of_ctl(given), *options]
     return "none", []
+
+
+def _directories(command: str) -> list[Candidate]:
+    """Return the directories that a command may name, besides those that the shell finds."""
+    if command == "mount":
+        return []
+    if command == "shell":
+        return [(shell.directory, "a virtfs shell") for shell in running()]
+    return [(mount.directory, "a mount") for mount in visible()]
 
 
 def _options(parser: argparse.ArgumentParser) -> list[Candidate]:

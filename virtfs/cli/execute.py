@@ -71,6 +71,10 @@ def find(interface: str) -> Path:
     if len(having) > 1:
         paths = " or ".join(f"{directory}/{name}" for directory in having)
         raise VirtError(errno.EINVAL, f"exec: several mounts have {name}: give a path, {paths}")
+    if not all_mounts:
+        from virtfs.cli.mounts import NO_MOUNT
+
+        raise VirtError(errno.ENXIO, f"exec: {NO_MOUNT}")
     if not having:
         raise VirtError(errno.ENXIO, f"exec: no virtfs mount has {name}")
     return _checked(Path(having[0], name))

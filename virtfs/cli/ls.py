@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from virtfs.cli.columns import cut, host_of, short, state_of, table
-from virtfs.cli.mounts import Answer, ask, chosen, read, say, visible
+from virtfs.cli.mounts import NO_MOUNT, Answer, ask, chosen, read, say, visible
 from virtfs.cli.rates import Object, rates_of
+from virtfs.cli.surroundings import complain
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import one_line, quoted
 from virtfs.fuse.mounttable import Mounted, resolve
@@ -33,6 +34,8 @@ def ls(directory: str | None, as_json: bool) -> int:
     if as_json:
         say(json.dumps({"mounts": seen}, ensure_ascii=False) + "\n")
     else:
+        if not seen:
+            complain("virtfs", NO_MOUNT)
         width = shutil.get_terminal_size((80, 24)).columns
         say("\n".join("".join(f"{line}\n" for line in lines(one, width)) for one in seen))
     return int(any(one.error is not None and one.error.errno == errno.ETIMEDOUT for one in answers))

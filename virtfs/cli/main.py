@@ -54,9 +54,12 @@ own, and exit with the status of CMD. $VIRTFS is the mount point, and so is the 
 After --, CMD keeps the working directory of the caller, as in `virtfs shell -- pytest`.
 Does not need root; for root, no user namespace is created. When CMD exits, all processes in the
 namespaces end. With --net, the namespaces reach what the caller reaches, through passt(1).
+With --join, for a second window, CMD runs in the namespaces of your virtfs shell that already runs,
+and ends with it. If several run, choose one with -d and its $VIRTFS.
 
   virtfs shell sh -c 'echo create 3 up >ctl; cat ifconfig'
   virtfs shell --net -- curl https://example.org
+  virtfs shell --join virtfs top
 """
 _LS = """\
 List the mounts that you can see, with their interfaces, bridges and cables. RX/S and TX/S are frames
@@ -122,8 +125,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words, command = _split(words)
     parser = _parser()
     given = parser.parse_args(_with_line_apart(words))
+    if given.verb == "exec" and given.interface is None:
+        given.parser.error("name the interface before --, as in `virtfs exec 3 -- CMD`")
     if given.verb == "exec" and (given.stray or not command):
-        parser.error("put the command after --, as in `virtfs exec 3 -- CMD`")
+        given.parser.error("put the command after --, as in `virtfs exec 3 -- CMD`")
+    if given.verb == "shell" and given.directory and not given.join:
+        given.parser.error("-d chooses the shell for --join")
     try:
         match given.verb:
             case "mount":
@@ -160,11 +167,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
                 return execute(given.interface, command, number=given.fd, header=given.vnet_hdr, tun=given.tun)
             case _:
+                # Some versions of Python keep the "--" in the command, others do not.
+                apart = given.command[:1] == ["--"] or words[: len(words) - len(given.command)][-1:] == ["--"]
+                command = given.command[1:] if given.command[:1] == ["--"] else given.command
+                if given.join:
+                    from virtfs.cli.shell_join import join
+
+                    return join(given.directory, command, stay=apart)
                 from virtfs.cli.shell import shell
 
-                # Some versions of Python keep the "--" in the command, others do not.
-                apart = words[2 if given.net else 1 :][:1] == ["--"]
-                command = given.command[1:] if given.command[:1] == ["--"] else given.command
                 return shell(command, stay=apart, net=given.net)
     except OSError as e:
         sentence = e.strerror if isinstance(e, VirtError) else sentence_of(e)
@@ -258,14 +269,19 @@ def _parser() -> argparse.ArgumentParser:
         description=_EXEC,
         formatter_class=raw,
     )
-    one.add_argument("interface", metavar="N", help="number of the interface, or path of its directory")
+    one.set_defaults(parser=one)
+    one.add_argument("interface", metavar="N", nargs="?", help="number of the interface, or path of its directory")
     one.add_argument("stray", nargs="*", help=argparse.SUPPRESS)
     one.add_argument("--fd", type=int, default=3, help="number of the descriptor (3)")
     one.add_argument("--vnet-hdr", action="store_true", help="precede each frame with a struct virtio_net_hdr")
     one.add_argument("--tun", action="store_true", help="let CMD attach to the tap through /dev/net/tun")
 
     one = verbs.add_parser("shell", help="run a shell in a private virtfs", description=_SHELL, formatter_class=raw)
-    one.add_argument("--net", action="store_true", help="connect it to the Internet through passt(1)")
+    one.set_defaults(parser=one)
+    form = one.add_mutually_exclusive_group()
+    form.add_argument("--net", action="store_true", help="connect it to the Internet through passt(1)")
+    form.add_argument("--join", action="store_true", help="enter your virtfs shell that already runs")
+    one.add_argument("-d", dest="directory", metavar="DIR", help="with --join: $VIRTFS of the shell to enter")
     one.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER)
 
     one = verbs.add_parser("ls", help="list mounts and interfaces", description=_LS, formatter_class=raw)

@@ -21,6 +21,9 @@ from virtfs.core.quoting import quoted
 from virtfs.fuse.hanging import STOPPED, Child, stopped_servers
 from virtfs.fuse.mounttable import Mounted, mounts, resolve
 
+NO_MOUNT = (
+    "there is no virtfs mount: make one with virtfs mount DIR, or enter your virtfs shell with virtfs shell --join"
+)
 PATIENCE = 5.0  # seconds to wait for a mount's answer; a loaded machine may need more than 1 s
 
 Work = Callable[[str], bytes]
@@ -53,7 +56,7 @@ def chosen(directory: str | None) -> str:
     if inside:
         return max(inside, key=len)
     if not seen:
-        raise VirtError(errno.ENOENT, "there is no virtfs mount: make one with virtfs mount DIR")
+        raise VirtError(errno.ENOENT, NO_MOUNT)
     if len(seen) > 1:
         raise VirtError(errno.EINVAL, f"there are several mounts: choose one with -d: {', '.join(seen)}")
     return seen[0]

@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     channel = socket.socket(fileno=int(net)) if net else None
     if channel:
         channel.set_inheritable(False)
-    os.environ["PATH"] = _with_sbin(os.environ.get("PATH", os.defpath))
+    os.environ["PATH"] = with_sbin(os.environ.get("PATH", os.defpath))
     try:
         cover_run(names=bool(names))
     except OSError as e:
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
     return status
 
 
-def _with_sbin(path: str) -> str:
+def with_sbin(path: str) -> str:
     """Return `path`, a value of $PATH, with the sbin directories and the directory of `virtfs` appended.
 
     Directories that `path` already contains are not appended again.

@@ -19,7 +19,10 @@ Key = tuple[str, int]  # an Interface.key
 PLOT_MIN = 10  # cells
 _NAME_MAX = 24  # cells
 _HEIGHT = 3  # lines of a plot on the page of one interface
-_NO_MOUNT = "there is no virtfs mount: make one with virtfs mount DIR"
+_NO_MOUNT = (
+    "there is no virtfs mount: make one with virtfs mount DIR,",
+    "or enter your virtfs shell with virtfs shell --join",
+)
 _NO_INTERFACE = "there is no interface: make one with virtfs ctl create 3 up"
 
 HELP: Final = (
@@ -194,7 +197,7 @@ class View:
         shown = range(self._first, min(self._first + self._room, len(rows)))
         body = [self._row(rows[i], names[i], layout, i == at) for i in shown]
         if not rows and (not mounts or len(troubles) < len(mounts)):
-            body.append(Line(_NO_INTERFACE if mounts else _NO_MOUNT))
+            body = [Line(text) for text in ((_NO_INTERFACE,) if mounts else _NO_MOUNT)[: self._room]]
         return [*head, *body, *[Line("")] * (self._room - len(body)), *foot]
 
     def _title(self, rows: Sequence[Interface], mounts: Sequence[str]) -> str:

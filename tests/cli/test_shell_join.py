@@ -1,0 +1,118 @@
+"""`virtfs shell --join`: a second window on a laboratory, as an ordinary user and as root."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from harness.running import VIRTFS, run, terminal
+from harness.users import HIS_VIRTFS, MANY_IDS, ONE_ID
+
+# Without other processes, the test sees no shells of other tests.
+ALONE = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
+# `start NAME` starts a shell and stores its mount point in $NAME. The shells run until a program opens the FIFO `end`.
+FIRST = """
+virtfs() { %s "$@"; }
+start() {
+    mkfifo "$1"
+    virtfs shell sh -c "echo create 3 up >ctl; echo \\$VIRTFS >$HOME/$1; cat $HOME/end" &
+    read -r "$1" <"$1"
+}
+cd; mkfifo end
+"""
+USERS = pytest.mark.parametrize("user", [ONE_ID, []], ids=["one id", "root"])
+
+
+def joining(user: list[str], tmp_path: Path, text: str) -> list[str]:
+    """Run a bash script with the function `start`, and return the lines that it prints."""
+    first = FIRST % " ".join(HIS_VIRTFS if user else VIRTFS)
+    done = run([*ALONE, *(user or ["env", f"HOME={tmp_path}"]), "bash", "-euc", f"{first}\n{text}"], 55)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+@USERS
+def test_a_second_window_has_the_same_laboratory(user: list[str], tmp_path: Path) -> None:
+    before, after, here, status, refused = joining(
+        user,
+        tmp_path,
+        """
+        start a
+        virtfs shell --join sh -c 'id -u; pwd; ip -o link show tap3 | cut -d: -f2; echo 1400 >virt3/mtu' | xargs
+        virtfs shell --join sh -c 'cat $VIRTFS/virt3/mtu'
+        virtfs shell --join -- pwd
+        virtfs shell --join -d "$a" sh -c 'exit 7' || echo $?
+        virtfs shell --join -d /nowhere true 2>&1 || :
+        : >end; wait
+        """,
+    )
+    assert before.split()[0] == "0"
+    assert before.split()[2] == "tap3"
+    assert Path(before.split()[1]).name.startswith("virtfs-")
+    assert after == "1400"
+    assert here == ("/mnt/home" if user else str(tmp_path))
+    assert status == "7"
+    assert refused == 'virtfs: no virtfs shell of this user has the mount "/nowhere"'
+
+
+def test_what_joined_ends_with_the_shell(tmp_path: Path) -> None:
+    (status,) = joining(
+        ONE_ID,
+        tmp_path,
+        """
+        start a
+        mkfifo joined
+        (virtfs shell --join sh -c "echo >$HOME/joined; exec sleep 1000" 2>/dev/null || echo $?) &
+        cat joined >/dev/null
+        : >end; wait
+        """,
+    )
+    assert status == str(128 + signal.SIGKILL)
+
+
+def test_none_or_several(tmp_path: Path) -> None:
+    none, nobody, several, one = joining(
+        MANY_IDS,
+        tmp_path,
+        """
+        virtfs shell --join true 2>&1 || :
+        virtfs ls 2>&1
+        start a; start b
+        virtfs shell --join true 2>&1 || :
+        virtfs shell --join -d "$b" sh -c "echo \\$VIRTFS $b"
+        : >end; wait
+        """,
+    )
+    assert none == "virtfs: no virtfs shell of this user runs: start one with virtfs shell"
+    assert nobody.endswith("or enter your virtfs shell with virtfs shell --join")
+    assert several.startswith("virtfs: several virtfs shells run: choose one by its $VIRTFS with -d: ")
+    assert len(set(one.split())) == 1
+    assert one.split()[0] in several
+
+
+def test_the_shell_of_another_user_is_not_seen(tmp_path: Path) -> None:
+    (said,) = joining(
+        [],
+        tmp_path,
+        "start a; setpriv --reuid=1 --regid=1 --clear-groups -- "
+        f"{' '.join(VIRTFS)} shell --join true 2>&1 || :; : >end; wait",
+    )
+    assert said == "virtfs: no virtfs shell of this user runs: start one with virtfs shell"
+
+
+def test_job_control_works(tmp_path: Path) -> None:
+    """Ctrl-C ends the command in the joined shell, and neither shell."""
+    program = " ".join(VIRTFS)
+    with terminal([*ALONE, "env", f"HOME={tmp_path}", "bash", "--norc", "--noediting"]) as outer:
+        outer.expect("ready> ")
+        outer.type(f"{program} shell sleep 1000 &\n")
+        outer.expect("ready> ")
+        outer.type(f"until {program} shell --join true 2>/dev/null; do :; done; {program} shell --join bash --norc\n")
+        outer.expect("ready> ")
+        outer.type("echo create 3 up >ctl; cat virt3/wait/reader\n")
+        outer.type("\x03")
+        outer.expect("ready> ")
+        outer.type("echo status=$?; exit 5\n")
+        outer.expect("status=130")
+        outer.expect("ready> ")
+        outer.type("echo left=$?\n")
+        outer.expect("left=5")

@@ -1,0 +1,110 @@
+"""`virtfs shell --join`: run a command in the namespaces of a `virtfs shell` that already runs, in another window.
+
+nsenter(1) enters the namespaces of process 1 (shell_init.py). The command ends with that shell: the kernel kills all
+processes of a pid namespace when its process 1 exits.
+"""
+
+import errno
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from virtfs.cli.shell_init import with_sbin
+from virtfs.core.errors import VirtError
+from virtfs.core.quoting import quoted
+from virtfs.fuse.mounttable import parse
+
+# The text of the program of process 1 (shell.py) that tells it from other processes.
+MARK = "from virtfs.cli.shell_init import main"
+# This program runs in the namespaces. nsenter(1) has changed the working directory to the root, and this process blocks
+# signals that the command must get.
+_INSIDE = """\
+import os, shutil, signal, sys
+directory, *command = sys.argv[1:]
+for number in (signal.SIGPIPE, signal.SIGXFSZ):
+    signal.signal(number, signal.SIG_DFL)
+try:
+    os.chdir(directory)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.execvp(command[0], command)
+except OSError as e:
+    name = directory if e.filename == directory else command[0]
+    print(f'virtfs: "{name}": {e.strerror}', file=sys.stderr)
+    sys.exit(127 if e.errno == 2 else 126)
+"""
+_NAMESPACES = ("user", "mnt", "net", "pid")
+
+
+class Running(NamedTuple):
+    """A `virtfs shell` of this user. pid: its process 1. directory: its mount point."""
+
+    pid: int
+    directory: str
+
+
+def running() -> list[Running]:
+    """Return the shells of this user whose mounts are ready, sorted by mount point."""
+    found = []
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError, ValueError):  # the process has ended, or belongs to another user
+            process = Path("/proc", name)
+            words = (process / "cmdline").read_bytes().decode(errors="surrogateescape").split("\0")
+            program = next((at for at, word in enumerate(words) if MARK in word), -1)
+            if program < 0 or process.stat().st_uid != os.geteuid() or not _is_first(process):
+                continue
+            directory = words[program + 2]  # after the directory of the package
+            mounted = parse((process / "mountinfo").read_bytes())
+            if any(mount.virtfs and mount.directory == os.path.realpath(directory) for mount in mounted):
+                found.append(Running(int(name), directory))
+    return sorted(found, key=lambda shell: shell.directory)
+
+
+def _is_first(process: Path) -> bool:
+    """Return whether a process is process 1 of its pid namespace (proc_pid_status(5), NSpid)."""
+    _, _, rest = (process / "status").read_text().partition("NSpid:")
+    return rest.split("\n", 1)[0].split()[-1] == "1"
+
+
+def join(directory: str | None, command: list[str], stay: bool = False) -> int:
+    """Replace this process with a command, or $SHELL, in the namespaces of a running shell.
+
+    directory: the mount point of the shell, or None for the only shell. stay: as in shell().
+    VirtError: ENOENT, no such shell runs; EINVAL, several shells run; ENOSYS, nsenter(1) is not installed.
+    """
+    shell = _chosen(directory)
+    command = command or [os.environ.get("SHELL") or "/bin/sh"]
+    if "/" in command[0]:
+        command = [os.path.abspath(command[0]), *command[1:]]
+    own = Path("/proc/self/ns")
+    other = Path(f"/proc/{shell.pid}/ns")
+    spaces = [name for name in _NAMESPACES if (own / name).stat().st_ino != (other / name).stat().st_ino]
+    # The ids of the caller are mapped to 0 (usermap.py). setgroups(2) may be denied, so nsenter(1) must not call it.
+    options = ["--preserve-credentials", *(f"--{'mount' if name == 'mnt' else name}" for name in spaces)]
+    os.environ["VIRTFS"] = shell.directory
+    os.environ["PATH"] = with_sbin(os.environ.get("PATH", os.defpath))
+    inside = [sys.executable, "-I", "-S", "-c", _INSIDE, os.getcwd() if stay else shell.directory, *command]
+    # As in shell(), Ctrl-C ends only the command. The command gets SIGHUP if nsenter(1) ends before it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGQUIT])
+    words = ["nsenter", "--target", str(shell.pid), *options, "setpriv", "--pdeathsig", "HUP", *inside]
+    try:
+        os.execvp(words[0], words)
+    except FileNotFoundError:
+        raise VirtError(errno.ENOSYS, "there is no nsenter(1): install util-linux") from None
+
+
+def _chosen(directory: str | None) -> Running:
+    shells = running()
+    if directory is not None:
+        wanted = os.path.abspath(directory)
+        shells = [shell for shell in shells if shell.directory == wanted]
+        if not shells:
+            raise VirtError(errno.ENOENT, f"no virtfs shell of this user has the mount {quoted(directory)}")
+    if not shells:
+        raise VirtError(errno.ENOENT, "no virtfs shell of this user runs: start one with virtfs shell")
+    if len(shells) > 1:
+        them = ", ".join(shell.directory for shell in shells)
+        raise VirtError(errno.EINVAL, f"several virtfs shells run: choose one by its $VIRTFS with -d: {them}")
+    return shells[0]

@@ -24,7 +24,7 @@ from virtfs.client import events as sync_events
 from virtfs.client.events import Event
 from virtfs.client.folder import named
 from virtfs.client.mount import Mount
-from virtfs.client.port import FLAGS, ROOM, Mode, Opened
+from virtfs.client.port import ROOM, Mode, Opened, flags_of
 from virtfs.client.virt import Condition, Virt
 
 __all__ = ["Events", "Port", "events", "open", "wait"]
@@ -126,7 +126,7 @@ def open(virt: "Virt | str | os.PathLike[str]", mode: Mode = "rw") -> Port:
 
     `async with` raises OSError: EBUSY, another program receives frames; EACCES, permission denied.
     """
-    return Port(virt.path / "frame" if isinstance(virt, Virt) else Path(virt), FLAGS[mode])
+    return Port(virt.path / "frame" if isinstance(virt, Virt) else Path(virt), flags_of(mode))
 
 
 def events(net: Mount) -> Events:

@@ -5,6 +5,7 @@
  *     ./responder 3 10.0.3.2 &
  *     echo virt3 inet 10.0.3.1/24 >/mnt/virt/ctl
  *     ping -c 3 10.0.3.2
+ *     virtfs exec 3 -- ./responder fd=3 10.0.3.2      # instead of the second line: on the tap itself
  *
  * One read(2) receives one frame, one write(2) sends one; the rest is RFC 826 (ARP), 791 (IP) and 792 (ICMP).
  */
@@ -78,25 +79,33 @@ main(int argc, char *argv[])
 {
 	static unsigned char frame[VIRTIF_FRAME_MAX];
 	unsigned char mac[6] = {0xb2, 0x0a, 0, 0x0b, 0x0e, 0}, ip[4];
-	int num, error;
+	int num, error, fd;
 	ssize_t length;
 
 	if (argc != 3 || inet_pton(AF_INET, argv[2], ip) != 1) {
-		fprintf(stderr, "usage: responder NUMBER ADDRESS\n");
+		fprintf(stderr, "usage: responder NUMBER|fd=N ADDRESS\n");
 		return 2;
 	}
-	num = atoi(argv[1]);
-	mac[5] = (unsigned char)num;
-	if ((error = rump_pub_virtif_create(num)) != 0) {
-		fprintf(stderr, "responder: virt%d: %s\n", num, strerror(error));
-		return 1;
+	if (sscanf(argv[1], "fd=%d", &num) == 1) { /* the descriptor of a tap, from virtfs exec */
+		fd = num;
+	} else {
+		num = atoi(argv[1]);
+		if ((error = rump_pub_virtif_create(num)) != 0) {
+			fprintf(stderr, "responder: virt%d: %s%s\n", num, strerror(error),
+			    error == EBUSY ? " (after virtfs exec, give fd=3 instead of the number)" : "");
+			return 1;
+		}
+		fd = virtif_fd(num);
 	}
-	while ((length = read(virtif_fd(num), frame, sizeof(frame))) > 0) {
+	mac[5] = (unsigned char)num;
+	while ((length = read(fd, frame, sizeof(frame))) > 0) {
 		size_t size = answer(frame, (size_t)length, mac, ip);
 
-		if (size && write(virtif_fd(num), frame, size) == -1)
+		if (size && write(fd, frame, size) == -1)
 			break;
 	}
-	fprintf(stderr, "responder: virt%d: %s\n", num, strerror(errno));
+	/* The kernel's errors for a tap that is gone are EFAULT for a read(2) that waits, and then EBADFD. */
+	fprintf(stderr, "responder: %s%s: %s\n", argv[1][0] == 'f' ? "" : "virt", argv[1],
+	    errno == EFAULT ? "the tap is gone" : strerror(errno));
 	return 1;
 }

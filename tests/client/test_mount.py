@@ -83,15 +83,20 @@ def test_interfaces_are_a_collection(net: virtfs.Mount) -> None:
     assert v != w
     assert len({v, net[30]}) == 1
     assert (3 in net, 4 in net, "virt4" in net) == (False, True, False)
-    with pytest.raises(KeyError):
-        net[3]
+    for kind in (KeyError, FileNotFoundError):
+        with pytest.raises(kind, match="no such interface: '.*/virt3'"):
+            net[3]
     net.destroy(v)
     net.destroy("virt4")
     assert len(net) == 0
     with fails(errno.ENXIO, "virt30"):
         net.destroy(30)
-    with pytest.raises(KeyError):
-        net.ensure(3).stats["wobble"]
+    for kind in (KeyError, FileNotFoundError):
+        with pytest.raises(kind, match="no such counter: '.*/stats/wobble'"):
+            net.ensure(3).stats["wobble"]
+    for opening in (net[3].open, net[3].stream, net[3].hex):
+        with pytest.raises(ValueError, match="mode 'q' is not"):
+            opening("q")  # type: ignore[arg-type]
 
 
 def test_the_lowest_free_number(mount: Mount, net: virtfs.Mount) -> None:

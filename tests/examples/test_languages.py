@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness import compiled
-from harness.places import DIR
+from harness.places import DIR, finished
 from harness.serving import Mount, Virt
 from harness.waiting import until
 
@@ -60,6 +60,21 @@ def test_a_responder(virt: Virt, tmp_path: Path, language: str) -> None:
     assert "ost is down" in responder.stderr.read()
     usage = virt.mount.start(str(tmp_path / "responder"), stderr=subprocess.PIPE)
     assert usage.wait(10) == 2
+
+
+def test_the_responder_on_the_tap_itself(virt: Virt, tmp_path: Path) -> None:
+    program = tmp_path / "responder"
+    build("c", EXAMPLES / _SOURCE["c"], program)
+    virt.set(f"inet 10.3.{virt.unit}.1/24")
+    address = f"10.3.{virt.unit}.2"
+    command = ("virtfs", "exec", f"{DIR}/{virt.name}", "--", str(program))
+    responder = virt.mount.fork(*command, "fd=3", address, stderr=subprocess.PIPE)
+    until(lambda: " fd " in virt.read("clients"), "the responder has the tap")
+    virt.mount.sh(f"ping -q -c2 -i0.02 -w5 {address}")
+    number = virt.mount.start(str(program), str(virt.unit), address, stderr=subprocess.PIPE)
+    assert "give fd=3 instead of the number" in finished(number)[1]
+    virt.mount.ctl(f"destroy {virt.unit}")
+    assert finished(responder)[1] == "responder: fd=3: the tap is gone\n"
 
 
 def test_the_functions_of_the_header(mount: Mount, tmp_path: Path) -> None:

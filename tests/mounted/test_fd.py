@@ -234,6 +234,32 @@ def test_an_end_with_a_holder(virts: Virts) -> None:
         loan.close()
 
 
+@pytest.mark.parametrize("request_", [{}, PLAIN, {"lend": True}], ids=["header", "plain", "lend"])
+def test_right_after_its_holder(virt: Virt, request_: dict[str, Any]) -> None:
+    """What needs the tap waits until virtfs has taken it back, instead of failing with EBUSY."""
+    for _ in range(3):
+        Loan(virt, request_).close()
+        virt.open().close()
+        Loan(virt, request_).close()
+        virt.set("impair delay 1ms")
+        virt.set("-impair")
+        Loan(virt, request_).close()
+    returned(virt)
+
+
+def test_a_read_that_waits_ends_with_the_interface(virts: Virts) -> None:
+    """The errors are those of the kernel: EFAULT for a read that waits, EBADFD afterwards (drivers/net/tun.c)."""
+    virt = virts()
+    loan = Loan(virt)
+    waiting = loan.process.begin(os.read, loan.tap, 2048)
+    virt.mount.ctl(f"destroy {virt.unit}")
+    with pytest.raises(OSError, match=r"Bad address|bad state"):
+        waiting.result()
+    with fails(errno.EBADFD):
+        loan.read()
+    loan.close()
+
+
 def test_a_tap_deleted_under_its_holder(virt: Virt) -> None:
     loan = Loan(virt)
     virt.mount.ip(f"link del {virt.tap}")

@@ -126,6 +126,31 @@ def test_two_workers_without_root(pytester: pytest.Pytester) -> None:
     assert property.get("value") == str(path)
 
 
+_TEARDOWN = """
+    import pytest
+
+    @pytest.fixture
+    def checked(virt):
+        yield
+        with virt.open() as port:
+            port.send(bytes(12) + bytes.fromhex("88b5") + b"the last frame")
+        pytest.fail("at the end")
+
+    def test_right(checked):
+        pass
+"""
+
+
+def test_a_failing_teardown_leaves_captures(pytester: pytest.Pytester, elsewhere: Place) -> None:
+    """The interface and, after the last test, the mount have ended when pytest reports it."""
+    pytester.makepyfile(_TEARDOWN)
+    result = pytester.run(*elsewhere.command(*command(pytester, "--virtfs-captures=kept")), timeout=50)
+    result.assert_outcomes(passed=1, errors=1)
+    (path,) = (pytester.path / "kept").glob("[!.]*")
+    assert b"the last frame" in path.read_bytes()
+    result.stdout.fnmatch_lines(["*= virtfs: last frames of failed tests =*", str(path)])
+
+
 _WAITING = """
     import time
 
@@ -165,6 +190,16 @@ def test_without_root_it_says_what_to_do(pytester: pytest.Pytester, elsewhere: P
     result = pytester.run(*elsewhere.command(*_USER, *command(pytester)), timeout=50)
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["interfaces need root: run the tests with `virtfs shell -- pytest`"])
+
+
+def test_root_without_capabilities_is_told_which(pytester: pytest.Pytester, elsewhere: Place) -> None:
+    pytester.makepyfile(_LIGHT)
+    bounded = ["setpriv", "--bounding-set=-net_admin,-sys_admin", "--inh-caps=-all", "--"]
+    result = pytester.run(*elsewhere.command(*bounded, *command(pytester)), timeout=50)
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        ["root lacks CAP_NET_ADMIN and CAP_SYS_ADMIN here, *--cap-add NET_ADMIN --cap-add SYS_*"]
+    )
 
 
 def test_the_names_of_captures() -> None:

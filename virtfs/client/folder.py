@@ -6,6 +6,10 @@ from pathlib import Path
 _ROOM = 65536  # bytes; a read that returns fewer has reached the end of a text
 
 
+class Missing(FileNotFoundError, KeyError):
+    """No interface or counter has this name. It is an OSError as all errors of files, and a KeyError as in a dict."""
+
+
 class Folder:
     """A directory of a mount.
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, Unpack, cast
 from virtfs.client import lines
 from virtfs.client.bridge import Bridge
 from virtfs.client.events import Events
-from virtfs.client.folder import Folder
+from virtfs.client.folder import Folder, Missing
 from virtfs.client.lines import BridgeVerbs, Impairment, VirtVerbs
 from virtfs.client.port import Opened
 from virtfs.client.values import Value
@@ -116,14 +116,14 @@ class Mount(Folder):
     # Interfaces
 
     def __getitem__(self, number: int) -> Virt:
-        """Return an interface. KeyError: there is none with this number.
+        """Return an interface. KeyError, which is also a FileNotFoundError: there is none with this number.
 
         >>> net[3].name
         'virt3'
         """
         virt = Virt(self.path, number)
         if not virt.path.exists():
-            raise KeyError(number)
+            raise Missing(errno.ENOENT, "no such interface", str(virt.path))
         return virt
 
     def __contains__(self, number: object) -> bool:

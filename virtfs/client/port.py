@@ -17,6 +17,13 @@ FLAGS: Final[dict[Mode, int]] = {"r": os.O_RDONLY, "w": os.O_WRONLY, "rw": os.O_
 O = TypeVar("O", bound="Opened")  # noqa: E741
 
 
+def flags_of(mode: Mode) -> int:
+    """Return the flags for open(2). ValueError: the mode is none of "r", "w" and "rw"."""
+    if mode not in FLAGS:
+        raise ValueError(f'mode {mode!r} is not "r", "w" or "rw"')
+    return FLAGS[mode]
+
+
 class Opened:
     """An open file of a mount: a descriptor that is closed at the end of a `with` statement.
 
@@ -96,8 +103,11 @@ class Port(Opened):
     __slots__ = ()
 
     def __init__(self, path: "str | os.PathLike[str]", mode: Mode = "rw") -> None:
-        """Open a file of frames. OSError: EBUSY, another program has it open; EACCES, permission denied."""
-        super().__init__(path, FLAGS[mode])
+        """Open a file of frames.
+
+        OSError: EBUSY, another program has it open; EACCES, permission denied. ValueError: there is no such mode.
+        """
+        super().__init__(path, flags_of(mode))
 
     def send(self, frame: "bytes | bytearray | memoryview") -> None:
         """Send a frame, which begins with its Ethernet header and has no FCS at its end. Never waits.

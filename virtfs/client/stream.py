@@ -8,7 +8,7 @@ from pathlib import Path
 
 from virtfs.client import waiting
 from virtfs.client.folder import explained
-from virtfs.client.port import FLAGS, Mode, Opened
+from virtfs.client.port import Mode, Opened, flags_of
 from virtfs.core.framestream import PREFIX
 
 _ROOM = 1 << 18  # bytes: room for four of the longest records, or for 170 records of 1518 bytes
@@ -28,8 +28,8 @@ class Stream(Opened):
     __slots__ = ("_begun", "_top")
 
     def __init__(self, path: "str | os.PathLike[str]", top: Path, mode: Mode = "rw") -> None:
-        """Open the file. top: the mount point. OSError: as for Port."""
-        super().__init__(path, FLAGS[mode])
+        """Open the file. top: the mount point. Errors: as for Port."""
+        super().__init__(path, flags_of(mode))
         self._top = top
         self._begun = b""  # the first part of a record that has not been read completely
 

@@ -1,5 +1,6 @@
 """Virt: an interface, as an object whose attributes are the files below virtN."""
 
+import errno
 import io
 import os
 from collections.abc import Iterator, Mapping
@@ -8,9 +9,9 @@ from pathlib import Path
 from typing import BinaryIO, Final, Literal, Unpack
 
 from virtfs.client import lines, native, waiting
-from virtfs.client.folder import Folder, explained
+from virtfs.client.folder import Folder, Missing, explained
 from virtfs.client.lines import VirtVerbs
-from virtfs.client.port import Mode, Opened, Port
+from virtfs.client.port import Mode, Opened, Port, flags_of
 from virtfs.client.stream import Stream
 from virtfs.client.values import Setting, Value, size, switch
 from virtfs.client.values import lines as lines_of
@@ -67,6 +68,8 @@ class Host(Folder):
 class Stats(Folder, Mapping[str, int]):
     """The counters of an interface, by the names of the files in stats/.
 
+    KeyError: there is no such counter. It is also a FileNotFoundError, as if the file itself had been opened.
+
     >>> v.stats["tx_frames"]
     0
     >>> "rx_dropped" in v.stats, len(v.stats) > 8
@@ -82,7 +85,7 @@ class Stats(Folder, Mapping[str, int]):
             return int(self.read(name))
         except FileNotFoundError:
             if self.path.exists():
-                raise KeyError(name) from None
+                raise Missing(errno.ENOENT, "no such counter", str(self.path / name)) from None
             raise
 
     def __iter__(self) -> Iterator[str]:
@@ -267,7 +270,8 @@ class Virt(Folder):
     def open(self, mode: Mode = "rw") -> Port:
         """Open `frame`, to send and receive one frame with each call.
 
-        mode: "r", "w" or "rw". OSError: EBUSY, another program receives frames; EACCES, permission denied.
+        mode: "r", "w" or "rw"; another raises ValueError. OSError: EBUSY, another program receives frames; EACCES,
+        permission denied; ENOENT, the interface is destroyed.
 
         >>> with v.open() as port:
         ...     port.send(frame)
@@ -297,11 +301,14 @@ class Virt(Folder):
     def hex(self, mode: Mode = "rw") -> io.FileIO:
         r"""Open `hex` as an unbuffered file. Each line is a frame in hexadecimal digits.
 
+        mode: as for open().
+
         >>> with v.hex() as file:
         ...     file.write(f"{frame.hex()}\n".encode()) > 0
         True
         """
-        return io.FileIO(self.path / "hex", {"r": "r", "w": "w", "rw": "r+"}[mode], opener=_as_it_is)
+        flags_of(mode)
+        return io.FileIO(self.path / "hex", "r+" if mode == "rw" else mode, opener=_as_it_is)
 
     def capture(self) -> io.FileIO:
         """Open a live capture as an unbuffered pcapng file. It contains all later frames in both directions.

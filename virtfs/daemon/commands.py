@@ -42,6 +42,7 @@ from virtfs.daemon.state import State
 from virtfs.daemon.virt_checks import VirtChecks
 from virtfs.daemon.virt_verbs import VirtVerbs
 from virtfs.files.events import Events
+from virtfs.files.frame import TapReturning
 from virtfs.files.text import Turn
 from virtfs.files.tree import Reports, Tree
 from virtfs.forward.recorder import Mark
@@ -152,16 +153,23 @@ class Commands:
             if of is None and line.text.split(maxsplit=1)[0] == "retry":
                 await self._retry(line.text, user)
                 return
-            async with self.lock:
-                if of is None:
-                    await self.run_line(line.text, user)
-                else:
-                    await self._run_verbs(of, line.text, user)
+            try:
+                await self._run_one(of, line, user)
+            except TapReturning as returning:  # the line has changed nothing
+                await returning.regained()
+                await self._run_one(of, line, user)
         except (OSError, MemoryError) as failure:
             script.forget()
             refusal = refused(failure)
             located = line.locate(VirtError(refusal.errno, f"{quoted(line.text.strip())}: {refusal.strerror}"))
             raise self._errors.remember(located, user) from None
+
+    async def _run_one(self, of: Virt | Bridge | None, line: Line, user: User) -> None:
+        async with self.lock:
+            if of is None:
+                await self.run_line(line.text, user)
+            else:
+                await self._run_verbs(of, line.text, user)
 
     async def _retry(self, text: str, user: User) -> None:
         """Retry the failed lines of the state file. The caller must not hold the lock, since each line takes it."""

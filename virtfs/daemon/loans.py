@@ -25,7 +25,7 @@ from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.taps import Found, find, put_back
 from virtfs.files.fd import Held
-from virtfs.files.frame import Holder
+from virtfs.files.frame import Holder, TapReturning
 from virtfs.forward.tasks import LONGEST
 from virtfs.forward.wire_out import Given
 from virtfs.host.bpf import REJECT_ALL
@@ -75,26 +75,35 @@ class Loans:
         self._lock = lock
         self._all: dict[Interface, Loan] = {}
 
-    async def give(self, interface: Interface, request: Request, peer: Peer) -> Loan:
+    async def give(self, interface: Interface, request: Request, peer: Peer, ended: Callable[[], bool]) -> Loan:
         """Lend the tap to a program. The caller must then send the descriptor to the program, unless Loan.way is AWAY.
 
+        ended: returns whether the program has closed its connection.
         VirtError: ENXIO, the interface is gone; EACCES, EPERM, the user lacks permission; EBUSY, another program is
         reading the interface or holds its tap, or the interface has a cable or an impairment; EOPNOTSUPP, the tap has
         several queues. After an error, nothing has changed.
         """
         way = Given.AWAY if request.lend else Given.SHARED if request.header else Given.PLAIN
-        holder = Holder(peer.pid, peer.uid, alone=way is Given.AWAY)
+        holder = Holder(peer.pid, peer.uid, way is Given.AWAY, ended)
+        try:
+            return await self._give(interface, request, way, holder, peer)
+        except TapReturning as refusal:
+            await refusal.regained()
+            return await self._give(interface, request, way, holder, peer)
+
+    async def _give(self, interface: Interface, request: Request, way: Given, holder: Holder, peer: Peer) -> Loan:
         async with self._lock:
             self._check(interface, peer)
             seats, wire = interface.ports.frame.seats, interface.wire
             seats.give(interface.virt.name, holder, rx=wire.readers > seats.readers)
-            wire.opened()
+            wire.opened(coming=True)
             with trio.CancelScope(shield=True):
                 try:
                     loan = await self._part(interface, request, way, peer)
                 except BaseException:
                     self._leave(interface)
                     raise
+            wire.arrived()
         return loan
 
     def _check(self, interface: Interface, peer: Peer) -> None:

@@ -4,7 +4,9 @@ import errno
 import select
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+import trio
 
 from virtfs.core.bytestext import to_bytes
 from virtfs.core.errors import VirtError
@@ -16,6 +18,17 @@ from virtfs.forward.wire import HEADROOM, Wire
 
 TAPGIFNAME = 0x80286500  # ioctl of NetBSD's tap(4): _IOR('e', 0, struct ifreq)
 IFNAMSIZ = 16
+# Seconds to wait until virtfs has the tap of a program that has ended. It takes 20 ms, and half a second if a process
+# keeps a copy of the descriptor.
+PATIENCE: Final = 2.0
+
+
+class TapReturning(VirtError):
+    """EBUSY: the program that had the tap has ended; virtfs is taking the tap back. Await regained(), then retry."""
+
+    def __init__(self, sentence: str, seats: "Seats") -> None:
+        super().__init__(errno.EBUSY, sentence)
+        self.regained = seats.regained
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +36,25 @@ class Holder:
     """A program that has the tap, through the file `fd`.
 
     alone: whether virtfs is detached from the tap while the program has it. If so, no other program can write.
+    ended: returns whether the program has closed its connection, so that virtfs takes the tap back.
     """
 
     pid: int
     uid: Uid
     alone: bool
+    ended: Callable[[], bool]
 
 
 class Seats:
     """Counts the opens of frame, hex and stream of one interface, and refuses opens that `exclusive` forbids."""
 
-    __slots__ = ("holder", "readers", "writers")
+    __slots__ = ("_back", "holder", "readers", "writers")
 
     def __init__(self) -> None:
         self.readers = 0
         self.writers = 0
         self.holder: Holder | None = None
+        self._back = trio.Event()  # set when the holder has given the tap back
 
     def give(self, name: str, holder: "Holder", rx: bool) -> None:
         """Record a program that gets the tap through the file `fd`. It is the only reader until `regain` is called.
@@ -51,16 +67,23 @@ class Seats:
             raise VirtError(errno.EBUSY, f"{name}/fd: another program is reading {name}")
         if self.writers and holder.alone:
             raise VirtError(errno.EBUSY, f"{name}/fd: another program is writing to {name}")
-        self.holder = holder
+        self.holder, self._back = holder, trio.Event()
 
     def regain(self) -> None:
         """Forget the program that had the tap."""
         self.holder = None
+        self._back.set()
+
+    async def regained(self) -> None:
+        """Wait until virtfs has the tap of a program that has ended, at most PATIENCE seconds."""
+        with trio.move_on_after(PATIENCE):
+            await self._back.wait()
 
     def expect_no_holder(self, name: str) -> None:
-        """Raise VirtError EBUSY if a program has the tap."""
+        """Raise VirtError EBUSY if a program has the tap. It is TapReturning if this program has ended."""
         if self.holder is not None:
-            raise VirtError(errno.EBUSY, f"{name}: process {self.holder.pid} has the tap (see clients)")
+            sentence = f"{name}: process {self.holder.pid} has the tap (see clients)"
+            raise TapReturning(sentence, self) if self.holder.ended() else VirtError(errno.EBUSY, sentence)
 
     def take(self, name: str, exclusive: Exclusive, flags: int) -> None:
         """Count an open with these flags. VirtError EBUSY: `exclusive` forbids it, or a program has the tap.
@@ -146,6 +169,12 @@ class Frame(DeviceFile):
         VirtError: ENXIO, the tap is gone; EBUSY, the verb `exclusive` forbids the open.
         Other errors are those of Opening.first_open.
         """
+        try:
+            return self._seat(flags, make)
+        except TapReturning as refusal:
+            return self._seat_later(refusal, flags, make)
+
+    def _seat(self, flags: int, make: Callable[[], DeviceHandle]) -> DeviceHandle | Awaitable[DeviceHandle]:
         virt = self.wire.virt
         if virt.lost:
             raise VirtError(errno.ENXIO, f"{virt.name} is gone")
@@ -160,6 +189,11 @@ class Frame(DeviceFile):
         if not self.followed or self.seats.others(flags):
             return handle
         return self._after_first_open(handle)
+
+    async def _seat_later(self, refusal: TapReturning, flags: int, make: Callable[[], DeviceHandle]) -> DeviceHandle:
+        await refusal.regained()
+        opened = self._seat(flags, make)
+        return opened if isinstance(opened, DeviceHandle) else await opened
 
     async def _after_first_open(self, handle: DeviceHandle) -> DeviceHandle:
         try:

@@ -100,7 +100,7 @@ def waits(wire: Wire, opens: Opens) -> dict[str, Wait]:
         "up": lambda: virt.host.up,
         "down": lambda: not virt.host.up and not virt.lost,
         "carrier": lambda: virt.host.carrier,
-        "reader": lambda: bool(wire.readers),
+        "reader": lambda: wire.readers > wire.coming,
         "gone": lambda: virt.lost,
     }
     state = Waiters()

@@ -70,6 +70,7 @@ class Wire:
         self.listeners: list[Callable[[], bool]] = []
         self.changed: list[Callable[[], None]] = []
         self.readers = 0
+        self.coming = False  # whether the only reader cannot read yet
         self.taken_at = time_ns()
         self.counted = True
         self.path: Path | None = None
@@ -256,11 +257,20 @@ class Wire:
                 # The cable, or the program that has the tap, takes all frames, so there is no backlog.
                 self.lose(self._kept.trim(0))
 
-    def opened(self) -> None:
-        """Count a new reader. The first reader gets the backlog and all frames from now on."""
+    def opened(self, coming: bool = False) -> None:
+        """Count a new reader. The first reader gets the backlog and all frames from now on.
+
+        coming: whether the reader cannot read yet. `wait/reader` does not see it before arrived() is called.
+        """
+        self.coming = coming
         if not self.readers:
             self._read_ahead() if self._ahead() else self.settle()
         self.readers += 1
+        self._tell_change()
+
+    def arrived(self) -> None:
+        """Record that the new reader can read."""
+        self.coming = False
         self._tell_change()
 
     def closed(self) -> None:

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import select
 import socket
 import struct
 from collections.abc import Collection
@@ -31,6 +32,13 @@ class Peer:
     uid: Uid
     gid: Gid
     groups: Collection[Gid]
+
+
+def has_ended(connection: int) -> bool:
+    """Return whether the peer of a connection has closed it or sent data, or the descriptor is closed (poll(2))."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN | select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def listen(path: Path) -> socket.socket:

@@ -1,16 +1,23 @@
 """Write the last frames of each interface to files, after a test has failed."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from virtfs.client.mount import Mount
 from virtfs.client.virt import Virt
 from virtfs.core.pcapng import PACKET
 
 _LONGEST: Final = 180  # maximum length of a name before "-virtN.pcapng"; Linux allows 255 bytes in all
+
+
+class Recording(NamedTuple):
+    """The last frames of an interface. title: the interface, for the report. data: a pcapng file."""
+
+    name: str
+    title: str
+    data: bytes
 
 
 class Saved(NamedTuple):
@@ -20,22 +27,29 @@ class Saved(NamedTuple):
     line: str
 
 
-def save(net: Mount, test: str, directory: Path) -> list[Saved]:
-    """Write each interface's history, unless it is empty, to `<test>-virtN.pcapng`. Return the files written.
+def record(virts: Iterable[Virt]) -> list[Recording]:
+    """Return the history of each interface. OSError: the mount has ended."""
+    recordings = []
+    for virt in virts:
+        with suppress(FileNotFoundError):  # a program that the test started has destroyed the interface
+            recordings.append(Recording(virt.name, _title(virt), virt.history()))
+    return recordings
+
+
+def save(recordings: Iterable[Recording], test: str, directory: Path) -> list[Saved]:
+    """Write each recording, unless it is empty, to `<test>-virtN.pcapng`. Return the files written.
 
     test: the node ID of the test, such as "test_link.py::test_ping[20ms]". directory: made if it does not exist.
-    OSError: a file cannot be written, or the mount has ended.
+    OSError: a file cannot be written.
     """
     saved = []
-    for virt in net:
-        with suppress(FileNotFoundError):  # a program that the test started has destroyed the interface
-            recording = virt.history()
-            if count := _frames(recording):
-                _make(directory)
-                path = directory / f"{file_name(test)}-{virt.name}.pcapng"
-                path.write_bytes(recording)
-                frames = "1 frame" if count == 1 else f"{count} frames"
-                saved.append(Saved(path, f"{_title(virt)}: {path}: {frames}"))
+    for name, title, data in recordings:
+        if count := _frames(data):
+            _make(directory)
+            path = directory / f"{file_name(test)}-{name}.pcapng"
+            path.write_bytes(data)
+            frames = "1 frame" if count == 1 else f"{count} frames"
+            saved.append(Saved(path, f"{title}: {path}: {frames}"))
     return saved
 
 

@@ -136,6 +136,8 @@ class Lab:
         >>> lab["a"].name
         'a'
         """
+        if name not in self._hosts:
+            raise KeyError(f"there is no host {name!r}: the hosts are {', '.join(self._hosts) or 'not made yet'}")
         return self._hosts[name]
 
     def __iter__(self) -> Iterator[Host]:

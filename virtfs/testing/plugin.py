@@ -5,7 +5,9 @@ It imports the other modules only when a test uses a fixture, so that other test
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,13 +16,15 @@ import pytest
 if TYPE_CHECKING:
     from virtfs.client.mount import Mount
     from virtfs.client.virt import Virt
+    from virtfs.testing.captures import Recording
     from virtfs.testing.lab import Lab
     from virtfs.testing.netns import Netns
     from virtfs.testing.server import Server
 
+_KEPT: Final[pytest.StashKey[list[Recording]]] = pytest.StashKey()  # of interfaces that this test's end has destroyed
 _SERVER: Final[pytest.StashKey[Server]] = pytest.StashKey()
 _PROPERTY: Final = "virtfs_capture"  # name of a property of a test's report, which JUnit's XML includes
-_NET_ADMIN, _SYS_ADMIN = 12, 21  # capabilities(7), include/uapi/linux/capability.h
+_NEEDED: Final = {12: "NET_ADMIN", 21: "SYS_ADMIN"}  # capabilities(7), include/uapi/linux/capability.h
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,8 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def virtfs_mount(pytestconfig: pytest.Config) -> Iterator[Mount]:
     """A virtfs.Mount for this run, or for this worker of pytest-xdist. Its interfaces keep their last frames."""
-    if not _privileged():
-        pytest.fail("interfaces need root: run the tests with `virtfs shell -- pytest`", pytrace=False)
+    if missing := _missing():
+        pytest.fail(_advice(missing), pytrace=False)
     from virtfs.testing.server import Server
 
     server = Server()
@@ -44,16 +48,17 @@ def virtfs_mount(pytestconfig: pytest.Config) -> Iterator[Mount]:
     try:
         yield server.net
     finally:
+        _keep(pytestconfig, server.net)
         del pytestconfig.stash[_SERVER]
         server.end()
 
 
 @pytest.fixture
-def virt(virtfs_mount: Mount) -> Iterator[Virt]:
+def virt(virtfs_mount: Mount, pytestconfig: pytest.Config) -> Iterator[Virt]:
     """A fresh interface, up. It is destroyed after the test."""
     virt = virtfs_mount.create(up=True)
     yield virt
-    _destroy(virt)
+    _destroy(virt, pytestconfig)
 
 
 @pytest.fixture
@@ -79,18 +84,27 @@ def netns(_virtfs_netns: Callable[[], Netns]) -> Netns:
 
 
 @pytest.fixture
-def lab(virtfs_mount: Mount, _virtfs_netns: Callable[[], Netns]) -> Iterator[Lab]:
+def lab(virtfs_mount: Mount, _virtfs_netns: Callable[[], Netns], pytestconfig: pytest.Config) -> Iterator[Lab]:
     """Hosts in network namespaces of their own, and cables between them. They end after the test."""
     from virtfs.testing.lab import Lab
 
     lab = Lab(virtfs_mount, _virtfs_netns)
     yield lab
     for host in lab:
-        _destroy(host.virt)
+        _destroy(host.virt, pytestconfig)
 
 
-def _destroy(virt: Virt) -> None:
+def _keep(config: pytest.Config, virts: Iterable[Virt]) -> None:
+    """Keep the last frames of interfaces until the end of the test: the teardown of a fixture may fail."""
+    from virtfs.testing.captures import record
+
+    with suppress(OSError):  # the server has ended; the next command to it says so
+        config.stash.setdefault(_KEPT, []).extend(record(virts))
+
+
+def _destroy(virt: Virt, config: pytest.Config) -> None:
     """Destroy an interface, unless the test has already destroyed it."""
+    _keep(config, [virt])
     try:
         virt.destroy()
     except OSError:
@@ -98,11 +112,19 @@ def _destroy(virt: Virt) -> None:
             raise
 
 
-def _privileged() -> bool:
-    """Return whether this process may make interfaces and namespaces (proc_pid_status(5), CapEff)."""
+def _missing() -> list[str]:
+    """Return the capabilities for interfaces and namespaces that this process lacks (proc_pid_status(5), CapEff)."""
     _, _, rest = Path("/proc/self/status").read_bytes().partition(b"CapEff:")
     held = int(rest.split()[0], 16)
-    return all(held & 1 << capability for capability in (_NET_ADMIN, _SYS_ADMIN))
+    return [name for capability, name in _NEEDED.items() if not held & 1 << capability]
+
+
+def _advice(missing: list[str]) -> str:
+    if os.geteuid():
+        return "interfaces need root: run the tests with `virtfs shell -- pytest`"
+    options = " ".join(f"--cap-add {name}" for name in missing)
+    lacking = " and ".join(f"CAP_{name}" for name in missing)
+    return f"root lacks {lacking} here, as in a container: start the container with {options} (see doc/testing.md)"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -112,20 +134,25 @@ def pytest_runtest_makereport(
     """Save the last frames of each interface when a test that uses the mount has failed."""
     report = yield
     server = item.config.stash.get(_SERVER, None)
-    if report.failed and server is not None and "virtfs_mount" in getattr(item, "fixturenames", ()):
-        from virtfs.testing.captures import save
+    kept = item.config.stash.get(_KEPT, [])
+    if report.when == "teardown":
+        item.config.stash[_KEPT] = []
+    if report.failed and (server or kept) and "virtfs_mount" in getattr(item, "fixturenames", ()):
+        from virtfs.testing.captures import record, save
 
         try:
-            saved = save(server.net, item.nodeid, _directory(item.config))
+            recordings = [*kept, *record(server.net)] if server else kept
+            saved = save(recordings, item.nodeid, _directory(item.config))
             lines = [line for _, line in saved]
             properties: list[tuple[str, object]] = [(_PROPERTY, str(path)) for path, _ in saved]
+            properties = [one for one in properties if one not in item.user_properties]
             report.user_properties += properties
             item.user_properties += properties  # JUnit's XML takes the properties from the test's last report
         except OSError as error:
             lines = [f"no captures: {error}"]
         if lines:
             report.sections.append(("virtfs: last frames", "\n".join(lines)))
-        if log := server.news():
+        if server and (log := server.news()):
             report.sections.append(("virtfs: log of the server", log))
     return report
 

@@ -84,7 +84,7 @@ def test_interfaces_are_a_collection(net: virtfs.Mount) -> None:
     assert len({v, net[30]}) == 1
     assert (3 in net, 4 in net, "virt4" in net) == (False, True, False)
     for kind in (KeyError, FileNotFoundError):
-        with pytest.raises(kind, match="no such interface: '.*/virt3'"):
+        with pytest.raises(kind, match=r"no such interface: '.*/virt3'"):
             net[3]
     net.destroy(v)
     net.destroy("virt4")
@@ -92,7 +92,7 @@ def test_interfaces_are_a_collection(net: virtfs.Mount) -> None:
     with fails(errno.ENXIO, "virt30"):
         net.destroy(30)
     for kind in (KeyError, FileNotFoundError):
-        with pytest.raises(kind, match="no such counter: '.*/stats/wobble'"):
+        with pytest.raises(kind, match=r"no such counter: '.*/stats/wobble'"):
             net.ensure(3).stats["wobble"]
     for opening in (net[3].open, net[3].stream, net[3].hex):
         with pytest.raises(ValueError, match="mode 'q' is not"):

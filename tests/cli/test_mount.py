@@ -78,6 +78,47 @@ def test_in_the_background_it_answers_when_the_command_returns(directory: Path) 
     assert done.stderr == ""
 
 
+def test_files_that_the_mount_hides_are_named(directory: Path) -> None:
+    """A command written to `ctl` before the mount makes a plain file, and no interface."""
+    done = script(
+        """
+        echo create 3 >"$1/ctl"
+        for n in 1 2 3 4 5 6; do echo >"$1/n$n"; done
+        $virtfs mount "$1"
+        ls "$1"
+        $virtfs umount "$1"
+        """,
+        str(directory),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "virt3" not in done.stdout
+    names = ", ".join(f'"{name}"' for name in ("ctl", "n1", "n2", "n3", "n4"))
+    assert done.stderr == f'virtfs: "{directory}" is not empty: the mount hides {names} and 2 more\n'
+    assert (directory / "ctl").read_text() == "create 3\n"
+
+
+def test_ctl_writes_to_no_plain_file(directory: Path) -> None:
+    (directory / "ctl").touch()
+    done = run([*VIRTFS, "ctl", "-d", str(directory), "create", "3"])
+    assert (done.returncode, done.stderr) == (1, f'virtfs: there is no virtfs mounted at "{directory}"\n')
+    assert (directory / "ctl").read_text() == ""
+
+
+def test_lines_that_could_not_be_replayed_are_counted_when_it_mounts(directory: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.write_text("create 3\ncreate 4 netns nosuch\nwobble\n")
+    done = script(
+        '$virtfs mount -o state="$2" "$1"; $virtfs ls -d "$1"; $virtfs umount "$1"', str(directory), str(state)
+    )
+    said = f'2 lines of the state file could not be replayed: "virtfs ls -d {directory}" has the reasons'
+    assert (done.returncode, done.stderr) == (0, f"virtfs: {said}\n")
+    assert done.stdout.splitlines()[-3:] == [
+        f" NOT REPLAYED: 2 lines of {state}; the command retry runs them again",
+        '  create 4 netns nosuch: there is no network namespace "nosuch"',
+        '  wobble: unknown command "wobble"',
+    ]
+
+
 def test_a_second_mount_is_refused_and_a_dead_one_is_cleaned(directory: Path) -> None:
     with serving(directory) as server:
         refused = run([*VIRTFS, "mount", str(directory)])

@@ -13,6 +13,7 @@ from harness.fixtures import Alone
 from harness.forks import Program
 from harness.places import DIR, finished
 from harness.serving import ENVIRONMENT, PROJECT, Mount, Virt, Virts, frame
+from harness.waiting import until
 
 from virtfs.cli.ctl import ctl
 from virtfs.cli.rates import RATES
@@ -64,7 +65,25 @@ def test_ls_shows_interfaces_bridges_and_cables(mount: Mount) -> None:
     assert words[4][:2] == ["virt5", "down"]
     assert max(map(len, lines)) == 80
     assert ["bridge0", "up", "tap4"] in words
-    assert words[-1] == ["virt3", "-", "virt5", "delay", "20ms"]
+    assert words[-2] == ["CABLE", "STATE", "LOST", "DROPPED", "IMPAIRMENT"]
+    assert words[-1] == ["virt3", "-", "virt5", "down", "0", "0", "delay", "20ms"]
+
+
+def test_ls_shows_what_a_cable_loses(mount: Mount) -> None:
+    mount.ctl("create 3 up\ncreate 4 up\ncable 3 4 loss 100%")
+    Virt(mount, 3).host_sends(*(frame(100, number) for number in range(10)))
+    until(lambda: json.loads(mount.read("status.json"))["cables"][0]["stats"]["out"]["lost"] >= 10, "frames are lost")
+    state, lost, dropped = about(run(mount, "ls", "-d", DIR)[1])[-1].split()[3:6]
+    assert (state, int(lost) >= 10, dropped) == ("up", True, "0")
+
+
+def test_ls_says_why_a_cable_has_no_connection(mount: Mount) -> None:
+    mount.ctl("create 3 up\ncreate 4 up\ncable 3 unix:/run/nobody\ncable 4 unix-listen:/run/here")
+    until(lambda: json.loads(mount.read("status.json"))["cables"][0]["socket"]["error"], "the first attempt has failed")
+    said = about(run(mount, "ls", "-d", DIR, COLUMNS="60")[1])[-3:]
+    assert said[0].split()[:4] == ["virt3", "-", "unix:/run/nobody", "connecting"]
+    assert said[1].split()[:4] == ["virt4", "-", "unix-listen:/run/here", "listening"]
+    assert said[2] == f"  virt3: cannot connect to unix:/run/nobody: {os.strerror(errno.ENOENT)}"
 
 
 def test_ls_fits_the_terminal(mount: Mount) -> None:

@@ -5,6 +5,7 @@ Modules:
     main          the command line of virtfs
     helper        mount.virtfs
     mount         virtfs mount
+    hidden        files below a mount point, which a mount hides
     remount       mount -o remount
     umount        virtfs umount
     mounts        the mounts that a user can see, and access to them that does not hang

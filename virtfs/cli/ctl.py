@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
-from virtfs.cli.mounts import ask_patiently, chosen, read
+from virtfs.cli.mounts import ask_patiently, chosen, expect_virtfs, read
 from virtfs.cli.surroundings import complain, sentence_of
 from virtfs.core.errors import VirtError
 
@@ -19,12 +19,15 @@ def ctl(directory: str | None, words: Sequence[str]) -> None:
 
     directory: the mount, or the directory of an interface or bridge; None for the default (mounts.chosen). words: the
     line, or the words of the line.
-    VirtError: the errno of the write, with the message in last_error; EINVAL, the line is empty.
+    VirtError: the errno of the write, with the message in last_error; EINVAL, the line is empty;
+    ENOENT, no virtfs is mounted there.
     """
     line = " ".join(words)
     if not line.strip():
         raise VirtError(errno.EINVAL, 'ctl needs a line, as in "virtfs ctl create 3 up"')
-    warning = ask_patiently(chosen(directory), partial(_write, line=line))
+    where = chosen(directory)
+    expect_virtfs(where)  # a directory without a mount may have a plain file of this name
+    warning = ask_patiently(where, partial(_write, line=line))
     if warning:
         complain("virtfs", warning.decode("utf-8", "surrogateescape"))
 

@@ -87,7 +87,10 @@ def describe(mount: Mounted, answer: Answer) -> dict[str, object]:
 
 
 def lines(one: Object, width: int) -> Iterator[str]:
-    """Yield the lines of `virtfs ls` about a mount. one: from describe(). width: maximum length of a line."""
+    """Yield the lines of `virtfs ls` about a mount.
+
+    one: from describe(). width: the maximum length of a line. Sentences about faults are not cut.
+    """
     status: Object | None = one["status"]
     if status is None:
         yield cut(f"{one_line(one['directory'])}  {one_line(one['error'])}", width)
@@ -103,8 +106,13 @@ def lines(one: Object, width: int) -> Iterator[str]:
         rows = [("", bridge["name"], _state(bridge), _members(bridge)) for bridge in bridges]
         yield from table([("", "BRIDGE", "STATE", "MEMBERS"), *rows], "<<<<", width)
     if cables:
-        rows = [("", " - ".join(cable["ends"]), cable["impair"]) for cable in cables]
-        yield from table([("", "CABLE", "IMPAIRMENT"), *rows], "<<<", width)
+        states = {virt["name"]: state_of(virt) for virt in virts}
+        rows = [_cable_row(cable, states) for cable in cables]
+        yield from table([("", "CABLE", "STATE", "LOST", "DROPPED", "IMPAIRMENT"), *rows], "<<<>><", width)
+        for cable in cables:
+            if cable["socket"] and cable["socket"]["error"]:
+                yield f"  {cable['ends'][0]}: {one_line(cable['socket']['error'])}"
+    yield from _of_state(status["state"])
 
 
 def _count(number: int, noun: str) -> str:
@@ -124,6 +132,31 @@ def _row(virt: Object, rates: Mapping[str, float]) -> tuple[str, ...]:
         short(stats["rx_dropped"] + stats["tx_dropped"]),
         host_of(virt),
     )
+
+
+def _cable_row(cable: Object, states: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the row of a cable. states: the state of each interface, in one word."""
+    ways = cable["stats"].values()
+    if cable["socket"]:
+        state = cable["socket"]["state"]
+    else:
+        ends = [states[end] for end in cable["ends"]]
+        state = next((word for word in ("lost", "down", "nolink") if word in ends), "up")
+    lost, dropped = (short(sum(way[name] for way in ways)) for name in ("lost", "dropped"))
+    return "", " - ".join(cable["ends"]), state, lost, dropped, cable["impair"]
+
+
+def _of_state(state: Object | None) -> Iterator[str]:
+    """Yield lines about what is wrong with the state file. state: the object of status.json, None without a file."""
+    if state is None:
+        return
+    if not state["saved"]:
+        yield f" NOT SAVED: {one_line(state['error'])}"
+    if state["failed_lines"]:
+        lines = _count(len(state["failed_lines"]), "line")
+        yield f" NOT REPLAYED: {lines} of {one_line(state['file'])}; the command retry runs them again"
+        for one in state["failed_lines"]:
+            yield f"  {one_line(one['line'])}: {one_line(one['reason'])}"
 
 
 def _state(bridge: Object) -> str:

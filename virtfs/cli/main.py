@@ -63,7 +63,9 @@ and ends with it. If several run, choose one with -d and its $VIRTFS.
 """
 _LS = """\
 List the mounts that you can see, with their interfaces, bridges and cables. RX/S and TX/S are frames
-a second, from the host and to it. DROPPED is the number of frames dropped so far.
+a second, from the host and to it. DROPPED is the number of frames dropped so far, and LOST that of
+frames lost by the impairment of a cable. Why a cable has no connection, and which lines of the state
+file could not be replayed, follows.
 
   virtfs ls
   virtfs ls --svg lab.svg

@@ -1,15 +1,19 @@
 """`virtfs mount`: serve a mount in the foreground or in the background."""
 
 import errno
+import json
 import logging
 import os
 from dataclasses import replace
 
 from virtfs.cli.background import Ready, spawn
+from virtfs.cli.hidden import hidden_names
 from virtfs.cli.logs import close_log, open_log
+from virtfs.cli.mounts import ask, read
 from virtfs.cli.notify import notify
 from virtfs.cli.options import MountOptions, parse
 from virtfs.cli.remount import remount
+from virtfs.cli.surroundings import complain
 from virtfs.core.errors import VirtError
 from virtfs.fuse.mounttable import resolve
 
@@ -33,12 +37,39 @@ def mount(directory: str, text: str, foreground: bool = False, sloppy: bool = Fa
     path = resolve(directory)
     if options.state and os.path.realpath(options.state).startswith(f"{path}/"):
         raise VirtError(errno.EINVAL, f'"state={options.state}" is inside the mount: name a file outside "{path}"')
+    hidden = hidden_names(path)
     if foreground:
         # An inherited descriptor would keep a file system busy, or a pipe open, as long as the mount lasts.
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-        return serve_here(path, options, lambda: notify("READY=1", f"STATUS=Serving {path}"), foreground=True)
+
+        def now_ready() -> None:
+            _warn(hidden)
+            notify("READY=1", f"STATUS=Serving {path}")
+
+        return serve_here(path, options, now_ready, foreground=True)
     spawn(lambda ready: serve_here(path, options, ready, foreground=False))
+    _warn(hidden)
+    if options.state:
+        _warn(_failed_lines(path))
     return 0
+
+
+def _warn(sentence: str) -> None:
+    if sentence:
+        complain("virtfs", sentence)
+
+
+def _failed_lines(path: str) -> str:
+    """Return a warning about the lines of the state file that could not be replayed, or "" if there are none.
+
+    path: the mount point. In the foreground there is no such warning, because the log has these lines.
+    """
+    (answer,) = ask([path], lambda mount: read(mount, "status.json"))
+    lines = [] if answer.error else json.loads(answer.data)["state"]["failed_lines"]
+    if not lines:
+        return ""
+    number = f"{len(lines)} line{'s' if len(lines) > 1 else ''}"
+    return f'{number} of the state file could not be replayed: "virtfs ls -d {path}" has the reasons'
 
 
 def serve_here(path: str, options: MountOptions, ready: Ready, foreground: bool) -> int:

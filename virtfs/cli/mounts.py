@@ -62,6 +62,13 @@ def chosen(directory: str | None) -> str:
     return seen[0]
 
 
+def expect_virtfs(directory: str) -> None:
+    """Raise VirtError ENOENT unless a virtfs is mounted at a resolved directory or above it. Reads only the table."""
+    around = [mount for mount in mounts() if f"{directory}/".startswith(f"{mount.directory.rstrip('/')}/")]
+    if not max(around, key=lambda mount: len(mount.directory)).virtfs:
+        raise VirtError(errno.ENOENT, f'there is no virtfs mounted at "{directory}"')
+
+
 def ask(directories: Sequence[str], work: Work, seconds: float = PATIENCE) -> list[Answer]:
     """Call `work` for all directories at the same time. Return the answers in the order of the directories.
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from typing import Any
+from unittest import mock
 
 import pytest
 from harness.fixtures import Alone
@@ -16,8 +17,10 @@ from harness.serving import ENVIRONMENT, PROJECT, Mount, Virt, Virts, frame
 from harness.waiting import until
 
 from virtfs.cli.ctl import ctl
+from virtfs.cli.denied import why_denied
 from virtfs.cli.rates import RATES
 from virtfs.core.errors import VirtError
+from virtfs.fuse import mounttable
 
 VIRTFS = f"PYTHONPATH={PROJECT} {sys.executable} -m virtfs"
 NOBODY = f"setpriv --reuid=65534 --clear-groups env {VIRTFS}"
@@ -52,7 +55,6 @@ def listed(mount: Mount) -> dict[str, Any]:
 def test_ls_shows_interfaces_bridges_and_cables(mount: Mount) -> None:
     mount.ctl("create 3 up inet 10.0.3.1/24 owner nobody description the third\ncreate 4 up carrier off\ncreate 5")
     mount.ctl("create bridge0 up add virt4\ncable 3 5 delay 20ms")
-    reader = mount.process().open("virt3/frame", os.O_RDONLY)
     mount.ctl("virt5 description " + "long " * 50)
     lines = about(mount.sh(f"{NOBODY} ls"))  # everybody can see a mount of root
     reader.close()
@@ -143,7 +145,37 @@ def test_ctl_of_an_owner(virt: Virt) -> None:
     refused = mount.sh(f"{NOBODY} ctl {virt.name} inet 10.9.9.1/24 2>&1 || echo status $?").splitlines()
     assert refused == ['virtfs: "inet 10.9.9.1/24": only root may use "inet"', "status 1"]
     refused = mount.sh(f"{NOBODY} ctl create 9 2>&1 || echo status $?").splitlines()
-    assert refused == [f'virtfs: "{DIR}/ctl": {os.strerror(errno.EACCES)}', "status 1"]
+    only = 'only root may use this command; the owner of virtN may use "virtN VERB ..."'
+    assert refused == [f'virtfs: "create 9": {only}', "status 1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("ctl virt9 up", '"virt9 up": virt9 belongs to root, and its mode is 0600'),
+        ("ctl virt8 up", '"virt8 up": there is no virt8'),
+        (f"ctl -d {DIR}/virt9 up", '"up": virt9 belongs to root, and its mode is 0600'),
+        (f"ctl -d {DIR}/bridge/bridge0 up", '"up": only root may do this'),
+        ("exec 9 -- true", "virt9/fd: the mode 0600 does not let user 65534 use it"),
+    ],
+)
+def test_a_user_who_may_not_is_told_who_may(mount: Mount, words: str, said: str) -> None:
+    mount.ctl("ensure 9\nensure bridge0")
+    refused = mount.sh(f"VIRTFS={DIR} {NOBODY} {words} 2>&1 || echo status $?").splitlines()
+    mount.ctl("destroy bridge0")
+    assert refused[-1] == "status 1"
+    assert refused[0].removeprefix("virtfs: ").endswith(said)
+
+
+def test_a_user_whom_fuse_keeps_out_is_told_why() -> None:
+    """Without allow_other, a mount is for the user who made it."""
+    table = b"40 1 0:50 / /elsewhere rw shared:1 - fuse.virtfs virtfs rw,user_id=4001,group_id=4001\n"
+    (mounted,) = mounttable.parse(table)
+    with mock.patch("virtfs.cli.denied.mounts", return_value=[mounted]):
+        assert why_denied("/elsewhere/status.json") == (
+            "only user 4001 may use this mount, because it was made without allow_other"
+        )
+        assert why_denied("/somewhere/else") == ""
 
 
 def test_ctl_of_a_stopped_server_says_so_and_ctrl_c_ends_it(alone: Alone) -> None:

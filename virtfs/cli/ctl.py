@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
+from virtfs.cli.denied import why_denied
 from virtfs.cli.mounts import ask_patiently, chosen, expect_virtfs, read
 from virtfs.cli.surroundings import complain, sentence_of
 from virtfs.core.errors import VirtError
+from virtfs.core.quoting import quoted
 
 _OF_ONE = re.compile(r"\s*(virt[0-9]+)\s+(.*)", re.DOTALL)
 
@@ -41,7 +43,10 @@ def _write(directory: str, line: str) -> bytes:
         if os.access(own, os.W_OK):
             file, line = own, match[2]
     before = _last_error(directory)
-    fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise VirtError(errno.EACCES, f"{quoted(line)}: {_denied(directory, line, error)}") from None
     try:
         data = line.encode("utf-8", "surrogateescape")
         while data:
@@ -52,6 +57,19 @@ def _write(directory: str, line: str) -> bytes:
         os.close(fd)
     after = _last_error(directory)
     return after.encode("utf-8", "surrogateescape") if after != before else b""
+
+
+def _denied(directory: str, line: str, error: PermissionError) -> str:
+    """Return the reason why the user may not write a line to the ctl of `directory`."""
+    if os.path.lexists(os.path.join(directory, "frame")) or os.path.lexists(os.path.join(directory, "status")):
+        return why_denied(os.path.join(directory, "ctl")) or sentence_of(error)
+    match = _OF_ONE.fullmatch(line)
+    if match is None:
+        return 'only root may use this command; the owner of virtN may use "virtN VERB ..."'
+    own = os.path.join(directory, match[1], "ctl")
+    if not os.path.exists(own):
+        return f"there is no {match[1]}"
+    return why_denied(own) or sentence_of(error)
 
 
 def _last_error(directory: str) -> str:

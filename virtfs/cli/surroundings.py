@@ -5,10 +5,12 @@ output and standard error can encode every character.
 """
 
 import contextlib
+import errno
 import io
 import os
 import sys
 
+from virtfs.cli.denied import why_denied
 from virtfs.core.quoting import one_line
 
 
@@ -37,7 +39,8 @@ def complain(program: str, sentence: str) -> None:
 def sentence_of(error: OSError) -> str:
     """Return the error message for an OSError that is not a VirtError.
 
-    If the working directory has been deleted, the message says only that.
+    If the working directory has been deleted, the message says only that. If the kernel has denied access to a file of
+    a virtfs mount, the message says who may use the file.
     """
     try:
         os.getcwd()
@@ -46,7 +49,11 @@ def sentence_of(error: OSError) -> str:
     except OSError:
         pass
     reason = error.strerror or str(error)
-    return f'"{os.fsdecode(error.filename)}": {reason}' if isinstance(error.filename, str | bytes) else reason
+    if not isinstance(error.filename, str | bytes):
+        return reason
+    name = os.fsdecode(error.filename)
+    why = why_denied(name) if error.errno == errno.EACCES else ""
+    return f'"{name}": {reason}: {why}' if why else f'"{name}": {reason}'
 
 
 def _open_descriptors() -> None:

@@ -1,0 +1,49 @@
+"""Why the kernel denies a user access to a file of a mount.
+
+The kernel checks the permission bits before it asks the server, so last_error has no sentence about such an error.
+"""
+
+import os
+import pwd
+import re
+import stat
+
+from virtfs.fuse.mounttable import Mounted, mounts
+
+_VIRT = re.compile(r"(virt[0-9]+)(/|$)")
+
+
+def why_denied(path: str) -> str:
+    """Return the reason why the user may not use a file of a mount, or "" if the file is in no virtfs mount.
+
+    Call this where a call on the mount may hang, because it calls stat(2) on files of the mount.
+    """
+    path = os.path.abspath(path)
+    around = [mount for mount in mounts() if f"{path}/".startswith(f"{mount.directory.rstrip('/')}/")]
+    mount = max(around, key=lambda mount: len(mount.directory), default=None)
+    if mount is None or not mount.virtfs:
+        return ""
+    maker = int(mount.option("user_id") or 0)
+    if not _admits(mount, maker):
+        return f"only {_user(maker)} may use this mount, because it was made without allow_other"
+    name = os.path.relpath(path, mount.directory)
+    virt = _VIRT.match(name)
+    try:
+        own, frame = os.stat(path), os.stat(os.path.join(mount.directory, virt[1], "frame") if virt else path)
+    except OSError:
+        return ""
+    if virt is None or own.st_uid != frame.st_uid:
+        return "only root may do this"
+    return f"{virt[1]} belongs to {_user(frame.st_uid)}, and its mode is {stat.S_IMODE(frame.st_mode):04o}"
+
+
+def _admits(mount: Mounted, maker: int) -> bool:
+    """Return whether FUSE lets this user use the mount at all (fs/fuse/dir.c fuse_allow_current_process)."""
+    return "allow_other" in mount.options or os.geteuid() == maker
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"

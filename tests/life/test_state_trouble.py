@@ -98,6 +98,21 @@ def test_destroy_drops_lines_that_have_failed(lasting: LastingOnes) -> None:
     assert mount.units() == ["virt3"]
 
 
+def test_destroy_all_leaves_nothing(lasting: LastingOnes) -> None:
+    mount = begun(lasting, f"create bridge0 up add nosuch\n{LATE}\nfrobnicate\n")
+    mount.ctl("create 3 up persist\ncreate 4 owner 4001\ncable 3 4\ncreate bridge1 up add virt3\ncheck destroy all")
+    clone = mount.root.open("clone", os.O_RDWR)
+    assert sorted(mount.units()) == ["virt0", "virt3", "virt4"]
+    assert mount.refused("echo destroy all >virt4/ctl", uid=4001)
+    assert len(mount.units()) == 3
+    mount.ctl("create 7\ndestroy 7\ndestroy all\ncreate 7\ndestroy all\ndestroy all")
+    assert (mount.units(), mount.read("ctl"), mount.sh(f"cat {STATE}"), mount.links()) == ([], "", "", ["lo"])
+    assert state(mount)["failed_lines"] == []
+    with fails(errno.ENXIO):
+        clone.read(10)
+    clone.close()
+
+
 def test_without_a_state_file_there_is_nothing_to_tell(lasting: LastingOnes) -> None:
     mount = lasting()
     mount.ctl("retry")

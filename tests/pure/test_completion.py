@@ -44,7 +44,7 @@ def test_first_words() -> None:
         ("create up", verbs(VIRT)),
         ("create bridge7", verbs(BRIDGE)),
         ("ensure", ["virt0", "virt3", "virt4", "bridge0", "bridge1"]),
-        ("destroy", ["virt0", "virt3", "virt4", "bridge0", "bridge1"]),
+        ("destroy", ["virt0", "virt3", "virt4", "bridge0", "bridge1", "all"]),
         ("destroy 3", []),
         ("virt3", verbs(VIRT)),
         ("virt3 mtu", []),

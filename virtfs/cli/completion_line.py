@@ -11,6 +11,7 @@ from typing import Final
 
 from virtfs.core import arguments as arg
 from virtfs.core.arguments import Argument
+from virtfs.core.grammar import ALL
 from virtfs.core.impairment import BOTH
 from virtfs.core.impairment_text import WORDS
 from virtfs.core.verbs import BRIDGE, FORMS, VERBS, VIRT, Noun, find
@@ -65,6 +66,8 @@ def of_line(before: Sequence[str], names: Names) -> Candidates:
 def _of_target(kind: str, verbs: bool, optional: bool, rest: Sequence[str], names: Names) -> Candidates:
     if not rest:
         yield from names.targets() if kind != "create" else _new(names)
+        if kind == "destroy":
+            yield ALL, "every interface, bridge and cable"
         if optional:
             yield from of_verbs(VIRT, "", (), names)
     elif verbs:

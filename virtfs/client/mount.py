@@ -197,7 +197,10 @@ class Mount(Folder):
         return Virt(self.path, number)
 
     def destroy(self, what: int | str | Virt | Bridge) -> None:
-        """Destroy an interface or a bridge. what: a number, a name, or an object. OSError: ENXIO, it does not exist.
+        """Destroy an interface or a bridge, or everything.
+
+        what: a number, a name, or an object; "all" for every interface, bridge and cable.
+        OSError: ENXIO, it does not exist.
 
         >>> net.destroy(3)
         """

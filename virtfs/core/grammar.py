@@ -25,6 +25,7 @@ from virtfs.core.verbs import BRIDGE, FORMS, VIRT, Form, Kind, Noun, Verb
 
 # Maximum number of verbs in a line. A limit is needed because all other commands wait while a line runs.
 VERBS_MAX = 256
+ALL = "all"  # stands for everything, after `destroy`
 VALUE_MAX = 256  # characters in a value written to an attribute file
 
 _WHITE_SPACE = " \t\n\v\f\r"  # isspace(3) in the C locale
@@ -46,7 +47,8 @@ class Action:
 class Command:
     """One line of the mount's ctl.
 
-    target: the interface or bridge. None for `help`, and for a `create` that takes the lowest free unit.
+    target: the interface or bridge. None for `help`, for a `create` that takes the lowest free unit, and for a
+    `destroy` of everything.
     actions: the verbs, in order. The impairments of a cable are a single action `impair`, in which `in` is the
     direction from the peer and `out` the direction to the peer.
     A `mark` has a single action `mark`.
@@ -171,7 +173,8 @@ def format_command(command: Command) -> str:
     if command.kind == "change":
         start = f"virt{command.target}" if isinstance(command.target, int) else str(command.target)
     else:
-        start = command.kind if command.target is None else f"{command.kind} {command.target}"
+        target = ALL if command.kind == "destroy" and command.target is None else command.target
+        start = command.kind if target is None else f"{command.kind} {target}"
     if command.peer is not None:
         impairments = format_actions(command.actions).removeprefix("impair ")
         return f"{start} {command.peer} {impairments}".rstrip(BLANKS)
@@ -290,6 +293,8 @@ def _parse_target(form: Form, words: Words) -> Unit | BridgeName | None:
     if word is None:
         raise VirtError(EINVAL, f"{quoted(form.kind)} needs an interface: {form.usage}")
     words.take()
+    if form.kind == "destroy" and word == ALL:
+        return None
     return parse_bridge_name(word) if form.noun == BRIDGE else parse_unit_name(word, "", "virt")
 
 

@@ -42,7 +42,13 @@ FORMS: Final = (
         "create the interface; without N, the lowest free one",
     ),
     Form("ensure", "required", True, "ensure N | virtN [VERB ...]", "create it if it is missing, then apply the verbs"),
-    Form("destroy", "required", False, "destroy N | virtN", "remove the interface; a tap that existed before stays"),
+    Form(
+        "destroy",
+        "required",
+        False,
+        "destroy N | virtN | all",
+        "remove it, or everything; a tap that existed before stays",
+    ),
     Form("change", "required", True, "virtN VERB ...", "change the interface"),
     Form(
         "create",

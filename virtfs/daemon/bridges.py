@@ -194,16 +194,20 @@ class Bridges:
         self.directory.remove(managed.bridge.name)
         self._events.emit("destroy", managed.bridge.name)
 
-    async def destroy_all(self) -> None:
-        """Release every bridge at the end of the mount.
+    async def destroy_all(self) -> VirtError | None:
+        """Release every bridge. Return the first error, or None.
 
         If the adopted addresses and routes of a bridge cannot be given back to its members, the bridge stays.
         """
+        first = None
         for managed in self._sorted():
             try:
                 await self._destroy(managed)
             except OSError as refusal:
                 log.error("cannot release %s: %s", managed.bridge.name, refusal.strerror)
+                sentence = f"cannot release {managed.bridge.name}: {refusal.strerror}"
+                first = first or VirtError(refusal.errno or errno.EIO, sentence)
+        return first
 
     async def refresh(self, bridge: Bridge | None) -> None:
         """Query the kernel for the state of one bridge, or of all bridges if `bridge` is None.

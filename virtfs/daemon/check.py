@@ -59,7 +59,7 @@ class LineChecks:
         """Check a line of the mount's ctl. VirtError: the error that the line would cause."""
         if command.kind in ("mark", "retry"):
             return
-        if command.kind == "destroy" and self._failed.about(command.target):
+        if command.kind == "destroy" and (command.target is None or self._failed.about(command.target)):
             return
         if isinstance(command.target, str):
             await self._bridges.check(command)

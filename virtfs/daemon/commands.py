@@ -268,7 +268,7 @@ class Commands:
         self._state.end()
         async with self.lock:
             await self._bridges.destroy_all()
-            await self._lifecycle.destroy_all()
+            await self._lifecycle.destroy_all(keep=True)
 
     # Running a line. The caller of these methods holds the lock.
 
@@ -292,6 +292,9 @@ class Commands:
         if command.kind == "mark":
             await self._mark(str(command.actions[0].args[0]))
             return
+        if command.kind == "destroy" and command.target is None:
+            await self._destroy_all()
+            return
         try:
             target = await self._run_command(command, user, made or frozenset())
             if made is None:
@@ -300,6 +303,21 @@ class Commands:
                 await self._reap()  # run() does this after a script, but does not run the lines of the state file
         finally:
             self._changes.publish()
+
+    async def _destroy_all(self) -> None:
+        """Destroy everything in the mount, and drop the failed lines of the state file.
+
+        VirtError: a bridge could not be released; it stays, and everything else has been destroyed.
+        """
+        try:
+            with whole():
+                refusal = await self._bridges.destroy_all()
+                await self._lifecycle.destroy_all(keep=False)
+                self._state.failed.clear()
+        finally:
+            self._changes.publish()
+        if refusal is not None:
+            raise refusal
 
     async def _run_command(self, command: Command, user: User, made: frozenset[str]) -> object:
         """Carry out a command, and return its target: a unit or the name of a bridge."""

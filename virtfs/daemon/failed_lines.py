@@ -58,6 +58,10 @@ class FailedLines:
         """
         self._all = [one for one in self._all if target not in _targets(one.command)]
 
+    def clear(self) -> None:
+        """Drop all failed lines."""
+        self._all.clear()
+
     def about(self, target: object) -> bool:
         """Return whether a failed line is about an interface or a bridge. target: as for supersede()."""
         return any(target in _targets(one.command) for one in self._all)

@@ -291,8 +291,8 @@ class Lifecycle:
         """Whether reap() has taps of retired interfaces to remove."""
         return bool(self._retired)
 
-    async def destroy_all(self) -> None:
-        """Destroy every interface at the end of the mount. Taps with `persist` stay."""
+    async def destroy_all(self, keep: bool) -> None:
+        """Destroy every interface. keep: whether taps with `persist` stay for the next mount."""
         # Restoring a tap that virtfs found takes a long time, so restore such taps concurrently.
-        await together(*(partial(self.retire, interface, keep=True) for interface in self._registry))
+        await together(*(partial(self.retire, interface, keep=keep) for interface in self._registry))
         await self.reap()

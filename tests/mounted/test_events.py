@@ -1,5 +1,6 @@
 """events: one line for each event, for every reader."""
 
+import errno
 import os
 import re
 import select
@@ -279,14 +280,24 @@ def test_in_another_namespace(virt: Virt, places: Callable[[], Place]) -> None:
 
 
 def test_the_mount_ends(alone: Callable[..., Mount]) -> None:
-    """Waiting readers get the last lines, then an error."""
+    """Readers get the last lines, then the end of the file, and no error."""
     mount = alone()
-    mount.ctl("create 3")
+    mount.ctl("\n".join(f"create {unit}" for unit in range(3, 20)))
     reader = mount.shell("exec cat events", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     until_it_waits(reader.pid)
     assert mount.end() == 0
-    output, _ = finished(reader)
-    assert re.findall(r" ([a-z]+ virt3)", output) in (["destroy virt3"], [])
+    output, said = finished(reader)
+    assert (reader.returncode, said) == (0, "")
+    assert re.findall(r" destroy virt([0-9]+)", output) == [str(unit) for unit in range(3, 20)]
+
+
+def test_the_server_is_killed(alone: Callable[..., Mount]) -> None:
+    mount = alone()
+    reader = mount.shell("exec cat events", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until_it_waits(reader.pid)
+    mount.broken = True
+    mount.server.kill()
+    assert os.strerror(errno.ECONNABORTED) in finished(reader)[1]
 
 
 def test_more_readers_than_are_woken_at_once(mount: Mount) -> None:

@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from errno import ENXIO
 from typing import Final, Literal
 
 from virtfs.client import waiting
@@ -60,7 +61,9 @@ class Lines:
         self._lines: deque[bytes] = deque()
 
     def feed(self, data: bytes) -> None:
-        """Add data that read(2) has returned."""
+        """Add data that read(2) has returned. OSError: ENXIO, there is no data, because the mount has ended."""
+        if not data:
+            raise OSError(ENXIO, "the mount has ended")
         *lines, self._begun = (self._begun + data).split(b"\n")
         self._lines.extend(lines)
 

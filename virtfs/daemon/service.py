@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from virtfs.files.capture import Budget, Capture
 from virtfs.files.device import Opens
 from virtfs.files.events import Events
 from virtfs.files.node import ROOT, Directory
+from virtfs.files.text import nothing
 from virtfs.forward.supervisor import Tasks, supervised
 from virtfs.forward.tasks import lasting
 from virtfs.fuse import loops, names
@@ -284,15 +285,17 @@ class _Mount:
         """End the mount once `stop` is set. The channel still answers requests while the taps are removed."""
         await stop.wait()
         try:
-            await self._end()
+            await self._end(self._daemon.events.end)
         finally:
             self._serving.cancel()
 
-    async def _end(self) -> None:
+    async def _end(self, answered: Callable[[], Awaitable[None]] = nothing) -> None:
+        """End the interfaces, and then every waiting call. answered: called in between, while requests are answered."""
         try:
             await self._daemon.commands.end()
         except Exception:
             log.exception("not all interfaces could be removed")
+        await answered()
         self._channel.end()
 
     def _check_memory(self) -> None:

@@ -14,6 +14,7 @@ from virtfs.files.node import ROOT, Rights
 from virtfs.forward.tasks import Start
 
 MOST = 4096  # lines kept for slow readers
+GRACE = 0.25  # seconds that the end of the mount waits for readers to see the end of the file
 AT_ONCE = 64  # maximum number of readers to wake before other tasks run
 
 
@@ -23,12 +24,13 @@ class Events(DeviceFile):
     changed: called after each event. start: starts a background task.
     """
 
-    __slots__ = ("_start", "_waking", "changed", "count", "lines")
+    __slots__ = ("_start", "_waking", "changed", "count", "ended", "lines")
 
     def __init__(self, opens: Opens, changed: Callable[[], None], start: Start) -> None:
         super().__init__(ROOT, "events", opens, Rights.REPORT)
         self.lines: deque[bytes] = deque(maxlen=MOST)
         self.count = 0  # number of events so far
+        self.ended = False  # whether a reader of all lines gets the end of the file
         self.changed = changed
         self._start = start
         self._waking = False  # whether the task that wakes the readers is running
@@ -68,6 +70,17 @@ class Events(DeviceFile):
         finally:
             self._waking = False
 
+    async def end(self) -> None:
+        """End the file, because the mount ends. Wait up to GRACE until the readers have seen the end.
+
+        A reader may be busy with the last lines. If it read again after the end of the mount, it would get an error.
+        """
+        self.ended = True
+        self._start(self._wake, name="ending events")
+        with trio.move_on_after(GRACE):
+            while any(isinstance(handle, EventsHandle) and not handle.ended for handle in self.opens):
+                await trio.sleep(GRACE / 50)
+
     def open(self, flags: int, user: User) -> "EventsHandle":
         return EventsHandle(self, user)
 
@@ -78,12 +91,13 @@ class EventsHandle(TextDeviceHandle):
     A reader that is too slow misses events. In their place, it gets one line: `<unix time> lost <number>`.
     """
 
-    __slots__ = ("_events", "_next")
+    __slots__ = ("_events", "_next", "ended")
 
     def __init__(self, events: Events, user: User) -> None:
         super().__init__(events, user, Waiters())
         self._events = events
         self._next = events.count  # the number of the next event for this reader
+        self.ended = False  # whether the reader has seen the end of the file
 
     def more(self) -> bytes | None:
         events = self._events
@@ -93,14 +107,15 @@ class EventsHandle(TextDeviceHandle):
             self.dropped += lost
             return f"{time.time():.6f} lost {lost}\n".encode()
         if self._next == events.count:
-            return None
+            self.ended = events.ended
+            return b"" if events.ended else None
         line = events.lines[self._next - first]
         self._next += 1
         self.frames += 1
         return line
 
     def ready(self) -> bool:
-        return self._next < self._events.count
+        return self._events.ended or self._next < self._events.count
 
     def pending(self) -> int:
         return self._events.count - self._next

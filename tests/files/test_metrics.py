@@ -83,8 +83,10 @@ def test_counters_of_a_cable(wires: list[Wire]) -> None:
 
 def test_gauges(wires: list[Wire]) -> None:
     wires[1].readers = 1
+    wires[1].virt.lose()
     told = read(wires)
     expected = {
+        "virtfs_lost": {"virt3": 0, "virt10": 1},
         "virtfs_up": {"virt3": 1, "virt10": 0},
         "virtfs_carrier": {"virt3": 1, "virt10": 0},
         "virtfs_mtu_bytes": {"virt3": 1403, "virt10": 1410},

@@ -1,6 +1,7 @@
 """virtfs follows changes that other programs make to taps."""
 
 import errno
+import json
 import os
 import select
 import subprocess
@@ -8,6 +9,7 @@ import subprocess
 from harness.places import Place
 from harness.process import File, fails
 from harness.serving import Mount, Virt, Virts, frame
+from harness.waiting import until
 
 
 def test_up_and_down(virt: Virt) -> None:
@@ -156,3 +158,15 @@ def _until_silent(file: File) -> None:
     """Read and discard the frames that the host sends by itself when the interface comes up."""
     while file.poll(select.POLLIN, 0.3):
         file.read()
+
+
+def test_a_tap_that_another_program_deletes(virts: Virts) -> None:
+    """The log, metrics and status.json tell it, and virtfs ls, which reads status.json."""
+    virt, other = virts(), virts()
+    virt.mount.ip(f"link del {virt.tap}")
+    until(lambda: f'virtfs_lost{{virt="{virt.name}"}} 1.0' in virt.mount.read("metrics"), "the tap is lost")
+    assert f'virtfs_lost{{virt="{other.name}"}} 0.0' in virt.mount.read("metrics")
+    told = {one["name"]: one["lost"] for one in json.loads(virt.mount.read("status.json"))["virts"]}
+    assert told == {virt.name: True, other.name: False}
+    said = f'{virt.name} is lost: its tap "{virt.tap}" has vanished'
+    until(lambda: any(said in line for line in virt.mount.log), "the log says so")

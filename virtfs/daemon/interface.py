@@ -1,10 +1,12 @@
 """One interface: its virt, tap, wire and device files, and how they change together."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
 from virtfs.core.ip import IpInterface
 from virtfs.core.loan import Meter
+from virtfs.core.quoting import quoted
 from virtfs.core.virt import HostEnd, Virt
 from virtfs.daemon.taps import Found, host_end
 from virtfs.daemon.upopen import HostFollowsOpens
@@ -17,6 +19,8 @@ from virtfs.forward.wire import Wire
 from virtfs.forward.wire_impairments import WireImpairments
 from virtfs.host.netlink_values import Link
 from virtfs.host.tap import Tap
+
+log = logging.getLogger(__name__)
 
 # Identifies a network interface in reports from the kernel: the nsid of its network namespace, or None for the daemon's
 # own namespace, and the interface index in that namespace.
@@ -121,6 +125,8 @@ class Interface:
         """
         if not self.virt.lost and not self.away:
             self.virt.lose()
+            said = "%s is lost: its tap %s has vanished; another program has deleted it or its network namespace"
+            log.warning(said, self.virt.name, quoted(self.virt.host.name))
             self._start(self._end_captures, name=f"{self.virt.name}: ending its captures")
             self._events.emit("lost", self.virt.name)
 

@@ -56,6 +56,7 @@ CABLE_COUNTED: Final[dict[str, str]] = {
 }
 
 _GAUGES: Final[dict[str, tuple[str, Callable[[Wire], int]]]] = {
+    "lost": ("Whether the tap has vanished because another program deleted it, 1 or 0.", lambda wire: wire.virt.lost),
     "up": ("Whether the interface is up, 1 or 0.", lambda wire: wire.virt.host.up),
     "carrier": ("Whether the host sees a carrier, 1 or 0.", lambda wire: wire.virt.host.carrier),
     "mtu_bytes": ("Largest payload of a frame.", lambda wire: wire.virt.host.mtu),

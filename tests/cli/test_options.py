@@ -37,6 +37,18 @@ def test_a_mount_tells_its_options_as_they_are_read(said: list[tuple[str, object
 
 
 @pytest.mark.parametrize(
+    ("word", "least"),
+    [("max_memory=1048575", "1M"), ("max_memory=0", "1M"), ("max_user_memory=511K", "512K")],
+)
+def test_a_limit_on_memory_that_is_too_small(word: str, least: str) -> None:
+    with pytest.raises(VirtError) as refused:
+        parse(word)
+    assert refused.value.errno == errno.ERANGE
+    assert refused.value.strerror == f'mount option "{word}" is too small: the least is {least}'
+    assert parse(f"{word.partition('=')[0]}={least}").text() == f"{word.partition('=')[0]}={least}"
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",

@@ -20,6 +20,7 @@ from harness.waiting import until
 from virtfs.core.limits import Limits
 from virtfs.core.memory import Kind
 from virtfs.core.pcapng import section_header
+from virtfs.fuse.inodes_handles import SPARE
 
 from . import programs
 
@@ -218,6 +219,45 @@ def test_a_refusal_says_which_limit(virts: Virts, alone: Callable[[str], Mount])
     alice.close()
     mount.ctl("destroy 3")
     until(lambda: held(mount, ALICE) == 0, "everything is given back")
+
+
+def test_the_smallest_limits_are_useful(alone: Callable[[str], Mount]) -> None:
+    """A user can write a line of 64 KiB, capture and get a frame of 64 KiB, and read a report."""
+    mount = alone("max_user_memory=512K,max_memory=1M")
+    virt = Virt(mount, 3, f"{LONG} backlog 1")
+    alice = mount.process(ALICE)
+    alice.open("virt3/ctl", os.O_WRONLY).write("strict " * 200 + "#" * 60000 + "\n")
+    capture = alice.open("virt3/pcap", os.O_RDONLY)
+    virt.host_sends(frame(FRAME))
+    assert alice.open("virt3/frame", os.O_RDONLY).read() == frame(FRAME)
+    taken = 0
+    while taken < 16384:  # the ring is small, so the frame is cut
+        taken += len(capture.read())
+    assert alice.call(programs.reads, "status.json")
+
+
+def test_last_error_can_be_read_by_a_user_who_has_reached_a_limit(alone: Callable[[str], Mount]) -> None:
+    mount = alone("max_user_memory=512K")
+    Virt(mount, 3, f"up owner {ALICE}")
+    for flags, path, number, said in (
+        (os.O_RDONLY | os.O_DIRECTORY, ".", errno.ENOBUFS, "no memory for 4096 more bytes of opens"),
+        (os.O_RDONLY, "events", errno.ENOBUFS, "no memory for 4096 more bytes of opens"),
+    ):
+        alice = mount.process(ALICE)
+        assert alice.call(programs.holds_opens, path, flags, 1000)[1] == number
+        assert alice.call(programs.reads, "last_error").startswith(said)
+        assert alice.call(programs.opens, "virt3/mtu", os.O_RDONLY) == number
+        held_now = alice.call(programs.holds_opens, "last_error", os.O_RDONLY, 1000)
+        assert held_now == (SPARE, number)
+        alice.kill()
+        until(lambda: held(mount, ALICE) == 0, "everything is given back")
+
+
+def test_last_error_can_be_read_by_a_user_with_the_most_open_files(virts: Virts, mount: Mount, alice: Process) -> None:
+    virts(LONG)
+    opening = alice.begin(programs.holds_opens, "events", os.O_RDONLY, 5000)
+    assert opening.result(PATIENCE) == (4096, errno.EMFILE)
+    assert "close some first" in alice.call(programs.reads, "last_error")
 
 
 def test_a_queue_in_the_kernel(virts: Virts, mount: Mount) -> None:

@@ -30,9 +30,9 @@ options, after -o, separated by commas:
   max_backlog=N    maximum of `backlog`, in frames (65536)
   max_history=SIZE maximum of `history`, in bytes, or with K, M, G (64M)
   capture=SIZE     maximum amount of data queued for one reader of a pcap file (8M)
-  max_memory=SIZE  maximum amount of memory that all users can make the server hold (192M)
+  max_memory=SIZE  maximum amount of memory that all users can make the server hold (192M; the least is 1M)
   max_user_memory=SIZE
-                   maximum amount for each user except root (64M)
+                   maximum amount for each user except root (64M; the least is 512K)
   state=FILE       save the interfaces and bridges to FILE, and restore them from it at mount
   log=FILE         log to FILE (default: journal or syslog, or stderr with -f)
   debug            log every request and its result

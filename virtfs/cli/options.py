@@ -53,6 +53,9 @@ _SIZES = {
     "max_user_memory": "user_memory",
 }  # values in bytes, or with a suffix K, M or G
 _MOST = 2**31 - 1
+# With smaller limits, a user could not write a line of 64 KiB, which takes four times as much memory (files.text), or
+# queue and capture a frame of 64 KiB, which may take a third of the limit (core.memory).
+_LEAST = {"max_memory": 1 << 20, "max_user_memory": 512 << 10}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ def parse(text: str, sloppy: bool = False) -> MountOptions:
             limit = {_LIMITS[name]: _number(word, value)}
             options = replace(options, limits=replace(options.limits, **limit))
         elif name in _SIZES:
-            size = {_SIZES[name]: parse_size(value)}
+            size = {_SIZES[name]: _size(word, name, value)}
             options = replace(options, limits=replace(options.limits, **size))
         elif name in ("log", "state"):
             if not value:
@@ -129,6 +132,16 @@ def parse(text: str, sloppy: bool = False) -> MountOptions:
 def _why_not(word: str, name: str) -> str:
     sentence = next((sentence for names, sentence in _REFUSED if re.fullmatch(names, name)), None)
     return f'mount option "{word}": {sentence}' if sentence else f'unknown mount option "{word}"'
+
+
+def _size(word: str, name: str, value: str) -> int:
+    try:
+        size = parse_size(value)
+    except VirtError as error:
+        raise VirtError(error.errno, f'mount option "{word}": {error.strerror}') from None
+    if size < (least := _LEAST.get(name, 0)):
+        raise VirtError(errno.ERANGE, f'mount option "{word}" is too small: the least is {format_size(least)}')
+    return size
 
 
 def _number(word: str, value: str) -> int:

@@ -272,6 +272,7 @@ def test_what_cannot_be_sent_is_counted(virt: Virt, state: str, length: int, cou
     with fails(number):
         file.write(frame(length))
     assert virt.count(counter) == virt.count("tx_dropped") == 2
+    assert virt.mount.read("last_error").startswith(f"{virt.name}/frame: ")
     virt.set("up")
     file.write(frame(1518))
     assert virt.host_gets() == frame(1518)

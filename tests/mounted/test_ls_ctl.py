@@ -55,6 +55,7 @@ def listed(mount: Mount) -> dict[str, Any]:
 def test_ls_shows_interfaces_bridges_and_cables(mount: Mount) -> None:
     mount.ctl("create 3 up inet 10.0.3.1/24 owner nobody description the third\ncreate 4 up carrier off\ncreate 5")
     mount.ctl("create bridge0 up add virt4\ncable 3 5 delay 20ms")
+    reader = mount.process().open("virt3/frame", os.O_RDONLY)
     mount.ctl("virt5 description " + "long " * 50)
     lines = about(mount.sh(f"{NOBODY} ls"))  # everybody can see a mount of root
     reader.close()

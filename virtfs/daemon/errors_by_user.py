@@ -17,12 +17,17 @@ class ErrorsByUser:
         self._errors: OrderedDict[Uid, str] = OrderedDict()
 
     def remember(self, refusal: VirtError, user: User) -> VirtError:
-        """Set the user's last error. Return `refusal`, so that the caller can raise it."""
+        """Set the user's last error. Return `refusal`, so that the caller can raise it.
+
+        A program may repeat a refused write many times a second, so the same error again is no change.
+        """
+        before = self._errors.get(user.uid)
         self._errors[user.uid] = refusal.strerror
         self._errors.move_to_end(user.uid)
         if len(self._errors) > REMEMBERED:
             self._errors.popitem(last=False)
-        self._changes.publish()
+        if refusal.strerror != before:
+            self._changes.publish()
         return refusal
 
     def report(self, refusal: VirtError, user: User) -> None:

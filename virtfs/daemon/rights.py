@@ -46,6 +46,11 @@ class Rights:
             actions.append(Action("group", (str(group),)))
         await self._change(node, tuple(actions), user)
 
+    def deny(self, operation: str, user: User) -> None:
+        """Set the last_error of a user who tried to make, rename or remove a name. operation: the system call."""
+        sentence = f"{operation}: files cannot be made, renamed or removed: write create or destroy to ctl"
+        self._errors.report(VirtError(errno.EPERM, sentence), user)
+
     async def _change(self, node: Node, actions: tuple[Action, ...], user: User) -> None:
         if (virt := virt_of(node.owner)) is None:
             refusal = VirtError(errno.EPERM, "this file belongs to no interface: only root can own it")

@@ -59,6 +59,7 @@ class Text(Node):
     rights: how the permission bits derive from the owner's mode. None selects Rights.VALUE for a writable file and
     Rights.REPORT for a read-only file.
     lasting: False if making the text has a side effect. Then it should not be made for a mere listing.
+    always: whether a user who has reached a limit can still open and read the text. Such a text is short.
     changes: returns a number that is different after every change of state. Counters do not affect this number. Only
     texts about the whole mount have `changes`, because they may be long.
 
@@ -76,6 +77,7 @@ class Text(Node):
         "_renewing",
         "_unsteady",
         "_work",
+        "always",
         "changed",
         "changes",
         "lasting",
@@ -101,6 +103,7 @@ class Text(Node):
         rights: Rights | None = None,
         unsteady: bytes = b"",
         lasting: bool = True,
+        always: bool = False,
     ) -> None:
         super().__init__(owner)
         self.text = text
@@ -108,6 +111,7 @@ class Text(Node):
         self.refresh = refresh
         self.refused = refused
         self.personal = personal
+        self.always = always
         # Counters are lasting too: if an open finds a new value, the kernel is first told to forget the old attributes.
         self.lasting = lasting and changes is None and not personal
         self._unsteady = unsteady
@@ -339,7 +343,10 @@ class TextHandle:
         """
         if self._released:
             raise VirtError(errno.EBADF, "the file is closed")
-        self._content.resize(len(snapshot))
+        if self.node.always:
+            self._content.force(len(snapshot))
+        else:
+            self._content.resize(len(snapshot))
         self.snapshot = snapshot
 
     async def renew(self) -> None:

@@ -116,7 +116,7 @@ class Tree:
             "clone": Clone(Opens(), commands.make_clone),
             "events": events,
             "pcap": pcap,
-            "last_error": Text(ROOT, lambda user: errors.last_error(user) + "\n", personal=True),
+            "last_error": Text(ROOT, lambda user: errors.last_error(user) + "\n", personal=True, always=True),
             "help": Text(ROOT, lambda user: help_text()),
             "ifconfig": Text(
                 ROOT, lambda user: ifconfig(wire.virt for wire in reports.wires()), changes=reports.changes

@@ -112,7 +112,8 @@ class Later:
         """
         memory, user, unique, thread = self._handles.memory, request.user, request.unique, request.thread
         charged = 0 if free else REQUEST
-        memory.check(Kind.REQUESTS, user.uid, charged)
+        if charged:
+            memory.check(Kind.REQUESTS, user.uid, charged)
         memory.add(Kind.REQUESTS, user.uid, charged)
         task = self._tasks[unique] = _Task(trio.CancelScope(), thread, query=True)
         self._turns.begin(user.uid, slow)

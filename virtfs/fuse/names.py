@@ -36,6 +36,9 @@ class Keeper(Protocol):
         OSError EPERM: the node's owner cannot be set, or this user may not set it.
         """
 
+    def deny(self, operation: str, user: User) -> None:
+        """Record that a user tried to make, rename or remove a name. operation: the system call."""
+
 
 def answered(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
     """Decorate an operation so that its exceptions are answered with an errno.
@@ -151,15 +154,19 @@ class Names(pyfuse3.Operations):
         """Do nothing: no directory has unwritten changes."""
 
 
-async def _denied(*args: Any) -> Any:
-    raise pyfuse3.FUSEError(errno.EPERM)
+def _denying(operation: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+    async def denied(self: Names, *args: Any) -> Any:
+        self._keeper.deny(operation, user_of(args[-1]))
+        raise pyfuse3.FUSEError(errno.EPERM)
+
+    return denied
 
 
 # Deny these operations, because only the command `create` makes interfaces, and only `destroy` removes them.
 # The methods for extended attributes keep pyfuse3's default, which answers ENOSYS. After the first ENOSYS the kernel no
 # longer requests security.capability before each write.
 for _operation in ("mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "link", "create"):
-    setattr(Names, _operation, _denied)
+    setattr(Names, _operation, _denying(_operation))
 
 
 def serve_on(inodes: Inodes, attributes: Attributes, keeper: Keeper, interrupts: Interrupts, descriptor: int) -> None:

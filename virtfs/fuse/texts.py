@@ -49,7 +49,7 @@ class Texts:
         flags, _ = request.body(p.fuse_open_in)
         user = request.user
         try:
-            self._handles.begin(user)
+            self._handles.begin(user, node.always)
             try:
                 text = None
                 if reads(flags):
@@ -59,7 +59,7 @@ class Texts:
                         return False
                 self._opened(node, user, request)
             except BaseException:
-                self._handles.closed(user)
+                self._handles.closed(user, node.always)
                 raise
         except VirtError as refusal:
             self._report(refusal, user)
@@ -97,7 +97,7 @@ class Texts:
 
         def ended() -> None:
             if not done:
-                self._handles.closed(user)
+                self._handles.closed(user, node.always)
 
         def failed(refusal: VirtError) -> None:
             self._report(refusal, user)

@@ -172,7 +172,7 @@ def test_a_user_whom_fuse_keeps_out_is_told_why() -> None:
     """Without allow_other, a mount is for the user who made it."""
     table = b"40 1 0:50 / /elsewhere rw shared:1 - fuse.virtfs virtfs rw,user_id=4001,group_id=4001\n"
     (mounted,) = mounttable.parse(table)
-    with mock.patch("virtfs.cli.denied.mounts", return_value=[mounted]):
+    with mock.patch("virtfs.fuse.mounttable.mounts", return_value=[mounted]):
         assert why_denied("/elsewhere/status.json") == (
             "only user 4001 may use this mount, because it was made without allow_other"
         )

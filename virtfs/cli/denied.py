@@ -8,7 +8,7 @@ import pwd
 import re
 import stat
 
-from virtfs.fuse.mounttable import Mounted, mounts
+from virtfs.fuse.mounttable import Mounted, mount_of
 
 _VIRT = re.compile(r"(virt[0-9]+)(/|$)")
 
@@ -19,8 +19,7 @@ def why_denied(path: str) -> str:
     Call this where a call on the mount may hang, because it calls stat(2) on files of the mount.
     """
     path = os.path.abspath(path)
-    around = [mount for mount in mounts() if f"{path}/".startswith(f"{mount.directory.rstrip('/')}/")]
-    mount = max(around, key=lambda mount: len(mount.directory), default=None)
+    mount = mount_of(path)
     if mount is None or not mount.virtfs:
         return ""
     maker = int(mount.option("user_id") or 0)

@@ -19,7 +19,7 @@ from virtfs.cli.surroundings import complain, sentence_of
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import quoted
 from virtfs.fuse.hanging import STOPPED, Child, stopped_servers
-from virtfs.fuse.mounttable import Mounted, mounts, resolve
+from virtfs.fuse.mounttable import Mounted, mount_of, mounts, resolve
 
 NO_MOUNT = (
     "there is no virtfs mount: make one with virtfs mount DIR, or enter your virtfs shell with virtfs shell --join"
@@ -64,8 +64,8 @@ def chosen(directory: str | None) -> str:
 
 def expect_virtfs(directory: str) -> None:
     """Raise VirtError ENOENT unless a virtfs is mounted at a resolved directory or above it. Reads only the table."""
-    around = [mount for mount in mounts() if f"{directory}/".startswith(f"{mount.directory.rstrip('/')}/")]
-    if not max(around, key=lambda mount: len(mount.directory)).virtfs:
+    mount = mount_of(directory)
+    if mount is None or not mount.virtfs:
         raise VirtError(errno.ENOENT, f'there is no virtfs mounted at "{directory}"')
 
 

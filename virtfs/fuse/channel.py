@@ -222,7 +222,8 @@ class Channel:
             except ProtocolTooOld:
                 raise
             except OSError as error:
-                self._tell(fh, error)
+                if opcode == WRITE:
+                    self._tell(fh, error)
                 self.answers.fail(unique, error.errno or errno.EIO)
             except MemoryError:
                 self.answers.fail(unique, errno.ENOMEM)

@@ -60,6 +60,16 @@ def mounted_at(directory: str) -> Mounted | None:
     return next((mount for mount in here if mount.id not in covered), None)
 
 
+def mount_of(path: str) -> Mounted | None:
+    """Return the mount that a path leads to, or None if the table has none. The path is not accessed.
+
+    path: an absolute path; symbolic links are not followed.
+    """
+    around = [mount for mount in mounts() if f"{path}/".startswith(f"{mount.directory.rstrip('/')}/")]
+    deepest = max(around, key=lambda mount: len(mount.directory), default=None)
+    return deepest and mounted_at(deepest.directory)
+
+
 def still_mounted(mount: Mounted, table: BinaryIO | None = None) -> bool:
     """Return whether the table still has this mount, even if it has been moved to another directory.
 

@@ -1,6 +1,6 @@
 """A daemon without a kernel: commands run on fake taps and links."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from errno import EADDRNOTAVAIL, EBUSY, EEXIST, ENODEV, ENXIO
@@ -173,8 +173,9 @@ class FakeKernel:
         for tap in taps:
             tap.close()
 
-    async def close_tap(self, tap: FakeTap) -> None:
-        tap.close()
+    async def close_taps(self, taps: Iterable[FakeTap]) -> None:
+        for tap in taps:
+            tap.close()
 
     async def call(self, function: Callable[..., T], *args: Any) -> T:
         await trio.lowlevel.checkpoint()

@@ -116,6 +116,10 @@ class Daemon:
             "far": self._far.links(),
         }
 
+    def interfaces(self) -> set[str]:
+        """Return the names of all interfaces in the kernel, in both namespaces."""
+        return {link.split()[0] for link in (*self._here.links(), *self._far.links())}
+
 
 def alike(picture: dict[str, object]) -> str:
     """Return a picture as text, without MAC addresses and the kernel's own IPv6 addresses, which differ."""
@@ -347,15 +351,18 @@ async def _attempt(
     empty: the picture before and after everything, as text
     """
     case.tried += 1
+    interfaces = daemon.interfaces()
     await do(daemon, case.before)
     await daemon.made.follower.caught_up()
-    before, descriptors_before = daemon.picture(), count()
+    before, descriptors_before, existing = daemon.picture(), count(), daemon.interfaces()
     try:
         said = await trial()
     except Exception as failure:
         said = f"{type(failure).__name__}: {failure}"
         case.wrong.append(f"{what}: {said}")
     if said:
+        if extra := daemon.interfaces() - existing:
+            case.wrong.append(f"{what}: ({case.what}) is refused ({said}) before {extra} has left the kernel")
         if not await until(lambda: daemon.picture() == before):
             changed = differences(json.dumps(before), json.dumps(daemon.picture()))
             case.wrong.append(f"{what}: ({case.what}) is refused ({said}), yet {changed}\n{kernel_says()}")
@@ -370,7 +377,8 @@ async def _attempt(
         changed = differences(done, alike(daemon.picture()))
         case.wrong.append(f"{what}: ({case.what}) is done, yet {changed}\n{kernel_says()}")
     await do(daemon, case.after)
-    # The tap can outlive the answer for a moment: a system call of another thread may still hold its file.
+    if extra := daemon.interfaces() - interfaces:
+        case.wrong.append(f"{what}: ({case.what}) is undone before {extra} has left the kernel")
     if not await until(lambda: alike(daemon.picture()) == empty):
         changed = differences(empty, alike(daemon.picture()))
         case.wrong.append(f"{what}: ({case.what}) is undone, yet {changed}\n{kernel_says()}")

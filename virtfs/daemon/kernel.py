@@ -1,11 +1,13 @@
 """Access to the kernel. Tasks run blocking calls in a thread, one at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TypeVar, TypeVarTuple
 
 import trio
 
+from virtfs.forward.supervisor import together
 from virtfs.forward.tapwatch import TapWatch
 from virtfs.forward.tasks import in_thread, surely_in_thread
 from virtfs.host.links import Links
@@ -43,9 +45,15 @@ class Kernel:
         """Call a blocking function in a thread. Cancellation waits for the function. Errors: as for in_thread()."""
         return await in_thread(function, *args, limiter=self._one)
 
-    async def close_tap(self, tap: TapDevice) -> None:
-        """Close a tap. Closing only waits for RCU in the kernel, so several taps can be closed at the same time."""
-        await surely_in_thread(tap.close, self._closing)
+    async def close_taps(self, taps: Iterable[TapDevice]) -> None:
+        """Close taps, concurrently, because each only waits for RCU in the kernel.
+
+        First wait until no thread runs a call. A system call that uses a tap keeps its open file (fs/file.c fdget), so
+        the tap would outlive close(2) until that call returns. It could also use the descriptor's number after another
+        file has got it.
+        """
+        async with self._one:
+            await together(*(partial(surely_in_thread, tap.close, self._closing) for tap in taps))
 
     async def delete_taps(self, taps: Sequence[TapDevice]) -> None:
         """Delete and close taps of the daemon's network namespace. A tap that cannot be deleted is not closed."""

@@ -134,7 +134,7 @@ class Lifecycle:
             interface = self._assemble(unit, tap, found, made, cloned)
         except BaseException:
             with trio.CancelScope(shield=True):
-                await self._kernel.close_tap(tap)
+                await self._kernel.close_taps([tap])
             raise
         self._registry.add(interface)
         self._garbage.made(len(self._registry))
@@ -169,7 +169,7 @@ class Lifecycle:
             if tap.made:
                 return unit, tap, found
             # This is an existing persistent tap. It is used only if the command names its unit.
-            await self._kernel.close_tap(tap)
+            await self._kernel.close_taps([tap])
         raise VirtError(errno.ENOSPC, "every unit is taken: destroy an interface first")
 
     def _assemble(self, unit: Unit, tap: Tap, found: Found, made: bool, cloned: bool) -> Interface:
@@ -282,7 +282,7 @@ class Lifecycle:
             log.warning("cannot remove %d taps together (%s), removing them one by one", len(doomed), refusal)
         finally:
             # Closing a tap that is not persistent removes it, too.
-            await together(*(partial(self._kernel.close_tap, tap) for _name, tap, _deleted in retired if tap.fd >= 0))
+            await self._kernel.close_taps([tap for _name, tap, _deleted in retired if tap.fd >= 0])
             for name, _tap, _deleted in retired:
                 self._events.emit("destroy", name)
 

@@ -335,6 +335,26 @@ def test_each_adopted_member_gets_its_own_addresses_back(lasting: LastingOnes) -
     mount.delete_links("one", "two")
 
 
+@pytest.mark.parametrize("line", ["bridge0 delete one\nbridge0 add one", "bridge0 delete one add one"])
+def test_a_member_that_was_once_adopted(lasting: LastingOnes, line: str) -> None:
+    """After it has its addresses back and is a plain member, a kill leaves no address of an unfinished line."""
+    mount = lasting(OPTION)
+    mount.ip("link add one type veth peer name far")
+    mount.ip("link set far up")
+    mount.ip("link set one addrgenmode none up")
+    mount.ip("address add 10.5.1.1/24 dev one")
+    mount.ctl(f"create bridge0 add one adopt\n{line}")
+    assert set(told.addresses(mount, "one")) == {"10.5.1.1/24"}
+    text = same(mount)
+    mount.kill()
+    mount.ip("address add 10.5.9.1/24 dev bridge0")  # as the line had done when the server was killed
+    mount.again(OPTION)
+    assert same(mount) == text
+    assert "10.5.9.1/24" not in told.addresses(mount, "bridge0")
+    mount.ctl("destroy bridge0")
+    mount.delete_links("one")
+
+
 def test_lines_of_a_bridge_mention_only_what_comes_again(lasting: LastingOnes) -> None:
     """The tap of a clone vanishes with the server, and a renamed tap comes again as tapN."""
     mount = lasting(OPTION)
@@ -415,9 +435,9 @@ def test_a_mount_that_ends_before_it_is_complete(lasting: LastingOnes, way: str)
     _begun(mount, text)
     reader, killed = _reader(mount), _reader(mount)
     for one in (reader, killed):
-        until(partial(_waits, one.pid), "the program waits for the answer to FUSE_INIT", 30)
+        until(partial(_waits, one.pid), "the program waits for the answer to FUSE_INIT")
     killed.send_signal(signal.SIGINT)
-    finished(killed, 1)
+    finished(killed)
     # Place.has would enter the mount and wait, too.
     there = mount.command("ip", "-br", "link", "show", "tap5")
     until(lambda: subprocess.run(there, capture_output=True, check=False).returncode == 0, "some interfaces exist", 30)

@@ -177,13 +177,28 @@ def attribute(bridge: HostBridge, now: BridgeState, actions: tuple[Action, ...],
 
 
 def mark_adopting(bridge: HostBridge, mark: str, actions: tuple[Action, ...]) -> None:
-    """Mark a bridge before its line adopts members. The mark keeps the next mount from removing their addresses."""
-    if names := adopted(actions):
-        before = adopting_of(alias_of(bridge.rtnl, bridge.index), mark)
-        members = {member.index for member in bridge.look().members}
-        new = {int(link["index"]) for name in names if (link := ask_link(bridge.rtnl, str(name)))}
+    """Mark a bridge before its line adds members. The mark keeps the next mount from removing adopted addresses.
+
+    Interfaces that have left the bridge are removed from the mark, because the line may add them without `adopt`.
+    """
+    if any(action.verb == "add" for action in actions):
+        names = adopted(actions)
+        _mark(bridge, mark, {int(link["index"]) for name in names if (link := ask_link(bridge.rtnl, str(name)))})
+
+
+def mark_deleted(bridge: HostBridge, mark: str, actions: tuple[Action, ...]) -> None:
+    """Remove members from the mark after a line has deleted them, unless the line has adopted them again."""
+    if names := {str(action.args[0]) for action in actions if action.verb == "delete"}:
+        _mark(bridge, mark, gone=names)
+
+
+def _mark(bridge: HostBridge, mark: str, new: Collection[int] = (), gone: Collection[str] = ()) -> None:
+    before = adopting_of(alias_of(bridge.rtnl, bridge.index), mark)
+    if before or new:
+        members = {member.index for member in bridge.look().members if member.name not in gone}
         indices = {*(before & members), *bridge.adoptions.brought, *new}
-        set_mark(bridge.rtnl, adopting(mark, indices), bridge.index)
+        if indices != before:
+            set_mark(bridge.rtnl, adopting(mark, indices) if indices else mark, bridge.index)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import errno
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import trio
@@ -21,6 +22,7 @@ from virtfs.daemon.bridge_verbs import (
     do,
     give_back,
     mark_adopting,
+    mark_deleted,
     put_back,
     suppress_gone,
 )
@@ -376,10 +378,13 @@ class Bridges:
 
     def _carry_out(self, managed: _Managed, actions: tuple[Action, ...], taps: dict[str, str], ensure: bool) -> None:
         with Rtnl() as rtnl:
-            host = self._host(rtnl, managed)
-            if self._kernel.mark and managed.found is None:
+            host, marked = self._host(rtnl, managed), self._kernel.mark and managed.found is None
+            if marked:
                 mark_adopting(host, self._kernel.mark, actions)
             carry_out(host, actions, taps, ensure)
+            if marked:
+                with suppress(OSError):  # the line is done; the next line that adds a member tries again
+                    mark_deleted(host, self._kernel.mark, actions)
 
     def _check(
         self,

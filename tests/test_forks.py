@@ -10,7 +10,7 @@ import pytest
 from harness import forks
 from harness.places import Place
 from harness.process import Process
-from harness.waiting import until
+from harness.waiting import PATIENCE, until
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def place() -> Iterator[Place]:
 
 def test_exit_status_and_standard_error(place: Place) -> None:
     fork = place.fork("virtfs", "mount", "/nowhere", stderr=subprocess.PIPE)
-    assert fork.wait(10) == fork.poll() == 1
+    assert fork.wait(PATIENCE) == fork.poll() == 1
     assert (fork.communicate()[1] or "").startswith('virtfs: "/nowhere"')
 
 
@@ -42,7 +42,7 @@ def test_a_signal_is_its_exit_status(place: Place) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         fork.wait(0.01)
     fork.send_signal(signal.SIGTERM)
-    assert fork.wait(10) == -signal.SIGTERM
+    assert fork.wait(PATIENCE) == -signal.SIGTERM
     fork.kill()  # the program has ended, so that this does nothing
 
 

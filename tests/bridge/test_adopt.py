@@ -11,7 +11,7 @@ from harness import told
 from harness.fixtures import Alone
 from harness.places import DIR, Place
 from harness.serving import ENVIRONMENT, Mount
-from harness.waiting import until
+from harness.waiting import PATIENCE, until
 
 from .forking import Forking
 from .machine import OWN, ROUTES, clear, machine, reached, reaches
@@ -232,5 +232,5 @@ def test_killed_daemon_and_its_state_file(alone: Alone, peer: Place) -> None:
     assert told.addresses(mount, "eth0") >= OWN
     reached(peer)
     again.send_signal(signal.SIGTERM)
-    assert again.wait(10) == 0
+    assert again.wait(PATIENCE) == 0
     clear(mount)

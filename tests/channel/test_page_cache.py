@@ -6,8 +6,9 @@ from collections.abc import Awaitable
 
 import pytest
 import trio
-from harness.channels import PATIENCE, Answer, Bench, Talk, channel
+from harness.channels import Answer, Bench, Talk, channel
 from harness.in_trio import in_trio
+from harness.waiting import PATIENCE
 
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.core.memory import Memory

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from harness import children
 from harness.running import ENVIRONMENT, NEW_NETWORK, ROOT, VIRTFS, mounted, run, serving, terminal, until
+from harness.waiting import PATIENCE
 
 # Runs a command with some signals ignored (the first argument) and others blocked (the second). The arguments after
 # them are the command.
@@ -54,7 +55,7 @@ def test_a_server_in_the_foreground_ends_with_sigterm(tmp_path: Path, by: list[s
         server.process.terminate()
         assert server.process.stderr is not None
         assert "SIGTERM: ending" in server.process.stderr.readline()
-        assert server.process.wait(timeout=10) == 0
+        assert server.process.wait(timeout=PATIENCE) == 0
         assert not mounted(tmp_path)
 
 
@@ -83,7 +84,7 @@ def test_a_shell_under_nohup_lives_through_sighup() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "here\n"
         process.send_signal(signal.SIGHUP)
-        process.communicate("\n", timeout=10)
+        process.communicate("\n", timeout=PATIENCE)
         assert process.returncode == 7
 
 
@@ -131,6 +132,6 @@ def test_sigterm_ends_make_run(checkout: Path, monkeypatch: pytest.MonkeyPatch, 
         while "is mounted" not in (line := process.stdout.readline()):
             assert line
         process.terminate()
-        assert "is unmounted" in process.communicate(timeout=10)[0]
+        assert "is unmounted" in process.communicate(timeout=PATIENCE)[0]
         assert process.returncode == 0
     assert not directory.exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness.running import HELPER, VIRTFS, mounted, run, script, serving
+from harness.waiting import PATIENCE
 
 import virtfs
 
@@ -34,8 +35,8 @@ def test_each_way_to_end_answers_readers_and_removes_taps(directory: Path, way: 
         assert "tap3" in server.ip("link")
         with server.reader() as reader:
             WAYS_TO_END[way](server.process.pid, str(directory))
-            assert "No such device or address" in reader.communicate(timeout=10)[1]
-        assert server.process.wait(timeout=10) == 0
+            assert "No such device or address" in reader.communicate(timeout=PATIENCE)[1]
+        assert server.process.wait(timeout=PATIENCE) == 0
         assert "tap3" not in server.ip("link")
         assert not mounted(directory)
 
@@ -48,7 +49,7 @@ def test_fusermount_unmounts_when_no_file_is_open(directory: Path) -> None:
             assert "busy" in refused.stderr
             reader.terminate()
         assert run(["fusermount3", "-u", str(directory)]).returncode == 0
-        assert server.process.wait(timeout=10) == 0
+        assert server.process.wait(timeout=PATIENCE) == 0
         assert "tap3" not in server.ip("link")
 
 
@@ -57,7 +58,7 @@ def test_umount_returns_when_the_server_has_finished(directory: Path) -> None:
         (directory / "ctl").write_text("".join(f"create {n} up\n" for n in range(20)))
         assert run([*VIRTFS, "umount", str(directory)]).returncode == 0
         assert "tap" not in server.ip("link")
-        assert server.process.wait(timeout=10) == 0
+        assert server.process.wait(timeout=PATIENCE) == 0
 
 
 def test_in_the_background_it_answers_when_the_command_returns(directory: Path) -> None:
@@ -130,7 +131,7 @@ def test_a_second_mount_is_refused_and_a_dead_one_is_cleaned(directory: Path) ->
         with serving(directory) as again:
             assert (directory / "version").read_text().startswith("virtfs ")
             again.process.terminate()
-            assert again.process.wait(timeout=10) == 0
+            assert again.process.wait(timeout=PATIENCE) == 0
         assert not mounted(directory)
 
 
@@ -211,7 +212,7 @@ def test_a_second_signal_ends_a_server_that_hangs(directory: Path) -> None:
         assert "SIGTERM: ending" in server.process.stderr.readline()
         assert (directory / "version").read_text()  # the server still runs
         server.process.terminate()
-        server.process.wait(timeout=10)
+        server.process.wait(timeout=PATIENCE)
         assert not mounted(directory)
 
 

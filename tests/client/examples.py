@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from harness.places import DIR
+from harness.waiting import PATIENCE
 
 import virtfs
 from virtfs.client import lines, values
@@ -78,7 +79,7 @@ class Laboratory:
             with suppress(OSError):  # an interface of clone may vanish meanwhile
                 thing.destroy()
         self.net.ctl("create 3 up\ncreate 4 up\ncreate bridge0")
-        self.net[3].wait("carrier", timeout=5)
+        self.net[3].wait("carrier", timeout=PATIENCE)
 
     def names(self) -> dict[str, Any]:
         """Return the names that examples use."""

@@ -30,7 +30,6 @@ T = TypeVar("T")
 
 SUPER = User(Uid(0), Gid(0), 1)
 ALICE = User(Uid(1000), Gid(1000), 2)
-PATIENCE = 30
 
 
 class Host:

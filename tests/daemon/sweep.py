@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import trio
+from harness.waiting import PATIENCE
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Gid, Uid, Unit, User
@@ -52,7 +53,6 @@ from .seen import Seen
 from .seen import descriptors as count
 
 SUPER = User(Uid(0), Gid(0), 1)
-PATIENCE = 5  # time limit for something that should happen soon, in seconds
 LIMIT = 60  # time limit of one failure, in seconds
 FAR = "far"
 QUICK = "/run"  # a tmpfs of this process

@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 from harness.in_trio import in_trio
+from harness.waiting import PATIENCE
 
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import parse
@@ -28,7 +29,7 @@ from virtfs.files.text import nothing
 from virtfs.host.fakes import FakeTap
 from virtfs.host.monitor import AddressChanged, Event
 
-from .bench import ALICE, PATIENCE, SUPER, Bench, daemon
+from .bench import ALICE, SUPER, Bench, daemon
 
 TAPLINK = bytes.fromhex("0200000000bb")
 ADDRESS = IPv4Interface("10.0.3.1/24")

@@ -5,6 +5,7 @@ import gc
 import pytest
 import trio
 from harness.in_trio import in_trio
+from harness.waiting import PATIENCE
 
 from virtfs.daemon import garbage
 from virtfs.daemon.garbage import MANY, Garbage
@@ -45,7 +46,7 @@ async def test_the_rest_is_collected_once_in_a_while(collected: list[str], monke
     monkeypatch.setattr(garbage, "WHILE", 0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Garbage().run)
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE):
             while not collected:
                 await trio.sleep(0)
         nursery.cancel_scope.cancel()

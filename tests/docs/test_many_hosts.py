@@ -35,7 +35,7 @@ def test_vxlan(hosts: tuple[Mount, Mount]) -> None:
     (block,) = lines("Bridges with VXLAN ports")
     hosts[0].sh(block)
     hosts[1].sh(on_the_other(block))
-    hosts[0].sh("ping -q -c1 -w5 10.0.4.2; ping -q -c1 -s 1422 -M do -w5 10.0.4.2")
+    hosts[0].sh("ping -q -c1 -w20 10.0.4.2; ping -q -c1 -s 1422 -M do -w20 10.0.4.2")
     near, far = (host.root.open("virt3/frame") for host in hosts)
     near.write(frame(1400))
     until(lambda: far.read() == frame(1400), "the frame")
@@ -47,7 +47,7 @@ def test_cable(hosts: tuple[Mount, Mount]) -> None:
     there, here = lines("Cables over TCP")
     hosts[0].sh(here)
     hosts[1].sh(there)
-    hosts[0].sh("ping -q -c2 -i0.1 -w10 10.0.3.2; ping -q -c1 -s 1472 -M do -w5 10.0.3.2")
+    hosts[0].sh("ping -q -c2 -i0.1 -w20 10.0.3.2; ping -q -c1 -s 1472 -M do -w20 10.0.3.2")
 
 
 def start_frr(host: Mount, configuration: str) -> None:
@@ -79,7 +79,7 @@ def test_evpn(hosts: tuple[Mount, Mount]) -> None:
     for address in (frame()[6:12].hex(":"), bridge["address"]):
         show = "vtysh --vty_socket /mnt/frr -c 'show evpn mac vni 7'"
         hosts[1].sh(f"until {show} | grep -q '{address} remote *192.0.2.1'; do sleep 0.2; done", seconds=60)
-    hosts[1].sh("ping -q -c1 -w5 10.0.4.1")
+    hosts[1].sh("ping -q -c1 -w20 10.0.4.1")
     for host in hosts:
         host.sh("echo destroy bridge0 >ctl; ip link delete vxlan7")
 
@@ -98,11 +98,11 @@ def test_wireguard(hosts: tuple[Mount, Mount]) -> None:
         keys.append(host.sh(f"{before}wg pubkey </etc/wireguard/key").strip())
     hosts[0].sh(f"PEER_KEY={keys[1]}\n{after}")
     hosts[1].sh(f"PEER_KEY={keys[0]}\n{on_the_other(after)}")
-    hosts[0].sh("ping -q -c1 -w10 -M do -s 1392 10.99.0.2")
+    hosts[0].sh("ping -q -c1 -w20 -M do -s 1392 10.99.0.2")
     (vxlan,) = lines("Bridges with VXLAN ports")
     through = vxlan.replace("192.0.2", "10.99.0").replace("1450", "1370")
     hosts[0].sh(through)
     hosts[1].sh(on_the_other(through))
-    hosts[0].sh("ping -q -c1 -w10 -M do -s 1342 10.0.4.2")
+    hosts[0].sh("ping -q -c1 -w20 -M do -s 1342 10.0.4.2")
     for host in hosts:
         host.sh("echo destroy bridge0 >ctl; ip link delete vxlan7; ip link delete wg0")

@@ -134,7 +134,7 @@ def test_passt(host: Mount) -> None:
 def test_slirp4netns_over_a_socket(host: Mount) -> None:
     start(host, more("Sockets")[2].replace("/tmp/", "/mnt/").strip() + " >/mnt/said 2>&1")
     until(lambda: '"state": "connected"' in host.read("status.json"), "slirp4netns is connected")
-    host.sh("ping -q -c1 -w5 10.0.2.2")
+    host.sh("ping -q -c1 -w20 10.0.2.2")
 
 
 def test_two_hosts_over_tcp(hosts: tuple[Mount, Mount]) -> None:
@@ -160,7 +160,7 @@ def test_lwip(host: Mount, lwip: Path, way: str) -> None:
         "exec": with_virtfs(host, more("Native speed")[1]),
     }[way]
     start(host, line.replace("examples/c/lwip", "/mnt/lwip"))
-    host.sh("cat virt3/wait/reader; ping -q -c2 -i0.1 -w5 10.0.3.2")
+    host.sh("cat virt3/wait/reader; ping -q -c2 -i0.1 -w20 10.0.3.2")
     assert host.sh("echo hello, lwIP | socat -t5 - TCP:10.0.3.2:7") == "hello, lwIP\n"
 
 
@@ -191,7 +191,7 @@ def test_slirp4netns_for_a_shell(host: Mount) -> None:
     until(lambda: Path(f"/proc/{shell.pid}/comm").read_text() == "cat\n", "a shell in its namespace")
     start(host, more("slirp4netns")[0].replace("$PID", str(shell.pid)).strip() + " >/mnt/said 2>&1")
     inside = f"nsenter --target {shell.pid} --net"
-    host.sh(f"until {inside} ip route | grep -q default; do :; done; {inside} ping -q -c1 -w5 10.0.2.2")
+    host.sh(f"until {inside} ip route | grep -q default; do :; done; {inside} ping -q -c1 -w20 10.0.2.2")
 
 
 def connected(hosts: tuple[Mount, Mount]) -> None:
@@ -202,8 +202,8 @@ def connected(hosts: tuple[Mount, Mount]) -> None:
 
 def reach_each_other(hosts: tuple[Mount, Mount]) -> None:
     """Assert that the machines reach each other over their taps, with small and full-sized frames."""
-    hosts[0].sh("ping -q -c2 -i0.1 -w5 10.0.3.2; ping -q -c50 -i0.002 -s1472 -w5 10.0.3.2")
-    hosts[1].sh("ping -q -c2 -i0.1 -w5 10.0.3.1")
+    hosts[0].sh("ping -q -c2 -i0.1 -w20 10.0.3.2; ping -q -c50 -i0.002 -s1472 -w20 10.0.3.2")
+    hosts[1].sh("ping -q -c2 -i0.1 -w20 10.0.3.1")
 
 
 def test_socat_over_udp(hosts: tuple[Mount, Mount]) -> None:

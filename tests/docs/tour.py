@@ -15,10 +15,10 @@ from typing import Any
 
 from harness import children
 from harness.users import HIS_VIRTFS, MANY_IDS
+from harness.waiting import PATIENCE
 
 from .markdown import ROOT, Block
 
-_PATIENCE = 20.0  # time-out in seconds; what is waited for takes a fraction of a second
 _DONE = "-- done --"  # printed by the shell after each step
 
 # All processes that are started in these namespaces end with unshare(1).
@@ -84,14 +84,14 @@ class Tour:
         """End the shell. Returns its exit status."""
         self._in.write(b"exit 0\n")
         self._in.close()
-        return self._shell.wait(_PATIENCE)
+        return self._shell.wait(PATIENCE)
 
     def run(self, commands: str, lines: int) -> str:
         """Run commands. Returns the output of the commands and of background programs, once it has `lines` lines."""
         self._in.write(f'{commands}\necho "{_DONE}"\n'.encode())
         self._in.flush()
         printed = ""
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + PATIENCE
         while _DONE not in printed or len(masked(printed.replace(_DONE, ""))) < lines:
             ready, _, _ = select.select([self._out], [], [], max(0, end - time.monotonic()))
             if not ready:

@@ -81,7 +81,7 @@ def test_the_server(virt: Virt) -> None:
         assert server.stdout.readline() == f"{address} offered to {mac}\n"
         assert server.stdout.readline() == f"{address} given to {mac}\n"
         assert f"{address}/24" in mount.ip(f"address show dev {virt.tap}")
-    mount.sh("ping -q -c1 -w10 10.0.3.1")
+    mount.sh("ping -q -c1 -w20 10.0.3.1")
     mount.sh(f"ip link set {virt.tap} address 02:00:00:00:00:02")
     assert "no lease" in mount.sh(f"{ask.replace('-t5', '-t1')} || true")
     os.killpg(server.pid, signal.SIGINT)

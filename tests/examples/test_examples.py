@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from harness.places import DIR, Place, finished
 from harness.serving import ENVIRONMENT, Mount, Virt, frame
-from harness.waiting import until, until_it_waits
+from harness.waiting import PATIENCE, until, until_it_waits
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -88,13 +88,14 @@ def test_responder(virt: Virt) -> None:
         sys.executable, str(EXAMPLES / "responder.py"), f"{DIR}/{virt.name}", address, stderr=subprocess.PIPE
     )
     for size in (0, 1, 56, 1472):
-        virt.mount.sh(f"ping -q -c2 -i0.02 -w5 -s {size} {address}")  # -w with -c: succeeds after two replies
-    virt.mount.sh(f"arping -q -c1 -w5 -I {virt.tap} {address}")
+        # -w with -c: succeeds after two replies
+        virt.mount.sh(f"ping -q -c2 -i0.02 -w{PATIENCE:g} -s {size} {address}")
+    virt.mount.sh(f"arping -q -c1 -w{PATIENCE:g} -I {virt.tap} {address}")
     assert virt.read("address") in virt.mount.ip(f"neigh show {address}")
     for length in (14, 20, 30):
         virt.host_sends(frame(length)[:12] + b"\x08\x06" + frame(length)[14:])
         virt.host_sends(frame(length)[:12] + b"\x08\x00" + frame(length)[14:])
-    virt.mount.sh(f"ping -q -c2 -i0.02 -w5 {address}")
+    virt.mount.sh(f"ping -q -c2 -i0.02 -w{PATIENCE:g} {address}")
     assert "100% packet loss" in virt.mount.sh(f"ping -q -c1 -W1 10.3.{virt.unit}.3 || true")
     virt.mount.ctl(f"destroy {virt.unit}")
     _, complaint = finished(responder)

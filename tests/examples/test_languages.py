@@ -9,7 +9,7 @@ import pytest
 from harness import compiled
 from harness.places import DIR, finished
 from harness.serving import Mount, Virt
-from harness.waiting import until
+from harness.waiting import PATIENCE, until
 
 from .test_examples import EXAMPLES
 
@@ -52,14 +52,14 @@ def test_a_responder(virt: Virt, tmp_path: Path, language: str) -> None:
     responder = virt.mount.start(str(tmp_path / "responder"), where, address, stderr=subprocess.PIPE)
     until(lambda: "frame" in virt.read("clients"), "the responder has opened frame")
     for size in (0, 1, 56, 1472):
-        virt.mount.sh(f"ping -q -c2 -i0.02 -w5 -s {size} {address}")
-    virt.mount.sh(f"arping -q -c1 -w5 -I {virt.tap} {address}")
+        virt.mount.sh(f"ping -q -c2 -i0.02 -w{PATIENCE:g} -s {size} {address}")
+    virt.mount.sh(f"arping -q -c1 -w{PATIENCE:g} -I {virt.tap} {address}")
     virt.set("down")
-    assert responder.wait(10) == 1
+    assert responder.wait(PATIENCE) == 1
     assert responder.stderr is not None
     assert "ost is down" in responder.stderr.read()
     usage = virt.mount.start(str(tmp_path / "responder"), stderr=subprocess.PIPE)
-    assert usage.wait(10) == 2
+    assert usage.wait(PATIENCE) == 2
 
 
 def test_the_responder_on_the_tap_itself(virt: Virt, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_the_header_for_a_user(mount: Mount, tmp_path: Path) -> None:
         program.parent.chmod(0o755)
         mount.ctl("create 7 up owner nobody")
         refused = mount.start(str(program), "8", "10.0.8.2", uid=65534, stderr=subprocess.PIPE)
-        assert refused.wait(10) == 1
+        assert refused.wait(PATIENCE) == 1
         assert refused.stderr is not None
         assert refused.stderr.read() == "responder: virt8: Permission denied\n"
         mount.start(str(program), "7", "10.0.7.2", uid=65534, stderr=subprocess.DEVNULL)

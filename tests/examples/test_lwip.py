@@ -29,7 +29,7 @@ def test_ping_and_echo(virt: Virt, lwip: str, way: str) -> None:
     assert program.stdout is not None
     assert program.stdout.readline() == f"{address} answers ping, and echoes on TCP port 7\n"
     for size in (0, 56, 1472):
-        virt.mount.sh(f"ping -q -c2 -i0.02 -w10 -s {size} {address}")
+        virt.mount.sh(f"ping -q -c2 -i0.02 -w20 -s {size} {address}")
     echo = f"seq 40000 >/mnt/seq; socat -t20 - TCP:{address}:7 </mnt/seq | cmp - /mnt/seq && echo same"
     assert virt.mount.sh(echo) == "same\n"
     if way == "frame":

@@ -23,12 +23,11 @@ def two_wires() -> Iterator[tuple[Bench, Bench]]:
 @asynccontextmanager
 async def running(first: Bench, second: Bench) -> AsyncIterator[Cable]:
     """Run a cable until the end of the block, then stop it. Its task must end."""
-    with trio.fail_after(5):
-        async with trio.open_nursery() as nursery:
-            cable = Cable(first.wire, second.wire, Room(), start_in(nursery))
-            nursery.start_soon(cable.run)
-            yield cable
-            await cable.stop()
+    async with trio.open_nursery() as nursery:
+        cable = Cable(first.wire, second.wire, Room(), start_in(nursery))
+        nursery.start_soon(cable.run)
+        yield cable
+        await cable.stop()
 
 
 async def received(bench: Bench) -> list[bytes]:

@@ -31,7 +31,6 @@ SO_SNDBUFFORCE = 32  # asm-generic/socket.h
 ROOM = 4 << 20  # bytes, for several messages of the largest size
 CALLER = (1 << 22) + 1  # a thread id that no thread has: above PID_MAX_LIMIT (include/linux/threads.h)
 LARGE_ENOUGH = p.LONGEST_REQUEST
-PATIENCE = 30  # time limit of a test, in seconds, in case the channel does not answer
 
 NOTIFICATIONS = (p.FUSE_NOTIFY_POLL, p.FUSE_NOTIFY_INVAL_INODE, p.FUSE_NOTIFY_STORE)
 

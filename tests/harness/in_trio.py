@@ -6,10 +6,10 @@ from typing import Any, ParamSpec
 
 import trio
 
+from harness.waiting import PATIENCE
 from virtfs.forward.tasks import Start, Task
 
 P = ParamSpec("P")
-PATIENCE = 30  # time limit of an async test, in seconds
 
 
 def in_trio(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
@@ -18,7 +18,7 @@ def in_trio(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     @wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         async def main() -> None:
-            with trio.fail_after(PATIENCE):
+            with trio.fail_after(2 * PATIENCE):
                 await test(*args, **kwargs)
 
         try:

@@ -11,11 +11,11 @@ from typing import Self
 
 import pytest
 
+from harness.waiting import PATIENCE
 from virtfs.host import netns
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
-PATIENCE = 10_000  # time limit of a wait, in ms
 
 
 def unshare() -> None:
@@ -105,4 +105,4 @@ def wait_gone(fd: int) -> None:
     poll = select.poll()
     # POLLERR is always reported, but only waiters for POLLPRI or POLLIN are woken for it (tun.c tun_detach_all).
     poll.register(fd, select.POLLPRI)
-    assert poll.poll(PATIENCE), "the tap is still there"
+    assert poll.poll(1000 * PATIENCE), "the tap is still there"

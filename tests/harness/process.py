@@ -115,10 +115,10 @@ class Process:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Send SIGKILL. Stuck: the program has not ended within 5 s."""
+        """Send SIGKILL. Stuck: the program has not ended."""
         self.signal(signal.SIGKILL)
         try:
-            self._popen.wait(timeout=5)
+            self._popen.wait(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             raise Stuck("a killed program has not ended") from None
 

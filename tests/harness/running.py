@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import children
+from harness.waiting import PATIENCE
 from virtfs.fuse.mounttable import mounted_at
 
 ROOT = Path(__file__).parents[2]
 VIRTFS = [sys.executable, "-m", "virtfs"]
 HELPER = [sys.executable, "-c", "import sys; from virtfs.cli.helper import main; sys.exit(main())"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C"}
-PATIENCE = 20.0  # time-out in seconds; what is waited for takes a fraction of a second
 
 # An ordinary user, who need not have an account. The user namespace maps root to this user, so root's files, such as
 # this checkout, can still be read; root's capabilities on the host are gone.

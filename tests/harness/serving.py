@@ -148,7 +148,7 @@ class Mount(Place):
             seen = len(self.log)
             self.server.send_signal(signal.SIGUSR1)
             with suppress(Stuck):
-                until(lambda: any("File" in line for line in self.log[seen:]), "stacks", 1)
+                until(lambda: any("File" in line for line in self.log[seen:]), "stacks")
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal to the server and return its exit status."""

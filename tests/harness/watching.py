@@ -41,6 +41,21 @@ class Watch:
         return seen
 
 
+def assert_paced(seen: Captured, begun: float, due: list[float]) -> None:
+    """Check the times of the last frames of a capture.
+
+    On a busy machine any frame may be late. No frame may be early, and of the second half, one must be in time.
+    begun: the earliest time at which the first frame was due, in seconds since 1970. due: the due times, in seconds
+    after that of the first frame.
+    """
+    sent = [packet.time / 1e9 for packet in seen.packets[-len(due) :]]
+    assert len(sent) == len(due)
+    early = [begun + late - at for at, late in zip(sent, due, strict=True)]
+    assert max(early) < 0.001, "the clocks of the capture and of timers differ by less than this"
+    late = [at - sent[0] - wanted for at, wanted in zip(sent, due, strict=True)]
+    assert min(late[len(late) // 2 :]) < 0.1
+
+
 def history(virt: Virt) -> Captured:
     """Return the current content of an interface's `history`."""
     return Captured(virt.mount.root.call(Path.read_bytes, Path(DIR, virt.name, "history")))

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol
 
-from harness.nets import PATIENCE, ip
+from harness.nets import ip
+from harness.waiting import PATIENCE
 
 from virtfs.core.ids import Unit
 from virtfs.host.fakes import FakeTap
@@ -78,7 +79,7 @@ class _Taps:
 
     def receive(self, count: int) -> list[bytes]:
         frames: list[bytes] = []
-        while len(frames) < count and select.select([self._in], [], [], PATIENCE / 1000)[0]:
+        while len(frames) < count and select.select([self._in], [], [], PATIENCE)[0]:
             frame, address = self._in.recvfrom(1 << 16)
             if address[2] != socket.PACKET_OUTGOING:
                 frames.append(frame)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from harness.nets import PATIENCE, ip
+from harness.nets import ip
+from harness.waiting import PATIENCE
 
 from virtfs.core.ids import Unit
 from virtfs.host.fakes import FakeTap
@@ -39,7 +40,7 @@ class _RealHost:
         self._out.send(frame, socket.MSG_DONTWAIT)
 
     def receive(self) -> bytes:
-        while select.select([self._in], [], [], PATIENCE / 1000)[0]:
+        while select.select([self._in], [], [], PATIENCE)[0]:
             frame, address = self._in.recvfrom(1 << 16)
             if address[2] != socket.PACKET_OUTGOING:
                 return frame

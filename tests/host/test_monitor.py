@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_interface
 
 import pytest
-from harness.nets import PATIENCE, Namespace, descriptors, ip, wait_gone
+from harness.nets import Namespace, descriptors, ip, wait_gone
+from harness.waiting import PATIENCE
 
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
@@ -37,7 +38,7 @@ def _hear(monitor: Monitor, wanted: Callable[[Event], bool]) -> Event:
     poll = select.poll()
     poll.register(monitor.fileno(), select.POLLIN)
     heard: list[Event] = []
-    while poll.poll(PATIENCE):
+    while poll.poll(1000 * PATIENCE):
         for event in monitor.drain(limit=1):
             heard.append(event)
             if wanted(event):

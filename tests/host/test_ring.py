@@ -11,7 +11,8 @@ from os import writev
 from typing import NamedTuple
 
 import pytest
-from harness.nets import PATIENCE, Namespace, descriptors, ip
+from harness.nets import Namespace, descriptors, ip
+from harness.waiting import PATIENCE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -65,7 +66,7 @@ class Look:
         poll.register(self.ring.fileno(), select.POLLIN)
         self.look()
         while len(self.seen) + self.lost < frames:
-            assert poll.poll(PATIENCE), f"{len(self.seen)} seen and {self.lost} lost, not {frames}"
+            assert poll.poll(1000 * PATIENCE), f"{len(self.seen)} seen and {self.lost} lost, not {frames}"
             self.look()
 
 
@@ -262,7 +263,7 @@ def test_ahead_counts_what_will_come(watched: Watched) -> None:
         poll.register(look.ring.fileno(), select.POLLIN)
         given = 0
         while given < ahead:
-            poll.poll(PATIENCE)
+            poll.poll(1000 * PATIENCE)
             for block in look.ring.blocks():
                 given += block.frames > 0
                 before += block.frames
@@ -281,7 +282,7 @@ def test_a_block_without_frames_is_not_ahead(watched: Watched) -> None:
         poll.register(look.ring.fileno(), select.POLLIN)
         given = 0
         while given < ahead:
-            assert poll.poll(PATIENCE), "a block that was counted is not handed over"
+            assert poll.poll(1000 * PATIENCE), "a block that was counted is not handed over"
             given += sum(block.frames > 0 for block in look.ring.blocks())
         assert given == ahead
 

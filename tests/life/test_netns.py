@@ -169,7 +169,7 @@ def test_what_ip_does_there_shows_and_wakes(virt: Virt, elsewhere: Place, words:
     file.read()
     waiting = file.begin_poll(PRI)
     elsewhere.ip(words.format(tap=virt.tap))
-    assert waiting.result(2) & (PRI | ERR) == PRI | ERR
+    assert waiting.result() & (PRI | ERR) == PRI | ERR
     until(lambda: virt.read(name) == value, f"{name} is {value}")
 
 
@@ -187,7 +187,7 @@ def test_moved_from_outside(virt: Virt, net: str) -> None:
     file.read()
     waiting = file.begin_poll(PRI)
     mount.ip(f"link set {virt.tap} netns {net}")
-    assert waiting.result(2) & PRI
+    assert waiting.result() & PRI
     until(lambda: virt.read("tap/netns") == net, "the new namespace is known")
     assert virt.read("up") == "0", "the kernel sets an interface down when it moves it"
     reader = virt.open()

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.places import Place, finished
 from harness.serving import Mount, Virt
-from harness.waiting import until
+from harness.waiting import PATIENCE, until
 
 
 class Host(Virt):
@@ -25,9 +25,14 @@ class Host(Virt):
         place.ip(f"link set {self.tap} up")
         self.until("up", "1")
 
-    def ping(self, other: "Host", options: str = "-c5 -i0.02 -W2") -> "Ping":
-        """Ping another host and return the summary."""
-        return Ping(self.place.sh(f"ping -q {options} {other.address} || true", seconds=30))
+    def ping(self, other: "Host", count: int = 10, options: str = "") -> "Ping":
+        """Ping another host until `count` echoes have come back, and return them."""
+        return ping(self.place, other.address, count, options)
+
+    def hears_nothing(self, other: "Host", options: str = "") -> bool:
+        """Return whether another host answers none of two pings within a second."""
+        said = self.place.sh(f"ping -q -c2 -i0.02 -W1 {options} {other.address} || true")
+        return "2 packets transmitted, 0 received" in said
 
     @contextmanager
     def serving(self) -> Iterator["subprocess.Popen[str]"]:
@@ -41,23 +46,38 @@ class Host(Virt):
     def iperf3(self, other: "Host", options: str) -> dict[str, Any]:
         """Run iperf3(1) to another host and return the member `end` of its report."""
         with other.serving():
-            report = json.loads(self.place.sh(f"iperf3 -J -c {other.address} {options}", seconds=30))
+            report = json.loads(self.place.sh(f"iperf3 -J -c {other.address} {options}", seconds=2 * PATIENCE))
         end: dict[str, Any] = report["end"]
         return end
 
 
-class Ping:
-    """The summary that ping(8) prints. rtt, shortest: the mean and the minimum round-trip time, in ms.
+def ping(place: Place, address: str, count: int, options: str = "") -> "Ping":
+    """Ping an address until `count` echoes have come back, or PATIENCE is over."""
+    return Ping(place.sh(f"{pinging(address, count, options)} || true", seconds=2 * PATIENCE), count)
 
-    On an idle machine, `shortest` is the delay of the path.
+
+def pinging(address: str, count: int, options: str = "") -> str:
+    """Return the command of ping().
+
+    Without -w, ping would wait for the last echo only as long as it had waited for others.
+    """
+    return f"ping -n -c{count} -i0.02 -w{PATIENCE:g} {options} {address}"
+
+
+class Ping:
+    """The output of ping(8).
+
+    sent: the number of requests. Some may have been on their way when the last echo came.
+    complete: whether all echoes have come, and none was lost before the last.
+    shortest: the minimum round-trip time in ms. If the machine is idle for a moment, this is the delay of the path.
     """
 
-    def __init__(self, text: str) -> None:
-        counts = re.search(r"(\d+) packets transmitted, (\d+) received", text)
+    def __init__(self, text: str, count: int) -> None:
+        counts = re.search(r"(\d+) packets transmitted", text)
         assert counts, text
-        self.sent, self.received = map(int, counts.groups())
-        self.duplicates = int(found[1]) if (found := re.search(r"\+(\d+) duplicates", text)) else 0
-        self.rtt = float(found[1]) if (found := re.search(r"= [\d.]+/([\d.]+)/", text)) else 0.0
+        self.sent = int(counts[1])
+        echoes = [int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", text)]
+        self.complete = sorted(echoes) == [*range(1, count + 1)]
         self.shortest = float(found[1]) if (found := re.search(r"= ([\d.]+)/", text)) else 0.0
 
     def shows(self, delay: float) -> bool:

@@ -292,7 +292,7 @@ def test_idle_connections(virts: Virts) -> None:
     with suppress(ConnectionError):  # if the request arrives before the connection is closed
         assert refusal(virt, {}, process)[0] == errno.EBUSY
     refused = process.call(borrowing.connect, virt.name)
-    until(lambda: process.call(borrowing.is_closed, refused), "a ninth connection is closed at once", 2)
+    until(lambda: process.call(borrowing.is_closed, refused), "a ninth connection is closed at once")
     Loan(virt).close()
     returned(virt)
     assert process.call(os.read, idle[0], 1) == b"", "closed after some seconds"

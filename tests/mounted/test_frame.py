@@ -6,7 +6,7 @@ import os
 import pytest
 from harness.process import fails
 from harness.serving import Mount, Virt, Virts, frame
-from harness.waiting import until
+from harness.waiting import PATIENCE, until
 
 import virtfs
 
@@ -46,8 +46,7 @@ def test_dd_takes_one_frame(virt: Virt) -> None:
     virt.set(f"inet 10.0.{virt.unit}.1/24")
     script = f"""
         dd if={virt.name}/frame bs=2048 count=1 status=none | xxd -p -c 99 &
-        ping -q -c1 -W1 10.0.{virt.unit}.2 >/dev/null
-        wait $!"""
+        while kill -0 $!; do ping -q -c1 -W1 10.0.{virt.unit}.2 >/dev/null; done 2>/dev/null"""
     request = virt.mount.sh(script).strip()
     assert request.startswith("ffffffffffff" + virt.read("tap/address").replace(":", "") + "0806")
     assert len(request) == 2 * 42
@@ -59,7 +58,7 @@ def test_arping_is_answered_from_the_shell(virt: Virt) -> None:
     mac = virt.read("address").replace(":", "")
     script = f"""
         exec 3<>{virt.name}/frame
-        arping -q -c1 -w5 -I {virt.tap} 10.0.{virt.unit}.2 & A=$!
+        arping -q -c1 -w{PATIENCE:g} -I {virt.tap} 10.0.{virt.unit}.2 & A=$!
         q=$(dd bs=2048 count=1 status=none <&3 | xxd -p -c 99)
         a=${{q:12:12}}{mac}08060001080006040002{mac}${{q:76:8}}${{q:44:12}}${{q:56:8}}
         xxd -r -p <<<$a >&3
@@ -74,7 +73,7 @@ def test_tcpdump_on_the_tap_sees_what_is_written(virt: Virt) -> None:
     assert watcher.stderr is not None
     until(lambda: "listening" in watcher.stderr.readline(), "tcpdump listens")  # type: ignore[union-attr]
     virt.open(os.O_WRONLY).write(frame(60))
-    seen, _ = watcher.communicate(timeout=10)
+    seen, _ = watcher.communicate(timeout=PATIENCE)
     assert "b2:0a:00:0b:0e:01 > ff:ff:ff:ff:ff:ff" in seen
     assert "length 60" in seen
 
@@ -128,7 +127,7 @@ def test_going_down_wakes_the_reader(virt: Virt, by: str) -> None:
     else:
         virt.mount.ip(f"link set {virt.tap} down")
     with fails(errno.EHOSTDOWN):
-        waiting.result(2)
+        waiting.result()
     assert virt.read("up") == "0"
 
 

@@ -9,6 +9,7 @@ import pytest
 from harness import programs
 from harness.process import File, fails
 from harness.serving import Mount, Virt, frame
+from harness.waiting import PATIENCE
 
 IN, OUT, PRI, ERR, HUP = select.POLLIN, select.POLLOUT, select.POLLPRI, select.POLLERR, select.POLLHUP
 GO = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET  # used by Go's runtime (netpoll_epoll.go)
@@ -57,9 +58,9 @@ def test_a_waiting_poll_hears_of_down(virt: Virt, name: str, by: str) -> None:
     for _ in range(2):
         polling, reading = file.begin_poll(IN), file.begin_read().waiting()
         virt.mount.ip(f"link set {virt.tap} down") if by == "host" else virt.set("down")
-        assert polling.result(2) == IN | ERR
+        assert polling.result() == IN | ERR
         with fails(errno.EHOSTDOWN):
-            reading.result(2)
+            reading.result()
         assert file.poll(IN) == IN | ERR
         virt.mount.ip(f"link set {virt.tap} up")
         virt.until("up", "1")
@@ -68,25 +69,25 @@ def test_a_waiting_poll_hears_of_down(virt: Virt, name: str, by: str) -> None:
 @pytest.mark.parametrize("events", [GO, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET])
 def test_epoll_by_edge_hears_of_down_and_up(virt: Virt, events: int) -> None:
     wait = watch(virt.open(os.O_RDWR | os.O_NONBLOCK), events)
-    assert wait(2) == select.EPOLLOUT
+    assert wait(PATIENCE) == select.EPOLLOUT
     for _ in range(3):
         virt.mount.ip(f"link set {virt.tap} down")
-        assert wait(2) == select.EPOLLIN | select.EPOLLOUT | select.EPOLLERR
+        assert wait(PATIENCE) == select.EPOLLIN | select.EPOLLOUT | select.EPOLLERR
         assert wait(QUIET) == 0
         virt.mount.ip(f"link set {virt.tap} up")
-        assert wait(2) == select.EPOLLOUT
+        assert wait(PATIENCE) == select.EPOLLOUT
         assert wait(QUIET) == 0
     virt.host_sends(frame())
-    assert wait(2) == select.EPOLLIN | select.EPOLLOUT
+    assert wait(PATIENCE) == select.EPOLLIN | select.EPOLLOUT
     virt.mount.ip(f"link del {virt.tap}")
-    assert wait(2) & (select.EPOLLERR | select.EPOLLHUP) == select.EPOLLERR | select.EPOLLHUP
+    assert wait(PATIENCE) & (select.EPOLLERR | select.EPOLLHUP) == select.EPOLLERR | select.EPOLLHUP
 
 
 def test_epoll_by_level_hears_of_down(virt: Virt) -> None:
     wait = watch(virt.open(os.O_RDONLY), select.EPOLLIN)
     assert wait(0) == 0
     virt.set("down")
-    assert wait(2) == wait(2) == select.EPOLLIN | select.EPOLLERR
+    assert wait(PATIENCE) == wait(PATIENCE) == select.EPOLLIN | select.EPOLLERR
     virt.set("up")
     assert wait(QUIET) == 0
 
@@ -95,7 +96,7 @@ def test_select_hears_of_down(virt: Virt) -> None:
     file = virt.open(os.O_RDONLY)
     selecting = file.process.begin(programs.selected, file.fd, 5.0)
     virt.set("down")
-    assert selecting.result(2)
+    assert selecting.result()
 
 
 def test_asyncio_hears_of_down(virt: Virt) -> None:
@@ -104,7 +105,7 @@ def test_asyncio_hears_of_down(virt: Virt) -> None:
     virt.host_sends(frame())
     virt.until("stats/rx_frames", "1")
     virt.set("down")
-    assert reading.result(5) == ([frame()], errno.EHOSTDOWN)
+    assert reading.result() == ([frame()], errno.EHOSTDOWN)
 
 
 def test_a_waiting_poll_wakes(virt: Virt) -> None:
@@ -112,7 +113,7 @@ def test_a_waiting_poll_wakes(virt: Virt) -> None:
     for number in range(5):
         waiting = file.begin_poll(IN)
         virt.host_sends(frame(60, number))
-        assert waiting.result(2) == IN
+        assert waiting.result() == IN
         assert file.read() == frame(60, number)
         assert file.poll(IN, QUIET / 4) == 0
 
@@ -121,7 +122,7 @@ def test_a_poll_sees_the_end(virt: Virt) -> None:
     file = virt.open()
     waiting = file.begin_poll(IN)
     virt.mount.ctl(f"destroy {virt.unit}")
-    assert waiting.result(2) & (ERR | select.POLLHUP) == ERR | select.POLLHUP
+    assert waiting.result() & (ERR | select.POLLHUP) == ERR | select.POLLHUP
 
 
 def test_select(virt: Virt) -> None:
@@ -136,13 +137,13 @@ def test_epoll_by_level(virt: Virt) -> None:
     wait = watch(file, select.EPOLLIN)
     assert wait(0) == 0
     virt.host_sends(frame(60, 1), frame(60, 2))
-    assert wait(2) == wait(2) == select.EPOLLIN
+    assert wait(PATIENCE) == wait(PATIENCE) == select.EPOLLIN
     file.read()
-    assert wait(2) == select.EPOLLIN
+    assert wait(PATIENCE) == select.EPOLLIN
     file.read()
     assert wait(QUIET) == 0
     virt.host_sends(frame(60, 3))
-    assert wait(2) == select.EPOLLIN
+    assert wait(PATIENCE) == select.EPOLLIN
 
 
 def test_epoll_by_edge(virt: Virt) -> None:
@@ -152,24 +153,24 @@ def test_epoll_by_edge(virt: Virt) -> None:
     assert wait(0) == 0
     for number in range(3):
         virt.host_sends(frame(60, number))
-        assert wait(2) == select.EPOLLIN
+        assert wait(PATIENCE) == select.EPOLLIN
         assert wait(QUIET) == 0
     assert file.read() == frame(60, 0)
     assert wait(QUIET) == 0
     virt.host_sends(frame(60, 9))
-    assert wait(2) == select.EPOLLIN
+    assert wait(PATIENCE) == select.EPOLLIN
 
 
 def test_epoll_by_edge_after_emptying(virt: Virt) -> None:
     """An event loop reads until EAGAIN after each event."""
     file = virt.open(os.O_RDWR | os.O_NONBLOCK)
     wait = watch(file, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
-    assert wait(2) == select.EPOLLOUT
+    assert wait(PATIENCE) == select.EPOLLOUT
     for number in range(20):
         virt.host_sends(frame(60, number), frame(61, number))
         taken: list[bytes] = []
         while len(taken) < 2:
-            assert wait(2) & select.EPOLLIN
+            assert wait(PATIENCE) & select.EPOLLIN
             try:
                 while True:
                     taken.append(file.read())
@@ -185,10 +186,10 @@ def test_an_unread_frame_lets_nobody_spin(virt: Virt, flags: int) -> None:
     file = virt.open(os.O_RDONLY, program)
     wait = watch(file, flags)
     virt.host_sends(frame())
-    assert wait(2) == select.EPOLLIN
+    assert wait(PATIENCE) == select.EPOLLIN
     server = virt.mount.server.pid
     before = program.call(programs.processor_seconds), _processor_seconds(server)
-    assert wait(1.0) == 0
+    assert wait(0.9) == 0
     assert program.call(programs.processor_seconds) - before[0] < 0.1
     assert _processor_seconds(server) - before[1] < 0.2
 
@@ -202,7 +203,7 @@ def test_polling_a_text_then_a_frame(virt: Virt) -> None:
     assert file.poll() == OUT
     waiting = file.begin_poll(IN)
     virt.host_sends(frame())
-    assert waiting.result(2) == IN
+    assert waiting.result() == IN
 
 
 CHANGES = [
@@ -223,7 +224,7 @@ def test_a_text_that_changes_wakes(virt: Virt, name: str, value: str, change: Ca
     assert file.poll(PRI) == 0
     waiting = file.begin_poll(PRI)
     change(virt)
-    assert waiting.result(2) & (PRI | ERR) == PRI | ERR
+    assert waiting.result() & (PRI | ERR) == PRI | ERR
     file.call(os.lseek, 0, os.SEEK_SET)
     assert file.read() == f"{value}\n".encode()
     assert file.poll(PRI, QUIET / 4) == 0
@@ -235,7 +236,7 @@ def test_the_state_that_changes_wakes(virt: Virt, mount: Mount) -> None:
     assert virt.name.removeprefix("virt") in file.read().decode()
     waiting = file.begin_poll(PRI)
     mount.ctl(f"destroy {virt.unit}")
-    assert waiting.result(2) & PRI
+    assert waiting.result() & PRI
     file.call(os.lseek, 0, os.SEEK_SET)
     assert file.read() == b""
 

@@ -11,7 +11,7 @@ import pytest
 from harness.places import DIR, finished
 from harness.process import File, fails
 from harness.serving import Mount, Virt, Virts, frame
-from harness.waiting import until, until_it_waits
+from harness.waiting import PATIENCE, until, until_it_waits
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -21,7 +21,7 @@ def test_a_signal_ends_a_waiting_reader(virt: Virt, tool: str, number: int) -> N
     reader = virt.mount.shell(f"exec {tool.format(n=virt.unit)}", stdout=subprocess.PIPE)
     until_it_waits(reader.pid)
     reader.send_signal(number)
-    assert reader.wait(timeout=5) == -number
+    assert reader.wait(timeout=PATIENCE) == -number
     virt.open()  # the reader's seat is free again
 
 
@@ -31,7 +31,7 @@ def test_a_signal_that_is_caught_is_eintr(virt: Virt) -> None:
     reader = virt.mount.shell(f"LC_ALL=C exec perl -e '{script}' <{virt.name}/frame", stdout=subprocess.PIPE)
     until_it_waits(reader.pid)
     reader.send_signal(signal.SIGUSR1)
-    assert finished(reader, 1)[0] == "Interrupted system call"
+    assert finished(reader)[0] == "Interrupted system call"
 
 
 def test_a_program_with_sa_restart_goes_on(virt: Virt) -> None:
@@ -64,12 +64,12 @@ def test_500_readers_wait_and_ls_answers(virt: Virt) -> None:
     readers = [file.begin_read() for file in files]
     for reader in readers:
         reader.waiting()
-    assert virt.name in virt.mount.sh("ls -l", seconds=2)
+    assert virt.name in virt.mount.sh("ls -l")
     virt.host_sends(*(frame(60, number) for number in range(500)))
     got = [reader.result() for reader in readers]
     assert sorted(got) == sorted(frame(60, number) for number in range(500))
     crowd.kill()
-    assert virt.mount.sh(f"cat {virt.name}/mtu", seconds=2) == "1500\n"
+    assert virt.mount.sh(f"cat {virt.name}/mtu") == "1500\n"
     virt.open()
 
 

@@ -206,12 +206,12 @@ def test_down_and_destroyed(virt: Virt) -> None:
     waiting = file.begin_read().waiting()
     virt.set("down")
     with fails(errno.EHOSTDOWN):
-        waiting.result(2)
+        waiting.result()
     virt.set("up")
     waiting = file.begin_read().waiting()
     virt.mount.ctl(f"destroy {virt.unit}")
     with fails(errno.ENXIO):
-        waiting.result(2)
+        waiting.result()
     with fails(errno.ENXIO):
         file.write(f"{DIGITS}\n")
     assert file.poll() & (select.POLLERR | select.POLLHUP) == select.POLLERR | select.POLLHUP
@@ -221,5 +221,5 @@ def test_a_killed_reader_frees_the_seat(virt: Virt) -> None:
     reader = virt.mount.shell(f"exec cat {virt.name}/hex")
     until_it_waits(reader.pid)
     reader.kill()
-    finished(reader, 2)
+    finished(reader)
     virt.open(os.O_RDONLY)

@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-from harness.places import DIR
+from harness.places import DIR, finished
 from harness.process import File, fails
 from harness.serving import Virt, frame
-from harness.waiting import until
-from harness.watching import Watch
+from harness.waiting import PATIENCE, until
+from harness.watching import Watch, assert_paced
 
-from .hosts import Ping
+from .hosts import Ping, ping, pinging
 
 RESPONDER = Path(__file__).parents[2] / "examples" / "responder.py"
 FRAMES = [frame(60, number) for number in range(200)]
@@ -44,13 +44,9 @@ def station(virt: Virt) -> str:
     return address
 
 
-def ping(virt: Virt, address: str, options: str = "-c5 -i0.05 -W2") -> Ping:
-    return Ping(virt.mount.sh(f"ping -q {options} {address} || true"))
-
-
 def test_delay_in_both_directions_and_in_one(virt: Virt) -> None:
     address = station(virt)
-    assert ping(virt, address).shows(0)
+    assert ping(virt.mount, address, 10).shows(0)
     for words, expected in (
         ("delay 5ms", 10),
         ("in delay 30ms", 35),  # out is unchanged
@@ -58,8 +54,8 @@ def test_delay_in_both_directions_and_in_one(virt: Virt) -> None:
         ("in delay 0 out delay 0", 0),
     ):
         virt.set(f"impair {words}")
-        found = ping(virt, address)
-        assert found.received == found.sent
+        found = ping(virt.mount, address, 10)
+        assert found.complete
         assert found.shows(expected), found.shortest
 
 
@@ -67,14 +63,14 @@ def test_it_changes_while_ping_runs(virt: Virt) -> None:
     """No echo is lost when the delay changes."""
     address = station(virt)
     virt.set("impair delay 50ms")
-    running = virt.mount.shell(f"exec ping -q -c40 -i0.02 -W2 {address}", stdout=subprocess.PIPE)
+    running = virt.mount.shell(f"exec {pinging(address, 40)}", stdout=subprocess.PIPE)
     watch = Watch(virt.mount, f"{virt.name}/pcap")
     watch.until(10)
     virt.set("impair delay 5ms")
     watch.until(30)
     virt.write("impair", "in delay 20ms\n")
-    summary = Ping(running.communicate(timeout=10)[0])
-    assert summary.received == summary.sent == 40
+    summary = Ping(finished(running, 2 * PATIENCE)[0], 40)
+    assert summary.complete
     assert summary.shortest < 15
 
 
@@ -153,10 +149,10 @@ def test_rate_spreads_frames(virt: Virt) -> None:
     """At 1 Mbit/s, 125 bytes take a millisecond."""
     virt.set("impair out rate 1mbit")
     watch, file = Watch(virt.mount, f"{virt.name}/pcap"), virt.open(os.O_WRONLY)
+    begun = time.time()
     for _ in range(40):
         file.write(frame(1250))
-    seen = watch.until(40)
-    assert (seen.packets[-1].time - seen.packets[0].time) / 1e9 == pytest.approx(0.39, rel=0.3)
+    assert_paced(watch.until(40), begun, [number / 100 for number in range(40)])
 
 
 def test_limit_drops_and_counts(virt: Virt) -> None:
@@ -251,7 +247,7 @@ def test_each_impairment_is_counted_in_its_direction(virt: Virt) -> None:
 
 
 def test_captures_see_frames_in_before_their_delay_and_out_after(virt: Virt) -> None:
-    virt.set("impair delay 500ms")
+    virt.set("impair delay 2s")
     watch = Watch(virt.mount, f"{virt.name}/pcap")
     file = virt.open(os.O_RDWR | os.O_NONBLOCK)
     sent = time.time_ns()
@@ -259,9 +255,7 @@ def test_captures_see_frames_in_before_their_delay_and_out_after(virt: Virt) -> 
     virt.host_sends(frame(60, 2))
     seen = watch.until(2)
     assert [packet.way for packet in seen.packets] == ["in", "out"]
-    first, second = ((packet.time - sent) / 1e9 for packet in seen.packets)
-    assert first < 0.4
-    assert 0.5 <= second < 0.9
+    assert seen.packets[1].time - sent >= 2e9
 
 
 def test_frames_written_to_hex_are_impaired(virt: Virt) -> None:

@@ -11,11 +11,10 @@ import pytest
 from harness.captured import pcap
 from harness.places import DIR
 from harness.serving import Mount, Virt, frame
-from harness.waiting import until
+from harness.waiting import PATIENCE, until
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
 LINES = 20_000  # takes the server more than 10 s
-SOON = 5  # seconds within which a killed program must end; one is normal, the rest is for a busy machine
 
 # What waits, as a shell script in the mount point.
 WAITING = {
@@ -57,7 +56,7 @@ def test_a_signal_ends_what_waits(virt: Virt, waiting: str, number: signal.Signa
     if "script" in WAITING[waiting]:
         until(lambda: reached(virt) > 10, "some lines have run")
     program.send_signal(number)
-    assert program.wait(timeout=SOON) == -number
+    assert program.wait(timeout=PATIENCE) == -number
     if "script" in WAITING[waiting]:
         came = reached(virt)
         assert 10 < came < LINES
@@ -108,9 +107,9 @@ def test_calls_beside_a_script(mount: Mount, virt: Virt, number: signal.Signals)
         before = reached(virt)
         until(lambda before=before: reached(virt) > before + 20, "the calls are running")  # type: ignore[misc]
         os.killpg(program.pid, number)
-        program.wait(timeout=SOON)
+        program.wait(timeout=PATIENCE)
     writer.kill()
-    writer.wait(timeout=SOON)
+    writer.wait(timeout=PATIENCE)
 
 
 def _is_stuck(pid: int) -> bool:
@@ -128,11 +127,11 @@ def test_a_signal_ends_a_second_writer(virt: Virt) -> None:
     second = virt.mount.shell(f"exec echo carrier off 1<>{virt.name}/ctl")
     until(lambda: _is_stuck(second.pid) or second.poll() is not None, "the second writer waits for the first one")
     second.kill()
-    assert second.wait(timeout=SOON) in (0, -signal.SIGKILL)
+    assert second.wait(timeout=PATIENCE) in (0, -signal.SIGKILL)
     assert first.poll() is None
     assert reached(virt) < LINES
     first.kill()
-    first.wait(timeout=SOON)
+    first.wait(timeout=PATIENCE)
 
 
 def test_two_scripts_take_turns(virt: Virt) -> None:
@@ -195,5 +194,5 @@ def test_a_signal_ends_a_call_after_a_harmless_one(virt: Virt) -> None:
     before = reached(virt)
     until(lambda: reached(virt) > before + 20, "the harmless signal has no effect")
     writer.send_signal(signal.SIGTERM)
-    assert writer.wait(timeout=SOON) == -signal.SIGTERM
+    assert writer.wait(timeout=PATIENCE) == -signal.SIGTERM
     assert reached(virt) < LINES

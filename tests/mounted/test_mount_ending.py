@@ -36,7 +36,7 @@ def test_a_signal(alone: Alone, number: int) -> None:
     file, waiting = busy(mount)
     mount.server.send_signal(number)
     with fails(errno.ENXIO):
-        waiting.result(2)
+        waiting.result()
     all_gone(mount)
     with pytest.raises(OSError, match=r"\[Errno"):
         file.read()
@@ -48,7 +48,7 @@ def test_virtfs_umount(alone: Alone) -> None:
     _, waiting = busy(mount)
     umount = mount.start(*VIRTFS, "umount", DIR, env=ENVIRONMENT, cwd=PROJECT)
     with fails(errno.ENXIO):
-        waiting.result(2)
+        waiting.result()
     finished(umount)
     assert umount.returncode == 0
     assert mount.links() == ["lo"]
@@ -60,7 +60,7 @@ def test_umount_lazy_from_outside(alone: Alone) -> None:
     _, waiting = busy(mount)
     finished(mount.start("umount", "--lazy", DIR))
     with fails(errno.ENXIO):
-        waiting.result(2)
+        waiting.result()
     all_gone(mount)
 
 
@@ -100,7 +100,7 @@ def test_a_killed_server_is_noticed_and_cleaned(alone: Alone) -> None:
     _, waiting = busy(mount)
     mount.server.kill()
     with pytest.raises(OSError, match=r"\[Errno"):
-        waiting.result(2)
+        waiting.result()
     assert mount.ended() == -signal.SIGKILL
     assert mount.mounts() == [DIR]
     again = mount.start(*VIRTFS, "mount", DIR, env=ENVIRONMENT, cwd=PROJECT, stderr=subprocess.PIPE)
@@ -171,4 +171,4 @@ def test_poll_sees_the_mounts_end(alone: Alone) -> None:
     program: Process = mount.process()
     waiting = program.open("virt1/frame").begin_poll(1)
     assert mount.end() == 0
-    assert waiting.result(2) != 0
+    assert waiting.result() != 0

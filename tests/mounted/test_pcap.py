@@ -275,7 +275,7 @@ def test_poll_wait_and_the_end(virt: Virt) -> None:
     data = header + file.read()
     reading = file.begin_read().waiting()
     virt.mount.ctl(f"destroy {virt.unit}")
-    data += reading.result(2)
+    data += reading.result()
     assert file.read() == b""
     assert file.read() == b""
     seen = Captured(data)

@@ -10,7 +10,7 @@ import pytest
 from harness.captured import Captured
 from harness.places import DIR, finished
 from harness.serving import Mount, Virt, frame
-from harness.waiting import until, until_it_waits
+from harness.waiting import PATIENCE, until, until_it_waits
 
 READERS = {
     "tcpdump": "exec tcpdump -n -U -w /mnt/copy -r {file}",
@@ -68,7 +68,7 @@ def test_a_capture_s_reader_lives_on(virt: Virt, reader: str, file: str) -> None
         until_it_waits(program.pid)
         assert program.poll() is None
     program.send_signal(signal.SIGINT)
-    program.wait(timeout=20)
+    program.wait(timeout=PATIENCE)
 
 
 COUNTER = """
@@ -147,7 +147,7 @@ def test_a_signal_ends_a_capture_at_once(virt: Virt, number: int) -> None:
     reader = virt.mount.shell(f"exec cat {virt.name}/pcap >/dev/null")
     until_it_waits(reader.pid)
     reader.send_signal(number)
-    assert reader.wait(timeout=1) == -number
+    assert reader.wait(timeout=PATIENCE) == -number
 
 
 @pytest.mark.parametrize("file", ["virt{n}/frame", "virt{n}/hex", "events", "virt{n}/wait/gone"])

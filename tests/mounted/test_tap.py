@@ -70,7 +70,7 @@ def test_a_move_is_followed(virt: Virt, elsewhere: Place) -> None:
     virt.mount.ip(f"link set {virt.tap} netns {elsewhere.pid}")
     virt.until("tap/up", "0")
     with fails(errno.EHOSTDOWN):
-        waiting.result(2)
+        waiting.result()
     elsewhere.ip(f"addr add 10.2.{virt.unit}.1/24 dev {virt.tap}")
     elsewhere.ip(f"link set {virt.tap} up")
     virt.until("up", "1")
@@ -85,7 +85,7 @@ def test_a_move_is_followed(virt: Virt, elsewhere: Place) -> None:
     waiting = file.begin_read().waiting()
     elsewhere.ip(f"link set {virt.tap} down")
     with fails(errno.EHOSTDOWN):
-        waiting.result(2)
+        waiting.result()
     virt.mount.ctl(f"destroy {virt.unit}")
     assert not elsewhere.has(virt.tap)
 
@@ -151,7 +151,7 @@ def test_a_reader_alone_notices_the_deletion(virt: Virt) -> None:
     waiting = virt.open(os.O_RDONLY).begin_read().waiting()
     virt.mount.ip(f"link del {virt.tap}")
     with fails(errno.ENXIO):
-        waiting.result(1)
+        waiting.result()
 
 
 def _until_silent(file: File) -> None:

@@ -94,7 +94,7 @@ def test_it_wakes(virt: Virt, change: Change) -> None:
     file = read(virt, name)
     waiting = file.begin_poll(PRI)
     do(virt)
-    assert waiting.result(2) & CHANGED == CHANGED
+    assert waiting.result() & CHANGED == CHANGED
     assert file.poll(PRI) & CHANGED == CHANGED, "reported until the next read"
     assert again(file) == f"{value}\n"
     assert file.poll(PRI, QUIET) == 0
@@ -110,7 +110,7 @@ def test_what_tells_of_all_wakes(virt: Virt, name: str, how: str) -> None:
     file = read(virt, name)
     waiting = file.begin_poll(PRI)
     virt.set("mtu 1312") if how == "verb" else virt.mount.ip(f"link set {virt.tap} mtu 1312")
-    assert waiting.result(2) & CHANGED == CHANGED
+    assert waiting.result() & CHANGED == CHANGED
     assert "1312" in again(file)
 
 
@@ -119,7 +119,7 @@ def test_ctl_wakes_for_comers_and_goers(virt: Virt) -> None:
         file = read(virt, "/ctl")
         waiting = file.begin_poll(PRI)
         virt.mount.ctl(line)
-        assert waiting.result(2) & PRI, line
+        assert waiting.result() & PRI, line
 
 
 def test_chmod_and_chown_wake(virt: Virt) -> None:
@@ -127,7 +127,7 @@ def test_chmod_and_chown_wake(virt: Virt) -> None:
         file = read(virt, "ctl")
         waiting = file.begin_poll(PRI)
         virt.mount.sh(script)
-        assert waiting.result(2) & PRI, script
+        assert waiting.result() & PRI, script
 
 
 def test_last_error_wakes_for_his_own(virt: Virt, mount: Mount) -> None:
@@ -135,7 +135,7 @@ def test_last_error_wakes_for_his_own(virt: Virt, mount: Mount) -> None:
     waiting = file.begin_poll(PRI)
     with pytest.raises(OSError, match=r"\[Errno"):
         mount.ctl("destroy 999")
-    assert waiting.result(2) & PRI
+    assert waiting.result() & PRI
     assert "destroy 999" in again(file)
 
 
@@ -143,11 +143,11 @@ def test_clients_wakes(virt: Virt) -> None:
     file = read(virt, "clients")
     waiting = file.begin_poll(PRI)
     frames = virt.open()
-    assert waiting.result(2) & PRI
+    assert waiting.result() & PRI
     assert "frame" in again(file)
     waiting = file.begin_poll(PRI)
     frames.close()
-    assert waiting.result(2) & PRI
+    assert waiting.result() & PRI
 
 
 def test_counters_tell_that_they_changed(virt: Virt) -> None:
@@ -212,14 +212,14 @@ def test_of_one_that_is_destroyed(virt: Virt) -> None:
     file = read(virt, "tap/up")
     waiting = file.begin_poll(PRI)
     virt.mount.ctl(f"destroy {virt.unit}")
-    assert waiting.result(2) & CHANGED
+    assert waiting.result() & CHANGED
 
 
 def test_of_one_whose_tap_is_deleted(virt: Virt) -> None:
     file = read(virt, "up")
     waiting = file.begin_poll(PRI)
     virt.mount.ip(f"link del {virt.tap}")
-    assert waiting.result(2) & CHANGED == CHANGED
+    assert waiting.result() & CHANGED == CHANGED
     assert again(file) == "0\n"
 
 
@@ -228,13 +228,13 @@ def test_in_another_namespace(virt: Virt, places: Callable[[], Place]) -> None:
     file = read(virt, "tap/netns")
     waiting = file.begin_poll(PRI)
     virt.set(f"netns {place.pid}")
-    assert waiting.result(2) & PRI
+    assert waiting.result() & PRI
     assert again(file) == f"{place.pid}\n"
     for words, name, value in (("mtu 1300", "mtu", "1300"), ("down", "up", "0"), ("name far", "tap/name", "far")):
         file = read(virt, name)
         waiting = file.begin_poll(PRI)
         place.ip(f"link set {virt.tap} {words}")
-        assert waiting.result(2) & PRI, name
+        assert waiting.result() & PRI, name
         until(partial(_is, virt, name, value), name)
 
 

@@ -10,7 +10,7 @@ import pytest
 from harness.places import finished
 from harness.process import File, fails
 from harness.serving import Mount, Virt, Virts, frame
-from harness.waiting import until, until_it_waits
+from harness.waiting import PATIENCE, until, until_it_waits
 
 IN = select.POLLIN
 NAMES = ["up", "down", "carrier", "frame", "reader", "gone"]
@@ -53,7 +53,7 @@ def test_it_returns_when_it_is_so(virts: Virts, name: str) -> None:
     assert file.poll(IN) == 0
     waiting = file.begin_read().waiting()
     make_so(virt, name)
-    assert waiting.result(2) == b"1\n"
+    assert waiting.result() == b"1\n"
     assert file.read() == b""
     assert file.read() == b""
 
@@ -65,9 +65,9 @@ def test_at_once_when_it_is_so_already(virts: Virts, name: str) -> None:
     make_so(virt, name)
     if name == "frame":
         until(lambda: file.poll(IN), "the frame has come")
-    assert file.begin_read().result(2) == b"1\n"
+    assert file.begin_read().result() == b"1\n"
     if name not in ("frame", "gone"):
-        assert virt.mount.sh(f"cat {virt.name}/wait/{name}", seconds=2) == "1\n"
+        assert virt.mount.sh(f"cat {virt.name}/wait/{name}") == "1\n"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,7 +82,7 @@ def test_a_script_waits(virts: Virts, name: str, script: str, output: str) -> No
     shell = virt.mount.shell(script.format(file=f"{virt.name}/wait/{name}"), stdout=subprocess.PIPE)
     until_it_waits(shell.pid)
     make_so(virt, name)
-    assert finished(shell, 2)[0] == output
+    assert finished(shell)[0] == output
     assert shell.returncode == 0
 
 
@@ -93,7 +93,7 @@ def test_a_signal_ends_it(virts: Virts, name: str, number: int) -> None:
     cat = virt.mount.shell(f"exec cat {virt.name}/wait/{name}", stdout=subprocess.PIPE)
     until_it_waits(cat.pid)
     cat.send_signal(number)
-    assert cat.wait(timeout=5) == -number
+    assert cat.wait(timeout=PATIENCE) == -number
 
 
 @pytest.mark.parametrize("end", ["destroy", "link del"])
@@ -111,16 +111,16 @@ def test_the_interface_goes(virts: Virts, name: str, end: str) -> None:
     else:
         virt.mount.ip(f"link del {virt.tap}")
     if name == "gone":
-        assert waiting.result(2) == b"1\n"
+        assert waiting.result() == b"1\n"
         assert file.read() == b""
     elif (name, end) == ("down", "link del"):
-        assert waiting.result(2) == b"1\n"
+        assert waiting.result() == b"1\n"
     else:
         with fails(errno.ENXIO):
-            waiting.result(2)
+            waiting.result()
         with fails(errno.ENXIO):
             file.read()
-    assert polling.result(2)
+    assert polling.result()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -129,7 +129,7 @@ def test_it_can_be_polled(virts: Virts, name: str) -> None:
     file = opened(virt, name)
     waiting = file.begin_poll(IN)
     make_so(virt, name)
-    assert waiting.result(2) & IN
+    assert waiting.result() & IN
     assert file.read() == b"1\n"
 
 
@@ -145,7 +145,7 @@ def test_a_frame_is_waited_for_and_not_taken(virt: Virt) -> None:
     reader = virt.open(os.O_RDONLY)
     waiting = opened(virt, "frame").begin_read().waiting()
     virt.host_sends(frame(77))
-    assert waiting.result(2) == b"1\n"
+    assert waiting.result() == b"1\n"
     assert reader.read() == frame(77)
 
 
@@ -156,7 +156,7 @@ def test_only_a_frame_after_the_open_counts(virt: Virt) -> None:
     assert file.poll(IN, 0.1) == 0
     waiting = file.begin_read().waiting()
     virt.host_sends(frame())
-    assert waiting.result(2) == b"1\n"
+    assert waiting.result() == b"1\n"
 
 
 def test_a_writer_is_no_reader(virt: Virt) -> None:
@@ -172,7 +172,7 @@ def test_what_ip_does_counts(virts: Virts) -> None:
     for word in ("up", "down", "up"):
         waiting = opened(virt, word).begin_read()
         virt.mount.ip(f"link set {virt.tap} {word}")
-        assert waiting.result(2) == b"1\n"
+        assert waiting.result() == b"1\n"
 
 
 def test_a_condition_that_was_so_for_a_moment(virt: Virt) -> None:
@@ -190,7 +190,7 @@ def test_a_crowd_waits(virt: Virt, mount: Mount) -> None:
     files = [user.open(f"{virt.name}/wait/down", os.O_RDONLY) for user in crowd for _ in range(100)]
     reads = [file.begin_read() for file in files]
     reads[-1].waiting()
-    assert mount.sh("cat version", seconds=2)
+    assert mount.sh("cat version")
     virt.set("down")
     assert {read.result() for read in reads} == {b"1\n"}
 

@@ -6,7 +6,6 @@ writes to many files.
 
 import errno
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from harness.waiting import until
 
 ALICE, BOB = 4001, 4002
 AT_A_TIME = 8
-AT_ONCE = 2.0  # limit in seconds for operations that must not wait for the flood, even on a busy machine
 MTUS = [f"mtu {1400 + number % 2}\n" for number in range(250)]  # 2250 bytes: a script that runs for a while
 
 
@@ -41,7 +39,6 @@ def test_eight_wait_a_ninth_is_busy_and_others_go_on(virts: Virts, mount: Mount)
     writes = begin(files, "".join(MTUS))
     for virt in hers[1:]:
         until(lambda virt=virt: virt.read("mtu") != "1500", "its script runs")  # type: ignore[misc]
-    begun = time.monotonic()
     for busy, text in zip(more, ("up\n", "1400\n", "hello\n"), strict=True):
         with fails(errno.EBUSY):
             busy.write(text)
@@ -51,8 +48,7 @@ def test_eight_wait_a_ninth_is_busy_and_others_go_on(virts: Virts, mount: Mount)
     file.write("mtu 1300\nup\n")
     assert f"create {his.unit} " in mount.read("ctl")
     assert alice.call(os.listdir, "/mnt/virt")
-    assert time.monotonic() - begun < AT_ONCE
-    assert all(in_the_server(write.thread) for write in writes), "the flood has ended too early for this test"
+    assert all(in_the_server(write.thread) for write in writes), "these operations have not waited for the flood"
     assert (his.read("mtu"), his.read("up")) == ("1300", "1")
     assert "waiting" in mount.sh("cat last_error", uid=ALICE)
     assert {write.result(120) for write in writes} == {2250}

@@ -159,7 +159,7 @@ class Lab:
             return not wrong
 
         try:
-            until(right, "all frames are accounted for", 5)
+            until(right, "all frames are accounted for")
         except Stuck:
             raise Mismatch("\n".join(wrong)) from None
 

@@ -46,7 +46,8 @@ def test_dd_takes_one_frame(virt: Virt) -> None:
     virt.set(f"inet 10.0.{virt.unit}.1/24")
     script = f"""
         dd if={virt.name}/frame bs=2048 count=1 status=none | xxd -p -c 99 &
-        while kill -0 $!; do ping -q -c1 -W1 10.0.{virt.unit}.2 >/dev/null; done 2>/dev/null"""
+        while kill -0 $!; do ping -q -c1 -W1 10.0.{virt.unit}.2 >/dev/null; done 2>/dev/null
+        wait $!"""
     request = virt.mount.sh(script).strip()
     assert request.startswith("ffffffffffff" + virt.read("tap/address").replace(":", "") + "0806")
     assert len(request) == 2 * 42

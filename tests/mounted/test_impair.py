@@ -71,7 +71,7 @@ def test_it_changes_while_ping_runs(virt: Virt) -> None:
     virt.write("impair", "in delay 20ms\n")
     summary = Ping(finished(running, 2 * PATIENCE)[0], 40)
     assert summary.complete
-    assert summary.shortest < 15
+    assert summary.shortest < 50, "at first it is 100 ms"
 
 
 def test_frames_on_their_way_go_on_after_a_change(virt: Virt) -> None:

@@ -50,7 +50,7 @@ soak:
 
 attacks:
 	@tools/setup test
-	ATTACKS=8 PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -q -n0 -s tests/rights/test_memory.py $(ARGS)
+	ATTACKS=8 PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest -q -n0 -s -o faulthandler_timeout=0 tests/rights/test_memory.py $(ARGS)
 
 # A virtual machine boots from the network over each way to an interface.
 boot:

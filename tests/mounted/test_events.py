@@ -196,11 +196,11 @@ def test_every_reader_gets_all(mount: Mount) -> None:
     """All readers get the same events, whatever the size of their reads and their user."""
     everybody = mount.process(4001)
     listeners = [Listener(mount), Listener(mount, 1), Listener(mount, 7), Listener(mount, 65536, everybody)]
-    for _ in range(5):
+    for _ in range(2):
         mount.ctl("create 3 up\nvirt3 mtu 1400\ndestroy 3")
     mount.ctl("create 4\ndestroy 4")
     heard = [[str(event) for event in listener.until("destroy", "virt4")] for listener in listeners]
-    assert len(heard[0]) >= 5 * 4 + 2
+    assert len(heard[0]) >= 2 * 4 + 2
     assert all(one == heard[0] for one in heard[1:])
 
 
@@ -243,6 +243,7 @@ def test_without_waiting(mount: Mount) -> None:
     assert file.read().decode().endswith(" create virt3\n")
 
 
+@pytest.mark.timeout(150)
 def test_one_who_does_not_read_is_told_what_he_missed(virt: Virt) -> None:
     """A slow reader learns how many events it missed. It does not delay another reader, which gets them all."""
     mount = virt.mount
@@ -250,7 +251,7 @@ def test_one_who_does_not_read_is_told_what_he_missed(virt: Virt) -> None:
     quick = mount.shell("exec cat events", stdout=subprocess.PIPE)
     until_it_waits(quick.pid)
     opens = 2100
-    mount.sh(f"cd {virt.name}/wait; for ((i = 0; i < {opens}; i++)); do : <up; done", seconds=50)
+    mount.sh(f"cd {virt.name}/wait; for ((i = 0; i < {opens}; i++)); do : <up; done", seconds=100)
     until(lambda: len(virt.read("clients").splitlines()) == 1, "the last file is closed")
     mount.ctl(f"destroy {virt.unit}")
     missed = re.fullmatch(r"\d+\.\d{6} lost (\d+)\n", slow.line())

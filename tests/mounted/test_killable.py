@@ -180,7 +180,7 @@ done
 kill $!
 cat {virt.name}/description
 """
-    assert mount.sh(script) == "200\n"
+    assert mount.sh(script, seconds=2 * PATIENCE) == "200\n"
 
 
 def test_a_signal_ends_a_call_after_a_harmless_one(virt: Virt) -> None:

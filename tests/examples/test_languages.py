@@ -70,7 +70,7 @@ def test_the_responder_on_the_tap_itself(virt: Virt, tmp_path: Path) -> None:
     command = ("virtfs", "exec", f"{DIR}/{virt.name}", "--", str(program))
     responder = virt.mount.fork(*command, "fd=3", address, stderr=subprocess.PIPE)
     until(lambda: " fd " in virt.read("clients"), "the responder has the tap")
-    virt.mount.sh(f"ping -q -c2 -i0.02 -w5 {address}")
+    virt.mount.sh(f"ping -q -c2 -i0.02 -w{PATIENCE:g} {address}")
     number = virt.mount.start(str(program), str(virt.unit), address, stderr=subprocess.PIPE)
     assert "give fd=3 instead of the number" in finished(number)[1]
     virt.mount.ctl(f"destroy {virt.unit}")

@@ -6,12 +6,14 @@ The FIFOs cannot be in the mount, because the daemon opens them itself, and woul
 import errno
 import fcntl
 import logging
+import math
 import os
 import shutil
 import tempfile
 import time
 from collections import OrderedDict
 from contextlib import ExitStack, suppress
+from itertools import islice
 from pathlib import Path
 
 import trio
@@ -32,10 +34,11 @@ PREFIX = "virtfs-run-"
 LOCK = "lock"
 YOUNG = 60  # seconds
 PAUSE = 0.25  # seconds between two checks for readers
-# A program that follows the link rx normally opens the FIFO at once. So the next checks come after these pauses, in
-# seconds. For SOUGHT seconds, every check includes the FIFO.
+# A program that follows the link rx normally opens the FIFO at once. So the server looks at this FIFO alone after each
+# of these pauses, in seconds. For SOUGHT seconds, every check includes the FIFO, but not more than SOUGHT_MOST of them.
 SOON = (0.001, 0.01, 0.1)
 SOUGHT = 60.0
+SOUGHT_MOST = 64
 IN_TURN = 16  # number of other FIFOs that each check includes, in turn
 
 
@@ -123,6 +126,43 @@ def _clear(directory: Path) -> None:
         os.close(fd)
 
 
+class _Soon:
+    """The FIFOs whose links programs have just followed. Each is due after each of the pauses SOON.
+
+    `ls -lR` follows the link of every interface, so the work for each must not depend on how many others were followed.
+    """
+
+    def __init__(self) -> None:
+        # For each pause, the units and the times when they are due (trio.current_time). They become due in this order.
+        self._due: tuple[dict[Unit, float], ...] = tuple({} for _ in SOON)
+
+    def add(self, unit: Unit, now: float) -> None:
+        """Begin the pauses of a unit again, unless its first pause has already begun."""
+        if unit not in self._due[0]:
+            self.discard(unit)
+            self._due[0][unit] = now + SOON[0]
+
+    def discard(self, unit: Unit) -> None:
+        """Remove a unit. If there is none, do nothing."""
+        for waiting in self._due:
+            waiting.pop(unit, None)
+
+    def next(self) -> float:
+        """Return when the next unit is due, or inf."""
+        return min((due for waiting in self._due for due in islice(waiting.values(), 1)), default=math.inf)
+
+    def take(self, now: float) -> list[Unit]:
+        """Return the units that are due, and begin their next pauses."""
+        taken = []
+        for number, waiting in reversed(tuple(enumerate(self._due))):
+            while waiting and waiting[unit := next(iter(waiting))] <= now:
+                del waiting[unit]
+                taken.append(unit)
+                if number + 1 < len(SOON):
+                    self._due[number + 1][unit] = now + SOON[number + 1]
+        return taken
+
+
 class Fifos:
     """The FIFOs of a mount. start: runs a task until the mount ends."""
 
@@ -130,10 +170,11 @@ class Fifos:
         self.directory, self._lock = make_directory()
         self._start = start
         self._feeds: OrderedDict[Unit, tuple[Interface, Feed]] = OrderedDict()  # the FIFO to check next is first
-        # For each unit, the time (trio.current_time) until which every check includes its FIFO.
-        self._sought: dict[Unit, float] = {}
-        self._soon: list[float] = []  # the pauses before the next checks, in reverse order
-        self._follows = trio.Event()
+        self._fed: set[Unit] = set()  # FIFOs that had a reader when they were last checked
+        # For each unit, the time (trio.current_time) until which every check includes its FIFO. The earliest is first.
+        self._sought: OrderedDict[Unit, float] = OrderedDict()
+        self._soon = _Soon()
+        self._pause = trio.CancelScope()  # ends at the next check, or when a unit in _soon is due
         self._troubles: dict[str, str] = {}  # for each virt, the last failure logged, to avoid logging it again
 
     def path(self, virt: Virt) -> Path:
@@ -166,6 +207,8 @@ class Fifos:
         """Remove the FIFO of an interface that is being destroyed."""
         self._troubles.pop(interface.virt.name, None)
         self._sought.pop(interface.virt.unit, None)
+        self._fed.discard(interface.virt.unit)
+        self._soon.discard(interface.virt.unit)
         if (found := self._feeds.pop(interface.virt.unit, None)) is not None:
             found[1].stop()
 
@@ -178,24 +221,34 @@ class Fifos:
     def followed(self, unit: Unit) -> None:
         """Schedule an early check of a FIFO for readers, because a program has followed the symbolic link to it."""
         if unit in self._feeds:
-            self._sought[unit] = trio.current_time() + SOUGHT
-            self._soon[:] = reversed(SOON)
-            self._follows.set()
+            self._seek(unit)
+            self._soon.add(unit, trio.current_time())
+            self._pause.deadline = min(self._pause.deadline, self._soon.next())
+
+    def _seek(self, unit: Unit) -> None:
+        self._sought[unit] = trio.current_time() + SOUGHT
+        self._sought.move_to_end(unit)
+        if len(self._sought) > SOUGHT_MOST:
+            self._sought.popitem(last=False)
 
     async def run(self) -> None:
         """Check FIFOs for readers every PAUSE seconds, until cancelled. A failure at one FIFO does not affect others.
 
-        A check looks at each FIFO that had a reader, or whose link was followed, in the last SOUGHT seconds, and at
-        IN_TURN of the others. So a check takes no longer with thousands of interfaces. There is no cheaper way to
-        notice that a program is opening a FIFO. inotify(7) reports an open(2) only when it has finished, and an open(2)
-        of a FIFO waits for a writer.
+        A check looks at each FIFO that has a reader, at up to SOUGHT_MOST that had one, or whose link was followed, in
+        the last SOUGHT seconds, and at IN_TURN of the others. So a check takes no longer with thousands of interfaces.
+        There is no cheaper way to notice that a program is opening a FIFO. inotify(7) reports an open(2) only when it
+        has finished, and an open(2) of a FIFO waits for a writer.
         """
+        following = trio.current_time()  # when the next check is due
         while True:
-            with trio.move_on_after(self._soon.pop() if self._soon else PAUSE):
-                await self._follows.wait()
-                await trio.sleep(self._soon.pop())
-            self._follows = trio.Event()
-            self.check()
+            with trio.CancelScope(deadline=min(following, self._soon.next())) as self._pause:
+                await trio.sleep_forever()
+            now = trio.current_time()
+            for unit in self._soon.take(now):
+                self._check(unit)
+            if following <= now:
+                self.check()
+                following = now + PAUSE
 
     def check(self) -> None:
         """Look for readers once. Called by run() and by tests."""
@@ -203,21 +256,27 @@ class Fifos:
         for unit in [unit for unit, until in self._sought.items() if until < now]:
             del self._sought[unit]
         for unit in self._next():
-            interface, feed = self._feeds[unit]
-            try:
-                self._look(interface, feed)
-            except OSError as failure:
-                if self._troubles.get(interface.virt.name) != (trouble := str(failure.strerror)):
-                    log.warning("%s: cannot check rx for readers: %s", interface.virt.name, trouble)
-                    self._troubles[interface.virt.name] = trouble
-            else:
-                self._troubles.pop(interface.virt.name, None)
-            if feed.fed:
-                self._sought[unit] = now + SOUGHT
+            self._check(unit)
+
+    def _check(self, unit: Unit) -> None:
+        interface, feed = self._feeds[unit]
+        try:
+            self._look(interface, feed)
+        except OSError as failure:
+            if self._troubles.get(interface.virt.name) != (trouble := str(failure.strerror)):
+                log.warning("%s: cannot check rx for readers: %s", interface.virt.name, trouble)
+                self._troubles[interface.virt.name] = trouble
+        else:
+            self._troubles.pop(interface.virt.name, None)
+        if feed.fed:
+            self._fed.add(unit)
+        elif unit in self._fed:
+            self._fed.discard(unit)
+            self._seek(unit)
 
     def _next(self) -> list[Unit]:
         """Return the units whose FIFOs the next check looks at."""
-        units = dict.fromkeys(self._sought)
+        units = dict.fromkeys((*self._fed, *self._sought))
         for _ in range(min(IN_TURN, len(self._feeds))):
             unit = next(iter(self._feeds))
             self._feeds.move_to_end(unit)

@@ -76,13 +76,13 @@ class Fifo:
 
         VirtError: ENOENT, the FIFO has been removed; EMFILE, ENFILE, ENOMEM; EACCES.
         """
-        try:
-            with self._explained("open"):
+        with self._explained("open"):
+            try:
                 fd = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except VirtError as refusal:
-            if refusal.errno == errno.ENXIO:
-                return None
-            raise
+            except OSError as refusal:
+                if refusal.errno == errno.ENXIO:
+                    return None
+                raise
         try:
             keep_spare(fd)
             fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT | os.O_NONBLOCK)

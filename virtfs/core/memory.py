@@ -103,7 +103,8 @@ class Account:
     """The memory of one user, or of all users together.
 
     limit: the maximum in bytes.
-    kinds: the usage of each kind.
+    kinds: the usage of each kind. In the account of a user, kinds that have never been used are left out, because an
+    open or a close often makes and drops such an account.
     upto: for each level, the bytes in use at that level and below.
     most: for each level, the limit on `upto`.
     others: as `most`, but for requests of users other than root. Used only by the account of all users together.
@@ -111,9 +112,9 @@ class Account:
 
     __slots__ = ("kinds", "limit", "most", "others", "upto")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, kinds: Iterable[Kind] = ()) -> None:
         self.limit = limit
-        self.kinds = {kind: Usage() for kind in _KINDS}
+        self.kinds = {kind: Usage() for kind in kinds}
         self.upto = [0] * len(SHARES)
         self.most, self.others = _shares(limit)
 
@@ -132,11 +133,16 @@ class Account:
 
     def add(self, kind: Kind, size: int) -> None:
         """Add `size`, which may be negative, to the bytes in use."""
-        usage = self.kinds[kind]
+        usage = self.kinds.get(kind) or self.usage(kind)
         usage.now += size
-        usage.highest = max(usage.highest, usage.now)
+        if usage.now > usage.highest:
+            usage.highest = usage.now
         for level in range(kind.level, len(SHARES)):
             self.upto[level] += size
+
+    def usage(self, kind: Kind) -> Usage:
+        """Return the usage of a kind."""
+        return self.kinds.setdefault(kind, Usage())
 
 
 class Memory:
@@ -147,7 +153,7 @@ class Memory:
     """
 
     def __init__(self, total: int = _USUAL.memory, each: int = _USUAL.user_memory) -> None:
-        self.all = Account(total)
+        self.all = Account(total, _KINDS)
         self.each = each
         self.users: dict[Uid, Account] = {}
         self._newcomer = Account(each)
@@ -169,7 +175,7 @@ class Memory:
         """Count a refusal."""
         self.all.kinds[kind].refused += 1
         if uid in self.users:
-            self.users[uid].kinds[kind].refused += 1
+            self.users[uid].usage(kind).refused += 1
 
     def check(self, kind: Kind, uid: Uid, size: int) -> None:
         """Raise VirtError ENOBUFS if `size` more bytes of a kind would exceed a limit. Count this as a refusal."""
@@ -207,8 +213,9 @@ class Memory:
         lines = ["USER KIND BYTES HIGHEST REFUSED"]
         accounts = [("all", self.all), *((str(uid), self.users[uid]) for uid in sorted(self.users))]
         for name, account in accounts:
-            for kind, usage in account.kinds.items():
-                if usage.highest or usage.refused:
+            for kind in _KINDS:
+                usage = account.kinds.get(kind)
+                if usage is not None and (usage.highest or usage.refused):
                     lines.append(f"{name} {kind.label} {usage.now} {usage.highest} {usage.refused}")
         return "".join(f"{line}\n" for line in lines)
 

@@ -32,7 +32,7 @@ FOR_GOOD = 1 << 24
 MOMENT = 20_000_000
 # How long the kernel may keep the attributes of a directory that it has looked up, in ns. It needs them to resolve the
 # rest of the path. A notification has no effect until the kernel has made an inode for the answer, so this must be
-# short.
+# short. After a READDIRPLUS, virtfs repeats the notification (Lasting.again), so MOMENT applies.
 WALK = 4_000_000
 # How long the kernel may keep the attributes of a file, in ns. A program that reads a directory looks at each of its
 # files within this time, even on a busy machine.
@@ -103,7 +103,8 @@ class Attributes:
     def entry(self, directory: Directory, name: str, node: Node, user: User | None = None) -> bytes:
         """Return a fuse_entry_out for a name in a directory, and the node of that name.
 
-        user: the user who asks. If None, the kernel may not keep the attributes of a file.
+        user: the user who asks. If None, the kernel may not keep the attributes of a file. If not, the caller makes the
+        kernel forget the attributes again (Lasting.again) if they change before the kernel has made the inode.
         """
         fields = self.of(node, user if node.lasting else None)
         seconds, name_ns, valid = 0, 0, 0
@@ -111,6 +112,9 @@ class Attributes:
             seconds = FOR_GOOD
             if isinstance(node, Directory):
                 valid = WALK
+                if user is not None and node.links:
+                    self._keep(node)
+                    valid = MOMENT
             elif user is not None and node.lasting and self._send(node, fields):
                 valid = KEPT
         elif isinstance(node, Directory):

@@ -45,7 +45,7 @@ class Directories:
         self._attributes = attributes
 
     def opendir(self, request: Request) -> bool:
-        user = request.user_and_process
+        user = request.user
         directory = self._lookups.node(request.inode)
         if not isinstance(directory, Directory):
             raise VirtError(errno.ENOTDIR, "the file is not a directory")

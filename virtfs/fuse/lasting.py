@@ -78,8 +78,9 @@ class Lasting:
         self._forget(self._new.pop(virt, {}).keys() | self._old.pop(virt, {}).keys())
 
     def again(self, directory: Directory) -> None:
-        """Make the kernel forget the attributes of all files in a directory."""
-        self._forget({self._inodes.number(node) for node in directory.children.values() if node.lasting})
+        """Make the kernel forget the attributes of all files and directories in a directory."""
+        kept = (node for node in directory.children.values() if node.lasting or isinstance(node, Directory))
+        self._forget({self._inodes.number(node) for node in kept})
 
     def _forget(self, inodes: set[int]) -> None:
         for inode in inodes:

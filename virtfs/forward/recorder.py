@@ -255,6 +255,10 @@ class Recorder:
 
     async def end(self) -> None:
         """Drop all sinks and close the ring. Called when the interface is removed."""
+        if self._ring is None and not self._changing.locked():
+            self._over = True  # without a checkpoint, because most interfaces are never captured
+            self._sinks.clear()
+            return
         async with self._changing:
             self._over = True
             self._sinks.clear()

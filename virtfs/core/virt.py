@@ -200,11 +200,16 @@ class Virt:
 
     def lose(self) -> None:
         """Record that the tap has vanished. ValueError: the interface is already in state LOST or DESTROYED."""
-        self._step("lose", host=replace(self.host, up=False, carrier=False))
+        self._step("lose", host=self._unplugged())
 
     def destroy(self) -> None:
         """Record that the interface is destroyed. ValueError: the interface is already in state DESTROYED."""
-        self._step("destroy", host=replace(self.host, up=False, carrier=False))
+        self._step("destroy", host=self._unplugged())
+
+    def _unplugged(self) -> HostEnd:
+        """Return the host's end as it is without its tap."""
+        host = self.host
+        return replace(host, up=False, carrier=False) if host.up or host.carrier else host
 
     def _step(self, step: Step, **changes: object) -> None:
         state = TRANSITIONS[self.state].get(step)

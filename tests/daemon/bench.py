@@ -232,7 +232,7 @@ async def daemon(limits: Limits | None = None) -> AsyncIterator[Bench]:
     async with supervised() as tasks:
         fifos = Fifos(tasks.start)
         try:
-            made = Daemon(cast(Kernel, FakeKernel(host)), fifos, tasks, limits or Limits(), None, "")
+            made = Daemon(cast(Kernel, FakeKernel(host)), fifos, tasks, limits or Limits(), None, "", "")
             bench = Bench(host, made)
             yield bench
             host.refuse = lambda what, value: None

@@ -303,7 +303,7 @@ async def serving() -> AsyncIterator[Daemon]:
                 state = Path(directory, "state")
                 file = StateFile(state)
                 closing.callback(file.close)
-                made = service.Daemon(kernel, made_fifos, supervisor, Limits(), file, "")
+                made = service.Daemon(kernel, made_fifos, supervisor, Limits(), file, "", "")
                 made.run_in(supervisor)
                 here = closing.enter_context(closes(Seen()))
                 far = closing.enter_context(closes(netns.inside(FAR_NAMESPACE, Seen)))

@@ -1,5 +1,6 @@
 """metrics, parsed with the parser of Prometheus."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -46,9 +47,10 @@ def _virt(unit: int) -> Virt:
     return virt
 
 
-def read(wires: list[Wire], version: str = "1.2") -> Read:
+def read(wires: list[Wire], version: str = "1.2", mount: str = "/mnt/virt") -> Read:
     return {
-        family.name: family for family in text_string_to_metric_families("".join(metrics(version, wires, Memory())))
+        family.name: family
+        for family in text_string_to_metric_families("".join(metrics(version, mount, wires, Memory())))
     }
 
 
@@ -72,7 +74,7 @@ def test_counters_of_a_cable(wires: list[Wire]) -> None:
         Way("virt3", "virt10", CableCounters(*range(1, 8))),
         Way("virt10", "virt3", CableCounters(*range(11, 18))),
     ]
-    text = "".join(metrics("1.2", wires, Memory(), ways=ways))
+    text = "".join(metrics("1.2", "/mnt/virt", wires, Memory(), ways=ways))
     told = {family.name: family for family in text_string_to_metric_families(text)}
     for position, name in enumerate(CABLE_COUNTERS):
         family = told[f"virtfs_cable_{name}"]
@@ -99,13 +101,31 @@ def test_gauges(wires: list[Wire]) -> None:
 
 def test_the_version(wires: list[Wire]) -> None:
     (sample,) = read(wires)["virtfs_info"].samples
-    assert (sample.labels, sample.value) == ({"version": "1.2"}, 1)
+    assert (sample.labels, sample.value) == ({"mount": "/mnt/virt", "version": "1.2"}, 1)
 
 
 def test_a_label_is_escaped(wires: list[Wire]) -> None:
     odd = 'a"b\\c\nd'
     (sample,) = read(wires, odd)["virtfs_info"].samples
-    assert sample.labels == {"version": odd}
+    assert sample.labels == {"mount": "/mnt/virt", "version": odd}
+
+
+def test_metrics_of_two_mounts_differ(wires: list[Wire]) -> None:
+    """The node exporter refuses two files with the same metric and labels."""
+    ways = [Way("virt3", "virt10", CableCounters())]
+    state = {"saved": 1.0, "unsaved_since_seconds": 0.0, "failed_lines": 0.0}
+    for directory in ("/mnt/a", "/mnt/with blanks"):
+        text = "".join(metrics("1.2", directory, wires, Memory(), state, ways))
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        assert {"virtfs_info", "virtfs_up", "virtfs_cable_lost_total", "virtfs_state_saved"} <= {
+            s.name for s in samples
+        }
+        assert {sample.labels["mount"] for sample in samples} == {directory}
+
+
+def test_a_mount_point_that_is_not_text(wires: list[Wire]) -> None:
+    (sample,) = read(wires, mount=os.fsdecode(b"/mnt/\xff\n"))["virtfs_info"].samples
+    assert sample.labels["mount"] == r"/mnt/\xff\n"
 
 
 def test_nothing_but_the_mount(wires: list[Wire]) -> None:
@@ -115,7 +135,7 @@ def test_nothing_but_the_mount(wires: list[Wire]) -> None:
 
 def test_names_keep_prometheus_rules(wires: list[Wire]) -> None:
     """The rules of `promtool check metrics`: each metric has HELP and TYPE, and only counters end in _total."""
-    text = "".join(metrics("1.2", wires, Memory()))
+    text = "".join(metrics("1.2", "/mnt/virt", wires, Memory()))
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
     helped = [line.split()[2] for line in text.splitlines() if line.startswith("# HELP") and len(line.split()) > 3]
     assert names == helped

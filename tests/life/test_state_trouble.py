@@ -35,7 +35,8 @@ def state(mount: Lasting) -> dict[str, Any]:
 def gauges(mount: Lasting) -> dict[str, float]:
     """Return the metrics of the state file."""
     lines = (line for line in mount.read("metrics").splitlines() if line.startswith("virtfs_state_"))
-    return {name.removeprefix("virtfs_state_"): float(value) for name, value in map(str.split, lines)}
+    pairs = ((line.partition("{")[0], line.rpartition(" ")[2]) for line in lines)
+    return {name.removeprefix("virtfs_state_"): float(value) for name, value in pairs}
 
 
 def news(events: File) -> list[str]:

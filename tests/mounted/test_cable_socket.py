@@ -486,7 +486,7 @@ def test_it_is_restored(lasting: LastingOnes, folder: Path) -> None:
 
 
 def test_its_metrics(virt: Virt, peer: Peer) -> None:
-    label = f'{{socket="unix:{peer.path}",virt="{virt.name}"}}'
+    label = f'{{mount="/mnt/virt",socket="unix:{peer.path}",virt="{virt.name}"}}'
     virt.mount.ctl(f"cable {virt.unit} unix:{peer.path}")
     peer.accept()
     connected(virt)

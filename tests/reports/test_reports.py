@@ -37,7 +37,7 @@ def test_without_interfaces(mount: Mount) -> None:
     told = json.loads(mount.read("status.json"))
     assert (told["virts"], told["bridges"]) == ([], [])
     assert f"virtfs {told['version']}" == mount.read("version").partition(",")[0]
-    assert f'virtfs_info{{version="{told["version"]}"}} 1.0' in mount.read("metrics").splitlines()
+    assert f'virtfs_info{{mount="/mnt/virt",version="{told["version"]}"}} 1.0' in mount.read("metrics").splitlines()
 
 
 @pytest.mark.parametrize("name", REPORTS)

@@ -122,7 +122,11 @@ def promtool(*words: str, text: str | None = None) -> tuple[int, str]:
 
 
 def test_promtool_has_nothing_to_say_about_the_metrics(seen: Seen) -> None:
-    for what in ("virtfs_cable_connected", "virtfs_state_saved", 'virtfs_rx_lost_total{virt="virt3"}'):
+    for what in (
+        "virtfs_cable_connected",
+        "virtfs_state_saved",
+        'virtfs_rx_lost_total{mount="/mnt/virt",virt="virt3"}',
+    ):
         assert what in seen.metrics
     assert promtool("check", "metrics", text=f"{seen.metrics}\n") == (0, "")
 
@@ -160,7 +164,10 @@ def test_promtool_accepts_the_example(words: tuple[str, ...]) -> None:
 def expressions() -> list[str]:
     """Return the expressions of the dashboard, with values for Grafana's variables."""
     found = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
-    return [expr.replace("$__rate_interval", "1m").replace("$instance", ".*").replace("$virt", ".*") for expr in found]
+    return [
+        expr.replace("$__rate_interval", "1m").replace("$instance", ".*").replace("$mount", ".*").replace("$virt", ".*")
+        for expr in found
+    ]
 
 
 def dashboard() -> Json:

@@ -184,7 +184,7 @@ def test_an_attack(attack: Callable[[Virts, Process], Kind], virts: Virts, mount
     told = json.loads(mount.read("status.json"))["memory"][kind.label]
     assert 0 < held(mount, ALICE) <= Limits().user_memory
     assert told["highest"] >= told["bytes"] > 0
-    assert f'virtfs_memory_bytes{{kind="{kind.label}"}}' in mount.read("metrics")
+    assert f'virtfs_memory_bytes{{kind="{kind.label}",mount="/mnt/virt"}}' in mount.read("metrics")
     his.host_sends(frame())
     file = bob.open(f"{his.name}/frame")
     assert file.read() == frame()

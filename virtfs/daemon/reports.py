@@ -27,8 +27,8 @@ from virtfs.forward.wire import Wire
 class Reports:
     """Generates the texts of the report files (files.tree.Reports).
 
-    options: the mount options. limits: the limits of the mount. memory: the memory accounts of the mount. status.json
-    shows all three.
+    directory: the path of the mount point, which `metrics` shows. options: the mount options. limits: the limits of the
+    mount. memory: the memory accounts of the mount. status.json shows the last three.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Reports:
         accounts: Accounts,
         state: State,
         changes: Changes,
+        directory: str,
         options: str,
         limits: Limits,
         memory: Memory,
@@ -51,6 +52,7 @@ class Reports:
         self._accounts = accounts
         self._state = state
         self._changes = changes
+        self.directory = directory
         self._options = options
         self._limits = limits
         self.memory = memory

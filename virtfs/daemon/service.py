@@ -66,11 +66,19 @@ class Daemon:
     """The interfaces, bridges and commands of a mount, without /dev/fuse."""
 
     def __init__(
-        self, kernel: Kernel, fifos: Fifos, tasks: Tasks, limits: Limits, state: StateFile | None, options: str
+        self,
+        kernel: Kernel,
+        fifos: Fifos,
+        tasks: Tasks,
+        limits: Limits,
+        state: StateFile | None,
+        directory: str,
+        options: str,
     ) -> None:
         """Make all parts and connect them.
 
         state: the file that keeps interfaces, bridges and cables for the next mount, or None if nothing is kept.
+        directory: the path of the mount point, for the labels of metrics.
         options: the mount options that status.json shows.
         """
         self.options = options
@@ -106,6 +114,7 @@ class Daemon:
             accounts,
             self.state,
             self.changes,
+            directory,
             options,
             limits,
             self.memory,
@@ -166,6 +175,7 @@ class Daemon:
 
 async def serve(
     fuse_fd: int,
+    directory: str,
     limits: Limits,
     ready: Callable[[], None],
     stop: trio.Event,
@@ -175,6 +185,7 @@ async def serve(
     """Serve a FUSE connection until the file system is unmounted or `stop` is set.
 
     fuse_fd: a descriptor of /dev/fuse for the mount. The caller closes it after this function returns.
+    directory: the path of the mount point, for the labels of metrics. It is not opened.
     ready: called once, as soon as the mount answers requests.
     state: the path of the file that keeps the text of ctl for the next mount, or None. The interfaces in this file are
     created before any request is answered.
@@ -195,7 +206,7 @@ async def serve(
                 async with supervised() as tasks:
                     fifos = Fifos(tasks.start)
                     closing.callback(fifos.remove)
-                    mount = _Mount(fuse_fd, Daemon(kernel, fifos, tasks, limits, state_file, options))
+                    mount = _Mount(fuse_fd, Daemon(kernel, fifos, tasks, limits, state_file, directory, options))
                     closing.callback(mount.close)
                     settle()
                     libfuse.keep(mount.names, name="answering requests for names and texts")

@@ -2,7 +2,8 @@
 
 This is the only module that imports prometheus_client. It does not use the library's global registry, which would add
 metrics of the server process to those of the interfaces. Names follow the rules of `promtool check metrics`: counters
-end in _total, names contain the base unit, and every metric has a HELP line.
+end in _total, names contain the base unit, and every metric has a HELP line. Every line has the label `mount`, so that
+the metrics of several mounts can be in one file or directory.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from virtfs.core.counters import CABLE_COUNTERS, Way
 from virtfs.core.memory import Memory
+from virtfs.core.quoting import one_line
 from virtfs.core.values import counter
 from virtfs.core.virt import COUNTERS
 from virtfs.forward.socket_cable import SocketCable
@@ -86,6 +88,7 @@ _STATE: Final[dict[str, str]] = {
 
 def metrics(
     version: str,
+    mount: str,
     wires: Iterable[Wire],
     memory: Memory,
     state: Mapping[str, float] | None = None,
@@ -96,13 +99,14 @@ def metrics(
 
     The lines of one piece are a consistent snapshot.
 
+    mount: the path at which the file system is mounted, for the label `mount`.
     sockets: the cables whose far end is a socket.
     state: the value of each gauge about the state file, or None if there is no state file.
     ways: both directions of each cable.
     The label `virt` names the interface, as in virt="virt3". The labels `from` and `to` name the ends of a cable.
     """
     described = ""
-    for metric in _Mount(version, list(wires), memory, state or {}, list(ways), list(sockets)).collect():
+    for metric in _Mount(version, mount, list(wires), memory, state or {}, list(ways), list(sockets)).collect():
         text = generate_latest(_One(metric)).decode()
         if metric.name == described:  # the metric continues, so leave out the HELP and TYPE lines
             text = text.split("\n", 2)[2]
@@ -131,6 +135,7 @@ class _Mount:
     def __init__(
         self,
         version: str,
+        mount: str,
         wires: list[Wire],
         memory: Memory,
         state: Mapping[str, float],
@@ -138,6 +143,7 @@ class _Mount:
         sockets: list[SocketCable],
     ) -> None:
         self._version = version
+        self._mount = one_line(mount)
         self._wires = wires
         self._memory = memory
         self._state = state
@@ -146,60 +152,58 @@ class _Mount:
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics."""
-        yield InfoMetricFamily("virtfs", "The virtfs that serves this mount.", {"version": self._version})
+        labels = {"mount": self._mount, "version": self._version}
+        yield InfoMetricFamily("virtfs", "The virtfs that serves this mount.", labels)
         for name in COUNTERS:
             for wires in _groups(self._wires):
-                count = CounterMetricFamily(f"virtfs_{name}", COUNTED[name], labels=["virt"])
-                for wire in wires:
-                    count.add_metric([wire.virt.name], counter(wire.virt, name))
-                yield count
+                samples = [([wire.virt.name], counter(wire.virt, name)) for wire in wires]
+                yield self._family(CounterMetricFamily, name, COUNTED[name], ["virt"], samples)
         for name in CABLE_COUNTERS:
             for ways in _groups(self._ways):
-                count = CounterMetricFamily(f"virtfs_cable_{name}", CABLE_COUNTED[name], labels=["from", "to"])
-                for way in ways:
-                    count.add_metric([way.source, way.sink], getattr(way.counters, name))
-                yield count
+                samples = [([way.source, way.sink], getattr(way.counters, name)) for way in ways]
+                yield self._family(CounterMetricFamily, f"cable_{name}", CABLE_COUNTED[name], ["from", "to"], samples)
         for name, (meaning, value) in _GAUGES.items():
             for wires in _groups(self._wires):
-                gauge = GaugeMetricFamily(f"virtfs_{name}", meaning, labels=["virt"])
-                for wire in wires:
-                    gauge.add_metric([wire.virt.name], value(wire))
-                yield gauge
+                samples = [([wire.virt.name], value(wire)) for wire in wires]
+                yield self._family(GaugeMetricFamily, name, meaning, ["virt"], samples)
         yield from self._of_sockets()
         for name, number in self._state.items():
-            yield GaugeMetricFamily(f"virtfs_state_{name}", _STATE[name], value=number)
+            yield self._family(GaugeMetricFamily, f"state_{name}", _STATE[name], [], [([], number)])
         yield from self._of_memory()
+
+    def _family(
+        self,
+        kind: type[CounterMetricFamily] | type[GaugeMetricFamily],
+        name: str,
+        meaning: str,
+        labels: list[str],
+        samples: Iterable[tuple[list[str], float]],
+    ) -> Metric:
+        """Return a metric. samples: the values of `labels` and the value of the metric, for each line."""
+        family = kind(f"virtfs_{name}", meaning, labels=["mount", *labels])
+        for of_labels, value in samples:
+            family.add_metric([self._mount, *of_labels], value)
+        return family
 
     def _of_sockets(self) -> Iterator[Metric]:
         if not self._sockets:
             return
+        ends = [[cable.wire.virt.name, str(cable.name)] for cable in self._sockets]
         labels = ["virt", "socket"]
-        connected = GaugeMetricFamily(
-            "virtfs_cable_connected", "Whether the socket of a cable is connected, 1 or 0.", labels=labels
-        )
-        connections = CounterMetricFamily(
-            "virtfs_cable_connections", "Number of times that the socket of a cable was connected.", labels=labels
-        )
-        for cable in self._sockets:
-            ends = [cable.wire.virt.name, str(cable.name)]
-            connected.add_metric(ends, cable.state == "connected")
-            connections.add_metric(ends, cable.connections)
-        yield connected
-        yield connections
+        meaning = "Whether the socket of a cable is connected, 1 or 0."
+        connected = [cable.state == "connected" for cable in self._sockets]
+        yield self._family(GaugeMetricFamily, "cable_connected", meaning, labels, zip(ends, connected, strict=True))
+        meaning = "Number of times that the socket of a cable was connected."
+        counts = [cable.connections for cable in self._sockets]
+        yield self._family(CounterMetricFamily, "cable_connections", meaning, labels, zip(ends, counts, strict=True))
 
     def _of_memory(self) -> Iterator[Metric]:
         kinds = self._memory.all.kinds
         for name, (field, meaning) in _MEMORY.items():
-            gauge = GaugeMetricFamily(f"virtfs_{name}", meaning, labels=["kind"])
-            for kind, usage in kinds.items():
-                gauge.add_metric([kind.label], getattr(usage, field))
-            yield gauge
-        yield GaugeMetricFamily(
-            "virtfs_memory_limit_bytes", "Limit on the memory of all users together.", self._memory.all.limit
-        )
-        refused = CounterMetricFamily(
-            "virtfs_memory_refused", "Requests and frames refused for lack of memory, by kind.", labels=["kind"]
-        )
-        for kind, usage in kinds.items():
-            refused.add_metric([kind.label], usage.refused)
-        yield refused
+            samples = [([kind.label], getattr(usage, field)) for kind, usage in kinds.items()]
+            yield self._family(GaugeMetricFamily, name, meaning, ["kind"], samples)
+        limit, meaning = self._memory.all.limit, "Limit on the memory of all users together."
+        yield self._family(GaugeMetricFamily, "memory_limit_bytes", meaning, [], [([], limit)])
+        samples = [([kind.label], usage.refused) for kind, usage in kinds.items()]
+        meaning = "Requests and frames refused for lack of memory, by kind."
+        yield self._family(CounterMetricFamily, "memory_refused", meaning, ["kind"], samples)

@@ -64,6 +64,10 @@ class Reports(Protocol):
     def memory(self) -> Memory:
         """The memory accounts of the mount."""
 
+    @property
+    def directory(self) -> str:
+        """The path at which the file system is mounted."""
+
     def changes(self) -> int:
         """Return a number that grows with every change of state. Counters do not affect it."""
 
@@ -191,6 +195,7 @@ class Tree:
         reports = self._reports
         return metrics(
             version,
+            reports.directory,
             reports.wires(),
             reports.memory,
             reports.state_gauges(),

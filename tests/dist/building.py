@@ -17,7 +17,7 @@ _NOT_SOURCES = (
     "*.so",
 )
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-cache-dir"]
-SECONDS = 120.0  # time-out of one command
+SECONDS = 300.0  # time-out of one command; a loaded machine takes long to compile
 
 
 def run(words: Sequence[str | Path], directory: Path = PROJECT, **environment: str) -> str:

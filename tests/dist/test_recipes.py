@@ -1,5 +1,6 @@
 """debian/ and Containerfile agree with the project. `make deb` builds and tries the package."""
 
+import os
 import re
 import sys
 import tomllib
@@ -25,6 +26,35 @@ def test_the_package_has_the_version_of_the_program() -> None:
 def test_its_files_exist(listing: str) -> None:
     for pattern in (DEBIAN / listing).read_text().split():
         assert list(PROJECT.glob(pattern)), pattern
+
+
+def installed_documents() -> dict[Path, Path]:
+    """Return the documents of the Debian package: where each is below /usr/share/doc/virtfs, and its source.
+
+    debhelper puts a file or a folder there under its last name (dh_installdocs(1), dh_installexamples(1)).
+    """
+    found: dict[Path, Path] = {}
+    for listing, folder in (("virtfs.docs", "."), ("virtfs.examples", "examples")):
+        for top in (path for pattern in (DEBIAN / listing).read_text().split() for path in PROJECT.glob(pattern)):
+            for path in [top, *top.rglob("*")]:
+                found[Path(folder) / path.relative_to(top.parent)] = path
+    return found
+
+
+def test_every_link_of_an_installed_page_leads_to_an_installed_file() -> None:
+    """test_wheel.py compares the source distribution with the checkout, and docs/test_site.py follows the site's links."""
+    found = installed_documents()
+    pages = {place: path for place, path in found.items() if path.suffix == ".md"}
+    assert {path for path in (PROJECT / "doc").glob("*.md")} <= set(pages.values())
+    links = {
+        (str(place), os.path.normpath(place.parent / target))
+        for place, path in pages.items()
+        for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", path.read_text())
+        if "://" not in target
+    }
+    assert len(links) > 100
+    places = found.keys() | {folder for place in found for folder in place.parents}
+    assert {link for link in links if Path(link[1]) not in places} == set()
 
 
 def test_a_container_gets_the_capabilities_of_the_service() -> None:

@@ -176,6 +176,18 @@ def test_a_file_is_private_and_is_continued(tmp_path: Path) -> None:
     assert second.endswith("a line \\udcff")
 
 
+def test_a_file_that_logrotate_has_truncated(tmp_path: Path) -> None:
+    """logrotate's copytruncate copies the file and truncates it. The next line then begins the file."""
+    sink = File(str(tmp_path / "log"))
+    try:
+        sink.write(logging.INFO, "m", "before")
+        os.truncate(tmp_path / "log", 0)
+        sink.write(logging.INFO, "m", "after")
+    finally:
+        os.close(sink.fd)
+    assert re.fullmatch("[0-9: -]+ INFO m: after\n", (tmp_path / "log").read_text())
+
+
 def test_stderr_that_leads_to_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
     status = os.fstat(0)
     monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")

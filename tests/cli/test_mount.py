@@ -197,8 +197,8 @@ import trio
 from virtfs.cli import main, serving
 from virtfs.daemon.service import serve
 
-async def hang(fuse, limits, ready, *rest):
-    await serve(fuse, limits, ready, trio.Event())
+async def hang(fuse, directory, limits, ready, *rest):
+    await serve(fuse, directory, limits, ready, trio.Event())
 
 serving.serve = hang
 main.main()

@@ -66,6 +66,7 @@ def test_by_hand_as_either_type(tmp_path: Path, type_: str) -> None:
         mount -t {type_} virtfs virt || echo "status $?"
         umount virt
         mount -t {type_} -o colour virtfs virt || echo "status $?"
+        mount -t {type_} -o state=lab.state virtfs virt || echo "status $?"
         mount -r -n -t {type_} virtfs virt
         table virt
         umount virt
@@ -77,6 +78,9 @@ def test_by_hand_as_either_type(tmp_path: Path, type_: str) -> None:
         'mount.virtfs: "HERE/virt" is busy: virtfs is already mounted there',
         "status 32",
         'mount.virtfs: unknown mount option "colour"',
+        "status 1",
+        'mount.virtfs: mount option "state=lab.state": give the absolute path, because mount(8) and systemd '
+        "do not run in your working directory",
         "status 1",
         "ro,nosuid,nodev,relatime fuse.virtfs virtfs",
     ]

@@ -122,6 +122,16 @@ def test_sloppy_passes_over_what_is_unknown() -> None:
     assert parse("foo,max_virts=2", sloppy=True).limits.virts == 2
 
 
+@pytest.mark.parametrize("word", ["state=lab.state", "log=./lab.log"])
+def test_mount8_needs_absolute_names(word: str) -> None:
+    """The working directory of mount(8) at boot is not that of the writer of fstab."""
+    with pytest.raises(VirtError) as refused:
+        parse(f"debug,{word}", relative=False)
+    assert refused.value.errno == errno.EINVAL
+    assert refused.value.strerror.startswith(f'mount option "{word}": give the absolute path, ')
+    assert parse("state=/lab.state", relative=False).state == "/lab.state"
+
+
 @given(st.lists(st.sampled_from(["max_virts=", "7", "log=", "defaults", ",", "=", "é", " ", "\0"])).map("".join))
 def test_any_text_gives_options_or_a_refusal(text: str) -> None:
     with contextlib.suppress(VirtError):

@@ -1,14 +1,16 @@
 """The source distribution has the whole checkout, and its wheel works in a clean environment."""
 
 import re
+import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+from harness import tools
 from harness.running import script
-from harness.serving import PROJECT
+from harness.serving import ENVIRONMENT, PROJECT
 
 from . import building, installed
 
@@ -86,6 +88,35 @@ def test_mount_finds_it(prefix: Path, tmp_path: Path) -> None:
     (tmp_path / "fstab").write_text(f"virtfs {tmp_path}/virt virtfs noauto,max_virts=7 0 0\n")
     done = script(_MOUNT, str(tmp_path), str(prefix.parent / "sbin"))
     assert (done.returncode, done.stdout, done.stderr) == (0, "fuse.virtfs none\ncreate 3\nfuse.virtfs virtfs\n", "")
+
+
+def test_the_unit_runs_the_installed_program(prefix: Path) -> None:
+    """systemd finds a bare name only in a few directories, and /opt/virtfs/bin is not one of them."""
+    unit = prefix / "lib/systemd/system/virtfs@.service"
+    commands = re.findall(r"^Exec\w+=(\S+)", unit.read_text(), re.MULTILINE)
+    assert commands == [f"{prefix}/bin/virtfs"] * 2
+    instance = prefix.parent / "virtfs@mnt-virt.service"
+    instance.write_text(unit.read_text())
+    assert tools.complaints("systemd-analyze", "verify", "--man=no", instance) == ""
+
+
+@pytest.mark.parametrize("words", [["--remove"], []], ids=["remove", "install"])
+def test_it_stays_while_a_mount_uses_it(prefix: Path, wheel: Path, words: list[str]) -> None:
+    """A server would load modules that are gone, or those of another version."""
+    where = ENVIRONMENT | {"PREFIX": str(prefix), "SBINDIR": str(prefix.parent / "sbin")}
+    files = sorted(prefix.rglob("*"))
+    command = [f"{prefix}/bin/virtfs", "shell", "sh", "-c", "echo ready; read line"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout is not None
+        assert shell.stdout.readline() == "ready\n"
+        given = words or [str(wheel)]
+        done = subprocess.run([PROJECT / "tools/install", *given], env=where, capture_output=True, text=True)
+        shell.communicate("\n")
+    first, *processes = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert first.startswith(f"virtfs: the installation in {prefix} is in use: end these programs first")
+    assert f"  process {shell.pid}: {prefix}/bin/virtfs shell sh -c echo ready; read line" in processes
+    assert sorted(prefix.rglob("*")) == files
 
 
 def test_it_is_removed_without_a_trace(prefix: Path) -> None:

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.namespace is not None:
             why = "-N is not supported: use nsenter --mount=NAMESPACE mount -t virtfs virtfs DIR"
             return _refused(why, MISUSED)
-        parse(options, sloppy=given.sloppy or "remount" in options.split(","))
+        parse(options, sloppy=given.sloppy or "remount" in options.split(","), relative=False)
     except VirtError as e:
         return _refused(e.strerror, MISUSED)
     except OSError as e:

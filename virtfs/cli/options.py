@@ -93,10 +93,11 @@ class MountOptions:
         return ",".join(word for name, word in self.own().items() if word is not None and word != usual[name])
 
 
-def parse(text: str, sloppy: bool = False) -> MountOptions:
+def parse(text: str, sloppy: bool = False, relative: bool = True) -> MountOptions:
     """Parse a comma-separated list of options. Of several conflicting options, the last one applies.
 
-    sloppy: ignore unknown and unsupported options, as `mount -s` requests. VirtError: EINVAL, ERANGE. The error
+    sloppy: ignore unknown and unsupported options, as `mount -s` requests. relative: whether the name of a file may be
+    relative, to the working directory of this process. VirtError: EINVAL, ERANGE. The error
     message quotes the option or its value. For an unsupported option, it names an alternative.
     """
     options = MountOptions()
@@ -112,6 +113,9 @@ def parse(text: str, sloppy: bool = False) -> MountOptions:
         elif name in ("log", "state"):
             if not value:
                 raise VirtError(errno.EINVAL, f'mount option "{word}" needs a file name, as in {name}=/path/to/file')
+            if not (relative or os.path.isabs(value)):
+                why = "give the absolute path, because mount(8) and systemd do not run in your working directory"
+                raise VirtError(errno.EINVAL, f'mount option "{word}": {why}')
             path = os.path.abspath(value)
             options = replace(options, log=path) if name == "log" else replace(options, state=path)
         elif word == "debug":

@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -66,6 +67,12 @@ def test_a_container_gets_the_capabilities_of_the_service() -> None:
     assert re.findall(r"--device (\S+)", CONTAINERFILE) == devices
 
 
+def test_the_page_about_tests_gives_a_container_the_same_options() -> None:
+    page = (PROJECT / "doc/testing.md").read_text()
+    options = r"--(?:device|cap-add|security-opt) \S+"
+    assert set(re.findall(options, page)) - {"--security-opt unmask=/proc/sys"} == set(re.findall(options, CONTAINERFILE))
+
+
 def test_the_container_builds_with_the_packages_of_the_set_up() -> None:
     """The first stage has what tools/setup would ask for, and the second what the package depends on."""
     first, second = re.findall(r"install -y --no-install-recommends \\\n *([\w .+-]+)", CONTAINERFILE)
@@ -77,6 +84,23 @@ def test_the_container_builds_with_the_packages_of_the_set_up() -> None:
     assert depends
     packages = {word for word in re.findall(r"[\w.+-]+", re.sub(r"\$\{[^}]*\}", "", depends[1]))} | {depends[2]}
     assert packages | {"python3", "libfuse3-3"} == set(second.replace("&&", "").split())
+
+
+def test_a_directory_named_virtfs_does_not_hide_the_package(tmp_path: Path) -> None:
+    """A clone is usually called virtfs, and programs are started beside it. .venv is made by tools/setup."""
+    (tmp_path / "virtfs").mkdir()
+    said = building.run([sys.executable, "-c", "import virtfs; print(virtfs.Mount.__name__)"], tmp_path)
+    assert said == "Mount\n"
+
+
+def test_the_set_up_explains_itself() -> None:
+    said = building.run(["tools/setup", "--help"])
+    targets = set(re.findall(r"tools/setup (\w+)", (PROJECT / "Makefile").read_text()))
+    (usage,) = re.findall(r"^Usage: tools/setup (.*)$", said, re.MULTILINE)
+    assert targets == set(usage.split("|"))
+    refused = subprocess.run([PROJECT / "tools/setup", "colour"], capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith('virtfs: tools/setup does not know "colour"\n')
 
 
 def test_the_tools_are_executable() -> None:

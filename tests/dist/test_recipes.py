@@ -34,7 +34,8 @@ def installed_documents() -> dict[Path, Path]:
 
     debhelper puts a file or a folder there under its last name (dh_installdocs(1), dh_installexamples(1)).
     """
-    found: dict[Path, Path] = {}
+    assert "install -m 644 CHANGELOG.md $(DESTDIR)/usr/share/doc/virtfs/" in (DEBIAN / "rules").read_text()
+    found = {Path("CHANGELOG.md"): PROJECT / "CHANGELOG.md"}
     for listing, folder in (("virtfs.docs", "."), ("virtfs.examples", "examples")):
         for top in (path for pattern in (DEBIAN / listing).read_text().split() for path in PROJECT.glob(pattern)):
             for path in [top, *top.rglob("*")]:

@@ -164,7 +164,10 @@ def test_a_tap_that_another_program_deletes(virts: Virts) -> None:
     """The log, metrics and status.json tell it, and virtfs ls, which reads status.json."""
     virt, other = virts(), virts()
     virt.mount.ip(f"link del {virt.tap}")
-    until(lambda: f'virtfs_lost{{mount="/mnt/virt",virt="{virt.name}"}} 1.0' in virt.mount.read("metrics"), "the tap is lost")
+    until(
+        lambda: f'virtfs_lost{{mount="/mnt/virt",virt="{virt.name}"}} 1.0' in virt.mount.read("metrics"),
+        "the tap is lost",
+    )
     assert f'virtfs_lost{{mount="/mnt/virt",virt="{other.name}"}} 0.0' in virt.mount.read("metrics")
     told = {one["name"]: one["lost"] for one in json.loads(virt.mount.read("status.json"))["virts"]}
     assert told == {virt.name: True, other.name: False}

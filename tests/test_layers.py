@@ -292,7 +292,7 @@ def test_test_folders_share_only_the_harness(folder: str) -> None:
 
 
 # Modules that need no root: they make no namespace, tap or mount, and start no program.
-_PURE = ("captured", "channels", "in_trio", "recorded", "rings", "savefiles", "wires", "written")
+_PURE = ("captured", "channels", "in_trio", "recorded", "rings", "savefiles", "waiting", "wires", "written")
 PURE_HARNESS = {f"harness.{name}" for name in _PURE}
 
 

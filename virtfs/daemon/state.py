@@ -80,7 +80,7 @@ class State:
         """Yield the text as one piece, after empty pieces between which other tasks can run.
 
         The text is a snapshot, taken when the last piece is requested. The lines of the interfaces are made before, so
-        the last piece takes less than 2 ms for 4000 interfaces.
+        the last piece only joins them.
         """
         for interface in self._registry:
             self._renew(interface.virt)

@@ -187,9 +187,9 @@ class Tree:
         self._loaded_metrics = True
 
     def _metrics(self, version: str) -> Iterator[str]:
-        """Return the text of `metrics`, or an empty text for a stat(2) before the first read."""
+        """Return the text of `metrics`. For a stat(2) before the first read it is one line, so no empty file is seen."""
         if not self._loaded_metrics:
-            return iter(())
+            return iter(("# not read yet\n",))
         from virtfs.files.metrics import metrics
 
         reports = self._reports

@@ -9,7 +9,6 @@ class Listing:
     """An open directory: the names that it had when it was opened.
 
     It stores names and not nodes, so that a removed interface can be freed. Names removed since the open are skipped.
-    user: the user who opened it. Its `pid` is the id of the calling thread: looking up the process takes 20 µs.
     sent: the version of the interface (Virt.version) when attributes of its files were last sent with the names, or -1.
     memory: the memory accounts of the mount. The names are charged to the user.
     VirtError ENOBUFS: the names would exceed a limit on memory.

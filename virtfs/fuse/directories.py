@@ -45,7 +45,7 @@ class Directories:
         self._attributes = attributes
 
     def opendir(self, request: Request) -> bool:
-        user = request.user
+        user = request.user_and_process
         directory = self._lookups.node(request.inode)
         if not isinstance(directory, Directory):
             raise VirtError(errno.ENOTDIR, "the file is not a directory")

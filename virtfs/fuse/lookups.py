@@ -12,7 +12,6 @@ from virtfs.fuse.attributes import Attributes
 from virtfs.fuse.inodes_handles import Handles, Inodes
 from virtfs.fuse.later import Later, Reports
 from virtfs.fuse.request import Request
-from virtfs.host.processes import process_of
 
 
 class Lookups:
@@ -77,9 +76,9 @@ class Lookups:
         """Return whether the calling process has this directory open. If it has, the call may be an fstat(2)."""
         if (node := self._inodes.node(request.inode)) is None:
             return False
-        process = process_of(request.thread)
+        process = request.user_and_process.pid
         listings = self._handles.listings.values()
-        return any(listing.directory is node and process_of(listing.user.pid) == process for listing in listings)
+        return any(listing.directory is node and listing.user.pid == process for listing in listings)
 
     def readlink(self, request: Request) -> bool:
         node = self.node(request.inode)

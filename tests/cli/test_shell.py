@@ -316,7 +316,7 @@ def test_one_id_has_no_other_owner() -> None:
         "virt3 down owner daemon": 'owner: this user namespace has no uid 1, "daemon"',
     }
     lines = " ".join(f"'{line}'" for line in refused)
-    *sentences, is_now, chown, made, logged = shell_script(
+    *sentences, is_now, chown, told, made, logged = shell_script(
         ONE_ID,
         f"""
         echo create 3 up owner 0 group root >ctl
@@ -325,7 +325,7 @@ def test_one_id_has_no_other_owner() -> None:
         chown 1 virt3/frame 2>&1 || true
         printf '%s\\n' 'create 3 owner daemon' 'create 4 up' >/run/state
         mkdir /run/lab
-        {" ".join(HIS_VIRTFS)} mount -o state=/run/state,log=/run/lab.log /run/lab
+        {" ".join(HIS_VIRTFS)} mount -o state=/run/state,log=/run/lab.log /run/lab 2>&1
         grep ^create /run/lab/ctl | cut -d" " -f1,2
         grep -o 'line 1: .* no uid 1' /run/lab.log
         """,
@@ -336,6 +336,7 @@ def test_one_id_has_no_other_owner() -> None:
     ]
     assert is_now == "create 3 up"
     assert chown == "chown: changing ownership of 'virt3/frame': Invalid argument"
+    assert told == 'virtfs: 1 line of the state file could not be replayed: "virtfs ls -d /run/lab" has the reasons'
     assert made == "create 4"
     assert logged == 'line 1: "create 3 owner daemon": owner: this user namespace has no uid 1'
 

@@ -64,6 +64,11 @@ def test_opens_until_the_descriptors_are_spent(alone: Alone) -> None:
             mount.ctl(f"virt{unit} impair delay 1ms")
             mount.root.open(f"virt{unit}/pcap", os.O_RDONLY)
             mount.root.open(f"virt{unit}/inject", os.O_WRONLY)
+    with fails(errno.EMFILE):
+        mount.ctl("virt8 impair delay 1ms")  # which needs two
+    with fails(errno.EMFILE):
+        mount.ctl("cable 5 6")  # which needs one, perhaps the last
+        mount.ctl("cable 7 8")
     assert "(RLIMIT_NOFILE) are free" in mount.read("last_error")
     state = mount.read("ctl")
     with fails(errno.EMFILE):

@@ -187,7 +187,7 @@ class Tree:
         self._loaded_metrics = True
 
     def _metrics(self, version: str) -> Iterator[str]:
-        """Return the text of `metrics`. For a stat(2) before the first read it is one line, so no empty file is seen."""
+        """Return the text of `metrics`, or one line for a stat(2) before the first read: the file never looks empty."""
         if not self._loaded_metrics:
             return iter(("# not read yet\n",))
         from virtfs.files.metrics import metrics

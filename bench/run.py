@@ -183,7 +183,7 @@ def settings() -> list[Setting]:
     usable = frozenset(os.sched_getaffinity(0))
     first, last = frozenset({min(usable)}), frozenset({max(usable)})
     free = {C_ONE: 2.5, C_POOL: 2.5, PLAIN: 2.0}
-    one_cpu = {C_ONE: 0.9, C_POOL: 0.9, PLAIN: 2.0}
+    one_cpu = {C_ONE: 0.95, C_POOL: 0.9, PLAIN: 2.0}
     found = [
         Setting("free", "free to move", usable, usable, free),
         Setting("one", "client and server on one CPU", last, last, one_cpu),

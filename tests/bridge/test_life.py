@@ -115,6 +115,11 @@ def test_a_tap_elsewhere_knows_the_bridges_there(mount: Mount, virts: Virts, pee
     virt.set(f"netns {peer.pid}")
     with fails(errno.ENXIO):
         virt.set("bridge bridge0")
+    assert "in the network namespace of the tap: create a second interface" in mount.read("last_error")
+    mount.ctl("create bridge0")
+    with fails(errno.ENXIO):
+        mount.ctl(f"bridge0 add {virt.name}")
+    assert f'network namespace "{peer.pid}", unlike the bridge' in mount.read("last_error")
     virt.set("bridge bridge5")
     assert virt.read("tap/bridge") == "bridge5"
     assert told.link(peer, virt.tap)["master"] == "bridge5"

@@ -14,6 +14,7 @@ from .machine import clear, machine
 # errno of the failure (0 for success), whether step `last` exists, and how many adopted ports are remembered.
 _CHILD = """
 import subprocess, sys
+from virtfs.core.bridgeplan import Taps
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import parse_verbs
 from virtfs.core.verbs import BRIDGE
@@ -23,6 +24,7 @@ from virtfs.host.bridge import HostBridge
 from virtfs.host.bridge_make import make
 from virtfs.host.links import Links
 from virtfs.host.rtnl import Rtnl
+NONE = Taps({}, {})
 def once(way, last, victim):
     rtnl, links = Rtnl(), Links()
     bridge = HostBridge(rtnl, links, "bridge0", make(rtnl, links, "bridge0"))
@@ -37,7 +39,7 @@ def once(way, last, victim):
             yield word
     setattr(bridge_adopt, way, interrupted)
     try:
-        carry_out(bridge, parse_verbs("add eth0 adopt" if way == "adopt" else "delete eth0", BRIDGE), {}, False)
+        carry_out(bridge, parse_verbs("add eth0 adopt" if way == "adopt" else "delete eth0", BRIDGE), NONE, False)
     except VirtError as refusal:
         number = refusal.errno
     print(number, int(step >= int(last)), len(bridge.adoptions.brought))

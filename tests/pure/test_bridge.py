@@ -142,12 +142,20 @@ HERE = BridgeState(
     addresses=(ADDRESSES[0],),
 )
 MASTERS = {"tap3": "bridge0", "eth0": "bridge0", "eth1": "bridge0", "tap4": "", "tap5": "bridge1"}
+ELSEWHERE = {"virt8": "h1", "tap8": "h1"}
 
 
 @pytest.mark.parametrize(
     ("line", "number", "sentence"),
     [
         ("add tap9", errno.ENXIO, 'add: there is no interface "tap9"'),
+        ("add 9", errno.ENXIO, 'add: there is no interface "9": write virt9'),
+        (
+            "add tap8",
+            errno.ENXIO,
+            'add: "tap8" is in network namespace "h1", unlike the bridge:'
+            " create a second interface for the bridge, and cable the two",
+        ),
         ("learn tap9", errno.ENXIO, 'learn: there is no interface "tap9"'),
         ("delete tap9", errno.ENXIO, 'delete: there is no interface "tap9"'),
         ("add tap3", errno.EEXIST, 'add: "tap3" is already a member'),
@@ -165,7 +173,7 @@ MASTERS = {"tap3": "bridge0", "eth0": "bridge0", "eth1": "bridge0", "tap4": "", 
 )
 def test_refused_as_a_whole(line: str, number: int, sentence: str) -> None:
     with pytest.raises(VirtError) as caught:
-        plan(HERE, parse_verbs(line, BRIDGE), MASTERS, ensure=False)
+        plan(HERE, parse_verbs(line, BRIDGE), MASTERS, ensure=False, elsewhere=ELSEWHERE)
     assert (caught.value.errno, caught.value.strerror) == (number, sentence)
 
 
@@ -181,14 +189,17 @@ def test_refused_as_a_whole(line: str, number: int, sentence: str) -> None:
     ],
 )
 def test_what_is_left_to_do(line: str, left: str) -> None:
-    assert format_actions(plan(HERE, parse_verbs(line, BRIDGE), MASTERS, ensure=False), BRIDGE) == left
+    assert (
+        format_actions(plan(HERE, parse_verbs(line, BRIDGE), MASTERS, ensure=False, elsewhere=ELSEWHERE), BRIDGE)
+        == left
+    )
 
 
 @pytest.mark.parametrize(
     "line", ["add tap3", "add eth0 adopt", "delete tap4", "deladdr 2:0:0:0:0:8", "-inet 10.0.9.1", "inet 10.0.0.1/24"]
 )
 def test_ensure_finds_it_done(line: str) -> None:
-    assert plan(HERE, parse_verbs(line, BRIDGE), MASTERS, ensure=True) == ()
+    assert plan(HERE, parse_verbs(line, BRIDGE), MASTERS, ensure=True, elsewhere=ELSEWHERE) == ()
 
 
 def test_virtN_is_its_tap() -> None:

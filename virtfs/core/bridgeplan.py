@@ -4,6 +4,7 @@ The whole line is checked before any verb takes effect.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from errno import EADDRNOTAVAIL, EBUSY, EEXIST, ENOENT, ENXIO
 from typing import Any
 
@@ -14,6 +15,19 @@ from virtfs.core.grammar import Action
 
 _SWITCHES = ("discover", "learn", "protect", "stp")
 _OF_MEMBER = {"static", "ifpriority", "ifpathcost", "ifgroupfwd", *_SWITCHES, *(f"-{verb}" for verb in _SWITCHES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Taps:
+    """The taps of a mount.
+
+    names: the current names of the taps in the daemon's network namespace, keyed by virtN and by tapN.
+    elsewhere: the namespaces of the other taps, keyed in the same way.
+    """
+
+    names: Mapping[str, str]
+    elsewhere: Mapping[str, str]
+
 
 Masters = Mapping[str, str]  # maps each existing host interface to the name of its bridge, or to "" if it has none
 
@@ -36,27 +50,31 @@ def renamed(actions: tuple[Action, ...], names: Mapping[str, str]) -> tuple[Acti
     )
 
 
-def plan(state: BridgeState, actions: tuple[Action, ...], masters: Masters, ensure: bool) -> tuple[Action, ...]:
+def plan(
+    state: BridgeState, actions: tuple[Action, ...], masters: Masters, ensure: bool, elsewhere: Mapping[str, str]
+) -> tuple[Action, ...]:
     """Return the verbs that change something, in the same order.
 
+    elsewhere: the field of Taps, for the error message about a tap in another namespace.
     ensure: whether to leave out a verb that is already in effect, rather than refuse it.
     Errors: ENXIO if an interface does not exist; EEXIST if an interface to add is already a member; EBUSY if an
     interface to add is in another bridge; ENOENT if a verb other than `add` names an interface that is not a member, or
     if a MAC address to remove is not in the table; EADDRNOTAVAIL if the bridge does not have the IP address to remove.
     """
-    line = _Line(state, masters, ensure)
+    line = _Line(state, masters, ensure, elsewhere)
     return tuple(action for action in actions if line.apply(action))
 
 
 class _Line:
     """The bridge as it will be after the verbs that apply() has accepted."""
 
-    def __init__(self, state: BridgeState, masters: Masters, ensure: bool) -> None:
+    def __init__(self, state: BridgeState, masters: Masters, ensure: bool, elsewhere: Mapping[str, str]) -> None:
         self._members = {member.name: member.adopted for member in state.members}
         self._known = {known.address for known in state.known}
         self._addresses = set(state.addresses)
         self._masters = dict(masters)
         self._ensure = ensure
+        self._elsewhere = elsewhere
 
     def apply(self, action: Action) -> bool:
         """Apply one verb; return whether it changes anything."""
@@ -80,8 +98,13 @@ class _Line:
         return True
 
     def _exists(self, verb: str, name: str) -> None:
-        if name not in self._masters:
-            raise VirtError(ENXIO, f'{verb}: there is no interface "{name}"')
+        if name in self._masters:
+            return
+        if (namespace := self._elsewhere.get(name)) is not None:
+            where = f'"{name}" is in network namespace "{namespace}", unlike the bridge'
+            raise VirtError(ENXIO, f"{verb}: {where}: create a second interface for the bridge, and cable the two")
+        hint = f": write virt{name}" if name.isdecimal() else ""
+        raise VirtError(ENXIO, f'{verb}: there is no interface "{name}"{hint}')
 
     def _member(self, verb: str, name: str) -> None:
         self._exists(verb, name)

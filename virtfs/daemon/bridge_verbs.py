@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from virtfs.core.bridge import BridgeState, steps, without
-from virtfs.core.bridgeplan import interfaces_of, plan, renamed
+from virtfs.core.bridgeplan import Taps, interfaces_of, plan, renamed
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action
 from virtfs.core.leftover import adopted, cut_short
@@ -71,15 +71,14 @@ EFFECTS: Final[dict[str, Effect]] = {
 }
 
 
-def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str, str], ensure: bool) -> None:
+def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Taps, ensure: bool) -> None:
     """Carry out a whole line. If a verb fails, restore the bridge as far as possible and raise the error.
 
-    taps: the current names of taps, keyed by virtN and by tapN.
     ensure: whether the command is `ensure`, so that verbs already in effect are skipped instead of refused.
     """
     before, settings, own = bridge.look(), bridge.settings(), bridge.adoptions.own
-    actions = renamed(actions, taps)
-    todo = _plan(bridge.rtnl, before, actions, ensure)
+    actions = renamed(actions, taps.names)
+    todo = _plan(bridge.rtnl, before, actions, taps, ensure)
     # Do this first, because a `delete` in the same line gives back all addresses that the line does not set.
     for action in actions:
         if action.verb in ("inet", "inet6"):
@@ -94,14 +93,14 @@ def carry_out(bridge: HostBridge, actions: tuple[Action, ...], taps: Mapping[str
         raise
 
 
-def check(rtnl: Rtnl, before: BridgeState, actions: tuple[Action, ...], taps: Mapping[str, str], ensure: bool) -> None:
+def check(rtnl: Rtnl, before: BridgeState, actions: tuple[Action, ...], taps: Taps, ensure: bool) -> None:
     """Raise the error that carry_out() would raise for a line. before: the state of the bridge."""
-    _plan(rtnl, before, renamed(actions, taps), ensure)
+    _plan(rtnl, before, renamed(actions, taps.names), taps, ensure)
 
 
-def _plan(rtnl: Rtnl, before: BridgeState, actions: tuple[Action, ...], ensure: bool) -> tuple[Action, ...]:
+def _plan(rtnl: Rtnl, before: BridgeState, actions: tuple[Action, ...], taps: Taps, ensure: bool) -> tuple[Action, ...]:
     masters = {name: master for name in interfaces_of(actions) if (master := master_of(rtnl, name)) is not None}
-    return plan(before, actions, masters, ensure)
+    return plan(before, actions, masters, ensure, taps.elsewhere)
 
 
 def put_back(bridge: HostBridge, to: BridgeState, settings: Mapping[str, Settings], left: Collection[str] = ()) -> None:

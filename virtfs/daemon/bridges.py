@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import trio
 
 from virtfs.core.bridge import NEW, Bridge, BridgeState, steps, without
+from virtfs.core.bridgeplan import Taps
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import Action, Command
 from virtfs.core.ids import BridgeName, User
@@ -131,7 +132,7 @@ class Bridges:
 
     async def check(self, command: Command) -> None:
         """Raise the error that run() would raise for a command, as far as it can be predicted."""
-        name, taps = BridgeName(str(command.target)), self._registry.tap_names()
+        name, taps = BridgeName(str(command.target)), self._registry.taps()
         managed = self._all.get(name)
         if command.kind == "create" and managed is not None:
             raise VirtError(errno.EEXIST, f'"{name}" already exists')
@@ -143,7 +144,7 @@ class Bridges:
 
     async def check_change(self, bridge: Bridge, actions: tuple[Action, ...], user: User) -> None:
         """Raise the error that change() would raise for a line, as far as it can be predicted."""
-        managed, taps = self._allowed(bridge, user), self._registry.tap_names()
+        managed, taps = self._allowed(bridge, user), self._registry.taps()
         await self._kernel.call(self._check, bridge.name, managed, actions, taps, False)
 
     def _allowed(self, bridge: Bridge, user: User) -> _Managed:
@@ -177,7 +178,7 @@ class Bridges:
 
     async def _change(self, managed: _Managed, actions: tuple[Action, ...], ensure: bool) -> None:
         try:
-            await self._kernel.call(self._carry_out, managed, actions, self._registry.tap_names(), ensure)
+            await self._kernel.call(self._carry_out, managed, actions, self._registry.taps(), ensure)
         finally:
             await self._look_after(managed)
 
@@ -376,7 +377,7 @@ class Bridges:
     def _host(self, rtnl: Rtnl, managed: _Managed) -> HostBridge:
         return HostBridge(rtnl, self._kernel.links, managed.bridge.name, managed.index, managed.adoptions)
 
-    def _carry_out(self, managed: _Managed, actions: tuple[Action, ...], taps: dict[str, str], ensure: bool) -> None:
+    def _carry_out(self, managed: _Managed, actions: tuple[Action, ...], taps: Taps, ensure: bool) -> None:
         with Rtnl() as rtnl:
             host, marked = self._host(rtnl, managed), self._kernel.mark and managed.found is None
             if marked:
@@ -391,7 +392,7 @@ class Bridges:
         name: BridgeName,
         managed: _Managed | None,
         actions: tuple[Action, ...],
-        taps: dict[str, str],
+        taps: Taps,
         ensure: bool,
     ) -> None:
         with Rtnl() as rtnl:

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 
+from virtfs.core.bridgeplan import Taps
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
 from virtfs.core.virt import Origin, Virt
@@ -80,10 +81,16 @@ class Registry:
         """Return the recorders of all interfaces that still have a tap, ordered by unit."""
         return [interface.recorder for interface in self if not interface.virt.lost]
 
-    def tap_names(self) -> dict[str, str]:
-        """Return the current names of the taps in the daemon's network namespace, keyed by virtN and by tapN."""
-        here = [i.virt for i in self._all.values() if i.place[0] is None and not i.virt.lost]
-        return {name: virt.host.name for virt in here for name in (virt.name, virt.tap)}
+    def taps(self) -> Taps:
+        """Return the names of all taps, for the lines of bridges."""
+        names, elsewhere = dict[str, str](), dict[str, str]()
+        for interface in self._all.values():
+            virt = interface.virt
+            if not virt.lost and interface.place[0] is None:
+                names[virt.name] = names[virt.tap] = virt.host.name
+            elif not virt.lost:
+                elsewhere[virt.name] = elsewhere[virt.tap] = virt.netns
+        return Taps(names, elsewhere)
 
     def name_in_lines(self, index: int) -> str | None:
         """Return the name that the lines of ctl use for a tap in the daemon's namespace. index: its interface index.

@@ -116,7 +116,10 @@ def restore(tap: Placed, links: Links, before: Membership | None) -> None:
 def _bridge(rtnl: Rtnl, links: Links, name: str) -> HostBridge:
     link = ask_link(rtnl, name)
     if link is None:
-        raise VirtError(errno.ENXIO, f'bridge: there is no bridge "{name}"')
+        hint = ""
+        if netns.is_away():
+            hint = " in the network namespace of the tap: create a second interface where the bridge is; cable the two"
+        raise VirtError(errno.ENXIO, f'bridge: there is no bridge "{name}"{hint}')
     if details(link) is None:
         raise VirtError(errno.ENXIO, f'bridge: "{name}" is not a bridge')
     return HostBridge(rtnl, links, BridgeName(name), link["index"])

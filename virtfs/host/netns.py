@@ -39,6 +39,12 @@ def own_identity() -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def is_away() -> bool:
+    """Return whether the calling thread is in another network namespace than the main thread of the process."""
+    status = os.stat("/proc/self/ns/net")
+    return (status.st_dev, status.st_ino) != own_identity()
+
+
 def enter(fd: int) -> None:
     """Move only the calling thread into a network namespace (setns(2)). OSError: EPERM, EINVAL."""
     check(libc.setns(fd, CLONE_NEWNET))

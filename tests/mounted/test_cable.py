@@ -406,7 +406,7 @@ def test_captures_of_both_ends(joined: tuple[Virt, Virt]) -> None:
 def test_uncable(joined: tuple[Virt, Virt]) -> None:
     """After uncable, frames are dropped or go to a reader, as before the cable."""
     first, second = joined
-    first.mount.ctl(f"uncable {second.unit} {first.unit}")
+    first.mount.ctl(f"check uncable {first.unit}\nuncable {second.unit}")
     first.host_sends(frame(60, 1))
     assert counts(first) == {"rx_dropped": 1}
     assert counts(second) == {}
@@ -439,14 +439,20 @@ def test_what_is_refused(mount: Mount, virts: Virts) -> None:
     mount.ctl(f"cable {a} {b}")
     before = mount.read("ctl")
     for line, number, why in (
-        (f"cable {a} {b}", errno.EEXIST, f"virt{a} and virt{b} already have a cable: take it away with uncable first"),
+        (
+            f"cable {a} {b}",
+            errno.EEXIST,
+            f"virt{a} and virt{b} already have a cable: take it away with uncable first, or write virt{a} impair",
+        ),
         (
             f"cable {b} {a} delay 1ms",
             errno.EEXIST,
-            f"virt{b} and virt{a} already have a cable: take it away with uncable first",
+            f"virt{b} and virt{a} already have a cable: take it away with uncable first, or write virt{b} impair",
         ),
         (f"cable {a} {c}", errno.EBUSY, f"virt{a} already has a cable, which connects virt{a} and virt{b}"),
         (f"cable {c} {b}", errno.EBUSY, f"virt{b} already has a cable, which connects virt{a} and virt{b}"),
+        (f"uncable {c}", errno.ENOENT, f"virt{c} has no cable"),
+        (f"check uncable {c}", errno.ENOENT, f"virt{c} has no cable"),
         (f"uncable {a} {c}", errno.ENOENT, f"there is no cable between virt{a} and virt{c}"),
         (f"cable {c} {c}", errno.EINVAL, f'"virt{c}" cannot be both ends of a cable'),
         (f"cable {a} 77", errno.ENXIO, "virt77"),

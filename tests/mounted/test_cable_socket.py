@@ -294,7 +294,7 @@ def test_listening(virt: Virt, folder: Path) -> None:
             peer.settimeout(PATIENCE)
             assert frames(1, peer) == [frame(60, 7)]
         until(lambda: state(virt)["state"] == "listening", "the end is noticed")
-    virt.mount.ctl(f"uncable {virt.unit} unix-listen:{path}")
+    virt.mount.ctl(f"uncable {virt.unit}")
     assert not path.exists()
 
 

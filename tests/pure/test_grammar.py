@@ -133,6 +133,8 @@ def test_verbs(line: str, action: Action) -> None:
 
 # --- refused lines and their error sentences
 
+NAMED = "an interface is named N or virtN, a bridge bridgeN"
+
 
 @pytest.mark.parametrize(
     ("line", "sentence"),
@@ -143,17 +145,21 @@ def test_verbs(line: str, action: Action) -> None:
         ("3 up", 'unknown command "3": a line that changes an interface begins with virtN'),
         ("tap3 up", 'unknown command "tap3": a line that changes an interface begins with virtN'),
         ("CREATE 3", 'unknown command "CREATE"'),
-        ("create 3 upp", 'unknown verb "upp"'),
-        ("create upp", 'unknown verb "upp"'),
-        ("create 3 4", 'unknown verb "4"'),
-        ("virt3 destroy", 'unknown verb "destroy"'),
+        ("create 3 upp", 'unknown verb "upp": the file help lists the verbs'),
+        ("create upp", f'unknown verb "upp": {NAMED}, and the file help lists the verbs'),
+        ("create br0", f'unknown verb "br0": {NAMED}, and the file help lists the verbs'),
+        ("create up eth0", 'unknown verb "eth0": the file help lists the verbs'),
+        ("ensure br0 up", f'"br0" is not a name: {NAMED}'),
+        ("destroy al", f'"al" is not a name: {NAMED}; all stands for everything'),
+        ("create 3 4", 'unknown verb "4": the file help lists the verbs'),
+        ("virt3 destroy", 'unknown verb "destroy": the file help lists the verbs'),
         ("create 03", '"03" is not an interface name: it must be N or virtN, with N in plain decimal'),
         ("create -3", '"-3" is not an interface name: it must be N or virtN, with N in plain decimal'),
         ("create tap3", '"tap3" is not an interface name: it must be N or virtN, with N in plain decimal'),
         ("create virt", '"virt" is not an interface name: it must be N or virtN, with N in plain decimal'),
         ("virt03 up", '"virt03" is not an interface name: it must be virtN, with N in plain decimal'),
         ("ensure", '"ensure" needs an interface: ensure N | virtN [VERB ...]'),
-        ("ensure up", '"up" is not an interface name: it must be N or virtN, with N in plain decimal'),
+        ("ensure up", f'"up" is not a name: {NAMED}'),
         ("destroy # all", '"destroy" needs an interface: destroy N | virtN | all'),
         ("destroy 3 4", '"4" is one word too many: destroy N | virtN | all'),
         ("destroy all 3", '"3" is one word too many: destroy N | virtN | all'),
@@ -313,7 +319,10 @@ def test_netns_stands_anywhere_in_a_line_that_makes(kind: Kind) -> None:
 def test_a_bridge_that_the_move_would_take_away_is_refused(start: str) -> None:
     number, sentence = refused(f"{start} bridge br0 up netns blue")
     assert number == errno.EINVAL
-    assert sentence == 'netns takes the tap out of its bridge: put "bridge br0" after netns'
+    assert sentence == (
+        "netns takes the tap out of its bridge: for a bridge here, create a second interface and cable the two;"
+        ' for one in the new namespace, put "bridge br0" after netns'
+    )
     assert parse(f"{start} bridge br0 -bridge netns blue") is not None
     if start != "virt7":
         assert parse(f"{start} netns blue bridge br0") is not None
@@ -525,7 +534,7 @@ SOCKETS = st.one_of(
 def cables(draw: st.DrawFn, kind: Kind) -> Command:
     first, second = draw(st.lists(UNITS, min_size=2, max_size=2, unique=True))
     impaired = kind == "cable" and draw(st.booleans())
-    peer = draw(st.one_of(st.just(second), SOCKETS))
+    peer = draw(st.one_of(st.just(second), SOCKETS, *([st.none()] if kind == "uncable" else [])))
     return Command(kind, first, (Action("impair", (draw(IMPAIRED),)),) if impaired else (), peer)
 
 
@@ -630,6 +639,7 @@ BRACKETS = "; an IPv6 address needs brackets"
                 "cable", Unit(3), (Action("impair", ((("in", LAN), ("out", Impairment(limit=5))),)),), Unit(4)
             ),
         ),
+        ("uncable virt4", Command("uncable", Unit(4))),
         ("uncable 4 3", Command("uncable", Unit(4), (), Unit(3))),
         (
             "cable 3 dgram:/run/a,/run/b loss 1%",
@@ -655,7 +665,9 @@ def test_lines_about_wires(line: str, command: Command) -> None:
         ("virt3 impair in", 'impair: "in" needs an impairment such as delay 20ms or loss 1%'),
         ("virt3 impair up", 'impair: "up" is not an impairment such as delay 20ms or loss 1%'),
         ("virt3 impair in loss 1% in loss 2%", 'impair: "in" is given twice'),
-        ("cable 3", '"cable" needs an interface: cable A B|SOCKET [IMPAIRMENT ...]'),
+        ("uncable", '"uncable" needs an interface: uncable A [B|SOCKET]'),
+        ("cable", '"cable" needs an interface: cable A B|SOCKET [IMPAIRMENT ...]'),
+        ("cable 3", '"cable" needs two ends: cable A B|SOCKET [IMPAIRMENT ...]'),
         ("cable 3 3", '"virt3" cannot be both ends of a cable'),
         ("cable 3 bridge0", '"bridge0" is not an interface name: it must be N or virtN, with N in plain decimal'),
         ("cable 3 4 up", 'impair: "up" is not an impairment such as delay 20ms or loss 1%'),
@@ -667,7 +679,7 @@ def test_lines_about_wires(line: str, command: Command) -> None:
         ("cable 3 tcp-listen:::1", f'"tcp-listen:::1" is not of the form tcp-listen:[HOST:]PORT{BRACKETS}'),
         ("cable 3 tcp:h:http", '"http" is not a number in plain decimal'),
         (f"cable 3 unix:/{'a' * 107}", f'"/{"a" * 63}…" is too long: the path of a socket has at most 107 bytes'),
-        ("uncable 3 4 loss 1%", '"loss" is one word too many: uncable A B|SOCKET'),
+        ("uncable 3 4 loss 1%", '"loss" is one word too many: uncable A [B|SOCKET]'),
     ],
 )
 def test_wrong_lines_about_wires(line: str, sentence: str) -> None:
@@ -717,8 +729,8 @@ def test_lines_about_bridges(line: str, command: Command) -> None:
             errno.ERANGE,
             '"bridge1000000000": the number is outside the range 0 to 999999999',
         ),
-        ("bridge0 strict", errno.EINVAL, 'unknown verb "strict"'),
-        ("virt0 add eth0", errno.EINVAL, 'unknown verb "add"'),
+        ("bridge0 strict", errno.EINVAL, 'unknown verb "strict": the file help lists the verbs'),
+        ("virt0 add eth0", errno.EINVAL, 'unknown verb "add": the file help lists the verbs'),
         ("bridge0 add", errno.EINVAL, '"add" is missing IF: add IF [adopt]'),
         ("bridge0 add a/b", errno.EINVAL, 'add: "a/b" is not a valid interface name'),
         (

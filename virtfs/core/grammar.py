@@ -32,6 +32,7 @@ _WHITE_SPACE = " \t\n\v\f\r"  # isspace(3) in the C locale
 _FORM_OF_WORD: dict[tuple[str, Noun], Form] = {(form.kind, form.noun): form for form in FORMS if form.kind != "change"}
 _CHECK = re.compile(r"[ \t]*check(?:[ \t]+|$)")
 _LIKE_A_BRIDGE = re.compile(r"bridge[-+]?[0-9]")
+_NAMES = "an interface is named N or virtN, a bridge bridgeN"
 _LIKE_A_UNIT = re.compile(r"[-+]?[0-9]|virt|tap(?:[0-9]|$)")
 
 
@@ -52,7 +53,8 @@ class Command:
     actions: the verbs, in order. The impairments of a cable are a single action `impair`, in which `in` is the
     direction from the peer and `out` the direction to the peer.
     A `mark` has a single action `mark`.
-    peer: the interface or the socket at the other end of a cable; None for other commands.
+    peer: the interface or the socket at the other end of a cable. None for an `uncable` that names one end, and for
+    other commands.
     checks: whether the line begins with "check". Such a line is checked but not carried out.
     """
 
@@ -130,7 +132,7 @@ def _parse_line(words: Words) -> Parsing[Command | None]:
     if form.kind == "mark":
         mark = _known("mark", VIRT)
         return Command("mark", None, (Action("mark", tuple(_parse_arguments(mark, words))),))
-    actions = (yield from _parse_actions(words, form.noun, makes=True)) if form.verbs else ()
+    actions = (yield from _parse_actions(words, form.noun, makes=True, named=target is not None)) if form.verbs else ()
     words.expect_end(form.usage)
     return Command(form.kind, target, actions)
 
@@ -233,6 +235,8 @@ def help_text() -> str:
 
 
 def _parse_cable(form: Form, target: Unit | BridgeName | None, words: Words) -> Command:
+    if form.kind == "uncable" and words.peek() is None:
+        return Command(form.kind, target)
     peer = _parse_peer(form, words)
     if peer is None:
         raise VirtError(EINVAL, f"{quoted(form.kind)} needs two ends: {form.usage}")
@@ -248,7 +252,9 @@ def _parse_cable(form: Form, target: Unit | BridgeName | None, words: Words) -> 
 
 def _parse_peer(form: Form, words: Words) -> Unit | SocketName | None:
     word = words.peek()
-    if word is None or not names_socket(word):
+    if word is None:
+        return None
+    if not names_socket(word):
         peer = _parse_target(form, words)
         return peer if isinstance(peer, int) else None
     words.take()
@@ -295,7 +301,12 @@ def _parse_target(form: Form, words: Words) -> Unit | BridgeName | None:
     words.take()
     if form.kind == "destroy" and word == ALL:
         return None
-    return parse_bridge_name(word) if form.noun == BRIDGE else parse_unit_name(word, "", "virt")
+    if form.noun == BRIDGE:
+        return parse_bridge_name(word)
+    if (form.kind, BRIDGE) in _FORM_OF_WORD and not _LIKE_A_UNIT.match(word):
+        everything = f"; {ALL} stands for everything" if form.kind == "destroy" else ""
+        raise VirtError(EINVAL, f"{quoted(word)} is not a name: {_NAMES}{everything}")
+    return parse_unit_name(word, "", "virt")
 
 
 def _names_unit(word: str) -> bool:
@@ -303,7 +314,8 @@ def _names_unit(word: str) -> bool:
     return verbs.find(VIRT, word) is None and _LIKE_A_UNIT.match(word) is not None
 
 
-def _parse_actions(words: Words, noun: Noun, *, makes: bool = False) -> Parsing[tuple[Action, ...]]:
+def _parse_actions(words: Words, noun: Noun, *, makes: bool = False, named: bool = True) -> Parsing[tuple[Action, ...]]:
+    """Parse verbs. makes: whether the command is `create` or `ensure`. named: whether it names its target."""
     actions: list[Action] = []
     # The last verb `bridge` of the line, unless `-bridge` follows it. A later `netns` is an error, because moving the
     # tap to another namespace takes the tap out of its bridge.
@@ -311,7 +323,8 @@ def _parse_actions(words: Words, noun: Noun, *, makes: bool = False) -> Parsing[
     while (word := words.take()) is not None:
         verb = verbs.find(noun, word)
         if verb is None:
-            raise VirtError(EINVAL, f"unknown verb {quoted(word)}")
+            names = f"{_NAMES}, and " if makes and not named and not actions else ""
+            raise VirtError(EINVAL, f"unknown verb {quoted(word)}: {names}the file help lists the verbs")
         if len(actions) == VERBS_MAX:
             raise VirtError(
                 E2BIG, f"{quoted(word)} is one verb too many: a line may have at most {VERBS_MAX} verbs, so split it"
@@ -326,7 +339,11 @@ def _parse_actions(words: Words, noun: Noun, *, makes: bool = False) -> Parsing[
             bridge = action if action.args else None
         if action.verb == "netns" and bridge is not None:
             name = quoted(f"bridge {bridge.args[0]}")
-            raise VirtError(EINVAL, f"netns takes the tap out of its bridge: put {name} after netns")
+            raise VirtError(
+                EINVAL,
+                "netns takes the tap out of its bridge: for a bridge here, create a second interface and cable the two;"
+                f" for one in the new namespace, put {name} after netns",
+            )
         yield
     return tuple(actions)
 

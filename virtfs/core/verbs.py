@@ -75,7 +75,7 @@ FORMS: Final = (
         "cable A B|SOCKET [IMPAIRMENT ...]",
         "carry frames from virtA to virtB or to a socket, and back",
     ),
-    Form("uncable", "required", False, "uncable A B|SOCKET", "remove that cable"),
+    Form("uncable", "required", False, "uncable A [B|SOCKET]", "remove that cable; A has only one"),
     Form("mark", "none", False, "mark TEXT", "put TEXT into captures, histories and events"),
     Form("check", "none", False, "check LINE", "answer as LINE would, but change nothing"),
     Form("retry", "none", False, "retry", "run the failed lines of the state file again"),

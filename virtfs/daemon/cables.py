@@ -111,7 +111,8 @@ class Cables:
             end.expect_no_holder()
         if self._find(first, second) is not None:
             what = f"{first.virt.name} and {_name(second)} already have a cable"
-            raise VirtError(errno.EEXIST, f"{what}: take it away with uncable first")
+            live = f"or write {first.virt.name} impair ... to delay or lose its frames"
+            raise VirtError(errno.EEXIST, f"{what}: take it away with uncable first, {live}")
         for end in ends:
             if (joined := self._at(end)) is not None:
                 names = " and ".join(one.virt.name for one in joined.ends)
@@ -121,16 +122,21 @@ class Cables:
                 continue
             raise VirtError(errno.EBUSY, f"{end.virt.name} already has a cable, which connects {names}")
 
-    async def separate(self, first: Interface, second: Interface | SocketName) -> None:
-        """Remove the cable between two ends. VirtError: ENOENT, there is none."""
+    async def separate(self, first: Interface, second: Interface | SocketName | None) -> None:
+        """Remove a cable. The arguments and errors are those of get()."""
         found = self.get(first, second)
         if isinstance(found, Joined):
             await self._remove(found)
         else:
             await self.sockets.unplug(found)
 
-    def get(self, first: Interface, second: Interface | SocketName) -> Joined | Plugged:
-        """Return the cable between two ends. VirtError: ENOENT, there is none."""
+    def get(self, first: Interface, second: Interface | SocketName | None) -> Joined | Plugged:
+        """Return the cable between two ends, or the one of `first` if `second` is None. VirtError: ENOENT."""
+        if second is None:
+            its = self._at(first) or self.sockets.at(first)
+            if its is None:
+                raise VirtError(errno.ENOENT, f"{first.virt.name} has no cable")
+            return its
         found = self._find(first, second)
         if found is None:
             raise VirtError(errno.ENOENT, f"there is no cable between {first.virt.name} and {_name(second)}")

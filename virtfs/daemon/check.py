@@ -72,9 +72,9 @@ class LineChecks:
             await self._verbs(None, command.actions, user)
             return
         existing = self._existing(command.target)
-        if command.peer is not None:
+        if command.kind in ("cable", "uncable"):
             peer = command.peer
-            other = peer if isinstance(peer, SocketName) else self._existing(peer)
+            other = peer if peer is None or isinstance(peer, SocketName) else self._existing(peer)
             await self._cable(command, existing, other, user)
             return
         if command.kind != "destroy":
@@ -108,8 +108,10 @@ class LineChecks:
                 case Action("-inet" | "-inet6", (address,)):
                     addresses -= _removed(addresses, address)
 
-    async def _cable(self, command: Command, first: Interface, second: Interface | SocketName, user: User) -> None:
-        if command.kind == "uncable":
+    async def _cable(
+        self, command: Command, first: Interface, second: Interface | SocketName | None, user: User
+    ) -> None:
+        if command.kind == "uncable" or second is None:
             self._cables.get(first, second)
             return
         await self._checks.check(None, command.actions, user)

@@ -332,10 +332,13 @@ class Commands:
             return command.target
         unit = None if command.target is None else Unit(int(command.target))
         interface = None if unit is None else self._registry.find(unit)
-        if command.peer is not None:
-            await self._cable(command, self._existing(unit), command.peer, user)
-            return unit
         match command.kind:
+            case "uncable":
+                other = None if command.peer is None else self._end(command.peer)
+                with whole():
+                    await self._cables.separate(self._existing(unit), other)
+            case "cable" if command.peer is not None:
+                await self._cable(command, self._existing(unit), self._end(command.peer), user)
             case "create" if interface is not None:
                 raise VirtError(errno.EEXIST, f'"{interface.virt.name}" already exists')
             case "create":
@@ -407,18 +410,16 @@ class Commands:
         finally:
             self._changes.publish()
 
-    async def _cable(self, command: Command, first: Interface, peer: Unit | SocketName, user: User) -> None:
-        other = peer if isinstance(peer, SocketName) else self._existing(peer)
-        if command.kind == "uncable":
-            with whole():
-                await self._cables.separate(first, other)
-            return
+    async def _cable(self, command: Command, first: Interface, other: Interface | SocketName, user: User) -> None:
         await self._checks.check(None, command.actions, user)
         impairments = cast(Impairments, command.actions[0].args[0] if command.actions else ())
         if isinstance(other, SocketName):
             await self._cables.plug(first, other, impairments)
         else:
             self._cables.join(first, other, impairments)
+
+    def _end(self, peer: Unit | SocketName) -> Interface | SocketName:
+        return peer if isinstance(peer, SocketName) else self._existing(peer)
 
     def _existing(self, unit: Unit | None) -> Interface:
         if unit is None:

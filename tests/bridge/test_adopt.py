@@ -10,7 +10,7 @@ import pytest
 from harness import told
 from harness.fixtures import Alone
 from harness.places import DIR, Place
-from harness.serving import ENVIRONMENT, Mount
+from harness.serving import ENVIRONMENT, Mount, Virts
 from harness.waiting import PATIENCE, until
 
 from .forking import Forking
@@ -51,6 +51,24 @@ def once(*words):
     if main.main(words):
         raise SystemExit(1)
 """
+
+
+def test_addresses_that_stay_are_told(mount: Mount, peer: Place, virts: Virts) -> None:
+    machine(mount, peer)
+    mount.ctl("create bridge0")
+    sentence = 'warning: "eth0" has IP addresses, which do not work while it is in "bridge0"'
+    remedy = '"bridge0 add eth0 adopt" moves them to the bridge'
+    assert mount.sh(f"{sys.executable} -m virtfs ctl -d . bridge0 add eth0 2>&1") == f"virtfs: {sentence}: {remedy}\n"
+    mount.ctl("bridge0 add eth0 adopt")
+    assert told.addresses(mount, "eth0") == set()
+    virt = virts("inet 10.0.77.1/24 bridge bridge0")
+    assert mount.read("last_error").endswith(f'"bridge0 add {virt.tap} adopt" moves them to the bridge')
+    mount.ip("link add br-lan type bridge")
+    virt.write("ctl", "bridge br-lan\n")
+    assert mount.read("last_error").endswith('while it is in "br-lan": give them to the bridge')
+    mount.ctl("destroy bridge0")
+    virt.write("ctl", "-inet 10.0.77.1 -bridge\n")
+    mount.ip("link delete br-lan")
 
 
 def test_moved_and_brought_back(mount: Mount, peer: Place) -> None:

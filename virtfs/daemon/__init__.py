@@ -30,6 +30,7 @@ Modules:
     bridge_lines    the lines of ctl that recreate a bridge
     bridge_verbs    the effect of each verb on a bridge, and how a line is undone
     netns_verb      the verb netns
+    port_addresses  warns about addresses on bridge ports
     rights          chmod and chown
 
     state           the state of a mount as text

@@ -36,6 +36,7 @@ from virtfs.daemon.interface import Interface
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.lifecycle import Lifecycle
 from virtfs.daemon.netns_verb import destination, refuse_moves
+from virtfs.daemon.port_addresses import idle_addresses
 from virtfs.daemon.registry import Registry
 from virtfs.daemon.replay import Replay
 from virtfs.daemon.state import State
@@ -299,6 +300,7 @@ class Commands:
             target = await self._run_command(command, user, made or frozenset())
             if made is None:
                 self._state.failed.supersede(target)
+                await self._warn(target, command.actions, user)
             else:
                 await self._reap()  # run() does this after a script, but does not run the lines of the state file
         finally:
@@ -373,10 +375,18 @@ class Commands:
             with whole():
                 await self._bridges.change(of, actions, user)
                 await self._follower.caught_up()
-            self._state.failed.supersede(of.name)
         else:
             await self._change(self._registry.of(of), actions, user)
-            self._state.failed.supersede(of.unit)
+        target = of.name if isinstance(of, Bridge) else of.unit
+        self._state.failed.supersede(target)
+        await self._warn(target, actions, user)
+
+    async def _warn(self, target: object, actions: tuple[Action, ...], user: User) -> None:
+        """Tell the user, in last_error, that a line has taken effect but that addresses no longer work."""
+        with whole():
+            warning = await idle_addresses(self._kernel, self._registry, self._bridges, target, actions)
+            if warning is not None:
+                self._errors.remember(warning, user)
 
     async def _mark(self, text: str) -> None:
         """Mark this moment in the captures and histories of all interfaces."""

@@ -1,0 +1,63 @@
+"""Warn about addresses that stop working because their interface has become a bridge port.
+
+The bridge takes all frames that a port receives (net/bridge/br_input.c), so the addresses of the port get no answers.
+The line itself is accepted: an administrator may remove the addresses later, and `cat ctl >ctl` has to work.
+"""
+
+import errno
+from collections.abc import Container
+from contextlib import suppress
+
+from virtfs.core.bridgeplan import renamed
+from virtfs.core.errors import VirtError
+from virtfs.core.grammar import Action
+from virtfs.core.ids import BridgeName
+from virtfs.core.quoting import quoted
+from virtfs.daemon.kernel import Kernel
+from virtfs.daemon.registry import Registry
+from virtfs.host.bridge import HostBridge, find, master_of
+from virtfs.host.rtnl import Rtnl
+
+
+async def idle_addresses(
+    kernel: Kernel, registry: Registry, bridges: Container[object], target: object, actions: tuple[Action, ...]
+) -> VirtError | None:
+    """Return a warning about the first port that keeps its addresses after a line has made it a port, or None.
+
+    bridges: the names of the bridges that lines can change.
+    target: the name of the bridge, or the unit of the interface, that the line has changed.
+    Never fails: if the kernel cannot be queried, there is no warning.
+    """
+    port = bridge = None
+    adopts = True  # whether a line of the bridge can adopt the addresses
+    if isinstance(target, str):
+        bridge = BridgeName(target)
+        added = tuple(action for action in actions if action.verb == "add" and len(action.args) == 1)
+        names = [str(action.args[0]) for action in renamed(added, registry.taps().names)]
+        if names:
+            with suppress(OSError, MemoryError):
+                port = await kernel.call(_with_addresses, kernel, bridge, names)
+    elif any(action.verb == "bridge" for action in actions):
+        virt = next((one.virt for one in registry if one.virt.unit == target), None)
+        if virt is not None and virt.host.bridge and any(not one.ip.is_link_local for one in virt.host.addresses):
+            port, bridge = virt.host.name, BridgeName(virt.host.bridge)
+            adopts = not virt.netns and bridge in bridges
+    if port is None:
+        return None
+    sentence = f"warning: {quoted(port)} has IP addresses, which do not work while it is in {quoted(str(bridge))}"
+    remedy = f"{quoted(f'{bridge} add {port} adopt')} moves them to the bridge" if adopts else "give them to the bridge"
+    return VirtError(errno.EADDRNOTAVAIL, f"{sentence}: {remedy}")
+
+
+def _with_addresses(kernel: Kernel, bridge: BridgeName, names: list[str]) -> str | None:
+    """Return the first of these interfaces that is in the bridge and has an address. Blocks."""
+    with Rtnl() as rtnl:
+        index = find(rtnl, bridge)
+        if index is None:
+            return None
+        host = HostBridge(rtnl, kernel.links, bridge, index)
+        for name in names:
+            addresses = host.addresses_of(name)
+            if master_of(rtnl, name) == bridge and any(not address.ip.is_link_local for address in addresses):
+                return name
+    return None

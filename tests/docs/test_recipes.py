@@ -19,6 +19,8 @@ PRINTS = {
     "cat topology": r"delay 20ms loss 1% seed 7",
     "carrier off": r"^1$",
     "bridge0/members": r"^tap6\ntap7$",
+    "exec h1 ping": r"1 received",
+    "eth0 adopt": r"^bridge0 .*10.0.8.1/24",
     "virtfs ls": r"virt8 - unix-listen:/run/lab.socket",
     "tcpdump": r"ARP, Request who-has 10.0.3.9",
     "wait/up": r"^1$",
@@ -35,6 +37,7 @@ def test_each_recipe_works() -> None:
     unused = dict(PRINTS)
     with touring() as shell:
         shell.run("exec 2>&1; umask 022", 0)
+        shell.run("ip link add eth0 up type veth peer name far0; ip address add 10.0.8.1/24 dev eth0", 0)
         for recipe in recipes():
             if recipe.startswith(ELSEWHERE):
                 continue
@@ -45,6 +48,6 @@ def test_each_recipe_works() -> None:
                 if line in recipe:
                     assert re.search(pattern, said.removesuffix("status 0\n"), re.MULTILINE), f"{recipe}: {said}"
                     unused.pop(line, None)
-        shell.run("for n in 1 2 3 6 7 8; do echo destroy $n; done >ctl; echo destroy bridge0 >ctl", 0)
-        shell.run("ip netns delete near; ip netns delete far; rm -f /run/seen.pcapng /run/lab.ctl", 0)
+        shell.run("echo destroy all >ctl; ip link delete eth0", 0)
+        shell.run("for n in near far h1 h2; do ip netns delete $n; done; rm -f /run/seen.pcapng /run/lab.ctl", 0)
     assert not unused

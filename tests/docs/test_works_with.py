@@ -75,7 +75,8 @@ def start(place: Place, commands: str) -> "subprocess.Popen[str]":
 def test_all_of_them_are_tried() -> None:
     assert list(_LINES) == ["QEMU", "socket", "lwIP", "slirp4netns", "socat", "VXLAN", "container", "dnsmasq", "scapy"]
     assert {line for line in re.findall("^## (.*)", _MORE, re.MULTILINE) if more(line)} == {
-        "In a few lines", "Native speed", "Sockets", "Programs that open /dev/net/tun", "slirp4netns", "socat", "scapy"
+        "In a few lines", "Native speed", "Sockets", "Programs that open /dev/net/tun", "slirp4netns", "socat", "VXLAN",
+        "scapy",
     }  # fmt: skip
 
 
@@ -235,6 +236,12 @@ def test_vxlan(hosts: tuple[Mount, Mount]) -> None:
     near, far = (host.root.open("virt3/frame") for host in hosts)
     near.write(frame(1400))
     until(lambda: far.read() == frame(1400), "the frame")
+    (block,) = more("VXLAN")
+    for number, here in enumerate(hosts, 1):
+        # The page's interface has 10.0.3.1 on both machines.
+        here.sh(f"echo virt3 -inet 10.0.3.{number} inet 10.0.3.1/24 >ctl")
+        here.sh(block.replace("inet 10.0.3.1/24", f"inet 10.0.3.{number}/24"))
+    hosts[0].sh("ping -q -c1 -w20 10.0.3.2")
     for host in hosts:
         host.sh("echo destroy bridge0 >ctl; ip link delete vxlan7")
 

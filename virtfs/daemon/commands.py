@@ -190,7 +190,9 @@ class Commands:
             await self._follower.caught_up()
             try:
                 async with self.lock:
-                    await self._change(self._registry.of(virt), (file_action(file, text),), user)
+                    actions = (file_action(file, text),)
+                    await self._change(self._registry.of(virt), actions, user)
+                    await self._warn(virt.unit, actions, user)
             except (OSError, MemoryError) as failure:
                 refusal = refused(failure)
                 sentence = f"{virt.name}/{file}: {refusal.strerror.removeprefix(f'{file}: ')}"

@@ -22,7 +22,7 @@ from virtfs.host.rtnl import Rtnl
 async def idle_addresses(
     kernel: Kernel, registry: Registry, bridges: Container[object], target: object, actions: tuple[Action, ...]
 ) -> VirtError | None:
-    """Return a warning about the first port that keeps its addresses after a line has made it a port, or None.
+    """Return a warning about the first interface that a line has left with addresses on a bridge port, or None.
 
     bridges: the names of the bridges that lines can change.
     target: the name of the bridge, or the unit of the interface, that the line has changed.
@@ -37,7 +37,7 @@ async def idle_addresses(
         if names:
             with suppress(OSError, MemoryError):
                 port = await kernel.call(_with_addresses, kernel, bridge, names)
-    elif any(action.verb == "bridge" for action in actions):
+    elif any(action.verb in ("bridge", "inet", "inet6") for action in actions):
         virt = next((one.virt for one in registry if one.virt.unit == target), None)
         if virt is not None and virt.host.bridge and any(not one.ip.is_link_local for one in virt.host.addresses):
             port, bridge = virt.host.name, BridgeName(virt.host.bridge)

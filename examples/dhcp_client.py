@@ -70,6 +70,9 @@ class Client:
     def ask(self, message: int, options: dict[int, bytes], answers: set[int]) -> tuple[bytes, dict[int, bytes]]:
         """Send a message until one of the answers arrives. Return its address and options."""
         for attempt in range(TRIES):
+            if attempt == 1:
+                left = PATIENCE * (2**TRIES - 2)
+                print(f"dhcp_client.py: no answer yet; trying for {left:.0f} s more", file=sys.stderr)
             self.send(message, options)
             end = time.monotonic() + PATIENCE * 2**attempt
             while select.select([self.frames], [], [], max(0, end - time.monotonic()))[0]:

@@ -187,6 +187,10 @@ def test_a_bridge_that_others_take_away(mount: Mount, virts: Virts, blow: str) -
     for words in ("up", f"delete {virt.tap}", "flush", "inet 10.0.3.1/24", "maxaddr 3"):
         with fails(errno.ENXIO):
             mount.ctl(f"bridge0 {words}")
+    for line in ("create bridge0", "check create bridge0"):
+        with fails(errno.EEXIST):
+            mount.ctl(line)
+        assert mount.read("last_error") == f'"{line}": "bridge0" already exists, but is lost: destroy bridge0 first'
     for file in ("ctl", "status", "members", "addresses"):
         with fails(errno.ENXIO):
             mount.read(f"bridge/bridge0/{file}")

@@ -15,6 +15,7 @@ from harness.waiting import until
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CLIENT, SERVER = str(EXAMPLES / "dhcp_client.py"), str(EXAMPLES / "dhcp_server.py")
 PIPE = subprocess.PIPE
+_NO_ANSWER = "dhcp_client.py: no answer yet; trying for 30 s more\n"
 # Without -s, the script of the package udhcpc would write to this machine's /etc/resolv.conf.
 _SCRIPT = """#!/bin/sh
 [ "$1" != bound ] || ip address add "$ip/$mask" dev "$interface"
@@ -33,7 +34,7 @@ def test_the_client(mount: Mount) -> None:
     until(lambda: "sockets bound" in mount.sh("cat /mnt/served || true"), "dnsmasq serves")
     running = mount.start(sys.executable, CLIENT, f"{DIR}/virt3", stdout=PIPE, stderr=PIPE)
     output, complaint = finished(running)
-    assert complaint == ""
+    assert complaint in ("", _NO_ANSWER)  # the latter if dnsmasq is slow
     got = re.fullmatch(r"(10\.0\.3\.\d+)/24, router 10\.0\.3\.1, for 3600 s, from 10\.0\.3\.1\n", output)
     assert got, output
     assert f"DHCPACK(tap3) {got[1]} {mount.read('virt3/address')}" in mount.sh("cat /mnt/served")
@@ -42,14 +43,15 @@ def test_the_client(mount: Mount) -> None:
 
 
 def test_the_client_says_what_is_wrong(virt: Virt) -> None:
-    """It survives any frame, and ends when its interface is set down."""
+    """It survives any frame, tells of a missing answer, and ends when its interface is set down."""
     client = virt.mount.start(sys.executable, CLIENT, f"{DIR}/{virt.name}", stdout=PIPE, stderr=PIPE)
     until(lambda: virt.count("tx_frames") > 0, "a DISCOVER")
     for length in (14, 20, 30, 60, 400):
         virt.host_sends(frame(length)[:12] + b"\x08\x00\x45" + frame(length)[15:])
     until(lambda: virt.count("rx_frames") >= 5, "the client has read the frames")
+    until(lambda: virt.count("tx_frames") > 1, "another DISCOVER")
     virt.set("down")
-    assert finished(client) == ("", "dhcp_client.py: [Errno 112] Host is down\n")
+    assert finished(client) == ("", f"{_NO_ANSWER}dhcp_client.py: [Errno 112] Host is down\n")
     assert client.returncode == 1
 
 

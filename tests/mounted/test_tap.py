@@ -161,7 +161,7 @@ def _until_silent(file: File) -> None:
 
 
 def test_a_tap_that_another_program_deletes(virts: Virts) -> None:
-    """The log, metrics and status.json tell it, and virtfs ls, which reads status.json."""
+    """The log, metrics and status.json tell it, and virtfs ls, which reads status.json. Commands say what to do."""
     virt, other = virts(), virts()
     virt.mount.ip(f"link del {virt.tap}")
     until(
@@ -173,3 +173,12 @@ def test_a_tap_that_another_program_deletes(virts: Virts) -> None:
     assert told == {virt.name: True, other.name: False}
     said = f'{virt.name} is lost: its tap "{virt.tap}" has vanished'
     until(lambda: any(said in line for line in virt.mount.log), "the log says so")
+    for line, error, reason in (
+        (f"create {virt.unit}", errno.EEXIST, f'"{virt.name}" already exists, but has lost its tap'),
+        (f"check create {virt.unit}", errno.EEXIST, f'"{virt.name}" already exists, but has lost its tap'),
+        (f"{virt.name} mtu 1400", errno.ENXIO, f"{virt.name} has lost its tap"),
+        (f"cable {virt.unit} {other.unit}", errno.ENXIO, f"{virt.name} has lost its tap"),
+    ):
+        with fails(error):
+            virt.mount.ctl(line)
+        assert virt.mount.read("last_error") == f'"{line}": {reason}: destroy {virt.name} first'

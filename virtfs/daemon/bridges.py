@@ -115,7 +115,7 @@ class Bridges:
         managed = self._all.get(name)
         match command.kind:
             case "create" if managed is not None:
-                raise VirtError(errno.EEXIST, f'"{name}" already exists')
+                raise _exists(managed)
             case "create" | "ensure" if managed is None:
                 await self._create(command, name, run, made)
             case "destroy":
@@ -135,7 +135,7 @@ class Bridges:
         name, taps = BridgeName(str(command.target)), self._registry.taps()
         managed = self._all.get(name)
         if command.kind == "create" and managed is not None:
-            raise VirtError(errno.EEXIST, f'"{name}" already exists')
+            raise _exists(managed)
         if command.kind not in ("create", "ensure"):
             self._get(name)
         if command.kind != "destroy":
@@ -432,3 +432,10 @@ def _described(managed: _Managed) -> BridgeState:
     """Return the state of a bridge that ctl shows as verbs. It does not include addresses adopted from members."""
     state = managed.bridge.state
     return replace(state, addresses=tuple(a for a in state.addresses if managed.adoptions.is_own(a)))
+
+
+def _exists(managed: _Managed) -> VirtError:
+    """Return the error of `create` for a bridge that exists already, or is lost."""
+    name = managed.bridge.name
+    remedy = f", but is lost: destroy {name} first" if managed.bridge.lost else ""
+    return VirtError(errno.EEXIST, f'"{name}" already exists{remedy}')

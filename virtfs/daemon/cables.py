@@ -106,8 +106,7 @@ class Cables:
         """Raise the error, if any, that join() or plug() would raise because of the ends."""
         ends = (first, second) if isinstance(second, Interface) else (first,)
         for end in ends:
-            if end.virt.lost:
-                raise VirtError(errno.ENXIO, f"{end.virt.name} has lost its tap: destroy {end.virt.name}")
+            end.expect_tap()
             end.expect_no_holder()
         if self._find(first, second) is not None:
             what = f"{first.virt.name} and {_name(second)} already have a cable"

@@ -65,8 +65,8 @@ class LineChecks:
             await self._bridges.check(command)
             return
         interface = None if command.target is None else self._registry.find(command.target)
-        if command.kind == "create" and interface is not None:
-            raise VirtError(errno.EEXIST, f'"{interface.virt.name}" already exists')
+        if command.kind == "create":
+            self._registry.expect_none(command.target)
         if command.kind in ("create", "ensure") and interface is None:
             self._lifecycle.check_room()
             await self._verbs(None, command.actions, user)

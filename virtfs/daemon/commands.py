@@ -343,9 +343,8 @@ class Commands:
                     await self._cables.separate(self._existing(unit), other)
             case "cable" if command.peer is not None:
                 await self._cable(command, self._existing(unit), self._end(command.peer), user)
-            case "create" if interface is not None:
-                raise VirtError(errno.EEXIST, f'"{interface.virt.name}" already exists')
             case "create":
+                self._registry.expect_none(unit)
                 unit = await self._create(unit, command.actions, user, made)
             case "ensure" if interface is None:
                 await self._create(unit, command.actions, user, made)

@@ -1,9 +1,11 @@
 """One interface: its virt, tap, wire and device files, and how they change together."""
 
+import errno
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
+from virtfs.core.errors import VirtError
 from virtfs.core.ip import IpInterface
 from virtfs.core.loan import Meter
 from virtfs.core.quoting import quoted
@@ -129,6 +131,11 @@ class Interface:
             log.warning(said, self.virt.name, quoted(self.virt.host.name))
             self._start(self._end_captures, name=f"{self.virt.name}: ending its captures")
             self._events.emit("lost", self.virt.name)
+
+    def expect_tap(self) -> None:
+        """Raise VirtError ENXIO if the interface has lost its tap."""
+        if self.virt.lost:
+            raise VirtError(errno.ENXIO, f"{self.virt.name} has lost its tap: destroy {self.virt.name} first")
 
     def expect_no_holder(self) -> None:
         """Raise VirtError EBUSY if a program has the tap, through the file fd."""

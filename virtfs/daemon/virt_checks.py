@@ -77,8 +77,8 @@ class VirtChecks:
             or (action.verb == "antispoof" and holder.uid != 0)
         ):
             interface.expect_no_holder()
-        if virt.lost and action.verb in OF_HOST:
-            raise VirtError(errno.ENXIO, f"{virt.name} has lost its tap: destroy {virt.name}")
+        if action.verb in OF_HOST:
+            interface.expect_tap()
 
     def _check_queue(self, host: HostEnd, actions: tuple[Action, ...]) -> None:
         """Check the kernel memory that the tap's queue can hold, which the memory accounts do not include."""

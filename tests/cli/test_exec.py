@@ -1,5 +1,7 @@
 """virtfs exec: a program runs with the tap of an interface."""
 
+import errno
+import resource
 import signal
 import subprocess
 import sys
@@ -122,6 +124,18 @@ def test_both_the_interface_and_the_command_are_needed(
     said = capsys.readouterr().err
     assert said.startswith("usage: virtfs exec N ")
     assert sentence in said
+
+
+LIMIT, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
+@pytest.mark.parametrize("number", [-1, LIMIT - 1, LIMIT, 10**20])
+def test_a_number_that_no_descriptor_can_have(number: int) -> None:
+    """It is refused before the server is asked for the tap."""
+    with pytest.raises(VirtError) as caught:
+        execute.execute("/nowhere", ["true"], number=number, header=False, tun=False)
+    assert caught.value.errno == errno.EINVAL
+    assert caught.value.strerror.startswith(f"exec: --fd {number}: ")
 
 
 def at(directory: Path) -> Mounted:

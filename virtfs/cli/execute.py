@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import re
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -33,16 +34,15 @@ def execute(interface: str, command: list[str], *, number: int, header: bool, tu
     number: the tap's descriptor number in the command. header: whether a virtio_net_hdr precedes each frame. tun:
     whether the command itself attaches to the tap, and so gets no descriptor.
     Return only if the command cannot be run: 127 if there is no such program, 126 if it cannot be executed.
-    VirtError: there is no such interface, or the server refuses the request.
+    VirtError: there is no such interface, the server refuses the request, or the number is not possible.
     """
-    if number < 0:
-        raise VirtError(errno.EINVAL, f"exec: --fd {number}: a descriptor number cannot be negative")
+    _check(number)
     directory = find(interface)
     connection, tap = borrow(directory, {"lend": True} if tun else {} if header else {"vnet_hdr": 0})
+    _arrange(connection, tap, number)
+    for ignored in _IGNORED:
+        signal.signal(ignored, signal.SIG_DFL)
     try:
-        _arrange(connection, tap, number)
-        for ignored in _IGNORED:
-            signal.signal(ignored, signal.SIG_DFL)
         os.execvp(command[0], command)
     except OSError as refusal:
         complain("virtfs", f'exec: "{command[0]}": {refusal.strerror}')
@@ -111,10 +111,32 @@ def borrow(directory: Path, request: dict[str, Any]) -> tuple[socket.socket, int
     return connection, descriptors[0] if descriptors else -1
 
 
+def _lowest(number: int) -> int:
+    """Return the lowest descriptor number for the connection if the tap has `number`."""
+    return max(_CONNECTION, number + 1)
+
+
+def _check(number: int) -> None:
+    """Raise VirtError EINVAL if the tap and the connection cannot get their descriptor numbers."""
+    if number < 0:
+        raise VirtError(errno.EINVAL, f"exec: --fd {number}: a descriptor number cannot be negative")
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if (lowest := _lowest(number)) >= limit:
+        reason = f"descriptor numbers up to {lowest} are needed, but the limit is {limit} (ulimit -n)"
+        raise VirtError(errno.EINVAL, f"exec: --fd {number}: {reason}")
+
+
 def _arrange(connection: socket.socket, tap: int, number: int) -> None:
-    """Move the tap to descriptor `number`, and make the tap and the connection inheritable."""
-    os.set_inheritable(fcntl.fcntl(connection.detach(), fcntl.F_DUPFD, max(_CONNECTION, number + 1)), True)
-    if tap == number:
-        os.set_inheritable(tap, True)
-    elif tap >= 0:
-        os.dup2(tap, number)
+    """Move the tap to descriptor `number`, and make the tap and the connection inheritable.
+
+    VirtError: EMFILE, too many descriptors are open.
+    """
+    try:
+        os.set_inheritable(fcntl.fcntl(connection.detach(), fcntl.F_DUPFD, _lowest(number)), True)
+        if tap == number:
+            os.set_inheritable(tap, True)
+        elif tap >= 0:
+            os.dup2(tap, number)
+    except OSError as refusal:
+        reason = f"exec: cannot move the tap to descriptor {number}: {refusal.strerror}"
+        raise VirtError(refusal.errno or errno.EIO, reason) from refusal

@@ -22,7 +22,7 @@ import anyio.to_thread
 
 from virtfs.client import events as sync_events
 from virtfs.client.events import Event
-from virtfs.client.folder import named
+from virtfs.client.folder import named, told
 from virtfs.client.mount import Mount
 from virtfs.client.port import ROOM, Mode, Opened, flags_of
 from virtfs.client.virt import Condition, Virt
@@ -39,6 +39,7 @@ class _Async:
         self._path = path
         self._flags = flags
         self._file: Opened | None = None
+        self._turn = anyio.Lock()
 
     async def __aenter__(self: A) -> A:
         # Opening `frame` blocks until the server has brought the interface up (verb upopen), so it runs in a thread.
@@ -69,12 +70,19 @@ class _Async:
             try:
                 data = os.read(self.fileno(), size)
             except BlockingIOError:
-                await anyio.wait_readable(self.fileno())
+                await self._wait()
             except OSError as error:
                 raise named(error, self._path) from None
             else:
                 await anyio.lowlevel.cancel_shielded_checkpoint()
                 return data
+
+    async def _wait(self) -> None:
+        """Wait until a read may succeed. anyio lets only one task wait for a descriptor, so the others wait for it."""
+        async with self._turn:
+            if self._file is None or self._file.closed:
+                raise anyio.ClosedResourceError
+            await anyio.wait_readable(self._file.fileno())
 
 
 class Port(_Async):
@@ -86,7 +94,7 @@ class Port(_Async):
         try:
             os.write(self.fileno(), frame)
         except OSError as error:
-            raise named(error, self._path) from None
+            raise told(error, self._path) from None
         await anyio.lowlevel.cancel_shielded_checkpoint()
 
     async def recv(self) -> bytes:

@@ -79,6 +79,33 @@ def test_the_end_of_an_interface(backend: str, net: virtfs.Mount, v: virtfs.Virt
     run(backend, main)
 
 
+def test_tasks_share_a_port(backend: str, v: virtfs.Virt, host: Host) -> None:
+    """Each of them gets another frame, and those that still wait at the end get an error each."""
+    got: list[bytes] = []
+    ended: list[type[BaseException]] = []
+
+    async def receive(port: virtfs.aio.Port) -> None:
+        try:
+            got.append(await port.recv())
+        except (OSError, anyio.ClosedResourceError) as error:
+            ended.append(type(error))
+
+    async def main() -> None:
+        frames = [frame(60, number) for number in range(3)]
+        async with virtfs.aio.open(v) as port, anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(receive, port)
+            await anyio.wait_all_tasks_blocked()
+            await anyio.to_thread.run_sync(host, *frames)
+            while len(got) < len(frames):
+                await anyio.sleep(0.01)
+            port.close()
+        assert sorted(got) == sorted(frames)
+        assert ended == [anyio.ClosedResourceError] * 2
+
+    run(backend, main)
+
+
 def test_cancellation_loses_no_frame(backend: str, v: virtfs.Virt, host: Host) -> None:
     async def main() -> None:
         async with virtfs.aio.open(v) as port:
@@ -116,12 +143,12 @@ def test_closing_wakes_a_task(backend: str, v: virtfs.Virt) -> None:
 def test_an_open_that_is_refused(backend: str, v: virtfs.Virt) -> None:
     async def main() -> None:
         async with virtfs.aio.open(v, "r"):
-            with fails(errno.EBUSY):
+            with fails(errno.EBUSY, "virt3 is already open for reading"):
                 async with virtfs.aio.open(v, "r"):
                     pass
         v.strict = True
         async with virtfs.aio.open(v, "w") as port:
-            with fails(errno.EMSGSIZE, "virt3/frame"):
+            with fails(errno.EMSGSIZE, "virt3/frame: .*virt3/frame"):
                 await port.send(b"short")
 
     run(backend, main)

@@ -89,18 +89,22 @@ def test_iteration_ends_with_the_error(v: virtfs.Virt) -> None:
 def test_strict_tells_the_sender(v: virtfs.Virt) -> None:
     v.strict = True
     with v.open() as port:
-        with fails(errno.EMSGSIZE, "virt3/frame"):
+        with fails(errno.EMSGSIZE, "virt3/frame: .*9000.*virt3/frame"):
             port.send(frame(9000))
         v.up = False
-        with fails(errno.ENETDOWN):
+        with fails(errno.ENETDOWN, "virt3/frame: virt3 is down"):
             port.send(frame(60))
 
 
 def test_opens_that_are_refused(v: virtfs.Virt) -> None:
-    with v.open("r"), fails(errno.EBUSY, r"busy"):
-        v.open("r")
-    with pytest.raises(FileNotFoundError):
+    """virtfs gives the reason. An error that the kernel makes does not get the reason of an earlier one."""
+    for again in (v.open, v.stream):
+        with v.open("r"), fails(errno.EBUSY, r"virt3 is already open for reading \(exclusive read\)"):
+            again("r")
+    with pytest.raises(FileNotFoundError, match=r"No such file"):
         virtfs.Port(v.path / "nothing")
+    with pytest.raises(ValueError, match=r"mode 'q'"):
+        v.open("q")  # type: ignore[arg-type]
 
 
 def test_a_port_can_be_polled_and_closed(v: virtfs.Virt, host: Callable[..., None]) -> None:
@@ -154,6 +158,12 @@ def test_a_stream_reports_a_frame_that_no_frame_can_be(v: virtfs.Virt) -> None:
     with v.stream() as stream, pytest.raises(OSError, match=r"invalid frame length .*0"):
         stream.send([frame(60), b""])
     assert v.stats["tx_frames"] == 1
+
+
+def test_a_stream_takes_no_single_frame(v: virtfs.Virt) -> None:
+    with v.stream() as stream, pytest.raises(TypeError, match=r"use send\(\[frame\]\)"):
+        stream.send(frame(60))  # type: ignore[arg-type]
+    assert v.stats["tx_frames"] == 0
 
 
 def test_threads_of_one_program_both_ways(v: virtfs.Virt, host: Callable[..., None]) -> None:

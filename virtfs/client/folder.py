@@ -1,9 +1,16 @@
 """Read and write the text files of a mount. If a write is refused, its error has the text of last_error."""
 
 import os
+from errno import EBUSY, EMSGSIZE, ENETDOWN, ENOBUFS, EPERM
 from pathlib import Path
+from typing import Final
 
 _ROOM = 65536  # bytes; a read that returns fewer has reached the end of a text
+
+
+# The errors of an open or a frame that come from virtfs, which then sets last_error. Others, such as EACCES, can come
+# from the kernel, and last_error would be about an earlier call.
+_TOLD: Final = (EBUSY, ENOBUFS, EMSGSIZE, ENETDOWN, EPERM)
 
 
 class Missing(FileNotFoundError, KeyError):
@@ -98,3 +105,11 @@ def explained(error: OSError, path: Path, top: Path) -> OSError:
     except OSError:
         sentence = "ok"
     return OSError(error.errno, error.strerror if sentence == "ok" else sentence, str(path))
+
+
+def told(error: OSError, path: Path) -> OSError:
+    """Return the error of an open or a frame, with the text of last_error as its message if virtfs has set that.
+
+    path: a file in the directory of an interface.
+    """
+    return explained(error, path, path.parent.parent) if error.errno in _TOLD else named(error, path)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, Literal, TypeVar
 
 from virtfs.client import waiting
-from virtfs.client.folder import named
+from virtfs.client.folder import told
 
 ROOM: Final = 65536  # bytes; a buffer of this size can hold any frame
 Mode = Literal["r", "w", "rw"]
@@ -35,7 +35,10 @@ class Opened:
     def __init__(self, path: "str | os.PathLike[str]", flags: int) -> None:
         self._fd = -1
         self.path = Path(path)
-        self._fd = os.open(path, flags | os.O_CLOEXEC)
+        try:
+            self._fd = os.open(path, flags | os.O_CLOEXEC)
+        except OSError as error:
+            raise told(error, self.path) from None
 
     def fileno(self) -> int:
         """Return the descriptor, for select, poll and epoll. ValueError: the file is closed.
@@ -81,7 +84,8 @@ class Opened:
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_fd"):  # false if __init__ of a subclass has refused its arguments
+            self.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {str(self.path)!r}{' closed' if self.closed else ''}>"
@@ -91,7 +95,8 @@ class Port(Opened):
     """An open `frame`, or another file whose reads and writes are single frames.
 
     Threads may share a port, in any number and in both directions. Each frame goes to one of the threads that receive.
-    Do not call close() while another thread uses the port.
+    Do not call close() while another thread uses the port. Use daemon threads, or call recv() with a time-out: Python
+    waits for all other threads before it exits, also after Ctrl-C.
 
     >>> with v.open() as port:
     ...     port.send(frame)
@@ -122,7 +127,7 @@ class Port(Opened):
         try:
             os.write(self.fileno(), frame)
         except OSError as error:
-            raise named(error, self.path) from None
+            raise told(error, self.path) from None
 
     def recv(self, timeout: float | None = None) -> bytes:
         """Wait for a frame and return it.

@@ -37,10 +37,13 @@ class Stream(Opened):
         """Send frames with one system call, or with several if they exceed 1 MiB together.
 
         OSError: a frame is refused, as by Port.send(). The frames before it have been sent, those after it have not.
+        TypeError: the argument is one frame.
 
         >>> with v.stream() as stream:
         ...     stream.send(frame for _ in range(3))
         """
+        if isinstance(frames, bytes | bytearray | memoryview):  # iterables of int, which some type checkers let pass
+            raise TypeError("send() takes an iterable of frames: use send([frame])")
         left = memoryview(b"".join(part for frame in frames for part in (PREFIX.pack(len(frame)), frame)))
         try:
             while left:

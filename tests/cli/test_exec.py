@@ -1,6 +1,7 @@
 """virtfs exec: a program runs with the tap of an interface."""
 
 import errno
+import os
 import resource
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from harness.forks import Fork
 from harness.places import finished
+from harness.process import fails
 from harness.serving import Virt, Virts, frame
 from harness.waiting import until
 
@@ -98,6 +100,19 @@ def test_the_command_inherits_only_the_tap_and_the_connection(virt: Virt) -> Non
     assert [number for number in links if number > 3] == [100]
     program.send_signal(signal.SIGKILL)
     finished(program)
+    is_back(virt)
+
+
+def test_a_child_that_outlives_the_command(virt: Virt) -> None:
+    """A refusal leads to `clients`, which shows the child. From then on, refusals name it."""
+    program = fork(virt, "--", "sh", "-c", "sleep 100 >/dev/null 2>&1 & echo $! >&2")
+    child = int(finished(program)[1])
+    for who in (f"process {program.pid} has ended, but a process that it started", f"process {child}"):
+        with fails(errno.EBUSY):
+            virt.set("impair loss 1%")
+        assert virt.mount.read("last_error").endswith(f": {virt.name}: {who} has the tap (see clients)")
+        assert [f"{child}", "sleep", "fd"] in [line.split()[:3] for line in virt.read("clients").splitlines()]
+    os.kill(child, signal.SIGKILL)
     is_back(virt)
 
 

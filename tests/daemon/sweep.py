@@ -190,7 +190,7 @@ def given(request: Request) -> Step:
 
     async def give(daemon: Daemon) -> None:
         interface = daemon.made.registry.get(Unit(1))
-        daemon.loan = await daemon.made.loans.give(interface, request, Peer(1, Uid(0), Gid(0), ()), lambda: False)
+        daemon.loan = await daemon.made.loans.give(interface, request, Peer(1, Uid(0), Gid(0), ()), lambda: False, int)
 
     return give
 

@@ -31,6 +31,7 @@ from virtfs.daemon.registry import Registry
 from virtfs.forward.tasks import Start, lasting
 from virtfs.forward.wire_out import Given
 from virtfs.host.descriptors import keep_spare
+from virtfs.host.holders import holding
 from virtfs.host.peers import Peer, has_ended, listen, peer_of
 
 log = logging.getLogger(__name__)
@@ -151,7 +152,8 @@ class LoanSockets:
             return None
         try:
             charge(OPEN)
-            return await self._loans.give(interface, parse_request(data), peer, partial(has_ended, connection.fileno()))
+            ended, find = partial(has_ended, connection.fileno()), partial(holding, connection.fileno())
+            return await self._loans.give(interface, parse_request(data), peer, ended, find)
         except (OSError, MemoryError) as failure:
             error = refused(failure)
             self._report(error, User(peer.uid, peer.gid, peer.pid))

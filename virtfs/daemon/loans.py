@@ -44,7 +44,14 @@ class Loan:
     """A loan of a tap. answer: the message for the program. was, found: the state of the tap before the loan."""
 
     def __init__(
-        self, interface: Interface, request: Request, way: Given, user: User, was: Before, found: Found
+        self,
+        interface: Interface,
+        request: Request,
+        way: Given,
+        holder: Holder,
+        user: User,
+        was: Before,
+        found: Found,
     ) -> None:
         self.answer = granted(interface.virt, request)
         self.interface = interface
@@ -52,7 +59,7 @@ class Loan:
         self.was = was
         self.found = found
         meter = Meter(interface.virt.counters, found.link.traffic or Traffic())
-        self.held = Held(interface.virt, interface.ports.opens, user, meter)
+        self.held = Held(interface.virt, interface.ports.opens, user, meter, holder)
         self.over = False
         self.ended = trio.CancelScope()  # cancelled when the interface is destroyed
 
@@ -75,16 +82,24 @@ class Loans:
         self._lock = lock
         self._all: dict[Interface, Loan] = {}
 
-    async def give(self, interface: Interface, request: Request, peer: Peer, ended: Callable[[], bool]) -> Loan:
+    async def give(
+        self,
+        interface: Interface,
+        request: Request,
+        peer: Peer,
+        ended: Callable[[], bool],
+        find: Callable[[int], int],
+    ) -> Loan:
         """Lend the tap to a program. The caller must then send the descriptor to the program, unless Loan.way is AWAY.
 
-        ended: returns whether the program has closed its connection.
+        ended: returns whether the program has closed its connection. find: returns the process that has it, as in
+        Holder.
         VirtError: ENXIO, the interface is gone; EACCES, EPERM, the user lacks permission; EBUSY, another program is
         reading the interface or holds its tap, or the interface has a cable or an impairment; EOPNOTSUPP, the tap has
         several queues. After an error, nothing has changed.
         """
         way = Given.AWAY if request.lend else Given.SHARED if request.header else Given.PLAIN
-        holder = Holder(peer.pid, peer.uid, way is Given.AWAY, ended)
+        holder = Holder(peer.pid, peer.uid, way is Given.AWAY, ended, find)
         try:
             return await self._give(interface, request, way, holder, peer)
         except TapReturning as refusal:
@@ -99,7 +114,7 @@ class Loans:
             wire.opened(coming=True)
             with trio.CancelScope(shield=True):
                 try:
-                    loan = await self._part(interface, request, way, peer)
+                    loan = await self._part(interface, request, way, holder, peer)
                 except BaseException:
                     self._leave(interface)
                     raise
@@ -119,7 +134,7 @@ class Loans:
         if interface.tap.multi_queue:
             raise VirtError(errno.EOPNOTSUPP, f"{virt.name}/fd: {virt.host.name} has several queues and cannot be lent")
 
-    async def _part(self, interface: Interface, request: Request, way: Given, peer: Peer) -> Loan:
+    async def _part(self, interface: Interface, request: Request, way: Given, holder: Holder, peer: Peer) -> Loan:
         call, tap, links = self._kernel.call, interface.tap, self._kernel.links
         if interface.ports.frame.followed:
             await interface.opening.follow()
@@ -127,7 +142,7 @@ class Loans:
         if self._kernel.mark and interface.virt.origin is not Origin.FOUND:
             # A loan can make the tap persistent. It then outlives a killed server, and the mark identifies it.
             await call(links.mark, tap, self._kernel.mark)
-        loan = Loan(interface, request, way, User(peer.uid, peer.gid, peer.pid), was, found)
+        loan = Loan(interface, request, way, holder, User(peer.uid, peer.gid, peer.pid), was, found)
         interface.wire.give(way)
         interface.away = way is not Given.SHARED
         try:

@@ -22,8 +22,8 @@ def clients_text(opens: Opens, command: Callable[[int], str]) -> Iterator[str]:
     for handle in opens:
         rows.append(
             (
-                str(handle.user.pid),
-                word(command(handle.user.pid)),
+                str(handle.process()),
+                word(command(handle.process())),
                 handle.node.label,
                 str(handle.taken()),
                 str(handle.pending()),

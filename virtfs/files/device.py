@@ -232,6 +232,10 @@ class DeviceHandle:
         """Return the output bytes of an ioctl. OSError ENOTTY: the ioctl is unknown."""
         raise OSError(errno.ENOTTY, f"unknown ioctl {command:#x}")
 
+    def process(self) -> int:
+        """Return the id of the process that has the file open, as far as it is known."""
+        return self.user.pid
+
     def taken(self) -> int:
         """Return the number of frames taken through this handle, for `clients`."""
         return self.reads

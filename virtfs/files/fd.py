@@ -5,6 +5,7 @@ from collections.abc import Callable
 from virtfs.core.ids import User
 from virtfs.core.loan import Meter
 from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Waiters
+from virtfs.files.frame import Holder
 from virtfs.files.node import Owner, Symlink
 
 
@@ -25,11 +26,15 @@ class FdLink(Symlink):
 class Held(DeviceHandle):
     """The handle that represents a borrower of the tap in `clients` and `events`. No FUSE request uses this handle."""
 
-    __slots__ = ("meter",)
+    __slots__ = ("_holder", "meter")
 
-    def __init__(self, owner: Owner, opens: Opens, user: User, meter: Meter) -> None:
+    def __init__(self, owner: Owner, opens: Opens, user: User, meter: Meter, holder: Holder) -> None:
         super().__init__(DeviceFile(owner, "fd", opens), user, Waiters())
         self.meter = meter
+        self._holder = holder
+
+    def process(self) -> int:
+        return self._holder.pid
 
     def taken(self) -> int:
         return self.meter.taken

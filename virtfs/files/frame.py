@@ -15,6 +15,7 @@ from virtfs.core.virt import Exclusive
 from virtfs.files.device import DeviceFile, DeviceHandle, Opens, Plain, Waiters, reads, writes
 from virtfs.files.tunioctl import TunIoctls
 from virtfs.forward.wire import HEADROOM, Wire
+from virtfs.host.processes import exists
 
 TAPGIFNAME = 0x80286500  # ioctl of NetBSD's tap(4): _IOR('e', 0, struct ifreq)
 IFNAMSIZ = 16
@@ -31,18 +32,31 @@ class TapReturning(VirtError):
         self.regained = seats.regained
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Holder:
     """A program that has the tap, through the file `fd`.
 
+    pid: the process that asked for the tap. Once look() has found that it no longer has the connection, a process that
+    has inherited the connection from it.
     alone: whether virtfs is detached from the tap while the program has it. If so, no other program can write.
     ended: returns whether the program has closed its connection, so that virtfs takes the tap back.
+    find: returns a process that has the connection, or its argument if that has it or none is found. Blocks.
     """
 
     pid: int
     uid: Uid
     alone: bool
     ended: Callable[[], bool]
+    find: Callable[[int], int]
+
+    def look(self) -> None:
+        """Update `pid`. Blocks."""
+        self.pid = self.find(self.pid)
+
+    def __str__(self) -> str:
+        if self.pid and not exists(self.pid):  # 0: it is in another PID namespace
+            return f"process {self.pid} has ended, but a process that it started"
+        return f"process {self.pid}"
 
 
 class Seats:
@@ -82,7 +96,7 @@ class Seats:
     def expect_no_holder(self, name: str) -> None:
         """Raise VirtError EBUSY if a program has the tap. It is TapReturning if this program has ended."""
         if self.holder is not None:
-            sentence = f"{name}: process {self.holder.pid} has the tap (see clients)"
+            sentence = f"{name}: {self.holder} has the tap (see clients)"
             raise TapReturning(sentence, self) if self.holder.ended() else VirtError(errno.EBUSY, sentence)
 
     def take(self, name: str, exclusive: Exclusive, flags: int) -> None:

@@ -171,13 +171,16 @@ class Tree:
     def _clients(self, ports: Ports) -> Text:
         """Return the file `clients`.
 
-        While a program has borrowed the tap, a read queries the kernel: virtfs does not see the program's frames.
+        While a program has borrowed the tap, a read queries the kernel: virtfs does not see the program's frames, nor
+        which of its processes still run.
         """
         virt, opens, seats = ports.wire.virt, ports.opens, ports.frame.seats
 
         async def refresh() -> None:
             if seats.holder is not None:
                 await self._reports.refresh(virt)
+            if seats.holder is not None:
+                await in_thread(seats.holder.look)
 
         return Text(virt, lambda user: clients_text(opens, command_of), refresh=refresh, changes=self._reports.changes)
 

@@ -59,6 +59,11 @@ def process_of(thread: int) -> int:
     return thread
 
 
+def exists(pid: int) -> bool:
+    """Return whether there is a process with this id, even one that is a zombie."""
+    return os.path.exists(f"/proc/{pid}")
+
+
 def command_of(pid: int) -> str:
     """Return the command name of a process, "?" if it is gone or in another pid namespace.
 

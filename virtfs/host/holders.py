@@ -1,0 +1,88 @@
+"""Find the process that has a connection open, when the process that made it may have ended (sock_diag(7))."""
+
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from virtfs.host.netlink_attributes import find
+from virtfs.host.netlink_messages import U32
+from virtfs.host.netns import identity, inside, own_identity
+from virtfs.host.rtnl import replies
+
+_SIOCGSKNS: Final = 0x894C  # linux/sockios.h; needs CAP_NET_ADMIN
+_SOCK_DIAG: Final = 4  # NETLINK_SOCK_DIAG, linux/netlink.h
+_BY_FAMILY: Final = 20  # SOCK_DIAG_BY_FAMILY, linux/sock_diag.h
+_NLM_F_REQUEST: Final = 1
+_HEADER: Final = struct.Struct("IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
+# struct unix_diag_req: family, protocol, states, inode, what to show, cookie (linux/unix_diag.h)
+_REQUEST: Final = struct.Struct("BBxxIIIq")
+_ANSWER: Final = 16  # bytes; size of struct unix_diag_msg, which precedes the attributes
+_SHOW_PEER, _PEER = 0x4, 2  # UDIAG_SHOW_PEER, UNIX_DIAG_PEER
+_ROOM: Final = 4096  # bytes; more than one answer needs
+_PATIENCE: Final = 1  # seconds
+
+
+def holding(connection: int, process: int) -> int:
+    """Return the id of a process that has the other end of a connection open.
+
+    connection: a connected Unix socket. process: the id to return if this process has it open, or if none is found. A
+    process is not found in another PID namespace, or without the right to read its descriptors (proc_pid_fd(5)).
+    Otherwise, return the lowest id. Blocks: reads the descriptors of every process of the system, unless `process` has
+    the connection.
+    """
+    try:
+        inode = _inode_of_peer(connection)
+        found = next((pid for pid in _processes(process) if _has(pid, inode)), process)
+    except OSError:
+        return process
+    return found
+
+
+def _inode_of_peer(connection: int) -> int:
+    """Return the inode of the socket at the other end. OSError: the kernel does not tell it."""
+    # The kernel makes an accepted socket in the namespace of the process that connects (net/unix/af_unix.c,
+    # unix_stream_connect), and sock_diag shows only sockets of one namespace.
+    namespace = fcntl.ioctl(connection, _SIOCGSKNS)
+    try:
+        ask = partial(_peer_of, os.fstat(connection).st_ino)
+        return ask() if identity(namespace) == own_identity() else inside(namespace, ask)
+    finally:
+        os.close(namespace)
+
+
+def _peer_of(own: int) -> int:
+    """Return the inode of the socket that is connected to the one with the inode `own`, in this network namespace."""
+    body = _REQUEST.pack(socket.AF_UNIX, 0, 0xFFFFFFFF, own, _SHOW_PEER, -1)  # no cookie: INET_DIAG_NOCOOKIE
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _SOCK_DIAG) as sock:
+        sock.settimeout(_PATIENCE)
+        sock.send(_HEADER.pack(_HEADER.size + len(body), _BY_FAMILY, _NLM_F_REQUEST, 1, 0) + body)
+        for reply in replies(sock.recv(_ROOM)):
+            value = find(reply.body, _ANSWER, _PEER) if reply.kind == _BY_FAMILY else None
+            if value is not None:
+                return int(U32.unpack(value)[0])
+    raise OSError("the socket has no peer")
+
+
+def _processes(first: int) -> Iterator[int]:
+    """Yield the ids of all processes, one of them first."""
+    yield first
+    yield from sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
+
+
+def _has(process: int, inode: int) -> bool:
+    """Return whether a process has a socket open."""
+    folder, wanted = f"/proc/{process}/fd", f"socket:[{inode}]"
+    try:
+        numbers = os.listdir(folder)
+    except OSError:  # the process has ended, or may not be examined
+        return False
+    for number in numbers:
+        with suppress(OSError):  # it has been closed meanwhile
+            if os.readlink(f"{folder}/{number}") == wanted:
+                return True
+    return False

@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""A host in sixty lines: answers ARP and ping for one address, over a frame file.
+"""A host in Python: answers ARP and ping for one address, over a frame file or on the tap itself.
 
     echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
-    examples/responder.py /mnt/virt/virt3 10.0.3.2 &
+    examples/responder.py 3 10.0.3.2 &                      # or the interface's directory, /mnt/virt/virt3
     ping -c 3 10.0.3.2
+    virtfs exec 3 -- examples/responder.py fd=3 10.0.3.2    # instead of the second line: on the tap itself
 
 One read receives one frame, one write sends one; the rest is RFC 826 (ARP), 791 (IP) and 792 (ICMP).
 """
 
+import os
+import re
 import socket
 import struct
 import sys
@@ -62,11 +65,28 @@ def answer(frame: bytes, mac: bytes, ip: bytes) -> bytes | None:
     return ETHERNET.pack(source, mac, kind) + said if said else None
 
 
-def main(virt: str, address: str) -> None:
+def find(name: str) -> tuple[Path, Path | int]:
+    """Return the directory of an interface, and what to open: its frame file, or the descriptor of `virtfs exec`.
+
+    name: the number of the interface, the path of its directory, or fd=N.
+    """
+    if numbered := re.fullmatch(r"(fd=)?([0-9]+)", name):
+        number = int(numbered[2])
+        if not numbered[1]:
+            name = f"{os.environ.get('VIRTFS') or '/mnt/virt'}/virt{number}"  # set by virtfs shell
+        elif virt := os.environ.get(f"VIRTFS_FD{number}"):  # set by virtfs exec
+            return Path(virt), number
+        else:
+            raise OSError(f"{name}: not a descriptor of virtfs exec")
+    return Path(name), Path(name, "frame")
+
+
+def main(name: str, address: str) -> None:
     """Answer until the interface is set down or destroyed, which makes read fail."""
     ip = socket.inet_aton(address)
-    mac = bytes.fromhex(Path(virt, "address").read_text().replace(":", ""))
-    with open(Path(virt, "frame"), "r+b", buffering=0) as frames:
+    virt, file = find(name)
+    mac = bytes.fromhex((virt / "address").read_text().replace(":", ""))
+    with open(file, "r+b", buffering=0) as frames:
         while frame := frames.read(65536):
             try:
                 if said := answer(frame, mac, ip):
@@ -76,8 +96,9 @@ def main(virt: str, address: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: responder.py .../virtN ADDRESS")
+    if len(sys.argv) != 3 or not re.fullmatch("fd=[0-9]+|(?!fd=).+", sys.argv[1]):
+        print("usage: responder.py NUMBER|DIRECTORY|fd=N ADDRESS", file=sys.stderr)
+        sys.exit(2)
     try:
         main(*sys.argv[1:])
     except KeyboardInterrupt:

@@ -13,16 +13,9 @@
  *
  * With the argument `tun`, it uses lwIP's own driver, which opens /dev/net/tun. doc/works-with.md lends that a tap.
  */
-#define _POSIX_C_SOURCE 200809L
+#include "virtif.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include <lwip/api.h>
 #include <lwip/etharp.h>
@@ -30,9 +23,10 @@
 #include <lwip/tcpip.h>
 #include <netif/tapif.h>
 
-enum { FRAME_MAX = 65553, ECHO_PORT = 7, BACKLOG = 8 };
+enum { ECHO_PORT = 7, BACKLOG = 8 };
 
 static const char *wire; /* the first argument */
+static unsigned char mac[6];
 static int fd;
 
 /* Print what is wrong with the wire, and end the program. */
@@ -51,24 +45,6 @@ send_frame(struct netif *netif, struct pbuf *frame)
 	return write(fd, frame->payload, frame->len) == frame->len ? ERR_OK : ERR_IF;
 }
 
-/* Read the address of virt from the interface's directory. A descriptor has none, so it is made from the IP address. */
-static void
-read_address(struct netif *netif)
-{
-	char path[PATH_MAX];
-	unsigned char *mac = netif->hwaddr;
-	FILE *file;
-
-	mac[0] = 2; /* locally administered */
-	memcpy(mac + 2, &netif_ip4_addr(netif)->addr, 4);
-	snprintf(path, sizeof(path), "%s/address", wire);
-	if ((file = fopen(path, "r")) != NULL) {
-		if (fscanf(file, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", mac, mac + 1, mac + 2, mac + 3, mac + 4, mac + 5) != 6)
-			fail("its address cannot be read");
-		fclose(file);
-	}
-}
-
 /* Tell lwIP what the interface can do. */
 static err_t
 start(struct netif *netif)
@@ -79,7 +55,7 @@ start(struct netif *netif)
 	netif->mtu = 1500;
 	netif->hwaddr_len = 6;
 	netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET;
-	read_address(netif);
+	memcpy(netif->hwaddr, mac, sizeof(mac));
 	return ERR_OK;
 }
 
@@ -87,7 +63,7 @@ start(struct netif *netif)
 static void
 receive(struct netif *netif)
 {
-	static char bytes[FRAME_MAX];
+	static char bytes[VIRTIF_FRAME_MAX];
 	struct pollfd ready = {.fd = fd, .events = POLLIN};
 	ssize_t length;
 
@@ -141,22 +117,17 @@ serve(void *unused)
 		sys_thread_new("echo", echo, client, 0, 0);
 }
 
-/* Open the frame file of an interface, and return it; or return the descriptor in "fd=N". */
-static int
+/* Open the interface that the first argument names. */
+static void
 open_wire(void)
 {
-	char path[PATH_MAX], end;
-	int opened;
-
-	if (sscanf(wire, "fd=%d%c", &opened, &end) == 1) {
-		if (fcntl(opened, F_GETFD) == -1)
-			fail("this descriptor is not open; try virtfs exec 3 -- ./lwip fd=3 ADDRESS");
-		return opened;
-	}
-	snprintf(path, sizeof(path), "%s/frame", wire);
-	if ((opened = open(path, O_RDWR)) == -1)
-		fail(errno == ENOENT || errno == ENOTDIR ? "this is not the directory of an interface of virtfs" : strerror(errno));
-	return opened;
+	if ((fd = virtif_open_named(wire, mac)) != -1)
+		return;
+	if (errno == EBADF || strncmp(wire, "fd=", 3) == 0)
+		fail("this is not a descriptor of virtfs exec; try virtfs exec 3 -- ./lwip fd=3 ADDRESS");
+	if (errno == ENOENT || errno == ENOTDIR || errno == EINVAL)
+		fail("this is not the number or the directory of an interface of virtfs");
+	fail(strerror(errno));
 }
 
 int
@@ -167,7 +138,7 @@ main(int argc, char **argv)
 	int tun;
 
 	if (argc != 3 || !ip4addr_aton(argv[2], &address)) {
-		fprintf(stderr, "usage: lwip .../virtN|fd=N|tun ADDRESS\n");
+		fprintf(stderr, "usage: lwip NUMBER|DIRECTORY|fd=N|tun ADDRESS\n");
 		return 2;
 	}
 	wire = argv[1];
@@ -175,7 +146,7 @@ main(int argc, char **argv)
 	if (tun && getenv("PRECONFIGURED_TAPIF") == NULL)
 		fail("PRECONFIGURED_TAPIF must be the name of the tap, such as tap3");
 	if (!tun)
-		fd = open_wire();
+		open_wire();
 
 	IP4_ADDR(&mask, 255, 255, 255, 0);
 	tcpip_init(NULL, NULL);

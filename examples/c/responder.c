@@ -1,11 +1,11 @@
 /*
- * A host in C: answers ARP and ping for one address, on an interface that it creates or finds.
+ * A host in C: answers ARP and ping for one address, over a frame file or on the tap itself.
  *
  *     cc -std=c11 -Wall -Wextra -o responder examples/c/responder.c
- *     ./responder 3 10.0.3.2 &
- *     echo virt3 inet 10.0.3.1/24 >/mnt/virt/ctl
+ *     echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
+ *     ./responder 3 10.0.3.2 &                        # or the interface's directory, /mnt/virt/virt3
  *     ping -c 3 10.0.3.2
- *     virtfs exec 3 -- ./responder fd=3 10.0.3.2      # instead of the second line: on the tap itself
+ *     virtfs exec 3 -- ./responder fd=3 10.0.3.2      # instead of the third line: on the tap itself
  *
  * One read(2) receives one frame, one write(2) sends one; the rest is RFC 826 (ARP), 791 (IP) and 792 (ICMP).
  */
@@ -74,38 +74,55 @@ answer(unsigned char *frame, size_t length, const unsigned char mac[6], const un
 	return length;
 }
 
+/* Return why the interface cannot be used. */
+static const char *
+reason(int error)
+{
+	switch (error) {
+	case ENOENT:
+	case ENOTDIR:
+		return "no such interface";
+	case EBADF:
+		return "not a descriptor of virtfs exec";
+	case EBUSY:
+		return "another program has it (in virtfs exec, give fd=3 instead)";
+	case EFAULT: /* of a read(2) that waits */
+	case EBADFD:
+		return "the tap is gone";
+	default:
+		return strerror(error);
+	}
+}
+
+static int
+usage(void)
+{
+	fprintf(stderr, "usage: responder NUMBER|DIRECTORY|fd=N ADDRESS\n");
+	return 2;
+}
+
 int
 main(int argc, char *argv[])
 {
 	static unsigned char frame[VIRTIF_FRAME_MAX];
-	unsigned char mac[6] = {0xb2, 0x0a, 0, 0x0b, 0x0e, 0}, ip[4];
-	int num, error, fd;
+	unsigned char mac[6], ip[4];
 	ssize_t length;
+	int fd;
 
-	if (argc != 3 || inet_pton(AF_INET, argv[2], ip) != 1) {
-		fprintf(stderr, "usage: responder NUMBER|fd=N ADDRESS\n");
-		return 2;
+	if (argc != 3 || inet_pton(AF_INET, argv[2], ip) != 1)
+		return usage();
+	if ((fd = virtif_open_named(argv[1], mac)) == -1) {
+		if (errno == EINVAL)
+			return usage();
+		fprintf(stderr, "responder: %s: %s\n", argv[1], reason(errno));
+		return 1;
 	}
-	if (sscanf(argv[1], "fd=%d", &num) == 1) { /* the descriptor of a tap, from virtfs exec */
-		fd = num;
-	} else {
-		num = atoi(argv[1]);
-		if ((error = rump_pub_virtif_create(num)) != 0) {
-			fprintf(stderr, "responder: virt%d: %s%s\n", num, strerror(error),
-			    error == EBUSY ? " (after virtfs exec, give fd=3 instead of the number)" : "");
-			return 1;
-		}
-		fd = virtif_fd(num);
-	}
-	mac[5] = (unsigned char)num;
-	while ((length = read(fd, frame, sizeof(frame))) > 0) {
-		size_t size = answer(frame, (size_t)length, mac, ip);
+	while ((length = read(fd, frame, sizeof(frame))) > 0 || (length == -1 && errno == EINTR)) {
+		size_t size = length > 0 ? answer(frame, (size_t)length, mac, ip) : 0;
 
 		if (size && write(fd, frame, size) == -1)
 			break;
 	}
-	/* The kernel's errors for a tap that is gone are EFAULT for a read(2) that waits, and then EBADFD. */
-	fprintf(stderr, "responder: %s%s: %s\n", argv[1][0] == 'f' ? "" : "virt", argv[1],
-	    errno == EFAULT ? "the tap is gone" : strerror(errno));
+	fprintf(stderr, "responder: %s: %s\n", argv[1], reason(errno));
 	return 1;
 }

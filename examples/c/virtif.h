@@ -1,5 +1,5 @@
 /*
- * virtif.h: create, open and destroy the interfaces of a virtfs mount from C. C11 and POSIX, no library.
+ * virtif.h: create, open and destroy the interfaces of a virtfs mount from C or C++. POSIX, no library.
  *
  *     #include "virtif.h"
  *
@@ -7,6 +7,7 @@
  *     if (error)
  *         errx(1, "%s", virtif_error());              // the sentence of last_error
  *     fd = virtif_open(3);                            // read(2) receives one frame, write(2) sends one
+ *     fd = virtif_open_named(argv[1], mac);           // the same for "3", "/mnt/virt/virt3" or, in virtfs exec, "fd=3"
  *
  * The mount is that of `virtfs shell` ($VIRTFS), or /mnt/virt. Creating and destroying need root; the owner of an
  * interface may open it. rump_pub_virtif_create() has the name and the meaning of the function of NetBSD's rump kernels
@@ -94,6 +95,69 @@ virtif_open(int num)
 	return open(path, O_RDWR | O_CLOEXEC);
 }
 
+/* Return the number in a text of 1 to 9 digits, -1 for any other text. */
+static inline int
+virtif_number_(const char *text)
+{
+	size_t length = strlen(text);
+
+	return length == 0 || length > 9 || strspn(text, "0123456789") != length ? -1 : atoi(text);
+}
+
+/* Open the frames in the directory of an interface, unless `fd` is NULL, and read its MAC address. Return 0 or an errno. */
+static inline int
+virtif_open_in_(const char *directory, int *fd, unsigned char mac[6])
+{
+	char path[PATH_MAX];
+	FILE *file;
+	int count;
+
+	if (snprintf(path, sizeof(path), "%s/address", directory) >= PATH_MAX)
+		return ENAMETOOLONG;
+	if ((file = fopen(path, "r")) == NULL)
+		return errno;
+	count = fscanf(file, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", mac, mac + 1, mac + 2, mac + 3, mac + 4, mac + 5);
+	(void)fclose(file);
+	if (count != 6)
+		return ENXIO; /* the interface has vanished meanwhile */
+	if (snprintf(path, sizeof(path), "%s/frame", directory) >= PATH_MAX)
+		return ENAMETOOLONG;
+	return fd == NULL || (*fd = open(path, O_RDWR | O_CLOEXEC)) != -1 ? 0 : errno;
+}
+
+/*
+ * Open an interface as a user names it, and store its MAC address: a number, such as 3 for virt3; the path of its
+ * directory; or fd=3, the descriptor 3 of a program that `virtfs exec` runs. Return a descriptor, or -1 with errno:
+ * EINVAL, it is none of these; ENOENT or ENOTDIR, there is no such interface; EBADF, the descriptor is not one of
+ * `virtfs exec`; and those of virtif_open().
+ */
+static inline int
+virtif_open_named(const char *name, unsigned char mac[6])
+{
+	int is_fd = strncmp(name, "fd=", 3) == 0, num = virtif_number_(is_fd ? name + 3 : name), fd = num, error = 0;
+	char path[PATH_MAX], variable[32];
+	const char *directory = name;
+
+	if (num == -1 && (is_fd || *name == '\0')) {
+		error = EINVAL;
+	} else if (is_fd) {
+		(void)snprintf(variable, sizeof(variable), "VIRTFS_FD%d", num); /* virtfs exec sets it */
+		directory = getenv(variable);
+		if (directory == NULL || fcntl(num, F_GETFD) == -1)
+			error = EBADF;
+	} else if (num != -1) {
+		error = virtif_path_(path, "virt%d", num);
+		directory = path;
+	}
+	if (error == 0)
+		error = virtif_open_in_(directory, is_fd ? NULL : &fd, mac);
+	if (error) {
+		errno = error;
+		return -1;
+	}
+	return fd;
+}
+
 /* Return the descriptor that rump_pub_virtif_create(num) has opened, or -1. */
 static inline int
 virtif_fd(int num)
@@ -137,7 +201,11 @@ rump_pub_virtif_create(int num)
 static inline const char *
 virtif_error(void)
 {
+#ifdef __cplusplus
+	static thread_local char text[1024];
+#else
 	static _Thread_local char text[1024];
+#endif
 	char path[PATH_MAX];
 	ssize_t size = -1;
 	int fd;

@@ -1,8 +1,10 @@
-// A host in Go: answers ARP and ping for one address, over a frame file.
+// A host in Go: answers ARP and ping for one address, over a frame file or on the tap itself.
 //
 //	echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
-//	go run examples/go/responder.go /mnt/virt/virt3 10.0.3.2 &
+//	go build -o responder examples/go/responder.go
+//	./responder 3 10.0.3.2 &                      # or the interface's directory, /mnt/virt/virt3
 //	ping -c 3 10.0.3.2
+//	virtfs exec 3 -- ./responder fd=3 10.0.3.2    # instead of the third line: on the tap itself
 //
 // One Read receives one frame, one Write sends one. syscall.Open leaves the descriptor blocking, so a read takes a
 // thread while it waits, and Go's poller is not involved.
@@ -11,10 +13,13 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -82,8 +87,35 @@ func answer(frame, mac, ip []byte) []byte {
 	return frame
 }
 
+// A name is the number of an interface, fd=N, or else the path of the interface's directory.
+var numbered = regexp.MustCompile(`^(fd=)?([0-9]{1,9})$`)
+
+// find returns the directory of an interface, and the descriptor in fd=N or -1.
+func find(name string) (string, int, error) {
+	found := numbered.FindStringSubmatch(name)
+	if found == nil {
+		return name, -1, nil
+	} else if found[1] == "" {
+		mount := os.Getenv("VIRTFS") // set by virtfs shell
+		if mount == "" {
+			mount = "/mnt/virt"
+		}
+		return filepath.Join(mount, "virt"+found[2]), -1, nil
+	}
+	fd, _ := strconv.Atoi(found[2])
+	virt := os.Getenv(fmt.Sprintf("VIRTFS_FD%d", fd)) // set by virtfs exec
+	if virt == "" {
+		return "", -1, errors.New("not a descriptor of virtfs exec")
+	}
+	return virt, fd, nil
+}
+
 // serve answers until the interface is set down or destroyed, which makes Read fail.
-func serve(virt string, ip []byte) error {
+func serve(name string, ip []byte) error {
+	virt, fd, err := find(name)
+	if err != nil {
+		return err
+	}
 	text, err := os.ReadFile(filepath.Join(virt, "address"))
 	if err != nil {
 		return err
@@ -92,7 +124,9 @@ func serve(virt string, ip []byte) error {
 	if err != nil {
 		return err
 	}
-	fd, err := syscall.Open(filepath.Join(virt, "frame"), syscall.O_RDWR|syscall.O_CLOEXEC, 0)
+	if fd == -1 {
+		fd, err = syscall.Open(filepath.Join(virt, "frame"), syscall.O_RDWR|syscall.O_CLOEXEC, 0)
+	}
 	if err != nil {
 		return err
 	}
@@ -100,7 +134,7 @@ func serve(virt string, ip []byte) error {
 	for {
 		n, err := syscall.Read(fd, buffer)
 		if err == syscall.EINTR {
-			continue // Go's scheduler sends signals to its own threads
+			continue // after Ctrl-Z and fg, and because Go's scheduler sends signals to its own threads
 		} else if err != nil {
 			return err
 		}
@@ -117,10 +151,10 @@ func main() {
 	if len(os.Args) == 3 {
 		ip = net.ParseIP(os.Args[2]).To4()
 	}
-	if ip == nil {
-		fmt.Fprintln(os.Stderr, "usage: responder .../virtN ADDRESS")
+	if ip == nil || os.Args[1] == "" || (strings.HasPrefix(os.Args[1], "fd=") && !numbered.MatchString(os.Args[1])) {
+		fmt.Fprintln(os.Stderr, "usage: responder NUMBER|DIRECTORY|fd=N ADDRESS")
 		os.Exit(2)
 	}
-	fmt.Fprintln(os.Stderr, "responder:", serve(os.Args[1], ip))
+	fmt.Fprintf(os.Stderr, "responder: %s: %v\n", os.Args[1], serve(os.Args[1], ip))
 	os.Exit(1)
 }

@@ -1,16 +1,19 @@
-//! A host in Rust: answers ARP and ping for one address, over a frame file. Standard library only.
+//! A host in Rust: answers ARP and ping for one address, over a frame file or on the tap itself. Standard library only.
 //!
 //!     echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
 //!     rustc -o responder examples/rust/responder.rs
-//!     ./responder /mnt/virt/virt3 10.0.3.2 &
+//!     ./responder 3 10.0.3.2 &                      # or the interface's directory, /mnt/virt/virt3
 //!     ping -c 3 10.0.3.2
+//!     virtfs exec 3 -- ./responder fd=3 10.0.3.2    # instead of the third line: on the tap itself
 //!
 //! One read receives one frame, one write sends one. File is unbuffered, as this needs.
 
-use std::fs::{read_to_string, OpenOptions};
+use std::env::{args, var};
+use std::fs::{read_to_string, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::os::fd::FromRawFd;
+use std::path::PathBuf;
 use std::process::exit;
 
 // Lengths of headers in bytes.
@@ -71,17 +74,54 @@ fn answer(frame: &mut [u8], mac: &[u8; 6], ip: &[u8; 4]) -> Option<usize> {
     Some(ETHER + length)
 }
 
+/// The ways to name an interface.
+enum Name {
+    Directory(PathBuf),
+    Descriptor(i32),
+}
+
+/// Understand a number, such as 3 for virt3 of the mount, fd=3, or the path of an interface's directory.
+fn parse(name: &str) -> Option<Name> {
+    let digits = name.strip_prefix("fd=").unwrap_or(name);
+    let number = if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse::<i32>().ok() } else { None };
+    match number {
+        Some(fd) if name.starts_with("fd=") => Some(Name::Descriptor(fd)),
+        Some(number) => {
+            let mount = var("VIRTFS").unwrap_or_else(|_| "/mnt/virt".into()); // virtfs shell sets VIRTFS
+            Some(Name::Directory(PathBuf::from(mount).join(format!("virt{number}"))))
+        }
+        None if name.is_empty() || name.starts_with("fd=") => None,
+        None => Some(Name::Directory(name.into())),
+    }
+}
+
+/// Return the directory of an interface, and its frames.
+fn open(name: &Name) -> io::Result<(PathBuf, File)> {
+    match name {
+        Name::Directory(virt) => Ok((virt.clone(), OpenOptions::new().read(true).write(true).open(virt.join("frame"))?)),
+        Name::Descriptor(fd) => {
+            let virt = var(format!("VIRTFS_FD{fd}"))
+                .map_err(|_| io::Error::new(io::ErrorKind::NotFound, "not a descriptor of virtfs exec"))?;
+            // SAFETY: virtfs exec has opened this descriptor for us, and nothing else in this program uses it.
+            Ok((virt.into(), unsafe { File::from_raw_fd(*fd) }))
+        }
+    }
+}
+
 /// Answer until the interface is set down or destroyed, which makes read fail.
-fn serve(virt: &Path, ip: &[u8; 4]) -> io::Result<()> {
+fn serve(name: &Name, ip: &[u8; 4]) -> io::Result<()> {
+    let (virt, mut frames) = open(name)?;
     let text = read_to_string(virt.join("address"))?;
     let mut mac = [0u8; 6];
     for (byte, digits) in mac.iter_mut().zip(text.trim().split(':')) {
         *byte = u8::from_str_radix(digits, 16).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
     }
-    let mut frames = OpenOptions::new().read(true).write(true).open(virt.join("frame"))?;
     let mut buffer = [0u8; 65536];
     loop {
-        let length = frames.read(&mut buffer)?;
+        let length = match frames.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue, // after Ctrl-Z and fg
+            result => result?,
+        };
         if let Some(length) = answer(&mut buffer[..length], &mac, ip) {
             let _ = frames.write(&buffer[..length])?;
         }
@@ -89,17 +129,18 @@ fn serve(virt: &Path, ip: &[u8; 4]) -> io::Result<()> {
 }
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
+    let arguments: Vec<String> = args().collect();
+    let name = arguments.get(1).and_then(|text| parse(text));
     let address = arguments.get(2).and_then(|text| text.parse::<Ipv4Addr>().ok());
-    match (arguments.len(), address) {
-        (3, Some(ip)) => {
-            if let Err(error) = serve(Path::new(&arguments[1]), &ip.octets()) {
-                eprintln!("responder: {error}");
+    match (arguments.len(), name, address) {
+        (3, Some(name), Some(ip)) => {
+            if let Err(error) = serve(&name, &ip.octets()) {
+                eprintln!("responder: {}: {error}", arguments[1]);
             }
             exit(1);
         }
         _ => {
-            eprintln!("usage: responder .../virtN ADDRESS");
+            eprintln!("usage: responder NUMBER|DIRECTORY|fd=N ADDRESS");
             exit(2);
         }
     }

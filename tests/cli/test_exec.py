@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from harness.forks import Fork
-from harness.places import finished
+from harness.places import DIR, finished
 from harness.process import fails
-from harness.serving import Virt, Virts, frame
+from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until
 
 from virtfs.cli import execute, main
@@ -114,6 +114,20 @@ def test_a_child_that_outlives_the_command(virt: Virt) -> None:
         assert [f"{child}", "sleep", "fd"] in [line.split()[:3] for line in virt.read("clients").splitlines()]
     os.kill(child, signal.SIGKILL)
     is_back(virt)
+
+
+def test_the_command_finds_the_directory_of_each_descriptor(mount: Mount) -> None:
+    """One variable for each descriptor, so exec can be nested. With --tun there is none."""
+    mount.ctl("create 3 up\ncreate 4 up")
+    first, env = ("virtfs", "exec", f"{DIR}/virt3", "--"), ("sh", "-c", "env >&2")
+    nested = (sys.executable, "-m", "virtfs", "exec", f"{DIR}/virt4/../virt4", "--fd", "7", "--vnet-hdr", "--", *env)
+    program = mount.fork(*first, *nested, stderr=PIPE)
+    told = [line for line in finished(program)[1].splitlines() if line.startswith("VIRTFS_FD")]
+    assert sorted(told) == [f"VIRTFS_FD3={DIR}/virt3", f"VIRTFS_FD7={DIR}/virt4"]
+    without = mount.fork("virtfs", "exec", f"{DIR}/virt3", "--tun", "--", *env, stderr=PIPE)
+    said = finished(without)[1]
+    assert "VIRTFS_FD" not in said
+    assert "PATH=" in said
 
 
 COMMAND_MISSING, INTERFACE_MISSING = "put the command after --", "name the interface before --"

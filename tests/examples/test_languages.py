@@ -1,6 +1,7 @@
 """The examples in other languages are built without a warning, and do what their head comments say."""
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -43,36 +44,97 @@ def test_each_language_is_built() -> None:
     assert there.keys() == _SOURCE.keys()
 
 
-@pytest.mark.parametrize("language", _SOURCE)
+@pytest.mark.parametrize("language", [*_SOURCE, "python"])
 def test_a_responder(virt: Virt, tmp_path: Path, language: str) -> None:
-    build(language, EXAMPLES / _SOURCE[language], tmp_path / "responder")
-    virt.set(f"inet 10.3.{virt.unit}.1/24")
+    program = tmp_path / "responder"
+    if language == "python":
+        program = EXAMPLES / "responder.py"
+    else:
+        build(language, EXAMPLES / _SOURCE[language], program)
+    virt.set(f"inet 10.3.{virt.unit}.1/24 antispoof")
     address = f"10.3.{virt.unit}.2"
-    where = str(virt.unit) if language == "c" else f"{DIR}/{virt.name}"
-    responder = virt.mount.start(str(tmp_path / "responder"), where, address, stderr=subprocess.PIPE)
+    _answers_by_number(virt, str(program), address)
+    _answers_by_directory(virt, str(program), address)
+    _answers_on_the_tap(virt, str(program), address)
+    _refuses_what_is_no_name(virt, str(program), address)
+
+
+def _answers(virt: Virt, address: str) -> None:
+    """Ping, with frames from the address of virt alone, because of antispoof."""
+    virt.mount.sh(f"ping -q -c2 -i0.02 -w{PATIENCE:g} {address}")
+    assert virt.read("address") in virt.mount.ip(f"neigh show {address}")
+
+
+def _answers_by_number(virt: Virt, program: str, address: str) -> None:
+    """It survives Ctrl-Z and fg, and ends when the interface is set down."""
+    responder = virt.mount.start(program, str(virt.unit), address, stderr=subprocess.PIPE)
     until(lambda: "frame" in virt.read("clients"), "the responder has opened frame")
     for size in (0, 1, 56, 1472):
         virt.mount.sh(f"ping -q -c2 -i0.02 -w{PATIENCE:g} -s {size} {address}")
     virt.mount.sh(f"arping -q -c1 -w{PATIENCE:g} -I {virt.tap} {address}")
+    responder.send_signal(signal.SIGSTOP)
+    until(lambda: Path(f"/proc/{responder.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "it stops")
+    responder.send_signal(signal.SIGCONT)
+    _answers(virt, address)
     virt.set("down")
-    assert responder.wait(PATIENCE) == 1
-    assert responder.stderr is not None
-    assert "ost is down" in responder.stderr.read()
-    usage = virt.mount.start(str(tmp_path / "responder"), stderr=subprocess.PIPE)
-    assert usage.wait(PATIENCE) == 2
+    _, complaint = finished(responder)
+    assert (responder.returncode, "ost is down" in complaint) == (1, True), complaint
+    virt.set("up")
 
 
-def test_the_responder_on_the_tap_itself(virt: Virt, tmp_path: Path) -> None:
+def _answers_by_directory(virt: Virt, program: str, address: str) -> None:
+    responder = virt.mount.start(program, f"{DIR}/{virt.name}", address)
+    until(lambda: "frame" in virt.read("clients"), "the responder has opened frame")
+    _answers(virt, address)
+    responder.kill()
+    finished(responder)
+    until(lambda: virt.read("clients").count("\n") == 0, "nobody has the interface")
+
+
+def _answers_on_the_tap(virt: Virt, program: str, address: str) -> None:
+    command = ("virtfs", "exec", f"{DIR}/{virt.name}", "--fd", "5", "--", program)
+    responder = virt.mount.fork(*command, "fd=5", address, stderr=subprocess.PIPE)
+    until(lambda: " fd " in virt.read("clients"), "the responder has the tap")
+    _answers(virt, address)
+    virt.set("down")
+    virt.set("up")
+    _answers(virt, address)
+    responder.kill()
+    finished(responder)
+    until(lambda: " fd " not in virt.read("clients"), "the tap is back")
+
+
+def _refuses_what_is_no_name(virt: Virt, program: str, address: str) -> None:
+    """Nothing is created."""
+    before = virt.mount.read("ctl")
+    usages = [(name, 2, "usage: responder") for name in ("", "fd=", "fd=x", "fd=-1")]
+    for name, status, complaint in [
+        *usages,
+        ("fd3", 1, "fd3"),
+        ("4000", 1, "4000"),
+        ("fd=9", 1, "fd=9: not a descriptor of virtfs exec\n"),
+    ]:
+        refused = virt.mount.start(program, name, address, stderr=subprocess.PIPE)
+        said = finished(refused)[1]
+        assert (refused.returncode, complaint in said) == (status, True), (name, said)
+    assert virt.mount.read("ctl") == before
+
+
+def test_the_header_in_cpp(tmp_path: Path) -> None:
+    source = Path(__file__).with_name("virtif_calls.c")
+    flags = ["-x", "c++", "-std=c++11", "-pedantic", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-fsyntax-only"]
+    done = subprocess.run(["g++", *flags, "-I", str(EXAMPLES / "c"), str(source)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_sentence_when_the_tap_has_another_holder(virt: Virt, tmp_path: Path) -> None:
     program = tmp_path / "responder"
     build("c", EXAMPLES / _SOURCE["c"], program)
-    virt.set(f"inet 10.3.{virt.unit}.1/24")
-    address = f"10.3.{virt.unit}.2"
     command = ("virtfs", "exec", f"{DIR}/{virt.name}", "--", str(program))
-    responder = virt.mount.fork(*command, "fd=3", address, stderr=subprocess.PIPE)
+    responder = virt.mount.fork(*command, "fd=3", "10.9.0.2", stderr=subprocess.PIPE)
     until(lambda: " fd " in virt.read("clients"), "the responder has the tap")
-    virt.mount.sh(f"ping -q -c2 -i0.02 -w{PATIENCE:g} {address}")
-    number = virt.mount.start(str(program), str(virt.unit), address, stderr=subprocess.PIPE)
-    assert "give fd=3 instead of the number" in finished(number)[1]
+    number = virt.mount.start(str(program), str(virt.unit), "10.9.0.2", stderr=subprocess.PIPE)
+    assert "give fd=3 instead" in finished(number)[1]
     virt.mount.ctl(f"destroy {virt.unit}")
     assert finished(responder)[1] == "responder: fd=3: the tap is gone\n"
 
@@ -106,7 +168,7 @@ def test_the_functions_of_the_header(mount: Mount, tmp_path: Path) -> None:
 
 
 def test_the_header_for_a_user(mount: Mount, tmp_path: Path) -> None:
-    """A user attaches to an interface of his own, but creates none."""
+    """A user attaches to an interface of his own."""
     build("c", EXAMPLES / _SOURCE["c"], tmp_path / "responder")
     program = Path(mount.sh("mktemp -d /tmp/virtif.XXXXXX").strip()) / "responder"
     try:
@@ -116,7 +178,7 @@ def test_the_header_for_a_user(mount: Mount, tmp_path: Path) -> None:
         refused = mount.start(str(program), "8", "10.0.8.2", uid=65534, stderr=subprocess.PIPE)
         assert refused.wait(PATIENCE) == 1
         assert refused.stderr is not None
-        assert refused.stderr.read() == "responder: virt8: Permission denied\n"
+        assert refused.stderr.read() == "responder: 8: no such interface\n"
         mount.start(str(program), "7", "10.0.7.2", uid=65534, stderr=subprocess.DEVNULL)
         until(lambda: "frame" in mount.read("virt7/clients"), "the responder has opened frame")
     finally:

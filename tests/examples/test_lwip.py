@@ -32,8 +32,7 @@ def test_ping_and_echo(virt: Virt, lwip: str, way: str) -> None:
         virt.mount.sh(f"ping -q -c2 -i0.02 -w20 -s {size} {address}")
     echo = f"seq 40000 >/mnt/seq; socat -t20 - TCP:{address}:7 </mnt/seq | cmp - /mnt/seq && echo same"
     assert virt.mount.sh(echo) == "same\n"
-    if way == "frame":
-        assert virt.read("address") in virt.mount.ip(f"neigh show {address}")
+    assert virt.read("address") in virt.mount.ip(f"neigh show {address}")
     os.killpg(program.pid, signal.SIGINT)
     finished(program)
     assert program.returncode == -signal.SIGINT
@@ -52,8 +51,8 @@ def test_it_ends_with_its_wire(virt: Virt, lwip: str) -> None:
 @pytest.mark.parametrize(
     ("wire", "complaint"),
     [
-        ("/nowhere", "this is not the directory of an interface of virtfs"),
-        ("fd=9", "this descriptor is not open; try virtfs exec 3 -- ./lwip fd=3 ADDRESS"),
+        ("/nowhere", "this is not the number or the directory of an interface of virtfs"),
+        ("fd=9", "this is not a descriptor of virtfs exec; try virtfs exec 3 -- ./lwip fd=3 ADDRESS"),
         ("tun", "PRECONFIGURED_TAPIF must be the name of the tap, such as tap3"),
     ],
 )

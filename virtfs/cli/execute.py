@@ -31,13 +31,18 @@ _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 def execute(interface: str, command: list[str], *, number: int, header: bool, tun: bool) -> int:
     """Replace this process with a command that inherits the tap of an interface.
 
-    number: the tap's descriptor number in the command. header: whether a virtio_net_hdr precedes each frame. tun:
+    number: the tap's descriptor number in the command, whose environment then has the interface's directory, as
+    VIRTFS_FD3 for 3. header: whether a virtio_net_hdr precedes each frame. tun:
     whether the command itself attaches to the tap, and so gets no descriptor.
     Return only if the command cannot be run: 127 if there is no such program, 126 if it cannot be executed.
     VirtError: there is no such interface, the server refuses the request, or the number is not possible.
     """
     _check(number)
     directory = find(interface)
+    if not tun:
+        # The program finds the MAC address and the mtu there. Each descriptor has its own variable, because
+        # `virtfs exec 3 -- virtfs exec 4 --fd 4 -- CMD` gives CMD several.
+        os.environ[f"VIRTFS_FD{number}"] = os.path.abspath(directory)
     connection, tap = borrow(directory, {"lend": True} if tun else {} if header else {"vnet_hdr": 0})
     _arrange(connection, tap, number)
     for ignored in _IGNORED:

@@ -7,7 +7,7 @@
 
 The server is 10.0.3.1 and offers 10.0.3.100 to 10.0.3.199, until Ctrl-C. With -s, udhcpc (Debian: busybox) only prints
 what it gets; without it, the script of the package udhcpc also sets address and /etc/resolv.conf. The tap can be in any
-network namespace. Needs scapy (`pip install scapy`), but no root: the owner of the interface can run it.
+network namespace. Needs scapy (`python3 -m pip install scapy`), but no root: the owner of the interface can run it.
 
 scapy's answering machine DHCP_am makes the answers. This program adds what scapy takes from the kernel's tables
 elsewhere, such as the source addresses, and answers ARP and ping as responder.py does.

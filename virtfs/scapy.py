@@ -11,6 +11,7 @@ virtfs does not install.
 """
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -22,7 +23,9 @@ try:
     from scapy.packet import Packet
     from scapy.supersocket import SuperSocket
 except ModuleNotFoundError as error:
-    raise ImportError("virtfs.scapy needs scapy 2.5 or newer: run `pip install scapy`", name="scapy") from error
+    who = "" if os.access(sys.prefix, os.W_OK) else "as root, "  # a checkout's .venv may be root's
+    sentence = f"virtfs.scapy needs scapy 2.5 or newer: {who}run `{sys.executable} -m pip install scapy`"
+    raise ImportError(sentence, name="scapy") from error
 
 __all__ = ["VirtSocket"]
 

@@ -213,5 +213,5 @@ def test_the_example_of_the_docstring(wire: VirtSocket, v: virtfs.Virt) -> None:
 def test_without_scapy() -> None:
     program = "import sys; sys.modules['scapy'] = None; import virtfs.scapy"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    sentence = "virtfs.scapy needs scapy 2.5 or newer: run `pip install scapy`"
+    sentence = f"virtfs.scapy needs scapy 2.5 or newer: run `{sys.executable} -m pip install scapy`"
     assert done.stderr.splitlines()[-1] == f"ImportError: {sentence}"

@@ -157,8 +157,8 @@ def test_lwip(host: Mount, lwip: Path, way: str) -> None:
     host.sh(f"echo virt3 owner daemon >ctl; cp {lwip} /mnt")
     line = {
         "frame": f"{AS_DAEMON} {_LINES['lwIP'].strip()}",
-        "bind": more("Programs that open /dev/net/tun")[0].replace("exec ", f"exec {AS_DAEMON} "),
-        "exec": with_virtfs(host, more("Native speed")[1]),
+        "bind": more("Programs that open /dev/net/tun")[1].replace("exec ", f"exec {AS_DAEMON} "),
+        "exec": with_virtfs(host, more("Programs that open /dev/net/tun")[0]),
     }[way]
     start(host, line.replace("examples/c/lwip", "/mnt/lwip"))
     host.sh("cat virt3/wait/reader; ping -q -c2 -i0.1 -w20 10.0.3.2")

@@ -16,6 +16,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 CLIENT, SERVER = str(EXAMPLES / "dhcp_client.py"), str(EXAMPLES / "dhcp_server.py")
 PIPE = subprocess.PIPE
 _NO_ANSWER = "dhcp_client.py: no answer yet; trying for 30 s more\n"
+_PIP = f"{sys.executable} -m pip"
 # Without -s, the script of the package udhcpc would write to this machine's /etc/resolv.conf.
 _SCRIPT = """#!/bin/sh
 [ "$1" != bound ] || ip address add "$ip/$mask" dev "$interface"
@@ -96,7 +97,7 @@ def test_the_server(virt: Virt) -> None:
     [
         (CLIENT, ["/nowhere"], "dhcp_client.py: [Errno 2] No such file or directory: '/nowhere/address'\n"),
         (CLIENT, [], "usage: dhcp_client.py .../virtN\n"),
-        (SERVER, [], "dhcp_server.py: virtfs.scapy needs scapy 2.5 or newer: run `pip install scapy`\n"),
+        (SERVER, [], f"dhcp_server.py: virtfs.scapy needs scapy 2.5 or newer: run `{_PIP} install scapy`\n"),
     ],
 )
 def test_they_say_what_they_lack(mount: Mount, tmp_path: Path, program: str, words: list[str], complaint: str) -> None:

@@ -12,7 +12,7 @@ use std::env::{args, var};
 use std::fs::{read_to_string, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
-use std::os::fd::FromRawFd;
+use std::os::unix::io::FromRawFd;
 use std::path::PathBuf;
 use std::process::exit;
 

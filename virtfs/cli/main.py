@@ -98,6 +98,7 @@ _EXEC = """\
 Run CMD with the tap of an interface as descriptor 3, at the speed of the bare tap. The interface is
 given by its number or by the path of its directory. Until CMD and all processes that it started
 have ended, no other program can read the interface. Exits with the status of CMD.
+The environment of CMD has the directory of the interface: $VIRTFS_FD3/address is its MAC address.
 
   virtfs exec 3 -- qemu-system-x86_64 -netdev tap,id=n,fd=3 -device virtio-net-pci,netdev=n
   virtfs exec 3 --tun -- ./program tap3

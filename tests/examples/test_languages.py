@@ -3,6 +3,7 @@
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,17 +47,17 @@ def test_each_language_is_built() -> None:
 
 @pytest.mark.parametrize("language", [*_SOURCE, "python"])
 def test_a_responder(virt: Virt, tmp_path: Path, language: str) -> None:
-    program = tmp_path / "responder"
+    program = [str(tmp_path / "responder")]
     if language == "python":
-        program = EXAMPLES / "responder.py"
+        program = [sys.executable, str(EXAMPLES / "responder.py")]
     else:
-        build(language, EXAMPLES / _SOURCE[language], program)
+        build(language, EXAMPLES / _SOURCE[language], tmp_path / "responder")
     virt.set(f"inet 10.3.{virt.unit}.1/24 antispoof")
     address = f"10.3.{virt.unit}.2"
-    _answers_by_number(virt, str(program), address)
-    _answers_by_directory(virt, str(program), address)
-    _answers_on_the_tap(virt, str(program), address)
-    _refuses_what_is_no_name(virt, str(program), address)
+    _answers_by_number(virt, program, address)
+    _answers_by_directory(virt, program, address)
+    _answers_on_the_tap(virt, program, address)
+    _refuses_what_is_no_name(virt, program, address)
 
 
 def _answers(virt: Virt, address: str) -> None:
@@ -65,9 +66,9 @@ def _answers(virt: Virt, address: str) -> None:
     assert virt.read("address") in virt.mount.ip(f"neigh show {address}")
 
 
-def _answers_by_number(virt: Virt, program: str, address: str) -> None:
+def _answers_by_number(virt: Virt, program: list[str], address: str) -> None:
     """It survives Ctrl-Z and fg, and ends when the interface is set down."""
-    responder = virt.mount.start(program, str(virt.unit), address, stderr=subprocess.PIPE)
+    responder = virt.mount.start(*program, str(virt.unit), address, stderr=subprocess.PIPE)
     until(lambda: "frame" in virt.read("clients"), "the responder has opened frame")
     for size in (0, 1, 56, 1472):
         virt.mount.sh(f"ping -q -c2 -i0.02 -w{PATIENCE:g} -s {size} {address}")
@@ -82,8 +83,8 @@ def _answers_by_number(virt: Virt, program: str, address: str) -> None:
     virt.set("up")
 
 
-def _answers_by_directory(virt: Virt, program: str, address: str) -> None:
-    responder = virt.mount.start(program, f"{DIR}/{virt.name}", address)
+def _answers_by_directory(virt: Virt, program: list[str], address: str) -> None:
+    responder = virt.mount.start(*program, f"{DIR}/{virt.name}", address)
     until(lambda: "frame" in virt.read("clients"), "the responder has opened frame")
     _answers(virt, address)
     responder.kill()
@@ -91,8 +92,8 @@ def _answers_by_directory(virt: Virt, program: str, address: str) -> None:
     until(lambda: virt.read("clients").count("\n") == 0, "nobody has the interface")
 
 
-def _answers_on_the_tap(virt: Virt, program: str, address: str) -> None:
-    command = ("virtfs", "exec", f"{DIR}/{virt.name}", "--fd", "5", "--", program)
+def _answers_on_the_tap(virt: Virt, program: list[str], address: str) -> None:
+    command = ("virtfs", "exec", f"{DIR}/{virt.name}", "--fd", "5", "--", *program)
     responder = virt.mount.fork(*command, "fd=5", address, stderr=subprocess.PIPE)
     until(lambda: " fd " in virt.read("clients"), "the responder has the tap")
     _answers(virt, address)
@@ -104,7 +105,7 @@ def _answers_on_the_tap(virt: Virt, program: str, address: str) -> None:
     until(lambda: " fd " not in virt.read("clients"), "the tap is back")
 
 
-def _refuses_what_is_no_name(virt: Virt, program: str, address: str) -> None:
+def _refuses_what_is_no_name(virt: Virt, program: list[str], address: str) -> None:
     """Nothing is created."""
     before = virt.mount.read("ctl")
     usages = [(name, 2, "usage: responder") for name in ("", "fd=", "fd=x", "fd=-1")]
@@ -114,7 +115,7 @@ def _refuses_what_is_no_name(virt: Virt, program: str, address: str) -> None:
         ("4000", 1, "4000"),
         ("fd=9", 1, "fd=9: not a descriptor of virtfs exec\n"),
     ]:
-        refused = virt.mount.start(program, name, address, stderr=subprocess.PIPE)
+        refused = virt.mount.start(*program, name, address, stderr=subprocess.PIPE)
         said = finished(refused)[1]
         assert (refused.returncode, complaint in said) == (status, True), (name, said)
     assert virt.mount.read("ctl") == before

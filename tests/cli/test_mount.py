@@ -94,8 +94,24 @@ def test_files_that_the_mount_hides_are_named(directory: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "virt3" not in done.stdout
     names = ", ".join(f'"{name}"' for name in ("ctl", "n1", "n2", "n3", "n4"))
-    assert done.stderr == f'virtfs: "{directory}" is not empty: the mount hides {names} and 2 more\n'
+    assert done.stderr == f'virtfs: warning: "{directory}" is not empty: the mount hides {names} and 2 more\n'
     assert (directory / "ctl").read_text() == "create 3\n"
+
+
+def test_a_mount_that_no_other_process_sees_gets_a_warning(directory: Path) -> None:
+    """`ip netns exec` runs its command in a mount namespace of its own, and so does unshare(1)."""
+    done = script(
+        """
+        unshare --mount $virtfs mount "$1" 2>&1
+        ls "$1"
+        ps -C python,python3 -o pid=
+        """,
+        str(directory),
+    )
+    said, server = done.stdout.splitlines()
+    assert said.startswith(f'virtfs: warning: no other process sees the mount at "{directory}", because ')
+    assert f": end it with `kill {server.strip()}`, then use `nsenter --net=" in said
+    assert done.stderr == ""
 
 
 def test_ctl_writes_to_no_plain_file(directory: Path) -> None:
@@ -112,7 +128,7 @@ def test_lines_that_could_not_be_replayed_are_counted_when_it_mounts(directory: 
         '$virtfs mount -o state="$2" "$1"; $virtfs ls -d "$1"; $virtfs umount "$1"', str(directory), str(state)
     )
     said = f'2 lines of the state file could not be replayed: "virtfs ls -d {directory}" has the reasons'
-    assert (done.returncode, done.stderr) == (0, f"virtfs: {said}\n")
+    assert (done.returncode, done.stderr) == (0, f"virtfs: warning: {said}\n")
     assert done.stdout.splitlines()[-3:] == [
         f" NOT REPLAYED: 2 lines of {state}; the command retry runs them again",
         '  create 4 netns nosuch: there is no network namespace "nosuch"',

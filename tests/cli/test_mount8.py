@@ -57,6 +57,12 @@ def test_both_types_in_fstab(tmp_path: Path) -> None:
     assert lines == [virt, lab, "HERE/virt", "HERE/second", '"options": "max_virts=12"', lab, virt]
 
 
+def test_a_mount_that_no_other_process_sees_gets_a_warning(tmp_path: Path) -> None:
+    """mount(8) sees the mount, but ends at once."""
+    (line,) = told('unshare --mount mount -t virtfs virtfs "$PWD/virt"', tmp_path)
+    assert line.startswith('virtfs: warning: no other process sees the mount at "HERE/virt"')
+
+
 @pytest.mark.parametrize("type_", ["virtfs", "fuse.virtfs"])
 def test_by_hand_as_either_type(tmp_path: Path, type_: str) -> None:
     lines = told(

@@ -6,6 +6,7 @@ Modules:
     helper        mount.virtfs
     mount         virtfs mount
     hidden        files below a mount point, which a mount hides
+    unseen        mounts that no other process sees
     remount       mount -o remount
     umount        virtfs umount
     mounts        the mounts that a user can see, and access to them that does not hang

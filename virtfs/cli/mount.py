@@ -14,6 +14,7 @@ from virtfs.cli.notify import notify
 from virtfs.cli.options import MountOptions, parse
 from virtfs.cli.remount import remount
 from virtfs.cli.surroundings import complain
+from virtfs.cli.unseen import unseen
 from virtfs.core.errors import VirtError
 from virtfs.fuse.mounttable import resolve
 
@@ -44,11 +45,13 @@ def mount(directory: str, text: str, foreground: bool = False, sloppy: bool = Fa
 
         def now_ready() -> None:
             _warn(hidden)
+            _warn(unseen(path, os.getpid()))
             notify("READY=1", f"STATUS=Serving {path}")
 
         return serve_here(path, options, now_ready, foreground=True)
-    spawn(lambda ready: serve_here(path, options, ready, foreground=False))
+    server = spawn(lambda ready: serve_here(path, options, ready, foreground=False))
     _warn(hidden)
+    _warn(unseen(path, server))
     if options.state:
         _warn(_failed_lines(path))
     return 0
@@ -56,7 +59,7 @@ def mount(directory: str, text: str, foreground: bool = False, sloppy: bool = Fa
 
 def _warn(sentence: str) -> None:
     if sentence:
-        complain("virtfs", sentence)
+        complain("virtfs", f"warning: {sentence}")
 
 
 def _failed_lines(path: str) -> str:

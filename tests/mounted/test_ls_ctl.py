@@ -80,6 +80,13 @@ def test_ls_shows_what_a_cable_loses(mount: Mount) -> None:
     assert (state, int(lost) >= 10, dropped) == ("up", True, "0")
 
 
+def test_ls_shows_which_settings_drop_frames(mount: Mount) -> None:
+    mount.ctl("create 3 up impair in loss 50% filter tcp port 80\ncreate 4 up")
+    lines = about(run(mount, "ls", "-d", DIR)[1])[2:]
+    assert [line.split()[0] for line in lines] == ["virt3", "impair", "filter", "virt4"]
+    assert lines[1:3] == ["    impair in loss 50%", "    filter tcp port 80"]
+
+
 def test_ls_says_why_a_cable_has_no_connection(mount: Mount) -> None:
     mount.ctl("create 3 up\ncreate 4 up\ncable 3 unix:/run/nobody\ncable 4 unix-listen:/run/here")
     until(lambda: json.loads(mount.read("status.json"))["cables"][0]["socket"]["error"], "the first attempt has failed")

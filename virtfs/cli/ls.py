@@ -18,6 +18,8 @@ from virtfs.fuse.mounttable import Mounted, resolve
 
 INTERVAL = 0.25  # seconds between the two samples from which the rates are computed
 
+_LOSING = ("impair", "filter")  # the settings that drop or change frames
+
 
 def ls(directory: str | None, as_json: bool) -> int:
     """Print a mount, or all mounts that the user can see. Return the exit status: 0, or 1 if a mount does not answer.
@@ -101,7 +103,11 @@ def lines(one: Object, width: int) -> Iterator[str]:
     if virts:
         heads = ("", "INTERFACE", "STATE", "OWNER", "READERS", "RX/S", "TX/S", "DROPPED", "HOST")
         rows = [_row(virt, one["rates"].get(virt["name"], {})) for virt in virts]
-        yield from table([heads, *rows], "<<<<>>>><", width)
+        head, *described = table([heads, *rows], "<<<<>>>><", width)
+        yield head
+        for virt, line in zip(virts, described, strict=True):
+            yield line
+            yield from (cut(f"    {name} {virt[name]}", width) for name in _LOSING if virt[name])
     if bridges:
         rows = [("", bridge["name"], _state(bridge), _members(bridge)) for bridge in bridges]
         yield from table([("", "BRIDGE", "STATE", "MEMBERS"), *rows], "<<<<", width)

@@ -3,6 +3,7 @@
 import signal
 from pathlib import Path
 
+import pytest
 from harness.running import VIRTFS, run, terminal, until
 from harness.users import HIS_VIRTFS, MANY_IDS, ONE_ID
 
@@ -51,19 +52,24 @@ def test_a_second_window_has_the_same_laboratory(tmp_path: Path) -> None:
     assert refused == 'virtfs: no virtfs shell of this user has the mount "/nowhere"'
 
 
-def test_what_joined_ends_with_the_shell(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("first", "number"), [(":", signal.SIGHUP), ("trap '' HUP", signal.SIGKILL)], ids=["SIGHUP", "SIGKILL"]
+)
+@pytest.mark.parametrize("ending", [": >end", "kill $(ps -o pid= --ppid $shell)"], ids=["exit", "killed"])
+def test_what_joined_ends_with_the_shell(tmp_path: Path, first: str, number: signal.Signals, ending: str) -> None:
+    """SIGHUP lets a full-screen program restore its terminal. A program that ignores it is killed."""
     (status,) = joining(
         ONE_ID,
         tmp_path,
-        """
-        start a
+        f"""
+        start a; shell=$!
         mkfifo joined
-        (virtfs shell --join sh -c "echo >$HOME/joined; exec sleep 1000" 2>/dev/null || echo $?) &
+        (virtfs shell --join sh -c "{first}; echo >$HOME/joined; exec sleep 1000" 2>/dev/null || echo $?) &
         cat joined >/dev/null
-        : >end; wait
+        {ending}; wait
         """,
     )
-    assert status == str(128 + signal.SIGKILL)
+    assert status == str(128 + number)
 
 
 def test_none_or_several(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Process 1 of the pid namespace of `virtfs shell`. It starts the server and the command.
 
-When process 1 exits, the kernel kills all other processes in the namespace.
+When process 1 exits, the kernel kills all other processes in the namespace. Before that, process 1 sends them SIGHUP, as
+a terminal does when it closes. So a full-screen program in a joined window (shell_join.py) can restore its terminal.
 """
 
 import errno
@@ -12,6 +13,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 
 from virtfs.cli.background import spawn
 from virtfs.cli.mount import serve_here
@@ -25,6 +28,7 @@ _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not in the PATH of ordinary
 _CONTAINER = "a container may need --security-opt apparmor=unconfined"
 # Seconds to wait for the server to end. After that, process 1 exits, and the kernel kills the server.
 PATIENCE = 10.0
+_FAREWELL = 1.0  # seconds from SIGHUP to the end of process 1
 
 
 def main(arguments: list[str]) -> int:
@@ -59,7 +63,7 @@ def main(arguments: list[str]) -> int:
         return _complain("there is no ip(8): install iproute2", 1)
     except (VirtError, subprocess.CalledProcessError) as e:
         return _complain(str(e.strerror if isinstance(e, VirtError) else e), 1)
-    threading.Thread(target=_end_with, args=[int(lifeline)], daemon=True).start()
+    threading.Thread(target=_end_with, args=[int(lifeline), server], daemon=True).start()
     try:
         if channel:
             join(channel, directory)
@@ -74,6 +78,7 @@ def main(arguments: list[str]) -> int:
     finally:
         os.chdir("/")
     _finish(server)
+    _hang_up(server, reap=True)
     return status
 
 
@@ -131,10 +136,33 @@ def _finish(server: int) -> None:
     os.close(pidfd)
 
 
-def _end_with(lifeline: int) -> None:
+def _hang_up(server: int, reap: bool) -> None:
+    """Send SIGHUP to the other processes except the server, and wait up to _FAREWELL seconds for their end.
+
+    reap: whether to reap children meanwhile. No other thread may reap them then.
+    """
+    end = time.monotonic() + _FAREWELL
+    for pid in _others(server):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGHUP)
+    while _others(server) and time.monotonic() < end:
+        with suppress(ChildProcessError):
+            while reap and os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.01)
+
+
+def _others(server: int) -> set[int]:
+    return {int(name) for name in os.listdir("/proc") if name.isdecimal()} - {os.getpid(), server}
+
+
+def _end_with(lifeline: int, server: int) -> None:
     """Exit when `virtfs shell` dies. Its death closes the other end of the pipe, which makes read(2) return."""
     os.read(lifeline, 1)
-    os._exit(128 + signal.SIGHUP)
+    try:
+        _hang_up(server, reap=False)
+    finally:
+        os._exit(128 + signal.SIGHUP)
 
 
 def _complain(sentence: str, status: int) -> int:

@@ -1,7 +1,7 @@
 """`virtfs shell --join`: run a command in the namespaces of a `virtfs shell` that already runs, in another window.
 
-nsenter(1) enters the namespaces of process 1 (shell_init.py). The command ends with that shell: the kernel kills all
-processes of a pid namespace when its process 1 exits.
+nsenter(1) enters the namespaces of process 1 (shell_init.py). The command ends with that shell: process 1 sends it
+SIGHUP, and when process 1 exits, the kernel kills all processes of the pid namespace.
 """
 
 import errno

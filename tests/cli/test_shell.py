@@ -336,7 +336,10 @@ def test_one_id_has_no_other_owner() -> None:
     ]
     assert is_now == "create 3 up"
     assert chown == "chown: changing ownership of 'virt3/frame': Invalid argument"
-    assert told == 'virtfs: warning: 1 line of the state file could not be replayed: "virtfs ls -d /run/lab" has the reasons'
+    assert (
+        told
+        == 'virtfs: warning: 1 line of the state file could not be replayed: "virtfs ls -d /run/lab" has the reasons'
+    )
     assert made == "create 4"
     assert logged == 'line 1: "create 3 owner daemon": owner: this user namespace has no uid 1'
 

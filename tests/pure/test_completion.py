@@ -89,7 +89,7 @@ def test_the_next_word(line: str, words: list[str]) -> None:
         (["nonsense", ""], "none", set()),
         (["ls", "-"], "none", {"-h", "--help", "-d", "--json", "--svg"}),
         (["ls", "--svg", ""], "files", set()),
-        (["ls", ""], "none", set()),
+        (["ls", ""], "directories", {"/mnt/virt"}),
         (["top", "-i", ""], "none", set()),
         (["mount", "x"], "directories", set()),
         (["umount", "/mnt/v"], "directories", {"/mnt/virt"}),

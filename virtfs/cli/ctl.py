@@ -8,16 +8,17 @@ from contextlib import suppress
 from functools import partial
 
 from virtfs.cli.denied import why_denied
-from virtfs.cli.mounts import ask_patiently, chosen, expect_virtfs, read
+from virtfs.cli.mounts import ask_patiently, chosen, expect_virtfs, read, say
 from virtfs.cli.surroundings import complain, sentence_of
 from virtfs.core.errors import VirtError
+from virtfs.core.grammar import help_text
 from virtfs.core.quoting import quoted
 
 _OF_ONE = re.compile(r"\s*(virt[0-9]+)\s+(.*)", re.DOTALL)
 
 
 def ctl(directory: str | None, words: Sequence[str]) -> None:
-    """Write a line to the ctl of a mount.
+    """Write a line to the ctl of a mount. If the line is `help`, print the text of the file help instead.
 
     directory: the mount, or the directory of an interface or bridge; None for the default (mounts.chosen). words: the
     line, or the words of the line.
@@ -27,6 +28,9 @@ def ctl(directory: str | None, words: Sequence[str]) -> None:
     line = " ".join(words)
     if not line.strip():
         raise VirtError(errno.EINVAL, 'ctl needs a line, as in "virtfs ctl create 3 up"')
+    if line.strip() == "help":
+        say(help_text())
+        return
     where = chosen(directory)
     expect_virtfs(where)  # a directory without a mount may have a plain file of this name
     warning = ask_patiently(where, partial(_write, line=line))

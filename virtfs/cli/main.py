@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import virtfs
 from virtfs.cli.signals import accept_any_caller
@@ -84,6 +84,7 @@ The mount is DIR, or else $VIRTFS, the mount that contains the working directory
 
   virtfs ctl create 3 up inet 10.0.3.1/24
   virtfs ctl virt3 mtu 1400
+  virtfs ctl help
 """
 _EXTCAP = """\
 Show the interfaces of all mounts in the lists of Wireshark and tshark, with capture filters.
@@ -127,6 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return helper.main(words)
     words, command = _split(words)
     parser = _parser()
+    status = _without_command(parser, words)
+    if status is not None:
+        return status
     given = parser.parse_args(_with_line_apart(words))
     if given.verb == "exec" and given.interface is None:
         given.parser.error("name the interface before --, as in `virtfs exec 3 -- CMD`")
@@ -226,14 +230,50 @@ def _split(words: Sequence[str]) -> tuple[Sequence[str], list[str]]:
 
 
 def _add_directory(parser: argparse.ArgumentParser) -> None:
-    """Add the option -d, which selects a mount."""
-    parser.add_argument("-d", dest="directory", metavar="DIR", help="the mount; without it, all mounts")
+    """Add the option -d and the argument DIR, which select a mount."""
+    one_of = parser.add_mutually_exclusive_group()
+    one_of.add_argument("-d", dest="directory", metavar="DIR", help="the mount; without it, all mounts")
+    one_of.add_argument("directory", metavar="DIR", nargs="?", default=argparse.SUPPRESS, help="the same")
 
 
 def _interval(text: str) -> float:
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) or not 0.1 <= float(text) <= 60:
         raise argparse.ArgumentTypeError(f"{quoted(text)} is not a number of seconds from 0.1 to 60")
     return float(text)
+
+
+class _Command(argparse.ArgumentParser):
+    """The parser of a subcommand. It refuses unknown arguments itself, so that the error shows its own usage."""
+
+    def parse_known_args(self, *arguments: Any, **named: Any) -> tuple[Any, list[str]]:
+        given, unknown = super().parse_known_args(*arguments, **named)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return given, unknown
+
+
+def _without_command(parser: argparse.ArgumentParser, words: Sequence[str]) -> int | None:
+    """Answer a command line that names no subcommand, and return the exit status. Return None for all others."""
+    if not words:
+        parser.print_help(sys.stderr)
+        return 2
+    commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction)).choices
+    if words[0] == "help":
+        chosen = commands.get(words[1], parser) if len(words) == 2 else parser
+        chosen.print_help()
+        return 0
+    if not words[0].startswith("-") and words[0] not in commands:
+        parser.error(f"unknown command {quoted(words[0])}: {_advice(words)}")
+    return None
+
+
+def _advice(words: Sequence[str]) -> str:
+    """Return what to type instead of an unknown subcommand."""
+    from virtfs.core.verbs import FORMS
+
+    if any(form.kind == words[0] for form in FORMS) or re.fullmatch("(virt|bridge)[0-9]+", words[0]):
+        return f"for this line of ctl, use `virtfs ctl {' '.join(words)}`"
+    return "`virtfs help` lists the commands; `cat` reads the files of a mount"
 
 
 class _Version(argparse.Action):
@@ -255,7 +295,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action=_Version, nargs=0, help="show the version and which loop a server uses, and exit"
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True, parser_class=_Command)
 
     one = verbs.add_parser("mount", help="mount virtfs at a directory", description=_MOUNT, formatter_class=raw)
     one.add_argument("-f", dest="foreground", action="store_true", help="stay in the foreground")

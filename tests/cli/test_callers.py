@@ -109,8 +109,11 @@ def test_ctrl_c_ends_make_run(checkout: Path, monkeypatch: pytest.MonkeyPatch) -
     directory = checkout / "mount"
     monkeypatch.setitem(ENVIRONMENT, "MOUNT", str(directory))
     with terminal(["sh", "-c", f"trap : INT; unshare --net -- {checkout}/tools/run; echo status=$?"]) as outer:
-        outer.expect("is mounted")
+        outer.expect("Ctrl-C ends it")
+        second = run([f"{checkout}/tools/run"])
+        assert (second.returncode, second.stdout, "is busy" in second.stderr) == (1, "", True)
         outer.type("\x03")
+        outer.expect("SIGINT: ending")
         outer.expect("is unmounted")
         outer.expect("status=0")
     assert not directory.exists()

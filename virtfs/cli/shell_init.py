@@ -1,7 +1,7 @@
 """Process 1 of the pid namespace of `virtfs shell`. It starts the server and the command.
 
-When process 1 exits, the kernel kills all other processes in the namespace. Before that, process 1 sends them SIGHUP, as
-a terminal does when it closes. So a full-screen program in a joined window (shell_join.py) can restore its terminal.
+When process 1 exits, the kernel kills all other processes in the namespace. Before that, process 1 sends them SIGHUP,
+as a closed terminal does. So a full-screen program in a joined window (shell_join.py) can restore its terminal.
 """
 
 import errno

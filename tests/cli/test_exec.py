@@ -82,9 +82,13 @@ def test_the_status_is_that_of_the_command(virt: Virt) -> None:
         finished(program)
         assert program.returncode == status
         is_back(virt)
-    for path, status in (("/nonexistent", 127), ("/", 126)):
+    for path, status, why in (
+        ("/nonexistent", 127, "No such file or directory"),
+        ("nonexistent", 127, "command not found"),
+        ("/", 126, "Permission denied"),
+    ):
         program = fork(virt, "--", path)
-        assert finished(program)[1].startswith(f'virtfs: exec: "{path}": ')
+        assert finished(program)[1] == f'virtfs: exec: "{path}": {why}\n'
         assert program.returncode == status
 
 

@@ -69,7 +69,8 @@ def test_tshark_lists_an_interface_and_captures_with_a_filter(virts: Virts, tmp_
         seconds=TSHARK,
     )
     assert "virtfs:/mnt/virt (all interfaces of /mnt/virt)\n" in listed
-    assert f"{name(virt)} ({virt.name} of /mnt/virt: {virt.tap} up 10.9.3.1/24 # the (lab) net xxx" in listed
+    assert f"{name(virt)} ({virt.name}: {virt.tap} up 10.9.3.1/24 # the (lab) net xxx" in listed
+    assert f"x, /mnt/virt/{virt.name})\n" in listed  # Wireshark names files after what follows the last slash
     fields = "-T fields -e eth.type -e frame.packet_flags_direction"
     tshark = f"exec tshark -n -i {name(virt)} -f 'ether proto 0x0806' -c1 {fields}"
     program = virt.mount.shell(f"{script} {tshark}", stdout=PIPE, stderr=PIPE)
@@ -230,7 +231,9 @@ def test_the_folder_is_the_one_where_wireshark_looks(
     assert os.listdir(at.parent) == ["virtfs"]
     said = subprocess.run([at, "--extcap-dlts", "--extcap-interface", "x"], capture_output=True, text=True, check=True)
     assert said.stdout == extcap.DLT
-    assert main(["extcap", "--uninstall"]) == main(["extcap", "--uninstall"]) == 0
+    for what in ("is removed", "is not installed"):
+        assert main(["extcap", "--uninstall"]) == 0
+        assert capsys.readouterr().out == f"{at} {what}\n"
     assert os.listdir(at.parent) == []
 
 

@@ -32,7 +32,7 @@ def joining(user: list[str], tmp_path: Path, text: str) -> list[str]:
 
 
 def test_a_second_window_has_the_same_laboratory(tmp_path: Path) -> None:
-    before, here, status, refused = joining(
+    before, here, status, missing, refused = joining(
         ONE_ID,
         tmp_path,
         """
@@ -40,6 +40,7 @@ def test_a_second_window_has_the_same_laboratory(tmp_path: Path) -> None:
         virtfs shell --join sh -c 'id -u; pwd; ip -o link show tap3 | cut -d: -f2; echo 1400 >virt3/mtu' | xargs
         virtfs shell --join -- pwd
         virtfs shell --join -d "$a" sh -c 'exit 7' || echo $?
+        virtfs shell --join nosuch 2>&1 || :
         virtfs shell --join -d /nowhere true 2>&1 || :
         : >end; wait
         """,
@@ -49,6 +50,7 @@ def test_a_second_window_has_the_same_laboratory(tmp_path: Path) -> None:
     assert Path(before.split()[1]).name.startswith("virtfs-")
     assert here == "/mnt/home"
     assert status == "7"
+    assert missing == 'virtfs: "nosuch": command not found'
     assert refused == 'virtfs: no virtfs shell of this user has the mount "/nowhere"'
 
 

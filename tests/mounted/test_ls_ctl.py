@@ -87,6 +87,15 @@ def test_ls_shows_which_settings_drop_frames(mount: Mount) -> None:
     assert lines[1:3] == ["    impair in loss 50%", "    filter tcp port 80"]
 
 
+def test_ls_shows_no_members_of_a_lost_bridge(mount: Mount) -> None:
+    mount.ctl("create 3 up\ncreate bridge0 up add virt3")
+    mount.sh("ip link delete bridge0")
+    until(lambda: json.loads(mount.read("status.json"))["bridges"][0]["lost"], "bridge0 is lost")
+    last = about(run(mount, "ls", "-d", DIR)[1])[-1]
+    mount.ctl("destroy bridge0")
+    assert last.split() == ["bridge0", "lost"]
+
+
 def test_ls_says_why_a_cable_has_no_connection(mount: Mount) -> None:
     mount.ctl("create 3 up\ncreate 4 up\ncable 3 unix:/run/nobody\ncable 4 unix-listen:/run/here")
     until(lambda: json.loads(mount.read("status.json"))["cables"][0]["socket"]["error"], "the first attempt has failed")

@@ -50,8 +50,10 @@ def execute(interface: str, command: list[str], *, number: int, header: bool, tu
     try:
         os.execvp(command[0], command)
     except OSError as refusal:
-        complain("virtfs", f'exec: "{command[0]}": {refusal.strerror}')
-        return 127 if refusal.errno == errno.ENOENT else 126
+        missing = refusal.errno == errno.ENOENT
+        why = "command not found" if missing and "/" not in command[0] else refusal.strerror
+        complain("virtfs", f'exec: "{command[0]}": {why}')
+        return 127 if missing else 126
 
 
 def find(interface: str) -> Path:

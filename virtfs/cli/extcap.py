@@ -40,6 +40,7 @@ _PLAIN = frozenset(b"/-._+@~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 # Wireshark puts the interface name into names of FIFOs, and the description into names of files (at most 255 bytes).
 _NAME_MAX = 160
 _SHOWN_MAX = 160  # bytes
+_PATH_MAX = 40  # bytes of a path in the description
 _OPENING = 30  # seconds to wait for a reader of the FIFO
 _READ = 1 << 20  # bytes
 # Errors of open(2) and read(2) after the mount has ended.
@@ -78,14 +79,24 @@ def _interfaces() -> Iterator[str]:
             for virt in loads(answer.data)["virts"]:
                 tap = virt["tap"]["name"]
                 rest = host_of(virt).removeprefix(tap).strip()
-                shown = f"{virt['name']} of {directory}: {tap} {state_of(virt)} {rest}".rstrip()
-                yield _line(f"{_name(directory)}:{virt['name']}", shown)
+                shown = f"{virt['name']}: {tap} {state_of(virt)} {rest}".rstrip()
+                yield _line(f"{_name(directory)}:{virt['name']}", shown, f", {directory}/{virt['name']}")
 
 
-def _line(name: str, shown: str) -> str:
-    """Return the line that lists an interface. Braces are replaced, since one would end the text (extcap_parser.c)."""
-    text = one_line(shown).replace("{", "(").replace("}", ")").encode()[:_SHOWN_MAX].decode(errors="ignore")
+def _line(name: str, shown: str, path: str = "") -> str:
+    """Return the line that lists an interface. Braces are replaced, since one would end the text (extcap_parser.c).
+
+    path: the end of the text, which is kept if the text must be cut. Wireshark names the file of a capture after what
+    follows the last slash of the text, which may otherwise be that of an address.
+    """
+    end = path if len(path.encode(errors="replace")) <= _PATH_MAX else f", …/{path.rpartition('/')[2]}"
+    room = _SHOWN_MAX - len(_printable(end).encode())
+    text = _printable(shown).encode()[:room].decode(errors="ignore") + _printable(end)
     return f"interface {{value={name}}}{{display={text}}}\n"
+
+
+def _printable(text: str) -> str:
+    return one_line(text).replace("{", "(").replace("}", ")")
 
 
 def _name(directory: str) -> str:

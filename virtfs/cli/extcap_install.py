@@ -58,8 +58,9 @@ def uninstall(everywhere: bool) -> None:
     path = _path(everywhere)
     _check_ours(path)
     _check_rights(path.parent)
+    there = path.exists()
     path.unlink(missing_ok=True)
-    say(f"{path} is removed\n")
+    say(f"{path} is removed\n" if there else f"{path} is not installed\n")
 
 
 def _check_ours(path: Path) -> None:

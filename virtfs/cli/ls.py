@@ -170,4 +170,5 @@ def _state(bridge: Object) -> str:
 
 
 def _members(bridge: Object) -> str:
-    return " ".join(member["name"] for member in bridge["members"])
+    """Return the names of the members. A lost bridge has none, although status.json has the last known ones."""
+    return "" if bridge["lost"] else " ".join(member["name"] for member in bridge["members"])

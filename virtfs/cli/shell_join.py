@@ -32,7 +32,8 @@ try:
     os.execvp(command[0], command)
 except OSError as e:
     name = directory if e.filename == directory else command[0]
-    print(f'virtfs: "{name}": {e.strerror}', file=sys.stderr)
+    missing = e.errno == 2 and name != directory and "/" not in name
+    print(f'virtfs: "{name}": {"command not found" if missing else e.strerror}', file=sys.stderr)
     sys.exit(127 if e.errno == 2 else 126)
 """
 _NAMESPACES = ("user", "mnt", "net", "pid")

@@ -1,7 +1,9 @@
 """Lab: hosts, each with a network namespace of its own, and cables between them."""
 
+import errno
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Unpack
@@ -86,11 +88,13 @@ class Lab:
         self._hosts: dict[str, Host] = {}
 
     def host(self, name: str, *addresses: str, **verbs: Unpack[VirtVerbs]) -> Host:
-        """Make a host with these addresses, each with its prefix length, and wait until its interface has a carrier.
+        """Make a host with these addresses, each with its prefix length, and wait until they can be used.
 
+        Its interface has a carrier then. Its IPv6 addresses need no duplicate address detection, or have passed it.
         verbs: further verbs for its interface, such as mtu=9000. Nothing is connected to the virt yet: use
         cable(), or open it with `host.virt.open()`.
-        ValueError: there is already a host with this name. OSError: virtfs refuses an address or a verb.
+        ValueError: there is already a host with this name. OSError: virtfs refuses an address or a verb;
+        TimeoutError, an address cannot be used.
 
         >>> lab.host("c", "10.0.0.3/24", "fd00::3/64", mtu=1400).virt.host.addresses
         ['10.0.0.3/24', 'fd00::3/64']
@@ -109,6 +113,7 @@ class Lab:
         host = self._hosts[name] = Host(name, netns, self.net.create(**given), addresses)
         if host.virt.up:
             host.virt.wait("carrier", timeout=_PATIENCE)
+            _await_addresses(host)
         return host
 
     def cable(self, a: "Host | str", b: "Host | str", impair: str = "", **words: Unpack[Impairment]) -> Cable:
@@ -147,3 +152,12 @@ class Lab:
         ['a', 'b']
         """
         return iter(self._hosts.values())
+
+
+def _await_addresses(host: Host) -> None:
+    """Wait until no IPv6 address of a host is tentative. They are in a container whose /proc/sys cannot be written."""
+    end = time.monotonic() + _PATIENCE
+    while host.netns.tentative():
+        if time.monotonic() > end:
+            raise TimeoutError(errno.ETIMEDOUT, f"an IPv6 address is still tentative after {_PATIENCE:.0f} s", host.name)
+        time.sleep(0.02)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Final, TypeVar
 
 from virtfs.testing.server import dying_with_us
 
@@ -16,7 +16,8 @@ N = TypeVar("N", bound="Netns")
 
 # The holder keeps the namespace alive. Neighbour entries stay valid for an hour. Otherwise the kernel would check them
 # with ARP requests at random times (net/core/neighbour.c), and a seeded impairment would lose different frames in each
-# run.
+# run. IPv6 addresses are usable at once, without duplicate address detection, which takes 1 to 2 s and sends frames
+# (net/ipv6/addrconf.c addrconf_dad_begin).
 _HOLD = """
 ip link set lo up
 for family in ipv4 ipv6; do
@@ -25,9 +26,13 @@ for family in ipv4 ipv6; do
         [ ! -w $file ] || echo ${setting#*=} >$file
     done
 done
+file=/proc/sys/net/ipv6/conf/default/accept_dad
+[ ! -w $file ] || echo 0 >$file
 echo
 exec sleep infinity
 """
+
+_TENTATIVE: Final = 0x40  # IFA_F_TENTATIVE, include/uapi/linux/if_addr.h
 
 
 class Netns:
@@ -101,6 +106,13 @@ class Netns:
         )
         self._started.append(program)
         return program
+
+    def tentative(self) -> bool:
+        """Return whether duplicate address detection of an IPv6 address in the namespace has not ended (RFC 4862)."""
+        with suppress(FileNotFoundError):  # IPv6 is switched off
+            lines = Path(f"/proc/{self.pid}/net/if_inet6").read_text().splitlines()
+            return any(int(line.split()[4], 16) & _TENTATIVE for line in lines)
+        return False
 
     def close(self) -> None:
         """Kill all programs in the namespace except this one, and release the namespace; idempotent."""

@@ -1,6 +1,7 @@
 """Port and Stream: frames, time-outs, threads, and the errors at the end of an interface."""
 
 import errno
+import gc
 import os
 import select
 import threading
@@ -180,3 +181,19 @@ def test_threads_of_one_program_both_ways(v: virtfs.Virt, host: Callable[..., No
             host(frame(60, number))
         receiver.join(PATIENCE)
     assert got == [frame(60, number) for number in range(20)]
+
+
+def _classes(of: type) -> set[type]:
+    return {of, *(found for each in type.__subclasses__(of) for found in _classes(each))}
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_an_object_whose_init_fails_vanishes_silently(v: virtfs.Virt, capfd: pytest.CaptureFixture[str]) -> None:
+    """__del__ runs also for an object that has no attributes yet."""
+    for opening in (v.open, v.stream):
+        with pytest.raises(ValueError, match='mode .q. is not "r", "w" or "rw"'):
+            opening("q")  # type: ignore[arg-type]
+    for of in (each for each in _classes(object) if each.__module__.startswith("virtfs.") and hasattr(each, "__del__")):
+        of.__new__(of)
+    gc.collect()
+    assert "ignored" not in capfd.readouterr().err

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from errno import ENXIO
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, Self, TypeVar
 
 from virtfs.client import waiting
 from virtfs.client.folder import told
@@ -32,8 +32,13 @@ class Opened:
 
     __slots__ = ("_fd", "path")
 
-    def __init__(self, path: "str | os.PathLike[str]", flags: int) -> None:
+    def __new__(cls, *_: object, **__: object) -> Self:
+        """Make a closed object. __del__ also runs if an __init__, perhaps of a subclass, fails."""
+        self = super().__new__(cls)
         self._fd = -1
+        return self
+
+    def __init__(self, path: "str | os.PathLike[str]", flags: int) -> None:
         self.path = Path(path)
         try:
             self._fd = os.open(path, flags | os.O_CLOEXEC)

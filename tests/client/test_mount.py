@@ -164,6 +164,8 @@ def test_inject(v: virtfs.Virt, tmp_path: Path, how: str) -> None:
 def test_inject_says_what_is_wrong(v: virtfs.Virt) -> None:
     with fails(errno.EINVAL, r"byte 0"):
         v.inject(b"no capture at all")
+    with fails(errno.EINVAL, r"the file is truncated"):
+        v.inject(RECORDING[:-7])
     with open(v.path / "inject", "wb", buffering=0), fails(errno.EBUSY):
         v.inject(RECORDING)
 

@@ -205,6 +205,18 @@ def test_a_file_cut_short_is_told_of_at_close(virt: Virt) -> None:
     assert virt.mount.read("last_error").startswith(f"{virt.name}/inject: byte {begins}: the file is truncated")
 
 
+def test_fsync_tells_whether_a_file_is_cut_short(virt: Virt) -> None:
+    file = virt.mount.root.open(f"{virt.name}/inject", os.O_WRONLY)
+    file.write(FILE[:-5])
+    with fails(errno.EINVAL):
+        file.call(os.fsync)
+    assert "the file is truncated" in virt.mount.read("last_error")
+    file.write(FILE[-5:])  # the rest can still follow
+    file.call(os.fsync)
+    file.close()
+    assert virt.count("tx_frames") == 4
+
+
 def test_pace_1_keeps_the_distances(virt: Virt) -> None:
     virt.write("pace", "1\n")
     watch = Watch(virt.mount, f"{virt.name}/pcap")

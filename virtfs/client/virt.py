@@ -332,8 +332,8 @@ class Virt(Folder):
     def inject(self, recording: "str | os.PathLike[str] | bytes | BinaryIO") -> None:
         """Send the frames of a pcap or pcapng file. recording: its path, its contents, or a file open for reading.
 
-        Returns when all frames have been sent. `pace` sets their speed. OSError: EINVAL, the file is malformed (the
-        frames before the malformed part have been sent); EBUSY, another program has `inject` open.
+        Returns when all frames have been sent. `pace` sets their speed. OSError: EINVAL, the file is malformed or
+        truncated (the frames before that have been sent); EBUSY, another program has `inject` open.
 
         >>> v.inject(recording)
         >>> v.stats["tx_frames"]
@@ -349,6 +349,7 @@ class Virt(Folder):
                 while piece := memoryview(source.read(_PIECE)):
                     while piece:
                         piece = piece[os.write(inject.fileno(), piece) :]
+                os.fsync(inject.fileno())  # fails if the file is truncated
             except OSError as error:
                 raise explained(error, inject.path, self.top) from None
 

@@ -268,12 +268,21 @@ class InjectHandle(DeviceHandle):
             return select.POLLOUT | select.POLLERR | select.POLLHUP
         return 0 if self._next is not None or self._early == virt.pace else select.POLLOUT
 
-    def release(self) -> None:
-        self._scope.cancel()
-        self._file.used = False
+    def sync(self) -> None:
+        """Check that the file may end here. VirtError EINVAL: it is truncated.
+
+        close(2) cannot report this: a process that has passed the descriptor to another may close it at any time.
+        """
         try:
             self._reader.finish()
         except VirtError as error:
             self._report(error)
+            raise
+
+    def release(self) -> None:
+        self._scope.cancel()
+        self._file.used = False
+        with suppress(VirtError):
+            self.sync()
         self._hold.release()
         super().release()

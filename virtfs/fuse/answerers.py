@@ -83,7 +83,7 @@ class Answerers:
             p.FUSE_WRITE: OnFile(invalid, invalid, self._write),
             p.FUSE_RELEASE: OnFile(devices.release, devices.release, texts.release),
             p.FUSE_FLUSH: OnFile(devices.flush, devices.flush, devices.flush),
-            p.FUSE_FSYNC: OnFile(invalid, invalid, None),  # as on a character device
+            p.FUSE_FSYNC: OnFile(devices.fsync, invalid, None),
             p.FUSE_IOCTL: OnFile(devices.ioctl, devices.ioctl, None),
             p.FUSE_POLL: OnFile(devices.poll, devices.poll, devices.poll),
             p.FUSE_FALLOCATE: OnFile(unsupported, unsupported, None),

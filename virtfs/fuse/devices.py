@@ -116,6 +116,11 @@ class Devices:
         self._answers.answer(request.unique)
         return fh in self._handles.devices
 
+    def fsync(self, request: Request) -> bool:
+        self._handles.devices[request.fh].sync()
+        self._answers.answer(request.unique)
+        return True
+
     def release(self, request: Request) -> bool:
         handle = self._handles.remove_device(request.fh)
         if handle.kh is not None:

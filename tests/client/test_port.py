@@ -191,7 +191,7 @@ def _classes(of: type) -> set[type]:
 def test_an_object_whose_init_fails_vanishes_silently(v: virtfs.Virt, capfd: pytest.CaptureFixture[str]) -> None:
     """__del__ runs also for an object that has no attributes yet."""
     for opening in (v.open, v.stream):
-        with pytest.raises(ValueError, match='mode .q. is not "r", "w" or "rw"'):
+        with pytest.raises(ValueError, match="mode 'q' is not"):
             opening("q")  # type: ignore[arg-type]
     for of in (each for each in _classes(object) if each.__module__.startswith("virtfs.") and hasattr(each, "__del__")):
         of.__new__(of)

@@ -159,5 +159,6 @@ def _await_addresses(host: Host) -> None:
     end = time.monotonic() + _PATIENCE
     while host.netns.tentative():
         if time.monotonic() > end:
-            raise TimeoutError(errno.ETIMEDOUT, f"an IPv6 address is still tentative after {_PATIENCE:.0f} s", host.name)
+            reason = f"an IPv6 address is still tentative after {_PATIENCE:.0f} s"
+            raise TimeoutError(errno.ETIMEDOUT, reason, host.name)
         time.sleep(0.02)

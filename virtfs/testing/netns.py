@@ -110,7 +110,7 @@ class Netns:
     def tentative(self) -> bool:
         """Return whether duplicate address detection of an IPv6 address in the namespace has not ended (RFC 4862)."""
         with suppress(FileNotFoundError):  # IPv6 is switched off
-            lines = Path(f"/proc/{self.pid}/net/if_inet6").read_text().splitlines()
+            lines = Path(f"/proc/{self.pid}/net/if_inet6").read_text(encoding="ascii").splitlines()
             return any(int(line.split()[4], 16) & _TENTATIVE for line in lines)
         return False
 

@@ -116,7 +116,10 @@ def _serve(path: str, options: MountOptions, ready: Ready, foreground: bool) -> 
         # serving.run() has already unmounted the directory.
         if isinstance(e, PermissionError) and not answers:
             needed = "taps need CAP_NET_ADMIN and CAP_NET_BROADCAST"
-            raise VirtError(errno.EPERM, f"{needed}: run virtfs as root, or use `virtfs shell`") from None
+            advice = "run virtfs as root, or use `virtfs shell`"
+            if os.geteuid() == 0:
+                advice = "root lacks one here; a container needs --cap-add NET_ADMIN --cap-add NET_BROADCAST"
+            raise VirtError(errno.EPERM, f"{needed}: {advice}") from None
         if isinstance(e, OSError) and e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) and not answers:
             raise VirtError(e.errno, f'cannot mount at "{path}": {e.strerror}') from None
         log.exception('the server of "%s" failed', path)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _KEPT: Final[pytest.StashKey[list[Recording]]] = pytest.StashKey()  # of interfaces that this test's end has destroyed
 _SERVER: Final[pytest.StashKey[Server]] = pytest.StashKey()
 _PROPERTY: Final = "virtfs_capture"  # name of a property of a test's report, which JUnit's XML includes
-_NEEDED: Final = {12: "NET_ADMIN", 21: "SYS_ADMIN"}  # capabilities(7), include/uapi/linux/capability.h
+# Numbers and names of the capabilities that virtfs/host/privileges.py explains (include/uapi/linux/capability.h).
+_NEEDED: Final = {11: "NET_BROADCAST", 12: "NET_ADMIN", 13: "NET_RAW", 19: "SYS_PTRACE", 21: "SYS_ADMIN"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

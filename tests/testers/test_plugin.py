@@ -51,6 +51,20 @@ _FIXTURES = """
         text = dict(documented(namespaces.Netns))
         assert all(passes(name, text[name].replace("4711", str(netns.pid)), names) for name in text)
 
+    @pytest.mark.parametrize("detection", ["0", "1"])
+    def test_an_address_can_be_used_at_once(virtfs_mount, _virtfs_netns, detection):
+        def make():
+            netns = _virtfs_netns()
+            netns.run("sh", "-c", f"echo {detection} >/proc/sys/net/ipv6/conf/default/accept_dad")
+            return netns
+        lab = labs.Lab(virtfs_mount, _virtfs_netns if detection == "0" else make)
+        lab.cable(lab.host("a", "fd00::1/64"), lab.host("b", "fd00::2/64"))
+        assert lab["a"].run("cat", "/proc/sys/net/ipv6/conf/default/accept_dad").stdout == f"{detection}\\n"
+        lab["a"].run("ping", "-c1", "-w30", lab["b"].address)
+        for host in lab:
+            assert not host.netns.tentative()
+            host.virt.destroy()
+
     def test_own_namespaces(netns, _virtfs_netns, virt):
         assert virt.up
         virt.set(netns=netns.pid)
@@ -106,7 +120,7 @@ def test_two_workers_without_root(pytester: pytest.Pytester) -> None:
     result = pytester.run(
         *_USER, *_VIRTFS, "shell", "--", "sh", "-c", script.replace("python", sys.executable, 1), timeout=170
     )
-    result.assert_outcomes(passed=11, failed=1)
+    result.assert_outcomes(passed=13, failed=1)
     before, *links_and_servers = result.outlines[-6:-3]
     assert int(before) == int(result.outlines[-3]) + 1, "only the mount of virtfs shell is left"
     assert links_and_servers == ["1", "0"]
@@ -200,6 +214,15 @@ def test_root_without_capabilities_is_told_which(pytester: pytest.Pytester, else
     result.stdout.fnmatch_lines(
         ["root lacks CAP_NET_ADMIN and CAP_SYS_ADMIN here, *--cap-add NET_ADMIN --cap-add SYS_*"]
     )
+
+
+@pytest.mark.parametrize("name", ["NET_BROADCAST", "NET_RAW", "SYS_PTRACE"])
+def test_root_is_told_of_the_one_that_lacks(pytester: pytest.Pytester, elsewhere: Place, name: str) -> None:
+    pytester.makepyfile("def test_refused(virt): pass")
+    bounded = ["setpriv", f"--bounding-set=-{name.lower()}", "--inh-caps=-all", "--"]
+    result = pytester.run(*elsewhere.command(*bounded, *command(pytester)), timeout=50)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"root lacks CAP_{name} here, *--cap-add {name} (*"])
 
 
 def test_the_names_of_captures() -> None:

@@ -184,7 +184,8 @@ def test_threads_of_one_program_both_ways(v: virtfs.Virt, host: Callable[..., No
 
 
 def _classes(of: type) -> set[type]:
-    return {of, *(found for each in type.__subclasses__(of) for found in _classes(each))}
+    below: list[type] = type.__subclasses__(of)
+    return {of, *(found for each in below for found in _classes(each))}
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
@@ -194,6 +195,6 @@ def test_an_object_whose_init_fails_vanishes_silently(v: virtfs.Virt, capfd: pyt
         with pytest.raises(ValueError, match="mode 'q' is not"):
             opening("q")  # type: ignore[arg-type]
     for of in (each for each in _classes(object) if each.__module__.startswith("virtfs.") and hasattr(each, "__del__")):
-        of.__new__(of)
+        of.__new__(of)  # type: ignore[call-overload]
     gc.collect()
     assert "ignored" not in capfd.readouterr().err

@@ -50,6 +50,8 @@ class VirtSocket(SuperSocket):
     desc = "frames of a virt"
 
     def __init__(self, virt: "Virt | str | os.PathLike[str]", mode: Mode = "rw") -> None:
+        if not isinstance(virt, Virt | str | os.PathLike):
+            raise TypeError(f"{virt!r} is neither a Virt nor a path; of a host of the lab, give its attribute virt")
         path = virt.path if isinstance(virt, Virt) else Path(virt)
         self.port = Port(path / "frame" if path.is_dir() else path, mode)
         # SuperSocket calls only the methods fileno() and close() of these.

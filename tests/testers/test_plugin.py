@@ -1,5 +1,6 @@
 """The pytest plugin, in runs of pytest in a namespace of their own (doc/testing.md)."""
 
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from harness.places import Place
 from harness.waiting import until
 
-from virtfs.testing import captures
+from virtfs.testing import captures, server
 
 pytest_plugins = ["pytester"]
 
@@ -24,6 +25,7 @@ _USER = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
 _FIXTURES = """
     import doctest, inspect, os
     import pytest
+    from virtfs import scapy
     from virtfs.testing import lab as labs, netns as namespaces
 
     def documented(*classes):
@@ -65,14 +67,24 @@ _FIXTURES = """
             assert not host.netns.tentative()
             host.virt.destroy()
 
+    def test_wrong_uses_are_explained(lab):
+        host = lab.host("a")
+        with pytest.raises(ValueError, match="the host 'a' has no address"):
+            host.address
+        with pytest.raises(TypeError, match="give its attribute virt"):
+            scapy.VirtSocket(host)
+
     def test_own_namespaces(netns, _virtfs_netns, virt):
         assert virt.up
-        virt.set(netns=netns.pid)
+        virt.set(netns=netns)
         assert os.stat(netns.path) != os.stat(_virtfs_netns().path) != os.stat("/proc/self/ns/net")
         assert virt.host.name in netns.run("ip", "-brief", "link").stdout
         with pytest.raises(Exception, match="exit status 3") as failure:
             netns.run("sh", "-c", "echo the reason >&2; exit 3")
         assert failure.value.__notes__ == ["the reason\\n"]
+        with pytest.raises(Exception, match="timed out") as failure:
+            netns.run("sleep", "600", timeout=0.01)
+        assert failure.value.cmd == ["sleep", "600"]
         netns.run("sh", "-c", "sleep 600 &", capture_output=False)  # ends with the test
 """
 _FAILING = """
@@ -110,9 +122,8 @@ def test_pytest_finds_the_plugin() -> None:
 @pytest.mark.timeout(180)
 def test_two_workers_without_root(pytester: pytest.Pytester) -> None:
     """The examples and the suite of doc/testing.md pass. A failing test leaves captures, and nothing else is left."""
-    first, with_scapy = python_blocks("doc/testing.md")
-    (readme,) = (block for block in python_blocks("README.md") if "lab" in block)
-    pages = {"test_page": first, "test_scapy": with_scapy, "test_readme": readme}
+    pages = {f"test_page_{number}": block for number, block in enumerate(python_blocks("doc/testing.md"))}
+    (pages["test_readme"],) = (block for block in python_blocks("README.md") if "lab" in block)
     pytester.makepyfile(test_fixtures=_FIXTURES, test_failing=_FAILING, **pages)
     run = "python -m pytest -q -n2 --dist=loadfile --virtfs-captures=kept --junit-xml=report.xml -p no:cacheprovider"
     left = "grep -c fuse.virtfs /proc/self/mountinfo; ip -brief link | wc -l; pgrep -fc '[v]irtfs mount'"
@@ -120,7 +131,7 @@ def test_two_workers_without_root(pytester: pytest.Pytester) -> None:
     result = pytester.run(
         *_USER, *_VIRTFS, "shell", "--", "sh", "-c", script.replace("python", sys.executable, 1), timeout=170
     )
-    result.assert_outcomes(passed=13, failed=1)
+    result.assert_outcomes(passed=18, failed=1)
     before, *links_and_servers = result.outlines[-6:-3]
     assert int(before) == int(result.outlines[-3]) + 1, "only the mount of virtfs shell is left"
     assert links_and_servers == ["1", "0"]
@@ -163,6 +174,10 @@ def test_a_failing_teardown_leaves_captures(pytester: pytest.Pytester, elsewhere
     (path,) = (pytester.path / "kept").glob("[!.]*")
     assert b"the last frame" in path.read_bytes()
     result.stdout.fnmatch_lines(["*= virtfs: last frames of failed tests =*", str(path)])
+    (path.parent / "other-virt0.pcapng").touch()
+    pytester.makepyfile(_TEARDOWN.replace('pytest.fail("at the end")', "pass"))
+    pytester.run(*elsewhere.command(*command(pytester, "--virtfs-captures=kept")), timeout=50).assert_outcomes(passed=1)
+    assert [left.name for left in path.parent.glob("[!.]*")] == ["other-virt0.pcapng"]
 
 
 _WAITING = """
@@ -185,6 +200,16 @@ def test_nothing_is_left_of_a_run_that_was_killed(pytester: pytest.Pytester, els
     running.kill()
     running.communicate(timeout=30)
     until(lambda: nothing_is_left(elsewhere), "everything has ended", 30)
+
+
+def test_the_folders_of_killed_runs_are_removed(tmp_path: Path) -> None:
+    for name in ("dead", "living", "of_another_program"):
+        (tmp_path / f"virtfs-{name}" / "virt").mkdir(parents=True)
+    os.close(server.locked(tmp_path / "virtfs-dead"))
+    living = server.locked(tmp_path / "virtfs-living")
+    server.remove_abandoned(tmp_path)
+    assert sorted(left.name for left in tmp_path.iterdir()) == ["virtfs-living", "virtfs-of_another_program"]
+    os.close(living)
 
 
 _LIGHT = """

@@ -48,7 +48,7 @@ class VirtVerbs(TypedDict, total=False):
     persist: Switch
     upopen: Switch
     carrier: Text
-    netns: Number
+    netns: "Number | Named"
     exclusive: Text
     impair: "Text | bool"
     filter: "Text | bool"

@@ -53,6 +53,14 @@ def save(recordings: Iterable[Recording], test: str, directory: Path) -> list[Sa
     return saved
 
 
+def remove(test: str, directory: Path, before: float) -> None:
+    """Remove the files that save() wrote for a test before a time, in seconds since 1970. OSError: it fails."""
+    ours = re.compile(re.escape(file_name(test)) + r"-virt\d+\.pcapng")
+    for path in directory.iterdir():
+        if ours.fullmatch(path.name) and path.stat().st_mtime < before:
+            path.unlink(missing_ok=True)
+
+
 def file_name(test: str) -> str:
     """Return a test's node ID without characters that are special to a shell or file system, for use in file names.
 

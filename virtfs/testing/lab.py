@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Unpack
 
+from virtfs.client.bridge import Bridge
 from virtfs.client.lines import Impairment, VirtVerbs
 from virtfs.client.mount import Cable, Mount
 from virtfs.client.virt import Virt
@@ -31,11 +32,13 @@ class Host:
 
     @property
     def address(self) -> str:
-        """The first address, without its prefix length.
+        """The first address, without its prefix length. ValueError: the host has no address.
 
         >>> a.address
         '10.0.0.1'
         """
+        if not self.addresses:
+            raise ValueError(f"the host {self.name!r} has no address: give one to lab.host()")
         return self.addresses[0].partition("/")[0]
 
     @property
@@ -86,6 +89,8 @@ class Lab:
         self.net = net
         self._make_netns = make_netns
         self._hosts: dict[str, Host] = {}
+        self._ports: list[Virt] = []
+        self._bridges: list[Bridge] = []
 
     def host(self, name: str, *addresses: str, **verbs: Unpack[VirtVerbs]) -> Host:
         """Make a host with these addresses, each with its prefix length, and wait until they can be used.
@@ -132,6 +137,37 @@ class Lab:
         """
         self.net.uncable(self._virt(a), self._virt(b))
 
+    def switch(self, *hosts: "Host | str", impair: str = "", **words: Unpack[Impairment]) -> Bridge:
+        """Connect hosts through a new switch: a bridge of the kernel, and a cable from each host to a port of it.
+
+        impair, words: the impairment of each cable, as for Mount.cable(). In it, "out" is the direction to the switch.
+        The bridge is in the network namespace of the mount. It is destroyed after the test.
+        ValueError: no host is given. KeyError: there is no such host. OSError: EBUSY, a host has another cable.
+
+        >>> len(lab.switch("a", "b").members)
+        2
+        """
+        if not hosts:
+            raise ValueError("a switch needs a host")
+        ends = [self._virt(host) for host in hosts]
+        ports = []
+        for end in ends:
+            ports.append(self.net.create(up=True, history=0, description=f"port of {end.description}"))
+            self._ports.append(ports[-1])
+            self.net.cable(end, ports[-1], impair, **words)
+        # The number of a port is free in the namespace, where other mounts may have bridges.
+        bridge = self.net.bridge(f"bridge{ports[0].number}", up=True, add=ports)
+        self._bridges.append(bridge)
+        return bridge
+
+    def remove_switches(self) -> None:
+        """Destroy the switches, with their ports and cables.
+
+        >>> lab.remove_switches()
+        """
+        while made := self._bridges or self._ports:
+            destroy(made.pop())
+
     def _virt(self, host: "Host | str") -> Virt:
         return self[str(host)].virt
 
@@ -152,6 +188,15 @@ class Lab:
         ['a', 'b']
         """
         return iter(self._hosts.values())
+
+
+def destroy(thing: Virt | Bridge) -> None:
+    """Destroy an interface or a bridge, unless the test has already destroyed it. OSError: virtfs refuses."""
+    try:
+        thing.destroy()
+    except OSError:
+        if thing.path.exists():
+            raise
 
 
 def _await_addresses(host: Host) -> None:

@@ -64,6 +64,11 @@ class Netns:
     def _output(pipe: "IO[str] | None", size: int = -1) -> str:
         return pipe.read(size) if pipe is not None else ""
 
+    @property
+    def name(self) -> str:
+        """The word for the namespace in the verb netns, so that an object can be given: `virt.set(netns=netns)`."""
+        return str(self.pid)
+
     def command(self, *words: "str | os.PathLike[str]") -> list[str]:
         """Return the command line that runs a command in the namespace.
 
@@ -79,14 +84,18 @@ class Netns:
 
         options: keyword arguments of subprocess.run(), such as timeout.
         CalledProcessError: the command fails, and check is True. pytest shows its output with the error.
+        TimeoutExpired: the command took longer than timeout, in seconds, and was killed.
 
         >>> netns.run("cat", "/proc/net/dev").stdout.count(":")
         1
         """
         settings: dict[str, Any] = {"text": True, "capture_output": True, **options}
-        done: subprocess.CompletedProcess[str] = subprocess.run(
-            dying_with_us("KILL", *self.command(*words)), check=False, **settings
-        )
+        command = dying_with_us("KILL", *self.command(*words))
+        try:
+            done: subprocess.CompletedProcess[str] = subprocess.run(command, check=False, **settings)
+        except subprocess.TimeoutExpired as late:
+            late.cmd = [*_texts(words)]
+            raise
         if check and done.returncode:
             error = subprocess.CalledProcessError(done.returncode, [*_texts(words)], done.stdout, done.stderr)
             error.add_note(f"{done.stdout or ''}{done.stderr or ''}")

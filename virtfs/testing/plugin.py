@@ -6,6 +6,7 @@ It imports the other modules only when a test uses a fixture, so that other test
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from virtfs.testing.server import Server
 
 _KEPT: Final[pytest.StashKey[list[Recording]]] = pytest.StashKey()  # of interfaces that this test's end has destroyed
+_BEGUN: Final[pytest.StashKey[float]] = pytest.StashKey()  # in seconds since 1970
 _SERVER: Final[pytest.StashKey[Server]] = pytest.StashKey()
 _PROPERTY: Final = "virtfs_capture"  # name of a property of a test's report, which JUnit's XML includes
 # Numbers and names of the capabilities that virtfs/host/privileges.py explains (include/uapi/linux/capability.h).
@@ -35,6 +37,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="directory for the last frames of each interface of a failed test (virtfs-captures in the root directory)",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Note when the run begins."""
+    config.stash[_BEGUN] = time.time()
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +100,7 @@ def lab(virtfs_mount: Mount, _virtfs_netns: Callable[[], Netns], pytestconfig: p
     yield lab
     for host in lab:
         _destroy(host.virt, pytestconfig)
+    lab.remove_switches()
 
 
 def _keep(config: pytest.Config, virts: Iterable[Virt]) -> None:
@@ -104,13 +112,11 @@ def _keep(config: pytest.Config, virts: Iterable[Virt]) -> None:
 
 
 def _destroy(virt: Virt, config: pytest.Config) -> None:
-    """Destroy an interface, unless the test has already destroyed it."""
+    """Destroy an interface, unless the test has already destroyed it, and keep its last frames."""
+    from virtfs.testing.lab import destroy
+
     _keep(config, [virt])
-    try:
-        virt.destroy()
-    except OSError:
-        if virt.path.exists():
-            raise
+    destroy(virt)
 
 
 def _missing() -> list[str]:
@@ -126,6 +132,15 @@ def _advice(missing: list[str]) -> str:
     options = " ".join(f"--cap-add {name}" for name in missing)
     lacking = " and ".join(f"CAP_{name}" for name in missing)
     return f"root lacks {lacking} here, as in a container: start the container with {options} (see doc/testing.md)"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Remove the captures that earlier runs have saved for the test."""
+    directory = _directory(item.config)
+    if "virtfs_mount" in getattr(item, "fixturenames", ()) and directory.is_dir():
+        from virtfs.testing.captures import remove
+
+        remove(item.nodeid, directory, before=item.config.stash[_BEGUN])
 
 
 @pytest.hookimpl(wrapper=True)

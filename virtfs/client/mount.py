@@ -291,6 +291,9 @@ class Mount(Folder):
     def bridge(self, name: str, **verbs: Unpack[BridgeVerbs]) -> Bridge:
         """Create a bridge unless it exists, apply verbs to it, and return it; idempotent.
 
+        name: "bridge" and a number, unless a bridge of the host is adopted.
+        OSError: ENXIO, an interface in `add` does not exist, or its tap is in another network namespace than the mount.
+
         >>> net.bridge("bridge0", up=True, add=[net[3], net[4]]).members
         ['tap3', 'tap4']
         """

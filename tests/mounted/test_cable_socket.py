@@ -298,6 +298,33 @@ def test_listening(virt: Virt, folder: Path) -> None:
     assert not path.exists()
 
 
+def test_the_path_follows_the_rights_of_the_interface(virt: Virt, folder: Path) -> None:
+    """A cable that a second user cannot reach yet is opened with `mode`, and no other file is."""
+    path, kept = folder / "own", folder / "kept"
+
+    def rights(of: Path) -> tuple[int, int, int]:
+        status = of.stat()
+        return status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
+
+    virt.mount.ctl(f"cable {virt.unit} unix-listen:{path}")
+    assert rights(path) == (0, 0, 0o600)
+    virt.set("mode 666")
+    assert rights(path) == (0, 0, 0o666)
+    virt.set("owner 1000 group 1001")
+    assert rights(path) == (1000, 1001, 0o666)
+    with fails(errno.EINVAL):
+        virt.set("mode 640 netns /nowhere/at/all")
+    assert rights(path) == (1000, 1001, 0o666)
+    path.rename(kept)
+    path.write_text("precious")
+    virt.set("mode 600")
+    assert stat.S_IMODE(path.stat().st_mode) & 0o044, "another program's file"
+    path.unlink()
+    virt.set("mode 640")
+    virt.mount.ctl(f"destroy {virt.unit}")
+    kept.unlink()
+
+
 def test_a_path_that_is_taken_is_left_alone(virts: Virts, folder: Path) -> None:
     virt, other = virts(), virts()
     path = folder / "own"

@@ -147,7 +147,7 @@ class Daemon:
             self.cables,
             self.follower,
             VirtChecks(limits, accounts),
-            VirtVerbs(kernel, self.follower, fifos, accounts, self.events),
+            VirtVerbs(kernel, self.follower, fifos, self.cables.sockets, accounts, self.events),
             self.state,
             self.reports,
             self.errors,

@@ -41,6 +41,7 @@ class Plugged:
         self.interface = interface
         self.name = name
         self.impairments = impairments
+        self.own = own
         self.cable = SocketCable(interface.wire, name, own, room, self)
         self.removing = trio.Lock()
         self._events = events
@@ -132,7 +133,7 @@ class SocketCables:
     async def _own_socket(self, interface: Interface, name: SocketName) -> OwnSocket | None:
         """Return the bound socket of a cable that listens or exchanges datagrams, else None."""
         virt = interface.virt
-        path, rights = name.own_path(virt.unit), Rights(virt.owner, virt.group, virt.mode)
+        path, rights = name.own_path(virt.unit), _rights(interface)
         if name.kind == "dgram":
             make = partial(sockets.bind_datagrams, path, rights)
         elif name.listens:
@@ -156,6 +157,24 @@ class SocketCables:
                 raise VirtError(errno.ETIMEDOUT, f"creating the socket {name} took more than {PATIENCE} s") from None
             raise
 
+    async def set_rights(self, interface: Interface) -> None:
+        """Give the path of the interface's own socket, if there is one, the owner, group and mode of `frame`.
+
+        A failure is only logged, because another program may have removed the path.
+        """
+        plugged = self.at(interface)
+        if plugged is None or plugged.own is None:
+            return
+        try:
+            with trio.fail_after(PATIENCE):
+                await in_thread(plugged.own.set_rights, _rights(interface), abandon=True)
+        except (OSError, trio.TooSlowError) as failure:
+            log.warning(
+                "%s: %s",
+                interface.virt.name,
+                str(failure) or f"changing the mode of {plugged.name} took over {PATIENCE} s",
+            )
+
     async def unplug(self, plugged: Plugged) -> None:
         """Remove a cable."""
         # Two tasks may remove the cable at the same time. The second waits for the first.
@@ -163,3 +182,8 @@ class SocketCables:
             if plugged in self._all:
                 await plugged.cable.stop()
                 self._all.remove(plugged)
+
+
+def _rights(interface: Interface) -> Rights:
+    virt = interface.virt
+    return Rights(virt.owner, virt.group, virt.mode)

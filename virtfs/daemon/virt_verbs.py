@@ -24,6 +24,7 @@ from virtfs.daemon.follow import Follower
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.netns_verb import move
+from virtfs.daemon.socket_cables import SocketCables
 from virtfs.daemon.userdb import Accounts
 from virtfs.files.events import Events
 from virtfs.forward.recorder import Mark
@@ -59,10 +60,19 @@ class _Before:
 class VirtVerbs:
     """The effects of the verbs on an interface. EFFECTS maps each verb to its effect."""
 
-    def __init__(self, kernel: Kernel, follower: Follower, fifos: Fifos, accounts: Accounts, events: Events) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        follower: Follower,
+        fifos: Fifos,
+        sockets: SocketCables,
+        accounts: Accounts,
+        events: Events,
+    ) -> None:
         self._kernel = kernel
         self._follower = follower
         self._fifos = fifos
+        self._sockets = sockets
         self._accounts = accounts
         self._events = events
 
@@ -139,7 +149,12 @@ class VirtVerbs:
         """Give a new interface to the user who opened `clone`, and to the user's group."""
         interface.virt.set(owner=user.uid, group=user.gid)
         await self._accounts.learn([user.uid], [user.gid])
+        await self._set_rights(interface)
+
+    async def _set_rights(self, interface: Interface) -> None:
+        """Give all that programs open for this interface outside the mount the rights of `frame`."""
         self._fifos.set_rights(interface)
+        await self._sockets.set_rights(interface)
 
     # The effects
 
@@ -149,7 +164,7 @@ class VirtVerbs:
 
     async def _owner(self, interface: Interface, name: str) -> None:
         interface.virt.set(owner=await self._accounts.user_id(name))
-        self._fifos.set_rights(interface)
+        await self._set_rights(interface)
 
     async def _group(self, interface: Interface, name: str) -> None:
         """Set the group. If the mode is a default, replace it with the default for the new group.
@@ -159,11 +174,11 @@ class VirtVerbs:
         virt, gid = interface.virt, await self._accounts.group_id(name)
         modes = {MODE_NEW: MODE_GROUP} if gid else {MODE_GROUP: MODE_NEW}
         virt.set(group=gid, mode=modes.get(virt.mode, virt.mode))
-        self._fifos.set_rights(interface)
+        await self._set_rights(interface)
 
     async def _mode(self, interface: Interface, mode: int) -> None:
         interface.virt.set(mode=mode)
-        self._fifos.set_rights(interface)
+        await self._set_rights(interface)
 
     async def _set_link(self, interface: Interface, value: Any, *, name: str) -> None:
         """Set a property of the host's end. name: the parameter of Links.set() for this property."""

@@ -46,6 +46,15 @@ class OwnSocket:
         self.path = path
         self._identity = _identity(path) if path else None
 
+    def set_rights(self, rights: Rights) -> None:
+        """Set the owner, the group and the mode of the path.
+
+        VirtError: ENOENT, the path is gone; EEXIST, another file has replaced it; errors of chmod(2) and chown(2).
+        """
+        if self._identity is not None:
+            with _explained(f"cannot change the mode of the socket {self.path}"):
+                _set_rights(self.path, rights, self._identity)
+
     def close(self) -> None:
         """Close the socket, and remove its path unless another file has replaced it."""
         if self._identity is not None:
@@ -192,7 +201,7 @@ def _bound(kind: int, path: str, rights: Rights) -> OwnSocket:
                 made.bind(path)
             own = OwnSocket(made, path)
             try:
-                _set_rights(path, rights)
+                own.set_rights(rights)
             except BaseException:
                 own.close()
                 raise
@@ -217,15 +226,17 @@ def _remove_dead(path: str) -> None:
     os.unlink(path)
 
 
-def _set_rights(path: str, rights: Rights) -> None:
-    """Set the owner, the group and the mode of a path that this process has just bound.
+def _set_rights(path: str, rights: Rights, identity: tuple[int, int]) -> None:
+    """Set the owner, the group and the mode of the path of a socket that this process has bound.
 
-    The path is opened first, because another user who owns the directory could replace the path with a link. If this
-    process is not root, the socket keeps its owner and group.
+    The path is opened first, because another user who owns the directory could replace it. No other file can have the
+    identity, because the bound socket keeps the inode of its path in use (net/unix/af_unix.c). If this process is not
+    root, the socket keeps its owner and group.
     """
     fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        status = os.fstat(fd)
+        if (status.st_dev, status.st_ino) != identity:
             raise VirtError(errno.EEXIST, f"{quoted(path)} has been replaced")
         os.chmod(f"/proc/self/fd/{fd}", rights.mode)
         try:

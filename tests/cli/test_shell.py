@@ -170,13 +170,20 @@ def test_ctrl_c_and_ctrl_z_are_the_commands(who: list[str]) -> None:
             "exec unshare --user --map-user=1000 --keep-caps -- sh -c '"
             "echo 0 >/proc/sys/user/max_user_namespaces;"
             "exec setpriv --inh-caps=-all --ambient-caps=-all $virtfs shell true'",
-            "cannot create namespaces: as root, run `sysctl user.max_user_namespaces=",
+            "cannot create namespaces: unshare failed: No space left on device: as root, run `sysctl user.max_",
+        ),
+        (
+            "exec unshare --user --map-user=1000 --keep-caps -- sh -c '"
+            "echo 0 >/proc/sys/user/max_net_namespaces;"
+            "exec setpriv --inh-caps=-all --ambient-caps=-all $virtfs shell true'",
+            ": as root, run `sysctl user.max_net_namespaces=15000`",
         ),
     ],
 )
 def test_a_system_that_forbids_it_is_told_what_to_change(tmp_path: Path, change: str, sentence: str) -> None:
     done = script(f"{change}; {' '.join(USER)} $virtfs shell true", str(tmp_path / "node"))
     assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert done.returncode == 1
 
 
@@ -360,3 +367,11 @@ def test_its_ids_are_those_of_subuid(ids: str, before: str, maps: tuple[str, ...
     printed = shell_script(as_user(ids, before), "cat /proc/self/uid_map /proc/self/gid_map; id -u; id -g")
     assert [f"{first} {count}" for first, _, count in map(str.split, printed[:-2])] == list(maps)
     assert printed[-2:] == ["0", "0"]
+
+
+def test_a_shell_in_a_shell_says_where_the_interfaces_are() -> None:
+    """A command is quiet, because its caller means it."""
+    shell = " ".join(VIRTFS)
+    done = run([*SHELL, "sh", "-c", f"echo $VIRTFS; SHELL=/bin/true {shell} shell; {shell} shell true"])
+    there = done.stdout.strip()
+    assert done.stderr == f"virtfs: you are inside the virtfs shell at {there}; exit leads back to its interfaces\n"

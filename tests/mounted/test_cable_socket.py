@@ -298,6 +298,16 @@ def test_listening(virt: Virt, folder: Path) -> None:
     assert not path.exists()
 
 
+def test_a_third_end_of_a_wire_is_told_that_it_may_be_taken(virts: Virts, folder: Path) -> None:
+    one, two, three = virts(), virts(), virts()
+    one.mount.ctl(f"cable {one.unit} unix-listen:{folder}/own\ncable {two.unit} unix:{folder}/own")
+    connected(two)
+    three.mount.ctl(f"cable {three.unit} unix:{folder}/own")
+    until(lambda: "it may have another peer" in str(state(three)["error"]), "the error says so")
+    connected(two)
+    one.mount.ctl(f"destroy {one.unit}")
+
+
 def test_the_path_follows_the_rights_of_the_interface(virt: Virt, folder: Path) -> None:
     """A cable that a second user cannot reach yet is opened with `mode`, and no other file is."""
     path, kept = folder / "own", folder / "kept"

@@ -19,10 +19,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import IO
 
 import virtfs
 from virtfs.cli.shell_net import check_passt, start_passt
 from virtfs.cli.signals import unless_ignored
+from virtfs.cli.surroundings import complain
 from virtfs.cli.usermap import map_users
 from virtfs.core.errors import VirtError
 from virtfs.host.textfiles import read_text
@@ -35,6 +37,7 @@ sys.path.append(sys.argv[1])
 from virtfs.cli.shell_init import main
 sys.exit(main(sys.argv[2:]))
 """
+MARK = "from virtfs.cli.shell_init import main"  # tells process 1 of a `virtfs shell` from other processes
 # This program runs in a new user namespace. It waits until the ids are mapped, and then executes a command. As root of
 # the namespace, the command keeps all capabilities. With an unmapped uid, execve(2) would drop them (capabilities(7)).
 _WAIT = """\
@@ -53,6 +56,8 @@ _SYSCTLS = (
     ("user.max_user_namespaces", "0", "15000"),
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
 )
+# Sysctls that forbid the other namespaces, also to root, if they are 0 (namespaces(7)).
+_LIMITS = tuple(f"user.max_{kind}_namespaces" for kind in ("mnt", "net", "pid"))
 
 
 def shell(command: list[str], stay: bool = False, net: bool = False) -> int:
@@ -67,6 +72,9 @@ def shell(command: list[str], stay: bool = False, net: bool = False) -> int:
     check_devices()
     if net:
         check_passt()
+    if not command and MARK.encode() in Path("/proc/1/cmdline").read_bytes():
+        there = os.environ.get("VIRTFS", "another directory")
+        complain("virtfs", f"you are inside the virtfs shell at {there}; exit leads back to its interfaces")
     command = command or [os.environ.get("SHELL") or "/bin/sh"]
     if "/" in command[0]:  # relative to the working directory of the caller, which may not be that of the command
         command = [os.path.abspath(command[0]), *command[1:]]
@@ -97,6 +105,7 @@ def _run(directory: str, command: list[str], stay: bool, net: bool) -> int:
     entered, entering = os.pipe()
     # End of file on this pipe tells process 1 that this process has died.
     lifeline, holding = os.pipe()
+    errors = os.dup(2)  # for process 1; unshare(1) writes its own errors to `said`
     outer, inner = socket.socketpair()  # through this pair, process 1 sends the socket that passt is to serve
     package = os.path.dirname(os.path.dirname(os.path.abspath(virtfs.__file__)))
     names = "" if os.geteuid() else "names"
@@ -113,6 +122,7 @@ def _run(directory: str, command: list[str], stay: bool, net: bool) -> int:
         "stay" if stay else "",
         str(entering),
         str(lifeline),
+        str(errors),
         str(inner.fileno()) if net else "",
         *command,
     ]
@@ -128,35 +138,39 @@ def _run(directory: str, command: list[str], stay: bool, net: bool) -> int:
         signal.signal(ours, end)
     # Process 1 inherits this mask, so it starts with these signals blocked. It unblocks them for the command.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGQUIT])
-    try:
-        process = _start(outside, [entering, lifeline, *([inner.fileno()] if net else [])])
-    except FileNotFoundError:
-        raise VirtError(errno.ENOSYS, "there is no unshare(1): install util-linux") from None
-    os.close(entering)
-    os.close(lifeline)
-    inner.close()
-    with open(entered, "rb") as pipe:
-        begun = pipe.read(1) != b""
-    if net:
-        start_passt(outer)
-    status = process.wait()
-    if not begun:
-        raise VirtError(errno.EPERM, f"cannot create namespaces: {_advice()}")
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+        try:
+            process = _start(outside, [entering, lifeline, errors, *([inner.fileno()] if net else [])], said)
+        except FileNotFoundError:
+            raise VirtError(errno.ENOSYS, "there is no unshare(1): install util-linux") from None
+        for descriptor in (entering, lifeline, errors):
+            os.close(descriptor)
+        inner.close()
+        with open(entered, "rb") as pipe:
+            begun = pipe.read(1) != b""
+        if net:
+            start_passt(outer)
+        status = process.wait()
+        if not begun:
+            said.seek(0)
+            reason = said.read().strip().rpartition("\n")[2].removeprefix("unshare: ") or "unshare(1) failed"
+            raise VirtError(errno.EPERM, f"cannot create namespaces: {reason}: {_advice()}")
     return status if status >= 0 else 128 - status
 
 
-def _start(command: list[str], descriptors: list[int]) -> subprocess.Popen[bytes]:
+def _start(command: list[str], descriptors: list[int], errors: IO[str]) -> subprocess.Popen[bytes]:
     """Start a command. If the caller is not root, the command runs as root of a new user namespace.
 
     If the system forbids user namespaces, the returned process fails without running the command.
+    errors: the file that becomes standard error of the command.
     """
     if not os.geteuid():
-        return subprocess.Popen(command, pass_fds=descriptors)
+        return subprocess.Popen(command, pass_fds=descriptors, stderr=errors)
     entered, entering = os.pipe()
     waiting, mapped = os.pipe()
     wait = ["unshare", "--user", "--", sys.executable, "-I", "-S", "-c", _WAIT, str(entering), str(waiting)]
     try:
-        process = subprocess.Popen([*wait, *command], pass_fds=[entering, waiting, *descriptors])
+        process = subprocess.Popen([*wait, *command], pass_fds=[entering, waiting, *descriptors], stderr=errors)
     finally:
         os.close(entering)
         os.close(waiting)
@@ -175,6 +189,7 @@ def _advice() -> str:
         for name, forbidding, allowing in _SYSCTLS
         if _sysctl(name) == forbidding and os.geteuid()
     ]
+    changes += [f"`sysctl {name}=15000`" for name in _LIMITS if _sysctl(name) == "0"]
     if changes:
         return "as root, run " + " and ".join(changes)
     return "a container needs --cap-add SYS_ADMIN and --security-opt seccomp=unconfined"

@@ -41,10 +41,13 @@ def main(arguments: list[str]) -> int:
     - "stay" to keep the working directory, or "" to make it DIR
     - the number of a descriptor: this process writes a byte to it once the namespaces exist
     - the number of the descriptor of a pipe: end of file on it means that `virtfs shell` has died
+    - the number of a descriptor that becomes standard error
     - the number of the socket whose other end start_passt() reads (shell_net.py), "" without --net
     - the command, as one or more words
     """
-    directory, names, stay, entering, lifeline, net, *command = arguments
+    directory, names, stay, entering, lifeline, errors, net, *command = arguments
+    os.dup2(int(errors), 2)
+    os.close(int(errors))
     os.write(int(entering), b"\n")
     os.close(int(entering))
     os.set_inheritable(int(lifeline), False)

@@ -12,13 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from virtfs.cli.shell import MARK
 from virtfs.cli.shell_init import with_sbin
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import quoted
 from virtfs.fuse.mounttable import parse
 
-# The text of the program of process 1 (shell.py) that tells it from other processes.
-MARK = "from virtfs.cli.shell_init import main"
 # This program runs in the namespaces. nsenter(1) has changed the working directory to the root, and this process blocks
 # signals that the command must get.
 _INSIDE = """\

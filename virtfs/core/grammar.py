@@ -17,7 +17,7 @@ from virtfs.core.arguments import Argument, take_impairments
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName, Unit
 from virtfs.core.line_words import BLANKS, LINE_MAX, Words, too_long
-from virtfs.core.quantities import parse_bridge_name, parse_unit_name
+from virtfs.core.quantities import parse_bridge_name, parse_unit_name, splits_unit
 from virtfs.core.quoting import quoted, word
 from virtfs.core.socketname import FORMS as SOCKETS
 from virtfs.core.socketname import SocketName, names_socket, parse_socket
@@ -246,7 +246,8 @@ def _parse_cable(form: Form, target: Unit | BridgeName | None, words: Words) -> 
     actions: tuple[Action, ...] = ()
     if form.kind == "cable" and words.peek() is not None:
         actions = (Action("impair", (_take_words(impair, take_impairments, words),)),)
-    words.expect_end(form.usage)
+    if (word := words.take()) is not None:
+        raise VirtError(EINVAL, f"{quoted(word)} is one word too many{_hint(word, words) or f': {form.usage}'}")
     return Command(form.kind, target, actions, peer)
 
 
@@ -324,7 +325,8 @@ def _parse_actions(words: Words, noun: Noun, *, makes: bool = False, named: bool
         verb = verbs.find(noun, word)
         if verb is None:
             names = f"{_NAMES}, and " if makes and not named and not actions else ""
-            raise VirtError(EINVAL, f"unknown verb {quoted(word)}: {names}the file help lists the verbs")
+            why = _hint(word, words) or f": {names}the file help lists the verbs"
+            raise VirtError(EINVAL, f"unknown verb {quoted(word)}{why}")
         if len(actions) == VERBS_MAX:
             raise VirtError(
                 E2BIG, f"{quoted(word)} is one verb too many: a line may have at most {VERBS_MAX} verbs, so split it"
@@ -346,6 +348,15 @@ def _parse_actions(words: Words, noun: Noun, *, makes: bool = False, named: bool
             )
         yield
     return tuple(actions)
+
+
+def _hint(word: str, words: Words) -> str:
+    """Return the end of an error message for a taken word that is no verb: what the user probably meant, or ""."""
+    if splits_unit(words.before(), word):
+        return f": write {quoted(words.before() + word)}, without a blank"
+    if (word, VIRT) in _FORM_OF_WORD:
+        return f": {word} begins a line of the mount's ctl"
+    return ""
 
 
 def _parse_arguments(verb: Verb, words: Words) -> list[object]:

@@ -47,6 +47,10 @@ class Words:
             self._next += 1
         return word
 
+    def before(self) -> str:
+        """Return the word before the one that was taken last; "" if there is none."""
+        return self._words[self._next - 2] if self._next > 1 else ""
+
     def rest(self) -> list[str]:
         """Return at most WORDS_MAX of the remaining words, without taking them.
 

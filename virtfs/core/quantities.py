@@ -150,6 +150,12 @@ _TIMES = {"": 1000} | {
 }
 
 
+def splits_unit(number: str, unit: str) -> bool:
+    """Return whether two words are one quantity with a blank in it, such as 20 ms, 10 mbit, 1 % or 4 M."""
+    whole = _MEASURE.fullmatch(number + unit)
+    return whole is not None and whole[1] == number and unit.lower() in {*_TIMES, *_RATES, "%", "k", "m", "g"}
+
+
 def parse_time(text: str) -> int:
     """Parse a time as tc does, and return nanoseconds.
 

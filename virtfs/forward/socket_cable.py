@@ -206,7 +206,7 @@ class SocketCable:
             reason = reason or why
             scope.cancel()
 
-        wire = self.wire
+        wire, before = self.wire, self.ways[1].counters.frames
         try:
             sockets.prepare(connected)
             self.peer = sockets.peer_of(connected)
@@ -237,10 +237,20 @@ class SocketCable:
         finally:
             if self._own is None or connected is not self._own.socket:
                 connected.close()
+            if reason is not None and self._turned_away(reason, before):
+                reason = VirtError(reason.errno, f"{reason.strerror} without a frame; it may have another peer")
             self.error = reason
             self._idle()
             self._told.disconnected(reason)
         return reason or VirtError(errno.ECANCELED, "the cable has been removed")
+
+    def _turned_away(self, reason: VirtError, before: int) -> bool:
+        """Return whether the peer has closed a connection on which no frame arrived, as _turn_away() does.
+
+        before: the number of frames that had arrived before this connection.
+        """
+        closed = reason.errno in (errno.EPIPE, errno.ECONNRESET)
+        return closed and self._own is None and self.ways[1].counters.frames == before
 
     def _idle(self) -> None:
         self.state, self.peer = "listening" if self.name.listens else "connecting", ""

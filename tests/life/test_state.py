@@ -232,7 +232,7 @@ def test_the_namespace_of_a_process_is_lost(lasting: LastingOnes, elsewhere: Pla
     file = same(mount)
     mount.kill()
     mount.again(OPTION)
-    assert same(mount) == file.replace("inet 10.0.3.1/24 up netns", "inet 10.0.3.1/24 netns")
+    assert same(mount) == file
     assert (mount.read("virt3/up"), mount.read("virt3/description")) == ("0", "far")
     with fails(errno.ENXIO):
         mount.process().open("virt3/frame", os.O_RDONLY)

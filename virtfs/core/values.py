@@ -73,8 +73,9 @@ def verbs_of(virt: Virt, owner: str, group: str, *, makes: bool = False) -> list
     of its line, and the verbs that apply in the new namespace are on the next line.
     Settings with default values are left out. The MAC addresses are always included, because a new interface gets
     random ones. There may be several lines, because `description` and `filter` each take the rest of a line.
+    If the tap has vanished, the lines have its settings before that (Virt.kept).
     """
-    host = virt.host
+    host = virt.kept
     fresh = Virt(virt.unit, virt.address, host)
     ways: tuple[tuple[Direction, Impairment], ...] = (("in", virt.impairment_in), ("out", virt.impairment_out))
     impaired = tuple((direction, way) for direction, way in ways if way != UNIMPAIRED)

@@ -114,10 +114,28 @@ class HostEnd:
     bridge: str = ""  # name of the bridge that the tap is in, "" if it is in none
     promisc: bool = False
 
+    def or_more(self, now: "HostEnd") -> "HostEnd":
+        """Return `now`, but with everything of this HostEnd that the deletion of the tap would take away.
+
+        Before the kernel reports that a tap is gone, it reports that the tap is down, has left its bridge and has no
+        addresses (net/core/dev.c unregister_netdevice_many_notify).
+        """
+        more = tuple(address for address in now.addresses if address not in self.addresses)
+        fewer = not set(self.addresses) <= set(now.addresses)
+        return replace(
+            now,
+            up=self.up or now.up,
+            bridge=now.bridge or self.bridge,
+            addresses=self.addresses + more if fewer else now.addresses,
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Virt:
     """One interface. The host's end belongs to the kernel; the field `host` mirrors it.
+
+    The field `kept` has the host's end for the lines of ctl. It differs from `host` while a change that the kernel has
+    reported may belong to the deletion of the tap. Once the tap is gone, it has the state before the deletion.
 
     The fields are read directly, and changed by the methods set(), set_host(), move(), lose() and destroy().
     """
@@ -147,8 +165,10 @@ class Virt:
     counters: Counters = field(default_factory=Counters)
     listeners: list[Callable[[], None]] = field(default_factory=list, repr=False)  # called after each change
     version: int = field(default=0, repr=False)  # the number of changes so far
+    kept: HostEnd = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "kept", self.host)
         if self.host.up and self.state is State.DOWN:
             self._replace(state=State.UP)
 
@@ -185,14 +205,19 @@ class Virt:
             raise TypeError(f"not settings: {unknown}")
         self._change(**settings)
 
-    def set_host(self, host: HostEnd) -> None:
-        """Store the host's end as the kernel reports it. ValueError: the interface no longer has a tap."""
+    def set_host(self, host: HostEnd, *, sure: bool = True) -> None:
+        """Store the host's end as the kernel reports it. ValueError: the interface no longer has a tap.
+
+        sure: whether the tap still existed when it had this state. If False, the change may be a part of the tap's
+        deletion, and `kept` keeps what the change takes away.
+        """
+        kept = host if sure else self.kept.or_more(host)
         if host.up == self.host.up:
             if self.lost:
                 raise ValueError(f"{self.name} is {self.state.name}: it has no host's end")
-            self._change(host=host)
+            self._change(host=host, kept=kept)
         else:
-            self._step("up" if host.up else "down", host=host)
+            self._step("up" if host.up else "down", host=host, kept=kept)
 
     def move(self, netns: str) -> None:
         """Record the network namespace that the tap is in now. ValueError: the interface no longer has a tap."""
@@ -229,5 +254,5 @@ class Virt:
 
 
 # The fields that set() does not change.
-_KERNEL = {"unit", "host", "netns", "origin", "state", "counters", "listeners", "version"}
+_KERNEL = {"unit", "host", "kept", "netns", "origin", "state", "counters", "listeners", "version"}
 SETTINGS: Final = frozenset(f.name for f in fields(Virt)) - _KERNEL

@@ -119,12 +119,14 @@ class Follower:
                         self.doubt(interface)
                     interface.reports += 1
                     interface.set_host(link, interface.virt.host.addresses)
+                    self._ask(interface)
                 else:
                     self._others += 1
             case AddressChanged(nsid, index, address, added):
                 if (interface := self._registry.at((nsid, index))) is not None:
                     interface.reports += 1
                     interface.change_address(address, added)
+                    self._ask(interface)
                 else:
                     self._others += 1
             case LinkGone(nsid, index):
@@ -139,6 +141,11 @@ class Follower:
             case Overflow():
                 for interface in self._registry:
                     self.doubt(interface)
+
+    def _ask(self, interface: Interface) -> None:
+        """Schedule a check if a report may be a part of the tap's deletion. The check shows whether the tap exists."""
+        if interface.doubtful:
+            self.doubt(interface)
 
     def _left(self, interface: Interface) -> None:
         """Handle a report that a tap has left its namespace.

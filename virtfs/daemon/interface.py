@@ -75,11 +75,13 @@ class Interface:
     def set_host(self, link: Link, addresses: tuple[IpInterface, ...], bridge: str | None = None) -> None:
         """Apply the state of the host's end that the kernel reports. For a lost interface, do nothing.
 
-        bridge: the name of the tap's bridge, or "" if the tap is in no bridge. None means that the name was not
-        queried. In that case the known name stays if the master is unchanged.
+        bridge: the name of the tap's bridge, or "" if the tap is in no bridge. None means that the state was not
+        queried, but comes from a notification, which may be a part of the tap's deletion. In that case the known name
+        stays if the master is unchanged.
         """
         if self.virt.lost:
             return
+        sure = bridge is not None
         if self.meter is not None and link.traffic is not None:
             self.meter.update(link.traffic)
         before = self.virt.host
@@ -88,17 +90,25 @@ class Interface:
         self.master = link.master
         now = host_end(link, addresses, bridge)
         now = replace(now, dropped=now.dropped - self.found.link.tx_dropped)
-        if now != before:
-            self.virt.set_host(now)
+        if now != before or (sure and self.doubtful):
+            self.virt.set_host(now, sure=sure)
             self._report(before, now)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the kernel has reported changes that may be a part of the tap's deletion. A query shows which."""
+        return not self.virt.lost and self.virt.kept != self.virt.host
 
     def change_address(self, address: IpInterface, added: bool) -> None:
         """Apply a report from the kernel that an address was added to the host's end or removed from it."""
-        host = self.virt.host
-        if added and address not in host.addresses:
-            self.virt.set_host(replace(host, addresses=(*host.addresses, address)))
+        addresses = self.virt.host.addresses
+        if added and address not in addresses:
+            self._set_addresses((*addresses, address))
         elif not added:
-            self.virt.set_host(replace(host, addresses=tuple(a for a in host.addresses if a != address)))
+            self._set_addresses(tuple(a for a in addresses if a != address))
+
+    def _set_addresses(self, addresses: tuple[IpInterface, ...]) -> None:
+        self.virt.set_host(replace(self.virt.host, addresses=addresses), sure=False)
 
     def set_dropped(self, total: int) -> None:
         """Update the number of dropped frames. total: the kernel's count since the tap was made.
@@ -107,7 +117,7 @@ class Interface:
         """
         dropped = total - self.found.link.tx_dropped
         if dropped > self.virt.host.dropped:
-            self.virt.set_host(replace(self.virt.host, dropped=dropped))
+            self.virt.set_host(replace(self.virt.host, dropped=dropped), sure=False)
 
     def _report(self, before: HostEnd, now: HostEnd) -> None:
         name, emit = self.virt.name, self._events.emit

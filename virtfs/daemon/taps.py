@@ -81,9 +81,15 @@ def _attach_in(open_here: OpenTap, name: str, unit: Unit) -> Tap | None:
 
 
 def look(links: Links, tap: TapDevice) -> tuple[Link, tuple[IpInterface, ...], str]:
-    """Query the kernel for the arguments of Interface.set_host: the link, its addresses and the name of its bridge."""
+    """Query the kernel for the arguments of Interface.set_host: the link, its addresses and the name of its bridge.
+
+    VirtError: ENXIO, the tap is gone, or was deleted during the query. The answer never shows a deletion in part: the
+    ioctl behind name() waits for the lock that the kernel holds during a deletion (drivers/net/tun.c __tun_chr_ioctl).
+    """
     link = links.get(tap)
-    return link, links.addresses(tap), "" if link.master is None else bridge_of(tap)
+    addresses, bridge = links.addresses(tap), "" if link.master is None else bridge_of(tap)
+    tap.name()
+    return link, addresses, bridge
 
 
 def host_end(link: Link, addresses: tuple[IpInterface, ...], bridge: str = "") -> HostEnd:

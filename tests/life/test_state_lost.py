@@ -1,0 +1,113 @@
+"""A tap or a bridge that another program deletes: ctl and the state file keep its lines as they were before."""
+
+import errno
+from pathlib import Path
+
+import pytest
+from harness import told
+from harness.lasting import Lasting, LastingOnes
+from harness.process import fails
+from harness.waiting import until
+
+STATE = "/mnt/state"
+OPTION = f"state={STATE}"
+LINE = "create 3 up mtu 1400 inet 10.0.3.1/24 inet 10.0.3.2/24 inet6 fd00:3::1/64 promisc owner 4001"
+
+
+def kept(mount: Lasting) -> str:
+    """Return the state file's text, without the newline at its end."""
+    return mount.root.call(Path.read_text, Path(STATE)).removesuffix("\n")
+
+
+def same(mount: Lasting) -> str:
+    """Assert that the file and ctl have the same text, and return it."""
+    ctl, file = mount.read("ctl"), kept(mount)
+    assert file == ctl
+    return ctl
+
+
+def lost(mount: Lasting, name: str = "virt3") -> None:
+    """Wait until an interface is lost."""
+    until(lambda: mount.read(f"{name}/wait/gone") == "1", f"{name} is lost")
+
+
+def test_the_lines_of_a_deleted_tap_stay(lasting: LastingOnes) -> None:
+    """The kernel reports that the tap is down and loses its bridge and addresses before it reports the deletion."""
+    mount = lasting(OPTION)
+    mount.ip("link add br9 type bridge")
+    mount.ctl(f"{LINE} bridge br9\ncreate 4 up\ncable 3 4")
+    before = same(mount)
+    for _ in range(5):
+        mount.ip("link del tap3")
+        lost(mount)
+        assert same(mount) == before
+        assert (mount.read("virt3/up"), mount.read("virt3/tap/carrier")) == ("0", "0")
+        mount.end()
+        mount.again(OPTION)
+        assert same(mount) == before
+        assert told.link(mount, "tap3")["master"] == "br9"
+        assert {"10.0.3.1/24", "10.0.3.2/24", "fd00:3::1/64"} <= told.addresses(mount, "tap3")
+    mount.ip("link del br9")
+
+
+def test_the_lines_of_an_ended_namespace_stay(lasting: LastingOnes) -> None:
+    mount = lasting(OPTION)
+    mount.ip("netns add net1")
+    mount.ctl(f"{LINE} netns net1")
+    before = same(mount)
+    mount.ip("netns del net1")
+    lost(mount)
+    assert same(mount) == before
+    mount.end()
+    mount.ip("netns add net1")
+    mount.again(OPTION)
+    assert same(mount) == before
+    assert mount.read("virt3/up") == "1"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("addr del 10.0.3.2/24 dev tap3", " inet 10.0.3.2/24"),
+        ("link set tap3 down", " up"),
+        ("link set tap3 nomaster", " bridge br9"),
+    ],
+)
+def test_a_change_before_the_deletion_counts(lasting: LastingOnes, change: str, said: str) -> None:
+    mount = lasting(OPTION)
+    mount.ip("link add br9 type bridge")
+    mount.ctl(f"{LINE} bridge br9")
+    before = same(mount)
+    mount.ip(change)
+    changed = before.replace(said, "")
+    until(lambda: kept(mount) == changed, f"the file follows: {change}")
+    mount.ip("link del tap3")
+    lost(mount)
+    assert same(mount) == changed
+    mount.ip("link del br9")
+
+
+def test_verbs_that_need_no_tap_still_change_the_lines(lasting: LastingOnes) -> None:
+    mount = lasting(OPTION)
+    mount.ctl("create 3 up inet 10.0.3.1/24")
+    mount.ip("link del tap3")
+    lost(mount)
+    mount.ctl("virt3 description far")
+    assert same(mount).endswith(" inet 10.0.3.1/24 up description far")
+    with fails(errno.ENXIO):
+        mount.ctl("virt3 down")
+    assert " up " in same(mount)
+
+
+def test_the_lines_make_the_interface_again(lasting: LastingOnes) -> None:
+    mount = lasting(OPTION)
+    mount.ctl(f"{LINE} description far")
+    before = same(mount)
+    mount.ip("link del tap3")
+    lost(mount)
+    mount.sh(
+        "cat virt3/ctl >/mnt/virt3.lines; echo destroy 3 >ctl; echo create 3 >ctl; cat /mnt/virt3.lines >virt3/ctl"
+    )
+    assert same(mount) == before
+    assert mount.read("virt3/up") == "1"
+    mount.sh("rm /mnt/virt3.lines")

@@ -194,7 +194,12 @@ def test_a_bridge_that_others_take_away(mount: Mount, virts: Virts, blow: str) -
     for file in ("ctl", "status", "members", "addresses"):
         with fails(errno.ENXIO):
             mount.read(f"bridge/bridge0/{file}")
-    assert "create bridge0" not in mount.read("ctl")
+        assert "bridge0 is lost" in mount.read("last_error")
+    with fails(errno.ENXIO):
+        mount.ctl("ensure bridge0 up")
+    assert "destroy bridge0, then create it again" in mount.read("last_error")
+    assert "create bridge0\n" in mount.read("ctl")
+    assert 'virtfs_bridge_lost{bridge="bridge0",mount="/mnt/virt"} 1.0' in mount.read("metrics")
     virt.set("up")
     mount.ctl("destroy bridge0")
     assert not mount.has("bridge0")

@@ -1,12 +1,13 @@
 """A tap or a bridge that another program deletes: ctl and the state file keep its lines as they were before."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 from harness import told
 from harness.lasting import Lasting, LastingOnes
-from harness.process import fails
+from harness.process import File, fails
 from harness.waiting import until
 
 STATE = "/mnt/state"
@@ -111,3 +112,58 @@ def test_the_lines_make_the_interface_again(lasting: LastingOnes) -> None:
     assert same(mount) == before
     assert mount.read("virt3/up") == "1"
     mount.sh("rm /mnt/virt3.lines")
+
+
+@pytest.mark.parametrize("blow", ["link del bridge5", "link set bridge5 name moved"])
+def test_the_lines_of_a_lost_bridge_stay(lasting: LastingOnes, blow: str) -> None:
+    """So do those of its members, of which the kernel reports that they have left the bridge."""
+    mount = lasting(OPTION)
+    mount.ip("link add other type veth peer name far")
+    mount.ctl(
+        "create bridge5 up inet 10.5.0.1/24 inet6 fd00:5::1/64 add other maxaddr 7\ncreate 3 up\ncreate 4\ncreate 5"
+    )
+    mount.ctl("virt3 bridge bridge5\nvirt4 bridge bridge5\nvirt5 bridge bridge5\nbridge5 -learn tap3 -learn tap4")
+    before = same(mount)
+    events = mount.root.open("events", os.O_RDONLY)
+    mount.ip(blow)
+    until(lambda: "is lost" in "".join(mount.log), "the bridge is lost")
+    assert "destroy bridge5, then create it again" in "".join(mount.log)
+    assert " lost bridge5\n" in _news(events)
+    first, _, rest = before.partition("\n")
+    assert first == "# made: bridge5"
+    until(lambda: kept(mount) == rest, "the lines stay, and the bridge is no longer one that virtfs has made")
+    assert same(mount) == rest
+    mount.ip("link add br9 type bridge")
+    mount.ctl("virt4 bridge br9\ndestroy 5")
+    after = same(mount)
+    assert "bridge5 -learn tap3" in after
+    assert "tap4 " not in after
+    mount.end()
+    mount.again(OPTION)
+    assert "not replayed" not in same(mount)
+    assert told.link(mount, "tap3")["master"] == "bridge5"
+    assert told.port(mount, "tap3")["learning"] is False
+    assert told.link(mount, "tap4")["master"] == "br9"
+    assert {"10.5.0.1/24", "fd00:5::1/64"} <= told.addresses(mount, "bridge5")
+    assert told.link(mount, "other")["master"] == "bridge5"
+    assert not mount.has("moved")
+    mount.ip("link del br9")
+    mount.ip("link del other")
+
+
+def test_a_bridge_that_virtfs_destroys_is_not_lost(lasting: LastingOnes) -> None:
+    mount = lasting(OPTION)
+    events = mount.root.open("events", os.O_RDONLY)
+    for _ in range(5):
+        mount.ctl("create bridge5 up\ncreate 3 bridge bridge5\ndestroy bridge5\ndestroy 3")
+    assert same(mount) == ""
+    assert " lost " not in _news(events)
+    assert "lost" not in "".join(mount.log)
+
+
+def _news(events: File) -> str:
+    """Return the events so far."""
+    text = ""
+    while events.poll():
+        text += events.read().decode()
+    return text

@@ -33,7 +33,7 @@ class Meaning(NamedTuple):
 EVENTS: Final[dict[Event, Meaning]] = {
     "create": Meaning("an interface or a bridge was created"),
     "destroy": Meaning("an interface or a bridge was destroyed"),
-    "lost": Meaning("the tap vanished: another program deleted it"),
+    "lost": Meaning("the tap or the bridge vanished: another program deleted it, or renamed the bridge"),
     "up": Meaning("the host's end was set up"),
     "down": Meaning("the host's end was set down"),
     "mtu": Meaning("the MTU changed", ("mtu",)),

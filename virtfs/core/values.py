@@ -65,12 +65,13 @@ def counters(virt: Virt) -> Iterator[tuple[str, int]]:
         yield name, counter(virt, name)
 
 
-def verbs_of(virt: Virt, owner: str, group: str, *, makes: bool = False) -> list[tuple[Action, ...]]:
+def verbs_of(virt: Virt, owner: str, group: str, *, makes: bool = False, bridge: str = "") -> list[tuple[Action, ...]]:
     """Return the lines of verbs that turn a new interface of the same unit into `virt`.
 
     owner, group: names or numbers, as arguments of the verbs `owner` and `group`.
     makes: whether the caller will put the first line after `create`. Otherwise `netns` must be the last verb
     of its line, and the verbs that apply in the new namespace are on the next line.
+    bridge: the lost bridge that the tap was in, or "".
     Settings with default values are left out. The MAC addresses are always included, because a new interface gets
     random ones. There may be several lines, because `description` and `filter` each take the rest of a line.
     If the tap has vanished, the lines have its settings before that (Virt.kept).
@@ -103,7 +104,7 @@ def verbs_of(virt: Virt, owner: str, group: str, *, makes: bool = False) -> list
         (bool(virt.netns), Action("netns", (virt.netns,))),
     ]
     last: list[tuple[bool, Action]] = [
-        (bool(host.bridge), Action("bridge", (host.bridge,))),
+        (bool(bridge or host.bridge), Action("bridge", (bridge or host.bridge,))),
         (bool(virt.description), Action("description", (virt.description,))),
     ]
     filtered = [(bool(virt.filter), Action("filter", (virt.filter,)))]

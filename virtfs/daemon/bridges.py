@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import trio
 
@@ -28,6 +29,7 @@ from virtfs.daemon.bridge_verbs import (
     suppress_gone,
 )
 from virtfs.daemon.changes import Changes
+from virtfs.daemon.interface import Interface
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.registry import Registry
 from virtfs.files.bridges import RunBridge, bridge_directory
@@ -55,6 +57,8 @@ class _Managed:
     found: the state of the bridge before virtfs attached to it, or None if virtfs made it.
     settings: the port settings that no verb sets, keyed by member name, as they were when virtfs attached.
     adoptions: the addresses and routes that the bridge has adopted from members.
+    taps: the indices of the members that were taps of the mount when the bridge was lost.
+    leaving: whether virtfs is releasing the bridge.
     """
 
     bridge: Bridge
@@ -62,6 +66,8 @@ class _Managed:
     found: BridgeState | None
     settings: dict[str, Settings]
     adoptions: Adoptions
+    taps: frozenset[int] = frozenset()
+    leaving: bool = False
 
 
 class Bridges:
@@ -83,6 +89,7 @@ class Bridges:
         self._changes = changes
         self._report = report
         self._all: dict[BridgeName, _Managed] = {}
+        self._lost: dict[BridgeName, _Managed] = {}  # the bridges that another program has deleted or renamed
         # The taps that virtfs is deleting, by interface index. The kernel may still report them as members.
         self._leaving: dict[int, TapDevice] = {}
         self._doubts = 0  # number of refreshes scheduled so far
@@ -101,8 +108,8 @@ class Bridges:
 
     @property
     def made(self) -> list[str]:
-        """The names of the bridges that virtfs made."""
-        return [managed.bridge.name for managed in self._sorted() if managed.found is None]
+        """The names of the bridges that virtfs made and that exist."""
+        return [managed.bridge.name for managed in self._sorted() if managed.found is None and not managed.bridge.lost]
 
     async def run(self, command: Command, run: RunBridge, made: frozenset[str] = frozenset()) -> None:
         """Carry out a line of the mount's ctl whose target is a bridge.
@@ -139,12 +146,16 @@ class Bridges:
         if command.kind not in ("create", "ensure"):
             self._get(name)
         if command.kind != "destroy":
+            if managed is not None and managed.bridge.lost:
+                raise _vanished(name)
             ensure = command.kind == "ensure"
             await self._kernel.call(self._check, name, managed, command.actions, taps, ensure)
 
     async def check_change(self, bridge: Bridge, actions: tuple[Action, ...], user: User) -> None:
         """Raise the error that change() would raise for a line, as far as it can be predicted."""
         managed, taps = self._allowed(bridge, user), self._registry.taps()
+        if bridge.lost:
+            raise _vanished(bridge.name)
         await self._kernel.call(self._check, bridge.name, managed, actions, taps, False)
 
     def _allowed(self, bridge: Bridge, user: User) -> _Managed:
@@ -167,6 +178,8 @@ class Bridges:
             if left:
                 await self._kernel.call(self._renew, managed, command.actions, made)
             await self._change(managed, command.actions, command.kind == "ensure")
+            if managed.bridge.lost:
+                raise _vanished(name)
         except BaseException:
             if not left:
                 await self._kernel.call(self._let_go, managed)
@@ -178,9 +191,14 @@ class Bridges:
 
     async def _change(self, managed: _Managed, actions: tuple[Action, ...], ensure: bool) -> None:
         try:
-            await self._kernel.call(self._carry_out, managed, actions, self._registry.taps(), ensure)
-        finally:
-            await self._look_after(managed)
+            try:
+                await self._kernel.call(self._carry_out, managed, actions, self._registry.taps(), ensure)
+            finally:
+                await self._look_after(managed)
+        except VirtError as refusal:
+            if managed.bridge.lost:
+                raise _vanished(managed.bridge.name) from refusal
+            raise
 
     async def _look_after(self, managed: _Managed) -> None:
         """Refresh a bridge after a change. If this fails, the change stays, and `follow` tries again later."""
@@ -191,9 +209,15 @@ class Bridges:
             self._doubt()
 
     async def _destroy(self, managed: _Managed) -> None:
-        await self._kernel.call(self._let_go, managed)
+        managed.leaving = True
+        try:
+            await self._kernel.call(self._let_go, managed)
+        except BaseException:
+            managed.leaving = False
+            raise
         managed.bridge.lost = True
         del self._all[managed.bridge.name]
+        self._lost.pop(managed.bridge.name, None)
         self.directory.remove(managed.bridge.name)
         self._events.emit("destroy", managed.bridge.name)
 
@@ -224,14 +248,43 @@ class Bridges:
         for index in deleted:
             self._leaving.pop(index, None)
         if bridge is not None and bridge.lost:
-            raise VirtError(errno.ENXIO, f"{bridge.name} is gone")
+            known = self._all.get(bridge.name)
+            there = known is not None and known.bridge is bridge
+            raise _vanished(bridge.name) if there else VirtError(errno.ENXIO, f"{bridge.name} is gone")
 
     async def _look(self, managed: _Managed) -> None:
-        """Query the kernel for the state of a bridge."""
+        """Query the kernel for the state of a bridge. If it is gone, keep the last state, for the lines of ctl."""
         state = await self._kernel.call(self._state, managed)
-        managed.bridge.lost = state is None
-        if state is not None:
+        if state is None:
+            self._lose(managed)
+        else:
+            managed.bridge.lost = False
+            self._lost.pop(managed.bridge.name, None)
             managed.bridge.state = self._without_leaving(state)
+
+    def _lose(self, managed: _Managed) -> None:
+        """Record that a bridge has vanished, unless virtfs itself is deleting it."""
+        bridge, name_of = managed.bridge, self._registry.name_in_lines
+        if bridge.lost or managed.leaving:
+            return
+        bridge.lost = True
+        if self._all.get(bridge.name) is managed:
+            managed.taps = frozenset(m.index for m in bridge.state.members if name_of(m.index) is not None)
+            self._lost[bridge.name] = managed
+            log.warning("%s", _vanished(bridge.name).strerror)
+            self._events.emit("lost", bridge.name)
+
+    def lost_bridge_of(self, interface: Interface) -> str:
+        """Return the name of the lost bridge that an interface was in, or "" if there is none.
+
+        The result is "" too if the interface has joined another bridge since.
+        """
+        nsid, index = interface.place
+        for name, managed in self._lost.items():
+            member = nsid is None and index in managed.taps
+            if member and (not interface.virt.kept.bridge or interface.master == managed.index):
+                return name
+        return ""
 
     def leave(self, index: int, tap: TapDevice) -> None:
         """Stop listing a tap as a member of its bridge, because virtfs is about to delete the tap.
@@ -328,10 +381,21 @@ class Bridges:
             yield from lines.after(name, *parts)
 
     def _divided(self) -> Iterator[tuple[BridgeName, tuple[BridgeState, frozenset[str]]]]:
-        taps = self._registry.name_in_lines
         for managed in self._sorted():
-            if not managed.bridge.lost:
-                yield managed.bridge.name, lines.divided(_described(managed), taps, self._kernel.mark)
+            name_of = partial(self._name_in_lost, managed) if managed.bridge.lost else self._registry.name_in_lines
+            yield managed.bridge.name, lines.divided(_described(managed), name_of, self._kernel.mark)
+
+    def _name_in_lost(self, managed: _Managed, index: int) -> str | None:
+        """Return the name that the lines of a lost bridge use for a member, as Registry.name_in_lines does.
+
+        It is "" for a tap of the mount that has been destroyed or has joined another bridge since.
+        """
+        if index not in managed.taps:
+            return None
+        interface = self._registry.at((None, index))
+        if interface is None or self.lost_bridge_of(interface) != managed.bridge.name:
+            return ""
+        return self._registry.name_in_lines(index)
 
     # Blocking functions, for Kernel.call
 
@@ -407,7 +471,11 @@ class Bridges:
         """Query the kernel for the state of a bridge. Return None if the bridge is gone."""
         with Rtnl() as rtnl:
             try:
-                return self._host(rtnl, managed).look()
+                state = self._host(rtnl, managed).look()
+                # A deletion that began during the query may show in part. The kernel holds a lock during the whole
+                # deletion, and this request waits for it (net/core/rtnetlink.c rtnl_getlink).
+                self._host(rtnl, managed).expect()
+                return state
             except VirtError as refusal:
                 if refusal.errno != errno.ENXIO:
                     raise
@@ -426,6 +494,11 @@ class Bridges:
                 return
             give_back(host)
             host.delete()
+
+
+def _vanished(name: BridgeName) -> VirtError:
+    sentence = f"{name} is lost: another program has deleted or renamed it: destroy {name}, then create it again"
+    return VirtError(errno.ENXIO, sentence)
 
 
 def _described(managed: _Managed) -> BridgeState:

@@ -6,6 +6,7 @@ refresh() and count() query the kernel. The other methods return the last known 
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from virtfs.core.bridge import Bridge
 from virtfs.core.counters import Way
 from virtfs.core.grammar import format_command
 from virtfs.core.limits import Limits
@@ -121,6 +122,10 @@ class Reports:
             for line, ways, socket in list(self._cables.described())
         )
         return virts, bridges, cables
+
+    def bridges(self) -> list[Bridge]:
+        """Return all bridges."""
+        return list(self._bridges)
 
     def socket_cables(self) -> list[SocketCable]:
         """Return the cables whose far end is a socket."""

@@ -28,7 +28,7 @@ class _Lines(NamedTuple):
 
     virt: Virt
     version: int
-    names: tuple[str, str]  # of the owner and the group
+    names: tuple[str, str, str]  # of the owner, the group and the lost bridge (Bridges.lost_bridge_of)
     text: str
 
 
@@ -118,7 +118,7 @@ class State:
 
     def _renew(self, virt: Virt) -> "_Lines":
         """Return the lines that recreate an interface. They are kept until the interface or a user's name changes."""
-        names = self._accounts.user_name(virt.owner), self._accounts.group_name(virt.group)
+        names = self._names(virt)
         known = self._made.get(virt.unit)
         if known is None or (known.virt, known.version, known.names) != (virt, virt.version, names):
             text = "".join(f"{line}\n" for line in self._make_lines(virt))
@@ -137,9 +137,15 @@ class State:
 
     def _verbs_of(self, virt: Virt, *, makes: bool = False) -> tuple[list[tuple[Action, ...]], list[Action]]:
         """Return lines of verbs that recreate the state of `virt`, and the actions that no line can express."""
-        user, group = self._accounts.user_name(virt.owner), self._accounts.group_name(virt.group)
-        divided = [writable(actions) for actions in verbs_of(virt, user, group, makes=makes)]
+        user, group, bridge = self._names(virt)
+        divided = [writable(actions) for actions in verbs_of(virt, user, group, makes=makes, bridge=bridge)]
         return [line for line, _ in divided if line], [action for _, others in divided for action in others]
+
+    def _names(self, virt: Virt) -> tuple[str, str, str]:
+        """Return the names in the lines of an interface that can change without the interface: see _Lines."""
+        interface = self._registry.find(virt.unit)
+        bridge = "" if interface is None else self._bridges.lost_bridge_of(interface)
+        return self._accounts.user_name(virt.owner), self._accounts.group_name(virt.group), bridge
 
     async def keep(self) -> bool:
         """Save the state if there is a state file.

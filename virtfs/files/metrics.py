@@ -14,6 +14,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from virtfs.core.bridge import Bridge
 from virtfs.core.counters import CABLE_COUNTERS, Way
 from virtfs.core.memory import Memory
 from virtfs.core.quoting import one_line
@@ -94,6 +95,7 @@ def metrics(
     state: Mapping[str, float] | None = None,
     ways: Iterable[Way] = (),
     sockets: Iterable[SocketCable] = (),
+    bridges: Iterable[Bridge] = (),
 ) -> Iterator[str]:
     """Yield the text in pieces, with one line per metric and interface. Interfaces are in the order of `wires`.
 
@@ -103,10 +105,13 @@ def metrics(
     sockets: the cables whose far end is a socket.
     state: the value of each gauge about the state file, or None if there is no state file.
     ways: both directions of each cable.
+    bridges: the bridges of the mount.
     The label `virt` names the interface, as in virt="virt3". The labels `from` and `to` name the ends of a cable.
     """
     described = ""
-    for metric in _Mount(version, mount, list(wires), memory, state or {}, list(ways), list(sockets)).collect():
+    for metric in _Mount(
+        version, mount, list(wires), memory, state or {}, list(ways), list(sockets), list(bridges)
+    ).collect():
         text = generate_latest(_One(metric)).decode()
         if metric.name == described:  # the metric continues, so leave out the HELP and TYPE lines
             text = text.split("\n", 2)[2]
@@ -141,6 +146,7 @@ class _Mount:
         state: Mapping[str, float],
         ways: list[Way],
         sockets: list[SocketCable],
+        bridges: list[Bridge],
     ) -> None:
         self._version = version
         self._mount = one_line(mount)
@@ -149,6 +155,7 @@ class _Mount:
         self._state = state
         self._ways = ways
         self._sockets = sockets
+        self._bridges = bridges
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics."""
@@ -167,6 +174,10 @@ class _Mount:
                 samples = [([wire.virt.name], value(wire)) for wire in wires]
                 yield self._family(GaugeMetricFamily, name, meaning, ["virt"], samples)
         yield from self._of_sockets()
+        if self._bridges:
+            meaning = "Whether another program has deleted or renamed the bridge, 1 or 0."
+            lost = [([str(bridge.name)], float(bridge.lost)) for bridge in self._bridges]
+            yield self._family(GaugeMetricFamily, "bridge_lost", meaning, ["bridge"], lost)
         for name, number in self._state.items():
             yield self._family(GaugeMetricFamily, f"state_{name}", _STATE[name], [], [([], number)])
         yield from self._of_memory()

@@ -5,6 +5,7 @@ from functools import partial
 from importlib import import_module
 from typing import Protocol
 
+from virtfs.core.bridge import Bridge
 from virtfs.core.counters import Way
 from virtfs.core.errors import VirtError
 from virtfs.core.grammar import help_text
@@ -88,6 +89,9 @@ class Reports(Protocol):
 
     def socket_cables(self) -> list[SocketCable]:
         """Return the cables whose far end is a socket."""
+
+    def bridges(self) -> list[Bridge]:
+        """Return all bridges."""
 
 
 class Errors(Protocol):
@@ -204,6 +208,7 @@ class Tree:
             reports.state_gauges(),
             reports.ways(),
             reports.socket_cables(),
+            reports.bridges(),
         )
 
     def _report(

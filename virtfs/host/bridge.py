@@ -85,6 +85,10 @@ class HostBridge:
         link = self._link()
         return state_of(link, *self.ports(), self.links.addresses(self))
 
+    def expect(self) -> None:
+        """Check that the bridge exists. VirtError: ENXIO, it does not, or another program has renamed it."""
+        self._link()
+
     def ports(self) -> tuple[tuple[Member, ...], tuple[FdbEntry, ...]]:
         """Return the members, sorted by port number, and the address table."""
         try:

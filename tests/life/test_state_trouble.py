@@ -99,6 +99,23 @@ def test_destroy_drops_lines_that_have_failed(lasting: LastingOnes) -> None:
     assert mount.units() == ["virt3"]
 
 
+def test_a_line_that_cannot_be_parsed_goes_as_the_others(lasting: LastingOnes) -> None:
+    text = (
+        "create 3 frobnicate\nvirt4 frobnicate\ncable 5 6 frobnicate\ncreate bridge0 frobnicate\nfrobnicate\ncreate 7\n"
+    )
+    mount = begun(lasting, text)
+    assert gauges(mount)["failed_lines"] == 5
+    for line in ("destroy 3", "create 4", "destroy 6", "create bridge0"):
+        before = gauges(mount)["failed_lines"]
+        mount.ctl(line)
+        assert gauges(mount)["failed_lines"] == before - 1, line
+    with fails(errno.ENXIO):
+        mount.ctl("destroy 3")
+    assert [one["line"] for one in state(mount)["failed_lines"]] == ["frobnicate"]
+    mount.ctl("destroy all")
+    assert state(mount)["failed_lines"] == []
+
+
 def test_destroy_all_leaves_nothing(lasting: LastingOnes) -> None:
     mount = begun(lasting, f"create bridge0 up add nosuch\n{LATE}\nfrobnicate\n")
     mount.ctl("create 3 up persist\ncreate 4 owner 4001\ncable 3 4\ncreate bridge1 up add virt3\ncheck destroy all")

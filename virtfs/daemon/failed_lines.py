@@ -3,6 +3,7 @@
 They stay in the file as comments. The command `retry` and the next mount retry them.
 """
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -10,6 +11,9 @@ from virtfs.core.grammar import Command
 from virtfs.core.quoting import one_line
 
 PREFIX = "# not replayed: "
+
+_NAMES = {"create": 1, "ensure": 1, "cable": 2}  # the number of names that follow the first word of a line
+_UNIT = re.compile("(?:virt)?([0-9]{1,9})")
 
 
 class FailedLine(NamedTuple):
@@ -56,7 +60,7 @@ class FailedLines:
 
         target: the unit of the interface or the name of the bridge.
         """
-        self._all = [one for one in self._all if target not in _targets(one.command)]
+        self._all = [one for one in self._all if target not in _targets(one)]
 
     def clear(self) -> None:
         """Drop all failed lines."""
@@ -64,11 +68,11 @@ class FailedLines:
 
     def about(self, target: object) -> bool:
         """Return whether a failed line is about an interface or a bridge. target: as for supersede()."""
-        return any(target in _targets(one.command) for one in self._all)
+        return any(target in _targets(one) for one in self._all)
 
     def still_made(self) -> list[str]:
         """Return those names in `made` that failed lines are about, as a sorted list."""
-        targets = {target for one in self._all for target in _targets(one.command)}
+        targets = {target for one in self._all for target in _targets(one)}
         return sorted(self.made & {f"tap{target}" if isinstance(target, int) else str(target) for target in targets})
 
     def comments(self) -> Iterator[str]:
@@ -78,10 +82,16 @@ class FailedLines:
             yield f"#     {one_line(one.reason)}"
 
 
-def _targets(command: Command | None) -> tuple[object, ...]:
-    """Return the target and the peer of a command, without those that are None."""
+def _targets(failed: FailedLine) -> tuple[object, ...]:
+    """Return the target and the peer of a line, without those that are None.
+
+    If this version cannot parse the line, use the words at the places of the target and the peer.
+    """
+    command = failed.command
     if command is None:
-        return ()
+        words = failed.line.split()
+        names = words[1 : _NAMES[words[0]] + 1] if words and words[0] in _NAMES else words[:1]
+        return tuple(int(unit[1]) if (unit := _UNIT.fullmatch(name)) else name for name in names)
     return tuple(target for target in (command.target, command.peer) if target is not None)
 
 

@@ -481,7 +481,7 @@ create 03
 frobnicate
 virt4 up
 create 4 mtu 99999999999999999999999
-\x00\xff\xfe\x80 \x07
+\x01\xff\xfe\x80 \x07
 create 5 description \xff\xfe
 create 3 mtu 1400
 create 6 inet 10.0.6.1/24 netns nosuch
@@ -510,7 +510,7 @@ def test_lines_that_say_nothing_are_logged(lasting: LastingOnes) -> None:
     same(mount)
 
 
-@pytest.mark.parametrize("text", [b"", b"\n\n", b"# nothing\n", b"\0" * 5000])
+@pytest.mark.parametrize("text", [b"", b"\n\n", b"# nothing\n"])
 def test_one_with_nothing_in_it(lasting: LastingOnes, text: bytes) -> None:
     mount = lasting()
     mount.end()
@@ -519,6 +519,31 @@ def test_one_with_nothing_in_it(lasting: LastingOnes, text: bytes) -> None:
     assert same(mount) == ""
     mount.ctl("create 3")
     same(mount)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"# file systems\n/dev/sda1 / ext4 defaults 0 1\n", 'line 2: "/dev/sda1 / ext4 defaults 0 1"'),
+        (b"127.0.0.1 localhost\n::1 localhost\n", 'line 1: "127.0.0.1 localhost"'),
+        (b"create 3\n" + bytes(3000), "NUL bytes"),
+        (bytes(5000), "NUL bytes"),
+        (b"\x01\xff\xfe\x80 \x07\n" * 9, "it is not a state file: line 1"),
+    ],
+    ids=["fstab", "hosts", "damaged at the end", "zeros", "binary"],
+)
+def test_a_file_of_something_else_is_refused(lasting: LastingOnes, text: bytes, sentence: str) -> None:
+    """The mount fails, and the file stays as it is: its text, its mode and its inode."""
+    mount = lasting()
+    mount.end()
+    mount.root.call(Path.write_bytes, Path(STATE), text)
+    before = mount.sh(f"stat -c '%i %a %s %y' {STATE}")
+    complaint = _refused_mount(mount, OPTION)
+    assert sentence in complaint
+    assert STATE in complaint
+    assert "Traceback" not in complaint
+    assert mount.sh(f"stat -c '%i %a %s %y' {STATE}") == before
+    assert mount.root.call(Path.read_bytes, Path(STATE)) == text
 
 
 def test_a_full_disk_spares_what_was_kept(lasting: LastingOnes) -> None:

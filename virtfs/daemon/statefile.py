@@ -14,13 +14,16 @@ from typing import NamedTuple
 import trio
 
 from virtfs.core.errors import VirtError, refused
+from virtfs.core.grammar import parse
 from virtfs.core.quoting import quoted
+from virtfs.daemon.failed_lines import PREFIX
 from virtfs.forward.tasks import in_thread
 
 log = logging.getLogger(__name__)
 
 # The start of a comment line. The line lists the taps and bridges of virtfs that outlive the daemon.
 MADE = "# made: "
+_COMMANDS = ("create ", "ensure ", "cable ")  # begin the lines that virtfs and users write
 MOST = 16 << 20  # maximum size of the file in bytes; 4000 interfaces take about 2 MiB
 
 
@@ -51,8 +54,8 @@ class StateFile:
     async def load(self) -> str:
         """Create the file if it does not exist, lock it, and return its text.
 
-        VirtError: EBUSY, another mount is using the file; EINVAL, it is not a regular file; EFBIG, it is larger than
-        MOST; errors of open(2).
+        VirtError: EBUSY, another mount is using the file; EINVAL, it is not a regular file, or its text is not of a
+        state file (why_foreign); EFBIG, it is larger than MOST; errors of open(2). The file is unchanged then.
         """
         try:
             # The thread may be abandoned, so that a mount can end even if the file system of the state file hangs.
@@ -78,7 +81,10 @@ class StateFile:
                     raise OSError(errno.EBUSY, "another mount is using it") from None
                 # If the path now leads to another file, another mount replaced the file after open(2). Try again.
                 if os.path.samestat(found, os.stat(self.path)):
-                    return fd, _read(fd).decode("utf-8", "surrogateescape")
+                    text = _read(fd).decode("utf-8", "surrogateescape")
+                    if why := why_foreign(text):
+                        raise OSError(errno.EINVAL, why)
+                    return fd, text
             except BaseException:
                 os.close(fd)
                 raise
@@ -161,6 +167,28 @@ def _private(path: str, flags: int) -> int:
 def _read(fd: int) -> bytes:
     with open(fd, "rb", closefd=False) as file:
         return file.read()
+
+
+def why_foreign(text: str) -> str:
+    """Return why a text cannot be that of a state file, or "" if it can. The first save would destroy a foreign file.
+
+    A text is foreign if it has a NUL, or if it has lines and no line is one that virtfs writes. A line that begins like
+    a command counts even if it cannot be parsed, because another version may have written it.
+    """
+    if "\0" in text:
+        return "it has NUL bytes, so it is damaged or is not a state file"
+    why = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.startswith((MADE, PREFIX, *_COMMANDS)):
+            return ""
+        try:
+            command = parse(line)
+        except VirtError as refusal:
+            why = why or f"it is not a state file: line {number}: {quoted(line)}: {refusal.strerror}"
+        else:
+            if command is not None:
+                return ""
+    return why
 
 
 def made_before(text: str) -> frozenset[str]:

@@ -3,12 +3,16 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness.lasting import Lasting, LastingOnes
+from harness.places import DIR
 from harness.process import File, fails
+from harness.serving import ENVIRONMENT, PROJECT
 from harness.waiting import until
 
 STATE = "/mnt/kept/lab/state"
@@ -134,6 +138,31 @@ def test_without_a_state_file_there_is_nothing_to_tell(lasting: LastingOnes) -> 
     mount.ctl("retry")
     assert state(mount) is None
     assert gauges(mount) == {}
+
+
+def test_umount_warns_of_changes_that_are_not_saved(lasting: LastingOnes) -> None:
+    mount = begun(lasting)
+    mount.ctl("create 3")
+    umount = [sys.executable, "-m", "virtfs", "umount", DIR]
+    mount.sh("mount -o remount,ro /mnt/kept")
+    mount.ctl("create 4")
+    done = subprocess.run(
+        mount.command(*umount), env=ENVIRONMENT, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False
+    )
+    sentence = f'cannot save the state file "{STATE}": Read-only file system'
+    warning = f'virtfs: "{DIR}": warning: the last changes are not saved, {sentence}\n'
+    assert (done.returncode, done.stderr) == (0, warning)
+    assert mount.server.wait(60) == 0
+    until(lambda: "the mount ends, and its changes since" in "".join(mount.log), "the log tells it")
+    mount.sh("mount -o remount,rw /mnt/kept")
+    mount.again(OPTION)
+    assert mount.units() == ["virt3"]
+    done = subprocess.run(
+        mount.command(*umount), env=ENVIRONMENT, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert mount.server.wait(60) == 0
+    assert "not saved" not in "".join(mount.log)
 
 
 TROUBLE = {

@@ -1,6 +1,7 @@
 """`virtfs umount`: end a mount, even while its files are open, and wait until its server has finished."""
 
 import errno
+import json
 import os
 import time
 
@@ -32,6 +33,7 @@ def umount(directory: str) -> None:
         raise VirtError(errno.EINVAL, f'"{directory}" is a mount of {mount.source} ({mount.type}), not of virtfs')
     if os.geteuid() not in (0, _owner(mount)):
         raise VirtError(errno.EPERM, f'"{directory}" was mounted by user {_owner(mount)}, not by you')
+    _warn_unsaved(mount)
     root = os.open(path, os.O_PATH | os.O_DIRECTORY)
     try:
         detach_lazily(path)
@@ -42,6 +44,38 @@ def umount(directory: str) -> None:
 
 def _owner(mount: Mounted) -> int:
     return int(mount.option("user_id") or 0)
+
+
+def _warn_unsaved(mount: Mounted) -> None:
+    """Warn if the state file lacks changes, which end with the mount. Do nothing if the server does not answer.
+
+    A child process reads status.json, because only SIGKILL can end a read(2) that hangs.
+    """
+    with Child(lambda: _tell_unsaved(mount)) as child:
+        child.ended(STOPPED)
+
+
+def _tell_unsaved(mount: Mounted) -> int:
+    _become_owner(mount)
+    try:
+        with open(os.path.join(mount.directory, "status.json"), "rb") as file:
+            state = json.load(file)["state"]
+        if state is not None and not state["saved"]:
+            complain("virtfs", f'"{mount.directory}": warning: the last changes are not saved, {state["error"]}')
+    except (OSError, ValueError, KeyError):
+        return 1  # the server is gone, or is an old one
+    return 0
+
+
+def _become_owner(mount: Mounted) -> None:
+    """Give this process the user and the group of the mount, if it is root.
+
+    Without allow_other only the owner may use a mount, and root may not (fs/fuse/dir.c fuse_permissible_uidgid).
+    """
+    if os.geteuid() == 0 and (owner := _owner(mount)):
+        group = int(mount.option("group_id") or 0)
+        os.setresgid(group, group, group)
+        os.setresuid(owner, owner, owner)
 
 
 def _wait(root: int, mount: Mounted) -> None:
@@ -65,12 +99,7 @@ def _wait(root: int, mount: Mounted) -> None:
 
 def _watch(root: int, mount: Mounted) -> int:
     """Run in the forked child: call fstat(2) until it fails. Return 0 if the server is gone, otherwise 1."""
-    if os.geteuid() == 0 and (owner := _owner(mount)):
-        # Without allow_other only the owner may call fstat(2), and root may not (fs/fuse/dir.c
-        # fuse_permissible_uidgid).
-        group = int(mount.option("group_id") or 0)
-        os.setresgid(group, group, group)
-        os.setresuid(owner, owner, owner)
+    _become_owner(mount)
     try:
         while True:
             os.fstat(root)

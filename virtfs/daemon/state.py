@@ -1,7 +1,9 @@
 """The state of a mount as text. The ctl files and the state file contain it."""
 
+import logging
 from collections.abc import Iterator
 from errno import errorcode
+from time import localtime, strftime
 from typing import NamedTuple
 
 import trio
@@ -19,6 +21,8 @@ from virtfs.daemon.statefile import MADE, StateFile, Unsaved
 from virtfs.daemon.userdb import Accounts
 from virtfs.files.events import Events
 from virtfs.forward.slices import in_slices
+
+log = logging.getLogger(__name__)
 
 ATTEMPTS = 3  # maximum number of attempts to take a consistent snapshot while other programs change bridges
 
@@ -203,5 +207,12 @@ class State:
             return text
 
     def end(self) -> None:
-        """Stop saving the state, so that the state file keeps the interfaces that the ending mount removes."""
+        """Stop saving the state, so that the state file keeps the interfaces that the ending mount removes.
+
+        Log changes that the file lacks, because they end with the mount.
+        """
+        if not self._ended and (unsaved := self.unsaved) is not None:
+            since = strftime("%H:%M:%S", localtime(unsaved.since))
+            said = "the mount ends, and its changes since %s are not saved: %s"
+            log.error(said, since, unsaved.refusal.strerror)
         self._ended = True

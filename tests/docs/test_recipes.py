@@ -7,7 +7,7 @@ from .tour import touring
 
 PAGE = (ROOT / "man/virtfs-recipes.7").read_text()
 # Recipes that need a terminal, a virtual machine, a program of the reader's, or the host; other tests run them.
-ELSEWHERE = ("tshark -i", "virtfs exec", "virtfs extcap", "virtfs /mnt/virt virtfs", "systemctl", "virtfs top")
+ELSEWHERE = ("tshark -i", "virtfs exec", "virtfs extcap", "none /mnt/virt virtfs", "systemctl", "virtfs top")
 
 # What some recipes must print.
 PRINTS = {

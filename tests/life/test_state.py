@@ -611,7 +611,7 @@ def test_two_mounts_do_not_share_one(lasting: LastingOnes) -> None:
     mount.sh("mkdir /mnt/second")
     for _ in range(2):  # also after the file has been replaced
         refused = mount.refused(f"{VIRTFS} mount -f -o {OPTION} /mnt/second")
-        assert "another mount is using it" in refused
+        assert f"another mount is using it (pid {mount.server.pid})" in refused
         assert same(mount) == before
         mount.ctl("virt3 mtu 1400")
         before = same(mount)

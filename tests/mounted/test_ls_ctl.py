@@ -16,8 +16,10 @@ from harness.places import DIR, finished
 from harness.serving import ENVIRONMENT, PROJECT, Mount, Virt, Virts, frame
 from harness.waiting import until
 
+from virtfs.cli import ls
 from virtfs.cli.ctl import ctl
 from virtfs.cli.denied import why_denied
+from virtfs.cli.mounts import Answer
 from virtfs.cli.rates import RATES
 from virtfs.core.errors import VirtError
 from virtfs.fuse import mounttable
@@ -133,7 +135,31 @@ def test_ls_of_a_stopped_server_does_not_hang(alone: Alone) -> None:
         os.kill(mount.server.pid, signal.SIGCONT)
     assert status == 1
     assert "no answer" in about(out)[0]
-    assert f"pid {mount.server.pid}" in about(out)[0]
+    assert f"pid {mount.server.pid}): continue it with kill -CONT" in about(out)[0]
+
+
+def test_ls_of_a_killed_server_fails_and_has_the_remedy(alone: Alone) -> None:
+    mount = alone()
+    mount.server.kill()
+    mount.server.wait()
+    for words in (["ls"], ["ls", "-d", DIR], ["ls", "--json"]):
+        status, out, _ = run(mount, *words, COLUMNS="60")
+        assert status == 1
+        assert f"{os.strerror(errno.ENOTCONN)}: the server was killed: mount again with the same options" in out
+    subprocess.run(mount.command("umount", "--lazy", DIR), check=True)
+
+
+def test_ls_fails_if_the_status_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ENOBUFS, for example for a user at max_user_memory; a private mount of another user is no failure."""
+    there = mounttable.Mounted(1, 0, "0:1", DIR, mounttable.VIRTFS, "virtfs", ())
+    monkeypatch.setattr(ls, "visible", lambda: [there])
+    for number, directory, status in ((errno.ENOBUFS, None, 1), (errno.EACCES, None, 0), (errno.EACCES, DIR, 1)):
+        answer = Answer(b"", VirtError(number, os.strerror(number)))
+        monkeypatch.setattr(ls, "ask", lambda *_, answer=answer: [answer])
+        assert ls.ls(directory, as_json=False) == status
+        assert capsys.readouterr().out == f"{DIR}  {os.strerror(number)}\n"
 
 
 def test_ctl_writes_the_line(mount: Mount) -> None:

@@ -11,6 +11,9 @@ from harness.forks import Program
 from harness.places import DIR, finished
 from harness.serving import ENVIRONMENT, PROJECT, Mount
 
+from virtfs.cli import mounts
+from virtfs.core.errors import VirtError
+
 VIRTFS = [sys.executable, "-m", "virtfs"]
 
 
@@ -51,11 +54,29 @@ def test_umount(stopped: Mount) -> None:
     assert program.stderr is not None
     line = program.stderr.readline()
     assert f'"{DIR}" is unmounted, but its server may be stopped' in line
-    assert f"pid {stopped.server.pid}" in line
+    assert f"pid {stopped.server.pid}): continue it with kill -CONT, or end it with kill -KILL" in line
     os.kill(stopped.server.pid, signal.SIGCONT)
     finished(program)
     assert program.returncode == 0
     assert stopped.ended() == 0
+
+
+def test_a_server_that_an_interrupted_umount_left_is_named(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mount is gone, but the stopped server keeps its taps and the lock of its state file."""
+    mount = alone("state=/mnt/state")
+    os.kill(mount.server.pid, signal.SIGSTOP)
+    program = virtfs(mount, "umount")
+    assert program.stderr is not None
+    program.stderr.readline()
+    program.send_signal(signal.SIGINT)
+    finished(program)
+    remedy = f"(pid {mount.server.pid}) and is stopped: continue it with kill -CONT, or end it with kill -KILL"
+    assert remedy in finished(virtfs(mount, "mount", "-o", "state=/mnt/state"))[1]
+    monkeypatch.setattr(mounts, "visible", list)
+    with pytest.raises(VirtError, match=rf"no virtfs mount: .*; a server may be stopped \(.*pid {mount.server.pid}\b"):
+        mounts.chosen(None)
+    os.kill(mount.server.pid, signal.SIGCONT)
+    assert mount.ended() == 0
 
 
 @pytest.mark.parametrize("command", ["mount", "umount"])

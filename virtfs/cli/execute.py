@@ -79,9 +79,9 @@ def find(interface: str) -> Path:
         paths = " or ".join(f"{directory}/{name}" for directory in having)
         raise VirtError(errno.EINVAL, f"exec: several mounts have {name}: give a path, {paths}")
     if not all_mounts:
-        from virtfs.cli.mounts import NO_MOUNT
+        from virtfs.cli.mounts import no_mount
 
-        raise VirtError(errno.ENXIO, f"exec: {NO_MOUNT}")
+        raise VirtError(errno.ENXIO, f"exec: {no_mount()}")
     if not having:
         raise VirtError(errno.ENXIO, f"exec: no virtfs mount has {name}")
     return _checked(Path(having[0], name))

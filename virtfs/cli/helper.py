@@ -1,6 +1,6 @@
-"""mount.virtfs: the helper that mount(8) runs for `mount -t virtfs virtfs DIR` and for a line of fstab(5) such as:
+"""mount.virtfs: the helper that mount(8) runs for `mount -t virtfs none DIR` and for a line of fstab(5) such as:
 
-    virtfs  /mnt/virt  virtfs  noauto,max_virts=16  0 0
+    none  /mnt/virt  virtfs  noauto,max_virts=16  0 0
 
 For the type fuse.virtfs, mount.fuse3(8) runs `virtfs SRC DIR -o OPTIONS` instead.
 """
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = ",".join(given.options + given.access)
     try:
         if given.namespace is not None:
-            why = "-N is not supported: use nsenter --mount=NAMESPACE mount -t virtfs virtfs DIR"
+            why = "-N is not supported: use nsenter --mount=NAMESPACE mount -t virtfs none DIR"
             return _refused(why, MISUSED)
         parse(options, sloppy=given.sloppy or "remount" in options.split(","), relative=False)
     except VirtError as e:
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="mount.virtfs",
         description="Mount virtfs; called by mount(8).",
-        epilog="example: mount.virtfs virtfs /mnt/virt -o max_virts=16",
+        epilog="example: mount.virtfs none /mnt/virt -o max_virts=16",
         allow_abbrev=False,
     )
     parser.add_argument("source", metavar="SRC", help="the source shown in the mount table: any word")

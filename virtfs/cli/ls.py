@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from virtfs.cli.columns import cut, host_of, short, state_of, table
-from virtfs.cli.mounts import NO_MOUNT, Answer, ask, chosen, read, say, visible
+from virtfs.cli.mounts import Answer, ask, chosen, no_mount, read, say, visible
 from virtfs.cli.rates import Object, rates_of
 from virtfs.cli.surroundings import complain
 from virtfs.core.errors import VirtError
@@ -22,7 +22,7 @@ _LOSING = ("impair", "filter")  # the settings that drop or change frames
 
 
 def ls(directory: str | None, as_json: bool) -> int:
-    """Print a mount, or all mounts that the user can see. Return the exit status: 0, or 1 if a mount does not answer.
+    """Print a mount, or all mounts that the user can see. Return the exit status: 0, or 1 if a mount cannot be read.
 
     directory: the mount point; None for all mounts. VirtError: EINVAL, no virtfs is mounted there.
     """
@@ -37,10 +37,12 @@ def ls(directory: str | None, as_json: bool) -> int:
         say(json.dumps({"mounts": seen}, ensure_ascii=False) + "\n")
     else:
         if not seen:
-            complain("virtfs", NO_MOUNT)
+            complain("virtfs", no_mount())
         width = shutil.get_terminal_size((80, 24)).columns
         say("\n".join("".join(f"{line}\n" for line in lines(one, width)) for one in seen))
-    return int(any(one.error is not None and one.error.errno == errno.ETIMEDOUT for one in answers))
+    # Without -d, a mount that admits only another user is no failure.
+    ignored = (errno.EACCES,) if directory is None else ()
+    return int(any(one.error is not None and one.error.errno not in ignored for one in answers))
 
 
 def draw(directory: str | None, file: str) -> None:
@@ -95,7 +97,7 @@ def lines(one: Object, width: int) -> Iterator[str]:
     """
     status: Object | None = one["status"]
     if status is None:
-        yield cut(f"{one_line(one['directory'])}  {one_line(one['error'])}", width)
+        yield f"{one_line(one['directory'])}  {one_line(one['error'])}"
         return
     virts, bridges, cables = status["virts"], status["bridges"], status["cables"]
     counts = [_count(len(virts), "interface"), _count(len(bridges), "bridge"), _count(len(cables), "cable")]

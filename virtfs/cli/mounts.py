@@ -18,10 +18,10 @@ from typing import NamedTuple
 from virtfs.cli.surroundings import complain, sentence_of
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import quoted
-from virtfs.fuse.hanging import STOPPED, Child, stopped_servers
+from virtfs.fuse.hanging import STOPPED, Child, may_be_stopped
 from virtfs.fuse.mounttable import Mounted, mount_of, mounts, resolve
 
-NO_MOUNT = (
+_NO_MOUNT = (
     "there is no virtfs mount: make one with virtfs mount DIR, or enter your virtfs shell with virtfs shell --join"
 )
 PATIENCE = 5.0  # seconds to wait for a mount's answer; a loaded machine may need more than 1 s
@@ -56,10 +56,16 @@ def chosen(directory: str | None) -> str:
     if inside:
         return max(inside, key=len)
     if not seen:
-        raise VirtError(errno.ENOENT, NO_MOUNT)
+        raise VirtError(errno.ENOENT, no_mount())
     if len(seen) > 1:
         raise VirtError(errno.EINVAL, f"there are several mounts: choose one with -d: {', '.join(seen)}")
     return seen[0]
+
+
+def no_mount() -> str:
+    """Return the error message if there is no mount. It names stopped servers, whose mounts may be gone."""
+    stopped = may_be_stopped()
+    return f"{_NO_MOUNT}{stopped and f'; a server {stopped}'}"
 
 
 def expect_virtfs(directory: str) -> None:
@@ -97,8 +103,8 @@ def ask_patiently(directory: str, work: Work) -> bytes:
             ready = pipes.select(None if told else STOPPED)
             if not ready:
                 told = True
-                if stopped := stopped_servers():
-                    complain("virtfs", f"{quoted(directory)}: its server may be stopped ({stopped}); waiting for it")
+                if stopped := may_be_stopped():
+                    complain("virtfs", f"{quoted(directory)}: its server {stopped}; waiting for it")
             for key, _ in ready:
                 data += _more(pipes, key.fd)
         return _result(data, child)
@@ -172,10 +178,8 @@ def _report(work: Work, directory: str, pipe: int) -> int:
 
 def _answer(data: bytes, silent: bool, status: int | None) -> Answer:
     if silent:
-        stopped = stopped_servers()
-        return Answer(
-            b"", VirtError(errno.ETIMEDOUT, f"no answer; is the mount's server stopped{stopped and f' ({stopped})'}?")
-        )
+        stopped = may_be_stopped()
+        return Answer(b"", VirtError(errno.ETIMEDOUT, f"no answer{stopped and f'; its server {stopped}'}"))
     if status == 0:
         return Answer(data)
     number, _, reason = data.decode(errors="surrogateescape").partition(" ")

@@ -40,7 +40,7 @@ def sentence_of(error: OSError) -> str:
     """Return the error message for an OSError that is not a VirtError.
 
     If the working directory has been deleted, the message says only that. If the kernel has denied access to a file of
-    a virtfs mount, the message says who may use the file.
+    a virtfs mount, the message says who may use the file. If the server of a mount has ended, it has the remedy.
     """
     try:
         os.getcwd()
@@ -53,6 +53,8 @@ def sentence_of(error: OSError) -> str:
         return reason
     name = os.fsdecode(error.filename)
     why = why_denied(name) if error.errno == errno.EACCES else ""
+    if error.errno == errno.ENOTCONN:
+        why = "the server was killed: mount again with the same options"
     return f'"{name}": {reason}: {why}' if why else f'"{name}": {reason}'
 
 

@@ -7,7 +7,7 @@ import time
 
 from virtfs.cli.surroundings import complain
 from virtfs.core.errors import VirtError
-from virtfs.fuse.hanging import STOPPED, Child, stopped_servers
+from virtfs.fuse.hanging import STOPPED, Child, may_be_stopped
 from virtfs.fuse.mount import detach_lazily
 from virtfs.fuse.mounttable import Mounted, mounted_at, resolve
 
@@ -84,9 +84,8 @@ def _wait(root: int, mount: Mounted) -> None:
     A child process calls fstat(2) repeatedly, because only SIGKILL can end an fstat(2) that hangs.
     """
     with Child(lambda: _watch(root, mount)) as child:
-        if not child.ended(STOPPED) and (stopped := stopped_servers()):
-            said = f'"{mount.directory}" is unmounted, but its server may be stopped ({stopped}); waiting for it'
-            complain("virtfs", said)
+        if not child.ended(STOPPED) and (stopped := may_be_stopped()):
+            complain("virtfs", f'"{mount.directory}" is unmounted, but its server {stopped}; waiting for its end')
         if not child.ended(PATIENCE - STOPPED):
             raise VirtError(
                 errno.ETIMEDOUT,

@@ -18,6 +18,8 @@ from virtfs.core.grammar import parse
 from virtfs.core.quoting import quoted
 from virtfs.daemon.failed_lines import PREFIX
 from virtfs.forward.tasks import in_thread
+from virtfs.fuse.hanging import REMEDY, stopped_servers
+from virtfs.host.textfiles import read_text
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ class StateFile:
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise OSError(errno.EBUSY, "another mount is using it") from None
+                    raise OSError(errno.EBUSY, f"another mount is using it{_user_of(found)}") from None
                 # If the path now leads to another file, another mount replaced the file after open(2). Try again.
                 if os.path.samestat(found, os.stat(self.path)):
                     text = _read(fd).decode("utf-8", "surrogateescape")
@@ -189,6 +191,21 @@ def why_foreign(text: str) -> str:
             if command is not None:
                 return ""
     return why
+
+
+def _user_of(found: os.stat_result) -> str:
+    """Return the process that locks a file, as " (pid 12)", with the remedy if it may be stopped; "" if unknown.
+
+    Source: /proc/locks (proc_locks(5)), with devices in hexadecimal: "1: FLOCK ADVISORY WRITE 12 fe:01:34 0 EOF".
+    """
+    file = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    with suppress(OSError):
+        for line in read_text("/proc/locks").splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and words[5:6] == [file] and words[4] not in ("0", "-1"):
+                stopped = f"pid {words[4]}" in stopped_servers().split(", ")
+                return f" (pid {words[4]}){' and is stopped: ' * stopped}{REMEDY * stopped}"
+    return ""
 
 
 def made_before(text: str) -> frozenset[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from virtfs.core.errors import VirtError
 
 STOPPED = 3.0  # seconds without an answer after which a server is probably stopped
+REMEDY = "continue it with kill -CONT, or end it with kill -KILL"
 
 
 class Child:
@@ -59,10 +60,14 @@ def unless_stopped(directory: str, call: Callable[[], int]) -> int:
     with Child(call) as child:
         if child.ended(STOPPED) and child.status is not None:
             return child.status
-        stopped = stopped_servers()
-    why = f"may be stopped ({stopped}): continue it with kill -CONT, or" if stopped else "does not answer:"
-    sentence = f'"{directory}" is busy: the server of the virtfs there {why} end it with virtfs umount'
-    raise VirtError(errno.EBUSY, sentence)
+    why = may_be_stopped() or "does not answer: end it with virtfs umount"
+    raise VirtError(errno.EBUSY, f'"{directory}" is busy: the server of the virtfs there {why}')
+
+
+def may_be_stopped() -> str:
+    """Return what a server that does not answer may be and the remedy, after "its server", or "" if none is stopped."""
+    stopped = stopped_servers()
+    return stopped and f"may be stopped ({stopped}): {REMEDY}"
 
 
 def stopped_servers() -> str:

@@ -150,7 +150,7 @@ def test_who_has_it_open(v: virtfs.Virt) -> None:
     with v.open("w") as port:
         port.send(frame(60))
         (client,) = v.clients
-    assert (client.pid, client.file, client.taken, client.dropped) == (os.getpid(), "frame", 0, 0)
+    assert (client.pid, client.file, client.taken, client.dropped, client.uid) == (os.getpid(), "frame", 0, 0, os.getuid())
 
 
 @pytest.mark.parametrize("how", ["path", "contents", "file"])

@@ -5,11 +5,11 @@ import select
 import subprocess
 from collections.abc import Callable
 
-from harness.places import Place
+from harness.places import Place, finished
 from harness.serving import Mount, Virt, Virts, frame
 from harness.waiting import until, until_it_waits
 
-HEAD = ["PID", "COMMAND", "FILE", "TAKEN", "WAITING", "DROPPED"]
+HEAD = ["PID", "COMMAND", "FILE", "TAKEN", "WAITING", "DROPPED", "UID"]
 
 
 def rows(virt: Virt) -> list[list[str]]:
@@ -30,12 +30,27 @@ def test_who_has_what(virt: Virt) -> None:
     waiter = mount.shell(f"exec dd if={virt.name}/wait/gone status=none", uid=4001, stdout=subprocess.PIPE)
     until_it_waits(waiter.pid)
     assert rows(virt) == [
-        [str(cat.pid), "cat", "frame", "0", "0", "0"],
-        [str(waiter.pid), "dd", "wait/gone", "0", "0", "0"],
+        [str(cat.pid), "cat", "frame", "0", "0", "0", "0"],
+        [str(waiter.pid), "dd", "wait/gone", "0", "0", "0", "4001"],
     ]
     cat.kill()
     cat.wait()
     until(lambda: [row[1] for row in rows(virt)] == ["dd"], "cat is gone from the table")
+
+
+def test_an_interface_is_taken_away_from_a_user(virt: Virt) -> None:
+    """A change of the owner ends no open, and the lines of virtfs(5), RIGHTS, do."""
+    mount = virt.mount
+    mount.ctl(f"{virt.name} owner 4001")
+    reader = mount.shell(f"exec cat {virt.name}/frame", uid=4001, stdout=subprocess.PIPE)
+    other = mount.shell(f"exec cat {virt.name}/wait/gone", uid=4002, stdout=subprocess.PIPE)
+    until_it_waits(reader.pid)
+    until_it_waits(other.pid)
+    mount.ctl(f"{virt.name} owner root mode 600")
+    assert [row[0] for row in rows(virt)] == [str(reader.pid), str(other.pid)]
+    mount.sh(f"awk '$1 && $NF == 4001 {{ print $1 }}' {virt.name}/clients | sort -u | xargs -r kill -KILL")
+    assert finished(reader)[0] == ""
+    until(lambda: [row[0] for row in rows(virt)] == [str(other.pid)], "only the process of the other user is left")
 
 
 def test_frames_taken_and_waiting(virt: Virt) -> None:

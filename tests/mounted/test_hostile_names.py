@@ -98,7 +98,7 @@ def comm(mount: Mount, name: bytes, file: str) -> str:
 )
 def test_a_process_cannot_forge_a_row(virt: Virt, name: bytes, shown: str) -> None:
     row = comm(virt.mount, name, f"{virt.name}/wait/down").split(" ")
-    assert [word for word in row if word][1:] == [shown, "wait/down", "0", "0", "0"]
+    assert [word for word in row if word][1:] == [shown, "wait/down", "0", "0", "0", "0"]
 
 
 @pytest.mark.parametrize("name", NAMES)

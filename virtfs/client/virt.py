@@ -26,6 +26,7 @@ class Client:
     """An open stream of an interface: a line of the file `clients`.
 
     pid, command: the process that has the stream open. file: the stream's name. taken, waiting, dropped: frame counts.
+    uid: the user who opened it.
 
     >>> with v.open() as port:
     ...     v.clients[0].file
@@ -38,6 +39,7 @@ class Client:
     taken: int
     waiting: int
     dropped: int
+    uid: int
 
 
 class Host(Folder):

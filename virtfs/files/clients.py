@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from virtfs.core.quoting import word
 from virtfs.files.device import Opens
 
-HEAD = ("PID", "COMMAND", "FILE", "TAKEN", "WAITING", "DROPPED")
+HEAD = ("PID", "COMMAND", "FILE", "TAKEN", "WAITING", "DROPPED", "UID")
 
 
 def clients_text(opens: Opens, command: Callable[[int], str]) -> Iterator[str]:
@@ -13,7 +13,7 @@ def clients_text(opens: Opens, command: Callable[[int], str]) -> Iterator[str]:
 
     The first pieces are empty, one per open, so that other tasks may run while the table is made.
 
-    The columns are process id, command and file, and the numbers of frames taken, waiting and dropped.
+    The columns are process id, command and file, the numbers of frames taken, waiting and dropped, and the user.
 
     command: returns the name of a process, given its id. The name is quoted, because a process can choose any name
     (prctl(2), PR_SET_NAME).
@@ -28,6 +28,7 @@ def clients_text(opens: Opens, command: Callable[[int], str]) -> Iterator[str]:
                 str(handle.taken()),
                 str(handle.pending()),
                 str(handle.dropped),
+                str(handle.user.uid),
             )
         )
         yield ""

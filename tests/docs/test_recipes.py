@@ -7,7 +7,7 @@ from .tour import touring
 
 PAGE = (ROOT / "man/virtfs-recipes.7").read_text()
 # Recipes that need a terminal, a virtual machine, a program of the reader's, or the host; other tests run them.
-ELSEWHERE = ("tshark -i", "virtfs exec", "virtfs extcap", "none /mnt/virt virtfs", "systemctl", "virtfs top")
+ELSEWHERE = ("tshark -i", "virtfs exec", "virtfs extcap", "virtfs mount", "none /mnt/virt virtfs", "systemctl", "virtfs top")
 
 # What some recipes must print.
 PRINTS = {
@@ -49,5 +49,6 @@ def test_each_recipe_works() -> None:
                     assert re.search(pattern, said.removesuffix("status 0\n"), re.MULTILINE), f"{recipe}: {said}"
                     unused.pop(line, None)
         shell.run("echo destroy all >ctl; ip link delete eth0", 0)
-        shell.run("for n in near far h1 h2; do ip netns delete $n; done; rm -f /run/seen.pcapng /run/lab.ctl", 0)
+        shell.run("for n in near far h1 h2; do ip netns delete $n; done", 0)
+        shell.run("rm -f /run/seen.pcapng /run/lab.ctl /run/lab.state", 0)
     assert not unused

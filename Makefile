@@ -96,6 +96,7 @@ deb:
 	tools/deb
 
 install:
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' tools/install --check
 	@tools/setup run
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' tools/install
 

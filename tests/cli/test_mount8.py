@@ -131,7 +131,7 @@ def test_read_only_and_remounted(tmp_path: Path) -> None:
         "status 32",
         'mount.virtfs: mount option "uid=3": set the owner per interface: '
         '"virtN owner USER" and "virtN group GROUP" in ctl, or chown',
-        "status 32",
+        "status 1",
         read_only,
         "rw,nosuid,nodev,noexec,relatime fuse.virtfs virtfs",
     ]

@@ -1,5 +1,6 @@
 """The source distribution has the whole checkout, and its wheel works in a clean environment."""
 
+import os
 import re
 import subprocess
 import sys
@@ -121,6 +122,25 @@ def test_it_stays_while_a_mount_uses_it(prefix: Path, wheel: Path, words: list[s
 
 def test_it_is_removed_without_a_trace(prefix: Path) -> None:
     """Runs last in this file."""
-    sbin = prefix.parent / "sbin"
-    building.run([PROJECT / "tools/install", "--remove"], PREFIX=str(prefix), SBINDIR=str(sbin))
-    assert [path for folder in (prefix, sbin) for path in folder.rglob("*") if not path.is_dir()] == []
+    link, other = prefix.parent / "sbin/mount.virtfs", prefix.parent / "mount.virtfs"
+    link.rename(other)  # as if an installation with another PREFIX had put its link there
+    link.symlink_to(other)
+    building.run([PROJECT / "tools/install", "--remove"], PREFIX=str(prefix), SBINDIR=str(link.parent))
+    assert not prefix.exists(), "no empty directories stay"
+    assert link.readlink() == other
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_user_without_rights_is_told_at_once() -> None:
+    with open(PROJECT / "tools/install") as script:
+        done = subprocess.run(
+            ["bash", "-s", "--", "--check"],
+            stdin=script,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            user=65534,
+            env=ENVIRONMENT | {"PREFIX": "/nonexistent"},
+        )
+    assert done.returncode == 1
+    assert "type sudo before make" in done.stderr

@@ -11,8 +11,10 @@ from typing import NoReturn
 
 from virtfs.cli.mount import mount
 from virtfs.cli.options import parse
+from virtfs.cli.remount import without_present
 from virtfs.cli.surroundings import complain, sentence_of, settle
 from virtfs.core.errors import VirtError
+from virtfs.fuse.mounttable import mounted_at, resolve
 
 # Exit statuses of mount(8): "incorrect invocation" and "mount failure".
 MISUSED, FAILED = 1, 32
@@ -35,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.namespace is not None:
             why = "-N is not supported: use nsenter --mount=NAMESPACE mount -t virtfs none DIR"
             return _refused(why, MISUSED)
-        parse(options, sloppy=given.sloppy or "remount" in options.split(","), relative=False)
+        here = mounted_at(resolve(given.directory)) if "remount" in options.split(",") else None
+        parse(without_present(here, options) if here else options, sloppy=given.sloppy, relative=False)
     except VirtError as e:
         return _refused(e.strerror, MISUSED)
     except OSError as e:

@@ -39,7 +39,7 @@ def remount(directory: str, text: str, sloppy: bool = False) -> None:
     if mount is None or not mount.virtfs:
         what = "is not mounted" if mount is None else f"is a mount of {mount.source} ({mount.type}), not of virtfs"
         raise VirtError(errno.EINVAL, f'"{directory}" {what}')
-    options = parse(",".join(word for word in text.split(",") if word not in mount.options), sloppy)
+    options = parse(without_present(mount, text), sloppy)
     unless_stopped(path, lambda: _ask(path))
     _refuse_changes(mount, options)
     try:
@@ -52,6 +52,11 @@ def remount(directory: str, text: str, sloppy: bool = False) -> None:
         if name in _FLAGS:
             flags = flags | _FLAGS[name] if on else flags & ~_FLAGS[name]
     change_flags(path, flags)
+
+
+def without_present(mount: Mounted, text: str) -> str:
+    """Return a list of options without those that a mount has. mount(8) repeats these, such as user_id=0."""
+    return ",".join(word for word in text.split(",") if word not in mount.options)
 
 
 def _ask(path: str) -> int:

@@ -221,6 +221,21 @@ def test_a_refusal_says_which_limit(virts: Virts, alone: Callable[[str], Mount])
     until(lambda: held(mount, ALICE) == 0, "everything is given back")
 
 
+def test_a_history_that_a_user_cannot_keep_is_refused(alone: Callable[[str], Mount]) -> None:
+    """A user may keep a third of max_user_memory. Root's interfaces have no such limit, whoever sets the size."""
+    mount = alone("max_user_memory=3M")
+    Virt(mount, 3, LONG)
+    Virt(mount, 4, "mode 666")
+    alice = mount.process(ALICE)
+    with fails(errno.ENOBUFS):
+        alice.open("virt3/ctl", os.O_WRONLY).write("history 4M\n")
+    assert "at most 1048576 bytes, not 4194304" in alice.call(programs.reads, "last_error")
+    assert mount.read("virt3/history_size") == "0"
+    alice.open("virt3/ctl", os.O_WRONLY).write("history 1M\n")
+    alice.open("virt4/ctl", os.O_WRONLY).write("history 4M\n")
+    assert [mount.read(f"virt{n}/history_size") for n in (3, 4)] == ["1M", "4M"]
+
+
 def test_the_smallest_limits_are_useful(alone: Callable[[str], Mount]) -> None:
     """A user can write a line of 64 KiB, capture and get a frame of 64 KiB, and read a report."""
     mount = alone("max_user_memory=512K,max_memory=1M")

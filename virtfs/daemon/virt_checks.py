@@ -8,6 +8,7 @@ from virtfs.core.grammar import Action
 from virtfs.core.ids import User
 from virtfs.core.impairment import LIMIT_DEFAULT
 from virtfs.core.limits import Limits
+from virtfs.core.memory import SHARES, Kind
 from virtfs.core.verbs import VIRT, find
 from virtfs.core.virt import HostEnd
 from virtfs.daemon.interface import Interface
@@ -42,10 +43,12 @@ class VirtChecks:
         interface: the interface that the line changes. None if the line creates an interface or a cable.
         EPERM: the user may not use the verb. ENXIO: the tap is gone. ERANGE: the value exceeds a limit of the mount.
         EINVAL: the verb, user or group is unknown. EBUSY: a program has the tap.
-        ENOBUFS: the tap's queue could take too much kernel memory.
+        ENOBUFS: the tap's queue could take too much kernel memory, or the history more than a user may have.
         """
         if interface is not None and not user.root:
             self._check_queue(interface.virt.host, actions)
+            if interface.virt.owner != 0:
+                self._check_history(actions)
         slices = Slices()
         for action in actions:
             await slices.pause()
@@ -96,6 +99,18 @@ class VirtChecks:
                 f"{frames} frames of {mtu} bytes can take {size} bytes of kernel memory: "
                 f"the limit for one user is {most} (mount option max_user_memory)",
             )
+
+    def _check_history(self, actions: tuple[Action, ...]) -> None:
+        """Check the size of the history against the most that one user can make the server hold of it."""
+        most = int(self._limits.user_memory * SHARES[Kind.HISTORY.level])
+        for action in actions:
+            match action:
+                case Action("history", (int(size),)) if size > most:
+                    raise VirtError(
+                        errno.ENOBUFS,
+                        f"history: one user can keep at most {most} bytes, not {size}: "
+                        f"a third of {self._limits.user_memory} (mount option max_user_memory)",
+                    )
 
     def _check_limits(self, action: Action) -> None:
         limits = self._limits

@@ -194,7 +194,9 @@ def test_an_object_whose_init_fails_vanishes_silently(v: virtfs.Virt, capfd: pyt
     for opening in (v.open, v.stream):
         with pytest.raises(ValueError, match="mode 'q' is not"):
             opening("q")  # type: ignore[arg-type]
-    for of in (each for each in _classes(object) if each.__module__.startswith("virtfs.") and hasattr(each, "__del__")):
+    for of in (
+        each for each in _classes(object) if str(each.__module__).startswith("virtfs.") and hasattr(each, "__del__")
+    ):
         of.__new__(of)  # type: ignore[call-overload]
     gc.collect()
     assert "ignored" not in capfd.readouterr().err

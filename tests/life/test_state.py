@@ -431,7 +431,7 @@ def _waits(pid: int) -> bool:
 def test_a_mount_that_ends_before_it_is_complete(lasting: LastingOnes, way: str) -> None:
     """Waiting readers get an error, nothing is left behind, and the state file stays as it was."""
     mount = lasting()
-    text = "".join(f"create {n} up queue 77\n" for n in range(400))
+    text = "".join(f"create {n} up queue 77\n" for n in range(600))
     _begun(mount, text)
     reader, killed = _reader(mount), _reader(mount)
     for one in (reader, killed):

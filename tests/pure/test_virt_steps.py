@@ -100,7 +100,7 @@ def shown(one: Virt) -> tuple[object, ...]:
     names = [
         name
         for name in one.__slots__
-        if name not in ("host", "kept", "listeners", "counters", "state", "version", "__weakref__")
+        if name not in ("host", "kept", "line_listeners", "listeners", "counters", "state", "version", "__weakref__")
     ]
     host = replace(one.host, addresses=tuple(sorted(one.host.addresses, key=str)))
     return (host, *(getattr(one, name) for name in names))

@@ -13,6 +13,7 @@ from virtfs.fuse.mounttable import Mounted, mounted_at, resolve
 
 # Seconds to wait for the server. It takes about 16 ms to close a tap, and a mount may have thousands of taps.
 PATIENCE = 60.0
+ANSWER = 0.5  # seconds within which a server answers a stat(2) if it is ready
 _INTERVAL = 0.02  # seconds between two checks
 
 
@@ -49,10 +50,20 @@ def _owner(mount: Mounted) -> int:
 def _warn_unsaved(mount: Mounted) -> None:
     """Warn if the state file lacks changes, which end with the mount. Do nothing if the server does not answer.
 
-    A child process reads status.json, because only SIGKILL can end a read(2) that hangs.
+    Child processes access the mount, because only SIGKILL can end a system call that hangs. While the server replays
+    its state file, it answers no request.
     """
+    with Child(lambda: _answers(mount)) as child:
+        if not child.ended(ANSWER):
+            return
     with Child(lambda: _tell_unsaved(mount)) as child:
         child.ended(STOPPED)
+
+
+def _answers(mount: Mounted) -> int:
+    _become_owner(mount)
+    os.stat(mount.directory)
+    return 0
 
 
 def _tell_unsaved(mount: Mounted) -> int:

@@ -163,7 +163,10 @@ class Virt:
     origin: Origin = Origin.MADE
     state: State = State.DOWN
     counters: Counters = field(default_factory=Counters)
-    listeners: list[Callable[[], None]] = field(default_factory=list, repr=False)  # called after each change
+    # Called after each change, except one of `kept` alone.
+    listeners: list[Callable[[], None]] = field(default_factory=list, repr=False)
+    # Called after a change of `kept` alone, which changes only the lines of ctl.
+    line_listeners: list[Callable[[], None]] = field(default_factory=list, repr=False)
     version: int = field(default=0, repr=False)  # the number of changes so far
     kept: HostEnd = field(init=False, repr=False)
 
@@ -215,7 +218,12 @@ class Virt:
         if host.up == self.host.up:
             if self.lost:
                 raise ValueError(f"{self.name} is {self.state.name}: it has no host's end")
-            self._change(host=host, kept=kept)
+            if host == self.host and kept != self.kept:
+                self._replace(kept=kept)
+                for listener in self.line_listeners:
+                    listener()
+            else:
+                self._change(host=host, kept=kept)
         else:
             self._step("up" if host.up else "down", host=host, kept=kept)
 
@@ -254,5 +262,5 @@ class Virt:
 
 
 # The fields that set() does not change.
-_KERNEL = {"unit", "host", "kept", "netns", "origin", "state", "counters", "listeners", "version"}
+_KERNEL = {"unit", "host", "kept", "netns", "origin", "state", "counters", "listeners", "line_listeners", "version"}
 SETTINGS: Final = frozenset(f.name for f in fields(Virt)) - _KERNEL

@@ -98,6 +98,7 @@ class Wire:
         self._poll_out.register(self._fd, select.POLLOUT)
         self.update()
         virt.listeners.append(self.update)
+        virt.line_listeners.append(self._lines_changed)
 
     # Frames for readers
 
@@ -289,6 +290,9 @@ class Wire:
 
     def _tell_change(self) -> None:
         self._tell()
+        self._lines_changed()
+
+    def _lines_changed(self) -> None:
         for listener in self.changed:
             listener()
 

@@ -73,6 +73,7 @@ class Lasting:
         if virt not in self._watched:
             self._watched.add(virt)
             virt.listeners.append(partial(self._changed, virt))
+            virt.line_listeners.append(partial(self._changed, virt))
 
     def _changed(self, virt: Virt) -> None:
         self._forget(self._new.pop(virt, {}).keys() | self._old.pop(virt, {}).keys())

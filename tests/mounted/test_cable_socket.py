@@ -125,7 +125,7 @@ def test_frames_cross_both_ways_and_are_counted(virt: Virt, peer: Peer) -> None:
     assert (virt.count("rx_frames"), virt.count("rx_bytes")) == (3, 14 + 60 + 1514)
     assert (virt.count("rx_dropped"), virt.count("tx_dropped")) == (0, 0)
     carried = {"frames": 3, "bytes": 14 + 60 + 1514}
-    assert counts(virt) == (carried, carried)
+    until(lambda: counts(virt) == (carried, carried), "all are counted")
     assert told(virt)["ends"] == [virt.name, f"unix:{peer.path}"]
 
 
@@ -381,7 +381,8 @@ def test_impairments(virt: Virt, peer: Peer) -> None:
     until(lambda: counts(virt)[0] == {"lost": 1}, "the frame is lost")
     peer.socket.sendall(record(frame(60, 2)))
     assert [virt.host_gets() for _ in range(2)] == [frame(60, 2)] * 2
-    assert counts(virt)[1] == {"frames": 2, "bytes": 120, "duplicated": 1}
+    # On a busy machine, status.json is reused for as long as it took to make.
+    until(lambda: counts(virt)[1] == {"frames": 2, "bytes": 120, "duplicated": 1}, "both are counted")
     assert (virt.count("rx_frames"), virt.count("tx_frames")) == (1, 2)
     mount.ctl(f"uncable {virt.unit} unix:{peer.path}")
     assert "cable" not in mount.read("ctl")
@@ -427,7 +428,7 @@ def test_frames_that_the_tap_refuses_are_counted(virt: Virt, peer: Peer) -> None
     assert virt.host_gets() == frame(60, 1)
     names = ("tx_frames", "tx_dropped", "tx_short", "tx_oversize", "tx_spoofed")
     assert [virt.count(name) for name in names] == [1, 3, 1, 1, 1]
-    assert counts(virt)[1] == {"frames": 4, "bytes": 10 + 2000 + 60 + 60}
+    until(lambda: counts(virt)[1] == {"frames": 4, "bytes": 10 + 2000 + 60 + 60}, "all are counted")
     virt.set("down")
     peer.socket.sendall(record(frame(60, 2)))
     until(lambda: virt.count("tx_down") == 1, "the frame is dropped")

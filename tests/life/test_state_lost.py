@@ -2,7 +2,6 @@
 
 import errno
 import os
-from pathlib import Path
 
 import pytest
 from harness import told
@@ -10,21 +9,9 @@ from harness.lasting import Lasting, LastingOnes
 from harness.process import File, fails
 from harness.waiting import until
 
-STATE = "/mnt/state"
-OPTION = f"state={STATE}"
+from .test_state import OPTION, kept, same
+
 LINE = "create 3 up mtu 1400 inet 10.0.3.1/24 inet 10.0.3.2/24 inet6 fd00:3::1/64 promisc owner 4001"
-
-
-def kept(mount: Lasting) -> str:
-    """Return the state file's text, without the newline at its end."""
-    return mount.root.call(Path.read_text, Path(STATE)).removesuffix("\n")
-
-
-def same(mount: Lasting) -> str:
-    """Assert that the file and ctl have the same text, and return it."""
-    ctl, file = mount.read("ctl"), kept(mount)
-    assert file == ctl
-    return ctl
 
 
 def lost(mount: Lasting, name: str = "virt3") -> None:

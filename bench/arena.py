@@ -49,7 +49,8 @@ def _supervise() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
     command = ["setpriv", "--pdeathsig", "KILL", "--", *unshare, sys.executable, *sys.argv]
-    with subprocess.Popen(command, env={**os.environ, _INSIDE: "1"}) as inside:
+    # With bytecode files, as users have them. Otherwise each start of a program would compile all modules.
+    with subprocess.Popen(command, env={**os.environ, _INSIDE: "1", "PYTHONDONTWRITEBYTECODE": ""}) as inside:
         try:
             return inside.wait()
         except KeyboardInterrupt:

@@ -5,7 +5,8 @@ import trio.testing
 from harness.in_trio import forget, in_trio
 
 from virtfs.core.bridge import Bridge
-from virtfs.daemon.bridges import Bridges
+from virtfs.daemon.bridge_follow import BridgeFollower
+from virtfs.daemon.bridge_registry import BridgeRegistry
 from virtfs.daemon.changes import Changes
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.registry import Registry
@@ -14,14 +15,12 @@ from virtfs.files.events import Events
 from virtfs.host.monitor import Overflow
 
 
-class Slow(Bridges):
+class Slow(BridgeFollower):
     """Bridges whose refresh waits until the test lets it continue."""
 
     def __init__(self, kernel: Kernel) -> None:
         changes = Changes()
-        super().__init__(
-            kernel, Registry(), Events(Opens(), changes.publish, forget), changes, lambda error, user: None
-        )
+        super().__init__(kernel, Registry(), BridgeRegistry(), Events(Opens(), changes.publish, forget), changes)
         self.gate = trio.Event()
         self.begun = self.done = 0
 

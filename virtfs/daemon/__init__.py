@@ -16,7 +16,12 @@ Modules:
     upopen          sets the host's end up or down when frame, hex or stream is opened or closed
     drops           emits the event drop
     follow          applies what the kernel reports
-    bridges         the bridges
+    bridges         carries out the lines that create, change and destroy bridges
+    bridge_registry all bridges, looked up by name, and the data needed to release them
+    bridge_follow   keeps the state of the bridges up to date, and notices lost ones
+    bridge_calls    the blocking functions that attach to a bridge, change it and release it
+    bridge_texts    the lines of all bridges in ctl
+    bridge_lines    the lines of one bridge in ctl
     cables          the cables between interfaces
     socket_cables   the cables between an interface and a socket
     fifos           the FIFOs behind rx
@@ -27,7 +32,6 @@ Modules:
     check           reports the error that a line would cause, without running the line
     virt_checks     rejects verbs that cannot succeed, before their line runs
     virt_verbs      the effect of each verb on an interface, and how a line is undone
-    bridge_lines    the lines of ctl that recreate a bridge
     bridge_verbs    the effect of each verb on a bridge, and how a line is undone
     netns_verb      the verb netns
     port_addresses  warns about addresses on bridge ports

@@ -9,7 +9,7 @@ import trio
 from virtfs.core.errors import VirtError
 from virtfs.core.ip import IpInterface
 from virtfs.core.virt import Origin
-from virtfs.daemon.bridges import Bridges
+from virtfs.daemon.bridge_follow import BridgeFollower
 from virtfs.daemon.changes import Changes
 from virtfs.daemon.interface import Interface, Place
 from virtfs.daemon.kernel import Kernel
@@ -35,7 +35,7 @@ PATIENCE = 1  # maximum number of seconds that caught_up() waits, even if report
 class Follower:
     """Applies reports from the kernel. If a report is not complete, a task queries the kernel for the rest."""
 
-    def __init__(self, kernel: Kernel, registry: Registry, bridges: Bridges, changes: Changes) -> None:
+    def __init__(self, kernel: Kernel, registry: Registry, bridges: BridgeFollower, changes: Changes) -> None:
         self._kernel = kernel
         self._registry = registry
         self._bridges = bridges

@@ -16,7 +16,7 @@ from virtfs.core.ethernet import new_mac
 from virtfs.core.ids import UNIT_MAX, Unit, User
 from virtfs.core.limits import Limits
 from virtfs.core.virt import Origin, Virt
-from virtfs.daemon.bridges import Bridges
+from virtfs.daemon.bridge_follow import BridgeFollower
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.drops import Drops
 from virtfs.daemon.fifos import Fifos
@@ -57,8 +57,8 @@ class Lifecycle:
         self,
         kernel: Kernel,
         registry: Registry,
-        bridges: Bridges,
         follower: Follower,
+        bridge_follower: BridgeFollower,
         cables: Cables,
         fifos: Fifos,
         loans: Loans,
@@ -80,8 +80,8 @@ class Lifecycle:
         """
         self._kernel = kernel
         self._registry = registry
-        self._bridges = bridges
         self._follower = follower
+        self._bridge_follower = bridge_follower
         self._cables = cables
         self._fifos = fifos
         self._loans = loans
@@ -263,7 +263,7 @@ class Lifecycle:
             self._registry.remove(interface)
             nsid, index = interface.place
             if nsid is None and not found and not (virt.persist and keep):
-                self._bridges.leave(index, interface.tap)
+                self._bridge_follower.leave(index, interface.tap)
             self._removals.add(virt.name, interface.tap, deleted=not stays)
             self._garbage.destroyed()
 

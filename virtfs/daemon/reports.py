@@ -14,7 +14,8 @@ from virtfs.core.memory import Memory
 from virtfs.core.status import Object, describe, describe_bridge, describe_cable, status_pieces
 from virtfs.core.topology import topology
 from virtfs.core.virt import Virt
-from virtfs.daemon.bridges import Bridges
+from virtfs.daemon.bridge_follow import BridgeFollower
+from virtfs.daemon.bridge_registry import BridgeRegistry
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.changes import Changes
 from virtfs.daemon.follow import Follower
@@ -35,9 +36,10 @@ class Reports:
     def __init__(
         self,
         registry: Registry,
-        bridges: Bridges,
+        bridges: BridgeRegistry,
         cables: Cables,
         follower: Follower,
+        bridge_follower: BridgeFollower,
         accounts: Accounts,
         state: State,
         changes: Changes,
@@ -50,6 +52,7 @@ class Reports:
         self._bridges = bridges
         self._cables = cables
         self._follower = follower
+        self._bridge_follower = bridge_follower
         self._accounts = accounts
         self._state = state
         self._changes = changes
@@ -64,7 +67,7 @@ class Reports:
         Commands may run while this method waits for the kernel.
         """
         if virt is None:
-            await self._bridges.refresh(None)
+            await self._bridge_follower.refresh(None)
             await self._follower.refresh_all()
             await self._accounts.learn_all(interface.virt for interface in self._registry)
             return
@@ -116,7 +119,7 @@ class Reports:
         """Return iterators over the interfaces, bridges and cables, as objects of status.json."""
         names = self._accounts.user_name, self._accounts.group_name
         virts = (describe(wire.virt, wire.readers, *names) for wire in self.wires())
-        bridges = (describe_bridge(bridge) for bridge in list(self._bridges))
+        bridges = (describe_bridge(bridge) for bridge in self.bridges())
         cables = (
             describe_cable("".join(format_command(line).split(maxsplit=3)[3:]), *ways, socket)
             for line, ways, socket in list(self._cables.described())
@@ -125,7 +128,7 @@ class Reports:
 
     def bridges(self) -> list[Bridge]:
         """Return all bridges."""
-        return list(self._bridges)
+        return [managed.bridge for managed in self._bridges]
 
     def socket_cables(self) -> list[SocketCable]:
         """Return the cables whose far end is a socket."""

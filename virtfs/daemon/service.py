@@ -15,6 +15,9 @@ from virtfs import __version__
 from virtfs.core.errors import VirtError
 from virtfs.core.limits import Limits
 from virtfs.core.memory import OF_INTERFACES, Kind, Memory
+from virtfs.daemon.bridge_follow import BridgeFollower
+from virtfs.daemon.bridge_registry import BridgeRegistry
+from virtfs.daemon.bridge_texts import BridgeTexts
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.changes import Changes
@@ -89,8 +92,13 @@ class Daemon:
         self.errors = ErrorsByUser(self.changes)
         self.events = Events(Opens(), self.changes.publish, tasks.start)
         self.registry = Registry()
-        self.bridges = Bridges(kernel, self.registry, self.events, self.changes, self.errors.report)
-        self.follower = Follower(kernel, self.registry, self.bridges, self.changes)
+        bridges = BridgeRegistry()
+        bridge_texts = BridgeTexts(self.registry, bridges, kernel.mark)
+        self.bridge_follower = BridgeFollower(kernel, self.registry, bridges, self.events, self.changes)
+        self.bridges = Bridges(
+            kernel, self.registry, bridges, self.bridge_follower, bridge_texts, self.events, self.errors.report
+        )
+        self.follower = Follower(kernel, self.registry, self.bridge_follower, self.changes)
         self.cables = Cables(self.events, tasks.start)
         self._garbage = Garbage()
         self.root = Directory(ROOT)
@@ -105,12 +113,23 @@ class Daemon:
             tasks.start,
             alone=False,
         )
-        self.state = State(self.registry, self.bridges, self.cables, self.follower, accounts, state, lock, self.events)
-        self.reports = Reports(
+        self.state = State(
             self.registry,
-            self.bridges,
+            bridge_texts,
             self.cables,
             self.follower,
+            self.bridge_follower,
+            accounts,
+            state,
+            lock,
+            self.events,
+        )
+        self.reports = Reports(
+            self.registry,
+            bridges,
+            self.cables,
+            self.follower,
+            self.bridge_follower,
             accounts,
             self.state,
             self.changes,
@@ -124,8 +143,8 @@ class Daemon:
         lifecycle = Lifecycle(
             kernel,
             self.registry,
-            self.bridges,
             self.follower,
+            self.bridge_follower,
             self.cables,
             fifos,
             self.loans,
@@ -169,7 +188,7 @@ class Daemon:
         tasks.keep(self.follower.listen, name="listening to rtnetlink")
         tasks.keep(self.follower.clear_doubts, name="checking taps")
         tasks.keep(self.fifos.run, name="checking rx for readers")
-        tasks.keep(self.bridges.follow, name="reading the state of bridges")
+        tasks.keep(self.bridge_follower.follow, name="reading the state of bridges")
         tasks.keep(self._garbage.run, name="collecting garbage")
 
 

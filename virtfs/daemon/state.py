@@ -12,7 +12,8 @@ from virtfs.core.grammar import Action, Command, format_actions, format_command,
 from virtfs.core.ids import Unit
 from virtfs.core.values import verbs_of
 from virtfs.core.virt import Origin, Virt
-from virtfs.daemon.bridges import Bridges
+from virtfs.daemon.bridge_follow import BridgeFollower
+from virtfs.daemon.bridge_texts import BridgeTexts
 from virtfs.daemon.cables import Cables
 from virtfs.daemon.failed_lines import FailedLines
 from virtfs.daemon.follow import Follower
@@ -32,7 +33,7 @@ class _Lines(NamedTuple):
 
     virt: Virt
     version: int
-    names: tuple[str, str, str]  # of the owner, the group and the lost bridge (Bridges.lost_bridge_of)
+    names: tuple[str, str, str]  # of the owner, the group and the lost bridge (BridgeTexts.lost_bridge_of)
     text: str
 
 
@@ -42,9 +43,10 @@ class State:
     def __init__(
         self,
         registry: Registry,
-        bridges: Bridges,
+        bridges: BridgeTexts,
         cables: Cables,
         follower: Follower,
+        bridge_follower: BridgeFollower,
         accounts: Accounts,
         file: StateFile | None,
         lock: trio.Lock,
@@ -57,6 +59,7 @@ class State:
         self._bridges = bridges
         self._cables = cables
         self._follower = follower
+        self._bridge_follower = bridge_follower
         self._accounts = accounts
         self._lock = lock
         self._events = events
@@ -199,10 +202,10 @@ class State:
                 return None
             for _ in range(ATTEMPTS):
                 await self._follower.caught_up()
-                await self._bridges.catch_up()
+                await self._bridge_follower.catch_up()
                 text = await in_slices(self.pieces())
                 # The text is certain to be consistent only if no bridge changed while it was generated.
-                if self._bridges.settled:
+                if self._bridge_follower.settled:
                     break
             return text
 

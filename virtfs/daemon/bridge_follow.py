@@ -1,0 +1,158 @@
+"""Keeps the state of the bridges up to date, and notices the bridges that other programs delete or rename."""
+
+import errno
+import logging
+
+import trio
+
+from virtfs.core.bridge import Bridge, BridgeState, without
+from virtfs.core.errors import VirtError
+from virtfs.daemon.bridge_calls import state_of
+from virtfs.daemon.bridge_registry import BridgeRegistry, Managed, vanished
+from virtfs.daemon.changes import Changes
+from virtfs.daemon.kernel import Kernel
+from virtfs.daemon.registry import Registry
+from virtfs.files.events import Events
+from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, Overflow
+from virtfs.host.tap_protocol import TapDevice
+
+log = logging.getLogger(__name__)
+
+MANY = 500  # maximum length of _leaving; if it grows longer, all bridges are refreshed, which shortens it
+
+
+class BridgeFollower:
+    """Queries the kernel for the bridges after each change of them, by virtfs or by another program."""
+
+    def __init__(
+        self, kernel: Kernel, registry: Registry, bridges: BridgeRegistry, events: Events, changes: Changes
+    ) -> None:
+        """registry: the interfaces whose taps may be members."""
+        self._kernel = kernel
+        self._registry = registry
+        self._bridges = bridges
+        self._events = events
+        self._changes = changes
+        # The taps that virtfs is deleting, by interface index. The kernel may still report them as members.
+        self._leaving: dict[int, TapDevice] = {}
+        self._doubts = 0  # number of refreshes scheduled so far
+        self._settled = 0  # value of _doubts when the last completed refresh began
+        self._doubted = trio.Event()
+
+    async def refresh(self, bridge: Bridge | None) -> None:
+        """Query the kernel for the state of one bridge, or of all bridges if `bridge` is None.
+
+        VirtError: ENXIO, the bridge is gone.
+        """
+        deleted = [index for index, tap in self._leaving.items() if bridge is None and tap.fd < 0]
+        for managed in self._bridges:
+            if bridge is None or managed.bridge is bridge:
+                await self._look(managed)
+        for index in deleted:
+            self._leaving.pop(index, None)
+        if bridge is not None and bridge.lost:
+            known = self._bridges.find(bridge.name)
+            there = known is not None and known.bridge is bridge
+            raise vanished(bridge.name) if there else VirtError(errno.ENXIO, f"{bridge.name} is gone")
+
+    async def look_after(self, managed: Managed) -> None:
+        """Refresh a bridge after a change. If this fails, the change stays, and `follow` tries again later."""
+        try:
+            await self._look(managed)
+        except OSError as refusal:
+            log.info("%s: cannot query the bridge: %s; trying again", managed.bridge.name, refusal.strerror)
+            self._doubt()
+
+    async def _look(self, managed: Managed) -> None:
+        """Query the kernel for the state of a bridge. If it is gone, keep the last state, for the lines of ctl."""
+        state = await self._kernel.call(state_of, self._kernel, managed)
+        if state is None:
+            self._lose(managed)
+        else:
+            managed.bridge.lost = False
+            self._bridges.lost.pop(managed.bridge.name, None)
+            managed.bridge.state = self._without_leaving(state)
+
+    def _lose(self, managed: Managed) -> None:
+        """Record that a bridge has vanished, unless virtfs itself is deleting it."""
+        bridge, name_of = managed.bridge, self._registry.name_in_lines
+        if bridge.lost or managed.leaving:
+            return
+        bridge.lost = True
+        if self._bridges.find(bridge.name) is managed:
+            managed.taps = frozenset(m.index for m in bridge.state.members if name_of(m.index) is not None)
+            self._bridges.lost[bridge.name] = managed
+            log.warning("%s", vanished(bridge.name).strerror)
+            self._events.emit("lost", bridge.name)
+
+    def leave(self, index: int, tap: TapDevice) -> None:
+        """Stop listing a tap as a member of its bridge, because virtfs is about to delete the tap.
+
+        Otherwise, the lines of the bridge in ctl would mention the tap as if it were an interface of the host.
+        index: the tap's interface index in the daemon's namespace.
+        """
+        if self._bridges:
+            self._leaving[index] = tap
+            for managed in self._bridges:
+                managed.bridge.state = self._without_leaving(managed.bridge.state)
+            if len(self._leaving) > MANY:
+                self._doubt()
+
+    def _without_leaving(self, state: BridgeState) -> BridgeState:
+        leaving = frozenset(member.name for member in state.members if member.index in self._leaving)
+        return without(state, leaving) if leaving else state
+
+    def hear(self, event: Event) -> None:
+        """Schedule a refresh of the bridges if an event concerns a bridge or a member of a bridge."""
+        indices = {managed.index for managed in self._bridges}
+        match event:
+            case LinkChanged(None) if indices:
+                link = event.link
+                concerned = bool(indices & {link.index, link.master}) or self._is_member(link.name)
+            case LinkGone(None, index, name):
+                concerned = index in indices or self._is_member(name)
+            case AddressChanged(None, index):
+                concerned = index in indices
+            case _:
+                concerned = isinstance(event, Overflow)
+        if concerned:
+            self._doubt()
+
+    def _doubt(self) -> None:
+        """Schedule a refresh of the bridges."""
+        self._doubts += 1
+        self._doubted.set()
+
+    def _is_member(self, name: str) -> bool:
+        return any(managed.bridge.state.member(name) for managed in self._bridges)
+
+    @property
+    def settled(self) -> bool:
+        """Whether catch_up() has processed all events."""
+        return self._settled == self._doubts
+
+    async def catch_up(self) -> None:
+        """Refresh the bridges if an event has not been processed yet, even if follow() has begun to process it.
+
+        On return the state is no older than the last event. So a text made from it lists no member that is gone.
+        OSError: as for refresh().
+        """
+        if not self.settled:
+            doubts = self._doubts
+            await self.refresh(None)
+            self._settled = max(self._settled, doubts)
+
+    async def follow(self) -> None:
+        """Refresh the bridges after each event that concerns one of them, until cancelled.
+
+        May be called again after a failure.
+        """
+        while True:
+            await self._doubted.wait()
+            self._doubted = trio.Event()
+            try:
+                await self.catch_up()
+            except BaseException:
+                self._doubted.set()
+                raise
+            self._changes.publish()

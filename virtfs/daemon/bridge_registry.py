@@ -1,0 +1,90 @@
+"""The bridges of a mount, looked up by name, with the data needed to release them."""
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from virtfs.core.bridge import Bridge, BridgeState
+from virtfs.core.errors import VirtError
+from virtfs.core.ids import BridgeName
+from virtfs.host.bridge_adopt import Adoptions
+from virtfs.host.bridgeinfo import Settings
+
+
+@dataclass(slots=True, eq=False)
+class Managed:
+    """One bridge, and the data needed to release it.
+
+    index: the interface index.
+    found: the state of the bridge before virtfs attached to it, or None if virtfs made it.
+    settings: the port settings that no verb sets, keyed by member name, as they were when virtfs attached.
+    adoptions: the addresses and routes that the bridge has adopted from members.
+    taps: the indices of the members that were taps of the mount when the bridge was lost.
+    leaving: whether virtfs is releasing the bridge.
+    """
+
+    bridge: Bridge
+    index: int
+    found: BridgeState | None
+    settings: dict[str, Settings]
+    adoptions: Adoptions
+    taps: frozenset[int] = frozenset()
+    leaving: bool = False
+
+
+class BridgeRegistry:
+    """All bridges, by name. `bridges` adds and removes them; `bridge_follow` records which ones are lost."""
+
+    def __init__(self) -> None:
+        self._all: dict[BridgeName, Managed] = {}  # sorted by number
+        # The bridges that another program has deleted or renamed. Few interfaces need to be compared with them.
+        self.lost: dict[BridgeName, Managed] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._all
+
+    def __iter__(self) -> Iterator[Managed]:
+        return iter(list(self._all.values()))
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def add(self, managed: Managed) -> None:
+        """Add a bridge. Its name must be free."""
+        everything = {**self._all, managed.bridge.name: managed}
+        self._all = {name: everything[name] for name in sorted(everything, key=lambda name: (len(name), name))}
+
+    def remove(self, managed: Managed) -> None:
+        """Remove a bridge."""
+        del self._all[managed.bridge.name]
+        self.lost.pop(managed.bridge.name, None)
+
+    def find(self, name: BridgeName) -> Managed | None:
+        """Return the bridge of this name, or None."""
+        return self._all.get(name)
+
+    def get(self, name: BridgeName) -> Managed:
+        """Return the bridge of this name. VirtError: ENXIO, there is none."""
+        managed = self._all.get(name)
+        if managed is None:
+            raise VirtError(errno.ENXIO, f'there is no bridge "{name}"')
+        return managed
+
+    def of(self, bridge: Bridge) -> Managed:
+        """Return the data of this bridge. VirtError: ENXIO, the bridge was destroyed."""
+        managed = self.get(bridge.name)
+        if managed.bridge is not bridge:
+            raise VirtError(errno.ENXIO, f"{bridge.name} is gone")
+        return managed
+
+    def expect_none(self, name: BridgeName) -> None:
+        """Raise VirtError EEXIST if there is a bridge of this name, even a lost one."""
+        if (managed := self._all.get(name)) is not None:
+            remedy = f", but is lost: destroy {name} first" if managed.bridge.lost else ""
+            raise VirtError(errno.EEXIST, f'"{name}" already exists{remedy}')
+
+
+def vanished(name: BridgeName) -> VirtError:
+    """Return the error of verbs and files of a lost bridge."""
+    sentence = f"{name} is lost: another program has deleted or renamed it: destroy {name}, then create it again"
+    return VirtError(errno.ENXIO, sentence)

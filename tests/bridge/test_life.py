@@ -179,6 +179,10 @@ def test_poll_tells_what_ip_does_to_a_bridge(mount: Mount) -> None:
     assert waiting.result() & select.POLLPRI
 
 
+TAKEN = "another program has deleted or renamed it"
+AGAIN = '"ensure bridge0" makes it again'
+
+
 @pytest.mark.parametrize("blow", ["link set bridge0 name moved", "link del bridge0"])
 def test_a_bridge_that_others_take_away(mount: Mount, virts: Virts, blow: str) -> None:
     virt = virts()
@@ -190,14 +194,15 @@ def test_a_bridge_that_others_take_away(mount: Mount, virts: Virts, blow: str) -
     for line in ("create bridge0", "check create bridge0"):
         with fails(errno.EEXIST):
             mount.ctl(line)
-        assert mount.read("last_error") == f'"{line}": "bridge0" already exists, but is lost: destroy bridge0 first'
+        assert mount.read("last_error") == f'"{line}": "bridge0" already exists, but is lost: {AGAIN}'
     for file in ("ctl", "status", "members", "addresses"):
         with fails(errno.ENXIO):
             mount.read(f"bridge/bridge0/{file}")
-        assert "bridge0 is lost" in mount.read("last_error")
-    with fails(errno.ENXIO):
-        mount.ctl("ensure bridge0 up")
-    assert "destroy bridge0, then create it again" in mount.read("last_error")
+        assert mount.read("last_error").endswith(f"bridge0 is lost: {TAKEN}: {AGAIN}")
+    for line in ("bridge0 up", "check bridge0 up"):
+        with fails(errno.ENXIO):
+            mount.ctl(line)
+        assert mount.read("last_error") == f'"{line}": bridge0 is lost: {TAKEN}: {AGAIN}'
     assert "create bridge0\n" in mount.read("ctl")
     assert 'virtfs_bridge_lost{bridge="bridge0",mount="/mnt/virt"} 1.0' in mount.read("metrics")
     virt.set("up")
@@ -206,6 +211,87 @@ def test_a_bridge_that_others_take_away(mount: Mount, virts: Virts, blow: str) -
     assert not mount.has("moved")
     mount.ctl("create bridge0")
     assert mount.read("bridge/bridge0/members") == ""
+
+
+def test_a_lost_bridge_has_no_members_in_status(mount: Mount, virts: Virts) -> None:
+    """Its former members are in no bridge. What the lines would restore stays."""
+    mount.ctl(f"create bridge0 add {virts().tap} inet 10.0.3.1/24 maxaddr 7 up")
+    mount.ip("link del bridge0")
+    (told_of,) = json.loads(mount.read("status.json"))["bridges"]
+    assert (told_of["lost"], told_of["up"], told_of["members"], told_of["addresses"]) == (True, False, [], [])
+    assert (told_of["maxaddr"], told_of["inet"]) == (7, ["10.0.3.1/24"])
+
+
+def test_ensure_makes_a_lost_bridge_again(mount: Mount, virts: Virts) -> None:
+    """The lines stay, and open files show the new bridge."""
+    one, two = virts(), virts()
+    mount.ip("link add other type veth peer name far")
+    mount.ctl(f"create bridge0 up add other maxaddr 7 inet 10.0.3.1/24 add {one.tap} add {two.tap}")
+    mount.ctl(f"bridge0 -learn {one.tap} ifpriority other 16 static {two.tap} 02:00:00:00:00:09 stp other")
+    before, file = mount.read("ctl"), mount.root.open("bridge/bridge0/members")
+    events = mount.root.open("events", os.O_RDONLY)
+    mount.ip("link del bridge0")
+    mount.ctl("check ensure bridge0")
+    assert not mount.has("bridge0")
+    mount.ctl("ensure bridge0")
+    assert mount.read("ctl") == before
+    for name in ("other", one.tap, two.tap):
+        assert told.link(mount, name)["master"] == "bridge0"
+    assert told.port(mount, one.tap)["learning"] is False
+    assert told.addresses(mount, "bridge0") == {"10.0.3.1/24"}
+    assert file.read().decode().split() == ["other", one.tap, two.tap]
+    told_of = ""
+    while "create bridge0" not in told_of:
+        told_of += events.begin_read(4096).result().decode()
+    assert "lost bridge0" in told_of
+    mount.ip("link del bridge0")
+    mount.ctl("ensure bridge0 maxaddr 8 up")
+    assert mount.read("ctl") == before.replace("maxaddr 7", "maxaddr 8"), "the verbs are carried out after the lines"
+    mount.ctl("destroy bridge0")
+    assert not mount.has("bridge0"), "virtfs has made it"
+
+
+def test_ensure_of_a_lost_bridge_that_cannot_be_made_again(mount: Mount, virts: Virts) -> None:
+    """The bridge stays lost, and its lines stay."""
+    virt = virts()
+    mount.ip("link add other type veth peer name far")
+    mount.ctl(f"create bridge0 up add other add {virt.tap}\nbridge0 -learn {virt.tap}")
+    mount.ip("link del bridge0")
+    before = mount.read("ctl")
+    for line in ("ensure bridge0 add nosuch", "check ensure bridge0 add nosuch"):
+        with fails(errno.ENXIO):
+            mount.ctl(line)
+        assert mount.read("last_error") == f'"{line}": add: there is no interface "nosuch"'
+        assert mount.read("ctl") == before
+    mount.ip("link del other")
+    for line in ("ensure bridge0", "check ensure bridge0"):
+        with fails(errno.ENXIO):
+            mount.ctl(line)
+        said = 'cannot make bridge0 again: add: there is no interface "other": "destroy bridge0" drops its lines'
+        assert mount.read("last_error") == f'"{line}": {said}'
+        assert mount.read("ctl") == before
+    assert not mount.has("bridge0")
+    assert json.loads(mount.read("status.json"))["bridges"][0]["lost"]
+
+
+def test_ensure_of_a_renamed_bridge(mount: Mount, virts: Virts) -> None:
+    """Members that are still in the renamed bridge are not taken out of it."""
+    virt = virts()
+    mount.ctl(f"create bridge0 up add {virt.tap}")
+    mount.ip("link set bridge0 name moved")
+    with fails(errno.EBUSY):
+        mount.ctl("ensure bridge0")
+    assert f'cannot make bridge0 again: add: "{virt.tap}" is in "moved"' in mount.read("last_error")
+    assert told.link(mount, virt.tap)["master"] == "moved"
+    assert not mount.has("bridge0")
+    mount.ip("link set moved name bridge0")
+    mount.ctl("ensure bridge0 down")
+    assert mount.read("bridge/bridge0/members") == virt.tap
+    mount.ctl(f"bridge0 delete {virt.tap}")
+    mount.ip("link set bridge0 name moved")
+    mount.ctl("ensure bridge0 up")
+    assert mount.has("bridge0")
+    assert not mount.has("moved"), "virtfs has made it"
 
 
 # --- bridges that existed before

@@ -114,7 +114,7 @@ def test_the_lines_of_a_lost_bridge_stay(lasting: LastingOnes, blow: str) -> Non
     events = mount.root.open("events", os.O_RDONLY)
     mount.ip(blow)
     until(lambda: "is lost" in "".join(mount.log), "the bridge is lost")
-    assert "destroy bridge5, then create it again" in "".join(mount.log)
+    assert '"ensure bridge5" makes it again' in "".join(mount.log)
     assert " lost bridge5\n" in _news(events)
     first, _, rest = before.partition("\n")
     assert first == "# made: bridge5"
@@ -136,6 +136,45 @@ def test_the_lines_of_a_lost_bridge_stay(lasting: LastingOnes, blow: str) -> Non
     assert not mount.has("moved")
     mount.ip("link del br9")
     mount.ip("link del other")
+
+
+@pytest.mark.parametrize("deleted", ["tap3", "tap3 bridge5", "bridge5 tap3"])
+def test_the_port_settings_of_a_deleted_tap_stay(lasting: LastingOnes, deleted: str) -> None:
+    """They are in a line of the bridge, and the line of the interface makes the tap again."""
+    mount = lasting(OPTION)
+    mount.ctl("create bridge5 up\ncreate 3 up bridge bridge5\ncreate 4 bridge bridge5\ncreate 5 bridge bridge5")
+    mount.ctl("bridge5 -learn tap3 static tap3 02:00:00:00:00:07 -learn tap4 protect tap5")
+    before = same(mount)
+    for name in deleted.split():
+        mount.ip(f"link del {name}")
+        until(lambda: f"{name.replace('tap', 'virt')} is lost" in "".join(mount.log), f"{name} is lost")  # noqa: B023
+    expected = before if "bridge5" not in deleted else before.replace("# made: bridge5\n", "")
+    until(lambda: kept(mount) == expected, "the lines stay")
+    assert same(mount) == expected
+    mount.ctl("destroy 4")
+    assert "-learn tap3" in same(mount)
+    assert "tap4" not in same(mount)
+    if "bridge5" in deleted:
+        mount.ctl("ensure bridge5")
+    for _ in range(2):
+        text = same(mount)
+        for settings in ("-learn tap3", "static tap3 02:00:00:00:00:07", "protect tap5"):
+            assert settings in text
+        assert text.count(" bridge bridge5") == 2
+        mount.end()
+        mount.again(OPTION)
+    assert "not replayed" not in same(mount)
+    assert (told.link(mount, "tap3")["master"], told.port(mount, "tap3")["learning"]) == ("bridge5", False)
+
+
+def test_the_port_settings_of_a_tap_that_has_left_its_bridge_go(lasting: LastingOnes) -> None:
+    mount = lasting(OPTION)
+    mount.ctl("create bridge5 up\ncreate 3 up bridge bridge5\nbridge5 -learn tap3")
+    for change in ("link set tap3 nomaster", "link del tap3"):
+        mount.ip(change)
+        until(lambda: kept(mount).count("bridge5") == 2, f"the lines follow: {change}")
+    lost(mount)
+    assert "-learn" not in same(mount)
 
 
 def test_a_bridge_that_virtfs_destroys_is_not_lost(lasting: LastingOnes) -> None:

@@ -111,7 +111,10 @@ def lines(one: Object, width: int) -> Iterator[str]:
             yield line
             yield from (cut(f"    {name} {virt[name]}", width) for name in _LOSING if virt[name])
     if bridges:
-        rows = [("", bridge["name"], _state(bridge), _members(bridge)) for bridge in bridges]
+        rows = [
+            ("", bridge["name"], _state(bridge), " ".join(member["name"] for member in bridge["members"]))
+            for bridge in bridges
+        ]
         yield from table([("", "BRIDGE", "STATE", "MEMBERS"), *rows], "<<<<", width)
     if cables:
         states = {virt["name"]: state_of(virt) for virt in virts}
@@ -169,8 +172,3 @@ def _of_state(state: Object | None) -> Iterator[str]:
 
 def _state(bridge: Object) -> str:
     return "lost" if bridge["lost"] else "up" if bridge["up"] else "down"
-
-
-def _members(bridge: Object) -> str:
-    """Return the names of the members. A lost bridge has none, although status.json has the last known ones."""
-    return "" if bridge["lost"] else " ".join(member["name"] for member in bridge["members"])

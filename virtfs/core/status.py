@@ -31,7 +31,8 @@ An interface:
 A bridge:
 
     name        "bridge0"
-    lost        boolean: whether another program has deleted or renamed the bridge
+    lost        boolean: whether another program has deleted or renamed the bridge. Then up is false, members and
+                addresses are empty, and the other values are the last known ones
     up stp      booleans
     mtu maxaddr timeout maxage fwddelay hellotime priority groupfwd
                 numbers, in the units of the verbs with these names
@@ -66,7 +67,7 @@ otherwise. The value of an empty file is "".
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Final
 
 from virtfs.core.bridge import Bridge, Member
@@ -172,8 +173,8 @@ def describe(
 
 
 def describe_bridge(bridge: Bridge) -> dict[str, object]:
-    """Return a bridge as a JSON object."""
-    state = bridge.state
+    """Return a bridge as a JSON object. A lost bridge is down and has no members, as the kernel would say."""
+    state = replace(bridge.state, up=False, members=(), known=()) if bridge.lost else bridge.state
     return {
         "name": bridge.name,
         "lost": bridge.lost,

@@ -235,6 +235,14 @@ class Virt:
         """Record that the tap has vanished. ValueError: the interface is already in state LOST or DESTROYED."""
         self._step("lose", host=self._unplugged())
 
+    def keep_bridge(self, name: str) -> None:
+        """Set the bridge in the lines of ctl of a lost interface. ValueError: the interface still has its tap."""
+        if self.state is not State.LOST:
+            raise ValueError(f"{self.name} is {self.state.name}: the kernel has its bridge")
+        self._replace(kept=replace(self.kept, bridge=name))
+        for listener in self.line_listeners:
+            listener()
+
     def destroy(self) -> None:
         """Record that the interface is destroyed. ValueError: the interface is already in state DESTROYED."""
         self._step("destroy", host=self._unplugged())

@@ -47,7 +47,7 @@ class BridgeFollower:
         deleted = [index for index, tap in self._leaving.items() if bridge is None and tap.fd < 0]
         for managed in self._bridges:
             if bridge is None or managed.bridge is bridge:
-                await self._look(managed)
+                await self.look(managed)
         for index in deleted:
             self._leaving.pop(index, None)
         if bridge is not None and bridge.lost:
@@ -58,29 +58,49 @@ class BridgeFollower:
     async def look_after(self, managed: Managed) -> None:
         """Refresh a bridge after a change. If this fails, the change stays, and `follow` tries again later."""
         try:
-            await self._look(managed)
+            await self.look(managed)
         except OSError as refusal:
             log.info("%s: cannot query the bridge: %s; trying again", managed.bridge.name, refusal.strerror)
             self._doubt()
 
-    async def _look(self, managed: Managed) -> None:
-        """Query the kernel for the state of a bridge. If it is gone, keep the last state, for the lines of ctl."""
+    async def look(self, managed: Managed) -> None:
+        """Query the kernel for the state of a bridge. If it is gone, keep the last state, for the lines of ctl.
+
+        OSError: the query failed.
+        """
         state = await self._kernel.call(state_of, self._kernel, managed)
         if state is None:
             self._lose(managed)
         else:
             managed.bridge.lost = False
-            self._bridges.lost.pop(managed.bridge.name, None)
-            managed.bridge.state = self._without_leaving(state)
+            if self._bridges.lost.get(managed.bridge.name) is managed:
+                del self._bridges.lost[managed.bridge.name]
+            self._store(managed, self._without_leaving(state))
+
+    def _store(self, managed: Managed, state: BridgeState) -> None:
+        """Store the state of a bridge, and keep the ports of the taps that have left it.
+
+        A tap may have left because another program has deleted it. Then its lines stay, and so do its port settings.
+        """
+        here, ours = {member.index for member in state.members}, self._is_ours
+        left = managed.gone or any(member.index not in here for member in managed.bridge.state.members)
+        if left:
+            ports = managed.ports()
+            managed.gone = {index: port for index, port in ports.items() if index not in here and ours(index)}
+        managed.bridge.state = state
+
+    def _is_ours(self, index: int) -> bool:
+        """Return whether an interface of the daemon's namespace is a tap of the mount."""
+        return self._registry.last_at((None, index)) is not None
 
     def _lose(self, managed: Managed) -> None:
         """Record that a bridge has vanished, unless virtfs itself is deleting it."""
-        bridge, name_of = managed.bridge, self._registry.name_in_lines
+        bridge = managed.bridge
         if bridge.lost or managed.leaving:
             return
         bridge.lost = True
         if self._bridges.find(bridge.name) is managed:
-            managed.taps = frozenset(m.index for m in bridge.state.members if name_of(m.index) is not None)
+            managed.taps = frozenset(member.index for member in bridge.state.members if self._is_ours(member.index))
             self._bridges.lost[bridge.name] = managed
             log.warning("%s", vanished(bridge.name).strerror)
             self._events.emit("lost", bridge.name)

@@ -50,8 +50,8 @@ def divided(state: BridgeState, name_of: Callable[[int], str | None], mark: str)
     Return the part that the bridge's own lines describe, and the names of the members that have a line `create N`.
     In the result, a tap with such a line appears as tapN, even if it has been renamed. Any other tap of virtfs is left
     out, because a line that names such a tap could not be replayed once the tap has vanished.
-    name_of: returns the name in ctl of the tap with an interface index, as Registry.name_in_lines does. mark: the mark
-    of the mount (host.marks).
+    name_of: returns the name in ctl of the tap with an interface index, as BridgeTexts does. mark: the mark of the
+    mount (host.marks).
     """
     ours = [(member, name_of(member.index)) for member in state.members]
     names = {member.name: name or "" for member, name in ours if name is not None or is_marked(member.alias, mark)}

@@ -2,13 +2,21 @@
 
 import errno
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from virtfs.core.bridge import Bridge, BridgeState
+from virtfs.core.bridge import Bridge, BridgeState, FdbEntry, Member
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName
 from virtfs.host.bridge_adopt import Adoptions
 from virtfs.host.bridgeinfo import Settings
+
+
+class Port(NamedTuple):
+    """A port of a bridge, with its entries in the address table."""
+
+    member: Member
+    known: tuple[FdbEntry, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -20,6 +28,7 @@ class Managed:
     settings: the port settings that no verb sets, keyed by member name, as they were when virtfs attached.
     adoptions: the addresses and routes that the bridge has adopted from members.
     taps: the indices of the members that were taps of the mount when the bridge was lost.
+    gone: the ports of taps of the mount that have left the bridge, by interface index.
     leaving: whether virtfs is releasing the bridge.
     """
 
@@ -29,7 +38,17 @@ class Managed:
     settings: dict[str, Settings]
     adoptions: Adoptions
     taps: frozenset[int] = frozenset()
+    gone: dict[int, Port] = field(default_factory=dict)
     leaving: bool = False
+
+    def ports(self) -> dict[int, Port]:
+        """Return the ports in the last known state, and those in `gone`, by interface index."""
+        state = self.bridge.state
+        known: dict[str, list[FdbEntry]] = {}
+        for entry in state.known:
+            known.setdefault(entry.member, []).append(entry)
+        now = {member.index: Port(member, tuple(known.get(member.name, ()))) for member in state.members}
+        return {**self.gone, **now}
 
 
 class BridgeRegistry:
@@ -59,6 +78,17 @@ class BridgeRegistry:
         del self._all[managed.bridge.name]
         self.lost.pop(managed.bridge.name, None)
 
+    def restore(self, managed: Managed, new: Managed, gone: dict[int, Port]) -> None:
+        """Record that a lost bridge has been made again. Its files and the handles of their readers stay.
+
+        new: the bridge that now has its name, which is not in the registry. gone: as for Managed.
+        """
+        managed.index, managed.found = new.index, new.found
+        managed.settings, managed.adoptions = new.settings, new.adoptions
+        managed.taps, managed.gone = frozenset(), gone
+        managed.bridge.state, managed.bridge.lost = new.bridge.state, False
+        self.lost.pop(managed.bridge.name, None)
+
     def find(self, name: BridgeName) -> Managed | None:
         """Return the bridge of this name, or None."""
         return self._all.get(name)
@@ -80,11 +110,14 @@ class BridgeRegistry:
     def expect_none(self, name: BridgeName) -> None:
         """Raise VirtError EEXIST if there is a bridge of this name, even a lost one."""
         if (managed := self._all.get(name)) is not None:
-            remedy = f", but is lost: destroy {name} first" if managed.bridge.lost else ""
+            remedy = f", but is lost: {_remedy(name)}" if managed.bridge.lost else ""
             raise VirtError(errno.EEXIST, f'"{name}" already exists{remedy}')
 
 
 def vanished(name: BridgeName) -> VirtError:
     """Return the error of verbs and files of a lost bridge."""
-    sentence = f"{name} is lost: another program has deleted or renamed it: destroy {name}, then create it again"
-    return VirtError(errno.ENXIO, sentence)
+    return VirtError(errno.ENXIO, f"{name} is lost: another program has deleted or renamed it: {_remedy(name)}")
+
+
+def _remedy(name: BridgeName) -> str:
+    return f'"ensure {name}" makes it again'

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from virtfs.core.bridge import Bridge, BridgeState
+from virtfs.core.bridge import NEW, Bridge, BridgeState, steps, without
+from virtfs.core.grammar import Action
+from virtfs.core.virt import Origin
 from virtfs.daemon import bridge_lines as lines
-from virtfs.daemon.bridge_registry import BridgeRegistry, Managed
+from virtfs.daemon.bridge_registry import BridgeRegistry, Managed, Port
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.registry import Registry
 
@@ -44,22 +46,56 @@ class BridgeTexts:
         for managed in self._bridges:
             yield from lines.after(managed.bridge.name, *self._divided(managed))
 
+    def again(self, managed: Managed) -> tuple[Action, ...]:
+        """Return the verbs that make a lost bridge again, as its lines say. Lost taps are left out."""
+        state, _ = self._divided(managed)
+        lost = frozenset(interface.virt.tap for interface in self._registry if interface.virt.lost)
+        return steps(NEW, without(state, lost))
+
+    def of_lost_taps(self, managed: Managed) -> dict[Interface, Port]:
+        """Return the lost interfaces whose lines join them to a bridge, and their ports."""
+        lost: dict[Interface, Port] = {}
+        for index, port in managed.ports().items():
+            interface = self._registry.last_at((None, index))
+            if interface is not None and interface.virt.lost and self._joins(interface, managed):
+                lost[interface] = port
+        return lost
+
     def _divided(self, managed: Managed) -> tuple[BridgeState, frozenset[str]]:
         """Split the state of a bridge for ctl, as bridge_lines.divided does."""
-        name_of = partial(self._name_in_lost, managed) if managed.bridge.lost else self._registry.name_in_lines
-        return lines.divided(_described(managed), name_of, self._mark)
+        state = _described(managed)
+        if managed.gone:
+            state = self._with_gone(managed, state)
+        return lines.divided(state, partial(self._name, managed), self._mark)
 
-    def _name_in_lost(self, managed: Managed, index: int) -> str | None:
-        """Return the name that the lines of a lost bridge use for a member, as Registry.name_in_lines does.
+    def _with_gone(self, managed: Managed, state: BridgeState) -> BridgeState:
+        """Return the state with the ports of the taps that have vanished, if their lines join them to the bridge."""
+        ports = []
+        for index, port in managed.gone.items():
+            interface = self._registry.last_at((None, index))
+            replaced = state.member(port.member.name) is not None  # by another program's interface of the same name
+            if interface is not None and not replaced and self._joins(interface, managed):
+                ports.append(port)
+        members = sorted((*state.members, *(port.member for port in ports)), key=lambda member: member.number)
+        known = (*state.known, *(entry for port in ports for entry in port.known))
+        return replace(state, members=tuple(members), known=known)
 
-        It is "" for a tap of the mount that has been destroyed or has joined another bridge since.
+    def _name(self, managed: Managed, index: int) -> str | None:
+        """Return the name that the lines of a bridge use for the member with this interface index.
+
+        It is None if the member is not a tap of the mount. It is "" for a tap that no line joins to the bridge: a tap
+        of an open clone, and, if the bridge or the tap is lost, a tap that is destroyed or has joined another bridge.
         """
-        if index not in managed.taps:
-            return None
-        interface = self._registry.at((None, index))
-        if interface is None or self.lost_bridge_of(interface) != managed.bridge.name:
-            return ""
-        return self._registry.name_in_lines(index)
+        interface = self._registry.last_at((None, index))
+        if interface is None:
+            return "" if index in managed.taps or index in managed.gone else None
+        virt = interface.virt
+        left = (managed.bridge.lost or virt.lost) and not self._joins(interface, managed)
+        return "" if left or virt.origin is Origin.CLONED else virt.tap
+
+    def _joins(self, interface: Interface, managed: Managed) -> bool:
+        """Return whether the line of an interface has the verb `bridge` with the name of this bridge."""
+        return (self.lost_bridge_of(interface) or interface.virt.kept.bridge) == managed.bridge.name
 
     def lost_bridge_of(self, interface: Interface) -> str:
         """Return the name of the lost bridge that an interface was in, or "" if there is none.

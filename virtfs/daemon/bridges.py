@@ -2,7 +2,8 @@
 
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from virtfs.core.bridge import Bridge
 from virtfs.core.errors import VirtError
@@ -65,17 +66,16 @@ class Bridges:
         if this run had made it.
         """
         name = BridgeName(str(command.target))
-        managed = self._bridges.find(name)
         match command.kind:
             case "create":
                 self._bridges.expect_none(name)
                 await self._create(command, name, run, made)
-            case "ensure" if managed is None:
-                await self._create(command, name, run, made)
+            case "ensure":
+                await self._ensure(command, name, run, made)
             case "destroy":
                 await self._destroy(self._bridges.get(name))
             case _:
-                await self._change(self._bridges.get(name), command.actions, command.kind == "ensure")
+                await self._change(self._bridges.get(name), command.actions, ensure=False)
 
     async def change(self, bridge: Bridge, actions: tuple[Action, ...], user: User) -> None:
         """Carry out a line of the ctl of a bridge.
@@ -92,16 +92,22 @@ class Bridges:
             self._bridges.expect_none(name)
         if command.kind not in ("create", "ensure"):
             self._bridges.get(name)
-        if command.kind != "destroy":
-            if managed is not None and managed.bridge.lost:
+        if command.kind == "destroy":
+            return
+        actions, ensure = command.actions, command.kind == "ensure"
+        if managed is not None and await self._is_lost(managed):
+            if not ensure:
                 raise vanished(name)
-            ensure = command.kind == "ensure"
-            await self._kernel.call(predict, self._kernel, name, managed, command.actions, taps, ensure)
+            again, managed = self._texts.again(managed), None
+            with _making_again(name):
+                await self._kernel.call(predict, self._kernel, name, None, again, taps, True)
+            actions = (*again, *actions)
+        await self._kernel.call(predict, self._kernel, name, managed, actions, taps, ensure)
 
     async def check_change(self, bridge: Bridge, actions: tuple[Action, ...], user: User) -> None:
         """Raise the error that change() would raise for a line, as far as it can be predicted."""
         managed, taps = self._allowed(bridge, user), self._registry.taps()
-        if bridge.lost:
+        if await self._is_lost(managed):
             raise vanished(bridge.name)
         await self._kernel.call(predict, self._kernel, bridge.name, managed, actions, taps, False)
 
@@ -110,12 +116,46 @@ class Bridges:
             raise VirtError(errno.EPERM, "only root may change a bridge")
         return self._bridges.of(bridge)
 
+    async def _ensure(self, command: Command, name: BridgeName, run: RunBridge, made: frozenset[str]) -> None:
+        managed = self._bridges.find(name)
+        if managed is None:
+            await self._create(command, name, run, made)
+        elif await self._is_lost(managed):
+            await self._make_again(managed, command.actions)
+        else:
+            await self._change(managed, command.actions, ensure=True)
+
+    async def _is_lost(self, managed: Managed) -> bool:
+        """Query the kernel for whether a bridge is lost. OSError: the query failed."""
+        await self._follower.look(managed)
+        return managed.bridge.lost
+
     async def _create(self, command: Command, name: BridgeName, run: RunBridge, made: frozenset[str]) -> None:
+        managed = await self._make(name, command.actions, command.kind == "ensure", made)
+        self._bridges.add(managed)
+        self.directory.add({name: bridge_directory(managed.bridge, self, run, self._report)})
+        self._events.emit("create", name)
+
+    async def _make(
+        self,
+        name: BridgeName,
+        actions: tuple[Action, ...],
+        ensure: bool,
+        made: frozenset[str] = frozenset(),
+        again: tuple[Action, ...] = (),
+    ) -> Managed:
+        """Make a bridge or attach to it, and carry out a line. If this fails, restore what was there before.
+
+        made: as for run(). again: the verbs that make a lost bridge again, before the line.
+        """
         managed, left = await self._kernel.call(attach, self._kernel, name, name in made, self.recalled)
         try:
             if left:
-                await self._kernel.call(renew, self._kernel, managed, command.actions, made)
-            await self._change(managed, command.actions, command.kind == "ensure")
+                await self._kernel.call(renew, self._kernel, managed, (*again, *actions), made)
+            if again:
+                with _making_again(name):
+                    await self._change(managed, again, ensure=True)
+            await self._change(managed, actions, ensure)
             if managed.bridge.lost:
                 raise vanished(name)
         except BaseException:
@@ -123,9 +163,30 @@ class Bridges:
                 await self._kernel.call(release, self._kernel, managed)
             raise
         managed.adoptions.inherited = False
-        self._bridges.add(managed)
-        self.directory.add({name: bridge_directory(managed.bridge, self, run, self._report)})
+        return managed
+
+    async def _make_again(self, managed: Managed, actions: tuple[Action, ...]) -> None:
+        """Make a lost bridge again, as its lines in ctl say, and carry out a line. If this fails, it stays lost.
+
+        VirtError: EBUSY, a member is in another bridge, for example because this bridge was renamed; ENXIO, a member
+        does not exist; other errors from the verbs.
+        """
+        name, texts = managed.bridge.name, self._texts
+        new = await self._make(name, actions, ensure=True, again=texts.again(managed))
+        await self._release_renamed(managed)
+        lost = texts.of_lost_taps(managed)
+        self._bridges.restore(managed, new, {interface.place[1]: port for interface, port in lost.items()})
+        for interface in lost:
+            interface.virt.keep_bridge(name)
+        await self._follower.look_after(managed)  # events about the new bridge were ignored until now
         self._events.emit("create", name)
+
+    async def _release_renamed(self, managed: Managed) -> None:
+        """Delete a bridge that virtfs made and another program has renamed, as `destroy` does."""
+        try:
+            await self._kernel.call(release, self._kernel, managed)
+        except OSError as refusal:
+            log.warning("cannot remove the bridge that was %s: %s", managed.bridge.name, refusal.strerror)
 
     async def _change(self, managed: Managed, actions: tuple[Action, ...], ensure: bool) -> None:
         try:
@@ -164,3 +225,13 @@ class Bridges:
                 sentence = f"cannot release {managed.bridge.name}: {refusal.strerror}"
                 first = first or VirtError(refusal.errno or errno.EIO, sentence)
         return first
+
+
+@contextmanager
+def _making_again(name: BridgeName) -> Iterator[None]:
+    """Prefix errors with the bridge that cannot be made again, and name the way out."""
+    try:
+        yield
+    except VirtError as refusal:
+        sentence = f'cannot make {name} again: {refusal.strerror}: "destroy {name}" drops its lines'
+        raise VirtError(refusal.errno, sentence) from refusal

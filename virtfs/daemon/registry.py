@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from virtfs.core.bridgeplan import Taps
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import Unit
-from virtfs.core.virt import Origin, Virt
+from virtfs.core.virt import Virt
 from virtfs.daemon.interface import Interface, Place
 from virtfs.forward.recorder import Recorder
 from virtfs.forward.wire import Wire
@@ -100,13 +100,6 @@ class Registry:
                 elsewhere[virt.name] = elsewhere[virt.tap] = virt.netns
         return Taps(names, elsewhere)
 
-    def name_in_lines(self, index: int) -> str | None:
-        """Return the name that the lines of ctl use for a tap in the daemon's namespace. index: its interface index.
-
-        The name is "" if no line of ctl creates the tap, or if the tap has vanished. The result is None if the
-        interface is not a tap of this mount.
-        """
-        interface = self._by_place.get((None, index))
-        if interface is None:
-            return None
-        return "" if interface.virt.lost or interface.virt.origin is Origin.CLONED else interface.virt.tap
+    def last_at(self, place: Place) -> Interface | None:
+        """Return the interface whose tap is at a place, or was there before another program deleted it, or None."""
+        return self._by_place.get(place)

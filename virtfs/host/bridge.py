@@ -96,7 +96,7 @@ class HostBridge:
         except VirtError as refusal:
             if refusal.errno != errno.ENODEV:
                 raise
-            raise VirtError(errno.ENXIO, f'bridge "{self.called}" no longer exists: destroy it first') from refusal
+            raise VirtError(errno.ENXIO, f'bridge "{self.called}" no longer exists') from refusal
         return members_of(links, frozenset(self.adoptions.brought)), known_of(links, entries)
 
     def settings(self) -> dict[str, Settings]:
@@ -118,7 +118,7 @@ class HostBridge:
     def _link(self) -> Message:
         link = ask_link(self.rtnl, self.index)
         if link is None or name_of(link) != self.called or details(link) is None:
-            raise VirtError(errno.ENXIO, f'bridge "{self.called}" no longer exists: destroy it first')
+            raise VirtError(errno.ENXIO, f'bridge "{self.called}" no longer exists')
         return link
 
     # Changes

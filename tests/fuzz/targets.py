@@ -14,7 +14,7 @@ from typing import Final
 
 from virtfs.cli import helper, main, options
 from virtfs.cli.usermap import ranges_of
-from virtfs.core import ethernet, grammar, hexlines, quantities, verbs
+from virtfs.core import ethernet, grammar, hexlines, line_text, quantities, verbs
 from virtfs.core.arguments import parse_filter
 from virtfs.core.bytestext import to_text
 from virtfs.core.errors import VirtError
@@ -59,7 +59,7 @@ def ctl_line(data: bytes) -> None:
     with may_refuse():
         command = grammar.parse(to_text(data))
         if command is not None and command.kind != "help":
-            assert grammar.parse(grammar.format_command(command)) == command
+            assert grammar.parse(line_text.format_command(command)) == command
 
 
 def verbs_line(data: bytes) -> None:
@@ -67,7 +67,7 @@ def verbs_line(data: bytes) -> None:
     noun: verbs.Noun = verbs.BRIDGE if data[:1] > b"\x7f" else verbs.VIRT
     with may_refuse():
         actions = grammar.parse_verbs(to_text(data[1:]), noun)
-        assert grammar.parse_verbs(grammar.format_actions(actions, noun), noun) == actions
+        assert grammar.parse_verbs(line_text.format_actions(actions, noun), noun) == actions
 
 
 def script(data: bytes) -> None:

@@ -12,8 +12,9 @@ from virtfs.core import brconfig
 from virtfs.core.bridge import NEW, Bridge, BridgeState, FdbEntry, Member, steps, steps_after, without
 from virtfs.core.bridgeplan import plan, renamed
 from virtfs.core.errors import VirtError
-from virtfs.core.grammar import Action, format_actions, parse_verbs
+from virtfs.core.grammar import Action, parse_verbs
 from virtfs.core.ids import BridgeName
+from virtfs.core.line_text import format_actions
 from virtfs.core.verbs import BRIDGE
 
 MAC = bytes.fromhex("020000000009")

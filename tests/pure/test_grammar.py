@@ -11,19 +11,11 @@ from test_impairment_text import impairments
 from virtfs.core import arguments
 from virtfs.core.errors import VirtError
 from virtfs.core.ethernet import parse_station_mac
-from virtfs.core.grammar import (
-    VERBS_MAX,
-    Action,
-    Command,
-    file_action,
-    format_actions,
-    format_command,
-    help_text,
-    parse,
-    parse_verbs,
-)
+from virtfs.core.grammar import VERBS_MAX, Action, Command, file_action, parse, parse_verbs
+from virtfs.core.help_text import help_text
 from virtfs.core.ids import BridgeName, Unit
 from virtfs.core.impairment import Impairment, Share
+from virtfs.core.line_text import format_actions, format_command
 from virtfs.core.line_words import LINE_MAX, WORDS_MAX, Words
 from virtfs.core.socketname import FORMS as SOCKET_FORMS
 from virtfs.core.socketname import SocketName

@@ -3,7 +3,7 @@
 import pytest
 
 from virtfs.cli.main import main
-from virtfs.core.grammar import help_text
+from virtfs.core.help_text import help_text
 
 
 def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[str]]:

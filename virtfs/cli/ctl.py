@@ -11,7 +11,7 @@ from virtfs.cli.denied import why_denied
 from virtfs.cli.mounts import ask_patiently, chosen, expect_virtfs, read, say
 from virtfs.cli.surroundings import complain, sentence_of
 from virtfs.core.errors import VirtError
-from virtfs.core.grammar import help_text
+from virtfs.core.help_text import help_text
 from virtfs.core.quoting import quoted
 
 _OF_ONE = re.compile(r"\s*(virt[0-9]+)\s+(.*)", re.DOTALL)

@@ -19,7 +19,9 @@ The language of ctl:
 
     script                splits the writes to ctl into lines
     line_words            splits a line into words
-    grammar               parses lines into commands, and formats commands as lines
+    grammar               parses lines into commands
+    line_text             formats commands as lines
+    help_text             the text of the file help
     verbs                 the tables of commands and verbs
     arguments             the kinds of arguments, each with its parser and formatter
     socketname            the names of sockets at the far end of cables

@@ -1,4 +1,4 @@
-"""The language of ctl: parse lines into commands and format commands as lines.
+"""The language of ctl: parse lines into commands. core.line_text formats commands as lines.
 
 A line is a list of words, separated by blanks or tabs. A word that begins with "#" starts a comment. After a verb that
 takes the rest of the line, however, "#" and blanks are part of the text. Parsing checks form and ranges only. The
@@ -6,20 +6,18 @@ rights of the user, and whether the objects exist, are checked when the command 
 """
 
 import re
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from errno import E2BIG, EINVAL
-from textwrap import fill
 from typing import TypeVar
 
 from virtfs.core import verbs
 from virtfs.core.arguments import Argument, take_impairments
 from virtfs.core.errors import VirtError
 from virtfs.core.ids import BridgeName, Unit
-from virtfs.core.line_words import BLANKS, LINE_MAX, Words, too_long
+from virtfs.core.line_words import LINE_MAX, Words, too_long
 from virtfs.core.quantities import parse_bridge_name, parse_unit_name, splits_unit
-from virtfs.core.quoting import quoted, word
-from virtfs.core.socketname import FORMS as SOCKETS
+from virtfs.core.quoting import quoted
 from virtfs.core.socketname import SocketName, names_socket, parse_socket
 from virtfs.core.verbs import BRIDGE, FORMS, VIRT, Form, Kind, Noun, Verb
 
@@ -130,7 +128,7 @@ def _parse_line(words: Words) -> Parsing[Command | None]:
     if form.kind in ("cable", "uncable"):
         return _parse_cable(form, target, words)
     if form.kind == "mark":
-        mark = _known("mark", VIRT)
+        mark = verbs.known(VIRT, "mark")
         return Command("mark", None, (Action("mark", tuple(_parse_arguments(mark, words))),))
     actions = (yield from _parse_actions(words, form.noun, makes=True, named=target is not None)) if form.verbs else ()
     words.expect_end(form.usage)
@@ -166,74 +164,6 @@ def file_action(file: str, text: str) -> Action:
     raise VirtError(EINVAL, f"{file}: {quoted(value)} is not {allowed}")
 
 
-def format_command(command: Command) -> str:
-    """Return the line that parse() turns into this command."""
-    if command.checks:
-        return f"check {format_command(replace(command, checks=False))}"
-    if command.kind == "mark":
-        return format_actions(command.actions)
-    if command.kind == "change":
-        start = f"virt{command.target}" if isinstance(command.target, int) else str(command.target)
-    else:
-        target = ALL if command.kind == "destroy" and command.target is None else command.target
-        start = command.kind if target is None else f"{command.kind} {target}"
-    if command.peer is not None:
-        impairments = format_actions(command.actions).removeprefix("impair ")
-        return f"{start} {command.peer} {impairments}".rstrip(BLANKS)
-    noun: Noun = BRIDGE if isinstance(command.target, str) else VIRT
-    makes = command.kind in ("create", "ensure")
-    return f"{start} {format_actions(command.actions, noun, makes=makes)}".rstrip(BLANKS)
-
-
-def format_actions(actions: tuple[Action, ...], noun: Noun = VIRT, *, makes: bool = False) -> str:
-    """Return the line that parse_verbs() turns into these actions.
-
-    makes: whether the actions follow `create` or `ensure` in the line.
-    ValueError: the actions do not fit in one line, because a verb that must end its line is not the last.
-    """
-    for action in actions[:-1]:
-        verb = _known(action.verb, noun)
-        if verb.ends_line or verb.rest_of_line or (verb.ends_change and not makes):
-            raise ValueError(f"nothing can follow {verb.name} in a line")
-    return " ".join(_format_action(action, noun) for action in actions)
-
-
-def writable(actions: Iterable[Action], noun: Noun = VIRT) -> tuple[tuple[Action, ...], tuple[Action, ...]]:
-    """Return two tuples: the actions that a line can express, and those that it cannot.
-
-    Other programs can give an interface or network namespace a name that a line cannot contain, such as one with a
-    control character.
-    """
-    divided: dict[bool, list[Action]] = {True: [], False: []}
-    for action in actions:
-        divided[_can_be_written(action, noun)].append(action)
-    return tuple(divided[True]), tuple(divided[False])
-
-
-def unwritable_comment(subject: str, action: Action) -> str:
-    """Return the comment that ctl shows instead of an action with a name that a line cannot contain."""
-    names = " ".join(word(str(arg)) for arg in action.args if isinstance(arg, str))
-    return f"# {subject} {action.verb} {names}: a line cannot contain this name"
-
-
-def help_text() -> str:
-    """Return the text of the file help: the grammar of ctl and every verb."""
-    commands = [(form.usage, form.meaning) for form in FORMS]
-    return (
-        "Commands of ctl, one per line. A word that begins with # starts a comment.\n"
-        "A line is checked as a whole before any of it takes effect.\n"
-        "netns must be the last verb of its line, except after create and ensure.\n"
-        f"\n{_columns(commands)}"
-        f"{fill(f'SOCKET is {SOCKETS}.', 100)}\n\n"
-        "Verbs of virtN, any number in a line. In virtN/ctl they are written without the name virtN.\n"
-        "(root): only root may use the verb, even if the interface has another owner.\n"
-        f"\n{_columns(_usages(VIRT))}\n"
-        "Verbs of bridgeN, any number in a line, as in brconfig(8); only root may use them.\n"
-        "IF is an interface of the host, or virtN for the tap of that unit.\n"
-        f"\n{_columns(_usages(BRIDGE))}"
-    )
-
-
 def _parse_cable(form: Form, target: Unit | BridgeName | None, words: Words) -> Command:
     if form.kind == "uncable" and words.peek() is None:
         return Command(form.kind, target)
@@ -242,7 +172,7 @@ def _parse_cable(form: Form, target: Unit | BridgeName | None, words: Words) -> 
         raise VirtError(EINVAL, f"{quoted(form.kind)} needs two ends: {form.usage}")
     if peer == target:
         raise VirtError(EINVAL, f"{quoted(f'virt{peer}')} cannot be both ends of a cable")
-    impair = _known("impair", VIRT)
+    impair = verbs.known(VIRT, "impair")
     actions: tuple[Action, ...] = ()
     if form.kind == "cable" and words.peek() is not None:
         actions = (Action("impair", (_take_words(impair, take_impairments, words),)),)
@@ -397,43 +327,3 @@ def _parse_argument(name: str, argument: Argument, text: str) -> object:
 def _check_length(file: str, verb: Verb, value: str) -> None:
     if len(value) > VALUE_MAX and not verb.rest_of_line and verb.arguments[0].take is None:
         raise VirtError(EINVAL, f"{file}: {quoted(value)} is longer than {VALUE_MAX} characters")
-
-
-def _known(name: str, noun: Noun) -> Verb:
-    verb = verbs.find(noun, name)
-    if verb is None:
-        raise ValueError(f"no verb {name}")
-    return verb
-
-
-def _format_action(action: Action, noun: Noun) -> str:
-    verb = _known(action.verb, noun)
-    texts = [argument.format(value) for argument, value in zip(verb.arguments, action.args, strict=not verb.option)]
-    option = [verb.option] if verb.option and len(action.args) > len(verb.arguments) else []
-    return " ".join((verb.name, *texts, *option)).rstrip(BLANKS)
-
-
-def _can_be_written(action: Action, noun: Noun) -> bool:
-    verb = _known(action.verb, noun)
-    for argument, value in zip(verb.arguments, action.args, strict=False):
-        if isinstance(value, str):
-            if value.startswith("#") and not verb.rest_of_line:
-                return False
-            try:
-                argument.parse(value)
-            except VirtError:
-                return False
-    return True
-
-
-def _usages(noun: Noun) -> list[tuple[str, str]]:
-    return [(verb.usage, _meaning(verb)) for verb in verbs.VERBS if verb.noun == noun]
-
-
-def _meaning(verb: Verb) -> str:
-    return f"{verb.meaning} (root)" if verb.root_only else verb.meaning
-
-
-def _columns(rows: list[tuple[str, str]]) -> str:
-    width = max(len(left) for left, _ in rows)
-    return "".join(f"  {left:{width}}  {right}\n" for left, right in rows)

@@ -265,6 +265,14 @@ def find(noun: Noun, name: str) -> Verb | None:
     return _BY_NAME.get((noun, name))
 
 
+def known(noun: Noun, name: str) -> Verb:
+    """Return the verb of this name as find() does. ValueError: there is none."""
+    verb = find(noun, name)
+    if verb is None:
+        raise ValueError(f"no verb {name}")
+    return verb
+
+
 @cache
 def of_file(noun: Noun, file: str) -> tuple[Verb, ...]:
     """Return the verbs that an attribute file mirrors; () if no verb has that file."""

@@ -10,9 +10,10 @@ from contextlib import suppress
 from ipaddress import ip_interface
 
 from virtfs.core.bridge import NEW, BridgeState, renamed, steps, steps_after, without
-from virtfs.core.grammar import Command, format_actions, format_command, unwritable_comment, writable
+from virtfs.core.grammar import Command
 from virtfs.core.ids import BridgeName
 from virtfs.core.ip import IpInterface
+from virtfs.core.line_text import format_actions, format_command, unwritable_comment, writable
 from virtfs.core.verbs import BRIDGE
 from virtfs.host.bridge_adopt import Adoptions
 from virtfs.host.marks import is_marked

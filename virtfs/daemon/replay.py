@@ -7,8 +7,9 @@ from typing import Protocol
 import trio
 
 from virtfs.core.errors import VirtError
-from virtfs.core.grammar import format_command, parse
+from virtfs.core.grammar import parse
 from virtfs.core.ids import Gid, Uid, Unit, User
+from virtfs.core.line_text import format_command
 from virtfs.core.quoting import quoted
 from virtfs.daemon.bridge_lines import adopted_before
 from virtfs.daemon.bridges import Bridges

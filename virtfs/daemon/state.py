@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import trio
 
-from virtfs.core.grammar import Action, Command, format_actions, format_command, unwritable_comment, writable
+from virtfs.core.grammar import Action, Command
 from virtfs.core.ids import Unit
+from virtfs.core.line_text import format_actions, format_command, unwritable_comment, writable
 from virtfs.core.values import verbs_of
 from virtfs.core.virt import Origin, Virt
 from virtfs.daemon.bridge_follow import BridgeFollower

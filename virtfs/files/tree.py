@@ -8,7 +8,7 @@ from typing import Protocol
 from virtfs.core.bridge import Bridge
 from virtfs.core.counters import Way
 from virtfs.core.errors import VirtError
-from virtfs.core.grammar import help_text
+from virtfs.core.help_text import help_text
 from virtfs.core.ids import Unit, User
 from virtfs.core.ifconfig import ifconfig
 from virtfs.core.memory import Memory

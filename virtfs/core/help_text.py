@@ -1,0 +1,37 @@
+"""The text of the file help: the grammar of ctl, and every command and verb from their tables."""
+
+from textwrap import fill
+
+from virtfs.core.socketname import FORMS as SOCKETS
+from virtfs.core.verbs import BRIDGE, FORMS, VERBS, VIRT, Noun, Verb
+
+
+def help_text() -> str:
+    """Return the text of the file help: the grammar of ctl and every verb."""
+    commands = [(form.usage, form.meaning) for form in FORMS]
+    return (
+        "Commands of ctl, one per line. A word that begins with # starts a comment.\n"
+        "A line is checked as a whole before any of it takes effect.\n"
+        "netns must be the last verb of its line, except after create and ensure.\n"
+        f"\n{_columns(commands)}"
+        f"{fill(f'SOCKET is {SOCKETS}.', 100)}\n\n"
+        "Verbs of virtN, any number in a line. In virtN/ctl they are written without the name virtN.\n"
+        "(root): only root may use the verb, even if the interface has another owner.\n"
+        f"\n{_columns(_usages(VIRT))}\n"
+        "Verbs of bridgeN, any number in a line, as in brconfig(8); only root may use them.\n"
+        "IF is an interface of the host, or virtN for the tap of that unit.\n"
+        f"\n{_columns(_usages(BRIDGE))}"
+    )
+
+
+def _usages(noun: Noun) -> list[tuple[str, str]]:
+    return [(verb.usage, _meaning(verb)) for verb in VERBS if verb.noun == noun]
+
+
+def _meaning(verb: Verb) -> str:
+    return f"{verb.meaning} (root)" if verb.root_only else verb.meaning
+
+
+def _columns(rows: list[tuple[str, str]]) -> str:
+    width = max(len(left) for left, _ in rows)
+    return "".join(f"  {left:{width}}  {right}\n" for left, right in rows)

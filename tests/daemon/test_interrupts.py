@@ -48,7 +48,7 @@ async def test_the_wait_for_other_commands(call: str) -> None:
     async with daemon() as bench:
         await prepared(bench)
         before = bench.ctl(), bench.names()
-        async with bench.daemon.commands.lock:
+        async with bench.daemon.commands.lines.lock:
             with trio.CancelScope() as signal:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(CALLS[call], bench)

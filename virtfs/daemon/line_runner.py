@@ -1,0 +1,267 @@
+"""Carries out single lines of ctl. daemon.commands takes the lock for each line, and remembers its error.
+
+Once a line has begun to take effect, it is shielded from cancellation, so it completes.
+"""
+
+import errno
+from functools import partial
+from typing import cast
+
+import trio
+
+from virtfs.core.arguments import Impairments
+from virtfs.core.bridge import Bridge
+from virtfs.core.errors import VirtError
+from virtfs.core.grammar import Action, Command, parsing, parsing_verbs, split_check
+from virtfs.core.ids import Unit, User
+from virtfs.core.socketname import SocketName
+from virtfs.core.verbs import BRIDGE, VIRT
+from virtfs.core.virt import Origin, Virt
+from virtfs.daemon.bridges import Bridges
+from virtfs.daemon.cables import Cables
+from virtfs.daemon.changes import Changes
+from virtfs.daemon.check import LineChecks
+from virtfs.daemon.errors_by_user import ErrorsByUser
+from virtfs.daemon.failed_lines import FailedLines
+from virtfs.daemon.follow import Follower
+from virtfs.daemon.interface import Interface
+from virtfs.daemon.kernel import Kernel
+from virtfs.daemon.lifecycle import Lifecycle, Names
+from virtfs.daemon.netns_verb import destination, refuse_moves
+from virtfs.daemon.port_addresses import idle_addresses
+from virtfs.daemon.registry import Registry
+from virtfs.daemon.virt_checks import VirtChecks
+from virtfs.daemon.virt_verbs import VirtVerbs
+from virtfs.files.bridges import RunBridge
+from virtfs.files.events import Events
+from virtfs.forward.recorder import Mark
+from virtfs.forward.slices import in_steps
+from virtfs.forward.supervisor import together
+
+
+def whole() -> trio.CancelScope:
+    """Return a scope for work that must be completed or undone once it has begun, even if the writer gets a signal."""
+    return trio.CancelScope(shield=True)
+
+
+class LineRunner:
+    """Carries out lines of the ctl files (replay.Lines). The caller holds the lock."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        registry: Registry,
+        lifecycle: Lifecycle,
+        bridges: Bridges,
+        cables: Cables,
+        follower: Follower,
+        checks: VirtChecks,
+        verbs: VirtVerbs,
+        failed: FailedLines,
+        errors: ErrorsByUser,
+        changes: Changes,
+        events: Events,
+        lock: trio.Lock,
+        names: Names,
+        run: RunBridge,
+    ) -> None:
+        """Store the parts of the mount that lines change.
+
+        failed: the failed lines of the state file. lock: held while interfaces change.
+        names: returns the entries of a new interface in the root directory.
+        run: carries out writes to the ctl of a bridge.
+        """
+        self.lock = lock
+        self.ended = False
+        self._kernel = kernel
+        self._registry = registry
+        self._lifecycle = lifecycle
+        self._bridges = bridges
+        self._cables = cables
+        self._follower = follower
+        self._checks = checks
+        self._line_checks = LineChecks(kernel, registry, lifecycle, bridges, cables, checks, failed)
+        self._verbs = verbs
+        self._failed = failed
+        self._errors = errors
+        self._changes = changes
+        self._events = events
+        self._names = names
+        self._run = run
+
+    def end(self) -> None:
+        """Refuse further lines, because the mount is ending."""
+        self.ended = True
+
+    async def run_line(self, text: str, user: User, made: frozenset[str] | None = None) -> None:
+        """Carry out a line of the mount's ctl.
+
+        made: the names of the taps and bridges that an earlier run of virtfs made, if the line is replayed from the
+        state file. None means that a user wrote the line. A user's line supersedes failed lines of the state file about
+        the same interface or bridge.
+        """
+        self.refuse_at_end()
+        command = await in_steps(parsing(text))
+        if command is None or command.kind == "help":
+            return
+        if not user.root:
+            raise VirtError(errno.EPERM, "only root may use this ctl; write to the ctl of your interface")
+        if command.checks:
+            await self._reap()
+            await self._line_checks.command(command, user)
+            return
+        if command.kind == "mark":
+            await self._mark(str(command.actions[0].args[0]))
+            return
+        if command.kind == "destroy" and command.target is None:
+            await self._destroy_all()
+            return
+        try:
+            target = await self._run_command(command, user, made or frozenset())
+            if made is None:
+                self._failed.supersede(target)
+                await self.warn(target, command.actions, user)
+            else:
+                await self._reap()  # Commands.run() does this after a script, but not for the state file
+        finally:
+            self._changes.publish()
+
+    async def _destroy_all(self) -> None:
+        """Destroy everything in the mount, and drop the failed lines of the state file.
+
+        VirtError: a bridge could not be released; it stays, and everything else has been destroyed.
+        """
+        try:
+            with whole():
+                refusal = await self._bridges.destroy_all()
+                await self._lifecycle.destroy_all(keep=False)
+                self._failed.clear()
+        finally:
+            self._changes.publish()
+        if refusal is not None:
+            raise refusal
+
+    async def _run_command(self, command: Command, user: User, made: frozenset[str]) -> object:
+        """Carry out a command, and return its target: a unit or the name of a bridge."""
+        if command.kind != "destroy" or isinstance(command.target, str):
+            await self._reap()
+        if command.kind == "destroy" and self._only_failed(command):
+            return command.target
+        if isinstance(command.target, str):
+            with whole():
+                await self._bridges.run(command, self._run, made)
+                await self._follower.caught_up()  # updates the taps that have joined or left the bridge
+            return command.target
+        unit = None if command.target is None else Unit(int(command.target))
+        interface = None if unit is None else self._registry.find(unit)
+        match command.kind:
+            case "uncable":
+                other = None if command.peer is None else self._end(command.peer)
+                with whole():
+                    await self._cables.separate(self._existing(unit), other)
+            case "cable" if command.peer is not None:
+                await self._cable(command, self._existing(unit), self._end(command.peer), user)
+            case "create":
+                self._registry.expect_none(unit)
+                unit = await self._create(unit, command.actions, user, made)
+            case "ensure" if interface is None:
+                await self._create(unit, command.actions, user, made)
+            case "destroy":
+                with whole():
+                    await self._lifecycle.retire(self._existing(unit))
+            case _:
+                existing = self._existing(unit)
+                await refuse_moves(self._kernel, existing, command.actions)
+                await self.change(existing, command.actions, user)
+        return unit
+
+    def _only_failed(self, command: Command) -> bool:
+        """Return whether only failed lines of the state file mention the target. Then `destroy` just drops them."""
+        target = command.target
+        there = target in self._bridges if isinstance(target, str) else self._registry.find(Unit(int(target or 0)))
+        return not there and self._failed.about(target)
+
+    async def run_verbs(self, of: Virt | Bridge, text: str, user: User) -> None:
+        """Carry out a line of the ctl of an interface or a bridge."""
+        self.refuse_at_end()
+        await self._reap()
+        checks, text = split_check(text)
+        if checks:
+            await self._line_checks.verbs(of, text, user)
+            return
+        actions = await in_steps(parsing_verbs(text, BRIDGE if isinstance(of, Bridge) else VIRT))
+        if isinstance(of, Bridge):
+            with whole():
+                await self._bridges.change(of, actions, user)
+                await self._follower.caught_up()
+        else:
+            await self.change(self._registry.of(of), actions, user)
+        target = of.name if isinstance(of, Bridge) else of.unit
+        self._failed.supersede(target)
+        await self.warn(target, actions, user)
+
+    async def warn(self, target: object, actions: tuple[Action, ...], user: User) -> None:
+        """Tell the user, in last_error, that a line has taken effect but that addresses no longer work."""
+        with whole():
+            warning = await idle_addresses(self._kernel, self._registry, self._bridges, target, actions)
+            if warning is not None:
+                self._errors.remember(warning, user)
+
+    async def _mark(self, text: str) -> None:
+        """Mark this moment in the captures and histories of all interfaces."""
+        mark = Mark(text)
+        with whole():
+            await together(*(partial(interface.recorder.mark, mark) for interface in self._registry))
+            self._events.emit("mark", "mount", text=text)
+
+    async def _create(self, unit: Unit | None, actions: tuple[Action, ...], user: User, made: frozenset[str]) -> Unit:
+        self._lifecycle.check_room()
+        await self._checks.check(None, actions, user)
+        netns = destination(actions)
+        with whole():
+            interface = await self._lifecycle.create(unit, self._names, f"tap{unit}" in made, netns)
+            attached = not interface.tap.made
+            try:
+                if attached and interface.virt.origin is Origin.MADE:
+                    await self._verbs.renew(interface, actions)
+                await self._verbs.carry_out(interface, actions)
+            except BaseException:
+                await self._lifecycle.destroy(interface, keep=attached)
+                raise
+        return interface.virt.unit
+
+    async def change(self, interface: Interface, actions: tuple[Action, ...], user: User) -> None:
+        """Carry out verbs on an interface. VirtError: the user may not use a verb, or a verb fails."""
+        await self._checks.check(interface, actions, user)
+        await self._reap()
+        try:
+            with whole():
+                await self._verbs.carry_out(interface, actions)
+        finally:
+            self._changes.publish()
+
+    async def _cable(self, command: Command, first: Interface, other: Interface | SocketName, user: User) -> None:
+        await self._checks.check(None, command.actions, user)
+        impairments = cast(Impairments, command.actions[0].args[0] if command.actions else ())
+        if isinstance(other, SocketName):
+            await self._cables.plug(first, other, impairments)
+        else:
+            self._cables.join(first, other, impairments)
+
+    def _end(self, peer: Unit | SocketName) -> Interface | SocketName:
+        return peer if isinstance(peer, SocketName) else self._existing(peer)
+
+    def _existing(self, unit: Unit | None) -> Interface:
+        if unit is None:
+            raise VirtError(errno.EINVAL, "the command needs an interface")
+        return self._registry.get(unit)
+
+    def refuse_at_end(self) -> None:
+        """Raise VirtError ENXIO if the mount is ending."""
+        if self.ended:
+            raise VirtError(errno.ENXIO, "the mount is ending")
+
+    async def _reap(self) -> None:
+        """Remove the taps of destroyed interfaces, because a line may reuse their names. The caller holds the lock."""
+        with whole():
+            await self._lifecycle.reap()

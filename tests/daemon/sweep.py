@@ -246,6 +246,14 @@ async def BRIDGE(daemon: Daemon) -> None:
     subprocess.run(["ip", "link", "set", "bridge0", "address", "02:00:00:00:00:01"], check=True)
 
 
+async def LOST_BRIDGE(daemon: Daemon) -> None:
+    """Create a bridge with a port, and delete it as another program does."""
+    await daemon.say("create bridge0 up add tap1 inet 10.7.7.1/24\nbridge0 -learn tap1")
+    subprocess.run(["ip", "link", "del", "bridge0"], check=True)
+    await daemon.made.bridge_follower.refresh(None)
+    await daemon.made.follower.caught_up()
+
+
 CASES = {
     "create": Case(say("create 1 up mtu 1400 queue 100 inet 10.0.1.1/24 inet6 fd00::1/64 description x"), (GONE,)),
     "create lowest": Case(say("create"), (say("destroy 0"),)),
@@ -268,6 +276,7 @@ CASES = {
     "bridge add": Case(say("bridge0 add tap1 adopt maxage 20 -learn tap1"), (NO_BRIDGE, GONE), (ONE, BRIDGE)),
     "virt bridge": Case(say("virt1 bridge bridge0"), (say("virt1 -bridge"), NO_BRIDGE, GONE), (ONE, BRIDGE)),
     "bridge destroy": Case(NO_BRIDGE, (GONE,), (ONE, say("create bridge0 up add tap1"))),
+    "bridge again": Case(say("ensure bridge0 maxage 20"), (NO_BRIDGE, GONE), (ONE, LOST_BRIDGE)),
     "cable": Case(say("cable 1 2 delay 1ms"), (BOTH_GONE,), (ONE, TWO)),
     "impair": Case(say("virt1 impair delay 1ms"), (GONE,), (ONE,)),
     "impair turned": Case(say("virt1 impair out delay 1ms"), (GONE,), (say("create 1 up impair in delay 1ms"),)),

@@ -1,13 +1,16 @@
 """Forked programs behave like executed ones: exit status, signals, standard error, namespaces."""
 
 import os
+import select
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import forks
+from harness import children, forks
+from harness.namespaces import KINDS, processes_in, spaces_of
 from harness.places import Place
 from harness.process import Process
 from harness.waiting import PATIENCE, until
@@ -55,3 +58,39 @@ def test_a_killed_server_is_replaced(place: Place) -> None:
     until(lambda: not server.runs(), "the fork server has ended")
     assert Process(place).call(Path.exists, Path("/proc/self"))
     assert forks._server is not server
+
+
+_TESTS = """
+import signal
+from harness import forks
+from harness.serving import Mount
+
+mount = Mount()
+mount.ctl("create 3 up")
+mount.start("sleep", "1000")
+print(mount.pid, forks._server._process.pid, flush=True)
+signal.pause()
+"""
+
+
+def test_all_programs_end_with_killed_tests() -> None:
+    """The server of a mount, an agent, a tool and the fork server itself end. With them, mount and interface vanish."""
+    path = f"{forks.TESTS}:{forks.TESTS.parent}"
+    killed = children.start(
+        [sys.executable, "-c", _TESTS], env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE
+    )
+    assert killed.stdout is not None
+    place, server = map(int, killed.stdout.readline().split())
+    # While these are open, no other test can get namespaces with the same numbers.
+    held = [os.open(f"/proc/{place}/ns/{kind}", os.O_RDONLY) for kind in KINDS]
+    try:
+        spaces, end = spaces_of(place), os.pidfd_open(server)
+        held.append(end)
+        until(lambda: len(processes_in(spaces)) == 4, "the holder, the server, the agent and sleep")
+        killed.kill()
+        killed.communicate(timeout=PATIENCE)
+        until(lambda: not processes_in(spaces), "the end of all programs")
+        assert select.select([end], [], [], PATIENCE)[0], "the fork server has not ended"
+    finally:
+        for descriptor in held:
+            os.close(descriptor)

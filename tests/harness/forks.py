@@ -5,6 +5,9 @@ pytest process starts one fork server when it first needs one, and a new one if 
 has one thread. A child leads a new session, enters the namespaces given in the request, and ends as any Python program
 does.
 
+The server ends with the pytest process, even after kill -9, because the kernel then closes the other end of its control
+socket. Before that, it kills all processes in the namespaces of its children. With them, mounts and interfaces vanish.
+
 `start` sends a request and returns a `Fork`, which has those members of subprocess.Popen that tests use. Tests of how a
 program starts (environment, limits, standard streams) use `children.start` instead.
 """
@@ -27,14 +30,15 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from harness import children
+from harness.namespaces import KINDS, Space, processes_in, spaces_of
 
 TESTS = Path(__file__).parents[1]
 FIRST = 3  # the descriptor number of a program's first file (see `start`)
-_NAMESPACES = ("net", "mnt")
 # A message in a status pipe: whether the child has ended, and its exit status if it has, otherwise its process ID.
 _STATUS = struct.Struct("?i")
 _ROOM, _MOST_FILES = 1 << 20, 16  # the largest request: bytes, descriptors
-_CLOSED = -signal.SIGKILL  # the exit status to report if the server has been killed, presumably together with the child
+_PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+_CLOSED = -signal.SIGKILL  # the exit status to report if the server has been killed, and the child with it
 
 
 class Request(NamedTuple):
@@ -128,7 +132,7 @@ class _Server:
         socket.send_fds(self._control, [pickle.dumps(request)], files)
 
     def end(self) -> None:
-        """End the server. Its children keep running."""
+        """End the server, and kill the programs that it has started."""
         self._control.close()
         self._process.wait()
 
@@ -176,7 +180,7 @@ def start(
             kept(stderr)
             complaints = os.fdopen(reader, errors="replace")
         streams = [null, *(null if fd == subprocess.DEVNULL else fd for fd in (stdout, stderr))]
-        spaces = [kept(os.open(f"/proc/{place}/ns/{kind}", os.O_RDONLY)) for kind in _NAMESPACES] if place else []
+        spaces = [kept(os.open(f"/proc/{place}/ns/{kind}", os.O_RDONLY)) for kind in KINDS] if place else []
         request = Request(program, words, dict(os.environ) if environment is None else environment, len(spaces))
         standard = [number if fd is None else fd for number, fd in enumerate(streams)]
         _server.ask(request, [kept(theirs), *standard, *spaces, *files])
@@ -217,7 +221,10 @@ PROGRAMS: dict[str, Callable[..., int]] = {"virtfs": _virtfs, "lacking": _lackin
 
 
 def serve(control: socket.socket) -> Callable[[], int] | None:
-    """Fork children until the tests close their end of the socket. Returns, in each child, the function to call."""
+    """Fork children until the tests close their end of the socket. Then kill the programs that are left.
+
+    Returns, in each child, the function to call.
+    """
     running: dict[int, tuple[int, int]] = {}  # process id and status pipe, by pidfd
     poller = select.poll()
     poller.register(control, select.POLLIN)
@@ -232,6 +239,7 @@ def serve(control: socket.socket) -> Callable[[], int] | None:
                 continue
             message, (*files,), _, _ = socket.recv_fds(control, _ROOM, _MOST_FILES)
             if not message:
+                _kill_all([pid for pid, _ in running.values()])
                 return None
             status, *rest = files
             if (pid := os.fork()) == 0:
@@ -245,6 +253,17 @@ def serve(control: socket.socket) -> Callable[[], int] | None:
             poller.register(child, select.POLLIN)
 
 
+def _kill_all(children: Sequence[int]) -> None:
+    """Kill the children, and the other processes in those of their namespaces that are not the server's."""
+    private = set[Space]()
+    for child in children:
+        with suppress(OSError):
+            private |= spaces_of(child)
+    for pid in {*children, *processes_in(private - spaces_of(os.getpid()))}:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def _tell(status: int, ended: bool, number: int) -> None:
     with suppress(BrokenPipeError):
         os.write(status, _STATUS.pack(ended, number))
@@ -256,6 +275,7 @@ def _child(request: Request, status: int, files: list[int]) -> int:
     gc.enable()
     spaces = files[3 : 3 + request.namespaces]
     libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # end with the server; a change of the user clears this
     for space in spaces:
         if libc.setns(space, 0):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

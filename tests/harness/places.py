@@ -15,6 +15,7 @@ from typing import Any
 
 from harness import children, forks
 from harness.forks import Fork, Program
+from harness.namespaces import processes_in, spaces_of
 from harness.waiting import PATIENCE, Stuck, until
 
 DIR = "/mnt/virt"
@@ -115,14 +116,8 @@ class Place:
 
     def processes(self) -> dict[int, str]:
         """Return the command lines, by process ID, of all processes in either namespace except the holder."""
-        ours = {_identity(self.pid, kind) for kind in ("net", "mnt")}
-        found = {}
-        for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()):
-            with suppress(OSError):
-                if pid != self.pid and ours & {_identity(pid, kind) for kind in ("net", "mnt")}:
-                    line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-                    if line:  # a zombie has none
-                        found[pid] = line.strip()
+        found = processes_in(spaces_of(self.pid))
+        found.pop(self.pid, None)
         return found
 
     def tidy(self, *keep: int) -> dict[int, str]:
@@ -175,7 +170,3 @@ def shown(words: object) -> str:
 def _rows(pid: int, name: str) -> list[str]:
     """Return the lines of a process's file in /proc."""
     return Path(f"/proc/{pid}/{name}").read_text().splitlines()
-
-
-def _identity(pid: int, kind: str) -> tuple[str, int]:
-    return kind, os.stat(f"/proc/{pid}/ns/{kind}").st_ino

@@ -3,7 +3,7 @@
 
     echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
     dnsmasq -d --port=0 --interface=tap3 --bind-dynamic --dhcp-range=10.0.3.100,10.0.3.200 &
-    examples/dhcp_client.py /mnt/virt/virt3
+    examples/dhcp_client.py 3                   # or the interface's directory, /mnt/virt/virt3
 
 The server is dnsmasq (Debian: dnsmasq-base), on the host's end of the wire. The client needs only the files `address`
 and `frame`, so the owner of the interface can run it without root. It follows RFC 2131: an OFFER answers its DISCOVER,
@@ -16,10 +16,9 @@ import struct
 import sys
 import time
 from ipaddress import ip_interface
-from pathlib import Path
 from socket import inet_ntoa
 
-from responder import ETHERNET, IPV4, TYPE_IPV4, checksum
+from responder import ETHERNET, IPV4, TYPE_IPV4, checksum, find
 
 UDP, UDP_HEADER = 17, struct.Struct("!HHHH")  # ports of source and destination, length, checksum (0: none)
 BOOTP = struct.Struct("!BBBBIHH4s4s4s4s16s64x128x4s")  # … transaction, seconds, flags, four addresses, MAC, magic
@@ -35,9 +34,10 @@ PATIENCE, TRIES = 1.0, 5  # seconds until the first retransmission, which double
 class Client:
     """A client behind a frame file."""
 
-    def __init__(self, virt: str) -> None:
-        self.mac = bytes.fromhex(Path(virt, "address").read_text().replace(":", ""))
-        self.frames = os.open(Path(virt, "frame"), os.O_RDWR)
+    def __init__(self, name: str) -> None:
+        virt, file = find(name)
+        self.mac = bytes.fromhex((virt / "address").read_text().replace(":", ""))
+        self.frames = file if isinstance(file, int) else os.open(file, os.O_RDWR)
         self.transaction = int.from_bytes(os.urandom(4))
 
     def send(self, message: int, options: dict[int, bytes]) -> None:
@@ -85,9 +85,9 @@ class Client:
         raise TimeoutError("no DHCP server answers")
 
 
-def main(virt: str) -> None:
+def main(name: str) -> None:
     """Print the address, the router and the length of the lease."""
-    client = Client(virt)
+    client = Client(name)
     address, offer = client.ask(DISCOVER, {}, {OFFER})
     address, lease = client.ask(REQUEST, {ASKED: address, SERVER: offer[SERVER]}, {ACK, NAK})
     if lease[MESSAGE][0] == NAK:
@@ -99,7 +99,7 @@ def main(virt: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: dhcp_client.py .../virtN")
+        sys.exit("usage: dhcp_client.py NUMBER|DIRECTORY|fd=N")
     try:
         main(sys.argv[1])
     except KeyboardInterrupt:

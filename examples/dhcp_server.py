@@ -2,7 +2,7 @@
 """A DHCP server by scapy on a frame file: the host's end of the wire asks it for an address.
 
     echo ensure 3 up >/mnt/virt/ctl
-    examples/dhcp_server.py /mnt/virt/virt3 10.0.3.1/24 10.0.3.100 10.0.3.199 &
+    examples/dhcp_server.py 3 10.0.3.1/24 10.0.3.100 10.0.3.199 &     # or the interface's directory
     busybox udhcpc -fqn -i tap3 -s /bin/true
 
 The server is 10.0.3.1 and offers 10.0.3.100 to 10.0.3.199, until Ctrl-C. With -s, udhcpc (Debian: busybox) only prints
@@ -16,7 +16,6 @@ elsewhere, such as the source addresses, and answers ARP and ping as responder.p
 import struct
 import sys
 from ipaddress import ip_address, ip_interface
-from pathlib import Path
 from socket import inet_aton
 from typing import Any
 
@@ -25,7 +24,7 @@ try:
 except ImportError as error:
     sys.exit(f"dhcp_server.py: {error}")
 
-from responder import answer
+from responder import answer, find
 from scapy.layers.dhcp import BOOTP, DHCP, DHCP_am
 from scapy.layers.inet import IP
 from scapy.layers.l2 import Ether
@@ -74,20 +73,21 @@ class Server(DHCP_am):
             print(reply[BOOTP].yiaddr, VERBS[option(reply, "message-type")], frame.src, flush=True)
 
 
-def main(virt: str, own: str, first: str, last: str) -> None:
+def main(name: str, own: str, first: str, last: str) -> None:
     """Serve until the interface is set down or destroyed, or until Ctrl-C."""
+    virt, _ = find(name)
     here = ip_interface(own)
     pool = [str(ip_address(number)) for number in range(int(ip_address(first)), int(ip_address(last)) + 1)]
     with VirtSocket(virt) as wire:
         server = wire.am(Server, gw=str(here.ip), network=str(here.network), pool=pool, lease_time=3600)
-        server.mac = Path(virt, "address").read_text().strip()
+        server.mac = (virt / "address").read_text().strip()
         print(f"{here.ip} serves {virt}", flush=True)
         server()
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 5:
-        sys.exit("usage: dhcp_server.py .../virtN ADDRESS/LENGTH FIRST LAST")
+        sys.exit("usage: dhcp_server.py NUMBER|DIRECTORY ADDRESS/LENGTH FIRST LAST")
     try:
         main(*sys.argv[1:])
     except (OSError, ValueError) as error:

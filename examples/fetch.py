@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A web client with its own network stack, over a frame file: ARP, IPv4, TCP and one HTTP request.
 
-    examples/fetch.py /mnt/virt/virt3 10.0.3.2 10.0.3.1 192.0.2.1
+    examples/fetch.py 3 10.0.3.2 10.0.3.1 192.0.2.1     # or the interface's directory, /mnt/virt/virt3
 
 sends through the gateway 10.0.3.1 and prints the answer of http://192.0.2.1/. internet.sh sets up such a network.
 One read receives one frame, one write sends one. TCP (RFC 9293) is reduced to what one request and its response need:
@@ -14,10 +14,9 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
-from responder import ARP, ETHERNET, IPV4, REQUEST, TYPE_ARP, TYPE_IPV4, answer_arp, checksum
+from responder import ARP, ETHERNET, IPV4, REQUEST, TYPE_ARP, TYPE_IPV4, answer_arp, checksum, find
 
 TCP_HEADER = struct.Struct("!HHIIBBHHH")  # ports, sequence, acknowledged, offset, flags, window, checksum, urgent
 TCP = 6
@@ -39,10 +38,11 @@ class Segment(NamedTuple):
 class Stack:
     """A host on the Ethernet behind a frame file, with a gateway as its neighbour."""
 
-    def __init__(self, virt: str, address: str, gateway: str) -> None:
-        self.mac = bytes.fromhex(Path(virt, "address").read_text().replace(":", ""))
+    def __init__(self, name: str, address: str, gateway: str) -> None:
+        virt, file = find(name)
+        self.mac = bytes.fromhex((virt / "address").read_text().replace(":", ""))
         self.ip, self.gateway = socket.inet_aton(address), socket.inet_aton(gateway)
-        self.frames = os.open(Path(virt, "frame"), os.O_RDWR)
+        self.frames = file if isinstance(file, int) else os.open(file, os.O_RDWR)
         self.ready = select.poll()
         self.ready.register(self.frames, select.POLLIN)
         self.next_hop = ALL
@@ -154,9 +154,9 @@ class Connection:
         raise TimeoutError("the server has stopped sending before the end of its response")
 
 
-def main(virt: str, address: str, gateway: str, server: str) -> None:
+def main(name: str, address: str, gateway: str, server: str) -> None:
     """Print the server's front page."""
-    stack = Stack(virt, address, gateway)
+    stack = Stack(name, address, gateway)
     stack.resolve()
     connection = Connection(stack, server, 80)
     connection.open()
@@ -166,7 +166,7 @@ def main(virt: str, address: str, gateway: str, server: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 5:
-        sys.exit("usage: fetch.py .../virtN ADDRESS GATEWAY SERVER")
+        sys.exit("usage: fetch.py NUMBER|DIRECTORY|fd=N ADDRESS GATEWAY SERVER")
     try:
         main(*sys.argv[1:])
     except KeyboardInterrupt:

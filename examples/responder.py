@@ -68,6 +68,8 @@ def answer(frame: bytes, mac: bytes, ip: bytes) -> bytes | None:
 def find(name: str) -> tuple[Path, Path | int]:
     """Return the directory of an interface, and what to open: its frame file, or the descriptor of `virtfs exec`.
 
+    The other examples in Python use this function, too.
+
     name: the number of the interface, the path of its directory, or fd=N.
     """
     if numbered := re.fullmatch(r"(fd=)?([0-9]+)", name):

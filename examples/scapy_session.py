@@ -2,7 +2,7 @@
 """A scapy session on a frame file: find the MAC address of a host and ping the host.
 
     echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
-    examples/scapy_session.py /mnt/virt/virt3 10.0.3.1 10.0.3.2
+    examples/scapy_session.py 3 10.0.3.1 10.0.3.2       # or the interface's directory, /mnt/virt/virt3
 
 asks for the MAC address of 10.0.3.1, as 10.0.3.2. With virtfs.scapy.VirtSocket, scapy's send, sr, sr1, sniff and
 answering machines work on a virt as on any interface. `python3 -i examples/scapy_session.py …` gives a prompt with the
@@ -10,13 +10,13 @@ socket `wire`.
 """
 
 import sys
-from pathlib import Path
 
 try:
     from virtfs.scapy import VirtSocket  # the first import, since it says which scapy is needed
 except ImportError as error:
     sys.exit(f"scapy_session.py: {error}")
 
+from responder import find
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
@@ -42,9 +42,10 @@ def ask(wire: VirtSocket, own_mac: str, own: str, other: str) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 4:
-        sys.exit("usage: scapy_session.py .../virtN ADDRESS OWN-ADDRESS")
+        sys.exit("usage: scapy_session.py NUMBER|DIRECTORY ADDRESS OWN-ADDRESS")
     try:
-        wire = VirtSocket(sys.argv[1])
-        ask(wire, Path(sys.argv[1], "address").read_text().strip(), sys.argv[3], sys.argv[2])
+        virt, _ = find(sys.argv[1])
+        wire = VirtSocket(virt)
+        ask(wire, (virt / "address").read_text().strip(), sys.argv[3], sys.argv[2])
     except OSError as error:
         sys.exit(f"scapy_session.py: {error}")

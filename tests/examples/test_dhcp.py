@@ -33,7 +33,7 @@ def test_the_client(mount: Mount) -> None:
     mount.sh(f"{create}; mount -t tmpfs tmpfs /var/lib/misc")  # the leases
     mount.shell(f"exec {dnsmasq.removesuffix(' &')} --no-ping 2>/mnt/served")
     until(lambda: "sockets bound" in mount.sh("cat /mnt/served || true"), "dnsmasq serves")
-    running = mount.start(sys.executable, CLIENT, f"{DIR}/virt3", stdout=PIPE, stderr=PIPE)
+    running = mount.start(sys.executable, CLIENT, "3", env={**os.environ, "VIRTFS": DIR}, stdout=PIPE, stderr=PIPE)
     output, complaint = finished(running)
     assert complaint in ("", _NO_ANSWER)  # the latter if dnsmasq is slow
     got = re.fullmatch(r"(10\.0\.3\.\d+)/24, router 10\.0\.3\.1, for 3600 s, from 10\.0\.3\.1\n", output)
@@ -58,8 +58,8 @@ def test_the_client_says_what_is_wrong(virt: Virt) -> None:
 
 def _server(virt: Virt, last: str) -> "subprocess.Popen[str]":
     """Start the server, with the addresses from 10.0.3.100 on."""
-    words = [sys.executable, SERVER, f"{DIR}/{virt.name}", "10.0.3.1/24", "10.0.3.100", last]
-    server = virt.mount.start(*words, env=ENVIRONMENT, stdout=PIPE, stderr=PIPE)
+    words = [sys.executable, SERVER, str(virt.unit), "10.0.3.1/24", "10.0.3.100", last]
+    server = virt.mount.start(*words, env={**ENVIRONMENT, "VIRTFS": DIR}, stdout=PIPE, stderr=PIPE)
     virt.mount.sh(f"cat {virt.name}/wait/reader")
     assert server.stdout is not None
     assert server.stdout.readline() == f"10.0.3.1 serves {DIR}/{virt.name}\n"
@@ -96,7 +96,7 @@ def test_the_server(virt: Virt) -> None:
     ("program", "words", "complaint"),
     [
         (CLIENT, ["/nowhere"], "dhcp_client.py: [Errno 2] No such file or directory: '/nowhere/address'\n"),
-        (CLIENT, [], "usage: dhcp_client.py .../virtN\n"),
+        (CLIENT, [], "usage: dhcp_client.py NUMBER|DIRECTORY|fd=N\n"),
         (SERVER, [], f"dhcp_server.py: virtfs.scapy needs scapy 2.5 or newer: run `{_PIP} install scapy`\n"),
     ],
 )

@@ -62,14 +62,16 @@ def test_a_page_of_many_segments(mount: Mount) -> None:
     )  # fmt: skip
     assert web.stdout is not None
     assert web.stdout.readline().startswith("Serving")
-    got = mount.sh(f"{FETCH} virt3 10.0.3.2 10.0.3.1 10.0.3.1 | cmp - /mnt/site/index.html && echo same", seconds=40)
-    assert got == "same\n"
+    fetch = f"VIRTFS={DIR} {FETCH} 3 10.0.3.2 10.0.3.1 10.0.3.1"
+    assert mount.sh(f"{fetch} | cmp - /mnt/site/index.html && echo same", seconds=40) == "same\n"
 
 
 def test_nobody_there(mount: Mount) -> None:
     virt = Virt(mount, 4, "up inet 10.0.4.1/24")
     assert "the server refuses" in mount.refused(f"{FETCH} {virt.name} 10.0.4.2 10.0.4.1 10.0.4.1")
     assert "the gateway does not answer" in mount.refused(f"{FETCH} {virt.name} 10.0.4.2 10.0.4.9 10.0.4.1")
+    lent = ("exec", f"{DIR}/{virt.name}", "--", str(FETCH), "fd=3", "10.0.4.2", "10.0.4.1", "10.0.4.1")
+    assert "the server refuses" in finished(mount.fork("virtfs", *lent, stderr=subprocess.PIPE))[1]
 
 
 def test_it_says_what_it_lacks(mount: Mount) -> None:

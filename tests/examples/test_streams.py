@@ -163,8 +163,8 @@ def test_scapy_session(virt: Virt) -> None:
     if importlib.util.find_spec("scapy") is None:
         pytest.skip("scapy is not installed")
     virt.set("inet 10.7.0.1/24")
-    words = [str(EXAMPLES / "scapy_session.py"), f"{DIR}/{virt.name}", "10.7.0.1", "10.7.0.2"]
-    running = virt.mount.start(sys.executable, *words, stdout=PIPE, stderr=PIPE)
+    words = [str(EXAMPLES / "scapy_session.py"), str(virt.unit), "10.7.0.1", "10.7.0.2"]
+    running = virt.mount.start(sys.executable, *words, env={**os.environ, "VIRTFS": DIR}, stdout=PIPE, stderr=PIPE)
     output, complaint = finished(running, 20)
     assert running.returncode == 0, complaint
     assert f"10.7.0.1 is at {virt.read('tap/address')}\n" in output

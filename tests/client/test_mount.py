@@ -218,6 +218,10 @@ def test_cables(net: virtfs.Mount, v: virtfs.Virt) -> None:
     net.uncable(3, 4)
     with pytest.raises(FileNotFoundError, match="cable"):
         cable.destroy()
+    net.cable(3, 4)
+    net.uncable(w)
+    with pytest.raises(FileNotFoundError, match="virt3 has no cable"):
+        net.uncable(3)
     with pytest.raises(OSError, match="wobble"):
         net.cable(3, 4, wobble=3)  # type: ignore[call-arg]
 

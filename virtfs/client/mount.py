@@ -270,13 +270,15 @@ class Mount(Folder):
         self.ctl(f"cable {' '.join(ends)} {text}")
         return Cable(self, ends, text)
 
-    def uncable(self, a: End, b: End) -> None:
-        """Remove the cable between two ends. OSError: ENOENT, there is none.
+    def uncable(self, a: End, b: End | None = None) -> None:
+        """Remove the cable between two ends, or that of `a`, which has only one. OSError: ENOENT, there is none.
 
         >>> cable = net.cable(3, 4)
         >>> net.uncable(4, 3)
+        >>> cable = net.cable(3, 4)
+        >>> net.uncable(4)
         """
-        self.ctl(f"uncable {_end(a)} {_end(b)}")
+        self.ctl(f"uncable {_end(a)} {'' if b is None else _end(b)}")
 
     @property
     def cables(self) -> list[Cable]:

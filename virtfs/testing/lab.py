@@ -129,13 +129,13 @@ class Lab:
         """
         return self.net.cable(self._virt(a), self._virt(b), impair, **words)
 
-    def uncable(self, a: "Host | str", b: "Host | str") -> None:
-        """Remove the cable between two hosts. OSError: ENOENT, there is none.
+    def uncable(self, a: "Host | str", b: "Host | str | None" = None) -> None:
+        """Remove the cable between two hosts, or that of `a`, which has only one. OSError: ENOENT, there is none.
 
         >>> cable = lab.cable("a", "b")
-        >>> lab.uncable("a", "b")
+        >>> lab.uncable("a")
         """
-        self.net.uncable(self._virt(a), self._virt(b))
+        self.net.uncable(self._virt(a), None if b is None else self._virt(b))
 
     def switch(self, *hosts: "Host | str", impair: str = "", **words: Unpack[Impairment]) -> Bridge:
         """Connect hosts through a new switch: a bridge of the kernel, and a cable from each host to a port of it.

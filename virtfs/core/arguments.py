@@ -40,17 +40,19 @@ class Argument:
     format: converts a value to a text, so that parse(format(x)) == x.
     take: a function that parses an argument of several words; None if the argument is a single word. The function gets
     the remaining words of the line, and returns the value and the number of words that it has parsed.
+    noun: what is missing if the line ends before the argument, for error messages.
     """
 
     name: str
     parse: Callable[[str], object]
     format: Callable[[Any], str] = str
     take: Callable[[Sequence[str]], tuple[object, int]] | None = None
+    noun: str = "a value"
 
 
 def number(name: str, low: int, high: int) -> Argument:
     """Return the argument kind for a decimal number from `low` to `high`; the value is an int."""
-    return Argument(name, lambda text: quantities.parse_int(text, low, high))
+    return Argument(name, lambda text: quantities.parse_int(text, low, high), noun="a number")
 
 
 def one_of(*words: str) -> Argument:
@@ -77,7 +79,7 @@ def account(name: str) -> Argument:
             raise VirtError(EINVAL, f"{quoted(text)} is neither a {name.lower()} name nor a number")
         return text
 
-    return Argument(name, parse)
+    return Argument(name, parse, noun=f"a {name.lower()}")
 
 
 def parse_description(text: str) -> str:
@@ -196,7 +198,7 @@ def group_mask(refused: dict[int, str]) -> Argument:
                 )
         return mask
 
-    return Argument("MASK", parse, hex)
+    return Argument("MASK", parse, hex, noun="a mask, such as 0x4008")
 
 
 def parse_netns(text: str) -> str:
@@ -251,25 +253,25 @@ def _check_assignable(text: str, address: ipaddress.IPv4Address | ipaddress.IPv6
 MTU = number("N", ethernet.MTU_MIN, ethernet.MTU_MAX)
 QUEUE = number("N", 1, QUEUE_MAX)
 BACKLOG = number("N", 0, QUEUE_MAX)
-MAC = Argument("MAC", ethernet.parse_station_mac, ethernet.format_mac)
-INET = Argument("A/n", parse_interface4)
-INET6 = Argument("A/n", parse_interface6)
-INET_KNOWN = Argument("A[/n]", parse_address4)
-INET6_KNOWN = Argument("A[/n]", parse_address6)
+MAC = Argument("MAC", ethernet.parse_station_mac, ethernet.format_mac, noun="a MAC address")
+INET = Argument("A/n", parse_interface4, noun="an address, such as 10.0.3.1/24")
+INET6 = Argument("A/n", parse_interface6, noun="an address, such as fd00::1/64")
+INET_KNOWN = Argument("A[/n]", parse_address4, noun="an address, such as 10.0.3.1")
+INET6_KNOWN = Argument("A[/n]", parse_address6, noun="an address, such as fd00::1")
 USER = account("USER")
 GROUP = account("GROUP")
-MODE = Argument("OCTAL", quantities.parse_mode, quantities.format_mode)
+MODE = Argument("OCTAL", quantities.parse_mode, quantities.format_mode, noun="a mode, such as 0660")
 CARRIER = one_of("always", "open", "off")
-NETNS = Argument("NAME|PID", parse_netns)
+NETNS = Argument("NAME|PID", parse_netns, noun="a network namespace or a process")
 EXCLUSIVE = one_of("read", "both", "none")
 IMPAIRMENTS = Argument("[in|out] IMPAIRMENT ...", parse_impairments, format_impairments, take_impairments)
 FILTER = Argument("EXPRESSION", parse_filter)
-FACTOR = Argument("FACTOR", quantities.parse_factor, quantities.format_factor)
-SIZE = Argument("SIZE", quantities.parse_size, quantities.format_size)
+FACTOR = Argument("FACTOR", quantities.parse_factor, quantities.format_factor, noun="a number")
+SIZE = Argument("SIZE", quantities.parse_size, quantities.format_size, noun="a size, such as 64K")
 DESCRIPTION = Argument("TEXT", parse_description)
 MARK = Argument("TEXT", parse_mark)
-IFACE = Argument("IF", parse_interface_name)
-BRIDGE = Argument("NAME", parse_interface_name)
+IFACE = Argument("IF", parse_interface_name, noun="an interface, such as eth0 or virt3")
+BRIDGE = Argument("NAME", parse_interface_name, noun="a bridge, such as bridge0")
 
 # The ranges that Linux accepts for the arguments of brconfig(8). Linux stores a timeout in hundredths of a second, as a
 # 32-bit number whose maximum means never. The limits of the spanning tree are those of IEEE 802.1D

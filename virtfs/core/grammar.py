@@ -299,7 +299,7 @@ def _parse_arguments(verb: Verb, words: Words) -> list[object]:
             continue
         word = words.take()
         if word is None:
-            raise VirtError(EINVAL, f"{quoted(verb.name)} is missing {argument.name}: {verb.usage}")
+            raise VirtError(EINVAL, f"{quoted(verb.name)} needs {argument.noun}: {verb.usage}")
         values.append(_parse_argument(verb.name, argument, word))
     if verb.option is not None and words.peek() == verb.option:
         values.append(words.take())

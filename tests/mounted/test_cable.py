@@ -420,6 +420,15 @@ def test_uncable(joined: tuple[Virt, Virt]) -> None:
     assert second.host_gets() == frame(60, 3)
 
 
+def test_a_script_with_a_cable_can_be_run_again(virts: Virts) -> None:
+    """The lines are those of virtfs(5), CABLES."""
+    first, second = virts(), virts()
+    a, b = first.unit, second.unit
+    for delay in ("20ms", "20ms", "30ms"):
+        first.mount.sh(f"set -e; echo uncable {a} >ctl 2>/dev/null || true\necho cable {a} {b} delay {delay} >ctl")
+        assert f"cable {a} {b} delay {delay}\n" in first.mount.read("ctl") + "\n"
+
+
 def test_a_waiting_reader_goes_on_over_cable_and_uncable(virts: Virts) -> None:
     first, second = virts(), virts()
     file = first.open()

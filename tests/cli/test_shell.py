@@ -109,6 +109,29 @@ def test_all_of_it_ends_with_the_shell_command(who: list[str], number: signal.Si
     until(lambda: not process_of(left), "the end of what it started")
 
 
+@WHO
+def test_the_next_shell_removes_the_directory_of_a_killed_one(temporary: Path, who: list[str]) -> None:
+    """It leaves alone the directory of a shell that runs, and others of that name."""
+    other = temporary / "virtfs-other"
+    other.mkdir()
+    command = [*who, *SHELL, "sh", "-c", "echo $VIRTFS; read line"]
+    pipe = subprocess.PIPE
+    with (
+        children.start(command, env=ENVIRONMENT, stdin=pipe, stdout=pipe) as killed,
+        children.start(command, env=ENVIRONMENT, stdin=pipe, stdout=pipe) as running,
+    ):
+        assert killed.stdout is not None
+        assert running.stdout is not None
+        dead, living = Path(killed.stdout.readline().strip()), Path(running.stdout.readline().strip())
+        killed.kill()
+        killed.communicate()
+        assert sorted(temporary.iterdir()) == sorted([dead, living, other])
+        run([*who, *SHELL, "true"])
+        assert sorted(temporary.iterdir()) == sorted([living, other])
+        assert running.communicate("\n")[0] == ""
+    assert [*temporary.iterdir()] == [other]
+
+
 INTERACTIVE = ["bash", "--norc", "--noediting"]
 
 

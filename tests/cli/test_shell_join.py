@@ -60,18 +60,54 @@ def test_a_second_window_has_the_same_laboratory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [": >end", "kill $(ps -o pid= --ppid $shell)"], ids=["exit", "killed"])
 def test_what_joined_ends_with_the_shell(tmp_path: Path, first: str, number: signal.Signals, ending: str) -> None:
     """SIGHUP lets a full-screen program restore its terminal. A program that ignores it is killed."""
-    (status,) = joining(
+    said, *_, status = joining(  # bash prints the signal, too
         ONE_ID,
         tmp_path,
         f"""
         start a; shell=$!
         mkfifo joined
-        (virtfs shell --join sh -c "{first}; echo >$HOME/joined; exec sleep 1000" 2>/dev/null || echo $?) &
+        (virtfs shell --join sh -c "{first}; echo >$HOME/joined; exec sleep 1000" 2>&1 || echo $?) &
         cat joined >/dev/null
         {ending}; wait
         """,
     )
+    assert said == "virtfs: the virtfs shell has ended"
     assert status == str(128 + number)
+
+
+def test_the_shell_is_not_said_to_have_ended_before_it_does(tmp_path: Path) -> None:
+    lines = joining(
+        ONE_ID,
+        tmp_path,
+        """
+        start a
+        virtfs shell --join sh -c 'kill -HUP $$' 2>&1 || echo "status $?"
+        virtfs shell --join sh -c 'kill -INT $$' 2>&1 || echo "status $?"
+        virtfs shell --join sh -c 'exit 3' 2>&1 || echo "status $?"
+        : >end; wait
+        """,
+    )
+    assert [line for line in lines if line.startswith("status")] == ["status 129", "status 130", "status 3"]
+    assert not any("has ended" in line for line in lines)
+
+
+def test_a_command_ends_with_its_window(tmp_path: Path) -> None:
+    """It gets SIGHUP if its parent, the program that the user has started, is killed."""
+    (said,) = joining(
+        ONE_ID,
+        tmp_path,
+        """
+        start a
+        mkfifo joined over
+        trap="trap 'echo SIGHUP >$HOME/over; exit' HUP"
+        virtfs shell --join sh -c "$trap; echo >$HOME/joined; sleep 1000 & wait" &
+        cat joined >/dev/null
+        kill -KILL $(ps -o pid= --ppid $!)
+        cat over
+        : >end; wait
+        """,
+    )
+    assert said == "SIGHUP"
 
 
 def test_none_or_several(tmp_path: Path) -> None:

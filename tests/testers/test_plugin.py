@@ -12,7 +12,8 @@ import pytest
 from harness.places import Place
 from harness.waiting import until
 
-from virtfs.testing import captures, server
+from virtfs.client import temporary
+from virtfs.testing import captures
 
 pytest_plugins = ["pytester"]
 
@@ -205,9 +206,9 @@ def test_nothing_is_left_of_a_run_that_was_killed(pytester: pytest.Pytester, els
 def test_the_folders_of_killed_runs_are_removed(tmp_path: Path) -> None:
     for name in ("dead", "living", "of_another_program"):
         (tmp_path / f"virtfs-{name}" / "virt").mkdir(parents=True)
-    os.close(server.locked(tmp_path / "virtfs-dead"))
-    living = server.locked(tmp_path / "virtfs-living")
-    server.remove_abandoned(tmp_path)
+    os.close(temporary.locked(tmp_path / "virtfs-dead"))
+    living = temporary.locked(tmp_path / "virtfs-living")
+    temporary.remove_abandoned(tmp_path)
     assert sorted(left.name for left in tmp_path.iterdir()) == ["virtfs-living", "virtfs-of_another_program"]
     os.close(living)
 

@@ -26,6 +26,7 @@ from virtfs.cli.shell_net import check_passt, start_passt
 from virtfs.cli.signals import unless_ignored
 from virtfs.cli.surroundings import complain
 from virtfs.cli.usermap import map_users
+from virtfs.client import temporary
 from virtfs.core.errors import VirtError
 from virtfs.host.textfiles import read_text
 
@@ -80,11 +81,11 @@ def shell(command: list[str], stay: bool = False, net: bool = False) -> int:
         command = [os.path.abspath(command[0]), *command[1:]]
     # Use /tmp, because other users cannot search XDG_RUNTIME_DIR, and because the AppArmor profile of fusermount3 in
     # Ubuntu 25.04 and newer allows no mounts in /run.
-    directory = tempfile.mkdtemp(prefix="virtfs-")
+    directory, lock = temporary.make()
     try:
-        return _run(directory, command, stay, net)
+        return _run(str(directory), command, stay, net)
     finally:
-        os.rmdir(directory)
+        temporary.remove(directory, lock)
 
 
 def check_devices() -> None:

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 from virtfs.cli.background import spawn
 from virtfs.cli.mount import serve_here
@@ -28,6 +29,7 @@ _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not in the PATH of ordinary
 _CONTAINER = "a container may need --security-opt apparmor=unconfined"
 # Seconds to wait for the server to end. After that, process 1 exits, and the kernel kills the server.
 PATIENCE = 10.0
+ENDING = "virtfs-ending"  # at most 15 characters, proc_pid_comm(5)
 _FAREWELL = 1.0  # seconds from SIGHUP to the end of process 1
 
 
@@ -142,8 +144,11 @@ def _finish(server: int) -> None:
 def _hang_up(server: int, reap: bool) -> None:
     """Send SIGHUP to the other processes except the server, and wait up to _FAREWELL seconds for their end.
 
+    Before that, set the name of this process to ENDING, so that shell_join.py knows why its command ends.
     reap: whether to reap children meanwhile. No other thread may reap them then.
     """
+    with suppress(OSError):
+        Path("/proc/1/comm").write_text(ENDING, encoding="ascii")
     end = time.monotonic() + _FAREWELL
     for pid in _others(server):
         with suppress(ProcessLookupError):

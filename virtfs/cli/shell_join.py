@@ -1,7 +1,8 @@
 """`virtfs shell --join`: run a command in the namespaces of a `virtfs shell` that already runs, in another window.
 
-nsenter(1) enters the namespaces of process 1 (shell_init.py). The command ends with that shell: process 1 sends it
-SIGHUP, and when process 1 exits, the kernel kills all processes of the pid namespace.
+nsenter(1) enters the namespaces of process 1 (shell_init.py), and executes the program _INSIDE. That forks, because
+setns(2) moves only children to the pid namespace, and waits for the command, its child. The command ends with the
+shell: process 1 sends it SIGHUP, and when process 1 exits, the kernel kills all processes of the pid namespace.
 """
 
 import errno
@@ -13,27 +14,61 @@ from pathlib import Path
 from typing import NamedTuple
 
 from virtfs.cli.shell import MARK
-from virtfs.cli.shell_init import with_sbin
+from virtfs.cli.shell_init import ENDING, with_sbin
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import quoted
 from virtfs.fuse.mounttable import parse
 
-# This program runs in the namespaces. nsenter(1) has changed the working directory to the root, and this process blocks
-# signals that the command must get.
-_INSIDE = """\
-import os, shutil, signal, sys
+# nsenter(1) has changed the working directory to the root, and this process blocks signals that the command must get.
+# The command gets SIGHUP if this process ends first (prctl(2), PR_SET_PDEATHSIG). If the command alone is stopped, or
+# ends by a signal, so does this process. After Ctrl-Z and fg, which stop and continue both, there is nothing to do.
+_INSIDE = f"""\
+import ctypes, os, signal, sys
 directory, *command = sys.argv[1:]
-for number in (signal.SIGPIPE, signal.SIGXFSZ):
-    signal.signal(number, signal.SIG_DFL)
-try:
-    os.chdir(directory)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    os.execvp(command[0], command)
-except OSError as e:
-    name = directory if e.filename == directory else command[0]
-    missing = e.errno == 2 and name != directory and "/" not in name
-    print(f'virtfs: "{name}": {"command not found" if missing else e.strerror}', file=sys.stderr)
-    sys.exit(127 if e.errno == 2 else 126)
+
+def run():
+    ctypes.CDLL(None).prctl(1, signal.SIGHUP)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.chdir(directory)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        os.execvp(command[0], command)
+    except OSError as e:
+        name = directory if e.filename == directory else command[0]
+        missing = e.errno == 2 and name != directory and "/" not in name
+        print(f'virtfs: "{{name}}": {{"command not found" if missing else e.strerror}}', file=sys.stderr, flush=True)
+        os._exit(127 if e.errno == 2 else 126)
+
+def wait(child):
+    while True:
+        os.waitid(os.P_PID, child, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
+        found, status = os.waitpid(child, os.WUNTRACED | os.WNOHANG)
+        if found and not os.WIFSTOPPED(status):
+            return os.waitstatus_to_exitcode(status)
+        if found:
+            os.kill(os.getpid(), signal.SIGSTOP)
+            os.kill(child, signal.SIGCONT)
+
+def ended():
+    try:
+        with open("/proc/1/comm") as name:
+            return name.read().strip() == "{ENDING}"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+child = os.fork()
+if not child:
+    run()
+status = wait(child)
+if ended():
+    print("virtfs: the virtfs shell has ended", file=sys.stderr, flush=True)
+if status < 0:
+    if -status != signal.SIGKILL:
+        signal.signal(-status, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [-status])
+    os.kill(os.getpid(), -status)
+sys.exit(status)
 """
 _NAMESPACES = ("user", "mnt", "net", "pid")
 
@@ -86,9 +121,9 @@ def join(directory: str | None, command: list[str], stay: bool = False) -> int:
     os.environ["VIRTFS"] = shell.directory
     os.environ["PATH"] = with_sbin(os.environ.get("PATH", os.defpath))
     inside = [sys.executable, "-I", "-S", "-c", _INSIDE, os.getcwd() if stay else shell.directory, *command]
-    # As in shell(), Ctrl-C ends only the command. The command gets SIGHUP if nsenter(1) ends before it.
+    # As in shell(), Ctrl-C ends only the command.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGQUIT])
-    words = ["nsenter", "--target", str(shell.pid), *options, "setpriv", "--pdeathsig", "HUP", *inside]
+    words = ["nsenter", "--target", str(shell.pid), *options, "--no-fork", *inside]
     try:
         os.execvp(words[0], words)
     except FileNotFoundError:

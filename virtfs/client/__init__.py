@@ -13,5 +13,6 @@ It imports only core, so a program that uses virtfs needs neither the server's m
     lines       verbs and impairments as keyword arguments
     values      texts of files as int, bool, str and list
     folder      reads and writes files; errors have the text of last_error
+    temporary   temporary folders for mounts
     waiting     waits for descriptors, with a time-out
 """

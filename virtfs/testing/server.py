@@ -1,26 +1,22 @@
 """Server: a mount for a test run. It ends with the process that started it, however that process ends."""
 
 import errno
-import fcntl
 import os
 import select
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Final, Unpack
 
+from virtfs.client import temporary
 from virtfs.client.lines import VirtVerbs
 from virtfs.client.mount import Mount
 from virtfs.client.started import search_path
 from virtfs.client.virt import Virt
 
 HISTORY: Final = "256K"  # bytes of recent frames that each interface keeps
-_PREFIX: Final = "virtfs-"  # of the name of a server's folder
 PATIENCE: Final = 10.0  # maximum number of seconds to wait for the server to end after SIGTERM
 
 # With this option, the kernel signals the program when the thread that started the program ends, even by kill -9.
@@ -65,9 +61,7 @@ class Server:
     """
 
     def __init__(self) -> None:
-        remove_abandoned(Path(tempfile.gettempdir()))
-        self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._lock = locked(self._folder)
+        self._folder, self._lock = temporary.make()
         self._point = self._folder / "virt"
         self._log = self._folder / "log"
         self._told = 0  # number of bytes of the log that news() has returned
@@ -124,37 +118,9 @@ class Server:
                 self._process.wait()
             if self._process.returncode:  # a killed server leaves a mount that no program can use
                 subprocess.run(["umount", "-l", str(self._point)], capture_output=True, check=False)
-        with suppress(OSError):
-            self._point.rmdir()  # fails if still mounted: rmtree() must not enter a mount
-            shutil.rmtree(self._folder)
         if self._lock >= 0:
-            os.close(self._lock)
+            temporary.remove(self._folder, self._lock)
             self._lock = -1
-
-
-def locked(folder: Path) -> int:
-    """Make a file `lock`, and return its descriptor. The kernel unlocks it when this process ends, however it ends."""
-    new = folder / "new"
-    descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    new.rename(folder / "lock")  # the lock never exists unlocked while this process lives
-    return descriptor
-
-
-def remove_abandoned(directory: Path) -> None:
-    """Remove the folders of this user's servers whose test runs were killed. A folder that is in use is locked."""
-    for folder in directory.glob(f"{_PREFIX}*"):
-        with suppress(OSError):
-            if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
-                continue
-            descriptor = os.open(folder / "lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                with suppress(FileNotFoundError):
-                    (folder / "virt").rmdir()  # fails if still mounted: rmtree() must not enter a mount
-                shutil.rmtree(folder)
-            finally:
-                os.close(descriptor)
 
 
 def _message(manager: socket.socket, ended: int) -> bytes:

@@ -12,7 +12,6 @@ Modules:
     registry         all interfaces, looked up by unit, by virt, or by the tap's namespace and index
     taps             opens, reads and restores the host's end
     lifecycle        creates and destroys interfaces
-    removals         removes the taps of destroyed interfaces, in groups
     upopen           sets the host's end up or down when frame, hex or stream is opened or closed
     drops            emits the event drop
     follow           applies what the kernel reports

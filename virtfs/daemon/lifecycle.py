@@ -27,7 +27,6 @@ from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.loan_sockets import LoanSockets
 from virtfs.daemon.loans import Loans
 from virtfs.daemon.registry import Registry
-from virtfs.daemon.removals import Removals
 from virtfs.daemon.taps import Found, host_end, open_tap, put_back
 from virtfs.daemon.upopen import HostFollowsOpens
 from virtfs.files.capture import Capture
@@ -42,12 +41,11 @@ from virtfs.forward.tasks import Start
 from virtfs.forward.wire import Wire
 from virtfs.host import descriptors
 from virtfs.host.tap import Tap, TapTaken
+from virtfs.host.tap_protocol import TapDevice
 
 log = logging.getLogger(__name__)
 
 Names = Callable[[Ports], Mapping[str, Node]]
-
-AT_ONCE = 64  # number of interfaces that are retired concurrently at the end of the mount
 
 
 class Lifecycle:
@@ -95,7 +93,8 @@ class Lifecycle:
         self._garbage = garbage
         self._start = start
         self._rings = Rings(pcap.budget.memory)
-        self._removals = Removals(kernel, partial(events.emit, "destroy"), start)
+        # The retired interfaces: the name, the tap, and whether the tap is to be deleted.
+        self._retired: list[tuple[str, TapDevice, bool]] = []
 
     def check_room(self) -> None:
         """Raise VirtError if no further interface can be created.
@@ -240,7 +239,7 @@ class Lifecycle:
     async def retire(self, interface: Interface, keep: bool = False) -> None:
         """Destroy an interface, but leave the removal of its tap to reap(), which must follow.
 
-        Many taps are removed together (daemon.removals).
+        Removing a tap waits 16 ms for RCU in the kernel. reap() waits only once for many taps.
         """
         virt = interface.virt
         for name in (virt.name, virt.tap):
@@ -264,7 +263,7 @@ class Lifecycle:
             nsid, index = interface.place
             if nsid is None and not found and not (virt.persist and keep):
                 self._bridge_follower.leave(index, interface.tap)
-            self._removals.add(virt.name, interface.tap, deleted=not stays)
+            self._retired.append((virt.name, interface.tap, not stays))
             self._garbage.destroyed()
 
     async def reap(self) -> None:
@@ -272,19 +271,28 @@ class Lifecycle:
 
         Taps that virtfs found on the host stay, and so do persistent taps that retire() was told to keep.
         """
-        await self._removals.finish()
+        if not (retired := self._retired):
+            return
+        self._retired = []
+        doomed = [tap for _name, tap, deleted in retired if deleted]
+        try:
+            if len(doomed) > 1:
+                await self._kernel.delete_taps(doomed)
+        except (OSError, MemoryError) as refusal:
+            log.warning("cannot remove %d taps together (%s), removing them one by one", len(doomed), refusal)
+        finally:
+            # Closing a tap that is not persistent removes it, too.
+            await self._kernel.close_taps([tap for _name, tap, _deleted in retired if tap.fd >= 0])
+            for name, _tap, _deleted in retired:
+                self._events.emit("destroy", name)
 
     @property
     def retired(self) -> bool:
         """Whether reap() has taps of retired interfaces to remove."""
-        return bool(self._removals)
+        return bool(self._retired)
 
     async def destroy_all(self, keep: bool) -> None:
         """Destroy every interface. keep: whether taps with `persist` stay for the next mount."""
-        # Restoring a tap that virtfs found and ending a capture take a long time, so do this for several interfaces
-        # concurrently. The taps of the first interfaces are removed while the others are retired.
-        interfaces = list(self._registry)
-        for first in range(0, len(interfaces), AT_ONCE):
-            some = interfaces[first : first + AT_ONCE]
-            await together(*(partial(self.retire, interface, keep=keep) for interface in some))
+        # Restoring a tap that virtfs found takes a long time, so restore such taps concurrently.
+        await together(*(partial(self.retire, interface, keep=keep) for interface in self._registry))
         await self.reap()

@@ -72,6 +72,21 @@ async def test_a_slice_of_a_request_ends_with_the_turn_of_its_user() -> None:
 
 
 @in_trio
+async def test_all_work_of_a_task_shares_one_slice() -> None:
+    """A task that refreshes a state and then makes a text does not work for two slices at a time."""
+    clock = Clock()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.beside)
+        for _ in range(8):
+            sliced = Slices(clock.read)
+            clock.now += SLICE // 2
+            await sliced.pause()
+            assert sliced.worked == SLICE // 2
+        nursery.cancel_scope.cancel()
+    assert clock.turns >= 2
+
+
+@in_trio
 async def test_other_tasks_run_while_a_line_is_parsed() -> None:
     """A line may have 256 verbs with long arguments."""
     clock = Clock()
@@ -131,6 +146,36 @@ async def test_other_tasks_run_while_a_text_is_made(long: Long) -> None:
         nursery.cancel_scope.cancel()
     assert text == b"0" * (PIECES * LONG)
     assert long.clock.turns >= PIECES // 2
+
+
+@in_trio
+async def test_a_long_text_is_encoded_in_parts(long: Long, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = []
+
+    def encode(text: str) -> bytes:
+        lengths.append(len(text))
+        return text.encode()
+
+    monkeypatch.setattr(texts, "encode", encode)
+    await long.node.fresh(USER)
+    assert sum(lengths) == PIECES * LONG
+    assert max(lengths) <= 2 * LONG
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        (b"1 end 5", b"1 end 6", True),
+        (b"1 end 5", b"2 end 5", False),
+        (b"1 end 5", b"12 end 5", False),
+        (b"1", b"1 end", False),
+        (b"12", b"13", False),
+        (b"12", b"12", True),
+    ],
+)
+def test_the_unsteady_part_of_a_text_does_not_count(one: bytes, other: bytes, alike: bool) -> None:
+    text = Text(ROOT, lambda user: other.decode(), unsteady=b" end")
+    assert text.differs(one, USER) == (not alike)
 
 
 @in_trio

@@ -116,15 +116,16 @@ def steps(now: BridgeState, to: BridgeState) -> tuple[Action, ...]:
 
 
 def _steps(now: BridgeState, to: BridgeState) -> Iterator[Action]:
+    before, after = by_name(now), by_name(to)
     for member in now.members:
-        if to.member(member.name) is None:
+        if member.name not in after:
             yield Action("delete", (member.name,))
     for member in to.members:
-        if now.member(member.name) is None:
+        if member.name not in before:
             yield Action("add", (member.name, "adopt") if member.adopted else (member.name,))
     yield from _parameters(now, to)
     for member in to.members:
-        yield from _of_member(now.member(member.name), member)
+        yield from _of_member(before.get(member.name), member)
     if to.stp != now.stp and to.members:
         yield Action("stp" if to.stp else "-stp", (to.members[0].name,))
     yield from _statics(now, to)
@@ -138,6 +139,11 @@ def _steps(now: BridgeState, to: BridgeState) -> Iterator[Action]:
         yield Action("mtu", (to.mtu,))
     if to.up != now.up:
         yield Action("up" if to.up else "down")
+
+
+def by_name(state: BridgeState) -> dict[str, Member]:
+    """Return the members by name. A bridge may have 1024 of them."""
+    return {member.name: member for member in state.members}
 
 
 def _parameters(now: BridgeState, to: BridgeState) -> Iterator[Action]:
@@ -202,8 +208,9 @@ def without(state: BridgeState, names: frozenset[str]) -> BridgeState:
 
 def renamed(state: BridgeState, names: Mapping[str, str]) -> BridgeState:
     """Return the state with members renamed. names: maps old names to new ones; all other members keep their names."""
-    members = tuple(replace(member, name=names.get(member.name, member.name)) for member in state.members)
-    known = tuple(replace(known, member=names.get(known.member, known.member)) for known in state.known)
+    changed = {old: new for old, new in names.items() if old != new}  # usually none, and replace() takes 3 µs
+    members = tuple(replace(m, name=changed[m.name]) if m.name in changed else m for m in state.members)
+    known = tuple(replace(k, member=changed[k.member]) if k.member in changed else k for k in state.known)
     return replace(state, members=members, known=known)
 
 
@@ -215,8 +222,8 @@ def steps_after(state: BridgeState, names: frozenset[str]) -> tuple[Action, ...]
     start = without(state, names)
     came = tuple(Member(member.name) for member in state.members if member.name in names)
     # Linux derives an automatic cost itself, so do not treat it as a difference.
+    all_ = by_name(state)
     came = tuple(
-        replace(member, cost=wanted.cost) if (wanted := state.member(member.name)) and wanted.automatic_cost else member
-        for member in came
+        replace(member, cost=wanted.cost) if (wanted := all_[member.name]).automatic_cost else member for member in came
     )
     return steps(replace(start, members=start.members + came, stp=start.stp and bool(start.members)), state)

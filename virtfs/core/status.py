@@ -67,10 +67,11 @@ otherwise. The value of an empty file is "".
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
+from itertools import islice
 from typing import Final
 
-from virtfs.core.bridge import Bridge, Member
+from virtfs.core.bridge import Bridge, FdbEntry, Member
 from virtfs.core.counters import Way
 from virtfs.core.ethernet import format_mac
 from virtfs.core.ids import Gid, Uid
@@ -86,6 +87,9 @@ Object = Mapping[str, object]
 def _flag(text: str) -> bool:
     return text == "1"
 
+
+AT_ONCE = 64  # maximum number of members or addresses of a bridge in a piece of the text
+_OF_MEMBER: Final = tuple(field.name for field in fields(Member) if field.name not in ("index", "alias"))
 
 # Converters for the files whose values are not text. A test fails if a file that holds a number is missing here.
 _CONVERTERS: Final[dict[str, Callable[[str], Value]]] = {
@@ -119,7 +123,7 @@ def status_pieces(
 ) -> Iterator[str]:
     """Yield the text of the file in pieces, from the objects of describe(), describe_bridge() and describe_cable().
 
-    Each object is taken from its iterable when its piece is made, so all values of an object are from the same moment.
+    Each object is taken from its iterable when its first piece is made. All values of an object are from that moment.
     state: the object about the state file. limits: the fields of Limits. memory: the result of Memory.describe().
     """
     yield f'{{"version": {json.dumps(version)}, "options": {json.dumps(one_line(options))}'
@@ -127,12 +131,31 @@ def status_pieces(
         yield f', "{key}": ['
         between = ""
         for one in objects:
-            yield f"{between}{json.dumps(one)}"
+            pieces = _dumped(one)
+            yield between + next(pieces)
+            yield from pieces
             between = ", "
         yield "]"
     yield f', "state": {json.dumps(state)}, "limits": {json.dumps(limits or {})}'
     # `memory` is last, because pollers of the file ignore all changes after this key.
     yield f', "memory": {json.dumps(memory or {})}}}\n'
+
+
+def _dumped(one: Object) -> Iterator[str]:
+    """Yield the JSON text of an object in pieces. Values that are iterators must come last; they become lists."""
+    rows = {key: value for key, value in one.items() if isinstance(value, Iterator)}
+    text = json.dumps({key: value for key, value in one.items() if key not in rows} if rows else one)
+    if not rows:
+        yield text
+        return
+    yield text[:-1]
+    for key, values in rows.items():
+        between = f', "{key}": ['
+        while some := list(islice(values, AT_ONCE)):
+            yield f"{between}{json.dumps(some)[1:-1]}"
+            between = ", "
+        yield "]" if between == ", " else f"{between}]"
+    yield "}"
 
 
 def describe_cable(impairment: str, out: Way, back: Way, socket: Object | None = None) -> dict[str, object]:
@@ -173,7 +196,10 @@ def describe(
 
 
 def describe_bridge(bridge: Bridge) -> dict[str, object]:
-    """Return a bridge as a JSON object. A lost bridge is down and has no members, as the kernel would say."""
+    """Return a bridge as a JSON object. A lost bridge is down and has no members, as the kernel would say.
+
+    The members and the address table, which may be long, are iterators over what they were at the time of the call.
+    """
     state = replace(bridge.state, up=False, members=(), known=()) if bridge.lost else bridge.state
     return {
         "name": bridge.name,
@@ -190,19 +216,24 @@ def describe_bridge(bridge: Bridge) -> dict[str, object]:
         "groupfwd": state.groupfwd,
         "address": format_mac(state.address),
         "inet": [str(address) for address in state.addresses],
-        "members": [_member(member) for member in state.members],
-        "addresses": [
-            {**asdict(known), "address": format_mac(known.address), "member": word(known.member)}
-            for known in state.known
-        ],
+        "members": map(_member, state.members),
+        "addresses": map(_known, state.known),
+    }
+
+
+def _known(known: FdbEntry) -> dict[str, Value]:
+    """Return an entry of the address table as a JSON object."""
+    return {
+        "address": format_mac(known.address),
+        "member": word(known.member),
+        "age": known.age,
+        "static": known.static,
     }
 
 
 def _member(member: Member) -> dict[str, Value]:
     """Return a port as a JSON object, without its interface's index and alias."""
-    told = asdict(member)
-    del told["index"], told["alias"]
-    return {**told, "name": word(member.name)}
+    return {name: getattr(member, name) for name in _OF_MEMBER} | {"name": word(member.name)}
 
 
 def _value(file: str, text: str) -> Value:

@@ -35,13 +35,15 @@ def topology(virts: Iterable[Object], bridges: Iterable[Object], cables: Iterabl
         for one in objects:
             some.append(one)
             yield ""
+    graph = _Graph(*taken)
+    yield from graph.made()
     yield _HEAD
-    yield from (f"  {line}\n" for line in _Graph(*taken).lines())
+    yield from (f"  {line}\n" for line in graph.lines())
     yield "}\n"
 
 
 class _Graph:
-    """Makes the lines of one graph.
+    """Makes the lines of one graph: first made(), then lines(). Other tasks may run between two of their texts.
 
     The id of each node begins with the kind of the node, because nodes of different kinds may have the same name.
     """
@@ -54,15 +56,21 @@ class _Graph:
         self._nodes: dict[str, dict[str, str]] = {}
         self._edges: dict[tuple[str, str], str] = {}
 
+    def made(self) -> Iterator[str]:
+        """Make the nodes and edges of bridges and taps. Yield "" after each tap, and after each member of a bridge."""
+        taps = {virt["tap"]["name"] for virt in self._virts if not virt["tap"]["netns"]}
+        for bridge in self._bridges:
+            yield from self._add_bridge(bridge, taps)
+        for virt in self._virts:
+            self._add_tap(virt)
+            yield ""
+
     def lines(self) -> Iterator[str]:
         """Yield the lines between the braces."""
-        for bridge in self._bridges:
-            self._add_bridge(bridge)
         for virt in self._virts:
             yield f"{_quoted(virt['name'])} [{_label(*_virt_lines(virt))}, style={_style(virt)}];"
-            self._add_tap(virt)
         for netns, nodes in self._nodes.items():
-            named = [f"{_quoted(node)} [{attributes}];" for node, attributes in nodes.items()]
+            named = (f"{_quoted(node)} [{attributes}];" for node, attributes in nodes.items())
             if netns:
                 yield f"subgraph {_quoted(f'cluster {netns}')} {{"
                 yield f"  label={_quoted(f'netns {netns}')};"
@@ -74,16 +82,16 @@ class _Graph:
             yield f"{_quoted(one)} -- {_quoted(other)} [{attributes}];"
         yield from self._cable_lines()
 
-    def _add_bridge(self, bridge: Object) -> None:
+    def _add_bridge(self, bridge: Object, taps: set[str]) -> Iterator[str]:
         state = "lost" if bridge["lost"] else "up" if bridge["up"] else "down"
         node = _bridge_id("", bridge["name"])
         label = _label(bridge["name"], state, *bridge["inet"])
         self._node("", node, f"{label}, shape=hexagon, style={_style(bridge)}")
-        taps = {virt["tap"]["name"] for virt in self._virts if not virt["tap"]["netns"]}
         for member in bridge["members"]:
             if member["name"] not in taps:
                 self._node("", f"host {member['name']}", f"{_label(member['name'])}, shape=ellipse")
                 self._edges[node, f"host {member['name']}"] = "style=solid"
+            yield ""
 
     def _add_tap(self, virt: Object) -> None:
         tap = virt["tap"]

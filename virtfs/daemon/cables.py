@@ -8,7 +8,7 @@ import trio
 from virtfs.core.arguments import Impairments
 from virtfs.core.counters import Way
 from virtfs.core.errors import VirtError
-from virtfs.core.grammar import Action, Command
+from virtfs.core.grammar import Action, Command, format_command
 from virtfs.core.impairment import UNIMPAIRED, Direction
 from virtfs.core.socketname import SocketName
 from virtfs.daemon.interface import Interface
@@ -21,13 +21,15 @@ from virtfs.host.relay import Room
 
 
 class Joined:
-    """One cable, with its ends and its impairments."""
+    """One cable, with its ends."""
 
     def __init__(self, first: Interface, second: Interface, impairments: Impairments, room: Room, start: Start) -> None:
         self.ends = first, second
-        self.impairments = impairments
         self.cable = Cable(first.wire, second.wire, room, start)
         self.removing = trio.Lock()
+        actions = (Action("impair", (impairments,)),) if impairments else ()
+        # The command that would recreate the cable. A cable never changes.
+        self.line = format_command(Command("cable", first.virt.unit, actions, second.virt.unit))
 
 
 class Cables:
@@ -42,8 +44,8 @@ class Cables:
         self._room: Room | None = None  # created for the first cable
         self._all: list[Joined] = []
 
-    def lines(self) -> Iterator[Command]:
-        """Yield the commands that would recreate the cables."""
+    def lines(self) -> Iterator[str]:
+        """Yield a line for each cable, with the command that would recreate it."""
         for line, _, _ in self.described():
             yield line
 
@@ -55,19 +57,17 @@ class Cables:
         for _, ways, _ in self.described():
             yield ways
 
-    def described(self) -> Iterator[tuple[Command, tuple[Way, Way], dict[str, object] | None]]:
+    def described(self) -> Iterator[tuple[str, tuple[Way, Way], dict[str, object] | None]]:
         """Yield a tuple for each cable: the command that would recreate it, its two directions, and its socket.
 
         The directions are ordered as in ways(). The socket is the object `socket` of status.json, or None if the cable
         connects two interfaces.
         """
-        for joined in self._all:
-            first, second = (end.virt.unit for end in joined.ends)
-            actions = (Action("impair", (joined.impairments,)),) if joined.impairments else ()
+        for joined in list(self._all):
             out, back = joined.cable.directions
-            yield Command("cable", first, actions, second), (out.way, back.way), None
+            yield joined.line, (out.way, back.way), None
         for plugged in self.sockets:
-            yield plugged.line(), plugged.cable.ways, plugged.describe()
+            yield plugged.line, plugged.cable.ways, plugged.describe()
 
     def join(self, first: Interface, second: Interface, impairments: Impairments) -> None:
         """Connect two interfaces with a cable.

@@ -121,8 +121,8 @@ class Reports:
         virts = (describe(wire.virt, wire.readers, *names) for wire in self.wires())
         bridges = (describe_bridge(bridge) for bridge in self.bridges())
         cables = (
-            describe_cable("".join(format_command(line).split(maxsplit=3)[3:]), *ways, socket)
-            for line, ways, socket in list(self._cables.described())
+            describe_cable("".join(line.split(maxsplit=3)[3:]), *ways, socket)
+            for line, ways, socket in self._cables.described()
         )
         return virts, bridges, cables
 

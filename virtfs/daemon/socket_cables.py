@@ -9,7 +9,7 @@ import trio
 
 from virtfs.core.arguments import Impairments
 from virtfs.core.errors import VirtError
-from virtfs.core.grammar import Action, Command
+from virtfs.core.grammar import Action, Command, format_command
 from virtfs.core.impairment import BOTH, UNIMPAIRED
 from virtfs.core.socketname import SocketName
 from virtfs.daemon.interface import Interface
@@ -27,7 +27,7 @@ PATIENCE = 5  # maximum number of seconds to make a cable's own socket; other co
 
 
 class Plugged:
-    """One cable, with its interface and its impairments. Its methods report what happens to the connection."""
+    """One cable, with its interface. Its methods report what happens to the connection."""
 
     def __init__(
         self,
@@ -40,17 +40,14 @@ class Plugged:
     ) -> None:
         self.interface = interface
         self.name = name
-        self.impairments = impairments
         self.own = own
         self.cable = SocketCable(interface.wire, name, own, room, self)
         self.removing = trio.Lock()
         self._events = events
         self._logged = ""
-
-    def line(self) -> Command:
-        """Return the command that would recreate the cable."""
-        actions = (Action("impair", (self.impairments,)),) if self.impairments else ()
-        return Command("cable", self.interface.virt.unit, actions, self.name)
+        actions = (Action("impair", (impairments,)),) if impairments else ()
+        # The command that would recreate the cable. A cable never changes.
+        self.line = format_command(Command("cable", interface.virt.unit, actions, name))
 
     def connected(self, peer: str) -> None:
         """Report a new connection. peer: the address of a TCP peer, or ""."""

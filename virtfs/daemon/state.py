@@ -121,7 +121,7 @@ class State:
     def _lines_after(self) -> Iterator[str]:
         """Yield the lines that follow those of the interfaces."""
         yield from self._bridges.lines_after()
-        yield from map(format_command, self._cables.lines())
+        yield from self._cables.lines()
         yield from self.failed.comments()
 
     def _renew(self, virt: Virt) -> "_Lines":
@@ -204,7 +204,7 @@ class State:
             for _ in range(ATTEMPTS):
                 await self._follower.caught_up()
                 await self._bridge_follower.catch_up()
-                text = await in_slices(self.pieces())
+                text = "".join(await in_slices(self.pieces()))
                 # The text is certain to be consistent only if no bridge changed while it was generated.
                 if self._bridge_follower.settled:
                     break

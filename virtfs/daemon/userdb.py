@@ -73,7 +73,7 @@ class Accounts:
     async def learn_all(self, virts: Iterable[Virt]) -> None:
         """Look up the names of the owners and groups that are not cached yet."""
         virts = list(virts)
-        await self.learn([virt.owner for virt in virts], [virt.group for virt in virts])
+        await self.learn({virt.owner for virt in virts}, {virt.group for virt in virts})
 
     async def learn(self, uids: Iterable[Uid], gids: Iterable[Gid]) -> None:
         """Look up names that are not cached yet. A failed lookup is not cached, so the next call repeats it."""

@@ -18,20 +18,19 @@ def clients_text(opens: Opens, command: Callable[[int], str]) -> Iterator[str]:
     command: returns the name of a process, given its id. The name is quoted, because a process can choose any name
     (prctl(2), PR_SET_NAME).
     """
-    rows = [HEAD]
+    rows, widths = [HEAD], list(map(len, HEAD))
     for handle in opens:
-        rows.append(
-            (
-                str(handle.process()),
-                word(command(handle.process())),
-                handle.node.label,
-                str(handle.taken()),
-                str(handle.pending()),
-                str(handle.dropped),
-                str(handle.user.uid),
-            )
+        row = (
+            str(handle.process()),
+            word(command(handle.process())),
+            handle.node.label,
+            str(handle.taken()),
+            str(handle.pending()),
+            str(handle.dropped),
+            str(handle.user.uid),
         )
+        rows.append(row)
+        widths = list(map(max, widths, map(len, row)))
         yield ""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     for row in rows:
         yield " ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n"

@@ -70,7 +70,7 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[Wire], int]]]] = {
 
 T = TypeVar("T")
 
-AT_ONCE = 64  # maximum number of interfaces in a piece of the text
+AT_ONCE = 16  # maximum number of interfaces in a piece of the text; a line takes 10 µs
 
 # For each metric about memory use: the attribute of core.memory that has its value, and its HELP text.
 _MEMORY: Final[dict[str, tuple[str, str]]] = {

@@ -11,7 +11,7 @@ text whose length was last reported, and the page cache is filled only from that
 import errno
 import select
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from math import inf
 from time import monotonic
 
@@ -55,7 +55,7 @@ class Text(Node):
     refused: called with the error of a write that was rejected before it reached `write`, and with the user.
     personal: whether the text differs by user.
     unsteady: the bytes that mark the start of a final part that is different at every read, or b"" if the text has no
-    such part. poll(2) and stat(2) ignore changes in this part.
+    such part. The bytes occur once in the text. poll(2) and stat(2) ignore changes in this part.
     rights: how the permission bits derive from the owner's mode. None selects Rights.VALUE for a writable file and
     Rights.REPORT for a read-only file.
     lasting: False if making the text has a side effect. Then it should not be made for a mere listing.
@@ -249,8 +249,13 @@ class Text(Node):
 
     def _alike(self, one: bytes, other: bytes) -> bool:
         """Return whether two versions of the text are equal up to the unsteady part. False if there is no such part."""
-        unsteady = self._unsteady
-        return bool(unsteady) and one.partition(unsteady)[0] == other.partition(unsteady)[0]
+        if not (unsteady := self._unsteady):
+            return False
+        # The texts may have several MB. So search from the end, which is near, and compare without copies.
+        end = one.rfind(unsteady)
+        if one is other or end != other.rfind(unsteady):
+            return one is other
+        return one == other if end < 0 else other.startswith(memoryview(one)[:end])
 
     def _measure(self, text: bytes) -> bytes:
         if not self.personal and text != self.measured:
@@ -283,8 +288,10 @@ class Text(Node):
         if isinstance(text, str):
             return self._take(encode(text), version, monotonic() - began)
         slices = Slices()
-        text = await in_slices(text, slices)
-        return self._take(encode(text), version, slices.worked / 1e9)
+        encoded = await in_slices(_encoded(text), slices)
+        joined = b"".join(encoded)
+        await slices.pause()
+        return self._take(joined, version, slices.worked / 1e9)
 
     def _take(self, text: bytes, version: int, work: float) -> bytes:
         """Store a new text as the latest. version: changes() before it was made. work: seconds that making it took."""
@@ -311,6 +318,20 @@ class Text(Node):
         memory: the memory accounts of the mount.
         """
         return TextHandle(self, user, memory)
+
+
+def _encoded(pieces: Iterable[str]) -> Iterator[bytes]:
+    """Encode a text as parts of about LONG bytes. Yield b"" after each other piece, so that other tasks can run."""
+    some, size = [], 0
+    for piece in pieces:
+        some.append(piece)
+        size += len(piece)
+        if size < LONG:
+            yield b""
+        else:
+            yield encode("".join(some))
+            some, size = [], 0
+    yield encode("".join(some))
 
 
 class TextHandle:

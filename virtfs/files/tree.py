@@ -131,7 +131,7 @@ class Tree:
             ),
             "status.json": self._report(lambda: reports.status(version), b'"memory": {'),
             "stats": Stats(reports.wires, partial(reports.count, None), reports.changes),
-            "metrics": self._report(lambda: self._metrics(version), b"# HELP virtfs_memory", self._load_metrics),
+            "metrics": self._report(lambda: self._metrics(version), b"# HELP virtfs_memory_bytes ", self._load_metrics),
             "memory": Text(ROOT, lambda user: reports.memory.text(), rights=Rights.PRIVATE),
             "topology": self._report(reports.topology),
             "version": Text(ROOT, lambda user: f"virtfs {version}, {loop()}\n"),

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+from collections import deque
 
 import trio
 
@@ -22,12 +23,15 @@ from virtfs.host.netnames import name_of
 
 log = logging.getLogger(__name__)
 
-STORM = 256  # maximum number of reports that are applied without letting other tasks run
+STORM = 256  # maximum number of reports that a caller waits for, if reports keep coming
 # A query is repeated if the kernel sent reports during it, because a report may be newer than the answer.
 ATTEMPTS = 10  # maximum number of queries for the place of a tap (interface.Place)
 STALE = 0.1  # seconds between checks of an interface that changed during every query
 REFRESHES = 5  # maximum number of queries for the state of a tap
 FEW = 8  # maximum number of reports that are applied in one step; each takes up to 0.2 ms
+# Maximum number of reports that are applied before a frame is written or a name is read, where no other task can run.
+# They are about a few interfaces that have just changed, so each takes 25 µs.
+MORE = 64
 _FAILED = "cannot apply the reports from the kernel, checking all interfaces: %s"
 PATIENCE = 1  # maximum number of seconds that caught_up() waits, even if reports keep coming
 
@@ -42,6 +46,8 @@ class Follower:
         self._changes = changes
         self._doubtful: dict[Interface, None] = {}
         self._doubt = trio.Event()
+        # The interfaces whose taps are in a namespace that was destroyed, with its nsid. There may be thousands.
+        self._doomed: deque[tuple[Interface, int]] = deque()
         self._others = 0  # number of reports about network interfaces not in the registry
         self._certain = trio.Event()  # set while no check is pending, and when a check has failed
         self._certain.set()
@@ -49,25 +55,28 @@ class Follower:
     def doubt(self, interface: Interface) -> None:
         """Schedule a check of an interface whose tap may have vanished or moved."""
         self._doubtful[interface] = None
+        self._begin_check()
+
+    def _begin_check(self) -> None:
         if self._certain.is_set():
             self._certain = trio.Event()
         self._doubt.set()
 
     def catch_up(self) -> None:
-        """Apply the pending reports from the kernel, without waiting.
+        """Apply up to MORE pending reports from the kernel, without letting other tasks run.
 
         If this fails, all interfaces are checked later. The caller's request does not fail, since it may already have
         changed something.
         """
         try:
-            self._apply_reports()
+            self._apply_reports(MORE)
         except Exception as failure:
             log.warning(_FAILED, failure)
 
-    def _apply_reports(self, most: int = STORM) -> bool:
-        """Apply the pending reports from the kernel, up to `most` of them. Return whether there were any.
+    def _apply_reports(self, most: int) -> int:
+        """Apply the pending reports from the kernel, up to `most` of them. Return how many there were.
 
-        If this fails, schedule a check of all interfaces.
+        The result is `most` or more if others may be pending. If this fails, schedule a check of all interfaces.
 
         Of several reports about the state of one link, only the last is applied. An earlier report may be older than
         the answer to a query, and that answer may already have been applied.
@@ -86,25 +95,32 @@ class Follower:
         finally:
             if events:
                 self._changes.publish()
-        return bool(events)
+        return len(events)
 
     def up_to_date(self) -> bool:
-        """Apply the pending reports. Return whether all checks have finished, so that caught_up() would not wait."""
-        self.catch_up()
-        return self._certain.is_set()
-
-    async def caught_up(self) -> None:
-        """Apply the pending reports, and wait up to PATIENCE seconds for all pending checks to finish.
-
-        Other tasks can run after every FEW reports.
-        """
+        """Apply up to FEW pending reports. Return whether nothing is left to do, so that caught_up() would not wait."""
         try:
-            for _ in range(STORM // FEW):
-                if not self._apply_reports(FEW):
-                    break
+            return self._apply_reports(FEW) < FEW and self._certain.is_set()
+        except Exception as failure:
+            log.warning(_FAILED, failure)
+            return self._certain.is_set()
+
+    async def reported(self) -> None:
+        """Apply the pending reports, up to about STORM of them. Other tasks can run after every FEW reports.
+
+        If this fails, all interfaces are checked later, as in catch_up().
+        """
+        rounds = STORM // FEW
+        try:
+            while rounds and self._apply_reports(FEW) >= FEW:
+                rounds -= 1
                 await trio.lowlevel.checkpoint()
         except Exception as failure:
             log.warning(_FAILED, failure)
+
+    async def caught_up(self) -> None:
+        """Apply the pending reports as reported() does. Wait up to PATIENCE seconds for pending checks to finish."""
+        await self.reported()
         with trio.move_on_after(PATIENCE):
             await self._certain.wait()
 
@@ -135,9 +151,9 @@ class Follower:
                 else:
                     self._others += 1
             case NamespaceGone(nsid):
-                for interface in self._registry:
-                    if interface.place[0] == nsid:
-                        interface.lose()  # the kernel will delete the taps of this namespace shortly
+                # The kernel will delete the taps of this namespace shortly.
+                self._doomed.extend((one, nsid) for one in self._registry if one.place[0] == nsid)
+                self._begin_check()
             case Overflow():
                 for interface in self._registry:
                     self.doubt(interface)
@@ -178,7 +194,7 @@ class Follower:
                 break
         else:
             self.doubt(interface)
-        self.catch_up()
+        await self.reported()
 
     async def look_after(self, interface: Interface) -> None:
         """Refresh an interface after a change. If this fails, the change stays, and a check is scheduled."""
@@ -236,7 +252,10 @@ class Follower:
             failures: dict[Interface, Exception] = {}
             stale: list[Interface] = []  # interfaces that changed during every query
             try:
-                while self._doubtful:
+                while self._doomed or self._doubtful:
+                    await self._lose_doomed(failures)
+                    if not self._doubtful:
+                        break
                     interface, _ = self._doubtful.popitem()
                     try:
                         if not await self._look_for(interface):
@@ -253,6 +272,18 @@ class Follower:
                 raise next(iter(failures.values()))
             if stale:
                 await trio.sleep(STALE)
+
+    async def _lose_doomed(self, failures: dict[Interface, Exception]) -> None:
+        """Lose the interfaces whose taps are in a destroyed namespace, in slices. Add failures to `failures`."""
+        slices = Slices()
+        while self._doomed:
+            interface, nsid = self._doomed.popleft()
+            try:
+                if interface.place[0] == nsid:
+                    interface.lose()
+            except Exception as failure:
+                failures[interface] = failure
+            await slices.pause()
 
     async def look_for(self, interface: Interface) -> None:
         """Query the kernel for the place and the state of a tap. If the tap is gone, mark the interface as lost.
@@ -296,7 +327,7 @@ class Follower:
         # the tap are applied. They are newer than the answer in `host`, and set_host() would overwrite them.
         if certain or moved:
             interface.set_host(*host)
-        self.catch_up()
+        await self.reported()
         # The recorder must move with the tap. If another task noticed the move first, that task moves the recorder,
         # and this task waits until it has.
         await (interface.recorder.moved() if moved else interface.recorder.settled())

@@ -138,9 +138,9 @@ class Lifecycle:
             raise
         self._registry.add(interface)
         self._garbage.made(len(self._registry))
-        self._follower.catch_up()
         self._root.add(names(interface.ports))
         try:
+            await self._follower.reported()
             await self._pcap.appear(interface.recorder)
             self._fifos.appear(interface)
             if netns:

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from harness.in_trio import in_trio, until
 
-from virtfs.forward.supervisor import supervised, together
+from virtfs.forward.supervisor import AT_ONCE, supervised, together
 from virtfs.forward.tasks import lasting
 
 
@@ -99,3 +99,26 @@ async def test_one_failure_does_not_cancel_the_functions_beside_it(caplog: pytes
     with pytest.raises(OSError, match="first"):
         await together(partial(fail, OSError(1, "first")), partial(fail, OSError(1, "first")))
     assert [record.message for record in caplog.records] == ["another task failed too"]
+
+
+@in_trio
+async def test_other_tasks_run_while_many_functions_are_started() -> None:
+    running, most = 0, 0
+
+    async def work() -> None:
+        nonlocal running
+        running += 1
+        await trio.lowlevel.checkpoint()
+        running -= 1
+
+    async def beside() -> None:
+        nonlocal most
+        while True:
+            most = max(most, running)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(beside)
+        await together(*[work] * (20 * AT_ONCE))
+        nursery.cancel_scope.cancel()
+    assert 0 < most < 10 * AT_ONCE

@@ -50,3 +50,16 @@ async def test_the_rest_is_collected_once_in_a_while(collected: list[str], monke
             while not collected:
                 await trio.sleep(0)
         nursery.cancel_scope.cancel()
+
+
+def test_growth_is_exempted_from_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(gc, "collect", lambda generation: calls.append(f"collect {generation}"))
+    monkeypatch.setattr(gc, "freeze", lambda: calls.append("freeze"))
+    one = Garbage()
+    for number in range(1, 2 * MANY):
+        one.made(number)
+    assert calls == ["collect 1", "freeze"]
+    one.destroyed()
+    one.made(2 * MANY)
+    assert calls == ["collect 1", "freeze"], "garbage of destroyed interfaces must not be exempted"

@@ -74,4 +74,3 @@ async def test_lines_of_destroyed_interfaces_are_dropped() -> None:
         await bench.say("".join(f"destroy {unit}\n" for unit in range(COUNT)))
         assert bench.daemon.state.text() == ""
         assert not bench.daemon.state._made
-

@@ -8,8 +8,9 @@ import trio
 from virtfs.core.arguments import Impairments
 from virtfs.core.counters import Way
 from virtfs.core.errors import VirtError
-from virtfs.core.grammar import Action, Command, format_command
+from virtfs.core.grammar import Action, Command
 from virtfs.core.impairment import UNIMPAIRED, Direction
+from virtfs.core.line_text import format_command
 from virtfs.core.socketname import SocketName
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.socket_cables import Plugged, SocketCables

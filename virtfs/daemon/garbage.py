@@ -7,8 +7,8 @@ objects takes 1 to 2 ms with the thresholds below. So this module starts a full 
 created after many have been destroyed, and every WHILE seconds for the remaining garbage.
 
 While interfaces are only created, they are exempted from collection, MANY at a time. A full collection then examines
-only what is newer: 6 ms instead of 100 ms after 1000 interfaces were created. A destroyed interface is still freed, because it
-leaves less than one object in a reference cycle.
+only newer objects: 6 ms instead of 100 ms after 1000 interfaces were created. A destroyed interface is still freed,
+because it leaves less than one object in a reference cycle.
 """
 
 import gc

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from virtfs.core.bridge import Bridge
 from virtfs.core.counters import Way
 from virtfs.core.limits import Limits
-from virtfs.core.line_text import format_command
 from virtfs.core.memory import Memory
 from virtfs.core.status import Object, describe, describe_bridge, describe_cable, status_pieces
 from virtfs.core.topology import topology

@@ -116,7 +116,40 @@ def test_ctrl_c_ends_make_run(checkout: Path, monkeypatch: pytest.MonkeyPatch) -
         outer.expect("SIGINT: ending")
         outer.expect("is unmounted")
         outer.expect("status=0")
-    assert not directory.exists()
+    assert not any(directory.iterdir())
+
+
+def test_the_end_of_make_run_keeps_mounts_of_other_namespaces(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removing the directory would detach them, although only this namespace has the mount of `make run`."""
+    directory = checkout / "mount"
+    monkeypatch.setitem(ENVIRONMENT, "MOUNT", str(directory))
+    other = f"read line; mount -t tmpfs other {directory} && echo mounted; read line; findmnt -n -o FSTYPE {directory}"
+    namespace = children.start(
+        ["unshare", "--mount", "sh", "-c", f"echo entered; {other}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    process = children.start(
+        [*NEW_NETWORK, "sh", "-c", f"read line; exec {checkout}/tools/run"],
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    with namespace, process:
+        assert namespace.stdin is not None
+        assert namespace.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert namespace.stdout.readline() == "entered\n"
+        process.stdin.write("\n")
+        process.stdin.flush()
+        while "is mounted" not in (line := process.stdout.readline()):
+            assert line
+        namespace.stdin.write("\n")
+        namespace.stdin.flush()
+        assert namespace.stdout.readline() == "mounted\n"
+        process.terminate()
+        assert "is unmounted" in process.communicate(timeout=PATIENCE)[0]
+        assert namespace.communicate("\n", timeout=PATIENCE)[0] == "tmpfs\n"
 
 
 @pytest.mark.parametrize("by", [NOHUP, BACKGROUND, []], ids=["nohup", "background", "plain"])
@@ -137,4 +170,4 @@ def test_sigterm_ends_make_run(checkout: Path, monkeypatch: pytest.MonkeyPatch, 
         process.terminate()
         assert "is unmounted" in process.communicate(timeout=PATIENCE)[0]
         assert process.returncode == 0
-    assert not directory.exists()
+    assert not any(directory.iterdir())

@@ -29,6 +29,7 @@ from virtfs.files.capture import Budget, Capture
 from virtfs.files.clone import Clone
 from virtfs.files.device import DeviceFile, Opens
 from virtfs.files.events import Events
+from virtfs.files.frame import Seats
 from virtfs.files.hexlines import Hex
 from virtfs.files.inject import Inject
 from virtfs.files.node import ROOT
@@ -256,7 +257,7 @@ def on_wait(name: str) -> Callable[[], AbstractAsyncContextManager[Polled]]:
     async def make() -> AsyncIterator[Polled]:
         async with side() as (bench, it, _):
             steps = {**it.steps(), "a reader comes": it.wire.opened}
-            yield Polled(bench, waits(it.wire, Opens())[name], os.O_RDONLY, steps)
+            yield Polled(bench, waits(it.wire, Opens(), Seats())[name], os.O_RDONLY, steps)
 
     return make
 

@@ -247,6 +247,23 @@ def test_right_after_its_holder(virt: Virt, request_: dict[str, Any]) -> None:
     returned(virt)
 
 
+def test_waits_for_the_next_holder(virt: Virt) -> None:
+    """A program that has ended is no reader any more, and a tap that has changed hands gets every frame."""
+    waiter = virt.mount.process()
+    for _ in range(5):
+        Loan(virt, PLAIN).close()
+        reader, carrier = (waiter.open(f"{virt.name}/wait/{name}", os.O_RDONLY) for name in ("reader", "carrier"))
+        waiting = reader.begin_read().waiting()
+        loan = Loan(virt, PLAIN)
+        assert (waiting.result(), carrier.read()) == (b"1\n", b"1\n")
+        virt.host_sends(frame(70))
+        assert loan.read() == frame(70)
+        loan.close()
+        reader.close()
+        carrier.close()
+    returned(virt)
+
+
 def test_a_read_that_waits_ends_with_the_interface(virts: Virts) -> None:
     """The errors are those of the kernel: EFAULT for a read that waits, EBADFD afterwards (drivers/net/tun.c)."""
     virt = virts()

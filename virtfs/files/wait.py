@@ -8,6 +8,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ids import User
 from virtfs.core.virt import Virt
 from virtfs.files.device import DeviceFile, Opens, TextDeviceHandle, Waiters
+from virtfs.files.frame import Seats
 from virtfs.files.node import Rights
 from virtfs.forward.wire import Wire
 
@@ -93,14 +94,23 @@ class FrameWait(Wait):
         return super().open(flags, user)
 
 
-def waits(wire: Wire, opens: Opens) -> dict[str, Wait]:
+def waits(wire: Wire, opens: Opens, seats: Seats) -> dict[str, Wait]:
     """Return the files in the directory wait/ of one interface, by name."""
+
+    def has_reader() -> bool:
+        """Return whether a program can read. A holder of the tap counts until it ends, even if virtfs has not noticed.
+
+        The next program gets the tap only after that, so a wait for this program must not return before.
+        """
+        ended = seats.holder is not None and seats.holder.ended()
+        return wire.readers - ended > wire.coming
+
     virt = wire.virt
     conditions: dict[str, Callable[[], bool]] = {
         "up": lambda: virt.host.up,
         "down": lambda: not virt.host.up and not virt.lost,
         "carrier": lambda: virt.host.carrier,
-        "reader": lambda: wire.readers > wire.coming,
+        "reader": has_reader,
         "gone": lambda: virt.lost,
     }
     state = Waiters()

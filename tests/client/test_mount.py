@@ -82,7 +82,11 @@ def test_interfaces_are_a_collection(net: virtfs.Mount) -> None:
     assert net[30] == v
     assert v != w
     assert len({v, net[30]}) == 1
-    assert (3 in net, 4 in net, "virt4" in net) == (False, True, False)
+    assert net["virt30"] == net["30"] == net[v] == v
+    for what in (4, "4", "virt4", w, *net):
+        assert what in net
+    for absent in (3, "virt3", "virt04", "virt4/..", "bridge0", "", None, virtfs.Virt("/nowhere", 4)):
+        assert absent not in net
     for kind in (KeyError, FileNotFoundError):
         with pytest.raises(kind, match=r"no such interface: '.*/virt3'"):
             net[3]

@@ -115,24 +115,29 @@ class Mount(Folder):
 
     # Interfaces
 
-    def __getitem__(self, number: int) -> Virt:
-        """Return an interface. KeyError, which is also a FileNotFoundError: there is none with this number.
+    def __getitem__(self, what: int | str | Virt) -> Virt:
+        """Return an interface. KeyError, which is also a FileNotFoundError: there is none.
 
-        >>> net[3].name
-        'virt3'
+        what: a number, a name or an object.
+
+        >>> net[3].name, net["virt3"] == net[3]
+        ('virt3', True)
         """
-        virt = Virt(self.path, number)
-        if not virt.path.exists():
-            raise Missing(errno.ENOENT, "no such interface", str(virt.path))
-        return virt
+        path = what.path if isinstance(what, Virt) else self.path / f"virt{str(what).removeprefix('virt')}"
+        number = path.name.removeprefix("virt")
+        if path.parent != self.path or not number.isdecimal() or not path.exists():
+            raise Missing(errno.ENOENT, "no such interface", str(path))
+        return Virt(self.path, int(number))
 
-    def __contains__(self, number: object) -> bool:
-        """Return whether an interface with this number exists.
+    def __contains__(self, what: object) -> bool:
+        """Return whether an interface exists. what: a number, a name or an object.
 
-        >>> 3 in net, 7 in net
-        (True, False)
+        >>> 3 in net, "virt3" in net, net[3] in net, 7 in net
+        (True, True, True, False)
         """
-        return isinstance(number, int) and (self.path / f"virt{number}").exists()
+        with suppress(Missing):
+            return isinstance(what, int | str | Virt) and bool(self[what].name)
+        return False
 
     def __iter__(self) -> Iterator[Virt]:
         """Yield the interfaces, by number.

@@ -100,7 +100,7 @@ def test_strict_tells_the_sender(v: virtfs.Virt) -> None:
 def test_opens_that_are_refused(v: virtfs.Virt) -> None:
     """virtfs gives the reason. An error that the kernel makes does not get the reason of an earlier one."""
     for again in (v.open, v.stream):
-        with v.open("r"), fails(errno.EBUSY, r"virt3 is already open for reading \(exclusive read\)"):
+        with v.open("r"), fails(errno.EBUSY, r"virt3 is already open for reading \(exclusive read; see clients\)"):
             again("r")
     with pytest.raises(FileNotFoundError, match=r"No such file"):
         virtfs.Port(v.path / "nothing")

@@ -107,9 +107,9 @@ class Seats:
         if self.holder is not None and (reads(flags) or self.holder.alone):
             self.expect_no_holder(name)
         if exclusive != "none" and reads(flags) and self.readers:
-            raise VirtError(errno.EBUSY, f"{name} is already open for reading (exclusive {exclusive})")
+            raise VirtError(errno.EBUSY, f"{name} is already open for reading (exclusive {exclusive}; see clients)")
         if exclusive == "both" and writes(flags) and self.writers:
-            raise VirtError(errno.EBUSY, f"{name} is already open for writing (exclusive both)")
+            raise VirtError(errno.EBUSY, f"{name} is already open for writing (exclusive both; see clients)")
         self.readers += reads(flags)
         self.writers += writes(flags)
 

@@ -56,7 +56,9 @@ class Inject(DeviceFile):
 
     def open(self, flags: int, user: User) -> "InjectHandle":
         if self.used:
-            raise VirtError(errno.EBUSY, f"{self.wire.virt.name}/inject is already open: only one open is allowed")
+            raise VirtError(
+                errno.EBUSY, f"{self.wire.virt.name}/inject is already open: only one open is allowed (see clients)"
+            )
         if self.wire.virt.lost:
             raise VirtError(errno.ENXIO, f"{self.wire.virt.name} is gone")
         handle = InjectHandle(self, user)

@@ -77,7 +77,7 @@ class Client:
             end = time.monotonic() + PATIENCE * 2**attempt
             while select.select([self.frames], [], [], max(0, end - time.monotonic()))[0]:
                 try:
-                    received = self.received(os.read(self.frames, 65536))
+                    received = self.received(os.read(self.frames, 65553))
                 except (struct.error, IndexError):
                     continue  # truncated or malformed
                 if received and received[1].get(MESSAGE, b"\0")[0] in answers:

@@ -55,7 +55,7 @@ class Stack:
         """Return the type and payload of the next frame, or None after PATIENCE seconds. Answer ARP requests."""
         if not self.ready.poll(PATIENCE * 1000):
             return None
-        frame = os.read(self.frames, 65536)
+        frame = os.read(self.frames, 65553)
         _, source, kind = ETHERNET.unpack_from(frame)
         packet = frame[ETHERNET.size :]
         if kind == TYPE_ARP and (said := answer_arp(packet, self.mac, self.ip)):

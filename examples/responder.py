@@ -89,7 +89,7 @@ def main(name: str, address: str) -> None:
     virt, file = find(name)
     mac = bytes.fromhex((virt / "address").read_text().replace(":", ""))
     with open(file, "r+b", buffering=0) as frames:
-        while frame := frames.read(65536):
+        while frame := frames.read(65553):
             try:
                 if said := answer(frame, mac, ip):
                     frames.write(said)

@@ -8,6 +8,6 @@
 set -euo pipefail
 exec 3<"${1:?usage: sniff.sh .../virtN/frame}"
 
-while frame=$(dd bs=65536 count=1 status=none <&3 | xxd -p -c 0) && [ "$frame" ]; do
+while frame=$(dd bs=65553 count=1 status=none <&3 | xxd -p -c 0) && [ "$frame" ]; do
     echo "$frame"
 done

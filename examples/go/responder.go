@@ -130,7 +130,7 @@ func serve(name string, ip []byte) error {
 	if err != nil {
 		return err
 	}
-	buffer := make([]byte, 65536)
+	buffer := make([]byte, 65553)
 	for {
 		n, err := syscall.Read(fd, buffer)
 		if err == syscall.EINTR {

@@ -116,7 +116,7 @@ fn serve(name: &Name, ip: &[u8; 4]) -> io::Result<()> {
     for (byte, digits) in mac.iter_mut().zip(text.trim().split(':')) {
         *byte = u8::from_str_radix(digits, 16).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
     }
-    let mut buffer = [0u8; 65536];
+    let mut buffer = [0u8; 65553];
     loop {
         let length = match frames.read(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue, // after Ctrl-Z and fg

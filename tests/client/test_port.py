@@ -33,6 +33,15 @@ def test_frames_come_one_by_one(v: virtfs.Virt, host: Callable[..., None]) -> No
         assert next(iter(port)) == frame(60, 3)
 
 
+def test_the_longest_frame_is_whole(v: virtfs.Virt, host: Callable[..., None]) -> None:
+    """The frame has a VLAN tag, for which the kernel allows 4 bytes more (net/packet/af_packet.c packet_snd)."""
+    v.mtu = 65521
+    longest = bytes.fromhex("ffffffffffff 020000000001 8100 0007 88b5").ljust(65521 + 18, b"x")
+    with v.open() as port:
+        host(longest)
+        assert port.recv(timeout=PATIENCE) == longest
+
+
 def test_frames_reach_the_host(mount: Mount, v: virtfs.Virt) -> None:
     from harness import programs
 

@@ -9,8 +9,9 @@ from typing import Final, Literal, Self, TypeVar
 
 from virtfs.client import waiting
 from virtfs.client.folder import told
+from virtfs.core.framestream import FRAME_MAX
 
-ROOM: Final = 65536  # bytes; a buffer of this size can hold any frame
+ROOM: Final = FRAME_MAX  # bytes; a buffer of this size can hold any frame
 Mode = Literal["r", "w", "rw"]
 FLAGS: Final[dict[Mode, int]] = {"r": os.O_RDONLY, "w": os.O_WRONLY, "rw": os.O_RDWR}
 

@@ -122,6 +122,30 @@ def test_sigterm_ends_a_capture_while_the_server_is_stopped(alone: Alone, fifo: 
             mount.server.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_reader_of_the_capture_outlives_its_program(virt: Virt, fifo: Path, number: signal.Signals) -> None:
+    program = capture(virt.mount, name(virt), fifo)
+    with fifo.open("rb", buffering=0):
+        until_captured(virt)
+        program.send_signal(number)
+        assert finished(program) == ("", "")
+        until(lambda: "pcap" not in virt.read("clients"), "the capture has ended")
+
+
+def test_an_ignored_ctrl_c_does_not_end_a_capture(virt: Virt, fifo: Path) -> None:
+    """As in the program that Wireshark calls. Ctrl-C in a terminal reaches all processes, also the reader of pcap."""
+    words = [*VIRTFS, "extcap", "--capture", "--extcap-interface", name(virt), "--fifo", str(fifo)]
+    ignoring = """trap '' INT; exec "$@\""""
+    program = virt.mount.start("sh", "-c", ignoring, "sh", *words, stderr=PIPE, start_new_session=True)
+    reader = os.open(fifo, os.O_RDONLY)
+    until_captured(virt)
+    os.killpg(program.pid, signal.SIGINT)
+    virt.host_sends(frame(60))
+    assert [packet.frame for packet in until_read(reader, 1)] == [frame(60)]
+    os.close(reader)
+    assert (finished(program)[1], program.returncode) == ("", 0)
+
+
 def test_a_destroyed_interface_ends_a_capture_with_a_sentence(virt: Virt, fifo: Path) -> None:
     program = capture(virt.mount, name(virt), fifo)
     with fifo.open("rb", buffering=0) as reader:
@@ -274,6 +298,20 @@ def test_the_program_calls_the_virtfs_that_installed_it(home: Home, monkeypatch:
     folder = home() / "with a blank"
     folder.mkdir()
     (folder / "virtfs").write_text('#!/bin/sh\necho "$@"\n')
+    (folder / "virtfs").chmod(0o755)
+    monkeypatch.setattr(sys, "argv", [str(folder / "virtfs")])
+    assert main(["extcap", "--install"]) == 0
+    at = folder.parent / ".local/lib/wireshark/extcap/virtfs"
+    said = subprocess.run([at, "--extcap-interfaces"], capture_output=True, text=True, check=True)
+    assert said.stdout == "extcap --extcap-interfaces\n"
+
+
+def test_ctrl_c_in_a_terminal_does_not_interrupt_the_start_of_python(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = home() / "here"
+    folder.mkdir()
+    (folder / "virtfs").write_text('#!/bin/sh\nkill -INT $$\necho "$@"\n')
     (folder / "virtfs").chmod(0o755)
     monkeypatch.setattr(sys, "argv", [str(folder / "virtfs")])
     assert main(["extcap", "--install"]) == 0

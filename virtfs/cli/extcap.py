@@ -26,10 +26,12 @@ from zlib import crc32
 import virtfs
 from virtfs.cli.columns import host_of, state_of
 from virtfs.cli.mounts import ask, ask_while_read, read, say, visible
+from virtfs.cli.signals import unless_ignored
 from virtfs.core.errors import VirtError
 from virtfs.core.pcapng_sieve import Sieve
 from virtfs.core.quoting import one_line
 from virtfs.host.bpf import Matcher, compile_filter
+from virtfs.host.processes import end_with
 
 VERSION = f"extcap {{version={virtfs.__version__}}}{{display=virtfs}}\n"
 DLT = "dlt {number=1}{name=EN10MB}{display=Ethernet}\n"  # DLT_EN10MB, pcap-linktype(7)
@@ -126,7 +128,7 @@ def _check(expression: str) -> None:
 
 def _capture(name: str, expression: str | None, fifo: str) -> None:
     """Copy a capture to a FIFO until the FIFO is closed or a signal arrives. name: as listed by _interfaces()."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in unless_ignored(signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _end)
     # Open the FIFO first: if this process ended before dumpcap had opened it, Wireshark would report a missing device.
     out = _opened(fifo)
@@ -137,11 +139,12 @@ def _capture(name: str, expression: str | None, fifo: str) -> None:
     if found is None:
         raise VirtError(errno.ENOENT, f'there is no mount "{directory.removeprefix(_PREFIX)}": refresh the list')
     sieve = Sieve(Matcher(program)) if program else None
-    ask_while_read(found, partial(_copy, virt=virt, sieve=sieve, out=out), out)
+    ask_while_read(found, partial(_copy, virt=virt, sieve=sieve, out=out, parent=os.getpid()), out)
 
 
 def _end(number: int, frame: object) -> NoReturn:
-    raise SystemExit(0)
+    """End this process at once. Python would report an exception that is raised while it shuts down."""
+    os._exit(0)
 
 
 def _opened(fifo: str) -> int:
@@ -167,11 +170,12 @@ def _opened(fifo: str) -> int:
             return out
 
 
-def _copy(directory: str, virt: str | None, sieve: Sieve | None, out: int) -> bytes:
-    """Copy a capture to the FIFO. Return b"" once the FIFO has no reader. Runs in a child.
+def _copy(directory: str, virt: str | None, sieve: Sieve | None, out: int, parent: int) -> bytes:
+    """Copy a capture to the FIFO. Return b"" once the FIFO has no reader. Runs in a child of the process `parent`.
 
     VirtError: the capture fails or ends.
     """
+    end_with(parent)
     try:
         capture = os.open(os.path.join(directory, virt or "", "pcap"), os.O_RDONLY)
         while data := os.read(capture, _READ):

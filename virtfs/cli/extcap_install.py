@@ -19,10 +19,13 @@ from virtfs.core.errors import VirtError
 
 _MARK = "# Written by `virtfs extcap --install`."
 # Wireshark calls the program for the options of every interface when it starts, and later for the link types. A shell
-# script answers these calls itself, because starting Python would take 0.1 s for each interface.
+# script answers these calls itself, because starting Python would take 0.1 s for each interface. Ctrl-C in a terminal
+# reaches all processes, and Python would print a traceback while it starts. So the script ignores SIGINT. tshark ends a
+# capture with SIGTERM.
 _PROGRAM = f"""\
 #!/bin/sh
 {_MARK}
+trap '' INT
 case $1 in
     --extcap-config) exit ;;
     --extcap-dlts) echo '{DLT.strip()}'; exit ;;

@@ -55,7 +55,7 @@ The process:
     descriptors         the limit on open files, and a reserve below it
     epolls              finds trio's epoll descriptor
     privileges          drops the capabilities that a server does not need
-    processes           looks up the thread that made a FUSE request
+    processes           looks up the thread that made a FUSE request, and lets a child end with its parent
     peers               Unix sockets, and the processes that connect to them
     holders             finds the process that has inherited a connection
     threads             runs one call in a thread of its own

@@ -1,10 +1,11 @@
-"""Look up the thread that made a FUSE request, in proc(5) and with process_vm_readv(2)."""
+"""Look up the thread that made a FUSE request, in proc(5) and with process_vm_readv(2). Tie a child to its parent."""
 
 import ctypes
 import errno
 import os
 import re
 import resource
+import signal
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from virtfs.host.libc import check, libc
 from virtfs.host.textfiles import read_text
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Maximum number of times to check whether a running thread has gone to sleep. One check takes a few µs.
 _LOOKS = 100
 _VECTOR_MAX = 1024 * 16  # bytes; the size of an array of IOV_MAX (1024) struct iovec
@@ -57,6 +59,16 @@ def process_of(thread: int) -> int:
         if line.startswith("Tgid:"):
             return int(line.split()[1])
     return thread
+
+
+def end_with(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends (PR_SET_PDEATHSIG in prctl(2)). parent: its process id.
+
+    Call this in a child of the parent's main thread. The signal is for the end of the thread that has forked.
+    """
+    check(libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    if os.getppid() != parent:  # the parent ended before the call
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def exists(pid: int) -> bool:

@@ -474,7 +474,7 @@ def test_what_is_refused(virts: Virts, folder: Path) -> None:
         (f"cable {b.unit} unix:relative", errno.EINVAL, '"relative" is not an absolute path'),
         (f"cable {b.unit} tcp:localhost:0", errno.ERANGE, '"0" is outside the range'),
         (f"cable {b.unit} tcp-listen:192.0.2.1:4000", errno.EADDRNOTAVAIL, "cannot listen at tcp-listen:192.0.2.1"),
-        (f"cable {b.unit} tcp-listen:80", errno.EACCES, "cannot listen at tcp-listen:80: Permission denied"),
+        (f"cable {b.unit} tcp-listen:80", errno.EACCES, "cannot listen at tcp-listen:80: the port must be 1024 or higher"),
         ("cable 77 unix:/x", errno.ENXIO, "virt77"),
     ):
         for line in (words, *([] if "tcp-listen" in words else [f"check {words}"])):
@@ -484,6 +484,19 @@ def test_what_is_refused(virts: Virts, folder: Path) -> None:
     mount.ctl(f"check cable {b.unit} unix-listen:{folder}/own\ncheck uncable {a.unit} unix:{folder}/peer")
     assert mount.read("ctl") == before
     assert f'"{a.name}" -- "unix:{folder}/peer"' in mount.read("topology")
+
+
+def test_the_lowest_port_is_that_of_the_kernel(virt: Virt) -> None:
+    """Containers often have 0 here."""
+    mount, lowest = virt.mount, "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+    before = mount.sh(f"cat {lowest}; echo 80 >{lowest}")
+    try:
+        with fails(errno.EACCES):
+            mount.ctl(f"cable {virt.unit} tcp-listen:127.0.0.1:79")
+        assert "the port must be 80 or higher (net.ipv4.ip_unprivileged_port_start)" in mount.read("last_error")
+        mount.ctl(f"cable {virt.unit} tcp-listen:127.0.0.1:80")
+    finally:
+        mount.sh(f"echo '{before}' >{lowest}")
 
 
 def test_only_root_makes_one(virt: Virt, folder: Path) -> None:

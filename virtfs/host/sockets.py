@@ -17,10 +17,13 @@ from virtfs.core.errors import VirtError, refused
 from virtfs.core.quoting import quoted
 from virtfs.core.socketname import SocketName
 from virtfs.host.descriptors import keep_spare
+from virtfs.host.textfiles import read_text
 
 # A dead TCP peer is noticed after 15 s, whether sent data is unacknowledged or the connection is idle (tcp(7)).
 _DEAD_AFTER = 15
 _UNSENT = 128 << 10  # bytes of unsent data in a TCP socket above which it is not writable (TCP_NOTSENT_LOWAT)
+
+_LOWEST_PORT = "net.ipv4.ip_unprivileged_port_start"  # sysctl(8); also for IPv6
 
 # The family, the type and the address of a socket.
 Address = tuple[int, int, Any]
@@ -258,11 +261,29 @@ def _bound_to_port(name: SocketName) -> OwnSocket:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if both:
                 made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            made.bind(address)
+            _bind_to_port(made, address, name.port)
     except BaseException:
         made.close()
         raise
     return OwnSocket(made)
+
+
+def _bind_to_port(made: socket.socket, address: Any, port: int) -> None:
+    """Bind a TCP socket. virtfs has no CAP_NET_BIND_SERVICE, so the kernel refuses low ports, even to root (ip(7))."""
+    try:
+        made.bind(address)
+    except PermissionError as failure:
+        lowest = _lowest_port()
+        if port >= lowest:
+            raise
+        raise PermissionError(failure.errno, f"the port must be {lowest} or higher ({_LOWEST_PORT})") from None
+
+
+def _lowest_port() -> int:
+    """Return the lowest port that needs no capability in the network namespace of this thread."""
+    with suppress(OSError, ValueError):
+        return int(read_text(f"/proc/sys/{_LOWEST_PORT.replace('.', '/')}"))
+    return 1024
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -56,7 +56,8 @@ def keyword(verb: str) -> str:
 def test_every_verb_has_its_keyword(noun: Noun, keywords: type) -> None:
     verbs = {verb.name: verb for verb in VERBS if verb.noun == noun}
     # Some verbs have no argument and end the effect of another verb. They are the value False of that other verb.
-    off = {name for name, verb in verbs.items() if not verb.arguments and (name == "down" or name[0] == "-")}
+    alone = {name for name, verb in verbs.items() if not verb.arguments and not verb.options}
+    off = {name for name in alone if name == "down" or name[0] == "-"}
     assert {*keywords.__annotations__} == {keyword(name) for name in verbs.keys() - off}
     for name, verb in verbs.items():
         if name in off:

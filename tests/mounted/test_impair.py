@@ -194,6 +194,19 @@ def test_down_empties_it_and_counts(virt: Virt) -> None:
     assert virt.count("tx_frames") == 0
 
 
+def test_one_direction_ends(virt: Virt) -> None:
+    virt.set("impair in delay 20ms out loss 1%")
+    virt.set("-impair in mtu 1400")
+    assert virt.read("impair") == "out loss 1%"
+    virt.set("impair in delay 20ms -impair out")
+    assert virt.read("impair") == "in delay 20ms"
+    with fails(errno.ERANGE):
+        virt.set("-impair in mtu 1")
+    assert virt.read("impair") == "in delay 20ms"
+    virt.set("-impair in")
+    assert virt.read("impair") == ""
+
+
 def test_without_it_what_was_on_its_way_arrives(virt: Virt) -> None:
     file = virt.open(os.O_RDWR | os.O_NONBLOCK)
     virt.set("impair delay 100ms")

@@ -487,7 +487,8 @@ SECOND: dict[str, st.SearchStrategy[object]] = {
 def values_of(verb: Verb) -> st.SearchStrategy[tuple[object, ...]]:
     first = [IFNAMES if argument is arguments.IFACE else VALUES[verb.name] for argument in verb.arguments[:1]]
     plain = st.tuples(*first, *(SECOND[verb.name] for _ in verb.arguments[1:]))
-    return plain | plain.map(lambda values: (*values, verb.option)) if verb.option else plain
+    options = st.sampled_from([(), *((word,) for word in verb.options)])
+    return st.builds(lambda values, option: (*values, *option), plain, options)
 
 
 def actions_of(verb: Verb) -> st.SearchStrategy[Action]:
@@ -629,6 +630,7 @@ BRACKETS = "; an IPv6 address needs brackets"
         ),
         ("virt3 impair out loss 1% delay 20ms", Command("change", Unit(3), (Action("impair", ((("out", LAN),),)),))),
         ("virt3 -impair up", Command("change", Unit(3), (Action("-impair"), Action("up")))),
+        ("virt3 -impair in up", Command("change", Unit(3), (Action("-impair", ("in",)), Action("up")))),
         (
             "create 3 up filter arp or (icmp and # this",
             Command("create", Unit(3), (Action("up"), Action("filter", ("arp or (icmp and # this",)))),

@@ -115,8 +115,10 @@ def of_verbs(noun: Noun, target: str, before: Sequence[str], names: Names) -> Ca
                 return
             else:
                 at += 1
-        if verb.option and at == len(before):
-            yield verb.option, verb.meaning
+        if at < len(before) and before[at] in verb.options:
+            at += 1
+        elif at == len(before):
+            yield from ((option, verb.meaning) for option in verb.options)
     yield from ((verb.name, verb.meaning) for verb in VERBS if verb.noun == noun)
 
 

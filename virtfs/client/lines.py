@@ -51,6 +51,7 @@ class VirtVerbs(TypedDict, total=False):
     netns: "Number | Named"
     exclusive: Text
     impair: "Text | bool"
+    no_impair: Text
     filter: "Text | bool"
     pace: "float | Text"
     history: "Number | bool"

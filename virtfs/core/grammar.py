@@ -301,7 +301,7 @@ def _parse_arguments(verb: Verb, words: Words) -> list[object]:
         if word is None:
             raise VirtError(EINVAL, f"{quoted(verb.name)} needs {argument.noun}: {verb.usage}")
         values.append(_parse_argument(verb.name, argument, word))
-    if verb.option is not None and words.peek() == verb.option:
+    if words.peek() in verb.options:
         values.append(words.take())
     return values
 

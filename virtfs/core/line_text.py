@@ -63,8 +63,8 @@ def unwritable_comment(subject: str, action: Action) -> str:
 
 def _format_action(action: Action, noun: Noun) -> str:
     verb = verbs.known(noun, action.verb)
-    texts = [argument.format(value) for argument, value in zip(verb.arguments, action.args, strict=not verb.option)]
-    option = [verb.option] if verb.option and len(action.args) > len(verb.arguments) else []
+    texts = [argument.format(value) for argument, value in zip(verb.arguments, action.args, strict=not verb.options)]
+    option = map(str, action.args[len(verb.arguments) :])
     return " ".join((verb.name, *texts, *option)).rstrip(BLANKS)
 
 

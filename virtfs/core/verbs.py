@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from virtfs.core import arguments as arg
 from virtfs.core.arguments import Argument
+from virtfs.core.impairment import BOTH
 
 Kind = Literal["create", "ensure", "destroy", "change", "cable", "uncable", "mark", "check", "retry", "help"]
 Noun = Literal["virt", "bridge"]
@@ -95,7 +96,7 @@ class Verb:
     ends_change: the same as ends_line, but only in a line that changes an interface. In a line that creates an
     interface, removing the interface undoes the verb.
     rest_of_line: the only argument is the rest of the line, including "#" and blanks. It may be empty.
-    option: a word that may follow the arguments. If the line contains this word, it is the last value of the Action.
+    options: words of which one may follow the arguments. If the line contains one, it is the last value of the Action.
     """
 
     name: str
@@ -108,12 +109,12 @@ class Verb:
     ends_line: bool = False
     ends_change: bool = False
     rest_of_line: bool = False
-    option: str | None = None
+    options: tuple[str, ...] = ()
 
     @property
     def usage(self) -> str:
         """The name and arguments as help prints them: "mtu N", "add IF [adopt]"."""
-        option = (f"[{self.option}]",) if self.option else ()
+        option = (f"[{'|'.join(self.options)}]",) if self.options else ()
         return " ".join((self.name, *(argument.name for argument in self.arguments), *option))
 
 
@@ -193,7 +194,14 @@ _VIRT_VERBS: Final[tuple[Verb, ...]] = (
     ),
     Verb("exclusive", (arg.EXCLUSIVE,), "directions in which frame may be open only once", file="exclusive"),
     Verb("impair", (arg.IMPAIRMENTS,), "delay, lose or change frames, in the words of tc-netem(8)", file="impair"),
-    Verb("-impair", (), "no impairment in either direction (default)", file="impair", value=""),
+    Verb(
+        "-impair",
+        (),
+        "no impairment in this direction, or in either (default)",
+        file="impair",
+        value="",
+        options=BOTH,
+    ),
     Verb("filter", (arg.FILTER,), "pass only frames that match a tcpdump expression", file="filter", rest_of_line=True),
     Verb("-filter", (), "pass all frames (default)", file="filter", value=""),
     Verb("pace", (arg.FACTOR,), "speed of inject relative to the recording; 0 for the maximum", file="pace"),
@@ -219,7 +227,7 @@ _BRIDGE_VERBS: Final[tuple[Verb, ...]] = (
         (arg.IFACE,),
         "add a member; adopt moves its addresses and routes to the bridge",
         noun=BRIDGE,
-        option="adopt",
+        options=("adopt",),
     ),
     Verb("delete", (arg.IFACE,), "remove a member; addresses and routes that it brought move back", noun=BRIDGE),
     Verb("maxaddr", (arg.MAXADDR,), "maximum number of learned addresses, 0 for no limit (default 100)", noun=BRIDGE),

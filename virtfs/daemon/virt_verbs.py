@@ -14,7 +14,7 @@ from typing import Any, Final
 from virtfs.core.arguments import Impairments
 from virtfs.core.grammar import Action
 from virtfs.core.ids import User
-from virtfs.core.impairment import UNIMPAIRED
+from virtfs.core.impairment import BOTH, UNIMPAIRED, Direction
 from virtfs.core.ip import IpInterface
 from virtfs.core.leftover import virt_before
 from virtfs.core.virt import MODE_GROUP, MODE_NEW, Carrier, Origin, Virt
@@ -249,6 +249,10 @@ class VirtVerbs:
         for direction, impairment in sorted(impairments, key=lambda one: one[1].harmless):
             interface.impairments.set(direction, impairment)
 
+    async def _unimpair(self, interface: Interface, *directions: Direction) -> None:
+        """directions: one, or none for both."""
+        await self._impair(interface, tuple((direction, UNIMPAIRED) for direction in directions or BOTH))
+
     async def _filter(self, interface: Interface, expression: str) -> None:
         program = await self._kernel.call(compile_filter, expression)
         await self._attach(interface, program)
@@ -336,7 +340,7 @@ EFFECTS: Final[dict[str, Effect]] = {
     "-upopen": partial(VirtVerbs._upopen, on=False),
     "carrier": VirtVerbs._carrier,
     "impair": VirtVerbs._impair,
-    "-impair": partial(VirtVerbs._impair, impairments=(("in", UNIMPAIRED), ("out", UNIMPAIRED))),
+    "-impair": VirtVerbs._unimpair,
     "filter": VirtVerbs._filter,
     "-filter": partial(VirtVerbs._filter, expression=""),
     "mark": VirtVerbs._mark,

@@ -474,7 +474,11 @@ def test_what_is_refused(virts: Virts, folder: Path) -> None:
         (f"cable {b.unit} unix:relative", errno.EINVAL, '"relative" is not an absolute path'),
         (f"cable {b.unit} tcp:localhost:0", errno.ERANGE, '"0" is outside the range'),
         (f"cable {b.unit} tcp-listen:192.0.2.1:4000", errno.EADDRNOTAVAIL, "cannot listen at tcp-listen:192.0.2.1"),
-        (f"cable {b.unit} tcp-listen:80", errno.EACCES, "cannot listen at tcp-listen:80: the port must be 1024 or higher"),
+        (
+            f"cable {b.unit} tcp-listen:80",
+            errno.EACCES,
+            "cannot listen at tcp-listen:80: the port must be 1024 or higher",
+        ),
         ("cable 77 unix:/x", errno.ENXIO, "virt77"),
     ):
         for line in (words, *([] if "tcp-listen" in words else [f"check {words}"])):

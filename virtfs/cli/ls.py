@@ -4,17 +4,18 @@ import errno
 import json
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from virtfs.cli.columns import cut, host_of, short, state_of, table
-from virtfs.cli.mounts import Answer, ask, chosen, no_mount, read, say, visible
+from virtfs.cli.mounts import Answer, ask, chosen, no_mount, read, say, visible, visible_at
 from virtfs.cli.rates import Object, rates_of
 from virtfs.cli.surroundings import complain
 from virtfs.core.errors import VirtError
-from virtfs.core.quoting import one_line, quoted
-from virtfs.fuse.mounttable import Mounted, resolve
+from virtfs.core.quoting import one_line
+from virtfs.fuse.mounttable import Mounted
 
 INTERVAL = 0.25  # seconds between the two samples from which the rates are computed
 
@@ -26,11 +27,7 @@ def ls(directory: str | None, as_json: bool) -> int:
 
     directory: the mount point; None for all mounts. VirtError: EINVAL, no virtfs is mounted there.
     """
-    found = visible()
-    if directory is not None:
-        found = [mount for mount in found if mount.directory == resolve(directory)]
-        if not found:
-            raise VirtError(errno.EINVAL, f"{quoted(directory)} is not a virtfs mount")
+    found = visible() if directory is None else [visible_at(directory)]
     answers = ask([mount.directory for mount in found], _samples)
     seen = [describe(mount, answer) for mount, answer in zip(found, answers, strict=True)]
     if as_json:
@@ -38,7 +35,7 @@ def ls(directory: str | None, as_json: bool) -> int:
     else:
         if not seen:
             complain("virtfs", no_mount())
-        width = shutil.get_terminal_size((80, 24)).columns
+        width = shutil.get_terminal_size((sys.maxsize, 24)).columns  # no limit in a pipe or file
         say("\n".join("".join(f"{line}\n" for line in lines(one, width)) for one in seen))
     # Without -d, a mount that admits only another user is no failure.
     ignored = (errno.EACCES,) if directory is None else ()

@@ -232,8 +232,9 @@ def _split(words: Sequence[str]) -> tuple[Sequence[str], list[str]]:
 def _add_directory(parser: argparse.ArgumentParser) -> None:
     """Add the option -d and the argument DIR, which select a mount."""
     one_of = parser.add_mutually_exclusive_group()
-    one_of.add_argument("-d", dest="directory", metavar="DIR", help="the mount; without it, all mounts")
-    one_of.add_argument("directory", metavar="DIR", nargs="?", default=argparse.SUPPRESS, help="the same")
+    one_of.add_argument("-d", dest="directory", metavar="DIR", help="the same as DIR")
+    shown = "the mount; without it, all mounts"
+    one_of.add_argument("directory", metavar="DIR", nargs="?", default=argparse.SUPPRESS, help=shown)
 
 
 def _interval(text: str) -> float:

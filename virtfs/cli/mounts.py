@@ -62,6 +62,19 @@ def chosen(directory: str | None) -> str:
     return seen[0]
 
 
+def visible_at(directory: str) -> Mounted:
+    """Return the virtfs mount at a directory. VirtError EINVAL: there is none."""
+    path = resolve(directory)
+    seen = visible()
+    for mount in seen:
+        if mount.directory == path:
+            return mount
+    inside = mount_of(path)
+    whole = next((mount.directory for mount in seen if inside is not None and mount.device == inside.device), "")
+    rest = f": it is inside the one at {quoted(whole)}" if whole else ""
+    raise VirtError(errno.EINVAL, f"{quoted(directory)} is not a virtfs mount{rest}")
+
+
 def no_mount() -> str:
     """Return the error message if there is no mount. It names stopped servers, whose mounts may be gone."""
     stopped = may_be_stopped()

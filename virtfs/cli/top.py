@@ -6,14 +6,14 @@ import signal
 import time
 from contextlib import closing
 
-from virtfs.cli.mounts import visible
+from virtfs.cli.mounts import visible, visible_at
 from virtfs.cli.rates import Interfaces
 from virtfs.cli.sampling import Sampler
 from virtfs.cli.terminal import Ended, Terminal
 from virtfs.cli.top_view import View
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import quoted
-from virtfs.fuse.mounttable import Mounted, resolve
+from virtfs.fuse.mounttable import Mounted
 
 _LOOK = 1.0  # seconds between two reads of the mount table
 
@@ -102,9 +102,7 @@ def top(directory: str | None, interval: float) -> None:
     unmounted. KeyboardInterrupt: Ctrl-C. SIGTERM and SIGHUP end the process as usual, with the terminal restored.
     """
     if directory is not None:
-        directory = resolve(directory)
-        if not _seen(directory):
-            raise VirtError(errno.EINVAL, f"{quoted(directory)} is not a virtfs mount")
+        directory = visible_at(directory).directory
     try:
         terminal = Terminal()
         with closing(_Mounts(directory, interval)) as mounts, terminal:

@@ -228,7 +228,8 @@ def _parse_target(form: Form, words: Words) -> Unit | BridgeName | None:
     if form.target == "optional" and (word is None or not _names_unit(word)):
         return None
     if word is None:
-        raise VirtError(EINVAL, f"{quoted(form.kind)} needs an interface: {form.usage}")
+        forms = ", or ".join(other.usage for other in FORMS if other.kind == form.kind)
+        raise VirtError(EINVAL, f"{quoted(form.kind)} needs an interface: {forms}")
     words.take()
     if form.kind == "destroy" and word == ALL:
         return None

@@ -137,7 +137,7 @@ def test_two_workers_without_root(pytester: pytest.Pytester) -> None:
     assert int(before) == int(result.outlines[-3]) + 1, "only the mount of virtfs shell is left"
     assert links_and_servers == ["1", "0"]
     (path,) = (pytester.path / "kept").glob("[!.]*")
-    assert re.fullmatch(r"test_failing\.py-test_wrong-there-and-back-virt\d\.pcapng", path.name)
+    assert re.fullmatch(r"test_failing\.py-test_wrong-there-and-back\.\w{8}-virt\d\.pcapng", path.name)
     assert b"the last frame" in path.read_bytes()
     result.stdout.fnmatch_lines(
         [
@@ -243,6 +243,29 @@ def test_root_without_capabilities_is_told_which(pytester: pytest.Pytester, else
     result.stdout.fnmatch_lines([f"root lacks {lacking} here, *{options} (see doc/testing.md)"])
 
 
-def test_the_names_of_captures() -> None:
-    assert captures.file_name("a/test_b.py::Test::test_c[1, ../x]") == "a-test_b.py-Test-test_c-1-..-x"
-    assert len(captures.file_name(f"test_b.py::test_c[{'x' * 300}]")) < 200
+@pytest.mark.parametrize(
+    ("test", "name"),
+    [
+        ("a/test_b.py::Test::test_c", r"a-test_b\.py-Test-test_c"),
+        ("a-test_b.py::Test::test_c", r"a-test_b\.py-Test-test_c\.\w{8}"),
+        ("a/test_b.py::Test::test_c[1, ../x]", r"a-test_b\.py-Test-test_c-1-\.\.-x\.\w{8}"),
+        (f"test_b.py::test_c[{'x' * 300}]", r"x+\.\w{8}"),
+        (f"test_b.py::test_{'ä' * 100}", r"ä+\.\w{8}"),
+    ],
+)
+def test_the_name_of_a_capture(test: str, name: str) -> None:
+    assert re.fullmatch(name, captures.file_name(test))
+    assert len(captures.file_name(test).encode()) < 200
+
+
+def test_the_captures_of_no_two_tests_have_the_same_name() -> None:
+    names = ["-1", "1", "a/b", "a:b", "a b", "a-b", "a.b", "é", "\N{LATIN SMALL LETTER E}\N{COMBINING ACUTE ACCENT}"]
+    tests = [f"test_a.py::test_q[{name}]" for name in names] + [
+        "test_a.py::test_q::a::b",
+        "test_a.py-test_q.py::a::b",
+        "f/sub/test_x.py::test_a",
+        "f/sub-test_x.py::test_a",
+        ".f/sub/test_x.py::test_a",
+        *(f"{first}{'x' * 300}.py::test_a" for first in "xy"),
+    ]
+    assert len({captures.file_name(test) for test in tests}) == len(tests)

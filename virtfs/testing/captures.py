@@ -3,13 +3,17 @@
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from virtfs.client.virt import Virt
 from virtfs.core.pcapng import PACKET
 
-_LONGEST: Final = 180  # maximum length of a name before "-virtN.pcapng"; Linux allows 255 bytes in all
+_LONGEST: Final = 180  # bytes of a name, before the hash and "-virtN.pcapng"; Linux allows 255 in all
+_HASHED: Final = 8  # hexadecimal digits of a hash
+# The node IDs that can be derived from their names: "-" stands only for "/" and "::", and only the path has dots.
+_REVERSIBLE: Final = re.compile(r"\w[\w.]*(/\w[\w.]*)*\.\w+(::\w+)+")
 
 
 class Recording(NamedTuple):
@@ -64,10 +68,18 @@ def remove(test: str, directory: Path, before: float) -> None:
 def file_name(test: str) -> str:
     """Return a test's node ID without characters that are special to a shell or file system, for use in file names.
 
+    No two tests have the same name. It ends with a hash of the node ID if others could become the same text.
+
+    >>> file_name("tests/test_link.py::test_ping")
+    'tests-test_link.py-test_ping'
     >>> file_name("tests/test_link.py::test_ping[20ms, lossy]")
-    'tests-test_link.py-test_ping-20ms-lossy'
+    'tests-test_link.py-test_ping-20ms-lossy.70299492'
     """
-    return re.sub(r"[^\w.]+", "-", test).strip("-.")[-_LONGEST:]
+    plain = re.sub(r"[^\w.]+", "-", test).strip("-.").encode()
+    if len(plain) <= _LONGEST and _REVERSIBLE.fullmatch(test):
+        return plain.decode()
+    digits = sha256(test.encode(errors="surrogateescape")).hexdigest()
+    return f"{plain[-_LONGEST:].decode(errors='ignore')}.{digits[:_HASHED]}"
 
 
 def _title(virt: Virt) -> str:

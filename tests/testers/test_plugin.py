@@ -181,6 +181,20 @@ def test_a_failing_teardown_leaves_captures(pytester: pytest.Pytester, elsewhere
     assert [left.name for left in path.parent.glob("[!.]*")] == ["other-virt0.pcapng"]
 
 
+def test_captures_that_cannot_be_removed_or_written(pytester: pytest.Pytester, elsewhere: Place) -> None:
+    """On a mount that is read-only, the tests run as before, even with warnings as errors. One warning says why."""
+    pytester.makepyfile(test_failing=_FAILING, test_right="def test_right(virt):\n    pass\n")
+    words = command(pytester, "-Werror", "--tb=line", "--virtfs-captures=kept")
+    (pytester.path / "kept").mkdir()
+    for test in ("test_failing.py::test_wrong[there and back]", "test_right.py::test_right"):
+        (pytester.path / "kept" / f"{captures.file_name(test)}-virt0.pcapng").touch()
+    read_only = "mount --bind $1/kept $1/kept; mount -o remount,ro,bind $1/kept; shift; exec $@"
+    result = pytester.run(*elsewhere.command("sh", "-ec", read_only, "sh", str(pytester.path), *words), timeout=50)
+    result.assert_outcomes(passed=1, failed=1, warnings=1)
+    advice = "choose another directory with --virtfs-captures=DIR"
+    result.stdout.fnmatch_lines(["no captures: *Read-only file system*", f"*cannot be removed: *pcapng': {advice}"])
+
+
 _WAITING = """
     import time
 

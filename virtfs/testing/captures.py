@@ -58,11 +58,15 @@ def save(recordings: Iterable[Recording], test: str, directory: Path) -> list[Sa
 
 
 def remove(test: str, directory: Path, before: float) -> None:
-    """Remove the files that save() wrote for a test before a time, in seconds since 1970. OSError: it fails."""
+    """Remove the files that save() wrote for a test before a time, in seconds since 1970.
+
+    OSError: a file cannot be removed, or the directory cannot be read.
+    """
     ours = re.compile(re.escape(file_name(test)) + r"-virt\d+\.pcapng")
-    for path in directory.iterdir():
-        if ours.fullmatch(path.name) and path.stat().st_mtime < before:
-            path.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        for path in directory.iterdir():
+            if ours.fullmatch(path.name) and path.stat().st_mtime < before:
+                path.unlink(missing_ok=True)
 
 
 def file_name(test: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _KEPT: Final[pytest.StashKey[list[Recording]]] = pytest.StashKey()  # of interfaces that this test's end has destroyed
 _BEGUN: Final[pytest.StashKey[float]] = pytest.StashKey()  # in seconds since 1970
+_WARNED: Final[pytest.StashKey[bool]] = pytest.StashKey()
 _SERVER: Final[pytest.StashKey[Server]] = pytest.StashKey()
 _PROPERTY: Final = "virtfs_capture"  # name of a property of a test's report, which JUnit's XML includes
 # Numbers and names of the capabilities that virtfs/host/privileges.py explains (include/uapi/linux/capability.h).
@@ -135,12 +137,25 @@ def _advice(missing: list[str]) -> str:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Remove the captures that earlier runs have saved for the test."""
-    directory = _directory(item.config)
-    if "virtfs_mount" in getattr(item, "fixturenames", ()) and directory.is_dir():
+    """Remove the captures that earlier runs have saved for the test. Warn once if that is not possible."""
+    if "virtfs_mount" in getattr(item, "fixturenames", ()):
         from virtfs.testing.captures import remove
 
-        remove(item.nodeid, directory, before=item.config.stash[_BEGUN])
+        directory = _directory(item.config)
+        try:
+            remove(item.nodeid, directory, before=item.config.stash[_BEGUN])
+        except OSError as error:
+            if not item.config.stash.get(_WARNED, False):
+                item.config.stash[_WARNED] = True
+                advice = "choose another directory with --virtfs-captures=DIR"
+                _warn(item, f"captures of an earlier run cannot be removed: {error}: {advice}")
+
+
+def _warn(item: pytest.Item, sentence: str) -> None:
+    """Issue a warning that never is an exception, as the test has done nothing wrong."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", pytest.PytestWarning)
+        item.warn(pytest.PytestWarning(sentence))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -195,6 +195,44 @@ def test_captures_that_cannot_be_removed_or_written(pytester: pytest.Pytester, e
     result.stdout.fnmatch_lines(["no captures: *Read-only file system*", f"*cannot be removed: *pcapng': {advice}"])
 
 
+_ENDING = """
+    import os
+    import signal
+    from virtfs.testing.plugin import _SERVER
+
+    def end(config):
+        os.kill(config.stash[_SERVER]._process.pid, signal.SIGKILL)
+
+    def test_a_server_that_ends(lab, pytestconfig):
+        lab.switch(lab.host("a"), lab.host("b"))
+        end(pytestconfig)
+        lab.host("c")
+
+    def test_another(virtfs_mount, lab):
+        assert lab.switch(lab.host("a")).members == [virtfs_mount[1].host.name]
+
+    def test_the_last(virt, pytestconfig):
+        end(pytestconfig)
+"""
+
+
+def test_a_server_that_ends_is_named_and_replaced(pytester: pytest.Pytester, elsewhere: Place) -> None:
+    pytester.makepyfile(_ENDING)
+    result = pytester.run(*elsewhere.command(*command(pytester, "--tb=short")), timeout=50)
+    result.assert_outcomes(passed=2, failed=1, errors=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*_ ERROR at teardown of test_a_server_that_ends _*",
+            "the server has ended (SIGKILL)",
+            "*_ ERROR at teardown of test_the_last _*",
+            "the server has ended (SIGKILL)",
+            "*_ test_a_server_that_ends _*",
+            "no captures: the server has ended (SIGKILL)",
+        ]
+    )
+    assert (elsewhere.mounts(), elsewhere.processes()) == ([], {})
+
+
 _WAITING = """
     import time
 

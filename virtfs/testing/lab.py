@@ -191,11 +191,11 @@ class Lab:
 
 
 def destroy(thing: Virt | Bridge) -> None:
-    """Destroy an interface or a bridge, unless the test has already destroyed it. OSError: virtfs refuses."""
+    """Destroy an interface or a bridge, unless it no longer exists. OSError: virtfs refuses."""
     try:
         thing.destroy()
     except OSError:
-        if thing.path.exists():
+        if os.path.exists(thing.path):
             raise
 
 

@@ -159,6 +159,19 @@ def _warn(item: pytest.Item, sentence: str) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """Fail with one line if the server has ended by itself, and start another for the next test."""
+    server = item.config.stash.get(_SERVER, None)
+    try:
+        yield
+    finally:
+        if server and (fate := server.fate()):
+            if _SERVER in item.config.stash:  # not after the last test
+                server.restart()
+            pytest.fail(fate, pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -180,7 +193,7 @@ def pytest_runtest_makereport(
             report.user_properties += properties
             item.user_properties += properties  # JUnit's XML takes the properties from the test's last report
         except OSError as error:
-            lines = [f"no captures: {error}"]
+            lines = [f"no captures: {(server and server.fate()) or error}"]
         if lines:
             report.sections.append(("virtfs: last frames", "\n".join(lines)))
         if server and (log := server.news()):

@@ -3,6 +3,7 @@
 import errno
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -24,9 +25,9 @@ PATIENCE: Final = 10.0  # maximum number of seconds to wait for the server to en
 _DYING_WITH_US = ("setpriv", "--pdeathsig")
 
 
-def dying_with_us(signal: str, *command: str) -> list[str]:
+def dying_with_us(name: str, *command: str) -> list[str]:
     """Return a command line that runs `command`, and sends it a signal such as "TERM" when this thread ends."""
-    return [*_DYING_WITH_US, signal, *command]
+    return [*_DYING_WITH_US, name, *command]
 
 
 class Recording(Mount):
@@ -57,6 +58,7 @@ class Server:
     """A foreground server: a child process with its own session, so that Ctrl-C reaches only the tests.
 
     net: its mount, in a temporary directory that only this user can enter.
+    If the server ends by itself, restart() mounts a new one at the same place, for which `net` stands, too.
     OSError: the mount fails; the message is that of `virtfs mount`.
     """
 
@@ -66,6 +68,7 @@ class Server:
         self._log = self._folder / "log"
         self._told = 0  # number of bytes of the log that news() has returned
         self._process: subprocess.Popen[bytes] | None = None
+        self._fate = ""
         try:
             self._point.mkdir()
             self._start()
@@ -77,7 +80,8 @@ class Server:
     def _start(self) -> None:
         """Start the program, and wait until it reports through its socket that the mount is ready (sd_notify(3))."""
         place = self._folder / "notify"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, self._log.open("wb") as log:
+        place.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, self._log.open("ab") as log:
             manager.bind(str(place))
             program = [sys.executable, "-P", "-m", "virtfs", "mount", "-f", str(self._point)]
             self._process = subprocess.Popen(
@@ -107,8 +111,37 @@ class Server:
             return "".join(line for line in lines if not line.endswith(" is mounted\n"))
         return ""
 
+    def fate(self) -> str:
+        """Return how the server has ended before end(), such as "the server has ended (SIGKILL)", or "" if it has not.
+
+        A program sees the mount fail just before the process that served it can be waited for.
+        """
+        if self._process is not None and not os.path.ismount(self._point):
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(PATIENCE)
+        self._look()
+        return self._fate
+
+    def _look(self) -> None:
+        if self._process is not None and (status := self._process.poll()) is not None:
+            cause = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+            self._fate = f"the server has ended ({cause})"
+
+    def restart(self) -> None:
+        """End the server if it still runs, and start another, without interfaces. OSError: the mount fails."""
+        self._stop()
+        self._start()
+        self._fate = ""
+
     def end(self) -> None:
         """End the server, by SIGKILL if SIGTERM has no effect, and remove the directory; idempotent."""
+        self._look()
+        self._stop()
+        if self._lock >= 0:
+            temporary.remove(self._folder, self._lock)
+            self._lock = -1
+
+    def _stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
             try:
@@ -118,9 +151,7 @@ class Server:
                 self._process.wait()
             if self._process.returncode:  # a killed server leaves a mount that no program can use
                 subprocess.run(["umount", "-l", str(self._point)], capture_output=True, check=False)
-        if self._lock >= 0:
-            temporary.remove(self._folder, self._lock)
-            self._lock = -1
+            self._process = None
 
 
 def _message(manager: socket.socket, ended: int) -> bytes:

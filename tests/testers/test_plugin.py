@@ -86,6 +86,13 @@ _FIXTURES = """
         with pytest.raises(Exception, match="timed out") as failure:
             netns.run("sleep", "600", timeout=0.01)
         assert failure.value.cmd == ["sleep", "600"]
+        for seconds in (0.1, 0.5, 5, 30):  # until the machine is fast enough
+            with pytest.raises(Exception, match="timed out") as failure:
+                netns.run("sh", "-c", "echo so far; echo a complaint >&2; sleep 600", timeout=seconds)
+            if "complaint" in failure.value.__notes__[0]:
+                break
+        assert failure.value.__notes__ == ["so far\\na complaint\\n"]
+        assert [entry.path.name for entry in failure.traceback][1:] == ["netns.py"]
         netns.run("sh", "-c", "sleep 600 &", capture_output=False)  # ends with the test
 """
 _FAILING = """

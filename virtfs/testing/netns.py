@@ -83,8 +83,9 @@ class Netns:
         """Run a command in the namespace, and return its result with its output as text.
 
         options: keyword arguments of subprocess.run(), such as timeout.
-        CalledProcessError: the command fails, and check is True. pytest shows its output with the error.
-        TimeoutExpired: the command took longer than timeout, in seconds, and was killed.
+        CalledProcessError: the command fails, and check is True.
+        TimeoutExpired: the command took longer than timeout, in seconds, and was killed. pytest shows the output of
+        the command with both errors.
 
         >>> netns.run("cat", "/proc/net/dev").stdout.count(":")
         1
@@ -95,7 +96,9 @@ class Netns:
             done: subprocess.CompletedProcess[str] = subprocess.run(command, check=False, **settings)
         except subprocess.TimeoutExpired as late:
             late.cmd = [*_texts(words)]
-            raise
+            streams = [text for text in (late.stdout, late.stderr) if text]
+            late.add_note(b"".join(streams).decode(errors="replace"))  # subprocess leaves it encoded
+            raise late.with_traceback(None) from None  # without the frames of subprocess
         if check and done.returncode:
             error = subprocess.CalledProcessError(done.returncode, [*_texts(words)], done.stdout, done.stderr)
             error.add_note(f"{done.stdout or ''}{done.stderr or ''}")

@@ -75,6 +75,15 @@ def test_the_page_about_tests_gives_a_container_the_same_options() -> None:
     assert set(re.findall(options, page)) - more == set(re.findall(options, CONTAINERFILE))
 
 
+def test_an_image_has_no_environment_and_no_history_of_the_checkout() -> None:
+    """docker reads only .dockerignore; podman reads it too, if there is no .containerignore."""
+    assert {".git", ".venv"} <= {*(PROJECT / ".dockerignore").read_text().split()}
+    assert not (PROJECT / ".containerignore").exists()
+    page = (PROJECT / "doc/testing.md").read_text()
+    assert "\nCOPY . /virtfs\n" in page, "the checkout is the context, so that its .dockerignore counts"
+    assert re.search(r"^podman build .* virtfs$", page, re.MULTILINE)
+
+
 def test_the_container_has_the_packages_of_the_debian_package() -> None:
     """The first stage has what the package builds with, and the second what it depends on."""
     first, second = re.findall(r"install -y --no-install-recommends \\\n *([\w .+-]+)", CONTAINERFILE)

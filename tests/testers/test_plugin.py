@@ -100,6 +100,8 @@ _FAILING = """
 
     @pytest.mark.parametrize("way", ["there and back"])
     def test_wrong(virt, virtfs_mount, way):
+        virtfs_mount.create(description="unused")
+        virtfs_mount.create(history=0)
         with virt.open() as port:
             port.send(bytes(12) + bytes.fromhex("88b5") + b"the last frame")
         with virtfs_mount.clone() as unused:
@@ -150,6 +152,7 @@ def test_two_workers_without_root(pytester: pytest.Pytester) -> None:
         [
             "*- virtfs: last frames -*",
             f"virt?: {path}: 1 frame",
+            "virt? (unused): no frames",
             "*= virtfs: last frames of failed tests =*",
             str(path),
         ]

@@ -25,23 +25,24 @@ class Recording(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """A file that was written. line: the line about it in the report."""
+    """What was done with a recording. path: the file, None if there were no frames. line: the line in the report."""
 
-    path: Path
+    path: Path | None
     line: str
 
 
 def record(virts: Iterable[Virt]) -> list[Recording]:
-    """Return the history of each interface. OSError: the mount has ended."""
+    """Return the history of each interface that keeps one. OSError: the mount has ended."""
     recordings = []
     for virt in virts:
         with suppress(FileNotFoundError):  # a program that the test started has destroyed the interface
-            recordings.append(Recording(virt.name, _title(virt), virt.history()))
+            if virt.history_size:
+                recordings.append(Recording(virt.name, _title(virt), virt.history()))
     return recordings
 
 
 def save(recordings: Iterable[Recording], test: str, directory: Path) -> list[Saved]:
-    """Write each recording, unless it is empty, to `<test>-virtN.pcapng`. Return the files written.
+    """Write each recording, unless it is empty, to `<test>-virtN.pcapng`. Return what was done with each.
 
     test: the node ID of the test, such as "test_link.py::test_ping[20ms]". directory: made if it does not exist.
     OSError: a file cannot be written.
@@ -54,6 +55,8 @@ def save(recordings: Iterable[Recording], test: str, directory: Path) -> list[Sa
             path.write_bytes(data)
             frames = "1 frame" if count == 1 else f"{count} frames"
             saved.append(Saved(path, f"{title}: {path}: {frames}"))
+        else:
+            saved.append(Saved(None, f"{title}: no frames"))
     return saved
 
 

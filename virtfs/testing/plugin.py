@@ -188,7 +188,7 @@ def pytest_runtest_makereport(
             recordings = [*kept, *record(server.net)] if server else kept
             saved = save(recordings, item.nodeid, _directory(item.config))
             lines = [line for _, line in saved]
-            properties: list[tuple[str, object]] = [(_PROPERTY, str(path)) for path, _ in saved]
+            properties: list[tuple[str, object]] = [(_PROPERTY, str(path)) for path, _ in saved if path]
             properties = [one for one in properties if one not in item.user_properties]
             report.user_properties += properties
             item.user_properties += properties  # JUnit's XML takes the properties from the test's last report

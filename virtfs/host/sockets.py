@@ -217,16 +217,27 @@ def _bound(kind: int, path: str, rights: Rights) -> OwnSocket:
 def _remove_dead(path: str) -> None:
     """Remove the path of a socket whose program has ended.
 
-    VirtError: EEXIST, the path is not a socket; EADDRINUSE, another program is using the socket.
+    VirtError: EEXIST, the path is not a socket; EADDRINUSE, another program is using the socket, or may be; EPERM or
+    EACCES, this user cannot remove it.
     """
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         raise VirtError(errno.EEXIST, f"{quoted(path)} exists and is not a socket")
     # A datagram socket cannot connect to a listening one (EPROTOTYPE, net/unix/af_unix.c unix_find_bsd), so the other
     # program does not notice this attempt.
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe:
-        if probe.connect_ex(path) != errno.ECONNREFUSED:
-            raise VirtError(errno.EADDRINUSE, f"another program is using the socket {quoted(path)}")
-    os.unlink(path)
+        outcome = probe.connect_ex(path)
+    if outcome == errno.EACCES:  # it may be dead or not
+        raise VirtError(errno.EADDRINUSE, _of_another_user(path))
+    if outcome != errno.ECONNREFUSED:
+        raise VirtError(errno.EADDRINUSE, f"another program is using the socket {quoted(path)}")
+    try:
+        os.unlink(path)
+    except PermissionError as failure:  # EPERM in a sticky directory such as /tmp, else EACCES
+        raise VirtError(failure.errno or errno.EPERM, _of_another_user(path)) from failure
+
+
+def _of_another_user(path: str) -> str:
+    return f"there is a socket of another user at {quoted(path)}: that user must remove it, or choose another path"
 
 
 def _set_rights(path: str, rights: Rights, identity: tuple[int, int]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness.running import HELPER, VIRTFS, mounted, run, script, serving
+from harness.users import HIS_VIRTFS, ONE_ID
 from harness.waiting import PATIENCE
 
 import virtfs
@@ -184,6 +185,14 @@ def test_a_system_that_lacks_something_is_told_what(directory: Path, change: str
     done = script(change + '; $virtfs mount "$1"', str(directory))
     assert done.stderr.startswith(f"virtfs: {sentence}")
     assert done.returncode == 1
+
+
+def test_an_ordinary_user_is_told_of_the_shell() -> None:
+    """In a directory of root's, fusermount3 refuses the user; in the user's own, the taps do."""
+    for directory in ("/usr", "/mnt/home"):
+        done = run([*ONE_ID, *HIS_VIRTFS, "mount", directory])
+        assert done.stderr.endswith(": run virtfs as root, or use `virtfs shell`\n"), done.stderr
+        assert done.returncode == 1
 
 
 def test_an_ordinary_user_cannot_unmount_another_ones(directory: Path) -> None:

@@ -240,6 +240,8 @@ def _refusal(directory: str, said: bytes) -> VirtError:
         return VirtError(errno.ENODEV, f"/dev/fuse has no driver: load it with `modprobe fuse`; {_CONTAINER}")
     if "/dev/fuse: Permission denied" in reason:
         return VirtError(errno.EACCES, f"{sentence}: as root, run `chmod 0666 /dev/fuse`")
+    if "no write access" in reason:
+        return VirtError(errno.EACCES, f"{sentence}: run virtfs as root, or use `virtfs shell`")
     if "not permitted" in reason:
         return VirtError(errno.EPERM, f"{sentence}; {_CONTAINER}")
     return VirtError(errno.EIO, sentence)

@@ -32,7 +32,7 @@ def joining(user: list[str], tmp_path: Path, text: str) -> list[str]:
 
 
 def test_a_second_window_has_the_same_laboratory(tmp_path: Path) -> None:
-    before, here, status, missing, refused = joining(
+    before, here, status, missing, script, refused = joining(
         ONE_ID,
         tmp_path,
         """
@@ -41,6 +41,8 @@ def test_a_second_window_has_the_same_laboratory(tmp_path: Path) -> None:
         virtfs shell --join -- pwd
         virtfs shell --join -d "$a" sh -c 'exit 7' || echo $?
         virtfs shell --join nosuch 2>&1 || :
+        echo pwd >lesson.sh; chmod +x lesson.sh
+        virtfs shell --join ./lesson.sh 2>&1 || echo $? >&2
         virtfs shell --join -d /nowhere true 2>&1 || :
         : >end; wait
         """,
@@ -51,7 +53,34 @@ def test_a_second_window_has_the_same_laboratory(tmp_path: Path) -> None:
     assert here == "/mnt/home"
     assert status == "7"
     assert missing == 'virtfs: "nosuch": command not found'
+    assert script == 'virtfs: "/mnt/home/lesson.sh": Exec format error: it has no #! line, such as #!/bin/bash'
     assert refused == 'virtfs: no virtfs shell of this user has the mount "/nowhere"'
+
+
+def test_a_shell_without_its_server_says_what_to_type(tmp_path: Path) -> None:
+    """The first line is from the shell itself. The other lines are from the second window."""
+    first, ctl, ended, version, gone = joining(
+        ONE_ID,
+        tmp_path,
+        f"""
+        start a 2>&1
+        virtfs shell --join sh -c 'kill -9 $(pgrep -P1 | head -1)'
+        inside="virtfs shell --join -- {" ".join(HIS_VIRTFS)}"
+        $inside ctl create 4 2>&1 || :
+        virtfs shell --join pwd 2>&1 || :
+        $inside mount "$a"
+        virtfs shell --join cat version
+        $inside umount "$a"
+        virtfs shell --join pwd 2>&1 || :
+        : >end; wait
+        """,
+    )
+    remedy = '`virtfs mount "$VIRTFS"; cd "$VIRTFS"`'
+    assert first == f"virtfs: the virtfs server has exited; for a new one, without interfaces, type {remedy}"
+    assert ctl.endswith(f'/ctl": Transport endpoint is not connected: the server has ended: type {remedy}')
+    assert ended.endswith(f'": Transport endpoint is not connected: the server has ended: type {remedy}')
+    assert version.startswith("virtfs ")
+    assert gone.endswith(f"has no mount: type {remedy} in its window")
 
 
 @pytest.mark.parametrize(

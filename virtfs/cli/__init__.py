@@ -34,8 +34,10 @@ Modules:
     surroundings  opens closed standard streams, and sets UTF-8 mode
     signals       resets signals that the caller ignores or blocks
     execute       virtfs exec
+    unstarted     why a program cannot be executed
     shell         virtfs shell
     shell_init    process 1 of virtfs shell
+    shell_mark    tells whether a process is inside a virtfs shell
     shell_join    virtfs shell --join
     shell_run     a private /run for virtfs shell
     shell_net     the Internet for virtfs shell --net

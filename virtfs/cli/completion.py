@@ -83,7 +83,7 @@ def _directories(command: str) -> list[Candidate]:
     if command == "mount":
         return []
     if command == "shell":
-        return [(shell.directory, "a virtfs shell") for shell in running()]
+        return [(shell.directory, "a virtfs shell") for shell in running() if shell.mounted]
     return [(mount.directory, "a mount") for mount in visible()]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from virtfs.cli.surroundings import complain
+from virtfs.cli.unstarted import refusal as refused
 from virtfs.core.errors import VirtError
 from virtfs.fuse.mounttable import mounts
 
@@ -50,10 +51,9 @@ def execute(interface: str, command: list[str], *, number: int, header: bool, tu
     try:
         os.execvp(command[0], command)
     except OSError as refusal:
-        missing = refusal.errno == errno.ENOENT
-        why = "command not found" if missing and "/" not in command[0] else refusal.strerror
-        complain("virtfs", f'exec: "{command[0]}": {why}')
-        return 127 if missing else 126
+        sentence, status = refused(command[0], refusal)
+        complain("virtfs", f"exec: {sentence}")
+        return status
 
 
 def find(interface: str) -> Path:

@@ -13,12 +13,14 @@ from virtfs.cli.mounts import ask, read
 from virtfs.cli.notify import notify
 from virtfs.cli.options import MountOptions, parse
 from virtfs.cli.remount import remount
-from virtfs.cli.surroundings import complain
+from virtfs.cli.surroundings import complain, sentence_of
 from virtfs.cli.unseen import unseen
 from virtfs.core.errors import VirtError
 from virtfs.fuse.mounttable import resolve
 
 log = logging.getLogger(__name__)
+
+_LACKING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)  # the errnos of a lack of resources
 
 
 def mount(directory: str, text: str, foreground: bool = False, sloppy: bool = False, source: str | None = None) -> int:
@@ -120,8 +122,11 @@ def _serve(path: str, options: MountOptions, ready: Ready, foreground: bool) -> 
             if os.geteuid() == 0:
                 advice = "root lacks one here; a container needs --cap-add NET_ADMIN --cap-add NET_BROADCAST"
             raise VirtError(errno.EPERM, f"{needed}: {advice}") from None
-        if isinstance(e, OSError) and e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM) and not answers:
-            raise VirtError(e.errno, f'cannot mount at "{path}": {e.strerror}') from None
+        if isinstance(e, OSError) and e.errno in _LACKING and not answers:
+            raise VirtError(e.errno, f'cannot mount at "{path}": {sentence_of(e)}') from None
+        if isinstance(e, RuntimeError) and "start new thread" in str(e) and not answers:  # CPython has no errno for it
+            sentence = sentence_of(OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
+            raise VirtError(errno.EAGAIN, f'cannot mount at "{path}": {sentence}') from None
         log.exception('the server of "%s" failed', path)
         raise VirtError(errno.EIO, f'the server of "{path}" failed: {type(e).__name__}: {e}') from None
     return 0

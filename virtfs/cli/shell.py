@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import IO
 
 import virtfs
+from virtfs.cli.shell_mark import MARK, inside
 from virtfs.cli.shell_net import check_passt, start_passt
 from virtfs.cli.signals import unless_ignored
 from virtfs.cli.surroundings import complain
+from virtfs.cli.unstarted import TOO_MANY
 from virtfs.cli.usermap import map_users
 from virtfs.client import temporary
 from virtfs.core.errors import VirtError
@@ -32,13 +34,12 @@ from virtfs.host.textfiles import read_text
 
 # The program of process 1. Python runs it with -P, so that no module is imported from the working directory.
 # sys.argv[1] is the directory that contains the package, so that a checkout need not be installed.
-_INSIDE = """\
+_INSIDE = f"""\
 import sys
 sys.path.append(sys.argv[1])
-from virtfs.cli.shell_init import main
+{MARK}
 sys.exit(main(sys.argv[2:]))
 """
-MARK = "from virtfs.cli.shell_init import main"  # tells process 1 of a `virtfs shell` from other processes
 # This program runs in a new user namespace. It waits until the ids are mapped, and then executes a command. As root of
 # the namespace, the command keeps all capabilities. With an unmapped uid, execve(2) would drop them (capabilities(7)).
 _WAIT = """\
@@ -73,7 +74,7 @@ def shell(command: list[str], stay: bool = False, net: bool = False) -> int:
     check_devices()
     if net:
         check_passt()
-    if not command and MARK.encode() in Path("/proc/1/cmdline").read_bytes():
+    if not command and inside():
         there = os.environ.get("VIRTFS", "another directory")
         complain("virtfs", f"you are inside the virtfs shell at {there}; exit leads back to its interfaces")
     command = command or [os.environ.get("SHELL") or "/bin/sh"]
@@ -110,7 +111,7 @@ def _run(directory: str, command: list[str], stay: bool, net: bool) -> int:
     outer, inner = socket.socketpair()  # through this pair, process 1 sends the socket that passt is to serve
     package = os.path.dirname(os.path.dirname(os.path.abspath(virtfs.__file__)))
     names = "" if os.geteuid() else "names"
-    inside = [
+    first = [
         sys.executable,
         "-X",
         "utf8",
@@ -127,7 +128,7 @@ def _run(directory: str, command: list[str], stay: bool, net: bool) -> int:
         str(inner.fileno()) if net else "",
         *command,
     ]
-    outside = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--", *inside]
+    outside = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--", *first]
 
     def end(number: int, frame: object) -> None:
         nonlocal holding
@@ -155,7 +156,8 @@ def _run(directory: str, command: list[str], stay: bool, net: bool) -> int:
         if not begun:
             said.seek(0)
             reason = said.read().strip().rpartition("\n")[2].removeprefix("unshare: ") or "unshare(1) failed"
-            raise VirtError(errno.EPERM, f"cannot create namespaces: {reason}: {_advice()}")
+            advice = TOO_MANY if os.strerror(errno.EAGAIN) in reason else _advice()
+            raise VirtError(errno.EPERM, f"cannot create namespaces: {reason}: {advice}")
     return status if status >= 0 else 128 - status
 
 

@@ -4,7 +4,6 @@ When process 1 exits, the kernel kills all other processes in the namespace. Bef
 as a closed terminal does. So a full-screen program in a joined window (shell_join.py) can restore its terminal.
 """
 
-import errno
 import os
 import select
 import shutil
@@ -20,10 +19,13 @@ from pathlib import Path
 from virtfs.cli.background import spawn
 from virtfs.cli.mount import serve_here
 from virtfs.cli.options import MountOptions
+from virtfs.cli.shell_mark import MOUNT_AGAIN
 from virtfs.cli.shell_net import join
 from virtfs.cli.shell_run import cover_run
-from virtfs.cli.surroundings import complain
+from virtfs.cli.surroundings import complain, sentence_of
+from virtfs.cli.unstarted import refusal
 from virtfs.core.errors import VirtError
+from virtfs.core.quoting import quoted
 
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not in the PATH of ordinary users on Debian
 _CONTAINER = "a container may need --security-opt apparmor=unconfined"
@@ -66,8 +68,10 @@ def main(arguments: list[str]) -> int:
         server = spawn(lambda ready: serve_here(directory, MountOptions(), ready, foreground=False))
     except FileNotFoundError:
         return _complain("there is no ip(8): install iproute2", 1)
-    except (VirtError, subprocess.CalledProcessError) as e:
-        return _complain(str(e.strerror if isinstance(e, VirtError) else e), 1)
+    except VirtError as e:
+        return _complain(e.strerror, 1)
+    except (OSError, subprocess.CalledProcessError) as e:
+        return _complain(sentence_of(e) if isinstance(e, OSError) else str(e), 1)
     threading.Thread(target=_end_with, args=[int(lifeline), server], daemon=True).start()
     try:
         if channel:
@@ -105,14 +109,14 @@ def _run(command: list[str], server: int) -> int:
     """
     program = command[0] if "/" in command[0] else shutil.which(command[0])
     if program is None:
-        return _complain(f'"{command[0]}": command not found', 127)
+        return _complain(f"{quoted(command[0])}: command not found", 127)
     # Reset the signals; otherwise the command would inherit ignored and blocked signals through execve(2). Python
     # ignores these two, and `virtfs shell` has blocked others.
     default = [signal.SIGPIPE, signal.SIGXFSZ]
     try:
         child = os.posix_spawn(program, command, os.environ, setsigmask=[], setsigdef=default)
     except OSError as e:
-        return _complain(f'"{command[0]}": {e.strerror}', 127 if e.errno == errno.ENOENT else 126)
+        return _complain(*refusal(command[0], e))
     return _wait(child, server)
 
 
@@ -127,7 +131,7 @@ def _wait(command: int, server: int) -> int:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
         if child == server:
-            _complain("the virtfs server has exited; its files no longer work", 0)
+            _complain(f"the virtfs server has exited; for a new one, without interfaces, type {MOUNT_AGAIN}", 0)
 
 
 def _finish(server: int) -> None:

@@ -13,8 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from virtfs.cli.shell import MARK
+import virtfs
 from virtfs.cli.shell_init import ENDING, with_sbin
+from virtfs.cli.shell_mark import MARK, MOUNT_AGAIN
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import quoted
 from virtfs.fuse.mounttable import parse
@@ -24,7 +25,7 @@ from virtfs.fuse.mounttable import parse
 # ends by a signal, so does this process. After Ctrl-Z and fg, which stop and continue both, there is nothing to do.
 _INSIDE = f"""\
 import ctypes, os, signal, sys
-directory, *command = sys.argv[1:]
+package, directory, *command = sys.argv[1:]
 
 def run():
     ctypes.CDLL(None).prctl(1, signal.SIGHUP)
@@ -35,10 +36,12 @@ def run():
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.execvp(command[0], command)
     except OSError as e:
-        name = directory if e.filename == directory else command[0]
-        missing = e.errno == 2 and name != directory and "/" not in name
-        print(f'virtfs: "{{name}}": {{"command not found" if missing else e.strerror}}', file=sys.stderr, flush=True)
-        os._exit(127 if e.errno == 2 else 126)
+        sys.path.append(package)
+        from virtfs.cli.surroundings import complain
+        from virtfs.cli.unstarted import refusal
+        sentence, status = refusal(directory if e.filename == directory else command[0], e)
+        complain("virtfs", sentence)
+        os._exit(status)
 
 def wait(child):
     while True:
@@ -74,14 +77,18 @@ _NAMESPACES = ("user", "mnt", "net", "pid")
 
 
 class Running(NamedTuple):
-    """A `virtfs shell` of this user. pid: its process 1. directory: its mount point."""
+    """A `virtfs shell` of this user.
+
+    pid: its process 1. directory: its mount point. mounted: whether a virtfs is mounted there.
+    """
 
     pid: int
     directory: str
+    mounted: bool
 
 
 def running() -> list[Running]:
-    """Return the shells of this user whose mounts are ready, sorted by mount point."""
+    """Return the shells of this user, sorted by mount point."""
     found = []
     for name in filter(str.isdecimal, os.listdir("/proc")):
         with suppress(OSError, ValueError):  # the process has ended, or belongs to another user
@@ -92,8 +99,9 @@ def running() -> list[Running]:
                 continue
             directory = words[program + 2]  # after the directory of the package
             mounted = parse((process / "mountinfo").read_bytes())
-            if any(mount.virtfs and mount.directory == os.path.realpath(directory) for mount in mounted):
-                found.append(Running(int(name), directory))
+            place = os.path.realpath(directory)
+            ready = any(mount.virtfs and mount.directory == place for mount in mounted)
+            found.append(Running(int(name), directory, ready))
     return sorted(found, key=lambda shell: shell.directory)
 
 
@@ -107,12 +115,14 @@ def join(directory: str | None, command: list[str], stay: bool = False) -> int:
     """Replace this process with a command, or $SHELL, in the namespaces of a running shell.
 
     directory: the mount point of the shell, or None for the only shell. stay: as in shell().
-    VirtError: ENOENT, no such shell runs; EINVAL, several shells run; ENOSYS, nsenter(1) is not installed.
+    VirtError: ENOENT, no such shell runs, or it has no mount; EINVAL, several shells run; ENOSYS, nsenter(1) is not
+    installed.
     """
     shell = _chosen(directory)
     command = command or [os.environ.get("SHELL") or "/bin/sh"]
     if "/" in command[0]:
         command = [os.path.abspath(command[0]), *command[1:]]
+    package = os.path.dirname(os.path.dirname(os.path.abspath(virtfs.__file__)))
     own = Path("/proc/self/ns")
     other = Path(f"/proc/{shell.pid}/ns")
     spaces = [name for name in _NAMESPACES if (own / name).stat().st_ino != (other / name).stat().st_ino]
@@ -120,7 +130,7 @@ def join(directory: str | None, command: list[str], stay: bool = False) -> int:
     options = ["--preserve-credentials", *(f"--{'mount' if name == 'mnt' else name}" for name in spaces)]
     os.environ["VIRTFS"] = shell.directory
     os.environ["PATH"] = with_sbin(os.environ.get("PATH", os.defpath))
-    inside = [sys.executable, "-I", "-S", "-c", _INSIDE, os.getcwd() if stay else shell.directory, *command]
+    inside = [sys.executable, "-I", "-S", "-c", _INSIDE, package, os.getcwd() if stay else shell.directory, *command]
     # As in shell(), Ctrl-C ends only the command.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGQUIT])
     words = ["nsenter", "--target", str(shell.pid), *options, "--no-fork", *inside]
@@ -139,6 +149,10 @@ def _chosen(directory: str | None) -> Running:
             raise VirtError(errno.ENOENT, f"no virtfs shell of this user has the mount {quoted(directory)}")
     if not shells:
         raise VirtError(errno.ENOENT, "no virtfs shell of this user runs: start one with virtfs shell")
+    if not any(shell.mounted for shell in shells):
+        sentence = f"the virtfs shell with {quoted(shells[0].directory)} has no mount: type {MOUNT_AGAIN} in its window"
+        raise VirtError(errno.ENOENT, sentence)
+    shells = [shell for shell in shells if shell.mounted]
     if len(shells) > 1:
         them = ", ".join(shell.directory for shell in shells)
         raise VirtError(errno.EINVAL, f"several virtfs shells run: choose one by its $VIRTFS with -d: {them}")

@@ -11,6 +11,8 @@ import os
 import sys
 
 from virtfs.cli.denied import why_denied
+from virtfs.cli.shell_mark import remedy
+from virtfs.cli.unstarted import TOO_MANY
 from virtfs.core.quoting import one_line
 
 
@@ -40,7 +42,8 @@ def sentence_of(error: OSError) -> str:
     """Return the error message for an OSError that is not a VirtError.
 
     If the working directory has been deleted, the message says only that. If the kernel has denied access to a file of
-    a virtfs mount, the message says who may use the file. If the server of a mount has ended, it has the remedy.
+    a virtfs mount, the message says who may use the file. If the server of a mount has ended, it has the remedy. If no
+    process could be started, it names the limit.
     """
     try:
         os.getcwd()
@@ -49,12 +52,14 @@ def sentence_of(error: OSError) -> str:
     except OSError:
         pass
     reason = error.strerror or str(error)
+    if error.errno == errno.EAGAIN and reason == os.strerror(errno.EAGAIN):  # of fork(2); print() has other words
+        return f"{reason}: {TOO_MANY}"
     if not isinstance(error.filename, str | bytes):
         return reason
     name = os.fsdecode(error.filename)
     why = why_denied(name) if error.errno == errno.EACCES else ""
     if error.errno == errno.ENOTCONN:
-        why = "the server was killed: mount again with the same options"
+        why = remedy()
     return f'"{name}": {reason}: {why}' if why else f'"{name}": {reason}'
 
 

@@ -7,7 +7,8 @@
 
 The server is 10.0.3.1 and offers 10.0.3.100 to 10.0.3.199, until Ctrl-C. With -s, udhcpc (Debian: busybox) only prints
 what it gets; without it, the script of the package udhcpc also sets address and /etc/resolv.conf. The tap can be in any
-network namespace. Needs scapy (`python3 -m pip install scapy`), but no root: the owner of the interface can run it.
+network namespace. Needs the Python of virtfs with scapy (`.venv/bin/python -m pip install scapy`), but no root: the
+owner of the interface can run it.
 
 scapy's answering machine DHCP_am makes the answers. This program adds what scapy takes from the kernel's tables
 elsewhere, such as the source addresses, and answers ARP and ping as responder.py does.
@@ -22,7 +23,10 @@ from typing import Any
 try:
     from virtfs.scapy import VirtSocket  # the first import, since it says which scapy is needed
 except ImportError as error:
-    sys.exit(f"dhcp_server.py: {error}")
+    advice = (
+        ": run it with the Python of virtfs (doc/python.md), such as .venv/bin/python" if error.name == "virtfs" else ""
+    )
+    sys.exit(f"dhcp_server.py: {error}{advice}")
 
 from responder import answer, find
 from scapy.layers.dhcp import BOOTP, DHCP, DHCP_am

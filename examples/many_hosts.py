@@ -1,20 +1,25 @@
 #!/usr/bin/env python3
 """Many hosts in one program: each answers ARP and ping on an interface of its own.
 
-    examples/many_hosts.py 20
+    .venv/bin/python examples/many_hosts.py 20          # as root, or after `virtfs shell --`
 
-starts a virtfs for itself, pings the hosts 10.7.1.2 to 10.7.20.2, and prints how many frames each has answered.
-responder.py does the same for one host, with nothing but the frame file.
+needs the Python of virtfs, which has trio; after `make install` that is /usr/local/lib/virtfs/bin/python. It starts a
+virtfs for itself, pings the hosts 10.7.1.2 to 10.7.20.2, and prints how many frames each has answered. responder.py
+does the same for one host, with nothing but the frame file.
 """
 
 import socket
 import subprocess
 import sys
 
-import trio
-from responder import answer
+try:
+    import trio
 
-import virtfs
+    import virtfs
+except ImportError as error:
+    sys.exit(f"many_hosts.py: {error}: run it with the Python of virtfs (doc/python.md), such as .venv/bin/python")
+
+from responder import answer
 
 
 async def host(v: virtfs.Virt, ip: str, answered: dict[virtfs.Virt, int]) -> None:

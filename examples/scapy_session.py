@@ -4,9 +4,9 @@
     echo ensure 3 up inet 10.0.3.1/24 >/mnt/virt/ctl
     examples/scapy_session.py 3 10.0.3.1 10.0.3.2       # or the interface's directory, /mnt/virt/virt3
 
-asks for the MAC address of 10.0.3.1, as 10.0.3.2. With virtfs.scapy.VirtSocket, scapy's send, sr, sr1, sniff and
-answering machines work on a virt as on any interface. `python3 -i examples/scapy_session.py …` gives a prompt with the
-socket `wire`.
+needs the Python of virtfs (doc/python.md) with scapy: put `.venv/bin/python` before the second line. It asks for the
+MAC address of 10.0.3.1, as 10.0.3.2. With virtfs.scapy.VirtSocket, scapy's send, sr, sr1, sniff and answering machines
+work on a virt as on any interface. `python3 -i examples/scapy_session.py …` gives a prompt with the socket `wire`.
 """
 
 import sys
@@ -14,7 +14,10 @@ import sys
 try:
     from virtfs.scapy import VirtSocket  # the first import, since it says which scapy is needed
 except ImportError as error:
-    sys.exit(f"scapy_session.py: {error}")
+    advice = (
+        ": run it with the Python of virtfs (doc/python.md), such as .venv/bin/python" if error.name == "virtfs" else ""
+    )
+    sys.exit(f"scapy_session.py: {error}{advice}")
 
 from responder import find
 from scapy.layers.inet import ICMP, IP

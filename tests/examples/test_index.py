@@ -1,6 +1,8 @@
 """examples/README.md lists every example, and each begins with a comment that says how to run it."""
 
 import re
+import subprocess
+import sys
 from itertools import takewhile
 from pathlib import Path
 
@@ -48,6 +50,14 @@ def test_each_program_says_how_to_run_it(name: str) -> None:
 def test_scripts_are_executable(name: str) -> None:
     assert FILES[name].stat().st_mode & 0o111
     assert FILES[name].read_text().startswith("#!")
+
+
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if name.endswith(".py") and "/" not in name])
+def test_a_python_without_virtfs_is_said_in_a_sentence(name: str) -> None:
+    """-S: Python without the packages of its environment, as the system's Python."""
+    done = subprocess.run([sys.executable, "-S", "-E", FILES[name]], capture_output=True, text=True, cwd="/")
+    assert done.returncode in (1, 2)
+    assert re.fullmatch(rf"(usage: .*\n?)+|{name}: No module named '\w+': run it with the Python of .*\n", done.stderr)
 
 
 def test_a_test_runs_each_program() -> None:

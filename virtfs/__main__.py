@@ -2,6 +2,6 @@
 
 import sys
 
-from virtfs.cli.main import main
+from virtfs.cli.start import virtfs
 
-sys.exit(main())
+sys.exit(virtfs())

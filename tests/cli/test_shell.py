@@ -64,6 +64,25 @@ def test_its_exit_status_is_passed_on(temporary: Path, command: list[str], statu
 
 
 @WHO
+def test_ctrl_c_while_it_starts_prevents_the_command(tmp_path: Path, who: list[str]) -> None:
+    """An ip(8) that waits stands for a slow start. The signal goes to the process group, as from a terminal."""
+    os.mkfifo(tmp_path / "begun")
+    os.mkfifo(tmp_path / "go")
+    ip = tmp_path / "ip"
+    ip.write_text(f"#!/bin/sh\necho >{tmp_path}/begun\nread go <{tmp_path}/go\n")
+    ip.chmod(0o755)
+    environment = ENVIRONMENT | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with children.start(
+        [*who, *SHELL, "echo", "here"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert (tmp_path / "begun").read_text() == "\n"
+        os.killpg(process.pid, signal.SIGINT)
+        (tmp_path / "go").write_text("\n")
+        assert process.communicate() == ("", "")
+    assert process.returncode == 128 + signal.SIGINT
+
+
+@WHO
 def test_the_server_drops_capabilities_and_the_command_does_not(who: list[str]) -> None:
     """The processes are: 1, the server as its first child, and the command."""
     script = "cut -f2 <(grep -h -e CapEff -e NoNewPrivs /proc/1/status /proc/{$(pgrep -P1 | head -1),self}/status)"

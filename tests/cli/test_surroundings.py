@@ -1,11 +1,16 @@
 """The programs work whatever streams, locale, directory, limits and descriptors their caller leaves to them."""
 
+import os
 import shlex
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from harness.running import HELPER, NEW_NETWORK, ROOT, VIRTFS, run
+from harness import children
+from harness.running import ENVIRONMENT, HELPER, NEW_NETWORK, ROOT, VIRTFS, run
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,23 @@ def test_the_other_commands_without_streams() -> None:
 def test_a_sentence_quotes_the_argument_in_every_locale() -> None:
     done = run(["bash", "-c", Caller(environment=ASCII).command(*VIRTFS, "mount", "/→\udcff\x1b")])
     assert (done.returncode, done.stderr) == (1, 'virtfs: "/→\\xff\\x1b": No such file or directory\n')
+
+
+def test_ctrl_c_while_it_imports(tmp_path: Path) -> None:
+    """A module that waits stands for a slow import."""
+    os.mkfifo(tmp_path / "begun")
+    (tmp_path / "argparse.py").write_text(
+        f"import time\nwith open('{tmp_path}/begun', 'w') as file:\n    file.write('here')\ntime.sleep(1000)\n"
+    )
+    with children.start(
+        [sys.executable, "-m", "virtfs", "ls"],
+        env={**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}:{ENVIRONMENT['PYTHONPATH']}"},
+        stderr=subprocess.PIPE,
+    ) as program:
+        assert (tmp_path / "begun").read_text() == "here"
+        program.send_signal(signal.SIGINT)
+        assert program.communicate()[1] == ""
+    assert program.returncode == -signal.SIGINT
 
 
 def test_a_relative_path_in_a_deleted_directory() -> None:

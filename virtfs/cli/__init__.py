@@ -2,6 +2,7 @@
 
 Modules:
 
+    start         the entry points, which end at Ctrl-C while they import
     main          the command line of virtfs
     helper        mount.virtfs
     mount         virtfs mount

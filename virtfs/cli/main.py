@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import virtfs
-from virtfs.cli.signals import accept_any_caller
+from virtfs.cli.signals import accept_any_caller, interruptible
 from virtfs.cli.surroundings import complain, sentence_of, settle
 from virtfs.core.errors import VirtError
 from virtfs.core.quoting import quoted
@@ -139,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.verb == "shell" and given.directory and not given.join:
         given.parser.error("-d chooses the shell for --join")
     try:
+        interruptible()
         match given.verb:
             case "mount":
                 from virtfs.cli.mount import mount

@@ -22,6 +22,7 @@ from virtfs.cli.options import MountOptions
 from virtfs.cli.shell_mark import MOUNT_AGAIN
 from virtfs.cli.shell_net import join
 from virtfs.cli.shell_run import cover_run
+from virtfs.cli.signals import unless_ignored
 from virtfs.cli.surroundings import complain, sentence_of
 from virtfs.cli.unstarted import refusal
 from virtfs.core.errors import VirtError
@@ -105,11 +106,15 @@ def with_sbin(path: str) -> str:
 def _run(command: list[str], server: int) -> int:
     """Run the command and return its exit status.
 
-    As in a shell, the status is 127 if the command is not found, and 126 if it cannot be executed.
+    As in a shell, the status is 127 if the command is not found, and 126 if it cannot be executed. If SIGINT is
+    pending, the command is not run, and the status is 130.
     """
     program = command[0] if "/" in command[0] else shutil.which(command[0])
     if program is None:
         return _complain(f"{quoted(command[0])}: command not found", 127)
+    # Ctrl-C was pressed while this process made the mount.
+    if signal.SIGINT in signal.sigpending() and unless_ignored(signal.SIGINT):
+        return 128 + signal.SIGINT
     # Reset the signals; otherwise the command would inherit ignored and blocked signals through execve(2). Python
     # ignores these two, and `virtfs shell` has blocked others.
     default = [signal.SIGPIPE, signal.SIGXFSZ]

@@ -21,8 +21,15 @@ def accept_any_caller() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
+def interruptible() -> None:
+    """Make SIGINT raise KeyboardInterrupt, unless this process ignores it. start.py has set it to end the process."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def start_afresh() -> None:
     """Reset and unblock all signals, as daemon(7) requires."""
+    interruptible()
     for number in signal.valid_signals() - _PYTHONS_OWN:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)

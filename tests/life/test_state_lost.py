@@ -93,12 +93,62 @@ def test_the_lines_make_the_interface_again(lasting: LastingOnes) -> None:
     before = same(mount)
     mount.ip("link del tap3")
     lost(mount)
-    mount.sh(
-        "cat virt3/ctl >/mnt/virt3.lines; echo destroy 3 >ctl; echo create 3 >ctl; cat /mnt/virt3.lines >virt3/ctl"
-    )
-    assert same(mount) == before
+    with fails(errno.EEXIST):
+        mount.ctl("create 3")
+    assert mount.read("last_error").endswith('"virt3" already exists, but has lost its tap: "ensure 3" makes it again')
+    mount.ctl("check ensure 3 strict")
+    mount.ctl("ensure 3 strict")
+    assert same(mount) == before.replace(" promisc", " strict promisc")
     assert mount.read("virt3/up") == "1"
-    mount.sh("rm /mnt/virt3.lines")
+    assert {"10.0.3.1/24", "10.0.3.2/24", "fd00:3::1/64"} <= told.addresses(mount, "tap3")
+
+
+def test_an_interface_made_again_has_its_bridge_port_and_its_cable(lasting: LastingOnes) -> None:
+    """If both ends of a cable are lost, one command makes both again."""
+    mount = lasting(OPTION)
+    mount.ctl("create bridge5 up\ncreate 3 up bridge bridge5\ncreate 4 up filter arp\ncreate 5 bridge bridge5")
+    mount.ctl("bridge5 -learn tap3 static tap3 02:00:00:00:00:07 -learn tap5\ncable 3 4 delay 20ms")
+    before = same(mount)
+    for deleted in ("tap3",), ("tap4",), ("tap3", "tap4"):
+        for tap in deleted:
+            mount.ip(f"link del {tap}")
+            lost(mount, tap.replace("tap", "virt"))
+        mount.ctl("ensure 3\nensure 4")
+        assert same(mount) == before
+        assert told.port(mount, "tap3")["learning"] is False
+
+
+def test_an_interface_that_cannot_be_made_again_keeps_its_lines(lasting: LastingOnes) -> None:
+    mount = lasting(OPTION)
+    mount.ip("netns add net1")
+    mount.ctl(f"{LINE} netns net1\ncreate 4\ncable 3 4")
+    before = same(mount)
+    mount.ip("netns del net1")
+    lost(mount)
+    for line in "check ensure 3", "ensure 3":
+        with fails(errno.ENXIO):
+            mount.ctl(line)
+        assert 'cannot make virt3 again: there is no network namespace "net1"' in mount.read("last_error")
+        assert same(mount) == before
+    mount.ip("netns add net1")
+    mount.ctl("ensure 3")
+    assert same(mount) == before
+    mount.ip("link add br9 type bridge")
+    mount.ctl("destroy 3\ncreate 3 up bridge br9 owner 4001\ncable 3 4")
+    mount.ip("link del tap3")
+    lost(mount)
+    mount.ip("link add tap3 type bridge")  # only opening the tap shows that this is in the way
+    with fails(errno.EBUSY):
+        mount.ctl("ensure 3")
+    assert mount.read("last_error").endswith(': "retry" runs its lines again')
+    assert "# not replayed: create 3 " in same(mount)
+    mount.ip("link del tap3")
+    mount.ctl("retry")
+    assert " bridge br9" in same(mount)
+    assert "cable 3 4" in same(mount)
+    assert "not replayed" not in same(mount)
+    mount.ip("link del br9")
+    mount.ip("netns del net1")
 
 
 @pytest.mark.parametrize("blow", ["link del bridge5", "link set bridge5 name moved"])

@@ -181,4 +181,4 @@ def test_a_tap_that_another_program_deletes(virts: Virts) -> None:
     ):
         with fails(error):
             virt.mount.ctl(line)
-        assert virt.mount.read("last_error") == f'"{line}": {reason}: destroy {virt.name} first'
+        assert virt.mount.read("last_error") == f'"{line}": {reason}: "ensure {virt.unit}" makes it again'

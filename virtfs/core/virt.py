@@ -44,7 +44,7 @@ class State(Enum):
 
     DOWN = "frames are dropped"
     UP = "frames pass"
-    LOST = "the tap has vanished; only `destroy` is possible"
+    LOST = "the tap has vanished; `ensure` replaces the interface with a new one"
     DESTROYED = "the interface is no longer part of the mount"
 
 

@@ -160,6 +160,12 @@ class Cables:
         """Return whether an interface has a cable."""
         return self._at(interface) is not None or self.sockets.at(interface) is not None
 
+    def lost_with(self, interface: Interface) -> list[Interface]:
+        """Return an interface, and the other end of its cable if that has lost its tap."""
+        joined = self._at(interface)
+        ends = () if joined is None else joined.ends
+        return [interface, *(end for end in ends if end is not interface and end.virt.lost)]
+
     def _at(self, interface: Interface) -> Joined | None:
         return next((joined for joined in self._all if interface in joined.ends), None)
 

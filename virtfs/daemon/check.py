@@ -15,15 +15,15 @@ from virtfs.core.ids import Unit, User
 from virtfs.core.ip import IpInterface
 from virtfs.core.socketname import SocketName
 from virtfs.core.verbs import BRIDGE
-from virtfs.core.virt import Virt
+from virtfs.core.virt import Origin, Virt
 from virtfs.daemon.bridges import Bridges
 from virtfs.daemon.cables import Cables
-from virtfs.daemon.failed_lines import FailedLines
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.lifecycle import Lifecycle
 from virtfs.daemon.netns_verb import refuse_moves
 from virtfs.daemon.registry import Registry
+from virtfs.daemon.state import State
 from virtfs.daemon.virt_checks import VirtChecks
 from virtfs.forward.slices import in_steps
 from virtfs.host.bpf import compile_filter
@@ -44,16 +44,17 @@ class LineChecks:
         bridges: Bridges,
         cables: Cables,
         checks: VirtChecks,
-        failed: FailedLines,
+        state: State,
     ) -> None:
-        """failed: the failed lines of the state file, which `destroy` can drop."""
+        """state: has the lines of lost interfaces, and the failed lines, which `destroy` can drop."""
         self._kernel = kernel
         self._registry = registry
         self._lifecycle = lifecycle
         self._bridges = bridges
         self._cables = cables
         self._checks = checks
-        self._failed = failed
+        self._state = state
+        self._failed = state.failed
 
     async def command(self, command: Command, user: User) -> None:
         """Check a line of the mount's ctl. VirtError: the error that the line would cause."""
@@ -77,9 +78,29 @@ class LineChecks:
             other = peer if peer is None or isinstance(peer, SocketName) else self._existing(peer)
             await self._cable(command, existing, other, user)
             return
-        if command.kind != "destroy":
+        if command.kind == "ensure" and existing.virt.lost:
+            await self.again(existing, command, user)
+        elif command.kind != "destroy":
             await refuse_moves(self._kernel, existing, command.actions)
             await self._verbs(existing, command.actions, user)
+
+    async def again(self, interface: Interface, command: Command, user: User) -> None:
+        """Check that `ensure` can make a lost interface again, and the other end of its cable if that is lost too.
+
+        VirtError: as for command().
+        """
+        for one in self._cables.lost_with(interface):
+            if one.virt.origin is Origin.CLONED:
+                one.expect_tap()  # it has no lines
+            lines = (line for line in self._state.again(one.virt) if line.target == one.virt.unit)
+            for line in (line for line in lines if line.kind != "cable"):
+                try:
+                    await self._verbs(None, line.actions, user)
+                except VirtError as refusal:
+                    name = one.virt.name
+                    sentence = f'cannot make {name} again: {refusal.strerror}: "destroy {name}" drops its lines'
+                    raise VirtError(refusal.errno, sentence) from refusal
+        await self._verbs(None, command.actions, user)
 
     async def verbs(self, of: Virt | Bridge, text: str, user: User) -> None:
         """Check a line of the ctl of an interface or a bridge. VirtError: the error that the line would cause."""

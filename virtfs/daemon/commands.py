@@ -80,7 +80,7 @@ class Commands:
             follower,
             checks,
             verbs,
-            state.failed,
+            state,
             errors,
             changes,
             events,

@@ -9,7 +9,7 @@ from virtfs.core.errors import VirtError
 from virtfs.core.ip import IpInterface
 from virtfs.core.loan import Meter
 from virtfs.core.quoting import quoted
-from virtfs.core.virt import HostEnd, Virt
+from virtfs.core.virt import HostEnd, Origin, Virt
 from virtfs.daemon.taps import Found, host_end
 from virtfs.daemon.upopen import HostFollowsOpens
 from virtfs.files.capture import Capture
@@ -137,15 +137,21 @@ class Interface:
         """
         if not self.virt.lost and not self.away:
             self.virt.lose()
-            said = "%s is lost: its tap %s has vanished; another program has deleted it or its network namespace"
-            log.warning(said, self.virt.name, quoted(self.virt.host.name))
+            said = "%s is lost: its tap %s has vanished; another program has deleted it or its network namespace: %s"
+            log.warning(said, self.virt.name, quoted(self.virt.host.name), self.remedy)
             self._start(self._end_captures, name=f"{self.virt.name}: ending its captures")
             self._events.emit("lost", self.virt.name)
 
     def expect_tap(self) -> None:
         """Raise VirtError ENXIO if the interface has lost its tap."""
         if self.virt.lost:
-            raise VirtError(errno.ENXIO, f"{self.virt.name} has lost its tap: destroy {self.virt.name} first")
+            raise VirtError(errno.ENXIO, f"{self.virt.name} has lost its tap: {self.remedy}")
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a lost interface, as the end of an error message."""
+        cloned = self.virt.origin is Origin.CLONED
+        return f'"destroy {self.virt.unit}" removes it' if cloned else f'"ensure {self.virt.unit}" makes it again'
 
     def expect_no_holder(self) -> None:
         """Raise VirtError EBUSY if a program has the tap, through the file fd."""

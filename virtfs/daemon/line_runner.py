@@ -11,9 +11,10 @@ import trio
 
 from virtfs.core.arguments import Impairments
 from virtfs.core.bridge import Bridge
-from virtfs.core.errors import VirtError
+from virtfs.core.errors import VirtError, refused
 from virtfs.core.grammar import Action, Command, parsing, parsing_verbs, split_check
 from virtfs.core.ids import Unit, User
+from virtfs.core.line_text import format_command
 from virtfs.core.socketname import SocketName
 from virtfs.core.verbs import BRIDGE, VIRT
 from virtfs.core.virt import Origin, Virt
@@ -22,7 +23,7 @@ from virtfs.daemon.cables import Cables
 from virtfs.daemon.changes import Changes
 from virtfs.daemon.check import LineChecks
 from virtfs.daemon.errors_by_user import ErrorsByUser
-from virtfs.daemon.failed_lines import FailedLines
+from virtfs.daemon.failed_lines import FailedLine
 from virtfs.daemon.follow import Follower
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.kernel import Kernel
@@ -30,6 +31,7 @@ from virtfs.daemon.lifecycle import Lifecycle, Names
 from virtfs.daemon.netns_verb import destination, refuse_moves
 from virtfs.daemon.port_addresses import idle_addresses
 from virtfs.daemon.registry import Registry
+from virtfs.daemon.state import State
 from virtfs.daemon.virt_checks import VirtChecks
 from virtfs.daemon.virt_verbs import VirtVerbs
 from virtfs.files.bridges import RunBridge
@@ -57,7 +59,7 @@ class LineRunner:
         follower: Follower,
         checks: VirtChecks,
         verbs: VirtVerbs,
-        failed: FailedLines,
+        state: State,
         errors: ErrorsByUser,
         changes: Changes,
         events: Events,
@@ -67,7 +69,8 @@ class LineRunner:
     ) -> None:
         """Store the parts of the mount that lines change.
 
-        failed: the failed lines of the state file. lock: held while interfaces change.
+        state: has the lines of lost interfaces, and the failed lines of the state file.
+        lock: held while interfaces change.
         names: returns the entries of a new interface in the root directory.
         run: carries out writes to the ctl of a bridge.
         """
@@ -80,9 +83,10 @@ class LineRunner:
         self._cables = cables
         self._follower = follower
         self._checks = checks
-        self._line_checks = LineChecks(kernel, registry, lifecycle, bridges, cables, checks, failed)
+        self._line_checks = LineChecks(kernel, registry, lifecycle, bridges, cables, checks, state)
         self._verbs = verbs
-        self._failed = failed
+        self._state = state
+        self._failed = state.failed
         self._errors = errors
         self._changes = changes
         self._events = events
@@ -154,6 +158,8 @@ class LineRunner:
             return command.target
         unit = None if command.target is None else Unit(int(command.target))
         interface = None if unit is None else self._registry.find(unit)
+        if command.kind == "ensure" and interface is not None and interface.virt.lost:
+            await self._make_again(interface, command, user)
         match command.kind:
             case "uncable":
                 other = None if command.peer is None else self._end(command.peer)
@@ -229,6 +235,36 @@ class LineRunner:
                 await self._lifecycle.destroy(interface, keep=attached)
                 raise
         return interface.virt.unit
+
+    async def _make_again(self, interface: Interface, command: Command, user: User) -> None:
+        """Make a lost interface again, as its lines in ctl say, for an `ensure` whose verbs are carried out afterwards.
+
+        If the other end of its cable is lost too, make it again first, since no cable can lead to a lost interface.
+        VirtError: a name in the lines does not exist, and nothing has changed; or the kernel refused one of the lines,
+        and they are now failed lines, which `retry` runs.
+        """
+        await self._line_checks.again(interface, command, user)
+        with whole():
+            lost = self._cables.lost_with(interface)
+            lines = {format_command(line): line for one in lost for line in self._state.again(one.virt)}
+            ordered = sorted(lines.items(), key=lambda line: line[1].kind == "cable")  # a cable needs both of its ends
+            for one in lost:
+                await self._lifecycle.retire(one)
+            try:
+                for _, line in ordered:
+                    await self._run_command(line, user, frozenset())
+            except Exception as failure:
+                for one in lost:
+                    if (new := self._registry.find(one.virt.unit)) is not None:
+                        await self._lifecycle.destroy(new)
+                refusal = refused(failure) if isinstance(failure, OSError | MemoryError) else None
+                reason = type(failure).__name__ if refusal is None else str(refusal.strerror)
+                for text, line in ordered:
+                    self._failed.add(FailedLine(text, line, reason))
+                if refusal is None:
+                    raise
+                sentence = f'cannot make {interface.virt.name} again: {reason}: "retry" runs its lines again'
+                raise VirtError(refusal.errno, sentence) from failure
 
     async def change(self, interface: Interface, actions: tuple[Action, ...], user: User) -> None:
         """Carry out verbs on an interface. VirtError: the user may not use a verb, or a verb fails."""

@@ -65,9 +65,8 @@ class Registry:
         """Raise VirtError EEXIST if the unit has an interface, even one that has lost its tap."""
         interface = None if unit is None else self._all.get(unit)
         if interface is not None:
-            name = interface.virt.name
-            remedy = f", but has lost its tap: destroy {name} first" if interface.virt.lost else ""
-            raise VirtError(errno.EEXIST, f'"{name}" already exists{remedy}')
+            remedy = f", but has lost its tap: {interface.remedy}" if interface.virt.lost else ""
+            raise VirtError(errno.EEXIST, f'"{interface.virt.name}" already exists{remedy}')
 
     def of(self, virt: Virt) -> Interface:
         """Return the interface that this virt belongs to. VirtError: ENXIO, the interface was destroyed."""

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from errno import errorcode
 from time import localtime, strftime
 from typing import NamedTuple
 
 import trio
 
-from virtfs.core.grammar import Action, Command
+from virtfs.core.grammar import Action, Command, parse
 from virtfs.core.ids import Unit
 from virtfs.core.line_text import format_actions, format_command, unwritable_comment, writable
 from virtfs.core.values import verbs_of
@@ -154,6 +155,17 @@ class State:
         interface = self._registry.find(virt.unit)
         bridge = "" if interface is None else self._bridges.lost_bridge_of(interface)
         return self._accounts.user_name(virt.owner), self._accounts.group_name(virt.group), bridge
+
+    def again(self, virt: Virt) -> list[Command]:
+        """Return the commands that recreate an interface, its port settings in a bridge, and its cable."""
+        made = [command for line in self._make_lines(virt) if (command := parse(line)) is not None]
+        for line in self._bridges.lines_after():
+            command = parse(line)
+            actions = () if command is None else tuple(one for one in command.actions if virt.tap in one.args[:1])
+            if command is not None and actions:
+                made.append(replace(command, actions=actions))
+        cables = [command for line in self._cables.lines() if (command := parse(line)) is not None]
+        return made + [command for command in cables if virt.unit in (command.target, command.peer)]
 
     async def keep(self) -> bool:
         """Save the state if there is a state file.

@@ -106,10 +106,11 @@ def test_destroy_drops_lines_that_have_failed(lasting: LastingOnes) -> None:
 def test_a_line_that_cannot_be_parsed_goes_as_the_others(lasting: LastingOnes) -> None:
     text = (
         "create 3 frobnicate\nvirt4 frobnicate\ncable 5 6 frobnicate\ncreate bridge0 frobnicate\nfrobnicate\ncreate 7\n"
+        "craete virt8 up\n"
     )
     mount = begun(lasting, text)
-    assert gauges(mount)["failed_lines"] == 5
-    for line in ("destroy 3", "create 4", "destroy 6", "create bridge0"):
+    assert gauges(mount)["failed_lines"] == 6
+    for line in ("destroy 3", "create 4", "destroy 6", "create bridge0", "destroy 8"):
         before = gauges(mount)["failed_lines"]
         mount.ctl(line)
         assert gauges(mount)["failed_lines"] == before - 1, line
@@ -202,4 +203,5 @@ def test_a_state_that_cannot_be_saved_is_told(lasting: LastingOnes, kind: str) -
     until(lambda: state(mount)["saved"], "the state is saved without a further command")
     assert mount.sh(f"cat {STATE}") == mount.read("ctl") + "\n"
     assert news(events) == ["saved"]
+    until(lambda: f'the state file "{STATE}" is saved again' in "".join(mount.log), "the log tells it")
     assert gauges(mount) == {"saved": 1, "unsaved_since_seconds": 0, "failed_lines": 0}

@@ -155,6 +155,15 @@ def test_ls_of_a_killed_server_fails_and_has_the_remedy(alone: Alone) -> None:
     subprocess.run(mount.command("umount", "--lazy", DIR), check=True)
 
 
+def test_a_shell_that_stayed_in_an_old_mount_is_told_to_enter_it_again(alone: Alone) -> None:
+    mount = alone()
+    ended = f"kill -KILL {mount.server.pid}; umount --lazy {DIR}; while stat . >/dev/null 2>&1; do :; done"
+    script = f"cd {DIR}; {ended}; {VIRTFS} ctl create 9"
+    done = subprocess.run(mount.command("bash", "-c", script), capture_output=True, text=True, timeout=60, check=False)
+    sentence = "the working directory belongs to a mount that has ended: if it is mounted again, enter it with"
+    assert (done.returncode, done.stderr) == (1, f'virtfs: {sentence} cd "$PWD"\n')
+
+
 def test_ls_fails_if_the_status_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,9 @@ from virtfs.cli.shell_mark import remedy
 from virtfs.cli.unstarted import TOO_MANY
 from virtfs.core.quoting import one_line
 
+# getcwd(2) fails with ENOTCONN, and the error names no file.
+_LEFT = 'the working directory belongs to a mount that has ended: if it is mounted again, enter it with cd "$PWD"'
+
 
 def settle() -> None:
     """Open closed standard streams, and ensure that the program runs with UTF-8 names and paths.
@@ -55,7 +58,7 @@ def sentence_of(error: OSError) -> str:
     if error.errno == errno.EAGAIN and reason == os.strerror(errno.EAGAIN):  # of fork(2); print() has other words
         return f"{reason}: {TOO_MANY}"
     if not isinstance(error.filename, str | bytes):
-        return reason
+        return _LEFT if error.errno == errno.ENOTCONN else reason
     name = os.fsdecode(error.filename)
     why = why_denied(name) if error.errno == errno.EACCES else ""
     if error.errno == errno.ENOTCONN:

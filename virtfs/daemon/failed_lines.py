@@ -90,7 +90,8 @@ def _targets(failed: FailedLine) -> tuple[object, ...]:
     command = failed.command
     if command is None:
         words = failed.line.split()
-        names = words[1 : _NAMES[words[0]] + 1] if words and words[0] in _NAMES else words[:1]
+        # The first word is a name, as in "virt3 frobnicate", or a command, which may be misspelled.
+        names = words[:2] if not words or words[0] not in _NAMES else words[1 : _NAMES[words[0]] + 1]
         return tuple(int(unit[1]) if (unit := _UNIT.fullmatch(name)) else name for name in names)
     return tuple(target for target in (command.target, command.peer) if target is not None)
 

@@ -108,6 +108,8 @@ class StateFile:
             except (OSError, MemoryError) as failure:
                 self._fail(refused(failure))
                 return False
+            if self.unsaved is not None:
+                log.info("the state file %s is saved again", quoted(str(self.path)))
             self._text, self.unsaved = text, None
             return True
 

@@ -28,6 +28,10 @@ umount virt
 mount virt
 findmnt -no FSTYPE,SOURCE virt
 umount virt
+mount -t fuse.virtfs other virt
+mount -t fuse.virtfs -o remount,ro other virt
+findmnt -no FSTYPE,SOURCE virt
+umount virt
 """
 
 
@@ -84,11 +88,15 @@ def test_it_works_in_a_clean_environment(prefix: Path) -> None:
 
 
 def test_mount_finds_it(prefix: Path, tmp_path: Path) -> None:
-    """mount(8) looks for mount.virtfs in /sbin alone."""
+    """mount(8) looks for mount.virtfs and mount.fuse.virtfs in /sbin alone."""
     (tmp_path / "virt").mkdir()
     (tmp_path / "fstab").write_text(f"virtfs {tmp_path}/virt virtfs noauto,max_virts=7 0 0\n")
     done = script(_MOUNT, str(tmp_path), str(prefix.parent / "sbin"))
-    assert (done.returncode, done.stdout, done.stderr) == (0, "fuse.virtfs none\ncreate 3\nfuse.virtfs virtfs\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        "fuse.virtfs none\ncreate 3\nfuse.virtfs virtfs\nfuse.virtfs other\n",
+        "",
+    )
 
 
 def test_the_unit_runs_the_installed_program(prefix: Path) -> None:
@@ -128,6 +136,7 @@ def test_it_is_removed_without_a_trace(prefix: Path) -> None:
     building.run([PROJECT / "tools/install", "--remove"], PREFIX=str(prefix), SBINDIR=str(link.parent))
     assert not prefix.exists(), "no empty directories stay"
     assert link.readlink() == other
+    assert os.listdir(link.parent) == [link.name]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -104,13 +104,14 @@ class Lifecycle:
         most = self._limits.virts
         if len(self._registry) < most:
             return
+        number = f"{most} interface{'s' * (most != 1)}"
         files = descriptors.limit()
         if descriptors.interfaces(files) <= most:
             raise VirtError(
                 errno.EMFILE,
-                f"the limit of {files} open files (RLIMIT_NOFILE) allows only {most} interfaces: destroy one first",
+                f"the limit of {files} open files (RLIMIT_NOFILE) allows only {number}: destroy one first",
             )
-        raise VirtError(errno.ENOSPC, f"this mount allows at most {most} interfaces: destroy one first")
+        raise VirtError(errno.ENOSPC, f"this mount allows at most {number}: destroy one first")
 
     async def create(
         self, unit: Unit | None, names: Names, made: bool = False, netns: str = "", cloned: bool = False

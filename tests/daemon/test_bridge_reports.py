@@ -1,18 +1,22 @@
 """A report of the kernel about a bridge is processed before the state is saved."""
 
+from ipaddress import IPv4Interface
+
 import trio
 import trio.testing
 from harness.in_trio import forget, in_trio
 
-from virtfs.core.bridge import Bridge
+from virtfs.core.bridge import Bridge, BridgeState, Member
+from virtfs.core.ids import BridgeName
 from virtfs.daemon.bridge_follow import BridgeFollower
-from virtfs.daemon.bridge_registry import BridgeRegistry
+from virtfs.daemon.bridge_registry import BridgeRegistry, Managed
 from virtfs.daemon.changes import Changes
 from virtfs.daemon.kernel import Kernel
 from virtfs.daemon.registry import Registry
 from virtfs.files.device import Opens
 from virtfs.files.events import Events
-from virtfs.host.monitor import Overflow
+from virtfs.host.bridge_adopt import Adoptions
+from virtfs.host.monitor import AddressChanged, Event, LinkChanged, LinkGone, Overflow
 
 
 class Slow(BridgeFollower):
@@ -48,4 +52,36 @@ async def test_a_refresh_that_has_begun_counts_only_when_it_is_done() -> None:
         await bridges.catch_up()
         assert bridges.done == 2, "nothing is left to do"
         nursery.cancel_scope.cancel()
+    kernel.close()
+
+
+def reports(follower: BridgeFollower, *events: Event) -> list[bool]:
+    """Return which of these events schedule a refresh of the bridges."""
+    scheduled = []
+    for event in events:
+        before = follower._doubts
+        follower.hear(event)
+        scheduled.append(follower._doubts > before)
+    return scheduled
+
+
+@in_trio
+async def test_reports_about_bridges_and_members_schedule_a_refresh() -> None:
+    kernel, bridges, address = Kernel(), BridgeRegistry(), IPv4Interface("192.0.2.1/24")
+    changes = Changes()
+    follower = BridgeFollower(kernel, Registry(), bridges, Events(Opens(), changes.publish, forget), changes)
+    about_bridge = LinkChanged(None, 5, b""), LinkGone(None, 5, "bridge0"), AddressChanged(None, 5, address, True)
+    about_member = LinkChanged(None, 7, b""), LinkGone(None, 7, "renamed")
+    assert not any(reports(follower, *about_bridge, *about_member))
+    managed = Managed(Bridge(BridgeName("bridge0"), BridgeState()), 5, None, {}, Adoptions())
+    bridges.add(managed)
+    assert all(reports(follower, *about_bridge))
+    assert reports(follower, about_member[1]) == [False]
+    bridges.store(managed, BridgeState(members=(Member("tap1", index=7),)))
+    assert all(reports(follower, *about_bridge, *about_member))
+    assert reports(follower, AddressChanged(None, 7, address, True), LinkGone(5, 7, "tap1")) == [False, False]
+    bridges.store(managed, BridgeState())
+    assert reports(follower, about_member[1]) == [False]
+    bridges.remove(managed)
+    assert not any(reports(follower, *about_bridge))
     kernel.close()

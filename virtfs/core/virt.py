@@ -57,6 +57,8 @@ TRANSITIONS: Final[dict[State, dict[Step, State]]] = {
     State.DESTROYED: {},
 }
 
+_TAPLESS: Final = (State.LOST, State.DESTROYED)  # a constant, because the attributes of an Enum are slow
+
 
 @dataclass(slots=True)
 class Counters:
@@ -188,7 +190,7 @@ class Virt:
     @property
     def lost(self) -> bool:
         """Whether the interface has lost its tap or is destroyed."""
-        return self.state in (State.LOST, State.DESTROYED)
+        return self.state in _TAPLESS
 
     @property
     def bounds(self) -> tuple[int, int]:

@@ -87,7 +87,7 @@ class BridgeFollower:
         if left:
             ports = managed.ports()
             managed.gone = {index: port for index, port in ports.items() if index not in here and ours(index)}
-        managed.bridge.state = state
+        self._bridges.store(managed, state)
 
     def _is_ours(self, index: int) -> bool:
         """Return whether an interface of the daemon's namespace is a tap of the mount."""
@@ -114,7 +114,7 @@ class BridgeFollower:
         if self._bridges:
             self._leaving[index] = tap
             for managed in self._bridges:
-                managed.bridge.state = self._without_leaving(managed.bridge.state)
+                self._bridges.store(managed, self._without_leaving(managed.bridge.state))
             if len(self._leaving) > MANY:
                 self._doubt()
 
@@ -124,15 +124,14 @@ class BridgeFollower:
 
     def hear(self, event: Event) -> None:
         """Schedule a refresh of the bridges if an event concerns a bridge or a member of a bridge."""
-        indices = {managed.index for managed in self._bridges}
+        bridges, members = self._bridges.indices()
         match event:
-            case LinkChanged(None) if indices:
-                link = event.link
-                concerned = bool(indices & {link.index, link.master}) or self._is_member(link.name)
-            case LinkGone(None, index, name):
-                concerned = index in indices or self._is_member(name)
+            case LinkChanged(None, index) if bridges:
+                concerned = index in bridges or index in members or event.link.master in bridges
+            case LinkGone(None, index):
+                concerned = index in bridges or index in members
             case AddressChanged(None, index):
-                concerned = index in indices
+                concerned = index in bridges
             case _:
                 concerned = isinstance(event, Overflow)
         if concerned:
@@ -142,9 +141,6 @@ class BridgeFollower:
         """Schedule a refresh of the bridges."""
         self._doubts += 1
         self._doubted.set()
-
-    def _is_member(self, name: str) -> bool:
-        return any(managed.bridge.state.member(name) for managed in self._bridges)
 
     @property
     def settled(self) -> bool:

@@ -58,6 +58,7 @@ class BridgeRegistry:
         self._all: dict[BridgeName, Managed] = {}  # sorted by number
         # The bridges that another program has deleted or renamed. Few interfaces need to be compared with them.
         self.lost: dict[BridgeName, Managed] = {}
+        self._indices: tuple[frozenset[int], frozenset[int]] | None = None  # see indices()
 
     def __contains__(self, name: object) -> bool:
         return name in self._all
@@ -68,13 +69,28 @@ class BridgeRegistry:
     def __bool__(self) -> bool:
         return bool(self._all)
 
+    def indices(self) -> tuple[frozenset[int], frozenset[int]]:
+        """Return the interface indices of all bridges, and those of their members. They are kept until they change."""
+        if self._indices is None:
+            members = (member.index for managed in self._all.values() for member in managed.bridge.state.members)
+            self._indices = frozenset(managed.index for managed in self._all.values()), frozenset(members)
+        return self._indices
+
+    def store(self, managed: Managed, state: BridgeState) -> None:
+        """Store the state of a bridge."""
+        if state.members != managed.bridge.state.members:
+            self._indices = None
+        managed.bridge.state = state
+
     def add(self, managed: Managed) -> None:
         """Add a bridge. Its name must be free."""
+        self._indices = None
         everything = {**self._all, managed.bridge.name: managed}
         self._all = {name: everything[name] for name in sorted(everything, key=lambda name: (len(name), name))}
 
     def remove(self, managed: Managed) -> None:
         """Remove a bridge."""
+        self._indices = None
         del self._all[managed.bridge.name]
         self.lost.pop(managed.bridge.name, None)
 
@@ -87,6 +103,7 @@ class BridgeRegistry:
         managed.settings, managed.adoptions = new.settings, new.adoptions
         managed.taps, managed.gone = frozenset(), gone
         managed.bridge.state, managed.bridge.lost = new.bridge.state, False
+        self._indices = None
         self.lost.pop(managed.bridge.name, None)
 
     def find(self, name: BridgeName) -> Managed | None:

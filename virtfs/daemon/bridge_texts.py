@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
+from typing import NamedTuple
 
 from virtfs.core.bridge import NEW, Bridge, BridgeState, steps, without
 from virtfs.core.grammar import Action
@@ -11,6 +11,24 @@ from virtfs.daemon import bridge_lines as lines
 from virtfs.daemon.bridge_registry import BridgeRegistry, Managed, Port
 from virtfs.daemon.interface import Interface
 from virtfs.daemon.registry import Registry
+from virtfs.host.bridge_adopt import Adoptions
+
+
+class _Origins(NamedTuple):
+    """Everything that the lines of a bridge are made from."""
+
+    state: BridgeState
+    gone: tuple[Port, ...]  # the ports of vanished taps whose lines join them to the bridge
+    names: tuple[str | None, ...]  # of the members in `state` and `gone`, see BridgeTexts._name
+    adoptions: tuple[object, ...]
+
+
+class _Lines(NamedTuple):
+    """The lines of a bridge before and after those of the interfaces, and what they were made from."""
+
+    origins: _Origins
+    before: tuple[str, ...]
+    after: tuple[str, ...]
 
 
 class BridgeTexts:
@@ -21,6 +39,7 @@ class BridgeTexts:
         self._registry = registry
         self._bridges = bridges
         self._mark = mark
+        self._made: dict[Managed, _Lines] = {}
 
     @property
     def made(self) -> list[str]:
@@ -29,26 +48,54 @@ class BridgeTexts:
 
     def text(self, bridge: Bridge) -> str:
         """Return verbs that give a new bridge the current state of `bridge`."""
-        return lines.verbs(bridge.name, _described(self._bridges.get(bridge.name)))
+        managed = self._bridges.get(bridge.name)
+        return lines.verbs(bridge.name, _described(managed.bridge.state, managed.adoptions))
 
-    def lines_before(self) -> Iterator[str]:
-        """Yield the lines that create the bridges. They must run before the lines that create interfaces."""
+    def renewals(self) -> Iterator[None]:
+        """Make the lines of the bridges that have changed, one bridge in each step."""
         for managed in self._bridges:
-            name = managed.bridge.name
-            yield from lines.adopted(name, managed.bridge.state, managed.adoptions)
-            yield from lines.before(name, *self._divided(managed))
+            self._renew(managed)
+            yield
 
-    def lines_after(self) -> Iterator[str]:
-        """Yield the lines that configure the taps of this mount as bridge ports.
+    def lines(self) -> tuple[list[str], list[str]]:
+        """Return the lines of all bridges that precede the lines of the interfaces, and those that follow them.
 
-        They must run after the lines of the interfaces, whose verb `bridge` joins the taps to their bridges.
+        The first create the bridges. The second configure the taps of this mount as bridge ports, after the verb
+        `bridge` in the lines of the interfaces has joined the taps to their bridges. Lines made earlier are used again
+        if nothing that they were made from has changed.
         """
-        for managed in self._bridges:
-            yield from lines.after(managed.bridge.name, *self._divided(managed))
+        made = {managed: self._renew(managed) for managed in self._bridges}
+        self._made = made  # without the bridges that are destroyed
+        before = [line for its in made.values() for line in its.before]
+        return before, [line for its in made.values() for line in its.after]
+
+    def _renew(self, managed: Managed) -> _Lines:
+        """Return the lines of a bridge. They are kept until something that they were made from changes."""
+        known, origins = self._made.get(managed), self._origins(managed)
+        if known is None or known.origins != origins:
+            known = self._make_lines(managed, origins)
+        elif known.origins.state is not origins.state:
+            known = known._replace(origins=origins)  # the next comparison finds the same objects, and is fast
+        self._made[managed] = known
+        return known
+
+    def _origins(self, managed: Managed) -> _Origins:
+        state, its = managed.bridge.state, managed.adoptions
+        gone = self._gone(managed, state) if managed.gone else ()
+        names = [self._name(managed, member.index) for member in state.members]
+        names += [self._name(managed, port.member.index) for port in gone]
+        # These are changed in place, by another thread.
+        adoptions = its.own, tuple(its.brought.items()), tuple(its.recalled.items())
+        return _Origins(state, gone, tuple(names), adoptions)
+
+    def _make_lines(self, managed: Managed, origins: _Origins) -> _Lines:
+        name, divided = managed.bridge.name, self._divided(managed, origins)
+        adopted = lines.adopted(name, origins.state, managed.adoptions)
+        return _Lines(origins, (*adopted, *lines.before(name, *divided)), tuple(lines.after(name, *divided)))
 
     def again(self, managed: Managed) -> tuple[Action, ...]:
         """Return the verbs that make a lost bridge again, as its lines say. Lost taps are left out."""
-        state, _ = self._divided(managed)
+        state, _ = self._divided(managed, self._origins(managed))
         lost = frozenset(interface.virt.tap for interface in self._registry if interface.virt.lost)
         return steps(NEW, without(state, lost))
 
@@ -61,24 +108,26 @@ class BridgeTexts:
                 lost[interface] = port
         return lost
 
-    def _divided(self, managed: Managed) -> tuple[BridgeState, frozenset[str]]:
+    def _divided(self, managed: Managed, origins: _Origins) -> tuple[BridgeState, frozenset[str]]:
         """Split the state of a bridge for ctl, as bridge_lines.divided does."""
-        state = _described(managed)
-        if managed.gone:
-            state = self._with_gone(managed, state)
-        return lines.divided(state, partial(self._name, managed), self._mark)
+        state = _described(origins.state, managed.adoptions)
+        members = (*state.members, *(port.member for port in origins.gone))
+        names = {member.index: name for member, name in zip(members, origins.names, strict=True)}
+        if origins.gone:
+            known = (*state.known, *(entry for port in origins.gone for entry in port.known))
+            by_number = tuple(sorted(members, key=lambda member: member.number))
+            state = replace(state, members=by_number, known=known)
+        return lines.divided(state, names.get, self._mark)
 
-    def _with_gone(self, managed: Managed, state: BridgeState) -> BridgeState:
-        """Return the state with the ports of the taps that have vanished, if their lines join them to the bridge."""
+    def _gone(self, managed: Managed, state: BridgeState) -> tuple[Port, ...]:
+        """Return the ports of the taps that have vanished, if their lines join them to the bridge."""
         ports = []
         for index, port in managed.gone.items():
             interface = self._registry.last_at((None, index))
             replaced = state.member(port.member.name) is not None  # by another program's interface of the same name
             if interface is not None and not replaced and self._joins(interface, managed):
                 ports.append(port)
-        members = sorted((*state.members, *(port.member for port in ports)), key=lambda member: member.number)
-        known = (*state.known, *(entry for port in ports for entry in port.known))
-        return replace(state, members=tuple(members), known=known)
+        return tuple(ports)
 
     def _name(self, managed: Managed, index: int) -> str | None:
         """Return the name that the lines of a bridge use for the member with this interface index.
@@ -110,7 +159,6 @@ class BridgeTexts:
         return ""
 
 
-def _described(managed: Managed) -> BridgeState:
+def _described(state: BridgeState, adoptions: Adoptions) -> BridgeState:
     """Return the state of a bridge that ctl shows as verbs. It does not include addresses adopted from members."""
-    state = managed.bridge.state
-    return replace(state, addresses=tuple(a for a in state.addresses if managed.adoptions.is_own(a)))
+    return replace(state, addresses=tuple(a for a in state.addresses if adoptions.is_own(a)))

@@ -88,17 +88,20 @@ class State:
     def pieces(self) -> Iterator[str]:
         """Yield the text as one piece, after empty pieces between which other tasks can run.
 
-        The text is a snapshot, taken when the last piece is requested. The lines of the interfaces are made before, so
-        the last piece only joins them.
+        The text is a snapshot, taken when the last piece is requested. The lines of the interfaces and bridges are made
+        before, so the last piece only joins them.
         """
         for interface in self._registry:
             self._renew(interface.virt)
             yield ""
+        for _ in self._bridges.renewals():
+            yield ""
         yield self._joined()
 
     def _joined(self) -> str:
-        """Return the text. Lines made earlier are used again if their interface has not changed."""
-        parts = [f"{line}\n" for line in self._lines_before()]
+        """Return the text. Lines made earlier are used again if their interface or bridge has not changed."""
+        before, after = self._bridges.lines()
+        parts = [f"{line}\n" for line in (*self._lines_before(), *before)]
         get = self._made.get
         for interface in self._registry:
             virt = interface.virt
@@ -106,22 +109,20 @@ class State:
             if known is None or known.virt is not virt or known.version != virt.version:
                 known = self._renew(virt)
             parts.append(known.text)
-        parts += [f"{line}\n" for line in self._lines_after()]
+        parts += [f"{line}\n" for line in (*after, *self._lines_after())]
         if len(self._made) > len(self._registry):
             self._made = {unit: lines for unit, lines in self._made.items() if self._registry.find(unit) is not None}
         return "".join(parts)
 
     def _lines_before(self) -> Iterator[str]:
-        """Yield the lines that precede those of the interfaces."""
+        """Yield the lines that precede those of the bridges."""
         made = [i.virt.tap for i in self._registry if i.virt.persist and i.virt.origin is Origin.MADE]
         made += self._bridges.made
         if made := made + [name for name in self.failed.still_made() if name not in made]:
             yield MADE + " ".join(made)
-        yield from self._bridges.lines_before()
 
     def _lines_after(self) -> Iterator[str]:
-        """Yield the lines that follow those of the interfaces."""
-        yield from self._bridges.lines_after()
+        """Yield the lines that follow those of the interfaces and bridges."""
         yield from self._cables.lines()
         yield from self.failed.comments()
 

@@ -114,6 +114,7 @@ class Rtnl:
         self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
         self._sequence = 0
         self._unanswered = 0  # number of requests whose answers have not been read to the end
+        self._messages: list[Message] = []  # pyroute2 messages, whose reference cycles close() breaks
         try:
             for option in (_NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
                 self._socket.setsockopt(SOL_NETLINK, option, 1)
@@ -123,8 +124,10 @@ class Rtnl:
             raise
 
     def close(self) -> None:
-        """Close the socket. A second call does nothing."""
+        """Close the socket, and break the reference cycles of pyroute2 messages. A second call does nothing."""
         self._socket.close()
+        _break_cycles(self._messages)
+        self._messages = []
 
     def __enter__(self) -> Self:
         return self
@@ -163,7 +166,11 @@ class Rtnl:
         changed during every attempt at a dump; ENOBUFS, the answer was lost at every attempt.
         """
         answer = self._ask(_raw(kind, message, flags))
-        return answer if isinstance(message, bytes) else [_decoded(reply) for reply in answer]
+        if isinstance(message, bytes):
+            return answer
+        decoded = [_decoded(reply) for reply in answer]
+        self._messages += (message, *decoded)
+        return decoded
 
     @overload
     def ask_one(self, kind: int, message: bytes) -> Reply: ...
@@ -343,6 +350,22 @@ def _decoded(reply: Reply) -> Message:
     if (failure := message["header"]["error"]) is not None:
         raise VirtError(errno.EIO, f"cannot decode the kernel's answer: {failure!r}")
     return message
+
+
+def _break_cycles(messages: list[Message]) -> None:
+    """Break the reference cycles in pyroute2 messages, so that reference counting frees them.
+
+    Each message and attribute has a list, `chain`, that contains the object itself, and some attributes refer to their
+    parent. The 200 objects of a link would wait for a full garbage collection, because they survive those of young
+    garbage while the answer is read.
+    """
+    remaining = list(messages)
+    while remaining:
+        message = remaining.pop()
+        message.chain = ()
+        if message.own_parent:
+            message.parent = None
+        remaining += [slot.cell[1] for slot in message.get("attrs", ()) if hasattr(slot, "cell")]
 
 
 def _done_before(kind: int, flags: int) -> frozenset[int]:

@@ -2,7 +2,9 @@
 
 import errno
 import logging
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
+from weakref import WeakSet
 
 import pytest
 import trio
@@ -122,3 +124,29 @@ async def test_other_tasks_run_while_many_functions_are_started() -> None:
         await together(*[work] * (20 * AT_ONCE))
         nursery.cancel_scope.cancel()
     assert 0 < most < 10 * AT_ONCE
+
+
+@in_trio
+async def test_what_functions_refer_to_is_freed_before_the_last_has_ended() -> None:
+    class Big:
+        """An object that takes long to free."""
+
+    gate, left = trio.Event(), WeakSet[Big]()
+
+    async def work(big: Big) -> None:
+        pass
+
+    async def last() -> None:
+        await gate.wait()
+
+    def works() -> Iterator[Callable[[], Awaitable[None]]]:
+        for _ in range(3):
+            left.add(big := Big())
+            yield partial(work, big)
+        yield last
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(together, *works()))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not left
+        gate.set()

@@ -251,6 +251,7 @@ class Follower:
             self._doubt = trio.Event()
             failures: dict[Interface, Exception] = {}
             stale: list[Interface] = []  # interfaces that changed during every query
+            slices = Slices()  # lost interfaces need no query, and there may be thousands
             try:
                 while self._doomed or self._doubtful:
                     await self._lose_doomed(failures)
@@ -262,6 +263,7 @@ class Follower:
                             stale.append(interface)
                     except Exception as failure:
                         failures[interface] = failure  # check the remaining interfaces first
+                    await slices.pause()
             finally:
                 self._certain.set()  # callers of caught_up() must not wait for the next attempt
                 if failures or stale:

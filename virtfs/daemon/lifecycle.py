@@ -45,6 +45,8 @@ from virtfs.host.tap_protocol import TapDevice
 
 log = logging.getLogger(__name__)
 
+EVENTS_AT_ONCE = 64  # maximum number of events `destroy` that are emitted in one step; each takes 10 µs
+
 Names = Callable[[Ports], Mapping[str, Node]]
 
 
@@ -284,8 +286,10 @@ class Lifecycle:
         finally:
             # Closing a tap that is not persistent removes it, too.
             await self._kernel.close_taps([tap for _name, tap, _deleted in retired if tap.fd >= 0])
-            for name, _tap, _deleted in retired:
+            for number, (name, _tap, _deleted) in enumerate(retired, start=1):
                 self._events.emit("destroy", name)
+                if not number % EVENTS_AT_ONCE:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
 
     @property
     def retired(self) -> bool:

@@ -11,6 +11,7 @@ unmount, the end of the FUSE connection, or a signal.
 """
 
 import logging
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -85,9 +86,13 @@ async def together(*works: Task) -> None:
         except Exception as failure:
             failures.append(failure)
 
+    remaining = deque(works)
+    del works  # so that what a function refers to is freed when it ends, and not everything in one step
+    number = 0
     async with trio.open_nursery() as nursery:
-        for number, work in enumerate(works, start=1):
-            nursery.start_soon(collect, work)
+        while remaining:
+            nursery.start_soon(collect, remaining.popleft())
+            number += 1
             if not number % AT_ONCE:
                 await trio.lowlevel.cancel_shielded_checkpoint()
     for failure in failures[1:]:

@@ -160,7 +160,7 @@ class State:
     def again(self, virt: Virt) -> list[Command]:
         """Return the commands that recreate an interface, its port settings in a bridge, and its cable."""
         made = [command for line in self._make_lines(virt) if (command := parse(line)) is not None]
-        for line in self._bridges.lines_after():
+        for line in self._bridges.lines()[1]:
             command = parse(line)
             actions = () if command is None else tuple(one for one in command.actions if virt.tap in one.args[:1])
             if command is not None and actions:

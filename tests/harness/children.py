@@ -17,6 +17,11 @@ from typing import Any
 
 _CLONE_NEWNS, _MS_REC, _MS_PRIVATE, _MNT_DETACH = 0x20000, 0x4000, 1 << 18, 2
 _libc = ctypes.CDLL(None, use_errno=True)
+
+# readline(3) sets these in the process that starts the workers of pytest-xdist, and programs would obey them.
+for _size in ("COLUMNS", "LINES"):
+    os.environ.pop(_size, None)
+
 _WITH_TERMINAL = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 _PYTHONS_OWN = {signal.SIGPIPE, signal.SIGXFSZ}  # ignored by Python itself; subprocess restores them in children
 

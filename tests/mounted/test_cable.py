@@ -497,7 +497,10 @@ def test_one_end_s_tap_is_deleted(joined: tuple[Virt, Virt]) -> None:
     until(lambda: not second.mount.has(second.tap), "the tap is gone")
     file = first.open()
     first.host_sends(frame(60, 2))
-    assert file.read() == frame(60, 2)
+    taken = file.read()
+    if taken == frame(60, 1):  # it has not crossed, because the server had already noticed the deletion
+        taken = file.read()
+    assert taken == frame(60, 2)
     second.mount.ctl(f"destroy {second.unit}")
     assert "cable" not in second.mount.read("ctl")
 

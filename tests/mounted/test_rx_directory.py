@@ -60,8 +60,12 @@ def test_what_is_removed_from_the_directory_is_made_anew(alone: Alone) -> None:
     fifo = rx(mount, virt.name)
     mount.root.call(os.unlink, fifo)
     made_anew(mount, fifo)
-    status = mount.root.call(os.stat, fifo)
-    assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o440, 1)
+
+    def has_rights() -> bool:
+        status = mount.root.call(os.stat, fifo)
+        return (stat.S_IMODE(status.st_mode), status.st_uid) == (0o440, 1)
+
+    until(has_rights, "the FIFO has its owner and mode")
     assert is_fed(virt)
     mount.root.call(shutil.rmtree, fifo.parent)
     mount.ctl("create 5 up")

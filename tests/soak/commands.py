@@ -103,8 +103,10 @@ def join(lab: Lab) -> None:
     if (found := lab.pick(lambda unit: not unit.netns)) is None:
         return
     number, unit = found
-    unit.ledger.mixed = True
     to = "" if unit.bridge else BRIDGE
+    if to and unit.cable is not None and lab.units[unit.cable].bridge:
+        return  # a loop, in which each broadcast frame would run for ever
+    unit.ledger.mixed = True
     if lab.random.random() < 0.5:
         lab.say(f"virt{number}/ctl", f"bridge {to}" if to else "-bridge")
     else:
@@ -124,6 +126,8 @@ def cable(lab: Lab) -> None:
     if len(free) < 2:
         return
     one, two = lab.random.sample(sorted(free), 2)
+    if lab.units[one].bridge and lab.units[two].bridge:
+        return  # a loop, as in join()
     words = lab.random.choice(["", "", " delay 2ms", " out loss 50%", " duplicate 20%"])
     lab.say("ctl", f"cable {one} {two}{words}")
     for number, other in ((one, two), (two, one)):

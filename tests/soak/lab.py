@@ -160,8 +160,8 @@ class Lab:
 
         try:
             until(right, "all frames are accounted for")
-        except Stuck:
-            raise Mismatch("\n".join(wrong)) from None
+        except Stuck as stuck:
+            raise Mismatch("\n".join(wrong) or str(stuck)) from None
 
     def _unaccounted(self) -> list[str]:
         there = [number for number, unit in self.units.items() if not unit.lost]

@@ -116,11 +116,18 @@ class Server:
 
         A program sees the mount fail just before the process that served it can be waited for.
         """
-        if self._process is not None and not os.path.ismount(self._point):
+        if self._process is not None and not self._serves():
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(PATIENCE)
         self._look()
         return self._fate
+
+    def _serves(self) -> bool:
+        try:
+            os.statvfs(self._point)  # asks the server, where the kernel may answer stat(2) by itself
+        except OSError:
+            return False
+        return os.path.ismount(self._point)
 
     def _look(self) -> None:
         if self._process is not None and (status := self._process.poll()) is not None:
@@ -145,7 +152,8 @@ class Server:
         if self._process is not None:
             self._process.terminate()
             try:
-                self._process.wait(PATIENCE)
+                if self._process.wait(PATIENCE) not in (0, -signal.SIGTERM):
+                    self._look()  # another signal was faster, whose effect could not be seen yet
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

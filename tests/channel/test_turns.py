@@ -4,6 +4,7 @@ import errno
 import os
 from time import monotonic_ns
 
+import pytest
 from harness.channels import Answer, Bench, Talk, TalkHandle, channel, request
 from harness.in_trio import in_trio
 
@@ -11,6 +12,8 @@ from virtfs.core.ids import User
 from virtfs.core.memory import Kind, Memory
 from virtfs.forward.wire import HEADROOM
 from virtfs.fuse import protocol as p
+from virtfs.fuse import turns
+from virtfs.fuse.inodes_handles import Handles
 
 ALICE, BOB = 1000, 1001
 MS = 1_000_000
@@ -130,3 +133,34 @@ async def test_the_slow_plane_gets_one_request_of_a_user_at_a_time() -> None:
             await bench.answers()
         assert sorted(seen) == [2, *range(100, 110, 2)]
         assert not bench.channel._turns.elsewhere
+
+
+def test_a_user_who_is_left_alone_is_served_as_one_user_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While there are several users, a frame takes several times as long."""
+    now = 0
+    monkeypatch.setattr(turns, "monotonic_ns", lambda: now)
+    these = turns.Turns(Handles(Memory()), lambda unique, error: None)
+    room = memoryview(bytearray(p.LONGEST_REQUEST))
+    body = p.fuse_write_in.pack(1, 0, 4, 0, 0, 0, 0) + b"data"
+    some = request(p.FUSE_WRITE, 2, 2, body, ALICE)
+    pending: list[bytes] = []
+
+    def read(room: memoryview) -> int | None:
+        if not pending:
+            return None
+        room[: len(some)] = pending.pop()
+        return len(some)
+
+    for uid in (ALICE, BOB):
+        these.meet(uid, p.FUSE_WRITE)
+    assert (these.crowded, these.alone) == (True, turns.NOBODY)
+    for _ in range(3):
+        now += turns.CALM
+        pending.append(some)
+        assert these.next(read, room, lambda *request: False)[1] == len(some)
+        assert these.next(read, room, lambda *request: False)[1] is None
+    assert (these.crowded, these.alone) == (False, ALICE)
+    these.meet(ALICE, p.FUSE_WRITE)
+    assert (these.crowded, these.alone) == (False, ALICE)
+    these.meet(BOB, p.FUSE_WRITE)
+    assert (these.crowded, these.alone) == (True, turns.NOBODY)

@@ -103,13 +103,13 @@ class Turns:
         return bool(self._elsewhere)
 
     def meet(self, uid: int, opcode: int) -> None:
-        """Record a request whose user is not `alone`.
+        """Record a request. The caller need not call this for each request of the user who is `alone`.
 
-        The first such user becomes `alone`. When a request of a second user is recorded, `crowded` becomes true.
+        The first user becomes `alone`. When a request of a second user is recorded, `crowded` becomes true.
         """
         if opcode in _OF_NOBODY or opcode in _RELEASES:
             return
-        if self.alone == NOBODY:
+        if self.alone in (NOBODY, uid):
             self.alone = uid
             return
         now = monotonic_ns()

@@ -294,24 +294,13 @@ def test_a_file_of_somebody_else_stays(home: Home, link: bool, capsys: pytest.Ca
     assert at.is_symlink() == link
 
 
-def test_the_program_calls_the_virtfs_that_installed_it(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("before", ["", "kill -INT $$"], ids=["", "Ctrl-C in a terminal while Python starts"])
+def test_the_program_calls_the_virtfs_that_installed_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
     folder = home() / "with a blank"
     folder.mkdir()
-    (folder / "virtfs").write_text('#!/bin/sh\necho "$@"\n')
-    (folder / "virtfs").chmod(0o755)
-    monkeypatch.setattr(sys, "argv", [str(folder / "virtfs")])
-    assert main(["extcap", "--install"]) == 0
-    at = folder.parent / ".local/lib/wireshark/extcap/virtfs"
-    said = subprocess.run([at, "--extcap-interfaces"], capture_output=True, text=True, check=True)
-    assert said.stdout == "extcap --extcap-interfaces\n"
-
-
-def test_ctrl_c_in_a_terminal_does_not_interrupt_the_start_of_python(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = home() / "here"
-    folder.mkdir()
-    (folder / "virtfs").write_text('#!/bin/sh\nkill -INT $$\necho "$@"\n')
+    (folder / "virtfs").write_text(f'#!/bin/sh\n{before}\necho "$@"\n')
     (folder / "virtfs").chmod(0o755)
     monkeypatch.setattr(sys, "argv", [str(folder / "virtfs")])
     assert main(["extcap", "--install"]) == 0

@@ -192,7 +192,7 @@ def test_a_failing_teardown_leaves_captures(pytester: pytest.Pytester, elsewhere
 
 
 def test_captures_that_cannot_be_removed_or_written(pytester: pytest.Pytester, elsewhere: Place) -> None:
-    """On a mount that is read-only, the tests run as before, even with warnings as errors. One warning says why."""
+    """The tests run even if the captures are on a read-only mount and warnings are errors. One warning says why."""
     pytester.makepyfile(test_failing=_FAILING, test_right="def test_right(virt):\n    pass\n")
     words = command(pytester, "-Werror", "--tb=line", "--virtfs-captures=kept")
     (pytester.path / "kept").mkdir()

@@ -103,7 +103,7 @@ class Turns:
         return bool(self._elsewhere)
 
     def meet(self, uid: int, opcode: int) -> None:
-        """Record a request. The caller need not call this for each request of the user who is `alone`.
+        """Record a request. Those of the user who is `alone` may be left out.
 
         The first user becomes `alone`. When a request of a second user is recorded, `crowded` becomes true.
         """

@@ -5,6 +5,7 @@ import os
 from time import monotonic_ns
 
 import pytest
+import trio
 from harness.channels import Answer, Bench, Talk, TalkHandle, channel, request
 from harness.in_trio import in_trio
 
@@ -63,6 +64,27 @@ async def test_a_signal_ends_a_request_that_waits_for_its_turn() -> None:
         assert Answer(-errno.EINTR, 138, b"") in answers
         assert len(answers) == 21
         assert len(talk.heard) == 20, "the interrupted write has no effect"
+
+
+@in_trio
+async def test_other_tasks_run_while_several_users_send_without_a_pause() -> None:
+    async with channel() as bench, trio.open_nursery() as nursery:
+        talk = Talk()
+        fh = await bench.open(talk)
+        talk.first = work
+        seen = set()
+
+        async def look() -> None:
+            while len(talk.heard) < 40:
+                seen.add(len(talk.heard))
+                await trio.lowlevel.checkpoint()
+
+        nursery.start_soon(look)
+        for unique in range(2, 82, 4):
+            write(bench, fh, unique, BOB)
+            write(bench, fh, unique + 2, ALICE)
+        assert len(await bench.answers()) == 40
+    assert len(seen) > 8, "a write takes 1 ms, and after 2 ms another task has a turn"
 
 
 class Filled(Talk):

@@ -136,7 +136,10 @@ class FairShare(Generic[K]):
     def least(self, user: K) -> bool:
         """Return whether no other user's account is lower than this user's."""
         used = self._accounts[user].used
-        return all(account.used >= used for account in self._accounts.values())
+        for account in self._accounts.values():  # all() with a generator takes three times as long
+            if account.used < used:
+                return False
+        return True
 
     def forget(self, waiting: Iterable[K], now: int, age: int) -> list[K]:
         """Forget users who have sent no request in the last `age` ns, except those in `waiting`.

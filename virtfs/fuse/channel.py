@@ -173,7 +173,7 @@ class Channel:
                         look_again()
                         continue
                     await self._proceed(began)
-                elif not looks:
+                elif not looks or turns.crowded and turns.elsewhere:
                     await self._wait()
                 elif clock() < turn:
                     looks -= 1
@@ -234,9 +234,11 @@ class Channel:
             now = clock()
             if turns.crowded:
                 turns.spent(now - began, now)
-                if turns.elsewhere and now + TURN >= turn + CROWDED_TURN:
+                if now >= (turn - TURN + CROWDED_TURN if turns.elsewhere else turn):
                     await self._let_others_work()
                     turn = clock() + TURN
+                if hot:
+                    looks = LOOKS
             elif now >= turn or length > LARGE:
                 await trio.lowlevel.checkpoint()
                 turn = clock() + TURN

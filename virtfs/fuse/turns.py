@@ -152,8 +152,13 @@ class Turns:
                 uid = self._opener(fh)
             self._share.arrive(uid, now, self._empty)
             slow = is_slow(opcode, inode, fh)
-            # No other user takes precedence over this one, so the request need not be queued.
-            if not self._queues and self._may(uid, slow, now) and self._share.least(uid):
+            # No other user takes precedence, and this user has no earlier request: it need not be queued.
+            if (
+                self._share.least(uid)
+                and (uid, False) not in self._queues
+                and (uid, True) not in self._queues
+                and self._may(uid, slow, now)
+            ):
                 self._share.choose((uid,), now)
                 self.user = uid
                 return room, length

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic_ns
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -283,9 +284,9 @@ def compiled_loop(
         handle = FrameHandle(frame_file(plain_wire(up(), tap)), USER, os.O_RDWR)
         handle.whole[CALLER] = SIZE
         room, reply, devices = bytearray(SIZE), bytearray(SIZE), {HandleId(1): handle}
-        yield kernel, plain_loop(fuse.fileno(), room, reply, devices, fail, 0, SIZE, due, each), tap
+        yield kernel, plain_loop(fuse.fileno(), room, reply, devices, fail, SIZE, due, each), tap
         with pytest.raises(ValueError, match="too small"):
-            plain_loop(fuse.fileno(), room, bytearray(16), devices, fail, 0, SIZE, due, each)
+            plain_loop(fuse.fileno(), room, bytearray(16), devices, fail, SIZE, due, each)
 
 
 def test_an_answer_that_the_kernel_refuses_is_reported() -> None:
@@ -293,9 +294,24 @@ def test_an_answer_that_the_kernel_refuses_is_reported() -> None:
     with compiled_loop(lambda *it: failed.append(it), never, 32) as (kernel, loop, tap):
         kernel.send(message(Write(60, 0, 0, 0, 0), 8, 1, 1000))
         kernel.shutdown(socket.SHUT_RD)
-        assert loop.answer(1000, 0, 32, 1 << 62) == (None, 0, 31)
+        assert loop.answer(1000, 0, 0, 32, 1 << 62) == (None, 0, 31)
         assert failed == [(8, errno.EPIPE)]
         assert arrived(tap) == [numbered(8)]
+
+
+def test_a_call_tells_how_long_its_requests_took() -> None:
+    """The time between requests does not count; see Turns.next()."""
+    with compiled_loop(never, never, 32) as (kernel, loop, _):
+        began = monotonic_ns()
+        for number in range(3):
+            kernel.send(message(Write(60, 0, 0, 0, 0), number, 1, 1000))
+        assert loop.answer(1000, 0, 5000, 32, 1 << 62) == (None, 0, 29)
+        ended = monotonic_ns()
+        assert loop.requests == 3
+        assert began < loop.ended < ended
+        assert 0 < loop.spent < (ended - began) / 2, "most of the time it has polled"
+        assert loop.answer(1000, 0, 0, 32, 1 << 62) == (None, 0, 32)
+        assert (loop.requests, loop.spent) == (0, 0)
 
 
 def test_a_call_ends_if_a_tap_must_be_looked_at() -> None:
@@ -303,7 +319,7 @@ def test_a_call_ends_if_a_tap_must_be_looked_at() -> None:
     with compiled_loop(never, lambda: next(due), 4) as (kernel, loop, tap):
         for number in range(10):
             kernel.send(message(Write(60, 0, 0, 0, 0), number, 1, 1000))
-        assert loop.answer(1000, 0, 2, 1 << 62) == (None, 0, 0)
+        assert loop.answer(1000, 0, 0, 2, 1 << 62) == (None, 0, 0)
         assert arrived(tap) == [numbered(number) for number in range(2 + 4)]
 
 

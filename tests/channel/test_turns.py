@@ -2,6 +2,8 @@
 
 import errno
 import os
+from collections import deque
+from collections.abc import Callable
 from time import monotonic_ns
 
 import pytest
@@ -157,32 +159,98 @@ async def test_the_slow_plane_gets_one_request_of_a_user_at_a_time() -> None:
         assert not bench.channel._turns.elsewhere
 
 
+Got = tuple[int | None, int, int, int]  # what Turns.next() is told: the next request, and requests already answered
+
+
+class Clocked:
+    """Turns on a fake clock. read: called for each read of /dev/fuse, with the arguments of turns.Read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, read: Callable[[int, bool, int], Got]) -> None:
+        self.now = 0
+        monkeypatch.setattr(turns, "monotonic_ns", lambda: self.now)
+        self.turns = turns.Turns(Handles(Memory()), lambda unique, error: None)
+        self.room = memoryview(bytearray(p.LONGEST_REQUEST))
+        self._read = read
+        for uid in (ALICE, BOB):
+            self.turns.meet(uid, p.FUSE_WRITE)
+        assert (self.turns.crowded, self.turns.alone) == (True, turns.NOBODY)
+
+    def next(self) -> int | None:
+        """Return the unique number of the request to answer now, or None."""
+        message, length = self.turns.next(self._read, self.room, lambda *request: False, self.now + 2 * MS)
+        return None if length is None else p.fuse_in_header.unpack_from(message)[2]
+
+    def arrive(self, unique: int, uid: int) -> Got:
+        body = p.fuse_write_in.pack(1, 0, 4, 0, 0, 0, 0) + b"data"
+        message = request(p.FUSE_WRITE, unique, 2, body, uid)
+        self.room[: len(message)] = message
+        return len(message), 0, 0, 0
+
+
+NOTHING: Got = None, 0, 0, 0
+
+
 def test_a_user_who_is_left_alone_is_served_as_one_user_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """While there are several users, a frame takes several times as long."""
-    now = 0
-    monkeypatch.setattr(turns, "monotonic_ns", lambda: now)
-    these = turns.Turns(Handles(Memory()), lambda unique, error: None)
-    room = memoryview(bytearray(p.LONGEST_REQUEST))
-    body = p.fuse_write_in.pack(1, 0, 4, 0, 0, 0, 0) + b"data"
-    some = request(p.FUSE_WRITE, 2, 2, body, ALICE)
-    pending: list[bytes] = []
-
-    def read(room: memoryview) -> int | None:
-        if not pending:
-            return None
-        room[: len(some)] = pending.pop()
-        return len(some)
-
-    for uid in (ALICE, BOB):
-        these.meet(uid, p.FUSE_WRITE)
-    assert (these.crowded, these.alone) == (True, turns.NOBODY)
+    pending: list[int] = []
+    clocked = Clocked(monkeypatch, lambda *_: clocked.arrive(pending.pop(), ALICE) if pending else NOTHING)
+    these = clocked.turns
     for _ in range(3):
-        now += turns.CALM
-        pending.append(some)
-        assert these.next(read, room, lambda *request: False)[1] == len(some)
-        assert these.next(read, room, lambda *request: False)[1] is None
+        clocked.now += turns.CALM
+        pending.append(2)
+        assert clocked.next() == 2
+        assert clocked.next() is None
     assert (these.crowded, these.alone) == (False, ALICE)
     these.meet(ALICE, p.FUSE_WRITE)
     assert (these.crowded, these.alone) == (False, ALICE)
     these.meet(BOB, p.FUSE_WRITE)
     assert (these.crowded, these.alone) == (True, turns.NOBODY)
+
+
+def test_the_compiled_loop_serves_the_user_who_takes_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alice waits for each answer, and Bob has 50 threads. The compiled loop may answer her requests, but not his."""
+    asked: list[int] = []
+    pending: deque[tuple[int, int]] = deque()
+    busy = False  # whether Alice has a request whenever /dev/fuse is read
+
+    def read(uid: int, polls: bool, until: int) -> Got:
+        assert clocked.now <= until <= clocked.now + 2 * MS
+        asked.append(uid)
+        answered = busy and uid == ALICE
+        clocked.now += 1_000 + 5_000 * answered
+        length = clocked.arrive(*pending.popleft())[0] if pending else None
+        return length, answered, 5_000 * answered, clocked.now
+
+    clocked = Clocked(monkeypatch, read)
+    for unique in range(2, 42, 2):  # this shows how soon Alice sends the next request
+        pending.append((unique, ALICE))
+        while clocked.next() is None:
+            pass
+        clocked.turns.spent(5_000, clocked.now)
+    pending.extend((unique, BOB) for unique in range(100, 150))
+    busy = True
+    asked.clear()
+    served: list[int] = []
+    while len(served) < 50 and len(asked) < 10_000:
+        if (answer := clocked.next()) is not None:
+            served.append(answer)
+            clocked.turns.spent(200_000, clocked.now)
+            clocked.now += 200_000
+    assert served == list(range(100, 150))
+    assert 5_000 * asked.count(ALICE) > 50 * 200_000, "she is given more time than he: he has more requests waiting"
+
+
+def test_the_compiled_loop_waits_for_requests_only_while_nobody_else_has_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = []
+
+    def read(uid: int, polls: bool, until: int) -> Got:
+        waits.append(polls)
+        return NOTHING if len(waits) > 3 else clocked.arrive(len(waits), BOB)
+
+    clocked = Clocked(monkeypatch, read)
+    clocked.turns.spent(1_000, 0)
+    while clocked.next() is None:
+        pass
+    clocked.next()
+    assert waits[0]
+    assert not any(waits[4:])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtfs.core.fair_share import FairShare
+from virtfs.core.fair_share import GONE, FairShare
 
 MS = 1_000_000
 LOOK = 2_000  # ns that the server takes to look for requests
@@ -116,3 +116,31 @@ def test_users_who_have_left_are_forgotten() -> None:
     assert share.forget([2], 50 * MS, MS) == [0, 2]
     share.end(0, 50 * MS)
     assert share.forget([], 60 * MS, MS) == []
+
+
+def test_the_first_user_is_the_lowest_of_those_who_wait_or_come_soon() -> None:
+    share: FairShare[str] = FairShare()
+    assert share.first((), 0) == (None, 0)
+    for _ in range(20):
+        share.arrive("often", 100_000, 100_000)
+        share.spend("often", 5_000, 100_000)
+    share.arrive("seldom", 100_000, 100_000)
+    assert share.first((), 100_000) == ("often", GONE), "nobody else has or will have a request"
+    assert share.first(("seldom",), 100_000) == ("seldom", 20 * 5_000)
+    share.spend("seldom", 150_000, 100_000)
+    assert share.first(("seldom",), 100_000) == ("often", 50_000)
+    assert share.first((), 10 * MS) == (None, 0), "nobody has sent a request for 10 ms"
+
+
+def test_a_burst_costs_what_its_requests_cost() -> None:
+    one: FairShare[str] = FairShare()
+    burst: FairShare[str] = FairShare()
+    for share in (one, burst):
+        share.arrive("other", 0, 0)
+        share.spend("other", 1_000_000, 0)
+        share.arrive("user", 0, 0)
+    for _ in range(10):
+        one.choose(("user",), 0)
+        one.spend("user", 5_000, 0)
+    burst.served("user", 10, 50_000, 0)
+    assert one.first(("user", "other"), 0) == burst.first(("user", "other"), 0) == ("user", 1_000_000 - 50_000)

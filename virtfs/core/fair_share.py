@@ -128,18 +128,46 @@ class FairShare(Generic[K]):
             return None
         cost = accounts[first].cost
         for user, account in accounts.items():
-            if account.used < used and user not in waiting and _comes(account, cost, now):
+            if account.used < used and user not in waiting and _held_for(account, cost, now):
                 return None
         self._now_at = used
         return first
 
+    def first(self, waiting: Collection[K], empty: int) -> tuple[K | None, int]:
+        """Return the user whose request is to be answered next, and the time in ns that this user leads by.
+
+        This is the user with the lowest account of those who have a request waiting or are likely to have sent one
+        since the server last looked for requests and found none, which was at the time `empty`. The lead is the time
+        that can be spent on this user before another of them takes precedence, at most GONE.
+        """
+        first, lowest, second = None, 0, 0
+        for user, account in self._accounts.items():
+            if user not in waiting and not _comes(account, empty):
+                continue
+            used = account.used
+            if first is None:
+                first, lowest, second = user, used, used + GONE
+            elif used < lowest:
+                first, lowest, second = user, used, lowest
+            elif used < second:
+                second = used
+        return first, min(second - lowest, GONE)
+
     def least(self, user: K) -> bool:
         """Return whether no other user's account is lower than this user's."""
         used = self._accounts[user].used
-        for account in self._accounts.values():  # all() with a generator takes three times as long
-            if account.used < used:
-                return False
-        return True
+        return not any([account.used < used for account in self._accounts.values()])  # noqa: C419 (three times as fast)
+
+    def served(self, user: K, requests: int, time: int, now: int) -> None:
+        """Charge a user for `time` ns of work on some requests that had no others waiting before them.
+
+        now: when the last request ended.
+        """
+        account = self._accounts[user]
+        self._now_at = account.used
+        account.used += time
+        account.cost += (time // requests - account.cost) // 4
+        account.ended = now
 
     def forget(self, waiting: Iterable[K], now: int, age: int) -> list[K]:
         """Forget users who have sent no request in the last `age` ns, except those in `waiting`.
@@ -153,17 +181,22 @@ class FairShare(Generic[K]):
         return list(self._accounts)
 
 
-def _comes(account: _Account, cost: int, now: int) -> bool:
-    """Return whether to hold another user's request because the user of `account` is likely to send one soon.
+def _held_for(account: _Account, cost: int, now: int) -> bool:
+    """Return whether to hold another user's request, because the user of `account` has a request or will soon.
 
-    This user must have no request waiting. If another task is working on a request of this user, return True for at
-    most HOLD_BUSY ns.
+    This user must have no request waiting.
     cost: the expected time of the other user's request. If it is less than the cycle of this user (the time from one
     request to the next), serving the other request delays this user by less than one cycle. This user then keeps more
     than half of the usual rate, so the other request is not held.
     """
+    return _comes(account, now) and (account.busy > 0 or cost >= account.pause + account.cost)
+
+
+def _comes(account: _Account, now: int) -> bool:
+    """Return whether a user who has no request waiting is likely to have one soon.
+
+    If another task is working on a request of this user, return True for at most HOLD_BUSY ns.
+    """
     if account.busy:
         return now - account.begun < HOLD_BUSY
-    if cost < account.pause + account.cost:
-        return False
     return account.pause < HOLD and now - account.ended < min(2 * account.pause + SLACK, HOLD)

@@ -45,13 +45,12 @@ from virtfs.fuse.signals import ends_calls, until_it_ends
 from virtfs.fuse.split_calls import write_piece
 from virtfs.fuse.texts import Texts
 from virtfs.fuse.trace import device_of
-from virtfs.fuse.turns import NOBODY, Turns
+from virtfs.fuse.turns import NOBODY, SHORT_TURN, Turns
 
 log = logging.getLogger(__name__)
 
 LOOKS = 50  # maximum number of polls of /dev/fuse before waiting
 TURN = 2_000_000  # maximum time in ns that the channel polls and answers before it yields to other tasks
-CROWDED_TURN = 100_000  # replaces TURN while there are several users and other tasks work on a request
 EACH = 32  # number of requests after which the channel looks at the taps of waiting readers
 LARGE = 32768  # bytes; after a larger request the channel yields to other tasks at once
 
@@ -111,10 +110,9 @@ class Channel:
         self._data = self._room  # the request that is being answered: in _room, or in a queue of _turns
         self._out = bytearray(p.LONGEST_REQUEST)
         self._reply = memoryview(self._out)
-        self._answer_plain = None
+        self._loop = None
         if (compiled := plain_loop()) is not None:
-            loop = compiled(fuse, room, self._out, handles.devices, self.answers.fail, LOOKS, LARGE, watch.due, EACH)
-            self._answer_plain = loop.answer
+            self._loop = compiled(fuse, room, self._out, handles.devices, self.answers.fail, LARGE, watch.due, EACH)
 
     # Requests
 
@@ -144,19 +142,19 @@ class Channel:
         looks, alone = 0, NOBODY
         clock, turn, began = monotonic_ns, 0, 0
         left, look_at_taps = EACH, self._watch.look
-        answer_plain = self._answer_plain
+        answer_plain = self._loop.answer if self._loop is not None else None
         while True:
             if not left:
                 left = EACH
                 look_at_taps()
             try:
                 if turns.crowded:
-                    data, length = turns.next(read, room, slow)
+                    data, length = turns.next(self._read, room, slow, turn)
                     self._data, began = data, clock()
                 elif answer_plain is None:
                     length = read(room)
                 else:
-                    length, looks, left = answer_plain(alone, looks, left, turn)
+                    length, looks, left = answer_plain(alone, looks, LOOKS, left, turn)
             except OSError as error:
                 if error.errno in (errno.ENODEV, errno.ECONNABORTED):  # unmounted, or aborted
                     return
@@ -173,7 +171,7 @@ class Channel:
                         look_again()
                         continue
                     await self._proceed(began)
-                elif not looks or turns.crowded and turns.elsewhere:
+                elif not looks or (turns.crowded and turns.elsewhere):
                     await self._wait()
                 elif clock() < turn:
                     looks -= 1
@@ -234,16 +232,24 @@ class Channel:
             now = clock()
             if turns.crowded:
                 turns.spent(now - began, now)
-                if now >= (turn - TURN + CROWDED_TURN if turns.elsewhere else turn):
+                if now >= (turn - TURN + SHORT_TURN if turns.elsewhere else turn):
                     await self._let_others_work()
                     turn = clock() + TURN
-                if hot:
-                    looks = LOOKS
+                looks = LOOKS if hot and answer_plain is None else 0  # the compiled loop polls by itself
             elif now >= turn or length > LARGE:
                 await trio.lowlevel.checkpoint()
                 turn = clock() + TURN
             elif hot:
                 looks = LOOKS
+
+    def _read(self, uid: int, polls: bool, until: int) -> tuple[int | None, int, int, int]:
+        """Read a request, as Turns.next() wants it."""
+        loop = self._loop
+        if loop is None or uid == NOBODY:
+            return self.answers.device.readinto(self._room), 0, 0, 0
+        looks = LOOKS if polls else 0
+        length, _, _ = loop.answer(uid, looks, looks, EACH, until)
+        return length, loop.requests, loop.spent, loop.ended
 
     def _start_task(self, work: Task, /, *, name: str) -> None:
         self._start(work, name=name)

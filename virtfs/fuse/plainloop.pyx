@@ -65,12 +65,11 @@ cdef class PlainLoop:
     """Answers plain requests.
 
     fuse: the non-blocking descriptor of /dev/fuse. room, reply: the buffers for requests and answers. devices: the open
-    device files. fail: answers a request with an errno. looks: how often to poll after an answer. large: the length
-    above which a request is not plain, in bytes. due: called after `each` requests; if it returns true, `answer` returns
-    with a `left` of 0.
+    device files. fail: answers a request with an errno. large: the length above which a request is not plain, in bytes.
+    due: called after `each` requests; if it returns true, `answer` returns with a `left` of 0.
     """
 
-    cdef int fuse, looks, each
+    cdef int fuse, each
     cdef ssize_t large
     cdef bytearray room, reply
     cdef Request *request  # in room
@@ -80,33 +79,43 @@ cdef class PlainLoop:
     cdef list handles  # the open file of each flow, or None
     cdef Flow[FLOWS] flows
     cdef int64_t clock  # when /dev/fuse was last read
+    cdef bint working  # whether a request was answered since then
+    # About the last call of `answer`: the number of requests answered, the time in ns that they took (without the time
+    # between an answer and the next request), and when the last of them ended.
+    cdef readonly int64_t requests, spent, ended
 
-    def __init__(self, int fuse, bytearray room, bytearray reply, dict devices, fail, int looks, ssize_t large,
-                 due, int each):
+    def __init__(self, int fuse, bytearray room, bytearray reply, dict devices, fail, ssize_t large, due, int each):
         if len(room) < max(sizeof(Request), large) or len(reply) <= FRAME:
             raise ValueError("a buffer is too small")
         self.fuse, self.room, self.reply, self.devices, self.fail = fuse, room, reply, devices, fail
-        self.looks, self.large, self.handles, self.due, self.each = looks, large, [None] * FLOWS, due, each
+        self.large, self.handles, self.due, self.each = large, [None] * FLOWS, due, each
 
-    def answer(self, int64_t alone, int looks, int left, int64_t turn):
-        """Answer plain requests of the user `alone` until the time `turn`. Return (length, looks, left).
+    def answer(self, int64_t uid, int looks, int again, int left, int64_t turn):
+        """Answer plain requests of one user until the time `turn`. Return (length, looks, left).
 
-        looks: how often to poll /dev/fuse while it is empty. left: the number of requests before the next call of `due`.
-        length: that of a request in `room`, which the caller must answer, or None. OSError: reading /dev/fuse failed.
+        looks: how often to poll /dev/fuse while it is empty. again: the same after an answer. left: the number of requests
+        before the next call of `due`. length: that of a request in `room`, which the caller must answer, or None.
+        OSError: reading /dev/fuse failed.
         """
         cdef ssize_t length
         self.request, self.packet = <Request *><char *>self.room, self.reply
         try:
-            length = self.burst(len(self.room), len(self.reply) - FRAME, alone, &looks, &left, turn)
+            length = self.burst(len(self.room), len(self.reply) - FRAME, uid, &looks, again, &left, turn)
         finally:
+            if self.working:
+                self.ended = now()
+                self.spent += self.ended - self.clock
             for index in range(FLOWS):
                 self.count(index)
         if length < 0:
             raise OSError(-length, "cannot read /dev/fuse")
         return length or None, looks, left
 
-    cdef ssize_t burst(self, ssize_t room, ssize_t space, int64_t alone, int *looks, int *left, int64_t turn) except? -1:
+    cdef ssize_t burst(self, ssize_t room, ssize_t space, int64_t uid, int *looks, int again, int *left,
+                       int64_t turn) except? -1:
         cdef ssize_t length
+        cdef int64_t before
+        self.requests, self.spent, self.working = 0, 0, False
         with nogil:
             while True:
                 if not left[0]:
@@ -117,13 +126,16 @@ cdef class PlainLoop:
                 length = read(self.fuse, self.request, room)
                 if length < 0 and errno != EAGAIN:
                     return -errno
-                self.clock = now()
+                before, self.clock = self.clock, now()
+                if self.working:
+                    self.spent, self.ended, self.working = self.spent + self.clock - before, self.clock, False
                 if length >= 0:
-                    if length < <ssize_t>sizeof(Request) or length > self.large or self.request.head.uid != alone:
+                    if length < <ssize_t>sizeof(Request) or length > self.large or self.request.head.uid != uid:
                         return length
                     if not self.answered(length - sizeof(Request), space):
                         return length
-                    looks[0], left[0] = self.looks, left[0] - 1
+                    self.working, self.requests = True, self.requests + 1
+                    looks[0], left[0] = again, left[0] - 1
                 elif looks[0]:
                     looks[0] -= 1
                     sched_yield()  # only now: the last answer often makes the client run at once, and send a request

@@ -2,8 +2,9 @@
 
 While only one user sends requests, the channel reads and answers them in order. As soon as a second user appears, the
 channel reads ahead. It copies requests into a queue for each user, so that one user's requests do not delay another's.
-core.fair_share chooses the user to serve next. A thread waits for the answer to its request, so a user's queue has at
-most one request for each thread. The bytes in a queue are bounded too.
+core.fair_share chooses the user to serve next. If that user's request is the next one on /dev/fuse, it is answered
+without being copied. A thread waits for the answer to its request, so a user's queue has at most one request for each
+thread. The bytes in a queue are bounded too.
 
 A user has two queues: one for requests that the channel answers itself, and one for requests that other tasks answer.
 At most AT_ONCE of the latter are in progress at a time, because those tasks serve requests in the order of arrival.
@@ -30,6 +31,7 @@ NOBODY = -1  # no uid
 AT_ONCE, LAPSE = 1, 5_000_000
 # Charge in ns for a request to the slow plane. Its true cost cannot be measured, because several tasks work on it.
 PRICE = 250_000
+SHORT_TURN = 100_000  # maximum time in ns before other tasks run, while they work on a request
 CALM = 20_000_000  # a user counts as alone after this many ns without a request from another user
 READS = 64  # maximum number of requests read before one is answered
 
@@ -38,6 +40,8 @@ _OF_NOBODY = frozenset((p.FUSE_INTERRUPT, p.FUSE_FORGET, p.FUSE_BATCH_FORGET, p.
 _RELEASES = frozenset((p.FUSE_RELEASE, p.FUSE_RELEASEDIR))
 
 
+# Reads a request from /dev/fuse. May first answer requests of one user until a time; see Turns.next.
+Read = Callable[[int, bool, int], tuple[int | None, int, int, int]]
 # One of: a request, in an array at least as long as request_head, and its length; the number of a write request to
 # continue; the event that lets a script run its next line.
 _Message = tuple[bytearray, int] | Unique | trio.Event
@@ -124,22 +128,33 @@ class Turns:
         self.user, self.alone = uid, NOBODY
 
     def next(
-        self,
-        read: Callable[[memoryview], int | None],
-        room: memoryview,
-        is_slow: Callable[[int, int, HandleId], bool],
+        self, read: Read, room: memoryview, is_slow: Callable[[int, int, HandleId], bool], turn: int
     ) -> tuple[memoryview, int | None]:
         """Return the request to answer now, and its length. The length is None if no request is to be answered now.
 
         The result is valid until the next call.
-        read: reads a request from /dev/fuse into `room`.
+        read: reads a request from /dev/fuse into `room` and returns its length, or None if there is none. It may first
+        answer requests of one user: it is called with the uid of the user who takes precedence, or NOBODY; whether to
+        wait for that user's next requests; and the time in ns to return at. It also returns how many requests it has
+        answered, the time in ns that this took, and when the last one ended.
         is_slow: returns whether another task answers a request; its arguments are those of Answerers.slow().
+        turn: when to let other tasks run, in ns.
         OSError: reading /dev/fuse failed.
         """
         now = monotonic_ns()
+        polls = self._held or (not self.waiting and not self._elsewhere)
         self._held = False
+        if self._elsewhere:
+            turn = min(turn, now + SHORT_TURN)
         for _ in range(READS):
-            length = read(room)
+            waiting = {uid for uid, _ in self._queues}
+            first, lead = self._share.first(waiting, self._empty)
+            favoured = NOBODY if first is None or first in waiting else first
+            length, answered, spent, ended = read(favoured, polls, min(turn, now + lead) if waiting else turn)
+            if answered and first is not None:
+                self._share.arrive(first, now, self._empty)
+                self._share.served(first, answered, spent, ended)
+                now = monotonic_ns()
             if length is None:
                 self._empty = now
                 break
@@ -153,12 +168,7 @@ class Turns:
             self._share.arrive(uid, now, self._empty)
             slow = is_slow(opcode, inode, fh)
             # No other user takes precedence, and this user has no earlier request: it need not be queued.
-            if (
-                self._share.least(uid)
-                and (uid, False) not in self._queues
-                and (uid, True) not in self._queues
-                and self._may(uid, slow, now)
-            ):
+            if uid not in waiting and self._share.least(uid) and self._may(uid, slow, now):
                 self._share.choose((uid,), now)
                 self.user = uid
                 return room, length

@@ -254,3 +254,25 @@ def test_the_compiled_loop_waits_for_requests_only_while_nobody_else_has_any(mon
     clocked.next()
     assert waits[0]
     assert not any(waits[4:])
+
+
+@in_trio
+async def test_work_of_other_tasks_is_charged_while_the_channel_waits() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        clocked = Clocked(patch, lambda *_: NOTHING)
+        these, (wakes, wake) = clocked.turns, os.pipe()
+
+        async def script() -> None:
+            clocked.now += MS // 2
+            os.write(wake, b"x")
+
+        async with trio.open_nursery() as nursery:
+            these.begin(ALICE, slow=False)
+            for _ in range(100):  # trio chooses by chance whether the script or the channel runs first
+                nursery.start_soon(script)
+                await these.wait(wakes)
+            user, lead = these._share.first((ALICE, BOB), clocked.now)
+            assert user == BOB
+            assert lead >= MS
+        os.close(wakes)
+        os.close(wake)

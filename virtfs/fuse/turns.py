@@ -91,11 +91,12 @@ class Turns:
         A request on /dev/fuse, an answer by another task, or a newly queued write or script ends the wait. If requests
         are queued, the wait lasts at most LAPSE ns.
         """
-        if self._held:
+        if self._held or self._elsewhere:
             began = monotonic_ns()
             await trio.lowlevel.checkpoint()
             self.spent_elsewhere(monotonic_ns() - began)
-            return
+            if self._held or self.waiting:
+                return
         with trio.CancelScope() as self._wake:
             if self._queues:
                 self._wake.deadline = trio.current_time() + LAPSE / 1e9

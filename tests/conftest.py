@@ -32,6 +32,7 @@ for name, examples in (("busy", 50), ("quick", 15), ("thorough", 1000)):
 def pytest_configure(config: pytest.Config) -> None:
     children.accept_any_caller()
     children.private_mounts()
+    children.devices_for_all()
     if not config.getoption("--hypothesis-profile"):
         settings.load_profile("busy")
 

@@ -1,6 +1,6 @@
 """Starts programs with default signal dispositions and in a session of their own, however pytest was started.
 
-Also gives pytest a mount namespace that it shares with no other run.
+Also gives pytest a mount namespace that it shares with no other run, with devices that everybody may use.
 
 A shell ignores SIGINT and SIGQUIT in commands run with `&`, nohup(1) ignores SIGHUP, cron(8) starts its jobs in an
 orphaned process group, and execve(2) keeps ignored and blocked signals as they are.
@@ -9,13 +9,16 @@ orphaned process group, and execve(2) keeps ignored and blocked signals as they 
 import ctypes
 import os
 import signal
+import stat
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-_CLONE_NEWNS, _MS_REC, _MS_PRIVATE, _MNT_DETACH = 0x20000, 0x4000, 1 << 18, 2
+_CLONE_NEWNS, _MS_BIND, _MS_REC, _MS_PRIVATE, _MNT_DETACH = 0x20000, 0x1000, 0x4000, 1 << 18, 2
+DEVICES = (Path("/dev/fuse"), Path("/dev/net/tun"))
 _libc = ctypes.CDLL(None, use_errno=True)
 
 # readline(3) sets these in the process that starts the workers of pytest-xdist, and programs would obey them.
@@ -52,6 +55,32 @@ def private_mounts() -> None:
             fields = line.split()
             if fields[fields.index("-") + 1] == "fuse.virtfs":
                 _libc.umount2(fields[4].encode().decode("unicode_escape").encode(), _MNT_DETACH)
+
+
+def devices_for_all() -> None:
+    """Give everybody access to the devices that virtfs needs, in this process's mount namespace.
+
+    With systemd they have mode 0666. Without it, in a small virtual machine for example, they may have mode 0600.
+    """
+    closed = [path for path in DEVICES if path.exists() and path.stat().st_mode & 0o666 != 0o666]
+    if os.geteuid() != 0 or not closed:
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        _mount("tmpfs", directory, "tmpfs", 0)
+        try:
+            for path in closed:
+                node = Path(directory, path.name)
+                os.mknod(node, stat.S_IFCHR, path.stat().st_rdev)
+                node.chmod(0o666)
+                _mount(str(node), str(path), "", _MS_BIND)
+        finally:
+            _libc.umount2(directory.encode(), _MNT_DETACH)
+
+
+def _mount(source: str, target: str, kind: str, flags: int) -> None:
+    if _libc.mount(source.encode(), target.encode(), kind.encode(), flags, None):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), target)
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:

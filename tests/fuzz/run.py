@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import SystemRandom
+from tempfile import TemporaryDirectory
 
 TESTS = Path(__file__).parents[1]
 FINDINGS = TESTS.parent / "fuzz-findings"
@@ -95,7 +96,11 @@ def main() -> int:
         name, inputs, engine = job
         begun = time.monotonic()
         command = [sys.executable, "-m", "fuzz.run", "--seed", str(given.seed), "--one", name, str(inputs), engine]
-        done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, errors="replace")
+        with TemporaryDirectory() as here:
+            path = {"PYTHONPATH": f"{TESTS}:{TESTS.parent}"}
+            done = subprocess.run(
+                command, cwd=here, env=os.environ | path, capture_output=True, text=True, errors="replace"
+            )
         result = "ok" if done.returncode == 0 else "FOUND"
         print(f"{name:14} {engine:8} {inputs:8} inputs {time.monotonic() - begun:7.1f} s  {result}", flush=True)
         if done.returncode:

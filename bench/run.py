@@ -17,6 +17,7 @@ from pathlib import Path
 from arena import BENCH, Others, Server, build, cpu_seconds, enter, fail, make_tap, serve
 from results import TIMES, Results
 
+COMPUTE = 8  # programs in the setting "busy"
 QUEUE = 256  # frames; the default of virtfs, and set for the rivals' taps too
 CLIENT_SECONDS = 60
 VIRTFS, PLAIN, RAW = "virtfs", "plain pyfuse3", "raw tap, Python"
@@ -44,13 +45,17 @@ WORKS = [
 
 @dataclass(frozen=True)
 class Setting:
-    """The CPUs on which client and server may run, and the goals: by rival, virtfs' rate divided by the rival's."""
+    """The CPUs on which client and server may run, and the goals: by rival, virtfs' rate divided by the rival's.
+
+    others: number of programs that compute meanwhile.
+    """
 
     name: str
     title: str
     client: frozenset[int]
     server: frozenset[int]
     goals: dict[str, float]
+    others: int = 0
 
 
 @dataclass(frozen=True)
@@ -190,7 +195,17 @@ def settings() -> list[Setting]:
     ]
     if first != last:
         found.insert(1, Setting("two", "client and server each on its own CPU", first, last, {}))
-    return found
+    return [*found, Setting("busy", f"beside {COMPUTE} programs that compute", usable, usable, {}, COMPUTE)]
+
+
+@contextlib.contextmanager
+def computing(programs: int) -> Iterator[None]:
+    """Run programs that do nothing but compute."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(programs):
+            program = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(program.kill)
+        yield
 
 
 def main() -> None:
@@ -198,7 +213,9 @@ def main() -> None:
     parser.add_argument("works", metavar="WORK", nargs="*", help=", ".join(w.name for w in WORKS))
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--rivals-only", action="store_true", help="measure only the other programs")
-    parser.add_argument("--setting", choices=["free", "two", "one"], action="append", help="only in this setting")
+    parser.add_argument(
+        "--setting", choices=["free", "two", "one", "busy"], action="append", help="only in this setting"
+    )
     Results.option(parser)
     options = parser.parse_args()
     if unknown := set(options.works) - {w.name for w in WORKS}:
@@ -212,9 +229,10 @@ def main() -> None:
         for setting in settings():
             if options.setting and setting.name not in options.setting:
                 continue
-            for work in works:
-                measure(work, setting, carriers, rounds, seconds, client)
-                missed += tell(work, setting, carriers, results)
+            with computing(setting.others):
+                for work in works:
+                    measure(work, setting, carriers, rounds, seconds, client)
+                    missed += tell(work, setting, carriers, results)
         print(f"\nother programs meanwhile: {others.share():.0%} of a CPU")
     results.save()
     if options.rivals_only:

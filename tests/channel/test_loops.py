@@ -4,9 +4,10 @@ import errno
 import logging
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from time import monotonic_ns
 from typing import TYPE_CHECKING, NoReturn
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 from harness.channels import CALLER, Answer
 from harness.in_trio import in_trio
+from harness.waiting import until
 from harness.wires import frame as numbered
 from harness.wires import frame_file, plain_wire
 from hypothesis import HealthCheck, given, settings
@@ -22,8 +24,9 @@ from hypothesis import strategies as st
 from virtfs.core.ids import Gid, Uid, User
 from virtfs.files.frame import Frame, FrameHandle
 from virtfs.forward.tapwatch import TapWatch
-from virtfs.fuse import loops
+from virtfs.fuse import channel, loops
 from virtfs.fuse import protocol as p
+from virtfs.fuse.channel import LONG, REST
 from virtfs.fuse.inodes_handles import HandleId
 from virtfs.host.fakes import FakeTap
 
@@ -284,9 +287,9 @@ def compiled_loop(
         handle = FrameHandle(frame_file(plain_wire(up(), tap)), USER, os.O_RDWR)
         handle.whole[CALLER] = SIZE
         room, reply, devices = bytearray(SIZE), bytearray(SIZE), {HandleId(1): handle}
-        yield kernel, plain_loop(fuse.fileno(), room, reply, devices, fail, SIZE, due, each), tap
+        yield kernel, plain_loop(fuse.fileno(), room, reply, devices, fail, SIZE, LONG, REST, due, each), tap
         with pytest.raises(ValueError, match="too small"):
-            plain_loop(fuse.fileno(), room, bytearray(16), devices, fail, SIZE, due, each)
+            plain_loop(fuse.fileno(), room, bytearray(16), devices, fail, SIZE, LONG, REST, due, each)
 
 
 def test_an_answer_that_the_kernel_refuses_is_reported() -> None:
@@ -312,6 +315,44 @@ def test_a_call_tells_how_long_its_requests_took() -> None:
         assert 0 < loop.spent < (ended - began) / 2, "most of the time it has polled"
         assert loop.answer(1000, 0, 0, 32, 1 << 62) == (None, 0, 32)
         assert (loop.requests, loop.spent) == (0, 0)
+
+
+def test_it_stops_polling_while_other_programs_compute() -> None:
+    """Otherwise each poll would cost a time slice of every such program."""
+    cpu = {min(os.sched_getaffinity(0))}
+    hog = [sys.executable, "-c", "while True: pass"]
+    with ExitStack() as stack:
+        stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cpu)
+        for _ in range(3):
+            program = stack.enter_context(subprocess.Popen(hog))
+            stack.callback(program.kill)
+        _, loop, _ = stack.enter_context(compiled_loop(never, never, 32))
+        until(lambda: loop.answer(1000, 1000, 0, 32, 1 << 62) == (None, 0, 32) and loop.contended, "a long yield")
+        rest = loop.contended - monotonic_ns()
+        assert rest > 0
+        assert loop.answer(1000, 1 << 30, 0, 32, 1 << 62) == (None, 0, 32), "it returns at once"
+
+
+@in_trio
+async def test_python_stops_polling_while_other_programs_compute() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIRTFS_COMPILED", "no")
+        yields = []
+        patch.setattr(os, "sched_yield", lambda: yields.append(monotonic_ns()))
+        async with frame() as (bench, file, _):
+            fh = await bench.open(file)
+            yields.clear()
+            bench.write(fh, FRAME)
+            await bench.answers()
+            assert len(yields) > 10
+            patch.setattr(channel, "LONG", -1)
+            patch.setattr(channel, "REST", 1 << 40)
+            yields.clear()
+            for _ in range(3):
+                bench.write(fh, FRAME)
+                await bench.answers()
+            assert len(yields) == 1
 
 
 def test_a_call_ends_if_a_tap_must_be_looked_at() -> None:

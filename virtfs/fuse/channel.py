@@ -50,9 +50,21 @@ from virtfs.fuse.turns import NOBODY, SHORT_TURN, Turns
 log = logging.getLogger(__name__)
 
 LOOKS = 50  # maximum number of polls of /dev/fuse before waiting
+# If a sched_yield(2) between two polls takes longer than LONG ns, another program computes on this processor. Then each
+# yield costs a whole time slice, while a program that sleeps gets the processor as soon as it is woken. So the channel
+# does not poll for REST times as long as that yield took.
+LONG, REST = 200_000, 20
 TURN = 2_000_000  # maximum time in ns that the channel polls and answers before it yields to other tasks
 EACH = 32  # number of requests after which the channel looks at the taps of waiting readers
 LARGE = 32768  # bytes; after a larger request the channel yields to other tasks at once
+
+
+def _let_clients_run() -> int:
+    """Call sched_yield(2). Return until when not to poll, in ns (monotonic_ns), or 0 to go on polling."""
+    began = monotonic_ns()
+    os.sched_yield()
+    length = monotonic_ns() - began
+    return began + (1 + REST) * length if length > LONG else 0
 
 
 class Channel:
@@ -112,7 +124,9 @@ class Channel:
         self._reply = memoryview(self._out)
         self._loop = None
         if (compiled := plain_loop()) is not None:
-            self._loop = compiled(fuse, room, self._out, handles.devices, self.answers.fail, LARGE, watch.due, EACH)
+            self._loop = compiled(
+                fuse, room, self._out, handles.devices, self.answers.fail, LARGE, LONG, REST, watch.due, EACH
+            )
 
     # Requests
 
@@ -130,16 +144,11 @@ class Channel:
         self._later.begin_in(start)
         data = room = self._room
         devices, turns, slow = self._handles.devices, self._turns, self._answerers.slow
-        read, write, look_again, unpack = (
-            self.answers.device.readinto,
-            self.answers.device.write,
-            os.sched_yield,
-            p.request_head.unpack_from,
-        )
+        read, write, unpack = self.answers.device.readinto, self.answers.device.write, p.request_head.unpack_from
         written, head, out, reply = p.written_reply.pack, p.fuse_out_header.pack_into, self._out, self._reply
         WRITE, READ, DATA, HEAD, NONBLOCK = p.FUSE_WRITE, p.FUSE_READ, p.DATA, p.REPLY, os.O_NONBLOCK
         DIRECT = p.FUSE_READ_LOCKOWNER
-        looks, alone = 0, NOBODY
+        looks, alone, contended = 0, NOBODY, 0
         clock, turn, began = monotonic_ns, 0, 0
         left, look_at_taps = EACH, self._watch.look
         answer_plain = self._loop.answer if self._loop is not None else None
@@ -166,16 +175,19 @@ class Channel:
                 turns.end_all(errno.EIO)
                 continue
             if length is None:
+                now = clock()
+                if now < contended:
+                    looks = 0
                 if turns.crowded and turns.waiting:
-                    if turns.held and clock() < turn:
-                        look_again()
+                    if turns.held and contended <= now < turn:
+                        contended = _let_clients_run()
                         continue
                     await self._proceed(began)
                 elif not looks or (turns.crowded and turns.elsewhere):
                     await self._wait()
-                elif clock() < turn:
+                elif now < turn:
                     looks -= 1
-                    look_again()
+                    contended = _let_clients_run()
                     continue
                 else:
                     await trio.lowlevel.checkpoint()

@@ -12,10 +12,14 @@ class PlainLoop:
         devices: Mapping[HandleId, DeviceHandle],
         fail: Callable[[Unique, int], None],
         large: int,
+        long: int,
+        rest: int,
         due: Callable[[], bool],
         each: int,
     ) -> None: ...
     def answer(self, uid: int, looks: int, again: int, left: int, turn: int) -> tuple[int | None, int, int]: ...
+    @property
+    def contended(self) -> int: ...
     @property
     def requests(self) -> int: ...
     @property

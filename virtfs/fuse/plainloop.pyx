@@ -66,7 +66,8 @@ cdef class PlainLoop:
 
     fuse: the non-blocking descriptor of /dev/fuse. room, reply: the buffers for requests and answers. devices: the open
     device files. fail: answers a request with an errno. large: the length above which a request is not plain, in bytes.
-    due: called after `each` requests; if it returns true, `answer` returns with a `left` of 0.
+    long, rest: channel.LONG and channel.REST. due: called after `each` requests; if it returns true, `answer` returns with
+    a `left` of 0.
     """
 
     cdef int fuse, each
@@ -80,15 +81,19 @@ cdef class PlainLoop:
     cdef Flow[FLOWS] flows
     cdef int64_t clock  # when /dev/fuse was last read
     cdef bint working  # whether a request was answered since then
+    # Until when not to poll: see channel.LONG
+    cdef readonly int64_t contended
+    cdef int64_t long, rest
     # About the last call of `answer`: the number of requests answered, the time in ns that they took (without the time
     # between an answer and the next request), and when the last of them ended.
     cdef readonly int64_t requests, spent, ended
 
-    def __init__(self, int fuse, bytearray room, bytearray reply, dict devices, fail, ssize_t large, due, int each):
+    def __init__(self, int fuse, bytearray room, bytearray reply, dict devices, fail, ssize_t large, int64_t long,
+                 int64_t rest, due, int each):
         if len(room) < max(sizeof(Request), large) or len(reply) <= FRAME:
             raise ValueError("a buffer is too small")
         self.fuse, self.room, self.reply, self.devices, self.fail = fuse, room, reply, devices, fail
-        self.large, self.handles, self.due, self.each = large, [None] * FLOWS, due, each
+        self.large, self.long, self.rest, self.handles, self.due, self.each = large, long, rest, [None] * FLOWS, due, each
 
     def answer(self, int64_t uid, int looks, int again, int left, int64_t turn):
         """Answer plain requests of one user until the time `turn`. Return (length, looks, left).
@@ -114,7 +119,7 @@ cdef class PlainLoop:
     cdef ssize_t burst(self, ssize_t room, ssize_t space, int64_t uid, int *looks, int again, int *left,
                        int64_t turn) except? -1:
         cdef ssize_t length
-        cdef int64_t before
+        cdef int64_t before, yielded
         self.requests, self.spent, self.working = 0, 0, False
         with nogil:
             while True:
@@ -136,10 +141,14 @@ cdef class PlainLoop:
                         return length
                     self.working, self.requests = True, self.requests + 1
                     looks[0], left[0] = again, left[0] - 1
-                elif looks[0]:
+                elif looks[0] and self.clock >= self.contended:
                     looks[0] -= 1
                     sched_yield()  # only now: the last answer often makes the client run at once, and send a request
+                    before, yielded = self.clock, now()
+                    if yielded - before > self.long:
+                        self.contended = yielded + self.rest * (yielded - before)
                 else:
+                    looks[0] = 0
                     return 0
                 if self.clock >= turn:
                     return 0

@@ -72,6 +72,8 @@ def impair(lab: Lab) -> None:
     verb = lab.random.choice([*(f"impair {words}" for words in IMPAIRMENTS), "-impair", "filter less 200", "-filter"])
     lab.say(f"virt{number}/ctl", verb, unit.owner)
     unit.apply(verb)
+    if unit.cable is not None:
+        lab.units[unit.cable].ledger.disturbed |= unit.ledger.disturbed  # it gets what has passed the impairment
 
 
 def move(lab: Lab) -> None:

@@ -196,6 +196,20 @@ def test_a_malformed_request(virt: Virt) -> None:
         assert virt.mount.read("last_error") == sentence
 
 
+@pytest.mark.parametrize("request_", [{}, {"vnet_hdr": 0}], ids=["as it is", "anew"])
+def test_an_unplugged_tap_stays_unplugged(virts: Virts, request_: dict[str, int]) -> None:
+    virt = virts("up carrier off")
+    loan = Loan(virt, request_)
+    assert virt.read("tap/carrier") == "0"
+    virt.write("carrier", "always\n")
+    assert virt.read("tap/carrier") == "1"
+    virt.write("carrier", "off\n")
+    assert virt.read("tap/carrier") == "0"
+    loan.close()
+    until(lambda: " fd " not in virt.read("clients"), "the tap is back")
+    assert virt.read("tap/carrier") == "0"
+
+
 def test_lend(virts: Virts) -> None:
     """The owner attaches to the tap through /dev/net/tun. Even a tap that it deletes comes back."""
     virt = virts("up inet 10.8.0.1/24 owner daemon")

@@ -149,7 +149,7 @@ class Loans:
             if way is Given.AWAY:
                 await call(tap.let_go, peer.uid)
             elif way is Given.PLAIN:
-                await call(_attach_plain, tap, interface.virt.persist)
+                await call(_attach_plain, tap, interface.virt.persist, interface.opening.carrier)
                 interface.away = False
             if way is not Given.AWAY:
                 os.set_blocking(tap.fd, True)  # as open(2) of /dev/net/tun returns it
@@ -290,9 +290,10 @@ class Loans:
         interface.wire.closed()
 
 
-def _attach_plain(tap: Tap, persist: bool) -> None:
+def _attach_plain(tap: Tap, persist: bool, carrier: bool) -> None:
     tap.renew(header=False)
     tap.set_persist(persist)
+    tap.set_carrier(carrier)  # attaching switches it on
 
 
 def _make_again(interface: Interface, links: Links, loan: Loan) -> None:

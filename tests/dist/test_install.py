@@ -1,4 +1,4 @@
-"""`make install` with other directories."""
+"""`make install` beside a package and other installations."""
 
 import os
 import subprocess
@@ -75,6 +75,98 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path, wheel: Path) -> Host:
     return Host(tmp_path, wheel)
+
+
+def test_the_links_of_a_package_stay(host: Host) -> None:
+    host.package()
+    said = host.must("install")
+    for name in HELPERS:
+        assert f"virtfs: {host.sbin}/{name} still leads to {host.program('usr')}\n" in said
+    assert "remove the other and run make install again" in said
+    assert host.mounts_with() == {host.program("usr")}
+    host.must("uninstall")
+    assert host.mounts_with() == {host.program("usr")}
+
+
+def test_a_package_takes_the_links_over_and_keeps_them(host: Host) -> None:
+    assert "still leads to" not in host.must("install")
+    assert host.mounts_with() == {host.program("local")}
+    host.package()
+    host.must("uninstall")
+    assert host.mounts_with() == {host.program("usr")}
+    assert not (host.directory / "local").exists()
+
+
+def test_when_a_package_is_removed_another_installation_makes_the_links_again(host: Host) -> None:
+    host.package()
+    host.must("install")
+    host.remove_package()
+    assert host.mounts_with() == {None}
+    assert "still leads to" not in host.must("install")
+    assert host.mounts_with() == {host.program("local")}
+    host.must("uninstall")
+    assert os.listdir(host.sbin) == []
+
+
+def test_the_first_of_two_prefixes_keeps_the_links(host: Host) -> None:
+    host.must("install", "opt")
+    assert "still leads to" in host.must("install", "local")
+    host.must("uninstall", "local")
+    assert host.mounts_with() == {host.program("opt")}
+    host.must("uninstall", "opt")
+    assert os.listdir(host.sbin) == []
+
+
+@pytest.mark.parametrize("to", ["{0}/local/lib/virtfs/bin/mount.virtfs", "../local/lib/virtfs/bin/mount.virtfs"])
+def test_a_link_made_by_hand_is_removed_with_what_it_leads_to(host: Host, to: str) -> None:
+    host.package()
+    host.must("install")
+    host.remove_package()
+    (host.sbin / HELPERS[0]).symlink_to(to.format(host.directory))
+    host.must("uninstall")
+    assert os.listdir(host.sbin) == []
+
+
+def test_a_link_that_leads_nowhere_is_replaced_and_a_program_is_not(host: Host) -> None:
+    dangling, program = (host.sbin / name for name in HELPERS)
+    dangling.symlink_to("../gone/mount.virtfs")
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    host.must("install")
+    assert dangling.resolve() == host.program("local")
+    host.must("uninstall")
+    assert os.listdir(host.sbin) == [program.name]
+    assert program.read_text() == "#!/bin/sh\n"
+
+
+def test_the_package_leaves_the_links_to_usr_local(host: Host) -> None:
+    """The package has replaced them. dpkg sets DPKG_ROOT; see dpkg(1), --force-script-chrootless."""
+    postrm: list[str | Path] = ["sh", PROJECT / "debian/virtfs.postrm", "remove"]
+    sbin, program = host.directory / "usr/sbin", host.directory / "usr/local/lib/virtfs/bin/mount.virtfs"
+    sbin.mkdir(parents=True)
+    building.run(postrm, DPKG_ROOT=str(host.directory))
+    assert os.listdir(sbin) == [], "there is no other installation"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    building.run(postrm, DPKG_ROOT=str(host.directory))
+    links = {name: (sbin / name).readlink() for name in HELPERS}
+    assert links == dict.fromkeys(HELPERS, Path("/usr/local/lib/virtfs/bin/mount.virtfs"))
+
+
+@pytest.mark.parametrize("target", ["install", "uninstall"])
+def test_files_of_a_package_are_left_to_dpkg(host: Host, target: str) -> None:
+    host.package()
+    database = host.directory / "dpkg"
+    (database / "info").mkdir(parents=True)
+    status = "Package: virtfs\nStatus: install ok installed\nArchitecture: all\nVersion: 1\nMaintainer: m\nDescription: d\n"
+    (database / "status").write_text(status)
+    (database / "info/format").write_text("1\n")
+    (database / "info/virtfs.list").write_text(f"{host.program('usr')}\n")
+    done = host.make(target, "usr/", DPKG_ADMINDIR=str(database))
+    advice = f"virtfs: {host.directory}/usr has the package virtfs: choose another PREFIX, or type apt-get remove virtfs\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", advice)
+    assert host.mounts_with() == {host.program("usr")}
 
 
 @pytest.mark.parametrize("name", ["a b", "50%", "a'b", 'a"b', "a&b", "a|b", "a$b", "a\\b", "größe"])

@@ -135,8 +135,7 @@ def test_it_is_removed_without_a_trace(prefix: Path) -> None:
     link.symlink_to(other)
     building.run([PROJECT / "tools/install", "--remove"], PREFIX=str(prefix), SBINDIR=str(link.parent))
     assert not prefix.exists(), "no empty directories stay"
-    assert link.readlink() == other
-    assert os.listdir(link.parent) == [link.name]
+    assert not sbin.exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
